@@ -1,0 +1,1 @@
+"""What runs a variant: one port, and an engine for each library behind it."""

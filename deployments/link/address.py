@@ -1,0 +1,115 @@
+"""Where a replica listens, and the socket files behind Unix addresses. Knows nothing of what is said there."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeAlias
+
+MAX_UNIX_PATH_BYTES: Final = 107
+"""Linux keeps a socket's path in 108 bytes, the closing zero included (unix(7), `sun_path`)."""
+
+
+@dataclass(frozen=True)
+class UnixAddress:
+    """A socket file, for peers on the same node."""
+
+    path: str
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where the kernel would cut the path or refuse it with a riddle."""
+        size = len(os.fsencode(self.path))
+        if not 0 < size <= MAX_UNIX_PATH_BYTES:
+            raise ValueError(
+                f"a socket path has 1 to {MAX_UNIX_PATH_BYTES} bytes, this one has {size}: {self.path!r}; "
+                "choose a shorter directory"
+            )
+
+
+@dataclass(frozen=True)
+class TcpAddress:
+    """A host, best as a number, and a port; port 0 asks the kernel for a free one when listening."""
+
+    host: str
+    port: int
+
+
+Address: TypeAlias = UnixAddress | TcpAddress
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One replica as it announces itself: who it is, on which node, and how to reach it."""
+
+    replica_id: str
+    node_id: str
+    unix: UnixAddress
+    tcp: TcpAddress | None = None
+
+    def pick(self, own_node_id: str) -> Address:
+        """The socket file on the same node, TCP from any other. Raises ValueError if the replica has no TCP there."""
+        if self.node_id == own_node_id:
+            return self.unix
+        if self.tcp is None:
+            raise ValueError(f"replica {self.replica_id} on node {self.node_id} offers no TCP to node {own_node_id}")
+        return self.tcp
+
+
+@dataclass(frozen=True)
+class SocketFile:
+    """A bound socket and the file that stands for it. The file is ours only while its inode is the one we made."""
+
+    socket: socket.socket
+    path: Path
+    inode: int
+
+    @classmethod
+    def bind(cls, address: UnixAddress) -> SocketFile:
+        """Binds in a directory that only this user may enter, made here if it is missing; replaces a dead one's file.
+
+        Raises OSError (EADDRINUSE) if a living process listens there, PermissionError if others may enter the
+        directory, FileExistsError if something other than a socket is in the way.
+        """
+        path = Path(address.path)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _require_private(path.parent)
+        if path.exists():
+            _remove_stale(path)
+        bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            bound.bind(address.path)
+        except OSError:
+            bound.close()
+            raise
+        return cls(bound, path, path.stat().st_ino)
+
+    def remove(self) -> None:
+        """Takes the file away, unless a successor has put its own there."""
+        try:
+            if self.path.stat().st_ino == self.inode:
+                self.path.unlink()
+        except FileNotFoundError:
+            return
+
+
+def _require_private(directory: Path) -> None:
+    """The directory guards the socket: whoever can enter it can try to connect."""
+    status = directory.stat()
+    if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077:
+        raise PermissionError(f"{directory} must belong to this user alone, mode 0700")
+
+
+def _remove_stale(path: Path) -> None:
+    """Removes the file if nobody listens behind it: the kernel refuses the connection only then."""
+    if not stat.S_ISSOCK(path.lstat().st_mode):
+        raise FileExistsError(errno.EEXIST, "not a socket", str(path))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        refusal = probe.connect_ex(str(path))
+    if refusal != errno.ECONNREFUSED:
+        raise OSError(errno.EADDRINUSE, "another process listens here", str(path))
+    path.unlink()

@@ -1,0 +1,155 @@
+"""The composition root: from a catalog and its variants to a running Ray Serve application, and down again.
+
+`serve` is what `punctual serve` runs. Ray is imported inside, once `environment.configure` has set its switches.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import secrets
+import signal
+import threading
+import urllib.error
+import urllib.request
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deployments import environment
+from deployments.replica import ReplicaSettings
+from gateway.catalog import Catalog
+from gateway.manifest import read_manifest
+
+if TYPE_CHECKING:
+    from ray.serve import Application
+
+READY_WITHIN_S = 120.0
+
+log = logging.getLogger("punctual.serving")
+
+
+class NotReady(Exception):
+    """The application did not become ready; says what is missing."""
+
+
+@contextmanager
+def running(
+    catalog: Catalog, variants: Mapping[str, Path], host: str, port: int, say: Callable[[str], None]
+) -> Iterator[str]:
+    """A gateway that is ready for requests while the context lasts; yields its URL.
+
+    `variants` has the folder of each checkpoint's variant. Raises PortTaken and NotReady. When the context ends,
+    requests under way are drained and no process is left behind.
+    """
+    environment.require_free(host, port)
+    with environment.run_folder() as folder:
+        environment.configure(folder)
+        say("starting Ray Serve")
+        _start(catalog, variants, host, port, folder)
+        try:
+            url = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"
+            await_ready(url, READY_WITHIN_S)
+            yield url
+        finally:
+            say("stopping")
+            _stop()
+
+
+def serve(catalog: Catalog, variants: Mapping[str, Path], host: str, port: int, say: Callable[[str], None]) -> None:
+    """Runs the gateway until SIGINT or SIGTERM."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # until it is ready, both interrupt the start
+    with running(catalog, variants, host, port, say) as url:
+        stop = threading.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: stop.set())  # only now: Ray puts handlers of its own in place
+        say(f"ready at {url}")
+        while not stop.wait(timeout=1.0):
+            continue
+
+
+def await_ready(url: str, within_s: float) -> None:
+    """Returns once `/readyz` says 200. Raises NotReady with its last answer."""
+    last = "no answer"
+    pause = threading.Event()
+    for _ in range(int(within_s / 0.1)):
+        try:
+            with urllib.request.urlopen(f"{url}/readyz", timeout=2):  # the scheme is ours
+                return
+        except urllib.error.HTTPError as error:
+            last = error.read(2000).decode(errors="replace")
+        except OSError as error:
+            last = str(error)
+        pause.wait(0.1)
+    raise NotReady(f"not ready within {within_s:.0f} s: {last}")
+
+
+def _start(catalog: Catalog, variants: Mapping[str, Path], host: str, port: int, folder: Path) -> None:
+    import ray  # only after the switches, which Ray reads at import
+    from ray import serve as ray_serve
+    from ray.serve.config import HTTPOptions
+
+    warnings.filterwarnings("ignore", module="ray")
+    reserved = sum(entry.cpus * entry.replicas for entry in catalog.checkpoints)
+    ray.init(
+        num_cpus=max(os.cpu_count() or 1, math.ceil(reserved) + 1),
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.WARNING,
+        _node_ip_address="127.0.0.1",
+        _temp_dir=str(folder / "ray"),
+    )
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
+    ray_serve.start(http_options=HTTPOptions(host=host, port=port))
+    ray_serve.run(_application(catalog, variants, folder), name="punctual", route_prefix="/", blocking=False)
+
+
+def _application(catalog: Catalog, variants: Mapping[str, Path], folder: Path) -> Application:
+    """The deployment graph: an ingress over one deployment for each checkpoint."""
+    from ray import serve as ray_serve
+
+    from ray.serve.schema import LoggingConfig
+
+    from deployments.applications import INGRESS, CheckpointDeployment, IngressDeployment, LinkSettings
+
+    link = LinkSettings(folder / "link", secrets.token_bytes(32), tcp=False)
+    limits = catalog.limits
+    quiet = LoggingConfig(enable_access_log=False)
+    replicas = {}
+    for entry in catalog.checkpoints:
+        deployment = ray_serve.deployment(
+            name=entry.name,
+            num_replicas=entry.replicas,
+            ray_actor_options={"num_cpus": entry.cpus},
+            max_ongoing_requests=100,
+            health_check_period_s=1,
+            health_check_timeout_s=10,
+            graceful_shutdown_timeout_s=10,
+            graceful_shutdown_wait_loop_s=0.2,
+            logging_config=quiet,
+        )(CheckpointDeployment)
+        settings = ReplicaSettings(entry, variants[entry.name], limits.max_queued_inputs)
+        replicas[entry.name] = deployment.bind(settings, link)
+    ingress = ray_serve.deployment(
+        name=INGRESS,
+        num_replicas=1,
+        ray_actor_options={"num_cpus": 1},
+        max_ongoing_requests=2 * limits.max_concurrent_requests,
+        health_check_period_s=1,
+        graceful_shutdown_timeout_s=10,
+        graceful_shutdown_wait_loop_s=0.2,
+        logging_config=quiet,
+    )(IngressDeployment)
+    manifests = {name: read_manifest(variant) for name, variant in variants.items()}
+    return ingress.bind(catalog, manifests, link, replicas)
+
+
+def _stop() -> None:
+    import ray
+    from ray import serve as ray_serve
+
+    ray_serve.shutdown()
+    ray.shutdown()

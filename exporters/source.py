@@ -1,0 +1,131 @@
+"""Where a checkpoint comes from: a starter checkpoint, a local folder or a pinned revision on the Hub.
+
+Takes safetensors weights only (a pickle runs code when it is read) and never code that a checkpoint brings along.
+Reads JSON and file digests; refuses to know torch and transformers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from deployments.variant import file_sha256
+from exporters.errors import SourceRefused
+
+STARTER = "starter:"
+STARTER_ROOT = Path(__file__).parent / "starter" / "checkpoints"
+PATTERNS = ("*.safetensors", "*.json", "*.jsonl", "*.txt", "*.model")
+TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True)
+class SourceFolder:
+    """A checkpoint's files on this machine, what it was asked for by, and a digest of everything an export reads."""
+
+    path: Path
+    location: str
+    revision: str
+    sha256: str
+
+
+def resolve_source(location: str, revision: str | None = None, starter_root: Path = STARTER_ROOT) -> SourceFolder:
+    """The folder of a checkpoint, fetched from the Hub if need be. Raises SourceRefused, which says what to change.
+
+    `starter:NAME` is one of the project's own; with a revision the location is a Hub id; else it is a local folder.
+    """
+    path = source_folder(location, revision, starter_root)
+    return SourceFolder(path, location, revision or "", digest_of(path))
+
+
+def source_folder(location: str, revision: str | None = None, starter_root: Path = STARTER_ROOT) -> Path:
+    """The folder alone, checked and not yet read. Raises SourceRefused."""
+    path = _located(location, revision, starter_root)
+    check_folder(path, location)
+    return path
+
+
+def check_folder(path: Path, location: str) -> None:
+    """The folder holds a whole checkpoint that needs no code of its own, or SourceRefused."""
+    if not path.is_dir():
+        raise SourceRefused(f"{location}: there is no folder {path}")
+    names = sorted(file.name for file in path.iterdir())
+    if "config.json" not in names:
+        raise SourceRefused(f"{location}: no config.json; found {_listed(names)}")
+    if not any(name.endswith(".safetensors") for name in names):
+        weights = [name for name in names if name.endswith((".bin", ".pt", ".pth", ".h5", ".msgpack", ".onnx"))]
+        raise SourceRefused(f"{location}: no *.safetensors weights; found {_listed(weights or names)}")
+    if not any(name in names for name in TOKENIZER_FILES):
+        raise SourceRefused(f"{location}: no tokenizer; one of {', '.join(TOKENIZER_FILES)} is needed")
+    for name in ("config.json", "tokenizer_config.json"):
+        if name in names and "auto_map" in _object(path / name, location):
+            raise SourceRefused(f"{location}: its {name} asks for code of its own (auto_map), which is never run")
+    for index in path.glob("*.safetensors.index.json"):
+        shards = set(_object(index, location).get("weight_map", {}).values())
+        missing = sorted(shards - set(names))
+        if missing:
+            raise SourceRefused(f"{location}: shards of the weights are missing: {_listed(missing)}")
+
+
+def source_files(path: Path) -> list[Path]:
+    """The files an export may read, sorted by name."""
+    return sorted({file for pattern in PATTERNS for file in path.glob(pattern)})
+
+
+def digest_of(path: Path) -> str:
+    """One sha256 over the names and contents of the files an export may read."""
+    digest = hashlib.sha256()
+    for file in source_files(path):
+        digest.update(f"{file.name} {file_sha256(file)}\n".encode())
+    return digest.hexdigest()
+
+
+def _located(location: str, revision: str | None, starter_root: Path) -> Path:
+    if location.startswith(STARTER):
+        path = starter_root / location.removeprefix(STARTER)
+        if path.parent != starter_root or not path.is_dir():
+            known = sorted(folder.name for folder in starter_root.glob("*") if folder.is_dir())
+            raise SourceRefused(f"{location}: no such starter checkpoint; found {_listed(known)}")
+        return path
+    if revision is not None:
+        return _fetched(location, revision)
+    path = Path(location).expanduser()
+    if not path.is_dir() and _HUB_ID.fullmatch(location):
+        raise SourceRefused(f"{location}: neither a folder here, nor a Hub id with the 40-digit revision it needs")
+    return path
+
+
+def _fetched(location: str, revision: str) -> Path:
+    """The snapshot of a Hub repository at a commit; files that are already there are not fetched again."""
+    if not _HUB_ID.fullmatch(location):
+        raise SourceRefused(f"{location}: a revision goes with a Hub id, owner/name")
+    if not _COMMIT.fullmatch(revision):
+        raise SourceRefused(f"{location}: the revision must be a commit of 40 hex digits, not {revision!r}")
+    from huggingface_hub import snapshot_download  # only a checkpoint from the Hub needs it
+
+    try:
+        folder = snapshot_download(location, revision=revision, allow_patterns=list(PATTERNS), ignore_patterns=["*/*"])
+    except (OSError, ValueError) as error:  # every error of the hub's is one of these
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise SourceRefused(f"{location}@{revision} is not in the cache and cannot be fetched: {reason}") from error
+    return Path(folder)
+
+
+def _object(file: Path, location: str) -> Mapping[str, dict[str, str]]:
+    try:
+        content = json.loads(file.read_bytes())
+    except ValueError as error:
+        raise SourceRefused(f"{location}: {file.name} is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise SourceRefused(f"{location}: {file.name} is not a JSON object")
+    return content
+
+
+def _listed(names: list[str]) -> str:
+    shown = ", ".join(names[:8]) or "nothing"
+    return f"{shown}, ... ({len(names)} in all)" if len(names) > 8 else shown

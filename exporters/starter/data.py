@@ -1,0 +1,151 @@
+"""The sentences the starter checkpoints learn from and are scored on.
+
+Knows the VADER ground truth (C.J. Hutto & E. Gilbert, ICWSM 2014): how its files are laid out, which sentences count
+and on which side of the split each falls. Refuses to know where the archive comes from (`registry`) and what is
+trained on it (`train`, `distil`). Imports nothing heavy, so that verification can read the held-out sentences anywhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import io
+import json
+import tarfile
+import unicodedata
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+HELDOUT = Path(__file__).with_name("heldout.jsonl")
+NOTICE = HELDOUT.with_name("NOTICE.md")
+LABELS = ("negative", "positive")
+MIN_RATING = 0.5
+SPLIT_RULE = (
+    "sha256 of the text (NFKC, casefolded, whitespace folded), first 8 hex digits modulo 100: "
+    "0-9 heldout, 10-14 dev, 15-99 train"
+)
+SOURCES = {
+    "movieReviewSnippets_GroundTruth.txt": "movie-reviews",
+    "amazonReviewSnippets_GroundTruth.txt": "product-reviews",
+    "tweets_GroundTruth.txt": "tweets",
+    "nytEditorialSnippets_GroundTruth.txt": "editorials",
+}
+
+
+class Split(StrEnum):
+    """Which side of the fixed split a sentence is on."""
+
+    TRAIN = "train"
+    DEV = "dev"
+    HELDOUT = "heldout"
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """One sentence with its mean rating by 20 people (-4 to 4) and the label that the rating's sign gives."""
+
+    text: str
+    label: str
+    rating: float
+    source: str
+
+
+def normalised(text: str) -> str:
+    """The form under which two texts count as equal: NFKC, casefolded, whitespace folded."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def split_of(text: str) -> Split:
+    """The side a text is on: a pure function of its normalised form, so equal texts can never be parted."""
+    bucket = int(hashlib.sha256(normalised(text).encode()).hexdigest()[:8], 16) % 100
+    if bucket < 10:
+        return Split.HELDOUT
+    return Split.DEV if bucket < 15 else Split.TRAIN
+
+
+def cleaned(text: str) -> str:
+    """The text as its writer typed it: HTML entities decoded, doubled apostrophes back to quotes, whitespace folded."""
+    return " ".join(html.unescape(text).replace("''", '"').split())
+
+
+def parse(content: bytes, source: str) -> Iterator[Sentence]:
+    """Every rated sentence of one ground-truth file, whatever its rating.
+
+    The files are UTF-8 with CRLF line ends and three tab-separated fields: id, mean rating, text.
+    Raises `ValueError` (`UnicodeDecodeError` is one) where a file is anything else, so a changed file cannot pass.
+    """
+    for line in content.decode("utf-8", errors="strict").splitlines():
+        _, rating, text = line.split("\t")
+        yield Sentence(cleaned(text), LABELS[float(rating) > 0], float(rating), source)
+
+
+def distinct(sentences: Iterable[Sentence]) -> list[Sentence]:
+    """One sentence for each normalised text: the first one met, carrying the mean of all its ratings."""
+    ratings: dict[str, list[float]] = {}
+    first: dict[str, Sentence] = {}
+    for sentence in sentences:
+        key = normalised(sentence.text)
+        first.setdefault(key, sentence)
+        ratings.setdefault(key, []).append(sentence.rating)
+    merged = []
+    for key, sentence in first.items():
+        mean = sum(ratings[key]) / len(ratings[key])
+        merged.append(Sentence(sentence.text, LABELS[mean > 0], mean, sentence.source))
+    return merged
+
+
+def read_rated(sdist: Path) -> list[Sentence]:
+    """Every distinct sentence of the VADER sdist, the lukewarm ones too, in the order of `SOURCES` and of the files."""
+    with tarfile.open(sdist, "r:gz") as outer:
+        inner = _member(outer, "hutto_ICWSM_2014.tar.gz")
+    with tarfile.open(fileobj=io.BytesIO(inner), mode="r:gz") as archive:
+        rated = [s for name, source in SOURCES.items() for s in parse(_member(archive, name), source)]
+    return distinct(rated)
+
+
+def read_lexicon(sdist: Path) -> list[Sentence]:
+    """Every rated word and emoticon of the VADER lexicon, which ten people rated one by one, apart from any sentence.
+
+    Its lines are UTF-8, tab-separated: word, mean rating, spread, ratings.
+    """
+    with tarfile.open(sdist, "r:gz") as outer:
+        lines = _member(outer, "vader_lexicon.txt").decode("utf-8", errors="strict").splitlines()
+    fields = [line.split("\t") for line in lines]
+    return distinct(Sentence(word, LABELS[float(mean) > 0], float(mean), "lexicon") for word, mean, *_ in fields)
+
+
+def decided(sentences: Iterable[Sentence]) -> list[Sentence]:
+    """The sentences whose raters leaned clearly enough (|rating| >= 0.5) for a label to mean something."""
+    return [s for s in sentences if abs(s.rating) >= MIN_RATING]
+
+
+def on_side(sentences: Iterable[Sentence], split: Split) -> list[Sentence]:
+    """The sentences of one side of the split, order kept."""
+    return [s for s in sentences if split_of(s.text) is split]
+
+
+def write_heldout(sentences: Iterable[Sentence], path: Path = HELDOUT) -> None:
+    """Write sentences one JSON object a line, keys and order stable, so equal sentences give equal bytes."""
+    rows = (
+        json.dumps({"text": s.text, "label": s.label, "source": s.source, "rating": round(s.rating, 4)})
+        for s in sentences
+    )
+    path.write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
+
+
+def read_heldout(path: Path = HELDOUT) -> list[Sentence]:
+    """The held-out sentences as shipped, readable without network or training libraries."""
+    return [Sentence(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _member(archive: tarfile.TarFile, name: str) -> bytes:
+    """The bytes of the one regular file of this base name; nothing is written to disk, so no path can escape."""
+    found = [m for m in archive.getmembers() if m.isfile() and Path(m.name).name == name]
+    if len(found) != 1:
+        raise ValueError(f"expected one {name} in the archive, found {len(found)}")
+    stream = archive.extractfile(found[0])
+    if stream is None:
+        raise ValueError(f"{name} cannot be read")
+    return stream.read()

@@ -1,0 +1,89 @@
+"""One pruned WordPiece vocabulary, shared by every starter checkpoint.
+
+Keeps the special tokens, every single character (alone and as a continuation), every piece that the training texts and
+VADER's lexicon use, and then the most frequent of the rest. A kept set that holds every piece of a text splits that
+text exactly as the full vocabulary does, and no word of known characters becomes [UNK].
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+SIZE = 22_000
+MAX_TOKENS = 512
+SPECIAL = {
+    "pad_token": "[PAD]",
+    "unk_token": "[UNK]",
+    "cls_token": "[CLS]",
+    "sep_token": "[SEP]",
+    "mask_token": "[MASK]",
+}
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Kept tokens in the order of their new ids, each with its id in the base vocabulary."""
+
+    tokens: tuple[str, ...]
+    base_ids: tuple[int, ...]
+
+
+def prune(base: Mapping[str, int], used: Collection[str], size: int = SIZE) -> Vocabulary:
+    """The pieces worth keeping, special tokens first, then by base id (which in this vocabulary is frequency rank).
+
+    Raises `ValueError` when what must stay is already more than `size`.
+    """
+    specials = list(SPECIAL.values())
+    used = set(used)
+    ranked = sorted((t for t in base if not _placeholder(t) and t not in specials), key=base.__getitem__)
+    must = {t for t in ranked if t in used or len(t.removeprefix("##")) == 1}
+    spare = size - len(specials) - len(must)
+    if spare < 0:
+        raise ValueError(f"{len(must)} pieces must stay, more than {size} allow")
+    kept = must | set([t for t in ranked if t not in must][:spare])
+    tokens = (*specials, *(t for t in ranked if t in kept))
+    return Vocabulary(tokens, tuple(base[t] for t in tokens))
+
+
+def pruned_tokenizer(base: Mapping[str, Any], vocabulary: Vocabulary) -> dict[str, Any]:
+    """The base `tokenizer.json` over the kept tokens, without the truncation and padding it was shipped with."""
+    ids = {token: i for i, token in enumerate(vocabulary.tokens)}
+    added = [{**entry, "id": ids[entry["content"]]} for entry in base["added_tokens"]]
+    post = dict(base["post_processor"])
+    post["special_tokens"] = {t: {**entry, "ids": [ids[t]]} for t, entry in post["special_tokens"].items()}
+    return {
+        **base,
+        "truncation": None,
+        "padding": None,
+        "added_tokens": sorted(added, key=lambda entry: entry["id"]),
+        "post_processor": post,
+        "model": {**base["model"], "vocab": ids},
+    }
+
+
+def write_tokenizer(tokenizer: Mapping[str, Any], folder: Path, tokenizer_class: str, inputs: list[str]) -> None:
+    """Write the four tokenizer files; `inputs` names what the checkpoint's forward pass takes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {
+        "tokenizer_class": tokenizer_class,
+        "do_lower_case": True,
+        "tokenize_chinese_chars": True,
+        "strip_accents": None,
+        "model_max_length": MAX_TOKENS,
+        "model_input_names": inputs,
+        "clean_up_tokenization_spaces": False,
+        **SPECIAL,
+    }
+    tokens = sorted(tokenizer["model"]["vocab"], key=tokenizer["model"]["vocab"].__getitem__)
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer, ensure_ascii=False) + "\n", encoding="utf-8")
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    (folder / "special_tokens_map.json").write_text(json.dumps(SPECIAL, indent=2) + "\n", encoding="utf-8")
+    (folder / "vocab.txt").write_text("".join(f"{t}\n" for t in tokens), encoding="utf-8")
+
+
+def _placeholder(token: str) -> bool:
+    return token.startswith("[unused") and token.endswith("]")

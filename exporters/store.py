@@ -1,0 +1,115 @@
+"""Where variants are kept on this machine, under names that change with whatever they were made from.
+
+Finding one again costs reading its manifest and hashing its files: nothing here imports an engine's library.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import msgspec
+import platformdirs
+
+from deployments.engines.host import Host
+from deployments.variant import VariantRejected, check_files, checked_manifest
+from exporters.errors import VariantRefused
+from exporters.export import VariantPlan, made_with
+from exporters.source import digest_of, source_files, source_folder
+from gateway.manifest import FORMAT
+
+CACHE_VARIABLE = "PUNCTUAL_CACHE"
+
+
+class State(StrEnum):
+    """What stands in a variant's folder, as seen from this host."""
+
+    READY = "ready"
+    PROFILED_ELSEWHERE = "profiled elsewhere"
+    REFUSED = "refused"
+    ABSENT = "absent"
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """A variant that was made and refused: kept, so that the next start does not make it again to find out."""
+
+    checkpoint: str
+    variant: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Store:
+    """The cache folder: variants by checkpoint, and the digests of sources already read."""
+
+    root: Path
+
+    def folder(self, plan: VariantPlan, source_sha256: str) -> Path:
+        """The one place of this plan's variant of this source, made with the libraries that are installed."""
+        parts = (source_sha256, plan.task, plan.family, plan.engine, plan.precision, str(FORMAT), str(made_with()))
+        digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
+        return self.root / "variants" / plan.checkpoint / f"{plan.variant}-{digest}"
+
+    def source_sha256(self, location: str, revision: str | None) -> str:
+        """The digest of a source, from the last time its files were these; a pinned revision never changes.
+
+        Raises SourceRefused, for it resolves a source that it has not seen.
+        """
+        note = self.root / "sources" / f"{hashlib.sha256(f'{location}@{revision}'.encode()).hexdigest()[:16]}.json"
+        known: dict[str, str] = json.loads(note.read_bytes()) if note.exists() else {}
+        if revision is not None and "sha256" in known:
+            return known["sha256"]
+        folder = source_folder(location, revision)
+        seen = _fingerprint(folder)
+        if known.get("fingerprint") != seen:
+            known = {"fingerprint": seen, "sha256": digest_of(folder)}
+            note.parent.mkdir(parents=True, exist_ok=True)
+            beside = note.with_suffix(f".{os.getpid()}")
+            beside.write_text(json.dumps(known))
+            beside.replace(note)
+        return known["sha256"]
+
+    def refuse(self, folder: Path, refused: VariantRefused) -> None:
+        """Notes that the variant of this folder's name is under its floor."""
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        _refusal_file(folder).write_bytes(
+            msgspec.json.encode(Refusal(refused.checkpoint, refused.variant, refused.reason))
+        )
+
+    def refusal(self, folder: Path) -> Refusal:
+        """The note of a folder whose state is REFUSED."""
+        return msgspec.json.decode(_refusal_file(folder).read_bytes(), type=Refusal)
+
+    def state(self, folder: Path, host: Host, threads: int) -> State:
+        """Whether the variant is there, whole, fit for this host and profiled on it."""
+        if _refusal_file(folder).exists():
+            return State.REFUSED
+        try:
+            manifest = checked_manifest(folder)
+            check_files(folder, manifest)
+        except VariantRejected:
+            return State.ABSENT
+        if not set(manifest.cpu_features) <= host.features:
+            return State.ABSENT
+        profiled_here = (manifest.profile.measured_on, manifest.profile.threads) == (host.kind, threads)
+        return State.READY if profiled_here else State.PROFILED_ELSEWHERE
+
+
+def cache_root() -> Path:
+    """The cache folder: $PUNCTUAL_CACHE, else the user's own for this application."""
+    given = os.environ.get(CACHE_VARIABLE)
+    return Path(given) if given else platformdirs.user_cache_path("punctual")
+
+
+def _refusal_file(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.refused.json")
+
+
+def _fingerprint(folder: Path) -> str:
+    """Names, sizes and times of the files: changes when they do, and costs no reading."""
+    stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in source_files(folder)]
+    return hashlib.sha256(json.dumps([str(folder.absolute()), stats]).encode()).hexdigest()

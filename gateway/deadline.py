@@ -1,0 +1,26 @@
+"""The latency budget of one request, anchored once on this process's monotonic clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+Clock: TypeAlias = Callable[[], float]
+"""Seconds on a monotonic clock: `time.monotonic` in production, a variable in tests and in the simulator."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """Arrival plus budget, in seconds. It never leaves the process whose clock anchored it."""
+
+    arrived_s: float
+    budget_s: float
+
+    def elapsed_s(self, now_s: float) -> float:
+        """Seconds since arrival."""
+        return now_s - self.arrived_s
+
+    def remaining_s(self, now_s: float) -> float:
+        """Seconds left of the budget; negative once it has passed."""
+        return self.arrived_s + self.budget_s - now_s

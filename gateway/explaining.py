@@ -1,0 +1,34 @@
+"""The decision for one text as an idle gateway would make it, from manifests alone: what `punctual explain` shows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from gateway.catalog import Catalog
+from gateway.load import LoadBook
+from gateway.manifest import VariantManifest
+from gateway.policy import Decision
+from gateway.routing import Request, Router, served_of
+from gateway.terms import RequestTerms
+from gateway.work import ClassifyParameters, LoadReport
+
+
+def explained(
+    catalog: Catalog,
+    manifests: Mapping[str, VariantManifest],
+    task: str,
+    text: str,
+    budget_s: float | None,
+    percentile: float,
+    strict: bool,
+) -> Decision:
+    """Runs the gateway's own router with every checkpoint up and nothing queued. Raises UnknownTask."""
+    now_s = time.monotonic()
+    load = LoadBook()
+    for entry in catalog.checkpoints:
+        load.reported(entry.name, "idle", LoadReport(0.0, 0), now_s)
+    router = Router(catalog, served_of(catalog, manifests), load, lambda: now_s)
+    terms = RequestTerms(budget_s, percentile, strict, None, None, "explain", None)
+    request = Request(task, (text,), ClassifyParameters(), terms, now_s)
+    return router.decide(request, router.deadline(request))

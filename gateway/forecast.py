@@ -1,0 +1,145 @@
+"""The forecast: how long each checkpoint would take for this request, as quantiles that live answers keep honest.
+
+A forecast is queueing delay (from the load book) plus service time (from the latency profile) plus overhead
+(measured). How far answers strayed from it, in units of a scale that grows with the work, gives its quantiles: a
+locally weighted split-conformal interval (Lei et al., "Distribution-Free Predictive Inference for Regression",
+JASA 2018, section 5.2) over a sliding window, so that drift is followed. Until a window has filled, the spread
+measured in the profile stands in.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, insort
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from statistics import NormalDist
+
+from gateway.profile import LatencyProfile
+
+WINDOW = 256
+ENOUGH = 40
+MAX_AGE_S = 60.0
+_PRIOR_WIDENING = 2.0
+_LEAST_SIGMA = 0.10
+_SMOOTHING = 0.05
+_FIRST_OVERHEAD_S = 0.0015
+_FIRST_TOKENS_PER_CHARACTER = 0.27
+_SPECIAL_TOKENS = 2
+_BATCH = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """Predicted latency of one request on one checkpoint, in seconds.
+
+    `latency_s` is the median; `quantile_s` is not exceeded with the percentile that was asked for, and
+    `idle_quantile_s` likewise with nothing queued.
+    """
+
+    queueing_delay_s: float
+    service_time_s: float
+    latency_s: float
+    quantile_s: float
+    idle_quantile_s: float
+
+
+class StrayWindow:
+    """The most recent standardised errors of one checkpoint's forecasts, sorted for their quantiles."""
+
+    def __init__(self, capacity: int = WINDOW, max_age_s: float = MAX_AGE_S) -> None:
+        self._capacity = capacity
+        self._max_age_s = max_age_s
+        self._arrivals: deque[tuple[float, float]] = deque()
+        self._sorted: list[float] = []
+
+    def __len__(self) -> int:
+        return len(self._sorted)
+
+    def add(self, stray: float, now_s: float) -> None:
+        """Takes one error; the oldest leaves when the window is full."""
+        self._arrivals.append((now_s, stray))
+        insort(self._sorted, stray)
+        if len(self._arrivals) > self._capacity:
+            self._forget()
+
+    def quantile(self, share: float, now_s: float) -> float | None:
+        """The conformal quantile of the errors not older than the window's age; None while there are too few.
+
+        Old errors are forgotten because a checkpoint that was slow once is then chosen less and could otherwise
+        never show that it has recovered.
+        """
+        while self._arrivals and now_s - self._arrivals[0][0] > self._max_age_s:
+            self._forget()
+        count = len(self._sorted)
+        if count < ENOUGH:
+            return None
+        return self._sorted[min(count, math.ceil((count + 1) * share)) - 1]
+
+    def _forget(self) -> None:
+        _, stray = self._arrivals.popleft()
+        del self._sorted[bisect_left(self._sorted, stray)]
+
+
+class Forecaster:
+    """Forecasts one checkpoint and learns from its answers. It is told the time; it reads no clock."""
+
+    def __init__(self, profile: LatencyProfile, window_tokens: int) -> None:
+        """`window_tokens` is the most that the checkpoint takes of one input."""
+        self._profile = profile
+        self._window_tokens = window_tokens
+        self._sigma = max(profile.sigma, _LEAST_SIGMA)
+        self._overhead_s = _FIRST_OVERHEAD_S
+        self._tokens_per_character = _FIRST_TOKENS_PER_CHARACTER
+        self._strays = StrayWindow()
+
+    def tokens(self, characters: int) -> int:
+        """The tokens to expect of a text of so many characters, specials included, cut to the window."""
+        return min(self._window_tokens, math.ceil(characters * self._tokens_per_character) + _SPECIAL_TOKENS)
+
+    def service_time_s(self, characters: Sequence[int]) -> float:
+        """The median service time of inputs of these many characters, batched by alike lengths."""
+        if len(characters) == 1:
+            return self._profile.median_s(1, self.tokens(characters[0]))
+        lengths = sorted(map(self.tokens, characters))
+        batches = (lengths[at : at + _BATCH] for at in range(0, len(lengths), _BATCH))
+        return sum(self._profile.median_s(len(batch), batch[-1]) for batch in batches)
+
+    def forecast(self, characters: Sequence[int], queueing_delay_s: float, percentile: float, now_s: float) -> Forecast:
+        """The forecast for inputs of these many characters behind so much queued work.
+
+        `percentile` is in percent, as the client gives it.
+        """
+        service_time_s = self.service_time_s(characters)
+        stray = self._strays.quantile(percentile / 100, now_s)
+        if stray is None:
+            stray = _PRIOR_WIDENING * _standard_normal(percentile)
+        idle_s = service_time_s + self._overhead_s
+        latency_s = queueing_delay_s + idle_s
+        return Forecast(
+            queueing_delay_s,
+            service_time_s,
+            latency_s,
+            max(latency_s + stray * self._scale_s(latency_s), service_time_s),
+            max(idle_s + stray * self._scale_s(idle_s), service_time_s),
+        )
+
+    def learn(self, forecast: Forecast, latency_s: float, overhead_s: float, now_s: float) -> None:
+        """Takes the latency that was seen for what was forecast, and how much of it was overhead, in seconds."""
+        self._strays.add((latency_s - forecast.latency_s) / self._scale_s(forecast.latency_s), now_s)
+        self._overhead_s += _SMOOTHING * (min(overhead_s, 10 * self._overhead_s) - self._overhead_s)
+
+    def learn_tokens(self, characters: int, tokens: int) -> None:
+        """Takes how many tokens texts of so many characters had."""
+        if characters > 0 and tokens > 0:
+            self._tokens_per_character += _SMOOTHING * (tokens / characters - self._tokens_per_character)
+
+    def _scale_s(self, latency_s: float) -> float:
+        return self._sigma * latency_s + 0.25 * self._overhead_s
+
+
+@lru_cache(maxsize=1024)
+def _standard_normal(percentile: float) -> float:
+    return NormalDist().inv_cdf(percentile / 100)

@@ -1,0 +1,106 @@
+"""The latency profile: measured service time by batch size and token length, and what it predicts between them.
+
+It knows numbers only: how they were measured is `exporters/profiling.py`'s business.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import NormalDist
+
+from pydantic import BaseModel, ConfigDict, Field
+
+_Z95 = NormalDist().inv_cdf(0.95)
+
+
+class ProfileCell(BaseModel):
+    """Service time of one (batch size, token length), over `samples` timed runs; durations in seconds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    batch: int = Field(ge=1)
+    tokens: int = Field(ge=1)
+    samples: int = Field(ge=1)
+    p50_s: float = Field(gt=0)
+    p95_s: float = Field(gt=0)
+    min_s: float = Field(gt=0)
+    max_s: float = Field(gt=0)
+
+
+class ProfileDocument(BaseModel):
+    """The profile as it stands in a manifest: a full grid of cells, and the host and threads it holds for."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    threads: int = Field(ge=1)
+    measured_on: str
+    cells: tuple[ProfileCell, ...] = Field(min_length=1)
+
+
+@dataclass(frozen=True)
+class ServiceTime:
+    """A forecast of one engine run: log-normal, by its median (seconds) and the spread of its logarithm."""
+
+    median_s: float
+    sigma: float
+
+    def quantile_s(self, z: float) -> float:
+        """The time that is not exceeded with the probability whose standard normal quantile is `z`."""
+        return self.median_s * math.exp(z * self.sigma)
+
+
+@dataclass(frozen=True)
+class LatencyProfile:
+    """Service time as a function of batch size and padded token length, interpolated in a full grid.
+
+    Between cells the median is interpolated linearly in both axes, which is how the work grows; past the last
+    length or batch size it is extended at the slope of the last two cells.
+    """
+
+    batches: tuple[int, ...]
+    lengths: tuple[int, ...]
+    medians_s: tuple[tuple[float, ...], ...]
+    sigma: float
+
+    @classmethod
+    def from_document(cls, document: ProfileDocument) -> LatencyProfile:
+        """Builds the grid. Raises ValueError when a cell of it is missing."""
+        batches = tuple(sorted({cell.batch for cell in document.cells}))
+        lengths = tuple(sorted({cell.tokens for cell in document.cells}))
+        by_place = {(cell.batch, cell.tokens): cell for cell in document.cells}
+        missing = [(b, n) for b in batches for n in lengths if (b, n) not in by_place]
+        if missing:
+            raise ValueError(f"the latency profile lacks the cells (batch, tokens) {missing}")
+        medians = tuple(tuple(by_place[b, n].p50_s for n in lengths) for b in batches)
+        spreads = sorted(math.log(max(cell.p95_s / cell.p50_s, 1.0)) / _Z95 for cell in document.cells)
+        return cls(batches, lengths, medians, sigma=spreads[len(spreads) // 2])
+
+    def service_time(self, batch: int, tokens: int) -> ServiceTime:
+        """The forecast of one run of `batch` inputs padded to `tokens` tokens."""
+        return ServiceTime(self.median_s(batch, tokens), self.sigma)
+
+    def median_s(self, batch: int, tokens: int) -> float:
+        """The median service time in seconds of one run of `batch` inputs padded to `tokens` tokens."""
+        if batch == self.batches[0]:
+            return _along(self.lengths, self.medians_s[0], tokens)
+        column = [_along(self.lengths, row, tokens) for row in self.medians_s]
+        return _along(self.batches, column, batch)
+
+    @cached_property
+    def largest_batch(self) -> int:
+        """The largest batch size that was measured."""
+        return self.batches[-1]
+
+
+def _along(places: Sequence[int], values: Sequence[float], at: int) -> float:
+    """Linear interpolation at `at`; the first value before the first place, the last slope past the last."""
+    if at <= places[0] or len(places) == 1:
+        return values[0] if at <= places[0] else values[0] * at / places[0]
+    right = min(bisect_left(places, at), len(places) - 1)
+    left = right - 1
+    share = (at - places[left]) / (places[right] - places[left])
+    return max(values[left] + (values[right] - values[left]) * share, 1e-9)

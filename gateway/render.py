@@ -1,0 +1,128 @@
+"""From what was decided and what happened to what the client reads: response headers and JSON documents.
+
+Seconds become milliseconds here and nowhere else on the way out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from gateway.policy import Decision
+from gateway.records import RequestRecord
+from gateway.routing import Request, Served
+from gateway.service import Finished
+from gateway.terms import BUDGET, CHECKPOINT, REQUEST_ID
+from gateway.work import Answer
+
+
+def ms(seconds: float) -> float:
+    """Milliseconds to three decimals."""
+    return round(seconds * 1000, 3)
+
+
+def headers_of(record: RequestRecord) -> dict[str, str]:
+    """The contract's response headers, of which a request has as many as it got to."""
+    headers = {REQUEST_ID: record.request_id}
+    if record.budget_s is not None:
+        headers[BUDGET] = f"{ms(record.budget_s):g}"
+    if record.checkpoint is not None:
+        headers[CHECKPOINT] = record.checkpoint
+        headers["X-Tier"] = record.tier or ""
+        headers["X-Route-Reason"] = record.reason or ""
+        headers["X-SLA-Met"] = "true" if record.met else "false"
+    if record.predicted_s is not None:
+        headers["X-Predicted-Latency-Ms"] = f"{ms(record.predicted_s):g}"
+    if record.truncated:
+        headers["X-Input-Truncated"] = "true"
+    headers["Server-Timing"] = ", ".join(f"{name};dur={ms(s):g}" for name, s in _spans(record).items())
+    return headers
+
+
+def classify_document(finished: Finished, answer: Answer, details: bool) -> object:
+    """The answer's body: the outputs alone, or with routing, timings and input when details were asked for."""
+    if not details:
+        return answer.outputs
+    record = finished.record
+    return {
+        "outputs": answer.outputs,
+        "routing": {
+            "checkpoint": record.checkpoint,
+            "tier": record.tier,
+            "reason": record.reason,
+            "budget_ms": ms(record.budget_s or 0.0),
+            "predicted_latency_ms": ms(record.predicted_s or 0.0),
+            "sla_met": record.met,
+            "attempts": record.attempts,
+            "batch_size": record.batch_size,
+        },
+        "timings_ms": {name: ms(seconds) for name, seconds in _spans(record).items()},
+        "input": {"tokens": record.tokens, "truncated": record.truncated, "kept": record.kept},
+    }
+
+
+def decision_document(request: Request, decision: Decision, budget_s: float) -> dict[str, object]:
+    """The body of `/route`: what would be decided and why, every candidate with its forecast and verdict."""
+    chosen = decision.chosen
+    return {
+        "task": request.task,
+        "budget_ms": ms(budget_s),
+        "percentile": request.terms.percentile,
+        "mode": "strict" if request.terms.strict else "best-effort",
+        "checkpoint": chosen.name if chosen else None,
+        "tier": chosen.tier if chosen else None,
+        "reason": decision.reason,
+        "refusal": decision.refusal,
+        "retry_after_ms": ms(decision.retry_after_s) if decision.retry_after_s else None,
+        "min_feasible_ms": ms(decision.min_feasible_s) if decision.min_feasible_s else None,
+        "candidates": [
+            {
+                "checkpoint": assessed.candidate.name,
+                "tier": assessed.candidate.tier,
+                "quality": assessed.candidate.quality,
+                "verdict": assessed.verdict,
+                "forecast_ms": {
+                    "queueing_delay": ms(forecast.queueing_delay_s),
+                    "service_time": ms(forecast.service_time_s),
+                    "latency": ms(forecast.latency_s),
+                    "at_percentile": ms(forecast.quantile_s),
+                    "at_percentile_idle": ms(forecast.idle_quantile_s),
+                }
+                if (forecast := assessed.candidate.forecast)
+                else None,
+            }
+            for assessed in decision.assessed
+        ],
+    }
+
+
+def checkpoint_document(served: Served, replicas: int, backlog_s: float | None) -> dict[str, object]:
+    """One checkpoint as `/checkpoints` shows it: catalog entry, provenance, verification, profile, live load."""
+    manifest = served.manifest
+    return {
+        **served.entry.model_dump(mode="json"),
+        "variant": manifest.variant,
+        "labels": manifest.labels,
+        "max_tokens": manifest.max_tokens,
+        "provenance": manifest.source.model_dump(mode="json"),
+        "verification": manifest.verification.model_dump(mode="json"),
+        "latency_profile": {
+            "threads": manifest.profile.threads,
+            "measured_on": manifest.profile.measured_on,
+            "service_time_ms": [
+                {"batch": c.batch, "tokens": c.tokens, "p50": ms(c.p50_s), "p95": ms(c.p95_s)}
+                for c in manifest.profile.cells
+            ],
+        },
+        "load": {"replicas_up": replicas, "backlog_ms": None if backlog_s is None else ms(backlog_s)},
+    }
+
+
+def _spans(record: RequestRecord) -> Mapping[str, float]:
+    spans = {
+        "route": record.route_s,
+        "queue": record.queueing_delay_s,
+        "infer": record.service_time_s,
+        "total": record.latency_s,
+        "predicted": record.predicted_s,
+    }
+    return {name: seconds for name, seconds in spans.items() if seconds is not None}

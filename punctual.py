@@ -1,0 +1,209 @@
+"""The command: `punctual serve`, `export`, `profile`, `catalog` and `explain`. Each is a door to one of the rooms.
+
+What a command needs is imported when it runs, so that `punctual --help` and `catalog check` answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from platformdirs import user_cache_path
+from rich.console import Console
+from rich.table import Table
+
+from gateway.catalog import Catalog, CatalogError, Task, load_catalog
+from gateway.manifest import Precision
+
+SERVED_TASKS = (Task.CLASSIFY,)
+
+console = Console(highlight=False)
+errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command. Exit status: 0 done, 1 it failed and said why, 2 it was called wrongly, 130 interrupted."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    try:
+        status: int = options.run(options)
+    except KeyboardInterrupt:
+        return 130
+    except _expected() as error:
+        errors.print(f"[red]error:[/red] {error}", markup=True)
+        return 1
+    return status
+
+
+def serve(options: argparse.Namespace) -> int:
+    """Prepares what is missing on this host, then serves until Ctrl-C."""
+    from deployments import serving
+    from exporters.prepare import prepare
+
+    catalog = load_catalog(options.catalog)
+    started = time.monotonic()
+    variants = prepare(_servable(catalog), options.cache, console)
+
+    def say(what: str) -> None:
+        console.print(f"[dim]{time.monotonic() - started:6.1f} s[/dim]  {what}")
+
+    serving.serve(_servable(catalog), variants, options.host, options.port, say)
+    return 0
+
+
+def export(options: argparse.Namespace) -> int:
+    """Makes one verified, profiled variant of a checkpoint."""
+    from exporters.command import export_command
+
+    return export_command(options, console)
+
+
+def profile(options: argparse.Namespace) -> int:
+    """Measures the latency profile of a catalog's variants on this host anew."""
+    from exporters.command import profile_command
+
+    return profile_command(_servable(load_catalog(options.catalog)), options, console)
+
+
+def check(options: argparse.Namespace) -> int:
+    """Says whether a catalog is valid; if not, every fault by file, line and field."""
+    catalog = load_catalog(options.catalog)
+    console.print(f"{options.catalog}: {len(catalog.checkpoints)} checkpoints, tasks {', '.join(catalog.tasks)}: valid")
+    return 0
+
+
+def show(options: argparse.Namespace) -> int:
+    """Prints a catalog as a table."""
+    table = Table("checkpoint", "task", "tier", "family", "quality", "data set", "precision", "source", "licence")
+    for entry in load_catalog(options.catalog).checkpoints:
+        quality = f"{entry.quality.value:g} {entry.quality.metric}"
+        precision = " ".join(entry.precision)
+        table.add_row(
+            entry.name,
+            entry.task,
+            entry.tier,
+            entry.family,
+            quality,
+            entry.quality.data_set,
+            f"{entry.engine} {precision}",
+            entry.source,
+            entry.licence,
+        )
+    console.print(table)
+    return 0
+
+
+def explain(options: argparse.Namespace) -> int:
+    """Prints the decision for one text and budget: every candidate with forecast and verdict, as on an idle gateway."""
+    from exporters.prepare import prepare
+    from gateway.explaining import explained
+    from gateway.manifest import read_manifest
+    from gateway.render import ms
+
+    catalog = _servable(load_catalog(options.catalog))
+    manifests = {name: read_manifest(at) for name, at in prepare(catalog, options.cache, console).items()}
+    budget_s = None if options.budget_ms is None else options.budget_ms / 1000
+    decision = explained(catalog, manifests, options.task, options.text, budget_s, options.percentile, options.strict)
+    table = Table("checkpoint", "tier", "quality", "service ms", "latency ms", f"p{options.percentile:g} ms", "verdict")
+    for assessed in decision.assessed:
+        candidate, forecast = assessed.candidate, assessed.candidate.forecast
+        times = (forecast.service_time_s, forecast.latency_s, forecast.quantile_s) if forecast else ()
+        cells = [f"{ms(seconds):.2f}" for seconds in times] or ["-"] * 3
+        table.add_row(candidate.name, candidate.tier, f"{candidate.quality:g}", *cells, assessed.verdict)
+    console.print(table)
+    if decision.chosen:
+        console.print(f"chosen: [bold]{decision.chosen.name}[/bold] ({decision.reason})")
+    else:
+        console.print(f"refused: {decision.refusal}; least feasible budget {ms(decision.min_feasible_s):g} ms")
+    return 0
+
+
+def _servable(catalog: Catalog) -> Catalog:
+    """The catalog without the tasks that this version does not serve yet, and a word about each."""
+    left = [entry.name for entry in catalog.checkpoints if entry.task not in SERVED_TASKS]
+    if not left:
+        return catalog
+    kept = tuple(entry for entry in catalog.checkpoints if entry.task in SERVED_TASKS)
+    errors.print(f"[yellow]not served yet, since their task is not:[/yellow] {', '.join(left)}")
+    if not kept:
+        raise CatalogError("the catalog has no checkpoint of a task that is served")
+    return catalog.model_copy(update={"checkpoints": kept})
+
+
+def _expected() -> tuple[type[Exception], ...]:
+    """The errors that are the operator's to read: a sentence, not a traceback."""
+    from deployments.environment import PortTaken
+    from deployments.serving import NotReady
+    from deployments.variant import VariantRejected
+    from exporters.errors import ExportError
+    from gateway.problems import Problem
+
+    return (CatalogError, ExportError, VariantRejected, PortTaken, NotReady, Problem)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="punctual", description="An inference gateway that answers on time.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    one = _command(commands, "serve", serve)
+    _catalog(one)
+    one.add_argument("--host", default="127.0.0.1", help="the interface to bind (default: %(default)s)")
+    one.add_argument("--port", type=_port, default=8000, help="(default: %(default)s)")
+
+    one = _command(commands, "export", export)
+    one.add_argument("checkpoint", help="starter:NAME, a folder, or a Hub id OWNER/NAME")
+    one.add_argument("--revision", help="the Hub repository's full commit, required for a Hub id")
+    one.add_argument("--precision", type=Precision, choices=list(Precision), default=Precision.INT8)
+    one.add_argument("--out", type=Path, help="the variant's folder (default: below the cache)")
+    _cache(one)
+
+    one = _command(commands, "profile", profile)
+    _catalog(one)
+
+    group = commands.add_parser("catalog", help="check or show a catalog").add_subparsers(required=True)
+    for name, run in (("check", check), ("show", show)):
+        one = _command(group, name, run)
+        one.add_argument("catalog", nargs="?", default="starter", help="starter, hub or a file")
+
+    one = _command(commands, "explain", explain)
+    _catalog(one)
+    one.add_argument("--task", default="classify")
+    one.add_argument("--text", required=True)
+    one.add_argument("--budget-ms", type=float, help="(default: the task's)")
+    one.add_argument("--percentile", type=float, default=95.0, help="(default: %(default)s)")
+    one.add_argument("--strict", action="store_true", help="refuse rather than be late")
+    return parser
+
+
+def _command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, run: Callable[[argparse.Namespace], int]
+) -> argparse.ArgumentParser:
+    first = (run.__doc__ or "").partition("\n")[0]
+    parser = commands.add_parser(name, help=first, description=first)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _catalog(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--catalog", default="starter", help="starter, hub or a file (default: %(default)s)")
+    _cache(parser)
+
+
+def _cache(parser: argparse.ArgumentParser) -> None:
+    default = Path(os.environ.get("PUNCTUAL_CACHE") or user_cache_path("punctual"))
+    parser.add_argument("--cache", type=Path, default=default, help="where variants are kept (default: %(default)s)")
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < 65536:
+        raise argparse.ArgumentTypeError("must be a port, 1 to 65535")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,212 @@
+"""Laws of the link that hold for all bytes and all work: nothing a peer sends breaks more than its own connection."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import math
+import random
+import socket
+import struct
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from deployments.link import Endpoint, LinkClient, LinkServer, ProtocolError, UnixAddress
+from deployments.link.frames import (
+    Cancel,
+    ClientFrame,
+    Done,
+    Draining,
+    Ping,
+    Pong,
+    ServerFrame,
+    Submit,
+    append_frame,
+    client_frames,
+    server_frames,
+)
+from deployments.link.handshake import NONCE_BYTES, Handshake, HandshakeError, Role
+from gateway.work import (
+    Answer,
+    ClassifyParameters,
+    Failure,
+    FailureKind,
+    InputReport,
+    LabelScore,
+    LoadReport,
+    ReplicaTimings,
+    Work,
+)
+
+SECRET = b"a secret of the application"
+HELLO = b"PNL\x01" + bytes(NONCE_BYTES)
+
+texts = st.text(st.characters(exclude_categories=["Cs"]))
+floats = st.floats(allow_nan=False)
+counts = st.integers(0, 2**63 - 1)
+ids = st.integers(0, 2**64 - 1)
+parameters = st.builds(
+    ClassifyParameters,
+    top_k=st.none() | counts,
+    function_to_apply=st.sampled_from(["softmax", "sigmoid", "none"]),
+    truncation=st.sampled_from(["longest_first", "error"]),
+)
+works = st.builds(Work, texts, st.lists(texts, max_size=5).map(tuple), parameters, floats, st.booleans(), texts)
+scores = st.lists(st.builds(LabelScore, texts, floats), max_size=3).map(tuple)
+answers = st.builds(
+    Answer,
+    st.lists(scores, max_size=3).map(tuple),
+    st.builds(InputReport, counts, counts, st.booleans()),
+    st.builds(ReplicaTimings, floats, floats, floats, counts),
+)
+failures = st.builds(Failure, st.sampled_from(FailureKind), texts, counts, counts)
+loads = st.builds(LoadReport, floats, counts, st.booleans())
+to_server: st.SearchStrategy[ClientFrame] = st.builds(Submit, ids, works) | st.builds(Cancel, ids) | st.just(Ping())
+to_client: st.SearchStrategy[ServerFrame] = (
+    st.builds(Done, ids, answers | failures, loads) | st.builds(Pong, loads) | st.builds(Draining, loads)
+)
+
+
+def encoded(*frames: ClientFrame | ServerFrame) -> bytes:
+    """The frames as they leave, one behind the other."""
+    buffer = bytearray()
+    for frame in frames:
+        append_frame(buffer, frame)
+    return bytes(buffer)
+
+
+def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
+    """The bytes, cut at these places, empty pieces included."""
+    edges = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
+    return [data[start:end] for start, end in itertools.pairwise(edges)]
+
+
+@given(st.lists(to_server, max_size=8), st.lists(ids, max_size=12))
+def test_what_a_client_sends_arrives_however_it_is_cut(frames: list[ClientFrame], cuts: list[int]) -> None:
+    """Any work survives the crossing unchanged, and the cuts of the stream change nothing."""
+    reader = client_frames()
+    assert [frame for piece in pieces(encoded(*frames), cuts) for frame in reader.feed(piece)] == frames
+
+
+@given(st.lists(to_client, max_size=8), st.lists(ids, max_size=12))
+def test_what_a_server_sends_arrives_however_it_is_cut(frames: list[ServerFrame], cuts: list[int]) -> None:
+    """Any answer, failure and load report survives the crossing unchanged, however the stream is cut."""
+    reader = server_frames()
+    assert [frame for piece in pieces(encoded(*frames), cuts) for frame in reader.feed(piece)] == frames
+
+
+def test_a_load_that_is_no_number_crosses_too() -> None:
+    """NaN and infinity are floats of the wire: what to make of them is for the forecast to say."""
+    [frame] = server_frames().feed(encoded(Pong(LoadReport(math.nan, 0)), Pong(LoadReport(math.inf, 0)))[:-18])
+    assert isinstance(frame, Pong) and math.isnan(frame.load.backlog_s)
+
+
+framed_bytes = st.binary(max_size=200).map(lambda body: struct.pack(">I", len(body)) + body)
+
+
+def spoilt(frame: ClientFrame, at: int, byte: int) -> bytes:
+    """A frame with one byte of it replaced."""
+    data = bytearray(encoded(frame))
+    data[at % len(data)] = byte
+    return bytes(data)
+
+
+noise = st.binary(max_size=300) | framed_bytes | st.builds(spoilt, to_server, counts, st.integers(0, 255))
+
+
+@given(st.lists(noise, max_size=4))
+def test_noise_is_frames_or_a_protocol_error(chunks: list[bytes]) -> None:
+    """Both readers, fed anything at all, yield typed frames or raise ProtocolError, and nothing else."""
+    for reader in (client_frames(), server_frames()):
+        try:
+            for chunk in chunks:
+                for frame in reader.feed(chunk):
+                    assert isinstance(frame, Submit | Cancel | Ping | Done | Pong | Draining)
+        except ProtocolError:
+            continue
+
+
+@given(st.sampled_from(Role), st.sampled_from([b"", b"PNL", HELLO]), st.lists(st.binary(max_size=80), max_size=4))
+def test_noise_is_no_handshake(role: Role, begun: bytes, chunks: list[bytes]) -> None:
+    """Whoever does not hold the secret is never believed, however well it begins, and little of it is kept."""
+    handshake = Handshake(role, SECRET, bytes([7]) * NONCE_BYTES)
+    try:
+        for chunk in [begun, *chunks]:
+            handshake.feed(chunk)
+            assert len(handshake.leftover) < 36
+    except HandshakeError:
+        pass
+    assert not handshake.done
+
+
+async def echo(work: Work) -> Failure:
+    """Answers whatever comes."""
+    return Failure(FailureKind.TOO_LONG, work.inputs[0] if work.inputs else "", 1, 1)
+
+
+async def ask_beside(address: UnixAddress) -> None:
+    """A well-behaved client, connecting now, is served; on a slow machine its handshake may take another try."""
+    client = LinkClient(Endpoint("r", "n", address), SECRET, "n", lambda load: None, random.Random(1))
+    running = asyncio.create_task(client.run())
+    async with asyncio.timeout(10.0):
+        while not client.connected:  # noqa: ASYNC110  the client has no event for it
+            await asyncio.sleep(0.001)
+    work = Work("classify", ("well?",), ClassifyParameters(), 1.0, True, "r")
+    assert await client.submit(work) == Failure(FailureKind.TOO_LONG, "well?", 1, 1)
+    await client.close()
+    await running
+
+
+async def assault(address: UnixAddress, chunks: list[bytes], greet: bool) -> None:
+    """Says the chunks to a fresh server, after a good handshake or in place of one, then asks as a good client.
+
+    In place of a handshake, it then waits for the server to hang up, which it must do in the time for a handshake.
+    """
+    loop, reported = asyncio.get_running_loop(), list[object]()
+    loop.set_exception_handler(lambda loop, context: reported.append(context))
+    server = LinkServer(echo, lambda: LoadReport(0.0, 0), SECRET, handshake_s=2.0 if greet else 0.03)
+    await server.start(address)
+    with socket.socket(socket.AF_UNIX) as raw:
+        raw.setblocking(False)
+        await loop.sock_connect(raw, address.path)
+        handshake = Handshake(Role.CLIENT, SECRET, bytes(NONCE_BYTES))
+        try:
+            if greet:
+                await loop.sock_sendall(raw, handshake.opening)
+            while greet and not handshake.done:
+                await loop.sock_sendall(raw, handshake.feed(await loop.sock_recv(raw, 68)))
+            for chunk in chunks:
+                await loop.sock_sendall(raw, chunk)
+                await asyncio.sleep(0)
+            async with asyncio.timeout(2.0):
+                while not greet and await loop.sock_recv(raw, 4096):
+                    pass
+        except ConnectionError:
+            pass
+        await ask_beside(address)
+    await server.close()
+    assert not reported
+    assert server.in_flight == 0
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> UnixAddress:
+    """A place for the servers, one after the other."""
+    directory: Path = tmp_path_factory.mktemp("link")
+    return UnixAddress(str(directory / "s"))
+
+
+@given(chunks=st.lists(noise, max_size=4))
+def test_noise_after_a_handshake_harms_nobody_else(address: UnixAddress, chunks: list[bytes]) -> None:
+    """The server survives whatever a proven client says, with no error of its own, and serves the next client."""
+    asyncio.run(assault(address, chunks, greet=True))
+
+
+@settings(max_examples=30)
+@given(chunks=st.lists(st.binary(max_size=60), max_size=3), begun=st.sampled_from([b"", b"PNL\x01", HELLO]))
+def test_noise_for_a_handshake_is_hung_up_on_in_time(address: UnixAddress, chunks: list[bytes], begun: bytes) -> None:
+    """Who cannot prove itself is let go within the time of a handshake, silent or loud, and harms nobody."""
+    asyncio.run(assault(address, [begun, *chunks], greet=False))

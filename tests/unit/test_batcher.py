@@ -1,0 +1,223 @@
+"""The batcher at work: what runs together, in which order, and what it says of its load."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+from deployments.batch_forming import BatchLimits
+from deployments.batcher import Batcher, Scored
+from deployments.engines.port import Logits, TokenIds
+from gateway.profile import LatencyProfile
+from gateway.work import Failure, FailureKind, LoadReport
+
+PROFILE = LatencyProfile((1, 8), (8, 64), ((0.01, 0.08), (0.04, 0.32)), sigma=0.1)
+LIMITS = BatchLimits(max_batch=8, max_batch_tokens=512, max_padding_waste=0.25)
+
+
+@dataclass
+class SummingEngine:
+    """Logits are (sum of the real ids, padded length). While `gate` is shut, runs wait: an engine that is busy."""
+
+    gate: threading.Event = field(default_factory=threading.Event)
+    begun: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    batches: list[list[list[int]]] = field(default_factory=list)
+
+    def run(self, token_ids: TokenIds, mask: TokenIds) -> Logits:
+        """Records the batch as given, padding and all."""
+        self.batches.append(token_ids.tolist())
+        self.begun.release()
+        assert self.gate.wait(5)
+        return np.stack([(token_ids * mask).sum(1), np.full(len(mask), mask.shape[1])], axis=1).astype(np.float32)
+
+
+@asynccontextmanager
+async def batching(
+    engine: SummingEngine,
+    busy: bool = False,
+    clock: Callable[[], float] = time.monotonic,
+    max_queued: int = 100,
+    threads: int = 1,
+) -> AsyncIterator[Batcher]:
+    """A started batcher; `busy` shuts the gate."""
+    batcher = Batcher(engine.run, PROFILE, LIMITS, clock, max_queued, pad_id=9, threads=threads)
+    batcher.start()
+    if not busy:
+        engine.gate.set()
+    try:
+        yield batcher
+    finally:
+        engine.gate.set()
+        await batcher.stop(5)
+
+
+def soon(budget_s: float = 60.0) -> float:
+    """A deadline that nobody in these tests misses."""
+    return time.monotonic() + budget_s
+
+
+async def a_run_begins(engine: SummingEngine) -> None:
+    """Waits until the engine has been given one more batch."""
+    assert await asyncio.to_thread(engine.begun.acquire, timeout=5)
+
+
+@pytest.mark.asyncio
+async def test_every_input_gets_its_own_row() -> None:
+    """In a padded batch each caller receives the logits of its own ids, and the padding id fills the rest."""
+    engine = SummingEngine()
+    async with batching(engine) as batcher:
+        results = await asyncio.gather(*(batcher.submit([n] * (7 + n % 2), soon(), True) for n in range(4)))
+    assert [result.logits.tolist() for result in results if isinstance(result, Scored)] == [
+        [0.0, 8.0], [8.0, 8.0], [14.0, 8.0], [24.0, 8.0],
+    ]  # fmt: skip
+    assert engine.batches[0][0] == [0] * 7 + [9]
+
+
+@pytest.mark.asyncio
+async def test_what_is_submitted_in_one_turn_runs_together() -> None:
+    """The inputs of one request form one batch on an idle engine: nobody waits for companions to come."""
+    engine = SummingEngine()
+    async with batching(engine) as batcher:
+        results = await asyncio.gather(*(batcher.submit([1] * 8, soon(), True) for _ in range(5)))
+        alone = await batcher.submit([1] * 8, soon(), True)
+    assert [len(batch) for batch in engine.batches] == [5, 1]
+    assert {result.batch_size for result in results if isinstance(result, Scored)} == {5}
+    assert isinstance(alone, Scored) and alone.queueing_delay_s >= 0 and alone.service_time_s > 0
+
+
+@pytest.mark.asyncio
+async def test_work_merges_while_the_engine_is_busy() -> None:
+    """What arrives one by one during a run is one batch after it."""
+    engine = SummingEngine()
+    async with batching(engine, busy=True) as batcher, asyncio.TaskGroup() as clients:
+        clients.create_task(batcher.submit([1] * 8, soon(), True))
+        await a_run_begins(engine)
+        for _ in range(3):
+            clients.create_task(batcher.submit([1] * 8, soon(), True))
+            await asyncio.sleep(0.001)
+        engine.gate.set()
+    assert [len(batch) for batch in engine.batches] == [1, 3]
+
+
+@pytest.mark.asyncio
+async def test_an_urgent_input_waits_for_at_most_one_run() -> None:
+    """However many wait already, the earliest deadline runs as soon as the engine is free."""
+    engine = SummingEngine()
+    async with batching(engine, busy=True) as batcher, asyncio.TaskGroup() as clients:
+        for _ in range(20):
+            clients.create_task(batcher.submit([1] * 40, soon(60), True))
+        await a_run_begins(engine)
+        clients.create_task(batcher.submit([7] * 8, soon(30), True))
+        await asyncio.sleep(0)
+        engine.gate.set()
+    assert engine.batches[1] == [[7] * 8]
+    assert sum(len(batch) for batch in engine.batches) == 21
+
+
+@pytest.mark.asyncio
+async def test_the_loop_never_waits_for_the_engine() -> None:
+    """While the engine runs, the event loop goes on turning."""
+    engine = SummingEngine()
+    async with batching(engine, busy=True) as batcher:
+        client = asyncio.create_task(batcher.submit([1], soon(), True))
+        await a_run_begins(engine)
+        started = time.monotonic()
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert time.monotonic() - started < 1 and not client.done()
+        engine.gate.set()
+        assert isinstance(await client, Scored)
+
+
+@pytest.mark.asyncio
+async def test_two_threads_run_two_batches_at_once() -> None:
+    """With `threads=2` unlike inputs do not wait for each other; a third does."""
+    engine = SummingEngine()
+    async with batching(engine, busy=True, threads=2) as batcher, asyncio.TaskGroup() as clients:
+        for tokens in (1, 20, 60):
+            clients.create_task(batcher.submit([1] * tokens, soon(), True))
+        await a_run_begins(engine)
+        await a_run_begins(engine)
+        assert batcher.load().queued == 1
+        engine.gate.set()
+    assert sorted(len(batch[0]) for batch in engine.batches) == [1, 20, 60]
+
+
+@pytest.mark.asyncio
+async def test_lost_work_is_not_run() -> None:
+    """A strict input whose deadline cannot be met when its batch is formed is EXPIRED, and no engine sees it."""
+    now = 50.0
+    engine = SummingEngine()
+    async with batching(engine, busy=True, clock=lambda: now) as batcher:
+        first = asyncio.create_task(batcher.submit([1] * 8, now + 1, True))
+        await a_run_begins(engine)
+        strict = asyncio.create_task(batcher.submit([2] * 8, now + 1, True))
+        patient = asyncio.create_task(batcher.submit([3] * 8, now + 1, False))
+        await asyncio.sleep(0)
+        now += 0.995  # not past the deadline yet, but 10 ms of service time no longer fit
+        engine.gate.set()
+        assert isinstance(await first, Scored)
+        assert await strict == Failure(FailureKind.EXPIRED)
+        late = await patient
+        assert isinstance(late, Scored) and late.queueing_delay_s == pytest.approx(0.995)
+    assert engine.batches == [[[1] * 8], [[3] * 8]]
+    assert batcher.totals.expired == 1
+
+
+@pytest.mark.asyncio
+async def test_a_full_queue_refuses_at_once() -> None:
+    """More than `max_queued` waiting inputs are QUEUE_FULL; the running ones do not count."""
+    engine = SummingEngine()
+    async with batching(engine, busy=True, max_queued=2) as batcher, asyncio.TaskGroup() as clients:
+        clients.create_task(batcher.submit([1], soon(), True))
+        await a_run_begins(engine)
+        for _ in range(2):
+            clients.create_task(batcher.submit([1], soon(), True))
+        await asyncio.sleep(0)
+        assert await batcher.submit([1], soon(), True) == Failure(FailureKind.QUEUE_FULL)
+        engine.gate.set()
+    assert batcher.totals.inputs == 3
+
+
+@pytest.mark.asyncio
+async def test_the_load_report_counts_down_to_nothing() -> None:
+    """Backlog is the waiting work plus what is left of the running batch, by medians; it is never negative."""
+    now = 50.0
+    engine = SummingEngine()
+    async with batching(engine, busy=True, clock=lambda: now) as batcher:
+        assert batcher.load() == LoadReport(0.0, 0)
+        running = asyncio.create_task(batcher.submit([1] * 8, now + 60, True))
+        await a_run_begins(engine)
+        assert batcher.load().backlog_s == pytest.approx(0.01)
+        waiting = asyncio.create_task(batcher.submit([1] * 64, now + 60, True))
+        await asyncio.sleep(0)
+        now += 0.004
+        assert batcher.load().backlog_s == pytest.approx(0.086) and batcher.load().queued == 1
+        now += 10
+        assert batcher.load().backlog_s == pytest.approx(0.08)
+        engine.gate.set()
+        await asyncio.gather(running, waiting)
+        assert batcher.load() == LoadReport(0.0, 0)
+
+
+@pytest.mark.asyncio
+async def test_totals_account_for_every_token_and_second() -> None:
+    """Padding, lateness and busy time add up: late work is wasted by its share of the batch."""
+    now = 50.0
+    engine = SummingEngine()
+    async with batching(engine, busy=True, clock=lambda: now) as batcher, asyncio.TaskGroup() as clients:
+        clients.create_task(batcher.submit([1] * 8, now + 1, True))
+        clients.create_task(batcher.submit([1] * 7, now + 9, True))
+        await a_run_begins(engine)
+        now += 4
+        engine.gate.set()
+    totals = batcher.totals
+    assert (totals.batches, totals.inputs, totals.real_tokens, totals.padded_tokens) == (1, 2, 15, 16)
+    assert totals.busy_s == pytest.approx(4) and totals.wasted_s == pytest.approx(2)

@@ -1,0 +1,197 @@
+"""How an input leaves the batcher without logits: the engine failed, its caller left, the replica stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+
+from deployments.batch_forming import BatchLimits
+from deployments.batcher import Batcher, Scored
+from deployments.engines.port import Logits, TokenIds
+from gateway.profile import LatencyProfile
+from gateway.work import Failure, FailureKind
+
+PROFILE = LatencyProfile((1, 8), (8, 64), ((0.01, 0.08), (0.04, 0.32)), sigma=0.1)
+LIMITS = BatchLimits(max_batch=8, max_batch_tokens=512, max_padding_waste=0.25)
+POISON = 666
+
+
+@dataclass
+class TouchyEngine:
+    """Refuses any batch that holds POISON. While `gate` is shut, runs wait."""
+
+    gate: threading.Event = field(default_factory=threading.Event)
+    begun: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    batches: list[list[int]] = field(default_factory=list)
+
+    def run(self, token_ids: TokenIds, mask: TokenIds) -> Logits:
+        """Records each input's first id."""
+        self.batches.append(token_ids[:, 0].tolist())
+        self.begun.release()
+        assert self.gate.wait(5)
+        if (token_ids == POISON).any():
+            raise ArithmeticError("poison")
+        return np.zeros((len(token_ids), 2), np.float32)
+
+
+def started(engine: TouchyEngine, busy: bool = False) -> Batcher:
+    """A started batcher; `busy` shuts the engine's gate."""
+    batcher = Batcher(engine.run, PROFILE, LIMITS, time.monotonic, max_queued=100)
+    batcher.start()
+    if not busy:
+        engine.gate.set()
+    return batcher
+
+
+def submitted(batcher: Batcher, first_id: int) -> asyncio.Task[Scored | Failure]:
+    """An input of 8 tokens that can be told by its first id, with time enough."""
+    return asyncio.create_task(batcher.submit([first_id] * 8, time.monotonic() + 60, True))
+
+
+async def a_run_begins(engine: TouchyEngine) -> None:
+    """Waits until the engine has been given one more batch."""
+    assert await asyncio.to_thread(engine.begun.acquire, timeout=5)
+
+
+def complaints() -> list[dict[str, Any]]:
+    """What the running loop complains of from now on: unretrieved exceptions, invalid states."""
+    heard: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: heard.append(context))
+    return heard
+
+
+@pytest.mark.asyncio
+async def test_only_the_culprit_of_a_failed_batch_fails() -> None:
+    """One poisonous input costs its batch-mates one more run, not their answer; its failure names the exception."""
+    engine = TouchyEngine()
+    batcher = started(engine)
+    results = await asyncio.gather(*(submitted(batcher, first_id) for first_id in (1, 2, POISON, 4)))
+    assert results[2] == Failure(FailureKind.ENGINE, "ArithmeticError")
+    assert [isinstance(result, Scored) for result in results] == [True, True, False, True]
+    assert engine.batches == [[1, 2, POISON, 4], [1], [2], [POISON], [4]]
+    assert batcher.totals.engine_failures == 2
+    assert 0 < batcher.totals.wasted_s < batcher.totals.busy_s
+    assert isinstance(await submitted(batcher, 5), Scored)
+    await batcher.stop(1)
+
+
+@pytest.mark.asyncio
+async def test_an_engine_that_miscounts_has_failed() -> None:
+    """Fewer rows than inputs are no answer to anybody, and the batcher goes on."""
+
+    def miscounting(token_ids: TokenIds, mask: TokenIds) -> Logits:
+        return np.zeros((0, 2), np.float32)
+
+    batcher = Batcher(miscounting, PROFILE, LIMITS, time.monotonic, max_queued=100)
+    batcher.start()
+    for _ in range(2):
+        assert await submitted(batcher, 1) == Failure(FailureKind.ENGINE, "ValueError")
+    await batcher.stop(1)
+
+
+@pytest.mark.asyncio
+async def test_an_input_cancelled_while_waiting_never_runs() -> None:
+    """The caller that leaves takes its input along, and its place in the backlog."""
+    engine = TouchyEngine()
+    batcher = started(engine, busy=True)
+    first = submitted(batcher, 1)
+    await a_run_begins(engine)
+    leaving, staying = submitted(batcher, 2), submitted(batcher, 3)
+    await asyncio.sleep(0)
+    leaving.cancel()
+    await asyncio.sleep(0)
+    assert batcher.load().queued == 1
+    engine.gate.set()
+    assert isinstance(await first, Scored) and isinstance(await staying, Scored)
+    assert leaving.cancelled() and engine.batches == [[1], [3]]
+    assert batcher.totals.cancelled == 1 and batcher.load().backlog_s == 0.0
+    await batcher.stop(1)
+
+
+@pytest.mark.asyncio
+async def test_a_result_nobody_waits_for_is_discarded_in_silence() -> None:
+    """A caller that leaves during its run harms neither its batch-mates nor the work after; its share is wasted."""
+    engine = TouchyEngine()
+    heard = complaints()
+    batcher = started(engine, busy=True)
+    leaving, staying = submitted(batcher, 1), submitted(batcher, 2)
+    await a_run_begins(engine)
+    leaving.cancel()
+    engine.gate.set()
+    assert isinstance(await staying, Scored)
+    assert leaving.cancelled() and batcher.totals.cancelled == 1
+    assert batcher.totals.wasted_s == pytest.approx(batcher.totals.busy_s / 2)
+    assert isinstance(await submitted(batcher, 3), Scored)
+    await batcher.stop(1)
+    assert heard == []
+
+
+@pytest.mark.asyncio
+async def test_who_left_a_failed_batch_is_not_run_again() -> None:
+    """Isolation runs only the members that somebody still waits for."""
+    engine = TouchyEngine()
+    heard = complaints()
+    batcher = started(engine, busy=True)
+    staying, leaving, culprit = (submitted(batcher, first_id) for first_id in (1, 2, POISON))
+    await a_run_begins(engine)
+    leaving.cancel()
+    engine.gate.set()
+    assert isinstance(await staying, Scored)
+    assert await culprit == Failure(FailureKind.ENGINE, "ArithmeticError")
+    assert engine.batches == [[1, 2, POISON], [1], [POISON]]
+    await batcher.stop(1)
+    assert heard == []
+
+
+@pytest.mark.asyncio
+async def test_a_batcher_that_is_not_open_is_unavailable() -> None:
+    """Before the start and after the stop, submit answers UNAVAILABLE; the constructor runs nothing."""
+    batcher = Batcher(TouchyEngine().run, PROFILE, LIMITS, time.monotonic, max_queued=100)
+    threads = threading.active_count()
+    await batcher.stop(1)
+    for _ in range(2):
+        result = await batcher.submit([1], time.monotonic() + 60, True)
+        assert isinstance(result, Failure) and result.kind is FailureKind.UNAVAILABLE
+        assert batcher.load().draining and threading.active_count() == threads
+        batcher.start()
+        await batcher.stop(1)
+
+
+@pytest.mark.asyncio
+async def test_stopping_finishes_what_it_has_admitted() -> None:
+    """Within the grace everything running and waiting is answered; what comes meanwhile is not admitted."""
+    engine = TouchyEngine()
+    batcher = started(engine, busy=True)
+    admitted = [submitted(batcher, first_id) for first_id in range(20)]
+    await a_run_begins(engine)
+    stopping = asyncio.create_task(batcher.stop(5))
+    await asyncio.sleep(0)
+    assert isinstance(await batcher.submit([1], time.monotonic() + 60, True), Failure)
+    engine.gate.set()
+    await stopping
+    assert all(isinstance(result, Scored) for result in await asyncio.gather(*admitted))
+
+
+@pytest.mark.asyncio
+async def test_stopping_outlasts_no_stuck_engine() -> None:
+    """After the grace everybody is told UNAVAILABLE, running or waiting; a run that ends later breaks nothing."""
+    engine = TouchyEngine()
+    heard = complaints()
+    batcher = started(engine, busy=True)
+    running = submitted(batcher, 1)
+    await a_run_begins(engine)
+    waiting = submitted(batcher, 2)
+    await asyncio.sleep(0)
+    await batcher.stop(0.01)
+    for client in (running, waiting):
+        result = await client
+        assert isinstance(result, Failure) and result.kind is FailureKind.UNAVAILABLE
+    engine.gate.set()
+    await asyncio.sleep(0.05)
+    assert engine.batches == [[1]] and heard == [] and batcher.load().backlog_s == 0.0

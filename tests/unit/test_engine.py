@@ -1,0 +1,67 @@
+"""Laws of the engines that need no checkpoint: what the graph is fed, and what is known of the host."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_variants import weights, write_graph
+
+from deployments.engines.host import Host, read_host
+from deployments.engines.onnx import OnnxEngine
+from deployments.engines.padding import padded
+
+ROWS = [[2, 6, 5, 3], [2, 7, 3]]
+
+
+@pytest.mark.parametrize("extra", [None, "token_type_ids"])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_padded_row_gets_its_own_logits(tmp_path: Path, extra: str | None, threads: int) -> None:
+    """What fills a shorter row up never counts, and token types, where the graph wants them, are zero."""
+    write_graph(tmp_path / "model.onnx", extra)
+    batch = padded(ROWS, pad_id=1)
+    logits = OnnxEngine.open(tmp_path / "model.onnx", threads).run(batch.token_ids, batch.attention_mask)
+    expected = np.stack([weights()[row].sum(axis=0) for row in ROWS])
+    assert logits.dtype == np.float32
+    np.testing.assert_allclose(logits, expected, rtol=1e-5)
+
+
+def test_a_graph_that_wants_more_is_refused_as_it_is_opened(tmp_path: Path) -> None:
+    """An input that the engine cannot feed fails at the start, by name, and not at the first request."""
+    write_graph(tmp_path / "model.onnx", "pixel_values")
+    with pytest.raises(ValueError, match="pixel_values"):
+        OnnxEngine.open(tmp_path / "model.onnx", 1)
+
+
+def test_padding_fills_on_the_right_with_the_given_id() -> None:
+    """The mask is one exactly where a row has a token of its own."""
+    batch = padded(ROWS, pad_id=9)
+    assert batch.token_ids.tolist() == [[2, 6, 5, 3], [2, 7, 3, 9]]
+    assert batch.attention_mask.tolist() == [[1, 1, 1, 1], [1, 1, 1, 0]]
+
+
+def test_an_intel_or_amd_host_is_read_by_its_flags(tmp_path: Path) -> None:
+    """The kind tells generations apart that bear one name."""
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text("processor\t: 0\ncpu family\t: 25\nmodel\t: 17\nmodel name\t: AMD EPYC\nflags\t: fpu avx_vnni\n")
+    host = read_host(cpuinfo)
+    assert host.kind.startswith("AMD EPYC (family 25 model 17), ")
+    assert host.dot_product == "avx_vnni"
+
+
+def test_an_arm_host_is_read_by_its_features(tmp_path: Path) -> None:
+    """ARM names no model and calls its flags Features."""
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text("processor\t: 0\nFeatures\t: fp asimd asimddp\nCPU part\t: 0xd0c\n")
+    assert read_host(cpuinfo).dot_product == "asimddp"
+
+
+def test_a_host_without_dot_products_says_so() -> None:
+    """AVX-512 alone is not enough for int8."""
+    assert Host("old", 4, frozenset({"avx2", "avx512f"})).dot_product is None
+
+
+def test_a_system_without_cpuinfo_is_still_a_host(tmp_path: Path) -> None:
+    """Where there is no /proc, an export still knows where it was profiled."""
+    assert read_host(tmp_path / "none").kind

@@ -1,0 +1,118 @@
+"""The codec of the link at its limits: what is too long, what is malformed, what msgpack cannot carry."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+from msgspec.structs import replace
+
+from deployments.link.frames import (
+    MAX_FRAME_BYTES,
+    Cancel,
+    ClientFrame,
+    Draining,
+    FrameTooLong,
+    Ping,
+    ProtocolError,
+    Submit,
+    append_frame,
+    client_frames,
+    server_frames,
+)
+from gateway.work import ClassifyParameters, LoadReport, Work
+
+WORK = Work("classify", ("a text",), ClassifyParameters(), remaining_s=0.25, strict=True, request_id="r-1")
+
+
+def framed(body: bytes) -> bytes:
+    """A body behind its honest length."""
+    return struct.pack(">I", len(body)) + body
+
+
+def test_the_bytes_of_the_wire_are_pinned() -> None:
+    """A change of these bytes is a new version of the link: old and new processes meet during every upgrade."""
+    buffer = bytearray()
+    append_frame(buffer, Submit(7, WORK))
+    assert buffer.hex() == (
+        "0000003b" "930007" "96" "a8636c617373696679" "91a6612074657874"
+        "93c0a7736f66746d6178ad6c6f6e676573745f6669727374" "cb3fd0000000000000" "c3" "a3722d31"
+    )  # fmt: skip
+
+
+def test_many_frames_share_one_buffer() -> None:
+    """What is appended frame by frame is read frame by frame, in order."""
+    buffer = bytearray()
+    frames: list[ClientFrame] = [Submit(1, WORK), Ping(), Cancel(1), Submit(2, WORK)]
+    for frame in frames:
+        append_frame(buffer, frame)
+    assert list(client_frames().feed(bytes(buffer))) == frames
+
+
+def test_a_frame_may_be_as_long_as_the_limit_and_no_longer() -> None:
+    """The limit itself fits; one byte more is refused before anything is written, and the buffer is as it was."""
+    buffer = bytearray(b"earlier")
+    append_frame(buffer, Submit(1, replace(WORK, inputs=("x" * 70_000,))))
+    overhead = len(buffer) - len(b"earlier") - 4 - 70_000
+    longest = "x" * (MAX_FRAME_BYTES - overhead)
+    buffer = bytearray()
+    append_frame(buffer, Submit(1, replace(WORK, inputs=(longest,))))
+    assert len(buffer) == 4 + MAX_FRAME_BYTES
+    assert len(list(client_frames().feed(bytes(buffer)))) == 1
+    with pytest.raises(FrameTooLong):
+        append_frame(buffer, Submit(1, replace(WORK, inputs=(longest + "x",))))
+    assert len(buffer) == 4 + MAX_FRAME_BYTES
+
+
+def test_an_announced_length_past_the_limit_is_refused_unread() -> None:
+    """Nobody waits for, or makes room for, a body that is too long."""
+    with pytest.raises(ProtocolError, match="announced"):
+        list(client_frames().feed(struct.pack(">I", MAX_FRAME_BYTES + 1)))
+
+
+@pytest.mark.parametrize("work", [replace(WORK, task="\ud800"), replace(WORK, inputs=(1 << 70,))], ids=["text", "int"])
+def test_what_msgpack_cannot_carry_is_refused_whole(work: Work) -> None:
+    """A lone surrogate or an integer past 64 bits is a ProtocolError, and leaves nothing half written."""
+    buffer = bytearray(b"earlier")
+    with pytest.raises(ProtocolError):
+        append_frame(buffer, Submit(1, work))
+    assert buffer == b"earlier"
+
+
+MALFORMED = {
+    "empty": b"",
+    "not msgpack": b"\xc1",
+    "no tag": b"\x90",
+    "another tag": b"\x91\x63",
+    "the other side's frame": b"\x92\x05\x93\xcb" + bytes(8) + b"\x00\xc2",
+    "a text for an id": b"\x92\x01\xa1a",
+    "bad UTF-8": b"\x93\x00\x01\x96\xa2\xc3\x28",
+    "cut short": b"\x92\x01\xcd\x01",
+    "bytes behind the end": b"\x92\x01\x01\x00",
+    "an array of four billion": b"\x93\x00\x01\x96\xa1c\xdd\xff\xff\xff\xff\xa1a",
+    "nested past the stack": b"\x93\x01\x01" + b"\x91" * 1_000_000 + b"\x00",
+}
+
+
+@pytest.mark.parametrize("body", MALFORMED.values(), ids=MALFORMED.keys())
+def test_a_malformed_body_is_a_protocol_error(body: bytes) -> None:
+    """Nothing else comes out of the reader, whatever stands in the body; and the error quotes nothing of it."""
+    with pytest.raises(ProtocolError, match=r"^a malformed frame \(\w+\)$"):
+        list(client_frames().feed(framed(body)))
+
+
+def test_frames_before_a_bad_one_are_delivered() -> None:
+    """What came whole came, wherever the stream was cut."""
+    buffer = bytearray()
+    append_frame(buffer, Ping())
+    frames = client_frames().feed(bytes(buffer) + framed(b"\xc1"))
+    assert next(frames) == Ping()
+    with pytest.raises(ProtocolError):
+        next(frames)
+
+
+def test_an_unknown_trailing_field_is_skipped() -> None:
+    """A later release may append a field to a frame without a new version of the link."""
+    assert list(server_frames().feed(framed(b"\x93\x05\x93\xcb" + bytes(8) + b"\x00\xc2\xa5later"))) == [
+        Draining(LoadReport(0.0, 0))
+    ]

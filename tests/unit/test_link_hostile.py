@@ -1,0 +1,214 @@
+"""Peers that hold the secret and break the rules all the same: each spoils its own connection and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+import struct
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from deployments.link import MAX_FRAME_BYTES, Endpoint, LinkClient, LinkServer, UnixAddress
+from deployments.link.frames import Done, FrameReader, ServerFrame, Submit, append_frame, server_frames
+from deployments.link.handshake import NONCE_BYTES, Handshake, Role
+from gateway.work import ClassifyParameters, Failure, FailureKind, LoadReport, Work
+
+SECRET = b"a secret of the application"
+WORK = Work("classify", ("hello " * 200,), ClassifyParameters(), remaining_s=1.0, strict=True, request_id="r")
+LOST = Failure(FailureKind.UNAVAILABLE, "the link was lost")
+ECHO = Failure(FailureKind.TOO_LONG, "answer " * 200, 9, 8)
+OFFENCES = {"too long": struct.pack(">I", MAX_FRAME_BYTES + 1), "malformed": b"\x00\x00\x00\x01\xc1"}
+
+
+@dataclass
+class Gate:
+    """A handler that answers when the gate is open."""
+
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+    begun: int = 0
+
+    async def handle(self, work: Work) -> Failure:
+        """Waits for the gate."""
+        self.begun += 1
+        await self.gate.wait()
+        return ECHO
+
+
+def idle() -> LoadReport:
+    """A replica with nothing to do."""
+    return LoadReport(0.0, 0)
+
+
+async def until(condition: Callable[[], bool], within_s: float = 10.0) -> None:
+    """Waits for a condition to hold. Raises TimeoutError if it does not in time."""
+    async with asyncio.timeout(within_s):
+        while not condition():  # noqa: ASYNC110  the condition is another's state, without an event to wait for
+            await asyncio.sleep(0.002)
+
+
+@dataclass
+class RawClient:
+    """A client that has proven itself and then does as it pleases; it reads only when it is told to."""
+
+    socket: socket.socket
+    reader: FrameReader[ServerFrame] = field(default_factory=server_frames)
+
+    @classmethod
+    async def greet(cls, address: UnixAddress) -> RawClient:
+        """Connects and completes the handshake."""
+        raw, loop = cls(socket.socket(socket.AF_UNIX)), asyncio.get_running_loop()
+        raw.socket.setblocking(False)
+        await loop.sock_connect(raw.socket, address.path)
+        handshake = Handshake(Role.CLIENT, SECRET, bytes(NONCE_BYTES))
+        await raw.say(handshake.opening)
+        await raw.say(handshake.feed(await loop.sock_recv(raw.socket, 36)))
+        await raw.say(handshake.feed(await loop.sock_recv(raw.socket, 32)))
+        assert handshake.done
+        return raw
+
+    async def say(self, data: bytes | bytearray) -> None:
+        """Sends these bytes, and waits until the server has let them in."""
+        await asyncio.get_running_loop().sock_sendall(self.socket, data)
+
+    async def hear(self) -> list[ServerFrame] | None:
+        """The frames that came next; None when the server has hung up. Raises TimeoutError if it does neither."""
+        loop = asyncio.get_running_loop()
+        try:
+            data = await asyncio.wait_for(loop.sock_recv(self.socket, 1 << 16), timeout=5.0)
+        except ConnectionError:
+            data = b""
+        if not data:
+            self.socket.close()
+        return list(self.reader.feed(data)) if data else None
+
+
+def submits(count: int) -> bytearray:
+    """So many requests in a row."""
+    buffer = bytearray()
+    for n in range(count):
+        append_frame(buffer, Submit(n, WORK))
+    return buffer
+
+
+@asynccontextmanager
+async def serving(directory: Path, silence_s: float = 30.0) -> AsyncIterator[tuple[LinkServer, Gate, UnixAddress]]:
+    """A server with a gated handler."""
+    gate, address = Gate(), UnixAddress(str(directory / "s"))
+    server = LinkServer(gate.handle, idle, SECRET, silence_s=silence_s)
+    await server.start(address)
+    yield server, gate, address
+    await server.close()
+
+
+def client_at(address: UnixAddress) -> LinkClient:
+    """A client that keeps the rules."""
+    return LinkClient(Endpoint("replica", "here", address), SECRET, "here", lambda load: None, random.Random(1))
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("offence", OFFENCES.values(), ids=OFFENCES.keys())
+async def test_a_broken_frame_ends_one_connection(tmp_path: Path, offence: bytes) -> None:
+    """The offender is hung up on and its work cancelled; a client beside it notices nothing."""
+    async with serving(tmp_path) as (server, gate, address):
+        client = client_at(address)
+        await client.connect()
+        beside = asyncio.create_task(client.submit(WORK))
+        raw = await RawClient.greet(address)
+        await raw.say(submits(1))
+        await until(lambda: gate.begun == 2)
+        await raw.say(offence)
+        assert await raw.hear() is None
+        await until(lambda: server.in_flight == 1)
+        gate.gate.set()
+        assert await beside == ECHO
+        await client.close()
+
+
+@pytest.mark.asyncio
+async def test_an_id_under_way_cannot_be_used_again(tmp_path: Path) -> None:
+    """Two requests of one name could not be told apart, so that is a breach of the protocol."""
+    async with serving(tmp_path) as (_, _, address):
+        raw = await RawClient.greet(address)
+        await raw.say(submits(1) + submits(1))
+        assert await raw.hear() is None
+
+
+@pytest.mark.asyncio
+async def test_a_client_that_does_not_read_is_not_read_from(tmp_path: Path) -> None:
+    """What waits for it stays small, whatever it sends; when it reads, it gets every one of its answers."""
+    count, ids = 3_000, list[int]()
+    async with serving(tmp_path) as (server, gate, address):
+        gate.gate.set()
+        raw = await RawClient.greet(address)
+        flood = asyncio.create_task(raw.say(submits(count)))
+        (peer,) = server._service.peers  # whether it is read from shows nowhere else
+        await until(lambda: peer._transport is not None and not peer._transport.is_reading())
+        await until(lambda: server.in_flight == 0)
+        begun = gate.begun
+        assert peer.unsent_bytes < 1024 * 1024
+        await asyncio.sleep(0.05)
+        assert gate.begun == begun < count and not flood.done()
+        while len(ids) < count:
+            ids += [frame.id for frame in await raw.hear() or () if isinstance(frame, Done)]
+        assert sorted(ids) == list(range(count))
+        await flood
+        raw.socket.close()
+
+
+@pytest.mark.asyncio
+async def test_a_client_that_never_reads_again_is_given_up(tmp_path: Path) -> None:
+    """Not being read from, it counts as silent, and its connection ends."""
+    async with serving(tmp_path, silence_s=0.3) as (server, gate, address):
+        gate.gate.set()
+        raw = await RawClient.greet(address)
+        flood = asyncio.create_task(raw.say(submits(3_000)))
+        await until(lambda: server.connections == 0)
+        with pytest.raises(ConnectionError):
+            await flood
+        raw.socket.close()
+
+
+@pytest.mark.asyncio
+async def test_answers_too_many_for_memory_end_the_connection(tmp_path: Path) -> None:
+    """Even requests let in before can together answer more than may wait: past that bound the client is given up."""
+
+    async def large(work: Work) -> Failure:
+        return Failure(FailureKind.ENGINE, "x" * (MAX_FRAME_BYTES // 2))
+
+    address = UnixAddress(str(tmp_path / "s"))
+    server = LinkServer(large, idle, SECRET)
+    await server.start(address)
+    raw = await RawClient.greet(address)
+    await raw.say(submits(30))
+    await until(lambda: server.connections == 0 and server.in_flight == 0)
+    raw.socket.close()
+    await server.close()
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("offence", OFFENCES.values(), ids=OFFENCES.keys())
+async def test_a_server_that_breaks_the_rules_is_left(tmp_path: Path, offence: bytes) -> None:
+    """The client hangs up, and what was pending there ends as UNAVAILABLE, to be tried elsewhere."""
+
+    async def offender(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        handshake = Handshake(Role.SERVER, SECRET, bytes(NONCE_BYTES))
+        writer.write(handshake.feed(await reader.readexactly(36)))
+        writer.write(handshake.feed(await reader.readexactly(32)))
+        await reader.readexactly(4)
+        writer.write(offence)
+        await reader.read()
+        writer.close()
+
+    address = UnixAddress(str(tmp_path / "s"))
+    listener = await asyncio.start_unix_server(offender, address.path)
+    client = client_at(address)
+    await client.connect()
+    assert await client.submit(WORK) == LOST
+    assert not client.connected
+    listener.close()
+    await client.close()

@@ -1,0 +1,116 @@
+"""Laws of the classify task: what the engine is given of a text, and what a client is told about it."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from small_variants import LABELS, WINDOW, tokenizer
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+from deployments.tasks import ClassifyTask, Encoded, applied
+from gateway.work import ClassifyParameters, Failure, FailureKind, FunctionToApply
+
+ROWS = st.lists(st.floats(-1e6, 1e6, width=32), min_size=2, max_size=2)
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory: pytest.TempPathFactory) -> ClassifyTask:
+    """The task over a tokenizer that was saved with truncation and padding on."""
+    file = tmp_path_factory.mktemp("task") / "tokenizer.json"
+    tokenizer().save(str(file))
+    return ClassifyTask.open(file, LABELS, WINDOW)
+
+
+def whole_ids(text: str) -> list[int]:
+    """All ids of a text by a tokenizer of its own, nothing cut and nothing padded."""
+    plain = tokenizer()
+    plain.no_padding()
+    plain.no_truncation()
+    ids: list[int] = plain.encode(text).ids
+    return ids
+
+
+def encoded(task: ClassifyTask, text: str) -> Encoded:
+    found = task.encode(text, "longest_first")
+    assert isinstance(found, Encoded)
+    return found
+
+
+@given(st.lists(st.sampled_from(["good", "films", "bad.", "very", "zebra"]), max_size=40))
+def test_the_head_is_kept_and_every_token_counted(task: ClassifyTask, words: list[str]) -> None:
+    """Whatever its length, a text keeps its first tokens and its specials, and its whole length is told."""
+    text = " ".join(words)
+    ids = whole_ids(text)
+    found = encoded(task, text)
+    assert found.tokens_total == len(ids)
+    assert found.truncated == (len(ids) > WINDOW)
+    assert found.token_ids == (ids if len(ids) <= WINDOW else [*ids[: WINDOW - 1], ids[-1]])
+
+
+@pytest.mark.parametrize(("words", "fits"), [(WINDOW - 3, True), (WINDOW - 2, True), (WINDOW - 1, False)])
+def test_error_truncation_refuses_exactly_what_passes_the_window(task: ClassifyTask, words: int, fits: bool) -> None:
+    """A text of the window's own length is answered; one token more is refused with both figures."""
+    found = task.encode(" ".join(["good"] * words), "error")
+    if fits:
+        assert isinstance(found, Encoded) and not found.truncated
+    else:
+        assert found == Failure(FailureKind.TOO_LONG, "over the checkpoint's window", words + 2, WINDOW)
+
+
+@given(st.text(st.characters(codec=None), max_size=60))
+def test_no_text_breaks_the_tokenizer(task: ClassifyTask, text: str) -> None:
+    """Control characters, NULs, emoji, lone surrogates: every string gives ids within the window."""
+    found = encoded(task, text)
+    assert 2 <= found.kept <= WINDOW
+    assert found.kept <= found.tokens_total
+
+
+def test_an_empty_text_is_its_specials(task: ClassifyTask) -> None:
+    """Nothing to say still begins and ends."""
+    assert encoded(task, "").token_ids == [2, 3]
+
+
+def test_any_template_of_specials_is_kept(tmp_path: Path) -> None:
+    """A tokenizer with two specials in front and three behind keeps all five when the text is cut, and counts them once."""
+    vocabulary = {"<a>": 0, "<b>": 1, "<c>": 2, "x": 3}
+    made = Tokenizer(models.WordLevel(vocabulary, unk_token="x"))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    made.post_processor = processors.TemplateProcessing(
+        single="<a> <b> $A <c> <c> <c>", special_tokens=[("<a>", 0), ("<b>", 1), ("<c>", 2)]
+    )
+    made.save(str(tmp_path / "tokenizer.json"))
+    task = ClassifyTask.open(tmp_path / "tokenizer.json", LABELS, 8)
+    found = encoded(task, "x " * 11)
+    assert found.token_ids == [0, 1, 3, 3, 3, 2, 2, 2]
+    assert found.tokens_total == 16
+
+
+@given(ROWS)
+def test_softmax_is_a_distribution_whatever_the_logits(row: list[float]) -> None:
+    """No logit overflows it; the scores are probabilities that sum to one."""
+    scores = applied("softmax", np.array(row, dtype=np.float32))
+    assert all(0 <= score <= 1 for score in scores)
+    assert math.isclose(sum(scores), 1.0)
+
+
+@given(ROWS)
+def test_sigmoid_and_none_take_each_logit_alone(row: list[float]) -> None:
+    """Sigmoid stays within 0 and 1, `none` changes nothing."""
+    logits = np.array(row, dtype=np.float32)
+    assert all(0 <= score <= 1 for score in applied("sigmoid", logits))
+    assert applied("none", logits) == logits.tolist()
+
+
+@given(ROWS, st.sampled_from(["softmax", "sigmoid", "none"]), st.none() | st.integers(1, 5))
+def test_the_best_comes_first(task: ClassifyTask, row: list[float], function: FunctionToApply, top_k: int) -> None:
+    """Scores never rise along an answer, and an answer has as many labels as asked for and there are."""
+    scores = task.scores(np.array(row, dtype=np.float32), ClassifyParameters(top_k, function))
+    assert len(scores) == min(top_k or 2, 2)
+    assert all(better.score >= worse.score for better, worse in pairwise(scores))
+    assert scores[0].label == LABELS[row.index(max(row))] or scores[0].score == scores[-1].score

@@ -1,0 +1,125 @@
+"""Laws of opening a variant: what was verified is what is served, or nothing is."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_variants import LABELS, write_variant
+
+from deployments.engines.padding import padded
+from deployments.tasks import Encoded
+from deployments.variant import VariantRejected, open_variant
+from gateway.manifest import MANIFEST_NAME
+
+Tamper = Callable[[dict[str, Any]], None]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A whole variant."""
+    write_variant(tmp_path / "variant")
+    return tmp_path / "variant"
+
+
+def tamper(folder: Path, change: Tamper) -> None:
+    """Changes the manifest as a careless hand would."""
+    document = json.loads((folder / MANIFEST_NAME).read_bytes())
+    change(document)
+    (folder / MANIFEST_NAME).write_text(json.dumps(document))
+
+
+def rejection(folder: Path) -> VariantRejected:
+    """What opening the folder raises."""
+    with pytest.raises(VariantRejected) as caught:
+        open_variant(folder, threads=1)
+    return caught.value
+
+
+def test_a_whole_variant_opens_and_answers(folder: Path) -> None:
+    """Engine, task and profile fit together as they come."""
+    opened = open_variant(folder, threads=1)
+    encoded = opened.task.encode("a good film", "longest_first")
+    assert isinstance(encoded, Encoded)
+    batch = padded([encoded.token_ids], opened.task.pad_id)
+    assert opened.engine.run(batch.token_ids, batch.attention_mask).shape == (1, len(LABELS))
+    assert opened.profile.median_s(1, 8) == 0.001
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "tokenizer.json"])
+def test_one_flipped_bit_is_found(folder: Path, name: str) -> None:
+    """A file that is not byte for byte the verified one is named with both digests."""
+    content = bytearray((folder / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / name).write_bytes(content)
+    found = rejection(folder)
+    assert (found.checkpoint, found.what) == ("by-hand", name)
+    assert found.expected.startswith("sha256 ") and len(found.got) == 64
+
+
+def test_a_missing_file_is_named(folder: Path) -> None:
+    """What is not there cannot have its digest."""
+    (folder / "tokenizer.json").unlink()
+    assert str(rejection(folder)).endswith("got no such file")
+
+
+def test_a_folder_without_a_manifest_is_no_variant(folder: Path) -> None:
+    """The manifest is written last, so without it the rest is not trusted."""
+    (folder / MANIFEST_NAME).unlink()
+    assert rejection(folder).what == MANIFEST_NAME
+    assert rejection(folder / "nowhere").got == "no such file"
+
+
+def wrong_ids(document: dict[str, Any]) -> None:
+    document["self_test"]["golden"][1]["token_ids"][0] += 1
+
+
+def wrong_logits(document: dict[str, Any]) -> None:
+    document["self_test"]["golden"][2]["logits"][0] += 1.0
+
+
+def fewer_logits(document: dict[str, Any]) -> None:
+    document["self_test"]["golden"][0]["logits"].pop()
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (wrong_ids, "golden input 1, token ids"),
+        (wrong_logits, "golden input 2, logits"),
+        (fewer_logits, "golden input 0, logits"),
+    ],
+)
+def test_an_answer_other_than_the_golden_one_is_found(folder: Path, change: Tamper, what: str) -> None:
+    """A host whose tokenizer or kernels answer otherwise does not serve; the golden input is named by its index."""
+    tamper(folder, change)
+    assert rejection(folder).what == what
+
+
+def test_a_missing_feature_of_the_processor_is_named(tmp_path: Path) -> None:
+    """int8 on a host without its instructions is wrong or slow, so it does not start."""
+    write_variant(tmp_path / "variant", cpu_features=("avx1024_vnni",))
+    assert "avx1024_vnni" in str(rejection(tmp_path / "variant"))
+
+
+def test_a_manifest_of_another_form_is_rejected_by_its_field(folder: Path) -> None:
+    """What is wrong is named, in a line."""
+    tamper(folder, lambda document: document.pop("labels"))
+    assert "labels" in rejection(folder).got
+
+
+@pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "sub/model.onnx"])
+def test_a_manifest_cannot_reach_out_of_its_folder(folder: Path, name: str) -> None:
+    """Files are plain names: nothing outside the folder is opened, not even to be hashed."""
+    tamper(folder, lambda document: document["files"].update({name: "0" * 64}))
+    assert rejection(folder).got == repr(name)
+
+
+def test_a_rejection_survives_the_way_to_another_process() -> None:
+    """Pickled and back, it says the same."""
+    rejected = VariantRejected("a", "model.onnx", "sha256 1", "2")
+    assert str(pickle.loads(pickle.dumps(rejected))) == str(rejected)
