@@ -1,4 +1,4 @@
-"""The command: `punctual serve`, `export`, `profile`, `catalog` and `explain`. Each is a door to one of the rooms.
+"""The command: `punctual serve`, `export`, `profile`, `catalog`, `explain` and `bench`: a door to each of the rooms.
 
 What a command needs is imported when it runs, so that `punctual --help` and `catalog check` answer at once.
 """
@@ -19,6 +19,7 @@ from rich.table import Table
 
 from gateway.catalog import Catalog, CatalogError, Task, load_catalog
 from gateway.manifest import Precision
+from loadtests.commands import accuracy_arguments, load_arguments, speed_arguments
 
 SERVED_TASKS = (Task.CLASSIFY,)
 
@@ -57,14 +58,14 @@ def serve(options: argparse.Namespace) -> int:
 
 
 def export(options: argparse.Namespace) -> int:
-    """Makes one verified, profiled variant of a checkpoint."""
+    """Makes one verified, profiled variant of a checkpoint; one under its floor is refused with what differed."""
     from exporters.command import export_command
 
     return export_command(options, console)
 
 
 def profile(options: argparse.Namespace) -> int:
-    """Measures the latency profile of a catalog's variants on this host anew."""
+    """Measures the latency profile of every variant of a catalog on this host anew."""
     from exporters.command import profile_command
 
     return profile_command(_servable(load_catalog(options.catalog)), options, console)
@@ -123,6 +124,31 @@ def explain(options: argparse.Namespace) -> int:
     return 0
 
 
+def bench_speed(options: argparse.Namespace) -> int:
+    """Races the gateway, a plain FastAPI server and the engine alone on the same variant."""
+    from exporters.prepare import prepare
+    from loadtests.commands import speed
+
+    catalog = _servable(load_catalog(options.catalog))
+    return speed(options, catalog, prepare(catalog, options.cache, console), console)
+
+
+def bench_accuracy(options: argparse.Namespace) -> int:
+    """Compares what is served over HTTP with the manifests, over the held-out sentences."""
+    from exporters.prepare import prepare
+    from loadtests.commands import accuracy
+
+    catalog = _servable(load_catalog(options.catalog))
+    return accuracy(options, catalog, prepare(catalog, options.cache, console), console)
+
+
+def bench_load(options: argparse.Namespace) -> int:
+    """Offers Poisson arrivals to a running gateway, open loop."""
+    from loadtests.commands import load
+
+    return load(options, console)
+
+
 def _servable(catalog: Catalog) -> Catalog:
     """The catalog without the tasks that this version does not serve yet, and a word about each."""
     left = [entry.name for entry in catalog.checkpoints if entry.task not in SERVED_TASKS]
@@ -142,8 +168,9 @@ def _expected() -> tuple[type[Exception], ...]:
     from deployments.variant import VariantRejected
     from exporters.errors import ExportError
     from gateway.problems import Problem
+    from loadtests.errors import LoadTestError
 
-    return (CatalogError, ExportError, VariantRejected, PortTaken, NotReady, Problem)
+    return (CatalogError, ExportError, VariantRejected, PortTaken, NotReady, Problem, LoadTestError)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -177,6 +204,16 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--budget-ms", type=float, help="(default: the task's)")
     one.add_argument("--percentile", type=float, default=95.0, help="(default: %(default)s)")
     one.add_argument("--strict", action="store_true", help="refuse rather than be late")
+
+    measuring = commands.add_parser("bench", help="Measures the gateway against named baselines.")
+    kinds = measuring.add_subparsers(required=True, metavar="KIND")
+    one = _command(kinds, "speed", bench_speed)
+    _catalog(one)
+    speed_arguments(one)
+    one = _command(kinds, "accuracy", bench_accuracy)
+    _catalog(one)
+    accuracy_arguments(one)
+    load_arguments(_command(kinds, "load", bench_load))
     return parser
 
 

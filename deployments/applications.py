@@ -20,6 +20,7 @@ from starlette.applications import Starlette
 from deployments.backend import LinkBackend
 from deployments.directory import ServeDirectory, ServeScrape
 from deployments.link import Endpoint, LinkServer, TcpAddress, UnixAddress
+from deployments.loopback import stay_on_loopback
 from deployments.replica import ReplicaSettings, open_replica
 from gateway import app
 from gateway.catalog import Catalog
@@ -52,8 +53,7 @@ class CheckpointDeployment:
     async def __init__(  # type: ignore[misc]  # Ray Serve awaits it
         self, settings: ReplicaSettings, link: LinkSettings
     ) -> None:
-        context = serve.get_replica_context()
-        self._id = context.replica_id.unique_id
+        self._id = _enter(link)
         self._replica = await asyncio.to_thread(open_replica, settings, time.monotonic)
         self._replica.batcher.start()
         self._server = LinkServer(self._replica.handle, self._replica.load, link.secret)
@@ -88,7 +88,7 @@ class IngressDeployment:
         link: LinkSettings,
         replicas: dict[str, DeploymentHandle[Any]],
     ) -> None:
-        self._id = serve.get_replica_context().replica_id.unique_id
+        self._id = _enter(link)
         self._limits = catalog.limits
         load = LoadBook()
         node = ray.get_runtime_context().get_node_id()
@@ -115,3 +115,10 @@ class IngressDeployment:
     async def metrics_text(self) -> tuple[str, str]:
         """This process's name and its metrics in the text format."""
         return self._id, self._metrics.text()
+
+
+def _enter(link: LinkSettings) -> str:
+    """What every process of the application does first; the name it goes by."""
+    if not link.tcp:
+        stay_on_loopback()
+    return serve.get_replica_context().replica_id.unique_id

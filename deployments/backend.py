@@ -70,7 +70,9 @@ class LinkBackend:
 
     def start(self) -> None:
         """Begins to look for replicas, one watch for each checkpoint. Call it on the loop, once."""
-        self._watching = [asyncio.create_task(self._watch(checkpoint), name=checkpoint) for checkpoint in self._expected]
+        self._watching = [
+            asyncio.create_task(self._watch(checkpoint), name=checkpoint) for checkpoint in self._expected
+        ]
         for task in self._watching:
             task.add_done_callback(_report)
 
@@ -85,12 +87,14 @@ class LinkBackend:
 
     async def dispatch(self, checkpoint: str, work: Work, service_time_s: float) -> Answer | Failure:
         """Sends the work to the least loaded replica. UNAVAILABLE where none is up or the link broke."""
-        replica_id = self._load.least_loaded(checkpoint, self._clock())
-        linked = self._linked[checkpoint].get(replica_id) if replica_id else None
-        if linked is None:
-            return Failure(FailureKind.UNAVAILABLE, "no replica is linked")
-        self._load.dispatched(checkpoint, linked.endpoint.replica_id, service_time_s, self._clock())
-        return await linked.client.submit(work)
+        now_s = self._clock()
+        while (replica_id := self._load.least_loaded(checkpoint, now_s)) is not None:
+            linked = self._linked[checkpoint].get(replica_id)
+            if linked is not None and linked.client.connected:
+                self._load.dispatched(checkpoint, replica_id, service_time_s, now_s)
+                return await linked.client.submit(work)
+            self._load.left(checkpoint, replica_id)  # its link has just ended, and the loop has not said so yet
+        return Failure(FailureKind.UNAVAILABLE, "no replica is linked")
 
     async def _watch(self, checkpoint: str) -> None:
         """Follows the directory: quickly while a replica is missing, slowly once all are linked."""
@@ -133,10 +137,10 @@ class LinkBackend:
 
     async def _unlink(self, checkpoint: str, replica_id: str) -> None:
         linked = self._linked[checkpoint].pop(replica_id)
-        self._load.left(checkpoint, replica_id)
         linked.supervision.cancel()
         await asyncio.gather(linked.supervision, return_exceptions=True)
         await linked.client.close()
+        self._load.left(checkpoint, replica_id)
 
 
 def _report(task: asyncio.Task[None]) -> None:

@@ -13,9 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-import numpy as np
-
 from deployments.batch_forming import Backlog, BatchLimits, MedianTimes, RememberedMedians, Waiting, form_batch
+from deployments.engines.padding import padded
 from deployments.engines.port import Logits, TokenIds
 from gateway.deadline import Clock
 from gateway.work import Failure, FailureKind, LoadReport
@@ -218,13 +217,8 @@ class Batcher:
             self._loop.call_soon_threadsafe(self._finished, run)
 
     def _logits(self, members: Sequence[_Queued]) -> Logits:
-        shape = len(members), max(entry.tokens for entry in members)
-        token_ids = np.full(shape, self._pad_id, dtype=np.int64)
-        mask = np.zeros(shape, dtype=np.int64)
-        for row, entry in enumerate(members):
-            token_ids[row, : entry.tokens] = entry.token_ids
-            mask[row, : entry.tokens] = 1
-        logits = self._engine_run(token_ids, mask)
+        batch = padded([entry.token_ids for entry in members], self._pad_id)
+        logits = self._engine_run(batch.token_ids, batch.attention_mask)
         if len(logits) != len(members):
             raise ValueError(f"the engine gave {len(logits)} rows for {len(members)} inputs")
         return logits

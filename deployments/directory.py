@@ -10,6 +10,8 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ray.exceptions import RayError
+from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from deployments.link import Endpoint
@@ -48,11 +50,14 @@ class ServeScrape:
 
 
 async def ask_all(handle: DeploymentHandle[Any], method: str) -> list[object]:
-    """What each live replica answers to the method, exceptions in their places; empty after `ANSWER_WITHIN_S`."""
+    """What each live replica answers to the method, exceptions in their places.
+
+    Empty where no replica is up, where Ray itself is in trouble, and after `ANSWER_WITHIN_S`.
+    """
     try:
         response = handle.broadcast(method)
         answers: list[object] = await response.results_async(timeout_s=ANSWER_WITHIN_S, return_exceptions=True)
-    except TimeoutError:
-        log.warning("not every replica of %s answered %s within %s s", handle.deployment_name, method, ANSWER_WITHIN_S)
+    except (TimeoutError, RayError, RayServeException) as error:
+        log.info("no answer of %s to %s: %s", handle.deployment_name, method, type(error).__name__)
         return []
     return answers

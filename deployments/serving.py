@@ -14,15 +14,15 @@ import threading
 import urllib.error
 import urllib.request
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deployments import environment
 from deployments.replica import ReplicaSettings
+from deployments.variant import VariantRejected, checked_manifest
 from gateway.catalog import Catalog
-from gateway.manifest import read_manifest
 
 if TYPE_CHECKING:
     from ray.serve import Application
@@ -45,12 +45,12 @@ def running(
     `variants` has the folder of each checkpoint's variant. Raises PortTaken and NotReady. When the context ends,
     requests under way are drained and no process is left behind.
     """
-    environment.require_free(host, port)
     with environment.run_folder() as folder:
+        environment.require_free(host, port)  # once what dead gateways left there has been cleared
         environment.configure(folder)
-        say("starting Ray Serve")
-        _start(catalog, variants, host, port, folder)
+        say(f"starting Ray Serve; its logs: {folder}/ray/session_latest/logs/serve")
         try:
+            _start(catalog, variants, host, port, folder)
             url = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"
             await_ready(url, READY_WITHIN_S)
             yield url
@@ -92,25 +92,30 @@ def _start(catalog: Catalog, variants: Mapping[str, Path], host: str, port: int,
     from ray import serve as ray_serve
     from ray.serve.config import HTTPOptions
 
+    from deployments.applications import APPLICATION
+
     warnings.filterwarnings("ignore", module="ray")
     reserved = sum(entry.cpus * entry.replicas for entry in catalog.checkpoints)
     ray.init(
         num_cpus=max(os.cpu_count() or 1, math.ceil(reserved) + 1),
         include_dashboard=False,
         log_to_driver=False,
-        logging_level=logging.WARNING,
+        logging_level=logging.ERROR,
         _node_ip_address="127.0.0.1",
         _temp_dir=str(folder / "ray"),
     )
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     ray_serve.start(http_options=HTTPOptions(host=host, port=port))
-    ray_serve.run(_application(catalog, variants, folder), name="punctual", route_prefix="/", blocking=False)
+    try:
+        ray_serve.run(_application(catalog, variants, folder), name=APPLICATION, route_prefix="/")
+    except RuntimeError as error:  # Ray Serve's way of saying that a replica's constructor raised
+        deployments = ray_serve.status().applications[APPLICATION].deployments.values()
+        raise NotReady(_cause([str(error), *(deployment.message for deployment in deployments)])) from None
 
 
 def _application(catalog: Catalog, variants: Mapping[str, Path], folder: Path) -> Application:
     """The deployment graph: an ingress over one deployment for each checkpoint."""
     from ray import serve as ray_serve
-
     from ray.serve.schema import LoggingConfig
 
     from deployments.applications import INGRESS, CheckpointDeployment, IngressDeployment, LinkSettings
@@ -125,6 +130,7 @@ def _application(catalog: Catalog, variants: Mapping[str, Path], folder: Path) -
             num_replicas=entry.replicas,
             ray_actor_options={"num_cpus": entry.cpus},
             max_ongoing_requests=100,
+            max_constructor_retry_count=2,
             health_check_period_s=1,
             health_check_timeout_s=10,
             graceful_shutdown_timeout_s=10,
@@ -143,13 +149,23 @@ def _application(catalog: Catalog, variants: Mapping[str, Path], folder: Path) -
         graceful_shutdown_wait_loop_s=0.2,
         logging_config=quiet,
     )(IngressDeployment)
-    manifests = {name: read_manifest(variant) for name, variant in variants.items()}
+    manifests = {name: checked_manifest(variant) for name, variant in variants.items()}
     return ingress.bind(catalog, manifests, link, replicas)
+
+
+def _cause(messages: Sequence[str]) -> str:
+    """The line of Ray Serve's reports that names our own error, or else the first report."""
+    lines = (line.strip() for message in messages for line in message.splitlines())
+    named = [line.partition(f"{VariantRejected.__name__}: ")[2] for line in lines if VariantRejected.__name__ in line]
+    return next(filter(None, named), messages[0])
 
 
 def _stop() -> None:
     import ray
     from ray import serve as ray_serve
 
-    ray_serve.shutdown()
-    ray.shutdown()
+    from deployments.applications import APPLICATION
+
+    if ray.is_initialized():
+        ray_serve.delete(APPLICATION)  # drains; what is left then ends with the run folder
+        ray.shutdown()

@@ -165,7 +165,7 @@ def _write_files(plan: VariantPlan, original: Original, source: SourceFolder, fo
         return
     from exporters.graph import export_graph
 
-    with tempfile.TemporaryDirectory(prefix=".graph-", dir=folder.parent) as scratch:
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
         graph = Path(scratch)
         export_graph(original.model, graph)
         if plan.precision is Precision.INT8:

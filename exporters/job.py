@@ -22,6 +22,9 @@ from exporters.export import Progress, Step, VariantPlan
 from exporters.profiling import BUDGET_S
 
 LOG_LINES = 15
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+"""Unless the environment says otherwise: torch takes every core of the machine, and on a busy one, or in a container
+with a share of it, its threads wait for each other so long that an export of 20 s was seen to pass 400 s."""
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -122,7 +125,7 @@ def _child(log: IO[str]) -> subprocess.Popen[str]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=log,
-        env=os.environ | {"PYTHONPATH": search, "TOKENIZERS_PARALLELISM": "false"},
+        env=ONE_THREAD | os.environ | {"PYTHONPATH": search},
         text=True,
     )
 

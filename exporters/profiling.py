@@ -74,7 +74,8 @@ def measure_profile(
 
     Every shape is run once, smallest first. Then come shuffled rounds, as many as the budget has room for (at least
     seven), in which the cheapest shapes run several times; what no longer fits into the time left is passed over, so
-    that of a slow engine's large shapes there are fewer samples. A shape that alone would overrun the budget is not
+    that of a slow engine's large shapes there are fewer samples, but a shape whose seven samples are within its share
+    of the budget gets them in any case. A shape that alone would overrun the budget is not
     run: it is taken from the same length at the largest batch that was, in proportion, and bears one sample.
     """
     samples = {shape: _Samples() for shape in grid(window)}
@@ -82,7 +83,9 @@ def measure_profile(
         samples[shape].scaled = _scaled(shape, samples)
     started, turns = clock(), _turns(samples, chance, budget_s)
     for place, shape in enumerate(turns):
-        if clock() - started + samples[shape].cost <= budget_s:
+        found = samples[shape]
+        owed = len(found.seen) < SAMPLES and found.cost * SAMPLES <= budget_s / len(samples)
+        if owed or clock() - started + found.cost <= budget_s:
             samples[shape].seen.append(_timed(engine, shape, token_ids, clock))
         advance((place + 1) / len(turns))
     cells = tuple(_cell(shape, found) for shape, found in samples.items())

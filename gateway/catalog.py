@@ -18,6 +18,7 @@ from pydantic import model_validator as check_model
 from pydantic_core import PydanticCustomError
 
 from gateway.catalog_lines import ACROSS, CatalogError, Place, in_words, read_document, shown
+from gateway.deadline import MAX_BUDGET_MS
 from gateway.manifest import Precision
 
 __all__ = ["Catalog", "CatalogEntry", "CatalogError", "Engine", "Limits", "Quality", "Task", "Tier", "load_catalog"]
@@ -165,8 +166,8 @@ class CatalogEntry(_Frozen):
 class BudgetsMs(_Frozen):
     """The latency budget of a request that names none, in milliseconds, by task."""
 
-    classify: float = Field(default=1000.0, strict=True, gt=0, le=3_600_000, allow_inf_nan=False)
-    summarize: float = Field(default=10_000.0, strict=True, gt=0, le=3_600_000, allow_inf_nan=False)
+    classify: float = Field(default=1000.0, strict=True, gt=0, le=MAX_BUDGET_MS, allow_inf_nan=False)
+    summarize: float = Field(default=10_000.0, strict=True, gt=0, le=MAX_BUDGET_MS, allow_inf_nan=False)
 
 
 class Defaults(_Frozen):
@@ -176,7 +177,10 @@ class Defaults(_Frozen):
 
 
 class Limits(_Frozen):
-    """What one request, and all of them together, may ask for. `max_queued_inputs` is for each replica."""
+    """What one request, and all of them together, may ask for.
+
+    `max_input_chars` is for all texts of one request together, `max_queued_inputs` for each replica.
+    """
 
     max_body_bytes: Count = 1024 * 1024
     max_inputs: Count = 128

@@ -6,6 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
+MAX_BUDGET_MS = 600_000.0
+"""The largest budget that a client may grant or a catalog give by default, in milliseconds."""
+
 Clock: TypeAlias = Callable[[], float]
 """Seconds on a monotonic clock: `time.monotonic` in production, a variable in tests and in the simulator."""
 

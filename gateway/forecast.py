@@ -26,6 +26,7 @@ _PRIOR_WIDENING = 2.0
 _LEAST_SIGMA = 0.10
 _SMOOTHING = 0.05
 _FIRST_OVERHEAD_S = 0.0015
+_LEAST_OVERHEAD_S = 0.0001
 _FIRST_TOKENS_PER_CHARACTER = 0.27
 _SPECIAL_TOKENS = 2
 _BATCH = 8
@@ -65,9 +66,10 @@ class StrayWindow:
         if len(self._arrivals) > self._capacity:
             self._forget()
 
-    def quantile(self, share: float, now_s: float) -> float | None:
-        """The conformal quantile of the errors not older than the window's age; None while there are too few.
+    def quantile(self, share: float, now_s: float, prior: float) -> float:
+        """The conformal quantile of the errors not older than the window's age; `prior` while there are too few.
 
+        Where there are enough, but not for so large a share, it is the larger of the prior and the largest error.
         Old errors are forgotten because a checkpoint that was slow once is then chosen less and could otherwise
         never show that it has recovered.
         """
@@ -75,8 +77,9 @@ class StrayWindow:
             self._forget()
         count = len(self._sorted)
         if count < ENOUGH:
-            return None
-        return self._sorted[min(count, math.ceil((count + 1) * share)) - 1]
+            return prior
+        rank = math.ceil((count + 1) * share)
+        return self._sorted[rank - 1] if rank <= count else max(self._sorted[-1], prior)
 
     def _forget(self) -> None:
         _, stray = self._arrivals.popleft()
@@ -113,9 +116,7 @@ class Forecaster:
         `percentile` is in percent, as the client gives it.
         """
         service_time_s = self.service_time_s(characters)
-        stray = self._strays.quantile(percentile / 100, now_s)
-        if stray is None:
-            stray = _PRIOR_WIDENING * _standard_normal(percentile)
+        stray = self._strays.quantile(percentile / 100, now_s, _PRIOR_WIDENING * _standard_normal(percentile))
         idle_s = service_time_s + self._overhead_s
         latency_s = queueing_delay_s + idle_s
         return Forecast(
@@ -129,12 +130,14 @@ class Forecaster:
     def learn(self, forecast: Forecast, latency_s: float, overhead_s: float, now_s: float) -> None:
         """Takes the latency that was seen for what was forecast, and how much of it was overhead, in seconds."""
         self._strays.add((latency_s - forecast.latency_s) / self._scale_s(forecast.latency_s), now_s)
-        self._overhead_s += _SMOOTHING * (min(overhead_s, 10 * self._overhead_s) - self._overhead_s)
+        most_s = 10 * max(self._overhead_s, _LEAST_OVERHEAD_S)
+        self._overhead_s += _SMOOTHING * (min(max(overhead_s, 0.0), most_s) - self._overhead_s)
 
-    def learn_tokens(self, characters: int, tokens: int) -> None:
-        """Takes how many tokens texts of so many characters had."""
-        if characters > 0 and tokens > 0:
-            self._tokens_per_character += _SMOOTHING * (tokens / characters - self._tokens_per_character)
+    def learn_tokens(self, characters: Sequence[int], tokens: int) -> None:
+        """Takes how many tokens, specials included, texts of these many characters had together."""
+        of_text = tokens - _SPECIAL_TOKENS * len(characters)
+        if of_text > 0 and (total := sum(characters)) > 0:
+            self._tokens_per_character += _SMOOTHING * (of_text / total - self._tokens_per_character)
 
     def _scale_s(self, latency_s: float) -> float:
         return self._sigma * latency_s + 0.25 * self._overhead_s

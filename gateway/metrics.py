@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
@@ -24,6 +24,7 @@ class RequestMetrics:
     """Counts finished requests of one ingress process; an observer of their records."""
 
     def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a start time for each series would double the scrape
         self.registry = CollectorRegistry()
         labels = ("task", "checkpoint", "tier")
         self._requests = Counter(
@@ -44,7 +45,7 @@ class RequestMetrics:
         """Counts one request; its latency too when it was answered."""
         labels = (record.task, record.checkpoint or "", record.tier or "")
         self._requests.labels(*labels, record.outcome.value).inc()
-        if record.service_time_s is not None:
+        if record.answered:
             self._latency.labels(*labels).observe(record.latency_s)
 
     def text(self) -> str:

@@ -46,6 +46,7 @@ class Refusal(StrEnum):
     INFEASIBLE = "infeasible"
     OVERLOADED = "overloaded"
     UNAVAILABLE = "unavailable"
+    NO_CANDIDATE = "no-candidate"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ class Decision:
     """One of `chosen` (with its reason) and `refusal` is set; `assessed` has every candidate, best quality first.
 
     `retry_after_s` goes with OVERLOADED: the wait after which the forecast would fit. `min_feasible_s` goes with
-    INFEASIBLE: the least budget an idle gateway would admit.
+    INFEASIBLE: the least budget an idle gateway would admit, the time that went by before the decision included.
     """
 
     assessed: tuple[Assessed, ...]
@@ -93,12 +94,13 @@ class Decision:
     min_feasible_s: float = 0.0
 
 
-def decide(candidates: Sequence[Candidate], remaining_s: float, terms: Terms) -> Decision:
+def decide(candidates: Sequence[Candidate], remaining_s: float, terms: Terms, elapsed_s: float = 0.0) -> Decision:
     """Picks the highest quality whose forecast quantile fits the remaining budget.
 
     More remaining budget never gives a lower quality, and the order of the candidates never matters: ties in
     quality go to the lower forecast, then to the name. Where nothing fits, best effort takes the fastest and
-    strict refuses, telling overload (it would fit an idle gateway) from infeasibility (it would not).
+    strict refuses, telling overload (it would fit an idle gateway) from infeasibility (it would not). Terms that no
+    candidate meets, up or not, are told from an outage. `elapsed_s` is what of the budget has gone by.
     """
     assessed = tuple(
         Assessed(candidate, _verdict(candidate, remaining_s, terms)) for candidate in sorted(candidates, key=_rank)
@@ -108,7 +110,8 @@ def decide(candidates: Sequence[Candidate], remaining_s: float, terms: Terms) ->
             return Decision(assessed, better.candidate, _reason(better.candidate, assessed, terms))
     able = [(a.candidate, a.candidate.forecast) for a in assessed if a.verdict in _ABLE and a.candidate.forecast]
     if not able:
-        return Decision(assessed, refusal=Refusal.UNAVAILABLE)
+        eligible = any(a.verdict.eligible for a in assessed)
+        return Decision(assessed, refusal=Refusal.UNAVAILABLE if eligible else Refusal.NO_CANDIDATE)
     if not terms.strict:
         fastest, _ = min(able, key=lambda pair: (pair[1].quantile_s, _rank(pair[0])))
         reason = Reason.PINNED if terms.pinned else Reason.BEST_EFFORT
@@ -117,7 +120,7 @@ def decide(candidates: Sequence[Candidate], remaining_s: float, terms: Terms) ->
     if congested:
         return Decision(assessed, refusal=Refusal.OVERLOADED, retry_after_s=min(congested))
     least = min(forecast.idle_quantile_s for _, forecast in able)
-    return Decision(assessed, refusal=Refusal.INFEASIBLE, min_feasible_s=least)
+    return Decision(assessed, refusal=Refusal.INFEASIBLE, min_feasible_s=elapsed_s + least)
 
 
 _ABLE = frozenset({Verdict.FITS, Verdict.CONGESTED, Verdict.TOO_SLOW})

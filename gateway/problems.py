@@ -1,7 +1,7 @@
 """Every error a client can meet, as RFC 9457 problems.
 
     Problem
-     ├─ InvalidRequest         422  the body does not validate (400: not JSON, or a bad header)
+     ├─ InvalidRequest         422  the body does not validate, or nothing meets the terms (400: not JSON, or a bad header)
      ├─ NotFound               404  no such path, task or checkpoint; the names that exist are listed
      ├─ MethodNotAllowed       405
      ├─ InputTooLong           413  over a limit, or over the checkpoint's window with truncation "error"
@@ -77,6 +77,11 @@ def bad_header(name: str, requirement: str) -> InvalidRequest:
     return InvalidRequest(f"header {name}: {requirement}", [{"header": name, "message": requirement}], malformed=True)
 
 
+def ms_above(seconds: float) -> float:
+    """The next tenth of a millisecond above: a bound told to a client must hold when the client sends it back."""
+    return (math.floor(seconds * 1e4) + 1) / 10
+
+
 class NotFound(Problem):
     """Raised for a path that does not exist."""
 
@@ -130,7 +135,7 @@ class BudgetInfeasible(Problem):
 
     def __init__(self, min_feasible_s: float, checkpoints: Sequence[str]) -> None:
         """`checkpoints` are those that the budget `min_feasible_s` would make feasible."""
-        ms = math.ceil(min_feasible_s * 1e4) / 10
+        ms = ms_above(min_feasible_s)
         super().__init__(
             f"the least budget that an idle gateway would admit is {ms} ms",
             {"min_feasible_ms": ms, "feasible_checkpoints": list(checkpoints)},
@@ -162,14 +167,14 @@ class DeadlineExceeded(Problem):
 
 
 class CheckpointUnavailable(Problem):
-    """Raised when no eligible checkpoint has a healthy replica."""
+    """Raised when no eligible checkpoint has a healthy replica, or those that had the request were lost."""
 
     code, status, title = "checkpoint_unavailable", 503, "No healthy replica"
     outcome = Outcome.UNAVAILABLE
 
     def __init__(self, checkpoints: Sequence[str]) -> None:
         names = list(checkpoints)
-        super().__init__(f"no replica is up of: {', '.join(names)}", {"checkpoints": names})
+        super().__init__(f"no replica answers of: {', '.join(names)}", {"checkpoints": names})
 
     def headers(self) -> dict[str, str]:
         """Ray Serve restarts a replica within seconds."""

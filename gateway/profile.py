@@ -58,7 +58,7 @@ class LatencyProfile:
     """Service time as a function of batch size and padded token length, interpolated in a full grid.
 
     Between cells the median is interpolated linearly in both axes, which is how the work grows; past the last
-    length or batch size it is extended at the slope of the last two cells.
+    length or batch size it is extended at the slope of the last two cells, but never falls.
     """
 
     batches: tuple[int, ...]
@@ -97,10 +97,11 @@ class LatencyProfile:
 
 
 def _along(places: Sequence[int], values: Sequence[float], at: int) -> float:
-    """Linear interpolation at `at`; the first value before the first place, the last slope past the last."""
+    """Linear interpolation at `at`; the first value before the first place, the last slope past the last, or level."""
     if at <= places[0] or len(places) == 1:
         return values[0] if at <= places[0] else values[0] * at / places[0]
     right = min(bisect_left(places, at), len(places) - 1)
     left = right - 1
     share = (at - places[left]) / (places[right] - places[left])
-    return max(values[left] + (values[right] - values[left]) * share, 1e-9)
+    value = values[left] + (values[right] - values[left]) * share
+    return max(value, values[-1]) if at > places[-1] else value

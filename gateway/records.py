@@ -41,6 +41,11 @@ class RequestRecord:
         """Whether the client had its answer in time."""
         return self.outcome is Outcome.IN_TIME
 
+    @property
+    def answered(self) -> bool:
+        """Whether the client had an answer, in time or late."""
+        return self.outcome in (Outcome.IN_TIME, Outcome.LATE)
+
 
 class Observer(Protocol):
     """Sees each finished request exactly once. It must not block and must not raise."""

@@ -85,6 +85,7 @@ class Router:
             candidates,
             deadline.remaining_s(now_s),
             Terms(strict=terms.strict, min_tier=terms.min_tier, pinned=terms.pinned),
+            deadline.elapsed_s(now_s),
         )
 
     def _candidate(self, served: Served, characters: Sequence[int], percentile: float, now_s: float) -> Candidate:

@@ -15,17 +15,10 @@ from gateway.deadline import Clock, Deadline
 from gateway.forecast import Forecast
 from gateway.load import LoadBook
 from gateway.outcome import Outcome
-from gateway.policy import Decision, Refusal
-from gateway.problems import (
-    BudgetInfeasible,
-    CheckpointUnavailable,
-    DeadlineExceeded,
-    InferenceFailed,
-    InputTooLong,
-    Overloaded,
-    Problem,
-)
+from gateway.policy import Decision
+from gateway.problems import DeadlineExceeded, Overloaded, Problem
 from gateway.records import Observer, RequestRecord
+from gateway.refusals import failed, refused, refused_after_loss
 from gateway.routing import Request, Router
 from gateway.work import Answer, Failure, FailureKind, Work
 
@@ -57,13 +50,19 @@ class Finished:
 
 @dataclass(slots=True)
 class _Trail:
-    """What has become known of a request under way; the record is made of it."""
+    """What has become known of a request under way; the record is made of it.
 
-    deadline: Deadline
+    `attempts` counts dispatches, of which all but the last found no replica; `lost` is the checkpoint of the latest
+    such. `answered_s` is how long the answer took from the request's arrival.
+    """
+
+    deadline: Deadline | None = None
     decision: Decision | None = None
     decided_s: float = 0.0
     answer: Answer | None = None
+    answered_s: float | None = None
     attempts: int = 0
+    lost: str | None = None
 
 
 @dataclass(slots=True)
@@ -83,46 +82,59 @@ class Service:
         return tuple(name for name in self.router.served if self.load.replicas(name) == 0)
 
     async def handle(self, request: Request) -> Finished:
-        """Sees one request through. Every end but cancellation is a value; each is recorded exactly once."""
-        trail = _Trail(self.router.deadline(request))
+        """Sees one request through and records its end, whichever, once.
+
+        Every end but cancellation and a fault of the gateway's own is a value.
+        """
+        trail = _Trail()
+        problem: Problem | None = None
+        outcome = Outcome.FAILED  # unless one of the ends below is reached
         self._underway += 1
         try:
-            answer = await self._answer(request, trail)
-        except Problem as problem:
-            return Finished(self._record(request, trail, problem.outcome), problem=problem)
+            deadline = trail.deadline = self.router.deadline(request)
+            trail.answer = await self._answer(request, deadline, trail)
+            trail.answered_s = deadline.elapsed_s(self.clock())
+            outcome = _timeliness(trail.answered_s, deadline.budget_s, request.terms.strict)
+        except Problem as told:
+            problem, outcome = told, told.outcome
         except asyncio.CancelledError:
-            self._record(request, trail, Outcome.CANCELLED)
+            outcome = Outcome.CANCELLED
             raise
         finally:
             self._underway -= 1
-        in_time = trail.deadline.remaining_s(self.clock()) >= 0
-        return Finished(self._record(request, trail, Outcome.IN_TIME if in_time else Outcome.LATE), answer)
+            record = self._record(request, trail, outcome)
+        return Finished(record, None if problem else trail.answer, problem)
 
     def observe(self, record: RequestRecord) -> None:
         """Hands a record to every observer."""
         for observer in self.observers:
             observer.observe(record)
 
-    async def _answer(self, request: Request, trail: _Trail) -> Answer:
+    async def _answer(self, request: Request, deadline: Deadline, trail: _Trail) -> Answer:
         if self._underway > self.max_concurrent_requests:
             raise Overloaded(f"{self.max_concurrent_requests} requests are under way, the limit", retry_after_s=1.0)
         while True:
-            decision = trail.decision = self.router.decide(request, trail.deadline)
+            decision = trail.decision = self.router.decide(request, deadline)
             trail.decided_s = self.clock()
-            trail.attempts += 1
             if decision.chosen is None or decision.chosen.forecast is None:
-                raise _refused(decision)
-            result = await self._dispatch(request, trail, decision.chosen.name, decision.chosen.forecast)
+                if trail.lost is None:
+                    raise refused(decision)
+                raise refused_after_loss(decision, trail.lost, deadline, trail.decided_s)
+            name, forecast = decision.chosen.name, decision.chosen.forecast
+            trail.attempts += 1
+            result = await self._dispatch(request, deadline, name, forecast)
             if isinstance(result, Answer):
-                trail.answer = result
-                self._learn(request, trail, decision.chosen.name, decision.chosen.forecast, result)
+                self._learn(request, trail, name, forecast, result)
                 return result
             if result.kind is not FailureKind.UNAVAILABLE or trail.attempts == ATTEMPTS:
-                raise self._failed(decision.chosen.name, decision.chosen.forecast, trail, result)
+                raise failed(name, forecast, result, deadline.elapsed_s(self.clock()))
+            trail.lost = name
 
-    async def _dispatch(self, request: Request, trail: _Trail, checkpoint: str, forecast: Forecast) -> Answer | Failure:
+    async def _dispatch(
+        self, request: Request, deadline: Deadline, checkpoint: str, forecast: Forecast
+    ) -> Answer | Failure:
         """Sends what is left of the budget along; waits until the deadline, a best-effort request a while longer."""
-        remaining_s = trail.deadline.remaining_s(self.clock())
+        remaining_s = deadline.remaining_s(self.clock())
         strict = request.terms.strict
         work = Work(request.task, request.inputs, request.parameters, remaining_s, strict, request.terms.request_id)
         try:
@@ -138,37 +150,25 @@ class Service:
         forecaster = self.router.served[name].forecaster
         forecaster.learn(forecast, latency_s, overhead_s, now_s)
         if not answer.input.truncated:
-            forecaster.learn_tokens(sum(map(len, request.inputs)), answer.input.tokens)
-
-    def _failed(self, checkpoint: str, forecast: Forecast, trail: _Trail, failure: Failure) -> Problem:
-        match failure.kind:
-            case FailureKind.EXPIRED | FailureKind.CANCELLED:
-                return DeadlineExceeded(trail.deadline.elapsed_s(self.clock()))
-            case FailureKind.TOO_LONG:
-                members = {"tokens": failure.tokens, "limit": failure.limit, "unit": "tokens", "checkpoint": checkpoint}
-                return InputTooLong(f"{checkpoint} takes {failure.limit} tokens, got {failure.tokens}", members)
-            case FailureKind.QUEUE_FULL:
-                return Overloaded(f"the queue of {checkpoint} is full", forecast.queueing_delay_s)
-            case FailureKind.UNAVAILABLE:
-                return CheckpointUnavailable([checkpoint])
-            case FailureKind.ENGINE:
-                return InferenceFailed(checkpoint)
+            forecaster.learn_tokens(tuple(map(len, request.inputs)), answer.input.tokens)
 
     def _record(self, request: Request, trail: _Trail, outcome: Outcome) -> RequestRecord:
         chosen = trail.decision.chosen if trail.decision else None
         forecast = chosen.forecast if chosen else None
         answer = trail.answer
+        latency_s = self.clock() - request.arrived_s if trail.answered_s is None else trail.answered_s
+        route_s = trail.decided_s - request.arrived_s
         record = RequestRecord(
             request_id=request.terms.request_id,
             task=request.task,
             outcome=outcome,
-            latency_s=trail.deadline.elapsed_s(self.clock()),
-            budget_s=trail.deadline.budget_s,
+            latency_s=latency_s,
+            budget_s=trail.deadline.budget_s if trail.deadline else None,
             checkpoint=chosen.name if chosen else None,
             tier=chosen.tier.value if chosen else None,
             reason=trail.decision.reason.value if trail.decision and trail.decision.reason else None,
-            predicted_s=trail.decided_s - trail.deadline.arrived_s + forecast.latency_s if forecast else None,
-            route_s=trail.decided_s - trail.deadline.arrived_s if trail.decision else None,
+            predicted_s=route_s + forecast.latency_s if forecast else None,
+            route_s=route_s if trail.decision else None,
             queueing_delay_s=answer.timings.queueing_delay_s if answer else None,
             service_time_s=answer.timings.service_time_s if answer else None,
             batch_size=answer.timings.batch_size if answer else None,
@@ -183,14 +183,13 @@ class Service:
         return record
 
 
-def _refused(decision: Decision) -> Problem:
-    eligible = [a.candidate for a in decision.assessed if a.verdict.eligible]
-    if decision.refusal is Refusal.OVERLOADED:
-        return Overloaded("no checkpoint can answer in time at the current load", decision.retry_after_s)
-    if decision.refusal is Refusal.INFEASIBLE:
-        feasible = [c.name for c in eligible if c.forecast and c.forecast.idle_quantile_s <= decision.min_feasible_s]
-        return BudgetInfeasible(decision.min_feasible_s, feasible)
-    return CheckpointUnavailable([candidate.name for candidate in eligible])
+def _timeliness(elapsed_s: float, budget_s: float, strict: bool) -> Outcome:
+    """Whether an answer is in time or late. Raises DeadlineExceeded where it is late and strict, so of no use."""
+    if elapsed_s <= budget_s:
+        return Outcome.IN_TIME
+    if strict:
+        raise DeadlineExceeded(elapsed_s)
+    return Outcome.LATE
 
 
 def _degraded(decision: Decision | None) -> bool:

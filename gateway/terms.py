@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from gateway.catalog import Tier
+from gateway.deadline import MAX_BUDGET_MS
 from gateway.problems import bad_header
 
 BUDGET = "X-Latency-SLA-Ms"
@@ -22,18 +23,20 @@ REQUEST_ID = "X-Request-Id"
 TRACEPARENT = "traceparent"
 GRPC_TIMEOUT = "grpc-timeout"
 
-MAX_BUDGET_MS = 600_000.0
 DEFAULT_PERCENTILE = 95.0
 
 _KNOWN = {
     name.lower().encode(): name
     for name in (BUDGET, PERCENTILE, MODE, MIN_TIER, CHECKPOINT, REQUEST_ID, TRACEPARENT, GRPC_TIMEOUT)
 }
+_RAW_REQUEST_ID = REQUEST_ID.lower().encode()
+_WHITESPACE = " \t"  # HTTP's own (RFC 9110, section 5.6.3); Python's has more
 _DECIMAL = re.compile(r"[0-9]{1,9}(\.[0-9]{1,6})?", re.ASCII)
 _GRPC = re.compile(r"([0-9]{1,8})([HMSmun])", re.ASCII)
 _GRPC_UNIT_S = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
+_TRACE = r"-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
+_TRACEPARENT = re.compile(rf"00{_TRACE}|(?!00|ff)[0-9a-f]{{2}}{_TRACE}(-[\x21-\x7e]*)?")  # later versions may have more
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
@@ -62,9 +65,20 @@ def read_terms(raw_headers: Iterable[tuple[bytes, bytes]]) -> RequestTerms:
         request_id=_matching(
             headers.get(REQUEST_ID), REQUEST_ID, _REQUEST_ID, "must be 1 to 128 visible ASCII characters"
         )
-        or secrets.token_hex(16),
+        or _made_id(),
         traceparent=_matching(headers.get(TRACEPARENT), TRACEPARENT, _TRACEPARENT, "must be a W3C trace context"),
     )
+
+
+def request_id_of(raw_headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """The id that a request goes by, whatever else is wrong with it: its own where that is well formed, else a new one."""
+    sent = next((value for name, value in raw_headers if name == _RAW_REQUEST_ID), b"")
+    text = sent.decode("latin-1").strip(_WHITESPACE)
+    return text if _REQUEST_ID.fullmatch(text) else _made_id()
+
+
+def _made_id() -> str:
+    return secrets.token_hex(16)
 
 
 def _known(raw_headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
@@ -73,7 +87,7 @@ def _known(raw_headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
         name = _KNOWN.get(raw_name)
         if name is None:
             continue
-        value = raw_value.decode("latin-1").strip()
+        value = raw_value.decode("latin-1").strip(_WHITESPACE)
         if found.setdefault(name, value) != value:
             raise bad_header(name, "was sent more than once with different values")
     return found

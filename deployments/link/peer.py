@@ -68,11 +68,13 @@ class Peer(Connection[ServerFrame, ClientFrame]):
         service.peers.add(self)
 
     def opened(self) -> None:
-        """A client that finds a draining server is told so; one that slipped in as it closed is let go."""
+        """A client is told the load at once, or that this server drains; one that slipped in as it closed is let go."""
         if self._service.stopped:
             self.abort()
         elif self._service.draining:
             self.tell_draining()
+        else:
+            self.send(Pong(self._service.load()))
 
     def received(self, frame: ClientFrame) -> None:
         """Starts, cancels or answers. Raises ProtocolError for an id that is still under way."""

@@ -6,14 +6,18 @@ from exporters.starter.manifest import Manifest, Score
 
 METHODS = {
     "minilm-sentiment": (
-        "Fine-tuned from MiniLM's six layers with a fresh two-way head, on the train side: labelled sentences, "
-        "lukewarm ones and the lexicon's words. It learns how strong an opinion is and not only its sign: a mean "
-        "rating r counts as P(positive) = sigmoid(1.5 r)."
+        "Fine-tuned from MiniLM's six layers with a fresh two-way head (3 epochs, learning rate 5e-5), on the train "
+        "side: labelled sentences, lukewarm ones and the lexicon's words. It learns how strong an opinion is and not "
+        "only its sign: a mean rating r counts as P(positive) = sigmoid(1.5 r). Then taught once more, by its own "
+        "answers averaged with those of the three-layer student it had taught: 0.3 cross-entropy with the ratings + "
+        "0.7 KL divergence from that average at temperature 2, random fragments of the sentences included. The "
+        "settings below are those of this last run."
     ),
     "distilbert-sentiment": (
-        "Made of the fine-tuned teacher's layers 0, 2 and 4, its token-type embedding folded into the positions, then "
-        "distilled: 0.3 cross-entropy with the ratings + 0.7 KL divergence from the teacher at temperature 2, over "
-        "what the teacher learnt from and a random fragment of each sentence of it, which the teacher alone labels."
+        "Made of layers 0, 2 and 4 of a six-layer MiniLM fine-tuned for it, the token-type embedding folded into the "
+        "positions, then distilled: 0.3 cross-entropy with the ratings + 0.7 KL divergence from the teacher at "
+        "temperature 2, over what the teacher learnt from and a random fragment of each sentence of it, which the "
+        "teacher alone labels."
     ),
 }
 LIMITS = (
@@ -63,7 +67,9 @@ def _scores(m: Manifest) -> str:
 |---|---:|---:|---:|
 {table}
 
-Measured on the files in this folder, computed in float32. The held-out sentences were scored once, after every choice.
+Measured on the files in this folder, computed in float32. Settings and epochs were chosen on dev. While the
+recipe was made, the held-out sentences were scored twice: a first six-layer checkpoint proved no better than its own
+student, on dev (89.6 % against 89.9 %) as on them (87.6 % against 87.8 %), and was taught again; the student stayed.
 The interval is Wilson's: chance in which sentences were held out. It says nothing about text of another kind.
 """
 
@@ -94,12 +100,12 @@ def _training(m: Manifest) -> str:
     epochs = ", ".join(_pc(a) for a in t.dev_accuracy_by_epoch)
     settings = "\n".join(f"| {key} | {value} |" for key, value in t.settings.items() if value is not None)
     libraries = ", ".join(f"{name} {number}" for name, number in t.libraries.items())
-    taught = f"Teacher: `{t.teacher}`. " if t.teacher else ""
+    taught = " and ".join(f"`{name}`" for name in t.teachers)
     return f"""## Training
 
 {t.method}
 
-{taught}Dev accuracy by epoch: {epochs}; epoch {t.kept_epoch} was kept.
+Taught by {taught}. Dev accuracy by epoch: {epochs}; epoch {t.kept_epoch} was kept.
 {t.wall_s / 60:.0f} minutes on {t.threads} CPU cores ({t.build_wall_s / 60:.0f} with what it builds on). {libraries}.
 
 | setting | value |

@@ -1,5 +1,7 @@
 """The student: a DistilBERT made of every other layer of the teacher, then taught by the teacher's own answers.
 
+The same lesson serves to teach the teacher again: by itself and its student together.
+
 The recipe is DistilBERT's (Sanh et al., 2019): half the layers, no token types, a loss that mixes the true labels with
 the teacher's softened distribution.
 """
@@ -12,13 +14,20 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 from torch.nn import functional
-from transformers import BertForSequenceClassification, DistilBertConfig, DistilBertForSequenceClassification
+from transformers import (
+    BertForSequenceClassification,
+    DistilBertConfig,
+    DistilBertForSequenceClassification,
+    PreTrainedModel,
+)
 
 from exporters.starter.fit import Advance, Fitted, Loss, Recipe, fit, logits_of
 from exporters.starter.material import Material
 
 NAME = "distilbert-sentiment"
 RECIPE = Recipe(epochs=3, learning_rate=1e-4)
+POLISHED_NAME = "minilm-sentiment"
+POLISHED_RECIPE = Recipe(epochs=2, learning_rate=1e-4)
 LAYERS = (0, 2, 4)
 LABEL_WEIGHT = 0.3
 TEMPERATURE = 2.0
@@ -84,22 +93,19 @@ def fragments(texts: Sequence[str], rng: random.Random) -> list[str]:
 
 
 def distil(
-    teacher: BertForSequenceClassification,
-    student: DistilBertForSequenceClassification,
-    material: Material,
-    recipe: Recipe,
-    advance: Advance,
+    teachers: Sequence[PreTrainedModel], student: PreTrainedModel, material: Material, recipe: Recipe, advance: Advance
 ) -> Fitted:
-    """Teach the student in place; the teacher answers each text once, without dropout.
+    """Teach the student in place; the teachers answer each text once, without dropout, and their logits are averaged.
 
-    Nobody rated the fragments, so there the teacher's own answer stands in for a rating.
+    Nobody rated the fragments, so there the teachers' own answer stands in for a rating. The student may be one of the
+    teachers: it is asked before it learns.
     """
     train, dev = material.train_rows(recipe.max_tokens), material.dev_rows(recipe.max_tokens)
     cut = fragments([s.text for s in material.learnable()], random.Random(recipe.seed))
     extra = material.encode(cut, recipe.max_tokens)
     ids = [*train.ids, *extra]
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        taught = logits_of(teacher, ids)
+        taught = torch.stack([logits_of(teacher, ids) for teacher in teachers]).mean(0)
     shares = torch.cat((train.shares, taught[len(train.ids) :].softmax(dim=-1)))
     return fit(student, ids, distillation(shares, taught), dev, recipe, advance)
 

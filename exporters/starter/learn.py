@@ -1,4 +1,4 @@
-"""The two training runs in their order, each leaving its weights and a record of itself in the work folder.
+"""The three training runs in their order, each leaving its weights and a record of itself in the work folder.
 
 A run that finds a record of the same recipe is not repeated, so an interrupted build goes on where it stopped.
 """
@@ -48,7 +48,7 @@ Run = Callable[[Material, Recipe, Advance], Fitted]
 
 
 def learn(material: Material, work: Path, watch: Watch, smoke: bool = False) -> list[Learned]:
-    """The teacher, then the student it taught; three steps of each in a smoke run."""
+    """The teacher, the student it taught, and the teacher taught again by both; three steps of each in a smoke run."""
     torch.set_num_threads(THREADS)
     work.mkdir(parents=True, exist_ok=True)
 
@@ -59,7 +59,9 @@ def learn(material: Material, work: Path, watch: Watch, smoke: bool = False) -> 
     teacher = train.teacher_from(material.base, material.vocabulary)
     first = once(train.NAME, teacher, train.RECIPE, partial(train.train_teacher, teacher))
     student = distil.student_from(teacher)
-    return [first, once(distil.NAME, student, distil.RECIPE, partial(distil.distil, teacher, student))]
+    second = once(distil.NAME, student, distil.RECIPE, partial(distil.distil, [teacher], student))
+    both = partial(distil.distil, [teacher, student], teacher)
+    return [first, second, once(distil.POLISHED_NAME, teacher, distil.POLISHED_RECIPE, both)]
 
 
 def _once(name: str, model: PreTrainedModel, work: Path, run: Callable[[], Fitted], recipe: Recipe) -> Learned:

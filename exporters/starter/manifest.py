@@ -48,7 +48,7 @@ class Score(_Part):
 
 
 class Scores(_Part):
-    """Measured on the files as shipped, computed in fp32. Held-out sentences were read once, after every choice."""
+    """Measured on the files as shipped, computed in fp32. Settings and epochs were chosen on dev."""
 
     heldout: Score
     heldout_by_source: dict[str, Score]
@@ -59,7 +59,7 @@ class Training(_Part):
     """How the weights came to be; `settings` is the recipe as run."""
 
     method: str
-    teacher: str | None
+    teachers: tuple[str, ...]
     settings: dict[str, float | int | str | None]
     dev_accuracy_by_epoch: tuple[float, ...]
     kept_epoch: int

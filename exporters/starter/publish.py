@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import DistilBertConfig, PreTrainedModel
 
-from exporters.starter import distil, train
+from exporters.starter import distil
 from exporters.starter.card import LIMITS, METHODS, card
 from exporters.starter.data import LABELS, MIN_RATING, SPLIT_RULE, Split
 from exporters.starter.learn import THREADS, Learned
@@ -22,7 +22,14 @@ from exporters.starter.registry import MINILM, VADER, file_sha256
 from exporters.starter.score import answers, by_source, score
 from exporters.starter.vocabulary import write_tokenizer
 
-TIERS = {train.NAME: "quality", distil.NAME: "realtime"}
+TIERS = {distil.POLISHED_NAME: "quality", distil.NAME: "realtime"}
+SETTINGS: dict[str, float | str] = {
+    "rating_slope": RATING_SLOPE,
+    "label_weight": distil.LABEL_WEIGHT,
+    "temperature": distil.TEMPERATURE,
+    "optimizer": "AdamW",
+    "autocast": "bfloat16",
+}
 LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors")
 
 
@@ -48,13 +55,15 @@ def write_model(model: PreTrainedModel, folder: Path) -> None:
     text = json.dumps(config, indent=2, sort_keys=True)
     (folder / "config.json").write_text(text + "\n", encoding="utf-8")
     weights = {name: tensor.to(torch.float16).contiguous() for name, tensor in model.state_dict().items()}
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    path = folder / "model.safetensors"
+    save_file(weights, path, metadata={"format": "pt"})
+    path.chmod(0o644)  # safetensors writes for its owner alone; a checkpoint is for everyone
 
 
 def describe(learned: Learned, before: list[Learned], material: Material, heldout: Path, folder: Path) -> Manifest:
     """The manifest of the files just written, scored from those files; it names no digests yet."""
     name, config = learned.lesson.name, learned.model.config
-    is_student = name != train.NAME
+    is_student = name == distil.NAME
     sides = material.sentences
     said = answers(folder, sides[Split.HELDOUT])
     return Manifest(
@@ -111,8 +120,8 @@ def _training(learned: Learned, before: list[Learned]) -> Training:
     lesson = learned.lesson
     return Training(
         method=METHODS[lesson.name],
-        teacher=before[-1].lesson.name if before else None,
-        settings={**asdict(lesson.recipe), "rating_slope": RATING_SLOPE, "optimizer": "AdamW", "autocast": "bfloat16"},
+        teachers=tuple(b.lesson.name for b in before),
+        settings={**asdict(lesson.recipe), **SETTINGS},
         dev_accuracy_by_epoch=tuple(round(a, 4) for a in lesson.fitted.dev_accuracy_by_epoch),
         kept_epoch=lesson.fitted.kept_epoch + 1,
         wall_s=round(lesson.wall_s, 1),

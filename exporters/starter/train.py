@@ -14,7 +14,7 @@ from exporters.starter.fit import Advance, Fitted, Loss, Recipe, fit
 from exporters.starter.material import Material
 from exporters.starter.vocabulary import Vocabulary
 
-NAME = "minilm-sentiment"
+NAME = "minilm-teacher"
 RECIPE = Recipe(epochs=3)
 WORDS = "embeddings.word_embeddings.weight"
 

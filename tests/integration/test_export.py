@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_checkpoints import FAMILIES, WINDOW, Example, make_checkpoint, sentences, write_texts
+from small_checkpoints import FAMILIES, WINDOW, Example, make_checkpoint, make_unquantisable, sentences, write_texts
 
 from deployments.engines.padding import padded
 from deployments.tasks import Encoded
@@ -16,7 +16,6 @@ from exporters.errors import SourceRefused, VariantRefused
 from exporters.export import Step, VariantPlan, export
 from exporters.source import resolve_source
 from exporters.texts import verification_set
-from exporters.verify import Floors
 from gateway.manifest import Precision, VariantManifest
 from gateway.work import ClassifyParameters
 
@@ -32,13 +31,11 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def exported(
-    checkpoint: Path, out: Path, precision: Precision, engine: str = "onnx", floors: Floors | None = None
-) -> VariantManifest:
+def exported(checkpoint: Path, out: Path, precision: Precision, engine: str = "onnx") -> VariantManifest:
     """The variant of a tiny checkpoint, profiled in no time."""
     plan = VariantPlan(checkpoint.name, "classify", checkpoint.name, engine, precision)
     source = resolve_source(str(checkpoint))
-    return export(plan, source, out, verification_set(checkpoint), lambda step, share: None, floors, budget_s=0.05)
+    return export(plan, source, out, verification_set(checkpoint), lambda step, share: None, budget_s=0.05)
 
 
 def labels(variant: OpenVariant, examples: list[Example]) -> list[str]:
@@ -91,9 +88,10 @@ def test_a_variant_under_its_floor_is_refused_with_what_differed(checkpoints: Pa
     """Nothing of it is left, and the worst texts are told by index, label and score."""
     checkpoint = tmp_path / "distilbert"
     shutil.copytree(checkpoints / "distilbert", checkpoint)
+    make_unquantisable(checkpoint)
     with pytest.raises(VariantRefused) as caught:
-        exported(checkpoint, tmp_path / "out" / "variant", Precision.INT8, floors=Floors(label_agreement=1.01))
-    assert "under the floor of 101.00%" in str(caught.value)
+        exported(checkpoint, tmp_path / "out" / "variant", Precision.INT8)
+    assert "under the floor of 98.50%" in str(caught.value)
     assert 0 < len(caught.value.differences) <= 10
     worst = caught.value.differences[0]
     assert 0 <= worst.text < 60 and worst.source_score != worst.variant_score
@@ -102,9 +100,12 @@ def test_a_variant_under_its_floor_is_refused_with_what_differed(checkpoints: Pa
 
 def test_a_failed_export_leaves_the_last_good_variant(checkpoints: Path, tmp_path: Path) -> None:
     """The target is replaced at the very end or not at all."""
-    before = exported(checkpoints / "distilbert", tmp_path / "variant", Precision.FP32)
+    checkpoint = tmp_path / "distilbert"
+    shutil.copytree(checkpoints / "distilbert", checkpoint)
+    before = exported(checkpoint, tmp_path / "variant", Precision.FP32)
+    make_unquantisable(checkpoint)
     with pytest.raises(VariantRefused):
-        exported(checkpoints / "distilbert", tmp_path / "variant", Precision.INT8, floors=Floors(1.01))
+        exported(checkpoint, tmp_path / "variant", Precision.INT8)
     assert open_variant(tmp_path / "variant", 1).manifest == before
 
 

@@ -34,7 +34,7 @@ class SummingEngine:
         """Records the batch as given, padding and all."""
         self.batches.append(token_ids.tolist())
         self.begun.release()
-        assert self.gate.wait(5)
+        assert self.gate.wait(60)
         return np.stack([(token_ids * mask).sum(1), np.full(len(mask), mask.shape[1])], axis=1).astype(np.float32)
 
 
@@ -55,17 +55,17 @@ async def batching(
         yield batcher
     finally:
         engine.gate.set()
-        await batcher.stop(5)
+        await batcher.stop(60)
 
 
-def soon(budget_s: float = 60.0) -> float:
+def soon(budget_s: float = 600.0) -> float:
     """A deadline that nobody in these tests misses."""
     return time.monotonic() + budget_s
 
 
 async def a_run_begins(engine: SummingEngine) -> None:
     """Waits until the engine has been given one more batch."""
-    assert await asyncio.to_thread(engine.begun.acquire, timeout=5)
+    assert await asyncio.to_thread(engine.begun.acquire, timeout=60)
 
 
 @pytest.mark.asyncio
@@ -112,9 +112,9 @@ async def test_an_urgent_input_waits_for_at_most_one_run() -> None:
     engine = SummingEngine()
     async with batching(engine, busy=True) as batcher, asyncio.TaskGroup() as clients:
         for _ in range(20):
-            clients.create_task(batcher.submit([1] * 40, soon(60), True))
+            clients.create_task(batcher.submit([1] * 40, soon(600), True))
         await a_run_begins(engine)
-        clients.create_task(batcher.submit([7] * 8, soon(30), True))
+        clients.create_task(batcher.submit([7] * 8, soon(300), True))
         await asyncio.sleep(0)
         engine.gate.set()
     assert engine.batches[1] == [[7] * 8]
@@ -128,10 +128,9 @@ async def test_the_loop_never_waits_for_the_engine() -> None:
     async with batching(engine, busy=True) as batcher:
         client = asyncio.create_task(batcher.submit([1], soon(), True))
         await a_run_begins(engine)
-        started = time.monotonic()
         for _ in range(100):
             await asyncio.sleep(0)
-        assert time.monotonic() - started < 1 and not client.done()
+        assert not client.done()
         engine.gate.set()
         assert isinstance(await client, Scored)
 

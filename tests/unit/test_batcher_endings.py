@@ -34,7 +34,7 @@ class TouchyEngine:
         """Records each input's first id."""
         self.batches.append(token_ids[:, 0].tolist())
         self.begun.release()
-        assert self.gate.wait(5)
+        assert self.gate.wait(60)
         if (token_ids == POISON).any():
             raise ArithmeticError("poison")
         return np.zeros((len(token_ids), 2), np.float32)
@@ -51,12 +51,12 @@ def started(engine: TouchyEngine, busy: bool = False) -> Batcher:
 
 def submitted(batcher: Batcher, first_id: int) -> asyncio.Task[Scored | Failure]:
     """An input of 8 tokens that can be told by its first id, with time enough."""
-    return asyncio.create_task(batcher.submit([first_id] * 8, time.monotonic() + 60, True))
+    return asyncio.create_task(batcher.submit([first_id] * 8, time.monotonic() + 600, True))
 
 
 async def a_run_begins(engine: TouchyEngine) -> None:
     """Waits until the engine has been given one more batch."""
-    assert await asyncio.to_thread(engine.begun.acquire, timeout=5)
+    assert await asyncio.to_thread(engine.begun.acquire, timeout=60)
 
 
 def complaints() -> list[dict[str, Any]]:
@@ -78,7 +78,7 @@ async def test_only_the_culprit_of_a_failed_batch_fails() -> None:
     assert batcher.totals.engine_failures == 2
     assert 0 < batcher.totals.wasted_s < batcher.totals.busy_s
     assert isinstance(await submitted(batcher, 5), Scored)
-    await batcher.stop(1)
+    await batcher.stop(60)
 
 
 @pytest.mark.asyncio
@@ -92,7 +92,7 @@ async def test_an_engine_that_miscounts_has_failed() -> None:
     batcher.start()
     for _ in range(2):
         assert await submitted(batcher, 1) == Failure(FailureKind.ENGINE, "ValueError")
-    await batcher.stop(1)
+    await batcher.stop(60)
 
 
 @pytest.mark.asyncio
@@ -111,7 +111,7 @@ async def test_an_input_cancelled_while_waiting_never_runs() -> None:
     assert isinstance(await first, Scored) and isinstance(await staying, Scored)
     assert leaving.cancelled() and engine.batches == [[1], [3]]
     assert batcher.totals.cancelled == 1 and batcher.load().backlog_s == 0.0
-    await batcher.stop(1)
+    await batcher.stop(60)
 
 
 @pytest.mark.asyncio
@@ -128,7 +128,7 @@ async def test_a_result_nobody_waits_for_is_discarded_in_silence() -> None:
     assert leaving.cancelled() and batcher.totals.cancelled == 1
     assert batcher.totals.wasted_s == pytest.approx(batcher.totals.busy_s / 2)
     assert isinstance(await submitted(batcher, 3), Scored)
-    await batcher.stop(1)
+    await batcher.stop(60)
     assert heard == []
 
 
@@ -145,7 +145,7 @@ async def test_who_left_a_failed_batch_is_not_run_again() -> None:
     assert isinstance(await staying, Scored)
     assert await culprit == Failure(FailureKind.ENGINE, "ArithmeticError")
     assert engine.batches == [[1, 2, POISON], [1], [POISON]]
-    await batcher.stop(1)
+    await batcher.stop(60)
     assert heard == []
 
 
@@ -154,13 +154,13 @@ async def test_a_batcher_that_is_not_open_is_unavailable() -> None:
     """Before the start and after the stop, submit answers UNAVAILABLE; the constructor runs nothing."""
     batcher = Batcher(TouchyEngine().run, PROFILE, LIMITS, time.monotonic, max_queued=100)
     threads = threading.active_count()
-    await batcher.stop(1)
+    await batcher.stop(60)
     for _ in range(2):
-        result = await batcher.submit([1], time.monotonic() + 60, True)
+        result = await batcher.submit([1], time.monotonic() + 600, True)
         assert isinstance(result, Failure) and result.kind is FailureKind.UNAVAILABLE
         assert batcher.load().draining and threading.active_count() == threads
         batcher.start()
-        await batcher.stop(1)
+        await batcher.stop(60)
 
 
 @pytest.mark.asyncio
@@ -170,9 +170,9 @@ async def test_stopping_finishes_what_it_has_admitted() -> None:
     batcher = started(engine, busy=True)
     admitted = [submitted(batcher, first_id) for first_id in range(20)]
     await a_run_begins(engine)
-    stopping = asyncio.create_task(batcher.stop(5))
+    stopping = asyncio.create_task(batcher.stop(60))
     await asyncio.sleep(0)
-    assert isinstance(await batcher.submit([1], time.monotonic() + 60, True), Failure)
+    assert isinstance(await batcher.submit([1], time.monotonic() + 600, True), Failure)
     engine.gate.set()
     await stopping
     assert all(isinstance(result, Scored) for result in await asyncio.gather(*admitted))

@@ -15,7 +15,7 @@ from gateway.profile import LatencyProfile, ProfileCell, ProfileDocument
 
 @dataclass
 class Machine:
-    """An engine and a clock in one: a run takes `per_token_s` for each token of the batch, from `drift_at_s` on twice."""
+    """An engine and a clock in one: a run takes `per_token_s` for each token, from `drift_at_s` on twice that."""
 
     per_token_s: float
     drift_at_s: float = float("inf")
@@ -76,6 +76,13 @@ def test_a_slow_engine_still_gets_a_full_grid() -> None:
     assert Shape(16, 512) not in machine.runs
     assert cells[Shape(16, 512)].samples == 1
     assert cells[Shape(16, 512)].p50_s == pytest.approx(0.01 * 16 * 512)
+
+
+def test_cheap_shapes_of_a_slow_engine_are_sampled_enough() -> None:
+    """However long its large shapes take, the small ones that most requests have are measured seven times."""
+    cells = {Shape(cell.batch, cell.tokens): cell for cell in Machine(0.002).profile(budget_s=12.0).cells}
+    assert cells[Shape(1, 8)].samples >= SAMPLES and cells[Shape(1, 16)].samples >= SAMPLES
+    assert cells[Shape(16, 512)].samples < SAMPLES
 
 
 def test_what_was_measured_can_be_written_down() -> None:

@@ -120,7 +120,7 @@ async def test_a_request_gets_its_answer_and_the_load(tmp_path: Path, node_id: s
         client = await link.client(node_id)
         assert await client.submit(work("hello")) == answer("hello")
         assert await client.submit(work("fail")) == Failure(FailureKind.TOO_LONG, tokens=9, limit=8)
-        assert link.loads == [LoadReport(0.5, 3)] * 2
+        assert link.loads == [LoadReport(0.5, 3)] * 3  # on opening, and with each answer
 
 
 @pytest.mark.asyncio
@@ -263,4 +263,4 @@ async def test_an_owner_that_raises_harms_no_request(tmp_path: Path) -> None:
         await client.connect()
         assert await client.submit(work("one")) == answer("one")
         assert await client.submit(work("two")) == answer("two")
-        assert [type(error) for error in reported] == [KeyError, KeyError]
+        assert [type(error) for error in reported] == [KeyError] * 3  # on opening, and with each answer

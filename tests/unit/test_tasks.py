@@ -37,6 +37,7 @@ def whole_ids(text: str) -> list[int]:
 
 
 def encoded(task: ClassifyTask, text: str) -> Encoded:
+    """The text as it is cut where it is too long."""
     found = task.encode(text, "longest_first")
     assert isinstance(found, Encoded)
     return found
@@ -77,7 +78,7 @@ def test_an_empty_text_is_its_specials(task: ClassifyTask) -> None:
 
 
 def test_any_template_of_specials_is_kept(tmp_path: Path) -> None:
-    """A tokenizer with two specials in front and three behind keeps all five when the text is cut, and counts them once."""
+    """Two specials in front and three behind: all five are kept when the text is cut, and counted once."""
     vocabulary = {"<a>": 0, "<b>": 1, "<c>": 2, "x": 3}
     made = Tokenizer(models.WordLevel(vocabulary, unk_token="x"))
     made.pre_tokenizer = pre_tokenizers.Whitespace()

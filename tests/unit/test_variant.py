@@ -75,14 +75,17 @@ def test_a_folder_without_a_manifest_is_no_variant(folder: Path) -> None:
 
 
 def wrong_ids(document: dict[str, Any]) -> None:
+    """Golden token ids that the tokenizer does not give."""
     document["self_test"]["golden"][1]["token_ids"][0] += 1
 
 
 def wrong_logits(document: dict[str, Any]) -> None:
+    """A golden logit that the engine does not give."""
     document["self_test"]["golden"][2]["logits"][0] += 1.0
 
 
 def fewer_logits(document: dict[str, Any]) -> None:
+    """Golden logits of a model with fewer labels."""
     document["self_test"]["golden"][0]["logits"].pop()
 
 

@@ -1,0 +1,78 @@
+"""An HTTP client for many requests under way at once. The only file here that knows `aiohttp`.
+
+aiohttp, because it comes with `ray[serve]`, speaks to the server from one event loop and keeps connections alive; the
+standard library's client would take a thread for every request under way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+import aiohttp
+
+NO_LIMIT = 0
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer, whatever its status; header names in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class NoReply(Exception):
+    """The connection was refused, broken or closed without an answer; the message is the kind of fault."""
+
+
+class Hung(Exception):
+    """No complete answer within the time allowed."""
+
+
+class Client(Protocol):
+    """Posts JSON to the one URL it is for."""
+
+    async def post(self, body: bytes, headers: Mapping[str, str]) -> Reply:
+        """One request, never repeated. Raises NoReply or Hung."""
+
+
+class HttpClient:
+    """`Client` over HTTP/1.1. `http_client` makes one."""
+
+    def __init__(self, session: aiohttp.ClientSession, url: str, within_s: float) -> None:
+        self._session = session
+        self._url = url
+        self._within_s = within_s
+
+    async def post(self, body: bytes, headers: Mapping[str, str]) -> Reply:
+        """One request, never repeated. Raises NoReply or Hung."""
+        try:
+            async with (
+                asyncio.timeout(self._within_s),
+                self._session.post(
+                    self._url, data=body, headers={"Content-Type": "application/json", **headers}
+                ) as answer,
+            ):
+                content = await answer.read()
+        except TimeoutError:
+            raise Hung(f"no answer within {self._within_s:g} s") from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise NoReply(type(error).__name__) from None
+        return Reply(answer.status, {name.lower(): value for name, value in answer.headers.items()}, content)
+
+
+@asynccontextmanager
+async def http_client(url: str, within_s: float, connections: int = NO_LIMIT) -> AsyncIterator[HttpClient]:
+    """A client that gives every request `within_s`, over as many connections as are needed at once, or at most so many.
+
+    A POST on a kept connection that the server had just closed is not sent again, but counts as NoReply.
+    """
+    connector = aiohttp.TCPConnector(limit=connections)
+    timeout = aiohttp.ClientTimeout(total=None)
+    async with aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=False) as session:
+        yield HttpClient(session, url, within_s)

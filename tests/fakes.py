@@ -1,0 +1,179 @@
+"""The gateway's surroundings as tests play them: a clock that is told, replicas that say what a script says.
+
+The catalog and the manifests that come with them are real, and small.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from gateway.catalog import Catalog, CatalogEntry, Limits, Quality, Task, Tier
+from gateway.manifest import GoldenInput, Precision, SelfTest, SourceOf, VariantManifest, Verification
+from gateway.outcome import Outcome
+from gateway.profile import LatencyProfile, ProfileCell, ProfileDocument
+from gateway.records import RequestRecord
+from gateway.terms import RequestTerms
+from gateway.work import (
+    Answer,
+    Failure,
+    InputReport,
+    LabelScore,
+    ReplicaTimings,
+    Work,
+)
+
+SWIFT, EVEN, GRAND = "swift", "even", "grand"
+MEDIANS_S = {SWIFT: 0.002, EVEN: 0.010, GRAND: 0.050}
+"""Service time of one short text, by checkpoint."""
+
+TERMS = RequestTerms(
+    budget_s=1.0, percentile=95.0, strict=False, min_tier=None, pinned=None, request_id="r-1", traceparent=None
+)
+ANSWER = Answer(
+    ((LabelScore("positive", 0.75), LabelScore("negative", 0.25)),),
+    InputReport(tokens=4, kept=4, truncated=False),
+    ReplicaTimings(queueing_delay_s=0.001, service_time_s=0.002, total_s=0.003, batch_size=1),
+)
+
+Behaviour: TypeAlias = Callable[[str, Work], Answer | Failure | None]
+"""What a checkpoint does with a piece of work; None is to hang until it is cancelled. It may raise."""
+
+
+@dataclass
+class FakeClock:
+    """A monotonic clock that stands until it is advanced."""
+
+    now_s: float = 1000.0
+
+    def __call__(self) -> float:
+        """The time."""
+        return self.now_s
+
+    def advance(self, seconds: float) -> None:
+        """Lets time pass."""
+        self.now_s += seconds
+
+
+@dataclass(frozen=True)
+class Dispatch:
+    """One call of the backend."""
+
+    checkpoint: str
+    work: Work
+    service_time_s: float
+
+
+@dataclass
+class FakeBackend:
+    """A `Backend` that behaves as told and notes what it was given. `cancelled` counts the calls that were stopped."""
+
+    behaviour: Behaviour = lambda checkpoint, work: ANSWER
+    dispatches: list[Dispatch] = field(default_factory=list)
+    cancelled: int = 0
+
+    async def dispatch(self, checkpoint: str, work: Work, service_time_s: float) -> Answer | Failure:
+        """Gives the loop a turn, as a link does, then behaves."""
+        self.dispatches.append(Dispatch(checkpoint, work, service_time_s))
+        try:
+            await asyncio.sleep(0)
+            result = self.behaviour(checkpoint, work)
+            if result is None:
+                await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        assert result is not None
+        return result
+
+
+def scripted(*results: Answer | Failure | None) -> Behaviour:
+    """Behaves as each result says in turn, and from then on as the last."""
+    left = list(results)
+    return lambda checkpoint, work: left.pop(0) if len(left) > 1 else left[0]
+
+
+@dataclass
+class Kept:
+    """An observer that keeps the records."""
+
+    records: list[RequestRecord] = field(default_factory=list)
+
+    def observe(self, record: RequestRecord) -> None:
+        """Keeps it."""
+        self.records.append(record)
+
+    @property
+    def outcomes(self) -> list[Outcome]:
+        """How the requests ended."""
+        return [record.outcome for record in self.records]
+
+
+def entry(name: str, tier: Tier, value: float, domain: str | None = None) -> CatalogEntry:
+    """A classifier with a quality of so many points."""
+    quality = Quality(metric="accuracy", value=value, data_set="by hand", reference="made up")
+    return CatalogEntry(
+        name=name,
+        task=Task.CLASSIFY,
+        tier=tier,
+        family="BERT",
+        source="starter:by-hand",
+        quality=quality,
+        licence="none",
+        domain=domain,
+    )
+
+
+def catalog(limits: Limits | None = None) -> Catalog:
+    """Three classifiers: swift (realtime), even (balanced) and grand (quality), each slower and better."""
+    return Catalog(
+        name="by-hand",
+        limits=limits or Limits(),
+        checkpoints=(
+            entry(SWIFT, Tier.REALTIME, 80.0),
+            entry(EVEN, Tier.BALANCED, 85.0),
+            entry(GRAND, Tier.QUALITY, 90.0),
+        ),
+    )
+
+
+def cell(batch: int, tokens: int, p50_s: float, p95_s: float | None = None) -> ProfileCell:
+    """One cell of a profile; its p95 is a fifth above the median unless given."""
+    p95_s = p95_s or 1.2 * p50_s
+    return ProfileCell(batch=batch, tokens=tokens, samples=9, p50_s=p50_s, p95_s=p95_s, min_s=p50_s, max_s=p95_s)
+
+
+def profile_document(median_s: float) -> ProfileDocument:
+    """Twice the batch, or twice the tokens past 16, takes twice as long as `median_s`."""
+    cells = tuple(cell(b, n, median_s * b * n / 16) for b in (1, 2, 4, 8) for n in (16, 64))
+    return ProfileDocument(threads=1, measured_on="nothing", cells=cells)
+
+
+def latency_profile(median_s: float) -> LatencyProfile:
+    """The same as the forecaster reads it."""
+    return LatencyProfile.from_document(profile_document(median_s))
+
+
+def manifest(checkpoint: str, median_s: float) -> VariantManifest:
+    """The manifest of a variant that takes up to 64 tokens."""
+    verification = Verification(
+        texts=1, data_set="by hand", label_agreement=1, label_agreement_floor=1, largest_logit_difference=0
+    )
+    return VariantManifest(
+        checkpoint=checkpoint,
+        task="classify",
+        family="BERT",
+        engine="onnx",
+        precision=Precision.INT8,
+        source=SourceOf(location="starter:by-hand", revision="", sha256="0" * 64),
+        labels=("negative", "positive"),
+        max_tokens=64,
+        files={},
+        cpu_features=(),
+        verification=verification,
+        self_test=SelfTest(tolerance=0.1, golden=(GoldenInput(text="a", token_ids=(1,), logits=(0.0, 1.0)),)),
+        profile=profile_document(median_s),
+        made_with={},
+    )

@@ -1,0 +1,133 @@
+"""What becomes of requests and processes when something dies or is told to go."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+from live import Live, await_ready, free_port, mark_of, start, stop
+
+from gateway.manifest import MANIFEST_NAME
+
+pytestmark = pytest.mark.ray
+
+
+def family_of(live: Live) -> list[psutil.Process]:
+    """The gateway's processes, its own included."""
+    return [psutil.Process(live.process.pid), *live.family()]
+
+
+def post(url: str, statuses: Counter[int], slowest: list[float], until: float, **headers: str) -> None:
+    """One client in a loop until `until`; counts each status, 0 for a broken connection."""
+    with httpx.Client(base_url=url, timeout=15) as client:
+        while time.monotonic() < until:
+            began = time.monotonic()
+            try:
+                statuses[client.post("/classify", json={"inputs": "a good film"}, headers=headers).status_code] += 1
+            except httpx.TransportError:
+                statuses[0] += 1
+            slowest.append(time.monotonic() - began)
+
+
+def under_load(live: Live, harm: psutil.Process, **headers: str) -> tuple[Counter[int], float]:
+    """Four clients for six seconds, the process killed after one; their statuses, and the longest wait of any."""
+    statuses: Counter[int] = Counter()
+    waits: list[float] = []
+    until = time.monotonic() + 6
+    clients = [threading.Thread(target=post, args=(live.url, statuses, waits, until), kwargs=headers) for _ in range(4)]
+    for client in clients:
+        client.start()
+    time.sleep(1)
+    harm.kill()
+    for client in clients:
+        client.join()
+    return statuses, max(waits)
+
+
+def test_a_killed_replica_costs_no_answer_where_another_checkpoint_can_give_it(live: Live) -> None:
+    """SIGKILL of the quality replica under load: requests go elsewhere, none hangs, and it is back by itself."""
+    statuses, longest_s = under_load(live, live.replica("slow"))
+    assert statuses[200] > 50 and set(statuses) == {200}, statuses
+    assert longest_s < 10
+    await_ready(live)
+    answer = httpx.post(
+        f"{live.url}/classify", json={"inputs": "a good film"}, headers={"X-Checkpoint": "slow"}, timeout=20
+    )
+    assert answer.status_code == 200
+
+
+def test_a_killed_replica_that_is_pinned_is_said_to_be_unavailable(live: Live) -> None:
+    """Where nothing else may answer, clients get 503 with Retry-After at once, then answers again."""
+    statuses, longest_s = under_load(live, live.replica("fast"), **{"X-Checkpoint": "fast"})
+    assert set(statuses) <= {200, 503} and statuses[503] > 0 and statuses[200] > 0, statuses
+    assert longest_s < 10
+    await_ready(live)
+
+
+def test_ctrl_c_leaves_nothing_behind(small_catalog: tuple[Path, Path], tmp_path: Path) -> None:
+    """The command ends with status 0; no process, port or run folder of it is left."""
+    catalog, cache = small_catalog
+    port = free_port()
+    one = start(catalog, cache, port, tmp_path / "log")
+    try:
+        await_ready(one)
+        family = family_of(one)
+        folders = {mark for process in family if (mark := mark_of(process))}
+    finally:
+        status = stop(one)
+    assert status == 0, one.log.read_text()
+    assert not [process for process in family if process.is_running()]
+    assert folders and not any(Path(folder).exists() for folder in folders)
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # past connections in TIME_WAIT are no listener
+        probe.bind(("127.0.0.1", port))
+
+
+def test_what_a_killed_gateway_left_is_cleared_by_the_next(small_catalog: tuple[Path, Path], tmp_path: Path) -> None:
+    """SIGKILL of the command orphans Ray and HAProxy; the next start ends them and serves on the same port."""
+    catalog, cache = small_catalog
+    port = free_port()
+    dead = start(catalog, cache, port, tmp_path / "dead.log")
+    await_ready(dead)
+    family = dead.family()
+    dead.process.kill()
+    dead.process.wait()
+    heir = start(catalog, cache, port, tmp_path / "heir.log")
+    try:
+        await_ready(heir)
+        assert not [process for process in family if process.is_running()]
+    finally:
+        stop(heir)
+
+
+def test_a_taken_port_is_said_in_a_sentence(small_catalog: tuple[Path, Path], tmp_path: Path, live: Live) -> None:
+    """A second gateway on the port of the first says so and ends; the first goes on."""
+    catalog, cache = small_catalog
+    second = start(catalog, cache, int(live.url.rpartition(":")[2]), tmp_path / "log")
+    assert second.process.wait(timeout=60) == 1
+    said = second.log.read_text()
+    assert "in use" in said and "Traceback" not in said
+    assert httpx.get(f"{live.url}/healthz").status_code == 200
+
+
+def test_a_tampered_variant_is_not_served(small_catalog: tuple[Path, Path], tmp_path: Path) -> None:
+    """A variant whose manifest lies about an answer keeps the gateway from becoming ready, and the error names it."""
+    catalog, cache = small_catalog
+    copy = tmp_path / "cache"
+    shutil.copytree(cache, copy)
+    manifest = next(copy.glob(f"variants/slow/*/{MANIFEST_NAME}"))
+    document = json.loads(manifest.read_bytes())
+    document["self_test"]["golden"][0]["logits"][0] += 1.0
+    manifest.write_text(json.dumps(document))
+    one = start(catalog, copy, free_port(), tmp_path / "log")
+    assert one.process.wait(timeout=240) == 1
+    said = one.log.read_text()
+    assert "slow" in said and "golden input 0" in said and "Traceback" not in said

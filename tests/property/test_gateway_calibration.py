@@ -1,0 +1,104 @@
+"""Laws of the forecast: quantiles in order whatever was seen, and covering what they say they cover."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+
+import pytest
+from fakes import cell, latency_profile
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.forecast import Forecaster
+from gateway.profile import LatencyProfile, ProfileDocument
+
+percentiles = st.floats(50.0, 99.9)
+strays = st.lists(st.floats(0.0, 5.0), max_size=120)
+delays = st.floats(0.0, 5.0)
+
+
+def taught(latencies_s: list[float]) -> Forecaster:
+    """A forecaster that has seen these latencies for one short text."""
+    made = Forecaster(latency_profile(0.010), 64)
+    for latency_s in latencies_s:
+        made.learn(made.forecast((20,), 0.0, 95.0, 0.0), latency_s, 0.001, 0.0)
+    return made
+
+
+@given(strays, percentiles, percentiles, delays)
+def test_to_be_surer_takes_longer(seen: list[float], one: float, other: float, delay_s: float) -> None:
+    """The quantile never falls as the percentile rises, whatever was learnt."""
+    forecaster = taught(seen)
+    low, high = (forecaster.forecast((20,), delay_s, p, 0.0) for p in sorted((one, other)))
+    assert low.quantile_s <= high.quantile_s and low.idle_quantile_s <= high.idle_quantile_s
+
+
+@given(strays, percentiles, delays, delays)
+def test_to_wait_longer_takes_longer(seen: list[float], percentile: float, one_s: float, other_s: float) -> None:
+    """The quantile never falls as the backlog rises, and is never below that of an idle gateway or the run itself."""
+    forecaster = taught(seen)
+    short, long = (forecaster.forecast((20,), delay_s, percentile, 0.0) for delay_s in sorted((one_s, other_s)))
+    assert short.quantile_s <= long.quantile_s * (1 + 1e-12)
+    assert short.idle_quantile_s == long.idle_quantile_s <= short.quantile_s * (1 + 1e-12)
+    assert short.idle_quantile_s >= short.service_time_s
+
+
+@given(st.lists(st.floats(0.0, 0.1), min_size=9, max_size=9), st.integers(1, 40), st.integers(1, 200))
+def test_more_work_takes_longer_where_it_was_measured_to(rises: list[float], batch: int, tokens: int) -> None:
+    """Between cells that rise with batch and length, and past them, the median rises too and lies between them."""
+    steps = [sum(rises[: at + 1]) + 0.001 for at in range(9)]
+    medians = {
+        (b, n): steps[row] + steps[column] for row, b in enumerate((1, 4, 16)) for column, n in enumerate((8, 32, 128))
+    }
+    cells = tuple(cell(b, n, median_s) for (b, n), median_s in medians.items())
+    profile = LatencyProfile.from_document(ProfileDocument(threads=1, measured_on="nothing", cells=cells))
+    here = profile.median_s(batch, tokens)
+    assert profile.median_s(batch + 1, tokens) >= here * (1 - 1e-9)
+    assert profile.median_s(batch, tokens + 1) >= here * (1 - 1e-9)
+    assert here >= min(medians.values()) * (1 - 1e-9)
+    assert here <= max(medians.values()) * (1 + 1e-9) or batch > 16 or tokens > 128
+
+
+@given(st.lists(st.integers(1, 400), min_size=1, max_size=20), st.randoms(use_true_random=False))
+def test_the_order_of_texts_does_not_matter(characters: list[int], chance: random.Random) -> None:
+    """The service time of a request is that of its texts as a set."""
+    forecaster = taught([])
+    shuffled = characters.copy()
+    chance.shuffle(shuffled)
+    assert forecaster.service_time_s(shuffled) == forecaster.service_time_s(characters)
+
+
+def log_normal(chance: random.Random) -> float:
+    """As service times usually are."""
+    return math.exp(chance.gauss(0.0, 0.3))
+
+
+def heavy(chance: random.Random) -> float:
+    """Mostly as forecast, one in ten up to five times as long."""
+    return chance.uniform(0.9, 1.1) if chance.random() < 0.9 else chance.uniform(1.0, 5.0)
+
+
+def biased(chance: random.Random) -> float:
+    """Always slower than the profile says."""
+    return chance.uniform(1.5, 2.0)
+
+
+@pytest.mark.parametrize("percentile", [50.0, 80.0, 95.0])
+@pytest.mark.parametrize("errors", [log_normal, heavy, biased])
+def test_a_quantile_covers_what_it_says(errors: Callable[[random.Random], float], percentile: float) -> None:
+    """Of answers whose errors follow one distribution, whichever, the forecast P quantile covers P %."""
+    chance = random.Random(20260101)
+    forecaster = Forecaster(latency_profile(0.010), 64)
+    covered = counted = 0
+    for number in range(4000):
+        now_s = number * 0.05
+        queue_s = chance.choice((0.0, 0.0, 0.02, 0.1))
+        forecast = forecaster.forecast((20,), queue_s, percentile, now_s)
+        latency_s = (queue_s + 0.0115) * errors(chance)
+        if number >= 500:
+            counted += 1
+            covered += latency_s <= forecast.quantile_s
+        forecaster.learn(forecast, latency_s, 0.0015, now_s)
+    assert 100 * covered / counted == pytest.approx(percentile, abs=1.5)

@@ -1,0 +1,101 @@
+"""Laws of the HTTP edge for whatever a client may send: it is understood, or refused with a problem; nothing else."""
+
+from __future__ import annotations
+
+import json
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway import wire
+from gateway.catalog import Limits
+from gateway.problems import InvalidRequest, Problem
+from gateway.terms import MAX_BUDGET_MS, read_terms
+from gateway.wire import ClassifyBody, RouteBody
+
+LIMITS = Limits(max_body_bytes=2000, max_inputs=4, max_input_chars=50)
+NAMES = [
+    b"x-latency-sla-ms",
+    b"x-sla-percentile",
+    b"x-sla-mode",
+    b"x-min-tier",
+    b"x-checkpoint",
+    b"x-request-id",
+    b"traceparent",
+    b"grpc-timeout",
+]
+numbers = st.from_regex(r"[+-]?[0-9]{0,7}(\.[0-9]{0,7})?([eE][0-9])?[HMSmunx]?", fullmatch=True).map(str.encode)
+words = st.sampled_from([b"strict", b"best-effort", b"quality", b"realtime", b"a", b"00-" + b"1" * 32])
+values = st.one_of(st.binary(max_size=40), numbers, words)
+headers = st.lists(st.tuples(st.one_of(st.sampled_from(NAMES), st.binary(max_size=20)), values), max_size=8)
+documents = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=60),
+    lambda inner: st.lists(inner, max_size=6) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
+)
+known = st.fixed_dictionaries(
+    {},
+    optional={
+        "inputs": st.text(max_size=60) | st.lists(st.text(max_size=60), max_size=6) | documents,
+        "task": st.text(max_size=9) | documents,
+        "parameters": st.dictionaries(st.sampled_from(["top_k", "function_to_apply", "truncation", "x"]), documents),
+    },
+)
+
+
+@given(headers)
+def test_headers_are_understood_or_refused(raw: list[tuple[bytes, bytes]]) -> None:
+    """Arbitrary header bytes raise nothing but a 400, and what is understood is within the contract's bounds."""
+    terms = refusal = None
+    try:
+        terms = read_terms(raw)
+    except InvalidRequest as problem:
+        refusal = problem
+    if terms is None:
+        assert refusal is not None and refusal.http_status == 400
+        return
+    assert terms.budget_s is None or 0 < terms.budget_s <= MAX_BUDGET_MS / 1000
+    assert 50 <= terms.percentile <= 99.9
+    assert 1 <= len(terms.request_id) <= 128 and terms.request_id.isascii() and terms.request_id.isprintable()
+    assert terms.budget_s is not None or not {b"x-latency-sla-ms", b"grpc-timeout"} & {name for name, _ in raw}
+
+
+@given(headers)
+def test_the_order_of_different_headers_does_not_matter(raw: list[tuple[bytes, bytes]]) -> None:
+    """Whether a request is refused, and what is understood of it, is the same backwards."""
+
+    def understood(listed: list[tuple[bytes, bytes]]) -> object:
+        try:
+            terms = read_terms(listed)
+        except InvalidRequest:
+            return None
+        return terms.budget_s, terms.percentile, terms.strict, terms.min_tier, terms.pinned, terms.traceparent
+
+    assert understood(raw) == understood(raw[::-1])
+
+
+@given(
+    st.one_of(st.binary(max_size=300), documents.map(json.dumps).map(str.encode), known.map(json.dumps).map(str.encode))
+)
+def test_bodies_are_understood_or_refused(body: bytes) -> None:
+    """Arbitrary bytes and arbitrary JSON raise nothing but a problem, whose document can be encoded."""
+    models: tuple[type[ClassifyBody] | type[RouteBody], ...] = (ClassifyBody, RouteBody)
+    for model in models:
+        refusal: Problem | None = None
+        texts: tuple[str, ...] = ()
+        try:
+            texts = wire.texts(wire.parse(body, model, LIMITS).inputs, LIMITS)
+        except Problem as problem:
+            refusal = problem
+        if refusal is None:
+            assert 1 <= len(texts) <= 4 and all(1 <= len(text) <= 50 for text in texts)
+        else:
+            assert refusal.http_status in (400, 413, 422)
+            assert wire.encode(refusal.document())
+
+
+@given(st.text(min_size=1, max_size=50))
+def test_a_text_arrives_as_it_was_sent(text: str) -> None:
+    """Every text that UTF-8 can carry comes through unchanged."""
+    body = wire.parse(json.dumps({"inputs": text}).encode(), ClassifyBody, LIMITS)
+    assert wire.texts(body.inputs, LIMITS) == (text,)

@@ -1,0 +1,237 @@
+"""The gateway's door to the replicas, over real links: who is chosen, lost, found again; what is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from deployments.backend import LinkBackend
+from deployments.link import Endpoint, LinkServer, UnixAddress
+from gateway.load import LoadBook
+from gateway.work import (
+    Answer,
+    ClassifyParameters,
+    Failure,
+    FailureKind,
+    InputReport,
+    LabelScore,
+    LoadReport,
+    ReplicaTimings,
+    Work,
+)
+
+SECRET = b"a secret of the application"
+WORK = Work("classify", ("hello",), ClassifyParameters(), remaining_s=1.0, strict=True, request_id="r")
+WITHIN_S = 10.0
+
+
+@dataclass
+class FakeDirectory:
+    """A `Directory` that a test writes."""
+
+    known: dict[str, list[Endpoint]] = field(default_factory=dict)
+    asked: int = 0
+
+    async def endpoints(self, checkpoint: str) -> Sequence[Endpoint]:
+        """What was written."""
+        self.asked += 1
+        return self.known.get(checkpoint, [])
+
+
+@dataclass
+class Played:
+    """A replica: a real server that answers with its own name, or hangs."""
+
+    name: str
+    directory: Path
+    backlog_s: float = 0.0
+    hangs: bool = False
+    begun: int = 0
+    cancelled: int = 0
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where it listens."""
+        return Endpoint(self.name, "here", UnixAddress(str(self.directory / self.name)))
+
+    async def handle(self, work: Work) -> Answer:
+        """Answers with its name."""
+        self.begun += 1
+        try:
+            if self.hangs:
+                await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        return Answer(((LabelScore(self.name, 1.0),),), InputReport(1, 1, False), ReplicaTimings(0.0, 0.0, 0.0, 1))
+
+    def load(self) -> LoadReport:
+        """What it reports."""
+        return LoadReport(self.backlog_s, 0)
+
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator[LinkServer]:
+        """Its server, while the context lasts."""
+        server = LinkServer(self.handle, self.load, SECRET)
+        await server.start(self.endpoint.unix)
+        try:
+            yield server
+        finally:
+            await server.close()
+
+
+@dataclass
+class Door:
+    """A backend with what it stands between."""
+
+    backend: LinkBackend
+    load: LoadBook
+    directory: FakeDirectory
+
+    async def answered_by(self) -> str:
+        """Which replica answers a piece of work, or what failed."""
+        result = await self.backend.dispatch("c", WORK, 0.01)
+        return result.outputs[0][0].label if isinstance(result, Answer) else f"{result.kind}: {result.detail}"
+
+
+@asynccontextmanager
+async def door(*replicas: Played, expected: int = 1) -> AsyncIterator[Door]:
+    """A backend for the checkpoint `c`, started over a directory of these replicas."""
+    load, directory = LoadBook(), FakeDirectory({"c": [replica.endpoint for replica in replicas]})
+    backend = LinkBackend({"c": expected}, directory, load, SECRET, "here", time.monotonic, random.Random(1))
+    backend.start()
+    try:
+        yield Door(backend, load, directory)
+    finally:
+        await backend.close()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Waits for a condition to hold. Raises TimeoutError if it does not in time."""
+    async with asyncio.timeout(WITHIN_S):
+        while not condition():  # noqa: ASYNC110  the condition is another's state, without an event to wait for
+            await asyncio.sleep(0.002)
+
+
+async def test_a_replica_that_the_directory_knows_is_linked_and_used(tmp_path: Path) -> None:
+    """Linked and reporting, it is up in the load book, and work reaches it."""
+    replica = Played("a", tmp_path)
+    async with replica.listening(), door(replica) as opened:
+        await until(lambda: opened.load.replicas("c") == 1)
+        assert await opened.answered_by() == "a"
+
+
+async def test_work_goes_to_the_least_loaded(tmp_path: Path) -> None:
+    """Of several replicas the one with the least reported backlog gets it, and not always the same of equals."""
+    busy, idle, other = Played("a", tmp_path, backlog_s=30.0), Played("b", tmp_path), Played("c", tmp_path)
+    async with busy.listening(), idle.listening(), other.listening(), door(busy, idle, other, expected=3) as opened:
+        await until(lambda: opened.load.replicas("c") == 3)
+        names = await asyncio.gather(*(opened.answered_by() for _ in range(10)))
+        assert set(names) == {"b", "c"} and busy.begun == 0
+
+
+async def test_nobody_to_ask_is_told_at_once() -> None:
+    """Without a replica the work is UNAVAILABLE, without waiting for one."""
+    async with door() as opened:
+        result = await asyncio.wait_for(opened.backend.dispatch("c", WORK, 0.01), 1.0)
+        assert isinstance(result, Failure) and result.kind is FailureKind.UNAVAILABLE
+
+
+async def test_a_replica_that_goes_away_fails_its_work_at_once_and_is_linked_again(tmp_path: Path) -> None:
+    """What was under way ends as UNAVAILABLE, the load book forgets the replica, and it is used when it is back."""
+    replica = Played("a", tmp_path, hangs=True)
+    async with door(replica) as opened:
+        async with replica.listening():
+            await until(lambda: opened.load.replicas("c") == 1)
+            pending = asyncio.create_task(opened.answered_by())
+            await until(lambda: replica.begun == 1)
+        assert (await asyncio.wait_for(pending, 1.0)).startswith("unavailable")
+        assert opened.load.replicas("c") == 0
+        assert (await opened.answered_by()).startswith("unavailable")
+        replica.hangs = False
+        async with replica.listening():
+            await until(lambda: opened.load.replicas("c") == 1)
+            assert await opened.answered_by() == "a"
+
+
+async def test_the_others_go_on_when_one_is_lost(tmp_path: Path) -> None:
+    """Work that failed with a dead replica succeeds when it is sent again: by then the dead one is no candidate."""
+    dying, living = Played("a", tmp_path, hangs=True), Played("b", tmp_path, backlog_s=30.0)
+    async with living.listening(), door(dying, living, expected=2) as opened:
+        async with dying.listening():
+            await until(lambda: opened.load.replicas("c") == 2)
+            pending = asyncio.create_task(opened.answered_by())
+            await until(lambda: dying.begun == 1)
+        assert (await asyncio.wait_for(pending, 1.0)).startswith("unavailable")
+        assert await opened.answered_by() == "b"
+
+
+async def test_a_draining_replica_gets_no_new_work(tmp_path: Path) -> None:
+    """As soon as a replica says that it drains, work goes elsewhere."""
+    one, other = Played("a", tmp_path), Played("b", tmp_path, backlog_s=30.0)
+    async with one.listening() as server, other.listening(), door(one, other, expected=2) as opened:
+        await until(lambda: opened.load.replicas("c") == 2)
+        await server.drain(grace_s=0.0)
+        await until(lambda: opened.load.replicas("c") == 1)
+        assert await opened.answered_by() == "b"
+
+
+async def test_a_successor_under_another_name_is_found(tmp_path: Path) -> None:
+    """A replica that was replaced is forgotten, and the new one is linked within moments."""
+    old, new = Played("a", tmp_path), Played("b", tmp_path)
+    async with door(old) as opened:
+        async with old.listening():
+            await until(lambda: opened.load.replicas("c") == 1)
+            opened.directory.known["c"] = [new.endpoint]
+        await until(lambda: opened.load.replicas("c") == 0)
+        async with new.listening():
+            await until(lambda: opened.load.replicas("c") == 1)
+            assert await opened.answered_by() == "b"
+
+
+async def test_cancelling_a_dispatch_reaches_the_replica(tmp_path: Path) -> None:
+    """The gateway stops waiting, and the replica stops working."""
+    replica = Played("a", tmp_path, hangs=True)
+    async with replica.listening(), door(replica) as opened:
+        await until(lambda: opened.load.replicas("c") == 1)
+        pending = asyncio.create_task(opened.answered_by())
+        await until(lambda: replica.begun == 1)
+        pending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await pending
+        await until(lambda: replica.cancelled == 1)
+        replica.hangs = False
+        assert await opened.answered_by() == "a"
+
+
+async def test_a_settled_backend_leaves_the_directory_in_peace(tmp_path: Path) -> None:
+    """While every expected replica is linked the directory is hardly asked; a broadcast is not free."""
+    replica = Played("a", tmp_path)
+    async with replica.listening(), door(replica) as opened:
+        await until(lambda: opened.load.replicas("c") == 1)
+        await until(lambda: opened.directory.asked >= 2)
+        asked = opened.directory.asked
+        await asyncio.sleep(0.6)
+        assert opened.directory.asked == asked
+
+
+async def test_closing_leaves_nothing_running(tmp_path: Path) -> None:
+    """After `close` no task is left, linked or not, and what was under way is answered as UNAVAILABLE."""
+    replica, absent = Played("a", tmp_path, hangs=True), Played("b", tmp_path)
+    before = asyncio.all_tasks()
+    async with replica.listening() as server:
+        async with door(replica, absent, expected=2) as opened:
+            await until(lambda: opened.load.replicas("c") == 1)
+            pending = asyncio.create_task(opened.answered_by())
+            await until(lambda: replica.begun == 1)
+        assert (await asyncio.wait_for(pending, 1.0)).startswith("unavailable")
+        await until(lambda: server.in_flight == 0)
+        assert asyncio.all_tasks() == before
+        assert opened.load.replicas("c") == 0

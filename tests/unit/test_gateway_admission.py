@@ -1,0 +1,116 @@
+"""Who is let in, to which checkpoint, and what the gateway learns for the next decision."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+from fakes import ANSWER, EVEN, GRAND, SWIFT, TERMS, scripted
+from worlds import ended, strict, took, until, world
+
+from gateway.catalog import Limits, Tier
+from gateway.outcome import Outcome
+from gateway.problems import (
+    BudgetInfeasible,
+    CheckpointUnavailable,
+    Overloaded,
+    UnknownCheckpoint,
+)
+from gateway.work import Answer, InputReport, ReplicaTimings
+
+
+async def test_less_time_degrades_and_says_so() -> None:
+    """A budget that only a lesser checkpoint fits is answered by that one, and the record calls it degraded."""
+    record = (await ended(world(), replace(TERMS, budget_s=0.030))).record
+    assert (record.checkpoint, record.reason, record.degraded) == (EVEN, "fits", True)
+
+
+async def test_congestion_is_told_from_slowness() -> None:
+    """Where a better checkpoint would fit if it were idle, the reason is congestion."""
+    told = world()
+    told.up(GRAND, backlog_s=5.0)
+    record = (await ended(told)).record
+    assert (record.checkpoint, record.reason, record.degraded) == (EVEN, "congestion", True)
+
+
+async def test_no_more_are_let_in_than_the_limit() -> None:
+    """One request too many is a 429 with a time to come back; the others go on, and their places are freed."""
+    told = world(scripted(None), Limits(max_concurrent_requests=2))
+    inside = [asyncio.create_task(told.service.handle(told.request())) for _ in range(2)]
+    await until(lambda: len(told.backend.dispatches) == 2)
+    finished = await ended(told)
+    assert isinstance(finished.problem, Overloaded)
+    assert finished.record.outcome is Outcome.SHED
+    assert int(finished.problem.headers()["Retry-After"]) >= 1
+    for task in inside:
+        task.cancel()
+    await asyncio.wait(inside)
+    told.backend.behaviour = scripted(ANSWER)
+    assert (await told.service.handle(told.request())).answer is ANSWER
+
+
+async def test_strict_refuses_what_no_idle_gateway_could_make() -> None:
+    """Infeasible: nothing runs, and the least feasible budget that is told is indeed admitted."""
+    told = world()
+    finished = await ended(told, strict(0.001))
+    assert isinstance(finished.problem, BudgetInfeasible)
+    assert finished.record.outcome is Outcome.INFEASIBLE and not told.backend.dispatches
+    assert finished.problem.members["feasible_checkpoints"] == [SWIFT]
+    least_ms = finished.problem.members["min_feasible_ms"]
+    assert isinstance(least_ms, float)
+    again = await told.service.handle(told.request(strict(least_ms / 1000)))
+    assert again.record.outcome is Outcome.IN_TIME
+
+
+async def test_strict_refuses_for_load_and_says_when_to_come_back() -> None:
+    """Overloaded: nothing runs, and after the wait that is told the same request is admitted."""
+    told = world()
+    for name in (SWIFT, EVEN, GRAND):
+        told.up(name, backlog_s=3.0)
+    finished = await ended(told, strict(0.5))
+    assert isinstance(finished.problem, Overloaded)
+    assert finished.record.outcome is Outcome.SHED and not told.backend.dispatches
+    wait_ms = finished.problem.members["retry_after_ms"]
+    assert isinstance(wait_ms, int)
+    assert int(finished.problem.headers()["Retry-After"]) * 1000 >= wait_ms
+    told.clock.advance(wait_ms / 1000)
+    assert (await told.service.handle(told.request(strict(0.5)))).answer is ANSWER
+
+
+async def test_with_nothing_up_the_client_is_told_which() -> None:
+    """Unavailable: a 503 that names the checkpoints that could have answered."""
+    told = world(up=False)
+    assert told.service.missing() == (SWIFT, EVEN, GRAND)
+    finished = await ended(told, replace(TERMS, min_tier=Tier.BALANCED))
+    assert isinstance(finished.problem, CheckpointUnavailable)
+    assert finished.problem.members["checkpoints"] == [GRAND, EVEN]
+
+
+async def test_a_pin_is_kept_or_refused_by_name() -> None:
+    """A pinned checkpoint answers, however slow; an unknown one is a 404 with the names there are."""
+    record = (await ended(world(), replace(TERMS, pinned=GRAND, budget_s=0.001))).record
+    assert (record.checkpoint, record.reason) == (GRAND, "pinned")
+    finished = await ended(world(), replace(TERMS, pinned="nobody"))
+    assert isinstance(finished.problem, UnknownCheckpoint)
+    assert finished.problem.members["checkpoints"] == [SWIFT, EVEN, GRAND]
+    assert finished.record.outcome is Outcome.INVALID
+
+
+async def test_the_forecast_learns_from_answers() -> None:
+    """A checkpoint that keeps taking longer than its profile says is soon no longer taken to fit."""
+    told = world()
+    told.backend.behaviour = took(told, 0.200)
+    terms = replace(TERMS, budget_s=0.100)
+    chosen = [(await told.service.handle(told.request(terms))).record.checkpoint for _ in range(60)]
+    assert chosen[0] == GRAND and chosen[-1] != GRAND
+
+
+async def test_a_cut_text_is_reported_and_teaches_nothing_about_tokens() -> None:
+    """What was cut away is in the record; the tokens of a cut text are no measure of its length."""
+    cut = Answer(ANSWER.outputs, InputReport(900, 64, True), ReplicaTimings(0.0, 0.002, 0.002, 1))
+    told = world(scripted(cut))
+    forecaster = told.service.router.served[GRAND].forecaster
+    before = forecaster.tokens(100)
+    record = (await ended(told, inputs=("x" * 100,))).record
+    assert (record.tokens, record.kept, record.truncated) == (900, 64, True)
+    assert forecaster.tokens(100) == before

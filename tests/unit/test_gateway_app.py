@@ -1,0 +1,161 @@
+"""The HTTP edge as a client meets it: what comes back on answers and from the endpoints that run nothing."""
+
+from __future__ import annotations
+
+import asyncio
+
+from fakes import ANSWER, EVEN, GRAND, SWIFT, scripted
+from prometheus_client.parser import text_string_to_metric_families
+from worlds import client_of, gateway, is_problem, world
+
+from gateway.outcome import Outcome
+from gateway.work import Answer, Failure, FailureKind, InputReport, ReplicaTimings
+
+BODY = {"inputs": "a good film"}
+SECRET = "SECRET"
+
+
+async def test_an_answer_is_the_hub_apis_and_its_headers_tell_the_rest() -> None:
+    """The body is a list of label scores for each input; the headers say who answered, why, and when."""
+    told, client = gateway()
+    headers = {"X-Latency-SLA-Ms": "250", "X-Request-Id": "mine"}
+    response = await client.post("/classify", json=BODY, headers=headers)
+    assert response.status_code == 200 and response.headers["content-type"] == "application/json"
+    assert response.json() == [[{"label": "positive", "score": 0.75}, {"label": "negative", "score": 0.25}]]
+    expected = {
+        "X-Request-Id": "mine",
+        "X-Checkpoint": GRAND,
+        "X-Tier": "quality",
+        "X-Route-Reason": "fits",
+        "X-Latency-SLA-Ms": "250",
+        "X-SLA-Met": "true",
+    }
+    assert {name: response.headers.get(name) for name in expected} == expected
+    assert float(response.headers["X-Predicted-Latency-Ms"]) > 0
+    spans = dict(span.split(";dur=") for span in response.headers["Server-Timing"].split(", "))
+    assert set(spans) == {"route", "queue", "infer", "total", "predicted"}
+    assert (float(spans["queue"]), float(spans["infer"])) == (1.0, 2.0)
+    assert "X-Input-Truncated" not in response.headers
+    assert told.kept.records[0].request_id == "mine"
+
+
+async def test_the_default_budget_and_a_made_identity_are_told() -> None:
+    """Who sends no headers reads the effective budget and the request id from the answer."""
+    told, client = gateway()
+    response = await client.post("/classify", json=BODY)
+    assert response.headers["X-Latency-SLA-Ms"] == "1000"
+    assert response.headers["X-Request-Id"] == told.kept.records[0].request_id
+
+
+async def test_a_server_that_echoes_the_identity_itself_is_left_to_it() -> None:
+    """Told so, the application sends no X-Request-Id: twice would be once too often."""
+    client = client_of(world(), echo_request_id=False)
+    for path in ("/classify", "/route"):
+        response = await client.post(path, json={**BODY, **({"task": "classify"} if path == "/route" else {})})
+        assert response.status_code == 200 and "X-Request-Id" not in response.headers
+
+
+async def test_details_tell_the_same_in_the_body() -> None:
+    """With ?details=true the outputs come inside an object beside routing, timings and input."""
+    _, client = gateway()
+    document = (await client.post("/classify?details=true", json=BODY)).json()
+    assert set(document) == {"outputs", "routing", "timings_ms", "input"}
+    assert document["outputs"] == (await client.post("/classify", json=BODY)).json()
+    routing = document["routing"]
+    assert (routing["checkpoint"], routing["tier"], routing["reason"]) == (GRAND, "quality", "fits")
+    assert (routing["sla_met"], routing["budget_ms"], routing["attempts"]) == (True, 1000.0, 1)
+    assert document["input"] == {"tokens": 4, "kept": 4, "truncated": False}
+    assert set(document["timings_ms"]) == {"route", "queue", "infer", "total", "predicted"}
+
+
+async def test_truncation_is_never_silent() -> None:
+    """An answer on a cut text says so in a header and in the details."""
+    cut = Answer(ANSWER.outputs, InputReport(900, 64, True), ReplicaTimings(0.0, 0.002, 0.002, 1))
+    _, client = gateway(scripted(cut))
+    response = await client.post("/classify?details=true", json=BODY)
+    assert response.headers["X-Input-Truncated"] == "true"
+    assert response.json()["input"] == {"tokens": 900, "kept": 64, "truncated": True}
+
+
+async def test_route_decides_and_runs_nothing() -> None:
+    """`/route` says what would be decided, with every candidate's forecast and verdict, and nothing is counted."""
+    told, client = gateway()
+    told.down(SWIFT)
+    headers = {"X-Latency-SLA-Ms": "30"}
+    document = (await client.post("/route", json={"task": "classify", **BODY}, headers=headers)).json()
+    assert (document["checkpoint"], document["tier"], document["reason"]) == (EVEN, "balanced", "fits")
+    assert (document["budget_ms"], document["percentile"], document["mode"]) == (30.0, 95.0, "best-effort")
+    by_name = {one["checkpoint"]: one for one in document["candidates"]}
+    assert {name: one["verdict"] for name, one in by_name.items()} == {
+        GRAND: "too-slow",
+        EVEN: "fits",
+        SWIFT: "unavailable",
+    }
+    assert by_name[SWIFT]["forecast_ms"] is None
+    assert by_name[EVEN]["forecast_ms"]["at_percentile"] <= 30.0 < by_name[GRAND]["forecast_ms"]["at_percentile"]
+    assert not told.backend.dispatches and not told.kept.records
+
+
+async def test_route_tells_refusals_as_decisions() -> None:
+    """What strict would refuse is a 200 here, with the figures of the refusal; an unknown task is a 404."""
+    _, client = gateway()
+    strict = {"X-Latency-SLA-Ms": "1", "X-SLA-Mode": "strict"}
+    document = (await client.post("/route", json={"task": "classify", **BODY}, headers=strict)).json()
+    assert (document["checkpoint"], document["refusal"]) == (None, "infeasible")
+    assert document["min_feasible_ms"] > 1
+    unknown = await client.post("/route", json={"task": "summarize", **BODY})
+    assert is_problem(unknown, "unknown_task", 404)
+    assert unknown.json()["tasks"] == ["classify"]
+
+
+async def test_the_catalog_is_told_with_its_live_load() -> None:
+    """`/checkpoints` lists all, with quality, provenance, profile and what is queued now."""
+    told, client = gateway()
+    told.up(GRAND, backlog_s=0.5)
+    told.down(SWIFT)
+    listed = {one["name"]: one for one in (await client.get("/checkpoints")).json()["checkpoints"]}
+    assert list(listed) == [SWIFT, EVEN, GRAND]
+    assert listed[GRAND]["load"] == {"replicas_up": 1, "backlog_ms": 500.0}
+    assert listed[SWIFT]["load"] == {"replicas_up": 0, "backlog_ms": None}
+    assert listed[EVEN]["quality"]["value"] == 85.0 and listed[EVEN]["variant"] == "onnx-int8"
+    assert len(listed[EVEN]["latency_profile"]["service_time_ms"]) == 8
+
+
+async def test_ready_means_every_checkpoint_is_up() -> None:
+    """Alive from the start; ready only once none is missing, and told which are until then."""
+    told = world(up=False)
+    client = client_of(told)
+    assert (await client.get("/healthz")).status_code == 200
+    response = await client.get("/readyz")
+    assert (response.status_code, response.json()) == (503, {"ready": False, "missing": [SWIFT, EVEN, GRAND]})
+    for name in (SWIFT, EVEN, GRAND):
+        told.up(name)
+    response = await client.get("/readyz")
+    assert (response.status_code, response.json()) == (200, {"ready": True, "missing": []})
+
+
+async def test_metrics_count_each_request_once() -> None:
+    """The scrape parses, and its totals are the requests that were sent, by how they ended; probes do not count."""
+    _, client = gateway(scripted(ANSWER, Failure(FailureKind.ENGINE), ANSWER))
+    for _ in range(3):
+        await client.post("/classify", json=BODY)
+    await client.post("/classify", content=b"nonsense")
+    await client.post("/route", json={"task": "classify", **BODY})
+    await client.get("/healthz")
+    response = await client.get("/metrics")
+    assert response.headers["content-type"].startswith("text/plain")
+    families = {family.name: family for family in text_string_to_metric_families(response.text)}
+    counted = {one.labels["outcome"]: one.value for one in families["punctual_requests"].samples}
+    assert counted == {"in_time": 2, "failed": 1, "invalid": 1}
+    latency = [one for one in families["punctual_request_latency_seconds"].samples if one.name.endswith("_count")]
+    assert sum(one.value for one in latency) == 2
+
+
+async def test_requests_side_by_side_get_their_own_answers() -> None:
+    """Many at once, each with its own id, budget and answer."""
+    told, client = gateway()
+    responses = await asyncio.gather(
+        *(client.post("/classify", json=BODY, headers={"X-Request-Id": f"r-{at}"}) for at in range(20))
+    )
+    assert [response.headers["X-Request-Id"] for response in responses] == [f"r-{at}" for at in range(20)]
+    assert told.kept.outcomes == [Outcome.IN_TIME] * 20

@@ -1,0 +1,116 @@
+"""The HTTP edge where a request is refused or fails: problem+json, the identity, and no text of the request."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import AsyncIterator
+
+import pytest
+from fakes import ANSWER, EVEN, GRAND, SWIFT, scripted
+from worlds import gateway, is_problem
+
+from gateway.outcome import Outcome
+from gateway.work import Answer, Failure, FailureKind, Work
+
+BODY = {"inputs": "a good film"}
+SECRET = "SECRET"
+
+
+async def test_a_problem_after_the_decision_bears_its_headers() -> None:
+    """An error tells who was chosen and why, like an answer."""
+    told, client = gateway(scripted(Failure(FailureKind.ENGINE, "ValueError")))
+    response = await client.post("/classify", json={"inputs": SECRET}, headers={"X-Request-Id": "mine"})
+    assert is_problem(response, "inference_failed", 500)
+    assert (response.headers["X-Checkpoint"], response.headers["X-SLA-Met"]) == (GRAND, "false")
+    assert response.headers["X-Request-Id"] == "mine" and "Server-Timing" in response.headers
+    assert SECRET not in response.text
+    assert told.kept.outcomes == [Outcome.FAILED]
+
+
+@pytest.mark.parametrize(
+    ("headers", "content", "code", "status"),
+    [
+        ({"X-Latency-SLA-Ms": "0"}, b'{"inputs": "SECRET"}', "invalid_request", 400),
+        ({}, b"SECRET", "invalid_request", 400),
+        ({}, b'{"inputs": ["SECRET", 7]}', "invalid_request", 422),
+        ({}, b'{"inputs": ["SECRET", "b", "c"]}', "input_too_long", 413),
+        ({}, b'{"inputs": "' + b"SECRET" * 200 + b'"}', "input_too_long", 413),
+        ({"X-Checkpoint": "nobody"}, b'{"inputs": "SECRET"}', "unknown_checkpoint", 404),
+        ({"X-Latency-SLA-Ms": "1", "X-SLA-Mode": "strict"}, b'{"inputs": "SECRET"}', "budget_infeasible", 422),
+    ],
+)
+async def test_a_refusal_is_a_problem_that_bears_the_identity(
+    headers: dict[str, str], content: bytes, code: str, status: int
+) -> None:
+    """Before or after the decision: problem+json, the client's request id, one record, no text of the request."""
+    told, client = gateway()
+    response = await client.post("/classify", content=content, headers={**headers, "X-Request-Id": "mine"})
+    assert is_problem(response, code, status)
+    assert response.headers["X-Request-Id"] == "mine"
+    assert SECRET not in response.text
+    assert len(told.kept.records) == 1 and not told.backend.dispatches
+
+
+async def test_overload_tells_when_to_come_back() -> None:
+    """A 429 bears Retry-After."""
+    told, client = gateway()
+    for name in (SWIFT, EVEN, GRAND):
+        told.up(name, backlog_s=5.0)
+    response = await client.post("/classify", json=BODY, headers={"X-SLA-Mode": "strict"})
+    assert is_problem(response, "overloaded", 429)
+    assert int(response.headers["Retry-After"]) == math.ceil(response.json()["retry_after_ms"] / 1000) > 1
+
+
+async def test_a_body_of_unknown_length_is_read_no_further_than_its_limit() -> None:
+    """A streamed body without a content-length is given up as soon as it passes the limit."""
+    _, client = gateway()
+    taken = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal taken
+        for _ in range(100):
+            taken += 1
+            yield b"x" * 400
+
+    response = await client.post("/classify", content=endless())
+    assert is_problem(response, "input_too_long", 413)
+    assert response.json()["limit"] == 1000 and taken <= 4
+
+
+async def test_a_body_in_pieces_is_a_body() -> None:
+    """Where the pieces are cut does not matter."""
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for byte in json.dumps(BODY).encode():
+            yield bytes([byte])
+
+    _, client = gateway()
+    assert (await client.post("/classify", content=pieces())).status_code == 200
+
+
+async def test_wrong_paths_and_methods_are_problems() -> None:
+    """A 404 and a 405 are problem+json as well, the latter with Allow."""
+    _, client = gateway()
+    assert is_problem(await client.get("/nowhere"), "not_found", 404)
+    response = await client.get("/classify")
+    assert is_problem(response, "method_not_allowed", 405)
+    assert response.headers["Allow"] == "POST"
+    assert is_problem(await client.delete("/healthz"), "method_not_allowed", 405)
+
+
+async def test_a_fault_of_the_gateway_is_a_500_and_the_next_request_is_served() -> None:
+    """What nobody foresaw is a problem without a trace of its cause, and leaves the gateway whole."""
+    failing = True
+
+    def behave(checkpoint: str, work: Work) -> Answer:
+        if failing:
+            raise ZeroDivisionError(SECRET)
+        return ANSWER
+
+    _, client = gateway(behave)
+    response = await client.post("/classify", json=BODY)
+    assert is_problem(response, "internal_error", 500)
+    assert not any(word in response.text for word in (SECRET, "Traceback", "ZeroDivision", ".py"))
+    failing = False
+    assert (await client.post("/classify", json=BODY)).status_code == 200

@@ -1,0 +1,54 @@
+"""The fakes keep the promises that other tests build on."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from fakes import ANSWER, EVEN, GRAND, MEDIANS_S, SWIFT, FakeBackend, FakeClock, latency_profile, scripted
+from worlds import world
+
+from gateway.work import ClassifyParameters, Failure, FailureKind, Work
+
+WORK = Work("classify", ("a",), ClassifyParameters(), remaining_s=1.0, strict=False, request_id="r")
+GONE = Failure(FailureKind.UNAVAILABLE)
+
+
+def test_the_clock_stands_until_it_is_advanced() -> None:
+    """Time passes only when a test says so."""
+    clock = FakeClock()
+    before = clock()
+    assert clock() == before
+    clock.advance(2.5)
+    assert clock() == before + 2.5
+
+
+async def test_the_backend_follows_its_script_and_keeps_to_the_last_line() -> None:
+    """Results come in the order written; the last one stays. Every call is noted with what it was given."""
+    backend = FakeBackend(scripted(GONE, ANSWER))
+    results = [await backend.dispatch("c", WORK, 0.5) for _ in range(3)]
+    assert results == [GONE, ANSWER, ANSWER]
+    assert [(one.checkpoint, one.work, one.service_time_s) for one in backend.dispatches] == [("c", WORK, 0.5)] * 3
+    assert backend.cancelled == 0
+
+
+async def test_a_hanging_backend_hangs_until_it_is_cancelled() -> None:
+    """None in the script never answers, and a cancelled call is counted."""
+    backend = FakeBackend(scripted(None))
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await backend.dispatch("c", WORK, 0.0)
+    assert backend.cancelled == 1
+
+
+def test_a_slower_checkpoint_is_a_better_one() -> None:
+    """In the catalog that tests share, quality, tier and service time rise together."""
+    told = world()
+    names = [SWIFT, EVEN, GRAND]
+    entries = [told.service.router.served[name].entry for name in names]
+    assert [one.quality.value for one in entries] == sorted(one.quality.value for one in entries)
+    assert [one.tier.rank for one in entries] == [0, 1, 2]
+    assert [MEDIANS_S[name] for name in names] == sorted(MEDIANS_S.values())
+    assert latency_profile(0.002).median_s(1, 16) == pytest.approx(0.002)
+    assert told.service.missing() == ()
+    assert world(up=False).service.missing() == tuple(names)

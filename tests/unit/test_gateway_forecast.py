@@ -1,0 +1,151 @@
+"""The forecast: exact where it was measured, honest between, and it learns from what it sees."""
+
+from __future__ import annotations
+
+import pytest
+from fakes import cell, latency_profile
+
+from gateway.forecast import ENOUGH, MAX_AGE_S, WINDOW, Forecaster, StrayWindow
+from gateway.profile import LatencyProfile, ProfileDocument
+
+GRID = {(1, 16): 0.010, (1, 64): 0.030, (8, 16): 0.050, (8, 64): 0.200}
+
+
+def profile(cells: dict[tuple[int, int], float]) -> LatencyProfile:
+    """The profile of these medians by (batch, tokens)."""
+    made = tuple(cell(batch, tokens, p50_s) for (batch, tokens), p50_s in cells.items())
+    return LatencyProfile.from_document(ProfileDocument(threads=1, measured_on="nothing", cells=made))
+
+
+def forecaster(median_s: float = 0.010, window_tokens: int = 64) -> Forecaster:
+    """One that has learnt nothing yet."""
+    return Forecaster(latency_profile(median_s), window_tokens)
+
+
+def test_a_profile_is_exact_where_it_was_measured() -> None:
+    """At a cell the forecast is the cell's own median, in whatever order cells are listed."""
+    for measured in (GRID, dict(reversed(GRID.items()))):
+        read = profile(measured)
+        assert all(read.median_s(*place) == pytest.approx(median_s) for place, median_s in GRID.items())
+    assert profile(GRID).largest_batch == 8
+
+
+def test_a_profile_is_linear_between_cells() -> None:
+    """Half way along either axis is half way between the medians; in the middle, the mean of all four."""
+    read = profile(GRID)
+    assert read.median_s(1, 40) == pytest.approx(0.020)
+    assert profile({**GRID, (2, 16): 0.012, (2, 64): 0.05}).median_s(5, 16) == pytest.approx((0.012 + 0.050) / 2)
+    assert read.median_s(4, 40) == pytest.approx(0.020 + (0.125 - 0.020) * 3 / 7)
+
+
+def test_a_profile_goes_on_past_its_ends() -> None:
+    """Shorter and smaller than measured costs the least measured; past the last cells it grows at their slope."""
+    read = profile(GRID)
+    assert read.median_s(1, 1) == pytest.approx(0.010)
+    assert read.median_s(1, 112) == pytest.approx(0.050)
+    assert read.median_s(15, 16) == pytest.approx(0.090)
+    alone = profile({(1, 16): 0.010})
+    assert alone.median_s(1, 32) == pytest.approx(0.020)
+    assert alone.median_s(4, 16) == pytest.approx(0.040)
+
+
+def test_a_profile_with_a_hole_is_refused() -> None:
+    """A grid that lacks a cell is no profile, and the message names the cell."""
+    with pytest.raises(ValueError, match=r"\(8, 64\)"):
+        profile({place: median_s for place, median_s in GRID.items() if place != (8, 64)})
+
+
+def test_the_spread_is_never_negative() -> None:
+    """A cell whose p95 lies below its median, as few samples can have it, counts as one without spread."""
+    document = ProfileDocument(threads=1, measured_on="nothing", cells=(cell(1, 16, 0.010, 0.009),))
+    assert LatencyProfile.from_document(document).sigma == 0.0
+
+
+def test_a_new_forecaster_forecasts_the_profile() -> None:
+    """Before any answer, the service time is the profile's median and the forecast adds what is queued."""
+    forecast = forecaster().forecast((20,), queueing_delay_s=0.5, percentile=95.0, now_s=0.0)
+    assert forecast.service_time_s == pytest.approx(0.010)
+    assert forecast.queueing_delay_s == 0.5
+    assert 0.510 < forecast.latency_s < 0.520
+    assert forecast.quantile_s > forecast.latency_s > forecast.idle_quantile_s > forecast.service_time_s
+
+
+def test_many_inputs_take_longer_than_one_and_less_than_their_sum() -> None:
+    """The texts of one request are batched: alike lengths together, so the order of texts does not matter."""
+    new = Forecaster(profile({(1, 16): 0.010, (1, 64): 0.04, (8, 16): 0.040, (8, 64): 0.160}), 64)
+    assert new.service_time_s((20,)) < new.service_time_s((20,) * 8) < 8 * new.service_time_s((20,))
+    assert new.service_time_s((20,) * 9) > new.service_time_s((20,) * 8)
+    mixed = (20, 900) * 8
+    assert new.service_time_s(mixed) == pytest.approx(new.service_time_s((20,) * 8) + new.service_time_s((900,) * 8))
+
+
+def test_tokens_stay_within_the_window() -> None:
+    """However long a text is, no more tokens are forecast than the checkpoint takes."""
+    new = forecaster(window_tokens=64)
+    assert new.tokens(10**6) == 64
+    assert 0 < new.tokens(0) <= new.tokens(10) <= new.tokens(100)
+
+
+def test_the_forecast_of_tokens_follows_the_texts() -> None:
+    """After texts of another kind the forecast comes near what those had, from above as from below."""
+    for per_character in (0.1, 0.5, 1.0):
+        new = forecaster(window_tokens=10_000)
+        for _ in range(200):
+            new.learn_tokens(1000, round(1000 * per_character))
+        assert new.tokens(1000) == pytest.approx(1000 * per_character, rel=0.05)
+
+
+def test_nothing_is_learnt_from_nothing() -> None:
+    """An empty text says nothing about tokens."""
+    new = forecaster()
+    before = new.tokens(100)
+    new.learn_tokens(0, 5)
+    new.learn_tokens(5, 0)
+    assert new.tokens(100) == before
+
+
+def test_a_window_says_nothing_until_it_has_seen_enough() -> None:
+    """Below so many errors there is no quantile; from there on there is."""
+    window = StrayWindow()
+    for count in range(ENOUGH):
+        assert window.quantile(0.95, 0.0) is None, count
+        window.add(1.0, 0.0)
+    assert window.quantile(0.95, 0.0) == 1.0
+
+
+def test_a_full_window_keeps_the_newest() -> None:
+    """Its quantiles are those of the last errors, and its size stays what it is."""
+    window = StrayWindow()
+    for stray in (1000.0, *(0.0,) * WINDOW):
+        window.add(stray, 0.0)
+    assert len(window) == WINDOW
+    assert window.quantile(0.999, 0.0) == 0.0
+
+
+def test_old_errors_are_forgotten() -> None:
+    """A checkpoint that was slow and then left alone is taken at its profile again, and not on one error too few."""
+    new = forecaster()
+    fresh = new.forecast((20,), 0.0, 95.0, 0.0)
+    for _ in range(WINDOW):
+        new.learn(fresh, latency_s=1.0, overhead_s=0.001, now_s=0.0)
+    assert new.forecast((20,), 0.0, 95.0, MAX_AGE_S).quantile_s > 0.9
+    after = new.forecast((20,), 0.0, 95.0, MAX_AGE_S + 0.1)
+    assert after.quantile_s == pytest.approx(fresh.quantile_s, rel=0.1)
+
+
+def test_a_steady_slowness_is_learnt_within_a_window() -> None:
+    """Answers that all take twice the forecast raise the quantile to at least what they took."""
+    new = forecaster()
+    for second in range(ENOUGH):
+        forecast = new.forecast((20,), 0.0, 95.0, second * 0.1)
+        new.learn(forecast, latency_s=0.030, overhead_s=0.002, now_s=second * 0.1)
+    assert new.forecast((20,), 0.0, 95.0, 5.0).quantile_s >= 0.029
+
+
+def test_one_freak_does_not_spoil_the_overhead() -> None:
+    """An answer that was stuck for a minute moves the overhead of the next forecast by no more than half."""
+    new = forecaster()
+    before = new.forecast((20,), 0.0, 95.0, 0.0)
+    new.learn(before, latency_s=60.0, overhead_s=60.0, now_s=0.0)
+    after = new.forecast((20,), 0.0, 95.0, 0.0)
+    assert after.latency_s - after.service_time_s <= 1.5 * (before.latency_s - before.service_time_s)

@@ -1,0 +1,76 @@
+"""The load book: what an ingress believes of each replica between two of its reports."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.load import LoadBook
+from gateway.work import LoadReport
+
+
+def book(**backlogs_s: float) -> LoadBook:
+    """Replicas of `c` by name, as reported at time 0."""
+    made = LoadBook()
+    for name, backlog_s in backlogs_s.items():
+        made.reported("c", name, LoadReport(backlog_s, 0), 0.0)
+    return made
+
+
+def test_a_replica_works_one_second_off_in_one_second() -> None:
+    """A reported backlog ages with the clock, to nothing and not below."""
+    load = book(a=1.0)
+    assert [load.backlog_s("c", now_s) for now_s in (0.0, 0.25, 1.0, 9.0)] == [1.0, 0.75, 0.0, 0.0]
+
+
+def test_what_was_sent_counts_until_the_replica_reports() -> None:
+    """Dispatched work is added to the aged backlog; the replica's own report then replaces the reckoning."""
+    load = book(a=1.0)
+    load.dispatched("c", "a", 0.5, 0.5)
+    assert load.backlog_s("c", 0.5) == pytest.approx(1.0)
+    load.dispatched("c", "a", 0.5, 5.0)
+    assert load.backlog_s("c", 5.0) == pytest.approx(0.5)
+    load.reported("c", "a", LoadReport(0.125, 1), 5.0)
+    assert load.backlog_s("c", 5.0) == 0.125
+
+
+def test_the_least_loaded_is_found_as_of_now() -> None:
+    """The choice is by backlog, by name where that is equal, and follows what is sent."""
+    load = book(b=0.2, a=0.3)
+    assert load.least_loaded("c", 0.0) == "b"
+    load.dispatched("c", "b", 0.2, 0.0)
+    assert load.least_loaded("c", 0.0) == "a"
+    assert load.least_loaded("c", 9.0) == "a"
+    assert load.backlog_s("c", 0.0) == pytest.approx(0.3)
+
+
+def test_work_is_spread_over_equal_replicas() -> None:
+    """Sending each piece to the least loaded shares equal pieces equally."""
+    load, sent = book(a=0.0, b=0.0, c=0.0), {"a": 0, "b": 0, "c": 0}
+    for _ in range(30):
+        name = load.least_loaded("c", 0.0)
+        assert name is not None
+        sent[name] += 1
+        load.dispatched("c", name, 0.01, 0.0)
+    assert set(sent.values()) == {10}
+
+
+def test_one_that_drains_or_has_left_is_no_candidate() -> None:
+    """A draining replica gets no work, however idle; one that left is forgotten until it reports again."""
+    load = book(a=0.0, b=5.0)
+    load.reported("c", "a", LoadReport(0.0, 0, draining=True), 0.0)
+    assert (load.least_loaded("c", 0.0), load.backlog_s("c", 0.0), load.replicas("c")) == ("b", 5.0, 1)
+    load.left("c", "b")
+    assert (load.least_loaded("c", 0.0), load.backlog_s("c", 0.0), load.replicas("c")) == (None, None, 0)
+    load.dispatched("c", "b", 1.0, 0.0)
+    assert load.replicas("c") == 0
+    load.reported("c", "b", LoadReport(0.0, 0), 1.0)
+    assert load.least_loaded("c", 1.0) == "b"
+
+
+def test_nothing_is_known_of_strangers() -> None:
+    """A checkpoint or replica never heard of is down, and its leaving harms nothing."""
+    load = book(a=1.0)
+    load.left("c", "stranger")
+    load.left("stranger", "a")
+    load.dispatched("stranger", "a", 1.0, 0.0)
+    assert (load.backlog_s("stranger", 0.0), load.least_loaded("stranger", 0.0), load.replicas("c")) == (None, None, 1)

@@ -1,0 +1,98 @@
+"""The contract for machines agrees with what the gateway does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from fakes import ANSWER, GRAND, scripted
+from worlds import client_of, world
+
+from gateway import problems
+from gateway.openapi import openapi_document
+from gateway.policy import Reason
+from gateway.problems import Problem
+from gateway.work import Answer, InputReport, ReplicaTimings
+
+BODIES: dict[str, dict[str, object]] = {
+    "/classify": {"inputs": "a good film"},
+    "/route": {"task": "classify", "inputs": "a good film"},
+}
+
+
+async def document() -> dict[str, Any]:
+    """The document as it is served."""
+    response = await client_of(world()).get("/openapi.json")
+    assert response.status_code == 200
+    served: dict[str, Any] = response.json()
+    return served
+
+
+def references(part: object) -> Iterator[str]:
+    """Every `$ref` in it."""
+    if isinstance(part, dict):
+        for name, inner in part.items():
+            if name == "$ref":
+                yield inner
+            else:
+                yield from references(inner)
+    elif isinstance(part, list):
+        for inner in part:
+            yield from references(inner)
+
+
+async def test_every_reference_leads_somewhere() -> None:
+    """No `$ref` points outside the document or at nothing."""
+    served = await document()
+    found = set(references(served))
+    assert found
+    for reference in found:
+        assert reference.startswith("#/")
+        here: Any = served
+        for step in reference.removeprefix("#/").split("/"):
+            here = here[step]
+        assert isinstance(here, dict)
+
+
+async def test_the_document_has_the_shape_of_openapi_3_1() -> None:
+    """Version, title, and operations each with responses that are described."""
+    served = await document()
+    assert served["openapi"].startswith("3.1.") and {"title", "version"} <= set(served["info"])
+    for operations in served["paths"].values():
+        for operation in operations.values():
+            assert operation["responses"] and all(one["description"] for one in operation["responses"].values())
+            names = [(one["in"], one["name"]) for one in operation.get("parameters", [])]
+            assert len(names) == len(set(names))
+
+
+async def test_every_documented_call_exists() -> None:
+    """Each path answers under each of its methods."""
+    client = client_of(world())
+    for path, operations in (await document())["paths"].items():
+        for method in operations:
+            response = await client.request(method, path, json=BODIES.get(path))
+            assert response.status_code == 200, path
+
+
+async def test_every_documented_response_header_of_an_answer_is_sent() -> None:
+    """What the document promises of an answer on a cut text, the answer has."""
+    documented = (await document())["paths"]["/classify"]["post"]["responses"]["200"]["headers"]
+    cut = Answer(ANSWER.outputs, InputReport(900, 64, True), ReplicaTimings(0.0, 0.002, 0.002, 1))
+    response = await client_of(world(scripted(cut))).post("/classify", json=BODIES["/classify"])
+    assert set(documented) <= {name for name in documented if name in response.headers}
+    assert response.headers["X-Route-Reason"] in documented["X-Route-Reason"]["schema"]["enum"]
+    assert documented["X-Route-Reason"]["schema"]["enum"] == [reason.value for reason in Reason]
+    assert response.headers["X-Checkpoint"] == GRAND
+
+
+async def test_every_refusal_of_a_request_is_documented() -> None:
+    """Each status that a problem of the request path can have is among the responses of `/classify`."""
+    documented = set((await document())["paths"]["/classify"]["post"]["responses"])
+    kinds = {kind for kind in vars(problems).values() if isinstance(kind, type) and issubclass(kind, Problem)}
+    statuses = {str(kind.status) for kind in kinds - {Problem, problems.MethodNotAllowed}}
+    assert statuses | {"400"} <= documented
+
+
+def test_the_document_is_made_once() -> None:
+    """It depends on nothing that changes."""
+    assert openapi_document() is openapi_document()

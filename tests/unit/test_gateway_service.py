@@ -1,0 +1,144 @@
+"""The story of a request: how each can end, what the client is told, and what is left running (nothing)."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+from fakes import ANSWER, EVEN, GRAND, SWIFT, TERMS, scripted
+from worlds import ended, strict, took, until, world
+
+from gateway.catalog import Limits
+from gateway.outcome import Outcome
+from gateway.problems import (
+    CheckpointUnavailable,
+    DeadlineExceeded,
+    InferenceFailed,
+    InputTooLong,
+    Overloaded,
+    Problem,
+)
+from gateway.service import ATTEMPTS
+from gateway.work import Answer, Failure, FailureKind, Work
+
+GONE = Failure(FailureKind.UNAVAILABLE, "the link was lost")
+
+
+async def test_an_answer_in_time_is_met_and_recorded_with_its_times() -> None:
+    """With time enough the best checkpoint answers, and the record says who, why, how long and how much."""
+    told = world()
+    told.backend.behaviour = took(told, 0.25)
+    finished = await ended(told)
+    assert finished.answer is ANSWER
+    record = finished.record
+    assert (record.outcome, record.met) == (Outcome.IN_TIME, True)
+    assert (record.checkpoint, record.tier, record.reason) == (GRAND, "quality", "fits")
+    assert record.latency_s == pytest.approx(0.25)
+    assert (record.budget_s, record.route_s, record.attempts) == (1.0, 0.0, 1)
+    assert (record.queueing_delay_s, record.service_time_s, record.batch_size) == (0.001, 0.002, 1)
+    assert (record.inputs, record.tokens, record.kept, record.truncated, record.degraded) == (1, 4, 4, False, False)
+    assert record.predicted_s == pytest.approx(0.050, rel=0.5)
+
+
+async def test_best_effort_is_answered_late_and_says_so() -> None:
+    """An answer past the deadline is still an answer; the record does not call it met."""
+    told = world()
+    told.backend.behaviour = took(told, 1.5)
+    finished = await ended(told)
+    assert finished.answer is ANSWER
+    assert (finished.record.outcome, finished.record.met) == (Outcome.LATE, False)
+
+
+async def test_a_request_without_a_budget_gets_its_tasks_default() -> None:
+    """The effective budget is in the record and in the work."""
+    told = world()
+    assert (await ended(told, replace(TERMS, budget_s=None))).record.budget_s == 1.0
+    assert told.backend.dispatches[0].work.remaining_s == 1.0
+
+
+@pytest.mark.parametrize(
+    ("failure", "problem", "outcome", "status"),
+    [
+        (Failure(FailureKind.EXPIRED), DeadlineExceeded, Outcome.EXPIRED, 504),
+        (Failure(FailureKind.CANCELLED), DeadlineExceeded, Outcome.EXPIRED, 504),
+        (Failure(FailureKind.TOO_LONG, tokens=90, limit=64), InputTooLong, Outcome.TOO_LONG, 413),
+        (Failure(FailureKind.QUEUE_FULL), Overloaded, Outcome.SHED, 429),
+        (Failure(FailureKind.ENGINE, "ValueError"), InferenceFailed, Outcome.FAILED, 500),
+        (GONE, CheckpointUnavailable, Outcome.UNAVAILABLE, 503),
+    ],
+)
+async def test_each_failure_is_its_problem(
+    failure: Failure, problem: type[Problem], outcome: Outcome, status: int
+) -> None:
+    """What a replica could not do becomes one problem of the contract, and one outcome."""
+    finished = await ended(world(scripted(failure)))
+    assert isinstance(finished.problem, problem)
+    assert (finished.record.outcome, finished.problem.http_status) == (outcome, status)
+    if failure.kind is FailureKind.TOO_LONG:
+        assert (finished.problem.members["tokens"], finished.problem.members["limit"]) == (90, 64)
+
+
+async def test_only_what_was_unavailable_is_tried_again() -> None:
+    """Work that a replica turned down or failed at is not run a second time."""
+    for kind in FailureKind:
+        told = world(scripted(Failure(kind)))
+        await ended(told)
+        assert len(told.backend.dispatches) == (ATTEMPTS if kind is FailureKind.UNAVAILABLE else 1)
+
+
+async def test_a_replica_that_dies_is_answered_for_by_another() -> None:
+    """The client sees no failure, and the record counts the attempts."""
+    told = world(scripted(GONE, GONE, ANSWER))
+    finished = await ended(told)
+    assert finished.answer is ANSWER
+    assert (finished.record.outcome, finished.record.attempts) == (Outcome.IN_TIME, 3)
+
+
+async def test_a_retry_gets_what_is_left_and_decides_anew() -> None:
+    """Every attempt carries the remaining budget, which shrinks, and goes to what fits it then."""
+    told = world()
+
+    def die_slowly(checkpoint: str, work: Work) -> Answer | Failure:
+        told.clock.advance(0.4)
+        told.down(checkpoint)
+        return GONE if len(told.backend.dispatches) < ATTEMPTS else ANSWER
+
+    told.backend.behaviour = die_slowly
+    record = (await ended(told)).record
+    assert [one.checkpoint for one in told.backend.dispatches] == [GRAND, EVEN, SWIFT]
+    assert [one.work.remaining_s for one in told.backend.dispatches] == pytest.approx([1.0, 0.6, 0.2])
+    assert (record.checkpoint, record.outcome) == (SWIFT, Outcome.LATE)
+
+
+async def test_strict_work_is_stopped_at_its_deadline() -> None:
+    """A strict request that is not answered in time is a 504 with what it took, and its work is cancelled."""
+    told = world(scripted(None))
+    finished = await ended(told, strict(0.015))
+    assert isinstance(finished.problem, DeadlineExceeded)
+    assert finished.record.outcome is Outcome.EXPIRED
+    assert told.backend.cancelled == 1
+    assert told.backend.dispatches[0].work.strict
+
+
+async def test_best_effort_work_outlives_its_deadline() -> None:
+    """A best-effort request is still waited for when its budget has passed."""
+    told = world(scripted(None))
+    waiting = asyncio.create_task(told.service.handle(told.request(replace(TERMS, budget_s=0.001))))
+    await asyncio.sleep(0.03)
+    assert not waiting.done() and told.backend.cancelled == 0
+    waiting.cancel()
+    await asyncio.wait([waiting])
+
+
+async def test_a_client_that_leaves_is_recorded_once_and_its_work_stopped() -> None:
+    """Cancelling reaches the backend, frees the place, and is one record of its own outcome."""
+    told = world(scripted(None), Limits(max_concurrent_requests=1))
+    waiting = asyncio.create_task(told.service.handle(told.request()))
+    await until(lambda: len(told.backend.dispatches) == 1)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert told.kept.outcomes == [Outcome.CANCELLED] and told.backend.cancelled == 1
+    told.backend.behaviour = scripted(ANSWER)
+    assert (await told.service.handle(told.request())).answer is ANSWER

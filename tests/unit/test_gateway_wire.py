@@ -1,0 +1,195 @@
+"""The bodies: each fault has its documented status and names its field or limit; no text of a request comes back."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from gateway import wire
+from gateway.catalog import Limits
+from gateway.problems import InputTooLong, InvalidRequest, Problem
+from gateway.wire import ClassifyBody, ClassifyBodyParameters, RouteBody
+from gateway.work import ClassifyParameters
+
+LIMITS = Limits(max_body_bytes=4096, max_inputs=3, max_input_chars=40)
+SECRET = "SECRET"
+
+
+def read(body: bytes) -> tuple[str, ...]:
+    """The texts of a body of `/classify`."""
+    return wire.texts(wire.parse(body, ClassifyBody, LIMITS).inputs, LIMITS)
+
+
+def read_json(document: object) -> tuple[str, ...]:
+    """The same of a document."""
+    return read(json.dumps(document).encode())
+
+
+def refused(body: bytes) -> InvalidRequest:
+    """The refusal of a body that is not valid, which holds nothing of it."""
+    with pytest.raises(InvalidRequest) as caught:
+        read(body)
+    assert SECRET not in str(caught.value.document())
+    return caught.value
+
+
+def fields(problem: Problem) -> set[str]:
+    """The fields that a problem names."""
+    errors = problem.members["errors"]
+    assert isinstance(errors, list)
+    return {error["field"] for error in errors}
+
+
+def too_long(document: object) -> InputTooLong:
+    """The 413 of a document over a limit, which holds nothing of it."""
+    with pytest.raises(InputTooLong) as caught:
+        read_json(document)
+    assert SECRET not in str(caught.value.document())
+    assert caught.value.http_status == 413
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b" ",
+        b"{",
+        b"SECRET",
+        b'{"inputs": "SECRET"} SECRET',
+        b'{"inputs": "SECRET',
+        b"{'inputs': 'SECRET'}",
+        b'{"inputs": "SECRET\xff"}',
+        b'{"inputs": "SECRET\xc3\x28"}',
+        b'\xef\xbb\xbf{"inputs": "SECRET"}',
+        '{"inputs": "SECRET"}'.encode("utf-16"),
+        b'{"inputs": "SECRET\n"}',
+        b'{"inputs": "SECRET\\x"}',
+        b'{"inputs": "SECRET\\ud800"}',
+        b'{"inputs": "SECRET\\udc00\\ud800"}',
+        b"[" * 4000,
+        b'{"inputs": ' + b"[" * 1000 + b"]" * 1000 + b"}",
+        b'{"a":' * 700,
+        b"\x00\x01\x02",
+    ],
+)
+def test_what_is_not_json_in_utf_8_is_a_400(body: bytes) -> None:
+    """Broken syntax, broken UTF-8, lone surrogates and bottomless nesting are a 400 that says so."""
+    problem = refused(body)
+    assert problem.http_status == 400
+    assert problem.detail == "the body is not JSON in UTF-8"
+
+
+@pytest.mark.parametrize(
+    ("document", "named"),
+    [
+        ({}, {"inputs"}),
+        ({"inputs": None}, {"inputs"}),
+        ({"inputs": 7}, {"inputs"}),
+        ({"inputs": True}, {"inputs"}),
+        ({"inputs": {"text": SECRET}}, {"inputs"}),
+        ({"inputs": ""}, {"inputs"}),
+        ({"inputs": []}, {"inputs"}),
+        ({"inputs": [SECRET, ""]}, {"inputs", "inputs[1]"}),
+        ({"inputs": [SECRET, [SECRET]]}, {"inputs", "inputs[1]"}),
+        ({"inputs": [7, SECRET, None]}, {"inputs", "inputs[0]", "inputs[2]"}),
+        ({"inputs": SECRET, "options": {}}, {"options"}),
+        ({"inputs": SECRET, "parameters": []}, {"parameters"}),
+        ({"inputs": SECRET, "parameters": {"topk": 1}}, {"parameters.topk"}),
+        ({"inputs": SECRET, "parameters": {"top_k": 0}}, {"parameters.top_k"}),
+        ({"inputs": SECRET, "parameters": {"top_k": -1}}, {"parameters.top_k"}),
+        ({"inputs": SECRET, "parameters": {"top_k": 1001}}, {"parameters.top_k"}),
+        ({"inputs": SECRET, "parameters": {"top_k": 10**4000}}, {"parameters.top_k"}),
+        ({"inputs": SECRET, "parameters": {"top_k": True}}, {"parameters.top_k"}),
+        ({"inputs": SECRET, "parameters": {"top_k": 2.0}}, {"parameters.top_k"}),
+        ({"inputs": SECRET, "parameters": {"top_k": SECRET}}, {"parameters.top_k"}),
+        ({"inputs": SECRET, "parameters": {"function_to_apply": SECRET}}, {"parameters.function_to_apply"}),
+        ({"inputs": SECRET, "parameters": {"function_to_apply": 1}}, {"parameters.function_to_apply"}),
+        ({"inputs": SECRET, "parameters": {"truncation": "chunk"}}, {"parameters.truncation"}),
+        (
+            {"inputs": SECRET, "parameters": {"top_k": 0, "truncation": 0}},
+            {"parameters.top_k", "parameters.truncation"},
+        ),
+    ],
+)
+def test_what_does_not_validate_is_a_422_that_names_the_field(document: object, named: set[str]) -> None:
+    """A body that is JSON and not the contract's is a 422; every fault is named by its path."""
+    problem = refused(json.dumps(document).encode())
+    assert problem.http_status == 422
+    assert fields(problem) == named
+
+
+@pytest.mark.parametrize("document", [[], [SECRET], SECRET, 7, None, True])
+def test_a_body_must_be_an_object(document: object) -> None:
+    """JSON of another kind is a 422."""
+    assert refused(json.dumps(document).encode()).http_status == 422
+
+
+def test_the_last_of_a_field_written_twice_counts() -> None:
+    """Duplicate names are not an error in JSON; the last wins, as in every common parser."""
+    assert read(b'{"inputs": "a", "inputs": "b"}') == ("b",)
+    assert refused(b'{"inputs": "a", "inputs": 1}').http_status == 422
+
+
+@pytest.mark.parametrize(
+    "text", ["a", " ", "\n\t", "a\x00b", "\x07\x1b[31m", "👩‍👩‍👧 \U0001f600", "\u202eabc", "\ufeff", "e\u0301"]
+)
+def test_any_text_is_a_text(text: str) -> None:
+    """Control characters, NUL, emoji and marks come through unchanged, escaped or not."""
+    assert read_json({"inputs": text}) == (text,)
+    assert read(json.dumps({"inputs": [text]}, ensure_ascii=True).encode()) == (text,)
+
+
+def test_limits_hold_to_the_last_character() -> None:
+    """What just fits is taken, and characters are counted as code points, not as bytes."""
+    assert read_json({"inputs": ["é" * 40] * 3}) == ("é" * 40,) * 3
+    frame = len(b'{"inputs":"a"}')
+    assert read(b'{"inputs":"a"}' + b" " * (4096 - frame)) == ("a",)
+
+
+def test_too_many_texts_are_a_413_with_the_limit() -> None:
+    """One text too many is told with its number and the limit."""
+    problem = too_long({"inputs": [SECRET] * 4})
+    assert problem.members == {"inputs": 4, "limit": 3, "unit": "inputs"}
+    assert "inputs" in problem.detail and "3" in problem.detail
+
+
+@pytest.mark.parametrize(("inputs", "field"), [(SECRET + "x" * 35, "inputs"), (["a", SECRET * 7], "inputs[1]")])
+def test_a_text_too_long_is_a_413_that_names_it(inputs: object, field: str) -> None:
+    """The text that is too long is named by its place, with the limit in characters."""
+    problem = too_long({"inputs": inputs})
+    assert problem.members == {"field": field, "limit": 40, "unit": "characters"}
+    assert problem.detail.startswith(f"{field}: ")
+
+
+def test_a_body_too_large_is_a_413_before_it_is_parsed() -> None:
+    """Size goes before syntax."""
+    with pytest.raises(InputTooLong) as caught:
+        read(b"{" * 4097)
+    assert caught.value.members == {"limit": 4096, "unit": "bytes"}
+
+
+def test_many_faults_are_told_in_a_bounded_answer() -> None:
+    """A body with thousands of faults gets an answer that lists no more than 16."""
+    problem = refused(json.dumps({"inputs": [0] * 1000}).encode())
+    errors = problem.members["errors"]
+    assert isinstance(errors, list) and len(errors) <= 16
+
+
+def test_parameters_left_out_or_null_are_the_contracts_defaults() -> None:
+    """Absent and null mean the same: all labels, softmax, the head of a long text."""
+    for body in (b'{"inputs": "a"}', b'{"inputs": "a", "parameters": null}', b'{"inputs": "a", "parameters": {}}'):
+        parsed = wire.parse(body, ClassifyBody, LIMITS)
+        assert wire.classify_parameters(parsed.parameters) == ClassifyParameters(None, "softmax", "longest_first")
+    given = ClassifyBodyParameters(top_k=1, function_to_apply="none", truncation="error")
+    assert wire.classify_parameters(given) == ClassifyParameters(1, "none", "error")
+
+
+def test_route_takes_a_task_and_no_parameters() -> None:
+    """`/route` runs nothing, so it refuses what only a run would need."""
+    body = wire.parse(b'{"task": "classify", "inputs": ["a"]}', RouteBody, LIMITS)
+    assert (body.task, body.inputs) == ("classify", ["a"])
+    for wrong in (b'{"inputs": "a"}', b'{"task": 1, "inputs": "a"}', b'{"task": "a", "inputs": "a", "parameters": {}}'):
+        with pytest.raises(InvalidRequest):
+            wire.parse(wrong, RouteBody, LIMITS)

@@ -1,0 +1,140 @@
+"""A gateway in one process, without and with HTTP: every part real, but for time and the replicas, which are fakes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import httpx
+from fakes import ANSWER, MEDIANS_S, TERMS, Behaviour, FakeBackend, FakeClock, Kept, catalog, manifest
+
+from gateway import app
+from gateway.catalog import Catalog, Limits
+from gateway.load import LoadBook
+from gateway.metrics import RequestMetrics, one_scrape
+from gateway.routing import Request, Router, served_of
+from gateway.service import Finished, Service
+from gateway.terms import RequestTerms
+from gateway.work import (
+    Answer,
+    ClassifyParameters,
+    Failure,
+    LoadReport,
+    Work,
+)
+
+SMALL = Limits(max_body_bytes=1000, max_inputs=2)
+"""Limits that a test can pass."""
+
+
+@dataclass
+class World:
+    """A gateway without HTTP, its replicas played by one backend, its time by one clock."""
+
+    catalog: Catalog
+    clock: FakeClock
+    load: LoadBook
+    backend: FakeBackend
+    kept: Kept
+    service: Service
+
+    def request(self, terms: RequestTerms = TERMS, inputs: Sequence[str] = ("a good film",)) -> Request:
+        """A request that arrives now."""
+        return Request("classify", tuple(inputs), ClassifyParameters(), terms, self.clock())
+
+    def up(self, checkpoint: str, backlog_s: float = 0.0) -> None:
+        """The checkpoint's one replica reports."""
+        self.load.reported(checkpoint, "replica", LoadReport(backlog_s, 0), self.clock())
+
+    def down(self, checkpoint: str) -> None:
+        """The checkpoint's one replica is lost."""
+        self.load.left(checkpoint, "replica")
+
+
+def world(behaviour: Behaviour | None = None, limits: Limits | None = None, *, up: bool = True) -> World:
+    """A gateway over `catalog()`, every checkpoint up and idle unless told otherwise."""
+    made = catalog(limits)
+    clock, load, backend, kept = FakeClock(), LoadBook(), FakeBackend(), Kept()
+    backend.behaviour = behaviour or backend.behaviour
+    manifests = {name: manifest(name, median_s) for name, median_s in MEDIANS_S.items()}
+    service = Service(
+        router=Router(made, served_of(made, manifests), load, clock),
+        backend=backend,
+        load=load,
+        max_concurrent_requests=made.limits.max_concurrent_requests,
+        observers=(kept,),
+        clock=clock,
+    )
+    told = World(made, clock, load, backend, kept, service)
+    for name in MEDIANS_S if up else ():
+        told.up(name)
+    return told
+
+
+def strict(budget_s: float = 1.0, pinned: str | None = None) -> RequestTerms:
+    """Strict terms."""
+    return replace(TERMS, budget_s=budget_s, strict=True, pinned=pinned)
+
+
+def took(told: World, seconds: float, result: Answer | Failure = ANSWER) -> Behaviour:
+    """Behaves so after so long by the world's clock."""
+
+    def behave(checkpoint: str, work: Work) -> Answer | Failure:
+        told.clock.advance(seconds)
+        return result
+
+    return behave
+
+
+async def ended(told: World, terms: RequestTerms = TERMS, inputs: tuple[str, ...] = ("a good film",)) -> Finished:
+    """One request seen through; its record is the only one."""
+    finished = await told.service.handle(told.request(terms, inputs))
+    assert told.kept.records == [finished.record]
+    assert (finished.answer is None) == (finished.problem is not None)
+    return finished
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Gives the loop turns until a condition holds. Raises TimeoutError if it does not in time."""
+    async with asyncio.timeout(10.0):
+        while not condition():  # noqa: ASYNC110  the condition is another's state, without an event to wait for
+            await asyncio.sleep(0)
+
+
+class OwnMetrics:
+    """A `Scrape` of one process."""
+
+    def __init__(self) -> None:
+        self.metrics = RequestMetrics()
+
+    async def gather(self) -> bytes:
+        """This process's text."""
+        return one_scrape({"only": self.metrics.text()})
+
+
+def client_of(told: World, *, echo_request_id: bool = True) -> httpx.AsyncClient:
+    """A client of the application over this world, its requests counted beside being kept."""
+    scrape = OwnMetrics()
+    told.service.observers = (told.kept, scrape.metrics)
+    application = app.build(told.service, scrape, told.catalog.limits, told.clock, echo_request_id=echo_request_id)
+    transport = httpx.ASGITransport(application, raise_app_exceptions=False)
+    return httpx.AsyncClient(transport=transport, base_url="http://gateway")
+
+
+def gateway(behaviour: Behaviour | None = None) -> tuple[World, httpx.AsyncClient]:
+    """A world with small limits and its client."""
+    told = world(behaviour, SMALL)
+    return told, client_of(told)
+
+
+def is_problem(response: httpx.Response, code: str, status: int) -> bool:
+    """Whether the response is that problem, complete and of the right type."""
+    document = response.json()
+    return (
+        response.status_code == status == document["status"]
+        and response.headers["content-type"] == "application/problem+json"
+        and document["code"] == code
+        and document["type"].endswith(code)
+        and bool(document["title"] and document["detail"])
+    )
