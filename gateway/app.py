@@ -1,10 +1,12 @@
 """The HTTP edge: routes, bodies read within their limits, answers and problems written. It decides nothing.
 
-`build` makes the ASGI application over one `Service`; it runs under any ASGI server.
+`build` makes the ASGI application over one `Service`. Every response goes through `App._respond`, which gives it
+the request's id.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -12,6 +14,7 @@ from typing import Protocol
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.routing import Route
@@ -20,14 +23,22 @@ from gateway import metrics, wire
 from gateway.catalog import Limits
 from gateway.deadline import Clock
 from gateway.openapi import openapi_document
+from gateway.outcome import Outcome
 from gateway.problems import InternalError, MethodNotAllowed, NotFound, Problem
 from gateway.records import RequestRecord
 from gateway.render import checkpoint_document, classify_document, decision_document, headers_of
 from gateway.routing import Request
 from gateway.service import Service
-from gateway.terms import REQUEST_ID, RequestTerms, read_terms
+from gateway.terms import REQUEST_ID, RequestTerms, read_terms, request_id_of
 
 log = logging.getLogger("punctual.gateway")
+
+CLIENT_CLOSED_REQUEST = 499
+"""What proxies log of a client that left; nobody is there to read it."""
+
+_IDENTITY = "punctual.request_id"
+_IN_SERVICE = "punctual.in_service"
+"""Places in the ASGI scope: the request's id once known, and whether the service has the request and records it."""
 
 
 class Scrape(Protocol):
@@ -50,28 +61,28 @@ class App:
     async def classify(self, http: HttpRequest) -> Response:
         """`POST /classify`."""
         arrived_s = self.clock()
-        terms = read_terms(http.scope["headers"])
+        terms = self._terms(http)
         body = wire.parse(await self._body(http), wire.ClassifyBody, self.limits)
         inputs = wire.texts(body.inputs, self.limits)
         request = Request("classify", inputs, wire.classify_parameters(body.parameters), terms, arrived_s)
+        http.scope[_IN_SERVICE] = True
         finished = await self.service.handle(request)
-        headers = self._headers(finished.record)
+        headers = headers_of(finished.record)
         if finished.answer is None:
-            return _problem(finished.problem or InternalError(), headers)
-        details = http.scope["query_string"] == b"details=true"
-        return _json(classify_document(finished, finished.answer, details), headers=headers)
+            return self._problem(http, finished.problem or InternalError(), headers)
+        details = b"details=true" in http.scope["query_string"].split(b"&")
+        return self._json(http, classify_document(finished, finished.answer, details), headers=headers)
 
     async def route(self, http: HttpRequest) -> Response:
         """`POST /route`: the decision and why; nothing is run."""
         arrived_s = self.clock()
-        terms = read_terms(http.scope["headers"])
+        terms = self._terms(http)
         body = wire.parse(await self._body(http), wire.RouteBody, self.limits)
         inputs = wire.texts(body.inputs, self.limits)
         request = Request(body.task, inputs, wire.classify_parameters(None), terms, arrived_s)
         router = self.service.router
         deadline = router.deadline(request)
-        document = decision_document(request, router.decide(request, deadline), deadline.budget_s)
-        return _json(document, headers=self._identity(terms))
+        return self._json(http, decision_document(request, router.decide(request, deadline), deadline.budget_s))
 
     async def checkpoints(self, http: HttpRequest) -> Response:
         """`GET /checkpoints`: the catalog as served."""
@@ -81,71 +92,114 @@ class App:
             checkpoint_document(served, load.replicas(name), load.backlog_s(name, now_s))
             for name, served in self.service.router.served.items()
         ]
-        return _json({"checkpoints": documents})
+        return self._json(http, {"checkpoints": documents})
 
     async def healthz(self, http: HttpRequest) -> Response:
         """`GET /healthz`: the process answers."""
-        return _json({"status": "alive"})
+        return self._json(http, {"status": "alive"})
 
     async def readyz(self, http: HttpRequest) -> Response:
         """`GET /readyz`: 200 once every checkpoint has a replica that loaded, self-tested and linked, else 503."""
         missing = self.service.missing()
-        return _json({"ready": not missing, "missing": missing}, status=503 if missing else 200)
+        return self._json(http, {"ready": not missing, "missing": missing}, status=503 if missing else 200)
 
     async def metrics(self, http: HttpRequest) -> Response:
         """`GET /metrics`: every process of the application in one scrape."""
-        return Response(await self.scrape.gather(), media_type=metrics.CONTENT_TYPE)
+        return self._respond(http, await self.scrape.gather(), metrics.CONTENT_TYPE)
 
     async def openapi(self, http: HttpRequest) -> Response:
         """`GET /openapi.json`: this contract for machines."""
-        return _json(openapi_document())
+        return self._json(http, openapi_document())
 
     async def on_problem(self, http: HttpRequest, error: Exception) -> Response:
         """A request that ended before the service had it: counted like any other end, and told to the client."""
         problem = error if isinstance(error, Problem) else _not_found(error)
-        task = http.url.path.strip("/") if http.url.path in ("/classify", "/route") else ""
-        identity = _request_id(http)
-        record = RequestRecord(request_id=identity, task=task, outcome=problem.outcome, latency_s=0.0)
-        if task == "classify":
-            self.service.observe(record)
-        return _problem(problem, {REQUEST_ID: identity} if self.echo_request_id else {})
+        self._ended(http, problem.outcome)
+        return self._problem(http, problem)
+
+    async def on_hang_up(self, http: HttpRequest, error: Exception) -> Response:
+        """The client left before its body was read; `_body` has counted it."""
+        return self._respond(http, b"", None, CLIENT_CLOSED_REQUEST)
 
     async def on_fault(self, http: HttpRequest, error: Exception) -> Response:
         """The last resort. Starlette re-raises after this answer, so that the server logs the traceback."""
-        log.error("request %s failed: %s", _request_id(http), type(error).__name__)
-        return _problem(InternalError(), {})
+        if _IN_SERVICE not in http.scope:
+            self._ended(http, Outcome.FAILED)
+        log.error("request %s failed: %s", self._request_id(http), type(error).__name__)
+        return self._problem(http, InternalError())
 
     async def _body(self, http: HttpRequest) -> bytes:
-        """The body, of which no more is read than its limit allows. Raises InputTooLong."""
+        """The body, of which no more is read than its limit allows. Raises InputTooLong, or ClientDisconnect."""
         limit = self.limits.max_body_bytes
         announced = http.headers.get("content-length", "")
-        if announced.isdecimal() and int(announced) > limit:
+        if announced.isdecimal() and float(announced) > limit:  # int() refuses thousands of digits
             raise wire.body_too_long(limit)
         parts: list[bytes] = []
         size = 0
-        async for part in http.stream():
-            size += len(part)
-            if size > limit:
-                raise wire.body_too_long(limit)
-            parts.append(part)
+        try:
+            async for part in http.stream():
+                size += len(part)
+                if size > limit:
+                    raise wire.body_too_long(limit)
+                parts.append(part)
+        except (ClientDisconnect, asyncio.CancelledError):  # which of the two it is depends on the server
+            self._ended(http, Outcome.CANCELLED)
+            raise
         return b"".join(parts)
 
-    def _headers(self, record: RequestRecord) -> dict[str, str]:
-        headers = headers_of(record)
-        if not self.echo_request_id:
-            del headers[REQUEST_ID]
-        return headers
+    def _terms(self, http: HttpRequest) -> RequestTerms:
+        terms = read_terms(http.scope["headers"])
+        http.scope[_IDENTITY] = terms.request_id
+        return terms
 
-    def _identity(self, terms: RequestTerms) -> dict[str, str]:
-        return {REQUEST_ID: terms.request_id} if self.echo_request_id else {}
+    def _request_id(self, http: HttpRequest) -> str:
+        """The one id of this request, its own or made."""
+        known: str | None = http.scope.get(_IDENTITY)
+        if known is None:
+            known = http.scope[_IDENTITY] = request_id_of(http.scope["headers"])
+        return known
+
+    def _ended(self, http: HttpRequest, outcome: Outcome) -> None:
+        """Records a request that the service never had."""
+        if http.url.path == "/classify":
+            record = RequestRecord(request_id=self._request_id(http), task="classify", outcome=outcome, latency_s=0.0)
+            self.service.observe(record)
+
+    def _problem(self, http: HttpRequest, problem: Problem, headers: dict[str, str] | None = None) -> Response:
+        headers = {**(headers or {}), **problem.headers()}
+        content = wire.encode(problem.document())
+        return self._respond(http, content, "application/problem+json", problem.http_status, headers)
+
+    def _json(
+        self, http: HttpRequest, document: object, status: int = 200, headers: dict[str, str] | None = None
+    ) -> Response:
+        return self._respond(http, wire.encode(document), "application/json", status, headers)
+
+    def _respond(
+        self,
+        http: HttpRequest,
+        content: bytes,
+        media_type: str | None,
+        status: int = 200,
+        headers: dict[str, str] | None = None,
+    ) -> Response:
+        """Every response, with the request's id unless the server in front adds that."""
+        if self.echo_request_id:
+            headers = {**(headers or {}), REQUEST_ID: self._request_id(http)}
+        return Response(content, status, headers, media_type)
 
 
 def build(service: Service, scrape: Scrape, limits: Limits, clock: Clock, *, echo_request_id: bool = True) -> Starlette:
-    """The ASGI application. `echo_request_id` is off where the server in front echoes `X-Request-Id` itself."""
+    """The ASGI application. `echo_request_id` is off where the server in front echoes `X-Request-Id` itself.
+
+    A client that hangs up while its request is under way frees its place only if the server cancels the call, as Ray
+    Serve does. Plain uvicorn does not, and nothing here listens for it: there the work runs to its end.
+    """
     app = App(service, scrape, limits, clock, echo_request_id)
     handlers: dict[type[Exception] | int, Callable[[HttpRequest, Exception], Awaitable[Response]]] = {
         Problem: app.on_problem,
         HTTPException: app.on_problem,
+        ClientDisconnect: app.on_hang_up,
         Exception: app.on_fault,
     }
     routes = [
@@ -157,18 +211,9 @@ def build(service: Service, scrape: Scrape, limits: Limits, clock: Clock, *, ech
         Route("/metrics", app.metrics),
         Route("/openapi.json", app.openapi),
     ]
-    return Starlette(routes=routes, exception_handlers=handlers)
-
-
-def _json(document: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return Response(wire.encode(document), status, headers, media_type="application/json")
-
-
-def _problem(problem: Problem, headers: dict[str, str]) -> Response:
-    headers = {**headers, **problem.headers()}
-    return Response(
-        wire.encode(problem.document()), problem.http_status, headers, media_type="application/problem+json"
-    )
+    application = Starlette(routes=routes, exception_handlers=handlers)
+    application.router.redirect_slashes = False  # a path that does not exist is a problem like any other
+    return application
 
 
 def _not_found(error: Exception) -> Problem:
@@ -177,7 +222,3 @@ def _not_found(error: Exception) -> Problem:
         allowed = (error.headers or {}).get("Allow", "")
         return MethodNotAllowed(sorted(set(allowed.replace(" ", "").split(","))))
     return NotFound("see /openapi.json for what is served")
-
-
-def _request_id(http: HttpRequest) -> str:
-    return http.headers.get(REQUEST_ID, "")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import cache
 
 from pydantic.json_schema import models_json_schema
 
 from gateway import problems, terms
 from gateway.catalog import Tier
+from gateway.deadline import MAX_BUDGET_MS
 from gateway.policy import Reason
 from gateway.wire import ClassifyBody, RouteBody
 
@@ -24,8 +26,13 @@ _PROBLEMS: dict[str, type[problems.Problem]] = {
 _REQUEST_HEADERS: tuple[tuple[str, dict[str, object], str], ...] = (
     (
         terms.BUDGET,
-        {"type": "number", "exclusiveMinimum": 0, "maximum": terms.MAX_BUDGET_MS},
+        {"type": "number", "exclusiveMinimum": 0, "maximum": MAX_BUDGET_MS},
         "the latency budget of the whole request in milliseconds, from its arrival",
+    ),
+    (
+        terms.GRPC_TIMEOUT,
+        {"type": "string", "pattern": "^[0-9]{1,8}[HMSmun]$"},
+        "the budget as gRPC writes it, read where X-Latency-SLA-Ms is absent",
     ),
     (
         terms.PERCENTILE,
@@ -43,8 +50,9 @@ _REQUEST_HEADERS: tuple[tuple[str, dict[str, object], str], ...] = (
     (terms.TRACEPARENT, {"type": "string"}, "W3C trace context"),
 )
 
+_EVERYWHERE: tuple[tuple[str, dict[str, object]], ...] = ((terms.REQUEST_ID, {"type": "string"}),)
 _RESPONSE_HEADERS: tuple[tuple[str, dict[str, object]], ...] = (
-    (terms.REQUEST_ID, {"type": "string"}),
+    *_EVERYWHERE,
     (terms.CHECKPOINT, {"type": "string"}),
     ("X-Tier", {"enum": list(Tier)}),
     ("X-Route-Reason", {"enum": list(Reason)}),
@@ -73,6 +81,44 @@ _PROBLEM = {
 }
 
 
+_DETAILED = {
+    "type": "object",
+    "required": ["outputs", "routing", "timings_ms", "input"],
+    "properties": {
+        "outputs": {"$ref": "#/components/schemas/Outputs"},
+        "routing": {
+            "type": "object",
+            "properties": {
+                "checkpoint": {"type": "string"},
+                "tier": {"enum": list(Tier)},
+                "reason": {"enum": list(Reason)},
+                "budget_ms": {"type": "number"},
+                "predicted_latency_ms": {"type": "number"},
+                "sla_met": {"type": "boolean"},
+                "attempts": {"type": "integer"},
+                "batch_size": {"type": "integer"},
+            },
+        },
+        "timings_ms": {"type": "object", "additionalProperties": {"type": "number"}},
+        "input": {
+            "type": "object",
+            "properties": {
+                "tokens": {"type": "integer"},
+                "kept": {"type": "integer"},
+                "truncated": {"type": "boolean"},
+            },
+        },
+    },
+}
+_OUTPUTS = {"type": "array", "items": {"type": "array", "items": {"$ref": "#/components/schemas/LabelScore"}}}
+_DETAILS = {
+    "name": "details",
+    "in": "query",
+    "schema": {"enum": ["true"]},
+    "description": "answer an object with the routing, the timings and what became of the input beside the outputs",
+}
+
+
 @cache
 def openapi_document() -> dict[str, object]:
     """The whole document; it is the same for every catalog."""
@@ -81,45 +127,78 @@ def openapi_document() -> dict[str, object]:
         (RouteBody, "validation"),
     ]
     _, schemas = models_json_schema(inputs, ref_template="#/components/schemas/{model}")  # type: ignore[arg-type]
+    own = {"LabelScore": _LABEL_SCORE, "Outputs": _OUTPUTS, "Detailed": _DETAILED, "Problem": _PROBLEM}
+    ready = "Ready: every checkpoint has a replica"
     return {
         "openapi": "3.1.0",
         "info": {"title": "Punctual", "version": "1", "description": "An inference gateway that answers on time."},
         "paths": {
-            "/classify": {"post": _post("Classify texts within a latency budget", "ClassifyBody", _outputs())},
-            "/route": {"post": _post("What would be decided and why; nothing is run", "RouteBody", {"type": "object"})},
+            "/classify": {"post": _classify()},
+            "/route": {"post": _route()},
             "/checkpoints": {"get": _get("The catalog as served")},
             "/healthz": {"get": _get("Alive")},
-            "/readyz": {"get": _get("Ready: every checkpoint has a replica; else 503")},
+            "/readyz": {"get": _get(ready, others={"503": _reply("Not ready: the checkpoints without one are named")})},
             "/metrics": {"get": _get("Prometheus metrics of every process", "text/plain")},
         },
-        "components": {"schemas": {**schemas["$defs"], "LabelScore": _LABEL_SCORE, "Problem": _PROBLEM}},
+        "components": {"schemas": {**schemas["$defs"], **own}},
     }
 
 
-def _outputs() -> dict[str, object]:
-    return {"type": "array", "items": {"type": "array", "items": {"$ref": "#/components/schemas/LabelScore"}}}
+def _classify() -> dict[str, object]:
+    either = {"oneOf": [{"$ref": f"#/components/schemas/{name}"} for name in ("Outputs", "Detailed")]}
+    answer = _reply("The outputs, or an object with details", headers=_RESPONSE_HEADERS, schema=either)
+    refusals = {status: _refusal(kind.title) for status, kind in _PROBLEMS.items()}
+    return _post("Classify texts within a latency budget", "ClassifyBody", answer, refusals, [_DETAILS])
 
 
-def _get(summary: str, media_type: str = "application/json") -> dict[str, object]:
-    return {"summary": summary, "responses": {"200": {"description": summary, "content": {media_type: {}}}}}
+def _route() -> dict[str, object]:
+    """Nothing is run, so it has the refusals of what is sent, and none of a run."""
+    answer = _reply("The decision, with every candidate and its forecast", schema={"type": "object"})
+    refusals = {status: _refusal(_PROBLEMS[status].title) for status in ("404", "413", "422", "500")}
+    return _post("What would be decided and why; nothing is run", "RouteBody", answer, refusals, [])
 
 
-def _post(summary: str, body: str, answer: dict[str, object]) -> dict[str, object]:
+def _post(
+    summary: str,
+    body: str,
+    answer: dict[str, object],
+    refusals: dict[str, dict[str, object]],
+    parameters: Sequence[Mapping[str, object]],
+) -> dict[str, object]:
     headers = [
         {"name": name, "in": "header", "schema": schema, "description": text} for name, schema, text in _REQUEST_HEADERS
     ]
-    details = {"name": "details", "in": "query", "schema": {"enum": ["true"]}, "description": "answer an object"}
-    answered = {name: {"schema": schema} for name, schema in _RESPONSE_HEADERS}
-    problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    refusals: dict[str, object] = {
-        status: {"description": kind.title, "content": problem} for status, kind in _PROBLEMS.items()
-    }
-    bad = {"description": "Not JSON, or a malformed header, which is named", "content": problem}
-    reply = {"description": summary, "headers": answered, "content": {"application/json": {"schema": answer}}}
     content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{body}"}}}
     return {
         "summary": summary,
-        "parameters": [*headers, details],
+        "parameters": [*headers, *parameters],
         "requestBody": {"required": True, "content": content},
-        "responses": {"200": reply, "400": bad, **refusals},
+        "responses": {
+            "200": answer,
+            "400": _refusal("Not JSON, or a malformed header, which is named"),
+            "405": _refusal(problems.MethodNotAllowed.title),
+            **refusals,
+        },
     }
+
+
+def _get(
+    summary: str, media_type: str = "application/json", others: dict[str, dict[str, object]] | None = None
+) -> dict[str, object]:
+    refusals = {"405": _refusal(problems.MethodNotAllowed.title), "500": _refusal(problems.InternalError.title)}
+    return {"summary": summary, "responses": {"200": _reply(summary, media_type), **(others or {}), **refusals}}
+
+
+def _reply(
+    description: str,
+    media_type: str = "application/json",
+    headers: Sequence[tuple[str, dict[str, object]]] = _EVERYWHERE,
+    schema: Mapping[str, object] | None = None,
+) -> dict[str, object]:
+    content = {media_type: {"schema": schema} if schema else {}}
+    sent = {name: {"schema": kind} for name, kind in headers}
+    return {"description": description, "headers": sent, "content": content}
+
+
+def _refusal(description: str) -> dict[str, object]:
+    return _reply(description, "application/problem+json", schema={"$ref": "#/components/schemas/Problem"})

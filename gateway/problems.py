@@ -1,7 +1,7 @@
 """Every error a client can meet, as RFC 9457 problems.
 
     Problem
-     ├─ InvalidRequest         422  the body does not validate, or nothing meets the terms (400: not JSON, or a bad header)
+     ├─ InvalidRequest         422  the body does not validate, or no checkpoint meets the terms (400: unreadable)
      ├─ NotFound               404  no such path, task or checkpoint; the names that exist are listed
      ├─ MethodNotAllowed       405
      ├─ InputTooLong           413  over a limit, or over the checkpoint's window with truncation "error"

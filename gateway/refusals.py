@@ -26,7 +26,7 @@ from gateway.work import Failure, FailureKind
 _TERM_OF = {
     Verdict.NOT_PINNED: {"header": CHECKPOINT},
     Verdict.BELOW_MIN_TIER: {"header": MIN_TIER},
-    Verdict.OTHER_DOMAIN: {"field": "parameters.domain"},
+    Verdict.OTHER_DOMAIN: {"field": "domain"},
 }
 """The term of the request that a verdict holds against a candidate."""
 

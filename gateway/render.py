@@ -6,12 +6,15 @@ Seconds become milliseconds here and nowhere else on the way out.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import PurePath
 
+from gateway.catalog import SourceKind
 from gateway.policy import Decision
+from gateway.problems import ms_above
 from gateway.records import RequestRecord
 from gateway.routing import Request, Served
 from gateway.service import Finished
-from gateway.terms import BUDGET, CHECKPOINT, REQUEST_ID
+from gateway.terms import BUDGET, CHECKPOINT
 from gateway.work import Answer
 
 
@@ -20,21 +23,31 @@ def ms(seconds: float) -> float:
     return round(seconds * 1000, 3)
 
 
+def budget_ms(seconds: float) -> float:
+    """Milliseconds to six decimals, as finely as a budget can be given: it is told as it was sent."""
+    return round(seconds * 1000, 6)
+
+
+def decimal(number: float) -> str:
+    """The number without an exponent, and without more decimals than it has, of which at most six."""
+    return f"{number:.6f}".rstrip("0").rstrip(".")
+
+
 def headers_of(record: RequestRecord) -> dict[str, str]:
-    """The contract's response headers, of which a request has as many as it got to."""
-    headers = {REQUEST_ID: record.request_id}
+    """The contract's response headers on a request's way, of which it has as many as it got to."""
+    headers: dict[str, str] = {}
     if record.budget_s is not None:
-        headers[BUDGET] = f"{ms(record.budget_s):g}"
+        headers[BUDGET] = decimal(budget_ms(record.budget_s))
     if record.checkpoint is not None:
         headers[CHECKPOINT] = record.checkpoint
         headers["X-Tier"] = record.tier or ""
         headers["X-Route-Reason"] = record.reason or ""
         headers["X-SLA-Met"] = "true" if record.met else "false"
     if record.predicted_s is not None:
-        headers["X-Predicted-Latency-Ms"] = f"{ms(record.predicted_s):g}"
+        headers["X-Predicted-Latency-Ms"] = decimal(ms(record.predicted_s))
     if record.truncated:
         headers["X-Input-Truncated"] = "true"
-    headers["Server-Timing"] = ", ".join(f"{name};dur={ms(s):g}" for name, s in _spans(record).items())
+    headers["Server-Timing"] = ", ".join(f"{name};dur={decimal(ms(s))}" for name, s in _spans(record).items())
     return headers
 
 
@@ -49,7 +62,7 @@ def classify_document(finished: Finished, answer: Answer, details: bool) -> obje
             "checkpoint": record.checkpoint,
             "tier": record.tier,
             "reason": record.reason,
-            "budget_ms": ms(record.budget_s or 0.0),
+            "budget_ms": budget_ms(record.budget_s or 0.0),
             "predicted_latency_ms": ms(record.predicted_s or 0.0),
             "sla_met": record.met,
             "attempts": record.attempts,
@@ -65,15 +78,15 @@ def decision_document(request: Request, decision: Decision, budget_s: float) -> 
     chosen = decision.chosen
     return {
         "task": request.task,
-        "budget_ms": ms(budget_s),
+        "budget_ms": budget_ms(budget_s),
         "percentile": request.terms.percentile,
         "mode": "strict" if request.terms.strict else "best-effort",
         "checkpoint": chosen.name if chosen else None,
         "tier": chosen.tier if chosen else None,
         "reason": decision.reason,
         "refusal": decision.refusal,
-        "retry_after_ms": ms(decision.retry_after_s) if decision.retry_after_s else None,
-        "min_feasible_ms": ms(decision.min_feasible_s) if decision.min_feasible_s else None,
+        "retry_after_ms": ms_above(decision.retry_after_s) if decision.retry_after_s else None,
+        "min_feasible_ms": ms_above(decision.min_feasible_s) if decision.min_feasible_s else None,
         "candidates": [
             {
                 "checkpoint": assessed.candidate.name,
@@ -96,14 +109,21 @@ def decision_document(request: Request, decision: Decision, budget_s: float) -> 
 
 
 def checkpoint_document(served: Served, replicas: int, backlog_s: float | None) -> dict[str, object]:
-    """One checkpoint as `/checkpoints` shows it: catalog entry, provenance, verification, profile, live load."""
-    manifest = served.manifest
+    """One checkpoint as `/checkpoints` shows it: catalog entry, provenance, verification, profile, live load.
+
+    Of a source that is a folder only the last part is shown: where it lies on the host is nobody else's business.
+    """
+    entry, manifest = served.entry, served.manifest
+    source, location = entry.source, manifest.source.location
+    if entry.kind is SourceKind.FOLDER:
+        source, location = PurePath(source).name, PurePath(location).name
     return {
-        **served.entry.model_dump(mode="json"),
+        **entry.model_dump(mode="json"),
+        "source": source,
         "variant": manifest.variant,
         "labels": manifest.labels,
         "max_tokens": manifest.max_tokens,
-        "provenance": manifest.source.model_dump(mode="json"),
+        "provenance": {**manifest.source.model_dump(mode="json"), "location": location},
         "verification": manifest.verification.model_dump(mode="json"),
         "latency_profile": {
             "threads": manifest.profile.threads,

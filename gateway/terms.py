@@ -25,10 +25,12 @@ GRPC_TIMEOUT = "grpc-timeout"
 
 DEFAULT_PERCENTILE = 95.0
 
-_KNOWN = {
+KNOWN = {
     name.lower().encode(): name
     for name in (BUDGET, PERCENTILE, MODE, MIN_TIER, CHECKPOINT, REQUEST_ID, TRACEPARENT, GRPC_TIMEOUT)
 }
+"""Every header that is read, by its name as an ASGI scope has it."""
+
 _RAW_REQUEST_ID = REQUEST_ID.lower().encode()
 _WHITESPACE = " \t"  # HTTP's own (RFC 9110, section 5.6.3); Python's has more
 _DECIMAL = re.compile(r"[0-9]{1,9}(\.[0-9]{1,6})?", re.ASCII)
@@ -71,7 +73,7 @@ def read_terms(raw_headers: Iterable[tuple[bytes, bytes]]) -> RequestTerms:
 
 
 def request_id_of(raw_headers: Iterable[tuple[bytes, bytes]]) -> str:
-    """The id that a request goes by, whatever else is wrong with it: its own where that is well formed, else a new one."""
+    """The id that a request goes by, whatever else is wrong with it: its own where well formed, else a made one."""
     sent = next((value for name, value in raw_headers if name == _RAW_REQUEST_ID), b"")
     text = sent.decode("latin-1").strip(_WHITESPACE)
     return text if _REQUEST_ID.fullmatch(text) else _made_id()
@@ -84,7 +86,7 @@ def _made_id() -> str:
 def _known(raw_headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     found: dict[str, str] = {}
     for raw_name, raw_value in raw_headers:
-        name = _KNOWN.get(raw_name)
+        name = KNOWN.get(raw_name)
         if name is None:
             continue
         value = raw_value.decode("latin-1").strip(_WHITESPACE)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Annotated, TypeVar
 
 import msgspec
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag, ValidationError
 
 from gateway.catalog import Limits
 from gateway.problems import InputTooLong, InvalidRequest
@@ -17,6 +17,24 @@ from gateway.work import ClassifyParameters, FunctionToApply, Truncation
 
 Body = TypeVar("Body", bound=BaseModel)
 Text = Annotated[str, StringConstraints(min_length=1)]
+
+MOST_FAULTS = 16
+MOST_CHARACTERS_OF_A_NAME = 64
+
+
+def _one_or_many(inputs: object) -> str | None:
+    """The union tag of `inputs`: decided by its kind alone, so that a fault inside is told for that kind alone."""
+    if isinstance(inputs, str):
+        return "one"
+    return "many" if isinstance(inputs, list) else None
+
+
+Inputs = Annotated[
+    Annotated[Text, Tag("one")] | Annotated[list[Text], Tag("many")],
+    Discriminator(
+        _one_or_many, custom_error_type="text_type", custom_error_message="Input should be a text or a list of texts"
+    ),
+]
 
 
 class _Strict(BaseModel):
@@ -38,7 +56,7 @@ class ClassifyBodyParameters(_Strict):
 class ClassifyBody(_Strict):
     """The body of `POST /classify`: the Hugging Face Inference API's."""
 
-    inputs: Text | list[Text] = Field(description="one text, or a list of them")
+    inputs: Inputs = Field(description="one text, or a list of them")
     parameters: ClassifyBodyParameters | None = None
 
 
@@ -46,7 +64,7 @@ class RouteBody(_Strict):
     """The body of `POST /route`: nothing is run, so it takes no parameters."""
 
     task: str
-    inputs: Text | list[Text]
+    inputs: Inputs
 
 
 def parse(body: bytes, model: type[Body], limits: Limits) -> Body:
@@ -65,7 +83,7 @@ def body_too_long(limit_bytes: int) -> InputTooLong:
 
 
 def texts(inputs: str | Sequence[str], limits: Limits) -> tuple[str, ...]:
-    """The inputs as a tuple, within the limits on their number and length. Raises InputTooLong or InvalidRequest."""
+    """The inputs as a tuple, no more and together no longer than allowed. Raises InputTooLong or InvalidRequest."""
     listed = (inputs,) if isinstance(inputs, str) else tuple(inputs)
     if not listed:
         raise InvalidRequest(
@@ -74,11 +92,9 @@ def texts(inputs: str | Sequence[str], limits: Limits) -> tuple[str, ...]:
     if len(listed) > limits.max_inputs:
         members = {"inputs": len(listed), "limit": limits.max_inputs, "unit": "inputs"}
         raise InputTooLong(f"inputs: may hold {limits.max_inputs} texts, got {len(listed)}", members)
-    for at, text in enumerate(listed):
-        if len(text) > limits.max_input_chars:
-            field = "inputs" if isinstance(inputs, str) else f"inputs[{at}]"
-            members = {"field": field, "limit": limits.max_input_chars, "unit": "characters"}
-            raise InputTooLong(f"{field}: may have {limits.max_input_chars} characters, got {len(text)}", members)
+    if (characters := sum(map(len, listed))) > limits.max_input_chars:
+        members = {"characters": characters, "limit": limits.max_input_chars, "unit": "characters"}
+        raise InputTooLong(f"inputs: may have {limits.max_input_chars} characters in all, got {characters}", members)
     return listed
 
 
@@ -101,17 +117,18 @@ def _invalid(error: ValidationError) -> InvalidRequest:
     faults = error.errors(include_url=False, include_context=False, include_input=False)
     if faults[0]["type"] == "json_invalid":
         return InvalidRequest("the body is not JSON in UTF-8", [{"message": faults[0]["msg"]}], malformed=True)
-    errors = [{"field": _path(fault["loc"]), "message": fault["msg"]} for fault in faults[:16]]
+    errors = [{"field": _path(fault["loc"]), "message": fault["msg"]} for fault in faults[:MOST_FAULTS]]
     first = errors[0]
     return InvalidRequest(f"{first['field'] or 'body'}: {first['message']}", errors)
 
 
 def _path(location: Sequence[int | str]) -> str:
-    """`('inputs', 'list[...]', 3)` as `inputs[3]`: pydantic's names of union members are no fields."""
+    """`('inputs', 'many', 3)` as `inputs[3]`: the union's tag is no field. A name is the client's, and cut if long."""
     path = ""
-    for part in location:
+    for at, part in enumerate(location):
         if isinstance(part, int):
             path += f"[{part}]"
-        elif part.replace("_", "").isalnum() and part not in ("str", "int", "nullable"):
-            path += f".{part}" if path else part
+        elif at != 1 or location[0] != "inputs":  # in which nothing has a name but the tag
+            name = part[:MOST_CHARACTERS_OF_A_NAME]
+            path += f".{name}" if path else name
     return path

@@ -50,7 +50,7 @@ class RaceSettings:
     alone_rounds: int = 3
     idle_seconds: float = 5.0
     seed: int = 20
-    routed: bool = True
+    routed: bool = False
     checkpoint: str | None = None
     heldout: Path = HELDOUT
 

@@ -8,9 +8,11 @@ from dataclasses import dataclass, replace
 
 import httpx
 from fakes import ANSWER, MEDIANS_S, TERMS, Behaviour, FakeBackend, FakeClock, Kept, catalog, manifest
+from starlette.types import Message, Scope
 
 from gateway import app
 from gateway.catalog import Catalog, Limits
+from gateway.deadline import Clock
 from gateway.load import LoadBook
 from gateway.metrics import RequestMetrics, one_scrape
 from gateway.routing import Request, Router, served_of
@@ -120,6 +122,28 @@ def client_of(told: World, *, echo_request_id: bool = True) -> httpx.AsyncClient
     application = app.build(told.service, scrape, told.catalog.limits, told.clock, echo_request_id=echo_request_id)
     transport = httpx.ASGITransport(application, raise_app_exceptions=False)
     return httpx.AsyncClient(transport=transport, base_url="http://gateway")
+
+
+async def called(told: World, messages: list[Message], clock: Clock | None = None) -> list[Message]:
+    """What the application sends to a POST to `/classify` whose client says these things, then nothing more.
+
+    `clock` takes the place of the world's at the edge alone.
+    """
+    application = app.build(told.service, OwnMetrics(), told.catalog.limits, clock or told.clock)
+    sent: list[Message] = []
+    left = list(messages)
+
+    async def receive() -> Message:
+        if not left:
+            await asyncio.Event().wait()
+        return left.pop(0)
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope: Scope = {"type": "http", "method": "POST", "path": "/classify", "query_string": b"", "headers": []}
+    await application(scope, receive, send)
+    return sent
 
 
 def gateway(behaviour: Behaviour | None = None) -> tuple[World, httpx.AsyncClient]:

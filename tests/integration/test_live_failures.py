@@ -96,10 +96,12 @@ def test_what_a_killed_gateway_left_is_cleared_by_the_next(small_catalog: tuple[
     catalog, cache = small_catalog
     port = free_port()
     dead = start(catalog, cache, port, tmp_path / "dead.log")
-    await_ready(dead)
-    family = dead.family()
-    dead.process.kill()
-    dead.process.wait()
+    try:
+        await_ready(dead)
+        family = dead.family()
+    finally:
+        dead.process.kill()
+        dead.process.wait()
     heir = start(catalog, cache, port, tmp_path / "heir.log")
     try:
         await_ready(heir)
@@ -128,6 +130,9 @@ def test_a_tampered_variant_is_not_served(small_catalog: tuple[Path, Path], tmp_
     document["self_test"]["golden"][0]["logits"][0] += 1.0
     manifest.write_text(json.dumps(document))
     one = start(catalog, copy, free_port(), tmp_path / "log")
-    assert one.process.wait(timeout=240) == 1
+    try:
+        assert one.process.wait(timeout=240) == 1
+    finally:
+        stop(one)
     said = one.log.read_text()
     assert "slow" in said and "golden input 0" in said and "Traceback" not in said

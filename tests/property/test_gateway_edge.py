@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from gateway import wire
 from gateway.catalog import Limits
-from gateway.problems import InvalidRequest, Problem
-from gateway.terms import MAX_BUDGET_MS, read_terms
+from gateway.deadline import MAX_BUDGET_MS, Deadline
+from gateway.problems import BudgetInfeasible, InvalidRequest, Problem
+from gateway.terms import read_terms
 from gateway.wire import ClassifyBody, RouteBody
 
 LIMITS = Limits(max_body_bytes=2000, max_inputs=4, max_input_chars=50)
@@ -88,7 +89,7 @@ def test_bodies_are_understood_or_refused(body: bytes) -> None:
         except Problem as problem:
             refusal = problem
         if refusal is None:
-            assert 1 <= len(texts) <= 4 and all(1 <= len(text) <= 50 for text in texts)
+            assert 1 <= len(texts) <= 4 and all(texts) and sum(map(len, texts)) <= 50
         else:
             assert refusal.http_status in (400, 413, 422)
             assert wire.encode(refusal.document())
@@ -99,3 +100,12 @@ def test_a_text_arrives_as_it_was_sent(text: str) -> None:
     """Every text that UTF-8 can carry comes through unchanged."""
     body = wire.parse(json.dumps({"inputs": text}).encode(), ClassifyBody, LIMITS)
     assert wire.texts(body.inputs, LIMITS) == (text,)
+
+
+@given(st.floats(0.0, 599.0), st.sampled_from([0.0, 0.1, 1000.0, 1e6]))
+def test_a_bound_that_is_told_holds_when_it_is_sent_back(seconds: float, arrived_s: float) -> None:
+    """A least budget read from a problem, sent as a header, is more than what was computed, by little, on any clock."""
+    sent = str(BudgetInfeasible(seconds, ["c"]).members["min_feasible_ms"])
+    budget_s = read_terms([(b"x-latency-sla-ms", sent.encode())]).budget_s
+    assert budget_s is not None
+    assert seconds < Deadline(arrived_s, budget_s).remaining_s(arrived_s) < seconds + 0.0002

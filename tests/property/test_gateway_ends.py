@@ -57,7 +57,9 @@ def test_every_request_has_one_end(script: list[tuple[Answer | Failure, float, b
     assert finished.problem is None or finished.problem.outcome is finished.record.outcome
     budget_s = finished.record.budget_s
     assert budget_s is not None
-    assert not answered or finished.record.met == (finished.record.latency_s <= budget_s + 1e-9)
+    assert not answered or finished.record.met == (finished.record.latency_s <= budget_s)
+    assert not (answered and terms.strict) or finished.record.met
+    assert finished.record.attempts == len(told.backend.dispatches)
 
 
 @given(acts, terms_of_any_kind)

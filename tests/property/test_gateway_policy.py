@@ -107,7 +107,8 @@ def test_best_effort_always_answers_where_anything_is_up(
     able = up(offered, terms)
     assert (decision.chosen is not None) == bool(able)
     if decision.chosen is None:
-        assert decision.refusal is Refusal.UNAVAILABLE
+        eligible = any(allowed(one, terms) for one in offered)
+        assert decision.refusal is (Refusal.UNAVAILABLE if eligible else Refusal.NO_CANDIDATE)
     elif all(forecast.quantile_s > remaining_s for forecast in able.values()):
         assert able[decision.chosen.name].quantile_s == min(forecast.quantile_s for forecast in able.values())
 
@@ -160,7 +161,7 @@ def test_overload_is_told_from_what_can_never_be(offered: list[Candidate], remai
     """OVERLOADED exactly where something allowed and up would fit an idle gateway; waiting as told then suffices."""
     decision = decide(offered, remaining_s, replace(terms, strict=True))
     able = up(offered, terms)
-    assume(decision.refusal not in (None, Refusal.UNAVAILABLE))
+    assume(decision.refusal in (Refusal.OVERLOADED, Refusal.INFEASIBLE))
     would_fit = any(forecast.idle_quantile_s <= remaining_s for forecast in able.values())
     assert (decision.refusal is Refusal.OVERLOADED) == would_fit
     if would_fit:
@@ -173,18 +174,24 @@ def test_overload_is_told_from_what_can_never_be(offered: list[Candidate], remai
         assert any(after)
 
 
-@given(candidates(), tight, terms_of_any_kind)
-def test_the_least_feasible_budget_is_enough(offered: list[Candidate], remaining_s: float, terms: Terms) -> None:
-    """Who comes back to an idle gateway with the budget that an INFEASIBLE refusal names is admitted; less is not."""
+@given(candidates(), tight, terms_of_any_kind, st.floats(0.0, 0.5))
+def test_the_least_feasible_budget_is_enough(
+    offered: list[Candidate], remaining_s: float, terms: Terms, elapsed_s: float
+) -> None:
+    """Who comes back to an idle gateway with the budget that an INFEASIBLE refusal names is admitted; less is not.
+
+    What had gone by of the budget before the decision is in it, and goes by again.
+    """
     strict = replace(terms, strict=True)
-    decision = decide(offered, remaining_s, strict)
+    decision = decide(offered, remaining_s, strict, elapsed_s)
     assume(decision.refusal is Refusal.INFEASIBLE)
     idle = [
         replace(one, forecast=replace(one.forecast, quantile_s=one.forecast.idle_quantile_s)) if one.forecast else one
         for one in offered
     ]
-    assert decide(idle, decision.min_feasible_s, strict).chosen is not None
-    assert decide(idle, decision.min_feasible_s * 0.999, strict).refusal is Refusal.INFEASIBLE
+    left_s = decision.min_feasible_s - elapsed_s
+    assert decide(idle, left_s * (1 + 1e-9), strict).chosen is not None
+    assert decide(idle, left_s * 0.999, strict).refusal is Refusal.INFEASIBLE
 
 
 @given(candidates(), budgets, terms_of_any_kind)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
+import pytest
 from fakes import ANSWER, EVEN, GRAND, SWIFT, TERMS, scripted
 from worlds import ended, strict, took, until, world
 
@@ -13,9 +14,12 @@ from gateway.outcome import Outcome
 from gateway.problems import (
     BudgetInfeasible,
     CheckpointUnavailable,
+    InvalidRequest,
     Overloaded,
     UnknownCheckpoint,
 )
+from gateway.service import Finished
+from gateway.terms import RequestTerms
 from gateway.work import Answer, InputReport, ReplicaTimings
 
 
@@ -62,6 +66,22 @@ async def test_strict_refuses_what_no_idle_gateway_could_make() -> None:
     assert again.record.outcome is Outcome.IN_TIME
 
 
+async def test_the_least_feasible_budget_has_the_time_that_went_by() -> None:
+    """A budget is counted from the arrival, so what reading the request took is in the least one that is told."""
+    told = world()
+
+    async def read_in(seconds: float, budget_s: float) -> Finished:
+        request = told.request(strict(budget_s))
+        told.clock.advance(seconds)
+        return await told.service.handle(request)
+
+    problem = (await read_in(0.4, 0.41 - 0.0085)).problem
+    assert isinstance(problem, BudgetInfeasible)
+    least_ms = problem.members["min_feasible_ms"]
+    assert isinstance(least_ms, float) and 400 < least_ms < 410
+    assert (await read_in(0.4, least_ms / 1000)).record.outcome is Outcome.IN_TIME
+
+
 async def test_strict_refuses_for_load_and_says_when_to_come_back() -> None:
     """Overloaded: nothing runs, and after the wait that is told the same request is admitted."""
     told = world()
@@ -94,6 +114,25 @@ async def test_a_pin_is_kept_or_refused_by_name() -> None:
     assert isinstance(finished.problem, UnknownCheckpoint)
     assert finished.problem.members["checkpoints"] == [SWIFT, EVEN, GRAND]
     assert finished.record.outcome is Outcome.INVALID
+
+
+@pytest.mark.parametrize(
+    ("terms", "named"),
+    [
+        (replace(TERMS, pinned=SWIFT, min_tier=Tier.QUALITY), ["X-Checkpoint", "X-Min-Tier"]),
+        (replace(TERMS, pinned=SWIFT, min_tier=Tier.QUALITY, strict=True), ["X-Checkpoint", "X-Min-Tier"]),
+    ],
+)
+@pytest.mark.parametrize("up", [True, False])
+async def test_terms_that_nothing_meets_are_no_outage(terms: RequestTerms, named: list[str], up: bool) -> None:
+    """Who asks for what the catalog does not have is told which headers to change, whatever is up."""
+    finished = await ended(world(up=up), terms)
+    assert isinstance(finished.problem, InvalidRequest)
+    assert (finished.problem.http_status, finished.record.outcome) == (422, Outcome.INVALID)
+    errors = finished.problem.members["errors"]
+    assert isinstance(errors, list)
+    assert [error["header"] for error in errors] == named
+    assert all(name in finished.problem.detail for name in named)
 
 
 async def test_the_forecast_learns_from_answers() -> None:

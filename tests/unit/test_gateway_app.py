@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
+import pytest
 from fakes import ANSWER, EVEN, GRAND, SWIFT, scripted
 from prometheus_client.parser import text_string_to_metric_families
 from worlds import client_of, gateway, is_problem, world
@@ -47,14 +49,6 @@ async def test_the_default_budget_and_a_made_identity_are_told() -> None:
     assert response.headers["X-Request-Id"] == told.kept.records[0].request_id
 
 
-async def test_a_server_that_echoes_the_identity_itself_is_left_to_it() -> None:
-    """Told so, the application sends no X-Request-Id: twice would be once too often."""
-    client = client_of(world(), echo_request_id=False)
-    for path in ("/classify", "/route"):
-        response = await client.post(path, json={**BODY, **({"task": "classify"} if path == "/route" else {})})
-        assert response.status_code == 200 and "X-Request-Id" not in response.headers
-
-
 async def test_details_tell_the_same_in_the_body() -> None:
     """With ?details=true the outputs come inside an object beside routing, timings and input."""
     _, client = gateway()
@@ -66,6 +60,32 @@ async def test_details_tell_the_same_in_the_body() -> None:
     assert (routing["sla_met"], routing["budget_ms"], routing["attempts"]) == (True, 1000.0, 1)
     assert document["input"] == {"tokens": 4, "kept": 4, "truncated": False}
     assert set(document["timings_ms"]) == {"route", "queue", "infer", "total", "predicted"}
+
+
+@pytest.mark.parametrize("query", ["details=true&x=1", "x=1&details=true", "details=true"])
+async def test_details_stand_beside_other_parameters(query: str) -> None:
+    """What else is in the query, and in which order, does not matter."""
+    _, client = gateway()
+    assert isinstance((await client.post(f"/classify?{query}", json=BODY)).json(), dict)
+
+
+@pytest.mark.parametrize("query", ["", "details=false", "x=details=true", "details=true2"])
+async def test_without_details_the_body_is_the_outputs(query: str) -> None:
+    """Only details=true asks for the object."""
+    _, client = gateway()
+    assert isinstance((await client.post(f"/classify?{query}", json=BODY)).json(), list)
+
+
+@pytest.mark.parametrize("budget", ["123456.789", "0.0001", "0.000001", "99999.125", "50", "599999.999999"])
+async def test_the_budget_told_is_the_budget_sent(budget: str) -> None:
+    """To the last decimal and without an exponent, in the header as in the bodies."""
+    _, client = gateway()
+    headers = {"X-Latency-SLA-Ms": budget}
+    response = await client.post("/classify?details=true", json=BODY, headers=headers)
+    assert response.headers["X-Latency-SLA-Ms"] == budget
+    assert response.json()["routing"]["budget_ms"] == float(budget)
+    route = await client.post("/route", json={"task": "classify", **BODY}, headers=headers)
+    assert route.json()["budget_ms"] == float(budget)
 
 
 async def test_truncation_is_never_silent() -> None:
@@ -97,12 +117,14 @@ async def test_route_decides_and_runs_nothing() -> None:
 
 
 async def test_route_tells_refusals_as_decisions() -> None:
-    """What strict would refuse is a 200 here, with the figures of the refusal; an unknown task is a 404."""
+    """What strict would refuse is a 200 here, with figures that hold; an unknown task is a 404."""
     _, client = gateway()
     strict = {"X-Latency-SLA-Ms": "1", "X-SLA-Mode": "strict"}
     document = (await client.post("/route", json={"task": "classify", **BODY}, headers=strict)).json()
     assert (document["checkpoint"], document["refusal"]) == (None, "infeasible")
-    assert document["min_feasible_ms"] > 1
+    again = {**strict, "X-Latency-SLA-Ms": str(document["min_feasible_ms"])}
+    document = (await client.post("/route", json={"task": "classify", **BODY}, headers=again)).json()
+    assert (document["checkpoint"], document["refusal"]) == (SWIFT, None)
     unknown = await client.post("/route", json={"task": "summarize", **BODY})
     assert is_problem(unknown, "unknown_task", 404)
     assert unknown.json()["tasks"] == ["classify"]
@@ -119,6 +141,22 @@ async def test_the_catalog_is_told_with_its_live_load() -> None:
     assert listed[SWIFT]["load"] == {"replicas_up": 0, "backlog_ms": None}
     assert listed[EVEN]["quality"]["value"] == 85.0 and listed[EVEN]["variant"] == "onnx-int8"
     assert len(listed[EVEN]["latency_profile"]["service_time_ms"]) == 8
+
+
+async def test_where_a_folder_lies_is_not_told() -> None:
+    """Of a source on the gateway's own disk `/checkpoints` shows the last part; other sources are shown whole."""
+    told = world()
+    served = dict(told.service.router.served)
+    even = served[EVEN]
+    entry = even.entry.model_copy(update={"source": "/srv/SECRET/mine"})
+    source = even.manifest.source.model_copy(update={"location": "/srv/SECRET/mine"})
+    served[EVEN] = replace(even, entry=entry, manifest=even.manifest.model_copy(update={"source": source}))
+    told.service.router.served = served
+    response = await client_of(told).get("/checkpoints")
+    listed = {one["name"]: one for one in response.json()["checkpoints"]}
+    assert (listed[EVEN]["source"], listed[EVEN]["provenance"]["location"]) == ("mine", "mine")
+    assert listed[SWIFT]["source"] == listed[SWIFT]["provenance"]["location"] == "starter:by-hand"
+    assert SECRET not in response.text
 
 
 async def test_ready_means_every_checkpoint_is_up() -> None:

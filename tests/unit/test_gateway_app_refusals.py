@@ -78,6 +78,15 @@ async def test_a_body_of_unknown_length_is_read_no_further_than_its_limit() -> N
     assert response.json()["limit"] == 1000 and taken <= 4
 
 
+@pytest.mark.parametrize(
+    ("length", "status"), [("9" * 5000, 413), ("1001", 413), ("0" * 5000 + "2", 400), ("1000", 400)]
+)
+async def test_a_length_that_is_announced_may_have_any_number_of_digits(length: str, status: int) -> None:
+    """A body that is announced as over the limit is not read, however large the number."""
+    _, client = gateway()
+    assert (await client.post("/classify", content=b"{", headers={"content-length": length})).status_code == status
+
+
 async def test_a_body_in_pieces_is_a_body() -> None:
     """Where the pieces are cut does not matter."""
 
@@ -97,6 +106,7 @@ async def test_wrong_paths_and_methods_are_problems() -> None:
     assert is_problem(response, "method_not_allowed", 405)
     assert response.headers["Allow"] == "POST"
     assert is_problem(await client.delete("/healthz"), "method_not_allowed", 405)
+    assert is_problem(await client.post("/classify/", json=BODY), "not_found", 404)
 
 
 async def test_a_fault_of_the_gateway_is_a_500_and_the_next_request_is_served() -> None:

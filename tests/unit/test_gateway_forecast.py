@@ -49,6 +49,14 @@ def test_a_profile_goes_on_past_its_ends() -> None:
     assert alone.median_s(4, 16) == pytest.approx(0.040)
 
 
+def test_a_profile_never_falls_past_its_ends() -> None:
+    """Where the last cells were measured to fall, as noise can have it, what lies beyond costs what the last did."""
+    falling = profile({(1, 16): 0.010, (1, 64): 0.009, (8, 16): 0.008, (8, 64): 0.009})
+    assert falling.median_s(1, 512) == pytest.approx(0.009)
+    assert falling.median_s(64, 16) == pytest.approx(0.008)
+    assert falling.median_s(1, 40) == pytest.approx(0.0095)
+
+
 def test_a_profile_with_a_hole_is_refused() -> None:
     """A grid that lacks a cell is no profile, and the message names the cell."""
     with pytest.raises(ValueError, match=r"\(8, 64\)"):
@@ -91,26 +99,48 @@ def test_the_forecast_of_tokens_follows_the_texts() -> None:
     for per_character in (0.1, 0.5, 1.0):
         new = forecaster(window_tokens=10_000)
         for _ in range(200):
-            new.learn_tokens(1000, round(1000 * per_character))
+            new.learn_tokens((1000,), round(1000 * per_character))
         assert new.tokens(1000) == pytest.approx(1000 * per_character, rel=0.05)
 
 
 def test_nothing_is_learnt_from_nothing() -> None:
-    """An empty text says nothing about tokens."""
+    """An empty text says nothing about tokens, nor does one that had only the special ones."""
     new = forecaster()
     before = new.tokens(100)
-    new.learn_tokens(0, 5)
-    new.learn_tokens(5, 0)
+    new.learn_tokens((0,), 5)
+    new.learn_tokens((5,), 2)
+    new.learn_tokens((), 0)
     assert new.tokens(100) == before
 
 
+def test_special_tokens_are_counted_once() -> None:
+    """Short texts, of whose tokens most are special, say no more of long texts than long ones do, however sent."""
+    one, many = forecaster(window_tokens=512), forecaster(window_tokens=512)
+    for _ in range(200):
+        one.learn_tokens((4,), 3)
+        many.learn_tokens((4,) * 10, 30)
+    assert one.tokens(4) == many.tokens(4) == pytest.approx(3, abs=1)
+    assert one.tokens(1000) == many.tokens(1000) == pytest.approx(252, abs=1)
+
+
 def test_a_window_says_nothing_until_it_has_seen_enough() -> None:
-    """Below so many errors there is no quantile; from there on there is."""
+    """Below so many errors the prior holds; from there on the errors do."""
     window = StrayWindow()
     for count in range(ENOUGH):
-        assert window.quantile(0.95, 0.0) is None, count
+        assert window.quantile(0.95, 0.0, prior=7.0) == 7.0, count
         window.add(1.0, 0.0)
-    assert window.quantile(0.95, 0.0) == 1.0
+    assert window.quantile(0.95, 0.0, prior=7.0) == 1.0
+
+
+def test_a_window_too_small_for_a_share_does_not_claim_it() -> None:
+    """Of n errors none is exceeded by so few as 1 in more than n + 1: there the prior holds if it is the larger."""
+    window = StrayWindow()
+    for error in range(ENOUGH):
+        window.add(float(error), 0.0)
+    largest, attainable = ENOUGH - 1, ENOUGH / (ENOUGH + 1)
+    assert window.quantile(attainable, 0.0, prior=1e9) == largest
+    assert window.quantile(0.999, 0.0, prior=1e9) == 1e9
+    assert window.quantile(0.999, 0.0, prior=0.0) == largest
 
 
 def test_a_full_window_keeps_the_newest() -> None:
@@ -119,7 +149,7 @@ def test_a_full_window_keeps_the_newest() -> None:
     for stray in (1000.0, *(0.0,) * WINDOW):
         window.add(stray, 0.0)
     assert len(window) == WINDOW
-    assert window.quantile(0.999, 0.0) == 0.0
+    assert window.quantile(0.999, 0.0, prior=0.0) == 0.0
 
 
 def test_old_errors_are_forgotten() -> None:
@@ -149,3 +179,19 @@ def test_one_freak_does_not_spoil_the_overhead() -> None:
     new.learn(before, latency_s=60.0, overhead_s=60.0, now_s=0.0)
     after = new.forecast((20,), 0.0, 95.0, 0.0)
     assert after.latency_s - after.service_time_s <= 1.5 * (before.latency_s - before.service_time_s)
+
+
+def test_the_overhead_finds_back() -> None:
+    """Clocks that disagree may report an overhead below nothing: the forecast takes it as none, then learns anew."""
+    new = forecaster()
+    first = new.forecast((20,), 0.0, 95.0, 0.0)
+
+    def overhead_s() -> float:
+        now = new.forecast((20,), 0.0, 50.0, 1000.0)
+        return now.latency_s - now.service_time_s
+
+    for seen_s, times, at_most_s in ((-0.001, 200, 0.0015), (0.0, 2000, 0.0015), (0.002, 200, 0.002)):
+        for _ in range(times):
+            new.learn(first, 0.010 + seen_s, seen_s, 0.0)
+            assert 0.0 <= overhead_s() <= at_most_s
+    assert overhead_s() == pytest.approx(0.002, rel=0.01)

@@ -48,8 +48,9 @@ def test_a_request_is_counted_once_under_its_outcome() -> None:
 
 
 def test_only_answered_requests_have_a_latency() -> None:
-    """A refusal is quick; it must not make the latency look good."""
-    text = counted(record(Outcome.IN_TIME), record(Outcome.LATE, 2.5), record(Outcome.SHED, answered=False))
+    """A refusal is quick and must not make the latency look good; a strict answer that expired was not given."""
+    refused, expired = record(Outcome.SHED, answered=False), record(Outcome.EXPIRED, 9.0)
+    text = counted(record(Outcome.IN_TIME), record(Outcome.LATE, 2.5), refused, expired)
     assert [value for _, value in samples(text, "punctual_request_latency_seconds_count")] == [2.0]
     assert samples(text, "punctual_request_latency_seconds_sum")[0][1] == pytest.approx(2.504)
 

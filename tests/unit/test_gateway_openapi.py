@@ -8,7 +8,7 @@ from typing import Any
 from fakes import ANSWER, GRAND, scripted
 from worlds import client_of, world
 
-from gateway import problems
+from gateway import problems, terms
 from gateway.openapi import openapi_document
 from gateway.policy import Reason
 from gateway.problems import Problem
@@ -85,11 +85,50 @@ async def test_every_documented_response_header_of_an_answer_is_sent() -> None:
     assert response.headers["X-Checkpoint"] == GRAND
 
 
+async def test_route_documents_only_what_it_sends() -> None:
+    """`/route` runs nothing: no header of an answer, no details, no refusal that only a run can meet."""
+    route = (await document())["paths"]["/route"]["post"]
+    response = await client_of(world()).post("/route", json=BODIES["/route"])
+    assert all(name in response.headers for name in route["responses"]["200"]["headers"])
+    assert "details" not in {one["name"] for one in route["parameters"]}
+    assert not {"429", "503", "504"} & set(route["responses"])
+
+
+async def test_every_documented_reply_bears_the_identity() -> None:
+    """X-Request-Id is on every answer, errors included."""
+    for operations in (await document())["paths"].values():
+        for operation in operations.values():
+            assert all("X-Request-Id" in reply["headers"] for reply in operation["responses"].values())
+
+
+async def test_every_header_that_is_read_is_documented() -> None:
+    """What `terms` knows of, `/classify` documents."""
+    parameters = (await document())["paths"]["/classify"]["post"]["parameters"]
+    assert {one["name"] for one in parameters if one["in"] == "header"} == set(terms.KNOWN.values())
+
+
+async def test_details_are_documented_as_they_are_sent() -> None:
+    """The object of ?details=true has the members that the document gives it, down to the routing's."""
+    served = await document()
+    detailed = served["components"]["schemas"]["Detailed"]["properties"]
+    sent = (await client_of(world()).post("/classify?details=true", json=BODIES["/classify"])).json()
+    assert set(detailed) == set(sent)
+    for part in ("routing", "input"):
+        assert set(detailed[part]["properties"]) == set(sent[part])
+
+
+async def test_not_ready_is_documented() -> None:
+    """`/readyz` says which statuses it can have."""
+    responses = (await document())["paths"]["/readyz"]["get"]["responses"]
+    assert {"200", "503"} <= set(responses)
+    assert (await client_of(world(up=False)).get("/readyz")).status_code == 503
+
+
 async def test_every_refusal_of_a_request_is_documented() -> None:
     """Each status that a problem of the request path can have is among the responses of `/classify`."""
     documented = set((await document())["paths"]["/classify"]["post"]["responses"])
     kinds = {kind for kind in vars(problems).values() if isinstance(kind, type) and issubclass(kind, Problem)}
-    statuses = {str(kind.status) for kind in kinds - {Problem, problems.MethodNotAllowed}}
+    statuses = {str(kind.status) for kind in kinds - {Problem}}
     assert statuses | {"400"} <= documented
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from pydantic import ValidationError
 
-from gateway.catalog import Tier
+from gateway.catalog import BudgetsMs, Tier
+from gateway.deadline import MAX_BUDGET_MS
 from gateway.problems import InvalidRequest
-from gateway.terms import MAX_BUDGET_MS, RequestTerms, read_terms
+from gateway.terms import RequestTerms, read_terms
 
 NO_NUMBERS = ["", " ", "0", "0.0", "-1", "+5", "nan", "NaN", "inf", "-inf", "1e3", "0x32", "5,0", "1_000", "5 0", ".5"]
 NO_NUMBERS += ["5.", "50ms", "٥٠", "５０", "½", "9" * 400, "0.0000001", "1;2", "true", "null", "5\x00"]
@@ -137,10 +139,45 @@ def test_an_identity_is_visible_ascii_and_short(header: str, text: str) -> None:
     assert_names(refused((header, text)), header)
 
 
-@pytest.mark.parametrize("text", ["", "00", "00-zz-b7ad6b7169203331-01", "00-0AF7651916CD43DD8448EB211C80319C-B7-01"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "00",
+        "00-zz-b7ad6b7169203331-01",
+        "00-0AF7651916CD43DD8448EB211C80319C-B7-01",
+        f"00-{'0' * 32}-{'1' * 16}-01",
+        f"00-{'1' * 32}-{'0' * 16}-01",
+        f"ff-{'1' * 32}-{'1' * 16}-01",
+        f"00-{'1' * 32}-{'1' * 16}-01-more",
+        f"01-{'1' * 32}-{'1' * 16}-01-\x01x",
+        f"00-{'1' * 32}-{'1' * 16}-01\n",
+    ],
+)
 def test_a_malformed_trace_context_is_refused(text: str) -> None:
-    """What does not have the shape of a W3C trace context is a 400."""
+    """What W3C calls no trace context is a 400: another shape, ids of zeros only, version ff."""
     assert_names(refused(("traceparent", text)), "traceparent")
+
+
+def test_a_trace_context_of_a_later_version_may_say_more() -> None:
+    """W3C lets versions after 00 append fields, which are passed over."""
+    trace = f"01-{'1' * 32}-{'1' * 16}-01-more"
+    assert terms(traceparent=trace).traceparent == trace
+
+
+@pytest.mark.parametrize("value", [b"50\xa0", b"\x8550", b"50\x1c", b"\x0b50", b"50\n"])
+def test_only_https_own_whitespace_is_trimmed(value: bytes) -> None:
+    """Spaces and tabs around a value are HTTP's; whatever else Python calls white is part of the value, and wrong."""
+    with pytest.raises(InvalidRequest):
+        read_terms([(b"x-latency-sla-ms", value)])
+
+
+def test_a_default_budget_is_one_that_a_client_could_send() -> None:
+    """The answer tells the effective budget; sent back, it is within the limit."""
+    assert BudgetsMs(classify=MAX_BUDGET_MS).classify == MAX_BUDGET_MS
+    for task in ("classify", "summarize"):
+        with pytest.raises(ValidationError, match=task):
+            BudgetsMs.model_validate({task: MAX_BUDGET_MS + 1})
 
 
 @pytest.mark.parametrize(

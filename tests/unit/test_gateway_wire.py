@@ -91,9 +91,9 @@ def test_what_is_not_json_in_utf_8_is_a_400(body: bytes) -> None:
         ({"inputs": {"text": SECRET}}, {"inputs"}),
         ({"inputs": ""}, {"inputs"}),
         ({"inputs": []}, {"inputs"}),
-        ({"inputs": [SECRET, ""]}, {"inputs", "inputs[1]"}),
-        ({"inputs": [SECRET, [SECRET]]}, {"inputs", "inputs[1]"}),
-        ({"inputs": [7, SECRET, None]}, {"inputs", "inputs[0]", "inputs[2]"}),
+        ({"inputs": [SECRET, ""]}, {"inputs[1]"}),
+        ({"inputs": [SECRET, [SECRET]]}, {"inputs[1]"}),
+        ({"inputs": [7, SECRET, None]}, {"inputs[0]", "inputs[2]"}),
         ({"inputs": SECRET, "options": {}}, {"options"}),
         ({"inputs": SECRET, "parameters": []}, {"parameters"}),
         ({"inputs": SECRET, "parameters": {"topk": 1}}, {"parameters.topk"}),
@@ -143,7 +143,8 @@ def test_any_text_is_a_text(text: str) -> None:
 
 def test_limits_hold_to_the_last_character() -> None:
     """What just fits is taken, and characters are counted as code points, not as bytes."""
-    assert read_json({"inputs": ["é" * 40] * 3}) == ("é" * 40,) * 3
+    assert read_json({"inputs": "é" * 40}) == ("é" * 40,)
+    assert read_json({"inputs": ["é" * 20, "a" * 19, "b"]}) == ("é" * 20, "a" * 19, "b")
     frame = len(b'{"inputs":"a"}')
     assert read(b'{"inputs":"a"}' + b" " * (4096 - frame)) == ("a",)
 
@@ -155,12 +156,12 @@ def test_too_many_texts_are_a_413_with_the_limit() -> None:
     assert "inputs" in problem.detail and "3" in problem.detail
 
 
-@pytest.mark.parametrize(("inputs", "field"), [(SECRET + "x" * 35, "inputs"), (["a", SECRET * 7], "inputs[1]")])
-def test_a_text_too_long_is_a_413_that_names_it(inputs: object, field: str) -> None:
-    """The text that is too long is named by its place, with the limit in characters."""
+@pytest.mark.parametrize("inputs", [SECRET + "x" * 35, [SECRET * 6, "x" * 5]])
+def test_too_much_text_is_a_413_with_the_limit(inputs: object) -> None:
+    """The limit is on all texts of a request together, in one or in many."""
     problem = too_long({"inputs": inputs})
-    assert problem.members == {"field": field, "limit": 40, "unit": "characters"}
-    assert problem.detail.startswith(f"{field}: ")
+    assert problem.members == {"characters": 41, "limit": 40, "unit": "characters"}
+    assert problem.detail.startswith("inputs: ")
 
 
 def test_a_body_too_large_is_a_413_before_it_is_parsed() -> None:
@@ -168,6 +169,25 @@ def test_a_body_too_large_is_a_413_before_it_is_parsed() -> None:
     with pytest.raises(InputTooLong) as caught:
         read(b"{" * 4097)
     assert caught.value.members == {"limit": 4096, "unit": "bytes"}
+
+
+@pytest.mark.parametrize("name", ["top-k", "str", "int", "nullable", "one", "many", "list[str]", "a b", "é", "[0]"])
+def test_any_unknown_field_is_named(name: str) -> None:
+    """Whatever a client may call a field, the refusal names it, and the path to it."""
+    assert fields(refused(json.dumps({"inputs": SECRET, name: 1}).encode())) == {name}
+    nested = {"inputs": SECRET, "parameters": {name: 1}}
+    assert fields(refused(json.dumps(nested).encode())) == {f"parameters.{name}"}
+
+
+def test_a_long_name_is_cut() -> None:
+    """A client cannot make the answer long by the name of a field."""
+    assert fields(refused(json.dumps({"inputs": SECRET, "x" * 3000: 1}).encode())) == {"x" * 64}
+
+
+def test_the_first_fault_is_the_one_that_helps() -> None:
+    """The sentence of the refusal is about the text at fault, not about the list that it stands in."""
+    assert refused(b'{"inputs": [1]}').detail == "inputs[0]: Input should be a valid string"
+    assert refused(b'{"inputs": 7}').detail == "inputs: Input should be a text or a list of texts"
 
 
 def test_many_faults_are_told_in_a_bounded_answer() -> None:

@@ -1,0 +1,78 @@
+"""Requests that end otherwise than by an answer or a refusal, by faults and by clients that leave: one record each."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+from fakes import ANSWER, scripted
+from starlette.types import Message
+from worlds import called, client_of, gateway, is_problem, until, world
+
+from gateway.outcome import Outcome
+from gateway.work import Answer, Work
+
+BODY = {"inputs": "a good film"}
+WHOLE: Message = {"type": "http.request", "body": json.dumps(BODY).encode(), "more_body": False}
+PART: Message = {"type": "http.request", "body": b"{", "more_body": True}
+GONE: Message = {"type": "http.disconnect"}
+
+
+def faulty(checkpoint: str, work: Work) -> Answer:
+    """A replica's behaviour that nobody foresaw."""
+    raise ZeroDivisionError
+
+
+async def test_a_fault_under_way_is_recorded_once() -> None:
+    """What nobody foresaw is a 500, one FAILED record, and leaves no place taken."""
+    told, client = gateway(faulty)
+    assert is_problem(await client.post("/classify", json=BODY), "internal_error", 500)
+    assert told.kept.outcomes == [Outcome.FAILED]
+    assert (told.kept.records[0].task, told.kept.records[0].budget_s) == ("classify", 1.0)
+    metrics = (await client.get("/metrics")).text
+    assert 'outcome="failed"' in metrics and "punctual_request_latency_seconds_count" not in metrics
+
+
+async def test_a_fault_at_the_edge_is_recorded_once() -> None:
+    """The same before the service has the request."""
+
+    def broken() -> float:
+        raise ZeroDivisionError
+
+    told = world()
+    with pytest.raises(ZeroDivisionError):
+        await called(told, [WHOLE], clock=broken)
+    assert told.kept.outcomes == [Outcome.FAILED] and not told.backend.dispatches
+
+
+async def test_a_client_that_leaves_in_its_body_is_no_fault() -> None:
+    """A hang-up before the body is whole is a CANCELLED record; nothing is run and nothing is raised."""
+    told = world()
+    await called(told, [PART, GONE])
+    assert told.kept.outcomes == [Outcome.CANCELLED] and not told.backend.dispatches
+
+
+@pytest.mark.parametrize("messages", [[], [PART], [WHOLE], [WHOLE, GONE]])
+async def test_a_server_that_cancels_the_call_stops_the_work(messages: list[Message]) -> None:
+    """Wherever the request is, the server's cancelling is one CANCELLED record, and what was dispatched is stopped."""
+    told = world(scripted(None))
+    call = asyncio.create_task(called(told, messages))
+    await until(lambda: bool(told.backend.dispatches) == (WHOLE in messages))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert told.kept.outcomes == [Outcome.CANCELLED]
+    assert told.backend.cancelled == len(told.backend.dispatches)
+    told.backend.behaviour = scripted(ANSWER)
+    assert (await client_of(told).post("/classify", json=BODY)).status_code == 200
+
+
+async def test_what_runs_nothing_is_not_recorded() -> None:
+    """Refusals by other paths are no requests to a checkpoint."""
+    told, client = gateway()
+    for path in ("/route", "/nowhere", "/healthz"):
+        await client.post(path, content=b"nonsense")
+    assert not told.kept.records

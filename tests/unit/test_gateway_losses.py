@@ -1,0 +1,165 @@
+"""The story where time or a replica is lost on the way: whose fault it is said to be, and what is recorded."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from fakes import ANSWER, EVEN, GRAND, SWIFT, TERMS, scripted
+from worlds import ended, strict, took, world
+
+from gateway.outcome import Outcome
+from gateway.problems import CheckpointUnavailable, DeadlineExceeded, InputTooLong, UnknownTask
+from gateway.work import Answer, Failure, FailureKind, Work
+
+GONE = Failure(FailureKind.UNAVAILABLE, "the link was lost")
+
+
+async def test_time_lost_to_a_dead_replica_is_not_the_clients_fault() -> None:
+    """A strict request that was admitted, and whose replica took the time along, is a 504 and not infeasible."""
+    told = world()
+    told.backend.behaviour = took(told, 0.095, GONE)
+    finished = await ended(told, strict(0.1))
+    assert isinstance(finished.problem, DeadlineExceeded)
+    assert finished.problem.members["elapsed_ms"] == pytest.approx(95.0)
+    assert (finished.record.outcome, finished.record.attempts) == (Outcome.EXPIRED, 1)
+
+
+async def test_a_lost_checkpoint_that_nothing_can_replace_is_an_outage() -> None:
+    """Where the budget never sufficed for what is left, it is the lost checkpoint that is missing, not time."""
+    told = world()
+
+    def die(checkpoint: str, work: Work) -> Failure:
+        told.down(checkpoint)
+        return GONE
+
+    told.backend.behaviour = die
+    told.down(EVEN)
+    finished = await ended(told, strict(0.012))
+    assert isinstance(finished.problem, CheckpointUnavailable)
+    assert finished.problem.members["checkpoints"] == [SWIFT]
+    assert finished.record.outcome is Outcome.UNAVAILABLE
+
+
+async def test_a_lost_checkpoint_behind_which_all_are_busy_is_an_outage() -> None:
+    """An admitted request is not turned away for the load of those that it had not been sent to."""
+    told = world()
+
+    def die(checkpoint: str, work: Work) -> Failure:
+        told.down(checkpoint)
+        return GONE
+
+    told.backend.behaviour = die
+    told.up(SWIFT, backlog_s=5.0)
+    told.up(EVEN, backlog_s=5.0)
+    finished = await ended(told, strict(1.0))
+    assert isinstance(finished.problem, CheckpointUnavailable)
+    assert finished.problem.members["checkpoints"] == [GRAND]
+
+
+async def test_with_every_replica_lost_the_client_is_told_which() -> None:
+    """As where none was up to begin with."""
+    told = world()
+
+    def die(checkpoint: str, work: Work) -> Failure:
+        for name in (SWIFT, EVEN, GRAND):
+            told.down(name)
+        return GONE
+
+    told.backend.behaviour = die
+    for terms in (TERMS, strict()):
+        for name in (SWIFT, EVEN, GRAND):
+            told.up(name)
+        told.kept.records.clear()
+        finished = await ended(told, terms)
+        assert isinstance(finished.problem, CheckpointUnavailable)
+        assert finished.problem.members["checkpoints"] == [GRAND, EVEN, SWIFT]
+
+
+@pytest.mark.parametrize(("behaviour", "attempts"), [(scripted(ANSWER), 1), (scripted(GONE, ANSWER), 2)])
+async def test_attempts_are_dispatches(behaviour: object, attempts: int) -> None:
+    """A request that is refused made none; one that was answered made as many as replicas were asked."""
+    told = world(behaviour)  # type: ignore[arg-type]  # a parameter's type is lost to pytest
+    assert (await ended(told)).record.attempts == len(told.backend.dispatches) == attempts
+    told.kept.records.clear()
+    assert (await ended(told, strict(0.001))).record.attempts == 0
+
+
+async def test_a_strict_answer_past_its_deadline_is_none() -> None:
+    """Strict means in time or not at all: 504, EXPIRED, and the record still tells where the time went."""
+    told = world()
+    told.backend.behaviour = took(told, 1.5)
+    finished = await ended(told, strict(1.0))
+    assert isinstance(finished.problem, DeadlineExceeded)
+    assert finished.problem.members["elapsed_ms"] == pytest.approx(1500.0)
+    record = finished.record
+    assert (record.outcome, record.met, record.answered) == (Outcome.EXPIRED, False, False)
+    assert (record.checkpoint, record.service_time_s) == (GRAND, 0.002)
+
+
+@pytest.mark.parametrize("late_s", [-1e-6, 0.0, 1e-6])
+async def test_in_time_is_by_the_latency_that_is_told(late_s: float) -> None:
+    """Whether the budget was met never contradicts the latency in the record: both are of one moment."""
+    told = world()
+    told.backend.behaviour = took(told, 1.0 + late_s)
+    record = (await ended(told)).record
+    assert record.met == (record.latency_s <= 1.0)
+
+
+async def test_a_clock_that_runs_on_is_read_once_at_the_end() -> None:
+    """The same where time passes between any two looks at the clock."""
+    told = world()
+    router = told.service.router
+
+    def running() -> float:
+        told.clock.advance(0.001)
+        return told.clock()
+
+    for budget_s in (0.0035, 0.0045, 0.0055, 0.0065, 0.0075):
+        told.kept.records.clear()
+        told.service = replace(told.service, clock=running, router=router)
+        record = (await ended(told, replace(TERMS, budget_s=budget_s))).record
+        assert record.met == (record.latency_s <= budget_s)
+
+
+@pytest.mark.parametrize(
+    ("failure", "members"),
+    [
+        (Failure(FailureKind.TOO_LONG, "the frame is too long"), {"checkpoint": GRAND}),
+        (
+            Failure(FailureKind.TOO_LONG, "over the window", 90, 64),
+            {"tokens": 90, "limit": 64, "unit": "tokens", "checkpoint": GRAND},
+        ),
+    ],
+)
+async def test_too_long_tells_counts_where_there_are_any(failure: Failure, members: dict[str, object]) -> None:
+    """What is too long to be sent has no count of tokens, and the client is told what the replica's end said."""
+    problem = (await ended(world(scripted(failure)))).problem
+    assert isinstance(problem, InputTooLong)
+    assert problem.members == members
+    assert ("got 90" in problem.detail) == ("tokens" in members)
+    assert (failure.detail in problem.detail) == ("tokens" not in members)
+
+
+async def test_an_unknown_task_is_an_end_like_any_other() -> None:
+    """It is told, and recorded once, without a budget: there is no default for it."""
+    told = world()
+    finished = await told.service.handle(replace(told.request(), task="summarize"))
+    assert isinstance(finished.problem, UnknownTask)
+    assert told.kept.records == [finished.record]
+    assert (finished.record.outcome, finished.record.budget_s) == (Outcome.INVALID, None)
+
+
+async def test_a_fault_is_recorded_and_raised() -> None:
+    """What nobody foresaw goes on to the edge's last resort, after one FAILED record; its place is free again."""
+
+    def faulty(checkpoint: str, work: Work) -> Answer:
+        raise ZeroDivisionError
+
+    told = world(faulty)
+    for count in (1, 2):
+        with pytest.raises(ZeroDivisionError):
+            await told.service.handle(told.request())
+        assert told.kept.outcomes == [Outcome.FAILED] * count
+    told.backend.behaviour = scripted(ANSWER)
+    assert (await told.service.handle(told.request())).answer is ANSWER
