@@ -104,13 +104,15 @@ def explain(options: argparse.Namespace) -> int:
     from exporters.prepare import prepare
     from gateway.explaining import explained
     from gateway.manifest import read_manifest
+    from gateway.problems import ms_above
     from gateway.render import ms
 
     catalog = _servable(load_catalog(options.catalog))
     manifests = {name: read_manifest(at) for name, at in prepare(catalog, options.cache, console).items()}
     budget_s = None if options.budget_ms is None else options.budget_ms / 1000
     decision = explained(catalog, manifests, options.task, options.text, budget_s, options.percentile, options.strict)
-    table = Table("checkpoint", "tier", "quality", "service ms", "latency ms", f"p{options.percentile:g} ms", "verdict")
+    table = Table("checkpoint", "tier", "quality", "service", "latency", f"p{options.percentile:g}", "verdict")
+    table.title = f"forecasts in ms, {len(options.text)} characters, an idle gateway"
     for assessed in decision.assessed:
         candidate, forecast = assessed.candidate, assessed.candidate.forecast
         times = (forecast.service_time_s, forecast.latency_s, forecast.quantile_s) if forecast else ()
@@ -119,8 +121,10 @@ def explain(options: argparse.Namespace) -> int:
     console.print(table)
     if decision.chosen:
         console.print(f"chosen: [bold]{decision.chosen.name}[/bold] ({decision.reason})")
+    elif decision.min_feasible_s:
+        console.print(f"refused: {decision.refusal}; least feasible budget {ms_above(decision.min_feasible_s):g} ms")
     else:
-        console.print(f"refused: {decision.refusal}; least feasible budget {ms(decision.min_feasible_s):g} ms")
+        console.print(f"refused: {decision.refusal}")
     return 0
 
 

@@ -3,8 +3,10 @@
 A forecast is queueing delay (from the load book) plus service time (from the latency profile) plus overhead
 (measured). How far answers strayed from it, in units of a scale that grows with the work, gives its quantiles: a
 locally weighted split-conformal interval (Lei et al., "Distribution-Free Predictive Inference for Regression",
-JASA 2018, section 5.2) over a sliding window, so that drift is followed. Until a window has filled, the spread
-measured in the profile stands in.
+JASA 2018, section 5.2) over a sliding window, so that drift is followed. Errors met behind queued work and errors
+met without any are kept apart (Mondrian conformal prediction: Vovk et al., "Algorithmic Learning in a Random World",
+2005, section 4.5), so that an overload is not held against the idle gateway after it. Until a window has filled, the
+spread measured in the profile stands in.
 """
 
 from __future__ import annotations
@@ -96,7 +98,8 @@ class Forecaster:
         self._sigma = max(profile.sigma, _LEAST_SIGMA)
         self._overhead_s = _FIRST_OVERHEAD_S
         self._tokens_per_character = _FIRST_TOKENS_PER_CHARACTER
-        self._strays = StrayWindow()
+        self._strays_idle = StrayWindow()
+        self._strays_queued = StrayWindow()
 
     def tokens(self, characters: int) -> int:
         """The tokens to expect of a text of so many characters, specials included, cut to the window."""
@@ -116,20 +119,21 @@ class Forecaster:
         `percentile` is in percent, as the client gives it.
         """
         service_time_s = self.service_time_s(characters)
-        stray = self._strays.quantile(percentile / 100, now_s, _PRIOR_WIDENING * _standard_normal(percentile))
+        share, prior = percentile / 100, _PRIOR_WIDENING * _standard_normal(percentile)
         idle_s = service_time_s + self._overhead_s
+        idle_stray = self._strays_idle.quantile(share, now_s, prior)
+        idle_quantile_s = max(idle_s + idle_stray * self._scale_s(idle_s), service_time_s)
+        if queueing_delay_s <= 0:
+            return Forecast(0.0, service_time_s, idle_s, idle_quantile_s, idle_quantile_s)
         latency_s = queueing_delay_s + idle_s
-        return Forecast(
-            queueing_delay_s,
-            service_time_s,
-            latency_s,
-            max(latency_s + stray * self._scale_s(latency_s), service_time_s),
-            max(idle_s + stray * self._scale_s(idle_s), service_time_s),
-        )
+        stray = self._strays_queued.quantile(share, now_s, prior)
+        quantile_s = latency_s + stray * self._scale_s(latency_s)
+        return Forecast(queueing_delay_s, service_time_s, latency_s, max(quantile_s, idle_quantile_s), idle_quantile_s)
 
     def learn(self, forecast: Forecast, latency_s: float, overhead_s: float, now_s: float) -> None:
         """Takes the latency that was seen for what was forecast, and how much of it was overhead, in seconds."""
-        self._strays.add((latency_s - forecast.latency_s) / self._scale_s(forecast.latency_s), now_s)
+        strays = self._strays_queued if forecast.queueing_delay_s > 0 else self._strays_idle
+        strays.add((latency_s - forecast.latency_s) / self._scale_s(forecast.latency_s), now_s)
         most_s = 10 * max(self._overhead_s, _LEAST_OVERHEAD_S)
         self._overhead_s += _SMOOTHING * (min(max(overhead_s, 0.0), most_s) - self._overhead_s)
 

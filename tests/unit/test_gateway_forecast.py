@@ -195,3 +195,14 @@ def test_the_overhead_finds_back() -> None:
             new.learn(first, 0.010 + seen_s, seen_s, 0.0)
             assert 0.0 <= overhead_s() <= at_most_s
     assert overhead_s() == pytest.approx(0.002, rel=0.01)
+
+
+def test_an_overload_is_not_held_against_the_idle_gateway_after_it() -> None:
+    """Errors met behind queued work widen the forecasts behind queued work, and leave those without any alone."""
+    known = forecaster()
+    calm = known.forecast([100], 0.0, 95, 0.0)
+    behind = known.forecast([100], 0.050, 95, 0.0)
+    for _ in range(WINDOW):
+        known.learn(behind, 10 * behind.latency_s, 0.0015, 0.0)
+    assert known.forecast([100], 0.0, 95, 0.0).quantile_s == pytest.approx(calm.quantile_s, rel=0.01)
+    assert known.forecast([100], 0.050, 95, 0.0).quantile_s > 5 * behind.quantile_s

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from deployments.link import MAX_FRAME_BYTES, Endpoint, LinkClient, LinkServer, UnixAddress
-from deployments.link.frames import Done, FrameReader, ServerFrame, Submit, append_frame, server_frames
+from deployments.link.frames import Done, FrameReader, Pong, ServerFrame, Submit, append_frame, server_frames
 from deployments.link.handshake import NONCE_BYTES, Handshake, Role
 from gateway.work import ClassifyParameters, Failure, FailureKind, LoadReport, Work
 
@@ -60,7 +60,7 @@ class RawClient:
 
     @classmethod
     async def greet(cls, address: UnixAddress) -> RawClient:
-        """Connects and completes the handshake."""
+        """Connects, completes the handshake and takes the load report that every client is told first."""
         raw, loop = cls(socket.socket(socket.AF_UNIX)), asyncio.get_running_loop()
         raw.socket.setblocking(False)
         await loop.sock_connect(raw.socket, address.path)
@@ -68,7 +68,7 @@ class RawClient:
         await raw.say(handshake.opening)
         await raw.say(handshake.feed(await loop.sock_recv(raw.socket, 36)))
         await raw.say(handshake.feed(await loop.sock_recv(raw.socket, 32)))
-        assert handshake.done
+        assert handshake.done and [type(frame) for frame in await raw.hear() or []] == [Pong]
         return raw
 
     async def say(self, data: bytes | bytearray) -> None:
