@@ -49,6 +49,7 @@ class Replica:
             clock,
             settings.max_queued_inputs,
             pad_id=variant.task.pad_id,
+            threads=settings.entry.runs,
         )
 
     async def handle(self, work: Work) -> Answer | Failure:

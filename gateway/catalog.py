@@ -104,7 +104,8 @@ class CatalogEntry(_Frozen):
     """One checkpoint: what it is called and promises, where it comes from, and how it is to run.
 
     `precision` is in order of preference: the first whose variant passes verification is served. `cpus` is what a
-    replica reserves, `threads` what its engine uses, `niceness` its operating system priority (19 yields most).
+    replica reserves, `threads` what one run of its engine uses, and it runs `cpus / threads` batches at once;
+    `niceness` is its operating system priority (19 yields most).
     """
 
     name: Slug
@@ -122,6 +123,11 @@ class CatalogEntry(_Frozen):
     quality: Quality
     licence: Text
     domain: Slug | None = None
+
+    @property
+    def runs(self) -> int:
+        """How many batches a replica runs at once: as many as its processors have room for, at least one."""
+        return max(1, int(self.cpus // self.threads))
 
     @property
     def kind(self) -> SourceKind:
