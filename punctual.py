@@ -80,21 +80,12 @@ def check(options: argparse.Namespace) -> int:
 
 def show(options: argparse.Namespace) -> int:
     """Prints a catalog as a table."""
-    table = Table("checkpoint", "task", "tier", "family", "quality", "data set", "precision", "source", "licence")
+    table = Table("checkpoint", "task", "tier", "quality", "source", box=None)
+    table.columns[0].no_wrap = True
+    table.columns[4].overflow = "fold"
     for entry in load_catalog(options.catalog).checkpoints:
         quality = f"{entry.quality.value:g} {entry.quality.metric}"
-        precision = " ".join(entry.precision)
-        table.add_row(
-            entry.name,
-            entry.task,
-            entry.tier,
-            entry.family,
-            quality,
-            entry.quality.data_set,
-            f"{entry.engine} {precision}",
-            entry.source,
-            entry.licence,
-        )
+        table.add_row(entry.name, entry.task, entry.tier, quality, entry.source)
     console.print(table)
     return 0
 
@@ -112,6 +103,7 @@ def explain(options: argparse.Namespace) -> int:
     budget_s = None if options.budget_ms is None else options.budget_ms / 1000
     decision = explained(catalog, manifests, options.task, options.text, budget_s, options.percentile, options.strict)
     table = Table("checkpoint", "tier", "quality", "service", "latency", f"p{options.percentile:g}", "verdict")
+    table.columns[0].no_wrap = True
     table.title = f"forecasts in ms, {len(options.text)} characters, an idle gateway"
     for assessed in decision.assessed:
         candidate, forecast = assessed.candidate, assessed.candidate.forecast
