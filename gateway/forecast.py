@@ -5,8 +5,8 @@ A forecast is queueing delay (from the load book) plus service time (from the la
 locally weighted split-conformal interval (Lei et al., "Distribution-Free Predictive Inference for Regression",
 JASA 2018, section 5.2) over a sliding window, so that drift is followed. Errors met behind queued work and errors
 met without any are kept apart (Mondrian conformal prediction: Vovk et al., "Algorithmic Learning in a Random World",
-2005, section 4.5), so that an overload is not held against the idle gateway after it. Until a window has filled, the
-spread measured in the profile stands in.
+2005, section 4.5), so that an overload is not held against the idle gateway after it. Until a checkpoint's window has
+filled, the errors of all checkpoints together stand in, and until there are enough of those the profile's spread.
 """
 
 from __future__ import annotations
@@ -88,15 +88,33 @@ class StrayWindow:
         del self._sorted[bisect_left(self._sorted, stray)]
 
 
+class Surroundings:
+    """What all checkpoints of one gateway meet alike: its overhead, and how far all their forecasts strayed together.
+
+    A checkpoint that is seldom chosen has little of its own to go by, and what it once met would stay true for it
+    for ever; what the others meet at this moment is the better guess.
+    """
+
+    def __init__(self) -> None:
+        self.overhead_s = _FIRST_OVERHEAD_S
+        self.strays_idle = StrayWindow()
+        self.strays_queued = StrayWindow()
+
+    def learn_overhead(self, overhead_s: float) -> None:
+        """Takes the overhead of one answer, in seconds; one freak does not spoil it."""
+        most_s = 10 * max(self.overhead_s, _LEAST_OVERHEAD_S)
+        self.overhead_s += _SMOOTHING * (min(max(overhead_s, 0.0), most_s) - self.overhead_s)
+
+
 class Forecaster:
     """Forecasts one checkpoint and learns from its answers. It is told the time; it reads no clock."""
 
-    def __init__(self, profile: LatencyProfile, window_tokens: int) -> None:
+    def __init__(self, profile: LatencyProfile, window_tokens: int, surroundings: Surroundings | None = None) -> None:
         """`window_tokens` is the most that the checkpoint takes of one input."""
         self._profile = profile
         self._window_tokens = window_tokens
         self._sigma = max(profile.sigma, _LEAST_SIGMA)
-        self._overhead_s = _FIRST_OVERHEAD_S
+        self._surroundings = surroundings or Surroundings()
         self._tokens_per_character = _FIRST_TOKENS_PER_CHARACTER
         self._strays_idle = StrayWindow()
         self._strays_queued = StrayWindow()
@@ -120,22 +138,27 @@ class Forecaster:
         """
         service_time_s = self.service_time_s(characters)
         share, prior = percentile / 100, _PRIOR_WIDENING * _standard_normal(percentile)
-        idle_s = service_time_s + self._overhead_s
-        idle_stray = self._strays_idle.quantile(share, now_s, prior)
+        around = self._surroundings
+        idle_s = service_time_s + around.overhead_s
+        idle_stray = self._strays_idle.quantile(share, now_s, around.strays_idle.quantile(share, now_s, prior))
         idle_quantile_s = max(idle_s + idle_stray * self._scale_s(idle_s), service_time_s)
         if queueing_delay_s <= 0:
             return Forecast(0.0, service_time_s, idle_s, idle_quantile_s, idle_quantile_s)
         latency_s = queueing_delay_s + idle_s
-        stray = self._strays_queued.quantile(share, now_s, prior)
+        stray = self._strays_queued.quantile(share, now_s, around.strays_queued.quantile(share, now_s, prior))
         quantile_s = latency_s + stray * self._scale_s(latency_s)
         return Forecast(queueing_delay_s, service_time_s, latency_s, max(quantile_s, idle_quantile_s), idle_quantile_s)
 
     def learn(self, forecast: Forecast, latency_s: float, overhead_s: float, now_s: float) -> None:
         """Takes the latency that was seen for what was forecast, and how much of it was overhead, in seconds."""
-        strays = self._strays_queued if forecast.queueing_delay_s > 0 else self._strays_idle
-        strays.add((latency_s - forecast.latency_s) / self._scale_s(forecast.latency_s), now_s)
-        most_s = 10 * max(self._overhead_s, _LEAST_OVERHEAD_S)
-        self._overhead_s += _SMOOTHING * (min(max(overhead_s, 0.0), most_s) - self._overhead_s)
+        stray = (latency_s - forecast.latency_s) / self._scale_s(forecast.latency_s)
+        if forecast.queueing_delay_s > 0:
+            self._strays_queued.add(stray, now_s)
+            self._surroundings.strays_queued.add(stray, now_s)
+        else:
+            self._strays_idle.add(stray, now_s)
+            self._surroundings.strays_idle.add(stray, now_s)
+        self._surroundings.learn_overhead(overhead_s)
 
     def learn_tokens(self, characters: Sequence[int], tokens: int) -> None:
         """Takes how many tokens, specials included, texts of these many characters had together."""
@@ -144,7 +167,7 @@ class Forecaster:
             self._tokens_per_character += _SMOOTHING * (of_text / total - self._tokens_per_character)
 
     def _scale_s(self, latency_s: float) -> float:
-        return self._sigma * latency_s + 0.25 * self._overhead_s
+        return self._sigma * latency_s + 0.25 * self._surroundings.overhead_s
 
 
 @lru_cache(maxsize=1024)

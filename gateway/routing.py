@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from gateway.catalog import Catalog, CatalogEntry, Task
 from gateway.deadline import Clock, Deadline
-from gateway.forecast import Forecaster
+from gateway.forecast import Forecaster, Surroundings
 from gateway.load import LoadBook
 from gateway.manifest import VariantManifest
 from gateway.policy import Candidate, Decision, Terms, decide
@@ -41,12 +41,13 @@ class Served:
 
 
 def served_of(catalog: Catalog, manifests: Mapping[str, VariantManifest]) -> dict[str, Served]:
-    """Every checkpoint of the catalog by its name, each with a forecaster of its own."""
+    """Every checkpoint of the catalog by its name, each with a forecaster of its own in the same surroundings."""
+    surroundings = Surroundings()
     return {
         entry.name: Served(
             entry,
             manifest := manifests[entry.name],
-            Forecaster(LatencyProfile.from_document(manifest.profile), manifest.max_tokens),
+            Forecaster(LatencyProfile.from_document(manifest.profile), manifest.max_tokens, surroundings),
         )
         for entry in catalog.checkpoints
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from fakes import cell, latency_profile
 
-from gateway.forecast import ENOUGH, MAX_AGE_S, WINDOW, Forecaster, StrayWindow
+from gateway.forecast import ENOUGH, MAX_AGE_S, WINDOW, Forecaster, StrayWindow, Surroundings
 from gateway.profile import LatencyProfile, ProfileDocument
 
 GRID = {(1, 16): 0.010, (1, 64): 0.030, (8, 16): 0.050, (8, 64): 0.200}
@@ -206,3 +206,18 @@ def test_an_overload_is_not_held_against_the_idle_gateway_after_it() -> None:
         known.learn(behind, 10 * behind.latency_s, 0.0015, 0.0)
     assert known.forecast([100], 0.0, 95, 0.0).quantile_s == pytest.approx(calm.quantile_s, rel=0.01)
     assert known.forecast([100], 0.050, 95, 0.0).quantile_s > 5 * behind.quantile_s
+
+
+def test_a_checkpoint_that_is_not_chosen_follows_what_the_others_meet() -> None:
+    """Of two checkpoints in the same surroundings the faster stays the faster, whichever of them answers."""
+    around = Surroundings()
+    slow = Forecaster(latency_profile(0.010), 64, around)
+    fast = Forecaster(latency_profile(0.005), 64, around)
+    hard = fast.forecast([100], 0.0, 95, 0.0)
+    for _ in range(WINDOW):
+        fast.learn(hard, 10 * hard.latency_s, 0.020, 0.0)
+    later_s = MAX_AGE_S + 1
+    for _ in range(WINDOW):
+        seen = slow.forecast([100], 0.0, 95, later_s)
+        slow.learn(seen, seen.latency_s, 0.0015, later_s)
+    assert fast.forecast([100], 0.0, 95, later_s).quantile_s < slow.forecast([100], 0.0, 95, later_s).quantile_s
