@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from waiting import until
 
 from deployments.backend import LinkBackend
 from deployments.link import Endpoint, LinkServer, UnixAddress
@@ -111,13 +112,6 @@ async def door(*replicas: Played, expected: int = 1) -> AsyncIterator[Door]:
         yield Door(backend, load, directory)
     finally:
         await backend.close()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Waits for a condition to hold. Raises TimeoutError if it does not in time."""
-    async with asyncio.timeout(WITHIN_S):
-        while not condition():  # noqa: ASYNC110  the condition is another's state, without an event to wait for
-            await asyncio.sleep(0.002)
 
 
 async def test_a_replica_that_the_directory_knows_is_linked_and_used(tmp_path: Path) -> None:

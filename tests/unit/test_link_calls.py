@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from waiting import until
 
 from deployments.link import MAX_FRAME_BYTES, Endpoint, LinkClient, LinkServer, ProtocolError, TcpAddress, UnixAddress
 from gateway.work import (
@@ -103,13 +104,6 @@ async def linked(directory: Path, max_in_flight: int = 4096) -> AsyncIterator[Li
         await client.close()
     await server.close()
     assert not (directory / "s").exists()
-
-
-async def until(condition: Callable[[], bool], within_s: float = 10.0) -> None:
-    """Waits for a condition to hold. Raises TimeoutError if it does not in time."""
-    async with asyncio.timeout(within_s):
-        while not condition():  # noqa: ASYNC110  the condition is another's state, without an event to wait for
-            await asyncio.sleep(0.002)
 
 
 @pytest.mark.asyncio

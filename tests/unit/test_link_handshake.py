@@ -8,10 +8,11 @@ import random
 from pathlib import Path
 
 import pytest
+from waiting import idle
 
 from deployments.link import Endpoint, HandshakeError, LinkClient, LinkServer, UnixAddress
 from deployments.link.handshake import NONCE_BYTES, Handshake, Role
-from gateway.work import ClassifyParameters, Failure, FailureKind, LoadReport, Work
+from gateway.work import ClassifyParameters, Failure, FailureKind, Work
 
 SECRET = b"a secret of the application"
 OTHER = b"another secret, as long a one"
@@ -87,11 +88,6 @@ def test_a_short_secret_is_refused() -> None:
 async def never(work: Work) -> Failure:
     """A handler that must not be reached."""
     raise AssertionError(work)
-
-
-def idle() -> LoadReport:
-    """A replica with nothing to do."""
-    return LoadReport(0.0, 0)
 
 
 def client_at(address: UnixAddress, secret: bytes) -> LinkClient:

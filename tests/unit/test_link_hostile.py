@@ -6,49 +6,23 @@ import asyncio
 import random
 import socket
 import struct
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from waiting import ECHO, Gate, idle, until
 
 from deployments.link import MAX_FRAME_BYTES, Endpoint, LinkClient, LinkServer, UnixAddress
 from deployments.link.frames import Done, FrameReader, Pong, ServerFrame, Submit, append_frame, server_frames
 from deployments.link.handshake import NONCE_BYTES, Handshake, Role
-from gateway.work import ClassifyParameters, Failure, FailureKind, LoadReport, Work
+from gateway.work import ClassifyParameters, Failure, FailureKind, Work
 
 SECRET = b"a secret of the application"
 WORK = Work("classify", ("hello " * 200,), ClassifyParameters(), remaining_s=1.0, strict=True, request_id="r")
 LOST = Failure(FailureKind.UNAVAILABLE, "the link was lost")
-ECHO = Failure(FailureKind.TOO_LONG, "answer " * 200, 9, 8)
 OFFENCES = {"too long": struct.pack(">I", MAX_FRAME_BYTES + 1), "malformed": b"\x00\x00\x00\x01\xc1"}
-
-
-@dataclass
-class Gate:
-    """A handler that answers when the gate is open."""
-
-    gate: asyncio.Event = field(default_factory=asyncio.Event)
-    begun: int = 0
-
-    async def handle(self, work: Work) -> Failure:
-        """Waits for the gate."""
-        self.begun += 1
-        await self.gate.wait()
-        return ECHO
-
-
-def idle() -> LoadReport:
-    """A replica with nothing to do."""
-    return LoadReport(0.0, 0)
-
-
-async def until(condition: Callable[[], bool], within_s: float = 10.0) -> None:
-    """Waits for a condition to hold. Raises TimeoutError if it does not in time."""
-    async with asyncio.timeout(within_s):
-        while not condition():  # noqa: ASYNC110  the condition is another's state, without an event to wait for
-            await asyncio.sleep(0.002)
 
 
 @dataclass

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import random
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from waiting import ECHO, Gate, idle, until
 
 from deployments.link import Backoff, Endpoint, LinkClient, LinkServer, TcpAddress, UnixAddress
 from deployments.link.handshake import NONCE_BYTES, Handshake, Role
@@ -19,7 +19,6 @@ from gateway.work import ClassifyParameters, Failure, FailureKind, LoadReport, W
 SECRET = b"a secret of the application"
 WORK = Work("classify", ("hello",), ClassifyParameters(), remaining_s=1.0, strict=True, request_id="r")
 LOST = Failure(FailureKind.UNAVAILABLE, "the link was lost")
-ECHO = Failure(FailureKind.TOO_LONG, "what this handler answers", 9, 8)
 QUICK = Backoff(first_s=0.01, cap_s=0.05)
 
 HANGING_SERVER = """
@@ -37,32 +36,6 @@ async def main():
 
 asyncio.run(main())
 """
-
-
-@dataclass
-class Gate:
-    """A handler that answers when the gate is open."""
-
-    gate: asyncio.Event = field(default_factory=asyncio.Event)
-    begun: int = 0
-
-    async def handle(self, work: Work) -> Failure:
-        """Waits for the gate."""
-        self.begun += 1
-        await self.gate.wait()
-        return ECHO
-
-
-def idle() -> LoadReport:
-    """A replica with nothing to do."""
-    return LoadReport(0.0, 0)
-
-
-async def until(condition: Callable[[], bool], within_s: float = 10.0) -> None:
-    """Waits for a condition to hold. Raises TimeoutError if it does not in time."""
-    async with asyncio.timeout(within_s):
-        while not condition():  # noqa: ASYNC110  the condition is another's state, without an event to wait for
-            await asyncio.sleep(0.002)
 
 
 def client_of(
