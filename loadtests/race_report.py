@@ -98,7 +98,7 @@ def _plain(value: object) -> str:
     """A path as its last part: a report that is published names no machine's folders."""
     if isinstance(value, Path):
         return value.name
-    raise NotImplementedError(f"a report holds no {type(value).__name__}")
+    raise TypeError(f"a report holds no {type(value).__name__}")
 
 
 def _cell(spread: Spread | None, scale: float, form: str) -> str:
