@@ -43,10 +43,11 @@ class ServeScrape:
         self._handles = (siblings, *handles.values())
 
     async def gather(self) -> bytes:
-        """One exposition; a process that does not answer in time is left out of it."""
+        """One exposition; a deployment of which no process answers in time appears as not up."""
         answers = await asyncio.gather(*(ask_all(handle, "metrics_text") for handle in self._handles))
         texts: dict[str, str] = dict(answer for group in answers for answer in group if isinstance(answer, tuple))
-        return one_scrape(texts)
+        silent = [handle.deployment_name for handle, group in zip(self._handles, answers, strict=True) if not group]
+        return one_scrape(texts, silent)
 
 
 async def ask_all(handle: DeploymentHandle[Any], method: str) -> list[object]:

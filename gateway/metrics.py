@@ -63,7 +63,7 @@ def replica_text(checkpoint: str, counters: Mapping[str, float], gauges: Mapping
 def one_scrape(texts: Mapping[str, str], silent: Iterable[str] = ()) -> bytes:
     """Merges the texts of several processes, by replica name, into one exposition with a `replica` label.
 
-    `silent` names the replicas that did not answer in time; they appear as `punctual_replica_up 0`.
+    `silent` names who did not answer in time; they appear as `punctual_replica_up 0`.
     """
     registry = CollectorRegistry()
     registry.register(_Merged(texts, tuple(silent)))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import traceback
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from functools import partial
@@ -152,6 +153,7 @@ def _outcome(task: asyncio.Task[Result]) -> Result:
     if task.cancelled():
         return Failure(FailureKind.CANCELLED)
     if (error := task.exception()) is not None:
-        LOG.error("link: the handler raised %s", type(error).__name__, exc_info=error)
+        where = "".join(traceback.format_tb(error.__traceback__))  # without its message, which may quote a request
+        LOG.error("link: the handler raised %s\n%s", type(error).__name__, where)
         return Failure(FailureKind.ENGINE, type(error).__name__)
     return task.result()
