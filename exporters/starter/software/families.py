@@ -1,0 +1,91 @@
+"""The split into train, dev and held out, by families of packages: what is alike is never parted.
+
+Two packages are of one family when they share their source, the stem of their name, the opening words of their
+description, or a relative. A family falls on one side as a whole, by the hash of its name, so that no held-out text has
+a sibling among the texts that were learnt from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+
+from exporters.starter.data import Split
+from exporters.starter.software.descriptions import Pair, normalised
+
+OPENING_WORDS = 8
+LARGE = 60
+A_FAMILY_AT_MOST = 4
+SPLIT_RULE = (
+    f"families (same source, name stem or first {OPENING_WORDS} words, transitively) whole to one side: sha256 of the "
+    f"family's first package name, first 8 hex digits modulo 100: 0-3 heldout, 4-5 dev, 6-99 train; families of more "
+    f"than {LARGE} to train; at most {A_FAMILY_AT_MOST} of a family learnt from, one of a family scored"
+)
+PREFIXES = re.compile(r"^(?:lib|python3?-|ruby-|node-|golang-|php-|r-cran-|r-bioc-|elpa-|fonts-|librust-|libghc-)+")
+SUFFIXES = re.compile(
+    r"(?:[-.]?(?:dev|doc|docs|dbg|data|common|bin|tools|utils|examples|prof|perl|java|cil|cross|static|plugins?|tests?"
+    r"|gtk|qt|gui|cli|server|client|daemon|runtime|headers|modules|base|core|full|extra|nox|x11)|[-.]?\d[\w.+~]*)+$"
+)
+
+
+def stem(name: str) -> str:
+    """A package name without what tells it from its siblings: `libfoo2`, `libfoo-dev` and `python3-foo` are `foo`."""
+    without = SUFFIXES.sub("", PREFIXES.sub("", name))
+    return without if len(without) > 2 else name
+
+
+def families(found: Sequence[Pair]) -> list[list[Pair]]:
+    """The pairs in families, each in the order of its packages' names, so its first name is the family's."""
+    relatives = _Relatives(len(found))
+    seen: dict[str, int] = {}
+    for at, pair in enumerate(found):
+        opening = " ".join(normalised(pair.text).split()[:OPENING_WORDS])
+        for key in (f"source {pair.source}", f"stem {stem(pair.package)}", f"opening {opening}"):
+            relatives.join(at, seen.setdefault(key, at))
+    grouped: dict[int, list[Pair]] = {}
+    for at, pair in enumerate(found):
+        grouped.setdefault(relatives.root(at), []).append(pair)
+    return sorted((sorted(group, key=lambda p: p.package) for group in grouped.values()), key=lambda g: g[0].package)
+
+
+def side_of(family: Sequence[Pair]) -> Split:
+    """The side a family is on: a function of its first name, but a very large one is always learnt from."""
+    bucket = _hash(family[0].package) % 100
+    if len(family) > LARGE or bucket > 5:
+        return Split.TRAIN
+    return Split.HELDOUT if bucket < 4 else Split.DEV
+
+
+def split(found: Sequence[Pair]) -> dict[Split, list[Pair]]:
+    """The pairs of each side, in an order that the hash of their names makes: a few of a family, or one to score."""
+    sides: dict[Split, list[Pair]] = {side: [] for side in Split}
+    for family in families(found):
+        side = side_of(family)
+        sides[side] += _mixed(family)[: A_FAMILY_AT_MOST if side is Split.TRAIN else 1]
+    return {side: _mixed(chosen) for side, chosen in sides.items()}
+
+
+def _mixed(group: Iterable[Pair]) -> list[Pair]:
+    return sorted(group, key=lambda pair: (_hash(pair.package), pair.package))
+
+
+def _hash(name: str) -> int:
+    return int(hashlib.sha256(name.encode()).hexdigest()[:8], 16)
+
+
+class _Relatives:
+    """Who is related to whom, transitively: a disjoint-set forest over row numbers."""
+
+    def __init__(self, count: int) -> None:
+        self._parent = list(range(count))
+
+    def root(self, at: int) -> int:
+        while self._parent[at] != at:
+            self._parent[at] = self._parent[self._parent[at]]
+            at = self._parent[at]
+        return at
+
+    def join(self, one: int, other: int) -> None:
+        a, b = self.root(one), self.root(other)
+        self._parent[max(a, b)] = min(a, b)
