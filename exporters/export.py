@@ -27,7 +27,7 @@ from exporters.source import SourceFolder
 from exporters.staging import replace_manifest, staged
 from exporters.texts import VerificationSet
 from exporters.verify import FLOORS, Floors, compare, source_logits, variant_logits
-from gateway.manifest import Precision, SelfTest, SourceOf, VariantManifest, write_manifest
+from gateway.manifest import ClassifierManifest, Precision, SelfTest, SourceOf, VariantManifest, write_manifest
 from gateway.profile import ProfileDocument
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def export(
         if found.broken is not None:
             raise VariantRefused(plan.checkpoint, plan.variant, found.broken, found.differences)
         self_test = record_self_test(engine, task, texts)
-        manifest = VariantManifest(
+        manifest = ClassifierManifest(
             checkpoint=plan.checkpoint,
             task=plan.task,
             family=plan.family,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from gateway.catalog import Catalog, CatalogEntry, Limits, Quality, Task, Tier
-from gateway.manifest import GoldenInput, Precision, SelfTest, SourceOf, VariantManifest, Verification
+from gateway.manifest import ClassifierManifest, GoldenInput, Precision, SelfTest, SourceOf, Verification
 from gateway.outcome import Outcome
 from gateway.profile import LatencyProfile, ProfileCell, ProfileDocument
 from gateway.records import RequestRecord
@@ -156,12 +156,12 @@ def latency_profile(median_s: float) -> LatencyProfile:
     return LatencyProfile.from_document(profile_document(median_s))
 
 
-def manifest(checkpoint: str, median_s: float) -> VariantManifest:
+def manifest(checkpoint: str, median_s: float) -> ClassifierManifest:
     """The manifest of a variant that takes up to 64 tokens."""
     verification = Verification(
         texts=1, data_set="by hand", label_agreement=1, label_agreement_floor=1, largest_logit_difference=0
     )
-    return VariantManifest(
+    return ClassifierManifest(
         checkpoint=checkpoint,
         task="classify",
         family="BERT",

@@ -19,7 +19,7 @@ from deployments.tasks import TOKENIZER_FILE, ClassifyTask
 from deployments.variant import file_sha256
 from exporters.selftest import record_self_test
 from exporters.texts import LabelledText, VerificationSet
-from gateway.manifest import Precision, SourceOf, VariantManifest, Verification, write_manifest
+from gateway.manifest import ClassifierManifest, Precision, SourceOf, Verification, write_manifest
 from gateway.profile import ProfileCell, ProfileDocument
 
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "film", "good", "bad", "very", "##s", "."]
@@ -73,14 +73,14 @@ def write_graph(path: Path, extra_input: str | None = None) -> None:
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(path))
 
 
-def write_variant(folder: Path, cpu_features: tuple[str, ...] = ()) -> VariantManifest:
+def write_variant(folder: Path, cpu_features: tuple[str, ...] = ()) -> ClassifierManifest:
     """A whole variant of the graph: files, self-test, profile, manifest."""
     folder.mkdir(parents=True)
     write_graph(folder / ONNX_FILE)
     tokenizer().save(str(folder / TOKENIZER_FILE))
     task = ClassifyTask.open(folder / TOKENIZER_FILE, LABELS, WINDOW)
     cell = ProfileCell(batch=1, tokens=8, samples=1, p50_s=0.001, p95_s=0.002, min_s=0.001, max_s=0.002)
-    manifest = VariantManifest(
+    manifest = ClassifierManifest(
         checkpoint="by-hand",
         task="classify",
         family="sum",
