@@ -17,11 +17,9 @@ from platformdirs import user_cache_path
 from rich.console import Console
 from rich.table import Table
 
-from gateway.catalog import Catalog, CatalogError, Task, load_catalog
+from gateway.catalog import CatalogError, load_catalog
 from gateway.manifest import Precision
 from loadtests.commands import accuracy_arguments, load_arguments, speed_arguments
-
-SERVED_TASKS = (Task.CLASSIFY,)
 
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -48,12 +46,12 @@ def serve(options: argparse.Namespace) -> int:
 
     catalog = load_catalog(options.catalog)
     started = time.monotonic()
-    variants = prepare(_servable(catalog), options.cache, console)
+    variants = prepare(catalog, options.cache, console)
 
     def say(what: str) -> None:
         console.print(f"[dim]{time.monotonic() - started:6.1f} s[/dim]  {what}")
 
-    serving.serve(_servable(catalog), variants, options.host, options.port, say)
+    serving.serve(catalog, variants, options.host, options.port, say)
     return 0
 
 
@@ -68,7 +66,7 @@ def profile(options: argparse.Namespace) -> int:
     """Measures the latency profile of every variant of a catalog on this host anew."""
     from exporters.command import profile_command
 
-    return profile_command(_servable(load_catalog(options.catalog)), options, console)
+    return profile_command(load_catalog(options.catalog), options, console)
 
 
 def check(options: argparse.Namespace) -> int:
@@ -98,13 +96,16 @@ def explain(options: argparse.Namespace) -> int:
     from gateway.problems import ms_above
     from gateway.render import ms
 
-    catalog = _servable(load_catalog(options.catalog))
+    catalog = load_catalog(options.catalog)
     manifests = {name: read_manifest(at) for name, at in prepare(catalog, options.cache, console).items()}
     budget_s = None if options.budget_ms is None else options.budget_ms / 1000
-    decision = explained(catalog, manifests, options.task, options.text, budget_s, options.percentile, options.strict)
+    text = options.text if options.file is None else options.file.read_text(encoding="utf-8")
+    decision = explained(
+        catalog, manifests, options.task, text, budget_s, options.percentile, options.strict, options.domain
+    )
     table = Table("checkpoint", "tier", "quality", "service", "latency", f"p{options.percentile:g}", "verdict")
     table.columns[0].no_wrap = True
-    table.title = f"forecasts in ms, {len(options.text)} characters, an idle gateway"
+    table.title = f"forecasts in ms, {len(text)} characters, an idle gateway"
     for assessed in decision.assessed:
         candidate, forecast = assessed.candidate, assessed.candidate.forecast
         times = (forecast.service_time_s, forecast.latency_s, forecast.quantile_s) if forecast else ()
@@ -125,7 +126,7 @@ def bench_speed(options: argparse.Namespace) -> int:
     from exporters.prepare import prepare
     from loadtests.commands import speed
 
-    catalog = _servable(load_catalog(options.catalog))
+    catalog = load_catalog(options.catalog)
     return speed(options, catalog, prepare(catalog, options.cache, console), console)
 
 
@@ -134,7 +135,7 @@ def bench_accuracy(options: argparse.Namespace) -> int:
     from exporters.prepare import prepare
     from loadtests.commands import accuracy
 
-    catalog = _servable(load_catalog(options.catalog))
+    catalog = load_catalog(options.catalog)
     return accuracy(options, catalog, prepare(catalog, options.cache, console), console)
 
 
@@ -143,18 +144,6 @@ def bench_load(options: argparse.Namespace) -> int:
     from loadtests.commands import load
 
     return load(options, console)
-
-
-def _servable(catalog: Catalog) -> Catalog:
-    """The catalog without the tasks that this version does not serve yet, and a word about each."""
-    left = [entry.name for entry in catalog.checkpoints if entry.task not in SERVED_TASKS]
-    if not left:
-        return catalog
-    kept = tuple(entry for entry in catalog.checkpoints if entry.task in SERVED_TASKS)
-    errors.print(f"[yellow]not served yet, since their task is not:[/yellow] {', '.join(left)}")
-    if not kept:
-        raise CatalogError("the catalog has no checkpoint of a task that is served")
-    return catalog.model_copy(update={"checkpoints": kept})
 
 
 def _expected() -> tuple[type[Exception], ...]:
@@ -196,7 +185,10 @@ def _parser() -> argparse.ArgumentParser:
     one = _command(commands, "explain", explain)
     _catalog(one)
     one.add_argument("--task", default="classify")
-    one.add_argument("--text", required=True)
+    given = one.add_mutually_exclusive_group(required=True)
+    given.add_argument("--text")
+    given.add_argument("--file", type=Path, help="the text is in this file")
+    one.add_argument("--domain", help="what the text is about, as parameters.domain says it")
     one.add_argument("--budget-ms", type=float, help="(default: the task's)")
     one.add_argument("--percentile", type=float, default=95.0, help="(default: %(default)s)")
     one.add_argument("--strict", action="store_true", help="refuse rather than be late")

@@ -55,7 +55,7 @@ class CheckpointDeployment:
     ) -> None:
         self._id = _enter(link)
         self._replica = await asyncio.to_thread(open_replica, settings, time.monotonic)
-        self._replica.batcher.start()
+        self._replica.server.start()
         self._server = LinkServer(self._replica.handle, self._replica.load, link.secret)
         unix = UnixAddress(str(link.folder / f"{self._id}.sock"))
         await self._server.start(unix, TcpAddress(ray.util.get_node_ip_address(), 0) if link.tcp else None)
@@ -73,7 +73,7 @@ class CheckpointDeployment:
         """Ray Serve awaits this when it retires the replica: finish what is under way, take nothing new."""
         if hasattr(self, "_server"):
             await self._server.drain(DRAIN_S)
-            await self._replica.batcher.stop(DRAIN_S)
+            await self._replica.server.stop(DRAIN_S)
             await self._server.close()
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from deployments.batch_forming import Backlog, BatchLimits, MedianTimes, RememberedMedians, Waiting, form_batch
+from deployments.engines.boundary import guarded
 from deployments.engines.padding import padded
 from deployments.engines.port import Logits, TokenIds
 from gateway.deadline import Clock
@@ -209,9 +210,7 @@ class Batcher:
         """On the engine's thread: the batch boundary. Whatever the engine raises is its members' failure."""
         run.started = self._clock()
         try:
-            run.outcome = self._logits(run.members)
-        except Exception as error:
-            run.outcome = Failure(FailureKind.ENGINE, type(error).__name__)
+            run.outcome = guarded(lambda: self._logits(run.members))
         finally:
             run.ended = self._clock()
             self._loop.call_soon_threadsafe(self._finished, run)

@@ -1,29 +1,30 @@
-"""A replica: one opened variant, its batcher and its end of the link. What a piece of work meets here, in order.
+"""A replica: one opened variant behind its end of the link, of whichever kind the variant is.
 
 It knows no cluster: `serving` gives it a place to listen and tells it when to drain.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
-from deployments.batch_forming import BatchLimits
-from deployments.batcher import Batcher, Scored
-from deployments.tasks import Encoded
-from deployments.variant import OpenVariant, open_variant
+import msgspec
+import psutil
+
+from deployments.classifying import ClassifierReplica
+from deployments.reader import Reader
+from deployments.summarizing import SummarizerReplica
+from deployments.variant import OpenClassifier, OpenSeq2Seq, open_variant
+from deployments.writer import Writer
 from gateway.catalog import CatalogEntry
 from gateway.deadline import Clock
 from gateway.metrics import replica_text
-from gateway.work import Answer, Failure, InputReport, LoadReport, ReplicaTimings, Work
+from gateway.work import Answer, Failure, LoadReport, Work
 
-INLINE_CHARACTERS = 2_000
-"""Texts up to this long are tokenised on the loop (under 0.1 ms); longer ones on a thread."""
-
-BATCH_LIMITS = BatchLimits(max_batch=16, max_batch_tokens=2_048, max_padding_waste=0.15)
+MEMORY_AGE_S = 1.0
+"""How old a figure of resident memory may be that goes out with an answer: reading it costs 20 µs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,96 +36,72 @@ class ReplicaSettings:
     max_queued_inputs: int
 
 
-class Replica:
-    """Serves one variant: re-anchors the budget, tokenises, queues, scores."""
+class Server(Protocol):
+    """Answers work of one task with one variant."""
 
-    def __init__(self, settings: ReplicaSettings, variant: OpenVariant, clock: Clock) -> None:
-        self._task = variant.task
-        self._clock = clock
-        self.checkpoint = settings.entry.name
-        self.batcher = Batcher(
-            variant.engine.run,
-            variant.profile,
-            BATCH_LIMITS,
-            clock,
-            settings.max_queued_inputs,
-            pad_id=variant.task.pad_id,
-            threads=settings.entry.runs,
-        )
+    def start(self) -> None:
+        """Opens the queue, on the running loop."""
+
+    async def stop(self, grace_s: float) -> None:
+        """Admits nothing more and finishes what it can within the grace."""
 
     async def handle(self, work: Work) -> Answer | Failure:
-        """Answers one piece of work. Cancelling it withdraws what is still queued."""
-        arrived = self._clock()
-        deadline = arrived + work.remaining_s
-        encoded = await self._encode(work)
-        if isinstance(encoded, Failure):
-            return encoded
-        scored = await self._score(encoded, deadline, work.strict)
-        if isinstance(scored, Failure):
-            return scored
-        outputs = tuple(self._task.scores(one.logits, work.parameters) for one in scored)
-        return Answer(outputs, _input_report(encoded), _timings(scored, self._clock() - arrived))
+        """Answers one piece of work. Cancelling it withdraws it."""
+
+    def load(self) -> LoadReport:
+        """How much is still to be done."""
+
+    def totals(self) -> dict[str, float]:
+        """What was counted since the start, by name; names of seconds end in `_s`."""
+
+
+class Replica:
+    """Serves one variant and reports on itself."""
+
+    def __init__(self, checkpoint: str, server: Server, clock: Clock) -> None:
+        self.checkpoint = checkpoint
+        self.server = server
+        self._clock = clock
+        self._process = psutil.Process()
+        self._memory_bytes = 0
+        self._memory_seen = float("-inf")
+
+    async def handle(self, work: Work) -> Answer | Failure:
+        """Answers one piece of work."""
+        return await self.server.handle(work)
 
     def load(self) -> LoadReport:
         """What travels with every answer."""
-        return self.batcher.load()
+        return msgspec.structs.replace(self.server.load(), memory_bytes=self._memory())
 
     def metrics(self) -> str:
         """This replica's totals in the Prometheus text format."""
         load = self.load()
         counters = {
             f"{name.removesuffix('_s')}_seconds" if name.endswith("_s") else name: value
-            for name, value in asdict(self.batcher.totals).items()
+            for name, value in self.server.totals().items()
         }
-        return replica_text(
-            self.checkpoint, counters, {"backlog_seconds": load.backlog_s, "queued_inputs": load.queued}
-        )
+        gauges = {"backlog_seconds": load.backlog_s, "queued_inputs": load.queued, "memory_bytes": load.memory_bytes}
+        return replica_text(self.checkpoint, counters, gauges)
 
-    async def _encode(self, work: Work) -> list[Encoded] | Failure:
-        if sum(map(len, work.inputs)) <= INLINE_CHARACTERS:
-            return self._encode_all(work)
-        return await asyncio.to_thread(self._encode_all, work)
-
-    def _encode_all(self, work: Work) -> list[Encoded] | Failure:
-        """Every input encoded, or the first failure."""
-        encoded: list[Encoded] = []
-        for text in work.inputs:
-            one = self._task.encode(text, work.parameters.truncation)
-            if isinstance(one, Failure):
-                return one
-            encoded.append(one)
-        return encoded
-
-    async def _score(self, encoded: Sequence[Encoded], deadline: float, strict: bool) -> Sequence[Scored] | Failure:
-        """Every input scored, or the first failure; the inputs of one request are queued together."""
-        if len(encoded) == 1:
-            one = await self.batcher.submit(encoded[0].token_ids, deadline, strict)
-            return one if isinstance(one, Failure) else (one,)
-        results = await asyncio.gather(*(self.batcher.submit(one.token_ids, deadline, strict) for one in encoded))
-        failure = next((result for result in results if isinstance(result, Failure)), None)
-        return failure or [result for result in results if isinstance(result, Scored)]
+    def _memory(self) -> int:
+        now = self._clock()
+        if now - self._memory_seen > MEMORY_AGE_S:
+            self._memory_bytes, self._memory_seen = self._process.memory_info().rss, now
+        return self._memory_bytes
 
 
 def open_replica(settings: ReplicaSettings, clock: Clock) -> Replica:
     """Opens and checks the variant at the entry's priority and threads. Blocking. Raises VariantRejected."""
-    if settings.entry.niceness:
-        os.nice(settings.entry.niceness)  # before the engine's threads exist, which inherit it
-    return Replica(settings, open_variant(settings.folder, settings.entry.threads), clock)
-
-
-def _input_report(encoded: Sequence[Encoded]) -> InputReport:
-    return InputReport(
-        sum(one.tokens_total for one in encoded),
-        sum(one.kept for one in encoded),
-        any(one.truncated for one in encoded),
-    )
-
-
-def _timings(scored: Sequence[Scored], total_s: float) -> ReplicaTimings:
-    """Queueing until the first batch began; then from there to the end of the last."""
-    if len(scored) == 1:
-        one = scored[0]
-        return ReplicaTimings(one.queueing_delay_s, one.service_time_s, total_s, one.batch_size)
-    first_s = min(one.queueing_delay_s for one in scored)
-    last_s = max(one.queueing_delay_s + one.service_time_s for one in scored)
-    return ReplicaTimings(first_s, last_s - first_s, total_s, max(one.batch_size for one in scored))
+    entry = settings.entry
+    if entry.niceness:
+        os.nice(entry.niceness)  # before the engine's threads exist, which inherit it
+    variant = open_variant(settings.folder, entry.threads)
+    queued = settings.max_queued_inputs
+    if isinstance(variant, OpenClassifier):
+        return Replica(entry.name, ClassifierReplica(entry, variant, queued, clock), clock)
+    if isinstance(variant, OpenSeq2Seq):
+        summarizer = Writer(variant.manifest, variant.engine, variant.tokens)
+        return Replica(entry.name, SummarizerReplica(entry, summarizer, queued, clock), clock)
+    reader = Reader(variant.manifest, variant.engine, variant.tokens, variant.ranker)
+    return Replica(entry.name, SummarizerReplica(entry, reader, queued, clock), clock)

@@ -12,7 +12,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from deployments.engines.port import Logits
-from gateway.manifest import VariantManifest
+from deployments.tokens import well_formed
 from gateway.work import ClassifyParameters, Failure, FailureKind, FunctionToApply, LabelScore, Truncation
 
 TOKENIZER_FILE = "tokenizer.json"
@@ -63,13 +63,19 @@ class ClassifyTask:
         try:
             encoding = self._tokenizer.encode(text)
         except TypeError:  # what tokenizers raises for a str that UTF-8 cannot hold
-            encoding = self._tokenizer.encode(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+            encoding = self._tokenizer.encode(well_formed(text))
         total = len(encoding.ids)
         if total >= self.window:
             total += sum(len(piece) - sum(piece.special_tokens_mask) for piece in encoding.overflowing)
         if total > self.window and truncation == "error":
             return Failure(FailureKind.TOO_LONG, "over the checkpoint's window", total, self.window)
         return Encoded(encoding.ids, total)
+
+    def ids(self, text: str) -> list[int]:
+        """The token ids alone, the text's head where it passes the window."""
+        encoded = self.encode(text, "longest_first")
+        assert isinstance(encoded, Encoded), "only truncation='error' gives a failure"
+        return encoded.token_ids
 
     def scores(self, logits: Logits, parameters: ClassifyParameters) -> tuple[LabelScore, ...]:
         """Label scores of one row of logits, best first and at most `top_k`; equal scores keep the labels' order."""
@@ -91,10 +97,3 @@ def applied(function: FunctionToApply, logits: Logits) -> list[float]:
             return [1 / (1 + math.exp(-v)) if v >= 0 else math.exp(v) / (1 + math.exp(v)) for v in row]
         case "none":
             return row
-
-
-def open_task(folder: Path, manifest: VariantManifest) -> ClassifyTask:
-    """The task side of a variant's folder. Raises ValueError for a task that is not known."""
-    if manifest.task != "classify":
-        raise ValueError(f"no task is called {manifest.task!r}")
-    return ClassifyTask.open(folder / TOKENIZER_FILE, manifest.labels, manifest.max_tokens, manifest.pad_token_id)

@@ -10,7 +10,7 @@ import msgspec
 
 from deployments.variant import VariantRejected
 from exporters.errors import ExportFailed, SourceRefused, VariantRefused
-from exporters.export import Progress, export, profile_again
+from exporters.export import export, profile_again
 from exporters.job import (
     Broke,
     Done,
@@ -22,23 +22,17 @@ from exporters.job import (
     SourceTurnedDown,
     VariantTurnedDown,
 )
+from exporters.plan import Progress
 from exporters.source import resolve_source
-from exporters.texts import verification_set
-from exporters.verify import FLOORS, Floors
 
 
 def perform(job: Job, progress: Progress) -> None:
     """Does what the job says. Raises what `export` and `profile_again` raise."""
-    budget_s = job.settings.profile_budget_s
     if isinstance(job, ProfileJob):
-        profile_again(Path(job.folder), job.threads, progress, budget_s)
+        profile_again(Path(job.folder), job.threads, progress, job.settings.profile_budget_s)
         return
     source = resolve_source(job.location, job.revision)
-    agreement = job.settings.label_agreement
-    if agreement is None:
-        agreement = FLOORS[job.plan.precision].label_agreement
-    floors = Floors(agreement, job.settings.accuracy_drop)
-    export(job.plan, source, Path(job.out), verification_set(source.path), progress, floors, budget_s)
+    export(job.plan, source, Path(job.out), progress, job.settings)
 
 
 def main() -> None:

@@ -7,15 +7,16 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from msgspec.structs import replace
 from rich.console import Console
 
-from deployments.variant import checked_manifest
-from exporters.errors import VariantRefused
-from exporters.export import VariantPlan
-from exporters.job import ExportJob, ProfileJob, Settings, run_job
+from deployments.variant import TASKS, checked_manifest
+from exporters.errors import ExportFailed, VariantRefused
+from exporters.job import ExportJob, ProfileJob, run_job
+from exporters.plan import Settings, VariantPlan
 from exporters.prepare import prepare
-from exporters.showing import differences_table, profile_table, shown, variants_table
-from exporters.source import source_folder
+from exporters.showing import differences_table, profile_tables, shown, variant_table
+from exporters.source import encoder_of, kind_of, source_folder
 from exporters.store import Store
 from gateway.catalog import Catalog
 from gateway.manifest import Precision, VariantManifest, read_manifest
@@ -33,19 +34,21 @@ class Exported:
 def export_command(options: argparse.Namespace, console: Console, settings: Settings | None = None) -> int:
     """Makes one variant of `options.checkpoint` and prints how well it agrees and how fast it is; 1 when refused.
 
-    Reads the options checkpoint, revision, precision, out and cache. Raises ExportError, but for a refused variant,
-    whose worst texts are printed.
+    Reads the options checkpoint, revision, precision, out, cache and, where there is one, floor: the least agreement
+    in place of the kind's own, from 0 to 1. Raises ExportError, but for a refused variant, whose worst texts are
+    printed.
     """
     plan = plan_for(options.checkpoint, options.revision, options.precision)
-    store = Store(options.cache)
-    folder = options.out or store.folder(plan, store.source_sha256(options.checkpoint, options.revision))
+    settings, store = _with_floor(settings or Settings(), options, console), Store(options.cache)
+    folder = options.out or store.folder(plan, store.source_sha256(options.checkpoint, options.revision), settings)
     try:
         made = make_variant(plan, options.checkpoint, options.revision, folder, console, settings)
     except VariantRefused as refused:
         console.print(differences_table(refused))
         return 1
-    console.print(variants_table([made.manifest], [made.size_bytes]))
-    console.print(profile_table(made.manifest.profile))
+    console.print(variant_table(made.manifest, made.size_bytes))
+    for table in profile_tables(made.manifest):
+        console.print(table)
     console.print(made.folder, soft_wrap=True)
     return 0
 
@@ -58,18 +61,22 @@ def profile_command(
     for entry in catalog.checkpoints:
         manifest = measure_variant(folders[entry.name], console, entry.threads, settings)
         console.print(f"[bold]{entry.name}[/] {manifest.variant}")
-        console.print(profile_table(manifest.profile))
+        for table in profile_tables(manifest):
+            console.print(table)
     return 0
 
 
 def plan_for(location: str, revision: str | None, precision: Precision) -> VariantPlan:
-    """A plan for a checkpoint that no catalog describes: called by its location's last part, a classifier, on ONNX.
+    """A plan for a checkpoint that no catalog describes: called by its location's last part, on ONNX.
 
-    Raises SourceRefused in a moment, where the child process would import torch first.
+    Its task is the one that a checkpoint of its kind serves. Raises SourceRefused in a moment, where the child process
+    would import torch first.
     """
-    config = json.loads((source_folder(location, revision) / "config.json").read_bytes())
+    folder = source_folder(location, revision)
+    task = TASKS[kind_of(folder, location)]
+    config = json.loads((encoder_of(folder, location) / "config.json").read_bytes())
     name = location.rstrip("/").replace(":", "/").rsplit("/", 1)[-1]
-    return VariantPlan(name, "classify", str(config.get("model_type", name)), "onnx", precision)
+    return VariantPlan(name, task, str(config.get("model_type", name)), "onnx", precision)
 
 
 def make_variant(
@@ -101,3 +108,13 @@ def measure_variant(
     with shown(plan, console) as progress:
         run_job(ProfileJob(str(folder.absolute()), threads, settings or Settings()), progress)
     return read_manifest(folder)
+
+
+def _with_floor(settings: Settings, options: argparse.Namespace, console: Console) -> Settings:
+    floor: float | None = vars(options).get("floor")
+    if floor is None:
+        return settings
+    if not 0 <= floor <= 1:
+        raise ExportFailed(f"a floor is a share from 0 to 1, not {floor:g}")
+    console.print(f"[yellow]judged by a floor of {floor:g} in place of its kind's own; no catalog serves it unasked[/]")
+    return replace(settings, floor=floor)

@@ -24,13 +24,11 @@ class ExportFailed(ExportError):
 
 
 class Difference(Struct, frozen=True):
-    """One text on which a variant and its source differ: labels, and the score each gave its own label."""
+    """One text, by its place among those verified on, and what source and variant answer to it, in few words."""
 
     text: int
-    source_label: str
-    source_score: float
-    variant_label: str
-    variant_score: float
+    source: str
+    variant: str
 
 
 class VariantRefused(ExportError):

@@ -18,21 +18,12 @@ import msgspec
 
 from deployments.variant import VariantRejected
 from exporters.errors import Difference, ExportFailed, SourceRefused, VariantRefused
-from exporters.export import Progress, Step, VariantPlan
-from exporters.profiling import BUDGET_S
+from exporters.plan import Progress, Settings, Step, VariantPlan
 
 LOG_LINES = 15
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 """Unless the environment says otherwise: torch takes every core of the machine, and on a busy one, or in a container
 with a share of it, its threads wait for each other so long that an export of 20 s was seen to pass 400 s."""
-
-
-class Settings(msgspec.Struct, frozen=True):
-    """How an export is judged and how long it may measure: floors are the precision's where they are None."""
-
-    label_agreement: float | None = None
-    accuracy_drop: float = 0.01
-    profile_budget_s: float = BUDGET_S
 
 
 class ExportJob(msgspec.Struct, frozen=True, tag="export"):

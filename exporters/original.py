@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -49,14 +50,26 @@ class Original:
 
     def save_tokenizer(self, folder: Path) -> None:
         """Writes tokenizer.json as transformers uses it, which may differ from the checkpoint's by its own config."""
-        self.tokenizer.backend_tokenizer.save(str(folder / TOKENIZER_FILE))
+        save_tokenizer(self.tokenizer, folder)
 
 
 def load_original(source: SourceFolder) -> Original:
     """Loads a classifier and its tokenizer, half-precision weights widened to fp32. Raises SourceRefused."""
-    tokenizer = _tokenizer(source)
+    tokenizer = load_tokenizer(source)
+    model = load_model(source, AutoModelForSequenceClassification, "a classifier")
+    names: dict[int, str] = model.config.id2label or {}
+    labels = tuple(str(names[at]) for at in range(model.config.num_labels))
+    return Original(model, tokenizer, labels, window_of(model, tokenizer), pad_id_of(tokenizer))
+
+
+def load_model(source: SourceFolder, kind: Any, name: str, heads: tuple[str, ...] = ()) -> PreTrainedModel:
+    """The model of a checkpoint by one of transformers' auto classes, in fp32, in evaluation mode.
+
+    Raises SourceRefused, with `name` for what it should be, when it is something else or weights are missing; those
+    whose names begin with one of `heads` may be, for nothing will be read from them.
+    """
     try:
-        model, report = AutoModelForSequenceClassification.from_pretrained(
+        model, report = kind.from_pretrained(
             source.path,
             dtype=torch.float32,
             use_safetensors=True,
@@ -65,16 +78,27 @@ def load_original(source: SourceFolder) -> Original:
             output_loading_info=True,
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise SourceRefused(f"{source.location}: cannot be loaded as a classifier: {_first_line(error)}") from error
-    if report["missing_keys"]:
-        missing = ", ".join(sorted(report["missing_keys"])[:4])
-        raise SourceRefused(f"{source.location}: the weights of a classifier are not all there; missing: {missing}")
-    labels = tuple(str(model.config.id2label[i]) for i in range(model.config.num_labels))
-    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
-    return Original(model.eval(), tokenizer, labels, _window(model, tokenizer), int(pad_id))
+        raise SourceRefused(f"{source.location}: cannot be loaded as {name}: {_first_line(error)}") from error
+    missing = sorted(key for key in report["missing_keys"] if not key.startswith(heads))
+    if missing:
+        shown = ", ".join(missing[:4])
+        raise SourceRefused(f"{source.location}: the weights of {name} are not all there; missing: {shown}")
+    loaded: PreTrainedModel = model.eval()
+    return loaded
 
 
-def _tokenizer(source: SourceFolder) -> PreTrainedTokenizerFast:
+def pad_id_of(tokenizer: PreTrainedTokenizerFast) -> int:
+    """What shorter texts are filled up with; 0 where the tokenizer does not say."""
+    return int(tokenizer.pad_token_id) if tokenizer.pad_token_id is not None else 0
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Writes tokenizer.json as transformers uses it, which may differ from the checkpoint's by its own config."""
+    tokenizer.backend_tokenizer.save(str(folder / TOKENIZER_FILE))
+
+
+def load_tokenizer(source: SourceFolder) -> PreTrainedTokenizerFast:
+    """The fast tokenizer of a checkpoint. Raises SourceRefused."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             source.path, use_fast=True, trust_remote_code=False, local_files_only=True
@@ -86,7 +110,7 @@ def _tokenizer(source: SourceFolder) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def _window(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> int:
+def window_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> int:
     """The tokens one input may have: by the tokenizer and by the positions, whichever is less."""
     limits = [int(tokenizer.model_max_length)] if tokenizer.model_max_length < UNLIMITED else []
     positions = getattr(model.config, "max_position_embeddings", None)

@@ -16,8 +16,8 @@ from rich.markup import escape
 from deployments.engines.host import Host, read_host
 from deployments.variant import VariantRejected
 from exporters.errors import ExportFailed, VariantRefused
-from exporters.export import VariantPlan
-from exporters.job import ExportJob, ProfileJob, Settings, run_job
+from exporters.job import ExportJob, ProfileJob, run_job
+from exporters.plan import Settings, VariantPlan
 from exporters.showing import shown
 from exporters.store import State, Store
 from gateway.catalog import Catalog, CatalogEntry, Engine
@@ -57,7 +57,7 @@ def _prepared(entry: CatalogEntry, store: Store, host: Host, settings: Settings,
     refused: VariantRefused | None = None
     for precision in precisions:
         plan = VariantPlan(entry.name, entry.task, entry.family, entry.engine, precision, entry.threads)
-        folder = store.folder(plan, sha256)
+        folder = store.folder(plan, sha256, settings)
         try:
             _make_ready(entry, plan, folder, store, host, settings, console)
             return folder

@@ -2,39 +2,64 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from deployments.engines.padding import padded
-from deployments.engines.port import Engine
-from deployments.tasks import ClassifyTask, Encoded
-from exporters.texts import VerificationSet
-from gateway.manifest import GoldenInput, SelfTest
+from deployments.engines.port import Engine, Seq2SeqEngine
+from deployments.tokens import TextTokens
+from deployments.writing import source_ids, write_golden
+from exporters.texts import SummarySet
+from gateway.manifest import GenerationRules, GoldenInput, GoldenSummary, SelfTest
 
 ODD = "na\u00efve \u2014 caf\u00e9 \U0001f600 \u4f60\u597d\tend\x00."
 TOLERANCE = 0.05
 QUARTILES = 4
 
+Encode = Callable[[str], list[int]]
 
-def record_self_test(engine: Engine, task: ClassifyTask, texts: VerificationSet) -> SelfTest:
+
+def record_self_test(engine: Engine, encode: Encode, window: int, texts: Sequence[str]) -> SelfTest:
     """The answers to texts from the shortest to one past the window, each run alone, which is deterministic.
 
     The tolerance is 5 % of the largest logit: another processor of the same features rounds otherwise, but a wrong
     kernel, graph or tokenizer is far further off.
     """
-    golden = tuple(_golden(engine, task, text) for text in golden_texts(texts, task.window))
+    golden = tuple(_golden(engine, encode, text) for text in golden_texts(texts, window))
     scale = max(abs(value) for one in golden for value in one.logits)
     return SelfTest(tolerance=TOLERANCE * max(scale, 1e-3), golden=golden)
 
 
-def golden_texts(texts: VerificationSet, window: int) -> list[str]:
+def golden_texts(texts: Sequence[str], window: int) -> list[str]:
     """The texts at the quartiles of length, one of odd characters, and one that is cut at the window."""
-    by_length = sorted({t.text for t in texts.texts if t.text.strip()} or {ODD}, key=lambda text: (len(text), text))
+    by_length = _by_length(texts)
     quartiles = [by_length[(len(by_length) - 1) * q // QUARTILES] for q in range(QUARTILES + 1)]
     longest = by_length[-1]
     return [*dict.fromkeys(quartiles), ODD, " ".join([longest] * (1 + window // len(longest.split())))]
 
 
-def _golden(engine: Engine, task: ClassifyTask, text: str) -> GoldenInput:
-    encoded = task.encode(text, "longest_first")
-    assert isinstance(encoded, Encoded), "only truncation='error' gives a failure"
-    batch = padded([encoded.token_ids], task.pad_id)
+def record_writing(
+    engine: Seq2SeqEngine, tokens: TextTokens, texts: SummarySet, rules: GenerationRules, window: int, pad_id: int
+) -> tuple[GoldenSummary, ...]:
+    """What is written to the text of median length, the shortest, and the median with odd characters in front.
+
+    Each alone, which is deterministic. No long text: every start of every replica reads them all.
+    """
+    by_length = _by_length([one.text for one in texts.texts])
+    median = by_length[len(by_length) // 2]
+    golden = []
+    for text in dict.fromkeys((median, by_length[0], f"{ODD} {median}")):
+        ids = source_ids(tokens, text, rules.prefix, window)
+        written = write_golden(engine, ids, rules, pad_id)
+        golden.append(GoldenSummary(text=text, token_ids=tuple(ids), written=written))
+    return tuple(golden)
+
+
+def _by_length(texts: Sequence[str]) -> list[str]:
+    return sorted({text for text in texts if text.strip()} or {ODD}, key=lambda text: (len(text), text))
+
+
+def _golden(engine: Engine, encode: Encode, text: str) -> GoldenInput:
+    ids = encode(text)
+    batch = padded([ids], pad_id=0)
     logits = engine.run(batch.token_ids, batch.attention_mask)[0]
-    return GoldenInput(text=text, token_ids=tuple(encoded.token_ids), logits=tuple(logits.tolist()))
+    return GoldenInput(text=text, token_ids=tuple(ids), logits=tuple(logits.tolist()))

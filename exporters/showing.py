@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 
 from exporters.errors import VariantRefused
-from exporters.export import Progress, Step, VariantPlan
-from gateway.manifest import VariantManifest
+from exporters.plan import Progress, Step, VariantPlan
+from gateway.manifest import ClassifierManifest, ExtractiveManifest, Seq2SeqManifest, VariantManifest
 from gateway.profile import LatencyProfile, ProfileDocument
 
 
@@ -30,40 +31,78 @@ def shown(plan: VariantPlan, console: Console) -> Iterator[Progress]:
         bar.update(line, description="ready", completed=len(Step))
 
 
-def variants_table(manifests: Sequence[VariantManifest], sizes_bytes: Sequence[int]) -> Table:
-    """One row a variant: its size and how well it agrees with its source."""
-    table = Table("precision", "size, MB", "agreement", "accuracy", "source accuracy", "largest logit difference")
-    for manifest, size in zip(manifests, sizes_bytes, strict=True):
-        found = manifest.verification
-        table.add_row(
-            manifest.precision,
-            f"{size / 1e6:.1f}",
-            f"{found.label_agreement:.2%} of {found.texts}",
-            _share(found.accuracy),
-            _share(found.source_accuracy),
-            f"{found.largest_logit_difference:.2g}",
-        )
+def variant_table(manifest: VariantManifest, size_bytes: int) -> Table:
+    """One row: the variant's size and how well it agrees with its source, by the measures of its kind."""
+    cells = {"precision": str(manifest.precision), "size, MB": f"{size_bytes / 1e6:.1f}"} | _agreement(manifest)
+    table = Table(*cells)
+    table.add_row(*cells.values())
     return table
 
 
-def profile_table(document: ProfileDocument) -> Table:
-    """Median service times in ms: a row for each batch size, a column for each token length."""
+def profile_tables(manifest: VariantManifest) -> list[Table]:
+    """Median service times in ms: a row for each batch size, a column for each token length.
+
+    An encoder-decoder has a second table, of a later decoding step by rows and tokens of the source.
+    """
+    if not isinstance(manifest, Seq2SeqManifest):
+        return [_profile_table(manifest.profile, "service time", "batch")]
+    return [
+        _profile_table(manifest.profile, "reading and first step", "batch"),
+        _profile_table(manifest.step_profile, "each later step", "rows"),
+    ]
+
+
+def differences_table(refused: VariantRefused) -> Table:
+    """The worst texts of a refused variant, by their place among those that it was verified on."""
+    table = Table("text", "source says", "variant says", title=escape(str(refused)))
+    for row in refused.differences:
+        table.add_row(str(row.text), escape(row.source), escape(row.variant))
+    return table
+
+
+def _agreement(manifest: VariantManifest) -> dict[str, str]:
+    """What the columns of the verification say, by their titles."""
+    match manifest:
+        case ClassifierManifest(verification=found):
+            return {
+                "agreement": _against(found.label_agreement, found.label_agreement_floor, found.texts),
+                "accuracy": _share(found.accuracy),
+                "source accuracy": _share(found.source_accuracy),
+                "largest logit difference": f"{found.largest_logit_difference:.2g}",
+            }
+        case Seq2SeqManifest(verification=found):
+            return {
+                "written alike": _against(found.same_tokens, found.same_tokens_floor, found.texts),
+                "ROUGE-L against the source": f"{found.rouge_l_to_source:.3f}",
+                "ROUGE-L": _rouge(found.rouge_l),
+                "source ROUGE-L": _rouge(found.source_rouge_l),
+                "tokens written": f"{manifest.output_tokens:.0f}",
+            }
+        case ExtractiveManifest(verification=found):
+            return {
+                "same choice": _against(found.same_choice, found.same_choice_floor, found.texts),
+                "least cosine": f"{found.least_cosine:.3f}",
+                "ROUGE-L": _rouge(found.rouge_l),
+                "source ROUGE-L": _rouge(found.source_rouge_l),
+            }
+
+
+def _profile_table(document: ProfileDocument, what: str, first: str) -> Table:
     profile = LatencyProfile.from_document(document)
     threads = f"{document.threads} thread{'' if document.threads == 1 else 's'}"
-    table = Table("batch", *(f"{length} tokens" for length in profile.lengths))
-    table.title = f"median service time in ms, {threads} on {document.measured_on}"
+    table = Table(first, *(f"{length} tokens" for length in profile.lengths))
+    table.title = f"median {what} in ms, {threads} on {document.measured_on}"
     for batch, row in zip(profile.batches, profile.medians_s, strict=True):
         table.add_row(str(batch), *(f"{seconds * 1000:.2f}" for seconds in row))
     return table
 
 
-def differences_table(refused: VariantRefused) -> Table:
-    """The worst texts of a refused variant, by their place in the verification set."""
-    table = Table("text", "source says", "score", "variant says", "score", title=str(refused))
-    for row in refused.differences:
-        scores = (f"{row.source_score:.3f}", f"{row.variant_score:.3f}")
-        table.add_row(str(row.text), row.source_label, scores[0], row.variant_label, scores[1])
-    return table
+def _against(share: float, floor: float, texts: int) -> str:
+    return f"{share:.2%} of {texts} (floor {floor:.1%})"
+
+
+def _rouge(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def _share(value: float | None) -> str:

@@ -1,5 +1,6 @@
 """Where a checkpoint comes from: a starter checkpoint, a local folder or a pinned revision on the Hub.
 
+An encoder that ranks sentences (`extractive.json` in its folder) may leave weights and tokenizer to another checkpoint.
 Takes safetensors weights only (a pickle runs code when it is read) and never code that a checkpoint brings along.
 Reads JSON and file digests; refuses to know torch and transformers.
 """
@@ -11,27 +12,47 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 from deployments.variant import file_sha256
 from exporters.errors import SourceRefused
 
 STARTER = "starter:"
 STARTER_ROOT = Path(__file__).parent / "starter" / "checkpoints"
+EXTRACTIVE_FILE = "extractive.json"
 PATTERNS = ("*.safetensors", "*.json", "*.jsonl", "*.txt", "*.model")
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
+class Kind(StrEnum):
+    """What a checkpoint is, by the files of its folder; the manifest of its variant is of the same kind."""
+
+    CLASSIFIER = "classifier"
+    EXTRACTIVE = "extractive"
+    SEQ2SEQ = "seq2seq"
+
+    @property
+    def described(self) -> str:
+        """The kind in words, article included."""
+        return {"classifier": "a classifier", "extractive": "a ranker of sentences"}.get(self, "an encoder-decoder")
+
+
 @dataclass(frozen=True)
 class SourceFolder:
-    """A checkpoint's files on this machine, what it was asked for by, and a digest of everything an export reads."""
+    """A checkpoint's files on this machine, what it was asked for by, and a digest of everything an export reads.
+
+    `encoder` is the folder with weights and tokenizer: the checkpoint's own, unless it refers to another checkpoint's.
+    """
 
     path: Path
     location: str
     revision: str
     sha256: str
+    encoder: Path
 
 
 def resolve_source(location: str, revision: str | None = None, starter_root: Path = STARTER_ROOT) -> SourceFolder:
@@ -40,20 +61,56 @@ def resolve_source(location: str, revision: str | None = None, starter_root: Pat
     `starter:NAME` is one of the project's own; with a revision the location is a Hub id; else it is a local folder.
     """
     path = source_folder(location, revision, starter_root)
-    return SourceFolder(path, location, revision or "", digest_of(path))
+    encoder = encoder_of(path, location, starter_root)
+    return SourceFolder(path, location, revision or "", digest_of(path, encoder), encoder)
 
 
 def source_folder(location: str, revision: str | None = None, starter_root: Path = STARTER_ROOT) -> Path:
     """The folder alone, checked and not yet read. Raises SourceRefused."""
     path = _located(location, revision, starter_root)
-    check_folder(path, location)
+    check_folder(path, location, starter_root)
     return path
 
 
-def check_folder(path: Path, location: str) -> None:
-    """The folder holds a whole checkpoint that needs no code of its own, or SourceRefused."""
+def encoder_of(path: Path, location: str, starter_root: Path = STARTER_ROOT) -> Path:
+    """The folder that a checkpoint's weights lie in: its own, or that of the checkpoint its `extractive.json` names.
+
+    Raises SourceRefused where that one is no checkpoint with weights of its own.
+    """
+    if not (path / EXTRACTIVE_FILE).exists():
+        return path
+    named = _object(path / EXTRACTIVE_FILE, location).get("encoder")
+    if named is None:
+        return path
+    if not isinstance(named, str):
+        raise SourceRefused(f"{location}: the encoder in its {EXTRACTIVE_FILE} is not a location")
+    encoder = _located(named, None, starter_root) if named.startswith(STARTER) else path / named
+    if encoder.resolve() != path.resolve() and (encoder / EXTRACTIVE_FILE).exists():
+        raise SourceRefused(f"{location}: its encoder {named} ranks sentences itself and has no weights to lend")
+    return encoder
+
+
+def kind_of(path: Path, location: str) -> Kind:
+    """What the checkpoint in a checked folder is. Raises SourceRefused where its config.json is none."""
+    if (path / EXTRACTIVE_FILE).exists():
+        return Kind.EXTRACTIVE
+    config = _object(path / "config.json", location)
+    heads = config.get("architectures")
+    classifies = isinstance(heads, list) and any(str(head).endswith("ForSequenceClassification") for head in heads)
+    return Kind.SEQ2SEQ if config.get("is_encoder_decoder") is True and not classifies else Kind.CLASSIFIER
+
+
+def check_folder(path: Path, location: str, starter_root: Path = STARTER_ROOT) -> None:
+    """The folder holds a whole checkpoint that needs no code of its own, or SourceRefused.
+
+    Where it leaves weights and tokenizer to another checkpoint, that one must be whole.
+    """
     if not path.is_dir():
         raise SourceRefused(f"{location}: there is no folder {path}")
+    encoder = encoder_of(path, location, starter_root)
+    if encoder.resolve() != path.resolve():
+        check_folder(encoder, f"{location}, its encoder {encoder.name}", starter_root)
+        return
     names = sorted(file.name for file in path.iterdir())
     if "config.json" not in names:
         raise SourceRefused(f"{location}: no config.json; found {_listed(names)}")
@@ -77,11 +134,13 @@ def source_files(path: Path) -> list[Path]:
     return sorted({file for pattern in PATTERNS for file in path.glob(pattern)})
 
 
-def digest_of(path: Path) -> str:
-    """One sha256 over the names and contents of the files an export may read."""
+def digest_of(path: Path, encoder: Path | None = None) -> str:
+    """One sha256 over the names and contents of the files an export may read, those of its encoder included."""
     digest = hashlib.sha256()
-    for file in source_files(path):
-        digest.update(f"{file.name} {file_sha256(file)}\n".encode())
+    elsewhere = [encoder] if encoder is not None and encoder.resolve() != path.resolve() else []
+    for folder in (path, *elsewhere):
+        for file in source_files(folder):
+            digest.update(f"{file.name} {file_sha256(file)}\n".encode())
     return digest.hexdigest()
 
 
@@ -116,7 +175,7 @@ def _fetched(location: str, revision: str) -> Path:
     return Path(folder)
 
 
-def _object(file: Path, location: str) -> Mapping[str, dict[str, str]]:
+def _object(file: Path, location: str) -> Mapping[str, Any]:
     try:
         content = json.loads(file.read_bytes())
     except ValueError as error:

@@ -18,8 +18,8 @@ import platformdirs
 from deployments.engines.host import Host
 from deployments.variant import VariantRejected, check_files, checked_manifest
 from exporters.errors import VariantRefused
-from exporters.export import VariantPlan, made_with
-from exporters.source import digest_of, source_files, source_folder
+from exporters.plan import Settings, VariantPlan, made_with
+from exporters.source import digest_of, encoder_of, source_files, source_folder
 from gateway.manifest import FORMAT
 
 CACHE_VARIABLE = "PUNCTUAL_CACHE"
@@ -48,9 +48,16 @@ class Store:
 
     root: Path
 
-    def folder(self, plan: VariantPlan, source_sha256: str) -> Path:
-        """The one place of this plan's variant of this source, made with the libraries that are installed."""
-        parts = (source_sha256, plan.task, plan.family, plan.engine, plan.precision, str(FORMAT), str(made_with()))
+    def folder(self, plan: VariantPlan, source_sha256: str, settings: Settings | None = None) -> Path:
+        """The one place of this plan's variant of this source, made with the libraries that are installed.
+
+        One that was judged by another floor than its kind's own has a place of its own: no start that did not ask for
+        that floor finds it.
+        """
+        parts = [source_sha256, plan.task, plan.family, plan.engine, plan.precision, str(FORMAT), str(made_with())]
+        settings = settings or Settings()
+        if settings.floor is not None or settings.drop != Settings().drop:
+            parts.append(f"floor {settings.floor} drop {settings.drop}")
         digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
         return self.root / "variants" / plan.checkpoint / f"{plan.variant}-{digest}"
 
@@ -64,9 +71,10 @@ class Store:
         if revision is not None and "sha256" in known:
             return known["sha256"]
         folder = source_folder(location, revision)
-        seen = _fingerprint(folder)
+        encoder = encoder_of(folder, location)
+        seen = _fingerprint(folder, encoder)
         if known.get("fingerprint") != seen:
-            known = {"fingerprint": seen, "sha256": digest_of(folder)}
+            known = {"fingerprint": seen, "sha256": digest_of(folder, encoder)}
             note.parent.mkdir(parents=True, exist_ok=True)
             beside = note.with_suffix(f".{os.getpid()}")
             beside.write_text(json.dumps(known))
@@ -109,7 +117,8 @@ def _refusal_file(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.refused.json")
 
 
-def _fingerprint(folder: Path) -> str:
+def _fingerprint(folder: Path, encoder: Path) -> str:
     """Names, sizes and times of the files: changes when they do, and costs no reading."""
-    stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in source_files(folder)]
+    files = [*source_files(folder), *source_files(encoder)]
+    stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     return hashlib.sha256(json.dumps([str(folder.absolute()), stats]).encode()).hexdigest()

@@ -13,7 +13,7 @@ import numpy as np
 
 from deployments.engines.padding import padded
 from deployments.engines.port import Engine, Logits
-from deployments.tasks import ClassifyTask, Encoded, applied
+from deployments.tasks import applied
 from exporters.errors import Difference
 from exporters.texts import VerificationSet
 from gateway.manifest import Precision, Verification
@@ -37,6 +37,11 @@ class Floors:
 FLOORS = {Precision.FP32: Floors(0.999), Precision.INT8: Floors(0.985)}
 
 
+def floors_of(precision: Precision, floor: float | None, drop: float) -> Floors:
+    """The precision's own floor of agreement, unless another is asked for."""
+    return Floors(FLOORS[precision].label_agreement if floor is None else floor, drop)
+
+
 @dataclass(frozen=True)
 class Comparison:
     """A verification with what it found wrong: the broken floor in words, or None, and the worst texts."""
@@ -58,15 +63,19 @@ def run_all(rows: list[list[int]], run: RunRows, advance: Advance) -> Logits:
     return np.stack([found[i] for i in range(len(rows))])
 
 
-def variant_logits(engine: Engine, task: ClassifyTask, texts: VerificationSet, advance: Advance) -> Logits:
+def variant_logits(engine: Engine, encode: Encode, pad_id: int, texts: VerificationSet, advance: Advance) -> Logits:
     """What the variant answers to every text."""
+    return run_all([encode(t.text) for t in texts.texts], batched(engine, pad_id), advance)
+
+
+def batched(engine: Engine, pad_id: int) -> RunRows:
+    """The engine over rows of unequal length, as a replica runs it."""
 
     def run(rows: list[list[int]]) -> Logits:
-        batch = padded(rows, task.pad_id)
+        batch = padded(rows, pad_id)
         return engine.run(batch.token_ids, batch.attention_mask)
 
-    encoded = [task.encode(t.text, "longest_first") for t in texts.texts]
-    return run_all([e.token_ids for e in encoded if isinstance(e, Encoded)], run, advance)
+    return run
 
 
 def source_logits(encode: Encode, run: RunRows, texts: VerificationSet, advance: Advance) -> Logits:
@@ -123,14 +132,9 @@ def _worst(source: Logits, variant: Logits, labels: tuple[str, ...]) -> tuple[Di
     flipped = meant.argmax(axis=1) != said.argmax(axis=1)
     apart = np.abs(meant - said).max(axis=1)
     order = sorted(range(len(meant)), key=lambda i: (not flipped[i], -apart[i]))[:WORST]
-    return tuple(
-        Difference(
-            i,
-            labels[int(meant[i].argmax())],
-            float(meant[i].max()),
-            labels[int(said[i].argmax())],
-            float(said[i].max()),
-        )
-        for i in order
-        if apart[i] > 0
-    )
+    return tuple(Difference(i, _answer(meant[i], labels), _answer(said[i], labels)) for i in order if apart[i] > 0)
+
+
+def _answer(scores: Logits, labels: tuple[str, ...]) -> str:
+    """The best label with its score."""
+    return f"{labels[int(scores.argmax())]} {scores.max():.3f}"

@@ -20,13 +20,13 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from gateway import metrics, wire
-from gateway.catalog import Limits
+from gateway.catalog import Limits, Task
 from gateway.deadline import Clock
 from gateway.openapi import openapi_document
 from gateway.outcome import Outcome
 from gateway.problems import InternalError, MethodNotAllowed, NotFound, Problem
 from gateway.records import RequestRecord
-from gateway.render import checkpoint_document, classify_document, decision_document, headers_of
+from gateway.render import answer_document, checkpoint_document, decision_document, headers_of
 from gateway.routing import Request
 from gateway.service import Service
 from gateway.terms import REQUEST_ID, RequestTerms, read_terms, request_id_of
@@ -39,6 +39,8 @@ CLIENT_CLOSED_REQUEST = 499
 _IDENTITY = "punctual.request_id"
 _IN_SERVICE = "punctual.in_service"
 """Places in the ASGI scope: the request's id once known, and whether the service has the request and records it."""
+
+_TASKS = frozenset(task.value for task in Task)
 
 
 class Scrape(Protocol):
@@ -64,14 +66,28 @@ class App:
         terms = self._terms(http)
         body = wire.parse(await self._body(http), wire.ClassifyBody, self.limits)
         inputs = wire.texts(body.inputs, self.limits)
-        request = Request("classify", inputs, wire.classify_parameters(body.parameters), terms, arrived_s)
+        parameters = wire.classify_parameters(body.parameters)
+        return await self._answer(http, Request(Task.CLASSIFY.value, inputs, parameters, terms, arrived_s))
+
+    async def summarize(self, http: HttpRequest) -> Response:
+        """`POST /summarize`."""
+        arrived_s = self.clock()
+        terms = self._terms(http)
+        body = wire.parse(await self._body(http), wire.SummarizeBody, self.limits)
+        inputs = wire.texts(body.inputs, self.limits)
+        parameters = wire.summarize_parameters(body.parameters)
+        domain = body.parameters.domain if body.parameters else None
+        return await self._answer(http, Request(Task.SUMMARIZE.value, inputs, parameters, terms, arrived_s, domain))
+
+    async def _answer(self, http: HttpRequest, request: Request) -> Response:
+        """Hands the request to the service and writes what came of it."""
         http.scope[_IN_SERVICE] = True
         finished = await self.service.handle(request)
         headers = headers_of(finished.record)
         if finished.answer is None:
             return self._problem(http, finished.problem or InternalError(), headers)
         details = b"details=true" in http.scope["query_string"].split(b"&")
-        return self._json(http, classify_document(finished, finished.answer, details), headers=headers)
+        return self._json(http, answer_document(finished, finished.answer, details), headers=headers)
 
     async def route(self, http: HttpRequest) -> Response:
         """`POST /route`: the decision and why; nothing is run."""
@@ -79,8 +95,9 @@ class App:
         terms = self._terms(http)
         body = wire.parse(await self._body(http), wire.RouteBody, self.limits)
         inputs = wire.texts(body.inputs, self.limits)
-        request = Request(body.task, inputs, wire.classify_parameters(None), terms, arrived_s)
         router = self.service.router
+        parameters, domain = wire.route_parameters(body, router.task(body.task))
+        request = Request(body.task, inputs, parameters, terms, arrived_s, domain)
         deadline = router.deadline(request)
         return self._json(http, decision_document(request, router.decide(request, deadline), deadline.budget_s))
 
@@ -89,7 +106,7 @@ class App:
         now_s = self.clock()
         load = self.service.load
         documents = [
-            checkpoint_document(served, load.replicas(name), load.backlog_s(name, now_s))
+            checkpoint_document(served, load.replicas(name), load.backlog_s(name, now_s), load.memory_bytes(name))
             for name, served in self.service.router.served.items()
         ]
         return self._json(http, {"checkpoints": documents})
@@ -161,8 +178,9 @@ class App:
 
     def _ended(self, http: HttpRequest, outcome: Outcome) -> None:
         """Records a request that the service never had."""
-        if http.url.path == "/classify":
-            record = RequestRecord(request_id=self._request_id(http), task="classify", outcome=outcome, latency_s=0.0)
+        task = http.url.path.removeprefix("/")
+        if task in _TASKS:
+            record = RequestRecord(request_id=self._request_id(http), task=task, outcome=outcome, latency_s=0.0)
             self.service.observe(record)
 
     def _problem(self, http: HttpRequest, problem: Problem, headers: dict[str, str] | None = None) -> Response:
@@ -204,6 +222,7 @@ def build(service: Service, scrape: Scrape, limits: Limits, clock: Clock, *, ech
     }
     routes = [
         Route("/classify", app.classify, methods=["POST"]),
+        Route("/summarize", app.summarize, methods=["POST"]),
         Route("/route", app.route, methods=["POST"]),
         Route("/checkpoints", app.checkpoints),
         Route("/healthz", app.healthz),

@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-from gateway.catalog import Catalog
+from gateway.catalog import Catalog, Task
 from gateway.load import LoadBook
 from gateway.manifest import VariantManifest
 from gateway.policy import Decision
 from gateway.routing import Request, Router, served_of
 from gateway.terms import RequestTerms
-from gateway.work import ClassifyParameters, LoadReport
+from gateway.work import ClassifyParameters, LoadReport, Parameters, SummarizeParameters
 
 
 def explained(
@@ -22,6 +22,7 @@ def explained(
     budget_s: float | None,
     percentile: float,
     strict: bool,
+    domain: str | None = None,
 ) -> Decision:
     """Runs the gateway's own router with every checkpoint up and nothing queued. Raises UnknownTask."""
     now_s = time.monotonic()
@@ -30,5 +31,6 @@ def explained(
         load.reported(entry.name, "idle", LoadReport(0.0, 0), now_s)
     router = Router(catalog, served_of(catalog, manifests), load, lambda: now_s)
     terms = RequestTerms(budget_s, percentile, strict, None, None, "explain", None)
-    request = Request(task, (text,), ClassifyParameters(), terms, now_s)
+    parameters: Parameters = SummarizeParameters() if task == Task.SUMMARIZE else ClassifyParameters()
+    request = Request(task, (text,), parameters, terms, now_s, domain)
     return router.decide(request, router.deadline(request))

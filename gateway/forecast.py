@@ -14,12 +14,13 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, insort
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from statistics import NormalDist
 
-from gateway.profile import LatencyProfile
+from gateway.costs import Asked, Cost
+from gateway.load import Ahead
+from gateway.work import Answer
 
 WINDOW = 256
 ENOUGH = 40
@@ -29,9 +30,6 @@ _LEAST_SIGMA = 0.10
 _SMOOTHING = 0.05
 _FIRST_OVERHEAD_S = 0.0015
 _LEAST_OVERHEAD_S = 0.0001
-_FIRST_TOKENS_PER_CHARACTER = 0.27
-_SPECIAL_TOKENS = 2
-_BATCH = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,48 +107,50 @@ class Surroundings:
 class Forecaster:
     """Forecasts one checkpoint and learns from its answers. It is told the time; it reads no clock."""
 
-    def __init__(self, profile: LatencyProfile, window_tokens: int, surroundings: Surroundings | None = None) -> None:
-        """`window_tokens` is the most that the checkpoint takes of one input."""
-        self._profile = profile
-        self._window_tokens = window_tokens
-        self._sigma = max(profile.sigma, _LEAST_SIGMA)
+    def __init__(self, cost: Cost, surroundings: Surroundings | None = None) -> None:
+        self.cost = cost
+        self._sigma = max(cost.sigma, _LEAST_SIGMA)
         self._surroundings = surroundings or Surroundings()
-        self._tokens_per_character = _FIRST_TOKENS_PER_CHARACTER
         self._strays_idle = StrayWindow()
         self._strays_queued = StrayWindow()
 
-    def tokens(self, characters: int) -> int:
-        """The tokens to expect of a text of so many characters, specials included, cut to the window."""
-        return min(self._window_tokens, math.ceil(characters * self._tokens_per_character) + _SPECIAL_TOKENS)
+    def forecast(self, asked: Asked, ahead: Ahead, percentile: float, now_s: float, remaining_s: float) -> Forecast:
+        """The forecast of a request behind so much work, done as well as what remains of its budget has room for.
 
-    def service_time_s(self, characters: Sequence[int]) -> float:
-        """The median service time of inputs of these many characters, batched by alike lengths."""
-        if len(characters) == 1:
-            return self._profile.median_s(1, self.tokens(characters[0]))
-        lengths = sorted(map(self.tokens, characters))
-        batches = (lengths[at : at + _BATCH] for at in range(0, len(lengths), _BATCH))
-        return sum(self._profile.median_s(len(batch), batch[-1]) for batch in batches)
-
-    def forecast(self, characters: Sequence[int], queueing_delay_s: float, percentile: float, now_s: float) -> Forecast:
-        """The forecast for inputs of these many characters behind so much queued work.
-
-        `percentile` is in percent, as the client gives it.
+        Where that leaves no room for its quantile, it is forecast as done at the least. `percentile` is in percent,
+        as the client gives it.
         """
-        service_time_s = self.service_time_s(characters)
         share, prior = percentile / 100, _PRIOR_WIDENING * _standard_normal(percentile)
         around = self._surroundings
-        idle_s = service_time_s + around.overhead_s
         idle_stray = self._strays_idle.quantile(share, now_s, around.strays_idle.quantile(share, now_s, prior))
-        idle_quantile_s = max(idle_s + idle_stray * self._scale_s(idle_s), service_time_s)
-        if queueing_delay_s <= 0:
-            return Forecast(0.0, service_time_s, idle_s, idle_quantile_s, idle_quantile_s)
-        latency_s = queueing_delay_s + idle_s
-        stray = self._strays_queued.quantile(share, now_s, around.strays_queued.quantile(share, now_s, prior))
-        quantile_s = latency_s + stray * self._scale_s(latency_s)
-        return Forecast(queueing_delay_s, service_time_s, latency_s, max(quantile_s, idle_quantile_s), idle_quantile_s)
+        waiting_s = ahead.backlog_s if ahead.sharing is None else 0.0
+        fully_s, least_s = self.cost.service_times_s(asked, remaining_s - around.overhead_s - waiting_s)
+        idle_least_s = self._idle_quantile_s(least_s, idle_stray)
+        queued_stray = None
+        if ahead.backlog_s > 0:
+            together = around.strays_queued.quantile(share, now_s, prior)
+            queued_stray = self._strays_queued.quantile(share, now_s, together)
+        if fully_s > least_s:
+            fully = self._behind(ahead, fully_s, self._idle_quantile_s(fully_s, idle_stray), queued_stray, idle_least_s)
+            if fully.quantile_s <= remaining_s:
+                return fully
+        return self._behind(ahead, least_s, idle_least_s, queued_stray, idle_least_s)
 
-    def learn(self, forecast: Forecast, latency_s: float, overhead_s: float, now_s: float) -> None:
-        """Takes the latency that was seen for what was forecast, and how much of it was overhead, in seconds."""
+    def learn(self, forecast: Forecast, asked: Asked, answer: Answer, latency_s: float, now_s: float) -> None:
+        """Takes the latency that was seen for what was forecast, in seconds from the decision to the answer.
+
+        An answer that its deadline cut says only that it would have taken longer: it counts as no less than the
+        quantile. Else a checkpoint that is cut every time would seem as quick as its budgets are short.
+        """
+        timings = answer.timings
+        overhead_s = latency_s - timings.queueing_delay_s - timings.service_time_s
+        if any(one.finish_reason == "deadline" for one in answer.generation):
+            latency_s = max(latency_s, forecast.quantile_s)
+        self.learn_latency(forecast, latency_s, overhead_s, now_s)
+        self.cost.learn(asked, answer)
+
+    def learn_latency(self, forecast: Forecast, latency_s: float, overhead_s: float, now_s: float) -> None:
+        """Takes how far the forecast strayed, and how much of the latency was overhead, in seconds."""
         stray = (latency_s - forecast.latency_s) / self._scale_s(forecast.latency_s)
         if forecast.queueing_delay_s > 0:
             self._strays_queued.add(stray, now_s)
@@ -160,11 +160,22 @@ class Forecaster:
             self._surroundings.strays_idle.add(stray, now_s)
         self._surroundings.learn_overhead(overhead_s)
 
-    def learn_tokens(self, characters: Sequence[int], tokens: int) -> None:
-        """Takes how many tokens, specials included, texts of these many characters had together."""
-        of_text = tokens - _SPECIAL_TOKENS * len(characters)
-        if of_text > 0 and (total := sum(characters)) > 0:
-            self._tokens_per_character += _SMOOTHING * (of_text / total - self._tokens_per_character)
+    def _idle_quantile_s(self, service_time_s: float, stray: float) -> float:
+        """The quantile with nothing queued, by the quantile of the errors met so; never below the run itself."""
+        idle_s = service_time_s + self._surroundings.overhead_s
+        return max(idle_s + stray * self._scale_s(idle_s), service_time_s)
+
+    def _behind(
+        self, ahead: Ahead, service_time_s: float, idle_s: float, stray: float | None, idle_least_s: float
+    ) -> Forecast:
+        """The forecast of one way to do it, whose quantile with nothing queued is `idle_s`, behind what is queued."""
+        overhead_s = self._surroundings.overhead_s
+        queueing_delay_s = 0.0 if stray is None else ahead.delay_s(service_time_s)
+        latency_s = queueing_delay_s + service_time_s + overhead_s
+        quantile_s = idle_s
+        if stray is not None and queueing_delay_s > 0:
+            quantile_s = max(latency_s + stray * self._scale_s(latency_s), idle_s)
+        return Forecast(queueing_delay_s, service_time_s, latency_s, quantile_s, idle_least_s)
 
     def _scale_s(self, latency_s: float) -> float:
         return self._sigma * latency_s + 0.25 * self._surroundings.overhead_s

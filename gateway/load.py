@@ -8,7 +8,28 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from msgspec import Struct
+
 from gateway.work import LoadReport
+
+
+class Ahead(Struct, frozen=True):
+    """What a request would find at a replica: seconds of work, and how many texts take turns, None if none do."""
+
+    backlog_s: float
+    sharing: int | None = None
+
+    def delay_s(self, service_time_s: float) -> float:
+        """How long others hold up a request of so much service time.
+
+        Where work is interleaved, each of the others takes no more than as much again.
+        """
+        if self.sharing is None:
+            return self.backlog_s
+        return min(self.backlog_s, self.sharing * service_time_s)
+
+
+IDLE = Ahead(0.0)
 
 
 @dataclass(slots=True)
@@ -18,6 +39,8 @@ class ReplicaLoad:
     backlog_s: float
     as_of_s: float
     draining: bool = False
+    sharing: int | None = None
+    memory_bytes: int = 0
 
     def backlog_at(self, now_s: float) -> float:
         """The backlog now: a replica works one second off in one second."""
@@ -36,7 +59,7 @@ class LoadBook:
 
     def reported(self, checkpoint: str, replica: str, report: LoadReport, now_s: float) -> None:
         """Takes a replica's own report, which replaces what was reckoned here. Its first makes it a candidate."""
-        load = ReplicaLoad(report.backlog_s, now_s, report.draining)
+        load = ReplicaLoad(report.backlog_s, now_s, report.draining, report.sharing, report.memory_bytes)
         self._replicas.setdefault(checkpoint, {})[replica] = load
 
     def dispatched(self, checkpoint: str, replica: str, service_time_s: float, now_s: float) -> None:
@@ -44,6 +67,7 @@ class LoadBook:
         load = self._replicas.get(checkpoint, {}).get(replica)
         if load is not None:
             load.backlog_s, load.as_of_s = load.backlog_at(now_s) + service_time_s, now_s
+            load.sharing = None if load.sharing is None else load.sharing + 1
 
     def least_loaded(self, checkpoint: str, now_s: float) -> str | None:
         """The replica with the least backlog, by name where equal; None when none is up."""
@@ -53,6 +77,18 @@ class LoadBook:
     def backlog_s(self, checkpoint: str, now_s: float) -> float | None:
         """The queueing delay to expect at the least loaded replica, in seconds; None when none is up."""
         return min((load.backlog_at(now_s) for _, load in self._up(checkpoint)), default=None)
+
+    def ahead(self, checkpoint: str, now_s: float) -> Ahead | None:
+        """What a request would find at the least loaded replica; None when none is up."""
+        up = [(load.backlog_at(now_s), name, load.sharing) for name, load in self._up(checkpoint)]
+        if not up:
+            return None
+        backlog_s, _, sharing = min(up)  # no two have one name, so `sharing` is never compared
+        return Ahead(backlog_s, sharing)
+
+    def memory_bytes(self, checkpoint: str) -> int | None:
+        """The resident memory of the largest replica, as last reported; None when none is up."""
+        return max((load.memory_bytes for _, load in self._up(checkpoint)), default=None)
 
     def replicas(self, checkpoint: str) -> int:
         """How many replicas are up and not draining."""

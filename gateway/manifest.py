@@ -22,7 +22,6 @@ class Precision(StrEnum):
     """The number format of a variant's weights."""
 
     FP32 = "fp32"
-    BF16 = "bf16"
     INT8 = "int8"
 
 

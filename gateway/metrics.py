@@ -1,6 +1,7 @@
 """Prometheus metrics: what is counted in each process, and how many processes become one scrape.
 
-The only file that knows `prometheus_client`. Label sets are closed: task, checkpoint, tier, outcome and replica.
+The only file that knows `prometheus_client`. Label sets are closed: task, checkpoint, tier, outcome, finish
+reason and replica.
 """
 
 from __future__ import annotations
@@ -41,12 +42,31 @@ class RequestMetrics:
             buckets=BUCKETS,
         )
 
+        self._summaries = Counter(
+            "punctual_summaries",
+            "Requests answered with summaries, by why their writing ended.",
+            (*labels, "finish_reason"),
+            registry=self.registry,
+        )
+        self._tokens_out = Counter("punctual_output_tokens", "Tokens of summaries.", labels, registry=self.registry)
+        self._truncated = Counter(
+            "punctual_truncated_requests",
+            "Answered requests of whose texts not all was read.",
+            labels,
+            registry=self.registry,
+        )
+
     def observe(self, record: RequestRecord) -> None:
-        """Counts one request; its latency too when it was answered."""
+        """Counts one request; its latency too when it was answered, and what was written for it."""
         labels = (record.task, record.checkpoint or "", record.tier or "")
         self._requests.labels(*labels, record.outcome.value).inc()
         if record.answered:
             self._latency.labels(*labels).observe(record.latency_s)
+            if record.truncated:
+                self._truncated.labels(*labels).inc()
+            if record.finish_reason is not None:
+                self._summaries.labels(*labels, record.finish_reason).inc()
+                self._tokens_out.labels(*labels).inc(record.output_tokens)
 
     def text(self) -> str:
         """This process's metrics in the text format."""

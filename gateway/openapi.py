@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache
+from typing import Any, get_args
 
 from pydantic.json_schema import models_json_schema
 
@@ -11,7 +12,8 @@ from gateway import problems, terms
 from gateway.catalog import Tier
 from gateway.deadline import MAX_BUDGET_MS
 from gateway.policy import Reason
-from gateway.wire import ClassifyBody, RouteBody
+from gateway.wire import ClassifyBody, RouteBody, SummarizeBody
+from gateway.work import FinishReason
 
 _PROBLEMS: dict[str, type[problems.Problem]] = {
     "404": problems.UnknownCheckpoint,
@@ -60,6 +62,7 @@ _RESPONSE_HEADERS: tuple[tuple[str, dict[str, object]], ...] = (
     ("X-Predicted-Latency-Ms", {"type": "number"}),
     ("X-SLA-Met", {"enum": ["true", "false"]}),
     ("X-Input-Truncated", {"enum": ["true"]}),
+    ("X-Finish-Reason", {"enum": list(get_args(FinishReason))}),
     ("Server-Timing", {"type": "string"}),
 )
 
@@ -81,7 +84,7 @@ _PROBLEM = {
 }
 
 
-_DETAILED = {
+_DETAILED: dict[str, Any] = {
     "type": "object",
     "required": ["outputs", "routing", "timings_ms", "input"],
     "properties": {
@@ -110,6 +113,32 @@ _DETAILED = {
         },
     },
 }
+_GENERATION = {
+    "type": "object",
+    "properties": {
+        "finish_reason": {"enum": list(get_args(FinishReason))},
+        "steps": {"type": "integer"},
+        "tokens": {"type": "integer"},
+        "beams": {"type": "integer"},
+        "max_new_tokens": {"type": "integer"},
+        "pieces": {"type": "integer"},
+        "headroom_ms": {"type": "number"},
+        "lead": {"type": "boolean"},
+    },
+}
+_SUMMARIES = {
+    "Summary": {"type": "object", "required": ["summary_text"], "properties": {"summary_text": {"type": "string"}}},
+    "Summaries": {"type": "array", "items": {"$ref": "#/components/schemas/Summary"}},
+    "DetailedSummaries": {
+        "type": "object",
+        "required": [*_DETAILED["required"], "generation"],
+        "properties": {
+            **_DETAILED["properties"],
+            "outputs": {"$ref": "#/components/schemas/Summaries"},
+            "generation": {"type": "array", "items": _GENERATION},
+        },
+    },
+}
 _OUTPUTS = {"type": "array", "items": {"type": "array", "items": {"$ref": "#/components/schemas/LabelScore"}}}
 _DETAILS = {
     "name": "details",
@@ -122,18 +151,22 @@ _DETAILS = {
 @cache
 def openapi_document() -> dict[str, object]:
     """The whole document; it is the same for every catalog."""
-    inputs: list[tuple[type[ClassifyBody] | type[RouteBody], str]] = [
-        (ClassifyBody, "validation"),
-        (RouteBody, "validation"),
-    ]
+    inputs = [(body, "validation") for body in (ClassifyBody, SummarizeBody, RouteBody)]
     _, schemas = models_json_schema(inputs, ref_template="#/components/schemas/{model}")  # type: ignore[arg-type]
-    own = {"LabelScore": _LABEL_SCORE, "Outputs": _OUTPUTS, "Detailed": _DETAILED, "Problem": _PROBLEM}
+    own = {"LabelScore": _LABEL_SCORE, "Outputs": _OUTPUTS, "Detailed": _DETAILED, "Problem": _PROBLEM, **_SUMMARIES}
     ready = "Ready: every checkpoint has a replica"
     return {
         "openapi": "3.1.0",
         "info": {"title": "Punctual", "version": "1", "description": "An inference gateway that answers on time."},
         "paths": {
-            "/classify": {"post": _classify()},
+            "/classify": {
+                "post": _task("Classify texts within a latency budget", "ClassifyBody", "Outputs", "Detailed")
+            },
+            "/summarize": {
+                "post": _task(
+                    "Summarise texts within a latency budget", "SummarizeBody", "Summaries", "DetailedSummaries"
+                )
+            },
             "/route": {"post": _route()},
             "/checkpoints": {"get": _get("The catalog as served")},
             "/healthz": {"get": _get("Alive")},
@@ -144,11 +177,11 @@ def openapi_document() -> dict[str, object]:
     }
 
 
-def _classify() -> dict[str, object]:
-    either = {"oneOf": [{"$ref": f"#/components/schemas/{name}"} for name in ("Outputs", "Detailed")]}
+def _task(summary: str, body: str, *answers: str) -> dict[str, object]:
+    either = {"oneOf": [{"$ref": f"#/components/schemas/{name}"} for name in answers]}
     answer = _reply("The outputs, or an object with details", headers=_RESPONSE_HEADERS, schema=either)
     refusals = {status: _refusal(kind.title) for status, kind in _PROBLEMS.items()}
-    return _post("Classify texts within a latency budget", "ClassifyBody", answer, refusals, [_DETAILS])
+    return _post(summary, body, answer, refusals, [_DETAILS])
 
 
 def _route() -> dict[str, object]:

@@ -13,6 +13,7 @@ class RequestRecord:
     """What happened to one request. Durations in seconds; never any text of it.
 
     What a request did not reach is None: a refused one has no checkpoint, an invalid one not even a budget.
+    `steps`, `output_tokens` and `finish_reason` (`stop`, `length`, `deadline`) are of summaries.
     `degraded` says that a better checkpoint of the task stood in the catalog for it and was not used.
     """
 
@@ -33,6 +34,9 @@ class RequestRecord:
     tokens: int = 0
     kept: int = 0
     truncated: bool = False
+    steps: int = 0
+    output_tokens: int = 0
+    finish_reason: str | None = None
     degraded: bool = False
     attempts: int = 0
 

@@ -9,13 +9,15 @@ from collections.abc import Mapping
 from pathlib import PurePath
 
 from gateway.catalog import SourceKind
+from gateway.manifest import ClassifierManifest, ExtractiveManifest, Seq2SeqManifest, VariantManifest
 from gateway.policy import Decision
 from gateway.problems import ms_above
+from gateway.profile import ProfileDocument
 from gateway.records import RequestRecord
 from gateway.routing import Request, Served
 from gateway.service import Finished
 from gateway.terms import BUDGET, CHECKPOINT
-from gateway.work import Answer
+from gateway.work import Answer, Generation
 
 
 def ms(seconds: float) -> float:
@@ -47,11 +49,13 @@ def headers_of(record: RequestRecord) -> dict[str, str]:
         headers["X-Predicted-Latency-Ms"] = decimal(ms(record.predicted_s))
     if record.truncated:
         headers["X-Input-Truncated"] = "true"
-    headers["Server-Timing"] = ", ".join(f"{name};dur={decimal(ms(s))}" for name, s in _spans(record).items())
+    if record.finish_reason is not None:
+        headers["X-Finish-Reason"] = record.finish_reason
+    headers["Server-Timing"] = _server_timing(record)
     return headers
 
 
-def classify_document(finished: Finished, answer: Answer, details: bool) -> object:
+def answer_document(finished: Finished, answer: Answer, details: bool) -> object:
     """The answer's body: the outputs alone, or with routing, timings and input when details were asked for."""
     if not details:
         return answer.outputs
@@ -70,6 +74,7 @@ def classify_document(finished: Finished, answer: Answer, details: bool) -> obje
         },
         "timings_ms": {name: ms(seconds) for name, seconds in _spans(record).items()},
         "input": {"tokens": record.tokens, "truncated": record.truncated, "kept": record.kept},
+        **({"generation": [_generation(one) for one in answer.generation]} if answer.generation else {}),
     }
 
 
@@ -108,7 +113,9 @@ def decision_document(request: Request, decision: Decision, budget_s: float) -> 
     }
 
 
-def checkpoint_document(served: Served, replicas: int, backlog_s: float | None) -> dict[str, object]:
+def checkpoint_document(
+    served: Served, replicas: int, backlog_s: float | None, memory_bytes: int | None
+) -> dict[str, object]:
     """One checkpoint as `/checkpoints` shows it: catalog entry, provenance, verification, profile, live load.
 
     Of a source that is a folder only the last part is shown: where it lies on the host is nobody else's business.
@@ -121,20 +128,61 @@ def checkpoint_document(served: Served, replicas: int, backlog_s: float | None) 
         **entry.model_dump(mode="json"),
         "source": source,
         "variant": manifest.variant,
-        "labels": manifest.labels,
+        "kind": manifest.kind,
+        **_of_kind(manifest),
         "max_tokens": manifest.max_tokens,
         "provenance": {**manifest.source.model_dump(mode="json"), "location": location},
         "verification": manifest.verification.model_dump(mode="json"),
         "latency_profile": {
             "threads": manifest.profile.threads,
             "measured_on": manifest.profile.measured_on,
-            "service_time_ms": [
-                {"batch": c.batch, "tokens": c.tokens, "p50": ms(c.p50_s), "p95": ms(c.p95_s)}
-                for c in manifest.profile.cells
-            ],
+            "service_time_ms": _cells(manifest.profile),
         },
-        "load": {"replicas_up": replicas, "backlog_ms": None if backlog_s is None else ms(backlog_s)},
+        "load": {
+            "replicas_up": replicas,
+            "backlog_ms": None if backlog_s is None else ms(backlog_s),
+            "memory_bytes": memory_bytes,
+        },
     }
+
+
+def _of_kind(manifest: VariantManifest) -> dict[str, object]:
+    match manifest:
+        case ClassifierManifest():
+            return {"labels": manifest.labels}
+        case ExtractiveManifest():
+            return {"sentences": manifest.sentences}
+        case Seq2SeqManifest():
+            return {
+                "generation": manifest.generation.model_dump(mode="json"),
+                "output_tokens": round(manifest.output_tokens, 1),
+                "step_ms": _cells(manifest.step_profile),
+            }
+
+
+def _cells(profile: ProfileDocument) -> list[dict[str, float]]:
+    return [{"batch": c.batch, "tokens": c.tokens, "p50": ms(c.p50_s), "p95": ms(c.p95_s)} for c in profile.cells]
+
+
+def _generation(one: Generation) -> dict[str, object]:
+    return {
+        "finish_reason": one.finish_reason,
+        "steps": one.steps,
+        "tokens": one.tokens,
+        "beams": one.beams,
+        "max_new_tokens": one.max_new_tokens,
+        "pieces": one.pieces,
+        "headroom_ms": ms(one.headroom_s),
+        "lead": one.lead,
+    }
+
+
+def _server_timing(record: RequestRecord) -> str:
+    """The spans; that of the engine says what was run, where that is told in steps."""
+    spans = {name: f"{name};dur={decimal(ms(seconds))}" for name, seconds in _spans(record).items()}
+    if record.steps:
+        spans["infer"] += f';desc="{record.steps} steps, {record.output_tokens} tokens"'
+    return ", ".join(spans.values())
 
 
 def _spans(record: RequestRecord) -> Mapping[str, float]:

@@ -20,7 +20,7 @@ from gateway.problems import DeadlineExceeded, Overloaded, Problem
 from gateway.records import Observer, RequestRecord
 from gateway.refusals import failed, refused, refused_after_loss
 from gateway.routing import Request, Router
-from gateway.work import Answer, Failure, FailureKind, Work
+from gateway.work import Answer, Failure, FailureKind, Generation, Work
 
 ATTEMPTS = 3
 """How many replicas a request may try: a replica that dies fails what it held, and that is tried elsewhere."""
@@ -145,12 +145,8 @@ class Service:
 
     def _learn(self, request: Request, trail: _Trail, name: str, forecast: Forecast, answer: Answer) -> None:
         now_s = self.clock()
-        latency_s = now_s - trail.decided_s
-        overhead_s = latency_s - answer.timings.queueing_delay_s - answer.timings.service_time_s
         forecaster = self.router.served[name].forecaster
-        forecaster.learn(forecast, latency_s, overhead_s, now_s)
-        if not answer.input.truncated:
-            forecaster.learn_tokens(tuple(map(len, request.inputs)), answer.input.tokens)
+        forecaster.learn(forecast, request.asked, answer, now_s - trail.decided_s, now_s)
 
     def _record(self, request: Request, trail: _Trail, outcome: Outcome) -> RequestRecord:
         chosen = trail.decision.chosen if trail.decision else None
@@ -176,6 +172,9 @@ class Service:
             tokens=answer.input.tokens if answer else 0,
             kept=answer.input.kept if answer else 0,
             truncated=answer.input.truncated if answer else False,
+            steps=sum(one.steps for one in answer.generation) if answer else 0,
+            output_tokens=sum(one.tokens for one in answer.generation) if answer else 0,
+            finish_reason=_finish_reason(answer.generation) if answer else None,
             degraded=_degraded(trail.decision),
             attempts=trail.attempts,
         )
@@ -190,6 +189,12 @@ def _timeliness(elapsed_s: float, budget_s: float, strict: bool) -> Outcome:
     if strict:
         raise DeadlineExceeded(elapsed_s)
     return Outcome.LATE
+
+
+def _finish_reason(generation: Sequence[Generation]) -> str | None:
+    """The worst of several: what the deadline cut before what its length did; None where nothing was written."""
+    reasons = {one.finish_reason for one in generation}
+    return next((reason for reason in ("deadline", "length", "stop") if reason in reasons), None)
 
 
 def _degraded(decision: Decision | None) -> bool:

@@ -6,20 +6,23 @@ Pydantic models at this edge only; inward go msgspec structs and frozen dataclas
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar, cast
 
 import msgspec
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag, ValidationError
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, JsonValue, StringConstraints, Tag, ValidationError
 
-from gateway.catalog import Limits
+from gateway.catalog import Limits, Task
 from gateway.problems import InputTooLong, InvalidRequest
-from gateway.work import ClassifyParameters, FunctionToApply, Truncation
+from gateway.work import ClassifyParameters, FunctionToApply, LongText, Parameters, SummarizeParameters, Truncation
 
 Body = TypeVar("Body", bound=BaseModel)
 Text = Annotated[str, StringConstraints(min_length=1)]
 
 MOST_FAULTS = 16
 MOST_CHARACTERS_OF_A_NAME = 64
+MOST_NEW_TOKENS = 4096
+MOST_BEAMS = 16
+_LONG_TEXT: dict[str, LongText] = {"only_first": "longest_first", "do_not_truncate": "chunk"}
 
 
 def _one_or_many(inputs: object) -> str | None:
@@ -60,11 +63,57 @@ class ClassifyBody(_Strict):
     parameters: ClassifyBodyParameters | None = None
 
 
+Tokens = Annotated[int, Field(ge=1, le=MOST_NEW_TOKENS)]
+LeastTokens = Annotated[int, Field(ge=0, le=MOST_NEW_TOKENS)]
+Beams = Annotated[int, Field(ge=1, le=MOST_BEAMS)]
+
+
+class GenerateParameters(_Strict):
+    """`generate_parameters`: those of transformers' that a summary takes. `max_length` is read as `max_new_tokens`."""
+
+    max_new_tokens: Tokens | None = None
+    max_length: Tokens | None = None
+    min_new_tokens: LeastTokens | None = None
+    min_length: LeastTokens | None = None
+    num_beams: Beams | None = None
+    length_penalty: Annotated[float, Field(ge=-10, le=10)] | None = None
+    no_repeat_ngram_size: Annotated[int, Field(ge=0, le=32)] | None = None
+    early_stopping: bool | None = None
+    do_sample: Literal[False] | None = Field(default=None, description="summaries are searched for, never drawn")
+
+
+class SummarizeBodyParameters(_Strict):
+    """The `parameters` of `POST /summarize`. What is given here overrides the same in `generate_parameters`."""
+
+    max_new_tokens: Tokens | None = Field(default=None, description="at most; the budget may leave fewer")
+    min_new_tokens: LeastTokens | None = Field(default=None, description="at least, where the budget lets it")
+    num_beams: Beams | None = Field(default=None, description="at most; the budget may leave fewer")
+    truncation: Literal[LongText, "only_first", "do_not_truncate"] | None = Field(
+        default=None,
+        description="of a text over the window: chunk (the default) summarises it piece by piece and the pieces once "
+        "more, longest_first keeps its head, error refuses. only_first is read as longest_first, do_not_truncate as "
+        "chunk",
+    )
+    domain: Annotated[str, StringConstraints(min_length=1, max_length=63)] | None = Field(
+        default=None, description="what the text is about: checkpoints made for that domain are candidates too"
+    )
+    generate_parameters: GenerateParameters | None = None
+    clean_up_tokenization_spaces: bool | None = Field(default=None, description="accepted; spaces are always cleaned")
+
+
+class SummarizeBody(_Strict):
+    """The body of `POST /summarize`: the Hugging Face Inference API's."""
+
+    inputs: Inputs = Field(description="one text, or a list of them")
+    parameters: SummarizeBodyParameters | None = None
+
+
 class RouteBody(_Strict):
-    """The body of `POST /route`: nothing is run, so it takes no parameters."""
+    """The body of `POST /route`; its parameters are those of the task."""
 
     task: str
     inputs: Inputs
+    parameters: dict[str, JsonValue] | None = None
 
 
 def parse(body: bytes, model: type[Body], limits: Limits) -> Body:
@@ -105,6 +154,44 @@ def classify_parameters(parameters: ClassifyBodyParameters | None) -> ClassifyPa
     return ClassifyParameters(
         parameters.top_k, parameters.function_to_apply or "softmax", parameters.truncation or "longest_first"
     )
+
+
+def summarize_parameters(parameters: SummarizeBodyParameters | None) -> SummarizeParameters:
+    """The parameters with the contract's defaults filled in. Raises InvalidRequest where a least is over its most."""
+    given = parameters or SummarizeBodyParameters()
+    more = given.generate_parameters or GenerateParameters()
+    most = given.max_new_tokens or more.max_new_tokens or more.max_length
+    leasts = (
+        ("parameters.min_new_tokens", given.min_new_tokens),
+        ("parameters.generate_parameters.min_new_tokens", more.min_new_tokens),
+        ("parameters.generate_parameters.min_length", more.min_length),
+    )
+    name, least = next((one for one in leasts if one[1] is not None), ("", None))
+    if most is not None and least is not None and least > most:
+        message = f"must be at most the {most} new tokens that are allowed"
+        raise InvalidRequest(f"{name}: {message}", [{"field": name, "message": message}])
+    truncation = given.truncation or "chunk"
+    return SummarizeParameters(
+        max_new_tokens=most,
+        min_new_tokens=least,
+        num_beams=given.num_beams or more.num_beams,
+        length_penalty=more.length_penalty,
+        no_repeat_ngram_size=more.no_repeat_ngram_size,
+        early_stopping=more.early_stopping,
+        truncation=_LONG_TEXT.get(truncation) or cast(LongText, truncation),
+    )
+
+
+def route_parameters(body: RouteBody, task: Task) -> tuple[Parameters, str | None]:
+    """The parameters of the body's task, and its domain. Raises InvalidRequest as the task's own endpoint would."""
+    given = {"parameters": body.parameters, "inputs": body.inputs}
+    try:
+        if task is Task.SUMMARIZE:
+            summarize = SummarizeBody.model_validate(given).parameters
+            return summarize_parameters(summarize), summarize.domain if summarize else None
+        return classify_parameters(ClassifyBody.model_validate(given).parameters), None
+    except ValidationError as error:
+        raise _invalid(error) from None
 
 
 def encode(document: object) -> bytes:

@@ -13,14 +13,35 @@ from msgspec import Struct
 
 FunctionToApply: TypeAlias = Literal["softmax", "sigmoid", "none"]
 Truncation: TypeAlias = Literal["longest_first", "error"]
+LongText: TypeAlias = Literal["chunk", "longest_first", "error"]
+FinishReason: TypeAlias = Literal["stop", "length", "deadline"]
 
 
-class ClassifyParameters(Struct, frozen=True, array_like=True):
+class ClassifyParameters(Struct, frozen=True, array_like=True, tag="classify"):
     """How the scores of a classification are made and cut; the defaults are the contract's."""
 
     top_k: int | None = None
     function_to_apply: FunctionToApply = "softmax"
     truncation: Truncation = "longest_first"
+
+
+class SummarizeParameters(Struct, frozen=True, array_like=True, tag="summarize"):
+    """How a summary is written; what is None is the checkpoint's own.
+
+    `max_new_tokens` and `num_beams` are the most: the budget may leave less. `truncation` says what becomes of a text
+    longer than the checkpoint's window.
+    """
+
+    max_new_tokens: int | None = None
+    min_new_tokens: int | None = None
+    num_beams: int | None = None
+    length_penalty: float | None = None
+    no_repeat_ngram_size: int | None = None
+    early_stopping: bool | None = None
+    truncation: LongText = "chunk"
+
+
+Parameters: TypeAlias = ClassifyParameters | SummarizeParameters
 
 
 class Work(Struct, frozen=True, array_like=True):
@@ -32,7 +53,7 @@ class Work(Struct, frozen=True, array_like=True):
 
     task: str
     inputs: tuple[str, ...]
-    parameters: ClassifyParameters
+    parameters: Parameters
     remaining_s: float
     strict: bool
     request_id: str
@@ -43,6 +64,31 @@ class LabelScore(Struct, frozen=True):
 
     label: str
     score: float
+
+
+class Summary(Struct, frozen=True):
+    """One summary. Encodes as the wire's object."""
+
+    summary_text: str
+
+
+class Generation(Struct, frozen=True, array_like=True):
+    """How one summary came about: why it ended, what was run for it, and what the budget allowed.
+
+    `steps` is the engine's decoding steps (or batches of sentences read), `tokens` those of the summary, `beams` and
+    `max_new_tokens` what was planned for it. The text was taken in `pieces`. `headroom_s` was left of the budget when
+    the last step ended: negative if it ended too late. `lead` says that no usable text was written in time and that
+    the source's first sentence stands in.
+    """
+
+    finish_reason: FinishReason
+    steps: int
+    tokens: int
+    beams: int
+    max_new_tokens: int
+    pieces: int
+    headroom_s: float
+    lead: bool = False
 
 
 class InputReport(Struct, frozen=True, array_like=True):
@@ -66,11 +112,12 @@ class ReplicaTimings(Struct, frozen=True, array_like=True):
 
 
 class Answer(Struct, frozen=True, array_like=True, tag="answer"):
-    """A finished piece of work: one list of label scores for each input, best first."""
+    """A finished piece of work: for each input its label scores, best first, or its summary and how that came about."""
 
-    outputs: tuple[tuple[LabelScore, ...], ...]
+    outputs: tuple[tuple[LabelScore, ...] | Summary, ...]
     input: InputReport
     timings: ReplicaTimings
+    generation: tuple[Generation, ...] = ()
 
 
 class FailureKind(StrEnum):
@@ -101,9 +148,13 @@ class LoadReport(Struct, frozen=True, array_like=True):
     """How busy a replica is as it sends this: it travels with every answer.
 
     `backlog_s` is the service time of everything it has admitted and not yet finished, in seconds, by its own
-    latency profile, what is left of the running batch included; `queued` counts inputs, not requests.
+    latency profile, what is left of the running batch included; `queued` counts inputs, not requests. `sharing` is how
+    many texts take turns, so that a short one need not wait for the whole backlog; None where work is not interleaved.
+    `memory_bytes` is the process's resident memory.
     """
 
     backlog_s: float
     queued: int
     draining: bool = False
+    sharing: int | None = None
+    memory_bytes: int = 0

@@ -15,11 +15,11 @@ import msgspec
 from rich.console import Console
 from rich.progress import Progress
 
-from deployments.variant import open_variant
+from deployments.variant import open_classifier
 from exporters.starter.data import HELDOUT, Sentence
 from exporters.texts import LabelledText, VerificationSet
 from gateway.catalog import Catalog, CatalogEntry, Task
-from gateway.manifest import read_manifest
+from gateway.manifest import ClassifierManifest, read_manifest
 from gateway.terms import BUDGET, CHECKPOINT
 from gateway.work import LabelScore
 from loadtests.agreement import Agreement, Unanswered, judge
@@ -71,7 +71,7 @@ def accuracy_at(
     sentences = heldout_sentences(settings.heldout)
     wanted = {sentence.label.casefold() for sentence in sentences}
     entries = catalog.of_task(Task.CLASSIFY)
-    labels = {entry.name: read_manifest(variants[entry.name]).labels for entry in entries}
+    labels = {entry.name: _labels(variants[entry.name]) for entry in entries}
     judged = [entry for entry in entries if wanted <= {label.casefold() for label in labels[entry.name]}]
     with Progress(console=console) as bar:
         found = []
@@ -80,6 +80,12 @@ def accuracy_at(
             found.append(_checkpoint(url, entry, variants[entry.name], sentences, settings, partial(bar.advance, line)))
     skipped = tuple(entry.name for entry in entries if entry not in judged)
     return AccuracyReport(len(sentences), tuple(found), skipped)
+
+
+def _labels(variant: Path) -> tuple[str, ...]:
+    """The labels of a variant; none where it is no classifier, which the start of the gateway tells of."""
+    manifest = read_manifest(variant)
+    return manifest.labels if isinstance(manifest, ClassifierManifest) else ()
 
 
 def _checkpoint(
@@ -92,7 +98,7 @@ def _checkpoint(
 ) -> Agreement:
     texts = [sentence.text for sentence in sentences]
     served = asyncio.run(_served(url, entry.name, texts, settings.concurrency, advance))
-    opened = open_variant(variant, threads=1)
+    opened = open_classifier(variant, threads=1)
     alone = [answer(opened, text)[0].label for text in texts]
     source = _source_labels(entry, texts) if settings.against_source else None
     return judge(opened.manifest, sentences, served, alone, source)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from exporters.starter.data import Sentence
 from exporters.texts import HELDOUT_NAME
-from gateway.manifest import VariantManifest
+from gateway.manifest import ClassifierManifest
 
 AGREEMENT_FLOOR = 0.985
 TOLERANCE = 0.005
@@ -89,7 +89,7 @@ class Agreement:
 
 
 def judge(
-    manifest: VariantManifest,
+    manifest: ClassifierManifest,
     sentences: Sequence[Sentence],
     served: Sequence[str | Unanswered],
     alone: Sequence[str],

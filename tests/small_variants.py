@@ -18,14 +18,13 @@ from deployments.engines.port import Logits
 from deployments.tasks import TOKENIZER_FILE, ClassifyTask
 from deployments.variant import file_sha256
 from exporters.selftest import record_self_test
-from exporters.texts import LabelledText, VerificationSet
 from gateway.manifest import ClassifierManifest, Precision, SourceOf, Verification, write_manifest
 from gateway.profile import ProfileCell, ProfileDocument
 
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "film", "good", "bad", "very", "##s", "."]
 LABELS = ("negative", "positive")
 WINDOW = 12
-TEXTS = VerificationSet("by hand", tuple(LabelledText(text) for text in ("good film", "a very bad film.", "films")))
+TEXTS = ("good film", "a very bad film.", "films")
 
 
 def tokenizer() -> Tokenizer:
@@ -94,7 +93,7 @@ def write_variant(folder: Path, cpu_features: tuple[str, ...] = ()) -> Classifie
         verification=Verification(
             texts=3, data_set="by hand", label_agreement=1, label_agreement_floor=1, largest_logit_difference=0
         ),
-        self_test=record_self_test(OnnxEngine.open(folder / ONNX_FILE, 1), task, TEXTS),
+        self_test=record_self_test(OnnxEngine.open(folder / ONNX_FILE, 1), task.ids, WINDOW, TEXTS),
         profile=ProfileDocument(threads=1, measured_on="somewhere else", cells=(cell,)),
         made_with={},
     )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import fake_summaries
 import httpx
 from fakes import ANSWER, MEDIANS_S, TERMS, Behaviour, FakeBackend, FakeClock, Kept, catalog, manifest
 from starlette.types import Message, Scope
@@ -14,6 +15,7 @@ from gateway import app
 from gateway.catalog import Catalog, Limits
 from gateway.deadline import Clock
 from gateway.load import LoadBook
+from gateway.manifest import VariantManifest
 from gateway.metrics import RequestMetrics, one_scrape
 from gateway.routing import Request, Router, served_of
 from gateway.service import Finished, Service
@@ -23,6 +25,7 @@ from gateway.work import (
     ClassifyParameters,
     Failure,
     LoadReport,
+    SummarizeParameters,
     Work,
 )
 
@@ -45,9 +48,14 @@ class World:
         """A request that arrives now."""
         return Request("classify", tuple(inputs), ClassifyParameters(), terms, self.clock())
 
-    def up(self, checkpoint: str, backlog_s: float = 0.0) -> None:
+    def page(self, terms: RequestTerms = TERMS, domain: str | None = None) -> Request:
+        """A page to summarise, which arrives now."""
+        return Request("summarize", (fake_summaries.PAGE,), SummarizeParameters(), terms, self.clock(), domain)
+
+    def up(self, checkpoint: str, backlog_s: float = 0.0, sharing: int | None = None, memory_bytes: int = 0) -> None:
         """The checkpoint's one replica reports."""
-        self.load.reported(checkpoint, "replica", LoadReport(backlog_s, 0), self.clock())
+        report = LoadReport(backlog_s, 0, sharing=sharing, memory_bytes=memory_bytes)
+        self.load.reported(checkpoint, "replica", report, self.clock())
 
     def down(self, checkpoint: str) -> None:
         """The checkpoint's one replica is lost."""
@@ -56,10 +64,17 @@ class World:
 
 def world(behaviour: Behaviour | None = None, limits: Limits | None = None, *, up: bool = True) -> World:
     """A gateway over `catalog()`, every checkpoint up and idle unless told otherwise."""
-    made = catalog(limits)
-    clock, load, backend, kept = FakeClock(), LoadBook(), FakeBackend(), Kept()
-    backend.behaviour = behaviour or backend.behaviour
     manifests = {name: manifest(name, median_s) for name, median_s in MEDIANS_S.items()}
+    return _world(catalog(limits), manifests, behaviour or FakeBackend().behaviour, up=up)
+
+
+def summarizing(behaviour: Behaviour = fake_summaries.by_task, limits: Limits | None = None) -> World:
+    """A gateway over the catalog of `fake_summaries`: classifiers and summarizers, all up and idle."""
+    return _world(fake_summaries.catalog(limits), fake_summaries.manifests(), behaviour, up=True)
+
+
+def _world(made: Catalog, manifests: Mapping[str, VariantManifest], behaviour: Behaviour, *, up: bool) -> World:
+    clock, load, backend, kept = FakeClock(), LoadBook(), FakeBackend(behaviour), Kept()
     service = Service(
         router=Router(made, served_of(made, manifests), load, clock),
         backend=backend,
@@ -69,7 +84,7 @@ def world(behaviour: Behaviour | None = None, limits: Limits | None = None, *, u
         clock=clock,
     )
     told = World(made, clock, load, backend, kept, service)
-    for name in MEDIANS_S if up else ():
+    for name in manifests if up else ():
         told.up(name)
     return told
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
+from deployments.engines.onnx_session import open_session
 from deployments.engines.port import Logits, TokenIds
 
 INPUT_IDS, ATTENTION_MASK, TOKEN_TYPES, LOGITS = "input_ids", "attention_mask", "token_type_ids", "logits"
@@ -22,18 +23,8 @@ class OnnxEngine:
 
     @classmethod
     def open(cls, path: Path, threads: int) -> OnnxEngine:
-        """Loads the graph. Raises ValueError for inputs this engine cannot feed, else what ONNX Runtime raises.
-
-        Spinning is off because two spinning threads burn a core at 50 requests/s; the thread count is always given,
-        because ONNX Runtime would size its pool by the machine and not by what the process may use.
-        """
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        """Loads the graph. Raises ValueError for inputs this engine cannot feed, else what ONNX Runtime raises."""
+        session = open_session(path, threads)
         inputs = frozenset(node.name for node in session.get_inputs())
         if not {INPUT_IDS, ATTENTION_MASK} <= inputs <= {INPUT_IDS, ATTENTION_MASK, TOKEN_TYPES}:
             raise ValueError(f"{path.name} wants the inputs {sorted(inputs)}")

@@ -18,7 +18,7 @@ import hmac
 from enum import StrEnum
 from typing import Final
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Raise it with any change of the frames: both ends then refuse each other instead of misreading."""
 
 HANDSHAKE_S: Final = 2.0

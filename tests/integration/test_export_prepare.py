@@ -19,7 +19,7 @@ from deployments.engines.host import read_host
 from deployments.variant import open_variant
 from exporters.command import export_command, measure_variant, profile_command
 from exporters.errors import SourceRefused, VariantRefused
-from exporters.job import Settings
+from exporters.plan import Settings
 from exporters.prepare import prepare
 from gateway.catalog import Catalog, CatalogEntry, Quality, Task, Tier
 from gateway.manifest import MANIFEST_NAME, Precision, read_manifest

@@ -11,8 +11,15 @@ from fakes import cell, latency_profile
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.costs import Asked, BatchCost
 from gateway.forecast import Forecaster
+from gateway.load import IDLE, Ahead
 from gateway.profile import LatencyProfile, ProfileDocument
+from gateway.work import ClassifyParameters
+
+SHORT = Asked((20,), ClassifyParameters())
+NO_END_S = 600.0
+"""As much budget as there can be."""
 
 percentiles = st.floats(50.0, 99.9)
 strays = st.lists(st.floats(0.0, 5.0), max_size=120)
@@ -21,9 +28,9 @@ delays = st.floats(0.0, 5.0)
 
 def taught(latencies_s: list[float]) -> Forecaster:
     """A forecaster that has seen these latencies for one short text."""
-    made = Forecaster(latency_profile(0.010), 64)
+    made = Forecaster(BatchCost(latency_profile(0.010), 64))
     for latency_s in latencies_s:
-        made.learn(made.forecast((20,), 0.0, 95.0, 0.0), latency_s, 0.001, 0.0)
+        made.learn_latency(made.forecast(SHORT, IDLE, 95.0, 0.0, NO_END_S), latency_s, 0.001, 0.0)
     return made
 
 
@@ -31,7 +38,7 @@ def taught(latencies_s: list[float]) -> Forecaster:
 def test_to_be_surer_takes_longer(seen: list[float], one: float, other: float, delay_s: float) -> None:
     """The quantile never falls as the percentile rises, whatever was learnt."""
     forecaster = taught(seen)
-    low, high = (forecaster.forecast((20,), delay_s, p, 0.0) for p in sorted((one, other)))
+    low, high = (forecaster.forecast(SHORT, Ahead(delay_s), p, 0.0, NO_END_S) for p in sorted((one, other)))
     assert low.quantile_s <= high.quantile_s and low.idle_quantile_s <= high.idle_quantile_s
 
 
@@ -39,7 +46,9 @@ def test_to_be_surer_takes_longer(seen: list[float], one: float, other: float, d
 def test_to_wait_longer_takes_longer(seen: list[float], percentile: float, one_s: float, other_s: float) -> None:
     """The quantile never falls as the backlog rises, and is never below that of an idle gateway or the run itself."""
     forecaster = taught(seen)
-    short, long = (forecaster.forecast((20,), delay_s, percentile, 0.0) for delay_s in sorted((one_s, other_s)))
+    short, long = (
+        forecaster.forecast(SHORT, Ahead(delay_s), percentile, 0.0, NO_END_S) for delay_s in sorted((one_s, other_s))
+    )
     assert short.quantile_s <= long.quantile_s * (1 + 1e-12)
     assert short.idle_quantile_s == long.idle_quantile_s <= short.quantile_s * (1 + 1e-12)
     assert short.idle_quantile_s >= short.service_time_s
@@ -64,10 +73,10 @@ def test_more_work_takes_longer_where_it_was_measured_to(rises: list[float], bat
 @given(st.lists(st.integers(1, 400), min_size=1, max_size=20), st.randoms(use_true_random=False))
 def test_the_order_of_texts_does_not_matter(characters: list[int], chance: random.Random) -> None:
     """The service time of a request is that of its texts as a set."""
-    forecaster = taught([])
+    cost = BatchCost(latency_profile(0.010), 64)
     shuffled = characters.copy()
     chance.shuffle(shuffled)
-    assert forecaster.service_time_s(shuffled) == forecaster.service_time_s(characters)
+    assert cost.service_time_s(shuffled) == cost.service_time_s(characters)
 
 
 def log_normal(chance: random.Random) -> float:
@@ -90,15 +99,15 @@ def biased(chance: random.Random) -> float:
 def test_a_quantile_covers_what_it_says(errors: Callable[[random.Random], float], percentile: float) -> None:
     """Of answers whose errors follow one distribution, whichever, the forecast P quantile covers P %."""
     chance = random.Random(20260101)
-    forecaster = Forecaster(latency_profile(0.010), 64)
+    forecaster = Forecaster(BatchCost(latency_profile(0.010), 64))
     covered = counted = 0
     for number in range(4000):
         now_s = number * 0.05
         queue_s = chance.choice((0.0, 0.0, 0.02, 0.1))
-        forecast = forecaster.forecast((20,), queue_s, percentile, now_s)
+        forecast = forecaster.forecast(SHORT, Ahead(queue_s), percentile, now_s, NO_END_S)
         latency_s = (queue_s + 0.0115) * errors(chance)
         if number >= 500:
             counted += 1
             covered += latency_s <= forecast.quantile_s
-        forecaster.learn(forecast, latency_s, 0.0015, now_s)
+        forecaster.learn_latency(forecast, latency_s, 0.0015, now_s)
     assert 100 * covered / counted == pytest.approx(percentile, abs=1.5)

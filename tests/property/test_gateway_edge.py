@@ -8,11 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway import wire
-from gateway.catalog import Limits
+from gateway.catalog import Limits, Task
 from gateway.deadline import MAX_BUDGET_MS, Deadline
 from gateway.problems import BudgetInfeasible, InvalidRequest, Problem
 from gateway.terms import read_terms
-from gateway.wire import ClassifyBody, RouteBody
+from gateway.wire import ClassifyBody, RouteBody, SummarizeBody
+from gateway.work import Parameters, SummarizeParameters
 
 LIMITS = Limits(max_body_bytes=2000, max_inputs=4, max_input_chars=50)
 NAMES = [
@@ -34,12 +35,24 @@ documents = st.recursive(
     lambda inner: st.lists(inner, max_size=6) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
     max_leaves=12,
 )
+simple = st.one_of(
+    st.integers(-1, 40), st.booleans(), st.none(), st.sampled_from(["chunk", "only_first", "a"]), documents
+)
+generate = st.dictionaries(
+    st.sampled_from(["max_length", "max_new_tokens", "min_length", "min_new_tokens", "num_beams", "do_sample"]), simple
+)
+names = ["top_k", "function_to_apply", "truncation", "max_new_tokens", "min_new_tokens", "num_beams", "domain", "x"]
+parameters = st.builds(
+    lambda given, deeper: given if deeper is None else {**given, "generate_parameters": deeper},
+    st.dictionaries(st.sampled_from(names), simple, max_size=3),
+    st.one_of(st.none(), generate, documents),
+)
 known = st.fixed_dictionaries(
     {},
     optional={
         "inputs": st.text(max_size=60) | st.lists(st.text(max_size=60), max_size=6) | documents,
         "task": st.text(max_size=9) | documents,
-        "parameters": st.dictionaries(st.sampled_from(["top_k", "function_to_apply", "truncation", "x"]), documents),
+        "parameters": parameters,
     },
 )
 
@@ -80,7 +93,7 @@ def test_the_order_of_different_headers_does_not_matter(raw: list[tuple[bytes, b
 )
 def test_bodies_are_understood_or_refused(body: bytes) -> None:
     """Arbitrary bytes and arbitrary JSON raise nothing but a problem, whose document can be encoded."""
-    models: tuple[type[ClassifyBody] | type[RouteBody], ...] = (ClassifyBody, RouteBody)
+    models: tuple[type[ClassifyBody | RouteBody | SummarizeBody], ...] = (ClassifyBody, RouteBody, SummarizeBody)
     for model in models:
         refusal: Problem | None = None
         texts: tuple[str, ...] = ()
@@ -93,6 +106,34 @@ def test_bodies_are_understood_or_refused(body: bytes) -> None:
         else:
             assert refusal.http_status in (400, 413, 422)
             assert wire.encode(refusal.document())
+
+
+def summarising(body: bytes, model: type[SummarizeBody | RouteBody]) -> Parameters | set[str]:
+    """What is understood of a body, or the fields that are named in its 422."""
+    try:
+        parsed = wire.parse(body, model, Limits())
+        if isinstance(parsed, RouteBody):
+            return wire.route_parameters(parsed, Task.SUMMARIZE)[0]
+        return wire.summarize_parameters(parsed.parameters)
+    except InvalidRequest as problem:
+        refusal = problem
+    errors = refusal.members["errors"]
+    assert refusal.http_status == 422 and isinstance(errors, list)
+    return {error["field"] for error in errors}
+
+
+@given(parameters)
+def test_parameters_of_a_summary_are_understood_or_refused_alike(given: dict[str, object]) -> None:
+    """`/summarize` and `/route` take the same and refuse the same; what is taken is within the contract's bounds."""
+    sent = {"inputs": "a", "parameters": given}
+    one = summarising(json.dumps(sent).encode(), SummarizeBody)
+    assert one == summarising(json.dumps({**sent, "task": "summarize"}).encode(), RouteBody)
+    if isinstance(one, SummarizeParameters):
+        most, least = one.max_new_tokens, one.min_new_tokens
+        assert most is None or 1 <= most <= wire.MOST_NEW_TOKENS
+        assert least is None or 0 <= least <= (most or wire.MOST_NEW_TOKENS)
+        assert one.num_beams is None or 1 <= one.num_beams <= wire.MOST_BEAMS
+        assert one.truncation in ("chunk", "longest_first", "error")
 
 
 @given(st.text(min_size=1, max_size=50))

@@ -28,42 +28,58 @@ from deployments.link.frames import (
     client_frames,
     server_frames,
 )
-from deployments.link.handshake import NONCE_BYTES, Handshake, HandshakeError, Role
+from deployments.link.handshake import NONCE_BYTES, VERSION, Handshake, HandshakeError, Role
 from gateway.work import (
     Answer,
     ClassifyParameters,
     Failure,
     FailureKind,
+    Generation,
     InputReport,
     LabelScore,
     LoadReport,
     ReplicaTimings,
+    SummarizeParameters,
+    Summary,
     Work,
 )
 
 SECRET = b"a secret of the application"
-HELLO = b"PNL\x01" + bytes(NONCE_BYTES)
+HELLO = b"PNL" + bytes([VERSION]) + bytes(NONCE_BYTES)
 
 texts = st.text(st.characters(exclude_categories=["Cs"]))
 floats = st.floats(allow_nan=False)
 counts = st.integers(0, 2**63 - 1)
 ids = st.integers(0, 2**64 - 1)
-parameters = st.builds(
+labelling = st.builds(
     ClassifyParameters,
     top_k=st.none() | counts,
     function_to_apply=st.sampled_from(["softmax", "sigmoid", "none"]),
     truncation=st.sampled_from(["longest_first", "error"]),
 )
+summarising = st.builds(
+    SummarizeParameters,
+    *(st.none() | counts,) * 3,
+    st.none() | floats,
+    st.none() | counts,
+    st.none() | st.booleans(),
+    st.sampled_from(["chunk", "longest_first", "error"]),
+)
+parameters = labelling | summarising
 works = st.builds(Work, texts, st.lists(texts, max_size=5).map(tuple), parameters, floats, st.booleans(), texts)
 scores = st.lists(st.builds(LabelScore, texts, floats), max_size=3).map(tuple)
+summaries = st.builds(Summary, texts)
+reasons = st.sampled_from(["stop", "length", "deadline"])
+generations = st.builds(Generation, reasons, *(counts,) * 5, floats, st.booleans())
 answers = st.builds(
     Answer,
-    st.lists(scores, max_size=3).map(tuple),
+    (st.lists(scores, max_size=3) | st.lists(summaries, max_size=3)).map(tuple),
     st.builds(InputReport, counts, counts, st.booleans()),
     st.builds(ReplicaTimings, floats, floats, floats, counts),
+    st.lists(generations, max_size=3).map(tuple),
 )
 failures = st.builds(Failure, st.sampled_from(FailureKind), texts, counts, counts)
-loads = st.builds(LoadReport, floats, counts, st.booleans())
+loads = st.builds(LoadReport, floats, counts, st.booleans(), st.none() | counts, counts)
 to_server: st.SearchStrategy[ClientFrame] = st.builds(Submit, ids, works) | st.builds(Cancel, ids) | st.just(Ping())
 to_client: st.SearchStrategy[ServerFrame] = (
     st.builds(Done, ids, answers | failures, loads) | st.builds(Pong, loads) | st.builds(Draining, loads)
@@ -206,7 +222,7 @@ def test_noise_after_a_handshake_harms_nobody_else(address: UnixAddress, chunks:
 
 
 @settings(max_examples=30)
-@given(chunks=st.lists(st.binary(max_size=60), max_size=3), begun=st.sampled_from([b"", b"PNL\x01", HELLO]))
+@given(chunks=st.lists(st.binary(max_size=60), max_size=3), begun=st.sampled_from([b"", HELLO[:4], HELLO]))
 def test_noise_for_a_handshake_is_hung_up_on_in_time(address: UnixAddress, chunks: list[bytes], begun: bytes) -> None:
     """Who cannot prove itself is let go within the time of a handshake, silent or loud, and harms nobody."""
     asyncio.run(assault(address, [begun, *chunks], greet=False))

@@ -99,7 +99,11 @@ class Door:
     async def answered_by(self) -> str:
         """Which replica answers a piece of work, or what failed."""
         result = await self.backend.dispatch("c", WORK, 0.01)
-        return result.outputs[0][0].label if isinstance(result, Answer) else f"{result.kind}: {result.detail}"
+        if not isinstance(result, Answer):
+            return f"{result.kind}: {result.detail}"
+        [scores] = result.outputs
+        assert isinstance(scores, tuple)
+        return scores[0].label
 
 
 @asynccontextmanager

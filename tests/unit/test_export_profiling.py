@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from deployments.engines.port import Logits, TokenIds
-from exporters.profiling import LENGTHS, MOST_SAMPLES, SAMPLES, Shape, grid, measure_profile
+from exporters.profiling import LENGTHS, MOST_SAMPLES, SAMPLES, Shape, Watch, grid, measure_profile
 from gateway.profile import LatencyProfile, ProfileCell, ProfileDocument
 
 
@@ -33,8 +33,8 @@ class Machine:
 
     def profile(self, window: int = 512, budget_s: float = 12.0) -> ProfileDocument:
         """What is measured of it."""
-        chance = random.Random(1)
-        return measure_profile(self, window, (5, 6, 7), 1, "here", self.clock, chance, budget_s)
+        watch = Watch(self.clock, random.Random(1), budget_s)
+        return measure_profile(self, window, (5, 6, 7), 1, "here", watch)
 
 
 @pytest.mark.parametrize("window", [2, 8, 100, 128, 512, 4096])

@@ -10,7 +10,7 @@ from small_variants import write_variant
 
 from deployments.engines.host import Host, read_host
 from exporters.errors import VariantRefused
-from exporters.export import VariantPlan
+from exporters.plan import Settings, VariantPlan
 from exporters.prepare import precisions_for
 from exporters.staging import replace_manifest, staged
 from exporters.store import State, Store, cache_root
@@ -65,6 +65,14 @@ def test_a_variant_is_kept_under_what_it_was_made_from(tmp_path: Path) -> None:
     folders = [store.folder(plan, sha256) for plan in plans for sha256 in ("a", "b")]
     assert len(set(folders)) == 6
     assert store.folder(VariantPlan("by-hand", "classify", "sum", "onnx", Precision.FP32, 2), "a") == folders[0]
+
+
+def test_a_variant_judged_by_another_floor_has_a_place_of_its_own(tmp_path: Path) -> None:
+    """What was let through by hand is not found by a start that did not ask for it; the time to measure is no floor."""
+    store = Store(tmp_path)
+    usual = store.folder(PLAN, "a")
+    assert store.folder(PLAN, "a", Settings(profile_budget_s=1)) == usual
+    assert len({usual, store.folder(PLAN, "a", Settings(floor=0.1)), store.folder(PLAN, "a", Settings(drop=0.5))}) == 3
 
 
 def test_the_state_of_a_folder_is_seen_from_a_host(tmp_path: Path) -> None:

@@ -63,8 +63,8 @@ def test_a_label_that_changed_is_shown_before_a_score_that_moved() -> None:
     variant = flipped(2)
     variant[0] = (9, 0)
     first, second = compare(SOURCE, variant, LABELS, UNLABELLED, FLOORS).differences
-    assert (first.text, first.source_label, first.variant_label) == (2, "negative", "positive")
-    assert (second.text, second.source_label, second.variant_label) == (0, "negative", "negative")
+    assert (first.text, first.source, first.variant) == (2, "negative 0.731", "positive 0.731")
+    assert (second.text, second.source, second.variant) == (0, "negative 0.881", "negative 1.000")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

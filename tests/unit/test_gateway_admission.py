@@ -10,6 +10,7 @@ from fakes import ANSWER, EVEN, GRAND, SWIFT, TERMS, scripted
 from worlds import ended, strict, took, until, world
 
 from gateway.catalog import Limits, Tier
+from gateway.costs import BatchCost
 from gateway.outcome import Outcome
 from gateway.problems import (
     BudgetInfeasible,
@@ -148,8 +149,9 @@ async def test_a_cut_text_is_reported_and_teaches_nothing_about_tokens() -> None
     """What was cut away is in the record; the tokens of a cut text are no measure of its length."""
     cut = Answer(ANSWER.outputs, InputReport(900, 64, True), ReplicaTimings(0.0, 0.002, 0.002, 1))
     told = world(scripted(cut))
-    forecaster = told.service.router.served[GRAND].forecaster
-    before = forecaster.tokens(100)
+    cost = told.service.router.served[GRAND].forecaster.cost
+    assert isinstance(cost, BatchCost)
+    before = cost.tokens(100)
     record = (await ended(told, inputs=("x" * 100,))).record
     assert (record.tokens, record.kept, record.truncated) == (900, 64, True)
-    assert forecaster.tokens(100) == before
+    assert cost.tokens(100) == before

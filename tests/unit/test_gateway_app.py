@@ -137,8 +137,8 @@ async def test_the_catalog_is_told_with_its_live_load() -> None:
     told.down(SWIFT)
     listed = {one["name"]: one for one in (await client.get("/checkpoints")).json()["checkpoints"]}
     assert list(listed) == [SWIFT, EVEN, GRAND]
-    assert listed[GRAND]["load"] == {"replicas_up": 1, "backlog_ms": 500.0}
-    assert listed[SWIFT]["load"] == {"replicas_up": 0, "backlog_ms": None}
+    assert listed[GRAND]["load"] == {"replicas_up": 1, "backlog_ms": 500.0, "memory_bytes": 0}
+    assert listed[SWIFT]["load"] == {"replicas_up": 0, "backlog_ms": None, "memory_bytes": None}
     assert listed[EVEN]["quality"]["value"] == 85.0 and listed[EVEN]["variant"] == "onnx-int8"
     assert len(listed[EVEN]["latency_profile"]["service_time_ms"]) == 8
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from fake_summaries import DOMAIN, GLANCE, OUTPUT_TOKENS, PAGE, SCRIBE, STUDY, SUMMARY
 from fakes import ANSWER, EVEN, GRAND, MEDIANS_S, SWIFT, FakeBackend, FakeClock, latency_profile, scripted
-from worlds import world
+from worlds import summarizing, world
 
 from gateway.work import ClassifyParameters, Failure, FailureKind, Work
 
@@ -52,3 +53,17 @@ def test_a_slower_checkpoint_is_a_better_one() -> None:
     assert latency_profile(0.002).median_s(1, 16) == pytest.approx(0.002)
     assert told.service.missing() == ()
     assert world(up=False).service.missing() == tuple(names)
+
+
+async def test_the_summarizers_are_of_three_kinds_and_answer_as_such() -> None:
+    """Each is better than the one before; two read and one writes, of its domain alone; all is up and answers."""
+    told = summarizing()
+    served = [told.service.router.served[name] for name in (GLANCE, STUDY, SCRIBE)]
+    assert [one.entry.quality.value for one in served] == sorted(one.entry.quality.value for one in served)
+    assert [one.manifest.kind for one in served] == ["extractive", "extractive", "seq2seq"]
+    assert [one.entry.domain for one in served] == [None, None, DOMAIN]
+    assert [one.manifest.checkpoint for one in served] == [GLANCE, STUDY, SCRIBE]
+    assert told.service.missing() == ()
+    assert SUMMARY.generation[0].tokens < OUTPUT_TOKENS and 2900 < len(PAGE) < 3100
+    assert (await told.service.handle(told.page())).answer is SUMMARY
+    assert (await told.service.handle(told.request())).answer is ANSWER

@@ -5,8 +5,11 @@ from __future__ import annotations
 import pytest
 from fakes import cell, latency_profile
 
+from gateway.costs import Asked, BatchCost
 from gateway.forecast import ENOUGH, MAX_AGE_S, WINDOW, Forecaster, StrayWindow, Surroundings
+from gateway.load import IDLE, Ahead
 from gateway.profile import LatencyProfile, ProfileDocument
+from gateway.work import ClassifyParameters
 
 GRID = {(1, 16): 0.010, (1, 64): 0.030, (8, 16): 0.050, (8, 64): 0.200}
 
@@ -17,9 +20,19 @@ def profile(cells: dict[tuple[int, int], float]) -> LatencyProfile:
     return LatencyProfile.from_document(ProfileDocument(threads=1, measured_on="nothing", cells=made))
 
 
-def forecaster(median_s: float = 0.010, window_tokens: int = 64) -> Forecaster:
+def forecaster(median_s: float = 0.010, surroundings: Surroundings | None = None) -> Forecaster:
     """One that has learnt nothing yet."""
-    return Forecaster(latency_profile(median_s), window_tokens)
+    return Forecaster(BatchCost(latency_profile(median_s), 64), surroundings)
+
+
+def asked(*characters: int) -> Asked:
+    """Texts of so many characters, to be classified."""
+    return Asked(characters, ClassifyParameters())
+
+
+SHORT, LONG = asked(20), asked(100)
+NO_END_S = 600.0
+"""As much budget as there can be."""
 
 
 def test_a_profile_is_exact_where_it_was_measured() -> None:
@@ -71,56 +84,11 @@ def test_the_spread_is_never_negative() -> None:
 
 def test_a_new_forecaster_forecasts_the_profile() -> None:
     """Before any answer, the service time is the profile's median and the forecast adds what is queued."""
-    forecast = forecaster().forecast((20,), queueing_delay_s=0.5, percentile=95.0, now_s=0.0)
+    forecast = forecaster().forecast(SHORT, Ahead(0.5), percentile=95.0, now_s=0.0, remaining_s=NO_END_S)
     assert forecast.service_time_s == pytest.approx(0.010)
     assert forecast.queueing_delay_s == 0.5
     assert 0.510 < forecast.latency_s < 0.520
     assert forecast.quantile_s > forecast.latency_s > forecast.idle_quantile_s > forecast.service_time_s
-
-
-def test_many_inputs_take_longer_than_one_and_less_than_their_sum() -> None:
-    """The texts of one request are batched: alike lengths together, so the order of texts does not matter."""
-    new = Forecaster(profile({(1, 16): 0.010, (1, 64): 0.04, (8, 16): 0.040, (8, 64): 0.160}), 64)
-    assert new.service_time_s((20,)) < new.service_time_s((20,) * 8) < 8 * new.service_time_s((20,))
-    assert new.service_time_s((20,) * 9) > new.service_time_s((20,) * 8)
-    mixed = (20, 900) * 8
-    assert new.service_time_s(mixed) == pytest.approx(new.service_time_s((20,) * 8) + new.service_time_s((900,) * 8))
-
-
-def test_tokens_stay_within_the_window() -> None:
-    """However long a text is, no more tokens are forecast than the checkpoint takes."""
-    new = forecaster(window_tokens=64)
-    assert new.tokens(10**6) == 64
-    assert 0 < new.tokens(0) <= new.tokens(10) <= new.tokens(100)
-
-
-def test_the_forecast_of_tokens_follows_the_texts() -> None:
-    """After texts of another kind the forecast comes near what those had, from above as from below."""
-    for per_character in (0.1, 0.5, 1.0):
-        new = forecaster(window_tokens=10_000)
-        for _ in range(200):
-            new.learn_tokens((1000,), round(1000 * per_character))
-        assert new.tokens(1000) == pytest.approx(1000 * per_character, rel=0.05)
-
-
-def test_nothing_is_learnt_from_nothing() -> None:
-    """An empty text says nothing about tokens, nor does one that had only the special ones."""
-    new = forecaster()
-    before = new.tokens(100)
-    new.learn_tokens((0,), 5)
-    new.learn_tokens((5,), 2)
-    new.learn_tokens((), 0)
-    assert new.tokens(100) == before
-
-
-def test_special_tokens_are_counted_once() -> None:
-    """Short texts, of whose tokens most are special, say no more of long texts than long ones do, however sent."""
-    one, many = forecaster(window_tokens=512), forecaster(window_tokens=512)
-    for _ in range(200):
-        one.learn_tokens((4,), 3)
-        many.learn_tokens((4,) * 10, 30)
-    assert one.tokens(4) == many.tokens(4) == pytest.approx(3, abs=1)
-    assert one.tokens(1000) == many.tokens(1000) == pytest.approx(252, abs=1)
 
 
 def test_a_window_says_nothing_until_it_has_seen_enough() -> None:
@@ -155,11 +123,11 @@ def test_a_full_window_keeps_the_newest() -> None:
 def test_old_errors_are_forgotten() -> None:
     """A checkpoint that was slow and then left alone is taken at its profile again, and not on one error too few."""
     new = forecaster()
-    fresh = new.forecast((20,), 0.0, 95.0, 0.0)
+    fresh = new.forecast(SHORT, IDLE, 95.0, 0.0, NO_END_S)
     for _ in range(WINDOW):
-        new.learn(fresh, latency_s=1.0, overhead_s=0.001, now_s=0.0)
-    assert new.forecast((20,), 0.0, 95.0, MAX_AGE_S).quantile_s > 0.9
-    after = new.forecast((20,), 0.0, 95.0, MAX_AGE_S + 0.1)
+        new.learn_latency(fresh, latency_s=1.0, overhead_s=0.001, now_s=0.0)
+    assert new.forecast(SHORT, IDLE, 95.0, MAX_AGE_S, NO_END_S).quantile_s > 0.9
+    after = new.forecast(SHORT, IDLE, 95.0, MAX_AGE_S + 0.1, NO_END_S)
     assert after.quantile_s == pytest.approx(fresh.quantile_s, rel=0.1)
 
 
@@ -167,32 +135,32 @@ def test_a_steady_slowness_is_learnt_within_a_window() -> None:
     """Answers that all take twice the forecast raise the quantile to at least what they took."""
     new = forecaster()
     for second in range(ENOUGH):
-        forecast = new.forecast((20,), 0.0, 95.0, second * 0.1)
-        new.learn(forecast, latency_s=0.030, overhead_s=0.002, now_s=second * 0.1)
-    assert new.forecast((20,), 0.0, 95.0, 5.0).quantile_s >= 0.029
+        forecast = new.forecast(SHORT, IDLE, 95.0, second * 0.1, NO_END_S)
+        new.learn_latency(forecast, latency_s=0.030, overhead_s=0.002, now_s=second * 0.1)
+    assert new.forecast(SHORT, IDLE, 95.0, 5.0, NO_END_S).quantile_s >= 0.029
 
 
 def test_one_freak_does_not_spoil_the_overhead() -> None:
     """An answer that was stuck for a minute moves the overhead of the next forecast by no more than half."""
     new = forecaster()
-    before = new.forecast((20,), 0.0, 95.0, 0.0)
-    new.learn(before, latency_s=60.0, overhead_s=60.0, now_s=0.0)
-    after = new.forecast((20,), 0.0, 95.0, 0.0)
+    before = new.forecast(SHORT, IDLE, 95.0, 0.0, NO_END_S)
+    new.learn_latency(before, latency_s=60.0, overhead_s=60.0, now_s=0.0)
+    after = new.forecast(SHORT, IDLE, 95.0, 0.0, NO_END_S)
     assert after.latency_s - after.service_time_s <= 1.5 * (before.latency_s - before.service_time_s)
 
 
 def test_the_overhead_finds_back() -> None:
     """Clocks that disagree may report an overhead below nothing: the forecast takes it as none, then learns anew."""
     new = forecaster()
-    first = new.forecast((20,), 0.0, 95.0, 0.0)
+    first = new.forecast(SHORT, IDLE, 95.0, 0.0, NO_END_S)
 
     def overhead_s() -> float:
-        now = new.forecast((20,), 0.0, 50.0, 1000.0)
+        now = new.forecast(SHORT, IDLE, 50.0, 1000.0, NO_END_S)
         return now.latency_s - now.service_time_s
 
     for seen_s, times, at_most_s in ((-0.001, 200, 0.0015), (0.0, 2000, 0.0015), (0.002, 200, 0.002)):
         for _ in range(times):
-            new.learn(first, 0.010 + seen_s, seen_s, 0.0)
+            new.learn_latency(first, 0.010 + seen_s, seen_s, 0.0)
             assert 0.0 <= overhead_s() <= at_most_s
     assert overhead_s() == pytest.approx(0.002, rel=0.01)
 
@@ -200,24 +168,25 @@ def test_the_overhead_finds_back() -> None:
 def test_an_overload_is_not_held_against_the_idle_gateway_after_it() -> None:
     """Errors met behind queued work widen the forecasts behind queued work, and leave those without any alone."""
     known = forecaster()
-    calm = known.forecast([100], 0.0, 95, 0.0)
-    behind = known.forecast([100], 0.050, 95, 0.0)
+    calm = known.forecast(LONG, IDLE, 95, 0.0, NO_END_S)
+    behind = known.forecast(LONG, Ahead(0.050), 95, 0.0, NO_END_S)
     for _ in range(WINDOW):
-        known.learn(behind, 10 * behind.latency_s, 0.0015, 0.0)
-    assert known.forecast([100], 0.0, 95, 0.0).quantile_s == pytest.approx(calm.quantile_s, rel=0.01)
-    assert known.forecast([100], 0.050, 95, 0.0).quantile_s > 5 * behind.quantile_s
+        known.learn_latency(behind, 10 * behind.latency_s, 0.0015, 0.0)
+    assert known.forecast(LONG, IDLE, 95, 0.0, NO_END_S).quantile_s == pytest.approx(calm.quantile_s, rel=0.01)
+    assert known.forecast(LONG, Ahead(0.050), 95, 0.0, NO_END_S).quantile_s > 5 * behind.quantile_s
 
 
 def test_a_checkpoint_that_is_not_chosen_follows_what_the_others_meet() -> None:
     """Of two checkpoints in the same surroundings the faster stays the faster, whichever of them answers."""
     around = Surroundings()
-    slow = Forecaster(latency_profile(0.010), 64, around)
-    fast = Forecaster(latency_profile(0.005), 64, around)
-    hard = fast.forecast([100], 0.0, 95, 0.0)
+    slow = forecaster(0.010, around)
+    fast = forecaster(0.005, around)
+    hard = fast.forecast(LONG, IDLE, 95, 0.0, NO_END_S)
     for _ in range(WINDOW):
-        fast.learn(hard, 10 * hard.latency_s, 0.020, 0.0)
+        fast.learn_latency(hard, 10 * hard.latency_s, 0.020, 0.0)
     later_s = MAX_AGE_S + 1
     for _ in range(WINDOW):
-        seen = slow.forecast([100], 0.0, 95, later_s)
-        slow.learn(seen, seen.latency_s, 0.0015, later_s)
-    assert fast.forecast([100], 0.0, 95, later_s).quantile_s < slow.forecast([100], 0.0, 95, later_s).quantile_s
+        seen = slow.forecast(LONG, IDLE, 95, later_s, NO_END_S)
+        slow.learn_latency(seen, seen.latency_s, 0.0015, later_s)
+    now_fast, now_slow = (one.forecast(LONG, IDLE, 95, later_s, NO_END_S) for one in (fast, slow))
+    assert now_fast.quantile_s < now_slow.quantile_s

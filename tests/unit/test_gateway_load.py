@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.load import LoadBook
+from gateway.load import IDLE, Ahead, LoadBook
 from gateway.work import LoadReport
 
 
@@ -74,3 +74,58 @@ def test_nothing_is_known_of_strangers() -> None:
     load.left("stranger", "a")
     load.dispatched("stranger", "a", 1.0, 0.0)
     assert (load.backlog_s("stranger", 0.0), load.least_loaded("stranger", 0.0), load.replicas("c")) == (None, None, 1)
+
+
+def test_what_is_ahead_is_that_of_the_least_loaded() -> None:
+    """Its backlog, aged, and how many take turns there; nothing where none is up."""
+    load = book(a=1.0)
+    load.reported("c", "b", LoadReport(0.5, 2, sharing=3), 0.0)
+    assert load.ahead("c", 0.25) == Ahead(0.25, 3)
+    load.left("c", "b")
+    assert load.ahead("c", 0.25) == Ahead(0.75, None)
+    load.left("c", "a")
+    assert load.ahead("c", 0.25) is None
+    assert load.ahead("stranger", 0.25) is None
+
+
+def test_what_was_sent_takes_turns_until_the_replica_reports() -> None:
+    """Work sent to a replica whose work takes turns shares it with the others; elsewhere it waits in the row."""
+    load = LoadBook()
+    load.reported("c", "a", LoadReport(0.0, 0, sharing=0), 0.0)
+    load.dispatched("c", "a", 0.5, 0.0)
+    load.dispatched("c", "a", 0.5, 0.0)
+    assert load.ahead("c", 0.0) == Ahead(1.0, 2)
+    load.reported("c", "a", LoadReport(0.25, 1, sharing=1), 0.0)
+    assert load.ahead("c", 0.0) == Ahead(0.25, 1)
+    load.reported("c", "a", LoadReport(0.25, 1), 0.0)
+    load.dispatched("c", "a", 0.5, 0.0)
+    assert load.ahead("c", 0.0) == Ahead(0.75, None)
+
+
+@pytest.mark.parametrize(
+    ("ahead", "service_time_s", "delay_s"),
+    [
+        (IDLE, 1.0, 0.0),
+        (Ahead(3.0), 0.5, 3.0),
+        (Ahead(3.0, 0), 0.5, 0.0),
+        (Ahead(3.0, 2), 0.5, 1.0),
+        (Ahead(3.0, 2), 2.0, 3.0),
+        (Ahead(0.0, 2), 2.0, 0.0),
+    ],
+)
+def test_a_short_request_waits_for_turns_and_not_for_the_backlog(
+    ahead: Ahead, service_time_s: float, delay_s: float
+) -> None:
+    """In a row the whole backlog is waited for; where turns are taken, each other's turns last as long as its own."""
+    assert ahead.delay_s(service_time_s) == delay_s
+
+
+def test_memory_is_that_of_the_largest_replica() -> None:
+    """As last reported by those that are up; nothing is known where none is."""
+    load = LoadBook()
+    assert load.memory_bytes("c") is None
+    load.reported("c", "a", LoadReport(0.0, 0, memory_bytes=100), 0.0)
+    load.reported("c", "b", LoadReport(0.0, 0, memory_bytes=300), 0.0)
+    assert load.memory_bytes("c") == 300
+    load.reported("c", "b", LoadReport(0.0, 0, draining=True, memory_bytes=300), 0.0)
+    assert load.memory_bytes("c") == 100

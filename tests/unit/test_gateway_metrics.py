@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -53,6 +54,26 @@ def test_only_answered_requests_have_a_latency() -> None:
     text = counted(record(Outcome.IN_TIME), record(Outcome.LATE, 2.5), refused, expired)
     assert [value for _, value in samples(text, "punctual_request_latency_seconds_count")] == [2.0]
     assert samples(text, "punctual_request_latency_seconds_sum")[0][1] == pytest.approx(2.504)
+
+
+def test_what_was_written_is_counted_where_it_was_answered() -> None:
+    """Summaries by why they ended, and their tokens; not of classifications, nor of answers that nobody had."""
+    whole = replace(record(Outcome.IN_TIME), task="summarize", finish_reason="stop", output_tokens=40)
+    cut = replace(record(Outcome.LATE), task="summarize", finish_reason="deadline", output_tokens=7)
+    expired = replace(record(Outcome.EXPIRED), task="summarize", finish_reason="deadline", output_tokens=9)
+    text = counted(whole, whole, cut, expired, record(Outcome.IN_TIME))
+    summaries = samples(text, "punctual_summaries_total")
+    assert {labels["finish_reason"]: value for labels, value in summaries} == {"stop": 2.0, "deadline": 1.0}
+    assert [value for _, value in samples(text, "punctual_output_tokens_total")] == [87.0]
+    assert all(labels["task"] == "summarize" for labels, _ in summaries)
+
+
+def test_a_cut_text_is_counted_where_it_was_answered() -> None:
+    """Of either task, once a request, and only where an answer was made of what was left."""
+    cut = replace(record(Outcome.IN_TIME), truncated=True)
+    text = counted(cut, replace(cut, task="summarize"), replace(cut, outcome=Outcome.EXPIRED), record(Outcome.IN_TIME))
+    found = samples(text, "punctual_truncated_requests_total")
+    assert {labels["task"]: value for labels, value in found} == {"classify": 1.0, "summarize": 1.0}
 
 
 def test_buckets_tell_milliseconds_apart() -> None:

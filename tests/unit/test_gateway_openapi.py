@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import pytest
+from fake_summaries import generation, summary
 from fakes import ANSWER, GRAND, scripted
-from worlds import client_of, world
+from worlds import client_of, summarizing, world
 
 from gateway import problems, terms
 from gateway.openapi import openapi_document
@@ -16,8 +18,19 @@ from gateway.work import Answer, InputReport, ReplicaTimings
 
 BODIES: dict[str, dict[str, object]] = {
     "/classify": {"inputs": "a good film"},
+    "/summarize": {"inputs": "One thing. Another."},
     "/route": {"task": "classify", "inputs": "a good film"},
 }
+
+KINDS: dict[str, tuple[type, ...]] = {
+    "object": (dict,),
+    "array": (list,),
+    "string": (str,),
+    "integer": (int,),
+    "number": (int, float),
+    "boolean": (bool,),
+}
+"""What JSON's kinds are read as."""
 
 
 async def document() -> dict[str, Any]:
@@ -39,6 +52,24 @@ def references(part: object) -> Iterator[str]:
     elif isinstance(part, list):
         for inner in part:
             yield from references(inner)
+
+
+def fits(value: object, schema: Any, schemas: dict[str, Any]) -> bool:
+    """Whether a value is of a schema, as far as the document's own answers use the language of schemas."""
+    if "$ref" in schema:
+        schema = schemas[schema["$ref"].rsplit("/", 1)[1]]
+    if "enum" in schema and value not in schema["enum"]:
+        return False
+    if "type" in schema and not isinstance(value, KINDS[schema["type"]]):
+        return False
+    if isinstance(value, list):
+        return all(fits(one, schema.get("items", {}), schemas) for one in value)
+    if isinstance(value, dict):
+        known = schema.get("properties", {})
+        return set(schema.get("required", ())) <= set(value) and all(
+            fits(one, known.get(name, schema.get("additionalProperties", {})), schemas) for name, one in value.items()
+        )
+    return True
 
 
 async def test_every_reference_leads_somewhere() -> None:
@@ -67,7 +98,7 @@ async def test_the_document_has_the_shape_of_openapi_3_1() -> None:
 
 async def test_every_documented_call_exists() -> None:
     """Each path answers under each of its methods."""
-    client = client_of(world())
+    client = client_of(summarizing())
     for path, operations in (await document())["paths"].items():
         for method in operations:
             response = await client.request(method, path, json=BODIES.get(path))
@@ -75,11 +106,17 @@ async def test_every_documented_call_exists() -> None:
 
 
 async def test_every_documented_response_header_of_an_answer_is_sent() -> None:
-    """What the document promises of an answer on a cut text, the answer has."""
-    documented = (await document())["paths"]["/classify"]["post"]["responses"]["200"]["headers"]
-    cut = Answer(ANSWER.outputs, InputReport(900, 64, True), ReplicaTimings(0.0, 0.002, 0.002, 1))
-    response = await client_of(world(scripted(cut))).post("/classify", json=BODIES["/classify"])
+    """What the document promises of an answer on a cut text, the answer has; a classification ends for no reason."""
+    paths = (await document())["paths"]
+    documented = paths["/summarize"]["post"]["responses"]["200"]["headers"]
+    cut = summary(generation("length"), tokens=900, kept=64)
+    response = await client_of(summarizing(scripted(cut))).post("/summarize", json=BODIES["/summarize"])
     assert set(documented) <= {name for name in documented if name in response.headers}
+    assert response.headers["X-Finish-Reason"] in documented["X-Finish-Reason"]["schema"]["enum"]
+    documented = paths["/classify"]["post"]["responses"]["200"]["headers"]
+    labels = Answer(ANSWER.outputs, InputReport(900, 64, True), ReplicaTimings(0.0, 0.002, 0.002, 1))
+    response = await client_of(world(scripted(labels))).post("/classify", json=BODIES["/classify"])
+    assert set(documented) - {"X-Finish-Reason"} <= {name for name in documented if name in response.headers}
     assert response.headers["X-Route-Reason"] in documented["X-Route-Reason"]["schema"]["enum"]
     assert documented["X-Route-Reason"]["schema"]["enum"] == [reason.value for reason in Reason]
     assert response.headers["X-Checkpoint"] == GRAND
@@ -102,9 +139,11 @@ async def test_every_documented_reply_bears_the_identity() -> None:
 
 
 async def test_every_header_that_is_read_is_documented() -> None:
-    """What `terms` knows of, `/classify` documents."""
-    parameters = (await document())["paths"]["/classify"]["post"]["parameters"]
-    assert {one["name"] for one in parameters if one["in"] == "header"} == set(terms.KNOWN.values())
+    """What `terms` knows of, the tasks and `/route` document."""
+    paths = (await document())["paths"]
+    for path in BODIES:
+        parameters = paths[path]["post"]["parameters"]
+        assert {one["name"] for one in parameters if one["in"] == "header"} == set(terms.KNOWN.values())
 
 
 async def test_details_are_documented_as_they_are_sent() -> None:
@@ -115,6 +154,44 @@ async def test_details_are_documented_as_they_are_sent() -> None:
     assert set(detailed) == set(sent)
     for part in ("routing", "input"):
         assert set(detailed[part]["properties"]) == set(sent[part])
+    of_summaries = served["components"]["schemas"]["DetailedSummaries"]["properties"]
+    sent = (await client_of(summarizing()).post("/summarize?details=true", json=BODIES["/summarize"])).json()
+    assert set(of_summaries) == set(sent)
+    assert set(of_summaries["generation"]["items"]["properties"]) == set(sent["generation"][0])
+
+
+@pytest.mark.parametrize("task", ["classify", "summarize"])
+async def test_the_task_documents_its_own_bodies(task: str) -> None:
+    """Each endpoint refers to the schema of its body and to those of its two answers, which describe what is sent."""
+    served = await document()
+    schemas, call = served["components"]["schemas"], served["paths"][f"/{task}"]["post"]
+    body = references(call["requestBody"])
+    assert [one.rsplit("/", 1)[1] for one in body] == [f"{task.capitalize()}Body"]
+    answers = [one.rsplit("/", 1)[1] for one in references(call["responses"]["200"])]
+    client = client_of(summarizing())
+    for name, query in zip(answers, ("", "?details=true"), strict=True):
+        sent = (await client.post(f"/{task}{query}", json=BODIES[f"/{task}"])).json()
+        assert fits(sent, schemas[name], schemas), name
+        other = next(schemas[one] for one in answers if one != name)
+        assert not fits(sent, other, schemas), name
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {},
+        {"max_new_tokens": 20, "min_new_tokens": 0, "num_beams": 2, "truncation": "only_first", "domain": "law"},
+        {"clean_up_tokenization_spaces": True, "generate_parameters": {"max_length": 9, "do_sample": False}},
+        {"generate_parameters": {"length_penalty": 1.5, "no_repeat_ngram_size": 3, "early_stopping": True}},
+    ],
+)
+async def test_a_parameter_that_is_documented_is_accepted(parameters: dict[str, Any]) -> None:
+    """The document names each of these, at its level, and the gateway takes them."""
+    schemas = (await document())["components"]["schemas"]
+    assert set(parameters) <= set(schemas["SummarizeBodyParameters"]["properties"])
+    assert set(parameters.get("generate_parameters", {})) <= set(schemas["GenerateParameters"]["properties"])
+    sent = {**BODIES["/summarize"], "parameters": parameters}
+    assert (await client_of(summarizing()).post("/summarize", json=sent)).status_code == 200
 
 
 async def test_not_ready_is_documented() -> None:
@@ -125,8 +202,10 @@ async def test_not_ready_is_documented() -> None:
 
 
 async def test_every_refusal_of_a_request_is_documented() -> None:
-    """Each status that a problem of the request path can have is among the responses of `/classify`."""
-    documented = set((await document())["paths"]["/classify"]["post"]["responses"])
+    """Each status that a problem of the request path can have is among the responses of both tasks."""
+    paths = (await document())["paths"]
+    documented = set(paths["/classify"]["post"]["responses"])
+    assert documented == set(paths["/summarize"]["post"]["responses"])
     kinds = {kind for kind in vars(problems).values() if isinstance(kind, type) and issubclass(kind, Problem)}
     statuses = {str(kind.status) for kind in kinds - {Problem}}
     assert statuses | {"400"} <= documented

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from gateway import wire
-from gateway.catalog import Limits
+from gateway.catalog import Limits, Task
 from gateway.problems import InputTooLong, InvalidRequest, Problem
 from gateway.wire import ClassifyBody, ClassifyBodyParameters, RouteBody
 from gateway.work import ClassifyParameters
@@ -206,10 +206,15 @@ def test_parameters_left_out_or_null_are_the_contracts_defaults() -> None:
     assert wire.classify_parameters(given) == ClassifyParameters(1, "none", "error")
 
 
-def test_route_takes_a_task_and_no_parameters() -> None:
-    """`/route` runs nothing, so it refuses what only a run would need."""
-    body = wire.parse(b'{"task": "classify", "inputs": ["a"]}', RouteBody, LIMITS)
+def test_route_takes_a_task_and_its_parameters() -> None:
+    """`/route` wants the name of a task, and the rest as the task's own endpoint does."""
+    body = wire.parse(b'{"task": "classify", "inputs": ["a"], "parameters": {"top_k": 1}}', RouteBody, LIMITS)
     assert (body.task, body.inputs) == ("classify", ["a"])
-    for wrong in (b'{"inputs": "a"}', b'{"task": 1, "inputs": "a"}', b'{"task": "a", "inputs": "a", "parameters": {}}'):
+    assert wire.route_parameters(body, Task.CLASSIFY) == (ClassifyParameters(top_k=1), None)
+    for wrong in (b'{"inputs": "a"}', b'{"task": 1, "inputs": "a"}', b'{"task": "a", "inputs": "a", "parameters": []}'):
         with pytest.raises(InvalidRequest):
             wire.parse(wrong, RouteBody, LIMITS)
+    for wrong in (b'{"top_k": 0}', b'{"topk": 1}'):
+        sent = b'{"task": "classify", "inputs": "a", "parameters": ' + wrong + b"}"
+        with pytest.raises(InvalidRequest):
+            wire.route_parameters(wire.parse(sent, RouteBody, LIMITS), Task.CLASSIFY)

@@ -35,8 +35,8 @@ def test_the_bytes_of_the_wire_are_pinned() -> None:
     buffer = bytearray()
     append_frame(buffer, Submit(7, WORK))
     assert buffer.hex() == (
-        "0000003b" "930007" "96" "a8636c617373696679" "91a6612074657874"
-        "93c0a7736f66746d6178ad6c6f6e676573745f6669727374" "cb3fd0000000000000" "c3" "a3722d31"
+        "00000044" "930007" "96" "a8636c617373696679" "91a6612074657874"
+        "94a8636c617373696679c0a7736f66746d6178ad6c6f6e676573745f6669727374" "cb3fd0000000000000" "c3" "a3722d31"
     )  # fmt: skip
 
 

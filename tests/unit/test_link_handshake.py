@@ -69,7 +69,7 @@ def test_a_proof_cannot_be_replayed() -> None:
 
 def test_another_version_is_named() -> None:
     """Two releases that do not fit say so; they do not misread each other."""
-    with pytest.raises(HandshakeError, match="version 9 of the link, this side 1"):
+    with pytest.raises(HandshakeError, match="version 9 of the link, this side 2"):
         Handshake(Role.SERVER, SECRET, TWO).feed(b"PNL\x09" + ONE)
 
 

@@ -14,7 +14,7 @@ from small_variants import write_variant
 
 from exporters.starter.data import Sentence
 from exporters.texts import HELDOUT_NAME
-from gateway.manifest import VariantManifest, Verification
+from gateway.manifest import ClassifierManifest, Verification
 from loadtests.accuracy import AccuracyReport, labels_of
 from loadtests.accuracy_report import print_accuracy, write_accuracy
 from loadtests.agreement import Agreement, Unanswered, judge
@@ -34,7 +34,7 @@ def flipped(labels: Sequence[str], *places: int) -> list[str]:
 
 
 @pytest.fixture
-def manifest(tmp_path: Path) -> VariantManifest:
+def manifest(tmp_path: Path) -> ClassifierManifest:
     """Of a variant that was verified on these sentences and was right on 990 of them."""
     verification = Verification(
         texts=1000,
@@ -49,13 +49,13 @@ def manifest(tmp_path: Path) -> VariantManifest:
 
 
 def judged(
-    manifest: VariantManifest, served: Sequence[str | Unanswered], source: Sequence[str] | None = None
+    manifest: ClassifierManifest, served: Sequence[str | Unanswered], source: Sequence[str] | None = None
 ) -> Agreement:
     """Against a variant that alone is wrong on the first ten."""
     return judge(manifest, SENTENCES, served, flipped(TRUE, *range(10)), source)
 
 
-def test_a_gateway_that_answers_as_verified_is_without_fault(manifest: VariantManifest) -> None:
+def test_a_gateway_that_answers_as_verified_is_without_fault(manifest: ClassifierManifest) -> None:
     """The same labels as the variant run alone, the same accuracy as in its manifest."""
     found = judged(manifest, flipped(TRUE, *range(10)))
     assert not found.faults() and found.apart == 0
@@ -63,7 +63,7 @@ def test_a_gateway_that_answers_as_verified_is_without_fault(manifest: VariantMa
     assert {name: right.served for name, right in found.by_data_set.items()} == {"tweets": 390, "editorials": 600}
 
 
-def test_batch_mates_may_turn_a_few_labels(manifest: VariantManifest) -> None:
+def test_batch_mates_may_turn_a_few_labels(manifest: ClassifierManifest) -> None:
     """Up to half a percent of the sentences; the report says how many there were."""
     assert judged(manifest, flipped(TRUE, *range(15))).apart == -5
     assert not judged(manifest, flipped(TRUE, *range(15))).faults()
@@ -71,14 +71,14 @@ def test_batch_mates_may_turn_a_few_labels(manifest: VariantManifest) -> None:
     assert "-6 right answers" in fault and "over the 5 allowed" in fault
 
 
-def test_answers_that_are_mixed_up_are_a_fault(manifest: VariantManifest) -> None:
+def test_answers_that_are_mixed_up_are_a_fault(manifest: ClassifierManifest) -> None:
     """As many right as before, but on other sentences: the labels no longer agree with the variant's own."""
     found = judged(manifest, flipped(TRUE, *range(500, 510)))
     assert found.apart == 0
     assert found.alone_agreement == pytest.approx(0.98) and "run alone" in found.faults()[0]
 
 
-def test_a_sentence_without_an_answer_is_a_fault_and_counts_as_wrong(manifest: VariantManifest) -> None:
+def test_a_sentence_without_an_answer_is_a_fault_and_counts_as_wrong(manifest: ClassifierManifest) -> None:
     """Each reason with its count."""
     served: list[str | Unanswered] = [*flipped(TRUE, *range(10))]
     served[500] = served[501] = Unanswered("status 503")
@@ -87,7 +87,7 @@ def test_a_sentence_without_an_answer_is_a_fault_and_counts_as_wrong(manifest: V
     assert judged(manifest, [Unanswered("down")] * 1000).alone_agreement == 0.0
 
 
-def test_agreement_with_the_source_has_a_floor(manifest: VariantManifest) -> None:
+def test_agreement_with_the_source_has_a_floor(manifest: ClassifierManifest) -> None:
     """98.5 % by the manifest, and by a run of the source where one was asked for."""
     served = flipped(TRUE, *range(10))
     assert judged(manifest, served, source=flipped(TRUE, *range(25))).source_agreement == pytest.approx(0.985)
@@ -95,20 +95,20 @@ def test_agreement_with_the_source_has_a_floor(manifest: VariantManifest) -> Non
     assert "run now" in judged(manifest, served, source=flipped(TRUE, *range(26))).faults()[0]
 
 
-def test_accuracy_on_other_texts_is_not_compared(manifest: VariantManifest) -> None:
+def test_accuracy_on_other_texts_is_not_compared(manifest: ClassifierManifest) -> None:
     """A variant that was verified on texts of its own has no figure for these."""
     other = manifest.verification.model_copy(update={"data_set": "verification.jsonl", "accuracy": 0.5})
     found = judged(manifest.model_copy(update={"verification": other}), TRUE)
     assert found.apart is None and not found.faults()
 
 
-def test_labels_differ_in_capitals_only_for_people(manifest: VariantManifest) -> None:
+def test_labels_differ_in_capitals_only_for_people(manifest: ClassifierManifest) -> None:
     """A checkpoint that says POSITIVE means positive."""
     assert judged(manifest, [label.upper() for label in TRUE]).overall.served == 1000
 
 
 def test_a_report_is_shown_written_and_faultless_only_when_something_was_judged(
-    manifest: VariantManifest, tmp_path: Path
+    manifest: ClassifierManifest, tmp_path: Path
 ) -> None:
     """A report of nothing proves nothing."""
     report = AccuracyReport(1000, (judged(manifest, TRUE),), ("emotions",))

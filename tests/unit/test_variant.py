@@ -13,7 +13,7 @@ from small_variants import LABELS, write_variant
 
 from deployments.engines.padding import padded
 from deployments.tasks import Encoded
-from deployments.variant import VariantRejected, open_variant
+from deployments.variant import VariantRejected, open_classifier, open_variant
 from gateway.manifest import MANIFEST_NAME
 
 Tamper = Callable[[dict[str, Any]], None]
@@ -42,7 +42,7 @@ def rejection(folder: Path) -> VariantRejected:
 
 def test_a_whole_variant_opens_and_answers(folder: Path) -> None:
     """Engine, task and profile fit together as they come."""
-    opened = open_variant(folder, threads=1)
+    opened = open_classifier(folder, threads=1)
     encoded = opened.task.encode("a good film", "longest_first")
     assert isinstance(encoded, Encoded)
     batch = padded([encoded.token_ids], opened.task.pad_id)

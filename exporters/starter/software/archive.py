@@ -41,7 +41,13 @@ def fetch_lists(folder: Path) -> Path:
         if apt is None:
             raise NoDescriptions("no apt-get here: the descriptions come from a Debian archive, so build on Debian")
         (folder / "partial").mkdir(parents=True, exist_ok=True)
-        options = {"Dir::State::Lists": folder, "Acquire::Languages": "en", "Acquire::GzipIndexes": "false"}
+        options = {
+            "Dir::State::Lists": folder.resolve(),
+            "Dir::Cache::pkgcache": "",  # apt's own cache is of apt's own lists
+            "Dir::Cache::srcpkgcache": "",
+            "Acquire::Languages": "en",
+            "Acquire::GzipIndexes": "false",
+        }
         command = [apt, "update", "--quiet", *(f"-o{name}={value}" for name, value in options.items())]
         done = subprocess.run(command, check=False, capture_output=True, text=True)
         if done.returncode or not _indices(folder, "Translation-en"):
@@ -51,7 +57,9 @@ def fetch_lists(folder: Path) -> Path:
 
 def releases(folder: Path) -> tuple[str, ...]:
     """The names of the releases whose descriptions are in the folder, such as `bookworm`."""
-    return tuple(sorted({match[1] for path in _indices(folder, "Translation-en") if (match := RELEASE.search(path.name))}))
+    return tuple(
+        sorted({match[1] for path in _indices(folder, "Translation-en") if (match := RELEASE.search(path.name))})
+    )
 
 
 def read_packages(folder: Path) -> list[Package]:

@@ -16,7 +16,7 @@ from exporters.starter.software.descriptions import Pair, normalised
 
 OPENING_WORDS = 8
 LARGE = 60
-A_FAMILY_AT_MOST = 4
+A_FAMILY_AT_MOST = 3
 SPLIT_RULE = (
     f"families (same source, name stem or first {OPENING_WORDS} words, transitively) whole to one side: sha256 of the "
     f"family's first package name, first 8 hex digits modulo 100: 0-3 heldout, 4-5 dev, 6-99 train; families of more "

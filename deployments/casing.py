@@ -1,0 +1,171 @@
+"""The casing and spacing of a lower-cased summary, taken back from the text that it summarises.
+
+A model over a lower-cased WordPiece vocabulary says `x . org server for c + +`; the text it read says `X.Org` and
+`C++`. Knows only the two texts: no model, no dictionary of names. Linear in their lengths; never raises.
+
+What is promised, for any two texts: the answer has the summary's characters in their order, apart from case and white
+space; restoring it again changes nothing. Where the text says nothing about a word or a gap, the summary's own stays,
+save for marks whose place English leaves no doubt about: `foo , bar` becomes `foo, bar`.
+
+The first letter of a summary, or of a sentence in it, is not raised: a synopsis does not begin with a capital unless
+its first word has one in the middle of a sentence.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+ATOM = re.compile(r"(\s*)([^\W_]+|[^\w\s]|_)")
+CLOSING = frozenset(",.;:!?)]}%…")
+OPENING = frozenset("([{")
+INFIX = frozenset("-/:'’@&")
+"""Marks that join two words in one place and stand alone in another: only both neighbours together are evidence."""
+TIGHT = frozenset("/_")
+APOSTROPHES = frozenset("'’")
+CONTRACTED = frozenset(("s", "t", "re", "ll", "ve", "d", "m"))
+SENTENCE_ENDS = frozenset(".!?")
+POINTING = frozenset(("it", "this", "that", "these", "those", "there", "here", "he", "she", "they", "we", "you"))
+FOLLOWS_A_NAME = frozenset(
+    ("is", "was", "are", "has", "can", "provides", "allows", "offers", "supports", "contains", "lets", "aims")
+)
+Key = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Atom:
+    """A word or a single mark: as written, as compared, and whether white space stands before it."""
+
+    form: str
+    folded: str
+    spaced: bool
+
+    @property
+    def is_word(self) -> bool:
+        """Whether it is letters and figures, not a mark."""
+        return self.form.isalnum()
+
+
+def restored(summary: str, source: str) -> str:
+    """The summary with the words' casing and the marks' spacing of the source."""
+    atoms = list(_atoms(summary))
+    read = list(_atoms(source))
+    said = {atom.folded for atom in atoms}
+    forms = _forms(read, said)
+    tight = _tight(atoms, _gaps(read, said))
+    written = (
+        ("" if joined else " ") + forms.get(atom.folded, atom.form) for atom, joined in zip(atoms, tight, strict=True)
+    )
+    return "".join(written)
+
+
+def folded(text: str) -> str:
+    """The text letter by letter in lower case: unlike `str.lower`, what a letter becomes depends on no neighbour."""
+    return "".join(letter.lower() for letter in text)
+
+
+def _atoms(text: str) -> Iterator[Atom]:
+    for match in ATOM.finditer(text):
+        yield Atom(match[2], folded(match[2]), bool(match[1]))
+
+
+def _forms(read: list[Atom], said: set[str]) -> dict[str, str]:
+    """How the source writes each word of the summary: its commonest form inside sentences, the first one on a tie.
+
+    A form that only begins sentences counts where more than its first letter is a capital, or where what follows shows
+    that it is a name (`Gabbi is a tool`).
+    """
+    inside: dict[str, Counter[str]] = {}
+    for at, atom in enumerate(read):
+        if atom.is_word and atom.folded in said and (not _begins(read, at) or _is_name(read, at)):
+            inside.setdefault(atom.folded, Counter())[atom.form] += 1
+    return {word: counts.most_common(1)[0][0] for word, counts in inside.items()}
+
+
+def _begins(read: list[Atom], at: int) -> bool:
+    """Whether a sentence begins here, quotes and brackets aside."""
+    while at > 0 and not read[at - 1].is_word and read[at - 1].form not in SENTENCE_ENDS and not read[at].spaced:
+        at -= 1
+    return at == 0 or (read[at].spaced and read[at - 1].form in SENTENCE_ENDS)
+
+
+def _is_name(read: list[Atom], at: int) -> bool:
+    atom = read[at]
+    if atom.form[1:] != folded(atom.form[1:]):
+        return True
+    follows = read[at + 1].folded if at + 1 < len(read) else ""
+    return follows in FOLLOWS_A_NAME and atom.folded not in POINTING
+
+
+def _gaps(read: list[Atom], said: set[str]) -> dict[Key, int]:
+    """How often the source joins what the summary has apart, less how often it parts it, by what stands around.
+
+    Keys are (left, right) for a gap between two atoms, and the three atoms around a mark with the gap's place in it.
+    """
+    votes: Counter[Key] = Counter()
+    for left, right in pairwise(read):
+        if left.folded in said and right.folded in said:
+            votes[left.folded, right.folded] += -1 if right.spaced else 1
+    for before, mark, after in zip(read, read[1:], read[2:], strict=False):
+        if not mark.is_word and {before.folded, mark.folded, after.folded} <= said:
+            around = (before.folded, mark.folded, after.folded)
+            votes[(*around, "before")] += -1 if mark.spaced else 1
+            votes[(*around, "after")] += -1 if after.spaced else 1
+    return votes
+
+
+def _tight(atoms: list[Atom], votes: dict[Key, int]) -> list[bool]:
+    """For each atom, whether it follows the one before without a space; true of the first."""
+    evidence = [0, *(_evidence(atoms, at, votes) for at in range(1, len(atoms)))]
+    tight = []
+    for at, atom in enumerate(atoms):
+        if at == 0 or not atom.spaced:
+            tight.append(True)
+        elif evidence[at]:
+            tight.append(evidence[at] > 0)
+        else:
+            after = at + 1 < len(atoms) and (not atoms[at + 1].spaced or evidence[at + 1] > 0)
+            tight.append(_usual(atoms, at, after))
+    return tight
+
+
+def _evidence(atoms: list[Atom], at: int, votes: dict[Key, int]) -> int:
+    """What the source says about the gap before an atom: above zero joined, below parted, zero nothing."""
+    left, right = atoms[at - 1], atoms[at]
+    if left.is_word and right.is_word:
+        return 0
+    for mark, place in ((at, "before"), (at - 1, "after")):
+        if not atoms[mark].is_word and 0 < mark < len(atoms) - 1:
+            around = tuple(atom.folded for atom in atoms[mark - 1 : mark + 2])
+            if vote := votes.get((*around, place), 0):
+                return vote
+    if INFIX & {left.form, right.form}:
+        return 0
+    return votes.get((left.folded, right.folded), 0)
+
+
+def _usual(atoms: list[Atom], at: int, after: bool) -> bool:
+    """Whether English joins an atom to the one before it, when the source does not say; `after`: the next one joins."""
+    left, right = atoms[at - 1], atoms[at]
+    if left.form in OPENING or TIGHT & {left.form, right.form}:
+        return True
+    if _splits(atoms, at) or _splits(atoms, at - 1):
+        return True
+    return right.form in CLOSING and left.form not in CLOSING - {")", "]", "}", "%"} and not after
+
+
+def _splits(atoms: list[Atom], at: int) -> bool:
+    """Whether a mark stands inside a number or a contracted word: `1 . 5`, `user ' s`."""
+    if not 0 < at < len(atoms) - 1:
+        return False
+    before, mark, after = (atom.form for atom in _around(atoms, at))
+    if mark == "." and before.isdecimal() and after.isdecimal():
+        return True
+    return mark in APOSTROPHES and before.isalnum() and folded(after) in CONTRACTED
+
+
+def _around(atoms: list[Atom], at: int) -> Iterable[Atom]:
+    return atoms[at - 1 : at + 2]

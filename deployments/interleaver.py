@@ -1,0 +1,269 @@
+"""The replica's interleaver: texts being condensed share the engine step by step, and every one ends exactly once.
+
+It owns the queue, the engine's threads and the log of their steps. Whose turn it is, is `turns`' rule; what a step
+does, it does not know. A text that comes while others are under way gets its first turn within one of theirs, and one
+whose time is up waits for nobody: it runs no further step, so it ends on a thread of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from deployments.condensing import Condensed, Condensing
+from deployments.engines.boundary import guarded
+from deployments.step_log import NO_LOG, Step, StepLog
+from deployments.turns import TURN_S, Sharing, next_turn
+from gateway.deadline import Clock
+from gateway.work import Failure, FailureKind, LoadReport
+
+MOST_BEGUN = 8
+"""Texts under way at once: each holds keys and values of its own in memory. Further ones wait for the first to end."""
+
+_TICK_S = 0.001
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """How a text ended, and where its time went: in the engine for it, and waiting for its turns."""
+
+    condensed: Condensed
+    queueing_delay_s: float
+    service_time_s: float
+
+
+@dataclass(slots=True)
+class InterleaverTotals:
+    """Counts since the start, for metrics. `wasted_s` is engine time of texts that failed, were left or came late.
+
+    `late_steps` are steps that began after their text's deadline, `longest_overshoot_s` is the furthest that any step
+    ended past it.
+    """
+
+    inputs: int = 0
+    turns: int = 0
+    steps: int = 0
+    late_steps: int = 0
+    longest_overshoot_s: float = 0.0
+    cancelled: int = 0
+    engine_failures: int = 0
+    busy_s: float = 0.0
+    wasted_s: float = 0.0
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class _Text(Sharing):
+    """A text under work. The engine's thread writes while it has its turn, the loop at all other times.
+
+    Its steps must end by `deadline`; it is late when `room.deadline` has passed too.
+    """
+
+    name: str
+    condensing: Condensing
+    entered: float
+    result: asyncio.Future[Finished | Failure]
+    alarm: asyncio.TimerHandle | None = None
+    withdrawn: bool = False
+    begun: bool = False
+    failure: Failure | None = None
+    done: bool = False
+    steps: list[Step] = field(default_factory=list)
+
+    def settle(self, result: Finished | Failure) -> None:
+        """Gives the caller its result, unless it has left."""
+        if not self.result.done():
+            self.result.set_result(result)
+
+
+class Interleaver:
+    """Sees texts through, a turn of each after the other, on `lanes` threads.
+
+    All methods belong to the event loop that `start` ran on. Deadlines are instants on the clock.
+    """
+
+    def __init__(self, lanes: int, clock: Clock, max_queued: int, log: StepLog = NO_LOG) -> None:
+        """Runs nothing: `start` does."""
+        self.totals = InterleaverTotals()
+        self._lanes = lanes
+        self._clock = clock
+        self._max_queued = max_queued
+        self._log = log
+        self._waiting: set[_Text] = set()
+        self._running: set[_Text] = set()
+        self._ending: set[_Text] = set()
+        self._begun = 0
+        self._sequence = 0
+        self._open = False
+        self._idle = asyncio.Event()
+
+    def start(self) -> None:
+        """Opens the queue, on the running loop. Call it once."""
+        self._loop = asyncio.get_running_loop()
+        self._threads = ThreadPoolExecutor(self._lanes, thread_name_prefix="engine")
+        self._ending_thread = ThreadPoolExecutor(1, thread_name_prefix="ending")
+        self._open = True
+
+    async def stop(self, grace_s: float) -> None:
+        """Admits nothing more, finishes what it can within `grace_s`; the rest is UNAVAILABLE."""
+        if not self._open:
+            return
+        self._open = False
+        try:
+            if self._under_work():
+                self._idle.clear()
+                async with asyncio.timeout(grace_s):
+                    await self._idle.wait()
+        except TimeoutError:
+            pass
+        finally:
+            waiting = tuple(self._waiting)
+            self._waiting.clear()
+            for text in (*waiting, *self._running, *self._ending):
+                text.withdrawn = True
+                text.settle(Failure(FailureKind.UNAVAILABLE, "stopped"))
+            for text in waiting:  # the others come back, and end there
+                self._end(text)
+            self._threads.shutdown(wait=False)
+            self._ending_thread.shutdown(wait=False)
+
+    async def submit(self, name: str, condensing: Condensing) -> Finished | Failure:
+        """Sees one text through. Failures are values: QUEUE_FULL, TOO_LONG, ENGINE, UNAVAILABLE.
+
+        Cancelling it withdraws the text: a step that runs is the last. `name` is what the log of steps calls it.
+        """
+        if not self._open:
+            return Failure(FailureKind.UNAVAILABLE, "not started, or stopping")
+        if len(self._waiting) >= self._max_queued:
+            return Failure(FailureKind.QUEUE_FULL)
+        self._sequence += 1
+        text = _Text(
+            sequence=self._sequence,
+            deadline=condensing.room.stop_at,
+            left_s=condensing.room.left_s,
+            name=name,
+            condensing=condensing,
+            entered=self._clock(),
+            result=self._loop.create_future(),
+        )
+        self._waiting.add(text)
+        self._give_turns()
+        self._arm(text)
+        try:
+            return await text.result
+        except asyncio.CancelledError:
+            self.totals.cancelled += 1
+            text.withdrawn = True
+            if text in self._waiting:
+                self._waiting.discard(text)
+                self._end(text)
+                self._give_turns()
+            raise
+
+    def load(self) -> LoadReport:
+        """What is still to be done, by medians and not past anybody's deadline, and how many share the engine."""
+        now = self._clock()
+        sharing = [text for text in (*self._waiting, *self._running) if not text.withdrawn]
+        backlog_s = sum(max(0.0, min(text.condensing.room.left_s, text.deadline - now)) for text in sharing)
+        return LoadReport(backlog_s / self._lanes, len(self._waiting), draining=not self._open, sharing=len(sharing))
+
+    def _under_work(self) -> bool:
+        return bool(self._waiting or self._running or self._ending)
+
+    def _arm(self, text: _Text) -> None:
+        """Sees to it that the text ends when its time is up, whoever has the engine then."""
+        left_s = text.deadline - self._clock()
+        text.alarm = self._loop.call_later(max(left_s, 0.0) + _TICK_S, self._time_up, text)
+
+    def _time_up(self, text: _Text) -> None:
+        if self._clock() <= text.deadline:  # the loop's clock is coarser, and may be another
+            self._arm(text)
+        elif text in self._waiting:
+            self._give_turns()
+
+    def _give_turns(self) -> None:
+        """Ends every waiting text whose time is up, and gives every idle thread another one."""
+        now = self._clock()
+        for text in [text for text in self._waiting if text.deadline < now]:
+            self._waiting.discard(text)
+            self._ending.add(text)
+            self._ending_thread.submit(self._take_turn, text)
+        while len(self._running) < self._lanes:
+            ready = [text for text in self._waiting if text.begun or self._begun < MOST_BEGUN]
+            if not ready:
+                break
+            text = next_turn(ready, now)
+            self._waiting.discard(text)
+            self._running.add(text)
+            self._begun += not text.begun
+            text.begun = True
+            self._threads.submit(self._take_turn, text)
+        if not self._under_work():
+            self._idle.set()
+
+    def _take_turn(self, text: _Text) -> None:
+        """On a thread: steps until the text is done or withdrawn, or its turn is over while others wait.
+
+        Where nothing is left to be run or its time is up, its next step only ends it, and it need not wait for that.
+        """
+        room = text.condensing.room
+        began = ended = self._clock()
+        try:
+            while not (text.done or text.withdrawn):
+                if self._waiting and ended - began >= TURN_S and ended <= text.deadline and room.left_s > 0:
+                    break
+                step_began = ended
+                done = guarded(text.condensing.step)
+                ended = self._clock()
+                if isinstance(done, Failure):
+                    text.failure, text.done = done, True
+                elif done:
+                    text.done = True
+                else:
+                    text.steps.append(Step(step_began - room.deadline, ended - room.deadline))
+        finally:
+            text.attained_s += ended - began
+            self._loop.call_soon_threadsafe(self._back, text)
+
+    def _back(self, text: _Text) -> None:
+        """Back on the loop: the engine works on for the next while this one's result goes out."""
+        self._running.discard(text)
+        self._ending.discard(text)
+        self.totals.turns += 1
+        text.left_s = text.condensing.room.left_s
+        over = text.done or text.withdrawn
+        if over:
+            self._end(text)
+        else:
+            self._waiting.add(text)
+        self._give_turns()
+        if over:
+            text.settle(self._result(text))
+
+    def _result(self, text: _Text) -> Finished | Failure:
+        outcome = text.failure or text.condensing.outcome
+        if outcome is None:
+            return Failure(FailureKind.CANCELLED)
+        if isinstance(outcome, Failure):
+            return outcome
+        return Finished(outcome, self._clock() - text.entered - text.attained_s, text.attained_s)
+
+    def _end(self, text: _Text) -> None:
+        """Counts a text that is under work no longer, whatever its end."""
+        self._begun -= text.begun
+        if text.alarm is not None:
+            text.alarm.cancel()
+        totals = self.totals
+        totals.inputs += 1
+        totals.steps += len(text.steps)
+        totals.late_steps += sum(step.late for step in text.steps)
+        overshoots = (step.ended_s for step in text.steps)
+        totals.longest_overshoot_s = max(totals.longest_overshoot_s, *overshoots, 0.0)
+        totals.busy_s += text.attained_s
+        totals.engine_failures += text.failure is not None
+        if text.withdrawn or text.failure is not None or self._clock() > text.condensing.room.deadline:
+            totals.wasted_s += text.attained_s
+        try:
+            self._log.write(text.name, text.steps, withdrawn=text.withdrawn)
+        except OSError as error:  # a full disk costs the log a line, and nobody a summary
+            self._loop.call_exception_handler({"message": "a line of the step log is lost", "exception": error})

@@ -1,0 +1,130 @@
+"""What is to be made of a checkpoint, how it is to be judged, and where the making of it stands.
+
+Imports no engine's library: the command line and the store plan without one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TypedDict
+
+from msgspec import Struct
+
+from deployments.engines.host import Host
+from deployments.variant import file_sha256
+from exporters.profiling import BUDGET_S
+from exporters.source import SourceFolder
+from gateway.manifest import Precision, SourceOf
+
+EXPORTER_VERSION = "2"
+LIBRARIES = ("torch", "transformers", "optimum-onnx", "onnx", "onnxruntime", "tokenizers")
+
+
+class Step(StrEnum):
+    """Where an export is, for a progress line."""
+
+    LOADING = "loading"
+    ASKING = "asking the source"
+    EXPORTING = "exporting"
+    QUANTISING = "quantising"
+    VERIFYING = "verifying"
+    PROFILING = "profiling"
+
+
+Progress = Callable[[Step, float], None]
+Advance = Callable[[float], None]
+
+
+class VariantPlan(Struct, frozen=True):
+    """What to make of a checkpoint, and on how many threads it will be run and is to be profiled."""
+
+    checkpoint: str
+    task: str
+    family: str
+    engine: str
+    precision: Precision
+    threads: int = 1
+
+    @property
+    def variant(self) -> str:
+        """Engine and precision, the variant's name."""
+        return f"{self.engine}-{self.precision}"
+
+
+class Settings(Struct, frozen=True):
+    """How an export is judged and how long it may measure.
+
+    `floor` takes the place of the kind's own floors of agreement with the source, from 0 to 1: the share of equal
+    labels, of equal texts as written, or of equally chosen sentences. `drop` is the most accuracy or ROUGE-L that a
+    variant may lose. The verification of an encoder-decoder takes fewer texts rather than run over its budget.
+    """
+
+    floor: float | None = None
+    drop: float = 0.01
+    profile_budget_s: float = BUDGET_S
+    verification_budget_s: float = 60.0
+
+
+class Shared(TypedDict):
+    """The fields that every kind of manifest has, but for its window and its profile."""
+
+    checkpoint: str
+    task: str
+    family: str
+    engine: str
+    precision: Precision
+    source: SourceOf
+    files: dict[str, str]
+    cpu_features: tuple[str, ...]
+    made_with: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Workbench:
+    """One export under way: its plan, the source, the folder that is to become the variant, and who is told."""
+
+    plan: VariantPlan
+    source: SourceFolder
+    folder: Path
+    host: Host
+    settings: Settings
+    progress: Progress
+
+    def advance(self, step: Step, start: float = 0.0, end: float = 1.0) -> Advance:
+        """Tells of one part of a step, from the share `start` of it to `end`, as a share of that part."""
+        return lambda share: self.progress(step, start + (end - start) * share)
+
+    def shared(self) -> Shared:
+        """What stands in the manifest whatever its kind; digests every file of the folder, so call it last."""
+        plan, source = self.plan, self.source
+        return Shared(
+            checkpoint=plan.checkpoint,
+            task=plan.task,
+            family=plan.family,
+            engine=plan.engine,
+            precision=plan.precision,
+            source=SourceOf(location=source.location, revision=source.revision, sha256=source.sha256),
+            files={file.name: file_sha256(file) for file in sorted(self.folder.iterdir())},
+            cpu_features=self._features(),
+            made_with=made_with(),
+        )
+
+    def _features(self) -> tuple[str, ...]:
+        relies = self.plan.precision is Precision.INT8 and self.host.dot_product is not None
+        return (str(self.host.dot_product),) if relies else ()
+
+
+def made_with() -> dict[str, str]:
+    """Versions of the exporter and of the libraries a variant depends on, read without importing them."""
+    return {"exporter": EXPORTER_VERSION} | {name: _version(name) for name in LIBRARIES}
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "absent"

@@ -1,0 +1,164 @@
+"""The texts that the rankers learn from and are scored on, as documents with the sentences this project sees in them.
+
+Knows the layout of ACLSum (papers with three human summaries each) and which VADER sentences once stood together.
+Refuses to know encoders and rankers.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import tarfile
+import zipfile
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deployments.sentences import Span, split_sentences
+from exporters.starter.data import Split, cleaned, split_of
+from exporters.starter.registry import Package
+
+ACLSUM = Package(
+    name="aclsum",
+    version="0.1.2",
+    filename="aclsum-0.1.2-py3-none-any.whl",
+    sha256="c75ffc48d3eabc5f37c68ea087943780a85950087957759e89746f21111f2213",
+    licence="MIT",
+    binary=True,
+)
+ASPECTS = ("challenge", "approach", "outcome")
+SECTIONS = ("abstract", "introduction", "conclusion")
+HELDOUT = Path(__file__).parents[1] / "summaries-heldout.jsonl"
+FREE_FROM = 2016
+"""The year from which papers of the ACL Anthology are CC BY 4.0; older ones (CC BY-NC-SA 3.0) are not passed on."""
+
+_TIGHT = (
+    (re.compile(r"\s+([.,;:!?%)\]}])"), r"\1"),
+    (re.compile(r"([(\[{])\s+"), r"\1"),
+    (re.compile(r"\s+(n't|'s|'re|'ve|'ll|'d|'m)\b"), r"\1"),
+)
+_GENERAL = {"nytEditorialSnippets_GroundTruth.txt": "editorials", "amazonReviewSnippets_GroundTruth.txt": "reviews"}
+
+
+@dataclass(frozen=True)
+class Document:
+    """A text, its sentences, and what people said of it.
+
+    `marks` has three flags a sentence: whether a person marked it for each of `ASPECTS`. Marks and summaries are empty
+    for a text that nobody summarised.
+    """
+
+    name: str
+    title: str
+    text: str
+    spans: tuple[Span, ...]
+    marks: tuple[tuple[int, ...], ...] = ()
+    summaries: tuple[str, ...] = ()
+
+    @property
+    def sentences(self) -> list[str]:
+        """The text of each sentence."""
+        return [self.text[span.start : span.end] for span in self.spans]
+
+    @property
+    def reference(self) -> str:
+        """The three summaries, one a line."""
+        return "\n".join(self.summaries)
+
+
+def read_papers(wheel: Path, split: str) -> list[Document]:
+    """The papers of one of ACLSum's own splits: `train` (100), `val` (50) or `test` (100)."""
+    with zipfile.ZipFile(wheel) as archive:
+        lines = archive.read(f"aclsum/dataset/{split}.jsonl").decode("utf-8").splitlines()
+    return [_paper(json.loads(line)) for line in lines]
+
+
+def read_general(sdist: Path) -> dict[Split, list[Document]]:
+    """Newspaper editorials and product reviews of 5 to 30 sentences, out of VADER's sentences; sides by first sentence.
+
+    Its files number the sentences of each text in their order (`12_3` is the third of text 12).
+    """
+    with tarfile.open(sdist, "r:gz") as outer:
+        inner = _named(outer, "hutto_ICWSM_2014.tar.gz")
+    sides: dict[Split, list[Document]] = {split: [] for split in Split}
+    with tarfile.open(fileobj=io.BytesIO(inner), mode="r:gz") as archive:
+        for name, source in _GENERAL.items():
+            texts = defaultdict(list)
+            for line in _named(archive, name).decode("utf-8").splitlines():
+                number, _, sentence = line.split("\t")
+                texts[number.partition("_")[0]].append(cleaned(sentence))
+            for number, sentences in texts.items():
+                if 5 <= len(sentences) <= 30:
+                    sides[split_of(sentences[0])].append(_joined(f"{source}-{number}", sentences))
+    return sides
+
+
+def free(papers: Iterable[Document]) -> list[Document]:
+    """The papers that may be passed on: published under CC BY 4.0."""
+    return [paper for paper in papers if published(paper.name) >= FREE_FROM]
+
+
+def published(name: str) -> int:
+    """The year of a paper by its name in the ACL Anthology, `2020.acl-main.1` or `P06-1001`."""
+    year = name.partition(".")[0]
+    if year.isdigit():
+        return int(year)
+    two = int(name[1:3])
+    return 1900 + two if two > 60 else 2000 + two
+
+
+def write_heldout(papers: Iterable[Document], path: Path) -> None:
+    """Write papers one JSON object a line: equal papers give equal bytes."""
+    rows = ({"name": p.name, "title": p.title, "text": p.text, "summary": p.reference} for p in papers)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def detokenised(sentence: str) -> str:
+    """A sentence as it was printed: no spaces before punctuation, inside brackets or before `'s`."""
+    sentence = " ".join(sentence.split())
+    for pattern, replacement in _TIGHT:
+        sentence = pattern.sub(replacement, sentence)
+    return sentence
+
+
+def _paper(said: dict[str, Any]) -> Document:
+    """A paper as running text; each sentence found in it carries the marks of the given one that it overlaps most."""
+    text = ""
+    given: list[tuple[Span, tuple[int, ...]]] = []
+    for section in SECTIONS:
+        paragraph = ""
+        for index, raw in enumerate(said["sentences"][section]):
+            sentence = detokenised(raw)
+            if not sentence:
+                continue
+            before = " " if paragraph else "\n\n" if text else ""
+            start = len(text) + len(paragraph) + len(before)
+            paragraph += before + sentence
+            flags = tuple(int(said["highlights"][aspect][section][index]) for aspect in ASPECTS)
+            given.append((Span(start, start + len(sentence)), flags))
+        text += paragraph
+    spans = tuple(split_sentences(text))
+    marks = tuple(max(given, key=lambda one: _overlap(one[0], span))[1] for span in spans)
+    summaries = tuple(detokenised(said["summary"][aspect]) for aspect in ASPECTS)
+    return Document(said["id"], detokenised(said["title"]), text, spans, marks, summaries)
+
+
+def _joined(name: str, sentences: list[str]) -> Document:
+    text = " ".join(sentences)
+    return Document(name, "", text, tuple(split_sentences(text)))
+
+
+def _overlap(one: Span, other: Span) -> int:
+    return min(one.end, other.end) - max(one.start, other.start)
+
+
+def _named(archive: tarfile.TarFile, name: str) -> bytes:
+    """The bytes of the one regular file of this base name; nothing is written to disk. Raises `ValueError`."""
+    found = [member for member in archive.getmembers() if member.isfile() and Path(member.name).name == name]
+    stream = archive.extractfile(found[0]) if len(found) == 1 else None
+    if stream is None:
+        raise ValueError(f"expected one {name} in the archive, found {len(found)}")
+    return stream.read()

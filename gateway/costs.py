@@ -1,0 +1,210 @@
+"""What a request costs on one checkpoint: service time by its latency profile, for each of the three kinds of variant.
+
+It turns characters into tokens and tokens into seconds, and learns both conversions from answers. Queueing, overhead
+and quantiles are `forecast`'s.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from gateway.decoding import HEADROOM, DecodingTimes, Wanted, WritingTimes, leanest, plan, wanted_of
+from gateway.manifest import ExtractiveManifest, Seq2SeqManifest, VariantManifest
+from gateway.pace import Pace
+from gateway.profile import LatencyProfile
+from gateway.work import Answer, Generation, Parameters, SummarizeParameters
+
+_SMOOTHING = 0.05
+_FIRST_TOKENS_PER_CHARACTER = 0.27
+_SPECIAL_TOKENS = 2
+_BATCH = 8
+_SENTENCE_TOKENS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What of a request decides its cost: the characters of each text, and the parameters."""
+
+    characters: tuple[int, ...]
+    parameters: Parameters
+
+
+class Cost(Protocol):
+    """Service times of one checkpoint. It is told what answers took and reads no clock."""
+
+    sigma: float
+
+    def service_times_s(self, asked: Asked, room_s: float) -> tuple[float, float]:
+        """Median seconds as it would be done with `room_s` left of the budget, and as it is done at the least."""
+
+    def learn(self, asked: Asked, answer: Answer) -> None:
+        """Takes what became of a request."""
+
+
+class TokenRate:
+    """How many tokens texts have for their characters, learnt from answers."""
+
+    def __init__(self) -> None:
+        self._per_character = _FIRST_TOKENS_PER_CHARACTER
+
+    def tokens(self, characters: int) -> int:
+        """The tokens to expect of a text of so many characters, specials included."""
+        return math.ceil(characters * self._per_character) + _SPECIAL_TOKENS
+
+    def learn(self, characters: Sequence[int], tokens: int) -> None:
+        """Takes how many tokens, specials included, texts of these many characters had together."""
+        of_text = tokens - _SPECIAL_TOKENS * len(characters)
+        if of_text > 0 and (total := sum(characters)) > 0:
+            self._per_character += _SMOOTHING * (of_text / total - self._per_character)
+
+
+class BatchCost:
+    """A classifier: its inputs cut to the window and run in batches of alike lengths."""
+
+    def __init__(self, profile: LatencyProfile, window_tokens: int) -> None:
+        """`window_tokens` is the most that the checkpoint takes of one input."""
+        self.sigma = profile.sigma
+        self._profile = profile
+        self._window_tokens = window_tokens
+        self._rate = TokenRate()
+
+    def tokens(self, characters: int) -> int:
+        """The tokens to expect of a text of so many characters, specials included, cut to the window."""
+        return min(self._window_tokens, self._rate.tokens(characters))
+
+    def service_time_s(self, characters: Sequence[int]) -> float:
+        """The median service time of inputs of these many characters, batched by alike lengths."""
+        if len(characters) == 1:
+            return self._profile.median_s(1, self.tokens(characters[0]))
+        lengths = sorted(map(self.tokens, characters))
+        batches = (lengths[at : at + _BATCH] for at in range(0, len(lengths), _BATCH))
+        return sum(self._profile.median_s(len(batch), batch[-1]) for batch in batches)
+
+    def service_times_s(self, asked: Asked, room_s: float) -> tuple[float, float]:
+        """One way to do it, whatever the room."""
+        service_time_s = self.service_time_s(asked.characters)
+        return service_time_s, service_time_s
+
+    def learn(self, asked: Asked, answer: Answer) -> None:
+        """Learns tokens for characters; not from inputs that were cut, whose count the tokenizer may not give."""
+        if not answer.input.truncated:
+            self.learn_tokens(asked.characters, answer.input.tokens)
+
+    def learn_tokens(self, characters: Sequence[int], tokens: int) -> None:
+        """Takes how many tokens, specials included, texts of these many characters had together."""
+        self._rate.learn(characters, tokens)
+
+
+class ReadingCost:
+    """An extractive checkpoint: every sentence of every text through its encoder, in batches of alike lengths."""
+
+    def __init__(self, profile: LatencyProfile) -> None:
+        """Takes the encoder's profile; a sentence counts as 32 tokens, as many as the texts measured had."""
+        self.sigma = profile.sigma
+        self._per_token_s = profile.median_s(_BATCH, _SENTENCE_TOKENS) / (_BATCH * _SENTENCE_TOKENS)
+        self._least_s = profile.median_s(1, _SENTENCE_TOKENS)
+        self._rate = TokenRate()
+        self._pace = Pace(_SMOOTHING)
+
+    def service_times_s(self, asked: Asked, room_s: float) -> tuple[float, float]:
+        """The time to read all of it: one that stops halfway is not worth its place in the order of quality."""
+        tokens = sum(map(self._rate.tokens, asked.characters))
+        seconds = self._pace.value * self._profiled_s(tokens, len(asked.characters))
+        return seconds, seconds
+
+    def learn(self, asked: Asked, answer: Answer) -> None:
+        """Learns tokens from texts that were read to their end, and the pace from what was read."""
+        if not answer.input.truncated:
+            self._rate.learn(asked.characters, answer.input.tokens)
+        if answer.input.kept > 0:
+            profiled_s = self._profiled_s(answer.input.kept, len(asked.characters))
+            self._pace.learn(answer.timings.service_time_s, profiled_s)
+
+    def _profiled_s(self, tokens: int, texts: int) -> float:
+        return max(tokens * self._per_token_s, self._least_s * texts)
+
+
+class WritingCost:
+    """An encoder-decoder: reads every piece of every text and writes token by token, as wide as the room allows."""
+
+    def __init__(self, manifest: Seq2SeqManifest) -> None:
+        self._writing = WritingTimes.of(manifest)
+        self.sigma = max(self._writing.encoder.sigma, self._writing.steps.sigma)
+        self._window_tokens = manifest.max_tokens
+        self._rules = manifest.generation
+        self._output_tokens = manifest.output_tokens
+        self._rate = TokenRate()
+        self._pace = Pace(_SMOOTHING)
+
+    def service_times_s(self, asked: Asked, room_s: float) -> tuple[float, float]:
+        """As wide as fits, and with one beam; each text of several has an equal share of the room."""
+        texts = len(asked.characters)
+        planned = least = 0.0
+        for characters in asked.characters:
+            fully_s, leanest_s = self._of_text(self._rate.tokens(characters), asked.parameters, room_s / texts)
+            planned, least = planned + fully_s, least + leanest_s
+        return planned, least
+
+    def learn(self, asked: Asked, answer: Answer) -> None:
+        """Learns tokens from texts that were taken whole, output from summaries with room to end by themselves, the
+        pace from single texts in one piece.
+        """
+        if not answer.input.truncated:
+            self._rate.learn(asked.characters, answer.input.tokens)
+        for one in answer.generation:
+            self._learn_output(one, asked.parameters)
+        if len(answer.generation) == 1 and (one := answer.generation[0]).pieces == 1 and one.steps:
+            times = self._writing.for_text(answer.input.kept)
+            profiled_s = times.encode_s + (one.steps - 1) * times.step_s(one.beams)
+            self._pace.learn(answer.timings.service_time_s, profiled_s)
+
+    def _learn_output(self, one: Generation, parameters: Parameters) -> None:
+        """Takes the tokens of a summary that had room for more than are expected, a cut one as no fewer than those.
+
+        It is chosen by its room and not by how it ended: of summaries with little room only the short ones end by
+        themselves. One that was made longer than it would have been says nothing.
+        """
+        expected = self._output_tokens
+        ample = min(HEADROOM * expected, self._rules.max_new_tokens)
+        forced = isinstance(parameters, SummarizeParameters) and (parameters.min_new_tokens or 0) > expected
+        if one.pieces == 1 and one.max_new_tokens >= ample and not forced:
+            seen = one.tokens if one.finish_reason == "stop" else max(one.tokens, expected)
+            self._output_tokens += _SMOOTHING * (seen - expected)
+
+    def _of_text(self, tokens: int, parameters: Parameters, room_s: float) -> tuple[float, float]:
+        """A text over the window is read in pieces, and what was written of them is read once more.
+
+        Each piece has its share of the room, and the last reading one too, as the replica has it.
+        """
+        wanted = self._wanted(parameters)
+        chunked = isinstance(parameters, SummarizeParameters) and parameters.truncation == "chunk"
+        pieces = math.ceil(tokens / self._window_tokens) if chunked else 1
+        if pieces == 1:
+            times = self._times(min(tokens, self._window_tokens))
+            return plan(times, wanted, room_s).expected_s, leanest(times, wanted).expected_s
+        piece = self._times(math.ceil(tokens / pieces))
+        last = self._times(min(round(pieces * wanted.expected_tokens), self._window_tokens))
+        read_s = pieces * plan(piece, wanted, room_s / (pieces + 1)).expected_s
+        least_s = pieces * leanest(piece, wanted).expected_s + leanest(last, wanted).expected_s
+        return read_s + plan(last, wanted, room_s - read_s).expected_s, least_s
+
+    def _times(self, tokens: int) -> DecodingTimes:
+        return self._writing.for_text(tokens, self._pace.value)
+
+    def _wanted(self, parameters: Parameters) -> Wanted:
+        given = parameters if isinstance(parameters, SummarizeParameters) else SummarizeParameters()
+        return wanted_of(given, self._rules, self._output_tokens)
+
+
+def cost_of(manifest: VariantManifest) -> Cost:
+    """The cost of a variant of any kind."""
+    match manifest:
+        case Seq2SeqManifest():
+            return WritingCost(manifest)
+        case ExtractiveManifest():
+            return ReadingCost(LatencyProfile.from_document(manifest.profile))
+        case _:
+            return BatchCost(LatencyProfile.from_document(manifest.profile), manifest.max_tokens)

@@ -1,0 +1,180 @@
+"""Checkpoints that summarise, for tests: three of them beside the classifiers of `fakes`, and what they answer.
+
+Two pick sentences, one quickly and one well; the third writes, best of all, and only of its domain.
+"""
+
+from __future__ import annotations
+
+from fakes import ANSWER, MEDIANS_S, Behaviour, cell, manifest
+from fakes import catalog as classifiers
+
+from gateway.catalog import Catalog, CatalogEntry, Limits, Quality, Task, Tier
+from gateway.manifest import (
+    ChoiceVerification,
+    ExtractiveManifest,
+    GenerationRules,
+    GoldenInput,
+    GoldenSummary,
+    Precision,
+    SelfTest,
+    Seq2SeqManifest,
+    SourceOf,
+    TokenVerification,
+    VariantManifest,
+)
+from gateway.profile import ProfileDocument
+from gateway.work import Answer, FinishReason, Generation, InputReport, ReplicaTimings, Summary, Work
+
+GLANCE, STUDY, SCRIBE = "glance", "study", "scribe"
+DOMAIN = "software"
+PER_TOKEN_S = {GLANCE: 0.000_01, STUDY: 0.001}
+"""Time to read one token in full batches, of those that pick sentences."""
+
+WINDOW = 256
+OUTPUT_TOKENS = 40.0
+PAGE = "A page has sentences, and each of them says a thing. " * 57
+"""About 3000 characters."""
+
+
+def generation(reason: FinishReason = "stop", tokens: int = 5, **others: int | float | bool) -> Generation:
+    """How a summary in one piece came about, with room for 128 tokens and one beam unless told otherwise."""
+    told: dict[str, int | float | bool] = {
+        "steps": tokens + 1,
+        "tokens": tokens,
+        "beams": 1,
+        "max_new_tokens": 128,
+        "pieces": 1,
+        "headroom_s": 0.5,
+        **others,
+    }
+    return Generation(reason, **told)  # type: ignore[arg-type]  # by name, each of its own kind
+
+
+def summary(
+    *how: Generation, service_time_s: float = 0.002, tokens: int = 20, kept: int | None = None, text: str = "In short."
+) -> Answer:
+    """An answer with one such summary for each `how`, on texts of so many tokens together, all kept unless told."""
+    report = InputReport(tokens, tokens if kept is None else kept, kept is not None and kept < tokens)
+    timings = ReplicaTimings(0.001, service_time_s, service_time_s + 0.001, 1)
+    return Answer(tuple(Summary(text) for _ in how), report, timings, how)
+
+
+SUMMARY = summary(generation())
+
+
+def by_task(checkpoint: str, work: Work) -> Answer:
+    """Behaves as is asked of it, with the same answer every time."""
+    return SUMMARY if work.task == Task.SUMMARIZE else ANSWER
+
+
+def as_each(answer: Answer) -> Behaviour:
+    """Gives this answer to whatever is to be summarised, and `ANSWER` else."""
+    return lambda checkpoint, work: answer if work.task == Task.SUMMARIZE else ANSWER
+
+
+def profile(per_row_s: float, batches: tuple[int, ...] = (1, 2, 4, 8), fixed_s: float = 0.0) -> ProfileDocument:
+    """Service time that grows evenly with rows and tokens: `per_row_s` for one row of 32 tokens, and `fixed_s`."""
+    cells = tuple(cell(b, n, fixed_s + per_row_s * b * n / 32) for b in batches for n in (32, 128, WINDOW))
+    return ProfileDocument(threads=1, measured_on="nothing", cells=cells)
+
+
+def source() -> SourceOf:
+    """Where all of them come from."""
+    return SourceOf(location="starter:by-hand", revision="", sha256="0" * 64)
+
+
+def extractive_manifest(checkpoint: str, per_token_s: float) -> ExtractiveManifest:
+    """The manifest of one that picks three sentences, at so many seconds a token."""
+    return ExtractiveManifest(
+        checkpoint=checkpoint,
+        task="summarize",
+        family="BERT",
+        engine="onnx",
+        precision=Precision.INT8,
+        source=source(),
+        max_tokens=WINDOW,
+        files={},
+        cpu_features=(),
+        profile=profile(32 * per_token_s),
+        made_with={},
+        sentences=3,
+        verification=ChoiceVerification(
+            texts=1, data_set="by hand", same_choice=1, same_choice_floor=0.9, least_cosine=0.99
+        ),
+        self_test=SelfTest(tolerance=0.1, golden=(GoldenInput(text="a", token_ids=(1,), logits=(0.0, 1.0)),)),
+    )
+
+
+def seq2seq_manifest(
+    encode_s: float = 0.010, step_s: float = 0.002, **rules: int | float | bool | str
+) -> Seq2SeqManifest:
+    """The manifest of scribe, which takes so many seconds to read a short text, and for each token of one beam.
+
+    A second beam costs a quarter as much as the first did, and a longer text but little more a step.
+    """
+    told: dict[str, object] = {
+        "decoder_start_token_id": 2,
+        "eos_token_ids": (2,),
+        "max_new_tokens": 128,
+        "num_beams": 4,
+        **rules,
+    }
+    steps = tuple(
+        cell(rows, tokens, step_s * (0.75 + rows / 4) * (1 + tokens / 1000))
+        for rows in (1, 2, 4, 8)
+        for tokens in (32, 128, WINDOW)
+    )
+    return Seq2SeqManifest(
+        checkpoint=SCRIBE,
+        task="summarize",
+        family="BART",
+        engine="onnx",
+        precision=Precision.INT8,
+        source=source(),
+        max_tokens=WINDOW,
+        files={},
+        cpu_features=(),
+        profile=profile(encode_s, (1,)),
+        made_with={},
+        generation=GenerationRules.model_validate(told),
+        output_tokens=OUTPUT_TOKENS,
+        verification=TokenVerification(
+            texts=1, data_set="by hand", same_tokens=1, same_tokens_floor=0.9, rouge_l_to_source=1
+        ),
+        self_test=(GoldenSummary(text="a", token_ids=(1,), written=(3,)),),
+        step_profile=ProfileDocument(threads=1, measured_on="nothing", cells=steps),
+    )
+
+
+def entry(name: str, tier: Tier, value: float, domain: str | None = None) -> CatalogEntry:
+    """A summarizer with a quality of so many points."""
+    return CatalogEntry(
+        name=name,
+        task=Task.SUMMARIZE,
+        tier=tier,
+        family="BERT",
+        source="starter:by-hand",
+        quality=Quality(metric="ROUGE-L", value=value, data_set="by hand", reference="made up"),
+        licence="none",
+        domain=domain,
+    )
+
+
+def catalog(limits: Limits | None = None) -> Catalog:
+    """The classifiers, then glance (realtime), study (quality) and scribe (quality, of one domain)."""
+    summarizers = (
+        entry(GLANCE, Tier.REALTIME, 20.0),
+        entry(STUDY, Tier.QUALITY, 30.0),
+        entry(SCRIBE, Tier.QUALITY, 40.0, DOMAIN),
+    )
+    made = classifiers(limits)
+    return made.model_copy(update={"checkpoints": (*made.checkpoints, *summarizers)})
+
+
+def manifests() -> dict[str, VariantManifest]:
+    """The manifests of the whole of `catalog()`."""
+    return {
+        **{name: manifest(name, median_s) for name, median_s in MEDIANS_S.items()},
+        **{name: extractive_manifest(name, per_token_s) for name, per_token_s in PER_TOKEN_S.items()},
+        SCRIBE: seq2seq_manifest(),
+    }

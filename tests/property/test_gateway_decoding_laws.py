@@ -1,0 +1,212 @@
+"""Laws of the plan of a summary and of its price, for any times, wishes and room."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from fake_summaries import WINDOW, extractive_manifest, generation, seq2seq_manifest, summary
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.costs import Asked, Cost, WritingCost, cost_of
+from gateway.decoding import HEADROOM, DecodingTimes, Wanted, leanest, plan, wanted_of, widths
+from gateway.forecast import Forecast, Forecaster
+from gateway.load import Ahead
+from gateway.manifest import GenerationRules
+from gateway.pace import LEAST, MOST
+from gateway.work import FinishReason, LongText, SummarizeParameters
+
+REASONS: tuple[FinishReason, ...] = ("stop", "length", "deadline")
+
+rooms = st.one_of(st.floats(-1.0, 0.5), st.floats(0.0, 20.0), st.just(600.0))
+seconds = st.floats(1e-5, 0.1)
+percentiles = st.floats(50.0, 99.9)
+lengths = st.one_of(st.none(), st.integers(1, 200))
+parameters = st.builds(
+    SummarizeParameters,
+    max_new_tokens=lengths,
+    min_new_tokens=st.one_of(st.none(), st.integers(0, 200)),
+    num_beams=st.one_of(st.none(), st.integers(1, 16)),
+    truncation=st.sampled_from(["chunk", "longest_first", "error"]),
+)
+wishes = st.builds(Wanted, st.integers(1, 16), st.integers(1, 300), st.floats(0.1, 400.0))
+
+
+@st.composite
+def times(draw: st.DrawFn) -> DecodingTimes:
+    """Any encoder, and steps that take longer the wider they are, or no longer."""
+    first_s, per_row_s = draw(seconds), draw(st.one_of(st.just(0.0), seconds))
+    return DecodingTimes(draw(seconds), lambda rows: first_s + per_row_s * (rows - 1))
+
+
+@st.composite
+def aheads(draw: st.DrawFn) -> Ahead:
+    """What may be queued, in turns or in a row."""
+    return Ahead(draw(st.one_of(st.just(0.0), st.floats(0.0, 3.0))), draw(st.one_of(st.none(), st.integers(0, 6))))
+
+
+def taught(strays: list[float]) -> Forecaster:
+    """One of a checkpoint that writes, whose answers took these multiples of what was forecast, idle and queued."""
+    made = Forecaster(WritingCost(seq2seq_manifest()))
+    for times_forecast in strays:
+        for ahead in (Ahead(0.0), Ahead(0.2, 3)):
+            forecast = made.forecast(Asked((400,), SummarizeParameters()), ahead, 95.0, 0.0, 600.0)
+            made.learn_latency(forecast, times_forecast * forecast.latency_s, 0.0015, 0.0)
+    return made
+
+
+@given(times(), wishes, rooms, rooms)
+def test_more_room_is_never_less(took: DecodingTimes, wanted: Wanted, one_s: float, other_s: float) -> None:
+    """With more room a search is no narrower, and one as wide is no shorter."""
+    less, more = (plan(took, wanted, room_s) for room_s in sorted((one_s, other_s)))
+    assert more.beams >= less.beams
+    assert more.beams > less.beams or more.max_new_tokens >= less.max_new_tokens
+
+
+@given(times(), wishes, rooms)
+def test_a_plan_is_within_what_is_wanted(took: DecodingTimes, wanted: Wanted, room_s: float) -> None:
+    """At least one beam and one token in any room, at most as many as asked for, and no more expected than let."""
+    made = plan(took, wanted, room_s)
+    assert 1 <= made.beams <= wanted.beams
+    assert 1 <= made.max_new_tokens <= wanted.max_new_tokens
+    assert 0 < made.expected_tokens <= made.max_new_tokens
+    assert made.expected_s == took.encode_s + made.expected_tokens * took.step_s(made.beams)
+
+
+@given(times(), wishes, rooms)
+def test_what_fits_is_planned_to_fit(took: DecodingTimes, wanted: Wanted, room_s: float) -> None:
+    """Where the leanest plan fits with headroom, what is planned fits, and nothing of what is expected is cut."""
+    lean = leanest(took, wanted)
+    made = plan(took, wanted, room_s)
+    if took.encode_s + HEADROOM * (lean.expected_s - took.encode_s) <= room_s:
+        assert made.expected_s <= room_s * (1 + 1e-12)
+        assert made.expected_tokens >= int(lean.expected_tokens)
+    if made.beams > 1:
+        assert made.expected_s <= room_s * (1 + 1e-12)
+
+
+@given(times(), wishes)
+def test_without_end_the_plan_is_what_is_wanted(took: DecodingTimes, wanted: Wanted) -> None:
+    """With more room than any plan uses it is as wide and as long as asked for; the leanest is never dearer."""
+    made, lean = plan(took, wanted, 1e6), leanest(took, wanted)
+    assert (made.beams, made.max_new_tokens) == (wanted.beams, wanted.max_new_tokens)
+    assert lean.expected_s <= made.expected_s
+    assert lean.beams == 1 and lean.expected_tokens == made.expected_tokens
+
+
+@given(st.integers(1, 64))
+def test_widths_rise_from_one_to_the_most(most: int) -> None:
+    """What is chosen from begins with one beam, ends with the most, and at least doubles up to where profiles end."""
+    chosen = widths(most)
+    assert (chosen[0], chosen[-1]) == (1, most) and all(one < other for one, other in pairwise(chosen))
+    assert all(other <= 2 * one for one, other in pairwise(chosen) if other <= 8)
+
+
+@given(parameters, st.integers(1, 150), st.integers(0, 60), st.floats(0.5, 200.0))
+def test_a_checkpoint_is_wanted_for_no_more_than_its_rules(
+    asked: SummarizeParameters, most: int, least: int, expected: float
+) -> None:
+    """What a client allows or demands stays under the checkpoint's own most, and expectation stays between."""
+    rules = GenerationRules(
+        decoder_start_token_id=0, eos_token_ids=(1,), max_new_tokens=most, min_new_tokens=least, num_beams=4
+    )
+    wanted = wanted_of(asked, rules, expected)
+    assert wanted.max_new_tokens <= min(most, asked.max_new_tokens or most)
+    assert wanted.expected_tokens <= wanted.max_new_tokens
+    demanded = least if asked.min_new_tokens is None else asked.min_new_tokens
+    assert wanted.expected_tokens >= min(expected, demanded, wanted.max_new_tokens)
+    assert wanted.beams == (asked.num_beams or 4)
+
+
+@given(st.lists(st.integers(0, 4000), min_size=1, max_size=4), st.integers(0, 4), st.integers(0, 4000), parameters)
+def test_more_text_is_never_cheaper(characters: list[int], at: int, more: int, wished: SummarizeParameters) -> None:
+    """At the least, no text grows longer and none is added without the request costing as much or more."""
+    costs: tuple[Cost, ...] = (cost_of(seq2seq_manifest()), cost_of(extractive_manifest("c", 0.001)))
+    grown = [n + more if place == at else n for place, n in enumerate(characters)]
+    for cost in costs:
+        before = cost.service_times_s(Asked(tuple(characters), wished), 600.0)[1]
+        assert cost.service_times_s(Asked(tuple(grown), wished), 600.0)[1] >= before * (1 - 1e-9)
+        assert cost.service_times_s(Asked((*characters, more), wished), 600.0)[1] > before
+
+
+@given(st.integers(0, 40_000), lengths, st.integers(1, 8), st.sampled_from(["chunk", "longest_first", "error"]), rooms)
+def test_what_the_client_allows_at_most_never_costs_more(
+    characters: int, most: int | None, beams: int, truncation: LongText, room_s: float
+) -> None:
+    """A most of tokens or beams lowers the least cost and that without end, or leaves them."""
+    cost = cost_of(seq2seq_manifest(num_beams=8))
+    own = SummarizeParameters(truncation=truncation)
+    limited = SummarizeParameters(max_new_tokens=most, num_beams=beams, truncation=truncation)
+    for room in (room_s, 1e6):
+        own_s, limited_s = (cost.service_times_s(Asked((characters,), one), room) for one in (own, limited))
+        assert limited_s[1] <= own_s[1] * (1 + 1e-9)
+        assert room < 1e6 or limited_s[0] <= own_s[0] * (1 + 1e-9)
+
+
+@given(
+    st.lists(st.floats(0.0, 5.0), max_size=60),
+    aheads(),
+    percentiles,
+    st.integers(0, 4 * WINDOW),
+    parameters,
+    rooms,
+    rooms,
+)
+def test_more_budget_never_makes_a_checkpoint_unfit(
+    seen: list[float],
+    ahead: Ahead,
+    percentile: float,
+    characters: int,
+    wished: SummarizeParameters,
+    one_s: float,
+    other_s: float,
+) -> None:
+    """What fits a budget fits a larger one, however wide it is then written; and the rest of the forecast is sound."""
+    forecaster, asked = taught(seen), Asked((characters,), wished)
+    less_s, more_s = sorted((one_s, other_s))
+    less, more = (forecaster.forecast(asked, ahead, percentile, 0.0, left_s) for left_s in (less_s, more_s))
+    assert less.quantile_s > less_s or more.quantile_s <= more_s
+    for forecast in (less, more):
+        assert forecast.quantile_s >= forecast.idle_quantile_s * (1 - 1e-12)
+        assert forecast.queueing_delay_s <= ahead.backlog_s
+        assert forecast.latency_s >= forecast.queueing_delay_s + forecast.service_time_s
+
+
+@given(st.lists(st.floats(0.0, 5.0), max_size=60), aheads(), percentiles, st.integers(0, 4 * WINDOW), parameters, rooms)
+def test_a_wider_plan_is_taken_only_where_its_quantile_fits(
+    seen: list[float], ahead: Ahead, percentile: float, characters: int, wished: SummarizeParameters, room_s: float
+) -> None:
+    """What is forecast at more than the least fits; the quantile with nothing queued is always that of the least."""
+    forecaster, asked = taught(seen), Asked((characters,), wished)
+    forecast = forecaster.forecast(asked, ahead, percentile, 0.0, room_s)
+    lean: Forecast = forecaster.forecast(asked, ahead, percentile, 0.0, -1e9)
+    _, least_s = forecaster.cost.service_times_s(asked, room_s)
+    assert forecast.idle_quantile_s == lean.idle_quantile_s and lean.service_time_s == least_s
+    assert forecast.service_time_s >= least_s
+    assert forecast.service_time_s == least_s or forecast.quantile_s <= room_s
+
+
+@given(aheads(), st.floats(0.0, 10.0), st.floats(0.0, 10.0))
+def test_who_takes_turns_waits_no_longer(ahead: Ahead, one_s: float, other_s: float) -> None:
+    """Turns never hold up a request for longer than the backlog would, nor a shorter one for longer than a longer."""
+    shorter, longer = (ahead.delay_s(service_s) for service_s in sorted((one_s, other_s)))
+    assert 0.0 <= shorter <= longer <= ahead.backlog_s
+    if ahead.sharing is None:
+        assert shorter == ahead.backlog_s
+    else:
+        assert longer <= ahead.sharing * max(one_s, other_s)
+
+
+@given(st.lists(st.tuples(st.integers(0, 128), st.integers(1, 128), st.floats(0.0, 9.0)), max_size=40))
+def test_what_is_learnt_keeps_the_cost_sound(seen: list[tuple[int, int, float]]) -> None:
+    """Whatever answers say, a summary is expected to have from none to the most tokens, at a pace within its bounds."""
+    cost, asked = WritingCost(seq2seq_manifest()), Asked((400,), SummarizeParameters())
+    shortest_s, _ = cost.service_times_s(Asked((400,), SummarizeParameters(max_new_tokens=1, num_beams=1)), 600.0)
+    longest_s, _ = cost.service_times_s(Asked((400,), SummarizeParameters(min_new_tokens=128)), 600.0)
+    for tokens, room, took_s in seen:
+        for reason in REASONS:
+            how = generation(reason, tokens, steps=tokens, max_new_tokens=room)
+            cost.learn(asked, summary(how, tokens=110, service_time_s=took_s))
+    fully_s, lean_s = cost.service_times_s(asked, 600.0)
+    assert LEAST * shortest_s <= lean_s * (1 + 1e-9)
+    assert lean_s <= fully_s <= MOST * longest_s * (1 + 1e-9)

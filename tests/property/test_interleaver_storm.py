@@ -1,0 +1,174 @@
+"""The interleaver under any mix of texts: long and short, poisonous, pressed, left, and stopped in the middle."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from fake_engines import CONDENSED
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from waiting import until
+
+from deployments.condensing import Condensing, Room, Way
+from deployments.interleaver import MOST_BEGUN, Finished, Interleaver
+from deployments.step_log import Step
+from gateway.work import Failure, FailureKind
+
+STEP_S = 0.0003
+
+
+class Caller(NamedTuple):
+    """A text of `steps`; `pause` and `leaves_after` are in turns of the loop, before it comes and from then on."""
+
+    steps: int
+    budget_s: float
+    poisonous: bool
+    leaves_after: int | None
+    pause: int
+
+
+callers_given = st.lists(
+    st.builds(
+        Caller,
+        steps=st.integers(0, 12),
+        budget_s=st.sampled_from([-1.0, 0.0, 0.001, 0.004, 600.0, 600.0, 600.0]),
+        poisonous=st.sampled_from([False, False, False, True]),
+        leaves_after=st.sampled_from([None, None, None, 0, 1, 2, 5, 20]),
+        pause=st.sampled_from([0, 0, 0, 1, 10]),
+    ),
+    max_size=25,
+)
+
+
+@dataclass
+class Watch:
+    """What the engine's threads were seen to do, and what the log was told."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    steps: Counter[str] = field(default_factory=Counter)
+    begun: set[str] = field(default_factory=set)
+    at_once: int = 0
+    most_begun: int = 0
+    most_at_once: int = 0
+    left: dict[str, int] = field(default_factory=dict)
+    late: list[str] = field(default_factory=list)
+    logged: Counter[str] = field(default_factory=Counter)
+    in_log: Counter[str] = field(default_factory=Counter)
+
+    def write(self, request_id: str, steps: Sequence[Step], withdrawn: bool) -> None:
+        """The log's side."""
+        self.logged[request_id] += 1
+        self.in_log[request_id] += len(steps)
+        with self.lock:
+            self.begun.discard(request_id)
+
+    def text(self, name: str, caller: Caller) -> Condensing:
+        """A text whose steps are watched."""
+        room = Room(time.monotonic() + caller.budget_s, 0.0, time.monotonic)
+        return Condensing(room, self._way(name, caller, room))
+
+    def _way(self, name: str, caller: Caller, room: Room) -> Way:
+        for step in range(caller.steps):
+            room.left_s = (caller.steps - step) * STEP_S
+            if not room.fits(STEP_S):
+                break
+            self._step(name, caller, room, step)
+            room.left_s -= STEP_S
+            yield
+        return CONDENSED
+
+    def _step(self, name: str, caller: Caller, room: Room, step: int) -> None:
+        with self.lock:
+            self.begun.add(name)
+            self.at_once += 1
+            self.most_begun = max(self.most_begun, len(self.begun))
+            self.most_at_once = max(self.most_at_once, self.at_once)
+            if time.monotonic() > room.deadline + 0.02:  # room for a thread that was kept from the processor
+                self.late.append(name)
+        time.sleep(STEP_S / 2)
+        with self.lock:
+            self.at_once -= 1
+            self.steps[name] += 1
+        if caller.poisonous and step == caller.steps // 2:
+            raise ArithmeticError(name)
+
+
+async def storm(
+    interleaver: Interleaver, watch: Watch, callers: list[Caller], stop_after: int | None
+) -> list[Finished | Failure | BaseException]:
+    """Lets them all loose, and waits until each has its end and the interleaver is idle."""
+    interleaver.start()
+    tasks: list[asyncio.Task[Finished | Failure]] = []
+    async with asyncio.timeout(60), asyncio.TaskGroup() as others:
+        if stop_after is not None:
+            others.create_task(stop(interleaver, stop_after))
+        for number, caller in enumerate(callers):
+            for _ in range(caller.pause):
+                await asyncio.sleep(0)
+            name = str(number)
+            tasks.append(asyncio.create_task(interleaver.submit(name, watch.text(name, caller))))
+            if caller.leaves_after is not None:
+                others.create_task(leave(tasks[-1], caller.leaves_after, watch, name))
+        found = await asyncio.gather(*tasks, return_exceptions=True)
+        await until(lambda: not watch.begun and not interleaver.load().sharing)
+    load = interleaver.load()
+    assert (load.backlog_s, load.queued, load.sharing) == (0.0, 0, 0)
+    await interleaver.stop(60)
+    return found
+
+
+async def leave(task: asyncio.Task[Finished | Failure], turns: int, watch: Watch, name: str) -> None:
+    """Cancels the caller after so many turns of the loop, and notes how far its text was a turn of the loop later."""
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    if not task.done():
+        task.cancel()
+        await asyncio.sleep(0)
+        watch.left[name] = watch.steps[name]
+
+
+async def stop(interleaver: Interleaver, turns: int) -> None:
+    """Stops it without grace after so many turns of the loop."""
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    await interleaver.stop(0.0)
+
+
+@given(callers_given, st.integers(1, 3), st.sampled_from([None, None, None, 0, 3, 30]))
+@settings(max_examples=60, deadline=None)
+def test_every_text_ends_exactly_once_as_it_has_earned(
+    callers: list[Caller], lanes: int, stop_after: int | None
+) -> None:
+    """Nobody is left waiting or answered for another; nothing runs for who has left; the totals add up."""
+    watch = Watch()
+    interleaver = Interleaver(lanes, time.monotonic, 100, watch)
+    found = asyncio.run(storm(interleaver, watch, callers, stop_after))
+    for number, (caller, outcome) in enumerate(zip(callers, found, strict=True)):
+        name = str(number)
+        if isinstance(outcome, Finished):
+            assert not caller.poisonous or watch.steps[name] <= caller.steps // 2
+            assert caller.budget_s < 1 or watch.steps[name] == caller.steps
+            assert outcome.queueing_delay_s > -1e-9 and outcome.service_time_s >= 0
+        elif isinstance(outcome, Failure) and outcome.kind is FailureKind.ENGINE:
+            assert caller.poisonous and outcome.detail == "ArithmeticError"
+        elif isinstance(outcome, Failure):
+            assert outcome.kind is FailureKind.UNAVAILABLE and stop_after is not None
+        else:
+            assert isinstance(outcome, asyncio.CancelledError) and caller.leaves_after is not None
+        assert watch.steps[name] <= watch.left.get(name, caller.steps) + 1, (
+            "the step that ran when it left was the last"
+        )
+    assert set(watch.logged.values()) <= {1} and watch.late == []
+    assert watch.most_at_once <= lanes and watch.most_begun <= MOST_BEGUN
+    totals = interleaver.totals
+    assert totals.inputs == len(watch.logged) and totals.late_steps == 0
+    raised = sum(isinstance(one, Failure) and one.kind is FailureKind.ENGINE for one in found)
+    assert raised <= totals.engine_failures
+    assert totals.steps == watch.in_log.total() == watch.steps.total() - totals.engine_failures
+    assert 0 <= totals.wasted_s <= totals.busy_s + 1e-9 and totals.turns >= len(watch.steps)

@@ -1,0 +1,78 @@
+"""A summary's casing and spacing, taken back from its source: by example, and in linear time."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from deployments.casing import restored
+
+SOURCE = (
+    "The X.Org server is a command-line tool for C++ and .NET. NetApp's modules run in Node.js, over TCP/IP. "
+    'Gabbi is a tool (really). This is it. Peer-to-peer "quoted" things, C# too. Library of the GNU project: a GNU one.'
+)
+
+
+@pytest.mark.parametrize(
+    ("summary", "expected"),
+    [
+        ("x . org server", "X.Org server"),
+        ("bindings for c + +", "bindings for C++"),
+        ("things in c #", "things in C#"),
+        ("command - line tool", "command-line tool"),
+        ("netapp ' s modules", "NetApp's modules"),
+        ("node . js over tcp / ip", "Node.js over TCP/IP"),
+        ("peer - to - peer", "peer-to-peer"),
+        ("a tool for . net", "a tool for .NET"),
+    ],
+)
+def test_the_source_says_how_a_word_is_written(summary: str, expected: str) -> None:
+    """Case and joints are the source's."""
+    assert restored(summary, SOURCE) == expected
+
+
+@pytest.mark.parametrize(
+    ("summary", "expected"),
+    [
+        ("server - documentation", "server - documentation"),
+        ("library ( development files )", "library (development files)"),
+        ("fast , small .", "fast, small."),
+        ("version 1 . 5 ; user ' s guide", "version 1.5; user's guide"),
+        ("read / write", "read/write"),
+        ("command - tool", "command - tool"),
+    ],
+)
+def test_where_the_source_says_nothing_english_does(summary: str, expected: str) -> None:
+    """Marks whose place is beyond doubt are joined; a dash between words is not."""
+    assert restored(summary, SOURCE) == expected
+
+
+def test_a_sentence_s_first_letter_is_no_evidence() -> None:
+    """A capital that only begins a sentence is not taken over, unless what follows shows that it is a name."""
+    assert restored("library of the gnu project", SOURCE) == "library of the GNU project"
+    assert restored("this gabbi is it", SOURCE) == "this Gabbi is it"
+
+
+def test_the_commonest_form_inside_sentences_counts() -> None:
+    """One odd spelling does not win over two usual ones."""
+    assert restored("debian", "DEBIAN or debian? See DEBIAN, the Debian, a Debian, an Debian.") == "Debian"
+
+
+@pytest.mark.parametrize(("summary", "source"), [("", ""), ("", "Some text"), ("some words", ""), (" \n ", "x")])
+def test_nothing_is_a_text_too(summary: str, source: str) -> None:
+    """Empty texts are answered like others."""
+    assert restored(summary, source) == summary.strip()
+
+
+def test_a_long_text_takes_time_in_proportion() -> None:
+    """Eight times the text takes nowhere near sixty-four times as long."""
+
+    def seconds(times: int) -> float:
+        source, summary = SOURCE * times, "x . org server for c + + - peer - to - peer " * times
+        started = time.perf_counter()
+        restored(summary, source)
+        return time.perf_counter() - started
+
+    small = min(seconds(50) for _ in range(3))
+    assert min(seconds(400) for _ in range(2)) < 30 * small

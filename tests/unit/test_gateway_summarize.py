@@ -1,0 +1,249 @@
+"""`/summarize` as a client meets it: which checkpoint answers, what comes back, and how it is counted."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import httpx
+import pytest
+from fake_summaries import (
+    DOMAIN,
+    GLANCE,
+    OUTPUT_TOKENS,
+    PAGE,
+    SCRIBE,
+    STUDY,
+    as_each,
+    generation,
+    summary,
+)
+from fakes import EVEN, TERMS
+from worlds import World, client_of, gateway, is_problem, strict, summarizing
+
+from gateway.catalog import Limits, Tier
+from gateway.outcome import Outcome
+from gateway.policy import Verdict
+from gateway.service import Service
+from gateway.work import FinishReason, Generation, SummarizeParameters
+
+BODY = {"inputs": PAGE}
+SECRET = "SECRET"
+
+
+def kinds(*how: Generation, limits: Limits | None = None) -> tuple[World, httpx.AsyncClient]:
+    """A gateway over all kinds of checkpoints, whose summaries come about so, and its client."""
+    told = summarizing(as_each(summary(*how or (generation(),))), limits)
+    return told, client_of(told)
+
+
+def for_domain(domain: str | None = DOMAIN) -> dict[str, object]:
+    """A page of that domain."""
+    return {**BODY, "parameters": {"domain": domain}}
+
+
+@pytest.mark.parametrize(("budget_s", "chosen"), [(0.060, GLANCE), (10.0, STUDY), (600.0, STUDY)])
+async def test_the_budget_decides_how_well_a_page_is_summarised(budget_s: float, chosen: str) -> None:
+    """60 ms on a page are for the realtime tier, 10 s for quality; and an answer is in time."""
+    told = summarizing()
+    finished = await told.service.handle(told.page(replace(TERMS, budget_s=budget_s)))
+    assert finished.record.checkpoint == chosen
+    assert finished.record.tier == (Tier.REALTIME if chosen == GLANCE else Tier.QUALITY)
+    assert (finished.record.task, finished.record.outcome, finished.record.reason) == (
+        "summarize",
+        Outcome.IN_TIME,
+        "fits",
+    )
+    assert finished.record.degraded == (chosen == GLANCE)
+
+
+@pytest.mark.parametrize(("domain", "chosen"), [(None, STUDY), ("law", STUDY), ("Software", STUDY), (DOMAIN, SCRIBE)])
+async def test_a_domains_checkpoint_answers_who_names_the_domain(domain: str | None, chosen: str) -> None:
+    """It is the best there is, and yet a candidate only for texts that are said to be of its domain, on either path."""
+    _, client = kinds()
+    response = await client.post("/summarize", json=for_domain(domain))
+    assert response.headers["X-Checkpoint"] == chosen
+    document = (await client.post("/route", json={"task": "summarize", **for_domain(domain)})).json()
+    assert document["checkpoint"] == chosen
+    verdicts = {one["checkpoint"]: one["verdict"] for one in document["candidates"]}
+    assert set(verdicts) == {GLANCE, STUDY, SCRIBE}
+    assert (verdicts[SCRIBE] == Verdict.OTHER_DOMAIN) == (chosen != SCRIBE)
+
+
+async def test_a_pin_needs_no_domain() -> None:
+    """Who names the checkpoint gets it, whatever the text is about."""
+    _, client = kinds()
+    pinned = {"X-Checkpoint": SCRIBE}
+    for body in (BODY, for_domain("law")):
+        assert (await client.post("/summarize", json=body, headers=pinned)).headers["X-Checkpoint"] == SCRIBE
+        document = (await client.post("/route", json={"task": "summarize", **body}, headers=pinned)).json()
+        assert (document["checkpoint"], document["reason"]) == (SCRIBE, "pinned")
+    assert is_problem(
+        await client.post("/summarize", json=BODY, headers={"X-Checkpoint": EVEN}), "unknown_checkpoint", 404
+    )
+
+
+async def test_a_domain_without_its_checkpoint_up_is_served_by_the_others() -> None:
+    """To name a domain asks for no more than its checkpoints' company."""
+    told, client = kinds()
+    told.down(SCRIBE)
+    assert (await client.post("/summarize", json=for_domain())).headers["X-Checkpoint"] == STUDY
+
+
+async def test_a_summary_is_the_hub_apis_and_its_headers_tell_the_rest() -> None:
+    """The body is one summary for each text; the headers say why it ended, and what was run for it."""
+    told, client = kinds()
+    response = await client.post("/summarize", json={"inputs": "One thing. Another."})
+    assert response.status_code == 200 and response.json() == [{"summary_text": "In short."}]
+    assert (response.headers["X-Finish-Reason"], response.headers["X-Latency-SLA-Ms"]) == ("stop", "10000")
+    timing = response.headers["Server-Timing"]
+    assert 'infer;dur=2;desc="6 steps, 5 tokens", total;' in timing
+    assert re.findall(r"(\w+);dur=", timing) == ["route", "queue", "infer", "total", "predicted"]
+    assert told.backend.dispatches[0].work.parameters == SummarizeParameters()
+
+
+async def test_details_tell_how_each_summary_came_about() -> None:
+    """With ?details=true there is one object a text, its seconds in milliseconds."""
+    how = Generation("deadline", 7, 3, 2, 30, 4, -0.0125, lead=True)
+    _, client = kinds(generation("length", 9), how)
+    document = (await client.post("/summarize?details=true", json={"inputs": ["One.", "Two."]})).json()
+    assert set(document) == {"outputs", "routing", "timings_ms", "input", "generation"}
+    assert document["outputs"] == [{"summary_text": "In short."}] * 2
+    assert document["generation"][1] == {
+        "finish_reason": "deadline",
+        "steps": 7,
+        "tokens": 3,
+        "beams": 2,
+        "max_new_tokens": 30,
+        "pieces": 4,
+        "headroom_ms": -12.5,
+        "lead": True,
+    }
+    assert (document["generation"][0]["finish_reason"], document["generation"][0]["lead"]) == ("length", False)
+    classified = (await client.post("/classify?details=true", json=BODY)).json()
+    assert "generation" not in classified
+
+
+@pytest.mark.parametrize(
+    ("reasons", "worst"),
+    [
+        (["stop"], "stop"),
+        (["stop", "length"], "length"),
+        (["length", "stop", "stop"], "length"),
+        (["deadline", "stop"], "deadline"),
+        (["stop", "length", "deadline"], "deadline"),
+    ],
+)
+async def test_the_worst_reason_of_several_is_told(reasons: list[FinishReason], worst: str) -> None:
+    """One header for many texts says the worst; the record has it, and the sums of steps and tokens."""
+    told, client = kinds(*(generation(reason, tokens=5) for reason in reasons))
+    response = await client.post("/summarize", json={"inputs": ["A thing."] * len(reasons)})
+    assert response.headers["X-Finish-Reason"] == worst
+    record = told.kept.records[0]
+    assert (record.finish_reason, record.steps, record.output_tokens) == (worst, 6 * len(reasons), 5 * len(reasons))
+
+
+async def test_nothing_written_has_no_finish() -> None:
+    """A classification and a refusal end for no reason of writing, and count no tokens."""
+    told, client = kinds()
+    answered = await client.post("/classify", json={"inputs": "a good film"})
+    refused = await client.post("/summarize", json=BODY, headers={"X-Latency-SLA-Ms": "1", "X-SLA-Mode": "strict"})
+    assert is_problem(refused, "budget_infeasible", 422)
+    for response, record in zip((answered, refused), told.kept.records, strict=True):
+        assert "X-Finish-Reason" not in response.headers
+        assert (record.finish_reason, record.steps, record.output_tokens) == (None, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("headers", "content", "code", "status", "outcome"),
+    [
+        ({"X-Latency-SLA-Ms": "0"}, b'{"inputs": "SECRET"}', "invalid_request", 400, Outcome.INVALID),
+        ({}, b"SECRET", "invalid_request", 400, Outcome.INVALID),
+        ({}, b'{"inputs": "SECRET", "parameters": {"num_beams": 0}}', "invalid_request", 422, Outcome.INVALID),
+        (
+            {},
+            b'{"inputs": "SECRET", "parameters": {"max_new_tokens": 1, "min_new_tokens": 2}}',
+            "invalid_request",
+            422,
+            Outcome.INVALID,
+        ),
+        ({}, b'{"inputs": ["SECRET", "b", "c"]}', "input_too_long", 413, Outcome.TOO_LONG),
+        ({"X-Checkpoint": "nobody"}, b'{"inputs": "SECRET"}', "unknown_checkpoint", 404, Outcome.INVALID),
+    ],
+)
+async def test_a_refusal_is_counted_as_a_summary(
+    headers: dict[str, str], content: bytes, code: str, status: int, outcome: Outcome
+) -> None:
+    """Problem+json, one record under `summarize`, no text of the request, and nothing run."""
+    told, client = kinds(limits=Limits(max_inputs=2))
+    response = await client.post("/summarize", content=content, headers=headers)
+    assert is_problem(response, code, status)
+    assert SECRET not in response.text
+    assert [(one.task, one.outcome) for one in told.kept.records] == [("summarize", outcome)]
+    assert not told.backend.dispatches
+    metrics = (await client.get("/metrics")).text
+    assert 'task="summarize"' in metrics and 'task="classify"' not in metrics
+
+
+async def test_a_task_that_nobody_has_is_told_before_its_parameters() -> None:
+    """Where no checkpoint summarises, `/summarize` and `/route` name the tasks there are."""
+    told, client = gateway()
+    short = {"inputs": "One thing.", "parameters": {"domain": DOMAIN}}
+    response = await client.post("/summarize", json=short)
+    assert is_problem(response, "unknown_task", 404) and response.json()["tasks"] == ["classify"]
+    assert [(one.task, one.outcome) for one in told.kept.records] == [("summarize", Outcome.INVALID)]
+    for task in ("summarize", "translate"):
+        response = await client.post("/route", json={"task": task, **short})
+        assert is_problem(response, "unknown_task", 404)
+
+
+async def test_strict_refuses_a_page_that_cannot_be_in_time_and_says_what_could() -> None:
+    """The least budget that is told is the quickest checkpoint's, and it suffices."""
+    told = summarizing()
+    finished = await told.service.handle(told.page(strict(0.005), DOMAIN))
+    assert finished.problem is not None and finished.problem.code == "budget_infeasible"
+    least_ms = finished.problem.members["min_feasible_ms"]
+    assert isinstance(least_ms, float)
+    again = await told.service.handle(told.page(strict(least_ms / 1000), DOMAIN))
+    assert again.record.outcome is Outcome.IN_TIME
+
+
+async def test_the_gateway_learns_how_long_summaries_are() -> None:
+    """After summaries of a quarter of the expected length, the checkpoint is forecast to take that much less."""
+    told = summarizing()
+    terms = replace(TERMS, pinned=SCRIBE, budget_s=10.0)
+
+    async def predicted_s(service: Service) -> float:
+        return (await service.handle(told.page(terms))).record.predicted_s or 0.0
+
+    told.backend.behaviour = as_each(summary(generation(tokens=int(OUTPUT_TOKENS / 4), steps=0, max_new_tokens=128)))
+    first = await predicted_s(told.service)
+    for _ in range(100):
+        await predicted_s(told.service)
+    assert await predicted_s(told.service) < 0.8 * first
+
+
+async def test_every_kind_of_checkpoint_is_told_whole() -> None:
+    """`/checkpoints` says of each kind what is its own, and of all what a replica takes of memory."""
+    told, client = kinds()
+    told.up(SCRIBE, backlog_s=0.5, sharing=1, memory_bytes=123_456_789)
+    told.down(GLANCE)
+    listed = {one["name"]: one for one in (await client.get("/checkpoints")).json()["checkpoints"]}
+    assert {name: one["kind"] for name, one in listed.items() if name in (EVEN, GLANCE, STUDY, SCRIBE)} == {
+        EVEN: "classifier",
+        GLANCE: "extractive",
+        STUDY: "extractive",
+        SCRIBE: "seq2seq",
+    }
+    assert listed[SCRIBE]["load"] == {"replicas_up": 1, "backlog_ms": 500.0, "memory_bytes": 123_456_789}
+    assert listed[GLANCE]["load"] == {"replicas_up": 0, "backlog_ms": None, "memory_bytes": None}
+    own = {EVEN: {"labels"}, STUDY: {"sentences"}, SCRIBE: {"generation", "output_tokens", "step_ms"}}
+    for name, members in own.items():
+        assert members <= set(listed[name])
+        for other in own.keys() - {name}:
+            assert not members & set(listed[other])
+    scribe = listed[SCRIBE]
+    assert scribe["domain"] == DOMAIN and scribe["generation"]["num_beams"] == 4
+    assert scribe["output_tokens"] == OUTPUT_TOKENS and len(scribe["step_ms"]) == 12
+    assert scribe["verification"]["same_tokens"] == 1 and listed[STUDY]["verification"]["same_choice"] == 1
+    assert listed[STUDY]["sentences"] == 3 and listed[EVEN]["labels"] == ["negative", "positive"]

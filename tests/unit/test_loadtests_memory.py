@@ -1,0 +1,157 @@
+"""Memory: jobs in turn over every summarizer, samples while they run, and the rule that tells growth from noise."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import count
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from loadtests.client import NoReply, Reply
+from loadtests.memory import MemoryReport, MemorySettings, drawn, read_memory, sampled
+from loadtests.memory_growth import Sample, fifth, growth_of
+from loadtests.memory_report import print_memory, verdict, write_memory
+from loadtests.summary_texts import TextFiles
+
+MB = 1_000_000
+NAMES = ("picks", "writes")
+
+
+def samples(sizes: Sequence[int | None]) -> list[Sample]:
+    """One checkpoint's sizes, in bytes."""
+    return [Sample(at * 50, {"picks": size}) for at, size in enumerate(sizes, start=1)]
+
+
+def grows(*sizes_mb: float) -> bool:
+    """What the rule says of these."""
+    found = growth_of(samples([round(size * MB) for size in sizes_mb]), "picks")
+    assert found is not None
+    return found.grows
+
+
+def test_memory_that_fills_once_and_stays_does_not_grow() -> None:
+    """The first fifth may be anything; a single peak moves no median."""
+    filled = [100, 200, 300, 380] + [400] * 16
+    assert not grows(*filled)
+    assert not grows(*filled[:17], 900, *filled[18:])
+
+
+def test_growth_begins_beyond_two_per_cent_and_two_megabytes() -> None:
+    """400 MB may become 410."""
+    assert not grows(*[400] * 16, *[410] * 4) and grows(*[400] * 16, *[410.1] * 4)
+
+
+def test_a_slow_leak_is_found() -> None:
+    """Twenty kilobytes a summary over a thousand are 20 MB."""
+    assert grows(*(400 + at for at in range(20)))
+
+
+@given(st.lists(st.integers(1, 10**12), min_size=5, max_size=60))
+def test_the_fifths_are_parts_in_order_that_miss_nothing(sizes: list[int]) -> None:
+    """None is empty, and together they are the whole."""
+    parts = [list(fifth(sizes, number)) for number in range(1, 6)]
+    assert [size for part in parts for size in part] == sizes and all(parts)
+
+
+@given(st.integers(1, 10**12), st.integers(5, 40))
+def test_what_never_changes_never_grows(size: int, number: int) -> None:
+    """Whatever its size."""
+    found = growth_of(samples([size] * number), "picks")
+    assert found is not None and not found.grows
+
+
+def test_a_checkpoint_that_was_away_is_not_judged() -> None:
+    """It came back smaller, as any process does; nor is one judged by four samples."""
+    assert growth_of(samples([MB] * 10 + [None] + [MB] * 9), "picks") is None
+    assert growth_of(samples([MB] * 10 + [0] + [MB] * 9), "picks") is None
+    assert growth_of(samples([MB] * 4), "picks") is None and growth_of(samples([MB] * 5), "other") is None
+
+
+def test_samples_are_fifty_apart_or_twenty_in_all() -> None:
+    """A short run still has fifths."""
+    assert [MemorySettings(summaries=n).every for n in (1000, 5000, 200, 20, 5)] == [50, 50, 10, 1, 1]
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> TextFiles:
+    """Ten texts of each kind."""
+    kinds = TextFiles(tmp_path / "papers.jsonl", tmp_path / "software.jsonl")
+    for path in (kinds.papers, kinds.software):
+        rows = (json.dumps({"text": f"{path.stem} {at}", "summary": "s"}) for at in range(10))
+        path.write_text("".join(f"{row}\n" for row in rows))
+    return kinds
+
+
+def test_checkpoints_take_turns_on_texts_of_both_kinds(files: TextFiles) -> None:
+    """Neither checkpoint has one kind only; equal seeds give equal jobs."""
+    settings = MemorySettings(summaries=40, files=files)
+    jobs = drawn(NAMES, settings)
+    assert jobs == drawn(NAMES, settings) and [job.checkpoint for job in jobs] == [*NAMES] * 20
+    for name in NAMES:
+        assert {b"domain" in job.body for job in jobs if job.checkpoint == name} == {True, False}
+    assert all(0.0999 < job.budget_s < 3.001 for job in jobs)
+
+
+class Server:
+    """Answers as the checkpoint that was named, but the third request breaks and the fifth strays."""
+
+    def __init__(self) -> None:
+        self.numbers: Iterator[int] = count(1)
+
+    async def post(self, body: bytes, headers: Mapping[str, str]) -> Reply:
+        number = next(self.numbers)
+        if number == 3:
+            raise NoReply("ServerDisconnectedError")
+        document = {
+            "outputs": [{"summary_text": "short"}],
+            "routing": {"checkpoint": "other" if number == 5 else headers["X-Checkpoint"]},
+            "timings_ms": {"infer": 1.0, "total": 1.0},
+            "generation": [{"finish_reason": "stop", "steps": 1, "beams": 1, "lead": False}],
+        }
+        return Reply(200, {}, json.dumps(document).encode())
+
+
+async def test_memory_is_looked_at_between_jobs_and_failures_are_counted(files: TextFiles) -> None:
+    """One sample after each so many, one step of the bar for each job."""
+    jobs = drawn(NAMES, MemorySettings(summaries=20, files=files))
+    looks, steps = count(1), []
+
+    def look() -> dict[str, int | None]:
+        return {"picks": next(looks), "writes": None}
+
+    found, failures = await sampled(Server(), jobs, 5, look, lambda: steps.append(1))
+    assert [(one.summaries, one.memory_bytes["picks"]) for one in found] == [(5, 1), (10, 2), (15, 3), (20, 4)]
+    assert failures == {"ServerDisconnectedError": 1, "answered by another checkpoint": 1} and len(steps) == 20
+
+
+def test_memory_is_read_from_the_document_of_checkpoints() -> None:
+    """None of one that is not up, or not there."""
+    one = {"name": "picks", "load": {"replicas_up": 1, "backlog_ms": 0, "memory_bytes": 7}, "kind": "extractive"}
+    document = json.dumps({"checkpoints": [one, {"name": "writes", "load": {"memory_bytes": None}}]}).encode()
+    assert read_memory(document, [*NAMES, "gone"]) == {"picks": 7, "writes": None, "gone": None}
+
+
+def test_a_report_is_shown_written_and_steady_only_when_all_was_judged(tmp_path: Path) -> None:
+    """A failure, growth, or a checkpoint that was away: none of them is steady."""
+
+    def report(late_mb: int, failures: dict[str, int], writes: int | None = 300 * MB) -> MemoryReport:
+        sizes = [400] * 16 + [late_mb] * 4
+        found = [Sample(at * 50, {"picks": size * MB, "writes": writes}) for at, size in enumerate(sizes, start=1)]
+        return MemoryReport(MemorySettings(), "a host", NAMES, tuple(found), failures, 1.0)
+
+    assert report(405, {}).steady
+    assert not report(420, {}).steady and not report(405, {"x": 1}).steady and not report(405, {}, None).steady
+    console = Console(width=160, file=(shown := io.StringIO()))
+    print_memory(report(420, {"503": 2}), console)
+    write_memory(report(420, {"503": 2}), tmp_path / "memory.json")
+    assert "picks: grows: 400.0 MB to 420.0 MB (+20.0), allowed up to 410.0" in shown.getvalue()
+    assert "2 summaries failed: 503" in shown.getvalue() and "writes: no growth" in shown.getvalue()
+    written = json.loads((tmp_path / "memory.json").read_text())
+    assert written["steady"] is False and written["growths"]["picks"]["grows"] is True and len(written["samples"]) == 20
+    assert "not judged" in verdict("writes", report(405, {}, None).growths["writes"])

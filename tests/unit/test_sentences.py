@@ -1,0 +1,135 @@
+"""Splitting into sentences is total, lossless and linear, and ends where a reader would end."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deployments.sentences import MAX_CHARACTERS, Span, split_sentences, whole_sentences
+
+pieces = st.sampled_from(
+    [
+        "He met Dr. Smith.",
+        " ",
+        "\n",
+        "\n\n",
+        "\r\n",
+        "- ",
+        "# Head",
+        "1. ",
+        "Yes!",
+        '"No."',
+        "é",
+        "。",
+        "\ud800",
+        "(a. b)",
+    ]
+)
+texts = st.one_of(st.text(max_size=200), st.lists(pieces, max_size=40).map("".join))
+
+
+def sentences(text: str) -> list[str]:
+    """The text of each sentence."""
+    return [text[span.start : span.end] for span in split_sentences(text)]
+
+
+@given(texts)
+def test_every_character_but_whitespace_is_in_one_sentence(text: str) -> None:
+    """Spans are disjoint, ascend, are never empty nor padded nor too long, and what lies between them is blank.
+
+    Blank is whitespace, or what no encoder can read: a lone surrogate, a NUL.
+    """
+    at = 0
+    for span in split_sentences(text):
+        assert at <= span.start < span.end <= span.start + MAX_CHARACTERS
+        assert not _readable(text[at : span.start])
+        inside = _blanked(text[span.start : span.end])
+        assert inside == inside.strip()
+        at = span.end
+    assert not _readable(text[at:])
+
+
+def _blanked(text: str) -> str:
+    return "".join(" " if char in "\r\x00" or "\ud800" <= char <= "\udfff" else char for char in text)
+
+
+def _readable(text: str) -> str:
+    return _blanked(text).strip()
+
+
+@given(texts)
+def test_splitting_is_a_function(text: str) -> None:
+    """The same text has the same sentences."""
+    assert split_sentences(text) == split_sentences(text)
+
+
+@given(texts)
+def test_whole_sentences_are_a_beginning_of_the_text(text: str) -> None:
+    """What is left is a prefix that ends with some sentence's end, or nothing."""
+    whole = whole_sentences(text)
+    assert text.startswith(whole)
+    assert not whole or len(whole) in {span.end for span in split_sentences(text)}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Dr. Smith came at 5 p.m. on Monday. Then he left!", ["Dr. Smith came at 5 p.m. on Monday.", "Then he left!"]),
+        ('"It is fine," he said. So?', ['"It is fine," he said.', "So?"]),
+        ("It costs $3.50, e.g. here (see Fig. 2). 😀 Yes.", ["It costs $3.50, e.g. here (see Fig. 2).", "😀 Yes."]),
+        ("# Title\nText that\nwraps. More", ["# Title", "Text that\nwraps.", "More"]),
+        ("Price list\r\nOne costs 5.\r\n\r\nEnd", ["Price list", "One costs 5.", "End"]),
+        ("- one\n- two\n1. Open it. Look.\n2. Close it.", ["- one", "- two", "1. Open it.", "Look.", "2. Close it."]),
+        ("  \n ", []),
+        ("", []),
+    ],
+)
+def test_sentences_end_where_a_reader_would_end_them(text: str, expected: list[str]) -> None:
+    """Abbreviations, numbers and wrapped lines end nothing; headings, list items and blank lines do."""
+    assert sentences(text) == expected
+
+
+def test_a_text_without_punctuation_is_cut_between_words() -> None:
+    """No sentence is boundless, no word is cut that need not be, and a single endless word is cut where it must be."""
+    parts = sentences("word " * 1_000)
+    assert set(" ".join(parts).split()) == {"word"} and max(map(len, parts)) <= MAX_CHARACTERS
+    assert len(" ".join(parts).split()) == 1_000
+    assert [len(part) for part in sentences("x" * 2_500)] == [1_000, 1_000, 500]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("One. Two is cut of", "One."),
+        ("He met Dr. Smith. He then met Dr.", "He met Dr. Smith."),
+        ('He said "No." And th', 'He said "No."'),
+        ("All of it.", "All of it."),
+        ("Nothing is", ""),
+        ("Heading\n\nNothing is", ""),
+        ("", ""),
+    ],
+)
+def test_cut_text_ends_with_its_last_whole_sentence(text: str, expected: str) -> None:
+    """An abbreviation at the cut, a heading and half a sentence are no whole sentence."""
+    assert whole_sentences(text) == expected
+
+
+@pytest.mark.parametrize(
+    "unit", ["a", "word ", ".", '"', "(", "\n", " ", "A. ", "a\n\n", "'«\"", '1»。"\r\n', "\"'\u0301é(", "?!", "- \n"]
+)
+def test_hostile_text_costs_no_more_than_its_length(unit: str) -> None:
+    """100 kB of what makes splitters quadratic is split within a second, however busy the machine is."""
+    text = unit * (100_000 // len(unit))
+    began = time.process_time()
+    split_sentences(text)
+    assert time.process_time() - began < 1.0
+
+
+def test_a_span_is_a_value() -> None:
+    """Equal offsets are equal spans, and nobody can move one."""
+    assert Span(1, 2) == Span(1, 2) and len({Span(1, 2), Span(1, 2)}) == 1
+    with pytest.raises(AttributeError):
+        Span(1, 2).start = 0  # type: ignore[misc]

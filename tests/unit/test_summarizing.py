@@ -1,0 +1,267 @@
+"""A summarizer's replica: what becomes of a piece of work, in time and out of it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from typing import Any
+
+import msgspec
+import pytest
+from fake_engines import (
+    CONDENSED,
+    FakeReader,
+    FakeSeq2Seq,
+    in_steps,
+    ranker,
+    reader_manifest,
+    says,
+    text_tokens,
+    words,
+    writer_manifest,
+)
+from fakes import FakeClock, entry
+from waiting import until
+
+from deployments.condensing import Condensed, Condensing, Room
+from deployments.reader import Reader
+from deployments.step_log import VARIABLE, read_log
+from deployments.summarizing import Summarizer, SummarizerReplica, reserve_s
+from deployments.writer import Writer
+from gateway.catalog import Tier
+from gateway.deadline import Clock
+from gateway.work import Answer, Failure, FailureKind, InputReport, SummarizeParameters, Work
+
+ENTRY = entry("scribe", Tier.BALANCED, 40.0)
+TEXT = "The river rose. The bridge was closed for hours."
+
+
+def work(*inputs: str, remaining_s: float = 60.0, strict: bool = False, **parameters: Any) -> Work:
+    """A request."""
+    return Work("summarize", inputs or (TEXT,), SummarizeParameters(**parameters), remaining_s, strict, "r-1")
+
+
+def writer(clock: FakeClock, **how: Any) -> Writer:
+    """One that writes five words and a full stop."""
+    return Writer(writer_manifest(), FakeSeq2Seq(clock, **how), text_tokens())
+
+
+def reader(clock: FakeClock, **how: Any) -> Reader:
+    """One that reads."""
+    return Reader(reader_manifest(), FakeReader(clock, **how), text_tokens(), ranker())
+
+
+async def handled(summarizer: Summarizer, clock: Clock, *works: Work) -> list[Answer | Failure]:
+    """What a replica of it makes of these, one after the other. Afterwards it is idle."""
+    replica = SummarizerReplica(ENTRY, summarizer, 100, clock)
+    replica.start()
+    try:
+        results = [await replica.handle(one) for one in works]
+        await until(lambda: replica.load().sharing == 0)
+        assert replica.load().backlog_s == 0 and replica.load().queued == 0
+        return results
+    finally:
+        await replica.stop(60)
+
+
+class Scripted:
+    """A summarizer that makes a text of its own for each input, in so many steps of `step_s`."""
+
+    def __init__(self, clock: FakeClock, steps: int = 3, step_s: float = 0.1, condensed: Condensed = CONDENSED) -> None:
+        self.clock, self.steps, self.step_s, self.condensed = clock, steps, step_s, condensed
+        self.begun: list[str] = []
+        self.ran: list[str] = []
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def begin(self, text: str, parameters: SummarizeParameters, room: Room) -> Condensing:
+        """The text on its way."""
+        self.begun.append(text)
+
+        def run() -> None:
+            self.ran.append(text)
+            assert self.gate.wait(60)
+            if text.startswith("poison"):
+                raise ArithmeticError(text)
+            self.clock.advance(self.step_s)
+
+        return in_steps(room, self.steps, run, self.step_s)
+
+
+@pytest.mark.asyncio
+async def test_an_answer_has_a_summary_for_each_input_in_order() -> None:
+    """With how each came about, the input reports summed, and times that add up."""
+    clock = FakeClock()
+    texts = [TEXT, "People waited.", "The town was dark. " * 9]
+    (answer,) = await handled(writer(clock), clock, work(*texts))
+    assert isinstance(answer, Answer) and len(answer.outputs) == len(answer.generation) == 3
+    counts = [len(text_tokens().encode(text)) for text in texts]
+    assert answer.input == InputReport(sum(counts), sum(counts), False)
+    times = answer.timings
+    assert times.service_time_s > 0 and times.queueing_delay_s >= 0
+    assert times.queueing_delay_s + times.service_time_s <= times.total_s + 1e-9
+    assert times.service_time_s == pytest.approx(times.total_s)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("make", [writer, reader])
+@pytest.mark.parametrize("remaining_s", [-5.0, 0.0, 0.001, 0.01])
+async def test_without_time_strict_work_expires_and_the_rest_gets_the_lead(make: Any, remaining_s: float) -> None:
+    """EXPIRED; or the source's first sentence, which says that it is no summary."""
+    clock = FakeClock()
+    strict, patient = await handled(
+        make(clock), clock, work(remaining_s=remaining_s, strict=True), work(remaining_s=remaining_s)
+    )
+    assert strict == Failure(FailureKind.EXPIRED)
+    assert isinstance(patient, Answer) and [one.summary_text for one in patient.outputs] == ["The river rose."]  # type: ignore[union-attr]
+    assert patient.generation[0].lead and patient.generation[0].finish_reason == "deadline"
+    assert patient.generation[0].steps == 0 and patient.input.truncated
+
+
+@pytest.mark.asyncio
+async def test_a_usable_part_is_an_answer_in_either_mode() -> None:
+    """A text cut by the deadline is given, and says so; it is not called late."""
+    clock = FakeClock()
+    slow = Writer(
+        writer_manifest(step_s=0.1, output_tokens=20.0), FakeSeq2Seq(clock, says(words(100)), step_s=0.1), text_tokens()
+    )
+    for answer in await handled(slow, clock, work(remaining_s=1.0, strict=True), work(remaining_s=1.0)):
+        assert isinstance(answer, Answer)
+        (generation,) = answer.generation
+        assert generation.finish_reason == "deadline" and not generation.lead
+        assert generation.headroom_s >= reserve_s(1.0) and answer.timings.total_s <= 1.0
+
+
+@pytest.mark.asyncio
+async def test_who_asks_for_one_token_gets_one_word() -> None:
+    """A limit of the client's own is no want of time: strict work does not expire for it, and no lead is longer."""
+    clock = FakeClock()
+    for make in (writer, reader):
+        strict, none = await handled(
+            make(clock), clock, work(strict=True, max_new_tokens=1), work(remaining_s=0.0, max_new_tokens=2)
+        )
+        assert isinstance(strict, Answer) and strict.generation[0].finish_reason == "length"
+        assert isinstance(none, Answer) and none.outputs[0].summary_text == "The"  # type: ignore[union-attr]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("text", ["word", "...", "\x00word", "a\ud800b", "x" * 200_000, "\ud800"])
+async def test_no_text_with_anything_in_it_is_answered_with_nothing(text: str) -> None:
+    """Whatever the way and the time; and every answer can be sent."""
+    clock = FakeClock()
+    for make in (writer, reader):
+        for answer in await handled(make(clock), clock, work(text), work(text, remaining_s=0.0)):
+            assert isinstance(answer, Answer)
+            assert msgspec.msgpack.decode(msgspec.msgpack.encode(answer.outputs))[0]["summary_text"]
+
+
+@pytest.mark.asyncio
+async def test_one_failure_fails_the_work_and_withdraws_the_rest() -> None:
+    """The engine does not go on for texts whose summaries nobody gets."""
+    clock = FakeClock()
+    scripted = Scripted(clock, steps=50, step_s=1 / 64)
+    scripted.gate.clear()
+    replica = SummarizerReplica(ENTRY, scripted, 100, clock)
+    replica.start()
+    task = asyncio.create_task(replica.handle(work("long", "poison", "longer", remaining_s=600.0)))
+    await until(lambda: replica.load().sharing == 3 and bool(scripted.ran))
+    scripted.gate.set()
+    assert await task == Failure(FailureKind.ENGINE, "ArithmeticError")
+    await until(lambda: replica.load().sharing == 0)
+    await replica.stop(60)
+    assert len(scripted.ran) < 20 and replica.totals()["inputs"] == 3
+
+
+@pytest.mark.asyncio
+async def test_a_queue_without_room_for_all_takes_none() -> None:
+    """QUEUE_FULL, and what was queued of the same work is withdrawn."""
+    clock = FakeClock()
+    scripted = Scripted(clock, steps=50, step_s=1 / 64)
+    scripted.gate.clear()
+    replica = SummarizerReplica(ENTRY, scripted, 3, clock)
+    replica.start()
+    assert await replica.handle(work(*"abcdefgh", remaining_s=600.0)) == Failure(FailureKind.QUEUE_FULL)
+    await until(lambda: replica.load().sharing == 0)
+    scripted.gate.set()
+    await replica.stop(60)
+    assert len(scripted.ran) <= 1
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("inputs", [1, 3])
+async def test_cancelling_the_work_withdraws_all_its_texts(inputs: int) -> None:
+    """After the step that runs there is none, and nothing is left of the load."""
+    scripted = Scripted(FakeClock())
+    scripted.gate.clear()
+    replica = SummarizerReplica(ENTRY, scripted, 100, scripted.clock)
+    replica.start()
+    task = asyncio.create_task(replica.handle(work(*(str(at) for at in range(inputs)))))
+    await until(lambda: bool(scripted.ran))
+    assert replica.load().sharing == inputs
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await asyncio.sleep(0)
+    assert task.cancelled() and replica.load().sharing == 0 and replica.load().backlog_s == 0
+    scripted.gate.set()
+    await replica.stop(60)
+    assert len(scripted.ran) == 1 and replica.totals()["cancelled"] == replica.totals()["inputs"] == inputs
+
+
+@pytest.mark.asyncio
+async def test_a_stopped_replica_is_unavailable() -> None:
+    """Its work may be tried elsewhere."""
+    clock = FakeClock()
+    replica = SummarizerReplica(ENTRY, Scripted(clock), 100, clock)
+    replica.start()
+    await replica.stop(1)
+    failure = await replica.handle(work("a", "b"))
+    assert isinstance(failure, Failure) and failure.kind is FailureKind.UNAVAILABLE
+
+
+@pytest.mark.asyncio
+async def test_in_real_time_work_behind_a_stuck_engine_is_answered_by_its_deadline() -> None:
+    """Whoever has the engine: a waiting text gets its lead in time."""
+
+    class Stuck(Scripted):
+        """One whose first text never moves."""
+
+        def begin(self, text: str, parameters: SummarizeParameters, room: Room) -> Condensing:
+            """A text of one step, that hangs in it, or would take a millisecond."""
+            return in_steps(room, 1, (lambda: self.gate.wait(60)) if text == "stuck" else (lambda: None), 0.001)
+
+    stuck = Stuck(FakeClock())
+    stuck.gate.clear()
+    replica = SummarizerReplica(ENTRY, stuck, 100, time.monotonic)
+    replica.start()
+    hanging = asyncio.create_task(replica.handle(work("stuck", remaining_s=600.0)))
+    await asyncio.sleep(0.02)
+    began = time.monotonic()
+    answers = await asyncio.gather(*(replica.handle(work("x", remaining_s=0.4)) for _ in range(12)))
+    assert all(isinstance(answer, Answer) for answer in answers)
+    assert time.monotonic() - began < 0.4
+    stuck.gate.set()
+    await hanging
+    await replica.stop(60)
+
+
+@pytest.mark.asyncio
+async def test_the_step_log_has_the_requests_id(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An entry for each text, none of whose steps began late or ended within the reserve."""
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    clock = FakeClock()
+    await handled(reader(clock), clock, work(TEXT, TEXT * 9, remaining_s=1.0))
+    entries = read_log(tmp_path)
+    assert [one.request_id for one in entries] == ["r-1", "r-1"]
+    steps = [step for one in entries for step in one.steps]
+    assert steps and all(step.began_s < step.ended_s <= -reserve_s(1.0) for step in steps)
+
+
+def test_the_reserve() -> None:
+    """8 ms and a fiftieth, never over 50 ms or a quarter of what is left, and never negative."""
+    assert reserve_s(-1.0) == reserve_s(0.0) == 0.0
+    assert reserve_s(0.02) == 0.005
+    assert reserve_s(0.2) == pytest.approx(0.012)
+    assert reserve_s(60.0) == 0.05
+    room = Room(10.0, reserve_s(0.2), lambda: 9.8)
+    assert room.stop_at == pytest.approx(9.988)

@@ -1,0 +1,210 @@
+"""The writer with one text in one window: why it ended, how wide and long it was planned, what is given of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from fake_engines import (
+    PAD,
+    STOP,
+    FakeSeq2Seq,
+    says,
+    text_tokens,
+    through,
+    words,
+    writer_manifest,
+)
+from fakes import FakeClock
+
+from deployments.condensing import Condensed, Room
+from deployments.writer import Writer
+from deployments.writing import search_rules, write
+from gateway.work import Failure, FailureKind, InputReport, SummarizeParameters
+
+TEXT = "The river rose. The bridge was closed for hours."
+SOURCE_TOKENS = 13
+TWO_SENTENCES = [*words(3), STOP, *words(4), STOP]
+
+
+def summary(
+    engine: FakeSeq2Seq, budget_s: float, text: str = TEXT, reserve_s: float = 0.0, window: int = 64, **given: Any
+) -> Condensed:
+    """What is written of the text within the budget; `given` are parameters, `rules__NAME` rules of the checkpoint."""
+    rules = {name[7:]: given.pop(name) for name in list(given) if name.startswith("rules__")}
+    manifest = writer_manifest(window, **rules)
+    room = Room(engine.clock() + budget_s, reserve_s, engine.clock)
+    condensed = through(Writer(manifest, engine, text_tokens()).begin(text, SummarizeParameters(**given), room))
+    assert isinstance(condensed, Condensed)
+    return condensed
+
+
+def engine(tokens: list[int] | None = None, **how: Any) -> FakeSeq2Seq:
+    """An engine that writes these tokens, by default two sentences."""
+    return FakeSeq2Seq(FakeClock(), says(TWO_SENTENCES if tokens is None else tokens), **how)
+
+
+def test_a_text_that_ends_by_itself_is_given_whole() -> None:
+    """`stop`: every word that was written, and the report of what was run and read."""
+    condensed = summary(engine(), 60.0)
+    assert condensed.text == "the river rose. the river rose bridge."
+    generation = condensed.generation
+    assert (generation.finish_reason, generation.tokens, generation.pieces) == ("stop", len(TWO_SENTENCES), 1)
+    assert condensed.input == InputReport(SOURCE_TOKENS, SOURCE_TOKENS, False)
+    assert generation.headroom_s > 58 and not generation.lead
+
+
+def test_a_text_that_ends_by_itself_needs_no_full_stop() -> None:
+    """Nothing is trimmed of a text that chose its own end, be it one word."""
+    assert summary(engine(words(1)), 60.0).text == "the"
+    assert summary(engine(words(5)), 60.0).text == "the river rose bridge closed"
+
+
+def test_the_clients_most_tokens_are_a_length() -> None:
+    """`length`, cut back to the last whole sentence; no more steps are run than were asked for."""
+    writing = engine()
+    condensed = summary(writing, 60.0, max_new_tokens=6, num_beams=1)
+    assert condensed.text == "the river rose."
+    assert condensed.generation.finish_reason == "length" and condensed.generation.max_new_tokens == 6
+    assert len(writing.rows) == condensed.generation.steps == 6
+
+
+def test_the_checkpoints_most_tokens_are_a_length_too() -> None:
+    """A client that asks for more gets the checkpoint's own limit."""
+    condensed = summary(engine(words(100)), 60.0, max_new_tokens=100, rules__max_new_tokens=9)
+    assert condensed.generation.finish_reason == "length" and condensed.generation.max_new_tokens == 9
+    assert len(condensed.text.split()) == 8, "the last word may be half a word"
+
+
+def test_fewer_tokens_for_want_of_time_are_the_deadlines_doing() -> None:
+    """`deadline` where the budget planned fewer tokens than were wanted, and that many were written."""
+    condensed = summary(engine(words(100)), 0.02 + 0.055)
+    assert condensed.generation.max_new_tokens == 5 and condensed.generation.steps == 5
+    assert condensed.generation.finish_reason == "deadline"
+    assert condensed.text == "the river rose bridge"
+
+
+def test_slower_steps_than_forecast_end_in_time() -> None:
+    """`deadline` in the middle: the last step ends by the deadline less the reserve, one step at most past it."""
+    writing = engine(words(100), step_s=0.02)
+    condensed = summary(writing, 0.15, reserve_s=0.01, num_beams=1)
+    assert condensed.generation.finish_reason == "deadline"
+    assert 0 < condensed.generation.steps < condensed.generation.max_new_tokens
+    assert condensed.generation.headroom_s >= 0.01 - 0.02
+
+
+def test_no_time_to_read_is_no_text() -> None:
+    """Where not even the encoder fits, no step is run at all and nothing is written."""
+    for budget_s in (-1.0, 0.0, 0.019):
+        writing = engine()
+        condensed = summary(writing, budget_s)
+        assert (condensed.text, condensed.generation.finish_reason, condensed.generation.steps) == ("", "deadline", 0)
+        assert writing.began == []
+
+
+def test_a_text_that_has_ended_while_others_were_looked_for_is_whole() -> None:
+    """Where the deadline stops a search whose best has chosen its end, nothing is trimmed of that: `stop`."""
+    writing = engine(words(4))
+    condensed = summary(writing, 0.02 + 0.39, rules__output_tokens=2.0, num_beams=4, length_penalty=2.0)
+    assert condensed.text == "the river rose bridge" and condensed.generation.finish_reason == "stop"
+
+
+@pytest.mark.parametrize(("budget_s", "beams"), [(60.0, 4), (0.02 + 0.25, 2), (0.02 + 0.13, 1), (0.05, 1)])
+def test_beams_follow_the_room(budget_s: float, beams: int) -> None:
+    """As wide as leaves room for half as many tokens more than expected; the engine sees no more rows than that."""
+    writing = engine()
+    assert summary(writing, budget_s).generation.beams == beams
+    assert max(writing.rows) <= beams
+
+
+def test_the_clients_beams_are_the_most() -> None:
+    """A client's `num_beams` is not passed, however much time there is."""
+    writing = engine()
+    assert summary(writing, 60.0, num_beams=2).generation.beams == 2
+    assert max(writing.rows) == 2
+
+
+def test_the_clients_least_tokens_are_written() -> None:
+    """`min_new_tokens` keeps a text from ending early, where the budget has room for so many."""
+    condensed = summary(engine(words(3)), 60.0, min_new_tokens=7, num_beams=1)
+    assert condensed.generation.tokens >= 7
+    short = summary(engine(words(3)), 0.02 + 0.045, min_new_tokens=7, num_beams=1)
+    assert short.generation.max_new_tokens == 4 and short.generation.steps == 4
+
+
+@pytest.mark.parametrize("beams", [1, 4])
+def test_with_time_enough_it_writes_what_the_plain_loop_writes(beams: int) -> None:
+    """The same engine and rules give the same tokens as `writing.write`, greedily and with beams."""
+    manifest = writer_manifest()
+    tokens = text_tokens()
+    rules = search_rules(manifest.generation, PAD, beams=beams)
+    plain = tokens.decode(write(engine(), tokens.encode(TEXT), rules))
+    assert summary(engine(), 60.0, num_beams=beams).text == plain
+
+
+def test_a_text_over_the_window_keeps_its_head_where_asked() -> None:
+    """`longest_first`: as many tokens as fit, and the report says how many there were, be it by guess."""
+    writing = engine()
+    condensed = summary(writing, 60.0, text=TEXT * 3, window=20, truncation="longest_first")
+    assert len(writing.read[0]) == 20 and writing.read[0][-1] == 2
+    assert condensed.input.kept == 20 < condensed.input.tokens and condensed.input.truncated
+    assert condensed.generation.pieces == 1
+    long = summary(engine(), 60.0, text=(TEXT + " ") * 1000, window=20, truncation="longest_first").input
+    assert long.kept == 20 and long.tokens == pytest.approx(11 * 1000, rel=0.2)
+
+
+def test_a_text_over_the_window_is_an_error_where_asked() -> None:
+    """`error`: the counts of the text and of the window, and nothing is run."""
+    writing = engine()
+    room = Room(writing.clock() + 60, 0.0, writing.clock)
+    writer = Writer(writer_manifest(20), writing, text_tokens())
+    failure = through(writer.begin(TEXT * 3, SummarizeParameters(truncation="error"), room))
+    assert isinstance(failure, Failure) and failure.kind is FailureKind.TOO_LONG
+    assert (failure.tokens, failure.limit) == (3 * (SOURCE_TOKENS - 2) + 2, 20) and writing.began == []
+    fitting = summary(engine(), 60.0, truncation="error")
+    assert fitting.input == InputReport(SOURCE_TOKENS, SOURCE_TOKENS, False)
+
+
+def test_the_prefix_goes_before_the_text_and_counts() -> None:
+    """T5's prefix is read first, and is counted among the tokens of the text."""
+    writing = engine()
+    condensed = summary(writing, 60.0, rules__prefix="dark: ")
+    prefix = tuple(text_tokens().encode("dark:")[1:-1])
+    assert writing.read[0][1:3] == prefix and condensed.input.kept == SOURCE_TOKENS + 2
+
+
+def test_what_has_lost_its_capitals_gets_the_sources() -> None:
+    """A lower-cased checkpoint's summary is written as its source writes the words."""
+    condensed = summary(
+        engine([*words(2), 8, STOP]), 60.0, text="In Town the River met the Bridge.", rules__lower_cased=True
+    )
+    assert condensed.text == "the River Bridge."
+
+
+@pytest.mark.parametrize("text", [" ", "\n\n", "word", "...!?", "\x00", "\ud800", "x" * 100_000, "\x00 \ud800" * 5000])
+@pytest.mark.parametrize("truncation", ["chunk", "longest_first"])
+def test_any_text_has_an_end(text: str, truncation: Any) -> None:
+    """Whitespace, marks, what is no character, and a word without end: an answer, and a report that adds up."""
+    condensed = summary(engine(), 60.0, text=text, window=20, truncation=truncation)
+    assert condensed.text and condensed.generation.finish_reason == "stop"
+    assert condensed.input.truncated == (condensed.input.kept < condensed.input.tokens)
+
+
+def test_an_engine_that_raises_is_heard() -> None:
+    """The writer hides nothing: what the engine raises comes out of the step."""
+    with pytest.raises(ArithmeticError):
+        summary(engine(fails_at=3), 60.0)
+
+
+def test_the_pace_is_learnt_from_what_steps_take() -> None:
+    """After texts that took twice their forecast, plans are made for such steps."""
+    writing = engine(words(100), step_s=0.02, encode_s=0.04)
+    writer = Writer(writer_manifest(), writing, text_tokens())
+    planned = []
+    for _ in range(8):
+        condensed = through(
+            writer.begin(TEXT, SummarizeParameters(num_beams=1), Room(writing.clock() + 0.3, 0, writing.clock))
+        )
+        assert isinstance(condensed, Condensed)
+        planned.append(condensed.generation.max_new_tokens)
+    assert planned[0] == 24 and planned[-1] == pytest.approx((0.3 - 0.04) / 0.02, abs=2)
