@@ -19,7 +19,9 @@ from rich.table import Table
 
 from gateway.catalog import CatalogError, load_catalog
 from gateway.manifest import Precision
-from loadtests.commands import accuracy_arguments, load_arguments, speed_arguments
+from loadtests import commands as single
+from loadtests import decoding_commands as decoding
+from loadtests import summary_commands as summaries
 
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -121,29 +123,19 @@ def explain(options: argparse.Namespace) -> int:
     return 0
 
 
-def bench_speed(options: argparse.Namespace) -> int:
-    """Races the gateway, a plain FastAPI server and the engine alone on the same variant."""
+def bench(options: argparse.Namespace) -> int:
+    """Runs one of the measurements that start what they measure from a catalog."""
     from exporters.prepare import prepare
-    from loadtests.commands import speed
 
     catalog = load_catalog(options.catalog)
-    return speed(options, catalog, prepare(catalog, options.cache, console), console)
+    status: int = options.measure(options, catalog, prepare(catalog, options.cache, console), console)
+    return status
 
 
-def bench_accuracy(options: argparse.Namespace) -> int:
-    """Compares what is served over HTTP with the manifests, over the held-out sentences."""
-    from exporters.prepare import prepare
-    from loadtests.commands import accuracy
-
-    catalog = load_catalog(options.catalog)
-    return accuracy(options, catalog, prepare(catalog, options.cache, console), console)
-
-
-def bench_load(options: argparse.Namespace) -> int:
-    """Offers Poisson arrivals to a running gateway, open loop."""
-    from loadtests.commands import load
-
-    return load(options, console)
+def bench_alone(options: argparse.Namespace) -> int:
+    """Runs one of the measurements that need no catalog."""
+    status: int = options.measure(options, console)
+    return status
 
 
 def _expected() -> tuple[type[Exception], ...]:
@@ -193,22 +185,36 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--percentile", type=float, default=95.0, help="(default: %(default)s)")
     one.add_argument("--strict", action="store_true", help="refuse rather than be late")
 
-    measuring = commands.add_parser("bench", help="Measures the gateway against named baselines.")
+    measuring = commands.add_parser("bench", help="Measures against named baselines and promises.")
     kinds = measuring.add_subparsers(required=True, metavar="KIND")
-    one = _command(kinds, "speed", bench_speed)
-    _catalog(one)
-    speed_arguments(one)
-    one = _command(kinds, "accuracy", bench_accuracy)
-    _catalog(one)
-    accuracy_arguments(one)
-    load_arguments(_command(kinds, "load", bench_load))
+    for name, measure, arguments in (
+        ("speed", single.speed, single.speed_arguments),
+        ("accuracy", single.accuracy, single.accuracy_arguments),
+        ("budgets", summaries.budgets, summaries.budgets_arguments),
+        ("coexistence", summaries.coexistence, summaries.coexistence_arguments),
+        ("memory", summaries.memory, summaries.memory_arguments),
+    ):
+        one = _command(kinds, name, bench, measure.__doc__)
+        one.set_defaults(measure=measure)
+        _catalog(one)
+        arguments(one)
+    for name, measure_alone, arguments in (
+        ("load", single.load, single.load_arguments),
+        ("engines", decoding.engines, decoding.engines_arguments),
+    ):
+        one = _command(kinds, name, bench_alone, measure_alone.__doc__)
+        one.set_defaults(measure=measure_alone)
+        arguments(one)
     return parser
 
 
 def _command(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, run: Callable[[argparse.Namespace], int]
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    run: Callable[[argparse.Namespace], int],
+    about: str | None = None,
 ) -> argparse.ArgumentParser:
-    first = (run.__doc__ or "").partition("\n")[0]
+    first = (about or run.__doc__ or "").partition("\n")[0]
     parser = commands.add_parser(name, help=first, description=first)
     parser.set_defaults(run=run)
     return parser

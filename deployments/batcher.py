@@ -17,6 +17,7 @@ from deployments.batch_forming import Backlog, BatchLimits, MedianTimes, Remembe
 from deployments.engines.boundary import guarded
 from deployments.engines.padding import padded
 from deployments.engines.port import Logits, TokenIds
+from deployments.engines.priority import yield_to_others
 from gateway.deadline import Clock
 from gateway.work import Failure, FailureKind, LoadReport
 
@@ -93,6 +94,8 @@ class _Run:
 class Batcher:
     """Answers token ids with logits by a deadline, through one blocking `engine_run` on `threads` threads.
 
+    Those have the niceness given; the loop's own keeps its priority.
+
     All methods belong to the event loop that `start` ran on. Deadlines are instants on `clock`.
     """
 
@@ -106,6 +109,7 @@ class Batcher:
         *,
         pad_id: int = 0,
         threads: int = 1,
+        niceness: int = 0,
     ) -> None:
         """Runs nothing: `start` does."""
         self.totals = BatcherTotals()
@@ -116,6 +120,7 @@ class Batcher:
         self._max_queued = max_queued
         self._pad_id = pad_id
         self._threads = threads
+        self._niceness = niceness
         self._waiting: dict[int, _Queued] = {}
         self._backlog = Backlog(self._medians)
         self._running: set[_Run] = set()
@@ -127,7 +132,9 @@ class Batcher:
     def start(self) -> None:
         """Opens the queue, on the running loop. Call it once."""
         self._loop = asyncio.get_running_loop()
-        self._engine_threads = ThreadPoolExecutor(self._threads, thread_name_prefix="engine")
+        self._engine_threads = ThreadPoolExecutor(
+            self._threads, "engine", initializer=yield_to_others, initargs=(self._niceness,)
+        )
         self._open = True
 
     async def stop(self, grace_s: float) -> None:

@@ -34,6 +34,7 @@ class ClassifierReplica:
             max_queued_inputs,
             pad_id=variant.task.pad_id,
             threads=entry.runs,
+            niceness=entry.niceness or 0,
         )
 
     def start(self) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from deployments.condensing import Condensed, Condensing
 from deployments.engines.boundary import guarded
+from deployments.engines.priority import yield_to_others
 from deployments.step_log import NO_LOG, Step, StepLog
 from deployments.turns import TURN_S, Sharing, next_turn
 from gateway.deadline import Clock
@@ -82,13 +83,14 @@ class Interleaver:
     All methods belong to the event loop that `start` ran on. Deadlines are instants on the clock.
     """
 
-    def __init__(self, lanes: int, clock: Clock, max_queued: int, log: StepLog = NO_LOG) -> None:
-        """Runs nothing: `start` does."""
+    def __init__(self, lanes: int, clock: Clock, max_queued: int, log: StepLog = NO_LOG, *, niceness: int = 0) -> None:
+        """Runs nothing: `start` does. The niceness is that of the engine's threads alone."""
         self.totals = InterleaverTotals()
         self._lanes = lanes
         self._clock = clock
         self._max_queued = max_queued
         self._log = log
+        self._niceness = niceness
         self._waiting: set[_Text] = set()
         self._running: set[_Text] = set()
         self._ending: set[_Text] = set()
@@ -100,7 +102,9 @@ class Interleaver:
     def start(self) -> None:
         """Opens the queue, on the running loop. Call it once."""
         self._loop = asyncio.get_running_loop()
-        self._threads = ThreadPoolExecutor(self._lanes, thread_name_prefix="engine")
+        self._threads = ThreadPoolExecutor(
+            self._lanes, "engine", initializer=yield_to_others, initargs=(self._niceness,)
+        )
         self._ending_thread = ThreadPoolExecutor(1, thread_name_prefix="ending")
         self._open = True
 

@@ -5,7 +5,6 @@ It knows no cluster: `serving` gives it a place to listen and tells it when to d
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -14,6 +13,7 @@ import msgspec
 import psutil
 
 from deployments.classifying import ClassifierReplica
+from deployments.engines.priority import yield_to_others
 from deployments.reader import Reader
 from deployments.summarizing import SummarizerReplica
 from deployments.variant import OpenClassifier, OpenSeq2Seq, open_variant
@@ -52,7 +52,7 @@ class Server(Protocol):
         """How much is still to be done."""
 
     def totals(self) -> dict[str, float]:
-        """What was counted since the start, by name; names of seconds end in `_s`."""
+        """What was counted since the start, by name; names of seconds end in `_s`, of maxima begin with `longest_`."""
 
 
 class Replica:
@@ -77,11 +77,17 @@ class Replica:
     def metrics(self) -> str:
         """This replica's totals in the Prometheus text format."""
         load = self.load()
-        counters = {
+        totals = {
             f"{name.removesuffix('_s')}_seconds" if name.endswith("_s") else name: value
             for name, value in self.server.totals().items()
         }
-        gauges = {"backlog_seconds": load.backlog_s, "queued_inputs": load.queued, "memory_bytes": load.memory_bytes}
+        counters = {name: value for name, value in totals.items() if not name.startswith("longest_")}
+        gauges = {name: value for name, value in totals.items() if name.startswith("longest_")} | {
+            "backlog_seconds": load.backlog_s,
+            "queued_inputs": load.queued,
+            "sharing_inputs": load.sharing or 0,
+            "memory_bytes": load.memory_bytes,
+        }
         return replica_text(self.checkpoint, counters, gauges)
 
     def _memory(self) -> int:
@@ -94,8 +100,7 @@ class Replica:
 def open_replica(settings: ReplicaSettings, clock: Clock) -> Replica:
     """Opens and checks the variant at the entry's priority and threads. Blocking. Raises VariantRejected."""
     entry = settings.entry
-    if entry.niceness:
-        os.nice(entry.niceness)  # before the engine's threads exist, which inherit it
+    yield_to_others(entry.niceness or 0)  # before an engine makes threads of its own, which inherit it
     variant = open_variant(settings.folder, entry.threads)
     queued = settings.max_queued_inputs
     if isinstance(variant, OpenClassifier):

@@ -44,7 +44,8 @@ class SummarizerReplica:
     def __init__(self, entry: CatalogEntry, summarizer: Summarizer, max_queued_inputs: int, clock: Clock) -> None:
         self._summarizer = summarizer
         self._clock = clock
-        self.interleaver = Interleaver(entry.runs, clock, max_queued_inputs, step_log_for(entry.name))
+        log = step_log_for(entry.name)
+        self.interleaver = Interleaver(entry.runs, clock, max_queued_inputs, log, niceness=entry.niceness or 0)
 
     def start(self) -> None:
         """Opens the queue, on the running loop."""

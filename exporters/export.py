@@ -82,8 +82,6 @@ def check_plan(plan: VariantPlan, kind: Kind, location: str, host: Host) -> None
         raise ExportFailed(f"{plan.checkpoint}: the torch engine runs classifiers only, and this is {kind.described}")
     if plan.engine == "torch" and plan.precision is not Precision.FP32:
         raise ExportFailed(f"{plan.checkpoint}: the torch engine runs fp32 only")
-    if plan.precision not in (Precision.FP32, Precision.INT8):
-        raise ExportFailed(f"{plan.checkpoint}: no export makes {plan.precision}; there are fp32 and int8")
     if plan.precision is Precision.INT8 and host.dot_product is None:
         raise ExportFailed(
             f"{plan.checkpoint}: int8 needs a processor with one of {', '.join(DOT_PRODUCT_FLAGS)}; "

@@ -13,6 +13,9 @@ def quantise(fp32: Path, int8: Path) -> None:
 
     Per channel and without reduce_range: 98.7 % of a DistilBERT's labels agreed with fp32, per tensor 95 to 97 %, with
     reduce_range down to 92 %. It therefore needs a processor with int8 dot products.
+
+    A BART wrote 60 % of 300 texts as in fp32; 65 % with its embeddings left in fp32, 60 % with its last layer so, 85 %
+    with its encoder so. ROUGE-L against the texts' summaries was the same for all four: not worth twice the memory.
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic  # imports onnx: export time only
 

@@ -37,7 +37,9 @@ class ChoiceFloors:
     rouge_l_drop: float = 0.01
 
 
-FLOORS = {Precision.FP32: ChoiceFloors(0.995), Precision.INT8: ChoiceFloors(0.85)}
+FLOORS = {Precision.FP32: ChoiceFloors(0.99), Precision.INT8: ChoiceFloors(0.85)}
+"""In int8 the starters choose 98 % (one layer) and 91 % (four layers) of 126 sentences as in fp32; what is traded is a
+near second. 0.85 is some two standard errors below; ROUGE-L judges what was traded."""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from exporters.rouge import lost, mean_rouge_l, rouge_l_lost
 from exporters.texts import SummarisedText, SummarySet
 from gateway.manifest import Precision, TokenVerification
 
-MOST_TEXTS = 80
+MOST_TEXTS = 100
 VERIFIED_TOKENS = 64
 """Both write so many tokens of a text at most: what an engine gets wrong it gets wrong early, and a checkpoint that
 never ends must come to an end."""
@@ -45,7 +45,11 @@ class WritingFloors:
     rouge_l_drop: float = 0.01
 
 
-FLOORS = {Precision.FP32: WritingFloors(0.97, 0.99), Precision.INT8: WritingFloors(0.5, 0.8)}
+FLOORS = {Precision.FP32: WritingFloors(0.97, 0.99), Precision.INT8: WritingFloors(0.4, 0.8)}
+"""In fp32 every text is written alike but for a near tie. In int8 one token of a close choice turns and the rest
+follows: `bart-software` writes 60 % of 300 texts as in fp32, with a ROUGE-L of 0.86 against them, and no worse by the
+texts' own summaries (+0.004, standard error 0.005). A random one writes 15 % alike. So the share is there to find what
+is broken, and ROUGE-L to judge."""
 
 
 @dataclass(frozen=True)

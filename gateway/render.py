@@ -181,7 +181,7 @@ def _server_timing(record: RequestRecord) -> str:
     """The spans; that of the engine says what was run, where that is told in steps."""
     spans = {name: f"{name};dur={decimal(ms(seconds))}" for name, seconds in _spans(record).items()}
     if record.steps:
-        spans["infer"] += f';desc="{record.steps} steps, {record.output_tokens} tokens"'
+        spans["infer"] += f';desc="{record.steps} steps {record.output_tokens} tokens"'
     return ", ".join(spans.values())
 
 

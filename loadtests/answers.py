@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from deployments.variant import open_variant
+from deployments.variant import open_classifier
 from gateway.catalog import CatalogEntry
 from gateway.work import LabelScore
 from loadtests.contestants import ServerContestant
@@ -33,7 +33,7 @@ def check_same_answers(servers: Sequence[ServerContestant], variant: Path, texts
 
     Each is asked alone, so no batch-mate can change a score.
     """
-    opened = open_variant(variant, threads=1)
+    opened = open_classifier(variant, threads=1)
     for text in texts[:COMPARED]:
         meant = {score.label: score.score for score in answer(opened, text)}
         for server in servers:

@@ -45,7 +45,7 @@ def write_budgets_svg(report: BudgetReport, path: Path) -> None:
     answers = [(one, one.outcome) for one in report.ended if isinstance(one.outcome, Summarised)]
     settings = report.settings
     latencies = [one.latency_s for one, _ in answers]
-    least = min([settings.least_s, *latencies])
+    least = 0.8 * min([settings.least_s, *latencies])
     across = Axis(settings.least_s, settings.most_s, LEFT, WIDTH - RIGHT)
     up = Axis(least, max([settings.most_s, *latencies]), HEIGHT - BOTTOM, TOP)
     colours = {name: COLOURS[at % len(COLOURS)] for at, name in enumerate(report.checkpoints)}

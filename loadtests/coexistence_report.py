@@ -10,6 +10,7 @@ from rich.table import Table
 
 from loadtests.coexistence import CoexistenceReport
 from loadtests.coexistence_turns import P95_CEILING, Neighbour, Turn, counted_rounds, faults, met, p95_ratio
+from loadtests.turns import WARM_UP
 
 
 def print_coexistence(report: CoexistenceReport, console: Console) -> None:
@@ -33,7 +34,8 @@ def print_coexistence(report: CoexistenceReport, console: Console) -> None:
             f"{neighbour.engine_share:.0%}" if neighbour else "-",
         )
     console.print(table)
-    lags = [turn.load.lag.p99_s * 1000 for turn in report.turns if turn.load.lag]
+    counted = [turn for turn in report.turns if turn.place.round != WARM_UP]
+    lags = [turn.load.lag.p99_s * 1000 for turn in counted if turn.load.lag]
     if lags:
         bound_ms = report.turns[0].load.settings.lag_bound_s * 1000
         console.print(

@@ -29,6 +29,11 @@ def engines_arguments(parser: argparse.ArgumentParser) -> None:
         "--input-tokens", type=_several, default=512, help="that are read, or what fits (default: %(default)s)"
     )
     parser.add_argument("--threads", type=_whole, default=2, help="of each engine (default: %(default)s)")
+    parser.add_argument(
+        "--apart",
+        action="store_true",
+        help="load each engine anew for every turn, as is done where memory does not hold them all at once",
+    )
     parser.add_argument("--seed", type=int, default=20, help="of the text and the order (default: %(default)s)")
     default = user_cache_path("punctual") / "engines"
     parser.add_argument("--work", type=Path, default=default, help="where graphs are kept (default: %(default)s)")
@@ -49,6 +54,7 @@ def engines(options: argparse.Namespace, console: Console) -> int:
         input_tokens=options.input_tokens,
         threads=options.threads,
         seed=options.seed,
+        apart=options.apart,
         engines=tuple(options.engine) if options.engine else None,
     )
     reports = []

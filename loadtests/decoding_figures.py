@@ -14,6 +14,9 @@ GREEDY, BEAMS = 1, 4
 WORTH = 1.3
 """How many times as fast as the baseline a library must be before it is one more engine to keep alive."""
 
+LEAST_ROUNDS = 3
+"""How many rounds must count before anything is judged by them."""
+
 
 @dataclass(frozen=True)
 class DecodingTurn:
@@ -103,7 +106,10 @@ class DecodingTurns:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether one more library is worth an engine: how many times as fast as the baseline, greedy and with beams."""
+    """Whether one more library is worth an engine: how many times as fast as the baseline, greedy and with beams.
+
+    A gain is None where fewer rounds count than may be judged by.
+    """
 
     engine: str
     baseline: str
@@ -124,6 +130,8 @@ class Verdict:
     def _word(self) -> str:
         if self.worth:
             return "worth an engine"
+        if self.greedy is None and self.beams is None:
+            return f"not judged, fewer than {LEAST_ROUNDS} rounds count"
         unsteady = any(gain.median >= WORTH for gain in (self.greedy, self.beams) if gain)
         return (
             f"not worth an engine: {WORTH:g} is passed, but not in every round" if unsteady else "not worth an engine"
@@ -132,10 +140,11 @@ class Verdict:
 
 def verdicts(turns: DecodingTurns, candidates: Sequence[str], baseline: str) -> list[Verdict]:
     """One for each candidate; none where the baseline did not run."""
+    judged = [beams if len(turns.rounds(beams)) >= LEAST_ROUNDS else None for beams in (GREEDY, BEAMS)]
     if not any(turn.engine == baseline for turn in turns.taken):
         return []
     return [
-        Verdict(name, baseline, *(turns.gain(name, baseline, beams, token) for beams in (GREEDY, BEAMS)))
+        Verdict(name, baseline, *(turns.gain(name, baseline, beams, token) if beams else None for beams in judged))
         for name in candidates
     ]
 

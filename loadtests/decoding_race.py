@@ -1,19 +1,21 @@
 """The race behind `punctual bench engines`: one encoder-decoder checkpoint, and what a token costs in each engine.
 
-Every engine is loaded from the first turn to the last, each in a process of its own, and they alternate in shuffled
-rounds, so that a slow minute of the machine falls on everyone. All write exactly as many tokens, in none of which a
-text may end. `decoding_figures` says what was found, `decoding_report` shows it.
+Every engine is loaded from the first turn to the last, each in a process of its own (or anew for every turn, where
+memory does not hold them all), and they alternate in shuffled rounds, so that a slow minute falls on everyone. All
+write exactly as many tokens, in none of which a text may end. `decoding_figures` says what was found, and
+`decoding_report` shows it.
 """
 
 from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
+from typing import TypeAlias
 
 import psutil
 from rich.console import Console
@@ -24,26 +26,32 @@ from loadtests.decoding_engines import BASELINE, DecodingEngine, RunningEngine, 
 from loadtests.decoding_figures import BEAMS, GREEDY, DecodingTurn, DecodingTurns
 from loadtests.decoding_folders import Folders, Shapes, prepare, shapes
 from loadtests.errors import NoRace
-from loadtests.peers.decoding_port import Ask, DecodingJob, Loaded
-from loadtests.turns import WARM_UP, schedule
+from loadtests.peers.decoding_port import Ask, DecodingJob, Loaded, Told
+from loadtests.turns import WARM_UP, Slot, schedule
 
 INPUT_TOKENS = 512
 SETTLE_S = 0.4
 """Between two turns: OpenMP's threads spin for 0.2 s after their last work, on the next engine's cores."""
 IDLE_S = 2.0
+HELD_PER_BYTE = 2.0
+"""Bytes in memory for one on disk: 1.2 to 2.1 were seen, by engine."""
 FIRST_WORD = 5
 """The lowest id that a text is made of: below it, tokenizers keep their special tokens."""
 
 
 @dataclass(frozen=True)
 class DecodingSettings:
-    """How much is read and written, how often and on how many threads. `engines` None means all of them."""
+    """How much is read and written, how often and on how many threads. `engines` None means all of them.
+
+    `apart` loads each engine anew for every turn, even where memory would hold them all.
+    """
 
     rounds: int = 5
     tokens: int = 32
     input_tokens: int = INPUT_TOKENS
     threads: int = 2
     seed: int = 20
+    apart: bool = False
     engines: tuple[str, ...] | None = None
 
 
@@ -61,6 +69,7 @@ class DecodingReport:
     loaded: Mapping[str, Loaded]
     candidates: tuple[str, ...]
     missing: tuple[str, ...]
+    apart: bool
     others: float
     turns: DecodingTurns
     lasted_s: float
@@ -82,10 +91,11 @@ def decoding_race(location: str, work: Path, settings: DecodingSettings, console
     psutil.cpu_percent()
     threading.Event().wait(IDLE_S)
     others = psutil.cpu_percent() / 100
-    with ExitStack() as stack:
-        engines = [stack.enter_context(_loading(engine, folders, text, settings, console)) for engine in present]
-        turns = _run(engines, settings, console)
-        loaded = {engine.name: engine.loaded for engine in engines}
+    jobs = {engine.name: (engine, _job(engine, folders, text, settings)) for engine in present}
+    apart = settings.apart or not _fits([Path(job.folder) for _, job in jobs.values()])
+    if apart:
+        console.print("each engine is loaded anew for every turn")
+    turns, loaded = _run(jobs, apart, settings, console)
     return DecodingReport(
         checkpoint=folders.name,
         host=read_host().kind,
@@ -94,6 +104,7 @@ def decoding_race(location: str, work: Path, settings: DecodingSettings, console
         loaded=loaded,
         candidates=tuple(engine.name for engine in present if engine.candidate),
         missing=tuple(engine.name for engine in wanted if not engine.installed),
+        apart=apart,
         others=others,
         turns=turns,
         lasted_s=perf_counter() - started,
@@ -121,40 +132,62 @@ def input_text(known: Shapes, settings: DecodingSettings) -> tuple[int, ...]:
     return (*ids, known.end_id)
 
 
-def _loading(
-    engine: DecodingEngine, folders: Folders, text: Sequence[int], settings: DecodingSettings, console: Console
-) -> AbstractContextManager[RunningEngine]:
-    """An engine's process, not entered yet."""
-    console.print(f"[dim]loading {engine.name}[/]")
-    known = shapes(folders.checkpoint)
-    folder = str(folders.by_kind[engine.loads].resolve())
-    job = DecodingJob(engine.name, folder, settings.threads, tuple(text), known.start_id, known.end_id)
-    return running(engine, job)
+def _job(engine: DecodingEngine, folders: Folders, text: tuple[int, ...], settings: DecodingSettings) -> DecodingJob:
+    known, folder = shapes(folders.checkpoint), folders.by_kind[engine.loads].resolve()
+    return DecodingJob(engine.name, str(folder), settings.threads, text, known.start_id, known.end_id)
 
 
-def _run(engines: Sequence[RunningEngine], settings: DecodingSettings, console: Console) -> DecodingTurns:
-    by_name = {engine.name: engine for engine in engines}
-    slots = list(schedule(list(by_name), (GREEDY, BEAMS), settings.rounds, settings.seed))
-    taken = []
-    with Progress(console=console) as bar:
-        line = bar.add_task("warming up", total=len(slots))
+def _fits(folders: Sequence[Path]) -> bool:
+    """Whether memory is likely to hold all of these at once, going by their sizes on disk."""
+    on_disk = sum(file.stat().st_size for folder in folders for file in folder.iterdir())
+    return on_disk * HELD_PER_BYTE < psutil.virtual_memory().available
+
+
+Jobs: TypeAlias = Mapping[str, tuple[DecodingEngine, DecodingJob]]
+
+
+def _run(
+    jobs: Jobs, apart: bool, settings: DecodingSettings, console: Console
+) -> tuple[DecodingTurns, dict[str, Loaded]]:
+    """Every turn, and how each engine loaded the first time."""
+    slots = list(schedule(list(jobs), (GREEDY, BEAMS), settings.rounds, settings.seed))
+    taken: list[DecodingTurn] = []
+    loaded: dict[str, Loaded] = {}
+    with ExitStack() as stack, Progress(console=console) as bar:
+        line = bar.add_task("loading", total=len(slots))
+        kept: dict[str, RunningEngine] = {}
+        for name, job in jobs.items() if not apart else ():
+            bar.update(line, description=f"loading {name}")
+            kept[name] = stack.enter_context(running(*job))
         for slot in slots:
-            beams = slot.connections  # the load of this race
+            name, beams = slot.contestant, slot.connections  # the load of this race is how many beams
             stage = "warming up" if slot.round == WARM_UP else f"round {slot.round} of {settings.rounds}"
-            bar.update(line, description=f"{stage}: {slot.contestant}, {'greedy' if beams == 1 else f'{beams} beams'}")
-            threading.Event().wait(SETTLE_S)
-            told = by_name[slot.contestant].turn(Ask(beams, settings.tokens))
-            taken.append(
-                DecodingTurn(
-                    slot.round,
-                    beams,
-                    slot.contestant,
-                    settings.tokens,
-                    told.encode_s,
-                    told.one_s,
-                    told.all_s,
-                    told.resident_bytes,
-                )
-            )
+            bar.update(line, description=f"{stage}: {name}, {'greedy' if beams == GREEDY else f'{beams} beams'}")
+            with nullcontext(kept[name]) if name in kept else _anew(jobs, name, beams) as engine:
+                loaded.setdefault(name, engine.loaded)
+                threading.Event().wait(SETTLE_S)
+                told = engine.turn(Ask(beams, settings.tokens))
+            taken.append(_turn(slot, told, settings.tokens))
             bar.advance(line)
-    return DecodingTurns(tuple(taken))
+    return DecodingTurns(tuple(taken)), {name: loaded[name] for name in jobs}
+
+
+@contextmanager
+def _anew(jobs: Jobs, name: str, beams: int) -> Iterator[RunningEngine]:
+    """An engine for one turn; what a first run costs more than the next is no part of it."""
+    with running(*jobs[name]) as engine:
+        engine.turn(Ask(beams, 2))
+        yield engine
+
+
+def _turn(slot: Slot, told: Told, tokens: int) -> DecodingTurn:
+    return DecodingTurn(
+        slot.round,
+        slot.connections,
+        slot.contestant,
+        tokens,
+        told.encode_s,
+        told.one_s,
+        told.all_s,
+        told.resident_bytes,
+    )

@@ -85,10 +85,13 @@ def title(report: DecodingReport) -> str:
 
 def caption(report: DecodingReport) -> str:
     """How it was measured."""
-    settings = report.settings
+    settings, turns = report.settings, report.turns
+    counted = " and ".join(str(len(turns.rounds(beams))) for beams in (GREEDY, BEAMS))
+    each = ", each engine loaded anew for every turn" if report.apart else ""
     return (
-        f"{report.input_tokens} tokens read, {settings.tokens} written; median of {settings.rounds} rounds (least to "
-        f"most); × is the speed of {BASELINE} as 1, within each round; ≈ derived: the first token less a further one"
+        f"{report.input_tokens} tokens read, {settings.tokens} written; median (least to most) of the rounds that "
+        f"count: {counted} of {settings.rounds}, greedy and with beams{each}; × is the speed of {BASELINE} as 1, "
+        "within each round; ≈ derived: the first token less a further one"
     )
 
 

@@ -1,7 +1,8 @@
-"""A gateway as a user runs it, for the live tests: `punctual serve` over two small checkpoints."""
+"""A gateway as a user runs it, for the live tests: `punctual serve` over small checkpoints and two of the starter's."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import psutil
 import small_checkpoints
+import small_seq2seq
 
 ENTRY = """
   - name: {name}
@@ -26,6 +28,15 @@ ENTRY = """
     quality: {{metric: accuracy, value: {quality}, data_set: small, reference: made by the tests}}
     licence: Apache-2.0
 """
+SUMMARIZER = """
+  - name: {name}
+    task: summarize
+    tier: {tier}
+    family: {family}
+    source: {source}
+    precision: [{precision}]
+    quality: {{metric: ROUGE-1, value: {rank}, data_set: small, reference: made by the tests}}
+    licence: Apache-2.0"""
 MARK = "PUNCTUAL_RUN_FOLDER"
 
 
@@ -61,13 +72,27 @@ def mark_of(process: psutil.Process) -> str | None:
 
 
 def write_catalog(folder: Path) -> Path:
-    """A catalog of two small checkpoints of the real architectures, made beside it."""
+    """A catalog of small checkpoints of the real architectures, made beside it, and the starter's two extractive ones.
+
+    `slow` and `fast` classify; `reader` and `ranker` pick sentences; `writer` writes, of the domain `news` alone.
+    """
     entries = [("slow", "quality", "BERT", 90.0), ("fast", "realtime", "DistilBERT", 80.0)]
     for name, _, family, _ in entries:
         small_checkpoints.write_texts(
             small_checkpoints.make_checkpoint(folder / name, family.lower()), small_checkpoints.sentences(200)
         )
     rows = "".join(ENTRY.format(name=n, tier=t, family=f, quality=q) for n, t, f, q in entries)
+    writer = small_seq2seq.make_seq2seq_checkpoint(folder / "writer", "bart")
+    lines = (json.dumps({"text": text}) + "\n" for text in small_seq2seq.articles(40))
+    (writer / "verification.jsonl").write_text("".join(lines))
+    summarizers = [
+        ("reader", "realtime", "extractive", "starter:extract-realtime", "int8, fp32"),
+        ("ranker", "quality", "extractive", "starter:extract-quality", "int8, fp32"),
+        ("writer", "quality", "BART", "./writer", "fp32"),
+    ]
+    for rank, (name, tier, family, source, precision) in enumerate(summarizers, start=1):
+        rows += SUMMARIZER.format(name=name, tier=tier, family=family, source=source, precision=precision, rank=rank)
+    rows += "\n    domain: news\n"
     catalog = folder / "catalog.yaml"
     catalog.write_text(f"name: small\ncheckpoints:{rows}")
     return catalog

@@ -14,7 +14,7 @@ class TorchPeer:
     """A decoding peer over a checkpoint's own folder."""
 
     encodes_alone = True
-    arithmetic = "bfloat16"
+    arithmetic = "bf16"
 
     def __init__(self, model: PreTrainedModel) -> None:
         """Takes a loaded model; `open` makes one."""

@@ -15,13 +15,13 @@ from time import perf_counter
 
 from deployments.engines.padding import padded
 from deployments.tasks import Encoded
-from deployments.variant import OpenVariant, open_variant
+from deployments.variant import OpenClassifier, open_classifier
 from gateway.work import ClassifyParameters, LabelScore
 
 WARM_UP = 50
 
 
-def answer(variant: OpenVariant, text: str) -> tuple[LabelScore, ...]:
+def answer(variant: OpenClassifier, text: str) -> tuple[LabelScore, ...]:
     """What the variant says to one text, run alone on the calling thread."""
     encoded = variant.task.encode(text, "longest_first")
     assert isinstance(encoded, Encoded), "only truncation='error' gives a failure"
@@ -31,7 +31,7 @@ def answer(variant: OpenVariant, text: str) -> tuple[LabelScore, ...]:
 
 
 def latencies(
-    variant: OpenVariant, texts: list[str], seconds: float, clock: Callable[[], float] = perf_counter
+    variant: OpenClassifier, texts: list[str], seconds: float, clock: Callable[[], float] = perf_counter
 ) -> list[float]:
     """One answer after the other for so long; the seconds each took."""
     taken: list[float] = []
@@ -47,7 +47,7 @@ def latencies(
 
 def main(folder: Path, sentences: Path, seconds: float) -> None:
     """The program."""
-    variant, texts = open_variant(folder, threads=1), json.loads(sentences.read_bytes())
+    variant, texts = open_classifier(folder, threads=1), json.loads(sentences.read_bytes())
     for text in texts[:WARM_UP]:
         answer(variant, text)
     print("ready", flush=True)

@@ -19,7 +19,7 @@ from pydantic import BaseModel
 
 from deployments.engines.padding import padded
 from deployments.tasks import Encoded
-from deployments.variant import open_variant
+from deployments.variant import open_classifier
 from gateway.work import ClassifyParameters
 
 
@@ -31,7 +31,7 @@ class Body(BaseModel):
 
 def build(folder: Path, threads: int) -> FastAPI:
     """The application: one session of one engine thread, called from `threads` threads."""
-    variant = open_variant(folder, threads=1)
+    variant = open_classifier(folder, threads=1)
     pool = ThreadPoolExecutor(threads)
     parameters = ClassifyParameters()
     app = FastAPI()

@@ -45,11 +45,17 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_two_engines_race_and_their_graphs_are_kept(checkpoint: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the graphs of every race here are kept."""
+    return tmp_path_factory.mktemp("work")
+
+
+def test_two_engines_race_and_their_graphs_are_kept(checkpoint: Path, work: Path) -> None:
     """Both write as many tokens as asked in every turn, and nothing is exported a second time."""
     settings = DecodingSettings(rounds=1, tokens=12, input_tokens=40, threads=1, engines=(BASELINE, "torch-bf16"))
     said = io.StringIO()
-    report = decoding_race(str(checkpoint), tmp_path, settings, Console(file=said))
+    report = decoding_race(str(checkpoint), work, settings, Console(file=said))
     assert list(report.loaded) == [BASELINE, "torch-bf16"]
     assert report.candidates == ("torch-bf16",) and report.input_tokens == 40
     assert {(turn.round, turn.beams, turn.engine) for turn in report.turns.taken} == {
@@ -61,8 +67,16 @@ def test_two_engines_race_and_their_graphs_are_kept(checkpoint: Path, tmp_path: 
     assert "torch-bf16" in markdown([report])
     assert "int8 graphs" in said.getvalue()
     again = io.StringIO()
-    kept = prepare(str(checkpoint), ["int8"], tmp_path, 1, Console(file=again))
+    kept = prepare(str(checkpoint), ["int8"], work, 1, Console(file=again))
     assert {"fp32", "int8"} <= set(kept.by_kind) and not again.getvalue()
+
+
+def test_an_engine_may_be_loaded_anew_for_every_turn(checkpoint: Path, work: Path) -> None:
+    """What is measured is the same; the report says how."""
+    settings = DecodingSettings(rounds=1, tokens=4, input_tokens=40, threads=1, apart=True, engines=(BASELINE,))
+    report = decoding_race(str(checkpoint), work, settings, Console(file=io.StringIO()))
+    assert len(report.turns.taken) == 4 and list(report.loaded) == [BASELINE]
+    assert "loaded anew for every turn" in markdown([report])
 
 
 def test_an_engine_that_cannot_load_says_why(tmp_path: Path) -> None:

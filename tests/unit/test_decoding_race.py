@@ -62,7 +62,7 @@ def a_report(turns: DecodingTurns, others: float = 0.0, missing: tuple[str, ...]
     """A race of these turns on a host."""
     loaded = {BASELINE: Loaded(1.5, 10**9, "int8"), OTHER: Loaded(0.5, 3 * 10**8, "int8_float32")}
     settings = DecodingSettings(rounds=3, tokens=TOKENS)
-    return DecodingReport("student", "a <host>", settings, 512, loaded, (OTHER,), missing, others, turns, 9.0)
+    return DecodingReport("student", "a <host>", settings, 512, loaded, (OTHER,), missing, False, others, turns, 9.0)
 
 
 def parsed(*arguments: str) -> argparse.Namespace:
@@ -112,7 +112,7 @@ def test_a_race_without_a_round_that_counts_gives_no_figures() -> None:
     assert nothing.gain(OTHER, BASELINE, BEAMS, token) is None
     (verdict,) = verdicts(nothing, [OTHER], BASELINE)
     assert not verdict.worth
-    assert "not measured" in verdict.sentence()
+    assert "not judged" in verdict.sentence() and "not measured" in verdict.sentence()
     assert rows(a_report(nothing))[0][4] == "-"
 
 
@@ -133,6 +133,13 @@ def test_a_library_is_worth_an_engine_when_it_gains_enough_in_every_round(
     verdict = Verdict(OTHER, BASELINE, *spreads)
     assert verdict.worth is worth
     assert words in verdict.sentence()
+
+
+def test_two_rounds_judge_nothing() -> None:
+    """However fast the other was in them."""
+    (verdict,) = verdicts(a_race(gains=(2.0, 2.0), beam_gains=(2.0, 2.0)), [OTHER], BASELINE)
+    assert not verdict.worth
+    assert "not judged, fewer than 3 rounds count" in verdict.sentence()
 
 
 def test_no_verdict_without_the_baseline() -> None:

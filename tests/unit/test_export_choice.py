@@ -65,7 +65,9 @@ def test_equal_vectors_choose_alike() -> None:
 
 def test_another_choice_is_told_by_the_sentences() -> None:
     """What the source chose alone, and what the variant did."""
-    found = compare_choice([FIRST, FIRST], [FIRST, SECOND], split_texts(texts(None, None)), RANKER, 3, ChoiceFloors(0.6))
+    found = compare_choice(
+        [FIRST, FIRST], [FIRST, SECOND], split_texts(texts(None, None)), RANKER, 3, ChoiceFloors(0.6)
+    )
     assert found.broken is not None and "50.00% of the sentences" in found.broken
     (difference,) = found.differences
     assert (difference.text, difference.source, difference.variant) == (1, SENTENCES[0], SENTENCES[1])

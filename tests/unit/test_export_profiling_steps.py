@@ -16,7 +16,7 @@ from gateway.profile import LatencyProfile, ProfileDocument
 
 @dataclass
 class Machine:
-    """An engine and a clock in one: reading takes `read_s` a token, a step `step_s` a row and `token_s` a source token."""
+    """Engine and clock in one: reading takes `read_s` a token, a step `step_s` a row and `token_s` a token read."""
 
     read_s: float = 1e-4
     step_s: float = 1e-3
@@ -43,7 +43,7 @@ class Reading:
     rows: int = 1
 
     def step(self, tokens: TokenIds, origins: TokenIds) -> Logits:
-        assert len(tokens) == len(origins) and 0 <= origins.min() and origins.max() < self.rows
+        assert len(tokens) == len(origins) and origins.min() >= 0 and origins.max() < self.rows
         self.rows = len(tokens)
         self.machine.now += self.machine.step_s * self.rows + self.machine.token_s * self.tokens
         return np.zeros((self.rows, 9), dtype=np.float32)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from exporters.errors import ExportError, SourceRefused
-from exporters.source import resolve_source
+from exporters.source import Kind, kind_of, resolve_source
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -81,6 +81,43 @@ def test_an_incomplete_folder_is_refused(checkpoint: Path, name: str) -> None:
     """No export starts that could not end."""
     (checkpoint / name).unlink()
     assert f"no {name.split('.')[0]}" in refusal(checkpoint)
+
+
+def test_a_ranker_may_leave_its_weights_to_another_checkpoint(checkpoint: Path, tmp_path: Path) -> None:
+    """By a starter's name or a folder seen from its own; its digest is of both."""
+    folder = tmp_path / "ranker"
+    folder.mkdir()
+    recipe = folder / "extractive.json"
+    recipe.write_text('{"encoder": "../checkpoint"}')
+    source = resolve_source(str(folder))
+    assert source.encoder.resolve() == checkpoint and kind_of(source.path, "") is Kind.EXTRACTIVE
+    (checkpoint / "model.safetensors").write_bytes(b"weightz")
+    assert resolve_source(str(folder)).sha256 != source.sha256
+    recipe.write_text('{"encoder": "starter:checkpoint"}')
+    assert resolve_source(str(folder), None, tmp_path).encoder == checkpoint
+    recipe.write_text("{}")
+    assert "no config.json" in refusal(folder)
+    recipe.write_text('{"encoder": 5}')
+    assert "is not a location" in refusal(folder)
+    recipe.write_text('{"encoder": "../ranker2"}')
+    (tmp_path / "ranker2").mkdir()
+    (tmp_path / "ranker2" / "extractive.json").write_text('{"encoder": "../ranker"}')
+    assert "ranks sentences itself" in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("config", "kind"),
+    [
+        ({"model_type": "bert"}, Kind.CLASSIFIER),
+        ({"is_encoder_decoder": True}, Kind.SEQ2SEQ),
+        ({"is_encoder_decoder": True, "architectures": ["BartForConditionalGeneration"]}, Kind.SEQ2SEQ),
+        ({"is_encoder_decoder": True, "architectures": ["BartForSequenceClassification"]}, Kind.CLASSIFIER),
+    ],
+)
+def test_a_checkpoint_s_kind_is_told_by_its_files(checkpoint: Path, config: dict[str, object], kind: Kind) -> None:
+    """An encoder-decoder with a classifier's head is a classifier."""
+    (checkpoint / "config.json").write_text(json.dumps(config))
+    assert kind_of(checkpoint, "here") is kind
 
 
 @pytest.mark.parametrize("content", ["[]", "{", "\x00"])

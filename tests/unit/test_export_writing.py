@@ -32,9 +32,7 @@ RULES = SearchRules(decoder_start_token_id=2, eos_token_ids=(3,), pad_token_id=0
 SOURCE = [(GOOD, FILM), (BAD, FILM), (VERY, GOOD), (FILM,)]
 FLOORS_HERE = WritingFloors(same_tokens=0.75, rouge_l_to_source=0.8, rouge_l_drop=0.1)
 PLAIN = SummarySet("set", tuple(SummarisedText(f"text {at}") for at in range(4)))
-BORNE = SummarySet(
-    "set", tuple(SummarisedText("text", one) for one in ("good film", "bad film", "very good", "film"))
-)
+BORNE = SummarySet("set", tuple(SummarisedText("text", one) for one in ("good film", "bad film", "very good", "film")))
 
 
 @pytest.fixture(scope="module")

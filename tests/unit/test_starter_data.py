@@ -26,7 +26,7 @@ from exporters.starter.data import (
 from exporters.starter.manifest import Manifest, read_manifest
 
 CHECKPOINTS = HELDOUT.with_name("checkpoints")
-FOLDERS = sorted(path for path in CHECKPOINTS.iterdir() if path.is_dir())
+FOLDERS = sorted(path for path in CHECKPOINTS.iterdir() if path.name.endswith("-sentiment"))
 EACH_LIMIT, ALL_LIMIT = 50_000_000, 70_000_000
 
 texts = st.text(min_size=1, max_size=60)

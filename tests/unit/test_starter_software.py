@@ -13,6 +13,7 @@ from exporters.starter.software.archive import NoDescriptions, fetch_lists, read
 from exporters.starter.software.descriptions import MIN_CHARS, Pair, cleaned, counts, normalised, pairs
 from exporters.starter.software.families import A_FAMILY_AT_MOST, LARGE, families, side_of, split, stem
 from exporters.starter.software.heldout import COUNT, HELDOUT, read_heldout, write_heldout
+from exporters.starter.software.nearness import apart
 from exporters.starter.software.rouge import first_sentence, first_words, margin, rouge
 
 LONG = "It does what it says, and it says so at some length, so that there is something here to make a summary of. "
@@ -59,9 +60,8 @@ def many(count: int) -> list[Pair]:
     """Packages that have nothing in common, four binaries of each."""
     kinds = ("{}", "lib{}1", "lib{}-dev", "python3-{}")
     names = [f"{chr(97 + at % 26)}{chr(97 + at // 26 % 26)}{chr(97 + at // 676)}zq" for at in range(count)]
-    return [
-        made(kind.format(n), f"{n} {kind.format('x')} one two three four five six", n) for n in names for kind in kinds
-    ]
+    texts = {name: " ".join(f"{name}{chr(97 + at)}" for at in range(20)) for name in names}
+    return [Pair(kind.format(n), n, f"{texts[n]} {kind.format('x')}", "a summary") for n in names for kind in kinds]
 
 
 def test_stanzas_are_read_with_their_sources(lists: Path) -> None:
@@ -148,6 +148,15 @@ def test_held_out_texts_have_no_relative_in_train() -> None:
         sources = [pair.source for pair in sides[side]]
         assert max(map(sources.count, set(sources))) == most
     assert split(found[::-1]) == sides
+
+
+def test_what_is_near_a_text_learnt_from_is_not_scored() -> None:
+    """A text of another family that shares many runs of words with one learnt from goes; one with few stays."""
+    learnt = [Pair("a", "a", LONG * 2, "a summary")]
+    near, far = Pair("b", "b", f"Another {LONG}", "a summary"), Pair("c", "c", "word " * 30, "a summary")
+    mixed = Pair("d", "d", " ".join(f"word{chr(97 + at)}" for at in range(26)) + " " + LONG[:60], "a summary")
+    assert apart([near, far, mixed], learnt) == [far, mixed]
+    assert apart([near], []) == [near]
 
 
 def test_a_very_large_family_is_learnt_from() -> None:

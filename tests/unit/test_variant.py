@@ -84,6 +84,16 @@ def wrong_logits(document: dict[str, Any]) -> None:
     document["self_test"]["golden"][2]["logits"][0] += 1.0
 
 
+def of_another_task(document: dict[str, Any]) -> None:
+    """A classifier that says it summarises."""
+    document["task"] = "summarize"
+
+
+def unsigned(document: dict[str, Any]) -> None:
+    """A graph that is served and that no digest vouches for."""
+    del document["files"]["model.onnx"]
+
+
 def fewer_logits(document: dict[str, Any]) -> None:
     """Golden logits of a model with fewer labels."""
     document["self_test"]["golden"][0]["logits"].pop()
@@ -101,6 +111,19 @@ def test_an_answer_other_than_the_golden_one_is_found(folder: Path, change: Tamp
     """A host whose tokenizer or kernels answer otherwise does not serve; the golden input is named by its index."""
     tamper(folder, change)
     assert rejection(folder).what == what
+
+
+@pytest.mark.parametrize(
+    ("change", "what", "expected"),
+    [
+        (of_another_task, "manifest.json, task", "'classify' of a variant of the kind classifier"),
+        (unsigned, "manifest.json, files", "a digest of model.onnx"),
+    ],
+)
+def test_a_manifest_that_does_not_fit_its_kind_is_found(folder: Path, change: Tamper, what: str, expected: str) -> None:
+    """It names the field."""
+    tamper(folder, change)
+    assert (rejection(folder).what, rejection(folder).expected) == (what, expected)
 
 
 def test_a_missing_feature_of_the_processor_is_named(tmp_path: Path) -> None:

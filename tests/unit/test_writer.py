@@ -104,9 +104,35 @@ def test_no_time_to_read_is_no_text() -> None:
 
 def test_a_text_that_has_ended_while_others_were_looked_for_is_whole() -> None:
     """Where the deadline stops a search whose best has chosen its end, nothing is trimmed of that: `stop`."""
-    writing = engine(words(4))
-    condensed = summary(writing, 0.02 + 0.39, rules__output_tokens=2.0, num_beams=4, length_penalty=2.0)
-    assert condensed.text == "the river rose bridge" and condensed.generation.finish_reason == "stop"
+    how: dict[str, Any] = {"rules__output_tokens": 2.0, "num_beams": 4}
+    to_the_end = summary(engine(words(4)), 60.0, **how)
+    cut = summary(engine(words(4), step_s=0.02), 0.021 + 8 * 0.04, **how)
+    assert cut.generation.steps < to_the_end.generation.steps and cut.generation.finish_reason == "stop"
+    assert cut.text == to_the_end.text == "the river rose bridge"
+
+
+@pytest.mark.parametrize("tokens", [words(3), words(100)])
+def test_after_its_last_step_nothing_is_left_to_be_run(tokens: list[int]) -> None:
+    """Whether it has ended by itself or no step fits any more: it need not wait for another turn to end."""
+    writing = engine(tokens)
+    room = Room(writing.clock() + 0.2, 0.0, writing.clock)
+    condensing, left = Writer(writer_manifest(), writing, text_tokens()).begin(TEXT, SummarizeParameters(), room), []
+    while not condensing.step():
+        left.append(room.left_s)
+    assert left[-1] == 0 and min(left[:-1]) > 0
+
+
+def test_a_text_that_waits_for_its_turns_begins_no_step_that_would_end_late() -> None:
+    """Others may have the engine between two steps; once none fits any more, nothing is left to be run."""
+    writing = engine(words(100))
+    room = Room(writing.clock() + 0.2, 0.02, writing.clock)
+    condensing = Writer(writer_manifest(), writing, text_tokens()).begin(TEXT, SummarizeParameters(num_beams=1), room)
+    while not condensing.step():
+        assert room.left_s > 0 or not room.fits(0.01)
+        if len(writing.rows) == 4:
+            writing.clock.advance(0.125)
+    assert len(writing.rows) == 4 and room.headroom_s > 0.1
+    assert isinstance(condensing.outcome, Condensed) and condensing.outcome.generation.finish_reason == "deadline"
 
 
 @pytest.mark.parametrize(("budget_s", "beams"), [(60.0, 4), (0.02 + 0.25, 2), (0.02 + 0.13, 1), (0.05, 1)])

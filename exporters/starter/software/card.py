@@ -70,8 +70,10 @@ On dev, {m.dev.beam.texts} descriptions that the settings were chosen on:
 {_table(m.dev)}
 
 Measured on the files in this folder, computed in float32, by `rouge-score`. Settings of the beam search:
-{settings}. The intervals are bootstrap intervals: chance in which descriptions were held out. They say
-nothing about text of another kind.
+{settings}.
+The intervals are bootstrap intervals: chance in which descriptions were held out. They say nothing about text of
+another kind. These weights were scored once before, on 300 descriptions of which 28 were later taken out for being near
+a text learnt from: 40.6 points of ROUGE-L with the same beam search, 10.4 above the first sentence.
 """
 
 

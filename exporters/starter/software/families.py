@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 
 from exporters.starter.data import Split
 from exporters.starter.software.descriptions import Pair, normalised
+from exporters.starter.software.nearness import RULE, apart
 
 OPENING_WORDS = 8
 LARGE = 60
@@ -20,7 +21,7 @@ A_FAMILY_AT_MOST = 3
 SPLIT_RULE = (
     f"families (same source, name stem or first {OPENING_WORDS} words, transitively) whole to one side: sha256 of the "
     f"family's first package name, first 8 hex digits modulo 100: 0-3 heldout, 4-5 dev, 6-99 train; families of more "
-    f"than {LARGE} to train; at most {A_FAMILY_AT_MOST} of a family learnt from, one of a family scored"
+    f"than {LARGE} to train; at most {A_FAMILY_AT_MOST} of a family learnt from, one of a family scored; {RULE}"
 )
 PREFIXES = re.compile(r"^(?:lib|python3?-|ruby-|node-|golang-|php-|r-cran-|r-bioc-|elpa-|fonts-|librust-|libghc-)+")
 SUFFIXES = re.compile(
@@ -58,12 +59,17 @@ def side_of(family: Sequence[Pair]) -> Split:
 
 
 def split(found: Sequence[Pair]) -> dict[Split, list[Pair]]:
-    """The pairs of each side, in an order that the hash of their names makes: a few of a family, or one to score."""
+    """The pairs of each side, in an order that the hash of their names makes: a few of a family, or one to score.
+
+    What is scored is besides far from every text that is learnt from, be it of another family.
+    """
     sides: dict[Split, list[Pair]] = {side: [] for side in Split}
     for family in families(found):
         side = side_of(family)
         sides[side] += _mixed(family)[: A_FAMILY_AT_MOST if side is Split.TRAIN else 1]
-    return {side: _mixed(chosen) for side, chosen in sides.items()}
+    learnt = _mixed(sides[Split.TRAIN])
+    scored = {side: apart(_mixed(sides[side]), learnt) for side in (Split.DEV, Split.HELDOUT)}
+    return {Split.TRAIN: learnt, **scored}
 
 
 def _mixed(group: Iterable[Pair]) -> list[Pair]:

@@ -1,0 +1,158 @@
+"""`/summarize` against a running gateway: extractive and writing checkpoints side by side, as clients meet them."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+from huggingface_hub import InferenceClient
+from live import Live
+from prometheus_client.parser import text_string_to_metric_families
+
+from exporters.texts import SUMMARIES
+
+pytestmark = pytest.mark.ray
+
+BUDGET = "X-Latency-SLA-Ms"
+PAGE: str = json.loads(Path(SUMMARIES).read_text(encoding="utf-8").splitlines()[0])["text"]
+
+
+@pytest.fixture
+def client(live: Live) -> Iterator[httpx.Client]:
+    """One kept-alive connection to the gateway."""
+    with httpx.Client(base_url=live.url, timeout=60) as made:
+        yield made
+
+
+def summarize(client: httpx.Client, inputs: object = PAGE, *, details: bool = False, **more: Any) -> httpx.Response:
+    """Posts to `/summarize`; `headers` and `parameters` among the keywords."""
+    body = {"inputs": inputs} | ({"parameters": more["parameters"]} if "parameters" in more else {})
+    return client.post(f"/summarize{'?details=true' * details}", json=body, headers=more.get("headers", {}))
+
+
+def total(client: httpx.Client, name: str, checkpoint: str) -> float:
+    """A metric of a checkpoint, over all its replicas."""
+    families = text_string_to_metric_families(client.get("/metrics").text)
+    samples = (sample for family in families for sample in family.samples)
+    return sum(s.value for s in samples if s.name == name and s.labels.get("checkpoint") == checkpoint)
+
+
+def at_percentile_ms(client: httpx.Client, checkpoint: str) -> float:
+    """What `/route` forecasts for the page on a checkpoint, at the default percentile."""
+    decision = client.post("/route", json={"task": "summarize", "inputs": PAGE}).json()
+    found = next(c for c in decision["candidates"] if c["checkpoint"] == checkpoint)
+    milliseconds: float = found["forecast_ms"]["at_percentile"]
+    return milliseconds
+
+
+def test_an_unchanged_hub_client_is_answered_with_sentences_of_the_text(live: Live) -> None:
+    """`InferenceClient` works, with and without its own parameters; extractive answers are the text's own sentences."""
+    hub = InferenceClient(model=f"{live.url}/summarize", headers={BUDGET: "10000"})
+    summary = hub.summarization(PAGE).summary_text
+    whole = " ".join(PAGE.split())
+    assert summary and all(sentence.strip(" .") in whole for sentence in summary.split(". "))
+    short = hub.summarization(PAGE, truncation="longest_first", generate_parameters={"max_new_tokens": 40})
+    assert 0 < len(short.summary_text) < len(summary)
+
+
+def test_a_generous_budget_gives_quality_and_a_tight_one_realtime(client: httpx.Client) -> None:
+    """On the same page, both in time; without its domain named, a checkpoint of a domain is no candidate."""
+    for _ in range(8):  # so that the forecasts know this machine
+        for name in ("reader", "ranker"):
+            summarize(client, headers={"X-Checkpoint": name, BUDGET: "10000"})
+    between = (at_percentile_ms(client, "reader") + at_percentile_ms(client, "ranker")) / 2
+    generous = summarize(client, headers={BUDGET: "10000"})
+    assert (generous.headers["x-checkpoint"], generous.headers["x-sla-met"]) == ("ranker", "true")
+    tight = summarize(client, headers={BUDGET: f"{between:.1f}"})
+    assert (tight.headers["x-checkpoint"], tight.headers["x-route-reason"]) == ("reader", "fits")
+
+
+def test_a_domain_opens_its_checkpoint_and_details_tell_steps_and_tokens(client: httpx.Client) -> None:
+    """The writer answers where its domain is named; header, timing and details say how the text came about."""
+    answer = summarize(client, "the river bridge was closed", details=True, parameters={"domain": "news"})
+    assert (answer.status_code, answer.headers["x-checkpoint"]) == (200, "writer")
+    told = answer.json()["generation"][0]
+    assert told["finish_reason"] == answer.headers["x-finish-reason"] in ("stop", "length")
+    assert told["steps"] >= told["tokens"] > 0 and told["beams"] >= 1 and told["headroom_ms"] > 0
+    assert f'desc="{told["steps"]} steps {told["tokens"]} tokens"' in answer.headers["server-timing"]
+    assert summarize(client, "the river bridge was closed").headers["x-checkpoint"] != "writer"
+
+
+def test_no_step_begins_after_its_deadline_and_no_answer_is_empty(client: httpx.Client) -> None:
+    """Budgets far too small give the lead of the text in best effort, and a problem in strict; nothing runs on."""
+    headers = {"X-Checkpoint": "writer", BUDGET: "4"}
+    for _ in range(10):
+        assert summarize(client, headers=headers).json()[0]["summary_text"]
+        assert summarize(client, headers={**headers, "X-SLA-Mode": "strict"}).status_code in (200, 422, 429, 504)
+    assert total(client, "punctual_replica_late_steps_total", "writer") == 0
+
+
+def test_a_text_of_twenty_thousand_words_is_read_within_the_budget(client: httpx.Client) -> None:
+    """Every sentence is counted as read, or the answer says that it was not; the time is kept either way."""
+    text = " ".join(f"Sentence number {n} speaks of bridge {n % 97} and of nothing else." for n in range(1_900))
+    assert len(text.split()) > 20_000
+    answer = summarize(client, text, details=True, headers={BUDGET: "20000"})
+    assert (answer.status_code, answer.headers["x-sla-met"]) == (200, "true")
+    read = answer.json()["input"]
+    assert read["truncated"] is (read["kept"] < read["tokens"])
+
+
+def test_a_long_text_is_written_of_in_pieces(client: httpx.Client) -> None:
+    """Over the window: `chunk` by default, `longest_first` says that it cut, `error` is a 413 with the counts."""
+    text = "The bridge over the river was closed in winter. " * 12
+    pinned = {"X-Checkpoint": "writer", BUDGET: "20000"}
+    chunked = summarize(client, text, details=True, headers=pinned)
+    assert chunked.json()["generation"][0]["pieces"] > 1 and "x-input-truncated" not in chunked.headers
+    cut = summarize(client, text, headers=pinned, parameters={"truncation": "longest_first"})
+    assert cut.headers["x-input-truncated"] == "true"
+    refused = summarize(client, text, headers=pinned, parameters={"truncation": "error"})
+    assert (refused.status_code, refused.json()["code"], refused.json()["limit"]) == (413, "input_too_long", 64)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "field"),
+    [
+        ({"num_beams": 0}, "parameters.num_beams"),
+        ({"max_new_tokens": "many"}, "parameters.max_new_tokens"),
+        ({"truncation": "tail"}, "parameters.truncation"),
+        ({"generate_parameters": {"do_sample": True}}, "parameters.generate_parameters.do_sample"),
+        ({"temperature": 1}, "parameters.temperature"),
+    ],
+)
+def test_a_bad_parameter_is_named_and_costs_the_next_request_nothing(
+    client: httpx.Client, parameters: dict[str, object], field: str
+) -> None:
+    """422 with the field's path; the next request is answered."""
+    refused = summarize(client, parameters=parameters)
+    assert refused.status_code == 422 and refused.json()["errors"][0]["field"].startswith(field)
+    assert summarize(client).status_code == 200
+
+
+def test_a_client_that_hangs_up_stops_its_summary(live: Live, client: httpx.Client) -> None:
+    """What is under work for it is withdrawn at the next step."""
+    before = total(client, "punctual_replica_cancelled_total", "ranker")
+    text = " ".join([PAGE] * 15)
+    with httpx.Client(base_url=live.url, timeout=0.2) as impatient, pytest.raises(httpx.ReadTimeout):
+        summarize(impatient, text, headers={"X-Checkpoint": "ranker", BUDGET: "60000"})
+    for _ in range(100):
+        if total(client, "punctual_replica_cancelled_total", "ranker") > before:
+            break
+        time.sleep(0.1)
+    assert total(client, "punctual_replica_cancelled_total", "ranker") == before + 1
+
+
+def test_a_summarizer_yields_to_others_and_tells_its_memory(live: Live, client: httpx.Client) -> None:
+    """The engine's threads have the niceness of their tier, the thread that answers does not."""
+    process = live.replica("ranker")
+    stats = [Path("/proc", str(thread.id), "stat").read_text().rsplit(")")[-1].split() for thread in process.threads()]
+    niceness = {int(stat[16]) for stat in stats}  # field 19 of proc(5)
+    assert 19 in niceness and psutil.Process(process.pid).nice() == 0
+    served = {one["name"]: one for one in client.get("/checkpoints").json()["checkpoints"]}
+    for name in ("reader", "ranker", "writer"):
+        assert served[name]["load"]["memory_bytes"] > 20_000_000
