@@ -128,13 +128,16 @@ def compare_writing(
     texts: SummarySet,
     floors: WritingFloors,
 ) -> WritingComparison:
-    """Judges what the variant wrote by what the source wrote, and by the texts' summaries where they have them."""
+    """Judges what the variant wrote by what the source wrote, and by the texts' summaries where they have them.
+
+    A text to which both write nothing proves nothing: it is not counted as written alike.
+    """
     meant, said = [tokens.decode(one) for one in source], [tokens.decode(one) for one in variant]
     against = rouge_l_lost(meant, said, texts.summaries, floors.rouge_l_drop) if texts.summaries else None
     verification = TokenVerification(
         texts=len(texts.texts),
         data_set=texts.name,
-        same_tokens=sum(one == other for one, other in zip(source, variant, strict=True)) / len(source),
+        same_tokens=sum(one == other != () for one, other in zip(source, variant, strict=True)) / len(source),
         same_tokens_floor=floors.same_tokens,
         rouge_l_to_source=mean_rouge_l(said, meant),
         rouge_l=against.variant if against else None,
@@ -146,14 +149,16 @@ def compare_writing(
         for at, (one, other) in enumerate(zip(source, variant, strict=True))
         if one != other
     ]
-    return WritingComparison(verification, _broken(verification, floors), tuple(differences[:WORST]))
+    silent = sum(not one for one in source)
+    return WritingComparison(verification, _broken(verification, floors, silent), tuple(differences[:WORST]))
 
 
-def _broken(found: TokenVerification, floors: WritingFloors) -> str | None:
+def _broken(found: TokenVerification, floors: WritingFloors, silent: int) -> str | None:
     if found.same_tokens < found.same_tokens_floor:
+        nothing = f" (to {silent} of them the source writes nothing, which proves nothing)" if silent else ""
         return (
             f"{found.same_tokens:.0%} of {found.texts} texts are written as the source writes them, "
-            f"under the floor of {found.same_tokens_floor:.0%}"
+            f"under the floor of {found.same_tokens_floor:.0%}{nothing}"
         )
     if found.rouge_l is None and found.rouge_l_to_source < floors.rouge_l_to_source:
         return (

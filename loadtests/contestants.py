@@ -13,8 +13,8 @@ from typing import Protocol
 
 import numpy as np
 
+from loadtests.children import ROOT, child_environment
 from loadtests.errors import EngineFailed
-from loadtests.processes import ROOT, child_environment
 from loadtests.sentences import classify_body
 from loadtests.turns import Sample
 from loadtests.wrk import Wrk, write_script

@@ -13,9 +13,9 @@ from typing import IO
 
 import msgspec
 
+from loadtests.children import ROOT, child_environment
 from loadtests.errors import EngineFailed, NoRace
 from loadtests.peers.decoding_port import Ask, DecodingJob, Loaded, Told
-from loadtests.processes import ROOT, child_environment
 
 STOP_WITHIN_S = 20.0
 LOG_END = 1500

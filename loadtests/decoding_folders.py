@@ -17,8 +17,8 @@ from rich.console import Console
 from tokenizers import Tokenizer
 
 from exporters.source import resolve_source
+from loadtests.children import ROOT, child_environment
 from loadtests.errors import EngineFailed, NoRace
-from loadtests.processes import ROOT, child_environment
 
 RANDOM = ("distilbart-6-6", "pegasus-large")
 """The architectures that `exporters.random_seq2seq` writes, by their names there."""

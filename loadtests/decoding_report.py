@@ -18,15 +18,22 @@ from loadtests.turns import Spread
 WIDTH, BAR, GAP, LEFT, TOP = 760, 22, 8, 170, 40
 COLOURS = {BASELINE: "#1a73e8", "onnxruntime-fp32": "#7baaf7"}
 BUSY_CEILING = 0.10
+ROOMY = 150
+"""The characters across that the whole table takes."""
 
 
 def print_decoding(report: DecodingReport, console: Console) -> None:
-    """The table, one verdict for each candidate, and what a reader must know of the conditions."""
-    table = Table(*(heading.replace(", ", ",\n") for heading in headings(report)), title=title(report))
-    table.caption = caption(report)
-    table.columns[0].no_wrap = True
+    """The table, one verdict for each candidate, and what a reader must know of the conditions.
+
+    A narrow terminal shows medians without their ranges.
+    """
+    roomy = console.width >= ROOMY
+    table = Table(*(heading.replace(", ", ",\n") for heading in headings(report)), padding=(0, 1) if roomy else 0)
+    table.title, table.caption = title(report), caption(report)
     for cells in rows(report):
-        table.add_row(*(cell.replace(" (", "\n(") for cell in cells))
+        table.add_row(*(cell.replace(" (", "\n(") if roomy else cell.partition(" (")[0] for cell in cells))
+    for column in table.columns:
+        column.overflow = "fold"
     console.print(table)
     for caution in cautions(report):
         console.print(f"[yellow]{caution}[/]")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import subprocess
@@ -18,10 +17,10 @@ from pathlib import Path
 import psutil
 
 from gateway.catalog import Catalog
+from loadtests.children import child_environment
 from loadtests.errors import ServerFailed
 from loadtests.peers.gateway_server import write_job
 
-ROOT = Path(__file__).parents[1]
 READY_WITHIN_S = 180.0
 STOP_WITHIN_S = 40.0
 LOG_END = 1500
@@ -67,12 +66,6 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-def child_environment() -> dict[str, str]:
-    """The environment of a child that imports this project's packages; no pool sizes itself by the whole machine."""
-    search = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    return os.environ | {"PYTHONPATH": search, "TOKENIZERS_PARALLELISM": "false"}
 
 
 def cpu_seconds(processes: Sequence[psutil.Process]) -> float:

@@ -10,6 +10,13 @@ import ctranslate2
 from tokenizers import Tokenizer
 
 TOKENIZER = "tokenizer.json"
+SPECIAL = {
+    "eos_token": "decoder_start_token",
+    "bos_token": "decoder_start_token",
+    "pad_token": "eos_token",
+    "unk_token": "pad_token",
+}
+"""The special tokens that a converted model names, each with the one of the configuration that stands in for it."""
 NORMS_BEFORE = {"bart": False, "pegasus": True, "mbart": True}
 
 
@@ -55,14 +62,15 @@ def convert(source: Path, folder: Path) -> None:
 
 
 def _converter() -> Any:
-    """The converter of transformers' checkpoints, for two things that it takes for granted.
+    """The converter of transformers' checkpoints, for three things that it takes for granted.
 
-    A vocabulary that is larger than the tokenizer's is filled up, and a configuration says where its norms stand.
+    A configuration says where its norms stand, a tokenizer names its special tokens, and one that has fewer entries
+    than the model's vocabulary is filled up.
     """
     from ctranslate2.converters import TransformersConverter  # imports torch: to convert, not to run
 
     class Converter(TransformersConverter):  # type: ignore[misc]
-        vocabulary = 0
+        config: Any = None
 
         def load_model(self, model_class: Any, model_name_or_path: str, **options: Any) -> Any:
             model = super().load_model(model_class, model_name_or_path, **options)
@@ -70,12 +78,18 @@ def _converter() -> Any:
                 model.config.normalize_before = NORMS_BEFORE[model.config.model_type]
             if not hasattr(model.config, "normalize_embedding"):
                 model.config.normalize_embedding = not model.config.normalize_before
-            self.vocabulary = model.config.vocab_size
+            self.config = model.config
             return model
 
         def load_tokenizer(self, tokenizer_class: Any, model_name_or_path: str, **options: Any) -> Any:
             tokenizer = super().load_tokenizer(tokenizer_class, model_name_or_path, **options)
-            tokenizer.add_tokens([f"<filler {number}>" for number in range(self.vocabulary - len(tokenizer))])
+            for role, fallback in SPECIAL.items():
+                if getattr(tokenizer, role) is None:
+                    known = getattr(self.config, f"{role}_id", None)
+                    known = getattr(self.config, f"{fallback}_id") if known is None else known
+                    setattr(tokenizer, role, tokenizer.convert_ids_to_tokens(known))
+            fillers = range(self.config.vocab_size - len(tokenizer))
+            tokenizer.add_tokens([f"<filler {number}>" for number in fillers])
             return tokenizer
 
     return Converter

@@ -12,8 +12,6 @@ from pathlib import Path
 
 CHECKPOINT, FP32, INT8, CTRANSLATE2 = "checkpoint", "fp32", "int8", "ctranslate2"
 CARRIED = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
-EXTERNAL_FROM = 1_800_000_000
-"""Bytes of a graph from which weights stand in a file beside it: a protobuf ends at 2 GiB."""
 
 
 def make_checkpoint(name: str, folder: Path) -> None:
@@ -24,45 +22,30 @@ def make_checkpoint(name: str, folder: Path) -> None:
 
 
 def make_fp32(source: Path, folder: Path) -> None:
-    """An encoder, a decoder for the first step and one for every further step, by optimum."""
+    """An encoder, a decoder for the first step and one for every further step, as the exporters make them."""
     import torch
-    from optimum.exporters.onnx import onnx_export_from_model
     from transformers import AutoModelForSeq2SeqLM
 
+    from exporters.graph import export_seq2seq_graphs
     from exporters.quiet import quiet_libraries
 
     with quiet_libraries():
         model = AutoModelForSeq2SeqLM.from_pretrained(
             source, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, local_files_only=True
         )
-        onnx_export_from_model(
-            model.eval(),
-            output=folder,
-            task="text2text-generation-with-past",
-            do_validation=False,
-            no_post_process=True,  # which would write both decoders a third time, as branches of one graph
-        )
+        export_seq2seq_graphs(model.eval(), folder)
     _carry(source, folder)
 
 
 def make_int8(source: Path, folder: Path) -> None:
-    """The fp32 graphs of `source`, weights and embeddings quantised per channel: the recipe of `exporters.quantise`."""
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
+    """The fp32 graphs of `source` by the exporters' recipe of int8."""
+    from exporters.quantise import quantise
     from exporters.quiet import quiet_libraries
 
     folder.mkdir(parents=True, exist_ok=True)
     with quiet_libraries():
         for graph in sorted(source.glob("*.onnx")):
-            size = sum(file.stat().st_size for file in source.glob(f"{graph.name}*"))
-            quantize_dynamic(
-                graph,
-                folder / graph.name,
-                per_channel=True,
-                reduce_range=False,
-                weight_type=QuantType.QInt8,
-                use_external_data_format=size > EXTERNAL_FROM,
-            )
+            quantise(graph, folder / graph.name)
     _carry(source, folder)
 
 

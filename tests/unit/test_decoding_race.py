@@ -154,6 +154,9 @@ def test_a_report_is_shown_drawn_and_written(tmp_path: Path) -> None:
     shown = io.StringIO()
     print_decoding(report, Console(file=shown, width=200))
     assert "worth an engine" in shown.getvalue() and "50% of it was busy" in shown.getvalue()
+    narrow = io.StringIO()
+    print_decoding(report, Console(file=narrow, width=80))
+    assert "…" not in narrow.getvalue() and "1.50" in narrow.getvalue()
     text = markdown([report])
     assert "| ctranslate2-int8 (int8_float32) | 0.5 | 300, later 1000 | ≈ 200 (200 to 200) |" in text
     assert "1.50 (1.40 to 1.60)" in text and "openvino-bf16 is left out" in text

@@ -15,7 +15,7 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 NAMES_THAT_SAY_NOTHING = {"utils", "util", "helpers", "helper", "common", "misc"}
 LONGEST = 300
 BROAD_HANDLERS = 2
-OWNED = {"ray", "onnxruntime", "torch", "transformers", "optimum", "prometheus_client"}
+OWNED = {"ray", "ctranslate2", "onnxruntime", "openvino", "optimum", "prometheus_client", "torch", "transformers"}
 
 
 def tree(path: Path) -> ast.Module:
