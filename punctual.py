@@ -21,6 +21,7 @@ from gateway.catalog import CatalogError, load_catalog
 from gateway.manifest import Precision
 from loadtests import commands as single
 from loadtests import decoding_commands as decoding
+from loadtests import sharing_commands
 from loadtests import summary_commands as summaries
 
 console = Console(highlight=False)
@@ -44,11 +45,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def serve(options: argparse.Namespace) -> int:
     """Prepares what is missing on this host, then serves until Ctrl-C."""
     from deployments import serving
+    from exporters.command import with_floor
+    from exporters.plan import Settings
     from exporters.prepare import prepare
 
     catalog = load_catalog(options.catalog)
     started = time.monotonic()
-    variants = prepare(catalog, options.cache, console)
+    variants = prepare(catalog, options.cache, console, settings=with_floor(Settings(), options, console))
 
     def say(what: str) -> None:
         console.print(f"[dim]{time.monotonic() - started:6.1f} s[/dim]  {what}")
@@ -158,12 +161,14 @@ def _parser() -> argparse.ArgumentParser:
     _catalog(one)
     one.add_argument("--host", default="127.0.0.1", help="the interface to bind (default: %(default)s)")
     one.add_argument("--port", type=_port, default=8000, help="(default: %(default)s)")
+    _floor(one)
 
     one = _command(commands, "export", export)
     one.add_argument("checkpoint", help="starter:NAME, a folder, or a Hub id OWNER/NAME")
     one.add_argument("--revision", help="the Hub repository's full commit, required for a Hub id")
     one.add_argument("--precision", type=Precision, choices=list(Precision), default=Precision.INT8)
     one.add_argument("--out", type=Path, help="the variant's folder (default: below the cache)")
+    _floor(one)
     _cache(one)
 
     one = _command(commands, "profile", profile)
@@ -201,6 +206,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, measure_alone, arguments in (
         ("load", single.load, single.load_arguments),
         ("engines", decoding.engines, decoding.engines_arguments),
+        ("sharing", sharing_commands.sharing, sharing_commands.sharing_arguments),
     ):
         one = _command(kinds, name, bench_alone, measure_alone.__doc__)
         one.set_defaults(measure=measure_alone)
@@ -223,6 +229,11 @@ def _command(
 def _catalog(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--catalog", default="starter", help="starter, hub or a file (default: %(default)s)")
     _cache(parser)
+
+
+def _floor(parser: argparse.ArgumentParser) -> None:
+    about = "the least agreement with its source that a variant needs, 0 to 1, for weights that are random"
+    parser.add_argument("--floor", type=float, help=f"{about} (default: its kind's own)")
 
 
 def _cache(parser: argparse.ArgumentParser) -> None:

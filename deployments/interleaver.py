@@ -83,14 +83,27 @@ class Interleaver:
     All methods belong to the event loop that `start` ran on. Deadlines are instants on the clock.
     """
 
-    def __init__(self, lanes: int, clock: Clock, max_queued: int, log: StepLog = NO_LOG, *, niceness: int = 0) -> None:
-        """Runs nothing: `start` does. The niceness is that of the engine's threads alone."""
+    def __init__(
+        self,
+        lanes: int,
+        clock: Clock,
+        max_queued: int,
+        log: StepLog = NO_LOG,
+        *,
+        niceness: int = 0,
+        turn_s: float = TURN_S,
+    ) -> None:
+        """Runs nothing: `start` does. The niceness is that of the engine's threads alone.
+
+        A turn ends after `turn_s` seconds while others wait; with infinity, only with its text.
+        """
         self.totals = InterleaverTotals()
         self._lanes = lanes
         self._clock = clock
         self._max_queued = max_queued
         self._log = log
         self._niceness = niceness
+        self._turn_s = turn_s
         self._waiting: set[_Text] = set()
         self._running: set[_Text] = set()
         self._ending: set[_Text] = set()
@@ -214,7 +227,7 @@ class Interleaver:
         began = ended = self._clock()
         try:
             while not (text.done or text.withdrawn):
-                if self._waiting and ended - began >= TURN_S and ended <= text.deadline and room.left_s > 0:
+                if self._waiting and ended - began >= self._turn_s and ended <= text.deadline and room.left_s > 0:
                     break
                 step_began = ended
                 done = guarded(text.condensing.step)

@@ -39,7 +39,7 @@ def export_command(options: argparse.Namespace, console: Console, settings: Sett
     printed.
     """
     plan = plan_for(options.checkpoint, options.revision, options.precision)
-    settings, store = _with_floor(settings or Settings(), options, console), Store(options.cache)
+    settings, store = with_floor(settings or Settings(), options, console), Store(options.cache)
     folder = options.out or store.folder(plan, store.source_sha256(options.checkpoint, options.revision), settings)
     try:
         made = make_variant(plan, options.checkpoint, options.revision, folder, console, settings)
@@ -110,7 +110,8 @@ def measure_variant(
     return read_manifest(folder)
 
 
-def _with_floor(settings: Settings, options: argparse.Namespace, console: Console) -> Settings:
+def with_floor(settings: Settings, options: argparse.Namespace, console: Console) -> Settings:
+    """The settings with the floor that the options give, which the console hears of. Raises ExportFailed."""
     floor: float | None = vars(options).get("floor")
     if floor is None:
         return settings

@@ -30,6 +30,9 @@ from exporters.errors import SourceRefused
 from exporters.source import STARTER_ROOT
 
 TOKENIZER = STARTER_ROOT / "minilm-sentiment" / "tokenizer.json"
+SHORTEST, LONGEST = 56, 142
+"""What DistilBART's own settings for news summaries are; without a least length random weights may end at once."""
+
 PAD, UNKNOWN, BEGIN, END = "[PAD]", "[UNK]", "[CLS]", "[SEP]"
 PAD_ID, BEGIN_ID, END_ID = 0, 2, 3
 POSITIONS = 1024
@@ -111,7 +114,8 @@ def write_random_checkpoint(
         model = _model(config).eval()
     model.generation_config = GenerationConfig(
         decoder_start_token_id=config.decoder_start_token_id,
-        max_length=config.max_position_embeddings,
+        min_length=SHORTEST,
+        max_length=LONGEST,
         **{name: value for name, value in SPECIAL.items() if value is not None},
     )
     model.to(dtype).save_pretrained(folder, safe_serialization=True)

@@ -10,8 +10,8 @@ from statistics import fmean, stdev
 from gateway.manifest import ChoiceVerification, TokenVerification
 
 CHANCE = 2.0
-"""Standard errors within which a loss may be chance. Over 300 texts of `bart-software` what int8 changes spreads by
-0.089 of ROUGE-L a text: one point of loss is one standard error of 80 texts."""
+"""Standard errors by which chance may add to a loss. What int8 changes of `bart-software`'s texts spreads by 0.089 of
+ROUGE-L a text: it lost 0.018 on one hundred of 300 texts, and gained 0.004 on all of them."""
 
 
 @dataclass(frozen=True)
@@ -24,14 +24,14 @@ class RougeL:
 
 
 def rouge_l_lost(source: Sequence[str], variant: Sequence[str], summaries: Sequence[str], drop: float) -> RougeL:
-    """Compares two writers of the same texts. The ceiling is `drop`, or so much more as chance alone would explain.
+    """Compares two writers of the same texts. The ceiling is `drop` and what chance may add to it.
 
     Raises ValueError as `rouge_l` does.
     """
     best, own = rouge_l(source, summaries), rouge_l(variant, summaries)
     losses = [one - other for one, other in zip(best, own, strict=True)]
     error = stdev(losses) / math.sqrt(len(losses)) if len(losses) > 1 else 0.0
-    return RougeL(fmean(best), fmean(own), min(1.0, max(drop, CHANCE * error)))
+    return RougeL(fmean(best), fmean(own), min(1.0, drop + CHANCE * error))
 
 
 def mean_rouge_l(written: Sequence[str], references: Sequence[str]) -> float:

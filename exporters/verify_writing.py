@@ -19,7 +19,7 @@ from exporters.rouge import lost, mean_rouge_l, rouge_l_lost
 from exporters.texts import SummarisedText, SummarySet
 from gateway.manifest import Precision, TokenVerification
 
-MOST_TEXTS = 100
+MOST_TEXTS = 200
 VERIFIED_TOKENS = 64
 """Both write so many tokens of a text at most: what an engine gets wrong it gets wrong early, and a checkpoint that
 never ends must come to an end."""

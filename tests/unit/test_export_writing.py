@@ -124,14 +124,14 @@ def test_with_summaries_they_are(tokens: TextTokens) -> None:
     assert lost.broken is not None and "ROUGE-L is 0.750 and the source's 1.000" in lost.broken
     allowed = compare_writing(SOURCE * 20, variant * 20, tokens, many, WritingFloors(0.75, 0.8, 0.3))
     assert (allowed.broken, allowed.verification.source_rouge_l) == (None, 1.0)
-    assert allowed.verification.rouge_l_drop_ceiling == 0.3
+    assert 0.3 < allowed.verification.rouge_l_drop_ceiling < 0.5
 
 
 def test_a_loss_that_chance_explains_is_none(tokens: TextTokens) -> None:
-    """One text of four that went wrong proves nothing: the ceiling that the manifest records is two standard errors."""
+    """One text of four that went wrong proves nothing: the ceiling in the manifest is two standard errors higher."""
     found = compare_writing(SOURCE, [*SOURCE[:3], (BAD, BAD, BAD)], tokens, BORNE, FLOORS_HERE)
     assert found.broken is None
-    assert found.verification.rouge_l_drop_ceiling == pytest.approx(2 * 0.5 / 4**0.5)
+    assert found.verification.rouge_l_drop_ceiling == pytest.approx(0.1 + 2 * 0.5 / 4**0.5)
 
 
 def test_a_floor_that_was_asked_for_takes_the_place_of_both() -> None:
