@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 
@@ -45,7 +45,7 @@ class SharingSettings:
     """
 
     rounds: int = 5
-    seconds: float = 20.0
+    seconds: float = 30.0
     warm_up_seconds: float = 5.0
     rate: float | None = None
     longs: tuple[int, ...] = (1, 2)
@@ -88,7 +88,8 @@ class _Bench:
 def share(location: str, work: Path, settings: SharingSettings, console: Console) -> SharingReport:
     """Takes all turns over one checkpoint; minutes. Raises LoadTestError and SourceRefused.
 
-    `location` is an architecture's name, `starter:NAME` or a folder; its graphs are kept below `work`.
+    `location` is an architecture's name, `starter:NAME` or a folder; its graphs are kept below `work`. A text longer
+    than the checkpoint's positions is read as far as they go, and the report says so.
     """
     started = perf_counter()
     folders = prepare(location, ["int8"], work, CORES, console)
@@ -100,9 +101,16 @@ def share(location: str, work: Path, settings: SharingSettings, console: Console
         short_s, long_s = (alone_s(engines[CORES], text) for text in (short, long))
     rate = settings.rate or float(f"{SHORT_SHARE / short_s:.2g}")
     turns, batches = _run(_Bench(engines, long, short, rate, settings), console)
-    lasted_s = perf_counter() - started
     return SharingReport(
-        folders.name, read_host().kind, settings, rate, short_s, long_s, SharingTurns(turns), batches, lasted_s
+        checkpoint=folders.name,
+        host=read_host().kind,
+        settings=replace(settings, long_read=len(long.token_ids), short_read=len(short.token_ids)),
+        rate=rate,
+        short_s=short_s,
+        long_s=long_s,
+        turns=SharingTurns(turns),
+        batches=batches,
+        lasted_s=perf_counter() - started,
     )
 
 

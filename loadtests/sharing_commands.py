@@ -20,7 +20,7 @@ def sharing_arguments(parser: argparse.ArgumentParser) -> None:
         help="distilbart-6-6 or pegasus-large (random weights), starter:NAME or a folder (default: %(default)s)",
     )
     parser.add_argument("--rounds", type=_whole, default=5, help="(default: %(default)s)")
-    parser.add_argument("--seconds", type=_positive, default=20.0, help="of each turn (default: %(default)s)")
+    parser.add_argument("--seconds", type=_positive, default=30.0, help="of each turn (default: %(default)s)")
     parser.add_argument(
         "--rate",
         type=_positive,

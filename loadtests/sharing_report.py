@@ -54,7 +54,7 @@ def print_sharing(report: SharingReport, console: Console) -> None:
         console.print(f"[yellow]{caution}[/]")
     console.print(batch_sentence(report.batches))
     for one in verdicts(report):
-        console.print(f"[green]{one.sentence()}[/]")
+        console.print(f"[{'green' if one.clear else 'default'}]{one.sentence()}[/]")
 
 
 def markdown(report: SharingReport) -> str:
@@ -73,7 +73,9 @@ def write_json(report: SharingReport, path: Path) -> None:
     document = {
         **msgspec.to_builtins(report),
         "arrangements": msgspec.to_builtins(ARRANGEMENTS),
-        "verdicts": [{**msgspec.to_builtins(one), "sentence": one.sentence()} for one in verdicts(report)],
+        "verdicts": [
+            {**msgspec.to_builtins(one), "clear": one.clear, "sentence": one.sentence()} for one in verdicts(report)
+        ],
         "batch": batch_sentence(report.batches),
         "cautions": cautions(report),
     }
@@ -112,7 +114,7 @@ def rows(report: SharingReport, longs: int) -> list[list[str]]:
                 for measure, scale, form in MEASURES
                 for cell in (
                     _cell(turns.spread(one.name, longs, measure), scale, form),
-                    _cell(turns.ratio(one.name, longs, measure), 1, ".2f"),
+                    "1" if one.name == BASELINE else _cell(turns.ratio(one.name, longs, measure), 1, ".2f"),
                 )
             ),
         ]
