@@ -27,6 +27,10 @@ MAKERS: dict[Kind, Callable[[Workbench], VariantManifest]] = {
 }
 
 
+NOT_MEASURED = "not measured"
+"""The host of a provisional profile: equal to no other, so that a start measures anew."""
+
+
 def export(
     plan: VariantPlan, source: SourceFolder, out: Path, progress: Progress, settings: Settings | None = None
 ) -> VariantManifest:
@@ -43,6 +47,9 @@ def export(
     with quiet_libraries(), staged(out) as folder:
         bench = Workbench(plan, source, folder, host, settings or Settings(), progress)
         manifest = MAKERS[kind](bench)
+        if bench.settings.provisional:
+            profile = manifest.profile.model_copy(update={"measured_on": NOT_MEASURED})
+            manifest = manifest.model_copy(update={"profile": profile})
         write_manifest(folder, manifest)
     return manifest
 

@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, TypeAlias
 
@@ -89,14 +90,15 @@ Job: TypeAlias = ExportJob | ProfileJob
 Event: TypeAlias = Progressed | Done | SourceTurnedDown | VariantTurnedDown | SelfTestFailed | Broke
 
 
-def run_job(job: Job, progress: Progress) -> None:
-    """Runs a job to its end in a child process.
+def run_job(job: Job, progress: Progress, begun: Callable[[subprocess.Popen[str]], None] = lambda child: None) -> None:
+    """Runs a job to its end in a child process, which `begun` is told of.
 
     Raises SourceRefused, VariantRefused, VariantRejected (a profile's self-test) or ExportFailed, which carries the
     end of the child's log. When this side is interrupted the child is ended before the exception goes on.
     """
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log, _child(log) as child:
         assert child.stdin is not None and child.stdout is not None, "both are pipes"
+        begun(child)
         try:
             child.stdin.write(msgspec.json.encode(job).decode())
             child.stdin.close()

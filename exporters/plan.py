@@ -61,12 +61,14 @@ class Settings(Struct, frozen=True):
     `floor` takes the place of the kind's own floors of agreement with the source, from 0 to 1: the share of equal
     labels, of equal texts as written, or of equally chosen sentences. `drop` is the most accuracy or ROUGE-L that a
     variant may lose. The verification of an encoder-decoder takes fewer texts rather than run over its budget.
+    `provisional` leaves a profile that says it was not measured on any host.
     """
 
     floor: float | None = None
     drop: float = 0.01
     profile_budget_s: float = BUDGET_S
     verification_budget_s: float = 60.0
+    provisional: bool = False
 
 
 class Shared(TypedDict):

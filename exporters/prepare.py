@@ -20,6 +20,7 @@ from exporters.job import ExportJob, ProfileJob, run_job
 from exporters.plan import Settings, VariantPlan
 from exporters.showing import shown
 from exporters.store import State, Store
+from exporters.together import Missing, make_together
 from gateway.catalog import Catalog, CatalogEntry, Engine
 from gateway.manifest import Precision
 
@@ -40,6 +41,7 @@ def prepare(
     store, host, settings = Store(cache_dir), host or read_host(), settings or Settings()
     store.root.mkdir(parents=True, exist_ok=True)
     with FileLock(store.root / "prepare.lock"):
+        make_together(_missing(catalog, store, host, settings), store, settings, console)
         return {entry.name: _prepared(entry, store, host, settings, console) for entry in catalog.checkpoints}
 
 
@@ -49,6 +51,21 @@ def precisions_for(entry: CatalogEntry, host: Host) -> tuple[Precision, ...]:
     return tuple(p for p in entry.precision if p is not Precision.INT8 or int8) or (Precision.FP32,)
 
 
+def _missing(catalog: Catalog, store: Store, host: Host, settings: Settings) -> list[Missing]:
+    """The variant of each entry's first choice, where it is not there."""
+    missing = []
+    for entry in catalog.checkpoints:
+        plan = _plan(entry, precisions_for(entry, host)[0])
+        folder = store.folder(plan, store.source_sha256(entry.source, entry.revision), settings)
+        if store.state(folder, host, plan.threads) is State.ABSENT:
+            missing.append(Missing(plan, entry.source, entry.revision, folder))
+    return missing
+
+
+def _plan(entry: CatalogEntry, precision: Precision) -> VariantPlan:
+    return VariantPlan(entry.name, entry.task, entry.family, entry.engine, precision, entry.threads)
+
+
 def _prepared(entry: CatalogEntry, store: Store, host: Host, settings: Settings, console: Console) -> Path:
     sha256 = store.source_sha256(entry.source, entry.revision)
     precisions = precisions_for(entry, host)
@@ -56,7 +73,7 @@ def _prepared(entry: CatalogEntry, store: Store, host: Host, settings: Settings,
         console.print(f"[yellow]{entry.name}: this processor has no int8 dot products; serving {precisions[0]}[/]")
     refused: VariantRefused | None = None
     for precision in precisions:
-        plan = VariantPlan(entry.name, entry.task, entry.family, entry.engine, precision, entry.threads)
+        plan = _plan(entry, precision)
         folder = store.folder(plan, sha256, settings)
         try:
             _make_ready(entry, plan, folder, store, host, settings, console)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -18,17 +18,30 @@ from gateway.profile import LatencyProfile, ProfileDocument
 
 
 @contextmanager
-def shown(plan: VariantPlan, console: Console) -> Iterator[Progress]:
-    """A line that says which variant is being made, at which step, how far."""
+def shown_together(plans: Sequence[VariantPlan], console: Console) -> Iterator[list[Progress]]:
+    """A line for each of several variants that are made side by side."""
     columns = (TextColumn("{task.fields[variant]}"), BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Bar(*columns, console=console) as bar:
-        line = bar.add_task("starting", total=len(Step), variant=f"{plan.checkpoint} {plan.variant}")
+        yield [_line(bar, plan) for plan in plans]
+        for line in bar.task_ids:
+            bar.update(line, description="ready", completed=len(Step))
 
-        def progress(step: Step, share: float) -> None:
-            bar.update(line, description=step, completed=list(Step).index(step) + share)
 
-        yield progress
-        bar.update(line, description="ready", completed=len(Step))
+def _line(bar: Bar, plan: VariantPlan) -> Progress:
+    line = bar.add_task("waiting", total=len(Step), variant=f"{plan.checkpoint} {plan.variant}", start=False)
+
+    def progress(step: Step, share: float) -> None:
+        bar.start_task(line)
+        bar.update(line, description=step, completed=list(Step).index(step) + share)
+
+    return progress
+
+
+@contextmanager
+def shown(plan: VariantPlan, console: Console) -> Iterator[Progress]:
+    """A line that says which variant is being made, at which step, how far."""
+    with shown_together([plan], console) as lines:
+        yield lines[0]
 
 
 def variant_table(manifest: VariantManifest, size_bytes: int) -> Table:

@@ -1,0 +1,80 @@
+"""Laws of the first start, where several variants are missing: made side by side, measured one after the other."""
+
+from __future__ import annotations
+
+import shutil
+from io import StringIO
+from pathlib import Path
+
+import psutil
+import pytest
+from rich.console import Console
+from small_checkpoints import make_checkpoint
+
+from deployments.engines.host import read_host
+from exporters.errors import ExportError
+from exporters.export import NOT_MEASURED
+from exporters.plan import Settings, VariantPlan
+from exporters.prepare import prepare
+from exporters.store import Store
+from exporters.together import Missing, make_together
+from gateway.catalog import Catalog, CatalogEntry, Quality, Task, Tier
+from gateway.manifest import Precision, read_manifest
+
+pytestmark = pytest.mark.export
+
+QUICK = Settings(profile_budget_s=0.05)
+
+
+def entry(name: str, source: Path) -> CatalogEntry:
+    """A classifier in fp32."""
+    quality = Quality(metric="accuracy", value=1.0, data_set="none", reference="none")
+    return CatalogEntry(
+        name=name,
+        task=Task.CLASSIFY,
+        tier=Tier.REALTIME,
+        family="DistilBERT",
+        source=str(source),
+        precision=(Precision.FP32,),
+        quality=quality,
+        licence="none",
+    )
+
+
+def missing(name: str, source: Path, out: Path) -> Missing:
+    """The same as what is to be made."""
+    return Missing(VariantPlan(name, "classify", "DistilBERT", "onnx", Precision.FP32), str(source), None, out / name)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny DistilBERT."""
+    return make_checkpoint(tmp_path_factory.mktemp("checkpoint") / "tiny")
+
+
+def test_variants_made_side_by_side_are_measured_alone(checkpoint: Path, tmp_path: Path) -> None:
+    """After the start each has a profile of this host; before that one that no host would take for its own."""
+    other = shutil.copytree(checkpoint, tmp_path / "other")
+    made = [missing("one", checkpoint, tmp_path), missing("two", other, tmp_path)]
+    make_together(made, Store(tmp_path / "store"), QUICK, Console(file=StringIO()))
+    assert [read_manifest(one.folder).profile.measured_on for one in made] == [NOT_MEASURED, NOT_MEASURED]
+    both = Catalog(name="both", checkpoints=(entry("one", checkpoint), entry("two", other)))
+    folders = prepare(both, tmp_path / "cache", Console(file=StringIO()), settings=QUICK)
+    assert {read_manifest(folder).profile.measured_on for folder in folders.values()} == {read_host().kind}
+
+
+def test_a_fault_of_one_ends_the_others(checkpoint: Path, tmp_path: Path) -> None:
+    """The error is the one that happened, and no process of the others is left at work."""
+    broken = shutil.copytree(checkpoint, tmp_path / "broken")
+    (broken / "config.json").write_text("{}")
+    both = [missing("broken", broken, tmp_path), missing("sound", checkpoint, tmp_path)]
+    with pytest.raises(ExportError):
+        make_together(both, Store(tmp_path / "store"), QUICK, Console(file=StringIO()))
+    assert not [child for child in psutil.Process().children() if "exporters" in child.cmdline()]
+
+
+def test_a_large_checkpoint_is_left_to_be_made_alone(checkpoint: Path, tmp_path: Path) -> None:
+    """Two exports of gigabytes each would not fit in memory side by side."""
+    made = [missing("one", checkpoint, tmp_path), missing("two", checkpoint, tmp_path)]
+    make_together(made, Store(tmp_path / "store"), QUICK, Console(file=StringIO()), most_bytes=1)
+    assert not any(one.folder.exists() for one in made)
