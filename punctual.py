@@ -190,6 +190,11 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--percentile", type=float, default=95.0, help="(default: %(default)s)")
     one.add_argument("--strict", action="store_true", help="refuse rather than be late")
 
+    _measurements(commands)
+    return parser
+
+
+def _measurements(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     measuring = commands.add_parser("bench", help="Measures against named baselines and promises.")
     kinds = measuring.add_subparsers(required=True, metavar="KIND")
     for name, measure, arguments in (
@@ -211,7 +216,6 @@ def _parser() -> argparse.ArgumentParser:
         one = _command(kinds, name, bench_alone, measure_alone.__doc__)
         one.set_defaults(measure=measure_alone)
         arguments(one)
-    return parser
 
 
 def _command(

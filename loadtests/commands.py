@@ -13,14 +13,15 @@ from pathlib import Path
 from rich.console import Console
 
 from gateway.catalog import Catalog
+from loadtests.arguments import at_least, positive
 
 
 def speed_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `punctual bench speed`, beside the catalog's."""
     parser.add_argument("--checkpoint", help="the one to race (default: the first of the realtime tier)")
-    parser.add_argument("--rounds", type=_whole, default=5, help="(default: %(default)s)")
-    parser.add_argument("--seconds", type=_whole, default=5, help="of each turn (default: %(default)s)")
-    parser.add_argument("--connections", type=_crowd, default=16, help="of the crowd (default: %(default)s)")
+    parser.add_argument("--rounds", type=at_least(1), default=5, help="(default: %(default)s)")
+    parser.add_argument("--seconds", type=at_least(1), default=5, help="of each turn (default: %(default)s)")
+    parser.add_argument("--connections", type=at_least(2), default=16, help="of the crowd (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=20, help="of the order (default: %(default)s)")
     parser.add_argument("--json", type=Path, help="write every turn there")
     parser.add_argument("--svg", type=Path, help="draw the standings there")
@@ -50,7 +51,7 @@ def speed(options: argparse.Namespace, catalog: Catalog, variants: Mapping[str, 
 
 def accuracy_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `punctual bench accuracy`, beside the catalog's."""
-    parser.add_argument("--concurrency", type=_whole, default=8, help="requests at once (default: %(default)s)")
+    parser.add_argument("--concurrency", type=at_least(1), default=8, help="requests at once (default: %(default)s)")
     parser.add_argument("--against-source", action="store_true", help="run every checkpoint's source too, with torch")
     parser.add_argument("--json", type=Path, help="write what was found there")
 
@@ -72,9 +73,9 @@ def accuracy(options: argparse.Namespace, catalog: Catalog, variants: Mapping[st
 def load_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `punctual bench load`."""
     parser.add_argument("--url", default="http://127.0.0.1:8000/classify", help="(default: %(default)s)")
-    parser.add_argument("--rate", type=_positive, required=True, help="requests a second, Poisson arrivals")
-    parser.add_argument("--seconds", type=_positive, required=True)
-    parser.add_argument("--budget-ms", type=_positive, help="sent as X-Latency-SLA-Ms (default: none)")
+    parser.add_argument("--rate", type=positive, required=True, help="requests a second, Poisson arrivals")
+    parser.add_argument("--seconds", type=positive, required=True)
+    parser.add_argument("--budget-ms", type=positive, help="sent as X-Latency-SLA-Ms (default: none)")
     parser.add_argument("--checkpoint", help="pin this one")
     parser.add_argument("--strict", action="store_true", help="have what cannot be in time refused")
     parser.add_argument("--seed", type=int, default=7, help="(default: %(default)s)")
@@ -100,25 +101,3 @@ def load(options: argparse.Namespace, console: Console) -> int:
     if options.json:
         write_load(report, options.json)
     return 0 if report.valid else 1
-
-
-def _whole(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError("must be a whole number, 1 or more")
-    return int(text)
-
-
-def _crowd(text: str) -> int:
-    if _whole(text) < 2:
-        raise argparse.ArgumentTypeError("must be 2 or more")
-    return int(text)
-
-
-def _positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError("must be a positive number")
-    return value

@@ -11,6 +11,8 @@ from pathlib import Path
 from platformdirs import user_cache_path
 from rich.console import Console
 
+from loadtests.arguments import at_least
+
 
 def engines_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `punctual bench engines`."""
@@ -23,12 +25,12 @@ def engines_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--engine", action="append", help="one to race; may be given several times (default: all that are installed)"
     )
-    parser.add_argument("--rounds", type=_whole, default=5, help="(default: %(default)s)")
-    parser.add_argument("--tokens", type=_several, default=32, help="that are written (default: %(default)s)")
+    parser.add_argument("--rounds", type=at_least(1), default=5, help="(default: %(default)s)")
+    parser.add_argument("--tokens", type=at_least(2), default=32, help="that are written (default: %(default)s)")
     parser.add_argument(
-        "--input-tokens", type=_several, default=512, help="that are read, or what fits (default: %(default)s)"
+        "--input-tokens", type=at_least(2), default=512, help="that are read, or what fits (default: %(default)s)"
     )
-    parser.add_argument("--threads", type=_whole, default=2, help="of each engine (default: %(default)s)")
+    parser.add_argument("--threads", type=at_least(1), default=2, help="of each engine (default: %(default)s)")
     parser.add_argument(
         "--apart",
         action="store_true",
@@ -68,15 +70,3 @@ def engines(options: argparse.Namespace, console: Console) -> int:
     if options.markdown:
         options.markdown.write_text(markdown(reports), encoding="utf-8")
     return 0
-
-
-def _whole(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError("must be a whole number, 1 or more")
-    return int(text)
-
-
-def _several(text: str) -> int:
-    if _whole(text) < 2:
-        raise argparse.ArgumentTypeError("must be 2 or more")
-    return int(text)

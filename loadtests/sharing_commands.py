@@ -11,6 +11,8 @@ from pathlib import Path
 from platformdirs import user_cache_path
 from rich.console import Console
 
+from loadtests.arguments import at_least, positive
+
 
 def sharing_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `punctual bench sharing`."""
@@ -19,16 +21,16 @@ def sharing_arguments(parser: argparse.ArgumentParser) -> None:
         default="distilbart-6-6",
         help="distilbart-6-6 or pegasus-large (random weights), starter:NAME or a folder (default: %(default)s)",
     )
-    parser.add_argument("--rounds", type=_whole, default=5, help="(default: %(default)s)")
-    parser.add_argument("--seconds", type=_positive, default=30.0, help="of each turn (default: %(default)s)")
+    parser.add_argument("--rounds", type=at_least(1), default=5, help="(default: %(default)s)")
+    parser.add_argument("--seconds", type=positive, default=30.0, help="of each turn (default: %(default)s)")
     parser.add_argument(
         "--rate",
-        type=_positive,
+        type=positive,
         help="short texts a second (default: so many that they alone would keep the engine busy a fifth of the time)",
     )
     parser.add_argument(
         "--longs",
-        type=_whole,
+        type=at_least(1),
         action="append",
         help="long texts under way at once; may be given several times (default: 1, and again with 2)",
     )
@@ -58,19 +60,3 @@ def sharing(options: argparse.Namespace, console: Console) -> int:
     if options.markdown:
         options.markdown.write_text(markdown(report), encoding="utf-8")
     return 0
-
-
-def _whole(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError("must be a whole number, 1 or more")
-    return int(text)
-
-
-def _positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError("must be a positive number")
-    return value

@@ -7,19 +7,20 @@ Light to import, so that `punctual --help` stays quick: each command imports its
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from rich.console import Console
 
 from gateway.catalog import Catalog
+from loadtests.arguments import at_least, positive
 
 FEWEST_SUMMARIES = 20
 
 
 def budgets_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `punctual bench budgets`, beside the catalog's."""
-    parser.add_argument("--texts", type=_at_least(1), default=200, help="half of each kind (default: %(default)s)")
+    parser.add_argument("--texts", type=at_least(1), default=200, help="half of each kind (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=13, help="of texts and budgets (default: %(default)s)")
     parser.add_argument("--json", type=Path, help="write every request there")
     parser.add_argument("--svg", type=Path, help="draw latency against budget there")
@@ -46,11 +47,11 @@ def coexistence_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `punctual bench coexistence`, beside the catalog's."""
     parser.add_argument("--classifier", help="the one to measure (default: the first of the realtime tier)")
     parser.add_argument("--summarizer", help="the one beside it (default: the slowest of the quality tier)")
-    parser.add_argument("--summarizers", type=_at_least(1), default=1, help="clients of it (default: %(default)s)")
-    parser.add_argument("--rate", type=_positive, default=20.0, help="classifications a second (default: %(default)s)")
-    parser.add_argument("--seconds", type=_positive, default=20.0, help="of each turn (default: %(default)s)")
-    parser.add_argument("--rounds", type=_at_least(1), default=5, help="(default: %(default)s)")
-    parser.add_argument("--budget-ms", type=_positive, default=50.0, help="of a classification (default: %(default)s)")
+    parser.add_argument("--summarizers", type=at_least(1), default=1, help="clients of it (default: %(default)s)")
+    parser.add_argument("--rate", type=positive, default=20.0, help="classifications a second (default: %(default)s)")
+    parser.add_argument("--seconds", type=positive, default=20.0, help="of each turn (default: %(default)s)")
+    parser.add_argument("--rounds", type=at_least(1), default=5, help="(default: %(default)s)")
+    parser.add_argument("--budget-ms", type=positive, default=50.0, help="of a classification (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=17, help="of order and arrivals (default: %(default)s)")
     parser.add_argument("--json", type=Path, help="write every turn there")
 
@@ -82,7 +83,7 @@ def coexistence(options: argparse.Namespace, catalog: Catalog, variants: Mapping
 def memory_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `punctual bench memory`, beside the catalog's."""
     parser.add_argument(
-        "--summaries", type=_at_least(FEWEST_SUMMARIES), default=1000, help="in all (default: %(default)s)"
+        "--summaries", type=at_least(FEWEST_SUMMARIES), default=1000, help="in all (default: %(default)s)"
     )
     parser.add_argument("--seed", type=int, default=23, help="of texts and budgets (default: %(default)s)")
     parser.add_argument("--json", type=Path, help="write every sample there")
@@ -99,22 +100,3 @@ def memory(options: argparse.Namespace, catalog: Catalog, variants: Mapping[str,
     if options.json:
         write_memory(report, options.json)
     return 0 if report.steady else 1
-
-
-def _at_least(least: int) -> Callable[[str], int]:
-    def whole(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"must be a whole number, {least} or more")
-        return int(text)
-
-    return whole
-
-
-def _positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError("must be a positive number")
-    return value
