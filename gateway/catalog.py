@@ -165,7 +165,7 @@ class CatalogEntry(_Frozen):
     @field_validator("niceness")
     @classmethod
     def _niceness_by_task_and_tier(cls, niceness: int | None, info: ValidationInfo) -> int:
-        """A decoder beside a classifier doubled the classifier's latency; at 19 it cost it nothing."""
+        """A summarizer takes long whatever it yields; a classifier beside it has milliseconds to lose."""
         if niceness is not None or info.data.get("task") is not Task.SUMMARIZE:
             return niceness or 0
         return 5 if info.data.get("tier") is Tier.REALTIME else 19
