@@ -1,6 +1,7 @@
-"""The command: `punctual serve`, `export`, `profile`, `catalog`, `explain` and `bench`: a door to each of the rooms.
+"""The command: `punctual serve`, `export`, `profile`, `catalog`, `explain`, `simulate`, `load` and `bench`.
 
-What a command needs is imported when it runs, so that `punctual --help` and `catalog check` answer at once.
+A door to each of the rooms. What a command needs is imported when it runs, so that `punctual --help` and
+`catalog check` answer at once.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ from rich.table import Table
 from gateway.catalog import CatalogError, load_catalog
 from gateway.manifest import Precision
 from loadtests import commands as single
+from loadtests import decision_commands, sharing_commands
 from loadtests import decoding_commands as decoding
-from loadtests import sharing_commands
 from loadtests import summary_commands as summaries
+from loadtests.offering import commands as offering
+from loadtests.simulator import commands as simulator
 
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -190,6 +193,15 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--percentile", type=float, default=95.0, help="(default: %(default)s)")
     one.add_argument("--strict", action="store_true", help="refuse rather than be late")
 
+    one = _command(commands, "simulate", bench_alone, simulator.simulate.__doc__)
+    one.set_defaults(measure=simulator.simulate)
+    simulator.simulate_arguments(one)
+    _cache(one)
+
+    one = _command(commands, "load", bench_alone, offering.load.__doc__)
+    one.set_defaults(measure=offering.load)
+    offering.load_arguments(one)
+
     _measurements(commands)
     return parser
 
@@ -210,6 +222,8 @@ def _measurements(commands: argparse._SubParsersAction[argparse.ArgumentParser])
         arguments(one)
     for name, measure_alone, arguments in (
         ("load", single.load, single.load_arguments),
+        ("ceiling", offering.ceiling, offering.ceiling_arguments),
+        ("decision", decision_commands.decision, decision_commands.decision_arguments),
         ("engines", decoding.engines, decoding.engines_arguments),
         ("sharing", sharing_commands.sharing, sharing_commands.sharing_arguments),
     ):

@@ -118,7 +118,7 @@ class LinkBackend:
         replica_id = endpoint.replica_id
 
         def on_load(report: LoadReport) -> None:
-            self._load.reported(checkpoint, replica_id, report, self._clock())
+            self._load.reported(checkpoint, replica_id, report, self._clock(), endpoint.node_id)
 
         def on_disconnect() -> None:
             log.warning("lost a replica of %s", checkpoint)

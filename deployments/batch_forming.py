@@ -1,18 +1,30 @@
 """The rule that forms a replica's next batch: earliest deadline first, alike lengths together, the lost fall out.
 
 Pure: it knows entries, limits and medians, and neither an event loop nor an engine. The replica's batcher and the
-simulator call the same function.
+simulator call the same function. Whose turn it is between work in time and overdue work, `overdue` says.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from bisect import bisect_left
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from itertools import accumulate, chain
+from operator import attrgetter
 from typing import Generic, Protocol, TypeVar
 
-OVERDUE_GRACE_S = 1.0
-"""How long an overdue best-effort entry yields to entries that can still be in time."""
+HOLDING_PRICE = 0.1
+"""What a second of a held engine is priced at, in seconds: a batch must save that much more, or it stays smaller.
+
+Whoever comes during a run waits for its end, so a long run that saves a few percent costs more than it brings.
+"""
+
+WORTH_PASSING = 1.1
+"""How many times the work a batch must do in a second for the most urgent to be passed over, where some will be late.
+
+Below that, the order of deadlines costs less than the tenth of its goodput that a gateway may lose under overload.
+"""
 
 _SHARE_WEIGHT = 0.1
 """Weight of the newest batch in the moving average by which `Backlog` amortises."""
@@ -57,6 +69,8 @@ class Waiting:
 
 
 Entry = TypeVar("Entry", bound=Waiting)
+_sequence: Callable[[Waiting], int] = attrgetter("sequence")
+_deadline: Callable[[Waiting], float] = attrgetter("deadline")
 
 
 @dataclass(frozen=True)
@@ -79,50 +93,108 @@ class BatchLimits:
 
 @dataclass(frozen=True)
 class FormedBatch(Generic[Entry]):
-    """The batch to run now, most urgent first, and the strict entries that are lost, in order of arrival.
+    """The batch to run now, its head first, and the strict entries that are lost, in order of arrival.
 
-    `median_s` is the profile's time for the batch as padded, `alone_s` the sum for its entries one by one.
+    `median_s` is the profile's time for the batch as padded, `alone_s` the sum for its entries one by one. `overdue`
+    is of its head; `contested` says that entries of the other kind waited too. `OverdueShare` wants to know both.
+    `yielding_s` is the time, one by one, of the overdue that go on waiting.
     """
 
     entries: tuple[Entry, ...] = ()
     expired: tuple[Entry, ...] = ()
     median_s: float = 0.0
     alone_s: float = 0.0
+    overdue: bool = False
+    contested: bool = False
+    yielding_s: float = 0.0
+
+    @property
+    def efficiency(self) -> float:
+        """How many seconds of its entries' work one by one a second of this batch does; 0 where it is empty."""
+        return self.alone_s / self.median_s if self.entries else 0.0
 
 
-def form_batch(waiting: Iterable[Entry], now: float, limits: BatchLimits, profile: MedianTimes) -> FormedBatch[Entry]:
+def form_batch(
+    waiting: Iterable[Entry],
+    now: float,
+    limits: BatchLimits,
+    profile: MedianTimes,
+    *,
+    overdue_turn: bool = False,
+    threads: int = 1,
+) -> FormedBatch[Entry]:
     """The next batch out of `waiting`, whose order does not matter. What is in neither list goes on waiting.
 
     An entry is late when it would miss its deadline even if it ran alone right now, by the profile's median.
-    Late strict entries expire: lost work is never run. Late best-effort entries count as due OVERDUE_GRACE_S after
-    their deadline (or arrival, if that was later): they yield until then, and to nothing that arrives after.
-    The earliest due is the head; companions join as `_grown` says.
+    Late strict entries expire: lost work is never run. Late best-effort entries are overdue: they yield to all that
+    can be in time, unless it is their turn (`OverdueShare` says when). The head is the earliest deadline of those in
+    time, or the oldest of the overdue; companions join as `_grown` says. Only where not all can be in time, however
+    well the engine's `threads` are used, may the most urgent be passed over: see `_for_the_patient`.
     """
-    expired = []
-    ranked = []
+    timely: list[Entry] = []
+    overdue: list[Entry] = []
+    expired: list[Entry] = []
+    alone_s: dict[int, float] = {}
     for entry in waiting:
-        due = entry.deadline
-        if now + profile.median_s(1, entry.tokens) > due:
-            if entry.strict:
-                expired.append(entry)
-                continue
-            due = max(due, entry.enqueued_at) + OVERDUE_GRACE_S
-        ranked.append((due, entry.sequence, entry))
-    expired.sort(key=lambda lost: lost.sequence)
-    if not ranked:
+        tokens = entry.tokens
+        if tokens not in alone_s:
+            alone_s[tokens] = profile.median_s(1, tokens)
+        if now + alone_s[tokens] <= entry.deadline:
+            timely.append(entry)
+        else:
+            (expired if entry.strict else overdue).append(entry)
+    for entries in (timely, overdue, expired):
+        entries.sort(key=_sequence)
+    timely.sort(key=_deadline)  # stable: of equals the earlier
+    if not timely and not overdue:
         return FormedBatch(expired=tuple(expired))
-    ranked.sort()
-    return _grown([entry for _, _, entry in ranked], tuple(expired), now, limits, profile)
+    theirs = bool(overdue) and (overdue_turn or not timely)
+    if theirs:
+        batch = _grown(overdue, timely, now, limits, profile)
+    else:
+        batch = _grown(timely, overdue, now, limits, profile)
+        batch = _for_the_patient(batch, timely, now, limits, profile, threads) or batch
+    members = set(batch.entries)
+    yielding_s = sum(alone_s[entry.tokens] for entry in overdue if entry not in members)
+    contested = bool(timely and overdue)
+    return replace(batch, expired=tuple(expired), overdue=theirs, contested=contested, yielding_s=yielding_s)
+
+
+def _for_the_patient(
+    urgent: FormedBatch[Entry],
+    timely: list[Entry],
+    now: float,
+    limits: BatchLimits,
+    profile: MedianTimes,
+    threads: int,
+) -> FormedBatch[Entry] | None:
+    """The batch of those who can wait for a full one, where it does much more in its time and some must be late anyway.
+
+    Under overload whoever is most urgent has no time for company. Served one by one, each at the last moment, fewer
+    are served in all: so some are given up that others may be in time (as Nexus drops early: Shen et al., SOSP 2019).
+    """
+    if len(urgent.entries) == len(timely):
+        return None
+    full = _grown(timely, [], -math.inf, limits, profile)  # as if it were long ago, and nobody pressed
+    patient = timely[bisect_left(timely, now + full.median_s, key=_deadline) :]
+    if not patient or full.efficiency <= WORTH_PASSING * urgent.efficiency:
+        return None
+    batch = _grown(patient, [], now, limits, profile)
+    if batch.efficiency <= WORTH_PASSING * urgent.efficiency:
+        return None
+    ends_s = accumulate(profile.median_s(1, entry.tokens) / (batch.efficiency * threads) for entry in timely)
+    return batch if any(now + end_s > entry.deadline for end_s, entry in zip(ends_s, timely, strict=True)) else None
 
 
 def _grown(
-    ranked: list[Entry], expired: tuple[Entry, ...], now: float, limits: BatchLimits, profile: MedianTimes
+    ranked: list[Entry], others: list[Entry], now: float, limits: BatchLimits, profile: MedianTimes
 ) -> FormedBatch[Entry]:
     """The head of `ranked` (most urgent first) with the companions that pay.
 
-    Each next entry joins if the batch stays within the limits, makes no member late that was in time, and would not
-    itself come too late if strict. Of the batches passed on the way, the one wins that saves most against running
-    its entries one by one (the smaller of equals): batching pays in total, even where a batch of two alone does not.
+    Each next entry joins if the batch stays within the limits and makes nobody late that was in time. `others` fill up
+    what is left once all of `ranked` are in: where one stays behind, they would keep it waiting. Of the batches passed
+    on the way, the one wins that saves most against running its entries one by one, the engine's time held at
+    HOLDING_PRICE (the smaller of equals): batching pays in total, even where a batch of two alone does not.
     """
     head = ranked[0]
     members = [head]
@@ -130,43 +202,56 @@ def _grown(
     alone_s = profile.median_s(1, longest)
     finish_by = head.deadline if now + alone_s <= head.deadline else math.inf
     best_size, best_median_s, best_alone_s = 1, alone_s, alone_s
-    for entry in ranked[1:] if not head.alone else ():
+    unfit: set[int] = set()  # lengths that cannot join the batch as it stands: each is tried once, not for each entry
+    for place, entry in enumerate(chain(ranked, others) if not head.alone else ranked[:1]):
+        if place == len(ranked) and len(members) < place:
+            break
+        if entry is head or entry.alone or entry.tokens in unfit:
+            continue
         size = len(members) + 1
         if not limits.admits(size, longest, size * longest):
             break  # full: not even an entry without padding fits
         padded_to = max(longest, entry.tokens)
-        if entry.alone or not limits.admits(size, padded_to, real + entry.tokens):
-            continue
         median_s = profile.median_s(size, padded_to)
-        in_time = now + median_s <= entry.deadline
-        if now + median_s > finish_by or (entry.strict and not in_time):
+        if not limits.admits(size, padded_to, real + entry.tokens) or now + median_s > finish_by:
+            unfit.add(entry.tokens)
             continue
+        own_s = profile.median_s(1, entry.tokens)
+        if now + own_s <= entry.deadline:
+            if now + median_s > entry.deadline:
+                continue
+            finish_by = min(finish_by, entry.deadline)
         members.append(entry)
-        real, longest = real + entry.tokens, padded_to
-        alone_s += profile.median_s(1, entry.tokens)
-        finish_by = min(finish_by, entry.deadline) if in_time else finish_by
-        if alone_s - median_s > best_alone_s - best_median_s:
+        unfit.clear()
+        real, longest, alone_s = real + entry.tokens, padded_to, alone_s + own_s
+        if _gain_s(alone_s, median_s) > _gain_s(best_alone_s, best_median_s):
             best_size, best_median_s, best_alone_s = size, median_s, alone_s
-    return FormedBatch(tuple(members[:best_size]), expired, best_median_s, best_alone_s)
+    return FormedBatch(tuple(members[:best_size]), (), best_median_s, best_alone_s)
+
+
+def _gain_s(alone_s: float, median_s: float) -> float:
+    return alone_s - (1 + HOLDING_PRICE) * median_s
 
 
 class Backlog:
     """The service time of what waits, kept as a running sum: no request pays for a walk over the queue.
 
-    An entry counts as its median when run alone, times the share of that which recent batches took (at most 1).
+    An entry counts as its median when run alone, times the share of that which recent batches took (at most 1). What
+    was overdue when the last batch was formed does not count: it yields to whoever can be in time.
     """
 
     def __init__(self, profile: MedianTimes) -> None:
         """Starts empty, with a share of 1."""
         self._profile = profile
         self._alone_s = 0.0
+        self._yielding_s = 0.0
         self._share = 1.0
         self.queued = 0
 
     @property
     def waiting_s(self) -> float:
-        """Service time of all that waits, in seconds, amortised over batches; exactly 0 when nothing waits."""
-        return max(self._alone_s, 0.0) * self._share
+        """Service time of all that does not yield, in seconds, amortised over batches; exactly 0 for an empty queue."""
+        return max(self._alone_s - self._yielding_s, 0.0) * self._share
 
     def enter(self, entry: Waiting) -> None:
         """Counts an entry that begins to wait."""
@@ -179,5 +264,6 @@ class Backlog:
         self._alone_s = self._alone_s - self._profile.median_s(1, entry.tokens) if self.queued else 0.0
 
     def learn(self, formed: FormedBatch[Entry]) -> None:
-        """Moves the share towards what this batch takes of its entries' time one by one."""
+        """Moves the share towards what this batch takes of its entries' time one by one; notes what yields now."""
         self._share += _SHARE_WEIGHT * (formed.median_s / formed.alone_s - self._share)
+        self._yielding_s = formed.yielding_s

@@ -2,7 +2,7 @@
 
 It owns the queue and the engine's thread. Which entries run next is `batch_forming`'s rule; what an engine or a
 request is, it does not know. A batch closes as soon as the engine is free: work merges while it is busy, and
-nothing waits for companions.
+nothing waits for companions. Strict inputs whose deadline passes end then, however long the engine is busy.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from heapq import heappop, heappush
 from typing import TypeAlias
 
 from deployments.batch_forming import Backlog, BatchLimits, MedianTimes, RememberedMedians, Waiting, form_batch
@@ -18,7 +19,9 @@ from deployments.engines.boundary import guarded
 from deployments.engines.padding import padded
 from deployments.engines.port import Logits, TokenIds
 from deployments.engines.priority import yield_to_others
+from deployments.totals import BatcherTotals
 from gateway.deadline import Clock
+from gateway.overdue import OverdueShare
 from gateway.work import Failure, FailureKind, LoadReport
 
 EngineRun: TypeAlias = Callable[[TokenIds, TokenIds], Logits]
@@ -33,25 +36,6 @@ class Scored:
     queueing_delay_s: float
     service_time_s: float
     batch_size: int
-
-
-@dataclass(slots=True)
-class BatcherTotals:
-    """Counts since the start, for metrics; tokens and times are of engine runs, failed ones included.
-
-    `wasted_s` is the part of `busy_s` that helped nobody in time: each member's equal share of its run, where the
-    run failed, the caller had left, or the deadline had passed. `engine_failures` counts failed runs.
-    """
-
-    batches: int = 0
-    inputs: int = 0
-    real_tokens: int = 0
-    padded_tokens: int = 0
-    expired: int = 0
-    cancelled: int = 0
-    engine_failures: int = 0
-    busy_s: float = 0.0
-    wasted_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -123,6 +107,9 @@ class Batcher:
         self._niceness = niceness
         self._waiting: dict[int, _Queued] = {}
         self._backlog = Backlog(self._medians)
+        self._overdue = OverdueShare()
+        self._strict: list[tuple[float, int]] = []  # a heap: deadline and sequence; who has left is still in it
+        self._alarm: asyncio.TimerHandle | None = None
         self._running: set[_Run] = set()
         self._sequence = 0
         self._open = False
@@ -188,25 +175,58 @@ class Batcher:
     def _enter(self, entry: _Queued) -> None:
         self._waiting[entry.sequence] = entry
         self._backlog.enter(entry)
+        if entry.strict:
+            heappush(self._strict, (entry.deadline, entry.sequence))
+            if self._strict[0][1] == entry.sequence:
+                self._arm()
 
     def _leave(self, entry: _Queued) -> None:
         if self._waiting.pop(entry.sequence, None):
             self._backlog.leave(entry)
+
+    def _expire(self, entry: _Queued) -> None:
+        self._leave(entry)
+        self.totals.expired += 1
+        entry.settle(Failure(FailureKind.EXPIRED))
+
+    def _arm(self) -> None:
+        """Sets the one alarm to the earliest deadline of a strict input that waits."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+        while self._strict and self._strict[0][1] not in self._waiting:
+            heappop(self._strict)
+        self._alarm = None
+        if self._strict:
+            self._alarm = self._loop.call_later(max(self._strict[0][0] - self._clock(), 0.0), self._time_up)
+
+    def _time_up(self) -> None:
+        """Ends what is lost at its deadline: by the rule it would only when the engine is free again."""
+        now = self._clock()  # the loop's clock is coarser, and may be another
+        while self._strict and self._strict[0][0] <= now:
+            if (entry := self._waiting.get(heappop(self._strict)[1])) is not None:
+                self._expire(entry)
+        self._arm()
 
     def _form(self) -> None:
         """Gives every idle engine thread a batch."""
         self._forming_soon = False
         while self._waiting and len(self._running) < self._threads:
             now = self._clock()
-            formed = form_batch(self._waiting.values(), now, self._limits, self._medians)
+            formed = form_batch(
+                self._waiting.values(),
+                now,
+                self._limits,
+                self._medians,
+                overdue_turn=self._overdue.turn,
+                threads=self._threads,
+            )
             for entry in formed.expired:
-                self._leave(entry)
-                entry.settle(Failure(FailureKind.EXPIRED))
-            self.totals.expired += len(formed.expired)
+                self._expire(entry)
             if formed.entries:
                 for entry in formed.entries:
                     self._leave(entry)
                 self._backlog.learn(formed)
+                self._overdue.ran(formed.median_s, overdue=formed.overdue, contested=formed.contested)
                 run = _Run(formed.entries, expected_end=now + formed.median_s)
                 self._running.add(run)
                 self._engine_threads.submit(self._run_engine, run)

@@ -84,13 +84,23 @@ class ClassifierReplica:
         return encoded
 
     async def _score(self, encoded: Sequence[Encoded], deadline: float, strict: bool) -> Sequence[Scored] | Failure:
-        """Every input scored, or the first failure; the inputs of one request are queued together."""
+        """Every input scored, or the first failure: the others are then withdrawn, since nobody gets them.
+
+        The inputs of one request are queued together.
+        """
         if len(encoded) == 1:
             one = await self.batcher.submit(encoded[0].token_ids, deadline, strict)
             return one if isinstance(one, Failure) else (one,)
-        results = await asyncio.gather(*(self.batcher.submit(one.token_ids, deadline, strict) for one in encoded))
-        failure = next((result for result in results if isinstance(result, Failure)), None)
-        return failure or [result for result in results if isinstance(result, Scored)]
+        tasks = [asyncio.create_task(self.batcher.submit(one.token_ids, deadline, strict)) for one in encoded]
+        try:
+            for ending in asyncio.as_completed(tasks):
+                result = await ending
+                if isinstance(result, Failure):
+                    return result
+        finally:
+            for task in tasks:
+                task.cancel()
+        return [result for task in tasks if isinstance(result := task.result(), Scored)]
 
 
 def _input_report(encoded: Sequence[Encoded]) -> InputReport:

@@ -11,12 +11,14 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from deployments.condensing import Condensed, Condensing
+from deployments.condensing import Condensed, Condensing, usable
 from deployments.engines.boundary import guarded
 from deployments.engines.priority import yield_to_others
 from deployments.step_log import NO_LOG, Step, StepLog
-from deployments.turns import TURN_S, Sharing, next_turn
+from deployments.totals import InterleaverTotals
+from deployments.turns import TURN_S, Sharing, contested, next_turn
 from gateway.deadline import Clock
+from gateway.overdue import OverdueShare
 from gateway.work import Failure, FailureKind, LoadReport
 
 MOST_BEGUN = 8
@@ -32,25 +34,6 @@ class Finished:
     condensed: Condensed
     queueing_delay_s: float
     service_time_s: float
-
-
-@dataclass(slots=True)
-class InterleaverTotals:
-    """Counts since the start, for metrics. `wasted_s` is engine time of texts that failed, were left or came late.
-
-    `late_steps` are steps that began after their text's deadline, `longest_overshoot_s` is the furthest that any step
-    ended past it.
-    """
-
-    inputs: int = 0
-    turns: int = 0
-    steps: int = 0
-    late_steps: int = 0
-    longest_overshoot_s: float = 0.0
-    cancelled: int = 0
-    engine_failures: int = 0
-    busy_s: float = 0.0
-    wasted_s: float = 0.0
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -69,6 +52,8 @@ class _Text(Sharing):
     begun: bool = False
     failure: Failure | None = None
     done: bool = False
+    ran_overdue: bool = False
+    ran_contested: bool = False
     steps: list[Step] = field(default_factory=list)
 
     def settle(self, result: Finished | Failure) -> None:
@@ -107,6 +92,7 @@ class Interleaver:
         self._waiting: set[_Text] = set()
         self._running: set[_Text] = set()
         self._ending: set[_Text] = set()
+        self._overdue = OverdueShare(earned_s=TURN_S)
         self._begun = 0
         self._sequence = 0
         self._open = False
@@ -209,7 +195,8 @@ class Interleaver:
             ready = [text for text in self._waiting if text.begun or self._begun < MOST_BEGUN]
             if not ready:
                 break
-            text = next_turn(ready, now)
+            text = next_turn(ready, now, overdue_turn=self._overdue.turn)
+            text.ran_overdue, text.ran_contested = text.overdue(now), contested(ready, now)
             self._waiting.discard(text)
             self._running.add(text)
             self._begun += not text.begun
@@ -240,13 +227,14 @@ class Interleaver:
                     text.steps.append(Step(step_began - room.deadline, ended - room.deadline))
         finally:
             text.attained_s += ended - began
-            self._loop.call_soon_threadsafe(self._back, text)
+            self._loop.call_soon_threadsafe(self._back, text, ended - began)
 
-    def _back(self, text: _Text) -> None:
+    def _back(self, text: _Text, ran_s: float) -> None:
         """Back on the loop: the engine works on for the next while this one's result goes out."""
         self._running.discard(text)
         self._ending.discard(text)
         self.totals.turns += 1
+        self._overdue.ran(ran_s, overdue=text.ran_overdue, contested=text.ran_contested)
         text.left_s = text.condensing.room.left_s
         over = text.done or text.withdrawn
         if over:
@@ -265,6 +253,13 @@ class Interleaver:
             return outcome
         return Finished(outcome, self._clock() - text.entered - text.attained_s, text.attained_s)
 
+    def _helped(self, text: _Text) -> bool:
+        """Whether somebody got something of it in time."""
+        outcome = text.condensing.outcome
+        if text.withdrawn or not isinstance(outcome, Condensed) or self._clock() > text.condensing.room.deadline:
+            return False
+        return usable(outcome.text, outcome.generation.finish_reason)
+
     def _end(self, text: _Text) -> None:
         """Counts a text that is under work no longer, whatever its end."""
         self._begun -= text.begun
@@ -278,7 +273,7 @@ class Interleaver:
         totals.longest_overshoot_s = max(totals.longest_overshoot_s, *overshoots, 0.0)
         totals.busy_s += text.attained_s
         totals.engine_failures += text.failure is not None
-        if text.withdrawn or text.failure is not None or self._clock() > text.condensing.room.deadline:
+        if not self._helped(text):
             totals.wasted_s += text.attained_s
         try:
             self._log.write(text.name, text.steps, withdrawn=text.withdrawn)

@@ -13,6 +13,7 @@ import msgspec
 import psutil
 
 from deployments.classifying import ClassifierReplica
+from deployments.engines.host import usable_cores
 from deployments.engines.priority import yield_to_others
 from deployments.reader import Reader
 from deployments.summarizing import SummarizerReplica
@@ -63,6 +64,7 @@ class Replica:
         self.server = server
         self._clock = clock
         self._process = psutil.Process()
+        self._cores = usable_cores()
         self._memory_bytes = 0
         self._memory_seen = float("-inf")
 
@@ -72,7 +74,7 @@ class Replica:
 
     def load(self) -> LoadReport:
         """What travels with every answer."""
-        return msgspec.structs.replace(self.server.load(), memory_bytes=self._memory())
+        return msgspec.structs.replace(self.server.load(), memory_bytes=self._memory(), cores=self._cores)
 
     def metrics(self) -> str:
         """This replica's totals in the Prometheus text format."""

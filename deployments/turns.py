@@ -23,20 +23,42 @@ class Sharing:
         """What it can wait and still be done in time, by the median; negative where it cannot be."""
         return self.deadline - now - self.left_s
 
+    def overdue(self, now: float) -> bool:
+        """Whether it will miss its deadline even if it has the engine for itself from now on."""
+        return self.slack_s(now) < 0
+
 
 Text = TypeVar("Text", bound=Sharing)
 
 
-def next_turn(waiting: Collection[Text], now: float) -> Text:
+def next_turn(waiting: Collection[Text], now: float, *, overdue_turn: bool = False) -> Text:
     """The text that gets the engine next.
 
-    First whoever would miss its deadline by waiting for one round of the others, the least slack first; one that will
-    miss it in any case has no such claim. Else whoever has had least of the engine, so that a short text that comes
-    while a long one is written is done in about twice its own time (least attained service: Nuyens and Wierman, "The
-    Foreground-Background queue: a survey", Performance Evaluation 2008). Ties go to the earlier.
+    First whoever would miss its deadline by waiting for one round of the others, the least slack first. Else whoever
+    has had least of the engine, so that a short text that comes while a long one is written is done in about twice its
+    own time (least attained service: Nuyens and Wierman, "The Foreground-Background queue: a survey", Performance
+    Evaluation 2008). Ties go to the earlier. A text that will miss its deadline in any case is overdue: it yields to
+    all that can be in time, unless it is the turn of the overdue (`OverdueShare` says when); then it is the oldest's.
     """
-    round_s = TURN_S * len(waiting)
-    urgent = [text for text in waiting if 0 <= text.slack_s(now) < round_s]
+    timely = [text for text in waiting if not text.overdue(now)]
+    if not timely or (overdue_turn and len(timely) < len(waiting)):
+        overdue = [text for text in waiting if text.overdue(now)]
+        return min(overdue, key=_sequence if timely else _attained)
+    round_s = TURN_S * len(timely)
+    urgent = [text for text in timely if text.slack_s(now) < round_s]
     if urgent:
         return min(urgent, key=lambda text: (text.slack_s(now), text.sequence))
-    return min(waiting, key=lambda text: (text.attained_s, text.sequence))
+    return min(timely, key=_attained)
+
+
+def contested(waiting: Collection[Sharing], now: float) -> bool:
+    """Whether texts that can be in time and overdue ones both wait for the engine."""
+    return len({text.overdue(now) for text in waiting}) > 1
+
+
+def _attained(text: Sharing) -> tuple[float, int]:
+    return text.attained_s, text.sequence
+
+
+def _sequence(text: Sharing) -> int:
+    return text.sequence

@@ -99,7 +99,9 @@ class App:
         parameters, domain = wire.route_parameters(body, router.task(body.task))
         request = Request(body.task, inputs, parameters, terms, arrived_s, domain)
         deadline = router.deadline(request)
-        return self._json(http, decision_document(request, router.decide(request, deadline), deadline.budget_s))
+        return self._json(
+            http, decision_document(request, router.decide(request, deadline, every=True), deadline.budget_s)
+        )
 
     async def checkpoints(self, http: HttpRequest) -> Response:
         """`GET /checkpoints`: the catalog as served."""

@@ -6,9 +6,9 @@ and quantiles are `forecast`'s.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Protocol
 
 from gateway.decoding import HEADROOM, DecodingTimes, Wanted, WritingTimes, leanest, plan, wanted_of
@@ -18,10 +18,15 @@ from gateway.profile import LatencyProfile
 from gateway.work import Answer, Generation, Parameters, SummarizeParameters
 
 _SMOOTHING = 0.05
+_PACE_WEIGHT = 0.1
 _FIRST_TOKENS_PER_CHARACTER = 0.27
-_SPECIAL_TOKENS = 2
+SPECIAL_TOKENS = 2
+LARGEST_RUN = 16
+"""Inputs of a classifier's largest run."""
+
 _BATCH = 8
 _SENTENCE_TOKENS = 32
+_USUAL = SummarizeParameters()
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,33 +41,46 @@ class Cost(Protocol):
     """Service times of one checkpoint. It is told what answers took and reads no clock."""
 
     sigma: float
+    max_batch: int
+    """Inputs of different requests that one run of the engine may take; 1 where none share a run."""
 
-    def service_times_s(self, asked: Asked, room_s: float) -> tuple[float, float]:
-        """Median seconds as it would be done with `room_s` left of the budget, and as it is done at the least."""
+    def run_s(self, inputs: int, characters: int) -> float:
+        """Median seconds of one run of so many inputs of so many characters each, done at the least."""
+
+    def service_times_s(self, asked: Asked, room_s: float, companions: int = 0) -> tuple[float, float]:
+        """Median seconds as it would be done with `room_s` left of the budget, and as it is done at the least.
+
+        `companions` is how many inputs of others, as long as these, are run together with them.
+        """
 
     def learn(self, asked: Asked, answer: Answer) -> None:
         """Takes what became of a request."""
+
+    def forget(self) -> None:
+        """Takes the machine to be as quick again as it was when it was profiled."""
 
 
 class TokenRate:
     """How many tokens texts have for their characters, learnt from answers."""
 
     def __init__(self) -> None:
-        self._per_character = _FIRST_TOKENS_PER_CHARACTER
+        self.per_character = _FIRST_TOKENS_PER_CHARACTER
 
     def tokens(self, characters: int) -> int:
         """The tokens to expect of a text of so many characters, specials included."""
-        return math.ceil(characters * self._per_character) + _SPECIAL_TOKENS
+        return ceil(characters * self.per_character) + SPECIAL_TOKENS
 
     def learn(self, characters: Sequence[int], tokens: int) -> None:
         """Takes how many tokens, specials included, texts of these many characters had together."""
-        of_text = tokens - _SPECIAL_TOKENS * len(characters)
+        of_text = tokens - SPECIAL_TOKENS * len(characters)
         if of_text > 0 and (total := sum(characters)) > 0:
-            self._per_character += _SMOOTHING * (of_text / total - self._per_character)
+            self.per_character += _SMOOTHING * (of_text / total - self.per_character)
 
 
 class BatchCost:
     """A classifier: its inputs cut to the window and run in batches of alike lengths."""
+
+    max_batch = LARGEST_RUN
 
     def __init__(self, profile: LatencyProfile, window_tokens: int) -> None:
         """`window_tokens` is the most that the checkpoint takes of one input."""
@@ -70,36 +88,79 @@ class BatchCost:
         self._profile = profile
         self._window_tokens = window_tokens
         self._rate = TokenRate()
+        self._pace = Pace(_PACE_WEIGHT)
+        self._known: list[list[float]] = []
 
     def tokens(self, characters: int) -> int:
         """The tokens to expect of a text of so many characters, specials included, cut to the window."""
-        return min(self._window_tokens, self._rate.tokens(characters))
+        tokens = self._rate.tokens(characters)
+        return tokens if tokens < self._window_tokens else self._window_tokens
 
-    def service_time_s(self, characters: Sequence[int]) -> float:
-        """The median service time of inputs of these many characters, batched by alike lengths."""
+    def run_s(self, inputs: int, characters: int) -> float:
+        """Inputs as long as one another, in one batch."""
+        return self._pace.value * self._median_s(inputs, self.tokens(characters))
+
+    def service_time_s(self, characters: Sequence[int], companions: int = 0) -> float:
+        """The median service time of inputs of these many characters, batched by alike lengths.
+
+        Companions are run with the last of the batches, that of the longest.
+        """
         if len(characters) == 1:
-            return self._profile.median_s(1, self.tokens(characters[0]))
+            return self._pace.value * self._median_s(1 + companions, self.tokens(characters[0]))
         lengths = sorted(map(self.tokens, characters))
-        batches = (lengths[at : at + _BATCH] for at in range(0, len(lengths), _BATCH))
-        return sum(self._profile.median_s(len(batch), batch[-1]) for batch in batches)
+        batches = [lengths[at : at + _BATCH] for at in range(0, len(lengths), _BATCH)]
+        alone_s = sum(self._median_s(len(batch), batch[-1]) for batch in batches[:-1])
+        return self._pace.value * (alone_s + self._median_s(len(batches[-1]) + companions, lengths[-1]))
 
-    def service_times_s(self, asked: Asked, room_s: float) -> tuple[float, float]:
-        """One way to do it, whatever the room."""
-        service_time_s = self.service_time_s(asked.characters)
+    def service_times_s(self, asked: Asked, room_s: float, companions: int = 0) -> tuple[float, float]:
+        """One way to do it, whatever the room. Of a single text, the common case, it is looked up without a call."""
+        try:
+            (characters,) = asked.characters
+            known = self._known[companions]
+        except (ValueError, IndexError):  # several texts, or the first with so many companions
+            pass
+        else:
+            tokens = ceil(characters * self._rate.per_character) + SPECIAL_TOKENS
+            known_s = known[tokens if tokens < self._window_tokens else self._window_tokens]
+            if known_s:
+                service_time_s = self._pace.value * known_s
+                return service_time_s, service_time_s
+        service_time_s = self.service_time_s(asked.characters, companions)
         return service_time_s, service_time_s
 
     def learn(self, asked: Asked, answer: Answer) -> None:
-        """Learns tokens for characters; not from inputs that were cut, whose count the tokenizer may not give."""
+        """Learns tokens for characters, not from inputs that were cut, whose count the tokenizer may not give; and the
+        pace from single inputs, of which alone it is told which run they were in.
+        """
         if not answer.input.truncated:
             self.learn_tokens(asked.characters, answer.input.tokens)
+        batch = answer.timings.batch_size
+        if len(asked.characters) == 1 and batch > 0 and 0 < answer.input.kept <= self._window_tokens:
+            profiled_s = self._median_s(batch, answer.input.kept)
+            self._pace.learn(answer.timings.service_time_s, profiled_s)
+
+    def forget(self) -> None:
+        """The pace alone; how many tokens texts have is no matter of the machine's."""
+        self._pace = Pace(_PACE_WEIGHT)
 
     def learn_tokens(self, characters: Sequence[int], tokens: int) -> None:
         """Takes how many tokens, specials included, texts of these many characters had together."""
         self._rate.learn(characters, tokens)
 
+    def _median_s(self, batch: int, tokens: int) -> float:
+        """By the profile, remembered by batch size and length; 0 stands for a place that was not asked for yet."""
+        while len(self._known) < batch:
+            self._known.append([0.0] * (self._window_tokens + 1))
+        of_batch = self._known[batch - 1]
+        if not of_batch[tokens]:
+            of_batch[tokens] = self._profile.median_s(batch, tokens)
+        return of_batch[tokens]
+
 
 class ReadingCost:
     """An extractive checkpoint: every sentence of every text through its encoder, in batches of alike lengths."""
+
+    max_batch = 1
 
     def __init__(self, profile: LatencyProfile) -> None:
         """Takes the encoder's profile; a sentence counts as 32 tokens, as many as the texts measured had."""
@@ -107,9 +168,13 @@ class ReadingCost:
         self._per_token_s = profile.median_s(_BATCH, _SENTENCE_TOKENS) / (_BATCH * _SENTENCE_TOKENS)
         self._least_s = profile.median_s(1, _SENTENCE_TOKENS)
         self._rate = TokenRate()
-        self._pace = Pace(_SMOOTHING)
+        self._pace = Pace(_PACE_WEIGHT)
 
-    def service_times_s(self, asked: Asked, room_s: float) -> tuple[float, float]:
+    def run_s(self, inputs: int, characters: int) -> float:
+        """One text after the other."""
+        return self._pace.value * self._profiled_s(inputs * self._rate.tokens(characters), inputs)
+
+    def service_times_s(self, asked: Asked, room_s: float, companions: int = 0) -> tuple[float, float]:
         """The time to read all of it: one that stops halfway is not worth its place in the order of quality."""
         tokens = sum(map(self._rate.tokens, asked.characters))
         seconds = self._pace.value * self._profiled_s(tokens, len(asked.characters))
@@ -123,12 +188,18 @@ class ReadingCost:
             profiled_s = self._profiled_s(answer.input.kept, len(asked.characters))
             self._pace.learn(answer.timings.service_time_s, profiled_s)
 
+    def forget(self) -> None:
+        """The pace alone."""
+        self._pace = Pace(_PACE_WEIGHT)
+
     def _profiled_s(self, tokens: int, texts: int) -> float:
         return max(tokens * self._per_token_s, self._least_s * texts)
 
 
 class WritingCost:
     """An encoder-decoder: reads every piece of every text and writes token by token, as wide as the room allows."""
+
+    max_batch = 1
 
     def __init__(self, manifest: Seq2SeqManifest) -> None:
         self._writing = WritingTimes.of(manifest)
@@ -137,9 +208,13 @@ class WritingCost:
         self._rules = manifest.generation
         self._output_tokens = manifest.output_tokens
         self._rate = TokenRate()
-        self._pace = Pace(_SMOOTHING)
+        self._pace = Pace(_PACE_WEIGHT)
 
-    def service_times_s(self, asked: Asked, room_s: float) -> tuple[float, float]:
+    def run_s(self, inputs: int, characters: int) -> float:
+        """One text after the other, each with one beam."""
+        return inputs * self._of_text(self._rate.tokens(characters), _USUAL, 0.0)[1]
+
+    def service_times_s(self, asked: Asked, room_s: float, companions: int = 0) -> tuple[float, float]:
         """As wide as fits, and with one beam; each text of several has an equal share of the room."""
         texts = len(asked.characters)
         planned = least = 0.0
@@ -161,6 +236,10 @@ class WritingCost:
             profiled_s = times.encode_s + (one.steps - 1) * times.step_s(one.beams)
             self._pace.learn(answer.timings.service_time_s, profiled_s)
 
+    def forget(self) -> None:
+        """The pace alone; how long summaries are is no matter of the machine's."""
+        self._pace = Pace(_PACE_WEIGHT)
+
     def _learn_output(self, one: Generation, parameters: Parameters) -> None:
         """Takes the tokens of a summary that had room for more than are expected, a cut one as no fewer than those.
 
@@ -181,11 +260,11 @@ class WritingCost:
         """
         wanted = self._wanted(parameters)
         chunked = isinstance(parameters, SummarizeParameters) and parameters.truncation == "chunk"
-        pieces = math.ceil(tokens / self._window_tokens) if chunked else 1
+        pieces = ceil(tokens / self._window_tokens) if chunked else 1
         if pieces == 1:
             times = self._times(min(tokens, self._window_tokens))
             return plan(times, wanted, room_s).expected_s, leanest(times, wanted).expected_s
-        piece = self._times(math.ceil(tokens / pieces))
+        piece = self._times(ceil(tokens / pieces))
         last = self._times(min(round(pieces * wanted.expected_tokens), self._window_tokens))
         read_s = pieces * plan(piece, wanted, room_s / (pieces + 1)).expected_s
         least_s = pieces * leanest(piece, wanted).expected_s + leanest(last, wanted).expected_s

@@ -20,6 +20,11 @@ class Deadline:
     arrived_s: float
     budget_s: float
 
+    @property
+    def at_s(self) -> float:
+        """The instant itself."""
+        return self.arrived_s + self.budget_s
+
     def elapsed_s(self, now_s: float) -> float:
         """Seconds since arrival."""
         return now_s - self.arrived_s

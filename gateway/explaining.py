@@ -23,8 +23,12 @@ def explained(
     percentile: float,
     strict: bool,
     domain: str | None = None,
+    price: float | None = None,
 ) -> Decision:
-    """Runs the gateway's own router with every checkpoint up and nothing queued. Raises UnknownTask."""
+    """Runs the gateway's own router with every checkpoint up and nothing queued. Raises UnknownTask.
+
+    `price` is what a core-second costs, in points of quality; an idle gateway has none.
+    """
     now_s = time.monotonic()
     load = LoadBook()
     for entry in catalog.checkpoints:
@@ -33,4 +37,4 @@ def explained(
     terms = RequestTerms(budget_s, percentile, strict, None, None, "explain", None)
     parameters: Parameters = SummarizeParameters() if task == Task.SUMMARIZE else ClassifyParameters()
     request = Request(task, (text,), parameters, terms, now_s, domain)
-    return router.decide(request, router.deadline(request))
+    return router.decide(request, router.deadline(request), price, every=True)

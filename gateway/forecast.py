@@ -1,43 +1,39 @@
 """The forecast: how long each checkpoint would take for this request, as quantiles that live answers keep honest.
 
-A forecast is queueing delay (from the load book) plus service time (from the latency profile) plus overhead
-(measured). How far answers strayed from it, in units of a scale that grows with the work, gives its quantiles: a
-locally weighted split-conformal interval (Lei et al., "Distribution-Free Predictive Inference for Regression",
-JASA 2018, section 5.2) over a sliding window, so that drift is followed. Errors met behind queued work and errors
-met without any are kept apart (Mondrian conformal prediction: Vovk et al., "Algorithmic Learning in a Random World",
-2005, section 4.5), so that an overload is not held against the idle gateway after it. Until a checkpoint's window has
-filled, the errors of all checkpoints together stand in, and until there are enough of those the profile's spread.
+A forecast is queueing delay (from the load book) plus service time (from the cost, by the latency profile) plus
+overhead (measured). How far answers strayed from it, in units of a scale that grows with the work, gives its quantiles
+(`calibration`). Errors met behind queued work and errors met without any are kept apart (Mondrian conformal
+prediction: Vovk et al., "Algorithmic Learning in a Random World", 2005, section 4.5), so that an overload is not held
+against the idle gateway after it. Until a checkpoint has met enough of its own, those of all checkpoints together
+stand in, and until there are enough of those the profile's spread.
 """
 
 from __future__ import annotations
 
 import math
-from bisect import bisect_left, insort
-from collections import deque
-from dataclasses import dataclass
-from functools import lru_cache
-from statistics import NormalDist
 
+from msgspec import Struct
+from msgspec.structs import replace
+
+from gateway.calibration import MAX_AGE_S, Calibration
 from gateway.costs import Asked, Cost
 from gateway.load import Ahead
 from gateway.work import Answer
 
-WINDOW = 256
-ENOUGH = 40
-MAX_AGE_S = 60.0
-_PRIOR_WIDENING = 2.0
 _LEAST_SIGMA = 0.10
+_OVERHEAD_SIGMA = 0.25
 _SMOOTHING = 0.05
 _FIRST_OVERHEAD_S = 0.0015
 _LEAST_OVERHEAD_S = 0.0001
 
 
-@dataclass(frozen=True, slots=True)
-class Forecast:
+class Forecast(Struct, frozen=True, gc=False):
     """Predicted latency of one request on one checkpoint, in seconds.
 
-    `latency_s` is the median; `quantile_s` is not exceeded with the percentile that was asked for, and
-    `idle_quantile_s` likewise with nothing queued.
+    `latency_s` is the median; `quantile_s` is not exceeded with the `percentile` that was asked for, and
+    `idle_quantile_s` likewise with nothing queued; one in twenty takes less than `least_s`. `backlog_s` is all that is
+    queued, of which `queueing_delay_s` is waited for. `cost_s` is the request's share of the run at the least, in
+    core-seconds; it does not depend on the budget.
     """
 
     queueing_delay_s: float
@@ -45,45 +41,10 @@ class Forecast:
     latency_s: float
     quantile_s: float
     idle_quantile_s: float
-
-
-class StrayWindow:
-    """The most recent standardised errors of one checkpoint's forecasts, sorted for their quantiles."""
-
-    def __init__(self, capacity: int = WINDOW, max_age_s: float = MAX_AGE_S) -> None:
-        self._capacity = capacity
-        self._max_age_s = max_age_s
-        self._arrivals: deque[tuple[float, float]] = deque()
-        self._sorted: list[float] = []
-
-    def __len__(self) -> int:
-        return len(self._sorted)
-
-    def add(self, stray: float, now_s: float) -> None:
-        """Takes one error; the oldest leaves when the window is full."""
-        self._arrivals.append((now_s, stray))
-        insort(self._sorted, stray)
-        if len(self._arrivals) > self._capacity:
-            self._forget()
-
-    def quantile(self, share: float, now_s: float, prior: float) -> float:
-        """The conformal quantile of the errors not older than the window's age; `prior` while there are too few.
-
-        Where there are enough, but not for so large a share, it is the larger of the prior and the largest error.
-        Old errors are forgotten because a checkpoint that was slow once is then chosen less and could otherwise
-        never show that it has recovered.
-        """
-        while self._arrivals and now_s - self._arrivals[0][0] > self._max_age_s:
-            self._forget()
-        count = len(self._sorted)
-        if count < ENOUGH:
-            return prior
-        rank = math.ceil((count + 1) * share)
-        return self._sorted[rank - 1] if rank <= count else max(self._sorted[-1], prior)
-
-    def _forget(self) -> None:
-        _, stray = self._arrivals.popleft()
-        del self._sorted[bisect_left(self._sorted, stray)]
+    least_s: float = 0.0
+    cost_s: float = 0.0
+    backlog_s: float = 0.0
+    percentile: float = 95.0
 
 
 class Surroundings:
@@ -95,8 +56,8 @@ class Surroundings:
 
     def __init__(self) -> None:
         self.overhead_s = _FIRST_OVERHEAD_S
-        self.strays_idle = StrayWindow()
-        self.strays_queued = StrayWindow()
+        self.idle = Calibration()
+        self.queued = Calibration()
 
     def learn_overhead(self, overhead_s: float) -> None:
         """Takes the overhead of one answer, in seconds; one freak does not spoil it."""
@@ -107,34 +68,92 @@ class Surroundings:
 class Forecaster:
     """Forecasts one checkpoint and learns from its answers. It is told the time; it reads no clock."""
 
-    def __init__(self, cost: Cost, surroundings: Surroundings | None = None) -> None:
+    def __init__(self, cost: Cost, surroundings: Surroundings | None = None, cores: int = 1) -> None:
+        """`cores` is how many processors one run of the engine uses."""
         self.cost = cost
+        self._cores = cores
         self._sigma = max(cost.sigma, _LEAST_SIGMA)
         self._surroundings = surroundings or Surroundings()
-        self._strays_idle = StrayWindow()
-        self._strays_queued = StrayWindow()
+        self._idle = Calibration(self._surroundings.idle)
+        self._queued = Calibration(self._surroundings.queued)
+        self._learnt_until_s = math.inf
 
     def forecast(self, asked: Asked, ahead: Ahead, percentile: float, now_s: float, remaining_s: float) -> Forecast:
         """The forecast of a request behind so much work, done as well as what remains of its budget has room for.
 
         Where that leaves no room for its quantile, it is forecast as done at the least. `percentile` is in percent,
-        as the client gives it.
+        as the client gives it. It is made for every candidate of every request: so it makes hardly any calls.
         """
-        share, prior = percentile / 100, _PRIOR_WIDENING * _standard_normal(percentile)
-        around = self._surroundings
-        idle_stray = self._strays_idle.quantile(share, now_s, around.strays_idle.quantile(share, now_s, prior))
-        waiting_s = ahead.backlog_s if ahead.sharing is None else 0.0
-        fully_s, least_s = self.cost.service_times_s(asked, remaining_s - around.overhead_s - waiting_s)
-        idle_least_s = self._idle_quantile_s(least_s, idle_stray)
-        queued_stray = None
-        if ahead.backlog_s > 0:
-            together = around.strays_queued.quantile(share, now_s, prior)
-            queued_stray = self._strays_queued.quantile(share, now_s, together)
-        if fully_s > least_s:
-            fully = self._behind(ahead, fully_s, self._idle_quantile_s(fully_s, idle_stray), queued_stray, idle_least_s)
-            if fully.quantile_s <= remaining_s:
-                return fully
-        return self._behind(ahead, least_s, idle_least_s, queued_stray, idle_least_s)
+        if now_s > self._learnt_until_s:
+            self._forget()
+        overhead_s, backlog_s = self._surroundings.overhead_s, ahead.backlog_s
+        companions, turns = ahead.companions, ahead.sharing is not None
+        room_s = remaining_s - overhead_s - (0.0 if turns else backlog_s)
+        fully_s, service_s = self.cost.service_times_s(asked, room_s, companions)
+        cost_s = self._cores * service_s
+        if companions:
+            cost_s *= len(asked.characters) / (len(asked.characters) + companions)
+        try:
+            strays = self._idle.known[percentile]
+        except KeyError:
+            strays = self._idle.read(percentile, now_s)
+        if now_s > strays.until_s:
+            strays = self._idle.read(percentile, now_s)
+        sigma, latency_s = self._sigma, service_s + overhead_s
+        scale_s = sigma * latency_s + _OVERHEAD_SIGMA * overhead_s
+        least_s, idle_s = latency_s + strays.least * scale_s, latency_s + strays.most * scale_s
+        if least_s < 0.0:
+            least_s = 0.0
+        if idle_s < least_s:
+            idle_s = least_s
+        quantile_s, delay_s = idle_s, 0.0
+        if backlog_s > 0 and (delay_s := ahead.delay_s(service_s) if turns else backlog_s) > 0:
+            try:
+                strays = self._queued.known[percentile]
+            except KeyError:
+                strays = self._queued.read(percentile, now_s)
+            if now_s > strays.until_s:
+                strays = self._queued.read(percentile, now_s)
+            latency_s += delay_s
+            scale_s += sigma * delay_s
+            if (behind_s := latency_s + strays.most * scale_s) > quantile_s:
+                quantile_s = behind_s
+            if (behind_s := latency_s + strays.least * scale_s) > least_s:
+                least_s = behind_s
+        least = Forecast(delay_s, service_s, latency_s, quantile_s, idle_s, least_s, cost_s, backlog_s, percentile)
+        if fully_s > service_s:
+            return self._as_fits(fully_s, least, ahead, now_s, remaining_s)
+        return least
+
+    def _as_fits(self, service_s: float, least: Forecast, ahead: Ahead, now_s: float, remaining_s: float) -> Forecast:
+        """The same with so much service time, if that fits. What it costs and takes at the least does not change."""
+        delay_s = ahead.delay_s(service_s)
+        latency_s = service_s + self._surroundings.overhead_s
+        stray = self._idle.strays(least.percentile, now_s).most
+        quantile_s = max(least.quantile_s, latency_s + stray * self._scale_s(latency_s))
+        if delay_s > 0:
+            latency_s += delay_s
+            stray = self._queued.strays(least.percentile, now_s).most
+            quantile_s = max(quantile_s, latency_s + stray * self._scale_s(latency_s))
+        if quantile_s > remaining_s:
+            return least
+        return replace(
+            least,
+            queueing_delay_s=delay_s,
+            service_time_s=service_s,
+            latency_s=latency_s,
+            quantile_s=quantile_s,
+        )
+
+    def run_s(self, inputs: int, characters: int) -> float:
+        """The median core-seconds of a run of so many inputs of so many characters each."""
+        return self._cores * self.cost.run_s(inputs, characters)
+
+    def reach_s(self, run_s: float, percentile: float, now_s: float) -> float:
+        """What a request takes at that percentile, overhead included, if it waits for nothing but a run of `run_s`."""
+        latency_s = run_s / self._cores + self._surroundings.overhead_s
+        reach_s: float = latency_s + self._idle.strays(percentile, now_s).most * self._scale_s(latency_s)
+        return max(reach_s, 0.0)
 
     def learn(self, forecast: Forecast, asked: Asked, answer: Answer, latency_s: float, now_s: float) -> None:
         """Takes the latency that was seen for what was forecast, in seconds from the decision to the answer.
@@ -152,35 +171,32 @@ class Forecaster:
     def learn_latency(self, forecast: Forecast, latency_s: float, overhead_s: float, now_s: float) -> None:
         """Takes how far the forecast strayed, and how much of the latency was overhead, in seconds."""
         stray = (latency_s - forecast.latency_s) / self._scale_s(forecast.latency_s)
-        if forecast.queueing_delay_s > 0:
-            self._strays_queued.add(stray, now_s)
-            self._surroundings.strays_queued.add(stray, now_s)
-        else:
-            self._strays_idle.add(stray, now_s)
-            self._surroundings.strays_idle.add(stray, now_s)
+        own, shared = self._calibrations(forecast)
+        own.learn(stray, forecast.percentile, now_s)
+        shared.learn(stray, forecast.percentile, now_s)
         self._surroundings.learn_overhead(overhead_s)
+        self._learnt_until_s = now_s + MAX_AGE_S
 
-    def _idle_quantile_s(self, service_time_s: float, stray: float) -> float:
-        """The quantile with nothing queued, by the quantile of the errors met so; never below the run itself."""
-        idle_s = service_time_s + self._surroundings.overhead_s
-        return max(idle_s + stray * self._scale_s(idle_s), service_time_s)
+    def learn_expired(self, forecast: Forecast, waited_s: float, now_s: float) -> None:
+        """Takes that there was no answer after so many seconds, when it was given up.
 
-    def _behind(
-        self, ahead: Ahead, service_time_s: float, idle_s: float, stray: float | None, idle_least_s: float
-    ) -> Forecast:
-        """The forecast of one way to do it, whose quantile with nothing queued is `idle_s`, behind what is queued."""
-        overhead_s = self._surroundings.overhead_s
-        queueing_delay_s = 0.0 if stray is None else ahead.delay_s(service_time_s)
-        latency_s = queueing_delay_s + service_time_s + overhead_s
-        quantile_s = idle_s
-        if stray is not None and queueing_delay_s > 0:
-            quantile_s = max(latency_s + stray * self._scale_s(latency_s), idle_s)
-        return Forecast(queueing_delay_s, service_time_s, latency_s, quantile_s, idle_least_s)
+        Without these a strict client's forecasts would be learnt from those of his requests alone that came in time.
+        """
+        stray = (waited_s - forecast.latency_s) / self._scale_s(forecast.latency_s)
+        for calibration in self._calibrations(forecast):
+            calibration.learn_beyond(stray, forecast.percentile, now_s)
+        self._learnt_until_s = now_s + MAX_AGE_S
+
+    def _calibrations(self, forecast: Forecast) -> tuple[Calibration, Calibration]:
+        """Where errors of such a forecast belong: the checkpoint's own, and that of its surroundings."""
+        if forecast.queueing_delay_s > 0:
+            return self._queued, self._surroundings.queued
+        return self._idle, self._surroundings.idle
 
     def _scale_s(self, latency_s: float) -> float:
-        return self._sigma * latency_s + 0.25 * self._surroundings.overhead_s
+        return self._sigma * latency_s + _OVERHEAD_SIGMA * self._surroundings.overhead_s
 
-
-@lru_cache(maxsize=1024)
-def _standard_normal(percentile: float) -> float:
-    return NormalDist().inv_cdf(percentile / 100)
+    def _forget(self) -> None:
+        """What nothing has been heard of for so long is taken to be as it was profiled again."""
+        self.cost.forget()
+        self._learnt_until_s = math.inf

@@ -42,18 +42,6 @@ class ProfileDocument(BaseModel):
 
 
 @dataclass(frozen=True)
-class ServiceTime:
-    """A forecast of one engine run: log-normal, by its median (seconds) and the spread of its logarithm."""
-
-    median_s: float
-    sigma: float
-
-    def quantile_s(self, z: float) -> float:
-        """The time that is not exceeded with the probability whose standard normal quantile is `z`."""
-        return self.median_s * math.exp(z * self.sigma)
-
-
-@dataclass(frozen=True)
 class LatencyProfile:
     """Service time as a function of batch size and padded token length, interpolated in a full grid.
 
@@ -78,10 +66,6 @@ class LatencyProfile:
         medians = tuple(tuple(by_place[b, n].p50_s for n in lengths) for b in batches)
         spreads = sorted(math.log(max(cell.p95_s / cell.p50_s, 1.0)) / _Z95 for cell in document.cells)
         return cls(batches, lengths, medians, sigma=spreads[len(spreads) // 2])
-
-    def service_time(self, batch: int, tokens: int) -> ServiceTime:
-        """The forecast of one run of `batch` inputs padded to `tokens` tokens."""
-        return ServiceTime(self.median_s(batch, tokens), self.sigma)
 
     def median_s(self, batch: int, tokens: int) -> float:
         """The median service time in seconds of one run of `batch` inputs padded to `tokens` tokens."""

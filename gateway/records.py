@@ -14,6 +14,7 @@ class RequestRecord:
 
     What a request did not reach is None: a refused one has no checkpoint, an invalid one not even a budget.
     `steps`, `output_tokens` and `finish_reason` (`stop`, `length`, `deadline`) are of summaries.
+    `quantile_s` is the forecast at the percentile that was asked for, `predicted_s` its median, both from arrival.
     `degraded` says that a better checkpoint of the task stood in the catalog for it and was not used.
     """
 
@@ -26,6 +27,7 @@ class RequestRecord:
     tier: str | None = None
     reason: str | None = None
     predicted_s: float | None = None
+    quantile_s: float | None = None
     route_s: float | None = None
     queueing_delay_s: float | None = None
     service_time_s: float | None = None

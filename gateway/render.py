@@ -47,6 +47,8 @@ def headers_of(record: RequestRecord) -> dict[str, str]:
         headers["X-SLA-Met"] = "true" if record.met else "false"
     if record.predicted_s is not None:
         headers["X-Predicted-Latency-Ms"] = decimal(ms(record.predicted_s))
+    if record.quantile_s is not None:
+        headers["X-Forecast-Quantile-Ms"] = decimal(ms(record.quantile_s))
     if record.truncated:
         headers["X-Input-Truncated"] = "true"
     if record.finish_reason is not None:
@@ -68,6 +70,7 @@ def answer_document(finished: Finished, answer: Answer, details: bool) -> object
             "reason": record.reason,
             "budget_ms": budget_ms(record.budget_s or 0.0),
             "predicted_latency_ms": ms(record.predicted_s or 0.0),
+            "forecast_quantile_ms": ms(record.quantile_s or 0.0),
             "sla_met": record.met,
             "attempts": record.attempts,
             "batch_size": record.batch_size,

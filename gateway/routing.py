@@ -5,25 +5,36 @@ It gathers the snapshot that the pure decision is made on; `/classify`, `/route`
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 
 from gateway.catalog import Catalog, CatalogEntry, Task
 from gateway.costs import Asked, cost_of
 from gateway.deadline import Clock, Deadline
+from gateway.desk import Desk, Offer
 from gateway.forecast import Forecaster, Surroundings
 from gateway.load import LoadBook
 from gateway.manifest import VariantManifest
-from gateway.policy import Candidate, Decision, Terms, decide
+from gateway.next_run import Held
+from gateway.policy import Decision, Terms
 from gateway.problems import UnknownCheckpoint, UnknownTask
+from gateway.room import Release
 from gateway.terms import RequestTerms
 from gateway.work import Parameters
+
+LEAST_STEP = 0.5
+"""How many points of quality a checkpoint is worth more, at the least, than the next below it in rank."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request as it came in. `arrived_s` is on the gateway's clock; `domain` is what the client says of it."""
+    """One request as it came in. `arrived_s` is on the gateway's clock; `domain` is what the client says of it.
+
+    `asked` is what of it decides its cost.
+    """
 
     task: str
     inputs: tuple[str, ...]
@@ -31,11 +42,10 @@ class Request:
     terms: RequestTerms
     arrived_s: float
     domain: str | None = None
+    asked: Asked = field(init=False, repr=False, compare=False)
 
-    @property
-    def asked(self) -> Asked:
-        """What of it decides its cost."""
-        return Asked(tuple(map(len, self.inputs)), self.parameters)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "asked", Asked(tuple(map(len, self.inputs)), self.parameters))
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +55,24 @@ class Served:
     entry: CatalogEntry
     manifest: VariantManifest
     forecaster: Forecaster
+
+
+def worths_of(entries: Iterable[CatalogEntry]) -> dict[str, float]:
+    """What each checkpoint of one task is worth, by name: its score in points, made to rise with its quality.
+
+    Where ranks order checkpoints their scores may stem from several data sets and run against the order; a better one
+    is then worth `LEAST_STEP` more than the one below it.
+    """
+    worths: dict[str, float] = {}
+    standing = worth = -math.inf
+    for entry in sorted(entries, key=lambda one: (one.quality.standing, one.quality.value)):
+        quality = entry.quality
+        if quality.value > worth:
+            worth = quality.value
+        elif quality.standing > standing:
+            worth += LEAST_STEP
+        standing, worths[entry.name] = quality.standing, worth
+    return worths
 
 
 def served_of(catalog: Catalog, manifests: Mapping[str, VariantManifest]) -> dict[str, Served]:
@@ -57,7 +85,8 @@ def served_of(catalog: Catalog, manifests: Mapping[str, VariantManifest]) -> dic
     served: dict[str, Served] = {}
     for entry in catalog.checkpoints:
         manifest = manifests[entry.name]
-        served[entry.name] = Served(entry, manifest, Forecaster(cost_of(manifest), surroundings[manifest.kind]))
+        forecaster = Forecaster(cost_of(manifest), surroundings[manifest.kind], entry.threads)
+        served[entry.name] = Served(entry, manifest, forecaster)
     return served
 
 
@@ -70,7 +99,7 @@ class Router:
         self._load = load
         self._clock = clock
         self._tasks = catalog.tasks
-        self._of_task = {task: [served[entry.name] for entry in catalog.of_task(task)] for task in self._tasks}
+        self.desks = {task.value: self._desk(task) for task in self._tasks}
 
     def task(self, name: str) -> Task:
         """The task of that name. Raises UnknownTask where no checkpoint has it."""
@@ -86,28 +115,53 @@ class Router:
             budget_s = self._catalog.budget_s(task)
         return Deadline(request.arrived_s, budget_s)
 
-    def decide(self, request: Request, deadline: Deadline) -> Decision:
-        """Forecasts every checkpoint of the task and decides on that snapshot. Raises UnknownCheckpoint."""
-        now_s = self._clock()
-        of_task = self._of_task[Task(request.task)]
-        terms = request.terms
-        if terms.pinned is not None and all(served.entry.name != terms.pinned for served in of_task):
-            raise UnknownCheckpoint([served.entry.name for served in of_task])
-        asked, remaining_s = request.asked, deadline.remaining_s(now_s)
-        candidates = [self._candidate(served, asked, terms.percentile, now_s, remaining_s) for served in of_task]
-        return decide(
-            candidates,
-            remaining_s,
-            Terms(strict=terms.strict, min_tier=terms.min_tier, pinned=terms.pinned, domain=request.domain),
-            deadline.elapsed_s(now_s),
-        )
+    def arrived(self, request: Request, deadline: Deadline) -> None:
+        """Takes note of a request that is to be answered, whatever becomes of it."""
+        self.desks[request.task].arrived(request.asked, deadline.budget_s, request.arrived_s)
 
-    def _candidate(
-        self, served: Served, asked: Asked, percentile: float, now_s: float, remaining_s: float
-    ) -> Candidate:
-        entry = served.entry
-        ahead = self._load.ahead(entry.name, now_s)
-        forecast = None
-        if ahead is not None:
-            forecast = served.forecaster.forecast(asked, ahead, percentile, now_s, remaining_s)
-        return Candidate(entry.name, entry.tier, entry.quality.standing, entry.domain, forecast)
+    def decide(
+        self, request: Request, deadline: Deadline, price: float | None = None, *, every: bool = False
+    ) -> Decision:
+        """Forecasts the checkpoints of the task and decides on that snapshot. Raises UnknownCheckpoint.
+
+        `price` is what a core-second costs, in points of quality: that of the moment where none is given. Checkpoints
+        are looked at no further than can matter, unless `every` one is to be told.
+        """
+        desk, terms = self.desks[request.task], request.terms
+        if terms.pinned is not None and terms.pinned not in desk.by_name:
+            raise UnknownCheckpoint([entry.name for entry in self._catalog.of_task(request.task)])
+        asked_for = Terms(terms.strict, terms.min_tier, terms.pinned, request.domain)
+        return desk.decide(request.asked, asked_for, terms.percentile, deadline, self._clock(), price, every=every)
+
+    def held(self, request: Request, decision: Decision, deadline: Deadline) -> Held:
+        """The request as it waits in its task's room."""
+        desk = self.desks[request.task]
+        return desk.held(request.asked, decision, request.terms.percentile, deadline, self._clock())
+
+    def settle(self, request: Request, decision: Decision, release: Release, deadline: Deadline) -> Decision:
+        """What is decided now that the request's run can begin."""
+        desk = self.desks[request.task]
+        return desk.settle(request.asked, decision, release, request.terms.percentile, deadline, self._clock())
+
+    def _desk(self, task: Task) -> Desk:
+        entries = self._catalog.of_task(task)
+        worths = worths_of(entries)
+        names = tuple(entry.name for entry in entries)
+        offers = [
+            Offer(
+                name=entry.name,
+                tier=entry.tier,
+                quality=entry.quality.standing,
+                worth=worths[entry.name],
+                domain=entry.domain,
+                forecaster=self.served[entry.name].forecaster,
+                lanes=partial(self._lanes, entry),
+                threads=entry.threads,
+                others_s=partial(self._load.others_s, entry.name),
+            )
+            for entry in entries
+        ]
+        return Desk(offers, self._load.ahead, partial(self._load.cores, names))
+
+    def _lanes(self, entry: CatalogEntry) -> int:
+        return self._load.replicas(entry.name) * entry.runs

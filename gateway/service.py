@@ -15,11 +15,13 @@ from gateway.deadline import Clock, Deadline
 from gateway.forecast import Forecast
 from gateway.load import LoadBook
 from gateway.outcome import Outcome
-from gateway.policy import Decision
+from gateway.policy import Decision, Reason
 from gateway.problems import DeadlineExceeded, Overloaded, Problem
 from gateway.records import Observer, RequestRecord
 from gateway.refusals import failed, refused, refused_after_loss
+from gateway.room import Release
 from gateway.routing import Request, Router
+from gateway.turnstile import Turnstile
 from gateway.work import Answer, Failure, FailureKind, Generation, Work
 
 ATTEMPTS = 3
@@ -53,12 +55,13 @@ class _Trail:
     """What has become known of a request under way; the record is made of it.
 
     `attempts` counts dispatches, of which all but the last found no replica; `lost` is the checkpoint of the latest
-    such. `answered_s` is how long the answer took from the request's arrival.
+    such. `waited_s` were spent waiting for a run; `answered_s` is how long the answer took from the request's arrival.
     """
 
     deadline: Deadline | None = None
     decision: Decision | None = None
     decided_s: float = 0.0
+    waited_s: float = 0.0
     answer: Answer | None = None
     answered_s: float | None = None
     attempts: int = 0
@@ -76,6 +79,10 @@ class Service:
     observers: Sequence[Observer]
     clock: Clock
     _underway: int = field(default=0, init=False)
+    _turnstiles: dict[str, Turnstile] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._turnstiles = {task: Turnstile(desk.room, self.clock) for task, desk in self.router.desks.items()}
 
     def missing(self) -> tuple[str, ...]:
         """The checkpoints without a replica that is up; the gateway is ready when there are none."""
@@ -113,22 +120,69 @@ class Service:
     async def _answer(self, request: Request, deadline: Deadline, trail: _Trail) -> Answer:
         if self._underway > self.max_concurrent_requests:
             raise Overloaded(f"{self.max_concurrent_requests} requests are under way, the limit", retry_after_s=1.0)
+        self.router.arrived(request, deadline)
         while True:
             decision = trail.decision = self.router.decide(request, deadline)
             trail.decided_s = self.clock()
-            if decision.chosen is None or decision.chosen.forecast is None:
+            if decision.chosen is None:
                 if trail.lost is None:
                     raise refused(decision)
                 raise refused_after_loss(decision, trail.lost, deadline, trail.decided_s)
-            name, forecast = decision.chosen.name, decision.chosen.forecast
-            trail.attempts += 1
-            result = await self._dispatch(request, deadline, name, forecast)
+            release = await self._turn(request, deadline, decision, trail)
+            if release is None:
+                continue
+            try:
+                result = await self._run(request, deadline, release, trail)
+            finally:
+                self._turnstiles[request.task].ended(release)
             if isinstance(result, Answer):
-                self._learn(request, trail, name, forecast, result)
                 return result
-            if result.kind is not FailureKind.UNAVAILABLE or trail.attempts == ATTEMPTS:
-                raise failed(name, forecast, result, deadline.elapsed_s(self.clock()))
-            trail.lost = name
+            trail.lost = release.checkpoint
+
+    async def _turn(self, request: Request, deadline: Deadline, decision: Decision, trail: _Trail) -> Release | None:
+        """Waits for the run of a request. None where its checkpoints were lost meanwhile, and it is to be decided anew.
+
+        Raises Overloaded for what would be late in any case where too much of that waits, and DeadlineExceeded where
+        the wait was in vain.
+        """
+        if decision.reason is Reason.BEST_EFFORT and self.router.desks[request.task].room.full:
+            raise Overloaded("no checkpoint can answer in time, and too many wait that are late", _late_s(decision))
+        began_s = self.clock()
+        patience_s = max(deadline.remaining_s(began_s), 0.0) + (0.0 if request.terms.strict else PATIENCE_S)
+        try:
+            async with asyncio.timeout(patience_s):
+                release = await self._turnstiles[request.task].passed(self.router.held(request, decision, deadline))
+        except TimeoutError:
+            raise DeadlineExceeded(deadline.elapsed_s(self.clock())) from None
+        trail.waited_s += self.clock() - began_s
+        if release is None and not self._stranded(decision):
+            if request.terms.strict:
+                raise DeadlineExceeded(deadline.elapsed_s(self.clock()))
+            raise Overloaded("it came late, and too many wait that are late", _late_s(decision))
+        return release
+
+    def _stranded(self, decision: Decision) -> bool:
+        """Whether none of the checkpoints that may answer is up any more."""
+        allowed = [one.name for one in decision.candidates if decision.terms.allow(one)]
+        return not any(self.load.replicas(name) for name in allowed)
+
+    async def _run(self, request: Request, deadline: Deadline, release: Release, trail: _Trail) -> Answer | Failure:
+        """Sends a request whose run can begin, and learns from its answer. A failure is that its replica was lost."""
+        decided = trail.decision
+        assert decided is not None, "a release is of a request that was decided"
+        decision = trail.decision = self.router.settle(request, decided, release, deadline)
+        trail.decided_s = self.clock()
+        chosen = decision.chosen
+        assert chosen is not None and chosen.forecast is not None, "what is settled is chosen, and forecast"
+        trail.attempts += 1
+        result = await self._dispatch(request, deadline, chosen.name, chosen.forecast)
+        if isinstance(result, Answer):
+            self._learn(request, trail, release, chosen.forecast, result)
+        elif result.kind is not FailureKind.UNAVAILABLE or trail.attempts == ATTEMPTS:
+            if result.kind is FailureKind.EXPIRED:
+                self._learn_expired(trail, release, chosen.forecast)
+            raise failed(chosen.name, chosen.forecast, result, deadline.elapsed_s(self.clock()))
+        return result
 
     async def _dispatch(
         self, request: Request, deadline: Deadline, checkpoint: str, forecast: Forecast
@@ -139,21 +193,31 @@ class Service:
         work = Work(request.task, request.inputs, request.parameters, remaining_s, strict, request.terms.request_id)
         try:
             async with asyncio.timeout(max(remaining_s, 0.0) + (0.0 if strict else PATIENCE_S)):
-                return await self.backend.dispatch(checkpoint, work, forecast.service_time_s)
+                return await self.backend.dispatch(checkpoint, work, forecast.cost_s)
         except TimeoutError:
             return Failure(FailureKind.EXPIRED)
 
-    def _learn(self, request: Request, trail: _Trail, name: str, forecast: Forecast, answer: Answer) -> None:
+    def _learn(self, request: Request, trail: _Trail, release: Release, forecast: Forecast, answer: Answer) -> None:
+        """Of a run that several share the first answer says how far its forecast strayed; the others would echo it."""
         now_s = self.clock()
-        forecaster = self.router.served[name].forecaster
-        forecaster.learn(forecast, request.asked, answer, now_s - trail.decided_s, now_s)
+        forecaster = self.router.served[release.checkpoint].forecaster
+        if release.untold:
+            forecaster.learn(forecast, request.asked, answer, now_s - trail.decided_s, now_s)
+        else:
+            forecaster.cost.learn(request.asked, answer)
+
+    def _learn_expired(self, trail: _Trail, release: Release, forecast: Forecast) -> None:
+        now_s = self.clock()
+        if release.untold:
+            forecaster = self.router.served[release.checkpoint].forecaster
+            forecaster.learn_expired(forecast, now_s - trail.decided_s, now_s)
 
     def _record(self, request: Request, trail: _Trail, outcome: Outcome) -> RequestRecord:
         chosen = trail.decision.chosen if trail.decision else None
         forecast = chosen.forecast if chosen else None
         answer = trail.answer
         latency_s = self.clock() - request.arrived_s if trail.answered_s is None else trail.answered_s
-        route_s = trail.decided_s - request.arrived_s
+        decided_s = trail.decided_s - request.arrived_s
         record = RequestRecord(
             request_id=request.terms.request_id,
             task=request.task,
@@ -163,9 +227,10 @@ class Service:
             checkpoint=chosen.name if chosen else None,
             tier=chosen.tier.value if chosen else None,
             reason=trail.decision.reason.value if trail.decision and trail.decision.reason else None,
-            predicted_s=route_s + forecast.latency_s if forecast else None,
-            route_s=route_s if trail.decision else None,
-            queueing_delay_s=answer.timings.queueing_delay_s if answer else None,
+            predicted_s=decided_s + forecast.latency_s if forecast else None,
+            quantile_s=decided_s + forecast.quantile_s if forecast else None,
+            route_s=decided_s - trail.waited_s if trail.decision else None,
+            queueing_delay_s=trail.waited_s + answer.timings.queueing_delay_s if answer else None,
             service_time_s=answer.timings.service_time_s if answer else None,
             batch_size=answer.timings.batch_size if answer else None,
             inputs=len(request.inputs),
@@ -175,7 +240,7 @@ class Service:
             steps=sum(one.steps for one in answer.generation) if answer else 0,
             output_tokens=sum(one.tokens for one in answer.generation) if answer else 0,
             finish_reason=_finish_reason(answer.generation) if answer else None,
-            degraded=_degraded(trail.decision),
+            degraded=trail.decision is not None and trail.decision.degraded,
             attempts=trail.attempts,
         )
         self.observe(record)
@@ -197,9 +262,7 @@ def _finish_reason(generation: Sequence[Generation]) -> str | None:
     return next((reason for reason in ("deadline", "length", "stop") if reason in reasons), None)
 
 
-def _degraded(decision: Decision | None) -> bool:
-    """Whether an eligible candidate of higher quality than the chosen one was passed over."""
-    if decision is None or decision.chosen is None:
-        return False
-    quality = decision.chosen.quality
-    return any(a.verdict.eligible and a.candidate.quality > quality for a in decision.assessed)
+def _late_s(decision: Decision) -> float:
+    """How late the chosen checkpoint would be: after so long the same request might be in time."""
+    forecast = decision.chosen.forecast if decision.chosen else None
+    return max(forecast.quantile_s - decision.remaining_s, 0.0) if forecast else 0.0

@@ -147,10 +147,12 @@ class Failure(Struct, frozen=True, array_like=True, tag="failure"):
 class LoadReport(Struct, frozen=True, array_like=True):
     """How busy a replica is as it sends this: it travels with every answer.
 
-    `backlog_s` is the service time of everything it has admitted and not yet finished, in seconds, by its own
-    latency profile, what is left of the running batch included; `queued` counts inputs, not requests. `sharing` is how
-    many texts take turns, so that a short one need not wait for the whole backlog; None where work is not interleaved.
-    `memory_bytes` is the process's resident memory.
+    `backlog_s` is the service time of what it has admitted and not yet finished, in seconds, by its own latency
+    profile, what is left of the running batch included; of a queue for batches, overdue work, which yields to all that
+    can be in time, is left out. `queued` counts inputs, not requests. `sharing` is how many texts take turns, so that a
+    short one need not wait for the whole backlog; None where work is not interleaved. `memory_bytes` is the process's
+    resident memory. `callers` is how many gateway processes send it work, the reader of this among them; `cores` are
+    the processors that it may use, which it shares with the other replicas of its node.
     """
 
     backlog_s: float
@@ -158,3 +160,5 @@ class LoadReport(Struct, frozen=True, array_like=True):
     draining: bool = False
     sharing: int | None = None
     memory_bytes: int = 0
+    callers: int = 1
+    cores: float = 1.0

@@ -53,8 +53,11 @@ class World:
         return Request("summarize", (fake_summaries.PAGE,), SummarizeParameters(), terms, self.clock(), domain)
 
     def up(self, checkpoint: str, backlog_s: float = 0.0, sharing: int | None = None, memory_bytes: int = 0) -> None:
-        """The checkpoint's one replica reports."""
-        report = LoadReport(backlog_s, 0, sharing=sharing, memory_bytes=memory_bytes)
+        """The checkpoint's one replica reports; what is queued there is another gateway's."""
+        callers = 2 if backlog_s else 1
+        report = LoadReport(
+            backlog_s, 0, sharing=sharing, memory_bytes=memory_bytes, callers=callers, cores=2.0 * callers
+        )
         self.load.reported(checkpoint, "replica", report, self.clock())
 
     def down(self, checkpoint: str) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 CPUINFO = Path("/proc/cpuinfo")
+CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 DOT_PRODUCT_FLAGS = ("avx512_vnni", "avx_vnni", "asimddp")
 
 
@@ -32,6 +33,16 @@ class Host:
     def dot_product(self) -> str | None:
         """The flag of the int8 dot-product instructions this host has, or None: then int8 is slow or wrong here."""
         return next((flag for flag in DOT_PRODUCT_FLAGS if flag in self.features), None)
+
+
+def usable_cores(quota: Path = CPU_QUOTA) -> float:
+    """The processors that this process may use: those it is bound to, or a container's share of them if that is less."""
+    bound = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    try:
+        allowed, period = quota.read_text().split()
+        return bound if allowed == "max" else min(bound, int(allowed) / int(period))
+    except (OSError, ValueError):
+        return bound
 
 
 def read_host(cpuinfo: Path = CPUINFO) -> Host:

@@ -10,6 +10,8 @@ import contextlib
 from collections.abc import Callable
 from typing import Final
 
+from msgspec.structs import replace
+
 from deployments.link.address import SocketFile, TcpAddress, UnixAddress
 from deployments.link.connection import SILENT_BEATS
 from deployments.link.handshake import HANDSHAKE_S, check_secret
@@ -35,10 +37,13 @@ class LinkServer:
     ) -> None:
         """Takes what to do, and the limits of one connection. Raises ValueError for a short secret.
 
+        What `load` reports goes out with the number of `callers` that are connected.
+
         `max_in_flight` requests on one connection, the next is refused as QUEUE_FULL; a client that is silent for
         `silence_s` (they ping every second) is given up, so that a lost node's connections do not pile up.
         """
-        self._service = Service(handler, load, max_in_flight)
+        self._load = load
+        self._service = Service(handler, self._counted_load, max_in_flight)
         self._secret = check_secret(secret)
         self._beat_s = silence_s / SILENT_BEATS
         self._handshake_s = handshake_s
@@ -117,6 +122,10 @@ class LinkServer:
             await listener.wait_closed()
         self._listeners.clear()
         self._file = None
+
+    def _counted_load(self) -> LoadReport:
+        """Only the link knows how many send it work: a gateway process has one connection to each replica."""
+        return replace(self._load(), callers=max(1, sum(peer.is_open for peer in self._service.peers)))
 
     def _peer(self) -> Peer:
         return Peer(self._service, self._secret, self._handshake_s, self._beat_s)

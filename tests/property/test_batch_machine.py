@@ -1,51 +1,76 @@
-"""A replica's queue over time: arrivals, withdrawals and runs in any order, under the batch-forming rule."""
+"""A replica's queue over time: arrivals, withdrawals and runs in any order, under the batch-forming rule.
+
+Four laws: none is lost, none is answered twice, the dead are never run, and the urgent wait for no more than what runs.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from itertools import accumulate
+
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from deployments.batch_forming import BatchLimits, Waiting, form_batch
+from deployments.batch_forming import BatchLimits, FormedBatch, Waiting, form_batch
+from gateway.overdue import OverdueShare
 from gateway.profile import LatencyProfile
 
 PROFILE = LatencyProfile((1, 2, 8), (8, 64), ((0.02, 0.08), (0.03, 0.15), (0.08, 0.5)), sigma=0.2)
 LIMITS = BatchLimits(max_batch=4, max_batch_tokens=128, max_padding_waste=0.25)
 
 
+@dataclass(frozen=True)
+class Run:
+    """A batch in one thread of the engine, and when it ends."""
+
+    ends: float
+    entries: tuple[Waiting, ...]
+
+
 class ReplicaQueue(RuleBasedStateMachine):
-    """One engine and its queue; every arrival must end in exactly one of: answered, expired, withdrawn."""
+    """An engine of some threads, none of which idles while work waits; every arrival must end exactly once.
+
+    `owed` have arrived while all threads were busy, when nothing that waited was due before them.
+    """
 
     def __init__(self) -> None:
         """An idle replica."""
         super().__init__()
         self.now = 0.0
+        self.threads = 1
         self.arrived = 0
+        self.share = OverdueShare()
         self.waiting: list[Waiting] = []
-        self.running: tuple[Waiting, ...] = ()
-        self.running_s = 0.0
-        self.ended: list[int] = []
-        self.withdrawn: set[int] = set()
-        self.next_head: Waiting | None = None
+        self.running: list[Run] = []
+        self.answered: list[int] = []
+        self.expired: list[int] = []
+        self.withdrawn: list[int] = []
+        self.owed: Waiting | None = None
+        self.turns_passed = 0
 
-    @rule(tokens=st.integers(1, 100), budget_s=st.floats(-0.5, 2.0), strict=st.booleans())
-    def arrive(self, tokens: int, budget_s: float, strict: bool) -> None:
-        """An input begins to wait."""
-        entry = Waiting(self.arrived, tokens, self.now + budget_s, strict, self.now)
-        self.waiting.append(entry)
-        self.arrived += 1
-        if self.next_head is not None and entry.deadline <= self.next_head.deadline:
-            self.next_head = None
+    @initialize(threads=st.integers(1, 3))
+    def begin(self, threads: int) -> None:
+        """So many threads."""
+        self.threads = threads
 
-    @precondition(lambda self: self.running)
-    @rule(tokens=st.integers(1, 64))
-    def arrive_most_urgent(self, tokens: int) -> None:
-        """During a run, an input arrives that is due before all others and can wait for the end of the run."""
-        due = self.now + self.running_s + PROFILE.median_s(1, tokens) + 1e-6
-        if all(due < other.deadline for other in self.waiting):
-            self.next_head = Waiting(self.arrived, tokens, due, True, self.now)
-            self.waiting.append(self.next_head)
+    @rule(tokens=st.integers(1, 100), budget_s=st.floats(-0.5, 2.0), strict=st.booleans(), more=st.integers(0, 5))
+    def arrive(self, tokens: int, budget_s: float, strict: bool, more: int) -> None:
+        """A request of one input or several."""
+        for _ in range(1 + more):
+            entry = Waiting(self.arrived, tokens, self.now + budget_s, strict, self.now)
             self.arrived += 1
+            if all(entry.deadline < other.deadline for other in self.waiting if not self.late(other)):
+                self.owed, self.turns_passed = entry, 0
+            self.waiting.append(entry)
+        self.form()
+
+    @precondition(lambda self: len(self.running) == self.threads)
+    @rule(tokens=st.integers(1, 64), strict=st.booleans())
+    def arrive_just_in_time(self, tokens: int, strict: bool) -> None:
+        """An input that can wait for the first of the runs to end, and for nothing else."""
+        first_s = min(run.ends for run in self.running) - self.now
+        self.arrive(tokens, first_s + PROFILE.median_s(1, tokens) + 1e-6, strict, 0)
 
     @precondition(lambda self: self.waiting)
     @rule(data=st.data())
@@ -53,53 +78,94 @@ class ReplicaQueue(RuleBasedStateMachine):
         """A client leaves before its input runs."""
         entry = data.draw(st.sampled_from(self.waiting))
         self.waiting.remove(entry)
-        self.next_head = None if entry is self.next_head else self.next_head
-        self.withdrawn.add(entry.sequence)
-        self.ended.append(entry.sequence)
-
-    @precondition(lambda self: not self.running)
-    @rule()
-    def begin(self) -> None:
-        """The idle engine takes the next batch."""
-        formed = form_batch(self.waiting, self.now, LIMITS, PROFILE)
-        gone = {*formed.entries, *formed.expired}
-        self.waiting = [entry for entry in self.waiting if entry not in gone]
-        self.ended += [entry.sequence for entry in formed.expired]
-        self.running, self.running_s = formed.entries, formed.median_s
-        assert all(entry.deadline >= self.now + formed.median_s for entry in formed.entries if entry.strict)
-        assert not {entry.sequence for entry in formed.entries} & self.withdrawn, "a withdrawn entry was run"
-        assert self.next_head is None or formed.entries[0] is self.next_head, "urgent work waited for two runs"
-        self.next_head = None
+        self.owed = None if entry is self.owed else self.owed
+        self.withdrawn.append(entry.sequence)
 
     @precondition(lambda self: self.running)
     @rule()
     def finish(self) -> None:
-        """The run ends after its median."""
-        self.now += self.running_s
-        self.ended += [entry.sequence for entry in self.running]
-        self.running = ()
+        """The first of the runs ends."""
+        first = min(self.running, key=lambda run: run.ends)
+        self.running.remove(first)
+        self.now = max(self.now, first.ends)
+        self.answered += [entry.sequence for entry in first.entries]
+        self.form()
 
-    @rule(pause_s=st.floats(0.0, 1.5))
-    @precondition(lambda self: not self.running)
+    @rule(pause_s=st.floats(0.0, 0.3))
     def pause(self, pause_s: float) -> None:
-        """Time passes on an idle engine, which no replica does while work waits: no promise of urgency holds then."""
-        self.next_head = None
-        self.now += pause_s
+        """Time passes, until the next run ends at most."""
+        self.now = min([self.now + pause_s, *(run.ends for run in self.running)])
+
+    def form(self) -> None:
+        """Every idle thread takes a batch."""
+        while self.waiting and len(self.running) < self.threads:
+            turn = self.share.turn
+            formed = form_batch(self.waiting, self.now, LIMITS, PROFILE, overdue_turn=turn, threads=self.threads)
+            self.the_dead_are_never_run(formed)
+            self.the_urgent_wait_for_no_more_than_what_runs(formed)
+            gone = {*formed.entries, *formed.expired}
+            self.waiting = [entry for entry in self.waiting if entry not in gone]
+            self.expired += [entry.sequence for entry in formed.expired]
+            if formed.entries:
+                self.share.ran(formed.median_s, overdue=formed.overdue, contested=formed.contested)
+                self.running.append(Run(self.now + formed.median_s, formed.entries))
+
+    def the_dead_are_never_run(self, formed: FormedBatch[Waiting]) -> None:
+        """Law: no input is run whose client has left, that has expired, or that is strict and cannot be in time."""
+        ran = {entry.sequence for entry in formed.entries}
+        assert not ran & {*self.withdrawn, *self.expired, *self.answered}
+        assert all(self.now + formed.median_s <= entry.deadline for entry in formed.entries if entry.strict)
+        assert all(entry.strict and self.late(entry) for entry in formed.expired)
+
+    def the_urgent_wait_for_no_more_than_what_runs(self, formed: FormedBatch[Waiting]) -> None:
+        """Law: an urgent input waits at most for the runs at its arrival, the first to end of them, and is in the very
+        next batch; before it may come one turn of the overdue, and where not all can be in time, those who can wait.
+        """
+        owed = self.owed
+        if owed is None or owed not in self.waiting or self.late(owed):
+            self.owed = None
+            return
+        if formed.overdue and owed not in formed.entries:
+            self.turns_passed += 1
+            assert formed.contested and self.turns_passed == 1, "two turns of the overdue before what is urgent"
+            return
+        self.owed = None
+        timely = sorted((entry for entry in self.waiting if not self.late(entry)), key=lambda entry: entry.deadline)
+        ends = accumulate((PROFILE.median_s(1, entry.tokens) for entry in timely), initial=self.now)
+        some_must_be_late = any(end > entry.deadline for end, entry in zip(list(ends)[1:], timely, strict=True))
+        assert owed in formed.entries or (some_must_be_late and formed.efficiency > 1.1)
+
+    def late(self, entry: Waiting) -> bool:
+        """Whether it would miss its deadline even if it ran alone right now."""
+        return self.now + PROFILE.median_s(1, entry.tokens) > entry.deadline
 
     @invariant()
-    def none_is_lost_and_none_answered_twice(self) -> None:
-        """Every arrival is in exactly one place."""
-        places = [entry.sequence for entry in (*self.waiting, *self.running)] + self.ended
-        assert sorted(places) == list(range(self.arrived))
+    def none_is_lost(self) -> None:
+        """Law: every arrival is in some place: it waits, runs, was answered, has expired or was withdrawn."""
+        assert set(self.places()) == set(range(self.arrived))
+
+    @invariant()
+    def none_is_answered_twice(self) -> None:
+        """Law: and in no more than one, so it is answered once at most, and never after it has expired."""
+        assert len(self.places()) == len(set(self.places()))
+
+    @invariant()
+    def no_thread_idles_while_work_waits(self) -> None:
+        """A batch closes on an idle thread, not on a wait for companions."""
+        assert not self.waiting or len(self.running) == self.threads
+
+    def places(self) -> list[int]:
+        """Where every arrival is."""
+        present = [*self.waiting, *(entry for run in self.running for entry in run.entries)]
+        return [*(entry.sequence for entry in present), *self.answered, *self.expired, *self.withdrawn]
 
     def teardown(self) -> None:
         """When arrivals stop, the queue drains: each further batch takes at least one entry."""
-        for _ in range(len(self.waiting) + 1):
+        for _ in range(len(self.waiting) + len(self.running)):
             if self.running:
                 self.finish()
-            self.begin()
-        assert not self.waiting
+        assert not self.waiting and not self.running
 
 
 TestReplicaQueue = ReplicaQueue.TestCase
-TestReplicaQueue.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestReplicaQueue.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)

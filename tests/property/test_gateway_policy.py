@@ -3,65 +3,14 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 
+from drawn_candidates import allowed, budgets, candidates, prices, terms_of_any_kind, tight, up
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from gateway.catalog import Tier
 from gateway.forecast import Forecast
 from gateway.policy import Candidate, Decision, Reason, Refusal, Terms, Verdict, decide
-
-NAMES = ("a", "b", "c", "d")
-DOMAINS = (None, None, None, "law", "news")
-budgets = st.one_of(st.floats(-0.5, 2.0), st.sampled_from([0.0, 0.1, 0.25, 1.0]))
-tight = st.floats(0.0, 0.3)
-seconds = st.one_of(st.floats(0.001, 1.0), st.sampled_from([0.1, 0.25, 1.0]))
-
-
-@st.composite
-def forecasts(draw: st.DrawFn) -> Forecast:
-    """Any forecast whose quantile behind a queue is no less than with nothing queued."""
-    idle_s, queue_s = draw(seconds), draw(st.one_of(st.just(0.0), seconds))
-    return Forecast(queue_s, idle_s / 2, queue_s + idle_s / 2, queue_s + idle_s, idle_s)
-
-
-@st.composite
-def candidates(draw: st.DrawFn) -> list[Candidate]:
-    """Up to four checkpoints, some equal in quality, some down, some of one domain."""
-    return [
-        Candidate(
-            name,
-            draw(st.sampled_from(list(Tier))),
-            draw(st.sampled_from([70.0, 80.0, 80.0, 90.0])),
-            draw(st.sampled_from(DOMAINS)),
-            draw(st.one_of(st.none(), forecasts(), forecasts(), forecasts())),
-        )
-        for name in NAMES[: draw(st.integers(0, 4))]
-    ]
-
-
-terms_of_any_kind = st.builds(
-    Terms,
-    strict=st.booleans(),
-    min_tier=st.one_of(st.none(), st.sampled_from(list(Tier))),
-    pinned=st.one_of(st.none(), st.none(), st.sampled_from(NAMES)),
-    domain=st.sampled_from(DOMAINS),
-)
-
-
-def allowed(candidate: Candidate, terms: Terms) -> bool:
-    """Whether the request's terms allow the candidate, written anew from the contract."""
-    if terms.min_tier is not None and candidate.tier.rank < terms.min_tier.rank:
-        return False
-    if terms.pinned is not None:
-        return candidate.name == terms.pinned
-    return candidate.domain in (None, terms.domain)
-
-
-def up(offered: list[Candidate], terms: Terms) -> dict[str, Forecast]:
-    """The forecasts of those that are allowed and up."""
-    return {one.name: one.forecast for one in offered if one.forecast is not None and allowed(one, terms)}
 
 
 def quality_given(decision: Decision) -> float:
@@ -69,33 +18,42 @@ def quality_given(decision: Decision) -> float:
     return decision.chosen.quality if decision.chosen else -1.0
 
 
-@given(candidates(), budgets, budgets, terms_of_any_kind)
-def test_more_time_is_never_worse(offered: list[Candidate], one_s: float, other_s: float, terms: Terms) -> None:
-    """A client that grants more time is never given a worse checkpoint, nor refused where less was enough."""
-    less = decide(offered, min(one_s, other_s), terms)
-    more = decide(offered, max(one_s, other_s), terms)
+@given(candidates(), budgets, budgets, terms_of_any_kind, prices)
+def test_more_time_is_never_worse(
+    offered: list[Candidate], one_s: float, other_s: float, terms: Terms, price: float
+) -> None:
+    """At one price a client that grants more time is never given a worse checkpoint, nor refused for it."""
+    less = decide(offered, min(one_s, other_s), terms, price=price)
+    more = decide(offered, max(one_s, other_s), terms, price=price)
     assert quality_given(more) >= quality_given(less)
 
 
-@given(candidates(), budgets, terms_of_any_kind, st.randoms(use_true_random=False))
+@given(candidates(), budgets, terms_of_any_kind, prices, st.randoms(use_true_random=False))
 def test_the_order_of_candidates_never_matters(
-    offered: list[Candidate], remaining_s: float, terms: Terms, chance: random.Random
+    offered: list[Candidate], remaining_s: float, terms: Terms, price: float, chance: random.Random
 ) -> None:
     """The decision is about a set."""
     shuffled = offered.copy()
     chance.shuffle(shuffled)
-    assert decide(shuffled, remaining_s, terms) == decide(offered, remaining_s, terms)
+    one, other = (decide(those, remaining_s, terms, price=price) for those in (offered, shuffled))
+    assert one.assessed == other.assessed
+    assert replace(one, candidates=()) == replace(other, candidates=())
 
 
 @given(candidates(), budgets, terms_of_any_kind)
-def test_strict_never_admits_what_is_forecast_to_be_late(
-    offered: list[Candidate], remaining_s: float, terms: Terms
-) -> None:
-    """In strict mode the chosen quantile is within what remains; and what is within it is never refused."""
+def test_strict_refuses_only_what_cannot_be_in_time(offered: list[Candidate], remaining_s: float, terms: Terms) -> None:
+    """Strict admits exactly where some quantile or some least is within what remains, and says which of the two."""
     decision = decide(offered, remaining_s, replace(terms, strict=True))
-    fitting = [forecast for forecast in up(offered, terms).values() if forecast.quantile_s <= remaining_s]
-    assert (decision.chosen is not None) == bool(fitting)
-    assert decision.chosen is None or decision.chosen.forecast in fitting
+    able = up(offered, terms)
+    fitting = [forecast for forecast in able.values() if forecast.quantile_s <= remaining_s]
+    hoped = any(forecast.least_s <= remaining_s for forecast in able.values())
+    assert (decision.chosen is not None) == bool(fitting or hoped)
+    if decision.chosen is not None:
+        assert (decision.reason is Reason.AT_RISK) == (not fitting)
+        if fitting:
+            assert decision.chosen.forecast in fitting
+        else:
+            assert able[decision.chosen.name].quantile_s == min(one.quantile_s for one in able.values())
 
 
 @given(candidates(), budgets, terms_of_any_kind)
@@ -147,13 +105,22 @@ def test_reason_and_verdicts_tell_one_story(offered: list[Candidate], remaining_
         return
     better = {verdicts[one.name] for one in offered if one.quality > decision.chosen.quality}
     verdict = verdicts[decision.chosen.name]
-    assert (decision.reason is Reason.PINNED) == (terms.pinned is not None)
-    assert (decision.reason is Reason.BEST_EFFORT) == (verdict is not Verdict.FITS and terms.pinned is None)
+    at_risk = terms.strict and verdict is not Verdict.FITS
+    assert (decision.reason is Reason.AT_RISK) == at_risk
+    assert (decision.reason is Reason.PINNED) == (terms.pinned is not None and not at_risk)
+    assert (decision.reason is Reason.BEST_EFFORT) == (
+        verdict is not Verdict.FITS and terms.pinned is None and not terms.strict
+    )
     if decision.reason is Reason.CONGESTION:
         assert Verdict.CONGESTED in better
     if decision.reason in (Reason.FITS, Reason.ONLY_CANDIDATE):
         assert Verdict.CONGESTED not in better
         assert (len(up(offered, terms)) == 1) == (decision.reason is Reason.ONLY_CANDIDATE)
+
+
+def after_s(forecast: Forecast, wait_s: float) -> float:
+    """The quantile after a wait: the backlog is worked off, and no more than what is left of it holds a request up."""
+    return forecast.quantile_s - max(forecast.queueing_delay_s - (forecast.backlog_s - wait_s), 0.0)
 
 
 @given(candidates(), tight, terms_of_any_kind)
@@ -166,19 +133,18 @@ def test_overload_is_told_from_what_can_never_be(offered: list[Candidate], remai
     assert (decision.refusal is Refusal.OVERLOADED) == would_fit
     if would_fit:
         assert decision.retry_after_s > 0
-        after = [
-            forecast.quantile_s - decision.retry_after_s <= remaining_s + 1e-9
+        assert any(
+            after_s(forecast, decision.retry_after_s) <= remaining_s + 1e-9
             for forecast in able.values()
             if forecast.idle_quantile_s <= remaining_s
-        ]
-        assert any(after)
+        )
 
 
 @given(candidates(), tight, terms_of_any_kind, st.floats(0.0, 0.5))
 def test_the_least_feasible_budget_is_enough(
     offered: list[Candidate], remaining_s: float, terms: Terms, elapsed_s: float
 ) -> None:
-    """Who comes back to an idle gateway with the budget that an INFEASIBLE refusal names is admitted; less is not.
+    """Who comes back to an idle gateway with the budget that an INFEASIBLE refusal names fits; with less, nothing does.
 
     What had gone by of the budget before the decision is in it, and goes by again.
     """
@@ -190,17 +156,20 @@ def test_the_least_feasible_budget_is_enough(
         for one in offered
     ]
     left_s = decision.min_feasible_s - elapsed_s
-    assert decide(idle, left_s * (1 + 1e-9), strict).chosen is not None
-    assert decide(idle, left_s * 0.999, strict).refusal is Refusal.INFEASIBLE
+    enough, less = (decide(idle, of * left_s, strict) for of in (1 + 1e-9, 0.999))
+    assert enough.chosen is not None and enough.reason is not Reason.AT_RISK
+    assert less.refusal is Refusal.INFEASIBLE or less.reason is Reason.AT_RISK
 
 
 @given(candidates(), budgets, terms_of_any_kind)
 def test_a_replica_lost_never_gives_a_better_checkpoint(
     offered: list[Candidate], remaining_s: float, terms: Terms
 ) -> None:
-    """Taking any one candidate down never improves what a strict client gets."""
+    """Taking any one candidate down never improves what a strict client gets that fits, nor makes anything fit."""
     strict = replace(terms, strict=True)
-    before = quality_given(decide(offered, remaining_s, strict))
+    before = decide(offered, remaining_s, strict)
     for at, one in enumerate(offered):
-        fewer = [*offered[:at], replace(one, forecast=None), *offered[at + 1 :]]
-        assert quality_given(decide(fewer, remaining_s, strict)) <= before
+        after = decide([*offered[:at], replace(one, forecast=None), *offered[at + 1 :]], remaining_s, strict)
+        if after.chosen is not None and after.reason is not Reason.AT_RISK:
+            assert before.reason is not Reason.AT_RISK
+            assert quality_given(after) <= quality_given(before)

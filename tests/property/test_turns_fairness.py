@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -81,6 +81,20 @@ def test_who_is_pressed_comes_in_time(texts: list[Job], steps: int) -> None:
     pressed = Job(sequence=99, deadline=1.0 + own_s + 1.5 * TURN_S, left_s=own_s, arrives_s=1.0, steps=steps)
     run([*texts, pressed])
     assert pressed.done_s is not None and pressed.done_s <= pressed.deadline + 1e-6
+
+
+@given(jobs(st.just(1000.0)), jobs(st.just(0.0)))
+def test_the_lost_cost_those_in_time_nothing(texts: list[Job], lost: list[Job]) -> None:
+    """But for their share: whoever is there and can be in time is done when it would be done without them."""
+    for text in (*texts, *lost):
+        text.arrives_s = 0.0
+    for text in lost:
+        text.deadline = 0.0
+    alone = [replace(text) for text in texts]
+    run(alone)
+    run([*texts, *lost])
+    assert [text.done_s for text in texts] == [text.done_s for text in alone]
+    assert all(text.done_s is not None for text in lost)
 
 
 @given(jobs(st.floats(0, 0.5)), st.integers(1, 40))

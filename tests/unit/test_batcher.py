@@ -208,11 +208,11 @@ async def test_the_load_report_counts_down_to_nothing() -> None:
 
 @pytest.mark.asyncio
 async def test_totals_account_for_every_token_and_second() -> None:
-    """Padding, lateness and busy time add up: late work is wasted by its share of the batch."""
+    """Padding, lateness and busy time add up: late work is wasted by its share of the batch, best-effort or not."""
     now = 50.0
     engine = SummingEngine()
     async with batching(engine, busy=True, clock=lambda: now) as batcher, asyncio.TaskGroup() as clients:
-        clients.create_task(batcher.submit([1] * 8, now + 1, True))
+        clients.create_task(batcher.submit([1] * 8, now + 1, False))
         clients.create_task(batcher.submit([1] * 7, now + 9, True))
         await a_run_begins(engine)
         now += 4

@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 from fake_summaries import SCRIBE, catalog, generation, manifests, seq2seq_manifest, summary
 from fakes import EVEN, SWIFT
+from msgspec.structs import replace
 
+from gateway.calibration import ENOUGH, MAX_AGE_S, WINDOW
 from gateway.costs import Asked, WritingCost
 from gateway.decoding import DecodingTimes, Wanted, WritingTimes, plan, widths
-from gateway.forecast import ENOUGH, MAX_AGE_S, WINDOW, Forecaster
+from gateway.forecast import Forecaster
 from gateway.load import IDLE, Ahead
 from gateway.routing import served_of
 from gateway.work import ClassifyParameters, SummarizeParameters
@@ -88,7 +90,8 @@ def test_what_waits_in_a_row_takes_room_and_what_takes_turns_does_not() -> None:
     assert behind.queueing_delay_s == 0.6 and behind.service_time_s < idle.service_time_s
     between = new.forecast(ASKED, Ahead(60.0, sharing=1), 95.0, 0.0, 1.0)
     assert between.queueing_delay_s == between.service_time_s == idle.service_time_s
-    assert new.forecast(ASKED, Ahead(60.0, sharing=0), 95.0, 0.0, 1.0) == idle
+    alone = new.forecast(ASKED, Ahead(60.0, sharing=0), 95.0, 0.0, 1.0)
+    assert alone.backlog_s == 60.0 and replace(alone, backlog_s=0.0) == idle
 
 
 def test_a_checkpoint_that_is_always_cut_is_not_quick() -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 from fakes import cell, latency_profile
 
+from gateway.calibration import ENOUGH, MAX_AGE_S, WINDOW
 from gateway.costs import Asked, BatchCost
-from gateway.forecast import ENOUGH, MAX_AGE_S, WINDOW, Forecaster, StrayWindow, Surroundings
+from gateway.forecast import Forecaster, Surroundings
 from gateway.load import IDLE, Ahead
 from gateway.profile import LatencyProfile, ProfileDocument
-from gateway.work import ClassifyParameters
+from gateway.work import Answer, ClassifyParameters, InputReport, ReplicaTimings
 
 GRID = {(1, 16): 0.010, (1, 64): 0.030, (8, 16): 0.050, (8, 64): 0.200}
 
@@ -91,35 +92,6 @@ def test_a_new_forecaster_forecasts_the_profile() -> None:
     assert forecast.quantile_s > forecast.latency_s > forecast.idle_quantile_s > forecast.service_time_s
 
 
-def test_a_window_says_nothing_until_it_has_seen_enough() -> None:
-    """Below so many errors the prior holds; from there on the errors do."""
-    window = StrayWindow()
-    for count in range(ENOUGH):
-        assert window.quantile(0.95, 0.0, prior=7.0) == 7.0, count
-        window.add(1.0, 0.0)
-    assert window.quantile(0.95, 0.0, prior=7.0) == 1.0
-
-
-def test_a_window_too_small_for_a_share_does_not_claim_it() -> None:
-    """Of n errors none is exceeded by so few as 1 in more than n + 1: there the prior holds if it is the larger."""
-    window = StrayWindow()
-    for error in range(ENOUGH):
-        window.add(float(error), 0.0)
-    largest, attainable = ENOUGH - 1, ENOUGH / (ENOUGH + 1)
-    assert window.quantile(attainable, 0.0, prior=1e9) == largest
-    assert window.quantile(0.999, 0.0, prior=1e9) == 1e9
-    assert window.quantile(0.999, 0.0, prior=0.0) == largest
-
-
-def test_a_full_window_keeps_the_newest() -> None:
-    """Its quantiles are those of the last errors, and its size stays what it is."""
-    window = StrayWindow()
-    for stray in (1000.0, *(0.0,) * WINDOW):
-        window.add(stray, 0.0)
-    assert len(window) == WINDOW
-    assert window.quantile(0.999, 0.0, prior=0.0) == 0.0
-
-
 def test_old_errors_are_forgotten() -> None:
     """A checkpoint that was slow and then left alone is taken at its profile again, and not on one error too few."""
     new = forecaster()
@@ -190,3 +162,59 @@ def test_a_checkpoint_that_is_not_chosen_follows_what_the_others_meet() -> None:
         slow.learn_latency(seen, seen.latency_s, 0.0015, later_s)
     now_fast, now_slow = (one.forecast(LONG, IDLE, 95, later_s, NO_END_S) for one in (fast, slow))
     assert now_fast.quantile_s < now_slow.quantile_s
+
+
+def test_what_runs_with_others_takes_as_long_as_the_run_and_costs_its_share() -> None:
+    """A text among three more waits for the run of four, and costs a quarter of it, on each core that is used."""
+    alone = forecaster().forecast(SHORT, IDLE, 95.0, 0.0, NO_END_S)
+    among = forecaster().forecast(SHORT, Ahead(0.0, None, 3), 95.0, 0.0, NO_END_S)
+    assert among.service_time_s == pytest.approx(4 * alone.service_time_s)
+    assert (alone.cost_s, among.cost_s) == pytest.approx((0.010, 0.010))
+    two = asked(20, 20)
+    share = forecaster().forecast(two, Ahead(0.0, None, 2), 95.0, 0.0, NO_END_S)
+    assert share.cost_s == pytest.approx(share.service_time_s / 2)
+    wide = Forecaster(BatchCost(latency_profile(0.010), 64), cores=4)
+    assert wide.forecast(SHORT, IDLE, 95.0, 0.0, NO_END_S).cost_s == pytest.approx(0.040)
+
+
+def test_a_forecast_bears_what_it_was_asked_for() -> None:
+    """The percentile and all that is queued are told with it, and the least is under the median, which is under it."""
+    forecast = forecaster().forecast(SHORT, Ahead(0.5), 80.0, 0.0, NO_END_S)
+    assert (forecast.percentile, forecast.backlog_s) == (80.0, 0.5)
+    assert forecast.least_s < forecast.latency_s < forecast.quantile_s
+    quick = forecaster().forecast(SHORT, IDLE, 80.0, 0.0, NO_END_S)
+    assert quick.least_s < quick.service_time_s + 0.0015 and quick.least_s < forecast.least_s
+
+
+def test_what_expired_counts_as_late() -> None:
+    """Requests given up after a long wait raise the forecast, though no answer ever said how long they took."""
+    known = forecaster()
+    for number in range(ENOUGH):
+        forecast = known.forecast(SHORT, IDLE, 95.0, 0.1 * number, NO_END_S)
+        known.learn_expired(forecast, 0.200, 0.1 * number)
+    assert known.forecast(SHORT, IDLE, 95.0, 5.0, NO_END_S).quantile_s >= 0.199
+
+
+def test_what_expired_early_may_have_taken_long() -> None:
+    """Requests given up after a short wait do not make half of all requests seem to be as short as that."""
+    known = forecaster()
+    first = known.forecast(SHORT, IDLE, 50.0, 0.0, NO_END_S)
+    for number in range(60):
+        known.learn_latency(first, 0.010 + 0.0005 * number, 0.0015, 0.0)
+    for _ in range(60):
+        known.learn_expired(first, 0.012, 0.0)
+    assert known.forecast(SHORT, IDLE, 50.0, 0.0, NO_END_S).quantile_s > 0.020
+
+
+def test_a_machine_that_was_slow_is_taken_at_its_profile_when_nothing_is_heard() -> None:
+    """The median that was learnt holds as long as errors do, and not for ever: who is not chosen cannot show better."""
+    known = forecaster()
+    before = known.forecast(SHORT, IDLE, 95.0, 0.0, NO_END_S)
+    slow = Answer((), InputReport(8, 8, False), ReplicaTimings(0.0, 0.040, 0.040, 1))
+    for number in range(WINDOW):
+        known.learn(known.forecast(SHORT, IDLE, 95.0, 0.0, NO_END_S), SHORT, slow, 0.0415, 0.001 * number)
+    learnt_s = 0.001 * (WINDOW - 1)
+    held = known.forecast(SHORT, IDLE, 95.0, learnt_s + MAX_AGE_S, NO_END_S)
+    assert held.service_time_s == pytest.approx(4 * before.service_time_s, rel=0.01)
+    after = known.forecast(SHORT, IDLE, 95.0, learnt_s + MAX_AGE_S + 0.1, NO_END_S)
+    assert after.service_time_s == before.service_time_s

@@ -16,6 +16,7 @@ from waiting import until
 
 from deployments.condensing import Condensing, Room
 from deployments.interleaver import MOST_BEGUN, Finished, Interleaver
+from gateway.overdue import OVERDUE_SHARE
 from deployments.step_log import NO_LOG, StepLog
 from deployments.turns import TURN_S
 from gateway.deadline import Clock
@@ -141,18 +142,29 @@ async def test_a_short_text_need_not_wait_for_a_long_one() -> None:
 
 
 @pytest.mark.asyncio
-async def test_the_pressed_go_first_and_the_lost_do_not() -> None:
-    """Little slack goes before plenty; a text that cannot be done in time takes turns like any other."""
+async def test_the_pressed_go_first_and_the_lost_last() -> None:
+    """Little slack goes before plenty; a text that cannot be done in time yields to both."""
     async with desk() as at:
         texts = [at.submit("first", 1), at.submit("lost", 50, budget_s=30 * STEP_S), at.submit("patient", 6)]
         texts.append(at.submit("pressed", 6, budget_s=8 * STEP_S))
         await at.a_step_begins()
         at.gate.set()
         await asyncio.gather(*texts)
-    ran = "".join(name[0] for name in at.ran)
-    assert ran.startswith("fpppppp") and at.ran[1:7] == ["pressed"] * 6
-    assert at.ran[7:].index("patient") <= 2
+    assert at.ran[1:13] == ["pressed"] * 6 + ["patient"] * 6
+    assert set(at.ran[13:]) == {"lost"}
     assert at.interleaver.totals.late_steps == 0 and at.interleaver.totals.longest_overshoot_s == 0
+
+
+@pytest.mark.asyncio
+async def test_the_lost_have_a_small_share() -> None:
+    """While texts can be in time, those that cannot have a turn now and then: a twentieth, and one."""
+    async with desk() as at:
+        texts = [at.submit("first", 1), at.submit("lost", 900, budget_s=800 * STEP_S), at.submit("patient", 600)]
+        await at.a_step_begins()
+        at.gate.set()
+        await asyncio.gather(*texts)
+    beside = at.ran[: len(at.ran) - at.ran[::-1].index("patient")]
+    assert 0.03 * len(beside) <= beside.count("lost") <= OVERDUE_SHARE * len(beside) + 2
 
 
 @pytest.mark.asyncio

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from fake_engines import in_steps
+from fake_engines import CONDENSED, in_steps
 from fakes import FakeClock
+from msgspec.structs import replace
 from test_interleaver import IDLE, STEP_S, desk
 from waiting import until
 
-from deployments.condensing import Condensing, Room, Way
+from deployments.condensing import Condensed, Condensing, Room, Way
 from deployments.interleaver import Finished, Interleaver
 from deployments.step_log import Step
 from gateway.work import Failure, FailureKind
@@ -75,6 +76,26 @@ async def test_a_way_may_end_in_a_failure() -> None:
         room = Room(at.clock() + 9, 0.0, at.clock)
         assert await at.interleaver.submit("long", Condensing(room, way())) == too_long
         assert at.interleaver.totals.engine_failures == 0
+
+
+@pytest.mark.asyncio
+async def test_what_came_to_nothing_was_wasted() -> None:
+    """A text that ran to its deadline and has two words, or ends in a failure of its own, helped nobody; three do."""
+
+    def way(clock: FakeClock, end: Condensed | Failure) -> Way:
+        clock.advance(STEP_S)
+        yield
+        return end
+
+    async with desk() as at:
+        at.gate.set()
+        cut = replace(CONDENSED.generation, finish_reason="deadline")
+        said = [Condensed(text, cut, CONDENSED.input) for text in ("two words", "three whole words")]
+        ends: list[Condensed | Failure] = [said[0], Failure(FailureKind.TOO_LONG), CONDENSED, said[1]]
+        for end, wasted in zip(ends, (1, 2, 2, 2), strict=True):
+            await at.interleaver.submit("x", Condensing(Room(at.clock() + 9, 0.0, at.clock), way(at.clock, end)))
+            assert at.interleaver.totals.wasted_s == pytest.approx(wasted * STEP_S)
+        assert at.interleaver.totals.busy_s == pytest.approx(4 * STEP_S)
 
 
 @pytest.mark.asyncio

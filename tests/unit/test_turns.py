@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from deployments.turns import TURN_S, Sharing, next_turn
+from deployments.turns import TURN_S, Sharing, contested, next_turn
 
 NOW = 100.0
 
@@ -35,11 +35,34 @@ def test_more_company_makes_urgent_sooner() -> None:
     assert next_turn([*(text(at) for at in range(9)), pressed], NOW) is pressed
 
 
-def test_who_is_lost_has_no_claim() -> None:
-    """A text that will miss its deadline anyway has its turn by what it had, and holds nobody up."""
-    lost, fair = text(1, 1.0, slack_s=-0.001), text(2, 0.9)
+def test_who_is_lost_yields() -> None:
+    """A text that will miss its deadline anyway goes after all that can be in time, however little it had."""
+    lost, fair = text(1, slack_s=-0.001), text(2, 4.0)
     assert next_turn([lost, fair], NOW) is fair
     assert next_turn([lost], NOW) is lost
+    soon = text(3, 5.0, slack_s=3 * TURN_S)
+    assert next_turn([soon, fair, *[lost] * 9], NOW).sequence == fair.sequence, "the lost make nobody hurry"
+
+
+def test_the_lost_have_their_turn_when_it_is_theirs() -> None:
+    """Then the oldest of them goes before everybody, the pressed too; where there is none, it is a turn like any."""
+    older, younger, fair, pressed = text(1, 5.0, -0.1), text(2, slack_s=-0.2), text(3), text(4, slack_s=TURN_S)
+    assert next_turn([younger, older, fair, pressed], NOW, overdue_turn=True) is older
+    assert next_turn([fair, pressed], NOW, overdue_turn=True) is pressed
+
+
+def test_among_the_lost_who_had_least_goes_first() -> None:
+    """As among others, where nobody else waits: then it is nobody's turn in particular."""
+    older, younger = text(1, 5.0, -0.1), text(2, slack_s=-0.2)
+    for overdue_turn in (False, True):
+        assert next_turn([older, younger], NOW, overdue_turn=overdue_turn) is younger
+
+
+def test_the_engine_is_contested_where_both_kinds_wait() -> None:
+    """Neither the lost among themselves nor the others pay for each other."""
+    lost, fair = text(1, slack_s=-0.1), text(2)
+    assert contested([lost, fair], NOW)
+    assert not contested([lost, lost], NOW) and not contested([fair], NOW) and not contested([], NOW)
 
 
 @pytest.mark.parametrize("slack_s", [0.0, TURN_S - 1e-6])

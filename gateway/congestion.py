@@ -1,0 +1,171 @@
+"""The congestion price: what a core-second of the node is worth to others at this moment, in points of quality.
+
+It is the shadow price of capacity in "maximise the total quality of answers in time": the slope, at the time that each
+request can be given, of the best quality that so much time buys. Two of them count, and the higher rules: that of
+the rate at which requests come, over the long run, and that of the most pressed of several horizons, in which waiting
+requests and those to expect must be done. Pure: it knows requests by their slack, checkpoints by what runs of them
+take.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Protocol
+
+from gateway.traffic import Traffic, until
+
+HORIZONS_S = (0.025, 0.05, 0.1, 0.2, 0.5)
+"""The horizons whose demand is priced."""
+
+UTILISATION = 0.9
+"""The share of a horizon's core time that is given out: what is left absorbs noise."""
+
+CYCLE = 3.0
+"""A batch may take this part of a budget in the long run: one like it runs before, and half of one is left over."""
+
+_SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
+
+
+class Runner(Protocol):
+    """What is known of a checkpoint: its worth in points of quality and what its runs take."""
+
+    worth: float
+    max_batch: int
+
+    def run_s(self, inputs: int, characters: int) -> float:
+        """The median core-seconds of one run of so many inputs of so many characters each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Corner:
+    """A corner of the best that time buys: core-seconds a request, and the worth they buy."""
+
+    cost_s: float
+    worth: float
+
+
+def sizes(most: int) -> list[int]:
+    """The batch sizes that are tried, up to and with `most`."""
+    tried = [size for size in _SIZES if size < most]
+    return [*tried, most]
+
+
+def frontier(points: Sequence[Corner]) -> list[Corner]:
+    """The upper concave envelope of the points and of doing nothing, from the cheapest corner on."""
+    hull: list[Corner] = []
+    for point in sorted((Corner(0.0, 0.0), *points), key=lambda corner: (corner.cost_s, -corner.worth)):
+        if hull and point.worth <= hull[-1].worth:
+            continue
+        while len(hull) >= 2 and _slope(hull[-2], hull[-1]) <= _slope(hull[-2], point):
+            hull.pop()
+        hull.append(point)
+    return hull
+
+
+def price_of(hull: Sequence[Corner], each_s: float, turn: float = 1.0) -> float:
+    """The slope of the frontier where each request may have `each_s` core-seconds; 0 where that is more than enough.
+
+    Between two corners both are worth their price. A time past the part `turn` of the way between them makes the
+    dearer one just worth it, a lesser time just not.
+    """
+    for left, right in pairwise(hull):
+        if each_s < right.cost_s:
+            slope = _slope(left, right)
+            reached = each_s - left.cost_s >= turn * (right.cost_s - left.cost_s)
+            return slope * (1 - 1e-6) if reached else slope * (1 + 1e-6)
+    return 0.0
+
+
+class Congestion:
+    """Prices the core time of one task's requests, from the traffic and from what waits.
+
+    What runs take is looked up anew with each lesson of the traffic, not for every price.
+    """
+
+    def __init__(self, traffic: Traffic, runners: Sequence[Runner]) -> None:
+        """Prices by this traffic, for these checkpoints."""
+        self._traffic = traffic
+        self._runners = runners
+        self._elastic = any(runner.max_batch > 1 for runner in runners)
+        self._lesson = -1
+        self.worth_left = 0.0
+        """What the best bargain left of its worth at the last price: 0 where there was more demand than can be met."""
+        self._in_the_long_run: list[Corner] = []
+        self._within: dict[tuple[float, int], list[Corner]] = {}
+
+    def price(self, slacks_s: Sequence[float], cores: float, busy_s: float, now_s: float) -> float:
+        """Points of quality a core-second.
+
+        `slacks_s` has, ascending, how long each waiting request has for its run; `busy_s` is what is left of the runs
+        under way, in core-seconds.
+        """
+        traffic = self._traffic
+        if traffic.lesson != self._lesson:
+            self._learn()
+        rate = traffic.rate(now_s)
+        price, binding = self._of_rate(cores / rate) if rate > 0 else 0.0, self._in_the_long_run
+        expected, budgets_s = traffic.ahead(now_s), traffic.budgets_s
+        for horizon_s in HORIZONS_S:
+            coming = sum(until(expected, horizon_s - b) for b in budgets_s if b < horizon_s) / max(len(budgets_s), 1)
+            count = bisect_right(slacks_s, horizon_s) + coming
+            if count < 1:
+                continue
+            each_s = max(cores * horizon_s - busy_s, 1e-4) * UTILISATION / count
+            hull = self._hull(horizon_s, math.ceil(count / cores))
+            if (pressed := price_of(hull, each_s)) > price:
+                price, binding = pressed, hull
+        self.worth_left = max((corner.worth - price * corner.cost_s for corner in binding), default=0.0)
+        return price
+
+    @property
+    def least_cost_s(self) -> float:
+        """The least core-seconds that a request costs, on average; 0 before any has come."""
+        return self._in_the_long_run[1].cost_s if len(self._in_the_long_run) > 1 else 0.0
+
+    def _of_rate(self, each_s: float) -> float:
+        """The price over the long run.
+
+        Runs that batch give time back when they are more at once, so that what is taken in a lull costs others only
+        in part: half the price is charged for them.
+        """
+        return (0.5 if self._elastic else 1.0) * price_of(self._in_the_long_run, each_s, turn=0.8)
+
+    def _learn(self) -> None:
+        traffic = self._traffic
+        self._lesson = traffic.lesson
+        self._within.clear()
+        corners = []
+        for runner in self._runners:
+            costs_s = [
+                _cheapest(runner, traffic.characters, budget_s / CYCLE, runner.max_batch).cost_s
+                for budget_s in traffic.budgets_s
+            ]
+            corners.append(Corner(sum(costs_s) / len(costs_s), runner.worth))
+        self._in_the_long_run = frontier(corners)
+
+    def _hull(self, horizon_s: float, together: int) -> list[Corner]:
+        try:
+            return self._within[horizon_s, together]
+        except KeyError:
+            characters = self._traffic.characters
+            hull = frontier([_cheapest(runner, characters, horizon_s, together) for runner in self._runners])
+            return self._within.setdefault((horizon_s, together), hull)
+
+
+def _cheapest(runner: Runner, characters: int, within_s: float, most: int) -> Corner:
+    """The least that a request costs in a run of at most `most` that takes no longer than `within_s`."""
+    cost_s = runner.run_s(1, characters)
+    for size in sizes(min(most, runner.max_batch))[1:] if most > 1 else ():
+        run_s = runner.run_s(size, characters)
+        if run_s > within_s:
+            break
+        cost_s = min(cost_s, run_s / size)
+    return Corner(cost_s, runner.worth)
+
+
+def _slope(left: Corner, right: Corner) -> float:
+    return (right.worth - left.worth) / (right.cost_s - left.cost_s) if right.cost_s > left.cost_s else math.inf

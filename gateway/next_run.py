@@ -1,0 +1,165 @@
+"""The rule that says what a free core runs next: which checkpoint, for which of the waiting requests. Pure.
+
+Each run is worth what its members gain in quality, less the price of the core time it takes, less what is lost of
+requests that are likely to come while it has the core and cannot wait for it. The best for the most urgent request is
+taken, with those that gain by joining it; where even the best bargain is not worth its price, there is more demand than
+can be met, and the run that gains most is taken, whoever is in it.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from gateway.congestion import Runner, sizes
+from gateway.traffic import until
+
+
+class Checkpoint(Runner, Protocol):
+    """A checkpoint as the waiting room sees it."""
+
+    name: str
+    threads: int
+    """Cores that one run keeps busy."""
+
+    @property
+    def lanes(self) -> int:
+        """How many runs its replicas make at once; 0 while none is up."""
+
+    def reach_s(self, run_s: float, now_s: float) -> float:
+        """What a request takes by the 95th percentile, overhead included, in a run expected to take `run_s`."""
+
+
+@dataclass(slots=True, eq=False)
+class Held:
+    """A request that waits: its texts, the instant by which it must be answered, and who may answer it.
+
+    `deadline_s` is already earlier by what it wants in hand beyond the 95th percentile. `eligible` are the checkpoints
+    that its terms allow, None for all of the task. `place` is the order of arrival.
+    """
+
+    place: int
+    deadline_s: float
+    characters: int
+    texts: int = 1
+    strict: bool = False
+    eligible: frozenset[str] | None = None
+
+    def may(self, checkpoint: str) -> bool:
+        """Whether that checkpoint may answer it."""
+        return self.eligible is None or checkpoint in self.eligible
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A run that could be next: its checkpoint, members and median time. `gain` orders the choices of one moment."""
+
+    gain: float
+    checkpoint: Checkpoint
+    members: tuple[Held, ...]
+    run_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What else is known when a run is chosen.
+
+    The price of a core-second and what the best bargain leaves at it; how many more cores are free, and if none is, in
+    how many seconds one will be; how many requests are expected at `traffic.HORIZONS_S`, and a sample of budgets.
+    """
+
+    now_s: float
+    price: float
+    worth_left: float
+    others_free: float
+    next_free_s: float
+    expected: Sequence[float]
+    budgets_s: Sequence[float]
+
+
+def next_run(waiting: Sequence[Held], checkpoints: Sequence[Checkpoint], moment: Moment) -> Choice | None:
+    """The run to begin now, of requests in order of their deadlines; None where nobody may have any of these.
+
+    Where no checkpoint can be sure to be in time for the most urgent request, it has the fastest, alone.
+    """
+    best: Choice | None = None
+    least_worth = min(checkpoint.worth for checkpoint in checkpoints)
+    tolerances_s = _tolerances_s(checkpoints, waiting[0].characters, moment)
+    for checkpoint in checkpoints:
+        choice = _best_of(waiting, checkpoint, moment, least_worth, tolerances_s)
+        if choice is not None and (best is None or choice.gain > best.gain + 1e-12):
+            best = choice
+    return best or _alone(waiting, checkpoints)
+
+
+def _best_of(
+    waiting: Sequence[Held],
+    checkpoint: Checkpoint,
+    moment: Moment,
+    least_worth: float,
+    tolerances_s: Sequence[float],
+) -> Choice | None:
+    """The best run on one checkpoint: of sizes alike in gain the larger one."""
+    able = [held for held in waiting if held.may(checkpoint.name)]
+    rooms_s = [held.deadline_s - moment.now_s for held in able]
+    best: Choice | None = None
+    for size in sizes(min(checkpoint.max_batch, len(able))) if able else ():
+        run_s = run_s_of(checkpoint, able[:size])
+        first = bisect_left(rooms_s, checkpoint.reach_s(run_s, moment.now_s))
+        members = able[first : first + size]
+        if len(members) < size:
+            break
+        lost = least_worth * _lost(run_s / checkpoint.threads, moment, tolerances_s)
+        gain = size * checkpoint.worth - moment.price * run_s
+        if moment.worth_left > 1e-9:
+            if first > 0:
+                break
+            gain = (gain - lost) / (size + first)
+        if best is None or gain >= best.gain - 1e-12:
+            best = Choice(gain, checkpoint, tuple(members), run_s)
+    return best
+
+
+def run_s_of(checkpoint: Checkpoint, members: Sequence[Held]) -> float:
+    """The median core-seconds of the members' texts on one checkpoint, in runs as large as it makes them."""
+    inputs = sum(held.texts for held in members)
+    characters = sum(held.texts * held.characters for held in members) // inputs
+    whole, rest = divmod(inputs, checkpoint.max_batch)
+    return (whole * checkpoint.run_s(checkpoint.max_batch, characters) if whole else 0.0) + (
+        checkpoint.run_s(rest, characters) if rest else 0.0
+    )
+
+
+def _tolerances_s(checkpoints: Sequence[Checkpoint], characters: int, moment: Moment) -> list[float]:
+    """How long requests of the sample's budgets could wait for a core and still be answered by the fastest."""
+    fastest_s = min(checkpoint.reach_s(checkpoint.run_s(1, characters), moment.now_s) for checkpoint in checkpoints)
+    return [budget_s - fastest_s for budget_s in moment.budgets_s]
+
+
+def _lost(run_s: float, moment: Moment, tolerances_s: Sequence[float]) -> float:
+    """How many of the requests to come are lost because they find this run on the core and cannot wait.
+
+    Where other cores are free, only as many as those cannot take: counted as the share of their time that is in
+    demand.
+    """
+    if not tolerances_s:
+        return 0.0
+    held_up_s = min(run_s, moment.next_free_s)
+    lost = sum(until(moment.expected, held_up_s - t) for t in tolerances_s if t < held_up_s) / len(tolerances_s)
+    if lost and moment.others_free > 0:
+        demand = until(moment.expected, held_up_s) * run_s / (held_up_s * moment.others_free * 2)
+        lost *= min(1.0, demand) ** moment.others_free
+    return lost
+
+
+def _alone(waiting: Sequence[Held], checkpoints: Sequence[Checkpoint]) -> Choice | None:
+    """The most urgent request that any of these may answer, on the fastest of them."""
+    for held in waiting:
+        able = [checkpoint for checkpoint in checkpoints if held.may(checkpoint.name)]
+        if able:
+            run_s, fastest = min(((run_s_of(c, (held,)), c) for c in able), key=lambda pair: (pair[0], pair[1].name))
+            return Choice(-math.inf, fastest, (held,), run_s)
+    return None

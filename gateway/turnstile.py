@@ -1,0 +1,84 @@
+"""The turnstile before a room, on the event loop: requests wait here until the room lets them through.
+
+Which ones and when is the room's business; here are only the futures they wait on and the timer that wakes the room.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from gateway.deadline import Clock
+from gateway.next_run import Held
+from gateway.room import Release, Room
+
+LOOK_S = 0.25
+"""How often the room is asked again while anybody waits, whatever it expects: a replica may have come or gone."""
+
+
+class Turnstile:
+    """Lets the requests of one task through, run by run."""
+
+    def __init__(self, room: Room, clock: Clock) -> None:
+        """Nothing waits yet, and nothing runs until `passed` is called, on the event loop."""
+        self._room = room
+        self._clock = clock
+        self._waiting: dict[Held, asyncio.Future[Release | None]] = {}
+        self._alarm: asyncio.TimerHandle | None = None
+        self._alarm_s = 0.0
+
+    async def passed(self, held: Held) -> Release | None:
+        """Waits until the request's run can begin; None where that is in vain. Cancelling it withdraws the request.
+
+        Of a release, `ended` must be called once for each member.
+        """
+        future: asyncio.Future[Release | None] = asyncio.get_running_loop().create_future()
+        self._waiting[held] = future
+        self._room.enter(held)
+        self._let_through()
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled() and (release := future.result()) is not None:
+                self.ended(release)
+            elif self._waiting.pop(held, None) is not None:
+                self._room.leave(held)
+            raise
+
+    def ended(self, release: Release) -> None:
+        """One member of the run is done with, whichever way."""
+        self._room.ended(release)
+        if self._waiting:
+            self._let_through()
+
+    def _let_through(self) -> None:
+        now_s = self._clock()
+        for held in self._room.expired(now_s):
+            self._settle(held, None)
+        while (release := self._room.release(now_s)) is not None:
+            for held in release.members:
+                self._settle(held, release)
+        self._arm(now_s)
+
+    def _settle(self, held: Held, release: Release | None) -> None:
+        future = self._waiting.pop(held)
+        if not future.done():
+            future.set_result(release)
+        elif release is not None:  # its client has just left, and its task not yet run to say so
+            self._room.ended(release)
+
+    def _arm(self, now_s: float) -> None:
+        """Has the room asked again in time. An alarm that comes early does no harm: only an earlier one replaces it."""
+        if not self._waiting:
+            return
+        wake_s = min(self._room.wake_s(now_s) or now_s + LOOK_S, now_s + LOOK_S)
+        if self._alarm is not None:
+            if self._alarm_s <= wake_s:
+                return
+            self._alarm.cancel()
+        self._alarm_s = wake_s
+        self._alarm = asyncio.get_running_loop().call_later(max(wake_s - now_s, 0.0), self._woken)
+
+    def _woken(self) -> None:
+        self._alarm = None
+        if self._waiting:
+            self._let_through()

@@ -1,0 +1,1 @@
+"""Offering: the simulator's scenarios against a live gateway, open loop, with figures that mean the same."""

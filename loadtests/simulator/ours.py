@@ -1,0 +1,244 @@
+"""The gateway in the simulator: its own desk, room, forecasts and prices, by import, and its replicas' batch forming.
+
+Several ingresses share the node. What one knows of the others and of its own runs is as old as the scenario says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from deployments.batch_forming import BatchLimits
+from deployments.classifying import BATCH_LIMITS
+from gateway.costs import Asked
+from gateway.deadline import Deadline
+from gateway.desk import Desk, Offer
+from gateway.forecast import Forecaster, Surroundings
+from gateway.load import IDLE
+from gateway.next_run import Held
+from gateway.pace import Pace
+from gateway.policy import Decision, Reason, Terms
+from gateway.room import Release
+from gateway.work import Answer, ClassifyParameters, SummarizeParameters
+from loadtests.simulator.replica import BatchingReplica, SharingReplica
+from loadtests.simulator.requests import Offered
+from loadtests.simulator.variants import Variant
+from loadtests.simulator.world import World
+
+_PACE_WEIGHT = 0.1
+
+
+class VariantCost:
+    """What requests cost on a simulated variant, as a latency profile would say it. Its characters are tokens."""
+
+    def __init__(self, variant: Variant) -> None:
+        """Takes the variant's medians and spread."""
+        self.sigma = variant.times.sigma
+        self.max_batch = variant.max_batch
+        self._variant = variant
+        self._pace = Pace(_PACE_WEIGHT)
+
+    def run_s(self, inputs: int, characters: int) -> float:
+        """The median of one run."""
+        return self._pace.value * self._variant.median_s(inputs, characters)
+
+    def service_times_s(self, asked: Asked, room_s: float, companions: int = 0) -> tuple[float, float]:
+        """One way to do it, whatever the room."""
+        seconds = self.run_s(len(asked.characters) + companions, asked.characters[0])
+        return seconds, seconds
+
+    def learn(self, asked: Asked, answer: Answer) -> None:
+        """Nothing is learnt of a simulated text."""
+
+    def learn_run(self, inputs: int, characters: int, seconds: float) -> None:
+        """Takes what a run took."""
+        self._pace.learn(seconds, self._variant.median_s(inputs, characters))
+
+    def forget(self) -> None:
+        """Takes the machine to be as quick again as it was when it was profiled."""
+        self._pace = Pace(_PACE_WEIGHT)
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """How the gateway stands before the node: its processes, how old what they hear is, and what answers take beside."""
+
+    ingresses: int
+    report_delay_s: float
+    overhead_s: float
+
+
+@dataclass(slots=True, eq=False)
+class _Open:
+    """A request that waits in a room, with what was decided when it came."""
+
+    request: Offered
+    asked: Asked
+    decision: Decision
+    deadline: Deadline
+
+
+class Ingress:
+    """One gateway process: a desk for each task."""
+
+    def __init__(
+        self,
+        world: World,
+        desks: Mapping[str, Desk],
+        replicas: Mapping[str, Replicas],
+        setup: Setup,
+        insist: frozenset[int],
+    ) -> None:
+        """Sends to the replicas by the names of their variants."""
+        self._insist = insist
+        self._world = world
+        self._desks = desks
+        self._replicas = replicas
+        self._setup = setup
+        self._open: dict[Held, _Open] = {}
+        self._wakes: dict[str, float] = {}
+
+    def arrived(self, request: Offered) -> None:
+        """Decides; what is not refused waits for its run."""
+        now_s = self._world.now_s
+        desk = self._desks[request.task]
+        parameters = ClassifyParameters() if request.task == "classify" else SummarizeParameters()
+        asked = Asked((request.tokens,) * request.texts, parameters)
+        deadline = Deadline(now_s, request.budget_s)
+        desk.arrived(asked, request.budget_s, now_s)
+        terms = Terms(request.strict, None, None, request.domain)
+        decision = desk.decide(asked, terms, request.percentile, deadline, now_s)
+        hopeless = decision.chosen is None or (decision.reason is Reason.BEST_EFFORT and desk.room.full)
+        if hopeless and request.sequence not in self._insist:
+            self._world.refuse(request)
+            return
+        held = desk.held(asked, decision, request.percentile, deadline, now_s)
+        self._open[held] = _Open(request, asked, decision, deadline)
+        desk.room.enter(held)
+        self._fill(request.task)
+
+    def ended(self) -> None:
+        """Nobody comes any more: what still waits has failed."""
+        for one in self._open.values():
+            self._world.fail(one.request)
+        self._open.clear()
+
+    def _fill(self, task: str) -> None:
+        now_s = self._world.now_s
+        desk = self._desks[task]
+        for held in desk.room.expired(now_s):
+            self._world.fail(self._open.pop(held).request)
+        while (release := desk.room.release(now_s)) is not None:
+            self._send(desk, release)
+        wake_s = desk.room.wake_s(now_s)
+        if wake_s is not None and self._wakes.get(task) != wake_s:
+            self._wakes[task] = wake_s
+            self._world.at(wake_s, self._woken, task, wake_s)
+
+    def _woken(self, task: str, wake_s: float) -> None:
+        if self._wakes.get(task) == wake_s:
+            del self._wakes[task]
+            self._fill(task)
+
+    def _send(self, desk: Desk, release: Release) -> None:
+        now_s = self._world.now_s
+        for held in release.members:
+            one = self._open.pop(held)
+            decision = desk.settle(one.asked, one.decision, release, one.request.percentile, one.deadline, now_s)
+            self._world.after(self._setup.report_delay_s, self._enter, release, one, decision, now_s)
+
+    def _enter(self, release: Release, one: _Open, decision: Decision, decided_s: float) -> None:
+        def told(request: Offered, service_s: float, answered: bool) -> None:
+            self._told(release, one, decision, decided_s, service_s, answered)
+
+        self._replicas[release.checkpoint].enter(one.request, told)
+
+    def _told(
+        self, release: Release, one: _Open, decision: Decision, decided_s: float, service_s: float, answered: bool
+    ) -> None:
+        request, setup, world = one.request, self._setup, self._world
+        if answered:
+            world.finish(request, release.checkpoint, world.now_s + setup.overhead_s - setup.report_delay_s)
+        else:
+            world.fail(request)
+        world.after(setup.report_delay_s, self._learn, release, one, decision, decided_s, service_s, answered)
+
+    def _learn(
+        self, release: Release, one: _Open, decision: Decision, decided_s: float, service_s: float, answered: bool
+    ) -> None:
+        desk = self._desks[one.request.task]
+        chosen = decision.chosen
+        assert chosen is not None and chosen.forecast is not None, "a released request was decided"
+        forecaster = desk.by_name[release.checkpoint].forecaster
+        now_s = self._world.now_s
+        if answered:
+            request = one.request
+            request.predicted_s = decided_s - request.arrived_s + chosen.forecast.latency_s
+            request.quantile_s = decided_s - request.arrived_s + chosen.forecast.quantile_s
+        if answered and release.left == len(release.members):
+            latency_s = one.request.finished_s - decided_s
+            forecaster.learn_latency(chosen.forecast, latency_s, self._setup.overhead_s, now_s)
+            cost = forecaster.cost
+            if isinstance(cost, VariantCost):
+                cost.learn_run(sum(held.texts for held in release.members), one.request.tokens, service_s)
+        desk.room.ended(release)
+        self._fill(one.request.task)
+
+
+Replicas = BatchingReplica | SharingReplica
+
+
+class Punctual:
+    """The gateway as a policy: requests go to its ingresses in turn."""
+
+    def __init__(
+        self,
+        world: World,
+        variants: Sequence[Variant],
+        cores: int,
+        setup: Setup,
+        insist: frozenset[int] = frozenset(),
+    ) -> None:
+        """All variants are up, each with a lane on every core. Requests of the numbers in `insist` are never refused."""
+        replicas: dict[str, Replicas] = {}
+        for variant in variants:
+            if variant.max_batch > 1:
+                limits = BatchLimits(variant.max_batch, max(BATCH_LIMITS.max_batch_tokens, 1 << 20), 0.15)
+                replicas[variant.name] = BatchingReplica(world, variant, cores, limits)
+            else:
+                replicas[variant.name] = SharingReplica(world, variant, cores)
+        share = max(1.0, cores / setup.ingresses)
+        self._ingresses = [
+            Ingress(world, _desks(variants, share, cores), replicas, setup, insist) for _ in range(setup.ingresses)
+        ]
+
+    def arrived(self, request: Offered) -> None:
+        """Goes to one ingress."""
+        self._ingresses[request.sequence % len(self._ingresses)].arrived(request)
+
+    def ended(self) -> None:
+        """Closes every ingress."""
+        for ingress in self._ingresses:
+            ingress.ended()
+
+
+def _desks(variants: Sequence[Variant], share: float, lanes: int) -> dict[str, Desk]:
+    desks: dict[str, Desk] = {}
+    for task in dict.fromkeys(variant.task for variant in variants):
+        surroundings = Surroundings()
+        of_task = [variant for variant in variants if variant.task == task]
+        ranks = range(len(of_task), 0, -1)
+        offers = [
+            Offer(
+                name=one.name,
+                tier=one.tier,
+                quality=float(rank),
+                worth=one.quality,
+                domain=one.domain,
+                forecaster=Forecaster(VariantCost(one), surroundings),
+                lanes=lambda: lanes,
+            )
+            for rank, one in zip(ranks, of_task, strict=True)
+        ]
+        desks[task] = Desk(offers, lambda name, now_s: IDLE, lambda: share)
+    return desks

@@ -1,0 +1,211 @@
+"""A replica in the simulator: the live replica's own rules over runs on the simulated cores.
+
+Which inputs make the next batch, and whose turn it is, is asked of the same functions that a replica asks; only the
+engine is played. Whose time is up ends then, as there, however long the engine is busy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from deployments.batch_forming import BatchLimits, RememberedMedians, Waiting, form_batch
+from deployments.interleaver import MOST_BEGUN
+from deployments.turns import TURN_S, Sharing, contested, next_turn
+from gateway.overdue import OverdueShare
+from loadtests.simulator.requests import Offered
+from loadtests.simulator.variants import Variant
+from loadtests.simulator.world import PATIENT, URGENT, Run, World
+
+Told = Callable[[Offered, float, bool], None]
+"""Told of a request's end at the replica: the service time that it had, and whether it was answered (or expired)."""
+
+_DONE_S = 1e-9
+_LEAST_LEFT_S = 1e-4
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class _Input(Waiting):
+    whole: _Whole
+
+
+@dataclass(slots=True, eq=False)
+class _Whole:
+    """A request here: how many of its inputs are to come, those that still wait, and when its first run began."""
+
+    request: Offered
+    told: Told
+    left: int
+    waiting: set[int] = field(default_factory=set)
+    began_s: float | None = None
+
+
+class BatchingReplica:
+    """A classifier: its inputs wait for a batch, earliest deadline first and alike lengths together."""
+
+    def __init__(self, world: World, variant: Variant, lanes: int, limits: BatchLimits) -> None:
+        """Runs up to `lanes` batches at once."""
+        self._world = world
+        self._variant = variant
+        self._lanes = lanes
+        self._limits = limits
+        self._medians = RememberedMedians(variant)
+        self._overdue = OverdueShare()
+        self._waiting: dict[int, _Input] = {}
+        self._running = 0
+        self._sequence = 0
+
+    def enter(self, request: Offered, told: Told) -> None:
+        """Queues the request's inputs, and forms batches once all that came at this instant are here."""
+        whole = _Whole(request, told, request.texts)
+        for _ in range(request.texts):
+            self._sequence += 1
+            whole.waiting.add(self._sequence)
+            self._waiting[self._sequence] = _Input(
+                sequence=self._sequence,
+                tokens=request.tokens,
+                deadline=request.deadline_s,
+                strict=request.strict,
+                enqueued_at=self._world.now_s,
+                whole=whole,
+            )
+        self._world.after(0.0, self._form)
+        if request.strict:
+            self._world.at(request.deadline_s, self._time_up, whole)
+
+    def _time_up(self, whole: _Whole) -> None:
+        if whole.waiting:
+            self._give_up(whole)
+
+    def _form(self) -> None:
+        while self._waiting and self._running < self._lanes:
+            formed = form_batch(
+                self._waiting.values(),
+                self._world.now_s,
+                self._limits,
+                self._medians,
+                overdue_turn=self._overdue.turn,
+                threads=self._lanes,
+            )
+            for entry in formed.expired:
+                self._give_up(entry.whole)
+            if formed.entries:
+                self._overdue.ran(formed.median_s, overdue=formed.overdue, contested=formed.contested)
+                self._run(formed.entries)
+
+    def _run(self, entries: tuple[_Input, ...]) -> None:
+        def done(run: Run) -> None:
+            self._running -= 1
+            for entry in entries:
+                self._answered(entry.whole)
+            self._form()
+
+        for entry in entries:
+            del self._waiting[entry.sequence]
+            entry.whole.waiting.discard(entry.sequence)
+            if entry.whole.began_s is None:
+                entry.whole.began_s = self._world.now_s
+        self._running += 1
+        tokens = max(entry.tokens for entry in entries)
+        self._world.node.start(self._variant, [entry.whole.request for entry in entries], tokens, done, URGENT)
+
+    def _answered(self, whole: _Whole) -> None:
+        """The request is answered with the last of its inputs, timed from the beginning of its first run."""
+        whole.left -= 1
+        if whole.left == 0 and whole.began_s is not None:
+            whole.told(whole.request, self._world.now_s - whole.began_s, True)
+
+    def _give_up(self, whole: _Whole) -> None:
+        """One of its inputs is lost: so is the request, and the others are withdrawn. What runs of it helps nobody."""
+        if whole.left <= 0:
+            return
+        whole.left = 0
+        for sequence in whole.waiting:
+            del self._waiting[sequence]
+        whole.waiting.clear()
+        whole.told(whole.request, 0.0, False)
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class _Text(Sharing):
+    request: Offered
+    told: Told
+    work_s: float
+    begun: bool = False
+
+
+class SharingReplica:
+    """A summarizer: its texts share the engine in turns.
+
+    At its deadline a text ends with what there is by then: a strict one without an answer, another with one that
+    arrives late by what the way back takes.
+    """
+
+    def __init__(self, world: World, variant: Variant, lanes: int) -> None:
+        """Works on up to `lanes` texts at once, behind all classifiers of the node."""
+        self._world = world
+        self._variant = variant
+        self._lanes = lanes
+        self._overdue = OverdueShare(earned_s=TURN_S)
+        self._waiting: list[_Text] = []
+        self._running = 0
+        self._begun = 0
+        self._sequence = 0
+
+    def enter(self, request: Offered, told: Told) -> None:
+        """The texts of one request are taken as one: what they take together."""
+        self._sequence += 1
+        median_s = self._variant.median_s(1, request.tokens) * request.texts
+        text = _Text(
+            sequence=self._sequence,
+            deadline=request.deadline_s,
+            left_s=median_s,
+            request=request,
+            told=told,
+            work_s=median_s * self._variant.times.noise(1, self._world.chance),
+        )
+        self._waiting.append(text)
+        self._give_turns()
+        self._world.at(text.deadline, self._time_up, text)
+
+    def _time_up(self, text: _Text) -> None:
+        if text in self._waiting:
+            self._give_turns()
+
+    def _give_turns(self) -> None:
+        now_s = self._world.now_s
+        for text in [text for text in self._waiting if text.deadline <= now_s]:
+            self._waiting.remove(text)
+            self._end(text, answered=not text.request.strict)
+        while self._running < self._lanes:
+            ready = [text for text in self._waiting if text.begun or self._begun < MOST_BEGUN]
+            if not ready:
+                break
+            text = next_turn(ready, now_s, overdue_turn=self._overdue.turn)
+            self._turn(text, overdue=text.overdue(now_s), contested=contested(ready, now_s))
+
+    def _turn(self, text: _Text, overdue: bool, contested: bool) -> None:
+        turn_s = min(TURN_S, text.work_s)
+
+        def done(run: Run) -> None:
+            passed_s = self._world.now_s - run.began_s
+            self._running -= 1
+            self._overdue.ran(passed_s, overdue=overdue, contested=contested)
+            text.attained_s += passed_s
+            text.work_s -= turn_s
+            text.left_s = max(text.left_s - turn_s, _LEAST_LEFT_S)
+            if text.work_s <= _DONE_S:
+                self._end(text, answered=True)
+            else:
+                self._waiting.append(text)
+            self._give_turns()
+
+        self._waiting.remove(text)
+        self._running += 1
+        self._begun += not text.begun
+        text.begun = True
+        self._world.node.start_work(self._variant, (text.request,), turn_s, done, PATIENT)
+
+    def _end(self, text: _Text, answered: bool) -> None:
+        self._begun -= text.begun
+        text.told(text.request, text.attained_s, answered)

@@ -1,0 +1,171 @@
+"""The runs of a scenario's grid: which there are, and all of them played side by side, on as many processes as wanted.
+
+A run depends on nothing but its order, so results are the same whatever the number of processes. A process imports the
+simulator and no engine; what it needs of a scenario travels with each piece of work.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+from functools import partial
+from time import process_time
+from typing import TypeVar
+
+from loadtests.results.run import Recorded
+from loadtests.scenarios.arrivals import rate_over_time
+from loadtests.scenarios.capacity import rate_of
+from loadtests.scenarios.model import Scenario
+from loadtests.simulator.errors import WorkerLost
+from loadtests.simulator.play import BOUND, OURS, Place, insisted, offered_at, played
+from loadtests.simulator.requests import Fate, Offered
+from loadtests.simulator.variants import Variant
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_DEAR = {BOUND: 20.0, OURS: 10.0, "ramsis": 4.0, "model-switching": 2.0}
+"""About how many times a request costs what it does under the other policies: only for the order of the runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One run to play. Samples are kept for plots where `plotted`; of its refusals up to `refusals` are drawn."""
+
+    policy: str
+    place: Place
+    plotted: bool = False
+    refusals: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """A run that was played: its results, how many requests were simulated, the warm-up's included, in which CPU time.
+
+    `refused` are the strict refusals that were drawn, by their sequence.
+    """
+
+    order: Order
+    recorded: tuple[Recorded, ...]
+    requests: int
+    core_s: float
+    refused: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Insisted:
+    """A refused request, and what became of it in a run of its own in which it was admitted."""
+
+    place: Place
+    sequence: int
+    fate: Fate
+
+    @property
+    def rightly(self) -> bool:
+        """Whether it was not answered in time then, either."""
+        return self.fate is not Fate.IN_TIME
+
+
+def orders_of(scenario: Scenario, policies: Sequence[str], plots: bool = False, refusals: int = 0) -> tuple[Order, ...]:
+    """Every policy at every load and coefficient of variation under every seed, in the order of results.
+
+    Plots of single requests are of the load nearest to 1 and of the first seed.
+    """
+    plotted = (min(scenario.loads, key=lambda load: (abs(load - 1), load)), scenario.seeds[0])
+    places = [
+        Place(load, cv, seed)
+        for cv in dict.fromkeys(scenario.cvs)
+        for load in dict.fromkeys(scenario.loads)
+        for seed in dict.fromkeys(scenario.seeds)
+    ]
+    return tuple(
+        Order(policy, place, plots and (place.load, place.seed) == plotted, refusals if policy == OURS else 0)
+        for policy in policies
+        for place in places
+    )
+
+
+def run_all(scenario: Scenario, variants: Sequence[Variant], orders: Sequence[Order], jobs: int) -> Iterator[Ran]:
+    """Plays the runs, the dearest first so that no process is left with one at the end; each as it is over.
+
+    Raises ScenarioError, UnknownPolicy, NothingCounted and WorkerLost.
+    """
+    dearest = sorted(orders, key=partial(_cost, scenario, variants), reverse=True)
+    return side_by_side(partial(_ran, scenario, tuple(variants)), dearest, jobs)
+
+
+def insist_all(scenario: Scenario, variants: Sequence[Variant], ran: Sequence[Ran], jobs: int) -> Iterator[Insisted]:
+    """Admits each refused request that was drawn, in a run of its own; each as it is over."""
+    refusals = [Insisted(one.order.place, sequence, Fate.REFUSED) for one in ran for sequence in one.refused]
+    return side_by_side(partial(_insisted, scenario, tuple(variants)), refusals, jobs)
+
+
+def in_order(ran: Sequence[Ran], orders: Sequence[Order]) -> tuple[Recorded, ...]:
+    """The results of all runs as they were ordered, whichever was over first."""
+    of = {one.order: one for one in ran}
+    return tuple(recorded for order in orders for recorded in of[order].recorded)
+
+
+def usable_cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def side_by_side(work: Callable[[Item], Result], items: Sequence[Item], jobs: int) -> Iterator[Result]:
+    """Does the work for each item on so many processes (in this one, where one is enough), results as they come.
+
+    Raises what the work raises, and WorkerLost where a process ended before its work did.
+    """
+    if min(jobs, len(items)) <= 1:
+        yield from map(work, items)
+        return
+    context = multiprocessing.get_context("spawn")  # nothing of this one's threads and progress bars is in it
+    pool = ProcessPoolExecutor(min(jobs, len(items)), context, initializer=_end_when_interrupted)
+    try:
+        for future in as_completed([pool.submit(work, item) for item in items]):
+            yield future.result()
+    except BrokenProcessPool:
+        raise WorkerLost("a process that simulated ended before its run did; too little memory for --jobs?") from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _cost(scenario: Scenario, variants: Sequence[Variant], order: Order) -> float:
+    pieces = rate_over_time(scenario, rate_of(scenario, variants, order.place.load))
+    return _DEAR.get(order.policy, 1.0) * sum(piece.expected for piece in pieces)
+
+
+def _end_when_interrupted() -> None:
+    """Has Ctrl-C end the process without a word: who owns it says what there is to say."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def _ran(scenario: Scenario, variants: Sequence[Variant], order: Order) -> Ran:
+    began_s = process_time()
+    offered = offered_at(scenario, variants, order.place)
+    recorded = played(scenario, variants, order.policy, order.place, offered)
+    if not order.plotted:
+        recorded = [replace(one, samples=()) for one in recorded]
+    refused = _drawn(scenario, offered, order) if order.refusals else ()
+    return Ran(order, tuple(recorded), len(offered), process_time() - began_s, refused)
+
+
+def _drawn(scenario: Scenario, offered: Sequence[Offered], order: Order) -> tuple[int, ...]:
+    """Of the counted strict refusals as many as were asked for, by chance that is the same for equal runs."""
+    refused = [
+        one.sequence
+        for one in offered
+        if one.fate is Fate.REFUSED and one.strict and one.arrived_s >= scenario.warmup_s
+    ]
+    drawn = random.Random(f"{order.place} refusals").sample(refused, min(order.refusals, len(refused)))
+    return tuple(sorted(drawn))
+
+
+def _insisted(scenario: Scenario, variants: Sequence[Variant], refusal: Insisted) -> Insisted:
+    return replace(refusal, fate=insisted(scenario, variants, refusal.place, refusal.sequence))

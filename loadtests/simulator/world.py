@@ -1,0 +1,197 @@
+"""The simulated world: a virtual clock, a node whose cores runs share, and the ledger of what became of each request.
+
+Nothing here decides. A policy is told of arrivals and of runs that ended, starts runs, and finishes or refuses
+requests; it is the policy under test, and the world that it cannot bend.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from loadtests.simulator.requests import Fate, Offered
+from loadtests.simulator.variants import Variant
+
+URGENT, PATIENT = 0, 1
+"""Priorities of runs on the cores: what is patient has what the urgent leave, as under the kernel's idle policy."""
+
+LEAST_FREE = 0.05
+"""The part of a core that runs always have, however much is stolen: no kernel starves anybody for good."""
+
+LEAST_PATIENT = 0.02
+"""The part of a core that the urgent always leave to the patient, likewise."""
+
+
+class Policy(Protocol):
+    """What is told of arrivals. It acts on the world it was made with."""
+
+    def arrived(self, request: Offered) -> None:
+        """A request has come. Sooner or later the policy must finish, refuse or drop it."""
+
+    def ended(self) -> None:
+        """The last request has come and nothing is left to happen: what is still held will never run."""
+
+
+@dataclass(slots=True, eq=False)
+class Run:
+    """One engine run under way: who is in it, its variant, and the core-seconds still to do."""
+
+    variant: Variant
+    members: tuple[Offered, ...]
+    done: Callable[[Run], None]
+    began_s: float
+    left_s: float
+    priority: int = URGENT
+
+
+@dataclass(slots=True)
+class Node:
+    """Cores shared by runs: each run has one core while there are enough, an equal share of all where not.
+
+    `stolen` is the part of the cores that other work has (the gateway's own, a neighbour's), in cores.
+    """
+
+    world: World
+    cores: float
+    stolen: float = 0.0
+    busy_s: float = 0.0
+    _running: list[Run] = field(default_factory=list)
+    _as_of_s: float = 0.0
+    _version: int = 0
+
+    @property
+    def running(self) -> Sequence[Run]:
+        """The runs under way."""
+        return self._running
+
+    def start(
+        self,
+        variant: Variant,
+        members: Sequence[Offered],
+        tokens: int,
+        done: Callable[[Run], None],
+        priority: int = URGENT,
+        inputs: int | None = None,
+    ) -> Run:
+        """Starts a run of the members padded to `tokens`, with the variant's own noise; `done` is called at its end."""
+        batch = len(members) if inputs is None else inputs
+        seconds = variant.median_s(batch, tokens) * variant.times.noise(batch, self.world.chance)
+        return self.start_work(variant, members, seconds, done, priority)
+
+    def start_work(
+        self,
+        variant: Variant,
+        members: Sequence[Offered],
+        seconds: float,
+        done: Callable[[Run], None],
+        priority: int = URGENT,
+    ) -> Run:
+        """Starts a run of so many core-seconds."""
+        self._advance()
+        for member in members:
+            member.engine_s += seconds / len(members)
+        run = Run(variant, tuple(members), done, self.world.now_s, seconds, priority)
+        self._running.append(run)
+        self._schedule()
+        return run
+
+    def steal(self, cores: float) -> None:
+        """From now on other work has so many cores."""
+        self._advance()
+        self.stolen = cores
+        self._schedule()
+
+    def _rates(self) -> tuple[float, float]:
+        """Cores for each urgent and for each patient run."""
+        free = max(self.cores - self.stolen, LEAST_FREE)
+        urgent = sum(run.priority == URGENT for run in self._running)
+        patient = len(self._running) - urgent
+        for_urgent = free - LEAST_PATIENT if patient else free
+        rate = min(1.0, for_urgent / urgent) if urgent else 0.0
+        return rate, min(1.0, (free - rate * urgent) / patient) if patient else 0.0
+
+    def _advance(self) -> None:
+        now_s = self.world.now_s
+        passed_s = now_s - self._as_of_s
+        self._as_of_s = now_s
+        if passed_s <= 0 or not self._running:
+            return
+        rates = self._rates()
+        for run in self._running:
+            worked_s = passed_s * rates[run.priority]
+            run.left_s -= worked_s
+            self.busy_s += worked_s
+
+    def _schedule(self) -> None:
+        self._version += 1
+        if self._running:
+            rates = self._rates()
+            in_s = min(max(run.left_s, 0.0) / rates[run.priority] for run in self._running)
+            self.world.after(in_s, self._check, self._version)
+
+    def _check(self, version: int) -> None:
+        if version != self._version:
+            return
+        self._advance()
+        over = [run for run in self._running if run.left_s <= 1e-9]
+        self._running = [run for run in self._running if run.left_s > 1e-9]
+        self._schedule()
+        for run in over:
+            run.done(run)
+
+
+class World:
+    """The clock, the node, and the fate of every request."""
+
+    def __init__(self, cores: float, seed: int) -> None:
+        """Starts at 0 s with nothing running."""
+        self.now_s = 0.0
+        self.chance = random.Random(seed)
+        self.node = Node(self, cores)
+        self._events: list[tuple[float, int, Callable[..., None], tuple[object, ...]]] = []
+        self._count = 0
+
+    def at(self, when_s: float, act: Callable[..., None], *arguments: object) -> None:
+        """Has something happen at an instant; what is due at one instant happens in the order it was told."""
+        self._count += 1
+        heapq.heappush(self._events, (max(when_s, self.now_s), self._count, act, arguments))
+
+    def after(self, seconds: float, act: Callable[..., None], *arguments: object) -> None:
+        """Has something happen after so many seconds."""
+        self.at(self.now_s + seconds, act, *arguments)
+
+    def finish(self, request: Offered, variant: str, at_s: float | None = None) -> None:
+        """The request's answer arrives at its client at that instant (now, where none is given)."""
+        at_s = self.now_s if at_s is None else at_s
+        _open(request)
+        request.fate = Fate.IN_TIME if at_s <= request.deadline_s else Fate.LATE
+        request.variant, request.finished_s = variant, at_s
+
+    def refuse(self, request: Offered) -> None:
+        """The client is told no, before any work."""
+        _open(request)
+        request.fate, request.finished_s = Fate.REFUSED, self.now_s
+
+    def fail(self, request: Offered) -> None:
+        """Admitted, and given up: it expired or was dropped."""
+        _open(request)
+        request.fate, request.finished_s = Fate.FAILED, self.now_s
+
+    def play(self, offered: Sequence[Offered], policy: Policy, until: Offered | None = None) -> None:
+        """Lets every request arrive and everything happen that follows; told of one of them, only until that ends."""
+        for request in offered:
+            self.at(request.arrived_s, policy.arrived, request)
+        while self._events:
+            self.now_s, _, act, arguments = heapq.heappop(self._events)
+            act(*arguments)
+            if until is not None and until.fate is not Fate.OPEN:
+                return
+        policy.ended()
+
+
+def _open(request: Offered) -> None:
+    if request.fate is not Fate.OPEN:
+        raise ValueError(f"request {request.sequence} ends a second time")

@@ -1,0 +1,125 @@
+"""What overdue work is sure of, and how little it takes: the account itself, and a queue that is offered too much."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from itertools import count, islice, pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from deployments.batch_forming import BatchLimits, MedianTimes, RememberedMedians, Waiting, form_batch
+from gateway.overdue import OVERDUE_SHARE, OverdueShare
+from gateway.profile import LatencyProfile
+
+durations_s = st.one_of(st.floats(0.001, 0.5), st.floats(0.001, 0.01))
+runs_given = st.lists(st.tuples(durations_s, durations_s), min_size=1, max_size=300)
+
+
+@given(runs_given, st.sampled_from([0.0, 0.02]))
+def test_while_both_kinds_wait_the_overdue_have_their_share_and_no_more(
+    runs: list[tuple[float, float]], earned_s: float
+) -> None:
+    """Of all time they have at most the share, and one run; never two turns in a row; between two turns of theirs, no
+    more is run for others than pays for the longer of what they had and what must be earned, and one run."""
+    share, turns, others_s = OverdueShare(earned_s=earned_s), list[bool](), 0.0
+    theirs_s, since_s, paid_s, longest_s = 0.0, 0.0, 0.0, max(run for run, _ in runs)
+    for timely_s, overdue_s in runs:
+        turns.append(share.turn)
+        if share.turn:
+            assert theirs_s <= OVERDUE_SHARE * (theirs_s + others_s) + 1e-9
+            theirs_s, since_s, paid_s = theirs_s + overdue_s, 0.0, overdue_s
+        else:
+            others_s, since_s = others_s + timely_s, since_s + timely_s
+        share.ran(overdue_s if turns[-1] else timely_s, overdue=turns[-1], contested=True)
+        assert since_s <= ((1 - OVERDUE_SHARE) * paid_s + earned_s) / OVERDUE_SHARE + longest_s + 1e-6
+    assert not any(one and other for one, other in pairwise(turns))
+
+
+@given(runs_given)
+def test_a_quiet_hour_earns_the_overdue_no_claim(runs: list[tuple[float, float]]) -> None:
+    """What is run while none is overdue saves up nothing, and what the overdue have of an idle engine costs nothing."""
+    share = OverdueShare()
+    for timely_s, overdue_s in runs:
+        share.ran(timely_s, overdue=False, contested=False)
+        share.ran(overdue_s, overdue=True, contested=False)
+        assert not share.turn
+    share.ran(0.001, overdue=False, contested=True)
+    assert share.turn
+
+
+PAYING = LatencyProfile((1, 16), (8, 64), ((0.004, 0.005), (0.005, 0.012)), sigma=0.1)
+FLAT = LatencyProfile((1, 16), (8, 64), ((0.001, 0.004), (0.012, 0.06)), sigma=0.1)
+LIMITS = BatchLimits(max_batch=16, max_batch_tokens=2048, max_padding_waste=0.15)
+
+
+@dataclass
+class Offering:
+    """One engine, runs of their median, and arrivals at a rate whatever becomes of them; counts what it gives."""
+
+    profile: MedianTimes
+    rate: float
+    budgets_s: tuple[float, float]
+    strict: bool
+    most_waiting: int
+    chance: random.Random = field(default_factory=lambda: random.Random(7))
+    in_time: int = 0
+    now: float = 0.0
+
+    def last(self, seconds: float) -> None:
+        """Runs for so long."""
+        waiting: dict[int, Waiting] = {}
+        share, arrives, sequence = OverdueShare(), 0.0, 0
+        while self.now < seconds:
+            while arrives <= self.now:
+                tokens, budget_s = self.chance.randint(8, 64), self.chance.uniform(*self.budgets_s)
+                if len(waiting) < self.most_waiting:
+                    waiting[sequence] = Waiting(sequence, tokens, arrives + budget_s, self.strict, arrives)
+                sequence, arrives = sequence + 1, arrives + self.chance.expovariate(self.rate)
+            formed = form_batch(waiting.values(), self.now, LIMITS, self.profile, overdue_turn=share.turn)
+            for entry in (*formed.expired, *formed.entries):
+                del waiting[entry.sequence]
+            share.ran(formed.median_s, overdue=formed.overdue, contested=formed.contested)
+            self.in_time += sum(self.now + formed.median_s <= entry.deadline for entry in formed.entries)
+            self.now = max(self.now + formed.median_s, 0.0 if formed.entries else arrives)
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize(("profile", "enough"), [(PAYING, 1500), (FLAT, 500)])
+@pytest.mark.parametrize("most_waiting", [400, 100_000])
+def test_goodput_under_overload_stays_at_nine_tenths_of_the_most(
+    profile: LatencyProfile, enough: float, strict: bool, most_waiting: int
+) -> None:
+    """Ten times what can be served costs no more than a tenth of goodput, strict or not, and however long the queue."""
+    medians, most = RememberedMedians(profile), 0
+    for times in (0.5, 1.0, 2.0):
+        offering = Offering(medians, times * enough, (0.05, 0.2), strict, most_waiting)
+        offering.last(1.5)
+        most = max(most, offering.in_time)
+    offering = Offering(medians, 10 * enough, (0.05, 0.2), strict, most_waiting)
+    offering.last(1.5 if most_waiting < 1_000 else 0.6)
+    assert offering.in_time / offering.now >= 0.9 * most / 1.5
+
+
+@given(st.integers(0, 5), st.integers(8, 64), st.floats(-0.5, 0.0), st.booleans(), st.sampled_from([PAYING, FLAT]))
+@settings(max_examples=40, deadline=None)
+def test_overdue_work_does_not_starve(
+    older: int, tokens: int, budget_s: float, strict: bool, profile: LatencyProfile
+) -> None:
+    """However much comes that can be in time, and however much of that becomes overdue in its turn, overdue work
+    starts in bounded time: the turns of the older, and between two turns 1 / share of a turn and two runs."""
+    waiting = [Waiting(at, 64 - 8 * at, budget_s, False, 0.0) for at in range(older)]
+    victim = Waiting(older, tokens, budget_s, False, 0.0)
+    waiting, share, now, turn_s, run_s = [*waiting, victim], OverdueShare(), 0.0, 0.0, 0.0
+    arrivals = count(older + 1)
+    while victim in waiting:
+        assert now <= (older + 1) * (turn_s / OVERDUE_SHARE + 2 * run_s)
+        waiting += [Waiting(at, 8 + at % 57, now + 0.07, strict, now) for at in islice(arrivals, 9)]
+        formed = form_batch(waiting, now, LIMITS, profile, overdue_turn=share.turn)
+        share.ran(formed.median_s, overdue=formed.overdue, contested=formed.contested)
+        gone = {*formed.entries, *formed.expired}
+        waiting = [entry for entry in waiting if entry not in gone]
+        now, run_s = now + formed.median_s, max(run_s, formed.median_s)
+        turn_s = max(turn_s, formed.median_s * formed.overdue)

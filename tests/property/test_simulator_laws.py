@@ -1,0 +1,129 @@
+"""Laws of the simulated node and of replicas on it, whatever runs and whoever asks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from small_scenarios import ONE, Even, variant
+
+from deployments.batch_forming import BatchLimits
+from loadtests.simulator.replica import BatchingReplica, SharingReplica
+from loadtests.simulator.requests import Offered
+from loadtests.simulator.world import LEAST_FREE, PATIENT, URGENT, Run, World
+
+BATCHING = variant("batching", 80.0, Even(fixed_s=0.005, per_token_s=0.0001), max_batch=4)
+LIMITS = BatchLimits(max_batch=4, max_batch_tokens=10_000, max_padding_waste=0.15)
+
+
+@dataclass(frozen=True)
+class Work:
+    """Core-seconds that begin at an instant, with a priority."""
+
+    at_s: float
+    seconds: float
+    priority: int
+
+
+works = st.lists(
+    st.builds(Work, st.floats(0, 0.2), st.floats(0.001, 0.1), st.sampled_from([URGENT, PATIENT])),
+    min_size=1,
+    max_size=12,
+)
+asked = st.builds(
+    Offered,
+    sequence=st.just(0),
+    task=st.just("any"),
+    arrived_s=st.floats(0, 0.1),
+    budget_s=st.floats(0.001, 0.3),
+    tokens=st.integers(5, 200),
+    texts=st.integers(1, 6),
+    strict=st.booleans(),
+)
+
+
+@dataclass
+class Noted:
+    """Starts each piece of work at its instant and notes its end; nothing arrives."""
+
+    world: World
+    ends_s: dict[int, float] = field(default_factory=dict)
+    running: list[int] = field(default_factory=list)
+
+    def begin(self, place: int, work: Work) -> None:
+        self.world.node.start_work(ONE[0], (), work.seconds, lambda run: self._end(place, run), work.priority)
+
+    def _end(self, place: int, run: Run) -> None:
+        self.ends_s[place] = self.world.now_s
+
+    def arrived(self, request: Offered) -> None:
+        """Nobody does."""
+
+    def ended(self) -> None:
+        """Nothing is held."""
+
+
+@given(works, st.integers(1, 3), st.floats(0, 1.5))
+def test_the_cores_do_all_the_work_and_no_more_than_they_can(some: list[Work], cores: int, stolen: float) -> None:
+    """No run is quicker than alone, in no stretch is more done than there are cores, and nothing is left undone."""
+    world = World(cores, seed=1)
+    world.node.steal(stolen)
+    noted = Noted(world)
+    for place, work in enumerate(some):
+        world.at(work.at_s, noted.begin, place, work)
+    world.play([], noted)
+    assert set(noted.ends_s) == set(range(len(some)))
+    assert world.node.busy_s == pytest.approx(sum(work.seconds for work in some))
+    free = max(cores - stolen, LEAST_FREE)
+    for place, work in enumerate(some):
+        assert noted.ends_s[place] >= work.at_s + work.seconds - 1e-7
+        since = sum(other.seconds for other in some if other.at_s >= work.at_s)
+        assert since <= free * (max_end(noted) - work.at_s) + 1e-6
+
+
+@given(works, st.integers(1, 3))
+def test_the_cores_never_idle_while_there_is_work_for_them(some: list[Work], cores: int) -> None:
+    """With all at once the last ends no later than one core would need, and on one core exactly then."""
+    world = World(cores, seed=1)
+    noted = Noted(world)
+    for place, work in enumerate(some):
+        world.at(0.0, noted.begin, place, work)
+    world.play([], noted)
+    whole_s = sum(work.seconds for work in some)
+    assert max_end(noted) <= whole_s + 1e-7
+    if cores == 1:
+        assert max_end(noted) == pytest.approx(whole_s)
+
+
+@given(st.lists(asked, min_size=1, max_size=20), st.booleans(), st.integers(1, 2))
+def test_a_replica_tells_of_every_request_once_and_of_no_strict_one_much_too_late(
+    some: list[Offered], batching: bool, lanes: int
+) -> None:
+    """Answered or not; who is not is strict, and is told by the deadline where it waits, else as its run ends."""
+    world = World(lanes, seed=1)
+    if batching:
+        replica: BatchingReplica | SharingReplica = BatchingReplica(world, BATCHING, lanes, LIMITS)
+    else:
+        replica = SharingReplica(world, ONE[0], lanes)
+    told: list[tuple[Offered, bool, float]] = []
+
+    class Sends:
+        def arrived(self, request: Offered) -> None:
+            replica.enter(request, lambda one, service_s, answered: told.append((one, answered, world.now_s)))
+
+        def ended(self) -> None:
+            """Nothing is held."""
+
+    world.play(some, Sends())
+    assert sorted(id(one) for one, _, _ in told) == sorted(id(one) for one in some)
+    for one, answered, at_s in told:
+        assert answered or one.strict
+        assert answered or at_s <= one.deadline_s + 0.02 * lanes + 1e-6
+        assert at_s >= one.arrived_s
+
+
+def max_end(noted: Noted) -> float:
+    """When the last run ended."""
+    return max(noted.ends_s.values())

@@ -1,0 +1,115 @@
+"""Lost and late work in the batcher: what ends at its deadline, what yields, and what overdue work is sure of."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from asyncio import TimerHandle
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from test_batcher import LIMITS, PROFILE, SummingEngine, a_run_begins, batching, soon
+
+from deployments.batcher import Batcher, Scored
+from gateway.work import Failure, FailureKind
+
+EXPIRED = Failure(FailureKind.EXPIRED)
+
+
+@pytest.mark.asyncio
+async def test_a_strict_input_expires_at_its_deadline_though_the_engine_is_busy() -> None:
+    """However long the run before it lasts, its caller is told at the deadline, not after; best-effort goes on waiting.
+
+    Each at its own: those that are due later, and came before or after, still wait.
+    """
+    engine = SummingEngine()
+    async with batching(engine, busy=True) as batcher:
+        running = asyncio.create_task(batcher.submit([1] * 8, soon(), True))
+        await a_run_begins(engine)
+        began = time.monotonic()
+        patient = asyncio.create_task(batcher.submit([2] * 8, soon(), True))
+        overdue = asyncio.create_task(batcher.submit([3] * 8, began + 0.02, False))
+        second = asyncio.create_task(batcher.submit([4] * 8, began + 0.06, True))
+        first = asyncio.create_task(batcher.submit([5] * 8, began + 0.03, True))
+        async with asyncio.timeout(5):
+            assert await first == EXPIRED
+            assert time.monotonic() - began >= 0.03 and not second.done()
+            assert await second == EXPIRED
+        assert time.monotonic() - began >= 0.06
+        assert not (running.done() or patient.done() or overdue.done())
+        assert batcher.totals.expired == 2 and batcher.load().queued == 2
+        engine.gate.set()
+        assert all(isinstance(one, Scored) for one in await asyncio.gather(running, patient, overdue))
+    assert {row[0] for batch in engine.batches for row in batch} == {1, 2, 3}
+
+
+class CountingLoop(asyncio.SelectorEventLoop):
+    """A loop that counts the timers that are set."""
+
+    timers = 0
+
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Callable[..., object], *args: Any, context: Any = None
+    ) -> TimerHandle:
+        self.timers += 1
+        return super().call_at(when, callback, *args, context=context)
+
+
+def test_one_alarm_is_set_for_all_that_is_strict() -> None:
+    """A thousand strict inputs, due one after the other, cost one timer; those who have left are not waited for."""
+
+    async def expire_the_last() -> int:
+        loop, engine = asyncio.get_running_loop(), SummingEngine()
+        assert isinstance(loop, CountingLoop)
+        async with batching(engine, busy=True, max_queued=2000) as batcher:
+            running = asyncio.create_task(batcher.submit([1] * 8, soon(), False))
+            await a_run_begins(engine)
+            before, began = loop.timers, time.monotonic()
+            leaving = [batcher.submit([2], began + 0.05 + at / 10_000, True) for at in range(1000)]
+            tasks = [asyncio.create_task(one) for one in (*leaving, batcher.submit([2], began + 0.2, True))]
+            await asyncio.sleep(0)
+            for task in tasks[:-1]:
+                task.cancel()
+            assert await tasks[-1] == EXPIRED
+            taken = loop.timers - before
+            assert batcher.load().queued == 0
+            engine.gate.set()
+            await asyncio.gather(running, *tasks, return_exceptions=True)
+        return taken
+
+    with asyncio.Runner(loop_factory=CountingLoop) as runner:
+        assert 2 <= runner.run(expire_the_last()) <= 5  # one that rings a little early is set again
+
+
+@pytest.mark.asyncio
+async def test_stopping_need_not_wait_for_what_expires_meanwhile() -> None:
+    """The last that waits expires, the run before it ends: the batcher is idle, long before the grace is over."""
+    engine = SummingEngine()
+    batcher = Batcher(engine.run, PROFILE, LIMITS, time.monotonic, 9)
+    batcher.start()
+    running = asyncio.create_task(batcher.submit([1] * 8, soon(), True))
+    await a_run_begins(engine)
+    lost = asyncio.create_task(batcher.submit([1] * 8, time.monotonic() + 0.01, True))
+    await asyncio.sleep(0)
+    stopping = asyncio.create_task(batcher.stop(60))
+    assert await lost == EXPIRED
+    engine.gate.set()
+    async with asyncio.timeout(5):
+        await stopping
+    assert isinstance(await running, Scored)
+
+
+@pytest.mark.asyncio
+async def test_overdue_work_yields_and_still_has_its_share() -> None:
+    """Overdue inputs have a turn, then pay for it: all that can be in time goes before the rest of them."""
+    now, engine = 50.0, SummingEngine()
+    async with batching(engine, busy=True, clock=lambda: now) as batcher:
+        tasks = [asyncio.create_task(batcher.submit([1] * 8, now + 600, True))]
+        await a_run_begins(engine)
+        tasks += [asyncio.create_task(batcher.submit([9] * 64, now - 1, False)) for _ in range(20)]
+        tasks += [asyncio.create_task(batcher.submit([1] * 8, now + 600, True)) for _ in range(48)]
+        await asyncio.sleep(0)
+        engine.gate.set()
+        assert all(isinstance(one, Scored) for one in await asyncio.gather(*tasks))
+    assert "".join(str(batch[0][0]) for batch in engine.batches) == "1" + "1" + "9" + "1" * 5 + "99"

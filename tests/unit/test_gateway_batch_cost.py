@@ -1,0 +1,50 @@
+"""What a classifier's runs cost: at the pace of the machine as it is, and among others as long."""
+
+from __future__ import annotations
+
+import pytest
+from fakes import latency_profile
+
+from gateway.costs import Asked, BatchCost
+from gateway.work import Answer, ClassifyParameters, InputReport, ReplicaTimings
+
+
+def classifier() -> BatchCost:
+    """One that has learnt nothing yet."""
+    return BatchCost(latency_profile(0.010), 64)
+
+
+@pytest.mark.parametrize("times", [0.5, 2.0])
+def test_the_pace_of_scoring_is_learnt_quickly(times: float) -> None:
+    """Forty answers of a machine that takes so many times as long are enough to be near it, in batches as alone."""
+    for batch in (1, 4):
+        seen = classifier()
+        before = seen.service_time_s((56,))
+        for _ in range(40):
+            took_s = times * 0.010 * batch * 18 / 16
+            timings = ReplicaTimings(0.0, took_s, took_s, batch)
+            seen.learn(Asked((56,), ClassifyParameters()), Answer((), InputReport(18, 18, False), timings))
+        assert seen.service_time_s((56,)) == pytest.approx(times * before, rel=0.05)
+        seen.forget()
+        assert seen.service_time_s((56,)) == pytest.approx(before, rel=0.05)
+
+
+def test_the_pace_of_scoring_is_learnt_from_single_texts() -> None:
+    """Of several it is not told which runs they were in, nor how long those were."""
+    seen = classifier()
+    before = seen.service_time_s((56,))
+    several = Answer((), InputReport(36, 36, False), ReplicaTimings(0.0, 9.0, 9.0, 2))
+    seen.learn(Asked((56, 56), ClassifyParameters()), several)
+    nothing = Answer((), InputReport(18, 0, True), ReplicaTimings(0.0, 9.0, 9.0, 0))
+    seen.learn(Asked((56,), ClassifyParameters()), nothing)
+    assert seen.service_time_s((56,)) == pytest.approx(before, rel=0.05)
+
+
+def test_companions_lengthen_the_run() -> None:
+    """A run of one with so many companions takes what a run of so many and one does, and so of several texts."""
+    new = classifier()
+    one = Asked((56,), ClassifyParameters())
+    for companions in (0, 1, 3, 7):
+        assert new.service_times_s(one, 0.0, companions)[1] == pytest.approx((companions + 1) * 0.010 * 18 / 16)
+    three = Asked((56, 56, 56), ClassifyParameters())
+    assert new.service_times_s(three, 0.0, 1) == new.service_times_s(one, 0.0, 3)

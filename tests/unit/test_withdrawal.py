@@ -1,0 +1,162 @@
+"""A client that leaves, seen through a real link: what it asked for stops wherever it is, and is counted as wasted."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_engines import in_steps
+from fakes import EVEN, catalog, entry, latency_profile, manifest
+from prometheus_client.parser import text_string_to_metric_families
+from tokenizers import Tokenizer, models
+from waiting import until
+
+from deployments.classifying import ClassifierReplica
+from deployments.condensing import Condensing, Room
+from deployments.engines.port import Logits, TokenIds
+from deployments.link import Endpoint, LinkClient, LinkServer, UnixAddress
+from deployments.replica import Replica, Server
+from deployments.summarizing import SummarizerReplica
+from deployments.tasks import ClassifyTask
+from deployments.variant import OpenClassifier
+from gateway.catalog import Tier
+from gateway.work import Answer, ClassifyParameters, Failure, FailureKind, SummarizeParameters, Work
+
+SECRET = b"a secret of the application"
+
+
+POISON = "poison"
+VOCABULARY = {"<unk>": 0, "well": 1, POISON: 2}
+
+
+@dataclass
+class GatedEngine:
+    """An engine that gets no further while its gate is shut, and chokes on poison. `runs` has the rows of each run."""
+
+    gate: threading.Event = field(default_factory=threading.Event)
+    runs: list[int] = field(default_factory=list)
+
+    def run(self, token_ids: TokenIds, attention_mask: TokenIds) -> Logits:
+        """A batch, behind the gate."""
+        self.step(len(token_ids))
+        if (token_ids == VOCABULARY[POISON]).any():
+            raise ArithmeticError
+        return np.zeros((len(token_ids), 2), np.float32)
+
+    def step(self, rows: int = 1) -> None:
+        """A step of a text, behind the gate."""
+        self.runs.append(rows)
+        assert self.gate.wait(60)
+        time.sleep(0.001)
+
+    def begin(self, text: str, parameters: SummarizeParameters, room: Room) -> Condensing:
+        """As a summarizer: nine steps."""
+        return in_steps(room, 9, self.step, 0.001)
+
+
+def classifier(engine: GatedEngine) -> Server:
+    """A classifier's replica on that engine."""
+    tokenizer = Tokenizer(models.WordLevel(VOCABULARY, unk_token="<unk>"))
+    opened = OpenClassifier(
+        manifest(EVEN, 0.01), engine, ClassifyTask(tokenizer, ("negative", "positive"), 64), latency_profile(0.01)
+    )
+    return ClassifierReplica(catalog().checkpoints[1], opened, 99, time.monotonic)
+
+
+def summarizer(engine: GatedEngine) -> Server:
+    """A summarizer's replica on that engine."""
+    return SummarizerReplica(entry("scribe", Tier.BALANCED, 40.0), engine, 99, time.monotonic)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of replica, its work, and what the engine runs for one text that is seen through."""
+
+    made: Callable[[GatedEngine], Server]
+    parameters: ClassifyParameters | SummarizeParameters
+    runs: int
+
+    def work(self, *texts: str) -> Work:
+        """Strict, with time enough."""
+        return Work("any", texts or ("well",), self.parameters, 60.0, True, "r")
+
+
+CLASSIFIER = Kind(classifier, ClassifyParameters(), 1)
+SUMMARIZER = Kind(summarizer, SummarizeParameters(), 9)
+
+
+@asynccontextmanager
+async def served(kind: Kind, directory: Path) -> AsyncIterator[tuple[GatedEngine, Replica, LinkClient, LinkClient]]:
+    """A replica behind its link, and two clients of it."""
+    engine, address = GatedEngine(), UnixAddress(str(directory / "s"))
+    replica = Replica("scribe", kind.made(engine), time.monotonic)
+    replica.server.start()
+    server = LinkServer(replica.handle, replica.load, SECRET)
+    await server.start(address)
+    endpoint = Endpoint("replica", "here", address)
+    clients = [LinkClient(endpoint, SECRET, "here", lambda load: None, random.Random(1)) for _ in range(2)]
+    for client in clients:
+        await client.connect()
+    try:
+        yield engine, replica, clients[0], clients[1]
+    finally:
+        engine.gate.set()
+        for client in clients:
+            await client.close()
+        await replica.server.stop(60)
+        await server.close()
+
+
+def scraped(replica: Replica) -> dict[str, float]:
+    """The replica's samples by name, without what all begin with."""
+    families = text_string_to_metric_families(replica.metrics())
+    return {one.name.removeprefix("punctual_replica_"): one.value for family in families for one in family.samples}
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("hangs_up", [False, True])
+@pytest.mark.parametrize("kind", [CLASSIFIER, SUMMARIZER])
+async def test_who_leaves_frees_the_queue_and_the_engine(kind: Kind, hangs_up: bool, tmp_path: Path) -> None:
+    """Two requests of a client, one running and one queued, end when it cancels them or hangs up; another's is served.
+
+    The queued one never runs and the running one runs no further; what it ran is wasted, and the scrape says so.
+    """
+    async with served(kind, tmp_path) as (engine, replica, leaver, stayer):
+        leaving = [asyncio.create_task(leaver.submit(kind.work()))]
+        await until(lambda: len(engine.runs) == 1)
+        leaving.append(asyncio.create_task(leaver.submit(kind.work())))
+        await until(lambda: replica.load().queued == 1)
+        staying = asyncio.create_task(stayer.submit(kind.work()))
+        await until(lambda: replica.load().queued == 2)
+        if hangs_up:
+            await leaver.close()
+        for task in leaving:
+            task.cancel()
+        await until(lambda: scraped(replica)["cancelled_total"] == 2 and replica.load().queued == 1)
+        engine.gate.set()
+        assert isinstance(await staying, Answer)
+        await until(lambda: replica.load().backlog_s == 0.0)
+        assert engine.runs == [1] * (1 + kind.runs)
+        samples = scraped(replica)
+        assert samples["engine_failures_total"] == 0
+        assert 0.001 <= samples["wasted_seconds_total"] <= samples["busy_seconds_total"] - 0.001 * kind.runs
+
+
+@pytest.mark.asyncio
+async def test_a_request_that_has_failed_is_not_run_on(tmp_path: Path) -> None:
+    """Where one input of a request fails, nobody gets the others: those that still wait are withdrawn."""
+    async with served(CLASSIFIER, tmp_path) as (engine, replica, client, _):
+        engine.gate.set()
+        failed = await client.submit(CLASSIFIER.work("well", POISON, *["well"] * 10))
+        assert failed == Failure(FailureKind.ENGINE, "ArithmeticError")
+        await until(lambda: replica.load().backlog_s == 0.0)
+        assert 3 <= len(engine.runs) <= 6, "the first, the culprit, and what began before the failure was heard of"
+        assert scraped(replica)["cancelled_total"] >= 12 - 6
