@@ -20,6 +20,7 @@ from rich.table import Table
 
 from gateway.catalog import CatalogError, load_catalog
 from gateway.manifest import Precision
+from gateway.policy import Decision
 from loadtests import commands as single
 from loadtests import decision_commands, sharing_commands
 from loadtests import decoding_commands as decoding
@@ -102,24 +103,25 @@ def explain(options: argparse.Namespace) -> int:
     from gateway.explaining import explained
     from gateway.manifest import read_manifest
     from gateway.problems import ms_above
-    from gateway.render import ms
 
     catalog = load_catalog(options.catalog)
     manifests = {name: read_manifest(at) for name, at in prepare(catalog, options.cache, console).items()}
     budget_s = None if options.budget_ms is None else options.budget_ms / 1000
     text = options.text if options.file is None else options.file.read_text(encoding="utf-8")
     decision = explained(
-        catalog, manifests, options.task, text, budget_s, options.percentile, options.strict, options.domain
+        catalog,
+        manifests,
+        options.task,
+        text,
+        budget_s,
+        options.percentile,
+        options.strict,
+        options.domain,
+        options.price,
     )
-    table = Table("checkpoint", "tier", "quality", "service", "latency", f"p{options.percentile:g}", "verdict")
-    table.columns[0].no_wrap = True
-    table.title = f"forecasts in ms, {len(text)} characters, an idle gateway"
-    for assessed in decision.assessed:
-        candidate, forecast = assessed.candidate, assessed.candidate.forecast
-        times = (forecast.service_time_s, forecast.latency_s, forecast.quantile_s) if forecast else ()
-        cells = [f"{ms(seconds):.2f}" for seconds in times] or ["-"] * 3
-        table.add_row(candidate.name, candidate.tier, f"{candidate.quality:g}", *cells, assessed.verdict)
-    console.print(table)
+    console.print(_candidates(decision, len(text), options.percentile))
+    if decision.price:
+        console.print(f"congestion price: {decision.price:g} points of quality a core-second")
     if decision.chosen:
         console.print(f"chosen: [bold]{decision.chosen.name}[/bold] ({decision.reason})")
     elif decision.min_feasible_s:
@@ -127,6 +129,24 @@ def explain(options: argparse.Namespace) -> int:
     else:
         console.print(f"refused: {decision.refusal}")
     return 0
+
+
+def _candidates(decision: Decision, characters: int, percentile: float) -> Table:
+    """Forecasts in ms and costs in core-ms; what each is worth, and what of that its price leaves, in points."""
+    from gateway.render import ms, worth_left
+
+    titles = ("checkpoint", "tier", "worth", "least", "median", f"p{percentile:g}", "cost", "left", "verdict")
+    table = Table(*titles, box=None, padding=(0, 1, 0, 0))
+    table.columns[0].no_wrap = table.columns[-1].no_wrap = True
+    table.title = f"forecasts and cost in ms, {characters} characters, an idle gateway"
+    for assessed in decision.assessed:
+        candidate, forecast = assessed.candidate, assessed.candidate.forecast
+        times = (forecast.least_s, forecast.latency_s, forecast.quantile_s, forecast.cost_s) if forecast else ()
+        cells = [f"{ms(seconds):.2f}" for seconds in times] or ["-"] * 4
+        left = worth_left(assessed, decision.price)
+        cells.append("-" if left is None else f"{left:.1f}")
+        table.add_row(candidate.name, candidate.tier, f"{candidate.worth:.1f}", *cells, assessed.verdict)
+    return table
 
 
 def bench(options: argparse.Namespace) -> int:
@@ -192,6 +212,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--budget-ms", type=float, help="(default: the task's)")
     one.add_argument("--percentile", type=float, default=95.0, help="(default: %(default)s)")
     one.add_argument("--strict", action="store_true", help="refuse rather than be late")
+    one.add_argument("--price", type=float, help="points of quality a core-second (default: none, as where idle)")
 
     one = _command(commands, "simulate", bench_alone, simulator.simulate.__doc__)
     one.set_defaults(measure=simulator.simulate)

@@ -66,17 +66,32 @@ def frontier(points: Sequence[Corner]) -> list[Corner]:
     return hull
 
 
-def price_of(hull: Sequence[Corner], each_s: float, turn: float = 1.0) -> float:
+def together(hulls: Sequence[Sequence[Corner]]) -> list[Corner]:
+    """The frontier of the mean of several requests, each with a frontier of its own.
+
+    The steps of all of them in order of what a second buys: where one price is asked of everybody, those with the
+    better bargain have taken theirs.
+    """
+    steps = [
+        Corner(right.cost_s - left.cost_s, right.worth - left.worth) for hull in hulls for left, right in pairwise(hull)
+    ]
+    steps.sort(key=lambda step: (-step.worth / step.cost_s, step.cost_s))
+    at = Corner(0.0, 0.0)
+    mean = [at]
+    for step in steps:
+        at = Corner(at.cost_s + step.cost_s / len(hulls), at.worth + step.worth / len(hulls))
+        mean.append(at)
+    return mean
+
+
+def price_of(hull: Sequence[Corner], each_s: float) -> float:
     """The slope of the frontier where each request may have `each_s` core-seconds; 0 where that is more than enough.
 
-    Between two corners both are worth their price. A time past the part `turn` of the way between them makes the
-    dearer one just worth it, a lesser time just not.
+    Between two corners the cheaper one is just preferred; only where there is time for the dearer, it is.
     """
     for left, right in pairwise(hull):
         if each_s < right.cost_s:
-            slope = _slope(left, right)
-            reached = each_s - left.cost_s >= turn * (right.cost_s - left.cost_s)
-            return slope * (1 - 1e-6) if reached else slope * (1 + 1e-6)
+            return _slope(left, right) * (1 + 1e-6)
     return 0.0
 
 
@@ -90,11 +105,11 @@ class Congestion:
         """Prices by this traffic, for these checkpoints."""
         self._traffic = traffic
         self._runners = runners
-        self._elastic = any(runner.max_batch > 1 for runner in runners)
         self._lesson = -1
         self.worth_left = 0.0
         """What the best bargain left of its worth at the last price: 0 where there was more demand than can be met."""
         self._in_the_long_run: list[Corner] = []
+        self._least_cost_s = 0.0
         self._within: dict[tuple[float, int], list[Corner]] = {}
 
     def price(self, slacks_s: Sequence[float], cores: float, busy_s: float, now_s: float) -> float:
@@ -107,7 +122,7 @@ class Congestion:
         if traffic.lesson != self._lesson:
             self._learn()
         rate = traffic.rate(now_s)
-        price, binding = self._of_rate(cores / rate) if rate > 0 else 0.0, self._in_the_long_run
+        price, binding = price_of(self._in_the_long_run, cores / rate) if rate > 0 else 0.0, self._in_the_long_run
         expected, budgets_s = traffic.ahead(now_s), traffic.budgets_s
         for horizon_s in HORIZONS_S:
             coming = sum(until(expected, horizon_s - b) for b in budgets_s if b < horizon_s) / max(len(budgets_s), 1)
@@ -124,28 +139,20 @@ class Congestion:
     @property
     def least_cost_s(self) -> float:
         """The least core-seconds that a request costs, on average; 0 before any has come."""
-        return self._in_the_long_run[1].cost_s if len(self._in_the_long_run) > 1 else 0.0
-
-    def _of_rate(self, each_s: float) -> float:
-        """The price over the long run.
-
-        Runs that batch give time back when they are more at once, so that what is taken in a lull costs others only
-        in part: half the price is charged for them.
-        """
-        return (0.5 if self._elastic else 1.0) * price_of(self._in_the_long_run, each_s, turn=0.8)
+        return self._least_cost_s
 
     def _learn(self) -> None:
         traffic = self._traffic
         self._lesson = traffic.lesson
         self._within.clear()
-        corners = []
-        for runner in self._runners:
-            costs_s = [
-                _cheapest(runner, traffic.characters, budget_s / CYCLE, runner.max_batch).cost_s
-                for budget_s in traffic.budgets_s
-            ]
-            corners.append(Corner(sum(costs_s) / len(costs_s), runner.worth))
-        self._in_the_long_run = frontier(corners)
+        hulls = [
+            frontier(
+                [_cheapest(one, traffic.characters, budget_s / CYCLE, one.max_batch) for one in self._runners],
+            )
+            for budget_s in traffic.budgets_s
+        ]
+        self._in_the_long_run = together(hulls)
+        self._least_cost_s = sum(hull[1].cost_s for hull in hulls) / max(len(hulls), 1)
 
     def _hull(self, horizon_s: float, together: int) -> list[Corner]:
         try:

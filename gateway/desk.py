@@ -14,10 +14,9 @@ from gateway.catalog import Tier
 from gateway.costs import Asked
 from gateway.deadline import Deadline
 from gateway.forecast import Forecaster
-from gateway.load import Ahead
-from gateway.next_run import Held
+from gateway.load import IDLE, Ahead
 from gateway.policy import Candidate, Decision, Search, Terms, decide, settled
-from gateway.room import Release, Room
+from gateway.room import Release, Room, Waiter
 from gateway.traffic import Traffic
 
 PRICE_AGE_S = 0.005
@@ -69,6 +68,10 @@ class Offer:
     def lanes(self) -> int:
         """How many runs its replicas make at once."""
         return self._lanes()
+
+    def others_s(self, now_s: float) -> float:
+        """How long what other gateways sent its replicas would keep a request waiting."""
+        return self._others_s(now_s)
 
     def run_s(self, inputs: int, characters: int) -> float:
         """The median core-seconds of one run of so many inputs of so many characters each."""
@@ -144,23 +147,25 @@ class Desk:
             self._price, self._priced_s = self.room.price(now_s), now_s
         return self._price
 
-    def held(self, asked: Asked, decision: Decision, percentile: float, deadline: Deadline, now_s: float) -> Held:
+    def held(self, asked: Asked, decision: Decision, percentile: float, deadline: Deadline, now_s: float) -> Waiter:
         """The request as it waits. It may have any checkpoint that its terms allow."""
         self._place += 1
         eligible = [offer for offer in self.offers if decision.terms.allow(offer)]
+        texts, characters = len(asked.characters), sum(asked.characters)
         reserve_s = 0.0
         if percentile != _USUAL:
-            fastest = eligible[-1]
-            run_s = fastest.run_s(len(asked.characters), asked.characters[0])
+            fastest = min(eligible, key=lambda one: one.run_s(texts, asked.characters[0]) / one.threads)
+            run_s = fastest.run_s(texts, asked.characters[0])
             reserve_s = fastest.forecaster.reach_s(run_s, percentile, now_s) - fastest.reach_s(run_s, now_s)
-        everyone = len(eligible) == len(self.offers)
-        return Held(
+        idle = (one.forecaster.forecast(asked, IDLE, percentile, now_s, 0.0) for one in eligible if one.lanes)
+        return Waiter(
             place=self._place,
             deadline_s=deadline.at_s - reserve_s,
-            characters=sum(asked.characters) // len(asked.characters),
-            texts=len(asked.characters),
+            characters=characters // texts,
+            texts=texts,
             strict=decision.terms.strict,
-            eligible=None if everyone else frozenset(one.name for one in eligible),
+            eligible=None if len(eligible) == len(self.offers) else frozenset(one.name for one in eligible),
+            last_s=deadline.at_s - min((forecast.least_s for forecast in idle), default=0.0),
         )
 
     def settle(
@@ -169,8 +174,8 @@ class Desk:
         """What was decided when the request's run could begin: which checkpoint, at what price, forecast anew."""
         remaining_s = deadline.remaining_s(now_s)
         inputs = sum(held.texts for held in release.members)
-        ahead = Ahead(0.0, None, inputs - len(asked.characters))
         offer = self.by_name[release.checkpoint]
+        ahead = Ahead(offer.others_s(now_s), None, inputs - len(asked.characters))
         forecast = offer.forecaster.forecast(asked, ahead, percentile, now_s, remaining_s)
         chosen = Candidate(offer.name, offer.tier, offer.quality, offer.domain, forecast, offer.worth)
         return settled(decision, chosen, remaining_s, release.price)

@@ -27,7 +27,7 @@ def explained(
 ) -> Decision:
     """Runs the gateway's own router with every checkpoint up and nothing queued. Raises UnknownTask.
 
-    `price` is what a core-second costs, in points of quality; an idle gateway has none.
+    `price` is what a core-second costs, in points of quality; an idle gateway asks none.
     """
     now_s = time.monotonic()
     load = LoadBook()

@@ -12,10 +12,19 @@ import math
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 from gateway.congestion import Runner, sizes
 from gateway.traffic import until
+
+ALIKE = 1.18
+"""Texts are alike in length whose longest has at most so many times the characters of the shortest: as much padding as
+the batches of a replica may have."""
+
+LENIENCE = 0.7
+"""Under more demand than can be met, this part of what a request would cost alone must be worth its price: in company,
+and at a price that is reckoned for the mean of all lengths, it may yet be."""
 
 
 class Checkpoint(Runner, Protocol):
@@ -47,6 +56,11 @@ class Held:
     texts: int = 1
     strict: bool = False
     eligible: frozenset[str] | None = None
+
+    @property
+    def alike(self) -> int:
+        """Texts of one number are alike in length: padding the shortest of them to the longest wastes little."""
+        return _class_of(self.characters)
 
     def may(self, checkpoint: str) -> bool:
         """Whether that checkpoint may answer it."""
@@ -102,31 +116,80 @@ def _best_of(
     least_worth: float,
     tolerances_s: Sequence[float],
 ) -> Choice | None:
-    """The best run on one checkpoint: of sizes alike in gain the larger one."""
+    """The best run on one checkpoint: with the most urgent request, or of anybody where not all can be served."""
     able = [held for held in waiting if held.may(checkpoint.name)]
-    rooms_s = [held.deadline_s - moment.now_s for held in able]
+    if not able:
+        return None
+    if moment.worth_left > 1e-9:
+        if able[0] is not waiting[0]:
+            return None
+        return _with_the_first(_company(able[0], able, checkpoint), checkpoint, moment, least_worth, tolerances_s)
     best: Choice | None = None
-    for size in sizes(min(checkpoint.max_batch, len(able))) if able else ():
-        run_s = run_s_of(checkpoint, able[:size])
-        first = bisect_left(rooms_s, checkpoint.reach_s(run_s, moment.now_s))
-        members = able[first : first + size]
-        if len(members) < size:
+    for company in _companies(able, checkpoint, moment):
+        rooms_s = [held.deadline_s - moment.now_s for held in company]
+        for size in sizes(min(checkpoint.max_batch, len(company))):
+            run_s = run_s_of(checkpoint, company[:size])
+            first = bisect_left(rooms_s, checkpoint.reach_s(run_s, moment.now_s))
+            members = company[first : first + size]
+            if len(members) < size:
+                break
+            gain = size * checkpoint.worth - moment.price * run_s
+            if best is None or gain > best.gain:
+                best = Choice(gain, checkpoint, tuple(members), run_s)
+    return best
+
+
+def _with_the_first(
+    company: Sequence[Held],
+    checkpoint: Checkpoint,
+    moment: Moment,
+    least_worth: float,
+    tolerances_s: Sequence[float],
+) -> Choice | None:
+    """The size at which most is gained for each request; of sizes alike in that, the one that costs each the least."""
+    best: Choice | None = None
+    room_s = company[0].deadline_s - moment.now_s
+    for size in sizes(min(checkpoint.max_batch, len(company))):
+        members = company[:size]
+        run_s = run_s_of(checkpoint, members)
+        if checkpoint.reach_s(run_s, moment.now_s) > room_s:
             break
         lost = least_worth * _lost(run_s / checkpoint.threads, moment, tolerances_s)
-        gain = size * checkpoint.worth - moment.price * run_s
-        if moment.worth_left > 1e-9:
-            if first > 0:
-                break
-            gain = (gain - lost) / (size + first)
-        if best is None or gain >= best.gain - 1e-12:
+        gain = checkpoint.worth - (moment.price * run_s + lost) / size
+        if (
+            best is None
+            or gain > best.gain + 1e-9
+            or (gain > best.gain - 1e-9 and run_s * len(best.members) < best.run_s * size)
+        ):
             best = Choice(gain, checkpoint, tuple(members), run_s)
     return best
 
 
+def _company(head: Held, able: Sequence[Held], checkpoint: Checkpoint) -> Sequence[Held]:
+    """The head, and who may share its run: all of its length, in the order of their deadlines."""
+    if checkpoint.max_batch == 1:
+        return (head,)
+    return [held for held in able if held.alike == head.alike]
+
+
+def _companies(able: Sequence[Held], checkpoint: Checkpoint, moment: Moment) -> list[list[Held]]:
+    """Those of each length that are worth what they cost, in the order of their deadlines."""
+    companies: dict[int, list[Held]] = {}
+    for held in able:
+        if moment.price * LENIENCE * checkpoint.run_s(held.texts, held.characters) <= checkpoint.worth:
+            companies.setdefault(held.alike, []).append(held)
+    return list(companies.values())
+
+
+@lru_cache(maxsize=65536)
+def _class_of(characters: int) -> int:
+    return round(math.log(max(characters, 1)) / math.log(ALIKE))
+
+
 def run_s_of(checkpoint: Checkpoint, members: Sequence[Held]) -> float:
-    """The median core-seconds of the members' texts on one checkpoint, in runs as large as it makes them."""
+    """The median core-seconds of the members' texts on one checkpoint, padded alike, in runs as large as it makes."""
     inputs = sum(held.texts for held in members)
-    characters = sum(held.texts * held.characters for held in members) // inputs
+    characters = max(held.characters for held in members)
     whole, rest = divmod(inputs, checkpoint.max_batch)
     return (whole * checkpoint.run_s(checkpoint.max_batch, characters) if whole else 0.0) + (
         checkpoint.run_s(rest, characters) if rest else 0.0

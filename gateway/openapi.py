@@ -11,7 +11,7 @@ from pydantic.json_schema import models_json_schema
 from gateway import problems, terms
 from gateway.catalog import Tier
 from gateway.deadline import MAX_BUDGET_MS
-from gateway.policy import Reason
+from gateway.policy import Reason, Refusal, Verdict
 from gateway.wire import ClassifyBody, RouteBody, SummarizeBody
 from gateway.work import FinishReason
 
@@ -44,7 +44,8 @@ _REQUEST_HEADERS: tuple[tuple[str, dict[str, object], str], ...] = (
     (
         terms.MODE,
         {"enum": ["best-effort", "strict"], "default": "best-effort"},
-        "best-effort always answers; strict refuses what cannot be in time and stops at the deadline",
+        "strict refuses only what cannot be in time, not even by its optimistic forecast, and stops at the deadline; "
+        "best-effort answers late rather than not, but where too many wait that are late already",
     ),
     (terms.MIN_TIER, {"enum": list(Tier)}, "never answer with less than this tier"),
     (terms.CHECKPOINT, {"type": "string"}, "pin one checkpoint; the budget then only decides whether to admit"),
@@ -59,8 +60,8 @@ _RESPONSE_HEADERS: tuple[tuple[str, dict[str, object]], ...] = (
     ("X-Tier", {"enum": list(Tier)}),
     ("X-Route-Reason", {"enum": list(Reason)}),
     (terms.BUDGET, {"type": "number"}),
-    ("X-Predicted-Latency-Ms", {"type": "number"}),
-    ("X-Forecast-Quantile-Ms", {"type": "number"}),
+    ("X-Predicted-Latency-Ms", {"type": "number", "description": "the median forecast, from the arrival"}),
+    ("X-Forecast-Quantile-Ms", {"type": "number", "description": "the forecast at the percentile, from the arrival"}),
     ("X-SLA-Met", {"enum": ["true", "false"]}),
     ("X-Input-Truncated", {"enum": ["true"]}),
     ("X-Finish-Reason", {"enum": list(get_args(FinishReason))}),
@@ -115,6 +116,53 @@ _DETAILED: dict[str, Any] = {
         },
     },
 }
+_FORECAST = {
+    "type": ["object", "null"],
+    "description": "in milliseconds; null while no replica is up",
+    "properties": {
+        "queueing_delay": {"type": "number"},
+        "service_time": {"type": "number"},
+        "least": {"type": "number", "description": "optimistic: one answer in twenty comes sooner"},
+        "latency": {"type": "number", "description": "the median"},
+        "at_percentile": {"type": "number"},
+        "at_percentile_idle": {"type": "number", "description": "the same with nothing queued"},
+    },
+}
+_ROUTED: dict[str, Any] = {
+    "type": "object",
+    "required": ["checkpoint", "reason", "refusal", "price", "ceiling", "candidates"],
+    "properties": {
+        "task": {"type": "string"},
+        "budget_ms": {"type": "number"},
+        "percentile": {"type": "number"},
+        "mode": {"enum": ["best-effort", "strict"]},
+        "checkpoint": {"type": ["string", "null"]},
+        "tier": {"enum": [*Tier, None]},
+        "reason": {"enum": [*Reason, None]},
+        "refusal": {"enum": [*Refusal, None]},
+        "price": {"type": "number", "description": "the congestion price: points of quality a core-second"},
+        "ceiling": {"type": ["number", "null"], "description": "the quality over which nothing is worth its price"},
+        "retry_after_ms": {"type": ["number", "null"]},
+        "min_feasible_ms": {"type": ["number", "null"]},
+        "candidates": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["checkpoint", "verdict", "forecast_ms"],
+                "properties": {
+                    "checkpoint": {"type": "string"},
+                    "tier": {"enum": list(Tier)},
+                    "quality": {"type": "number", "description": "what orders the candidates"},
+                    "worth": {"type": "number", "description": "points of quality, as the price counts them"},
+                    "worth_after_price": {"type": ["number", "null"]},
+                    "verdict": {"enum": list(Verdict)},
+                    "cost_ms": {"type": ["number", "null"], "description": "core-milliseconds"},
+                    "forecast_ms": _FORECAST,
+                },
+            },
+        },
+    },
+}
 _GENERATION = {
     "type": "object",
     "properties": {
@@ -156,6 +204,7 @@ def openapi_document() -> dict[str, object]:
     inputs = [(body, "validation") for body in (ClassifyBody, SummarizeBody, RouteBody)]
     _, schemas = models_json_schema(inputs, ref_template="#/components/schemas/{model}")  # type: ignore[arg-type]
     own = {"LabelScore": _LABEL_SCORE, "Outputs": _OUTPUTS, "Detailed": _DETAILED, "Problem": _PROBLEM, **_SUMMARIES}
+    own["Routed"] = _ROUTED
     ready = "Ready: every checkpoint has a replica"
     return {
         "openapi": "3.1.0",
@@ -188,7 +237,8 @@ def _task(summary: str, body: str, *answers: str) -> dict[str, object]:
 
 def _route() -> dict[str, object]:
     """Nothing is run, so it has the refusals of what is sent, and none of a run."""
-    answer = _reply("The decision, with every candidate and its forecast", schema={"type": "object"})
+    routed = {"$ref": "#/components/schemas/Routed"}
+    answer = _reply("The decision, with every candidate and its forecast", schema=routed)
     refusals = {status: _refusal(_PROBLEMS[status].title) for status in ("404", "413", "422", "500")}
     return _post("What would be decided and why; nothing is run", "RouteBody", answer, refusals, [])
 

@@ -5,12 +5,13 @@ Seconds become milliseconds here and nowhere else on the way out.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import PurePath
 
 from gateway.catalog import SourceKind
 from gateway.manifest import ClassifierManifest, ExtractiveManifest, Seq2SeqManifest, VariantManifest
-from gateway.policy import Decision
+from gateway.policy import Assessed, Decision
 from gateway.problems import ms_above
 from gateway.profile import ProfileDocument
 from gateway.records import RequestRecord
@@ -82,7 +83,10 @@ def answer_document(finished: Finished, answer: Answer, details: bool) -> object
 
 
 def decision_document(request: Request, decision: Decision, budget_s: float) -> dict[str, object]:
-    """The body of `/route`: what would be decided and why, every candidate with its forecast and verdict."""
+    """The body of `/route`: what would be decided and why, every candidate with its forecast and verdict.
+
+    `price` is in points of quality a core-second; `ceiling` is the quality over which nothing is worth it, if any.
+    """
     chosen = decision.chosen
     return {
         "task": request.task,
@@ -93,27 +97,18 @@ def decision_document(request: Request, decision: Decision, budget_s: float) -> 
         "tier": chosen.tier if chosen else None,
         "reason": decision.reason,
         "refusal": decision.refusal,
+        "price": round(decision.price, 3),
+        "ceiling": decision.ceiling if math.isfinite(decision.ceiling) else None,
         "retry_after_ms": ms_above(decision.retry_after_s) if decision.retry_after_s else None,
         "min_feasible_ms": ms_above(decision.min_feasible_s) if decision.min_feasible_s else None,
-        "candidates": [
-            {
-                "checkpoint": assessed.candidate.name,
-                "tier": assessed.candidate.tier,
-                "quality": assessed.candidate.quality,
-                "verdict": assessed.verdict,
-                "forecast_ms": {
-                    "queueing_delay": ms(forecast.queueing_delay_s),
-                    "service_time": ms(forecast.service_time_s),
-                    "latency": ms(forecast.latency_s),
-                    "at_percentile": ms(forecast.quantile_s),
-                    "at_percentile_idle": ms(forecast.idle_quantile_s),
-                }
-                if (forecast := assessed.candidate.forecast)
-                else None,
-            }
-            for assessed in decision.assessed
-        ],
+        "candidates": [_candidate(assessed, decision.price) for assessed in decision.assessed],
     }
+
+
+def worth_left(assessed: Assessed, price: float) -> float | None:
+    """What is left of a candidate's worth when its core time is paid for, in points; None of one that is down."""
+    forecast = assessed.candidate.forecast
+    return None if forecast is None else assessed.candidate.worth - price * forecast.cost_s
 
 
 def checkpoint_document(
@@ -145,6 +140,29 @@ def checkpoint_document(
             "replicas_up": replicas,
             "backlog_ms": None if backlog_s is None else ms(backlog_s),
             "memory_bytes": memory_bytes,
+        },
+    }
+
+
+def _candidate(assessed: Assessed, price: float) -> dict[str, object]:
+    candidate, forecast = assessed.candidate, assessed.candidate.forecast
+    left = worth_left(assessed, price)
+    return {
+        "checkpoint": candidate.name,
+        "tier": candidate.tier,
+        "quality": candidate.quality,
+        "worth": candidate.worth,
+        "worth_after_price": None if left is None else round(left, 3),
+        "verdict": assessed.verdict,
+        "cost_ms": None if forecast is None else ms(forecast.cost_s),
+        "forecast_ms": forecast
+        and {
+            "queueing_delay": ms(forecast.queueing_delay_s),
+            "service_time": ms(forecast.service_time_s),
+            "least": ms(forecast.least_s),
+            "latency": ms(forecast.latency_s),
+            "at_percentile": ms(forecast.quantile_s),
+            "at_percentile_idle": ms(forecast.idle_quantile_s),
         },
     }
 

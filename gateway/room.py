@@ -10,16 +10,23 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, insort
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
+from itertools import islice
 
 from gateway.congestion import Congestion
-from gateway.next_run import Checkpoint, Choice, Held, Moment, next_run, run_s_of
+from gateway.next_run import Checkpoint, Held, Moment, next_run, run_s_of
 from gateway.overdue import OverdueShare
 from gateway.traffic import Traffic
 
 SQUEEZE = 2.0
 """Runs under way may be so many times the cores, where the next is of a request that cannot wait for one to end."""
+
+SHORT_S = 0.003
+"""Runs so short would leave their core idle for a good part of the time, were the next only sent when one has ended."""
+
+AHEAD_S = 0.0006
+"""So long before a short run should end the next one is sent ahead: about a way to the replica and back."""
 
 LOOK_AHEAD = 256
 """Of longer queues only the most urgent so many are looked at when a run is chosen."""
@@ -34,23 +41,31 @@ _TICK_S = 1e-4
 
 
 @dataclass(slots=True, eq=False)
+class Waiter(Held):
+    """A request in the room. `last_s` is the latest instant at which its run can begin and it yet be in time.
+
+    That is if all goes well, and by its true deadline: later it waits in vain, or late in any case.
+    """
+
+    last_s: float = math.inf
+
+
+@dataclass(slots=True, eq=False)
 class Release:
     """Requests whose run can begin, together, on one checkpoint; when it should end, and what a core-second costs.
 
-    It keeps `threads` cores busy; `left` members are not yet answered.
+    It keeps `threads` cores busy; `left` members are not yet done with. `told` is set by whoever learns from the first
+    answer: it says of the run all that those of the others will.
     """
 
     checkpoint: str
     members: tuple[Held, ...]
     threads: int
+    run_s: float
     ends_s: float
     price: float
     left: int
-
-    @property
-    def untold(self) -> bool:
-        """Whether no member has been answered yet: its answer says of the run all that those of the others will."""
-        return self.left == len(self.members)
+    told: bool = False
 
 
 @dataclass(slots=True)
@@ -63,10 +78,12 @@ class Room:
     checkpoints: Sequence[Checkpoint]
     traffic: Traffic
     cores: float = 1.0
-    _waiting: list[Held] = field(default_factory=list, init=False)
-    _overdue: list[Held] = field(default_factory=list, init=False)
+    _waiting: list[Waiter] = field(default_factory=list, init=False)
+    _overdue: list[Waiter] = field(default_factory=list, init=False)
     _under_way: list[Release] = field(default_factory=list, init=False)
     _share: OverdueShare = field(default_factory=lambda: OverdueShare(OVERDUE_SHARE), init=False)
+    _soonest_s: float = field(default=math.inf, init=False)
+    """No later than when the first of those who wait begins to wait in vain."""
     _congestion: Congestion = field(init=False)
 
     def __post_init__(self) -> None:
@@ -76,9 +93,10 @@ class Room:
     def __len__(self) -> int:
         return len(self._waiting) + len(self._overdue)
 
-    def enter(self, held: Held) -> None:
+    def enter(self, held: Waiter) -> None:
         """A request begins to wait."""
         insort(self._waiting, held, key=_due)
+        self._soonest_s = min(self._soonest_s, held.last_s)
 
     def leave(self, held: Held) -> None:
         """A request waits no longer, because its client has left; one that was released is no longer here."""
@@ -97,45 +115,62 @@ class Room:
         """Whether no more can wait that are late in any case."""
         return len(self._overdue) >= MOST_OVERDUE
 
+    def stranded(self, held: Held) -> bool:
+        """Whether none of the checkpoints that may answer it is up."""
+        return not _may_have(held, {one.name for one in self.checkpoints if one.lanes})
+
     def expired(self, now_s: float) -> list[Held]:
         """Takes out those who wait in vain: the strict that no checkpoint can answer in time any more, and of others,
         which are overdue then, the first where there are too many; and those whose checkpoints are all down.
         """
         lost: list[Held] = []
-        up = [one.name for one in self.checkpoints if one.lanes]
+        up = {one.name for one in self.checkpoints if one.lanes}
         if len(up) < len(self.checkpoints):
-            lost += [held for held in (*self._waiting, *self._overdue) if not any(map(held.may, up))]
-            for held in lost:
-                self.leave(held)
-        while self._waiting and now_s + self._least_s(self._waiting[0]) > self._waiting[0].deadline_s:
-            held = self._waiting.pop(0)
-            (lost if held.strict else self._overdue).append(held)
+            lost += [held for held in (*self._waiting, *self._overdue) if not _may_have(held, up)]
+            self._without(lost)
+        if now_s > self._soonest_s:
+            late = [held for held in self._waiting if now_s > held.last_s]
+            self._without(late)
+            self._soonest_s = min((held.last_s for held in self._waiting), default=math.inf)
+            lost += [held for held in late if held.strict]
+            self._overdue += [held for held in late if not held.strict]
         surplus = max(0, len(self._overdue) - MOST_OVERDUE)
         lost += self._overdue[:surplus]
         del self._overdue[:surplus]
         return lost
 
     def release(self, now_s: float) -> Release | None:
-        """The next run that can begin now, its members taken out; None where none can. Call it until it says None."""
+        """The next run that can begin now, its members taken out; None where none can. Call it until it says None.
+
+        Before, ask who has `expired`.
+        """
         if not (self._waiting or self._overdue):
             return None
         busy = sum(run.threads for run in self._under_way)
-        free = math.floor(self.cores) - busy
-        up = [one for one in self.checkpoints if self._lane(one) and (one.threads <= free or not busy)]
-        if free > 0 and self._overdue and (not self._waiting or self._share.turn):
-            return self._late(up, now_s)
-        if not self._waiting:
-            return None
-        price = self.price(now_s)
-        beside = free <= 0 or not up
-        choice = self._squeezed(busy, price, now_s) if beside else self._next(up, free, price, now_s)
-        return None if choice is None else self._begun(choice.checkpoint, choice.members, choice.run_s, price, now_s)
+        free = max(math.floor(self.cores), 1) - busy
+        if free > 0:
+            up = [one for one in self.checkpoints if self._lane(one) and (one.threads <= free or not busy)]
+            begun = self._late(up, now_s, contested=bool(self._waiting)) if self._share.turn else None
+            begun = begun or self._next(up, free, now_s) or self._late(up, now_s, contested=False)
+            if begun:
+                return begun
+        elif self._waiting and self._gap_s(now_s) <= AHEAD_S and busy <= self.cores:
+            following = {run.checkpoint for run in self._under_way}
+            begun = self._next([one for one in self.checkpoints if one.name in following], 1, now_s)
+            if begun:
+                return begun
+        return self._squeezed(busy, now_s)
 
     def wake_s(self, now_s: float) -> float | None:
-        """The instant at which the most urgent request is lost: ask again then, if not before. None: nothing waits."""
+        """The instant at which the first of those who wait is lost, or a run can be sent ahead: ask again then.
+
+        None where nothing waits. It may be early, where the first has gone already.
+        """
         if not self._waiting:
             return None
-        return max(self._waiting[0].deadline_s - self._least_s(self._waiting[0]), now_s) + _TICK_S
+        lost_s = max(self._soonest_s, now_s) + _TICK_S
+        gap_s = self._gap_s(now_s)
+        return min(lost_s, now_s + gap_s - AHEAD_S + _TICK_S) if AHEAD_S < gap_s < math.inf else lost_s
 
     def price(self, now_s: float) -> float:
         """The congestion price as of now, in points of quality a core-second; 0 before any request has come."""
@@ -156,11 +191,23 @@ class Room:
         work_s = self._busy_s(now_s) + more_urgent * self._congestion.least_cost_s
         return work_s / max(self.cores, 1.0)
 
+    def _gap_s(self, now_s: float) -> float:
+        """How long until one of the runs under way should end, where all are short; infinite where one is not."""
+        if any(run.run_s > SHORT_S for run in self._under_way):
+            return math.inf
+        return min((run.ends_s - now_s for run in self._under_way), default=math.inf)
+
     def _lane(self, checkpoint: Checkpoint) -> bool:
         """Whether a replica of it would begin a run at once."""
         return sum(run.checkpoint == checkpoint.name for run in self._under_way) < checkpoint.lanes
 
-    def _next(self, up: Sequence[Checkpoint], free: int, price: float, now_s: float) -> Choice | None:
+    def _next(self, up: Sequence[Checkpoint], free: int, now_s: float) -> Release | None:
+        """The best run of those who may have what is free."""
+        names = {one.name for one in up}
+        able = list(islice((held for held in self._waiting if _may_have(held, names)), LOOK_AHEAD))
+        if not able:
+            return None
+        price = self.price(now_s)
         next_free_s = min((run.ends_s - now_s for run in self._under_way), default=math.inf) if free == 1 else math.inf
         moment = Moment(
             now_s=now_s,
@@ -171,61 +218,88 @@ class Room:
             expected=self.traffic.ahead(now_s),
             budgets_s=self.traffic.budgets_s,
         )
-        return next_run(self._waiting[:LOOK_AHEAD], up, moment)
+        choice = next_run(able, up, moment)
+        if choice is None:
+            return None
+        members, run_s = _within(choice.checkpoint, choice.members), choice.run_s
+        if len(members) < len(choice.members):
+            run_s = run_s_of(choice.checkpoint, members)
+        self._share.ran(run_s, overdue=False, contested=bool(self._overdue))
+        return self._begun(choice.checkpoint, members, run_s, price, now_s)
 
-    def _squeezed(self, busy: int, price: float, now_s: float) -> Choice | None:
+    def _squeezed(self, busy: int, now_s: float) -> Release | None:
         """The most urgent request beside the runs under way, where it cannot wait for one of them and need not.
 
         It takes time from those: where more is asked for than can be met that helps nobody, and where runs batch
         it is better served together with others in the next.
         """
-        held = self._waiting[0]
-        able = [one for one in self.checkpoints if self._lane(one) and held.may(one.name)]
-        if not able or busy >= SQUEEZE * self.cores or self._congestion.worth_left <= 0:
-            return None
-        run_s, _, fastest = min((run_s_of(one, (held,)), one.name, one) for one in able)
-        if fastest.max_batch > 1:
-            return None
-        room_s = held.deadline_s - now_s
-        wait_s = min((run.ends_s - now_s for run in self._under_way), default=math.inf)
-        shared_s = run_s * (busy + fastest.threads) / max(self.cores, 1.0)
-        if wait_s + fastest.reach_s(run_s, now_s) <= room_s or fastest.reach_s(shared_s, now_s) > room_s:
-            return None
-        return Choice(0.0, fastest, (held,), shared_s)
-
-    def _late(self, up: Sequence[Checkpoint], now_s: float) -> Release | None:
-        """The oldest overdue request on the fastest checkpoint that may answer it, with as many more as fit beside."""
-        held = self._overdue[0]
-        able = [one for one in up if held.may(one.name)]
+        able = [one for one in self.checkpoints if self._lane(one) and self._waiting and self._waiting[0].may(one.name)]
         if not able:
             return None
-        _, _, fastest = min((run_s_of(one, (held,)), one.name, one) for one in able)
-        joining = tuple(one for one in self._overdue if one.may(fastest.name))[: fastest.max_batch]
-        run_s = run_s_of(fastest, joining)
-        self._share.ran(run_s, overdue=True, contested=bool(self._waiting))
-        return self._begun(fastest, joining, run_s, 0.0, now_s)
+        held = self._waiting[0]
+        fastest = _fastest(able, held)
+        if fastest.max_batch > 1 or busy + fastest.threads > SQUEEZE * self.cores:
+            return None
+        price = self.price(now_s)
+        run_s, room_s = run_s_of(fastest, (held,)), held.deadline_s - now_s
+        wait_s = min((run.ends_s - now_s for run in self._under_way), default=math.inf)
+        shared_s = run_s * (busy + fastest.threads) / max(self.cores, 1.0)
+        if self._congestion.worth_left <= 0 or wait_s + fastest.reach_s(run_s, now_s) <= room_s:
+            return None
+        if fastest.reach_s(shared_s, now_s) > room_s:
+            return None
+        self._share.ran(run_s, overdue=False, contested=bool(self._overdue))
+        return self._begun(fastest, (held,), shared_s, price, now_s)
+
+    def _late(self, up: Sequence[Checkpoint], now_s: float, *, contested: bool) -> Release | None:
+        """The first overdue request that may have one of these, on the fastest, with as many more as fit beside."""
+        for held in self._overdue:
+            able = [one for one in up if held.may(one.name)]
+            if able:
+                fastest = _fastest(able, held)
+                members = _within(fastest, [one for one in self._overdue if one.may(fastest.name)])
+                run_s = run_s_of(fastest, members)
+                self._share.ran(run_s, overdue=True, contested=contested)
+                return self._begun(fastest, members, run_s, 0.0, now_s)
+        return None
 
     def _begun(
-        self, checkpoint: Checkpoint, members: tuple[Held, ...], run_s: float, price: float, now_s: float
+        self, checkpoint: Checkpoint, members: Sequence[Held], run_s: float, price: float, now_s: float
     ) -> Release:
-        gone = set(members)
-        if members[0] not in self._overdue:
-            self._share.ran(run_s, overdue=False, contested=bool(self._overdue))
-        for queue in (self._waiting, self._overdue):
-            queue[:] = [held for held in queue if held not in gone]
+        self._without(members)
         ends_s = now_s + run_s / checkpoint.threads
-        release = Release(checkpoint.name, members, checkpoint.threads, ends_s, price, len(members))
+        release = Release(checkpoint.name, tuple(members), checkpoint.threads, run_s, ends_s, price, len(members))
         self._under_way.append(release)
         return release
+
+    def _without(self, gone: Sequence[Held]) -> None:
+        if gone:
+            those = set(gone)
+            for queue in (self._waiting, self._overdue):
+                queue[:] = [held for held in queue if held not in those]
 
     def _busy_s(self, now_s: float) -> float:
         return sum(run.threads * max(run.ends_s - now_s, 0.0) for run in self._under_way)
 
-    def _least_s(self, held: Held) -> float:
-        """The least that any checkpoint could take of it, were all to go well."""
-        able = (one for one in self.checkpoints if one.lanes and held.may(one.name))
-        return min((run_s_of(one, (held,)) for one in able), default=0.0)
-
 
 def _due(held: Held) -> float:
     return held.deadline_s
+
+
+def _may_have(held: Held, checkpoints: Set[str]) -> bool:
+    return bool(checkpoints if held.eligible is None else held.eligible & checkpoints)
+
+
+def _fastest(able: Sequence[Checkpoint], held: Held) -> Checkpoint:
+    """The one that answers this request soonest, of equals the first by name."""
+    return min(able, key=lambda one: (run_s_of(one, (held,)) / one.threads, one.name))
+
+
+def _within(checkpoint: Checkpoint, members: Sequence[Held]) -> Sequence[Held]:
+    """As many of them, from the first on, as have room in one run of the checkpoint; the first in any case."""
+    texts = 0
+    for count, held in enumerate(members):
+        texts += held.texts
+        if count and texts > checkpoint.max_batch:
+            return members[:count]
+    return members

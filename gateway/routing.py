@@ -18,10 +18,9 @@ from gateway.desk import Desk, Offer
 from gateway.forecast import Forecaster, Surroundings
 from gateway.load import LoadBook
 from gateway.manifest import VariantManifest
-from gateway.next_run import Held
 from gateway.policy import Decision, Terms
 from gateway.problems import UnknownCheckpoint, UnknownTask
-from gateway.room import Release
+from gateway.room import Release, Waiter
 from gateway.terms import RequestTerms
 from gateway.work import Parameters
 
@@ -133,7 +132,7 @@ class Router:
         asked_for = Terms(terms.strict, terms.min_tier, terms.pinned, request.domain)
         return desk.decide(request.asked, asked_for, terms.percentile, deadline, self._clock(), price, every=every)
 
-    def held(self, request: Request, decision: Decision, deadline: Deadline) -> Held:
+    def held(self, request: Request, decision: Decision, deadline: Deadline) -> Waiter:
         """The request as it waits in its task's room."""
         desk = self.desks[request.task]
         return desk.held(request.asked, decision, request.terms.percentile, deadline, self._clock())

@@ -15,7 +15,7 @@ from gateway.deadline import Clock, Deadline
 from gateway.forecast import Forecast
 from gateway.load import LoadBook
 from gateway.outcome import Outcome
-from gateway.policy import Decision, Reason
+from gateway.policy import Decision
 from gateway.problems import DeadlineExceeded, Overloaded, Problem
 from gateway.records import Observer, RequestRecord
 from gateway.refusals import failed, refused, refused_after_loss
@@ -54,18 +54,26 @@ class Finished:
 class _Trail:
     """What has become known of a request under way; the record is made of it.
 
-    `attempts` counts dispatches, of which all but the last found no replica; `lost` is the checkpoint of the latest
-    such. `waited_s` were spent waiting for a run; `answered_s` is how long the answer took from the request's arrival.
+    `decided_s` is the instant of the latest decision, `route_s` what had been spent until then but for waiting, and
+    `waited_s` what was spent waiting for a run. `attempts` counts dispatches, of which all but the last found no
+    replica; `lost` is the checkpoint of the latest such. `answered_s` is how long the answer took from the arrival.
     """
 
     deadline: Deadline | None = None
     decision: Decision | None = None
     decided_s: float = 0.0
+    route_s: float | None = None
     waited_s: float = 0.0
     answer: Answer | None = None
     answered_s: float | None = None
     attempts: int = 0
     lost: str | None = None
+
+    def decided(self, decision: Decision, deadline: Deadline, now_s: float) -> Decision:
+        """Takes note of a decision, and hands it on."""
+        self.decision, self.decided_s = decision, now_s
+        self.route_s = deadline.elapsed_s(now_s) - self.waited_s
+        return decision
 
 
 @dataclass(slots=True)
@@ -122,8 +130,7 @@ class Service:
             raise Overloaded(f"{self.max_concurrent_requests} requests are under way, the limit", retry_after_s=1.0)
         self.router.arrived(request, deadline)
         while True:
-            decision = trail.decision = self.router.decide(request, deadline)
-            trail.decided_s = self.clock()
+            decision = trail.decided(self.router.decide(request, deadline), deadline, self.clock())
             if decision.chosen is None:
                 if trail.lost is None:
                     raise refused(decision)
@@ -145,33 +152,29 @@ class Service:
         Raises Overloaded for what would be late in any case where too much of that waits, and DeadlineExceeded where
         the wait was in vain.
         """
-        if decision.reason is Reason.BEST_EFFORT and self.router.desks[request.task].room.full:
-            raise Overloaded("no checkpoint can answer in time, and too many wait that are late", _late_s(decision))
+        room, strict = self.router.desks[request.task].room, request.terms.strict
+        late_s = _late_s(decision)
+        if room.full and late_s > 0 and not strict:
+            raise Overloaded("no checkpoint can answer in time, and too many wait that are late", late_s)
+        held = self.router.held(request, decision, deadline)
         began_s = self.clock()
-        patience_s = max(deadline.remaining_s(began_s), 0.0) + (0.0 if request.terms.strict else PATIENCE_S)
         try:
-            async with asyncio.timeout(patience_s):
-                release = await self._turnstiles[request.task].passed(self.router.held(request, decision, deadline))
+            release = await self._turnstiles[request.task].passed(held, _patience_s(deadline, strict, began_s))
         except TimeoutError:
             raise DeadlineExceeded(deadline.elapsed_s(self.clock())) from None
-        trail.waited_s += self.clock() - began_s
-        if release is None and not self._stranded(decision):
-            if request.terms.strict:
+        finally:
+            trail.waited_s += self.clock() - began_s
+        if release is None and not room.stranded(held):
+            if strict:
                 raise DeadlineExceeded(deadline.elapsed_s(self.clock()))
-            raise Overloaded("it came late, and too many wait that are late", _late_s(decision))
+            raise Overloaded("it came late, and too many wait that are late", late_s)
         return release
-
-    def _stranded(self, decision: Decision) -> bool:
-        """Whether none of the checkpoints that may answer is up any more."""
-        allowed = [one.name for one in decision.candidates if decision.terms.allow(one)]
-        return not any(self.load.replicas(name) for name in allowed)
 
     async def _run(self, request: Request, deadline: Deadline, release: Release, trail: _Trail) -> Answer | Failure:
         """Sends a request whose run can begin, and learns from its answer. A failure is that its replica was lost."""
         decided = trail.decision
         assert decided is not None, "a release is of a request that was decided"
-        decision = trail.decision = self.router.settle(request, decided, release, deadline)
-        trail.decided_s = self.clock()
+        decision = trail.decided(self.router.settle(request, decided, release, deadline), deadline, self.clock())
         chosen = decision.chosen
         assert chosen is not None and chosen.forecast is not None, "what is settled is chosen, and forecast"
         trail.attempts += 1
@@ -188,11 +191,11 @@ class Service:
         self, request: Request, deadline: Deadline, checkpoint: str, forecast: Forecast
     ) -> Answer | Failure:
         """Sends what is left of the budget along; waits until the deadline, a best-effort request a while longer."""
-        remaining_s = deadline.remaining_s(self.clock())
-        strict = request.terms.strict
+        now_s, strict = self.clock(), request.terms.strict
+        remaining_s = deadline.remaining_s(now_s)
         work = Work(request.task, request.inputs, request.parameters, remaining_s, strict, request.terms.request_id)
         try:
-            async with asyncio.timeout(max(remaining_s, 0.0) + (0.0 if strict else PATIENCE_S)):
+            async with asyncio.timeout(_patience_s(deadline, strict, now_s)):
                 return await self.backend.dispatch(checkpoint, work, forecast.cost_s)
         except TimeoutError:
             return Failure(FailureKind.EXPIRED)
@@ -201,14 +204,16 @@ class Service:
         """Of a run that several share the first answer says how far its forecast strayed; the others would echo it."""
         now_s = self.clock()
         forecaster = self.router.served[release.checkpoint].forecaster
-        if release.untold:
-            forecaster.learn(forecast, request.asked, answer, now_s - trail.decided_s, now_s)
-        else:
+        if release.told:
             forecaster.cost.learn(request.asked, answer)
+        else:
+            release.told = True
+            forecaster.learn(forecast, request.asked, answer, now_s - trail.decided_s, now_s)
 
     def _learn_expired(self, trail: _Trail, release: Release, forecast: Forecast) -> None:
-        now_s = self.clock()
-        if release.untold:
+        if not release.told:
+            release.told = True
+            now_s = self.clock()
             forecaster = self.router.served[release.checkpoint].forecaster
             forecaster.learn_expired(forecast, now_s - trail.decided_s, now_s)
 
@@ -229,8 +234,8 @@ class Service:
             reason=trail.decision.reason.value if trail.decision and trail.decision.reason else None,
             predicted_s=decided_s + forecast.latency_s if forecast else None,
             quantile_s=decided_s + forecast.quantile_s if forecast else None,
-            route_s=decided_s - trail.waited_s if trail.decision else None,
-            queueing_delay_s=trail.waited_s + answer.timings.queueing_delay_s if answer else None,
+            route_s=trail.route_s,
+            queueing_delay_s=trail.waited_s + answer.timings.queueing_delay_s if answer else trail.waited_s or None,
             service_time_s=answer.timings.service_time_s if answer else None,
             batch_size=answer.timings.batch_size if answer else None,
             inputs=len(request.inputs),
@@ -245,6 +250,11 @@ class Service:
         )
         self.observe(record)
         return record
+
+
+def _patience_s(deadline: Deadline, strict: bool, now_s: float) -> float:
+    """How much longer it is waited for: until the deadline, of best effort a while longer."""
+    return max(deadline.remaining_s(now_s) + (0.0 if strict else PATIENCE_S), 0.0)
 
 
 def _timeliness(elapsed_s: float, budget_s: float, strict: bool) -> Outcome:

@@ -9,7 +9,7 @@ import asyncio
 
 from gateway.deadline import Clock
 from gateway.next_run import Held
-from gateway.room import Release, Room
+from gateway.room import Release, Room, Waiter
 
 LOOK_S = 0.25
 """How often the room is asked again while anybody waits, whatever it expects: a replica may have come or gone."""
@@ -26,22 +26,23 @@ class Turnstile:
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_s = 0.0
 
-    async def passed(self, held: Held) -> Release | None:
-        """Waits until the request's run can begin; None where that is in vain. Cancelling it withdraws the request.
+    async def passed(self, held: Waiter, patience_s: float) -> Release | None:
+        """Waits until the request's run can begin; None where that is in vain. Raises TimeoutError after `patience_s`.
 
-        Of a release, `ended` must be called once for each member.
+        Cancelling it withdraws the request. Of a release, `ended` must be called once for each member. Where a run can
+        begin at once, nothing is waited for, no turn of the loop and no timer.
         """
         future: asyncio.Future[Release | None] = asyncio.get_running_loop().create_future()
         self._waiting[held] = future
         self._room.enter(held)
         self._let_through()
+        if future.done():
+            return future.result()
         try:
-            return await future
-        except asyncio.CancelledError:
-            if future.done() and not future.cancelled() and (release := future.result()) is not None:
-                self.ended(release)
-            elif self._waiting.pop(held, None) is not None:
-                self._room.leave(held)
+            async with asyncio.timeout(patience_s):
+                return await future
+        except (asyncio.CancelledError, TimeoutError):
+            self._withdraw(held, future)
             raise
 
     def ended(self, release: Release) -> None:
@@ -58,6 +59,14 @@ class Turnstile:
             for held in release.members:
                 self._settle(held, release)
         self._arm(now_s)
+
+    def _withdraw(self, held: Waiter, future: asyncio.Future[Release | None]) -> None:
+        """It waits no longer; were it released in this very moment, its part of the run is done with."""
+        if not future.cancelled():  # it was settled, and its task had not yet run to hear of it
+            if (release := future.result()) is not None:
+                self.ended(release)
+        elif self._waiting.pop(held, None) is not None:
+            self._room.leave(held)
 
     def _settle(self, held: Held, release: Release | None) -> None:
         future = self._waiting.pop(held)

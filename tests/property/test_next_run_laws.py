@@ -1,0 +1,139 @@
+"""What holds of every run that a free core is given, whoever waits and whatever the price."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.next_run import Choice, Held, Moment, next_run, run_s_of
+from gateway.traffic import HORIZONS_S
+
+NOW_S = 100.0
+
+
+@dataclass(frozen=True)
+class Fake:
+    """A checkpoint whose runs take so long to begin with and so much for each input; it reaches a tenth further."""
+
+    name: str
+    worth: float
+    fixed_s: float
+    each_s: float
+    max_batch: int = 8
+    threads: int = 1
+    lanes: int = 1
+
+    def run_s(self, inputs: int, characters: int) -> float:
+        return self.fixed_s + self.each_s * inputs
+
+    def reach_s(self, run_s: float, now_s: float) -> float:
+        return 1.1 * run_s + 0.001
+
+
+@st.composite
+def some_checkpoints(draw: st.DrawFn) -> list[Fake]:
+    """One to four of different worth, of any cost."""
+    count = draw(st.integers(1, 4))
+    worths = draw(st.lists(st.integers(30, 90), min_size=count, max_size=count, unique=True))
+    return [
+        Fake(
+            name=f"checkpoint-{place}",
+            worth=float(worth),
+            fixed_s=draw(st.sampled_from([0.001, 0.004, 0.02])),
+            each_s=draw(st.sampled_from([0.0005, 0.002, 0.01])),
+            max_batch=draw(st.sampled_from([1, 3, 8, 16])),
+        )
+        for place, worth in enumerate(worths)
+    ]
+
+
+@st.composite
+def some_waiting(draw: st.DrawFn) -> list[Held]:
+    """Requests in order of their deadlines; some may have only one or two of the checkpoints."""
+    rooms_s = sorted(draw(st.lists(st.floats(0.001, 0.5), min_size=1, max_size=24)))
+    eligible = st.one_of(st.none(), st.just(None), st.frozensets(st.sampled_from(["checkpoint-0", "checkpoint-1"])))
+    return [
+        Held(place, NOW_S + room_s, 50, texts=draw(st.integers(1, 2)), eligible=draw(eligible))
+        for place, room_s in enumerate(rooms_s)
+    ]
+
+
+@st.composite
+def some_moments(draw: st.DrawFn) -> Moment:
+    """Any price, crowded or not, with any traffic to come."""
+    rate_per_s = draw(st.floats(0, 300))
+    return Moment(
+        now_s=NOW_S,
+        price=draw(st.floats(0, 40_000)),
+        worth_left=draw(st.sampled_from([0.0, 5.0, 60.0])),
+        others_free=draw(st.sampled_from([0.0, 1.0, 3.0])),
+        next_free_s=draw(st.sampled_from([0.001, 0.03, float("inf")])),
+        expected=tuple(rate_per_s * horizon_s for horizon_s in HORIZONS_S),
+        budgets_s=(0.03, 0.08, 0.4),
+    )
+
+
+def _told(choice: Choice | None) -> tuple[object, ...] | None:
+    return choice and (choice.checkpoint.name, tuple(held.place for held in choice.members), choice.run_s, choice.gain)
+
+
+@given(some_waiting(), some_checkpoints(), some_moments())
+def test_whoever_is_chosen_may_have_the_checkpoint_and_is_in_time_unless_alone(
+    waiting: list[Held], checkpoints: list[Fake], moment: Moment
+) -> None:
+    """Members are of those who wait, each once, in order; all reach their deadlines, or one goes alone on the fastest
+    that may answer it; nothing is chosen only where nobody may have anything."""
+    choice = next_run(waiting, checkpoints, moment)
+    if choice is None:
+        assert not any(held.may(one.name) for held in waiting for one in checkpoints)
+        return
+    places = [held.place for held in choice.members]
+    assert places == sorted(set(places))
+    assert choice.members
+    assert all(any(held is one for one in waiting) for held in choice.members)
+    assert all(held.may(choice.checkpoint.name) for held in choice.members)
+    assert len(choice.members) <= choice.checkpoint.max_batch
+    if choice.gain > float("-inf"):
+        reach_s = choice.checkpoint.reach_s(choice.run_s, NOW_S)
+        alike = len({held.texts for held in waiting}) == 1
+        assert not alike or choice.members[0].deadline_s - NOW_S >= reach_s
+    else:
+        (held,) = choice.members
+        able = [one for one in checkpoints if held.may(one.name)]
+        assert choice.run_s == min(run_s_of(one, (held,)) for one in able)
+
+
+@given(some_waiting(), some_checkpoints(), some_moments(), st.integers())
+def test_the_order_of_checkpoints_never_matters(
+    waiting: list[Held], checkpoints: list[Fake], moment: Moment, seed: int
+) -> None:
+    """Equal moments, equal choices, however the checkpoints are listed and however often it is asked."""
+    shuffled = checkpoints[:]
+    random.Random(seed).shuffle(shuffled)
+    assert _told(next_run(waiting, shuffled, moment)) == _told(next_run(waiting, checkpoints, moment))
+
+
+@given(some_waiting(), some_checkpoints(), some_moments())
+def test_the_most_urgent_is_passed_over_only_where_not_all_can_be_served(
+    waiting: list[Held], checkpoints: list[Fake], moment: Moment
+) -> None:
+    """While the best bargain leaves something, whoever is most urgent of those that may have the checkpoint goes."""
+    choice = next_run(waiting, checkpoints, replace(moment, worth_left=1.0))
+    if choice is not None:
+        able = [held for held in waiting if held.may(choice.checkpoint.name)]
+        assert list(choice.members) == able[: len(choice.members)]
+
+
+@given(some_waiting(), some_checkpoints(), some_moments(), st.floats(1.0, 50.0))
+def test_a_higher_price_never_buys_a_request_a_dearer_run(
+    waiting: list[Held], checkpoints: list[Fake], moment: Moment, factor: float
+) -> None:
+    """Each request's core time falls as the price rises, where nothing is lost but time."""
+    moment = replace(moment, worth_left=1.0, budgets_s=())
+    cheap = next_run(waiting, checkpoints, moment)
+    dear = next_run(waiting, checkpoints, replace(moment, price=moment.price * factor + 1.0))
+    if cheap is not None and dear is not None:
+        assert dear.run_s / len(dear.members) <= cheap.run_s / len(cheap.members) + 1e-9

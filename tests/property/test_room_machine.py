@@ -1,0 +1,169 @@
+"""Laws of the waiting room for any order of arrivals, ends, cancellations, and checkpoints that come and go."""
+
+from __future__ import annotations
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from played_rooms import Played, PlayedRoom
+
+from gateway.next_run import Held
+from gateway.room import MOST_OVERDUE, SQUEEZE, Release, Waiter
+
+NAMES = ("grand", "swift", "whole", "wide")
+eligible = st.one_of(st.none(), st.none(), st.frozensets(st.sampled_from(NAMES), min_size=1))
+at = st.integers(0, 99)
+
+
+class WaitingRoom(RuleBasedStateMachine):
+    """Arrivals, time, runs that end early or late, members and waiters that leave, lanes and cores that change."""
+
+    @initialize(cores=st.sampled_from([1.0, 1.3, 2.0, 3.0]))
+    def opens(self, cores: float) -> None:
+        """Four checkpoints: two batch, one runs one text at a time, one takes two cores for it."""
+        checkpoints = (
+            Played("grand", 0.020, 90.0, max_batch=4, lanes=2),
+            Played("swift", 0.004, 80.0, lanes=2),
+            Played("whole", 0.030, 95.0, max_batch=1, lanes=1),
+            Played("wide", 0.010, 85.0, max_batch=1, threads=2, lanes=1),
+        )
+        self.play = PlayedRoom(checkpoints, cores)
+        self.by_name = {one.name: one for one in checkpoints}
+        self.waiting: list[Held] = []
+        self.running: list[Release] = []
+        self.came = self.done = self.left = 0
+
+    @rule(
+        budget_s=st.sampled_from([-0.01, 0.003, 0.006, 0.02, 0.05, 0.2, 5.0]),
+        texts=st.sampled_from([1, 1, 1, 2, 5, 20]),
+        strict=st.booleans(),
+        who=eligible,
+    )
+    def arrive(self, budget_s: float, texts: int, strict: bool, who: frozenset[str] | None) -> None:
+        """A request comes, perhaps one whose checkpoints are all down, or whose time is over."""
+        held = self.play.waiter(budget_s, texts, strict, who)
+        self.play.traffic.arrived(self.play.now_s, budget_s, 16)
+        self.play.room.enter(held)
+        self.waiting.append(held)
+        self.came += 1
+        self.look()
+
+    @rule(seconds=st.sampled_from([0.0001, 0.001, 0.005, 0.02, 0.1, 1.0]))
+    def time_passes(self, seconds: float) -> None:
+        """Runs go on, and slacks shrink."""
+        self.play.now_s += seconds
+        self.look()
+
+    @precondition(lambda self: self.running)
+    @rule(which=at, late_s=st.sampled_from([-1.0, -0.002, 0.0, 0.05]))
+    def a_run_ends(self, which: int, late_s: float) -> None:
+        """Sooner or later than was expected; its members one after the other, and after each the room is asked."""
+        release = self.running[which % len(self.running)]
+        self.play.now_s = max(self.play.now_s, release.ends_s + late_s)
+        while release.left:
+            self.a_member_is_done(release)
+
+    @precondition(lambda self: self.running)
+    @rule(which=at)
+    def a_member_leaves(self, which: int) -> None:
+        """The client of a member of a run hangs up; the others' run goes on."""
+        self.a_member_is_done(self.running[which % len(self.running)])
+
+    @precondition(lambda self: self.waiting)
+    @rule(which=at)
+    def a_waiter_leaves(self, which: int) -> None:
+        """A client hangs up before its run began."""
+        held = self.waiting.pop(which % len(self.waiting))
+        self.play.room.leave(held)
+        self.left += 1
+
+    @rule(name=st.sampled_from(NAMES), lanes=st.integers(0, 2))
+    def lanes_change(self, name: str, lanes: int) -> None:
+        """Replicas come and go."""
+        self.by_name[name].lanes = lanes
+        self.look()
+
+    @rule(cores=st.sampled_from([1.0, 1.3, 2.0, 3.0]))
+    def cores_change(self, cores: float) -> None:
+        """Another gateway comes or goes, or a node."""
+        self.play.room.cores = cores
+        self.look()
+
+    def a_member_is_done(self, release: Release) -> None:
+        """Whichever way."""
+        self.play.room.ended(release)
+        self.done += 1
+        assert release.left >= 0
+        if not release.left:
+            self.running.remove(release)
+        self.look()
+
+    def look(self) -> None:
+        """Lets through whom it can, and judges every release and loss."""
+        now_s, room = self.play.now_s, self.play.room
+        for held in room.expired(now_s):
+            self.is_lost_rightly(held)
+            self.waiting.remove(held)  # fails on one that had gone before
+            self.left += 1
+        while (release := room.release(now_s)) is not None:
+            self.is_right(release)
+            for held in release.members:
+                self.waiting.remove(held)
+            self.running.append(release)
+        self.no_core_idles()
+
+    def is_lost_rightly(self, held: Held) -> None:
+        """Law: in vain waits who has no checkpoint up; the strict that is too late for all; one of too many."""
+        assert isinstance(held, Waiter)
+        stranded = not any(one.lanes and held.may(one.name) for one in self.by_name.values())
+        late = self.play.now_s > held.last_s
+        assert stranded or (late and held.strict) or (late and len(self.waiting) > MOST_OVERDUE)
+        assert self.play.room.stranded(held) == stranded
+
+    def is_right(self, release: Release) -> None:
+        """Laws: no expired strict request is run; members fit their checkpoint; runs fit the cores and lanes."""
+        now_s, checkpoint = self.play.now_s, self.by_name[release.checkpoint]
+        assert release.members and release.left == len(release.members) == len(set(release.members))
+        for held in release.members:
+            assert isinstance(held, Waiter) and held.may(checkpoint.name)
+            assert not (held.strict and now_s > held.last_s)
+        texts = sum(held.texts for held in release.members)
+        assert len(release.members) == 1 or texts <= checkpoint.max_batch
+        busy = sum(run.threads for run in self.running)
+        assert release.threads == checkpoint.threads
+        assert not busy or busy + release.threads <= SQUEEZE * self.play.room.cores
+        assert sum(run.checkpoint == checkpoint.name for run in self.running) < checkpoint.lanes
+        assert release.ends_s > now_s and release.price >= 0
+
+    def no_core_idles(self) -> None:
+        """Law: nobody waits for whom a checkpoint has a lane, where there are cores free for its run."""
+        busy = sum(run.threads for run in self.running)
+        for one in self.by_name.values():
+            on_it = sum(run.checkpoint == one.name for run in self.running)
+            if on_it < one.lanes and (not busy or busy + one.threads <= self.play.room.cores):
+                assert not any(held.may(one.name) for held in self.waiting)
+
+    @invariant()
+    def none_is_lost(self) -> None:
+        """Law: each arrival is in one place: it waits, is a member under way, is done, or was lost or withdrawn."""
+        if hasattr(self, "play"):
+            under_way = sum(release.left for release in self.running)
+            assert self.came == len(self.waiting) + under_way + self.done + self.left
+            assert len(self.play.room) == len(self.waiting)
+            wake_s = self.play.room.wake_s(self.play.now_s)
+            assert wake_s is None or wake_s > self.play.now_s
+
+    def teardown(self) -> None:
+        """When nobody comes any more, and every checkpoint is up, the room empties."""
+        if hasattr(self, "play"):
+            for one in self.by_name.values():
+                one.lanes = 1
+            self.look()
+            for _ in range(len(self.waiting) + len(self.running)):
+                if self.running:
+                    self.a_run_ends(0, 0.0)
+            assert not self.waiting and not self.running and not len(self.play.room)
+
+
+TestWaitingRoom = WaitingRoom.TestCase
+TestWaitingRoom.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)

@@ -1,0 +1,168 @@
+"""The congestion price: frontiers, their slopes, and what traffic and waiting requests make of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.congestion import Congestion, Corner, frontier, price_of, sizes, together
+from gateway.traffic import Traffic
+
+
+@dataclass(frozen=True)
+class Affine:
+    """A checkpoint whose runs take so long to begin with, and so much for each input."""
+
+    worth: float
+    fixed_s: float
+    each_s: float
+    max_batch: int = 16
+
+    def run_s(self, inputs: int, characters: int) -> float:
+        return self.fixed_s + self.each_s * inputs
+
+
+FAST, GOOD = Affine(80.0, 0.002, 0.002), Affine(90.0, 0.004, 0.006)
+
+corners = st.builds(Corner, st.floats(0.001, 1.0), st.floats(1.0, 100.0))
+clouds = st.lists(corners, min_size=1, max_size=8)
+
+
+def _traffic(rate_per_s: float, budget_s: float = 0.1, count: int = 400) -> Traffic:
+    traffic = Traffic()
+    for place in range(count):
+        traffic.arrived(place / rate_per_s, budget_s, 50)
+    return traffic
+
+
+def _value(hull: list[Corner], cost_s: float) -> float:
+    for left, right in pairwise(hull):
+        if cost_s <= right.cost_s:
+            return left.worth + (right.worth - left.worth) * (cost_s - left.cost_s) / (right.cost_s - left.cost_s)
+    return hull[-1].worth
+
+
+@given(clouds)
+def test_a_frontier_is_concave_and_over_every_point(points: list[Corner]) -> None:
+    """It begins with nothing, rises ever less steeply, passes below no point, and has its corners among them."""
+    hull = frontier(points)
+    assert hull[0] == Corner(0.0, 0.0)
+    assert set(hull[1:]) <= set(points)
+    slopes = [(right.worth - left.worth) / (right.cost_s - left.cost_s) for left, right in pairwise(hull)]
+    assert all(slope > 0 for slope in slopes)
+    assert all(later <= slope * (1 + 1e-9) for slope, later in pairwise(slopes))
+    assert all(_value(hull, point.cost_s) >= point.worth * (1 - 1e-9) for point in points)
+
+
+@given(clouds, st.randoms(use_true_random=False))
+def test_a_frontier_does_not_depend_on_the_order_of_the_points(points: list[Corner], chance: object) -> None:
+    """Checkpoints in any order have one frontier."""
+    assert frontier(points) == frontier(points[::-1]) == frontier(sorted(points, key=lambda one: one.worth))
+
+
+@given(clouds)
+def test_the_price_falls_with_the_time_that_each_may_have(points: list[Corner]) -> None:
+    """It is the slope there: never less for less time, nothing once there is enough for the best."""
+    hull = frontier(points)
+    prices = [price_of(hull, each_s) for each_s in (0.0, 0.01, 0.1, 0.3, 0.7, 1.0)]
+    assert prices == sorted(prices, reverse=True)
+    assert prices[-1] == 0.0
+    assert prices[0] >= hull[1].worth / hull[1].cost_s
+
+
+def test_between_two_corners_the_cheaper_is_preferred() -> None:
+    """At the price of a time for which the dearer cannot be had, the cheaper leaves more of its worth."""
+    cheap, dear = Corner(0.01, 80.0), Corner(0.03, 90.0)
+    price = price_of(frontier([cheap, dear]), 0.029)
+    assert cheap.worth - price * cheap.cost_s > dear.worth - price * dear.cost_s
+    assert price == pytest.approx(10 / 0.02, rel=0.15)
+
+
+@given(st.lists(clouds.map(frontier), min_size=1, max_size=5))
+def test_the_frontier_of_several_is_concave_and_their_mean_at_every_price(hulls: list[list[Corner]]) -> None:
+    """What is best at a price is the mean of what is best for each at that price: no other division buys more."""
+    mean = together(hulls)
+    for price in (0.0, 1.0, 30.0, 300.0, 3000.0):
+        best = max(corner.worth - price * corner.cost_s for corner in mean)
+        apart = [max(corner.worth - price * corner.cost_s for corner in hull) for hull in hulls]
+        assert best == pytest.approx(sum(apart) / len(apart), rel=1e-6, abs=1e-6)
+    slopes = [(right.worth - left.worth) / (right.cost_s - left.cost_s) for left, right in pairwise(mean)]
+    assert all(later <= slope * (1 + 1e-6) for slope, later in pairwise(slopes))
+
+
+def test_an_idle_task_has_time_for_nothing_and_everything() -> None:
+    """Before any arrival the price is 0 and a request costs nothing known."""
+    congestion = Congestion(Traffic(), [FAST, GOOD])
+    assert congestion.price([], 2.0, 0.0, 0.0) == 0.0
+    assert congestion.least_cost_s == 0.0
+
+
+@given(st.floats(10, 2000), st.lists(st.floats(0.005, 0.6), max_size=60), st.floats(0, 0.2))
+def test_the_price_falls_with_cores_and_rises_with_who_waits(
+    rate_per_s: float, slacks_s: list[float], busy_s: float
+) -> None:
+    """Never below 0; more cores never make it dearer; ever more that wait end in the price of the first bargain."""
+    traffic = _traffic(rate_per_s, count=100)
+    now_s = 99 / rate_per_s
+    congestion = Congestion(traffic, [FAST, GOOD])
+    slacks_s.sort()
+    crowd = sorted([*slacks_s, *[0.05] * 300])
+    few, many = (congestion.price(slacks_s, cores, busy_s, now_s) for cores in (1.0, 64.0))
+    assert 0.0 <= many <= few * (1 + 1e-9)
+    assert congestion.price(crowd, 1.0, busy_s, now_s) >= few * (1 - 1e-9)
+    assert congestion.worth_left == pytest.approx(0.0, abs=1.0)
+
+
+def test_more_that_wait_never_cost_less() -> None:
+    """At a quiet rate the price climbs with the queue, from nothing to where the least is just worth it."""
+    congestion = Congestion(_traffic(20), [FAST, GOOD])
+    now_s = 399 / 20
+    prices = [congestion.price([0.1] * waiting, 1.0, 0.0, now_s) for waiting in (0, 2, 4, 8, 16, 32, 64, 128)]
+    assert prices == sorted(prices)
+    assert prices[0] == 0.0
+    assert prices[-1] > 20 * (GOOD.worth - FAST.worth)
+
+
+def test_what_is_left_of_the_worth_is_nothing_once_there_is_too_much_to_do() -> None:
+    """With time for all the best leaves all its worth; with more demand than can be met, nothing."""
+    now_s = 399 / 20
+    congestion = Congestion(_traffic(20), [FAST, GOOD])
+    congestion.price([], 4.0, 0.0, now_s)
+    assert congestion.worth_left == pytest.approx(GOOD.worth)
+    congestion.price([0.05] * 200, 1.0, 0.0, now_s)
+    assert congestion.worth_left <= 1e-9
+
+
+def test_runs_under_way_take_of_the_time() -> None:
+    """What is left of them is not there for who waits."""
+    congestion = Congestion(_traffic(20), [FAST, GOOD])
+    now_s = 399 / 20
+    assert congestion.price([0.1] * 6, 1.0, 0.0, now_s) < congestion.price([0.1] * 6, 1.0, 0.08, now_s)
+
+
+def test_the_long_run_charges_each_budget_by_its_own_batches() -> None:
+    """Short budgets leave no room for large batches: at one rate their time is dearer."""
+    rate_per_s = 150
+    patient, pressed = _traffic(rate_per_s, budget_s=1.0), _traffic(rate_per_s, budget_s=0.03)
+    now_s = 399 / rate_per_s
+    assert Congestion(patient, [FAST, GOOD]).price([], 1.0, 0.0, now_s) == 0.0
+    assert Congestion(pressed, [FAST, GOOD]).price([], 1.0, 0.0, now_s) > 0.0
+
+
+def test_the_least_cost_is_that_of_the_cheapest_in_its_batch() -> None:
+    """In a batch of 16 the cheapest takes a sixteenth of what is taken once, and its own."""
+    congestion = Congestion(_traffic(20, budget_s=10.0), [FAST, GOOD])
+    congestion.price([], 1.0, 0.0, 399 / 20)
+    assert congestion.least_cost_s == pytest.approx(0.002 + 0.002 / 16)
+
+
+def test_sizes_end_with_the_most() -> None:
+    """Tried sizes ascend, begin with one, and the largest that is allowed is always among them."""
+    for most in range(1, 200):
+        tried = sizes(most)
+        assert tried == sorted(set(tried))
+        assert (tried[0], tried[-1]) == (1, most)

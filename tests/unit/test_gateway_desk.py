@@ -1,0 +1,166 @@
+"""The desk: what is decided when a request comes and when its run begins, and how the request waits between."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from fake_summaries import SCRIBE
+from fakes import EVEN, GRAND, SWIFT, TERMS
+from worlds import World, strict, summarizing, world
+
+from gateway.catalog import Tier
+from gateway.deadline import Deadline
+from gateway.desk import PRICE_AGE_S, Desk
+from gateway.policy import Decision, Reason
+from gateway.room import Release, Waiter
+from gateway.routing import Request
+from gateway.terms import RequestTerms
+from gateway.work import SummarizeParameters
+
+
+def desk_of(told: World) -> Desk:
+    """That of the classifiers."""
+    return told.service.router.desks["classify"]
+
+
+def come(told: World, terms: RequestTerms = TERMS) -> tuple[Request, Deadline, Decision, Waiter]:
+    """A request that comes now, is decided and would wait."""
+    router, request = told.service.router, told.request(terms)
+    deadline = router.deadline(request)
+    router.arrived(request, deadline)
+    decision = router.decide(request, deadline)
+    return request, deadline, decision, router.held(request, decision, deadline)
+
+
+def least_s(told: World, request: Request, checkpoint: str) -> float:
+    """Its optimistic forecast on one checkpoint of an idle gateway."""
+    router = told.service.router
+    decision = router.decide(request, router.deadline(request), 0.0, every=True)
+    (forecast,) = (one.forecast for one in decision.candidates if one.name == checkpoint)
+    assert forecast is not None
+    return forecast.least_s
+
+
+def test_a_request_waits_until_its_optimistic_forecast_no_longer_fits() -> None:
+    """What is let in at risk does not wait in vain from the first moment on: one and the same forecast says both."""
+    told = world()
+    budget_s = 1.000001 * least_s(told, told.request(), SWIFT)
+    request, deadline, decision, held = come(told, strict(budget_s))
+    assert decision.reason is Reason.AT_RISK
+    desk = desk_of(told)
+    desk.room.enter(held)
+    assert not desk.room.expired(told.clock())
+    assert desk.room.release(told.clock()) is not None
+    assert held.last_s == pytest.approx(deadline.at_s - least_s(told, request, SWIFT))
+
+
+@pytest.mark.parametrize("percentile", [50.0, 95.0, 99.9])
+def test_the_percentile_moves_the_place_in_the_queue_and_not_the_last_moment(percentile: float) -> None:
+    """Who wants to be surer is taken sooner, who less later; neither is in vain sooner than the other."""
+    told = world()
+    request, deadline, _, held = come(told, replace(TERMS, percentile=percentile))
+    moved_s = deadline.at_s - held.deadline_s
+    assert (moved_s > 0) == (percentile > 95) and (moved_s < 0) == (percentile < 95)
+    assert held.last_s == pytest.approx(deadline.at_s - least_s(told, request, SWIFT))
+
+
+def test_a_request_may_have_what_its_terms_allow() -> None:
+    """A tier and a pin name them, else it may have all; the last moment is by those that it may have and are up."""
+    told = world()
+    for terms, allowed in (
+        (TERMS, None),
+        (replace(TERMS, min_tier=Tier.BALANCED), {EVEN, GRAND}),
+        (replace(TERMS, pinned=GRAND), {GRAND}),
+    ):
+        assert come(told, terms)[3].eligible == allowed
+    request, deadline, _, held = come(told, replace(TERMS, pinned=GRAND))
+    assert held.last_s == pytest.approx(deadline.at_s - least_s(told, request, GRAND))
+    told.down(SWIFT)
+    request, deadline, _, held = come(told)
+    assert held.last_s == pytest.approx(deadline.at_s - least_s(told, request, EVEN))
+
+
+def test_a_short_summary_does_not_wait_in_vain_sooner_than_it_would_be_done() -> None:
+    """The parameters are in its last moment: twenty tokens are sooner written than as many as is usual."""
+    told = summarizing()
+    router = told.service.router
+    pinned = replace(TERMS, pinned=SCRIBE)
+    last_s = []
+    for parameters in (SummarizeParameters(), SummarizeParameters(max_new_tokens=5)):
+        request = replace(told.page(pinned), parameters=parameters)
+        deadline = router.deadline(request)
+        last_s.append(router.held(request, router.decide(request, deadline), deadline).last_s)
+    assert last_s[0] < last_s[1] - 0.010
+
+
+def begun(checkpoint: str, *members: Waiter, price: float = 0.0) -> Release:
+    """A run of these that can begin."""
+    return Release(checkpoint, members, 1, 0.0, price, len(members))
+
+
+def test_what_is_settled_is_forecast_as_it_will_run() -> None:
+    """On the release's checkpoint, at its price, with its companions, and what remains of the budget."""
+    told = world()
+    router = told.service.router
+    request, deadline, decision, held = come(told)
+    others = [come(told)[3] for _ in range(3)]
+    told.clock.advance(0.2)
+    alone = router.settle(request, decision, begun(EVEN, held), deadline)
+    settled = router.settle(request, decision, begun(EVEN, held, *others, price=7.0), deadline)
+    for one in (alone, settled):
+        assert one.chosen is not None and one.chosen.name == EVEN
+        assert one.remaining_s == pytest.approx(0.8)
+    assert settled.price == 7.0 and settled.degraded and settled.reason is Reason.CONGESTION
+    together, single = (one.chosen.forecast for one in (settled, alone) if one.chosen)
+    assert together is not None and single is not None
+    assert together.service_time_s == pytest.approx(4 * single.service_time_s)
+    assert together.cost_s == pytest.approx(single.cost_s)
+
+
+def test_what_other_gateways_sent_is_in_what_is_settled() -> None:
+    """Its run begins when those of the others let it: what is promised then says so, as what was promised first did."""
+    told = world()
+    for name in (SWIFT, EVEN, GRAND):
+        told.up(name, backlog_s=3.0)
+    request, deadline, decision, held = come(told)
+    assert decision.reason is Reason.BEST_EFFORT
+    settled = told.service.router.settle(request, decision, begun(SWIFT, held), deadline)
+    assert settled.reason is Reason.BEST_EFFORT
+    assert settled.chosen is not None and settled.chosen.forecast is not None
+    assert settled.chosen.forecast.queueing_delay_s == pytest.approx(3.0)
+
+
+def test_who_comes_behind_waiters_is_forecast_behind_those_more_urgent() -> None:
+    """What runs and what waits with an earlier deadline holds it up; what waits with a later one does not."""
+    told = world()
+    desk = desk_of(told)
+    for budget_s in (1.0, 1.0, *[0.5] * 20, *[3.0] * 20):
+        desk.room.enter(come(told, replace(TERMS, budget_s=budget_s))[3])
+    while desk.room.release(told.clock()):
+        pass
+    delays_s = []
+    for budget_s in (0.4, 2.0, 4.0):
+        request = told.request(replace(TERMS, budget_s=budget_s))
+        decision = told.service.router.decide(request, told.service.router.deadline(request), 0.0, every=True)
+        delays_s.append({one.forecast.queueing_delay_s for one in decision.candidates if one.forecast})
+    assert [len(of_all) for of_all in delays_s] == [1, 1, 1]
+    urgent_s, middling_s, patient_s = (of_all.pop() for of_all in delays_s)
+    assert 0 < urgent_s <= middling_s <= patient_s
+
+
+def test_a_price_is_not_reckoned_for_every_request() -> None:
+    """It holds for a while, and is looked at anew when that is over."""
+    told = world()
+    desk = desk_of(told)
+    assert desk.price(told.clock()) == 0.0
+    told.clock.advance(2 * PRICE_AGE_S)
+    for _ in range(400):
+        desk.arrived(told.request().asked, 0.05, told.clock())
+    first = desk.price(told.clock())
+    for _ in range(400):
+        desk.arrived(told.request().asked, 0.05, told.clock())
+    told.clock.advance(0.5 * PRICE_AGE_S)
+    assert desk.price(told.clock()) == first
+    told.clock.advance(PRICE_AGE_S)
+    assert desk.price(told.clock()) > first

@@ -1,0 +1,121 @@
+"""The rule of the next run, case by case."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import pytest
+
+from gateway.next_run import Held, Moment, next_run, run_s_of
+from gateway.traffic import HORIZONS_S
+
+NOW_S = 10.0
+QUIET = (0.0,) * len(HORIZONS_S)
+
+
+@dataclass(frozen=True)
+class Fake:
+    """A checkpoint whose runs take so long to begin with and so much for each input."""
+
+    name: str
+    worth: float
+    fixed_s: float
+    each_s: float
+    max_batch: int = 8
+    threads: int = 1
+    lanes: int = 1
+
+    def run_s(self, inputs: int, characters: int) -> float:
+        return self.fixed_s + self.each_s * inputs
+
+    def reach_s(self, run_s: float, now_s: float) -> float:
+        return run_s
+
+
+FAST, GOOD = Fake("fast", 80.0, 0.004, 0.001), Fake("good", 90.0, 0.010, 0.005)
+
+
+def _waiting(*rooms_s: float) -> list[Held]:
+    return [Held(place, NOW_S + room_s, 50) for place, room_s in enumerate(rooms_s)]
+
+
+def _moment(price: float = 0.0, worth_left: float = 50.0) -> Moment:
+    return Moment(NOW_S, price, worth_left, 0.0, math.inf, QUIET, (0.1,))
+
+
+def test_where_time_is_free_the_best_that_fits_is_given() -> None:
+    """At no price quality alone counts: the dear checkpoint for who can wait for it, the cheap one for who cannot."""
+    patient, pressed = next_run(_waiting(0.1), [FAST, GOOD], _moment()), next_run(_waiting(0.01), [FAST, GOOD], _moment())
+    assert patient is not None
+    assert pressed is not None
+    assert (patient.checkpoint, pressed.checkpoint) == (GOOD, FAST)
+
+
+def test_where_time_is_dear_the_cheap_is_given() -> None:
+    """Ten points for ten milliseconds are given below a price of a point a millisecond, and not above."""
+    below, above = (next_run(_waiting(0.1), [FAST, GOOD], _moment(price)) for price in (990.0, 1010.0))
+    assert below is not None
+    assert above is not None
+    assert (below.checkpoint, above.checkpoint) == (GOOD, FAST)
+
+
+def test_companions_join_while_the_most_urgent_stays_in_time() -> None:
+    """A price makes large batches pay; the first deadline bounds them."""
+    choice = next_run(_waiting(0.0075, 0.2, 0.2, 0.2, 0.2), [FAST], _moment(1000.0))
+    assert choice is not None
+    assert [held.place for held in choice.members] == [0, 1, 2]
+    assert choice.run_s == pytest.approx(0.007)
+
+
+def test_of_sizes_alike_the_larger_is_run() -> None:
+    """At no price all sizes gain alike, and nobody is left waiting for nothing."""
+    choice = next_run(_waiting(0.2, 0.2, 0.2), [GOOD], _moment())
+    assert choice is not None
+    assert len(choice.members) == 3
+
+
+def test_in_a_crowd_the_too_urgent_are_passed_over() -> None:
+    """Where some must be late anyway, a full run of those who can wait gains more than a small one for who cannot."""
+    waiting = _waiting(0.0055, *[0.2] * 8)
+    crowded = next_run(waiting, [FAST], _moment(8000.0, worth_left=0.0))
+    calm = next_run(waiting, [FAST], _moment(8000.0))
+    assert crowded is not None
+    assert calm is not None
+    assert [held.place for held in crowded.members] == list(range(1, 9))
+    assert [held.place for held in calm.members] == [0]
+
+
+def test_who_cannot_be_sure_to_be_in_time_goes_alone_on_the_fastest() -> None:
+    """It may yet be lucky; nobody is made to share its bad luck."""
+    choice = next_run(_waiting(0.001, 0.2), [FAST, GOOD], _moment())
+    assert choice is not None
+    assert (choice.checkpoint, [held.place for held in choice.members]) == (FAST, [0])
+
+
+def test_what_may_come_and_cannot_wait_is_reckoned_with() -> None:
+    """A long run that pays in quiet does not where it would keep a burst from the last free core."""
+    slow = Fake("slow", 90.0, 0.2, 0.0)
+    burst = replace(_moment(), expected=tuple(horizon_s * 100 for horizon_s in HORIZONS_S))
+    quiet, busy = (next_run(_waiting(1.0), [FAST, slow], moment) for moment in (_moment(), burst))
+    spare = next_run(_waiting(1.0), [FAST, slow], replace(burst, others_free=7.0))
+    assert quiet is not None
+    assert busy is not None
+    assert spare is not None
+    assert (quiet.checkpoint, busy.checkpoint, spare.checkpoint) == (slow, FAST, slow)
+
+
+def test_nobody_is_given_what_its_terms_forbid() -> None:
+    """Who may have one checkpoint only gets that one or nothing; others do not wait behind it for theirs."""
+    bound, free = Held(0, NOW_S + 0.1, 50, eligible=frozenset({"good"})), Held(1, NOW_S + 0.2, 50)
+    assert next_run([bound], [FAST], _moment()) is None
+    choice = next_run([bound, free], [FAST], _moment())
+    assert choice is not None
+    assert choice.members == (free,)
+
+
+def test_texts_past_the_largest_run_take_several() -> None:
+    """The core-seconds of ten texts on a checkpoint that takes eight are those of a run of eight and one of two."""
+    many = Held(0, NOW_S + 1.0, 50, texts=10)
+    assert run_s_of(FAST, (many,)) == pytest.approx(FAST.run_s(8, 50) + FAST.run_s(2, 50))
+    assert run_s_of(FAST, (many, Held(1, NOW_S, 50, texts=6))) == pytest.approx(2 * FAST.run_s(8, 50))

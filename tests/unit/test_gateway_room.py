@@ -1,0 +1,228 @@
+"""The waiting room: who goes first, who goes together, who waits in vain, and what overdue requests get."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from played_rooms import Played, PlayedRoom
+
+from gateway.room import LOOK_AHEAD, MOST_OVERDUE, OVERDUE_SHARE, SQUEEZE
+
+
+def batching(cores: float = 1.0, lanes: int = 4) -> PlayedRoom:
+    """One checkpoint, runs of up to eight, 10 ms for one."""
+    return PlayedRoom((Played("only", 0.010, 80.0, lanes=lanes),), cores)
+
+
+def singly(cores: float = 1.0) -> PlayedRoom:
+    """One checkpoint that runs one request at a time, 10 ms each."""
+    return PlayedRoom((Played("only", 0.010, 80.0, max_batch=1),), cores)
+
+
+def test_an_idle_room_lets_a_request_through_at_once() -> None:
+    """It is released as it enters, alone, and nothing waits that had to be woken for."""
+    play = batching()
+    held = play.arrives(1.0)
+    (release,) = play.released
+    assert release.members == (held,) and release.checkpoint == "only" and not release.told
+    assert release.ends_s == pytest.approx(play.now_s + 0.010)
+    assert len(play.room) == 0 and play.room.wake_s(play.now_s) is None
+
+
+def test_those_who_wait_go_together() -> None:
+    """Where runs batch, who came while the core was busy has it next, together, no more than one run takes."""
+    play = batching()
+    play.arrives(1.0)
+    waiting = [play.arrives(1.0) for _ in range(11)]
+    assert len(play.released) == 1
+    play.ends(play.released[0], 0.010)
+    assert play.released[1].members == tuple(waiting[:8])
+    play.ends(play.released[1], 0.045)
+    assert play.released[2].members == tuple(waiting[8:])
+
+
+def test_texts_fill_a_run_not_requests() -> None:
+    """Three requests of three texts each are no run of eight: the third waits. One that is larger goes alone."""
+    play = batching()
+    play.arrives(1.0)
+    trios = [play.arrives(1.0, texts=3) for _ in range(3)]
+    crowd = play.arrives(2.0, texts=20)
+    play.ends(play.released[0], 0.010)
+    assert play.released[1].members == tuple(trios[:2])
+    assert play.released[1].ends_s == pytest.approx(play.now_s + 0.035)
+    play.ends(play.released[1], 0.035)
+    assert play.released[2].members == (trios[2],)
+    play.ends(play.released[2], 0.020)
+    assert play.released[3].members == (crowd,)
+
+
+@given(st.lists(st.floats(1.0, 5.0), min_size=1, max_size=12), st.booleans())
+def test_the_urgent_wait_no_longer_than_the_run_under_way(patient_s: list[float], batches: bool) -> None:
+    """Whoever else waits, and however long already, the one that is most urgent is in the very next run."""
+    play = batching() if batches else singly()
+    play.arrives(1.0)
+    for budget_s in patient_s:
+        play.now_s += 0.0001
+        play.arrives(budget_s)
+    urgent = play.arrives(0.060)
+    assert play.where(urgent) == "waits"
+    (begun,) = play.ends(play.released[0], 0.010)
+    assert urgent in begun.members
+
+
+def test_who_cannot_wait_is_squeezed_in_beside() -> None:
+    """Where runs do not batch: beside the run under way, if that still is in time, and no more than two on a core."""
+    for budget_s, now in ((0.080, "waits"), (0.070, "released"), (0.020, "waits")):
+        play = PlayedRoom((Played("only", 0.100, 80.0, max_batch=1), Played("swift", 0.010, 70.0, max_batch=1)))
+        play.arrives(10.0)
+        play.now_s += 0.040
+        urgent = play.arrives(budget_s)  # 60 ms of the run are left; alone it takes 13 ms at most, beside it 25 ms
+        assert play.where(urgent) == now
+    play = PlayedRoom((Played("only", 0.100, 80.0, max_batch=1), Played("swift", 0.010, 70.0, max_batch=1)))
+    play.arrives(10.0)
+    play.now_s += 0.040
+    squeezed, third = play.arrives(0.070), play.arrives(0.070)
+    assert play.released[1].checkpoint == "swift"
+    assert (play.where(squeezed), play.where(third)) == ("released", "waits")
+    assert play.released[1].ends_s == pytest.approx(play.now_s + SQUEEZE * 0.010)
+
+
+def test_a_run_that_batches_is_not_squeezed_in() -> None:
+    """It is better served together with others in the next."""
+    play = PlayedRoom((Played("only", 0.100, 80.0), Played("swift", 0.010, 70.0)))
+    play.arrives(10.0)
+    play.now_s += 0.040
+    assert play.where(play.arrives(0.070)) == "waits"
+
+
+def test_the_strict_are_given_up_the_moment_it_is_in_vain() -> None:
+    """Not before the latest instant at which their run could begin, nor after, wherever in the queue they stand."""
+    play = batching()
+    play.arrives(5.0)
+    play.arrives(0.040)  # more urgent than the large one, and yet in time for longer
+    large = play.arrives(0.060, texts=8, strict=True)
+    small = play.arrives(0.050, strict=True)
+    assert large.last_s < small.last_s
+    play.now_s = large.last_s
+    play.look()
+    assert play.where(large) == "waits"
+    wake_s = play.room.wake_s(play.now_s)
+    assert wake_s is not None and large.last_s < wake_s < large.last_s + 0.001
+    play.now_s = wake_s
+    play.look()
+    assert (play.where(large), play.where(small)) == ("lost", "waits")
+    play.now_s = small.last_s + 0.001
+    play.look()
+    assert play.where(small) == "lost"
+
+
+def test_a_wider_percentile_makes_none_be_given_up() -> None:
+    """A deadline moved forward, to be surer of it, orders the queue; whether one waits in vain is by the true one."""
+    play = batching()
+    play.arrives(5.0)
+    held = play.waiter(0.100, strict=True)
+    held.deadline_s -= 0.095
+    play.room.enter(held)
+    play.look()
+    play.now_s += 0.050
+    play.look()
+    assert play.where(held) == "waits"
+    play.ends(play.released[0])
+    assert play.where(held) == "released"
+
+
+def test_the_overdue_wait_behind_and_are_not_starved() -> None:
+    """While others could be in time they get their share of the engine, and what nobody else wants."""
+    play = singly()
+    play.arrives(5.0)
+    late = [play.arrives(0.010) for _ in range(2)]
+    play.now_s += 0.005
+    play.look()
+    began_s, fed_s = play.now_s, []
+    while any(play.where(held) == "waits" for held in late):
+        while len(play.room) < 6:
+            play.arrives(2.0)
+        (begun,) = play.ends(play.released[-1], 0.010)
+        if begun.members[0] in late:
+            fed_s.append(play.now_s - began_s)
+        assert play.now_s - began_s < 2 * 0.010 / OVERDUE_SHARE
+    assert fed_s[0] <= 0.021, "once something has been earned, the first goes"
+    assert fed_s[1] - fed_s[0] == pytest.approx(0.010 * (1 - OVERDUE_SHARE) / OVERDUE_SHARE, rel=0.05)
+
+
+def test_the_overdue_have_an_engine_that_nobody_wants() -> None:
+    """At once, together, on the fastest; and it costs them nothing of their share."""
+    play = PlayedRoom((Played("grand", 0.050, 90.0), Played("swift", 0.010, 80.0)))
+    late = [play.arrives(-0.5) for _ in range(3)]
+    assert play.released[0].members == (late[0],) and play.released[0].checkpoint == "swift"
+    play.ends(play.released[0], 0.010)
+    assert play.released[1].members == tuple(late[1:])
+    assert play.released[1].price == 0.0
+
+
+def test_one_overdue_request_is_not_in_the_way_of_others() -> None:
+    """Where the first may not have what is free, the next that may has it, overdue or in time."""
+    play = PlayedRoom((Played("grand", 0.050, 90.0, lanes=1), Played("swift", 0.010, 80.0)), cores=2.0)
+    play.arrives(5.0, 1, False, "grand")
+    blocked = play.arrives(-0.1, 1, False, "grand")
+    free = play.arrives(-0.1, 1, False, "swift")
+    assert (play.where(blocked), play.where(free)) == ("waits", "released")
+    timely = play.arrives(1.0, 1, False, "grand")
+    play.ends(play.released[1], 0.010)
+    other = play.arrives(1.0, 1, False, "swift")
+    assert (play.where(timely), play.where(other)) == ("waits", "released")
+
+
+def test_no_more_than_so_many_wait_overdue() -> None:
+    """Of more the first are given up; the room says when it is full."""
+    play = batching()
+    play.arrives(5.0)
+    late = [play.arrives(0.001) for _ in range(MOST_OVERDUE)]
+    assert play.room.full and not play.lost
+    one_more = play.arrives(0.001)
+    assert play.lost == late[:1] and play.where(one_more) == "waits"
+    assert len(play.room) == MOST_OVERDUE
+
+
+def test_the_overdue_of_a_long_queue_do_not_hide_who_may_go() -> None:
+    """However many wait for a checkpoint that has no lane, one behind them that may have another goes."""
+    play = PlayedRoom((Played("grand", 0.050, 90.0, lanes=1), Played("swift", 0.010, 80.0)), cores=2.0)
+    for _ in range(LOOK_AHEAD + 2):
+        play.arrives(5.0, 1, False, "grand")
+    other = play.arrives(6.0, 1, False, "swift")
+    assert play.where(other) == "released"
+
+
+def test_who_is_stranded_is_given_back() -> None:
+    """A request none of whose checkpoints is up any more is told at the next look, strict or not, overdue or not."""
+    grand, swift = Played("grand", 0.050, 90.0), Played("swift", 0.010, 80.0)
+    play = PlayedRoom((grand, swift))
+    play.arrives(5.0, 1, False, "swift")
+    pinned, late = play.arrives(5.0, 1, False, "grand"), play.arrives(0.001, 1, False, "grand")
+    free = play.arrives(5.0)
+    grand.lanes = 0
+    play.look()
+    assert play.room.stranded(pinned) and play.room.stranded(late) and not play.room.stranded(free)
+    assert [play.where(held) for held in (pinned, late, free)] == ["lost", "lost", "waits"]
+    swift.lanes = 0
+    play.look()
+    assert play.where(free) == "lost" and len(play.room) == 0
+
+
+def test_a_run_wider_than_the_cores_has_them_alone() -> None:
+    """It begins where nothing runs, and nothing begins beside it."""
+    play = PlayedRoom((Played("wide", 0.010, 90.0, threads=4), Played("slim", 0.010, 80.0)), cores=2.0)
+    wide = play.arrives(1.0, 1, False, "wide")
+    slim = play.arrives(1.0, 1, False, "slim")
+    assert (play.where(wide), play.where(slim)) == ("released", "waits")
+    another = play.arrives(0.5, 1, False, "wide")
+    play.ends(play.released[0], 0.010)
+    assert {play.where(slim), play.where(another)} == {"waits", "released"}
+
+
+def test_the_fastest_is_by_the_clock_and_not_by_its_cores() -> None:
+    """What two cores do in 10 ms is sooner done than what one does in 15, though it takes more of them."""
+    play = PlayedRoom((Played("wide", 0.010, 80.0, threads=2), Played("slim", 0.015, 80.0)), cores=2.0)
+    play.arrives(-0.1)
+    assert play.released[0].checkpoint == "wide"

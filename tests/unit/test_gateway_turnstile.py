@@ -1,0 +1,293 @@
+"""The turnstile: nothing that happens to a waiter, at whatever moment, costs a core or leaves anything behind."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from played_rooms import Played, PlayedRoom
+
+from gateway.room import Release, Waiter
+from gateway.turnstile import LOOK_S, Turnstile
+
+
+@dataclass
+class Gate:
+    """A turnstile before a played room. Its time is the room's, or that of the machine once it `runs`."""
+
+    play: PlayedRoom
+    runs: bool = False
+    began_s: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self.turnstile = Turnstile(self.play.room, self.clock)
+
+    def clock(self) -> float:
+        """The time."""
+        return self.play.now_s + (time.monotonic() - self.began_s if self.runs else 0.0)
+
+    def comes(
+        self, budget_s: float = 5.0, patience_s: float = 60.0, strict: bool = False
+    ) -> asyncio.Task[Release | None]:
+        """A request comes to the turnstile, as a task of its own."""
+        held = self.play.waiter(budget_s, strict=strict)
+        return asyncio.create_task(self.turnstile.passed(held, patience_s))
+
+    @property
+    def under_way(self) -> int:
+        """Whether the one core is taken: 0 or 1."""
+        probe = self.play.waiter(60.0)
+        self.play.room.enter(probe)
+        release = self.play.room.release(self.clock())
+        if release is None:
+            self.play.room.leave(probe)
+            return 1
+        assert release.members == (probe,), "somebody waited while the core was free"
+        self.play.room.ended(release)
+        return 0
+
+
+def gate(max_batch: int = 1, lanes: int = 4) -> Gate:
+    """One core, 10 ms a run."""
+    return Gate(PlayedRoom((Played("only", 0.010, 80.0, max_batch=max_batch, lanes=lanes),)))
+
+
+async def turns(count: int = 3) -> None:
+    """Gives the loop some turns."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+def passing(gated: Gate, held: Waiter) -> Release | None:
+    """Passes without the loop: fails if anything is waited for."""
+    coroutine = gated.turnstile.passed(held, 60.0)
+    try:
+        coroutine.send(None)
+    except StopIteration as ended:
+        release: Release | None = ended.value
+        return release
+    raise AssertionError("it waited")
+
+
+class CountingLoop(asyncio.SelectorEventLoop):
+    """An event loop that counts the timers that are set."""
+
+    timers = 0
+
+    def call_at(self, *given: Any, **named: Any) -> asyncio.TimerHandle:  # type: ignore[override]  # as it comes
+        """Sets one."""
+        self.timers += 1
+        return super().call_at(*given, **named)
+
+
+def test_a_free_core_is_had_without_a_turn_of_the_loop_or_a_timer() -> None:
+    """An uncontended request is through before anything else can run, and no alarm is set; who must wait has one."""
+
+    async def pass_both() -> None:
+        gated = gate()
+        release = passing(gated, gated.play.waiter(1.0))
+        assert release is not None and release.checkpoint == "only"
+        assert loop.timers == 0
+        waiting = gated.comes()
+        await turns()
+        assert loop.timers > 0
+        waiting.cancel()
+        await asyncio.wait([waiting])
+
+    loop = CountingLoop()
+    try:
+        loop.run_until_complete(pass_both())
+    finally:
+        loop.close()
+
+
+async def test_a_hopeless_request_is_told_at_once() -> None:
+    """A strict one that comes too late waits for nothing either."""
+    gated = gate()
+    assert passing(gated, gated.play.waiter(0.001, strict=True)) is None
+    assert gated.under_way == 0
+
+
+async def test_the_next_goes_when_a_core_is_free() -> None:
+    """Each in turn, the most urgent first; the core is free when all are through."""
+    gated = gate()
+    first, patient, urgent = gated.comes(), gated.comes(5.0), gated.comes(1.0)
+    await turns()
+    assert first.done() and not urgent.done()
+    for done, following in ((first, urgent), (urgent, patient)):
+        release = done.result()
+        assert release is not None
+        gated.turnstile.ended(release)
+        await turns()
+        assert following.done()
+    last = patient.result()
+    assert last is not None
+    gated.turnstile.ended(last)
+    assert gated.under_way == 0
+
+
+async def test_many_that_are_released_together_pass_in_one_turn() -> None:
+    """A run begins for all of its members at once: after one turn of the loop each has heard of it."""
+    gated = gate(max_batch=64)
+    first = gated.comes()
+    waiting = [gated.comes() for _ in range(50)]
+    await turns()
+    release = first.result()
+    assert release is not None
+    gated.turnstile.ended(release)
+    await turns(2)  # one for the futures to wake their tasks, one for these to end
+    shared = {id(task.result()) for task in waiting}
+    assert len(shared) == 1
+    together = waiting[0].result()
+    assert together is not None and len(together.members) == together.left == 50
+    for _ in waiting:
+        gated.turnstile.ended(together)
+    assert together.left == 0 and gated.under_way == 0
+
+
+async def test_who_leaves_while_waiting_frees_the_place() -> None:
+    """It is no longer in the room, and is never released."""
+    gated = gate()
+    first, waiting = gated.comes(), gated.comes()
+    await turns()
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    assert waiting.cancelled() and len(gated.play.room) == 0
+    release = first.result()
+    assert release is not None
+    gated.turnstile.ended(release)
+    assert gated.under_way == 0
+
+
+@pytest.mark.parametrize("cancelled_first", [True, False])
+async def test_who_leaves_in_the_moment_of_release_costs_no_core(cancelled_first: bool) -> None:
+    """Whichever comes first, the hang-up or the release, and neither task has run since: the core goes to the next."""
+    gated = gate()
+    first, leaving, following = gated.comes(), gated.comes(1.0), gated.comes(2.0)
+    await turns()
+    release = first.result()
+    assert release is not None
+    if cancelled_first:
+        leaving.cancel()
+    gated.turnstile.ended(release)
+    if not cancelled_first:
+        leaving.cancel()
+    await turns()
+    assert leaving.cancelled() and following.done()
+    last = following.result()
+    assert last is not None and last.left == 1
+    gated.turnstile.ended(last)
+    assert gated.under_way == 0
+
+
+async def test_one_member_that_leaves_does_not_end_the_run_of_the_others() -> None:
+    """The core is theirs until the last of them is done with."""
+    gated = gate(max_batch=4)
+    first, *members = gated.comes(), gated.comes(), gated.comes(), gated.comes()
+    await turns()
+    release = first.result()
+    assert release is not None
+    gated.turnstile.ended(release)
+    members[1].cancel()
+    await turns()
+    together = members[0].result()
+    assert together is not None and members[2].result() is together and together.left == 2
+    gated.turnstile.ended(together)
+    assert gated.under_way == 1
+    gated.turnstile.ended(together)
+    assert gated.under_way == 0
+
+
+async def test_patience_ends() -> None:
+    """Who has waited as long as it would is told by a TimeoutError, and waits no longer in the room either."""
+    gated = gate()
+    first, impatient, hopeless = gated.comes(), gated.comes(patience_s=0.01), gated.comes(patience_s=0.0)
+    await asyncio.wait([impatient, hopeless], timeout=5.0)
+    for task in (impatient, hopeless):
+        with pytest.raises(TimeoutError):
+            task.result()
+    assert len(gated.play.room) == 0
+    release = first.result()
+    assert release is not None
+    gated.turnstile.ended(release)
+    assert gated.under_way == 0
+
+
+async def test_the_alarm_comes_when_the_first_is_lost() -> None:
+    """A strict request is told when it waits in vain, though nothing else happens; each has its own alarm."""
+    gated = gate()
+    first = gated.comes()
+    await turns()
+    gated.runs = True
+    later, sooner = gated.comes(0.060, strict=True), gated.comes(0.030, strict=True)
+    began_s = time.monotonic()
+    assert await sooner is None
+    assert 0.020 <= time.monotonic() - began_s < LOOK_S
+    assert not later.done()
+    assert await later is None
+    assert 0.050 <= time.monotonic() - began_s < 2 * LOOK_S
+    assert first.done()
+
+
+async def test_a_lane_that_comes_is_found() -> None:
+    """Where a replica comes back, who waits is let through though nobody says so: before long the room is asked."""
+    gated = gate(lanes=1)
+    first, waiting = gated.comes(), gated.comes()
+    gated.play.room.cores = 2.0
+    await turns()
+    assert first.done() and not waiting.done()
+    only = gated.play.checkpoints[0]
+    only.lanes = 2
+    release = await asyncio.wait_for(waiting, 4 * LOOK_S)
+    assert release is not None and release.left == 1
+
+
+async def test_a_storm_leaves_nothing_behind() -> None:
+    """Hundreds that come, are answered, run out of patience, are in vain or leave at any turn of the loop: at the end
+    nobody waits, nothing runs, every run was done with exactly as often as it has members, and nobody was in two.
+    """
+    chance = random.Random(7)
+    gated = gate(max_batch=4)
+    gated.runs = True
+    released: list[Release] = []
+    ends = {"passed": 0, "vain": 0, "impatient": 0, "left": 0}
+
+    async def client() -> None:
+        held = gated.play.waiter(chance.choice((0.003, 0.02, 0.5)), strict=chance.random() < 0.5)
+        try:
+            release = await gated.turnstile.passed(held, chance.choice((0.0, 0.005, 1.0)))
+        except TimeoutError:
+            ends["impatient"] += 1
+            return
+        except asyncio.CancelledError:
+            ends["left"] += 1
+            raise
+        if release is None:
+            ends["vain"] += 1
+            return
+        assert held in release.members
+        released.append(release)
+        try:
+            await asyncio.sleep(chance.choice((0.0, 0.0, 0.001)))
+            ends["passed"] += 1
+        finally:
+            gated.turnstile.ended(release)
+
+    tasks = []
+    for _ in range(400):
+        tasks.append(asyncio.create_task(client()))
+        for _ in range(chance.randrange(3)):
+            await asyncio.sleep(0)
+        if chance.random() < 0.4:
+            chance.choice(tasks).cancel()
+    await asyncio.wait(tasks, timeout=20.0)
+    assert all(task.done() for task in tasks)
+    assert all(ends.values()), ends
+    assert len(gated.play.room) == 0 and gated.under_way == 0
+    assert all(release.left == 0 for release in released)
+    members = [id(held) for release in {id(one): one for one in released}.values() for held in release.members]
+    assert len(members) == len(set(members))

@@ -1,0 +1,349 @@
+"""The story of requests that have to wait for a core: how the wait can end, and what the client is told of it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import pytest
+from fakes import (
+    ANSWER,
+    EVEN,
+    GRAND,
+    MEDIANS_S,
+    SWIFT,
+    TERMS,
+    FakeBackend,
+    FakeClock,
+    Kept,
+    catalog,
+    cell,
+    manifest,
+    scripted,
+)
+from worlds import World, client_of, strict, until
+
+from gateway.deadline import Clock
+from gateway.load import LoadBook
+from gateway.outcome import Outcome
+from gateway.problems import CheckpointUnavailable, DeadlineExceeded, Overloaded
+from gateway.profile import ProfileDocument
+from gateway.room import MOST_OVERDUE
+from gateway.routing import Router, served_of
+from gateway.service import PATIENCE_S, Finished, Service
+from gateway.terms import RequestTerms
+from gateway.turnstile import LOOK_S
+from gateway.work import Answer, Failure, FailureKind, LoadReport, Work
+
+PATIENT = replace(TERMS, budget_s=60.0)
+
+
+@dataclass
+class RunningClock(FakeClock):
+    """The machine's own clock, and what it is advanced by."""
+
+    def __call__(self) -> float:
+        """The time."""
+        return self.now_s + time.monotonic()
+
+
+@dataclass
+class Gated(FakeBackend):
+    """Replicas that answer when the gate is opened."""
+
+    def __post_init__(self) -> None:
+        self.gate = asyncio.Event()
+
+    async def dispatch(self, checkpoint: str, work: Work, service_time_s: float) -> Answer | Failure:
+        """Waits for the gate, then behaves."""
+        answer = super().dispatch(checkpoint, work, service_time_s)
+        try:
+            await self.gate.wait()
+        except asyncio.CancelledError:
+            answer.close()
+            self.cancelled += 1
+            raise
+        return await answer
+
+
+def crowded(clock: FakeClock | None = None, cores: float = 1.0) -> World:
+    """A gateway with one core, whose replicas answer nobody until the gate is opened. A run takes as long for many."""
+    clock, load, kept, made = clock or RunningClock(), LoadBook(), Kept(), catalog()
+    manifests = {}
+    for name, median_s in MEDIANS_S.items():
+        cells = tuple(cell(batch, tokens, median_s) for batch in (1, 2, 4, 8) for tokens in (16, 64))
+        profile = ProfileDocument(threads=1, measured_on="nothing", cells=cells)
+        manifests[name] = manifest(name, median_s).model_copy(update={"profile": profile})
+    served = served_of(made, manifests)
+    backend = Gated()
+    read: Clock = clock
+    told = World(
+        made, clock, load, backend, kept, Service(Router(made, served, load, read), backend, load, 1024, (kept,), read)
+    )
+    for name in (SWIFT, EVEN, GRAND):
+        load.reported(name, "replica", LoadReport(0.0, 0, cores=cores), clock())
+    return told
+
+
+def opened(told: World) -> None:
+    """The replicas answer from now on."""
+    assert isinstance(told.backend, Gated)
+    told.backend.gate.set()
+
+
+async def busy(told: World) -> asyncio.Task[Finished]:
+    """The one core is taken by a request that has been sent and is not yet answered."""
+    running = sent(told, PATIENT)
+    await until(lambda: under_way(told) == 1)
+    return running
+
+
+def under_way(told: World) -> int:
+    """Runs of the room that have begun and not ended."""
+    return len(told.service.router.desks["classify"].room._under_way)
+
+
+def waiting(told: World) -> int:
+    """Requests in the room."""
+    return len(told.service.router.desks["classify"].room)
+
+
+def sent(told: World, terms: RequestTerms) -> asyncio.Task[Finished]:
+    """A request under way."""
+    return asyncio.create_task(told.service.handle(told.request(terms)))
+
+
+async def over(*tasks: asyncio.Task[Finished]) -> None:
+    """Ends what a test left."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+
+
+async def test_who_waits_goes_when_the_core_is_free_and_the_wait_is_told() -> None:
+    """Queue has the wait, predicted and the quantile count from the arrival, and the spans add up."""
+    told = crowded(FakeClock())
+    first = await busy(told)
+    second = sent(told, PATIENT)
+    await until(lambda: waiting(told) == 1)
+    told.clock.advance(0.5)
+    opened(told)
+    await first
+    record = (await second).record
+    assert record.outcome is Outcome.IN_TIME
+    assert record.queueing_delay_s == pytest.approx(0.5 + ANSWER.timings.queueing_delay_s)
+    assert record.route_s == 0.0
+    assert record.predicted_s is not None and 0.5 < record.predicted_s < 0.6
+    assert record.quantile_s is not None and record.quantile_s > record.predicted_s
+    assert record.latency_s == pytest.approx(0.5)
+    assert waiting(told) == under_way(told) == 0
+
+
+async def test_a_strict_request_whose_time_passes_in_the_room_ends_at_its_deadline() -> None:
+    """504 with what it took, no later than its deadline and a look; nothing was sent, and it waits no longer."""
+    told = crowded()
+    first = await busy(told)
+    began_s = time.monotonic()
+    finished = await told.service.handle(told.request(strict(0.300)))
+    took_s = time.monotonic() - began_s
+    assert isinstance(finished.problem, DeadlineExceeded) and finished.record.outcome is Outcome.EXPIRED
+    assert 0.250 <= took_s < 0.300 + LOOK_S
+    record = finished.record
+    assert (record.attempts, waiting(told)) == (0, 0)
+    assert record.route_s is not None and 0 <= record.route_s < 0.1
+    assert record.queueing_delay_s == pytest.approx(took_s, abs=0.1)
+    await over(first)
+
+
+async def test_a_client_that_hangs_up_while_waiting_leaves_the_room() -> None:
+    """One record, CANCELLED; the room forgets it, nothing was sent for it, and the next has the core."""
+    told = crowded()
+    first = await busy(told)
+    leaving, staying = sent(told, PATIENT), sent(told, PATIENT)
+    await until(lambda: waiting(told) == 2)
+    leaving.cancel()
+    await asyncio.wait([leaving])
+    assert told.kept.outcomes == [Outcome.CANCELLED] and waiting(told) == 1
+    opened(told)
+    assert (await first).answer is ANSWER and (await staying).answer is ANSWER
+    assert len(told.backend.dispatches) == 2 and under_way(told) == 0
+
+
+async def test_a_client_that_hangs_up_under_way_frees_the_core() -> None:
+    """Whoever waits for it goes at once."""
+    told = crowded()
+    first = await busy(told)
+    second = sent(told, PATIENT)
+    await until(lambda: waiting(told) == 1)
+    first.cancel()
+    await asyncio.wait([first])
+    assert (waiting(told), under_way(told)) == (0, 1)
+    opened(told)
+    assert (await second).answer is ANSWER
+
+
+async def test_the_loss_of_every_replica_is_told_to_who_waits() -> None:
+    """503 at the next look, in either mode; who is under way is told when the link says so."""
+    told = crowded()
+    first = await busy(told)
+    held = [sent(told, PATIENT), sent(told, strict(60.0)), sent(told, replace(PATIENT, pinned=GRAND))]
+    await until(lambda: waiting(told) == 3)
+    for name in (SWIFT, EVEN, GRAND):
+        told.down(name)
+    done, _ = await asyncio.wait(held, timeout=4 * LOOK_S)
+    assert len(done) == 3
+    assert [type(one.result().problem) for one in held] == [CheckpointUnavailable] * 3
+    await over(first)
+
+
+async def test_who_could_have_another_checkpoint_waits_on() -> None:
+    """Where only some are lost, nobody is turned away who may have those that are left, looked at before or not."""
+    told = crowded()
+    first = await busy(told)
+    second, pinned = sent(told, PATIENT), sent(told, replace(PATIENT, pinned=GRAND))
+    await until(lambda: waiting(told) == 2)
+    told.down(GRAND)
+    told.down(EVEN)
+    await asyncio.wait([pinned], timeout=4 * LOOK_S)
+    assert isinstance((await pinned).problem, CheckpointUnavailable) and not second.done()
+    opened(told)
+    await first
+    record = (await second).record
+    assert (record.outcome, record.checkpoint) == (Outcome.IN_TIME, SWIFT)
+
+
+async def test_a_strict_request_in_vain_is_a_504_where_the_best_are_lost_too() -> None:
+    """It had been let in with the best two looked at; that those are gone is not what ends it, while a third is up."""
+    told = crowded()
+    first = await busy(told)
+    second = sent(told, strict(0.200))
+    await until(lambda: waiting(told) == 1)
+    told.down(GRAND)
+    told.down(EVEN)
+    assert isinstance((await second).problem, DeadlineExceeded)
+    await over(first)
+
+
+async def test_best_effort_waits_past_its_deadline_but_not_for_ever() -> None:
+    """It is late in any case and still waits; after its patience it is a 504, counted from its own deadline."""
+    told = crowded()
+    first = await busy(told)
+    request = told.request(replace(TERMS, budget_s=0.020))
+    told.clock.advance(PATIENCE_S - 0.200)
+    second = asyncio.create_task(told.service.handle(request))
+    await asyncio.sleep(0.050)
+    assert not second.done() and waiting(told) == 1
+    finished = await second
+    assert isinstance(finished.problem, DeadlineExceeded)
+    elapsed_ms = finished.problem.members["elapsed_ms"]
+    assert isinstance(elapsed_ms, float) and 0 <= elapsed_ms / 1000 - PATIENCE_S - 0.020 < LOOK_S
+    assert waiting(told) == 0
+    await over(first)
+
+
+@pytest.mark.parametrize("terms", [replace(TERMS, budget_s=0.001), replace(TERMS, budget_s=0.001, pinned=GRAND)])
+async def test_where_too_many_wait_that_are_late_one_more_is_refused_at_once(terms: RequestTerms) -> None:
+    """429 with Retry-After, pinned or not; who can be in time is let in as ever."""
+    told = crowded(FakeClock())
+    first = await busy(told)
+    late = [sent(told, replace(TERMS, budget_s=0.001)) for _ in range(MOST_OVERDUE)]
+    await until(lambda: told.service.router.desks["classify"].room.full)
+    finished = await told.service.handle(told.request(terms))
+    assert isinstance(finished.problem, Overloaded) and finished.record.outcome is Outcome.SHED
+    assert int(finished.problem.headers()["Retry-After"]) >= 1
+    timely = sent(told, PATIENT)
+    await until(lambda: waiting(told) == MOST_OVERDUE + 1)
+    assert not timely.done()
+    opened(told)
+    assert (await timely).answer is ANSWER
+    assert all(one.answer is ANSWER for one in await asyncio.gather(first, *late))
+    assert waiting(told) == under_way(told) == 0
+
+
+def shared(told: World) -> Sequence[asyncio.Task[Finished]]:
+    """Three requests for one checkpoint that wait together."""
+    return [sent(told, replace(PATIENT, pinned=SWIFT)) for _ in range(3)]
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+async def test_a_shared_run_is_learnt_once(leaves: bool) -> None:
+    """The first answer says how far the forecast strayed, though a member left before; the others would echo it."""
+    told = crowded(FakeClock())
+    first = await busy(told)
+    members = shared(told)
+    await until(lambda: waiting(told) == 3)
+    first.cancel()
+    await until(lambda: waiting(told) == 0)
+    if leaves:
+        members[0].cancel()
+    forecaster = told.service.router.served[SWIFT].forecaster
+    before = len(forecaster._idle._window)
+    opened(told)
+    await asyncio.wait(members)
+    assert len(forecaster._idle._window) == before + 1
+    assert under_way(told) == 0
+
+
+async def test_a_replica_lost_under_way_frees_the_core_and_the_request_waits_anew() -> None:
+    """The lost attempt's core is another's before the request has one again, by what remains of its budget."""
+    told = crowded(FakeClock())
+    told.backend.behaviour = scripted(Failure(FailureKind.UNAVAILABLE), ANSWER)
+    first = await busy(told)
+    second = sent(told, replace(TERMS, budget_s=1.0))
+    await until(lambda: waiting(told) == 1)
+    opened(told)
+    records = [(await task).record for task in (first, second)]
+    assert [one.outcome for one in records] == [Outcome.IN_TIME, Outcome.IN_TIME]
+    assert sorted(one.attempts for one in records) == [1, 2]
+    assert waiting(told) == under_way(told) == 0
+
+
+async def test_a_storm_of_requests_leaves_the_gateway_empty() -> None:
+    """Of every kind, leaving at any moment: each has one record, and afterwards nothing waits and nothing runs."""
+    told = crowded(cores=2.0)
+    opened(told)
+    script: list[Answer | Failure] = [
+        ANSWER,
+        ANSWER,
+        Failure(FailureKind.UNAVAILABLE),
+        Failure(FailureKind.ENGINE),
+    ] * 40
+    told.backend.behaviour = scripted(*script, ANSWER)
+    kinds = [PATIENT, strict(0.020), replace(TERMS, budget_s=0.001), replace(PATIENT, pinned=SWIFT), strict(0.0001)]
+    tasks = []
+    for number in range(300):
+        tasks.append(sent(told, kinds[number % len(kinds)]))
+        if number % 7 == 0:
+            await asyncio.sleep(0)
+        if number % 11 == 0:
+            tasks[number // 2].cancel()
+    await asyncio.wait(tasks, timeout=20.0)
+    assert all(task.done() for task in tasks)
+    begun = sum(1 for task in tasks if not task.cancelled())
+    assert begun <= len(told.kept.records) <= len(tasks)
+    assert waiting(told) == under_way(told) == 0
+
+
+async def test_the_headers_tell_of_the_wait() -> None:
+    """Server-Timing of an answer that waited has the wait in its queue, and its spans are within the total."""
+    told = crowded(FakeClock())
+    first = await busy(told)
+    client = client_of(told)
+    call = asyncio.create_task(
+        client.post("/classify", json={"inputs": "a film"}, headers={"X-Latency-SLA-Ms": "9000"})
+    )
+    await until(lambda: waiting(told) == 1)
+    told.clock.advance(0.25)
+    opened(told)
+    response = await call
+    await first
+    spans = {
+        part.split(";")[0]: float(part.split("dur=")[1].split(";")[0])
+        for part in response.headers["Server-Timing"].split(", ")
+    }
+    assert spans["queue"] == pytest.approx(251.0)
+    assert spans["route"] + 250.0 <= spans["total"] + 1e-6
+    assert float(response.headers["X-Predicted-Latency-Ms"]) > 250.0
+    assert float(response.headers["X-Forecast-Quantile-Ms"]) > float(response.headers["X-Predicted-Latency-Ms"])
