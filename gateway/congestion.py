@@ -27,14 +27,26 @@ UTILISATION = 0.9
 CYCLE = 3.0
 """A batch may take this part of a budget in the long run: one like it runs before, and half of one is left over."""
 
+DOUBT = 0.05
+"""The price is raised by this part, so that what runs take need not be known exactly for the cheaper to win a tie.
+
+Between two corners of a frontier both are worth the price of time alike; which is run must not be left to the noise in
+which their times were learnt. It is never raised past the best bargain: one that pays remains.
+"""
+
 _SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 
 
 class Runner(Protocol):
     """What is known of a checkpoint: its worth in points of quality and what its runs take."""
 
-    worth: float
-    max_batch: int
+    @property
+    def worth(self) -> float:
+        """In points of quality."""
+
+    @property
+    def max_batch(self) -> int:
+        """Inputs that one run may take; 1 where none share a run."""
 
     def run_s(self, inputs: int, characters: int) -> float:
         """The median core-seconds of one run of so many inputs of so many characters each."""
@@ -134,7 +146,7 @@ class Congestion:
             if (pressed := price_of(hull, each_s)) > price:
                 price, binding = pressed, hull
         self.worth_left = max((corner.worth - price * corner.cost_s for corner in binding), default=0.0)
-        return price
+        return max(price, min(price * (1 + DOUBT), _slope(binding[0], binding[1]))) if price > 0 else 0.0
 
     @property
     def least_cost_s(self) -> float:

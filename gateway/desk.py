@@ -8,15 +8,16 @@ the simulator keep the same desk. It runs nothing, knows no replica but by its l
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from gateway.catalog import Tier
 from gateway.costs import Asked
 from gateway.deadline import Deadline
 from gateway.forecast import Forecaster
 from gateway.load import IDLE, Ahead
-from gateway.policy import Candidate, Decision, Search, Terms, decide, settled
+from gateway.policy import Candidate, Decision, Terms, decide, settled
 from gateway.room import Release, Room, Waiter
+from gateway.shortlist import Search
 from gateway.traffic import Traffic
 
 PRICE_AGE_S = 0.005
@@ -148,16 +149,21 @@ class Desk:
         return self._price
 
     def held(self, asked: Asked, decision: Decision, percentile: float, deadline: Deadline, now_s: float) -> Waiter:
-        """The request as it waits. It may have any checkpoint that its terms allow."""
+        """The request as it waits. It may have any checkpoint that its terms allow.
+
+        A strict one waits for as long as its optimistic forecast fits, by which it was let in; best effort goes behind
+        the others once it is more likely late than not, for it is answered even so.
+        """
         self._place += 1
         eligible = [offer for offer in self.offers if decision.terms.allow(offer)]
         texts, characters = len(asked.characters), sum(asked.characters)
         reserve_s = 0.0
         if percentile != _USUAL:
-            fastest = min(eligible, key=lambda one: one.run_s(texts, asked.characters[0]) / one.threads)
+            fastest = min(eligible, key=lambda one: (one.run_s(texts, asked.characters[0]) / one.threads, one.name))
             run_s = fastest.run_s(texts, asked.characters[0])
             reserve_s = fastest.forecaster.reach_s(run_s, percentile, now_s) - fastest.reach_s(run_s, now_s)
         idle = (one.forecaster.forecast(asked, IDLE, percentile, now_s, 0.0) for one in eligible if one.lanes)
+        takes_s = (one.least_s if decision.terms.strict else one.service_time_s for one in idle)
         return Waiter(
             place=self._place,
             deadline_s=deadline.at_s - reserve_s,
@@ -165,7 +171,7 @@ class Desk:
             texts=texts,
             strict=decision.terms.strict,
             eligible=None if len(eligible) == len(self.offers) else frozenset(one.name for one in eligible),
-            last_s=deadline.at_s - min((forecast.least_s for forecast in idle), default=0.0),
+            last_s=deadline.at_s - min(takes_s, default=0.0),
         )
 
     def settle(
@@ -179,3 +185,9 @@ class Desk:
         forecast = offer.forecaster.forecast(asked, ahead, percentile, now_s, remaining_s)
         chosen = Candidate(offer.name, offer.tier, offer.quality, offer.domain, forecast, offer.worth)
         return settled(decision, chosen, remaining_s, release.price)
+
+
+def beside_one_another(desks: Collection[Desk]) -> None:
+    """Has the desks of one node's tasks leave room for one another when they price its cores."""
+    for desk in desks:
+        desk.room.neighbours = tuple(other.room for other in desks if other is not desk)

@@ -30,9 +30,13 @@ and at a price that is reckoned for the mean of all lengths, it may yet be."""
 class Checkpoint(Runner, Protocol):
     """A checkpoint as the waiting room sees it."""
 
-    name: str
-    threads: int
-    """Cores that one run keeps busy."""
+    @property
+    def name(self) -> str:
+        """The checkpoint's."""
+
+    @property
+    def threads(self) -> int:
+        """Cores that one run keeps busy."""
 
     @property
     def lanes(self) -> int:

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, insort
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
 from gateway.congestion import Congestion
+from gateway.fitting import fastest, may_have, within
 from gateway.next_run import Checkpoint, Held, Moment, next_run, run_s_of
 from gateway.overdue import OverdueShare
 from gateway.traffic import Traffic
@@ -28,6 +29,9 @@ SHORT_S = 0.003
 AHEAD_S = 0.0006
 """So long before a short run should end the next one is sent ahead: about a way to the replica and back."""
 
+PRESSED_S = 0.1
+"""A run that has no more than this in hand is left its core by the other tasks, of up to half the cores."""
+
 LOOK_AHEAD = 256
 """Of longer queues only the most urgent so many are looked at when a run is chosen."""
 
@@ -37,6 +41,7 @@ OVERDUE_SHARE = 0.01
 MOST_OVERDUE = 64
 """Requests that are late in any case and still wait; of more, those that came first are given up."""
 
+_LEAST_SHARE = 0.1
 _TICK_S = 1e-4
 
 
@@ -44,7 +49,7 @@ _TICK_S = 1e-4
 class Waiter(Held):
     """A request in the room. `last_s` is the latest instant at which its run can begin and it yet be in time.
 
-    That is if all goes well, and by its true deadline: later it waits in vain, or late in any case.
+    That is by its true deadline; after it, a strict one waits in vain, and best effort behind the others.
     """
 
     last_s: float = math.inf
@@ -72,12 +77,14 @@ class Release:
 class Room:
     """Holds the requests of one task and says which go next.
 
-    `cores`, those that its runs may keep busy, may be set anew at any time.
+    `cores`, those that its runs may keep busy, may be set anew at any time; the `neighbours` hold the requests of other
+    tasks for the same cores, and what those need at the least is not this task's to be generous with.
     """
 
     checkpoints: Sequence[Checkpoint]
     traffic: Traffic
     cores: float = 1.0
+    neighbours: Sequence[Room] = ()
     _waiting: list[Waiter] = field(default_factory=list, init=False)
     _overdue: list[Waiter] = field(default_factory=list, init=False)
     _under_way: list[Release] = field(default_factory=list, init=False)
@@ -117,7 +124,7 @@ class Room:
 
     def stranded(self, held: Held) -> bool:
         """Whether none of the checkpoints that may answer it is up."""
-        return not _may_have(held, {one.name for one in self.checkpoints if one.lanes})
+        return not may_have(held, {one.name for one in self.checkpoints if one.lanes})
 
     def expired(self, now_s: float) -> list[Held]:
         """Takes out those who wait in vain: the strict that no checkpoint can answer in time any more, and of others,
@@ -126,7 +133,7 @@ class Room:
         lost: list[Held] = []
         up = {one.name for one in self.checkpoints if one.lanes}
         if len(up) < len(self.checkpoints):
-            lost += [held for held in (*self._waiting, *self._overdue) if not _may_have(held, up)]
+            lost += [held for held in (*self._waiting, *self._overdue) if not may_have(held, up)]
             self._without(lost)
         if now_s > self._soonest_s:
             late = [held for held in self._waiting if now_s > held.last_s]
@@ -147,7 +154,8 @@ class Room:
         if not (self._waiting or self._overdue):
             return None
         busy = sum(run.threads for run in self._under_way)
-        free = max(math.floor(self.cores), 1) - busy
+        left = min(sum(room.pressed(now_s) for room in self.neighbours), math.floor(self.cores / 2))
+        free = max(math.floor(self.cores), 1) - busy - left
         if free > 0:
             up = [one for one in self.checkpoints if self._lane(one) and (one.threads <= free or not busy)]
             begun = self._late(up, now_s, contested=bool(self._waiting)) if self._share.turn else None
@@ -156,16 +164,13 @@ class Room:
                 return begun
         elif self._waiting and self._gap_s(now_s) <= AHEAD_S and busy <= self.cores:
             following = {run.checkpoint for run in self._under_way}
-            begun = self._next([one for one in self.checkpoints if one.name in following], 1, now_s)
+            begun = self._next([one for one in self.checkpoints if one.name in following and one.lanes], 1, now_s)
             if begun:
                 return begun
         return self._squeezed(busy, now_s)
 
     def wake_s(self, now_s: float) -> float | None:
-        """The instant at which the first of those who wait is lost, or a run can be sent ahead: ask again then.
-
-        None where nothing waits. It may be early, where the first has gone already.
-        """
+        """When the first of those who wait is lost or a run can be sent ahead: ask again then. None: nobody waits."""
         if not self._waiting:
             return None
         lost_s = max(self._soonest_s, now_s) + _TICK_S
@@ -177,7 +182,17 @@ class Room:
         if not self.traffic.lesson:
             return 0.0
         slacks_s = [held.deadline_s - now_s for held in self._waiting[:LOOK_AHEAD]]
-        return self._congestion.price(slacks_s, self.cores, self._busy_s(now_s), now_s)
+        taken = sum(room.demand(now_s) for room in self.neighbours)
+        cores = max(self.cores - taken, _LEAST_SHARE * self.cores)
+        return self._congestion.price(slacks_s, cores, self._busy_s(now_s), now_s)
+
+    def demand(self, now_s: float) -> float:
+        """The cores that its requests would keep busy of late, each at the least it costs."""
+        return min(self.traffic.rate(now_s) * self._congestion.least_cost_s, self.cores)
+
+    def pressed(self, now_s: float) -> int:
+        """The cores on which its runs could hardly bear to be held up."""
+        return sum(run.threads for run in self._under_way if run.members[0].deadline_s - run.ends_s < PRESSED_S)
 
     def wait_s(self, deadline_s: float, now_s: float) -> float:
         """How long a request with this deadline would wait for a core at the least.
@@ -193,8 +208,9 @@ class Room:
 
     def _gap_s(self, now_s: float) -> float:
         """How long until one of the runs under way should end, where all are short; infinite where one is not."""
-        if any(run.run_s > SHORT_S for run in self._under_way):
-            return math.inf
+        return math.inf if any(run.run_s > SHORT_S for run in self._under_way) else self._first_end_s(now_s)
+
+    def _first_end_s(self, now_s: float) -> float:
         return min((run.ends_s - now_s for run in self._under_way), default=math.inf)
 
     def _lane(self, checkpoint: Checkpoint) -> bool:
@@ -204,24 +220,23 @@ class Room:
     def _next(self, up: Sequence[Checkpoint], free: int, now_s: float) -> Release | None:
         """The best run of those who may have what is free."""
         names = {one.name for one in up}
-        able = list(islice((held for held in self._waiting if _may_have(held, names)), LOOK_AHEAD))
+        able = list(islice((held for held in self._waiting if may_have(held, names)), LOOK_AHEAD))
         if not able:
             return None
         price = self.price(now_s)
-        next_free_s = min((run.ends_s - now_s for run in self._under_way), default=math.inf) if free == 1 else math.inf
         moment = Moment(
             now_s=now_s,
             price=price,
             worth_left=self._congestion.worth_left,
             others_free=free - 1,
-            next_free_s=max(next_free_s, _TICK_S),
+            next_free_s=max(self._first_end_s(now_s), _TICK_S) if free == 1 else math.inf,
             expected=self.traffic.ahead(now_s),
             budgets_s=self.traffic.budgets_s,
         )
         choice = next_run(able, up, moment)
         if choice is None:
             return None
-        members, run_s = _within(choice.checkpoint, choice.members), choice.run_s
+        members, run_s = within(choice.checkpoint, choice.members), choice.run_s
         if len(members) < len(choice.members):
             run_s = run_s_of(choice.checkpoint, members)
         self._share.ran(run_s, overdue=False, contested=bool(self._overdue))
@@ -233,34 +248,33 @@ class Room:
         It takes time from those: where more is asked for than can be met that helps nobody, and where runs batch
         it is better served together with others in the next.
         """
-        able = [one for one in self.checkpoints if self._lane(one) and self._waiting and self._waiting[0].may(one.name)]
-        if not able:
+        held = self._waiting[0] if self._waiting else None
+        able = [one for one in self.checkpoints if held and self._lane(one) and held.may(one.name)]
+        if not held or not able:
             return None
-        held = self._waiting[0]
-        fastest = _fastest(able, held)
-        if fastest.max_batch > 1 or busy + fastest.threads > SQUEEZE * self.cores:
+        chosen = fastest(able, held)
+        if chosen.max_batch > 1 or busy + chosen.threads > SQUEEZE * self.cores:
             return None
         price = self.price(now_s)
-        run_s, room_s = run_s_of(fastest, (held,)), held.deadline_s - now_s
-        wait_s = min((run.ends_s - now_s for run in self._under_way), default=math.inf)
-        shared_s = run_s * (busy + fastest.threads) / max(self.cores, 1.0)
-        if self._congestion.worth_left <= 0 or wait_s + fastest.reach_s(run_s, now_s) <= room_s:
-            return None
-        if fastest.reach_s(shared_s, now_s) > room_s:
+        run_s, room_s = run_s_of(chosen, (held,)), held.deadline_s - now_s
+        shared_s = run_s * (busy + chosen.threads) / max(self.cores, 1.0)
+        can_wait = self._first_end_s(now_s) + chosen.reach_s(run_s, now_s) <= room_s
+        if can_wait or self._congestion.worth_left <= 0 or chosen.reach_s(shared_s, now_s) > room_s:
             return None
         self._share.ran(run_s, overdue=False, contested=bool(self._overdue))
-        return self._begun(fastest, (held,), shared_s, price, now_s)
+        return self._begun(chosen, (held,), shared_s, price, now_s)
 
     def _late(self, up: Sequence[Checkpoint], now_s: float, *, contested: bool) -> Release | None:
         """The first overdue request that may have one of these, on the fastest, with as many more as fit beside."""
         for held in self._overdue:
             able = [one for one in up if held.may(one.name)]
             if able:
-                fastest = _fastest(able, held)
-                members = _within(fastest, [one for one in self._overdue if one.may(fastest.name)])
-                run_s = run_s_of(fastest, members)
+                chosen = fastest(able, held)
+                alike = [one for one in self._overdue if one.may(chosen.name) and one.alike == held.alike]
+                members = within(chosen, alike)
+                run_s = run_s_of(chosen, members)
                 self._share.ran(run_s, overdue=True, contested=contested)
-                return self._begun(fastest, members, run_s, 0.0, now_s)
+                return self._begun(chosen, members, run_s, 0.0, now_s)
         return None
 
     def _begun(
@@ -284,22 +298,3 @@ class Room:
 
 def _due(held: Held) -> float:
     return held.deadline_s
-
-
-def _may_have(held: Held, checkpoints: Set[str]) -> bool:
-    return bool(checkpoints if held.eligible is None else held.eligible & checkpoints)
-
-
-def _fastest(able: Sequence[Checkpoint], held: Held) -> Checkpoint:
-    """The one that answers this request soonest, of equals the first by name."""
-    return min(able, key=lambda one: (run_s_of(one, (held,)) / one.threads, one.name))
-
-
-def _within(checkpoint: Checkpoint, members: Sequence[Held]) -> Sequence[Held]:
-    """As many of them, from the first on, as have room in one run of the checkpoint; the first in any case."""
-    texts = 0
-    for count, held in enumerate(members):
-        texts += held.texts
-        if count and texts > checkpoint.max_batch:
-            return members[:count]
-    return members

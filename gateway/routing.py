@@ -14,7 +14,7 @@ from functools import partial
 from gateway.catalog import Catalog, CatalogEntry, Task
 from gateway.costs import Asked, cost_of
 from gateway.deadline import Clock, Deadline
-from gateway.desk import Desk, Offer
+from gateway.desk import Desk, Offer, beside_one_another
 from gateway.forecast import Forecaster, Surroundings
 from gateway.load import LoadBook
 from gateway.manifest import VariantManifest
@@ -99,6 +99,7 @@ class Router:
         self._clock = clock
         self._tasks = catalog.tasks
         self.desks = {task.value: self._desk(task) for task in self._tasks}
+        beside_one_another(self.desks.values())
 
     def task(self, name: str) -> Task:
         """The task of that name. Raises UnknownTask where no checkpoint has it."""

@@ -91,6 +91,8 @@ class Service:
 
     def __post_init__(self) -> None:
         self._turnstiles = {task: Turnstile(desk.room, self.clock) for task, desk in self.router.desks.items()}
+        for task, turnstile in self._turnstiles.items():
+            turnstile.beside = tuple(other for name, other in self._turnstiles.items() if name != task)
 
     def missing(self) -> tuple[str, ...]:
         """The checkpoints without a replica that is up; the gateway is ready when there are none."""

@@ -6,6 +6,7 @@ Which ones and when is the room's business; here are only the futures they wait 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from gateway.deadline import Clock
 from gateway.next_run import Held
@@ -25,6 +26,8 @@ class Turnstile:
         self._waiting: dict[Held, asyncio.Future[Release | None]] = {}
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_s = 0.0
+        self.beside: Sequence[Turnstile] = ()
+        """Those of the other tasks on the same cores: what ends here may be what they leave a core to."""
 
     async def passed(self, held: Waiter, patience_s: float) -> Release | None:
         """Waits until the request's run can begin; None where that is in vain. Raises TimeoutError after `patience_s`.
@@ -48,6 +51,11 @@ class Turnstile:
     def ended(self, release: Release) -> None:
         """One member of the run is done with, whichever way."""
         self._room.ended(release)
+        for one in (self, *self.beside):
+            one.look()
+
+    def look(self) -> None:
+        """Asks the room who can go on, if anybody waits."""
         if self._waiting:
             self._let_through()
 
@@ -89,5 +97,4 @@ class Turnstile:
 
     def _woken(self) -> None:
         self._alarm = None
-        if self._waiting:
-            self._let_through()
+        self.look()

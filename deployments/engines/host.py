@@ -36,7 +36,7 @@ class Host:
 
 
 def usable_cores(quota: Path = CPU_QUOTA) -> float:
-    """The processors that this process may use: those it is bound to, or a container's share of them if that is less."""
+    """The processors that this process may use: those it is bound to, or its container's share of them if less."""
     bound = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     try:
         allowed, period = quota.read_text().split()

@@ -21,7 +21,15 @@ from loadtests.scenarios.errors import ScenarioError
 from loadtests.scenarios.model import Scenario
 from loadtests.scenarios.tables import read_text
 
-SHIPPED = ("grid-classify", "grid-summarize", "grid-both", "example-profile", "example-trace")
+SHIPPED = (
+    "grid-classify",
+    "grid-summarize",
+    "grid-both",
+    "live-classify",
+    "live-mixed",
+    "example-profile",
+    "example-trace",
+)
 """Scenarios that come with the project, by the name `read_scenario` takes."""
 
 _WORDS = {

@@ -12,7 +12,7 @@ from deployments.batch_forming import BatchLimits
 from deployments.classifying import BATCH_LIMITS
 from gateway.costs import Asked
 from gateway.deadline import Deadline
-from gateway.desk import Desk, Offer
+from gateway.desk import Desk, Offer, beside_one_another
 from gateway.forecast import Forecaster, Surroundings
 from gateway.load import IDLE
 from gateway.next_run import Held
@@ -61,7 +61,7 @@ class VariantCost:
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """How the gateway stands before the node: its processes, how old what they hear is, and what answers take beside."""
+    """How the gateway stands before the node: its processes, how old what they hear is, what answers take beside."""
 
     ingresses: int
     report_delay_s: float
@@ -199,7 +199,7 @@ class Punctual:
         setup: Setup,
         insist: frozenset[int] = frozenset(),
     ) -> None:
-        """All variants are up, each with a lane on every core. Requests of the numbers in `insist` are never refused."""
+        """All variants are up, with a lane on every core each. Requests of the numbers in `insist` are not refused."""
         replicas: dict[str, Replicas] = {}
         for variant in variants:
             if variant.max_batch > 1:
@@ -241,4 +241,5 @@ def _desks(variants: Sequence[Variant], share: float, lanes: int) -> dict[str, D
             for rank, one in zip(ranks, of_task, strict=True)
         ]
         desks[task] = Desk(offers, lambda name, now_s: IDLE, lambda: share)
+    beside_one_another(desks.values())
     return desks

@@ -8,7 +8,8 @@ from msgspec.structs import replace
 
 from gateway.catalog import Tier
 from gateway.forecast import Forecast
-from gateway.policy import Candidate, Reason, Refusal, Search, Terms, Verdict, decide
+from gateway.policy import Candidate, Reason, Refusal, Terms, Verdict, decide
+from gateway.shortlist import Search
 
 
 @given(candidates(), budgets, terms_of_any_kind, prices, prices)

@@ -14,7 +14,7 @@ from gateway.traffic import HORIZONS_S
 NOW_S = 100.0
 
 
-@dataclass(frozen=True)
+@dataclass
 class Fake:
     """A checkpoint whose runs take so long to begin with and so much for each input; it reaches a tenth further."""
 
@@ -77,7 +77,11 @@ def some_moments(draw: st.DrawFn) -> Moment:
 
 
 def _told(choice: Choice | None) -> tuple[object, ...] | None:
-    return choice and (choice.checkpoint.name, tuple(held.place for held in choice.members), choice.run_s, choice.gain)
+    return (
+        None
+        if choice is None
+        else (choice.checkpoint.name, tuple(held.place for held in choice.members), choice.run_s, choice.gain)
+    )
 
 
 @given(some_waiting(), some_checkpoints(), some_moments())

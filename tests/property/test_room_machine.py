@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from played_rooms import Played, PlayedRoom
 
 from gateway.next_run import Held
-from gateway.room import MOST_OVERDUE, SQUEEZE, Release, Waiter
+from gateway.room import AHEAD_S, MOST_OVERDUE, SHORT_S, SQUEEZE, Release, Waiter
 
-NAMES = ("grand", "swift", "whole", "wide")
+NAMES = ("brief", "grand", "swift", "whole", "wide")
 eligible = st.one_of(st.none(), st.none(), st.frozensets(st.sampled_from(NAMES), min_size=1))
 at = st.integers(0, 99)
 
@@ -20,8 +22,9 @@ class WaitingRoom(RuleBasedStateMachine):
 
     @initialize(cores=st.sampled_from([1.0, 1.3, 2.0, 3.0]))
     def opens(self, cores: float) -> None:
-        """Four checkpoints: two batch, one runs one text at a time, one takes two cores for it."""
+        """Five checkpoints: three batch, one with short runs; one runs a text at a time; one takes two cores."""
         checkpoints = (
+            Played("brief", 0.002, 70.0, lanes=1),
             Played("grand", 0.020, 90.0, max_batch=4, lanes=2),
             Played("swift", 0.004, 80.0, lanes=2),
             Played("whole", 0.030, 95.0, max_batch=1, lanes=1),
@@ -46,6 +49,13 @@ class WaitingRoom(RuleBasedStateMachine):
         self.play.room.enter(held)
         self.waiting.append(held)
         self.came += 1
+        self.look()
+
+    @precondition(lambda self: self.running)
+    @rule(before_s=st.sampled_from([0.0, 0.0005]))
+    def a_run_nears_its_end(self, before_s: float) -> None:
+        """The next one, if short, may be sent ahead."""
+        self.play.now_s = max(self.play.now_s, min(run.ends_s for run in self.running) - before_s)
         self.look()
 
     @rule(seconds=st.sampled_from([0.0001, 0.001, 0.005, 0.02, 0.1, 1.0]))
@@ -132,7 +142,14 @@ class WaitingRoom(RuleBasedStateMachine):
         busy = sum(run.threads for run in self.running)
         assert release.threads == checkpoint.threads
         assert not busy or busy + release.threads <= SQUEEZE * self.play.room.cores
-        assert sum(run.checkpoint == checkpoint.name for run in self.running) < checkpoint.lanes
+        on_it = sum(run.checkpoint == checkpoint.name for run in self.running)
+        first_end_s = min((run.ends_s - now_s for run in self.running), default=1.0)
+        ahead = first_end_s <= AHEAD_S and all(run.run_s <= SHORT_S for run in self.running)
+        ahead = ahead and on_it > 0 and checkpoint.lanes > 0 and busy <= self.play.room.cores
+        assert ahead or on_it < checkpoint.lanes
+        whole = math.floor(self.play.room.cores)
+        squeezed = checkpoint.max_batch == 1 and len(release.members) == 1
+        assert ahead or squeezed or not busy or busy + release.threads <= whole
         assert release.ends_s > now_s and release.price >= 0
 
     def no_core_idles(self) -> None:
@@ -166,4 +183,4 @@ class WaitingRoom(RuleBasedStateMachine):
 
 
 TestWaitingRoom = WaitingRoom.TestCase
-TestWaitingRoom.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
+TestWaitingRoom.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)

@@ -14,7 +14,7 @@ NOW_S = 10.0
 QUIET = (0.0,) * len(HORIZONS_S)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Fake:
     """A checkpoint whose runs take so long to begin with and so much for each input."""
 
@@ -46,7 +46,10 @@ def _moment(price: float = 0.0, worth_left: float = 50.0) -> Moment:
 
 def test_where_time_is_free_the_best_that_fits_is_given() -> None:
     """At no price quality alone counts: the dear checkpoint for who can wait for it, the cheap one for who cannot."""
-    patient, pressed = next_run(_waiting(0.1), [FAST, GOOD], _moment()), next_run(_waiting(0.01), [FAST, GOOD], _moment())
+    patient, pressed = (
+        next_run(_waiting(0.1), [FAST, GOOD], _moment()),
+        next_run(_waiting(0.01), [FAST, GOOD], _moment()),
+    )
     assert patient is not None
     assert pressed is not None
     assert (patient.checkpoint, pressed.checkpoint) == (GOOD, FAST)
@@ -96,7 +99,7 @@ def test_who_cannot_be_sure_to_be_in_time_goes_alone_on_the_fastest() -> None:
 def test_what_may_come_and_cannot_wait_is_reckoned_with() -> None:
     """A long run that pays in quiet does not where it would keep a burst from the last free core."""
     slow = Fake("slow", 90.0, 0.2, 0.0)
-    burst = replace(_moment(), expected=tuple(horizon_s * 100 for horizon_s in HORIZONS_S))
+    burst = replace(_moment(), expected=tuple(horizon_s * 10 for horizon_s in HORIZONS_S))
     quiet, busy = (next_run(_waiting(1.0), [FAST, slow], moment) for moment in (_moment(), burst))
     spare = next_run(_waiting(1.0), [FAST, slow], replace(burst, others_free=7.0))
     assert quiet is not None

@@ -12,7 +12,7 @@ from worlds import client_of, summarizing, world
 
 from gateway import problems, terms
 from gateway.openapi import openapi_document
-from gateway.policy import Reason
+from gateway.policy import Reason, Verdict
 from gateway.problems import Problem
 from gateway.work import Answer, InputReport, ReplicaTimings
 
@@ -29,6 +29,7 @@ KINDS: dict[str, tuple[type, ...]] = {
     "integer": (int,),
     "number": (int, float),
     "boolean": (bool,),
+    "null": (type(None),),
 }
 """What JSON's kinds are read as."""
 
@@ -60,7 +61,9 @@ def fits(value: object, schema: Any, schemas: dict[str, Any]) -> bool:
         schema = schemas[schema["$ref"].rsplit("/", 1)[1]]
     if "enum" in schema and value not in schema["enum"]:
         return False
-    if "type" in schema and not isinstance(value, KINDS[schema["type"]]):
+    kinds = schema.get("type", [])
+    of = tuple(kind for name in ([kinds] if isinstance(kinds, str) else kinds) for kind in KINDS[name])
+    if of and not isinstance(value, of):
         return False
     if isinstance(value, list):
         return all(fits(one, schema.get("items", {}), schemas) for one in value)
@@ -129,6 +132,25 @@ async def test_route_documents_only_what_it_sends() -> None:
     assert all(name in response.headers for name in route["responses"]["200"]["headers"])
     assert "details" not in {one["name"] for one in route["parameters"]}
     assert not {"429", "503", "504"} & set(route["responses"])
+
+
+@pytest.mark.parametrize("headers", [{}, {"X-SLA-Mode": "strict", "X-Latency-SLA-Ms": "1"}])
+@pytest.mark.parametrize("up", [True, False])
+async def test_a_decision_is_documented_as_it_is_sent(headers: dict[str, str], up: bool) -> None:
+    """`/route` sends the members that its schema names and no others; chosen, refused or down."""
+    schemas = (await document())["components"]["schemas"]
+    routed = schemas["Routed"]
+    sent = (await client_of(world(up=up)).post("/route", json=BODIES["/route"], headers=headers)).json()
+    assert fits(sent, routed, schemas)
+    assert set(sent) == set(routed["properties"])
+    of_candidates = routed["properties"]["candidates"]["items"]["properties"]
+    for candidate in sent["candidates"]:
+        assert set(candidate) == set(of_candidates)
+        assert (candidate["forecast_ms"] is not None) == up
+        if up:
+            assert set(candidate["forecast_ms"]) == set(of_candidates["forecast_ms"]["properties"])
+    assert of_candidates["verdict"]["enum"] == [verdict.value for verdict in Verdict]
+    assert not fits({**sent, "price": None}, routed, schemas)
 
 
 async def test_every_documented_reply_bears_the_identity() -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from played_rooms import Played, PlayedRoom
 
-from gateway.room import LOOK_AHEAD, MOST_OVERDUE, OVERDUE_SHARE, SQUEEZE
+from gateway.room import AHEAD_S, LOOK_AHEAD, MOST_OVERDUE, OVERDUE_SHARE, SQUEEZE
 
 
 def batching(cores: float = 1.0, lanes: int = 4) -> PlayedRoom:
@@ -226,3 +226,43 @@ def test_the_fastest_is_by_the_clock_and_not_by_its_cores() -> None:
     play = PlayedRoom((Played("wide", 0.010, 80.0, threads=2), Played("slim", 0.015, 80.0)), cores=2.0)
     play.arrives(-0.1)
     assert play.released[0].checkpoint == "wide"
+
+
+def test_a_short_run_has_the_next_sent_ahead() -> None:
+    """Just before it should end, and no more than one for it; the room asks to be woken then. Long ones have none."""
+    for one_s, ahead in ((0.002, True), (0.020, False)):
+        play = PlayedRoom((Played("only", one_s, 80.0, max_batch=1, lanes=1),))
+        play.arrives(5.0)
+        second, third = play.arrives(5.0), play.arrives(5.0)
+        wake_s = play.room.wake_s(play.now_s)
+        assert wake_s is not None and (wake_s < play.now_s + one_s) == ahead
+        play.now_s += one_s - AHEAD_S + 0.0001
+        play.look()
+        assert (play.where(second) == "released") == ahead and play.where(third) == "waits"
+
+
+def test_nothing_is_sent_ahead_to_a_checkpoint_that_is_gone() -> None:
+    """A run may be under way on a replica that reports no more; the next waits for another."""
+    play = PlayedRoom((Played("only", 0.002, 80.0), Played("other", 0.002, 70.0)))
+    play.arrives(5.0)
+    second = play.arrives(5.0)
+    play.checkpoints[0].lanes = 0
+    play.now_s += 0.0019
+    play.look()
+    assert play.where(second) == "waits"
+    play.ends(play.released[0])
+    assert play.released[1].checkpoint == "other"
+
+
+def test_the_overdue_run_with_those_of_their_length() -> None:
+    """A short text is not padded to a long one's length because both are late."""
+    play = batching()
+    play.arrives(5.0)
+    late = [play.waiter(-0.1) for _ in range(4)]
+    for held, characters in zip(late, (16, 900, 16, 900), strict=True):
+        held.characters = characters
+        play.room.enter(held)
+    play.look()
+    play.ends(play.released[0], 0.010)
+    play.ends(play.released[1], 0.015)
+    assert [set(release.members) for release in play.released[1:]] == [{late[0], late[2]}, {late[1], late[3]}]

@@ -55,7 +55,7 @@ def test_budgets_are_a_sample_in_order_of_the_latest() -> None:
     traffic = Traffic()
     for place in range(REMEMBERED):
         traffic.arrived(place * 0.01, 9.0, 50)
-    for place in range(REMEMBERED):
+    for place in range(REMEMBERED + 64):  # until the lesson after the last of the others is forgotten
         traffic.arrived(5.0 + place * 0.01, 0.001 * (1 + (place * 37) % REMEMBERED), 50)
     sample = traffic.budgets_s
     assert len(sample) == 16

@@ -5,61 +5,14 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from played_gates import Gate, gate, turns
 from played_rooms import Played, PlayedRoom
 
 from gateway.room import Release, Waiter
-from gateway.turnstile import LOOK_S, Turnstile
-
-
-@dataclass
-class Gate:
-    """A turnstile before a played room. Its time is the room's, or that of the machine once it `runs`."""
-
-    play: PlayedRoom
-    runs: bool = False
-    began_s: float = field(default_factory=time.monotonic)
-
-    def __post_init__(self) -> None:
-        self.turnstile = Turnstile(self.play.room, self.clock)
-
-    def clock(self) -> float:
-        """The time."""
-        return self.play.now_s + (time.monotonic() - self.began_s if self.runs else 0.0)
-
-    def comes(
-        self, budget_s: float = 5.0, patience_s: float = 60.0, strict: bool = False
-    ) -> asyncio.Task[Release | None]:
-        """A request comes to the turnstile, as a task of its own."""
-        held = self.play.waiter(budget_s, strict=strict)
-        return asyncio.create_task(self.turnstile.passed(held, patience_s))
-
-    @property
-    def under_way(self) -> int:
-        """Whether the one core is taken: 0 or 1."""
-        probe = self.play.waiter(60.0)
-        self.play.room.enter(probe)
-        release = self.play.room.release(self.clock())
-        if release is None:
-            self.play.room.leave(probe)
-            return 1
-        assert release.members == (probe,), "somebody waited while the core was free"
-        self.play.room.ended(release)
-        return 0
-
-
-def gate(max_batch: int = 1, lanes: int = 4) -> Gate:
-    """One core, 10 ms a run."""
-    return Gate(PlayedRoom((Played("only", 0.010, 80.0, max_batch=max_batch, lanes=lanes),)))
-
-
-async def turns(count: int = 3) -> None:
-    """Gives the loop some turns."""
-    for _ in range(count):
-        await asyncio.sleep(0)
+from gateway.turnstile import LOOK_S
 
 
 def passing(gated: Gate, held: Waiter) -> Release | None:
@@ -244,6 +197,22 @@ async def test_a_lane_that_comes_is_found() -> None:
     only.lanes = 2
     release = await asyncio.wait_for(waiting, 4 * LOOK_S)
     assert release is not None and release.left == 1
+
+
+async def test_what_ends_in_one_room_lets_others_through() -> None:
+    """Rooms that leave one another's urgent runs their cores are asked again when one of those ends."""
+    play = PlayedRoom((Played("only", 0.010, 80.0, max_batch=1),), cores=2.0)
+    one, other = Gate(play), Gate(PlayedRoom((Played("only", 0.010, 80.0, max_batch=1),), cores=2.0))
+    one.play.room.neighbours, other.play.room.neighbours = (other.play.room,), (one.play.room,)
+    one.turnstile.beside, other.turnstile.beside = (other.turnstile,), (one.turnstile,)
+    urgent, first, waiting = one.comes(0.030), other.comes(), other.comes()
+    await turns()
+    assert urgent.done() and first.done() and not waiting.done()
+    release = urgent.result()
+    assert release is not None
+    one.turnstile.ended(release)
+    await turns()
+    assert waiting.done()
 
 
 async def test_a_storm_leaves_nothing_behind() -> None:

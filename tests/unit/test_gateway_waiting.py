@@ -5,121 +5,20 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
-from fakes import (
-    ANSWER,
-    EVEN,
-    GRAND,
-    MEDIANS_S,
-    SWIFT,
-    TERMS,
-    FakeBackend,
-    FakeClock,
-    Kept,
-    catalog,
-    cell,
-    manifest,
-    scripted,
-)
+from crowded_worlds import PATIENT, busy, crowded, opened, over, sent, under_way, waiting
+from fakes import ANSWER, EVEN, GRAND, SWIFT, TERMS, FakeClock, scripted
 from worlds import World, client_of, strict, until
 
-from gateway.deadline import Clock
-from gateway.load import LoadBook
 from gateway.outcome import Outcome
 from gateway.problems import CheckpointUnavailable, DeadlineExceeded, Overloaded
-from gateway.profile import ProfileDocument
 from gateway.room import MOST_OVERDUE
-from gateway.routing import Router, served_of
-from gateway.service import PATIENCE_S, Finished, Service
+from gateway.service import PATIENCE_S, Finished
 from gateway.terms import RequestTerms
 from gateway.turnstile import LOOK_S
-from gateway.work import Answer, Failure, FailureKind, LoadReport, Work
-
-PATIENT = replace(TERMS, budget_s=60.0)
-
-
-@dataclass
-class RunningClock(FakeClock):
-    """The machine's own clock, and what it is advanced by."""
-
-    def __call__(self) -> float:
-        """The time."""
-        return self.now_s + time.monotonic()
-
-
-@dataclass
-class Gated(FakeBackend):
-    """Replicas that answer when the gate is opened."""
-
-    def __post_init__(self) -> None:
-        self.gate = asyncio.Event()
-
-    async def dispatch(self, checkpoint: str, work: Work, service_time_s: float) -> Answer | Failure:
-        """Waits for the gate, then behaves."""
-        answer = super().dispatch(checkpoint, work, service_time_s)
-        try:
-            await self.gate.wait()
-        except asyncio.CancelledError:
-            answer.close()
-            self.cancelled += 1
-            raise
-        return await answer
-
-
-def crowded(clock: FakeClock | None = None, cores: float = 1.0) -> World:
-    """A gateway with one core, whose replicas answer nobody until the gate is opened. A run takes as long for many."""
-    clock, load, kept, made = clock or RunningClock(), LoadBook(), Kept(), catalog()
-    manifests = {}
-    for name, median_s in MEDIANS_S.items():
-        cells = tuple(cell(batch, tokens, median_s) for batch in (1, 2, 4, 8) for tokens in (16, 64))
-        profile = ProfileDocument(threads=1, measured_on="nothing", cells=cells)
-        manifests[name] = manifest(name, median_s).model_copy(update={"profile": profile})
-    served = served_of(made, manifests)
-    backend = Gated()
-    read: Clock = clock
-    told = World(
-        made, clock, load, backend, kept, Service(Router(made, served, load, read), backend, load, 1024, (kept,), read)
-    )
-    for name in (SWIFT, EVEN, GRAND):
-        load.reported(name, "replica", LoadReport(0.0, 0, cores=cores), clock())
-    return told
-
-
-def opened(told: World) -> None:
-    """The replicas answer from now on."""
-    assert isinstance(told.backend, Gated)
-    told.backend.gate.set()
-
-
-async def busy(told: World) -> asyncio.Task[Finished]:
-    """The one core is taken by a request that has been sent and is not yet answered."""
-    running = sent(told, PATIENT)
-    await until(lambda: under_way(told) == 1)
-    return running
-
-
-def under_way(told: World) -> int:
-    """Runs of the room that have begun and not ended."""
-    return len(told.service.router.desks["classify"].room._under_way)
-
-
-def waiting(told: World) -> int:
-    """Requests in the room."""
-    return len(told.service.router.desks["classify"].room)
-
-
-def sent(told: World, terms: RequestTerms) -> asyncio.Task[Finished]:
-    """A request under way."""
-    return asyncio.create_task(told.service.handle(told.request(terms)))
-
-
-async def over(*tasks: asyncio.Task[Finished]) -> None:
-    """Ends what a test left."""
-    for task in tasks:
-        task.cancel()
-    await asyncio.wait(tasks)
+from gateway.work import Answer, Failure, FailureKind
 
 
 async def test_who_waits_goes_when_the_core_is_free_and_the_wait_is_told() -> None:

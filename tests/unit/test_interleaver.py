@@ -16,10 +16,10 @@ from waiting import until
 
 from deployments.condensing import Condensing, Room
 from deployments.interleaver import MOST_BEGUN, Finished, Interleaver
-from gateway.overdue import OVERDUE_SHARE
 from deployments.step_log import NO_LOG, StepLog
 from deployments.turns import TURN_S
 from gateway.deadline import Clock
+from gateway.overdue import OVERDUE_SHARE
 from gateway.work import Failure, FailureKind, LoadReport
 
 IDLE = LoadReport(0.0, 0, sharing=0)

@@ -71,12 +71,12 @@ async def test_arrivals_do_not_wait_for_answers_and_latency_counts_from_when_the
 async def test_a_clock_that_was_stopped_shows_as_lag_and_as_latency() -> None:
     """Where the generator itself is held up, the request it kept waiting is charged for it, and it owns up."""
     gateway = SmallGateway(lambda asked: answer())
-    calls = [call(0), call(1), replace(call(2), due_s=0.3)]
+    calls = [call(0), replace(call(1), due_s=0.6), replace(call(2), due_s=1.4)]
     async with gateway.serving() as url, clients_of(url, ["classify"], 5.0) as clients:
-        asyncio.get_running_loop().call_later(0.005, lambda: threading.Event().wait(0.15))
+        asyncio.get_running_loop().call_later(0.55, lambda: threading.Event().wait(0.4))
         first, held, after = await fired(clients, calls, perf_counter)
     assert held.lag_s > 0.1 and held.latency_s > held.lag_s
-    assert first.lag_s < 0.05 and after.lag_s < 0.05
+    assert first.lag_s < held.lag_s and after.lag_s < held.lag_s
 
 
 async def test_ends_are_told_apart() -> None:

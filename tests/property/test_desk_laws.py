@@ -1,0 +1,193 @@
+"""Laws of the desk's decision, forecasts, load and runs under way included, at one price and one load."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+from fakes import TERMS, latency_profile
+from hypothesis import given
+from hypothesis import strategies as st
+from worlds import summarizing, world
+
+from gateway.catalog import Tier
+from gateway.costs import Asked, BatchCost
+from gateway.deadline import Deadline
+from gateway.desk import Desk, Offer
+from gateway.forecast import Forecaster, Surroundings
+from gateway.load import Ahead
+from gateway.policy import Decision, Terms
+from gateway.work import ClassifyParameters
+
+NOW_S = 1000.0
+ASKED = Asked((40,), ClassifyParameters())
+budgets = st.one_of(st.floats(0.0001, 0.3), st.sampled_from([0.002, 0.01, 0.05, 1.0, 60.0]))
+prices = st.sampled_from([0.0, 20.0, 200.0, 2000.0, 1e6])
+percentiles = st.sampled_from([50.0, 95.0, 99.9])
+terms_of_any_kind = st.builds(
+    Terms,
+    st.booleans(),
+    st.one_of(st.none(), st.sampled_from(Tier)),
+    st.one_of(st.none(), st.none(), st.sampled_from(["a", "b"])),
+    st.sampled_from([None, "law"]),
+)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A checkpoint as hypothesis draws it. `learnt` are the latencies of answers it has given; `ahead_s` is queued."""
+
+    name: str
+    tier: Tier
+    quality: float
+    median_s: float
+    domain: str | None
+    threads: int
+    ahead_s: float | None
+    learnt: Sequence[float]
+
+
+@st.composite
+def checkpoints(draw: st.DrawFn) -> list[Drawn]:
+    """Up to four, some equal in quality, some down, some behind the queue of others, some with a past."""
+    return [
+        Drawn(
+            name,
+            draw(st.sampled_from(Tier)),
+            draw(st.sampled_from([80.0, 85.0, 90.0])),
+            draw(st.sampled_from([0.001, 0.005, 0.05])),
+            draw(st.sampled_from([None, None, None, "law"])),
+            draw(st.sampled_from([1, 2])),
+            draw(st.sampled_from([None, 0.0, 0.0, 0.004, 0.1])),
+            draw(st.sampled_from([(), (0.01,) * 50, (0.0005, 0.2) * 30])),
+        )
+        for name in "abcd"[: draw(st.integers(1, 4))]
+    ]
+
+
+def desk_of(drawn: Sequence[Drawn], under_way: int) -> Desk:
+    """A desk of these on four cores, with runs under way as far as there is room, and nobody waiting."""
+    surroundings = Surroundings()
+    queued = {one.name: one.ahead_s for one in drawn}
+    offers = []
+    for one in sorted(drawn, key=lambda one: one.name):
+        forecaster = Forecaster(BatchCost(latency_profile(one.median_s), 64), surroundings, one.threads)
+        past = forecaster.forecast(ASKED, Ahead(0.0), 95.0, NOW_S, 1.0)
+        for latency_s in one.learnt:
+            forecaster.learn_latency(past, latency_s, 0.001, NOW_S)
+        up = partial(int, 0 if one.ahead_s is None else 4)
+        offers.append(Offer(one.name, one.tier, one.quality, one.quality, one.domain, forecaster, up, one.threads))
+    by_name = {offer.name: offer for offer in offers}
+
+    def ahead_of(checkpoint: str, now_s: float) -> Ahead | None:
+        ahead_s = queued[checkpoint]
+        return None if ahead_s is None else Ahead(ahead_s)
+
+    desk = Desk([by_name[one.name] for one in drawn], ahead_of, lambda: 4.0)
+    for _ in range(under_way):
+        desk.arrived(ASKED, 1.0, NOW_S)
+        decision = desk.decide(ASKED, Terms(), 95.0, Deadline(NOW_S, 1.0), NOW_S, 0.0)
+        if decision.chosen is not None:
+            desk.room.enter(desk.held(ASKED, decision, 95.0, Deadline(NOW_S, 1.0), NOW_S))
+    desk.room.expired(NOW_S)
+    while desk.room.release(NOW_S):
+        pass
+    return desk
+
+
+def quality_given(decision: Decision) -> float:
+    """The quality answered with; less than any where nothing is."""
+    return decision.chosen.quality if decision.chosen else -1.0
+
+
+@given(checkpoints(), st.integers(0, 3), budgets, budgets, terms_of_any_kind, percentiles, prices)
+def test_more_time_is_never_worse(
+    drawn: list[Drawn], under_way: int, one_s: float, other_s: float, terms: Terms, percentile: float, price: float
+) -> None:
+    """At one price and load a client that grants more time is never given a worse checkpoint, nor refused for it."""
+    desk = desk_of(drawn, under_way)
+    less, more = (
+        desk.decide(ASKED, terms, percentile, Deadline(NOW_S, budget_s), NOW_S, price)
+        for budget_s in sorted((one_s, other_s))
+    )
+    assert quality_given(more) >= quality_given(less)
+
+
+@given(checkpoints(), budgets, terms_of_any_kind, percentiles, prices, st.randoms(use_true_random=False))
+def test_the_order_of_checkpoints_never_matters(
+    drawn: list[Drawn], budget_s: float, terms: Terms, percentile: float, price: float, chance: random.Random
+) -> None:
+    """However the catalog lists them: the choice, its reason or the refusal, and how the request waits."""
+    shuffled = drawn.copy()
+    chance.shuffle(shuffled)
+    deadline = Deadline(NOW_S, budget_s)
+    told = []
+    for those in (drawn, shuffled):
+        desk = desk_of(those, 0)
+        decision = desk.decide(ASKED, terms, percentile, deadline, NOW_S, price)
+        held = desk.held(ASKED, decision, percentile, deadline, NOW_S) if decision.chosen else None
+        waits = held and (held.deadline_s, held.last_s, held.eligible)
+        told.append((decision.chosen, decision.reason, decision.refusal, decision.degraded, waits))
+    assert told[0] == told[1]
+
+
+@given(checkpoints(), st.integers(0, 3), budgets, terms_of_any_kind, percentiles, prices)
+def test_looking_no_further_than_matters_decides_the_same(
+    drawn: list[Drawn], under_way: int, budget_s: float, terms: Terms, percentile: float, price: float
+) -> None:
+    """As on every one: that is what `/route` tells."""
+    desk = desk_of(drawn, under_way)
+    brief, whole = (
+        desk.decide(ASKED, terms, percentile, Deadline(NOW_S, budget_s), NOW_S, price, every=of) for of in (False, True)
+    )
+    assert (brief.chosen, brief.reason, brief.refusal) == (whole.chosen, whole.reason, whole.refusal)
+
+
+@given(checkpoints(), st.integers(0, 3), budgets, terms_of_any_kind, percentiles, prices)
+def test_who_is_let_in_does_not_wait_in_vain_from_the_first(
+    drawn: list[Drawn], under_way: int, budget_s: float, terms: Terms, percentile: float, price: float
+) -> None:
+    """Strict admission and the room agree on what may yet be in time; so a 504 never comes where a refusal was due."""
+    desk = desk_of(drawn, under_way)
+    deadline = Deadline(NOW_S, budget_s)
+    decision = desk.decide(ASKED, replace_strict(terms), percentile, deadline, NOW_S, price)
+    if decision.chosen is not None:
+        held = desk.held(ASKED, decision, percentile, deadline, NOW_S)
+        assert held.last_s >= NOW_S - 1e-9 and not desk.room.stranded(held)
+
+
+def replace_strict(terms: Terms) -> Terms:
+    """The same, strict."""
+    return Terms(True, terms.min_tier, terms.pinned, terms.domain)
+
+
+@given(budgets, budgets, st.booleans(), prices, st.sampled_from([0.0, 0.02, 1.0]), st.sampled_from([None, "software"]))
+def test_more_time_is_never_worse_for_a_summary(
+    one_s: float, other_s: float, strict: bool, price: float, backlog_s: float, domain: str | None
+) -> None:
+    """The router's own decision, over checkpoints that do more where there is more time."""
+    told = summarizing()
+    told.up("study", backlog_s, sharing=2 if backlog_s else None)
+    router = told.service.router
+    qualities = []
+    for budget_s in sorted((one_s, other_s)):
+        request = told.page(replace(TERMS, budget_s=budget_s, strict=strict), domain)
+        qualities.append(quality_given(router.decide(request, router.deadline(request), price)))
+    assert qualities[1] >= qualities[0]
+
+
+@given(budgets, budgets, st.booleans(), prices, st.sampled_from([0.0, 0.02, 1.0]))
+def test_more_time_is_never_worse_for_labels(
+    one_s: float, other_s: float, strict: bool, price: float, backlog_s: float
+) -> None:
+    """The same of classifiers, one of them behind the queue of another gateway."""
+    told = world()
+    told.up("even", backlog_s)
+    router = told.service.router
+    qualities = []
+    for budget_s in sorted((one_s, other_s)):
+        request = told.request(replace(TERMS, budget_s=budget_s, strict=strict))
+        qualities.append(quality_given(router.decide(request, router.deadline(request), price)))
+    assert qualities[1] >= qualities[0]

@@ -1,0 +1,80 @@
+"""What a decision looks like to who asks for one: `/route`, and `punctual explain`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from fakes import EVEN, GRAND, MEDIANS_S, SWIFT, TERMS, catalog, manifest
+from worlds import World, strict, world
+
+from gateway.explaining import explained
+from gateway.policy import Reason, Verdict
+from gateway.render import decision_document, worth_left
+from gateway.terms import RequestTerms
+
+
+def routed(told: World, price: float | None = None, terms: RequestTerms = TERMS) -> dict[str, Any]:
+    """The body of `/route` at this price."""
+    request = told.request(terms)
+    deadline = told.service.router.deadline(request)
+    decision = told.service.router.decide(request, deadline, price, every=True)
+    return decision_document(request, decision, deadline.budget_s)
+
+
+def by_name(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Its candidates."""
+    return {candidate["checkpoint"]: candidate for candidate in document["candidates"]}
+
+
+def test_a_price_and_what_it_leaves_are_told() -> None:
+    """Worth, cost in core-milliseconds, and what of the worth is left: the reader can do the sum that was done."""
+    document = routed(world(), price=130.0)
+    assert (document["price"], document["checkpoint"], document["reason"]) == (130.0, EVEN, Reason.CONGESTION)
+    assert document["ceiling"] == 85.0
+    candidates = by_name(document)
+    assert [candidates[name]["worth"] for name in (SWIFT, EVEN, GRAND)] == [80.0, 85.0, 90.0]
+    assert candidates[GRAND]["verdict"] == Verdict.TOO_DEAR
+    for candidate in candidates.values():
+        paid = candidate["worth"] - document["price"] * candidate["cost_ms"] / 1000
+        assert candidate["worth_after_price"] == pytest.approx(paid, abs=0.002)
+    most = max(candidates.values(), key=lambda candidate: candidate["worth_after_price"])
+    assert most["checkpoint"] == EVEN
+
+
+def test_without_a_price_there_is_no_ceiling() -> None:
+    """An idle gateway asks nothing, and what is left of a worth is all of it."""
+    document = routed(world())
+    assert (document["price"], document["ceiling"]) == (0.0, None)
+    assert all(candidate["worth_after_price"] == candidate["worth"] for candidate in document["candidates"])
+
+
+def test_a_forecast_tells_its_least() -> None:
+    """The optimistic forecast is below the median, and that below the quantile; it is what strict admits by."""
+    told = world()
+    forecast_ms = by_name(routed(told))[SWIFT]["forecast_ms"]
+    assert 0 < forecast_ms["least"] < forecast_ms["latency"] < forecast_ms["at_percentile"]
+    at_risk = routed(told, terms=strict(forecast_ms["least"] / 1000 + 1e-6))
+    assert (at_risk["checkpoint"], at_risk["reason"]) == (SWIFT, Reason.AT_RISK)
+    refused = routed(told, terms=strict(forecast_ms["least"] / 1000 - 2e-6))
+    assert (refused["checkpoint"], refused["refusal"]) == (None, "infeasible")
+
+
+def test_what_is_down_has_no_forecast_cost_or_remainder() -> None:
+    """They are null, not nothing: its place in the list says that it is in the catalog."""
+    told = world()
+    told.down(GRAND)
+    candidate = by_name(routed(told, price=10.0))[GRAND]
+    assert (candidate["forecast_ms"], candidate["cost_ms"], candidate["worth_after_price"]) == (None, None, None)
+    assert (candidate["verdict"], candidate["worth"]) == (Verdict.UNAVAILABLE, 90.0)
+
+
+@pytest.mark.parametrize(("price", "chosen"), [(None, GRAND), (0.0, GRAND), (130.0, EVEN), (5000.0, SWIFT)])
+def test_explaining_tries_a_price(price: float | None, chosen: str) -> None:
+    """The command's decision is the gateway's own, idle, at the price that is tried."""
+    manifests = {name: manifest(name, median_s) for name, median_s in MEDIANS_S.items()}
+    decision = explained(catalog(), manifests, "classify", "a good film", 1.0, 95.0, False, price=price)
+    assert decision.chosen is not None and decision.chosen.name == chosen
+    assert decision.price == (price or 0.0)
+    left = {one.candidate.name: worth_left(one, decision.price) for one in decision.assessed}
+    assert len(left) == 3 and all(points is not None for points in left.values())
