@@ -149,7 +149,7 @@ async def test_where_too_many_wait_that_are_late_one_more_is_refused_at_once(ter
     first = await busy(told)
     late = [sent(told, replace(TERMS, budget_s=0.001)) for _ in range(MOST_OVERDUE)]
     await until(lambda: told.service.router.desks["classify"].room.full)
-    finished = await told.service.handle(told.request(terms))
+    finished = await asyncio.wait_for(told.service.handle(told.request(terms)), 5.0)
     assert isinstance(finished.problem, Overloaded) and finished.record.outcome is Outcome.SHED
     assert int(finished.problem.headers()["Retry-After"]) >= 1
     timely = sent(told, PATIENT)
