@@ -126,16 +126,17 @@ class Desk:
         wait_s = self.room.wait_s(now_s + remaining_s, now_s)
         search: Search | None = None
         candidates: list[Candidate] = []
-        ahead_of = self._ahead_of
+        ahead_of, waits = self._ahead_of, wait_s > 0  # asked for every candidate: each look-up counts
         for offer in self.offers:
             if search is not None and search.over(offer.quality, offer.worth):
                 break
             forecast = None
-            if (ahead := ahead_of(offer.name, now_s)) is not None:
-                if wait_s > ahead.backlog_s:
+            name = offer.name
+            if (ahead := ahead_of(name, now_s)) is not None:
+                if waits and wait_s > ahead.backlog_s:
                     ahead = Ahead(wait_s)
                 forecast = offer.forecaster.forecast(asked, ahead, percentile, now_s, remaining_s)
-            candidates.append(Candidate(offer.name, offer.tier, offer.quality, offer.domain, forecast, offer.worth))
+            candidates.append(Candidate(name, offer.tier, offer.quality, offer.domain, forecast, offer.worth))
             if search is not None:
                 search.look(candidates[-1])
             elif forecast is not None and forecast.quantile_s <= remaining_s and not every:
