@@ -8,6 +8,7 @@ from dataclasses import asdict
 
 from deployments.batch_forming import BatchLimits
 from deployments.batcher import Batcher, Scored
+from deployments.gathering import all_or_failure
 from deployments.tasks import Encoded
 from deployments.variant import OpenClassifier
 from gateway.catalog import CatalogEntry
@@ -91,16 +92,7 @@ class ClassifierReplica:
         if len(encoded) == 1:
             one = await self.batcher.submit(encoded[0].token_ids, deadline, strict)
             return one if isinstance(one, Failure) else (one,)
-        tasks = [asyncio.create_task(self.batcher.submit(one.token_ids, deadline, strict)) for one in encoded]
-        try:
-            for ending in asyncio.as_completed(tasks):
-                result = await ending
-                if isinstance(result, Failure):
-                    return result
-        finally:
-            for task in tasks:
-                task.cancel()
-        return [result for task in tasks if isinstance(result := task.result(), Scored)]
+        return await all_or_failure(self.batcher.submit(one.token_ids, deadline, strict) for one in encoded)
 
 
 def _input_report(encoded: Sequence[Encoded]) -> InputReport:

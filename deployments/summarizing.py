@@ -5,7 +5,6 @@ What a piece of work meets here, in order. How a text is condensed is the `Way`s
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Protocol
@@ -13,6 +12,7 @@ from typing import Protocol
 import msgspec
 
 from deployments.condensing import Condensed, Condensing, Room, lead_of, usable, words_for
+from deployments.gathering import all_or_failure
 from deployments.interleaver import Finished, Interleaver
 from deployments.step_log import step_log_for
 from deployments.tokens import well_formed
@@ -67,7 +67,7 @@ class SummarizerReplica:
         deadline, reserve = arrived + work.remaining_s, reserve_s(work.remaining_s)
         rooms = [Room(deadline, reserve, self._clock) for _ in work.inputs]
         begun = [self._summarizer.begin(text, parameters, room) for text, room in zip(work.inputs, rooms, strict=True)]
-        finished = await self._all_finished(work.request_id, begun)
+        finished = await all_or_failure(self.interleaver.submit(work.request_id, one) for one in begun)
         if isinstance(finished, Failure):
             return finished
         condensed = [one.condensed for one in finished]
@@ -80,19 +80,6 @@ class SummarizerReplica:
             _timings(finished, self._clock() - arrived),
             tuple(one.generation for one in condensed),
         )
-
-    async def _all_finished(self, request_id: str, texts: Sequence[Condensing]) -> list[Finished] | Failure:
-        """Every text seen through, or the first failure: the others are then withdrawn, since nobody gets them."""
-        tasks = [asyncio.create_task(self.interleaver.submit(request_id, text)) for text in texts]
-        try:
-            for ending in asyncio.as_completed(tasks):
-                result = await ending
-                if isinstance(result, Failure):
-                    return result
-        finally:
-            for task in tasks:
-                task.cancel()
-        return [result for task in tasks if isinstance(result := task.result(), Finished)]
 
     def load(self) -> LoadReport:
         """What travels with every answer."""

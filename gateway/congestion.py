@@ -164,15 +164,15 @@ class Congestion:
             for budget_s in traffic.budgets_s
         ]
         self._in_the_long_run = together(hulls)
-        self._least_cost_s = sum(hull[1].cost_s for hull in hulls) / max(len(hulls), 1)
+        self._least_cost_s = sum(hull[1].cost_s for hull in hulls if len(hull) > 1) / max(len(hulls), 1)
 
-    def _hull(self, horizon_s: float, together: int) -> list[Corner]:
+    def _hull(self, horizon_s: float, most: int) -> list[Corner]:
         try:
-            return self._within[horizon_s, together]
+            return self._within[horizon_s, most]
         except KeyError:
             characters = self._traffic.characters
-            hull = frontier([_cheapest(runner, characters, horizon_s, together) for runner in self._runners])
-            return self._within.setdefault((horizon_s, together), hull)
+            hull = frontier([_cheapest(runner, characters, horizon_s, most) for runner in self._runners])
+            return self._within.setdefault((horizon_s, most), hull)
 
 
 def _cheapest(runner: Runner, characters: int, within_s: float, most: int) -> Corner:

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence, Set
 
-from gateway.next_run import Checkpoint, Held, run_s_of
+from gateway.next_run import Checkpoint, Held
 
 
 def may_have(held: Held, checkpoints: Set[str]) -> bool:
     """Whether the request may be answered by one of these, by name."""
     return bool(checkpoints if held.eligible is None else held.eligible & checkpoints)
-
-
-def fastest(able: Sequence[Checkpoint], held: Held) -> Checkpoint:
-    """The one that answers this request soonest, of equals the first by name."""
-    return min(able, key=lambda one: (run_s_of(one, (held,)) / one.threads, one.name))
 
 
 def within(checkpoint: Checkpoint, members: Sequence[Held]) -> Sequence[Held]:

@@ -200,6 +200,11 @@ def run_s_of(checkpoint: Checkpoint, members: Sequence[Held]) -> float:
     )
 
 
+def fastest(able: Sequence[Checkpoint], held: Held) -> Checkpoint:
+    """The one that answers this request soonest, of equals the first by name."""
+    return min(able, key=lambda one: (run_s_of(one, (held,)) / one.threads, one.name))
+
+
 def _tolerances_s(checkpoints: Sequence[Checkpoint], characters: int, moment: Moment) -> list[float]:
     """How long requests of the sample's budgets could wait for a core and still be answered by the fastest."""
     fastest_s = min(checkpoint.reach_s(checkpoint.run_s(1, characters), moment.now_s) for checkpoint in checkpoints)
@@ -227,6 +232,6 @@ def _alone(waiting: Sequence[Held], checkpoints: Sequence[Checkpoint]) -> Choice
     for held in waiting:
         able = [checkpoint for checkpoint in checkpoints if held.may(checkpoint.name)]
         if able:
-            run_s, fastest = min(((run_s_of(c, (held,)), c) for c in able), key=lambda pair: (pair[0], pair[1].name))
-            return Choice(-math.inf, fastest, (held,), run_s)
+            soonest = fastest(able, held)
+            return Choice(-math.inf, soonest, (held,), run_s_of(soonest, (held,)))
     return None

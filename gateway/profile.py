@@ -64,8 +64,7 @@ class LatencyProfile:
         if missing:
             raise ValueError(f"the latency profile lacks the cells (batch, tokens) {missing}")
         medians = tuple(tuple(by_place[b, n].p50_s for n in lengths) for b in batches)
-        spreads = sorted(math.log(max(cell.p95_s / cell.p50_s, 1.0)) / _Z95 for cell in document.cells)
-        return cls(batches, lengths, medians, sigma=spreads[len(spreads) // 2])
+        return cls(batches, lengths, medians, sigma=spread_of([cell.p95_s / cell.p50_s for cell in document.cells]))
 
     def median_s(self, batch: int, tokens: int) -> float:
         """The median service time in seconds of one run of `batch` inputs padded to `tokens` tokens."""
@@ -78,6 +77,12 @@ class LatencyProfile:
     def largest_batch(self) -> int:
         """The largest batch size that was measured."""
         return self.batches[-1]
+
+
+def spread_of(ratios: Sequence[float]) -> float:
+    """The spread of the logarithm of a log-normal time, by its 95th percentiles over medians: of several the middle."""
+    spreads = sorted(math.log(max(ratio, 1.0)) / _Z95 for ratio in ratios)
+    return spreads[len(spreads) // 2]
 
 
 def _along(places: Sequence[int], values: Sequence[float], at: int) -> float:

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from gateway.congestion import Congestion
-from gateway.fitting import fastest, may_have, within
-from gateway.next_run import Checkpoint, Held, Moment, next_run, run_s_of
+from gateway.fitting import may_have, within
+from gateway.next_run import Checkpoint, Held, Moment, fastest, next_run, run_s_of
 from gateway.overdue import OverdueShare
 from gateway.traffic import Traffic
 

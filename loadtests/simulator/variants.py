@@ -8,10 +8,11 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from statistics import NormalDist, quantiles
+from statistics import quantiles
 from typing import Protocol
 
 from gateway.catalog import Tier
+from gateway.profile import spread_of
 
 
 class Times(Protocol):
@@ -70,8 +71,7 @@ class SampledTimes:
     @cached_property
     def sigma(self) -> float:
         """By the 95th percentiles of the batch sizes, of several the middle one."""
-        spreads = sorted(math.log(max(self.p95_s(batch) / median_s, 1.0)) / Z95 for batch, median_s in self._medians)
-        return spreads[len(spreads) // 2]
+        return spread_of([self.p95_s(batch) / median_s for batch, median_s in self._medians])
 
     @cached_property
     def _strays(self) -> Mapping[int, tuple[float, ...]]:
@@ -125,7 +125,6 @@ class Medians(Protocol):
         """The median seconds of one run."""
 
 
-Z95 = NormalDist().inv_cdf(0.95)
 _FURTHEST = 3.0
 
 

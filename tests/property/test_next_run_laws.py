@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
+from planned_checkpoints import PlannedCheckpoint
 
 from gateway.next_run import Choice, Held, Moment, next_run, run_s_of
 from gateway.traffic import HORIZONS_S
@@ -14,32 +15,15 @@ from gateway.traffic import HORIZONS_S
 NOW_S = 100.0
 
 
-@dataclass
-class Fake:
-    """A checkpoint whose runs take so long to begin with and so much for each input; it reaches a tenth further."""
-
-    name: str
-    worth: float
-    fixed_s: float
-    each_s: float
-    max_batch: int = 8
-    threads: int = 1
-    lanes: int = 1
-
-    def run_s(self, inputs: int, characters: int) -> float:
-        return self.fixed_s + self.each_s * inputs
-
-    def reach_s(self, run_s: float, now_s: float) -> float:
-        return 1.1 * run_s + 0.001
-
-
 @st.composite
-def some_checkpoints(draw: st.DrawFn) -> list[Fake]:
+def some_checkpoints(draw: st.DrawFn) -> list[PlannedCheckpoint]:
     """One to four of different worth, of any cost."""
     count = draw(st.integers(1, 4))
     worths = draw(st.lists(st.integers(30, 90), min_size=count, max_size=count, unique=True))
     return [
-        Fake(
+        PlannedCheckpoint(
+            stretch=1.1,
+            overhead_s=0.001,
             name=f"checkpoint-{place}",
             worth=float(worth),
             fixed_s=draw(st.sampled_from([0.001, 0.004, 0.02])),
@@ -86,7 +70,7 @@ def _told(choice: Choice | None) -> tuple[object, ...] | None:
 
 @given(some_waiting(), some_checkpoints(), some_moments())
 def test_whoever_is_chosen_may_have_the_checkpoint_and_is_in_time_unless_alone(
-    waiting: list[Held], checkpoints: list[Fake], moment: Moment
+    waiting: list[Held], checkpoints: list[PlannedCheckpoint], moment: Moment
 ) -> None:
     """Members are of those who wait, each once, in order; all reach their deadlines, or one goes alone on the fastest
     that may answer it; nothing is chosen only where nobody may have anything."""
@@ -112,7 +96,7 @@ def test_whoever_is_chosen_may_have_the_checkpoint_and_is_in_time_unless_alone(
 
 @given(some_waiting(), some_checkpoints(), some_moments(), st.integers())
 def test_the_order_of_checkpoints_never_matters(
-    waiting: list[Held], checkpoints: list[Fake], moment: Moment, seed: int
+    waiting: list[Held], checkpoints: list[PlannedCheckpoint], moment: Moment, seed: int
 ) -> None:
     """Equal moments, equal choices, however the checkpoints are listed and however often it is asked."""
     shuffled = checkpoints[:]
@@ -122,7 +106,7 @@ def test_the_order_of_checkpoints_never_matters(
 
 @given(some_waiting(), some_checkpoints(), some_moments())
 def test_the_most_urgent_is_passed_over_only_where_not_all_can_be_served(
-    waiting: list[Held], checkpoints: list[Fake], moment: Moment
+    waiting: list[Held], checkpoints: list[PlannedCheckpoint], moment: Moment
 ) -> None:
     """While the best bargain leaves something, whoever is most urgent of those that may have the checkpoint goes."""
     choice = next_run(waiting, checkpoints, replace(moment, worth_left=1.0))
@@ -133,7 +117,7 @@ def test_the_most_urgent_is_passed_over_only_where_not_all_can_be_served(
 
 @given(some_waiting(), some_checkpoints(), some_moments(), st.floats(1.0, 50.0))
 def test_a_higher_price_never_buys_a_request_a_dearer_run(
-    waiting: list[Held], checkpoints: list[Fake], moment: Moment, factor: float
+    waiting: list[Held], checkpoints: list[PlannedCheckpoint], moment: Moment, factor: float
 ) -> None:
     """Each request's core time falls as the price rises, where nothing is lost but time."""
     moment = replace(moment, worth_left=1.0, budgets_s=())

@@ -183,3 +183,10 @@ def test_the_price_is_never_raised_past_the_best_bargain() -> None:
     congestion = Congestion(_traffic(20, budget_s=0.5), [FAST, GOOD])
     price = congestion.price([0.5] * 2000, 1.0, 0.0, 399 / 20)
     assert 16 * FAST.worth - price * FAST.run_s(16, 50) == pytest.approx(0.0, abs=0.01)
+
+
+def test_checkpoints_that_are_worth_nothing_have_a_price_all_the_same() -> None:
+    """A catalog may say that its only checkpoint scores 0: its time costs nothing, and its requests are served."""
+    congestion = Congestion(_traffic(1000.0), [Affine(0.0, 0.002, 0.002)])
+    assert congestion.price([0.01] * 50, 1.0, 0.0, 1.0) == 0.0
+    assert congestion.least_cost_s == 0.0

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
+from planned_checkpoints import PlannedCheckpoint
 
 from gateway.next_run import Held, Moment, next_run, run_s_of
 from gateway.traffic import HORIZONS_S
@@ -14,26 +15,7 @@ NOW_S = 10.0
 QUIET = (0.0,) * len(HORIZONS_S)
 
 
-@dataclass
-class Fake:
-    """A checkpoint whose runs take so long to begin with and so much for each input."""
-
-    name: str
-    worth: float
-    fixed_s: float
-    each_s: float
-    max_batch: int = 8
-    threads: int = 1
-    lanes: int = 1
-
-    def run_s(self, inputs: int, characters: int) -> float:
-        return self.fixed_s + self.each_s * inputs
-
-    def reach_s(self, run_s: float, now_s: float) -> float:
-        return run_s
-
-
-FAST, GOOD = Fake("fast", 80.0, 0.004, 0.001), Fake("good", 90.0, 0.010, 0.005)
+FAST, GOOD = PlannedCheckpoint("fast", 80.0, 0.004, 0.001), PlannedCheckpoint("good", 90.0, 0.010, 0.005)
 
 
 def _waiting(*rooms_s: float) -> list[Held]:
@@ -98,7 +80,7 @@ def test_who_cannot_be_sure_to_be_in_time_goes_alone_on_the_fastest() -> None:
 
 def test_what_may_come_and_cannot_wait_is_reckoned_with() -> None:
     """A long run that pays in quiet does not where it would keep a burst from the last free core."""
-    slow = Fake("slow", 90.0, 0.2, 0.0)
+    slow = PlannedCheckpoint("slow", 90.0, 0.2, 0.0)
     burst = replace(_moment(), expected=tuple(horizon_s * 10 for horizon_s in HORIZONS_S))
     quiet, busy = (next_run(_waiting(1.0), [FAST, slow], moment) for moment in (_moment(), burst))
     spare = next_run(_waiting(1.0), [FAST, slow], replace(burst, others_free=7.0))
