@@ -17,6 +17,8 @@ MOST_LINES = 12
 LABELS = 122.0
 """Pixels beside the axes for the names of policies."""
 LABEL_SIZE = 9.5
+LONGEST_NAME = 21
+"""Characters of a name that the labels have room for."""
 DASHES: tuple[tuple[float, ...], ...] = ((), (4, 1.5), (1.2, 1.2), (6, 1.5, 1.2, 1.5))
 
 
@@ -100,6 +102,13 @@ def span_of(spreads: Sequence[Spread], scale: Scale) -> tuple[float, float]:
     return max(0.0, low - air), min(high + air, ceiling)
 
 
+def drawn_name(policy: str) -> str:
+    """The name as a plot has room for it: of a long one its beginning and its end, where static choices differ."""
+    if len(policy) <= LONGEST_NAME:
+        return policy
+    return f"{policy[:11]}\u2026{policy[12 - LONGEST_NAME :]}"
+
+
 def _line(policy: str, roles: Roles, rivals: Sequence[str]) -> Line:
     if policy == roles.ours:
         return Line(policy, Colour.OURS, 2.6, 5, "o")
@@ -155,7 +164,7 @@ def _name(axes: Axes, curves: Sequence[Curve], scale: Scale, span: tuple[float, 
         tie = [last + 4 * pixel, last + 13 * pixel]
         axes.plot(tie, [end, place], color=line.colour.value, linewidth=0.6, clip_on=False, zorder=1)
         axes.text(
-            last + 16 * pixel, place, line.policy, color=line.colour.value, va="center_baseline",
+            last + 16 * pixel, place, drawn_name(line.policy), color=line.colour.value, va="center_baseline",
             fontsize=LABEL_SIZE, fontweight=line.weight,
         )  # fmt: skip
 
@@ -170,7 +179,7 @@ def _dots(axes: Axes, curves: Sequence[Curve], scale: Scale, span: tuple[float, 
         axes.plot(ends, [height] * 2, color=colour, linewidth=2, clip_on=False)
         size = 4 + curve.line.width
         axes.plot([spread.mean * scale.times], [height], marker="o", color=colour, markersize=size, clip_on=False)
-    axes.set_yticks(range(len(ordered)), [curve.line.policy for curve in ordered], fontsize=LABEL_SIZE)
+    axes.set_yticks(range(len(ordered)), [drawn_name(curve.line.policy) for curve in ordered], fontsize=LABEL_SIZE)
     for label, curve in zip(axes.get_yticklabels(), ordered, strict=True):
         label.set_color(curve.line.colour.value)
         label.set_fontweight(curve.line.weight)

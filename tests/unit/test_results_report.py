@@ -18,6 +18,7 @@ from sketched_runs import CATALOG, all_runs, results, run, scenario
 
 from gateway.catalog import Tier
 from loadtests.results.aggregate import Place
+from loadtests.results.curves import LONGEST_NAME, drawn_name
 from loadtests.results.ink import Colour, apart, panel
 from loadtests.results.page import DARK
 from loadtests.results.plots import load_plot, tier_plot
@@ -187,3 +188,15 @@ def test_results_need_no_matplotlib_until_a_report_is_drawn() -> None:
     code = "import sys, loadtests.results.tables, loadtests.results.files, loadtests.results.counting as c\n"
     code += "sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
+
+
+def test_names_in_plots_are_short_and_still_differ() -> None:
+    """Every static choice of two tasks fits beside its line and is told from the others; a short name stays."""
+    names = [
+        f"static:{a}+{b}"
+        for a in ("distilbert-sentiment", "minilm-sentiment")
+        for b in ("extract-realtime", "extract-quality")
+    ]
+    drawn = [drawn_name(name) for name in (*names, "clairvoyant-feasible")]
+    assert len(set(drawn)) == 5 and drawn[-1] == "clairvoyant-feasible"
+    assert all(len(name) <= LONGEST_NAME for name in drawn)
