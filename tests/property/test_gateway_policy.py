@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from drawn_candidates import allowed, budgets, candidates, prices, terms_of_any_kind, tight, up
-from hypothesis import assume, given
+from hypothesis import assume, event, given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -123,14 +123,21 @@ def after_s(forecast: Forecast, wait_s: float) -> float:
     return forecast.quantile_s - max(forecast.queueing_delay_s - (forecast.backlog_s - wait_s), 0.0)
 
 
-@given(candidates(), tight, terms_of_any_kind)
-def test_overload_is_told_from_what_can_never_be(offered: list[Candidate], remaining_s: float, terms: Terms) -> None:
-    """OVERLOADED exactly where something allowed and up would fit an idle gateway; waiting as told then suffices."""
-    decision = decide(offered, remaining_s, replace(terms, strict=True))
+@given(candidates(), st.floats(0.0, 1.0), terms_of_any_kind)
+def test_overload_is_told_from_what_can_never_be(offered: list[Candidate], share: float, terms: Terms) -> None:
+    """OVERLOADED exactly where something allowed and up would fit an idle gateway; waiting as told then suffices.
+
+    The budget is always short of what any of those that are up takes at the least, so that strict refuses.
+    """
     able = up(offered, terms)
-    assume(decision.refusal in (Refusal.OVERLOADED, Refusal.INFEASIBLE))
+    least_s = min((forecast.least_s for forecast in able.values()), default=1.0)
+    from_s = min((forecast.idle_quantile_s for forecast in able.values()), default=1.0)
+    remaining_s = (from_s + share * (least_s - from_s) if from_s < least_s else share * least_s) - 1e-6
+    decision = decide(offered, remaining_s, replace(terms, strict=True))
+    assert (decision.refusal in (Refusal.OVERLOADED, Refusal.INFEASIBLE)) == bool(able)
     would_fit = any(forecast.idle_quantile_s <= remaining_s for forecast in able.values())
     assert (decision.refusal is Refusal.OVERLOADED) == would_fit
+    event("overloaded" if would_fit else "not")
     if would_fit:
         assert decision.retry_after_s > 0
         assert any(
