@@ -47,5 +47,5 @@ $(SERVE_READY): $(BIN)/python pyproject.toml constraints.txt
 
 $(TEST_READY): $(BIN)/python pyproject.toml constraints.txt
 	@echo 'Installing what the tests need into $(VENV); the first time takes some minutes.'
-	$(INSTALL) '.[export,report,test]'
+	$(INSTALL) '.[dashboards,export,report,test,tracing]'
 	@touch $(SERVE_READY) $@
