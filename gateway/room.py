@@ -1,9 +1,8 @@
 """The waiting room of one task: requests wait here until a core is free for them, and only then get their checkpoint.
 
-A request that is sent at once to a busy replica is bound to its checkpoint by what was known when it came. Here it is
-bound when its run can begin, together with those that will run beside it, at the congestion price of that moment. Which
-run that is, is `next_run`'s rule. Pure: it is told the time, and neither knows how a run is made nor waits for one; the
-live gateway and the simulator keep the same room.
+A request that is sent at once to a busy replica is bound by what was known when it came. Here it is bound when its run
+can begin, with those that will run beside it, at that moment's price. Which run that is, is `next_run`'s rule. Pure: it
+is told the time, and makes no run; the live gateway and the simulator keep the same room.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from bisect import bisect_left, insort
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from operator import attrgetter
 
 from gateway.congestion import Congestion
 from gateway.fitting import may_have, within
@@ -21,7 +21,7 @@ from gateway.overdue import OverdueShare
 from gateway.traffic import Traffic
 
 SQUEEZE = 2.0
-"""Runs under way may be so many times the cores, where the next is of a request that cannot wait for one to end."""
+"""Runs may be so many times the cores, where the next is of a request that cannot wait for one to end."""
 
 SHORT_S = 0.003
 """Runs so short would leave their core idle for a good part of the time, were the next only sent when one has ended."""
@@ -33,7 +33,7 @@ PRESSED_S = 0.1
 """A run that has no more than this in hand is left its core by the other tasks, of up to half the cores."""
 
 LOOK_AHEAD = 256
-"""Of longer queues only the most urgent so many are looked at when a run is chosen."""
+"""Of longer queues only the most urgent so many are looked at."""
 
 OVERDUE_SHARE = 0.01
 """The part of the engines' time that goes to requests that are late in any case, while others could be in time."""
@@ -43,6 +43,7 @@ MOST_OVERDUE = 64
 
 _LEAST_SHARE = 0.1
 _TICK_S = 1e-4
+_due = attrgetter("deadline_s")
 
 
 @dataclass(slots=True, eq=False)
@@ -77,8 +78,8 @@ class Release:
 class Room:
     """Holds the requests of one task and says which go next.
 
-    `cores`, those that its runs may keep busy, may be set anew at any time; the `neighbours` hold the requests of other
-    tasks for the same cores, and what those need at the least is not this task's to be generous with.
+    `cores`, which its runs may keep busy, may be set anew at any time; the `neighbours` hold other tasks' requests for
+    the same cores, and what those need at the least is not this task's to be generous with.
     """
 
     checkpoints: Sequence[Checkpoint]
@@ -127,9 +128,8 @@ class Room:
         return not may_have(held, {one.name for one in self.checkpoints if one.lanes})
 
     def expired(self, now_s: float) -> list[Held]:
-        """Takes out those who wait in vain: the strict that no checkpoint can answer in time any more, and of others,
-        which are overdue then, the first where there are too many; and those whose checkpoints are all down.
-        """
+        """Takes out who waits in vain: the strict that can no more be in time, of others, which are overdue then, the
+        first where there are too many; and those whose checkpoints are all down."""
         lost: list[Held] = []
         up = {one.name for one in self.checkpoints if one.lanes}
         if len(up) < len(self.checkpoints):
@@ -197,14 +197,18 @@ class Room:
     def wait_s(self, deadline_s: float, now_s: float) -> float:
         """How long a request with this deadline would wait for a core at the least.
 
-        Behind what runs, and what waits and is more urgent, each at the least it costs; those that will come meanwhile
-        and are more urgent are not yet known, and not counted.
+        Behind what runs, and what is more urgent and can yet begin in time (half a turn allowed for), each at the least
+        it costs. Who will come meanwhile is not counted.
         """
         more_urgent = bisect_left(self._waiting, deadline_s, key=_due)
         if not more_urgent and sum(run.threads for run in self._under_way) < self.cores:
             return 0.0
-        work_s = self._busy_s(now_s) + more_urgent * self._congestion.least_cost_s
-        return work_s / max(self.cores, 1.0)
+        turn_s = self._congestion.least_cost_s / max(self.cores, 1.0)
+        turn_ends_s = now_s + self._busy_s(now_s) / max(self.cores, 1.0) + turn_s / 2
+        for held in self._waiting[: min(more_urgent, LOOK_AHEAD)]:
+            if turn_ends_s <= held.last_s:
+                turn_ends_s += turn_s
+        return turn_ends_s - turn_s / 2 - now_s
 
     def _gap_s(self, now_s: float) -> float:
         """How long until one of the runs under way should end, where all are short; infinite where one is not."""
@@ -294,7 +298,3 @@ class Room:
 
     def _busy_s(self, now_s: float) -> float:
         return sum(run.threads * max(run.ends_s - now_s, 0.0) for run in self._under_way)
-
-
-def _due(held: Held) -> float:
-    return held.deadline_s

@@ -58,4 +58,4 @@ def _core_s(scenario: Scenario, at: int, variants: Sequence[Variant]) -> float:
     low, high = asked.words
     words = (low + (high - low) * (step + 0.5) / _LENGTHS for step in range(_LENGTHS))
     text_s = fmean(best.cheapest_s(tokens_of(length)) for length in words)
-    return asked.texts * text_s + scenario.node.overhead_core_ms / 1000
+    return asked.texts * text_s + (scenario.node.overhead_core_ms + scenario.node.served_core_ms) / 1000

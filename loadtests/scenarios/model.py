@@ -85,13 +85,16 @@ class CatalogSource(_Frozen):
 class NodeModel(_Frozen):
     """Where the variants run: each run keeps one of `cores` busy; all variants are loaded on all of them.
 
-    A request costs `overhead_ms` of latency outside queue and engine, and `overhead_core_ms` of the cores' time (the
-    gateway's own work, where it shares them).
+    A request takes `overhead_ms` outside queue and engine. Where the gateway shares the cores, each that is offered
+    takes `overhead_core_ms` of their time when it comes, refused or not, and each that runs `served_core_ms` more when
+    its run begins; `others_cores` are never free.
     """
 
     cores: Annotated[int, Field(strict=True, ge=1, le=256)] = 2
     overhead_ms: NotNegative = 1.0
     overhead_core_ms: NotNegative = 0.0
+    served_core_ms: NotNegative = 0.0
+    others_cores: NotNegative = 0.0
 
 
 class IngressModel(_Frozen):

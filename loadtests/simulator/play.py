@@ -65,7 +65,7 @@ def played(
     if policy == BOUND:
         return _bounded(scenario, variants, offered, place)
     rate_per_s = rate_of(scenario, variants, place.load)
-    world = _world(scenario, rate_per_s, place)
+    world = _world(scenario, place)
     world.play(offered, _made(policy, world, scenario, variants, rate_per_s))
     return [_recorded(scenario, variants, offered, policy, place, rate_per_s)]
 
@@ -76,7 +76,7 @@ def insisted(scenario: Scenario, variants: Sequence[Variant], place: Place, sequ
     All before it is as in the run itself; the run ends with it.
     """
     offered = offered_at(scenario, variants, place)
-    world = _world(scenario, rate_of(scenario, variants, place.load), place)
+    world = _world(scenario, place)
     policy = Punctual(world, variants, scenario.node.cores, _setup(scenario), insist=frozenset((sequence,)))
     world.play(offered, policy, until=offered[sequence])
     return offered[sequence].fate
@@ -87,10 +87,10 @@ def offered_at(scenario: Scenario, variants: Sequence[Variant], place: Place) ->
     return offered_of(scenario, variants, place.load, place.cv, place.seed)
 
 
-def _world(scenario: Scenario, rate_per_s: float, place: Place) -> World:
+def _world(scenario: Scenario, place: Place) -> World:
     node = scenario.node
-    world = World(node.cores, place.seed)
-    world.node.steal(min(rate_per_s * node.overhead_core_ms / 1000, 0.95 * node.cores))
+    world = World(node.cores, place.seed, node.overhead_core_ms / 1000, node.served_core_ms / 1000)
+    world.node.steal(node.others_cores)
     return world
 
 

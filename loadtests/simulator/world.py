@@ -60,6 +60,7 @@ class Node:
     busy_s: float = 0.0
     _running: list[Run] = field(default_factory=list)
     _as_of_s: float = 0.0
+    _interrupted_until_s: float = 0.0
     _version: int = 0
 
     @property
@@ -90,6 +91,8 @@ class Node:
         priority: int = URGENT,
     ) -> Run:
         """Starts a run of so many core-seconds."""
+        begun = sum(member.engine_s == 0 for member in members)
+        self.interrupt(begun * self.world.served_core_s)
         self._advance()
         for member in members:
             member.engine_s += seconds / len(members)
@@ -103,6 +106,25 @@ class Node:
         self._advance()
         self.stolen = cores
         self._schedule()
+
+    def interrupt(self, core_s: float) -> None:
+        """The gateway's own work takes a core for so long, one piece after another.
+
+        It goes before all runs: the kernel wakes at once what mostly sleeps.
+        """
+        if core_s <= 0:
+            return
+        if self._interrupted_until_s <= self.world.now_s:
+            self.steal(self.stolen + 1.0)
+            self._interrupted_until_s = self.world.now_s
+            self.world.at(self._interrupted_until_s + core_s, self._resume)
+        self._interrupted_until_s += core_s
+
+    def _resume(self) -> None:
+        if self.world.now_s < self._interrupted_until_s:
+            self.world.at(self._interrupted_until_s, self._resume)
+        else:
+            self.steal(self.stolen - 1.0)
 
     def _rates(self) -> tuple[float, float]:
         """Cores for each urgent and for each patient run."""
@@ -146,9 +168,13 @@ class Node:
 class World:
     """The clock, the node, and the fate of every request."""
 
-    def __init__(self, cores: float, seed: int) -> None:
-        """Starts at 0 s with nothing running."""
+    def __init__(self, cores: float, seed: int, offered_core_s: float = 0.0, served_core_s: float = 0.0) -> None:
+        """Starts at 0 s with nothing running.
+
+        Beside its runs each request offered takes `offered_core_s` of the cores, and each that runs `served_core_s`.
+        """
         self.now_s = 0.0
+        self.offered_core_s, self.served_core_s = offered_core_s, served_core_s
         self.chance = random.Random(seed)
         self.node = Node(self, cores)
         self._events: list[tuple[float, int, Callable[..., None], tuple[object, ...]]] = []
@@ -183,13 +209,17 @@ class World:
     def play(self, offered: Sequence[Offered], policy: Policy, until: Offered | None = None) -> None:
         """Lets every request arrive and everything happen that follows; told of one of them, only until that ends."""
         for request in offered:
-            self.at(request.arrived_s, policy.arrived, request)
+            self.at(request.arrived_s, self._arrive, policy, request)
         while self._events:
             self.now_s, _, act, arguments = heapq.heappop(self._events)
             act(*arguments)
             if until is not None and until.fate is not Fate.OPEN:
                 return
         policy.ended()
+
+    def _arrive(self, policy: Policy, request: Offered) -> None:
+        self.node.interrupt(self.offered_core_s)
+        policy.arrived(request)
 
 
 def _open(request: Offered) -> None:

@@ -266,3 +266,16 @@ def test_the_overdue_run_with_those_of_their_length() -> None:
     play.ends(play.released[0], 0.010)
     play.ends(play.released[1], 0.015)
     assert [set(release.members) for release in play.released[1:]] == [{late[0], late[2]}, {late[1], late[3]}]
+
+
+def test_a_newcomer_does_not_wait_for_those_who_will_be_given_up() -> None:
+    """Of more urgent ones it waits for as many as can yet begin in time, and for a patient one's work not at all."""
+    play = singly()
+    play.arrives(10.0)
+    for _ in range(8):
+        play.arrives(0.060, strict=True)  # each takes 10 ms: by their deadlines there is time for five at the most
+    play.arrives(10.0)
+    behind_all_s = play.room.wait_s(play.now_s + 0.070, play.now_s)
+    assert 0.040 <= behind_all_s <= 0.060
+    assert play.room.wait_s(play.now_s + 0.050, play.now_s) <= 0.010 + 1e-9
+    assert play.room.wait_s(play.now_s + 11.0, play.now_s) == pytest.approx(behind_all_s + 0.010)

@@ -71,7 +71,7 @@ def test_texts_and_the_gateways_own_work_cost_too() -> None:
     """Four texts cost four times one; the gateway's part is for each request."""
     four = (REQUESTS[0].model_copy(update={"texts": 4}),)
     assert quality_capacity(scenario(requests=four), ONE) == pytest.approx(50.0)
-    own = NodeModel(cores=2, overhead_core_ms=10.0)
+    own = NodeModel(cores=2, overhead_core_ms=6.0, served_core_ms=4.0)
     assert quality_capacity(scenario(requests=four, node=own), ONE) == pytest.approx(40.0)
 
 

@@ -73,10 +73,11 @@ def test_the_warm_up_is_played_and_not_counted() -> None:
     assert run.offered == sum(one.arrived_s >= 0.25 for one in offered) < len(offered)
 
 
-def test_what_the_gateway_takes_of_the_cores_is_not_there_for_runs() -> None:
+@pytest.mark.parametrize("taken", [{"overhead_core_ms": 1.1}, {"served_core_ms": 3.0}, {"others_cores": 1.0}])
+def test_what_the_gateway_takes_of_the_cores_is_not_there_for_runs(taken: dict[str, float]) -> None:
     """At a rate that the swift one can just serve, half of the cores less makes it late."""
     rate = {"arrivals": {"rate_per_s": 900.0}}
-    whole, half = (short(**rate, node={"cores": 2, "overhead_core_ms": core_ms}) for core_ms in (0.0, 1.1))
+    whole, half = (short(**rate, node={"cores": 2, **own}) for own in ({}, taken))
     assert result("static:swift", whole).attainment > result("static:swift", half).attainment + 0.1
 
 
@@ -114,7 +115,7 @@ def refused_by(of: Scenario, place: Place) -> Sequence[int]:
 
 def test_a_refused_request_that_insists_is_let_in() -> None:
     """It ends as whoever was admitted does: in time, late, or given up."""
-    of, place = short(seconds=0.2, warmup_s=0.0, requests=(STRICT,)), Place(12.0, 1.0, 7)
+    of, place = short(seconds=0.2, warmup_s=0.0, requests=(RequestClass(budget_ms=(1, 4), mode="strict"),)), PLACE
     refused = refused_by(of, place)
     assert refused
     for sequence in (refused[0], refused[-1]):

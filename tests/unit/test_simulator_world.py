@@ -101,6 +101,19 @@ def test_however_much_is_stolen_runs_end() -> None:
     assert ends_s([0.0], 1, prepare=lambda world: world.node.steal(3.0)) == pytest.approx([0.010 / LEAST_FREE])
 
 
+def test_the_gateways_own_work_goes_before_runs_one_piece_after_another() -> None:
+    """Two pieces of 3 ms hold up a run on the same core by 6 ms, and on another not at all; with nothing to do, none."""
+
+    def twice(world: World) -> None:
+        for _ in range(2):
+            world.at(0.004, world.node.interrupt, 0.003)
+        world.at(0.5, world.node.interrupt, 0.0)
+
+    slowly_s = 0.006 * LEAST_FREE  # of the core that is left to runs even then
+    assert ends_s([0.0], 1, prepare=twice) == pytest.approx([0.016 - slowly_s])
+    assert ends_s([0.0], 2, prepare=twice) == pytest.approx([0.010])
+
+
 def test_a_batch_is_one_run_and_its_members_share_its_cost() -> None:
     """As long as its padded median, which is less than one by one."""
     world, ended = World(1, seed=1), []
