@@ -10,7 +10,6 @@ take.
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -34,6 +33,17 @@ Between two corners of a frontier both are worth the price of time alike; which 
 which their times were learnt. It is never raised past the best bargain: one that pays remains.
 """
 
+SPARE_S = 0.05
+"""So many seconds a core are remembered at the most of the core time that was there for requests and that they left.
+
+While it lasts, what is kept for those to come may be spent on those who are here: else, where the time there is lies
+between two corners of the frontier, everybody would have the cheaper one and the cores would be idle in between.
+"""
+
+SPARE_UTILISATION = 0.8
+"""This part of the core time is taken to have been there for them: runs are often smaller, and dearer, than planned."""
+
+_COST_WEIGHT = 0.05
 _SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 
 
@@ -118,35 +128,60 @@ class Congestion:
         self._traffic = traffic
         self._runners = runners
         self._lesson = -1
+        self._spare_s = 0.0
+        self.cost_s = 0.0
+        """The core-seconds that a request has cost of late."""
+        self.crowded_s = 0.0
+        """Of those to be done within this time not all could be served, at the last price: 0 where all could."""
         self.worth_left = 0.0
         """What the best bargain left of its worth at the last price: 0 where there was more demand than can be met."""
         self._in_the_long_run: list[Corner] = []
         self._least_cost_s = 0.0
         self._within: dict[tuple[float, int], list[Corner]] = {}
 
-    def price(self, slacks_s: Sequence[float], cores: float, busy_s: float, now_s: float) -> float:
+    def price(self, waiting: Sequence[int], cores: float, busy_s: float, now_s: float) -> float:
         """Points of quality a core-second.
 
-        `slacks_s` has, ascending, how long each waiting request has for its run; `busy_s` is what is left of the runs
-        under way, in core-seconds.
+        `waiting` says how many requests that wait must be done within each of `HORIZONS_S`; `busy_s` is what is left
+        of the runs under way, in core-seconds.
         """
         traffic = self._traffic
         if traffic.lesson != self._lesson:
             self._learn()
         rate = traffic.rate(now_s)
-        price, binding = price_of(self._in_the_long_run, cores / rate) if rate > 0 else 0.0, self._in_the_long_run
+        binding, each_s = self._in_the_long_run, cores / rate if rate > 0 else math.inf
+        price = price_of(binding, each_s)
+        usual = traffic.mean_rate(now_s)
+        self.crowded_s = math.inf if cores < min(rate, usual) * self._least_cost_s else 0.0
+        freed = min(self._spare_s / (SPARE_S * cores), 1.0)
+        if not self.crowded_s:
+            price *= 1 - freed
+        usual *= freed
         expected, budgets_s = traffic.ahead(now_s), traffic.budgets_s
-        for horizon_s in HORIZONS_S:
-            coming = sum(until(expected, horizon_s - b) for b in budgets_s if b < horizon_s) / max(len(budgets_s), 1)
-            count = bisect_right(slacks_s, horizon_s) + coming
-            if count < 1:
+        for horizon_s, count in zip(HORIZONS_S, waiting, strict=True):
+            rooms_s = [horizon_s - budget_s for budget_s in budgets_s if budget_s < horizon_s]
+            coming = sum(max(until(expected, room_s) - usual * room_s, 0.0) for room_s in rooms_s)
+            due = count + coming / max(len(budgets_s), 1)
+            if due < 1:
                 continue
-            each_s = max(cores * horizon_s - busy_s, 1e-4) * UTILISATION / count
-            hull = self._hull(horizon_s, math.ceil(count / cores))
+            each_s = max(cores * horizon_s - busy_s, 1e-4) * UTILISATION / due
+            hull = self._hull(horizon_s, math.ceil(due / cores))
+            if _crowded(hull, each_s):
+                self.crowded_s = max(self.crowded_s, horizon_s)
             if (pressed := price_of(hull, each_s)) > price:
                 price, binding = pressed, hull
         self.worth_left = max((corner.worth - price * corner.cost_s for corner in binding), default=0.0)
         return max(price, min(price * (1 + DOUBT), _slope(binding[0], binding[1]))) if price > 0 else 0.0
+
+    def spent(self, requests: int, core_s: float, cores: float, now_s: float) -> None:
+        """Takes what a run of so many requests costs, and so what it leaves of the time that there was for them.
+
+        `cores` are those that the others' requests leave to these.
+        """
+        self.cost_s += _COST_WEIGHT * (core_s / requests - self.cost_s)
+        rate = max(self._traffic.mean_rate(now_s), 1e-9)
+        spare_s = self._spare_s + requests * SPARE_UTILISATION * cores / rate - core_s
+        self._spare_s = min(max(spare_s, 0.0), SPARE_S * cores)
 
     @property
     def least_cost_s(self) -> float:
@@ -184,6 +219,11 @@ def _cheapest(runner: Runner, characters: int, within_s: float, most: int) -> Co
             break
         cost_s = min(cost_s, run_s / size)
     return Corner(cost_s, runner.worth)
+
+
+def _crowded(hull: Sequence[Corner], each_s: float) -> bool:
+    """Whether not even the least that a request costs is there for each."""
+    return len(hull) > 1 and each_s < hull[1].cost_s
 
 
 def _slope(left: Corner, right: Corner) -> float:

@@ -43,6 +43,8 @@ class Cost(Protocol):
     sigma: float
     max_batch: int
     """Inputs of different requests that one run of the engine may take; 1 where none share a run."""
+    pace: Pace
+    """How much longer than by the profile its runs take at this moment."""
 
     def run_s(self, inputs: int, characters: int) -> float:
         """Median seconds of one run of so many inputs of so many characters each, done at the least."""
@@ -88,7 +90,7 @@ class BatchCost:
         self._profile = profile
         self._window_tokens = window_tokens
         self._rate = TokenRate()
-        self._pace = Pace(_PACE_WEIGHT)
+        self.pace = Pace(_PACE_WEIGHT)
         self._known: list[list[float]] = []
 
     def tokens(self, characters: int) -> int:
@@ -98,7 +100,7 @@ class BatchCost:
 
     def run_s(self, inputs: int, characters: int) -> float:
         """Inputs as long as one another, in one batch."""
-        return self._pace.value * self._median_s(inputs, self.tokens(characters))
+        return self.pace.value * self._median_s(inputs, self.tokens(characters))
 
     def service_time_s(self, characters: Sequence[int], companions: int = 0) -> float:
         """The median service time of inputs of these many characters, batched by alike lengths.
@@ -106,11 +108,11 @@ class BatchCost:
         Companions are run with the last of the batches, that of the longest.
         """
         if len(characters) == 1:
-            return self._pace.value * self._median_s(1 + companions, self.tokens(characters[0]))
+            return self.pace.value * self._median_s(1 + companions, self.tokens(characters[0]))
         lengths = sorted(map(self.tokens, characters))
         batches = [lengths[at : at + _BATCH] for at in range(0, len(lengths), _BATCH)]
         alone_s = sum(self._median_s(len(batch), batch[-1]) for batch in batches[:-1])
-        return self._pace.value * (alone_s + self._median_s(len(batches[-1]) + companions, lengths[-1]))
+        return self.pace.value * (alone_s + self._median_s(len(batches[-1]) + companions, lengths[-1]))
 
     def service_times_s(self, asked: Asked, room_s: float, companions: int = 0) -> tuple[float, float]:
         """One way to do it, whatever the room. Of a single text, the common case, it is looked up without a call."""
@@ -123,7 +125,7 @@ class BatchCost:
             tokens = ceil(characters * self._rate.per_character) + SPECIAL_TOKENS
             known_s = known[tokens if tokens < self._window_tokens else self._window_tokens]
             if known_s:
-                service_time_s = self._pace.value * known_s
+                service_time_s = self.pace.value * known_s
                 return service_time_s, service_time_s
         service_time_s = self.service_time_s(asked.characters, companions)
         return service_time_s, service_time_s
@@ -137,11 +139,11 @@ class BatchCost:
         batch = answer.timings.batch_size
         if len(asked.characters) == 1 and batch > 0 and 0 < answer.input.kept <= self._window_tokens:
             profiled_s = self._median_s(batch, answer.input.kept)
-            self._pace.learn(answer.timings.service_time_s, profiled_s)
+            self.pace.learn(answer.timings.service_time_s, profiled_s)
 
     def forget(self) -> None:
         """The pace alone; how many tokens texts have is no matter of the machine's."""
-        self._pace = Pace(_PACE_WEIGHT)
+        self.pace = Pace(_PACE_WEIGHT)
 
     def learn_tokens(self, characters: Sequence[int], tokens: int) -> None:
         """Takes how many tokens, specials included, texts of these many characters had together."""
@@ -168,16 +170,16 @@ class ReadingCost:
         self._per_token_s = profile.median_s(_BATCH, _SENTENCE_TOKENS) / (_BATCH * _SENTENCE_TOKENS)
         self._least_s = profile.median_s(1, _SENTENCE_TOKENS)
         self._rate = TokenRate()
-        self._pace = Pace(_PACE_WEIGHT)
+        self.pace = Pace(_PACE_WEIGHT)
 
     def run_s(self, inputs: int, characters: int) -> float:
         """One text after the other."""
-        return self._pace.value * self._profiled_s(inputs * self._rate.tokens(characters), inputs)
+        return self.pace.value * self._profiled_s(inputs * self._rate.tokens(characters), inputs)
 
     def service_times_s(self, asked: Asked, room_s: float, companions: int = 0) -> tuple[float, float]:
         """The time to read all of it: one that stops halfway is not worth its place in the order of quality."""
         tokens = sum(map(self._rate.tokens, asked.characters))
-        seconds = self._pace.value * self._profiled_s(tokens, len(asked.characters))
+        seconds = self.pace.value * self._profiled_s(tokens, len(asked.characters))
         return seconds, seconds
 
     def learn(self, asked: Asked, answer: Answer) -> None:
@@ -186,11 +188,11 @@ class ReadingCost:
             self._rate.learn(asked.characters, answer.input.tokens)
         if answer.input.kept > 0:
             profiled_s = self._profiled_s(answer.input.kept, len(asked.characters))
-            self._pace.learn(answer.timings.service_time_s, profiled_s)
+            self.pace.learn(answer.timings.service_time_s, profiled_s)
 
     def forget(self) -> None:
         """The pace alone."""
-        self._pace = Pace(_PACE_WEIGHT)
+        self.pace = Pace(_PACE_WEIGHT)
 
     def _profiled_s(self, tokens: int, texts: int) -> float:
         return max(tokens * self._per_token_s, self._least_s * texts)
@@ -208,7 +210,7 @@ class WritingCost:
         self._rules = manifest.generation
         self._output_tokens = manifest.output_tokens
         self._rate = TokenRate()
-        self._pace = Pace(_PACE_WEIGHT)
+        self.pace = Pace(_PACE_WEIGHT)
 
     def run_s(self, inputs: int, characters: int) -> float:
         """One text after the other, each with one beam."""
@@ -234,11 +236,11 @@ class WritingCost:
         if len(answer.generation) == 1 and (one := answer.generation[0]).pieces == 1 and one.steps:
             times = self._writing.for_text(answer.input.kept)
             profiled_s = times.encode_s + (one.steps - 1) * times.step_s(one.beams)
-            self._pace.learn(answer.timings.service_time_s, profiled_s)
+            self.pace.learn(answer.timings.service_time_s, profiled_s)
 
     def forget(self) -> None:
         """The pace alone; how long summaries are is no matter of the machine's."""
-        self._pace = Pace(_PACE_WEIGHT)
+        self.pace = Pace(_PACE_WEIGHT)
 
     def _learn_output(self, one: Generation, parameters: Parameters) -> None:
         """Takes the tokens of a summary that had room for more than are expected, a cut one as no fewer than those.
@@ -271,7 +273,7 @@ class WritingCost:
         return read_s + plan(last, wanted, room_s - read_s).expected_s, least_s
 
     def _times(self, tokens: int) -> DecodingTimes:
-        return self._writing.for_text(tokens, self._pace.value)
+        return self._writing.for_text(tokens, self.pace.value)
 
     def _wanted(self, parameters: Parameters) -> Wanted:
         given = parameters if isinstance(parameters, SummarizeParameters) else SummarizeParameters()

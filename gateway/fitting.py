@@ -1,10 +1,11 @@
-"""Who of the waiting requests fits where: the rules of the waiting room that look at one of them alone."""
+"""Who of the waiting requests fits where: the rules of the waiting room that need no price."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence, Set
 
-from gateway.next_run import Checkpoint, Held
+from gateway.next_run import Checkpoint, Choice, Held, fastest, run_s_of
 
 
 def may_have(held: Held, checkpoints: Set[str]) -> bool:
@@ -20,3 +21,19 @@ def within(checkpoint: Checkpoint, members: Sequence[Held]) -> Sequence[Held]:
         if count and texts > checkpoint.max_batch:
             return members[:count]
     return members
+
+
+def overdue_run(overdue: Sequence[Held], up: Sequence[Checkpoint], *, together: bool) -> Choice | None:
+    """The first overdue request that may have one of these, on the fastest; None where nobody may.
+
+    With as many more as fit beside it, where the time is theirs by right; alone where they only have what nobody wants
+    just now: who comes next finds the core free sooner, and may have no time to wait for more.
+    """
+    for held in overdue:
+        able = [one for one in up if held.may(one.name)]
+        if able:
+            chosen = fastest(able, held)
+            alike = [one for one in overdue if one.may(chosen.name) and one.alike == held.alike]
+            members = within(chosen, alike if together else (held,))
+            return Choice(-math.inf, chosen, tuple(members), run_s_of(chosen, members))
+    return None

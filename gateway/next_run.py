@@ -23,8 +23,8 @@ ALIKE = 1.18
 the batches of a replica may have."""
 
 LENIENCE = 0.7
-"""Under more demand than can be met, this part of what a request would cost alone must be worth its price: in company,
-and at a price that is reckoned for the mean of all lengths, it may yet be."""
+"""Under more demand than can be met, this part of what a request costs in the best company must be worth its price: at
+one that is reckoned for the mean of all lengths it may yet be."""
 
 
 class Checkpoint(Runner, Protocol):
@@ -85,13 +85,15 @@ class Choice:
 class Moment:
     """What else is known when a run is chosen.
 
-    The price of a core-second and what the best bargain leaves at it; how many more cores are free, and if none is, in
-    how many seconds one will be; how many requests are expected at `traffic.HORIZONS_S`, and a sample of budgets.
+    The price of a core-second and what the best bargain leaves at it; within what time not all that is due can be done,
+    infinite where that is so in the long run; how many more cores are free, and if none is, in how many seconds one
+    will be; how many requests are expected at `traffic.HORIZONS_S`, and a sample of budgets.
     """
 
     now_s: float
     price: float
     worth_left: float
+    crowded_s: float
     others_free: float
     next_free_s: float
     expected: Sequence[float]
@@ -120,11 +122,14 @@ def _best_of(
     least_worth: float,
     tolerances_s: Sequence[float],
 ) -> Choice | None:
-    """The best run on one checkpoint: with the most urgent request, or of anybody where not all can be served."""
+    """The best run on one checkpoint: with the most urgent request, or of anybody where not all can be served.
+
+    Of anybody who is due within the time that is crowded: who can wait for its end is served after it as well.
+    """
     able = [held for held in waiting if held.may(checkpoint.name)]
     if not able:
         return None
-    if moment.worth_left > 1e-9:
+    if moment.worth_left > 1e-9 or moment.crowded_s <= 0.0:
         if able[0] is not waiting[0]:
             return None
         return _with_the_first(_company(able[0], able, checkpoint), checkpoint, moment, least_worth, tolerances_s)
@@ -135,7 +140,7 @@ def _best_of(
             run_s = run_s_of(checkpoint, company[:size])
             first = bisect_left(rooms_s, checkpoint.reach_s(run_s, moment.now_s))
             members = company[first : first + size]
-            if len(members) < size:
+            if len(members) < size or rooms_s[first] > moment.crowded_s:
                 break
             gain = size * checkpoint.worth - moment.price * run_s
             if best is None or gain > best.gain:
@@ -178,11 +183,20 @@ def _company(head: Held, able: Sequence[Held], checkpoint: Checkpoint) -> Sequen
 
 def _companies(able: Sequence[Held], checkpoint: Checkpoint, moment: Moment) -> list[list[Held]]:
     """Those of each length that are worth what they cost, in the order of their deadlines."""
+    text_s: dict[int, float] = {}
     companies: dict[int, list[Held]] = {}
     for held in able:
-        if moment.price * LENIENCE * checkpoint.run_s(held.texts, held.characters) <= checkpoint.worth:
+        characters = held.characters
+        if characters not in text_s:
+            text_s[characters] = _least_s(checkpoint, characters)
+        if moment.price * LENIENCE * held.texts * text_s[characters] <= checkpoint.worth:
             companies.setdefault(held.alike, []).append(held)
     return list(companies.values())
+
+
+def _least_s(checkpoint: Checkpoint, characters: int) -> float:
+    """The least core-seconds that a text costs in any run: in company, wherever that is cheaper."""
+    return min(checkpoint.run_s(size, characters) / size for size in sizes(checkpoint.max_batch))
 
 
 @lru_cache(maxsize=65536)

@@ -8,14 +8,14 @@ is told the time, and makes no run; the live gateway and the simulator keep the 
 from __future__ import annotations
 
 import math
-from bisect import bisect_left, insort
-from collections.abc import Sequence
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, field
 from itertools import islice
 from operator import attrgetter
 
-from gateway.congestion import Congestion
-from gateway.fitting import may_have, within
+from gateway.congestion import HORIZONS_S, Congestion
+from gateway.fitting import may_have, overdue_run, within
 from gateway.next_run import Checkpoint, Held, Moment, fastest, next_run, run_s_of
 from gateway.overdue import OverdueShare
 from gateway.traffic import Traffic
@@ -40,7 +40,6 @@ OVERDUE_SHARE = 0.01
 
 MOST_OVERDUE = 64
 """Requests that are late in any case and still wait; of more, those that came first are given up."""
-
 _LEAST_SHARE = 0.1
 _TICK_S = 1e-4
 _due = attrgetter("deadline_s")
@@ -60,8 +59,7 @@ class Waiter(Held):
 class Release:
     """Requests whose run can begin, together, on one checkpoint; when it should end, and what a core-second costs.
 
-    It keeps `threads` cores busy; `left` members are not yet done with. `told` is set by whoever learns from the first
-    answer: it says of the run all that those of the others will.
+    It keeps `threads` cores busy; `left` members are not yet done with. `told` is set by who learns of the first.
     """
 
     checkpoint: str
@@ -164,7 +162,7 @@ class Room:
                 return begun
         elif self._waiting and self._gap_s(now_s) <= AHEAD_S and busy <= self.cores:
             following = {run.checkpoint for run in self._under_way}
-            begun = self._next([one for one in self.checkpoints if one.name in following and one.lanes], 1, now_s)
+            begun = self._next([one for one in self.checkpoints if one.lanes], 1, now_s, following)
             if begun:
                 return begun
         return self._squeezed(busy, now_s)
@@ -181,14 +179,17 @@ class Room:
         """The congestion price as of now, in points of quality a core-second; 0 before any request has come."""
         if not self.traffic.lesson:
             return 0.0
-        slacks_s = [held.deadline_s - now_s for held in self._waiting[:LOOK_AHEAD]]
-        taken = sum(room.demand(now_s) for room in self.neighbours)
-        cores = max(self.cores - taken, _LEAST_SHARE * self.cores)
-        return self._congestion.price(slacks_s, cores, self._busy_s(now_s), now_s)
+        waiting = [bisect_right(self._waiting, now_s + horizon_s, key=_due) for horizon_s in HORIZONS_S]
+        cores = self._left_by(room.demand(now_s) for room in self.neighbours)
+        return self._congestion.price(waiting, cores, self._busy_s(now_s), now_s)
 
     def demand(self, now_s: float) -> float:
         """The cores that its requests would keep busy of late, each at the least it costs."""
         return min(self.traffic.rate(now_s) * self._congestion.least_cost_s, self.cores)
+
+    def use(self, now_s: float) -> float:
+        """The cores that its requests keep busy on average."""
+        return min(self.traffic.mean_rate(now_s) * self._congestion.cost_s, self.cores)
 
     def pressed(self, now_s: float) -> int:
         """The cores on which its runs could hardly bear to be held up."""
@@ -210,6 +211,9 @@ class Room:
                 turn_ends_s += turn_s
         return turn_ends_s - turn_s / 2 - now_s
 
+    def _left_by(self, taken: Iterable[float]) -> float:
+        return max(self.cores - sum(taken), _LEAST_SHARE * self.cores)
+
     def _gap_s(self, now_s: float) -> float:
         """How long until one of the runs under way should end, where all are short; infinite where one is not."""
         return math.inf if any(run.run_s > SHORT_S for run in self._under_way) else self._first_end_s(now_s)
@@ -221,8 +225,8 @@ class Room:
         """Whether a replica of it would begin a run at once."""
         return sum(run.checkpoint == checkpoint.name for run in self._under_way) < checkpoint.lanes
 
-    def _next(self, up: Sequence[Checkpoint], free: int, now_s: float) -> Release | None:
-        """The best run of those who may have what is free."""
+    def _next(self, up: Sequence[Checkpoint], free: int, now_s: float, only: Set[str] | None = None) -> Release | None:
+        """The best run of those who may have what is free; none where it is not `only` on one of these."""
         names = {one.name for one in up}
         able = list(islice((held for held in self._waiting if may_have(held, names)), LOOK_AHEAD))
         if not able:
@@ -232,17 +236,19 @@ class Room:
             now_s=now_s,
             price=price,
             worth_left=self._congestion.worth_left,
+            crowded_s=self._congestion.crowded_s,
             others_free=free - 1,
             next_free_s=max(self._first_end_s(now_s), _TICK_S) if free == 1 else math.inf,
             expected=self.traffic.ahead(now_s),
             budgets_s=self.traffic.budgets_s,
         )
         choice = next_run(able, up, moment)
-        if choice is None:
+        if choice is None or (only is not None and choice.checkpoint.name not in only):
             return None
         members, run_s = within(choice.checkpoint, choice.members), choice.run_s
         if len(members) < len(choice.members):
             run_s = run_s_of(choice.checkpoint, members)
+        self._congestion.spent(len(members), run_s, self._left_by(room.use(now_s) for room in self.neighbours), now_s)
         self._share.ran(run_s, overdue=False, contested=bool(self._overdue))
         return self._begun(choice.checkpoint, members, run_s, price, now_s)
 
@@ -269,17 +275,11 @@ class Room:
         return self._begun(chosen, (held,), shared_s, price, now_s)
 
     def _late(self, up: Sequence[Checkpoint], now_s: float, *, contested: bool) -> Release | None:
-        """The first overdue request that may have one of these, on the fastest, with as many more as fit beside."""
-        for held in self._overdue:
-            able = [one for one in up if held.may(one.name)]
-            if able:
-                chosen = fastest(able, held)
-                alike = [one for one in self._overdue if one.may(chosen.name) and one.alike == held.alike]
-                members = within(chosen, alike)
-                run_s = run_s_of(chosen, members)
-                self._share.ran(run_s, overdue=True, contested=contested)
-                return self._begun(chosen, members, run_s, 0.0, now_s)
-        return None
+        choice = overdue_run(self._overdue, up, together=contested)
+        if choice is None:
+            return None
+        self._share.ran(choice.run_s, overdue=True, contested=contested)
+        return self._begun(choice.checkpoint, choice.members, choice.run_s, 0.0, now_s)
 
     def _begun(
         self, checkpoint: Checkpoint, members: Sequence[Held], run_s: float, price: float, now_s: float

@@ -59,6 +59,10 @@ class Traffic:
         """Arrivals a second, of late."""
         return self._decayed_to(now_s) / MEMORY_S
 
+    def mean_rate(self, now_s: float) -> float:
+        """Arrivals a second, over all that are remembered: bursts and the pauses between them together."""
+        return len(self._times) / max(now_s - self._times[0], MEMORY_S) if self._times else 0.0
+
     def ahead(self, now_s: float) -> tuple[float, ...]:
         """Arrivals to expect from now until each of the horizons.
 

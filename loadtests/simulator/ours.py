@@ -36,11 +36,11 @@ class VariantCost:
         self.sigma = variant.times.sigma
         self.max_batch = variant.max_batch
         self._variant = variant
-        self._pace = Pace(_PACE_WEIGHT)
+        self.pace = Pace(_PACE_WEIGHT)
 
     def run_s(self, inputs: int, characters: int) -> float:
         """The median of one run."""
-        return self._pace.value * self._variant.median_s(inputs, characters)
+        return self.pace.value * self._variant.median_s(inputs, characters)
 
     def service_times_s(self, asked: Asked, room_s: float, companions: int = 0) -> tuple[float, float]:
         """One way to do it, whatever the room."""
@@ -52,11 +52,11 @@ class VariantCost:
 
     def learn_run(self, inputs: int, characters: int, seconds: float) -> None:
         """Takes what a run took."""
-        self._pace.learn(seconds, self._variant.median_s(inputs, characters))
+        self.pace.learn(seconds, self._variant.median_s(inputs, characters))
 
     def forget(self) -> None:
         """Takes the machine to be as quick again as it was when it was profiled."""
-        self._pace = Pace(_PACE_WEIGHT)
+        self.pace = Pace(_PACE_WEIGHT)
 
 
 @dataclass(frozen=True, slots=True)

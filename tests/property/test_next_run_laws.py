@@ -53,6 +53,7 @@ def some_moments(draw: st.DrawFn) -> Moment:
         now_s=NOW_S,
         price=draw(st.floats(0, 40_000)),
         worth_left=draw(st.sampled_from([0.0, 5.0, 60.0])),
+        crowded_s=draw(st.sampled_from([0.0, 0.05, 0.5, float("inf")])),
         others_free=draw(st.sampled_from([0.0, 1.0, 3.0])),
         next_free_s=draw(st.sampled_from([0.001, 0.03, float("inf")])),
         expected=tuple(rate_per_s * horizon_s for horizon_s in HORIZONS_S),

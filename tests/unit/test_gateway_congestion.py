@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -9,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.congestion import Congestion, Corner, frontier, price_of, sizes, together
+from gateway.congestion import HORIZONS_S, Congestion, Corner, frontier, price_of, sizes, together
 from gateway.traffic import Traffic
 
 
@@ -37,6 +39,11 @@ def _traffic(rate_per_s: float, budget_s: float = 0.1, count: int = 400) -> Traf
     for place in range(count):
         traffic.arrived(place / rate_per_s, budget_s, 50)
     return traffic
+
+
+def _within(slacks_s: Sequence[float]) -> list[int]:
+    """How many of those, ascending, must be done within each of the horizons."""
+    return [bisect_right(slacks_s, horizon_s) for horizon_s in HORIZONS_S]
 
 
 def _value(hull: list[Corner], cost_s: float) -> float:
@@ -97,7 +104,7 @@ def test_the_frontier_of_several_is_concave_and_their_mean_at_every_price(hulls:
 def test_an_idle_task_has_time_for_nothing_and_everything() -> None:
     """Before any arrival the price is 0 and a request costs nothing known."""
     congestion = Congestion(Traffic(), [FAST, GOOD])
-    assert congestion.price([], 2.0, 0.0, 0.0) == 0.0
+    assert congestion.price(_within([]), 2.0, 0.0, 0.0) == 0.0
     assert congestion.least_cost_s == 0.0
 
 
@@ -111,9 +118,9 @@ def test_the_price_falls_with_cores_and_rises_with_who_waits(
     congestion = Congestion(traffic, [FAST, GOOD])
     slacks_s.sort()
     crowd = sorted([*slacks_s, *[0.05] * 300])
-    few, many = (congestion.price(slacks_s, cores, busy_s, now_s) for cores in (1.0, 64.0))
+    few, many = (congestion.price(_within(slacks_s), cores, busy_s, now_s) for cores in (1.0, 64.0))
     assert 0.0 <= many <= few * (1 + 1e-9)
-    assert congestion.price(crowd, 1.0, busy_s, now_s) >= few * (1 - 1e-9)
+    assert congestion.price(_within(crowd), 1.0, busy_s, now_s) >= few * (1 - 1e-9)
     assert congestion.worth_left == pytest.approx(0.0, abs=1.0)
 
 
@@ -121,7 +128,7 @@ def test_more_that_wait_never_cost_less() -> None:
     """At a quiet rate the price climbs with the queue, from nothing to where the least is just worth it."""
     congestion = Congestion(_traffic(20), [FAST, GOOD])
     now_s = 399 / 20
-    prices = [congestion.price([0.1] * waiting, 1.0, 0.0, now_s) for waiting in (0, 2, 4, 8, 16, 32, 64, 128)]
+    prices = [congestion.price(_within([0.1] * waiting), 1.0, 0.0, now_s) for waiting in (0, 2, 4, 8, 16, 32, 64, 128)]
     assert prices == sorted(prices)
     assert prices[0] == 0.0
     assert prices[-1] > 20 * (GOOD.worth - FAST.worth)
@@ -131,9 +138,9 @@ def test_what_is_left_of_the_worth_is_nothing_once_there_is_too_much_to_do() -> 
     """With time for all the best leaves all its worth; with more demand than can be met, nothing."""
     now_s = 399 / 20
     congestion = Congestion(_traffic(20), [FAST, GOOD])
-    congestion.price([], 4.0, 0.0, now_s)
+    congestion.price(_within([]), 4.0, 0.0, now_s)
     assert congestion.worth_left == pytest.approx(GOOD.worth)
-    congestion.price([0.05] * 200, 1.0, 0.0, now_s)
+    congestion.price(_within([0.05] * 200), 1.0, 0.0, now_s)
     assert congestion.worth_left <= 1e-9
 
 
@@ -141,7 +148,9 @@ def test_runs_under_way_take_of_the_time() -> None:
     """What is left of them is not there for who waits."""
     congestion = Congestion(_traffic(20), [FAST, GOOD])
     now_s = 399 / 20
-    assert congestion.price([0.1] * 6, 1.0, 0.0, now_s) < congestion.price([0.1] * 6, 1.0, 0.08, now_s)
+    assert congestion.price(_within([0.1] * 6), 1.0, 0.0, now_s) < congestion.price(
+        _within([0.1] * 6), 1.0, 0.08, now_s
+    )
 
 
 def test_the_long_run_charges_each_budget_by_its_own_batches() -> None:
@@ -149,14 +158,14 @@ def test_the_long_run_charges_each_budget_by_its_own_batches() -> None:
     rate_per_s = 150
     patient, pressed = _traffic(rate_per_s, budget_s=1.0), _traffic(rate_per_s, budget_s=0.03)
     now_s = 399 / rate_per_s
-    assert Congestion(patient, [FAST, GOOD]).price([], 1.0, 0.0, now_s) == 0.0
-    assert Congestion(pressed, [FAST, GOOD]).price([], 1.0, 0.0, now_s) > 0.0
+    assert Congestion(patient, [FAST, GOOD]).price(_within([]), 1.0, 0.0, now_s) == 0.0
+    assert Congestion(pressed, [FAST, GOOD]).price(_within([]), 1.0, 0.0, now_s) > 0.0
 
 
 def test_the_least_cost_is_that_of_the_cheapest_in_its_batch() -> None:
     """In a batch of 16 the cheapest takes a sixteenth of what is taken once, and its own."""
     congestion = Congestion(_traffic(20, budget_s=10.0), [FAST, GOOD])
-    congestion.price([], 1.0, 0.0, 399 / 20)
+    congestion.price(_within([]), 1.0, 0.0, 399 / 20)
     assert congestion.least_cost_s == pytest.approx(0.002 + 0.002 / 16)
 
 
@@ -171,7 +180,7 @@ def test_sizes_end_with_the_most() -> None:
 def test_what_is_run_between_two_corners_does_not_hang_on_a_few_percent() -> None:
     """Where a price lies between two checkpoints, the cheaper still wins though the dearer be a little quicker."""
     congestion = Congestion(_traffic(20), [FAST, GOOD])
-    price = congestion.price([0.1] * 16, 1.0, 0.0, 399 / 20)
+    price = congestion.price(_within([0.1] * 16), 1.0, 0.0, 399 / 20)
     assert price > 0
     assert congestion.worth_left > 1
     gain = 10.0 - price * (GOOD.run_s(16, 50) * 0.98 - FAST.run_s(16, 50)) / 16
@@ -181,12 +190,52 @@ def test_what_is_run_between_two_corners_does_not_hang_on_a_few_percent() -> Non
 def test_the_price_is_never_raised_past_the_best_bargain() -> None:
     """However many wait, a full run of the cheapest is still worth its price, but for rounding."""
     congestion = Congestion(_traffic(20, budget_s=0.5), [FAST, GOOD])
-    price = congestion.price([0.5] * 2000, 1.0, 0.0, 399 / 20)
+    price = congestion.price(_within([0.5] * 2000), 1.0, 0.0, 399 / 20)
     assert 16 * FAST.worth - price * FAST.run_s(16, 50) == pytest.approx(0.0, abs=0.01)
 
 
 def test_checkpoints_that_are_worth_nothing_have_a_price_all_the_same() -> None:
     """A catalog may say that its only checkpoint scores 0: its time costs nothing, and its requests are served."""
     congestion = Congestion(_traffic(1000.0), [Affine(0.0, 0.002, 0.002)])
-    assert congestion.price([0.01] * 50, 1.0, 0.0, 1.0) == 0.0
+    assert congestion.price(_within([0.01] * 50), 1.0, 0.0, 1.0) == 0.0
     assert congestion.least_cost_s == 0.0
+
+
+def test_what_was_left_of_the_time_there_is_may_be_spent() -> None:
+    """Between two corners the cheaper is asked for until what that leaves has added up; spending it ends it again."""
+    now_s = 399 / 150
+    congestion = Congestion(_traffic(150), [FAST, GOOD])
+    quiet = _within([])
+    tied = congestion.price(quiet, 1.0, 0.0, now_s)
+    assert tied > 0.0
+    for _ in range(50):
+        congestion.spent(1, 0.001, 1.0, now_s)
+    assert congestion.price(quiet, 1.0, 0.0, now_s) < 0.1 * tied
+    for _ in range(50):
+        congestion.spent(1, 0.01, 1.0, now_s)
+    assert congestion.price(quiet, 1.0, 0.0, now_s) == pytest.approx(tied)
+
+
+def test_what_was_left_is_no_help_to_a_crowd() -> None:
+    """Where not even the least is there for each of those who wait, the price is what it would be without."""
+    now_s = 399 / 20
+    thrifty, other = (Congestion(_traffic(20), [FAST, GOOD]) for _ in range(2))
+    for _ in range(50):
+        thrifty.spent(1, 0.001, 1.0, now_s)
+    waiting = _within([0.1] * 200)
+    assert thrifty.price(waiting, 1.0, 0.0, now_s) == pytest.approx(other.price(waiting, 1.0, 0.0, now_s))
+    assert thrifty.crowded_s == other.crowded_s == 0.2
+
+
+def test_only_the_horizon_that_overflows_is_crowded() -> None:
+    """A few too many at once crowd the time until they are due; a rate that is past all means crowds every time."""
+    now_s = 399 / 20
+    burst = Congestion(_traffic(20), [FAST, GOOD])
+    burst.price(_within([0.02] * 20), 1.0, 0.0, now_s)
+    assert burst.crowded_s == 0.025
+    calm = Congestion(_traffic(20), [FAST, GOOD])
+    calm.price(_within([]), 1.0, 0.0, now_s)
+    assert calm.crowded_s == 0.0
+    flood = Congestion(_traffic(2000), [FAST, GOOD])
+    flood.price(_within([]), 1.0, 0.0, 399 / 2000)
+    assert flood.crowded_s == float("inf")

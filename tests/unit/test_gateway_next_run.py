@@ -22,8 +22,8 @@ def _waiting(*rooms_s: float) -> list[Held]:
     return [Held(place, NOW_S + room_s, 50) for place, room_s in enumerate(rooms_s)]
 
 
-def _moment(price: float = 0.0, worth_left: float = 50.0) -> Moment:
-    return Moment(NOW_S, price, worth_left, 0.0, math.inf, QUIET, (0.1,))
+def _moment(price: float = 0.0, worth_left: float = 50.0, crowded_s: float = math.inf) -> Moment:
+    return Moment(NOW_S, price, worth_left, crowded_s, 0.0, math.inf, QUIET, (0.1,))
 
 
 def test_where_time_is_free_the_best_that_fits_is_given() -> None:
@@ -69,6 +69,26 @@ def test_in_a_crowd_the_too_urgent_are_passed_over() -> None:
     assert calm is not None
     assert [held.place for held in crowded.members] == list(range(1, 9))
     assert [held.place for held in calm.members] == [0]
+
+
+def test_in_a_crowd_that_ends_those_who_can_wait_for_its_end_do() -> None:
+    """A run begins with somebody who is due before the crowd is over, however many more could share another's."""
+    waiting = _waiting(0.0055, 0.02, 0.02, *[0.2] * 8)
+    choices = [next_run(waiting, [FAST], _moment(8000.0, 0.0, crowded_s)) for crowded_s in (0.05, math.inf)]
+    assert [choice and choice.members[0].place for choice in choices] == [1, 1]
+    late = _waiting(0.0055, *[0.2] * 8)
+    ending = next_run(late, [FAST], _moment(8000.0, 0.0, 0.05))
+    assert ending is not None
+    assert [held.place for held in ending.members] == [0]
+
+
+def test_a_crowd_is_served_together_however_much_cheaper_that_is_than_alone() -> None:
+    """At the price of the best bargain nobody is worth a run alone; together they are, and so they go."""
+    frugal = PlannedCheckpoint("frugal", 80.0, fixed_s=0.01, each_s=0.0005, max_batch=16)
+    bargain = 80.0 * 16 / frugal.run_s(16, 50)
+    choice = next_run(_waiting(*[0.2] * 16), [frugal], _moment(bargain, worth_left=0.0))
+    assert choice is not None
+    assert len(choice.members) == 16
 
 
 def test_who_cannot_be_sure_to_be_in_time_goes_alone_on_the_fastest() -> None:

@@ -7,6 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from played_rooms import Played, PlayedRoom
 
+from gateway.fitting import overdue_run
+from gateway.next_run import Held
 from gateway.room import AHEAD_S, LOOK_AHEAD, MOST_OVERDUE, OVERDUE_SHARE, SQUEEZE
 
 
@@ -152,12 +154,12 @@ def test_the_overdue_wait_behind_and_are_not_starved() -> None:
 
 
 def test_the_overdue_have_an_engine_that_nobody_wants() -> None:
-    """At once, together, on the fastest; and it costs them nothing of their share."""
+    """At once, one by one, so that who comes finds it free soon, on the fastest; it costs nothing of their share."""
     play = PlayedRoom((Played("grand", 0.050, 90.0), Played("swift", 0.010, 80.0)))
     late = [play.arrives(-0.5) for _ in range(3)]
     assert play.released[0].members == (late[0],) and play.released[0].checkpoint == "swift"
     play.ends(play.released[0], 0.010)
-    assert play.released[1].members == tuple(late[1:])
+    assert play.released[1].members == (late[1],)
     assert play.released[1].price == 0.0
 
 
@@ -255,17 +257,11 @@ def test_nothing_is_sent_ahead_to_a_checkpoint_that_is_gone() -> None:
 
 
 def test_the_overdue_run_with_those_of_their_length() -> None:
-    """A short text is not padded to a long one's length because both are late."""
-    play = batching()
-    play.arrives(5.0)
-    late = [play.waiter(-0.1) for _ in range(4)]
-    for held, characters in zip(late, (16, 900, 16, 900), strict=True):
-        held.characters = characters
-        play.room.enter(held)
-    play.look()
-    play.ends(play.released[0], 0.010)
-    play.ends(play.released[1], 0.015)
-    assert [set(release.members) for release in play.released[1:]] == [{late[0], late[2]}, {late[1], late[3]}]
+    """In a turn that is theirs by right: a short text is not padded to a long one's length because both are late."""
+    late = [Held(place, 0.0, characters) for place, characters in enumerate((16, 900, 16, 900))]
+    together, alone = (overdue_run(late, [Played("only", 0.010, 80.0)], together=kind) for kind in (True, False))
+    assert together is not None and together.members == (late[0], late[2])
+    assert alone is not None and alone.members == (late[0],)
 
 
 def test_a_newcomer_does_not_wait_for_those_who_will_be_given_up() -> None:

@@ -102,7 +102,7 @@ def test_however_much_is_stolen_runs_end() -> None:
 
 
 def test_the_gateways_own_work_goes_before_runs_one_piece_after_another() -> None:
-    """Two pieces of 3 ms hold up a run on the same core by 6 ms, and on another not at all; with nothing to do, none."""
+    """Two pieces of 3 ms hold up a run on the same core by 6 ms, and on another not at all; nothing to do, by none."""
 
     def twice(world: World) -> None:
         for _ in range(2):
