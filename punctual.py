@@ -1,4 +1,4 @@
-"""The command: `punctual serve`, `export`, `profile`, `catalog`, `explain`, `simulate`, `load` and `bench`.
+"""The command: `punctual serve`, `prepare`, `export`, `profile`, `catalog`, `explain`, `simulate`, `load` and `bench`.
 
 A door to each of the rooms. What a command needs is imported when it runs, so that `punctual --help` and
 `catalog check` answer at once.
@@ -18,11 +18,12 @@ from platformdirs import user_cache_path
 from rich.console import Console
 from rich.table import Table
 
+from deployments.serve_command import serve_arguments
 from gateway.catalog import CatalogError, load_catalog
 from gateway.manifest import Precision
 from gateway.policy import Decision
 from loadtests import commands as single
-from loadtests import decision_commands, sharing_commands
+from loadtests import decision_commands, observing_commands, sharing_commands
 from loadtests import decoding_commands as decoding
 from loadtests import summary_commands as summaries
 from loadtests.offering import commands as offering
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def serve(options: argparse.Namespace) -> int:
     """Prepares what is missing on this host, then serves until Ctrl-C."""
-    from deployments import serving
+    from deployments.serve_command import serve_command
     from exporters.command import with_floor
     from exporters.plan import Settings
     from exporters.prepare import prepare
@@ -60,8 +61,15 @@ def serve(options: argparse.Namespace) -> int:
     def say(what: str) -> None:
         console.print(f"[dim]{time.monotonic() - started:6.1f} s[/dim]  {what}")
 
-    serving.serve(catalog, variants, options.host, options.port, say)
+    serve_command(catalog, variants, options, say)
     return 0
+
+
+def prepare(options: argparse.Namespace) -> int:
+    """Prepares what a catalog's checkpoints lack in the cache, for a cluster that serves from there."""
+    from exporters.command import prepare_command
+
+    return prepare_command(load_catalog(options.catalog), options, console)
 
 
 def export(options: argparse.Namespace) -> int:
@@ -167,13 +175,16 @@ def bench_alone(options: argparse.Namespace) -> int:
 def _expected() -> tuple[type[Exception], ...]:
     """The errors that are the operator's to read: a sentence, not a traceback."""
     from deployments.environment import PortTaken
+    from deployments.observing import LogUnwritable
     from deployments.serving import NotReady
+    from deployments.tracing import TracingMissing
     from deployments.variant import VariantRejected
     from exporters.errors import ExportError
     from gateway.problems import Problem
     from loadtests.errors import LoadTestError
 
-    return (CatalogError, ExportError, VariantRejected, PortTaken, NotReady, Problem, LoadTestError)
+    told = (CatalogError, ExportError, VariantRejected, PortTaken, LogUnwritable, NotReady, TracingMissing)
+    return (*told, Problem, LoadTestError)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -182,9 +193,11 @@ def _parser() -> argparse.ArgumentParser:
 
     one = _command(commands, "serve", serve)
     _catalog(one)
-    one.add_argument("--host", default="127.0.0.1", help="the interface to bind (default: %(default)s)")
-    one.add_argument("--port", type=_port, default=8000, help="(default: %(default)s)")
+    serve_arguments(one)
     _floor(one)
+
+    one = _command(commands, "prepare", prepare)
+    _catalog(one)
 
     one = _command(commands, "export", export)
     one.add_argument("checkpoint", help="starter:NAME, a folder, or a Hub id OWNER/NAME")
@@ -236,6 +249,8 @@ def _measurements(commands: argparse._SubParsersAction[argparse.ArgumentParser])
         ("budgets", summaries.budgets, summaries.budgets_arguments),
         ("coexistence", summaries.coexistence, summaries.coexistence_arguments),
         ("memory", summaries.memory, summaries.memory_arguments),
+        ("observed", observing_commands.observed, observing_commands.observed_arguments),
+        ("scrape", observing_commands.scrape, observing_commands.scrape_arguments),
     ):
         one = _command(kinds, name, bench, measure.__doc__)
         one.set_defaults(measure=measure)
@@ -278,12 +293,6 @@ def _floor(parser: argparse.ArgumentParser) -> None:
 def _cache(parser: argparse.ArgumentParser) -> None:
     default = Path(os.environ.get("PUNCTUAL_CACHE") or user_cache_path("punctual"))
     parser.add_argument("--cache", type=Path, default=default, help="where variants are kept (default: %(default)s)")
-
-
-def _port(text: str) -> int:
-    if not text.isdecimal() or not 0 < int(text) < 65536:
-        raise argparse.ArgumentTypeError("must be a port, 1 to 65535")
-    return int(text)
 
 
 if __name__ == "__main__":

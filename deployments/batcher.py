@@ -266,6 +266,7 @@ class Batcher:
         size, failed = len(run.members), isinstance(run.outcome, Failure)
         helped = sum(not failed and not entry.result.done() and run.ended <= entry.deadline for entry in run.members)
         self.totals.batches += 1
+        self.totals.sizes[size] += 1
         self.totals.inputs += size
         self.totals.real_tokens += sum(entry.tokens for entry in run.members)
         self.totals.padded_tokens += size * max(entry.tokens for entry in run.members)

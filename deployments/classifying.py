@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import asdict
 
 from deployments.batch_forming import BatchLimits
 from deployments.batcher import Batcher, Scored
 from deployments.gathering import all_or_failure
 from deployments.tasks import Encoded
+from deployments.totals import Totals
 from deployments.variant import OpenClassifier
 from gateway.catalog import CatalogEntry
 from gateway.deadline import Clock
@@ -65,9 +65,9 @@ class ClassifierReplica:
         """What travels with every answer."""
         return self.batcher.load()
 
-    def totals(self) -> dict[str, float]:
-        """What was counted since the start, by name."""
-        return asdict(self.batcher.totals)
+    def totals(self) -> Totals:
+        """What was counted since the start."""
+        return self.batcher.totals
 
     async def _encode(self, inputs: Sequence[str], parameters: ClassifyParameters) -> list[Encoded] | Failure:
         if sum(map(len, inputs)) <= INLINE_CHARACTERS:

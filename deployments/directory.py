@@ -1,4 +1,4 @@
-"""What Ray Serve knows for us: where the replicas listen and what each process counts, asked by broadcast.
+"""What Ray Serve knows for us: where the replicas listen, what each process counts, and how the deployments stand.
 
 Control plane only: a broadcast costs milliseconds, and no request waits for one.
 """
@@ -10,15 +10,14 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ray import serve
 from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
+from deployments.asking import ANSWER_WITHIN_S, each_within
 from deployments.link import Endpoint
-from gateway.metrics import one_scrape
-
-ANSWER_WITHIN_S = 2.0
-"""How long a broadcast may take before those who have not answered are passed over."""
+from deployments.scraping import Status
 
 log = logging.getLogger("punctual.directory")
 
@@ -31,34 +30,40 @@ class ServeDirectory:
 
     async def endpoints(self, checkpoint: str) -> Sequence[Endpoint]:
         """The replicas that answer now; empty where none does in time."""
-        return [
-            answer for answer in await ask_all(self._handles[checkpoint], "endpoint") if isinstance(answer, Endpoint)
-        ]
+        answers = await ask_all(self._handles[checkpoint], "endpoint")
+        return [answer for answer in answers if isinstance(answer, Endpoint)]
 
 
-class ServeScrape:
-    """Gathers `/metrics` of every process: this ingress, its siblings, and the replicas of every checkpoint."""
+async def ask_all(handle: DeploymentHandle[Any], method: str) -> list[object | None]:
+    """What each live replica answers to the method within `ANSWER_WITHIN_S`, None for one that does not.
 
-    def __init__(self, handles: Mapping[str, DeploymentHandle[Any]], siblings: DeploymentHandle[Any]) -> None:
-        self._handles = (siblings, *handles.values())
-
-    async def gather(self) -> bytes:
-        """One exposition; a deployment of which no process answers in time appears as not up."""
-        answers = await asyncio.gather(*(ask_all(handle, "metrics_text") for handle in self._handles))
-        texts: dict[str, str] = dict(answer for group in answers for answer in group if isinstance(answer, tuple))
-        silent = [handle.deployment_name for handle, group in zip(self._handles, answers, strict=True) if not group]
-        return one_scrape(texts, silent)
-
-
-async def ask_all(handle: DeploymentHandle[Any], method: str) -> list[object]:
-    """What each live replica answers to the method, exceptions in their places.
-
-    Empty where no replica is up, where Ray itself is in trouble, and after `ANSWER_WITHIN_S`.
+    Empty where no replica is up and where Ray itself is in trouble. `results_async` would give nothing at all where one
+    replica hangs; so its calls are taken one by one, by a way that Ray does not document.
     """
+    loop = asyncio.get_running_loop()
+    until_s = loop.time() + ANSWER_WITHIN_S
     try:
-        response = handle.broadcast(method)
-        answers: list[object] = await response.results_async(timeout_s=ANSWER_WITHIN_S, return_exceptions=True)
+        async with asyncio.timeout_at(until_s):
+            calls = await handle.broadcast(method)._fetch_replica_results_async()
     except (TimeoutError, RayError, RayServeException) as error:
         log.info("no answer of %s to %s: %s", handle.deployment_name, method, type(error).__name__)
         return []
-    return answers
+    return await each_within(calls, until_s - loop.time())
+
+
+def read_statuses(application: str) -> list[Status]:
+    """How the deployments of an application stand; none where Ray is in trouble. Blocking."""
+    try:
+        overview = serve.status().applications.get(application)
+    except (RayError, RayServeException) as error:
+        log.info("no status of %s: %s", application, type(error).__name__)
+        return []
+    return [
+        Status(
+            name,
+            one.status.lower(),
+            {state.lower(): count for state, count in one.replica_states.items()},
+            one.message,
+        )
+        for name, one in (overview.deployments.items() if overview else ())
+    ]

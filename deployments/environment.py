@@ -1,7 +1,8 @@
 """The environment a gateway runs in: Ray's switches, and the run folder with everything that must not outlive it.
 
-Ray reads its switches when it is imported, in every process of the cluster: `configure` sets them before that, and
-the processes that Ray starts inherit them. This file does not import Ray.
+Ray reads its switches when it is imported, in every process of the cluster. On one host `configure` sets them before
+that, and the processes that Ray starts inherit them; on Kubernetes the chart writes `cluster_environment` into
+every pod. This file does not import Ray.
 """
 
 from __future__ import annotations
@@ -72,6 +73,23 @@ def run_folder() -> Iterator[Path]:
         remove(folder)
 
 
+def cluster_environment() -> dict[str, str]:
+    """The switches that every process of a gateway needs, whether its cluster is this host or many nodes."""
+    return {
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",  # the switch above would hold 1,000 lines back
+        "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+        "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
+        "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "1s",
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",  # every node's HAProxy has heard of it by then
+        "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.3",  # 0.1 by default: 4 %, not 2 % of a core when idle
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_enable_metrics_collection": "0",  # Ray's own metrics; the gateway's are on /metrics
+        "RAY_worker_niceness": "0",  # Ray's own is 15; the catalog says which replicas yield
+    }
+
+
 def configure(folder: Path) -> None:
     """Sets Ray's switches for this process and those it starts. An operator's own setting of one wins."""
     shim, unavailable = folder / "haproxy", folder / "503.http"
@@ -80,30 +98,20 @@ def configure(folder: Path) -> None:
     shim.write_text(_SHIM.format(unavailable=unavailable, binary=binary))
     shim.chmod(0o700)
     os.environ[_MARK] = str(folder)
-    switches = {
-        "RAY_SERVE_ENABLE_HA_PROXY": "1",
-        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+    here = {
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(shim),
-        "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",  # the switch above would hold 1,000 lines back
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(_free_port()),
-        "RAY_SERVE_HAPROXY_NBTHREAD": "1",
-        "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "5",
-        "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "1s",
-        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_enable_metrics_collection": "0",  # Ray's own metrics; the gateway's are on /metrics
-        "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.3",  # 0.1 by default: 4 %, not 2 % of a core when idle
-        "RAY_worker_niceness": "0",  # Ray's own is 15; the catalog says which replicas yield
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",  # there is one HAProxy, and Ctrl-C waits for this
         # Its name notwithstanding: with 0 Ray takes loopback for the node's address and its own ports stay on it.
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     }
-    for name, value in switches.items():
+    for name, value in {**cluster_environment(), **here}.items():
         os.environ.setdefault(name, value)
 
 

@@ -231,9 +231,11 @@ class Interleaver:
 
     def _back(self, text: _Text, ran_s: float) -> None:
         """Back on the loop: the engine works on for the next while this one's result goes out."""
+        self.totals.turns += 1
+        if text in self._running:
+            self.totals.sizes[len(self._waiting) + len(self._running)] += 1
         self._running.discard(text)
         self._ending.discard(text)
-        self.totals.turns += 1
         self._overdue.ran(ran_s, overdue=text.ran_overdue, contested=text.ran_contested)
         text.left_s = text.condensing.room.left_s
         over = text.done or text.withdrawn

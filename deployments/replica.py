@@ -17,11 +17,13 @@ from deployments.engines.host import usable_cores
 from deployments.engines.priority import yield_to_others
 from deployments.reader import Reader
 from deployments.summarizing import SummarizerReplica
+from deployments.totals import Totals
 from deployments.variant import OpenClassifier, OpenSeq2Seq, open_variant
 from deployments.writer import Writer
 from gateway.catalog import CatalogEntry
 from gateway.deadline import Clock
-from gateway.metrics import replica_text
+from gateway.manifest import ClassifierManifest, ExtractiveManifest, VariantManifest
+from gateway.metrics import ReplicaFacts, replica_text
 from gateway.work import Answer, Failure, LoadReport, Work
 
 MEMORY_AGE_S = 1.0
@@ -52,18 +54,20 @@ class Server(Protocol):
     def load(self) -> LoadReport:
         """How much is still to be done."""
 
-    def totals(self) -> dict[str, float]:
-        """What was counted since the start, by name; names of seconds end in `_s`, of maxima begin with `longest_`."""
+    def totals(self) -> Totals:
+        """What was counted since the start."""
 
 
 class Replica:
     """Serves one variant and reports on itself."""
 
-    def __init__(self, checkpoint: str, server: Server, clock: Clock) -> None:
-        self.checkpoint = checkpoint
+    def __init__(self, entry: CatalogEntry, agreement: float, server: Server, clock: Clock) -> None:
+        """`agreement` is the variant's with its source, from 0 to 1."""
+        self.checkpoint = entry.name
         self.server = server
         self._clock = clock
         self._process = psutil.Process()
+        self._facts = ReplicaFacts(entry.name, entry.task, entry.tier, agreement, self._process.create_time())
         self._cores = usable_cores()
         self._memory_bytes = 0
         self._memory_seen = float("-inf")
@@ -78,10 +82,10 @@ class Replica:
 
     def metrics(self) -> str:
         """This replica's totals in the Prometheus text format."""
-        load = self.load()
+        load, counted = self.load(), self.server.totals()
         totals = {
             f"{name.removesuffix('_s')}_seconds" if name.endswith("_s") else name: value
-            for name, value in self.server.totals().items()
+            for name, value in counted.figures().items()
         }
         counters = {name: value for name, value in totals.items() if not name.startswith("longest_")}
         gauges = {name: value for name, value in totals.items() if name.startswith("longest_")} | {
@@ -90,7 +94,7 @@ class Replica:
             "sharing_inputs": load.sharing or 0,
             "memory_bytes": load.memory_bytes,
         }
-        return replica_text(self.checkpoint, counters, gauges)
+        return replica_text(self._facts, counters, gauges, counted.sizes)
 
     def _memory(self) -> int:
         now = self._clock()
@@ -105,10 +109,24 @@ def open_replica(settings: ReplicaSettings, clock: Clock) -> Replica:
     yield_to_others(entry.niceness or 0)  # before an engine makes threads of its own, which inherit it
     variant = open_variant(settings.folder, entry.threads)
     queued = settings.max_queued_inputs
+    server: Server
     if isinstance(variant, OpenClassifier):
-        return Replica(entry.name, ClassifierReplica(entry, variant, queued, clock), clock)
-    if isinstance(variant, OpenSeq2Seq):
-        summarizer = Writer(variant.manifest, variant.engine, variant.tokens)
-        return Replica(entry.name, SummarizerReplica(entry, summarizer, queued, clock), clock)
-    reader = Reader(variant.manifest, variant.engine, variant.tokens, variant.ranker)
-    return Replica(entry.name, SummarizerReplica(entry, reader, queued, clock), clock)
+        server = ClassifierReplica(entry, variant, queued, clock)
+    elif isinstance(variant, OpenSeq2Seq):
+        writer = Writer(variant.manifest, variant.engine, variant.tokens)
+        server = SummarizerReplica(entry, writer, queued, clock)
+    else:
+        reader = Reader(variant.manifest, variant.engine, variant.tokens, variant.ranker)
+        server = SummarizerReplica(entry, reader, queued, clock)
+    return Replica(entry, agreement_of(variant.manifest), server, clock)
+
+
+def agreement_of(manifest: VariantManifest) -> float:
+    """How far a variant agrees with its source, from 0 to 1, by what was compared for its kind."""
+    match manifest:
+        case ClassifierManifest():
+            return manifest.verification.label_agreement
+        case ExtractiveManifest():
+            return manifest.verification.same_choice
+        case _:
+            return manifest.verification.same_tokens

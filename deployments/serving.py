@@ -17,15 +17,11 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from deployments import environment
-from deployments.replica import ReplicaSettings
-from deployments.variant import VariantRejected, checked_manifest
+from deployments.observing import OFF, access_log_to
+from deployments.variant import VariantRejected
 from gateway.catalog import Catalog
-
-if TYPE_CHECKING:
-    from ray.serve import Application
 
 READY_WITHIN_S = 120.0
 
@@ -38,14 +34,20 @@ class NotReady(Exception):
 
 @contextmanager
 def running(
-    catalog: Catalog, variants: Mapping[str, Path], host: str, port: int, say: Callable[[str], None]
+    catalog: Catalog,
+    variants: Mapping[str, Path],
+    host: str,
+    port: int,
+    say: Callable[[str], None],
+    access_log: str = OFF,
 ) -> Iterator[str]:
     """A gateway that is ready for requests while the context lasts; yields its URL.
 
-    `variants` has the folder of each checkpoint's variant. Raises PortTaken and NotReady. When the context ends,
-    requests under way are drained and no process is left behind.
+    `variants` has the folder of each checkpoint's variant, `access_log` is a path, `-` for this process's output, or
+    `off`. Raises PortTaken, NotReady and LogUnwritable. When the context ends, requests under way are
+    drained and no process is left behind.
     """
-    with environment.run_folder() as folder:
+    with environment.run_folder() as folder, access_log_to(access_log, folder):
         environment.require_free(host, port)  # once what dead gateways left there has been cleared
         environment.configure(folder)
         say(f"starting Ray Serve; its logs: {folder}/ray/session_latest/logs/serve")
@@ -56,13 +58,20 @@ def running(
             yield url
         finally:
             say("stopping")
-            _stop()
+            stop_ray()
 
 
-def serve(catalog: Catalog, variants: Mapping[str, Path], host: str, port: int, say: Callable[[str], None]) -> None:
+def serve(
+    catalog: Catalog,
+    variants: Mapping[str, Path],
+    host: str,
+    port: int,
+    say: Callable[[str], None],
+    access_log: str = OFF,
+) -> None:
     """Runs the gateway until SIGINT or SIGTERM."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # until it is ready, both interrupt the start
-    with running(catalog, variants, host, port, say) as url:
+    with running(catalog, variants, host, port, say, access_log) as url:
         stop = threading.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: stop.set())  # only now: Ray puts handlers of its own in place
@@ -87,17 +96,15 @@ def await_ready(url: str, within_s: float) -> None:
     raise NotReady(f"not ready within {within_s:.0f} s: {last}")
 
 
-def _start(catalog: Catalog, variants: Mapping[str, Path], host: str, port: int, folder: Path) -> None:
+def _start_ray(host: str, port: int, cpus: float, folder: Path) -> None:
+    """Starts Ray and its Serve on this host alone, HTTP on this port, with so many processors to reserve."""
     import ray  # only after the switches, which Ray reads at import
     from ray import serve as ray_serve
     from ray.serve.config import HTTPOptions
 
-    from deployments.applications import APPLICATION
-
     warnings.filterwarnings("ignore", module="ray")
-    reserved = sum(entry.cpus * entry.replicas for entry in catalog.checkpoints)
     ray.init(
-        num_cpus=max(os.cpu_count() or 1, math.ceil(reserved) + 1),
+        num_cpus=max(os.cpu_count() or 1, math.ceil(cpus)),
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,
@@ -106,51 +113,29 @@ def _start(catalog: Catalog, variants: Mapping[str, Path], host: str, port: int,
     )
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     ray_serve.start(http_options=HTTPOptions(host=host, port=port))
+
+
+def _start(catalog: Catalog, variants: Mapping[str, Path], host: str, port: int, folder: Path) -> None:
+    _start_ray(host, port, reserved_cpus(catalog), folder)
+    from ray import serve as ray_serve
+
+    from deployments.applications import APPLICATION, LinkSettings
+    from deployments.graph import Terrain, application
+
+    secret_file = folder / "link.secret"
+    secret_file.write_text(secrets.token_hex(32))
+    link = LinkSettings(folder / "link", secret_file, tcp=False)
     try:
-        ray_serve.run(_application(catalog, variants, folder), name=APPLICATION, route_prefix="/")
+        ray_serve.run(application(catalog, variants, Terrain(link)), name=APPLICATION, route_prefix="/")
     except RuntimeError as error:  # Ray Serve's way of saying that a replica's constructor raised
         deployments = ray_serve.status().applications[APPLICATION].deployments.values()
         raise NotReady(_cause([str(error), *(deployment.message for deployment in deployments)])) from None
 
 
-def _application(catalog: Catalog, variants: Mapping[str, Path], folder: Path) -> Application:
-    """The deployment graph: an ingress over one deployment for each checkpoint."""
-    from ray import serve as ray_serve
-    from ray.serve.schema import LoggingConfig
-
-    from deployments.applications import INGRESS, CheckpointDeployment, IngressDeployment, LinkSettings
-
-    link = LinkSettings(folder / "link", secrets.token_bytes(32), tcp=False)
-    limits = catalog.limits
-    quiet = LoggingConfig(enable_access_log=False)
-    replicas = {}
-    for entry in catalog.checkpoints:
-        deployment = ray_serve.deployment(
-            name=entry.name,
-            num_replicas=entry.replicas,
-            ray_actor_options={"num_cpus": entry.cpus},
-            max_ongoing_requests=100,
-            max_constructor_retry_count=2,
-            health_check_period_s=1,
-            health_check_timeout_s=10,
-            graceful_shutdown_timeout_s=10,
-            graceful_shutdown_wait_loop_s=0.2,
-            logging_config=quiet,
-        )(CheckpointDeployment)
-        settings = ReplicaSettings(entry, variants[entry.name], limits.max_queued_inputs)
-        replicas[entry.name] = deployment.bind(settings, link)
-    ingress = ray_serve.deployment(
-        name=INGRESS,
-        num_replicas=1,
-        ray_actor_options={"num_cpus": 1},
-        max_ongoing_requests=2 * limits.max_concurrent_requests,
-        health_check_period_s=1,
-        graceful_shutdown_timeout_s=10,
-        graceful_shutdown_wait_loop_s=0.2,
-        logging_config=quiet,
-    )(IngressDeployment)
-    manifests = {name: checked_manifest(variant) for name, variant in variants.items()}
-    return ingress.bind(catalog, manifests, link, replicas)
+def reserved_cpus(catalog: Catalog) -> float:
+    """The processors that all replicas reserve where each checkpoint has the most it may have."""
+    ingress = catalog.ingress
+    return ingress.replicas * ingress.cpus + sum(entry.most_replicas * entry.cpus for entry in catalog.checkpoints)
 
 
 def _cause(messages: Sequence[str]) -> str:
@@ -160,7 +145,8 @@ def _cause(messages: Sequence[str]) -> str:
     return next(filter(None, named), messages[0])
 
 
-def _stop() -> None:
+def stop_ray() -> None:
+    """Drains the application, and ends Ray as far as this process started it."""
     import ray
     from ray import serve as ray_serve
 

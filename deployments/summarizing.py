@@ -6,7 +6,6 @@ What a piece of work meets here, in order. How a text is condensed is the `Way`s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Protocol
 
 import msgspec
@@ -16,6 +15,7 @@ from deployments.gathering import all_or_failure
 from deployments.interleaver import Finished, Interleaver
 from deployments.step_log import step_log_for
 from deployments.tokens import well_formed
+from deployments.totals import Totals
 from gateway.catalog import CatalogEntry
 from gateway.deadline import Clock
 from gateway.work import (
@@ -85,9 +85,9 @@ class SummarizerReplica:
         """What travels with every answer."""
         return self.interleaver.load()
 
-    def totals(self) -> dict[str, float]:
-        """What was counted since the start, by name."""
-        return asdict(self.interleaver.totals)
+    def totals(self) -> Totals:
+        """What was counted since the start."""
+        return self.interleaver.totals
 
 
 def reserve_s(remaining_s: float) -> float:

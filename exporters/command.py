@@ -1,4 +1,4 @@
-"""What the command line's `export` and `profile` do: make or measure variants, and print what came of it."""
+"""What `punctual prepare`, `export` and `profile` do: make or measure variants, and print what came of it."""
 
 from __future__ import annotations
 
@@ -50,6 +50,16 @@ def export_command(options: argparse.Namespace, console: Console, settings: Sett
     for table in profile_tables(made.manifest):
         console.print(table)
     console.print(made.folder, soft_wrap=True)
+    return 0
+
+
+def prepare_command(catalog: Catalog, options: argparse.Namespace, console: Console) -> int:
+    """Makes what the catalog's checkpoints lack in the cache, and prints where each variant lies. Raises ExportError.
+
+    Serves nothing: afterwards who has the cache, and no exporter, can.
+    """
+    for name, folder in prepare(catalog, options.cache, console).items():
+        console.print(f"{name}: {folder}", soft_wrap=True)
     return 0
 
 

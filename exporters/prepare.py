@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from deployments.engines.host import Host, read_host
+from deployments.prepared import note_prepared
 from deployments.variant import VariantRejected
 from exporters.errors import ExportFailed, VariantRefused
 from exporters.job import ExportJob, ProfileJob, run_job
@@ -42,7 +43,11 @@ def prepare(
     store.root.mkdir(parents=True, exist_ok=True)
     with FileLock(store.root / "prepare.lock"):
         make_together(_missing(catalog, store, host, settings), store, settings, console)
-        return {entry.name: _prepared(entry, store, host, settings, console) for entry in catalog.checkpoints}
+        folders = {entry.name: _prepared(entry, store, host, settings, console) for entry in catalog.checkpoints}
+        if settings.floor is None:  # what another floor let pass is not found by those who did not ask for that
+            for entry in catalog.checkpoints:
+                note_prepared(store.root, entry, folders[entry.name])
+        return folders
 
 
 def precisions_for(entry: CatalogEntry, host: Host) -> tuple[Precision, ...]:

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from starlette.applications import Starlette
@@ -21,6 +22,7 @@ from starlette.routing import Route
 
 from gateway import metrics, wire
 from gateway.catalog import Limits, Task
+from gateway.console import PageFile, read_page
 from gateway.deadline import Clock
 from gateway.openapi import openapi_document
 from gateway.outcome import Outcome
@@ -37,8 +39,9 @@ CLIENT_CLOSED_REQUEST = 499
 """What proxies log of a client that left; nobody is there to read it."""
 
 _IDENTITY = "punctual.request_id"
+_TERMS = "punctual.terms"
 _IN_SERVICE = "punctual.in_service"
-"""Places in the ASGI scope: the request's id once known, and whether the service has the request and records it."""
+"""Places in the ASGI scope: the request's id and terms once known, and whether the service has it and records it."""
 
 _TASKS = frozenset(task.value for task in Task)
 
@@ -59,6 +62,7 @@ class App:
     limits: Limits
     clock: Clock
     echo_request_id: bool
+    trace: Callable[[RequestTerms], RequestTerms] | None
 
     async def classify(self, http: HttpRequest) -> Response:
         """`POST /classify`."""
@@ -130,6 +134,12 @@ class App:
         """`GET /openapi.json`: this contract for machines."""
         return self._json(http, openapi_document())
 
+    async def page(self, file: PageFile, http: HttpRequest) -> Response:
+        """`GET /` and `GET /console/...`: one file of the console, or 304 where the client has it."""
+        known = file.is_known(http.headers.get("if-none-match", ""))
+        content, status = (b"", 304) if known else (file.content, 200)
+        return self._respond(http, content, file.media_type, status, file.headers())
+
     async def on_problem(self, http: HttpRequest, error: Exception) -> Response:
         """A request that ended before the service had it: counted like any other end, and told to the client."""
         problem = error if isinstance(error, Problem) else _not_found(error)
@@ -144,7 +154,8 @@ class App:
         """The last resort. Starlette re-raises after this answer, so that the server logs the traceback."""
         if _IN_SERVICE not in http.scope:
             self._ended(http, Outcome.FAILED)
-        log.error("request %s failed: %s", self._request_id(http), type(error).__name__)
+        request_id = self._request_id(http)
+        log.error("request %s failed: %s", request_id, type(error).__name__, extra={"request_id": request_id})
         return self._problem(http, InternalError())
 
     async def _body(self, http: HttpRequest) -> bytes:
@@ -169,6 +180,9 @@ class App:
     def _terms(self, http: HttpRequest) -> RequestTerms:
         terms = read_terms(http.scope["headers"])
         http.scope[_IDENTITY] = terms.request_id
+        if self.trace is not None:
+            terms = self.trace(terms)
+        http.scope[_TERMS] = terms
         return terms
 
     def _request_id(self, http: HttpRequest) -> str:
@@ -182,7 +196,15 @@ class App:
         """Records a request that the service never had."""
         task = http.url.path.removeprefix("/")
         if task in _TASKS:
-            record = RequestRecord(request_id=self._request_id(http), task=task, outcome=outcome, latency_s=0.0)
+            terms: RequestTerms | None = http.scope.get(_TERMS)
+            record = RequestRecord(
+                request_id=self._request_id(http),
+                task=task,
+                outcome=outcome,
+                latency_s=0.0,
+                traceparent=terms.traceparent if terms else None,
+                trace_entry=terms.entry if terms else None,
+            )
             self.service.observe(record)
 
     def _problem(self, http: HttpRequest, problem: Problem, headers: dict[str, str] | None = None) -> Response:
@@ -209,13 +231,23 @@ class App:
         return Response(content, status, headers, media_type)
 
 
-def build(service: Service, scrape: Scrape, limits: Limits, clock: Clock, *, echo_request_id: bool = True) -> Starlette:
+def build(
+    service: Service,
+    scrape: Scrape,
+    limits: Limits,
+    clock: Clock,
+    *,
+    echo_request_id: bool = True,
+    trace: Callable[[RequestTerms], RequestTerms] | None = None,
+) -> Starlette:
     """The ASGI application. `echo_request_id` is off where the server in front echoes `X-Request-Id` itself.
+
+    `trace` gives a request its place in a trace; without it a client's `traceparent` is handed on as it came.
 
     A client that hangs up while its request is under way frees its place only if the server cancels the call, as Ray
     Serve does. Plain uvicorn does not, and nothing here listens for it: there the work runs to its end.
     """
-    app = App(service, scrape, limits, clock, echo_request_id)
+    app = App(service, scrape, limits, clock, echo_request_id, trace)
     handlers: dict[type[Exception] | int, Callable[[HttpRequest, Exception], Awaitable[Response]]] = {
         Problem: app.on_problem,
         HTTPException: app.on_problem,
@@ -231,6 +263,7 @@ def build(service: Service, scrape: Scrape, limits: Limits, clock: Clock, *, ech
         Route("/readyz", app.readyz),
         Route("/metrics", app.metrics),
         Route("/openapi.json", app.openapi),
+        *(Route(path, partial(app.page, file)) for path, file in read_page().items()),
     ]
     application = Starlette(routes=routes, exception_handlers=handlers)
     application.router.redirect_slashes = False  # a path that does not exist is a problem like any other

@@ -20,6 +20,7 @@ from pydantic_core import PydanticCustomError
 from gateway.catalog_lines import ACROSS, CatalogError, Place, in_words, read_document, shown
 from gateway.deadline import MAX_BUDGET_MS
 from gateway.manifest import Precision
+from gateway.sizing import Autoscaling, Ingress, Replicas, begun_with_the_least
 
 __all__ = ["Catalog", "CatalogEntry", "CatalogError", "Engine", "Limits", "Quality", "Task", "Tier", "load_catalog"]
 
@@ -106,7 +107,8 @@ class CatalogEntry(_Frozen):
     `precision` is in order of preference: the first whose variant passes verification is served. `cpus` is what a
     replica reserves, `threads` what one run of its engine uses, and it runs `cpus / threads` batches at once;
     `niceness` is its operating system priority (19 yields most); where it is not given, classifiers have 0 and
-    summarizers yield to them, those of the realtime tier by 5 and the others by 19.
+    summarizers yield to them, those of the realtime tier by 5 and the others by 19. One with `autoscaling` has so many
+    `replicas` at the least.
     """
 
     name: Slug
@@ -117,7 +119,8 @@ class CatalogEntry(_Frozen):
     revision: str | None = Field(default=None, validate_default=True)
     engine: Engine = Engine.ONNX
     precision: tuple[Precision, ...] = Field(default=(Precision.INT8, Precision.FP32), min_length=1)
-    replicas: int = Field(default=1, strict=True, ge=1, le=64)
+    replicas: Replicas = 1
+    autoscaling: Autoscaling | None = None
     cpus: float = Field(default=1.0, strict=True, gt=0, allow_inf_nan=False)
     threads: int = Field(default=1, strict=True, ge=1, le=256)
     niceness: Annotated[int, Field(strict=True, ge=0, le=19)] | None = Field(default=None, validate_default=True)
@@ -125,10 +128,17 @@ class CatalogEntry(_Frozen):
     licence: Text
     domain: Slug | None = None
 
+    _least = check_model(mode="before")(begun_with_the_least)
+
     @property
     def runs(self) -> int:
         """How many batches a replica runs at once: as many as its processors have room for, at least one."""
         return max(1, int(self.cpus // self.threads))
+
+    @property
+    def most_replicas(self) -> int:
+        """How many replicas it may have."""
+        return self.autoscaling.max_replicas if self.autoscaling else self.replicas
 
     @property
     def kind(self) -> SourceKind:
@@ -210,6 +220,7 @@ class Catalog(_Frozen):
     name: Slug
     defaults: Defaults = Defaults()
     limits: Limits = Limits()
+    ingress: Ingress = Ingress()
     checkpoints: tuple[CatalogEntry, ...] = Field(min_length=1)
 
     @property
@@ -232,7 +243,7 @@ class Catalog(_Frozen):
 
     @check_model(mode="after")
     def _checkpoints_agree(self) -> Self:
-        faults = (*self._name_faults(), *self._quality_faults())
+        faults = (*self._name_faults(), *self._quality_faults(), *self._replica_faults())
         if faults:
             raise PydanticCustomError(ACROSS, "the checkpoints do not agree", {"faults": faults})
         return self
@@ -253,6 +264,11 @@ class Catalog(_Frozen):
                 if entry.task == task and entry.quality.rank is None and (ranked or len(measures) > 1):
                     why = "another has one" if ranked else "their metrics or data sets differ"
                     yield ("checkpoints", at, "quality", "rank"), f"is required of every {task} checkpoint, since {why}"
+
+    def _replica_faults(self) -> Iterator[tuple[Place, str]]:
+        for at, entry in enumerate(self.checkpoints):
+            if entry.autoscaling and entry.replicas != entry.autoscaling.min_replicas:
+                yield ("checkpoints", at, "replicas"), "is autoscaling.min_replicas' to say where there is autoscaling"
 
 
 def load_catalog(name_or_path: str | Path) -> Catalog:

@@ -210,6 +210,7 @@ def openapi_document() -> dict[str, object]:
         "openapi": "3.1.0",
         "info": {"title": "Punctual", "version": "1", "description": "An inference gateway that answers on time."},
         "paths": {
+            "/": {"get": _get("The console: a page to try the gateway and to watch it", "text/html")},
             "/classify": {
                 "post": _task("Classify texts within a latency budget", "ClassifyBody", "Outputs", "Detailed")
             },

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 from typing import Protocol
@@ -99,8 +98,7 @@ class Terms(Struct, frozen=True, gc=False):
         return _barred(offered, self) is None
 
 
-@dataclass(frozen=True, slots=True)
-class Assessed:
+class Assessed(Struct, frozen=True, gc=False):
     """A candidate and its verdict."""
 
     candidate: Candidate
@@ -130,7 +128,11 @@ class Decision(Struct, frozen=True, dict=True):
     @cached_property
     def assessed(self) -> tuple[Assessed, ...]:
         """Every candidate that was looked at with its verdict, best quality first."""
-        return tuple(Assessed(one, self._verdict(one)) for one in sorted(self.candidates, key=_rank))
+        return tuple(sorted(self.verdicts(), key=lambda one: _rank(one.candidate)))
+
+    def verdicts(self) -> tuple[Assessed, ...]:
+        """The same in the order in which they were looked at: cheap enough to be asked of every request."""
+        return tuple([Assessed(one, self._verdict(one)) for one in self.candidates])
 
     @property
     def degraded(self) -> bool:

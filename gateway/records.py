@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
 from gateway.outcome import Outcome
+from gateway.policy import Assessed
+from gateway.trace_context import TraceEntry
+
+log = logging.getLogger("punctual.records")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,6 +22,9 @@ class RequestRecord:
     `steps`, `output_tokens` and `finish_reason` (`stop`, `length`, `deadline`) are of summaries.
     `quantile_s` is the forecast at the percentile that was asked for, `predicted_s` its median, both from arrival.
     `degraded` says that a better checkpoint of the task stood in the catalog for it and was not used.
+    `percentile`, in percent, and `strict` are what was asked for; `price` is what the decision asked for a core-second,
+    in points of quality, and `verdicts` what it found of each candidate that it looked at. `traceparent` and
+    `trace_entry` are of its terms.
     """
 
     request_id: str
@@ -41,6 +50,12 @@ class RequestRecord:
     finish_reason: str | None = None
     degraded: bool = False
     attempts: int = 0
+    strict: bool = False
+    percentile: float | None = None
+    price: float | None = None
+    verdicts: tuple[Assessed, ...] = ()
+    traceparent: str | None = None
+    trace_entry: TraceEntry | None = None
 
     @property
     def met(self) -> bool:
@@ -58,3 +73,12 @@ class Observer(Protocol):
 
     def observe(self, record: RequestRecord) -> None:
         """Takes one record."""
+
+
+def tell(observers: Iterable[Observer], record: RequestRecord) -> None:
+    """Gives the record to each observer once. What one of them raises harms neither the request nor the others."""
+    for observer in observers:
+        try:
+            observer.observe(record)
+        except Exception:  # the boundary to whoever watches: a request must not fail for being watched
+            log.exception("%s failed on a record", type(observer).__name__)

@@ -17,7 +17,7 @@ from gateway.load import LoadBook
 from gateway.outcome import Outcome
 from gateway.policy import Decision
 from gateway.problems import DeadlineExceeded, Overloaded, Problem
-from gateway.records import Observer, RequestRecord
+from gateway.records import Observer, RequestRecord, tell
 from gateway.refusals import failed, refused, refused_after_loss
 from gateway.room import Release
 from gateway.routing import Request, Router
@@ -98,6 +98,11 @@ class Service:
         """The checkpoints without a replica that is up; the gateway is ready when there are none."""
         return tuple(name for name in self.router.served if self.load.replicas(name) == 0)
 
+    @property
+    def underway(self) -> int:
+        """How many requests are being seen through at this moment."""
+        return self._underway
+
     async def handle(self, request: Request) -> Finished:
         """Sees one request through and records its end, whichever, once.
 
@@ -124,8 +129,7 @@ class Service:
 
     def observe(self, record: RequestRecord) -> None:
         """Hands a record to every observer."""
-        for observer in self.observers:
-            observer.observe(record)
+        tell(self.observers, record)
 
     async def _answer(self, request: Request, deadline: Deadline, trail: _Trail) -> Answer:
         if self._underway > self.max_concurrent_requests:
@@ -193,11 +197,18 @@ class Service:
         self, request: Request, deadline: Deadline, checkpoint: str, forecast: Forecast
     ) -> Answer | Failure:
         """Sends what is left of the budget along; waits until the deadline, a best-effort request a while longer."""
-        now_s, strict = self.clock(), request.terms.strict
-        remaining_s = deadline.remaining_s(now_s)
-        work = Work(request.task, request.inputs, request.parameters, remaining_s, strict, request.terms.request_id)
+        now_s, terms = self.clock(), request.terms
+        work = Work(
+            request.task,
+            request.inputs,
+            request.parameters,
+            deadline.remaining_s(now_s),
+            terms.strict,
+            terms.request_id,
+            terms.traceparent,
+        )
         try:
-            async with asyncio.timeout(_patience_s(deadline, strict, now_s)):
+            async with asyncio.timeout(_patience_s(deadline, terms.strict, now_s)):
                 return await self.backend.dispatch(checkpoint, work, forecast.cost_s)
         except TimeoutError:
             return Failure(FailureKind.EXPIRED)
@@ -220,9 +231,9 @@ class Service:
             forecaster.learn_expired(forecast, now_s - trail.decided_s, now_s)
 
     def _record(self, request: Request, trail: _Trail, outcome: Outcome) -> RequestRecord:
-        chosen = trail.decision.chosen if trail.decision else None
+        decision, answer = trail.decision, trail.answer
+        chosen = decision.chosen if decision else None
         forecast = chosen.forecast if chosen else None
-        answer = trail.answer
         latency_s = self.clock() - request.arrived_s if trail.answered_s is None else trail.answered_s
         decided_s = trail.decided_s - request.arrived_s
         record = RequestRecord(
@@ -233,7 +244,7 @@ class Service:
             budget_s=trail.deadline.budget_s if trail.deadline else None,
             checkpoint=chosen.name if chosen else None,
             tier=chosen.tier.value if chosen else None,
-            reason=trail.decision.reason.value if trail.decision and trail.decision.reason else None,
+            reason=decision.reason.value if decision and decision.reason else None,
             predicted_s=decided_s + forecast.latency_s if forecast else None,
             quantile_s=decided_s + forecast.quantile_s if forecast else None,
             route_s=trail.route_s,
@@ -247,8 +258,14 @@ class Service:
             steps=sum(one.steps for one in answer.generation) if answer else 0,
             output_tokens=sum(one.tokens for one in answer.generation) if answer else 0,
             finish_reason=_finish_reason(answer.generation) if answer else None,
-            degraded=trail.decision is not None and trail.decision.degraded,
+            degraded=decision is not None and decision.degraded,
             attempts=trail.attempts,
+            strict=request.terms.strict,
+            percentile=request.terms.percentile,
+            price=decision.price if decision else None,
+            verdicts=decision.verdicts() if decision else (),
+            traceparent=request.terms.traceparent,
+            trace_entry=request.terms.entry,
         )
         self.observe(record)
         return record

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from gateway.catalog import Tier
 from gateway.deadline import MAX_BUDGET_MS
 from gateway.problems import bad_header
+from gateway.trace_context import TraceEntry
 
 BUDGET = "X-Latency-SLA-Ms"
 PERCENTILE = "X-SLA-Percentile"
@@ -44,7 +45,10 @@ _NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 @dataclass(frozen=True, slots=True)
 class RequestTerms:
-    """What the headers asked for. `budget_s` is None where the client set none."""
+    """What the headers asked for. `budget_s` is None where the client set none.
+
+    `traceparent` is the client's own, or where requests are traced the request's, which `entry` hangs on the client's.
+    """
 
     budget_s: float | None
     percentile: float
@@ -53,6 +57,7 @@ class RequestTerms:
     pinned: str | None
     request_id: str
     traceparent: str | None
+    entry: TraceEntry | None = None
 
 
 def read_terms(raw_headers: Iterable[tuple[bytes, bytes]]) -> RequestTerms:

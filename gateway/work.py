@@ -48,7 +48,7 @@ class Work(Struct, frozen=True, array_like=True):
     """One request as a replica sees it: texts, parameters and what is left of its budget.
 
     `remaining_s` is in seconds at the moment of sending. `strict` work is dropped once that has passed
-    (outcome `EXPIRED`); best-effort work is answered late.
+    (outcome `EXPIRED`); best-effort work is answered late. `traceparent` is the trace context that came with it.
     """
 
     task: str
@@ -57,6 +57,7 @@ class Work(Struct, frozen=True, array_like=True):
     remaining_s: float
     strict: bool
     request_id: str
+    traceparent: str | None = None
 
 
 class LabelScore(Struct, frozen=True):

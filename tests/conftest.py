@@ -1,4 +1,4 @@
-"""What every test run shares: how many examples a property is tried on, and one live gateway for the tests of it."""
+"""What every test run shares: how many examples a property is tried on, one live gateway, and one browser."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from hypothesis import settings
 
 if TYPE_CHECKING:
     from live import Live
+    from opened_console import Console
 
 # No deadline, since a loaded machine must not fail a property for its speed. HYPOTHESIS_PROFILE=thorough searches long.
 settings.register_profile("quick", max_examples=60, deadline=None)
@@ -40,3 +41,12 @@ def live(small_catalog: tuple[Path, Path], tmp_path_factory: pytest.TempPathFact
         yield running
     finally:
         stop(running)
+
+
+@pytest.fixture(scope="session")
+def console() -> Iterator[Console]:
+    """An open browser, at no page yet: starting it takes longer than most tests of the console."""
+    from opened_console import browser  # here, since it imports selenium, which most tests do without
+
+    with browser() as opened:
+        yield opened

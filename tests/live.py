@@ -106,12 +106,16 @@ def free_port() -> int:
         return port
 
 
-def start(catalog: Path, cache: Path, port: int, log: Path) -> Live:
-    """Starts `punctual serve` and returns at once."""
+def start(catalog: Path, cache: Path, port: int, log: Path, *options: str) -> Live:
+    """Starts `punctual serve`, with more options where given, and returns at once."""
     command = [sys.executable, "-m", "punctual", "serve", "--catalog", str(catalog), "--cache", str(cache)]
     with log.open("w") as output:
         process = subprocess.Popen(
-            [*command, "--port", str(port)], stdout=output, stderr=subprocess.STDOUT, text=True, start_new_session=True
+            [*command, "--port", str(port), *options],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
         )
     return Live(f"http://127.0.0.1:{port}", process, log)
 

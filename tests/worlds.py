@@ -16,7 +16,7 @@ from gateway.catalog import Catalog, Limits
 from gateway.deadline import Clock
 from gateway.load import LoadBook
 from gateway.manifest import VariantManifest
-from gateway.metrics import RequestMetrics, one_scrape
+from gateway.metrics import Process, RequestMetrics, one_scrape
 from gateway.routing import Request, Router, served_of
 from gateway.service import Finished, Service
 from gateway.terms import RequestTerms
@@ -125,17 +125,17 @@ async def until(condition: Callable[[], bool]) -> None:
 class OwnMetrics:
     """A `Scrape` of one process."""
 
-    def __init__(self) -> None:
-        self.metrics = RequestMetrics()
+    def __init__(self, of: Catalog) -> None:
+        self.metrics = RequestMetrics(of)
 
     async def gather(self) -> bytes:
         """This process's text."""
-        return one_scrape({"only": self.metrics.text()})
+        return one_scrape([Process("only", "gateway", self.metrics.text())])
 
 
 def client_of(told: World, *, echo_request_id: bool = True) -> httpx.AsyncClient:
     """A client of the application over this world, its requests counted beside being kept."""
-    scrape = OwnMetrics()
+    scrape = OwnMetrics(told.catalog)
     told.service.observers = (told.kept, scrape.metrics)
     application = app.build(told.service, scrape, told.catalog.limits, told.clock, echo_request_id=echo_request_id)
     transport = httpx.ASGITransport(application, raise_app_exceptions=False)
@@ -147,7 +147,7 @@ async def called(told: World, messages: list[Message], clock: Clock | None = Non
 
     `clock` takes the place of the world's at the edge alone.
     """
-    application = app.build(told.service, OwnMetrics(), told.catalog.limits, clock or told.clock)
+    application = app.build(told.service, OwnMetrics(told.catalog), told.catalog.limits, clock or told.clock)
     sent: list[Message] = []
     left = list(messages)
 

@@ -171,4 +171,5 @@ def test_every_text_ends_exactly_once_as_it_has_earned(
     raised = sum(isinstance(one, Failure) and one.kind is FailureKind.ENGINE for one in found)
     assert raised <= totals.engine_failures
     assert totals.steps == watch.in_log.total() == watch.steps.total() - totals.engine_failures
+    assert sum(totals.sizes.values()) <= totals.turns and min(totals.sizes, default=1) > 0
     assert 0 <= totals.wasted_s <= totals.busy_s + 1e-9 and totals.turns >= len(watch.steps)

@@ -220,3 +220,4 @@ async def test_totals_account_for_every_token_and_second() -> None:
     totals = batcher.totals
     assert (totals.batches, totals.inputs, totals.real_tokens, totals.padded_tokens) == (1, 2, 15, 16)
     assert totals.busy_s == pytest.approx(4) and totals.wasted_s == pytest.approx(2)
+    assert totals.sizes == {2: 1} and "sizes" not in totals.figures()

@@ -1,16 +1,18 @@
-"""Metrics: each request counted once, and several processes read as one scrape."""
+"""What an ingress counts of requests: each once, whatever became of it, in series that are there from the start."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
+from fakes import EVEN, GRAND, SWIFT, Kept, catalog
+from scraped import samples, total
 
-from gateway.metrics import BUCKETS, CONTENT_TYPE, RequestMetrics, one_scrape, replica_text
+from gateway.catalog import Tier
+from gateway.metrics import BUCKETS, RequestMetrics
 from gateway.outcome import Outcome
-from gateway.records import RequestRecord
+from gateway.policy import Assessed, Candidate, Reason, Verdict
+from gateway.records import RequestRecord, tell
 
 
 def record(outcome: Outcome, latency_s: float = 0.004, *, answered: bool = True) -> RequestRecord:
@@ -20,7 +22,7 @@ def record(outcome: Outcome, latency_s: float = 0.004, *, answered: bool = True)
         task="classify",
         outcome=outcome,
         latency_s=latency_s,
-        checkpoint="swift" if answered else None,
+        checkpoint=SWIFT if answered else None,
         tier="realtime" if answered else None,
         service_time_s=0.002 if answered else None,
     )
@@ -28,24 +30,30 @@ def record(outcome: Outcome, latency_s: float = 0.004, *, answered: bool = True)
 
 def counted(*records: RequestRecord) -> str:
     """The text of a process that saw these."""
-    metrics = RequestMetrics()
+    metrics = RequestMetrics(catalog())
     for one in records:
         metrics.observe(one)
     return metrics.text()
 
 
-def samples(text: str | bytes, name: str) -> list[tuple[dict[str, str], float]]:
-    """The labels and values of the samples of that name."""
-    text = text.decode() if isinstance(text, bytes) else text
-    families = text_string_to_metric_families(text)
-    return [(one.labels, one.value) for family in families for one in family.samples if one.name == name]
-
-
 def test_a_request_is_counted_once_under_its_outcome() -> None:
     """Whatever the outcome, the total rises by one in one series."""
     text = counted(*(record(outcome, answered=outcome is Outcome.IN_TIME) for outcome in Outcome))
-    found = samples(text, "punctual_requests_total")
-    assert {labels["outcome"]: value for labels, value in found} == {outcome.value: 1.0 for outcome in Outcome}
+    found = [(labels["outcome"], value) for labels, value in samples(text, "punctual_requests_total") if value]
+    assert dict(found) == {outcome.value: 1.0 for outcome in Outcome} and len(found) == len(Outcome)
+    assert total(text, "punctual_requests_total", checkpoint=SWIFT, tier="realtime") == 1.0
+
+
+def test_what_may_come_is_there_at_zero() -> None:
+    """Every checkpoint under every outcome and reason, and none at all: `rate` sees the first event."""
+    found = samples(counted(), "punctual_requests_total")
+    assert {value for _, value in found} == {0.0}
+    places = {(labels["task"], labels["checkpoint"], labels["tier"]) for labels, _ in found}
+    named = {("classify", SWIFT, "realtime"), ("classify", EVEN, "balanced"), ("classify", GRAND, "quality")}
+    assert places == {*named, ("classify", "", ""), ("summarize", "", "")}
+    assert len(found) == len(places) * len(Outcome)
+    reasons = [labels["reason"] for labels, _ in samples(counted(), "punctual_routed_requests_total")]
+    assert set(reasons) == {reason.value for reason in Reason} and len(reasons) == len(places) * len(Reason)
 
 
 def test_only_answered_requests_have_a_latency() -> None:
@@ -56,33 +64,77 @@ def test_only_answered_requests_have_a_latency() -> None:
     assert samples(text, "punctual_request_latency_seconds_sum")[0][1] == pytest.approx(2.504)
 
 
+def test_latency_is_queueing_delay_and_service_time_and_overhead() -> None:
+    """The three of an answer add up to its latency; overhead is never negative, however clocks round."""
+    one = replace(record(Outcome.IN_TIME, 0.5), queueing_delay_s=0.2, service_time_s=0.25)
+    text = counted(one)
+    parts = [total(text, f"punctual_request_{part}_seconds_sum") for part in ("queueing_delay", "service_time")]
+    overhead_s = total(text, "punctual_request_overhead_seconds_sum")
+    assert (*parts, overhead_s) == pytest.approx((0.2, 0.25, 0.05))
+    text = counted(replace(one, service_time_s=0.31))
+    assert total(text, "punctual_request_overhead_seconds_sum") == 0.0
+
+
+def test_latency_is_held_against_the_budget() -> None:
+    """An answer at its budget is within the bucket of 1, a later one is not."""
+    at, over = (replace(record(Outcome.IN_TIME, latency_s), budget_s=0.2) for latency_s in (0.2, 0.21))
+    name = "punctual_request_latency_budget_ratio"
+    text = counted(at, over, over)
+    assert (total(text, f"{name}_bucket", le="1.0"), total(text, f"{name}_count")) == (1.0, 3.0)
+    assert total(text, f"{name}_sum") == pytest.approx(3.1)
+
+
+def test_coverage_is_what_was_covered_of_what_was_forecast() -> None:
+    """Answers at or under their quantile, beside the shares that were promised; what had no forecast is in neither."""
+    one = replace(record(Outcome.LATE, 0.3), predicted_s=0.2, quantile_s=0.3, percentile=95.0)
+    text = counted(one, replace(one, latency_s=0.31, percentile=50.0), record(Outcome.IN_TIME))
+    names = ("answers", "covered_answers", "nominal_answers")
+    found = [total(text, f"punctual_forecast_{name}_total", checkpoint=SWIFT) for name in names]
+    assert found == pytest.approx([2.0, 1.0, 1.45])
+    assert total(text, "punctual_forecast_latency_ratio_sum") == pytest.approx(1.5 + 1.55)
+
+
+def test_a_decision_is_counted_with_all_it_looked_at() -> None:
+    """Its reason once, each candidate under its verdict, whether a checkpoint was chosen or none."""
+    verdicts = tuple(
+        Assessed(Candidate(name, Tier.REALTIME, 1.0, None, None), verdict)
+        for name, verdict in ((GRAND, Verdict.TOO_SLOW), (SWIFT, Verdict.FITS))
+    )
+    chosen = replace(record(Outcome.IN_TIME), verdicts=verdicts, reason="congestion", degraded=True, attempts=2)
+    refused = replace(record(Outcome.INFEASIBLE, answered=False), verdicts=verdicts[:1])
+    text = counted(chosen, refused)
+    found = [(one["checkpoint"], one["verdict"], value) for one, value in samples(text, VERDICTS) if value]
+    assert sorted(found) == [(GRAND, "too-slow", 2.0), (SWIFT, "fits", 1.0)]
+    routed = [(one["reason"], value) for one, value in samples(text, "punctual_routed_requests_total") if value]
+    assert routed == [("congestion", 1.0)]
+    assert total(text, "punctual_degraded_requests_total", checkpoint=SWIFT) == 1.0
+    assert total(text, "punctual_request_attempts_total") == 2.0
+
+
+VERDICTS = "punctual_candidate_verdicts_total"
+
+
 def test_what_was_written_is_counted_where_it_was_answered() -> None:
-    """Summaries by why they ended, and their tokens; not of classifications, nor of answers that nobody had."""
-    whole = replace(record(Outcome.IN_TIME), task="summarize", finish_reason="stop", output_tokens=40)
-    cut = replace(record(Outcome.LATE), task="summarize", finish_reason="deadline", output_tokens=7)
-    expired = replace(record(Outcome.EXPIRED), task="summarize", finish_reason="deadline", output_tokens=9)
-    text = counted(whole, whole, cut, expired, record(Outcome.IN_TIME))
-    summaries = samples(text, "punctual_summaries_total")
-    assert {labels["finish_reason"]: value for labels, value in summaries} == {"stop": 2.0, "deadline": 1.0}
-    assert [value for _, value in samples(text, "punctual_output_tokens_total")] == [87.0]
-    assert all(labels["task"] == "summarize" for labels, _ in summaries)
+    """Tokens of classified texts too; of answers that nobody had, none."""
+    text = counted(replace(record(Outcome.IN_TIME), kept=7), replace(record(Outcome.EXPIRED), kept=9))
+    assert total(text, "punctual_input_tokens_total") == 7.0
+    assert total(text, "punctual_output_tokens_total") == 0.0
 
 
 def test_a_cut_text_is_counted_where_it_was_answered() -> None:
-    """Of either task, once a request, and only where an answer was made of what was left."""
+    """Once a request, and only where an answer was made of what was left."""
     cut = replace(record(Outcome.IN_TIME), truncated=True)
-    text = counted(cut, replace(cut, task="summarize"), replace(cut, outcome=Outcome.EXPIRED), record(Outcome.IN_TIME))
-    found = samples(text, "punctual_truncated_requests_total")
-    assert {labels["task"]: value for labels, value in found} == {"classify": 1.0, "summarize": 1.0}
+    text = counted(cut, cut, replace(cut, outcome=Outcome.EXPIRED), record(Outcome.IN_TIME))
+    assert total(text, "punctual_truncated_requests_total") == 2.0
 
 
 def test_buckets_tell_milliseconds_apart() -> None:
-    """The buckets rise, and are fine where budgets are."""
-    assert list(BUCKETS) == sorted(set(BUCKETS))
+    """The buckets rise, and are fine where budgets are; a value at a bound is within it."""
+    assert list(BUCKETS) == sorted(set(BUCKETS)) and (BUCKETS[0], BUCKETS[-1]) == (0.001, 60.0)
     assert sum(bucket <= 0.1 for bucket in BUCKETS) >= 10
-    text = counted(record(Outcome.IN_TIME, 0.004))
+    text = counted(*(record(Outcome.IN_TIME, latency_s) for latency_s in (0.004, 0.005, 99.0)))
     by_bound = {labels["le"]: value for labels, value in samples(text, "punctual_request_latency_seconds_bucket")}
-    assert (by_bound["0.003"], by_bound["0.005"], by_bound["+Inf"]) == (0.0, 1.0, 1.0)
+    assert (by_bound["0.003"], by_bound["0.005"], by_bound["60.0"], by_bound["+Inf"]) == (0.0, 2.0, 2.0, 3.0)
 
 
 def test_labels_are_closed_lists() -> None:
@@ -91,50 +143,18 @@ def test_labels_are_closed_lists() -> None:
     assert "SECRET" not in text and "_created" not in text
 
 
-def test_several_processes_are_one_scrape() -> None:
-    """Each family is described once; every sample keeps its value and says whose it is."""
-    texts = {
-        "in-1": counted(record(Outcome.IN_TIME), record(Outcome.IN_TIME)),
-        "in-2": counted(record(Outcome.IN_TIME), record(Outcome.LATE)),
-        "re-1": replica_text("swift", {"batches": 3.0}, {"queued_inputs": 2.0}),
-    }
-    scrape = one_scrape(texts)
-    lines = scrape.decode().splitlines()
-    for kind in ("HELP", "TYPE"):
-        described = [line.split()[2] for line in lines if line.startswith(f"# {kind}")]
-        assert len(described) == len(set(described)) and "punctual_requests_total" in described
-    found = samples(scrape, "punctual_requests_total")
-    by_place = {(labels["replica"], labels["outcome"]): value for labels, value in found}
-    assert by_place == {("in-1", "in_time"): 2.0, ("in-2", "in_time"): 1.0, ("in-2", "late"): 1.0}
-    assert sum(value for _, value in samples(scrape, "punctual_request_latency_seconds_count")) == 4.0
-    assert samples(scrape, "punctual_replica_batches_total") == [({"checkpoint": "swift", "replica": "re-1"}, 3.0)]
+class Broken:
+    """An observer against the rule: it raises."""
+
+    def observe(self, record: RequestRecord) -> None:
+        """Raises."""
+        raise OSError("no space left on device")
 
 
-def test_samples_of_one_family_stand_together() -> None:
-    """The text format wants all lines of a metric in one group, also when they come from several processes."""
-    text = counted(record(Outcome.IN_TIME))
-    lines = one_scrape({"a": text, "b": text}).decode().splitlines()
-    names = [line.split("{")[0] for line in lines if line.startswith("punctual_requests_total")]
-    first = next(at for at, line in enumerate(lines) if line.startswith("punctual_requests_total"))
-    assert all(line.startswith("punctual_requests_total") for line in lines[first : first + len(names)])
-    assert len(names) == 2
-
-
-def test_a_silent_process_is_seen_to_be_silent() -> None:
-    """Every process has an `up`: 1 where it answered, 0 where it did not."""
-    scrape = one_scrape({"a": counted(), "b": counted()}, silent=["c"])
-    up = {labels["replica"]: value for labels, value in samples(scrape, "punctual_replica_up")}
-    assert up == {"a": 1.0, "b": 1.0, "c": 0.0}
-
-
-def test_nobody_answering_is_still_a_scrape() -> None:
-    """An empty application gives an exposition that parses."""
-    assert samples(one_scrape({}), "punctual_replica_up") == []
-    assert CONTENT_TYPE.startswith("text/plain")
-
-
-def test_a_replicas_totals_bear_its_checkpoint() -> None:
-    """Counters end in _total, gauges do not; values and odd names come through unharmed."""
-    text = replica_text('odd"name\\\n', {"service_time_seconds": 0.1 + 0.2}, {"backlog_seconds": math.inf})
-    assert samples(text, "punctual_replica_service_time_seconds_total") == [({"checkpoint": 'odd"name\\\n'}, 0.1 + 0.2)]
-    assert samples(text, "punctual_replica_backlog_seconds") == [({"checkpoint": 'odd"name\\\n'}, math.inf)]
+def test_an_observer_that_raises_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    """The others see the record once, whichever side of it they stand; and it is said that it failed."""
+    before, after = Kept(), Kept()
+    one = record(Outcome.IN_TIME)
+    tell((before, Broken(), after), one)
+    assert before.records == after.records == [one]
+    assert "Broken failed" in caplog.text and "SECRET" not in caplog.text

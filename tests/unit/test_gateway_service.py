@@ -11,6 +11,7 @@ from worlds import ended, strict, took, until, world
 
 from gateway.catalog import Limits
 from gateway.outcome import Outcome
+from gateway.policy import Verdict
 from gateway.problems import (
     CheckpointUnavailable,
     DeadlineExceeded,
@@ -39,6 +40,28 @@ async def test_an_answer_in_time_is_met_and_recorded_with_its_times() -> None:
     assert (record.queueing_delay_s, record.service_time_s, record.batch_size) == (0.001, 0.002, 1)
     assert (record.inputs, record.tokens, record.kept, record.truncated, record.degraded) == (1, 4, 4, False, False)
     assert record.predicted_s == pytest.approx(0.050, rel=0.5)
+
+
+async def test_the_record_says_what_was_asked_and_found() -> None:
+    """The client's terms, what was found of each candidate looked at, its price; the trace goes on to the replica."""
+    told = world()
+    trace = f"00-{7:032x}-{8:016x}-01"
+    terms = replace(TERMS, budget_s=0.03, percentile=90.0, strict=True, traceparent=trace)
+    record = (await ended(told, terms)).record
+    assert (record.strict, record.percentile, record.price, record.traceparent) == (True, 90.0, 0.0, trace)
+    found = {one.candidate.name: one.verdict for one in record.verdicts}
+    assert (record.checkpoint, found[GRAND], found[EVEN]) == (EVEN, Verdict.TOO_SLOW, Verdict.FITS)
+    assert [dispatch.work.traceparent for dispatch in told.backend.dispatches] == [trace]
+
+
+async def test_a_refused_request_has_its_verdicts_and_one_that_was_not_decided_has_none() -> None:
+    """What was looked at is known though nothing was chosen; of an unknown checkpoint nothing was looked at."""
+    told = world()
+    refused = (await told.service.handle(told.request(strict(1e-6)))).record
+    assert refused.checkpoint is None and {one.verdict for one in refused.verdicts} == {Verdict.TOO_SLOW}
+    assert len(refused.verdicts) == 3
+    unknown = (await told.service.handle(told.request(strict(pinned="nobody")))).record
+    assert (unknown.verdicts, unknown.price, unknown.strict) == ((), None, True)
 
 
 async def test_best_effort_is_answered_late_and_says_so() -> None:

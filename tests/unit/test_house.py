@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("gateway", "deployments", "exporters", "loadtests")
+PACKAGES = ("gateway", "deployments", "exporters", "loadtests", "helm")
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py")) + list(ROOT.glob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 
@@ -84,7 +84,7 @@ def test_the_command_leaves_libraries_to_their_owners(path: Path) -> None:
 
 
 def test_any_exception_is_caught_at_two_places_at_most() -> None:
-    """Only the batch boundary of a replica and the application's last resort may catch whatever comes."""
+    """Only the batch boundary of a replica and that to observers may; the last resort is Starlette's handler."""
     broad = [
         f"{label(path)}:{node.lineno}"
         for path in MODULES

@@ -117,6 +117,7 @@ async def test_texts_take_turns() -> None:
         at.gate.set()
         results = await asyncio.gather(*texts)
     assert "".join(at.ran) == "aabb" * 4 and STEP_S < TURN_S <= 2 * STEP_S
+    assert at.interleaver.totals.sizes == {2: 7, 1: 1}  # eight turns, in the last of which one was left
     assert [result.queueing_delay_s for result in results if isinstance(result, Finished)] == [
         pytest.approx(6 * STEP_S),
         pytest.approx(8 * STEP_S),

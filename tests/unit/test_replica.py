@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from fake_engines import FakeReader, ranker, reader_manifest, text_tokens
-from fakes import ANSWER, FakeClock, entry
+from fake_engines import FakeReader, ranker, reader_manifest, text_tokens, writer_manifest
+from fakes import ANSWER, FakeClock, entry, manifest
 from prometheus_client.parser import text_string_to_metric_families
 
 from deployments.reader import Reader
-from deployments.replica import MEMORY_AGE_S, Replica, Server
+from deployments.replica import MEMORY_AGE_S, Replica, Server, agreement_of
 from deployments.summarizing import SummarizerReplica
+from deployments.totals import InterleaverTotals, Totals
 from gateway.catalog import Tier
 from gateway.work import LoadReport, SummarizeParameters, Work
 
@@ -33,9 +36,12 @@ class FakeServer:
         """Some."""
         return LoadReport(1.5, 3, sharing=2)
 
-    def totals(self) -> dict[str, float]:
-        """Two."""
-        return {"steps": 7, "busy_s": 0.5}
+    def totals(self) -> Totals:
+        """Some."""
+        return InterleaverTotals(steps=7, busy_s=0.5, longest_overshoot_s=0.25, sizes=Counter({1: 2, 3: 1}))
+
+
+SCRIBE = entry("scribe", Tier.BALANCED, 40.0)
 
 
 def scraped(text: str) -> dict[str, float]:
@@ -48,7 +54,7 @@ async def test_the_load_has_the_memory_of_the_process() -> None:
     """Whatever the server reports, with resident memory, read again when it is a second old."""
     server: Server = FakeServer()
     clock = FakeClock()
-    replica = Replica("scribe", server, clock)
+    replica = Replica(SCRIBE, 1.0, server, clock)
     load = replica.load()
     assert (load.backlog_s, load.queued, load.sharing, load.draining) == (1.5, 3, 2, False)
     assert load.memory_bytes > 10_000_000
@@ -60,15 +66,21 @@ async def test_the_load_has_the_memory_of_the_process() -> None:
 
 
 def test_the_metrics_parse() -> None:
-    """Counters end in `_total`, durations are in `_seconds`, every sample names the checkpoint."""
-    text = Replica("scribe", FakeServer(), FakeClock()).metrics()
+    """Counters end in `_total`, durations are in `_seconds`, every sample says whose it is."""
+    text = Replica(SCRIBE, 0.97, FakeServer(), FakeClock()).metrics()
     samples = scraped(text)
     assert samples["punctual_replica_steps_total"] == 7
     assert samples["punctual_replica_busy_seconds_total"] == 0.5
     assert samples["punctual_replica_backlog_seconds"] == 1.5 and samples["punctual_replica_queued_inputs"] == 3
     assert samples["punctual_replica_memory_bytes"] > 10_000_000
+    assert samples["punctual_replica_longest_overshoot_seconds"] == 0.25
+    assert samples["punctual_replica_batch_size_count"] == 3 and samples["punctual_replica_batch_size_sum"] == 5
+    assert samples["punctual_replica_self_test_agreement_ratio"] == 0.97
+    began = datetime.fromtimestamp(samples["punctual_replica_start_time_seconds"], UTC)
+    assert timedelta() < datetime.now(UTC) - began < timedelta(hours=9)
     families = text_string_to_metric_families(text)
-    assert all(sample.labels == {"checkpoint": "scribe"} for one in families for sample in one.samples)
+    whose = {"checkpoint": "scribe", "task": "classify", "tier": "balanced"}
+    assert all(whose.items() <= sample.labels.items() for one in families for sample in one.samples)
 
 
 @pytest.mark.asyncio
@@ -77,15 +89,26 @@ async def test_a_summarizers_totals_are_in_the_scrape() -> None:
     clock = FakeClock()
     reader = Reader(reader_manifest(), FakeReader(clock), text_tokens(), ranker())
     server = SummarizerReplica(entry("scribe", Tier.BALANCED, 40.0), reader, 9, clock)
-    replica = Replica("scribe", server, clock)
+    replica = Replica(SCRIBE, 1.0, server, clock)
     server.start()
     await replica.handle(Work("summarize", ("The river rose.",), SummarizeParameters(), 1.0, False, "r"))
     samples = scraped(replica.metrics())
     assert samples["punctual_replica_steps_total"] == samples["punctual_replica_inputs_total"] == 1
     assert samples["punctual_replica_late_steps_total"] == 0
+    assert samples["punctual_replica_batch_size_count"] == samples["punctual_replica_batch_size_sum"] == 1
     assert samples["punctual_replica_busy_seconds_total"] == pytest.approx(0.01)
     assert {name.removeprefix("punctual_replica_") for name in samples} >= {
         "turns_total", "cancelled_total", "engine_failures_total", "wasted_seconds_total",
         "longest_overshoot_seconds",
     }  # fmt: skip
     await server.stop(1)
+
+
+def test_an_agreement_is_what_was_compared_for_the_kind() -> None:
+    """Of labels, of chosen sentences, of tokens: read from the manifest of each kind."""
+    label_agreement = manifest("scribe", 0.01).verification.model_copy(update={"label_agreement": 0.99})
+    assert agreement_of(manifest("scribe", 0.01).model_copy(update={"verification": label_agreement})) == 0.99
+    same_choice = reader_manifest().verification.model_copy(update={"same_choice": 0.98})
+    assert agreement_of(reader_manifest().model_copy(update={"verification": same_choice})) == 0.98
+    same_tokens = writer_manifest().verification.model_copy(update={"same_tokens": 0.97})
+    assert agreement_of(writer_manifest().model_copy(update={"verification": same_tokens})) == 0.97

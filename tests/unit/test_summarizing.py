@@ -170,7 +170,7 @@ async def test_one_failure_fails_the_work_and_withdraws_the_rest() -> None:
     assert await task == Failure(FailureKind.ENGINE, "ArithmeticError")
     await until(lambda: replica.load().sharing == 0)
     await replica.stop(60)
-    assert len(scripted.ran) < 20 and replica.totals()["inputs"] == 3
+    assert len(scripted.ran) < 20 and replica.totals().inputs == 3
 
 
 @pytest.mark.asyncio
@@ -205,7 +205,7 @@ async def test_cancelling_the_work_withdraws_all_its_texts(inputs: int) -> None:
     assert task.cancelled() and replica.load().sharing == 0 and replica.load().backlog_s == 0
     scripted.gate.set()
     await replica.stop(60)
-    assert len(scripted.ran) == 1 and replica.totals()["cancelled"] == replica.totals()["inputs"] == inputs
+    assert len(scripted.ran) == 1 and replica.totals().cancelled == replica.totals().inputs == inputs
 
 
 @pytest.mark.asyncio

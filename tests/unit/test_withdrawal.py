@@ -97,7 +97,7 @@ SUMMARIZER = Kind(summarizer, SummarizeParameters(), 9)
 async def served(kind: Kind, directory: Path) -> AsyncIterator[tuple[GatedEngine, Replica, LinkClient, LinkClient]]:
     """A replica behind its link, and two clients of it."""
     engine, address = GatedEngine(), UnixAddress(str(directory / "s"))
-    replica = Replica("scribe", kind.made(engine), time.monotonic)
+    replica = Replica(entry("scribe", Tier.BALANCED, 40.0), 1.0, kind.made(engine), time.monotonic)
     replica.server.start()
     server = LinkServer(replica.handle, replica.load, SECRET)
     await server.start(address)

@@ -1,0 +1,68 @@
+"""The console's files: the page at `/` and what it loads, with the headers that keep it to this gateway alone.
+
+It knows files and HTTP caching, and no more of the gateway than the page does: everything that the page shows it asks
+for over the public interface.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+FOLDER = Path(__file__).parent / "page"
+FRONT = "index.html"
+MEDIA_TYPES = {
+    ".html": "text/html",
+    ".css": "text/css",
+    ".js": "text/javascript",
+    ".svg": "image/svg+xml",
+}
+_POLICY = (
+    "default-src 'none'",
+    "script-src 'self'",
+    "style-src 'self'",
+    "connect-src 'self'",
+    "img-src 'self' data:",
+    "base-uri 'none'",
+    "form-action 'none'",
+    "frame-ancestors 'none'",
+)
+_HEADERS = {
+    "Cache-Control": "no-cache",  # kept, but asked after: an upgrade must not show the page of before
+    "Content-Security-Policy": "; ".join(_POLICY),
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PageFile:
+    """One file of the page as it is sent."""
+
+    content: bytes
+    media_type: str
+    tag: str
+
+    def is_known(self, if_none_match: str) -> bool:
+        """Whether the client's `If-None-Match` names this very content, so that a 304 will do."""
+        tags = {tag.strip().removeprefix("W/") for tag in if_none_match.split(",")}
+        return self.tag in tags or "*" in tags
+
+    def headers(self) -> dict[str, str]:
+        """What goes with it, on a 304 too."""
+        return {**_HEADERS, "ETag": self.tag}
+
+
+def read_page() -> Mapping[str, PageFile]:
+    """Every file of the page by the path it is served under: `/` the page itself, `/console/NAME` what it loads."""
+    files = (path for path in sorted(FOLDER.iterdir()) if path.suffix in MEDIA_TYPES)
+    return {"/" if path.name == FRONT else f"/console/{path.name}": _read(path) for path in files}
+
+
+def _read(path: Path) -> PageFile:
+    content = path.read_bytes()
+    return PageFile(content, MEDIA_TYPES[path.suffix], f'"{hashlib.sha256(content).hexdigest()[:32]}"')

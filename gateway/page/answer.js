@@ -1,0 +1,106 @@
+// The answer: what it is, who gave it and why, and where its time went; or the problem, and what can be done about it.
+
+import { bodyOf, headersOf } from "./ask.js";
+import { make } from "./dom.js";
+import { brief, percent, time } from "./figures.js";
+import { timeline } from "./timeline.js";
+import { problem, reason, remedies } from "./words.js";
+
+/** The parts of the panel for an answer that came, and the sentence that a screen reader hears. */
+export function answered(told, terms, colour) {
+  const { outputs, routing, timings_ms: timings } = told.document;
+  const met = routing.sla_met;
+  const title = met ? "In time" : `Late by ${time(timings.total - routing.budget_ms)}`;
+  const lead = make(
+    "p",
+    { class: "lead" },
+    make("span", { class: "mark", "data-good": met }, `${met ? "✓" : "!"} ${title}`),
+    " ",
+    make("strong", {}, routing.checkpoint),
+    ` of tier ${routing.tier} answered in ${time(timings.total)} of your ${time(routing.budget_ms)}: `,
+    reason(routing.reason, { budgetMs: routing.budget_ms, percentile: terms.percentile }),
+  );
+  const output = terms.task === "classify" ? labels(outputs[0], colour) : summary(outputs[0]);
+  const heard = `${title}. ${routing.checkpoint} answered in ${time(timings.total)}.`;
+  const spent = timeline(routing, timings, terms.percentile, colour);
+  return { heard, parts: [lead, output, spent, small(told, terms), command(terms)] };
+}
+
+function labels(scores, colour) {
+  const rows = scores.map(({ label, score }) => {
+    const meter = make("span", { class: "meter" }, make("i"));
+    meter.style.setProperty("--share", String(score));
+    meter.style.setProperty("--colour", colour);
+    return make("li", {}, make("span", {}, label), meter, make("b", {}, percent(score)));
+  });
+  return make("ol", { class: "labels" }, ...rows);
+}
+
+function summary({ summary_text: text }) {
+  return make("blockquote", { class: "summary" }, text || "The summary is empty.");
+}
+
+/** What else the answer tells, for who wants to know. */
+function small(told, terms) {
+  const { routing, input, generation = [] } = told.document;
+  const facts = [
+    `forecast ${time(routing.predicted_latency_ms)}`,
+    `${brief(terms.percentile)} % under ${time(routing.forecast_quantile_ms)}`,
+    `${input.truncated ? `${brief(input.kept)} of ` : ""}${brief(input.tokens)} tokens read`,
+    ...generation.map(written),
+    routing.batch_size > 1 ? `in a batch of ${routing.batch_size}` : null,
+    routing.attempts > 1 ? `${routing.attempts} attempts, since a replica was lost` : null,
+    `this browser waited ${time(told.waitedMs)}`,
+  ];
+  return make("p", { class: "small" }, facts.filter(Boolean).join(" · "));
+}
+
+function written({ finish_reason: finish, tokens, beams, pieces, lead }) {
+  const ends = { stop: "ended by itself", length: "ended at its length", deadline: "stopped by the deadline" };
+  if (lead) return "no summary in time: the first sentence of the text instead";
+  const how = [`${tokens} tokens written`, beams > 1 ? `${beams} beams` : null, pieces > 1 ? `${pieces} pieces` : null];
+  return `${how.filter(Boolean).join(", ")}, ${ends[finish] ?? finish}`;
+}
+
+const DEFAULTS = { "X-SLA-Percentile": "95", "X-SLA-Mode": "best-effort", "Content-Type": "application/json" };
+
+/** The same request for a terminal, so that what was tried here can be taken away. */
+function command(terms) {
+  const headers = Object.entries(headersOf(terms)).filter(([name, value]) => DEFAULTS[name] !== value);
+  const quoted = JSON.stringify(bodyOf(terms)).replaceAll("'", "'\\''");
+  const url = new URL(`${terms.task}?details=true`, document.baseURI);
+  const said = headers.map(([name, value]) => `-H '${name}: ${value}'`).join(" ");
+  const line = `curl '${url}' \\\n  ${said} \\\n  -d '${quoted}'`;
+  const title = make("summary", {}, "The same with curl");
+  return make("details", { class: "command" }, title, make("pre", { tabindex: "0" }, line));
+}
+
+/** The parts of the panel for a problem, kindly; `act` is called with a remedy's terms when its button is pressed. */
+export function refused(told, terms, act) {
+  const { document: found } = told;
+  const mark = make("span", { class: "mark", "data-good": false }, found.title ?? "No answer");
+  const lead = make("p", { class: "lead" }, mark);
+  const detail = make("p", {}, sentence(found.detail));
+  const meaning = problem(found);
+  const buttons = remedies(found, terms).map((remedy) => {
+    const button = make("button", { type: "button" }, remedy.label);
+    button.addEventListener("click", () => act(remedy, button));
+    return button;
+  });
+  const facts = [`HTTP ${told.status}`, found.code, `request ${told.headers?.get("X-Request-Id") ?? "without an id"}`];
+  return {
+    heard: `${found.title}. ${found.detail ?? ""}`,
+    parts: [
+      lead,
+      detail,
+      meaning ? make("p", { class: "meaning" }, meaning) : null,
+      buttons.length ? make("p", { class: "remedies" }, ...buttons) : null,
+      make("p", { class: "small" }, facts.join(" · ")),
+    ].filter(Boolean),
+  };
+}
+
+function sentence(text = "") {
+  const begun = text.charAt(0).toUpperCase() + text.slice(1);
+  return /[.!?]$/.test(begun) || begun === "" ? begun : `${begun}.`;
+}

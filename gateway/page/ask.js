@@ -1,0 +1,66 @@
+// The gateway over HTTP: what is asked of it and how a request's terms become headers. The only module that fetches.
+
+/** An answer as it came: whether it is one, its document and headers, and how long the browser waited for it. */
+async function ask(path, options = {}) {
+  const began = performance.now();
+  const response = await fetch(path, { cache: "no-store", ...options });
+  const document = await response.json().catch(() => null);
+  return {
+    ok: response.ok && document !== null,
+    status: response.status,
+    document: document ?? unreadable(response.status),
+    headers: response.headers,
+    waitedMs: performance.now() - began,
+  };
+}
+
+function unreadable(status) {
+  const detail = `HTTP status ${status}, without a document`;
+  return { code: "unreadable", title: "The answer cannot be read", status, detail };
+}
+
+/** The request headers of a set of terms. */
+export function headersOf(terms) {
+  const headers = {
+    "Content-Type": "application/json",
+    "X-Latency-SLA-Ms": String(terms.budgetMs),
+    "X-SLA-Percentile": String(terms.percentile),
+    "X-SLA-Mode": terms.mode,
+  };
+  if (terms.minTier) headers["X-Min-Tier"] = terms.minTier;
+  if (terms.checkpoint) headers["X-Checkpoint"] = terms.checkpoint;
+  return headers;
+}
+
+/** The body of a set of terms: `domain` belongs to summaries alone. */
+export function bodyOf(terms) {
+  const body = { inputs: terms.text };
+  if (terms.domain && terms.task === "summarize") body.parameters = { domain: terms.domain };
+  return body;
+}
+
+/** Sends the text to be classified or summarised, with the details of what was done. */
+export function answer(terms, signal) {
+  const body = JSON.stringify(bodyOf(terms));
+  return ask(`${terms.task}?details=true`, { method: "POST", headers: headersOf(terms), body, signal });
+}
+
+/** Asks what would be decided; nothing is run. */
+export function decision(terms, signal) {
+  const body = JSON.stringify({ task: terms.task, ...bodyOf(terms) });
+  return ask("route", { method: "POST", headers: headersOf(terms), body, signal });
+}
+
+/** The catalog as served: the documents of its checkpoints. */
+export async function checkpoints() {
+  const told = await ask("checkpoints");
+  if (!told.ok) throw new Error(told.document.title);
+  return told.document.checkpoints;
+}
+
+/** One scrape of every process of the application. */
+export async function metrics(signal) {
+  const response = await fetch("metrics", { cache: "no-store", signal });
+  if (!response.ok) throw new Error(`HTTP status ${response.status}`);
+  return response.text();
+}

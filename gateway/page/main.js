@@ -1,0 +1,32 @@
+// Begins: one form, one trial, one watch, over the gateway that served this page.
+
+import { checkpoints } from "./ask.js";
+import { Form } from "./form.js";
+import { coloursOf } from "./palette.js";
+import { Scraping } from "./scraping.js";
+import { Trial } from "./try.js";
+import { Watch } from "./watch.js";
+
+const AGAIN_MS = 15_000;
+
+const trial = new Trial(document, new Form(document));
+const watch = new Watch(document);
+
+/** The catalog is asked for again now and then, since a rolling update may change it under an open page. */
+async function learn(before = "") {
+  let known = before;
+  if (document.visibilityState === "visible" || before === "") {
+    const served = await checkpoints().catch(() => null);
+    if (served !== null) {
+      const colours = coloursOf(served);
+      watch.know(served, colours);
+      known = served.map(({ name }) => name).join();
+      if (known !== before) trial.know(served, colours);
+    }
+  }
+  setTimeout(learn, AGAIN_MS, known);
+}
+
+await learn();
+trial.preview();
+new Scraping(document, (frames) => watch.show(frames), (error, againMs) => watch.lost(error, againMs)).start();

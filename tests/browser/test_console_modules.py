@@ -1,0 +1,266 @@
+"""The console's own reckoning, run where it runs: in Chromium, on the modules as they are shipped."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import pytest
+from opened_console import Console, needs_browser, told_page
+
+from gateway.outcome import Outcome
+from gateway.policy import Reason, Refusal, Verdict
+
+pytestmark = needs_browser
+
+TEXT = r"""# HELP punctual_requests_total Requests.
+# TYPE punctual_requests_total counter
+punctual_requests_total{task="classify",checkpoint="a \"b\" } \\n",outcome="late"} 3.0
+punctual_requests_total{task="summarize",outcome="late"} 1e3 1700000000
+punctual_requests_totality 5
+punctual_up 1
+punctual_odd{le="+Inf"} NaN
+punctual_bad{le="1"} what
+"""
+
+
+@pytest.fixture(scope="module")
+def page(console: Console) -> Iterator[Console]:
+    """The page, with a gateway behind it that knows nothing."""
+    with told_page({}) as (url, _):
+        console.open(url)
+        yield console
+
+
+def test_an_exposition_is_read_as_it_is_written(page: Console) -> None:
+    """Escaped labels, exponents, timestamps and lone names are read; what is not wanted or not readable is left out."""
+    wanted = ["punctual_requests_total", "punctual_up", "punctual_odd", "punctual_bad"]
+    samples = page.of_module(
+        "exposition", "[...m.parse(g[0], new Set(g[1]))].map(([n, s]) => [n, s.map(o => [o.labels, String(o.value)])])",
+        TEXT, wanted,
+    )  # fmt: skip
+    assert samples == [
+        [
+            "punctual_requests_total",
+            [
+                [{"task": "classify", "checkpoint": 'a "b" } \\n', "outcome": "late"}, "3"],
+                [{"task": "summarize", "outcome": "late"}, "1000"],
+            ],
+        ],
+        ["punctual_up", [[{}, "1"]]],
+        ["punctual_odd", [[{"le": "+Inf"}, "NaN"]]],
+    ]
+
+
+def increases(page: Console, *scrapes: dict[str, float]) -> list[dict[str, float]]:
+    """What each scrape adds to the one before, by series; a series is REPLICA/NAME, a scrape is a second."""
+    script = """(() => { const c = new m.Counters(); return g.map((stands, s) => Object.fromEntries(
+        c.since(new Map([["n", Object.entries(stands).map(([series, value]) =>
+            ({series, value, labels: {replica: series.split("/")[0], series}}))]]), s)
+        .get("n").map(({labels, value}) => [labels.series, value]))); })()"""
+    told: list[dict[str, float]] = page.of_module("counters", script, *scrapes)
+    return told
+
+
+def test_a_counter_that_begins_again_never_runs_backwards(page: Console) -> None:
+    """After a restart under the same name, what was counted since counts, and nothing is negative."""
+    assert increases(page, {"a/x": 10}, {"a/x": 14}, {"a/x": 3}) == [{"a/x": 0}, {"a/x": 4}, {"a/x": 3}]
+
+
+def test_the_past_of_a_process_is_no_increase(page: Console) -> None:
+    """A process seen for the first time brings its past; a series new in a known process began at nothing."""
+    assert increases(page, {"a/x": 10}, {"a/x": 10, "a/y": 2, "b/x": 500}) == [
+        {"a/x": 0},
+        {"a/x": 0, "a/y": 2, "b/x": 0},
+    ]
+
+
+def test_what_a_silent_process_counted_is_not_lost(page: Console) -> None:
+    """A process that misses a scrape brings its whole increase with the next."""
+    assert increases(page, {"a/x": 1}, {}, {"a/x": 7}) == [{"a/x": 0}, {}, {"a/x": 6}]
+
+
+@pytest.mark.parametrize(
+    ("q", "counts", "expected"),
+    [
+        (0.5, {0.01: 0, 0.02: 10, math.inf: 10}, 0.015),
+        (0.95, {0.01: 90, 0.02: 100, math.inf: 100}, 0.015),
+        (0.5, {0.01: 10, 0.02: 10, math.inf: 10}, 0.005),
+        (0.99, {0.01: 10, 60: 10, math.inf: 100}, 60),
+        (1.0, {0.01: 4, 0.02: 4, math.inf: 4}, 0.01),
+        (0.5, {0.01: 0, math.inf: 0}, None),
+        (0.5, {}, None),
+    ],
+)
+def test_a_quantile_is_prometheus_own(
+    page: Console, q: float, counts: dict[float, int], expected: float | None
+) -> None:
+    """Linear within its bucket, the last finite bound where it lies above that, none where nothing was observed."""
+    buckets = [["+Inf" if bound == math.inf else bound, count] for bound, count in counts.items()]
+    script = "m.quantile(g[0], new Map(g[1].map(([b, c]) => [b === '+Inf' ? Infinity : b, c])))"
+    found = page.of_module("quantile", script, q, buckets)
+    assert found == (None if expected is None else pytest.approx(expected))
+
+
+def promised(page: Console, counts: dict[str, float], seconds: float = 10.0) -> dict[str, float | None]:
+    """The promises of one frame with so many requests by outcome."""
+    script = """m.promises([{seconds: g[1], grown: new Map([["punctual_requests_total",
+        Object.entries(g[0]).map(([outcome, value]) => ({labels: {outcome, task: "classify"}, value}))]])}])"""
+    told: dict[str, float | None] = page.of_module("readings", script, counts, seconds)
+    return told
+
+
+def test_attainment_is_of_what_was_offered(page: Console) -> None:
+    """Every way to end counts as offered, but for what asked for nothing that could be served."""
+    told = promised(page, {outcome.value: 1.0 for outcome in Outcome})
+    assert told["asked"] == len(Outcome) - 2
+    assert told["attainment"] == pytest.approx(1 / (len(Outcome) - 2))
+    refused = {Outcome.INFEASIBLE, Outcome.SHED, Outcome.UNAVAILABLE}
+    assert told["refused"] == pytest.approx(len(refused) / 10)
+    assert promised(page, {"in_time": 30, "late": 10})["goodput"] == pytest.approx(3.0)
+
+
+def test_an_idle_gateway_keeps_and_breaks_nothing(page: Console) -> None:
+    """Where nothing was offered there is no attainment, neither 0 nor 1."""
+    assert promised(page, {"invalid": 3})["attainment"] is None
+    assert promised(page, {}, seconds=0.0)["offered"] == 0
+
+
+def test_the_slider_grants_what_it_shows(page: Console) -> None:
+    """The scale runs from its least to its most, never backwards, and a place is found again from its time."""
+    script = "Array.from({length: 1001}, (_, i) => [m.msAt(i / 1000), m.placeOf(m.msAt(i / 1000)) - i / 1000])"
+    places = page.of_module("scale", script)
+    times = [ms for ms, _ in places]
+    assert (times[0], times[-1]) == (1, 30_000) and times == sorted(times)
+    assert max(abs(off) for _, off in places) < 0.005
+    assert page.of_module("scale", "[m.placeOf(0.1), m.placeOf(600000)]") == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("call", "expected"),
+    [
+        ("time(0.663)", "0.66 ms"), ("time(5.347)", "5.3 ms"), ("time(50)", "50 ms"), ("time(0)", "0 ms"),
+        ("time(240.4)", "240 ms"), ("time(999.6)", "1 s"), ("time(1500)", "1.5 s"), ("time(null)", "–"),
+        ("percent(1)", "100 %"), ("percent(0.99996)", "99.9 %"), ("percent(0.057)", "5.7 %"), ("percent(null)", "–"),
+        ("percent(0)", "0 %"), ("brief(12345.6)", "12,346"), ("brief(NaN)", "–"), ("brief(200)", "200"),
+    ],
+)  # fmt: skip
+def test_figures_have_as_many_digits_as_tell_something(page: Console, call: str, expected: str) -> None:
+    """Times in the unit that suits them; a share is 100 % only where it is all."""
+    assert page.of_module("figures", f"m.{call}") == expected
+
+
+def test_every_word_of_the_gateway_has_words_of_the_pages(page: Console) -> None:
+    """Reasons, verdicts and refusals are closed lists: none of them reaches a reader as a code."""
+    terms = {"budgetMs": 50, "percentile": 95}
+    reasons = [page.of_module("words", "m.reason(g[0], g[1])", one.value, terms) for one in Reason]
+    verdicts = [page.of_module("words", "m.verdict({verdict: g[0]}, {})", one.value) for one in Verdict]
+    refusals = [page.of_module("words", "m.refusal({refusal: g[0], budget_ms: 50})", one.value) for one in Refusal]
+    assert not [text for text in reasons + refusals if "“" in text or text.startswith("Refused:")]
+    assert not set(verdicts) & ({one.value for one in Verdict} - {"fits"})
+    assert len({*reasons, *verdicts, *refusals}) == len(Reason) + len(Verdict) + len(Refusal)
+
+
+def test_the_time_line_spends_each_millisecond_once(page: Console) -> None:
+    """Route, queue, infer, the rest and what is left are the budget; a budget far above them is cut, and only then."""
+    timings = {"route": 0.6, "queue": 0.8, "infer": 28.0, "total": 30.6}
+    for budget_ms, cut in ((50.0, False), (5000.0, True), (20.0, False)):
+        routing = {"budget_ms": budget_ms, "forecast_quantile_ms": 28.4}
+        told = page.of_module("timeline", "m.spansOf(g[0], g[1])", routing, timings)
+        assert sum(span["ms"] for span in told["spans"]) + told["left"] == pytest.approx(budget_ms)
+        assert told["cut"] is cut and told["reach"] >= timings["total"]
+
+
+def test_a_line_is_not_drawn_through_what_was_not_measured(page: Console) -> None:
+    """Points apart in time, or with nothing between, are lines apart; no point is lost."""
+    points = [{"atS": at, "value": value} for at, value in ((0, 1), (1, 2), (2, None), (3, 4), (30, 5), (31, 6))]
+    runs = page.of_module("plot", "m.runs(g[0])", points)
+    assert [[point["atS"] for point in run] for run in runs] == [[0, 1], [3], [30, 31]]
+
+
+def test_an_axis_ends_above_what_it_shows(page: Console) -> None:
+    """The next round figure, and that figure itself where it is met."""
+    rounded = page.of_module("plot", "[1, 1.01, 0.03, 6, 7, 999].map(m.roundAbove)")
+    assert rounded == pytest.approx([1, 2, 0.04, 6, 10, 1000])
+
+
+def test_a_gateway_that_does_not_answer_is_asked_ever_more_rarely(page: Console) -> None:
+    """Each failure in a row doubles the wait, up to half a minute."""
+    waits = page.of_module("scraping", "[1, 2, 3, 4, 5, 9].map(m.backOff)")
+    assert waits == [2000, 4000, 8000, 16000, 30000, 30000]
+
+
+@pytest.mark.parametrize(
+    ("attainment", "missing", "level", "title"),
+    [
+        (0.99, [], "good", "Promises are kept"),
+        (0.99, [{"checkpoint": "x", "up": 0, "expected": 1}], "warn", "replicas missing"),
+        (0.9, [], "warn", "slipping"),
+        (0.5, [], "bad", "broken"),
+        (None, [], "idle", "Idle"),
+        (0.0, [], "bad", "broken"),
+    ],
+)
+def test_one_glance_tells_whether_promises_are_kept(
+    page: Console, attainment: float | None, missing: list[object], level: str, title: str
+) -> None:
+    """By attainment against 95 %; a lost replica and a price are told with what they mean."""
+    asked = 0 if attainment is None else 100
+    promises = {"asked": asked, "attainment": attainment, "offered": 10, "refused": 1, "late": 0, "failed": 0}
+    script = (
+        "m.glance({...g[0], tiers: new Map([['quality', 1], ['realtime', 3]]), prices: new Map([['classify', 7]])})"
+    )
+    told = page.of_module("glance", script, {"promises": promises, "missing": missing, "silent": 0})
+    assert told["level"] == level and title in told["title"]
+    assert "75 % of answers come from below" in told["notes"][-1]
+    assert any("x has no replica" in note for note in told["notes"]) == bool(missing)
+
+
+def test_a_handful_of_requests_raises_no_alarm(page: Console) -> None:
+    """One late request in a quiet minute is told, but judges no promise."""
+    promises = {"asked": 1, "attainment": 0, "offered": 0.02, "refused": 0, "late": 0.02, "failed": 0}
+    script = "m.glance({...g[0], tiers: new Map(), prices: new Map()})"
+    told = page.of_module("glance", script, {"promises": promises, "missing": [], "silent": 0})
+    assert told == {"level": "idle", "title": "Quiet. One request in the last minute, 0 in time.", "notes": []}
+
+
+def test_a_label_never_lies_across_the_budgets_line(page: Console) -> None:
+    """Wherever bar and budget are, a label that has room lies beside both."""
+    places = [place / 20 for place in range(21)]
+    script = "g[0].map(([from, to, budget]) => m.besideBar(from, to, budget, 0.3))"
+    cases = [(a, b, line) for a in places for b in places if a <= b for line in places]
+    for (bar_from, bar_to, line), told in zip(cases, page.of_module("ruler", script, cases), strict=True):
+        start = told["at"] if told["side"] == "right" else told["at"] - 0.3
+        crossed = start < line < start + 0.3
+        assert not crossed or bar_to + 0.3 > 1 or line + 0.3 > 1
+        assert start >= bar_to or start + 0.3 <= bar_from + 1e-9
+
+
+FRAME = """{seconds: 10, grown: new Map([
+  ["punctual_requests_total", g[0].map(([checkpoint, outcome, value]) =>
+    ({labels: {task: "classify", checkpoint, outcome}, value}))],
+  ["punctual_request_latency_seconds_bucket", g[1].map(([tier, le, value]) => ({labels: {tier, le}, value}))]])}"""
+
+
+def test_quality_counts_only_what_was_in_time(page: Console) -> None:
+    """A late or refused request is worth 0; where a worth is not known, nothing is claimed."""
+    requests = [
+        ("a", "in_time", 6),
+        ("b", "in_time", 2),
+        ("a", "late", 1),
+        ("", "shed", 1),
+        ("", "invalid", 5),
+        ("", "in_time", 0),
+    ]
+    script = f"m.effectiveQuality([{FRAME}], 'classify', new Map(g[2]))"
+    assert page.of_module("readings", script, requests, [], [["a", 90], ["b", 80]]) == pytest.approx(70)
+    assert page.of_module("readings", script, requests, [], [["a", 90]]) is None
+    assert page.of_module("readings", f"[...m.answers([{FRAME}])]", requests, []) == [["a", 0.7], ["b", 0.2], ["", 0]]
+
+
+def test_latency_is_told_by_tier_over_all_its_checkpoints(page: Console) -> None:
+    """Buckets of one tier are added before the quantile is taken; a tier without answers has none."""
+    buckets = [("quality", "0.01", 0), ("quality", "0.02", 4), ("quality", "+Inf", 4), ("quality", "0.01", 0)]
+    buckets += [("quality", "0.02", 6), ("quality", "+Inf", 6), ("realtime", "0.01", 0), ("realtime", "+Inf", 0)]
+    told = dict(page.of_module("readings", f"[...m.latency([{FRAME}], 'tier', 0.5)]", [], buckets))
+    assert told == {"quality": pytest.approx(0.015), "realtime": None}

@@ -1,0 +1,263 @@
+"""The console over a gateway that a test plays: problems, hostile texts, an older gateway, a silent one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pytest
+from opened_console import NARROW, Console, document, needs_browser, told_page
+from selenium.webdriver.common.keys import Keys
+from small_gateway import Asked, SmallGateway, Told
+
+pytestmark = needs_browser
+
+HOSTILE = "<img src=x onerror=document.title='taken'><b>bold</b>"
+FORECAST = {
+    "queueing_delay": 0,
+    "service_time": 3,
+    "least": 2,
+    "latency": 4,
+    "at_percentile": 9,
+    "at_percentile_idle": 9,
+}
+SERVED = {"task": "classify", "tier": "quality", "domain": None, "replicas": 1, "load": {"replicas_up": 1}}
+
+
+def served(name: str, task: str = "classify", domain: str | None = None) -> dict[str, object]:
+    """A checkpoint as `/checkpoints` tells it."""
+    return {**SERVED, "name": name, "task": task, "domain": domain, "quality": {"value": 90}}
+
+
+def decided(asked: Asked, name: str | None = "grand") -> Told:
+    """What `/route` says: `grand` fits where the budget is at least 9 ms."""
+    budget = float(asked.headers["x-latency-sla-ms"])
+    fits = budget >= FORECAST["at_percentile"]
+    candidate = {"checkpoint": name, "tier": "quality", "quality": 90, "worth": 90, "forecast_ms": FORECAST}
+    chosen = {"checkpoint": name, "reason": "fits"} if fits else {"checkpoint": None, "refusal": "infeasible"}
+    verdict = {"verdict": "fits" if fits else "too-slow"}
+    return document({"budget_ms": budget, "percentile": 95, **chosen, "candidates": [{**candidate, **verdict}]})
+
+
+def answered(asked: Asked, label: str = "positive") -> Told:
+    """An answer in time where the budget is at least 9 ms, else the problem of it."""
+    budget = float(asked.headers["x-latency-sla-ms"])
+    if budget < FORECAST["at_percentile"]:
+        problem = {
+            "code": "budget_infeasible",
+            "title": "No checkpoint can",
+            "detail": "too little",
+            "min_feasible_ms": 9.1,
+        }
+        return document({**problem, "status": 422}, 422)
+    routing = {"checkpoint": "grand", "tier": "quality", "reason": "fits", "budget_ms": budget, "sla_met": True}
+    forecast = {"predicted_latency_ms": 4, "forecast_quantile_ms": 9, "attempts": 1, "batch_size": 1}
+    timings = {"route": 0.5, "queue": 0.5, "infer": 3, "total": 5, "predicted": 4}
+    outputs = [[{"label": label, "score": 0.9}, {"label": "negative", "score": 0.1}]]
+    told = {"outputs": outputs, "routing": {**routing, **forecast}, "timings_ms": timings}
+    return document({**told, "input": {"tokens": 4, "kept": 4, "truncated": False}})
+
+
+@dataclass
+class Played:
+    """A gateway whose answers a test changes under the open page."""
+
+    names: list[str] = field(default_factory=lambda: ["grand"])
+    label: str = "positive"
+    metrics: str | None = ""
+
+    def checkpoints(self, asked: Asked) -> Told:
+        return document({"checkpoints": [served(name) for name in self.names]})
+
+    def route(self, asked: Asked) -> Told:
+        return decided(asked, self.names[0])
+
+    def classify(self, asked: Asked) -> Told:
+        return answered(asked, self.label)
+
+    def scrape(self, asked: Asked) -> Told:
+        return Told(503, {}, b"") if self.metrics is None else Told(200, {}, self.metrics.encode())
+
+    def count(self, **outcomes: int) -> None:
+        """What the counters of one process stand at."""
+        line = (
+            'punctual_requests_total{{task="classify",checkpoint="grand",tier="quality",outcome="{}",replica="a"}} {}'
+        )
+        self.metrics = "\n".join(line.format(*one) for one in {"in_time": 0, "late": 0, **outcomes}.items())
+
+
+@pytest.fixture
+def played() -> Played:
+    """A gateway that answers."""
+    return Played()
+
+
+@pytest.fixture
+def gateway(played: Played) -> Iterator[tuple[str, SmallGateway]]:
+    """Where it answers, and what it was asked."""
+    answers = {"/checkpoints": played.checkpoints, "/route": played.route, "/classify": played.classify}
+    with told_page({**answers, "/metrics": played.scrape}) as told:
+        yield told
+
+
+def grant(console: Console, budget_ms: float) -> None:
+    """Types a budget."""
+    amount = console.find("#amount")
+    amount.clear()
+    amount.send_keys(str(budget_ms))
+
+
+def test_a_refusal_offers_what_would_help(console: Console, gateway: tuple[str, SmallGateway]) -> None:
+    """The least feasible budget is a button: pressed, it is set and sent, and the answer comes."""
+    url, small = gateway
+    console.open(url, NARROW)
+    grant(console, 5)
+    console.await_that(lambda: "Nothing can answer within 5 ms" in console.said("#decision"))
+    console.find("#send").send_keys(Keys.ENTER)
+    console.await_that(lambda: "No checkpoint can" in console.said("#answer"))
+    assert "Too little." in console.said("#answer") and "budget_infeasible" in console.said("#answer")
+    assert console.said("#answer button") == "Use 9.1 ms"
+    console.find("#answer button").send_keys(Keys.ENTER)
+    console.await_that(lambda: "In time" in console.said("#answer"))
+    sent = [one.headers["x-latency-sla-ms"] for one in small.asked if one.path.startswith("/classify")]
+    assert sent == ["5", "9.1"] and console.find("#amount").get_attribute("value") == "9.1"
+
+
+def test_who_gives_up_strictness_is_asked_for_nothing_else(console: Console, gateway: tuple[str, SmallGateway]) -> None:
+    """A refusal of a strict request offers best effort: pressed, the same goes out in that mode."""
+    url, small = gateway
+    console.open(url)
+    console.find("input[value=strict]").send_keys(Keys.SPACE)
+    grant(console, 5)
+    console.find("#send").send_keys(Keys.ENTER)
+    console.await_that(lambda: "Take the best there is" in console.said("#answer"))
+    console.find("#answer button:last-of-type").send_keys(Keys.ENTER)
+    console.await_that(lambda: len([one for one in small.asked if one.path.startswith("/classify")]) == 2)
+    first, second = (one for one in small.asked if one.path.startswith("/classify"))
+    assert (first.headers["x-sla-mode"], second.headers["x-sla-mode"]) == ("strict", "best-effort")
+    assert second.headers["x-latency-sla-ms"] == "5" and second.body == first.body
+
+
+def test_the_decision_follows_the_slider(console: Console, gateway: tuple[str, SmallGateway]) -> None:
+    """Moved by the arrow keys alone, the slider shows who would answer; nothing but `/route` is asked meanwhile."""
+    url, small = gateway
+    console.open(url)
+    console.await_that(lambda: "grand" in console.said("#decision"))
+    slider = console.find("#slider")
+    slider.send_keys(Keys.HOME)
+    console.await_that(lambda: "Nothing can answer within 1 ms" in console.said("#decision"))
+    slider.send_keys(Keys.END)
+    console.await_that(lambda: "the best of quality whose forecast fits your 30 s" in console.said("#decision"))
+    assert slider.get_attribute("aria-valuetext") == "30 s" and "fits, and answers" in console.said("#candidates")
+    assert not [one for one in small.asked if one.path.startswith("/classify")]
+
+
+def test_terms_travel_in_the_headers(console: Console, gateway: tuple[str, SmallGateway]) -> None:
+    """Mode, percentile, tier and pin are sent as the contract names them; what is not chosen is not sent."""
+    url, small = gateway
+    console.open(url)
+    console.await_that(lambda: "grand" in console.said("#decision"))
+    console.find("input[value=strict]").send_keys(Keys.SPACE)
+    console.find(".more summary").send_keys(Keys.ENTER)
+    console.find("#pin").send_keys("grand")
+    console.find("#text").send_keys(Keys.CONTROL, Keys.ENTER)
+    console.await_that(lambda: "In time" in console.said("#answer"))
+    sent = next(one for one in small.asked if one.path == "/classify?details=true")
+    assert sent.document == {"inputs": "What a wonderful film."}
+    assert (sent.headers["x-sla-mode"], sent.headers["x-checkpoint"]) == ("strict", "grand")
+    assert "x-min-tier" not in sent.headers and sent.headers["x-latency-sla-ms"] == "50"
+
+
+def test_what_the_gateway_says_is_text(console: Console, played: Played, gateway: tuple[str, SmallGateway]) -> None:
+    """Markup in names and labels is shown as it is written, and nothing of it is run."""
+    played.names, played.label = [HOSTILE], HOSTILE
+    console.open(gateway[0])
+    console.await_that(lambda: HOSTILE in console.said("#candidates") and HOSTILE in console.said("#served"))
+    console.find("#send").send_keys(Keys.ENTER)
+    console.await_that(lambda: HOSTILE in console.said("#answer"))
+    assert console.ask("return [document.title, document.images.length]") == ["Punctual", 0]
+    assert console.faults() == []
+
+
+def test_an_older_gateway_is_shown_as_far_as_it_tells(
+    console: Console, played: Played, gateway: tuple[str, SmallGateway]
+) -> None:
+    """Without a metric its chart says so; the others go on."""
+    played.count()
+    console.open(gateway[0])
+    console.await_that(lambda: "Idle. Nothing was asked" in console.said("#glance"))
+    assert console.said("#charts").count("This gateway does not tell it.") == 2
+    played.count(in_time=97, late=3)
+    console.await_that(lambda: "Promises are kept: 97 %" in console.said("#glance"))
+    played.count(in_time=100, late=100)
+    console.await_that(lambda: "Promises are broken: only 50 %" in console.said("#glance"))
+    played.count(in_time=1)
+    console.await_that(lambda: "Promises are broken: only 50.2 %" in console.said("#glance"))
+    assert console.faults() == []
+
+
+def test_a_gateway_that_falls_silent_is_said_to_and_found_again(
+    console: Console, played: Played, gateway: tuple[str, SmallGateway]
+) -> None:
+    """The page says that it does not answer and when it asks again, asks more rarely, and goes on when it is back."""
+    console.open(gateway[0])
+    console.await_that(lambda: "Idle" in console.said("#glance"))
+    played.metrics = None
+    console.await_that(lambda: "does not answer. Trying again in 4 s" in console.said("#glance"))
+    assert "stopped" in console.said("#watch-state")
+    before = scrapes(gateway[1])
+    rest(console, 2500)
+    assert scrapes(gateway[1]) == before
+    played.metrics = ""
+    console.await_that(lambda: "Idle" in console.said("#glance"))
+
+
+def test_a_page_that_nobody_sees_asks_nothing(console: Console, gateway: tuple[str, SmallGateway]) -> None:
+    """Hidden, it scrapes nothing; seen again, it goes on."""
+    url, small = gateway
+    console.open(url)
+    console.await_that(lambda: "Idle" in console.said("#glance"))
+    become(console, "hidden")
+    before = scrapes(small)
+    rest(console, 2500)
+    assert scrapes(small) <= before + 1, "one may have been under way"
+    become(console, "visible")
+    console.await_that(lambda: scrapes(small) > before + 2)
+
+
+def become(console: Console, state: str) -> None:
+    """Tells the page that it is hidden or seen."""
+    script = """Object.defineProperty(document, "visibilityState", {value: arguments[0], configurable: true});
+        document.dispatchEvent(new Event("visibilitychange"));"""
+    console.driver.execute_script(script, state)
+
+
+def scrapes(small: SmallGateway) -> int:
+    """How often the metrics were asked for."""
+    return [one.path for one in small.asked].count("/metrics")
+
+
+def rest(console: Console, ms: int) -> None:
+    """Lets so much time pass in the page."""
+    console.driver.execute_async_script("setTimeout(arguments[1], arguments[0])", ms)
+
+
+def test_a_moment_that_is_pointed_at_is_told(
+    console: Console, played: Played, gateway: tuple[str, SmallGateway]
+) -> None:
+    """Under the pointer all charts tell the figures of that moment; without it, those of now again."""
+    played.count()
+    console.open(gateway[0])
+    console.await_that(lambda: "Idle" in console.said("#glance"))
+    played.count(in_time=40)
+    console.await_that(lambda: "Promises are kept" in console.said("#glance"))
+    console.await_that(lambda: console.ask("return document.querySelectorAll('#charts polyline').length") >= 2)
+    point = """const room = document.querySelectorAll(".chart svg")[1], box = room.getBoundingClientRect();
+        room.dispatchEvent(new PointerEvent(arguments[0] ? "pointermove" : "pointerleave",
+            {bubbles: true, clientX: box.left + 60})); if (!arguments[0]) document.getElementById("charts")
+        .dispatchEvent(new PointerEvent("pointerleave"));"""
+    console.driver.execute_script(point, True)
+    assert "s ago" in console.said("#watch-state") and "offered 0/s" in console.said("#charts")
+    console.driver.execute_script(point, False)
+    assert "two minutes" in console.said("#watch-state") and "offered 0/s" not in console.said("#charts")
+    assert console.faults() == []

@@ -1,0 +1,189 @@
+"""Traces and the log of a running gateway: a collector of the test's own gets the spans, its output has the lines."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import httpx
+import pytest
+from live import Live, await_ready, free_port, mark_of, start, stop
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+from sample_records import MARK
+
+pytestmark = pytest.mark.ray
+
+TRACE, CLIENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+SENT_WITHIN_S = 20.0
+
+
+@dataclass
+class Collector:
+    """What was sent to `/v1/traces`: each body as it came, and the spans in it."""
+
+    bodies: list[bytes] = field(default_factory=list)
+
+    def take(self, body: bytes) -> None:
+        """Keeps one."""
+        self.bodies.append(body)
+
+    def spans(self) -> list[Span]:
+        """All that came so far."""
+        requests = [ExportTraceServiceRequest.FromString(body) for body in self.bodies]
+        scopes = [
+            scope for request in requests for resource in request.resource_spans for scope in resource.scope_spans
+        ]
+        return [span for scope in scopes for span in scope.spans]
+
+    def trace(self, request_id: str, count: int) -> dict[str, Span]:
+        """The spans of the trace of that request, by name, once there are so many."""
+        until = time.monotonic() + SENT_WITHIN_S
+        while time.monotonic() < until:
+            spans = self.spans()
+            traces = {one.trace_id for one in spans if attributes(one).get("punctual.request_id") == request_id}
+            found = [one for one in spans if one.trace_id in traces]
+            if len(found) >= count:
+                assert len(traces) == 1 and len({one.name for one in found}) == len(found) == count
+                return {one.name: one for one in found}
+            time.sleep(0.1)
+        raise AssertionError(f"the spans of {request_id} did not come: {[one.name for one in self.spans()]}")
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A gateway whose traces go to a collector."""
+
+    live: Live
+    collector: Collector
+    folder: Path
+
+    def post(self, path: str, text: str, **headers: str) -> httpx.Response:
+        """One request, the mark in its text, in a header and in its query."""
+        sent = {"Authorization": f"Bearer {MARK}", **{name.replace("_", "-"): value for name, value in headers.items()}}
+        return httpx.post(f"{self.live.url}{path}?{MARK}", json={"inputs": text}, headers=sent, timeout=30)
+
+    def lines(self) -> list[dict[str, object]]:
+        """The access log, as it came out where the gateway was started."""
+        return [json.loads(line) for line in self.live.log.read_text().splitlines() if line.startswith("{")]
+
+
+@pytest.fixture(scope="module")
+def traced(small_catalog: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Traced]:
+    """A gateway of this module's own, which traces."""
+    collector = Collector()
+
+    class Receiver(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            collector.take(self.rfile.read(int(self.headers["Content-Length"])))
+            self.send_response(200 if self.path == "/v1/traces" else 404)
+            self.end_headers()
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            pass
+
+    catalog, cache = small_catalog
+    with ThreadingHTTPServer(("127.0.0.1", 0), Receiver) as server, pytest.MonkeyPatch.context() as environment:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        environment.setenv("OTEL_BSP_SCHEDULE_DELAY", "200")
+        environment.setenv("NO_PROXY", "127.0.0.1")
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        running = start(catalog, cache, free_port(), tmp_path_factory.mktemp("traced") / "log", "--traces", url)
+        try:
+            await_ready(running)
+            folders = {folder for process in running.family() if (folder := mark_of(process))}
+            yield Traced(running, collector, Path(folders.pop()))
+        finally:
+            stop(running)
+            server.shutdown()
+
+
+def attributes(span: Span) -> dict[str, str]:
+    """Its texts by name; numbers are left out."""
+    return {one.key: one.value.string_value for one in span.attributes if one.value.HasField("string_value")}
+
+
+def inside(span: Span, whole: Span) -> bool:
+    """Whether it neither begins before the other nor ends after it, nor before itself."""
+    begun, ended = span.start_time_unix_nano, span.end_time_unix_nano
+    return whole.start_time_unix_nano <= begun <= ended <= whole.end_time_unix_nano
+
+
+def hangs_together(spans: dict[str, Span], request: str, replica: str) -> None:
+    """Gateway and replica hang on the request's span, their parts on theirs, and all lie within it."""
+    whole, served = spans[request], spans[replica]
+    assert whole.kind == Span.SPAN_KIND_SERVER
+    assert {name for name, one in spans.items() if one.parent_span_id == whole.span_id} == {
+        "route",
+        "queue",
+        "infer",
+        replica,
+    }
+    below = {name for name, one in spans.items() if one.parent_span_id == served.span_id}
+    assert below == {"replica queue", "engine run"}
+    assert all(inside(one, whole) for one in spans.values())
+    assert all(inside(spans[name], served) for name in below)
+    assert not [one for one in spans.values() if one.status.code == Status.STATUS_CODE_ERROR]
+
+
+def test_a_clients_trace_goes_on_through_gateway_and_replica(traced: Traced) -> None:
+    """A request that came with a place in a trace: one trace, its own spans below the client's."""
+    headers = {"X_Request_Id": "with", "traceparent": f"00-{TRACE}-{CLIENT}-01", "X_Latency_SLA_Ms": "5000"}
+    assert traced.post("/classify", f"a {MARK} film", **headers).status_code == 200
+    spans = traced.collector.trace("with", 7)
+    hangs_together(spans, "POST /classify", "replica slow")
+    whole = spans["POST /classify"]
+    assert whole.trace_id.hex() == TRACE and whole.parent_span_id.hex() == CLIENT
+    told = attributes(whole)
+    assert (told["punctual.checkpoint"], told["punctual.reason"]) == ("slow", "fits")
+
+
+def test_a_request_without_a_trace_begins_one(traced: Traced) -> None:
+    """A summary this time: its root has no parent, and the replica's spans are in the same new trace."""
+    response = traced.post("/summarize", f"A {MARK} film. It is long. It is good. It ends.", X_Request_Id="without")
+    assert response.status_code == 200
+    spans = traced.collector.trace("without", 7)
+    hangs_together(spans, "POST /summarize", f"replica {response.headers['x-checkpoint']}")
+    assert spans["POST /summarize"].parent_span_id == b"" and spans["POST /summarize"].trace_id.hex() != TRACE
+
+
+def test_what_a_client_does_not_keep_is_not_sent(traced: Traced) -> None:
+    """Its flag says that the trace is not sampled: the request is answered and logged, and makes no spans."""
+    headers = {"X_Request_Id": "unkept", "traceparent": f"00-{TRACE[::-1]}-{CLIENT}-00"}
+    assert traced.post("/classify", "a good film", **headers).status_code == 200
+    traced.post("/classify", "a good film", X_Request_Id="after")
+    traced.collector.trace("after", 7)
+    assert not [span for span in traced.collector.spans() if span.trace_id.hex() == TRACE[::-1]]
+
+
+def test_each_request_is_a_line_where_the_gateway_was_started(traced: Traced) -> None:
+    """One line each, within a second, with its trace; an invalid one too."""
+    awkward = "\"},{'$(x)\\"
+    headers = {"X_Request_Id": awkward, "traceparent": f"00-{TRACE}-{CLIENT}-01", "X_Latency_SLA_Ms": "5000"}
+    assert traced.post("/classify", f"a {MARK} film", **headers).status_code == 200
+    assert traced.post("/classify", "", X_Request_Id="empty").status_code == 422
+    until = time.monotonic() + SENT_WITHIN_S
+    while not [one for one in traced.lines() if one["request_id"] == "empty"] and time.monotonic() < until:
+        time.sleep(0.1)
+    (line,) = [one for one in traced.lines() if one["request_id"] == awkward]
+    assert (line["event"], line["outcome"], line["trace_id"]) == ("request", "in_time", TRACE)
+    assert line["checkpoint"] == "slow" and isinstance(line["infer_ms"], float)
+    (line,) = [one for one in traced.lines() if one["request_id"] == "empty"]
+    assert (line["outcome"], line["level"]) == ("invalid", "info")
+
+
+def test_nothing_that_leaves_the_gateway_quotes_a_request(traced: Traced) -> None:
+    """Not the exported bytes, not the access log, and none of the files that Ray and its processes log to."""
+    traced.post("/classify", f"a {MARK} film", X_Request_Id="last")
+    traced.post("/classify", f"{MARK} " * 100_000, X_Request_Id="too-long")
+    traced.collector.trace("last", 7)
+    logs = [path for path in (traced.folder / "ray").rglob("*") if path.is_file() and "logs" in path.parts]
+    assert len(logs) > 5, "Ray's logs are where they are thought to be"
+    quoting = [path for path in [traced.live.log, *logs] if MARK.encode() in path.read_bytes()]
+    assert not quoting
+    assert not [body for body in traced.collector.bodies if MARK.encode() in body]

@@ -1,0 +1,139 @@
+"""The console in a real browser: how it is opened and asked, and a gateway that a test plays behind it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
+from small_gateway import Asked, Behaviour, SmallGateway, Told
+
+from gateway.console import read_page
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+DRIVER = shutil.which("chromedriver")
+needs_browser = [
+    pytest.mark.browser,
+    pytest.mark.skipif(BROWSER is None or DRIVER is None, reason="no Chromium with its driver on this machine"),
+]
+SWITCHES = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-search-engine-choice-screen",
+)
+WIDE, NARROW = (1440, 1000), (360, 780)
+
+
+class Console:
+    """One open page."""
+
+    def __init__(self, driver: webdriver.Chrome) -> None:
+        self.driver = driver
+
+    def open(self, url: str, size: tuple[int, int] = WIDE, *, dark: bool = False) -> None:
+        """Loads the page at a size and in a colour scheme, and forgets what the pages before it logged."""
+        self.resize(size)
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        still = {"name": "prefers-reduced-motion", "value": "reduce"}
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme, still]})
+        self.driver.get("about:blank")
+        self.faults()
+        self.driver.get(f"{url}/")
+
+    def resize(self, size: tuple[int, int]) -> None:
+        """The size of the screen, in CSS pixels; a narrow one is a phone's."""
+        width, height = size
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+
+    def find(self, selector: str) -> WebElement:
+        """The first element of a CSS selector."""
+        return self.driver.find_element(By.CSS_SELECTOR, selector)
+
+    def said(self, selector: str) -> str:
+        """The text that is seen of it."""
+        return self.find(selector).text
+
+    def await_that(self, met: Callable[[], bool], within_s: float = 15.0) -> None:
+        """Waits for a condition on the page. Fails with the page's text where it does not come."""
+        until = time.monotonic() + within_s
+        while time.monotonic() < until:
+            if met():
+                return
+            time.sleep(0.05)
+        raise AssertionError(f"not within {within_s} s; the page says:\n{self.said('body')}\n{self.faults()}")
+
+    def ask(self, script: str) -> Any:
+        """The value of a script in the page."""
+        return self.driver.execute_script(script)
+
+    def of_module(self, module: str, expression: str, *given: object) -> Any:
+        """The value of an expression over `m`, a module of the page, and `g`, what is given."""
+        script = (
+            f"const [g, done] = arguments; import('/console/{module}.js')"
+            f".then((m) => done({{value: {expression}}})).catch((error) => done({{error: String(error.stack)}}));"
+        )
+        told = self.driver.execute_async_script(script, given)
+        assert "error" not in told, told["error"]
+        return told["value"]
+
+    def faults(self) -> list[str]:
+        """What the browser logged as an error since it was asked last: scripts, policy, or what failed to load."""
+        entries = self.driver.get_log("browser")  # type: ignore[no-untyped-call]
+        return [entry["message"] for entry in entries if entry["level"] == "SEVERE"]
+
+    def overhang(self) -> int:
+        """By how many pixels the page is wider than its window."""
+        width: int = self.ask("return document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        return width
+
+    def picture(self, path: str) -> None:
+        """The whole page as a PNG, for whoever wants to look."""
+        width, height = self.ask("return [innerWidth, document.documentElement.scrollHeight]")
+        self.resize((width, height))
+        self.driver.save_screenshot(path)
+
+
+@contextmanager
+def browser() -> Iterator[Console]:
+    """A browser of its own; closed afterwards."""
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(BROWSER)
+    for switch in SWITCHES:
+        options.add_argument(switch)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(str(DRIVER)))
+    try:
+        yield Console(driver)
+    finally:
+        driver.quit()
+
+
+@contextmanager
+def told_page(answers: dict[str, Behaviour]) -> Iterator[tuple[str, SmallGateway]]:
+    """The page as it is shipped, with these answers by path; what has none is a 404."""
+    page = read_page()
+
+    def behave(asked: Asked) -> Told:
+        path = asked.path.partition("?")[0]
+        if (file := page.get(path)) is not None:
+            return Told(200, {**file.headers(), "Content-Type": file.media_type}, file.content)
+        return answers[path](asked) if path in answers else Told(404, {}, b"{}")
+
+    small = SmallGateway(behave)
+    with small.elsewhere() as url:
+        yield url, small
+
+
+def document(content: object, status: int = 200) -> Told:
+    """A JSON answer."""
+    return Told(status, {"Content-Type": "application/json"}, json.dumps(content).encode())

@@ -1,0 +1,89 @@
+"""A cluster of two nodes on this host, to which the application is deployed as KubeRay does it: by Serve configs.
+
+    python served_cluster.py PORT
+
+Reads from its standard input, a line each: the arguments of `deployments.kubernetes:build` as JSON, which it deploys,
+or an empty line, upon which it prints the number of running replicas of each deployment. It ends with its input.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from deployments import environment, serving
+from gateway.catalog import Tier
+
+PROCESSORS = 32
+"""Of each node, to reserve, not to use: old and new replicas stand side by side."""
+
+TIERS = ("realtime", "quality")
+"""Each node is for the replicas of one tier; the first bears HAProxy, too."""
+
+
+def start_nodes(port: int, folder: Path) -> None:
+    """Starts Ray's two nodes and Serve, HTTP on this port."""
+    os.environ["RAY_TMPDIR"] = str(folder)  # where the second node looks for the first
+    (folder / "ray").mkdir()
+    import ray
+    from ray import serve
+    from ray.cluster_utils import Cluster
+    from ray.serve.config import HTTPOptions, ProxyLocation
+
+    from deployments.graph import tier_resource
+
+    nodes: list[dict[str, Any]] = [
+        {"num_cpus": PROCESSORS, "node_ip_address": "127.0.0.1", "resources": {tier_resource(Tier(tier)): 1}}
+        for tier in TIERS
+    ]
+    head = {**nodes[0], "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    cluster.add_node(**nodes[1])
+    ray.init(address=cluster.address, log_to_driver=False)
+    serve.start(proxy_location=ProxyLocation.HeadOnly, http_options=HTTPOptions(host="127.0.0.1", port=port))
+
+
+def deploy(arguments: dict[str, object]) -> None:
+    """Gives the controller of Serve the config that a RayService would."""
+    from ray.serve.context import _get_global_client
+    from ray.serve.schema import ServeDeploySchema
+
+    one = {"name": "punctual", "route_prefix": "/", "import_path": "deployments.kubernetes:build", "args": arguments}
+    client = _get_global_client()
+    assert client is not None
+    client.deploy_apps(ServeDeploySchema.model_validate({"applications": [one]}))
+
+
+def said() -> dict[str, object]:
+    """How the application stands, by Serve's own account."""
+    from ray import serve
+    from ray.serve._private.common import ReplicaState
+
+    standing = serve.status().applications.get("punctual")
+    if standing is None:
+        return {"status": "ABSENT"}
+    running = {name: one.replica_states.get(ReplicaState.RUNNING, 0) for name, one in standing.deployments.items()}
+    said = [standing.message, *(one.message for one in standing.deployments.values())]
+    return {"status": str(standing.status.value), "said": [one for one in said if one], "running": running}
+
+
+def main(port: int) -> None:
+    """Serves until the standard input ends."""
+    with environment.run_folder() as folder:
+        environment.configure(folder)
+        start_nodes(port, folder)
+        print(json.dumps({"folder": str(folder)}), flush=True)
+        try:
+            for line in sys.stdin:
+                if line.strip():
+                    deploy(json.loads(line))
+                print(json.dumps(said()), flush=True)
+        finally:
+            serving.stop_ray()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

@@ -1,0 +1,61 @@
+"""Asking many replicas: each has its own time, one that hangs costs the others nothing, and its call is withdrawn."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from deployments.asking import each_within
+
+
+class FakeCall:
+    """A call that answers with a text, raises an error, or hangs without either."""
+
+    def __init__(self, answer: str | Exception | None) -> None:
+        self.answer = answer
+        self.cancelled = 0
+        self.left = False
+
+    async def get_async(self) -> object:
+        """Behaves."""
+        if self.answer is None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self.left = True
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+    def cancel(self) -> None:
+        """Counts it."""
+        self.cancelled += 1
+
+
+async def test_one_that_hangs_silences_no_other() -> None:
+    """Answers stand in their places, None for what hangs or raises; it takes the time given and no longer."""
+    calls = [FakeCall("a"), FakeCall(None), FakeCall(ConnectionError("gone")), FakeCall("d")]
+    began = time.monotonic()
+    assert await each_within(calls, 0.05) == ["a", None, None, "d"]
+    assert time.monotonic() - began < 5
+    await asyncio.sleep(0)
+    assert [call.cancelled for call in calls] == [0, 1, 0, 0] and calls[1].left
+
+
+async def test_nobody_is_waited_for_once_all_have_answered() -> None:
+    """However much time there is."""
+    began = time.monotonic()
+    assert await each_within([FakeCall("a"), FakeCall("b")], 60.0) == ["a", "b"]
+    assert await each_within([], 60.0) == []
+    assert time.monotonic() - began < 5
+
+
+async def test_who_leaves_takes_the_calls_with_him() -> None:
+    """Cancelled, it leaves no call under way."""
+    call = FakeCall(None)
+    task = asyncio.create_task(each_within([call], 60.0))
+    await asyncio.sleep(0.01)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await asyncio.sleep(0)
+    assert task.cancelled() and call.cancelled == 1 and call.left

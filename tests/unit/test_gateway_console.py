@@ -1,0 +1,107 @@
+"""The console's files as they are served: whole, cached but asked after, and unable to reach another host."""
+
+from __future__ import annotations
+
+import re
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from worlds import client_of, gateway, is_problem, world
+
+from gateway.console import FOLDER, FRONT, MEDIA_TYPES, read_page
+
+FILES = sorted(FOLDER.iterdir())
+CONTENTS = {path.name: path.read_bytes() for path in FILES}
+SCRIPTS = [path for path in FILES if path.suffix == ".js"]
+IMPORT = re.compile(r'from "([^"]+)"')
+LOADED = re.compile(r'(?:href|src)="(console/[^"]+)"')
+LONGEST, WIDEST = 300, 120
+
+
+def label(path: Path) -> str:
+    """The file as a test's name shows it."""
+    return path.name
+
+
+@pytest.mark.parametrize("path", FILES, ids=label)
+async def test_every_file_is_served_as_what_it_is(path: Path) -> None:
+    """Each file of the folder has its path, its media type and its content; nothing lies there that is not served."""
+    _, client = gateway()
+    response = await client.get("/" if path.name == FRONT else f"/console/{path.name}")
+    assert response.status_code == 200 and response.content == CONTENTS[path.name]
+    assert response.headers["content-type"].startswith(MEDIA_TYPES[path.suffix])
+    assert response.headers["x-content-type-options"] == "nosniff"
+    assert response.headers["x-request-id"]
+
+
+async def test_the_policy_allows_this_gateway_and_nothing_else() -> None:
+    """Scripts, styles and requests come from the page's own origin; none is written into the page."""
+    _, client = gateway()
+    policy = (await client.get("/")).headers["content-security-policy"]
+    sources = {directive: set(allowed) for directive, *allowed in (one.split() for one in policy.split(";"))}
+    assert sources["default-src"] == {"'none'"}
+    assert sources["script-src"] == sources["style-src"] == sources["connect-src"] == {"'self'"}
+    assert {source for allowed in sources.values() for source in allowed} <= {"'self'", "'none'", "data:"}
+
+
+async def test_a_file_is_sent_once_for_each_content() -> None:
+    """Who has it and asks again gets a 304 without it; another content has another tag."""
+    _, client = gateway()
+    first = await client.get("/")
+    again = await client.get("/", headers={"If-None-Match": f'"other", W/{first.headers["etag"]}'})
+    assert again.status_code == 304 and again.content == b""
+    assert again.headers["etag"] == first.headers["etag"] and "no-cache" in again.headers["cache-control"]
+    assert (await client.get("/", headers={"If-None-Match": '"other"'})).status_code == 200
+    tags = sorted(file.tag for file in read_page().values())
+    assert all(one != other for one, other in pairwise(tags))
+
+
+async def test_what_is_no_file_of_the_page_is_a_problem() -> None:
+    """No path of the disk is reached through the page's, and it takes no other method."""
+    _, client = gateway()
+    for path in ("/console/", "/console/index.html", "/console/../app.py", "/console/%2e%2e/app.py", "/index.html"):
+        assert is_problem(await client.get(path), "not_found", 404)
+    assert is_problem(await client.post("/"), "method_not_allowed", 405)
+
+
+async def test_looking_at_the_page_is_no_request_that_is_counted() -> None:
+    """The console's own files are in no metric: attainment is of what was asked."""
+    told = world()
+    await client_of(told).get("/")
+    assert told.kept.records == []
+
+
+def test_the_page_loads_what_there_is() -> None:
+    """Every file that the page or a module names exists, and every module is reached from the page."""
+    named = {path.removeprefix("console/") for path in LOADED.findall((FOLDER / FRONT).read_text("utf-8"))}
+    reached = set(named)
+    while fresh := {one for name in named if name.endswith(".js") for one in imports(FOLDER / name)} - reached:
+        reached |= fresh
+        named = fresh
+    assert reached == {path.name for path in FILES} - {FRONT}
+
+
+def imports(script: Path) -> set[str]:
+    """The modules that a module imports: its neighbours, by relative paths."""
+    found = IMPORT.findall(script.read_text("utf-8"))
+    assert all(one.startswith("./") for one in found), "no other host, no bare name"
+    return {one.removeprefix("./") for one in found}
+
+
+@pytest.mark.parametrize("path", FILES, ids=label)
+def test_a_file_of_the_page_fits_in_the_head(path: Path) -> None:
+    """No file passes 300 lines of 120 columns; scripts begin with what they know, and none reads data as markup."""
+    text = path.read_text("utf-8")
+    lines = text.splitlines()
+    assert len(lines) <= LONGEST and max(len(line) for line in lines) <= WIDEST
+    if path in SCRIPTS:
+        assert re.match(r"// [A-Z][^\n]+[.:,]?\n", text)
+        assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|localStorage", text)
+
+
+@pytest.mark.parametrize("path", FILES, ids=label)
+def test_nothing_of_the_page_names_another_host(path: Path) -> None:
+    """No address of another host stands in any file, but for the name space of SVG."""
+    found = re.findall(r"(?:https?:)?//[a-z][\w.-]+\.[a-z]{2,}", path.read_text("utf-8"))
+    assert set(found) <= {"http://www.w3.org"}

@@ -1,0 +1,141 @@
+"""How many processes become one scrape, and what is told of the application beside them."""
+
+from __future__ import annotations
+
+from fakes import SWIFT, catalog
+from scraped import samples, series, total
+
+from gateway.metrics import (
+    CONTENT_TYPE,
+    Process,
+    ReplicaFacts,
+    RequestMetrics,
+    SeenDeployment,
+    application_text,
+    one_scrape,
+    replica_text,
+)
+from gateway.metrics.series import Family
+from gateway.outcome import Outcome
+from gateway.records import RequestRecord
+
+FACTS = ReplicaFacts(SWIFT, "classify", "realtime", agreement=0.995, started_s=1.7e9)
+
+
+def ingress(*outcomes: Outcome) -> str:
+    """The text of an ingress whose requests ended so."""
+    metrics = RequestMetrics(catalog())
+    for outcome in outcomes:
+        record = RequestRecord(
+            request_id="r", task="classify", outcome=outcome, latency_s=0.1, checkpoint=SWIFT, tier="realtime"
+        )
+        metrics.observe(record)
+    return metrics.text()
+
+
+def test_several_processes_are_one_scrape() -> None:
+    """Each family is described once; every sample keeps its value and says whose it is."""
+    texts = {
+        "in-1": ingress(Outcome.IN_TIME, Outcome.IN_TIME),
+        "in-2": ingress(Outcome.IN_TIME, Outcome.LATE),
+        "re-1": replica_text(FACTS, {"batches": 3.0}, {"queued_inputs": 2.0}, {}),
+    }
+    scrape = one_scrape([Process(name, "any", text) for name, text in texts.items()])
+    lines = scrape.decode().splitlines()
+    for kind in ("HELP", "TYPE"):
+        described = [line.split()[2] for line in lines if line.startswith(f"# {kind}")]
+        assert len(described) == len(set(described)) and "punctual_requests_total" in described
+    found = [(one, value) for one, value in samples(scrape, "punctual_requests_total") if value]
+    by_place = {(labels["replica"], labels["outcome"]): value for labels, value in found}
+    assert by_place == {("in-1", "in_time"): 2.0, ("in-2", "in_time"): 1.0, ("in-2", "late"): 1.0}
+    assert total(scrape, "punctual_request_latency_seconds_count") == 4.0
+    of_replica = {"checkpoint": SWIFT, "task": "classify", "tier": "realtime", "replica": "re-1"}
+    assert samples(scrape, "punctual_replica_batches_total") == [(of_replica, 3.0)]
+    for name, text in texts.items():
+        moved = {
+            (one, frozenset(labels - {("replica", name)}))
+            for one, labels in series(scrape)
+            if ("replica", name) in labels
+        }
+        assert series(text) <= moved
+
+
+def test_samples_of_one_family_stand_together() -> None:
+    """The text format wants all lines of a metric in one group, also when they come from several processes."""
+    text = ingress(Outcome.IN_TIME)
+    lines = one_scrape([Process("a", "gateway", text), Process("b", "gateway", text)]).decode().splitlines()
+    where = [at for at, line in enumerate(lines) if line.startswith("punctual_requests_total")]
+    assert where == list(range(where[0], where[0] + len(where)))
+    assert len(where) == 2 * len(samples(text, "punctual_requests_total"))
+
+
+def test_a_series_without_labels_gets_its_first() -> None:
+    """The process's name is then the only one, whichever way the line was made."""
+    family = Family("lost", "About.", ())
+    family.count().value = 3
+    scrape = one_scrape([Process("x", "gateway", "# HELP a_b About.\n# TYPE a_b gauge\na_b 2.0\n" + family.text())])
+    assert samples(scrape, "a_b") == [({"replica": "x"}, 2.0)] and b'lost_total{replica="x"} 3\n' in scrape
+    assert "lost_total 3\n" in family.text()
+
+
+def test_a_silent_process_is_seen_to_be_silent() -> None:
+    """Every process has an `up`: 1 where it answered, 0 where it did not, with the deployment it is one of."""
+    asked = [Process("a", "gateway", ingress()), Process("b", SWIFT, ""), Process("c", SWIFT, None)]
+    up = {
+        (one["replica"], one["deployment"]): value for one, value in samples(one_scrape(asked), "punctual_replica_up")
+    }
+    assert up == {("a", "gateway"): 1.0, ("b", SWIFT): 1.0, ("c", SWIFT): 0.0}
+
+
+def test_nobody_answering_is_still_a_scrape() -> None:
+    """An empty application gives an exposition that parses, and says how long it took."""
+    scrape = one_scrape([], took_s=1.5)
+    assert samples(scrape, "punctual_replica_up") == []
+    assert samples(scrape, "punctual_scrape_duration_seconds") == [({}, 1.5)]
+    assert CONTENT_TYPE.startswith("text/plain")
+
+
+def test_a_replicas_totals_bear_its_checkpoint() -> None:
+    """Counters end in _total, gauges do not; odd names come through unharmed, also through the merging."""
+    odd = ReplicaFacts('odd"name\\\n{', "classify", "realtime", 1.0, 0.0)
+    text = replica_text(odd, {"service_time_seconds": 0.1 + 0.2}, {"backlog_seconds": float("inf")}, {})
+    scrape = one_scrape([Process('re"1\\', "odd", text)])
+    labels = {"checkpoint": 'odd"name\\\n{', "task": "classify", "tier": "realtime", "replica": 're"1\\'}
+    assert samples(scrape, "punctual_replica_service_time_seconds_total") == [(labels, 0.1 + 0.2)]
+    assert samples(scrape, "punctual_replica_backlog_seconds") == [(labels, float("inf"))]
+
+
+def test_a_replica_says_what_it_was_proven_to_be() -> None:
+    """Its agreement with the source, that it passed, and since when it is there."""
+    text = replica_text(FACTS, {}, {}, {})
+    assert total(text, "punctual_replica_self_test_agreement_ratio") == 0.995
+    assert total(text, "punctual_replica_self_test_passed") == 1.0
+    assert total(text, "punctual_replica_start_time_seconds") == 1.7e9
+
+
+def test_runs_are_told_by_their_size() -> None:
+    """Each run within the least bucket that holds it; the sum is the inputs of all."""
+    text = replica_text(FACTS, {}, {}, {1: 5, 4: 2, 5: 1, 99: 1})
+    name = "punctual_replica_batch_size"
+    within = {one["le"]: value for one, value in samples(text, f"{name}_bucket")}
+    assert (within["1.0"], within["3.0"], within["4.0"], within["6.0"]) == (5.0, 5.0, 7.0, 8.0)
+    assert (within["32.0"], within["+Inf"], total(text, f"{name}_count")) == (8.0, 9.0, 9.0)
+    assert total(text, f"{name}_sum") == 5 + 8 + 5 + 99
+
+
+def test_a_deployment_is_in_one_state_of_a_closed_list() -> None:
+    """1 for the one it is in and 0 for the others, so that a query finds each; its replicas likewise."""
+    seen = [
+        SeenDeployment("gateway", "healthy", {"running": 2}),
+        SeenDeployment(SWIFT, "updating", {"running": 1, "starting": 3}, self_test_failed=True),
+    ]
+    text = application_text(seen)
+    states = samples(text, "punctual_deployment_state")
+    assert {(one["deployment"], one["state"]) for one, value in states if value} == {
+        ("gateway", "healthy"), (SWIFT, "updating")
+    }  # fmt: skip
+    assert len(states) == 2 * 6
+    assert total(text, "punctual_deployment_replicas", deployment=SWIFT, state="starting") == 3.0
+    assert total(text, "punctual_deployment_replicas", deployment="gateway", state="starting") == 0.0
+    assert samples(text, "punctual_checkpoint_self_test_failed") == [({"checkpoint": SWIFT}, 1.0)]
+    assert application_text([]) == ""

@@ -1,0 +1,203 @@
+"""Traces: where a request stands in one, which spans are made of it, and that a collector can harm nothing."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from datetime import timedelta
+
+import httpx
+import pytest
+from collected_spans import CLIENTS, NOON, UNKEPT, Collected, named, parent, place, times
+from fakes import ANSWER, TERMS, scripted
+from hypothesis import given
+from hypothesis import strategies as st
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased, Sampler, TraceIdRatioBased
+from opentelemetry.trace import SpanKind, StatusCode
+from sample_records import MARK, RECORD
+from worlds import OwnMetrics, World, client_of, world
+
+from gateway import app
+from gateway.outcome import Outcome
+from gateway.records import RequestRecord
+from gateway.trace_context import TraceContext
+from gateway.tracing import Tracing
+from gateway.work import Failure, FailureKind
+
+TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-0[01]")
+
+
+@given(st.integers(1, 2**128 - 1), st.integers(1, 2**64 - 1), st.booleans())
+def test_a_place_reads_back(trace_id: int, span_id: int, sampled: bool) -> None:
+    """What is handed on is a well-formed header, and says the same to who reads it."""
+    there = TraceContext(trace_id, span_id, sampled)
+    assert TRACEPARENT.fullmatch(there.traceparent) and TraceContext.read(there.traceparent) == there
+
+
+def test_of_a_later_version_the_known_part_is_read() -> None:
+    """Flags that this version does not know, and what follows them, change nothing."""
+    assert TraceContext.read(f"cc-{'a' * 32}-{'b' * 16}-03-more-0") == TraceContext.read(CLIENTS)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "client", "kept"),
+    [
+        (ParentBased(ALWAYS_ON), CLIENTS, True),
+        (ParentBased(ALWAYS_ON), UNKEPT, False),
+        (ParentBased(ALWAYS_ON), None, True),
+        (ParentBased(ALWAYS_OFF), CLIENTS, True),
+        (ParentBased(ALWAYS_OFF), None, False),
+        (TraceIdRatioBased(0.0), CLIENTS, False),
+        (ALWAYS_ON, UNKEPT, True),
+    ],
+)
+def test_the_sampler_says_what_is_kept(sampler: Sampler, client: str | None, kept: bool) -> None:
+    """A client's flag is honoured by the samplers that look at it; spans are sent where the flag handed on says so."""
+    collected = Collected(sampler)
+    terms = collected.tracing.begin(replace(TERMS, traceparent=client))
+    entry = terms.entry
+    assert terms.traceparent is not None and entry is not None
+    own = TraceContext.read(terms.traceparent)
+    collected.tracing.observe(replace(RECORD, traceparent=terms.traceparent, trace_entry=terms.entry))
+    assert own.sampled == kept == bool(collected.ended())
+    if client is not None:
+        theirs = TraceContext.read(client)
+        assert own.trace_id == theirs.trace_id and entry.parent == theirs.span_id != own.span_id
+    else:
+        assert entry.parent is None
+
+
+def observed(record: RequestRecord) -> dict[str, ReadableSpan]:
+    """The spans of one record of a request that came at noon with a place in a trace, and was told of much later."""
+    collected = Collected()
+    terms = collected.tracing.begin(replace(TERMS, traceparent=CLIENTS))
+    collected.now += timedelta(hours=1)
+    collected.tracing.observe(replace(record, traceparent=terms.traceparent, trace_entry=terms.entry))
+    return named(collected.ended())
+
+
+def test_a_request_is_a_span_with_its_parts_below() -> None:
+    """It hangs on the client's; route, queue and infer follow one another inside it, and last as long as they did.
+
+    It begins when the request came, however late the record is made: a replica's spans would else begin before it.
+    """
+    spans = observed(RECORD)
+    request = spans["POST /classify"]
+    assert parent(request) == TraceContext.read(CLIENTS).span_id and request.kind is SpanKind.SERVER
+    start, end = times(request)
+    assert (end - start) / 1e9 == pytest.approx(RECORD.latency_s, abs=1e-6)
+    assert start == int(NOON.timestamp()) * 10**9
+    at = start
+    for name, seconds in (
+        ("route", RECORD.route_s),
+        ("queue", RECORD.queueing_delay_s),
+        ("infer", RECORD.service_time_s),
+    ):
+        span = spans.pop(name)
+        assert parent(span) == place(request).span_id and place(span).trace_id == place(request).trace_id
+        began, ended = times(span)
+        assert began == at and (ended - began) / 1e9 == pytest.approx(seconds, abs=1e-6) and ended <= end
+        at = ended
+    assert set(spans) == {"POST /classify"}
+
+
+def test_a_request_tells_how_it_was_decided() -> None:
+    """Who answered, under which tier and why, against which budget and forecast, and at what price."""
+    told = observed(RECORD)["POST /classify"].attributes or {}
+    expected = {
+        "http.request.method": "POST",
+        "http.route": "/classify",
+        "http.response.status_code": 200,
+        "punctual.request_id": "r-1",
+        "punctual.task": "classify",
+        "punctual.checkpoint": "grand",
+        "punctual.tier": "quality",
+        "punctual.reason": "fits",
+        "punctual.outcome": "in_time",
+        "punctual.budget_s": 0.05,
+        "punctual.predicted_s": 0.01,
+        "punctual.price": 1.25,
+    }
+    assert {name: told.get(name) for name in expected} == expected
+    assert None not in told.values()
+
+
+@pytest.mark.parametrize("outcome", Outcome)
+def test_a_failure_is_in_the_status(outcome: Outcome) -> None:
+    """What the gateway could not do; a refusal, and what the client got wrong or gave up, is none."""
+    span = observed(RequestRecord(request_id="r", task="classify", outcome=outcome, latency_s=0.1))["POST /classify"]
+    failed = outcome in (Outcome.FAILED, Outcome.UNAVAILABLE, Outcome.EXPIRED)
+    assert span.status.status_code is (StatusCode.ERROR if failed else StatusCode.UNSET)
+    assert (span.attributes or {}).get("error.type") == (outcome.value if failed else None)
+
+
+@given(st.floats(0, 100), st.none() | st.floats(0, 100), st.none() | st.floats(0, 100), st.none() | st.floats(0, 100))
+def test_parts_stay_inside_the_whole(
+    latency: float, route: float | None, queue: float | None, infer: float | None
+) -> None:
+    """Whatever a record says, no part begins before its request or ends after it, or ends before it begins."""
+    record = replace(RECORD, latency_s=latency, route_s=route, queueing_delay_s=queue, service_time_s=infer)
+    spans = observed(record)
+    start, end = times(spans["POST /classify"])
+    assert all(start <= times(span)[0] <= times(span)[1] <= end for span in spans.values())
+    assert len(spans) == 1 + sum(part is not None for part in (route, queue, infer))
+
+
+def traced(told: World, tracing: Tracing) -> httpx.AsyncClient:
+    """A client of the world's application, its requests traced."""
+    told.service.observers = (told.kept, tracing)
+    application = app.build(
+        told.service, OwnMetrics(told.catalog), told.catalog.limits, told.clock, trace=tracing.begin
+    )
+    return httpx.AsyncClient(
+        transport=httpx.ASGITransport(application, raise_app_exceptions=False), base_url="http://gateway"
+    )
+
+
+async def test_a_replica_is_handed_the_requests_own_span() -> None:
+    """The work's trace is the client's, or a new one; its parent is the request's own span, which exists."""
+    told, collected = world(), Collected()
+    client = traced(told, collected.tracing)
+    body = {"inputs": f"a {MARK} film"}
+    await client.post("/classify", json=body, headers={"traceparent": CLIENTS})
+    await client.post("/classify", json=body)
+    spans = {place(span).span_id: span for span in collected.ended() if span.name == "POST /classify"}
+    handed = [TraceContext.read(one.work.traceparent or "") for one in told.backend.dispatches]
+    assert [one.span_id for one in handed] == list(spans) and len(spans) == 2
+    assert [one.trace_id for one in handed] == [place(span).trace_id for span in spans.values()]
+    first, second = spans.values()
+    assert parent(first) == TraceContext.read(CLIENTS).span_id and parent(second) is None
+    assert handed[0].trace_id == TraceContext.read(CLIENTS).trace_id != handed[1].trace_id
+    assert MARK not in str([span.to_json() for span in spans.values()])
+
+
+async def test_a_request_that_is_refused_at_the_door_keeps_its_trace() -> None:
+    """A body that does not validate ends a request, and its span hangs on the client's all the same."""
+    told, collected = world(), Collected()
+    await traced(told, collected.tracing).post("/classify", json={}, headers={"traceparent": CLIENTS})
+    (span,) = collected.ended()
+    assert parent(span) == TraceContext.read(CLIENTS).span_id
+    assert (span.attributes or {})["punctual.outcome"] == "invalid"
+
+
+@pytest.mark.parametrize("client", [CLIENTS, UNKEPT, f"cc-{'a' * 32}-{'b' * 16}-03-more", None])
+async def test_untraced_a_clients_place_is_handed_on_as_it_came(client: str | None) -> None:
+    """Without traces of its own the gateway changes nothing, and makes nothing up."""
+    told = world()
+    await told.service.handle(told.request(replace(TERMS, traceparent=client)))
+    assert told.backend.dispatches[0].work.traceparent == client
+
+
+async def test_traced_or_not_the_answer_is_the_same() -> None:
+    """A failing replica's problem too."""
+    for behaviour in (scripted(ANSWER), scripted(Failure(FailureKind.ENGINE))):
+        plain, observed_too = world(behaviour), world(behaviour)
+        collected = Collected()
+        untraced = client_of(plain)
+        answers = [
+            await client.post("/classify", json={"inputs": "a"}, headers={"X-Request-Id": "one"})
+            for client in (untraced, traced(observed_too, collected.tracing))
+        ]
+        assert answers[0].content == answers[1].content and answers[0].status_code == answers[1].status_code
+        assert collected.ended()

@@ -1,0 +1,126 @@
+"""Where an ingress's log and traces go, as its environment says, and how its lines come out where it was started."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import threading
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from sample_records import RECORD
+
+from deployments.observing import ACCESS_LOG, LOG_FORMAT, LOGGERS, LogUnwritable, access_log_to, observing
+from deployments.relay import relayed
+from deployments.serve_command import serve_arguments
+from gateway.lines import WatchedFile
+
+
+def test_lines_that_were_lost_are_counted() -> None:
+    """A log that nothing can be written to costs lines, and `/metrics` says how many; without a log it says nothing."""
+    watched = observing("one", {ACCESS_LOG: "/dev/full"})
+    for _ in range(3):
+        watched.observers[0].observe(RECORD)
+    watched.close()
+    (family,) = text_string_to_metric_families(watched.metrics())
+    (sample,) = family.samples
+    assert (sample.name, sample.value) == ("punctual_access_log_dropped_total", 3)
+    assert observing("one", {}).metrics() == ""
+
+
+@pytest.mark.parametrize("environ", [{}, {ACCESS_LOG: "off"}, {ACCESS_LOG: ""}])
+def test_nothing_is_observed_that_was_not_asked_for(environ: dict[str, str]) -> None:
+    """No observer, no thread, and the gateway's own messages go where they always went."""
+    before = threading.active_count(), [logging.getLogger(name).handlers[:] for name in LOGGERS]
+    watched = observing("one", environ)
+    assert watched.observers == () and watched.trace is None
+    assert before == (threading.active_count(), [logging.getLogger(name).handlers[:] for name in LOGGERS])
+    watched.close()
+
+
+def test_a_log_has_requests_and_messages(tmp_path: Path) -> None:
+    """Both in one file, written by the time that closing returns; after that messages go there no more."""
+    path = tmp_path / "log"
+    watched = observing("one", {ACCESS_LOG: str(path)})
+    watched.observers[0].observe(RECORD)
+    logging.getLogger("punctual.gateway").error("broken", extra={"request_id": "r-2"})
+    watched.close()
+    logging.getLogger("punctual.gateway").error("after the end")
+    told = [json.loads(line) for line in path.read_bytes().splitlines()]
+    assert [(one["event"], one["request_id"]) for one in told] == [("request", "r-1"), ("log", "r-2")]
+
+
+def test_a_log_that_cannot_be_written_is_told_and_harms_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """The path may be wrong, or come to be there later: the ingress serves, and says so where Ray keeps its output."""
+    watched = observing("one", {ACCESS_LOG: "/no/such/folder/log"})
+    watched.observers[0].observe(RECORD)
+    watched.close()
+    assert "/no/such/folder/log cannot be written: No such file" in caplog.text
+    assert watched.lines is not None and watched.lines.dropped == 1
+
+
+def test_the_format_is_the_environments(tmp_path: Path) -> None:
+    """Text where it says so; what it does not know is an error at the start, not a log in another form."""
+    path = tmp_path / "log"
+    watched = observing("one", {ACCESS_LOG: str(path), LOG_FORMAT: "text"})
+    watched.observers[0].observe(RECORD)
+    watched.close()
+    assert b"classify  12.346 of 50 ms" in path.read_bytes()
+    with pytest.raises(ValueError, match="xml"):
+        observing("one", {ACCESS_LOG: str(path), LOG_FORMAT: "xml"})
+
+
+def test_what_is_relayed_comes_out_though_writers_come_and_go(tmp_path: Path) -> None:
+    """An ingress that is replaced takes nothing with it, and what was written before the end comes out."""
+    source, output = os.pipe()
+    with relayed(tmp_path / "pipe", output):
+        for line in (b"one\n", b"two\n"):
+            file = WatchedFile(str(tmp_path / "pipe"))
+            file.write([line])
+            file.close()
+    os.close(output)
+    assert os.read(source, 100) == b"one\ntwo\n"
+    assert os.read(source, 100) == b""
+    os.close(source)
+
+
+def test_a_relay_ends_though_its_output_is_gone(tmp_path: Path) -> None:
+    """`punctual serve | head`: writers see a broken pipe, and the context ends."""
+    source, output = os.pipe()
+    os.close(source)
+    with relayed(tmp_path / "pipe", output):
+        file = WatchedFile(str(tmp_path / "pipe"))
+        file.write([b"one\n"])
+        file.close()
+    os.close(output)
+
+
+def test_a_path_is_told_whole_and_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An ingress works in another folder; a path that cannot be written is an error before anything starts."""
+    monkeypatch.setenv(ACCESS_LOG, "")
+    monkeypatch.chdir(tmp_path)
+    with access_log_to("log", tmp_path):
+        assert os.environ[ACCESS_LOG] == str(tmp_path / "log") and (tmp_path / "log").exists()
+    with access_log_to("off", tmp_path):
+        assert os.environ[ACCESS_LOG] == "off"
+    with pytest.raises(LogUnwritable, match="no/such/folder"), access_log_to("no/such/folder", tmp_path):
+        pass
+
+
+def test_a_log_is_on_unless_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`punctual serve` tells of each request where it was started; an operator's environment chooses otherwise."""
+
+    def parsed(*arguments: str) -> argparse.Namespace:
+        parser = argparse.ArgumentParser()
+        serve_arguments(parser)
+        return parser.parse_args(arguments)
+
+    monkeypatch.delenv(ACCESS_LOG, raising=False)
+    assert parsed().access_log == "-" and parsed().traces is None
+    assert parsed("--traces").traces == "http://127.0.0.1:4318"
+    assert parsed("--access-log", "off").access_log == "off"
+    monkeypatch.setenv(ACCESS_LOG, "/var/log/punctual.log")
+    assert parsed().access_log == "/var/log/punctual.log"

@@ -1,0 +1,142 @@
+"""The replica's part of a trace, when traces are made at all, and that a collector can harm nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import subprocess
+import sys
+from datetime import timedelta
+from time import perf_counter
+
+import pytest
+from collected_spans import CLIENTS, NOON, RESOURCE, UNKEPT, Collected, named, parent, place, times
+from fakes import ANSWER, FakeClock
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON
+from opentelemetry.trace import StatusCode
+from sample_records import MARK, RECORD
+
+from deployments.tracing import TracedHandler, spans_of, traces_asked_for
+from gateway.trace_context import TraceContext
+from gateway.tracing import Spans, Tracing, open_spans
+from gateway.work import Answer, ClassifyParameters, Failure, FailureKind, Work
+
+
+def work(traceparent: str | None) -> Work:
+    """What a replica is sent."""
+    return Work("classify", (MARK,), ClassifyParameters(), 1.0, False, "r-1", traceparent)
+
+
+def handler(collected: Collected, result: Answer | Failure | None) -> TracedHandler:
+    """A replica that takes 5 ms for a result, and for None for ever."""
+    clock = FakeClock()
+
+    async def handle(asked: Work) -> Answer | Failure:
+        clock.advance(0.005)
+        if result is None:
+            await asyncio.Event().wait()
+        assert result is not None
+        return result
+
+    return TracedHandler(handle, "grand", collected.spans, clock, lambda: NOON + timedelta(seconds=clock() - 1000.0))
+
+
+async def test_a_replica_hangs_its_spans_on_the_gateways() -> None:
+    """One of the whole, and below it the queueing and the engine's run, which ends last; the batch's size is told."""
+    collected = Collected()
+    assert await handler(collected, ANSWER)(work(CLIENTS)) is ANSWER
+    spans = named(collected.ended())
+    whole, queue, run = spans["replica grand"], spans["replica queue"], spans["engine run"]
+    assert parent(whole) == TraceContext.read(CLIENTS).span_id
+    assert parent(queue) == parent(run) == place(whole).span_id
+    assert {place(span).trace_id for span in spans.values()} == {TraceContext.read(CLIENTS).trace_id}
+    start, end = times(whole)
+    assert (start, end) == (int(NOON.timestamp()) * 10**9, int(NOON.timestamp()) * 10**9 + 5_000_000)
+    assert times(run) == (end - 2_000_000, end) and times(queue) == (end - 3_000_000, end - 2_000_000)
+    assert (run.attributes or {})["punctual.batch_size"] == 1
+    assert MARK not in str([span.to_json() for span in spans.values()])
+
+
+@pytest.mark.parametrize("kind", FailureKind)
+async def test_a_replicas_failure_is_in_the_status(kind: FailureKind) -> None:
+    """Its kind alone: the detail is for the gateway."""
+    collected = Collected()
+    await handler(collected, Failure(kind, MARK))(work(CLIENTS))
+    (span,) = collected.ended()
+    assert span.status.status_code is StatusCode.ERROR and span.status.description == kind.value
+    assert MARK not in span.to_json()
+
+
+async def test_withdrawn_work_has_a_span() -> None:
+    """Cancelling it ends the span, and still cancels."""
+    collected = Collected()
+    task = asyncio.create_task(handler(collected, None)(work(CLIENTS)))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    (span,) = collected.ended()
+    assert span.status.description == "cancelled"
+
+
+@pytest.mark.parametrize("traceparent", [UNKEPT, None])
+async def test_what_is_not_kept_makes_no_spans_at_a_replica(traceparent: str | None) -> None:
+    """Nor does work that came without a trace."""
+    collected = Collected()
+    assert await handler(collected, ANSWER)(work(traceparent)) is ANSWER
+    assert not collected.ended()
+
+
+@pytest.mark.parametrize(
+    ("environ", "asked"),
+    [
+        ({}, False),
+        ({"OTEL_TRACES_SAMPLER": "always_on"}, False),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}, True),
+        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://127.0.0.1:1"}, True),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "OTEL_SDK_DISABLED": "true"}, False),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "OTEL_TRACES_EXPORTER": "none"}, False),
+    ],
+)
+def test_traces_are_asked_for_by_naming_a_collector(environ: dict[str, str], asked: bool) -> None:
+    """Nothing else turns them on, and OpenTelemetry's own switches turn them off."""
+    assert traces_asked_for(environ) == asked
+    if not asked:
+        assert spans_of("gateway", "one", environ) is None
+
+
+def test_who_has_no_traces_does_not_load_opentelemetry() -> None:
+    """Neither the gateway's request path nor a replica's imports it until traces are asked for."""
+    modules = "gateway.app, gateway.service, gateway.logs, deployments.replica, deployments.observing, punctual"
+    asked = "deployments.observing.observing('one', {'PUNCTUAL_ACCESS_LOG': '/dev/null'})"
+    loaded = "[name for name in sys.modules if name.startswith('opentelemetry')]"
+    script = f"import sys, {modules}; {asked}; print({loaded})"
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "[]"
+
+
+def test_a_collector_that_is_not_there_costs_nobody_anything() -> None:
+    """Its port refused: spans are taken at once, the oldest give way, and closing ends in the time it was given."""
+    spans = Spans(OTLPSpanExporter("http://127.0.0.1:9/v1/traces"), ALWAYS_ON, RESOURCE, random.Random(7))
+    tracing = Tracing(spans, lambda: NOON)
+    for _ in range(1500):  # more spans than may wait
+        tracing.observe(RECORD)
+    began = perf_counter()
+    spans.close(0.2)
+    assert perf_counter() - began < 5.0
+
+
+def test_an_operators_names_win(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The service is punctual unless OpenTelemetry's own variables say otherwise; they choose the sampler as well."""
+    monkeypatch.delenv("OTEL_SERVICE_NAME", raising=False)
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_off")
+    spans = open_spans("gateway", "one", random.Random(7))
+    assert not spans.enter(None).sampled
+    assert spans.resource.attributes["service.name"] == "punctual"
+    assert spans.resource.attributes["service.instance.id"] == "one"
+    spans.close(0.1)
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "mine")
+    spans = open_spans("gateway", "one", random.Random(7))
+    assert spans.resource.attributes["service.name"] == "mine"
+    spans.close(0.1)
