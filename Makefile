@@ -1,5 +1,7 @@
 # make serve   the gateway on HOST:PORT, with the catalog CATALOG: everything it needs is installed into .venv first
 # make test    lint, format, types, borders and tests
+# make observe a Prometheus on 127.0.0.1:9090 with the chart's rules, watching the gateway on 127.0.0.1:8000
+# make dashboards   writes helm/punctual/dashboards/ anew from helm/dashboards/
 # make clean   removes what these made, .venv included
 #
 # Python 3.11 with venv and pip is all that a machine must have. Installing takes minutes the first time and nothing
@@ -16,7 +18,7 @@ SERVE_READY := $(VENV)/.ready-to-serve
 TEST_READY := $(VENV)/.ready-to-test
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: help serve test clean
+.PHONY: help serve test observe dashboards clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -30,6 +32,16 @@ test: $(TEST_READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest
+
+observe:
+	@command -v prometheus > /dev/null || { echo 'Prometheus is not installed: apt install prometheus' \
+		'(Debian), or with Grafana: docker compose -f helm/observe/compose.yaml up'; exit 1; }
+	@data=$$(mktemp -d) && trap 'rm -rf "$$data"' EXIT INT TERM; \
+		prometheus --config.file=helm/observe/prometheus.yml --storage.tsdb.path="$$data" \
+		--web.listen-address=127.0.0.1:9090
+
+dashboards: $(TEST_READY)
+	$(BIN)/python -m helm.dashboards.render
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

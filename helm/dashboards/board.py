@@ -1,0 +1,107 @@
+"""What every dashboard has around its panels: variables, links to the others and to the runbook, rows and numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from grafana_foundation_sdk.builders import dashboard
+from grafana_foundation_sdk.models import dashboard as model
+
+from helm.dashboards.panels import SOURCE, PanelBuilder
+from helm.dashboards.words import RUNBOOK
+
+TAG = "punctual"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Panels under one heading, a question that they answer."""
+
+    heading: str
+    panels: tuple[PanelBuilder, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """One dashboard: `uid` is its address and its file's name, `narrowed` the labels to narrow it by."""
+
+    uid: str
+    title: str
+    about: str
+    narrowed: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+    def model(self) -> model.Dashboard:
+        """The dashboard as Grafana reads it, its panels numbered in their order: it renders the same each time."""
+        made = (
+            dashboard.Dashboard(self.title)
+            .uid(self.uid)
+            .description(self.about)
+            .tags([TAG])
+            .readonly()
+            .time("now-1h", "now")
+            .refresh("10s")
+            .timezone("browser")
+            .tooltip(model.DashboardCursorSync.CROSSHAIR)
+            .variables([_datasource(), *(_variable(name) for name in self.narrowed), _window()])
+            .links(list(_links()))
+            .annotations([])
+        )
+        for row in self.rows:
+            made.with_row(dashboard.Row(row.heading))
+            for panel in row.panels:
+                made.with_panel(panel)
+        built = made.build()
+        _number(built.panels or ())
+        return built
+
+
+_SERIES = {
+    "task": "label_values(punctual_checkpoint_quality, task)",
+    "tier": 'label_values(punctual_checkpoint_quality{task=~"$task"}, tier)',
+    "checkpoint": 'label_values(punctual_checkpoint_quality{task=~"$task", tier=~"$tier"}, checkpoint)',
+}
+
+
+def _datasource() -> dashboard.DatasourceVariable:
+    return dashboard.DatasourceVariable("datasource").label("Prometheus").type("prometheus")
+
+
+def _variable(name: str) -> dashboard.QueryVariable:
+    """All of a label by default; `.*` and not `.+`, since refused requests have no checkpoint and no tier."""
+    return (
+        dashboard.QueryVariable(name)
+        .label(name)
+        .datasource(SOURCE)
+        .query(_SERIES[name])
+        .refresh(model.VariableRefresh.ON_TIME_RANGE_CHANGED)
+        .sort(model.VariableSort.ALPHABETICAL_ASC)
+        .multi(True)
+        .include_all(True)
+        .all_value(".*")
+        .current(model.VariableOption(selected=True, text=["All"], value=["$__all"]))
+    )
+
+
+def _window() -> dashboard.CustomVariable:
+    return (
+        dashboard.CustomVariable("window")
+        .label("window of the figures")
+        .values("1m,5m,30m,1h,6h")
+        .current(model.VariableOption(selected=True, text="5m", value="5m"))
+    )
+
+
+def _links() -> Sequence[dashboard.DashboardLink]:
+    others = dashboard.DashboardLink("Punctual").type(model.DashboardLinkType.DASHBOARDS).tags([TAG])
+    runbook = dashboard.DashboardLink("Runbook").type(model.DashboardLinkType.LINK).url(RUNBOOK)
+    return [
+        others.include_vars(True).keep_time(True).as_dropdown(False),
+        runbook.icon("doc").tooltip("What each figure and alert means, and what to do").target_blank(True),
+    ]
+
+
+def _number(panels: Sequence[model.Panel | model.RowPanel]) -> None:
+    for number, panel in enumerate(panels, start=1):
+        panel.id_val = number

@@ -1,0 +1,211 @@
+"""Decisions: why checkpoints were chosen, what was found of the others, and whether forecasts keep their word."""
+
+from __future__ import annotations
+
+from helm.dashboards.board import Board, Row
+from helm.dashboards.panels import PanelBuilder, Query, figure, heat, lines
+from helm.dashboards.words import (
+    CHECKPOINT,
+    OF_CHECKPOINT,
+    OFFERED,
+    REFUSED,
+    TASK,
+    Limit,
+    falling,
+    quantile,
+    share,
+    total,
+)
+
+NAME = "{{task}} {{checkpoint}}"
+ROUTED = "punctual_routed_requests_total"
+FORECAST = "punctual_forecast_latency_ratio"
+OF_CANDIDATE = f'{TASK},checkpoint=~"$checkpoint"'
+
+
+def decisions() -> Board:
+    """What the gateway decided, and on what grounds."""
+    return Board(
+        "punctual-decisions",
+        "Punctual: Decisions",
+        "Why checkpoints were chosen, what was found of the others, and whether forecasts keep their word.",
+        ("task", "tier", "checkpoint"),
+        (
+            Row("Over the window", _figures()),
+            Row("What was chosen, and why?", _choices()),
+            Row("Do forecasts keep their word?", _forecasts()),
+            Row("What was not given?", _losses()),
+        ),
+    )
+
+
+def _figures() -> tuple[PanelBuilder, ...]:
+    window = "$window"
+    answers, covered, nominal = (
+        total(f"punctual_forecast_{of}_total", selector=CHECKPOINT, window=window)
+        for of in ("answers", "covered_answers", "nominal_answers")
+    )
+    routed = total(ROUTED, selector=CHECKPOINT, window=window)
+    return (
+        figure(
+            "Coverage less nominal",
+            "Share of answers at or under their forecast quantile, less the share that was asked for. Below 0 "
+            "forecasts promise too much, above 0 too little. Off by 5 points for long: profile the host anew.",
+            "percentunit",
+            Query(share(f"({covered} - {nominal})", answers)),
+            (Limit(None, "red"), Limit(-0.05, "orange"), Limit(-0.02, "green"), Limit(0.05, "orange")),
+            wide=6,
+        ),
+        figure(
+            "Degraded",
+            "Share of choices below the best checkpoint that the request's terms allow. Tight budgets make them, and "
+            "congestion; the verdicts say which.",
+            "percentunit",
+            Query(share(total("punctual_degraded_requests_total", selector=CHECKPOINT, window=window), routed)),
+            wide=6,
+        ),
+        figure(
+            "Truncated",
+            "Share of answers of whose texts not all was read. High: texts are longer than the checkpoints' windows; "
+            "use `truncation: chunk`, or a checkpoint with a longer window.",
+            "percentunit",
+            Query(
+                share(
+                    total("punctual_truncated_requests_total", selector=CHECKPOINT, window=window),
+                    total("punctual_requests_total", selector=f'{CHECKPOINT},outcome=~"in_time|late"', window=window),
+                )
+            ),
+            wide=6,
+        ),
+        figure(
+            "Dispatches a choice",
+            "Times that a chosen request was sent to a replica. Above 1: replicas were lost under requests, which were "
+            "sent again; see Replicas. Below 1: some ended while they waited.",
+            "none",
+            Query(share(total("punctual_request_attempts_total", selector=CHECKPOINT, window=window), routed)),
+            (Limit(None, "green"), Limit(1.01, "orange")),
+            wide=6,
+            decimals=3,
+        ),
+    )
+
+
+def _choices() -> tuple[PanelBuilder, ...]:
+    return (
+        lines(
+            "Reasons",
+            "Choices a second by reason. Fits: the best in time. Congestion: a better one would fit an idle gateway. "
+            "At-risk, best-effort: none fits, the fastest was taken. Pinned, only-candidate: no choice was left.",
+            "reqps",
+            Query(total(ROUTED, "reason", CHECKPOINT), "{{reason}}"),
+            stacked=True,
+        ),
+        lines(
+            "Verdicts on candidates",
+            "What decisions found of the candidates, a second. Too-slow: not in time even idle. Congested: in time "
+            "only without the queue. Too-dear: not worth its price. Unavailable: no healthy replica.",
+            "reqps",
+            Query(total("punctual_candidate_verdicts_total", "verdict", OF_CANDIDATE), "{{verdict}}"),
+            stacked=True,
+        ),
+        lines(
+            "Congestion price",
+            "Points of quality asked for a core-second. Above 0 as long as more waits than cores can do in time; the "
+            "dearest checkpoints are given up first. Steadily above 0: add replicas.",
+            "none",
+            Query(f"max by (task) (punctual_congestion_price{{{TASK}}})", "{{task}}"),
+        ),
+        lines(
+            "Candidates refused, by checkpoint",
+            "Share of the decisions in which a checkpoint was a candidate and did not fit: too slow, congested, too "
+            "dear or down. Near 1 for long: it serves nobody; its budgets, its profile or its replicas are wrong.",
+            "percentunit",
+            Query(
+                share(
+                    _verdicts("too-slow|congested|too-dear|unavailable"),
+                    _verdicts("fits|too-slow|congested|too-dear|unavailable"),
+                ),
+                NAME,
+            ),
+            most=1,
+            wide=12,
+        ),
+        lines(
+            "Choices by checkpoint",
+            "Requests routed to each checkpoint a second, whatever became of them.",
+            "reqps",
+            Query(total(ROUTED, OF_CHECKPOINT, CHECKPOINT), NAME),
+            stacked=True,
+            wide=12,
+        ),
+    )
+
+
+def _forecasts() -> tuple[PanelBuilder, ...]:
+    return (
+        lines(
+            "Coverage and its nominal share",
+            "Share of answers at or under their forecast quantile, and the share that clients asked for, over five "
+            "minutes. They should agree. Under: late answers; over: better checkpoints passed over in vain.",
+            "percentunit",
+            Query(f"checkpoint:punctual_coverage:ratio_rate5m{{{CHECKPOINT}}}", f"{NAME} covered"),
+            Query(f"checkpoint:punctual_nominal:ratio_rate5m{{{CHECKPOINT}}}", f"{NAME} nominal"),
+            most=1,
+        ),
+        lines(
+            "Latency by median forecast",
+            "Half of the answers should be under 1, half over. p95 far above: service times vary more than was "
+            "profiled.",
+            "none",
+            Query(quantile(0.5, FORECAST, OF_CHECKPOINT), f"{NAME} p50"),
+            Query(quantile(0.95, FORECAST, OF_CHECKPOINT), f"{NAME} p95"),
+            limits=(Limit(None, "green"), Limit(1, "green")),
+        ),
+        heat(
+            "Latency by median forecast, all",
+            "Where latencies lie against their median forecasts. Two bands: two kinds of requests share one forecast.",
+            "none",
+            total(f"{FORECAST}_bucket", "le", CHECKPOINT),
+            wide=8,
+        ),
+    )
+
+
+def _losses() -> tuple[PanelBuilder, ...]:
+    refused = f"{TASK},{REFUSED}"
+    return (
+        lines(
+            "Refused",
+            "Share of what is offered that is refused, by why. Infeasible: budgets under what an idle gateway makes. "
+            "Shed: overload. Unavailable: no healthy replica that the terms allow.",
+            "percentunit",
+            Query(
+                f"{total('punctual_requests_total', 'task, outcome', refused)} / on (task) group_left () "
+                f"({total('punctual_requests_total', 'task', f'{TASK},{OFFERED}')} > 0)",
+                "{{task}} {{outcome}}",
+            ),
+            limits=falling(0.02, 0.1),
+            wide=8,
+        ),
+        lines(
+            "Degraded and truncated",
+            "Choices below the best that the terms allow, and answers of whose texts not all was read, a second.",
+            "reqps",
+            Query(total("punctual_degraded_requests_total", "task", CHECKPOINT), "{{task}} degraded"),
+            Query(total("punctual_truncated_requests_total", "task", CHECKPOINT), "{{task}} truncated"),
+            wide=8,
+        ),
+        lines(
+            "Why summaries ended",
+            "Stop: the text was finished. Length: the most tokens were reached. Deadline: cut off in time; many of "
+            "them mean budgets too tight for the writer.",
+            "reqps",
+            Query(total("punctual_summaries_total", "finish_reason", CHECKPOINT), "{{finish_reason}}"),
+            stacked=True,
+            wide=8,
+        ),
+    )
+
+
+def _verdicts(which: str) -> str:
+    return total("punctual_candidate_verdicts_total", "task, checkpoint", f'{OF_CANDIDATE},verdict=~"{which}"')

@@ -1,0 +1,171 @@
+"""The chart's manifests: real Helm lints and renders them, and they meet the schemas of what reads them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import kubernetes_validate  # type: ignore[import-untyped]
+import pytest
+import yaml
+from custom_resources import FIELDS, LONGEST_NAME, RAY_SERVICE, RAY_SERVICE_REQUIRED, faults, walk
+from helm_python import HelmError
+from helm_python.chart import lint
+from rendered_chart import CHART, FULLNAME, NAMESPACE, Document, chart, production, render
+
+KUBERNETES = "1.33"
+PLACEHOLDER = "https://punctual.example/docs/operating.md"
+EVERYTHING: Document = {
+    "ingress": {"enabled": True, "hosts": [{"host": "punctual.test", "paths": ["/"]}]},
+    "autoscaler": {"enabled": True},
+    "cache": {"kind": "persistentVolumeClaim"},
+    "podMonitor": {"enabled": True},
+    "prometheusRule": {"enabled": True},
+    "dashboards": {"enabled": True},
+    "imagePullSecrets": [{"name": "registry"}],
+    "extraEnv": [{"name": "HF_HUB_OFFLINE", "value": "1"}],
+    "extraVolumes": [{"name": "weights", "emptyDir": {}}],
+    "extraVolumeMounts": [{"name": "weights", "mountPath": "/weights"}],
+    "podAnnotations": {"cluster-autoscaler.kubernetes.io/safe-to-evict": "false"},
+    "podLabels": {"team": "inference"},
+    "priorityClassName": "serving",
+    "tiers": {
+        "quality": {
+            "nodeSelector": {"disk": "fast"},
+            "tolerations": [{"key": "quality", "operator": "Exists"}],
+            "affinity": {"podAntiAffinity": {}},
+        }
+    },
+}
+VALUES: dict[str, Document] = {
+    "default": {},
+    "production": production(),
+    "everything": EVERYTHING,
+    "baked": {"cache": {"kind": "image"}},
+}
+
+
+@pytest.fixture(params=VALUES, scope="module")
+def values(request: pytest.FixtureRequest) -> Document:
+    """One set of values after the other."""
+    return VALUES[request.param]
+
+
+def test_helm_finds_nothing_to_mend(values: Document) -> None:
+    """A strict lint reports no error and no warning; that an icon would be nice is known."""
+    report = lint(CHART, values, strict=True, namespace=NAMESPACE)
+    assert report["errors"] == []
+    assert [message["error"] for message in report["messages"]] == ["icon is recommended"]
+
+
+def test_every_manifest_meets_its_schema(values: Document) -> None:
+    """Kubernetes' own schemas, unknown fields refused; of custom resources, the fields that their authors define."""
+    made = render(values)
+    assert made.one("RayService")["apiVersion"] == "ray.io/v1"
+    for document in made.documents:
+        if document["kind"] in FIELDS:
+            assert faults(document) == []
+        else:
+            kubernetes_validate.validate(document, KUBERNETES, strict=True)
+
+
+def test_what_is_inside_the_ray_service_meets_its_schema_too(values: Document) -> None:
+    """The pods and the Service that KubeRay makes from it are checked as if they stood alone."""
+    made = render(values)
+    service = made.one("RayService")["spec"]["serveService"]
+    kubernetes_validate.validate({"apiVersion": "v1", "kind": "Service", **service}, KUBERNETES, strict=True)
+    pods = list(made.pods())
+    if options := made.cluster.get("autoscalerOptions"):
+        sidecar = {"name": "autoscaler", **{key: options[key] for key in _OF_A_CONTAINER}}
+        pods[0]["spec"]["containers"].append(sidecar)
+    for pod in pods:
+        kubernetes_validate.validate(pod, KUBERNETES, strict=True)
+        declared = {volume["name"] for volume in pod["spec"]["volumes"]}
+        for container in (*pod["spec"]["containers"], *pod["spec"].get("initContainers", ())):
+            assert {mount["name"] for mount in container["volumeMounts"]} <= declared
+
+
+_OF_A_CONTAINER = ("imagePullPolicy", "resources", "securityContext", "volumeMounts")
+
+
+def test_the_ray_service_has_what_kuberay_requires(values: Document) -> None:
+    """Fields without a default are there, and each group knows its bounds."""
+    made = render(values)
+    paths = {path for path, _ in walk(made.one("RayService")["spec"], "spec", RAY_SERVICE)}
+    assert paths.issuperset(RAY_SERVICE_REQUIRED)
+    for group in made.workers.values():
+        assert group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (
+            {"rayClusterConfig": {"headGroupSpec": {"serviceAccount": "x"}}},
+            "spec.rayClusterConfig.headGroupSpec.serviceA",
+        ),
+        ({"upgradeStrategy": {"type": "BlueGreen"}}, "spec.upgradeStrategy.type: 'BlueGreen'"),
+        ({"rayClusterDeletionDelaySeconds": "60"}, "spec.rayClusterDeletionDelaySeconds: '60' is not int32"),
+        ({"rayClusterConfig": {"workerGroupSpecs": [{"minReplicas": True}]}}, "minReplicas: True is not int32"),
+    ],
+)
+def test_a_field_that_kuberay_does_not_know_is_found(change: Document, fault: str) -> None:
+    """The check of custom resources fails for a strange field, a strange value and a strange type."""
+    (found,) = faults({"kind": "RayService", "spec": change})
+    assert fault in found
+
+
+def test_names_fit_kuberay_whatever_the_release_is_called() -> None:
+    """A RayService with a longer name is refused by the operator, long after Helm has said that all is well."""
+    files = chart().render({}, name="r" * 53, namespace=NAMESPACE)
+    name = next(
+        line for line in files["punctual/templates/rayservice.yaml"].splitlines() if line.startswith("  name: ")
+    )
+    assert len(name.removeprefix("  name: ")) <= LONGEST_NAME
+    for refused in ("1st", "a.b"):
+        with pytest.raises(HelmError, match="set fullnameOverride"):
+            chart().render({}, name=refused, namespace=NAMESPACE)
+    with pytest.raises(HelmError, match="/fullnameOverride"):
+        render({"fullnameOverride": "n" * (LONGEST_NAME + 1)})
+
+
+def test_production_turns_everything_on() -> None:
+    """The worked example has an Ingress, two ingress replicas, scaling, monitors, a policy and a volume."""
+    made = render(production())
+    for kind in ("Ingress", "PersistentVolumeClaim", "PodMonitor", "PodDisruptionBudget", "ServiceAccount"):
+        made.one(kind)
+    assert len(made.of_kind("NetworkPolicy")) == len(made.of_kind("PrometheusRule")) == 2
+    assert production()["catalog"]["ingress"]["replicas"] >= 2
+    assert made.cluster["enableInTreeAutoscaling"] is True
+    assert any(group["maxReplicas"] > group["minReplicas"] for group in made.workers.values())
+    assert not made.of_kind("Secret"), "it names one, so none is made"
+
+
+def test_each_switch_turns_its_part_off() -> None:
+    """With every switch off, what is left is what a gateway cannot do without."""
+    off: dict[str, Any] = {"enabled": False}
+    left = render({"podDisruptionBudget": off, "networkPolicy": off, "tests": off, "serviceAccount": {"create": False}})
+    assert sorted(document["kind"] for document in left.documents) == ["ConfigMap", "RayService", "Secret"]
+    rules = {"prometheusRule": {"enabled": True, "alerts": False}}
+    assert render(rules).one("PrometheusRule")["metadata"]["name"] == f"{FULLNAME}-recording"
+
+
+def test_rules_and_dashboards_are_the_files_themselves() -> None:
+    """What promtool and Prometheus test is what is deployed, but for the address of the runbook."""
+    runbook = "https://wiki.test/operating"
+    made = render({"prometheusRule": {"enabled": True, "runbook": runbook}, "dashboards": {"enabled": True}})
+    for name in ("recording", "alerts"):
+        written = (CHART / "rules" / f"{name}.yaml").read_text()
+        assert (PLACEHOLDER in written) is (name == "alerts")
+        expected = yaml.safe_load(written.replace(PLACEHOLDER, runbook))
+        assert made.one("PrometheusRule", f"{FULLNAME}-{name}")["spec"] == expected
+    shown = {}
+    for document in made.of_kind("ConfigMap"):
+        if document["metadata"]["labels"].get("grafana_dashboard") == "1":
+            assert document["metadata"]["annotations"] == {"grafana_folder": "Punctual"}
+            shown.update(document["data"])
+    files = sorted((CHART / "dashboards").glob("*.json"))
+    assert files
+    assert {name: json.loads(text) for name, text in shown.items()} == {
+        file.name: json.loads(file.read_text().replace(PLACEHOLDER, runbook)) for file in files
+    }

@@ -1,0 +1,133 @@
+"""Who may reach the pods, by the chart's NetworkPolicies as Kubernetes reads them, and what Prometheus scrapes.
+
+`allowed` is that reading in small: a pod that some policy selects takes only what one of them lets in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import pytest
+from rendered_chart import NAMESPACE, Document, Rendered, production, render
+
+HTTP, DASHBOARD, GCS, LINK = 8000, 8265, 6379, 40123
+NAME = "kubernetes.io/metadata.name"
+
+
+@dataclass(frozen=True)
+class Pod:
+    """A pod as policies see it: its labels, and those of its namespace."""
+
+    labels: Mapping[str, str]
+    namespace: Mapping[str, str] = field(default_factory=lambda: {NAME: NAMESPACE})
+
+
+def ray_pod(made: Rendered, kind: str) -> Pod:
+    """The head or a worker, with the labels that KubeRay adds (`labelPod` of its pod.go)."""
+    template = made.head if kind == "head" else next(iter(made.workers.values()))["template"]
+    added = {"ray.io/is-ray-node": "yes", "ray.io/node-type": kind, "app.kubernetes.io/name": "kuberay"}
+    return Pod({**added, **template["metadata"]["labels"]})
+
+
+def selects(selector: Document, labels: Mapping[str, str]) -> bool:
+    """Whether every label that the selector asks for is there; an empty one asks for none."""
+    asked: Mapping[str, str] = selector.get("matchLabels", {})
+    return asked.items() <= labels.items()
+
+
+def admits(peer: Document, source: Pod) -> bool:
+    """Whether the peer of a rule is that pod: without a namespaceSelector, one of the policy's own namespace."""
+    if "namespaceSelector" in peer:
+        if not selects(peer["namespaceSelector"], source.namespace):
+            return False
+    elif source.namespace[NAME] != NAMESPACE:
+        return False
+    return selects(peer.get("podSelector", {}), source.labels)
+
+
+def allowed(made: Rendered, source: Pod, target: Pod, port: int) -> bool:
+    """Whether a connection from one pod to the other's port gets in."""
+    policies = [
+        one["spec"] for one in made.of_kind("NetworkPolicy") if selects(one["spec"]["podSelector"], target.labels)
+    ]
+    rules = [rule for policy in policies for rule in policy["ingress"]]
+    return not policies or any(
+        ("ports" not in rule or port in [one["port"] for one in rule["ports"]])
+        and ("from" not in rule or any(admits(peer, source) for peer in rule["from"]))
+        for rule in rules
+    )
+
+
+STRANGER = Pod({"app": "other"}, {NAME: "elsewhere"})
+NEIGHBOUR = Pod({"app": "other"})
+OPERATOR = Pod({"app.kubernetes.io/name": "kuberay-operator"}, {NAME: "kuberay-system"})
+PROXY = Pod({"app": "nginx"}, {NAME: "ingress-nginx"})
+PROMETHEUS = Pod({"app": "prometheus"}, {NAME: "monitoring"})
+
+
+@pytest.fixture(params=["default", "production"])
+def made(request: pytest.FixtureRequest) -> Rendered:
+    """The chart with either set of values."""
+    return render(production() if request.param == "production" else {})
+
+
+@pytest.mark.parametrize("port", [GCS, DASHBOARD, LINK, 8404, 10001, 30000, 52365])
+@pytest.mark.parametrize("target", ["head", "worker"])
+def test_rays_ports_are_for_the_releases_own_pods(made: Rendered, target: str, port: int) -> None:
+    """Whatever port Ray chooses, neither a neighbour nor a stranger gets to a server that unpickles what it is sent."""
+    pod = ray_pod(made, target)
+    for source in (STRANGER, NEIGHBOUR, PROXY, PROMETHEUS):
+        assert not allowed(made, source, pod, port)
+    for own in ("head", "worker"):
+        assert allowed(made, ray_pod(made, own), pod, port)
+
+
+def test_the_operator_reaches_the_dashboard_of_the_head_alone(made: Rendered) -> None:
+    """It hands over the Serve config there."""
+    assert allowed(made, OPERATOR, ray_pod(made, "head"), DASHBOARD)
+    assert not allowed(made, OPERATOR, ray_pod(made, "head"), GCS)
+    assert not allowed(made, OPERATOR, ray_pod(made, "worker"), DASHBOARD)
+
+
+def test_requests_come_from_where_the_values_say() -> None:
+    """From everywhere unless they name peers; then from those, the scrape's and the test pod's among them."""
+    for source in (STRANGER, NEIGHBOUR):
+        assert allowed(render(), source, ray_pod(render(), "worker"), HTTP)
+    made = render(production())
+    test = Pod(made.one("Pod")["metadata"]["labels"])
+    for source in (PROXY, PROMETHEUS, test):
+        assert allowed(made, source, ray_pod(made, "worker"), HTTP)
+    for source in (STRANGER, NEIGHBOUR):
+        assert not allowed(made, source, ray_pod(made, "worker"), HTTP)
+    assert not allowed(made, test, ray_pod(made, "worker"), LINK), "it is of the release, but runs no Ray"
+
+
+def test_another_release_in_the_namespace_is_a_stranger() -> None:
+    """Two gateways side by side do not reach each other's Ray."""
+    made = render()
+    other = ray_pod(made, "worker")
+    other = Pod({**other.labels, "app.kubernetes.io/instance": "another"})
+    assert not allowed(made, other, ray_pod(made, "worker"), LINK)
+
+
+def test_what_is_scraped_counts_everything_once() -> None:
+    """One target a cluster, its head: a process is in one scrape however many pods there are."""
+    made = render({"podMonitor": {"enabled": True, "job": "gateway"}})
+    monitor = made.one("PodMonitor")["spec"]
+    assert selects(monitor["selector"], ray_pod(made, "head").labels)
+    assert not selects(monitor["selector"], ray_pod(made, "worker").labels)
+    (endpoint,) = monitor["podMetricsEndpoints"]
+    ports = made.head["spec"]["containers"][0]["ports"]
+    assert endpoint["port"] in [port["name"] for port in ports]
+    assert endpoint["relabelings"] == [{"action": "replace", "targetLabel": "job", "replacement": "gateway"}]
+
+
+def test_the_budget_of_disruptions_is_for_workers() -> None:
+    """All but one stay, however many there are; the head is not theirs to hold."""
+    for most in (1, 4):
+        made = render({"tiers": {"realtime": {"pods": most}}})
+        budget = made.one("PodDisruptionBudget")["spec"]
+        assert budget["minAvailable"] == sum(group["replicas"] for group in made.workers.values()) - 1
+        assert selects(budget["selector"], ray_pod(made, "worker").labels)
+        assert not selects(budget["selector"], ray_pod(made, "head").labels)

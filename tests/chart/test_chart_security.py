@@ -1,0 +1,128 @@
+"""What a pod may do, and the link's secret: made once, kept at upgrades, and in no container's environment."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from helm_python import Config
+from rendered_chart import FULLNAME, NAMESPACE, RELEASE, Document, Rendered, chart, production, render, rendered
+
+from deployments.link import MIN_SECRET_BYTES
+
+SECRET = f"{FULLNAME}-link"
+
+
+@contextmanager
+def cluster(secrets: dict[str, Document]) -> Iterator[str]:
+    """A Kubernetes API that knows Secrets of one namespace and nothing else; yields its address."""
+
+    class Api(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            path = self.path.partition("?")[0]
+            found = {
+                "/api": {"kind": "APIVersions", "versions": ["v1"]},
+                "/apis": {"kind": "APIGroupList", "apiVersion": "v1", "groups": []},
+                "/api/v1": {
+                    "kind": "APIResourceList",
+                    "groupVersion": "v1",
+                    "resources": [{"name": "secrets", "namespaced": True, "kind": "Secret", "verbs": ["get"]}],
+                },
+                "/version": {"major": "1", "minor": "33", "gitVersion": "v1.33.0"},
+                **{f"/api/v1/namespaces/{NAMESPACE}/secrets/{name}": one for name, one in secrets.items()},
+            }.get(path)
+            absent = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404}
+            body = json.dumps(found or absent).encode()
+            self.send_response(200 if found else 404)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Says nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Api) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def render_beside(secrets: dict[str, Document], folder: Path) -> Rendered:
+    """The chart rendered where a cluster can be asked what is there."""
+    nothing = folder / "kubeconfig"
+    nothing.write_text("apiVersion: v1\nkind: Config\n")
+    with cluster(secrets) as api, Config(kubeconfig_path=nothing, kube_apiserver=api, namespace=NAMESPACE) as config:
+        return rendered(config.render(chart(), {}, name=RELEASE, namespace=NAMESPACE, is_upgrade=bool(secrets)))
+
+
+def test_an_upgrade_keeps_the_secret(tmp_path: Path) -> None:
+    """The first install makes one that is long enough; an upgrade finds it, and both clusters know the same."""
+    first = render_beside({}, tmp_path).one("Secret", SECRET)
+    assert len(base64.b64decode(first["data"]["secret"])) >= MIN_SECRET_BYTES
+    again = render_beside({SECRET: first}, tmp_path).one("Secret", SECRET)
+    assert again["data"] == first["data"]
+    other = render_beside({}, tmp_path).one("Secret", SECRET)
+    assert other["data"] != first["data"], "a second release gets its own"
+
+
+def test_an_operators_own_secret_is_mounted_and_none_is_made() -> None:
+    """Named, it is the one that every pod mounts, under the same path."""
+    made = render({"linkSecret": {"existingSecret": "mine", "key": "token"}})
+    assert not made.of_kind("Secret")
+    for pod in made.pods():
+        (link,) = (volume["secret"] for volume in pod["spec"]["volumes"] if volume["name"] == "link")
+        assert (link["secretName"], link["items"]) == ("mine", [{"key": "token", "path": "secret"}])
+
+
+def test_the_secret_is_a_file_and_never_an_argument_or_a_variable() -> None:
+    """Environments are inherited and shown in dashboards, and a Serve config is stored by Ray."""
+    made = render()
+    value = made.one("Secret", SECRET)["data"]["secret"]
+    rest = json.dumps([one for one in made.documents if one["kind"] != "Secret"])
+    assert value not in rest
+    assert base64.b64decode(value).decode() not in rest
+    assert "secretKeyRef" not in rest
+
+
+@pytest.mark.parametrize("values", [{}, production(), {"autoscaler": {"enabled": True}}])
+def test_no_container_can_do_more_than_it_must(values: Document) -> None:
+    """Not root, no capabilities, no new privileges, a root file system that is read-only, seccomp."""
+    made = render(values)
+    pods = [*made.pods(), made.one("Pod")]
+    containers = [one for pod in pods for one in (*pod["spec"]["containers"], *pod["spec"].get("initContainers", ()))]
+    sidecars = [options] if (options := made.cluster.get("autoscalerOptions")) else []
+    for container in (*containers, *sidecars):
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+    for pod in pods:
+        assert pod["spec"]["securityContext"]["runAsNonRoot"] is True
+        assert pod["spec"]["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert pod["spec"]["automountServiceAccountToken"] is False
+    for container in containers:
+        assert {"requests", "limits"} <= container["resources"].keys()
+
+
+def test_only_the_autoscaler_has_a_token() -> None:
+    """Ray's own container runs what a checkpoint brings: it gets no way to the API server."""
+    made = render({"autoscaler": {"enabled": True}})
+    where = "/var/run/secrets/kubernetes.io/serviceaccount"
+    mounts = {mount["mountPath"]: mount["name"] for mount in made.cluster["autoscalerOptions"]["volumeMounts"]}
+    assert mounts[where] == "kube-api-access"
+    for pod in made.pods():
+        for container in (*pod["spec"]["containers"], *pod["spec"]["initContainers"]):
+            assert "kube-api-access" not in {mount["name"] for mount in container["volumeMounts"]}
+    assert made.one("ServiceAccount")["automountServiceAccountToken"] is False

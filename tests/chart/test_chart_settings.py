@@ -1,0 +1,154 @@
+"""What chart and code both say is the same: Ray's switches, arguments, ports, paths, periods, versions."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import tomllib
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+import yaml
+from rendered_chart import CHART, FULLNAME, ROOT, Document, Rendered, chart, render
+
+from deployments import kubernetes
+from deployments.environment import cluster_environment
+from gateway.catalog import Tier, load_catalog
+from gateway.openapi import openapi_document
+
+RAYS_OWN = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Ray's, at its import
+PREPARE = re.compile(r"punctual prepare --catalog (\S+) --cache (\S+)")
+
+
+@pytest.fixture(scope="module")
+def made() -> Rendered:
+    """The chart as it comes."""
+    return render()
+
+
+def ray_containers(made: Rendered) -> list[Document]:
+    """The container in which Ray runs, of the head and of each group."""
+    return [pod["spec"]["containers"][0] for pod in made.pods()]
+
+
+def test_every_process_has_rays_switches(made: Rendered) -> None:
+    """All of `cluster_environment`, with its values, in head and workers; HOME is where files can be written."""
+    for container in ray_containers(made):
+        assert {one["name"]: one["value"] for one in container["env"]} == {**cluster_environment(), "HOME": "/tmp"}
+
+
+def test_the_application_takes_the_arguments(made: Rendered) -> None:
+    """`deployments.kubernetes:build` is what is imported, and each path that it is given is mounted in every pod."""
+    (application,) = made.serve_config()["applications"]
+    assert application["import_path"] == f"{kubernetes.__name__}:{kubernetes.build.__name__}"
+    assert (application["name"], application["route_prefix"]) == ("punctual", "/")
+    arguments = kubernetes.Arguments.model_validate(application["args"])
+    assert arguments.tier_resources
+    for container in ray_containers(made):
+        mounted = {mount["mountPath"] for mount in container["volumeMounts"]}
+        for path in (Path(arguments.catalog), arguments.cache / "x", arguments.link_secret_file):
+            assert str(path.parent) in mounted
+
+
+def test_what_is_prepared_is_what_is_served(made: Rendered) -> None:
+    """The init container reads the same catalog and fills the same cache that the application is given."""
+    arguments = made.serve_config()["applications"][0]["args"]
+    for pod in made.pods():
+        (prepare,) = pod["spec"]["initContainers"]
+        found = PREPARE.search(prepare["args"][0])
+        assert found is not None
+        assert found.groups() == (arguments["catalog"], arguments["cache"])
+
+
+def test_a_baked_image_is_served_as_it_is() -> None:
+    """Nothing is prepared or mounted over it, and the cache is where the Dockerfile bakes variants."""
+    made = render({"cache": {"kind": "image"}})
+    baked = made.serve_config()["applications"][0]["args"]["cache"]
+    assert f"--cache {baked}" in (ROOT / "Dockerfile").read_text()
+    for pod in made.pods():
+        assert "initContainers" not in pod["spec"]
+        assert baked not in {mount["mountPath"] for mount in pod["spec"]["containers"][0]["volumeMounts"]}
+
+
+@RAYS_OWN
+def test_tiers_are_the_gateways_and_their_resource_is_what_replicas_ask_for(made: Rendered) -> None:
+    """A group for each tier that the catalog uses, offering what `deployments.graph` reserves."""
+    from deployments.graph import TIER_SHARE, tier_resource  # here, since it imports Ray
+
+    tiers = {entry.tier for entry in load_catalog("starter").checkpoints}
+    assert set(made.workers) == {tier.value for tier in tiers}
+    for name, group in made.workers.items():
+        offered = yaml.safe_load(group["rayStartParams"]["resources"].strip("'"))
+        assert offered == {tier_resource(Tier(name)): 1}
+    assert 64 * TIER_SHARE <= 1
+    assert made.cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+
+
+@RAYS_OWN
+def test_a_pod_outlives_its_replicas(made: Rendered) -> None:
+    """A replica may take `retiring_s` to finish: the drain's deadline is above it, the grace period above that."""
+    from deployments.applications import LinkSettings
+
+    nowhere = Path("/nowhere")
+    link = LinkSettings(nowhere, nowhere, tcp=True, linger_s=kubernetes.LINGER_S, drain_s=kubernetes.DRAIN_S)
+    for pod in made.pods():
+        stop = " ".join(pod["spec"]["containers"][0]["lifecycle"]["preStop"]["exec"]["command"])
+        deadline_s = int(re.findall(r"(?:sleep|--deadline-remaining-seconds) (\d+)", stop)[0])
+        assert link.retiring_s < deadline_s < pod["spec"]["terminationGracePeriodSeconds"]
+    delay_s = made.one("RayService")["spec"]["rayClusterDeletionDelaySeconds"]
+    assert delay_s > load_catalog("starter").budget_s("summarize")
+
+
+def test_one_port_from_the_service_to_haproxy() -> None:
+    """A port that is set once is meant everywhere: Serve, containers, the probe, policies, the scrape."""
+    made = render({"http": {"port": 8123}, "podMonitor": {"enabled": True}})
+    assert made.serve_config()["http_options"]["port"] == 8123
+    for container in ray_containers(made):
+        assert {"name": "serve", "containerPort": 8123} in container["ports"]
+    for group in made.workers.values():
+        probe = group["template"]["spec"]["containers"][0]["readinessProbe"]["exec"]["command"]
+        assert "/dev/tcp/127.0.0.1/8123" in probe[-1]
+    (_, open_to_all) = made.one("NetworkPolicy", FULLNAME)["spec"]["ingress"]
+    assert open_to_all == {"ports": [{"protocol": "TCP", "port": 8123}]}
+    assert made.one("RayService")["spec"]["serveService"]["spec"]["ports"][0]["targetPort"] == "serve"
+    assert made.one("PodMonitor")["spec"]["podMetricsEndpoints"][0]["port"] == "serve"
+
+
+def test_paths_are_the_gateways_own(made: Rendered) -> None:
+    """What is probed and scraped is what the gateway says it answers."""
+    paths = openapi_document()["paths"]
+    assert isinstance(paths, dict)
+    answered = set(paths)
+    probes = chart().values["probes"]
+    scrape = render({"podMonitor": {"enabled": True}}).one("PodMonitor")["spec"]["podMetricsEndpoints"][0]
+    assert {probes["readyPath"], probes["alivePath"], scrape["path"]} <= answered
+
+
+def test_versions_are_those_that_are_tested(made: Rendered) -> None:
+    """KubeRay goes by rayVersion; the image's default tag is the project's version."""
+    assert made.cluster["rayVersion"] == version("ray")
+    assert f"ray=={version('ray')}\n" in (ROOT / "constraints.txt").read_text()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert chart().metadata["appVersion"] == project["version"]
+
+
+def test_the_user_is_the_images(made: Rendered) -> None:
+    """Who owns the files in the image runs them."""
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    found = re.search(r"--uid (\d+)", dockerfile)
+    assert found is not None
+    for pod in made.pods():
+        security = pod["spec"]["securityContext"]
+        assert security["runAsUser"] == security["runAsGroup"] == security["fsGroup"] == int(found[1])
+
+
+def test_every_value_is_explained() -> None:
+    """No value stands at the top of values.yaml without a word, above it or beside it."""
+    lines = (CHART / "values.yaml").read_text().splitlines()
+    silent = [
+        line
+        for before, line in itertools.pairwise(lines)
+        if re.match(r"\w+:", line) and "#" not in line and not before.startswith("#")
+    ]
+    assert silent == []
