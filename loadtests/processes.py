@@ -16,6 +16,7 @@ from pathlib import Path
 
 import psutil
 
+from deployments.observing import OFF
 from gateway.catalog import Catalog
 from loadtests.children import child_environment
 from loadtests.errors import ServerFailed
@@ -41,11 +42,16 @@ class Server:
 
 
 @contextmanager
-def gateway(catalog: Catalog, variants: Mapping[str, Path], ready_within_s: float = READY_WITHIN_S) -> Iterator[Server]:
-    """The gateway in processes of its own, as `punctual serve` runs it. Raises ServerFailed."""
+def gateway(
+    catalog: Catalog, variants: Mapping[str, Path], ready_within_s: float = READY_WITHIN_S, access_log: str = OFF
+) -> Iterator[Server]:
+    """The gateway in processes of its own, as `punctual serve` runs it. Raises ServerFailed.
+
+    `access_log` is a file, or `off`.
+    """
     with tempfile.TemporaryDirectory(prefix="loadtests-") as folder:
         port, job = free_port(), Path(folder, "job.json")
-        write_job(job, catalog, variants, port)
+        write_job(job, catalog, variants, port, access_log)
         arguments = ("-m", "loadtests.peers.gateway_server", str(job))
         with _started("gateway", arguments, port, ready_within_s) as server:
             yield server

@@ -29,6 +29,7 @@ LAG_BOUND_S = 0.010
 LATE_SHARE = 0.01
 """A run is valid while no more than this share of its requests was sent later than the bound."""
 
+_MET = {"true": True, "false": False}
 _TOTAL = re.compile(r"(?:^|, )total;dur=([0-9.]+)")
 
 
@@ -47,7 +48,8 @@ class Shadow:
 class Foretold:
     """What the gateway said of a request it had decided on, seconds from its arrival there.
 
-    `gateway_s` is its latency by the gateway's own clock, to which alone the forecast is bound.
+    `gateway_s` is its latency by the gateway's own clock, to which alone the forecast is bound; `met` is whether the
+    gateway said that it was in time.
     """
 
     checkpoint: str
@@ -57,6 +59,7 @@ class Foretold:
     quantile_s: float | None
     gateway_s: float | None
     finish_reason: str | None = None
+    met: bool | None = None
 
     @property
     def cut(self) -> bool:
@@ -131,6 +134,7 @@ def foretold_by(headers: Mapping[str, str]) -> Foretold | None:
         quantile_s=_seconds(headers.get("x-forecast-quantile-ms")),
         gateway_s=_seconds(total[1]) if total else None,
         finish_reason=headers.get("x-finish-reason"),
+        met=_MET.get(headers.get("x-sla-met", "")),
     )
 
 

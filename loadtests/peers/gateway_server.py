@@ -12,25 +12,33 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from deployments import serving
+from deployments.observing import OFF
 from gateway.catalog import Catalog
 
 
 class Job(BaseModel):
-    """What to serve, and where: a catalog, the folder of each checkpoint's variant, a port on loopback."""
+    """What to serve, and where: a catalog, the folder of each checkpoint's variant, a port on loopback.
+
+    `access_log` is a file, or `off`.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     catalog: Catalog
     variants: dict[str, Path]
     port: int
+    access_log: str = OFF
 
 
-def write_job(path: Path, catalog: Catalog, variants: Mapping[str, Path], port: int) -> None:
+def write_job(path: Path, catalog: Catalog, variants: Mapping[str, Path], port: int, access_log: str = OFF) -> None:
     """Writes the job for this program to read."""
     absolute = {name: folder.absolute() for name, folder in variants.items()}
-    path.write_text(Job(catalog=catalog, variants=absolute, port=port).model_dump_json(), encoding="utf-8")
+    job = Job(catalog=catalog, variants=absolute, port=port, access_log=access_log)
+    path.write_text(job.model_dump_json(), encoding="utf-8")
 
 
 if __name__ == "__main__":
     job = Job.model_validate_json(Path(sys.argv[1]).read_bytes())
-    serving.serve(job.catalog, job.variants, "127.0.0.1", job.port, lambda what: print(what, file=sys.stderr))
+    serving.serve(
+        job.catalog, job.variants, "127.0.0.1", job.port, lambda what: print(what, file=sys.stderr), job.access_log
+    )

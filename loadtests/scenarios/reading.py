@@ -27,6 +27,7 @@ SHIPPED = (
     "grid-both",
     "live-classify",
     "live-mixed",
+    "live-watched",
     "example-profile",
     "example-trace",
 )
