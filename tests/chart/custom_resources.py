@@ -54,6 +54,8 @@ LONGEST_NAME: Final = 47
 
 POD_MONITOR: Final[Mapping[str, str]] = {
     "spec.selector": "LabelSelector",
+    "spec.convertClassicHistogramsToNHCB": "boolean",
+    "spec.scrapeClassicHistograms": "boolean",
     "spec.podMetricsEndpoints[].port": "string",
     "spec.podMetricsEndpoints[].path": "string",
     "spec.podMetricsEndpoints[].interval": "duration",

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import pytest
+from custom_resources import faults
 from rendered_chart import NAMESPACE, Document, Rendered, production, render
 
 HTTP, DASHBOARD, GCS, LINK = 8000, 8265, 6379, 40123
@@ -121,6 +122,15 @@ def test_what_is_scraped_counts_everything_once() -> None:
     ports = made.head["spec"]["containers"][0]["ports"]
     assert endpoint["port"] in [port["name"] for port in ports]
     assert endpoint["relabelings"] == [{"action": "replace", "targetLabel": "job", "replacement": "gateway"}]
+
+
+def test_native_histograms_come_beside_the_classic_ones() -> None:
+    """Where they are asked for; rules and dashboards find what they ask for in either case."""
+    switches = ("convertClassicHistogramsToNHCB", "scrapeClassicHistograms")
+    for asked in (False, True):
+        monitor = render({"podMonitor": {"enabled": True, "nativeHistograms": asked}}).one("PodMonitor")
+        assert [monitor["spec"].get(switch, False) for switch in switches] == [asked, asked]
+        assert not faults(monitor)
 
 
 def test_the_budget_of_disruptions_is_for_workers() -> None:
