@@ -67,6 +67,7 @@ def test_a_generous_budget_gives_quality_and_a_tight_one_realtime(client: httpx.
         for name in ("reader", "ranker"):
             summarize(client, headers={"X-Checkpoint": name, BUDGET: "10000"})
     between = (at_percentile_ms(client, "reader") + at_percentile_ms(client, "ranker")) / 2
+    time.sleep(2)  # or sixteen short texts in a row, after a load of long ones, are taken for more than can be served
     generous = summarize(client, headers={BUDGET: "10000"})
     assert (generous.headers["x-checkpoint"], generous.headers["x-sla-met"]) == ("ranker", "true")
     tight = summarize(client, headers={BUDGET: f"{between:.1f}"})
