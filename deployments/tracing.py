@@ -99,30 +99,16 @@ class TracedHandler:
             return
         began = end - timedelta(seconds=min(result.timings.service_time_s, total_s))
         queued = end - timedelta(seconds=min(_until_end_s(result.timings), total_s))
-        self.spans.write(
-            Span(
-                name="replica queue",
-                place=self.spans.below(own),
-                parent=own.span_id,
-                start=queued,
-                end=began,
-                attributes={},
+        run = {
+            "punctual.batch_size": result.timings.batch_size,
+            "punctual.input_tokens": result.input.kept,
+            "punctual.steps": sum(one.steps for one in result.generation) if result.generation else None,
+        }
+        for name, start, stop, attributes in (("replica queue", queued, began, {}), ("engine run", began, end, run)):
+            place = self.spans.below(own)
+            self.spans.write(
+                Span(name=name, place=place, parent=own.span_id, start=start, end=stop, attributes=attributes)
             )
-        )
-        self.spans.write(
-            Span(
-                name="engine run",
-                place=self.spans.below(own),
-                parent=own.span_id,
-                start=began,
-                end=end,
-                attributes={
-                    "punctual.batch_size": result.timings.batch_size,
-                    "punctual.input_tokens": result.input.kept,
-                    "punctual.steps": sum(one.steps for one in result.generation) if result.generation else None,
-                },
-            )
-        )
 
 
 def _until_end_s(timings: ReplicaTimings) -> float:

@@ -199,7 +199,7 @@ class Room:
         """How long a request with this deadline would wait for a core at the least.
 
         Behind what runs, and what is more urgent and can yet begin in time (half a turn allowed for), each at the least
-        it costs. Who will come meanwhile is not counted.
+        it costs. Who will come meanwhile, or waits further back than is looked, is not counted.
         """
         more_urgent = bisect_left(self._waiting, deadline_s, key=_due)
         if not more_urgent and sum(run.threads for run in self._under_way) < self.cores:
