@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 from itertools import accumulate, chain
 from operator import attrgetter
@@ -57,7 +57,8 @@ class Waiting:
     """One input in a replica's queue. `deadline` and `enqueued_at` are seconds on one monotonic clock.
 
     `sequence` is the order of arrival and unique in the queue. `alone` marks an entry whose batch failed: it
-    takes no companions, so that the culprit can be told from its batch-mates.
+    takes no companions, so that the culprit can be told from its batch-mates. `run` numbers the run that it was sent
+    for.
     """
 
     sequence: int
@@ -66,6 +67,7 @@ class Waiting:
     strict: bool
     enqueued_at: float
     alone: bool = False
+    run: int = 0
 
 
 Entry = TypeVar("Entry", bound=Waiting)
@@ -112,6 +114,19 @@ class FormedBatch(Generic[Entry]):
     def efficiency(self) -> float:
         """How many seconds of its entries' work one by one a second of this batch does; 0 where it is empty."""
         return self.alone_s / self.median_s if self.entries else 0.0
+
+
+def of_next_run(waiting: Collection[Entry], idle: int) -> Collection[Entry]:
+    """What the next batch is formed of: all that wait; where a thread is idle for each run sent, the first run alone.
+
+    Who sent two runs counts on two cores. Two that became one would end as one, and be followed by two at one instant,
+    which became one again: a core would stand idle for as long as there is a rush.
+    """
+    runs = {entry.run for entry in waiting}
+    if not 1 < len(runs) <= idle:
+        return waiting
+    first = next(iter(waiting)).run
+    return [entry for entry in waiting if entry.run == first]
 
 
 def form_batch(

@@ -14,7 +14,15 @@ from dataclasses import dataclass, replace
 from heapq import heappop, heappush
 from typing import TypeAlias
 
-from deployments.batch_forming import Backlog, BatchLimits, MedianTimes, RememberedMedians, Waiting, form_batch
+from deployments.batch_forming import (
+    Backlog,
+    BatchLimits,
+    MedianTimes,
+    RememberedMedians,
+    Waiting,
+    form_batch,
+    of_next_run,
+)
 from deployments.engines.boundary import guarded
 from deployments.engines.padding import padded
 from deployments.engines.port import Logits, TokenIds
@@ -142,8 +150,8 @@ class Batcher:
                 entry.settle(Failure(FailureKind.UNAVAILABLE, "stopped"))
             self._engine_threads.shutdown(wait=False, cancel_futures=True)
 
-    async def submit(self, token_ids: Sequence[int], deadline: float, strict: bool) -> Scored | Failure:
-        """The logits of one input. Failures are values: EXPIRED, QUEUE_FULL, ENGINE, UNAVAILABLE.
+    async def submit(self, token_ids: Sequence[int], deadline: float, strict: bool, run: int = 0) -> Scored | Failure:
+        """The logits of one input, meant for that run. Failures are values: EXPIRED, QUEUE_FULL, ENGINE, UNAVAILABLE.
 
         Cancelling it withdraws the input; if that is already running, its result is discarded.
         """
@@ -153,7 +161,9 @@ class Batcher:
             return Failure(FailureKind.QUEUE_FULL)
         self._sequence += 1
         now, result = self._clock(), self._loop.create_future()
-        entry = _Queued(self._sequence, len(token_ids), deadline, strict, now, token_ids=token_ids, result=result)
+        entry = _Queued(
+            self._sequence, len(token_ids), deadline, strict, now, run=run, token_ids=token_ids, result=result
+        )
         self._enter(entry)
         if not self._forming_soon and len(self._running) < self._threads:
             self._forming_soon = True  # not at once: what is submitted in this turn of the loop may run together
@@ -213,7 +223,7 @@ class Batcher:
         while self._waiting and len(self._running) < self._threads:
             now = self._clock()
             formed = form_batch(
-                self._waiting.values(),
+                of_next_run(self._waiting.values(), self._threads - len(self._running)),
                 now,
                 self._limits,
                 self._medians,

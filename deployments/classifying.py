@@ -55,7 +55,7 @@ class ClassifierReplica:
         encoded = await self._encode(work.inputs, parameters)
         if isinstance(encoded, Failure):
             return encoded
-        scored = await self._score(encoded, deadline, work.strict)
+        scored = await self._score(encoded, deadline, work)
         if isinstance(scored, Failure):
             return scored
         outputs = tuple(self._task.scores(one.logits, parameters) for one in scored)
@@ -84,15 +84,16 @@ class ClassifierReplica:
             encoded.append(one)
         return encoded
 
-    async def _score(self, encoded: Sequence[Encoded], deadline: float, strict: bool) -> Sequence[Scored] | Failure:
+    async def _score(self, encoded: Sequence[Encoded], deadline: float, work: Work) -> Sequence[Scored] | Failure:
         """Every input scored, or the first failure: the others are then withdrawn, since nobody gets them.
 
         The inputs of one request are queued together.
         """
+        strict, run = work.strict, work.run
         if len(encoded) == 1:
-            one = await self.batcher.submit(encoded[0].token_ids, deadline, strict)
+            one = await self.batcher.submit(encoded[0].token_ids, deadline, strict, run)
             return one if isinstance(one, Failure) else (one,)
-        return await all_or_failure(self.batcher.submit(one.token_ids, deadline, strict) for one in encoded)
+        return await all_or_failure(self.batcher.submit(one.token_ids, deadline, strict, run) for one in encoded)
 
 
 def _input_report(encoded: Sequence[Encoded]) -> InputReport:

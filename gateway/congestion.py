@@ -1,20 +1,22 @@
 """The congestion price: what a core-second of the node is worth to others at this moment, in points of quality.
 
 It is the shadow price of capacity in "maximise the total quality of answers in time": the slope, at the time that each
-request can be given, of the best quality that so much time buys. Two of them count, and the higher rules: that of
-the rate at which requests come, over the long run, and that of the most pressed of several horizons, in which waiting
-requests and those to expect must be done. Pure: it knows requests by their slack, checkpoints by what runs of them
-take.
+request can be given, of the best quality that so much time buys. For several horizons, and for all requests together,
+two prices are asked and the highest rules: that of how many wait, given how many come in the long run
+(`backlog_price`), and that of a rush, in which those who wait and those to expect must be done within the horizon.
+Pure: it knows requests by their slack, checkpoints by what runs of them take.
 """
 
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Protocol
 
+from gateway.backlog_price import BacklogPrice, Corner, slope
 from gateway.traffic import Traffic, until
 
 HORIZONS_S = (0.025, 0.05, 0.1, 0.2, 0.5)
@@ -33,18 +35,15 @@ Between two corners of a frontier both are worth the price of time alike; which 
 which their times were learnt. It is never raised past the best bargain: one that pays remains.
 """
 
-SPARE_S = 0.05
-"""So many seconds a core are remembered at the most of the core time that was there for requests and that they left.
+LASTING = 3.0
+"""Where the rate of late is less than the mean by more than so many times, the rush that made the mean is over."""
 
-While it lasts, what is kept for those to come may be spent on those who are here: else, where the time there is lies
-between two corners of the frontier, everybody would have the cheaper one and the cores would be idle in between.
-"""
+NEGLIGIBLE = 1e-3
+"""Less than so much of a point is nothing."""
 
-SPARE_UTILISATION = 0.8
-"""This part of the core time is taken to have been there for them: runs are often smaller, and dearer, than planned."""
-
-_COST_WEIGHT = 0.05
-_SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
+_LEAST_SLACK = 0.25
+_STEPS = 20
+_SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128)
 
 
 class Runner(Protocol):
@@ -62,14 +61,6 @@ class Runner(Protocol):
         """The median core-seconds of one run of so many inputs of so many characters each."""
 
 
-@dataclass(frozen=True, slots=True)
-class Corner:
-    """A corner of the best that time buys: core-seconds a request, and the worth they buy."""
-
-    cost_s: float
-    worth: float
-
-
 def sizes(most: int) -> list[int]:
     """The batch sizes that are tried, up to and with `most`."""
     tried = [size for size in _SIZES if size < most]
@@ -82,7 +73,7 @@ def frontier(points: Sequence[Corner]) -> list[Corner]:
     for point in sorted((Corner(0.0, 0.0), *points), key=lambda corner: (corner.cost_s, -corner.worth)):
         if hull and point.worth <= hull[-1].worth:
             continue
-        while len(hull) >= 2 and _slope(hull[-2], hull[-1]) <= _slope(hull[-2], point):
+        while len(hull) >= 2 and slope(hull[-2], hull[-1]) <= slope(hull[-2], point):
             hull.pop()
         hull.append(point)
     return hull
@@ -113,8 +104,31 @@ def price_of(hull: Sequence[Corner], each_s: float) -> float:
     """
     for left, right in pairwise(hull):
         if each_s < right.cost_s:
-            return _slope(left, right) * (1 + 1e-6)
+            return slope(left, right) * (1 + 1e-6)
     return 0.0
+
+
+@dataclass(slots=True, eq=False)
+class _Class:
+    """Requests with budgets up to a horizon: their part of all, the frontier of their mean, how many can wait a core.
+
+    `prices` are those for rates that were met.
+    """
+
+    share: float
+    hull: list[Corner]
+    most: float
+    dispersion: float
+    prices: dict[tuple[int, int], BacklogPrice] = field(default_factory=dict)
+
+    def price(self, waiting: float, rate: float, cores: float) -> float:
+        """The price where so many of them wait, at this rate of all arrivals; both are taken to the nearest 5 %."""
+        at = round(_STEPS * math.log(max(rate, 1e-6))), round(_STEPS * math.log(max(cores, 1e-6)))
+        known = self.prices.get(at)
+        if known is None:
+            rate, cores = self.share * math.exp(at[0] / _STEPS), math.exp(at[1] / _STEPS)
+            known = self.prices.setdefault(at, BacklogPrice(self.hull, rate, cores, cores * self.most, self.dispersion))
+        return known.price(waiting)
 
 
 class Congestion:
@@ -128,37 +142,35 @@ class Congestion:
         self._traffic = traffic
         self._runners = runners
         self._lesson = -1
-        self._spare_s = 0.0
-        self.cost_s = 0.0
-        """The core-seconds that a request has cost of late."""
-        self.crowded_s = 0.0
-        """Of those to be done within this time not all could be served, at the last price: 0 where all could."""
         self.worth_left = 0.0
-        """What the best bargain left of its worth at the last price: 0 where there was more demand than can be met."""
+        """What the best bargain is worth after its price, as of the last price; 0 where there was more demand than can
+        be met."""
+        self.crowded_s = 0.0
+        """Within what time not all that is due can be done, as of the last price; infinite where that is so in the long
+        run, 0 where all can."""
         self._in_the_long_run: list[Corner] = []
-        self._least_cost_s = 0.0
+        self._classes: list[_Class | None] = []
+        self.least_cost_s = 0.0
+        """The least core-seconds that a request costs, on average; 0 before any has come."""
         self._within: dict[tuple[float, int], list[Corner]] = {}
 
     def price(self, waiting: Sequence[int], cores: float, busy_s: float, now_s: float) -> float:
         """Points of quality a core-second.
 
-        `waiting` says how many requests that wait must be done within each of `HORIZONS_S`; `busy_s` is what is left
-        of the runs under way, in core-seconds.
+        `waiting` says how many requests that wait must be done within each of `HORIZONS_S`, and in all; `busy_s` is
+        what is left of the runs under way, in core-seconds.
         """
         traffic = self._traffic
         if traffic.lesson != self._lesson:
             self._learn()
-        rate = traffic.rate(now_s)
-        binding, each_s = self._in_the_long_run, cores / rate if rate > 0 else math.inf
-        price = price_of(binding, each_s)
-        usual = traffic.mean_rate(now_s)
-        self.crowded_s = math.inf if cores < min(rate, usual) * self._least_cost_s else 0.0
-        freed = min(self._spare_s / (SPARE_S * cores), 1.0)
-        if not self.crowded_s:
-            price *= 1 - freed
-        usual *= freed
+        rate, usual = traffic.rate(now_s), traffic.mean_rate(now_s)
+        self.crowded_s = math.inf if cores < min(rate, usual) * self.least_cost_s else 0.0
+        binding, price, lasting = self._in_the_long_run, 0.0, min(usual, LASTING * rate)
+        for of, count in zip(self._classes, waiting, strict=True):
+            if of is not None and (asked := of.price(count, lasting, cores)) > price:
+                price, binding = asked, of.hull
         expected, budgets_s = traffic.ahead(now_s), traffic.budgets_s
-        for horizon_s, count in zip(HORIZONS_S, waiting, strict=True):
+        for horizon_s, count in zip(HORIZONS_S, waiting, strict=False):
             rooms_s = [horizon_s - budget_s for budget_s in budgets_s if budget_s < horizon_s]
             coming = sum(max(until(expected, room_s) - usual * room_s, 0.0) for room_s in rooms_s)
             due = count + coming / max(len(budgets_s), 1)
@@ -171,35 +183,42 @@ class Congestion:
             if (pressed := price_of(hull, each_s)) > price:
                 price, binding = pressed, hull
         self.worth_left = max((corner.worth - price * corner.cost_s for corner in binding), default=0.0)
-        return max(price, min(price * (1 + DOUBT), _slope(binding[0], binding[1]))) if price > 0 else 0.0
-
-    def spent(self, requests: int, core_s: float, cores: float, now_s: float) -> None:
-        """Takes what a run of so many requests costs, and so what it leaves of the time that there was for them.
-
-        `cores` are those that the others' requests leave to these.
-        """
-        self.cost_s += _COST_WEIGHT * (core_s / requests - self.cost_s)
-        rate = max(self._traffic.mean_rate(now_s), 1e-9)
-        spare_s = self._spare_s + requests * SPARE_UTILISATION * cores / rate - core_s
-        self._spare_s = min(max(spare_s, 0.0), SPARE_S * cores)
-
-    @property
-    def least_cost_s(self) -> float:
-        """The least core-seconds that a request costs, on average; 0 before any has come."""
-        return self._least_cost_s
+        if price < NEGLIGIBLE:
+            return 0.0
+        return max(price, min(price * (1 + DOUBT), slope(binding[0], binding[1])))
 
     def _learn(self) -> None:
         traffic = self._traffic
         self._lesson = traffic.lesson
         self._within.clear()
-        hulls = [
-            frontier(
-                [_cheapest(one, traffic.characters, budget_s / CYCLE, one.max_batch) for one in self._runners],
-            )
-            for budget_s in traffic.budgets_s
-        ]
+        budgets_s = traffic.budgets_s
+        known: dict[float, list[Corner]] = {}
+        for budget_s in budgets_s:
+            if budget_s not in known:
+                within_s = budget_s / CYCLE
+                known[budget_s] = frontier(
+                    [_cheapest(one, traffic.characters, within_s, one.max_batch) for one in self._runners]
+                )
+        hulls = [known[budget_s] for budget_s in budgets_s]
+        self.least_cost_s = sum(hull[1].cost_s for hull in hulls if len(hull) > 1) / max(len(hulls), 1)
         self._in_the_long_run = together(hulls)
-        self._least_cost_s = sum(hull[1].cost_s for hull in hulls if len(hull) > 1) / max(len(hulls), 1)
+        counts = [bisect_right(budgets_s, horizon_s) for horizon_s in (*HORIZONS_S, math.inf)]
+        self._classes = [
+            self._class_of(hulls[:count]) if count > before else None for before, count in pairwise((0, *counts))
+        ]
+
+    def _class_of(self, hulls: Sequence[list[Corner]]) -> _Class | None:
+        """Those with the shortest budgets, as many as hulls are given."""
+        traffic, hull = self._traffic, together(hulls)
+        if len(hull) < 2:
+            return None
+        budgets_s = traffic.budgets_s
+        mean_s, share = sum(budgets_s[: len(hulls)]) / len(hulls), len(hulls) / len(budgets_s)
+        shortest_s = min(one.run_s(1, traffic.characters) for one in self._runners)
+        slack_s = max(mean_s - shortest_s, _LEAST_SLACK * mean_s)
+        least_s = sum(hull[1].cost_s for hull in hulls if len(hull) > 1) / len(hulls)
+        dispersion = 1 + share * (traffic.dispersion(min(mean_s, 1.0)) - 1)
+        return _Class(share, hull, slack_s / least_s, dispersion)
 
     def _hull(self, horizon_s: float, most: int) -> list[Corner]:
         try:
@@ -224,7 +243,3 @@ def _cheapest(runner: Runner, characters: int, within_s: float, most: int) -> Co
 def _crowded(hull: Sequence[Corner], each_s: float) -> bool:
     """Whether not even the least that a request costs is there for each."""
     return len(hull) > 1 and each_s < hull[1].cost_s
-
-
-def _slope(left: Corner, right: Corner) -> float:
-    return (right.worth - left.worth) / (right.cost_s - left.cost_s) if right.cost_s > left.cost_s else math.inf

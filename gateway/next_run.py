@@ -9,7 +9,7 @@ can be met, and the run that gains most is taken, whoever is in it.
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -25,6 +25,13 @@ the batches of a replica may have."""
 LENIENCE = 0.7
 """Under more demand than can be met, this part of what a request costs in the best company must be worth its price: at
 one that is reckoned for the mean of all lengths it may yet be."""
+
+PATIENCE = 0.2
+"""Where not all can be served, who is due after the crowded time counts by this part: later they are served as well."""
+
+WINDOW = 2 / 3
+"""Where not all can be served, runs that several share take at most this part of the median budget: those who come
+meanwhile must wait for their end and then be run themselves (half, in Nexus: Shen et al., SOSP 2019)."""
 
 
 class Checkpoint(Runner, Protocol):
@@ -124,7 +131,7 @@ def _best_of(
 ) -> Choice | None:
     """The best run on one checkpoint: with the most urgent request, or of anybody where not all can be served.
 
-    Of anybody who is due within the time that is crowded: who can wait for its end is served after it as well.
+    Of those who are due within the time that is crowded: who can wait for its end is served after it as well.
     """
     able = [held for held in waiting if held.may(checkpoint.name)]
     if not able:
@@ -134,15 +141,18 @@ def _best_of(
             return None
         return _with_the_first(_company(able[0], able, checkpoint), checkpoint, moment, least_worth, tolerances_s)
     best: Choice | None = None
+    budgets_s = moment.budgets_s
+    longest_s = WINDOW * budgets_s[len(budgets_s) // 2] if budgets_s else math.inf
     for company in _companies(able, checkpoint, moment):
         rooms_s = [held.deadline_s - moment.now_s for held in company]
         for size in sizes(min(checkpoint.max_batch, len(company))):
             run_s = run_s_of(checkpoint, company[:size])
             first = bisect_left(rooms_s, checkpoint.reach_s(run_s, moment.now_s))
             members = company[first : first + size]
-            if len(members) < size or rooms_s[first] > moment.crowded_s:
+            if len(members) < size or rooms_s[first] > moment.crowded_s or (best and run_s > longest_s):
                 break
-            gain = size * checkpoint.worth - moment.price * run_s
+            pressed = bisect_right(rooms_s, moment.crowded_s, first, first + size) - first
+            gain = (pressed + PATIENCE * (size - pressed)) * checkpoint.worth - moment.price * run_s
             if best is None or gain > best.gain:
                 best = Choice(gain, checkpoint, tuple(members), run_s)
     return best

@@ -23,8 +23,9 @@ from gateway.traffic import Traffic
 SQUEEZE = 2.0
 """Runs may be so many times the cores, where the next is of a request that cannot wait for one to end."""
 
-SHORT_S = 0.003
-"""Runs so short would leave their core idle for a good part of the time, were the next only sent when one has ended."""
+SHORT_S, SHORT_IN_RUSH_S = 0.003, 0.03
+"""Runs so short would leave their core idle for a part of the time that counts, were the next only sent when one has
+ended: a fifth of theirs, or where more comes than can be met in the long run, a fiftieth."""
 
 AHEAD_S = 0.0006
 """So long before a short run should end the next one is sent ahead: about a way to the replica and back."""
@@ -180,16 +181,13 @@ class Room:
         if not self.traffic.lesson:
             return 0.0
         waiting = [bisect_right(self._waiting, now_s + horizon_s, key=_due) for horizon_s in HORIZONS_S]
+        waiting.append(len(self._waiting))
         cores = self._left_by(room.demand(now_s) for room in self.neighbours)
         return self._congestion.price(waiting, cores, self._busy_s(now_s), now_s)
 
     def demand(self, now_s: float) -> float:
         """The cores that its requests would keep busy of late, each at the least it costs."""
         return min(self.traffic.rate(now_s) * self._congestion.least_cost_s, self.cores)
-
-    def use(self, now_s: float) -> float:
-        """The cores that its requests keep busy on average."""
-        return min(self.traffic.mean_rate(now_s) * self._congestion.cost_s, self.cores)
 
     def pressed(self, now_s: float) -> int:
         """The cores on which its runs could hardly bear to be held up."""
@@ -216,7 +214,8 @@ class Room:
 
     def _gap_s(self, now_s: float) -> float:
         """How long until one of the runs under way should end, where all are short; infinite where one is not."""
-        return math.inf if any(run.run_s > SHORT_S for run in self._under_way) else self._first_end_s(now_s)
+        short_s = SHORT_S if self._congestion.crowded_s < math.inf else SHORT_IN_RUSH_S
+        return math.inf if any(run.run_s > short_s for run in self._under_way) else self._first_end_s(now_s)
 
     def _first_end_s(self, now_s: float) -> float:
         return min((run.ends_s - now_s for run in self._under_way), default=math.inf)
@@ -248,7 +247,6 @@ class Room:
         members, run_s = within(choice.checkpoint, choice.members), choice.run_s
         if len(members) < len(choice.members):
             run_s = run_s_of(choice.checkpoint, members)
-        self._congestion.spent(len(members), run_s, self._left_by(room.use(now_s) for room in self.neighbours), now_s)
         self._share.ran(run_s, overdue=False, contested=bool(self._overdue))
         return self._begun(choice.checkpoint, members, run_s, price, now_s)
 

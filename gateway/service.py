@@ -184,7 +184,8 @@ class Service:
         chosen = decision.chosen
         assert chosen is not None and chosen.forecast is not None, "what is settled is chosen, and forecast"
         trail.attempts += 1
-        result = await self._dispatch(request, deadline, chosen.name, chosen.forecast)
+        run = release.members[0].place
+        result = await self._dispatch(request, deadline, chosen.name, chosen.forecast, run)
         if isinstance(result, Answer):
             self._learn(request, trail, release, chosen.forecast, result)
         elif result.kind is not FailureKind.UNAVAILABLE or trail.attempts == ATTEMPTS:
@@ -194,7 +195,7 @@ class Service:
         return result
 
     async def _dispatch(
-        self, request: Request, deadline: Deadline, checkpoint: str, forecast: Forecast
+        self, request: Request, deadline: Deadline, checkpoint: str, forecast: Forecast, run: int
     ) -> Answer | Failure:
         """Sends what is left of the budget along; waits until the deadline, a best-effort request a while longer."""
         now_s, terms = self.clock(), request.terms
@@ -206,6 +207,7 @@ class Service:
             terms.strict,
             terms.request_id,
             terms.traceparent,
+            run,
         )
         try:
             async with asyncio.timeout(_patience_s(deadline, terms.strict, now_s)):

@@ -6,7 +6,7 @@ Learnt from arrivals alone. It knows neither checkpoints nor load; what is made 
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Sequence
 
@@ -24,6 +24,11 @@ _LEAST_CASES = 8
 _RELEARNT_EVERY = 64
 _BUDGETS = 16
 _SMOOTHING = 0.02
+_SHORTEST_S = 1e-6
+_FEW = 32
+_WINDOWS = 64
+_WIDEST = 1 / 8
+_LEAST_DISPERSION, _MOST_DISPERSION = 0.3, 64.0
 
 
 class Traffic:
@@ -61,7 +66,28 @@ class Traffic:
 
     def mean_rate(self, now_s: float) -> float:
         """Arrivals a second, over all that are remembered: bursts and the pauses between them together."""
-        return len(self._times) / max(now_s - self._times[0], MEMORY_S) if self._times else 0.0
+        if not self._times:
+            return 0.0
+        least_s = MEMORY_S if len(self._times) < REMEMBERED else _SHORTEST_S
+        return len(self._times) / max(now_s - self._times[0], least_s)
+
+    def dispersion(self, window_s: float) -> float:
+        """The variance of the number of arrivals within such a window over its mean: 1 where they come independently.
+
+        Of windows all over what is remembered, each at the most an eighth of it.
+        """
+        times = list(self._times)
+        over_s = times[-1] - times[0] if len(times) >= _FEW else 0.0
+        window_s = min(window_s, over_s * _WIDEST)
+        if window_s <= 0:
+            return 1.0
+        begins_s = [times[0] + (over_s - window_s) * at / (_WINDOWS - 1) for at in range(_WINDOWS)]
+        counts = [bisect_left(times, begin_s + window_s) - bisect_left(times, begin_s) for begin_s in begins_s]
+        mean = sum(counts) / _WINDOWS
+        if mean <= 0:
+            return 1.0
+        variance = sum((count - mean) ** 2 for count in counts) / _WINDOWS / (1 - _WIDEST)
+        return min(max(variance / mean, _LEAST_DISPERSION), _MOST_DISPERSION)
 
     def ahead(self, now_s: float) -> tuple[float, ...]:
         """Arrivals to expect from now until each of the horizons.

@@ -48,7 +48,8 @@ class Work(Struct, frozen=True, array_like=True):
     """One request as a replica sees it: texts, parameters and what is left of its budget.
 
     `remaining_s` is in seconds at the moment of sending. `strict` work is dropped once that has passed
-    (outcome `EXPIRED`); best-effort work is answered late. `traceparent` is the trace context that came with it.
+    (outcome `EXPIRED`); best-effort work is answered late. `traceparent` is the trace context that came with it. `run`
+    numbers the run that the gateway means it for: of one number is what should run together.
     """
 
     task: str
@@ -58,6 +59,7 @@ class Work(Struct, frozen=True, array_like=True):
     strict: bool
     request_id: str
     traceparent: str | None = None
+    run: int = 0
 
 
 class LabelScore(Struct, frozen=True):

@@ -151,7 +151,7 @@ class Ingress:
         def told(request: Offered, service_s: float, answered: bool) -> None:
             self._told(release, one, decision, decided_s, service_s, answered)
 
-        self._replicas[release.checkpoint].enter(one.request, told)
+        self._replicas[release.checkpoint].enter(one.request, told, release.members[0].place)
 
     def _told(
         self, release: Release, one: _Open, decision: Decision, decided_s: float, service_s: float, answered: bool

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from deployments.batch_forming import BatchLimits, RememberedMedians, Waiting, form_batch
+from deployments.batch_forming import BatchLimits, RememberedMedians, Waiting, form_batch, of_next_run
 from deployments.interleaver import MOST_BEGUN
 from deployments.turns import TURN_S, Sharing, contested, next_turn
 from gateway.overdue import OverdueShare
@@ -55,8 +55,8 @@ class BatchingReplica:
         self._running = 0
         self._sequence = 0
 
-    def enter(self, request: Offered, told: Told) -> None:
-        """Queues the request's inputs, and forms batches once all that came at this instant are here."""
+    def enter(self, request: Offered, told: Told, run: int = 0) -> None:
+        """Queues the request's inputs, sent for that run; forms batches once all that came at this instant are here."""
         whole = _Whole(request, told, request.texts)
         for _ in range(request.texts):
             self._sequence += 1
@@ -67,6 +67,7 @@ class BatchingReplica:
                 deadline=request.deadline_s,
                 strict=request.strict,
                 enqueued_at=self._world.now_s,
+                run=run,
                 whole=whole,
             )
         self._world.after(0.0, self._form)
@@ -80,7 +81,7 @@ class BatchingReplica:
     def _form(self) -> None:
         while self._waiting and self._running < self._lanes:
             formed = form_batch(
-                self._waiting.values(),
+                of_next_run(self._waiting.values(), self._lanes - self._running),
                 self._world.now_s,
                 self._limits,
                 self._medians,
@@ -152,8 +153,8 @@ class SharingReplica:
         self._begun = 0
         self._sequence = 0
 
-    def enter(self, request: Offered, told: Told) -> None:
-        """The texts of one request are taken as one: what they take together."""
+    def enter(self, request: Offered, told: Told, run: int = 0) -> None:
+        """The texts of one request are taken as one. Runs mean nothing where turns are given."""
         self._sequence += 1
         median_s = self._variant.median_s(1, request.tokens) * request.texts
         text = _Text(

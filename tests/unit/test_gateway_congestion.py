@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.congestion import HORIZONS_S, Congestion, Corner, frontier, price_of, sizes, together
+from gateway.backlog_price import Corner
+from gateway.congestion import HORIZONS_S, Congestion, frontier, price_of, sizes, together
 from gateway.traffic import Traffic
 
 
@@ -42,8 +43,8 @@ def _traffic(rate_per_s: float, budget_s: float = 0.1, count: int = 400) -> Traf
 
 
 def _within(slacks_s: Sequence[float]) -> list[int]:
-    """How many of those, ascending, must be done within each of the horizons."""
-    return [bisect_right(slacks_s, horizon_s) for horizon_s in HORIZONS_S]
+    """How many of those, ascending, must be done within each of the horizons, and in all."""
+    return [*(bisect_right(slacks_s, horizon_s) for horizon_s in HORIZONS_S), len(slacks_s)]
 
 
 def _value(hull: list[Corner], cost_s: float) -> float:
@@ -154,12 +155,34 @@ def test_runs_under_way_take_of_the_time() -> None:
 
 
 def test_the_long_run_charges_each_budget_by_its_own_batches() -> None:
-    """Short budgets leave no room for large batches: at one rate their time is dearer."""
+    """Short budgets leave no room for large batches: at one rate, behind as many, their time is dearer."""
     rate_per_s = 150
     patient, pressed = _traffic(rate_per_s, budget_s=1.0), _traffic(rate_per_s, budget_s=0.03)
     now_s = 399 / rate_per_s
-    assert Congestion(patient, [FAST, GOOD]).price(_within([]), 1.0, 0.0, now_s) == 0.0
-    assert Congestion(pressed, [FAST, GOOD]).price(_within([]), 1.0, 0.0, now_s) > 0.0
+    later, now = _within([0.6] * 2), _within([0.03] * 2)
+    assert Congestion(patient, [FAST, GOOD]).price(later, 1.0, 0.0, now_s) < 1.0
+    assert Congestion(pressed, [FAST, GOOD]).price(now, 1.0, 0.0, now_s) > 500.0
+
+
+def test_with_nobody_waiting_nothing_is_asked_for() -> None:
+    """However often they come: who is alone with an idle core may have the best, and the next will find a price."""
+    for rate_per_s in (20, 150, 2000):
+        congestion = Congestion(_traffic(rate_per_s), [FAST, GOOD])
+        prices = [congestion.price(_within([0.09] * count), 1.0, 0.0, 399 / rate_per_s) for count in (0, 1, 2, 3)]
+        assert prices[0] == 0.0
+        assert prices == sorted(prices)
+
+
+def test_many_who_are_patient_do_not_make_the_time_of_few_pressed_ones_free() -> None:
+    """Each class of budgets asks its own price, and the highest rules: some who are pressed count beside any number."""
+    now_s = 399 / 100
+    mixed = Traffic()
+    for place in range(400):
+        mixed.arrived(place / 100, 0.04 if place % 4 == 0 else 3.0, 50)
+    congestion = Congestion(mixed, [FAST, GOOD])
+    patient = congestion.price(_within([2.0] * 8), 1.0, 0.0, now_s)
+    both = congestion.price(_within([0.02] * 8 + [2.0] * 8), 1.0, 0.0, now_s)
+    assert both > 2 * patient
 
 
 def test_the_least_cost_is_that_of_the_cheapest_in_its_batch() -> None:
@@ -199,32 +222,6 @@ def test_checkpoints_that_are_worth_nothing_have_a_price_all_the_same() -> None:
     congestion = Congestion(_traffic(1000.0), [Affine(0.0, 0.002, 0.002)])
     assert congestion.price(_within([0.01] * 50), 1.0, 0.0, 1.0) == 0.0
     assert congestion.least_cost_s == 0.0
-
-
-def test_what_was_left_of_the_time_there_is_may_be_spent() -> None:
-    """Between two corners the cheaper is asked for until what that leaves has added up; spending it ends it again."""
-    now_s = 399 / 150
-    congestion = Congestion(_traffic(150), [FAST, GOOD])
-    quiet = _within([])
-    tied = congestion.price(quiet, 1.0, 0.0, now_s)
-    assert tied > 0.0
-    for _ in range(50):
-        congestion.spent(1, 0.001, 1.0, now_s)
-    assert congestion.price(quiet, 1.0, 0.0, now_s) < 0.1 * tied
-    for _ in range(50):
-        congestion.spent(1, 0.01, 1.0, now_s)
-    assert congestion.price(quiet, 1.0, 0.0, now_s) == pytest.approx(tied)
-
-
-def test_what_was_left_is_no_help_to_a_crowd() -> None:
-    """Where not even the least is there for each of those who wait, the price is what it would be without."""
-    now_s = 399 / 20
-    thrifty, other = (Congestion(_traffic(20), [FAST, GOOD]) for _ in range(2))
-    for _ in range(50):
-        thrifty.spent(1, 0.001, 1.0, now_s)
-    waiting = _within([0.1] * 200)
-    assert thrifty.price(waiting, 1.0, 0.0, now_s) == pytest.approx(other.price(waiting, 1.0, 0.0, now_s))
-    assert thrifty.crowded_s == other.crowded_s == 0.2
 
 
 def test_only_the_horizon_that_overflows_is_crowded() -> None:

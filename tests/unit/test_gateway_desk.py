@@ -162,11 +162,11 @@ def test_a_price_is_not_reckoned_for_every_request() -> None:
     desk = desk_of(told)
     assert desk.price(told.clock()) == 0.0
     told.clock.advance(2 * PRICE_AGE_S)
-    for _ in range(400):
-        desk.arrived(told.request().asked, 0.05, told.clock())
+    for _ in range(20):
+        desk.room.enter(come(told)[3])
     first = desk.price(told.clock())
     for _ in range(400):
-        desk.arrived(told.request().asked, 0.05, told.clock())
+        desk.room.enter(come(told)[3])
     told.clock.advance(0.5 * PRICE_AGE_S)
     assert desk.price(told.clock()) == first
     told.clock.advance(PRICE_AGE_S)

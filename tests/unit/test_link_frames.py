@@ -36,15 +36,22 @@ def test_the_bytes_of_the_wire_are_pinned() -> None:
     buffer = bytearray()
     append_frame(buffer, Submit(7, WORK))
     assert buffer.hex() == (
-        "00000045" "930007" "97" "a8636c617373696679" "91a6612074657874"
-        "94a8636c617373696679c0a7736f66746d6178ad6c6f6e676573745f6669727374" "cb3fd0000000000000" "c3" "a3722d31" "c0"
+        "00000046" "930007" "98" "a8636c617373696679" "91a6612074657874"
+        "94a8636c617373696679c0a7736f66746d6178ad6c6f6e676573745f6669727374" "cb3fd0000000000000" "c3" "a3722d31" "c0" "00"
     )  # fmt: skip
 
 
-def test_work_from_before_trace_contexts_is_still_read() -> None:
+@pytest.mark.parametrize("missing", [1, 2])
+def test_work_from_before_runs_and_trace_contexts_is_still_read(missing: int) -> None:
     """A field that was added at the end is missing in what an older process sends: it has its default then."""
-    earlier = msgspec.msgpack.encode(msgspec.structs.astuple(WORK)[:-1])
+    earlier = msgspec.msgpack.encode(msgspec.structs.astuple(WORK)[:-missing])
     assert msgspec.msgpack.decode(earlier, type=Work) == WORK
+
+
+def test_work_with_what_a_later_process_adds_is_still_read() -> None:
+    """A replica that is older than the gateway reads what it knows."""
+    later = msgspec.msgpack.encode((*msgspec.structs.astuple(WORK), "new"))
+    assert msgspec.msgpack.decode(later, type=Work) == WORK
 
 
 def test_many_frames_share_one_buffer() -> None:
