@@ -17,9 +17,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 _NARROWEST = 1e-9
-_HALVINGS = 20
+_HALVINGS = 14
 _STRAIGHT = 1e-9
 _ROUNDING = 1e-12
 
@@ -37,34 +38,24 @@ def slope(left: Corner, right: Corner) -> float:
     return (right.worth - left.worth) / (right.cost_s - left.cost_s) if right.cost_s > left.cost_s else math.inf
 
 
-@dataclass(frozen=True, slots=True)
-class _Stretch:
-    """The prices at which one corner is the best: from `first` on, over `prices`; `excess` is F - g where it begins.
+class _Stretch(NamedTuple):
+    """The prices at which one corner is the best: from `first` on, over `prices`, where F begins at `worth`.
 
-    `steepness` is the slope of F there, `scale` the number that wait for each part by which the excess falls short of
-    itself.
+    `steepness` is the slope of F there; `scale` is rate * dispersion / 2 * cost of the equation.
     """
 
     first: float
     prices: float
-    excess: float
+    worth: float
     steepness: float
     scale: float
 
-    @property
-    def width(self) -> float:
-        """How many more wait at its end than at its beginning."""
-        grown = self.steepness * self.prices
-        if abs(grown) < _STRAIGHT * self.excess:
-            return self.scale * self.prices / self.excess
-        return self.scale * math.log(max(1 + grown / self.excess, _ROUNDING)) / self.steepness
-
-    def price(self, waiting: float) -> float:
+    def price(self, waiting: float, had: float) -> float:
         """The price where so many more wait than at its beginning."""
-        exponent = self.steepness * waiting / self.scale
+        excess, exponent = self.worth - had, self.steepness * waiting / self.scale
         if abs(exponent) < _STRAIGHT:
-            return self.first + self.excess * waiting / self.scale
-        return self.first + min(self.excess * math.expm1(exponent) / self.steepness, self.prices)
+            return self.first + excess * waiting / self.scale
+        return self.first + min(excess * math.expm1(exponent) / self.steepness, self.prices)
 
 
 class BacklogPrice:
@@ -75,45 +66,58 @@ class BacklogPrice:
 
         At most `most` can wait and be in time; `dispersion` is the variance of the number of arrivals over its mean.
         """
-        self._dearest = slope(hull[0], hull[1])
-        prices = [0.0, *(slope(left, right) for left, right in reversed(list(pairwise(hull))))]
-        costs_s = [corner.cost_s for corner in reversed(hull[1:])]
-        worths = [rate * hull[-1].worth]
-        for (low, high), cost_s in zip(pairwise(prices), costs_s, strict=True):
-            worths.append(worths[-1] + (cores - rate * cost_s) * (high - low))
-        self._bounds = list(zip(pairwise(prices), worths, costs_s, strict=False))
-        self._rate, self._cores, self._noise = rate, cores, rate * dispersion / 2
-        self._stretches = self._fitted(min(worths), most)
-        self._scale = min(sum(stretch.width for stretch in self._stretches) / most, 1.0)
+        low, worth = 0.0, rate * hull[-1].worth
+        self._stretches: list[_Stretch] = []
+        for left, right in reversed(list(pairwise(hull))):
+            high, steepness = slope(left, right), cores - rate * right.cost_s
+            scale = rate * dispersion / 2 * right.cost_s
+            self._stretches.append(_Stretch(low, high - low, worth, steepness, scale))
+            low, worth = high, worth + steepness * (high - low)
+        self._dearest = low
+        self._had = _had(self._stretches, min(worth, *(stretch.worth for stretch in self._stretches)), most)
+        self._widths = [_width(stretch, self._had) for stretch in self._stretches]
+        self._narrowed = min(sum(self._widths) / most, 1.0)
 
     def price(self, waiting: float) -> float:
         """Points of quality a core-second: 0 where nobody waits, never falling, at the most the cheapest bargain's."""
-        waiting *= self._scale
-        for stretch in self._stretches:
-            width = stretch.width
+        waiting *= self._narrowed
+        for stretch, width in zip(self._stretches, self._widths, strict=True):
             if waiting < width:
-                return stretch.price(waiting)
+                return stretch.price(waiting, self._had)
             waiting -= width
         return self._dearest
 
-    def _fitted(self, best: float, most: float) -> list[_Stretch]:
-        """Such stretches as are `most` wide together: the less is had below the best there is, the narrower.
 
-        Where hardly ever so many wait they are narrower even with next to nothing lost: `price` widens them.
-        """
-        low, high = _NARROWEST, 1.0
-        while sum(one.width for one in self._stretched(best * (1 - high))) > most and high < 1 / _NARROWEST:
-            low, high = high, 16 * high
-        for _ in range(_HALVINGS):
-            middle = math.sqrt(low * high)
-            if sum(one.width for one in self._stretched(best * (1 - middle))) > most:
-                low = middle
-            else:
-                high = middle
-        return self._stretched(best * (1 - high))
+def _had(stretches: Sequence[_Stretch], best: float, most: float) -> float:
+    """The quality a second at which the stretches are `most` wide together: the less below the best, the wider.
 
-    def _stretched(self, had: float) -> list[_Stretch]:
-        return [
-            _Stretch(low, high - low, worth - had, self._cores - self._rate * cost_s, self._noise * cost_s)
-            for (low, high), worth, cost_s in self._bounds
-        ]
+    Where hardly ever so many wait they are narrower even with next to nothing lost: `price` widens them.
+    """
+    low, high = _NARROWEST, 1.0
+    while _wider(stretches, best * (1 - high), most) and high < 1 / _NARROWEST:
+        low, high = high, 16 * high
+    for _ in range(_HALVINGS):
+        middle = math.sqrt(low * high)
+        if _wider(stretches, best * (1 - middle), most):
+            low = middle
+        else:
+            high = middle
+    return best * (1 - high)
+
+
+def _wider(stretches: Sequence[_Stretch], had: float, most: float) -> bool:
+    """Whether they are wider than `most` together. Asked often, so no further than needed."""
+    for stretch in stretches:
+        most -= _width(stretch, had)
+        if most < 0:
+            return True
+    return False
+
+
+def _width(stretch: _Stretch, had: float) -> float:
+    _, prices, worth, steepness, scale = stretch
+    excess = worth - had
+    grown = steepness * prices / excess
+    if -_STRAIGHT < grown < _STRAIGHT:
+        return scale * prices / excess
+    return scale * math.log(max(1 + grown, _ROUNDING)) / steepness

@@ -42,7 +42,7 @@ NEGLIGIBLE = 1e-3
 """Less than so much of a point is nothing."""
 
 _LEAST_SLACK = 0.25
-_STEPS = 20
+_STEPS = 10
 _SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128)
 
 
@@ -122,7 +122,7 @@ class _Class:
     prices: dict[tuple[int, int], BacklogPrice] = field(default_factory=dict)
 
     def price(self, waiting: float, rate: float, cores: float) -> float:
-        """The price where so many of them wait, at this rate of all arrivals; both are taken to the nearest 5 %."""
+        """The price where so many of them wait, at this rate of all arrivals; both are taken to the nearest 10 %."""
         at = round(_STEPS * math.log(max(rate, 1e-6))), round(_STEPS * math.log(max(cores, 1e-6)))
         known = self.prices.get(at)
         if known is None:

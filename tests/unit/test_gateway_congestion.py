@@ -173,6 +173,20 @@ def test_with_nobody_waiting_nothing_is_asked_for() -> None:
         assert prices == sorted(prices)
 
 
+@pytest.mark.parametrize("rate_per_s", [300, 600, 2000])
+def test_a_rush_that_is_over_is_paid_for_no_longer(rate_per_s: float) -> None:
+    """What one asks who waits alone is next to the dearest in a rush, and two seconds after it nothing.
+
+    The mean of all that are remembered tells of the rush for longer; the rate of late says that it is over.
+    """
+    traffic, ends_s = _traffic(rate_per_s), 399 / rate_per_s
+    congestion = Congestion(traffic, [FAST, GOOD])
+    rush, after = (congestion.price(_within([0.09]), 0.5, 0.0, now_s) for now_s in (ends_s, ends_s + 2.0))
+    assert rush > 20_000
+    assert traffic.mean_rate(ends_s + 2.0) > 80
+    assert after < 1.0
+
+
 def test_many_who_are_patient_do_not_make_the_time_of_few_pressed_ones_free() -> None:
     """Each class of budgets asks its own price, and the highest rules: some who are pressed count beside any number."""
     now_s = 399 / 100
@@ -236,3 +250,18 @@ def test_only_the_horizon_that_overflows_is_crowded() -> None:
     flood = Congestion(_traffic(2000), [FAST, GOOD])
     flood.price(_within([]), 1.0, 0.0, 399 / 2000)
     assert flood.crowded_s == float("inf")
+
+
+def test_the_long_run_is_crowded_only_by_what_is_too_much_of_late_and_on_average() -> None:
+    """Neither many at once after long quiet nor the memory of a flood is a rush; a flood that lasts is."""
+    traffic = _traffic(20)
+    for place in range(200):
+        traffic.arrived(20.0 + place * 1e-4, 0.1, 50)
+    heap, flooded = Congestion(traffic, [FAST]), Congestion(_traffic(1000), [FAST])
+    heap.price(_within([]), 0.5, 0.0, 20.02)
+    assert traffic.rate(20.02) * heap.least_cost_s > 0.5 > traffic.mean_rate(20.02) * heap.least_cost_s
+    assert heap.crowded_s < float("inf")
+    flooded.price(_within([]), 0.2, 0.0, 0.399)
+    assert flooded.crowded_s == float("inf")
+    flooded.price(_within([]), 0.2, 0.0, 0.399 + 2.0)
+    assert flooded.crowded_s == 0.0

@@ -82,6 +82,55 @@ def test_in_a_crowd_that_ends_those_who_can_wait_for_its_end_do() -> None:
     assert [held.place for held in ending.members] == [0]
 
 
+def test_in_a_crowd_nobody_shares_a_run_that_keeps_newcomers_too_long() -> None:
+    """A run of several takes at most two thirds of the median budget, however much more a longer one would gain."""
+    crowd = replace(_moment(100.0, worth_left=0.0), budgets_s=(0.01, 0.1, 9.0))
+    slow, waiting = PlannedCheckpoint("slow", 90.0, fixed_s=0.02, each_s=0.02), _waiting(*[0.5] * 8)
+    shared, whole, calm = (
+        next_run(waiting, [slow], moment)
+        for moment in (crowd, replace(crowd, budgets_s=(0.01, 9.0, 9.0)), replace(crowd, worth_left=50.0))
+    )
+    assert shared is not None
+    assert whole is not None
+    assert calm is not None
+    assert (len(shared.members), len(whole.members), len(calm.members)) == (2, 8, 8)
+    assert shared.run_s == pytest.approx(0.06)
+
+
+def test_in_a_crowd_one_long_run_is_better_than_none() -> None:
+    """Where not even one alone keeps within two thirds of the median budget, one goes, alone: its own budget allows."""
+    endless = PlannedCheckpoint("endless", 90.0, fixed_s=0.2, each_s=0.001)
+    choice = next_run(_waiting(*[0.5] * 8), [endless], _moment(100.0, worth_left=0.0))
+    assert choice is not None
+    assert choice.gain > 0
+    assert len(choice.members) == 1
+
+
+def test_in_a_crowd_the_pressed_go_before_a_fuller_run_of_the_patient() -> None:
+    """Who can be served once the crowd is over counts by a part: three who cannot outweigh one of them and five others.
+
+    Were there more of the patient, they would weigh more together; where the crowd does not end, all are pressed.
+    """
+    three = [Held(place, NOW_S + 0.04, 50) for place in range(3)]
+    mixed = [Held(3, NOW_S + 0.045, 400), *(Held(place, NOW_S + 0.3, 400) for place in range(4, 9))]
+    pressing, endless = (
+        next_run([*three, *mixed], [FAST], _moment(1000.0, 0.0, crowded_s)) for crowded_s in (0.05, math.inf)
+    )
+    assert pressing is not None
+    assert endless is not None
+    assert pressing.members == tuple(three)
+    assert endless.members == tuple(mixed)
+
+
+def test_in_a_crowd_the_patient_join_where_they_cost_little() -> None:
+    """They fill a run that goes anyway while a place costs less than the part that they count by, and not past it."""
+    waiting = _waiting(0.04, *[0.3] * 7)
+    cheap, dear = (next_run(waiting, [FAST], _moment(price, 0.0, 0.05)) for price in (1000.0, 20_000.0))
+    assert cheap is not None
+    assert dear is not None
+    assert (len(cheap.members), len(dear.members)) == (8, 1)
+
+
 def test_a_crowd_is_served_together_however_much_cheaper_that_is_than_alone() -> None:
     """At the price of the best bargain nobody is worth a run alone; together they are, and so they go."""
     frugal = PlannedCheckpoint("frugal", 80.0, fixed_s=0.01, each_s=0.0005, max_batch=16)
