@@ -25,6 +25,9 @@ HORIZONS_S = (0.025, 0.05, 0.1, 0.2, 0.5)
 UTILISATION = 0.9
 """The share of a horizon's core time that is given out: what is left absorbs noise."""
 
+STEADY_UTILISATION = 0.8
+"""The same in the long run: runs are often smaller, and so dearer, than planned."""
+
 CYCLE = 3.0
 """A batch may take this part of a budget in the long run: one like it runs before, and half of one is left over."""
 
@@ -167,7 +170,7 @@ class Congestion:
         self.crowded_s = math.inf if cores < min(rate, usual) * self.least_cost_s else 0.0
         binding, price, lasting = self._in_the_long_run, 0.0, min(usual, LASTING * rate)
         for of, count in zip(self._classes, waiting, strict=True):
-            if of is not None and (asked := of.price(count, lasting, cores)) > price:
+            if of is not None and (asked := of.price(count, lasting, STEADY_UTILISATION * cores)) > price:
                 price, binding = asked, of.hull
         expected, budgets_s = traffic.ahead(now_s), traffic.budgets_s
         for horizon_s, count in zip(HORIZONS_S, waiting, strict=False):
