@@ -156,7 +156,7 @@ def test_runs_under_way_take_of_the_time() -> None:
 
 def test_the_long_run_charges_each_budget_by_its_own_batches() -> None:
     """Short budgets leave no room for large batches: at one rate, behind as many, their time is dearer."""
-    rate_per_s = 150
+    rate_per_s = 100
     patient, pressed = _traffic(rate_per_s, budget_s=1.0), _traffic(rate_per_s, budget_s=0.03)
     now_s = 399 / rate_per_s
     later, now = _within([0.6] * 2), _within([0.03] * 2)
