@@ -41,8 +41,8 @@ which their times were learnt. It is never raised past the best bargain: one tha
 LASTING = 3.0
 """Where the rate of late is less than the mean by more than so many times, the rush that made the mean is over."""
 
-NEGLIGIBLE = 1e-3
-"""Less than so much of a point is nothing."""
+NEGLIGIBLE = 0.1
+"""A price of less is none: of an answer that takes 100 ms it would be a hundredth of a point."""
 
 _LEAST_SLACK = 0.25
 _STEPS = 10

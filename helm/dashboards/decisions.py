@@ -110,8 +110,8 @@ def _choices() -> tuple[PanelBuilder, ...]:
         ),
         lines(
             "Congestion price",
-            "Points of quality asked for a core-second. Above 0 as long as more waits than cores can do in time; the "
-            "dearest checkpoints are given up first. Steadily above 0: add replicas.",
+            "Points of quality asked for a core-second. It rises with the requests that wait, and the dearest "
+            "checkpoints are given up first. Spikes are bursts; steadily above 0: add replicas.",
             "none",
             Query(f"max by (task) (punctual_congestion_price{{{TASK}}})", "{{task}}"),
         ),

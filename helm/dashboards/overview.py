@@ -30,7 +30,7 @@ WHAT_TO_DO = f"""
 | you see | it is | do |
 |---|---|---|
 | replicas up below expected | replicas died, or failed their self-test | *Replicas*; the log of what is down |
-| refused, price above 0, backlog | more offered than can be served | add replicas, or shed at the client |
+| refused, price steadily above 0, backlog | more offered than can be served | add replicas, or shed at the client |
 | infeasible | budgets under what an idle gateway makes | read `min_feasible_ms` of the refusal; talk to the client |
 | late, nothing refused, pace above 1 | engines slower than profiled | *Tiers compared*: pace; what else runs there |
 | late, coverage under nominal | forecasts promise too much | *Decisions*: calibration; profile the host anew |
@@ -125,7 +125,7 @@ def _pressed() -> tuple[PanelBuilder, ...]:
         figure(
             "Congestion price",
             "Points of quality asked for a core-second, of the dearer task. 0: every request gets the best that fits "
-            "it. Above: cores are short, and lesser checkpoints answer so that more are in time.",
+            "it. Above: requests wait, and lesser checkpoints answer so that more are in time.",
             "none",
             Query(f"max(punctual_congestion_price{{{TASK}}})"),
             wide=3,
