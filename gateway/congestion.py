@@ -203,7 +203,7 @@ class Congestion:
                     [_cheapest(one, traffic.characters, within_s, one.max_batch) for one in self._runners]
                 )
         hulls = [known[budget_s] for budget_s in budgets_s]
-        self.least_cost_s = sum(hull[1].cost_s for hull in hulls if len(hull) > 1) / max(len(hulls), 1)
+        self.least_cost_s = _least_cost_s(hulls)
         self._in_the_long_run = together(hulls)
         counts = [bisect_right(budgets_s, horizon_s) for horizon_s in (*HORIZONS_S, math.inf)]
         self._classes = [
@@ -219,9 +219,8 @@ class Congestion:
         mean_s, share = sum(budgets_s[: len(hulls)]) / len(hulls), len(hulls) / len(budgets_s)
         shortest_s = min(one.run_s(1, traffic.characters) for one in self._runners)
         slack_s = max(mean_s - shortest_s, _LEAST_SLACK * mean_s)
-        least_s = sum(hull[1].cost_s for hull in hulls if len(hull) > 1) / len(hulls)
         dispersion = 1 + share * (traffic.dispersion(min(mean_s, 1.0)) - 1)
-        return _Class(share, hull, slack_s / least_s, dispersion)
+        return _Class(share, hull, slack_s / _least_cost_s(hulls), dispersion)
 
     def _hull(self, horizon_s: float, most: int) -> list[Corner]:
         try:
@@ -230,6 +229,10 @@ class Congestion:
             characters = self._traffic.characters
             hull = frontier([_cheapest(runner, characters, horizon_s, most) for runner in self._runners])
             return self._within.setdefault((horizon_s, most), hull)
+
+
+def _least_cost_s(hulls: Sequence[Sequence[Corner]]) -> float:
+    return sum(hull[1].cost_s for hull in hulls if len(hull) > 1) / max(len(hulls), 1)
 
 
 def _cheapest(runner: Runner, characters: int, within_s: float, most: int) -> Corner:
