@@ -18,10 +18,10 @@ from platformdirs import user_cache_path
 from rich.console import Console
 from rich.table import Table
 
-from deployments.serve_command import serve_arguments
-from gateway.catalog import CatalogError, load_catalog
-from gateway.manifest import Precision
-from gateway.policy import Decision
+from deployments.serve.command import serve_arguments
+from gateway.model.catalog import CatalogError, load_catalog
+from gateway.model.manifest import Precision
+from gateway.scheduling.policy import Decision
 from loadtests import commands as single
 from loadtests import decision_commands, observing_commands, sharing_commands
 from loadtests import decoding_commands as decoding
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def serve(options: argparse.Namespace) -> int:
     """Prepares what is missing on this host, then serves until Ctrl-C."""
-    from deployments.serve_command import serve_command
+    from deployments.serve.command import serve_command
     from exporters.command import with_floor
     from exporters.plan import Settings
     from exporters.prepare import prepare
@@ -108,15 +108,15 @@ def show(options: argparse.Namespace) -> int:
 def explain(options: argparse.Namespace) -> int:
     """Prints the decision for one text and budget: every candidate with forecast and verdict, as on an idle gateway."""
     from exporters.prepare import prepare
-    from gateway.explaining import explained
-    from gateway.manifest import read_manifest
-    from gateway.problems import ms_above
+    from gateway.model.errors import ms_above
+    from gateway.model.manifest import read_manifest
+    from gateway.router import explain
 
     catalog = load_catalog(options.catalog)
     manifests = {name: read_manifest(at) for name, at in prepare(catalog, options.cache, console).items()}
     budget_s = None if options.budget_ms is None else options.budget_ms / 1000
     text = options.text if options.file is None else options.file.read_text(encoding="utf-8")
-    decision = explained(
+    decision = explain(
         catalog,
         manifests,
         options.task,
@@ -141,7 +141,7 @@ def explain(options: argparse.Namespace) -> int:
 
 def _candidates(decision: Decision, characters: int, percentile: float) -> Table:
     """Forecasts in ms and costs in core-ms; what each is worth, and what of that its price leaves, in points."""
-    from gateway.render import ms, worth_left
+    from gateway.api.responses import ms, utility_left
 
     titles = ("checkpoint", "tier", "worth", "least", "median", f"p{percentile:g}", "cost", "left", "verdict")
     table = Table(*titles, box=None, padding=(0, 1, 0, 0))
@@ -151,9 +151,9 @@ def _candidates(decision: Decision, characters: int, percentile: float) -> Table
         candidate, forecast = assessed.candidate, assessed.candidate.forecast
         times = (forecast.least_s, forecast.latency_s, forecast.quantile_s, forecast.cost_s) if forecast else ()
         cells = [f"{ms(seconds):.2f}" for seconds in times] or ["-"] * 4
-        left = worth_left(assessed, decision.price)
+        left = utility_left(assessed, decision.price)
         cells.append("-" if left is None else f"{left:.1f}")
-        table.add_row(candidate.name, candidate.tier, f"{candidate.worth:.1f}", *cells, assessed.verdict)
+        table.add_row(candidate.name, candidate.tier, f"{candidate.utility:.1f}", *cells, assessed.verdict)
     return table
 
 
@@ -174,13 +174,13 @@ def bench_alone(options: argparse.Namespace) -> int:
 
 def _expected() -> tuple[type[Exception], ...]:
     """The errors that are the operator's to read: a sentence, not a traceback."""
-    from deployments.environment import PortTaken
     from deployments.observing import LogUnwritable
-    from deployments.serving import NotReady
+    from deployments.replica.variant import VariantRejected
+    from deployments.serve.environment import PortTaken
+    from deployments.serve.serving import NotReady
     from deployments.tracing import TracingMissing
-    from deployments.variant import VariantRejected
     from exporters.errors import ExportError
-    from gateway.problems import Problem
+    from gateway.model.errors import Problem
     from loadtests.errors import LoadTestError
 
     told = (CatalogError, ExportError, VariantRejected, PortTaken, LogUnwritable, NotReady, TracingMissing)

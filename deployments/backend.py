@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from deployments.link import Endpoint, LinkClient
-from gateway.deadline import Clock
-from gateway.load import LoadBook
-from gateway.work import Answer, Failure, FailureKind, LoadReport, Work
+from gateway.forecasting.load import LoadTracker
+from gateway.model.deadline import Clock
+from gateway.model.messages import Answer, Failure, FailureKind, LoadReport, Work
 
 SETTLED_S = 5.0
 """Seconds between looks into the directory while every expected replica is linked; it also finds scaled-up ones."""
@@ -50,7 +50,7 @@ class LinkBackend:
         self,
         expected: dict[str, int],
         directory: Directory,
-        load: LoadBook,
+        load: LoadTracker,
         secret: bytes,
         node_id: str,
         clock: Clock,

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING
 
 from deployments.relay import relayed
 from deployments.tracing import spans_of
+from gateway.api.headers import RequestTerms
 from gateway.lines import Lines, WatchedFile
 from gateway.logs import AccessLog, EventLog, LogFormat, dropped_notice
 from gateway.metrics.series import Family
 from gateway.records import Observer
-from gateway.terms import RequestTerms
 
 if TYPE_CHECKING:
     from gateway.tracing import Spans

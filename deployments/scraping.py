@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from deployments.asking import ANSWER_WITHIN_S
-from deployments.variant import VariantRejected
-from gateway.deadline import Clock
+from deployments.replica.variant import VariantRejected
 from gateway.metrics import Process, SeenDeployment, application_text, one_scrape
+from gateway.model.deadline import Clock
 
 STATES_AGE_S = 5.0
 """How old the states of the deployments may be that a scrape tells: asking for them costs the controller some work."""

@@ -41,7 +41,7 @@ class BatcherTotals(Totals):
 
 
 @dataclass(slots=True)
-class InterleaverTotals(Totals):
+class TimeSlicerTotals(Totals):
     """Of texts in turns, counted when each has ended.
 
     `late_steps` are steps that began after their text's deadline, `longest_overshoot_s` is the furthest that any step

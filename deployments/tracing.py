@@ -14,9 +14,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from deployments.link import Handler
-from gateway.deadline import Clock
+from gateway.model.deadline import Clock
+from gateway.model.messages import Answer, Failure, FailureKind, ReplicaTimings, Work
 from gateway.trace_context import TraceContext
-from gateway.work import Answer, Failure, FailureKind, ReplicaTimings, Work
 
 if TYPE_CHECKING:
     from gateway.tracing import Spans

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from deployments.variant import VariantRejected
+from deployments.replica.variant import VariantRejected
 from exporters.errors import ExportFailed, SourceRefused, VariantRefused
 from exporters.export import export, profile_again
 from exporters.job import (

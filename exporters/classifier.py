@@ -6,19 +6,19 @@ import random
 import shutil
 import time
 
+from deployments.engines.base import Engine
 from deployments.engines.host import read_host
 from deployments.engines.opening import ONNX_FILE, open_engine_named
-from deployments.engines.port import Engine
-from deployments.tasks import TOKENIZER_FILE, ClassifyTask
-from deployments.variant import OpenClassifier
+from deployments.replica.labels import TOKENIZER_FILE, ClassifyTask
+from deployments.replica.variant import OpenClassifier
 from exporters.errors import VariantRefused
 from exporters.plan import Advance, Step, Workbench
 from exporters.profiling import SEED, Watch, measure_profile
 from exporters.selftest import record_self_test
 from exporters.texts import verification_set
 from exporters.verify import compare, floors_of, source_logits, variant_logits
-from gateway.manifest import ClassifierManifest, SelfTest
-from gateway.profile import ProfileDocument
+from gateway.model.manifest import ClassifierManifest, SelfTest
+from gateway.model.profile import ProfileDocument
 
 
 def make_classifier(bench: Workbench) -> ClassifierManifest:

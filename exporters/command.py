@@ -10,7 +10,7 @@ from pathlib import Path
 from msgspec.structs import replace
 from rich.console import Console
 
-from deployments.variant import TASKS, checked_manifest
+from deployments.replica.variant import TASKS, checked_manifest
 from exporters.errors import ExportFailed, VariantRefused
 from exporters.job import ExportJob, ProfileJob, run_job
 from exporters.plan import Settings, VariantPlan
@@ -18,8 +18,8 @@ from exporters.prepare import prepare
 from exporters.showing import differences_table, profile_tables, shown, variant_table
 from exporters.source import encoder_of, kind_of, source_folder
 from exporters.store import Store
-from gateway.catalog import Catalog
-from gateway.manifest import Precision, VariantManifest, read_manifest
+from gateway.model.catalog import Catalog
+from gateway.model.manifest import Precision, VariantManifest, read_manifest
 
 
 @dataclass(frozen=True)

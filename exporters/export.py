@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from deployments.engines.host import DOT_PRODUCT_FLAGS, Host, read_host
-from deployments.variant import TASKS, OpenClassifier, OpenExtractive, OpenSeq2Seq, open_variant
+from deployments.replica.variant import TASKS, OpenClassifier, OpenExtractive, OpenSeq2Seq, open_variant
 from exporters.classifier import make_classifier, profile_classifier
 from exporters.errors import ExportFailed, SourceRefused
 from exporters.extractive import make_extractive, profile_extractive
@@ -18,7 +18,7 @@ from exporters.profiling import BUDGET_S
 from exporters.seq2seq import make_seq2seq, profile_seq2seq
 from exporters.source import Kind, SourceFolder, kind_of
 from exporters.staging import replace_manifest, staged
-from gateway.manifest import Precision, VariantManifest, write_manifest
+from gateway.model.manifest import Precision, VariantManifest, write_manifest
 
 MAKERS: dict[Kind, Callable[[Workbench], VariantManifest]] = {
     Kind.CLASSIFIER: make_classifier,

@@ -8,10 +8,10 @@ from typing import Literal
 import msgspec
 
 from deployments.engines.opening import ONNX_FILE, open_engine_named
-from deployments.extract import DEFAULT_COUNT, Ranker
-from deployments.tasks import TOKENIZER_FILE
-from deployments.tokens import TextTokens
-from deployments.variant import RANKER_FILE, OpenExtractive
+from deployments.replica.labels import TOKENIZER_FILE
+from deployments.replica.summarize.ranking import DEFAULT_COUNT, Ranker
+from deployments.replica.tokens import TextTokens
+from deployments.replica.variant import RANKER_FILE, OpenExtractive
 from exporters.classifier import profile_of
 from exporters.errors import SourceRefused, VariantRefused
 from exporters.plan import Advance, Step, Workbench
@@ -20,7 +20,7 @@ from exporters.source import EXTRACTIVE_FILE, SourceFolder
 from exporters.texts import summary_set
 from exporters.verify import batched
 from exporters.verify_choice import MOST_TEXTS, choice_floors, compare_choice, split_texts, vectors_of
-from gateway.manifest import ExtractiveManifest
+from gateway.model.manifest import ExtractiveManifest
 
 
 class Recipe(msgspec.Struct, frozen=True):

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 from exporters.errors import SourceRefused
-from gateway.manifest import GenerationRules
+from gateway.model.manifest import GenerationRules
 
 Fields: TypeAlias = Mapping[str, Any]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from exporters.plan import Step, Workbench
 from exporters.quantise import quantise
-from gateway.manifest import Precision
+from gateway.model.manifest import Precision
 
 
 @contextmanager

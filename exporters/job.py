@@ -17,7 +17,7 @@ from typing import IO, TypeAlias
 
 import msgspec
 
-from deployments.variant import VariantRejected
+from deployments.replica.variant import VariantRejected
 from exporters.errors import Difference, ExportFailed, SourceRefused, VariantRefused
 from exporters.plan import Progress, Settings, Step, VariantPlan
 

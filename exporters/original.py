@@ -13,9 +13,8 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
-from deployments.engines.padding import padded
-from deployments.engines.port import Logits
-from deployments.tasks import TOKENIZER_FILE
+from deployments.engines.base import Logits, padded
+from deployments.replica.labels import TOKENIZER_FILE
 from exporters.errors import SourceRefused
 from exporters.source import SourceFolder
 

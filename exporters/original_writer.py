@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from transformers import AutoModelForSeq2SeqLM, GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-from deployments.engines.padding import padded
+from deployments.engines.base import padded
 from exporters.generation import lower_cases, rules_of, summarising
 from exporters.original import load_model, load_tokenizer, pad_id_of, save_tokenizer, window_of
 from exporters.source import SourceFolder
-from gateway.manifest import GenerationRules
+from gateway.model.manifest import GenerationRules
 
 GREEDY: dict[str, Any] = {
     "num_beams": 1,

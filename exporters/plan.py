@@ -15,10 +15,10 @@ from typing import TypedDict
 from msgspec import Struct
 
 from deployments.engines.host import Host
-from deployments.variant import file_sha256
+from deployments.replica.variant import file_sha256
 from exporters.profiling import BUDGET_S
 from exporters.source import SourceFolder
-from gateway.manifest import Precision, SourceOf
+from gateway.model.manifest import Precision, SourceOf
 
 EXPORTER_VERSION = "2"
 LIBRARIES = ("torch", "transformers", "optimum-onnx", "onnx", "onnxruntime", "tokenizers")

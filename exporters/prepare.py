@@ -14,16 +14,16 @@ from rich.console import Console
 from rich.markup import escape
 
 from deployments.engines.host import Host, read_host
-from deployments.prepared import note_prepared
-from deployments.variant import VariantRejected
+from deployments.replica.prepared import note_prepared
+from deployments.replica.variant import VariantRejected
 from exporters.errors import ExportFailed, VariantRefused
 from exporters.job import ExportJob, ProfileJob, run_job
 from exporters.plan import Settings, VariantPlan
 from exporters.showing import shown
 from exporters.store import State, Store
 from exporters.together import Missing, make_together
-from gateway.catalog import Catalog, CatalogEntry, Engine
-from gateway.manifest import Precision
+from gateway.model.catalog import Catalog, CatalogEntry, EngineName
+from gateway.model.manifest import Precision
 
 
 def prepare(
@@ -52,7 +52,7 @@ def prepare(
 
 def precisions_for(entry: CatalogEntry, host: Host) -> tuple[Precision, ...]:
     """The precisions to try, in order: int8 for ONNX on a host with int8 dot products only, fp32 if nothing else."""
-    int8 = entry.engine is Engine.ONNX and host.dot_product is not None
+    int8 = entry.engine is EngineName.ONNX and host.dot_product is not None
     return tuple(p for p in entry.precision if p is not Precision.INT8 or int8) or (Precision.FP32,)
 
 
@@ -74,7 +74,7 @@ def _plan(entry: CatalogEntry, precision: Precision) -> VariantPlan:
 def _prepared(entry: CatalogEntry, store: Store, host: Host, settings: Settings, console: Console) -> Path:
     sha256 = store.source_sha256(entry.source, entry.revision)
     precisions = precisions_for(entry, host)
-    if precisions[0] is not entry.precision[0] and entry.engine is Engine.ONNX:
+    if precisions[0] is not entry.precision[0] and entry.engine is EngineName.ONNX:
         console.print(f"[yellow]{entry.name}: this processor has no int8 dot products; serving {precisions[0]}[/]")
     refused: VariantRefused | None = None
     for precision in precisions:

@@ -13,8 +13,8 @@ from statistics import median
 
 import numpy as np
 
-from deployments.engines.port import Engine
-from gateway.profile import ProfileCell, ProfileDocument
+from deployments.engines.base import Engine
+from gateway.model.profile import ProfileCell, ProfileDocument
 
 BATCHES = (1, 2, 4, 8, 16)
 LENGTHS = (8, 16, 32, 64, 128, 256, 512)

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from deployments.engines.port import Decoder, Seq2SeqEngine, TokenIds
+from deployments.engines.base import Decoder, Seq2SeqEngine, TokenIds
 from exporters.profiling import Shape, Watch, measure
-from gateway.profile import ProfileDocument
+from gateway.model.profile import ProfileDocument
 
 READ_LENGTHS = (16, 32, 64, 128, 256, 512, 1024)
 STEP_LENGTHS = (32, 128, 512)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
-from gateway.manifest import ChoiceVerification, TokenVerification
+from gateway.model.manifest import ChoiceVerification, TokenVerification
 
 CHANCE = 2.0
 """Standard errors by which chance may add to a loss. What int8 changes of `bart-software`'s texts spreads by 0.089 of

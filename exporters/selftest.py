@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from deployments.engines.padding import padded
-from deployments.engines.port import Engine, Seq2SeqEngine
-from deployments.tokens import TextTokens
-from deployments.writing import source_ids, write_golden
+from deployments.engines.base import Engine, Seq2SeqEngine, padded
+from deployments.replica.summarize.beam_search import source_ids, write_golden
+from deployments.replica.tokens import TextTokens
 from exporters.texts import SummarySet
-from gateway.manifest import GenerationRules, GoldenInput, GoldenSummary, SelfTest
+from gateway.model.manifest import GenerationRules, GoldenInput, GoldenSummary, SelfTest
 
 ODD = "na\u00efve \u2014 caf\u00e9 \U0001f600 \u4f60\u597d\tend\x00."
 TOLERANCE = 0.05

@@ -12,9 +12,8 @@ from typing import Any
 import torch
 from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerFast
 
+from deployments.engines.base import Logits, padded
 from deployments.engines.onnx import ATTENTION_MASK, INPUT_IDS, LOGITS
-from deployments.engines.padding import padded
-from deployments.engines.port import Logits
 from exporters.errors import ExportFailed, SourceRefused
 from exporters.original import load_model, load_tokenizer, pad_id_of, save_tokenizer, window_of
 from exporters.source import SourceFolder

@@ -7,14 +7,13 @@ import time
 from statistics import fmean
 from typing import TYPE_CHECKING
 
+from deployments.engines.base import Seq2SeqEngine
 from deployments.engines.host import read_host
 from deployments.engines.opening import SEQ2SEQ_FILES, open_seq2seq_engine
-from deployments.engines.port import Seq2SeqEngine
-from deployments.search import SearchRules
-from deployments.tasks import TOKENIZER_FILE
-from deployments.tokens import TextTokens
-from deployments.variant import OpenSeq2Seq
-from deployments.writing import search_rules
+from deployments.replica.labels import TOKENIZER_FILE
+from deployments.replica.summarize.beam_search import SearchRules, search_rules
+from deployments.replica.tokens import TextTokens
+from deployments.replica.variant import OpenSeq2Seq
 from exporters.errors import VariantRefused
 from exporters.plan import Advance, Step, Workbench
 from exporters.profiling import SEED, Watch
@@ -30,8 +29,8 @@ from exporters.verify_writing import (
     variant_writing,
     writing_floors,
 )
-from gateway.manifest import GenerationRules, GoldenSummary, Seq2SeqManifest
-from gateway.profile import ProfileDocument
+from gateway.model.manifest import GenerationRules, GoldenSummary, Seq2SeqManifest
+from gateway.model.profile import ProfileDocument
 
 if TYPE_CHECKING:
     from exporters.original_writer import OriginalWriter  # imports torch

@@ -13,8 +13,8 @@ from rich.table import Table
 
 from exporters.errors import VariantRefused
 from exporters.plan import Progress, Step, VariantPlan
-from gateway.manifest import ClassifierManifest, ExtractiveManifest, Seq2SeqManifest, VariantManifest
-from gateway.profile import LatencyProfile, ProfileDocument
+from gateway.model.manifest import ClassifierManifest, ExtractiveManifest, Seq2SeqManifest, VariantManifest
+from gateway.model.profile import LatencyProfile, ProfileDocument
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from deployments.variant import file_sha256
+from deployments.replica.variant import file_sha256
 from exporters.errors import SourceRefused
 
 STARTER = "starter:"

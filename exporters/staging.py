@@ -11,7 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from gateway.manifest import MANIFEST_NAME, VariantManifest, write_manifest
+from gateway.model.manifest import MANIFEST_NAME, VariantManifest, write_manifest
 
 
 @contextmanager

@@ -16,11 +16,11 @@ import msgspec
 import platformdirs
 
 from deployments.engines.host import Host
-from deployments.variant import VariantRejected, check_files, checked_manifest
+from deployments.replica.variant import VariantRejected, check_files, checked_manifest
 from exporters.errors import VariantRefused
 from exporters.plan import Settings, VariantPlan, made_with
 from exporters.source import digest_of, encoder_of, source_files, source_folder
-from gateway.manifest import FORMAT
+from gateway.model.manifest import FORMAT
 
 CACHE_VARIABLE = "PUNCTUAL_CACHE"
 

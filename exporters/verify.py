@@ -11,12 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from deployments.engines.padding import padded
-from deployments.engines.port import Engine, Logits
-from deployments.tasks import applied
+from deployments.engines.base import Engine, Logits, padded
+from deployments.replica.labels import applied
 from exporters.errors import Difference
 from exporters.texts import VerificationSet
-from gateway.manifest import Precision, Verification
+from gateway.model.manifest import Precision, Verification
 
 BATCH = 8
 WORST = 10

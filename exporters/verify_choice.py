@@ -10,14 +10,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from deployments.extract import Facts, Floats, Ranker, default_count, describe, unit_rows
-from deployments.sentences import split_sentences
+from deployments.replica.summarize.ranking import Facts, Floats, Ranker, default_count, describe, unit_rows
+from deployments.replica.summarize.sentences import split_sentences
 from exporters.errors import Difference
 from exporters.plan import Advance
 from exporters.rouge import RougeL, lost, rouge_l_lost
 from exporters.texts import SummarySet
 from exporters.verify import RunRows, run_all
-from gateway.manifest import ChoiceVerification, Precision
+from gateway.model.manifest import ChoiceVerification, Precision
 
 MOST_TEXTS = 100
 MOST_SENTENCES = 60

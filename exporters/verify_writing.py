@@ -9,15 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from deployments.engines.port import Seq2SeqEngine
-from deployments.search import SearchRules
-from deployments.tokens import TextTokens
-from deployments.writing import source_ids, write_greedily
+from deployments.engines.base import Seq2SeqEngine
+from deployments.replica.summarize.beam_search import SearchRules, source_ids, write_greedily
+from deployments.replica.tokens import TextTokens
 from exporters.errors import Difference
 from exporters.plan import Advance
 from exporters.rouge import lost, mean_rouge_l, rouge_l_lost
 from exporters.texts import SummarisedText, SummarySet
-from gateway.manifest import Precision, TokenVerification
+from gateway.model.manifest import Precision, TokenVerification
 
 MOST_TEXTS = 200
 VERIFIED_TOKENS = 64

@@ -16,9 +16,9 @@ from typing import Protocol, TypeAlias
 import msgspec
 from msgspec import Struct
 
-from gateway.outcome import Outcome
+from gateway.api.responses import budget_ms, ms
+from gateway.model.outcome import Outcome
 from gateway.records import RequestRecord
-from gateway.render import budget_ms, ms
 from gateway.trace_context import trace_id_of
 
 Now: TypeAlias = Callable[[], datetime]

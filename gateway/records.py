@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from gateway.outcome import Outcome
-from gateway.policy import Assessed
+from gateway.model.outcome import Outcome
+from gateway.scheduling.policy import Assessed
 from gateway.trace_context import TraceEntry
 
 log = logging.getLogger("punctual.records")

@@ -1,7 +1,7 @@
 """The story of a request: forecast, decide, dispatch, classify the outcome, record.
 
 It is told what arrived and answers with how it ended. It knows no HTTP, no cluster and no engine: forecasting and
-deciding are the `Router`'s, the replicas come in as one `Backend`.
+deciding are the router's, the replicas come in as one `Backend`.
 """
 
 from __future__ import annotations
@@ -11,18 +11,108 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from gateway.deadline import Clock, Deadline
-from gateway.forecast import Forecast
-from gateway.load import LoadBook
-from gateway.outcome import Outcome
-from gateway.policy import Decision
-from gateway.problems import DeadlineExceeded, Overloaded, Problem
+from gateway.api.headers import CHECKPOINT, MIN_TIER
+from gateway.forecasting.forecaster import Forecast
+from gateway.forecasting.load import LoadTracker
+from gateway.model.deadline import Clock, Deadline
+from gateway.model.errors import (
+    BudgetInfeasible,
+    CheckpointUnavailable,
+    DeadlineExceeded,
+    InferenceFailed,
+    InputTooLong,
+    InvalidRequest,
+    Overloaded,
+    Problem,
+)
+from gateway.model.messages import Answer, Failure, FailureKind, Generation, Work
+from gateway.model.outcome import Outcome
 from gateway.records import Observer, RequestRecord, tell
-from gateway.refusals import failed, refused, refused_after_loss
-from gateway.room import Release
-from gateway.routing import Request, Router
-from gateway.turnstile import Turnstile
-from gateway.work import Answer, Failure, FailureKind, Generation, Work
+from gateway.router import Request, Router
+from gateway.scheduling.loop import SchedulerLoop
+from gateway.scheduling.policy import Decision, Refusal, Verdict
+from gateway.scheduling.scheduler import Batch
+
+_TERM_OF = {
+    Verdict.NOT_PINNED: {"header": CHECKPOINT},
+    Verdict.BELOW_MIN_TIER: {"header": MIN_TIER},
+    Verdict.OTHER_DOMAIN: {"field": "domain"},
+}
+"""The term of the request that a verdict holds against a candidate."""
+
+
+def refused(decision: Decision) -> Problem:
+    """The problem of a decision that chose nothing, on a request that nothing has been tried for."""
+    match decision.refusal:
+        case Refusal.OVERLOADED:
+            return Overloaded("no checkpoint can answer in time at the current load", decision.retry_after_s)
+        case Refusal.INFEASIBLE:
+            return BudgetInfeasible(decision.min_feasible_s, _fastest(decision))
+        case Refusal.NO_CANDIDATE:
+            return _unmet(decision)
+        case _:
+            return CheckpointUnavailable([a.candidate.name for a in decision.assessed if a.verdict.eligible])
+
+
+def refused_after_loss(decision: Decision, lost: str, deadline: Deadline, now_s: float) -> Problem:
+    """The same on a request that was admitted and lost its replica: that is no fault of its budget.
+
+    The deadline passed where the whole budget would still suffice; else there is nothing up to take the place of
+    `lost`, the checkpoint that had the request.
+    """
+    if decision.refusal is Refusal.INFEASIBLE and _least_idle_s(decision) <= deadline.budget_s:
+        return DeadlineExceeded(deadline.elapsed_s(now_s))
+    if decision.refusal is Refusal.UNAVAILABLE:
+        return refused(decision)
+    return CheckpointUnavailable([lost])
+
+
+def failed(checkpoint: str, forecast: Forecast, failure: Failure, elapsed_s: float) -> Problem:
+    """The problem of a replica's failure, `elapsed_s` after the request arrived."""
+    match failure.kind:
+        case FailureKind.EXPIRED | FailureKind.CANCELLED:
+            return DeadlineExceeded(elapsed_s)
+        case FailureKind.TOO_LONG:
+            return _too_long(checkpoint, failure)
+        case FailureKind.QUEUE_FULL:
+            return Overloaded(f"the queue of {checkpoint} is full", forecast.queueing_delay_s)
+        case FailureKind.UNAVAILABLE:
+            return CheckpointUnavailable([checkpoint])
+        case FailureKind.ENGINE:
+            return InferenceFailed(checkpoint)
+
+
+def _too_long(checkpoint: str, failure: Failure) -> Problem:
+    """With the counts where they are known: a text may be too long to be sent or counted at all."""
+    if not failure.limit:
+        return InputTooLong(f"{checkpoint}: {failure.detail or 'over its limit'}", {"checkpoint": checkpoint})
+    members = {"tokens": failure.tokens, "limit": failure.limit, "unit": "tokens", "checkpoint": checkpoint}
+    return InputTooLong(f"{checkpoint} takes {failure.limit} tokens, got {failure.tokens}", members)
+
+
+def _unmet(decision: Decision) -> Problem:
+    """Names each term that rules candidates out: together they rule out all of them."""
+    verdicts = {assessed.verdict for assessed in decision.assessed}
+    terms = [term for verdict, term in _TERM_OF.items() if verdict in verdicts]
+    names = " and ".join(name for term in terms for name in term.values())
+    message = "no checkpoint of the task meets this" + (" together with the others" if len(terms) > 1 else "")
+    return InvalidRequest(f"no checkpoint of the task meets {names}", [{**term, "message": message} for term in terms])
+
+
+def _fastest(decision: Decision) -> Sequence[str]:
+    least_s = _least_idle_s(decision)
+    return [name for name, idle_s in _idle_s(decision).items() if idle_s <= least_s]
+
+
+def _least_idle_s(decision: Decision) -> float:
+    return min(_idle_s(decision).values())
+
+
+def _idle_s(decision: Decision) -> dict[str, float]:
+    """What each eligible candidate that is up would take of an idle gateway, at the percentile asked for."""
+    eligible = (a.candidate for a in decision.assessed if a.verdict.eligible)
+    return {one.name: one.forecast.idle_quantile_s for one in eligible if one.forecast is not None}
+
 
 ATTEMPTS = 3
 """How many replicas a request may try: a replica that dies fails what it held, and that is tried elsewhere."""
@@ -82,17 +172,19 @@ class Service:
 
     router: Router
     backend: Backend
-    load: LoadBook
+    load: LoadTracker
     max_concurrent_requests: int
     observers: Sequence[Observer]
     clock: Clock
     _underway: int = field(default=0, init=False)
-    _turnstiles: dict[str, Turnstile] = field(init=False)
+    _loops: dict[str, SchedulerLoop] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._turnstiles = {task: Turnstile(desk.room, self.clock) for task, desk in self.router.desks.items()}
-        for task, turnstile in self._turnstiles.items():
-            turnstile.beside = tuple(other for name, other in self._turnstiles.items() if name != task)
+        self._loops = {
+            task: SchedulerLoop(task_router.room, self.clock) for task, task_router in self.router.task_routers.items()
+        }
+        for task, loop in self._loops.items():
+            loop.beside = tuple(other for name, other in self._loops.items() if name != task)
 
     def missing(self) -> tuple[str, ...]:
         """The checkpoints without a replica that is up; the gateway is ready when there are none."""
@@ -147,25 +239,25 @@ class Service:
             try:
                 result = await self._run(request, deadline, release, trail)
             finally:
-                self._turnstiles[request.task].ended(release)
+                self._loops[request.task].ended(release)
             if isinstance(result, Answer):
                 return result
             trail.lost = release.checkpoint
 
-    async def _turn(self, request: Request, deadline: Deadline, decision: Decision, trail: _Trail) -> Release | None:
+    async def _turn(self, request: Request, deadline: Deadline, decision: Decision, trail: _Trail) -> Batch | None:
         """Waits for the run of a request. None where its checkpoints were lost meanwhile, and it is to be decided anew.
 
         Raises Overloaded for what would be late in any case where too much of that waits, and DeadlineExceeded where
         the wait was in vain.
         """
-        room, strict = self.router.desks[request.task].room, request.terms.strict
+        room, strict = self.router.task_routers[request.task].room, request.terms.strict
         late_s = _late_s(decision)
         if room.full and late_s > 0 and not strict:
             raise Overloaded("no checkpoint can answer in time, and too many wait that are late", late_s)
         held = self.router.held(request, decision, deadline)
         began_s = self.clock()
         try:
-            release = await self._turnstiles[request.task].passed(held, _patience_s(deadline, strict, began_s))
+            release = await self._loops[request.task].passed(held, _patience_s(deadline, strict, began_s))
         except TimeoutError:
             raise DeadlineExceeded(deadline.elapsed_s(self.clock())) from None
         finally:
@@ -176,7 +268,7 @@ class Service:
             raise Overloaded("it came late, and too many wait that are late", late_s)
         return release
 
-    async def _run(self, request: Request, deadline: Deadline, release: Release, trail: _Trail) -> Answer | Failure:
+    async def _run(self, request: Request, deadline: Deadline, release: Batch, trail: _Trail) -> Answer | Failure:
         """Sends a request whose run can begin, and learns from its answer. A failure is that its replica was lost."""
         decided = trail.decision
         assert decided is not None, "a release is of a request that was decided"
@@ -215,7 +307,7 @@ class Service:
         except TimeoutError:
             return Failure(FailureKind.EXPIRED)
 
-    def _learn(self, request: Request, trail: _Trail, release: Release, forecast: Forecast, answer: Answer) -> None:
+    def _learn(self, request: Request, trail: _Trail, release: Batch, forecast: Forecast, answer: Answer) -> None:
         """Of a run that several share the first answer says how far its forecast strayed; the others would echo it."""
         now_s = self.clock()
         forecaster = self.router.served[release.checkpoint].forecaster
@@ -225,7 +317,7 @@ class Service:
             release.told = True
             forecaster.learn(forecast, request.asked, answer, now_s - trail.decided_s, now_s)
 
-    def _learn_expired(self, trail: _Trail, release: Release, forecast: Forecast) -> None:
+    def _learn_expired(self, trail: _Trail, release: Batch, forecast: Forecast) -> None:
         if not release.told:
             release.told = True
             now_s = self.clock()

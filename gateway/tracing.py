@@ -31,9 +31,9 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
-from gateway.outcome import Outcome
+from gateway.api.headers import RequestTerms
+from gateway.model.outcome import Outcome
 from gateway.records import RequestRecord
-from gateway.terms import RequestTerms
 from gateway.trace_context import TraceContext, TraceEntry
 
 Value: TypeAlias = str | bool | int | float

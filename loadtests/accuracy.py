@@ -15,13 +15,13 @@ import msgspec
 from rich.console import Console
 from rich.progress import Progress
 
-from deployments.variant import open_classifier
+from deployments.replica.variant import open_classifier
 from exporters.starter.data import HELDOUT, Sentence
 from exporters.texts import LabelledText, VerificationSet
-from gateway.catalog import Catalog, CatalogEntry, Task
-from gateway.manifest import ClassifierManifest, read_manifest
-from gateway.terms import BUDGET, CHECKPOINT
-from gateway.work import LabelScore
+from gateway.api.headers import BUDGET, CHECKPOINT
+from gateway.model.catalog import Catalog, CatalogEntry, Task
+from gateway.model.manifest import ClassifierManifest, read_manifest
+from gateway.model.messages import LabelScore
 from loadtests.agreement import Agreement, Unanswered, judge
 from loadtests.client import Client, Hung, NoReply, http_client
 from loadtests.peers.engine import answer

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from exporters.starter.data import Sentence
 from exporters.texts import HELDOUT_NAME
-from gateway.manifest import ClassifierManifest
+from gateway.model.manifest import ClassifierManifest
 
 AGREEMENT_FLOOR = 0.985
 TOLERANCE = 0.005

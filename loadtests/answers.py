@@ -13,9 +13,9 @@ from pathlib import Path
 
 import msgspec
 
-from deployments.variant import open_classifier
-from gateway.catalog import CatalogEntry
-from gateway.work import LabelScore
+from deployments.replica.variant import open_classifier
+from gateway.model.catalog import CatalogEntry
+from gateway.model.messages import LabelScore
 from loadtests.contestants import ServerContestant
 from loadtests.errors import OtherAnswers
 from loadtests.peers.engine import answer

@@ -22,9 +22,9 @@ from rich.console import Console
 from rich.progress import Progress
 
 from deployments.engines.host import read_host
-from deployments.step_log import VARIABLE, Entry, Step, read_log
+from deployments.replica.summarize.step_log import VARIABLE, Entry, Step, read_log
 from exporters.rouge import mean_rouge_l
-from gateway.catalog import Catalog, Task
+from gateway.model.catalog import Catalog, Task
 from loadtests.client import Client, http_client
 from loadtests.open_loop import Clock
 from loadtests.processes import gateway

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from gateway.catalog import Catalog
+from gateway.model.catalog import Catalog
 from loadtests.arguments import at_least, positive
 
 
@@ -84,7 +84,7 @@ def load_arguments(parser: argparse.ArgumentParser) -> None:
 
 def load(options: argparse.Namespace, console: Console) -> int:
     """Offers open-loop load to a gateway that runs."""
-    from gateway.terms import CHECKPOINT, MODE
+    from gateway.api.headers import CHECKPOINT, MODE
     from loadtests.load_report import print_load, summarised, write_load
     from loadtests.open_loop import LoadSettings, offer
     from loadtests.sentences import classify_body, shuffled_texts

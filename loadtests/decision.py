@@ -15,14 +15,14 @@ from enum import StrEnum
 from statistics import median
 from time import perf_counter
 
-from gateway.catalog import Catalog, CatalogEntry, Quality, Task, Tier
-from gateway.load import LoadBook
-from gateway.manifest import ClassifierManifest, GoldenInput, Precision, SelfTest, SourceOf, Verification
-from gateway.policy import Decision
-from gateway.profile import ProfileCell, ProfileDocument
-from gateway.routing import Request, Router, served_of
-from gateway.terms import RequestTerms
-from gateway.work import Answer, ClassifyParameters, InputReport, LoadReport, ReplicaTimings
+from gateway.api.headers import RequestTerms
+from gateway.forecasting.load import LoadTracker
+from gateway.model.catalog import Catalog, CatalogEntry, Quality, Task, Tier
+from gateway.model.manifest import ClassifierManifest, GoldenInput, Precision, SelfTest, SourceOf, Verification
+from gateway.model.messages import Answer, ClassifyParameters, InputReport, LoadReport, ReplicaTimings
+from gateway.model.profile import ProfileCell, ProfileDocument
+from gateway.router import Request, Router, served_of
+from gateway.scheduling.policy import Decision
 
 COUNTS = (1, 3, 8, 32)
 """How many candidates there are."""
@@ -93,7 +93,7 @@ class Scene:
         self._situation = situation
         self._chance = random.Random(seed)
         self._now_s = 1000.0
-        self._load = LoadBook()
+        self._load = LoadTracker()
         entries = tuple(_entry(number) for number in range(candidates))
         catalog = Catalog(name="made-up", checkpoints=entries)
         manifests = {entry.name: _manifest(entry.name, 0.001 * 1.1**at) for at, entry in enumerate(entries)}

@@ -11,8 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from gateway.outcome import Outcome
-from gateway.problems import (
+from gateway.model.errors import (
     BudgetInfeasible,
     CheckpointUnavailable,
     DeadlineExceeded,
@@ -21,6 +20,7 @@ from gateway.problems import (
     InvalidRequest,
     Overloaded,
 )
+from gateway.model.outcome import Outcome
 from loadtests.offering.landings import ANSWERED, Landing
 from loadtests.prometheus import Sample
 from loadtests.simulator.requests import Fate

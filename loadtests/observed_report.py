@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from gateway.outcome import Outcome
+from gateway.model.outcome import Outcome
 from loadtests.observed import ObservedReport, targets
 from loadtests.observed_counts import UNTOLD
 

@@ -18,7 +18,7 @@ from time import perf_counter
 import msgspec
 import uvloop
 
-from gateway.terms import BUDGET, CHECKPOINT
+from gateway.api.headers import BUDGET, CHECKPOINT
 from loadtests.client import Client, Hung, NoReply, Reply, http_client
 
 Clock = Callable[[], float]
@@ -115,7 +115,7 @@ async def offered(client: Client, bodies: Sequence[bytes], settings: LoadSetting
     def send(due_s: float) -> None:
         shots.append(loop.create_task(shoot(due_s)))
 
-    def pace() -> None:
+    def slowdown() -> None:
         for due_s in due:
             wait_s = start_s + due_s - clock()
             if stop.is_set() or (wait_s > 0 and stop.wait(wait_s)):
@@ -123,7 +123,7 @@ async def offered(client: Client, bodies: Sequence[bytes], settings: LoadSetting
             loop.call_soon_threadsafe(send, due_s)
 
     try:
-        await asyncio.to_thread(pace)
+        await asyncio.to_thread(slowdown)
         return await asyncio.gather(*shots)
     finally:
         stop.set()

@@ -24,8 +24,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from deployments.engines.host import read_host
-from gateway.catalog import Catalog
-from gateway.terms import CHECKPOINT
+from gateway.api.headers import CHECKPOINT
+from gateway.model.catalog import Catalog
 from loadtests.contestants import Contestant, server_contestant
 from loadtests.open_loop import Clock
 from loadtests.processes import Server, cpu_seconds, gateway

@@ -19,9 +19,9 @@ import uvloop
 from rich.console import Console
 from rich.progress import Progress
 
+from deployments.engines.base import Seq2SeqEngine
 from deployments.engines.host import read_host
 from deployments.engines.opening import open_seq2seq_engine
-from deployments.engines.port import Seq2SeqEngine
 from loadtests.decoding_folders import Shapes, prepare, shapes
 from loadtests.decoding_race import SETTLE_S, DecodingSettings, input_text
 from loadtests.errors import EngineFailed

@@ -21,11 +21,11 @@ from time import perf_counter
 
 import numpy as np
 
-from deployments.condensing import Condensed, Condensing, Room, Way
-from deployments.engines.port import Decoder, Seq2SeqEngine, TokenIds
-from deployments.interleaver import Interleaver
-from deployments.search import Search, SearchRules
-from gateway.work import Failure, Generation, InputReport
+from deployments.engines.base import Decoder, Seq2SeqEngine, TokenIds
+from deployments.replica.summarize.beam_search import BeamSearch, SearchRules
+from deployments.replica.summarize.job import Condensed, Steps, SummaryJob, TextBudget
+from deployments.replica.summarize.time_slicing import TimeSlicer
+from gateway.model.messages import Failure, Generation, InputReport
 from loadtests.client import NoReply, Reply
 from loadtests.errors import EngineFailed
 from loadtests.load_report import LoadReport, Quantiles, summarised
@@ -83,9 +83,9 @@ class Seen:
 class Desk:
     """Texts on their way through one interleaver. Belongs to the loop that the interleaver was started on."""
 
-    def __init__(self, interleaver: Interleaver, engine: Seq2SeqEngine, load: Load) -> None:
+    def __init__(self, time_slicer: TimeSlicer, engine: Seq2SeqEngine, load: Load) -> None:
         """Takes a started interleaver."""
-        self._interleaver = interleaver
+        self._interleaver = time_slicer
         self._engine = engine
         self._load = load
         self.written: list[float] = []
@@ -112,18 +112,18 @@ class Desk:
 
     async def _submit(self, name: str, text: Text) -> str | None:
         """Sees a text through; why it failed, if it did."""
-        room = Room(perf_counter() + NO_DEADLINE_S, 0.0, perf_counter)
+        room = TextBudget(perf_counter() + NO_DEADLINE_S, 0.0, perf_counter)
         room.left_s = text.rules.max_new_tokens * STEP_S
-        result = await self._interleaver.submit(name, Condensing(room, way(self._engine, text, room, self.written)))
+        result = await self._interleaver.submit(name, SummaryJob(room, way(self._engine, text, room, self.written)))
         if not isinstance(result, Failure):
             return None
         self.failed.append(f"{result.kind} {result.detail}".strip())
         return self.failed[-1]
 
 
-def way(engine: Seq2SeqEngine, text: Text, room: Room, written: list[float]) -> Way:
+def way(engine: Seq2SeqEngine, text: Text, room: TextBudget, written: list[float]) -> Steps:
     """A text's way in steps, of which the first also reads it, as a writer's does; adds the instant of every token."""
-    decoder, search = None, Search(text.rules)
+    decoder, search = None, BeamSearch(text.rules)
     while not search.done:
         decoder = decoder or engine.encode(np.asarray(text.token_ids, dtype=np.int64))
         search.feed(decoder.step(*search.pending))
@@ -140,20 +140,20 @@ async def shared(engine: Seq2SeqEngine, arrangement: Arrangement, load: Load) ->
 
     Tokens are counted while short texts come, and so are the long ones that end then.
     """
-    interleaver = Interleaver(arrangement.lanes, perf_counter, MOST_QUEUED, turn_s=arrangement.turn_s)
-    interleaver.start()
-    desk = Desk(interleaver, engine, load)
+    time_slicer = TimeSlicer(arrangement.slots, perf_counter, MOST_QUEUED, turn_s=arrangement.turn_s)
+    time_slicer.start()
+    task_router = Desk(time_slicer, engine, load)
     try:
-        async with _kept_busy(desk, load.longs):
+        async with _kept_busy(task_router, load.longs):
             began = perf_counter()
-            shots = await offered(desk, [b""], load.arriving, perf_counter)
+            shots = await offered(task_router, [b""], load.arriving, perf_counter)
     finally:
-        await interleaver.stop(STOP_WITHIN_S)
-    if desk.failed:
-        raise EngineFailed(f"{arrangement.name}: {len(desk.failed)} texts failed: {desk.failed[0]}")
+        await time_slicer.stop(STOP_WITHIN_S)
+    if task_router.failed:
+        raise EngineFailed(f"{arrangement.name}: {len(task_router.failed)} texts failed: {task_router.failed[0]}")
     seconds = load.arriving.seconds
-    tokens = sum(0 <= at - began < seconds for at in desk.written)
-    took_s = [ended - start for start, ended in desk.longs if ended - began < seconds]
+    tokens = sum(0 <= at - began < seconds for at in task_router.written)
+    took_s = [ended - start for start, ended in task_router.longs if ended - began < seconds]
     return Seen(summarised(shots, load.arriving), Quantiles.of(took_s), tokens / seconds)
 
 
@@ -161,8 +161,8 @@ def alone_s(engine: Seq2SeqEngine, text: Text) -> float:
     """The median of what one text takes that has the engine to itself. Blocking."""
     took = []
     for _ in range(1 + ALONE_TIMES):  # the first is slower
-        room = Room(perf_counter() + NO_DEADLINE_S, 0.0, perf_counter)
-        began, condensing = perf_counter(), Condensing(room, way(engine, text, room, []))
+        room = TextBudget(perf_counter() + NO_DEADLINE_S, 0.0, perf_counter)
+        began, condensing = perf_counter(), SummaryJob(room, way(engine, text, room, []))
         while not condensing.step():
             pass
         took.append(perf_counter() - began)
@@ -199,9 +199,9 @@ def _step_s(decoder: Decoder, start: TokenIds, rows: int) -> float:
 
 
 @asynccontextmanager
-async def _kept_busy(desk: Desk, longs: int) -> AsyncIterator[None]:
+async def _kept_busy(task_router: Desk, longs: int) -> AsyncIterator[None]:
     """So many long texts under way all the time; those that are at the end are withdrawn."""
-    tasks = [asyncio.create_task(desk.keep_busy()) for _ in range(longs)]
+    tasks = [asyncio.create_task(task_router.keep_busy()) for _ in range(longs)]
     try:
         yield
     finally:

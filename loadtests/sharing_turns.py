@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from math import inf
 from statistics import median
 
-from deployments.turns import TURN_S
+from deployments.replica.summarize.time_slicing import TURN_S
 from loadtests.load_report import Quantiles
 from loadtests.turns import WARM_UP, Spread
 
@@ -23,7 +23,7 @@ class Arrangement:
     """How an engine is shared: so many texts at once, on so many threads each, a turn of each after the other."""
 
     name: str
-    lanes: int
+    slots: int
     threads: int
     turn_s: float
 

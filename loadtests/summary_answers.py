@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import msgspec
 from msgspec import Struct
 
-from gateway.terms import BUDGET, CHECKPOINT, REQUEST_ID
-from gateway.work import FinishReason, Summary
+from gateway.api.headers import BUDGET, CHECKPOINT, REQUEST_ID
+from gateway.model.messages import FinishReason, Summary
 from loadtests.client import Client, Hung, NoReply, Reply
 
 PATH = "/summarize?details=true"

@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 from fakes import EVEN, GRAND, MEDIANS_S, SWIFT, TERMS, FakeBackend, FakeClock, Kept, catalog, cell, manifest
 from worlds import World, until
 
-from gateway.deadline import Clock
-from gateway.load import LoadBook
-from gateway.profile import ProfileDocument
-from gateway.routing import Router, served_of
+from gateway.api.headers import RequestTerms
+from gateway.forecasting.load import LoadTracker
+from gateway.model.deadline import Clock
+from gateway.model.messages import Answer, Failure, LoadReport, Work
+from gateway.model.profile import ProfileDocument
+from gateway.router import Router, served_of
 from gateway.service import Finished, Service
-from gateway.terms import RequestTerms
-from gateway.work import Answer, Failure, LoadReport, Work
 
 PATIENT = replace(TERMS, budget_s=60.0)
 
@@ -50,7 +50,7 @@ class Gated(FakeBackend):
 
 def crowded(clock: FakeClock | None = None, cores: float = 1.0) -> World:
     """A gateway with one core, whose replicas answer nobody until the gate is opened. A run takes as long for many."""
-    clock, load, kept, made = clock or RunningClock(), LoadBook(), Kept(), catalog()
+    clock, load, kept, made = clock or RunningClock(), LoadTracker(), Kept(), catalog()
     manifests = {}
     for name, median_s in MEDIANS_S.items():
         cells = tuple(cell(batch, tokens, median_s) for batch in (1, 2, 4, 8) for tokens in (16, 64))
@@ -82,12 +82,12 @@ async def busy(told: World) -> asyncio.Task[Finished]:
 
 def under_way(told: World) -> int:
     """Runs of the room that have begun and not ended."""
-    return len(told.service.router.desks["classify"].room._under_way)
+    return len(told.service.router.task_routers["classify"].room._under_way)
 
 
 def waiting(told: World) -> int:
     """Requests in the room."""
-    return len(told.service.router.desks["classify"].room)
+    return len(told.service.router.task_routers["classify"].room)
 
 
 def sent(told: World, terms: RequestTerms) -> asyncio.Task[Finished]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from gateway.catalog import Tier
-from gateway.forecast import Forecast
-from gateway.policy import Candidate, Terms
+from gateway.forecasting.forecaster import Forecast
+from gateway.model.catalog import Tier
+from gateway.scheduling.policy import Candidate, Terms
 
 NAMES = ("a", "b", "c", "d")
 DOMAINS = (None, None, None, "law", "news")
@@ -35,7 +35,7 @@ def candidates(draw: st.DrawFn) -> list[Candidate]:
             quality,
             draw(st.sampled_from(DOMAINS)),
             draw(st.one_of(st.none(), forecasts(), forecasts(), forecasts())),
-            worth=quality,
+            utility=quality,
         )
         for name in NAMES[: draw(st.integers(0, 4))]
         for quality in (draw(st.sampled_from([70.0, 80.0, 80.0, 90.0])),)

@@ -13,11 +13,11 @@ import numpy as np
 from fakes import FakeClock, cell
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-from deployments.condensing import Condensed, Condensing, Room, Way
-from deployments.engines.port import Logits, TokenIds
-from deployments.extract import FEATURES, Ranker
-from deployments.tokens import TextTokens
-from gateway.manifest import (
+from deployments.engines.base import Logits, TokenIds
+from deployments.replica.summarize.job import Condensed, Steps, SummaryJob, TextBudget
+from deployments.replica.summarize.ranking import FEATURES, Ranker
+from deployments.replica.tokens import TextTokens
+from gateway.model.manifest import (
     ExtractiveManifest,
     GenerationRules,
     GoldenInput,
@@ -27,8 +27,8 @@ from gateway.manifest import (
     Seq2SeqManifest,
     SourceOf,
 )
-from gateway.profile import ProfileDocument
-from gateway.work import Failure, Generation, InputReport
+from gateway.model.messages import Failure, Generation, InputReport
+from gateway.model.profile import ProfileDocument
 
 WORDS = ("the", "river", "rose", "bridge", "closed", "town", "was", "dark", "for", "hours", "people", "waited")
 VOCABULARY = ("<pad>", "<s>", "</s>", "<unk>", ".", *WORDS)
@@ -220,7 +220,7 @@ def reader_manifest(window: int = 32, batch_s: float = 0.01, sentences: int = 3)
 CONDENSED = Condensed("done", Generation("stop", 1, 1, 1, 1, 1, 0.0), InputReport(1, 1, False))
 
 
-def through(condensing: Condensing) -> Condensed | Failure:
+def through(condensing: SummaryJob) -> Condensed | Failure:
     """Steps a text to its end, alone."""
     while not condensing.step():
         pass
@@ -228,10 +228,10 @@ def through(condensing: Condensing) -> Condensed | Failure:
     return condensing.outcome
 
 
-def in_steps(room: Room, count: int, run: Callable[[], object], step_s: float = 0.01) -> Condensing:
+def in_steps(room: TextBudget, count: int, run: Callable[[], object], step_s: float = 0.01) -> SummaryJob:
     """A text that takes so many steps, each of which does `run` and is forecast to take `step_s`."""
 
-    def way() -> Way:
+    def way() -> Steps:
         for left in range(count, 0, -1):
             room.left_s = left * step_s
             if not room.fits(step_s):
@@ -242,4 +242,4 @@ def in_steps(room: Room, count: int, run: Callable[[], object], step_s: float = 
         return CONDENSED
 
     room.left_s = count * step_s
-    return Condensing(room, way())
+    return SummaryJob(room, way())

@@ -8,8 +8,8 @@ from __future__ import annotations
 from fakes import ANSWER, MEDIANS_S, Behaviour, cell, manifest
 from fakes import catalog as classifiers
 
-from gateway.catalog import Catalog, CatalogEntry, Limits, Quality, Task, Tier
-from gateway.manifest import (
+from gateway.model.catalog import Catalog, CatalogEntry, Limits, Quality, Task, Tier
+from gateway.model.manifest import (
     ChoiceVerification,
     ExtractiveManifest,
     GenerationRules,
@@ -22,8 +22,8 @@ from gateway.manifest import (
     TokenVerification,
     VariantManifest,
 )
-from gateway.profile import ProfileDocument
-from gateway.work import Answer, FinishReason, Generation, InputReport, ReplicaTimings, Summary, Work
+from gateway.model.messages import Answer, FinishReason, Generation, InputReport, ReplicaTimings, Summary, Work
+from gateway.model.profile import ProfileDocument
 
 GLANCE, STUDY, SCRIBE = "glance", "study", "scribe"
 DOMAIN = "software"

@@ -10,20 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from gateway.catalog import Catalog, CatalogEntry, Limits, Quality, Task, Tier
-from gateway.manifest import ClassifierManifest, GoldenInput, Precision, SelfTest, SourceOf, Verification
-from gateway.outcome import Outcome
-from gateway.profile import LatencyProfile, ProfileCell, ProfileDocument
+from gateway.api.headers import RequestTerms
+from gateway.model.catalog import Catalog, CatalogEntry, Limits, Quality, Task, Tier
+from gateway.model.manifest import ClassifierManifest, GoldenInput, Precision, SelfTest, SourceOf, Verification
+from gateway.model.messages import Answer, Failure, InputReport, LabelScore, ReplicaTimings, Work
+from gateway.model.outcome import Outcome
+from gateway.model.profile import LatencyProfile, ProfileCell, ProfileDocument
 from gateway.records import RequestRecord
-from gateway.terms import RequestTerms
-from gateway.work import (
-    Answer,
-    Failure,
-    InputReport,
-    LabelScore,
-    ReplicaTimings,
-    Work,
-)
 
 SWIFT, EVEN, GRAND = "swift", "even", "grand"
 MEDIANS_S = {SWIFT: 0.002, EVEN: 0.010, GRAND: 0.050}

@@ -10,12 +10,12 @@ class PlannedCheckpoint:
     """Runs take so long to begin with and so much for each input; a request reaches so many times that, and more."""
 
     name: str
-    worth: float
+    utility: float
     fixed_s: float
     each_s: float
     max_batch: int = 8
     threads: int = 1
-    lanes: int = 1
+    slots: int = 1
     stretch: float = 1.0
     overhead_s: float = 0.0
 

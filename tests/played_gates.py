@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from played_rooms import Played, PlayedRoom
 
-from gateway.room import Release
-from gateway.turnstile import Turnstile
+from gateway.scheduling.loop import SchedulerLoop
+from gateway.scheduling.scheduler import Batch
 
 
 @dataclass
@@ -21,7 +21,7 @@ class Gate:
     began_s: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
-        self.turnstile = Turnstile(self.play.room, self.clock)
+        self.loop = SchedulerLoop(self.play.room, self.clock)
 
     def clock(self) -> float:
         """The time."""
@@ -29,10 +29,10 @@ class Gate:
 
     def comes(
         self, budget_s: float = 5.0, patience_s: float = 60.0, strict: bool = False
-    ) -> asyncio.Task[Release | None]:
+    ) -> asyncio.Task[Batch | None]:
         """A request comes to the turnstile, as a task of its own."""
         held = self.play.waiter(budget_s, strict=strict)
-        return asyncio.create_task(self.turnstile.passed(held, patience_s))
+        return asyncio.create_task(self.loop.passed(held, patience_s))
 
     @property
     def under_way(self) -> int:
@@ -48,9 +48,9 @@ class Gate:
         return 0
 
 
-def gate(max_batch: int = 1, lanes: int = 4) -> Gate:
+def gate(max_batch: int = 1, slots: int = 4) -> Gate:
     """One core, 10 ms a run."""
-    return Gate(PlayedRoom((Played("only", 0.010, 80.0, max_batch=max_batch, lanes=lanes),)))
+    return Gate(PlayedRoom((Played("only", 0.010, 80.0, max_batch=max_batch, slots=slots),)))
 
 
 async def turns(count: int = 3) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from gateway.next_run import Held
-from gateway.room import Release, Room, Waiter
-from gateway.traffic import Traffic
+from gateway.scheduling.arrivals import ArrivalStats
+from gateway.scheduling.batching import QueuedRequest
+from gateway.scheduling.scheduler import Batch, Scheduler, WaitingRequest
 
 OVERHEAD_S = 0.001
 
@@ -18,10 +18,10 @@ class Played:
 
     name: str
     one_s: float
-    worth: float
+    utility: float
     max_batch: int = 8
     threads: int = 1
-    lanes: int = 4
+    slots: int = 4
 
     def run_s(self, inputs: int, characters: int) -> float:
         """Core-seconds, whatever the length."""
@@ -39,50 +39,50 @@ class PlayedRoom:
     checkpoints: Sequence[Played]
     cores: float = 1.0
     now_s: float = 1000.0
-    released: list[Release] = field(default_factory=list)
-    lost: list[Held] = field(default_factory=list)
+    released: list[Batch] = field(default_factory=list)
+    lost: list[QueuedRequest] = field(default_factory=list)
     places: int = 0
 
     def __post_init__(self) -> None:
         """Empty, in no traffic."""
-        self.traffic = Traffic()
-        self.room = Room(self.checkpoints, self.traffic, self.cores)
+        self.arrivals = ArrivalStats()
+        self.room = Scheduler(self.checkpoints, self.arrivals, self.cores)
 
     def waiter(
         self, budget_s: float, texts: int = 1, strict: bool = False, eligible: frozenset[str] | None = None
-    ) -> Waiter:
+    ) -> WaitingRequest:
         """A request that comes now; at best it takes nine tenths of the run that is expected."""
         self.places += 1
         able = [one for one in self.checkpoints if eligible is None or one.name in eligible]
         least_s = min(0.9 * one.run_s(texts, 1) / one.threads for one in able)
         deadline_s = self.now_s + budget_s
-        return Waiter(self.places, deadline_s, 16, texts, strict, eligible, last_s=deadline_s - least_s)
+        return WaitingRequest(self.places, deadline_s, 16, texts, strict, eligible, last_s=deadline_s - least_s)
 
-    def arrives(self, budget_s: float, texts: int = 1, strict: bool = False, *eligible: str) -> Waiter:
+    def arrives(self, budget_s: float, texts: int = 1, strict: bool = False, *eligible: str) -> WaitingRequest:
         """It enters, and whoever can go on is let through."""
         held = self.waiter(budget_s, texts, strict, frozenset(eligible) or None)
-        self.traffic.arrived(self.now_s, budget_s, 16)
+        self.arrivals.arrived(self.now_s, budget_s, 16)
         self.room.enter(held)
         self.look()
         return held
 
-    def look(self) -> list[Release]:
+    def look(self) -> list[Batch]:
         """Asks who is lost and who can go on, until nobody can."""
         self.lost += self.room.expired(self.now_s)
-        begun: list[Release] = []
+        begun: list[Batch] = []
         while (release := self.room.release(self.now_s)) is not None:
             begun.append(release)
         self.released += begun
         return begun
 
-    def ends(self, release: Release, after_s: float = 0.0) -> list[Release]:
+    def ends(self, release: Batch, after_s: float = 0.0) -> list[Batch]:
         """A run ends for all of its members, after so long."""
         self.now_s += after_s
         while release.left:
             self.room.ended(release)
         return self.look()
 
-    def where(self, held: Held) -> str:
+    def where(self, held: QueuedRequest) -> str:
         """What became of it: `lost`, `released`, or it waits."""
         if held in self.lost:
             return "lost"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fakes import GRAND
 
-from gateway.outcome import Outcome
+from gateway.model.outcome import Outcome
 from gateway.records import RequestRecord
 
 MARK = "xyzzy"

@@ -2,8 +2,9 @@
 
     python served_cluster.py PORT
 
-Reads from its standard input, a line each: the arguments of `deployments.kubernetes:build` as JSON, which it deploys,
-or an empty line, upon which it prints the number of running replicas of each deployment. It ends with its input.
+Reads from its standard input, a line each: the arguments of `deployments.serve.kubernetes:build` as JSON, which it
+deploys, or an empty line, upon which it prints the number of running replicas of each deployment. It ends with its
+input.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from deployments import environment, serving
-from gateway.catalog import Tier
+from deployments.serve import environment, serving
+from gateway.model.catalog import Tier
 
 PROCESSORS = 32
 """Of each node, to reserve, not to use: old and new replicas stand side by side."""
@@ -33,7 +34,7 @@ def start_nodes(port: int, folder: Path) -> None:
     from ray.cluster_utils import Cluster
     from ray.serve.config import HTTPOptions, ProxyLocation
 
-    from deployments.graph import tier_resource
+    from deployments.serve.graph import tier_resource
 
     nodes: list[dict[str, Any]] = [
         {"num_cpus": PROCESSORS, "node_ip_address": "127.0.0.1", "resources": {tier_resource(Tier(tier)): 1}}
@@ -51,7 +52,12 @@ def deploy(arguments: dict[str, object]) -> None:
     from ray.serve.context import _get_global_client
     from ray.serve.schema import ServeDeploySchema
 
-    one = {"name": "punctual", "route_prefix": "/", "import_path": "deployments.kubernetes:build", "args": arguments}
+    one = {
+        "name": "punctual",
+        "route_prefix": "/",
+        "import_path": "deployments.serve.kubernetes:build",
+        "args": arguments,
+    }
     client = _get_global_client()
     assert client is not None
     client.deploy_apps(ServeDeploySchema.model_validate({"applications": [one]}))

@@ -27,7 +27,7 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
-from deployments.engines.padding import padded
+from deployments.engines.base import padded
 
 GOOD = ["good", "great", "loved", "fast", "fine", "warm"]
 BAD = ["bad", "awful", "hated", "slow", "poor", "cold"]

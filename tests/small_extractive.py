@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from small_checkpoints import make_checkpoint, sentences
 
-from deployments.extract import FEATURES, Floats, Ranker
+from deployments.replica.summarize.ranking import FEATURES, Floats, Ranker
 
 DIMENSIONS = 32  # of the tiny encoders
 MAX_TOKENS = 24

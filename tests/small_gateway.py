@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from gateway.render import checkpoint_document
-from gateway.routing import Served
+from gateway.api.responses import checkpoint_document
+from gateway.router import Served
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,8 @@ from transformers import (
 )
 from transformers.modeling_outputs import BaseModelOutput
 
-from deployments.engines.port import Decoder, Logits, TokenIds
-from deployments.search import Search, SearchRules
+from deployments.engines.base import Decoder, Logits, TokenIds
+from deployments.replica.summarize.beam_search import BeamSearch, SearchRules
 
 NEWS = (
     "the a of and to in was said for on with as by at from river bridge council water winter harbour market train "
@@ -239,7 +239,7 @@ def rules_of(model: PreTrainedModel, **settings: Any) -> SearchRules:
     return SearchRules(config.decoder_start_token_id, (config.eos_token_id,), config.pad_token_id, **settings)
 
 
-def finish(search: Search, decoder: Decoder) -> tuple[int, ...]:
+def finish(search: BeamSearch, decoder: Decoder) -> tuple[int, ...]:
     """Runs a search to its end and returns the best tokens."""
     while not search.done:
         search.feed(decoder.step(*search.pending))

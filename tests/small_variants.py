@@ -12,14 +12,14 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
+from deployments.engines.base import Logits
 from deployments.engines.onnx import OnnxEngine
 from deployments.engines.opening import ONNX_FILE
-from deployments.engines.port import Logits
-from deployments.tasks import TOKENIZER_FILE, ClassifyTask
-from deployments.variant import file_sha256
+from deployments.replica.labels import TOKENIZER_FILE, ClassifyTask
+from deployments.replica.variant import file_sha256
 from exporters.selftest import record_self_test
-from gateway.manifest import ClassifierManifest, Precision, SourceOf, Verification, write_manifest
-from gateway.profile import ProfileCell, ProfileDocument
+from gateway.model.manifest import ClassifierManifest, Precision, SourceOf, Verification, write_manifest
+from gateway.model.profile import ProfileCell, ProfileDocument
 
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "film", "good", "bad", "very", "##s", "."]
 LABELS = ("negative", "positive")

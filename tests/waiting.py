@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from gateway.work import Failure, FailureKind, LoadReport, Work
+from gateway.model.messages import Failure, FailureKind, LoadReport, Work
 
 ECHO = Failure(FailureKind.TOO_LONG, "answer " * 200, 9, 8)
 """What the gated handler answers."""

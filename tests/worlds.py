@@ -11,23 +11,16 @@ import httpx
 from fakes import ANSWER, MEDIANS_S, TERMS, Behaviour, FakeBackend, FakeClock, Kept, catalog, manifest
 from starlette.types import Message, Scope
 
-from gateway import app
-from gateway.catalog import Catalog, Limits
-from gateway.deadline import Clock
-from gateway.load import LoadBook
-from gateway.manifest import VariantManifest
+from gateway.api import app
+from gateway.api.headers import RequestTerms
+from gateway.forecasting.load import LoadTracker
 from gateway.metrics import Process, RequestMetrics, one_scrape
-from gateway.routing import Request, Router, served_of
+from gateway.model.catalog import Catalog, Limits
+from gateway.model.deadline import Clock
+from gateway.model.manifest import VariantManifest
+from gateway.model.messages import Answer, ClassifyParameters, Failure, LoadReport, SummarizeParameters, Work
+from gateway.router import Request, Router, served_of
 from gateway.service import Finished, Service
-from gateway.terms import RequestTerms
-from gateway.work import (
-    Answer,
-    ClassifyParameters,
-    Failure,
-    LoadReport,
-    SummarizeParameters,
-    Work,
-)
 
 SMALL = Limits(max_body_bytes=1000, max_inputs=2)
 """Limits that a test can pass."""
@@ -39,7 +32,7 @@ class World:
 
     catalog: Catalog
     clock: FakeClock
-    load: LoadBook
+    load: LoadTracker
     backend: FakeBackend
     kept: Kept
     service: Service
@@ -77,7 +70,7 @@ def summarizing(behaviour: Behaviour = fake_summaries.by_task, limits: Limits | 
 
 
 def _world(made: Catalog, manifests: Mapping[str, VariantManifest], behaviour: Behaviour, *, up: bool) -> World:
-    clock, load, backend, kept = FakeClock(), LoadBook(), FakeBackend(behaviour), Kept()
+    clock, load, backend, kept = FakeClock(), LoadTracker(), FakeBackend(behaviour), Kept()
     service = Service(
         router=Router(made, served_of(made, manifests), load, clock),
         backend=backend,

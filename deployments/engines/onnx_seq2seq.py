@@ -16,8 +16,8 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, RuntimeException
 
-from deployments.engines.onnx_session import open_session
-from deployments.engines.port import Logits, TokenIds
+from deployments.engines.base import Logits, TokenIds
+from deployments.engines.onnx import open_session
 
 ENCODER_FILE, FIRST_STEP_FILE, NEXT_STEP_FILE = (
     "encoder_model.onnx",

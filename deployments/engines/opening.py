@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from deployments.engines.port import Engine, Seq2SeqEngine
-from gateway.manifest import ClassifierManifest, ExtractiveManifest
+from deployments.engines.base import Engine, Seq2SeqEngine
+from gateway.model.manifest import ClassifierManifest, ExtractiveManifest
 
 ONNX_FILE = "model.onnx"
 ENCODER_FILE = "encoder_model.onnx"

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
-from deployments.engines.port import Logits, TokenIds
+from deployments.engines.base import Logits, TokenIds
 
 
 class TorchEngine:

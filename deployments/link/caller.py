@@ -25,7 +25,7 @@ from deployments.link.frames import (
     server_frames,
 )
 from deployments.link.handshake import HANDSHAKE_S, NONCE_BYTES, Handshake, HandshakeError, Role
-from gateway.work import Answer, Failure, FailureKind, LoadReport, Work
+from gateway.model.messages import Answer, Failure, FailureKind, LoadReport, Work
 
 SUBMIT_LIMIT_BYTES: Final = 8 * 1024 * 1024
 """With so much unsent, a replica takes no more requests: half of what would end the connection.

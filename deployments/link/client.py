@@ -17,7 +17,7 @@ from typing import Final
 from deployments.link.address import Endpoint, UnixAddress
 from deployments.link.caller import Caller
 from deployments.link.handshake import HANDSHAKE_S, HandshakeError, check_secret
-from gateway.work import Answer, Failure, FailureKind, LoadReport, Work
+from gateway.model.messages import Answer, Failure, FailureKind, LoadReport, Work
 
 CONNECT_S: Final = HANDSHAKE_S + 1.0
 """The longest one attempt to connect may take, handshake included, in seconds: a dead node never refuses."""

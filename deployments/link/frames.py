@@ -1,6 +1,7 @@
 """The frames of the link and how they become bytes: four bytes of length, big-endian, then one msgpack array.
 
-Knows the nouns of `gateway.work` and nothing of sockets. Every size is bounded before a byte of the body is looked at.
+Knows the nouns of `gateway.model.messages` and nothing of sockets. Every size is bounded before a byte of the body is
+looked at.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Final, Generic, TypeAlias, TypeVar
 from msgspec import Struct
 from msgspec.msgpack import Decoder, Encoder
 
-from gateway.work import Answer, Failure, LoadReport, Work
+from gateway.model.messages import Answer, Failure, LoadReport, Work
 
 MAX_FRAME_BYTES: Final = 4 * 1024 * 1024
 """The longest body of one frame. A request of 4 MiB of text is far past what any checkpoint reads."""

@@ -30,7 +30,7 @@ from deployments.link.frames import (
     client_frames,
 )
 from deployments.link.handshake import NONCE_BYTES, Handshake, HandshakeError, Role
-from gateway.work import Answer, Failure, FailureKind, LoadReport, Work
+from gateway.model.messages import Answer, Failure, FailureKind, LoadReport, Work
 
 Result: TypeAlias = Answer | Failure
 Handler: TypeAlias = Callable[[Work], Coroutine[Any, Any, Result]]

@@ -16,7 +16,7 @@ from deployments.link.address import SocketFile, TcpAddress, UnixAddress
 from deployments.link.connection import SILENT_BEATS
 from deployments.link.handshake import HANDSHAKE_S, check_secret
 from deployments.link.peer import Handler, Peer, Service
-from gateway.work import LoadReport
+from gateway.model.messages import LoadReport
 
 CLOSE_S: Final = 1.0
 """How long `close` waits for cancelled handlers to end, then again for clients to read what was sent, in seconds."""

@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import get_args
 
-from gateway.catalog import Catalog, Task
 from gateway.metrics.series import Count, Distribution, Family
-from gateway.outcome import Outcome
-from gateway.policy import Reason, Verdict
+from gateway.model.catalog import Catalog, Task
+from gateway.model.messages import FinishReason
+from gateway.model.outcome import Outcome
 from gateway.records import RequestRecord
-from gateway.work import FinishReason
+from gateway.scheduling.policy import Reason, Verdict
 
 _MILLISECONDS = (0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1)
 BUCKETS = (*_MILLISECONDS, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)

@@ -7,18 +7,18 @@ from typing import Protocol
 
 from prometheus_client.core import Metric
 
-from gateway.catalog import Catalog, CatalogEntry
-from gateway.deadline import Clock
-from gateway.load import LoadBook
+from gateway.forecasting.load import LoadTracker
 from gateway.metrics.gauges import Reading, gauge, text_of
-from gateway.routing import Router
+from gateway.model.catalog import Catalog, CatalogEntry
+from gateway.model.deadline import Clock
+from gateway.router import Router
 
 
 class Gateway(Protocol):
     """What is looked at: `gateway.service.Service` is one."""
 
     router: Router
-    load: LoadBook
+    load: LoadTracker
 
     @property
     def underway(self) -> int:
@@ -40,27 +40,29 @@ class GatewayState:
         return text_of(self._families(self._clock()))
 
     def _families(self, now_s: float) -> Iterator[Metric]:
-        desks = self._gateway.router.desks.items()
+        task_routers = self._gateway.router.task_routers.items()
         build = Reading((self._version, self._catalog.name), 1.0)
         yield gauge("build_info", "The gateway's version and its catalog.", ("version", "catalog"), [build])
         underway = Reading((), self._gateway.underway)
         yield gauge("requests_underway", "Requests in this gateway process now.", (), [underway])
-        waiting = (Reading((task,), len(desk.room)) for task, desk in desks)
+        waiting = (Reading((task,), len(task_router.room)) for task, task_router in task_routers)
         yield gauge("waiting_requests", "Requests that wait for their run to begin.", ("task",), waiting)
-        prices = (Reading((task,), desk.price(now_s)) for task, desk in desks)
+        prices = (Reading((task,), task_router.price(now_s)) for task, task_router in task_routers)
         yield gauge("congestion_price", "Points of quality asked for a core-second.", ("task",), prices)
         yield from self._of_checkpoints(now_s)
 
     def _of_checkpoints(self, now_s: float) -> Iterator[Metric]:
         load, router = self._gateway.load, self._gateway.router
-        worths = {offer.name: offer.worth for desk in router.desks.values() for offer in desk.offers}
+        utilities = {
+            offer.name: offer.utility for task_router in router.task_routers.values() for offer in task_router.offers
+        }
 
         def of_each(name: str, about: str, value: Callable[[CatalogEntry], float | None]) -> Metric:
             entries = self._catalog.checkpoints
             readings = (Reading((one.task.value, one.name, one.tier.value), value(one)) for one in entries)
             return gauge(f"checkpoint_{name}", about, ("task", "checkpoint", "tier"), readings)
 
-        yield of_each("quality", "What an answer in time is worth, in points.", lambda one: worths[one.name])
+        yield of_each("quality", "What an answer in time is worth, in points.", lambda one: utilities[one.name])
         yield of_each("threads", "Processors that one run of its engine uses.", lambda one: one.threads)
         yield of_each("replicas_expected", "Replicas by the catalog.", lambda one: one.replicas)
         yield of_each("replicas_up", "Replicas that are linked to this gateway.", lambda one: load.replicas(one.name))
@@ -72,5 +74,5 @@ class GatewayState:
         yield of_each(
             "pace_ratio",
             "Live service time by that of the latency profile.",
-            lambda one: router.served[one.name].forecaster.cost.pace.value,
+            lambda one: router.served[one.name].forecaster.cost.slowdown.value,
         )

@@ -13,11 +13,11 @@ import msgspec
 from msgspec import Struct
 from pydantic import ValidationError
 
-from deployments.classifying import BATCH_LIMITS
-from gateway.catalog import Tier
-from gateway.costs import Cost, ReadingCost, WritingCost
-from gateway.manifest import GenerationRules, Seq2SeqManifest
-from gateway.profile import LatencyProfile, ProfileCell, ProfileDocument
+from deployments.replica.classify import BATCH_LIMITS
+from gateway.forecasting.service_time import AbstractiveModel, ExtractiveModel, ServiceTimeModel
+from gateway.model.catalog import Tier
+from gateway.model.manifest import GenerationRules, Seq2SeqManifest
+from gateway.model.profile import LatencyProfile, ProfileCell, ProfileDocument
 from loadtests.offering.errors import NoGateway
 from loadtests.scenarios.manifests import Condensing, Scoring
 from loadtests.simulator.variants import Medians, ProfiledTimes, Variant
@@ -111,11 +111,11 @@ def _variants(checkpoints: Sequence[Checkpoint]) -> Iterator[Variant]:
     """Quality as `scenarios.manifests` has it: none counts less than one that it ranks above."""
     for task in dict.fromkeys(one.task for one in checkpoints):
         of_task = sorted((one for one in checkpoints if one.task == task), key=lambda one: one.quality.standing)
-        worth = 0.0
+        utility = 0.0
         made = []
         for one in of_task:
-            worth = max(worth, one.quality.value)
-            made.append(_variant(one, worth))
+            utility = max(utility, one.quality.value)
+            made.append(_variant(one, utility))
         yield from reversed(made)
 
 
@@ -139,10 +139,10 @@ def _variant(one: Checkpoint, quality: float) -> Variant:
     )
 
 
-def _cost(one: Checkpoint, profile: LatencyProfile) -> Cost:
+def _cost(one: Checkpoint, profile: LatencyProfile) -> ServiceTimeModel:
     """What a summary costs. Of a manifest only what costs hang on is there, and only that is read."""
     if one.kind != "seq2seq":
-        return ReadingCost(profile)
+        return ExtractiveModel(profile)
     needed: dict[str, Any] = {
         "max_tokens": one.max_tokens,
         "profile": _document(one.latency_profile, one.latency_profile.service_time_ms),
@@ -150,7 +150,7 @@ def _cost(one: Checkpoint, profile: LatencyProfile) -> Cost:
         "generation": GenerationRules.model_validate(one.generation),
         "output_tokens": one.output_tokens,
     }
-    return WritingCost(Seq2SeqManifest.model_construct(**needed))
+    return AbstractiveModel(Seq2SeqManifest.model_construct(**needed))
 
 
 def _document(profile: Profile, cells: Sequence[Cell]) -> ProfileDocument:

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 
-from gateway.terms import BUDGET, MODE
+from gateway.api.headers import BUDGET, MODE
 from loadtests.client import Client, Hung, NoReply, Reply, http_client
 from loadtests.offering.calls import BEST_EFFORT, Call, budget_text
 from loadtests.offering.landings import Landing, Shadow, fate_of, landing_of
@@ -59,7 +59,7 @@ async def _paced(calls: Sequence[Call], send: Callable[[Call], None], start_s: f
     loop = asyncio.get_running_loop()
     stop = threading.Event()
 
-    def pace() -> None:
+    def slowdown() -> None:
         for call in calls:
             wait_s = start_s + call.due_s - clock()
             if stop.is_set() or (wait_s > 0 and stop.wait(wait_s)):
@@ -67,7 +67,7 @@ async def _paced(calls: Sequence[Call], send: Callable[[Call], None], start_s: f
             loop.call_soon_threadsafe(send, call)
 
     try:
-        await asyncio.to_thread(pace)
+        await asyncio.to_thread(slowdown)
     finally:
         stop.set()
 

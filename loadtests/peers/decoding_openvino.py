@@ -10,7 +10,7 @@ import numpy as np
 import openvino as ov
 from openvino.preprocess import PrePostProcessor
 
-from deployments.engines.port import Logits, TokenIds
+from deployments.engines.base import Logits, TokenIds
 
 ENCODER, FIRST, NEXT = "encoder_model.onnx", "decoder_model.onnx", "decoder_with_past_model.onnx"
 GRAPHS = (ENCODER, FIRST, NEXT)

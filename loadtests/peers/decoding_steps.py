@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from deployments.engines.port import Seq2SeqEngine
-from deployments.search import Search, SearchRules
+from deployments.engines.base import Seq2SeqEngine
+from deployments.replica.summarize.beam_search import BeamSearch, SearchRules
 
 
 class StepByStep:
@@ -37,7 +37,7 @@ class StepByStep:
             min_new_tokens=tokens,
             beams=beams,
         )
-        search = Search(rules)
+        search = BeamSearch(rules)
         while not search.done:
             search.feed(decoder.step(*search.pending))
         return search.steps

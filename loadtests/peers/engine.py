@@ -13,10 +13,10 @@ from itertools import cycle
 from pathlib import Path
 from time import perf_counter
 
-from deployments.engines.padding import padded
-from deployments.tasks import Encoded
-from deployments.variant import OpenClassifier, open_classifier
-from gateway.work import ClassifyParameters, LabelScore
+from deployments.engines.base import padded
+from deployments.replica.labels import Encoded
+from deployments.replica.variant import OpenClassifier, open_classifier
+from gateway.model.messages import ClassifyParameters, LabelScore
 
 WARM_UP = 50
 

@@ -17,10 +17,10 @@ import uvicorn
 from fastapi import FastAPI, Response
 from pydantic import BaseModel
 
-from deployments.engines.padding import padded
-from deployments.tasks import Encoded
-from deployments.variant import open_classifier
-from gateway.work import ClassifyParameters
+from deployments.engines.base import padded
+from deployments.replica.labels import Encoded
+from deployments.replica.variant import open_classifier
+from gateway.model.messages import ClassifyParameters
 
 
 class Body(BaseModel):

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from deployments import serving
 from deployments.observing import OFF
-from gateway.catalog import Catalog
+from deployments.serve import serving
+from gateway.model.catalog import Catalog
 
 
 class Job(BaseModel):

@@ -1,7 +1,7 @@
 """Variants from the manifests of a catalog: the same latency profiles and costs that the gateway forecasts from.
 
-What a summary costs is reckoned by `gateway.costs`, not here. It refuses to know how a variant is made: whoever plays
-a scenario has the checkpoints of `catalog_of` prepared first.
+What a summary costs is reckoned by `gateway.forecasting.service_time`, not here. It refuses to know how a variant is
+made: whoever plays a scenario has the checkpoints of `catalog_of` prepared first.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from deployments.classifying import BATCH_LIMITS
-from gateway.catalog import Catalog, CatalogEntry, load_catalog
-from gateway.costs import Asked, Cost, TokenRate, cost_of
-from gateway.manifest import ClassifierManifest, VariantManifest, read_manifest
-from gateway.profile import LatencyProfile
-from gateway.work import SummarizeParameters
+from deployments.replica.classify import BATCH_LIMITS
+from gateway.forecasting.service_time import RequestShape, ServiceTimeModel, TokenRate, service_time_model
+from gateway.model.catalog import Catalog, CatalogEntry, load_catalog
+from gateway.model.manifest import ClassifierManifest, VariantManifest, read_manifest
+from gateway.model.messages import SummarizeParameters
+from gateway.model.profile import LatencyProfile
 from loadtests.scenarios.errors import ScenarioError
 from loadtests.scenarios.model import Scenario
 from loadtests.scenarios.profiles import read_profile
@@ -41,13 +41,13 @@ class Scoring:
 class Condensing:
     """A summarizer's medians: the texts one after another, each read and, where it writes, written with one beam."""
 
-    cost: Cost
+    cost: ServiceTimeModel
 
     def median_s(self, batch: int, tokens: int) -> float:
         """As the gateway's cost has it of texts that it takes for so many tokens, before it has learnt anything."""
         most = _MOST_CHARACTERS_PER_TOKEN * tokens
         characters = bisect_left(range(most), tokens, key=TokenRate().tokens)
-        return self.cost.service_times_s(Asked((characters,) * batch, SummarizeParameters()), room_s=0.0)[1]
+        return self.cost.service_times_s(RequestShape((characters,) * batch, SummarizeParameters()), room_s=0.0)[1]
 
 
 def catalog_of(scenario: Scenario) -> Catalog | None:
@@ -99,7 +99,7 @@ def manifest_variants(catalog: Catalog, variants: Mapping[str, Path]) -> tuple[V
 
 def _variant(entry: CatalogEntry, quality: float, manifest: VariantManifest) -> Variant:
     try:
-        cost = cost_of(manifest)
+        cost = service_time_model(manifest)
         scores = isinstance(manifest, ClassifierManifest)
         medians: Medians = (
             Scoring(LatencyProfile.from_document(manifest.profile), manifest.max_tokens) if scores else Condensing(cost)

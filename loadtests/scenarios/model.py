@@ -11,7 +11,7 @@ from typing import Annotated, Literal, Self, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from gateway.deadline import MAX_BUDGET_MS
+from gateway.model.deadline import MAX_BUDGET_MS
 
 TOKENS_PER_WORD = 1.33
 SPECIAL_TOKENS = 2

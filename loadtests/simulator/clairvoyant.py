@@ -60,7 +60,7 @@ def clairvoyant(
     cores: int,
     overhead_s: float,
     counted: Callable[[Offered], bool],
-    worth: Callable[[Variant], float] = quality,
+    utility: Callable[[Variant], float] = quality,
     fastest: float = 1.0,
     stretches: int = 60,
 ) -> Bound:
@@ -71,10 +71,10 @@ def clairvoyant(
     serves counted requests only, each run on a core of its own. How many `stretches` it is cut into is a matter of
     effort: 0 takes a third of the time and costs up to two hundredths of `lower`.
     """
-    possible = menus(offered, variants, overhead_s, counted, worth, fastest).hopeful
+    possible = menus(offered, variants, overhead_s, counted, utility, fastest).hopeful
     if not possible.requests:
         return Bound(0.0, 0.0)
     prices = fair_prices(possible, cores)
     runs = schedule(possible, variants, cores, prices, stretches)
-    lower = sum(len(run.members) * worth(run.variant) for run in runs)
+    lower = sum(len(run.members) * utility(run.variant) for run in runs)
     return Bound(prices.bound(possible, cores) * (1 + _ROUNDING), lower, tuple(runs))

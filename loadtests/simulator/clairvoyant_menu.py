@@ -31,7 +31,7 @@ class Menus:
     requests: tuple[Offered, ...]
     opens_s: Floats
     closes_s: Floats
-    worths: npt.NDArray[np.float64]
+    utilities: npt.NDArray[np.float64]
     costs_s: Floats
 
     @cached_property
@@ -39,7 +39,7 @@ class Menus:
         """Only the requests that some variant could answer in time."""
         keep = np.unique(np.nonzero(np.isfinite(self.costs_s))[0])
         requests = tuple(self.requests[place] for place in keep)
-        return Menus(requests, self.opens_s[keep], self.closes_s[keep], self.worths, self.costs_s[keep])
+        return Menus(requests, self.opens_s[keep], self.closes_s[keep], self.utilities, self.costs_s[keep])
 
 
 def menus(
@@ -47,7 +47,7 @@ def menus(
     variants: Sequence[Variant],
     overhead_s: float,
     counted: Callable[[Offered], bool],
-    worth: Callable[[Variant], float],
+    utility: Callable[[Variant], float],
     fastest: float = 1.0,
 ) -> Menus:
     """The menus of the counted requests; the others matter only as company in a batch.
@@ -67,7 +67,7 @@ def menus(
         tuple(request for request, kept in zip(offered, wanted, strict=True) if kept),
         opens_s[wanted],
         closes_s[wanted],
-        np.array([worth(variant) for variant in variants], dtype=float),
+        np.array([utility(variant) for variant in variants], dtype=float),
         costs_s[wanted],
     )
 

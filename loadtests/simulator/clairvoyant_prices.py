@@ -47,7 +47,7 @@ class Prices:
         """Worth less price of each variant for each request; minus infinity where it cannot be in time."""
         offers = np.isfinite(menus.costs_s)
         paid = np.where(offers, menus.costs_s, 0.0) * self.cheapest(menus)[:, None]
-        return np.where(offers, menus.worths[None, :] - paid, -np.inf)
+        return np.where(offers, menus.utilities[None, :] - paid, -np.inf)
 
     def cheapest(self, menus: Menus) -> Floats:
         """The least price within each request's window."""
@@ -81,7 +81,7 @@ class _Programme:
     first: Places
     last: Places
     costs_s: Floats
-    worths: Floats
+    utilities: Floats
     bins: int
 
     @classmethod
@@ -95,14 +95,14 @@ class _Programme:
         kinds = np.where(offers, np.round(np.log(priced) / _ALIKE), 10**6).astype(np.int64)
         keys = np.column_stack([first, last, kinds])
         groups, member, counts = np.unique(keys, axis=0, return_inverse=True, return_counts=True)
-        sums = np.zeros((len(groups), len(menus.worths)))
+        sums = np.zeros((len(groups), len(menus.utilities)))
         np.add.at(sums, member.ravel(), np.where(offers, menus.costs_s, np.inf))
         return cls(
             counts.astype(float),
             groups[:, 0].astype(np.intp),
             groups[:, 1].astype(np.intp),
             sums / counts[:, None],
-            menus.worths,
+            menus.utilities,
             len(empty.each),
         )
 
@@ -134,7 +134,7 @@ class _Programme:
         most[:window_row] = self.counts
         most[node_row + leaf :] = cap_s
         gains = np.zeros(len(serve) + len(pour) + len(flow))
-        gains[serve] = self.worths[variant]
+        gains[serve] = self.utilities[variant]
         first_leaf = node_row + leaf
         return _duals(entries, gains, most)[first_leaf : first_leaf + self.bins]
 

@@ -84,14 +84,14 @@ class _Prospect:
     `needs_s` are the lengths of runs of 1, 2, ... inputs, `costs_s` the least share of any that long or shorter.
     """
 
-    worth: float
+    utility: float
     needs_s: tuple[float, ...]
     costs_s: tuple[float, ...]
 
     def gain(self, left_s: float, price: float) -> float:
         """Its worth less what its core-seconds cost, where so much time is left."""
         fitting = bisect_left(self.needs_s, left_s)
-        return self.worth - self.costs_s[fitting - 1] * price if fitting else 0.0
+        return self.utility - self.costs_s[fitting - 1] * price if fitting else 0.0
 
 
 def schedule(menus: Menus, variants: Sequence[Variant], cores: int, prices: Prices, stretches: int) -> list[PlannedRun]:
@@ -101,21 +101,23 @@ def schedule(menus: Menus, variants: Sequence[Variant], cores: int, prices: Pric
     """
     if not menus.requests:
         return []
-    desk = _Desk(menus, variants, cores, prices)
+    task_router = _Desk(menus, variants, cores, prices)
     begin_s, end_s = float(menus.opens_s.min()), float(menus.closes_s.max())
     blank = _State(begin_s, [begin_s] * cores, [[] for _ in variants])
-    whole = [desk.lead(blank.copy(), temper, end_s) for temper in _TEMPERS]
-    return max(*whole, _by_stretches(desk, blank, end_s, stretches), key=lambda state: state.earned).runs
+    whole = [task_router.lead(blank.copy(), temper, end_s) for temper in _TEMPERS]
+    return max(*whole, _by_stretches(task_router, blank, end_s, stretches), key=lambda state: state.earned).runs
 
 
-def _by_stretches(desk: _Desk, blank: _State, end_s: float, stretches: int) -> _State:
+def _by_stretches(task_router: _Desk, blank: _State, end_s: float, stretches: int) -> _State:
     """A schedule that may change its temper at the end of each stretch."""
     state, runs = blank, list[PlannedRun]()
     stretch_s = (end_s - blank.now_s) / max(stretches, 1)
     for stretch in range(1, stretches + 1):
         until_s = end_s - (stretches - stretch) * stretch_s
-        ends = [desk.lead(state.copy(), temper, until_s) for temper in _TEMPERS]
-        state = max(ends, key=lambda end: desk.standing(desk.lead(end.copy(), _TEMPERS[0], until_s + stretch_s)))
+        ends = [task_router.lead(state.copy(), temper, until_s) for temper in _TEMPERS]
+        state = max(
+            ends, key=lambda end: task_router.standing(task_router.lead(end.copy(), _TEMPERS[0], until_s + stretch_s))
+        )
         runs += state.runs
     return replace(state, runs=runs)
 
@@ -133,7 +135,7 @@ class _Desk:
         cheapest = prices.cheapest(menus)
         self._price = [float(cheapest[place]) * menus.requests[place].texts for place in order]
         self._variants, self._cores, self._prices = variants, cores, prices
-        self._worths = [float(worth) for worth in menus.worths]
+        self._worths = [float(utility) for utility in menus.utilities]
         self._paid = [0.0, *accumulate(float(each) * prices.step_s for each in prices.each)]
         self._slowest_s = max(variant.median_s(1, 1) for variant in variants)
         self._known: dict[tuple[int, int], _Prospect] = {}

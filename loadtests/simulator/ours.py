@@ -8,18 +8,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from deployments.batch_forming import BatchLimits
-from deployments.classifying import BATCH_LIMITS
-from gateway.costs import Asked
-from gateway.deadline import Deadline
-from gateway.desk import Desk, Offer, beside_one_another
-from gateway.forecast import Forecaster, Surroundings
-from gateway.load import IDLE
-from gateway.next_run import Held
-from gateway.pace import Pace
-from gateway.policy import Decision, Reason, Terms
-from gateway.room import Release
-from gateway.work import Answer, ClassifyParameters, SummarizeParameters
+from deployments.replica.batch_forming import BatchLimits
+from deployments.replica.classify import BATCH_LIMITS
+from gateway.forecasting.forecaster import Forecaster, PooledCalibration
+from gateway.forecasting.load import IDLE
+from gateway.forecasting.service_time import RequestShape, Slowdown
+from gateway.model.deadline import Deadline
+from gateway.model.messages import Answer, ClassifyParameters, SummarizeParameters
+from gateway.router import Offer, TaskRouter, beside_one_another
+from gateway.scheduling.batching import QueuedRequest
+from gateway.scheduling.policy import Decision, Reason, Terms
+from gateway.scheduling.scheduler import Batch
 from loadtests.simulator.replica import BatchingReplica, SharingReplica
 from loadtests.simulator.requests import Offered
 from loadtests.simulator.variants import Variant
@@ -36,27 +35,27 @@ class VariantCost:
         self.sigma = variant.times.sigma
         self.max_batch = variant.max_batch
         self._variant = variant
-        self.pace = Pace(_PACE_WEIGHT)
+        self.slowdown = Slowdown(_PACE_WEIGHT)
 
     def run_s(self, inputs: int, characters: int) -> float:
         """The median of one run."""
-        return self.pace.value * self._variant.median_s(inputs, characters)
+        return self.slowdown.value * self._variant.median_s(inputs, characters)
 
-    def service_times_s(self, asked: Asked, room_s: float, companions: int = 0) -> tuple[float, float]:
+    def service_times_s(self, asked: RequestShape, room_s: float, companions: int = 0) -> tuple[float, float]:
         """One way to do it, whatever the room."""
         seconds = self.run_s(len(asked.characters) + companions, asked.characters[0])
         return seconds, seconds
 
-    def learn(self, asked: Asked, answer: Answer) -> None:
+    def learn(self, asked: RequestShape, answer: Answer) -> None:
         """Nothing is learnt of a simulated text."""
 
     def learn_run(self, inputs: int, characters: int, seconds: float) -> None:
         """Takes what a run took."""
-        self.pace.learn(seconds, self._variant.median_s(inputs, characters))
+        self.slowdown.learn(seconds, self._variant.median_s(inputs, characters))
 
     def forget(self) -> None:
         """Takes the machine to be as quick again as it was when it was profiled."""
-        self.pace = Pace(_PACE_WEIGHT)
+        self.slowdown = Slowdown(_PACE_WEIGHT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +72,7 @@ class _Open:
     """A request that waits in a room, with what was decided when it came."""
 
     request: Offered
-    asked: Asked
+    asked: RequestShape
     decision: Decision
     deadline: Deadline
 
@@ -84,7 +83,7 @@ class Ingress:
     def __init__(
         self,
         world: World,
-        desks: Mapping[str, Desk],
+        task_routers: Mapping[str, TaskRouter],
         replicas: Mapping[str, Replicas],
         setup: Setup,
         insist: frozenset[int],
@@ -92,29 +91,29 @@ class Ingress:
         """Sends to the replicas by the names of their variants."""
         self._insist = insist
         self._world = world
-        self._desks = desks
+        self._desks = task_routers
         self._replicas = replicas
         self._setup = setup
-        self._open: dict[Held, _Open] = {}
+        self._open: dict[QueuedRequest, _Open] = {}
         self._wakes: dict[str, float] = {}
 
     def arrived(self, request: Offered) -> None:
         """Decides; what is not refused waits for its run."""
         now_s = self._world.now_s
-        desk = self._desks[request.task]
+        task_router = self._desks[request.task]
         parameters = ClassifyParameters() if request.task == "classify" else SummarizeParameters()
-        asked = Asked((request.tokens,) * request.texts, parameters)
+        asked = RequestShape((request.tokens,) * request.texts, parameters)
         deadline = Deadline(now_s, request.budget_s)
-        desk.arrived(asked, request.budget_s, now_s)
+        task_router.arrived(asked, request.budget_s, now_s)
         terms = Terms(request.strict, None, None, request.domain)
-        decision = desk.decide(asked, terms, request.percentile, deadline, now_s)
-        hopeless = decision.chosen is None or (decision.reason is Reason.BEST_EFFORT and desk.room.full)
+        decision = task_router.decide(asked, terms, request.percentile, deadline, now_s)
+        hopeless = decision.chosen is None or (decision.reason is Reason.BEST_EFFORT and task_router.room.full)
         if hopeless and request.sequence not in self._insist:
             self._world.refuse(request)
             return
-        held = desk.held(asked, decision, request.percentile, deadline, now_s)
+        held = task_router.held(asked, decision, request.percentile, deadline, now_s)
         self._open[held] = _Open(request, asked, decision, deadline)
-        desk.room.enter(held)
+        task_router.room.enter(held)
         self._fill(request.task)
 
     def ended(self) -> None:
@@ -125,12 +124,12 @@ class Ingress:
 
     def _fill(self, task: str) -> None:
         now_s = self._world.now_s
-        desk = self._desks[task]
-        for held in desk.room.expired(now_s):
+        task_router = self._desks[task]
+        for held in task_router.room.expired(now_s):
             self._world.fail(self._open.pop(held).request)
-        while (release := desk.room.release(now_s)) is not None:
-            self._send(desk, release)
-        wake_s = desk.room.wake_s(now_s)
+        while (release := task_router.room.release(now_s)) is not None:
+            self._send(task_router, release)
+        wake_s = task_router.room.wake_s(now_s)
         if wake_s is not None and self._wakes.get(task) != wake_s:
             self._wakes[task] = wake_s
             self._world.at(wake_s, self._woken, task, wake_s)
@@ -140,21 +139,21 @@ class Ingress:
             del self._wakes[task]
             self._fill(task)
 
-    def _send(self, desk: Desk, release: Release) -> None:
+    def _send(self, task_router: TaskRouter, release: Batch) -> None:
         now_s = self._world.now_s
         for held in release.members:
             one = self._open.pop(held)
-            decision = desk.settle(one.asked, one.decision, release, one.request.percentile, one.deadline, now_s)
+            decision = task_router.settle(one.asked, one.decision, release, one.request.percentile, one.deadline, now_s)
             self._world.after(self._setup.report_delay_s, self._enter, release, one, decision, now_s)
 
-    def _enter(self, release: Release, one: _Open, decision: Decision, decided_s: float) -> None:
+    def _enter(self, release: Batch, one: _Open, decision: Decision, decided_s: float) -> None:
         def told(request: Offered, service_s: float, answered: bool) -> None:
             self._told(release, one, decision, decided_s, service_s, answered)
 
         self._replicas[release.checkpoint].enter(one.request, told, release.members[0].place)
 
     def _told(
-        self, release: Release, one: _Open, decision: Decision, decided_s: float, service_s: float, answered: bool
+        self, release: Batch, one: _Open, decision: Decision, decided_s: float, service_s: float, answered: bool
     ) -> None:
         request, setup, world = one.request, self._setup, self._world
         if answered:
@@ -164,12 +163,12 @@ class Ingress:
         world.after(setup.report_delay_s, self._learn, release, one, decision, decided_s, service_s, answered)
 
     def _learn(
-        self, release: Release, one: _Open, decision: Decision, decided_s: float, service_s: float, answered: bool
+        self, release: Batch, one: _Open, decision: Decision, decided_s: float, service_s: float, answered: bool
     ) -> None:
-        desk = self._desks[one.request.task]
+        task_router = self._desks[one.request.task]
         chosen = decision.chosen
         assert chosen is not None and chosen.forecast is not None, "a released request was decided"
-        forecaster = desk.by_name[release.checkpoint].forecaster
+        forecaster = task_router.by_name[release.checkpoint].forecaster
         now_s = self._world.now_s
         if answered:
             request = one.request
@@ -181,7 +180,7 @@ class Ingress:
             cost = forecaster.cost
             if isinstance(cost, VariantCost):
                 cost.learn_run(sum(held.texts for held in release.members), one.request.tokens, service_s)
-        desk.room.ended(release)
+        task_router.room.ended(release)
         self._fill(one.request.task)
 
 
@@ -222,10 +221,10 @@ class Punctual:
             ingress.ended()
 
 
-def _desks(variants: Sequence[Variant], share: float, lanes: int) -> dict[str, Desk]:
-    desks: dict[str, Desk] = {}
+def _desks(variants: Sequence[Variant], share: float, slots: int) -> dict[str, TaskRouter]:
+    task_routers: dict[str, TaskRouter] = {}
     for task in dict.fromkeys(variant.task for variant in variants):
-        surroundings = Surroundings()
+        pooled = PooledCalibration()
         of_task = [variant for variant in variants if variant.task == task]
         ranks = range(len(of_task), 0, -1)
         offers = [
@@ -233,13 +232,13 @@ def _desks(variants: Sequence[Variant], share: float, lanes: int) -> dict[str, D
                 name=one.name,
                 tier=one.tier,
                 quality=float(rank),
-                worth=one.quality,
+                utility=one.quality,
                 domain=one.domain,
-                forecaster=Forecaster(VariantCost(one), surroundings),
-                lanes=lambda: lanes,
+                forecaster=Forecaster(VariantCost(one), pooled),
+                slots=lambda: slots,
             )
             for rank, one in zip(ranks, of_task, strict=True)
         ]
-        desks[task] = Desk(offers, lambda name, now_s: IDLE, lambda: share)
-    beside_one_another(desks.values())
-    return desks
+        task_routers[task] = TaskRouter(offers, lambda name, now_s: IDLE, lambda: share)
+    beside_one_another(task_routers.values())
+    return task_routers

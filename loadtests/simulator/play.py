@@ -173,11 +173,13 @@ def _bounded(
     best = {task: max(one.quality for one in variants if one.task == task) for task in scenario.tasks}
     mixed = len(best) > 1
 
-    def worth(variant: Variant) -> float:
+    def utility(variant: Variant) -> float:
         return variant.quality / best[variant.task] if mixed else variant.quality
 
     overhead_s = scenario.node.overhead_ms / 1000
-    bound = clairvoyant(offered, variants, scenario.node.cores, overhead_s, lambda one: _counted(scenario, one), worth)
+    bound = clairvoyant(
+        offered, variants, scenario.node.cores, overhead_s, lambda one: _counted(scenario, one), utility
+    )
     for run in bound.schedule:
         for request in run.members:
             request.fate, request.variant, request.finished_s = Fate.IN_TIME, run.variant.name, run.ends_s + overhead_s
@@ -189,7 +191,7 @@ def _bounded(
     most = msgspec.structs.replace(
         feasible.result,
         policy=BOUND,
-        effective_quality=min(bound.upper / feasible.result.offered, max(map(worth, variants))),
+        effective_quality=min(bound.upper / feasible.result.offered, max(map(utility, variants))),
         by_variant={},
         by_tier={},
         note="an upper bound on effective quality; its other figures are those of the schedule that comes near it",

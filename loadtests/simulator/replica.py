@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from deployments.batch_forming import BatchLimits, RememberedMedians, Waiting, form_batch, of_next_run
-from deployments.interleaver import MOST_BEGUN
-from deployments.turns import TURN_S, Sharing, contested, next_turn
-from gateway.overdue import OverdueShare
+from deployments.replica.batch_forming import BatchLimits, RememberedMedians, Waiting, form_batch, of_next_run
+from deployments.replica.summarize.time_slicing import MOST_BEGUN, TURN_S, Sharing, contested, next_turn
+from gateway.scheduling.late_share import LateShare
 from loadtests.simulator.requests import Offered
 from loadtests.simulator.variants import Variant
 from loadtests.simulator.world import PATIENT, URGENT, Run, World
@@ -43,14 +42,14 @@ class _Whole:
 class BatchingReplica:
     """A classifier: its inputs wait for a batch, earliest deadline first and alike lengths together."""
 
-    def __init__(self, world: World, variant: Variant, lanes: int, limits: BatchLimits) -> None:
+    def __init__(self, world: World, variant: Variant, slots: int, limits: BatchLimits) -> None:
         """Runs up to `lanes` batches at once."""
         self._world = world
         self._variant = variant
-        self._lanes = lanes
+        self._slots = slots
         self._limits = limits
         self._medians = RememberedMedians(variant)
-        self._overdue = OverdueShare()
+        self._overdue = LateShare()
         self._waiting: dict[int, _Input] = {}
         self._running = 0
         self._sequence = 0
@@ -79,14 +78,14 @@ class BatchingReplica:
             self._give_up(whole)
 
     def _form(self) -> None:
-        while self._waiting and self._running < self._lanes:
+        while self._waiting and self._running < self._slots:
             formed = form_batch(
-                of_next_run(self._waiting.values(), self._lanes - self._running),
+                of_next_run(self._waiting.values(), self._slots - self._running),
                 self._world.now_s,
                 self._limits,
                 self._medians,
                 overdue_turn=self._overdue.turn,
-                threads=self._lanes,
+                threads=self._slots,
             )
             for entry in formed.expired:
                 self._give_up(entry.whole)
@@ -142,12 +141,12 @@ class SharingReplica:
     arrives late by what the way back takes.
     """
 
-    def __init__(self, world: World, variant: Variant, lanes: int) -> None:
+    def __init__(self, world: World, variant: Variant, slots: int) -> None:
         """Works on up to `lanes` texts at once, behind all classifiers of the node."""
         self._world = world
         self._variant = variant
-        self._lanes = lanes
-        self._overdue = OverdueShare(earned_s=TURN_S)
+        self._slots = slots
+        self._overdue = LateShare(earned_s=TURN_S)
         self._waiting: list[_Text] = []
         self._running = 0
         self._begun = 0
@@ -178,7 +177,7 @@ class SharingReplica:
         for text in [text for text in self._waiting if text.deadline <= now_s]:
             self._waiting.remove(text)
             self._end(text, answered=not text.request.strict)
-        while self._running < self._lanes:
+        while self._running < self._slots:
             ready = [text for text in self._waiting if text.begun or self._begun < MOST_BEGUN]
             if not ready:
                 break

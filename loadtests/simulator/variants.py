@@ -11,8 +11,8 @@ from functools import cached_property
 from statistics import quantiles
 from typing import Protocol
 
-from gateway.catalog import Tier
-from gateway.profile import spread_of
+from gateway.model.catalog import Tier
+from gateway.model.profile import spread_of
 
 
 class Times(Protocol):
@@ -106,11 +106,11 @@ class ProfiledTimes:
 
     median: Medians
     sigma: float
-    pace: float = 1.0
+    slowdown: float = 1.0
 
     def median_s(self, batch: int, tokens: int) -> float:
         """By the profile."""
-        return self.pace * self.median.median_s(batch, tokens)
+        return self.slowdown * self.median.median_s(batch, tokens)
 
     def noise(self, batch: int, chance: random.Random) -> float:
         """Log-normal with the profile's spread, no further than three of it."""

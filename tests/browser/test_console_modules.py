@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 from opened_console import Console, needs_browser, told_page
 
-from gateway.outcome import Outcome
-from gateway.policy import Reason, Refusal, Verdict
+from gateway.model.outcome import Outcome
+from gateway.scheduling.policy import Reason, Refusal, Verdict
 
 pytestmark = needs_browser
 

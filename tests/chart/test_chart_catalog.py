@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rendered_chart import FULLNAME, Document, Rendered, chart, production, render
 
-from gateway.catalog import Catalog, Tier, load_catalog
-from gateway.deadline import MAX_BUDGET_MS
+from gateway.model.catalog import Catalog, Tier, load_catalog
+from gateway.model.deadline import MAX_BUDGET_MS
 
 
 def catalog_in(made: Rendered, folder: Path) -> Catalog:

@@ -12,10 +12,10 @@ import pytest
 import yaml
 from rendered_chart import CHART, FULLNAME, ROOT, Document, Rendered, chart, render
 
-from deployments import kubernetes
-from deployments.environment import cluster_environment
-from gateway.catalog import Tier, load_catalog
-from gateway.openapi import openapi_document
+from deployments.serve import kubernetes
+from deployments.serve.environment import cluster_environment
+from gateway.api.openapi import openapi_document
+from gateway.model.catalog import Tier, load_catalog
 
 RAYS_OWN = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Ray's, at its import
 PREPARE = re.compile(r"punctual prepare --catalog (\S+) --cache (\S+)")
@@ -39,7 +39,7 @@ def test_every_process_has_rays_switches(made: Rendered) -> None:
 
 
 def test_the_application_takes_the_arguments(made: Rendered) -> None:
-    """`deployments.kubernetes:build` is what is imported, and each path that it is given is mounted in every pod."""
+    """`deployments.serve.kubernetes:build` is imported, and each path that it is given is mounted in every pod."""
     (application,) = made.serve_config()["applications"]
     assert application["import_path"] == f"{kubernetes.__name__}:{kubernetes.build.__name__}"
     assert (application["name"], application["route_prefix"]) == ("punctual", "/")
@@ -73,8 +73,8 @@ def test_a_baked_image_is_served_as_it_is() -> None:
 
 @RAYS_OWN
 def test_tiers_are_the_gateways_and_their_resource_is_what_replicas_ask_for(made: Rendered) -> None:
-    """A group for each tier that the catalog uses, offering what `deployments.graph` reserves."""
-    from deployments.graph import TIER_SHARE, tier_resource  # here, since it imports Ray
+    """A group for each tier that the catalog uses, offering what `deployments.serve.graph` reserves."""
+    from deployments.serve.graph import TIER_SHARE, tier_resource
 
     tiers = {entry.tier for entry in load_catalog("starter").checkpoints}
     assert set(made.workers) == {tier.value for tier in tiers}
@@ -88,7 +88,7 @@ def test_tiers_are_the_gateways_and_their_resource_is_what_replicas_ask_for(made
 @RAYS_OWN
 def test_a_pod_outlives_its_replicas(made: Rendered) -> None:
     """A replica may take `retiring_s` to finish: the drain's deadline is above it, the grace period above that."""
-    from deployments.applications import LinkSettings
+    from deployments.serve.applications import LinkSettings
 
     nowhere = Path("/nowhere")
     link = LinkSettings(nowhere, nowhere, tcp=True, linger_s=kubernetes.LINGER_S, drain_s=kubernetes.DRAIN_S)

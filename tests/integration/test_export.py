@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from small_checkpoints import FAMILIES, WINDOW, Example, make_checkpoint, make_unquantisable, sentences, write_texts
 
-from deployments.engines.padding import padded
-from deployments.tasks import Encoded
-from deployments.variant import OpenClassifier, open_classifier
+from deployments.engines.base import padded
+from deployments.replica.labels import Encoded
+from deployments.replica.variant import OpenClassifier, open_classifier
 from exporters.errors import SourceRefused, VariantRefused
 from exporters.export import export
 from exporters.plan import Settings, Step, VariantPlan
 from exporters.source import resolve_source
-from gateway.manifest import ClassifierManifest, Precision
-from gateway.work import ClassifyParameters
+from gateway.model.manifest import ClassifierManifest, Precision
+from gateway.model.messages import ClassifyParameters
 
 pytestmark = pytest.mark.export
 

@@ -13,15 +13,15 @@ import pytest
 from small_checkpoints import make_checkpoint
 from small_extractive import DIMENSIONS, MAX_TOKENS, make_extractive_checkpoint, ranker
 
+from deployments.engines.base import padded
 from deployments.engines.host import read_host
-from deployments.engines.padding import padded
-from deployments.variant import RANKER_FILE, OpenExtractive, VariantRejected, file_sha256, open_variant
+from deployments.replica.variant import RANKER_FILE, OpenExtractive, VariantRejected, file_sha256, open_variant
 from exporters.errors import SourceRefused
 from exporters.export import export, profile_again
 from exporters.plan import Settings, VariantPlan
 from exporters.source import resolve_source
 from exporters.store import Store
-from gateway.manifest import MANIFEST_NAME, ExtractiveManifest, Precision
+from gateway.model.manifest import MANIFEST_NAME, ExtractiveManifest, Precision
 
 pytestmark = pytest.mark.export
 
@@ -155,10 +155,10 @@ def test_the_digest_of_a_ranker_follows_its_encoder(checkpoint: Path, tmp_path: 
 OPENED = """
 import sys
 from pathlib import Path
-from deployments.variant import open_variant
+from deployments.replica.variant import open_variant
 open_variant(Path(sys.argv[1]), 1)
 assert not {"torch", "transformers", "optimum", "onnx", "rouge_score"} & set(sys.modules), "only the runtime is needed"
-assert not {"deployments.search", "deployments.writing"} & set(sys.modules), "no search is needed to choose"
+assert "deployments.replica.summarize.beam_search" not in sys.modules, "no search is needed to choose"
 """
 
 

@@ -16,13 +16,13 @@ from rich.console import Console
 from small_checkpoints import make_checkpoint, make_unquantisable
 
 from deployments.engines.host import read_host
-from deployments.variant import open_variant
+from deployments.replica.variant import open_variant
 from exporters.command import export_command, measure_variant, profile_command
 from exporters.errors import SourceRefused, VariantRefused
 from exporters.plan import Settings
 from exporters.prepare import prepare
-from gateway.catalog import Catalog, CatalogEntry, Quality, Task, Tier
-from gateway.manifest import MANIFEST_NAME, Precision, read_manifest
+from gateway.model.catalog import Catalog, CatalogEntry, Quality, Task, Tier
+from gateway.model.manifest import MANIFEST_NAME, Precision, read_manifest
 
 pytestmark = pytest.mark.export
 
@@ -83,8 +83,8 @@ import sys
 from pathlib import Path
 from rich.console import Console
 from exporters.prepare import prepare
-from gateway.catalog import Catalog
-from deployments.variant import open_variant
+from gateway.model.catalog import Catalog
+from deployments.replica.variant import open_variant
 document, cache = sys.argv[1:]
 folders = prepare(Catalog.model_validate_json(document), Path(cache), Console())
 assert not {"torch", "transformers", "optimum", "onnxruntime"} & set(sys.modules), "to look needs no engine"

@@ -16,15 +16,15 @@ from small_checkpoints import make_checkpoint
 from small_seq2seq import LONGEST_OUTPUT, SEQ2SEQ_FAMILIES, WINDOW, articles, make_seq2seq_checkpoint
 
 from deployments.engines.host import read_host
-from deployments.variant import OpenSeq2Seq, VariantRejected, open_classifier, open_variant
-from deployments.writing import search_rules, source_ids, write_greedily
+from deployments.replica.summarize.beam_search import search_rules, source_ids, write_greedily
+from deployments.replica.variant import OpenSeq2Seq, VariantRejected, open_classifier, open_variant
 from exporters.command import export_command, plan_for
 from exporters.errors import ExportFailed, SourceRefused
 from exporters.export import export, profile_again
 from exporters.plan import Settings, Step, VariantPlan
 from exporters.source import resolve_source
 from exporters.verify_writing import FLOORS
-from gateway.manifest import MANIFEST_NAME, Precision, Seq2SeqManifest
+from gateway.model.manifest import MANIFEST_NAME, Precision, Seq2SeqManifest
 
 pytestmark = pytest.mark.export
 
@@ -175,10 +175,10 @@ def test_a_kind_that_does_not_serve_the_task_is_refused(bart: Path, tmp_path: Pa
 OPENED = """
 import sys
 from pathlib import Path
-from deployments.variant import open_variant
+from deployments.replica.variant import open_variant
 open_variant(Path(sys.argv[1]), 1)
 assert not {"torch", "transformers", "optimum", "onnx", "rouge_score"} & set(sys.modules), "only the runtime is needed"
-assert "deployments.extract" not in sys.modules, "no ranker is needed to write"
+assert "deployments.replica.summarize.ranking" not in sys.modules, "no ranker is needed to write"
 """
 
 

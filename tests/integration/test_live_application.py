@@ -18,7 +18,7 @@ import yaml
 from live import free_port
 from prometheus_client.parser import text_string_to_metric_families
 
-from deployments.kubernetes import LINGER_S
+from deployments.serve.kubernetes import LINGER_S
 
 pytestmark = pytest.mark.ray
 

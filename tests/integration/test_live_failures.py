@@ -15,7 +15,7 @@ import psutil
 import pytest
 from live import Live, await_ready, free_port, mark_of, start, stop
 
-from gateway.manifest import MANIFEST_NAME
+from gateway.model.manifest import MANIFEST_NAME
 
 pytestmark = pytest.mark.ray
 

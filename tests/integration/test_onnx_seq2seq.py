@@ -21,9 +21,9 @@ from small_seq2seq import (
 )
 from transformers import PreTrainedModel
 
+from deployments.engines.base import TokenIds
 from deployments.engines.onnx_seq2seq import FIRST_STEP_FILE, NEXT_STEP_FILE, SEQ2SEQ_FILES, OnnxSeq2Seq
-from deployments.engines.port import TokenIds
-from deployments.search import Search
+from deployments.replica.summarize.beam_search import BeamSearch
 from exporters.quantise import quantise
 from exporters.quiet import quiet_libraries
 
@@ -65,7 +65,7 @@ def test_graphs_write_what_generate_writes(
     special = {asked.decoder_start_token_id, asked.pad_token_id, *asked.eos_token_ids}
     for ids in texts(family, 3):
         expected = tuple(token for token in generate(model, ids, asked) if token not in special)
-        assert finish(Search(asked), engine.encode(ids)) == expected
+        assert finish(BeamSearch(asked), engine.encode(ids)) == expected
 
 
 @pytest.mark.parametrize("family", SEQ2SEQ_FAMILIES)
@@ -91,9 +91,9 @@ def test_what_is_not_shared_is_copied_to_the_same_effect(
     model, folder = exported[family]
     asked = rules_of(model, max_new_tokens=8, beams=3, no_repeat_ngram_size=2)
     ids = texts(family, 1)[0]
-    shared = finish(Search(asked), OnnxSeq2Seq.open(folder, 1).encode(ids))
+    shared = finish(BeamSearch(asked), OnnxSeq2Seq.open(folder, 1).encode(ids))
     monkeypatch.setattr("deployments.engines.onnx_seq2seq.shares_cross", lambda *graph: False)
-    assert finish(Search(asked), OnnxSeq2Seq.open(folder, 1).encode(ids)) == shared
+    assert finish(BeamSearch(asked), OnnxSeq2Seq.open(folder, 1).encode(ids)) == shared
 
 
 def test_an_int8_decoder_runs(exported: dict[str, tuple[PreTrainedModel, Path]], tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_an_int8_decoder_runs(exported: dict[str, tuple[PreTrainedModel, Path]],
         for name in SEQ2SEQ_FILES:
             quantise(folder / name, tmp_path / name)
     asked = rules_of(model, max_new_tokens=8, beams=4, min_new_tokens=8)
-    search = Search(asked)
+    search = BeamSearch(asked)
     finish(search, OnnxSeq2Seq.open(tmp_path, 2).encode(texts("bart", 1)[0]))
     assert search.steps == 8
 

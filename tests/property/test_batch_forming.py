@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deployments.batch_forming import (
+from deployments.replica.batch_forming import (
     HOLDING_PRICE,
     Backlog,
     BatchLimits,
@@ -19,7 +19,7 @@ from deployments.batch_forming import (
     Waiting,
     form_batch,
 )
-from gateway.profile import LatencyProfile
+from gateway.model.profile import LatencyProfile
 
 NOW = 100.0
 unhurried = settings(deadline=None)  # the machine may be busy
@@ -166,8 +166,19 @@ def test_an_entry_that_must_run_alone_takes_no_companion() -> None:
     """What its batch failed with is told apart: neither head nor companion shares its run."""
     profile = LatencyProfile((1, 8), (16,), ((0.01,), (0.02,)), sigma=0.1)
     limits = BatchLimits(8, 1024, 0.3)
-    alike = [Waiting(sequence, 16, NOW + 1, True, NOW) for sequence in range(4)]
-    assert len(form_batch(alike, NOW, limits, profile).entries) == 4
-    assert form_batch([replace(alike[0], alone=True), *alike[1:]], NOW, limits, profile).entries[0].alone
-    assert len(form_batch([replace(alike[0], alone=True), *alike[1:]], NOW, limits, profile).entries) == 1
-    assert len(form_batch([alike[0], replace(alike[1], alone=True), *alike[2:]], NOW, limits, profile).entries) == 3
+    length_bucket = [Waiting(sequence, 16, NOW + 1, True, NOW) for sequence in range(4)]
+    assert len(form_batch(length_bucket, NOW, limits, profile).entries) == 4
+    assert (
+        form_batch([replace(length_bucket[0], alone=True), *length_bucket[1:]], NOW, limits, profile).entries[0].alone
+    )
+    assert (
+        len(form_batch([replace(length_bucket[0], alone=True), *length_bucket[1:]], NOW, limits, profile).entries) == 1
+    )
+    assert (
+        len(
+            form_batch(
+                [length_bucket[0], replace(length_bucket[1], alone=True), *length_bucket[2:]], NOW, limits, profile
+            ).entries
+        )
+        == 3
+    )

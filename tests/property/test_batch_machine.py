@@ -12,9 +12,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from deployments.batch_forming import BatchLimits, FormedBatch, Waiting, form_batch
-from gateway.overdue import OverdueShare
-from gateway.profile import LatencyProfile
+from deployments.replica.batch_forming import BatchLimits, FormedBatch, Waiting, form_batch
+from gateway.model.profile import LatencyProfile
+from gateway.scheduling.late_share import LateShare
 
 PROFILE = LatencyProfile((1, 2, 8), (8, 64), ((0.02, 0.08), (0.03, 0.15), (0.08, 0.5)), sigma=0.2)
 LIMITS = BatchLimits(max_batch=4, max_batch_tokens=128, max_padding_waste=0.25)
@@ -40,7 +40,7 @@ class ReplicaQueue(RuleBasedStateMachine):
         self.now = 0.0
         self.threads = 1
         self.arrived = 0
-        self.share = OverdueShare()
+        self.share = LateShare()
         self.waiting: list[Waiting] = []
         self.running: list[Run] = []
         self.answered: list[int] = []

@@ -11,8 +11,15 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from test_batch_forming import NOW, limits_given, profiles, queues, unhurried
 
-from deployments.batch_forming import HOLDING_PRICE, WORTH_PASSING, BatchLimits, RememberedMedians, Waiting, form_batch
-from gateway.profile import LatencyProfile
+from deployments.replica.batch_forming import (
+    HOLDING_PRICE,
+    WORTH_PASSING,
+    BatchLimits,
+    RememberedMedians,
+    Waiting,
+    form_batch,
+)
+from gateway.model.profile import LatencyProfile
 
 
 @dataclass(frozen=True)
@@ -75,8 +82,8 @@ class Plainly:
         least = WORTH_PASSING * self.efficiency(urgent)
         if self.efficiency(full) <= least or self.efficiency(better) <= least or len(urgent) == len(timely):
             return urgent
-        pace = self.efficiency(better) * threads
-        ends_s = accumulate(self.alone_s(entry) / pace for entry in timely)
+        slowdown = self.efficiency(better) * threads
+        ends_s = accumulate(self.alone_s(entry) / slowdown for entry in timely)
         behind = any(self.now + end_s > entry.deadline for end_s, entry in zip(ends_s, timely, strict=True))
         return better if behind else urgent
 

@@ -10,11 +10,11 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deployments.batch_forming import BatchLimits
-from deployments.batcher import Batcher, Scored
-from deployments.engines.port import Logits, TokenIds
-from gateway.profile import LatencyProfile
-from gateway.work import Failure, FailureKind
+from deployments.engines.base import Logits, TokenIds
+from deployments.replica.batch_forming import BatchLimits
+from deployments.replica.batcher import Batcher, Scored
+from gateway.model.messages import Failure, FailureKind
+from gateway.model.profile import LatencyProfile
 
 PROFILE = LatencyProfile((1, 8), (8, 64), ((0.001, 0.002), (0.004, 0.008)), sigma=0.1)
 POISON = 10_000

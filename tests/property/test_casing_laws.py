@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.casing import folded, restored
+from deployments.replica.summarize.casing import folded, restored
 
 WORDS = (
     "c",

@@ -12,17 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from worlds import summarizing, world
 
-from gateway.catalog import Tier
-from gateway.costs import Asked, BatchCost
-from gateway.deadline import Deadline
-from gateway.desk import Desk, Offer
-from gateway.forecast import Forecaster, Surroundings
-from gateway.load import Ahead
-from gateway.policy import Decision, Terms
-from gateway.work import ClassifyParameters
+from gateway.forecasting.forecaster import Forecaster, PooledCalibration
+from gateway.forecasting.load import QueueAhead
+from gateway.forecasting.service_time import BatchedModel, RequestShape
+from gateway.model.catalog import Tier
+from gateway.model.deadline import Deadline
+from gateway.model.messages import ClassifyParameters
+from gateway.router import Offer, TaskRouter
+from gateway.scheduling.policy import Decision, Terms
 
 NOW_S = 1000.0
-ASKED = Asked((40,), ClassifyParameters())
+ASKED = RequestShape((40,), ClassifyParameters())
 budgets = st.one_of(st.floats(0.0001, 0.3), st.sampled_from([0.002, 0.01, 0.05, 1.0, 60.0]))
 prices = st.sampled_from([0.0, 20.0, 200.0, 2000.0, 1e6])
 percentiles = st.sampled_from([50.0, 95.0, 99.9])
@@ -67,34 +67,34 @@ def checkpoints(draw: st.DrawFn) -> list[Drawn]:
     ]
 
 
-def desk_of(drawn: Sequence[Drawn], under_way: int) -> Desk:
+def desk_of(drawn: Sequence[Drawn], under_way: int) -> TaskRouter:
     """A desk of these on four cores, with runs under way as far as there is room, and nobody waiting."""
-    surroundings = Surroundings()
+    pooled = PooledCalibration()
     queued = {one.name: one.ahead_s for one in drawn}
     offers = []
     for one in sorted(drawn, key=lambda one: one.name):
-        forecaster = Forecaster(BatchCost(latency_profile(one.median_s), 64), surroundings, one.threads)
-        past = forecaster.forecast(ASKED, Ahead(0.0), 95.0, NOW_S, 1.0)
+        forecaster = Forecaster(BatchedModel(latency_profile(one.median_s), 64), pooled, one.threads)
+        past = forecaster.forecast(ASKED, QueueAhead(0.0), 95.0, NOW_S, 1.0)
         for latency_s in one.learnt:
             forecaster.learn_latency(past, latency_s, 0.001, NOW_S)
         up = partial(int, 0 if one.ahead_s is None else 4)
         offers.append(Offer(one.name, one.tier, one.quality, one.quality, one.domain, forecaster, up, one.threads))
     by_name = {offer.name: offer for offer in offers}
 
-    def ahead_of(checkpoint: str, now_s: float) -> Ahead | None:
+    def ahead_of(checkpoint: str, now_s: float) -> QueueAhead | None:
         ahead_s = queued[checkpoint]
-        return None if ahead_s is None else Ahead(ahead_s)
+        return None if ahead_s is None else QueueAhead(ahead_s)
 
-    desk = Desk([by_name[one.name] for one in drawn], ahead_of, lambda: 4.0)
+    task_router = TaskRouter([by_name[one.name] for one in drawn], ahead_of, lambda: 4.0)
     for _ in range(under_way):
-        desk.arrived(ASKED, 1.0, NOW_S)
-        decision = desk.decide(ASKED, Terms(), 95.0, Deadline(NOW_S, 1.0), NOW_S, 0.0)
+        task_router.arrived(ASKED, 1.0, NOW_S)
+        decision = task_router.decide(ASKED, Terms(), 95.0, Deadline(NOW_S, 1.0), NOW_S, 0.0)
         if decision.chosen is not None:
-            desk.room.enter(desk.held(ASKED, decision, 95.0, Deadline(NOW_S, 1.0), NOW_S))
-    desk.room.expired(NOW_S)
-    while desk.room.release(NOW_S):
+            task_router.room.enter(task_router.held(ASKED, decision, 95.0, Deadline(NOW_S, 1.0), NOW_S))
+    task_router.room.expired(NOW_S)
+    while task_router.room.release(NOW_S):
         pass
-    return desk
+    return task_router
 
 
 def quality_given(decision: Decision) -> float:
@@ -107,9 +107,9 @@ def test_more_time_is_never_worse(
     drawn: list[Drawn], under_way: int, one_s: float, other_s: float, terms: Terms, percentile: float, price: float
 ) -> None:
     """At one price and load a client that grants more time is never given a worse checkpoint, nor refused for it."""
-    desk = desk_of(drawn, under_way)
+    task_router = desk_of(drawn, under_way)
     less, more = (
-        desk.decide(ASKED, terms, percentile, Deadline(NOW_S, budget_s), NOW_S, price)
+        task_router.decide(ASKED, terms, percentile, Deadline(NOW_S, budget_s), NOW_S, price)
         for budget_s in sorted((one_s, other_s))
     )
     assert quality_given(more) >= quality_given(less)
@@ -125,9 +125,9 @@ def test_the_order_of_checkpoints_never_matters(
     deadline = Deadline(NOW_S, budget_s)
     told = []
     for those in (drawn, shuffled):
-        desk = desk_of(those, 0)
-        decision = desk.decide(ASKED, terms, percentile, deadline, NOW_S, price)
-        held = desk.held(ASKED, decision, percentile, deadline, NOW_S) if decision.chosen else None
+        task_router = desk_of(those, 0)
+        decision = task_router.decide(ASKED, terms, percentile, deadline, NOW_S, price)
+        held = task_router.held(ASKED, decision, percentile, deadline, NOW_S) if decision.chosen else None
         waits = held and (held.deadline_s, held.last_s, held.eligible)
         told.append((decision.chosen, decision.reason, decision.refusal, decision.degraded, waits))
     assert told[0] == told[1]
@@ -138,9 +138,10 @@ def test_looking_no_further_than_matters_decides_the_same(
     drawn: list[Drawn], under_way: int, budget_s: float, terms: Terms, percentile: float, price: float
 ) -> None:
     """As on every one: that is what `/route` tells."""
-    desk = desk_of(drawn, under_way)
+    task_router = desk_of(drawn, under_way)
     brief, whole = (
-        desk.decide(ASKED, terms, percentile, Deadline(NOW_S, budget_s), NOW_S, price, every=of) for of in (False, True)
+        task_router.decide(ASKED, terms, percentile, Deadline(NOW_S, budget_s), NOW_S, price, every=of)
+        for of in (False, True)
     )
     assert (brief.chosen, brief.reason, brief.refusal) == (whole.chosen, whole.reason, whole.refusal)
 
@@ -150,12 +151,12 @@ def test_who_is_let_in_does_not_wait_in_vain_from_the_first(
     drawn: list[Drawn], under_way: int, budget_s: float, terms: Terms, percentile: float, price: float
 ) -> None:
     """Strict admission and the room agree on what may yet be in time; so a 504 never comes where a refusal was due."""
-    desk = desk_of(drawn, under_way)
+    task_router = desk_of(drawn, under_way)
     deadline = Deadline(NOW_S, budget_s)
-    decision = desk.decide(ASKED, replace_strict(terms), percentile, deadline, NOW_S, price)
+    decision = task_router.decide(ASKED, replace_strict(terms), percentile, deadline, NOW_S, price)
     if decision.chosen is not None:
-        held = desk.held(ASKED, decision, percentile, deadline, NOW_S)
-        assert held.last_s >= NOW_S - 1e-9 and not desk.room.stranded(held)
+        held = task_router.held(ASKED, decision, percentile, deadline, NOW_S)
+        assert held.last_s >= NOW_S - 1e-9 and not task_router.room.stranded(held)
 
 
 def replace_strict(terms: Terms) -> Terms:

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deployments.extract import FEATURES, Facts, Floats, Ranker, default_count, features, unit_rows
+from deployments.replica.summarize.ranking import FEATURES, Facts, Floats, Ranker, default_count, features, unit_rows
 
 WIDTH = 6
 unhurried = settings(deadline=None)  # the machine may be busy

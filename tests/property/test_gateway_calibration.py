@@ -11,43 +11,44 @@ from fakes import cell, latency_profile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.costs import Asked, BatchCost
-from gateway.forecast import Forecaster
-from gateway.load import IDLE, Ahead
-from gateway.profile import LatencyProfile, ProfileDocument
-from gateway.work import ClassifyParameters
+from gateway.forecasting.forecaster import Forecaster
+from gateway.forecasting.load import IDLE, QueueAhead
+from gateway.forecasting.service_time import BatchedModel, RequestShape
+from gateway.model.messages import ClassifyParameters
+from gateway.model.profile import LatencyProfile, ProfileDocument
 
-SHORT = Asked((20,), ClassifyParameters())
+SHORT = RequestShape((20,), ClassifyParameters())
 NO_END_S = 600.0
 """As much budget as there can be."""
 
 percentiles = st.floats(50.0, 99.9)
-strays = st.lists(st.floats(0.0, 5.0), max_size=120)
+residuals = st.lists(st.floats(0.0, 5.0), max_size=120)
 delays = st.floats(0.0, 5.0)
 
 
 def taught(latencies_s: list[float]) -> Forecaster:
     """A forecaster that has seen these latencies for one short text."""
-    made = Forecaster(BatchCost(latency_profile(0.010), 64))
+    made = Forecaster(BatchedModel(latency_profile(0.010), 64))
     for latency_s in latencies_s:
         made.learn_latency(made.forecast(SHORT, IDLE, 95.0, 0.0, NO_END_S), latency_s, 0.001, 0.0)
     return made
 
 
-@given(strays, percentiles, percentiles, delays)
+@given(residuals, percentiles, percentiles, delays)
 def test_to_be_surer_takes_longer(seen: list[float], one: float, other: float, delay_s: float) -> None:
     """The quantile never falls as the percentile rises, whatever was learnt."""
     forecaster = taught(seen)
-    low, high = (forecaster.forecast(SHORT, Ahead(delay_s), p, 0.0, NO_END_S) for p in sorted((one, other)))
+    low, high = (forecaster.forecast(SHORT, QueueAhead(delay_s), p, 0.0, NO_END_S) for p in sorted((one, other)))
     assert low.quantile_s <= high.quantile_s and low.idle_quantile_s <= high.idle_quantile_s
 
 
-@given(strays, percentiles, delays, delays)
+@given(residuals, percentiles, delays, delays)
 def test_to_wait_longer_takes_longer(seen: list[float], percentile: float, one_s: float, other_s: float) -> None:
     """The quantile never falls as the backlog rises, and is never below that of an idle gateway or the least."""
     forecaster = taught(seen)
     short, long = (
-        forecaster.forecast(SHORT, Ahead(delay_s), percentile, 0.0, NO_END_S) for delay_s in sorted((one_s, other_s))
+        forecaster.forecast(SHORT, QueueAhead(delay_s), percentile, 0.0, NO_END_S)
+        for delay_s in sorted((one_s, other_s))
     )
     assert short.quantile_s <= long.quantile_s * (1 + 1e-12)
     assert short.idle_quantile_s == long.idle_quantile_s <= short.quantile_s * (1 + 1e-12)
@@ -73,7 +74,7 @@ def test_more_work_takes_longer_where_it_was_measured_to(rises: list[float], bat
 @given(st.lists(st.integers(1, 400), min_size=1, max_size=20), st.randoms(use_true_random=False))
 def test_the_order_of_texts_does_not_matter(characters: list[int], chance: random.Random) -> None:
     """The service time of a request is that of its texts as a set."""
-    cost = BatchCost(latency_profile(0.010), 64)
+    cost = BatchedModel(latency_profile(0.010), 64)
     shuffled = characters.copy()
     chance.shuffle(shuffled)
     assert cost.service_time_s(shuffled) == cost.service_time_s(characters)
@@ -99,12 +100,12 @@ def biased(chance: random.Random) -> float:
 def test_a_quantile_covers_what_it_says(errors: Callable[[random.Random], float], percentile: float) -> None:
     """Of answers whose errors follow one distribution, whichever, the forecast P quantile covers P %."""
     chance = random.Random(20260101)
-    forecaster = Forecaster(BatchCost(latency_profile(0.010), 64))
+    forecaster = Forecaster(BatchedModel(latency_profile(0.010), 64))
     covered = counted = 0
     for number in range(4000):
         now_s = number * 0.05
         queue_s = chance.choice((0.0, 0.0, 0.02, 0.1))
-        forecast = forecaster.forecast(SHORT, Ahead(queue_s), percentile, now_s, NO_END_S)
+        forecast = forecaster.forecast(SHORT, QueueAhead(queue_s), percentile, now_s, NO_END_S)
         latency_s = (queue_s + 0.0115) * errors(chance)
         if number >= 500:
             counted += 1

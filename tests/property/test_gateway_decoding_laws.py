@@ -8,13 +8,19 @@ from fake_summaries import WINDOW, extractive_manifest, generation, seq2seq_mani
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.costs import Asked, Cost, WritingCost, cost_of
-from gateway.decoding import HEADROOM, DecodingTimes, Wanted, leanest, plan, wanted_of, widths
-from gateway.forecast import Forecast, Forecaster
-from gateway.load import Ahead
-from gateway.manifest import GenerationRules
-from gateway.pace import LEAST, MOST
-from gateway.work import FinishReason, LongText, SummarizeParameters
+from gateway.forecasting.decoding import HEADROOM, DecodingTimes, Wanted, leanest, plan, wanted_of, widths
+from gateway.forecasting.forecaster import Forecast, Forecaster
+from gateway.forecasting.load import QueueAhead
+from gateway.forecasting.service_time import (
+    LEAST_SLOWDOWN,
+    MOST_SLOWDOWN,
+    AbstractiveModel,
+    RequestShape,
+    ServiceTimeModel,
+    service_time_model,
+)
+from gateway.model.manifest import GenerationRules
+from gateway.model.messages import FinishReason, LongText, SummarizeParameters
 
 REASONS: tuple[FinishReason, ...] = ("stop", "length", "deadline")
 
@@ -40,17 +46,17 @@ def times(draw: st.DrawFn) -> DecodingTimes:
 
 
 @st.composite
-def aheads(draw: st.DrawFn) -> Ahead:
+def aheads(draw: st.DrawFn) -> QueueAhead:
     """What may be queued, in turns or in a row."""
-    return Ahead(draw(st.one_of(st.just(0.0), st.floats(0.0, 3.0))), draw(st.one_of(st.none(), st.integers(0, 6))))
+    return QueueAhead(draw(st.one_of(st.just(0.0), st.floats(0.0, 3.0))), draw(st.one_of(st.none(), st.integers(0, 6))))
 
 
-def taught(strays: list[float]) -> Forecaster:
+def taught(residuals: list[float]) -> Forecaster:
     """One of a checkpoint that writes, whose answers took these multiples of what was forecast, idle and queued."""
-    made = Forecaster(WritingCost(seq2seq_manifest()))
-    for times_forecast in strays:
-        for ahead in (Ahead(0.0), Ahead(0.2, 3)):
-            forecast = made.forecast(Asked((400,), SummarizeParameters()), ahead, 95.0, 0.0, 600.0)
+    made = Forecaster(AbstractiveModel(seq2seq_manifest()))
+    for times_forecast in residuals:
+        for ahead in (QueueAhead(0.0), QueueAhead(0.2, 3)):
+            forecast = made.forecast(RequestShape((400,), SummarizeParameters()), ahead, 95.0, 0.0, 600.0)
             made.learn_latency(forecast, times_forecast * forecast.latency_s, 0.0015, 0.0)
     return made
 
@@ -121,12 +127,15 @@ def test_a_checkpoint_is_wanted_for_no_more_than_its_rules(
 @given(st.lists(st.integers(0, 4000), min_size=1, max_size=4), st.integers(0, 4), st.integers(0, 4000), parameters)
 def test_more_text_is_never_cheaper(characters: list[int], at: int, more: int, wished: SummarizeParameters) -> None:
     """At the least, no text grows longer and none is added without the request costing as much or more."""
-    costs: tuple[Cost, ...] = (cost_of(seq2seq_manifest()), cost_of(extractive_manifest("c", 0.001)))
+    costs: tuple[ServiceTimeModel, ...] = (
+        service_time_model(seq2seq_manifest()),
+        service_time_model(extractive_manifest("c", 0.001)),
+    )
     grown = [n + more if place == at else n for place, n in enumerate(characters)]
     for cost in costs:
-        before = cost.service_times_s(Asked(tuple(characters), wished), 600.0)[1]
-        assert cost.service_times_s(Asked(tuple(grown), wished), 600.0)[1] >= before * (1 - 1e-9)
-        assert cost.service_times_s(Asked((*characters, more), wished), 600.0)[1] > before
+        before = cost.service_times_s(RequestShape(tuple(characters), wished), 600.0)[1]
+        assert cost.service_times_s(RequestShape(tuple(grown), wished), 600.0)[1] >= before * (1 - 1e-9)
+        assert cost.service_times_s(RequestShape((*characters, more), wished), 600.0)[1] > before
 
 
 @given(st.integers(0, 40_000), lengths, st.integers(1, 8), st.sampled_from(["chunk", "longest_first", "error"]), rooms)
@@ -134,11 +143,11 @@ def test_what_the_client_allows_at_most_never_costs_more(
     characters: int, most: int | None, beams: int, truncation: LongText, room_s: float
 ) -> None:
     """A most of tokens or beams lowers the least cost and that without end, or leaves them."""
-    cost = cost_of(seq2seq_manifest(num_beams=8))
+    cost = service_time_model(seq2seq_manifest(num_beams=8))
     own = SummarizeParameters(truncation=truncation)
     limited = SummarizeParameters(max_new_tokens=most, num_beams=beams, truncation=truncation)
     for room in (room_s, 1e6):
-        own_s, limited_s = (cost.service_times_s(Asked((characters,), one), room) for one in (own, limited))
+        own_s, limited_s = (cost.service_times_s(RequestShape((characters,), one), room) for one in (own, limited))
         assert limited_s[1] <= own_s[1] * (1 + 1e-9)
         assert room < 1e6 or limited_s[0] <= own_s[0] * (1 + 1e-9)
 
@@ -154,7 +163,7 @@ def test_what_the_client_allows_at_most_never_costs_more(
 )
 def test_more_budget_never_makes_a_checkpoint_unfit(
     seen: list[float],
-    ahead: Ahead,
+    ahead: QueueAhead,
     percentile: float,
     characters: int,
     wished: SummarizeParameters,
@@ -162,7 +171,7 @@ def test_more_budget_never_makes_a_checkpoint_unfit(
     other_s: float,
 ) -> None:
     """What fits a budget fits a larger one, however wide it is then written; and the rest of the forecast is sound."""
-    forecaster, asked = taught(seen), Asked((characters,), wished)
+    forecaster, asked = taught(seen), RequestShape((characters,), wished)
     less_s, more_s = sorted((one_s, other_s))
     less, more = (forecaster.forecast(asked, ahead, percentile, 0.0, left_s) for left_s in (less_s, more_s))
     assert less.quantile_s > less_s or more.quantile_s <= more_s
@@ -174,10 +183,10 @@ def test_more_budget_never_makes_a_checkpoint_unfit(
 
 @given(st.lists(st.floats(0.0, 5.0), max_size=60), aheads(), percentiles, st.integers(0, 4 * WINDOW), parameters, rooms)
 def test_a_wider_plan_is_taken_only_where_its_quantile_fits(
-    seen: list[float], ahead: Ahead, percentile: float, characters: int, wished: SummarizeParameters, room_s: float
+    seen: list[float], ahead: QueueAhead, percentile: float, characters: int, wished: SummarizeParameters, room_s: float
 ) -> None:
     """What is forecast at more than the least fits; the quantile with nothing queued is always that of the least."""
-    forecaster, asked = taught(seen), Asked((characters,), wished)
+    forecaster, asked = taught(seen), RequestShape((characters,), wished)
     forecast = forecaster.forecast(asked, ahead, percentile, 0.0, room_s)
     lean: Forecast = forecaster.forecast(asked, ahead, percentile, 0.0, -1e9)
     _, least_s = forecaster.cost.service_times_s(asked, room_s)
@@ -187,7 +196,7 @@ def test_a_wider_plan_is_taken_only_where_its_quantile_fits(
 
 
 @given(aheads(), st.floats(0.0, 10.0), st.floats(0.0, 10.0))
-def test_who_takes_turns_waits_no_longer(ahead: Ahead, one_s: float, other_s: float) -> None:
+def test_who_takes_turns_waits_no_longer(ahead: QueueAhead, one_s: float, other_s: float) -> None:
     """Turns never hold up a request for longer than the backlog would, nor a shorter one for longer than a longer."""
     shorter, longer = (ahead.delay_s(service_s) for service_s in sorted((one_s, other_s)))
     assert 0.0 <= shorter <= longer <= ahead.backlog_s
@@ -200,13 +209,15 @@ def test_who_takes_turns_waits_no_longer(ahead: Ahead, one_s: float, other_s: fl
 @given(st.lists(st.tuples(st.integers(0, 128), st.integers(1, 128), st.floats(0.0, 9.0)), max_size=40))
 def test_what_is_learnt_keeps_the_cost_sound(seen: list[tuple[int, int, float]]) -> None:
     """Whatever answers say, a summary is expected to have from none to the most tokens, at a pace within its bounds."""
-    cost, asked = WritingCost(seq2seq_manifest()), Asked((400,), SummarizeParameters())
-    shortest_s, _ = cost.service_times_s(Asked((400,), SummarizeParameters(max_new_tokens=1, num_beams=1)), 600.0)
-    longest_s, _ = cost.service_times_s(Asked((400,), SummarizeParameters(min_new_tokens=128)), 600.0)
+    cost, asked = AbstractiveModel(seq2seq_manifest()), RequestShape((400,), SummarizeParameters())
+    shortest_s, _ = cost.service_times_s(
+        RequestShape((400,), SummarizeParameters(max_new_tokens=1, num_beams=1)), 600.0
+    )
+    longest_s, _ = cost.service_times_s(RequestShape((400,), SummarizeParameters(min_new_tokens=128)), 600.0)
     for tokens, room, took_s in seen:
         for reason in REASONS:
             how = generation(reason, tokens, steps=tokens, max_new_tokens=room)
             cost.learn(asked, summary(how, tokens=110, service_time_s=took_s))
     fully_s, lean_s = cost.service_times_s(asked, 600.0)
-    assert LEAST * shortest_s <= lean_s * (1 + 1e-9)
-    assert lean_s <= fully_s <= MOST * longest_s * (1 + 1e-9)
+    assert LEAST_SLOWDOWN * shortest_s <= lean_s * (1 + 1e-9)
+    assert lean_s <= fully_s <= MOST_SLOWDOWN * longest_s * (1 + 1e-9)

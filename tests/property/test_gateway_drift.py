@@ -12,10 +12,10 @@ from typing import TypeAlias
 import pytest
 from fakes import latency_profile
 
-from gateway.costs import Asked, BatchCost
-from gateway.forecast import Forecast, Forecaster
-from gateway.load import Ahead
-from gateway.work import Answer, ClassifyParameters, InputReport, ReplicaTimings
+from gateway.forecasting.forecaster import Forecast, Forecaster
+from gateway.forecasting.load import QueueAhead
+from gateway.forecasting.service_time import BatchedModel, RequestShape
+from gateway.model.messages import Answer, ClassifyParameters, InputReport, ReplicaTimings
 
 PROFILE = latency_profile(0.010)
 WINDOW_TOKENS = 64
@@ -72,15 +72,15 @@ def served(
 ) -> Iterator[Seen]:
     """Single texts, in phases of so many with such errors; so many later forecasts are made before an answer comes."""
     chance = random.Random(seed)
-    pending: deque[tuple[Seen, Answer, Asked]] = deque()
+    pending: deque[tuple[Seen, Answer, RequestShape]] = deque()
     now_s = 0.0
     for errors, count in phases:
         for _ in range(count):
             now_s += 0.02
-            asked = Asked((chance.randint(4, 100),), ClassifyParameters())
+            asked = RequestShape((chance.randint(4, 100),), ClassifyParameters())
             tokens = round(0.27 * asked.characters[0]) + 2
             queue_s = chance.choice(queues_s)
-            forecast = forecaster.forecast(asked, Ahead(queue_s), chance.choice(percentiles), now_s, NO_END_S)
+            forecast = forecaster.forecast(asked, QueueAhead(queue_s), chance.choice(percentiles), now_s, NO_END_S)
             run_s = PROFILE.median_s(1, tokens) * errors(chance)
             waited_s = queue_s * errors(chance)
             latency_s = waited_s + run_s + 0.0015 * chance.uniform(0.7, 1.5)
@@ -96,7 +96,7 @@ def served(
 
 def forecaster() -> Forecaster:
     """One that has learnt nothing yet."""
-    return Forecaster(BatchCost(PROFILE, WINDOW_TOKENS))
+    return Forecaster(BatchedModel(PROFILE, WINDOW_TOKENS))
 
 
 def coverage(seen: list[Seen]) -> float:
@@ -160,11 +160,11 @@ def test_of_those_refused_nearly_all_would_have_been_late(errors: Errors) -> Non
     refused = rightly = admitted = 0
     for seed in range(3):
         chance, known = random.Random(seed), forecaster()
-        asked = Asked((56,), ClassifyParameters())
+        asked = RequestShape((56,), ClassifyParameters())
         for number in range(3000):
             now_s, queue_s = number * 0.02, chance.choice((0.0, 0.01, 0.05))
             budget_s = math.exp(chance.uniform(math.log(0.004), math.log(0.4)))
-            forecast = known.forecast(asked, Ahead(queue_s), 95.0, now_s, budget_s)
+            forecast = known.forecast(asked, QueueAhead(queue_s), 95.0, now_s, budget_s)
             run_s, waited_s = PROFILE.median_s(1, 18) * errors(chance), queue_s * errors(chance)
             latency_s = run_s + waited_s + 0.0015
             if forecast.least_s > budget_s:

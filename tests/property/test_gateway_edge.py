@@ -7,13 +7,13 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway import wire
-from gateway.catalog import Limits, Task
-from gateway.deadline import MAX_BUDGET_MS, Deadline
-from gateway.problems import BudgetInfeasible, InvalidRequest, Problem
-from gateway.terms import read_terms
-from gateway.wire import ClassifyBody, RouteBody, SummarizeBody
-from gateway.work import Parameters, SummarizeParameters
+from gateway.api import bodies
+from gateway.api.bodies import ClassifyBody, RouteBody, SummarizeBody
+from gateway.api.headers import read_terms
+from gateway.model.catalog import Limits, Task
+from gateway.model.deadline import MAX_BUDGET_MS, Deadline
+from gateway.model.errors import BudgetInfeasible, InvalidRequest, Problem
+from gateway.model.messages import Parameters, SummarizeParameters
 
 LIMITS = Limits(max_body_bytes=2000, max_inputs=4, max_input_chars=50)
 NAMES = [
@@ -98,23 +98,23 @@ def test_bodies_are_understood_or_refused(body: bytes) -> None:
         refusal: Problem | None = None
         texts: tuple[str, ...] = ()
         try:
-            texts = wire.texts(wire.parse(body, model, LIMITS).inputs, LIMITS)
+            texts = bodies.texts(bodies.parse(body, model, LIMITS).inputs, LIMITS)
         except Problem as problem:
             refusal = problem
         if refusal is None:
             assert 1 <= len(texts) <= 4 and all(texts) and sum(map(len, texts)) <= 50
         else:
             assert refusal.http_status in (400, 413, 422)
-            assert wire.encode(refusal.document())
+            assert bodies.encode(refusal.document())
 
 
 def summarising(body: bytes, model: type[SummarizeBody | RouteBody]) -> Parameters | set[str]:
     """What is understood of a body, or the fields that are named in its 422."""
     try:
-        parsed = wire.parse(body, model, Limits())
+        parsed = bodies.parse(body, model, Limits())
         if isinstance(parsed, RouteBody):
-            return wire.route_parameters(parsed, Task.SUMMARIZE)[0]
-        return wire.summarize_parameters(parsed.parameters)
+            return bodies.route_parameters(parsed, Task.SUMMARIZE)[0]
+        return bodies.summarize_parameters(parsed.parameters)
     except InvalidRequest as problem:
         refusal = problem
     errors = refusal.members["errors"]
@@ -130,17 +130,17 @@ def test_parameters_of_a_summary_are_understood_or_refused_alike(given: dict[str
     assert one == summarising(json.dumps({**sent, "task": "summarize"}).encode(), RouteBody)
     if isinstance(one, SummarizeParameters):
         most, least = one.max_new_tokens, one.min_new_tokens
-        assert most is None or 1 <= most <= wire.MOST_NEW_TOKENS
-        assert least is None or 0 <= least <= (most or wire.MOST_NEW_TOKENS)
-        assert one.num_beams is None or 1 <= one.num_beams <= wire.MOST_BEAMS
+        assert most is None or 1 <= most <= bodies.MOST_NEW_TOKENS
+        assert least is None or 0 <= least <= (most or bodies.MOST_NEW_TOKENS)
+        assert one.num_beams is None or 1 <= one.num_beams <= bodies.MOST_BEAMS
         assert one.truncation in ("chunk", "longest_first", "error")
 
 
 @given(st.text(min_size=1, max_size=50))
 def test_a_text_arrives_as_it_was_sent(text: str) -> None:
     """Every text that UTF-8 can carry comes through unchanged."""
-    body = wire.parse(json.dumps({"inputs": text}).encode(), ClassifyBody, LIMITS)
-    assert wire.texts(body.inputs, LIMITS) == (text,)
+    body = bodies.parse(json.dumps({"inputs": text}).encode(), ClassifyBody, LIMITS)
+    assert bodies.texts(body.inputs, LIMITS) == (text,)
 
 
 @given(st.floats(0.0, 599.0), st.sampled_from([0.0, 0.1, 1000.0, 1e6]))

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from worlds import World, world
 
-from gateway.outcome import Outcome
+from gateway.api.headers import RequestTerms
+from gateway.model.messages import Answer, Failure, FailureKind, Work
+from gateway.model.outcome import Outcome
 from gateway.service import ATTEMPTS, Finished
-from gateway.terms import RequestTerms
-from gateway.work import Answer, Failure, FailureKind, Work
 
 acts = st.lists(
     st.tuples(

@@ -9,8 +9,8 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from gateway.forecast import Forecast
-from gateway.policy import Candidate, Decision, Reason, Refusal, Terms, Verdict, decide
+from gateway.forecasting.forecaster import Forecast
+from gateway.scheduling.policy import Candidate, Decision, Reason, Refusal, Terms, Verdict, decide
 
 
 def quality_given(decision: Decision) -> float:

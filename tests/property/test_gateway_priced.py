@@ -6,10 +6,9 @@ from drawn_candidates import budgets, candidates, prices, terms_of_any_kind, up
 from hypothesis import given
 from msgspec.structs import replace
 
-from gateway.catalog import Tier
-from gateway.forecast import Forecast
-from gateway.policy import Candidate, Reason, Refusal, Terms, Verdict, decide
-from gateway.shortlist import Search
+from gateway.forecasting.forecaster import Forecast
+from gateway.model.catalog import Tier
+from gateway.scheduling.policy import Candidate, Reason, Refusal, Shortlist, Terms, Verdict, decide
 
 
 @given(candidates(), budgets, terms_of_any_kind, prices, prices)
@@ -31,7 +30,7 @@ def test_nothing_is_given_over_what_is_worth_most_after_its_cost(
     able = [one for one in offered if one.name in up(offered, terms)]
     if decision.chosen is None or not price:
         return
-    left = {one.name: one.worth - price * one.forecast.cost_s for one in able if one.forecast}
+    left = {one.name: one.utility - price * one.forecast.cost_s for one in able if one.forecast}
     best = max(able, key=lambda one: (left[one.name], one.quality))
     assert decision.chosen.quality <= best.quality == decision.ceiling
     assert (decision.price, decision.remaining_s) == (price, remaining_s)
@@ -44,15 +43,15 @@ def test_only_as_many_are_looked_at_as_matter(
     """Who looks at candidates best first, until the search is over, decides as who looks at all."""
     ordered = sorted(offered, key=lambda one: -one.quality)
     seen: list[Candidate] = []
-    search: Search | None = None
+    search: Shortlist | None = None
     for one in ordered:
-        if search is not None and search.over(one.quality, one.worth):
+        if search is not None and search.over(one.quality, one.utility):
             break
         seen.append(one)
         if search is not None:
             search.look(one)
         elif one.forecast is not None and one.forecast.quantile_s <= remaining_s:
-            search = Search(seen, remaining_s, terms, price)
+            search = Shortlist(seen, remaining_s, terms, price)
     part, whole = (decide(those, remaining_s, terms, price=price) for those in (seen, ordered))
     assert (part.chosen, part.reason, part.refusal) == (whole.chosen, whole.reason, whole.refusal)
     assert part.degraded == whole.degraded
@@ -63,10 +62,10 @@ def test_the_search_ends_where_the_best_fits() -> None:
     quick = Forecast(0.0, 0.01, 0.01, 0.02, 0.02, 0.01, cost_s=0.01)
     ordered = [Candidate(f"c{n}", Tier.QUALITY, 90.0 - n, None, quick, 90.0 - n) for n in range(30)]
     for price in (0.0, 50.0):
-        search = Search(ordered[:1], 1.0, Terms(), price)
-        assert not search.over(ordered[1].quality, ordered[1].worth)
+        search = Shortlist(ordered[:1], 1.0, Terms(), price)
+        assert not search.over(ordered[1].quality, ordered[1].utility)
         search.look(ordered[1])
-        assert search.over(ordered[2].quality, ordered[2].worth)
+        assert search.over(ordered[2].quality, ordered[2].utility)
 
 
 @given(candidates(), budgets, terms_of_any_kind, prices)

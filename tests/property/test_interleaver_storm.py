@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from waiting import until
 
-from deployments.condensing import Condensing, Room, Way
-from deployments.interleaver import MOST_BEGUN, Finished, Interleaver
-from deployments.step_log import Step
-from gateway.work import Failure, FailureKind
+from deployments.replica.summarize.job import Steps, SummaryJob, TextBudget
+from deployments.replica.summarize.step_log import Step
+from deployments.replica.summarize.time_slicing import MOST_BEGUN, FinishedJob, TimeSlicer
+from gateway.model.messages import Failure, FailureKind
 
 STEP_S = 0.0003
 
@@ -68,12 +68,12 @@ class Watch:
         with self.lock:
             self.begun.discard(request_id)
 
-    def text(self, name: str, caller: Caller) -> Condensing:
+    def text(self, name: str, caller: Caller) -> SummaryJob:
         """A text whose steps are watched."""
-        room = Room(time.monotonic() + caller.budget_s, 0.0, time.monotonic)
-        return Condensing(room, self._way(name, caller, room))
+        room = TextBudget(time.monotonic() + caller.budget_s, 0.0, time.monotonic)
+        return SummaryJob(room, self._way(name, caller, room))
 
-    def _way(self, name: str, caller: Caller, room: Room) -> Way:
+    def _way(self, name: str, caller: Caller, room: TextBudget) -> Steps:
         for step in range(caller.steps):
             room.left_s = (caller.steps - step) * STEP_S
             if not room.fits(STEP_S):
@@ -83,7 +83,7 @@ class Watch:
             yield
         return CONDENSED
 
-    def _step(self, name: str, caller: Caller, room: Room, step: int) -> None:
+    def _step(self, name: str, caller: Caller, room: TextBudget, step: int) -> None:
         with self.lock:
             self.begun.add(name)
             self.at_once += 1
@@ -100,30 +100,30 @@ class Watch:
 
 
 async def storm(
-    interleaver: Interleaver, watch: Watch, callers: list[Caller], stop_after: int | None
-) -> list[Finished | Failure | BaseException]:
+    time_slicer: TimeSlicer, watch: Watch, callers: list[Caller], stop_after: int | None
+) -> list[FinishedJob | Failure | BaseException]:
     """Lets them all loose, and waits until each has its end and the interleaver is idle."""
-    interleaver.start()
-    tasks: list[asyncio.Task[Finished | Failure]] = []
+    time_slicer.start()
+    tasks: list[asyncio.Task[FinishedJob | Failure]] = []
     async with asyncio.timeout(60), asyncio.TaskGroup() as others:
         if stop_after is not None:
-            others.create_task(stop(interleaver, stop_after))
+            others.create_task(stop(time_slicer, stop_after))
         for number, caller in enumerate(callers):
             for _ in range(caller.pause):
                 await asyncio.sleep(0)
             name = str(number)
-            tasks.append(asyncio.create_task(interleaver.submit(name, watch.text(name, caller))))
+            tasks.append(asyncio.create_task(time_slicer.submit(name, watch.text(name, caller))))
             if caller.leaves_after is not None:
                 others.create_task(leave(tasks[-1], caller.leaves_after, watch, name))
         found = await asyncio.gather(*tasks, return_exceptions=True)
-        await until(lambda: not watch.begun and not interleaver.load().sharing)
-    load = interleaver.load()
+        await until(lambda: not watch.begun and not time_slicer.load().sharing)
+    load = time_slicer.load()
     assert (load.backlog_s, load.queued, load.sharing) == (0.0, 0, 0)
-    await interleaver.stop(60)
+    await time_slicer.stop(60)
     return found
 
 
-async def leave(task: asyncio.Task[Finished | Failure], turns: int, watch: Watch, name: str) -> None:
+async def leave(task: asyncio.Task[FinishedJob | Failure], turns: int, watch: Watch, name: str) -> None:
     """Cancels the caller after so many turns of the loop, and notes how far its text was a turn of the loop later."""
     for _ in range(turns):
         await asyncio.sleep(0)
@@ -133,25 +133,25 @@ async def leave(task: asyncio.Task[Finished | Failure], turns: int, watch: Watch
         watch.left[name] = watch.steps[name]
 
 
-async def stop(interleaver: Interleaver, turns: int) -> None:
+async def stop(time_slicer: TimeSlicer, turns: int) -> None:
     """Stops it without grace after so many turns of the loop."""
     for _ in range(turns):
         await asyncio.sleep(0)
-    await interleaver.stop(0.0)
+    await time_slicer.stop(0.0)
 
 
 @given(callers_given, st.integers(1, 3), st.sampled_from([None, None, None, 0, 3, 30]))
 @settings(max_examples=60, deadline=None)
 def test_every_text_ends_exactly_once_as_it_has_earned(
-    callers: list[Caller], lanes: int, stop_after: int | None
+    callers: list[Caller], slots: int, stop_after: int | None
 ) -> None:
     """Nobody is left waiting or answered for another; nothing runs for who has left; the totals add up."""
     watch = Watch()
-    interleaver = Interleaver(lanes, time.monotonic, 100, watch)
-    found = asyncio.run(storm(interleaver, watch, callers, stop_after))
+    time_slicer = TimeSlicer(slots, time.monotonic, 100, watch)
+    found = asyncio.run(storm(time_slicer, watch, callers, stop_after))
     for number, (caller, outcome) in enumerate(zip(callers, found, strict=True)):
         name = str(number)
-        if isinstance(outcome, Finished):
+        if isinstance(outcome, FinishedJob):
             assert not caller.poisonous or watch.steps[name] <= caller.steps // 2
             assert caller.budget_s < 1 or watch.steps[name] == caller.steps
             assert outcome.queueing_delay_s > -1e-9 and outcome.service_time_s >= 0
@@ -165,8 +165,8 @@ def test_every_text_ends_exactly_once_as_it_has_earned(
             "the step that ran when it left was the last"
         )
     assert set(watch.logged.values()) <= {1} and watch.late == []
-    assert watch.most_at_once <= lanes and watch.most_begun <= MOST_BEGUN
-    totals = interleaver.totals
+    assert watch.most_at_once <= slots and watch.most_begun <= MOST_BEGUN
+    totals = time_slicer.totals
     assert totals.inputs == len(watch.logged) and totals.late_steps == 0
     raised = sum(isinstance(one, Failure) and one.kind is FailureKind.ENGINE for one in found)
     assert raised <= totals.engine_failures

@@ -29,7 +29,7 @@ from deployments.link.frames import (
     server_frames,
 )
 from deployments.link.handshake import NONCE_BYTES, VERSION, Handshake, HandshakeError, Role
-from gateway.work import (
+from gateway.model.messages import (
     Answer,
     ClassifyParameters,
     Failure,

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from planned_checkpoints import PlannedCheckpoint
 
-from gateway.next_run import Choice, Held, Moment, next_run, run_s_of
-from gateway.traffic import HORIZONS_S
+from gateway.scheduling.arrivals import HORIZONS_S
+from gateway.scheduling.batching import PlannedBatch, QueuedRequest, SchedulingContext, next_batch, run_s_of
 
 NOW_S = 100.0
 
@@ -19,40 +19,40 @@ NOW_S = 100.0
 def some_checkpoints(draw: st.DrawFn) -> list[PlannedCheckpoint]:
     """One to four of different worth, of any cost."""
     count = draw(st.integers(1, 4))
-    worths = draw(st.lists(st.integers(30, 90), min_size=count, max_size=count, unique=True))
+    utilities = draw(st.lists(st.integers(30, 90), min_size=count, max_size=count, unique=True))
     return [
         PlannedCheckpoint(
             stretch=1.1,
             overhead_s=0.001,
             name=f"checkpoint-{place}",
-            worth=float(worth),
+            utility=float(utility),
             fixed_s=draw(st.sampled_from([0.001, 0.004, 0.02])),
             each_s=draw(st.sampled_from([0.0005, 0.002, 0.01])),
             max_batch=draw(st.sampled_from([1, 3, 8, 16])),
         )
-        for place, worth in enumerate(worths)
+        for place, utility in enumerate(utilities)
     ]
 
 
 @st.composite
-def some_waiting(draw: st.DrawFn) -> list[Held]:
+def some_waiting(draw: st.DrawFn) -> list[QueuedRequest]:
     """Requests in order of their deadlines; some may have only one or two of the checkpoints."""
     rooms_s = sorted(draw(st.lists(st.floats(0.001, 0.5), min_size=1, max_size=24)))
     eligible = st.one_of(st.none(), st.just(None), st.frozensets(st.sampled_from(["checkpoint-0", "checkpoint-1"])))
     return [
-        Held(place, NOW_S + room_s, 50, texts=draw(st.integers(1, 2)), eligible=draw(eligible))
+        QueuedRequest(place, NOW_S + room_s, 50, texts=draw(st.integers(1, 2)), eligible=draw(eligible))
         for place, room_s in enumerate(rooms_s)
     ]
 
 
 @st.composite
-def some_moments(draw: st.DrawFn) -> Moment:
+def some_moments(draw: st.DrawFn) -> SchedulingContext:
     """Any price, crowded or not, with any traffic to come."""
     rate_per_s = draw(st.floats(0, 300))
-    return Moment(
+    return SchedulingContext(
         now_s=NOW_S,
         price=draw(st.floats(0, 40_000)),
-        worth_left=draw(st.sampled_from([0.0, 5.0, 60.0])),
+        utility_left=draw(st.sampled_from([0.0, 5.0, 60.0])),
         crowded_s=draw(st.sampled_from([0.0, 0.05, 0.5, float("inf")])),
         others_free=draw(st.sampled_from([0.0, 1.0, 3.0])),
         next_free_s=draw(st.sampled_from([0.001, 0.03, float("inf")])),
@@ -61,7 +61,7 @@ def some_moments(draw: st.DrawFn) -> Moment:
     )
 
 
-def _told(choice: Choice | None) -> tuple[object, ...] | None:
+def _told(choice: PlannedBatch | None) -> tuple[object, ...] | None:
     return (
         None
         if choice is None
@@ -71,11 +71,11 @@ def _told(choice: Choice | None) -> tuple[object, ...] | None:
 
 @given(some_waiting(), some_checkpoints(), some_moments())
 def test_whoever_is_chosen_may_have_the_checkpoint_and_is_in_time_unless_alone(
-    waiting: list[Held], checkpoints: list[PlannedCheckpoint], moment: Moment
+    waiting: list[QueuedRequest], checkpoints: list[PlannedCheckpoint], context: SchedulingContext
 ) -> None:
     """Members are of those who wait, each once, in order; all reach their deadlines, or one goes alone on the fastest
     that may answer it; nothing is chosen only where nobody may have anything."""
-    choice = next_run(waiting, checkpoints, moment)
+    choice = next_batch(waiting, checkpoints, context)
     if choice is None:
         assert not any(held.may(one.name) for held in waiting for one in checkpoints)
         return
@@ -87,8 +87,8 @@ def test_whoever_is_chosen_may_have_the_checkpoint_and_is_in_time_unless_alone(
     assert len(choice.members) <= choice.checkpoint.max_batch
     if choice.gain > float("-inf"):
         reach_s = choice.checkpoint.reach_s(choice.run_s, NOW_S)
-        alike = len({held.texts for held in waiting}) == 1
-        assert not alike or choice.members[0].deadline_s - NOW_S >= reach_s
+        length_bucket = len({held.texts for held in waiting}) == 1
+        assert not length_bucket or choice.members[0].deadline_s - NOW_S >= reach_s
     else:
         (held,) = choice.members
         able = [one for one in checkpoints if held.may(one.name)]
@@ -97,20 +97,20 @@ def test_whoever_is_chosen_may_have_the_checkpoint_and_is_in_time_unless_alone(
 
 @given(some_waiting(), some_checkpoints(), some_moments(), st.integers())
 def test_the_order_of_checkpoints_never_matters(
-    waiting: list[Held], checkpoints: list[PlannedCheckpoint], moment: Moment, seed: int
+    waiting: list[QueuedRequest], checkpoints: list[PlannedCheckpoint], context: SchedulingContext, seed: int
 ) -> None:
     """Equal moments, equal choices, however the checkpoints are listed and however often it is asked."""
     shuffled = checkpoints[:]
     random.Random(seed).shuffle(shuffled)
-    assert _told(next_run(waiting, shuffled, moment)) == _told(next_run(waiting, checkpoints, moment))
+    assert _told(next_batch(waiting, shuffled, context)) == _told(next_batch(waiting, checkpoints, context))
 
 
 @given(some_waiting(), some_checkpoints(), some_moments())
 def test_the_most_urgent_is_passed_over_only_where_not_all_can_be_served(
-    waiting: list[Held], checkpoints: list[PlannedCheckpoint], moment: Moment
+    waiting: list[QueuedRequest], checkpoints: list[PlannedCheckpoint], context: SchedulingContext
 ) -> None:
     """While the best bargain leaves something, whoever is most urgent of those that may have the checkpoint goes."""
-    choice = next_run(waiting, checkpoints, replace(moment, worth_left=1.0))
+    choice = next_batch(waiting, checkpoints, replace(context, utility_left=1.0))
     if choice is not None:
         able = [held for held in waiting if held.may(choice.checkpoint.name)]
         assert list(choice.members) == able[: len(choice.members)]
@@ -118,11 +118,11 @@ def test_the_most_urgent_is_passed_over_only_where_not_all_can_be_served(
 
 @given(some_waiting(), some_checkpoints(), some_moments(), st.floats(1.0, 50.0))
 def test_a_higher_price_never_buys_a_request_a_dearer_run(
-    waiting: list[Held], checkpoints: list[PlannedCheckpoint], moment: Moment, factor: float
+    waiting: list[QueuedRequest], checkpoints: list[PlannedCheckpoint], context: SchedulingContext, factor: float
 ) -> None:
     """Each request's core time falls as the price rises, where nothing is lost but time."""
-    moment = replace(moment, worth_left=1.0, budgets_s=())
-    cheap = next_run(waiting, checkpoints, moment)
-    dear = next_run(waiting, checkpoints, replace(moment, price=moment.price * factor + 1.0))
+    context = replace(context, utility_left=1.0, budgets_s=())
+    cheap = next_batch(waiting, checkpoints, context)
+    dear = next_batch(waiting, checkpoints, replace(context, price=context.price * factor + 1.0))
     if cheap is not None and dear is not None:
         assert dear.run_s / len(dear.members) <= cheap.run_s / len(cheap.members) + 1e-9

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deployments.batch_forming import BatchLimits, MedianTimes, RememberedMedians, Waiting, form_batch
-from gateway.overdue import OVERDUE_SHARE, OverdueShare
-from gateway.profile import LatencyProfile
+from deployments.replica.batch_forming import BatchLimits, MedianTimes, RememberedMedians, Waiting, form_batch
+from gateway.model.profile import LatencyProfile
+from gateway.scheduling.late_share import LATE_SHARE, LateShare
 
 durations_s = st.one_of(st.floats(0.001, 0.5), st.floats(0.001, 0.01))
 runs_given = st.lists(st.tuples(durations_s, durations_s), min_size=1, max_size=300)
@@ -24,24 +24,24 @@ def test_while_both_kinds_wait_the_overdue_have_their_share_and_no_more(
 ) -> None:
     """Of all time they have at most the share, and one run; never two turns in a row; between two turns of theirs, no
     more is run for others than pays for the longer of what they had and what must be earned, and one run."""
-    share, turns, others_s = OverdueShare(earned_s=earned_s), list[bool](), 0.0
+    share, turns, others_s = LateShare(earned_s=earned_s), list[bool](), 0.0
     theirs_s, since_s, paid_s, longest_s = 0.0, 0.0, 0.0, max(run for run, _ in runs)
     for timely_s, overdue_s in runs:
         turns.append(share.turn)
         if share.turn:
-            assert theirs_s <= OVERDUE_SHARE * (theirs_s + others_s) + 1e-9
+            assert theirs_s <= LATE_SHARE * (theirs_s + others_s) + 1e-9
             theirs_s, since_s, paid_s = theirs_s + overdue_s, 0.0, overdue_s
         else:
             others_s, since_s = others_s + timely_s, since_s + timely_s
         share.ran(overdue_s if turns[-1] else timely_s, overdue=turns[-1], contested=True)
-        assert since_s <= ((1 - OVERDUE_SHARE) * paid_s + earned_s) / OVERDUE_SHARE + longest_s + 1e-6
+        assert since_s <= ((1 - LATE_SHARE) * paid_s + earned_s) / LATE_SHARE + longest_s + 1e-6
     assert not any(one and other for one, other in pairwise(turns))
 
 
 @given(runs_given)
 def test_a_quiet_hour_earns_the_overdue_no_claim(runs: list[tuple[float, float]]) -> None:
     """What is run while none is overdue saves up nothing, and what the overdue have of an idle engine costs nothing."""
-    share = OverdueShare()
+    share = LateShare()
     for timely_s, overdue_s in runs:
         share.ran(timely_s, overdue=False, contested=False)
         share.ran(overdue_s, overdue=True, contested=False)
@@ -71,7 +71,7 @@ class Offering:
     def last(self, seconds: float) -> None:
         """Runs for so long."""
         waiting: dict[int, Waiting] = {}
-        share, arrives, sequence = OverdueShare(), 0.0, 0
+        share, arrives, sequence = LateShare(), 0.0, 0
         while self.now < seconds:
             while arrives <= self.now:
                 tokens, budget_s = self.chance.randint(8, 64), self.chance.uniform(*self.budgets_s)
@@ -112,10 +112,10 @@ def test_overdue_work_does_not_starve(
     starts in bounded time: the turns of the older, and between two turns 1 / share of a turn and two runs."""
     waiting = [Waiting(at, 64 - 8 * at, budget_s, False, 0.0) for at in range(older)]
     victim = Waiting(older, tokens, budget_s, False, 0.0)
-    waiting, share, now, turn_s, run_s = [*waiting, victim], OverdueShare(), 0.0, 0.0, 0.0
+    waiting, share, now, turn_s, run_s = [*waiting, victim], LateShare(), 0.0, 0.0, 0.0
     arrivals = count(older + 1)
     while victim in waiting:
-        assert now <= (older + 1) * (turn_s / OVERDUE_SHARE + 2 * run_s)
+        assert now <= (older + 1) * (turn_s / LATE_SHARE + 2 * run_s)
         waiting += [Waiting(at, 8 + at % 57, now + 0.07, strict, now) for at in islice(arrivals, 9)]
         formed = form_batch(waiting, now, LIMITS, profile, overdue_turn=share.turn)
         share.ran(formed.median_s, overdue=formed.overdue, contested=formed.contested)

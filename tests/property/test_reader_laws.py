@@ -7,10 +7,10 @@ from fakes import FakeClock
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.condensing import Condensed, Room
-from deployments.reader import MOST_IN_BATCH, Reader
-from deployments.sentences import split_sentences
-from gateway.work import SummarizeParameters
+from deployments.replica.summarize.extractive import MOST_IN_BATCH, ExtractiveSummarizer
+from deployments.replica.summarize.job import Condensed, TextBudget
+from deployments.replica.summarize.sentences import split_sentences
+from gateway.model.messages import SummarizeParameters
 
 BATCH_S = 0.01
 TOKENS = text_tokens()
@@ -31,25 +31,25 @@ texts = st.one_of(
     text=texts,
     budget_s=st.sampled_from([-1.0, 0.0, 0.01, 0.015, 0.03, 0.1, 0.2, 600.0]),
     reserve_s=st.sampled_from([0.0, 0.004]),
-    pace=st.sampled_from([0.2, 1.0, 1.0, 3.0]),
+    slowdown=st.sampled_from([0.2, 1.0, 1.0, 3.0]),
     most=st.none() | st.integers(1, 60),
     least=st.none() | st.integers(1, 200),
 )
 def test_the_laws_of_reading(
-    text: str, budget_s: float, reserve_s: float, pace: float, most: int | None, least: int | None
+    text: str, budget_s: float, reserve_s: float, slowdown: float, most: int | None, least: int | None
 ) -> None:
     """No batch begins late, and none ends late that takes no longer than forecast; sentences are whole, each once."""
     clock = FakeClock()
-    engine = FakeReader(clock, BATCH_S * pace)
-    room = Room(clock() + budget_s, reserve_s, clock)
-    reader = Reader(reader_manifest(batch_s=BATCH_S), engine, TOKENS, ranker())
+    engine = FakeReader(clock, BATCH_S * slowdown)
+    room = TextBudget(clock() + budget_s, reserve_s, clock)
+    reader = ExtractiveSummarizer(reader_manifest(batch_s=BATCH_S), engine, TOKENS, ranker())
     outcome = through(reader.begin(text, SummarizeParameters(max_new_tokens=most, min_new_tokens=least), room))
     assert isinstance(outcome, Condensed)
     generation, read = outcome.generation, outcome.input
 
     assert all(began + 1e-9 < room.stop_at for began in engine.began)
     late_s = clock() - room.stop_at
-    assert not engine.began or late_s <= (BATCH_S * pace if pace > 1 else 0) + 1e-9
+    assert not engine.began or late_s <= (BATCH_S * slowdown if slowdown > 1 else 0) + 1e-9
     assert all(0 < len(batch) <= MOST_IN_BATCH for batch in engine.batches)
     assert all(len(row) <= 32 for batch in engine.batches for row in batch)
     assert generation.steps == len(engine.batches)

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from played_rooms import Played, PlayedRoom
 
-from gateway.next_run import Held
-from gateway.room import AHEAD_S, MOST_OVERDUE, SHORT_S, SQUEEZE, Release, Waiter
+from gateway.scheduling.batching import QueuedRequest
+from gateway.scheduling.scheduler import AHEAD_S, MOST_LATE, SHORT_S, SQUEEZE, Batch, WaitingRequest
 
 NAMES = ("brief", "grand", "swift", "whole", "wide")
 eligible = st.one_of(st.none(), st.none(), st.frozensets(st.sampled_from(NAMES), min_size=1))
@@ -24,16 +24,16 @@ class WaitingRoom(RuleBasedStateMachine):
     def opens(self, cores: float) -> None:
         """Five checkpoints: three batch, one with short runs; one runs a text at a time; one takes two cores."""
         checkpoints = (
-            Played("brief", 0.002, 70.0, lanes=1),
-            Played("grand", 0.020, 90.0, max_batch=4, lanes=2),
-            Played("swift", 0.004, 80.0, lanes=2),
-            Played("whole", 0.030, 95.0, max_batch=1, lanes=1),
-            Played("wide", 0.010, 85.0, max_batch=1, threads=2, lanes=1),
+            Played("brief", 0.002, 70.0, slots=1),
+            Played("grand", 0.020, 90.0, max_batch=4, slots=2),
+            Played("swift", 0.004, 80.0, slots=2),
+            Played("whole", 0.030, 95.0, max_batch=1, slots=1),
+            Played("wide", 0.010, 85.0, max_batch=1, threads=2, slots=1),
         )
         self.play = PlayedRoom(checkpoints, cores)
         self.by_name = {one.name: one for one in checkpoints}
-        self.waiting: list[Held] = []
-        self.running: list[Release] = []
+        self.waiting: list[QueuedRequest] = []
+        self.running: list[Batch] = []
         self.came = self.done = self.left = 0
 
     @rule(
@@ -45,7 +45,7 @@ class WaitingRoom(RuleBasedStateMachine):
     def arrive(self, budget_s: float, texts: int, strict: bool, who: frozenset[str] | None) -> None:
         """A request comes, perhaps one whose checkpoints are all down, or whose time is over."""
         held = self.play.waiter(budget_s, texts, strict, who)
-        self.play.traffic.arrived(self.play.now_s, budget_s, 16)
+        self.play.arrivals.arrived(self.play.now_s, budget_s, 16)
         self.play.room.enter(held)
         self.waiting.append(held)
         self.came += 1
@@ -87,10 +87,10 @@ class WaitingRoom(RuleBasedStateMachine):
         self.play.room.leave(held)
         self.left += 1
 
-    @rule(name=st.sampled_from(NAMES), lanes=st.integers(0, 2))
-    def lanes_change(self, name: str, lanes: int) -> None:
+    @rule(name=st.sampled_from(NAMES), slots=st.integers(0, 2))
+    def lanes_change(self, name: str, slots: int) -> None:
         """Replicas come and go."""
-        self.by_name[name].lanes = lanes
+        self.by_name[name].slots = slots
         self.look()
 
     @rule(cores=st.sampled_from([1.0, 1.3, 2.0, 3.0]))
@@ -99,7 +99,7 @@ class WaitingRoom(RuleBasedStateMachine):
         self.play.room.cores = cores
         self.look()
 
-    def a_member_is_done(self, release: Release) -> None:
+    def a_member_is_done(self, release: Batch) -> None:
         """Whichever way."""
         self.play.room.ended(release)
         self.done += 1
@@ -122,20 +122,20 @@ class WaitingRoom(RuleBasedStateMachine):
             self.running.append(release)
         self.no_core_idles()
 
-    def is_lost_rightly(self, held: Held) -> None:
+    def is_lost_rightly(self, held: QueuedRequest) -> None:
         """Law: in vain waits who has no checkpoint up; the strict that is too late for all; one of too many."""
-        assert isinstance(held, Waiter)
-        stranded = not any(one.lanes and held.may(one.name) for one in self.by_name.values())
+        assert isinstance(held, WaitingRequest)
+        stranded = not any(one.slots and held.may(one.name) for one in self.by_name.values())
         late = self.play.now_s > held.last_s
-        assert stranded or (late and held.strict) or (late and len(self.waiting) > MOST_OVERDUE)
+        assert stranded or (late and held.strict) or (late and len(self.waiting) > MOST_LATE)
         assert self.play.room.stranded(held) == stranded
 
-    def is_right(self, release: Release) -> None:
+    def is_right(self, release: Batch) -> None:
         """Laws: no expired strict request is run; members fit their checkpoint; runs fit the cores and lanes."""
         now_s, checkpoint = self.play.now_s, self.by_name[release.checkpoint]
         assert release.members and release.left == len(release.members) == len(set(release.members))
         for held in release.members:
-            assert isinstance(held, Waiter) and held.may(checkpoint.name)
+            assert isinstance(held, WaitingRequest) and held.may(checkpoint.name)
             assert not (held.strict and now_s > held.last_s)
         texts = sum(held.texts for held in release.members)
         assert len(release.members) == 1 or texts <= checkpoint.max_batch
@@ -145,8 +145,8 @@ class WaitingRoom(RuleBasedStateMachine):
         on_it = sum(run.checkpoint == checkpoint.name for run in self.running)
         first_end_s = min((run.ends_s - now_s for run in self.running), default=1.0)
         ahead = first_end_s <= AHEAD_S and all(run.run_s <= SHORT_S for run in self.running)
-        ahead = ahead and on_it > 0 and checkpoint.lanes > 0 and busy <= self.play.room.cores
-        assert ahead or on_it < checkpoint.lanes
+        ahead = ahead and on_it > 0 and checkpoint.slots > 0 and busy <= self.play.room.cores
+        assert ahead or on_it < checkpoint.slots
         whole = math.floor(self.play.room.cores)
         squeezed = checkpoint.max_batch == 1 and len(release.members) == 1
         assert ahead or squeezed or not busy or busy + release.threads <= whole
@@ -157,7 +157,7 @@ class WaitingRoom(RuleBasedStateMachine):
         busy = sum(run.threads for run in self.running)
         for one in self.by_name.values():
             on_it = sum(run.checkpoint == one.name for run in self.running)
-            if on_it < one.lanes and (not busy or busy + one.threads <= self.play.room.cores):
+            if on_it < one.slots and (not busy or busy + one.threads <= self.play.room.cores):
                 assert not any(held.may(one.name) for held in self.waiting)
 
     @invariant()
@@ -174,7 +174,7 @@ class WaitingRoom(RuleBasedStateMachine):
         """When nobody comes any more, and every checkpoint is up, the room empties."""
         if hasattr(self, "play"):
             for one in self.by_name.values():
-                one.lanes = 1
+                one.slots = 1
             self.look()
             for _ in range(len(self.waiting) + len(self.running)):
                 if self.running:

@@ -8,8 +8,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.engines.port import Logits, TokenIds
-from deployments.search import Search, SearchRules
+from deployments.engines.base import Logits, TokenIds
+from deployments.replica.summarize.beam_search import BeamSearch, SearchRules
 
 VOCABULARY = 40  # more than the longest row has tokens, so that a rule never bans them all
 START, PAD, ENDS = 0, 1, (2, 3)
@@ -54,7 +54,7 @@ decoders = st.builds(lambda seed, sharp: (seed, sharp), st.integers(0, 9999), st
 
 def bests(asked: SearchRules, decoder: tuple[int, float]) -> list[tuple[tuple[int, ...], bool]]:
     """What is best after each step, and whether it ended by itself."""
-    search, fake, found = Search(asked), TableDecoder(*decoder), []
+    search, fake, found = BeamSearch(asked), TableDecoder(*decoder), []
     while not search.done:
         search.feed(fake.step(*search.pending))
         found.append((search.best(), search.ended))
@@ -66,7 +66,7 @@ def test_a_search_is_bounded_and_never_empty(asked: SearchRules, decoder: tuple[
     """It ends within its tokens, never asks for more rows than beams, each of which continues a row there was, and has
     something to say after every step unless the first token was an end, the start or padding.
     """
-    search, fake, rows = Search(asked), TableDecoder(*decoder), 1
+    search, fake, rows = BeamSearch(asked), TableDecoder(*decoder), 1
     assert search.best() == () and not search.ended
     while not search.done:
         tokens, origins = search.pending
@@ -95,7 +95,7 @@ def test_an_interrupted_search_has_what_a_shorter_one_would_find(
 @given(rules(), decoders)
 def test_looking_at_the_best_changes_nothing(asked: SearchRules, decoder: tuple[int, float]) -> None:
     """A search is deterministic, and one that is never asked on its way ends as one that is asked after every step."""
-    search, fake = Search(asked), TableDecoder(*decoder)
+    search, fake = BeamSearch(asked), TableDecoder(*decoder)
     while not search.done:
         search.feed(fake.step(*search.pending))
     found = bests(asked, decoder)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_scenarios import ONE, Even, variant
 
-from deployments.batch_forming import BatchLimits
+from deployments.replica.batch_forming import BatchLimits
 from loadtests.simulator.replica import BatchingReplica, SharingReplica
 from loadtests.simulator.requests import Offered
 from loadtests.simulator.world import LEAST_FREE, PATIENT, URGENT, Run, World
@@ -99,14 +99,14 @@ def test_the_cores_never_idle_while_there_is_work_for_them(some: list[Work], cor
 
 @given(st.lists(asked, min_size=1, max_size=20), st.booleans(), st.integers(1, 2))
 def test_a_replica_tells_of_every_request_once_and_of_no_strict_one_much_too_late(
-    some: list[Offered], batching: bool, lanes: int
+    some: list[Offered], batching: bool, slots: int
 ) -> None:
     """Answered or not; who is not is strict, and is told by the deadline where it waits, else as its run ends."""
-    world = World(lanes, seed=1)
+    world = World(slots, seed=1)
     if batching:
-        replica: BatchingReplica | SharingReplica = BatchingReplica(world, BATCHING, lanes, LIMITS)
+        replica: BatchingReplica | SharingReplica = BatchingReplica(world, BATCHING, slots, LIMITS)
     else:
-        replica = SharingReplica(world, ONE[0], lanes)
+        replica = SharingReplica(world, ONE[0], slots)
     told: list[tuple[Offered, bool, float]] = []
 
     class Sends:
@@ -120,7 +120,7 @@ def test_a_replica_tells_of_every_request_once_and_of_no_strict_one_much_too_lat
     assert sorted(id(one) for one, _, _ in told) == sorted(id(one) for one in some)
     for one, answered, at_s in told:
         assert answered or one.strict
-        assert answered or at_s <= one.deadline_s + 0.02 * lanes + 1e-6
+        assert answered or at_s <= one.deadline_s + 0.02 * slots + 1e-6
         assert at_s >= one.arrived_s
 
 

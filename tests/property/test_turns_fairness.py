@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from deployments.turns import TURN_S, Sharing, next_turn
+from deployments.replica.summarize.time_slicing import TURN_S, Sharing, next_turn
 
 STEP_S = 0.01
 

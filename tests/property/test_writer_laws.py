@@ -9,9 +9,9 @@ from fakes import FakeClock
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.condensing import Condensed, Room, usable
-from deployments.writer import Writer
-from gateway.work import Failure, FailureKind, SummarizeParameters
+from deployments.replica.summarize.abstractive import AbstractiveSummarizer
+from deployments.replica.summarize.job import Condensed, TextBudget, usable
+from gateway.model.messages import Failure, FailureKind, SummarizeParameters
 
 ENCODE_S, STEP_S = 0.02, 0.01
 TOKENS = text_tokens()
@@ -46,7 +46,7 @@ parameters_given = st.builds(
     window=st.sampled_from([12, 30, 64, 512]),
     budget_s=st.sampled_from([-1.0, 0.0, 0.02, 0.021, 0.05, 0.1, 0.3, 1.0, 5.0, 600.0]),
     reserve_s=st.sampled_from([0.0, 0.008]),
-    pace=st.sampled_from([0.2, 1.0, 1.0, 3.0]),
+    slowdown=st.sampled_from([0.2, 1.0, 1.0, 3.0]),
     waits=st.lists(st.sampled_from([0.0, 0.0, 0.02, 0.1]), max_size=30),
     rules=st.fixed_dictionaries(
         {"prefix": st.sampled_from(["", "dark: "]), "forced_eos_token_id": st.sampled_from([None, 2])}
@@ -60,7 +60,7 @@ def test_the_laws_of_writing(
     window: int,
     budget_s: float,
     reserve_s: float,
-    pace: float,
+    slowdown: float,
     waits: list[float],
     rules: dict[str, Any],
 ) -> None:
@@ -68,9 +68,9 @@ def test_the_laws_of_writing(
     if least is not None and least <= (parameters.max_new_tokens or 24):
         parameters = SummarizeParameters(**{**fields_of(parameters), "min_new_tokens": least})
     clock = FakeClock()
-    engine = FakeSeq2Seq(clock, saying, ENCODE_S * pace, STEP_S * pace)
-    room = Room(clock() + budget_s, reserve_s, clock)
-    writer = Writer(writer_manifest(window, ENCODE_S, STEP_S, **rules), engine, TOKENS)
+    engine = FakeSeq2Seq(clock, saying, ENCODE_S * slowdown, STEP_S * slowdown)
+    room = TextBudget(clock() + budget_s, reserve_s, clock)
+    writer = AbstractiveSummarizer(writer_manifest(window, ENCODE_S, STEP_S, **rules), engine, TOKENS)
     condensing = writer.begin(text, parameters, room)
     while not condensing.step():
         clock.advance(waits.pop() if waits else 0.0)  # others have the engine
@@ -80,7 +80,7 @@ def test_the_laws_of_writing(
         assert parameters.truncation == "error" and outcome.kind is FailureKind.TOO_LONG
         assert outcome.tokens > outcome.limit == window and engine.began == []
         return
-    in_time(engine, room, pace, parameters)
+    in_time(engine, room, slowdown, parameters)
     limits_hold(outcome, engine, window, parameters)
     reason, written = outcome.generation.finish_reason, outcome.text
     assert room.left_s >= 0 and outcome.generation.headroom_s >= -1.0
@@ -97,12 +97,12 @@ def fields_of(parameters: SummarizeParameters) -> dict[str, Any]:
     return {name: getattr(parameters, name) for name in parameters.__struct_fields__}
 
 
-def in_time(engine: FakeSeq2Seq, room: Room, pace: float, parameters: SummarizeParameters) -> None:
+def in_time(engine: FakeSeq2Seq, room: TextBudget, slowdown: float, parameters: SummarizeParameters) -> None:
     """By the instants at which the engine was begun, and the one at which it was left."""
     assert all(began + 1e-9 < room.stop_at for began in engine.began)
-    longest_s = pace * max(ENCODE_S, STEP_S * max(engine.rows, default=1))
+    longest_s = slowdown * max(ENCODE_S, STEP_S * max(engine.rows, default=1))
     late_s = room.deadline - room.headroom_s - room.stop_at
-    assert late_s <= 1e-9 or not engine.began or late_s <= (2 * longest_s if pace > 1 else 0) + 1e-9
+    assert late_s <= 1e-9 or not engine.began or late_s <= (2 * longest_s if slowdown > 1 else 0) + 1e-9
 
 
 def limits_hold(outcome: Condensed, engine: FakeSeq2Seq, window: int, parameters: SummarizeParameters) -> None:

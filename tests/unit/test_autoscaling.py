@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.autoscaling import (
+from deployments.serve.autoscaling import (
     BACKLOG_S,
     BUSY_SHARE,
     ROOM_TO_SPARE,
@@ -18,8 +18,7 @@ from deployments.autoscaling import (
     autoscaling_config,
     replicas_for,
 )
-from gateway.catalog import CatalogEntry, Quality, Task, Tier
-from gateway.sizing import Autoscaling
+from gateway.model.catalog import Autoscaling, CatalogEntry, Quality, Task, Tier
 
 FOLLOW = FollowLoad(target_busy_share=0.5, target_backlog_s=0.1)
 

@@ -15,8 +15,8 @@ from waiting import until
 
 from deployments.backend import LinkBackend
 from deployments.link import Endpoint, LinkServer, UnixAddress
-from gateway.load import LoadBook
-from gateway.work import (
+from gateway.forecasting.load import LoadTracker
+from gateway.model.messages import (
     Answer,
     ClassifyParameters,
     Failure,
@@ -93,7 +93,7 @@ class Door:
     """A backend with what it stands between."""
 
     backend: LinkBackend
-    load: LoadBook
+    load: LoadTracker
     directory: FakeDirectory
 
     async def answered_by(self) -> str:
@@ -109,7 +109,7 @@ class Door:
 @asynccontextmanager
 async def door(*replicas: Played, expected: int = 1) -> AsyncIterator[Door]:
     """A backend for the checkpoint `c`, started over a directory of these replicas."""
-    load, directory = LoadBook(), FakeDirectory({"c": [replica.endpoint for replica in replicas]})
+    load, directory = LoadTracker(), FakeDirectory({"c": [replica.endpoint for replica in replicas]})
     backend = LinkBackend({"c": expected}, directory, load, SECRET, "here", time.monotonic, random.Random(1))
     backend.start()
     try:

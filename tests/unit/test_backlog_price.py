@@ -8,31 +8,32 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.backlog_price import BacklogPrice, Corner, slope
-from gateway.congestion import frontier
+from gateway.scheduling.price import ParetoPoint, QueuePrice, pareto_front, slope
 
-CHEAP, DEAR = Corner(0.003, 80.0), Corner(0.008, 90.0)
-HULL = [Corner(0.0, 0.0), CHEAP, DEAR]
+CHEAP, DEAR = ParetoPoint(0.003, 80.0), ParetoPoint(0.008, 90.0)
+HULL = [ParetoPoint(0.0, 0.0), CHEAP, DEAR]
 TIE = slope(CHEAP, DEAR)
 
-hulls = st.lists(st.builds(Corner, st.floats(0.001, 0.1), st.floats(10.0, 100.0)), min_size=1, max_size=6).map(frontier)
+fronts = st.lists(st.builds(ParetoPoint, st.floats(0.001, 0.1), st.floats(10.0, 100.0)), min_size=1, max_size=6).map(
+    pareto_front
+)
 rates, cores = st.floats(1.0, 3000.0), st.floats(0.5, 64.0)
 mosts, dispersions = st.floats(1.0, 500.0), st.floats(0.3, 64.0)
 
 
-def _given_up(cheap: Corner, rate: float, dispersion: float) -> float:
+def _given_up(cheap: ParetoPoint, rate: float, dispersion: float) -> float:
     """How many must wait for the cheaper of two to be preferred, of 30 at most."""
-    price = BacklogPrice([Corner(0.0, 0.0), cheap, DEAR], rate, 2.0, 30.0, dispersion).price
+    price = QueuePrice([ParetoPoint(0.0, 0.0), cheap, DEAR], rate, 2.0, 30.0, dispersion).price
     return next(waiting / 10 for waiting in range(300) if price(waiting / 10) >= slope(cheap, DEAR) * (1 - 1e-9))
 
 
-@given(hulls, rates, cores, mosts, dispersions)
+@given(fronts, rates, cores, mosts, dispersions)
 def test_it_climbs_from_nothing_to_the_dearest_that_pays(
-    hull: list[Corner], rate: float, cores: float, most: float, dispersion: float
+    front: list[ParetoPoint], rate: float, cores: float, most: float, dispersion: float
 ) -> None:
     """Never falling with who waits; nothing for nobody; once no more can be in time, the cheapest bargain's."""
-    price = BacklogPrice(hull, rate, cores, most, dispersion).price
-    dearest = slope(hull[0], hull[1])
+    price = QueuePrice(front, rate, cores, most, dispersion).price
+    dearest = slope(front[0], front[1])
     asked = [price(most * part / 20) for part in range(21)]
     assert asked[0] == 0.0
     assert all(later >= earlier - 1e-6 * dearest for earlier, later in pairwise(asked))
@@ -40,39 +41,39 @@ def test_it_climbs_from_nothing_to_the_dearest_that_pays(
     assert price(10 * most) == dearest
 
 
-@given(hulls, rates, cores, mosts, dispersions)
+@given(fronts, rates, cores, mosts, dispersions)
 def test_it_takes_any_rate_and_number_of_cores(
-    hull: list[Corner], rate: float, cores: float, most: float, dispersion: float
+    front: list[ParetoPoint], rate: float, cores: float, most: float, dispersion: float
 ) -> None:
     """Idle, tied or flooded: it is a number, of no fewer than none and no more than what the cheapest is worth."""
     for faster in (1e-3, 1.0, 1e3):
-        price = BacklogPrice(hull, rate * faster, cores, most, dispersion).price(most / 3)
-        assert 0.0 <= price <= slope(hull[0], hull[1]) * (1 + 1e-9)
+        price = QueuePrice(front, rate * faster, cores, most, dispersion).price(most / 3)
+        assert 0.0 <= price <= slope(front[0], front[1]) * (1 + 1e-9)
 
 
 def test_it_solves_its_equation() -> None:
     """A step in who waits raises the price by the step times the excess over scale, at whatever price it stands."""
     rate, cores, dispersion = 300.0, 2.0, 4.0
-    price = BacklogPrice(HULL, rate, cores, 40.0, dispersion).price
+    price = QueuePrice(HULL, rate, cores, 40.0, dispersion).price
 
-    def worth(at: float) -> float:
-        return rate * max(corner.worth - at * corner.cost_s for corner in HULL) + cores * at
+    def utility(at: float) -> float:
+        return rate * max(point.utility - at * point.cost_s for point in HULL) + cores * at
 
     def had(waiting: float) -> float:
         """What F must exceed for the price to rise as it does there."""
         rise = (price(waiting + 1e-4) - price(waiting - 1e-4)) / 2e-4
         cost_s = (DEAR if price(waiting) < TIE else CHEAP).cost_s
-        return worth(price(waiting)) - rise * rate * dispersion / 2 * cost_s
+        return utility(price(waiting)) - rise * rate * dispersion / 2 * cost_s
 
     levels = [had(waiting) for waiting in (1.0, 3.0, 6.0, 15.0, 25.0, 35.0)]
     assert {price(1.0) < TIE, price(35.0) < TIE} == {True, False}
     assert levels == pytest.approx([levels[0]] * len(levels), rel=1e-4)
-    assert levels[0] < worth(TIE), "less is had than were the price never to change"
+    assert levels[0] < utility(TIE), "less is had than were the price never to change"
 
 
 def test_where_little_is_won_by_the_dearer_it_is_given_up_sooner() -> None:
     """Two points are not worth the risk that forty are."""
-    assert _given_up(Corner(0.003, 88.0), 300.0, 4.0) < _given_up(Corner(0.003, 50.0), 300.0, 4.0) - 3
+    assert _given_up(ParetoPoint(0.003, 88.0), 300.0, 4.0) < _given_up(ParetoPoint(0.003, 50.0), 300.0, 4.0) - 3
 
 
 def test_bursts_make_it_careful() -> None:

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from deployments.batch_forming import BatchLimits
-from deployments.batcher import Batcher, Scored
-from deployments.engines.port import Logits, TokenIds
-from gateway.profile import LatencyProfile
-from gateway.work import Failure, FailureKind, LoadReport
+from deployments.engines.base import Logits, TokenIds
+from deployments.replica.batch_forming import BatchLimits
+from deployments.replica.batcher import Batcher, Scored
+from gateway.model.messages import Failure, FailureKind, LoadReport
+from gateway.model.profile import LatencyProfile
 
 PROFILE = LatencyProfile((1, 8), (8, 64), ((0.01, 0.08), (0.04, 0.32)), sigma=0.1)
 LIMITS = BatchLimits(max_batch=8, max_batch_tokens=512, max_padding_waste=0.25)

@@ -12,8 +12,8 @@ import pytest
 from fakes import FakeClock
 from test_batcher import LIMITS, PROFILE, SummingEngine, a_run_begins, batching, soon
 
-from deployments.batcher import Batcher, Scored
-from gateway.work import Failure, FailureKind
+from deployments.replica.batcher import Batcher, Scored
+from gateway.model.messages import Failure, FailureKind
 
 EXPIRED = Failure(FailureKind.EXPIRED)
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from deployments.casing import restored
+from deployments.replica.summarize.casing import restored
 
 SOURCE = (
     "The X.Org server is a command-line tool for C++ and .NET. NetApp's modules run in Node.js, over TCP/IP. "

@@ -10,8 +10,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.catalog import Catalog, CatalogError, Engine, SourceKind, Task, Tier, load_catalog, parse_catalog
-from gateway.manifest import Precision
+from gateway.model.catalog import Catalog, CatalogError, EngineName, SourceKind, Task, Tier, load_catalog, parse_catalog
+from gateway.model.manifest import Precision
 
 ONE = """\
 name: mine
@@ -75,7 +75,7 @@ def test_sound_defaults() -> None:
     """A checkpoint, a budget and the limits need not be spelt out."""
     catalog = load(ONE)
     entry = catalog.checkpoints[0]
-    assert (entry.engine, entry.precision) == (Engine.ONNX, (Precision.INT8, Precision.FP32))
+    assert (entry.engine, entry.precision) == (EngineName.ONNX, (Precision.INT8, Precision.FP32))
     assert (entry.replicas, entry.cpus, entry.threads, entry.niceness) == (1, 1.0, 1, 0)
     assert (entry.kind, entry.revision, entry.domain) == (SourceKind.STARTER, None, None)
     assert catalog.budget_s("classify") == 1.0

@@ -8,15 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.chunking import pieces_of
-from deployments.sentences import Span
+from deployments.replica.summarize.chunking import pieces_of
+from deployments.replica.summarize.sentences import SentenceSpan
 
 MOST = 50
 
 
-def spans(count: int) -> list[Span]:
+def spans(count: int) -> list[SentenceSpan]:
     """Sentences of nine characters with a space between."""
-    return [Span(10 * at, 10 * at + 9) for at in range(count)]
+    return [SentenceSpan(10 * at, 10 * at + 9) for at in range(count)]
 
 
 @given(st.lists(st.integers(0, 70), max_size=60))
@@ -43,7 +43,7 @@ def test_pieces_of_alike_sentences_are_alike(count: int, each: int) -> None:
 
 def test_what_fits_is_one_piece() -> None:
     """And of nothing there is none."""
-    assert pieces_of(spans(5), [10] * 5, MOST) == [Span(0, 49)]
+    assert pieces_of(spans(5), [10] * 5, MOST) == [SentenceSpan(0, 49)]
     assert pieces_of([], [], MOST) == []
     with pytest.raises(ValueError, match="shorter"):
         pieces_of(spans(2), [1], MOST)

@@ -11,8 +11,8 @@ from fakes import FakeClock
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.condensing import LEAD_WORDS, Room, finished_text, lead_of, usable, words_for
-from gateway.work import FinishReason
+from deployments.replica.summarize.job import LEAD_WORDS, TextBudget, finished_text, lead_of, usable, words_for
+from gateway.model.messages import FinishReason
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_a_limit_in_tokens_is_three_quarters_as_many_words() -> None:
 def test_a_room_counts_steps_and_keeps_the_time() -> None:
     """Steps fit until the deadline less the reserve; the headroom is of the whole budget, as the last step left it."""
     clock = FakeClock()
-    room = Room(clock() + 1.0, 0.25, clock)
+    room = TextBudget(clock() + 1.0, 0.25, clock)
     assert room.fits(0.75) and not room.fits(math.nextafter(0.75, 1) + 1e-9)
     condensing = in_steps(room, 2, lambda: clock.advance(0.25), 0.25)
     assert [condensing.step() for _ in range(3)] == [False, False, True]

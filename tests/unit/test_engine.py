@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from small_variants import weights, write_graph
 
+from deployments.engines.base import padded
 from deployments.engines.host import Host, read_host
 from deployments.engines.onnx import OnnxEngine
-from deployments.engines.padding import padded
 
 ROWS = [[2, 6, 5, 3], [2, 7, 3]]
 

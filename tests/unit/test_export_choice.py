@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from deployments.extract import FEATURES, Floats, Ranker
+from deployments.replica.summarize.ranking import FEATURES, Floats, Ranker
 from exporters.texts import SummarisedText, SummarySet
 from exporters.verify_choice import (
     FLOORS,
@@ -16,7 +16,7 @@ from exporters.verify_choice import (
     split_texts,
     vectors_of,
 )
-from gateway.manifest import Precision
+from gateway.model.manifest import Precision
 
 SENTENCES = ("The first has quite a few words.", "The second has quite a few words.", "The third has words to say too.")
 TEXT = " ".join(SENTENCES)

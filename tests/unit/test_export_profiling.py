@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from deployments.engines.port import Logits, TokenIds
+from deployments.engines.base import Logits, TokenIds
 from exporters.profiling import LENGTHS, MOST_SAMPLES, SAMPLES, Shape, Watch, grid, measure_profile
-from gateway.profile import LatencyProfile, ProfileCell, ProfileDocument
+from gateway.model.profile import LatencyProfile, ProfileCell, ProfileDocument
 
 
 @dataclass

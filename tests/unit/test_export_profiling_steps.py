@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from deployments.engines.port import Logits, TokenIds
+from deployments.engines.base import Logits, TokenIds
 from exporters.profiling import SAMPLES, Watch
 from exporters.profiling_steps import ROWS, STEPS, measure_reading_and_steps
-from gateway.profile import LatencyProfile, ProfileDocument
+from gateway.model.profile import LatencyProfile, ProfileDocument
 
 
 @dataclass

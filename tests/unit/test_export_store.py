@@ -14,15 +14,15 @@ from exporters.plan import Settings, VariantPlan
 from exporters.prepare import precisions_for
 from exporters.staging import replace_manifest, staged
 from exporters.store import State, Store, cache_root
-from gateway.catalog import CatalogEntry, Engine, Quality, Task, Tier
-from gateway.manifest import Precision, read_manifest
+from gateway.model.catalog import CatalogEntry, EngineName, Quality, Task, Tier
+from gateway.model.manifest import Precision, read_manifest
 
 PLAN = VariantPlan("by-hand", "classify", "sum", "onnx", Precision.FP32)
 VNNI = Host("new", 2, frozenset({"avx512_vnni"}))
 PLAIN = Host("old", 2, frozenset({"avx2"}))
 
 
-def entry(engine: Engine, *precision: Precision) -> CatalogEntry:
+def entry(engine: EngineName, *precision: Precision) -> CatalogEntry:
     """A catalog entry with this engine and these preferences."""
     return CatalogEntry(
         name="by-hand",
@@ -40,15 +40,15 @@ def entry(engine: Engine, *precision: Precision) -> CatalogEntry:
 @pytest.mark.parametrize(
     ("engine", "preferred", "host", "tried"),
     [
-        (Engine.ONNX, (Precision.INT8, Precision.FP32), VNNI, (Precision.INT8, Precision.FP32)),
-        (Engine.ONNX, (Precision.FP32,), VNNI, (Precision.FP32,)),
-        (Engine.ONNX, (Precision.INT8, Precision.FP32), PLAIN, (Precision.FP32,)),
-        (Engine.ONNX, (Precision.INT8,), PLAIN, (Precision.FP32,)),
-        (Engine.TORCH, (Precision.INT8, Precision.FP32), VNNI, (Precision.FP32,)),
+        (EngineName.ONNX, (Precision.INT8, Precision.FP32), VNNI, (Precision.INT8, Precision.FP32)),
+        (EngineName.ONNX, (Precision.FP32,), VNNI, (Precision.FP32,)),
+        (EngineName.ONNX, (Precision.INT8, Precision.FP32), PLAIN, (Precision.FP32,)),
+        (EngineName.ONNX, (Precision.INT8,), PLAIN, (Precision.FP32,)),
+        (EngineName.TORCH, (Precision.INT8, Precision.FP32), VNNI, (Precision.FP32,)),
     ],
 )
 def test_int8_is_tried_only_where_the_processor_has_it(
-    engine: Engine, preferred: tuple[Precision, ...], host: Host, tried: tuple[Precision, ...]
+    engine: EngineName, preferred: tuple[Precision, ...], host: Host, tried: tuple[Precision, ...]
 ) -> None:
     """Without int8 dot products there is always fp32."""
     assert precisions_for(entry(engine, *preferred), host) == tried

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_variants import LABELS
 
-from deployments.engines.port import Logits
+from deployments.engines.base import Logits
 from exporters.errors import SourceRefused
 from exporters.texts import LabelledText, VerificationSet, verification_set
 from exporters.verify import Floors, compare, run_all

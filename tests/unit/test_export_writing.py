@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from small_variants import tokenizer
 
-from deployments.search import SearchRules
-from deployments.tokens import TextTokens
+from deployments.replica.summarize.beam_search import SearchRules
+from deployments.replica.tokens import TextTokens
 from exporters.errors import SourceRefused
 from exporters.rouge import mean_rouge_l
 from exporters.source import SourceFolder
@@ -25,7 +25,7 @@ from exporters.verify_writing import (
     stripped,
     writing_floors,
 )
-from gateway.manifest import Precision
+from gateway.model.manifest import Precision
 
 GOOD, BAD, FILM, VERY = 6, 7, 5, 8
 RULES = SearchRules(decoder_start_token_id=2, eos_token_ids=(3,), pad_token_id=0, max_new_tokens=VERIFIED_TOKENS)

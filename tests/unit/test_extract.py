@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deployments.extract import FEATURES, Floats, Ranker, describe
-from deployments.sentences import split_sentences
+from deployments.replica.summarize.ranking import FEATURES, Floats, Ranker, describe
+from deployments.replica.summarize.sentences import split_sentences
 
 TEXT = (
     "The bridge fell into the river on Monday. Why did it fall at all that day? It fell. Nobody was hurt there at all."

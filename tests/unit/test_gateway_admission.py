@@ -9,19 +9,13 @@ import pytest
 from fakes import ANSWER, EVEN, GRAND, SWIFT, TERMS, scripted
 from worlds import ended, strict, took, until, world
 
-from gateway.catalog import Limits, Tier
-from gateway.costs import BatchCost
-from gateway.outcome import Outcome
-from gateway.problems import (
-    BudgetInfeasible,
-    CheckpointUnavailable,
-    InvalidRequest,
-    Overloaded,
-    UnknownCheckpoint,
-)
+from gateway.api.headers import RequestTerms
+from gateway.forecasting.service_time import BatchedModel
+from gateway.model.catalog import Limits, Tier
+from gateway.model.errors import BudgetInfeasible, CheckpointUnavailable, InvalidRequest, Overloaded, UnknownCheckpoint
+from gateway.model.messages import Answer, InputReport, ReplicaTimings
+from gateway.model.outcome import Outcome
 from gateway.service import Finished
-from gateway.terms import RequestTerms
-from gateway.work import Answer, InputReport, ReplicaTimings
 
 
 async def test_less_time_degrades_and_says_so() -> None:
@@ -150,7 +144,7 @@ async def test_a_cut_text_is_reported_and_teaches_nothing_about_tokens() -> None
     cut = Answer(ANSWER.outputs, InputReport(900, 64, True), ReplicaTimings(0.0, 0.002, 0.002, 1))
     told = world(scripted(cut))
     cost = told.service.router.served[GRAND].forecaster.cost
-    assert isinstance(cost, BatchCost)
+    assert isinstance(cost, BatchedModel)
     before = cost.tokens(100)
     record = (await ended(told, inputs=("x" * 100,))).record
     assert (record.tokens, record.kept, record.truncated) == (900, 64, True)

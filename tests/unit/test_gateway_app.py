@@ -11,8 +11,8 @@ from fakes import ANSWER, EVEN, GRAND, SWIFT, scripted
 from prometheus_client.parser import text_string_to_metric_families
 from worlds import client_of, gateway, is_problem, world
 
-from gateway.outcome import Outcome
-from gateway.work import Answer, Failure, FailureKind, InputReport, ReplicaTimings
+from gateway.model.messages import Answer, Failure, FailureKind, InputReport, ReplicaTimings
+from gateway.model.outcome import Outcome
 
 BODY = {"inputs": "a good film"}
 SECRET = "SECRET"

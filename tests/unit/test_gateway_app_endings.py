@@ -10,8 +10,8 @@ from fakes import ANSWER, scripted
 from starlette.types import Message
 from worlds import called, client_of, gateway, is_problem, until, world
 
-from gateway.outcome import Outcome
-from gateway.work import Answer, Work
+from gateway.model.messages import Answer, Work
+from gateway.model.outcome import Outcome
 
 BODY = {"inputs": "a good film"}
 WHOLE: Message = {"type": "http.request", "body": json.dumps(BODY).encode(), "more_body": False}

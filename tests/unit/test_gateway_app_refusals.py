@@ -10,8 +10,8 @@ import pytest
 from fakes import ANSWER, EVEN, GRAND, SWIFT, scripted
 from worlds import gateway, is_problem
 
-from gateway.outcome import Outcome
-from gateway.work import Answer, Failure, FailureKind, Work
+from gateway.model.messages import Answer, Failure, FailureKind, Work
+from gateway.model.outcome import Outcome
 
 BODY = {"inputs": "a good film"}
 SECRET = "SECRET"

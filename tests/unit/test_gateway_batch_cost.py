@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 from fakes import latency_profile
 
-from gateway.costs import Asked, BatchCost
-from gateway.work import Answer, ClassifyParameters, InputReport, ReplicaTimings
+from gateway.forecasting.service_time import BatchedModel, RequestShape
+from gateway.model.messages import Answer, ClassifyParameters, InputReport, ReplicaTimings
 
 
-def classifier() -> BatchCost:
+def classifier() -> BatchedModel:
     """One that has learnt nothing yet."""
-    return BatchCost(latency_profile(0.010), 64)
+    return BatchedModel(latency_profile(0.010), 64)
 
 
 @pytest.mark.parametrize("times", [0.5, 2.0])
@@ -23,7 +23,7 @@ def test_the_pace_of_scoring_is_learnt_quickly(times: float) -> None:
         for _ in range(40):
             took_s = times * 0.010 * batch * 18 / 16
             timings = ReplicaTimings(0.0, took_s, took_s, batch)
-            seen.learn(Asked((56,), ClassifyParameters()), Answer((), InputReport(18, 18, False), timings))
+            seen.learn(RequestShape((56,), ClassifyParameters()), Answer((), InputReport(18, 18, False), timings))
         assert seen.service_time_s((56,)) == pytest.approx(times * before, rel=0.05)
         seen.forget()
         assert seen.service_time_s((56,)) == pytest.approx(before, rel=0.05)
@@ -34,17 +34,17 @@ def test_the_pace_of_scoring_is_learnt_from_single_texts() -> None:
     seen = classifier()
     before = seen.service_time_s((56,))
     several = Answer((), InputReport(36, 36, False), ReplicaTimings(0.0, 9.0, 9.0, 2))
-    seen.learn(Asked((56, 56), ClassifyParameters()), several)
+    seen.learn(RequestShape((56, 56), ClassifyParameters()), several)
     nothing = Answer((), InputReport(18, 0, True), ReplicaTimings(0.0, 9.0, 9.0, 0))
-    seen.learn(Asked((56,), ClassifyParameters()), nothing)
+    seen.learn(RequestShape((56,), ClassifyParameters()), nothing)
     assert seen.service_time_s((56,)) == pytest.approx(before, rel=0.05)
 
 
 def test_companions_lengthen_the_run() -> None:
     """A run of one with so many companions takes what a run of so many and one does, and so of several texts."""
     new = classifier()
-    one = Asked((56,), ClassifyParameters())
+    one = RequestShape((56,), ClassifyParameters())
     for companions in (0, 1, 3, 7):
         assert new.service_times_s(one, 0.0, companions)[1] == pytest.approx((companions + 1) * 0.010 * 18 / 16)
-    three = Asked((56, 56, 56), ClassifyParameters())
+    three = RequestShape((56, 56, 56), ClassifyParameters())
     assert new.service_times_s(three, 0.0, 1) == new.service_times_s(one, 0.0, 3)

@@ -11,16 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.backlog_price import Corner
-from gateway.congestion import HORIZONS_S, Congestion, frontier, price_of, sizes, together
-from gateway.traffic import Traffic
+from gateway.scheduling.arrivals import ArrivalStats
+from gateway.scheduling.price import HORIZONS_S, CapacityPrice, ParetoPoint, joined, pareto_front, price_of, sizes
 
 
 @dataclass
 class Affine:
     """A checkpoint whose runs take so long to begin with, and so much for each input."""
 
-    worth: float
+    utility: float
     fixed_s: float
     each_s: float
     max_batch: int = 16
@@ -31,15 +30,15 @@ class Affine:
 
 FAST, GOOD = Affine(80.0, 0.002, 0.002), Affine(90.0, 0.004, 0.006)
 
-corners = st.builds(Corner, st.floats(0.001, 1.0), st.floats(1.0, 100.0))
+corners = st.builds(ParetoPoint, st.floats(0.001, 1.0), st.floats(1.0, 100.0))
 clouds = st.lists(corners, min_size=1, max_size=8)
 
 
-def _traffic(rate_per_s: float, budget_s: float = 0.1, count: int = 400) -> Traffic:
-    traffic = Traffic()
+def _arrivals(rate_per_s: float, budget_s: float = 0.1, count: int = 400) -> ArrivalStats:
+    arrivals = ArrivalStats()
     for place in range(count):
-        traffic.arrived(place / rate_per_s, budget_s, 50)
-    return traffic
+        arrivals.arrived(place / rate_per_s, budget_s, 50)
+    return arrivals
 
 
 def _within(slacks_s: Sequence[float]) -> list[int]:
@@ -47,64 +46,66 @@ def _within(slacks_s: Sequence[float]) -> list[int]:
     return [*(bisect_right(slacks_s, horizon_s) for horizon_s in HORIZONS_S), len(slacks_s)]
 
 
-def _value(hull: list[Corner], cost_s: float) -> float:
-    for left, right in pairwise(hull):
+def _value(front: list[ParetoPoint], cost_s: float) -> float:
+    for left, right in pairwise(front):
         if cost_s <= right.cost_s:
-            return left.worth + (right.worth - left.worth) * (cost_s - left.cost_s) / (right.cost_s - left.cost_s)
-    return hull[-1].worth
+            return left.utility + (right.utility - left.utility) * (cost_s - left.cost_s) / (right.cost_s - left.cost_s)
+    return front[-1].utility
 
 
 @given(clouds)
-def test_a_frontier_is_concave_and_over_every_point(points: list[Corner]) -> None:
+def test_a_frontier_is_concave_and_over_every_point(points: list[ParetoPoint]) -> None:
     """It begins with nothing, rises ever less steeply, passes below no point, and has its corners among them."""
-    hull = frontier(points)
-    assert hull[0] == Corner(0.0, 0.0)
-    assert set(hull[1:]) <= set(points)
-    slopes = [(right.worth - left.worth) / (right.cost_s - left.cost_s) for left, right in pairwise(hull)]
+    front = pareto_front(points)
+    assert front[0] == ParetoPoint(0.0, 0.0)
+    assert set(front[1:]) <= set(points)
+    slopes = [(right.utility - left.utility) / (right.cost_s - left.cost_s) for left, right in pairwise(front)]
     assert all(slope > 0 for slope in slopes)
     assert all(later <= slope * (1 + 1e-9) for slope, later in pairwise(slopes))
-    assert all(_value(hull, point.cost_s) >= point.worth * (1 - 1e-9) for point in points)
+    assert all(_value(front, point.cost_s) >= point.utility * (1 - 1e-9) for point in points)
 
 
 @given(clouds)
-def test_a_frontier_does_not_depend_on_the_order_of_the_points(points: list[Corner]) -> None:
-    """Checkpoints in any order have one frontier."""
-    assert frontier(points) == frontier(points[::-1]) == frontier(sorted(points, key=lambda one: one.worth))
+def test_a_frontier_does_not_depend_on_the_order_of_the_points(points: list[ParetoPoint]) -> None:
+    """Checkpoints in any order have one pareto_front."""
+    assert (
+        pareto_front(points) == pareto_front(points[::-1]) == pareto_front(sorted(points, key=lambda one: one.utility))
+    )
 
 
 @given(clouds)
-def test_the_price_falls_with_the_time_that_each_may_have(points: list[Corner]) -> None:
+def test_the_price_falls_with_the_time_that_each_may_have(points: list[ParetoPoint]) -> None:
     """It is the slope there: never less for less time, nothing once there is enough for the best."""
-    hull = frontier(points)
-    prices = [price_of(hull, each_s) for each_s in (0.0, 0.01, 0.1, 0.3, 0.7, 1.0)]
+    front = pareto_front(points)
+    prices = [price_of(front, each_s) for each_s in (0.0, 0.01, 0.1, 0.3, 0.7, 1.0)]
     assert prices == sorted(prices, reverse=True)
     assert prices[-1] == 0.0
-    assert prices[0] >= hull[1].worth / hull[1].cost_s
+    assert prices[0] >= front[1].utility / front[1].cost_s
 
 
 def test_between_two_corners_the_cheaper_is_preferred() -> None:
     """At the price of a time for which the dearer cannot be had, the cheaper leaves more of its worth."""
-    cheap, dear = Corner(0.01, 80.0), Corner(0.03, 90.0)
-    price = price_of(frontier([cheap, dear]), 0.029)
-    assert cheap.worth - price * cheap.cost_s > dear.worth - price * dear.cost_s
+    cheap, dear = ParetoPoint(0.01, 80.0), ParetoPoint(0.03, 90.0)
+    price = price_of(pareto_front([cheap, dear]), 0.029)
+    assert cheap.utility - price * cheap.cost_s > dear.utility - price * dear.cost_s
     assert price == pytest.approx(10 / 0.02, rel=0.15)
 
 
-@given(st.lists(clouds.map(frontier), min_size=1, max_size=5))
-def test_the_frontier_of_several_is_concave_and_their_mean_at_every_price(hulls: list[list[Corner]]) -> None:
+@given(st.lists(clouds.map(pareto_front), min_size=1, max_size=5))
+def test_the_frontier_of_several_is_concave_and_their_mean_at_every_price(fronts: list[list[ParetoPoint]]) -> None:
     """What is best at a price is the mean of what is best for each at that price: no other division buys more."""
-    mean = together(hulls)
+    mean = joined(fronts)
     for price in (0.0, 1.0, 30.0, 300.0, 3000.0):
-        best = max(corner.worth - price * corner.cost_s for corner in mean)
-        apart = [max(corner.worth - price * corner.cost_s for corner in hull) for hull in hulls]
+        best = max(point.utility - price * point.cost_s for point in mean)
+        apart = [max(point.utility - price * point.cost_s for point in front) for front in fronts]
         assert best == pytest.approx(sum(apart) / len(apart), rel=1e-6, abs=1e-6)
-    slopes = [(right.worth - left.worth) / (right.cost_s - left.cost_s) for left, right in pairwise(mean)]
+    slopes = [(right.utility - left.utility) / (right.cost_s - left.cost_s) for left, right in pairwise(mean)]
     assert all(later <= slope * (1 + 1e-6) for slope, later in pairwise(slopes))
 
 
 def test_an_idle_task_has_time_for_nothing_and_everything() -> None:
     """Before any arrival the price is 0 and a request costs nothing known."""
-    congestion = Congestion(Traffic(), [FAST, GOOD])
+    congestion = CapacityPrice(ArrivalStats(), [FAST, GOOD])
     assert congestion.price(_within([]), 2.0, 0.0, 0.0) == 0.0
     assert congestion.least_cost_s == 0.0
 
@@ -114,40 +115,40 @@ def test_the_price_falls_with_cores_and_rises_with_who_waits(
     rate_per_s: float, slacks_s: list[float], busy_s: float
 ) -> None:
     """Never below 0; more cores never make it dearer; ever more that wait end in the price of the first bargain."""
-    traffic = _traffic(rate_per_s, count=100)
+    arrivals = _arrivals(rate_per_s, count=100)
     now_s = 99 / rate_per_s
-    congestion = Congestion(traffic, [FAST, GOOD])
+    congestion = CapacityPrice(arrivals, [FAST, GOOD])
     slacks_s.sort()
     crowd = sorted([*slacks_s, *[0.05] * 300])
     few, many = (congestion.price(_within(slacks_s), cores, busy_s, now_s) for cores in (1.0, 64.0))
     assert 0.0 <= many <= few * (1 + 1e-9)
     assert congestion.price(_within(crowd), 1.0, busy_s, now_s) >= few * (1 - 1e-9)
-    assert congestion.worth_left == pytest.approx(0.0, abs=1.0)
+    assert congestion.utility_left == pytest.approx(0.0, abs=1.0)
 
 
 def test_more_that_wait_never_cost_less() -> None:
     """At a quiet rate the price climbs with the queue, from nothing to where the least is just worth it."""
-    congestion = Congestion(_traffic(20), [FAST, GOOD])
+    congestion = CapacityPrice(_arrivals(20), [FAST, GOOD])
     now_s = 399 / 20
     prices = [congestion.price(_within([0.1] * waiting), 1.0, 0.0, now_s) for waiting in (0, 2, 4, 8, 16, 32, 64, 128)]
     assert prices == sorted(prices)
     assert prices[0] == 0.0
-    assert prices[-1] > 20 * (GOOD.worth - FAST.worth)
+    assert prices[-1] > 20 * (GOOD.utility - FAST.utility)
 
 
 def test_what_is_left_of_the_worth_is_nothing_once_there_is_too_much_to_do() -> None:
     """With time for all the best leaves all its worth; with more demand than can be met, nothing."""
     now_s = 399 / 20
-    congestion = Congestion(_traffic(20), [FAST, GOOD])
+    congestion = CapacityPrice(_arrivals(20), [FAST, GOOD])
     congestion.price(_within([]), 4.0, 0.0, now_s)
-    assert congestion.worth_left == pytest.approx(GOOD.worth)
+    assert congestion.utility_left == pytest.approx(GOOD.utility)
     congestion.price(_within([0.05] * 200), 1.0, 0.0, now_s)
-    assert congestion.worth_left <= 1e-9
+    assert congestion.utility_left <= 1e-9
 
 
 def test_runs_under_way_take_of_the_time() -> None:
     """What is left of them is not there for who waits."""
-    congestion = Congestion(_traffic(20), [FAST, GOOD])
+    congestion = CapacityPrice(_arrivals(20), [FAST, GOOD])
     now_s = 399 / 20
     assert congestion.price(_within([0.1] * 6), 1.0, 0.0, now_s) < congestion.price(
         _within([0.1] * 6), 1.0, 0.08, now_s
@@ -157,17 +158,17 @@ def test_runs_under_way_take_of_the_time() -> None:
 def test_the_long_run_charges_each_budget_by_its_own_batches() -> None:
     """Short budgets leave no room for large batches: at one rate, behind as many, their time is dearer."""
     rate_per_s = 100
-    patient, pressed = _traffic(rate_per_s, budget_s=1.0), _traffic(rate_per_s, budget_s=0.03)
+    patient, pressed = _arrivals(rate_per_s, budget_s=1.0), _arrivals(rate_per_s, budget_s=0.03)
     now_s = 399 / rate_per_s
     later, now = _within([0.6] * 2), _within([0.03] * 2)
-    assert Congestion(patient, [FAST, GOOD]).price(later, 1.0, 0.0, now_s) < 1.0
-    assert Congestion(pressed, [FAST, GOOD]).price(now, 1.0, 0.0, now_s) > 500.0
+    assert CapacityPrice(patient, [FAST, GOOD]).price(later, 1.0, 0.0, now_s) < 1.0
+    assert CapacityPrice(pressed, [FAST, GOOD]).price(now, 1.0, 0.0, now_s) > 500.0
 
 
 def test_with_nobody_waiting_nothing_is_asked_for() -> None:
     """However often they come: who is alone with an idle core may have the best, and the next will find a price."""
     for rate_per_s in (20, 150, 2000):
-        congestion = Congestion(_traffic(rate_per_s), [FAST, GOOD])
+        congestion = CapacityPrice(_arrivals(rate_per_s), [FAST, GOOD])
         prices = [congestion.price(_within([0.09] * count), 1.0, 0.0, 399 / rate_per_s) for count in (0, 1, 2, 3)]
         assert prices[0] == 0.0
         assert prices == sorted(prices)
@@ -179,21 +180,21 @@ def test_a_rush_that_is_over_is_paid_for_no_longer(rate_per_s: float) -> None:
 
     The mean of all that are remembered tells of the rush for longer; the rate of late says that it is over.
     """
-    traffic, ends_s = _traffic(rate_per_s), 399 / rate_per_s
-    congestion = Congestion(traffic, [FAST, GOOD])
+    arrivals, ends_s = _arrivals(rate_per_s), 399 / rate_per_s
+    congestion = CapacityPrice(arrivals, [FAST, GOOD])
     rush, after = (congestion.price(_within([0.09]), 0.5, 0.0, now_s) for now_s in (ends_s, ends_s + 2.0))
     assert rush > 20_000
-    assert traffic.mean_rate(ends_s + 2.0) > 80
+    assert arrivals.mean_rate(ends_s + 2.0) > 80
     assert after < 1.0
 
 
 def test_many_who_are_patient_do_not_make_the_time_of_few_pressed_ones_free() -> None:
     """Each class of budgets asks its own price, and the highest rules: some who are pressed count beside any number."""
     now_s = 399 / 100
-    mixed = Traffic()
+    mixed = ArrivalStats()
     for place in range(400):
         mixed.arrived(place / 100, 0.04 if place % 4 == 0 else 3.0, 50)
-    congestion = Congestion(mixed, [FAST, GOOD])
+    congestion = CapacityPrice(mixed, [FAST, GOOD])
     patient = congestion.price(_within([2.0] * 8), 1.0, 0.0, now_s)
     both = congestion.price(_within([0.02] * 8 + [2.0] * 8), 1.0, 0.0, now_s)
     assert both > 2 * patient
@@ -201,7 +202,7 @@ def test_many_who_are_patient_do_not_make_the_time_of_few_pressed_ones_free() ->
 
 def test_the_least_cost_is_that_of_the_cheapest_in_its_batch() -> None:
     """In a batch of 16 the cheapest takes a sixteenth of what is taken once, and its own."""
-    congestion = Congestion(_traffic(20, budget_s=10.0), [FAST, GOOD])
+    congestion = CapacityPrice(_arrivals(20, budget_s=10.0), [FAST, GOOD])
     congestion.price(_within([]), 1.0, 0.0, 399 / 20)
     assert congestion.least_cost_s == pytest.approx(0.002 + 0.002 / 16)
 
@@ -216,24 +217,24 @@ def test_sizes_end_with_the_most() -> None:
 
 def test_what_is_run_between_two_corners_does_not_hang_on_a_few_percent() -> None:
     """Where a price lies between two checkpoints, the cheaper still wins though the dearer be a little quicker."""
-    congestion = Congestion(_traffic(20), [FAST, GOOD])
+    congestion = CapacityPrice(_arrivals(20), [FAST, GOOD])
     price = congestion.price(_within([0.1] * 16), 1.0, 0.0, 399 / 20)
     assert price > 0
-    assert congestion.worth_left > 1
+    assert congestion.utility_left > 1
     gain = 10.0 - price * (GOOD.run_s(16, 50) * 0.98 - FAST.run_s(16, 50)) / 16
     assert gain < 0
 
 
 def test_the_price_is_never_raised_past_the_best_bargain() -> None:
     """However many wait, a full run of the cheapest is still worth its price, but for rounding."""
-    congestion = Congestion(_traffic(20, budget_s=0.5), [FAST, GOOD])
+    congestion = CapacityPrice(_arrivals(20, budget_s=0.5), [FAST, GOOD])
     price = congestion.price(_within([0.5] * 2000), 1.0, 0.0, 399 / 20)
-    assert 16 * FAST.worth - price * FAST.run_s(16, 50) == pytest.approx(0.0, abs=0.01)
+    assert 16 * FAST.utility - price * FAST.run_s(16, 50) == pytest.approx(0.0, abs=0.01)
 
 
 def test_checkpoints_that_are_worth_nothing_have_a_price_all_the_same() -> None:
     """A catalog may say that its only checkpoint scores 0: its time costs nothing, and its requests are served."""
-    congestion = Congestion(_traffic(1000.0), [Affine(0.0, 0.002, 0.002)])
+    congestion = CapacityPrice(_arrivals(1000.0), [Affine(0.0, 0.002, 0.002)])
     assert congestion.price(_within([0.01] * 50), 1.0, 0.0, 1.0) == 0.0
     assert congestion.least_cost_s == 0.0
 
@@ -241,25 +242,25 @@ def test_checkpoints_that_are_worth_nothing_have_a_price_all_the_same() -> None:
 def test_only_the_horizon_that_overflows_is_crowded() -> None:
     """A few too many at once crowd the time until they are due; a rate that is past all means crowds every time."""
     now_s = 399 / 20
-    burst = Congestion(_traffic(20), [FAST, GOOD])
+    burst = CapacityPrice(_arrivals(20), [FAST, GOOD])
     burst.price(_within([0.02] * 20), 1.0, 0.0, now_s)
     assert burst.crowded_s == 0.025
-    calm = Congestion(_traffic(20), [FAST, GOOD])
+    calm = CapacityPrice(_arrivals(20), [FAST, GOOD])
     calm.price(_within([]), 1.0, 0.0, now_s)
     assert calm.crowded_s == 0.0
-    flood = Congestion(_traffic(2000), [FAST, GOOD])
+    flood = CapacityPrice(_arrivals(2000), [FAST, GOOD])
     flood.price(_within([]), 1.0, 0.0, 399 / 2000)
     assert flood.crowded_s == float("inf")
 
 
 def test_the_long_run_is_crowded_only_by_what_is_too_much_of_late_and_on_average() -> None:
     """Neither many at once after long quiet nor the memory of a flood is a rush; a flood that lasts is."""
-    traffic = _traffic(20)
+    arrivals = _arrivals(20)
     for place in range(200):
-        traffic.arrived(20.0 + place * 1e-4, 0.1, 50)
-    heap, flooded = Congestion(traffic, [FAST]), Congestion(_traffic(1000), [FAST])
+        arrivals.arrived(20.0 + place * 1e-4, 0.1, 50)
+    heap, flooded = CapacityPrice(arrivals, [FAST]), CapacityPrice(_arrivals(1000), [FAST])
     heap.price(_within([]), 0.5, 0.0, 20.02)
-    assert traffic.rate(20.02) * heap.least_cost_s > 0.5 > traffic.mean_rate(20.02) * heap.least_cost_s
+    assert arrivals.rate(20.02) * heap.least_cost_s > 0.5 > arrivals.mean_rate(20.02) * heap.least_cost_s
     assert heap.crowded_s < float("inf")
     flooded.price(_within([]), 0.2, 0.0, 0.399)
     assert flooded.crowded_s == float("inf")

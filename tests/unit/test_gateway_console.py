@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from worlds import client_of, gateway, is_problem, world
 
-from gateway.console import FOLDER, FRONT, MEDIA_TYPES, read_page
+from gateway.api.console import FOLDER, FRONT, MEDIA_TYPES, read_page
 
 FILES = sorted(FOLDER.iterdir())
 CONTENTS = {path.name: path.read_bytes() for path in FILES}

@@ -6,10 +6,19 @@ import pytest
 from fake_summaries import OUTPUT_TOKENS, WINDOW, extractive_manifest, generation, seq2seq_manifest, summary
 from fakes import cell, latency_profile, manifest
 
-from gateway.costs import Asked, BatchCost, ReadingCost, TokenRate, WritingCost, cost_of
-from gateway.pace import LEAST, MOST, Pace
-from gateway.profile import LatencyProfile, ProfileDocument
-from gateway.work import Answer, ClassifyParameters, FinishReason, SummarizeParameters
+from gateway.forecasting.service_time import (
+    LEAST_SLOWDOWN,
+    MOST_SLOWDOWN,
+    AbstractiveModel,
+    BatchedModel,
+    ExtractiveModel,
+    RequestShape,
+    Slowdown,
+    TokenRate,
+    service_time_model,
+)
+from gateway.model.messages import Answer, ClassifyParameters, FinishReason, SummarizeParameters
+from gateway.model.profile import LatencyProfile, ProfileDocument
 
 NO_END_S = 600.0
 """More room than any plan uses."""
@@ -18,32 +27,32 @@ OVER = 8 * WINDOW
 """Characters that are two windows and more."""
 
 
-def classifier(window_tokens: int = 64) -> BatchCost:
+def classifier(window_tokens: int = 64) -> BatchedModel:
     """One that has learnt nothing yet."""
-    return BatchCost(latency_profile(0.010), window_tokens)
+    return BatchedModel(latency_profile(0.010), window_tokens)
 
 
-def reading(per_token_s: float = 0.001) -> ReadingCost:
+def reading(per_token_s: float = 0.001) -> ExtractiveModel:
     """One that picks sentences, and has learnt nothing yet."""
-    return ReadingCost(LatencyProfile.from_document(extractive_manifest("c", per_token_s).profile))
+    return ExtractiveModel(LatencyProfile.from_document(extractive_manifest("c", per_token_s).profile))
 
 
-def writing(**rules: int) -> WritingCost:
+def writing(**rules: int) -> AbstractiveModel:
     """One that writes, and has learnt nothing yet."""
-    return WritingCost(seq2seq_manifest(**rules))
+    return AbstractiveModel(seq2seq_manifest(**rules))
 
 
-def asked(*characters: int, parameters: SummarizeParameters | None = None) -> Asked:
+def asked(*characters: int, parameters: SummarizeParameters | None = None) -> RequestShape:
     """Texts of so many characters, to be summarised."""
-    return Asked(characters or (400,), parameters or SummarizeParameters())
+    return RequestShape(characters or (400,), parameters or SummarizeParameters())
 
 
-def least_s(cost: ReadingCost | WritingCost, of: Asked) -> float:
+def least_s(cost: ExtractiveModel | AbstractiveModel, of: RequestShape) -> float:
     """What it takes at the least."""
     return cost.service_times_s(of, NO_END_S)[1]
 
 
-def expected_tokens(cost: WritingCost) -> float:
+def expected_tokens(cost: AbstractiveModel) -> float:
     """How long a summary it expects, by what a text of 110 tokens costs it."""
     return (least_s(cost, asked(400)) - 0.010 * 110 / 32) / (0.002 * 1.110)
 
@@ -58,7 +67,7 @@ def test_many_inputs_take_longer_than_one_and_less_than_their_sum() -> None:
     cells = {(1, 16): 0.010, (1, 64): 0.04, (8, 16): 0.040, (8, 64): 0.160}
     made = tuple(cell(batch, tokens, p50_s) for (batch, tokens), p50_s in cells.items())
     grid = LatencyProfile.from_document(ProfileDocument(threads=1, measured_on="nothing", cells=made))
-    new = BatchCost(grid, 64)
+    new = BatchedModel(grid, 64)
     assert new.service_time_s((20,)) < new.service_time_s((20,) * 8) < 8 * new.service_time_s((20,))
     assert new.service_time_s((20,) * 9) > new.service_time_s((20,) * 8)
     mixed = (20, 900) * 8
@@ -103,14 +112,14 @@ def test_special_tokens_are_counted_once() -> None:
 
 def test_each_kind_has_its_own_cost() -> None:
     """A classifier is priced by its batches, an extractive checkpoint by what it reads, one that writes by its plan."""
-    assert isinstance(cost_of(manifest("c", 0.010)), BatchCost)
-    assert isinstance(cost_of(extractive_manifest("c", 0.001)), ReadingCost)
-    assert isinstance(cost_of(seq2seq_manifest()), WritingCost)
+    assert isinstance(service_time_model(manifest("c", 0.010)), BatchedModel)
+    assert isinstance(service_time_model(extractive_manifest("c", 0.001)), ExtractiveModel)
+    assert isinstance(service_time_model(seq2seq_manifest()), AbstractiveModel)
 
 
 def test_only_writing_uses_the_room_that_it_is_given() -> None:
     """Scoring and reading cost the same in any room; writing costs more in more, up to the widest it is made for."""
-    scoring = Asked((20,), ClassifyParameters())
+    scoring = RequestShape((20,), ClassifyParameters())
     assert classifier().service_times_s(scoring, 0.0) == classifier().service_times_s(scoring, NO_END_S)
     assert reading().service_times_s(asked(), 0.0) == reading().service_times_s(asked(), NO_END_S)
     fully = [writing().service_times_s(asked(), room_s)[0] for room_s in (0.0, 0.2, 0.22, 0.25, NO_END_S)]
@@ -257,19 +266,19 @@ def test_tokens_are_learnt_from_texts_that_were_taken_whole() -> None:
         after_cut = least_s(cost, asked())
         cost.learn(asked(), summary(generation("stop", pieces=2, steps=0), tokens=400, service_time_s=0.4))
         assert least_s(cost, asked()) > after_cut
-        assert isinstance(cost, ReadingCost) or after_cut == before
+        assert isinstance(cost, ExtractiveModel) or after_cut == before
 
 
 def test_a_pace_is_an_average_within_bounds() -> None:
     """It moves by its weight, a freak moves it no more than the bound does, and a run of no length teaches nothing."""
-    pace = Pace(0.5)
-    assert pace.value == 1.0
-    pace.learn(2.0, 1.0)
-    assert pace.value == 1.5
-    pace.learn(3.0, 0.0)
-    assert pace.value == 1.5
-    pace.learn(1e9, 1.0)
-    assert pace.value == (1.5 + MOST) / 2
+    slowdown = Slowdown(0.5)
+    assert slowdown.value == 1.0
+    slowdown.learn(2.0, 1.0)
+    assert slowdown.value == 1.5
+    slowdown.learn(3.0, 0.0)
+    assert slowdown.value == 1.5
+    slowdown.learn(1e9, 1.0)
+    assert slowdown.value == (1.5 + MOST_SLOWDOWN) / 2
     for _ in range(60):
-        pace.learn(0.0, 1.0)
-    assert pace.value == pytest.approx(LEAST)
+        slowdown.learn(0.0, 1.0)
+    assert slowdown.value == pytest.approx(LEAST_SLOWDOWN)

@@ -7,24 +7,24 @@ from fake_summaries import SCRIBE, catalog, generation, manifests, seq2seq_manif
 from fakes import EVEN, SWIFT
 from msgspec.structs import replace
 
-from gateway.calibration import ENOUGH, MAX_AGE_S, WINDOW
-from gateway.costs import Asked, WritingCost
-from gateway.decoding import DecodingTimes, Wanted, WritingTimes, plan, widths
-from gateway.forecast import Forecaster
-from gateway.load import IDLE, Ahead
-from gateway.routing import served_of
-from gateway.work import ClassifyParameters, SummarizeParameters
+from gateway.forecasting.calibration import ENOUGH, MAX_AGE_S, WINDOW
+from gateway.forecasting.decoding import DecodingTimes, Wanted, WritingTimes, plan, widths
+from gateway.forecasting.forecaster import Forecaster
+from gateway.forecasting.load import IDLE, QueueAhead
+from gateway.forecasting.service_time import AbstractiveModel, RequestShape
+from gateway.model.messages import ClassifyParameters, SummarizeParameters
+from gateway.router import served_of
 
 TIMES = DecodingTimes(0.100, lambda rows: 0.010 * rows)
 WANTED = Wanted(beams=4, max_new_tokens=60, expected_tokens=20.0)
-ASKED = Asked((400,), SummarizeParameters())
+ASKED = RequestShape((400,), SummarizeParameters())
 NO_END_S = 600.0
 """More budget than any plan uses."""
 
 
 def forecaster() -> Forecaster:
     """One that has learnt nothing yet."""
-    return Forecaster(WritingCost(seq2seq_manifest()))
+    return Forecaster(AbstractiveModel(seq2seq_manifest()))
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_widths_are_those_profiled_and_the_most(most: int, chosen: tuple[int, ..
 def test_a_pace_stretches_reading_and_writing_alike() -> None:
     """A machine at half the speed takes twice as long for either, and twice the budget buys the same plan."""
     times = WritingTimes.of(seq2seq_manifest())
-    quiet, busy = times.for_text(100), times.for_text(100, pace=2.0)
+    quiet, busy = times.for_text(100), times.for_text(100, slowdown=2.0)
     assert (busy.encode_s, busy.step_s(4)) == (2 * quiet.encode_s, 2 * quiet.step_s(4))
     one, other = plan(quiet, WANTED, 0.200), plan(busy, WANTED, 0.400)
     assert (one.beams, one.max_new_tokens) == (other.beams, other.max_new_tokens)
@@ -86,11 +86,11 @@ def test_what_waits_in_a_row_takes_room_and_what_takes_turns_does_not() -> None:
     """Behind a backlog that must be worked off first less is left to write in; turns hold up as many times as many."""
     new = forecaster()
     idle = new.forecast(ASKED, IDLE, 95.0, 0.0, 1.0)
-    behind = new.forecast(ASKED, Ahead(0.6), 95.0, 0.0, 1.0)
+    behind = new.forecast(ASKED, QueueAhead(0.6), 95.0, 0.0, 1.0)
     assert behind.queueing_delay_s == 0.6 and behind.service_time_s < idle.service_time_s
-    between = new.forecast(ASKED, Ahead(60.0, sharing=1), 95.0, 0.0, 1.0)
+    between = new.forecast(ASKED, QueueAhead(60.0, sharing=1), 95.0, 0.0, 1.0)
     assert between.queueing_delay_s == between.service_time_s == idle.service_time_s
-    alone = new.forecast(ASKED, Ahead(60.0, sharing=0), 95.0, 0.0, 1.0)
+    alone = new.forecast(ASKED, QueueAhead(60.0, sharing=0), 95.0, 0.0, 1.0)
     assert alone.backlog_s == 60.0 and replace(alone, backlog_s=0.0) == idle
 
 
@@ -134,7 +134,7 @@ def test_answers_in_time_make_the_forecast_surer() -> None:
 def test_kinds_do_not_stand_in_for_one_another() -> None:
     """What classifiers met is shared among them, and held neither against a checkpoint that writes nor for it."""
     served = served_of(catalog(), manifests())
-    scores = Asked((20,), ClassifyParameters())
+    scores = RequestShape((20,), ClassifyParameters())
     swift, even, scribe = (served[name].forecaster for name in (SWIFT, EVEN, SCRIBE))
     before = [one.forecast(of, IDLE, 95.0, 0.0, 0.010) for one, of in ((even, scores), (scribe, ASKED))]
     for _ in range(ENOUGH):

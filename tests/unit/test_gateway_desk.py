@@ -9,22 +9,21 @@ from fake_summaries import SCRIBE
 from fakes import EVEN, GRAND, SWIFT, TERMS
 from worlds import World, strict, summarizing, world
 
-from gateway.catalog import Tier
-from gateway.deadline import Deadline
-from gateway.desk import PRICE_AGE_S, Desk
-from gateway.policy import Decision, Reason
-from gateway.room import Release, Waiter
-from gateway.routing import Request
-from gateway.terms import RequestTerms
-from gateway.work import SummarizeParameters
+from gateway.api.headers import RequestTerms
+from gateway.model.catalog import Tier
+from gateway.model.deadline import Deadline
+from gateway.model.messages import SummarizeParameters
+from gateway.router import PRICE_AGE_S, Request, TaskRouter
+from gateway.scheduling.policy import Decision, Reason
+from gateway.scheduling.scheduler import Batch, WaitingRequest
 
 
-def desk_of(told: World) -> Desk:
+def desk_of(told: World) -> TaskRouter:
     """That of the classifiers."""
-    return told.service.router.desks["classify"]
+    return told.service.router.task_routers["classify"]
 
 
-def come(told: World, terms: RequestTerms = TERMS) -> tuple[Request, Deadline, Decision, Waiter]:
+def come(told: World, terms: RequestTerms = TERMS) -> tuple[Request, Deadline, Decision, WaitingRequest]:
     """A request that comes now, is decided and would wait."""
     router, request = told.service.router, told.request(terms)
     deadline = router.deadline(request)
@@ -48,10 +47,10 @@ def test_a_request_waits_until_its_optimistic_forecast_no_longer_fits() -> None:
     budget_s = 1.000001 * least_s(told, told.request(), SWIFT)
     request, deadline, decision, held = come(told, strict(budget_s))
     assert decision.reason is Reason.AT_RISK
-    desk = desk_of(told)
-    desk.room.enter(held)
-    assert not desk.room.expired(told.clock())
-    assert desk.room.release(told.clock()) is not None
+    task_router = desk_of(told)
+    task_router.room.enter(held)
+    assert not task_router.room.expired(told.clock())
+    assert task_router.room.release(told.clock()) is not None
     assert held.last_s == pytest.approx(deadline.at_s - least_s(told, request, SWIFT))
 
 
@@ -101,9 +100,9 @@ def test_a_short_summary_does_not_wait_in_vain_sooner_than_it_would_be_done() ->
     assert last_s[0] < last_s[1] - 0.010
 
 
-def begun(checkpoint: str, *members: Waiter, price: float = 0.0) -> Release:
+def begun(checkpoint: str, *members: WaitingRequest, price: float = 0.0) -> Batch:
     """A run of these that can begin."""
-    return Release(checkpoint, members, threads=1, run_s=0.0, ends_s=0.0, price=price, left=len(members))
+    return Batch(checkpoint, members, threads=1, run_s=0.0, ends_s=0.0, price=price, left=len(members))
 
 
 def test_what_is_settled_is_forecast_as_it_will_run() -> None:
@@ -141,10 +140,10 @@ def test_what_other_gateways_sent_is_in_what_is_settled() -> None:
 def test_who_comes_behind_waiters_is_forecast_behind_those_more_urgent() -> None:
     """What runs and what waits with an earlier deadline holds it up; what waits with a later one does not."""
     told = world()
-    desk = desk_of(told)
+    task_router = desk_of(told)
     for budget_s in (1.0, 1.0, *[0.5] * 20, *[3.0] * 20):
-        desk.room.enter(come(told, replace(TERMS, budget_s=budget_s))[3])
-    while desk.room.release(told.clock()):
+        task_router.room.enter(come(told, replace(TERMS, budget_s=budget_s))[3])
+    while task_router.room.release(told.clock()):
         pass
     delays_s = []
     for budget_s in (0.4, 2.0, 4.0):
@@ -159,15 +158,15 @@ def test_who_comes_behind_waiters_is_forecast_behind_those_more_urgent() -> None
 def test_a_price_is_not_reckoned_for_every_request() -> None:
     """It holds for a while, and is looked at anew when that is over."""
     told = world()
-    desk = desk_of(told)
-    assert desk.price(told.clock()) == 0.0
+    task_router = desk_of(told)
+    assert task_router.price(told.clock()) == 0.0
     told.clock.advance(2 * PRICE_AGE_S)
     for _ in range(20):
-        desk.room.enter(come(told)[3])
-    first = desk.price(told.clock())
+        task_router.room.enter(come(told)[3])
+    first = task_router.price(told.clock())
     for _ in range(400):
-        desk.room.enter(come(told)[3])
+        task_router.room.enter(come(told)[3])
     told.clock.advance(0.5 * PRICE_AGE_S)
-    assert desk.price(told.clock()) == first
+    assert task_router.price(told.clock()) == first
     told.clock.advance(PRICE_AGE_S)
-    assert desk.price(told.clock()) > first
+    assert task_router.price(told.clock()) > first

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 from fakes import cell, latency_profile
 
-from gateway.calibration import ENOUGH, MAX_AGE_S, WINDOW
-from gateway.costs import Asked, BatchCost
-from gateway.forecast import Forecaster, Surroundings
-from gateway.load import IDLE, Ahead
-from gateway.profile import LatencyProfile, ProfileDocument
-from gateway.work import Answer, ClassifyParameters, InputReport, ReplicaTimings
+from gateway.forecasting.calibration import ENOUGH, MAX_AGE_S, WINDOW
+from gateway.forecasting.forecaster import Forecaster, PooledCalibration
+from gateway.forecasting.load import IDLE, QueueAhead
+from gateway.forecasting.service_time import BatchedModel, RequestShape
+from gateway.model.messages import Answer, ClassifyParameters, InputReport, ReplicaTimings
+from gateway.model.profile import LatencyProfile, ProfileDocument
 
 GRID = {(1, 16): 0.010, (1, 64): 0.030, (8, 16): 0.050, (8, 64): 0.200}
 
@@ -21,14 +21,14 @@ def profile(cells: dict[tuple[int, int], float]) -> LatencyProfile:
     return LatencyProfile.from_document(ProfileDocument(threads=1, measured_on="nothing", cells=made))
 
 
-def forecaster(median_s: float = 0.010, surroundings: Surroundings | None = None) -> Forecaster:
+def forecaster(median_s: float = 0.010, pooled: PooledCalibration | None = None) -> Forecaster:
     """One that has learnt nothing yet."""
-    return Forecaster(BatchCost(latency_profile(median_s), 64), surroundings)
+    return Forecaster(BatchedModel(latency_profile(median_s), 64), pooled)
 
 
-def asked(*characters: int) -> Asked:
+def asked(*characters: int) -> RequestShape:
     """Texts of so many characters, to be classified."""
-    return Asked(characters, ClassifyParameters())
+    return RequestShape(characters, ClassifyParameters())
 
 
 SHORT, LONG = asked(20), asked(100)
@@ -85,7 +85,7 @@ def test_the_spread_is_never_negative() -> None:
 
 def test_a_new_forecaster_forecasts_the_profile() -> None:
     """Before any answer, the service time is the profile's median and the forecast adds what is queued."""
-    forecast = forecaster().forecast(SHORT, Ahead(0.5), percentile=95.0, now_s=0.0, remaining_s=NO_END_S)
+    forecast = forecaster().forecast(SHORT, QueueAhead(0.5), percentile=95.0, now_s=0.0, remaining_s=NO_END_S)
     assert forecast.service_time_s == pytest.approx(0.010)
     assert forecast.queueing_delay_s == 0.5
     assert 0.510 < forecast.latency_s < 0.520
@@ -141,16 +141,16 @@ def test_an_overload_is_not_held_against_the_idle_gateway_after_it() -> None:
     """Errors met behind queued work widen the forecasts behind queued work, and leave those without any alone."""
     known = forecaster()
     calm = known.forecast(LONG, IDLE, 95, 0.0, NO_END_S)
-    behind = known.forecast(LONG, Ahead(0.050), 95, 0.0, NO_END_S)
+    behind = known.forecast(LONG, QueueAhead(0.050), 95, 0.0, NO_END_S)
     for _ in range(WINDOW):
         known.learn_latency(behind, 10 * behind.latency_s, 0.0015, 0.0)
     assert known.forecast(LONG, IDLE, 95, 0.0, NO_END_S).quantile_s == pytest.approx(calm.quantile_s, rel=0.01)
-    assert known.forecast(LONG, Ahead(0.050), 95, 0.0, NO_END_S).quantile_s > 5 * behind.quantile_s
+    assert known.forecast(LONG, QueueAhead(0.050), 95, 0.0, NO_END_S).quantile_s > 5 * behind.quantile_s
 
 
 def test_a_checkpoint_that_is_not_chosen_follows_what_the_others_meet() -> None:
     """Of two checkpoints in the same surroundings the faster stays the faster, whichever of them answers."""
-    around = Surroundings()
+    around = PooledCalibration()
     slow = forecaster(0.010, around)
     fast = forecaster(0.005, around)
     hard = fast.forecast(LONG, IDLE, 95, 0.0, NO_END_S)
@@ -167,19 +167,19 @@ def test_a_checkpoint_that_is_not_chosen_follows_what_the_others_meet() -> None:
 def test_what_runs_with_others_takes_as_long_as_the_run_and_costs_its_share() -> None:
     """A text among three more waits for the run of four, and costs a quarter of it, on each core that is used."""
     alone = forecaster().forecast(SHORT, IDLE, 95.0, 0.0, NO_END_S)
-    among = forecaster().forecast(SHORT, Ahead(0.0, None, 3), 95.0, 0.0, NO_END_S)
+    among = forecaster().forecast(SHORT, QueueAhead(0.0, None, 3), 95.0, 0.0, NO_END_S)
     assert among.service_time_s == pytest.approx(4 * alone.service_time_s)
     assert (alone.cost_s, among.cost_s) == pytest.approx((0.010, 0.010))
     two = asked(20, 20)
-    share = forecaster().forecast(two, Ahead(0.0, None, 2), 95.0, 0.0, NO_END_S)
+    share = forecaster().forecast(two, QueueAhead(0.0, None, 2), 95.0, 0.0, NO_END_S)
     assert share.cost_s == pytest.approx(share.service_time_s / 2)
-    wide = Forecaster(BatchCost(latency_profile(0.010), 64), cores=4)
+    wide = Forecaster(BatchedModel(latency_profile(0.010), 64), cores=4)
     assert wide.forecast(SHORT, IDLE, 95.0, 0.0, NO_END_S).cost_s == pytest.approx(0.040)
 
 
 def test_a_forecast_bears_what_it_was_asked_for() -> None:
     """The percentile and all that is queued are told with it, and the least is under the median, which is under it."""
-    forecast = forecaster().forecast(SHORT, Ahead(0.5), 80.0, 0.0, NO_END_S)
+    forecast = forecaster().forecast(SHORT, QueueAhead(0.5), 80.0, 0.0, NO_END_S)
     assert (forecast.percentile, forecast.backlog_s) == (80.0, 0.5)
     assert forecast.least_s < forecast.latency_s < forecast.quantile_s
     quick = forecaster().forecast(SHORT, IDLE, 80.0, 0.0, NO_END_S)

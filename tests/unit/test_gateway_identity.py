@@ -6,8 +6,8 @@ import pytest
 from fakes import ANSWER
 from worlds import client_of, gateway, world
 
-from gateway.terms import request_id_of
-from gateway.work import Answer, Work
+from gateway.api.headers import request_id_of
+from gateway.model.messages import Answer, Work
 
 BODY = {"inputs": "a good film"}
 NO_IDS = [b"", b"a b", b"\xff", b"x" * 129, b"x" * 5000, b"\x1b[31m"]

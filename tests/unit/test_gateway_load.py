@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.load import IDLE, Ahead, LoadBook
-from gateway.work import LoadReport
+from gateway.forecasting.load import IDLE, LoadTracker, QueueAhead
+from gateway.model.messages import LoadReport
 
 
-def book(**backlogs_s: float) -> LoadBook:
+def book(**backlogs_s: float) -> LoadTracker:
     """Replicas of `c` by name, as reported at time 0."""
-    made = LoadBook()
+    made = LoadTracker()
     for name, backlog_s in backlogs_s.items():
         made.reported("c", name, LoadReport(backlog_s, 0), 0.0)
     return made
@@ -80,9 +80,9 @@ def test_what_is_ahead_is_that_of_the_least_loaded() -> None:
     """Its backlog, aged, and how many take turns there; nothing where none is up."""
     load = book(a=1.0)
     load.reported("c", "b", LoadReport(0.5, 2, sharing=3), 0.0)
-    assert load.ahead("c", 0.25) == Ahead(0.25, 3)
+    assert load.ahead("c", 0.25) == QueueAhead(0.25, 3)
     load.left("c", "b")
-    assert load.ahead("c", 0.25) == Ahead(0.75, None)
+    assert load.ahead("c", 0.25) == QueueAhead(0.75, None)
     load.left("c", "a")
     assert load.ahead("c", 0.25) is None
     assert load.ahead("stranger", 0.25) is None
@@ -90,31 +90,31 @@ def test_what_is_ahead_is_that_of_the_least_loaded() -> None:
 
 def test_what_was_sent_takes_turns_until_the_replica_reports() -> None:
     """Work sent to a replica whose work takes turns shares it with the others; elsewhere it waits in the row."""
-    load = LoadBook()
+    load = LoadTracker()
     load.reported("c", "a", LoadReport(0.0, 0, sharing=0), 0.0)
     load.dispatched("c", "a", 0.5, 0.0)
     load.dispatched("c", "a", 0.5, 0.0)
-    assert load.ahead("c", 0.0) == Ahead(1.0, 2)
+    assert load.ahead("c", 0.0) == QueueAhead(1.0, 2)
     load.reported("c", "a", LoadReport(0.25, 1, sharing=1), 0.0)
-    assert load.ahead("c", 0.0) == Ahead(0.25, 1)
+    assert load.ahead("c", 0.0) == QueueAhead(0.25, 1)
     load.reported("c", "a", LoadReport(0.25, 1), 0.0)
     load.dispatched("c", "a", 0.5, 0.0)
-    assert load.ahead("c", 0.0) == Ahead(0.75, None)
+    assert load.ahead("c", 0.0) == QueueAhead(0.75, None)
 
 
 @pytest.mark.parametrize(
     ("ahead", "service_time_s", "delay_s"),
     [
         (IDLE, 1.0, 0.0),
-        (Ahead(3.0), 0.5, 3.0),
-        (Ahead(3.0, 0), 0.5, 0.0),
-        (Ahead(3.0, 2), 0.5, 1.0),
-        (Ahead(3.0, 2), 2.0, 3.0),
-        (Ahead(0.0, 2), 2.0, 0.0),
+        (QueueAhead(3.0), 0.5, 3.0),
+        (QueueAhead(3.0, 0), 0.5, 0.0),
+        (QueueAhead(3.0, 2), 0.5, 1.0),
+        (QueueAhead(3.0, 2), 2.0, 3.0),
+        (QueueAhead(0.0, 2), 2.0, 0.0),
     ],
 )
 def test_a_short_request_waits_for_turns_and_not_for_the_backlog(
-    ahead: Ahead, service_time_s: float, delay_s: float
+    ahead: QueueAhead, service_time_s: float, delay_s: float
 ) -> None:
     """In a row the whole backlog is waited for; where turns are taken, each other's turns last as long as its own."""
     assert ahead.delay_s(service_time_s) == delay_s
@@ -122,7 +122,7 @@ def test_a_short_request_waits_for_turns_and_not_for_the_backlog(
 
 def test_memory_is_that_of_the_largest_replica() -> None:
     """As last reported by those that are up; nothing is known where none is."""
-    load = LoadBook()
+    load = LoadTracker()
     assert load.memory_bytes("c") is None
     load.reported("c", "a", LoadReport(0.0, 0, memory_bytes=100), 0.0)
     load.reported("c", "b", LoadReport(0.0, 0, memory_bytes=300), 0.0)

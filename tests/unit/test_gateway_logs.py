@@ -17,9 +17,9 @@ from sample_records import MARK, RECORD
 from worlds import client_of, world
 
 from gateway.logs import AccessLog, EventLine, EventLog, LogFormat, RequestLine, dropped_notice
-from gateway.outcome import Outcome
+from gateway.model.messages import Answer, Failure, FailureKind, Work
+from gateway.model.outcome import Outcome
 from gateway.records import RequestRecord
-from gateway.work import Answer, Failure, FailureKind, Work
 
 NOON = datetime(2026, 11, 23, 12, 0, 0, 5, UTC)
 

@@ -8,9 +8,9 @@ import pytest
 from fakes import ANSWER, EVEN, GRAND, SWIFT, TERMS, scripted
 from worlds import ended, strict, took, world
 
-from gateway.outcome import Outcome
-from gateway.problems import CheckpointUnavailable, DeadlineExceeded, InputTooLong, UnknownTask
-from gateway.work import Answer, Failure, FailureKind, Work
+from gateway.model.errors import CheckpointUnavailable, DeadlineExceeded, InputTooLong, UnknownTask
+from gateway.model.messages import Answer, Failure, FailureKind, Work
+from gateway.model.outcome import Outcome
 
 GONE = Failure(FailureKind.UNAVAILABLE, "the link was lost")
 

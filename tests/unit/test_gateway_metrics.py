@@ -8,11 +8,11 @@ import pytest
 from fakes import EVEN, GRAND, SWIFT, Kept, catalog
 from scraped import samples, total
 
-from gateway.catalog import Tier
 from gateway.metrics import BUCKETS, RequestMetrics
-from gateway.outcome import Outcome
-from gateway.policy import Assessed, Candidate, Reason, Verdict
+from gateway.model.catalog import Tier
+from gateway.model.outcome import Outcome
 from gateway.records import RequestRecord, tell
+from gateway.scheduling.policy import Assessed, Candidate, Reason, Verdict
 
 
 def record(outcome: Outcome, latency_s: float = 0.004, *, answered: bool = True) -> RequestRecord:

@@ -16,7 +16,7 @@ from gateway.metrics import (
     replica_text,
 )
 from gateway.metrics.series import Family
-from gateway.outcome import Outcome
+from gateway.model.outcome import Outcome
 from gateway.records import RequestRecord
 
 FACTS = ReplicaFacts(SWIFT, "classify", "realtime", agreement=0.995, started_s=1.7e9)

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 from planned_checkpoints import PlannedCheckpoint
 
-from gateway.next_run import Held, Moment, next_run, run_s_of
-from gateway.traffic import HORIZONS_S
+from gateway.scheduling.arrivals import HORIZONS_S
+from gateway.scheduling.batching import QueuedRequest, SchedulingContext, next_batch, run_s_of
 
 NOW_S = 10.0
 QUIET = (0.0,) * len(HORIZONS_S)
@@ -18,19 +18,19 @@ QUIET = (0.0,) * len(HORIZONS_S)
 FAST, GOOD = PlannedCheckpoint("fast", 80.0, 0.004, 0.001), PlannedCheckpoint("good", 90.0, 0.010, 0.005)
 
 
-def _waiting(*rooms_s: float) -> list[Held]:
-    return [Held(place, NOW_S + room_s, 50) for place, room_s in enumerate(rooms_s)]
+def _waiting(*rooms_s: float) -> list[QueuedRequest]:
+    return [QueuedRequest(place, NOW_S + room_s, 50) for place, room_s in enumerate(rooms_s)]
 
 
-def _moment(price: float = 0.0, worth_left: float = 50.0, crowded_s: float = math.inf) -> Moment:
-    return Moment(NOW_S, price, worth_left, crowded_s, 0.0, math.inf, QUIET, (0.1,))
+def _moment(price: float = 0.0, utility_left: float = 50.0, crowded_s: float = math.inf) -> SchedulingContext:
+    return SchedulingContext(NOW_S, price, utility_left, crowded_s, 0.0, math.inf, QUIET, (0.1,))
 
 
 def test_where_time_is_free_the_best_that_fits_is_given() -> None:
     """At no price quality alone counts: the dear checkpoint for who can wait for it, the cheap one for who cannot."""
     patient, pressed = (
-        next_run(_waiting(0.1), [FAST, GOOD], _moment()),
-        next_run(_waiting(0.01), [FAST, GOOD], _moment()),
+        next_batch(_waiting(0.1), [FAST, GOOD], _moment()),
+        next_batch(_waiting(0.01), [FAST, GOOD], _moment()),
     )
     assert patient is not None
     assert pressed is not None
@@ -39,7 +39,7 @@ def test_where_time_is_free_the_best_that_fits_is_given() -> None:
 
 def test_where_time_is_dear_the_cheap_is_given() -> None:
     """Ten points for ten milliseconds are given below a price of a point a millisecond, and not above."""
-    below, above = (next_run(_waiting(0.1), [FAST, GOOD], _moment(price)) for price in (990.0, 1010.0))
+    below, above = (next_batch(_waiting(0.1), [FAST, GOOD], _moment(price)) for price in (990.0, 1010.0))
     assert below is not None
     assert above is not None
     assert (below.checkpoint, above.checkpoint) == (GOOD, FAST)
@@ -47,7 +47,7 @@ def test_where_time_is_dear_the_cheap_is_given() -> None:
 
 def test_companions_join_while_the_most_urgent_stays_in_time() -> None:
     """A price makes large batches pay; the first deadline bounds them."""
-    choice = next_run(_waiting(0.0075, 0.2, 0.2, 0.2, 0.2), [FAST], _moment(1000.0))
+    choice = next_batch(_waiting(0.0075, 0.2, 0.2, 0.2, 0.2), [FAST], _moment(1000.0))
     assert choice is not None
     assert [held.place for held in choice.members] == [0, 1, 2]
     assert choice.run_s == pytest.approx(0.007)
@@ -55,7 +55,7 @@ def test_companions_join_while_the_most_urgent_stays_in_time() -> None:
 
 def test_of_sizes_alike_the_larger_is_run() -> None:
     """At no price all sizes gain alike, and nobody is left waiting for nothing."""
-    choice = next_run(_waiting(0.2, 0.2, 0.2), [GOOD], _moment())
+    choice = next_batch(_waiting(0.2, 0.2, 0.2), [GOOD], _moment())
     assert choice is not None
     assert len(choice.members) == 3
 
@@ -63,8 +63,8 @@ def test_of_sizes_alike_the_larger_is_run() -> None:
 def test_in_a_crowd_the_too_urgent_are_passed_over() -> None:
     """Where some must be late anyway, a full run of those who can wait gains more than a small one for who cannot."""
     waiting = _waiting(0.0055, *[0.2] * 8)
-    crowded = next_run(waiting, [FAST], _moment(8000.0, worth_left=0.0))
-    calm = next_run(waiting, [FAST], _moment(8000.0))
+    crowded = next_batch(waiting, [FAST], _moment(8000.0, utility_left=0.0))
+    calm = next_batch(waiting, [FAST], _moment(8000.0))
     assert crowded is not None
     assert calm is not None
     assert [held.place for held in crowded.members] == list(range(1, 9))
@@ -74,21 +74,21 @@ def test_in_a_crowd_the_too_urgent_are_passed_over() -> None:
 def test_in_a_crowd_that_ends_those_who_can_wait_for_its_end_do() -> None:
     """A run begins with somebody who is due before the crowd is over, however many more could share another's."""
     waiting = _waiting(0.0055, 0.02, 0.02, *[0.2] * 8)
-    choices = [next_run(waiting, [FAST], _moment(8000.0, 0.0, crowded_s)) for crowded_s in (0.05, math.inf)]
+    choices = [next_batch(waiting, [FAST], _moment(8000.0, 0.0, crowded_s)) for crowded_s in (0.05, math.inf)]
     assert [choice and choice.members[0].place for choice in choices] == [1, 1]
     late = _waiting(0.0055, *[0.2] * 8)
-    ending = next_run(late, [FAST], _moment(8000.0, 0.0, 0.05))
+    ending = next_batch(late, [FAST], _moment(8000.0, 0.0, 0.05))
     assert ending is not None
     assert [held.place for held in ending.members] == [0]
 
 
 def test_in_a_crowd_nobody_shares_a_run_that_keeps_newcomers_too_long() -> None:
     """A run of several takes at most two thirds of the median budget, however much more a longer one would gain."""
-    crowd = replace(_moment(100.0, worth_left=0.0), budgets_s=(0.01, 0.1, 9.0))
+    crowd = replace(_moment(100.0, utility_left=0.0), budgets_s=(0.01, 0.1, 9.0))
     slow, waiting = PlannedCheckpoint("slow", 90.0, fixed_s=0.02, each_s=0.02), _waiting(*[0.5] * 8)
     shared, whole, calm = (
-        next_run(waiting, [slow], moment)
-        for moment in (crowd, replace(crowd, budgets_s=(0.01, 9.0, 9.0)), replace(crowd, worth_left=50.0))
+        next_batch(waiting, [slow], context)
+        for context in (crowd, replace(crowd, budgets_s=(0.01, 9.0, 9.0)), replace(crowd, utility_left=50.0))
     )
     assert shared is not None
     assert whole is not None
@@ -100,7 +100,7 @@ def test_in_a_crowd_nobody_shares_a_run_that_keeps_newcomers_too_long() -> None:
 def test_in_a_crowd_one_long_run_is_better_than_none() -> None:
     """Where not even one alone keeps within two thirds of the median budget, one goes, alone: its own budget allows."""
     endless = PlannedCheckpoint("endless", 90.0, fixed_s=0.2, each_s=0.001)
-    choice = next_run(_waiting(*[0.5] * 8), [endless], _moment(100.0, worth_left=0.0))
+    choice = next_batch(_waiting(*[0.5] * 8), [endless], _moment(100.0, utility_left=0.0))
     assert choice is not None
     assert choice.gain > 0
     assert len(choice.members) == 1
@@ -111,10 +111,10 @@ def test_in_a_crowd_the_pressed_go_before_a_fuller_run_of_the_patient() -> None:
 
     Were there more of the patient, they would weigh more together; where the crowd does not end, all are pressed.
     """
-    three = [Held(place, NOW_S + 0.04, 50) for place in range(3)]
-    mixed = [Held(3, NOW_S + 0.045, 400), *(Held(place, NOW_S + 0.3, 400) for place in range(4, 9))]
+    three = [QueuedRequest(place, NOW_S + 0.04, 50) for place in range(3)]
+    mixed = [QueuedRequest(3, NOW_S + 0.045, 400), *(QueuedRequest(place, NOW_S + 0.3, 400) for place in range(4, 9))]
     pressing, endless = (
-        next_run([*three, *mixed], [FAST], _moment(1000.0, 0.0, crowded_s)) for crowded_s in (0.05, math.inf)
+        next_batch([*three, *mixed], [FAST], _moment(1000.0, 0.0, crowded_s)) for crowded_s in (0.05, math.inf)
     )
     assert pressing is not None
     assert endless is not None
@@ -125,7 +125,7 @@ def test_in_a_crowd_the_pressed_go_before_a_fuller_run_of_the_patient() -> None:
 def test_in_a_crowd_the_patient_join_where_they_cost_little() -> None:
     """They fill a run that goes anyway while a place costs less than the part that they count by, and not past it."""
     waiting = _waiting(0.04, *[0.3] * 7)
-    cheap, dear = (next_run(waiting, [FAST], _moment(price, 0.0, 0.05)) for price in (1000.0, 20_000.0))
+    cheap, dear = (next_batch(waiting, [FAST], _moment(price, 0.0, 0.05)) for price in (1000.0, 20_000.0))
     assert cheap is not None
     assert dear is not None
     assert (len(cheap.members), len(dear.members)) == (8, 1)
@@ -135,14 +135,14 @@ def test_a_crowd_is_served_together_however_much_cheaper_that_is_than_alone() ->
     """At the price of the best bargain nobody is worth a run alone; together they are, and so they go."""
     frugal = PlannedCheckpoint("frugal", 80.0, fixed_s=0.01, each_s=0.0005, max_batch=16)
     bargain = 80.0 * 16 / frugal.run_s(16, 50)
-    choice = next_run(_waiting(*[0.2] * 16), [frugal], _moment(bargain, worth_left=0.0))
+    choice = next_batch(_waiting(*[0.2] * 16), [frugal], _moment(bargain, utility_left=0.0))
     assert choice is not None
     assert len(choice.members) == 16
 
 
 def test_who_cannot_be_sure_to_be_in_time_goes_alone_on_the_fastest() -> None:
     """It may yet be lucky; nobody is made to share its bad luck."""
-    choice = next_run(_waiting(0.001, 0.2), [FAST, GOOD], _moment())
+    choice = next_batch(_waiting(0.001, 0.2), [FAST, GOOD], _moment())
     assert choice is not None
     assert (choice.checkpoint, [held.place for held in choice.members]) == (FAST, [0])
 
@@ -151,8 +151,8 @@ def test_what_may_come_and_cannot_wait_is_reckoned_with() -> None:
     """A long run that pays in quiet does not where it would keep a burst from the last free core."""
     slow = PlannedCheckpoint("slow", 90.0, 0.2, 0.0)
     burst = replace(_moment(), expected=tuple(horizon_s * 10 for horizon_s in HORIZONS_S))
-    quiet, busy = (next_run(_waiting(1.0), [FAST, slow], moment) for moment in (_moment(), burst))
-    spare = next_run(_waiting(1.0), [FAST, slow], replace(burst, others_free=7.0))
+    quiet, busy = (next_batch(_waiting(1.0), [FAST, slow], context) for context in (_moment(), burst))
+    spare = next_batch(_waiting(1.0), [FAST, slow], replace(burst, others_free=7.0))
     assert quiet is not None
     assert busy is not None
     assert spare is not None
@@ -161,15 +161,15 @@ def test_what_may_come_and_cannot_wait_is_reckoned_with() -> None:
 
 def test_nobody_is_given_what_its_terms_forbid() -> None:
     """Who may have one checkpoint only gets that one or nothing; others do not wait behind it for theirs."""
-    bound, free = Held(0, NOW_S + 0.1, 50, eligible=frozenset({"good"})), Held(1, NOW_S + 0.2, 50)
-    assert next_run([bound], [FAST], _moment()) is None
-    choice = next_run([bound, free], [FAST], _moment())
+    bound, free = QueuedRequest(0, NOW_S + 0.1, 50, eligible=frozenset({"good"})), QueuedRequest(1, NOW_S + 0.2, 50)
+    assert next_batch([bound], [FAST], _moment()) is None
+    choice = next_batch([bound, free], [FAST], _moment())
     assert choice is not None
     assert choice.members == (free,)
 
 
 def test_texts_past_the_largest_run_take_several() -> None:
     """The core-seconds of ten texts on a checkpoint that takes eight are those of a run of eight and one of two."""
-    many = Held(0, NOW_S + 1.0, 50, texts=10)
+    many = QueuedRequest(0, NOW_S + 1.0, 50, texts=10)
     assert run_s_of(FAST, (many,)) == pytest.approx(FAST.run_s(8, 50) + FAST.run_s(2, 50))
-    assert run_s_of(FAST, (many, Held(1, NOW_S, 50, texts=6))) == pytest.approx(2 * FAST.run_s(8, 50))
+    assert run_s_of(FAST, (many, QueuedRequest(1, NOW_S, 50, texts=6))) == pytest.approx(2 * FAST.run_s(8, 50))

@@ -10,11 +10,12 @@ from fake_summaries import generation, summary
 from fakes import ANSWER, GRAND, scripted
 from worlds import client_of, summarizing, world
 
-from gateway import problems, terms
-from gateway.openapi import openapi_document
-from gateway.policy import Reason, Verdict
-from gateway.problems import Problem
-from gateway.work import Answer, InputReport, ReplicaTimings
+from gateway.api import headers
+from gateway.api.openapi import openapi_document
+from gateway.model import errors
+from gateway.model.errors import Problem
+from gateway.model.messages import Answer, InputReport, ReplicaTimings
+from gateway.scheduling.policy import Reason, Verdict
 
 BODIES: dict[str, dict[str, object]] = {
     "/classify": {"inputs": "a good film"},
@@ -165,7 +166,7 @@ async def test_every_header_that_is_read_is_documented() -> None:
     paths = (await document())["paths"]
     for path in BODIES:
         parameters = paths[path]["post"]["parameters"]
-        assert {one["name"] for one in parameters if one["in"] == "header"} == set(terms.KNOWN.values())
+        assert {one["name"] for one in parameters if one["in"] == "header"} == set(headers.KNOWN.values())
 
 
 async def test_details_are_documented_as_they_are_sent() -> None:
@@ -228,7 +229,7 @@ async def test_every_refusal_of_a_request_is_documented() -> None:
     paths = (await document())["paths"]
     documented = set(paths["/classify"]["post"]["responses"])
     assert documented == set(paths["/summarize"]["post"]["responses"])
-    kinds = {kind for kind in vars(problems).values() if isinstance(kind, type) and issubclass(kind, Problem)}
+    kinds = {kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Problem)}
     statuses = {str(kind.status) for kind in kinds - {Problem}}
     assert statuses | {"400"} <= documented
 

@@ -7,14 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from played_rooms import Played, PlayedRoom
 
-from gateway.fitting import overdue_run
-from gateway.next_run import Held
-from gateway.room import AHEAD_S, LOOK_AHEAD, MOST_OVERDUE, OVERDUE_SHARE, SQUEEZE
+from gateway.scheduling.batching import QueuedRequest, late_batch
+from gateway.scheduling.scheduler import AHEAD_S, LATE_CORE_SHARE, LOOK_AHEAD, MOST_LATE, SQUEEZE
 
 
-def batching(cores: float = 1.0, lanes: int = 4) -> PlayedRoom:
+def batching(cores: float = 1.0, slots: int = 4) -> PlayedRoom:
     """One checkpoint, runs of up to eight, 10 ms for one."""
-    return PlayedRoom((Played("only", 0.010, 80.0, lanes=lanes),), cores)
+    return PlayedRoom((Played("only", 0.010, 80.0, slots=slots),), cores)
 
 
 def singly(cores: float = 1.0) -> PlayedRoom:
@@ -148,9 +147,9 @@ def test_the_overdue_wait_behind_and_are_not_starved() -> None:
         (begun,) = play.ends(play.released[-1], 0.010)
         if begun.members[0] in late:
             fed_s.append(play.now_s - began_s)
-        assert play.now_s - began_s < 2 * 0.010 / OVERDUE_SHARE
+        assert play.now_s - began_s < 2 * 0.010 / LATE_CORE_SHARE
     assert fed_s[0] <= 0.021, "once something has been earned, the first goes"
-    assert fed_s[1] - fed_s[0] == pytest.approx(0.010 * (1 - OVERDUE_SHARE) / OVERDUE_SHARE, rel=0.05)
+    assert fed_s[1] - fed_s[0] == pytest.approx(0.010 * (1 - LATE_CORE_SHARE) / LATE_CORE_SHARE, rel=0.05)
 
 
 def test_the_overdue_have_an_engine_that_nobody_wants() -> None:
@@ -165,7 +164,7 @@ def test_the_overdue_have_an_engine_that_nobody_wants() -> None:
 
 def test_one_overdue_request_is_not_in_the_way_of_others() -> None:
     """Where the first may not have what is free, the next that may has it, overdue or in time."""
-    play = PlayedRoom((Played("grand", 0.050, 90.0, lanes=1), Played("swift", 0.010, 80.0)), cores=2.0)
+    play = PlayedRoom((Played("grand", 0.050, 90.0, slots=1), Played("swift", 0.010, 80.0)), cores=2.0)
     play.arrives(5.0, 1, False, "grand")
     blocked = play.arrives(-0.1, 1, False, "grand")
     free = play.arrives(-0.1, 1, False, "swift")
@@ -180,16 +179,16 @@ def test_no_more_than_so_many_wait_overdue() -> None:
     """Of more the first are given up; the room says when it is full."""
     play = batching()
     play.arrives(5.0)
-    late = [play.arrives(0.001) for _ in range(MOST_OVERDUE)]
+    late = [play.arrives(0.001) for _ in range(MOST_LATE)]
     assert play.room.full and not play.lost
     one_more = play.arrives(0.001)
     assert play.lost == late[:1] and play.where(one_more) == "waits"
-    assert len(play.room) == MOST_OVERDUE
+    assert len(play.room) == MOST_LATE
 
 
 def test_the_overdue_of_a_long_queue_do_not_hide_who_may_go() -> None:
     """However many wait for a checkpoint that has no lane, one behind them that may have another goes."""
-    play = PlayedRoom((Played("grand", 0.050, 90.0, lanes=1), Played("swift", 0.010, 80.0)), cores=2.0)
+    play = PlayedRoom((Played("grand", 0.050, 90.0, slots=1), Played("swift", 0.010, 80.0)), cores=2.0)
     for _ in range(LOOK_AHEAD + 2):
         play.arrives(5.0, 1, False, "grand")
     other = play.arrives(6.0, 1, False, "swift")
@@ -203,11 +202,11 @@ def test_who_is_stranded_is_given_back() -> None:
     play.arrives(5.0, 1, False, "swift")
     pinned, late = play.arrives(5.0, 1, False, "grand"), play.arrives(0.001, 1, False, "grand")
     free = play.arrives(5.0)
-    grand.lanes = 0
+    grand.slots = 0
     play.look()
     assert play.room.stranded(pinned) and play.room.stranded(late) and not play.room.stranded(free)
     assert [play.where(held) for held in (pinned, late, free)] == ["lost", "lost", "waits"]
-    swift.lanes = 0
+    swift.slots = 0
     play.look()
     assert play.where(free) == "lost" and len(play.room) == 0
 
@@ -233,7 +232,7 @@ def test_the_fastest_is_by_the_clock_and_not_by_its_cores() -> None:
 def test_a_short_run_has_the_next_sent_ahead() -> None:
     """Just before it should end, and no more than one for it; the room asks to be woken then. Long ones have none."""
     for one_s, ahead in ((0.002, True), (0.020, False)):
-        play = PlayedRoom((Played("only", one_s, 80.0, max_batch=1, lanes=1),))
+        play = PlayedRoom((Played("only", one_s, 80.0, max_batch=1, slots=1),))
         play.arrives(5.0)
         second, third = play.arrives(5.0), play.arrives(5.0)
         wake_s = play.room.wake_s(play.now_s)
@@ -248,7 +247,7 @@ def test_nothing_is_sent_ahead_to_a_checkpoint_that_is_gone() -> None:
     play = PlayedRoom((Played("only", 0.002, 80.0), Played("other", 0.002, 70.0)))
     play.arrives(5.0)
     second = play.arrives(5.0)
-    play.checkpoints[0].lanes = 0
+    play.checkpoints[0].slots = 0
     play.now_s += 0.0019
     play.look()
     assert play.where(second) == "waits"
@@ -258,8 +257,8 @@ def test_nothing_is_sent_ahead_to_a_checkpoint_that_is_gone() -> None:
 
 def test_the_overdue_run_with_those_of_their_length() -> None:
     """In a turn that is theirs by right: a short text is not padded to a long one's length because both are late."""
-    late = [Held(place, 0.0, characters) for place, characters in enumerate((16, 900, 16, 900))]
-    together, alone = (overdue_run(late, [Played("only", 0.010, 80.0)], together=kind) for kind in (True, False))
+    late = [QueuedRequest(place, 0.0, characters) for place, characters in enumerate((16, 900, 16, 900))]
+    together, alone = (late_batch(late, [Played("only", 0.010, 80.0)], together=kind) for kind in (True, False))
     assert together is not None and together.members == (late[0], late[2])
     assert alone is not None and alone.members == (late[0],)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from played_rooms import Played, PlayedRoom
 
-from gateway.room import AHEAD_S, SHORT_IN_RUSH_S
+from gateway.scheduling.scheduler import AHEAD_S, SHORT_IN_RUSH_S
 
 TICK_S = 0.00015
 """A little more than the room may oversleep."""
@@ -13,7 +13,7 @@ TICK_S = 0.00015
 
 def playing(one_s: float = 0.010, *, rush: bool) -> PlayedRoom:
     """One request at a time, 20 of them there, the first of them let through; 400 came just before, or none."""
-    play = PlayedRoom((Played("only", one_s, 80.0, max_batch=1, lanes=1),))
+    play = PlayedRoom((Played("only", one_s, 80.0, max_batch=1, slots=1),))
     if rush:
         flood(play)
     for _ in range(20):
@@ -26,7 +26,7 @@ def flood(play: PlayedRoom) -> None:
     """A thousand a second for 0.4 s: ten times what one core can do of 10 ms each."""
     for _ in range(400):
         play.now_s += 0.001
-        play.traffic.arrived(play.now_s, 5.0, 16)
+        play.arrivals.arrived(play.now_s, 5.0, 16)
 
 
 def at(play: PlayedRoom, now_s: float) -> int:
@@ -98,7 +98,7 @@ def test_a_rush_that_is_over_is_over_for_the_room_as_well() -> None:
 
 def test_a_crowd_for_a_moment_is_no_rush() -> None:
     """More at once than can be done in time, after long quiet: it passes, and runs are waited for as in quiet."""
-    play = PlayedRoom((Played("only", 0.010, 80.0, max_batch=1, lanes=2),))
+    play = PlayedRoom((Played("only", 0.010, 80.0, max_batch=1, slots=2),))
     for _ in range(30):
         play.arrives(0.045)
     assert len(play.released) == 1

@@ -9,9 +9,9 @@ import pytest
 from fakes import EVEN, GRAND, SWIFT, TERMS, entry
 from worlds import world
 
-from gateway.catalog import CatalogEntry, Quality, Tier, load_catalog
-from gateway.policy import Reason
-from gateway.routing import LEAST_STEP, worths_of
+from gateway.model.catalog import CatalogEntry, Quality, Tier, load_catalog
+from gateway.router import LEAST_STEP, utilities_of
+from gateway.scheduling.policy import Reason
 
 
 def ranked(name: str, value: float, rank: int) -> CatalogEntry:
@@ -61,13 +61,18 @@ def test_a_price_gives_less_and_says_why() -> None:
 def test_worth_is_the_score_where_scores_order() -> None:
     """Points are comparable within a task, and so are taken as they are, were they close."""
     entries = [entry("a", Tier.REALTIME, 80.0), entry("b", Tier.QUALITY, 80.1), entry("c", Tier.QUALITY, 80.1)]
-    assert worths_of(entries) == {"a": 80.0, "b": 80.1, "c": 80.1}
+    assert utilities_of(entries) == {"a": 80.0, "b": 80.1, "c": 80.1}
 
 
 def test_worth_rises_with_rank() -> None:
     """A score that falls where the rank rises is of another data set: the better one is worth a little more."""
     entries = [ranked("third", 40.0, 3), ranked("first", 43.0, 1), ranked("second", 44.0, 2), ranked("also", 1.0, 2)]
-    assert worths_of(entries) == {"first": 43.0, "second": 44.0, "also": 43.0 + LEAST_STEP, "third": 44.0 + LEAST_STEP}
+    assert utilities_of(entries) == {
+        "first": 43.0,
+        "second": 44.0,
+        "also": 43.0 + LEAST_STEP,
+        "third": 44.0 + LEAST_STEP,
+    }
 
 
 @pytest.mark.parametrize("name", ["starter", "hub"])
@@ -76,8 +81,8 @@ def test_worth_never_runs_against_quality(name: str) -> None:
     catalog = load_catalog(name)
     for task in catalog.tasks:
         entries = catalog.of_task(task)
-        worths = worths_of(entries)
+        utilities = utilities_of(entries)
         for one in entries:
             for other in entries:
                 if one.quality.standing > other.quality.standing:
-                    assert worths[one.name] > worths[other.name]
+                    assert utilities[one.name] > utilities[other.name]

@@ -9,10 +9,8 @@ import pytest
 from fakes import ANSWER, EVEN, GRAND, SWIFT, TERMS, scripted
 from worlds import ended, strict, took, until, world
 
-from gateway.catalog import Limits
-from gateway.outcome import Outcome
-from gateway.policy import Verdict
-from gateway.problems import (
+from gateway.model.catalog import Limits
+from gateway.model.errors import (
     CheckpointUnavailable,
     DeadlineExceeded,
     InferenceFailed,
@@ -20,8 +18,10 @@ from gateway.problems import (
     Overloaded,
     Problem,
 )
+from gateway.model.messages import Answer, Failure, FailureKind, Work
+from gateway.model.outcome import Outcome
+from gateway.scheduling.policy import Verdict
 from gateway.service import ATTEMPTS
-from gateway.work import Answer, Failure, FailureKind, Work
 
 GONE = Failure(FailureKind.UNAVAILABLE, "the link was lost")
 

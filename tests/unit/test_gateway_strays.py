@@ -7,31 +7,31 @@ import random
 
 import pytest
 
-from gateway.calibration import ENOUGH, MAX_AGE_S, WINDOW, Calibration, StrayWindow
+from gateway.forecasting.calibration import ENOUGH, MAX_AGE_S, WINDOW, Calibration, ResidualWindow
 
 
-def taught(*strays: float, standing_in: Calibration | None = None, now_s: float = 0.0) -> Calibration:
+def taught(*residuals: float, standing_in: Calibration | None = None, now_s: float = 0.0) -> Calibration:
     """One that met these errors, all at one time, of forecasts at 95 %."""
     made = Calibration(standing_in)
-    for stray in strays:
-        made.learn(stray, 95.0, now_s)
+    for residual in residuals:
+        made.learn(residual, 95.0, now_s)
     return made
 
 
-def window(*strays: float) -> StrayWindow:
+def window(*residuals: float) -> ResidualWindow:
     """A window of these."""
-    made = StrayWindow()
-    for stray in strays:
-        made.add(stray, 0.0)
+    made = ResidualWindow()
+    for residual in residuals:
+        made.add(residual, 0.0)
     return made
 
 
 def test_too_few_errors_say_nothing() -> None:
     """Below so many the prior holds, wider above than below; from there on the errors do."""
-    prior = taught().strays(95.0, 0.0)
+    prior = taught().residuals(95.0, 0.0)
     assert prior.most == pytest.approx(2 * 1.645, abs=0.001) and prior.least == pytest.approx(-1.645, abs=0.001)
-    assert taught(*[1.0] * (ENOUGH - 1)).strays(95.0, 0.0) == prior
-    known = taught(*[1.0] * ENOUGH).strays(95.0, 0.0)
+    assert taught(*[1.0] * (ENOUGH - 1)).residuals(95.0, 0.0) == prior
+    known = taught(*[1.0] * ENOUGH).residuals(95.0, 0.0)
     assert (known.least, known.most) == (1.0, 1.0)
 
 
@@ -66,27 +66,27 @@ def test_another_stands_in_until_there_are_enough_and_again_when_they_are_old() 
     """What stands in is read as it is at the moment, and not as it was when it was first asked."""
     around = taught(*[3.0] * ENOUGH)
     own = Calibration(around)
-    assert own.strays(95.0, 0.0).most == 3.0
+    assert own.residuals(95.0, 0.0).most == 3.0
     for _ in range(WINDOW):
         around.learn(7.0, 95.0, 1.0)
-    assert own.strays(95.0, 1.0).most == 7.0
+    assert own.residuals(95.0, 1.0).most == 7.0
     for _ in range(ENOUGH):
         own.learn(1.0, 95.0, 1.0)
-    assert own.strays(95.0, 1.0).most == 1.0
+    assert own.residuals(95.0, 1.0).most == 1.0
     around.learn(7.0, 95.0, 30.0)
-    assert own.strays(95.0, 1.0 + MAX_AGE_S).most == 1.0
+    assert own.residuals(95.0, 1.0 + MAX_AGE_S).most == 1.0
     for _ in range(WINDOW):
         around.learn(5.0, 95.0, 50.0)
-    assert own.strays(95.0, 1.1 + MAX_AGE_S).most == 5.0
+    assert own.residuals(95.0, 1.1 + MAX_AGE_S).most == 5.0
 
 
 def test_errors_that_are_not_covered_raise_the_level_and_those_that_are_lower_it() -> None:
     """After errors that rose the quantile lies higher among them than the share says, after a fall lower."""
     chance = random.Random(1)
     for drift, higher in ((0.05, True), (-0.05, False)):
-        strays = [drift * number + chance.gauss(0.0, 1.0) for number in range(WINDOW)]
-        said = taught(*strays).strays(80.0, 0.0)
-        most, least = (sorted(strays).index(one) for one in (said.most, said.least))
+        residuals = [drift * number + chance.gauss(0.0, 1.0) for number in range(WINDOW)]
+        said = taught(*residuals).residuals(80.0, 0.0)
+        most, least = (sorted(residuals).index(one) for one in (said.most, said.least))
         assert (most > 0.85 * WINDOW) if higher else (most < 0.75 * WINDOW)
         assert (least > 0.05 * WINDOW) if higher else (least < 0.03 * WINDOW)
 
@@ -95,12 +95,12 @@ def test_with_the_last_error_what_it_moved_is_forgotten() -> None:
     """Who has heard nothing for so long begins anew, however wrong it was before."""
     moved = taught(*[0.5 * number for number in range(2 * WINDOW)])
     later_s = MAX_AGE_S + 1.0
-    moved.strays(95.0, later_s)
+    moved.residuals(95.0, later_s)
     fresh = Calibration()
     for number in range(ENOUGH):
         for one in (moved, fresh):
             one.learn(math.sin(number), 95.0, later_s)
-    assert moved.strays(80.0, later_s) == fresh.strays(80.0, later_s)
+    assert moved.residuals(80.0, later_s) == fresh.residuals(80.0, later_s)
 
 
 def test_a_larger_share_is_never_said_to_take_less() -> None:
@@ -109,7 +109,7 @@ def test_a_larger_share_is_never_said_to_take_less() -> None:
     moved = Calibration()
     for number in range(400):
         moved.learn(chance.gauss(0.02 * number, 1.0), chance.choice((50.0, 90.0, 99.9)), 0.0)
-        said = [moved.strays(percentile, 0.0) for percentile in (50.0, 80.0, 95.0, 99.0, 99.9)]
+        said = [moved.residuals(percentile, 0.0) for percentile in (50.0, 80.0, 95.0, 99.0, 99.9)]
         assert [one.most for one in said] == sorted(one.most for one in said)
         assert all(one.least <= one.most for one in said)
 
@@ -118,5 +118,5 @@ def test_any_number_of_percentiles_may_be_asked_for() -> None:
     """What is remembered of them does not grow with the clients' fancies."""
     known = taught(*[1.0] * ENOUGH)
     for number in range(1000):
-        known.strays(50.0 + number / 100, 0.0)
+        known.residuals(50.0 + number / 100, 0.0)
     assert len(known.known) <= 64

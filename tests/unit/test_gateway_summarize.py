@@ -22,11 +22,11 @@ from fakes import EVEN, TERMS
 from prometheus_client.parser import text_string_to_metric_families
 from worlds import World, client_of, gateway, is_problem, strict, summarizing
 
-from gateway.catalog import Limits, Tier
-from gateway.outcome import Outcome
-from gateway.policy import Verdict
+from gateway.model.catalog import Limits, Tier
+from gateway.model.messages import FinishReason, Generation, SummarizeParameters
+from gateway.model.outcome import Outcome
+from gateway.scheduling.policy import Verdict
 from gateway.service import Service
-from gateway.work import FinishReason, Generation, SummarizeParameters
 
 BODY = {"inputs": PAGE}
 SECRET = "SECRET"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from gateway.catalog import BudgetsMs, Tier
-from gateway.deadline import MAX_BUDGET_MS
-from gateway.problems import InvalidRequest
-from gateway.terms import RequestTerms, read_terms
+from gateway.api.headers import RequestTerms, read_terms
+from gateway.model.catalog import BudgetsMs, Tier
+from gateway.model.deadline import MAX_BUDGET_MS
+from gateway.model.errors import InvalidRequest
 
 NO_NUMBERS = ["", " ", "0", "0.0", "-1", "+5", "nan", "NaN", "inf", "-inf", "1e3", "0x32", "5,0", "1_000", "5 0", ".5"]
 NO_NUMBERS += ["5.", "50ms", "٥٠", "５０", "½", "9" * 400, "0.0000001", "1;2", "true", "null", "5\x00"]

@@ -18,12 +18,12 @@ from opentelemetry.trace import SpanKind, StatusCode
 from sample_records import MARK, RECORD
 from worlds import OwnMetrics, World, client_of, world
 
-from gateway import app
-from gateway.outcome import Outcome
+from gateway.api import app
+from gateway.model.messages import Failure, FailureKind
+from gateway.model.outcome import Outcome
 from gateway.records import RequestRecord
 from gateway.trace_context import TraceContext
 from gateway.tracing import Tracing
-from gateway.work import Failure, FailureKind
 
 TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-0[01]")
 

@@ -11,17 +11,17 @@ import pytest
 from played_gates import Gate, gate, turns
 from played_rooms import Played, PlayedRoom
 
-from gateway.room import Release, Waiter
-from gateway.turnstile import LOOK_S
+from gateway.scheduling.loop import LOOK_S
+from gateway.scheduling.scheduler import Batch, WaitingRequest
 
 
-def passing(gated: Gate, held: Waiter) -> Release | None:
+def passing(gated: Gate, held: WaitingRequest) -> Batch | None:
     """Passes without the loop: fails if anything is waited for."""
-    coroutine = gated.turnstile.passed(held, 60.0)
+    coroutine = gated.loop.passed(held, 60.0)
     try:
         coroutine.send(None)
     except StopIteration as ended:
-        release: Release | None = ended.value
+        release: Batch | None = ended.value
         return release
     raise AssertionError("it waited")
 
@@ -74,12 +74,12 @@ async def test_the_next_goes_when_a_core_is_free() -> None:
     for done, following in ((first, urgent), (urgent, patient)):
         release = done.result()
         assert release is not None
-        gated.turnstile.ended(release)
+        gated.loop.ended(release)
         await turns()
         assert following.done()
     last = patient.result()
     assert last is not None
-    gated.turnstile.ended(last)
+    gated.loop.ended(last)
     assert gated.under_way == 0
 
 
@@ -91,14 +91,14 @@ async def test_many_that_are_released_together_pass_in_one_turn() -> None:
     await turns()
     release = first.result()
     assert release is not None
-    gated.turnstile.ended(release)
+    gated.loop.ended(release)
     await turns(2)  # one for the futures to wake their tasks, one for these to end
     shared = {id(task.result()) for task in waiting}
     assert len(shared) == 1
     together = waiting[0].result()
     assert together is not None and len(together.members) == together.left == 50
     for _ in waiting:
-        gated.turnstile.ended(together)
+        gated.loop.ended(together)
     assert together.left == 0 and gated.under_way == 0
 
 
@@ -112,7 +112,7 @@ async def test_who_leaves_while_waiting_frees_the_place() -> None:
     assert waiting.cancelled() and len(gated.play.room) == 0
     release = first.result()
     assert release is not None
-    gated.turnstile.ended(release)
+    gated.loop.ended(release)
     assert gated.under_way == 0
 
 
@@ -126,14 +126,14 @@ async def test_who_leaves_in_the_moment_of_release_costs_no_core(cancelled_first
     assert release is not None
     if cancelled_first:
         leaving.cancel()
-    gated.turnstile.ended(release)
+    gated.loop.ended(release)
     if not cancelled_first:
         leaving.cancel()
     await turns()
     assert leaving.cancelled() and following.done()
     last = following.result()
     assert last is not None and last.left == 1
-    gated.turnstile.ended(last)
+    gated.loop.ended(last)
     assert gated.under_way == 0
 
 
@@ -144,14 +144,14 @@ async def test_one_member_that_leaves_does_not_end_the_run_of_the_others() -> No
     await turns()
     release = first.result()
     assert release is not None
-    gated.turnstile.ended(release)
+    gated.loop.ended(release)
     members[1].cancel()
     await turns()
     together = members[0].result()
     assert together is not None and members[2].result() is together and together.left == 2
-    gated.turnstile.ended(together)
+    gated.loop.ended(together)
     assert gated.under_way == 1
-    gated.turnstile.ended(together)
+    gated.loop.ended(together)
     assert gated.under_way == 0
 
 
@@ -166,7 +166,7 @@ async def test_patience_ends() -> None:
     assert len(gated.play.room) == 0
     release = first.result()
     assert release is not None
-    gated.turnstile.ended(release)
+    gated.loop.ended(release)
     assert gated.under_way == 0
 
 
@@ -188,13 +188,13 @@ async def test_the_alarm_comes_when_the_first_is_lost() -> None:
 
 async def test_a_lane_that_comes_is_found() -> None:
     """Where a replica comes back, who waits is let through though nobody says so: before long the room is asked."""
-    gated = gate(lanes=1)
+    gated = gate(slots=1)
     first, waiting = gated.comes(), gated.comes()
     gated.play.room.cores = 2.0
     await turns()
     assert first.done() and not waiting.done()
     only = gated.play.checkpoints[0]
-    only.lanes = 2
+    only.slots = 2
     release = await asyncio.wait_for(waiting, 4 * LOOK_S)
     assert release is not None and release.left == 1
 
@@ -204,13 +204,13 @@ async def test_what_ends_in_one_room_lets_others_through() -> None:
     play = PlayedRoom((Played("only", 0.010, 80.0, max_batch=1),), cores=2.0)
     one, other = Gate(play), Gate(PlayedRoom((Played("only", 0.010, 80.0, max_batch=1),), cores=2.0))
     one.play.room.neighbours, other.play.room.neighbours = (other.play.room,), (one.play.room,)
-    one.turnstile.beside, other.turnstile.beside = (other.turnstile,), (one.turnstile,)
+    one.loop.beside, other.loop.beside = (other.loop,), (one.loop,)
     urgent, first, waiting = one.comes(0.030), other.comes(), other.comes()
     await turns()
     assert urgent.done() and first.done() and not waiting.done()
     release = urgent.result()
     assert release is not None
-    one.turnstile.ended(release)
+    one.loop.ended(release)
     await turns()
     assert waiting.done()
 
@@ -222,13 +222,13 @@ async def test_a_storm_leaves_nothing_behind() -> None:
     chance = random.Random(7)
     gated = gate(max_batch=4)
     gated.runs = True
-    released: list[Release] = []
+    released: list[Batch] = []
     ends = {"passed": 0, "vain": 0, "impatient": 0, "left": 0}
 
     async def client() -> None:
         held = gated.play.waiter(chance.choice((0.003, 0.02, 0.5)), strict=chance.random() < 0.5)
         try:
-            release = await gated.turnstile.passed(held, chance.choice((0.0, 0.005, 1.0)))
+            release = await gated.loop.passed(held, chance.choice((0.0, 0.005, 1.0)))
         except TimeoutError:
             ends["impatient"] += 1
             return
@@ -244,7 +244,7 @@ async def test_a_storm_leaves_nothing_behind() -> None:
             await asyncio.sleep(chance.choice((0.0, 0.0, 0.001)))
             ends["passed"] += 1
         finally:
-            gated.turnstile.ended(release)
+            gated.loop.ended(release)
 
     tasks = []
     for _ in range(400):

@@ -12,13 +12,13 @@ from crowded_worlds import PATIENT, busy, crowded, opened, over, sent, under_way
 from fakes import ANSWER, EVEN, GRAND, SWIFT, TERMS, FakeClock, scripted
 from worlds import World, client_of, strict, until
 
-from gateway.outcome import Outcome
-from gateway.problems import CheckpointUnavailable, DeadlineExceeded, Overloaded
-from gateway.room import MOST_OVERDUE
+from gateway.api.headers import RequestTerms
+from gateway.model.errors import CheckpointUnavailable, DeadlineExceeded, Overloaded
+from gateway.model.messages import Answer, Failure, FailureKind
+from gateway.model.outcome import Outcome
+from gateway.scheduling.loop import LOOK_S
+from gateway.scheduling.scheduler import MOST_LATE
 from gateway.service import PATIENCE_S, Finished
-from gateway.terms import RequestTerms
-from gateway.turnstile import LOOK_S
-from gateway.work import Answer, Failure, FailureKind
 
 
 async def test_who_waits_goes_when_the_core_is_free_and_the_wait_is_told() -> None:
@@ -147,13 +147,13 @@ async def test_where_too_many_wait_that_are_late_one_more_is_refused_at_once(ter
     """429 with Retry-After, pinned or not; who can be in time is let in as ever."""
     told = crowded(FakeClock())
     first = await busy(told)
-    late = [sent(told, replace(TERMS, budget_s=0.001)) for _ in range(MOST_OVERDUE)]
-    await until(lambda: told.service.router.desks["classify"].room.full)
+    late = [sent(told, replace(TERMS, budget_s=0.001)) for _ in range(MOST_LATE)]
+    await until(lambda: told.service.router.task_routers["classify"].room.full)
     finished = await asyncio.wait_for(told.service.handle(told.request(terms)), 5.0)
     assert isinstance(finished.problem, Overloaded) and finished.record.outcome is Outcome.SHED
     assert int(finished.problem.headers()["Retry-After"]) >= 1
     timely = sent(told, PATIENT)
-    await until(lambda: waiting(told) == MOST_OVERDUE + 1)
+    await until(lambda: waiting(told) == MOST_LATE + 1)
     assert not timely.done()
     opened(told)
     assert (await timely).answer is ANSWER

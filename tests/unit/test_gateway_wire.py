@@ -6,11 +6,11 @@ import json
 
 import pytest
 
-from gateway import wire
-from gateway.catalog import Limits, Task
-from gateway.problems import InputTooLong, InvalidRequest, Problem
-from gateway.wire import ClassifyBody, ClassifyBodyParameters, RouteBody
-from gateway.work import ClassifyParameters
+from gateway.api import bodies
+from gateway.api.bodies import ClassifyBody, ClassifyBodyParameters, RouteBody
+from gateway.model.catalog import Limits, Task
+from gateway.model.errors import InputTooLong, InvalidRequest, Problem
+from gateway.model.messages import ClassifyParameters
 
 LIMITS = Limits(max_body_bytes=4096, max_inputs=3, max_input_chars=40)
 SECRET = "SECRET"
@@ -18,7 +18,7 @@ SECRET = "SECRET"
 
 def read(body: bytes) -> tuple[str, ...]:
     """The texts of a body of `/classify`."""
-    return wire.texts(wire.parse(body, ClassifyBody, LIMITS).inputs, LIMITS)
+    return bodies.texts(bodies.parse(body, ClassifyBody, LIMITS).inputs, LIMITS)
 
 
 def read_json(document: object) -> tuple[str, ...]:
@@ -200,21 +200,21 @@ def test_many_faults_are_told_in_a_bounded_answer() -> None:
 def test_parameters_left_out_or_null_are_the_contracts_defaults() -> None:
     """Absent and null mean the same: all labels, softmax, the head of a long text."""
     for body in (b'{"inputs": "a"}', b'{"inputs": "a", "parameters": null}', b'{"inputs": "a", "parameters": {}}'):
-        parsed = wire.parse(body, ClassifyBody, LIMITS)
-        assert wire.classify_parameters(parsed.parameters) == ClassifyParameters(None, "softmax", "longest_first")
+        parsed = bodies.parse(body, ClassifyBody, LIMITS)
+        assert bodies.classify_parameters(parsed.parameters) == ClassifyParameters(None, "softmax", "longest_first")
     given = ClassifyBodyParameters(top_k=1, function_to_apply="none", truncation="error")
-    assert wire.classify_parameters(given) == ClassifyParameters(1, "none", "error")
+    assert bodies.classify_parameters(given) == ClassifyParameters(1, "none", "error")
 
 
 def test_route_takes_a_task_and_its_parameters() -> None:
     """`/route` wants the name of a task, and the rest as the task's own endpoint does."""
-    body = wire.parse(b'{"task": "classify", "inputs": ["a"], "parameters": {"top_k": 1}}', RouteBody, LIMITS)
+    body = bodies.parse(b'{"task": "classify", "inputs": ["a"], "parameters": {"top_k": 1}}', RouteBody, LIMITS)
     assert (body.task, body.inputs) == ("classify", ["a"])
-    assert wire.route_parameters(body, Task.CLASSIFY) == (ClassifyParameters(top_k=1), None)
+    assert bodies.route_parameters(body, Task.CLASSIFY) == (ClassifyParameters(top_k=1), None)
     for wrong in (b'{"inputs": "a"}', b'{"task": 1, "inputs": "a"}', b'{"task": "a", "inputs": "a", "parameters": []}'):
         with pytest.raises(InvalidRequest):
-            wire.parse(wrong, RouteBody, LIMITS)
+            bodies.parse(wrong, RouteBody, LIMITS)
     for wrong in (b'{"top_k": 0}', b'{"topk": 1}'):
         sent = b'{"task": "classify", "inputs": "a", "parameters": ' + wrong + b"}"
         with pytest.raises(InvalidRequest):
-            wire.route_parameters(wire.parse(sent, RouteBody, LIMITS), Task.CLASSIFY)
+            bodies.route_parameters(bodies.parse(sent, RouteBody, LIMITS), Task.CLASSIFY)

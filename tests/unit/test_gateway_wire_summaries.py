@@ -6,11 +6,11 @@ import json
 
 import pytest
 
-from gateway import wire
-from gateway.catalog import Limits, Task
-from gateway.problems import InvalidRequest
-from gateway.wire import RouteBody, SummarizeBody
-from gateway.work import ClassifyParameters, Parameters, SummarizeParameters
+from gateway.api import bodies
+from gateway.api.bodies import RouteBody, SummarizeBody
+from gateway.model.catalog import Limits, Task
+from gateway.model.errors import InvalidRequest
+from gateway.model.messages import ClassifyParameters, Parameters, SummarizeParameters
 
 LIMITS = Limits()
 SECRET = "SECRET"
@@ -19,14 +19,14 @@ GENERATE = "parameters.generate_parameters"
 
 def read(parameters: object) -> SummarizeParameters:
     """These parameters as `/summarize` reads them."""
-    body = wire.parse(json.dumps({"inputs": SECRET, "parameters": parameters}).encode(), SummarizeBody, LIMITS)
-    return wire.summarize_parameters(body.parameters)
+    body = bodies.parse(json.dumps({"inputs": SECRET, "parameters": parameters}).encode(), SummarizeBody, LIMITS)
+    return bodies.summarize_parameters(body.parameters)
 
 
 def routed(parameters: object, task: Task = Task.SUMMARIZE) -> tuple[Parameters, str | None]:
     """The same as `/route` reads them, with the domain."""
     document = {"task": task.value, "inputs": SECRET, "parameters": parameters}
-    return wire.route_parameters(wire.parse(json.dumps(document).encode(), RouteBody, LIMITS), task)
+    return bodies.route_parameters(bodies.parse(json.dumps(document).encode(), RouteBody, LIMITS), task)
 
 
 def generate(**parameters: object) -> dict[str, object]:
@@ -172,8 +172,8 @@ def test_what_the_hubs_client_sends_is_accepted(parameters: dict[str, object]) -
 def test_a_body_without_parameters_is_one_of_the_contracts_defaults() -> None:
     """A text alone, or a list, is enough."""
     for body in (b'{"inputs": "a"}', b'{"inputs": ["a", "b"]}', b'{"inputs": "a", "parameters": null}'):
-        parsed = wire.parse(body, SummarizeBody, LIMITS)
-        assert wire.summarize_parameters(parsed.parameters) == SummarizeParameters()
+        parsed = bodies.parse(body, SummarizeBody, LIMITS)
+        assert bodies.summarize_parameters(parsed.parameters) == SummarizeParameters()
 
 
 def test_route_reads_the_parameters_of_its_task() -> None:

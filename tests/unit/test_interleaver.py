@@ -14,13 +14,12 @@ from fake_engines import CONDENSED, in_steps
 from fakes import FakeClock
 from waiting import until
 
-from deployments.condensing import Condensing, Room
-from deployments.interleaver import MOST_BEGUN, Finished, Interleaver
-from deployments.step_log import NO_LOG, StepLog
-from deployments.turns import TURN_S
-from gateway.deadline import Clock
-from gateway.overdue import OVERDUE_SHARE
-from gateway.work import Failure, FailureKind, LoadReport
+from deployments.replica.summarize.job import SummaryJob, TextBudget
+from deployments.replica.summarize.step_log import NO_LOG, StepLog
+from deployments.replica.summarize.time_slicing import MOST_BEGUN, TURN_S, FinishedJob, TimeSlicer
+from gateway.model.deadline import Clock
+from gateway.model.messages import Failure, FailureKind, LoadReport
+from gateway.scheduling.late_share import LATE_SHARE
 
 IDLE = LoadReport(0.0, 0, sharing=0)
 STEP_S = 1 / 64
@@ -34,13 +33,13 @@ class Desk:
     While `gate` is shut, the engine waits in whichever step it is.
     """
 
-    interleaver: Interleaver
+    time_slicer: TimeSlicer
     clock: FakeClock
     gate: threading.Event = field(default_factory=threading.Event)
     begun: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     ran: list[str] = field(default_factory=list)
 
-    def text(self, name: str, steps: int, budget_s: float = 600.0, step_s: float = STEP_S) -> Condensing:
+    def text(self, name: str, steps: int, budget_s: float = 600.0, step_s: float = STEP_S) -> SummaryJob:
         """So many steps."""
 
         def run() -> None:
@@ -49,13 +48,13 @@ class Desk:
             assert self.gate.wait(60)
             self.clock.advance(step_s)
 
-        return in_steps(Room(self.clock() + budget_s, 0.0, self.clock), steps, run, step_s)
+        return in_steps(TextBudget(self.clock() + budget_s, 0.0, self.clock), steps, run, step_s)
 
     def submit(
         self, name: str, steps: int, budget_s: float = 600.0, step_s: float = STEP_S
-    ) -> asyncio.Task[Finished | Failure]:
+    ) -> asyncio.Task[FinishedJob | Failure]:
         """The same, on its way."""
-        return asyncio.create_task(self.interleaver.submit(name, self.text(name, steps, budget_s, step_s)))
+        return asyncio.create_task(self.time_slicer.submit(name, self.text(name, steps, budget_s, step_s)))
 
     async def a_step_begins(self) -> None:
         """Waits until the engine is in one more step."""
@@ -63,62 +62,62 @@ class Desk:
 
 
 @asynccontextmanager
-async def desk(lanes: int = 1, max_queued: int = 100, log: StepLog = NO_LOG) -> AsyncIterator[Desk]:
+async def task_router(slots: int = 1, max_queued: int = 100, log: StepLog = NO_LOG) -> AsyncIterator[Desk]:
     """A started interleaver; the gate is shut."""
     clock = FakeClock()
-    made = Desk(Interleaver(lanes, clock, max_queued, log), clock)
-    made.interleaver.start()
+    made = Desk(TimeSlicer(slots, clock, max_queued, log), clock)
+    made.time_slicer.start()
     try:
         yield made
     finally:
         made.gate.set()
-        await made.interleaver.stop(60)
+        await made.time_slicer.stop(60)
 
 
 @asynccontextmanager
-async def stuck(clock: Clock = time.monotonic) -> AsyncIterator[tuple[Interleaver, Callable[[float], Condensing]]]:
+async def stuck(clock: Clock = time.monotonic) -> AsyncIterator[tuple[TimeSlicer, Callable[[float], SummaryJob]]]:
     """An interleaver whose only lane is in a step that goes on and on; and texts of a budget, of one step of 1 ms."""
-    interleaver, gate, begun = Interleaver(1, clock, 100), threading.Event(), threading.Event()
-    interleaver.start()
+    time_slicer, gate, begun = TimeSlicer(1, clock, 100), threading.Event(), threading.Event()
+    time_slicer.start()
 
     def hang() -> None:
         begun.set()
         assert gate.wait(60)
 
-    hanging = in_steps(Room(clock() + 600, 0.0, clock), 1, hang)
-    task = asyncio.create_task(interleaver.submit("hanging", hanging))
+    hanging = in_steps(TextBudget(clock() + 600, 0.0, clock), 1, hang)
+    task = asyncio.create_task(time_slicer.submit("hanging", hanging))
     assert await asyncio.to_thread(begun.wait, 60)
     try:
-        yield interleaver, lambda budget_s: in_steps(Room(clock() + budget_s, 0.0, clock), 1, lambda: None, 0.001)
+        yield time_slicer, lambda budget_s: in_steps(TextBudget(clock() + budget_s, 0.0, clock), 1, lambda: None, 0.001)
     finally:
         gate.set()
         await task
-        await interleaver.stop(60)
+        await time_slicer.stop(60)
 
 
 @pytest.mark.asyncio
 async def test_a_text_alone_is_not_interrupted() -> None:
     """However long it is: turns end only where others wait."""
-    async with desk() as at:
+    async with task_router() as at:
         at.gate.set()
         result = await at.submit("one", 500)
-        assert result == Finished(CONDENSED, 0.0, 500 * STEP_S)
-        assert at.interleaver.totals.turns == 1 and at.interleaver.totals.steps == 500
-        assert at.interleaver.load() == IDLE
+        assert result == FinishedJob(CONDENSED, 0.0, 500 * STEP_S)
+        assert at.time_slicer.totals.turns == 1 and at.time_slicer.totals.steps == 500
+        assert at.time_slicer.load() == IDLE
 
 
 @pytest.mark.asyncio
 async def test_texts_take_turns() -> None:
     """Of equals each has the engine for `TURN_S` before the next, and both end in about the time of both."""
-    async with desk() as at:
+    async with task_router() as at:
         texts = [at.submit(name, 8) for name in "ab"]
         await at.a_step_begins()
-        assert at.interleaver.load().sharing == 2
+        assert at.time_slicer.load().sharing == 2
         at.gate.set()
         results = await asyncio.gather(*texts)
     assert "".join(at.ran) == "aabb" * 4 and STEP_S < TURN_S <= 2 * STEP_S
-    assert at.interleaver.totals.sizes == {2: 7, 1: 1}  # eight turns, in the last of which one was left
-    assert [result.queueing_delay_s for result in results if isinstance(result, Finished)] == [
+    assert at.time_slicer.totals.sizes == {2: 7, 1: 1}  # eight turns, in the last of which one was left
+    assert [result.queueing_delay_s for result in results if isinstance(result, FinishedJob)] == [
         pytest.approx(6 * STEP_S),
         pytest.approx(8 * STEP_S),
     ]
@@ -127,7 +126,7 @@ async def test_texts_take_turns() -> None:
 @pytest.mark.asyncio
 async def test_a_short_text_need_not_wait_for_a_long_one() -> None:
     """One that comes while another is under way is done after its own time and a turn."""
-    async with desk() as at:
+    async with task_router() as at:
         long = at.submit("long", 300)
         await at.a_step_begins()
         at.ran.clear()
@@ -135,8 +134,8 @@ async def test_a_short_text_need_not_wait_for_a_long_one() -> None:
         short = at.submit("short", 5)
         await asyncio.sleep(0)
         at.gate.set()
-        assert isinstance(await short, Finished)
-        assert isinstance(await long, Finished)
+        assert isinstance(await short, FinishedJob)
+        assert isinstance(await long, FinishedJob)
     ended_after = len(at.ran) - at.ran[::-1].index("short")
     assert ended_after * STEP_S <= 2 * 5 * STEP_S + TURN_S + STEP_S and at.ran.index("short") == 1
     assert at.clock() - came == pytest.approx(305 * STEP_S)
@@ -145,7 +144,7 @@ async def test_a_short_text_need_not_wait_for_a_long_one() -> None:
 @pytest.mark.asyncio
 async def test_the_pressed_go_first_and_the_lost_last() -> None:
     """Little slack goes before plenty; a text that cannot be done in time yields to both."""
-    async with desk() as at:
+    async with task_router() as at:
         texts = [at.submit("first", 1), at.submit("lost", 50, budget_s=30 * STEP_S), at.submit("patient", 6)]
         texts.append(at.submit("pressed", 6, budget_s=8 * STEP_S))
         await at.a_step_begins()
@@ -153,25 +152,25 @@ async def test_the_pressed_go_first_and_the_lost_last() -> None:
         await asyncio.gather(*texts)
     assert at.ran[1:13] == ["pressed"] * 6 + ["patient"] * 6
     assert set(at.ran[13:]) == {"lost"}
-    assert at.interleaver.totals.late_steps == 0 and at.interleaver.totals.longest_overshoot_s == 0
+    assert at.time_slicer.totals.late_steps == 0 and at.time_slicer.totals.longest_overshoot_s == 0
 
 
 @pytest.mark.asyncio
 async def test_the_lost_have_a_small_share() -> None:
     """While texts can be in time, those that cannot have a turn now and then: a twentieth, and one."""
-    async with desk() as at:
+    async with task_router() as at:
         texts = [at.submit("first", 1), at.submit("lost", 900, budget_s=800 * STEP_S), at.submit("patient", 600)]
         await at.a_step_begins()
         at.gate.set()
         await asyncio.gather(*texts)
     beside = at.ran[: len(at.ran) - at.ran[::-1].index("patient")]
-    assert 0.03 * len(beside) <= beside.count("lost") <= OVERDUE_SHARE * len(beside) + 2
+    assert 0.03 * len(beside) <= beside.count("lost") <= LATE_SHARE * len(beside) + 2
 
 
 @pytest.mark.asyncio
 async def test_no_more_are_begun_than_may_be() -> None:
     """The ninth begins when one of eight has ended, whoever waits."""
-    async with desk() as at:
+    async with task_router() as at:
         texts = [at.submit(str(number), 4) for number in range(MOST_BEGUN + 3)]
         await at.a_step_begins()
         at.gate.set()
@@ -184,76 +183,76 @@ async def test_no_more_are_begun_than_may_be() -> None:
 @pytest.mark.asyncio
 async def test_two_lanes_run_two_texts_at_once() -> None:
     """And a third waits."""
-    async with desk(lanes=2) as at:
+    async with task_router(slots=2) as at:
         texts = [at.submit(name, 2) for name in "abc"]
         await at.a_step_begins()
         await at.a_step_begins()
-        load = at.interleaver.load()
+        load = at.time_slicer.load()
         assert load.queued == 1 and load.sharing == 3 and load.backlog_s == pytest.approx(3 * STEP_S)
         at.gate.set()
-        assert all(isinstance(result, Finished) for result in await asyncio.gather(*texts))
+        assert all(isinstance(result, FinishedJob) for result in await asyncio.gather(*texts))
 
 
 @pytest.mark.asyncio
 async def test_a_text_whose_time_is_up_waits_for_nobody() -> None:
     """While another's step goes on, a waiting text ends by its deadline; it runs no step."""
-    async with stuck() as (interleaver, text):
+    async with stuck() as (time_slicer, text):
         began = time.monotonic()
         async with asyncio.timeout(5):
-            result = await interleaver.submit("late", text(0.03))
-        assert isinstance(result, Finished) and result.condensed == CONDENSED
+            result = await time_slicer.submit("late", text(0.03))
+        assert isinstance(result, FinishedJob) and result.condensed == CONDENSED
         assert time.monotonic() - began >= 0.03
-        assert interleaver.totals.steps == 0 and interleaver.load().sharing == 1
+        assert time_slicer.totals.steps == 0 and time_slicer.load().sharing == 1
 
 
 @pytest.mark.asyncio
 async def test_a_text_that_may_not_begin_ends_in_time_all_the_same() -> None:
     """Behind as many texts as may be begun, one that is not among them still ends by its deadline."""
-    async with stuck() as (interleaver, text):
-        waiting = [asyncio.create_task(interleaver.submit("waits", text(600))) for _ in range(2 * MOST_BEGUN)]
+    async with stuck() as (time_slicer, text):
+        waiting = [asyncio.create_task(time_slicer.submit("waits", text(600))) for _ in range(2 * MOST_BEGUN)]
         await asyncio.sleep(0)
         async with asyncio.timeout(5):
-            assert isinstance(await interleaver.submit("late", text(0.02)), Finished)
+            assert isinstance(await time_slicer.submit("late", text(0.02)), FinishedJob)
         assert not any(task.done() for task in waiting)
         for task in waiting:
             task.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
-        assert interleaver.totals.cancelled == len(waiting) and interleaver.load().queued == 0
+        assert time_slicer.totals.cancelled == len(waiting) and time_slicer.load().queued == 0
 
 
 @pytest.mark.asyncio
 async def test_a_text_that_comes_too_late_ends_at_once() -> None:
     """A deadline that has passed costs the engine nothing."""
-    async with desk() as at:
+    async with task_router() as at:
         at.gate.set()
-        assert isinstance(await at.submit("late", 9, budget_s=-1.0), Finished)
-        assert at.ran == [] and at.interleaver.totals.steps == 0
+        assert isinstance(await at.submit("late", 9, budget_s=-1.0), FinishedJob)
+        assert at.ran == [] and at.time_slicer.totals.steps == 0
 
 
 @pytest.mark.asyncio
 async def test_the_load_counts_what_is_to_be_done() -> None:
     """By medians, until the deadline at most, a text that was withdrawn left out; nothing when idle."""
-    async with desk() as at:
-        assert at.interleaver.load() == IDLE
+    async with task_router() as at:
+        assert at.time_slicer.load() == IDLE
         running, waiting = at.submit("running", 10), at.submit("waiting", 5)
         capped = at.submit("capped", 1000, budget_s=2.0)
         await at.a_step_begins()
-        assert at.interleaver.load() == LoadReport(15 * STEP_S + 2.0, 2, sharing=3)
+        assert at.time_slicer.load() == LoadReport(15 * STEP_S + 2.0, 2, sharing=3)
         for task in (running, capped):
             task.cancel()
         await asyncio.sleep(0)
-        assert at.interleaver.load() == LoadReport(5 * STEP_S, 1, sharing=1)
+        assert at.time_slicer.load() == LoadReport(5 * STEP_S, 1, sharing=1)
         at.gate.set()
         await waiting
-        await until(lambda: at.interleaver.load() == IDLE)
+        await until(lambda: at.time_slicer.load() == IDLE)
 
 
 @pytest.mark.asyncio
 async def test_a_full_queue_refuses_at_once() -> None:
     """More than `max_queued` waiting texts are QUEUE_FULL; the running ones do not count."""
-    async with desk(max_queued=2) as at:
+    async with task_router(max_queued=2) as at:
         texts = [at.submit("running", 1), at.submit("a", 1), at.submit("b", 1)]
         await at.a_step_begins()
         assert await at.submit("c", 1) == Failure(FailureKind.QUEUE_FULL)
         at.gate.set()
-        assert all(isinstance(result, Finished) for result in await asyncio.gather(*texts))
+        assert all(isinstance(result, FinishedJob) for result in await asyncio.gather(*texts))

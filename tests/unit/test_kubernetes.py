@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from small_variants import write_variant
 
-from deployments import environment, kubernetes
-from deployments.kubernetes import BuildError, arguments_of, build
-from deployments.prepared import NotPrepared, note_prepared, prepared_variants
-from gateway.catalog import Catalog, CatalogError, load_catalog
+from deployments.replica.prepared import NotPrepared, note_prepared, prepared_variants
+from deployments.serve import environment, kubernetes
+from deployments.serve.kubernetes import BuildError, arguments_of, build
+from gateway.model.catalog import Catalog, CatalogError, load_catalog
 
 CATALOG = """\
 name: two
@@ -162,8 +162,8 @@ def test_the_graph_is_as_the_catalog_says(arguments: dict[str, Any]) -> None:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_replicas_outlive_the_look_that_finds_their_successors() -> None:
     """A retired replica goes on until each ingress has looked for others once more."""
-    from deployments.applications import LinkSettings
     from deployments.backend import SETTLED_S
+    from deployments.serve.applications import LinkSettings
 
     assert kubernetes.LINGER_S > SETTLED_S
     link = LinkSettings(Path("/folder"), Path("/secret"), tcp=True, linger_s=1.0, drain_s=2.0)

@@ -10,7 +10,7 @@ import pytest
 from waiting import Gate, until
 
 from deployments.link import Endpoint, LinkClient, LinkServer, UnixAddress
-from gateway.work import LoadReport
+from gateway.model.messages import LoadReport
 
 SECRET = b"a secret of the application"
 

@@ -13,7 +13,7 @@ import pytest
 from waiting import until
 
 from deployments.link import MAX_FRAME_BYTES, Endpoint, LinkClient, LinkServer, ProtocolError, TcpAddress, UnixAddress
-from gateway.work import (
+from gateway.model.messages import (
     Answer,
     ClassifyParameters,
     Failure,

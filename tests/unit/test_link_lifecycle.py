@@ -14,7 +14,7 @@ from waiting import ECHO, Gate, idle, until
 
 from deployments.link import Backoff, Endpoint, LinkClient, LinkServer, TcpAddress, UnixAddress
 from deployments.link.handshake import NONCE_BYTES, Handshake, Role
-from gateway.work import ClassifyParameters, Failure, FailureKind, LoadReport, Work
+from gateway.model.messages import ClassifyParameters, Failure, FailureKind, LoadReport, Work
 
 SECRET = b"a secret of the application"
 WORK = Work("classify", ("hello",), ClassifyParameters(), remaining_s=1.0, strict=True, request_id="r")
@@ -24,7 +24,7 @@ QUICK = Backoff(first_s=0.01, cap_s=0.05)
 HANGING_SERVER = """
 import asyncio, sys
 from deployments.link import LinkServer, UnixAddress
-from gateway.work import LoadReport
+from gateway.model.messages import LoadReport
 
 async def hang(work):
     await asyncio.sleep(60)

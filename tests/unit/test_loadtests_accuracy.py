@@ -14,7 +14,7 @@ from small_variants import write_variant
 
 from exporters.starter.data import Sentence
 from exporters.texts import HELDOUT_NAME
-from gateway.manifest import ClassifierManifest, Verification
+from gateway.model.manifest import ClassifierManifest, Verification
 from loadtests.accuracy import AccuracyReport, labels_of
 from loadtests.accuracy_report import print_accuracy, write_accuracy
 from loadtests.agreement import Agreement, Unanswered, judge

@@ -16,8 +16,8 @@ from statistics import median
 import pytest
 from rich.console import Console
 
-from deployments.step_log import VARIABLE, Entry, Step
-from gateway.work import FinishReason
+from deployments.replica.summarize.step_log import VARIABLE, Entry, Step
+from gateway.model.messages import FinishReason
 from loadtests import budgets_figures as figures
 from loadtests.budgets import (
     Asked,

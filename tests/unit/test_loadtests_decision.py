@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.policy import Reason
+from gateway.scheduling.policy import Reason
 from loadtests.decision import CEILING_S, COUNTS, DecisionSettings, Scene, Situation, Timing, timed, too_slow
 
 

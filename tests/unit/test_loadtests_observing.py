@@ -195,8 +195,8 @@ def test_a_request_that_only_one_side_has_is_seen() -> None:
     for after in (counter(in_time=1), counter(in_time=2, late=1), counter(in_time=2), counter(in_time=1, late=-1)):
         (counts,) = counted_both(told, [], after, {})
         assert not counts.agree, after
-    stray = [Sample((0.0, "1"), {"task": "summarize", "outcome": "late"})]
-    assert [one.agree for one in counted_both(told, [], counter(in_time=1, late=1) + stray, {})] == [True, False]
+    residual = [Sample((0.0, "1"), {"task": "summarize", "outcome": "late"})]
+    assert [one.agree for one in counted_both(told, [], counter(in_time=1, late=1) + residual, {})] == [True, False]
 
 
 def test_of_a_request_without_an_answer_it_is_enough_that_it_was_counted() -> None:

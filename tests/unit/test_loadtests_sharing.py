@@ -18,10 +18,9 @@ from fake_engines import in_steps
 from fakes import FakeClock
 from rich.console import Console
 
-from deployments.condensing import Condensing, Room
-from deployments.engines.port import Logits, TokenIds
-from deployments.interleaver import Interleaver
-from deployments.turns import TURN_S
+from deployments.engines.base import Logits, TokenIds
+from deployments.replica.summarize.job import SummaryJob, TextBudget
+from deployments.replica.summarize.time_slicing import TURN_S, TimeSlicer
 from loadtests.errors import EngineFailed
 from loadtests.load_report import Quantiles
 from loadtests.open_loop import LoadSettings
@@ -125,9 +124,9 @@ def named(name: str) -> Arrangement:
 
 def test_every_arrangement_has_the_same_cores() -> None:
     """As threads of a lane or as lanes; two of them know turns, as replicas have them, and the first does not."""
-    assert {one.lanes * one.threads for one in ARRANGEMENTS} == {CORES}
+    assert {one.slots * one.threads for one in ARRANGEMENTS} == {CORES}
     assert sorted(one.turn_s for one in ARRANGEMENTS) == [TURN_S, TURN_S, float("inf"), float("inf")]
-    assert ARRANGEMENTS[0].name == BASELINE and ARRANGEMENTS[0].lanes == 1 and ARRANGEMENTS[0].turn_s == float("inf")
+    assert ARRANGEMENTS[0].name == BASELINE and ARRANGEMENTS[0].slots == 1 and ARRANGEMENTS[0].turn_s == float("inf")
 
 
 def test_ratios_are_taken_within_each_round() -> None:
@@ -217,8 +216,8 @@ def test_a_late_generator_and_a_busy_machine_are_told() -> None:
 def test_a_text_writes_exactly_as_many_tokens_as_it_is_told() -> None:
     """Even on an engine that would end at once; nothing is left to be run after the last."""
     instants: list[float] = []
-    room = Room(100.0, 0.0, lambda: 1.0)
-    condensing, engine = Condensing(room, way(SlowEngine(), a_text(5), room, instants)), SlowEngine()
+    room = TextBudget(100.0, 0.0, lambda: 1.0)
+    condensing, engine = SummaryJob(room, way(SlowEngine(), a_text(5), room, instants)), SlowEngine()
     left = []
     while not condensing.step():
         left.append(room.left_s)
@@ -245,12 +244,12 @@ async def test_without_turns_a_text_is_seen_through_before_the_next() -> None:
         ran.append(name)
         clock.advance(2 * TURN_S)
 
-    interleaver = Interleaver(1, clock, 9, turn_s=float("inf"))
-    interleaver.start()
-    texts = [in_steps(Room(clock() + 600, 0.0, clock), 5, partial(step, name)) for name in "ab"]
-    await asyncio.gather(*(interleaver.submit(name, text) for name, text in zip("ab", texts, strict=True)))
-    await interleaver.stop(60)
-    assert "".join(ran) == "aaaaabbbbb" and interleaver.totals.turns == 2
+    time_slicer = TimeSlicer(1, clock, 9, turn_s=float("inf"))
+    time_slicer.start()
+    texts = [in_steps(TextBudget(clock() + 600, 0.0, clock), 5, partial(step, name)) for name in "ab"]
+    await asyncio.gather(*(time_slicer.submit(name, text) for name, text in zip("ab", texts, strict=True)))
+    await time_slicer.stop(60)
+    assert "".join(ran) == "aaaaabbbbb" and time_slicer.totals.turns == 2
 
 
 @pytest.mark.parametrize("arrangement", ARRANGEMENTS, ids=lambda one: one.name)

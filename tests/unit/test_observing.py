@@ -15,7 +15,7 @@ from sample_records import RECORD
 
 from deployments.observing import ACCESS_LOG, LOG_FORMAT, LOGGERS, LogUnwritable, access_log_to, observing
 from deployments.relay import relayed
-from deployments.serve_command import serve_arguments
+from deployments.serve.command import serve_arguments
 from gateway.lines import WatchedFile
 
 

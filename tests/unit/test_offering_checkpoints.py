@@ -11,9 +11,9 @@ import pytest
 from fake_summaries import GLANCE, SCRIBE, STUDY
 from small_gateway import SmallGateway, Told, checkpoints
 
-from gateway.catalog import Catalog
-from gateway.manifest import write_manifest
-from gateway.routing import served_of
+from gateway.model.catalog import Catalog
+from gateway.model.manifest import write_manifest
+from gateway.router import served_of
 from loadtests.offering.checkpoints import live_variants, variants_from
 from loadtests.offering.errors import NoGateway
 from loadtests.scenarios.manifests import manifest_variants

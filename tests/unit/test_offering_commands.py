@@ -14,7 +14,7 @@ from fakes import GRAND, SWIFT
 from rich.console import Console
 from small_gateway import Asked, SmallGateway, Told, answer, checkpoints, problem
 
-from gateway.routing import served_of
+from gateway.router import served_of
 from loadtests.offering.commands import load, load_arguments
 from loadtests.offering.figures import LiveResult
 from loadtests.offering.histograms import count_of

@@ -10,10 +10,10 @@ import pytest
 from fake_engines import END, WORDS, FakeReader, ranker, reader_manifest, text_tokens, through
 from fakes import FakeClock
 
-from deployments.condensing import Condensed, Room
-from deployments.reader import MOST_IN_BATCH, Reader
-from deployments.sentences import split_sentences
-from gateway.work import SummarizeParameters
+from deployments.replica.summarize.extractive import MOST_IN_BATCH, ExtractiveSummarizer
+from deployments.replica.summarize.job import Condensed, TextBudget
+from deployments.replica.summarize.sentences import split_sentences
+from gateway.model.messages import SummarizeParameters
 
 
 def sentence(at: int, length: int = 6) -> str:
@@ -29,8 +29,8 @@ def text_of(count: int) -> str:
 
 def condense(engine: FakeReader, text: str, budget_s: float = 60.0, reserve_s: float = 0.0, **given: Any) -> Condensed:
     """What is made of the text within the budget."""
-    room = Room(engine.clock() + budget_s, reserve_s, engine.clock)
-    reader = Reader(reader_manifest(), engine, text_tokens(), ranker())
+    room = TextBudget(engine.clock() + budget_s, reserve_s, engine.clock)
+    reader = ExtractiveSummarizer(reader_manifest(), engine, text_tokens(), ranker())
     condensed = through(reader.begin(text, SummarizeParameters(**given), room))
     assert isinstance(condensed, Condensed)
     return condensed
@@ -155,8 +155,10 @@ def test_what_is_left_counts_down() -> None:
     """`left_s` is near the truth from the beginning on, and ends at nothing."""
     reading = engine()
     text = " ".join(sentence(at, 12) for at in range(200))
-    room = Room(reading.clock() + 60, 0.0, reading.clock)
-    condensing = Reader(reader_manifest(), reading, text_tokens(), ranker()).begin(text, SummarizeParameters(), room)
+    room = TextBudget(reading.clock() + 60, 0.0, reading.clock)
+    condensing = ExtractiveSummarizer(reader_manifest(), reading, text_tokens(), ranker()).begin(
+        text, SummarizeParameters(), room
+    )
     seen = [room.left_s]
     while not condensing.step():
         seen.append(room.left_s)

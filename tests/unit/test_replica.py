@@ -11,12 +11,12 @@ from fake_engines import FakeReader, ranker, reader_manifest, text_tokens, write
 from fakes import ANSWER, FakeClock, entry, manifest
 from prometheus_client.parser import text_string_to_metric_families
 
-from deployments.reader import Reader
-from deployments.replica import MEMORY_AGE_S, Replica, Server, agreement_of
-from deployments.summarizing import SummarizerReplica
-from deployments.totals import InterleaverTotals, Totals
-from gateway.catalog import Tier
-from gateway.work import LoadReport, SummarizeParameters, Work
+from deployments.replica.replica import MEMORY_AGE_S, Replica, Server, agreement_of
+from deployments.replica.summarize.extractive import ExtractiveSummarizer
+from deployments.replica.summarize.replica import SummarizerReplica
+from deployments.totals import TimeSlicerTotals, Totals
+from gateway.model.catalog import Tier
+from gateway.model.messages import LoadReport, SummarizeParameters, Work
 
 
 class FakeServer:
@@ -38,7 +38,7 @@ class FakeServer:
 
     def totals(self) -> Totals:
         """Some."""
-        return InterleaverTotals(steps=7, busy_s=0.5, longest_overshoot_s=0.25, sizes=Counter({1: 2, 3: 1}))
+        return TimeSlicerTotals(steps=7, busy_s=0.5, longest_overshoot_s=0.25, sizes=Counter({1: 2, 3: 1}))
 
 
 SCRIBE = entry("scribe", Tier.BALANCED, 40.0)
@@ -87,7 +87,7 @@ def test_the_metrics_parse() -> None:
 async def test_a_summarizers_totals_are_in_the_scrape() -> None:
     """Every total of the interleaver, by its name."""
     clock = FakeClock()
-    reader = Reader(reader_manifest(), FakeReader(clock), text_tokens(), ranker())
+    reader = ExtractiveSummarizer(reader_manifest(), FakeReader(clock), text_tokens(), ranker())
     server = SummarizerReplica(entry("scribe", Tier.BALANCED, 40.0), reader, 9, clock)
     replica = Replica(SCRIBE, 1.0, server, clock)
     server.start()

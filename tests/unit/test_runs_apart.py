@@ -21,13 +21,13 @@ from test_simulator_replica import BATCHING, LIMITS, Watched, asked
 from tokenizers import Tokenizer, models
 from worlds import until
 
-from deployments.batch_forming import Waiting, of_next_run
-from deployments.batcher import Batcher, Scored
-from deployments.classifying import ClassifierReplica
-from deployments.engines.port import Logits, TokenIds
-from deployments.tasks import ClassifyTask
-from deployments.variant import OpenClassifier
-from gateway.work import Answer, ClassifyParameters, Failure, Work
+from deployments.engines.base import Logits, TokenIds
+from deployments.replica.batch_forming import Waiting, of_next_run
+from deployments.replica.batcher import Batcher, Scored
+from deployments.replica.classify import ClassifierReplica
+from deployments.replica.labels import ClassifyTask
+from deployments.replica.variant import OpenClassifier
+from gateway.model.messages import Answer, ClassifyParameters, Failure, Work
 from loadtests.simulator.replica import BatchingReplica
 from loadtests.simulator.requests import Offered
 from loadtests.simulator.world import World
@@ -173,10 +173,10 @@ class SentForRuns(Watched):
         self.replica.enter(request, self._told, self.runs[request.sequence])
 
 
-def simulated(offered: Sequence[Offered], runs: Sequence[int], lanes: int) -> list[float]:
+def simulated(offered: Sequence[Offered], runs: Sequence[int], slots: int) -> list[float]:
     """When each of them is answered that is sent, in its place, for these runs; a core for each lane."""
-    world = World(lanes, seed=1)
-    replica = BatchingReplica(world, BATCHING, lanes, LIMITS)
+    world = World(slots, seed=1)
+    replica = BatchingReplica(world, BATCHING, slots, LIMITS)
     watched = SentForRuns(world, replica, runs=dict(enumerate(runs)))
     world.play(offered, watched)
     assert all(end.answered for end in watched.ends.values())
@@ -184,20 +184,20 @@ def simulated(offered: Sequence[Offered], runs: Sequence[int], lanes: int) -> li
 
 
 @pytest.mark.parametrize(
-    ("runs", "lanes", "inputs"),
+    ("runs", "slots", "inputs"),
     [((7, 3, 7, 3), 2, (2, 2, 2, 2)), ((7, 3, 7, 3), 1, (4,) * 4), ((3,) * 4, 2, (4,) * 4), ((3, 5, 7, 3), 2, (4,) * 4),
      ((3, 7, 7, 7), 3, (1, 3, 3, 3))],
 )  # fmt: skip
-def test_the_simulated_replica_keeps_runs_apart_likewise(runs: list[int], lanes: int, inputs: list[int]) -> None:
+def test_the_simulated_replica_keeps_runs_apart_likewise(runs: list[int], slots: int, inputs: list[int]) -> None:
     """Each is answered after a batch of as many inputs as share its own, all of which begin at once."""
-    ends_s = simulated([asked(place) for place in range(4)], runs, lanes)
+    ends_s = simulated([asked(place) for place in range(4)], runs, slots)
     assert ends_s == pytest.approx([0.008 + 0.002 * size for size in inputs])
 
 
 def test_the_simulated_replica_merges_runs_that_wait() -> None:
     """The lane that is idle first takes the two runs that came meanwhile, in one batch of four."""
     offered = [asked(0), asked(1, tokens=400), *(asked(place, 0.001) for place in range(2, 6))]
-    ends_s = simulated(offered, (1, 2, 3, 3, 7, 7), lanes=2)
+    ends_s = simulated(offered, (1, 2, 3, 3, 7, 7), slots=2)
     assert ends_s == pytest.approx([0.010, 0.048, *[0.010 + 0.016] * 4])
 
 

@@ -107,7 +107,7 @@ async def scraped_state(application: Application) -> tuple[float, float]:
 async def test_a_failed_self_test_is_told_until_the_checkpoint_is_healthy() -> None:
     """Also where Ray Serve's message has moved on meanwhile. States are read no more often than their age allows."""
     application = Application(slow=[told("s-1")])
-    rejected = "deployments.variant.VariantRejected: slow: model.onnx: expected sha256 1, got 2"
+    rejected = "deployments.replica.variant.VariantRejected: slow: model.onnx: expected sha256 1, got 2"
     history = [("healthy", ""), ("updating", rejected), ("unhealthy", "retrying"), ("healthy", "")]
     for at, (state, message) in enumerate(history):
         application.statuses = [status(state, message)]

@@ -19,8 +19,8 @@ from small_seq2seq import (
 )
 from transformers import PreTrainedModel
 
-from deployments.engines.port import TokenIds
-from deployments.search import Search, SearchRules, best_places, repeating
+from deployments.engines.base import TokenIds
+from deployments.replica.summarize.beam_search import BeamSearch, SearchRules, best_places, repeating
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -71,7 +71,7 @@ def test_a_search_writes_what_generate_writes(
     """The tokens are the same, and so is whether the last of them is an end that nothing forced."""
     model = models[family]
     asked = rules(model, beams, SETTINGS[setting])
-    search, ids = Search(asked), text(family, list(SETTINGS).index(setting) + beams)
+    search, ids = BeamSearch(asked), text(family, list(SETTINGS).index(setting) + beams)
     expected = generate(model, ids, asked)
     assert finish(search, TorchDecoder(model, ids)) == stripped(expected, asked)
     cut = len(expected) == asked.max_new_tokens
@@ -84,17 +84,17 @@ def test_several_ends_and_unwanted_tokens_are_kept(models: dict[str, PreTrainedM
     """Any of the ends ends a row, and a suppressed token is never written."""
     model, ids = models["pegasus"], text("pegasus", 2)
     plain = rules_of(model, max_new_tokens=12, beams=beams)
-    often = finish(Search(plain), TorchDecoder(model, ids))
+    often = finish(BeamSearch(plain), TorchDecoder(model, ids))
     for ends, unwanted in (((1, often[5]), ()), ((1, often[5], often[3]), (often[0],))):
         asked = SearchRules(0, ends, 0, 12, beams=beams, suppressed_token_ids=unwanted, no_repeat_ngram_size=2)
-        found = finish(Search(asked), TorchDecoder(model, ids))
+        found = finish(BeamSearch(asked), TorchDecoder(model, ids))
         assert found == stripped(generate(model, ids, asked), asked)
         assert not set(unwanted) & set(found)
 
 
 def test_a_search_that_is_done_takes_no_more() -> None:
     """Neither is there a next step to ask for."""
-    search = Search(SearchRules(0, (1,), 0, 1))
+    search = BeamSearch(SearchRules(0, (1,), 0, 1))
     search.feed(np.zeros((1, 8), dtype=np.float32))
     assert search.done and search.steps == 1
     with pytest.raises(RuntimeError, match="done"):
@@ -106,7 +106,7 @@ def test_a_search_that_is_done_takes_no_more() -> None:
 def test_logits_of_other_rows_are_refused() -> None:
     """A decoder that answers for more rows than were asked for is not believed."""
     with pytest.raises(ValueError, match="2 rows for 1"):
-        Search(SearchRules(0, (1,), 0, 4)).feed(np.zeros((2, 8), dtype=np.float32))
+        BeamSearch(SearchRules(0, (1,), 0, 4)).feed(np.zeros((2, 8), dtype=np.float32))
 
 
 @pytest.mark.parametrize(("longest", "beams"), [(4, 0), (0, 1)])
@@ -118,7 +118,7 @@ def test_rules_that_no_search_could_follow_are_refused(longest: int, beams: int)
 
 def test_a_search_whose_every_token_is_banned_ends_with_what_it_has() -> None:
     """It writes each of the three tokens once, start included, and is cut."""
-    search = Search(SearchRules(0, (), 0, 9, beams=2, no_repeat_ngram_size=1))
+    search = BeamSearch(SearchRules(0, (), 0, 9, beams=2, no_repeat_ngram_size=1))
     while not search.done:
         rows = len(search.pending[0])
         search.feed(np.zeros((rows, 3), dtype=np.float32))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.sentences import MAX_CHARACTERS, Span, split_sentences, whole_sentences
+from deployments.replica.summarize.sentences import MAX_CHARACTERS, SentenceSpan, split_sentences, whole_sentences
 
 pieces = st.sampled_from(
     [
@@ -130,6 +130,6 @@ def test_hostile_text_costs_no_more_than_its_length(unit: str) -> None:
 
 def test_a_span_is_a_value() -> None:
     """Equal offsets are equal spans, and nobody can move one."""
-    assert Span(1, 2) == Span(1, 2) and len({Span(1, 2), Span(1, 2)}) == 1
+    assert SentenceSpan(1, 2) == SentenceSpan(1, 2) and len({SentenceSpan(1, 2), SentenceSpan(1, 2)}) == 1
     with pytest.raises(AttributeError):
-        Span(1, 2).start = 0  # type: ignore[misc]
+        SentenceSpan(1, 2).start = 0  # type: ignore[misc]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from gateway.catalog import Tier
+from gateway.model.catalog import Tier
 from loadtests.simulator.clairvoyant import Bound, clairvoyant
 from loadtests.simulator.clairvoyant_menu import menus
 from loadtests.simulator.clairvoyant_prices import Prices
@@ -128,7 +128,7 @@ def test_worth_is_the_callers() -> None:
     """Where tasks are mixed, the caller says what an answer of each is worth."""
     offered = [request(0, 50), request(0, 50, task="summarize")]
     variants = (variant(4), variant(4, quality=40.0, task="summarize"))
-    found = clairvoyant(offered, variants, 1, OVERHEAD_S, lambda _: True, worth=lambda _: 1.0)
+    found = clairvoyant(offered, variants, 1, OVERHEAD_S, lambda _: True, utility=lambda _: 1.0)
     assert found.lower == 2
     assert found.upper == pytest.approx(2)
 

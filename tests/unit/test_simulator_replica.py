@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 import pytest
 from small_scenarios import Even, variant
 
-from deployments.batch_forming import BatchLimits
-from deployments.interleaver import MOST_BEGUN
-from deployments.turns import TURN_S
+from deployments.replica.batch_forming import BatchLimits
+from deployments.replica.summarize.time_slicing import MOST_BEGUN, TURN_S
 from loadtests.simulator.replica import BatchingReplica, SharingReplica
 from loadtests.simulator.requests import Offered
 from loadtests.simulator.variants import Variant
@@ -60,18 +59,18 @@ class Watched:
         self.ends[request.sequence] = End(self.world.now_s, service_s, answered)
 
 
-def batched(offered: Sequence[Offered], lanes: int = 1, of: Variant = BATCHING) -> Watched:
+def batched(offered: Sequence[Offered], slots: int = 1, of: Variant = BATCHING) -> Watched:
     """Plays them on a batching replica with a core for each lane."""
-    world = World(lanes, seed=1)
-    watched = Watched(world, BatchingReplica(world, of, lanes, LIMITS))
+    world = World(slots, seed=1)
+    watched = Watched(world, BatchingReplica(world, of, slots, LIMITS))
     world.play(offered, watched)
     return watched
 
 
-def shared(offered: Sequence[Offered], lanes: int = 1) -> Watched:
+def shared(offered: Sequence[Offered], slots: int = 1) -> Watched:
     """Plays them on a sharing replica with a core for each lane."""
-    world = World(lanes, seed=1)
-    watched = Watched(world, SharingReplica(world, SUMMARIZER, lanes))
+    world = World(slots, seed=1)
+    watched = Watched(world, SharingReplica(world, SUMMARIZER, slots))
     world.play(offered, watched)
     return watched
 
@@ -99,8 +98,8 @@ def test_the_earliest_deadline_is_next() -> None:
 def test_each_lane_has_a_batch_of_its_own() -> None:
     """On two lanes a second batch begins while the first runs."""
     late = asked(1, 0.001)
-    assert batched([asked(0), late], lanes=2).ends[1].at_s == pytest.approx(0.011)
-    assert batched([asked(0), late], lanes=1).ends[1].at_s == pytest.approx(0.020)
+    assert batched([asked(0), late], slots=2).ends[1].at_s == pytest.approx(0.011)
+    assert batched([asked(0), late], slots=1).ends[1].at_s == pytest.approx(0.020)
 
 
 def test_the_strict_end_at_their_deadline_however_long_the_engine_is_busy() -> None:

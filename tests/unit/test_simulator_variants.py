@@ -57,7 +57,7 @@ def test_a_profiled_run_strays_no_further_than_three_of_its_spread(sigma: float,
 
 def test_the_pace_scales_every_run() -> None:
     """Twice as slow a host takes twice as long."""
-    assert ProfiledTimes(Even(per_text_s=0.010), 0.1, pace=2.0).median_s(3, 1) == pytest.approx(0.060)
+    assert ProfiledTimes(Even(per_text_s=0.010), 0.1, slowdown=2.0).median_s(3, 1) == pytest.approx(0.060)
 
 
 def test_the_cheapest_batch_is_the_one_that_costs_least_a_text() -> None:

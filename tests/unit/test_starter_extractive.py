@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deployments.extract import Ranker, default_count, describe
-from deployments.sentences import split_sentences
+from deployments.replica.summarize.ranking import Ranker, default_count, describe
+from deployments.replica.summarize.sentences import split_sentences
 from exporters.starter.extractive.corpus import FREE_FROM, HELDOUT, detokenised, published
 from exporters.starter.extractive.manifest import read_manifest
 

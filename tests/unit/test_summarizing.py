@@ -24,14 +24,14 @@ from fake_engines import (
 from fakes import FakeClock, entry
 from waiting import until
 
-from deployments.condensing import Condensed, Condensing, Room
-from deployments.reader import Reader
-from deployments.step_log import VARIABLE, read_log
-from deployments.summarizing import Summarizer, SummarizerReplica, reserve_s
-from deployments.writer import Writer
-from gateway.catalog import Tier
-from gateway.deadline import Clock
-from gateway.work import Answer, Failure, FailureKind, InputReport, SummarizeParameters, Work
+from deployments.replica.summarize.abstractive import AbstractiveSummarizer
+from deployments.replica.summarize.extractive import ExtractiveSummarizer
+from deployments.replica.summarize.job import Condensed, SummaryJob, TextBudget
+from deployments.replica.summarize.replica import Summarizer, SummarizerReplica, reserve_s
+from deployments.replica.summarize.step_log import VARIABLE, read_log
+from gateway.model.catalog import Tier
+from gateway.model.deadline import Clock
+from gateway.model.messages import Answer, Failure, FailureKind, InputReport, SummarizeParameters, Work
 
 ENTRY = entry("scribe", Tier.BALANCED, 40.0)
 TEXT = "The river rose. The bridge was closed for hours."
@@ -42,14 +42,14 @@ def work(*inputs: str, remaining_s: float = 60.0, strict: bool = False, **parame
     return Work("summarize", inputs or (TEXT,), SummarizeParameters(**parameters), remaining_s, strict, "r-1")
 
 
-def writer(clock: FakeClock, **how: Any) -> Writer:
+def writer(clock: FakeClock, **how: Any) -> AbstractiveSummarizer:
     """One that writes five words and a full stop."""
-    return Writer(writer_manifest(), FakeSeq2Seq(clock, **how), text_tokens())
+    return AbstractiveSummarizer(writer_manifest(), FakeSeq2Seq(clock, **how), text_tokens())
 
 
-def reader(clock: FakeClock, **how: Any) -> Reader:
+def reader(clock: FakeClock, **how: Any) -> ExtractiveSummarizer:
     """One that reads."""
-    return Reader(reader_manifest(), FakeReader(clock, **how), text_tokens(), ranker())
+    return ExtractiveSummarizer(reader_manifest(), FakeReader(clock, **how), text_tokens(), ranker())
 
 
 async def handled(summarizer: Summarizer, clock: Clock, *works: Work) -> list[Answer | Failure]:
@@ -75,7 +75,7 @@ class Scripted:
         self.gate = threading.Event()
         self.gate.set()
 
-    def begin(self, text: str, parameters: SummarizeParameters, room: Room) -> Condensing:
+    def begin(self, text: str, parameters: SummarizeParameters, room: TextBudget) -> SummaryJob:
         """The text on its way."""
         self.begun.append(text)
 
@@ -123,7 +123,7 @@ async def test_without_time_strict_work_expires_and_the_rest_gets_the_lead(make:
 async def test_a_usable_part_is_an_answer_in_either_mode() -> None:
     """A text cut by the deadline is given, and says so; it is not called late."""
     clock = FakeClock()
-    slow = Writer(
+    slow = AbstractiveSummarizer(
         writer_manifest(step_s=0.1, output_tokens=20.0), FakeSeq2Seq(clock, says(words(100)), step_s=0.1), text_tokens()
     )
     for answer in await handled(slow, clock, work(remaining_s=1.0, strict=True), work(remaining_s=1.0)):
@@ -226,7 +226,7 @@ async def test_in_real_time_work_behind_a_stuck_engine_is_answered_by_its_deadli
     class Stuck(Scripted):
         """One whose first text never moves."""
 
-        def begin(self, text: str, parameters: SummarizeParameters, room: Room) -> Condensing:
+        def begin(self, text: str, parameters: SummarizeParameters, room: TextBudget) -> SummaryJob:
             """A text of one step, that hangs in it, or would take a millisecond."""
             return in_steps(room, 1, (lambda: self.gate.wait(60)) if text == "stuck" else (lambda: None), 0.001)
 
@@ -263,5 +263,5 @@ def test_the_reserve() -> None:
     assert reserve_s(0.02) == 0.005
     assert reserve_s(0.2) == pytest.approx(0.012)
     assert reserve_s(60.0) == 0.05
-    room = Room(10.0, reserve_s(0.2), lambda: 9.8)
+    room = TextBudget(10.0, reserve_s(0.2), lambda: 9.8)
     assert room.stop_at == pytest.approx(9.988)

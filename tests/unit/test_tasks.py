@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from small_variants import LABELS, WINDOW, tokenizer
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from deployments.tasks import ClassifyTask, Encoded, applied
-from gateway.work import ClassifyParameters, Failure, FailureKind, FunctionToApply
+from deployments.replica.labels import ClassifyTask, Encoded, applied
+from gateway.model.messages import ClassifyParameters, Failure, FailureKind, FunctionToApply
 
 ROWS = st.lists(st.floats(-1e6, 1e6, width=32), min_size=2, max_size=2)
 

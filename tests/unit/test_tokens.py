@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_variants import tokenizer
 
-from deployments.tokens import TextTokens, well_formed
+from deployments.replica.tokens import TextTokens, well_formed
 
 LONG = "a very good film good film bad films ."
 

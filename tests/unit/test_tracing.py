@@ -18,9 +18,9 @@ from opentelemetry.trace import StatusCode
 from sample_records import MARK, RECORD
 
 from deployments.tracing import TracedHandler, spans_of, traces_asked_for
+from gateway.model.messages import Answer, ClassifyParameters, Failure, FailureKind, Work
 from gateway.trace_context import TraceContext
 from gateway.tracing import Spans, Tracing, open_spans
-from gateway.work import Answer, ClassifyParameters, Failure, FailureKind, Work
 
 
 def work(traceparent: str | None) -> Work:
@@ -108,7 +108,9 @@ def test_traces_are_asked_for_by_naming_a_collector(environ: dict[str, str], ask
 
 def test_who_has_no_traces_does_not_load_opentelemetry() -> None:
     """Neither the gateway's request path nor a replica's imports it until traces are asked for."""
-    modules = "gateway.app, gateway.service, gateway.logs, deployments.replica, deployments.observing, punctual"
+    modules = (
+        "gateway.api.app, gateway.service, gateway.logs, deployments.replica.replica, deployments.observing, punctual"
+    )
     asked = "deployments.observing.observing('one', {'PUNCTUAL_ACCESS_LOG': '/dev/null'})"
     loaded = "[name for name in sys.modules if name.startswith('opentelemetry')]"
     script = f"import sys, {modules}; {asked}; print({loaded})"

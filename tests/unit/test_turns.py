@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from deployments.turns import TURN_S, Sharing, contested, next_turn
+from deployments.replica.summarize.time_slicing import TURN_S, Sharing, contested, next_turn
 
 NOW = 100.0
 

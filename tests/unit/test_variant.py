@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from small_variants import LABELS, write_variant
 
-from deployments.engines.padding import padded
-from deployments.tasks import Encoded
-from deployments.variant import VariantRejected, open_classifier, open_variant
-from gateway.manifest import MANIFEST_NAME
+from deployments.engines.base import padded
+from deployments.replica.labels import Encoded
+from deployments.replica.variant import VariantRejected, open_classifier, open_variant
+from gateway.model.manifest import MANIFEST_NAME
 
 Tamper = Callable[[dict[str, Any]], None]
 

@@ -19,16 +19,16 @@ from prometheus_client.parser import text_string_to_metric_families
 from tokenizers import Tokenizer, models
 from waiting import until
 
-from deployments.classifying import ClassifierReplica
-from deployments.condensing import Condensing, Room
-from deployments.engines.port import Logits, TokenIds
+from deployments.engines.base import Logits, TokenIds
 from deployments.link import Endpoint, LinkClient, LinkServer, UnixAddress
-from deployments.replica import Replica, Server
-from deployments.summarizing import SummarizerReplica
-from deployments.tasks import ClassifyTask
-from deployments.variant import OpenClassifier
-from gateway.catalog import Tier
-from gateway.work import Answer, ClassifyParameters, Failure, FailureKind, SummarizeParameters, Work
+from deployments.replica.classify import ClassifierReplica
+from deployments.replica.labels import ClassifyTask
+from deployments.replica.replica import Replica, Server
+from deployments.replica.summarize.job import SummaryJob, TextBudget
+from deployments.replica.summarize.replica import SummarizerReplica
+from deployments.replica.variant import OpenClassifier
+from gateway.model.catalog import Tier
+from gateway.model.messages import Answer, ClassifyParameters, Failure, FailureKind, SummarizeParameters, Work
 
 SECRET = b"a secret of the application"
 
@@ -57,7 +57,7 @@ class GatedEngine:
         assert self.gate.wait(60)
         time.sleep(0.001)
 
-    def begin(self, text: str, parameters: SummarizeParameters, room: Room) -> Condensing:
+    def begin(self, text: str, parameters: SummarizeParameters, room: TextBudget) -> SummaryJob:
         """As a summarizer: nine steps."""
         return in_steps(room, 9, self.step, 0.001)
 

@@ -17,10 +17,10 @@ from fake_engines import (
 )
 from fakes import FakeClock
 
-from deployments.condensing import Condensed, Room
-from deployments.writer import Writer
-from deployments.writing import search_rules, write
-from gateway.work import Failure, FailureKind, InputReport, SummarizeParameters
+from deployments.replica.summarize.abstractive import AbstractiveSummarizer
+from deployments.replica.summarize.beam_search import search_rules, write
+from deployments.replica.summarize.job import Condensed, TextBudget
+from gateway.model.messages import Failure, FailureKind, InputReport, SummarizeParameters
 
 TEXT = "The river rose. The bridge was closed for hours."
 SOURCE_TOKENS = 13
@@ -33,8 +33,10 @@ def summary(
     """What is written of the text within the budget; `given` are parameters, `rules__NAME` rules of the checkpoint."""
     rules = {name[7:]: given.pop(name) for name in list(given) if name.startswith("rules__")}
     manifest = writer_manifest(window, **rules)
-    room = Room(engine.clock() + budget_s, reserve_s, engine.clock)
-    condensed = through(Writer(manifest, engine, text_tokens()).begin(text, SummarizeParameters(**given), room))
+    room = TextBudget(engine.clock() + budget_s, reserve_s, engine.clock)
+    condensed = through(
+        AbstractiveSummarizer(manifest, engine, text_tokens()).begin(text, SummarizeParameters(**given), room)
+    )
     assert isinstance(condensed, Condensed)
     return condensed
 
@@ -115,8 +117,11 @@ def test_a_text_that_has_ended_while_others_were_looked_for_is_whole() -> None:
 def test_after_its_last_step_nothing_is_left_to_be_run(tokens: list[int]) -> None:
     """Whether it has ended by itself or no step fits any more: it need not wait for another turn to end."""
     writing = engine(tokens)
-    room = Room(writing.clock() + 0.2, 0.0, writing.clock)
-    condensing, left = Writer(writer_manifest(), writing, text_tokens()).begin(TEXT, SummarizeParameters(), room), []
+    room = TextBudget(writing.clock() + 0.2, 0.0, writing.clock)
+    condensing, left = (
+        AbstractiveSummarizer(writer_manifest(), writing, text_tokens()).begin(TEXT, SummarizeParameters(), room),
+        [],
+    )
     while not condensing.step():
         left.append(room.left_s)
     assert left[-1] == 0 and min(left[:-1]) > 0
@@ -125,8 +130,10 @@ def test_after_its_last_step_nothing_is_left_to_be_run(tokens: list[int]) -> Non
 def test_a_text_that_waits_for_its_turns_begins_no_step_that_would_end_late() -> None:
     """Others may have the engine between two steps; once none fits any more, nothing is left to be run."""
     writing = engine(words(100))
-    room = Room(writing.clock() + 0.2, 0.02, writing.clock)
-    condensing = Writer(writer_manifest(), writing, text_tokens()).begin(TEXT, SummarizeParameters(num_beams=1), room)
+    room = TextBudget(writing.clock() + 0.2, 0.02, writing.clock)
+    condensing = AbstractiveSummarizer(writer_manifest(), writing, text_tokens()).begin(
+        TEXT, SummarizeParameters(num_beams=1), room
+    )
     while not condensing.step():
         assert room.left_s > 0 or not room.fits(0.01)
         if len(writing.rows) == 4:
@@ -182,8 +189,8 @@ def test_a_text_over_the_window_keeps_its_head_where_asked() -> None:
 def test_a_text_over_the_window_is_an_error_where_asked() -> None:
     """`error`: the counts of the text and of the window, and nothing is run."""
     writing = engine()
-    room = Room(writing.clock() + 60, 0.0, writing.clock)
-    writer = Writer(writer_manifest(20), writing, text_tokens())
+    room = TextBudget(writing.clock() + 60, 0.0, writing.clock)
+    writer = AbstractiveSummarizer(writer_manifest(20), writing, text_tokens())
     failure = through(writer.begin(TEXT * 3, SummarizeParameters(truncation="error"), room))
     assert isinstance(failure, Failure) and failure.kind is FailureKind.TOO_LONG
     assert (failure.tokens, failure.limit) == (3 * (SOURCE_TOKENS - 2) + 2, 20) and writing.began == []
@@ -225,11 +232,11 @@ def test_an_engine_that_raises_is_heard() -> None:
 def test_the_pace_is_learnt_from_what_steps_take() -> None:
     """After texts that took twice their forecast, plans are made for such steps."""
     writing = engine(words(100), step_s=0.02, encode_s=0.04)
-    writer = Writer(writer_manifest(), writing, text_tokens())
+    writer = AbstractiveSummarizer(writer_manifest(), writing, text_tokens())
     planned = []
     for _ in range(8):
         condensed = through(
-            writer.begin(TEXT, SummarizeParameters(num_beams=1), Room(writing.clock() + 0.3, 0, writing.clock))
+            writer.begin(TEXT, SummarizeParameters(num_beams=1), TextBudget(writing.clock() + 0.3, 0, writing.clock))
         )
         assert isinstance(condensed, Condensed)
         planned.append(condensed.generation.max_new_tokens)

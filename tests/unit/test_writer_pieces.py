@@ -9,10 +9,10 @@ import pytest
 from fake_engines import STOP, WORDS, FakeSeq2Seq, Saying, says, says_head, text_tokens, through, words, writer_manifest
 from fakes import FakeClock
 
-from deployments.condensing import Condensed, Room
-from deployments.sentences import split_sentences
-from deployments.writer import Writer
-from gateway.work import SummarizeParameters
+from deployments.replica.summarize.abstractive import AbstractiveSummarizer
+from deployments.replica.summarize.job import Condensed, TextBudget
+from deployments.replica.summarize.sentences import split_sentences
+from gateway.model.messages import SummarizeParameters
 
 WINDOW = 40
 WRITES = 6
@@ -34,8 +34,10 @@ def condense(
     """What is written of the text; it expects as many tokens as the engine writes."""
     rules = {name[7:]: given.pop(name) for name in list(given) if name.startswith("rules__")}
     manifest = writer_manifest(window, output_tokens=WRITES, **rules)
-    room = Room(engine.clock() + budget_s, reserve_s, engine.clock)
-    condensed = through(Writer(manifest, engine, text_tokens()).begin(text, SummarizeParameters(**given), room))
+    room = TextBudget(engine.clock() + budget_s, reserve_s, engine.clock)
+    condensed = through(
+        AbstractiveSummarizer(manifest, engine, text_tokens()).begin(text, SummarizeParameters(**given), room)
+    )
     assert isinstance(condensed, Condensed)
     return condensed
 
@@ -208,9 +210,9 @@ def test_counting_stops_in_time() -> None:
 
     tokens: Any = Slow()
     writing = FakeSeq2Seq(clock, says_head(4))
-    room = Room(clock() + 1.0, 0.0, clock)
+    room = TextBudget(clock() + 1.0, 0.0, clock)
     condensed = through(
-        Writer(writer_manifest(WINDOW, output_tokens=6), writing, tokens).begin(
+        AbstractiveSummarizer(writer_manifest(WINDOW, output_tokens=6), writing, tokens).begin(
             text_of(2000), SummarizeParameters(num_beams=1), room
         )
     )

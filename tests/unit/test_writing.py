@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from deployments.engines.port import Decoder, Logits, TokenIds
-from deployments.writing import GOLDEN_TOKENS, search_rules, write, write_golden, write_greedily
-from gateway.manifest import GenerationRules
+from deployments.engines.base import Decoder, Logits, TokenIds
+from deployments.replica.summarize.beam_search import GOLDEN_TOKENS, search_rules, write, write_golden, write_greedily
+from gateway.model.manifest import GenerationRules
 
 START, END, PAD = 1, 2, 0
 RULES = GenerationRules(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from deployments.extract import DEFAULT_COUNT, Ranker, default_count
+from deployments.replica.summarize.ranking import DEFAULT_COUNT, Ranker, default_count
 from exporters.starter.data import Split
 from exporters.starter.extractive import measure
 from exporters.starter.extractive.corpus import ACLSUM, Document, free, read_general, read_papers, write_heldout

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deployments.sentences import Span, split_sentences
+from deployments.replica.summarize.sentences import SentenceSpan, split_sentences
 from exporters.starter.data import Split, cleaned, split_of
 from exporters.starter.registry import Package
 
@@ -54,7 +54,7 @@ class Document:
     name: str
     title: str
     text: str
-    spans: tuple[Span, ...]
+    spans: tuple[SentenceSpan, ...]
     marks: tuple[tuple[int, ...], ...] = ()
     summaries: tuple[str, ...] = ()
 
@@ -127,7 +127,7 @@ def detokenised(sentence: str) -> str:
 def _paper(said: dict[str, Any]) -> Document:
     """A paper as running text; each sentence found in it carries the marks of the given one that it overlaps most."""
     text = ""
-    given: list[tuple[Span, tuple[int, ...]]] = []
+    given: list[tuple[SentenceSpan, tuple[int, ...]]] = []
     for section in SECTIONS:
         paragraph = ""
         for index, raw in enumerate(said["sentences"][section]):
@@ -138,7 +138,7 @@ def _paper(said: dict[str, Any]) -> Document:
             start = len(text) + len(paragraph) + len(before)
             paragraph += before + sentence
             flags = tuple(int(said["highlights"][aspect][section][index]) for aspect in ASPECTS)
-            given.append((Span(start, start + len(sentence)), flags))
+            given.append((SentenceSpan(start, start + len(sentence)), flags))
         text += paragraph
     spans = tuple(split_sentences(text))
     marks = tuple(max(given, key=lambda one: _overlap(one[0], span))[1] for span in spans)
@@ -151,7 +151,7 @@ def _joined(name: str, sentences: list[str]) -> Document:
     return Document(name, "", text, tuple(split_sentences(text)))
 
 
-def _overlap(one: Span, other: Span) -> int:
+def _overlap(one: SentenceSpan, other: SentenceSpan) -> int:
     return min(one.end, other.end) - max(one.start, other.start)
 
 

@@ -12,7 +12,7 @@ import torch
 from tokenizers import Tokenizer
 from transformers import AutoModel
 
-from deployments.extract import Floats
+from deployments.replica.summarize.ranking import Floats
 from exporters.starter.batches import encode, in_order
 from exporters.starter.registry import file_sha256
 

@@ -11,7 +11,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from deployments.extract import FEATURES, Facts, Floats, Ranker, default_count, describe, features, unit_rows
+from deployments.replica.summarize.ranking import (
+    FEATURES,
+    Facts,
+    Floats,
+    Ranker,
+    default_count,
+    describe,
+    features,
+    unit_rows,
+)
 from exporters.starter.extractive.corpus import Document
 from exporters.starter.extractive.measure import importance
 

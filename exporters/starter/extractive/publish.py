@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from deployments.extract import DEFAULT_COUNT, SCHEMA, Ranker
+from deployments.replica.summarize.ranking import DEFAULT_COUNT, SCHEMA, Ranker
 from exporters.starter.extractive.card import LIMITS, card
 from exporters.starter.extractive.corpus import ACLSUM
 from exporters.starter.extractive.encode import Encoder

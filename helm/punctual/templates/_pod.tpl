@@ -1,6 +1,6 @@
 {{/* What head and workers have in common: each is given a dict with `root`, the template's own context. */}}
 
-{{/* Ray's switches as `cluster_environment` of deployments/environment.py has them, which says why; a test compares. */}}
+{{/* Ray's switches as `cluster_environment` of deployments/serve/environment.py has them, which says why; a test compares. */}}
 {{- define "punctual.env" -}}
 - {name: RAY_SERVE_ENABLE_HA_PROXY, value: "1"}
 - {name: RAY_SERVE_THROUGHPUT_OPTIMIZED, value: "1"}

@@ -1,5 +1,5 @@
 {{/*
-The Serve config: one application, built by deployments/kubernetes.py from the mounted catalog. No `revision` of the
+The Serve config: one application, built by deployments/serve/kubernetes.py from the mounted catalog. No `revision` of the
 catalog: a changed one makes a new cluster, whose pods mount it, while those of the old may not have it yet.
 */}}
 {{- define "punctual.serveConfig" -}}
@@ -10,7 +10,7 @@ http_options:
 applications:
   - name: punctual
     route_prefix: /
-    import_path: deployments.kubernetes:build
+    import_path: deployments.serve.kubernetes:build
     args:
       catalog: /etc/punctual/catalog.yaml
       cache: {{ include "punctual.cache" . }}

@@ -31,8 +31,8 @@ class Profile:
         spread = self._spread.get((variant.name, batch))
         if spread is None:
             chance = random.Random(batch)  # the same profile in every run of the simulator
-            strays = sorted(variant.times.noise(batch, chance) for _ in range(DRAWS))
-            spread = self._spread[variant.name, batch] = strays[DRAWS * 95 // 100]
+            residuals = sorted(variant.times.noise(batch, chance) for _ in range(DRAWS))
+            spread = self._spread[variant.name, batch] = residuals[DRAWS * 95 // 100]
         return spread * variant.median_s(batch, tokens)
 
     def window(self, variant: Variant) -> int:

@@ -1,0 +1,132 @@
+"""A replica: one opened variant behind its end of the link, of whichever kind the variant is.
+
+It knows no cluster: `serving` gives it a place to listen and tells it when to drain.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+import psutil
+
+from deployments.engines.base import yield_to_others
+from deployments.engines.host import usable_cores
+from deployments.replica.classify import ClassifierReplica
+from deployments.replica.summarize.abstractive import AbstractiveSummarizer
+from deployments.replica.summarize.extractive import ExtractiveSummarizer
+from deployments.replica.summarize.replica import SummarizerReplica
+from deployments.replica.variant import OpenClassifier, OpenSeq2Seq, open_variant
+from deployments.totals import Totals
+from gateway.metrics import ReplicaFacts, replica_text
+from gateway.model.catalog import CatalogEntry
+from gateway.model.deadline import Clock
+from gateway.model.manifest import ClassifierManifest, ExtractiveManifest, VariantManifest
+from gateway.model.messages import Answer, Failure, LoadReport, Work
+
+MEMORY_AGE_S = 1.0
+"""How old a figure of resident memory may be that goes out with an answer: reading it costs 20 µs."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaSettings:
+    """What a replica is told at its start: its catalog entry, where its variant lies, how much may wait."""
+
+    entry: CatalogEntry
+    folder: Path
+    max_queued_inputs: int
+
+
+class Server(Protocol):
+    """Answers work of one task with one variant."""
+
+    def start(self) -> None:
+        """Opens the queue, on the running loop."""
+
+    async def stop(self, grace_s: float) -> None:
+        """Admits nothing more and finishes what it can within the grace."""
+
+    async def handle(self, work: Work) -> Answer | Failure:
+        """Answers one piece of work. Cancelling it withdraws it."""
+
+    def load(self) -> LoadReport:
+        """How much is still to be done."""
+
+    def totals(self) -> Totals:
+        """What was counted since the start."""
+
+
+class Replica:
+    """Serves one variant and reports on itself."""
+
+    def __init__(self, entry: CatalogEntry, agreement: float, server: Server, clock: Clock) -> None:
+        """`agreement` is the variant's with its source, from 0 to 1."""
+        self.checkpoint = entry.name
+        self.server = server
+        self._clock = clock
+        self._process = psutil.Process()
+        self._facts = ReplicaFacts(entry.name, entry.task, entry.tier, agreement, self._process.create_time())
+        self._cores = usable_cores()
+        self._memory_bytes = 0
+        self._memory_seen = float("-inf")
+
+    async def handle(self, work: Work) -> Answer | Failure:
+        """Answers one piece of work."""
+        return await self.server.handle(work)
+
+    def load(self) -> LoadReport:
+        """What travels with every answer."""
+        return msgspec.structs.replace(self.server.load(), memory_bytes=self._memory(), cores=self._cores)
+
+    def metrics(self) -> str:
+        """This replica's totals in the Prometheus text format."""
+        load, counted = self.load(), self.server.totals()
+        totals = {
+            f"{name.removesuffix('_s')}_seconds" if name.endswith("_s") else name: value
+            for name, value in counted.figures().items()
+        }
+        counters = {name: value for name, value in totals.items() if not name.startswith("longest_")}
+        gauges = {name: value for name, value in totals.items() if name.startswith("longest_")} | {
+            "backlog_seconds": load.backlog_s,
+            "queued_inputs": load.queued,
+            "sharing_inputs": load.sharing or 0,
+            "memory_bytes": load.memory_bytes,
+        }
+        return replica_text(self._facts, counters, gauges, counted.sizes)
+
+    def _memory(self) -> int:
+        now = self._clock()
+        if now - self._memory_seen > MEMORY_AGE_S:
+            self._memory_bytes, self._memory_seen = self._process.memory_info().rss, now
+        return self._memory_bytes
+
+
+def open_replica(settings: ReplicaSettings, clock: Clock) -> Replica:
+    """Opens and checks the variant at the entry's priority and threads. Blocking. Raises VariantRejected."""
+    entry = settings.entry
+    yield_to_others(entry.niceness or 0)  # before an engine makes threads of its own, which inherit it
+    variant = open_variant(settings.folder, entry.threads)
+    queued = settings.max_queued_inputs
+    server: Server
+    if isinstance(variant, OpenClassifier):
+        server = ClassifierReplica(entry, variant, queued, clock)
+    elif isinstance(variant, OpenSeq2Seq):
+        writer = AbstractiveSummarizer(variant.manifest, variant.engine, variant.tokens)
+        server = SummarizerReplica(entry, writer, queued, clock)
+    else:
+        reader = ExtractiveSummarizer(variant.manifest, variant.engine, variant.tokens, variant.ranker)
+        server = SummarizerReplica(entry, reader, queued, clock)
+    return Replica(entry, agreement_of(variant.manifest), server, clock)
+
+
+def agreement_of(manifest: VariantManifest) -> float:
+    """How far a variant agrees with its source, from 0 to 1, by what was compared for its kind."""
+    match manifest:
+        case ClassifierManifest():
+            return manifest.verification.label_agreement
+        case ExtractiveManifest():
+            return manifest.verification.same_choice
+        case _:
+            return manifest.verification.same_tokens

@@ -1,0 +1,256 @@
+"""The abstractive way: an encoder-decoder writes a summary token by token, as wide and long as the budget lets it.
+
+A text over the window is written of piece by piece, and what was written once more, all within the same time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+import numpy as np
+
+from deployments.engines.base import Seq2SeqEngine
+from deployments.replica.summarize.beam_search import BeamSearch, SearchRules, search_rules
+from deployments.replica.summarize.casing import restored
+from deployments.replica.summarize.chunking import Piece, Windowing
+from deployments.replica.summarize.job import Condensed, Steps, SummaryJob, TextBudget, finished_text, usable
+from deployments.replica.summarize.sentences import whole_sentences
+from deployments.replica.tokens import TextTokens
+from gateway.forecasting.decoding import HEADROOM, DecodingPlan, Wanted, WritingTimes, leanest, plan, wanted_of
+from gateway.forecasting.service_time import Slowdown
+from gateway.model.manifest import Seq2SeqManifest
+from gateway.model.messages import Failure, FailureKind, FinishReason, Generation, InputReport, SummarizeParameters
+
+COUNTING_SHARE = 0.25
+"""The share of a text's time that may go into counting the tokens of its sentences; the rest of it stays unread."""
+
+CASED_CHARACTERS = 20_000
+"""Of a longer source, so much of its head tells how its words are written."""
+
+_PACE_WEIGHT = 0.1
+_FIRST_CASING_S = 2e-6  # for each character of the source
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """What is to be done: how to write of which text, and by when the last step must end."""
+
+    text: str
+    parameters: SummarizeParameters
+    wanted: Wanted
+    room: TextBudget
+    stop_at: float
+
+    @property
+    def remaining_s(self) -> float:
+        return self.stop_at - self.room.clock()
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """What was written of one piece, why it ended, how it was planned, and its tokens."""
+
+    text: str
+    reason: FinishReason
+    plan: DecodingPlan
+    tokens: int
+
+    @property
+    def out_of_time(self) -> bool:
+        return self.reason == "deadline" and not self.text
+
+
+class AbstractiveSummarizer:
+    """Writes summaries with one encoder-decoder. It may write several at once, a step of each in turn."""
+
+    def __init__(self, manifest: Seq2SeqManifest, engine: Seq2SeqEngine, tokens: TextTokens) -> None:
+        self._rules = manifest.generation
+        self._pad_id = manifest.pad_token_id
+        self._expected = manifest.output_tokens
+        self._times = WritingTimes.of(manifest)
+        self._engine = engine
+        self._tokens = tokens
+        self._windowing = Windowing(tokens, self._rules.prefix, manifest.max_tokens)
+        self._slowdown = Slowdown(_PACE_WEIGHT)
+        self._casing_s = _FIRST_CASING_S
+
+    def begin(self, text: str, parameters: SummarizeParameters, room: TextBudget) -> SummaryJob:
+        """The text on its way; nothing is run yet."""
+        wanted = wanted_of(parameters, self._rules, self._expected)
+        casing_s = self._casing_s * min(len(text), CASED_CHARACTERS) if self._rules.lower_cased else 0.0
+        order = _Order(text, parameters, wanted, room, room.stop_at - casing_s)
+        tokens = self._windowing.expected(len(text))
+        pieces = math.ceil(tokens / self._windowing.window) if parameters.truncation == "chunk" else 1
+        room.left_s = self._rest_s(pieces, wanted) if pieces > 1 else self._expected_s(tokens, order)
+        return SummaryJob(room, self._way(order))
+
+    def _way(self, order: _Order) -> Steps:
+        windowing, truncation = self._windowing, order.parameters.truncation
+        if order.remaining_s <= 0:
+            nothing = _Written("", "deadline", plan(self._times.for_text(1), order.wanted, 0.0), 0)
+            return self._condensed(nothing, order, 1, InputReport(windowing.expected(len(order.text)), 0, True))
+        head = windowing.head(order.text, to_the_end=truncation == "error")
+        if head.total > windowing.window and truncation == "error":
+            return Failure(FailureKind.TOO_LONG, "over the checkpoint's window", head.total, windowing.window)
+        if head.total > windowing.window and truncation == "chunk":
+            return (yield from self._piecewise(order))
+        return (yield from self._whole(head.token_ids, head.total, order))
+
+    def _whole(self, token_ids: list[int], total: int, order: _Order) -> Steps:
+        fitting = self._windowing.cut(token_ids)
+        written = yield from self._write(fitting, order, order.stop_at)
+        kept = len(fitting) if order.room.steps else 0
+        return self._condensed(written, order, 1, InputReport(total, kept, kept < total))
+
+    def _piecewise(self, order: _Order) -> Steps:
+        """Each round writes of every piece and joins that; the last, of what then fits the window, is the summary.
+
+        When time runs out, what was written so far is the summary.
+        """
+        windowing, clock = self._windowing, order.room.clock
+        joined, taken, read = order.text, 0, InputReport(0, 0, False)
+        parts: list[_Written] = []
+        while True:
+            cut = windowing.pieces(joined, clock, clock() + COUNTING_SHARE * order.remaining_s)
+            if len(cut.pieces) <= 1:
+                break
+            parts = []
+            kept = yield from self._round(cut.pieces, order, parts)
+            if not taken:
+                taken, read = len(cut.pieces), InputReport(cut.total, min(kept, cut.total), kept < cut.total)
+            before, joined = joined, " ".join(part.text for part in parts if part.text)
+            if parts[-1].out_of_time:
+                return self._condensed(_together(parts, order, "deadline"), order, taken, read)
+            if not joined or len(joined) >= len(before):  # a checkpoint that writes more than it reads gets nowhere
+                return self._condensed(_together(parts, order, _worst(parts)), order, taken, read)
+        token_ids = windowing.encode(joined)
+        if not taken:  # of one sentence, or of none, no pieces can be made
+            return (yield from self._whole(token_ids, len(token_ids), order))
+        last = yield from self._write(windowing.cut(token_ids), order, order.stop_at)
+        if not usable(last.text, last.reason):
+            last = _together(parts, order, "deadline" if last.reason == "deadline" else _worst(parts))
+        return self._condensed(last, order, taken, read)
+
+    def _round(self, pieces: Sequence[Piece], order: _Order, parts: list[_Written]) -> Generator[None, None, int]:
+        """Writes of one piece after the other into `parts`, as far as the time lasts; how many tokens were read.
+
+        A piece may use its share of what is left, a further one kept back for the last round; but rather some pieces
+        well than all of them in a few words each.
+        """
+        kept = 0
+        for at, piece in enumerate(pieces):
+            token_ids = self._windowing.encode(piece.text)
+            fitting = self._windowing.cut(token_ids)
+            times = self._times.for_text(len(fitting), self._slowdown.value)
+            needed_s = HEADROOM * leanest(times, order.wanted).expected_s
+            share_s = order.remaining_s / (len(pieces) - at + 1)
+            until = min(order.room.clock() + max(share_s, needed_s), order.stop_at)
+            rest_s = self._rest_s(len(pieces) - at - 1, order.wanted)
+            parts.append((yield from self._write(fitting, order, until, rest_s)))
+            if parts[-1].out_of_time:
+                break
+            kept += max(0, piece.tokens - (len(token_ids) - len(fitting))) + (0 if at else self._windowing.own)
+        return kept
+
+    def _write(
+        self, token_ids: list[int], order: _Order, until: float, rest_s: float = 0.0
+    ) -> Generator[None, None, _Written]:
+        """Reads and writes until the search is done or the next step would end too late; `rest_s` is yet to follow."""
+        room, slowdown = order.room, self._slowdown.value
+        times = self._times.for_text(len(token_ids), slowdown)
+        planned = plan(times, order.wanted, until - room.clock())
+        if room.clock() + times.encode_s > until:
+            return _Written("", "deadline", planned, 0)
+        decoder, search = None, BeamSearch(self._search_rules(order.parameters, planned))
+        step_s = times.step_s(planned.beams)
+        going_on = True
+        while going_on:
+            began = room.clock()
+            decoder = decoder or self._engine.encode(np.asarray(token_ids, dtype=np.int64))
+            search.feed(decoder.step(*search.pending))
+            took_s = room.clock() - began
+            if search.steps == 1:
+                self._slowdown.learn(took_s, times.encode_s / slowdown)
+            else:
+                self._slowdown.learn(took_s, times.step_s(planned.beams) / slowdown)
+                step_s += 0.5 * (took_s - step_s)
+            going_on = not search.done and room.clock() + step_s <= until
+            room.left_s = rest_s + max(order.wanted.expected_tokens - search.steps, 1.0) * step_s * going_on
+            yield
+            going_on = going_on and room.clock() + step_s <= until  # others may have had the engine
+        reason: FinishReason = "deadline"
+        if search.ended:  # even where a longer search might have found a better one
+            reason = "stop"
+        elif search.done and planned.max_new_tokens == order.wanted.max_new_tokens:
+            reason = "length"
+        best = search.best()
+        return _Written(finished_text(self._tokens.decode(best), reason), reason, planned, len(best))
+
+    def _condensed(self, written: _Written, order: _Order, pieces: int, read: InputReport) -> Condensed:
+        planned, room = written.plan, order.room
+        generation = Generation(
+            finish_reason=written.reason,
+            steps=room.steps,
+            tokens=written.tokens,
+            beams=planned.beams,
+            max_new_tokens=planned.max_new_tokens,
+            pieces=pieces,
+            headroom_s=room.headroom_s,
+        )
+        return Condensed(self._cased(written.text, order), generation, read)
+
+    def _cased(self, written: str, order: _Order) -> str:
+        if not (self._rules.lower_cased and written):
+            return written
+        began, source = order.room.clock(), order.text[:CASED_CHARACTERS]
+        text = restored(written, source)
+        self._casing_s += _PACE_WEIGHT * ((order.room.clock() - began) / max(len(source), 1) - self._casing_s)
+        return text
+
+    def _expected_s(self, tokens: int, order: _Order) -> float:
+        """The median of one writing, as wide as there is room for, whether or not it fits."""
+        times = self._times.for_text(min(tokens, self._windowing.window), self._slowdown.value)
+        beams = plan(times, order.wanted, order.remaining_s).beams
+        return times.encode_s + order.wanted.expected_tokens * times.step_s(beams)
+
+    def _rest_s(self, pieces: int, wanted: Wanted) -> float:
+        """The least that so many pieces and the last round take, by the median."""
+        return (pieces + 1) * leanest(
+            self._times.for_text(self._windowing.window, self._slowdown.value), wanted
+        ).expected_s
+
+    def _search_rules(self, parameters: SummarizeParameters, planned: DecodingPlan) -> SearchRules:
+        """The checkpoint's own rules, with what the request says and the budget allows."""
+        rules, given = self._rules, parameters
+        asked = {
+            "length_penalty": given.length_penalty,
+            "no_repeat_ngram_size": given.no_repeat_ngram_size,
+            "early_stopping": given.early_stopping,
+        }
+        rules = rules.model_copy(update={name: value for name, value in asked.items() if value is not None})
+        least = rules.min_new_tokens if given.min_new_tokens is None else given.min_new_tokens
+        return search_rules(
+            rules,
+            self._pad_id,
+            beams=planned.beams,
+            max_new_tokens=planned.max_new_tokens,
+            min_new_tokens=min(least, planned.max_new_tokens),
+        )
+
+
+def _together(parts: Sequence[_Written], order: _Order, reason: FinishReason) -> _Written:
+    """The summaries of pieces as one, no longer than the request allows; sentences that were cut only if all were."""
+    said = [part for part in parts if part.text]
+    whole = [part for part in said if part.reason == "stop" or whole_sentences(part.text) == part.text] or said
+    most = order.parameters.max_new_tokens or math.inf
+    sums = accumulate(part.tokens for part in whole)
+    kept = [part for part, tokens in zip(whole, sums, strict=True) if tokens <= most]
+    return _Written(" ".join(part.text for part in kept), reason, parts[0].plan, sum(part.tokens for part in kept))
+
+
+def _worst(parts: Sequence[_Written]) -> FinishReason:
+    reasons: tuple[FinishReason, ...] = ("deadline", "length", "stop")
+    return next(reason for reason in reasons if any(part.reason == reason for part in parts))

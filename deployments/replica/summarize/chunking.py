@@ -1,0 +1,144 @@
+"""What of a text goes into a window: its head or its pieces, as token ids, and how many tokens it has.
+
+Pieces are cut on sentence borders, alike in length. It knows a tokenizer and a window and refuses to know engines and
+what is written. Tokenising takes some 2 µs a character: no more is tokenised than is needed, and of a very long text no
+more than there is time for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+from deployments.replica.summarize.sentences import SentenceSpan, split_sentences
+from deployments.replica.tokens import TextTokens
+from gateway.forecasting.service_time import TokenRate
+from gateway.model.deadline import Clock
+
+
+def pieces_of(sentences: Sequence[SentenceSpan], tokens: Sequence[int], most_tokens: int) -> list[SentenceSpan]:
+    """Consecutive sentences joined into as few pieces as their tokens allow, none much shorter than the others.
+
+    `tokens` counts those of each sentence, specials left out. A sentence that alone has more than `most_tokens` is a
+    piece of its own, which the window will cut. Raises ValueError unless both are of one length.
+    """
+    pieces: list[SentenceSpan] = []
+    target = sum(tokens) / max(1, _fewest(tokens, most_tokens))
+    begun: SentenceSpan | None = None
+    held = passed = 0.0
+    for sentence, count in zip(sentences, tokens, strict=True):
+        if begun is not None and (held + count > most_tokens or passed + count / 2 > target * (len(pieces) + 1)):
+            pieces.append(begun)
+            begun, held = None, 0.0
+        begun = SentenceSpan(begun.start if begun else sentence.start, sentence.end)
+        held += count
+        passed += count
+    return [*pieces, begun] if begun else pieces
+
+
+def _fewest(tokens: Sequence[int], most_tokens: int) -> int:
+    """How many pieces there are where each is filled up before the next is begun."""
+    pieces, held = 0, most_tokens
+    for count in tokens:
+        if held + count > most_tokens:
+            pieces, held = pieces + 1, 0
+        held += count
+    return pieces
+
+
+HEAD = 8
+"""Characters for each token of the window that are tokenised at first: of most texts that is more than fits it."""
+
+STRETCH = 64
+"""Sentences that are tokenised between two looks at the clock."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The token ids of a text or of its head, more than fit the window; and how many the text has, perhaps a guess."""
+
+    token_ids: list[int]
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of a text, and its tokens without specials and prefix."""
+
+    text: str
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pieces:
+    """The pieces of a text in their order, and the tokens of all of it: more than theirs where not all was counted."""
+
+    pieces: list[Piece]
+    total: int
+
+
+class Windowing:
+    """Puts texts into windows of one size. Safe to use from several threads at once."""
+
+    def __init__(self, tokens: TextTokens, prefix: str, window: int) -> None:
+        """`prefix` goes before every text, and counts."""
+        self.window = window
+        self.own: int = len(tokens.encode(prefix)) if prefix else tokens.specials
+        self._tokens = tokens
+        self._prefix = prefix
+        self._rate = TokenRate()
+
+    def expected(self, characters: int) -> int:
+        """The tokens to expect of a text of so many characters, prefix and specials included."""
+        return self._rate.tokens(characters) + self.own
+
+    def encode(self, text: str) -> list[int]:
+        """The token ids of prefix and text."""
+        return self._tokens.encode(self._prefix + text)
+
+    def cut(self, token_ids: Sequence[int]) -> list[int]:
+        """As many as the window takes."""
+        return self._tokens.cut(token_ids, self.window)
+
+    def head(self, text: str, *, to_the_end: bool) -> Head:
+        """Where the text begins; it is counted to its end only where asked to, or where it fits."""
+        characters = len(text) if to_the_end else HEAD * self.window
+        token_ids = self.encode(text[:characters])
+        while len(token_ids) <= self.window and characters < len(text):
+            characters *= 4
+            token_ids = self.encode(text[:characters])
+        if characters < len(text):
+            return Head(token_ids, math.ceil(len(token_ids) * len(text) / characters))
+        self._rate.learn((len(text),), len(token_ids))
+        return Head(token_ids, len(token_ids))
+
+    def pieces(self, text: str, clock: Clock, until: float) -> Pieces:
+        """The text whole where it fits the window, else cut between sentences; those that are counted by `until`."""
+        if len(text) <= HEAD * self.window and (total := len(self.encode(text))) <= self.window:
+            return Pieces([Piece(text, total - self.own)], total)
+        spans = split_sentences(text)
+        counts = self._counts(text, spans, clock, until)
+        counted = spans[: len(counts)]
+        total = sum(counts) + self.own
+        if len(counts) < len(spans):
+            total = math.ceil(total * len(text) / counted[-1].end)
+        elif total <= self.window:
+            return Pieces([Piece(text, total - self.own)], total)
+        upto = dict(zip((span.end for span in counted), accumulate(counts), strict=True))
+        pieces, before = [], 0
+        for span in pieces_of(counted, counts, max(1, self.window - self.own)):
+            pieces.append(Piece(text[span.start : span.end], upto[span.end] - before))
+            before = upto[span.end]
+        return Pieces(pieces, total)
+
+    def _counts(self, text: str, spans: Sequence[SentenceSpan], clock: Clock, until: float) -> list[int]:
+        """The tokens of the first sentences, each with the space before it."""
+        counts: list[int] = []
+        while len(counts) < len(spans) and (not counts or clock() < until):
+            stretch = spans[len(counts) : len(counts) + STRETCH]
+            starts = [spans[len(counts) - 1].end if counts else 0, *(span.end for span in stretch)]
+            texts = [text[start : span.end] for start, span in zip(starts, stretch, strict=False)]
+            counts += [len(ids) - self._tokens.specials for ids in self._tokens.encode_batch(texts)]
+        return counts

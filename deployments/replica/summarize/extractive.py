@@ -1,0 +1,201 @@
+"""The extractive way: an encoder reads a text's sentences, a ranker picks those that say most of it, in their order.
+
+It answers any text. Where the time runs out, it picks among the sentences that were read by then.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deployments.engines.base import Engine, Logits, padded
+from deployments.replica.summarize.job import WORDS_PER_TOKEN, Condensed, Steps, SummaryJob, TextBudget, words_for
+from deployments.replica.summarize.ranking import Facts, Ranker, default_count, describe
+from deployments.replica.summarize.sentences import SentenceSpan, split_sentences
+from deployments.replica.tokens import TextTokens
+from gateway.forecasting.service_time import Slowdown
+from gateway.model.manifest import ExtractiveManifest
+from gateway.model.messages import FinishReason, Generation, InputReport, SummarizeParameters
+from gateway.model.profile import LatencyProfile
+
+STRETCH = 64
+"""Sentences that are tokenised together and put into batches of alike lengths; stretches are read in the text's order,
+so that what was read when the time runs out is the text's beginning. So are the batches of a stretch that there may
+not be time enough for: then their order counts for more than their lengths."""
+
+MOST_IN_BATCH = 8
+TRIES = 4
+"""How often fewer words are chosen where those chosen have too many tokens, before a sentence is cut."""
+
+_PACE_WEIGHT = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class _Encoded:
+    """A sentence's place in the text, its token ids as the engine takes them, and how many it has."""
+
+    place: int
+    token_ids: list[int]
+    tokens: int
+
+
+@dataclass(slots=True)
+class _Read:
+    """What was read so far: each sentence's vector by its place, the facts of stretches, tokens there and given."""
+
+    vectors: dict[int, Logits] = field(default_factory=dict)
+    facts: list[Facts] = field(default_factory=list)
+    total: int = 0
+    kept: int = 0
+
+
+class ExtractiveSummarizer:
+    """Picks sentences with one encoder. It may have several texts under way, a batch of each in turn."""
+
+    def __init__(self, manifest: ExtractiveManifest, engine: Engine, tokens: TextTokens, ranker: Ranker) -> None:
+        self._most_tokens = manifest.max_tokens
+        self._sentences = manifest.sentences
+        self._pad_id = manifest.pad_token_id
+        self._profile = LatencyProfile.from_document(manifest.profile)
+        self._engine = engine
+        self._tokens = tokens
+        self._ranker = ranker
+        self._slowdown = Slowdown(_PACE_WEIGHT)
+
+    def begin(self, text: str, parameters: SummarizeParameters, room: TextBudget) -> SummaryJob:
+        """The text on its way; nothing is run yet."""
+        room.left_s = self._expected_s(_guessed(len(text)))
+        return SummaryJob(room, self._way(text, parameters, room))
+
+    def _way(self, text: str, parameters: SummarizeParameters, room: TextBudget) -> Steps:
+        read = _Read()
+        if room.remaining_s <= 0:
+            read.total = _guessed(len(text))
+            return self._condensed("", "deadline", read, parameters, room)
+        spans = split_sentences(text)
+        for first in range(0, len(spans), STRETCH):
+            stretch = spans[first : first + STRETCH]
+            sentences = self._encoded(text, stretch, first)
+            read.total += sum(one.tokens for one in sentences)
+            read.facts.append(describe(text, stretch))
+            rest_s = self._expected_s(_guessed(len(text) - stretch[-1].end))
+            batches = list(_batches(sorted(sentences, key=lambda one: len(one.token_ids))))
+            if not room.fits(self._batches_s(batches)):
+                batches = list(_batches(sentences))
+            for at, batch in enumerate(batches):
+                if not room.fits(self._batches_s([batch])):
+                    read.total += _guessed(len(text) - stretch[-1].end)
+                    return self._chosen(text, spans, read, parameters, room)
+                began, profiled_s = room.clock(), self._batches_s([batch]) / self._slowdown.value
+                self._read(batch, read)
+                self._slowdown.learn(room.clock() - began, profiled_s)
+                room.left_s = rest_s + self._batches_s(batches[at + 1 :])
+                yield
+        return self._chosen(text, spans, read, parameters, room)
+
+    def _encoded(self, text: str, stretch: Sequence[SentenceSpan], first: int) -> list[_Encoded]:
+        """The sentences of a stretch, each cut at what the encoder takes."""
+        encoded = self._tokens.encode_batch([text[span.start : span.end] for span in stretch])
+        return [
+            _Encoded(first + at, self._tokens.cut(ids, self._most_tokens), len(ids)) for at, ids in enumerate(encoded)
+        ]
+
+    def _read(self, batch: Sequence[_Encoded], read: _Read) -> None:
+        rows = padded([one.token_ids for one in batch], self._pad_id)
+        vectors = self._engine.run(rows.token_ids, rows.attention_mask)
+        for one, vector in zip(batch, vectors, strict=True):
+            read.vectors[one.place] = vector
+            read.kept += len(one.token_ids)
+
+    def _chosen(
+        self, text: str, spans: Sequence[SentenceSpan], read: _Read, parameters: SummarizeParameters, room: TextBudget
+    ) -> Condensed:
+        """The summary from what was read: whole sentences, or words of one where none is as short as was asked for."""
+        reason: FinishReason = "stop" if len(read.vectors) == len(spans) else "deadline"
+        if not read.vectors:
+            return self._condensed("", reason, read, parameters, room)
+        places = sorted(read.vectors)
+        vectors, facts = np.stack([read.vectors[place] for place in places]), _facts_of(read.facts, len(spans))
+        count, most = self._count(facts, len(spans), places, parameters), parameters.max_new_tokens
+        words = words_for(most)
+        for _ in range(TRIES):
+            chosen = self._ranker.choose(vectors, facts, count, words, places)
+            summary = " ".join(" ".join(text[spans[place].start : spans[place].end].split()) for place in chosen)
+            tokens = self._count_tokens(summary)
+            if chosen and (most is None or words is None or tokens <= most):
+                return self._condensed(summary, reason, read, parameters, room)
+            if not chosen or words is None or most is None:
+                break
+            words = min(words - 1, words * most // tokens)
+        best = spans[self._ranker.choose(vectors, facts, 1, positions=places)[0]]
+        return self._condensed(self._cut(text[best.start : best.end], most), "length", read, parameters, room)
+
+    def _count(self, facts: Facts, sentences: int, places: Sequence[int], parameters: SummarizeParameters) -> int:
+        """How many sentences a summary has, or as many as the request's least makes by the usual length of those."""
+        count = min(self._sentences, default_count(sentences))
+        if parameters.min_new_tokens:
+            least_words = parameters.min_new_tokens * WORDS_PER_TOKEN
+            count = max(count, math.ceil(least_words / max(float(facts.words[list(places)].mean()), 1.0)))
+        return min(count, len(places))
+
+    def _cut(self, sentence: str, most_tokens: int | None) -> str:
+        """As many of the sentence's words as have at most so many tokens, but one at least."""
+        words = sentence.split()
+        fitting = min(len(words), words_for(most_tokens) or len(words))
+        while most_tokens and fitting > 1 and (tokens := self._count_tokens(" ".join(words[:fitting]))) > most_tokens:
+            fitting = max(1, min(fitting - 1, fitting * most_tokens // tokens))
+        return " ".join(words[:fitting])
+
+    def _condensed(
+        self, summary: str, reason: FinishReason, read: _Read, parameters: SummarizeParameters, room: TextBudget
+    ) -> Condensed:
+        generation = Generation(
+            finish_reason=reason,
+            steps=room.steps,
+            tokens=self._count_tokens(summary),
+            beams=1,
+            max_new_tokens=parameters.max_new_tokens or 0,
+            pieces=1,
+            headroom_s=room.headroom_s,
+        )
+        return Condensed(summary, generation, InputReport(read.total, read.kept, read.kept < read.total))
+
+    def _count_tokens(self, summary: str) -> int:
+        return len(self._tokens.encode(summary)) - self._tokens.specials if summary else 0
+
+    def _batches_s(self, batches: Sequence[Sequence[_Encoded]]) -> float:
+        """The median time of these batches as things go now."""
+        profiled_s = sum(
+            self._profile.median_s(len(batch), max(len(one.token_ids) for one in batch)) for batch in batches
+        )
+        return self._slowdown.value * profiled_s
+
+    def _expected_s(self, tokens: int) -> float:
+        per_token_s = self._profile.median_s(MOST_IN_BATCH, 32) / (MOST_IN_BATCH * 32)
+        return self._slowdown.value * tokens * per_token_s
+
+
+def _batches(sentences: Sequence[_Encoded]) -> Iterator[Sequence[_Encoded]]:
+    """Neighbours together."""
+    for at in range(0, len(sentences), MOST_IN_BATCH):
+        yield sentences[at : at + MOST_IN_BATCH]
+
+
+def _guessed(characters: int) -> int:
+    """Near enough the tokens of so many characters, for a report and a forecast: one at least, where there are any."""
+    return math.ceil(characters / 4)
+
+
+def _facts_of(stretches: Sequence[Facts], sentences: int) -> Facts:
+    """The facts of all sentences of a text; of stretches that were not looked at there are none, and all is zero."""
+
+    def whole(column: str) -> NDArray[Any]:
+        known = np.concatenate([getattr(facts, column) for facts in stretches])
+        return np.pad(known, (0, sentences - len(known)))
+
+    return Facts(**{column.name: whole(column.name) for column in fields(Facts)})

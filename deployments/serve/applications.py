@@ -1,0 +1,201 @@
+"""The classes that Ray Serve runs: the ingress, which carries the gateway, and one deployment for each checkpoint.
+
+Thin on purpose: each wires, in its constructor's order, what the rooms define, and answers the control plane.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import time
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import serve
+from ray.serve._private import replica
+from ray.serve.handle import DeploymentHandle
+from starlette.applications import Starlette
+
+from deployments.backend import LinkBackend
+from deployments.link import Endpoint, Handler, LinkServer, TcpAddress, UnixAddress
+from deployments.observing import CLOSED_WITHIN_S, observing, utc_now
+from deployments.replica.replica import ReplicaSettings, open_replica
+from deployments.scraping import ApplicationScrape, DeploymentStates
+from deployments.serve.autoscaling import BACKLOG_S, BUSY_SHARE, BusyShare
+from deployments.serve.discovery import ServeDirectory, ask_all, read_statuses
+from deployments.tracing import TracedHandler, spans_of
+from gateway.api import app
+from gateway.forecasting.load import LoadTracker
+from gateway.metrics import GatewayState, Process, RequestMetrics
+from gateway.model.catalog import Catalog
+from gateway.model.manifest import VariantManifest
+from gateway.router import Router, served_of
+from gateway.service import Service
+
+APPLICATION = "punctual"
+INGRESS = "gateway"
+LINKED_WITHIN_S = 10.0
+"""How long a new ingress waits for a link to each checkpoint before it is ready for requests all the same."""
+
+
+@dataclass(frozen=True)
+class LinkSettings:
+    """Where replicas listen, where the secret lies that both ends prove to each other, and how they part.
+
+    A replica that is retired goes on as if nothing were for `linger_s`, in which every ingress finds those that take
+    its place, and then has `drain_s` to finish what is under way.
+    """
+
+    folder: Path
+    secret_file: Path
+    tcp: bool
+    linger_s: float = 0.0
+    drain_s: float = 5.0
+
+    @property
+    def retiring_s(self) -> float:
+        """After how long a replica that is retired may be ended, whatever it does."""
+        return self.linger_s + 2 * self.drain_s
+
+    def secret(self) -> bytes:
+        """The secret: it is read where it is needed, so that nothing of Ray's ever stores it. Raises OSError."""
+        return self.secret_file.read_bytes().strip()
+
+
+class CheckpointDeployment:
+    """One replica of one checkpoint under Ray Serve. It is ready only once its variant has passed its checks."""
+
+    async def __init__(  # type: ignore[misc]  # Ray Serve awaits it
+        self, settings: ReplicaSettings, link: LinkSettings
+    ) -> None:
+        self._id = _enter(link)
+        self._replica = await asyncio.to_thread(open_replica, settings, time.monotonic)
+        self._replica.server.start()
+        self._busy = BusyShare(time.monotonic, settings.entry.runs)
+        self._link = link
+        self._spans = spans_of(settings.entry.name, self._id, os.environ)
+        handle: Handler = self._replica.handle
+        if self._spans is not None:
+            handle = TracedHandler(handle, settings.entry.name, self._spans, time.monotonic, utc_now)
+        self._server = LinkServer(handle, self._replica.load, link.secret())
+        unix = UnixAddress(str(link.folder / f"{self._id}.sock"))
+        await self._server.start(unix, TcpAddress(ray.util.get_node_ip_address(), 0) if link.tcp else None)
+        self._endpoint = Endpoint(self._id, ray.get_runtime_context().get_node_id(), unix, self._server.tcp)
+
+    async def endpoint(self) -> Endpoint:
+        """Where this replica listens."""
+        return self._endpoint
+
+    async def metrics(self) -> Process:
+        """This replica's metrics."""
+        return Process(self._id, self._replica.checkpoint, self._replica.metrics())
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """How busy this replica was since Ray Serve last asked, and how much work it has before it."""
+        busy_share = self._busy.since_last(self._replica.server.totals().busy_s)
+        return {BUSY_SHARE: busy_share, BACKLOG_S: self._replica.load().backlog_s}
+
+    async def __del__(self) -> None:
+        """Ray Serve awaits this when it retires the replica: finish what is under way, take nothing new."""
+        if hasattr(self, "_server"):
+            await asyncio.sleep(self._link.linger_s)
+            await self._server.drain(self._link.drain_s)
+            await self._replica.server.stop(self._link.drain_s)
+            await self._server.close()
+            if self._spans is not None:
+                await asyncio.to_thread(self._spans.close, CLOSED_WITHIN_S)
+
+
+@serve.ingress()
+class IngressDeployment:
+    """One ingress process: the gateway over links to every replica, behind Ray Serve's HTTP server."""
+
+    async def __init__(  # type: ignore[misc]  # Ray Serve awaits it
+        self,
+        catalog: Catalog,
+        manifests: dict[str, VariantManifest],
+        link: LinkSettings,
+        replicas: dict[str, DeploymentHandle[Any]],
+    ) -> None:
+        self._id = _enter(link)
+        self._limits = catalog.limits
+        load = LoadTracker()
+        node = ray.get_runtime_context().get_node_id()
+        expected = {entry.name: entry.replicas for entry in catalog.checkpoints}
+        chance = random.Random(self._id)
+        directory, secret = ServeDirectory(replicas), link.secret()
+        self._backend = LinkBackend(expected, directory, load, secret, node, time.monotonic, chance)
+        self._metrics = RequestMetrics(catalog)
+        self._observing = observing(self._id, os.environ)
+        self._service = Service(
+            router=Router(catalog, served_of(catalog, manifests), load, time.monotonic),
+            backend=self._backend,
+            load=load,
+            max_concurrent_requests=catalog.limits.max_concurrent_requests,
+            observers=(self._metrics, *self._observing.observers),
+            clock=time.monotonic,
+        )
+        self._state = GatewayState(self._service, catalog, version("punctual"), time.monotonic)
+        asked = {INGRESS: serve.get_deployment_handle(INGRESS, APPLICATION), **replicas}
+        states = DeploymentStates(partial(read_statuses, APPLICATION), replicas, time.monotonic)
+        self._scrape = ApplicationScrape(
+            list(asked), lambda deployment: ask_all(asked[deployment], "metrics"), states, time.monotonic
+        )
+        self._backend.start()
+        await self._linked()
+
+    def __serve_build_asgi_app__(self) -> Starlette:
+        """Ray Serve calls this once after the constructor. Its own server echoes `X-Request-Id`."""
+        trace = self._observing.trace
+        return app.build(self._service, self._scrape, self._limits, time.monotonic, echo_request_id=False, trace=trace)
+
+    async def metrics(self) -> Process:
+        """This process's metrics."""
+        return Process(self._id, INGRESS, self._metrics.text() + self._state.text() + self._observing.metrics())
+
+    async def __del__(self) -> None:
+        """Ray Serve awaits this when it retires the ingress, which has no request left: the last lines are written."""
+        if hasattr(self, "_observing"):
+            await asyncio.to_thread(self._observing.close)
+
+    async def _linked(self) -> None:
+        """Returns once there is a link to each checkpoint: an ingress that is ready before that would refuse requests.
+
+        For `LINKED_WITHIN_S` at most, since the others can be served without one that is down.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LINKED_WITHIN_S):
+                while self._service.missing():  # noqa: ASYNC110  # nothing else waits for this, and it is soon over
+                    await asyncio.sleep(0.02)
+
+
+def _enter(link: LinkSettings) -> str:
+    """What every process of the application does first; the name it goes by."""
+    if not link.tcp:
+        stay_on_loopback()
+    return serve.get_replica_context().replica_id.unique_id
+
+
+_REPLICA: Any = replica  # a private module: its names are not part of what it exports
+_EVERYWHERE = "[::]:0"
+
+
+def stay_on_loopback() -> None:
+    """Call it in a deployment's constructor, which runs before that server starts. Raises where Ray has changed."""
+    original = _REPLICA.add_port_to_grpc_server
+
+    def bound(server: Any, address: str) -> int:
+        if address != _EVERYWHERE:
+            raise RuntimeError(
+                f"Ray Serve binds {address}, not {_EVERYWHERE}: look at deployments/serve/applications.py again"
+            )
+        port: int = original(server, "127.0.0.1:0")
+        return port
+
+    _REPLICA.add_port_to_grpc_server = bound

@@ -1,0 +1,84 @@
+"""The application as KubeRay's RayService starts it: its arguments in, Ray Serve's graph out.
+
+`deployments.serve.kubernetes:build` is the import path in the chart's Serve config. It runs in a task of the cluster,
+again at each change of that config, and prepares nothing: variants lie in the cache already, on every node by the same
+path.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from deployments.link import MIN_SECRET_BYTES
+from deployments.observing import ACCESS_LOG
+from deployments.replica.prepared import prepared_variants
+from gateway.model.catalog import load_catalog
+
+if TYPE_CHECKING:
+    from ray.serve import Application
+
+LINGER_S = 6.0
+"""Longer than an ingress goes without looking for new replicas (`SETTLED_S` in `backend.py`)."""
+
+DRAIN_S = 60.0
+"""What a retired replica may take for what is under way: the pod's grace period must be longer."""
+
+
+class BuildError(Exception):
+    """The application cannot be built; one line for each fault, with the argument that it is about."""
+
+
+class Arguments(BaseModel):
+    """What the chart passes. A path must hold in every pod.
+
+    `access_log` is a path, `-` for the ingress's own output, or `off`; without it, what the pod's environment says.
+    `revision` is for what the other arguments do not show: the digest of the catalog's content, so that a change of it
+    is a change of the Serve config, upon which Ray Serve builds the application anew.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    catalog: str = Field(min_length=1)
+    cache: Path
+    link_secret_file: Path
+    access_log: str | None = Field(default=None, min_length=1)
+    tier_resources: bool = False
+    revision: str = ""
+
+
+def build(args: dict[str, Any]) -> Application:
+    """The application of a catalog whose variants are prepared.
+
+    Raises BuildError, CatalogError or NotPrepared, each with what is to be done.
+    """
+    given = arguments_of(args)
+    catalog = load_catalog(given.catalog)
+    variants = prepared_variants(catalog, given.catalog, given.cache)
+    from deployments.serve.applications import LinkSettings
+    from deployments.serve.graph import Terrain, application
+
+    sockets = Path(tempfile.gettempdir(), f"link-of-punctual-{os.getuid()}")
+    link = LinkSettings(sockets, given.link_secret_file, tcp=True, linger_s=LINGER_S, drain_s=DRAIN_S)
+    environment = {} if given.access_log is None else {ACCESS_LOG: given.access_log}
+    return application(catalog, variants, Terrain(link, given.tier_resources, environment))
+
+
+def arguments_of(args: dict[str, Any]) -> Arguments:
+    """The arguments, checked, with the secret's file among them. Raises BuildError."""
+    try:
+        given = Arguments.model_validate(args)
+    except ValidationError as error:
+        faults = (f"args.{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
+        raise BuildError("\n".join(faults)) from None
+    try:
+        size = len(given.link_secret_file.read_bytes().strip())
+    except OSError as error:
+        raise BuildError(f"args.link_secret_file: {given.link_secret_file}: {error.strerror}") from None
+    if size < MIN_SECRET_BYTES:
+        raise BuildError(f"args.link_secret_file: the secret has {size} bytes, and needs {MIN_SECRET_BYTES}")
+    return given

@@ -1,0 +1,157 @@
+"""The composition root: from a catalog and its variants to a running Ray Serve application, and down again.
+
+`serve` is what `punctual serve` runs. Ray is imported inside, once `environment.configure` has set its switches.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import secrets
+import signal
+import threading
+import urllib.error
+import urllib.request
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from deployments.observing import OFF, access_log_to
+from deployments.replica.variant import VariantRejected
+from deployments.serve import environment
+from gateway.model.catalog import Catalog
+
+READY_WITHIN_S = 120.0
+
+log = logging.getLogger("punctual.serving")
+
+
+class NotReady(Exception):
+    """The application did not become ready; says what is missing."""
+
+
+@contextmanager
+def running(
+    catalog: Catalog,
+    variants: Mapping[str, Path],
+    host: str,
+    port: int,
+    say: Callable[[str], None],
+    access_log: str = OFF,
+) -> Iterator[str]:
+    """A gateway that is ready for requests while the context lasts; yields its URL.
+
+    `variants` has the folder of each checkpoint's variant, `access_log` is a path, `-` for this process's output, or
+    `off`. Raises PortTaken, NotReady and LogUnwritable. When the context ends, requests under way are
+    drained and no process is left behind.
+    """
+    with environment.run_folder() as folder, access_log_to(access_log, folder):
+        environment.require_free(host, port)  # once what dead gateways left there has been cleared
+        environment.configure(folder)
+        say(f"starting Ray Serve; its logs: {folder}/ray/session_latest/logs/serve")
+        try:
+            _start(catalog, variants, host, port, folder)
+            url = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"
+            await_ready(url, READY_WITHIN_S)
+            yield url
+        finally:
+            say("stopping")
+            stop_ray()
+
+
+def serve(
+    catalog: Catalog,
+    variants: Mapping[str, Path],
+    host: str,
+    port: int,
+    say: Callable[[str], None],
+    access_log: str = OFF,
+) -> None:
+    """Runs the gateway until SIGINT or SIGTERM."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # until it is ready, both interrupt the start
+    with running(catalog, variants, host, port, say, access_log) as url:
+        stop = threading.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: stop.set())  # only now: Ray puts handlers of its own in place
+        say(f"ready at {url}")
+        while not stop.wait(timeout=1.0):
+            continue
+
+
+def await_ready(url: str, within_s: float) -> None:
+    """Returns once `/readyz` says 200. Raises NotReady with its last answer."""
+    last = "no answer"
+    pause = threading.Event()
+    for _ in range(int(within_s / 0.1)):
+        try:
+            with urllib.request.urlopen(f"{url}/readyz", timeout=2):  # the scheme is ours
+                return
+        except urllib.error.HTTPError as error:
+            last = error.read(2000).decode(errors="replace")
+        except OSError as error:
+            last = str(error)
+        pause.wait(0.1)
+    raise NotReady(f"not ready within {within_s:.0f} s: {last}")
+
+
+def _start_ray(host: str, port: int, cpus: float, folder: Path) -> None:
+    """Starts Ray and its Serve on this host alone, HTTP on this port, with so many processors to reserve."""
+    import ray  # only after the switches, which Ray reads at import
+    from ray import serve as ray_serve
+    from ray.serve.config import HTTPOptions
+
+    warnings.filterwarnings("ignore", module="ray")
+    ray.init(
+        num_cpus=max(os.cpu_count() or 1, math.ceil(cpus)),
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        _node_ip_address="127.0.0.1",
+        _temp_dir=str(folder / "ray"),
+    )
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
+    ray_serve.start(http_options=HTTPOptions(host=host, port=port))
+
+
+def _start(catalog: Catalog, variants: Mapping[str, Path], host: str, port: int, folder: Path) -> None:
+    _start_ray(host, port, reserved_cpus(catalog), folder)
+    from ray import serve as ray_serve
+
+    from deployments.serve.applications import APPLICATION, LinkSettings
+    from deployments.serve.graph import Terrain, application
+
+    secret_file = folder / "link.secret"
+    secret_file.write_text(secrets.token_hex(32))
+    link = LinkSettings(folder / "link", secret_file, tcp=False)
+    try:
+        ray_serve.run(application(catalog, variants, Terrain(link)), name=APPLICATION, route_prefix="/")
+    except RuntimeError as error:  # Ray Serve's way of saying that a replica's constructor raised
+        deployments = ray_serve.status().applications[APPLICATION].deployments.values()
+        raise NotReady(_cause([str(error), *(deployment.message for deployment in deployments)])) from None
+
+
+def reserved_cpus(catalog: Catalog) -> float:
+    """The processors that all replicas reserve where each checkpoint has the most it may have."""
+    ingress = catalog.ingress
+    return ingress.replicas * ingress.cpus + sum(entry.most_replicas * entry.cpus for entry in catalog.checkpoints)
+
+
+def _cause(messages: Sequence[str]) -> str:
+    """The line of Ray Serve's reports that names our own error, or else the first report."""
+    lines = (line.strip() for message in messages for line in message.splitlines())
+    named = [line.partition(f"{VariantRejected.__name__}: ")[2] for line in lines if VariantRejected.__name__ in line]
+    return next(filter(None, named), messages[0])
+
+
+def stop_ray() -> None:
+    """Drains the application, and ends Ray as far as this process started it."""
+    import ray
+    from ray import serve as ray_serve
+
+    from deployments.serve.applications import APPLICATION
+
+    if ray.is_initialized():
+        ray_serve.delete(APPLICATION)  # drains; what is left then ends with the run folder
+        ray.shutdown()

@@ -1,0 +1,279 @@
+"""The HTTP edge: routes, bodies read within their limits, answers and problems written. It decides nothing.
+
+`build` makes the ASGI application over one `Service`. Every response goes through `App._respond`, which gives it
+the request's id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
+from starlette.routing import Route
+
+from gateway import metrics
+from gateway.api import bodies
+from gateway.api.console import PageFile, read_page
+from gateway.api.headers import REQUEST_ID, RequestTerms, read_terms, request_id_of
+from gateway.api.openapi import openapi_document
+from gateway.api.responses import answer_document, checkpoint_document, decision_document, headers_of
+from gateway.model.catalog import Limits, Task
+from gateway.model.deadline import Clock
+from gateway.model.errors import InternalError, MethodNotAllowed, NotFound, Problem
+from gateway.model.outcome import Outcome
+from gateway.records import RequestRecord
+from gateway.router import Request
+from gateway.service import Service
+
+log = logging.getLogger("punctual.gateway")
+
+CLIENT_CLOSED_REQUEST = 499
+"""What proxies log of a client that left; nobody is there to read it."""
+
+_IDENTITY = "punctual.request_id"
+_TERMS = "punctual.terms"
+_IN_SERVICE = "punctual.in_service"
+"""Places in the ASGI scope: the request's id and terms once known, and whether the service has it and records it."""
+
+_TASKS = frozenset(task.value for task in Task)
+
+
+class Scrape(Protocol):
+    """Gathers the metrics of every process of the application."""
+
+    async def gather(self) -> bytes:
+        """One exposition in the Prometheus text format, in bounded time."""
+
+
+@dataclass(frozen=True)
+class App:
+    """The handlers of the contract's endpoints."""
+
+    service: Service
+    scrape: Scrape
+    limits: Limits
+    clock: Clock
+    echo_request_id: bool
+    trace: Callable[[RequestTerms], RequestTerms] | None
+
+    async def classify(self, http: HttpRequest) -> Response:
+        """`POST /classify`."""
+        arrived_s = self.clock()
+        terms = self._terms(http)
+        body = bodies.parse(await self._body(http), bodies.ClassifyBody, self.limits)
+        inputs = bodies.texts(body.inputs, self.limits)
+        parameters = bodies.classify_parameters(body.parameters)
+        return await self._answer(http, Request(Task.CLASSIFY.value, inputs, parameters, terms, arrived_s))
+
+    async def summarize(self, http: HttpRequest) -> Response:
+        """`POST /summarize`."""
+        arrived_s = self.clock()
+        terms = self._terms(http)
+        body = bodies.parse(await self._body(http), bodies.SummarizeBody, self.limits)
+        inputs = bodies.texts(body.inputs, self.limits)
+        parameters = bodies.summarize_parameters(body.parameters)
+        domain = body.parameters.domain if body.parameters else None
+        return await self._answer(http, Request(Task.SUMMARIZE.value, inputs, parameters, terms, arrived_s, domain))
+
+    async def _answer(self, http: HttpRequest, request: Request) -> Response:
+        """Hands the request to the service and writes what came of it."""
+        http.scope[_IN_SERVICE] = True
+        finished = await self.service.handle(request)
+        headers = headers_of(finished.record)
+        if finished.answer is None:
+            return self._problem(http, finished.problem or InternalError(), headers)
+        details = b"details=true" in http.scope["query_string"].split(b"&")
+        return self._json(http, answer_document(finished, finished.answer, details), headers=headers)
+
+    async def route(self, http: HttpRequest) -> Response:
+        """`POST /route`: the decision and why; nothing is run."""
+        arrived_s = self.clock()
+        terms = self._terms(http)
+        body = bodies.parse(await self._body(http), bodies.RouteBody, self.limits)
+        inputs = bodies.texts(body.inputs, self.limits)
+        router = self.service.router
+        parameters, domain = bodies.route_parameters(body, router.task(body.task))
+        request = Request(body.task, inputs, parameters, terms, arrived_s, domain)
+        deadline = router.deadline(request)
+        return self._json(
+            http, decision_document(request, router.decide(request, deadline, every=True), deadline.budget_s)
+        )
+
+    async def checkpoints(self, http: HttpRequest) -> Response:
+        """`GET /checkpoints`: the catalog as served."""
+        now_s = self.clock()
+        load = self.service.load
+        documents = [
+            checkpoint_document(served, load.replicas(name), load.backlog_s(name, now_s), load.memory_bytes(name))
+            for name, served in self.service.router.served.items()
+        ]
+        return self._json(http, {"checkpoints": documents})
+
+    async def healthz(self, http: HttpRequest) -> Response:
+        """`GET /healthz`: the process answers."""
+        return self._json(http, {"status": "alive"})
+
+    async def readyz(self, http: HttpRequest) -> Response:
+        """`GET /readyz`: 200 once every checkpoint has a replica that loaded, self-tested and linked, else 503."""
+        missing = self.service.missing()
+        return self._json(http, {"ready": not missing, "missing": missing}, status=503 if missing else 200)
+
+    async def metrics(self, http: HttpRequest) -> Response:
+        """`GET /metrics`: every process of the application in one scrape."""
+        return self._respond(http, await self.scrape.gather(), metrics.CONTENT_TYPE)
+
+    async def openapi(self, http: HttpRequest) -> Response:
+        """`GET /openapi.json`: this contract for machines."""
+        return self._json(http, openapi_document())
+
+    async def page(self, file: PageFile, http: HttpRequest) -> Response:
+        """`GET /` and `GET /console/...`: one file of the console, or 304 where the client has it."""
+        known = file.is_known(http.headers.get("if-none-match", ""))
+        content, status = (b"", 304) if known else (file.content, 200)
+        return self._respond(http, content, file.media_type, status, file.headers())
+
+    async def on_problem(self, http: HttpRequest, error: Exception) -> Response:
+        """A request that ended before the service had it: counted like any other end, and told to the client."""
+        problem = error if isinstance(error, Problem) else _not_found(error)
+        self._ended(http, problem.outcome)
+        return self._problem(http, problem)
+
+    async def on_hang_up(self, http: HttpRequest, error: Exception) -> Response:
+        """The client left before its body was read; `_body` has counted it."""
+        return self._respond(http, b"", None, CLIENT_CLOSED_REQUEST)
+
+    async def on_fault(self, http: HttpRequest, error: Exception) -> Response:
+        """The last resort. Starlette re-raises after this answer, so that the server logs the traceback."""
+        if _IN_SERVICE not in http.scope:
+            self._ended(http, Outcome.FAILED)
+        request_id = self._request_id(http)
+        log.error("request %s failed: %s", request_id, type(error).__name__, extra={"request_id": request_id})
+        return self._problem(http, InternalError())
+
+    async def _body(self, http: HttpRequest) -> bytes:
+        """The body, of which no more is read than its limit allows. Raises InputTooLong, or ClientDisconnect."""
+        limit = self.limits.max_body_bytes
+        announced = http.headers.get("content-length", "")
+        if announced.isdecimal() and float(announced) > limit:  # int() refuses thousands of digits
+            raise bodies.body_too_long(limit)
+        parts: list[bytes] = []
+        size = 0
+        try:
+            async for part in http.stream():
+                size += len(part)
+                if size > limit:
+                    raise bodies.body_too_long(limit)
+                parts.append(part)
+        except (ClientDisconnect, asyncio.CancelledError):  # which of the two it is depends on the server
+            self._ended(http, Outcome.CANCELLED)
+            raise
+        return b"".join(parts)
+
+    def _terms(self, http: HttpRequest) -> RequestTerms:
+        terms = read_terms(http.scope["headers"])
+        http.scope[_IDENTITY] = terms.request_id
+        if self.trace is not None:
+            terms = self.trace(terms)
+        http.scope[_TERMS] = terms
+        return terms
+
+    def _request_id(self, http: HttpRequest) -> str:
+        """The one id of this request, its own or made."""
+        known: str | None = http.scope.get(_IDENTITY)
+        if known is None:
+            known = http.scope[_IDENTITY] = request_id_of(http.scope["headers"])
+        return known
+
+    def _ended(self, http: HttpRequest, outcome: Outcome) -> None:
+        """Records a request that the service never had."""
+        task = http.url.path.removeprefix("/")
+        if task in _TASKS:
+            terms: RequestTerms | None = http.scope.get(_TERMS)
+            record = RequestRecord(
+                request_id=self._request_id(http),
+                task=task,
+                outcome=outcome,
+                latency_s=0.0,
+                traceparent=terms.traceparent if terms else None,
+                trace_entry=terms.entry if terms else None,
+            )
+            self.service.observe(record)
+
+    def _problem(self, http: HttpRequest, problem: Problem, headers: dict[str, str] | None = None) -> Response:
+        headers = {**(headers or {}), **problem.headers()}
+        content = bodies.encode(problem.document())
+        return self._respond(http, content, "application/problem+json", problem.http_status, headers)
+
+    def _json(
+        self, http: HttpRequest, document: object, status: int = 200, headers: dict[str, str] | None = None
+    ) -> Response:
+        return self._respond(http, bodies.encode(document), "application/json", status, headers)
+
+    def _respond(
+        self,
+        http: HttpRequest,
+        content: bytes,
+        media_type: str | None,
+        status: int = 200,
+        headers: dict[str, str] | None = None,
+    ) -> Response:
+        """Every response, with the request's id unless the server in front adds that."""
+        if self.echo_request_id:
+            headers = {**(headers or {}), REQUEST_ID: self._request_id(http)}
+        return Response(content, status, headers, media_type)
+
+
+def build(
+    service: Service,
+    scrape: Scrape,
+    limits: Limits,
+    clock: Clock,
+    *,
+    echo_request_id: bool = True,
+    trace: Callable[[RequestTerms], RequestTerms] | None = None,
+) -> Starlette:
+    """The ASGI application. `echo_request_id` is off where the server in front echoes `X-Request-Id` itself.
+
+    `trace` gives a request its place in a trace; without it a client's `traceparent` is handed on as it came.
+
+    A client that hangs up while its request is under way frees its place only if the server cancels the call, as Ray
+    Serve does. Plain uvicorn does not, and nothing here listens for it: there the work runs to its end.
+    """
+    app = App(service, scrape, limits, clock, echo_request_id, trace)
+    handlers: dict[type[Exception] | int, Callable[[HttpRequest, Exception], Awaitable[Response]]] = {
+        Problem: app.on_problem,
+        HTTPException: app.on_problem,
+        ClientDisconnect: app.on_hang_up,
+        Exception: app.on_fault,
+    }
+    routes = [
+        Route("/classify", app.classify, methods=["POST"]),
+        Route("/summarize", app.summarize, methods=["POST"]),
+        Route("/route", app.route, methods=["POST"]),
+        Route("/checkpoints", app.checkpoints),
+        Route("/healthz", app.healthz),
+        Route("/readyz", app.readyz),
+        Route("/metrics", app.metrics),
+        Route("/openapi.json", app.openapi),
+        *(Route(path, partial(app.page, file)) for path, file in read_page().items()),
+    ]
+    application = Starlette(routes=routes, exception_handlers=handlers)
+    application.router.redirect_slashes = False  # a path that does not exist is a problem like any other
+    return application
+
+
+def _not_found(error: Exception) -> Problem:
+    """Starlette's own refusals as problems of ours."""
+    if isinstance(error, HTTPException) and error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "")
+        return MethodNotAllowed(sorted(set(allowed.replace(" ", "").split(","))))
+    return NotFound("see /openapi.json for what is served")

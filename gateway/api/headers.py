@@ -1,0 +1,143 @@
+"""The request headers: budget, percentile, mode, tier, pin and identity, parsed once, milliseconds to seconds.
+
+A header that is malformed, out of range, or sent twice with different values is a 400 that names it.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from gateway.model.catalog import Tier
+from gateway.model.deadline import MAX_BUDGET_MS
+from gateway.model.errors import bad_header
+from gateway.trace_context import TraceEntry
+
+BUDGET = "X-Latency-SLA-Ms"
+PERCENTILE = "X-SLA-Percentile"
+MODE = "X-SLA-Mode"
+MIN_TIER = "X-Min-Tier"
+CHECKPOINT = "X-Checkpoint"
+REQUEST_ID = "X-Request-Id"
+TRACEPARENT = "traceparent"
+GRPC_TIMEOUT = "grpc-timeout"
+
+DEFAULT_PERCENTILE = 95.0
+
+KNOWN = {
+    name.lower().encode(): name
+    for name in (BUDGET, PERCENTILE, MODE, MIN_TIER, CHECKPOINT, REQUEST_ID, TRACEPARENT, GRPC_TIMEOUT)
+}
+"""Every header that is read, by its name as an ASGI scope has it."""
+
+_RAW_REQUEST_ID = REQUEST_ID.lower().encode()
+_WHITESPACE = " \t"  # HTTP's own (RFC 9110, section 5.6.3); Python's has more
+_DECIMAL = re.compile(r"[0-9]{1,9}(\.[0-9]{1,6})?", re.ASCII)
+_GRPC = re.compile(r"([0-9]{1,8})([HMSmun])", re.ASCII)
+_GRPC_UNIT_S = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
+_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+_TRACE = r"-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
+_TRACEPARENT = re.compile(rf"00{_TRACE}|(?!00|ff)[0-9a-f]{{2}}{_TRACE}(-[\x21-\x7e]*)?")  # later versions may have more
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+
+@dataclass(frozen=True, slots=True)
+class RequestTerms:
+    """What the headers asked for. `budget_s` is None where the client set none.
+
+    `traceparent` is the client's own, or where requests are traced the request's, which `entry` hangs on the client's.
+    """
+
+    budget_s: float | None
+    percentile: float
+    strict: bool
+    min_tier: Tier | None
+    pinned: str | None
+    request_id: str
+    traceparent: str | None
+    entry: TraceEntry | None = None
+
+
+def read_terms(raw_headers: Iterable[tuple[bytes, bytes]]) -> RequestTerms:
+    """Parses an ASGI scope's headers. Raises InvalidRequest (400) naming the header that is at fault."""
+    headers = _known(raw_headers)
+    return RequestTerms(
+        budget_s=_budget_s(headers),
+        percentile=_percentile(headers.get(PERCENTILE)),
+        strict=_strict(headers.get(MODE)),
+        min_tier=_tier(headers.get(MIN_TIER)),
+        pinned=_matching(headers.get(CHECKPOINT), CHECKPOINT, _NAME, "must be the name of a checkpoint"),
+        request_id=_matching(
+            headers.get(REQUEST_ID), REQUEST_ID, _REQUEST_ID, "must be 1 to 128 visible ASCII characters"
+        )
+        or _made_id(),
+        traceparent=_matching(headers.get(TRACEPARENT), TRACEPARENT, _TRACEPARENT, "must be a W3C trace context"),
+    )
+
+
+def request_id_of(raw_headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """The id that a request goes by, whatever else is wrong with it: its own where well formed, else a made one."""
+    sent = next((value for name, value in raw_headers if name == _RAW_REQUEST_ID), b"")
+    text = sent.decode("latin-1").strip(_WHITESPACE)
+    return text if _REQUEST_ID.fullmatch(text) else _made_id()
+
+
+def _made_id() -> str:
+    return secrets.token_hex(16)
+
+
+def _known(raw_headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for raw_name, raw_value in raw_headers:
+        name = KNOWN.get(raw_name)
+        if name is None:
+            continue
+        value = raw_value.decode("latin-1").strip(_WHITESPACE)
+        if found.setdefault(name, value) != value:
+            raise bad_header(name, "was sent more than once with different values")
+    return found
+
+
+def _budget_s(headers: Mapping[str, str]) -> float | None:
+    if (text := headers.get(BUDGET)) is not None:
+        must_be = f"must be a positive number of milliseconds, at most {MAX_BUDGET_MS:.0f}"
+        if not _DECIMAL.fullmatch(text) or not 0 < float(text) <= MAX_BUDGET_MS:
+            raise bad_header(BUDGET, must_be)
+        return float(text) / 1000
+    if (text := headers.get(GRPC_TIMEOUT)) is not None:
+        match = _GRPC.fullmatch(text)
+        budget_s = int(match[1]) * _GRPC_UNIT_S[match[2]] if match else 0.0
+        if not 0 < budget_s * 1000 <= MAX_BUDGET_MS:
+            raise bad_header(GRPC_TIMEOUT, f"must be digits and a unit (H M S m u n), at most {MAX_BUDGET_MS:.0f}m")
+        return budget_s
+    return None
+
+
+def _percentile(text: str | None) -> float:
+    if text is None:
+        return DEFAULT_PERCENTILE
+    if not _DECIMAL.fullmatch(text) or not 50 <= float(text) <= 99.9:
+        raise bad_header(PERCENTILE, "must be a percentage from 50 to 99.9")
+    return float(text)
+
+
+def _strict(text: str | None) -> bool:
+    if text not in (None, "best-effort", "strict"):
+        raise bad_header(MODE, "must be best-effort or strict")
+    return text == "strict"
+
+
+def _tier(text: str | None) -> Tier | None:
+    if text is None:
+        return None
+    if text not in set(Tier):
+        raise bad_header(MIN_TIER, f"must be one of {', '.join(Tier)}")
+    return Tier(text)
+
+
+def _matching(text: str | None, name: str, pattern: re.Pattern[str], must_be: str) -> str | None:
+    if text is not None and not pattern.fullmatch(text):
+        raise bad_header(name, must_be)
+    return text

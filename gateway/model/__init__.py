@@ -1,0 +1,1 @@
+"""The nouns that everything else shares: catalog, manifest, profile, messages, errors, outcomes, deadlines."""

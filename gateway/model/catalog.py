@@ -1,0 +1,347 @@
+"""The catalog: every checkpoint the gateway serves, the default budgets and the limits, from one YAML file.
+
+It knows what an operator may write and says what is wrong by file, line and field. It refuses to know whether a
+source can be had: fetching and checking weights is the exporters' business.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from enum import StrEnum
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import model_validator as check_model
+from pydantic_core import PydanticCustomError
+
+from gateway.model.catalog_yaml import ACROSS, CatalogError, Place, in_words, read_document, shown
+from gateway.model.deadline import MAX_BUDGET_MS
+from gateway.model.manifest import Precision
+
+MOST_REPLICAS = 64
+
+Replicas = Annotated[int, Field(strict=True, ge=1, le=MOST_REPLICAS)]
+Delay = Annotated[float, Field(strict=True, ge=0, le=86_400, allow_inf_nan=False)]
+
+
+def begun_with_the_least(given: Any) -> Any:
+    """The fields of a checkpoint as written, with the least that autoscaling keeps for `replicas` where that is not.
+
+    Whatever is wrong with them is left for others to find.
+    """
+    match given:
+        case {"replicas": _}:
+            return given
+        case {"autoscaling": {"min_replicas": int(least)}} if least is not True and 1 <= least <= MOST_REPLICAS:
+            return {**given, "replicas": least}
+    return given
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Ingress(_Frozen):
+    """The gateway processes that divide the requests among them, and the cores that each reserves."""
+
+    replicas: int = Field(default=1, strict=True, ge=1, le=16)
+    cpus: float = Field(default=1.0, strict=True, gt=0, allow_inf_nan=False)
+
+
+class Autoscaling(_Frozen):
+    """How a checkpoint's replicas follow its load, between the least and the most.
+
+    There are to be so many that each is busy for at most `target_busy_share` of its time and has at most
+    `target_backlog_ms` of admitted work before it; without that, half the default budget of its task. More are started
+    once that has held for `upscale_delay_s`, and some are retired once fewer have sufficed, with room to spare, for
+    `downscale_delay_s`.
+    """
+
+    min_replicas: Replicas = 1
+    max_replicas: Replicas
+    target_busy_share: float = Field(default=0.6, strict=True, gt=0, lt=1, allow_inf_nan=False)
+    target_backlog_ms: Annotated[float, Field(strict=True, gt=0, le=60_000, allow_inf_nan=False)] | None = None
+    upscale_delay_s: Delay = 5.0
+    downscale_delay_s: Delay = 300.0
+
+    @field_validator("max_replicas")
+    @classmethod
+    def _most_is_not_below_least(cls, most: int, info: ValidationInfo) -> int:
+        if most < info.data.get("min_replicas", 1):
+            raise ValueError("must be at least min_replicas")
+        return most
+
+
+__all__ = ["Catalog", "CatalogEntry", "CatalogError", "EngineName", "Limits", "Quality", "Task", "Tier", "load_catalog"]
+
+PACKAGED = ("starter", "hub")
+"""Catalogs that come with the gateway, by the name `load_catalog` takes."""
+
+_STARTER = "starter:"
+_HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
+_REVISION = re.compile(r"[0-9a-f]{40}", re.ASCII)
+_SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*", re.ASCII)
+
+
+class Task(StrEnum):
+    """What the client wants done."""
+
+    CLASSIFY = "classify"
+    SUMMARIZE = "summarize"
+
+
+class EngineName(StrEnum):
+    """What runs a variant."""
+
+    ONNX = "onnx"
+    TORCH = "torch"
+
+
+class Tier(StrEnum):
+    """The promise a checkpoint is offered under, from the least to the most."""
+
+    REALTIME = "realtime"
+    BALANCED = "balanced"
+    QUALITY = "quality"
+
+    @property
+    def rank(self) -> int:
+        """The place in the order: a tier satisfies `X-Min-Tier` when its rank is not below that one's."""
+        return list(Tier).index(self)
+
+
+class SourceKind(StrEnum):
+    """Where a checkpoint's weights come from: made by the exporters, a folder on this host, or the Hub."""
+
+    STARTER = "starter"
+    FOLDER = "folder"
+    HUB = "hub"
+
+
+def _slug(value: str) -> str:
+    if not _SLUG.fullmatch(value) or len(value) > 63:
+        raise ValueError("must be at most 63 lower-case letters, digits and single hyphens")
+    return value
+
+
+Slug = Annotated[str, AfterValidator(_slug)]
+Text = Annotated[str, Field(min_length=1, max_length=300)]
+Count = Annotated[int, Field(strict=True, ge=1)]
+
+
+class Quality(_Frozen):
+    """A published or measured score of a checkpoint: `value` in points from 0 to 100, as scores are published.
+
+    Higher is better. `reference` says where the score was published or how it was measured.
+    """
+
+    metric: Text
+    value: float = Field(strict=True, ge=0, le=100, allow_inf_nan=False)
+    data_set: Text
+    reference: Text
+    rank: Annotated[int, Field(strict=True, ge=1)] | None = None
+
+    @property
+    def standing(self) -> float:
+        """What orders the checkpoints of one task, the higher the better: the rank where given, else the value."""
+        return self.value if self.rank is None else float(self.rank)
+
+
+class CatalogEntry(_Frozen):
+    """One checkpoint: what it is called and promises, where it comes from, and how it is to run.
+
+    `precision` is in order of preference: the first whose variant passes verification is served. `cpus` is what a
+    replica reserves, `threads` what one run of its engine uses, and it runs `cpus / threads` batches at once;
+    `niceness` is its operating system priority (19 yields most); where it is not given, classifiers have 0 and
+    summarizers yield to them, those of the realtime tier by 5 and the others by 19. One with `autoscaling` has so many
+    `replicas` at the least.
+    """
+
+    name: Slug
+    task: Task
+    tier: Tier
+    family: Text
+    source: Text
+    revision: str | None = Field(default=None, validate_default=True)
+    engine: EngineName = EngineName.ONNX
+    precision: tuple[Precision, ...] = Field(default=(Precision.INT8, Precision.FP32), min_length=1)
+    replicas: Replicas = 1
+    autoscaling: Autoscaling | None = None
+    cpus: float = Field(default=1.0, strict=True, gt=0, allow_inf_nan=False)
+    threads: int = Field(default=1, strict=True, ge=1, le=256)
+    niceness: Annotated[int, Field(strict=True, ge=0, le=19)] | None = Field(default=None, validate_default=True)
+    quality: Quality
+    licence: Text
+    domain: Slug | None = None
+
+    _least = check_model(mode="before")(begun_with_the_least)
+
+    @property
+    def runs(self) -> int:
+        """How many batches a replica runs at once: as many as its processors have room for, at least one."""
+        return max(1, int(self.cpus // self.threads))
+
+    @property
+    def most_replicas(self) -> int:
+        """How many replicas it may have."""
+        return self.autoscaling.max_replicas if self.autoscaling else self.replicas
+
+    @property
+    def kind(self) -> SourceKind:
+        """Where the source lies."""
+        return _kind(self.source)
+
+    @field_validator("source")
+    @classmethod
+    def _source_is_known(cls, source: str, info: ValidationInfo) -> str:
+        """Gives a folder its absolute path, seen from the catalog's own folder (the context of the validation)."""
+        match _kind(source):
+            case SourceKind.STARTER:
+                _slug(source.removeprefix(_STARTER))
+                return source
+            case SourceKind.HUB:
+                return source
+            case SourceKind.FOLDER if source.startswith(("./", "../", "/")):
+                return str(Path(info.context or Path.cwd(), source))
+        raise ValueError("must be starter:NAME, the Hub's OWNER/NAME, or a folder beginning with ./, ../ or /")
+
+    @field_validator("revision")
+    @classmethod
+    def _revision_fits_source(cls, revision: str | None, info: ValidationInfo) -> str | None:
+        source = info.data.get("source")
+        if source is None:
+            return revision
+        if _kind(source) is not SourceKind.HUB:
+            if revision is not None:
+                raise ValueError("is only for a source on the Hub")
+        elif revision is None or not _REVISION.fullmatch(revision):
+            raise ValueError("must be the full commit of the Hub's repository, 40 hexadecimal digits")
+        return revision
+
+    @field_validator("niceness")
+    @classmethod
+    def _niceness_by_task_and_tier(cls, niceness: int | None, info: ValidationInfo) -> int:
+        """A summarizer takes long whatever it yields; a classifier beside it has milliseconds to lose."""
+        if niceness is not None or info.data.get("task") is not Task.SUMMARIZE:
+            return niceness or 0
+        return 5 if info.data.get("tier") is Tier.REALTIME else 19
+
+    @field_validator("precision")
+    @classmethod
+    def _precisions_differ(cls, precision: tuple[Precision, ...]) -> tuple[Precision, ...]:
+        if len(set(precision)) < len(precision):
+            raise ValueError("must name each precision once")
+        return precision
+
+
+class BudgetsMs(_Frozen):
+    """The latency budget of a request that names none, in milliseconds, by task."""
+
+    classify: float = Field(default=1000.0, strict=True, gt=0, le=MAX_BUDGET_MS, allow_inf_nan=False)
+    summarize: float = Field(default=10_000.0, strict=True, gt=0, le=MAX_BUDGET_MS, allow_inf_nan=False)
+
+
+class Defaults(_Frozen):
+    """What holds for a request that does not say."""
+
+    budget_ms: BudgetsMs = BudgetsMs()
+
+
+class Limits(_Frozen):
+    """What one request, and all of them together, may ask for.
+
+    `max_input_chars` is for all texts of one request together, `max_queued_inputs` for each replica.
+    """
+
+    max_body_bytes: Count = 1024 * 1024
+    max_inputs: Count = 128
+    max_input_chars: Count = 200_000
+    max_concurrent_requests: Count = 1024
+    max_queued_inputs: Count = 1024
+
+
+class Catalog(_Frozen):
+    """All checkpoints the gateway serves: at least one, each with a name of its own, comparable within a task."""
+
+    name: Slug
+    defaults: Defaults = Defaults()
+    limits: Limits = Limits()
+    ingress: Ingress = Ingress()
+    checkpoints: tuple[CatalogEntry, ...] = Field(min_length=1)
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """The tasks that some checkpoint serves."""
+        return tuple(task for task in Task if self.of_task(task))
+
+    def of_task(self, task: str) -> tuple[CatalogEntry, ...]:
+        """The checkpoints of a task, in the catalog's order; none where the task is not served."""
+        return tuple(entry for entry in self.checkpoints if entry.task == task)
+
+    def by_name(self, name: str) -> CatalogEntry | None:
+        """The checkpoint of that name, or None."""
+        return next((entry for entry in self.checkpoints if entry.name == name), None)
+
+    def budget_s(self, task: str) -> float:
+        """The default latency budget of a task, in seconds."""
+        budgets = self.defaults.budget_ms
+        return (budgets.classify if task == Task.CLASSIFY else budgets.summarize) / 1000
+
+    @check_model(mode="after")
+    def _checkpoints_agree(self) -> Self:
+        faults = (*self._name_faults(), *self._quality_faults(), *self._replica_faults())
+        if faults:
+            raise PydanticCustomError(ACROSS, "the checkpoints do not agree", {"faults": faults})
+        return self
+
+    def _name_faults(self) -> Iterator[tuple[Place, str]]:
+        names = [entry.name for entry in self.checkpoints]
+        for at, name in enumerate(names):
+            if names.index(name) < at:
+                yield ("checkpoints", at, "name"), f"must be unique, got {shown(name)} a second time"
+
+    def _quality_faults(self) -> Iterator[tuple[Place, str]]:
+        """Scores of one task must be comparable: one metric on one data set, or a rank for every checkpoint."""
+        for task in self.tasks:
+            qualities = [entry.quality for entry in self.of_task(task)]
+            ranked = any(quality.rank for quality in qualities)
+            measures = {(quality.metric, quality.data_set) for quality in qualities}
+            for at, entry in enumerate(self.checkpoints):
+                if entry.task == task and entry.quality.rank is None and (ranked or len(measures) > 1):
+                    why = "another has one" if ranked else "their metrics or data sets differ"
+                    yield ("checkpoints", at, "quality", "rank"), f"is required of every {task} checkpoint, since {why}"
+
+    def _replica_faults(self) -> Iterator[tuple[Place, str]]:
+        for at, entry in enumerate(self.checkpoints):
+            if entry.autoscaling and entry.replicas != entry.autoscaling.min_replicas:
+                yield ("checkpoints", at, "replicas"), "is autoscaling.min_replicas' to say where there is autoscaling"
+
+
+def load_catalog(name_or_path: str | Path) -> Catalog:
+    """The packaged catalog `starter` or `hub`, or the one in a file. Raises CatalogError naming every fault."""
+    place = files("gateway").joinpath("catalogs", f"{name_or_path}.yaml")
+    path = Path(str(place)) if name_or_path in PACKAGED else Path(name_or_path)
+    try:
+        content = path.read_bytes()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise CatalogError(f"{path}: cannot be read: {reason} (packaged catalogs: {', '.join(PACKAGED)})") from None
+    return parse_catalog(content, file=str(path), folder=path.parent)
+
+
+def parse_catalog(content: bytes, file: str, folder: Path) -> Catalog:
+    """The catalog in `content`, folders of sources taken from `folder`. Raises CatalogError naming every fault."""
+    document = read_document(content, file)
+    try:
+        return Catalog.model_validate(document.data, context=folder.absolute())
+    except ValidationError as error:
+        raise CatalogError(*in_words(document, Catalog, error.errors(include_url=False))) from None
+
+
+def _kind(source: str) -> SourceKind:
+    if source.startswith(_STARTER):
+        return SourceKind.STARTER
+    return SourceKind.HUB if _HUB_ID.fullmatch(source) else SourceKind.FOLDER

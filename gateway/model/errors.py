@@ -1,0 +1,199 @@
+"""Every error a client can meet, as RFC 9457 problems.
+
+    Problem
+     ├─ InvalidRequest         422  the body does not validate, or no checkpoint meets the terms (400: unreadable)
+     ├─ NotFound               404  no such path, task or checkpoint; the names that exist are listed
+     ├─ MethodNotAllowed       405
+     ├─ InputTooLong           413  over a limit, or over the checkpoint's window with truncation "error"
+     ├─ BudgetInfeasible       422  strict, and not even an idle gateway could make it
+     ├─ Overloaded             429  strict, and not in time at this load; or a limit on queued work is reached
+     ├─ DeadlineExceeded       504  admitted, and the deadline passed; the rest of the work was stopped
+     ├─ CheckpointUnavailable  503  no healthy replica
+     └─ InferenceFailed        500  the engine failed
+
+A problem never holds text of a request. The application's last resort for anything else is `InternalError`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+from gateway.model.outcome import Outcome
+
+
+class Problem(Exception):
+    """An error that the client is told of: code, HTTP status, a sentence, and members it can compute with."""
+
+    code: ClassVar[str]
+    status: ClassVar[int]
+    title: ClassVar[str]
+    outcome: ClassVar[Outcome]
+
+    def __init__(self, detail: str, members: Mapping[str, object] | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.members = dict(members or {})
+
+    @property
+    def http_status(self) -> int:
+        """The status of this occurrence; a subclass may refine the class's."""
+        return self.status
+
+    def headers(self) -> dict[str, str]:
+        """Response headers that belong to this problem."""
+        return {}
+
+    def document(self) -> dict[str, object]:
+        """The body, `application/problem+json`: standard members first, then this problem's own."""
+        return {
+            "type": f"urn:punctual:problem:{self.code}",
+            "code": self.code,
+            "title": self.title,
+            "status": self.http_status,
+            "detail": self.detail,
+            **self.members,
+        }
+
+
+class InvalidRequest(Problem):
+    """Raised where a request is parsed. `errors` name each field or header and what it must be."""
+
+    code, status, title, outcome = "invalid_request", 422, "The request is not valid", Outcome.INVALID
+
+    def __init__(self, detail: str, errors: Sequence[Mapping[str, str]] = (), *, malformed: bool = False) -> None:
+        super().__init__(detail, {"errors": [dict(error) for error in errors]})
+        self._malformed = malformed
+
+    @property
+    def http_status(self) -> int:
+        """400 for what cannot be read at all (not JSON, a bad header), 422 for what reads but does not validate."""
+        return 400 if self._malformed else self.status
+
+
+def bad_header(name: str, requirement: str) -> InvalidRequest:
+    """A 400 that names the header and what it must be; its value is not repeated."""
+    return InvalidRequest(f"header {name}: {requirement}", [{"header": name, "message": requirement}], malformed=True)
+
+
+def ms_above(seconds: float) -> float:
+    """The next tenth of a millisecond above: a bound told to a client must hold when the client sends it back."""
+    return (math.floor(seconds * 1e4) + 1) / 10
+
+
+class NotFound(Problem):
+    """Raised for a path that does not exist."""
+
+    code, status, title, outcome = "not_found", 404, "There is nothing here", Outcome.INVALID
+
+
+class UnknownTask(NotFound):
+    """Raised for a task that the catalog has no checkpoint for."""
+
+    code, title = "unknown_task", "The task is not served"
+
+    def __init__(self, tasks: Sequence[str]) -> None:
+        super().__init__(f"this gateway serves: {', '.join(tasks)}", {"tasks": list(tasks)})
+
+
+class UnknownCheckpoint(NotFound):
+    """Raised when `X-Checkpoint` pins a name that the task's catalog does not have."""
+
+    code, title = "unknown_checkpoint", "The checkpoint is not in the catalog"
+
+    def __init__(self, checkpoints: Sequence[str]) -> None:
+        names = ", ".join(checkpoints)
+        super().__init__(f"X-Checkpoint must be one of: {names}", {"checkpoints": list(checkpoints)})
+
+
+class MethodNotAllowed(Problem):
+    """Raised for a path that exists under another method."""
+
+    code, status, title, outcome = "method_not_allowed", 405, "The method is not allowed here", Outcome.INVALID
+
+    def __init__(self, allowed: Sequence[str]) -> None:
+        super().__init__(f"use {' or '.join(allowed)}", {"allowed": list(allowed)})
+        self._allowed = allowed
+
+    def headers(self) -> dict[str, str]:
+        """`Allow`, which RFC 9110 requires with 405."""
+        return {"Allow": ", ".join(self._allowed)}
+
+
+class InputTooLong(Problem):
+    """Raised for a body, a list or a text over its limit, and for a text over the window that may not be cut."""
+
+    code, status, title, outcome = "input_too_long", 413, "The input is too long", Outcome.TOO_LONG
+
+
+class BudgetInfeasible(Problem):
+    """Raised in strict mode when no candidate could answer in time even if the gateway were idle."""
+
+    code, status, title = "budget_infeasible", 422, "No checkpoint can answer within this budget"
+    outcome = Outcome.INFEASIBLE
+
+    def __init__(self, min_feasible_s: float, checkpoints: Sequence[str]) -> None:
+        """`checkpoints` are those that the budget `min_feasible_s` would make feasible."""
+        ms = ms_above(min_feasible_s)
+        super().__init__(
+            f"the least budget that an idle gateway would admit is {ms} ms",
+            {"min_feasible_ms": ms, "feasible_checkpoints": list(checkpoints)},
+        )
+
+
+class Overloaded(Problem):
+    """Raised when work is turned away because of the load: strict and too late, or a bounded queue is full."""
+
+    code, status, title, outcome = "overloaded", 429, "The gateway cannot take this at its current load", Outcome.SHED
+
+    def __init__(self, detail: str, retry_after_s: float) -> None:
+        self._retry_after_s = max(retry_after_s, 0.001)
+        super().__init__(detail, {"retry_after_ms": math.ceil(self._retry_after_s * 1000)})
+
+    def headers(self) -> dict[str, str]:
+        """`Retry-After` in whole seconds, rounded up, as RFC 9110 has it."""
+        return {"Retry-After": str(math.ceil(self._retry_after_s))}
+
+
+class DeadlineExceeded(Problem):
+    """Raised when admitted work was stopped because its deadline (or a best-effort request's patience) passed."""
+
+    code, status, title, outcome = "deadline_exceeded", 504, "The deadline passed", Outcome.EXPIRED
+
+    def __init__(self, elapsed_s: float) -> None:
+        ms = round(elapsed_s * 1000, 1)
+        super().__init__(f"no answer within the budget; stopped after {ms} ms", {"elapsed_ms": ms})
+
+
+class CheckpointUnavailable(Problem):
+    """Raised when no eligible checkpoint has a healthy replica, or those that had the request were lost."""
+
+    code, status, title = "checkpoint_unavailable", 503, "No healthy replica"
+    outcome = Outcome.UNAVAILABLE
+
+    def __init__(self, checkpoints: Sequence[str]) -> None:
+        names = list(checkpoints)
+        super().__init__(f"no replica answers of: {', '.join(names)}", {"checkpoints": names})
+
+    def headers(self) -> dict[str, str]:
+        """Ray Serve restarts a replica within seconds."""
+        return {"Retry-After": "2"}
+
+
+class InferenceFailed(Problem):
+    """Raised when the engine failed on this input; says which checkpoint, never a traceback."""
+
+    code, status, title, outcome = "inference_failed", 500, "The checkpoint failed on this input", Outcome.FAILED
+
+    def __init__(self, checkpoint: str) -> None:
+        super().__init__(f"checkpoint {checkpoint} failed", {"checkpoint": checkpoint})
+
+
+class InternalError(Problem):
+    """The last resort: a fault of the gateway itself."""
+
+    code, status, title, outcome = "internal_error", 500, "The gateway failed", Outcome.FAILED
+
+    def __init__(self) -> None:
+        super().__init__("an internal error; the gateway's log has it under this request's id")

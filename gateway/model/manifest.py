@@ -1,0 +1,207 @@
+"""The manifest of a variant: what it is, where it came from, how well it agrees with its source, how fast it is.
+
+Exporters write it, replicas check it before they serve, the gateway forecasts from its latency profile. There are
+three kinds: a classifier, an encoder-decoder that writes summaries, and an encoder that picks sentences for them.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, TypeAdapter
+
+from gateway.model.profile import ProfileDocument
+
+MANIFEST_NAME = "manifest.json"
+FORMAT = 2
+
+
+class Precision(StrEnum):
+    """The number format of a variant's weights."""
+
+    FP32 = "fp32"
+    INT8 = "int8"
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SourceOf(_Frozen):
+    """The checkpoint a variant was made from: a folder or Hub id, its revision, and a digest of its files."""
+
+    location: str
+    revision: str
+    sha256: str
+
+
+class Verification(_Frozen):
+    """How a variant compares with its source over `texts` texts, and the floors it had to reach.
+
+    Agreements and accuracies are shares from 0 to 1; accuracies are None where the texts bear no labels.
+    """
+
+    texts: int = Field(ge=1)
+    data_set: str
+    label_agreement: float = Field(ge=0, le=1)
+    label_agreement_floor: float = Field(ge=0, le=1)
+    largest_logit_difference: float = Field(ge=0)
+    accuracy: float | None = Field(default=None, ge=0, le=1)
+    source_accuracy: float | None = Field(default=None, ge=0, le=1)
+    accuracy_drop_ceiling: float = Field(default=0.01, ge=0, le=1)
+
+
+class GoldenInput(_Frozen):
+    """A text, the token ids its tokenizer must give, and the logits its engine must give within the tolerance."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    logits: tuple[float, ...]
+
+
+class SelfTest(_Frozen):
+    """What a replica re-checks before it becomes ready: each golden input run alone, logits within `tolerance`."""
+
+    tolerance: float = Field(gt=0)
+    golden: tuple[GoldenInput, ...] = Field(min_length=1)
+
+
+class TokenVerification(_Frozen):
+    """How an encoder-decoder variant compares with its source, both writing greedily, over `texts` texts.
+
+    `same_tokens` is the share of texts for which both write the same tokens from the first to the last. ROUGE-L is
+    F1 from 0 to 1 against the texts' own summaries, None where they bear none; `rouge_l_to_source` is against what the
+    source wrote.
+    """
+
+    texts: int = Field(ge=1)
+    data_set: str
+    same_tokens: float = Field(ge=0, le=1)
+    same_tokens_floor: float = Field(ge=0, le=1)
+    rouge_l_to_source: float = Field(ge=0, le=1)
+    rouge_l: float | None = Field(default=None, ge=0, le=1)
+    source_rouge_l: float | None = Field(default=None, ge=0, le=1)
+    rouge_l_drop_ceiling: float = Field(default=0.01, ge=0, le=1)
+
+
+class ChoiceVerification(_Frozen):
+    """How an extractive variant compares with its source over `texts` texts.
+
+    `same_choice` is the share of chosen sentences that both choose; `least_cosine` the worst likeness of two vectors of
+    one sentence. ROUGE-L as in `TokenVerification`.
+    """
+
+    texts: int = Field(ge=1)
+    data_set: str
+    same_choice: float = Field(ge=0, le=1)
+    same_choice_floor: float = Field(ge=0, le=1)
+    least_cosine: float = Field(ge=-1, le=1)
+    rouge_l: float | None = Field(default=None, ge=0, le=1)
+    source_rouge_l: float | None = Field(default=None, ge=0, le=1)
+    rouge_l_drop_ceiling: float = Field(default=0.01, ge=0, le=1)
+
+
+class GoldenSummary(_Frozen):
+    """A text, the token ids its tokenizer must give, and the tokens its engine must write greedily after them."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    written: tuple[int, ...]
+
+
+class GenerationRules(_Frozen):
+    """How an encoder-decoder writes unless a request says otherwise: its `generation_config.json`, as far as used.
+
+    `max_new_tokens` is the most that it may write; `num_beams` the most beams that are worth their time for it.
+    `prefix` is put before every text (T5). `lower_cased` says that what it writes has lost its capitals.
+    """
+
+    decoder_start_token_id: int = Field(ge=0)
+    eos_token_ids: tuple[int, ...]
+    max_new_tokens: int = Field(ge=1)
+    min_new_tokens: int = Field(default=0, ge=0)
+    num_beams: int = Field(default=4, ge=1)
+    length_penalty: float = 1.0
+    early_stopping: bool = False
+    no_repeat_ngram_size: int = Field(default=0, ge=0)
+    forced_bos_token_id: int | None = None
+    forced_eos_token_id: int | None = None
+    prefix: str = ""
+    lower_cased: bool = False
+
+
+class _Variant(_Frozen):
+    """What every kind of manifest says. One variant, complete: nothing else need be read to serve or to judge it."""
+
+    format: int = FORMAT
+    checkpoint: str
+    task: str
+    family: str
+    engine: str
+    precision: Precision
+    source: SourceOf
+    max_tokens: int = Field(ge=1, description="the window: tokens of one input, specials included")
+    pad_token_id: int = Field(default=0, ge=0, description="what a shorter text of a batch is filled up with")
+    files: dict[str, str] = Field(description="sha256 of every file of the variant by its name")
+    cpu_features: tuple[str, ...] = Field(description="flags of /proc/cpuinfo that its speed or correctness relies on")
+    profile: ProfileDocument = Field(description="service time of one run of the encoder by batch size and tokens")
+    made_with: dict[str, str] = Field(description="library versions by name")
+
+    @property
+    def variant(self) -> str:
+        """The variant's name by the glossary: engine and precision."""
+        return f"{self.engine}-{self.precision}"
+
+
+class ClassifierManifest(_Variant):
+    """A variant that scores labels."""
+
+    kind: Literal["classifier"] = "classifier"
+    labels: tuple[str, ...]
+    verification: Verification
+    self_test: SelfTest
+
+
+class ExtractiveManifest(_Variant):
+    """An encoder whose vectors of sentences are ranked: it answers with the source's own sentences.
+
+    The logits of its golden inputs are those vectors, and `max_tokens` is of one sentence.
+    """
+
+    kind: Literal["extractive"] = "extractive"
+    sentences: int = Field(ge=1, description="sentences of a summary where the request does not limit it")
+    verification: ChoiceVerification
+    self_test: SelfTest
+
+
+class Seq2SeqManifest(_Variant):
+    """An encoder-decoder that writes summaries token by token.
+
+    `profile` has the encoder with the first decoding step, batch size 1; `step_profile` each later step, by rows
+    (beams) as batch size and by tokens of the source. `output_tokens` is what it writes on average when let.
+    """
+
+    kind: Literal["seq2seq"] = "seq2seq"
+    generation: GenerationRules
+    output_tokens: float = Field(gt=0)
+    verification: TokenVerification
+    self_test: tuple[GoldenSummary, ...] = Field(min_length=1)
+    step_profile: ProfileDocument
+
+
+VariantManifest: TypeAlias = ClassifierManifest | ExtractiveManifest | Seq2SeqManifest
+"""One runnable form of a checkpoint, told apart by its kind."""
+
+_MANIFEST: TypeAdapter[VariantManifest] = TypeAdapter(Annotated[VariantManifest, Discriminator("kind")])
+
+
+def read_manifest(folder: Path) -> VariantManifest:
+    """The manifest in a variant's folder. Raises FileNotFoundError, or pydantic's ValidationError."""
+    return _MANIFEST.validate_json((folder / MANIFEST_NAME).read_bytes())
+
+
+def write_manifest(folder: Path, manifest: VariantManifest) -> None:
+    """Writes the manifest, last of a variant's files: a folder without one is not a variant."""
+    (folder / MANIFEST_NAME).write_text(manifest.model_dump_json(indent=1) + "\n")

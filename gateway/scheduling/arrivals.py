@@ -1,0 +1,148 @@
+"""The traffic of one task: how often requests come, how they cluster, what budgets they bring.
+
+Learnt from arrivals alone. It knows neither checkpoints nor load; what is made of it is `congestion`'s.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, bisect_right
+from collections import deque
+from collections.abc import Sequence
+
+MEMORY_S = 0.5
+"""How fast the rate forgets: the weight of an arrival falls to 1/e in this time."""
+
+REMEMBERED = 256
+"""Arrivals whose budgets and gaps are kept."""
+
+HORIZONS_S = (0.0, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64)
+"""The times ahead at which arrivals are counted; between them the count is interpolated."""
+
+_AGES_S = (0.0, 0.003, 0.01, 0.03, 0.1)
+_LEAST_CASES = 8
+_RELEARNT_EVERY = 64
+_BUDGETS = 16
+_SMOOTHING = 0.02
+_SHORTEST_S = 1e-6
+_FEW = 32
+_WINDOWS = 64
+_WIDEST = 1 / 8
+_LEAST_DISPERSION, _MOST_DISPERSION = 0.3, 64.0
+
+
+class ArrivalStats:
+    """Arrivals of one task as one gateway process sees them. It is told the time; it reads no clock."""
+
+    def __init__(self) -> None:
+        """Knows of no arrival."""
+        self._times: deque[float] = deque(maxlen=REMEMBERED)
+        self._budgets: deque[float] = deque(maxlen=REMEMBERED)
+        self._decayed = 0.0
+        self._since = 0
+        self._characters = 0.0
+        self.lesson = 0
+        """How often it was learnt anew what follows what: what was reckoned by an earlier lesson is out of date."""
+        self.characters = 1
+        """Characters of a text, of late."""
+        self._following: list[tuple[float, ...] | None] = [None] * len(_AGES_S)
+        self.budgets_s: Sequence[float] = ()
+        """A sample of recent budgets in ascending order, at most 16, evenly spaced among them."""
+
+    def arrived(self, now_s: float, budget_s: float, characters: int) -> None:
+        """Takes one arrival: its latency budget and the characters of one of its texts."""
+        self._characters += max(1 / (len(self._times) + 1), _SMOOTHING) * (characters - self._characters)
+        self._decayed = self._decayed_to(now_s) + 1.0
+        self._times.append(now_s)
+        self._budgets.append(budget_s)
+        self._since += 1
+        if self._since >= _RELEARNT_EVERY or len(self._times) <= _BUDGETS:
+            self._since = 0
+            self._relearn()
+
+    def rate(self, now_s: float) -> float:
+        """Arrivals a second, of late."""
+        return self._decayed_to(now_s) / MEMORY_S
+
+    def mean_rate(self, now_s: float) -> float:
+        """Arrivals a second, over all that are remembered: bursts and the pauses between them together."""
+        if not self._times:
+            return 0.0
+        least_s = MEMORY_S if len(self._times) < REMEMBERED else _SHORTEST_S
+        return len(self._times) / max(now_s - self._times[0], least_s)
+
+    def dispersion(self, window_s: float) -> float:
+        """The variance of the number of arrivals within such a window over its mean: 1 where they come independently.
+
+        Of windows all over what is remembered, each at the most an eighth of it.
+        """
+        times = list(self._times)
+        over_s = times[-1] - times[0] if len(times) >= _FEW else 0.0
+        window_s = min(window_s, over_s * _WIDEST)
+        if window_s <= 0:
+            return 1.0
+        begins_s = [times[0] + (over_s - window_s) * at / (_WINDOWS - 1) for at in range(_WINDOWS)]
+        counts = [bisect_left(times, begin_s + window_s) - bisect_left(times, begin_s) for begin_s in begins_s]
+        mean = sum(counts) / _WINDOWS
+        if mean <= 0:
+            return 1.0
+        variance = sum((count - mean) ** 2 for count in counts) / _WINDOWS / (1 - _WIDEST)
+        return min(max(variance / mean, _LEAST_DISPERSION), _MOST_DISPERSION)
+
+    def ahead(self, now_s: float) -> tuple[float, ...]:
+        """Arrivals to expect from now until each of the horizons.
+
+        What followed earlier arrivals after as long a pause as this one, on average: arrivals that come in bursts are
+        expected in bursts. Where that has been seen too seldom, the rate.
+        """
+        if self._times:
+            pause_s = now_s - self._times[-1]
+            following = self._following[bisect_right(_AGES_S, max(pause_s, 0.0)) - 1]
+            if following is not None:
+                return following
+        rate = self.rate(now_s)
+        return tuple(rate * horizon_s for horizon_s in HORIZONS_S)
+
+    def _decayed_to(self, now_s: float) -> float:
+        if not self._times:
+            return 0.0
+        return self._decayed * math.exp(-(now_s - self._times[-1]) / MEMORY_S)
+
+    def _relearn(self) -> None:
+        self.lesson += 1
+        self.characters = max(1, round(self._characters))
+        kept = sorted(self._budgets)
+        step = max(1, len(kept) // _BUDGETS)
+        self.budgets_s = tuple(kept[step // 2 :: step][:_BUDGETS])
+        times = list(self._times)
+        self._following = [_following(times, age_s) for age_s in _AGES_S]
+
+
+def until(counts: Sequence[float], horizon_s: float) -> float:
+    """The count at any horizon, from those at `HORIZONS_S`."""
+    if horizon_s <= 0:
+        return 0.0
+    if horizon_s >= HORIZONS_S[-1]:
+        return counts[-1] * horizon_s / HORIZONS_S[-1]
+    right = bisect_right(HORIZONS_S, horizon_s)
+    left_s, right_s = HORIZONS_S[right - 1], HORIZONS_S[right]
+    share = (horizon_s - left_s) / (right_s - left_s)
+    return counts[right - 1] + (counts[right] - counts[right - 1]) * share
+
+
+def _following(times: Sequence[float], pause_s: float) -> tuple[float, ...] | None:
+    """Mean arrivals within each horizon after a pause of `pause_s` that began at an arrival; None of too few cases."""
+    totals = [0] * len(HORIZONS_S)
+    cases = 0
+    for at in range(len(times) - 1):
+        begin_s = times[at] + pause_s
+        if times[at + 1] <= begin_s:
+            continue
+        if begin_s + HORIZONS_S[-1] > times[-1]:
+            break
+        cases += 1
+        end = at + 1
+        for place, horizon_s in enumerate(HORIZONS_S):
+            end = bisect_right(times, begin_s + horizon_s, end)
+            totals[place] += end - at - 1
+    return tuple(total / cases for total in totals) if cases >= _LEAST_CASES else None

@@ -1,0 +1,314 @@
+"""The decision: which candidate answers this request, or why none may. A pure function of a snapshot.
+
+It knows no clock, no replica and no HTTP; the live gateway and the simulator call the same `decide`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from enum import StrEnum
+from functools import cached_property
+from typing import Protocol
+
+from msgspec import Struct
+
+from gateway.forecasting.forecaster import Forecast
+from gateway.model.catalog import Tier
+
+
+class Verdict(StrEnum):
+    """What the decision found of one candidate."""
+
+    FITS = "fits"
+    TOO_DEAR = "too-dear"
+    CONGESTED = "congested"
+    TOO_SLOW = "too-slow"
+    UNAVAILABLE = "unavailable"
+    BELOW_MIN_TIER = "below-min-tier"
+    NOT_PINNED = "not-pinned"
+    OTHER_DOMAIN = "other-domain"
+
+    @property
+    def eligible(self) -> bool:
+        """Whether the request's own terms allow the candidate, in time or not, up or not."""
+        return self in _ELIGIBLE
+
+
+class Reason(StrEnum):
+    """Why the chosen candidate was chosen: the values of `X-Route-Reason`."""
+
+    FITS = "fits"
+    CONGESTION = "congestion"
+    AT_RISK = "at-risk"
+    BEST_EFFORT = "best-effort"
+    PINNED = "pinned"
+    ONLY_CANDIDATE = "only-candidate"
+
+
+class Refusal(StrEnum):
+    """Why nothing was chosen."""
+
+    INFEASIBLE = "infeasible"
+    OVERLOADED = "overloaded"
+    UNAVAILABLE = "unavailable"
+    NO_CANDIDATE = "no-candidate"
+
+
+class Candidate(Struct, frozen=True, gc=False):
+    """A checkpoint that could serve this request, with its forecast; without one it has no healthy replica.
+
+    `quality` orders the candidates; `worth` sets a price against it, in points of quality, and rises with it.
+    """
+
+    name: str
+    tier: Tier
+    quality: float
+    domain: str | None
+    forecast: Forecast | None
+    utility: float = 0.0
+
+
+class Offered(Protocol):
+    """What terms are held against: a candidate, or a checkpoint before it is one."""
+
+    @property
+    def name(self) -> str:
+        """The checkpoint's."""
+
+    @property
+    def tier(self) -> Tier:
+        """What it is offered under."""
+
+    @property
+    def domain(self) -> str | None:
+        """What it was made for, if for anything."""
+
+
+class Terms(Struct, frozen=True, gc=False):
+    """What the client asked for, as far as the decision cares. `percentile` has gone into the forecasts."""
+
+    strict: bool = False
+    min_tier: Tier | None = None
+    pinned: str | None = None
+    domain: str | None = None
+
+    def allow(self, offered: Offered) -> bool:
+        """Whether they let this checkpoint answer, in time or not, up or not."""
+        return _barred(offered, self) is None
+
+
+class Assessed(Struct, frozen=True, gc=False):
+    """A candidate and its verdict."""
+
+    candidate: Candidate
+    verdict: Verdict
+
+
+class Decision(Struct, frozen=True, dict=True):
+    """One of `chosen` (with its reason) and `refusal` is set; the rest is the snapshot that it was made on.
+
+    `price` is what was asked for a core-second, in points of quality, and `ceiling` the quality that it left worth its
+    cost. `retry_after_s` goes with OVERLOADED: the wait after which the forecast would fit. `min_feasible_s` goes with
+    INFEASIBLE: the least budget that an idle gateway would find to fit, the time that went by before the decision
+    included.
+    """
+
+    candidates: Sequence[Candidate]
+    remaining_s: float
+    terms: Terms
+    price: float = 0.0
+    ceiling: float = math.inf
+    chosen: Candidate | None = None
+    reason: Reason | None = None
+    refusal: Refusal | None = None
+    retry_after_s: float = 0.0
+    min_feasible_s: float = 0.0
+
+    @cached_property
+    def assessed(self) -> tuple[Assessed, ...]:
+        """Every candidate that was looked at with its verdict, best quality first."""
+        return tuple(sorted(self.verdicts(), key=lambda one: _rank(one.candidate)))
+
+    def verdicts(self) -> tuple[Assessed, ...]:
+        """The same in the order in which they were looked at: cheap enough to be asked of every request."""
+        return tuple([Assessed(one, self._verdict(one)) for one in self.candidates])
+
+    @property
+    def degraded(self) -> bool:
+        """Whether an eligible candidate of higher quality than the chosen one was passed over, were it down."""
+        if self.chosen is None:
+            return False
+        quality = self.chosen.quality
+        return any(one.quality > quality for one in _eligible(self.candidates, self.terms))
+
+    def _verdict(self, candidate: Candidate) -> Verdict:
+        barred = _barred(candidate, self.terms)
+        if barred is not None:
+            return barred
+        if candidate.forecast is None:
+            return Verdict.UNAVAILABLE
+        if candidate.forecast.quantile_s <= self.remaining_s:
+            return Verdict.FITS if candidate.quality <= self.ceiling else Verdict.TOO_DEAR
+        if candidate.forecast.idle_quantile_s <= self.remaining_s:
+            return Verdict.CONGESTED
+        return Verdict.TOO_SLOW
+
+
+def decide(
+    candidates: Sequence[Candidate], remaining_s: float, terms: Terms, elapsed_s: float = 0.0, price: float = 0.0
+) -> Decision:
+    """Picks the highest quality that is worth its price and whose forecast quantile fits the remaining budget.
+
+    At one price more remaining budget never gives a lower quality, and the order of the candidates never matters: ties
+    in quality go to the lower forecast, then to the name. Nothing better is given than what is worth most after its
+    cost, fit or not. Where nothing fits the fastest is taken: by best effort always, by strict where some candidate may
+    yet be in time. Else strict refuses, telling overload (an idle gateway would fit it at no price) from infeasibility
+    (it would not). Terms that no candidate meets, up or not, are told from an outage. `elapsed_s` is what of the budget
+    has gone by.
+    """
+    eligible = _eligible(candidates, terms)
+    ceiling = _ceiling(eligible, price) if price > 0 else math.inf
+    best = _best(eligible, ceiling, remaining_s)
+    if best is not None:
+        return Decision(
+            candidates, remaining_s, terms, price, ceiling, best, _reason(best, eligible, remaining_s, terms)
+        )
+    up = [(one, forecast) for one in eligible if (forecast := one.forecast) is not None]
+    if not up:
+        refusal = Refusal.UNAVAILABLE if eligible else Refusal.NO_CANDIDATE
+        return Decision(candidates, remaining_s, terms, price, refusal=refusal)
+    offered = [pair for pair in up if pair[0].quality <= ceiling]
+    if not terms.strict or any(forecast.least_s <= remaining_s for _, forecast in offered):
+        least_s = min(forecast.quantile_s for _, forecast in offered)
+        fastest = min((one for one, forecast in offered if forecast.quantile_s == least_s), key=_rank)
+        reason = Reason.AT_RISK if terms.strict else Reason.PINNED if terms.pinned else Reason.BEST_EFFORT
+        return Decision(candidates, remaining_s, terms, price, ceiling, fastest, reason)
+    waits = [_wait_s(forecast, remaining_s) for _, forecast in up if forecast.idle_quantile_s <= remaining_s]
+    if waits:
+        refusal, wait_s = Refusal.OVERLOADED, min(waits)
+        return Decision(candidates, remaining_s, terms, price, ceiling, refusal=refusal, retry_after_s=wait_s)
+    least_s = elapsed_s + min(forecast.idle_quantile_s for _, forecast in up)
+    refusal = Refusal.INFEASIBLE
+    return Decision(candidates, remaining_s, terms, price, ceiling, refusal=refusal, min_feasible_s=least_s)
+
+
+def settled(decision: Decision, chosen: Candidate, remaining_s: float, price: float) -> Decision:
+    """The decision for a request that waited, when its run begins: on this candidate, at this price.
+
+    The others stand as they were forecast when it came.
+    """
+    candidates = [chosen, *(one for one in decision.candidates if one.name != chosen.name)]
+    terms = decision.terms
+    if chosen.forecast is not None and chosen.forecast.quantile_s <= remaining_s:
+        reason = _reason(chosen, _eligible(candidates, terms), decision.remaining_s, terms)
+    else:
+        reason = Reason.AT_RISK if terms.strict else Reason.PINNED if terms.pinned else Reason.BEST_EFFORT
+    return Decision(candidates, remaining_s, terms, price, chosen.quality if price > 0 else math.inf, chosen, reason)
+
+
+_ELIGIBLE = frozenset({Verdict.FITS, Verdict.TOO_DEAR, Verdict.CONGESTED, Verdict.TOO_SLOW, Verdict.UNAVAILABLE})
+_TIERS = tuple(Tier)
+
+
+def _eligible(candidates: Sequence[Candidate], terms: Terms) -> Sequence[Candidate]:
+    """Those that the request's terms allow."""
+    if terms.pinned is None and terms.min_tier is None:
+        domain = terms.domain
+        return [one for one in candidates if one.domain is None or one.domain == domain]
+    return [one for one in candidates if _barred(one, terms) is None]
+
+
+def _barred(candidate: Offered, terms: Terms) -> Verdict | None:
+    """Which of the request's terms the candidate does not meet, if any."""
+    if terms.pinned is not None:
+        if candidate.name != terms.pinned:
+            return Verdict.NOT_PINNED
+    elif candidate.domain is not None and candidate.domain != terms.domain:
+        return Verdict.OTHER_DOMAIN
+    if terms.min_tier is not None and candidate.tier not in _TIERS[_TIERS.index(terms.min_tier) :]:
+        return Verdict.BELOW_MIN_TIER
+    return None
+
+
+def _ceiling(eligible: Sequence[Candidate], price: float) -> float:
+    """The quality of the candidate that is up and worth most after its cost, of equals the highest."""
+    most, ceiling = -math.inf, -math.inf
+    for one in eligible:
+        if one.forecast is not None:
+            left = one.utility - price * one.forecast.cost_s
+            if left > most or (left == most and one.quality > ceiling):
+                most, ceiling = left, one.quality
+    return ceiling
+
+
+def _best(eligible: Sequence[Candidate], ceiling: float, remaining_s: float) -> Candidate | None:
+    """The highest quality that fits, if any does; of equals the lower forecast, then the first by name."""
+    best: Candidate | None = None
+    best_s = quality = -math.inf
+    for one in eligible:
+        forecast = one.forecast
+        if forecast is None or one.quality < quality or forecast.quantile_s > remaining_s or one.quality > ceiling:
+            continue
+        if best is None or one.quality > quality or (forecast.quantile_s, one.name) < (best_s, best.name):
+            best, best_s, quality = one, forecast.quantile_s, one.quality
+    return best
+
+
+def _reason(best: Candidate, eligible: Sequence[Candidate], remaining_s: float, terms: Terms) -> Reason:
+    """Congestion is where a better one would fit an idle gateway at no price."""
+    if terms.pinned:
+        return Reason.PINNED
+    quality, others = best.quality, False
+    for one in eligible:
+        if one.forecast is not None:
+            if one.quality > quality and one.forecast.idle_quantile_s <= remaining_s:
+                return Reason.CONGESTION
+            others = others or one is not best
+    return Reason.FITS if others else Reason.ONLY_CANDIDATE
+
+
+def _wait_s(forecast: Forecast, remaining_s: float) -> float:
+    """How long until it fits: what is queued is worked off second by second, and turns are shorter only at its end.
+
+    At once where it fits already, and nothing but its price was against it.
+    """
+    unfelt_s = forecast.backlog_s - forecast.queueing_delay_s
+    return max(0.0, min(forecast.backlog_s, unfelt_s + forecast.quantile_s - remaining_s))
+
+
+def _rank(candidate: Candidate) -> tuple[float, float, str]:
+    quantile_s = candidate.forecast.quantile_s if candidate.forecast else math.inf
+    return (-candidate.quality, quantile_s, candidate.name)
+
+
+class Shortlist:
+    """Says how far down candidates that come best first must be looked at for `decide` to decide as it would on all.
+
+    It begins with those looked at when the first of them fits. Worth must fall with quality, or stay.
+    """
+
+    def __init__(self, candidates: Sequence[Candidate], remaining_s: float, terms: Terms, price: float) -> None:
+        self._remaining_s = remaining_s
+        self._terms = terms
+        self._price = price
+        self._up = 0
+        self._most_left = self._enough = -math.inf
+        for one in candidates:
+            self.look(one)
+
+    def look(self, candidate: Candidate) -> None:
+        """Takes the next one."""
+        forecast = candidate.forecast
+        if forecast is None or not self._terms.allow(candidate):
+            return
+        self._up += 1
+        left = candidate.utility - self._price * forecast.cost_s
+        if left > self._most_left:  # the ceiling is here: what fits above it is not given
+            self._most_left, self._enough = left, -math.inf
+        if self._enough == -math.inf and forecast.quantile_s <= self._remaining_s:
+            self._enough = candidate.quality
+
+    def over(self, quality: float, utility: float) -> bool:
+        """Whether nothing of this quality and worth, or less, can matter: be chosen, or lower the ceiling."""
+        return self._up > 1 and quality < self._enough and utility <= self._most_left
