@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from deployments.serve.command import serve_arguments
-from gateway.model.catalog import CatalogError, load_catalog
+from gateway.catalogs.catalog import CatalogError, load_catalog
 from gateway.model.manifest import Precision
 from gateway.scheduling.policy import Decision
 from loadtests import commands as single

@@ -18,7 +18,7 @@ from exporters.prepare import prepare
 from exporters.showing import differences_table, profile_tables, shown, variant_table
 from exporters.source import encoder_of, kind_of, source_folder
 from exporters.store import Store
-from gateway.model.catalog import Catalog
+from gateway.catalogs.catalog import Catalog
 from gateway.model.manifest import Precision, VariantManifest, read_manifest
 
 

@@ -22,7 +22,7 @@ from exporters.plan import Settings, VariantPlan
 from exporters.showing import shown
 from exporters.store import State, Store
 from exporters.together import Missing, make_together
-from gateway.model.catalog import Catalog, CatalogEntry, EngineName
+from gateway.catalogs.catalog import Catalog, CatalogEntry, EngineName
 from gateway.model.manifest import Precision
 
 

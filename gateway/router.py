@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from gateway.api.headers import RequestTerms
+from gateway.catalogs.catalog import Catalog, CatalogEntry, Task, Tier
 from gateway.forecasting.forecaster import Forecaster, PooledCalibration
 from gateway.forecasting.load import IDLE, LoadTracker, QueueAhead
 from gateway.forecasting.service_time import RequestShape, service_time_model
-from gateway.model.catalog import Catalog, CatalogEntry, Task, Tier
 from gateway.model.deadline import Clock, Deadline
 from gateway.model.errors import UnknownCheckpoint, UnknownTask
 from gateway.model.manifest import VariantManifest

@@ -19,7 +19,7 @@ from deployments.replica.variant import open_classifier
 from exporters.starter.data import HELDOUT, Sentence
 from exporters.texts import LabelledText, VerificationSet
 from gateway.api.headers import BUDGET, CHECKPOINT
-from gateway.model.catalog import Catalog, CatalogEntry, Task
+from gateway.catalogs.catalog import Catalog, CatalogEntry, Task
 from gateway.model.manifest import ClassifierManifest, read_manifest
 from gateway.model.messages import LabelScore
 from loadtests.agreement import Agreement, Unanswered, judge

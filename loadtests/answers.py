@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from deployments.replica.variant import open_classifier
-from gateway.model.catalog import CatalogEntry
+from gateway.catalogs.catalog import CatalogEntry
 from gateway.model.messages import LabelScore
 from loadtests.contestants import ServerContestant
 from loadtests.errors import OtherAnswers

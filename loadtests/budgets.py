@@ -24,7 +24,7 @@ from rich.progress import Progress
 from deployments.engines.host import read_host
 from deployments.replica.summarize.step_log import VARIABLE, Entry, Step, read_log
 from exporters.rouge import mean_rouge_l
-from gateway.model.catalog import Catalog, Task
+from gateway.catalogs.catalog import Catalog, Task
 from loadtests.client import Client, http_client
 from loadtests.open_loop import Clock
 from loadtests.processes import gateway

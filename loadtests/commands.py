@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from gateway.model.catalog import Catalog
+from gateway.catalogs.catalog import Catalog
 from loadtests.arguments import at_least, positive
 
 

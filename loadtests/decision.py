@@ -16,8 +16,8 @@ from statistics import median
 from time import perf_counter
 
 from gateway.api.headers import RequestTerms
+from gateway.catalogs.catalog import Catalog, CatalogEntry, Quality, Task, Tier
 from gateway.forecasting.load import LoadTracker
-from gateway.model.catalog import Catalog, CatalogEntry, Quality, Task, Tier
 from gateway.model.manifest import ClassifierManifest, GoldenInput, Precision, SelfTest, SourceOf, Verification
 from gateway.model.messages import Answer, ClassifyParameters, InputReport, LoadReport, ReplicaTimings
 from gateway.model.profile import ProfileCell, ProfileDocument

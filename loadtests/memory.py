@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from deployments.engines.host import read_host
-from gateway.model.catalog import Catalog, Task
+from gateway.catalogs.catalog import Catalog, Task
 from loadtests.client import Client, http_client
 from loadtests.memory_growth import Growth, Sample, growth_of
 from loadtests.processes import gateway

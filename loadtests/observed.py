@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from deployments.engines.host import read_host
-from gateway.model.catalog import Catalog
+from gateway.catalogs.catalog import Catalog
 from loadtests.observed_counts import MOST_APART, TaskCounts, counted_both
 from loadtests.offering.calls import Handling
 from loadtests.offering.checkpoints import live_variants

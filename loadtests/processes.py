@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 
 from deployments.observing import OFF
-from gateway.model.catalog import Catalog
+from gateway.catalogs.catalog import Catalog
 from loadtests.children import child_environment
 from loadtests.errors import ServerFailed
 from loadtests.peers.gateway_server import write_job

@@ -25,7 +25,7 @@ from rich.progress import Progress
 
 from deployments.engines.host import read_host
 from gateway.api.headers import CHECKPOINT
-from gateway.model.catalog import Catalog
+from gateway.catalogs.catalog import Catalog
 from loadtests.contestants import Contestant, server_contestant
 from loadtests.open_loop import Clock
 from loadtests.processes import Server, cpu_seconds, gateway

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
+from gateway.catalogs.catalog import Tier
 from gateway.forecasting.forecaster import Forecast
-from gateway.model.catalog import Tier
 from gateway.scheduling.policy import Candidate, Terms
 
 NAMES = ("a", "b", "c", "d")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from fakes import ANSWER, MEDIANS_S, Behaviour, cell, manifest
 from fakes import catalog as classifiers
 
-from gateway.model.catalog import Catalog, CatalogEntry, Limits, Quality, Task, Tier
+from gateway.catalogs.catalog import Catalog, CatalogEntry, Limits, Quality, Task, Tier
 from gateway.model.manifest import (
     ChoiceVerification,
     ExtractiveManifest,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from gateway.api.headers import RequestTerms
-from gateway.model.catalog import Catalog, CatalogEntry, Limits, Quality, Task, Tier
+from gateway.catalogs.catalog import Catalog, CatalogEntry, Limits, Quality, Task, Tier
 from gateway.model.manifest import ClassifierManifest, GoldenInput, Precision, SelfTest, SourceOf, Verification
 from gateway.model.messages import Answer, Failure, InputReport, LabelScore, ReplicaTimings, Work
 from gateway.model.outcome import Outcome

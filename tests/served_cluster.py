@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from deployments.serve import environment, serving
-from gateway.model.catalog import Tier
+from gateway.catalogs.catalog import Tier
 
 PROCESSORS = 32
 """Of each node, to reserve, not to use: old and new replicas stand side by side."""

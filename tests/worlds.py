@@ -13,9 +13,9 @@ from starlette.types import Message, Scope
 
 from gateway.api import app
 from gateway.api.headers import RequestTerms
+from gateway.catalogs.catalog import Catalog, Limits
 from gateway.forecasting.load import LoadTracker
 from gateway.metrics import Process, RequestMetrics, one_scrape
-from gateway.model.catalog import Catalog, Limits
 from gateway.model.deadline import Clock
 from gateway.model.manifest import VariantManifest
 from gateway.model.messages import Answer, ClassifyParameters, Failure, LoadReport, SummarizeParameters, Work

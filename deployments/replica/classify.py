@@ -11,7 +11,7 @@ from deployments.replica.gathering import all_or_failure
 from deployments.replica.labels import Encoded
 from deployments.replica.variant import OpenClassifier
 from deployments.totals import Totals
-from gateway.model.catalog import CatalogEntry
+from gateway.catalogs.catalog import CatalogEntry
 from gateway.model.deadline import Clock
 from gateway.model.messages import Answer, ClassifyParameters, Failure, InputReport, LoadReport, ReplicaTimings, Work
 

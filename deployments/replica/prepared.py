@@ -10,7 +10,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from gateway.model.catalog import Catalog, CatalogEntry
+from gateway.catalogs.catalog import Catalog, CatalogEntry
 from gateway.model.manifest import MANIFEST_NAME
 
 _DECIDE = frozenset({"name", "task", "family", "source", "revision", "engine", "precision", "threads"})

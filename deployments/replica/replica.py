@@ -20,8 +20,8 @@ from deployments.replica.summarize.extractive import ExtractiveSummarizer
 from deployments.replica.summarize.replica import SummarizerReplica
 from deployments.replica.variant import OpenClassifier, OpenSeq2Seq, open_variant
 from deployments.totals import Totals
+from gateway.catalogs.catalog import CatalogEntry
 from gateway.metrics import ReplicaFacts, replica_text
-from gateway.model.catalog import CatalogEntry
 from gateway.model.deadline import Clock
 from gateway.model.manifest import ClassifierManifest, ExtractiveManifest, VariantManifest
 from gateway.model.messages import Answer, Failure, LoadReport, Work

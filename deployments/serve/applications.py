@@ -31,9 +31,9 @@ from deployments.serve.autoscaling import BACKLOG_S, BUSY_SHARE, BusyShare
 from deployments.serve.discovery import ServeDirectory, ask_all, read_statuses
 from deployments.tracing import TracedHandler, spans_of
 from gateway.api import app
+from gateway.catalogs.catalog import Catalog
 from gateway.forecasting.load import LoadTracker
 from gateway.metrics import GatewayState, Process, RequestMetrics
-from gateway.model.catalog import Catalog
 from gateway.model.manifest import VariantManifest
 from gateway.router import Router, served_of
 from gateway.service import Service

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from deployments.observing import ACCESS_LOG, LOG_FORMAT, OFF
 from deployments.tracing import TRACES_ENDPOINT, require_tracing
+from gateway.catalogs.catalog import Catalog
 from gateway.logs import LogFormat
-from gateway.model.catalog import Catalog
 
 COLLECTOR = "http://127.0.0.1:4318"
 _TRACES = "/v1/traces"

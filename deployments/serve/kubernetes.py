@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from deployments.link import MIN_SECRET_BYTES
 from deployments.observing import ACCESS_LOG
 from deployments.replica.prepared import prepared_variants
-from gateway.model.catalog import load_catalog
+from gateway.catalogs.catalog import load_catalog
 
 if TYPE_CHECKING:
     from ray.serve import Application

@@ -21,7 +21,7 @@ from pathlib import Path
 from deployments.observing import OFF, access_log_to
 from deployments.replica.variant import VariantRejected
 from deployments.serve import environment
-from gateway.model.catalog import Catalog
+from gateway.catalogs.catalog import Catalog
 
 READY_WITHIN_S = 120.0
 

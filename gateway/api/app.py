@@ -26,7 +26,7 @@ from gateway.api.console import PageFile, read_page
 from gateway.api.headers import REQUEST_ID, RequestTerms, read_terms, request_id_of
 from gateway.api.openapi import openapi_document
 from gateway.api.responses import answer_document, checkpoint_document, decision_document, headers_of
-from gateway.model.catalog import Limits, Task
+from gateway.catalogs.catalog import Limits, Task
 from gateway.model.deadline import Clock
 from gateway.model.errors import InternalError, MethodNotAllowed, NotFound, Problem
 from gateway.model.outcome import Outcome

@@ -11,7 +11,7 @@ from typing import Annotated, Literal, TypeVar, cast
 import msgspec
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, JsonValue, StringConstraints, Tag, ValidationError
 
-from gateway.model.catalog import Limits, Task
+from gateway.catalogs.catalog import Limits, Task
 from gateway.model.errors import InputTooLong, InvalidRequest
 from gateway.model.messages import (
     ClassifyParameters,

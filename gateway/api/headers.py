@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from gateway.model.catalog import Tier
+from gateway.catalogs.catalog import Tier
 from gateway.model.deadline import MAX_BUDGET_MS
 from gateway.model.errors import bad_header
 from gateway.trace_context import TraceEntry

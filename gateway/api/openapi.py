@@ -10,8 +10,8 @@ from pydantic.json_schema import models_json_schema
 
 from gateway.api import headers
 from gateway.api.bodies import ClassifyBody, RouteBody, SummarizeBody
+from gateway.catalogs.catalog import Tier
 from gateway.model import errors
-from gateway.model.catalog import Tier
 from gateway.model.deadline import MAX_BUDGET_MS
 from gateway.model.messages import FinishReason
 from gateway.scheduling.policy import Reason, Refusal, Verdict

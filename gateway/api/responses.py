@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import PurePath
 
 from gateway.api.headers import BUDGET, CHECKPOINT
-from gateway.model.catalog import SourceKind
+from gateway.catalogs.catalog import SourceKind
 from gateway.model.errors import ms_above
 from gateway.model.manifest import ClassifierManifest, ExtractiveManifest, Seq2SeqManifest, VariantManifest
 from gateway.model.messages import Answer, Generation

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import get_args
 
+from gateway.catalogs.catalog import Catalog, Task
 from gateway.metrics.series import Count, Distribution, Family
-from gateway.model.catalog import Catalog, Task
 from gateway.model.messages import FinishReason
 from gateway.model.outcome import Outcome
 from gateway.records import RequestRecord

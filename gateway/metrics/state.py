@@ -7,9 +7,9 @@ from typing import Protocol
 
 from prometheus_client.core import Metric
 
+from gateway.catalogs.catalog import Catalog, CatalogEntry
 from gateway.forecasting.load import LoadTracker
 from gateway.metrics.gauges import Reading, gauge, text_of
-from gateway.model.catalog import Catalog, CatalogEntry
 from gateway.model.deadline import Clock
 from gateway.router import Router
 

@@ -1,1 +1,1 @@
-"""The nouns that everything else shares: catalog, manifest, profile, messages, errors, outcomes, deadlines."""
+"""The nouns that everything else shares: manifest, profile, messages, errors, outcomes, deadlines."""

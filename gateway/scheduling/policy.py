@@ -13,8 +13,8 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from gateway.catalogs.catalog import Tier
 from gateway.forecasting.forecaster import Forecast
-from gateway.model.catalog import Tier
 
 
 class Verdict(StrEnum):

@@ -19,7 +19,7 @@ from typing import cast
 import uvloop
 from rich.console import Console
 
-from gateway.model.catalog import Task
+from gateway.catalogs.catalog import Task
 from loadtests.offering.calls import Call, Handling, calls_of
 from loadtests.offering.landings import ANSWERED, LATE_SHARE, late_share
 from loadtests.offering.process import Fire, Order, generating

@@ -14,8 +14,8 @@ from msgspec import Struct
 from pydantic import ValidationError
 
 from deployments.replica.classify import BATCH_LIMITS
+from gateway.catalogs.catalog import Tier
 from gateway.forecasting.service_time import AbstractiveModel, ExtractiveModel, ServiceTimeModel
-from gateway.model.catalog import Tier
 from gateway.model.manifest import GenerationRules, Seq2SeqManifest
 from gateway.model.profile import LatencyProfile, ProfileCell, ProfileDocument
 from loadtests.offering.errors import NoGateway

@@ -10,7 +10,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from gateway.model.catalog import Task
+from gateway.catalogs.catalog import Task
 from loadtests.sentences import shuffled_texts
 from loadtests.summary_texts import SHIPPED, Kind, mixed_texts
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from deployments.observing import OFF
 from deployments.serve import serving
-from gateway.model.catalog import Catalog
+from gateway.catalogs.catalog import Catalog
 
 
 class Job(BaseModel):

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deployments.replica.classify import BATCH_LIMITS
+from gateway.catalogs.catalog import Catalog, CatalogEntry, load_catalog
 from gateway.forecasting.service_time import RequestShape, ServiceTimeModel, TokenRate, service_time_model
-from gateway.model.catalog import Catalog, CatalogEntry, load_catalog
 from gateway.model.manifest import ClassifierManifest, VariantManifest, read_manifest
 from gateway.model.messages import SummarizeParameters
 from gateway.model.profile import LatencyProfile

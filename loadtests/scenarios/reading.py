@@ -15,8 +15,8 @@ from typing import get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from gateway.model.catalog import PACKAGED
-from gateway.model.catalog_yaml import shown
+from gateway.catalogs.catalog import PACKAGED
+from gateway.catalogs.catalog_yaml import shown
 from loadtests.scenarios.errors import ScenarioError
 from loadtests.scenarios.model import Scenario
 from loadtests.scenarios.tables import read_text

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from gateway.model.catalog_yaml import shown
+from gateway.catalogs.catalog_yaml import shown
 from loadtests.scenarios.errors import ScenarioError
 
 MOST_BYTES = 32 * 1024 * 1024

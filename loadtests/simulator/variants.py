@@ -11,7 +11,7 @@ from functools import cached_property
 from statistics import quantiles
 from typing import Protocol
 
-from gateway.model.catalog import Tier
+from gateway.catalogs.catalog import Tier
 from gateway.model.profile import spread_of
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rendered_chart import FULLNAME, Document, Rendered, chart, production, render
 
-from gateway.model.catalog import Catalog, Tier, load_catalog
+from gateway.catalogs.catalog import Catalog, Tier, load_catalog
 from gateway.model.deadline import MAX_BUDGET_MS
 
 

@@ -21,7 +21,7 @@ from exporters.command import export_command, measure_variant, profile_command
 from exporters.errors import SourceRefused, VariantRefused
 from exporters.plan import Settings
 from exporters.prepare import prepare
-from gateway.model.catalog import Catalog, CatalogEntry, Quality, Task, Tier
+from gateway.catalogs.catalog import Catalog, CatalogEntry, Quality, Task, Tier
 from gateway.model.manifest import MANIFEST_NAME, Precision, read_manifest
 
 pytestmark = pytest.mark.export
@@ -83,7 +83,7 @@ import sys
 from pathlib import Path
 from rich.console import Console
 from exporters.prepare import prepare
-from gateway.model.catalog import Catalog
+from gateway.catalogs.catalog import Catalog
 from deployments.replica.variant import open_variant
 document, cache = sys.argv[1:]
 folders = prepare(Catalog.model_validate_json(document), Path(cache), Console())

@@ -18,7 +18,7 @@ from exporters.plan import Settings, VariantPlan
 from exporters.prepare import prepare
 from exporters.store import Store
 from exporters.together import Missing, make_together
-from gateway.model.catalog import Catalog, CatalogEntry, Quality, Task, Tier
+from gateway.catalogs.catalog import Catalog, CatalogEntry, Quality, Task, Tier
 from gateway.model.manifest import Precision, read_manifest
 
 pytestmark = pytest.mark.export

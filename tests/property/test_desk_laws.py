@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from worlds import summarizing, world
 
+from gateway.catalogs.catalog import Tier
 from gateway.forecasting.forecaster import Forecaster, PooledCalibration
 from gateway.forecasting.load import QueueAhead
 from gateway.forecasting.service_time import BatchedModel, RequestShape
-from gateway.model.catalog import Tier
 from gateway.model.deadline import Deadline
 from gateway.model.messages import ClassifyParameters
 from gateway.router import Offer, TaskRouter

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from gateway.api import bodies
 from gateway.api.bodies import ClassifyBody, RouteBody, SummarizeBody
 from gateway.api.headers import read_terms
-from gateway.model.catalog import Limits, Task
+from gateway.catalogs.catalog import Limits, Task
 from gateway.model.deadline import MAX_BUDGET_MS, Deadline
 from gateway.model.errors import BudgetInfeasible, InvalidRequest, Problem
 from gateway.model.messages import Parameters, SummarizeParameters

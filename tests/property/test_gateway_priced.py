@@ -6,8 +6,8 @@ from drawn_candidates import budgets, candidates, prices, terms_of_any_kind, up
 from hypothesis import given
 from msgspec.structs import replace
 
+from gateway.catalogs.catalog import Tier
 from gateway.forecasting.forecaster import Forecast
-from gateway.model.catalog import Tier
 from gateway.scheduling.policy import Candidate, Reason, Refusal, Shortlist, Terms, Verdict, decide
 
 

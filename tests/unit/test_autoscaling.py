@@ -18,7 +18,7 @@ from deployments.serve.autoscaling import (
     autoscaling_config,
     replicas_for,
 )
-from gateway.model.catalog import Autoscaling, CatalogEntry, Quality, Task, Tier
+from gateway.catalogs.catalog import Autoscaling, CatalogEntry, Quality, Task, Tier
 
 FOLLOW = FollowLoad(target_busy_share=0.5, target_backlog_s=0.1)
 

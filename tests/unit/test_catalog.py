@@ -10,7 +10,16 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.model.catalog import Catalog, CatalogError, EngineName, SourceKind, Task, Tier, load_catalog, parse_catalog
+from gateway.catalogs.catalog import (
+    Catalog,
+    CatalogError,
+    EngineName,
+    SourceKind,
+    Task,
+    Tier,
+    load_catalog,
+    parse_catalog,
+)
 from gateway.model.manifest import Precision
 
 ONE = """\

@@ -14,7 +14,7 @@ from exporters.plan import Settings, VariantPlan
 from exporters.prepare import precisions_for
 from exporters.staging import replace_manifest, staged
 from exporters.store import State, Store, cache_root
-from gateway.model.catalog import CatalogEntry, EngineName, Quality, Task, Tier
+from gateway.catalogs.catalog import CatalogEntry, EngineName, Quality, Task, Tier
 from gateway.model.manifest import Precision, read_manifest
 
 PLAN = VariantPlan("by-hand", "classify", "sum", "onnx", Precision.FP32)

@@ -10,8 +10,8 @@ from fakes import ANSWER, EVEN, GRAND, SWIFT, TERMS, scripted
 from worlds import ended, strict, took, until, world
 
 from gateway.api.headers import RequestTerms
+from gateway.catalogs.catalog import Limits, Tier
 from gateway.forecasting.service_time import BatchedModel
-from gateway.model.catalog import Limits, Tier
 from gateway.model.errors import BudgetInfeasible, CheckpointUnavailable, InvalidRequest, Overloaded, UnknownCheckpoint
 from gateway.model.messages import Answer, InputReport, ReplicaTimings
 from gateway.model.outcome import Outcome

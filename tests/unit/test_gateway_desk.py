@@ -10,7 +10,7 @@ from fakes import EVEN, GRAND, SWIFT, TERMS
 from worlds import World, strict, summarizing, world
 
 from gateway.api.headers import RequestTerms
-from gateway.model.catalog import Tier
+from gateway.catalogs.catalog import Tier
 from gateway.model.deadline import Deadline
 from gateway.model.messages import SummarizeParameters
 from gateway.router import PRICE_AGE_S, Request, TaskRouter

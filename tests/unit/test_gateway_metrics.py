@@ -8,8 +8,8 @@ import pytest
 from fakes import EVEN, GRAND, SWIFT, Kept, catalog
 from scraped import samples, total
 
+from gateway.catalogs.catalog import Tier
 from gateway.metrics import BUCKETS, RequestMetrics
-from gateway.model.catalog import Tier
 from gateway.model.outcome import Outcome
 from gateway.records import RequestRecord, tell
 from gateway.scheduling.policy import Assessed, Candidate, Reason, Verdict

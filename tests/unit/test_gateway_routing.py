@@ -9,7 +9,7 @@ import pytest
 from fakes import EVEN, GRAND, SWIFT, TERMS, entry
 from worlds import world
 
-from gateway.model.catalog import CatalogEntry, Quality, Tier, load_catalog
+from gateway.catalogs.catalog import CatalogEntry, Quality, Tier, load_catalog
 from gateway.router import LEAST_STEP, utilities_of
 from gateway.scheduling.policy import Reason
 

@@ -9,7 +9,7 @@ import pytest
 from fakes import ANSWER, EVEN, GRAND, SWIFT, TERMS, scripted
 from worlds import ended, strict, took, until, world
 
-from gateway.model.catalog import Limits
+from gateway.catalogs.catalog import Limits
 from gateway.model.errors import (
     CheckpointUnavailable,
     DeadlineExceeded,

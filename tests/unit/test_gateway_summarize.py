@@ -22,7 +22,7 @@ from fakes import EVEN, TERMS
 from prometheus_client.parser import text_string_to_metric_families
 from worlds import World, client_of, gateway, is_problem, strict, summarizing
 
-from gateway.model.catalog import Limits, Tier
+from gateway.catalogs.catalog import Limits, Tier
 from gateway.model.messages import FinishReason, Generation, SummarizeParameters
 from gateway.model.outcome import Outcome
 from gateway.scheduling.policy import Verdict

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from gateway.api.headers import RequestTerms, read_terms
-from gateway.model.catalog import BudgetsMs, Tier
+from gateway.catalogs.catalog import BudgetsMs, Tier
 from gateway.model.deadline import MAX_BUDGET_MS
 from gateway.model.errors import InvalidRequest
 

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.api import bodies
 from gateway.api.bodies import ClassifyBody, ClassifyBodyParameters, RouteBody
-from gateway.model.catalog import Limits, Task
+from gateway.catalogs.catalog import Limits, Task
 from gateway.model.errors import InputTooLong, InvalidRequest, Problem
 from gateway.model.messages import ClassifyParameters
 

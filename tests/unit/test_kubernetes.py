@@ -13,7 +13,7 @@ from small_variants import write_variant
 from deployments.replica.prepared import NotPrepared, note_prepared, prepared_variants
 from deployments.serve import environment, kubernetes
 from deployments.serve.kubernetes import BuildError, arguments_of, build
-from gateway.model.catalog import Catalog, CatalogError, load_catalog
+from gateway.catalogs.catalog import Catalog, CatalogError, load_catalog
 
 CATALOG = """\
 name: two

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from gateway.model.catalog import Catalog, CatalogEntry
+from gateway.catalogs.catalog import Catalog, CatalogEntry
 from loadtests.client import Reply
 from loadtests.coexistence import CoexistenceReport, CoexistenceSettings, keep_busy, slowest_of, summarizers_asked
 from loadtests.coexistence_report import print_coexistence, verdict, write_coexistence

@@ -11,7 +11,7 @@ import pytest
 from fake_summaries import GLANCE, SCRIBE, STUDY
 from small_gateway import SmallGateway, Told, checkpoints
 
-from gateway.model.catalog import Catalog
+from gateway.catalogs.catalog import Catalog
 from gateway.model.manifest import write_manifest
 from gateway.router import served_of
 from loadtests.offering.checkpoints import live_variants, variants_from

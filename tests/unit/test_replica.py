@@ -15,7 +15,7 @@ from deployments.replica.replica import MEMORY_AGE_S, Replica, Server, agreement
 from deployments.replica.summarize.extractive import ExtractiveSummarizer
 from deployments.replica.summarize.replica import SummarizerReplica
 from deployments.totals import TimeSlicerTotals, Totals
-from gateway.model.catalog import Tier
+from gateway.catalogs.catalog import Tier
 from gateway.model.messages import LoadReport, SummarizeParameters, Work
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.model.catalog import load_catalog
+from gateway.catalogs.catalog import load_catalog
 from loadtests.errors import LoadTestError
 from loadtests.scenarios.arrivals import offered_of
 from loadtests.scenarios.errors import ScenarioError

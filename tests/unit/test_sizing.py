@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.model.catalog import Catalog, CatalogEntry, CatalogError, load_catalog, parse_catalog
+from gateway.catalogs.catalog import Catalog, CatalogEntry, CatalogError, load_catalog, parse_catalog
 
 HEAD = "name: mine\n"
 CHECKPOINTS = """\

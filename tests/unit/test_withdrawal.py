@@ -27,7 +27,7 @@ from deployments.replica.replica import Replica, Server
 from deployments.replica.summarize.job import SummaryJob, TextBudget
 from deployments.replica.summarize.replica import SummarizerReplica
 from deployments.replica.variant import OpenClassifier
-from gateway.model.catalog import Tier
+from gateway.catalogs.catalog import Tier
 from gateway.model.messages import Answer, ClassifyParameters, Failure, FailureKind, SummarizeParameters, Work
 
 SECRET = b"a secret of the application"

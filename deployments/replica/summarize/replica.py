@@ -16,7 +16,7 @@ from deployments.replica.summarize.step_log import step_log_for
 from deployments.replica.summarize.time_slicing import FinishedJob, TimeSlicer
 from deployments.replica.tokens import well_formed
 from deployments.totals import Totals
-from gateway.model.catalog import CatalogEntry
+from gateway.catalogs.catalog import CatalogEntry
 from gateway.model.deadline import Clock
 from gateway.model.messages import (
     Answer,

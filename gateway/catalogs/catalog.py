@@ -17,7 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic import model_validator as check_model
 from pydantic_core import PydanticCustomError
 
-from gateway.model.catalog_yaml import ACROSS, CatalogError, Place, in_words, read_document, shown
+from gateway.catalogs.catalog_yaml import ACROSS, CatalogError, Place, in_words, read_document, shown
 from gateway.model.deadline import MAX_BUDGET_MS
 from gateway.model.manifest import Precision
 
