@@ -110,23 +110,15 @@ def explain(options: argparse.Namespace) -> int:
     from exporters.prepare import prepare
     from gateway.model.errors import ms_above
     from gateway.model.manifest import read_manifest
+    from gateway.model.request import Terms
     from gateway.router import explain
 
     catalog = load_catalog(options.catalog)
     manifests = {name: read_manifest(at) for name, at in prepare(catalog, options.cache, console).items()}
     budget_s = None if options.budget_ms is None else options.budget_ms / 1000
     text = options.text if options.file is None else options.file.read_text(encoding="utf-8")
-    decision = explain(
-        catalog,
-        manifests,
-        options.task,
-        text,
-        budget_s,
-        options.percentile,
-        options.strict,
-        options.domain,
-        options.price,
-    )
+    terms = Terms(budget_s=budget_s, percentile=options.percentile, strict=options.strict, domain=options.domain)
+    decision = explain(catalog, manifests, options.task, text, terms, options.price)
     console.print(_candidates(decision, len(text), options.percentile))
     if decision.price:
         console.print(f"congestion price: {decision.price:g} points of quality a core-second")

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING
 
 from deployments.relay import relayed
 from deployments.tracing import spans_of
-from gateway.api.headers import RequestTerms
 from gateway.lines import Lines, WatchedFile
 from gateway.logs import AccessLog, EventLog, LogFormat, dropped_notice
 from gateway.metrics.series import Family
+from gateway.model.request import Terms
 from gateway.records import Observer
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Observing:
     """The observers that were asked for; `trace` gives a request its place in a trace, where traces were."""
 
     observers: tuple[Observer, ...] = ()
-    trace: Callable[[RequestTerms], RequestTerms] | None = None
+    trace: Callable[[Terms], Terms] | None = None
     lines: Lines | None = None
     spans: Spans | None = None
     log: EventLog | None = None

@@ -11,108 +11,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from gateway.api.headers import CHECKPOINT, MIN_TIER
 from gateway.forecasting.forecaster import Forecast
 from gateway.forecasting.load import LoadTracker
 from gateway.model.deadline import Clock, Deadline
 from gateway.model.errors import (
-    BudgetInfeasible,
-    CheckpointUnavailable,
     DeadlineExceeded,
-    InferenceFailed,
-    InputTooLong,
-    InvalidRequest,
     Overloaded,
     Problem,
 )
+from gateway.model.faults import Note, attempt, log_fault
 from gateway.model.messages import Answer, Failure, FailureKind, Generation, Work
 from gateway.model.outcome import Outcome
+from gateway.model.request import Request
 from gateway.records import Observer, RequestRecord, tell
-from gateway.router import Request, Router
+from gateway.refusals import failed, refused, refused_after_loss
+from gateway.router import Router
 from gateway.scheduling.loop import SchedulerLoop
-from gateway.scheduling.policy import Decision, Refusal, Verdict
+from gateway.scheduling.policy import Decision
 from gateway.scheduling.scheduler import Batch
-
-_TERM_OF = {
-    Verdict.NOT_PINNED: {"header": CHECKPOINT},
-    Verdict.BELOW_MIN_TIER: {"header": MIN_TIER},
-    Verdict.OTHER_DOMAIN: {"field": "domain"},
-}
-"""The term of the request that a verdict holds against a candidate."""
-
-
-def refused(decision: Decision) -> Problem:
-    """The problem of a decision that chose nothing, on a request that nothing has been tried for."""
-    match decision.refusal:
-        case Refusal.OVERLOADED:
-            return Overloaded("no checkpoint can answer in time at the current load", decision.retry_after_s)
-        case Refusal.INFEASIBLE:
-            return BudgetInfeasible(decision.min_feasible_s, _fastest(decision))
-        case Refusal.NO_CANDIDATE:
-            return _unmet(decision)
-        case _:
-            return CheckpointUnavailable([a.candidate.name for a in decision.assessed if a.verdict.eligible])
-
-
-def refused_after_loss(decision: Decision, lost: str, deadline: Deadline, now_s: float) -> Problem:
-    """The same on a request that was admitted and lost its replica: that is no fault of its budget.
-
-    The deadline passed where the whole budget would still suffice; else there is nothing up to take the place of
-    `lost`, the checkpoint that had the request.
-    """
-    if decision.refusal is Refusal.INFEASIBLE and _least_idle_s(decision) <= deadline.budget_s:
-        return DeadlineExceeded(deadline.elapsed_s(now_s))
-    if decision.refusal is Refusal.UNAVAILABLE:
-        return refused(decision)
-    return CheckpointUnavailable([lost])
-
-
-def failed(checkpoint: str, forecast: Forecast, failure: Failure, elapsed_s: float) -> Problem:
-    """The problem of a replica's failure, `elapsed_s` after the request arrived."""
-    match failure.kind:
-        case FailureKind.EXPIRED | FailureKind.CANCELLED:
-            return DeadlineExceeded(elapsed_s)
-        case FailureKind.TOO_LONG:
-            return _too_long(checkpoint, failure)
-        case FailureKind.QUEUE_FULL:
-            return Overloaded(f"the queue of {checkpoint} is full", forecast.queueing_delay_s)
-        case FailureKind.UNAVAILABLE:
-            return CheckpointUnavailable([checkpoint])
-        case FailureKind.ENGINE:
-            return InferenceFailed(checkpoint)
-
-
-def _too_long(checkpoint: str, failure: Failure) -> Problem:
-    """With the counts where they are known: a text may be too long to be sent or counted at all."""
-    if not failure.limit:
-        return InputTooLong(f"{checkpoint}: {failure.detail or 'over its limit'}", {"checkpoint": checkpoint})
-    members = {"tokens": failure.tokens, "limit": failure.limit, "unit": "tokens", "checkpoint": checkpoint}
-    return InputTooLong(f"{checkpoint} takes {failure.limit} tokens, got {failure.tokens}", members)
-
-
-def _unmet(decision: Decision) -> Problem:
-    """Names each term that rules candidates out: together they rule out all of them."""
-    verdicts = {assessed.verdict for assessed in decision.assessed}
-    terms = [term for verdict, term in _TERM_OF.items() if verdict in verdicts]
-    names = " and ".join(name for term in terms for name in term.values())
-    message = "no checkpoint of the task meets this" + (" together with the others" if len(terms) > 1 else "")
-    return InvalidRequest(f"no checkpoint of the task meets {names}", [{**term, "message": message} for term in terms])
-
-
-def _fastest(decision: Decision) -> Sequence[str]:
-    least_s = _least_idle_s(decision)
-    return [name for name, idle_s in _idle_s(decision).items() if idle_s <= least_s]
-
-
-def _least_idle_s(decision: Decision) -> float:
-    return min(_idle_s(decision).values())
-
-
-def _idle_s(decision: Decision) -> dict[str, float]:
-    """What each eligible candidate that is up would take of an idle gateway, at the percentile asked for."""
-    eligible = (a.candidate for a in decision.assessed if a.verdict.eligible)
-    return {one.name: one.forecast.idle_quantile_s for one in eligible if one.forecast is not None}
-
 
 ATTEMPTS = 3
 """How many replicas a request may try: a replica that dies fails what it held, and that is tried elsewhere."""
@@ -176,12 +92,14 @@ class Service:
     max_concurrent_requests: int
     observers: Sequence[Observer]
     clock: Clock
+    note: Note = log_fault
     _underway: int = field(default=0, init=False)
     _loops: dict[str, SchedulerLoop] = field(init=False)
 
     def __post_init__(self) -> None:
         self._loops = {
-            task: SchedulerLoop(task_router.room, self.clock) for task, task_router in self.router.task_routers.items()
+            task: SchedulerLoop(task_router.scheduler, self.clock, self.note)
+            for task, task_router in self.router.task_routers.items()
         }
         for task, loop in self._loops.items():
             loop.beside = tuple(other for name, other in self._loops.items() if name != task)
@@ -233,56 +151,56 @@ class Service:
                 if trail.lost is None:
                     raise refused(decision)
                 raise refused_after_loss(decision, trail.lost, deadline, trail.decided_s)
-            release = await self._turn(request, deadline, decision, trail)
-            if release is None:
+            batch = await self._batch(request, deadline, decision, trail)
+            if batch is None:
                 continue
             try:
-                result = await self._run(request, deadline, release, trail)
+                result = await self._run(request, deadline, batch, trail)
             finally:
-                self._loops[request.task].ended(release)
+                self._loops[request.task].ended(batch)
             if isinstance(result, Answer):
                 return result
-            trail.lost = release.checkpoint
+            trail.lost = batch.checkpoint
 
-    async def _turn(self, request: Request, deadline: Deadline, decision: Decision, trail: _Trail) -> Batch | None:
+    async def _batch(self, request: Request, deadline: Deadline, decision: Decision, trail: _Trail) -> Batch | None:
         """Waits for the run of a request. None where its checkpoints were lost meanwhile, and it is to be decided anew.
 
         Raises Overloaded for what would be late in any case where too much of that waits, and DeadlineExceeded where
         the wait was in vain.
         """
-        room, strict = self.router.task_routers[request.task].room, request.terms.strict
+        scheduler, strict = self.router.task_routers[request.task].scheduler, request.terms.strict
         late_s = _late_s(decision)
-        if room.full and late_s > 0 and not strict:
+        if scheduler.full and late_s > 0 and not strict:
             raise Overloaded("no checkpoint can answer in time, and too many wait that are late", late_s)
-        held = self.router.held(request, decision, deadline)
+        queued = self.router.queued(request, deadline)
         began_s = self.clock()
         try:
-            release = await self._loops[request.task].passed(held, _patience_s(deadline, strict, began_s))
+            batch = await self._loops[request.task].passed(queued, _patience_s(deadline, strict, began_s))
         except TimeoutError:
             raise DeadlineExceeded(deadline.elapsed_s(self.clock())) from None
         finally:
             trail.waited_s += self.clock() - began_s
-        if release is None and not room.stranded(held):
+        if batch is None and not scheduler.stranded(queued):
             if strict:
                 raise DeadlineExceeded(deadline.elapsed_s(self.clock()))
             raise Overloaded("it came late, and too many wait that are late", late_s)
-        return release
+        return batch
 
-    async def _run(self, request: Request, deadline: Deadline, release: Batch, trail: _Trail) -> Answer | Failure:
+    async def _run(self, request: Request, deadline: Deadline, batch: Batch, trail: _Trail) -> Answer | Failure:
         """Sends a request whose run can begin, and learns from its answer. A failure is that its replica was lost."""
         decided = trail.decision
-        assert decided is not None, "a release is of a request that was decided"
-        decision = trail.decided(self.router.settle(request, decided, release, deadline), deadline, self.clock())
+        assert decided is not None, "a batch is of requests that were decided"
+        decision = trail.decided(self.router.bind(request, decided, batch, deadline), deadline, self.clock())
         chosen = decision.chosen
         assert chosen is not None and chosen.forecast is not None, "what is settled is chosen, and forecast"
         trail.attempts += 1
-        run = release.members[0].place
+        run = batch.members[0].place
         result = await self._dispatch(request, deadline, chosen.name, chosen.forecast, run)
         if isinstance(result, Answer):
-            self._learn(request, trail, release, chosen.forecast, result)
+            self._learn(request, trail, batch, chosen.forecast, result)
         elif result.kind is not FailureKind.UNAVAILABLE or trail.attempts == ATTEMPTS:
             if result.kind is FailureKind.EXPIRED:
-                self._learn_expired(trail, release, chosen.forecast)
+                self._learn(request, trail, batch, chosen.forecast, None)
             raise failed(chosen.name, chosen.forecast, result, deadline.elapsed_s(self.clock()))
         return result
 
@@ -307,22 +225,25 @@ class Service:
         except TimeoutError:
             return Failure(FailureKind.EXPIRED)
 
-    def _learn(self, request: Request, trail: _Trail, release: Batch, forecast: Forecast, answer: Answer) -> None:
-        """Of a run that several share the first answer says how far its forecast strayed; the others would echo it."""
-        now_s = self.clock()
-        forecaster = self.router.served[release.checkpoint].forecaster
-        if release.told:
-            forecaster.cost.learn(request.asked, answer)
-        else:
-            release.told = True
-            forecaster.learn(forecast, request.asked, answer, now_s - trail.decided_s, now_s)
+    def _learn(self, request: Request, trail: _Trail, batch: Batch, forecast: Forecast, answer: Answer | None) -> None:
+        """Teaches the forecaster what an answer took, or without one that there was none in time.
 
-    def _learn_expired(self, trail: _Trail, release: Batch, forecast: Forecast) -> None:
-        if not release.told:
-            release.told = True
-            now_s = self.clock()
-            forecaster = self.router.served[release.checkpoint].forecaster
-            forecaster.learn_expired(forecast, now_s - trail.decided_s, now_s)
+        Of a batch the first member says how far its forecast strayed; the others would echo it.
+        """
+        now_s = self.clock()
+        forecaster = self.router.served[batch.checkpoint].forecaster
+        first, batch.told = not batch.told, True
+
+        def learn() -> None:
+            if answer is None:
+                if first:
+                    forecaster.learn_expired(forecast, now_s - trail.decided_s, now_s)
+            elif first:
+                forecaster.learn(forecast, request.shape, answer, now_s - trail.decided_s, now_s)
+            else:
+                forecaster.model.learn(request.shape, answer)
+
+        attempt("learning", self.note, learn, lambda: None)
 
     def _record(self, request: Request, trail: _Trail, outcome: Outcome) -> RequestRecord:
         decision, answer = trail.decision, trail.answer

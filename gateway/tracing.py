@@ -31,8 +31,8 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
-from gateway.api.headers import RequestTerms
 from gateway.model.outcome import Outcome
+from gateway.model.request import Terms
 from gateway.records import RequestRecord
 from gateway.trace_context import TraceContext, TraceEntry
 
@@ -131,7 +131,7 @@ class Tracing:
         self._spans = spans
         self._now = now
 
-    def begin(self, terms: RequestTerms) -> RequestTerms:
+    def begin(self, terms: Terms) -> Terms:
         """The terms with the request's own span in place of its client's, which becomes the parent."""
         parent = TraceContext.read(terms.traceparent) if terms.traceparent else None
         own = self._spans.enter(parent)

@@ -15,13 +15,13 @@ from enum import StrEnum
 from statistics import median
 from time import perf_counter
 
-from gateway.api.headers import RequestTerms
 from gateway.catalogs.catalog import Catalog, CatalogEntry, Quality, Task, Tier
 from gateway.forecasting.load import LoadTracker
 from gateway.model.manifest import ClassifierManifest, GoldenInput, Precision, SelfTest, SourceOf, Verification
 from gateway.model.messages import Answer, ClassifyParameters, InputReport, LoadReport, ReplicaTimings
 from gateway.model.profile import ProfileCell, ProfileDocument
-from gateway.router import Request, Router, served_of
+from gateway.model.request import Request, Terms
+from gateway.router import Router
 from gateway.scheduling.policy import Decision
 
 COUNTS = (1, 3, 8, 32)
@@ -97,7 +97,7 @@ class Scene:
         entries = tuple(_entry(number) for number in range(candidates))
         catalog = Catalog(name="made-up", checkpoints=entries)
         manifests = {entry.name: _manifest(entry.name, 0.001 * 1.1**at) for at, entry in enumerate(entries)}
-        self._router = Router(catalog, served_of(catalog, manifests), self._load, lambda: self._now_s)
+        self._router = Router(catalog, manifests, self._load, lambda: self._now_s)
 
     def decide(self) -> tuple[Decision, float]:
         """One request that arrives now: what is decided, and how many seconds that took."""
@@ -105,7 +105,7 @@ class Scene:
         text = "x" * round(self._log_uniform(_CHARACTERS))
         hopeless = self._situation is Situation.HOPELESS
         budget_s = _NO_BUDGET_S if hopeless else self._log_uniform(_BUDGETS_S)
-        terms = RequestTerms(budget_s, 95.0, hopeless, None, None, "made-up", None)
+        terms = Terms(budget_s=budget_s, strict=hopeless, request_id="made-up")
         request = Request(Task.CLASSIFY.value, (text,), ClassifyParameters(), terms, self._now_s)
         deadline = self._router.deadline(request)
         price = _PRICE if self._situation is Situation.PRICED else 0.0
@@ -132,7 +132,7 @@ class Scene:
         answer = Answer((), InputReport(tokens, tokens, truncated=tokens == _WINDOW), timings)
         latency_s = forecast.queueing_delay_s + service_s + 0.001
         self._router.served[decision.chosen.name].forecaster.learn(
-            forecast, request.asked, answer, latency_s, self._now_s
+            forecast, request.shape, answer, latency_s, self._now_s
         )
 
     def _log_uniform(self, bounds: tuple[float, float]) -> float:

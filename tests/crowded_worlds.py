@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 from fakes import EVEN, GRAND, MEDIANS_S, SWIFT, TERMS, FakeBackend, FakeClock, Kept, catalog, cell, manifest
 from worlds import World, until
 
-from gateway.api.headers import RequestTerms
 from gateway.forecasting.load import LoadTracker
 from gateway.model.deadline import Clock
 from gateway.model.messages import Answer, Failure, LoadReport, Work
 from gateway.model.profile import ProfileDocument
-from gateway.router import Router, served_of
+from gateway.model.request import Terms
+from gateway.router import Router
 from gateway.service import Finished, Service
 
 PATIENT = replace(TERMS, budget_s=60.0)
@@ -56,7 +56,7 @@ def crowded(clock: FakeClock | None = None, cores: float = 1.0) -> World:
         cells = tuple(cell(batch, tokens, median_s) for batch in (1, 2, 4, 8) for tokens in (16, 64))
         profile = ProfileDocument(threads=1, measured_on="nothing", cells=cells)
         manifests[name] = manifest(name, median_s).model_copy(update={"profile": profile})
-    served = served_of(made, manifests)
+    served = manifests
     backend = Gated()
     read: Clock = clock
     told = World(
@@ -82,15 +82,15 @@ async def busy(told: World) -> asyncio.Task[Finished]:
 
 def under_way(told: World) -> int:
     """Runs of the room that have begun and not ended."""
-    return len(told.service.router.task_routers["classify"].room._under_way)
+    return len(told.service.router.task_routers["classify"].scheduler._under_way)
 
 
 def waiting(told: World) -> int:
     """Requests in the room."""
-    return len(told.service.router.task_routers["classify"].room)
+    return len(told.service.router.task_routers["classify"].scheduler)
 
 
-def sent(told: World, terms: RequestTerms) -> asyncio.Task[Finished]:
+def sent(told: World, terms: Terms) -> asyncio.Task[Finished]:
     """A request under way."""
     return asyncio.create_task(told.service.handle(told.request(terms)))
 

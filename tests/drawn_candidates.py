@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from gateway.catalogs.catalog import Tier
 from gateway.forecasting.forecaster import Forecast
-from gateway.scheduling.policy import Candidate, Terms
+from gateway.model.request import Terms
+from gateway.scheduling.policy import Candidate
 
 NAMES = ("a", "b", "c", "d")
 DOMAINS = (None, None, None, "law", "news")

@@ -10,19 +10,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from gateway.api.headers import RequestTerms
 from gateway.catalogs.catalog import Catalog, CatalogEntry, Limits, Quality, Task, Tier
+from gateway.model.faults import Part
 from gateway.model.manifest import ClassifierManifest, GoldenInput, Precision, SelfTest, SourceOf, Verification
 from gateway.model.messages import Answer, Failure, InputReport, LabelScore, ReplicaTimings, Work
 from gateway.model.outcome import Outcome
 from gateway.model.profile import LatencyProfile, ProfileCell, ProfileDocument
+from gateway.model.request import Terms
 from gateway.records import RequestRecord
 
 SWIFT, EVEN, GRAND = "swift", "even", "grand"
 MEDIANS_S = {SWIFT: 0.002, EVEN: 0.010, GRAND: 0.050}
 """Service time of one short text, by checkpoint."""
 
-TERMS = RequestTerms(
+TERMS = Terms(
     budget_s=1.0, percentile=95.0, strict=False, min_tier=None, pinned=None, request_id="r-1", traceparent=None
 )
 ANSWER = Answer(
@@ -80,6 +81,11 @@ class FakeBackend:
             raise
         assert result is not None
         return result
+
+
+def reraise(part: Part, error: Exception) -> None:
+    """What takes a fault where none is expected."""
+    raise error
 
 
 def scripted(*results: Answer | Failure | None) -> Behaviour:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gateway.forecasting.checkpoint import ServedCheckpoint
+
 
 @dataclass
-class PlannedCheckpoint:
+class PlannedCheckpoint(ServedCheckpoint):
     """Runs take so long to begin with and so much for each input; a request reaches so many times that, and more."""
 
     name: str

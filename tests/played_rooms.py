@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from fakes import reraise
+
+from gateway.forecasting.checkpoint import ServedCheckpoint
 from gateway.scheduling.arrivals import ArrivalStats
 from gateway.scheduling.batching import QueuedRequest
-from gateway.scheduling.scheduler import Batch, Scheduler, WaitingRequest
+from gateway.scheduling.scheduler import Batch, Scheduler
 
 OVERHEAD_S = 0.001
 
 
 @dataclass(eq=False)
-class Played:
+class Played(ServedCheckpoint):
     """A checkpoint of known times: a further input of a run takes half of what the first does."""
 
     name: str
@@ -46,19 +49,19 @@ class PlayedRoom:
     def __post_init__(self) -> None:
         """Empty, in no traffic."""
         self.arrivals = ArrivalStats()
-        self.room = Scheduler(self.checkpoints, self.arrivals, self.cores)
+        self.room = Scheduler(self.checkpoints, self.arrivals, reraise, self.cores)
 
     def waiter(
         self, budget_s: float, texts: int = 1, strict: bool = False, eligible: frozenset[str] | None = None
-    ) -> WaitingRequest:
+    ) -> QueuedRequest:
         """A request that comes now; at best it takes nine tenths of the run that is expected."""
         self.places += 1
         able = [one for one in self.checkpoints if eligible is None or one.name in eligible]
         least_s = min(0.9 * one.run_s(texts, 1) / one.threads for one in able)
         deadline_s = self.now_s + budget_s
-        return WaitingRequest(self.places, deadline_s, 16, texts, strict, eligible, last_s=deadline_s - least_s)
+        return QueuedRequest(self.places, deadline_s, 16, texts, strict, eligible, last_s=deadline_s - least_s)
 
-    def arrives(self, budget_s: float, texts: int = 1, strict: bool = False, *eligible: str) -> WaitingRequest:
+    def arrives(self, budget_s: float, texts: int = 1, strict: bool = False, *eligible: str) -> QueuedRequest:
         """It enters, and whoever can go on is let through."""
         held = self.waiter(budget_s, texts, strict, frozenset(eligible) or None)
         self.arrivals.arrived(self.now_s, budget_s, 16)

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 import msgspec
 
 from gateway.api.responses import checkpoint_document
-from gateway.router import Served
+from gateway.catalogs.catalog import Catalog
+from gateway.model.manifest import VariantManifest
 
 
 @dataclass(frozen=True)
@@ -54,11 +55,11 @@ def problem(status: int, code: str, after_s: float = 0.0) -> Told:
     return Told(status, {}, json.dumps({"status": status, "code": code}).encode(), after_s)
 
 
-def checkpoints(served: Mapping[str, Served], replicas: int = 1) -> bytes:
+def checkpoints(catalog: Catalog, manifests: Mapping[str, VariantManifest], replicas: int = 1) -> bytes:
     """The body of `/checkpoints`, by the gateway's own hand."""
-    return msgspec.json.encode(
-        {"checkpoints": [checkpoint_document(one, replicas, 0.0, None) for one in served.values()]}
-    )
+    entries = catalog.checkpoints
+    listed = [checkpoint_document(one, manifests[one.name], replicas, 0.0, None) for one in entries]
+    return msgspec.json.encode({"checkpoints": listed})
 
 
 class SmallGateway:

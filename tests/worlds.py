@@ -8,18 +8,18 @@ from dataclasses import dataclass, replace
 
 import fake_summaries
 import httpx
-from fakes import ANSWER, MEDIANS_S, TERMS, Behaviour, FakeBackend, FakeClock, Kept, catalog, manifest
+from fakes import ANSWER, MEDIANS_S, TERMS, Behaviour, FakeBackend, FakeClock, Kept, catalog, manifest, reraise
 from starlette.types import Message, Scope
 
 from gateway.api import app
-from gateway.api.headers import RequestTerms
 from gateway.catalogs.catalog import Catalog, Limits
 from gateway.forecasting.load import LoadTracker
 from gateway.metrics import Process, RequestMetrics, one_scrape
 from gateway.model.deadline import Clock
 from gateway.model.manifest import VariantManifest
 from gateway.model.messages import Answer, ClassifyParameters, Failure, LoadReport, SummarizeParameters, Work
-from gateway.router import Request, Router, served_of
+from gateway.model.request import Request, Terms
+from gateway.router import Router
 from gateway.service import Finished, Service
 
 SMALL = Limits(max_body_bytes=1000, max_inputs=2)
@@ -37,13 +37,15 @@ class World:
     kept: Kept
     service: Service
 
-    def request(self, terms: RequestTerms = TERMS, inputs: Sequence[str] = ("a good film",)) -> Request:
+    def request(self, terms: Terms = TERMS, inputs: Sequence[str] = ("a good film",)) -> Request:
         """A request that arrives now."""
         return Request("classify", tuple(inputs), ClassifyParameters(), terms, self.clock())
 
-    def page(self, terms: RequestTerms = TERMS, domain: str | None = None) -> Request:
+    def page(self, terms: Terms = TERMS, domain: str | None = None) -> Request:
         """A page to summarise, which arrives now."""
-        return Request("summarize", (fake_summaries.PAGE,), SummarizeParameters(), terms, self.clock(), domain)
+        return Request(
+            "summarize", (fake_summaries.PAGE,), SummarizeParameters(), replace(terms, domain=domain), self.clock()
+        )
 
     def up(self, checkpoint: str, backlog_s: float = 0.0, sharing: int | None = None, memory_bytes: int = 0) -> None:
         """The checkpoint's one replica reports; what is queued there is another gateway's."""
@@ -72,12 +74,13 @@ def summarizing(behaviour: Behaviour = fake_summaries.by_task, limits: Limits | 
 def _world(made: Catalog, manifests: Mapping[str, VariantManifest], behaviour: Behaviour, *, up: bool) -> World:
     clock, load, backend, kept = FakeClock(), LoadTracker(), FakeBackend(behaviour), Kept()
     service = Service(
-        router=Router(made, served_of(made, manifests), load, clock),
+        router=Router(made, manifests, load, clock, reraise),
         backend=backend,
         load=load,
         max_concurrent_requests=made.limits.max_concurrent_requests,
         observers=(kept,),
         clock=clock,
+        note=reraise,
     )
     told = World(made, clock, load, backend, kept, service)
     for name in manifests if up else ():
@@ -85,7 +88,7 @@ def _world(made: Catalog, manifests: Mapping[str, VariantManifest], behaviour: B
     return told
 
 
-def strict(budget_s: float = 1.0, pinned: str | None = None) -> RequestTerms:
+def strict(budget_s: float = 1.0, pinned: str | None = None) -> Terms:
     """Strict terms."""
     return replace(TERMS, budget_s=budget_s, strict=True, pinned=pinned)
 
@@ -100,7 +103,7 @@ def took(told: World, seconds: float, result: Answer | Failure = ANSWER) -> Beha
     return behave
 
 
-async def ended(told: World, terms: RequestTerms = TERMS, inputs: tuple[str, ...] = ("a good film",)) -> Finished:
+async def ended(told: World, terms: Terms = TERMS, inputs: tuple[str, ...] = ("a good film",)) -> Finished:
     """One request seen through; its record is the only one."""
     finished = await told.service.handle(told.request(terms, inputs))
     assert told.kept.records == [finished.record]

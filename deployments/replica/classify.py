@@ -34,7 +34,7 @@ class ClassifierReplica:
             clock,
             max_queued_inputs,
             pad_id=variant.task.pad_id,
-            threads=entry.runs,
+            threads=entry.slots,
             niceness=entry.niceness or 0,
         )
 

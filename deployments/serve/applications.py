@@ -35,7 +35,7 @@ from gateway.catalogs.catalog import Catalog
 from gateway.forecasting.load import LoadTracker
 from gateway.metrics import GatewayState, Process, RequestMetrics
 from gateway.model.manifest import VariantManifest
-from gateway.router import Router, served_of
+from gateway.router import Router
 from gateway.service import Service
 
 APPLICATION = "punctual"
@@ -77,7 +77,7 @@ class CheckpointDeployment:
         self._id = _enter(link)
         self._replica = await asyncio.to_thread(open_replica, settings, time.monotonic)
         self._replica.server.start()
-        self._busy = BusyShare(time.monotonic, settings.entry.runs)
+        self._busy = BusyShare(time.monotonic, settings.entry.slots)
         self._link = link
         self._spans = spans_of(settings.entry.name, self._id, os.environ)
         handle: Handler = self._replica.handle
@@ -134,7 +134,7 @@ class IngressDeployment:
         self._metrics = RequestMetrics(catalog)
         self._observing = observing(self._id, os.environ)
         self._service = Service(
-            router=Router(catalog, served_of(catalog, manifests), load, time.monotonic),
+            router=Router(catalog, manifests, load, time.monotonic),
             backend=self._backend,
             load=load,
             max_concurrent_requests=catalog.limits.max_concurrent_requests,

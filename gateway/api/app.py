@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
@@ -23,15 +23,15 @@ from starlette.routing import Route
 from gateway import metrics
 from gateway.api import bodies
 from gateway.api.console import PageFile, read_page
-from gateway.api.headers import REQUEST_ID, RequestTerms, read_terms, request_id_of
+from gateway.api.headers import REQUEST_ID, read_terms, request_id_of
 from gateway.api.openapi import openapi_document
 from gateway.api.responses import answer_document, checkpoint_document, decision_document, headers_of
 from gateway.catalogs.catalog import Limits, Task
 from gateway.model.deadline import Clock
 from gateway.model.errors import InternalError, MethodNotAllowed, NotFound, Problem
 from gateway.model.outcome import Outcome
+from gateway.model.request import Request, Terms
 from gateway.records import RequestRecord
-from gateway.router import Request
 from gateway.service import Service
 
 log = logging.getLogger("punctual.gateway")
@@ -63,7 +63,7 @@ class App:
     limits: Limits
     clock: Clock
     echo_request_id: bool
-    trace: Callable[[RequestTerms], RequestTerms] | None
+    trace: Callable[[Terms], Terms] | None
 
     async def classify(self, http: HttpRequest) -> Response:
         """`POST /classify`."""
@@ -82,7 +82,12 @@ class App:
         inputs = bodies.texts(body.inputs, self.limits)
         parameters = bodies.summarize_parameters(body.parameters)
         domain = body.parameters.domain if body.parameters else None
-        return await self._answer(http, Request(Task.SUMMARIZE.value, inputs, parameters, terms, arrived_s, domain))
+        return await self._answer(
+            http,
+            Request(
+                Task.SUMMARIZE.value, inputs, parameters, replace(terms, domain=domain) if domain else terms, arrived_s
+            ),
+        )
 
     async def _answer(self, http: HttpRequest, request: Request) -> Response:
         """Hands the request to the service and writes what came of it."""
@@ -102,7 +107,7 @@ class App:
         inputs = bodies.texts(body.inputs, self.limits)
         router = self.service.router
         parameters, domain = bodies.route_parameters(body, router.task(body.task))
-        request = Request(body.task, inputs, parameters, terms, arrived_s, domain)
+        request = Request(body.task, inputs, parameters, replace(terms, domain=domain) if domain else terms, arrived_s)
         deadline = router.deadline(request)
         return self._json(
             http, decision_document(request, router.decide(request, deadline, every=True), deadline.budget_s)
@@ -111,10 +116,12 @@ class App:
     async def checkpoints(self, http: HttpRequest) -> Response:
         """`GET /checkpoints`: the catalog as served."""
         now_s = self.clock()
-        load = self.service.load
+        load, router = self.service.load, self.service.router
         documents = [
-            checkpoint_document(served, load.replicas(name), load.backlog_s(name, now_s), load.memory_bytes(name))
-            for name, served in self.service.router.served.items()
+            checkpoint_document(
+                entry, router.manifests[name], load.replicas(name), load.backlog_s(name, now_s), load.memory_bytes(name)
+            )
+            for name, entry in router.entries.items()
         ]
         return self._json(http, {"checkpoints": documents})
 
@@ -178,7 +185,7 @@ class App:
             raise
         return b"".join(parts)
 
-    def _terms(self, http: HttpRequest) -> RequestTerms:
+    def _terms(self, http: HttpRequest) -> Terms:
         terms = read_terms(http.scope["headers"])
         http.scope[_IDENTITY] = terms.request_id
         if self.trace is not None:
@@ -197,7 +204,7 @@ class App:
         """Records a request that the service never had."""
         task = http.url.path.removeprefix("/")
         if task in _TASKS:
-            terms: RequestTerms | None = http.scope.get(_TERMS)
+            terms: Terms | None = http.scope.get(_TERMS)
             record = RequestRecord(
                 request_id=self._request_id(http),
                 task=task,
@@ -239,7 +246,7 @@ def build(
     clock: Clock,
     *,
     echo_request_id: bool = True,
-    trace: Callable[[RequestTerms], RequestTerms] | None = None,
+    trace: Callable[[Terms], Terms] | None = None,
 ) -> Starlette:
     """The ASGI application. `echo_request_id` is off where the server in front echoes `X-Request-Id` itself.
 

@@ -8,12 +8,11 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
-from gateway.catalogs.catalog import Tier
 from gateway.model.deadline import MAX_BUDGET_MS
 from gateway.model.errors import bad_header
-from gateway.trace_context import TraceEntry
+from gateway.model.request import DEFAULT_PERCENTILE, Terms
+from gateway.model.tier import Tier
 
 BUDGET = "X-Latency-SLA-Ms"
 PERCENTILE = "X-SLA-Percentile"
@@ -23,8 +22,6 @@ CHECKPOINT = "X-Checkpoint"
 REQUEST_ID = "X-Request-Id"
 TRACEPARENT = "traceparent"
 GRPC_TIMEOUT = "grpc-timeout"
-
-DEFAULT_PERCENTILE = 95.0
 
 KNOWN = {
     name.lower().encode(): name
@@ -43,27 +40,10 @@ _TRACEPARENT = re.compile(rf"00{_TRACE}|(?!00|ff)[0-9a-f]{{2}}{_TRACE}(-[\x21-\x
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
-@dataclass(frozen=True, slots=True)
-class RequestTerms:
-    """What the headers asked for. `budget_s` is None where the client set none.
-
-    `traceparent` is the client's own, or where requests are traced the request's, which `entry` hangs on the client's.
-    """
-
-    budget_s: float | None
-    percentile: float
-    strict: bool
-    min_tier: Tier | None
-    pinned: str | None
-    request_id: str
-    traceparent: str | None
-    entry: TraceEntry | None = None
-
-
-def read_terms(raw_headers: Iterable[tuple[bytes, bytes]]) -> RequestTerms:
+def read_terms(raw_headers: Iterable[tuple[bytes, bytes]]) -> Terms:
     """Parses an ASGI scope's headers. Raises InvalidRequest (400) naming the header that is at fault."""
     headers = _known(raw_headers)
-    return RequestTerms(
+    return Terms(
         budget_s=_budget_s(headers),
         percentile=_percentile(headers.get(PERCENTILE)),
         strict=_strict(headers.get(MODE)),

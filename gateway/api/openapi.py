@@ -14,6 +14,7 @@ from gateway.catalogs.catalog import Tier
 from gateway.model import errors
 from gateway.model.deadline import MAX_BUDGET_MS
 from gateway.model.messages import FinishReason
+from gateway.model.request import DEFAULT_PERCENTILE
 from gateway.scheduling.policy import Reason, Refusal, Verdict
 
 _PROBLEMS: dict[str, type[errors.Problem]] = {
@@ -39,7 +40,7 @@ _REQUEST_HEADERS: tuple[tuple[str, dict[str, object], str], ...] = (
     ),
     (
         headers.PERCENTILE,
-        {"type": "number", "minimum": 50, "maximum": 99.9, "default": headers.DEFAULT_PERCENTILE},
+        {"type": "number", "minimum": 50, "maximum": 99.9, "default": DEFAULT_PERCENTILE},
         "how sure the gateway must be to make the budget, in percent",
     ),
     (

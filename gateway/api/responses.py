@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from pathlib import PurePath
 
 from gateway.api.headers import BUDGET, CHECKPOINT
-from gateway.catalogs.catalog import SourceKind
+from gateway.catalogs.catalog import CatalogEntry, SourceKind
 from gateway.model.errors import ms_above
 from gateway.model.manifest import ClassifierManifest, ExtractiveManifest, Seq2SeqManifest, VariantManifest
 from gateway.model.messages import Answer, Generation
 from gateway.model.profile import ProfileDocument
+from gateway.model.request import Request
 from gateway.records import RequestRecord
-from gateway.router import Request, Served
 from gateway.scheduling.policy import Assessed, Decision
 from gateway.service import Finished
 
@@ -112,13 +112,16 @@ def utility_left(assessed: Assessed, price: float) -> float | None:
 
 
 def checkpoint_document(
-    served: Served, replicas: int, backlog_s: float | None, memory_bytes: int | None
+    entry: CatalogEntry,
+    manifest: VariantManifest,
+    replicas: int,
+    backlog_s: float | None,
+    memory_bytes: int | None,
 ) -> dict[str, object]:
     """One checkpoint as `/checkpoints` shows it: catalog entry, provenance, verification, profile, live load.
 
     Of a source that is a folder only the last part is shown: where it lies on the host is nobody else's business.
     """
-    entry, manifest = served.entry, served.manifest
     source, location = entry.source, manifest.source.location
     if entry.kind is SourceKind.FOLDER:
         source, location = PurePath(source).name, PurePath(location).name

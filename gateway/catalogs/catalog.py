@@ -20,6 +20,7 @@ from pydantic_core import PydanticCustomError
 from gateway.catalogs.catalog_yaml import ACROSS, CatalogError, Place, in_words, read_document, shown
 from gateway.model.deadline import MAX_BUDGET_MS
 from gateway.model.manifest import Precision
+from gateway.model.tier import Tier
 
 MOST_REPLICAS = 64
 
@@ -100,19 +101,6 @@ class EngineName(StrEnum):
     TORCH = "torch"
 
 
-class Tier(StrEnum):
-    """The promise a checkpoint is offered under, from the least to the most."""
-
-    REALTIME = "realtime"
-    BALANCED = "balanced"
-    QUALITY = "quality"
-
-    @property
-    def rank(self) -> int:
-        """The place in the order: a tier satisfies `X-Min-Tier` when its rank is not below that one's."""
-        return list(Tier).index(self)
-
-
 class SourceKind(StrEnum):
     """Where a checkpoint's weights come from: made by the exporters, a folder on this host, or the Hub."""
 
@@ -180,7 +168,7 @@ class CatalogEntry(_Frozen):
     _least = check_model(mode="before")(begun_with_the_least)
 
     @property
-    def runs(self) -> int:
+    def slots(self) -> int:
         """How many batches a replica runs at once: as many as its processors have room for, at least one."""
         return max(1, int(self.cpus // self.threads))
 

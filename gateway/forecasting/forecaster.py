@@ -17,14 +17,17 @@ from msgspec.structs import replace
 
 from gateway.forecasting.calibration import MAX_AGE_S, Calibration
 from gateway.forecasting.load import QueueAhead
-from gateway.forecasting.service_time import RequestShape, ServiceTimeModel
+from gateway.forecasting.service_time import ServiceTimeModel
 from gateway.model.messages import Answer
+from gateway.model.request import RequestShape
 
 _LEAST_SIGMA = 0.10
 _OVERHEAD_SIGMA = 0.25
 _SMOOTHING = 0.05
 _FIRST_OVERHEAD_S = 0.0015
 _LEAST_OVERHEAD_S = 0.0001
+_PLAIN_CHARACTERS, _PLAIN_SPREAD = 400, 2.0
+"""The text that a plain forecast is made for, and its quantile over its median."""
 
 
 class Forecast(Struct, frozen=True, gc=False):
@@ -68,15 +71,30 @@ class PooledCalibration:
 class Forecaster:
     """Forecasts one checkpoint and learns from its answers. It is told the time; it reads no clock."""
 
-    def __init__(self, cost: ServiceTimeModel, pooled: PooledCalibration | None = None, cores: int = 1) -> None:
+    def __init__(self, model: ServiceTimeModel, pooled: PooledCalibration | None = None, cores: int = 1) -> None:
         """`cores` is how many processors one run of the engine uses."""
-        self.cost = cost
+        self.model = model
         self._cores = cores
-        self._sigma = max(cost.sigma, _LEAST_SIGMA)
+        self._sigma = max(model.sigma, _LEAST_SIGMA)
         self._pooled = pooled or PooledCalibration()
         self._idle = Calibration(self._pooled.idle)
         self._queued = Calibration(self._pooled.queued)
         self._learnt_until_s = math.inf
+        self._plain_s = model.run_s(1, _PLAIN_CHARACTERS)
+
+    def plain(self, percentile: float) -> Forecast:
+        """The forecast of any request by the profile as it was read: for when forecasting fails."""
+        latency_s = self._plain_s + _FIRST_OVERHEAD_S
+        quantile_s = _PLAIN_SPREAD * latency_s
+        return Forecast(
+            0.0,
+            self._plain_s,
+            latency_s,
+            quantile_s,
+            quantile_s,
+            cost_s=self._cores * self._plain_s,
+            percentile=percentile,
+        )
 
     def forecast(
         self, asked: RequestShape, ahead: QueueAhead, percentile: float, now_s: float, remaining_s: float
@@ -91,7 +109,7 @@ class Forecaster:
         overhead_s, backlog_s = self._pooled.overhead_s, ahead.backlog_s
         companions, turns = ahead.companions, ahead.sharing is not None
         room_s = remaining_s - overhead_s - (0.0 if turns else backlog_s)
-        fully_s, service_s = self.cost.service_times_s(asked, room_s, companions)
+        fully_s, service_s = self.model.service_times_s(asked, room_s, companions)
         cost_s = self._cores * service_s
         if companions:
             cost_s *= len(asked.characters) / (len(asked.characters) + companions)
@@ -151,7 +169,7 @@ class Forecaster:
 
     def run_s(self, inputs: int, characters: int) -> float:
         """The median core-seconds of a run of so many inputs of so many characters each."""
-        return self._cores * self.cost.run_s(inputs, characters)
+        return self._cores * self.model.run_s(inputs, characters)
 
     def reach_s(self, run_s: float, percentile: float, now_s: float) -> float:
         """What a request takes at that percentile, overhead included, if it waits for nothing but a run of `run_s`."""
@@ -170,7 +188,7 @@ class Forecaster:
         if any(one.finish_reason == "deadline" for one in answer.generation):
             latency_s = max(latency_s, forecast.quantile_s)
         self.learn_latency(forecast, latency_s, overhead_s, now_s)
-        self.cost.learn(asked, answer)
+        self.model.learn(asked, answer)
 
     def learn_latency(self, forecast: Forecast, latency_s: float, overhead_s: float, now_s: float) -> None:
         """Takes how far the forecast strayed, and how much of the latency was overhead, in seconds."""
@@ -202,5 +220,5 @@ class Forecaster:
 
     def _forget(self) -> None:
         """What nothing has been heard of for so long is taken to be as it was profiled again."""
-        self.cost.forget()
+        self.model.forget()
         self._learnt_until_s = math.inf

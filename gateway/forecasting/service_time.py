@@ -7,7 +7,6 @@ and quantiles are the forecaster's.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import ceil
 from typing import Protocol
 
@@ -15,6 +14,7 @@ from gateway.forecasting.decoding import HEADROOM, DecodingTimes, Wanted, Writin
 from gateway.model.manifest import ExtractiveManifest, Seq2SeqManifest, VariantManifest
 from gateway.model.messages import Answer, Generation, Parameters, SummarizeParameters
 from gateway.model.profile import LatencyProfile
+from gateway.model.request import RequestShape
 
 LEAST_SLOWDOWN, MOST_SLOWDOWN = 0.25, 8.0
 
@@ -44,14 +44,6 @@ LARGEST_RUN = 16
 _BATCH = 8
 _SENTENCE_TOKENS = 32
 _USUAL = SummarizeParameters()
-
-
-@dataclass(frozen=True, slots=True)
-class RequestShape:
-    """What of a request decides its cost: the characters of each text, and the parameters."""
-
-    characters: tuple[int, ...]
-    parameters: Parameters
 
 
 class ServiceTimeModel(Protocol):

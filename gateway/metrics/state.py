@@ -45,7 +45,7 @@ class GatewayState:
         yield gauge("build_info", "The gateway's version and its catalog.", ("version", "catalog"), [build])
         underway = Reading((), self._gateway.underway)
         yield gauge("requests_underway", "Requests in this gateway process now.", (), [underway])
-        waiting = (Reading((task,), len(task_router.room)) for task, task_router in task_routers)
+        waiting = (Reading((task,), len(task_router.scheduler)) for task, task_router in task_routers)
         yield gauge("waiting_requests", "Requests that wait for their run to begin.", ("task",), waiting)
         prices = (Reading((task,), task_router.price(now_s)) for task, task_router in task_routers)
         yield gauge("congestion_price", "Points of quality asked for a core-second.", ("task",), prices)
@@ -53,16 +53,15 @@ class GatewayState:
 
     def _of_checkpoints(self, now_s: float) -> Iterator[Metric]:
         load, router = self._gateway.load, self._gateway.router
-        utilities = {
-            offer.name: offer.utility for task_router in router.task_routers.values() for offer in task_router.offers
-        }
 
         def of_each(name: str, about: str, value: Callable[[CatalogEntry], float | None]) -> Metric:
             entries = self._catalog.checkpoints
             readings = (Reading((one.task.value, one.name, one.tier.value), value(one)) for one in entries)
             return gauge(f"checkpoint_{name}", about, ("task", "checkpoint", "tier"), readings)
 
-        yield of_each("quality", "What an answer in time is worth, in points.", lambda one: utilities[one.name])
+        yield of_each(
+            "quality", "What an answer in time is worth, in points.", lambda one: router.served[one.name].utility
+        )
         yield of_each("threads", "Processors that one run of its engine uses.", lambda one: one.threads)
         yield of_each("replicas_expected", "Replicas by the catalog.", lambda one: one.replicas)
         yield of_each("replicas_up", "Replicas that are linked to this gateway.", lambda one: load.replicas(one.name))
@@ -74,5 +73,5 @@ class GatewayState:
         yield of_each(
             "pace_ratio",
             "Live service time by that of the latency profile.",
-            lambda one: router.served[one.name].forecaster.cost.slowdown.value,
+            lambda one: router.served[one.name].forecaster.model.slowdown.value,
         )

@@ -13,10 +13,10 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
 
+from gateway.forecasting.checkpoint import ServedCheckpoint
 from gateway.scheduling.arrivals import until
-from gateway.scheduling.price import Runner, sizes
+from gateway.scheduling.price import sizes
 
 ALIKE = 1.18
 """Texts are alike in length whose longest has at most so many times the characters of the shortest: as much padding as
@@ -34,31 +34,14 @@ WINDOW = 2 / 3
 meanwhile must wait for their end and then be run themselves (half, in Nexus: Shen et al., SOSP 2019)."""
 
 
-class Checkpoint(Runner, Protocol):
-    """A checkpoint as the waiting room sees it."""
-
-    @property
-    def name(self) -> str:
-        """The checkpoint's."""
-
-    @property
-    def threads(self) -> int:
-        """Cores that one run keeps busy."""
-
-    @property
-    def slots(self) -> int:
-        """How many runs its replicas make at once; 0 while none is up."""
-
-    def reach_s(self, run_s: float, now_s: float) -> float:
-        """What a request takes by the 95th percentile, overhead included, in a run expected to take `run_s`."""
-
-
 @dataclass(slots=True, eq=False)
 class QueuedRequest:
     """A request that waits: its texts, the instant by which it must be answered, and who may answer it.
 
     `deadline_s` is already earlier by what it wants in hand beyond the 95th percentile. `eligible` are the checkpoints
-    that its terms allow, None for all of the task. `place` is the order of arrival.
+    that its terms allow, None for all of the task. `place` is the order of arrival. `last_s` is the latest instant at
+    which its batch can begin and it yet be in time, by its true deadline; after it a strict one waits in vain, and best
+    effort behind the others.
     """
 
     place: int
@@ -67,6 +50,7 @@ class QueuedRequest:
     texts: int = 1
     strict: bool = False
     eligible: frozenset[str] | None = None
+    last_s: float = math.inf
 
     @property
     def length_bucket(self) -> int:
@@ -83,7 +67,7 @@ class PlannedBatch:
     """A run that could be next: its checkpoint, members and median time. `gain` orders the choices of one moment."""
 
     gain: float
-    checkpoint: Checkpoint
+    checkpoint: ServedCheckpoint
     members: tuple[QueuedRequest, ...]
     run_s: float
 
@@ -108,7 +92,7 @@ class SchedulingContext:
 
 
 def next_batch(
-    waiting: Sequence[QueuedRequest], checkpoints: Sequence[Checkpoint], context: SchedulingContext
+    waiting: Sequence[QueuedRequest], checkpoints: Sequence[ServedCheckpoint], context: SchedulingContext
 ) -> PlannedBatch | None:
     """The run to begin now, of requests in order of their deadlines; None where nobody may have any of these.
 
@@ -126,7 +110,7 @@ def next_batch(
 
 def _best_of(
     waiting: Sequence[QueuedRequest],
-    checkpoint: Checkpoint,
+    checkpoint: ServedCheckpoint,
     context: SchedulingContext,
     least_utility: float,
     tolerances_s: Sequence[float],
@@ -162,7 +146,7 @@ def _best_of(
 
 def _with_the_first(
     company: Sequence[QueuedRequest],
-    checkpoint: Checkpoint,
+    checkpoint: ServedCheckpoint,
     context: SchedulingContext,
     least_utility: float,
     tolerances_s: Sequence[float],
@@ -186,7 +170,9 @@ def _with_the_first(
     return best
 
 
-def _company(head: QueuedRequest, able: Sequence[QueuedRequest], checkpoint: Checkpoint) -> Sequence[QueuedRequest]:
+def _company(
+    head: QueuedRequest, able: Sequence[QueuedRequest], checkpoint: ServedCheckpoint
+) -> Sequence[QueuedRequest]:
     """The head, and who may share its run: all of its length, in the order of their deadlines."""
     if checkpoint.max_batch == 1:
         return (head,)
@@ -194,7 +180,7 @@ def _company(head: QueuedRequest, able: Sequence[QueuedRequest], checkpoint: Che
 
 
 def _companies(
-    able: Sequence[QueuedRequest], checkpoint: Checkpoint, context: SchedulingContext
+    able: Sequence[QueuedRequest], checkpoint: ServedCheckpoint, context: SchedulingContext
 ) -> list[list[QueuedRequest]]:
     """Those of each length that are worth what they cost, in the order of their deadlines."""
     text_s: dict[int, float] = {}
@@ -208,7 +194,7 @@ def _companies(
     return list(companies.values())
 
 
-def _least_s(checkpoint: Checkpoint, characters: int) -> float:
+def _least_s(checkpoint: ServedCheckpoint, characters: int) -> float:
     """The least core-seconds that a text costs in any run: in company, wherever that is cheaper."""
     return min(checkpoint.run_s(size, characters) / size for size in sizes(checkpoint.max_batch))
 
@@ -218,7 +204,7 @@ def _class_of(characters: int) -> int:
     return round(math.log(max(characters, 1)) / math.log(ALIKE))
 
 
-def run_s_of(checkpoint: Checkpoint, members: Sequence[QueuedRequest]) -> float:
+def run_s_of(checkpoint: ServedCheckpoint, members: Sequence[QueuedRequest]) -> float:
     """The median core-seconds of the members' texts on one checkpoint, padded alike, in runs as large as it makes."""
     inputs = sum(held.texts for held in members)
     characters = max(held.characters for held in members)
@@ -228,12 +214,12 @@ def run_s_of(checkpoint: Checkpoint, members: Sequence[QueuedRequest]) -> float:
     )
 
 
-def fastest(able: Sequence[Checkpoint], held: QueuedRequest) -> Checkpoint:
+def fastest(able: Sequence[ServedCheckpoint], held: QueuedRequest) -> ServedCheckpoint:
     """The one that answers this request soonest, of equals the first by name."""
     return min(able, key=lambda one: (run_s_of(one, (held,)) / one.threads, one.name))
 
 
-def _tolerances_s(checkpoints: Sequence[Checkpoint], characters: int, context: SchedulingContext) -> list[float]:
+def _tolerances_s(checkpoints: Sequence[ServedCheckpoint], characters: int, context: SchedulingContext) -> list[float]:
     """How long requests of the sample's budgets could wait for a core and still be answered by the fastest."""
     fastest_s = min(checkpoint.reach_s(checkpoint.run_s(1, characters), context.now_s) for checkpoint in checkpoints)
     return [budget_s - fastest_s for budget_s in context.budgets_s]
@@ -255,7 +241,7 @@ def _lost(run_s: float, context: SchedulingContext, tolerances_s: Sequence[float
     return lost
 
 
-def _alone(waiting: Sequence[QueuedRequest], checkpoints: Sequence[Checkpoint]) -> PlannedBatch | None:
+def _alone(waiting: Sequence[QueuedRequest], checkpoints: Sequence[ServedCheckpoint]) -> PlannedBatch | None:
     """The most urgent request that any of these may answer, on the fastest of them."""
     for held in waiting:
         able = [checkpoint for checkpoint in checkpoints if held.may(checkpoint.name)]
@@ -270,7 +256,7 @@ def may_have(held: QueuedRequest, checkpoints: Set[str]) -> bool:
     return bool(checkpoints if held.eligible is None else held.eligible & checkpoints)
 
 
-def within(checkpoint: Checkpoint, members: Sequence[QueuedRequest]) -> Sequence[QueuedRequest]:
+def within(checkpoint: ServedCheckpoint, members: Sequence[QueuedRequest]) -> Sequence[QueuedRequest]:
     """As many of them, from the first on, as have room in one run of the checkpoint; the first in any case."""
     texts = 0
     for count, held in enumerate(members):
@@ -280,7 +266,9 @@ def within(checkpoint: Checkpoint, members: Sequence[QueuedRequest]) -> Sequence
     return members
 
 
-def late_batch(overdue: Sequence[QueuedRequest], up: Sequence[Checkpoint], *, together: bool) -> PlannedBatch | None:
+def late_batch(
+    overdue: Sequence[QueuedRequest], up: Sequence[ServedCheckpoint], *, together: bool
+) -> PlannedBatch | None:
     """The first overdue request that may have one of these, on the fastest; None where nobody may.
 
     With as many more as fit beside it, where the time is theirs by right; alone where they only have what nobody wants

@@ -9,12 +9,13 @@ import math
 from collections.abc import Sequence
 from enum import StrEnum
 from functools import cached_property
-from typing import Protocol
 
 from msgspec import Struct
 
-from gateway.catalogs.catalog import Tier
+from gateway.forecasting.checkpoint import ServedCheckpoint
 from gateway.forecasting.forecaster import Forecast
+from gateway.model.request import Terms
+from gateway.model.tier import Tier
 
 
 class Verdict(StrEnum):
@@ -69,35 +70,6 @@ class Candidate(Struct, frozen=True, gc=False):
     utility: float = 0.0
 
 
-class Offered(Protocol):
-    """What terms are held against: a candidate, or a checkpoint before it is one."""
-
-    @property
-    def name(self) -> str:
-        """The checkpoint's."""
-
-    @property
-    def tier(self) -> Tier:
-        """What it is offered under."""
-
-    @property
-    def domain(self) -> str | None:
-        """What it was made for, if for anything."""
-
-
-class Terms(Struct, frozen=True, gc=False):
-    """What the client asked for, as far as the decision cares. `percentile` has gone into the forecasts."""
-
-    strict: bool = False
-    min_tier: Tier | None = None
-    pinned: str | None = None
-    domain: str | None = None
-
-    def allow(self, offered: Offered) -> bool:
-        """Whether they let this checkpoint answer, in time or not, up or not."""
-        return _barred(offered, self) is None
-
-
 class Assessed(Struct, frozen=True, gc=False):
     """A candidate and its verdict."""
 
@@ -136,16 +108,16 @@ class Decision(Struct, frozen=True, dict=True):
 
     @property
     def degraded(self) -> bool:
-        """Whether an eligible candidate of higher quality than the chosen one was passed over, were it down."""
+        """True if a better eligible checkpoint exists, even one that is down."""
         if self.chosen is None:
             return False
         quality = self.chosen.quality
         return any(one.quality > quality for one in _eligible(self.candidates, self.terms))
 
     def _verdict(self, candidate: Candidate) -> Verdict:
-        barred = _barred(candidate, self.terms)
-        if barred is not None:
-            return barred
+        unmet = barred(candidate, self.terms)
+        if unmet is not None:
+            return unmet
         if candidate.forecast is None:
             return Verdict.UNAVAILABLE
         if candidate.forecast.quantile_s <= self.remaining_s:
@@ -193,7 +165,7 @@ def decide(
     return Decision(candidates, remaining_s, terms, price, ceiling, refusal=refusal, min_feasible_s=least_s)
 
 
-def settled(decision: Decision, chosen: Candidate, remaining_s: float, price: float) -> Decision:
+def bind(decision: Decision, chosen: Candidate, remaining_s: float, price: float) -> Decision:
     """The decision for a request that waited, when its run begins: on this candidate, at this price.
 
     The others stand as they were forecast when it came.
@@ -207,8 +179,19 @@ def settled(decision: Decision, chosen: Candidate, remaining_s: float, price: fl
     return Decision(candidates, remaining_s, terms, price, chosen.quality if price > 0 else math.inf, chosen, reason)
 
 
+def barred(checkpoint: Candidate | ServedCheckpoint, terms: Terms) -> Verdict | None:
+    """Which of the request's terms the checkpoint does not meet, if any; in time or not, up or not."""
+    if terms.pinned is not None:
+        if checkpoint.name != terms.pinned:
+            return Verdict.NOT_PINNED
+    elif checkpoint.domain is not None and checkpoint.domain != terms.domain:
+        return Verdict.OTHER_DOMAIN
+    if terms.min_tier is not None and checkpoint.tier.rank < terms.min_tier.rank:
+        return Verdict.BELOW_MIN_TIER
+    return None
+
+
 _ELIGIBLE = frozenset({Verdict.FITS, Verdict.TOO_DEAR, Verdict.CONGESTED, Verdict.TOO_SLOW, Verdict.UNAVAILABLE})
-_TIERS = tuple(Tier)
 
 
 def _eligible(candidates: Sequence[Candidate], terms: Terms) -> Sequence[Candidate]:
@@ -216,19 +199,7 @@ def _eligible(candidates: Sequence[Candidate], terms: Terms) -> Sequence[Candida
     if terms.pinned is None and terms.min_tier is None:
         domain = terms.domain
         return [one for one in candidates if one.domain is None or one.domain == domain]
-    return [one for one in candidates if _barred(one, terms) is None]
-
-
-def _barred(candidate: Offered, terms: Terms) -> Verdict | None:
-    """Which of the request's terms the candidate does not meet, if any."""
-    if terms.pinned is not None:
-        if candidate.name != terms.pinned:
-            return Verdict.NOT_PINNED
-    elif candidate.domain is not None and candidate.domain != terms.domain:
-        return Verdict.OTHER_DOMAIN
-    if terms.min_tier is not None and candidate.tier not in _TIERS[_TIERS.index(terms.min_tier) :]:
-        return Verdict.BELOW_MIN_TIER
-    return None
+    return [one for one in candidates if barred(one, terms) is None]
 
 
 def _ceiling(eligible: Sequence[Candidate], price: float) -> float:
@@ -300,7 +271,7 @@ class Shortlist:
     def look(self, candidate: Candidate) -> None:
         """Takes the next one."""
         forecast = candidate.forecast
-        if forecast is None or not self._terms.allow(candidate):
+        if forecast is None or barred(candidate, self._terms) is not None:
             return
         self._up += 1
         left = candidate.utility - self._price * forecast.cost_s

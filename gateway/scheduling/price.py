@@ -14,8 +14,9 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
+from gateway.forecasting.checkpoint import ServedCheckpoint
 from gateway.scheduling.arrivals import ArrivalStats, until
 
 _NARROWEST = 1e-9
@@ -73,12 +74,17 @@ class QueuePrice:
             self._stretches.append(_Stretch(low, high - low, utility, steepness, scale))
             low, utility = high, utility + steepness * (high - low)
         self._dearest = low
+        if most <= 0:  # nobody can wait and be in time: whoever waits pays the most
+            self._stretches, self._widths, self._narrowed = [], [], 1.0
+            return
         self._had = _had(self._stretches, min(utility, *(stretch.utility for stretch in self._stretches)), most)
         self._widths = [_width(stretch, self._had) for stretch in self._stretches]
         self._narrowed = min(sum(self._widths) / most, 1.0)
 
     def price(self, waiting: float) -> float:
         """Points of quality a core-second: 0 where nobody waits, never falling, at the most the cheapest bargain's."""
+        if waiting <= 0:
+            return 0.0
         waiting *= self._narrowed
         for stretch, width in zip(self._stretches, self._widths, strict=True):
             if waiting < width:
@@ -150,21 +156,6 @@ NEGLIGIBLE = 0.1
 _LEAST_SLACK = 0.25
 _STEPS = 10
 _SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128)
-
-
-class Runner(Protocol):
-    """What is known of a checkpoint: its worth in points of quality and what its runs take."""
-
-    @property
-    def utility(self) -> float:
-        """In points of quality."""
-
-    @property
-    def max_batch(self) -> int:
-        """Inputs that one run may take; 1 where none share a run."""
-
-    def run_s(self, inputs: int, characters: int) -> float:
-        """The median core-seconds of one run of so many inputs of so many characters each."""
 
 
 def sizes(most: int) -> list[int]:
@@ -245,10 +236,10 @@ class CapacityPrice:
     What runs take is looked up anew with each lesson of the traffic, not for every price.
     """
 
-    def __init__(self, arrivals: ArrivalStats, runners: Sequence[Runner]) -> None:
+    def __init__(self, arrivals: ArrivalStats, checkpoints: Sequence[ServedCheckpoint]) -> None:
         """Prices by this traffic, for these checkpoints."""
         self._arrivals = arrivals
-        self._runners = runners
+        self._checkpoints = checkpoints
         self._lesson = -1
         self.utility_left = 0.0
         """What the best bargain is worth after its price, as of the last price; 0 where there was more demand than can
@@ -305,7 +296,7 @@ class CapacityPrice:
             if budget_s not in known:
                 within_s = budget_s / CYCLE
                 known[budget_s] = pareto_front(
-                    [_cheapest(one, arrivals.characters, within_s, one.max_batch) for one in self._runners]
+                    [_cheapest(one, arrivals.characters, within_s, one.max_batch) for one in self._checkpoints]
                 )
         fronts = [known[budget_s] for budget_s in budgets_s]
         self.least_cost_s = _least_cost_s(fronts)
@@ -322,7 +313,7 @@ class CapacityPrice:
             return None
         budgets_s = arrivals.budgets_s
         mean_s, share = sum(budgets_s[: len(fronts)]) / len(fronts), len(fronts) / len(budgets_s)
-        shortest_s = min(one.run_s(1, arrivals.characters) for one in self._runners)
+        shortest_s = min(one.run_s(1, arrivals.characters) for one in self._checkpoints)
         slack_s = max(mean_s - shortest_s, _LEAST_SLACK * mean_s)
         dispersion = 1 + share * (arrivals.dispersion(min(mean_s, 1.0)) - 1)
         return _Class(share, front, slack_s / _least_cost_s(fronts), dispersion)
@@ -332,7 +323,9 @@ class CapacityPrice:
             return self._within[horizon_s, most]
         except KeyError:
             characters = self._arrivals.characters
-            front = pareto_front([_cheapest(runner, characters, horizon_s, most) for runner in self._runners])
+            front = pareto_front(
+                [_cheapest(checkpoint, characters, horizon_s, most) for checkpoint in self._checkpoints]
+            )
             return self._within.setdefault((horizon_s, most), front)
 
 
@@ -340,15 +333,15 @@ def _least_cost_s(fronts: Sequence[Sequence[ParetoPoint]]) -> float:
     return sum(front[1].cost_s for front in fronts if len(front) > 1) / max(len(fronts), 1)
 
 
-def _cheapest(runner: Runner, characters: int, within_s: float, most: int) -> ParetoPoint:
+def _cheapest(checkpoint: ServedCheckpoint, characters: int, within_s: float, most: int) -> ParetoPoint:
     """The least that a request costs in a run of at most `most` that takes no longer than `within_s`."""
-    cost_s = runner.run_s(1, characters)
-    for size in sizes(min(most, runner.max_batch))[1:] if most > 1 else ():
-        run_s = runner.run_s(size, characters)
+    cost_s = checkpoint.run_s(1, characters)
+    for size in sizes(min(most, checkpoint.max_batch))[1:] if most > 1 else ():
+        run_s = checkpoint.run_s(size, characters)
         if run_s > within_s:
             break
         cost_s = min(cost_s, run_s / size)
-    return ParetoPoint(cost_s, runner.utility)
+    return ParetoPoint(cost_s, checkpoint.utility)
 
 
 def _crowded(front: Sequence[ParetoPoint], each_s: float) -> bool:

@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from itertools import islice
 from operator import attrgetter
 
+from gateway.forecasting.checkpoint import ServedCheckpoint
+from gateway.model.faults import Note, attempt, log_fault
 from gateway.scheduling.arrivals import ArrivalStats
 from gateway.scheduling.batching import (
-    Checkpoint,
     QueuedRequest,
     SchedulingContext,
     fastest,
@@ -56,16 +57,6 @@ _due = attrgetter("deadline_s")
 
 
 @dataclass(slots=True, eq=False)
-class WaitingRequest(QueuedRequest):
-    """A request in the room. `last_s` is the latest instant at which its run can begin and it yet be in time.
-
-    That is by its true deadline; after it, a strict one waits in vain, and best effort behind the others.
-    """
-
-    last_s: float = math.inf
-
-
-@dataclass(slots=True, eq=False)
 class Batch:
     """Requests whose run can begin, together, on one checkpoint; when it should end, and what a core-second costs.
 
@@ -90,12 +81,13 @@ class Scheduler:
     the same cores, and what those need at the least is not this task's to be generous with.
     """
 
-    checkpoints: Sequence[Checkpoint]
+    checkpoints: Sequence[ServedCheckpoint]
     arrivals: ArrivalStats
+    note: Note = log_fault
     cores: float = 1.0
     neighbours: Sequence[Scheduler] = ()
-    _waiting: list[WaitingRequest] = field(default_factory=list, init=False)
-    _overdue: list[WaitingRequest] = field(default_factory=list, init=False)
+    _waiting: list[QueuedRequest] = field(default_factory=list, init=False)
+    _overdue: list[QueuedRequest] = field(default_factory=list, init=False)
     _under_way: list[Batch] = field(default_factory=list, init=False)
     _share: LateShare = field(default_factory=lambda: LateShare(LATE_CORE_SHARE), init=False)
     _soonest_s: float = field(default=math.inf, init=False)
@@ -109,7 +101,7 @@ class Scheduler:
     def __len__(self) -> int:
         return len(self._waiting) + len(self._overdue)
 
-    def enter(self, held: WaitingRequest) -> None:
+    def enter(self, held: QueuedRequest) -> None:
         """A request begins to wait."""
         insort(self._waiting, held, key=_due)
         self._soonest_s = min(self._soonest_s, held.last_s)
@@ -165,7 +157,7 @@ class Scheduler:
         left = min(sum(room.pressed(now_s) for room in self.neighbours), math.floor(self.cores / 2))
         free = max(math.floor(self.cores), 1) - busy - left
         if free > 0:
-            up = [one for one in self.checkpoints if self._lane(one) and (one.threads <= free or not busy)]
+            up = [one for one in self.checkpoints if self._slot(one) and (one.threads <= free or not busy)]
             begun = self._late(up, now_s, contested=bool(self._waiting)) if self._share.turn else None
             begun = begun or self._next(up, free, now_s) or self._late(up, now_s, contested=False)
             if begun:
@@ -177,6 +169,17 @@ class Scheduler:
                 return begun
         return self._squeezed(busy, now_s)
 
+    def release_plainly(self, now_s: float) -> Batch | None:
+        """The most urgent request alone, on the least of its checkpoints: for when choosing a batch fails."""
+        if sum(run.threads for run in self._under_way) >= max(math.floor(self.cores), 1):
+            return None
+        up = [one for one in self.checkpoints if self._slot(one)]
+        for held in (*self._waiting, *self._overdue):
+            able = [one for one in up if held.may(one.name)]
+            if able:
+                return self._begun(able[-1], (held,), 0.0, 0.0, now_s)
+        return None
+
     def wake_s(self, now_s: float) -> float | None:
         """When the first of those who wait is lost or a run can be sent ahead: ask again then. None: nobody waits."""
         if not self._waiting:
@@ -186,9 +189,15 @@ class Scheduler:
         return min(lost_s, now_s + gap_s - AHEAD_S + _TICK_S) if AHEAD_S < gap_s < math.inf else lost_s
 
     def price(self, now_s: float) -> float:
-        """The congestion price as of now, in points of quality a core-second; 0 before any request has come."""
+        """The capacity price as of now, in points of quality a core-second.
+
+        It is 0 before any request has come, and where pricing fails.
+        """
         if not self.arrivals.lesson:
             return 0.0
+        return attempt("pricing", self.note, lambda: self._priced(now_s), lambda: 0.0)
+
+    def _priced(self, now_s: float) -> float:
         waiting = [bisect_right(self._waiting, now_s + horizon_s, key=_due) for horizon_s in HORIZONS_S]
         waiting.append(len(self._waiting))
         cores = self._left_by(room.demand(now_s) for room in self.neighbours)
@@ -229,11 +238,13 @@ class Scheduler:
     def _first_end_s(self, now_s: float) -> float:
         return min((run.ends_s - now_s for run in self._under_way), default=math.inf)
 
-    def _lane(self, checkpoint: Checkpoint) -> bool:
+    def _slot(self, checkpoint: ServedCheckpoint) -> bool:
         """Whether a replica of it would begin a run at once."""
         return sum(run.checkpoint == checkpoint.name for run in self._under_way) < checkpoint.slots
 
-    def _next(self, up: Sequence[Checkpoint], free: int, now_s: float, only: Set[str] | None = None) -> Batch | None:
+    def _next(
+        self, up: Sequence[ServedCheckpoint], free: int, now_s: float, only: Set[str] | None = None
+    ) -> Batch | None:
         """The best run of those who may have what is free; none where it is not `only` on one of these."""
         names = {one.name for one in up}
         able = list(islice((held for held in self._waiting if may_have(held, names)), LOOK_AHEAD))
@@ -266,7 +277,7 @@ class Scheduler:
         it is better served together with others in the next.
         """
         held = self._waiting[0] if self._waiting else None
-        able = [one for one in self.checkpoints if held and self._lane(one) and held.may(one.name)]
+        able = [one for one in self.checkpoints if held and self._slot(one) and held.may(one.name)]
         if not held or not able:
             return None
         chosen = fastest(able, held)
@@ -281,7 +292,7 @@ class Scheduler:
         self._share.ran(run_s, overdue=False, contested=bool(self._overdue))
         return self._begun(chosen, (held,), shared_s, price, now_s)
 
-    def _late(self, up: Sequence[Checkpoint], now_s: float, *, contested: bool) -> Batch | None:
+    def _late(self, up: Sequence[ServedCheckpoint], now_s: float, *, contested: bool) -> Batch | None:
         choice = late_batch(self._overdue, up, together=contested)
         if choice is None:
             return None
@@ -289,7 +300,7 @@ class Scheduler:
         return self._begun(choice.checkpoint, choice.members, choice.run_s, 0.0, now_s)
 
     def _begun(
-        self, checkpoint: Checkpoint, members: Sequence[QueuedRequest], run_s: float, price: float, now_s: float
+        self, checkpoint: ServedCheckpoint, members: Sequence[QueuedRequest], run_s: float, price: float, now_s: float
     ) -> Batch:
         self._without(members)
         ends_s = now_s + run_s / checkpoint.threads

@@ -10,14 +10,17 @@ from dataclasses import dataclass
 
 from deployments.replica.batch_forming import BatchLimits
 from deployments.replica.classify import BATCH_LIMITS
+from gateway.forecasting.checkpoint import ServedCheckpoint
 from gateway.forecasting.forecaster import Forecaster, PooledCalibration
-from gateway.forecasting.load import IDLE
-from gateway.forecasting.service_time import RequestShape, Slowdown
+from gateway.forecasting.load import LoadTracker
+from gateway.forecasting.service_time import Slowdown
 from gateway.model.deadline import Deadline
-from gateway.model.messages import Answer, ClassifyParameters, SummarizeParameters
-from gateway.router import Offer, TaskRouter, beside_one_another
+from gateway.model.faults import Part
+from gateway.model.messages import Answer, ClassifyParameters, LoadReport, SummarizeParameters
+from gateway.model.request import RequestShape, Terms
+from gateway.router import TaskRouter, beside_one_another
 from gateway.scheduling.batching import QueuedRequest
-from gateway.scheduling.policy import Decision, Reason, Terms
+from gateway.scheduling.policy import Decision, Reason
 from gateway.scheduling.scheduler import Batch
 from loadtests.simulator.replica import BatchingReplica, SharingReplica
 from loadtests.simulator.requests import Offered
@@ -105,15 +108,15 @@ class Ingress:
         asked = RequestShape((request.tokens,) * request.texts, parameters)
         deadline = Deadline(now_s, request.budget_s)
         task_router.arrived(asked, request.budget_s, now_s)
-        terms = Terms(request.strict, None, None, request.domain)
-        decision = task_router.decide(asked, terms, request.percentile, deadline, now_s)
-        hopeless = decision.chosen is None or (decision.reason is Reason.BEST_EFFORT and task_router.room.full)
+        terms = Terms(percentile=request.percentile, strict=request.strict, domain=request.domain)
+        decision = task_router.decide(asked, terms, deadline, now_s)
+        hopeless = decision.chosen is None or (decision.reason is Reason.BEST_EFFORT and task_router.scheduler.full)
         if hopeless and request.sequence not in self._insist:
             self._world.refuse(request)
             return
-        held = task_router.held(asked, decision, request.percentile, deadline, now_s)
+        held = task_router.queued(asked, terms, deadline, now_s)
         self._open[held] = _Open(request, asked, decision, deadline)
-        task_router.room.enter(held)
+        task_router.scheduler.enter(held)
         self._fill(request.task)
 
     def ended(self) -> None:
@@ -125,11 +128,11 @@ class Ingress:
     def _fill(self, task: str) -> None:
         now_s = self._world.now_s
         task_router = self._desks[task]
-        for held in task_router.room.expired(now_s):
+        for held in task_router.scheduler.expired(now_s):
             self._world.fail(self._open.pop(held).request)
-        while (release := task_router.room.release(now_s)) is not None:
+        while (release := task_router.scheduler.release(now_s)) is not None:
             self._send(task_router, release)
-        wake_s = task_router.room.wake_s(now_s)
+        wake_s = task_router.scheduler.wake_s(now_s)
         if wake_s is not None and self._wakes.get(task) != wake_s:
             self._wakes[task] = wake_s
             self._world.at(wake_s, self._woken, task, wake_s)
@@ -143,7 +146,7 @@ class Ingress:
         now_s = self._world.now_s
         for held in release.members:
             one = self._open.pop(held)
-            decision = task_router.settle(one.asked, one.decision, release, one.request.percentile, one.deadline, now_s)
+            decision = task_router.bind(one.asked, one.decision, release, one.deadline, now_s)
             self._world.after(self._setup.report_delay_s, self._enter, release, one, decision, now_s)
 
     def _enter(self, release: Batch, one: _Open, decision: Decision, decided_s: float) -> None:
@@ -177,10 +180,10 @@ class Ingress:
         if answered and release.left == len(release.members):
             latency_s = one.request.finished_s - decided_s
             forecaster.learn_latency(chosen.forecast, latency_s, self._setup.overhead_s, now_s)
-            cost = forecaster.cost
+            cost = forecaster.model
             if isinstance(cost, VariantCost):
                 cost.learn_run(sum(held.texts for held in release.members), one.request.tokens, service_s)
-        task_router.room.ended(release)
+        task_router.scheduler.ended(release)
         self._fill(one.request.task)
 
 
@@ -221,24 +224,34 @@ class Punctual:
             ingress.ended()
 
 
+def _raise(part: Part, error: Exception) -> None:
+    """Live a fault degrades; here it is a fault of the simulation."""
+    raise error
+
+
 def _desks(variants: Sequence[Variant], share: float, slots: int) -> dict[str, TaskRouter]:
+    """The routers of the tasks; every variant has one replica, up and idle, with so many slots."""
+    load = LoadTracker()
+    for variant in variants:
+        load.reported(variant.name, "simulated", LoadReport(0.0, 0, cores=share), 0.0)
     task_routers: dict[str, TaskRouter] = {}
     for task in dict.fromkeys(variant.task for variant in variants):
         pooled = PooledCalibration()
         of_task = [variant for variant in variants if variant.task == task]
         ranks = range(len(of_task), 0, -1)
         offers = [
-            Offer(
+            ServedCheckpoint(
                 name=one.name,
                 tier=one.tier,
                 quality=float(rank),
                 utility=one.quality,
                 domain=one.domain,
                 forecaster=Forecaster(VariantCost(one), pooled),
-                slots=lambda: slots,
+                load=load,
+                slots_per_replica=slots,
             )
             for rank, one in zip(ranks, of_task, strict=True)
         ]
-        task_routers[task] = TaskRouter(offers, lambda name, now_s: IDLE, lambda: share)
+        task_routers[task] = TaskRouter(offers, load, note=_raise)
     beside_one_another(task_routers.values())
     return task_routers

@@ -5,21 +5,22 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
-from fakes import TERMS, latency_profile
+from fakes import TERMS, latency_profile, reraise
 from hypothesis import given
 from hypothesis import strategies as st
 from worlds import summarizing, world
 
 from gateway.catalogs.catalog import Tier
+from gateway.forecasting.checkpoint import ServedCheckpoint
 from gateway.forecasting.forecaster import Forecaster, PooledCalibration
-from gateway.forecasting.load import QueueAhead
-from gateway.forecasting.service_time import BatchedModel, RequestShape
+from gateway.forecasting.load import LoadTracker, QueueAhead
+from gateway.forecasting.service_time import BatchedModel
 from gateway.model.deadline import Deadline
-from gateway.model.messages import ClassifyParameters
-from gateway.router import Offer, TaskRouter
-from gateway.scheduling.policy import Decision, Terms
+from gateway.model.messages import ClassifyParameters, LoadReport
+from gateway.model.request import RequestShape, Terms
+from gateway.router import TaskRouter
+from gateway.scheduling.policy import Decision
 
 NOW_S = 1000.0
 ASKED = RequestShape((40,), ClassifyParameters())
@@ -28,10 +29,10 @@ prices = st.sampled_from([0.0, 20.0, 200.0, 2000.0, 1e6])
 percentiles = st.sampled_from([50.0, 95.0, 99.9])
 terms_of_any_kind = st.builds(
     Terms,
-    st.booleans(),
-    st.one_of(st.none(), st.sampled_from(Tier)),
-    st.one_of(st.none(), st.none(), st.sampled_from(["a", "b"])),
-    st.sampled_from([None, "law"]),
+    strict=st.booleans(),
+    min_tier=st.one_of(st.none(), st.sampled_from(Tier)),
+    pinned=st.one_of(st.none(), st.none(), st.sampled_from(["a", "b"])),
+    domain=st.sampled_from([None, "law"]),
 )
 
 
@@ -70,29 +71,26 @@ def checkpoints(draw: st.DrawFn) -> list[Drawn]:
 def desk_of(drawn: Sequence[Drawn], under_way: int) -> TaskRouter:
     """A desk of these on four cores, with runs under way as far as there is room, and nobody waiting."""
     pooled = PooledCalibration()
-    queued = {one.name: one.ahead_s for one in drawn}
-    offers = []
+    load = LoadTracker()
+    served = {}
     for one in sorted(drawn, key=lambda one: one.name):
         forecaster = Forecaster(BatchedModel(latency_profile(one.median_s), 64), pooled, one.threads)
         past = forecaster.forecast(ASKED, QueueAhead(0.0), 95.0, NOW_S, 1.0)
         for latency_s in one.learnt:
             forecaster.learn_latency(past, latency_s, 0.001, NOW_S)
-        up = partial(int, 0 if one.ahead_s is None else 4)
-        offers.append(Offer(one.name, one.tier, one.quality, one.quality, one.domain, forecaster, up, one.threads))
-    by_name = {offer.name: offer for offer in offers}
-
-    def ahead_of(checkpoint: str, now_s: float) -> QueueAhead | None:
-        ahead_s = queued[checkpoint]
-        return None if ahead_s is None else QueueAhead(ahead_s)
-
-    task_router = TaskRouter([by_name[one.name] for one in drawn], ahead_of, lambda: 4.0)
+        if one.ahead_s is not None:
+            load.reported(one.name, "replica", LoadReport(one.ahead_s, 0, cores=4.0), NOW_S)
+        served[one.name] = ServedCheckpoint(
+            one.name, one.tier, one.quality, one.quality, one.domain, forecaster, load, one.threads, 4
+        )
+    task_router = TaskRouter([served[one.name] for one in drawn], load, reraise)
     for _ in range(under_way):
         task_router.arrived(ASKED, 1.0, NOW_S)
-        decision = task_router.decide(ASKED, Terms(), 95.0, Deadline(NOW_S, 1.0), NOW_S, 0.0)
+        decision = task_router.decide(ASKED, Terms(), Deadline(NOW_S, 1.0), NOW_S, 0.0)
         if decision.chosen is not None:
-            task_router.room.enter(task_router.held(ASKED, decision, 95.0, Deadline(NOW_S, 1.0), NOW_S))
-    task_router.room.expired(NOW_S)
-    while task_router.room.release(NOW_S):
+            task_router.scheduler.enter(task_router.queued(ASKED, Terms(), Deadline(NOW_S, 1.0), NOW_S))
+    task_router.scheduler.expired(NOW_S)
+    while task_router.scheduler.release(NOW_S):
         pass
     return task_router
 
@@ -109,7 +107,7 @@ def test_more_time_is_never_worse(
     """At one price and load a client that grants more time is never given a worse checkpoint, nor refused for it."""
     task_router = desk_of(drawn, under_way)
     less, more = (
-        task_router.decide(ASKED, terms, percentile, Deadline(NOW_S, budget_s), NOW_S, price)
+        task_router.decide(ASKED, replace(terms, percentile=percentile), Deadline(NOW_S, budget_s), NOW_S, price)
         for budget_s in sorted((one_s, other_s))
     )
     assert quality_given(more) >= quality_given(less)
@@ -126,8 +124,12 @@ def test_the_order_of_checkpoints_never_matters(
     told = []
     for those in (drawn, shuffled):
         task_router = desk_of(those, 0)
-        decision = task_router.decide(ASKED, terms, percentile, deadline, NOW_S, price)
-        held = task_router.held(ASKED, decision, percentile, deadline, NOW_S) if decision.chosen else None
+        decision = task_router.decide(ASKED, replace(terms, percentile=percentile), deadline, NOW_S, price)
+        held = (
+            task_router.queued(ASKED, replace(terms, percentile=percentile), deadline, NOW_S)
+            if decision.chosen
+            else None
+        )
         waits = held and (held.deadline_s, held.last_s, held.eligible)
         told.append((decision.chosen, decision.reason, decision.refusal, decision.degraded, waits))
     assert told[0] == told[1]
@@ -140,7 +142,9 @@ def test_looking_no_further_than_matters_decides_the_same(
     """As on every one: that is what `/route` tells."""
     task_router = desk_of(drawn, under_way)
     brief, whole = (
-        task_router.decide(ASKED, terms, percentile, Deadline(NOW_S, budget_s), NOW_S, price, every=of)
+        task_router.decide(
+            ASKED, replace(terms, percentile=percentile), Deadline(NOW_S, budget_s), NOW_S, price, every=of
+        )
         for of in (False, True)
     )
     assert (brief.chosen, brief.reason, brief.refusal) == (whole.chosen, whole.reason, whole.refusal)
@@ -153,15 +157,11 @@ def test_who_is_let_in_does_not_wait_in_vain_from_the_first(
     """Strict admission and the room agree on what may yet be in time; so a 504 never comes where a refusal was due."""
     task_router = desk_of(drawn, under_way)
     deadline = Deadline(NOW_S, budget_s)
-    decision = task_router.decide(ASKED, replace_strict(terms), percentile, deadline, NOW_S, price)
+    strict = replace(terms, strict=True, percentile=percentile)
+    decision = task_router.decide(ASKED, strict, deadline, NOW_S, price)
     if decision.chosen is not None:
-        held = task_router.held(ASKED, decision, percentile, deadline, NOW_S)
-        assert held.last_s >= NOW_S - 1e-9 and not task_router.room.stranded(held)
-
-
-def replace_strict(terms: Terms) -> Terms:
-    """The same, strict."""
-    return Terms(True, terms.min_tier, terms.pinned, terms.domain)
+        held = task_router.queued(ASKED, strict, deadline, NOW_S)
+        assert held.last_s >= NOW_S - 1e-9 and not task_router.scheduler.stranded(held)
 
 
 @given(budgets, budgets, st.booleans(), prices, st.sampled_from([0.0, 0.02, 1.0]), st.sampled_from([None, "software"]))

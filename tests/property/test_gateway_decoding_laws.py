@@ -15,12 +15,12 @@ from gateway.forecasting.service_time import (
     LEAST_SLOWDOWN,
     MOST_SLOWDOWN,
     AbstractiveModel,
-    RequestShape,
     ServiceTimeModel,
     service_time_model,
 )
 from gateway.model.manifest import GenerationRules
 from gateway.model.messages import FinishReason, LongText, SummarizeParameters
+from gateway.model.request import RequestShape
 
 REASONS: tuple[FinishReason, ...] = ("stop", "length", "deadline")
 
@@ -189,7 +189,7 @@ def test_a_wider_plan_is_taken_only_where_its_quantile_fits(
     forecaster, asked = taught(seen), RequestShape((characters,), wished)
     forecast = forecaster.forecast(asked, ahead, percentile, 0.0, room_s)
     lean: Forecast = forecaster.forecast(asked, ahead, percentile, 0.0, -1e9)
-    _, least_s = forecaster.cost.service_times_s(asked, room_s)
+    _, least_s = forecaster.model.service_times_s(asked, room_s)
     assert forecast.idle_quantile_s == lean.idle_quantile_s and lean.service_time_s == least_s
     assert forecast.service_time_s >= least_s
     assert forecast.service_time_s == least_s or forecast.quantile_s <= room_s

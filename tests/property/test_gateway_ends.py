@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from worlds import World, world
 
-from gateway.api.headers import RequestTerms
 from gateway.model.messages import Answer, Failure, FailureKind, Work
 from gateway.model.outcome import Outcome
+from gateway.model.request import Terms
 from gateway.service import ATTEMPTS, Finished
 
 acts = st.lists(
@@ -32,7 +32,7 @@ terms_of_any_kind = st.builds(
 )
 
 
-def played(script: list[tuple[Answer | Failure, float, bool]], terms: RequestTerms) -> tuple[World, Finished]:
+def played(script: list[tuple[Answer | Failure, float, bool]], terms: Terms) -> tuple[World, Finished]:
     """One request against replicas that take their time, answer so, and perhaps are gone then."""
     told = world()
 
@@ -48,7 +48,7 @@ def played(script: list[tuple[Answer | Failure, float, bool]], terms: RequestTer
 
 
 @given(acts, terms_of_any_kind)
-def test_every_request_has_one_end(script: list[tuple[Answer | Failure, float, bool]], terms: RequestTerms) -> None:
+def test_every_request_has_one_end(script: list[tuple[Answer | Failure, float, bool]], terms: Terms) -> None:
     """One record for each request: answered exactly where the outcome says so, in time exactly where it was."""
     told, finished = played(script, terms)
     assert told.kept.records == [finished.record]
@@ -64,7 +64,7 @@ def test_every_request_has_one_end(script: list[tuple[Answer | Failure, float, b
 
 @given(acts, terms_of_any_kind)
 def test_no_attempt_is_given_more_time_than_there_is(
-    script: list[tuple[Answer | Failure, float, bool]], terms: RequestTerms
+    script: list[tuple[Answer | Failure, float, bool]], terms: Terms
 ) -> None:
     """The first attempt gets at most the budget, each further one no more than the one before; there are few."""
     told, finished = played(script, terms)
@@ -78,7 +78,7 @@ def test_no_attempt_is_given_more_time_than_there_is(
 
 
 @given(st.integers(0, 6), terms_of_any_kind)
-def test_a_client_may_leave_at_any_turn(turns: int, terms: RequestTerms) -> None:
+def test_a_client_may_leave_at_any_turn(turns: int, terms: Terms) -> None:
     """Whenever a request is cancelled it is recorded once, and what it had dispatched is cancelled."""
 
     async def left() -> World:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 
 from drawn_candidates import allowed, budgets, candidates, prices, terms_of_any_kind, up
@@ -10,7 +11,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from gateway.forecasting.forecaster import Forecast
-from gateway.scheduling.policy import Candidate, Decision, Reason, Refusal, Terms, Verdict, decide
+from gateway.model.request import Terms
+from gateway.scheduling.policy import Candidate, Decision, Reason, Refusal, Verdict, decide
 
 
 def quality_given(decision: Decision) -> float:
@@ -43,7 +45,7 @@ def test_the_order_of_candidates_never_matters(
 @given(candidates(), budgets, terms_of_any_kind)
 def test_strict_refuses_only_what_cannot_be_in_time(offered: list[Candidate], remaining_s: float, terms: Terms) -> None:
     """Strict admits exactly where some quantile or some least is within what remains, and says which of the two."""
-    decision = decide(offered, remaining_s, replace(terms, strict=True))
+    decision = decide(offered, remaining_s, dataclasses.replace(terms, strict=True))
     able = up(offered, terms)
     fitting = [forecast for forecast in able.values() if forecast.quantile_s <= remaining_s]
     hoped = any(forecast.least_s <= remaining_s for forecast in able.values())
@@ -61,7 +63,7 @@ def test_best_effort_always_answers_where_anything_is_up(
     offered: list[Candidate], remaining_s: float, terms: Terms
 ) -> None:
     """Best effort refuses only where nothing that is allowed is up, and where nothing fits it takes the fastest."""
-    decision = decide(offered, remaining_s, replace(terms, strict=False))
+    decision = decide(offered, remaining_s, dataclasses.replace(terms, strict=False))
     able = up(offered, terms)
     assert (decision.chosen is not None) == bool(able)
     if decision.chosen is None:
@@ -133,7 +135,7 @@ def test_overload_is_told_from_what_can_never_be(offered: list[Candidate], share
     least_s = min((forecast.least_s for forecast in able.values()), default=1.0)
     from_s = min((forecast.idle_quantile_s for forecast in able.values()), default=1.0)
     remaining_s = (from_s + share * (least_s - from_s) if from_s < least_s else share * least_s) - 1e-6
-    decision = decide(offered, remaining_s, replace(terms, strict=True))
+    decision = decide(offered, remaining_s, dataclasses.replace(terms, strict=True))
     assert (decision.refusal in (Refusal.OVERLOADED, Refusal.INFEASIBLE)) == bool(able)
     would_fit = any(forecast.idle_quantile_s <= remaining_s for forecast in able.values())
     assert (decision.refusal is Refusal.OVERLOADED) == would_fit
@@ -155,7 +157,7 @@ def test_the_least_feasible_budget_is_enough(
 
     What had gone by of the budget before the decision is in it, and goes by again.
     """
-    strict = replace(terms, strict=True)
+    strict = dataclasses.replace(terms, strict=True)
     able = up(offered, terms).values()
     remaining_s = share * min((min(one.least_s, one.idle_quantile_s) for one in able), default=1.0) - 1e-6
     decision = decide(offered, remaining_s, strict, elapsed_s)
@@ -177,7 +179,7 @@ def test_a_replica_lost_never_gives_a_better_checkpoint(
     offered: list[Candidate], remaining_s: float, terms: Terms
 ) -> None:
     """Taking any one candidate down never improves what a strict client gets that fits, nor makes anything fit."""
-    strict = replace(terms, strict=True)
+    strict = dataclasses.replace(terms, strict=True)
     before = decide(offered, remaining_s, strict)
     for at, one in enumerate(offered):
         after = decide([*offered[:at], replace(one, forecast=None), *offered[at + 1 :]], remaining_s, strict)

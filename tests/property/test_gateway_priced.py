@@ -8,7 +8,8 @@ from msgspec.structs import replace
 
 from gateway.catalogs.catalog import Tier
 from gateway.forecasting.forecaster import Forecast
-from gateway.scheduling.policy import Candidate, Reason, Refusal, Shortlist, Terms, Verdict, decide
+from gateway.model.request import Terms
+from gateway.scheduling.policy import Candidate, Reason, Refusal, Shortlist, Verdict, decide
 
 
 @given(candidates(), budgets, terms_of_any_kind, prices, prices)

@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from played_rooms import Played, PlayedRoom
 
 from gateway.scheduling.batching import QueuedRequest
-from gateway.scheduling.scheduler import AHEAD_S, MOST_LATE, SHORT_S, SQUEEZE, Batch, WaitingRequest
+from gateway.scheduling.scheduler import AHEAD_S, MOST_LATE, SHORT_S, SQUEEZE, Batch
 
 NAMES = ("brief", "grand", "swift", "whole", "wide")
 eligible = st.one_of(st.none(), st.none(), st.frozensets(st.sampled_from(NAMES), min_size=1))
@@ -124,7 +124,7 @@ class WaitingRoom(RuleBasedStateMachine):
 
     def is_lost_rightly(self, held: QueuedRequest) -> None:
         """Law: in vain waits who has no checkpoint up; the strict that is too late for all; one of too many."""
-        assert isinstance(held, WaitingRequest)
+        assert isinstance(held, QueuedRequest)
         stranded = not any(one.slots and held.may(one.name) for one in self.by_name.values())
         late = self.play.now_s > held.last_s
         assert stranded or (late and held.strict) or (late and len(self.waiting) > MOST_LATE)
@@ -135,7 +135,7 @@ class WaitingRoom(RuleBasedStateMachine):
         now_s, checkpoint = self.play.now_s, self.by_name[release.checkpoint]
         assert release.members and release.left == len(release.members) == len(set(release.members))
         for held in release.members:
-            assert isinstance(held, WaitingRequest) and held.may(checkpoint.name)
+            assert isinstance(held, QueuedRequest) and held.may(checkpoint.name)
             assert not (held.strict and now_s > held.last_s)
         texts = sum(held.texts for held in release.members)
         assert len(release.members) == 1 or texts <= checkpoint.max_batch

@@ -9,12 +9,12 @@ import pytest
 from fakes import ANSWER, EVEN, GRAND, SWIFT, TERMS, scripted
 from worlds import ended, strict, took, until, world
 
-from gateway.api.headers import RequestTerms
 from gateway.catalogs.catalog import Limits, Tier
 from gateway.forecasting.service_time import BatchedModel
 from gateway.model.errors import BudgetInfeasible, CheckpointUnavailable, InvalidRequest, Overloaded, UnknownCheckpoint
 from gateway.model.messages import Answer, InputReport, ReplicaTimings
 from gateway.model.outcome import Outcome
+from gateway.model.request import Terms
 from gateway.service import Finished
 
 
@@ -119,7 +119,7 @@ async def test_a_pin_is_kept_or_refused_by_name() -> None:
     ],
 )
 @pytest.mark.parametrize("up", [True, False])
-async def test_terms_that_nothing_meets_are_no_outage(terms: RequestTerms, named: list[str], up: bool) -> None:
+async def test_terms_that_nothing_meets_are_no_outage(terms: Terms, named: list[str], up: bool) -> None:
     """Who asks for what the catalog does not have is told which headers to change, whatever is up."""
     finished = await ended(world(up=up), terms)
     assert isinstance(finished.problem, InvalidRequest)
@@ -143,7 +143,7 @@ async def test_a_cut_text_is_reported_and_teaches_nothing_about_tokens() -> None
     """What was cut away is in the record; the tokens of a cut text are no measure of its length."""
     cut = Answer(ANSWER.outputs, InputReport(900, 64, True), ReplicaTimings(0.0, 0.002, 0.002, 1))
     told = world(scripted(cut))
-    cost = told.service.router.served[GRAND].forecaster.cost
+    cost = told.service.router.served[GRAND].forecaster.model
     assert isinstance(cost, BatchedModel)
     before = cost.tokens(100)
     record = (await ended(told, inputs=("x" * 100,))).record

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from dataclasses import replace
 
 import pytest
 from fakes import ANSWER, EVEN, GRAND, SWIFT, scripted
@@ -147,12 +146,11 @@ async def test_the_catalog_is_told_with_its_live_load() -> None:
 async def test_where_a_folder_lies_is_not_told() -> None:
     """Of a source on the gateway's own disk `/checkpoints` shows the last part; other sources are shown whole."""
     told = world()
-    served = dict(told.service.router.served)
-    even = served[EVEN]
-    entry = even.entry.model_copy(update={"source": "/srv/SECRET/mine"})
-    source = even.manifest.source.model_copy(update={"location": "/srv/SECRET/mine"})
-    served[EVEN] = replace(even, entry=entry, manifest=even.manifest.model_copy(update={"source": source}))
-    told.service.router.served = served
+    router = told.service.router
+    entry = router.entries[EVEN].model_copy(update={"source": "/srv/SECRET/mine"})
+    source = router.manifests[EVEN].source.model_copy(update={"location": "/srv/SECRET/mine"})
+    router.entries[EVEN] = entry
+    router.manifests = {**router.manifests, EVEN: router.manifests[EVEN].model_copy(update={"source": source})}
     response = await client_of(told).get("/checkpoints")
     listed = {one["name"]: one for one in response.json()["checkpoints"]}
     assert (listed[EVEN]["source"], listed[EVEN]["provenance"]["location"]) == ("mine", "mine")

@@ -11,12 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.forecasting.checkpoint import ServedCheckpoint
 from gateway.scheduling.arrivals import ArrivalStats
 from gateway.scheduling.price import HORIZONS_S, CapacityPrice, ParetoPoint, joined, pareto_front, price_of, sizes
 
 
 @dataclass
-class Affine:
+class Affine(ServedCheckpoint):
     """A checkpoint whose runs take so long to begin with, and so much for each input."""
 
     utility: float

@@ -12,13 +12,13 @@ from gateway.forecasting.service_time import (
     AbstractiveModel,
     BatchedModel,
     ExtractiveModel,
-    RequestShape,
     Slowdown,
     TokenRate,
     service_time_model,
 )
 from gateway.model.messages import Answer, ClassifyParameters, FinishReason, SummarizeParameters
 from gateway.model.profile import LatencyProfile, ProfileDocument
+from gateway.model.request import RequestShape
 
 NO_END_S = 600.0
 """More room than any plan uses."""

@@ -10,10 +10,11 @@ from msgspec.structs import replace
 from gateway.forecasting.calibration import ENOUGH, MAX_AGE_S, WINDOW
 from gateway.forecasting.decoding import DecodingTimes, Wanted, WritingTimes, plan, widths
 from gateway.forecasting.forecaster import Forecaster
-from gateway.forecasting.load import IDLE, QueueAhead
-from gateway.forecasting.service_time import AbstractiveModel, RequestShape
+from gateway.forecasting.load import IDLE, LoadTracker, QueueAhead
+from gateway.forecasting.service_time import AbstractiveModel
 from gateway.model.messages import ClassifyParameters, SummarizeParameters
-from gateway.router import served_of
+from gateway.model.request import RequestShape
+from gateway.router import served_checkpoints
 
 TIMES = DecodingTimes(0.100, lambda rows: 0.010 * rows)
 WANTED = Wanted(beams=4, max_new_tokens=60, expected_tokens=20.0)
@@ -77,7 +78,7 @@ def test_a_checkpoint_that_writes_is_forecast_as_widely_as_fits() -> None:
     """With time enough at its widest, with less at the least; nothing else is ever forecast of it."""
     new = forecaster()
     lavish, tight = (new.forecast(ASKED, IDLE, 95.0, 0.0, left_s) for left_s in (NO_END_S, 0.050))
-    assert (lavish.service_time_s, tight.service_time_s) == pytest.approx(new.cost.service_times_s(ASKED, NO_END_S))
+    assert (lavish.service_time_s, tight.service_time_s) == pytest.approx(new.model.service_times_s(ASKED, NO_END_S))
     assert lavish.quantile_s > lavish.latency_s > tight.latency_s > tight.service_time_s
     assert lavish.idle_quantile_s == tight.idle_quantile_s == tight.quantile_s
 
@@ -133,7 +134,7 @@ def test_answers_in_time_make_the_forecast_surer() -> None:
 
 def test_kinds_do_not_stand_in_for_one_another() -> None:
     """What classifiers met is shared among them, and held neither against a checkpoint that writes nor for it."""
-    served = served_of(catalog(), manifests())
+    served = served_checkpoints(catalog(), manifests(), LoadTracker())
     scores = RequestShape((20,), ClassifyParameters())
     swift, even, scribe = (served[name].forecaster for name in (SWIFT, EVEN, SCRIBE))
     before = [one.forecast(of, IDLE, 95.0, 0.0, 0.010) for one, of in ((even, scores), (scribe, ASKED))]

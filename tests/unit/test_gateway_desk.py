@@ -9,13 +9,14 @@ from fake_summaries import SCRIBE
 from fakes import EVEN, GRAND, SWIFT, TERMS
 from worlds import World, strict, summarizing, world
 
-from gateway.api.headers import RequestTerms
 from gateway.catalogs.catalog import Tier
 from gateway.model.deadline import Deadline
 from gateway.model.messages import SummarizeParameters
-from gateway.router import PRICE_AGE_S, Request, TaskRouter
+from gateway.model.request import Request, Terms
+from gateway.router import PRICE_AGE_S, TaskRouter
+from gateway.scheduling.batching import QueuedRequest
 from gateway.scheduling.policy import Decision, Reason
-from gateway.scheduling.scheduler import Batch, WaitingRequest
+from gateway.scheduling.scheduler import Batch
 
 
 def desk_of(told: World) -> TaskRouter:
@@ -23,13 +24,13 @@ def desk_of(told: World) -> TaskRouter:
     return told.service.router.task_routers["classify"]
 
 
-def come(told: World, terms: RequestTerms = TERMS) -> tuple[Request, Deadline, Decision, WaitingRequest]:
+def come(told: World, terms: Terms = TERMS) -> tuple[Request, Deadline, Decision, QueuedRequest]:
     """A request that comes now, is decided and would wait."""
     router, request = told.service.router, told.request(terms)
     deadline = router.deadline(request)
     router.arrived(request, deadline)
     decision = router.decide(request, deadline)
-    return request, deadline, decision, router.held(request, decision, deadline)
+    return request, deadline, decision, router.queued(request, deadline)
 
 
 def least_s(told: World, request: Request, checkpoint: str) -> float:
@@ -48,9 +49,9 @@ def test_a_request_waits_until_its_optimistic_forecast_no_longer_fits() -> None:
     request, deadline, decision, held = come(told, strict(budget_s))
     assert decision.reason is Reason.AT_RISK
     task_router = desk_of(told)
-    task_router.room.enter(held)
-    assert not task_router.room.expired(told.clock())
-    assert task_router.room.release(told.clock()) is not None
+    task_router.scheduler.enter(held)
+    assert not task_router.scheduler.expired(told.clock())
+    assert task_router.scheduler.release(told.clock()) is not None
     assert held.last_s == pytest.approx(deadline.at_s - least_s(told, request, SWIFT))
 
 
@@ -96,45 +97,45 @@ def test_a_short_summary_does_not_wait_in_vain_sooner_than_it_would_be_done() ->
     for parameters in (SummarizeParameters(), SummarizeParameters(max_new_tokens=5)):
         request = replace(told.page(pinned), parameters=parameters)
         deadline = router.deadline(request)
-        last_s.append(router.held(request, router.decide(request, deadline), deadline).last_s)
+        last_s.append(router.queued(request, deadline).last_s)
     assert last_s[0] < last_s[1] - 0.010
 
 
-def begun(checkpoint: str, *members: WaitingRequest, price: float = 0.0) -> Batch:
+def begun(checkpoint: str, *members: QueuedRequest, price: float = 0.0) -> Batch:
     """A run of these that can begin."""
     return Batch(checkpoint, members, threads=1, run_s=0.0, ends_s=0.0, price=price, left=len(members))
 
 
-def test_what_is_settled_is_forecast_as_it_will_run() -> None:
+def test_what_is_bound_is_forecast_as_it_will_run() -> None:
     """On the release's checkpoint, at its price, with its companions, and what remains of the budget."""
     told = world()
     router = told.service.router
     request, deadline, decision, held = come(told)
     others = [come(told)[3] for _ in range(3)]
     told.clock.advance(0.2)
-    alone = router.settle(request, decision, begun(EVEN, held), deadline)
-    settled = router.settle(request, decision, begun(EVEN, held, *others, price=7.0), deadline)
-    for one in (alone, settled):
+    alone = router.bind(request, decision, begun(EVEN, held), deadline)
+    bound = router.bind(request, decision, begun(EVEN, held, *others, price=7.0), deadline)
+    for one in (alone, bound):
         assert one.chosen is not None and one.chosen.name == EVEN
         assert one.remaining_s == pytest.approx(0.8)
-    assert settled.price == 7.0 and settled.degraded and settled.reason is Reason.CONGESTION
-    together, single = (one.chosen.forecast for one in (settled, alone) if one.chosen)
+    assert bound.price == 7.0 and bound.degraded and bound.reason is Reason.CONGESTION
+    together, single = (one.chosen.forecast for one in (bound, alone) if one.chosen)
     assert together is not None and single is not None
     assert together.service_time_s == pytest.approx(4 * single.service_time_s)
     assert together.cost_s == pytest.approx(single.cost_s)
 
 
-def test_what_other_gateways_sent_is_in_what_is_settled() -> None:
+def test_what_other_gateways_sent_is_in_what_is_bound() -> None:
     """Its run begins when those of the others let it: what is promised then says so, as what was promised first did."""
     told = world()
     for name in (SWIFT, EVEN, GRAND):
         told.up(name, backlog_s=3.0)
     request, deadline, decision, held = come(told)
     assert decision.reason is Reason.BEST_EFFORT
-    settled = told.service.router.settle(request, decision, begun(SWIFT, held), deadline)
-    assert settled.reason is Reason.BEST_EFFORT
-    assert settled.chosen is not None and settled.chosen.forecast is not None
-    assert settled.chosen.forecast.queueing_delay_s == pytest.approx(3.0)
+    bound = told.service.router.bind(request, decision, begun(SWIFT, held), deadline)
+    assert bound.reason is Reason.BEST_EFFORT
+    assert bound.chosen is not None and bound.chosen.forecast is not None
+    assert bound.chosen.forecast.queueing_delay_s == pytest.approx(3.0)
 
 
 def test_who_comes_behind_waiters_is_forecast_behind_those_more_urgent() -> None:
@@ -142,8 +143,8 @@ def test_who_comes_behind_waiters_is_forecast_behind_those_more_urgent() -> None
     told = world()
     task_router = desk_of(told)
     for budget_s in (1.0, 1.0, *[0.5] * 20, *[3.0] * 20):
-        task_router.room.enter(come(told, replace(TERMS, budget_s=budget_s))[3])
-    while task_router.room.release(told.clock()):
+        task_router.scheduler.enter(come(told, replace(TERMS, budget_s=budget_s))[3])
+    while task_router.scheduler.release(told.clock()):
         pass
     delays_s = []
     for budget_s in (0.4, 2.0, 4.0):
@@ -162,10 +163,10 @@ def test_a_price_is_not_reckoned_for_every_request() -> None:
     assert task_router.price(told.clock()) == 0.0
     told.clock.advance(2 * PRICE_AGE_S)
     for _ in range(20):
-        task_router.room.enter(come(told)[3])
+        task_router.scheduler.enter(come(told)[3])
     first = task_router.price(told.clock())
     for _ in range(400):
-        task_router.room.enter(come(told)[3])
+        task_router.scheduler.enter(come(told)[3])
     told.clock.advance(0.5 * PRICE_AGE_S)
     assert task_router.price(told.clock()) == first
     told.clock.advance(PRICE_AGE_S)

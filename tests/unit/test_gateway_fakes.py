@@ -46,7 +46,7 @@ def test_a_slower_checkpoint_is_a_better_one() -> None:
     """In the catalog that tests share, quality, tier and service time rise together."""
     told = world()
     names = [SWIFT, EVEN, GRAND]
-    entries = [told.service.router.served[name].entry for name in names]
+    entries = [told.service.router.entries[name] for name in names]
     assert [one.quality.value for one in entries] == sorted(one.quality.value for one in entries)
     assert [one.tier.rank for one in entries] == [0, 1, 2]
     assert [MEDIANS_S[name] for name in names] == sorted(MEDIANS_S.values())
@@ -58,11 +58,12 @@ def test_a_slower_checkpoint_is_a_better_one() -> None:
 async def test_the_summarizers_are_of_three_kinds_and_answer_as_such() -> None:
     """Each is better than the one before; two read and one writes, of its domain alone; all is up and answers."""
     told = summarizing()
-    served = [told.service.router.served[name] for name in (GLANCE, STUDY, SCRIBE)]
-    assert [one.entry.quality.value for one in served] == sorted(one.entry.quality.value for one in served)
-    assert [one.manifest.kind for one in served] == ["extractive", "extractive", "seq2seq"]
-    assert [one.entry.domain for one in served] == [None, None, DOMAIN]
-    assert [one.manifest.checkpoint for one in served] == [GLANCE, STUDY, SCRIBE]
+    router, names = told.service.router, (GLANCE, STUDY, SCRIBE)
+    entries, found = [router.entries[name] for name in names], [router.manifests[name] for name in names]
+    assert [one.quality.value for one in entries] == sorted(one.quality.value for one in entries)
+    assert [one.kind for one in found] == ["extractive", "extractive", "seq2seq"]
+    assert [one.domain for one in entries] == [None, None, DOMAIN]
+    assert [one.checkpoint for one in found] == [GLANCE, STUDY, SCRIBE]
     assert told.service.missing() == ()
     assert SUMMARY.generation[0].tokens < OUTPUT_TOKENS and 2900 < len(PAGE) < 3100
     assert (await told.service.handle(told.page())).answer is SUMMARY

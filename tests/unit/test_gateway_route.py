@@ -8,13 +8,13 @@ import pytest
 from fakes import EVEN, GRAND, MEDIANS_S, SWIFT, TERMS, catalog, manifest
 from worlds import World, strict, world
 
-from gateway.api.headers import RequestTerms
 from gateway.api.responses import decision_document, utility_left
+from gateway.model.request import Terms
 from gateway.router import explain
 from gateway.scheduling.policy import Reason, Verdict
 
 
-def routed(told: World, price: float | None = None, terms: RequestTerms = TERMS) -> dict[str, Any]:
+def routed(told: World, price: float | None = None, terms: Terms = TERMS) -> dict[str, Any]:
     """The body of `/route` at this price."""
     request = told.request(terms)
     deadline = told.service.router.deadline(request)
@@ -73,7 +73,7 @@ def test_what_is_down_has_no_forecast_cost_or_remainder() -> None:
 def test_explaining_tries_a_price(price: float | None, chosen: str) -> None:
     """The command's decision is the gateway's own, idle, at the price that is tried."""
     manifests = {name: manifest(name, median_s) for name, median_s in MEDIANS_S.items()}
-    decision = explain(catalog(), manifests, "classify", "a good film", 1.0, 95.0, False, price=price)
+    decision = explain(catalog(), manifests, "classify", "a good film", Terms(budget_s=1.0), price)
     assert decision.chosen is not None and decision.chosen.name == chosen
     assert decision.price == (price or 0.0)
     left = {one.candidate.name: utility_left(one, decision.price) for one in decision.assessed}

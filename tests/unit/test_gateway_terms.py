@@ -5,16 +5,17 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from gateway.api.headers import RequestTerms, read_terms
+from gateway.api.headers import read_terms
 from gateway.catalogs.catalog import BudgetsMs, Tier
 from gateway.model.deadline import MAX_BUDGET_MS
 from gateway.model.errors import InvalidRequest
+from gateway.model.request import Terms
 
 NO_NUMBERS = ["", " ", "0", "0.0", "-1", "+5", "nan", "NaN", "inf", "-inf", "1e3", "0x32", "5,0", "1_000", "5 0", ".5"]
 NO_NUMBERS += ["5.", "50ms", "٥٠", "５０", "½", "9" * 400, "0.0000001", "1;2", "true", "null", "5\x00"]
 
 
-def terms(**headers: str) -> RequestTerms:
+def terms(**headers: str) -> Terms:
     """The terms of these headers, underscores standing for hyphens."""
     return read_terms([(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()])
 

@@ -11,11 +11,12 @@ import pytest
 from played_gates import Gate, gate, turns
 from played_rooms import Played, PlayedRoom
 
+from gateway.scheduling.batching import QueuedRequest
 from gateway.scheduling.loop import LOOK_S
-from gateway.scheduling.scheduler import Batch, WaitingRequest
+from gateway.scheduling.scheduler import Batch
 
 
-def passing(gated: Gate, held: WaitingRequest) -> Batch | None:
+def passing(gated: Gate, held: QueuedRequest) -> Batch | None:
     """Passes without the loop: fails if anything is waited for."""
     coroutine = gated.loop.passed(held, 60.0)
     try:

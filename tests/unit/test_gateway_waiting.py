@@ -12,10 +12,10 @@ from crowded_worlds import PATIENT, busy, crowded, opened, over, sent, under_way
 from fakes import ANSWER, EVEN, GRAND, SWIFT, TERMS, FakeClock, scripted
 from worlds import World, client_of, strict, until
 
-from gateway.api.headers import RequestTerms
 from gateway.model.errors import CheckpointUnavailable, DeadlineExceeded, Overloaded
 from gateway.model.messages import Answer, Failure, FailureKind
 from gateway.model.outcome import Outcome
+from gateway.model.request import Terms
 from gateway.scheduling.loop import LOOK_S
 from gateway.scheduling.scheduler import MOST_LATE
 from gateway.service import PATIENCE_S, Finished
@@ -143,12 +143,12 @@ async def test_best_effort_waits_past_its_deadline_but_not_for_ever() -> None:
 
 
 @pytest.mark.parametrize("terms", [replace(TERMS, budget_s=0.001), replace(TERMS, budget_s=0.001, pinned=GRAND)])
-async def test_where_too_many_wait_that_are_late_one_more_is_refused_at_once(terms: RequestTerms) -> None:
+async def test_where_too_many_wait_that_are_late_one_more_is_refused_at_once(terms: Terms) -> None:
     """429 with Retry-After, pinned or not; who can be in time is let in as ever."""
     told = crowded(FakeClock())
     first = await busy(told)
     late = [sent(told, replace(TERMS, budget_s=0.001)) for _ in range(MOST_LATE)]
-    await until(lambda: told.service.router.task_routers["classify"].room.full)
+    await until(lambda: told.service.router.task_routers["classify"].scheduler.full)
     finished = await asyncio.wait_for(told.service.handle(told.request(terms)), 5.0)
     assert isinstance(finished.problem, Overloaded) and finished.record.outcome is Outcome.SHED
     assert int(finished.problem.headers()["Retry-After"]) >= 1

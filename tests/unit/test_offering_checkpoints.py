@@ -13,7 +13,6 @@ from small_gateway import SmallGateway, Told, checkpoints
 
 from gateway.catalogs.catalog import Catalog
 from gateway.model.manifest import write_manifest
-from gateway.router import served_of
 from loadtests.offering.checkpoints import live_variants, variants_from
 from loadtests.offering.errors import NoGateway
 from loadtests.scenarios.manifests import manifest_variants
@@ -21,7 +20,7 @@ from loadtests.scenarios.manifests import manifest_variants
 
 def published(catalog: Catalog | None = None, replicas: int = 1) -> bytes:
     """What a gateway over a catalog publishes of it."""
-    return checkpoints(served_of(catalog or fake_summaries.catalog(), fake_summaries.manifests()), replicas)
+    return checkpoints(catalog or fake_summaries.catalog(), fake_summaries.manifests(), replicas)
 
 
 def folders(under: Path) -> Mapping[str, Path]:

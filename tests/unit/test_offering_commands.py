@@ -14,7 +14,6 @@ from fakes import GRAND, SWIFT
 from rich.console import Console
 from small_gateway import Asked, SmallGateway, Told, answer, checkpoints, problem
 
-from gateway.router import served_of
 from loadtests.offering.commands import load, load_arguments
 from loadtests.offering.figures import LiveResult
 from loadtests.offering.histograms import count_of
@@ -44,7 +43,7 @@ budget_ms = [1000, 2000]
 def behave(asked: Asked) -> Told:
     """Refuses one strict request in three, answers the rest by the pin, or else by swift."""
     if asked.path == "/checkpoints":
-        return Told(body=checkpoints(served_of(fake_summaries.catalog(), fake_summaries.manifests())))
+        return Told(body=checkpoints(fake_summaries.catalog(), fake_summaries.manifests()))
     if asked.headers["x-sla-mode"] == "strict" and len(asked.body) % 3 == 0:
         return problem(429, "overloaded")
     checkpoint = asked.headers.get("x-checkpoint", SWIFT)

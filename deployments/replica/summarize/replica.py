@@ -45,7 +45,7 @@ class SummarizerReplica:
         self._summarizer = summarizer
         self._clock = clock
         log = step_log_for(entry.name)
-        self.time_slicer = TimeSlicer(entry.runs, clock, max_queued_inputs, log, niceness=entry.niceness or 0)
+        self.time_slicer = TimeSlicer(entry.slots, clock, max_queued_inputs, log, niceness=entry.niceness or 0)
 
     def start(self) -> None:
         """Opens the queue, on the running loop."""

@@ -1,0 +1,104 @@
+"""What the client is told where there is no answer: from a decision that refuses, or a replica's failure, to a problem.
+
+Pure functions of what was decided and what was said; `service` tells when each is asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gateway.api.headers import CHECKPOINT, MIN_TIER
+from gateway.forecasting.forecaster import Forecast
+from gateway.model.deadline import Deadline
+from gateway.model.errors import (
+    BudgetInfeasible,
+    CheckpointUnavailable,
+    DeadlineExceeded,
+    InferenceFailed,
+    InputTooLong,
+    InvalidRequest,
+    Overloaded,
+    Problem,
+)
+from gateway.model.messages import Failure, FailureKind
+from gateway.scheduling.policy import Decision, Refusal, Verdict
+
+_TERM_OF = {
+    Verdict.NOT_PINNED: {"header": CHECKPOINT},
+    Verdict.BELOW_MIN_TIER: {"header": MIN_TIER},
+    Verdict.OTHER_DOMAIN: {"field": "domain"},
+}
+"""The term of the request that a verdict holds against a candidate."""
+
+
+def refused(decision: Decision) -> Problem:
+    """The problem of a decision that chose nothing, on a request that nothing has been tried for."""
+    match decision.refusal:
+        case Refusal.OVERLOADED:
+            return Overloaded("no checkpoint can answer in time at the current load", decision.retry_after_s)
+        case Refusal.INFEASIBLE:
+            return BudgetInfeasible(decision.min_feasible_s, _fastest(decision))
+        case Refusal.NO_CANDIDATE:
+            return _unmet(decision)
+        case _:
+            return CheckpointUnavailable([a.candidate.name for a in decision.assessed if a.verdict.eligible])
+
+
+def refused_after_loss(decision: Decision, lost: str, deadline: Deadline, now_s: float) -> Problem:
+    """The same on a request that was admitted and lost its replica: that is no fault of its budget.
+
+    The deadline passed where the whole budget would still suffice; else there is nothing up to take the place of
+    `lost`, the checkpoint that had the request.
+    """
+    if decision.refusal is Refusal.INFEASIBLE and _least_idle_s(decision) <= deadline.budget_s:
+        return DeadlineExceeded(deadline.elapsed_s(now_s))
+    if decision.refusal is Refusal.UNAVAILABLE:
+        return refused(decision)
+    return CheckpointUnavailable([lost])
+
+
+def failed(checkpoint: str, forecast: Forecast, failure: Failure, elapsed_s: float) -> Problem:
+    """The problem of a replica's failure, `elapsed_s` after the request arrived."""
+    match failure.kind:
+        case FailureKind.EXPIRED | FailureKind.CANCELLED:
+            return DeadlineExceeded(elapsed_s)
+        case FailureKind.TOO_LONG:
+            return _too_long(checkpoint, failure)
+        case FailureKind.QUEUE_FULL:
+            return Overloaded(f"the queue of {checkpoint} is full", forecast.queueing_delay_s)
+        case FailureKind.UNAVAILABLE:
+            return CheckpointUnavailable([checkpoint])
+        case FailureKind.ENGINE:
+            return InferenceFailed(checkpoint)
+
+
+def _too_long(checkpoint: str, failure: Failure) -> Problem:
+    """With the counts where they are known: a text may be too long to be sent or counted at all."""
+    if not failure.limit:
+        return InputTooLong(f"{checkpoint}: {failure.detail or 'over its limit'}", {"checkpoint": checkpoint})
+    members = {"tokens": failure.tokens, "limit": failure.limit, "unit": "tokens", "checkpoint": checkpoint}
+    return InputTooLong(f"{checkpoint} takes {failure.limit} tokens, got {failure.tokens}", members)
+
+
+def _unmet(decision: Decision) -> Problem:
+    """Names each term that rules candidates out: together they rule out all of them."""
+    verdicts = {assessed.verdict for assessed in decision.assessed}
+    terms = [term for verdict, term in _TERM_OF.items() if verdict in verdicts]
+    names = " and ".join(name for term in terms for name in term.values())
+    message = "no checkpoint of the task meets this" + (" together with the others" if len(terms) > 1 else "")
+    return InvalidRequest(f"no checkpoint of the task meets {names}", [{**term, "message": message} for term in terms])
+
+
+def _fastest(decision: Decision) -> Sequence[str]:
+    least_s = _least_idle_s(decision)
+    return [name for name, idle_s in _idle_s(decision).items() if idle_s <= least_s]
+
+
+def _least_idle_s(decision: Decision) -> float:
+    return min(_idle_s(decision).values())
+
+
+def _idle_s(decision: Decision) -> dict[str, float]:
+    """What each eligible candidate that is up would take of an idle gateway, at the percentile asked for."""
+    eligible = (a.candidate for a in decision.assessed if a.verdict.eligible)
+    return {one.name: one.forecast.idle_quantile_s for one in eligible if one.forecast is not None}
