@@ -16,6 +16,7 @@ from gateway.catalogs.catalog import Catalog, Limits
 from gateway.forecasting.load import LoadTracker
 from gateway.metrics import Process, RequestMetrics, one_scrape
 from gateway.model.deadline import Clock
+from gateway.model.faults import Note
 from gateway.model.manifest import VariantManifest
 from gateway.model.messages import Answer, ClassifyParameters, Failure, LoadReport, SummarizeParameters, Work
 from gateway.model.request import Request, Terms
@@ -60,10 +61,12 @@ class World:
         self.load.left(checkpoint, "replica")
 
 
-def world(behaviour: Behaviour | None = None, limits: Limits | None = None, *, up: bool = True) -> World:
+def world(
+    behaviour: Behaviour | None = None, limits: Limits | None = None, *, up: bool = True, note: Note = reraise
+) -> World:
     """A gateway over `catalog()`, every checkpoint up and idle unless told otherwise."""
     manifests = {name: manifest(name, median_s) for name, median_s in MEDIANS_S.items()}
-    return _world(catalog(limits), manifests, behaviour or FakeBackend().behaviour, up=up)
+    return _world(catalog(limits), manifests, behaviour or FakeBackend().behaviour, up=up, note=note)
 
 
 def summarizing(behaviour: Behaviour = fake_summaries.by_task, limits: Limits | None = None) -> World:
@@ -71,16 +74,23 @@ def summarizing(behaviour: Behaviour = fake_summaries.by_task, limits: Limits | 
     return _world(fake_summaries.catalog(limits), fake_summaries.manifests(), behaviour, up=True)
 
 
-def _world(made: Catalog, manifests: Mapping[str, VariantManifest], behaviour: Behaviour, *, up: bool) -> World:
+def _world(
+    made: Catalog,
+    manifests: Mapping[str, VariantManifest],
+    behaviour: Behaviour,
+    *,
+    up: bool,
+    note: Note = reraise,
+) -> World:
     clock, load, backend, kept = FakeClock(), LoadTracker(), FakeBackend(behaviour), Kept()
     service = Service(
-        router=Router(made, manifests, load, clock, reraise),
+        router=Router(made, manifests, load, clock, note),
         backend=backend,
         load=load,
         max_concurrent_requests=made.limits.max_concurrent_requests,
         observers=(kept,),
         clock=clock,
-        note=reraise,
+        note=note,
     )
     told = World(made, clock, load, backend, kept, service)
     for name in manifests if up else ():

@@ -86,3 +86,11 @@ def test_the_more_come_the_sooner_it_is_given_up() -> None:
     given_up = [_given_up(CHEAP, rate, 4.0) for rate in (100.0, 200.0, 300.0, 450.0, 600.0)]
     assert given_up == sorted(given_up, reverse=True)
     assert given_up[0] > 20 and given_up[-1] < 6
+
+
+@pytest.mark.parametrize("most", [0.0, -1.0])
+def test_where_nobody_can_wait_whoever_waits_pays_the_most(most: float) -> None:
+    """Budgets as short as the shortest batch leave no time to wait in."""
+    price = QueuePrice(HULL, 100.0, 2.0, most, 1.0)
+    assert price.price(0.0) == 0.0
+    assert price.price(1.0) == price.price(1e6) == QueuePrice(HULL, 100.0, 2.0, 1.0, 1.0).price(1e6) > 0
