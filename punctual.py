@@ -109,9 +109,9 @@ def explain(options: argparse.Namespace) -> int:
     """Prints the decision for one text and budget: every candidate with forecast and verdict, as on an idle gateway."""
     from exporters.prepare import prepare
     from gateway.model.errors import ms_above
-    from gateway.model.manifest import read_manifest
     from gateway.model.request import Terms
     from gateway.router import explain
+    from gateway.tasks import read_manifest
 
     catalog = load_catalog(options.catalog)
     manifests = {name: read_manifest(at) for name, at in prepare(catalog, options.cache, console).items()}

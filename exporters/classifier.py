@@ -9,8 +9,8 @@ import time
 from deployments.engines.base import Engine
 from deployments.engines.host import read_host
 from deployments.engines.opening import ONNX_FILE, open_engine_named
+from deployments.replica.classify import OpenClassifier
 from deployments.replica.labels import TOKENIZER_FILE, ClassifyTask
-from deployments.replica.variant import OpenClassifier
 from exporters.errors import VariantRefused
 from exporters.plan import Advance, Step, Workbench
 from exporters.profiling import SEED, Watch, measure_profile

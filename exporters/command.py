@@ -10,7 +10,7 @@ from pathlib import Path
 from msgspec.structs import replace
 from rich.console import Console
 
-from deployments.replica.variant import TASKS, checked_manifest
+from deployments.replica.variant import checked_manifest
 from exporters.errors import ExportFailed, VariantRefused
 from exporters.job import ExportJob, ProfileJob, run_job
 from exporters.plan import Settings, VariantPlan
@@ -19,7 +19,8 @@ from exporters.showing import differences_table, profile_tables, shown, variant_
 from exporters.source import encoder_of, kind_of, source_folder
 from exporters.store import Store
 from gateway.catalogs.catalog import Catalog
-from gateway.model.manifest import Precision, VariantManifest, read_manifest
+from gateway.model.manifest import Precision, VariantManifest
+from gateway.tasks import read_manifest, tasks_of
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def plan_for(location: str, revision: str | None, precision: Precision) -> Varia
     would import torch first.
     """
     folder = source_folder(location, revision)
-    task = TASKS[kind_of(folder, location)]
+    task = tasks_of(kind_of(folder, location))[0]
     config = json.loads((encoder_of(folder, location) / "config.json").read_bytes())
     name = location.rstrip("/").replace(":", "/").rsplit("/", 1)[-1]
     return VariantPlan(name, task, str(config.get("model_type", name)), "onnx", precision)

@@ -9,7 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from deployments.engines.host import DOT_PRODUCT_FLAGS, Host, read_host
-from deployments.replica.variant import TASKS, OpenClassifier, OpenExtractive, OpenSeq2Seq, open_variant
+from deployments.replica.classify import OpenClassifier
+from deployments.replica.summarize.abstractive import OpenSeq2Seq
+from deployments.replica.summarize.extractive import OpenExtractive
+from deployments.replica.variant import open_variant
 from exporters.classifier import make_classifier, profile_classifier
 from exporters.errors import ExportFailed, SourceRefused
 from exporters.extractive import make_extractive, profile_extractive
@@ -19,6 +22,7 @@ from exporters.seq2seq import make_seq2seq, profile_seq2seq
 from exporters.source import Kind, SourceFolder, kind_of
 from exporters.staging import replace_manifest, staged
 from gateway.model.manifest import Precision, VariantManifest, write_manifest
+from gateway.tasks import tasks_of
 
 MAKERS: dict[Kind, Callable[[Workbench], VariantManifest]] = {
     Kind.CLASSIFIER: make_classifier,
@@ -80,9 +84,10 @@ def check_plan(plan: VariantPlan, kind: Kind, location: str, host: Host) -> None
 
     Raises SourceRefused for a task that the kind does not serve, and ExportFailed for what no engine runs.
     """
-    if plan.task != TASKS[kind]:
+    serving = tasks_of(kind)
+    if plan.task not in serving:
         raise SourceRefused(
-            f"{location}: is {kind.described}, which serves the task {TASKS[kind]!r}; "
+            f"{location}: is {kind.described}, which serves the task {' or '.join(map(repr, serving))}; "
             f"the task of {plan.checkpoint} is {plan.task!r}"
         )
     if plan.engine == "torch" and kind is not Kind.CLASSIFIER:

@@ -98,6 +98,8 @@ def _agreement(manifest: VariantManifest) -> dict[str, str]:
                 "ROUGE-L": _rouge(found.rouge_l),
                 "source ROUGE-L": _rouge(found.source_rouge_l),
             }
+        case _:
+            return {"agreement": _share(manifest.agreement)}
 
 
 def _profile_table(document: ProfileDocument, what: str, first: str) -> Table:

@@ -13,21 +13,22 @@ import time
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from gateway.catalogs.catalog import Catalog, CatalogEntry, Task
+from gateway.catalogs.catalog import Catalog, CatalogEntry
 from gateway.forecasting.checkpoint import USUAL_PERCENTILE, ServedCheckpoint
 from gateway.forecasting.forecaster import Forecaster, PooledCalibration
 from gateway.forecasting.load import IDLE, LoadTracker, QueueAhead
-from gateway.forecasting.service_time import service_time_model
 from gateway.model.deadline import Clock, Deadline
 from gateway.model.errors import UnknownCheckpoint, UnknownTask
 from gateway.model.faults import Note, attempt, log_fault
 from gateway.model.manifest import VariantManifest
-from gateway.model.messages import ClassifyParameters, LoadReport, Parameters, SummarizeParameters
+from gateway.model.messages import LoadReport
 from gateway.model.request import Request, RequestShape, Terms
 from gateway.scheduling.arrivals import ArrivalStats
 from gateway.scheduling.batching import QueuedRequest
 from gateway.scheduling.policy import Candidate, Decision, Shortlist, barred, bind, decide
 from gateway.scheduling.scheduler import Batch, Scheduler
+from gateway.tasks import TASKS, service_time_model
+from gateway.tasks.base import Task
 
 LEAST_STEP = 0.5
 """How many points of quality a checkpoint's answer is worth more, at the least, than that of the next below in rank."""
@@ -56,7 +57,7 @@ class Router:
         self._note = note
         self._tasks = catalog.tasks
         self.task_routers = {
-            task.value: TaskRouter([self.served[entry.name] for entry in catalog.of_task(task)], load, note)
+            task: TaskRouter([self.served[entry.name] for entry in catalog.of_task(task)], load, note)
             for task in self._tasks
         }
         beside_one_another(self.task_routers.values())
@@ -65,14 +66,14 @@ class Router:
         """The task of that name. Raises UnknownTask where no checkpoint has it."""
         if name not in self._tasks:
             raise UnknownTask(self._tasks)
-        return Task(name)
+        return TASKS[name]
 
     def deadline(self, request: Request) -> Deadline:
         """Anchors the request's budget, or its task's default, at its arrival. Raises UnknownTask."""
         task = self.task(request.task)
         budget_s = request.terms.budget_s
         if budget_s is None:
-            budget_s = self._catalog.budget_s(task)
+            budget_s = self._catalog.budget_s(task.name)
         return Deadline(request.arrived_s, budget_s)
 
     def arrived(self, request: Request, deadline: Deadline) -> None:
@@ -323,6 +324,5 @@ def explain(
     for entry in catalog.checkpoints:
         load.reported(entry.name, "idle", LoadReport(0.0, 0), now_s)
     router = Router(catalog, manifests, load, lambda: now_s)
-    parameters: Parameters = SummarizeParameters() if task == Task.SUMMARIZE else ClassifyParameters()
-    request = Request(task, (text,), parameters, terms, now_s)
+    request = Request(task, (text,), router.task(task).parameters(), terms, now_s)
     return router.decide(request, router.deadline(request), price, every=True)

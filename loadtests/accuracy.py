@@ -15,13 +15,14 @@ import msgspec
 from rich.console import Console
 from rich.progress import Progress
 
-from deployments.replica.variant import open_classifier
+from deployments.replica.classify import open_classifier
 from exporters.starter.data import HELDOUT, Sentence
 from exporters.texts import LabelledText, VerificationSet
 from gateway.api.headers import BUDGET, CHECKPOINT
-from gateway.catalogs.catalog import Catalog, CatalogEntry, Task
-from gateway.model.manifest import ClassifierManifest, read_manifest
-from gateway.model.messages import LabelScore
+from gateway.catalogs.catalog import Catalog, CatalogEntry
+from gateway.model.manifest import ClassifierManifest
+from gateway.tasks import read_manifest
+from gateway.tasks.classify import LabelScore
 from loadtests.agreement import Agreement, Unanswered, judge
 from loadtests.client import Client, Hung, NoReply, http_client
 from loadtests.peers.engine import answer
@@ -70,7 +71,7 @@ def accuracy_at(
     """The same of a gateway that runs already, with these variants."""
     sentences = heldout_sentences(settings.heldout)
     wanted = {sentence.label.casefold() for sentence in sentences}
-    entries = catalog.of_task(Task.CLASSIFY)
+    entries = catalog.of_task("classify")
     labels = {entry.name: _labels(variants[entry.name]) for entry in entries}
     judged = [entry for entry in entries if wanted <= {label.casefold() for label in labels[entry.name]}]
     with Progress(console=console) as bar:

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import msgspec
 
-from deployments.replica.variant import open_classifier
+from deployments.replica.classify import open_classifier
 from gateway.catalogs.catalog import CatalogEntry
-from gateway.model.messages import LabelScore
+from gateway.tasks.classify import LabelScore
 from loadtests.contestants import ServerContestant
 from loadtests.errors import OtherAnswers
 from loadtests.peers.engine import answer

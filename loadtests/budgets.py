@@ -24,7 +24,7 @@ from rich.progress import Progress
 from deployments.engines.host import read_host
 from deployments.replica.summarize.step_log import VARIABLE, Entry, Step, read_log
 from exporters.rouge import mean_rouge_l
-from gateway.catalogs.catalog import Catalog, Task
+from gateway.catalogs.catalog import Catalog
 from loadtests.client import Client, http_client
 from loadtests.open_loop import Clock
 from loadtests.processes import gateway
@@ -88,7 +88,7 @@ class BudgetReport:
 
 def budgets(catalog: Catalog, variants: Mapping[str, Path], settings: BudgetSettings, console: Console) -> BudgetReport:
     """Serves the catalog with the log of steps on, asks, and scores the answers. Minutes. Raises LoadTestError."""
-    names = tuple(entry.name for entry in catalog.of_task(Task.SUMMARIZE))
+    names = tuple(entry.name for entry in catalog.of_task("summarize"))
     if not names:
         raise NoSummarizer(f"the catalog {catalog.name} has no summarizer")
     if importlib.util.find_spec("rouge_score") is None:

@@ -23,7 +23,7 @@ from rich.progress import Progress
 from deployments.engines.host import read_host
 from exporters.starter.data import HELDOUT
 from gateway.api.headers import CHECKPOINT
-from gateway.catalogs.catalog import Catalog, CatalogEntry, Task, Tier
+from gateway.catalogs.catalog import Catalog, CatalogEntry, Tier
 from loadtests.client import Client, http_client
 from loadtests.coexistence_turns import Company, Finished, Place, Turn, neighbour_within, order
 from loadtests.load_report import summarised
@@ -119,7 +119,7 @@ def coexistence(
 
 def summarizers_asked(catalog: Catalog, name: str | None) -> list[CatalogEntry]:
     """The named summarizer, or those of the quality tier, or all where that has none. Raises NoSummarizer."""
-    entries = catalog.of_task(Task.SUMMARIZE)
+    entries = catalog.of_task("summarize")
     if name is None:
         found = [entry for entry in entries if entry.tier is Tier.QUALITY] or list(entries)
     else:
@@ -156,7 +156,7 @@ def slowest_of(route: bytes, names: Sequence[str]) -> str:
 
 async def _slowest(url: str, entries: Sequence[CatalogEntry], files: TextFiles) -> str:
     (text,) = longest_papers(1, files)
-    body = msgspec.json.encode({"task": Task.SUMMARIZE, "inputs": text.text})
+    body = msgspec.json.encode({"task": "summarize", "inputs": text.text})
     async with http_client(f"{url}/route", SUMMARY_WITHIN_S) as client:
         reply = await client.post(body, {})
     return slowest_of(reply.body, [entry.name for entry in entries])

@@ -15,14 +15,15 @@ from enum import StrEnum
 from statistics import median
 from time import perf_counter
 
-from gateway.catalogs.catalog import Catalog, CatalogEntry, Quality, Task, Tier
+from gateway.catalogs.catalog import Catalog, CatalogEntry, Quality, Tier
 from gateway.forecasting.load import LoadTracker
 from gateway.model.manifest import ClassifierManifest, GoldenInput, Precision, SelfTest, SourceOf, Verification
-from gateway.model.messages import Answer, ClassifyParameters, InputReport, LoadReport, ReplicaTimings
+from gateway.model.messages import Answer, InputReport, LoadReport, ReplicaTimings
 from gateway.model.profile import ProfileCell, ProfileDocument
 from gateway.model.request import Request, Terms
 from gateway.router import Router
 from gateway.scheduling.policy import Decision
+from gateway.tasks.classify import ClassifyParameters
 
 COUNTS = (1, 3, 8, 32)
 """How many candidates there are."""
@@ -106,7 +107,7 @@ class Scene:
         hopeless = self._situation is Situation.HOPELESS
         budget_s = _NO_BUDGET_S if hopeless else self._log_uniform(_BUDGETS_S)
         terms = Terms(budget_s=budget_s, strict=hopeless, request_id="made-up")
-        request = Request(Task.CLASSIFY.value, (text,), ClassifyParameters(), terms, self._now_s)
+        request = Request("classify", (text,), ClassifyParameters(), terms, self._now_s)
         deadline = self._router.deadline(request)
         price = _PRICE if self._situation is Situation.PRICED else 0.0
         began = perf_counter()
@@ -153,7 +154,7 @@ def _entry(number: int) -> CatalogEntry:
     quality = Quality(metric="accuracy", value=60.0 + number, data_set="none", reference="made up")
     return CatalogEntry(
         name=f"made-up-{number:02d}",
-        task=Task.CLASSIFY,
+        task="classify",
         tier=list(Tier)[number % 3],
         family="none",
         source="starter:made-up",

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from deployments.engines.host import read_host
-from gateway.catalogs.catalog import Catalog, Task
+from gateway.catalogs.catalog import Catalog
 from loadtests.client import Client, http_client
 from loadtests.memory_growth import Growth, Sample, growth_of
 from loadtests.processes import gateway
@@ -83,7 +83,7 @@ class MemoryReport:
 
 def memory(catalog: Catalog, variants: Mapping[str, Path], settings: MemorySettings, console: Console) -> MemoryReport:
     """Serves the catalog, asks and samples; many minutes. Raises LoadTestError."""
-    names = tuple(entry.name for entry in catalog.of_task(Task.SUMMARIZE))
+    names = tuple(entry.name for entry in catalog.of_task("summarize"))
     if not names:
         raise NoSummarizer(f"the catalog {catalog.name} has no summarizer")
     jobs = drawn(names, settings)

@@ -20,8 +20,8 @@ from rich.progress import Progress
 from deployments.engines.host import read_host
 from exporters.starter.data import HELDOUT
 from gateway.api.headers import BUDGET, CHECKPOINT
-from gateway.catalogs.catalog import Catalog, CatalogEntry, Task, Tier
-from gateway.model.manifest import read_manifest
+from gateway.catalogs.catalog import Catalog, CatalogEntry, Tier
+from gateway.tasks import read_manifest
 from loadtests.answers import check_same_answers, choosing_budget_ms, decided, elsewhere
 from loadtests.contestants import Contestant, EngineContestant, server_contestant, write_sentences
 from loadtests.errors import NoRace
@@ -123,7 +123,7 @@ def race(catalog: Catalog, variants: Mapping[str, Path], settings: RaceSettings,
 
 def raced_entry(catalog: Catalog, checkpoint: str | None) -> CatalogEntry:
     """The named classifier, or the catalog's first of the realtime tier. Raises NoRace."""
-    entries = catalog.of_task(Task.CLASSIFY)
+    entries = catalog.of_task("classify")
     if checkpoint is None:
         found = next((entry for entry in entries if entry.tier is Tier.REALTIME), None)
     else:

@@ -9,7 +9,8 @@ import msgspec
 from msgspec import Struct
 
 from gateway.api.headers import BUDGET, CHECKPOINT, REQUEST_ID
-from gateway.model.messages import FinishReason, Summary
+from gateway.model.messages import FinishReason
+from gateway.tasks.summarize import Summary
 from loadtests.client import Client, Hung, NoReply, Reply
 
 PATH = "/summarize?details=true"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from fakes import ANSWER, MEDIANS_S, Behaviour, cell, manifest
 from fakes import catalog as classifiers
 
-from gateway.catalogs.catalog import Catalog, CatalogEntry, Limits, Quality, Task, Tier
+from gateway.catalogs.catalog import Catalog, CatalogEntry, Limits, Quality, Tier
 from gateway.model.manifest import (
     ChoiceVerification,
     ExtractiveManifest,
@@ -22,8 +22,9 @@ from gateway.model.manifest import (
     TokenVerification,
     VariantManifest,
 )
-from gateway.model.messages import Answer, FinishReason, Generation, InputReport, ReplicaTimings, Summary, Work
+from gateway.model.messages import Answer, FinishReason, Generation, InputReport, ReplicaTimings, Work
 from gateway.model.profile import ProfileDocument
+from gateway.tasks.summarize import Summary
 
 GLANCE, STUDY, SCRIBE = "glance", "study", "scribe"
 DOMAIN = "software"
@@ -64,12 +65,12 @@ SUMMARY = summary(generation())
 
 def by_task(checkpoint: str, work: Work) -> Answer:
     """Behaves as is asked of it, with the same answer every time."""
-    return SUMMARY if work.task == Task.SUMMARIZE else ANSWER
+    return SUMMARY if work.task == "summarize" else ANSWER
 
 
 def as_each(answer: Answer) -> Behaviour:
     """Gives this answer to whatever is to be summarised, and `ANSWER` else."""
-    return lambda checkpoint, work: answer if work.task == Task.SUMMARIZE else ANSWER
+    return lambda checkpoint, work: answer if work.task == "summarize" else ANSWER
 
 
 def profile(per_row_s: float, batches: tuple[int, ...] = (1, 2, 4, 8), fixed_s: float = 0.0) -> ProfileDocument:
@@ -150,7 +151,7 @@ def entry(name: str, tier: Tier, value: float, domain: str | None = None) -> Cat
     """A summarizer with a quality of so many points."""
     return CatalogEntry(
         name=name,
-        task=Task.SUMMARIZE,
+        task="summarize",
         tier=tier,
         family="BERT",
         source="starter:by-hand",

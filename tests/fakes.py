@@ -10,14 +10,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from gateway.catalogs.catalog import Catalog, CatalogEntry, Limits, Quality, Task, Tier
+from gateway.catalogs.catalog import Catalog, CatalogEntry, Limits, Quality, Tier
 from gateway.model.faults import Part
 from gateway.model.manifest import ClassifierManifest, GoldenInput, Precision, SelfTest, SourceOf, Verification
-from gateway.model.messages import Answer, Failure, InputReport, LabelScore, ReplicaTimings, Work
+from gateway.model.messages import Answer, Failure, InputReport, ReplicaTimings, Work
 from gateway.model.outcome import Outcome
 from gateway.model.profile import LatencyProfile, ProfileCell, ProfileDocument
 from gateway.model.request import Terms
 from gateway.records import RequestRecord
+from gateway.tasks.classify import LabelScore
 
 SWIFT, EVEN, GRAND = "swift", "even", "grand"
 MEDIANS_S = {SWIFT: 0.002, EVEN: 0.010, GRAND: 0.050}
@@ -115,7 +116,7 @@ def entry(name: str, tier: Tier, value: float, domain: str | None = None) -> Cat
     quality = Quality(metric="accuracy", value=value, data_set="by hand", reference="made up")
     return CatalogEntry(
         name=name,
-        task=Task.CLASSIFY,
+        task="classify",
         tier=tier,
         family="BERT",
         source="starter:by-hand",

@@ -18,10 +18,12 @@ from gateway.metrics import Process, RequestMetrics, one_scrape
 from gateway.model.deadline import Clock
 from gateway.model.faults import Note
 from gateway.model.manifest import VariantManifest
-from gateway.model.messages import Answer, ClassifyParameters, Failure, LoadReport, SummarizeParameters, Work
+from gateway.model.messages import Answer, Failure, LoadReport, Work
 from gateway.model.request import Request, Terms
 from gateway.router import Router
 from gateway.service import Finished, Service
+from gateway.tasks.classify import ClassifyParameters
+from gateway.tasks.summarize import SummarizeParameters
 
 SMALL = Limits(max_body_bytes=1000, max_inputs=2)
 """Limits that a test can pass."""

@@ -4,21 +4,39 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
+from deployments.engines.base import Engine
+from deployments.engines.opening import ONNX_FILE, open_engine
 from deployments.replica.batch_forming import BatchLimits
 from deployments.replica.batcher import Batcher, Scored
 from deployments.replica.gathering import all_or_failure
-from deployments.replica.labels import Encoded
-from deployments.replica.variant import OpenClassifier
+from deployments.replica.kinds import ReplicaKind
+from deployments.replica.labels import TOKENIZER_FILE, ClassifyTask, Encoded
+from deployments.replica.variant import VariantRejected, check_answers, open_variant
 from deployments.totals import Totals
 from gateway.catalogs.catalog import CatalogEntry
 from gateway.model.deadline import Clock
-from gateway.model.messages import Answer, ClassifyParameters, Failure, InputReport, LoadReport, ReplicaTimings, Work
+from gateway.model.manifest import ClassifierManifest
+from gateway.model.messages import Answer, Failure, InputReport, LoadReport, ReplicaTimings, Work, parameters_of
+from gateway.model.profile import LatencyProfile
+from gateway.tasks.classify import ClassifyParameters
 
 INLINE_CHARACTERS = 2_000
 """Texts up to this long are tokenised on the loop (under 0.1 ms); longer ones on a thread."""
 
 BATCH_LIMITS = BatchLimits(max_batch=16, max_batch_tokens=2_048, max_padding_waste=0.15)
+
+
+@dataclass(frozen=True)
+class OpenClassifier:
+    """A classifier that has passed its checks, ready to run."""
+
+    manifest: ClassifierManifest
+    engine: Engine
+    task: ClassifyTask
+    profile: LatencyProfile
 
 
 class ClassifierReplica:
@@ -50,8 +68,7 @@ class ClassifierReplica:
         """Answers one piece of work. Cancelling it withdraws what is still queued."""
         arrived = self._clock()
         deadline = arrived + work.remaining_s
-        parameters = work.parameters
-        assert isinstance(parameters, ClassifyParameters), "the gateway sends a task's work to its checkpoints only"
+        parameters = parameters_of(work, ClassifyParameters)
         encoded = await self._encode(work.inputs, parameters)
         if isinstance(encoded, Failure):
             return encoded
@@ -112,3 +129,25 @@ def _timings(scored: Sequence[Scored], total_s: float) -> ReplicaTimings:
     first_s = min(one.queueing_delay_s for one in scored)
     last_s = max(one.queueing_delay_s + one.service_time_s for one in scored)
     return ReplicaTimings(first_s, last_s - first_s, total_s, max(one.batch_size for one in scored))
+
+
+def open_classifier(folder: Path, threads: int) -> OpenClassifier:
+    """The same, of a folder that must hold a classifier. Blocking. Raises VariantRejected."""
+    opened = open_variant(folder, threads)
+    if not isinstance(opened, OpenClassifier):
+        raise VariantRejected(opened.manifest.checkpoint, "kind", "classifier", opened.manifest.kind)
+    return opened
+
+
+def _open(folder: Path, manifest: ClassifierManifest, threads: int) -> OpenClassifier:
+    task = ClassifyTask.open(folder / TOKENIZER_FILE, manifest.labels, manifest.max_tokens, manifest.pad_token_id)
+    engine = open_engine(folder, manifest, threads)
+    check_answers(manifest.checkpoint, manifest.self_test, engine, task.ids)
+    return OpenClassifier(manifest, engine, task, LatencyProfile.from_document(manifest.profile))
+
+
+def _files(manifest: ClassifierManifest) -> tuple[str, ...]:
+    return (TOKENIZER_FILE, ONNX_FILE) if manifest.engine == "onnx" else (TOKENIZER_FILE,)
+
+
+KIND = ReplicaKind(_files, _open, ClassifierReplica)

@@ -13,7 +13,8 @@ from tokenizers import Tokenizer
 
 from deployments.engines.base import Logits
 from deployments.replica.tokens import well_formed
-from gateway.model.messages import ClassifyParameters, Failure, FailureKind, FunctionToApply, LabelScore, Truncation
+from gateway.model.messages import Failure, FailureKind
+from gateway.tasks.classify import ClassifyParameters, FunctionToApply, LabelScore, Truncation
 
 TOKENIZER_FILE = "tokenizer.json"
 

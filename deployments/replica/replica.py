@@ -7,23 +7,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import msgspec
 import psutil
 
 from deployments.engines.base import yield_to_others
 from deployments.engines.host import usable_cores
-from deployments.replica.classify import ClassifierReplica
-from deployments.replica.summarize.abstractive import AbstractiveSummarizer
-from deployments.replica.summarize.extractive import ExtractiveSummarizer
-from deployments.replica.summarize.replica import SummarizerReplica
-from deployments.replica.variant import OpenClassifier, OpenSeq2Seq, open_variant
-from deployments.totals import Totals
+from deployments.replica.kinds import Server, kind_named
+from deployments.replica.variant import open_variant
 from gateway.catalogs.catalog import CatalogEntry
 from gateway.metrics import ReplicaFacts, replica_text
 from gateway.model.deadline import Clock
-from gateway.model.manifest import ClassifierManifest, ExtractiveManifest, VariantManifest
 from gateway.model.messages import Answer, Failure, LoadReport, Work
 
 MEMORY_AGE_S = 1.0
@@ -37,25 +31,6 @@ class ReplicaSettings:
     entry: CatalogEntry
     folder: Path
     max_queued_inputs: int
-
-
-class Server(Protocol):
-    """Answers work of one task with one variant."""
-
-    def start(self) -> None:
-        """Opens the queue, on the running loop."""
-
-    async def stop(self, grace_s: float) -> None:
-        """Admits nothing more and finishes what it can within the grace."""
-
-    async def handle(self, work: Work) -> Answer | Failure:
-        """Answers one piece of work. Cancelling it withdraws it."""
-
-    def load(self) -> LoadReport:
-        """How much is still to be done."""
-
-    def totals(self) -> Totals:
-        """What was counted since the start."""
 
 
 class Replica:
@@ -109,24 +84,5 @@ def open_replica(settings: ReplicaSettings, clock: Clock) -> Replica:
     yield_to_others(entry.niceness or 0)  # before an engine makes threads of its own, which inherit it
     variant = open_variant(settings.folder, entry.threads)
     queued = settings.max_queued_inputs
-    server: Server
-    if isinstance(variant, OpenClassifier):
-        server = ClassifierReplica(entry, variant, queued, clock)
-    elif isinstance(variant, OpenSeq2Seq):
-        writer = AbstractiveSummarizer(variant.manifest, variant.engine, variant.tokens)
-        server = SummarizerReplica(entry, writer, queued, clock)
-    else:
-        reader = ExtractiveSummarizer(variant.manifest, variant.engine, variant.tokens, variant.ranker)
-        server = SummarizerReplica(entry, reader, queued, clock)
-    return Replica(entry, agreement_of(variant.manifest), server, clock)
-
-
-def agreement_of(manifest: VariantManifest) -> float:
-    """How far a variant agrees with its source, from 0 to 1, by what was compared for its kind."""
-    match manifest:
-        case ClassifierManifest():
-            return manifest.verification.label_agreement
-        case ExtractiveManifest():
-            return manifest.verification.same_choice
-        case _:
-            return manifest.verification.same_tokens
+    server = kind_named(variant.manifest.kind).serve(entry, variant, queued, clock)
+    return Replica(entry, variant.manifest.agreement, server, clock)

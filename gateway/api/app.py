@@ -26,13 +26,15 @@ from gateway.api.console import PageFile, read_page
 from gateway.api.headers import REQUEST_ID, read_terms, request_id_of
 from gateway.api.openapi import openapi_document
 from gateway.api.responses import answer_document, checkpoint_document, decision_document, headers_of
-from gateway.catalogs.catalog import Limits, Task
+from gateway.catalogs.catalog import Limits
 from gateway.model.deadline import Clock
 from gateway.model.errors import InternalError, MethodNotAllowed, NotFound, Problem
 from gateway.model.outcome import Outcome
 from gateway.model.request import Request, Terms
 from gateway.records import RequestRecord
 from gateway.service import Service
+from gateway.tasks import TASKS
+from gateway.tasks.base import Task, TaskBody
 
 log = logging.getLogger("punctual.gateway")
 
@@ -43,8 +45,6 @@ _IDENTITY = "punctual.request_id"
 _TERMS = "punctual.terms"
 _IN_SERVICE = "punctual.in_service"
 """Places in the ASGI scope: the request's id and terms once known, and whether the service has it and records it."""
-
-_TASKS = frozenset(task.value for task in Task)
 
 
 class Scrape(Protocol):
@@ -65,32 +65,12 @@ class App:
     echo_request_id: bool
     trace: Callable[[Terms], Terms] | None
 
-    async def classify(self, http: HttpRequest) -> Response:
-        """`POST /classify`."""
+    async def answer(self, task: Task, http: HttpRequest) -> Response:
+        """`POST` to a task's endpoint."""
         arrived_s = self.clock()
         terms = self._terms(http)
-        body = bodies.parse(await self._body(http), bodies.ClassifyBody, self.limits)
-        inputs = bodies.texts(body.inputs, self.limits)
-        parameters = bodies.classify_parameters(body.parameters)
-        return await self._answer(http, Request(Task.CLASSIFY.value, inputs, parameters, terms, arrived_s))
-
-    async def summarize(self, http: HttpRequest) -> Response:
-        """`POST /summarize`."""
-        arrived_s = self.clock()
-        terms = self._terms(http)
-        body = bodies.parse(await self._body(http), bodies.SummarizeBody, self.limits)
-        inputs = bodies.texts(body.inputs, self.limits)
-        parameters = bodies.summarize_parameters(body.parameters)
-        domain = body.parameters.domain if body.parameters else None
-        return await self._answer(
-            http,
-            Request(
-                Task.SUMMARIZE.value, inputs, parameters, replace(terms, domain=domain) if domain else terms, arrived_s
-            ),
-        )
-
-    async def _answer(self, http: HttpRequest, request: Request) -> Response:
-        """Hands the request to the service and writes what came of it."""
+        body = bodies.parse(await self._body(http), task.body, self.limits)
+        request = self._request(task, body, terms, arrived_s)
         http.scope[_IN_SERVICE] = True
         finished = await self.service.handle(request)
         headers = headers_of(finished.record)
@@ -104,10 +84,9 @@ class App:
         arrived_s = self.clock()
         terms = self._terms(http)
         body = bodies.parse(await self._body(http), bodies.RouteBody, self.limits)
-        inputs = bodies.texts(body.inputs, self.limits)
         router = self.service.router
-        parameters, domain = bodies.route_parameters(body, router.task(body.task))
-        request = Request(body.task, inputs, parameters, replace(terms, domain=domain) if domain else terms, arrived_s)
+        task = router.task(body.task)
+        request = self._request(task, bodies.of_task(body, task), terms, arrived_s)
         deadline = router.deadline(request)
         return self._json(
             http, decision_document(request, router.decide(request, deadline, every=True), deadline.budget_s)
@@ -166,6 +145,12 @@ class App:
         log.error("request %s failed: %s", request_id, type(error).__name__, extra={"request_id": request_id})
         return self._problem(http, InternalError())
 
+    def _request(self, task: Task, body: TaskBody, terms: Terms, arrived_s: float) -> Request:
+        inputs = bodies.limited(body.texts(), self.limits)
+        parameters, domain = task.read(body)
+        terms = replace(terms, domain=domain) if domain else terms
+        return Request(task.name, inputs, parameters, terms, arrived_s)
+
     async def _body(self, http: HttpRequest) -> bytes:
         """The body, of which no more is read than its limit allows. Raises InputTooLong, or ClientDisconnect."""
         limit = self.limits.max_body_bytes
@@ -203,7 +188,7 @@ class App:
     def _ended(self, http: HttpRequest, outcome: Outcome) -> None:
         """Records a request that the service never had."""
         task = http.url.path.removeprefix("/")
-        if task in _TASKS:
+        if task in TASKS:
             terms: Terms | None = http.scope.get(_TERMS)
             record = RequestRecord(
                 request_id=self._request_id(http),
@@ -263,8 +248,7 @@ def build(
         Exception: app.on_fault,
     }
     routes = [
-        Route("/classify", app.classify, methods=["POST"]),
-        Route("/summarize", app.summarize, methods=["POST"]),
+        *(Route(f"/{task.name}", partial(app.answer, task), methods=["POST"]) for task in TASKS.values()),
         Route("/route", app.route, methods=["POST"]),
         Route("/checkpoints", app.checkpoints),
         Route("/healthz", app.healthz),

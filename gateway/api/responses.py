@@ -12,9 +12,8 @@ from pathlib import PurePath
 from gateway.api.headers import BUDGET, CHECKPOINT
 from gateway.catalogs.catalog import CatalogEntry, SourceKind
 from gateway.model.errors import ms_above
-from gateway.model.manifest import ClassifierManifest, ExtractiveManifest, Seq2SeqManifest, VariantManifest
+from gateway.model.manifest import VariantManifest
 from gateway.model.messages import Answer, Generation
-from gateway.model.profile import ProfileDocument
 from gateway.model.request import Request
 from gateway.records import RequestRecord
 from gateway.scheduling.policy import Assessed, Decision
@@ -130,14 +129,14 @@ def checkpoint_document(
         "source": source,
         "variant": manifest.variant,
         "kind": manifest.kind,
-        **_of_kind(manifest),
+        **manifest.details(),
         "max_tokens": manifest.max_tokens,
         "provenance": {**manifest.source.model_dump(mode="json"), "location": location},
-        "verification": manifest.verification.model_dump(mode="json"),
+        "verification": manifest.model_dump(mode="json", include={"verification"})["verification"],
         "latency_profile": {
             "threads": manifest.profile.threads,
             "measured_on": manifest.profile.measured_on,
-            "service_time_ms": _cells(manifest.profile),
+            "service_time_ms": manifest.profile.cells_ms(),
         },
         "load": {
             "replicas_up": replicas,
@@ -168,24 +167,6 @@ def _candidate(assessed: Assessed, price: float) -> dict[str, object]:
             "at_percentile_idle": ms(forecast.idle_quantile_s),
         },
     }
-
-
-def _of_kind(manifest: VariantManifest) -> dict[str, object]:
-    match manifest:
-        case ClassifierManifest():
-            return {"labels": manifest.labels}
-        case ExtractiveManifest():
-            return {"sentences": manifest.sentences}
-        case Seq2SeqManifest():
-            return {
-                "generation": manifest.generation.model_dump(mode="json"),
-                "output_tokens": round(manifest.output_tokens, 1),
-                "step_ms": _cells(manifest.step_profile),
-            }
-
-
-def _cells(profile: ProfileDocument) -> list[dict[str, float]]:
-    return [{"batch": c.batch, "tokens": c.tokens, "p50": ms(c.p50_s), "p95": ms(c.p95_s)} for c in profile.cells]
 
 
 def _generation(one: Generation) -> dict[str, object]:

@@ -21,6 +21,7 @@ from gateway.catalogs.catalog_yaml import ACROSS, CatalogError, Place, in_words,
 from gateway.model.deadline import MAX_BUDGET_MS
 from gateway.model.manifest import Precision
 from gateway.model.tier import Tier
+from gateway.tasks import TASKS
 
 MOST_REPLICAS = 64
 
@@ -76,7 +77,7 @@ class Autoscaling(_Frozen):
         return most
 
 
-__all__ = ["Catalog", "CatalogEntry", "CatalogError", "EngineName", "Limits", "Quality", "Task", "Tier", "load_catalog"]
+__all__ = ["Catalog", "CatalogEntry", "CatalogError", "EngineName", "Limits", "Quality", "Tier", "load_catalog"]
 
 PACKAGED = ("starter", "hub")
 """Catalogs that come with the gateway, by the name `load_catalog` takes."""
@@ -85,13 +86,6 @@ _STARTER = "starter:"
 _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
 _REVISION = re.compile(r"[0-9a-f]{40}", re.ASCII)
 _SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*", re.ASCII)
-
-
-class Task(StrEnum):
-    """What the client wants done."""
-
-    CLASSIFY = "classify"
-    SUMMARIZE = "summarize"
 
 
 class EngineName(StrEnum):
@@ -118,6 +112,16 @@ def _slug(value: str) -> str:
 Slug = Annotated[str, AfterValidator(_slug)]
 Text = Annotated[str, Field(min_length=1, max_length=300)]
 Count = Annotated[int, Field(strict=True, ge=1)]
+BudgetMs = Annotated[float, Field(strict=True, gt=0, le=MAX_BUDGET_MS, allow_inf_nan=False)]
+
+
+def _task(name: str) -> str:
+    if name not in TASKS:
+        raise ValueError(f"must be {' or '.join(map(repr, TASKS))}")
+    return name
+
+
+TaskName = Annotated[str, AfterValidator(_task)]
 
 
 class Quality(_Frozen):
@@ -149,7 +153,7 @@ class CatalogEntry(_Frozen):
     """
 
     name: Slug
-    task: Task
+    task: TaskName
     tier: Tier
     family: Text
     source: Text
@@ -212,10 +216,11 @@ class CatalogEntry(_Frozen):
     @field_validator("niceness")
     @classmethod
     def _niceness_by_task_and_tier(cls, niceness: int | None, info: ValidationInfo) -> int:
-        """A summarizer takes long whatever it yields; a classifier beside it has milliseconds to lose."""
-        if niceness is not None or info.data.get("task") is not Task.SUMMARIZE:
+        """What takes long yields to what has milliseconds to lose: by task and tier, where the entry does not say."""
+        task, tier = info.data.get("task"), info.data.get("tier")
+        if niceness is not None or task is None or tier is None:
             return niceness or 0
-        return 5 if info.data.get("tier") is Tier.REALTIME else 19
+        return TASKS[task].niceness.get(tier, 0)
 
     @field_validator("precision")
     @classmethod
@@ -225,17 +230,10 @@ class CatalogEntry(_Frozen):
         return precision
 
 
-class BudgetsMs(_Frozen):
-    """The latency budget of a request that names none, in milliseconds, by task."""
-
-    classify: float = Field(default=1000.0, strict=True, gt=0, le=MAX_BUDGET_MS, allow_inf_nan=False)
-    summarize: float = Field(default=10_000.0, strict=True, gt=0, le=MAX_BUDGET_MS, allow_inf_nan=False)
-
-
 class Defaults(_Frozen):
-    """What holds for a request that does not say."""
+    """What holds for a request that does not say: the latency budget in milliseconds, by task."""
 
-    budget_ms: BudgetsMs = BudgetsMs()
+    budget_ms: dict[TaskName, BudgetMs] = Field(default_factory=dict)
 
 
 class Limits(_Frozen):
@@ -261,9 +259,9 @@ class Catalog(_Frozen):
     checkpoints: tuple[CatalogEntry, ...] = Field(min_length=1)
 
     @property
-    def tasks(self) -> tuple[Task, ...]:
+    def tasks(self) -> tuple[str, ...]:
         """The tasks that some checkpoint serves."""
-        return tuple(task for task in Task if self.of_task(task))
+        return tuple(task for task in TASKS if self.of_task(task))
 
     def of_task(self, task: str) -> tuple[CatalogEntry, ...]:
         """The checkpoints of a task, in the catalog's order; none where the task is not served."""
@@ -275,8 +273,7 @@ class Catalog(_Frozen):
 
     def budget_s(self, task: str) -> float:
         """The default latency budget of a task, in seconds."""
-        budgets = self.defaults.budget_ms
-        return (budgets.classify if task == Task.CLASSIFY else budgets.summarize) / 1000
+        return self.defaults.budget_ms.get(task, TASKS[task].default_budget_ms) / 1000
 
     @check_model(mode="after")
     def _checkpoints_agree(self) -> Self:

@@ -216,5 +216,7 @@ def _path(place: Place) -> str:
     """`checkpoints[1].quality.value: `, and nothing for the document itself."""
     text = ""
     for part in place:
+        if part == "[key]":  # pydantic's word for a fault in the name of a field, which stands before it
+            continue
         text += f"[{part}]" if isinstance(part, int) else f".{part if part.isidentifier() else shown(part)}"
     return f"{text.removeprefix('.')}: " if text else ""

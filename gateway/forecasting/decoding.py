@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from gateway.model.manifest import GenerationRules, Seq2SeqManifest
-from gateway.model.messages import SummarizeParameters
+from gateway.model.manifest import Seq2SeqManifest
 from gateway.model.profile import LatencyProfile
 
 BEAMS = (1, 2, 4, 8)
@@ -82,13 +81,6 @@ def plan(times: DecodingTimes, wanted: Wanted, room_s: float) -> DecodingPlan:
     tokens = min(wanted.max_new_tokens, fitting)
     expected = min(expected, tokens)
     return DecodingPlan(beams, tokens, expected, times.encode_s + expected * step_s)
-
-
-def wanted_of(parameters: SummarizeParameters, rules: GenerationRules, expected_tokens: float) -> Wanted:
-    """What a request wants of a checkpoint, which is never asked for more tokens than its own rules write."""
-    most = min(parameters.max_new_tokens or rules.max_new_tokens, rules.max_new_tokens)
-    least = rules.min_new_tokens if parameters.min_new_tokens is None else parameters.min_new_tokens
-    return Wanted(parameters.num_beams or rules.num_beams, most, min(max(expected_tokens, least), most))
 
 
 def leanest(times: DecodingTimes, wanted: Wanted) -> DecodingPlan:

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import get_args
 
-from gateway.catalogs.catalog import Catalog, Task
+from gateway.catalogs.catalog import Catalog
 from gateway.metrics.series import Count, Distribution, Family
-from gateway.model.messages import FinishReason
 from gateway.model.outcome import Outcome
 from gateway.records import RequestRecord
 from gateway.scheduling.policy import Reason, Verdict
+from gateway.tasks import TASKS
 
 _MILLISECONDS = (0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1)
 BUCKETS = (*_MILLISECONDS, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
@@ -106,7 +105,7 @@ class RequestMetrics:
         self._chosen = {
             entry.name: _tally(families, entry.task, entry.name, entry.tier) for entry in catalog.checkpoints
         }
-        self._none_chosen = {task.value: _tally(families, task, "", "") for task in Task}
+        self._none_chosen = {task: _tally(families, task, "", "") for task in TASKS}
 
     def observe(self, record: RequestRecord) -> None:
         """Counts one request by how it ended, what was decided and, where it was answered, what that took."""
@@ -157,7 +156,7 @@ def _observe_forecast(tally: _Tally, record: RequestRecord) -> None:
 
 def _tally(families: _Families, task: str, checkpoint: str, tier: str) -> _Tally:
     of = (task, checkpoint, tier)
-    reasons: tuple[str, ...] = get_args(FinishReason) if task == Task.SUMMARIZE else ()
+    reasons = TASKS[task].finish_reasons
     return _Tally(
         ended={outcome: families.ended.count(*of, outcome) for outcome in Outcome},
         routed={reason.value: families.routed.count(*of, reason) for reason in Reason},

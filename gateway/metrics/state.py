@@ -56,7 +56,7 @@ class GatewayState:
 
         def of_each(name: str, about: str, value: Callable[[CatalogEntry], float | None]) -> Metric:
             entries = self._catalog.checkpoints
-            readings = (Reading((one.task.value, one.name, one.tier.value), value(one)) for one in entries)
+            readings = (Reading((one.task, one.name, one.tier.value), value(one)) for one in entries)
             return gauge(f"checkpoint_{name}", about, ("task", "checkpoint", "tier"), readings)
 
         yield of_each(

@@ -6,11 +6,13 @@ three kinds: a classifier, an encoder-decoder that writes summaries, and an enco
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from gateway.model.profile import ProfileDocument
 
@@ -132,8 +134,8 @@ class GenerationRules(_Frozen):
     lower_cased: bool = False
 
 
-class _Variant(_Frozen):
-    """What every kind of manifest says. One variant, complete: nothing else need be read to serve or to judge it."""
+class VariantManifest(_Frozen, ABC):
+    """What every kind of manifest says of one variant: nothing else need be read to serve or to judge it."""
 
     format: int = FORMAT
     checkpoint: str
@@ -148,14 +150,24 @@ class _Variant(_Frozen):
     cpu_features: tuple[str, ...] = Field(description="flags of /proc/cpuinfo that its speed or correctness relies on")
     profile: ProfileDocument = Field(description="service time of one run of the encoder by batch size and tokens")
     made_with: dict[str, str] = Field(description="library versions by name")
+    kind: str
 
     @property
     def variant(self) -> str:
         """The variant's name by the glossary: engine and precision."""
         return f"{self.engine}-{self.precision}"
 
+    @property
+    @abstractmethod
+    def agreement(self) -> float:
+        """How far it agrees with its source, from 0 to 1, by what was compared for its kind."""
 
-class ClassifierManifest(_Variant):
+    def details(self) -> dict[str, object]:
+        """What `/checkpoints` tells of it beside what every kind has, in JSON's terms."""
+        return {}
+
+
+class ClassifierManifest(VariantManifest):
     """A variant that scores labels."""
 
     kind: Literal["classifier"] = "classifier"
@@ -163,8 +175,17 @@ class ClassifierManifest(_Variant):
     verification: Verification
     self_test: SelfTest
 
+    @property
+    def agreement(self) -> float:
+        """The share of texts that both give one label."""
+        return self.verification.label_agreement
 
-class ExtractiveManifest(_Variant):
+    def details(self) -> dict[str, object]:
+        """The labels."""
+        return {"labels": self.labels}
+
+
+class ExtractiveManifest(VariantManifest):
     """An encoder whose vectors of sentences are ranked: it answers with the source's own sentences.
 
     The logits of its golden inputs are those vectors, and `max_tokens` is of one sentence.
@@ -175,8 +196,17 @@ class ExtractiveManifest(_Variant):
     verification: ChoiceVerification
     self_test: SelfTest
 
+    @property
+    def agreement(self) -> float:
+        """The share of sentences that both choose."""
+        return self.verification.same_choice
 
-class Seq2SeqManifest(_Variant):
+    def details(self) -> dict[str, object]:
+        """The usual number of sentences."""
+        return {"sentences": self.sentences}
+
+
+class Seq2SeqManifest(VariantManifest):
     """An encoder-decoder that writes summaries token by token.
 
     `profile` has the encoder with the first decoding step, batch size 1; `step_profile` each later step, by rows
@@ -190,16 +220,39 @@ class Seq2SeqManifest(_Variant):
     self_test: tuple[GoldenSummary, ...] = Field(min_length=1)
     step_profile: ProfileDocument
 
+    @property
+    def agreement(self) -> float:
+        """The share of texts for which both write the same tokens."""
+        return self.verification.same_tokens
 
-VariantManifest: TypeAlias = ClassifierManifest | ExtractiveManifest | Seq2SeqManifest
-"""One runnable form of a checkpoint, told apart by its kind."""
+    def details(self) -> dict[str, object]:
+        """How it writes, how long on average, and what a step takes."""
+        return {
+            "generation": self.generation.model_dump(mode="json"),
+            "output_tokens": round(self.output_tokens, 1),
+            "step_ms": self.step_profile.cells_ms(),
+        }
 
-_MANIFEST: TypeAdapter[VariantManifest] = TypeAdapter(Annotated[VariantManifest, Discriminator("kind")])
+
+def parse_manifest(folder: Path, kinds: Mapping[str, type[VariantManifest]]) -> VariantManifest:
+    """The manifest in a folder, as the kind that it names. Raises FileNotFoundError, or pydantic's ValidationError."""
+    content = (folder / MANIFEST_NAME).read_bytes()
+    kind = _Kind.model_validate_json(content, context=kinds).kind
+    return kinds[kind].model_validate_json(content)
 
 
-def read_manifest(folder: Path) -> VariantManifest:
-    """The manifest in a variant's folder. Raises FileNotFoundError, or pydantic's ValidationError."""
-    return _MANIFEST.validate_json((folder / MANIFEST_NAME).read_bytes())
+class _Kind(BaseModel):
+    """The kind alone, for the rest depends on it."""
+
+    kind: str
+
+    @field_validator("kind")
+    @classmethod
+    def _is_known(cls, kind: str, info: ValidationInfo) -> str:
+        known: Mapping[str, object] = info.context or {}
+        if kind not in known:
+            raise ValueError(f"must be one of {', '.join(known)}")
+        return kind
 
 
 def write_manifest(folder: Path, manifest: VariantManifest) -> None:

@@ -7,41 +7,16 @@ budget travels as what *remains* of it, never as a deadline, since two processes
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
+import msgspec
 from msgspec import Struct
 
-FunctionToApply: TypeAlias = Literal["softmax", "sigmoid", "none"]
-Truncation: TypeAlias = Literal["longest_first", "error"]
-LongText: TypeAlias = Literal["chunk", "longest_first", "error"]
 FinishReason: TypeAlias = Literal["stop", "length", "deadline"]
 
 
-class ClassifyParameters(Struct, frozen=True, array_like=True, tag="classify"):
-    """How the scores of a classification are made and cut; the defaults are the contract's."""
-
-    top_k: int | None = None
-    function_to_apply: FunctionToApply = "softmax"
-    truncation: Truncation = "longest_first"
-
-
-class SummarizeParameters(Struct, frozen=True, array_like=True, tag="summarize"):
-    """How a summary is written; what is None is the checkpoint's own.
-
-    `max_new_tokens` and `num_beams` are the most: the budget may leave less. `truncation` says what becomes of a text
-    longer than the checkpoint's window.
-    """
-
-    max_new_tokens: int | None = None
-    min_new_tokens: int | None = None
-    num_beams: int | None = None
-    length_penalty: float | None = None
-    no_repeat_ngram_size: int | None = None
-    early_stopping: bool | None = None
-    truncation: LongText = "chunk"
-
-
-Parameters: TypeAlias = ClassifyParameters | SummarizeParameters
+class Parameters(Struct, frozen=True, array_like=True):
+    """What a client may say of how a task is done; each task has its own, with a default for every field."""
 
 
 class Work(Struct, frozen=True, array_like=True):
@@ -49,12 +24,13 @@ class Work(Struct, frozen=True, array_like=True):
 
     `remaining_s` is in seconds at the moment of sending. `strict` work is dropped once that has passed
     (outcome `EXPIRED`); best-effort work is answered late. `traceparent` is the trace context that came with it. `run`
-    numbers the run that the gateway means it for: of one number is what should run together.
+    numbers the batch that the gateway means it for: of one number is what should run together. `parameters` are the
+    task's own; they arrive as plain data, which `parameters_of` reads.
     """
 
     task: str
     inputs: tuple[str, ...]
-    parameters: Parameters
+    parameters: Any
     remaining_s: float
     strict: bool
     request_id: str
@@ -62,17 +38,13 @@ class Work(Struct, frozen=True, array_like=True):
     run: int = 0
 
 
-class LabelScore(Struct, frozen=True):
-    """One label with its score: a probability unless `function_to_apply` is `none`. Encodes as the wire's object."""
-
-    label: str
-    score: float
+ParametersT = TypeVar("ParametersT", bound=Parameters)
 
 
-class Summary(Struct, frozen=True):
-    """One summary. Encodes as the wire's object."""
-
-    summary_text: str
+def parameters_of(work: Work, kind: type[ParametersT]) -> ParametersT:
+    """The work's parameters as its task has them. Raises msgspec.ValidationError for those of another task."""
+    given = work.parameters
+    return given if isinstance(given, kind) else msgspec.convert(given, kind)
 
 
 class Generation(Struct, frozen=True, array_like=True):
@@ -115,9 +87,12 @@ class ReplicaTimings(Struct, frozen=True, array_like=True):
 
 
 class Answer(Struct, frozen=True, array_like=True, tag="answer"):
-    """A finished piece of work: for each input its label scores, best first, or its summary and how that came about."""
+    """A finished piece of work: for each input its output, and where a text was written how that came about.
 
-    outputs: tuple[tuple[LabelScore, ...] | Summary, ...]
+    Outputs are what the client gets: the gateway passes them on unread.
+    """
+
+    outputs: tuple[Any, ...]
     input: InputReport
     timings: ReplicaTimings
     generation: tuple[Generation, ...] = ()

@@ -40,6 +40,17 @@ class ProfileDocument(BaseModel):
     measured_on: str
     cells: tuple[ProfileCell, ...] = Field(min_length=1)
 
+    def cells_ms(self) -> list[dict[str, float]]:
+        """The cells as people read them: medians and 95th percentiles in milliseconds."""
+        return [
+            {"batch": cell.batch, "tokens": cell.tokens, "p50": _ms(cell.p50_s), "p95": _ms(cell.p95_s)}
+            for cell in self.cells
+        ]
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1000, 3)
+
 
 @dataclass(frozen=True)
 class LatencyProfile:

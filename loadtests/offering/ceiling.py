@@ -19,7 +19,6 @@ from typing import cast
 import uvloop
 from rich.console import Console
 
-from gateway.catalogs.catalog import Task
 from loadtests.offering.calls import Call, Handling, calls_of
 from loadtests.offering.landings import ANSWERED, LATE_SHARE, late_share
 from loadtests.offering.process import Fire, Order, generating
@@ -69,7 +68,7 @@ def find_ceiling(seconds: float, console: Console) -> int:
 def offer(url: str, rate_per_s: int, seconds: float, fire: Fire, stock: Stock) -> Offer:
     """Offers one rate, Poisson arrivals, after half a second that is not counted."""
     due = arrivals(rate_per_s, WARMUP_S + seconds, Random(rate_per_s))
-    requests = [Offered(at, Task.CLASSIFY.value, due_s, 1.0, TOKENS) for at, due_s in enumerate(due)]
+    requests = [Offered(at, "classify", due_s, 1.0, TOKENS) for at, due_s in enumerate(due)]
     calls: list[Call] = calls_of(requests, Handling("ceiling"), stock, 0.0, seed=rate_per_s)
     landings = [one for one in fire(Order(url, calls, 10.0), lambda age_s: None) if one.due_s >= WARMUP_S]
     return Offer(rate_per_s, late_share(landings), all(one.fate in ANSWERED for one in landings))

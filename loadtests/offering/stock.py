@@ -10,7 +10,6 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from gateway.catalogs.catalog import Task
 from loadtests.sentences import shuffled_texts
 from loadtests.summary_texts import SHIPPED, Kind, mixed_texts
 
@@ -54,7 +53,7 @@ class Stock:
 
     def body(self, task: str, words: Sequence[int], domain: str | None, chance: random.Random) -> bytes:
         """The body of one request, as an ordinary client writes it: a text of each of these lengths."""
-        summarize = task == Task.SUMMARIZE
+        summarize = task == "summarize"
         shelf = self._domains.get(domain, self._domains[None]) if summarize else self._sentences
         texts = [shelf.text(count, chance) for count in words]
         document: dict[str, object] = {"inputs": texts[0] if len(texts) == 1 else texts}

@@ -14,9 +14,9 @@ from pathlib import Path
 from time import perf_counter
 
 from deployments.engines.base import padded
+from deployments.replica.classify import OpenClassifier, open_classifier
 from deployments.replica.labels import Encoded
-from deployments.replica.variant import OpenClassifier, open_classifier
-from gateway.model.messages import ClassifyParameters, LabelScore
+from gateway.tasks.classify import ClassifyParameters, LabelScore
 
 WARM_UP = 50
 

@@ -18,9 +18,9 @@ from fastapi import FastAPI, Response
 from pydantic import BaseModel
 
 from deployments.engines.base import padded
+from deployments.replica.classify import open_classifier
 from deployments.replica.labels import Encoded
-from deployments.replica.variant import open_classifier
-from gateway.model.messages import ClassifyParameters
+from gateway.tasks.classify import ClassifyParameters
 
 
 class Body(BaseModel):

@@ -13,11 +13,12 @@ from pathlib import Path
 
 from deployments.replica.classify import BATCH_LIMITS
 from gateway.catalogs.catalog import Catalog, CatalogEntry, load_catalog
-from gateway.forecasting.service_time import ServiceTimeModel, TokenRate, service_time_model
-from gateway.model.manifest import ClassifierManifest, VariantManifest, read_manifest
-from gateway.model.messages import SummarizeParameters
+from gateway.forecasting.service_time import ServiceTimeModel, TokenRate
+from gateway.model.manifest import ClassifierManifest, VariantManifest
 from gateway.model.profile import LatencyProfile
 from gateway.model.request import RequestShape
+from gateway.tasks import read_manifest, service_time_model
+from gateway.tasks.summarize import SummarizeParameters
 from loadtests.scenarios.errors import ScenarioError
 from loadtests.scenarios.model import Scenario
 from loadtests.scenarios.profiles import read_profile

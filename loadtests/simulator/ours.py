@@ -16,12 +16,14 @@ from gateway.forecasting.load import LoadTracker
 from gateway.forecasting.service_time import Slowdown
 from gateway.model.deadline import Deadline
 from gateway.model.faults import Part
-from gateway.model.messages import Answer, ClassifyParameters, LoadReport, SummarizeParameters
+from gateway.model.messages import Answer, LoadReport
 from gateway.model.request import RequestShape, Terms
 from gateway.router import TaskRouter, beside_one_another
 from gateway.scheduling.batching import QueuedRequest
 from gateway.scheduling.policy import Decision, Reason
 from gateway.scheduling.scheduler import Batch
+from gateway.tasks.classify import ClassifyParameters
+from gateway.tasks.summarize import SummarizeParameters
 from loadtests.simulator.replica import BatchingReplica, SharingReplica
 from loadtests.simulator.requests import Offered
 from loadtests.simulator.variants import Variant

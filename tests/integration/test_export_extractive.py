@@ -15,7 +15,8 @@ from small_extractive import DIMENSIONS, MAX_TOKENS, make_extractive_checkpoint,
 
 from deployments.engines.base import padded
 from deployments.engines.host import read_host
-from deployments.replica.variant import RANKER_FILE, OpenExtractive, VariantRejected, file_sha256, open_variant
+from deployments.replica.summarize.extractive import RANKER_FILE, OpenExtractive
+from deployments.replica.variant import VariantRejected, file_sha256, open_variant
 from exporters.errors import SourceRefused
 from exporters.export import export, profile_again
 from exporters.plan import Settings, VariantPlan
@@ -85,6 +86,7 @@ def test_an_encoder_of_its_own_with_token_types_goes_through_in_int8(tmp_path: P
     opened = open_variant(tmp_path / "variant", threads=1)
     assert opened.manifest == manifest
     again = profile_again(tmp_path / "variant", 2, lambda step, share: None, 0.05)
+    assert isinstance(again, ExtractiveManifest)
     assert (again.profile.threads, again.self_test) == (2, manifest.self_test)
 
 

@@ -21,8 +21,9 @@ from exporters.command import export_command, measure_variant, profile_command
 from exporters.errors import SourceRefused, VariantRefused
 from exporters.plan import Settings
 from exporters.prepare import prepare
-from gateway.catalogs.catalog import Catalog, CatalogEntry, Quality, Task, Tier
-from gateway.model.manifest import MANIFEST_NAME, Precision, read_manifest
+from gateway.catalogs.catalog import Catalog, CatalogEntry, Quality, Tier
+from gateway.model.manifest import MANIFEST_NAME, Precision
+from gateway.tasks import read_manifest
 
 pytestmark = pytest.mark.export
 
@@ -36,7 +37,7 @@ def catalog(checkpoint: Path, *precision: Precision) -> Catalog:
     """One checkpoint."""
     entry = CatalogEntry(
         name="tiny",
-        task=Task.CLASSIFY,
+        task="classify",
         tier=Tier.REALTIME,
         family="DistilBERT",
         source=str(checkpoint),

@@ -16,8 +16,10 @@ from small_checkpoints import make_checkpoint
 from small_seq2seq import LONGEST_OUTPUT, SEQ2SEQ_FAMILIES, WINDOW, articles, make_seq2seq_checkpoint
 
 from deployments.engines.host import read_host
+from deployments.replica.classify import open_classifier
+from deployments.replica.summarize.abstractive import OpenSeq2Seq
 from deployments.replica.summarize.beam_search import search_rules, source_ids, write_greedily
-from deployments.replica.variant import OpenSeq2Seq, VariantRejected, open_classifier, open_variant
+from deployments.replica.variant import VariantRejected, open_variant
 from exporters.command import export_command, plan_for
 from exporters.errors import ExportFailed, SourceRefused
 from exporters.export import export, profile_again

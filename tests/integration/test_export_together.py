@@ -18,8 +18,9 @@ from exporters.plan import Settings, VariantPlan
 from exporters.prepare import prepare
 from exporters.store import Store
 from exporters.together import Missing, make_together
-from gateway.catalogs.catalog import Catalog, CatalogEntry, Quality, Task, Tier
-from gateway.model.manifest import Precision, read_manifest
+from gateway.catalogs.catalog import Catalog, CatalogEntry, Quality, Tier
+from gateway.model.manifest import Precision
+from gateway.tasks import read_manifest
 
 pytestmark = pytest.mark.export
 
@@ -31,7 +32,7 @@ def entry(name: str, source: Path) -> CatalogEntry:
     quality = Quality(metric="accuracy", value=1.0, data_set="none", reference="none")
     return CatalogEntry(
         name=name,
-        task=Task.CLASSIFY,
+        task="classify",
         tier=Tier.REALTIME,
         family="DistilBERT",
         source=str(source),

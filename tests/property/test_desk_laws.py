@@ -15,12 +15,12 @@ from gateway.catalogs.catalog import Tier
 from gateway.forecasting.checkpoint import ServedCheckpoint
 from gateway.forecasting.forecaster import Forecaster, PooledCalibration
 from gateway.forecasting.load import LoadTracker, QueueAhead
-from gateway.forecasting.service_time import BatchedModel
 from gateway.model.deadline import Deadline
-from gateway.model.messages import ClassifyParameters, LoadReport
+from gateway.model.messages import LoadReport
 from gateway.model.request import RequestShape, Terms
 from gateway.router import TaskRouter
 from gateway.scheduling.policy import Decision
+from gateway.tasks.classify import BatchedModel, ClassifyParameters
 
 NOW_S = 1000.0
 ASKED = RequestShape((40,), ClassifyParameters())

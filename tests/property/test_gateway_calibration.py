@@ -13,10 +13,9 @@ from hypothesis import strategies as st
 
 from gateway.forecasting.forecaster import Forecaster
 from gateway.forecasting.load import IDLE, QueueAhead
-from gateway.forecasting.service_time import BatchedModel
-from gateway.model.messages import ClassifyParameters
 from gateway.model.profile import LatencyProfile, ProfileDocument
 from gateway.model.request import RequestShape
+from gateway.tasks.classify import BatchedModel, ClassifyParameters
 
 SHORT = RequestShape((20,), ClassifyParameters())
 NO_END_S = 600.0

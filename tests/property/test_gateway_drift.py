@@ -14,9 +14,9 @@ from fakes import latency_profile
 
 from gateway.forecasting.forecaster import Forecast, Forecaster
 from gateway.forecasting.load import QueueAhead
-from gateway.forecasting.service_time import BatchedModel
-from gateway.model.messages import Answer, ClassifyParameters, InputReport, ReplicaTimings
+from gateway.model.messages import Answer, InputReport, ReplicaTimings
 from gateway.model.request import RequestShape
+from gateway.tasks.classify import BatchedModel, ClassifyParameters
 
 PROFILE = latency_profile(0.010)
 WINDOW_TOKENS = 64

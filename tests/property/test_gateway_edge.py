@@ -8,12 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.api import bodies
-from gateway.api.bodies import ClassifyBody, RouteBody, SummarizeBody
+from gateway.api.bodies import RouteBody
 from gateway.api.headers import read_terms
-from gateway.catalogs.catalog import Limits, Task
+from gateway.catalogs.catalog import Limits
 from gateway.model.deadline import MAX_BUDGET_MS, Deadline
 from gateway.model.errors import BudgetInfeasible, InvalidRequest, Problem
-from gateway.model.messages import Parameters, SummarizeParameters
+from gateway.model.messages import Parameters
+from gateway.tasks.classify import CLASSIFY, ClassifyBody
+from gateway.tasks.summarize import MOST_BEAMS, MOST_NEW_TOKENS, SUMMARIZE, SummarizeBody, SummarizeParameters
 
 LIMITS = Limits(max_body_bytes=2000, max_inputs=4, max_input_chars=50)
 NAMES = [
@@ -98,7 +100,9 @@ def test_bodies_are_understood_or_refused(body: bytes) -> None:
         refusal: Problem | None = None
         texts: tuple[str, ...] = ()
         try:
-            texts = bodies.texts(bodies.parse(body, model, LIMITS).inputs, LIMITS)
+            parsed = bodies.parse(body, model, LIMITS)
+            asked = bodies.of_task(parsed, CLASSIFY) if isinstance(parsed, RouteBody) else parsed
+            texts = bodies.limited(asked.texts(), LIMITS)
         except Problem as problem:
             refusal = problem
         if refusal is None:
@@ -112,9 +116,7 @@ def summarising(body: bytes, model: type[SummarizeBody | RouteBody]) -> Paramete
     """What is understood of a body, or the fields that are named in its 422."""
     try:
         parsed = bodies.parse(body, model, Limits())
-        if isinstance(parsed, RouteBody):
-            return bodies.route_parameters(parsed, Task.SUMMARIZE)[0]
-        return bodies.summarize_parameters(parsed.parameters)
+        return SUMMARIZE.read(bodies.of_task(parsed, SUMMARIZE) if isinstance(parsed, RouteBody) else parsed)[0]
     except InvalidRequest as problem:
         refusal = problem
     errors = refusal.members["errors"]
@@ -130,9 +132,9 @@ def test_parameters_of_a_summary_are_understood_or_refused_alike(given: dict[str
     assert one == summarising(json.dumps({**sent, "task": "summarize"}).encode(), RouteBody)
     if isinstance(one, SummarizeParameters):
         most, least = one.max_new_tokens, one.min_new_tokens
-        assert most is None or 1 <= most <= bodies.MOST_NEW_TOKENS
-        assert least is None or 0 <= least <= (most or bodies.MOST_NEW_TOKENS)
-        assert one.num_beams is None or 1 <= one.num_beams <= bodies.MOST_BEAMS
+        assert most is None or 1 <= most <= MOST_NEW_TOKENS
+        assert least is None or 0 <= least <= (most or MOST_NEW_TOKENS)
+        assert one.num_beams is None or 1 <= one.num_beams <= MOST_BEAMS
         assert one.truncation in ("chunk", "longest_first", "error")
 
 
@@ -140,7 +142,7 @@ def test_parameters_of_a_summary_are_understood_or_refused_alike(given: dict[str
 def test_a_text_arrives_as_it_was_sent(text: str) -> None:
     """Every text that UTF-8 can carry comes through unchanged."""
     body = bodies.parse(json.dumps({"inputs": text}).encode(), ClassifyBody, LIMITS)
-    assert bodies.texts(body.inputs, LIMITS) == (text,)
+    assert bodies.limited(body.texts(), LIMITS) == (text,)
 
 
 @given(st.floats(0.0, 599.0), st.sampled_from([0.0, 0.1, 1000.0, 1e6]))

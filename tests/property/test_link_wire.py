@@ -31,18 +31,16 @@ from deployments.link.frames import (
 from deployments.link.handshake import NONCE_BYTES, VERSION, Handshake, HandshakeError, Role
 from gateway.model.messages import (
     Answer,
-    ClassifyParameters,
     Failure,
     FailureKind,
     Generation,
     InputReport,
-    LabelScore,
     LoadReport,
     ReplicaTimings,
-    SummarizeParameters,
-    Summary,
     Work,
 )
+from gateway.tasks.classify import ClassifyParameters, LabelScore
+from gateway.tasks.summarize import SummarizeParameters, Summary
 
 SECRET = b"a secret of the application"
 HELLO = b"PNL" + bytes([VERSION]) + bytes(NONCE_BYTES)

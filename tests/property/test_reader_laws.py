@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from deployments.replica.summarize.extractive import MOST_IN_BATCH, ExtractiveSummarizer
 from deployments.replica.summarize.job import Condensed, TextBudget
 from deployments.replica.summarize.sentences import split_sentences
-from gateway.model.messages import SummarizeParameters
+from gateway.tasks.summarize import SummarizeParameters
 
 BATCH_S = 0.01
 TOKENS = text_tokens()

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from deployments.replica.summarize.abstractive import AbstractiveSummarizer
 from deployments.replica.summarize.job import Condensed, TextBudget, usable
-from gateway.model.messages import Failure, FailureKind, SummarizeParameters
+from gateway.model.messages import Failure, FailureKind
+from gateway.tasks.summarize import SummarizeParameters
 
 ENCODE_S, STEP_S = 0.02, 0.01
 TOKENS = text_tokens()

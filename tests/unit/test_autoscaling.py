@@ -18,7 +18,7 @@ from deployments.serve.autoscaling import (
     autoscaling_config,
     replicas_for,
 )
-from gateway.catalogs.catalog import Autoscaling, CatalogEntry, Quality, Task, Tier
+from gateway.catalogs.catalog import Autoscaling, CatalogEntry, Quality, Tier
 
 FOLLOW = FollowLoad(target_busy_share=0.5, target_backlog_s=0.1)
 
@@ -122,7 +122,7 @@ def entry(autoscaling: Autoscaling | None) -> CatalogEntry:
     """A checkpoint with this autoscaling."""
     return CatalogEntry(
         name="one",
-        task=Task.CLASSIFY,
+        task="classify",
         tier=Tier.REALTIME,
         family="BERT",
         source="starter:one",

@@ -16,17 +16,8 @@ from waiting import until
 from deployments.backend import LinkBackend
 from deployments.link import Endpoint, LinkServer, UnixAddress
 from gateway.forecasting.load import LoadTracker
-from gateway.model.messages import (
-    Answer,
-    ClassifyParameters,
-    Failure,
-    FailureKind,
-    InputReport,
-    LabelScore,
-    LoadReport,
-    ReplicaTimings,
-    Work,
-)
+from gateway.model.messages import Answer, Failure, FailureKind, InputReport, LoadReport, ReplicaTimings, Work
+from gateway.tasks.classify import ClassifyParameters, LabelScore
 
 SECRET = b"a secret of the application"
 WORK = Work("classify", ("hello",), ClassifyParameters(), remaining_s=1.0, strict=True, request_id="r")

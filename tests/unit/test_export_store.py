@@ -14,8 +14,9 @@ from exporters.plan import Settings, VariantPlan
 from exporters.prepare import precisions_for
 from exporters.staging import replace_manifest, staged
 from exporters.store import State, Store, cache_root
-from gateway.catalogs.catalog import CatalogEntry, EngineName, Quality, Task, Tier
-from gateway.model.manifest import Precision, read_manifest
+from gateway.catalogs.catalog import CatalogEntry, EngineName, Quality, Tier
+from gateway.model.manifest import Precision
+from gateway.tasks import read_manifest
 
 PLAN = VariantPlan("by-hand", "classify", "sum", "onnx", Precision.FP32)
 VNNI = Host("new", 2, frozenset({"avx512_vnni"}))
@@ -26,7 +27,7 @@ def entry(engine: EngineName, *precision: Precision) -> CatalogEntry:
     """A catalog entry with this engine and these preferences."""
     return CatalogEntry(
         name="by-hand",
-        task=Task.CLASSIFY,
+        task="classify",
         tier=Tier.REALTIME,
         family="sum",
         source="./nowhere",

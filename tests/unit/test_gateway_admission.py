@@ -10,12 +10,12 @@ from fakes import ANSWER, EVEN, GRAND, SWIFT, TERMS, scripted
 from worlds import ended, strict, took, until, world
 
 from gateway.catalogs.catalog import Limits, Tier
-from gateway.forecasting.service_time import BatchedModel
 from gateway.model.errors import BudgetInfeasible, CheckpointUnavailable, InvalidRequest, Overloaded, UnknownCheckpoint
 from gateway.model.messages import Answer, InputReport, ReplicaTimings
 from gateway.model.outcome import Outcome
 from gateway.model.request import Terms
 from gateway.service import Finished
+from gateway.tasks.classify import BatchedModel
 
 
 async def test_less_time_degrades_and_says_so() -> None:

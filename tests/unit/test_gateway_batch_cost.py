@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from fakes import latency_profile
 
-from gateway.forecasting.service_time import BatchedModel
-from gateway.model.messages import Answer, ClassifyParameters, InputReport, ReplicaTimings
+from gateway.model.messages import Answer, InputReport, ReplicaTimings
 from gateway.model.request import RequestShape
+from gateway.tasks.classify import BatchedModel, ClassifyParameters
 
 
 def classifier() -> BatchedModel:

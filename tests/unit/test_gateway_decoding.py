@@ -11,10 +11,10 @@ from gateway.forecasting.calibration import ENOUGH, MAX_AGE_S, WINDOW
 from gateway.forecasting.decoding import DecodingTimes, Wanted, WritingTimes, plan, widths
 from gateway.forecasting.forecaster import Forecaster
 from gateway.forecasting.load import IDLE, LoadTracker, QueueAhead
-from gateway.forecasting.service_time import AbstractiveModel
-from gateway.model.messages import ClassifyParameters, SummarizeParameters
 from gateway.model.request import RequestShape
 from gateway.router import served_checkpoints
+from gateway.tasks.classify import ClassifyParameters
+from gateway.tasks.summarize import AbstractiveModel, SummarizeParameters
 
 TIMES = DecodingTimes(0.100, lambda rows: 0.010 * rows)
 WANTED = Wanted(beams=4, max_new_tokens=60, expected_tokens=20.0)

@@ -11,12 +11,12 @@ from worlds import World, strict, summarizing, world
 
 from gateway.catalogs.catalog import Tier
 from gateway.model.deadline import Deadline
-from gateway.model.messages import SummarizeParameters
 from gateway.model.request import Request, Terms
 from gateway.router import PRICE_AGE_S, TaskRouter
 from gateway.scheduling.batching import QueuedRequest
 from gateway.scheduling.policy import Decision, Reason
 from gateway.scheduling.scheduler import Batch
+from gateway.tasks.summarize import SummarizeParameters
 
 
 def desk_of(told: World) -> TaskRouter:

@@ -9,7 +9,8 @@ from fake_summaries import DOMAIN, GLANCE, OUTPUT_TOKENS, PAGE, SCRIBE, STUDY, S
 from fakes import ANSWER, EVEN, GRAND, MEDIANS_S, SWIFT, FakeBackend, FakeClock, latency_profile, scripted
 from worlds import summarizing, world
 
-from gateway.model.messages import ClassifyParameters, Failure, FailureKind, Work
+from gateway.model.messages import Failure, FailureKind, Work
+from gateway.tasks.classify import ClassifyParameters
 
 WORK = Work("classify", ("a",), ClassifyParameters(), remaining_s=1.0, strict=False, request_id="r")
 GONE = Failure(FailureKind.UNAVAILABLE)

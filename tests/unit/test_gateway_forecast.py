@@ -8,10 +8,10 @@ from fakes import cell, latency_profile
 from gateway.forecasting.calibration import ENOUGH, MAX_AGE_S, WINDOW
 from gateway.forecasting.forecaster import Forecaster, PooledCalibration
 from gateway.forecasting.load import IDLE, QueueAhead
-from gateway.forecasting.service_time import BatchedModel
-from gateway.model.messages import Answer, ClassifyParameters, InputReport, ReplicaTimings
+from gateway.model.messages import Answer, InputReport, ReplicaTimings
 from gateway.model.profile import LatencyProfile, ProfileDocument
 from gateway.model.request import RequestShape
+from gateway.tasks.classify import BatchedModel, ClassifyParameters
 
 GRID = {(1, 16): 0.010, (1, 64): 0.030, (8, 16): 0.050, (8, 64): 0.200}
 

@@ -6,10 +6,11 @@ import pytest
 from pydantic import ValidationError
 
 from gateway.api.headers import read_terms
-from gateway.catalogs.catalog import BudgetsMs, Tier
+from gateway.catalogs.catalog import Defaults
 from gateway.model.deadline import MAX_BUDGET_MS
 from gateway.model.errors import InvalidRequest
 from gateway.model.request import Terms
+from gateway.model.tier import Tier
 
 NO_NUMBERS = ["", " ", "0", "0.0", "-1", "+5", "nan", "NaN", "inf", "-inf", "1e3", "0x32", "5,0", "1_000", "5 0", ".5"]
 NO_NUMBERS += ["5.", "50ms", "٥٠", "５０", "½", "9" * 400, "0.0000001", "1;2", "true", "null", "5\x00"]
@@ -175,10 +176,10 @@ def test_only_https_own_whitespace_is_trimmed(value: bytes) -> None:
 
 def test_a_default_budget_is_one_that_a_client_could_send() -> None:
     """The answer tells the effective budget; sent back, it is within the limit."""
-    assert BudgetsMs(classify=MAX_BUDGET_MS).classify == MAX_BUDGET_MS
+    assert Defaults(budget_ms={"classify": MAX_BUDGET_MS}).budget_ms["classify"] == MAX_BUDGET_MS
     for task in ("classify", "summarize"):
         with pytest.raises(ValidationError, match=task):
-            BudgetsMs.model_validate({task: MAX_BUDGET_MS + 1})
+            Defaults.model_validate({"budget_ms": {task: MAX_BUDGET_MS + 1}})
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,10 @@ import json
 import pytest
 
 from gateway.api import bodies
-from gateway.api.bodies import ClassifyBody, ClassifyBodyParameters, RouteBody
-from gateway.catalogs.catalog import Limits, Task
+from gateway.api.bodies import RouteBody
+from gateway.catalogs.catalog import Limits
 from gateway.model.errors import InputTooLong, InvalidRequest, Problem
-from gateway.model.messages import ClassifyParameters
+from gateway.tasks.classify import CLASSIFY, ClassifyBody, ClassifyBodyParameters, ClassifyParameters
 
 LIMITS = Limits(max_body_bytes=4096, max_inputs=3, max_input_chars=40)
 SECRET = "SECRET"
@@ -18,7 +18,7 @@ SECRET = "SECRET"
 
 def read(body: bytes) -> tuple[str, ...]:
     """The texts of a body of `/classify`."""
-    return bodies.texts(bodies.parse(body, ClassifyBody, LIMITS).inputs, LIMITS)
+    return bodies.limited(bodies.parse(body, ClassifyBody, LIMITS).texts(), LIMITS)
 
 
 def read_json(document: object) -> tuple[str, ...]:
@@ -201,20 +201,20 @@ def test_parameters_left_out_or_null_are_the_contracts_defaults() -> None:
     """Absent and null mean the same: all labels, softmax, the head of a long text."""
     for body in (b'{"inputs": "a"}', b'{"inputs": "a", "parameters": null}', b'{"inputs": "a", "parameters": {}}'):
         parsed = bodies.parse(body, ClassifyBody, LIMITS)
-        assert bodies.classify_parameters(parsed.parameters) == ClassifyParameters(None, "softmax", "longest_first")
+        assert CLASSIFY.read(parsed) == (ClassifyParameters(None, "softmax", "longest_first"), None)
     given = ClassifyBodyParameters(top_k=1, function_to_apply="none", truncation="error")
-    assert bodies.classify_parameters(given) == ClassifyParameters(1, "none", "error")
+    assert CLASSIFY.read(ClassifyBody(inputs="a", parameters=given)) == (ClassifyParameters(1, "none", "error"), None)
 
 
 def test_route_takes_a_task_and_its_parameters() -> None:
     """`/route` wants the name of a task, and the rest as the task's own endpoint does."""
     body = bodies.parse(b'{"task": "classify", "inputs": ["a"], "parameters": {"top_k": 1}}', RouteBody, LIMITS)
     assert (body.task, body.inputs) == ("classify", ["a"])
-    assert bodies.route_parameters(body, Task.CLASSIFY) == (ClassifyParameters(top_k=1), None)
+    assert CLASSIFY.read(bodies.of_task(body, CLASSIFY)) == (ClassifyParameters(top_k=1), None)
     for wrong in (b'{"inputs": "a"}', b'{"task": 1, "inputs": "a"}', b'{"task": "a", "inputs": "a", "parameters": []}'):
         with pytest.raises(InvalidRequest):
             bodies.parse(wrong, RouteBody, LIMITS)
     for wrong in (b'{"top_k": 0}', b'{"topk": 1}'):
         sent = b'{"task": "classify", "inputs": "a", "parameters": ' + wrong + b"}"
         with pytest.raises(InvalidRequest):
-            bodies.route_parameters(bodies.parse(sent, RouteBody, LIMITS), Task.CLASSIFY)
+            bodies.of_task(bodies.parse(sent, RouteBody, LIMITS), CLASSIFY)

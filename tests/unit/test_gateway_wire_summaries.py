@@ -7,10 +7,13 @@ import json
 import pytest
 
 from gateway.api import bodies
-from gateway.api.bodies import RouteBody, SummarizeBody
-from gateway.catalogs.catalog import Limits, Task
+from gateway.api.bodies import RouteBody
+from gateway.catalogs.catalog import Limits
 from gateway.model.errors import InvalidRequest
-from gateway.model.messages import ClassifyParameters, Parameters, SummarizeParameters
+from gateway.model.messages import Parameters
+from gateway.tasks import TASKS
+from gateway.tasks.classify import ClassifyParameters
+from gateway.tasks.summarize import SUMMARIZE, SummarizeBody, SummarizeParameters
 
 LIMITS = Limits()
 SECRET = "SECRET"
@@ -20,13 +23,16 @@ GENERATE = "parameters.generate_parameters"
 def read(parameters: object) -> SummarizeParameters:
     """These parameters as `/summarize` reads them."""
     body = bodies.parse(json.dumps({"inputs": SECRET, "parameters": parameters}).encode(), SummarizeBody, LIMITS)
-    return bodies.summarize_parameters(body.parameters)
+    parameters_read = SUMMARIZE.read(body)[0]
+    assert isinstance(parameters_read, SummarizeParameters)
+    return parameters_read
 
 
-def routed(parameters: object, task: Task = Task.SUMMARIZE) -> tuple[Parameters, str | None]:
+def routed(parameters: object, task: str = "summarize") -> tuple[Parameters, str | None]:
     """The same as `/route` reads them, with the domain."""
-    document = {"task": task.value, "inputs": SECRET, "parameters": parameters}
-    return bodies.route_parameters(bodies.parse(json.dumps(document).encode(), RouteBody, LIMITS), task)
+    document = {"task": task, "inputs": SECRET, "parameters": parameters}
+    body = bodies.parse(json.dumps(document).encode(), RouteBody, LIMITS)
+    return TASKS[task].read(bodies.of_task(body, TASKS[task]))
 
 
 def generate(**parameters: object) -> dict[str, object]:
@@ -173,14 +179,14 @@ def test_a_body_without_parameters_is_one_of_the_contracts_defaults() -> None:
     """A text alone, or a list, is enough."""
     for body in (b'{"inputs": "a"}', b'{"inputs": ["a", "b"]}', b'{"inputs": "a", "parameters": null}'):
         parsed = bodies.parse(body, SummarizeBody, LIMITS)
-        assert bodies.summarize_parameters(parsed.parameters) == SummarizeParameters()
+        assert SUMMARIZE.read(parsed) == (SummarizeParameters(), None)
 
 
 def test_route_reads_the_parameters_of_its_task() -> None:
     """Those of `/classify` for one, of `/summarize` with its domain for the other; each refuses the other's."""
-    assert routed({"top_k": 1}, Task.CLASSIFY) == (ClassifyParameters(top_k=1), None)
+    assert routed({"top_k": 1}, "classify") == (ClassifyParameters(top_k=1), None)
     assert routed({"domain": "law", "num_beams": 2}) == (SummarizeParameters(num_beams=2), "law")
-    for parameters, task in (({"top_k": 1}, Task.SUMMARIZE), ({"domain": "law"}, Task.CLASSIFY)):
+    for parameters, task in (({"top_k": 1}, "summarize"), ({"domain": "law"}, "classify")):
         with pytest.raises(InvalidRequest) as caught:
             routed(parameters, task)
         assert named(caught.value) == {f"parameters.{next(iter(parameters))}"}

@@ -13,17 +13,8 @@ import pytest
 from waiting import until
 
 from deployments.link import MAX_FRAME_BYTES, Endpoint, LinkClient, LinkServer, ProtocolError, TcpAddress, UnixAddress
-from gateway.model.messages import (
-    Answer,
-    ClassifyParameters,
-    Failure,
-    FailureKind,
-    InputReport,
-    LabelScore,
-    LoadReport,
-    ReplicaTimings,
-    Work,
-)
+from gateway.model.messages import Answer, Failure, FailureKind, InputReport, LoadReport, ReplicaTimings, Work
+from gateway.tasks.classify import ClassifyParameters, LabelScore
 
 SECRET = b"a secret of the application"
 

@@ -21,7 +21,8 @@ from deployments.link.frames import (
     client_frames,
     server_frames,
 )
-from gateway.model.messages import ClassifyParameters, LoadReport, Work
+from gateway.model.messages import LoadReport, Work
+from gateway.tasks.classify import ClassifyParameters
 
 WORK = Work("classify", ("a text",), ClassifyParameters(), remaining_s=0.25, strict=True, request_id="r-1")
 

@@ -12,7 +12,8 @@ from waiting import idle
 
 from deployments.link import Endpoint, HandshakeError, LinkClient, LinkServer, UnixAddress
 from deployments.link.handshake import NONCE_BYTES, Handshake, Role
-from gateway.model.messages import ClassifyParameters, Failure, FailureKind, Work
+from gateway.model.messages import Failure, FailureKind, Work
+from gateway.tasks.classify import ClassifyParameters
 
 SECRET = b"a secret of the application"
 OTHER = b"another secret, as long a one"

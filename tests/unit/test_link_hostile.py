@@ -17,7 +17,8 @@ from waiting import ECHO, Gate, idle, until
 from deployments.link import MAX_FRAME_BYTES, Endpoint, LinkClient, LinkServer, UnixAddress
 from deployments.link.frames import Done, FrameReader, Pong, ServerFrame, Submit, append_frame, server_frames
 from deployments.link.handshake import NONCE_BYTES, Handshake, Role
-from gateway.model.messages import ClassifyParameters, Failure, FailureKind, Work
+from gateway.model.messages import Failure, FailureKind, Work
+from gateway.tasks.classify import ClassifyParameters
 
 SECRET = b"a secret of the application"
 WORK = Work("classify", ("hello " * 200,), ClassifyParameters(), remaining_s=1.0, strict=True, request_id="r")

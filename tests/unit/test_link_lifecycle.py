@@ -14,7 +14,8 @@ from waiting import ECHO, Gate, idle, until
 
 from deployments.link import Backoff, Endpoint, LinkClient, LinkServer, TcpAddress, UnixAddress
 from deployments.link.handshake import NONCE_BYTES, Handshake, Role
-from gateway.model.messages import ClassifyParameters, Failure, FailureKind, LoadReport, Work
+from gateway.model.messages import Failure, FailureKind, LoadReport, Work
+from gateway.tasks.classify import ClassifyParameters
 
 SECRET = b"a secret of the application"
 WORK = Work("classify", ("hello",), ClassifyParameters(), remaining_s=1.0, strict=True, request_id="r")

@@ -13,7 +13,7 @@ from fakes import FakeClock
 from deployments.replica.summarize.extractive import MOST_IN_BATCH, ExtractiveSummarizer
 from deployments.replica.summarize.job import Condensed, TextBudget
 from deployments.replica.summarize.sentences import split_sentences
-from gateway.model.messages import SummarizeParameters
+from gateway.tasks.summarize import SummarizeParameters
 
 
 def sentence(at: int, length: int = 6) -> str:

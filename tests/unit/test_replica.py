@@ -11,12 +11,14 @@ from fake_engines import FakeReader, ranker, reader_manifest, text_tokens, write
 from fakes import ANSWER, FakeClock, entry, manifest
 from prometheus_client.parser import text_string_to_metric_families
 
-from deployments.replica.replica import MEMORY_AGE_S, Replica, Server, agreement_of
+from deployments.replica.kinds import Server
+from deployments.replica.replica import MEMORY_AGE_S, Replica
 from deployments.replica.summarize.extractive import ExtractiveSummarizer
 from deployments.replica.summarize.replica import SummarizerReplica
 from deployments.totals import TimeSlicerTotals, Totals
 from gateway.catalogs.catalog import Tier
-from gateway.model.messages import LoadReport, SummarizeParameters, Work
+from gateway.model.messages import LoadReport, Work
+from gateway.tasks.summarize import SummarizeParameters
 
 
 class FakeServer:
@@ -107,8 +109,8 @@ async def test_a_summarizers_totals_are_in_the_scrape() -> None:
 def test_an_agreement_is_what_was_compared_for_the_kind() -> None:
     """Of labels, of chosen sentences, of tokens: read from the manifest of each kind."""
     label_agreement = manifest("scribe", 0.01).verification.model_copy(update={"label_agreement": 0.99})
-    assert agreement_of(manifest("scribe", 0.01).model_copy(update={"verification": label_agreement})) == 0.99
+    assert manifest("scribe", 0.01).model_copy(update={"verification": label_agreement}).agreement == 0.99
     same_choice = reader_manifest().verification.model_copy(update={"same_choice": 0.98})
-    assert agreement_of(reader_manifest().model_copy(update={"verification": same_choice})) == 0.98
+    assert reader_manifest().model_copy(update={"verification": same_choice}).agreement == 0.98
     same_tokens = writer_manifest().verification.model_copy(update={"same_tokens": 0.97})
-    assert agreement_of(writer_manifest().model_copy(update={"verification": same_tokens})) == 0.97
+    assert writer_manifest().model_copy(update={"verification": same_tokens}).agreement == 0.97

@@ -24,10 +24,10 @@ from worlds import until
 from deployments.engines.base import Logits, TokenIds
 from deployments.replica.batch_forming import Waiting, of_next_run
 from deployments.replica.batcher import Batcher, Scored
-from deployments.replica.classify import ClassifierReplica
+from deployments.replica.classify import ClassifierReplica, OpenClassifier
 from deployments.replica.labels import ClassifyTask
-from deployments.replica.variant import OpenClassifier
-from gateway.model.messages import Answer, ClassifyParameters, Failure, Work
+from gateway.model.messages import Answer, Failure, Work
+from gateway.tasks.classify import ClassifyParameters
 from loadtests.simulator.replica import BatchingReplica
 from loadtests.simulator.requests import Offered
 from loadtests.simulator.world import World

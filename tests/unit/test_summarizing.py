@@ -31,7 +31,8 @@ from deployments.replica.summarize.replica import Summarizer, SummarizerReplica,
 from deployments.replica.summarize.step_log import VARIABLE, read_log
 from gateway.catalogs.catalog import Tier
 from gateway.model.deadline import Clock
-from gateway.model.messages import Answer, Failure, FailureKind, InputReport, SummarizeParameters, Work
+from gateway.model.messages import Answer, Failure, FailureKind, InputReport, Work
+from gateway.tasks.summarize import SummarizeParameters
 
 ENTRY = entry("scribe", Tier.BALANCED, 40.0)
 TEXT = "The river rose. The bridge was closed for hours."
@@ -114,7 +115,7 @@ async def test_without_time_strict_work_expires_and_the_rest_gets_the_lead(make:
         make(clock), clock, work(remaining_s=remaining_s, strict=True), work(remaining_s=remaining_s)
     )
     assert strict == Failure(FailureKind.EXPIRED)
-    assert isinstance(patient, Answer) and [one.summary_text for one in patient.outputs] == ["The river rose."]  # type: ignore[union-attr]
+    assert isinstance(patient, Answer) and [one.summary_text for one in patient.outputs] == ["The river rose."]
     assert patient.generation[0].lead and patient.generation[0].finish_reason == "deadline"
     assert patient.generation[0].steps == 0 and patient.input.truncated
 
@@ -142,7 +143,7 @@ async def test_who_asks_for_one_token_gets_one_word() -> None:
             make(clock), clock, work(strict=True, max_new_tokens=1), work(remaining_s=0.0, max_new_tokens=2)
         )
         assert isinstance(strict, Answer) and strict.generation[0].finish_reason == "length"
-        assert isinstance(none, Answer) and none.outputs[0].summary_text == "The"  # type: ignore[union-attr]
+        assert isinstance(none, Answer) and none.outputs[0].summary_text == "The"
 
 
 @pytest.mark.asyncio

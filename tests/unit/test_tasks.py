@@ -14,7 +14,8 @@ from small_variants import LABELS, WINDOW, tokenizer
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from deployments.replica.labels import ClassifyTask, Encoded, applied
-from gateway.model.messages import ClassifyParameters, Failure, FailureKind, FunctionToApply
+from gateway.model.messages import Failure, FailureKind
+from gateway.tasks.classify import ClassifyParameters, FunctionToApply
 
 ROWS = st.lists(st.floats(-1e6, 1e6, width=32), min_size=2, max_size=2)
 

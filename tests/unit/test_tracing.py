@@ -18,7 +18,8 @@ from opentelemetry.trace import StatusCode
 from sample_records import MARK, RECORD
 
 from deployments.tracing import TracedHandler, spans_of, traces_asked_for
-from gateway.model.messages import Answer, ClassifyParameters, Failure, FailureKind, Work
+from gateway.model.messages import Answer, Failure, FailureKind, Work
+from gateway.tasks.classify import ClassifyParameters
 from gateway.trace_context import TraceContext
 from gateway.tracing import Spans, Tracing, open_spans
 

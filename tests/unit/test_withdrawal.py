@@ -21,14 +21,16 @@ from waiting import until
 
 from deployments.engines.base import Logits, TokenIds
 from deployments.link import Endpoint, LinkClient, LinkServer, UnixAddress
-from deployments.replica.classify import ClassifierReplica
+from deployments.replica.classify import ClassifierReplica, OpenClassifier
+from deployments.replica.kinds import Server
 from deployments.replica.labels import ClassifyTask
-from deployments.replica.replica import Replica, Server
+from deployments.replica.replica import Replica
 from deployments.replica.summarize.job import SummaryJob, TextBudget
 from deployments.replica.summarize.replica import SummarizerReplica
-from deployments.replica.variant import OpenClassifier
 from gateway.catalogs.catalog import Tier
-from gateway.model.messages import Answer, ClassifyParameters, Failure, FailureKind, SummarizeParameters, Work
+from gateway.model.messages import Answer, Failure, FailureKind, Work
+from gateway.tasks.classify import ClassifyParameters
+from gateway.tasks.summarize import SummarizeParameters
 
 SECRET = b"a secret of the application"
 

@@ -20,7 +20,8 @@ from fakes import FakeClock
 from deployments.replica.summarize.abstractive import AbstractiveSummarizer
 from deployments.replica.summarize.beam_search import search_rules, write
 from deployments.replica.summarize.job import Condensed, TextBudget
-from gateway.model.messages import Failure, FailureKind, InputReport, SummarizeParameters
+from gateway.model.messages import Failure, FailureKind, InputReport
+from gateway.tasks.summarize import SummarizeParameters
 
 TEXT = "The river rose. The bridge was closed for hours."
 SOURCE_TOKENS = 13

@@ -12,7 +12,7 @@ from fakes import FakeClock
 from deployments.replica.summarize.abstractive import AbstractiveSummarizer
 from deployments.replica.summarize.job import Condensed, TextBudget
 from deployments.replica.summarize.sentences import split_sentences
-from gateway.model.messages import SummarizeParameters
+from gateway.tasks.summarize import SummarizeParameters
 
 WINDOW = 40
 WRITES = 6

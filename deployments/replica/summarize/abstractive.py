@@ -9,26 +9,41 @@ import math
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from pathlib import Path
 
 import numpy as np
 
 from deployments.engines.base import Seq2SeqEngine
-from deployments.replica.summarize.beam_search import BeamSearch, SearchRules, search_rules
+from deployments.engines.opening import SEQ2SEQ_FILES, open_seq2seq_engine
+from deployments.replica.kinds import ReplicaKind
+from deployments.replica.labels import TOKENIZER_FILE
+from deployments.replica.summarize.beam_search import BeamSearch, SearchRules, search_rules, source_ids, write_golden
 from deployments.replica.summarize.casing import restored
 from deployments.replica.summarize.chunking import Piece, Windowing
 from deployments.replica.summarize.job import Condensed, Steps, SummaryJob, TextBudget, finished_text, usable
+from deployments.replica.summarize.replica import SummarizerReplica
 from deployments.replica.summarize.sentences import whole_sentences
 from deployments.replica.tokens import TextTokens
-from gateway.forecasting.decoding import HEADROOM, DecodingPlan, Wanted, WritingTimes, leanest, plan, wanted_of
+from deployments.replica.variant import VariantRejected, checked_ids
+from gateway.catalogs.catalog import CatalogEntry
+from gateway.forecasting.decoding import HEADROOM, DecodingPlan, Wanted, WritingTimes, leanest, plan
 from gateway.forecasting.service_time import Slowdown
-from gateway.model.manifest import Seq2SeqManifest
-from gateway.model.messages import Failure, FailureKind, FinishReason, Generation, InputReport, SummarizeParameters
+from gateway.model.deadline import Clock
+from gateway.model.manifest import GoldenSummary, Seq2SeqManifest
+from gateway.model.messages import Failure, FailureKind, FinishReason, Generation, InputReport
+from gateway.tasks.summarize import SummarizeParameters, wanted_of
 
 COUNTING_SHARE = 0.25
 """The share of a text's time that may go into counting the tokens of its sentences; the rest of it stays unread."""
 
 CASED_CHARACTERS = 20_000
 """Of a longer source, so much of its head tells how its words are written."""
+
+WRITTEN_AGAIN = 0.5
+"""The share of an encoder-decoder's golden tokens that must be written again before the first that differs. Token ids
+must be equal, and on the machine that made the variant so is every token; but processors of the same features round
+the last bits otherwise, int8 activations carry that on, and one near tie changes all that follows it. A wrong graph,
+cache or kernel goes wrong at the first tokens."""
 
 _PACE_WEIGHT = 0.1
 _FIRST_CASING_S = 2e-6  # for each character of the source
@@ -61,6 +76,15 @@ class _Written:
     @property
     def out_of_time(self) -> bool:
         return self.reason == "deadline" and not self.text
+
+
+@dataclass(frozen=True)
+class OpenSeq2Seq:
+    """An encoder-decoder that has passed its checks, ready to read and to write."""
+
+    manifest: Seq2SeqManifest
+    engine: Seq2SeqEngine
+    tokens: TextTokens
 
 
 class AbstractiveSummarizer:
@@ -254,3 +278,41 @@ def _together(parts: Sequence[_Written], order: _Order, reason: FinishReason) ->
 def _worst(parts: Sequence[_Written]) -> FinishReason:
     reasons: tuple[FinishReason, ...] = ("deadline", "length", "stop")
     return next(reason for reason in reasons if any(part.reason == reason for part in parts))
+
+
+def _open(folder: Path, manifest: Seq2SeqManifest, threads: int) -> OpenSeq2Seq:
+    tokens = TextTokens.open(folder / TOKENIZER_FILE)
+    engine = open_seq2seq_engine(manifest.engine, folder, threads)
+    check_writing(manifest, engine, tokens)
+    return OpenSeq2Seq(manifest, engine, tokens)
+
+
+def check_writing(manifest: Seq2SeqManifest, engine: Seq2SeqEngine, tokens: TextTokens) -> None:
+    """Every golden text gives its token ids, and of what is written after them enough is the same.
+
+    Raises VariantRejected, when fewer than `WRITTEN_AGAIN` of all golden tokens come before the first that differs.
+    """
+    rules, found = manifest.generation, []
+    for at, golden in enumerate(manifest.self_test):
+        ids = source_ids(tokens, golden.text, rules.prefix, manifest.max_tokens)
+        checked_ids(manifest.checkpoint, at, golden.token_ids, ids)
+        found.append(write_golden(engine, ids, rules, manifest.pad_token_id))
+    same = sum(_alike(one, written) for one, written in zip(manifest.self_test, found, strict=True))
+    if same < WRITTEN_AGAIN * sum(len(one.written) for one in manifest.self_test):
+        at = min(range(len(found)), key=lambda i: _alike(manifest.self_test[i], found[i]))
+        what, expected = f"golden text {at}, tokens written", str(manifest.self_test[at].written)
+        raise VariantRejected(manifest.checkpoint, what, expected, str(found[at]))
+
+
+def _alike(golden: GoldenSummary, written: tuple[int, ...]) -> int:
+    """How many golden tokens were written again, up to the first that differs."""
+    pairs = zip(golden.written, written, strict=False)
+    return next((at for at, (one, other) in enumerate(pairs) if one != other), min(len(golden.written), len(written)))
+
+
+def _serve(entry: CatalogEntry, variant: OpenSeq2Seq, max_queued_inputs: int, clock: Clock) -> SummarizerReplica:
+    summarizer = AbstractiveSummarizer(variant.manifest, variant.engine, variant.tokens)
+    return SummarizerReplica(entry, summarizer, max_queued_inputs, clock)
+
+
+KIND = ReplicaKind(lambda manifest: (TOKENIZER_FILE, *SEQ2SEQ_FILES), _open, _serve)

@@ -8,20 +8,29 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deployments.engines.base import Engine, Logits, padded
+from deployments.engines.opening import ONNX_FILE, open_engine
+from deployments.replica.kinds import ReplicaKind
+from deployments.replica.labels import TOKENIZER_FILE
 from deployments.replica.summarize.job import WORDS_PER_TOKEN, Condensed, Steps, SummaryJob, TextBudget, words_for
 from deployments.replica.summarize.ranking import Facts, Ranker, default_count, describe
+from deployments.replica.summarize.replica import SummarizerReplica
 from deployments.replica.summarize.sentences import SentenceSpan, split_sentences
 from deployments.replica.tokens import TextTokens
+from deployments.replica.variant import VariantRejected, check_answers
+from gateway.catalogs.catalog import CatalogEntry
 from gateway.forecasting.service_time import Slowdown
+from gateway.model.deadline import Clock
 from gateway.model.manifest import ExtractiveManifest
-from gateway.model.messages import FinishReason, Generation, InputReport, SummarizeParameters
+from gateway.model.messages import FinishReason, Generation, InputReport
 from gateway.model.profile import LatencyProfile
+from gateway.tasks.summarize import SummarizeParameters
 
 STRETCH = 64
 """Sentences that are tokenised together and put into batches of alike lengths; stretches are read in the text's order,
@@ -33,6 +42,8 @@ TRIES = 4
 """How often fewer words are chosen where those chosen have too many tokens, before a sentence is cut."""
 
 _PACE_WEIGHT = 0.1
+
+RANKER_FILE = "ranker.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +63,16 @@ class _Read:
     facts: list[Facts] = field(default_factory=list)
     total: int = 0
     kept: int = 0
+
+
+@dataclass(frozen=True)
+class OpenExtractive:
+    """An encoder of sentences that has passed its checks; its engine's logits are vectors (sentences, dimensions)."""
+
+    manifest: ExtractiveManifest
+    engine: Engine
+    tokens: TextTokens
+    ranker: Ranker
 
 
 class ExtractiveSummarizer:
@@ -199,3 +220,27 @@ def _facts_of(stretches: Sequence[Facts], sentences: int) -> Facts:
         return np.pad(known, (0, sentences - len(known)))
 
     return Facts(**{column.name: whole(column.name) for column in fields(Facts)})
+
+
+def _open(folder: Path, manifest: ExtractiveManifest, threads: int) -> OpenExtractive:
+    tokens = TextTokens.open(folder / TOKENIZER_FILE)
+    engine = open_engine(folder, manifest, threads)
+    check_answers(
+        manifest.checkpoint,
+        manifest.self_test,
+        engine,
+        lambda text: tokens.cut(tokens.encode(text), manifest.max_tokens),
+    )
+    try:
+        ranker = Ranker.load(folder / RANKER_FILE)
+    except ValueError as error:
+        raise VariantRejected(manifest.checkpoint, RANKER_FILE, "a ranker of this version", str(error)) from None
+    return OpenExtractive(manifest, engine, tokens, ranker)
+
+
+def _serve(entry: CatalogEntry, variant: OpenExtractive, max_queued_inputs: int, clock: Clock) -> SummarizerReplica:
+    summarizer = ExtractiveSummarizer(variant.manifest, variant.engine, variant.tokens, variant.ranker)
+    return SummarizerReplica(entry, summarizer, max_queued_inputs, clock)
+
+
+KIND = ReplicaKind(lambda manifest: (TOKENIZER_FILE, RANKER_FILE, ONNX_FILE), _open, _serve)

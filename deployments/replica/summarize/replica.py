@@ -25,10 +25,10 @@ from gateway.model.messages import (
     InputReport,
     LoadReport,
     ReplicaTimings,
-    SummarizeParameters,
-    Summary,
     Work,
+    parameters_of,
 )
+from gateway.tasks.summarize import SummarizeParameters, Summary
 
 
 class Summarizer(Protocol):
@@ -62,8 +62,7 @@ class SummarizerReplica:
         text, which says so.
         """
         arrived = self._clock()
-        parameters = work.parameters
-        assert isinstance(parameters, SummarizeParameters), "the gateway sends a task's work to its checkpoints only"
+        parameters = parameters_of(work, SummarizeParameters)
         deadline, reserve = arrived + work.remaining_s, reserve_s(work.remaining_s)
         rooms = [TextBudget(deadline, reserve, self._clock) for _ in work.inputs]
         begun = [self._summarizer.begin(text, parameters, room) for text, room in zip(work.inputs, rooms, strict=True)]

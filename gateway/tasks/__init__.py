@@ -1,0 +1,33 @@
+"""The tasks: each is one module with its body, parameters, service-time model and answer, registered here by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gateway.forecasting.service_time import ServiceTimeModel
+from gateway.model.manifest import VariantManifest, parse_manifest
+from gateway.tasks.base import Task, VariantKind
+from gateway.tasks.classify import CLASSIFY
+from gateway.tasks.summarize import SUMMARIZE
+
+TASKS: dict[str, Task] = {task.name: task for task in (CLASSIFY, SUMMARIZE)}
+
+
+def tasks_of(kind: str) -> tuple[str, ...]:
+    """The tasks that variants of a kind serve."""
+    return tuple(name for name, task in TASKS.items() if kind in task.kinds)
+
+
+def kind_of(manifest: VariantManifest) -> VariantKind:
+    """The kind of a variant. Raises KeyError for a task or kind that is not registered."""
+    return TASKS[manifest.task].kinds[manifest.kind]
+
+
+def service_time_model(manifest: VariantManifest) -> ServiceTimeModel:
+    """The model of the service time of a variant of any kind."""
+    return kind_of(manifest).service_time(manifest)
+
+
+def read_manifest(folder: Path) -> VariantManifest:
+    """The manifest in a variant's folder, of any kind. Raises FileNotFoundError, or pydantic's ValidationError."""
+    return parse_manifest(folder, {name: kind.manifest for task in TASKS.values() for name, kind in task.kinds.items()})

@@ -1,0 +1,268 @@
+"""`/summarize`: long texts in, short ones out, picked from them or written anew as the budget allows."""
+
+from __future__ import annotations
+
+from math import ceil
+from typing import Annotated, Literal, TypeAlias, cast, get_args
+
+from msgspec import Struct
+from pydantic import Field, StringConstraints
+
+from gateway.forecasting.decoding import HEADROOM, DecodingTimes, Wanted, WritingTimes, leanest, plan
+from gateway.forecasting.service_time import SLOWDOWN_WEIGHT, SMOOTHING, Slowdown, TokenRate
+from gateway.model.errors import InvalidRequest
+from gateway.model.manifest import ExtractiveManifest, GenerationRules, Seq2SeqManifest
+from gateway.model.messages import Answer, FinishReason, Generation, Parameters
+from gateway.model.profile import LatencyProfile
+from gateway.model.request import RequestShape
+from gateway.model.tier import Tier
+from gateway.tasks.base import Strict, Task, TaskBody, VariantKind
+
+LongText: TypeAlias = Literal["chunk", "longest_first", "error"]
+
+MOST_NEW_TOKENS = 4096
+MOST_BEAMS = 16
+_LONG_TEXT: dict[str, LongText] = {"only_first": "longest_first", "do_not_truncate": "chunk"}
+_BATCH = 8
+_SENTENCE_TOKENS = 32
+
+Tokens = Annotated[int, Field(ge=1, le=MOST_NEW_TOKENS)]
+LeastTokens = Annotated[int, Field(ge=0, le=MOST_NEW_TOKENS)]
+Beams = Annotated[int, Field(ge=1, le=MOST_BEAMS)]
+
+
+class GenerateParameters(Strict):
+    """`generate_parameters`: those of transformers' that a summary takes. `max_length` is read as `max_new_tokens`."""
+
+    max_new_tokens: Tokens | None = None
+    max_length: Tokens | None = None
+    min_new_tokens: LeastTokens | None = None
+    min_length: LeastTokens | None = None
+    num_beams: Beams | None = None
+    length_penalty: Annotated[float, Field(ge=-10, le=10)] | None = None
+    no_repeat_ngram_size: Annotated[int, Field(ge=0, le=32)] | None = None
+    early_stopping: bool | None = None
+    do_sample: Literal[False] | None = Field(default=None, description="summaries are searched for, never drawn")
+
+
+class SummarizeBodyParameters(Strict):
+    """The `parameters` of `POST /summarize`. What is given here overrides the same in `generate_parameters`."""
+
+    max_new_tokens: Tokens | None = Field(default=None, description="at most; the budget may leave fewer")
+    min_new_tokens: LeastTokens | None = Field(default=None, description="at least, where the budget lets it")
+    num_beams: Beams | None = Field(default=None, description="at most; the budget may leave fewer")
+    truncation: Literal[LongText, "only_first", "do_not_truncate"] | None = Field(
+        default=None,
+        description="of a text over the window: chunk (the default) summarises it piece by piece and the pieces once "
+        "more, longest_first keeps its head, error refuses. only_first is read as longest_first, do_not_truncate as "
+        "chunk",
+    )
+    domain: Annotated[str, StringConstraints(min_length=1, max_length=63)] | None = Field(
+        default=None, description="what the text is about: checkpoints made for that domain are candidates too"
+    )
+    generate_parameters: GenerateParameters | None = None
+    clean_up_tokenization_spaces: bool | None = Field(default=None, description="accepted; spaces are always cleaned")
+
+
+class SummarizeBody(TaskBody):
+    """The body of `POST /summarize`: the Hugging Face Inference API's."""
+
+    parameters: SummarizeBodyParameters | None = None
+
+
+class SummarizeParameters(Parameters, frozen=True, array_like=True, tag="summarize"):
+    """How a summary is written; what is None is the checkpoint's own.
+
+    `max_new_tokens` and `num_beams` are the most: the budget may leave less. `truncation` says what becomes of a text
+    longer than the checkpoint's window.
+    """
+
+    max_new_tokens: int | None = None
+    min_new_tokens: int | None = None
+    num_beams: int | None = None
+    length_penalty: float | None = None
+    no_repeat_ngram_size: int | None = None
+    early_stopping: bool | None = None
+    truncation: LongText = "chunk"
+
+
+_USUAL = SummarizeParameters()
+
+
+class Summary(Struct, frozen=True):
+    """One summary. Encodes as the wire's object."""
+
+    summary_text: str
+
+
+def _read(body: SummarizeBody) -> tuple[SummarizeParameters, str | None]:
+    """The parameters with the contract's defaults filled in. Raises InvalidRequest where a least is over its most."""
+    given = body.parameters or SummarizeBodyParameters()
+    more = given.generate_parameters or GenerateParameters()
+    most = given.max_new_tokens or more.max_new_tokens or more.max_length
+    leasts = (
+        ("parameters.min_new_tokens", given.min_new_tokens),
+        ("parameters.generate_parameters.min_new_tokens", more.min_new_tokens),
+        ("parameters.generate_parameters.min_length", more.min_length),
+    )
+    name, least = next((one for one in leasts if one[1] is not None), ("", None))
+    if most is not None and least is not None and least > most:
+        message = f"must be at most the {most} new tokens that are allowed"
+        raise InvalidRequest(f"{name}: {message}", [{"field": name, "message": message}])
+    truncation = given.truncation or "chunk"
+    return SummarizeParameters(
+        max_new_tokens=most,
+        min_new_tokens=least,
+        num_beams=given.num_beams or more.num_beams,
+        length_penalty=more.length_penalty,
+        no_repeat_ngram_size=more.no_repeat_ngram_size,
+        early_stopping=more.early_stopping,
+        truncation=_LONG_TEXT.get(truncation) or cast(LongText, truncation),
+    ), given.domain
+
+
+class ExtractiveModel:
+    """An extractive checkpoint: every sentence of every text through its encoder, in batches of alike lengths."""
+
+    max_batch = 1
+
+    def __init__(self, profile: LatencyProfile) -> None:
+        """Takes the encoder's profile; a sentence counts as 32 tokens, as many as the texts measured had."""
+        self.sigma = profile.sigma
+        self._per_token_s = profile.median_s(_BATCH, _SENTENCE_TOKENS) / (_BATCH * _SENTENCE_TOKENS)
+        self._least_s = profile.median_s(1, _SENTENCE_TOKENS)
+        self._rate = TokenRate()
+        self.slowdown = Slowdown(SLOWDOWN_WEIGHT)
+
+    def run_s(self, inputs: int, characters: int) -> float:
+        """One text after the other."""
+        return self.slowdown.value * self._profiled_s(inputs * self._rate.tokens(characters), inputs)
+
+    def service_times_s(self, asked: RequestShape, room_s: float, companions: int = 0) -> tuple[float, float]:
+        """The time to read all of it: one that stops halfway is not worth its place in the order of quality."""
+        tokens = sum(map(self._rate.tokens, asked.characters))
+        seconds = self.slowdown.value * self._profiled_s(tokens, len(asked.characters))
+        return seconds, seconds
+
+    def learn(self, asked: RequestShape, answer: Answer) -> None:
+        """Learns tokens from texts that were read to their end, and the pace from what was read."""
+        if not answer.input.truncated:
+            self._rate.learn(asked.characters, answer.input.tokens)
+        if answer.input.kept > 0:
+            profiled_s = self._profiled_s(answer.input.kept, len(asked.characters))
+            self.slowdown.learn(answer.timings.service_time_s, profiled_s)
+
+    def forget(self) -> None:
+        """The pace alone."""
+        self.slowdown = Slowdown(SLOWDOWN_WEIGHT)
+
+    def _profiled_s(self, tokens: int, texts: int) -> float:
+        return max(tokens * self._per_token_s, self._least_s * texts)
+
+
+class AbstractiveModel:
+    """An encoder-decoder: reads every piece of every text and writes token by token, as wide as the room allows."""
+
+    max_batch = 1
+
+    def __init__(self, manifest: Seq2SeqManifest) -> None:
+        self._writing = WritingTimes.of(manifest)
+        self.sigma = max(self._writing.encoder.sigma, self._writing.steps.sigma)
+        self._window_tokens = manifest.max_tokens
+        self._rules = manifest.generation
+        self._output_tokens = manifest.output_tokens
+        self._rate = TokenRate()
+        self.slowdown = Slowdown(SLOWDOWN_WEIGHT)
+
+    def run_s(self, inputs: int, characters: int) -> float:
+        """One text after the other, each with one beam."""
+        return inputs * self._of_text(self._rate.tokens(characters), _USUAL, 0.0)[1]
+
+    def service_times_s(self, asked: RequestShape, room_s: float, companions: int = 0) -> tuple[float, float]:
+        """As wide as fits, and with one beam; each text of several has an equal share of the room."""
+        texts = len(asked.characters)
+        planned = least = 0.0
+        for characters in asked.characters:
+            fully_s, leanest_s = self._of_text(self._rate.tokens(characters), asked.parameters, room_s / texts)
+            planned, least = planned + fully_s, least + leanest_s
+        return planned, least
+
+    def learn(self, asked: RequestShape, answer: Answer) -> None:
+        """Learns tokens from texts that were taken whole, output from summaries with room to end by themselves, the
+        pace from single texts in one piece.
+        """
+        if not answer.input.truncated:
+            self._rate.learn(asked.characters, answer.input.tokens)
+        for one in answer.generation:
+            self._learn_output(one, asked.parameters)
+        if len(answer.generation) == 1 and (one := answer.generation[0]).pieces == 1 and one.steps:
+            times = self._writing.for_text(answer.input.kept)
+            profiled_s = times.encode_s + (one.steps - 1) * times.step_s(one.beams)
+            self.slowdown.learn(answer.timings.service_time_s, profiled_s)
+
+    def forget(self) -> None:
+        """The pace alone; how long summaries are is no matter of the machine's."""
+        self.slowdown = Slowdown(SLOWDOWN_WEIGHT)
+
+    def _learn_output(self, one: Generation, parameters: Parameters) -> None:
+        """Takes the tokens of a summary that had room for more than are expected, a cut one as no fewer than those.
+
+        It is chosen by its room and not by how it ended: of summaries with little room only the short ones end by
+        themselves. One that was made longer than it would have been says nothing.
+        """
+        expected = self._output_tokens
+        ample = min(HEADROOM * expected, self._rules.max_new_tokens)
+        forced = isinstance(parameters, SummarizeParameters) and (parameters.min_new_tokens or 0) > expected
+        if one.pieces == 1 and one.max_new_tokens >= ample and not forced:
+            seen = one.tokens if one.finish_reason == "stop" else max(one.tokens, expected)
+            self._output_tokens += SMOOTHING * (seen - expected)
+
+    def _of_text(self, tokens: int, parameters: Parameters, room_s: float) -> tuple[float, float]:
+        """A text over the window is read in pieces, and what was written of them is read once more.
+
+        Each piece has its share of the room, and the last reading one too, as the replica has it.
+        """
+        wanted = self._wanted(parameters)
+        chunked = isinstance(parameters, SummarizeParameters) and parameters.truncation == "chunk"
+        pieces = ceil(tokens / self._window_tokens) if chunked else 1
+        if pieces == 1:
+            times = self._times(min(tokens, self._window_tokens))
+            return plan(times, wanted, room_s).expected_s, leanest(times, wanted).expected_s
+        piece = self._times(ceil(tokens / pieces))
+        last = self._times(min(round(pieces * wanted.expected_tokens), self._window_tokens))
+        read_s = pieces * plan(piece, wanted, room_s / (pieces + 1)).expected_s
+        least_s = pieces * leanest(piece, wanted).expected_s + leanest(last, wanted).expected_s
+        return read_s + plan(last, wanted, room_s - read_s).expected_s, least_s
+
+    def _times(self, tokens: int) -> DecodingTimes:
+        return self._writing.for_text(tokens, self.slowdown.value)
+
+    def _wanted(self, parameters: Parameters) -> Wanted:
+        given = parameters if isinstance(parameters, SummarizeParameters) else SummarizeParameters()
+        return wanted_of(given, self._rules, self._output_tokens)
+
+
+def wanted_of(parameters: SummarizeParameters, rules: GenerationRules, expected_tokens: float) -> Wanted:
+    """What a request wants of a checkpoint, which is never asked for more tokens than its own rules write."""
+    most = min(parameters.max_new_tokens or rules.max_new_tokens, rules.max_new_tokens)
+    least = rules.min_new_tokens if parameters.min_new_tokens is None else parameters.min_new_tokens
+    return Wanted(parameters.num_beams or rules.num_beams, most, min(max(expected_tokens, least), most))
+
+
+SUMMARIZE = Task(
+    name="summarize",
+    summary="Summarise texts within a latency budget",
+    body=SummarizeBody,
+    read=_read,
+    parameters=SummarizeParameters,
+    output=Summary,
+    kinds={
+        "extractive": VariantKind(
+            ExtractiveManifest, lambda manifest: ExtractiveModel(LatencyProfile.from_document(manifest.profile))
+        ),
+        "seq2seq": VariantKind(Seq2SeqManifest, AbstractiveModel),
+    },
+    default_budget_ms=10_000.0,
+    niceness={Tier.REALTIME: 5, Tier.BALANCED: 19, Tier.QUALITY: 19},
+    finish_reasons=get_args(FinishReason),
+)
