@@ -23,7 +23,8 @@ from rich.progress import Progress
 from deployments.engines.host import read_host
 from exporters.starter.data import HELDOUT
 from gateway.api.headers import CHECKPOINT
-from gateway.catalogs.catalog import Catalog, CatalogEntry, Tier
+from gateway.catalogs.catalog import Catalog, CatalogEntry
+from gateway.model.tier import Tier
 from loadtests.client import Client, http_client
 from loadtests.coexistence_turns import Company, Finished, Place, Turn, neighbour_within, order
 from loadtests.load_report import summarised

@@ -15,12 +15,13 @@ from enum import StrEnum
 from statistics import median
 from time import perf_counter
 
-from gateway.catalogs.catalog import Catalog, CatalogEntry, Quality, Tier
+from gateway.catalogs.catalog import Catalog, CatalogEntry, Quality
 from gateway.forecasting.load import LoadTracker
 from gateway.model.manifest import ClassifierManifest, GoldenInput, Precision, SelfTest, SourceOf, Verification
 from gateway.model.messages import Answer, InputReport, LoadReport, ReplicaTimings
 from gateway.model.profile import ProfileCell, ProfileDocument
 from gateway.model.request import Request, Terms
+from gateway.model.tier import Tier
 from gateway.router import Router
 from gateway.scheduling.policy import Decision
 from gateway.tasks.classify import ClassifyParameters

@@ -20,7 +20,8 @@ from rich.progress import Progress
 from deployments.engines.host import read_host
 from exporters.starter.data import HELDOUT
 from gateway.api.headers import BUDGET, CHECKPOINT
-from gateway.catalogs.catalog import Catalog, CatalogEntry, Tier
+from gateway.catalogs.catalog import Catalog, CatalogEntry
+from gateway.model.tier import Tier
 from gateway.tasks import read_manifest
 from loadtests.answers import check_same_answers, choosing_budget_ms, decided, elsewhere
 from loadtests.contestants import Contestant, EngineContestant, server_contestant, write_sentences

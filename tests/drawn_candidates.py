@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from gateway.catalogs.catalog import Tier
 from gateway.forecasting.forecaster import Forecast
 from gateway.model.request import Terms
+from gateway.model.tier import Tier
 from gateway.scheduling.policy import Candidate
 
 NAMES = ("a", "b", "c", "d")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from fakes import ANSWER, MEDIANS_S, Behaviour, cell, manifest
 from fakes import catalog as classifiers
 
-from gateway.catalogs.catalog import Catalog, CatalogEntry, Limits, Quality, Tier
+from gateway.catalogs.catalog import Catalog, CatalogEntry, Limits, Quality
 from gateway.model.manifest import (
     ChoiceVerification,
     ExtractiveManifest,
@@ -24,6 +24,7 @@ from gateway.model.manifest import (
 )
 from gateway.model.messages import Answer, FinishReason, Generation, InputReport, ReplicaTimings, Work
 from gateway.model.profile import ProfileDocument
+from gateway.model.tier import Tier
 from gateway.tasks.summarize import Summary
 
 GLANCE, STUDY, SCRIBE = "glance", "study", "scribe"

@@ -10,13 +10,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from gateway.catalogs.catalog import Catalog, CatalogEntry, Limits, Quality, Tier
+from gateway.catalogs.catalog import Catalog, CatalogEntry, Limits, Quality
 from gateway.model.faults import Part
 from gateway.model.manifest import ClassifierManifest, GoldenInput, Precision, SelfTest, SourceOf, Verification
 from gateway.model.messages import Answer, Failure, InputReport, ReplicaTimings, Work
 from gateway.model.outcome import Outcome
 from gateway.model.profile import LatencyProfile, ProfileCell, ProfileDocument
 from gateway.model.request import Terms
+from gateway.model.tier import Tier
 from gateway.records import RequestRecord
 from gateway.tasks.classify import LabelScore
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from deployments.serve import environment, serving
-from gateway.catalogs.catalog import Tier
+from gateway.model.tier import Tier
 
 PROCESSORS = 32
 """Of each node, to reserve, not to use: old and new replicas stand side by side."""

@@ -7,7 +7,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gateway.catalogs.catalog import Tier
+from gateway.model.tier import Tier
 from loadtests.results.counting import result_of
 from loadtests.results.run import Conditions, Recorded, RunResult, Sample, recorded
 from loadtests.scenarios.model import CatalogSource, RequestClass, Scenario

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from gateway.catalogs.catalog import Tier
+from gateway.model.tier import Tier
 from loadtests.simulator.central import Central, Chosen, Rule, Setting
 from loadtests.simulator.requests import Fate, Offered
 from loadtests.simulator.variants import Variant

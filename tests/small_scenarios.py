@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from gateway.catalogs.catalog import Tier
+from gateway.model.tier import Tier
 from loadtests.scenarios.model import CatalogSource, RequestClass, Scenario
 from loadtests.simulator.variants import Variant
 

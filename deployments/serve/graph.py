@@ -19,7 +19,8 @@ from deployments.replica.replica import ReplicaSettings
 from deployments.replica.variant import checked_manifest
 from deployments.serve.applications import INGRESS, CheckpointDeployment, IngressDeployment, LinkSettings
 from deployments.serve.autoscaling import autoscaling_config
-from gateway.catalogs.catalog import Catalog, CatalogEntry, Tier
+from gateway.catalogs.catalog import Catalog, CatalogEntry
+from gateway.model.tier import Tier
 
 TIER_SHARE = 0.001
 """What a replica takes of its tier's resource: nodes that offer 1 of it have room for as many as their processors."""

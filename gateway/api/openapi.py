@@ -10,11 +10,11 @@ from pydantic.json_schema import models_json_schema
 
 from gateway.api import headers
 from gateway.api.bodies import RouteBody
-from gateway.catalogs.catalog import Tier
 from gateway.model import errors
 from gateway.model.deadline import MAX_BUDGET_MS
 from gateway.model.messages import FinishReason
 from gateway.model.request import DEFAULT_PERCENTILE
+from gateway.model.tier import Tier
 from gateway.scheduling.policy import Reason, Refusal, Verdict
 from gateway.tasks.classify import ClassifyBody
 from gateway.tasks.summarize import SummarizeBody

@@ -11,7 +11,7 @@ from statistics import fmean
 
 from msgspec import Struct, structs
 
-from gateway.catalogs.catalog import Tier
+from gateway.model.tier import Tier
 from loadtests.load_report import Quantiles
 from loadtests.offering.capacity import Capacity
 from loadtests.offering.histograms import histograms_of

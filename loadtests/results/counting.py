@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Protocol
 
-from gateway.catalogs.catalog import Tier
+from gateway.model.tier import Tier
 from loadtests.load_report import Quantiles
 from loadtests.results.run import ClassResult, Conditions, RunResult, Sample, Window
 from loadtests.scenarios.model import RequestClass

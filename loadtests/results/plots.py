@@ -7,7 +7,7 @@ from statistics import fmean
 
 from matplotlib.axes import Axes
 
-from gateway.catalogs.catalog import Tier
+from gateway.model.tier import Tier
 from loadtests.results.aggregate import Cell, Figure, cells
 from loadtests.results.curves import curves_of, curves_panel, lines_of, span_of
 from loadtests.results.ink import Chip, Colour, Panel, Plot, panel

@@ -11,7 +11,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from gateway.catalogs.catalog import Tier
+from gateway.model.tier import Tier
 from loadtests.load_report import Quantiles
 from loadtests.simulator.requests import Fate, Offered
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 
-from gateway.catalogs.catalog import Tier
+from gateway.model.tier import Tier
 from loadtests.results.aggregate import Cell, Figure, Place, Spread, cells, differences, place_of, ratios
 from loadtests.results.grid import Entry, Grid, Row
 from loadtests.results.roles import Roles, best_baselines

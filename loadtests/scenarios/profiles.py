@@ -9,7 +9,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gateway.catalogs.catalog import Tier
+from gateway.model.tier import Tier
 from loadtests.scenarios.errors import ScenarioError
 from loadtests.scenarios.tables import Row, read_table
 from loadtests.simulator.variants import SampledTimes, Variant

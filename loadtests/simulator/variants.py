@@ -11,8 +11,8 @@ from functools import cached_property
 from statistics import quantiles
 from typing import Protocol
 
-from gateway.catalogs.catalog import Tier
 from gateway.model.profile import spread_of
+from gateway.model.tier import Tier
 
 
 class Times(Protocol):

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rendered_chart import FULLNAME, Document, Rendered, chart, production, render
 
-from gateway.catalogs.catalog import Catalog, Tier, load_catalog
+from gateway.catalogs.catalog import Catalog, load_catalog
 from gateway.model.deadline import MAX_BUDGET_MS
+from gateway.model.tier import Tier
 
 
 def catalog_in(made: Rendered, folder: Path) -> Catalog:

@@ -15,7 +15,8 @@ from rendered_chart import CHART, FULLNAME, ROOT, Document, Rendered, chart, ren
 from deployments.serve import kubernetes
 from deployments.serve.environment import cluster_environment
 from gateway.api.openapi import openapi_document
-from gateway.catalogs.catalog import Tier, load_catalog
+from gateway.catalogs.catalog import load_catalog
+from gateway.model.tier import Tier
 
 RAYS_OWN = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Ray's, at its import
 PREPARE = re.compile(r"punctual prepare --catalog (\S+) --cache (\S+)")

@@ -21,8 +21,9 @@ from exporters.command import export_command, measure_variant, profile_command
 from exporters.errors import SourceRefused, VariantRefused
 from exporters.plan import Settings
 from exporters.prepare import prepare
-from gateway.catalogs.catalog import Catalog, CatalogEntry, Quality, Tier
+from gateway.catalogs.catalog import Catalog, CatalogEntry, Quality
 from gateway.model.manifest import MANIFEST_NAME, Precision
+from gateway.model.tier import Tier
 from gateway.tasks import read_manifest
 
 pytestmark = pytest.mark.export

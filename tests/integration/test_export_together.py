@@ -18,8 +18,9 @@ from exporters.plan import Settings, VariantPlan
 from exporters.prepare import prepare
 from exporters.store import Store
 from exporters.together import Missing, make_together
-from gateway.catalogs.catalog import Catalog, CatalogEntry, Quality, Tier
+from gateway.catalogs.catalog import Catalog, CatalogEntry, Quality
 from gateway.model.manifest import Precision
+from gateway.model.tier import Tier
 from gateway.tasks import read_manifest
 
 pytestmark = pytest.mark.export

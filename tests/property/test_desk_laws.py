@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from worlds import summarizing, world
 
-from gateway.catalogs.catalog import Tier
 from gateway.forecasting.checkpoint import ServedCheckpoint
 from gateway.forecasting.forecaster import Forecaster, PooledCalibration
 from gateway.forecasting.load import LoadTracker, QueueAhead
 from gateway.model.deadline import Deadline
 from gateway.model.messages import LoadReport
 from gateway.model.request import RequestShape, Terms
+from gateway.model.tier import Tier
 from gateway.router import TaskRouter
 from gateway.scheduling.policy import Decision
 from gateway.tasks.classify import BatchedModel, ClassifyParameters

@@ -6,9 +6,9 @@ from drawn_candidates import budgets, candidates, prices, terms_of_any_kind, up
 from hypothesis import given
 from msgspec.structs import replace
 
-from gateway.catalogs.catalog import Tier
 from gateway.forecasting.forecaster import Forecast
 from gateway.model.request import Terms
+from gateway.model.tier import Tier
 from gateway.scheduling.policy import Candidate, Reason, Refusal, Shortlist, Verdict, decide
 
 

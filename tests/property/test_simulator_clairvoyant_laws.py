@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.catalogs.catalog import Tier
+from gateway.model.tier import Tier
 from loadtests.simulator.clairvoyant import Bound, clairvoyant
 from loadtests.simulator.clairvoyant_menu import Ladder, menus
 from loadtests.simulator.clairvoyant_schedule import PlannedRun

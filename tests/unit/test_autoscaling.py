@@ -18,7 +18,8 @@ from deployments.serve.autoscaling import (
     autoscaling_config,
     replicas_for,
 )
-from gateway.catalogs.catalog import Autoscaling, CatalogEntry, Quality, Tier
+from gateway.catalogs.catalog import Autoscaling, CatalogEntry, Quality
+from gateway.model.tier import Tier
 
 FOLLOW = FollowLoad(target_busy_share=0.5, target_backlog_s=0.1)
 

@@ -10,16 +10,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.catalogs.catalog import (
-    Catalog,
-    CatalogError,
-    EngineName,
-    SourceKind,
-    Tier,
-    load_catalog,
-    parse_catalog,
-)
+from gateway.catalogs.catalog import Catalog, CatalogError, EngineName, SourceKind, load_catalog, parse_catalog
 from gateway.model.manifest import Precision
+from gateway.model.tier import Tier
 
 ONE = """\
 name: mine

@@ -14,8 +14,9 @@ from exporters.plan import Settings, VariantPlan
 from exporters.prepare import precisions_for
 from exporters.staging import replace_manifest, staged
 from exporters.store import State, Store, cache_root
-from gateway.catalogs.catalog import CatalogEntry, EngineName, Quality, Tier
+from gateway.catalogs.catalog import CatalogEntry, EngineName, Quality
 from gateway.model.manifest import Precision
+from gateway.model.tier import Tier
 from gateway.tasks import read_manifest
 
 PLAN = VariantPlan("by-hand", "classify", "sum", "onnx", Precision.FP32)

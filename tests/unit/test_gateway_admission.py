@@ -9,11 +9,12 @@ import pytest
 from fakes import ANSWER, EVEN, GRAND, SWIFT, TERMS, scripted
 from worlds import ended, strict, took, until, world
 
-from gateway.catalogs.catalog import Limits, Tier
+from gateway.catalogs.catalog import Limits
 from gateway.model.errors import BudgetInfeasible, CheckpointUnavailable, InvalidRequest, Overloaded, UnknownCheckpoint
 from gateway.model.messages import Answer, InputReport, ReplicaTimings
 from gateway.model.outcome import Outcome
 from gateway.model.request import Terms
+from gateway.model.tier import Tier
 from gateway.service import Finished
 from gateway.tasks.classify import BatchedModel
 

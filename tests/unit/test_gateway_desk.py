@@ -9,9 +9,9 @@ from fake_summaries import SCRIBE
 from fakes import EVEN, GRAND, SWIFT, TERMS
 from worlds import World, strict, summarizing, world
 
-from gateway.catalogs.catalog import Tier
 from gateway.model.deadline import Deadline
 from gateway.model.request import Request, Terms
+from gateway.model.tier import Tier
 from gateway.router import PRICE_AGE_S, TaskRouter
 from gateway.scheduling.batching import QueuedRequest
 from gateway.scheduling.policy import Decision, Reason

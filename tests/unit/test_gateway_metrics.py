@@ -8,9 +8,9 @@ import pytest
 from fakes import EVEN, GRAND, SWIFT, Kept, catalog
 from scraped import samples, total
 
-from gateway.catalogs.catalog import Tier
 from gateway.metrics import BUCKETS, RequestMetrics
 from gateway.model.outcome import Outcome
+from gateway.model.tier import Tier
 from gateway.records import RequestRecord, tell
 from gateway.scheduling.policy import Assessed, Candidate, Reason, Verdict
 

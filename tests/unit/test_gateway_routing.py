@@ -9,7 +9,8 @@ import pytest
 from fakes import EVEN, GRAND, SWIFT, TERMS, entry
 from worlds import world
 
-from gateway.catalogs.catalog import CatalogEntry, Quality, Tier, load_catalog
+from gateway.catalogs.catalog import CatalogEntry, Quality, load_catalog
+from gateway.model.tier import Tier
 from gateway.router import LEAST_STEP, utilities_of
 from gateway.scheduling.policy import Reason
 

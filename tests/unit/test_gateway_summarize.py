@@ -22,9 +22,10 @@ from fakes import EVEN, TERMS
 from prometheus_client.parser import text_string_to_metric_families
 from worlds import World, client_of, gateway, is_problem, strict, summarizing
 
-from gateway.catalogs.catalog import Limits, Tier
+from gateway.catalogs.catalog import Limits
 from gateway.model.messages import FinishReason, Generation
 from gateway.model.outcome import Outcome
+from gateway.model.tier import Tier
 from gateway.scheduling.policy import Verdict
 from gateway.service import Service
 from gateway.tasks.summarize import SummarizeParameters

@@ -16,8 +16,8 @@ from deployments.replica.replica import MEMORY_AGE_S, Replica
 from deployments.replica.summarize.extractive import ExtractiveSummarizer
 from deployments.replica.summarize.replica import SummarizerReplica
 from deployments.totals import TimeSlicerTotals, Totals
-from gateway.catalogs.catalog import Tier
 from gateway.model.messages import LoadReport, Work
+from gateway.model.tier import Tier
 from gateway.tasks.summarize import SummarizeParameters
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from matplotlib.axes import Axes
 from sketched_runs import CATALOG, all_runs, results, run, scenario
 
-from gateway.catalogs.catalog import Tier
+from gateway.model.tier import Tier
 from loadtests.results.aggregate import Place
 from loadtests.results.curves import LONGEST_NAME, drawn_name
 from loadtests.results.ink import Colour, apart, panel

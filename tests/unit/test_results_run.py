@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from sketched_runs import CATALOG, CLASSES, Checkpoint, all_runs, results, run, samples, scenario
 
-from gateway.catalogs.catalog import Tier
+from gateway.model.tier import Tier
 from loadtests.results.counting import WINDOW, result_of
 from loadtests.results.files import read_json, write_json
 from loadtests.results.run import Conditions, RunResult, Sample, recorded, sample_of

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.catalogs.catalog import Tier
+from gateway.model.tier import Tier
 from loadtests.scenarios.errors import ScenarioError
 from loadtests.scenarios.profiles import read_profile
 from loadtests.scenarios.traces import Interval, Trace, read_trace

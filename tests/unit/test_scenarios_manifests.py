@@ -11,8 +11,9 @@ from fake_summaries import DOMAIN, GLANCE, OUTPUT_TOKENS, PER_TOKEN_S, SCRIBE, S
 from fakes import EVEN, GRAND, MEDIANS_S, SWIFT
 from small_scenarios import scenario
 
-from gateway.catalogs.catalog import Catalog, Quality, Tier
+from gateway.catalogs.catalog import Catalog, Quality
 from gateway.model.manifest import MANIFEST_NAME, ClassifierManifest, write_manifest
+from gateway.model.tier import Tier
 from loadtests.scenarios.errors import ScenarioError
 from loadtests.scenarios.manifests import catalog_of, manifest_variants, variants_of
 from loadtests.scenarios.model import CatalogSource, RequestClass

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from gateway.catalogs.catalog import Tier
+from gateway.model.tier import Tier
 from loadtests.simulator.clairvoyant import Bound, clairvoyant
 from loadtests.simulator.clairvoyant_menu import menus
 from loadtests.simulator.clairvoyant_prices import Prices

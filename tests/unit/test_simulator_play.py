@@ -10,7 +10,7 @@ import pytest
 from small_baselines import Affine, three
 from small_scenarios import scenario
 
-from gateway.catalogs.catalog import Tier
+from gateway.model.tier import Tier
 from loadtests.results.run import RunResult
 from loadtests.scenarios.model import RequestClass, Scenario
 from loadtests.simulator.errors import NothingCounted, UnknownPolicy

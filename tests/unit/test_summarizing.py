@@ -29,9 +29,9 @@ from deployments.replica.summarize.extractive import ExtractiveSummarizer
 from deployments.replica.summarize.job import Condensed, SummaryJob, TextBudget
 from deployments.replica.summarize.replica import Summarizer, SummarizerReplica, reserve_s
 from deployments.replica.summarize.step_log import VARIABLE, read_log
-from gateway.catalogs.catalog import Tier
 from gateway.model.deadline import Clock
 from gateway.model.messages import Answer, Failure, FailureKind, InputReport, Work
+from gateway.model.tier import Tier
 from gateway.tasks.summarize import SummarizeParameters
 
 ENTRY = entry("scribe", Tier.BALANCED, 40.0)

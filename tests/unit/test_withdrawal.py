@@ -27,8 +27,8 @@ from deployments.replica.labels import ClassifyTask
 from deployments.replica.replica import Replica
 from deployments.replica.summarize.job import SummaryJob, TextBudget
 from deployments.replica.summarize.replica import SummarizerReplica
-from gateway.catalogs.catalog import Tier
 from gateway.model.messages import Answer, Failure, FailureKind, Work
+from gateway.model.tier import Tier
 from gateway.tasks.classify import ClassifyParameters
 from gateway.tasks.summarize import SummarizeParameters
 
