@@ -1,134 +1,183 @@
 """The command: `punctual serve`, `prepare`, `export`, `profile`, `catalog`, `explain`, `simulate`, `load` and `bench`.
 
-A door to each of the rooms. What a command needs is imported when it runs, so that `punctual --help` and
-`catalog check` answer at once.
+A door to each of the rooms. What a command needs is imported when it runs, so that `punctual --help` answers at once
+and `punctual serve` imports nothing of the laboratory.
 """
 
 from __future__ import annotations
 
-import argparse
 import logging
-import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from platformdirs import user_cache_path
+import typer
 from rich.console import Console
 from rich.table import Table
 
-from deployments.serve.command import serve_arguments
-from gateway.catalogs.catalog import CatalogError, load_catalog
-from gateway.model.manifest import Precision
-from gateway.scheduling.policy import Decision
-from loadtests import commands as single
-from loadtests import decision_commands, observing_commands, sharing_commands
-from loadtests import decoding_commands as decoding
-from loadtests import summary_commands as summaries
-from loadtests.offering import commands as offering
-from loadtests.simulator import commands as simulator
+from exporters.options import DEFAULT_CACHE, DEFAULT_CATALOG, CacheOption, CatalogOption, FloorOption, lazy_group
+
+if TYPE_CHECKING:
+    from gateway.scheduling.policy import Decision
+
+COLLECTOR = "http://127.0.0.1:4318"
+LABORATORY = {
+    "prepare": ("exporters.cli:prepare", "Prepares what a catalog's checkpoints lack in the cache."),
+    "export": ("exporters.cli:export", "Makes one verified, profiled variant of a checkpoint."),
+    "profile": ("exporters.cli:profile", "Measures the latency profile of every variant of a catalog on this host anew."),
+    "simulate": ("loadtests.simulator.command:simulate", "Plays a scenario on a virtual clock, by our policy and others."),
+    "load": ("loadtests.generator.command:load", "Offers a scenario to a live gateway, open loop."),
+    "bench": ("loadtests.cli:bench", "Measures against named baselines and promises."),
+}
+"""Commands that live with what they run, imported when they run."""
 
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
+app = typer.Typer(
+    cls=lazy_group(LABORATORY),
+    help="An inference gateway that answers on time.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+catalogs = typer.Typer(help="Check or show a catalog.", no_args_is_help=True)
+app.add_typer(catalogs, name="catalog")
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command. Exit status: 0 done, 1 it failed and said why, 2 it was called wrongly, 130 interrupted."""
-    options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    given = _with_collector(list(sys.argv[1:] if arguments is None else arguments))
     try:
-        status: int = options.run(options)
+        app(given, prog_name="punctual")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0
     except KeyboardInterrupt:
         return 130
-    except _expected() as error:
+    except Exception as error:
+        if not isinstance(error, _expected()):
+            raise
         errors.print(f"[red]error:[/red] {error}", markup=True)
         return 1
-    return status
+    return 0
 
 
-def serve(options: argparse.Namespace) -> int:
+@app.command()
+def serve(
+    catalog: CatalogOption = DEFAULT_CATALOG,
+    cache: CacheOption = DEFAULT_CACHE,
+    host: Annotated[str, typer.Option(help="the interface to bind")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
+    access_log: Annotated[
+        str,
+        typer.Option(
+            envvar="PUNCTUAL_ACCESS_LOG",
+            metavar="PATH",
+            help="where each finished request is told in a line; - is this output, off nowhere",
+        ),
+    ] = "-",
+    log_format: Annotated[
+        str | None,
+        typer.Option(
+            envvar="PUNCTUAL_LOG_FORMAT",
+            metavar="json|text",
+            help="how such a line is written (default: text on a terminal, else json)",
+        ),
+    ] = None,
+    traces: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[URL]",
+            help=f"send traces to this OpenTelemetry collector, by OTLP over HTTP (without a URL: {COLLECTOR}); "
+            "OpenTelemetry's own variables are read, too",
+        ),
+    ] = None,
+    floor: FloorOption = None,
+) -> None:
     """Prepares what is missing on this host, then serves until Ctrl-C."""
-    from deployments.serve.command import serve_command
-    from exporters.command import with_floor
+    from deployments.serve.command import ServeOptions, serve_until_stopped
+    from exporters.cli import with_floor
     from exporters.plan import Settings
     from exporters.prepare import prepare
+    from gateway.catalogs.catalog import load_catalog
 
-    catalog = load_catalog(options.catalog)
+    options = ServeOptions(host, port, access_log, log_format, traces)
+    loaded = load_catalog(catalog)
     started = time.monotonic()
-    variants = prepare(catalog, options.cache, console, settings=with_floor(Settings(), options, console))
+    variants = prepare(loaded, cache, console, settings=with_floor(Settings(), floor, console))
 
     def say(what: str) -> None:
         console.print(f"[dim]{time.monotonic() - started:6.1f} s[/dim]  {what}")
 
-    serve_command(catalog, variants, options, say)
-    return 0
+    serve_until_stopped(loaded, variants, options, say)
 
 
-def prepare(options: argparse.Namespace) -> int:
-    """Prepares what a catalog's checkpoints lack in the cache, for a cluster that serves from there."""
-    from exporters.command import prepare_command
-
-    return prepare_command(load_catalog(options.catalog), options, console)
-
-
-def export(options: argparse.Namespace) -> int:
-    """Makes one verified, profiled variant of a checkpoint; one under its floor is refused with what differed."""
-    from exporters.command import export_command
-
-    return export_command(options, console)
-
-
-def profile(options: argparse.Namespace) -> int:
-    """Measures the latency profile of every variant of a catalog on this host anew."""
-    from exporters.command import profile_command
-
-    return profile_command(load_catalog(options.catalog), options, console)
-
-
-def check(options: argparse.Namespace) -> int:
+@catalogs.command()
+def check(catalog: Annotated[str, typer.Argument(help="starter, hub or a file")] = DEFAULT_CATALOG) -> None:
     """Says whether a catalog is valid; if not, every fault by file, line and field."""
-    catalog = load_catalog(options.catalog)
-    console.print(f"{options.catalog}: {len(catalog.checkpoints)} checkpoints, tasks {', '.join(catalog.tasks)}: valid")
-    return 0
+    from gateway.catalogs.catalog import load_catalog
+
+    found = load_catalog(catalog)
+    console.print(f"{catalog}: {len(found.checkpoints)} checkpoints, tasks {', '.join(found.tasks)}: valid")
 
 
-def show(options: argparse.Namespace) -> int:
+@catalogs.command()
+def show(catalog: Annotated[str, typer.Argument(help="starter, hub or a file")] = DEFAULT_CATALOG) -> None:
     """Prints a catalog as a table."""
+    from gateway.catalogs.catalog import load_catalog
+
     table = Table("checkpoint", "task", "tier", "quality", "source", box=None)
     table.columns[0].no_wrap = True
     table.columns[4].overflow = "fold"
-    for entry in load_catalog(options.catalog).checkpoints:
+    for entry in load_catalog(catalog).checkpoints:
         quality = f"{entry.quality.value:g} {entry.quality.metric}"
         table.add_row(entry.name, entry.task, entry.tier, quality, entry.source)
     console.print(table)
-    return 0
 
 
-def explain(options: argparse.Namespace) -> int:
+@app.command()
+def explain(
+    catalog: CatalogOption = DEFAULT_CATALOG,
+    cache: CacheOption = DEFAULT_CACHE,
+    task: str = "classify",
+    text: Annotated[str | None, typer.Option(help="the text; it or --file is required")] = None,
+    file: Annotated[Path | None, typer.Option(help="the text is in this file")] = None,
+    domain: Annotated[str | None, typer.Option(help="what the text is about, as parameters.domain says it")] = None,
+    budget_ms: Annotated[float | None, typer.Option(help="(default: the task's)")] = None,
+    percentile: float = 95.0,
+    strict: Annotated[bool, typer.Option("--strict", help="refuse rather than be late")] = False,
+    price: Annotated[
+        float | None, typer.Option(help="points of quality a core-second (default: none, as where idle)")
+    ] = None,
+) -> None:
     """Prints the decision for one text and budget: every candidate with forecast and verdict, as on an idle gateway."""
     from exporters.prepare import prepare
+    from gateway.catalogs.catalog import load_catalog
     from gateway.model.errors import ms_above
     from gateway.model.request import Terms
-    from gateway.router import explain
+    from gateway.router import explain as explained
     from gateway.tasks import read_manifest
 
-    catalog = load_catalog(options.catalog)
-    manifests = {name: read_manifest(at) for name, at in prepare(catalog, options.cache, console).items()}
-    budget_s = None if options.budget_ms is None else options.budget_ms / 1000
-    text = options.text if options.file is None else options.file.read_text(encoding="utf-8")
-    terms = Terms(budget_s=budget_s, percentile=options.percentile, strict=options.strict, domain=options.domain)
-    decision = explain(catalog, manifests, options.task, text, terms, options.price)
-    console.print(_candidates(decision, len(text), options.percentile))
+    if (text is None) == (file is None):
+        raise typer.BadParameter("one of --text and --file is required", param_hint="--text / --file")
+    loaded = load_catalog(catalog)
+    manifests = {name: read_manifest(at) for name, at in prepare(loaded, cache, console).items()}
+    budget_s = None if budget_ms is None else budget_ms / 1000
+    asked = text if file is None else file.read_text(encoding="utf-8")
+    terms = Terms(budget_s=budget_s, percentile=percentile, strict=strict, domain=domain)
+    decision = explained(loaded, manifests, task, asked or "", terms, price)
+    console.print(_candidates(decision, len(asked or ""), percentile))
     if decision.price:
-        console.print(f"congestion price: {decision.price:g} points of quality a core-second")
+        console.print(f"capacity price: {decision.price:g} points of quality a core-second")
     if decision.chosen:
         console.print(f"chosen: [bold]{decision.chosen.name}[/bold] ({decision.reason})")
     elif decision.min_feasible_s:
         console.print(f"refused: {decision.refusal}; least feasible budget {ms_above(decision.min_feasible_s):g} ms")
     else:
         console.print(f"refused: {decision.refusal}")
-    return 0
 
 
 def _candidates(decision: Decision, characters: int, percentile: float) -> Table:
@@ -149,142 +198,28 @@ def _candidates(decision: Decision, characters: int, percentile: float) -> Table
     return table
 
 
-def bench(options: argparse.Namespace) -> int:
-    """Runs one of the measurements that start what they measure from a catalog."""
-    from exporters.prepare import prepare
-
-    catalog = load_catalog(options.catalog)
-    status: int = options.measure(options, catalog, prepare(catalog, options.cache, console), console)
-    return status
-
-
-def bench_alone(options: argparse.Namespace) -> int:
-    """Runs one of the measurements that need no catalog."""
-    status: int = options.measure(options, console)
-    return status
+def _with_collector(arguments: list[str]) -> list[str]:
+    """The arguments with `--traces` given its default where it stands alone: an option's value is not optional else."""
+    for at, argument in enumerate(arguments):
+        if argument == "--traces" and (at + 1 == len(arguments) or arguments[at + 1].startswith("-")):
+            return [*arguments[: at + 1], COLLECTOR, *arguments[at + 1 :]]
+    return arguments
 
 
 def _expected() -> tuple[type[Exception], ...]:
-    """The errors that are the operator's to read: a sentence, not a traceback."""
-    from deployments.observing import LogUnwritable
-    from deployments.replica.variant import VariantRejected
-    from deployments.serve.environment import PortTaken
-    from deployments.serve.serving import NotReady
-    from deployments.tracing import TracingMissing
-    from exporters.errors import ExportError
-    from gateway.model.errors import Problem
-    from loadtests.errors import LoadTestError
-
-    told = (CatalogError, ExportError, VariantRejected, PortTaken, LogUnwritable, NotReady, TracingMissing)
-    return (*told, Problem, LoadTestError)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="punctual", description="An inference gateway that answers on time.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    one = _command(commands, "serve", serve)
-    _catalog(one)
-    serve_arguments(one)
-    _floor(one)
-
-    one = _command(commands, "prepare", prepare)
-    _catalog(one)
-
-    one = _command(commands, "export", export)
-    one.add_argument("checkpoint", help="starter:NAME, a folder, or a Hub id OWNER/NAME")
-    one.add_argument("--revision", help="the Hub repository's full commit, required for a Hub id")
-    one.add_argument("--precision", type=Precision, choices=list(Precision), default=Precision.INT8)
-    one.add_argument("--out", type=Path, help="the variant's folder (default: below the cache)")
-    _floor(one)
-    _cache(one)
-
-    one = _command(commands, "profile", profile)
-    _catalog(one)
-
-    group = commands.add_parser("catalog", help="check or show a catalog").add_subparsers(required=True)
-    for name, run in (("check", check), ("show", show)):
-        one = _command(group, name, run)
-        one.add_argument("catalog", nargs="?", default="starter", help="starter, hub or a file")
-
-    one = _command(commands, "explain", explain)
-    _catalog(one)
-    one.add_argument("--task", default="classify")
-    given = one.add_mutually_exclusive_group(required=True)
-    given.add_argument("--text")
-    given.add_argument("--file", type=Path, help="the text is in this file")
-    one.add_argument("--domain", help="what the text is about, as parameters.domain says it")
-    one.add_argument("--budget-ms", type=float, help="(default: the task's)")
-    one.add_argument("--percentile", type=float, default=95.0, help="(default: %(default)s)")
-    one.add_argument("--strict", action="store_true", help="refuse rather than be late")
-    one.add_argument("--price", type=float, help="points of quality a core-second (default: none, as where idle)")
-
-    one = _command(commands, "simulate", bench_alone, simulator.simulate.__doc__)
-    one.set_defaults(measure=simulator.simulate)
-    simulator.simulate_arguments(one)
-    _cache(one)
-
-    one = _command(commands, "load", bench_alone, offering.load.__doc__)
-    one.set_defaults(measure=offering.load)
-    offering.load_arguments(one)
-
-    _measurements(commands)
-    return parser
-
-
-def _measurements(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    measuring = commands.add_parser("bench", help="Measures against named baselines and promises.")
-    kinds = measuring.add_subparsers(required=True, metavar="KIND")
-    for name, measure, arguments in (
-        ("speed", single.speed, single.speed_arguments),
-        ("accuracy", single.accuracy, single.accuracy_arguments),
-        ("budgets", summaries.budgets, summaries.budgets_arguments),
-        ("coexistence", summaries.coexistence, summaries.coexistence_arguments),
-        ("memory", summaries.memory, summaries.memory_arguments),
-        ("observed", observing_commands.observed, observing_commands.observed_arguments),
-        ("scrape", observing_commands.scrape, observing_commands.scrape_arguments),
-    ):
-        one = _command(kinds, name, bench, measure.__doc__)
-        one.set_defaults(measure=measure)
-        _catalog(one)
-        arguments(one)
-    for name, measure_alone, arguments in (
-        ("load", single.load, single.load_arguments),
-        ("ceiling", offering.ceiling, offering.ceiling_arguments),
-        ("decision", decision_commands.decision, decision_commands.decision_arguments),
-        ("engines", decoding.engines, decoding.engines_arguments),
-        ("sharing", sharing_commands.sharing, sharing_commands.sharing_arguments),
-    ):
-        one = _command(kinds, name, bench_alone, measure_alone.__doc__)
-        one.set_defaults(measure=measure_alone)
-        arguments(one)
-
-
-def _command(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser],
-    name: str,
-    run: Callable[[argparse.Namespace], int],
-    about: str | None = None,
-) -> argparse.ArgumentParser:
-    first = (about or run.__doc__ or "").partition("\n")[0]
-    parser = commands.add_parser(name, help=first, description=first)
-    parser.set_defaults(run=run)
-    return parser
-
-
-def _catalog(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--catalog", default="starter", help="starter, hub or a file (default: %(default)s)")
-    _cache(parser)
-
-
-def _floor(parser: argparse.ArgumentParser) -> None:
-    about = "the least agreement with its source that a variant needs, 0 to 1, for weights that are random"
-    parser.add_argument("--floor", type=float, help=f"{about} (default: its kind's own)")
-
-
-def _cache(parser: argparse.ArgumentParser) -> None:
-    default = Path(os.environ.get("PUNCTUAL_CACHE") or user_cache_path("punctual"))
-    parser.add_argument("--cache", type=Path, default=default, help="where variants are kept (default: %(default)s)")
+    """The errors that are the operator's to read: a sentence, not a traceback. Only of what has been imported."""
+    told = (
+        ("gateway.catalogs.catalog_yaml", "CatalogError"),
+        ("gateway.model.errors", "Problem"),
+        ("deployments.replica.variant", "VariantRejected"),
+        ("deployments.serve.environment", "PortTaken"),
+        ("deployments.serve.observing", "LogUnwritable"),
+        ("deployments.serve.serving", "NotReady"),
+        ("deployments.replica.tracing", "TracingMissing"),
+        ("exporters.errors", "ExportError"),
+        ("loadtests.errors", "LoadTestError"),
+    )
+    return tuple(getattr(sys.modules[module], name) for module, name in told if module in sys.modules)
 
 
 if __name__ == "__main__":

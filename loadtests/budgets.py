@@ -25,9 +25,9 @@ from deployments.engines.host import read_host
 from deployments.replica.summarize.step_log import VARIABLE, Entry, Step, read_log
 from exporters.rouge import mean_rouge_l
 from gateway.catalogs.catalog import Catalog
+from loadtests.bench.peers.servers import gateway
 from loadtests.client import Client, http_client
-from loadtests.open_loop import Clock
-from loadtests.processes import gateway
+from loadtests.offered_load import Clock
 from loadtests.summary_answers import PATH, Summarised, Unsummarised, summary_headers, summary_of
 from loadtests.summary_errors import NoSummarizer, ScorerMissing
 from loadtests.summary_texts import SHIPPED, HeldoutText, TextFiles, mixed_texts, summarize_body

@@ -68,7 +68,7 @@ class HttpClient:
 
 @asynccontextmanager
 async def http_client(url: str, within_s: float, connections: int = NO_LIMIT) -> AsyncIterator[HttpClient]:
-    """A client that gives every request `within_s`, over as many connections as are needed at once, or at most so many.
+    """A client that waits `within_s` for each answer, over at most `connections` connections (by default, no limit).
 
     A POST on a kept connection that the server had just closed is not sent again, but counts as NoReply.
     """

@@ -25,12 +25,11 @@ from exporters.starter.data import HELDOUT
 from gateway.api.headers import CHECKPOINT
 from gateway.catalogs.catalog import Catalog, CatalogEntry
 from gateway.model.tier import Tier
+from loadtests.bench.peers.servers import gateway
+from loadtests.bench.speed import raced_entry
 from loadtests.client import Client, http_client
 from loadtests.coexistence_turns import Company, Finished, Place, Turn, neighbour_within, order
-from loadtests.load_report import summarised
-from loadtests.open_loop import Clock, LoadSettings, offered
-from loadtests.processes import gateway
-from loadtests.race import raced_entry
+from loadtests.offered_load import Clock, LoadSettings, offered, summarised
 from loadtests.sentences import classify_body, shuffled_texts
 from loadtests.summary_answers import PATH, Summarised, summary_headers, summary_of
 from loadtests.summary_errors import NoSummarizer

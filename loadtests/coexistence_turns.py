@@ -11,8 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from loadtests.load_report import LoadReport, Quantiles
-from loadtests.open_loop import Ending
+from loadtests.offered_load import Ending, LoadReport, Quantiles
 from loadtests.turns import WARM_UP, Spread
 
 P95_CEILING = 1.3

@@ -13,7 +13,7 @@ from typing import IO
 
 import msgspec
 
-from loadtests.children import ROOT, child_environment
+from loadtests.bench.peers.servers import ROOT, child_environment
 from loadtests.errors import EngineFailed, NoRace
 from loadtests.peers.decoding_port import Ask, DecodingJob, Loaded, Told
 

@@ -17,7 +17,7 @@ from rich.console import Console
 from tokenizers import Tokenizer
 
 from exporters.source import resolve_source
-from loadtests.children import ROOT, child_environment
+from loadtests.bench.peers.servers import ROOT, child_environment
 from loadtests.errors import EngineFailed, NoRace
 
 RANDOM = ("distilbart-6-6", "pegasus-large")

@@ -22,9 +22,9 @@ from rich.progress import Progress
 
 from deployments.engines.host import read_host
 from gateway.catalogs.catalog import Catalog
+from loadtests.bench.peers.servers import gateway
 from loadtests.client import Client, http_client
 from loadtests.memory_growth import Growth, Sample, growth_of
-from loadtests.processes import gateway
 from loadtests.summary_answers import PATH, Unsummarised, summary_headers, summary_of
 from loadtests.summary_errors import NoSummarizer
 from loadtests.summary_texts import SHIPPED, TextFiles, mixed_texts, summarize_body

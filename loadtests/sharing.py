@@ -22,11 +22,11 @@ from rich.progress import Progress
 from deployments.engines.base import Seq2SeqEngine
 from deployments.engines.host import read_host
 from deployments.engines.opening import open_seq2seq_engine
+from loadtests.bench.machine import cpu_seconds
 from loadtests.decoding_folders import Shapes, prepare, shapes
 from loadtests.decoding_race import SETTLE_S, DecodingSettings, input_text
 from loadtests.errors import EngineFailed
-from loadtests.open_loop import LoadSettings
-from loadtests.processes import cpu_seconds
+from loadtests.offered_load import LoadSettings
 from loadtests.sharing_load import Load, Text, alone_s, batch_turn, shared
 from loadtests.sharing_turns import ARRANGEMENTS, CORES, BatchTurn, SharingTurn, SharingTurns
 from loadtests.turns import WARM_UP, Slot, schedule

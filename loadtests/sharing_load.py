@@ -28,8 +28,7 @@ from deployments.replica.summarize.time_slicing import TimeSlicer
 from gateway.model.messages import Failure, Generation, InputReport
 from loadtests.client import NoReply, Reply
 from loadtests.errors import EngineFailed
-from loadtests.load_report import LoadReport, Quantiles, summarised
-from loadtests.open_loop import LoadSettings, offered
+from loadtests.offered_load import LoadReport, LoadSettings, Quantiles, offered, summarised
 from loadtests.sharing_turns import Arrangement, BatchTurn
 
 NO_DEADLINE_S = 3600.0

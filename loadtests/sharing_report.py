@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from loadtests.decoding_report import BUSY_CEILING
-from loadtests.open_loop import LoadSettings
+from loadtests.offered_load import LoadSettings
 from loadtests.sharing import SharingReport
 from loadtests.sharing_turns import (
     ARRANGEMENTS,

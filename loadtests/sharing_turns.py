@@ -11,7 +11,7 @@ from math import inf
 from statistics import median
 
 from deployments.replica.summarize.time_slicing import TURN_S
-from loadtests.load_report import Quantiles
+from loadtests.offered_load import Quantiles
 from loadtests.turns import WARM_UP, Spread
 
 CORES = 2

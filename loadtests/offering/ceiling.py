@@ -19,11 +19,11 @@ from typing import cast
 import uvloop
 from rich.console import Console
 
+from loadtests.offered_load import arrivals
 from loadtests.offering.calls import Call, Handling, calls_of
 from loadtests.offering.landings import ANSWERED, LATE_SHARE, late_share
 from loadtests.offering.process import Fire, Order, generating
 from loadtests.offering.stock import Stock, held_out
-from loadtests.open_loop import arrivals
 from loadtests.simulator.requests import Offered
 
 RATES = (250, 500, 750, 1000, 1500, 2000, 2500, 3000, 4000, 5000, 6000, 8000, 10_000)

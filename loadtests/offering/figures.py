@@ -12,7 +12,7 @@ from statistics import fmean
 from msgspec import Struct, structs
 
 from gateway.model.tier import Tier
-from loadtests.load_report import Quantiles
+from loadtests.offered_load import Quantiles
 from loadtests.offering.capacity import Capacity
 from loadtests.offering.histograms import histograms_of
 from loadtests.offering.landings import ANSWERED, EXPIRED, LAG_BOUND_S, LATE_SHARE, Landing, late_share

@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 
 from gateway.api.headers import BUDGET, MODE
 from loadtests.client import Client, Hung, NoReply, Reply, http_client
+from loadtests.offered_load import Clock
 from loadtests.offering.calls import BEST_EFFORT, Call, budget_text
 from loadtests.offering.landings import Landing, Shadow, fate_of, landing_of
-from loadtests.open_loop import Clock
 from loadtests.simulator.requests import Fate
 
 LEAST_BUDGET_S = 0.001

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from hdrh.histogram import HdrHistogram  # type: ignore[import-untyped, unused-ignore]
 
-from loadtests.load_report import Quantiles
+from loadtests.offered_load import Quantiles
 from loadtests.offering.landings import ANSWERED, Landing
 from loadtests.simulator.requests import Fate
 

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
-from loadtests.load_report import Quantiles
+from loadtests.offered_load import Quantiles
 from loadtests.offering.capacity import Capacity
 from loadtests.offering.figures import LiveResult, Shadows
 from loadtests.offering.histograms import ALL, REFUSED, merged_by_name, quantiles_of

@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Protocol
 
 from gateway.model.tier import Tier
-from loadtests.load_report import Quantiles
+from loadtests.offered_load import Quantiles
 from loadtests.results.run import ClassResult, Conditions, RunResult, Sample, Window
 from loadtests.scenarios.model import RequestClass
 from loadtests.simulator.requests import Fate

@@ -12,7 +12,7 @@ from typing import Literal
 from msgspec import Struct
 
 from gateway.model.tier import Tier
-from loadtests.load_report import Quantiles
+from loadtests.offered_load import Quantiles
 from loadtests.simulator.requests import Fate, Offered
 
 SHOWN = 2000

@@ -18,9 +18,8 @@ import pytest
 from live import Live
 
 from exporters.texts import SUMMARIES
-from loadtests.observed import Asked, asked_of
-from loadtests.panels import panel_queries
-from loadtests.prometheus import Prometheus, now_s, watching
+from loadtests.bench.observed import Asked, asked_of
+from loadtests.bench.peers.prometheus import Prometheus, now_s, panel_queries, watching
 
 pytestmark = pytest.mark.ray
 

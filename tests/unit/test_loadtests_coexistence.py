@@ -30,8 +30,7 @@ from loadtests.coexistence_turns import (
     order,
     p95_ratio,
 )
-from loadtests.load_report import summarised
-from loadtests.open_loop import Ending, LoadSettings, Shot
+from loadtests.offered_load import Ending, LoadSettings, Shot, summarised
 from loadtests.summary_errors import NoSummarizer
 from loadtests.summary_texts import TextFiles, longest_papers
 

@@ -22,8 +22,7 @@ from deployments.engines.base import Logits, TokenIds
 from deployments.replica.summarize.job import SummaryJob, TextBudget
 from deployments.replica.summarize.time_slicing import TURN_S, TimeSlicer
 from loadtests.errors import EngineFailed
-from loadtests.load_report import Quantiles
-from loadtests.open_loop import LoadSettings
+from loadtests.offered_load import LoadSettings, Quantiles
 from loadtests.sharing import SharingReport, SharingSettings
 from loadtests.sharing_commands import sharing_arguments
 from loadtests.sharing_load import Load, Seen, Text, alone_s, batch_turn, shared, way

@@ -1,0 +1,1 @@
+"""Benchmarks: each module measures one thing against a named baseline or promise and gives a `Report`."""

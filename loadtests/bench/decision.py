@@ -1,0 +1,238 @@
+"""`punctual bench decision`: how long the gateway's own router takes to decide among made-up classifiers, 1 to 32.
+
+Every text has a new length, and between two decisions the checkpoint that was chosen answers and its forecaster
+learns, untimed, as it would in service. Nothing else of the gateway is run.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from statistics import median
+from time import perf_counter
+from typing import Annotated
+
+import typer
+
+from gateway.catalogs.catalog import Catalog, CatalogEntry, Quality
+from gateway.forecasting.load import LoadTracker
+from gateway.model.manifest import ClassifierManifest, GoldenInput, Precision, SelfTest, SourceOf, Verification
+from gateway.model.messages import Answer, InputReport, LoadReport, ReplicaTimings
+from gateway.model.profile import ProfileCell, ProfileDocument
+from gateway.model.request import Request, Terms
+from gateway.model.tier import Tier
+from gateway.router import Router
+from gateway.scheduling.policy import Decision
+from gateway.tasks.classify import ClassifyParameters
+from loadtests import options
+from loadtests.bench.report import Report, Table, Verdict, present
+from loadtests.bench.rounds import Spread, shown
+
+COUNTS = (1, 3, 8, 32)
+"""How many candidates there are."""
+
+CEILING_S = 50e-6
+"""What a decision among the most of them must stay below."""
+
+_BUDGETS_S = (0.002, 2.0)
+_NO_BUDGET_S = 1e-4
+_CHARACTERS = (5.0, 2000.0)
+_TICK_S = 0.004
+_BACKLOG_S = 0.05
+_PRICE = 20.0
+_WINDOW = 512
+
+
+class Situation(StrEnum):
+    """What the candidates are met in."""
+
+    IDLE = "idle"
+    LOADED = "loaded"
+    PRICED = "loaded, at a price"
+    HOPELESS = "loaded, none fits, strict"
+
+
+@dataclass(frozen=True)
+class DecisionSettings:
+    """How much is measured. Equal seeds, equal decisions."""
+
+    rounds: int = 7
+    decisions: int = 1000
+    seed: int = 11
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """The median time of a decision in each round, in seconds."""
+
+    situation: Situation
+    candidates: int
+    rounds_s: tuple[float, ...]
+
+    @property
+    def median_s(self) -> float:
+        """Of the rounds."""
+        return median(self.rounds_s)
+
+
+def command(
+    rounds: options.Rounds = DecisionSettings.rounds,
+    decisions: Annotated[int, typer.Option(min=2, help="of each round")] = DecisionSettings.decisions,
+    seed: Annotated[int, typer.Option(help="of texts, budgets and load")] = DecisionSettings.seed,
+    json: options.Json = None,
+) -> None:
+    """Measures how long the gateway takes to decide."""
+    raise typer.Exit(present(measure(DecisionSettings(rounds, decisions, seed)), options.console, json=json))
+
+
+def measure(settings: DecisionSettings) -> Report:
+    """Times every situation; a target for each among the most candidates."""
+    return report_of(timed(settings), settings)
+
+
+def report_of(timings: Sequence[Timing], settings: DecisionSettings) -> Report:
+    """One row a situation, one column for each number of candidates."""
+    rows = []
+    for situation in Situation:
+        spreads = [Spread.of(one.rounds_s) for one in timings if one.situation is situation]
+        rows.append((situation, *(shown(spread, ".1f", 1e6) for spread in spreads)))
+    return Report(
+        tables=[
+            Table(
+                "µs a decision",
+                ("situation", *(f"{count} candidates" for count in COUNTS)),
+                rows,
+                f"median of {settings.rounds} rounds' medians (least to most)",
+            )
+        ],
+        document={"settings": settings, "timings": timings},
+        verdicts=[_verdict(one) for one in timings if one.candidates == COUNTS[-1]],
+    )
+
+
+def _verdict(timing: Timing) -> Verdict:
+    met = timing.median_s < CEILING_S
+    took = f"{1e6 * timing.median_s:.1f} µs, {'' if met else 'not '}below {1e6 * CEILING_S:.0f}"
+    return Verdict(f"{timing.situation}: {timing.candidates} candidates take {took}", met)
+
+
+def timed(settings: DecisionSettings) -> list[Timing]:
+    """Every situation with every number of candidates; the rounds of all take turns."""
+    places = [(situation, count) for situation in Situation for count in COUNTS]
+    rounds_s: dict[tuple[Situation, int], list[float]] = {place: [] for place in places}
+    for number in range(settings.rounds):
+        for situation, count in places:
+            rounds_s[situation, count].append(_round_s(situation, count, settings.decisions, settings.seed + number))
+    return [Timing(situation, count, tuple(rounds_s[situation, count])) for situation, count in places]
+
+
+class Scene:
+    """A router over made-up classifiers on a clock of its own, with traffic drawn from a seed."""
+
+    def __init__(self, situation: Situation, candidates: int, seed: int) -> None:
+        self._situation = situation
+        self._chance = random.Random(seed)
+        self._now_s = 1000.0
+        self._load = LoadTracker()
+        entries = tuple(_entry(number) for number in range(candidates))
+        catalog = Catalog(name="made-up", checkpoints=entries)
+        manifests = {entry.name: _manifest(entry.name, 0.001 * 1.1**at) for at, entry in enumerate(entries)}
+        self._router = Router(catalog, manifests, self._load, lambda: self._now_s)
+
+    def decide(self) -> tuple[Decision, float]:
+        """One request that arrives now: what is decided, and how many seconds that took."""
+        self._report()
+        text = "x" * round(self._log_uniform(_CHARACTERS))
+        hopeless = self._situation is Situation.HOPELESS
+        budget_s = _NO_BUDGET_S if hopeless else self._log_uniform(_BUDGETS_S)
+        terms = Terms(budget_s=budget_s, strict=hopeless, request_id="made-up")
+        request = Request("classify", (text,), ClassifyParameters(), terms, self._now_s)
+        deadline = self._router.deadline(request)
+        price = _PRICE if self._situation is Situation.PRICED else 0.0
+        began = perf_counter()
+        decision = self._router.decide(request, deadline, price)
+        took_s = perf_counter() - began
+        self._answer(request, decision)
+        self._now_s += _TICK_S
+        return decision, took_s
+
+    def _report(self) -> None:
+        idle = self._situation is Situation.IDLE
+        for name in self._router.served:
+            backlog_s = 0.0 if idle else self._chance.uniform(0.0, _BACKLOG_S)
+            self._load.reported(name, "replica", LoadReport(backlog_s, 0), self._now_s)
+
+    def _answer(self, request: Request, decision: Decision) -> None:
+        """The chosen one answers about when it was forecast to."""
+        if decision.chosen is None or (forecast := decision.chosen.forecast) is None:
+            return
+        service_s = forecast.service_time_s * self._chance.lognormvariate(0.0, 0.1)
+        tokens = min(2 + len(request.inputs[0]) // 4, _WINDOW)
+        timings = ReplicaTimings(forecast.queueing_delay_s, service_s, service_s, 1)
+        answer = Answer((), InputReport(tokens, tokens, truncated=tokens == _WINDOW), timings)
+        latency_s = forecast.queueing_delay_s + service_s + 0.001
+        self._router.served[decision.chosen.name].forecaster.learn(
+            forecast, request.shape, answer, latency_s, self._now_s
+        )
+
+    def _log_uniform(self, bounds: tuple[float, float]) -> float:
+        least, most = bounds
+        return math.exp(self._chance.uniform(math.log(least), math.log(most)))
+
+
+def _round_s(situation: Situation, candidates: int, decisions: int, seed: int) -> float:
+    """The median time of a round's decisions, after half as many to warm up."""
+    scene = Scene(situation, candidates, seed)
+    for _ in range(decisions // 2):
+        scene.decide()
+    gc.collect()
+    return median(scene.decide()[1] for _ in range(decisions))
+
+
+def _entry(number: int) -> CatalogEntry:
+    quality = Quality(metric="accuracy", value=60.0 + number, data_set="none", reference="made up")
+    return CatalogEntry(
+        name=f"made-up-{number:02d}",
+        task="classify",
+        tier=list(Tier)[number % 3],
+        family="none",
+        source="starter:made-up",
+        quality=quality,
+        licence="none",
+    )
+
+
+def _manifest(checkpoint: str, median_s: float) -> ClassifierManifest:
+    """A classifier whose run takes `median_s` for one text of 16 tokens, and in proportion for more or longer texts."""
+    verification = Verification(
+        texts=1, data_set="none", label_agreement=1, label_agreement_floor=1, largest_logit_difference=0
+    )
+    return ClassifierManifest(
+        checkpoint=checkpoint,
+        task="classify",
+        family="none",
+        engine="onnx",
+        precision=Precision.INT8,
+        source=SourceOf(location="starter:made-up", revision="", sha256=""),
+        max_tokens=_WINDOW,
+        files={},
+        cpu_features=(),
+        profile=ProfileDocument(threads=1, measured_on="nothing", cells=tuple(_cells(median_s))),
+        made_with={},
+        labels=("one", "other"),
+        verification=verification,
+        self_test=SelfTest(tolerance=1.0, golden=(GoldenInput(text="", token_ids=(), logits=()),)),
+    )
+
+
+def _cells(median_s: float) -> Iterator[ProfileCell]:
+    for batch in (1, 2, 4, 8):
+        for tokens in (16, 64, 128, 256, _WINDOW):
+            p50_s = median_s * batch * tokens / 16
+            yield ProfileCell(
+                batch=batch, tokens=tokens, samples=1, p50_s=p50_s, p95_s=1.2 * p50_s, min_s=p50_s, max_s=1.2 * p50_s
+            )

@@ -1,0 +1,329 @@
+"""`punctual bench speed`: one variant behind the gateway, behind FastAPI, and bare, on one host with real sentences.
+
+All servers are up from the first turn to the last and take turns. The gateway promises a latency at one connection and
+a throughput at many, both as ratios to the faster FastAPI.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Annotated, TypeAlias
+
+import msgspec
+import typer
+from rich.console import Console
+
+from deployments.engines.host import read_host
+from deployments.replica.classify import open_classifier
+from exporters.starter.data import HELDOUT
+from gateway.api.headers import CHECKPOINT
+from gateway.catalogs.catalog import Catalog, CatalogEntry
+from gateway.model.tier import Tier
+from gateway.tasks import read_manifest
+from gateway.tasks.classify import LabelScore
+from loadtests import options
+from loadtests.bench.machine import at_rest, not_quiet
+from loadtests.bench.peers.engine import BareEngine, answer
+from loadtests.bench.peers.servers import fastapi, gateway
+from loadtests.bench.peers.wrk import Sample, Wrk, find_wrk
+from loadtests.bench.report import Report, Table, present
+from loadtests.bench.rounds import Plan, Spread, Target, Turns, shown, take_turns
+from loadtests.errors import NoRace, OtherAnswers
+from loadtests.sentences import classify_body, shuffled_texts
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+ENGINE, GATEWAY = "in-process", "gateway"
+BASELINES = {"fastapi-1": 1, "fastapi-2": 2}
+"""FastAPI servers by name, and how many threads each answers from."""
+
+LATENCY_CEILING = 1.5
+THROUGHPUT_FLOOR = 0.8
+IDLE_CEILING = 0.02
+"""The share of a core that a server at rest may use."""
+
+COMPARED = 40
+"""How many sentences every server must answer as the variant does."""
+
+SLACK = 1e-3
+"""How far a score may be from the variant's own."""
+
+
+@dataclass(frozen=True)
+class SpeedSettings:
+    """How long and how often: a turn lasts whole `seconds`; `connections` is the load beside that of one caller.
+
+    After the race the FastAPI servers run `alone_rounds` more without the gateway, which shows what its rest cost them.
+    """
+
+    rounds: int = 5
+    seconds: int = 5
+    warm_up_seconds: int = 2
+    connections: int = 16
+    engine_processes: int = 2
+    alone_rounds: int = 3
+    idle_seconds: float = 5.0
+    seed: int = 20
+    checkpoint: str | None = None
+    heldout: Path = HELDOUT
+
+    def plan(self, contestants: Sequence[str], rounds: int) -> Plan:
+        """So many rounds of turns, at one connection and at many."""
+        loads = (1, self.connections)
+        return Plan(contestants, loads, rounds, self.seconds, self.warm_up_seconds, self.seed)
+
+
+@dataclass(frozen=True)
+class Race:
+    """What was raced, on what, and every turn of it.
+
+    `idle` are shares of one core, by server; `others` is what else the machine was busy with, as a share of all of
+    it. `alone` are the turns of FastAPI after the gateway was stopped.
+    """
+
+    checkpoint: str
+    variant: str
+    host: str
+    sentences: int
+    settings: SpeedSettings
+    idle: dict[str, float]
+    others: float
+    turns: Turns[Sample]
+    alone: Turns[Sample]
+    lasted_s: float
+
+
+@dataclass(frozen=True)
+class Contest:
+    """One of the two things that are compared, at its number of connections, and the bound of the gateway's ratio."""
+
+    what: str
+    connections: int
+    measure: Callable[[Sample], float]
+    less_is_better: bool
+    bound: float
+    form: str
+    scale: float = 1.0
+
+    def faster(self, turns: Turns[Sample]) -> str | None:
+        """The baseline with the better median, chosen for each contest: the stricter comparison."""
+        spreads = {name: turns.spread(name, self.connections, self.measure) for name in BASELINES}
+        medians = {name: spread.median for name, spread in spreads.items() if spread}
+        best = min if self.less_is_better else max
+        return best(medians, key=lambda name: medians[name]) if medians else None
+
+    def spread(self, turns: Turns[Sample], contestant: str) -> Spread | None:
+        """What a contestant reached over the rounds that count."""
+        return turns.spread(contestant, self.connections, self.measure)
+
+    def ratio(self, turns: Turns[Sample], contestant: str) -> Spread | None:
+        """That over what the faster baseline reached, within each round."""
+        baseline = self.faster(turns)
+        return turns.ratio(contestant, baseline, self.connections, self.measure) if baseline else None
+
+    def target(self, turns: Turns[Sample]) -> Target:
+        """The gateway's promise."""
+        baseline, ratio = self.faster(turns) or "FastAPI", self.ratio(turns, GATEWAY)
+        return Target(self.what, baseline, ratio, self.bound, at_most=self.less_is_better)
+
+
+def contests(connections: int) -> tuple[Contest, Contest]:
+    """Latency at one connection, and throughput at `connections`."""
+    return (
+        Contest("median latency at 1 connection", 1, lambda one: one.p50_s, True, LATENCY_CEILING, ".2f", 1000),
+        Contest(
+            f"requests/s at {connections} connections",
+            connections,
+            lambda one: one.throughput,
+            False,
+            THROUGHPUT_FLOOR,
+            ".0f",
+        ),
+    )
+
+
+def command(
+    cache: options.Cache,
+    catalog: options.CatalogName = "starter",
+    checkpoint: options.Checkpoint = None,
+    rounds: options.Rounds = SpeedSettings.rounds,
+    seconds: options.Seconds = SpeedSettings.seconds,
+    connections: Annotated[int, typer.Option(min=2, help="of the crowd")] = SpeedSettings.connections,
+    seed: Annotated[int, typer.Option(help="of the order")] = SpeedSettings.seed,
+    json: options.Json = None,
+    svg: Annotated[Path | None, typer.Option(help="draw the standings there")] = None,
+) -> None:
+    """Races the gateway against FastAPI and the bare engine."""
+    settings = SpeedSettings(rounds, seconds, connections=connections, seed=seed, checkpoint=checkpoint)
+    report = measure(*options.prepared(catalog, cache), settings, options.console)
+    raise typer.Exit(present(report, options.console, json=json, plot=svg))
+
+
+def measure(catalog: Catalog, variants: Mapping[str, Path], settings: SpeedSettings, console: Console) -> Report:
+    """Starts all servers, checks that they answer alike, and takes all turns; minutes. Raises LoadTestError."""
+    program, entry = find_wrk(), raced_entry(catalog, settings.checkpoint)
+    folder, texts = variants[entry.name], shuffled_texts(settings.heldout)
+    began_s = perf_counter()
+    with ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="loadtests-")))
+        servers = [stack.enter_context(fastapi(folder, threads)) for threads in BASELINES.values()]
+        peers = {server.name: Wrk.at(program, server.url, {}, scratch, texts) for server in servers}
+        with ExitStack() as while_up:
+            with console.status("starting the gateway"):
+                ours = while_up.enter_context(gateway(catalog, variants))
+            pinned = Wrk.at(program, ours.url, {CHECKPOINT: entry.name}, scratch, texts)
+            check_same_answers({**peers, GATEWAY: pinned}, folder, texts)
+            with console.status("watching the idle servers"):
+                idle = at_rest({one.name: one.family() for one in (ours, *servers)}, settings.idle_seconds)
+            engine = BareEngine(folder, texts, settings.engine_processes)
+            turns = _raced({ENGINE: engine, **peers, GATEWAY: pinned}, settings.rounds, settings, console)
+        alone = _raced(peers, settings.alone_rounds, settings, console)
+    found = Race(
+        checkpoint=entry.name,
+        variant=read_manifest(folder).variant,
+        host=read_host().kind,
+        sentences=len(texts),
+        settings=settings,
+        idle=idle.shares,
+        others=idle.others,
+        turns=turns,
+        alone=alone,
+        lasted_s=perf_counter() - began_s,
+    )
+    return report_of(found)
+
+
+def raced_entry(catalog: Catalog, checkpoint: str | None) -> CatalogEntry:
+    """The named classifier, or the catalog's first of the realtime tier. Raises NoRace."""
+    entries = catalog.of_task("classify")
+    wanted = (one for one in entries if (one.name == checkpoint if checkpoint else one.tier is Tier.REALTIME))
+    found = next(wanted, None)
+    if found is None:
+        lacked = f"no classifier {checkpoint!r}" if checkpoint else "no classifier of the realtime tier"
+        raise NoRace(f"the catalog {catalog.name} has {lacked}; it has {', '.join(entry.name for entry in entries)}")
+    return found
+
+
+def report_of(race: Race) -> Report:
+    """The standing of every contestant, the two targets, and what a reader must know of the conditions."""
+    turns, both, settings = race.turns, contests(race.settings.connections), race.settings
+    ran = {turn.slot.contestant for turn in turns.taken}
+    names = [name for name in (ENGINE, *BASELINES, GATEWAY) if name in ran]
+    standings = {
+        name: {one.what: {"reached": one.spread(turns, name), "ratio": one.ratio(turns, name)} for one in both}
+        for name in names
+    }
+    rows = [
+        (name, *(cell for one in both for cell in (_reached(one, turns, name), shown(one.ratio(turns, name)))))
+        for name in names
+    ]
+    table = Table(
+        f"{race.checkpoint} {race.variant} on {race.host}",
+        ("contestant", "p50 ms, 1 connection", "× FastAPI", f"requests/s, {settings.connections} at once", "× FastAPI"),
+        rows,
+        f"median of {settings.rounds} rounds of {settings.seconds} s (least to most); ratios within each round",
+    )
+    idle = ", ".join(f"{name} {share:.1%}" for name, share in race.idle.items())
+    return Report(
+        tables=[table],
+        document={**vars(race), "standings": standings, "targets": [one.target(turns) for one in both]},
+        verdicts=[one.target(turns).verdict() for one in both],
+        remarks=[
+            f"idle, of one core: {idle}; busy with anything else: {race.others:.0%} of the machine",
+            *beside(race),
+        ],
+        cautions=cautions(race),
+        figure=lambda: drawn(race, names),
+    )
+
+
+def cautions(race: Race) -> list[str]:
+    """What a reader of the figures must know: spoilt turns, servers that did not rest, a machine that was not quiet."""
+    said = race.turns.cautions("at once")
+    said += [
+        f"{name} used {share:.1%} of a core while idle, over {IDLE_CEILING:.0%}: the others ran with that much less"
+        for name, share in race.idle.items()
+        if share > IDLE_CEILING
+    ]
+    return said + not_quiet(race.others)
+
+
+def beside(race: Race) -> list[str]:
+    """What each FastAPI server reached beside the idle gateway, as a share of what it reaches without one."""
+    said = []
+    for name in BASELINES:
+        for one in contests(race.settings.connections):
+            with_it, without = one.spread(race.turns, name), one.spread(race.alone, name)
+            if with_it and without and without.median:
+                said.append(f"{name}: {with_it.median / without.median:.2f} × its {one.what} without the gateway")
+    return said
+
+
+def drawn(race: Race, names: Sequence[str]) -> Figure:
+    """Bars of the medians, with a whisker from the least to the most of the rounds, for each contest."""
+    from matplotlib.figure import Figure
+
+    from loadtests.results.ink import Colour
+
+    colours = {ENGINE: Colour.MUTED, GATEWAY: Colour.OURS}
+    both = contests(race.settings.connections)
+    figure = Figure(figsize=(7.6, 1.6 + 0.7 * len(names)), layout="constrained")
+    for axes, one in zip(figure.subplots(len(both)), both, strict=True):
+        found = {name: spread for name in names if (spread := one.spread(race.turns, name))}
+        medians = [spread.median * one.scale for spread in found.values()]
+        ends = [
+            [(spread.median - spread.low) * one.scale for spread in found.values()],
+            [(spread.high - spread.median) * one.scale for spread in found.values()],
+        ]
+        fill = [colours.get(name, Colour.RIVAL) for name in found]
+        bars = axes.barh(list(found), medians, xerr=ends, color=fill, ecolor=Colour.INK)
+        axes.bar_label(bars, [format(median, one.form) for median in medians], padding=4)
+        axes.invert_yaxis()
+        axes.margins(x=0.12)
+        unit, better = ("ms, ", "less") if one.less_is_better else ("", "more")
+        axes.set_title(f"{one.what}: {unit}{better} is better", loc="left", fontsize="medium")
+    return figure
+
+
+def _reached(contest: Contest, turns: Turns[Sample], name: str) -> str:
+    return shown(contest.spread(turns, name), contest.form, contest.scale)
+
+
+Contestants: TypeAlias = Mapping[str, BareEngine | Wrk]
+
+
+def _raced(contestants: Contestants, rounds: int, settings: SpeedSettings, console: Console) -> Turns[Sample]:
+    plan = settings.plan(list(contestants), rounds)
+    return take_turns(
+        plan, lambda slot, seconds: contestants[slot.contestant].run(slot.load, seconds), console, "at once"
+    )
+
+
+def check_same_answers(servers: Mapping[str, Wrk], variant: Path, texts: Sequence[str]) -> None:
+    """Every server gives the variant's own answer to the first sentences, label for label. Raises OtherAnswers.
+
+    Each is asked alone, so no batch-mate can change a score.
+    """
+    opened = open_classifier(variant, threads=1)
+    for text in texts[:COMPARED]:
+        meant = {score.label: score.score for score in answer(opened, text)}
+        for name, server in servers.items():
+            content = _post(f"{server.url}/classify", server.headers, classify_body(text))
+            (scores,) = msgspec.json.decode(content, type=list[list[LabelScore]])
+            got = {score.label: score.score for score in scores}
+            if got.keys() != meant.keys() or any(abs(got[label] - meant[label]) > SLACK for label in meant):
+                raise OtherAnswers(f"{name} answers {got} to {text!r}, and the variant itself {meant}")
+
+
+def _post(url: str, headers: Mapping[str, str], body: bytes) -> bytes:
+    request = urllib.request.Request(url, body, {"Content-Type": "application/json", **headers})
+    with urllib.request.urlopen(request, timeout=30) as response:  # the scheme is ours
+        content: bytes = response.read()
+        return content

@@ -1,0 +1,52 @@
+"""What several commands share: the terminal, the options for a catalog and for files, and numbers with a limit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from platformdirs import user_cache_path
+from rich.console import Console
+
+from gateway.catalogs.catalog import Catalog, load_catalog
+
+console = Console(highlight=False)
+
+
+def default_cache() -> Path:
+    """The folder that variants are kept in by default."""
+    return user_cache_path("punctual")
+
+
+def positive(text: str) -> float:
+    """Reads a positive, finite number. Raises BadParameter."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise typer.BadParameter("must be a positive number")
+    return value
+
+
+CatalogName = Annotated[str, typer.Option(help="starter, hub or a file")]
+Cache = Annotated[
+    Path, typer.Option(help="where variants are kept", envvar="PUNCTUAL_CACHE", default_factory=default_cache)
+]
+Json = Annotated[Path | None, typer.Option(help="write everything that was found there")]
+Checkpoint = Annotated[str | None, typer.Option(help="the one that answers (default: the first of the realtime tier)")]
+Rounds = Annotated[int, typer.Option(min=1)]
+Seconds = Annotated[int, typer.Option(min=1, help="of each turn")]
+
+
+def prepared(catalog: str, cache: Path) -> tuple[Catalog, Mapping[str, Path]]:
+    """A catalog, and the folder of each checkpoint's variant, made where it is missing.
+
+    Raises CatalogError and ExportError.
+    """
+    from exporters.prepare import prepare
+
+    loaded = load_catalog(catalog)
+    return loaded, prepare(loaded, cache, console)

@@ -1,0 +1,36 @@
+"""Servers as processes: awaited until they are ready, asked, and ended; one that does not start is told so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psutil
+import pytest
+from small_variants import LABELS, write_variant
+
+from gateway.model.manifest import write_manifest
+from loadtests.bench.peers.servers import fastapi
+from loadtests.bench.peers.wrk import Wrk
+from loadtests.bench.speed import check_same_answers
+from loadtests.errors import OtherAnswers, ServerFailed
+
+
+def test_a_server_answers_as_its_variant_does_and_is_gone_afterwards(tmp_path: Path) -> None:
+    """FastAPI, for real; set beside a variant with its labels swapped, it answers otherwise, which stops a race."""
+    variant, swapped = tmp_path / "variant", tmp_path / "swapped"
+    write_variant(variant)
+    manifest = write_variant(swapped)
+    write_manifest(swapped, manifest.model_copy(update={"labels": LABELS[::-1]}))
+    with fastapi(variant, threads=1) as server:
+        asked = {server.name: Wrk("wrk", server.url, {}, tmp_path / "unused")}
+        check_same_answers(asked, variant, ["good film", "a very bad film."])
+        with pytest.raises(OtherAnswers, match="fastapi-1 answers"):
+            check_same_answers(asked, swapped, ["good film"])
+        family = server.family()
+    assert not any(psutil.pid_exists(one.pid) and one.is_running() for one in family)
+
+
+def test_a_server_that_ends_at_once_is_told_with_the_end_of_its_log(tmp_path: Path) -> None:
+    """Here of a variant that is not there."""
+    with pytest.raises(ServerFailed, match=r"(?s)fastapi-1 ended with 1: .*nowhere"), fastapi(tmp_path / "nowhere", 1):
+        pass

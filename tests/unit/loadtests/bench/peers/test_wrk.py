@@ -1,0 +1,90 @@
+"""The script `wrk` is given and the output it gives back."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loadtests.bench.peers.wrk import MARK, Wrk, find_wrk, lua_string, parsed, write_script
+from loadtests.errors import WrkFailed, WrkMissing
+from loadtests.sentences import classify_body
+
+OUTPUT = """\
+Running 5s test @ http://127.0.0.1:8000
+  1 threads and 16 connections
+  Thread Stats   Avg      Stdev     Max   +/- Stdev
+    Latency    19.31ms    7.15ms  97.28ms   86.00%
+    Req/Sec   837.12     98.40     1.02k    74.00%
+  4180 requests in 5.02s, 1.05MB read
+  Non-2xx or 3xx responses: 7
+Requests/sec:    832.67
+Transfer/sec:    214.65KB
+punctual-wrk {"requests":4180,"duration_us":5020000,"p50_us":18700,"p90_us":27100,"p99_us":44900,"connect":1,"read":2,\
+"write":0,"status":7,"timeout":3}
+"""
+
+
+def unescaped(literal: str) -> bytes:
+    """What Lua reads a string literal of plain characters and three-digit escapes as."""
+    inner, found, at = literal[1:-1], bytearray(), 0
+    while at < len(inner):
+        if inner[at] == "\\":
+            found.append(int(inner[at + 1 : at + 4]))
+            at += 4
+        else:
+            found.append(ord(inner[at]))
+            at += 1
+    return bytes(found)
+
+
+def test_a_result_is_read_from_the_output() -> None:
+    """Microseconds become seconds; answers of status 400 and above and all socket errors are errors."""
+    sample = parsed(OUTPUT)
+    assert (sample.requests, sample.errors, sample.duration_s) == (4180, 13, 5.02)
+    assert (sample.p50_s, sample.p90_s, sample.p99_s) == (0.0187, 0.0271, 0.0449)
+    assert sample.throughput == pytest.approx(832.67, abs=0.01)
+
+
+def test_output_without_a_result_is_a_failure_that_quotes_it() -> None:
+    """A turn that gave no figures never passes for one."""
+    with pytest.raises(WrkFailed, match="unable to connect"):
+        parsed("unable to connect to 127.0.0.1:1 Connection refused\n")
+
+
+def test_a_machine_without_wrk_is_told_how_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The error names the package."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(WrkMissing, match="apt-get install wrk"):
+        find_wrk()
+
+
+@given(st.binary())
+def test_a_lua_literal_holds_exactly_its_bytes(content: bytes) -> None:
+    """No quote, backslash, line end or byte over 127 breaks out of the literal."""
+    literal = lua_string(content)
+    assert literal.isascii() and literal.isprintable() and '"' not in literal[1:-1]
+    assert unescaped(literal) == content
+
+
+def test_the_script_carries_every_sentence_and_header(tmp_path: Path) -> None:
+    """What `wrk` sends are the bodies as given, in their order."""
+    bodies = [classify_body('He said "no"\\'), classify_body("na\u00efve \u2014 caf\u00e9\n]]")]
+    text = write_script(tmp_path, "/classify", {"X-Checkpoint": "student"}, bodies).read_text()
+    lines = text.partition("local bodies = {")[2].partition("}\nlocal requests")[0].split("\n")[1:-1]
+    assert [unescaped(line.rstrip(",")) for line in lines] == bodies
+    assert '["X-Checkpoint"] = "student"' in text and MARK in text
+
+
+@pytest.mark.skipif(shutil.which("wrk") is None, reason="this machine has no wrk")
+def test_a_server_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    """Wrk takes the script, and its refused connections are counted or reported, never a clean sample."""
+    script = write_script(tmp_path, "/classify", {}, [classify_body("good film"), classify_body('"\\')])
+    try:
+        sample = Wrk(find_wrk(), "http://127.0.0.1:9", {}, script).run(connections=1, seconds=1)
+    except WrkFailed:
+        return
+    assert sample.errors and not sample.requests

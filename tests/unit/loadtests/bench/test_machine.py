@@ -1,0 +1,50 @@
+"""Who uses the processor: watched processes, this one, and the rest."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from time import process_time
+
+import psutil
+
+from loadtests.bench.machine import Watch, at_rest, cpu_seconds, not_quiet
+
+SPIN = "import time\nprint('spinning', flush=True)\nwhile time.process_time() < 60: pass"
+
+
+def test_what_a_watched_process_uses_is_its_share() -> None:
+    """A process that spins uses something of a core; this one is left out of the others, and nothing is below 0."""
+    child = subprocess.Popen([sys.executable, "-c", SPIN], stdout=subprocess.PIPE)
+    try:
+        assert child.stdout is not None and child.stdout.readline() == b"spinning\n"
+        spinning = psutil.Process(child.pid)
+        before_s = cpu_seconds([spinning])
+        watch = Watch({"spinner": [spinning], "nobody": []})
+        began_s = process_time()
+        while cpu_seconds([spinning]) < before_s + 0.05 or process_time() < began_s + 0.05:
+            pass
+        use = watch.use()
+        assert use.shares["spinner"] > 0 and use.shares["nobody"] == 0.0
+        assert 0.0 <= use.others <= 1.0
+    finally:
+        child.kill()
+        child.wait()
+        if child.stdout:
+            child.stdout.close()
+    assert cpu_seconds([spinning]) == 0.0, "a process that is gone counts nothing"
+
+
+def test_each_group_at_rest_has_its_share() -> None:
+    """By its name; a process that waits for input uses no negative time."""
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        shares = at_rest({"waiting": [psutil.Process(child.pid)]}, 0.01).shares
+        assert list(shares) == ["waiting"] and shares["waiting"] >= 0
+    finally:
+        child.communicate(b"\n")
+
+
+def test_a_machine_that_is_busy_is_told() -> None:
+    """Over a tenth of it; the conditions of a measurement are part of its result."""
+    assert not_quiet(0.1) == [] and "40%" in not_quiet(0.4)[0]
