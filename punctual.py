@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from exporters.options import DEFAULT_CACHE, DEFAULT_CATALOG, CacheOption, CatalogOption, FloorOption, lazy_group
 from rich.console import Console
 from rich.table import Table
-
-from exporters.options import DEFAULT_CACHE, DEFAULT_CATALOG, CacheOption, CatalogOption, FloorOption, lazy_group
 
 if TYPE_CHECKING:
     from gateway.scheduling.policy import Decision
@@ -26,8 +25,14 @@ COLLECTOR = "http://127.0.0.1:4318"
 LABORATORY = {
     "prepare": ("exporters.cli:prepare", "Prepares what a catalog's checkpoints lack in the cache."),
     "export": ("exporters.cli:export", "Makes one verified, profiled variant of a checkpoint."),
-    "profile": ("exporters.cli:profile", "Measures the latency profile of every variant of a catalog on this host anew."),
-    "simulate": ("loadtests.simulator.command:simulate", "Plays a scenario on a virtual clock, by our policy and others."),
+    "profile": (
+        "exporters.cli:profile",
+        "Measures the latency profile of every variant of a catalog on this host anew.",
+    ),
+    "simulate": (
+        "loadtests.simulator.command:simulate",
+        "Plays a scenario on a virtual clock, by our policy and others.",
+    ),
     "load": ("loadtests.generator.command:load", "Offers a scenario to a live gateway, open loop."),
     "bench": ("loadtests.cli:bench", "Measures against named baselines and promises."),
 }
@@ -98,8 +103,9 @@ def serve(
     floor: FloorOption = None,
 ) -> None:
     """Prepares what is missing on this host, then serves until Ctrl-C."""
-    from deployments.serve.command import ServeOptions, serve_until_stopped
     from exporters.cli import with_floor
+
+    from deployments.serve.command import ServeOptions, serve_until_stopped
     from exporters.plan import Settings
     from exporters.prepare import prepare
     from gateway.catalogs.catalog import load_catalog

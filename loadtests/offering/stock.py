@@ -10,8 +10,8 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from loadtests.bench.summaries import SHIPPED, Kind, mixed_texts
 from loadtests.sentences import shuffled_texts
-from loadtests.summary_texts import SHIPPED, Kind, mixed_texts
 
 MIXED, ORDER_SEED = 400, 11
 """How many texts to summarise are shelved, half of them papers, and the seed of their order."""

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 
 import pytest
+import typer
 from rich.console import Console
 from transformers import AutoTokenizer, BartConfig
+from typer.testing import CliRunner
 
 from exporters.errors import SourceRefused
 from exporters.random_seq2seq import END_ID, SPECIAL, write_random_checkpoint
-from loadtests.decoding_engines import BASELINE, DecodingEngine, running
-from loadtests.decoding_figures import BEAMS, GREEDY, token
-from loadtests.decoding_folders import prepare
-from loadtests.decoding_race import DecodingSettings, decoding_race
-from loadtests.decoding_report import markdown
+from loadtests.bench import engines
+from loadtests.bench.decoding.folders import prepare
+from loadtests.bench.decoding.process import Job, running
+from loadtests.bench.engines import BASELINE, BEAMS, GREEDY, Settings, race, report_of
 from loadtests.errors import EngineFailed
-from loadtests.peers.decoding_port import DecodingJob
 
 pytestmark = pytest.mark.export
 TINY = {
@@ -45,47 +46,43 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the graphs of every race here are kept."""
-    return tmp_path_factory.mktemp("work")
-
-
-def test_two_engines_race_and_their_graphs_are_kept(checkpoint: Path, work: Path) -> None:
+def test_two_engines_race_and_their_graphs_are_kept(checkpoint: Path, tmp_path: Path) -> None:
     """Both write as many tokens as asked in every turn, and nothing is exported a second time."""
-    settings = DecodingSettings(rounds=1, tokens=12, input_tokens=40, threads=1, engines=(BASELINE, "torch-bf16"))
-    said = io.StringIO()
-    report = decoding_race(str(checkpoint), work, settings, Console(file=said))
-    assert list(report.loaded) == [BASELINE, "torch-bf16"]
-    assert report.candidates == ("torch-bf16",) and report.input_tokens == 40
-    assert {(turn.round, turn.beams, turn.engine) for turn in report.turns.taken} == {
-        (number, beams, name) for number in (0, 1) for beams in (GREEDY, BEAMS) for name in report.loaded
+    app = typer.Typer()
+    app.command()(engines.command)
+    sizes = ["--rounds", "1", "--tokens", "12", "--input-tokens", "40", "--threads", "1"]
+    raced = ["--checkpoint", str(checkpoint), "--engine", BASELINE, "--engine", "torch-bf16"]
+    kinds = (("--json", "race.json"), ("--markdown", "race.md"), ("--svg", "race.svg"), ("--work", "work"))
+    files = [part for option, name in kinds for part in (option, str(tmp_path / name))]
+    done = CliRunner().invoke(app, [*raced, *sizes, *files])
+    assert done.exit_code == 0, done.output
+    (race,) = json.loads((tmp_path / "race.json").read_text())["races"]
+    assert list(race["loaded"]) == [BASELINE, "torch-bf16"] and race["input_tokens"] == 40
+    turns = race["turns"]["taken"]
+    assert {(turn["slot"]["round"], turn["slot"]["load"], turn["slot"]["contestant"]) for turn in turns} == {
+        (number, beams, name) for number in (0, 1) for beams in (GREEDY, BEAMS) for name in race["loaded"]
     }
-    assert all(turn.tokens == 12 and turn.resident_bytes > 10**7 for turn in report.turns.taken)
-    if not report.turns.spoilt():
-        assert report.turns.spread("torch-bf16", BEAMS, token) is not None
-    assert "torch-bf16" in markdown([report])
-    assert "int8 graphs" in said.getvalue()
+    assert all(turn["sample"]["tokens"] == 12 and turn["sample"]["resident_bytes"] > 10**7 for turn in turns)
+    assert "torch-bf16" in (tmp_path / "race.md").read_text()
+    assert "int8 graphs" in done.output
     again = io.StringIO()
-    kept = prepare(str(checkpoint), ["int8"], work, 1, Console(file=again))
+    kept = prepare(str(checkpoint), ["int8"], tmp_path / "work", 1, Console(file=again))
     assert {"fp32", "int8"} <= set(kept.by_kind) and not again.getvalue()
 
 
-def test_an_engine_may_be_loaded_anew_for_every_turn(checkpoint: Path, work: Path) -> None:
+def test_an_engine_may_be_loaded_anew_for_every_turn(checkpoint: Path, tmp_path: Path) -> None:
     """What is measured is the same; the report says how."""
-    settings = DecodingSettings(rounds=1, tokens=4, input_tokens=40, threads=1, apart=True, engines=(BASELINE,))
-    report = decoding_race(str(checkpoint), work, settings, Console(file=io.StringIO()))
-    assert len(report.turns.taken) == 4 and list(report.loaded) == [BASELINE]
-    assert "loaded anew for every turn" in markdown([report])
+    settings = Settings(rounds=1, tokens=4, input_tokens=40, threads=1, apart=True, engines=(BASELINE,))
+    found = race(str(checkpoint), tmp_path, settings, Console(file=io.StringIO()))
+    assert len(found.turns.taken) == 4 and list(found.loaded) == [BASELINE]
+    assert "loaded anew for every turn" in report_of([found]).tables[0].note
 
 
 def test_an_engine_that_cannot_load_says_why(tmp_path: Path) -> None:
     """Its process's last words are the operator's to read."""
-    engine = DecodingEngine(BASELINE, "onnxruntime", "int8")
-    job = DecodingJob(engine.name, str(tmp_path), 1, (5, 3), 3, 3)
     with (
         pytest.raises(EngineFailed, match=r"onnxruntime-int8 ended with 1: (.|\n)*encoder_model"),
-        running(engine, job),
+        running(Job(BASELINE, str(tmp_path), 1, (5, 3), 3, 3)),
     ):
         pass
 

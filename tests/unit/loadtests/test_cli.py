@@ -15,7 +15,6 @@ from typer.testing import CliRunner
 from loadtests.cli import BENCHMARKS, COMMANDS, bench
 from loadtests.lazy_commands import lazy_group
 
-HERE = ("speed", "accuracy", "load", "decision", "observed", "scrape")
 ROOT = Path(__file__).parents[3]
 
 
@@ -32,7 +31,7 @@ def test_help_names_every_benchmark_and_imports_none() -> None:
     assert all(name in done.stdout for name in COMMANDS)
 
 
-@pytest.mark.parametrize("name", HERE)
+@pytest.mark.parametrize("name", BENCHMARKS)
 def test_a_benchmark_says_the_same_of_itself_as_the_list_of_all(name: str) -> None:
     """Its own help begins as the table does."""
     command = import_module(f"loadtests.bench.{name}").command

@@ -11,66 +11,71 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import typer
 from rich.console import Console
+from typer.testing import CliRunner
 
 from gateway.catalogs.catalog import Catalog, CatalogEntry
-from loadtests.client import Reply
-from loadtests.coexistence import CoexistenceReport, CoexistenceSettings, keep_busy, slowest_of, summarizers_asked
-from loadtests.coexistence_report import print_coexistence, verdict, write_coexistence
-from loadtests.coexistence_turns import (
-    Company,
+from loadtests.bench import coexistence
+from loadtests.bench.coexistence import (
+    ALONE,
+    BESIDE,
     Finished,
     Neighbour,
-    Place,
-    Turn,
-    counted_rounds,
+    Run,
+    Sample,
+    Settings,
     faults,
-    met,
+    keep_busy,
     neighbour_within,
-    order,
-    p95_ratio,
+    report_of,
+    slowest_of,
+    summarizers_asked,
+    verdict,
 )
+from loadtests.bench.report import present
+from loadtests.bench.rounds import Slot, Turn, Turns
+from loadtests.bench.summaries import NoSummarizer
+from loadtests.client import Reply
 from loadtests.offered_load import Ending, LoadSettings, Shot, summarised
-from loadtests.summary_errors import NoSummarizer
-from loadtests.summary_texts import TextFiles, longest_papers
 
 BUSY = Neighbour(summaries=4.0, per_s=2.0, asked_share=1.0, engine_share=0.9, failures={})
 
 
 def turn(
     number: int,
-    company: Company,
+    company: str,
     latency_ms: float,
     lag_ms: float = 0.1,
     ending: Ending = Ending.IN_TIME,
     neighbour: Neighbour = BUSY,
-) -> Turn:
-    """A hundred requests, of which the slowest ten take twice as long; the last ended as told."""
+) -> Turn[Sample]:
+    """A hundred requests, of which the slowest ten take twice as long; the last one ends as given."""
     shots = [
         Shot(at / 50, at / 50 + lag_ms / 1000, latency_ms / 1000 * (2 if at < 10 else 1), Ending.IN_TIME)
         for at in range(100)
     ]
     shots[-1] = replace(shots[-1], ending=ending)
     load = summarised(shots, LoadSettings(rate=50, seconds=2.0, budget_ms=50))
-    return Turn(Place(number, company), load, neighbour if company is Company.BESIDE else None)
+    return Turn(Slot(number, 1, company), Sample(load, neighbour if company == BESIDE else None))
 
 
-def turns(*beside_ms: float) -> list[Turn]:
+def turns(*beside_ms: float) -> Turns[Sample]:
     """A warm-up that must not count, then rounds: 4 ms alone, so much beside."""
-    found = [turn(0, Company.ALONE, 4), turn(0, Company.BESIDE, 400)]
+    found = [turn(0, ALONE, 4), turn(0, BESIDE, 400)]
     for number, latency_ms in enumerate(beside_ms, start=1):
-        found += [turn(number, Company.BESIDE, latency_ms), turn(number, Company.ALONE, 4)]
-    return found
+        found += [turn(number, BESIDE, latency_ms), turn(number, ALONE, 4)]
+    return Turns(tuple(found))
 
 
-def test_every_round_has_both_turns_in_an_order_that_is_drawn() -> None:
-    """A warm-up first; equal seeds give equal orders."""
-    places = list(order(20, 3))
-    assert places == list(order(20, 3)) != list(order(20, 4))
-    rounds = [places[at : at + 2] for at in range(0, len(places), 2)]
-    assert [one[0].round for one in rounds] == list(range(21))
-    assert all({place.company for place in one} == set(Company) for one in rounds)
-    assert {one[0].company for one in rounds} == set(Company)
+def with_turn(taken: Turns[Sample], odd: Turn[Sample]) -> Turns[Sample]:
+    """The turns, with this one instead of the one that had its place."""
+    return Turns((*(one for one in taken.taken if one.slot != odd.slot), odd))
+
+
+def a_run(taken: Turns[Sample]) -> Run:
+    """Of these turns on a host."""
+    return Run(Settings(rounds=2), "a host", "fast", "slow", taken, 1.0)
 
 
 def test_a_neighbours_summaries_count_by_their_part_within_the_turn() -> None:
@@ -90,11 +95,12 @@ def test_a_neighbour_that_fails_wrote_nothing() -> None:
 
 def test_the_verdict_is_the_median_of_the_ratios_within_rounds() -> None:
     """The warm-up does not count; one bad round of three does not decide."""
-    taken = turns(4.4, 5.0, 40.0)
-    assert [one.number for one in counted_rounds(taken)] == [1, 2, 3]
-    ratio = p95_ratio(taken)
-    assert ratio is not None and ratio.median == pytest.approx(1.25) and ratio.high == pytest.approx(10.0)
-    assert counted_rounds(taken)[0].p50_ratio == pytest.approx(1.1) and met(taken) and not met(turns(4.4, 6.0, 40.0))
+    kept = verdict(turns(4.4, 5.0, 40.0))
+    assert kept.met and kept.sentence.endswith("met by 4%: 1.25 (1.10 to 10.00)")
+    assert not verdict(turns(4.4, 6.0, 40.0)).met
+    (table,) = report_of(a_run(turns(4.4, 5.0, 40.0))).tables
+    assert [row[0] for row in table.rows] == ["1", "2", "3"]
+    assert table.rows[0][1:3] == ["4.00, 4.40 (1.10 ×)", "8.00, 8.80 (1.10 ×)"]
 
 
 def test_a_run_that_is_not_valid_meets_nothing() -> None:
@@ -102,38 +108,38 @@ def test_a_run_that_is_not_valid_meets_nothing() -> None:
     resting = replace(BUSY, asked_share=0.5)
     failing = replace(BUSY, failures={"429 overloaded": 2})
     for odd, said in (
-        (turn(1, Company.ALONE, 4, lag_ms=30), "round 1, alone: the generator sent late, p99 30.0 ms"),
-        (turn(1, Company.ALONE, 4, ending=Ending.HUNG), "1 classifications hung"),
-        (turn(1, Company.BESIDE, 4, neighbour=resting), "kept busy for 50% only"),
-        (turn(1, Company.BESIDE, 4, neighbour=failing), "2 summaries failed: 429 overloaded"),
+        (turn(1, ALONE, 4, lag_ms=30), "round 1, alone: the generator sent late, p99 30.0 ms"),
+        (turn(1, ALONE, 4, ending=Ending.HUNG), "1 classifications hung"),
+        (turn(1, BESIDE, 4, neighbour=resting), "kept busy for 50% only"),
+        (turn(1, BESIDE, 4, neighbour=failing), "2 summaries failed: 429 overloaded"),
     ):
-        taken = [one for one in turns(4.0) if one.place != odd.place] + [odd]
+        taken = with_turn(turns(4.0), odd)
         (fault,) = faults(taken)
-        assert said in fault and not met(taken)
-    assert not faults([turn(0, Company.ALONE, 4, lag_ms=30)]), "the warm-up may be anything"
+        assert said in fault and not verdict(taken).met and "not valid" in verdict(taken).sentence
+        assert f"NOT VALID: {fault}" in [one.sentence for one in report_of(a_run(taken)).verdicts]
+    assert not faults(Turns((turn(0, ALONE, 4, lag_ms=30),))), "the warm-up may be anything"
 
 
 def test_a_round_in_which_nothing_was_answered_does_not_count() -> None:
     """A run of such rounds is not measured, hence not met."""
-    nothing = Turn(Place(1, Company.ALONE), summarised([], LoadSettings(rate=1, seconds=1)))
-    taken = [nothing, turn(1, Company.BESIDE, 4)]
-    assert counted_rounds(taken) == [] and p95_ratio(taken) is None and not met(taken)
+    nothing = Turn(Slot(1, 1, ALONE), Sample(summarised([], LoadSettings(rate=1, seconds=1))))
+    taken = Turns((nothing, turn(1, BESIDE, 4)))
+    assert taken.rounds() == [] and not verdict(taken).met and "not measured" in verdict(taken).sentence
     assert faults(taken) == ["round 1, alone: nothing was offered"]
 
 
 def test_a_report_is_shown_and_written(tmp_path: Path) -> None:
     """One row a round, the generator's delay, the verdict with its margin."""
-    report = CoexistenceReport(CoexistenceSettings(rounds=2), "a host", "fast", "slow", tuple(turns(4.4, 4.8)), 1.0)
+    report = report_of(a_run(turns(4.4, 4.8)))
     console = Console(width=200, file=(shown := io.StringIO()))
-    print_coexistence(report, console)
-    write_coexistence(report, tmp_path / "coexistence.json")
+    assert present(report, console, json=tmp_path / "coexistence.json") == 0
     assert "1.10" in shown.getvalue() and "0.1 ms in the worst turn" in shown.getvalue()
-    assert verdict(report).endswith("met: 1.15 × (1.10 to 1.20)")
+    assert "met by 12%: 1.15 (1.10 to 1.20)" in shown.getvalue()
     written = json.loads((tmp_path / "coexistence.json").read_text())
-    assert written["met"] is True and len(written["turns"]) == 6 and written["turns"][3]["neighbour"] is None
-    assert written["p95_ratios"] == pytest.approx([1.1, 1.2])
-    assert "not measured" in verdict(replace(report, turns=()))
-    assert "not valid" in verdict(replace(report, turns=(*report.turns, turn(2, Company.ALONE, 4, lag_ms=30))))
+    taken = written["turns"]["taken"]
+    assert len(taken) == 6 and taken[3]["slot"]["contestant"] == ALONE and taken[3]["sample"]["neighbour"] is None
+    assert written["p95_ratios"] == pytest.approx([1.1, 1.2]) and written["verdicts"][0]["met"] is True
+    assert taken[2]["sample"]["load"]["endings"]["in_time"] == 100 and taken[2]["sample"]["neighbour"]["per_s"] == 2.0
 
 
 def a_catalog(*tiers: str) -> Catalog:
@@ -166,8 +172,8 @@ class Summarizer:
 
 
 async def test_a_summarizer_is_kept_busy_until_it_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One text after the other without a pause; the one under way at the end is finished and told."""
-    monkeypatch.setattr("loadtests.coexistence.SETTLE_S", 0.0)
+    """One text after the other without a pause; the one under way at the end is finished and counted."""
+    monkeypatch.setattr("loadtests.bench.coexistence.SETTLE_S", 0.0)
     server, over, found = Summarizer(), asyncio.Event(), list[Finished]()
 
     def done(one: Finished) -> None:
@@ -175,7 +181,7 @@ async def test_a_summarizer_is_kept_busy_until_it_is_over(monkeypatch: pytest.Mo
         if len(found) == 4:
             over.set()
 
-    await keep_busy(server, itertools.cycle([b"2", b"no", b"3"]), "slow", over, done, lambda: server.now_s)
+    await keep_busy(server, itertools.cycle([b"2", b"no", b"3"]), "slow", over, done, lambda: server.now_s, rest_s=0)
     assert found == [
         Finished(0.0, 2.0, 1.8), Finished(2.0, 2.0, 0.0, "429 overloaded"), Finished(2.0, 5.0, 2.7),
         Finished(5.0, 7.0, 1.8),
@@ -195,14 +201,6 @@ def test_the_neighbour_is_of_the_quality_tier_unless_named_or_missing() -> None:
         summarizers_asked(a_catalog(), None)
 
 
-def test_the_neighbour_gets_the_longest_papers(tmp_path: Path) -> None:
-    """The longest first."""
-    rows = (json.dumps({"text": "x" * length, "summary": "s"}) for length in (3, 9, 1, 5))
-    (tmp_path / "papers.jsonl").write_text("\n".join(rows))
-    found = longest_papers(2, TextFiles(papers=tmp_path / "papers.jsonl"))
-    assert [len(one.text) for one in found] == [9, 5]
-
-
 def test_the_slowest_of_them_is_chosen_by_the_gateways_own_forecast() -> None:
     """One that is down has no forecast."""
     candidates = [
@@ -214,3 +212,12 @@ def test_the_slowest_of_them_is_chosen_by_the_gateways_own_forecast() -> None:
     assert slowest_of(route, ["a", "b", "c"]) == "b" and slowest_of(route, ["a", "c"]) == "a"
     with pytest.raises(NoSummarizer, match="up: c"):
         slowest_of(route, ["c"])
+
+
+def test_arguments_that_measure_nothing_are_refused() -> None:
+    """By the command line, with the option's name."""
+    app = typer.Typer()
+    app.command()(coexistence.command)
+    for option, value in (("--rounds", "0"), ("--rate", "0"), ("--budget-ms", "inf"), ("--summarizers", "0")):
+        refused = CliRunner().invoke(app, [option, value], env={"COLUMNS": "200"})
+        assert refused.exit_code == 2 and option in refused.output

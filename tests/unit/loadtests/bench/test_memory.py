@@ -1,4 +1,4 @@
-"""Memory: jobs in turn over every summarizer, samples while they run, and the rule that tells growth from noise."""
+"""Memory: requests in turn over every summarizer, samples while they run, and the rule that tells growth from noise."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 
-import pytest
+import typer
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
+from typer.testing import CliRunner
 
+from loadtests.bench import memory
+from loadtests.bench.memory import Run, Sample, Settings, fifth, growth_of, read_memory, report_of, sampled
+from loadtests.bench.report import Report, present
+from loadtests.bench.summaries import Asked, mixed_texts, requests_of
 from loadtests.client import NoReply, Reply
-from loadtests.memory import MemoryReport, MemorySettings, drawn, read_memory, sampled
-from loadtests.memory_growth import Sample, fifth, growth_of
-from loadtests.memory_report import print_memory, verdict, write_memory
-from loadtests.summary_texts import TextFiles
 
 MB = 1_000_000
 NAMES = ("picks", "writes")
@@ -75,27 +76,20 @@ def test_a_checkpoint_that_was_away_is_not_judged() -> None:
 
 def test_samples_are_fifty_apart_or_twenty_in_all() -> None:
     """A short run still has fifths."""
-    assert [MemorySettings(summaries=n).every for n in (1000, 5000, 200, 20, 5)] == [50, 50, 10, 1, 1]
+    assert [Settings(summaries=n).every for n in (1000, 5000, 200, 20, 5)] == [50, 50, 10, 1, 1]
 
 
-@pytest.fixture
-def files(tmp_path: Path) -> TextFiles:
-    """Ten texts of each kind."""
-    kinds = TextFiles(tmp_path / "papers.jsonl", tmp_path / "software.jsonl")
-    for path in (kinds.papers, kinds.software):
-        rows = (json.dumps({"text": f"{path.stem} {at}", "summary": "s"}) for at in range(10))
-        path.write_text("".join(f"{row}\n" for row in rows))
-    return kinds
+def requests(count: int) -> list[Asked]:
+    """Shipped texts in turn for both checkpoints."""
+    return requests_of(mixed_texts(count, 23), (0.1, 3.0), 23, NAMES)
 
 
-def test_checkpoints_take_turns_on_texts_of_both_kinds(files: TextFiles) -> None:
-    """Neither checkpoint has one kind only; equal seeds give equal jobs."""
-    settings = MemorySettings(summaries=40, files=files)
-    jobs = drawn(NAMES, settings)
-    assert jobs == drawn(NAMES, settings) and [job.checkpoint for job in jobs] == [*NAMES] * 20
+def test_checkpoints_take_turns_on_texts_of_both_kinds() -> None:
+    """Neither checkpoint has one kind only."""
+    asked = requests(40)
+    assert [one.checkpoint for one in asked] == [*NAMES] * 20
     for name in NAMES:
-        assert {b"domain" in job.body for job in jobs if job.checkpoint == name} == {True, False}
-    assert all(0.0999 < job.budget_s < 3.001 for job in jobs)
+        assert {b"domain" in one.text.body for one in asked if one.checkpoint == name} == {True, False}
 
 
 class Server:
@@ -117,15 +111,14 @@ class Server:
         return Reply(200, {}, json.dumps(document).encode())
 
 
-async def test_memory_is_looked_at_between_jobs_and_failures_are_counted(files: TextFiles) -> None:
-    """One sample after each so many, one step of the bar for each job."""
-    jobs = drawn(NAMES, MemorySettings(summaries=20, files=files))
+async def test_memory_is_looked_at_between_requests_and_failures_are_counted() -> None:
+    """One sample after every fifth, one step of the bar for each request."""
     looks, steps = count(1), []
 
     def look() -> dict[str, int | None]:
         return {"picks": next(looks), "writes": None}
 
-    found, failures = await sampled(Server(), jobs, 5, look, lambda: steps.append(1))
+    found, failures = await sampled(Server(), requests(20), 5, look, lambda: steps.append(1))
     assert [(one.summaries, one.memory_bytes["picks"]) for one in found] == [(5, 1), (10, 2), (15, 3), (20, 4)]
     assert failures == {"ServerDisconnectedError": 1, "answered by another checkpoint": 1} and len(steps) == 20
 
@@ -137,21 +130,34 @@ def test_memory_is_read_from_the_document_of_checkpoints() -> None:
     assert read_memory(document, [*NAMES, "gone"]) == {"picks": 7, "writes": None, "gone": None}
 
 
-def test_a_report_is_shown_written_and_steady_only_when_all_was_judged(tmp_path: Path) -> None:
+def report(late_mb: int, failures: dict[str, int], writes: int | None = 300 * MB) -> Report:
+    """Of a run in which one checkpoint has 400 MB and another size at the end, the other always the same."""
+    sizes = [400] * 16 + [late_mb] * 4
+    found = [Sample(at * 50, {"picks": size * MB, "writes": writes}) for at, size in enumerate(sizes, start=1)]
+    return report_of(Run(Settings(), "a host", NAMES, tuple(found), failures, 1.0))
+
+
+def test_a_run_is_steady_only_when_all_was_judged() -> None:
     """A failure, growth, or a checkpoint that was away: none of them is steady."""
+    assert report(405, {}).met
+    assert not report(420, {}).met and not report(405, {"x": 1}).met and not report(405, {}, None).met
+    assert "writes: not judged" in report(405, {}, None).verdicts[-1].sentence
 
-    def report(late_mb: int, failures: dict[str, int], writes: int | None = 300 * MB) -> MemoryReport:
-        sizes = [400] * 16 + [late_mb] * 4
-        found = [Sample(at * 50, {"picks": size * MB, "writes": writes}) for at, size in enumerate(sizes, start=1)]
-        return MemoryReport(MemorySettings(), "a host", NAMES, tuple(found), failures, 1.0)
 
-    assert report(405, {}).steady
-    assert not report(420, {}).steady and not report(405, {"x": 1}).steady and not report(405, {}, None).steady
+def test_a_report_is_shown_and_written(tmp_path: Path) -> None:
+    """One row a sample, and what the rule says of each checkpoint."""
     console = Console(width=160, file=(shown := io.StringIO()))
-    print_memory(report(420, {"503": 2}), console)
-    write_memory(report(420, {"503": 2}), tmp_path / "memory.json")
+    assert present(report(420, {"503": 2}), console, json=tmp_path / "memory.json") == 1
     assert "picks: grows: 400.0 MB to 420.0 MB (+20.0), allowed up to 410.0" in shown.getvalue()
     assert "2 summaries failed: 503" in shown.getvalue() and "writes: no growth" in shown.getvalue()
     written = json.loads((tmp_path / "memory.json").read_text())
-    assert written["steady"] is False and written["growths"]["picks"]["grows"] is True and len(written["samples"]) == 20
-    assert "not judged" in verdict("writes", report(405, {}, None).growths["writes"])
+    assert written["growths"]["picks"]["grows"] is True and len(written["samples"]) == 20
+    assert written["settings"]["summaries"] == 1000
+
+
+def test_a_run_too_short_to_judge_is_refused() -> None:
+    """By the command line, with the option's name."""
+    app = typer.Typer()
+    app.command()(memory.command)
+    refused = CliRunner().invoke(app, ["--summaries", "19"], env={"COLUMNS": "200"})
+    assert refused.exit_code == 2 and "--summaries" in refused.output

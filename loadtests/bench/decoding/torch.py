@@ -36,7 +36,7 @@ class TorchPeer:
             self._model.get_encoder()(input_ids=torch.tensor([token_ids]))
 
     def write(self, token_ids: Sequence[int], beams: int, tokens: int) -> int:
-        """Greedy or beam search of exactly so many tokens."""
+        """Greedy or beam search of exactly `tokens` tokens."""
         ids, config = torch.tensor([token_ids]), self._model.config
         rules = GenerationConfig(
             decoder_start_token_id=config.decoder_start_token_id,

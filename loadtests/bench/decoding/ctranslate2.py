@@ -48,7 +48,7 @@ class CTranslate2Peer:
         raise NotImplementedError("a CTranslate2 translator does not run its encoder by itself")
 
     def write(self, token_ids: Sequence[int], beams: int, tokens: int) -> int:
-        """Greedy or beam search of exactly so many tokens."""
+        """Greedy or beam search of exactly `tokens` tokens."""
         text = [self._tokenizer.id_to_token(token) for token in token_ids]
         results = self._translator.translate_batch(
             [text], beam_size=beams, min_decoding_length=tokens, max_decoding_length=tokens, max_input_length=0

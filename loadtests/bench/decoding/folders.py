@@ -1,0 +1,188 @@
+"""The folders that engines load, made from a checkpoint once and kept: a second race exports nothing again.
+
+Each is made by `python -m loadtests.bench.decoding.folders KIND SOURCE FOLDER`, one process each, so that torch and
+its gigabytes are gone before a graph is quantised.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock
+from rich.console import Console
+from tokenizers import Tokenizer
+
+from exporters.source import resolve_source
+from loadtests.bench.peers.servers import ROOT, child_environment
+from loadtests.errors import EngineFailed, NoRace
+
+RANDOM = ("distilbart-6-6", "pegasus-large")
+"""The architectures that `exporters.random_seq2seq` writes, by their names there."""
+CARRIED = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
+LOG_END = 1500
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Every folder that was asked for of one checkpoint, by its kind; `checkpoint` is always there."""
+
+    name: str
+    by_kind: Mapping[str, Path]
+
+    @property
+    def checkpoint(self) -> Path:
+        """The checkpoint itself."""
+        return self.by_kind["checkpoint"]
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """What a race must know of a checkpoint: its special tokens, its tokenizer's entries and its longest text."""
+
+    start_id: int
+    end_id: int
+    entries: int
+    positions: int
+
+
+def prepare(location: str, kinds: Sequence[str], work: Path, threads: int, console: Console) -> Folders:
+    """Makes what is missing below `work`; minutes and gigabytes the first time.
+
+    `location` is one of RANDOM, `starter:NAME` or a folder. Raises NoRace, SourceRefused and EngineFailed.
+    """
+    if location in RANDOM:
+        name, home = location, work / location
+        found = {"checkpoint": _made("checkpoint", location, home, threads, console)}
+    else:
+        source = resolve_source(location)
+        name, home = source.path.name, work / f"{source.path.name}-{source.sha256[:12]}"
+        found = {"checkpoint": source.path}
+    shapes(found["checkpoint"])  # before minutes are spent on it
+    wanted = {*kinds, *(KINDS[kind].made_from for kind in kinds)}
+    for kind, recipe in KINDS.items():
+        if kind in wanted and kind not in found:
+            found[kind] = _made(kind, str(found[recipe.made_from]), home, threads, console)
+    return Folders(name, found)
+
+
+def shapes(checkpoint: Path) -> Shapes:
+    """Reads a checkpoint's folder. Raises NoRace if it does not write, or does not say what a race must know."""
+    config = json.loads((checkpoint / "config.json").read_bytes())
+    if not config.get("is_encoder_decoder"):
+        raise NoRace(f"{checkpoint.name} is no encoder-decoder: it writes nothing that could be timed")
+    names = ("decoder_start_token_id", "eos_token_id", "max_position_embeddings")
+    start, end, positions = (config.get(name) for name in names)
+    tokenizer = checkpoint / "tokenizer.json"
+    if start is None or end is None or positions is None or not tokenizer.exists():
+        raise NoRace(f"{checkpoint.name} lacks one of {', '.join(names)} and tokenizer.json")
+    entries = Tokenizer.from_file(str(tokenizer)).get_vocab_size()
+    return Shapes(start, end, min(entries, config["vocab_size"]), positions)
+
+
+def _made(kind: str, source: str, home: Path, threads: int, console: Console) -> Path:
+    """The folder of one kind, whole or not at all. Another process that wants it waits until it is made."""
+    folder, what = home / kind, KINDS[kind].what
+    home.mkdir(parents=True, exist_ok=True)
+    with FileLock(home / f"{kind}.lock"):
+        if folder.exists():
+            return folder
+        with tempfile.TemporaryDirectory(prefix=f".{kind}-", dir=home) as scratch:
+            with console.status(f"{home.name}: making {what}; kept for the next time"):
+                _make_apart(kind, source, Path(scratch, kind), threads)
+            os.replace(Path(scratch, kind), folder)
+    size = sum(file.stat().st_size for file in folder.iterdir())
+    console.print(f"{home.name}: {what}, {size / 1e6:.0f} MB")
+    return folder
+
+
+def _make_apart(kind: str, source: str, folder: Path, threads: int) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "loadtests.bench.decoding.folders", kind, source, str(folder)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        cwd=ROOT,
+        env=child_environment() | {"OMP_NUM_THREADS": str(threads)},
+        check=False,
+    )
+    if done.returncode:
+        said = done.stdout.decode(errors="replace").strip()[-LOG_END:]
+        raise EngineFailed(f"{KINDS[kind].what} could not be made: status {done.returncode}: {said}")
+
+
+def _make_checkpoint(name: str, folder: Path) -> None:
+    """Random weights in the shapes of a named architecture."""
+    from exporters.random_seq2seq import architecture, write_random_checkpoint
+
+    write_random_checkpoint(architecture(name), folder)
+
+
+def _make_fp32(source: str, folder: Path) -> None:
+    """An encoder, a decoder for the first step and one for every further step, as the exporters make them."""
+    import torch
+    from transformers import AutoModelForSeq2SeqLM
+
+    from exporters.graph import export_seq2seq_graphs
+    from exporters.quiet import quiet_libraries
+
+    with quiet_libraries():
+        model = AutoModelForSeq2SeqLM.from_pretrained(
+            source, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, local_files_only=True
+        )
+        export_seq2seq_graphs(model.eval(), folder)
+    _carry(source, folder)
+
+
+def _make_int8(source: str, folder: Path) -> None:
+    """The fp32 graphs by the exporters' recipe of int8."""
+    from exporters.quantise import quantise
+    from exporters.quiet import quiet_libraries
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with quiet_libraries():
+        for graph in sorted(Path(source).glob("*.onnx")):
+            quantise(graph, folder / graph.name)
+    _carry(source, folder)
+
+
+def _make_ctranslate2(source: str, folder: Path) -> None:
+    """CTranslate2's own format, int8."""
+    from loadtests.bench.decoding.ctranslate2 import convert
+
+    convert(Path(source), folder)
+
+
+def _carry(source: str, folder: Path) -> None:
+    for name in CARRIED:
+        if Path(source, name).exists():
+            shutil.copyfile(Path(source, name), folder / name)
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    """What a folder holds, what it is made from, and how: `make(source, folder)`."""
+
+    what: str
+    made_from: str
+    make: Callable[[str, Path], None]
+
+
+KINDS = {
+    "checkpoint": _Recipe("random weights", "checkpoint", _make_checkpoint),
+    "fp32": _Recipe("ONNX graphs", "checkpoint", _make_fp32),
+    "int8": _Recipe("int8 graphs", "fp32", _make_int8),
+    "ctranslate2": _Recipe("CTranslate2's model", "checkpoint", _make_ctranslate2),
+}
+"""Every kind of folder, in the order in which they can be made."""
+
+
+if __name__ == "__main__":
+    KINDS[sys.argv[1]].make(sys.argv[2], Path(sys.argv[3]))

@@ -1,1 +1,0 @@
-"""What the gateway is raced against, and the gateway itself, each as a program of its own."""
