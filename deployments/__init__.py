@@ -1,1 +1,1 @@
-"""Ray Serve and what runs inside a replica: composition root, link, batcher, tasks and engines."""
+"""Ray Serve and what runs inside a replica: composition root, transport, batcher, tasks and engines."""

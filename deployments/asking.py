@@ -1,6 +1,6 @@
-"""Asking many replicas at once: each has the same time to answer, and none that hangs silences another.
+"""Asks many replicas at once: each has the same time to answer, and one that hangs does not delay the others.
 
-It knows no Ray: what is asked comes in as calls under way.
+Knows no Ray: it takes calls that are under way.
 """
 
 from __future__ import annotations
@@ -11,24 +11,24 @@ from collections.abc import Sequence
 from typing import Protocol
 
 ANSWER_WITHIN_S = 1.5
-"""How long replicas are waited for. One that is well takes milliseconds; a scrape must be over well before Prometheus
-gives it up (10 s), and whoever looks each second should not wait for two."""
+"""How long replicas may take to answer, in seconds. A healthy one takes milliseconds. A scrape must be over well before
+Prometheus gives it up (10 s), and a console that asks each second should not wait for two."""
 
 log = logging.getLogger("punctual.asking")
 
 
 class Call(Protocol):
-    """A call of one replica that is under way: what Ray Serve has for each of a broadcast."""
+    """A call of one replica that is under way: Ray Serve makes one for each replica of a broadcast."""
 
     async def get_async(self) -> object:
-        """What it answers, or raises."""
+        """Returns the replica's answer, or raises its error."""
 
     def cancel(self) -> None:
-        """Withdraws it, so that calls of a replica that hangs do not pile up there."""
+        """Withdraws the call, so that calls do not pile up at a replica that hangs."""
 
 
 async def each_within(calls: Sequence[Call], within_s: float) -> list[object | None]:
-    """What each call answered, None for one that raised or had not answered after so many seconds and was cancelled."""
+    """The answers, in the order of the calls. None for a call that raised; a late one is cancelled and None too."""
     tasks = [asyncio.ensure_future(call.get_async()) for call in calls]
     if not tasks:
         return []

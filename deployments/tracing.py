@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from deployments.link import Handler
+from deployments.transport import Handler
 from gateway.model.deadline import Clock
 from gateway.model.messages import Answer, Failure, FailureKind, ReplicaTimings, Work
 from gateway.trace_context import TraceContext

@@ -71,7 +71,7 @@ class FakeBackend:
     cancelled: int = 0
 
     async def dispatch(self, checkpoint: str, work: Work, service_time_s: float) -> Answer | Failure:
-        """Gives the loop a turn, as a link does, then behaves."""
+        """Gives the loop a turn, as the transport does, then behaves."""
         self.dispatches.append(Dispatch(checkpoint, work, service_time_s))
         try:
             await asyncio.sleep(0)

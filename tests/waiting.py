@@ -1,4 +1,4 @@
-"""What tests of the link wait for and with: a handler behind a gate, a replica at rest, a condition that comes true."""
+"""What transport tests wait for and with: a handler behind a gate, a replica at rest, a condition that comes true."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A replica: one opened variant behind its end of the link, of whichever kind the variant is.
+"""A replica: one opened variant behind its end of the transport, of whichever kind the variant is.
 
 It knows no cluster: `serving` gives it a place to listen and tells it when to drain.
 """

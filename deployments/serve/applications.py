@@ -22,14 +22,14 @@ from ray.serve._private import replica
 from ray.serve.handle import DeploymentHandle
 from starlette.applications import Starlette
 
-from deployments.backend import LinkBackend
-from deployments.link import Endpoint, Handler, LinkServer, TcpAddress, UnixAddress
 from deployments.observing import CLOSED_WITHIN_S, observing, utc_now
 from deployments.replica.replica import ReplicaSettings, open_replica
 from deployments.scraping import ApplicationScrape, DeploymentStates
 from deployments.serve.autoscaling import BACKLOG_S, BUSY_SHARE, BusyShare
 from deployments.serve.discovery import ServeDirectory, ask_all, read_statuses
 from deployments.tracing import TracedHandler, spans_of
+from deployments.transport import Certificates, Endpoint, Handler, TcpAddress, TransportServer, UnixAddress
+from deployments.transport.backend import TransportBackend
 from gateway.api import app
 from gateway.catalogs.catalog import Catalog
 from gateway.forecasting.load import LoadTracker
@@ -40,52 +40,59 @@ from gateway.service import Service
 
 APPLICATION = "punctual"
 INGRESS = "gateway"
-LINKED_WITHIN_S = 10.0
-"""How long a new ingress waits for a link to each checkpoint before it is ready for requests all the same."""
+CONNECTED_WITHIN_S = 10.0
+"""How long a new ingress waits for a connection to each checkpoint before it is ready for requests all the same."""
 
 
 @dataclass(frozen=True)
-class LinkSettings:
-    """Where replicas listen, where the secret lies that both ends prove to each other, and how they part.
+class TransportSettings:
+    """Where replicas listen, what proves who they are, and how long a retired one stays.
 
-    A replica that is retired goes on as if nothing were for `linger_s`, in which every ingress finds those that take
-    its place, and then has `drain_s` to finish what is under way.
+    `certificates` is a folder, as `Certificates` reads it: Ray stores these settings and must never store a key.
+    Without it, replicas listen on socket files alone and all processes stay on this host.
+
+    A replica that is retired goes on as before for `linger_s`, in which every ingress finds its successors, and then
+    has `drain_s` to finish what is under way.
     """
 
     folder: Path
-    secret_file: Path
-    tcp: bool
+    certificates: Path | None
     linger_s: float = 0.0
     drain_s: float = 5.0
 
     @property
     def retiring_s(self) -> float:
-        """After how long a replica that is retired may be ended, whatever it does."""
+        """How long after its retirement a replica may be ended, whatever it does."""
         return self.linger_s + 2 * self.drain_s
 
-    def secret(self) -> bytes:
-        """The secret: it is read where it is needed, so that nothing of Ray's ever stores it. Raises OSError."""
-        return self.secret_file.read_bytes().strip()
+    def shown(self) -> Certificates | None:
+        """What both ends show over TCP, after a look whether they would let each other in. Raises CertificatesError."""
+        if self.certificates is None:
+            return None
+        certificates = Certificates(self.certificates)
+        certificates.check()
+        return certificates
 
 
 class CheckpointDeployment:
     """One replica of one checkpoint under Ray Serve. It is ready only once its variant has passed its checks."""
 
     async def __init__(  # type: ignore[misc]  # Ray Serve awaits it
-        self, settings: ReplicaSettings, link: LinkSettings
+        self, settings: ReplicaSettings, transport: TransportSettings
     ) -> None:
-        self._id = _enter(link)
+        self._id = _enter(transport)
         self._replica = await asyncio.to_thread(open_replica, settings, time.monotonic)
         self._replica.server.start()
         self._busy = BusyShare(time.monotonic, settings.entry.slots)
-        self._link = link
+        self._transport = transport
         self._spans = spans_of(settings.entry.name, self._id, os.environ)
         handle: Handler = self._replica.handle
         if self._spans is not None:
             handle = TracedHandler(handle, settings.entry.name, self._spans, time.monotonic, utc_now)
-        self._server = LinkServer(handle, self._replica.load, link.secret())
-        unix = UnixAddress(str(link.folder / f"{self._id}.sock"))
-        await self._server.start(unix, TcpAddress(ray.util.get_node_ip_address(), 0) if link.tcp else None)
+        certificates = transport.shown()
+        self._server = TransportServer(handle, self._replica.load, certificates=certificates)
+        unix = UnixAddress(str(transport.folder / f"{self._id}.sock"))
+        await self._server.start(unix, TcpAddress(ray.util.get_node_ip_address(), 0) if certificates else None)
         self._endpoint = Endpoint(self._id, ray.get_runtime_context().get_node_id(), unix, self._server.tcp)
 
     async def endpoint(self) -> Endpoint:
@@ -104,9 +111,9 @@ class CheckpointDeployment:
     async def __del__(self) -> None:
         """Ray Serve awaits this when it retires the replica: finish what is under way, take nothing new."""
         if hasattr(self, "_server"):
-            await asyncio.sleep(self._link.linger_s)
-            await self._server.drain(self._link.drain_s)
-            await self._replica.server.stop(self._link.drain_s)
+            await asyncio.sleep(self._transport.linger_s)
+            await self._server.drain(self._transport.drain_s)
+            await self._replica.server.stop(self._transport.drain_s)
             await self._server.close()
             if self._spans is not None:
                 await asyncio.to_thread(self._spans.close, CLOSED_WITHIN_S)
@@ -114,23 +121,23 @@ class CheckpointDeployment:
 
 @serve.ingress()
 class IngressDeployment:
-    """One ingress process: the gateway over links to every replica, behind Ray Serve's HTTP server."""
+    """One ingress process: the gateway, connected to every replica, behind Ray Serve's HTTP server."""
 
     async def __init__(  # type: ignore[misc]  # Ray Serve awaits it
         self,
         catalog: Catalog,
         manifests: dict[str, VariantManifest],
-        link: LinkSettings,
+        transport: TransportSettings,
         replicas: dict[str, DeploymentHandle[Any]],
     ) -> None:
-        self._id = _enter(link)
+        self._id = _enter(transport)
         self._limits = catalog.limits
         load = LoadTracker()
         node = ray.get_runtime_context().get_node_id()
         expected = {entry.name: entry.replicas for entry in catalog.checkpoints}
         chance = random.Random(self._id)
-        directory, secret = ServeDirectory(replicas), link.secret()
-        self._backend = LinkBackend(expected, directory, load, secret, node, time.monotonic, chance)
+        directory, certificates = ServeDirectory(replicas), transport.shown()
+        self._backend = TransportBackend(expected, directory, load, node, time.monotonic, chance, certificates)
         self._metrics = RequestMetrics(catalog)
         self._observing = observing(self._id, os.environ)
         self._service = Service(
@@ -148,7 +155,7 @@ class IngressDeployment:
             list(asked), lambda deployment: ask_all(asked[deployment], "metrics"), states, time.monotonic
         )
         self._backend.start()
-        await self._linked()
+        await self._connected()
 
     def __serve_build_asgi_app__(self) -> Starlette:
         """Ray Serve calls this once after the constructor. Its own server echoes `X-Request-Id`."""
@@ -164,20 +171,20 @@ class IngressDeployment:
         if hasattr(self, "_observing"):
             await asyncio.to_thread(self._observing.close)
 
-    async def _linked(self) -> None:
-        """Returns once there is a link to each checkpoint: an ingress that is ready before that would refuse requests.
+    async def _connected(self) -> None:
+        """Returns once each checkpoint is connected: an ingress that is ready before that would refuse requests.
 
-        For `LINKED_WITHIN_S` at most, since the others can be served without one that is down.
+        For `CONNECTED_WITHIN_S` at most, since the others can be served without one that is down.
         """
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LINKED_WITHIN_S):
+            async with asyncio.timeout(CONNECTED_WITHIN_S):
                 while self._service.missing():  # noqa: ASYNC110  # nothing else waits for this, and it is soon over
                     await asyncio.sleep(0.02)
 
 
-def _enter(link: LinkSettings) -> str:
+def _enter(transport: TransportSettings) -> str:
     """What every process of the application does first; the name it goes by."""
-    if not link.tcp:
+    if transport.certificates is None:
         stay_on_loopback()
     return serve.get_replica_context().replica_id.unique_id
 

@@ -16,8 +16,8 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from deployments.asking import ANSWER_WITHIN_S, each_within
-from deployments.link import Endpoint
 from deployments.scraping import Status
+from deployments.transport import Endpoint
 
 log = logging.getLogger("punctual.directory")
 

@@ -17,7 +17,7 @@ from ray.serve.schema import LoggingConfig
 
 from deployments.replica.replica import ReplicaSettings
 from deployments.replica.variant import checked_manifest
-from deployments.serve.applications import INGRESS, CheckpointDeployment, IngressDeployment, LinkSettings
+from deployments.serve.applications import INGRESS, CheckpointDeployment, IngressDeployment, TransportSettings
 from deployments.serve.autoscaling import autoscaling_config
 from gateway.catalogs.catalog import Catalog, CatalogEntry
 from gateway.model.tier import Tier
@@ -30,12 +30,12 @@ _QUIET = LoggingConfig(enable_access_log=False)
 
 @dataclass(frozen=True)
 class Terrain:
-    """Where the graph is to stand: its links, and whether nodes offer a resource for each tier (`tier_resource`).
+    """Where the graph is to stand: its transport, and whether nodes offer a resource for each tier (`tier_resource`).
 
     An ingress has the variables of `ingress_environment` beside those of its node.
     """
 
-    link: LinkSettings
+    transport: TransportSettings
     tier_resources: bool = False
     ingress_environment: Mapping[str, str] = field(default_factory=dict)
 
@@ -63,7 +63,7 @@ def application(catalog: Catalog, variants: Mapping[str, Path], terrain: Terrain
             **_number(entry, catalog.budget_s(entry.task)),
             **_shared(terrain),
         )(CheckpointDeployment)
-        replicas[entry.name] = deployment.bind(settings, terrain.link)
+        replicas[entry.name] = deployment.bind(settings, terrain.transport)
     actor: dict[str, Any] = {"num_cpus": catalog.ingress.cpus}
     if terrain.ingress_environment:
         actor["runtime_env"] = {"env_vars": dict(terrain.ingress_environment)}
@@ -75,14 +75,14 @@ def application(catalog: Catalog, variants: Mapping[str, Path], terrain: Terrain
         **_shared(terrain),
     )(IngressDeployment)
     manifests = {name: checked_manifest(variant) for name, variant in variants.items()}
-    return ingress.bind(catalog, manifests, terrain.link, replicas)
+    return ingress.bind(catalog, manifests, terrain.transport, replicas)
 
 
 def _shared(terrain: Terrain) -> dict[str, Any]:
     return {
         "health_check_period_s": 1,
         "max_surge_percent": 100,  # the new are ready before the old go
-        "graceful_shutdown_timeout_s": terrain.link.retiring_s,
+        "graceful_shutdown_timeout_s": terrain.transport.retiring_s,
         "graceful_shutdown_wait_loop_s": 0.2,
         "logging_config": _QUIET,
     }

@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from deployments.link import MIN_SECRET_BYTES
 from deployments.observing import ACCESS_LOG
 from deployments.replica.prepared import prepared_variants
+from deployments.transport import Certificates, CertificatesError
 from gateway.catalogs.catalog import load_catalog
 
 if TYPE_CHECKING:
     from ray.serve import Application
 
 LINGER_S = 6.0
-"""Longer than an ingress goes without looking for new replicas (`SETTLED_S` in `backend.py`)."""
+"""Longer than an ingress goes without looking for new replicas (`SETTLED_S` of the transport's backend)."""
 
 DRAIN_S = 60.0
 """What a retired replica may take for what is under way: the pod's grace period must be longer."""
@@ -36,6 +36,7 @@ class BuildError(Exception):
 class Arguments(BaseModel):
     """What the chart passes. A path must hold in every pod.
 
+    `transport_certificates` is a folder with ca.crt, tls.crt and tls.key, for connections between nodes.
     `access_log` is a path, `-` for the ingress's own output, or `off`; without it, what the pod's environment says.
     `revision` is for what the other arguments do not show: the digest of the catalog's content, so that a change of it
     is a change of the Serve config, upon which Ray Serve builds the application anew.
@@ -45,7 +46,7 @@ class Arguments(BaseModel):
 
     catalog: str = Field(min_length=1)
     cache: Path
-    link_secret_file: Path
+    transport_certificates: Path
     access_log: str | None = Field(default=None, min_length=1)
     tier_resources: bool = False
     revision: str = ""
@@ -59,26 +60,24 @@ def build(args: dict[str, Any]) -> Application:
     given = arguments_of(args)
     catalog = load_catalog(given.catalog)
     variants = prepared_variants(catalog, given.catalog, given.cache)
-    from deployments.serve.applications import LinkSettings
+    from deployments.serve.applications import TransportSettings
     from deployments.serve.graph import Terrain, application
 
-    sockets = Path(tempfile.gettempdir(), f"link-of-punctual-{os.getuid()}")
-    link = LinkSettings(sockets, given.link_secret_file, tcp=True, linger_s=LINGER_S, drain_s=DRAIN_S)
+    sockets = Path(tempfile.gettempdir(), f"punctual-transport-{os.getuid()}")
+    transport = TransportSettings(sockets, given.transport_certificates, linger_s=LINGER_S, drain_s=DRAIN_S)
     environment = {} if given.access_log is None else {ACCESS_LOG: given.access_log}
-    return application(catalog, variants, Terrain(link, given.tier_resources, environment))
+    return application(catalog, variants, Terrain(transport, given.tier_resources, environment))
 
 
 def arguments_of(args: dict[str, Any]) -> Arguments:
-    """The arguments, checked, with the secret's file among them. Raises BuildError."""
+    """The arguments, checked, the certificates among them. Raises BuildError."""
     try:
         given = Arguments.model_validate(args)
     except ValidationError as error:
         faults = (f"args.{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
         raise BuildError("\n".join(faults)) from None
     try:
-        size = len(given.link_secret_file.read_bytes().strip())
-    except OSError as error:
-        raise BuildError(f"args.link_secret_file: {given.link_secret_file}: {error.strerror}") from None
-    if size < MIN_SECRET_BYTES:
-        raise BuildError(f"args.link_secret_file: the secret has {size} bytes, and needs {MIN_SECRET_BYTES}")
+        Certificates(given.transport_certificates).check()
+    except CertificatesError as error:
+        raise BuildError(f"args.transport_certificates: {error}") from None
     return given

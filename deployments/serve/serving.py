@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import secrets
 import signal
 import threading
 import urllib.error
@@ -119,14 +118,12 @@ def _start(catalog: Catalog, variants: Mapping[str, Path], host: str, port: int,
     _start_ray(host, port, reserved_cpus(catalog), folder)
     from ray import serve as ray_serve
 
-    from deployments.serve.applications import APPLICATION, LinkSettings
+    from deployments.serve.applications import APPLICATION, TransportSettings
     from deployments.serve.graph import Terrain, application
 
-    secret_file = folder / "link.secret"
-    secret_file.write_text(secrets.token_hex(32))
-    link = LinkSettings(folder / "link", secret_file, tcp=False)
+    transport = TransportSettings(folder / "run", certificates=None)
     try:
-        ray_serve.run(application(catalog, variants, Terrain(link)), name=APPLICATION, route_prefix="/")
+        ray_serve.run(application(catalog, variants, Terrain(transport)), name=APPLICATION, route_prefix="/")
     except RuntimeError as error:  # Ray Serve's way of saying that a replica's constructor raised
         deployments = ray_serve.status().applications[APPLICATION].deployments.values()
         raise NotReady(_cause([str(error), *(deployment.message for deployment in deployments)])) from None

@@ -109,7 +109,7 @@ class App:
         return self._json(http, {"status": "alive"})
 
     async def readyz(self, http: HttpRequest) -> Response:
-        """`GET /readyz`: 200 once every checkpoint has a replica that loaded, self-tested and linked, else 503."""
+        """`GET /readyz`: 200 once every checkpoint has a replica that loaded, self-tested and connected, else 503."""
         missing = self.service.missing()
         return self._json(http, {"ready": not missing, "missing": missing}, status=503 if missing else 200)
 

@@ -1,6 +1,6 @@
 """How busy each replica is, as this ingress knows it: reports that came with answers, aged, plus what it sent since.
 
-It learns from the link (`reported`, `left`, `dispatched`) and answers the forecast (`backlog_s`) and the
+It learns from the transport (`reported`, `left`, `dispatched`) and answers the forecast (`backlog_s`) and the
 choice of replica (`least_loaded`). It does no I/O.
 """
 
@@ -70,7 +70,7 @@ class LoadTracker:
         self._cores: dict[tuple[str, ...], float] = {}
 
     def left(self, checkpoint: str, replica: str) -> None:
-        """The link is gone: the replica is no candidate until it reports again."""
+        """The connection is gone: the replica is no candidate until it reports again."""
         self._replicas.get(checkpoint, {}).pop(replica, None)
         self._cores.clear()
 

@@ -64,7 +64,9 @@ class GatewayState:
         )
         yield of_each("threads", "Processors that one run of its engine uses.", lambda one: one.threads)
         yield of_each("replicas_expected", "Replicas by the catalog.", lambda one: one.replicas)
-        yield of_each("replicas_up", "Replicas that are linked to this gateway.", lambda one: load.replicas(one.name))
+        yield of_each(
+            "replicas_up", "Replicas that are connected to this gateway.", lambda one: load.replicas(one.name)
+        )
         yield of_each(
             "backlog_seconds",
             "Service time queued at the least loaded replica, as far as this gateway knows.",

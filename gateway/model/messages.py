@@ -1,6 +1,6 @@
 """What crosses from the gateway to a replica and back: the nouns of one piece of work.
 
-These types know neither HTTP nor Ray. They are msgspec structs, because the link encodes them as they are; a
+These types know neither HTTP nor Ray. They are msgspec structs, because the transport encodes them as they are; a
 budget travels as what *remains* of it, never as a deadline, since two processes' monotonic clocks do not compare.
 """
 
@@ -112,7 +112,7 @@ class FailureKind(StrEnum):
 class Failure(Struct, frozen=True, array_like=True, tag="failure"):
     """Work that ended without an answer. It crosses processes as a value, not as an exception.
 
-    `UNAVAILABLE` (the replica is draining, or its link broke) may be tried elsewhere; the rest may not.
+    `UNAVAILABLE` (the replica is draining, or its connection broke) may be tried elsewhere; the rest may not.
     `tokens` and `limit` are filled in for `TOO_LONG`. `detail` never holds text of the request.
     """
 

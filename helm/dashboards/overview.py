@@ -132,7 +132,7 @@ def _pressed() -> tuple[PanelBuilder, ...]:
         ),
         figure(
             "Replicas up",
-            "Share of the replicas that the catalog asks for and that a gateway has a link to. Below 100 %: see "
+            "Share of the replicas that the catalog asks for and that a gateway is connected to. Below 100 %: see "
             "Replicas.",
             "percentunit",
             Query(f"{up} / {expected}"),

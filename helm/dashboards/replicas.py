@@ -42,7 +42,7 @@ def _standing() -> tuple[PanelBuilder, ...]:
         ),
         figure(
             "Checkpoints with no replica",
-            "Checkpoints that no gateway has a link to a replica of. Above 0: others answer in their place.",
+            "Checkpoints of which no gateway is connected to a replica. Above 0: others answer in their place.",
             "none",
             Query(f"sum(max by (task, checkpoint) (punctual_checkpoint_replicas_up{{{CHECKPOINT}}}) == bool 0)"),
             NONE,
@@ -75,7 +75,7 @@ def _by_process() -> tuple[PanelBuilder, ...]:
     return (
         lines(
             "Replicas up and expected",
-            "Replicas that a gateway is linked to, and those that the catalog asks for. Apart for more than a minute: "
+            "Replicas connected to a gateway, and those that the catalog asks for. Apart for more than a minute: "
             "one died and does not come back; its log says why.",
             "none",
             Query(f"max by (checkpoint) (punctual_checkpoint_replicas_up{{{CHECKPOINT}}})", "{{checkpoint}} up"),

@@ -133,7 +133,7 @@ def _spans() -> tuple[PanelBuilder, ...]:
         (
             "overhead",
             "Overhead",
-            "Mean of what is neither waiting nor engine: parsing, deciding, the link. More than a few milliseconds: "
+            "Mean of what is neither waiting nor engine: parsing, deciding, transport. More than a few milliseconds: "
             "the gateway process itself is short of a core.",
         ),
     )

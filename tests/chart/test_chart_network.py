@@ -12,7 +12,7 @@ import pytest
 from custom_resources import faults
 from rendered_chart import NAMESPACE, Document, Rendered, production, render
 
-HTTP, DASHBOARD, GCS, LINK = 8000, 8265, 6379, 40123
+HTTP, DASHBOARD, GCS, TRANSPORT = 8000, 8265, 6379, 40123
 NAME = "kubernetes.io/metadata.name"
 
 
@@ -73,7 +73,7 @@ def made(request: pytest.FixtureRequest) -> Rendered:
     return render(production() if request.param == "production" else {})
 
 
-@pytest.mark.parametrize("port", [GCS, DASHBOARD, LINK, 8404, 10001, 30000, 52365])
+@pytest.mark.parametrize("port", [GCS, DASHBOARD, TRANSPORT, 8404, 10001, 30000, 52365])
 @pytest.mark.parametrize("target", ["head", "worker"])
 def test_rays_ports_are_for_the_releases_own_pods(made: Rendered, target: str, port: int) -> None:
     """Whatever port Ray chooses, neither a neighbour nor a stranger gets to a server that unpickles what it is sent."""
@@ -101,7 +101,7 @@ def test_requests_come_from_where_the_values_say() -> None:
         assert allowed(made, source, ray_pod(made, "worker"), HTTP)
     for source in (STRANGER, NEIGHBOUR):
         assert not allowed(made, source, ray_pod(made, "worker"), HTTP)
-    assert not allowed(made, test, ray_pod(made, "worker"), LINK), "it is of the release, but runs no Ray"
+    assert not allowed(made, test, ray_pod(made, "worker"), TRANSPORT), "it is of the release, but runs no Ray"
 
 
 def test_another_release_in_the_namespace_is_a_stranger() -> None:
@@ -109,7 +109,7 @@ def test_another_release_in_the_namespace_is_a_stranger() -> None:
     made = render()
     other = ray_pod(made, "worker")
     other = Pod({**other.labels, "app.kubernetes.io/instance": "another"})
-    assert not allowed(made, other, ray_pod(made, "worker"), LINK)
+    assert not allowed(made, other, ray_pod(made, "worker"), TRANSPORT)
 
 
 def test_what_is_scraped_counts_everything_once() -> None:

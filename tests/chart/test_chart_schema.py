@@ -25,6 +25,8 @@ WRONG: list[tuple[Document, str]] = [
     ({"catalog": {"deafults": {}}}, "'deafults' not allowed"),
     ({"cache": {"kind": "hostPath"}}, "/cache/kind"),
     ({"cache": {"sizeLimit": "8 GB"}}, "/cache/sizeLimit"),
+    ({"transport": {"validDays": 0}}, "/transport/validDays"),
+    ({"linkSecret": {"key": ""}}, "/linkSecret/key"),
     ({"accessLog": "stdout"}, "/accessLog"),
     ({"http": {"port": 80}}, "/http/port"),
     ({"service": {"type": "External"}}, "/service/type"),

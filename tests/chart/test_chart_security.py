@@ -1,4 +1,4 @@
-"""What a pod may do, and the link's secret: made once, kept at upgrades, and in no container's environment."""
+"""What a pod may do, and the transport's certificates: made once, kept at upgrades, in no container's environment."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from helm_python import Config
+from helm_python import Config, HelmError
 from rendered_chart import FULLNAME, NAMESPACE, RELEASE, Document, Rendered, chart, production, render, rendered
 
-from deployments.link import MIN_SECRET_BYTES
+from deployments.transport import Certificates
 
-SECRET = f"{FULLNAME}-link"
+SECRET = f"{FULLNAME}-transport"
+KEYS = ("ca.crt", "tls.crt", "tls.key")
 
 
 @contextmanager
@@ -58,40 +59,55 @@ def cluster(secrets: dict[str, Document]) -> Iterator[str]:
             thread.join()
 
 
-def render_beside(secrets: dict[str, Document], folder: Path) -> Rendered:
+def render_beside(secrets: dict[str, Document], folder: Path, values: Document | None = None) -> Rendered:
     """The chart rendered where a cluster can be asked what is there."""
     nothing = folder / "kubeconfig"
     nothing.write_text("apiVersion: v1\nkind: Config\n")
     with cluster(secrets) as api, Config(kubeconfig_path=nothing, kube_apiserver=api, namespace=NAMESPACE) as config:
-        return rendered(config.render(chart(), {}, name=RELEASE, namespace=NAMESPACE, is_upgrade=bool(secrets)))
+        return rendered(
+            config.render(chart(), values or {}, name=RELEASE, namespace=NAMESPACE, is_upgrade=bool(secrets))
+        )
 
 
-def test_an_upgrade_keeps_the_secret(tmp_path: Path) -> None:
-    """The first install makes one that is long enough; an upgrade finds it, and both clusters know the same."""
+def test_an_upgrade_keeps_the_certificates(tmp_path: Path) -> None:
+    """The first install makes some that work; an upgrade finds them, and both clusters have the same."""
     first = render_beside({}, tmp_path).one("Secret", SECRET)
-    assert len(base64.b64decode(first["data"]["secret"])) >= MIN_SECRET_BYTES
+    assert (first["type"], tuple(first["data"])) == ("kubernetes.io/tls", KEYS), "and no key of the CA"
+    for name, content in first["data"].items():
+        (tmp_path / name).write_bytes(base64.b64decode(content))
+    Certificates(tmp_path).check()
     again = render_beside({SECRET: first}, tmp_path).one("Secret", SECRET)
     assert again["data"] == first["data"]
     other = render_beside({}, tmp_path).one("Secret", SECRET)
     assert other["data"] != first["data"], "a second release gets its own"
 
 
-def test_an_operators_own_secret_is_mounted_and_none_is_made() -> None:
-    """Named, it is the one that every pod mounts, under the same path."""
-    made = render({"linkSecret": {"existingSecret": "mine", "key": "token"}})
+@pytest.mark.parametrize(
+    "values", [{"transport": {"existingSecret": "mine"}}, {"linkSecret": {"existingSecret": "mine", "key": "token"}}]
+)
+def test_an_operators_own_secret_is_mounted_and_none_is_made(values: Document) -> None:
+    """Named, by today's value or the former one, it is the one that every pod mounts, under the same path."""
+    made = render(values)
     assert not made.of_kind("Secret")
     for pod in made.pods():
-        (link,) = (volume["secret"] for volume in pod["spec"]["volumes"] if volume["name"] == "link")
-        assert (link["secretName"], link["items"]) == ("mine", [{"key": "token", "path": "secret"}])
+        (mounted,) = (volume["secret"] for volume in pod["spec"]["volumes"] if volume["name"] == "transport")
+        assert (mounted["secretName"], mounted["items"]) == ("mine", [{"key": key, "path": key} for key in KEYS])
 
 
-def test_the_secret_is_a_file_and_never_an_argument_or_a_variable() -> None:
+def test_an_operators_secret_without_certificates_is_named(tmp_path: Path) -> None:
+    """A shared secret of before is refused before it is mounted, where the cluster can be asked."""
+    former = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "mine"}, "data": {"secret": "eA=="}}
+    with pytest.raises(HelmError, match=r"Secret mine lacks ca\.crt, tls\.crt or tls\.key"):
+        render_beside({"mine": former}, tmp_path, {"linkSecret": {"existingSecret": "mine"}})
+
+
+def test_the_key_is_a_file_and_never_an_argument_or_a_variable() -> None:
     """Environments are inherited and shown in dashboards, and a Serve config is stored by Ray."""
     made = render()
-    value = made.one("Secret", SECRET)["data"]["secret"]
+    value = made.one("Secret", SECRET)["data"]["tls.key"]
     rest = json.dumps([one for one in made.documents if one["kind"] != "Secret"])
     assert value not in rest
-    assert base64.b64decode(value).decode() not in rest
+    assert base64.b64decode(value).decode().splitlines()[1] not in rest
     assert "secretKeyRef" not in rest
 
 

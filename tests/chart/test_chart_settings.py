@@ -48,8 +48,8 @@ def test_the_application_takes_the_arguments(made: Rendered) -> None:
     assert arguments.tier_resources
     for container in ray_containers(made):
         mounted = {mount["mountPath"] for mount in container["volumeMounts"]}
-        for path in (Path(arguments.catalog), arguments.cache / "x", arguments.link_secret_file):
-            assert str(path.parent) in mounted
+        for folder in (Path(arguments.catalog).parent, arguments.cache, arguments.transport_certificates):
+            assert str(folder) in mounted
 
 
 def test_what_is_prepared_is_what_is_served(made: Rendered) -> None:
@@ -89,14 +89,14 @@ def test_tiers_are_the_gateways_and_their_resource_is_what_replicas_ask_for(made
 @RAYS_OWN
 def test_a_pod_outlives_its_replicas(made: Rendered) -> None:
     """A replica may take `retiring_s` to finish: the drain's deadline is above it, the grace period above that."""
-    from deployments.serve.applications import LinkSettings
+    from deployments.serve.applications import TransportSettings
 
     nowhere = Path("/nowhere")
-    link = LinkSettings(nowhere, nowhere, tcp=True, linger_s=kubernetes.LINGER_S, drain_s=kubernetes.DRAIN_S)
+    transport = TransportSettings(nowhere, nowhere, linger_s=kubernetes.LINGER_S, drain_s=kubernetes.DRAIN_S)
     for pod in made.pods():
         stop = " ".join(pod["spec"]["containers"][0]["lifecycle"]["preStop"]["exec"]["command"])
         deadline_s = int(re.findall(r"(?:sleep|--deadline-remaining-seconds) (\d+)", stop)[0])
-        assert link.retiring_s < deadline_s < pod["spec"]["terminationGracePeriodSeconds"]
+        assert transport.retiring_s < deadline_s < pod["spec"]["terminationGracePeriodSeconds"]
     delay_s = made.one("RayService")["spec"]["rayClusterDeletionDelaySeconds"]
     assert delay_s > load_catalog("starter").budget_s("summarize")
 

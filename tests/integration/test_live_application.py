@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 import yaml
+from certificates import Authority
 from live import free_port
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -98,8 +99,7 @@ def cluster(small_catalog: tuple[Path, Path], tmp_path_factory: pytest.TempPathF
     before = classifiers(catalog, "before")
     prepare = [sys.executable, "-m", "punctual", "prepare", "--catalog", str(before), "--cache", str(cache)]
     subprocess.run(prepare, check=True, stdout=subprocess.DEVNULL)
-    secret = folder / "secret"
-    secret.write_text("a secret of the tests, and long enough\n")
+    certificates = Authority.made().write(folder / "certificates")
     port = free_port()
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(
@@ -111,7 +111,7 @@ def cluster(small_catalog: tuple[Path, Path], tmp_path_factory: pytest.TempPathF
             bufsize=1,
         )
     assert process.stdin is not None and process.stdout is not None
-    arguments = {"cache": str(cache), "link_secret_file": str(secret), "tier_resources": True}
+    arguments = {"cache": str(cache), "transport_certificates": str(certificates.folder), "tier_resources": True}
     made = Cluster(f"http://127.0.0.1:{port}", process, arguments, catalog.parent)
     try:
         read_answer(process)

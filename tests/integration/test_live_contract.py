@@ -1,4 +1,4 @@
-"""The contract against a running gateway: HAProxy, Ray Serve, the link and real engines, as clients meet them."""
+"""The contract against a running gateway: HAProxy, Ray Serve, the transport and real engines, as clients meet them."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from gateway.model.errors import CheckpointUnavailable, DeadlineExceeded, InputT
 from gateway.model.messages import Answer, Failure, FailureKind, Work
 from gateway.model.outcome import Outcome
 
-GONE = Failure(FailureKind.UNAVAILABLE, "the link was lost")
+GONE = Failure(FailureKind.UNAVAILABLE, "the connection was lost")
 
 
 async def test_time_lost_to_a_dead_replica_is_not_the_clients_fault() -> None:

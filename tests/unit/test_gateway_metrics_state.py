@@ -17,7 +17,7 @@ def state_of(told: World) -> str:
 
 
 async def test_the_gauges_are_those_of_this_moment() -> None:
-    """Requests under way while they are, replicas as they are linked, backlogs as they are reported."""
+    """Requests under way while they are, replicas as they connect, backlogs as they are reported."""
     told = world(scripted(None))
     told.up(SWIFT, backlog_s=0.25)
     told.down(EVEN)

@@ -23,7 +23,7 @@ from gateway.model.outcome import Outcome
 from gateway.scheduling.policy import Verdict
 from gateway.service import ATTEMPTS
 
-GONE = Failure(FailureKind.UNAVAILABLE, "the link was lost")
+GONE = Failure(FailureKind.UNAVAILABLE, "the connection was lost")
 
 
 async def test_an_answer_in_time_is_met_and_recorded_with_its_times() -> None:

@@ -84,7 +84,7 @@ async def test_a_client_that_hangs_up_under_way_frees_the_core() -> None:
 
 
 async def test_the_loss_of_every_replica_is_told_to_who_waits() -> None:
-    """503 at the next look, in either mode; who is under way is told when the link says so."""
+    """503 at the next look, in either mode; who is under way is told when the transport says so."""
     told = crowded()
     first = await busy(told)
     held = [sent(told, PATIENT), sent(told, strict(60.0)), sent(told, replace(PATIENT, pinned=GRAND))]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from certificates import Authority
 from small_variants import write_variant
 
 from deployments.replica.prepared import NotPrepared, note_prepared, prepared_variants
@@ -43,8 +44,8 @@ checkpoints:
 def arguments(tmp_path: Path) -> dict[str, Any]:
     """Arguments that are right, but that nothing is prepared yet."""
     (tmp_path / "catalog.yaml").write_text(CATALOG)
-    (tmp_path / "secret").write_text("sixteen bytes at least\n")
-    paths = {"catalog": "catalog.yaml", "cache": "cache", "link_secret_file": "secret"}
+    Authority.made().write(tmp_path / "certificates")
+    paths = {"catalog": "catalog.yaml", "cache": "cache", "transport_certificates": "certificates"}
     return {name: str(tmp_path / path) for name, path in paths.items()}
 
 
@@ -65,7 +66,7 @@ def prepared(arguments: dict[str, Any]) -> Catalog:
         ({"cache": 5}, "args.cache: "),
         ({"acces_log": "-"}, "args.acces_log: Extra inputs are not permitted"),
         ({"tier_resources": "perhaps"}, "args.tier_resources: Input should be a valid boolean"),
-        ({"link_secret_file": "/no/such/file"}, "args.link_secret_file: /no/such/file: No such file or directory"),
+        ({"transport_certificates": "/no"}, "args.transport_certificates: /no/ca.crt: No such file or directory"),
     ],
 )
 def test_a_wrong_argument_is_named(arguments: dict[str, Any], change: dict[str, Any], fault: str) -> None:
@@ -83,14 +84,15 @@ def test_a_missing_argument_is_named(arguments: dict[str, Any]) -> None:
     ]
 
 
-def test_a_short_secret_is_refused_and_no_secret_is_told(arguments: dict[str, Any]) -> None:
-    """What is too short to keep others out is not used; and what a file holds appears in no message and no setting."""
-    given = arguments_of(arguments)
-    assert "sixteen" not in repr(given)
-    Path(arguments["link_secret_file"]).write_text("short\n")
-    with pytest.raises(BuildError, match=r"args\.link_secret_file: the secret has 5 bytes, and needs 16") as refused:
+def test_certificates_that_would_let_nobody_in_are_refused(arguments: dict[str, Any]) -> None:
+    """Expired ones are found before a pod is placed; and what a file holds appears in no message and no setting."""
+    folder = Path(arguments["transport_certificates"])
+    body = (folder / "tls.key").read_text().splitlines()[1]
+    assert body not in repr(arguments_of(arguments))
+    Authority.made().write(folder, expired=True)
+    with pytest.raises(BuildError, match=r"args\.transport_certificates: .*certificate has expired") as refused:
         arguments_of(arguments)
-    assert "short" not in str(refused.value)
+    assert (folder / "tls.key").read_text().splitlines()[1] not in str(refused.value)
 
 
 def test_a_faulty_catalog_is_told_by_its_lines(arguments: dict[str, Any]) -> None:
@@ -162,13 +164,13 @@ def test_the_graph_is_as_the_catalog_says(arguments: dict[str, Any]) -> None:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_replicas_outlive_the_look_that_finds_their_successors() -> None:
     """A retired replica goes on until each ingress has looked for others once more."""
-    from deployments.backend import SETTLED_S
-    from deployments.serve.applications import LinkSettings
+    from deployments.serve.applications import TransportSettings
+    from deployments.transport.backend import SETTLED_S
 
     assert kubernetes.LINGER_S > SETTLED_S
-    link = LinkSettings(Path("/folder"), Path("/secret"), tcp=True, linger_s=1.0, drain_s=2.0)
-    assert link.retiring_s >= 5.0
-    assert not any(isinstance(value, bytes) for value in asdict(link).values())
+    transport = TransportSettings(Path("/folder"), Path("/certificates"), linger_s=1.0, drain_s=2.0)
+    assert transport.retiring_s >= 5.0
+    assert not any(isinstance(value, bytes) for value in asdict(transport).values())
 
 
 def test_a_host_of_its_own_has_every_switch_of_a_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""A client that leaves, seen through a real link: what it asked for stops wherever it is, and is counted as wasted."""
+"""A client that leaves, over a real connection: what it asked for stops wherever it is, and is counted as wasted."""
 
 from __future__ import annotations
 
@@ -20,20 +20,17 @@ from tokenizers import Tokenizer, models
 from waiting import until
 
 from deployments.engines.base import Logits, TokenIds
-from deployments.link import Endpoint, LinkClient, LinkServer, UnixAddress
 from deployments.replica.classify import ClassifierReplica, OpenClassifier
 from deployments.replica.kinds import Server
 from deployments.replica.labels import ClassifyTask
 from deployments.replica.replica import Replica
 from deployments.replica.summarize.job import SummaryJob, TextBudget
 from deployments.replica.summarize.replica import SummarizerReplica
+from deployments.transport import Endpoint, TransportClient, TransportServer, UnixAddress
 from gateway.model.messages import Answer, Failure, FailureKind, Work
 from gateway.model.tier import Tier
 from gateway.tasks.classify import ClassifyParameters
 from gateway.tasks.summarize import SummarizeParameters
-
-SECRET = b"a secret of the application"
-
 
 POISON = "poison"
 VOCABULARY = {"<unk>": 0, "well": 1, POISON: 2}
@@ -96,15 +93,17 @@ SUMMARIZER = Kind(summarizer, SummarizeParameters(), 9)
 
 
 @asynccontextmanager
-async def served(kind: Kind, directory: Path) -> AsyncIterator[tuple[GatedEngine, Replica, LinkClient, LinkClient]]:
-    """A replica behind its link, and two clients of it."""
+async def served(
+    kind: Kind, directory: Path
+) -> AsyncIterator[tuple[GatedEngine, Replica, TransportClient, TransportClient]]:
+    """A replica behind its socket, and two clients of it."""
     engine, address = GatedEngine(), UnixAddress(str(directory / "s"))
     replica = Replica(entry("scribe", Tier.BALANCED, 40.0), 1.0, kind.made(engine), time.monotonic)
     replica.server.start()
-    server = LinkServer(replica.handle, replica.load, SECRET)
+    server = TransportServer(replica.handle, replica.load)
     await server.start(address)
     endpoint = Endpoint("replica", "here", address)
-    clients = [LinkClient(endpoint, SECRET, "here", lambda load: None, random.Random(1)) for _ in range(2)]
+    clients = [TransportClient(endpoint, "here", lambda load: None, random.Random(1)) for _ in range(2)]
     for client in clients:
         await client.connect()
     try:

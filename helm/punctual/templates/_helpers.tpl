@@ -48,8 +48,13 @@ app.kubernetes.io/part-of: punctual
 {{- end -}}
 {{- end -}}
 
-{{- define "punctual.linkSecret" -}}
-{{- default (printf "%s-link" (include "punctual.fullname" .)) .Values.linkSecret.existingSecret -}}
+{{/* The operator's own Secret with certificates, "" where the chart makes one; linkSecret is what it was called before. */}}
+{{- define "punctual.ownTransportSecret" -}}
+{{- .Values.transport.existingSecret | default (default dict .Values.linkSecret).existingSecret | default "" -}}
+{{- end -}}
+
+{{- define "punctual.transportSecret" -}}
+{{- default (printf "%s-transport" (include "punctual.fullname" .)) (include "punctual.ownTransportSecret" .) -}}
 {{- end -}}
 
 {{- define "punctual.cacheClaim" -}}

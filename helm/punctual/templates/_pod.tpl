@@ -38,7 +38,7 @@ app.kubernetes.io/component: {{ .component }}
 {{- define "punctual.volumeMounts" -}}
 - {name: tmp, mountPath: /tmp}
 - {name: catalog, mountPath: /etc/punctual, readOnly: true}
-- {name: link, mountPath: /etc/punctual-link, readOnly: true}
+- {name: transport, mountPath: /etc/punctual-transport, readOnly: true}
 {{- if ne .root.Values.cache.kind "image" }}
 - {name: cache, mountPath: /var/lib/punctual}
 {{- end }}
@@ -53,11 +53,11 @@ app.kubernetes.io/component: {{ .component }}
   emptyDir: {sizeLimit: {{ .tmpSizeLimit }}}
 - name: catalog
   configMap: {name: {{ include "punctual.fullname" $.root }}-catalog}
-- name: link
+- name: transport # a folder, not a subPath: what is renewed in the Secret is renewed here
   secret:
-    secretName: {{ include "punctual.linkSecret" $.root }}
+    secretName: {{ include "punctual.transportSecret" $.root }}
     defaultMode: 0440
-    items: [{key: {{ .linkSecret.key }}, path: secret}]
+    items: [{key: ca.crt, path: ca.crt}, {key: tls.crt, path: tls.crt}, {key: tls.key, path: tls.key}]
 {{- if eq .cache.kind "emptyDir" }}
 - name: cache
   emptyDir: {sizeLimit: {{ .cache.sizeLimit }}}

@@ -14,7 +14,7 @@ applications:
     args:
       catalog: /etc/punctual/catalog.yaml
       cache: {{ include "punctual.cache" . }}
-      link_secret_file: /etc/punctual-link/secret
+      transport_certificates: /etc/punctual-transport
       access_log: {{ .Values.accessLog | quote }}
       tier_resources: true
 {{- end -}}

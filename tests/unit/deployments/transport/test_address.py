@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from deployments.link import Backoff, Endpoint, TcpAddress, UnixAddress
-from deployments.link.address import SocketFile
+from deployments.transport import Backoff, Endpoint, TcpAddress, UnixAddress
+from deployments.transport.address import SocketFile
 
 UNIX, TCP = UnixAddress("/run/r.sock"), TcpAddress("10.0.0.1", 7000)
 
@@ -77,8 +77,8 @@ def test_a_living_listener_is_left_alone(tmp_path: Path) -> None:
     first.socket.listen()
     with pytest.raises(OSError, match="listens here"):
         SocketFile.bind(address)
-    with socket.socket(socket.AF_UNIX) as caller:
-        caller.connect(address.path)
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(address.path)
     first.socket.close()
     first.remove()
 

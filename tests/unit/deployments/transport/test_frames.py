@@ -1,4 +1,4 @@
-"""The codec of the link at its limits: what is too long, what is malformed, what msgpack cannot carry."""
+"""The codec of the transport at its limits: what is too long, what is malformed, what msgpack cannot carry."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from deployments.link.frames import (
+from deployments.transport.frames import (
     MAX_FRAME_BYTES,
     Cancel,
     ClientFrame,
@@ -33,7 +33,7 @@ def framed(body: bytes) -> bytes:
 
 
 def test_the_bytes_of_the_wire_are_pinned() -> None:
-    """A change of these bytes is a new version of the link: old and new processes meet during every upgrade."""
+    """A change of these bytes is a new version of the transport: old and new processes meet during every upgrade."""
     buffer = bytearray()
     append_frame(buffer, Submit(7, WORK))
     assert buffer.hex() == (
@@ -128,7 +128,7 @@ def test_frames_before_a_bad_one_are_delivered() -> None:
 
 
 def test_an_unknown_trailing_field_is_skipped() -> None:
-    """A later release may append a field to a frame without a new version of the link."""
+    """A later release may append a field to a frame without a new version of the transport."""
     assert list(server_frames().feed(framed(b"\x93\x05\x93\xcb" + bytes(8) + b"\x00\xc2\xa5later"))) == [
         Draining(LoadReport(0.0, 0))
     ]

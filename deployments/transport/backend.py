@@ -1,7 +1,7 @@
-"""The gateway's door to the replicas: which are up, one link to each, and the least loaded one for each dispatch.
+"""The gateway's way to the replicas: one connection to each, and the least loaded one for each piece of work.
 
-It implements `Backend` of `gateway/service.py`. Replicas are found through a `Directory`, which in production asks
-Ray Serve; nothing of the request path waits for it.
+It implements `Backend` of `gateway/service.py`. Replicas are found through a `Directory`, which in production asks Ray
+Serve; no request waits for it.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from deployments.link import Endpoint, LinkClient
+from deployments.transport import Certificates, Endpoint, TransportClient
 from gateway.forecasting.load import LoadTracker
 from gateway.model.deadline import Clock
 from gateway.model.messages import Answer, Failure, FailureKind, LoadReport, Work
 
 SETTLED_S = 5.0
-"""Seconds between looks into the directory while every expected replica is linked; it also finds scaled-up ones."""
+"""Seconds between looks into the directory while every expected replica is connected: these find scaled-up ones."""
 
 UNSETTLED_S = 0.25
 """Seconds between looks while a replica is missing."""
@@ -31,45 +31,47 @@ class Directory(Protocol):
     """Knows where the replicas of a checkpoint listen."""
 
     async def endpoints(self, checkpoint: str) -> Sequence[Endpoint]:
-        """The replicas that answer now, in bounded time; empty where none does."""
+        """The replicas that answer now, in bounded time; empty if none does."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Linked:
-    """A replica with the client that reaches it and the task that keeps that connected."""
+class _Connected:
+    """The client that reaches a replica, and the task that keeps it connected."""
 
-    endpoint: Endpoint
-    client: LinkClient
+    client: TransportClient
     supervision: asyncio.Task[None]
 
 
-class LinkBackend:
-    """Keeps a link to every replica of every checkpoint and sends each piece of work over the least loaded one."""
+class TransportBackend:
+    """Keeps a connection to every replica of every checkpoint and sends each piece of work to the least loaded one."""
 
     def __init__(
         self,
         expected: dict[str, int],
         directory: Directory,
         load: LoadTracker,
-        secret: bytes,
         node_id: str,
         clock: Clock,
         chance: random.Random,
+        certificates: Certificates | None = None,
     ) -> None:
-        """`expected` says how many replicas each checkpoint should have; `chance` spreads reconnects in time."""
+        """Takes how many replicas each checkpoint should have, and what to show to replicas on other nodes.
+
+        `chance` spreads reconnects in time. Without certificates only replicas on this node can be reached.
+        """
         self._expected = expected
         self._directory = directory
         self._load = load
-        self._secret = secret
+        self._certificates = certificates
         self._node_id = node_id
         self._clock = clock
         self._chance = chance
-        self._linked: dict[str, dict[str, _Linked]] = {checkpoint: {} for checkpoint in expected}
+        self._connected: dict[str, dict[str, _Connected]] = {checkpoint: {} for checkpoint in expected}
         self._changed = asyncio.Event()
         self._watching: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        """Begins to look for replicas, one watch for each checkpoint. Call it on the loop, once."""
+        """Begins to look for replicas, one watch for each checkpoint. Call it once, on the loop."""
         self._watching = [
             asyncio.create_task(self._watch(checkpoint), name=checkpoint) for checkpoint in self._expected
         ]
@@ -77,35 +79,35 @@ class LinkBackend:
             task.add_done_callback(_report)
 
     async def close(self) -> None:
-        """Ends the watches and closes every link."""
+        """Ends the watches and closes every connection."""
         for task in self._watching:
             task.cancel()
         await asyncio.gather(*self._watching, return_exceptions=True)
-        for checkpoint, linked in self._linked.items():
-            for replica_id in tuple(linked):
-                await self._unlink(checkpoint, replica_id)
+        for checkpoint, connected in self._connected.items():
+            for replica_id in tuple(connected):
+                await self._disconnect(checkpoint, replica_id)
 
     async def dispatch(self, checkpoint: str, work: Work, service_time_s: float) -> Answer | Failure:
-        """Sends the work to the least loaded replica. UNAVAILABLE where none is up or the link broke."""
+        """Sends the work to the least loaded replica. UNAVAILABLE if none is up or the connection broke."""
         now_s = self._clock()
         while (replica_id := self._load.least_loaded(checkpoint, now_s)) is not None:
-            linked = self._linked[checkpoint].get(replica_id)
-            if linked is not None and linked.client.connected:
+            replica = self._connected[checkpoint].get(replica_id)
+            if replica is not None and replica.client.connected:
                 self._load.dispatched(checkpoint, replica_id, service_time_s, now_s)
-                return await linked.client.submit(work)
-            self._load.left(checkpoint, replica_id)  # its link has just ended, and the loop has not said so yet
-        return Failure(FailureKind.UNAVAILABLE, "no replica is linked")
+                return await replica.client.submit(work)
+            self._load.left(checkpoint, replica_id)  # its connection has just ended, and the loop has not said so yet
+        return Failure(FailureKind.UNAVAILABLE, "no replica is connected")
 
     async def _watch(self, checkpoint: str) -> None:
-        """Follows the directory: quickly while a replica is missing, slowly once all are linked."""
+        """Follows the directory: quickly while a replica is missing, slowly once all are connected."""
         while True:
             found = {endpoint.replica_id: endpoint for endpoint in await self._directory.endpoints(checkpoint)}
-            linked = self._linked[checkpoint]
-            for replica_id in linked.keys() - found.keys():
-                if not linked[replica_id].client.connected:
-                    await self._unlink(checkpoint, replica_id)
-            for replica_id in found.keys() - linked.keys():
-                self._link(checkpoint, found[replica_id])
+            connected = self._connected[checkpoint]
+            for replica_id in connected.keys() - found.keys():
+                if not connected[replica_id].client.connected:
+                    await self._disconnect(checkpoint, replica_id)
+            for replica_id in found.keys() - connected.keys():
+                self._connect(checkpoint, found[replica_id])
             settled = self._load.replicas(checkpoint) >= self._expected[checkpoint]
             try:
                 async with asyncio.timeout(SETTLED_S if settled else UNSETTLED_S):
@@ -114,7 +116,7 @@ class LinkBackend:
             except TimeoutError:
                 continue
 
-    def _link(self, checkpoint: str, endpoint: Endpoint) -> None:
+    def _connect(self, checkpoint: str, endpoint: Endpoint) -> None:
         replica_id = endpoint.replica_id
 
         def on_load(report: LoadReport) -> None:
@@ -125,25 +127,25 @@ class LinkBackend:
             self._load.left(checkpoint, replica_id)
             self._changed.set()
 
-        client = LinkClient(
+        client = TransportClient(
             endpoint,
-            self._secret,
             self._node_id,
             on_load=on_load,
             rng=self._chance,
+            certificates=self._certificates,
             on_disconnect=on_disconnect,
         )
-        self._linked[checkpoint][replica_id] = _Linked(endpoint, client, asyncio.create_task(client.run()))
+        self._connected[checkpoint][replica_id] = _Connected(client, asyncio.create_task(client.run()))
 
-    async def _unlink(self, checkpoint: str, replica_id: str) -> None:
-        linked = self._linked[checkpoint].pop(replica_id)
-        linked.supervision.cancel()
-        await asyncio.gather(linked.supervision, return_exceptions=True)
-        await linked.client.close()
+    async def _disconnect(self, checkpoint: str, replica_id: str) -> None:
+        replica = self._connected[checkpoint].pop(replica_id)
+        replica.supervision.cancel()
+        await asyncio.gather(replica.supervision, return_exceptions=True)
+        await replica.client.close()
         self._load.left(checkpoint, replica_id)
 
 
 def _report(task: asyncio.Task[None]) -> None:
-    """A watch that ends by an exception must not end unheard: its checkpoint would stay lost."""
+    """Logs a watch that ended by an exception: its checkpoint finds no new replicas any more."""
     if not task.cancelled() and (error := task.exception()) is not None:
         log.critical("the watch over %s ended", task.get_name(), exc_info=error)

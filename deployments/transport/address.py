@@ -16,12 +16,12 @@ MAX_UNIX_PATH_BYTES: Final = 107
 
 @dataclass(frozen=True)
 class UnixAddress:
-    """A socket file, for peers on the same node."""
+    """A socket file, for processes on the same node."""
 
     path: str
 
     def __post_init__(self) -> None:
-        """Raises ValueError where the kernel would cut the path or refuse it with a riddle."""
+        """Raises ValueError for a path that the kernel would cut, or refuse without saying why."""
         size = len(os.fsencode(self.path))
         if not 0 < size <= MAX_UNIX_PATH_BYTES:
             raise ValueError(
@@ -76,7 +76,7 @@ class SocketFile:
         """
         path = Path(address.path)
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _require_private(path.parent)
+        require_private(path.parent)
         if path.exists():
             _remove_stale(path)
         bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -88,7 +88,7 @@ class SocketFile:
         return cls(bound, path, path.stat().st_ino)
 
     def remove(self) -> None:
-        """Takes the file away, unless a successor has put its own there."""
+        """Removes the file, unless a successor has put its own there."""
         try:
             if self.path.stat().st_ino == self.inode:
                 self.path.unlink()
@@ -96,8 +96,8 @@ class SocketFile:
             return
 
 
-def _require_private(directory: Path) -> None:
-    """The directory guards the socket: whoever can enter it can try to connect."""
+def require_private(directory: Path) -> None:
+    """Raises PermissionError unless the directory is this user's alone: it guards the socket, at both ends."""
     status = directory.stat()
     if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077:
         raise PermissionError(f"{directory} must belong to this user alone, mode 0700")

@@ -1,4 +1,4 @@
-"""The frames of the link and how they become bytes: four bytes of length, big-endian, then one msgpack array.
+"""The frames of the transport and how they become bytes: four bytes of length, big-endian, then one msgpack array.
 
 Knows the nouns of `gateway.model.messages` and nothing of sockets. Every size is bounded before a byte of the body is
 looked at.
@@ -24,7 +24,7 @@ _BLANK: Final = bytes(_HEADER_BYTES)
 
 
 class ProtocolError(Exception):
-    """What was received, or was to be sent, is no frame of this link. Ends the connection it came by, and only that."""
+    """What was received, or was to be sent, is no frame. It ends the connection it came by, and only that."""
 
 
 class FrameTooLong(ProtocolError):

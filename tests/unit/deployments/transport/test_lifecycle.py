@@ -1,8 +1,9 @@
-"""How links begin and end: killed and silent replicas, reconnecting, draining."""
+"""How connections begin and end: killed and silent replicas, reconnecting, draining."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import sys
 from collections.abc import AsyncIterator
@@ -10,45 +11,59 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from certificates import Authority
 from waiting import ECHO, Gate, idle, until
 
-from deployments.link import Backoff, Endpoint, LinkClient, LinkServer, TcpAddress, UnixAddress
-from deployments.link.handshake import NONCE_BYTES, Handshake, Role
+from deployments.transport import (
+    Backoff,
+    Certificates,
+    Endpoint,
+    TcpAddress,
+    TransportClient,
+    TransportServer,
+    UnixAddress,
+)
+from deployments.transport.connection import HELLO
 from gateway.model.messages import Failure, FailureKind, LoadReport, Work
 from gateway.tasks.classify import ClassifyParameters
 
-SECRET = b"a secret of the application"
 WORK = Work("classify", ("hello",), ClassifyParameters(), remaining_s=1.0, strict=True, request_id="r")
-LOST = Failure(FailureKind.UNAVAILABLE, "the link was lost")
+LOST = Failure(FailureKind.UNAVAILABLE, "the connection was lost")
 QUICK = Backoff(first_s=0.01, cap_s=0.05)
 
 HANGING_SERVER = """
 import asyncio, sys
-from deployments.link import LinkServer, UnixAddress
+from deployments.transport import TransportServer, UnixAddress
 from gateway.model.messages import LoadReport
 
 async def hang(work):
-    await asyncio.sleep(60)
+    print("begun", flush=True)
+    await asyncio.sleep(600)
 
 async def main():
-    await LinkServer(hang, lambda: LoadReport(0.0, 0), sys.argv[2].encode()).start(UnixAddress(sys.argv[1]))
+    await TransportServer(hang, lambda: LoadReport(0.0, 0)).start(UnixAddress(sys.argv[1]))
     print("listening", flush=True)
-    await asyncio.sleep(60)
+    await asyncio.sleep(600)
 
 asyncio.run(main())
 """
 
 
 def client_of(
-    endpoint: Endpoint, heard: list[LoadReport], losses: list[str], heartbeat_s: float = 1.0, node_id: str = "here"
-) -> LinkClient:
+    endpoint: Endpoint,
+    heard: list[LoadReport],
+    losses: list[str],
+    heartbeat_s: float = 1.0,
+    node_id: str = "here",
+    certificates: Certificates | None = None,
+) -> TransportClient:
     """A client that tries again quickly and notes what it is told."""
-    return LinkClient(
+    return TransportClient(
         endpoint,
-        SECRET,
         node_id,
         heard.append,
         random.Random(1),
+        certificates=certificates,
         on_disconnect=lambda: losses.append("lost"),
         heartbeat_s=heartbeat_s,
         backoff=QUICK,
@@ -56,10 +71,10 @@ def client_of(
 
 
 @asynccontextmanager
-async def serving(directory: Path, silence_s: float = 30.0) -> AsyncIterator[tuple[LinkServer, Gate, Endpoint]]:
+async def serving(directory: Path, silence_s: float = 30.0) -> AsyncIterator[tuple[TransportServer, Gate, Endpoint]]:
     """A server with a gated handler."""
     gate, address = Gate(), UnixAddress(str(directory / "s"))
-    server = LinkServer(gate.handle, idle, SECRET, silence_s=silence_s)
+    server = TransportServer(gate.handle, idle, silence_s=silence_s)
     await server.start(address)
     yield server, gate, Endpoint("replica", "here", address)
     await server.close()
@@ -70,7 +85,7 @@ async def test_a_killed_replica_fails_its_requests_at_once_and_is_found_again(tm
     """After SIGKILL all that is pending ends as UNAVAILABLE at once; a successor at the address is connected to."""
     address, losses, heard = UnixAddress(str(tmp_path / "s")), list[str](), list[LoadReport]()
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", HANGING_SERVER, address.path, SECRET.decode(), stdout=asyncio.subprocess.PIPE
+        sys.executable, "-c", HANGING_SERVER, address.path, stdout=asyncio.subprocess.PIPE
     )
     assert process.stdout is not None
     assert await process.stdout.readline() == b"listening\n"
@@ -78,9 +93,10 @@ async def test_a_killed_replica_fails_its_requests_at_once_and_is_found_again(tm
     running = asyncio.create_task(client.run())
     await until(lambda: client.connected)
     pending = asyncio.gather(*(client.submit(WORK) for _ in range(10)))
-    await asyncio.sleep(0.05)
+    for _ in range(10):
+        assert await process.stdout.readline() == b"begun\n"
     process.kill()
-    assert await asyncio.wait_for(pending, timeout=2.0) == [LOST] * 10
+    assert await asyncio.wait_for(pending, timeout=30.0) == [LOST] * 10  # heartbeats alone would take 90 s
     assert losses == ["lost"] and not client.connected
     assert (await client.submit(WORK)) == Failure(FailureKind.UNAVAILABLE, "not connected")
     await process.wait()
@@ -90,23 +106,26 @@ async def test_a_killed_replica_fails_its_requests_at_once_and_is_found_again(tm
         await until(lambda: client.connected)
         assert await client.submit(WORK) == ECHO
         await client.close()
-        await asyncio.wait_for(running, timeout=1.0)
+        await asyncio.wait_for(running, timeout=30.0)
     assert losses == ["lost"]
 
 
 @pytest.mark.asyncio
-async def test_a_client_waits_for_a_replica_that_is_not_there_yet(tmp_path: Path) -> None:
+async def test_a_client_waits_for_a_replica_that_is_not_there_yet(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """Failed attempts end nothing: the client is connected once somebody listens, and `close` ends its trying."""
     endpoint = Endpoint("replica", "here", UnixAddress(str(tmp_path / "s")))
     client, late = client_of(endpoint, [], []), client_of(endpoint, [], [])
     with pytest.raises(FileNotFoundError):
         await client.connect()
+    caplog.set_level(logging.DEBUG)
     running = asyncio.create_task(client.run())
-    await asyncio.sleep(0.05)
+    await until(lambda: caplog.text.count("transport: replica: ") > 2)
     async with serving(tmp_path):
         await until(lambda: client.connected)
         await client.close()
-        await asyncio.wait_for(running, timeout=1.0)
+        await asyncio.wait_for(running, timeout=30.0)
         await late.close()
         await late.run()
         assert not late.connected
@@ -128,21 +147,20 @@ async def test_cancelling_run_leaves_nothing_broken(tmp_path: Path) -> None:
 
 @pytest.mark.asyncio
 async def test_a_silent_peer_is_given_up(tmp_path: Path) -> None:
-    """A TCP peer that neither speaks nor hangs up, as a dead node, is lost after three heartbeats."""
+    """A peer that neither speaks nor hangs up, as a dead node, is lost after three heartbeats, over TLS too."""
 
     async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        handshake = Handshake(Role.SERVER, SECRET, bytes(NONCE_BYTES))
-        writer.write(handshake.feed(await reader.readexactly(36)))
-        writer.write(handshake.feed(await reader.readexactly(32)))
+        writer.write(HELLO)
         await reader.read()
         writer.close()
 
-    listener = await asyncio.start_server(mute, "127.0.0.1", 0)
+    certificates = Authority.made().write(tmp_path / "certificates")
+    listener = await asyncio.start_server(mute, "127.0.0.1", 0, ssl=certificates.server_context())
     tcp, losses = TcpAddress(*listener.sockets[0].getsockname()[:2]), list[str]()
     endpoint = Endpoint("replica", "elsewhere", UnixAddress("/nowhere"), tcp)
-    client = client_of(endpoint, [], losses, heartbeat_s=0.03)
+    client = client_of(endpoint, [], losses, 0.03, "there", certificates)
     await client.connect()
-    assert await asyncio.wait_for(client.submit(WORK), timeout=2.0) == LOST
+    assert await asyncio.wait_for(client.submit(WORK), timeout=30.0) == LOST
     assert losses == ["lost"]
     listener.close()
     await client.close()
@@ -150,16 +168,15 @@ async def test_a_silent_peer_is_given_up(tmp_path: Path) -> None:
 
 @pytest.mark.asyncio
 async def test_a_living_peer_with_nothing_to_say_is_kept(tmp_path: Path) -> None:
-    """Heartbeats keep an idle link, at both ends, and bring the load meanwhile."""
+    """Heartbeats keep an idle connection, at both ends, and bring the load meanwhile."""
     async with serving(tmp_path, silence_s=0.3) as (_, gate, endpoint):
         heard, losses = list[LoadReport](), list[str]()
         client = client_of(endpoint, heard, losses, heartbeat_s=0.04)
         await client.connect()
         slow = asyncio.create_task(client.submit(WORK))
-        await asyncio.sleep(0.7)
+        await until(lambda: len(heard) > 20)  # 20 heartbeats are longer than either end waits for a silent peer
         gate.gate.set()
         assert await slow == ECHO and not losses
-        assert len(heard) > 3
         await client.close()
 
 

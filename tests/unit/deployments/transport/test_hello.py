@@ -1,0 +1,109 @@
+"""The hello, first as bytes, then on real sockets against strangers and other versions."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+from pathlib import Path
+
+import pytest
+from waiting import idle, until
+
+from deployments.transport import Endpoint, HandshakeError, TransportClient, TransportServer, UnixAddress
+from deployments.transport.connection import HELLO, VERSION, hello_received
+from gateway.model.messages import Failure, Work
+
+
+def test_a_hello_is_waited_for_byte_by_byte() -> None:
+    """A part of it is no reason to refuse, and what follows it is none of its business."""
+    assert [hello_received(HELLO[:size]) for size in range(len(HELLO) + 1)] == [False] * len(HELLO) + [True]
+    assert hello_received(HELLO + b"anything")
+
+
+def test_another_version_is_named() -> None:
+    """Two releases that do not fit say so; they do not misread each other."""
+    with pytest.raises(HandshakeError, match=f"version 2 of the transport, this side {VERSION}"):
+        hello_received(b"PNL\x02" + bytes(32))
+
+
+def test_a_stranger_is_refused_at_its_first_wrong_byte() -> None:
+    """A peer that speaks HTTP here is not waited for."""
+    with pytest.raises(HandshakeError, match="does not speak"):
+        hello_received(b"G")
+
+
+async def never(work: Work) -> Failure:
+    """A handler that must not be reached."""
+    raise AssertionError(work)
+
+
+def client_at(address: UnixAddress) -> TransportClient:
+    """A client of the server that listens there."""
+    return TransportClient(Endpoint("r", "n", address), "n", lambda load: None, random.Random(1))
+
+
+@pytest.mark.asyncio
+async def test_a_client_of_another_version_is_refused_with_one_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The server hangs up, does no work for it, and its log says which versions met."""
+    address = UnixAddress(str(tmp_path / "s"))
+    server = TransportServer(never, idle)
+    await server.start(address)
+    reader, writer = await asyncio.open_unix_connection(address.path)
+    writer.write(b"PNL\x02" + bytes(32))
+    assert await asyncio.wait_for(reader.read(), timeout=30.0) in (b"", HELLO)
+    await until(lambda: server.connections == 0)
+    [line] = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert "speaks version 2 of the transport, this side 3" in line
+    writer.close()
+    await server.close()
+
+
+@pytest.mark.asyncio
+async def test_a_client_hangs_up_on_a_server_of_another_version(tmp_path: Path) -> None:
+    """It sends no work, and says which versions met."""
+    address, asked = UnixAddress(str(tmp_path / "s")), bytearray()
+
+    async def older(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"PNL\x02" + bytes(32))
+        asked.extend(await reader.read())
+        writer.close()
+
+    listener = await asyncio.start_unix_server(older, address.path)
+    client = client_at(address)
+    with pytest.raises(HandshakeError, match="speaks version 2"):
+        await client.connect()
+    assert not client.connected
+    await until(lambda: bytes(asked) == HELLO)
+    listener.close()
+
+
+@pytest.mark.asyncio
+async def test_a_peer_that_says_nothing_is_not_waited_for(tmp_path: Path) -> None:
+    """The time for a hello is bounded: a silent stranger is hung up on."""
+    address = UnixAddress(str(tmp_path / "s"))
+    server = TransportServer(never, idle, handshake_s=0.05)
+    await server.start(address)
+    reader, writer = await asyncio.open_unix_connection(address.path)
+    assert await asyncio.wait_for(reader.read(), timeout=30.0) == HELLO
+    writer.close()
+    await server.close()
+
+
+@pytest.mark.asyncio
+async def test_a_client_calls_nobody_in_a_folder_that_others_may_enter(tmp_path: Path) -> None:
+    """On one host the folder is the proof, so the client asks for it as the server does."""
+    address = UnixAddress(str(tmp_path / "s"))
+    server, client = TransportServer(never, idle), client_at(address)
+    await server.start(address)
+    os.chmod(tmp_path, 0o755)
+    with pytest.raises(PermissionError, match="0700"):
+        await client.connect()
+    assert server.connections == 0
+    os.chmod(tmp_path, 0o700)
+    await client.connect()
+    await client.close()
+    await server.close()
