@@ -23,7 +23,7 @@ from gateway.model.faults import Note, attempt, log_fault
 from gateway.model.messages import Answer, Failure, FailureKind, Generation, Work
 from gateway.model.outcome import Outcome
 from gateway.model.request import Request
-from gateway.records import Observer, RequestRecord, tell
+from gateway.observability.record import Observer, RequestRecord, tell
 from gateway.refusals import failed, refused, refused_after_loss
 from gateway.router import Router
 from gateway.scheduling.loop import SchedulerLoop
@@ -139,7 +139,7 @@ class Service:
 
     def observe(self, record: RequestRecord) -> None:
         """Hands a record to every observer."""
-        tell(self.observers, record)
+        tell(self.observers, record, self.note)
 
     async def _answer(self, request: Request, deadline: Deadline, trail: _Trail) -> Answer:
         if self._underway > self.max_concurrent_requests:
@@ -280,7 +280,7 @@ class Service:
             price=decision.price if decision else None,
             verdicts=decision.verdicts() if decision else (),
             traceparent=request.terms.traceparent,
-            trace_entry=request.terms.entry,
+            span=request.terms.span,
         )
         self.observe(record)
         return record

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased, Sampler
+from opentelemetry.trace import SpanContext, get_current_span
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from gateway.trace_context import TraceContext
-from gateway.tracing import Spans, Tracing
+from gateway.observability.tracing import Spans, Tracing
 
 NOON = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
 CLIENTS = f"00-{'a' * 32}-{'b' * 16}-01"
+PROPAGATOR = TraceContextTextMapPropagator()
 UNKEPT = f"00-{'a' * 32}-{'b' * 16}-00"
-RESOURCE = Resource({})
 
 
 class Collected:
@@ -25,7 +24,7 @@ class Collected:
 
     def __init__(self, sampler: Sampler = ParentBased(ALWAYS_ON)) -> None:  # noqa: B008  it holds no state
         self._exporter = InMemorySpanExporter()
-        self.spans = Spans(self._exporter, sampler, RESOURCE, random.Random(7))
+        self.spans = Spans(self._exporter, sampler=sampler)
         self.now = NOON
         self.tracing = Tracing(self.spans, lambda: self.now)
 
@@ -47,10 +46,17 @@ def times(span: ReadableSpan) -> tuple[int, int]:
     return span.start_time, span.end_time
 
 
-def place(span: ReadableSpan) -> TraceContext:
-    """Where it stands."""
-    assert span.context is not None
-    return TraceContext(span.context.trace_id, span.context.span_id, bool(span.context.trace_flags.sampled))
+def read(traceparent: str | None) -> SpanContext:
+    """Where a header stands."""
+    there = PROPAGATOR.extract({"traceparent": traceparent or ""})
+    return get_current_span(there).get_span_context()
+
+
+def place(span: ReadableSpan) -> SpanContext:
+    """Where a span stands."""
+    there: SpanContext | None = span.context
+    assert there is not None
+    return there
 
 
 def parent(span: ReadableSpan) -> int | None:

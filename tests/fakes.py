@@ -18,7 +18,7 @@ from gateway.model.outcome import Outcome
 from gateway.model.profile import LatencyProfile, ProfileCell, ProfileDocument
 from gateway.model.request import Terms
 from gateway.model.tier import Tier
-from gateway.records import RequestRecord
+from gateway.observability.record import RequestRecord
 from gateway.tasks.classify import LabelScore
 
 SWIFT, EVEN, GRAND = "swift", "even", "grand"

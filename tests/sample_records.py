@@ -5,7 +5,7 @@ from __future__ import annotations
 from fakes import GRAND
 
 from gateway.model.outcome import Outcome
-from gateway.records import RequestRecord
+from gateway.observability.record import RequestRecord
 
 MARK = "xyzzy"
 """Stands in the text, in headers and in parameters, and must stand in no line."""

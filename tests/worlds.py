@@ -14,12 +14,12 @@ from starlette.types import Message, Scope
 from gateway.api import app
 from gateway.catalogs.catalog import Catalog, Limits
 from gateway.forecasting.load import LoadTracker
-from gateway.metrics import Process, RequestMetrics, one_scrape
 from gateway.model.deadline import Clock
 from gateway.model.faults import Note
 from gateway.model.manifest import VariantManifest
 from gateway.model.messages import Answer, Failure, LoadReport, Work
 from gateway.model.request import Request, Terms
+from gateway.observability.metrics import Process, RequestMetrics, one_scrape
 from gateway.router import Router
 from gateway.service import Finished, Service
 from gateway.tasks.classify import ClassifyParameters

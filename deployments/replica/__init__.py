@@ -1,1 +1,1 @@
-"""What runs inside a replica: a variant opened and checked, its task, and the batcher before its engine."""
+"""What one replica is: its variant behind the transport, what it counts, and its part of a trace."""

@@ -24,7 +24,7 @@ from deployments.replica.batch_forming import (
     form_batch,
     of_next_run,
 )
-from deployments.totals import BatcherTotals
+from deployments.replica.totals import BatcherTotals
 from gateway.model.deadline import Clock
 from gateway.model.messages import Failure, FailureKind, LoadReport
 from gateway.scheduling.late_share import LateShare

@@ -14,8 +14,8 @@ from deployments.replica.batcher import Batcher, Scored
 from deployments.replica.gathering import all_or_failure
 from deployments.replica.kinds import ReplicaKind
 from deployments.replica.labels import TOKENIZER_FILE, ClassifyTask, Encoded
+from deployments.replica.totals import Totals
 from deployments.replica.variant import VariantRejected, check_answers, open_variant
-from deployments.totals import Totals
 from gateway.catalogs.catalog import CatalogEntry
 from gateway.model.deadline import Clock
 from gateway.model.manifest import ClassifierManifest

@@ -16,9 +16,9 @@ from deployments.engines.host import usable_cores
 from deployments.replica.kinds import Server, kind_named
 from deployments.replica.variant import open_variant
 from gateway.catalogs.catalog import CatalogEntry
-from gateway.metrics import ReplicaFacts, replica_text
 from gateway.model.deadline import Clock
 from gateway.model.messages import Answer, Failure, LoadReport, Work
+from gateway.observability.metrics import ReplicaFacts, replica_text
 
 MEMORY_AGE_S = 1.0
 """How old a figure of resident memory may be that goes out with an answer: reading it costs 20 µs."""

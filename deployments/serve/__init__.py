@@ -1,1 +1,1 @@
-"""Ray Serve: applications, their graph, discovery, scaling and scraping. The only package that imports Ray."""
+"""What runs under Ray Serve: who watches the requests of an ingress, and one scrape of all processes."""

@@ -22,19 +22,19 @@ from ray.serve._private import replica
 from ray.serve.handle import DeploymentHandle
 from starlette.applications import Starlette
 
-from deployments.observing import CLOSED_WITHIN_S, observing, utc_now
 from deployments.replica.replica import ReplicaSettings, open_replica
-from deployments.scraping import ApplicationScrape, DeploymentStates
+from deployments.replica.tracing import TracedHandler, spans_of
 from deployments.serve.autoscaling import BACKLOG_S, BUSY_SHARE, BusyShare
 from deployments.serve.discovery import ServeDirectory, ask_all, read_statuses
-from deployments.tracing import TracedHandler, spans_of
+from deployments.serve.observing import CLOSED_WITHIN_S, observing, utc_now
+from deployments.serve.scraping import ApplicationScrape, DeploymentStates
 from deployments.transport import Certificates, Endpoint, Handler, TcpAddress, TransportServer, UnixAddress
 from deployments.transport.backend import TransportBackend
 from gateway.api import app
 from gateway.catalogs.catalog import Catalog
 from gateway.forecasting.load import LoadTracker
-from gateway.metrics import GatewayState, Process, RequestMetrics
 from gateway.model.manifest import VariantManifest
+from gateway.observability.metrics import GatewayState, Process, RequestMetrics, exposition
 from gateway.router import Router
 from gateway.service import Service
 
@@ -140,13 +140,15 @@ class IngressDeployment:
         self._backend = TransportBackend(expected, directory, load, node, time.monotonic, chance, certificates)
         self._metrics = RequestMetrics(catalog)
         self._observing = observing(self._id, os.environ)
+        note = self._observing.faults.note
         self._service = Service(
-            router=Router(catalog, manifests, load, time.monotonic),
+            router=Router(catalog, manifests, load, time.monotonic, note),
             backend=self._backend,
             load=load,
             max_concurrent_requests=catalog.limits.max_concurrent_requests,
             observers=(self._metrics, *self._observing.observers),
             clock=time.monotonic,
+            note=note,
         )
         self._state = GatewayState(self._service, catalog, version("punctual"), time.monotonic)
         asked = {INGRESS: serve.get_deployment_handle(INGRESS, APPLICATION), **replicas}
@@ -164,7 +166,7 @@ class IngressDeployment:
 
     async def metrics(self) -> Process:
         """This process's metrics."""
-        return Process(self._id, INGRESS, self._metrics.text() + self._state.text() + self._observing.metrics())
+        return Process(self._id, INGRESS, await exposition(self._metrics, self._state, self._observing))
 
     async def __del__(self) -> None:
         """Ray Serve awaits this when it retires the ingress, which has no request left: the last lines are written."""

@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from deployments.observing import LOG_FORMAT
-from deployments.tracing import TRACES_ENDPOINT, require_tracing
+from deployments.replica.tracing import TRACES_ENDPOINT, require_tracing
+from deployments.serve.observing import LOG_FORMAT
 from gateway.catalogs.catalog import Catalog
-from gateway.logs import LogFormat
+from gateway.observability.access_log import LogFormat
 
 _TRACES = "/v1/traces"
 

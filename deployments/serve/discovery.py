@@ -16,7 +16,7 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from deployments.asking import ANSWER_WITHIN_S, each_within
-from deployments.scraping import Status
+from deployments.serve.scraping import Status
 from deployments.transport import Endpoint
 
 log = logging.getLogger("punctual.directory")

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from deployments.observing import ACCESS_LOG
 from deployments.replica.prepared import prepared_variants
+from deployments.serve.observing import ACCESS_LOG
 from deployments.transport import Certificates, CertificatesError
 from gateway.catalogs.catalog import load_catalog
 

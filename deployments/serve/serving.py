@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from deployments.observing import OFF, access_log_to
 from deployments.replica.variant import VariantRejected
 from deployments.serve import environment
+from deployments.serve.observing import OFF, access_log_to
 from gateway.catalogs.catalog import Catalog
 
 READY_WITHIN_S = 120.0

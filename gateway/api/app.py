@@ -20,7 +20,6 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.routing import Route
 
-from gateway import metrics
 from gateway.api import bodies
 from gateway.api.console import PageFile, read_page
 from gateway.api.headers import REQUEST_ID, read_terms, request_id_of
@@ -31,7 +30,8 @@ from gateway.model.deadline import Clock
 from gateway.model.errors import InternalError, MethodNotAllowed, NotFound, Problem
 from gateway.model.outcome import Outcome
 from gateway.model.request import Request, Terms
-from gateway.records import RequestRecord
+from gateway.observability import metrics
+from gateway.observability.record import RequestRecord
 from gateway.service import Service
 from gateway.tasks import TASKS
 from gateway.tasks.base import Task, TaskBody
@@ -196,7 +196,7 @@ class App:
                 outcome=outcome,
                 latency_s=0.0,
                 traceparent=terms.traceparent if terms else None,
-                trace_entry=terms.entry if terms else None,
+                span=terms.span if terms else None,
             )
             self.service.observe(record)
 

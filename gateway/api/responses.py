@@ -15,7 +15,7 @@ from gateway.model.errors import ms_above
 from gateway.model.manifest import VariantManifest
 from gateway.model.messages import Answer, Generation
 from gateway.model.request import Request
-from gateway.records import RequestRecord
+from gateway.observability.record import RequestRecord
 from gateway.scheduling.policy import Assessed, Decision
 from gateway.service import Finished
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 
 from gateway.model.messages import Parameters
 from gateway.model.tier import Tier
-from gateway.trace_context import TraceEntry
 
 DEFAULT_PERCENTILE = 95.0
 
@@ -16,7 +15,7 @@ class Terms:
     """What the client asked for beside the answer: budget, certainty, mode, choice of checkpoint, and who it is.
 
     `budget_s` is None where the client set none. `domain` is what the body says the text is about. `traceparent` is the
-    client's own, or where requests are traced the request's, which `entry` hangs on the client's.
+    client's own, or where requests are traced that of the request's own open `span`, which `tracing` alone looks into.
     """
 
     budget_s: float | None = None
@@ -27,7 +26,7 @@ class Terms:
     domain: str | None = None
     request_id: str = ""
     traceparent: str | None = None
-    entry: TraceEntry | None = None
+    span: object | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ def decisions() -> Board:
             Row("Over the window", _figures()),
             Row("What was chosen, and why?", _choices()),
             Row("Do forecasts keep their word?", _forecasts()),
-            Row("What was not given?", _losses()),
+            Row("What was not given, and what went wrong inside?", _losses()),
         ),
     )
 
@@ -58,16 +58,16 @@ def _figures() -> tuple[PanelBuilder, ...]:
         ),
         figure(
             "Degraded",
-            "Share of choices below the best checkpoint that the request's terms allow. Tight budgets make them, and "
-            "congestion; the verdicts say which.",
+            "Share of choices below the best checkpoint that the request's headers allow. Causes: tight budgets, and "
+            "queued requests; the verdicts say which.",
             "percentunit",
             Query(share(total("punctual_degraded_requests_total", selector=CHECKPOINT, window=window), routed)),
             wide=6,
         ),
         figure(
             "Truncated",
-            "Share of answers of whose texts not all was read. High: texts are longer than the checkpoints' windows; "
-            "use `truncation: chunk`, or a checkpoint with a longer window.",
+            "Share of answers whose texts were not read to their end. High: texts are longer than the checkpoints' "
+            "windows; use `truncation: chunk`, or a checkpoint with a longer window.",
             "percentunit",
             Query(
                 share(
@@ -80,7 +80,7 @@ def _figures() -> tuple[PanelBuilder, ...]:
         figure(
             "Dispatches a choice",
             "Times that a chosen request was sent to a replica. Above 1: replicas were lost under requests, which were "
-            "sent again; see Replicas. Below 1: some ended while they waited.",
+            "sent again; see Replicas. Below 1: some ended while they were queued.",
             "none",
             Query(share(total("punctual_request_attempts_total", selector=CHECKPOINT, window=window), routed)),
             (Limit(None, "green"), Limit(1.01, "orange")),
@@ -94,7 +94,7 @@ def _choices() -> tuple[PanelBuilder, ...]:
     return (
         lines(
             "Reasons",
-            "Choices a second by reason. Fits: the best in time. Congestion: a better one would fit an idle gateway. "
+            "Choices a second by reason. Fits: the best in time. Congestion: a better one fits an idle gateway. "
             "At-risk, best-effort: none fits, the fastest was taken. Pinned, only-candidate: no choice was left.",
             "reqps",
             Query(total(ROUTED, "reason", CHECKPOINT), "{{reason}}"),
@@ -103,14 +103,15 @@ def _choices() -> tuple[PanelBuilder, ...]:
         lines(
             "Verdicts on candidates",
             "What decisions found of the candidates, a second. Too-slow: not in time even idle. Congested: in time "
-            "only without the queue. Too-dear: not worth its price. Unavailable: no healthy replica.",
+            "only without the queue. Too-dear: it gains less quality than its capacity price. Unavailable: no healthy "
+            "replica.",
             "reqps",
             Query(total("punctual_candidate_verdicts_total", "verdict", OF_CANDIDATE), "{{verdict}}"),
             stacked=True,
         ),
         lines(
-            "Congestion price",
-            "Points of quality asked for a core-second. It rises with the requests that wait, and the dearest "
+            "Capacity price",
+            "Points of quality asked for a core-second. It rises with the queued requests, and the dearest "
             "checkpoints are given up first. Spikes are bursts; steadily above 0: add replicas.",
             "none",
             Query(f"max by (task) (punctual_congestion_price{{{TASK}}})", "{{task}}"),
@@ -177,7 +178,7 @@ def _losses() -> tuple[PanelBuilder, ...]:
         lines(
             "Refused",
             "Share of what is offered that is refused, by why. Infeasible: budgets under what an idle gateway makes. "
-            "Shed: overload. Unavailable: no healthy replica that the terms allow.",
+            "Shed: overload. Unavailable: no healthy replica that the headers allow.",
             "percentunit",
             Query(
                 f"{total('punctual_requests_total', 'task, outcome', refused)} / on (task) group_left () "
@@ -189,7 +190,8 @@ def _losses() -> tuple[PanelBuilder, ...]:
         ),
         lines(
             "Degraded and truncated",
-            "Choices below the best that the terms allow, and answers of whose texts not all was read, a second.",
+            "Choices below the best that the headers allow, and answers whose texts were not read to their end, a "
+            "second.",
             "reqps",
             Query(total("punctual_degraded_requests_total", "task", CHECKPOINT), "{{task}} degraded"),
             Query(total("punctual_truncated_requests_total", "task", CHECKPOINT), "{{task}} truncated"),
@@ -197,12 +199,21 @@ def _losses() -> tuple[PanelBuilder, ...]:
         ),
         lines(
             "Why summaries ended",
-            "Stop: the text was finished. Length: the most tokens were reached. Deadline: cut off in time; many of "
-            "them mean budgets too tight for the writer.",
+            "Stop: the summary was finished. Length: it had the most tokens. Deadline: it was cut off in time; many of "
+            "them mean budgets too tight for abstractive summaries.",
             "reqps",
             Query(total("punctual_summaries_total", "finish_reason", CHECKPOINT), "{{finish_reason}}"),
             stacked=True,
             wide=8,
+        ),
+        lines(
+            "Internal faults",
+            "Errors of the gateway's own, a second, by part. No request failed for them. Any: the gateway's log names "
+            "the first of each kind; see PunctualInternalFaults in the runbook.",
+            "cps",
+            Query("sum by (part) (rate(punctual_internal_faults_total[$__rate_interval]))", "{{part}}"),
+            stacked=True,
+            wide=24,
         ),
     )
 

@@ -32,7 +32,7 @@ WHAT_TO_DO = f"""
 | replicas up below expected | replicas died, or failed their self-test | *Replicas*; the log of what is down |
 | refused, price steadily above 0, backlog | more offered than can be served | add replicas, or shed at the client |
 | infeasible | budgets under what an idle gateway makes | read `min_feasible_ms` of the refusal; talk to the client |
-| late, nothing refused, pace above 1 | engines slower than profiled | *Tiers compared*: pace; what else runs there |
+| late, nothing refused, slowdown above 1 | engines slower than profiled | *Tiers compared*; what else runs there |
 | late, coverage under nominal | forecasts promise too much | *Decisions*: calibration; profile the host anew |
 | lost to a lesser checkpoint, price 0 | tight budgets, or the best is down | *Decisions*: verdicts of candidates |
 
@@ -41,7 +41,7 @@ Each alert has its section in the [runbook]({RUNBOOK}).
 
 
 def overview() -> Board:
-    """One glance for whoever was woken."""
+    """One glance for a person who was woken."""
     return Board(
         "punctual-overview",
         "Punctual: Overview",
@@ -123,17 +123,16 @@ def _pressed() -> tuple[PanelBuilder, ...]:
             wide=3,
         ),
         figure(
-            "Congestion price",
+            "Capacity price",
             "Points of quality asked for a core-second, of the dearer task. 0: every request gets the best that fits "
-            "it. Above: requests wait, and lesser checkpoints answer so that more are in time.",
+            "it. Above: requests queue, and lesser checkpoints answer so that more are in time.",
             "none",
             Query(f"max(punctual_congestion_price{{{TASK}}})"),
             wide=3,
         ),
         figure(
             "Replicas up",
-            "Share of the replicas that the catalog asks for and that a gateway is connected to. Below 100 %: see "
-            "Replicas.",
+            "Share of the replicas of the catalog that a gateway is connected to. Below 100 %: see Replicas.",
             "percentunit",
             Query(f"{up} / {expected}"),
             (Limit(None, "red"), Limit(0.5, "orange"), Limit(1, "green")),
@@ -255,12 +254,12 @@ def _causes() -> tuple[PanelBuilder, ...]:
             wide=6,
         ),
         lines(
-            "Price and waiting",
-            "Congestion price in points of quality a core-second, and requests that wait for a core. Both rise "
+            "Capacity price and queued requests",
+            "Points of quality asked for a core-second, and requests that wait for a batch. Both rise "
             "together when more is offered than the cores can do: add replicas.",
             "none",
             Query(f"max by (task) (punctual_congestion_price{{{TASK}}})", "{{task}} price"),
-            Query(f"sum by (task) (punctual_waiting_requests{{{TASK}}})", "{{task}} waiting"),
+            Query(f"sum by (task) (punctual_waiting_requests{{{TASK}}})", "{{task}} queued"),
             wide=6,
         ),
     )

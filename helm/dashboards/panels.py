@@ -33,7 +33,7 @@ class Query:
 
 
 class _Framed(Protocol):
-    """What every kind of panel can be told."""
+    """The options that every kind of panel has."""
 
     def title(self, title: str) -> Self: ...
     def description(self, description: str) -> Self: ...

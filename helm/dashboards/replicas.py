@@ -32,7 +32,7 @@ def _standing() -> tuple[PanelBuilder, ...]:
     return (
         figure(
             "Processes that answer scrapes",
-            "Share of the processes of the application that told their metrics in time. Below 100 %: one is stuck, "
+            "Share of the processes of the application that answered in time. Below 100 %: one is stuck, "
             "gone, or its host is starved; 'Answered this scrape' names it.",
             "percentunit",
             Query("sum(punctual_replica_up) / count(punctual_replica_up)"),
@@ -75,7 +75,7 @@ def _by_process() -> tuple[PanelBuilder, ...]:
     return (
         lines(
             "Replicas up and expected",
-            "Replicas connected to a gateway, and those that the catalog asks for. Apart for more than a minute: "
+            "Replicas that a gateway is connected to, and those of the catalog. Apart for more than a minute: "
             "one died and does not come back; its log says why.",
             "none",
             Query(f"max by (checkpoint) (punctual_checkpoint_replicas_up{{{CHECKPOINT}}})", "{{checkpoint}} up"),
@@ -86,7 +86,7 @@ def _by_process() -> tuple[PanelBuilder, ...]:
         ),
         lines(
             "Answered this scrape",
-            "1 where a process told its metrics in time, 0 where it did not. Requests may still reach one at 0.",
+            "1 where a process answered in time, 0 where it did not. Requests may still reach one at 0.",
             "none",
             Query("min by (deployment, replica) (punctual_replica_up)", "{{deployment}} {{replica}}"),
         ),
@@ -113,14 +113,14 @@ def _waiting() -> tuple[PanelBuilder, ...]:
         ),
         lines(
             "Queued at replicas",
-            "Inputs that wait in each replica. Few, since requests wait at the gateway; many at one only: it is stuck.",
+            "Inputs queued in each replica. Few, since requests are queued at the gateway; many at one: it is stuck.",
             "none",
             Query(f"sum by ({EACH}) (punctual_replica_queued_inputs{{{CHECKPOINT}}})", NAME),
             wide=6,
         ),
         lines(
-            "Waiting at the gateway",
-            "Requests that wait for their run to begin, by task. Grows under overload, with the congestion price.",
+            "Queued at the gateway",
+            "Requests that wait for their batch to begin, by task. Grows under overload, with the capacity price.",
             "none",
             Query(f"sum by (task) (punctual_waiting_requests{{{TASK}}})", "{{task}}"),
             wide=6,
@@ -140,7 +140,7 @@ def _work() -> tuple[PanelBuilder, ...]:
     return (
         lines(
             "Busy",
-            "Engine time a second, by replica: 1 is one run at a time without a pause. All near their cores' number: "
+            "Engine time a second, by replica: 1 is one batch at a time without a pause. All near their cores' number: "
             "add replicas.",
             "percentunit",
             Query(busy, NAME),

@@ -44,8 +44,8 @@ def _side_by_side() -> PanelBuilder:
     worn = (Limit(None, "green"), Limit(1.3, "orange"), Limit(2, "red"))
     return listing(
         "Checkpoints",
-        "One row for each checkpoint over the window. Quality is what an answer in time is worth. Pace is live "
-        "service time by that of the latency profile: far above 1, other work uses its cores, or the host is not the "
+        "One row for each checkpoint over the window. Quality is the utility of an answer in time. Slowdown is live "
+        "service time divided by the profile's: far above 1, other work uses its cores, or the host is not the "
         "one profiled (`punctual profile` measures it anew). An empty cell: it answered nothing.",
         (),
         Column("quality", f"max by ({by}) (punctual_checkpoint_quality{{{CHECKPOINT}}})", "none"),
@@ -54,7 +54,7 @@ def _side_by_side() -> PanelBuilder:
         Column("p95", quantile(0.95, latency, by, window=window), "s"),
         Column("p99", quantile(0.99, latency, by, window=window), "s"),
         Column("p95 of budget", quantile(0.95, RATIO, by, window=window), "percentunit", falling(0.9, 1)),
-        Column("pace", f"max by ({by}) (punctual_checkpoint_pace_ratio{{{CHECKPOINT}}})", "none", worn),
+        Column("slowdown", f"max by ({by}) (punctual_checkpoint_pace_ratio{{{CHECKPOINT}}})", "none", worn),
         Column("core-s an answer", f"checkpoint:punctual_cost_per_answer_seconds:rate5m{{{CHECKPOINT}}}", "s"),
         Column(
             "padding waste",
@@ -69,15 +69,15 @@ def _latencies() -> tuple[PanelBuilder, ...]:
     of_checkpoints = tuple(
         lines(
             f"Latency of checkpoints, {q}",
-            f"Arrival to answer, {part} of answers are faster. Higher than usual with pace at 1: it waits, see "
-            "queueing delay. With pace above 1: its engine is slower than when it was profiled.",
+            f"Arrival to answer, {part} of answers are faster. Higher than usual with slowdown at 1: it waits, see "
+            "queueing delay. With slowdown above 1: its engine is slower than when it was profiled.",
             "s",
             Query(f"checkpoint:punctual_latency_seconds:{q}_rate1m{{{CHECKPOINT}}}", NAME),
         )
         for q, part in (("p50", "half"), ("p95", "95 %"), ("p99", "99 %"))
     )
     pace = lines(
-        "Pace: live against profile",
+        "Slowdown: live against profile",
         "Live service time as a multiple of the latency profile's, as the forecasts have learnt it. 1 is as profiled. "
         "Steadily above 1.3: find what else uses the cores, or profile this host anew.",
         "none",
@@ -127,7 +127,7 @@ def _spans() -> tuple[PanelBuilder, ...]:
         (
             "queueing_delay",
             "Queueing delay",
-            "Mean wait for a run. Grows when more comes than cores can do: add replicas.",
+            "Mean wait for a batch. Grows when more comes than cores can do: add replicas.",
         ),
         ("service_time", "Service time", "Mean time in the engine. Grows with longer texts and larger batches."),
         (
@@ -148,7 +148,7 @@ def _costs() -> tuple[PanelBuilder, ...]:
     return (
         lines(
             "Batch size",
-            "Mean inputs of a run; where texts take turns, how many shared it. Near 1 under load: requests differ too "
+            "Mean inputs of a batch; with time slicing, texts that shared it. Near 1 under load: requests differ too "
             "much in length or budget to be run together.",
             "none",
             Query(mean(size, OF_CHECKPOINT), NAME),

@@ -10,6 +10,7 @@ import socket
 import struct
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -60,10 +61,11 @@ summarising = st.builds(
     st.none() | st.booleans(),
     st.sampled_from(["chunk", "longest_first", "error"]),
 )
-parameters = labelling | summarising
+parameters = (labelling | summarising).map(msgspec.to_builtins)
+"""As they arrive: plain data, which the task's own replica reads."""
 works = st.builds(Work, texts, st.lists(texts, max_size=5).map(tuple), parameters, floats, st.booleans(), texts)
-scores = st.lists(st.builds(LabelScore, texts, floats), max_size=3).map(tuple)
-summaries = st.builds(Summary, texts)
+scores = st.lists(st.builds(LabelScore, texts, floats), max_size=3).map(msgspec.to_builtins)
+summaries = st.builds(Summary, texts).map(msgspec.to_builtins)
 reasons = st.sampled_from(["stop", "length", "deadline"])
 generations = st.builds(Generation, reasons, *(counts,) * 5, floats, st.booleans())
 answers = st.builds(
@@ -216,3 +218,12 @@ def test_noise_after_a_hello_harms_nobody_else(address: UnixAddress, chunks: lis
 def test_noise_for_a_hello_is_hung_up_on_in_time(address: UnixAddress, chunks: list[bytes], begun: bytes) -> None:
     """A peer without a hello is let go within the time for one, silent or loud, and harms nobody."""
     asyncio.run(assault(address, [begun, *chunks], greet=False))
+
+
+@given(st.lists(st.builds(LabelScore, texts, floats.filter(math.isfinite)), max_size=3), texts)
+def test_outputs_are_the_same_json_after_the_crossing(labels: list[LabelScore], text: str) -> None:
+    """The gateway passes on what it was sent, unread: the client gets byte for byte what the replica meant."""
+    sent = Answer((tuple(labels), Summary(text)), InputReport(1, 1, False), ReplicaTimings(0.0, 0.0, 0.0, 1))
+    (done,) = server_frames().feed(encoded(Done(1, sent, LoadReport(0.0, 0))))
+    assert isinstance(done, Done) and isinstance(done.result, Answer)
+    assert msgspec.json.encode(done.result.outputs) == msgspec.json.encode(sent.outputs)

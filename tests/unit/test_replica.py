@@ -15,7 +15,7 @@ from deployments.replica.kinds import Server
 from deployments.replica.replica import MEMORY_AGE_S, Replica
 from deployments.replica.summarize.extractive import ExtractiveSummarizer
 from deployments.replica.summarize.replica import SummarizerReplica
-from deployments.totals import TimeSlicerTotals, Totals
+from deployments.replica.totals import TimeSlicerTotals, Totals
 from gateway.model.messages import LoadReport, Work
 from gateway.model.tier import Tier
 from gateway.tasks.summarize import SummarizeParameters

@@ -15,7 +15,7 @@ from deployments.replica.summarize.job import Condensed, SummaryJob, TextBudget,
 from deployments.replica.summarize.step_log import step_log_for
 from deployments.replica.summarize.time_slicing import FinishedJob, TimeSlicer
 from deployments.replica.tokens import well_formed
-from deployments.totals import Totals
+from deployments.replica.totals import Totals
 from gateway.catalogs.catalog import CatalogEntry
 from gateway.model.deadline import Clock
 from gateway.model.messages import (

@@ -14,7 +14,7 @@ from typing import TypeVar
 from deployments.engines.base import guarded, yield_to_others
 from deployments.replica.summarize.job import Condensed, SummaryJob, usable
 from deployments.replica.summarize.step_log import NO_LOG, Step, StepLog
-from deployments.totals import TimeSlicerTotals
+from deployments.replica.totals import TimeSlicerTotals
 from gateway.model.deadline import Clock
 from gateway.model.messages import Failure, FailureKind, LoadReport
 from gateway.scheduling.late_share import LateShare

@@ -23,7 +23,7 @@ from pathlib import Path
 import psutil
 from pydantic import BaseModel, ConfigDict
 
-from deployments.observing import OFF
+from deployments.serve.observing import OFF
 from gateway.catalogs.catalog import Catalog
 from loadtests.errors import LoadTestError, ServerFailed
 

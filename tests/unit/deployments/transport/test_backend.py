@@ -17,7 +17,7 @@ from deployments.transport import Endpoint, TransportServer, UnixAddress
 from deployments.transport.backend import TransportBackend
 from gateway.forecasting.load import LoadTracker
 from gateway.model.messages import Answer, Failure, FailureKind, InputReport, LoadReport, ReplicaTimings, Work
-from gateway.tasks.classify import ClassifyParameters, LabelScore
+from gateway.tasks.classify import ClassifyParameters
 
 WORK = Work("classify", ("hello",), ClassifyParameters(), remaining_s=1.0, strict=True, request_id="r")
 WITHIN_S = 30.0
@@ -61,7 +61,9 @@ class Played:
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
-        return Answer(((LabelScore(self.name, 1.0),),), InputReport(1, 1, False), ReplicaTimings(0.0, 0.0, 0.0, 1))
+        return Answer(
+            ([{"label": self.name, "score": 1.0}],), InputReport(1, 1, False), ReplicaTimings(0.0, 0.0, 0.0, 1)
+        )
 
     def load(self) -> LoadReport:
         """What it reports."""
@@ -92,8 +94,8 @@ class Door:
         if not isinstance(result, Answer):
             return f"{result.kind}: {result.detail}"
         [scores] = result.outputs
-        assert isinstance(scores, tuple)
-        return scores[0].label
+        label: str = scores[0]["label"]
+        return label
 
 
 @asynccontextmanager

@@ -24,7 +24,7 @@ from deployments.transport import (
     UnixAddress,
 )
 from gateway.model.messages import Answer, Failure, FailureKind, InputReport, LoadReport, ReplicaTimings, Work
-from gateway.tasks.classify import ClassifyParameters, LabelScore
+from gateway.tasks.classify import ClassifyParameters
 
 
 def work(text: str, request_id: str = "r") -> Work:
@@ -34,7 +34,7 @@ def work(text: str, request_id: str = "r") -> Work:
 
 def answer(text: str) -> Answer:
     """The echo's answer: the text is the label."""
-    return Answer(((LabelScore(text, 1.0),),), InputReport(1, 1, False), ReplicaTimings(0.0, 0.0, 0.0, 1))
+    return Answer(([{"label": text, "score": 1.0}],), InputReport(1, 1, False), ReplicaTimings(0.0, 0.0, 0.0, 1))
 
 
 class SecretiveError(Exception):

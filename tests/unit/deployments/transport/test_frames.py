@@ -24,7 +24,10 @@ from deployments.transport.frames import (
 from gateway.model.messages import LoadReport, Work
 from gateway.tasks.classify import ClassifyParameters
 
-WORK = Work("classify", ("a text",), ClassifyParameters(), remaining_s=0.25, strict=True, request_id="r-1")
+PLAIN = msgspec.to_builtins(ClassifyParameters())
+"""Parameters as they arrive: plain data, which the task's own replica reads."""
+
+WORK = Work("classify", ("a text",), PLAIN, remaining_s=0.25, strict=True, request_id="r-1")
 
 
 def framed(body: bytes) -> bytes:

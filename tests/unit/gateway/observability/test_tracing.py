@@ -3,41 +3,58 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 
 import httpx
 import pytest
-from collected_spans import CLIENTS, NOON, UNKEPT, Collected, named, parent, place, times
+from collected_spans import CLIENTS, NOON, UNKEPT, Collected, named, parent, place, read, times
 from fakes import ANSWER, TERMS, scripted
 from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace import Span as RecordedSpan
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased, Sampler, TraceIdRatioBased
-from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.trace import Span, SpanKind, StatusCode
 from sample_records import MARK, RECORD
 from worlds import OwnMetrics, World, client_of, world
 
 from gateway.api import app
 from gateway.model.messages import Failure, FailureKind
 from gateway.model.outcome import Outcome
-from gateway.records import RequestRecord
-from gateway.trace_context import TraceContext
-from gateway.tracing import Tracing
+from gateway.observability.record import RequestRecord
+from gateway.observability.tracing import Tracing
 
-TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-0[01]")
-
-
-@given(st.integers(1, 2**128 - 1), st.integers(1, 2**64 - 1), st.booleans())
-def test_a_place_reads_back(trace_id: int, span_id: int, sampled: bool) -> None:
-    """What is handed on is a well-formed header, and says the same to who reads it."""
-    there = TraceContext(trace_id, span_id, sampled)
-    assert TRACEPARENT.fullmatch(there.traceparent) and TraceContext.read(there.traceparent) == there
+TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-0[0-3]")
 
 
-def test_of_a_later_version_the_known_part_is_read() -> None:
+@pytest.fixture(scope="module")
+def open_ended() -> Iterator[Collected]:
+    """For places alone: its spans are never ended."""
+    collected = Collected()
+    yield collected
+    collected.ended()
+
+
+@given(trace_id=st.integers(1, 2**128 - 1), span_id=st.integers(1, 2**64 - 1), sampled=st.booleans())
+def test_a_place_is_handed_on_in_a_well_formed_header(
+    open_ended: Collected, trace_id: int, span_id: int, sampled: bool
+) -> None:
+    """Whoever reads what is handed on finds the client's trace, whether it is kept, and a span of the gateway's."""
+    client = f"00-{trace_id:032x}-{span_id:016x}-{int(sampled):02x}"
+    handed = open_ended.tracing.begin(replace(TERMS, traceparent=client)).traceparent
+    assert handed is not None and TRACEPARENT.fullmatch(handed)
+    there = read(handed)
+    assert (there.trace_id, there.trace_flags.sampled) == (trace_id, sampled) and there.span_id != span_id
+
+
+def test_of_a_later_version_the_known_part_is_read(open_ended: Collected) -> None:
     """Flags that this version does not know, and what follows them, change nothing."""
-    assert TraceContext.read(f"cc-{'a' * 32}-{'b' * 16}-03-more-0") == TraceContext.read(CLIENTS)
+    later = open_ended.tracing.begin(replace(TERMS, traceparent=f"cc-{'a' * 32}-{'b' * 16}-03-more-0"))
+    assert read(later.traceparent).trace_id == read(CLIENTS).trace_id and read(later.traceparent).trace_flags.sampled
+    assert isinstance(later.span, RecordedSpan)
+    assert parent(later.span) == read(CLIENTS).span_id
 
 
 @pytest.mark.parametrize(
@@ -56,16 +73,15 @@ def test_the_sampler_says_what_is_kept(sampler: Sampler, client: str | None, kep
     """A client's flag is honoured by the samplers that look at it; spans are sent where the flag handed on says so."""
     collected = Collected(sampler)
     terms = collected.tracing.begin(replace(TERMS, traceparent=client))
-    entry = terms.entry
-    assert terms.traceparent is not None and entry is not None
-    own = TraceContext.read(terms.traceparent)
-    collected.tracing.observe(replace(RECORD, traceparent=terms.traceparent, trace_entry=terms.entry))
-    assert own.sampled == kept == bool(collected.ended())
+    own = read(terms.traceparent)
+    assert isinstance(terms.span, Span) and own.span_id == terms.span.get_span_context().span_id
+    collected.tracing.observe(replace(RECORD, traceparent=terms.traceparent, span=terms.span))
+    ended = named(collected.ended())
+    assert own.trace_flags.sampled == kept == bool(ended)
     if client is not None:
-        theirs = TraceContext.read(client)
-        assert own.trace_id == theirs.trace_id and entry.parent == theirs.span_id != own.span_id
-    else:
-        assert entry.parent is None
+        assert own.trace_id == read(client).trace_id and own.span_id != read(client).span_id
+    if kept:
+        assert parent(ended["POST /classify"]) == (read(client).span_id if client else None)
 
 
 def observed(record: RequestRecord) -> dict[str, ReadableSpan]:
@@ -73,7 +89,7 @@ def observed(record: RequestRecord) -> dict[str, ReadableSpan]:
     collected = Collected()
     terms = collected.tracing.begin(replace(TERMS, traceparent=CLIENTS))
     collected.now += timedelta(hours=1)
-    collected.tracing.observe(replace(record, traceparent=terms.traceparent, trace_entry=terms.entry))
+    collected.tracing.observe(replace(record, traceparent=terms.traceparent, span=terms.span))
     return named(collected.ended())
 
 
@@ -84,7 +100,7 @@ def test_a_request_is_a_span_with_its_parts_below() -> None:
     """
     spans = observed(RECORD)
     request = spans["POST /classify"]
-    assert parent(request) == TraceContext.read(CLIENTS).span_id and request.kind is SpanKind.SERVER
+    assert parent(request) == read(CLIENTS).span_id and request.kind is SpanKind.SERVER
     start, end = times(request)
     assert (end - start) / 1e9 == pytest.approx(RECORD.latency_s, abs=1e-6)
     assert start == int(NOON.timestamp()) * 10**9
@@ -163,12 +179,12 @@ async def test_a_replica_is_handed_the_requests_own_span() -> None:
     await client.post("/classify", json=body, headers={"traceparent": CLIENTS})
     await client.post("/classify", json=body)
     spans = {place(span).span_id: span for span in collected.ended() if span.name == "POST /classify"}
-    handed = [TraceContext.read(one.work.traceparent or "") for one in told.backend.dispatches]
+    handed = [read(one.work.traceparent) for one in told.backend.dispatches]
     assert [one.span_id for one in handed] == list(spans) and len(spans) == 2
     assert [one.trace_id for one in handed] == [place(span).trace_id for span in spans.values()]
     first, second = spans.values()
-    assert parent(first) == TraceContext.read(CLIENTS).span_id and parent(second) is None
-    assert handed[0].trace_id == TraceContext.read(CLIENTS).trace_id != handed[1].trace_id
+    assert parent(first) == read(CLIENTS).span_id and parent(second) is None
+    assert handed[0].trace_id == read(CLIENTS).trace_id != handed[1].trace_id
     assert MARK not in str([span.to_json() for span in spans.values()])
 
 
@@ -177,7 +193,7 @@ async def test_a_request_that_is_refused_at_the_door_keeps_its_trace() -> None:
     told, collected = world(), Collected()
     await traced(told, collected.tracing).post("/classify", json={}, headers={"traceparent": CLIENTS})
     (span,) = collected.ended()
-    assert parent(span) == TraceContext.read(CLIENTS).span_id
+    assert parent(span) == read(CLIENTS).span_id
     assert (span.attributes or {})["punctual.outcome"] == "invalid"
 
 

@@ -1,6 +1,6 @@
-"""The application as a whole: what Ray Serve says of its deployments. Told by whoever answers a scrape, once.
+"""The application as a whole: what Ray Serve says of its deployments. The ingress that answers a scrape adds it once.
 
-It knows the words of the cluster's states, as a closed list, and no cluster.
+It knows the cluster's states as a closed list, and no cluster.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from prometheus_client.core import Metric
 
-from gateway.metrics.gauges import Reading, gauge, text_of
+from gateway.observability.metrics.exposition import Reading, gauge, text_of
 
 DEPLOYMENT_STATES = ("healthy", "updating", "upscaling", "downscaling", "unhealthy", "deploy_failed")
 REPLICA_STATES = ("starting", "updating", "recovering", "running", "stopping", "stopped", "pending_migration")
@@ -18,10 +18,10 @@ REPLICA_STATES = ("starting", "updating", "recovering", "running", "stopping", "
 
 @dataclass(frozen=True, slots=True)
 class SeenDeployment:
-    """One deployment as it stands: its state, how many replicas are in each, and its self-test.
+    """One deployment now: its state, the number of its replicas in each state, and its self-test.
 
-    `self_test_failed` says that a replica was rejected by its checks since it was last healthy; it is None of one that
-    has none.
+    `self_test_failed` is True if a replica was rejected by its checks since the deployment was last healthy; it is
+    None for a deployment that has no self-test.
     """
 
     name: str
@@ -31,7 +31,7 @@ class SeenDeployment:
 
 
 def application_text(seen: Sequence[SeenDeployment]) -> str:
-    """The deployments in the text format."""
+    """Writes the deployments in the text format."""
     return text_of(_families(seen))
 
 

@@ -13,7 +13,7 @@ import yaml
 
 from helm.dashboards.words import OBJECTIVE, RUNBOOK
 
-HELM = Path(__file__).resolve().parents[2] / "helm"
+HELM = Path(__file__).resolve().parents[3] / "helm"
 RULES = sorted((HELM / "punctual" / "rules").glob("*.yaml"))
 TESTS = sorted((HELM / "rules-tests").glob("*.yaml"))
 RECORDED = re.compile(r"(global|task|tier|checkpoint):punctual_[a-z0-9_]+:[a-z0-9_]+")

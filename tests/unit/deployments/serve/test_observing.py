@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 import os
@@ -10,25 +9,30 @@ import threading
 from pathlib import Path
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 from sample_records import RECORD
+from scraped import samples
 
-from deployments.observing import ACCESS_LOG, LOG_FORMAT, LOGGERS, LogUnwritable, access_log_to, observing
-from deployments.relay import relayed
-from deployments.serve.command import serve_arguments
-from gateway.lines import WatchedFile
+from deployments.serve.observing import (
+    ACCESS_LOG,
+    LOG_FORMAT,
+    LOGGERS,
+    LogUnwritable,
+    access_log_to,
+    observing,
+    relayed,
+)
+from gateway.observability.access_log import LogFile
+from gateway.observability.metrics import exposition
 
 
-def test_lines_that_were_lost_are_counted() -> None:
+async def test_lines_that_were_lost_are_counted() -> None:
     """A log that nothing can be written to costs lines, and `/metrics` says how many; without a log it says nothing."""
     watched = observing("one", {ACCESS_LOG: "/dev/full"})
     for _ in range(3):
         watched.observers[0].observe(RECORD)
     watched.close()
-    (family,) = text_string_to_metric_families(watched.metrics())
-    (sample,) = family.samples
-    assert (sample.name, sample.value) == ("punctual_access_log_dropped_total", 3)
-    assert observing("one", {}).metrics() == ""
+    assert samples(await exposition(watched), "punctual_access_log_dropped_total") == [({}, 3.0)]
+    assert not samples(await exposition(observing("one", {})), "punctual_access_log_dropped_total")
 
 
 @pytest.mark.parametrize("environ", [{}, {ACCESS_LOG: "off"}, {ACCESS_LOG: ""}])
@@ -59,7 +63,7 @@ def test_a_log_that_cannot_be_written_is_told_and_harms_nothing(caplog: pytest.L
     watched.observers[0].observe(RECORD)
     watched.close()
     assert "/no/such/folder/log cannot be written: No such file" in caplog.text
-    assert watched.lines is not None and watched.lines.dropped == 1
+    assert watched.log is not None and watched.log.dropped == 1
 
 
 def test_the_format_is_the_environments(tmp_path: Path) -> None:
@@ -77,9 +81,9 @@ def test_what_is_relayed_comes_out_though_writers_come_and_go(tmp_path: Path) ->
     """An ingress that is replaced takes nothing with it, and what was written before the end comes out."""
     source, output = os.pipe()
     with relayed(tmp_path / "pipe", output):
-        for line in (b"one\n", b"two\n"):
-            file = WatchedFile(str(tmp_path / "pipe"))
-            file.write([line])
+        for line in ("one\n", "two\n"):
+            file = LogFile(str(tmp_path / "pipe"))
+            file.write(line)
             file.close()
     os.close(output)
     assert os.read(source, 100) == b"one\ntwo\n"
@@ -92,8 +96,8 @@ def test_a_relay_ends_though_its_output_is_gone(tmp_path: Path) -> None:
     source, output = os.pipe()
     os.close(source)
     with relayed(tmp_path / "pipe", output):
-        file = WatchedFile(str(tmp_path / "pipe"))
-        file.write([b"one\n"])
+        file = LogFile(str(tmp_path / "pipe"))
+        file.write("one\n")
         file.close()
     os.close(output)
 
@@ -108,19 +112,3 @@ def test_a_path_is_told_whole_and_tried(tmp_path: Path, monkeypatch: pytest.Monk
         assert os.environ[ACCESS_LOG] == "off"
     with pytest.raises(LogUnwritable, match="no/such/folder"), access_log_to("no/such/folder", tmp_path):
         pass
-
-
-def test_a_log_is_on_unless_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`punctual serve` tells of each request where it was started; an operator's environment chooses otherwise."""
-
-    def parsed(*arguments: str) -> argparse.Namespace:
-        parser = argparse.ArgumentParser()
-        serve_arguments(parser)
-        return parser.parse_args(arguments)
-
-    monkeypatch.delenv(ACCESS_LOG, raising=False)
-    assert parsed().access_log == "-" and parsed().traces is None
-    assert parsed("--traces").traces == "http://127.0.0.1:4318"
-    assert parsed("--access-log", "off").access_log == "off"
-    monkeypatch.setenv(ACCESS_LOG, "/var/log/punctual.log")
-    assert parsed().access_log == "/var/log/punctual.log"

@@ -8,12 +8,12 @@ from fakes import EVEN, GRAND, SWIFT, scripted
 from scraped import samples, series, total
 from worlds import SMALL, World, client_of, world
 
-from gateway.metrics import GatewayState
+from gateway.observability.metrics import GatewayState, text_of
 
 
 def state_of(told: World) -> str:
     """The gauges of a world, as a scrape has them."""
-    return GatewayState(told.service, told.catalog, "1.2.3", told.clock).text()
+    return text_of(GatewayState(told.service, told.catalog, "1.2.3", told.clock).collect())
 
 
 async def test_the_gauges_are_those_of_this_moment() -> None:

@@ -1,17 +1,15 @@
-"""The record of one finished request, written once; metrics and logs are observers of it."""
+"""The record of one finished request, written once; metrics, the access log and traces observe it."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
+from gateway.model.faults import Note, attempt
 from gateway.model.outcome import Outcome
 from gateway.scheduling.policy import Assessed
-from gateway.trace_context import TraceEntry
-
-log = logging.getLogger("punctual.records")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,10 +19,10 @@ class RequestRecord:
     What a request did not reach is None: a refused one has no checkpoint, an invalid one not even a budget.
     `steps`, `output_tokens` and `finish_reason` (`stop`, `length`, `deadline`) are of summaries.
     `quantile_s` is the forecast at the percentile that was asked for, `predicted_s` its median, both from arrival.
-    `degraded` says that a better checkpoint of the task stood in the catalog for it and was not used.
-    `percentile`, in percent, and `strict` are what was asked for; `price` is what the decision asked for a core-second,
-    in points of quality, and `verdicts` what it found of each candidate that it looked at. `traceparent` and
-    `trace_entry` are of its terms.
+    `degraded` is True if a better checkpoint of the task was on offer and was not used.
+    `percentile`, in percent, and `strict` are what was asked for; `price` is the capacity price of the decision, in
+    points of quality for a core-second, and `verdicts` what it found of each candidate that it looked at.
+    `traceparent` and `span` are the request's place in its trace, and its open span where traces are made.
     """
 
     request_id: str
@@ -55,16 +53,16 @@ class RequestRecord:
     price: float | None = None
     verdicts: tuple[Assessed, ...] = ()
     traceparent: str | None = None
-    trace_entry: TraceEntry | None = None
+    span: object | None = None
 
     @property
     def met(self) -> bool:
-        """Whether the client had its answer in time."""
+        """True if the client had its answer in time."""
         return self.outcome is Outcome.IN_TIME
 
     @property
     def answered(self) -> bool:
-        """Whether the client had an answer, in time or late."""
+        """True if the client had an answer, in time or late."""
         return self.outcome in (Outcome.IN_TIME, Outcome.LATE)
 
 
@@ -75,10 +73,11 @@ class Observer(Protocol):
         """Takes one record."""
 
 
-def tell(observers: Iterable[Observer], record: RequestRecord) -> None:
-    """Gives the record to each observer once. What one of them raises harms neither the request nor the others."""
+def tell(observers: Iterable[Observer], record: RequestRecord, note: Note) -> None:
+    """Gives the record to each observer once. An observer that raises harms neither the request nor the others."""
     for observer in observers:
-        try:
-            observer.observe(record)
-        except Exception:  # the boundary to whoever watches: a request must not fail for being watched
-            log.exception("%s failed on a record", type(observer).__name__)
+        attempt("observer", note, partial(observer.observe, record), _nothing)
+
+
+def _nothing() -> None:
+    """What is done for an observer that failed."""

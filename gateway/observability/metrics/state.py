@@ -3,56 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
 
 from gateway.catalogs.catalog import Catalog, CatalogEntry
-from gateway.forecasting.load import LoadTracker
-from gateway.metrics.gauges import Reading, gauge, text_of
 from gateway.model.deadline import Clock
-from gateway.router import Router
+from gateway.observability.metrics.exposition import Reading, gauge
+
+if TYPE_CHECKING:  # a replica writes metrics too, and needs nothing of the request path
+    from gateway.service import Service
 
 
-class Gateway(Protocol):
-    """What is looked at: `gateway.service.Service` is one."""
-
-    router: Router
-    load: LoadTracker
-
-    @property
-    def underway(self) -> int:
-        """Requests in this process now."""
-
-
-class GatewayState:
+class GatewayState(Collector):
     """Reads the gauges of one gateway process."""
 
-    def __init__(self, gateway: Gateway, catalog: Catalog, version: str, clock: Clock) -> None:
+    def __init__(self, service: Service, catalog: Catalog, version: str, clock: Clock) -> None:
         """`version` is the gateway's own."""
-        self._gateway = gateway
+        self._service = service
         self._catalog = catalog
         self._version = version
         self._clock = clock
 
-    def text(self) -> str:
-        """The gauges of this moment, in the text format."""
-        return text_of(self._families(self._clock()))
-
-    def _families(self, now_s: float) -> Iterator[Metric]:
-        task_routers = self._gateway.router.task_routers.items()
+    def collect(self) -> Iterator[Metric]:
+        """Every gauge, for `exposition`."""
+        now_s = self._clock()
+        task_routers = self._service.router.task_routers.items()
         build = Reading((self._version, self._catalog.name), 1.0)
         yield gauge("build_info", "The gateway's version and its catalog.", ("version", "catalog"), [build])
-        underway = Reading((), self._gateway.underway)
+        underway = Reading((), self._service.underway)
         yield gauge("requests_underway", "Requests in this gateway process now.", (), [underway])
         waiting = (Reading((task,), len(task_router.scheduler)) for task, task_router in task_routers)
-        yield gauge("waiting_requests", "Requests that wait for their run to begin.", ("task",), waiting)
+        yield gauge("waiting_requests", "Queued requests: their batch has not begun.", ("task",), waiting)
         prices = (Reading((task,), task_router.price(now_s)) for task, task_router in task_routers)
-        yield gauge("congestion_price", "Points of quality asked for a core-second.", ("task",), prices)
+        yield gauge("congestion_price", "Capacity price: points of quality for a core-second.", ("task",), prices)
         yield from self._of_checkpoints(now_s)
 
     def _of_checkpoints(self, now_s: float) -> Iterator[Metric]:
-        load, router = self._gateway.load, self._gateway.router
+        load, router = self._service.load, self._service.router
 
         def of_each(name: str, about: str, value: Callable[[CatalogEntry], float | None]) -> Metric:
             entries = self._catalog.checkpoints
@@ -60,13 +49,13 @@ class GatewayState:
             return gauge(f"checkpoint_{name}", about, ("task", "checkpoint", "tier"), readings)
 
         yield of_each(
-            "quality", "What an answer in time is worth, in points.", lambda one: router.served[one.name].utility
+            "quality",
+            "Utility of an answer in time, in points of quality.",
+            lambda one: router.served[one.name].utility,
         )
         yield of_each("threads", "Processors that one run of its engine uses.", lambda one: one.threads)
         yield of_each("replicas_expected", "Replicas by the catalog.", lambda one: one.replicas)
-        yield of_each(
-            "replicas_up", "Replicas that are connected to this gateway.", lambda one: load.replicas(one.name)
-        )
+        yield of_each("replicas_up", "Replicas that this gateway is connected to.", lambda one: load.replicas(one.name))
         yield of_each(
             "backlog_seconds",
             "Service time queued at the least loaded replica, as far as this gateway knows.",
@@ -74,6 +63,6 @@ class GatewayState:
         )
         yield of_each(
             "pace_ratio",
-            "Live service time by that of the latency profile.",
+            "Slowdown: live service time divided by that of the latency profile.",
             lambda one: router.served[one.name].forecaster.model.slowdown.value,
         )

@@ -1,7 +1,7 @@
-"""One scrape of the whole application: every process asked at once, who stayed silent named, the deployments' states.
+"""One scrape of the whole application: asks every process at once, names the silent ones, adds deployments' states.
 
-It knows no Ray: how processes are asked and states are read comes in. Nothing of it is on the request path, and no
-scrape takes longer than replicas are waited for.
+It knows no Ray: how processes are asked and states are read is handed in. None of it is on the request path, and no
+scrape takes longer than the time a replica is given to answer.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from typing import TypeAlias
 
 from deployments.asking import ANSWER_WITHIN_S
 from deployments.replica.variant import VariantRejected
-from gateway.metrics import Process, SeenDeployment, application_text, one_scrape
 from gateway.model.deadline import Clock
+from gateway.observability.metrics import Process, SeenDeployment, application_text, one_scrape
 
 STATES_AGE_S = 5.0
-"""How old the states of the deployments may be that a scrape tells: asking for them costs the controller some work."""
+"""How old the deployments' states in a scrape may be: reading them costs the controller some work."""
 
 Ask: TypeAlias = Callable[[str], Awaitable[Sequence[object | None]]]
-"""Has every process of a deployment tell its metrics as a `Process`, None for one that is silent; empty where none is
-known to be up."""
+"""Asks every process of a deployment for its metrics, and gives a `Process` for each, None for a silent one. The answer
+is empty if no process is known to be up."""
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """One deployment as Ray Serve has it: its state and how many replicas are in each, in lower case; its message."""
+    """One deployment as Ray Serve sees it: its state, how many replicas are in each state, and its message."""
 
     deployment: str
     state: str
@@ -35,7 +35,7 @@ class Status:
 
 
 class DeploymentStates:
-    """Tells the states of the deployments, read on a thread and never waited for longer than for a replica."""
+    """Reads the states of the deployments on a thread, and waits for them no longer than for a replica."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class DeploymentStates:
         clock: Clock,
         within_s: float = ANSWER_WITHIN_S,
     ) -> None:
-        """`read` blocks, and gives nothing where it has none; `checkpoints` are the deployments with a self-test."""
+        """`read` blocks, and gives nothing if it knows nothing; `checkpoints` are the deployments with a self-test."""
         self._read = read
         self._checkpoints = checkpoints
         self._clock = clock
@@ -55,7 +55,7 @@ class DeploymentStates:
         self._seen: Sequence[SeenDeployment] = ()
 
     async def seen(self) -> Sequence[SeenDeployment]:
-        """The latest that is known; while nothing is, it is waited for."""
+        """The latest states that are known. The first call waits for them."""
         if self._reading is None and self._clock() - self._read_s > STATES_AGE_S:
             self._reading = asyncio.create_task(self._learn())
         if not self._seen and self._reading is not None:
@@ -81,21 +81,21 @@ class DeploymentStates:
 
 
 class ApplicationScrape:
-    """Gathers `/metrics` of every process. Scrapes that come while one is under way share it."""
+    """Gathers the metrics of every process. Scrapes that come while one is under way share it."""
 
     def __init__(self, deployments: Sequence[str], ask: Ask, states: DeploymentStates, clock: Clock) -> None:
         self._ask = ask
         self._states = states
         self._clock = clock
         self._known: dict[str, Set[str]] = {deployment: frozenset() for deployment in deployments}
-        """By deployment the processes that are known to be, from what they told of late."""
+        """The processes of each deployment that are known, from their latest answers."""
         self._under_way: asyncio.Task[bytes] | None = None
 
     async def gather(self) -> bytes:
-        """One exposition of all that answers in time."""
+        """One exposition of all processes that answer in time."""
         if self._under_way is None or self._under_way.done():
             self._under_way = asyncio.create_task(self._gathered())
-        return await asyncio.shield(self._under_way)  # who leaves does not take it from the others
+        return await asyncio.shield(self._under_way)  # a client that leaves does not end it for the others
 
     async def _gathered(self) -> bytes:
         began_s = self._clock()
@@ -104,16 +104,16 @@ class ApplicationScrape:
         return one_scrape(processes, application_text(seen), self._clock() - began_s)
 
     async def _of(self, deployment: str) -> list[Process]:
-        """Every process of a deployment: what it tells, or that it is silent.
+        """Every process of a deployment: its metrics, or that it is silent.
 
-        Who is silent is not said, but only that somebody is: then it is all who told something earlier and do not now,
-        the dead among them, until nobody is silent.
+        Ray does not say who is silent, only that somebody is. All that answered earlier and do not answer now then
+        count as silent, the dead among them, until nobody is silent.
         """
         answers = await self._ask(deployment)
         told = [answer for answer in answers if isinstance(answer, Process)]
         names = {process.replica for process in told}
         missing: list[str] = []
         if not answers or len(told) < len(answers):
-            missing = sorted(self._known[deployment] - names) or [""]  # who never told anything has no name yet
+            missing = sorted(self._known[deployment] - names) or [""]  # a process that never answered has no name yet
         self._known[deployment] = names.union(filter(None, missing))
         return [*told, *(Process(name, deployment, None) for name in missing)]

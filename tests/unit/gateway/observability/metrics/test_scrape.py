@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
+
 from fakes import SWIFT, catalog
+from sample_records import RECORD
 from scraped import samples, series, total
 
-from gateway.metrics import (
+from gateway.model.outcome import Outcome
+from gateway.observability.metrics import (
     CONTENT_TYPE,
     Process,
     ReplicaFacts,
     RequestMetrics,
     SeenDeployment,
     application_text,
+    counter,
+    exposition,
     one_scrape,
     replica_text,
 )
-from gateway.metrics.series import Family
-from gateway.model.outcome import Outcome
-from gateway.records import RequestRecord
+from gateway.observability.record import RequestRecord
 
 FACTS = ReplicaFacts(SWIFT, "classify", "realtime", agreement=0.995, started_s=1.7e9)
 
@@ -60,6 +65,24 @@ def test_several_processes_are_one_scrape() -> None:
         assert series(text) <= moved
 
 
+async def test_requests_pass_between_two_metrics() -> None:
+    """Writing all metrics gives the same text as at once, and the event loop runs other work between any two."""
+    metrics = RequestMetrics(catalog())
+    metrics.observe(replace(RECORD, checkpoint=SWIFT, tier="realtime"))
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    beside = asyncio.create_task(others())
+    text = await exposition(metrics)
+    beside.cancel()
+    assert text == metrics.text() and turns >= text.count("# TYPE ")
+
+
 def test_samples_of_one_family_stand_together() -> None:
     """The text format wants all lines of a metric in one group, also when they come from several processes."""
     text = ingress(Outcome.IN_TIME)
@@ -69,13 +92,14 @@ def test_samples_of_one_family_stand_together() -> None:
     assert len(where) == 2 * len(samples(text, "punctual_requests_total"))
 
 
-def test_a_series_without_labels_gets_its_first() -> None:
+async def test_a_series_without_labels_gets_its_first() -> None:
     """The process's name is then the only one, whichever way the line was made."""
-    family = Family("lost", "About.", ())
-    family.count().value = 3
-    scrape = one_scrape([Process("x", "gateway", "# HELP a_b About.\n# TYPE a_b gauge\na_b 2.0\n" + family.text())])
-    assert samples(scrape, "a_b") == [({"replica": "x"}, 2.0)] and b'lost_total{replica="x"} 3\n' in scrape
-    assert "lost_total 3\n" in family.text()
+    lost = counter("lost", "About.", ())
+    lost.inc(3)
+    text = await exposition(lost)
+    scrape = one_scrape([Process("x", "gateway", "# HELP a_b About.\n# TYPE a_b gauge\na_b 2.0\n" + text)])
+    assert samples(scrape, "a_b") == [({"replica": "x"}, 2.0)]
+    assert b'punctual_lost_total{replica="x"} 3.0\n' in scrape and "punctual_lost_total 3.0\n" in text
 
 
 def test_a_silent_process_is_seen_to_be_silent() -> None:
@@ -113,8 +137,8 @@ def test_a_replica_says_what_it_was_proven_to_be() -> None:
     assert total(text, "punctual_replica_start_time_seconds") == 1.7e9
 
 
-def test_runs_are_told_by_their_size() -> None:
-    """Each run within the least bucket that holds it; the sum is the inputs of all."""
+def test_batches_are_counted_by_their_size() -> None:
+    """Each batch within the least bucket that holds it; the sum is the inputs of all."""
     text = replica_text(FACTS, {}, {}, {1: 5, 4: 2, 5: 1, 99: 1})
     name = "punctual_replica_batch_size"
     within = {one["le"]: value for one, value in samples(text, f"{name}_bucket")}

@@ -8,9 +8,12 @@ from collections.abc import Sequence
 
 from fakes import FakeClock
 from scraped import samples, total
+from waiting import until
 
-from deployments.scraping import STATES_AGE_S, ApplicationScrape, DeploymentStates, Status
-from gateway.metrics import Process
+from deployments.serve.scraping import STATES_AGE_S, ApplicationScrape, DeploymentStates, Status
+from gateway.observability.metrics import Process
+
+READ_WITHIN_S = 60.0
 
 
 class Application:
@@ -81,7 +84,7 @@ async def test_scrapes_that_come_while_one_is_under_way_share_it() -> None:
     application = Application(slow=[told("s-1")], fast=[told("f-1", "fast")])
     application.gate.clear()
     scrapes = [asyncio.create_task(application.scrape.gather()) for _ in range(5)]
-    await asyncio.sleep(0.01)
+    await until(lambda: application.asked == 2)
     scrapes[0].cancel()
     application.gate.set()
     texts = await asyncio.gather(*scrapes, return_exceptions=True)
@@ -97,9 +100,12 @@ def status(state: str, message: str = "") -> Status:
 
 async def scraped_state(application: Application) -> tuple[float, float]:
     """Whether it is healthy and whether its self-test failed, once what is being read has been."""
-    await application.scrape.gather()
-    await asyncio.sleep(0.05)
     text = await application.scrape.gather()
+    async with asyncio.timeout(READ_WITHIN_S):
+        while application.statuses and not total(
+            text, "punctual_deployment_state", deployment="slow", state=application.statuses[0].state
+        ):
+            text = await application.scrape.gather()
     healthy = total(text, "punctual_deployment_state", deployment="slow", state="healthy")
     return healthy, total(text, "punctual_checkpoint_self_test_failed", checkpoint="slow")
 
@@ -138,4 +144,6 @@ async def test_states_that_cannot_be_read_are_told_as_they_were() -> None:
     assert await scraped_state(application) == (1.0, 0.0)
     application.statuses = []
     application.clock.advance(1.01 * STATES_AGE_S)
+    await application.scrape.gather()
+    await until(lambda: application.reads == 2)
     assert await scraped_state(application) == (1.0, 0.0)

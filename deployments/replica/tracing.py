@@ -1,0 +1,101 @@
+"""The replica's part of a trace: its own spans, hung on the span of the gateway that sent the work.
+
+Knows what a span tells of a piece of work. How spans are sent is known by `gateway.observability.tracing`, which is
+imported only where traces are asked for, since it loads OpenTelemetry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from deployments.transport import Handler
+from gateway.model.deadline import Clock
+from gateway.model.messages import Answer, Failure, FailureKind, ReplicaTimings, Work
+
+if TYPE_CHECKING:
+    from gateway.observability.tracing import Span, Spans
+
+TRACES_ENDPOINT = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
+_ENDPOINTS = (TRACES_ENDPOINT, "OTEL_EXPORTER_OTLP_ENDPOINT")
+
+
+class TracingMissing(Exception):
+    """Traces are asked for, and the library that sends them is not installed."""
+
+
+def traces_asked_for(environ: Mapping[str, str]) -> bool:
+    """True if OpenTelemetry's variables name a collector and do not turn it off."""
+    off = environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
+    exporter = environ.get("OTEL_TRACES_EXPORTER") or "otlp"
+    return not off and exporter == "otlp" and any(environ.get(name) for name in _ENDPOINTS)
+
+
+def require_tracing(environ: Mapping[str, str]) -> None:
+    """Raises TracingMissing if traces are asked for that could not be sent."""
+    if traces_asked_for(environ):
+        try:
+            import_module("gateway.observability.tracing")
+        except ImportError:
+            raise TracingMissing("traces need the extra: pip install 'punctual[tracing]'") from None
+
+
+def spans_of(process: str, instance: str, environ: Mapping[str, str]) -> Spans | None:
+    """The spans of this process; None if traces are not asked for. Raises ImportError without the extra."""
+    if not traces_asked_for(environ):
+        return None
+    from gateway.observability.tracing import open_spans
+
+    return open_spans(process, instance)
+
+
+@dataclass(frozen=True, slots=True)
+class TracedHandler:
+    """Answers as the replica does, and makes a span of it, with one of its queueing and one of its engine's run."""
+
+    handle: Handler
+    checkpoint: str
+    spans: Spans
+    clock: Clock
+    now: Callable[[], datetime]
+
+    async def __call__(self, work: Work) -> Answer | Failure:
+        """Answers one piece of work."""
+        if work.traceparent is None:
+            return await self.handle(work)
+        start = self.now()
+        span = self.spans.open(f"replica {self.checkpoint}", work.traceparent, start)
+        if not span.is_recording():
+            return await self.handle(work)
+        began_s = self.clock()
+        result: Answer | Failure = Failure(FailureKind.CANCELLED)  # unless it comes to another end
+        try:
+            result = await self.handle(work)
+        finally:
+            self._end(span, work, result, start, self.clock() - began_s)
+        return result
+
+    def _end(self, span: Span, work: Work, result: Answer | Failure, start: datetime, total_s: float) -> None:
+        """Counts back from the end, where the engine's run has just ended; the beginning is the tokenizer's."""
+        from gateway.observability.tracing import end_span
+
+        end = start + timedelta(seconds=total_s)
+        if isinstance(result, Answer):
+            began = end - timedelta(seconds=min(result.timings.service_time_s, total_s))
+            queued = end - timedelta(seconds=min(_until_end_s(result.timings), total_s))
+            run = {
+                "punctual.batch_size": result.timings.batch_size,
+                "punctual.input_tokens": result.input.kept,
+                "punctual.steps": sum(one.steps for one in result.generation) if result.generation else None,
+            }
+            self.spans.part(span, "replica queue", queued, began, {})
+            self.spans.part(span, "engine run", began, end, run)
+        told = {"punctual.request_id": work.request_id, "punctual.checkpoint": self.checkpoint}
+        end_span(span, end, told, result.kind.value if isinstance(result, Failure) else None)
+
+
+def _until_end_s(timings: ReplicaTimings) -> float:
+    return timings.queueing_delay_s + timings.service_time_s

@@ -1,0 +1,367 @@
+"""The access log: one line for each finished request, and the gateway's own errors in the same form.
+
+A line is JSON, or plain text for people. It has what a `RequestRecord` knows, under names of its own: what is not
+listed here is not written, and no record holds text of a request. The standard library's queue handler takes lines
+without waiting, and its listener's thread writes them; a file that was moved away is opened anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import logging
+import os
+import threading
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from enum import StrEnum
+from logging import LogRecord
+from logging.handlers import QueueHandler, QueueListener, WatchedFileHandler
+from queue import SimpleQueue
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from gateway.api.responses import budget_ms, ms
+from gateway.model.outcome import Outcome
+from gateway.observability.faults import raised_at
+from gateway.observability.metrics import Collector, Metric, total
+from gateway.observability.record import RequestRecord
+
+MOST_WAITING = 10_000
+"""How many lines may wait for the file; of some 700 bytes each they are 7 MB."""
+
+GATHERED_S = 0.1
+"""How long lines are gathered before they are written: the thread then wakes ten times a second, not once a line."""
+
+_WARNINGS = frozenset((Outcome.LATE, Outcome.SHED, Outcome.EXPIRED))
+_ERRORS = frozenset((Outcome.FAILED, Outcome.UNAVAILABLE))
+
+
+class LogFormat(StrEnum):
+    """How a line is written."""
+
+    JSON = "json"
+    TEXT = "text"
+
+
+class RequestLine(Struct, kw_only=True, omit_defaults=True):
+    """The line of a finished request, which ended at `timestamp`. What it did not reach is left out."""
+
+    timestamp: datetime
+    level: str
+    event: str
+    request_id: str
+    trace_id: str | None = None
+    task: str
+    outcome: Outcome
+    checkpoint: str | None = None
+    tier: str | None = None
+    reason: str | None = None
+    strict: bool
+    percentile: float | None = None
+    budget_ms: float | None = None
+    latency_ms: float
+    predicted_ms: float | None = None
+    quantile_ms: float | None = None
+    route_ms: float | None = None
+    queue_ms: float | None = None
+    infer_ms: float | None = None
+    batch_size: int | None = None
+    inputs: int
+    tokens: int
+    kept: int
+    truncated: bool
+    degraded: bool
+    attempts: int
+    output_tokens: int
+    finish_reason: str | None = None
+    price: float | None = None
+
+
+class EventLine(Struct, kw_only=True, omit_defaults=True):
+    """The line of anything else: a message of the gateway's own, or that lines were dropped.
+
+    Of an exception it has the kind and where it was raised, never the message, which may quote a request.
+    """
+
+    timestamp: datetime
+    level: str
+    event: str
+    logger: str | None = None
+    message: str | None = None
+    request_id: str | None = None
+    error: str | None = None
+    raised_at: list[str] | None = None
+    dropped: int | None = None
+
+
+class LogFile(WatchedFileHandler):
+    """A file, a pipe or a terminal by its path, to which several processes may write whole lines.
+
+    Opened when something is written, and anew once it was moved away. A file takes each write at its end; a pipe does
+    not mix lines of up to 4096 bytes.
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path, encoding="utf-8", delay=True)
+
+    def write(self, text: str) -> None:
+        """Writes whole lines, however many calls that takes. Raises OSError."""
+        self.reopenIfNeeded()
+        if self.stream is None:
+            self.stream = self._open()
+            self._statstream()
+        left = memoryview(text.encode("utf-8", "backslashreplace"))
+        while left:  # what the file does not take is lost: a buffer would keep it, and write it later
+            left = left[os.write(self.stream.fileno(), left) :]
+
+    def _open(self) -> io.TextIOWrapper:
+        unbuffered = io.FileIO(self.baseFilename, self.mode, opener=_opened_at_once)
+        return io.TextIOWrapper(unbuffered, encoding=self.encoding)
+
+
+class AccessLog(Collector):
+    """Writes a line for each finished request, and for what the gateway logs of itself; an observer of records.
+
+    Taking a line never waits. A line is dropped and counted if too many wait or if the file does not take it; the log
+    says how many once lines get through again. `handler` takes warnings and errors of the loggers it is added to.
+    """
+
+    def __init__(self, file: LogFile, form: LogFormat, most_waiting: int = MOST_WAITING) -> None:
+        self._taken = SimpleQueue[Any]()
+        self.handler = _BoundedHandler(self._taken, most_waiting)
+        self._writer = _LineWriter(self._taken, self.handler, file, form)
+        self._closing: threading.Thread | None = None
+
+    @property
+    def dropped(self) -> int:
+        """How many lines were not written."""
+        return self.handler.refused + self._writer.lost
+
+    def collect(self) -> Iterable[Metric]:
+        """The number of dropped lines, for `exposition`."""
+        yield total("access_log_dropped", "Lines of the access log that could not be written.", self.dropped)
+
+    def start(self) -> None:
+        """Starts the thread that writes. Call it once."""
+        self._writer.start()
+
+    def observe(self, record: RequestRecord) -> None:
+        """Takes the line of one request."""
+        self.handler.enqueue(log_record_of(record))
+
+    def close(self, within_s: float) -> None:
+        """Writes what waits, and returns after that many seconds even if the file takes nothing."""
+        self.handler.close()
+        if self._closing is None:
+            self._closing = threading.Thread(target=self._writer.stop, name="access log closing", daemon=True)
+            self._closing.start()
+        self._closing.join(within_s)
+
+
+class _BoundedHandler(QueueHandler):
+    """Takes records into a queue of bounded length; after closing it takes none."""
+
+    def __init__(self, taken: SimpleQueue[Any], most_waiting: int) -> None:
+        super().__init__(taken)
+        self.setLevel(logging.WARNING)
+        self._taken = taken
+        self._most_waiting = most_waiting
+        self._closing = False
+        self.refused = 0
+
+    def prepare(self, record: LogRecord) -> LogRecord:
+        """Words the message now: its arguments may change before it is written. The exception stays with it."""
+        worded = copy.copy(record)  # other handlers have the record too
+        worded.msg, worded.args = record.getMessage(), None
+        return worded
+
+    def enqueue(self, record: LogRecord) -> None:
+        """Takes one record, or drops and counts it."""
+        if self._closing or self._taken.qsize() >= self._most_waiting:
+            self.refused += 1
+        else:
+            self._taken.put_nowait(record)
+
+    def close(self) -> None:
+        """Takes nothing more."""
+        self._closing = True
+        super().close()
+
+
+class _LineWriter(QueueListener):
+    """Writes records as lines, and after a line that got through how many were dropped before it."""
+
+    def __init__(self, taken: SimpleQueue[Any], handler: _BoundedHandler, file: LogFile, form: LogFormat) -> None:
+        super().__init__(taken)
+        self._taken = taken
+        self._handler = handler
+        self._file = file
+        self._line = LineFormatter(form)
+        self._stopping = threading.Event()
+        self._told = 0
+        self.lost = 0
+
+    def dequeue(self, block: bool) -> LogRecord:
+        """Gives the next record; while none waits, lets some gather first."""
+        if self._taken.empty():
+            self._stopping.wait(GATHERED_S)
+        record: LogRecord = self._taken.get(block)
+        return record
+
+    def handle(self, record: LogRecord) -> None:
+        """Writes one line."""
+        try:
+            self._write(self._line.format(record))
+        except (OSError, ValueError):  # a full disk, a pipe that nobody reads, half a character: it costs this line
+            self.lost += 1
+
+    def stop(self) -> None:
+        """Writes what waits, and closes the file. Blocks while the file takes nothing."""
+        self._stopping.set()
+        super().stop()
+        with contextlib.suppress(OSError):
+            self._write()
+        self._file.close()
+
+    def _write(self, *lines: str) -> None:
+        dropped = self._handler.refused + self.lost
+        notice = [self._line.dropped(dropped - self._told, datetime.now(UTC))] if dropped > self._told else []
+        self._file.write("".join(f"{line}\n" for line in (*lines, *notice)))
+        self._told = dropped
+
+
+class LineFormatter(logging.Formatter):
+    """Formats a record as a line: of the request that it carries, or else of what was logged."""
+
+    def __init__(self, form: LogFormat) -> None:
+        super().__init__()
+        self._form = form
+
+    def format(self, record: LogRecord) -> str:
+        """The line, without its end."""
+        now = datetime.fromtimestamp(record.created, UTC)
+        request: RequestRecord | None = getattr(record, "request", None)
+        if request is not None:
+            line = line_of(request, now)
+            return _json(line) if self._form is LogFormat.JSON else _request_text(line)
+        error = record.exc_info[1] if record.exc_info else None
+        return self._event(
+            EventLine(
+                timestamp=now,
+                level=record.levelname.lower(),
+                event="log",
+                logger=record.name,
+                message=record.getMessage(),
+                request_id=getattr(record, "request_id", None),
+                error=type(error).__name__ if error else None,
+                raised_at=raised_at(error) if error else None,
+            )
+        )
+
+    def dropped(self, count: int, now: datetime) -> str:
+        """The line that says how many lines were dropped."""
+        return self._event(EventLine(timestamp=now, level="warning", event="lines_dropped", dropped=count))
+
+    def _event(self, line: EventLine) -> str:
+        return _json(line) if self._form is LogFormat.JSON else _event_text(line)
+
+
+def log_record_of(request: RequestRecord) -> LogRecord:
+    """What the standard library hands on: it carries the request's record, which is formatted when it is written."""
+    record = LogRecord("punctual.requests", logging.INFO, "", 0, "request", None, None)
+    record.request = request
+    return record
+
+
+def line_of(record: RequestRecord, now: datetime) -> RequestLine:
+    """The line of a request that ended now."""
+    return RequestLine(
+        timestamp=now,
+        level=_level(record.outcome),
+        event="request",
+        request_id=record.request_id,
+        trace_id=record.traceparent.split("-", 2)[1] if record.traceparent else None,
+        task=record.task,
+        outcome=record.outcome,
+        checkpoint=record.checkpoint,
+        tier=record.tier,
+        reason=record.reason,
+        strict=record.strict,
+        percentile=record.percentile,
+        budget_ms=None if record.budget_s is None else budget_ms(record.budget_s),
+        latency_ms=ms(record.latency_s),
+        predicted_ms=_ms(record.predicted_s),
+        quantile_ms=_ms(record.quantile_s),
+        route_ms=_ms(record.route_s),
+        queue_ms=_ms(record.queueing_delay_s),
+        infer_ms=_ms(record.service_time_s),
+        batch_size=record.batch_size,
+        inputs=record.inputs,
+        tokens=record.tokens,
+        kept=record.kept,
+        truncated=record.truncated,
+        degraded=record.degraded,
+        attempts=record.attempts,
+        output_tokens=record.output_tokens,
+        finish_reason=record.finish_reason,
+        price=None if record.price is None else round(record.price, 3),
+    )
+
+
+def _event_text(line: EventLine) -> str:
+    told = [line.message, line.error, *(line.raised_at or ()), line.request_id and f"id {line.request_id}"]
+    if line.dropped is not None:
+        told.append(f"{line.dropped} lines of this log were dropped")
+    words = [f"{line.timestamp:%H:%M:%S.%f}"[:-3], line.level.upper(), ", ".join(filter(None, told))]
+    return _plain(" ".join(words))
+
+
+def _json(line: RequestLine | EventLine) -> str:
+    return _encode(line).decode()
+
+
+def _request_text(line: RequestLine) -> str:
+    """As a terminal shows it: how it ended first, then who answered and where the time went."""
+    told = [f"{line.outcome:<8} {line.task:<9} {line.latency_ms:g}"]
+    if line.budget_ms is not None:
+        told[0] += f" of {line.budget_ms:g}"
+    told[0] += " ms"
+    if line.checkpoint is not None:
+        told.append(f"{line.checkpoint} ({line.tier}, {line.reason})")
+    spans = (("route", line.route_ms), ("queue", line.queue_ms), ("infer", line.infer_ms))
+    if times := " ".join(f"{name} {spent:g}" for name, spent in spans if spent is not None):
+        told.append(times)
+    if line.batch_size is not None:
+        told.append(f"batch {line.batch_size}, {line.tokens} tokens")
+    told.append(f"id {line.request_id}")
+    return _plain(f"{line.timestamp:%H:%M:%S.%f}"[:-3] + " " + ", ".join(told))
+
+
+def _plain(line: str) -> str:
+    """One line, whatever a client called its request: what does not print is escaped."""
+    return line if line.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
+
+
+def _level(outcome: Outcome) -> str:
+    """An error is the gateway's to answer for; a warning is a promise not kept."""
+    if outcome in _ERRORS:
+        return "error"
+    return "warning" if outcome in _WARNINGS else "info"
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else ms(seconds)
+
+
+def _opened_at_once(path: str, flags: int) -> int:
+    """Opens without waiting: a pipe that nobody reads is an error (ENXIO). Writing then waits as ever."""
+    descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK, 0o640)
+    os.set_blocking(descriptor, True)
+    return descriptor
+
+
+_encode = msgspec.json.Encoder().encode

@@ -1,0 +1,52 @@
+"""Prometheus metrics: what each process counts, and how many processes become one scrape.
+
+The only package that knows `prometheus_client`. Names follow the glossary; every label has a closed list of values:
+task, checkpoint, tier, outcome, reason, verdict, finish reason, part, deployment and its states, replica.
+
+`requests` counts finished requests, `state` reads a gateway's gauges, `replicas` and `application` report a
+replica and all deployments, `exposition` writes the text format and merges it.
+"""
+
+from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
+
+from gateway.observability.metrics.application import (
+    DEPLOYMENT_STATES,
+    REPLICA_STATES,
+    SeenDeployment,
+    application_text,
+)
+from gateway.observability.metrics.exposition import (
+    CONTENT_TYPE,
+    Process,
+    counter,
+    exposition,
+    one_scrape,
+    text_of,
+    total,
+)
+from gateway.observability.metrics.replicas import BATCH_SIZES, ReplicaFacts, replica_text
+from gateway.observability.metrics.requests import BUCKETS, RequestMetrics
+from gateway.observability.metrics.state import GatewayState
+
+__all__ = [
+    "BATCH_SIZES",
+    "BUCKETS",
+    "CONTENT_TYPE",
+    "DEPLOYMENT_STATES",
+    "REPLICA_STATES",
+    "Collector",
+    "GatewayState",
+    "Metric",
+    "Process",
+    "ReplicaFacts",
+    "RequestMetrics",
+    "SeenDeployment",
+    "application_text",
+    "counter",
+    "exposition",
+    "one_scrape",
+    "replica_text",
+    "text_of",
+    "total",
+]
