@@ -188,7 +188,8 @@ def explain(
 
 def _candidates(decision: Decision, characters: int, percentile: float) -> Table:
     """Forecasts in ms and costs in core-ms; what each is worth, and what of that its price leaves, in points."""
-    from gateway.api.responses import ms, utility_left
+    from gateway.api.responses import utility_left
+    from gateway.model.deadline import ms
 
     titles = ("checkpoint", "tier", "worth", "least", "median", f"p{percentile:g}", "cost", "left", "verdict")
     table = Table(*titles, box=None, padding=(0, 1, 0, 0))

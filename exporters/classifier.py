@@ -9,8 +9,8 @@ import time
 from deployments.engines.base import Engine
 from deployments.engines.host import read_host
 from deployments.engines.opening import ONNX_FILE, open_engine_named
-from deployments.replica.classify import OpenClassifier
-from deployments.replica.labels import TOKENIZER_FILE, ClassifyTask
+from deployments.replica.classify import LabelScorer, OpenClassifier
+from deployments.replica.tokens import TOKENIZER_FILE
 from exporters.errors import VariantRefused
 from exporters.plan import Advance, Step, Workbench
 from exporters.profiling import SEED, Watch, measure_profile
@@ -42,7 +42,7 @@ def make_classifier(bench: Workbench) -> ClassifierManifest:
             place_graphs(bench, scratch, (ONNX_FILE,))
     del original  # its memory is not to weigh on the profile
     engine = open_engine_named(plan.engine, bench.folder, plan.threads)
-    task = ClassifyTask.open(bench.folder / TOKENIZER_FILE, labels, window, pad_id)
+    task = LabelScorer.open(bench.folder / TOKENIZER_FILE, labels, window, pad_id)
     said = variant_logits(engine, task.ids, pad_id, texts, bench.advance(Step.VERIFYING))
     found = compare(meant, said, labels, texts, floors_of(plan.precision, bench.settings.floor, bench.settings.drop))
     if found.broken is not None:

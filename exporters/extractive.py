@@ -8,10 +8,9 @@ from typing import Literal
 import msgspec
 
 from deployments.engines.opening import ONNX_FILE, open_engine_named
-from deployments.replica.labels import TOKENIZER_FILE
 from deployments.replica.summarize.extractive import RANKER_FILE, OpenExtractive
 from deployments.replica.summarize.ranking import DEFAULT_COUNT, Ranker
-from deployments.replica.tokens import TextTokens
+from deployments.replica.tokens import TOKENIZER_FILE, TextTokens
 from exporters.classifier import profile_of
 from exporters.errors import SourceRefused, VariantRefused
 from exporters.plan import Advance, Step, Workbench

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
 from deployments.engines.base import Logits, padded
-from deployments.replica.labels import TOKENIZER_FILE
+from deployments.replica.tokens import TOKENIZER_FILE
 from exporters.errors import SourceRefused
 from exporters.source import SourceFolder
 

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 from deployments.engines.base import Seq2SeqEngine
 from deployments.engines.host import read_host
 from deployments.engines.opening import SEQ2SEQ_FILES, open_seq2seq_engine
-from deployments.replica.labels import TOKENIZER_FILE
 from deployments.replica.summarize.abstractive import OpenSeq2Seq
 from deployments.replica.summarize.beam_search import SearchRules, search_rules
-from deployments.replica.tokens import TextTokens
+from deployments.replica.tokens import TOKENIZER_FILE, TextTokens
 from exporters.errors import VariantRefused
 from exporters.plan import Advance, Step, Workbench
 from exporters.profiling import SEED, Watch

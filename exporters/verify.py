@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from deployments.engines.base import Engine, Logits, padded
-from deployments.replica.labels import applied
+from deployments.replica.classify import applied
 from exporters.errors import Difference
 from exporters.texts import VerificationSet
 from gateway.model.manifest import Precision, Verification

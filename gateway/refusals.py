@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gateway.api.headers import CHECKPOINT, MIN_TIER
 from gateway.forecasting.forecaster import Forecast
 from gateway.model.deadline import Deadline
 from gateway.model.errors import (
@@ -21,6 +20,7 @@ from gateway.model.errors import (
     Problem,
 )
 from gateway.model.messages import Failure, FailureKind
+from gateway.model.request import CHECKPOINT, MIN_TIER
 from gateway.scheduling.policy import Decision, Refusal, Verdict
 
 _TERM_OF = {

@@ -14,8 +14,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from gateway.catalogs.catalog import Catalog, CatalogEntry
-from gateway.forecasting.checkpoint import USUAL_PERCENTILE, ServedCheckpoint
-from gateway.forecasting.forecaster import Forecaster, PooledCalibration
+from gateway.forecasting.forecaster import USUAL_PERCENTILE, Forecaster, PooledCalibration, ServedCheckpoint
 from gateway.forecasting.load import IDLE, LoadTracker, QueueAhead
 from gateway.model.deadline import Clock, Deadline
 from gateway.model.errors import UnknownCheckpoint, UnknownTask

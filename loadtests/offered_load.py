@@ -20,7 +20,7 @@ import msgspec
 import numpy as np
 import uvloop
 
-from gateway.api.headers import BUDGET, CHECKPOINT
+from gateway.model.request import BUDGET, CHECKPOINT
 from loadtests.client import Client, Hung, NoReply, Reply, http_client
 
 Clock = Callable[[], float]

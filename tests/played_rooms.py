@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from fakes import reraise
 
-from gateway.forecasting.checkpoint import ServedCheckpoint
+from gateway.forecasting.forecaster import ServedCheckpoint
 from gateway.scheduling.arrivals import ArrivalStats
 from gateway.scheduling.batching import QueuedRequest
 from gateway.scheduling.scheduler import Batch, Scheduler

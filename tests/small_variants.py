@@ -15,7 +15,8 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from deployments.engines.base import Logits
 from deployments.engines.onnx import OnnxEngine
 from deployments.engines.opening import ONNX_FILE
-from deployments.replica.labels import TOKENIZER_FILE, ClassifyTask
+from deployments.replica.classify import LabelScorer
+from deployments.replica.tokens import TOKENIZER_FILE
 from deployments.replica.variant import file_sha256
 from exporters.selftest import record_self_test
 from gateway.model.manifest import ClassifierManifest, Precision, SourceOf, Verification, write_manifest
@@ -77,7 +78,7 @@ def write_variant(folder: Path, cpu_features: tuple[str, ...] = ()) -> Classifie
     folder.mkdir(parents=True)
     write_graph(folder / ONNX_FILE)
     tokenizer().save(str(folder / TOKENIZER_FILE))
-    task = ClassifyTask.open(folder / TOKENIZER_FILE, LABELS, WINDOW)
+    task = LabelScorer.open(folder / TOKENIZER_FILE, LABELS, WINDOW)
     cell = ProfileCell(batch=1, tokens=8, samples=1, p50_s=0.001, p95_s=0.002, min_s=0.001, max_s=0.002)
     manifest = ClassifierManifest(
         checkpoint="by-hand",

@@ -12,6 +12,8 @@ from tokenizers import Encoding, Tokenizer
 
 SAMPLE = "a"
 
+TOKENIZER_FILE = "tokenizer.json"
+
 
 class TextTokens:
     """A tokenizer that neither cuts nor pads. Safe to use from many threads: nothing in it changes after `open`."""

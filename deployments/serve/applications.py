@@ -34,9 +34,10 @@ from gateway.api import app
 from gateway.catalogs.catalog import Catalog
 from gateway.forecasting.load import LoadTracker
 from gateway.model.manifest import VariantManifest
-from gateway.observability.metrics import GatewayState, Process, RequestMetrics, exposition
+from gateway.observability.metrics import Process, RequestMetrics, exposition
 from gateway.router import Router
 from gateway.service import Service
+from gateway.state import GatewayState
 
 APPLICATION = "punctual"
 INGRESS = "gateway"

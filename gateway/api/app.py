@@ -22,14 +22,14 @@ from starlette.routing import Route
 
 from gateway.api import bodies
 from gateway.api.console import PageFile, read_page
-from gateway.api.headers import REQUEST_ID, read_terms, request_id_of
+from gateway.api.headers import read_terms, request_id_of
 from gateway.api.openapi import openapi_document
 from gateway.api.responses import answer_document, checkpoint_document, decision_document, headers_of
 from gateway.catalogs.catalog import Limits
 from gateway.model.deadline import Clock
 from gateway.model.errors import InternalError, MethodNotAllowed, NotFound, Problem
 from gateway.model.outcome import Outcome
-from gateway.model.request import Request, Terms
+from gateway.model.request import REQUEST_ID, Request, Terms
 from gateway.observability import metrics
 from gateway.observability.record import RequestRecord
 from gateway.service import Service

@@ -11,17 +11,19 @@ from collections.abc import Iterable, Mapping
 
 from gateway.model.deadline import MAX_BUDGET_MS
 from gateway.model.errors import bad_header
-from gateway.model.request import DEFAULT_PERCENTILE, Terms
+from gateway.model.request import (
+    BUDGET,
+    CHECKPOINT,
+    DEFAULT_PERCENTILE,
+    GRPC_TIMEOUT,
+    MIN_TIER,
+    MODE,
+    PERCENTILE,
+    REQUEST_ID,
+    TRACEPARENT,
+    Terms,
+)
 from gateway.model.tier import Tier
-
-BUDGET = "X-Latency-SLA-Ms"
-PERCENTILE = "X-SLA-Percentile"
-MODE = "X-SLA-Mode"
-MIN_TIER = "X-Min-Tier"
-CHECKPOINT = "X-Checkpoint"
-REQUEST_ID = "X-Request-Id"
-TRACEPARENT = "traceparent"
-GRPC_TIMEOUT = "grpc-timeout"
 
 KNOWN = {
     name.lower().encode(): name

@@ -8,9 +8,8 @@ from typing import Any, get_args
 
 from pydantic.json_schema import models_json_schema
 
-from gateway.api import headers
 from gateway.api.bodies import RouteBody
-from gateway.model import errors
+from gateway.model import errors, request
 from gateway.model.deadline import MAX_BUDGET_MS
 from gateway.model.messages import FinishReason
 from gateway.model.request import DEFAULT_PERCENTILE
@@ -31,39 +30,39 @@ _PROBLEMS: dict[str, type[errors.Problem]] = {
 
 _REQUEST_HEADERS: tuple[tuple[str, dict[str, object], str], ...] = (
     (
-        headers.BUDGET,
+        request.BUDGET,
         {"type": "number", "exclusiveMinimum": 0, "maximum": MAX_BUDGET_MS},
         "the latency budget of the whole request in milliseconds, from its arrival",
     ),
     (
-        headers.GRPC_TIMEOUT,
+        request.GRPC_TIMEOUT,
         {"type": "string", "pattern": "^[0-9]{1,8}[HMSmun]$"},
         "the budget as gRPC writes it, read where X-Latency-SLA-Ms is absent",
     ),
     (
-        headers.PERCENTILE,
+        request.PERCENTILE,
         {"type": "number", "minimum": 50, "maximum": 99.9, "default": DEFAULT_PERCENTILE},
         "how sure the gateway must be to make the budget, in percent",
     ),
     (
-        headers.MODE,
+        request.MODE,
         {"enum": ["best-effort", "strict"], "default": "best-effort"},
         "strict refuses only what cannot be in time, not even by its optimistic forecast, and stops at the deadline; "
         "best-effort answers late rather than not, but where too many wait that are late already",
     ),
-    (headers.MIN_TIER, {"enum": list(Tier)}, "never answer with less than this tier"),
-    (headers.CHECKPOINT, {"type": "string"}, "pin one checkpoint; the budget then only decides whether to admit"),
-    (headers.REQUEST_ID, {"type": "string", "maxLength": 128}, "continued; made where absent"),
-    (headers.TRACEPARENT, {"type": "string"}, "W3C trace context"),
+    (request.MIN_TIER, {"enum": list(Tier)}, "never answer with less than this tier"),
+    (request.CHECKPOINT, {"type": "string"}, "pin one checkpoint; the budget then only decides whether to admit"),
+    (request.REQUEST_ID, {"type": "string", "maxLength": 128}, "continued; made where absent"),
+    (request.TRACEPARENT, {"type": "string"}, "W3C trace context"),
 )
 
-_EVERYWHERE: tuple[tuple[str, dict[str, object]], ...] = ((headers.REQUEST_ID, {"type": "string"}),)
+_EVERYWHERE: tuple[tuple[str, dict[str, object]], ...] = ((request.REQUEST_ID, {"type": "string"}),)
 _RESPONSE_HEADERS: tuple[tuple[str, dict[str, object]], ...] = (
     *_EVERYWHERE,
-    (headers.CHECKPOINT, {"type": "string"}),
+    (request.CHECKPOINT, {"type": "string"}),
     ("X-Tier", {"enum": list(Tier)}),
     ("X-Route-Reason", {"enum": list(Reason)}),
-    (headers.BUDGET, {"type": "number"}),
+    (request.BUDGET, {"type": "number"}),
     ("X-Predicted-Latency-Ms", {"type": "number", "description": "the median forecast, from the arrival"}),
     ("X-Forecast-Quantile-Ms", {"type": "number", "description": "the forecast at the percentile, from the arrival"}),
     ("X-SLA-Met", {"enum": ["true", "false"]}),

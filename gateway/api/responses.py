@@ -9,25 +9,15 @@ import math
 from collections.abc import Mapping
 from pathlib import PurePath
 
-from gateway.api.headers import BUDGET, CHECKPOINT
 from gateway.catalogs.catalog import CatalogEntry, SourceKind
+from gateway.model.deadline import budget_ms, ms
 from gateway.model.errors import ms_above
 from gateway.model.manifest import VariantManifest
 from gateway.model.messages import Answer, Generation
-from gateway.model.request import Request
+from gateway.model.request import BUDGET, CHECKPOINT, Request
 from gateway.observability.record import RequestRecord
 from gateway.scheduling.policy import Assessed, Decision
 from gateway.service import Finished
-
-
-def ms(seconds: float) -> float:
-    """Milliseconds to three decimals."""
-    return round(seconds * 1000, 3)
-
-
-def budget_ms(seconds: float) -> float:
-    """Milliseconds to six decimals, as finely as a budget can be given: it is told as it was sent."""
-    return round(seconds * 1000, 6)
 
 
 def decimal(number: float) -> str:

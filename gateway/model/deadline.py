@@ -32,3 +32,13 @@ class Deadline:
     def remaining_s(self, now_s: float) -> float:
         """Seconds left of the budget; negative once it has passed."""
         return self.arrived_s + self.budget_s - now_s
+
+
+def ms(seconds: float) -> float:
+    """Milliseconds to three decimals."""
+    return round(seconds * 1000, 3)
+
+
+def budget_ms(seconds: float) -> float:
+    """Milliseconds to six decimals, as finely as a budget can be given: it is told as it was sent."""
+    return round(seconds * 1000, 6)

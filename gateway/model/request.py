@@ -7,6 +7,16 @@ from dataclasses import dataclass, field
 from gateway.model.messages import Parameters
 from gateway.model.tier import Tier
 
+BUDGET = "X-Latency-SLA-Ms"
+PERCENTILE = "X-SLA-Percentile"
+MODE = "X-SLA-Mode"
+MIN_TIER = "X-Min-Tier"
+CHECKPOINT = "X-Checkpoint"
+REQUEST_ID = "X-Request-Id"
+TRACEPARENT = "traceparent"
+GRPC_TIMEOUT = "grpc-timeout"
+"""Headers by which a client states its terms."""
+
 DEFAULT_PERCENTILE = 95.0
 
 

@@ -24,7 +24,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from gateway.api.responses import budget_ms, ms
+from gateway.model.deadline import budget_ms, ms
 from gateway.model.outcome import Outcome
 from gateway.observability.faults import raised_at
 from gateway.observability.metrics import Collector, Metric, total

@@ -25,9 +25,8 @@ from opentelemetry.trace import Span as Span  # other modules name the type by w
 from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from gateway.api.headers import TRACEPARENT
 from gateway.model.outcome import Outcome
-from gateway.model.request import Terms
+from gateway.model.request import TRACEPARENT, Terms
 from gateway.observability.record import RequestRecord
 
 Value: TypeAlias = str | bool | int | float

@@ -14,7 +14,7 @@ from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from functools import lru_cache
 
-from gateway.forecasting.checkpoint import ServedCheckpoint
+from gateway.forecasting.forecaster import ServedCheckpoint
 from gateway.scheduling.arrivals import until
 from gateway.scheduling.price import sizes
 

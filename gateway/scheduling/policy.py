@@ -12,8 +12,7 @@ from functools import cached_property
 
 from msgspec import Struct
 
-from gateway.forecasting.checkpoint import ServedCheckpoint
-from gateway.forecasting.forecaster import Forecast
+from gateway.forecasting.forecaster import Forecast, ServedCheckpoint
 from gateway.model.request import Terms
 from gateway.model.tier import Tier
 

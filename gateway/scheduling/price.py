@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NamedTuple
 
-from gateway.forecasting.checkpoint import ServedCheckpoint
+from gateway.forecasting.forecaster import ServedCheckpoint
 from gateway.scheduling.arrivals import ArrivalStats, until
 
 _NARROWEST = 1e-9

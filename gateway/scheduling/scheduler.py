@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from operator import attrgetter
 
-from gateway.forecasting.checkpoint import ServedCheckpoint
+from gateway.forecasting.forecaster import ServedCheckpoint
 from gateway.model.faults import Note, attempt, log_fault
 from gateway.scheduling.arrivals import ArrivalStats
 from gateway.scheduling.batching import (

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gateway.forecasting.service_time import ServiceTimeModel
 from gateway.model.manifest import VariantManifest, parse_manifest
 from gateway.tasks.base import Task, VariantKind
 from gateway.tasks.classify import CLASSIFY
+from gateway.tasks.service_time import ServiceTimeModel
 from gateway.tasks.summarize import SUMMARIZE
 
 TASKS: dict[str, Task] = {task.name: task for task in (CLASSIFY, SUMMARIZE)}

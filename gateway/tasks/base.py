@@ -8,10 +8,10 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag
 
-from gateway.forecasting.service_time import ServiceTimeModel
 from gateway.model.manifest import VariantManifest
 from gateway.model.messages import Parameters
 from gateway.model.tier import Tier
+from gateway.tasks.service_time import ServiceTimeModel
 
 Text = Annotated[str, StringConstraints(min_length=1)]
 

@@ -9,12 +9,12 @@ from typing import Annotated, Literal, TypeAlias
 from msgspec import Struct
 from pydantic import Field
 
-from gateway.forecasting.service_time import SLOWDOWN_WEIGHT, SPECIAL_TOKENS, Slowdown, TokenRate
 from gateway.model.manifest import ClassifierManifest
 from gateway.model.messages import Answer, Parameters
 from gateway.model.profile import LatencyProfile
 from gateway.model.request import RequestShape
 from gateway.tasks.base import Strict, Task, TaskBody, VariantKind
+from gateway.tasks.service_time import SLOWDOWN_WEIGHT, SPECIAL_TOKENS, Slowdown, TokenRate
 
 FunctionToApply: TypeAlias = Literal["softmax", "sigmoid", "none"]
 Truncation: TypeAlias = Literal["longest_first", "error"]

@@ -8,8 +8,6 @@ from typing import Annotated, Literal, TypeAlias, cast, get_args
 from msgspec import Struct
 from pydantic import Field, StringConstraints
 
-from gateway.forecasting.decoding import HEADROOM, DecodingTimes, Wanted, WritingTimes, leanest, plan
-from gateway.forecasting.service_time import SLOWDOWN_WEIGHT, SMOOTHING, Slowdown, TokenRate
 from gateway.model.errors import InvalidRequest
 from gateway.model.manifest import ExtractiveManifest, GenerationRules, Seq2SeqManifest
 from gateway.model.messages import Answer, FinishReason, Generation, Parameters
@@ -17,6 +15,8 @@ from gateway.model.profile import LatencyProfile
 from gateway.model.request import RequestShape
 from gateway.model.tier import Tier
 from gateway.tasks.base import Strict, Task, TaskBody, VariantKind
+from gateway.tasks.decoding import HEADROOM, DecodingTimes, Wanted, WritingTimes, leanest, plan
+from gateway.tasks.service_time import SLOWDOWN_WEIGHT, SMOOTHING, Slowdown, TokenRate
 
 LongText: TypeAlias = Literal["chunk", "longest_first", "error"]
 

@@ -23,9 +23,9 @@ from rich.progress import Progress
 from deployments.replica.classify import open_classifier
 from exporters.starter.data import HELDOUT, Sentence
 from exporters.texts import HELDOUT_NAME, LabelledText, VerificationSet
-from gateway.api.headers import BUDGET, CHECKPOINT
 from gateway.catalogs.catalog import Catalog, CatalogEntry
 from gateway.model.manifest import ClassifierManifest
+from gateway.model.request import BUDGET, CHECKPOINT
 from gateway.tasks import read_manifest
 from gateway.tasks.classify import LabelScore
 from loadtests import options

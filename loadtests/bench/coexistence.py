@@ -24,9 +24,9 @@ from msgspec import Struct
 from rich.console import Console
 
 from deployments.engines.host import read_host
-from gateway.api.headers import CHECKPOINT
 from gateway.catalogs.catalog import Catalog, CatalogEntry
 from gateway.model.deadline import Clock
+from gateway.model.request import CHECKPOINT
 from gateway.model.tier import Tier
 from loadtests import options
 from loadtests.bench.report import Report, Table, Verdict, present

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from gateway.api.headers import CHECKPOINT, MODE
+from gateway.model.request import CHECKPOINT, MODE
 from loadtests import options
 from loadtests.bench.report import Report, Table, Verdict, present
 from loadtests.offered_load import Ending, LoadReport, LoadSettings, offer, summarised

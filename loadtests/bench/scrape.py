@@ -23,9 +23,9 @@ import typer
 from rich.console import Console
 
 from deployments.engines.host import read_host
-from gateway.api.headers import CHECKPOINT
 from gateway.catalogs.catalog import Catalog
 from gateway.model.deadline import Clock
+from gateway.model.request import CHECKPOINT
 from loadtests import options
 from loadtests.bench.machine import at_rest, cpu_seconds, not_quiet
 from loadtests.bench.peers.servers import Server, gateway

@@ -22,8 +22,8 @@ from rich.console import Console
 from deployments.engines.host import read_host
 from deployments.replica.classify import open_classifier
 from exporters.starter.data import HELDOUT
-from gateway.api.headers import CHECKPOINT
 from gateway.catalogs.catalog import Catalog, CatalogEntry
+from gateway.model.request import CHECKPOINT
 from gateway.model.tier import Tier
 from gateway.tasks import read_manifest
 from gateway.tasks.classify import LabelScore

@@ -23,10 +23,10 @@ from rich.console import Console
 
 from exporters.starter.software.heldout import HELDOUT as SOFTWARE
 from exporters.texts import SUMMARIES as PAPERS
-from gateway.api.headers import BUDGET, CHECKPOINT, REQUEST_ID
 from gateway.catalogs.catalog import Catalog
 from gateway.model.deadline import Clock
 from gateway.model.messages import FinishReason
+from gateway.model.request import BUDGET, CHECKPOINT, REQUEST_ID
 from gateway.tasks.summarize import Summary
 from loadtests.bench.peers.servers import gateway
 from loadtests.client import Client, Hung, NoReply, Reply

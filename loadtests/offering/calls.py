@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from gateway.api.headers import BUDGET, CHECKPOINT, MODE, PERCENTILE
+from gateway.model.request import BUDGET, CHECKPOINT, MODE, PERCENTILE
 from loadtests.offering.stock import Stock
 from loadtests.scenarios.model import SPECIAL_TOKENS, TOKENS_PER_WORD
 from loadtests.simulator.requests import Offered

@@ -14,10 +14,10 @@ from msgspec import Struct
 from pydantic import ValidationError
 
 from deployments.replica.classify import BATCH_LIMITS
-from gateway.forecasting.service_time import ServiceTimeModel
 from gateway.model.manifest import GenerationRules, Seq2SeqManifest
 from gateway.model.profile import LatencyProfile, ProfileCell, ProfileDocument
 from gateway.model.tier import Tier
+from gateway.tasks.service_time import ServiceTimeModel
 from gateway.tasks.summarize import AbstractiveModel, ExtractiveModel
 from loadtests.offering.errors import NoGateway
 from loadtests.scenarios.manifests import Condensing, Scoring

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 
-from gateway.api.headers import BUDGET, MODE
+from gateway.model.request import BUDGET, MODE
 from loadtests.client import Client, Hung, NoReply, Reply, http_client
 from loadtests.offered_load import Clock
 from loadtests.offering.calls import BEST_EFFORT, Call, budget_text

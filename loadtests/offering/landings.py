@@ -13,7 +13,7 @@ from statistics import fmean
 
 import msgspec
 
-from gateway.api.headers import CHECKPOINT
+from gateway.model.request import CHECKPOINT
 from loadtests.client import Hung, NoReply, Reply
 from loadtests.offering.calls import Call
 from loadtests.simulator.requests import Fate

@@ -1,6 +1,6 @@
 """Variants from the manifests of a catalog: the same latency profiles and costs that the gateway forecasts from.
 
-What a summary costs is reckoned by `gateway.forecasting.service_time`, not here. It refuses to know how a variant is
+What a summary costs is reckoned by `gateway.tasks.service_time`, not here. It refuses to know how a variant is
 made: whoever plays a scenario has the checkpoints of `catalog_of` prepared first.
 """
 
@@ -13,11 +13,11 @@ from pathlib import Path
 
 from deployments.replica.classify import BATCH_LIMITS
 from gateway.catalogs.catalog import Catalog, CatalogEntry, load_catalog
-from gateway.forecasting.service_time import ServiceTimeModel, TokenRate
 from gateway.model.manifest import ClassifierManifest, VariantManifest
 from gateway.model.profile import LatencyProfile
 from gateway.model.request import RequestShape
 from gateway.tasks import read_manifest, service_time_model
+from gateway.tasks.service_time import ServiceTimeModel, TokenRate
 from gateway.tasks.summarize import SummarizeParameters
 from loadtests.scenarios.errors import ScenarioError
 from loadtests.scenarios.model import Scenario

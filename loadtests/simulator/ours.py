@@ -10,10 +10,8 @@ from dataclasses import dataclass
 
 from deployments.replica.batch_forming import BatchLimits
 from deployments.replica.classify import BATCH_LIMITS
-from gateway.forecasting.checkpoint import ServedCheckpoint
-from gateway.forecasting.forecaster import Forecaster, PooledCalibration
+from gateway.forecasting.forecaster import Forecaster, PooledCalibration, ServedCheckpoint
 from gateway.forecasting.load import LoadTracker
-from gateway.forecasting.service_time import Slowdown
 from gateway.model.deadline import Deadline
 from gateway.model.faults import Part
 from gateway.model.messages import Answer, LoadReport
@@ -23,6 +21,7 @@ from gateway.scheduling.batching import QueuedRequest
 from gateway.scheduling.policy import Decision, Reason
 from gateway.scheduling.scheduler import Batch
 from gateway.tasks.classify import ClassifyParameters
+from gateway.tasks.service_time import Slowdown
 from gateway.tasks.summarize import SummarizeParameters
 from loadtests.simulator.replica import BatchingReplica, SharingReplica
 from loadtests.simulator.requests import Offered

@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from worlds import summarizing, world
 
-from gateway.forecasting.checkpoint import ServedCheckpoint
-from gateway.forecasting.forecaster import Forecaster, PooledCalibration
+from gateway.forecasting.forecaster import Forecaster, PooledCalibration, ServedCheckpoint
 from gateway.forecasting.load import LoadTracker, QueueAhead
 from gateway.model.deadline import Deadline
 from gateway.model.messages import LoadReport

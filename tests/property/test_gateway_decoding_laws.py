@@ -8,14 +8,14 @@ from fake_summaries import WINDOW, extractive_manifest, generation, seq2seq_mani
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.forecasting.decoding import HEADROOM, DecodingTimes, Wanted, leanest, plan, widths
 from gateway.forecasting.forecaster import Forecast, Forecaster
 from gateway.forecasting.load import QueueAhead
-from gateway.forecasting.service_time import LEAST_SLOWDOWN, MOST_SLOWDOWN, ServiceTimeModel
 from gateway.model.manifest import GenerationRules
 from gateway.model.messages import FinishReason
 from gateway.model.request import RequestShape
 from gateway.tasks import service_time_model
+from gateway.tasks.decoding import HEADROOM, DecodingTimes, Wanted, leanest, plan, widths
+from gateway.tasks.service_time import LEAST_SLOWDOWN, MOST_SLOWDOWN, ServiceTimeModel
 from gateway.tasks.summarize import AbstractiveModel, LongText, SummarizeParameters, wanted_of
 
 REASONS: tuple[FinishReason, ...] = ("stop", "length", "deadline")

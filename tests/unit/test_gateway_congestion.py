@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.forecasting.checkpoint import ServedCheckpoint
+from gateway.forecasting.forecaster import ServedCheckpoint
 from gateway.scheduling.arrivals import ArrivalStats
 from gateway.scheduling.price import HORIZONS_S, CapacityPrice, ParetoPoint, joined, pareto_front, price_of, sizes
 

@@ -6,12 +6,12 @@ import pytest
 from fake_summaries import OUTPUT_TOKENS, WINDOW, extractive_manifest, generation, seq2seq_manifest, summary
 from fakes import cell, latency_profile, manifest
 
-from gateway.forecasting.service_time import LEAST_SLOWDOWN, MOST_SLOWDOWN, Slowdown, TokenRate
 from gateway.model.messages import Answer, FinishReason
 from gateway.model.profile import LatencyProfile, ProfileDocument
 from gateway.model.request import RequestShape
 from gateway.tasks import service_time_model
 from gateway.tasks.classify import BatchedModel, ClassifyParameters
+from gateway.tasks.service_time import LEAST_SLOWDOWN, MOST_SLOWDOWN, Slowdown, TokenRate
 from gateway.tasks.summarize import AbstractiveModel, ExtractiveModel, SummarizeParameters
 
 NO_END_S = 600.0

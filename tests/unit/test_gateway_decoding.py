@@ -8,12 +8,12 @@ from fakes import EVEN, SWIFT
 from msgspec.structs import replace
 
 from gateway.forecasting.calibration import ENOUGH, MAX_AGE_S, WINDOW
-from gateway.forecasting.decoding import DecodingTimes, Wanted, WritingTimes, plan, widths
 from gateway.forecasting.forecaster import Forecaster
 from gateway.forecasting.load import IDLE, LoadTracker, QueueAhead
 from gateway.model.request import RequestShape
 from gateway.router import served_checkpoints
 from gateway.tasks.classify import ClassifyParameters
+from gateway.tasks.decoding import DecodingTimes, Wanted, WritingTimes, plan, widths
 from gateway.tasks.summarize import AbstractiveModel, SummarizeParameters
 
 TIMES = DecodingTimes(0.100, lambda rows: 0.010 * rows)

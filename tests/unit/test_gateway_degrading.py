@@ -9,7 +9,7 @@ import pytest
 from fakes import EVEN, GRAND, MEDIANS_S, SWIFT, TERMS
 from worlds import World, ended, strict, world
 
-from gateway.forecasting.checkpoint import ServedCheckpoint
+from gateway.forecasting.forecaster import ServedCheckpoint
 from gateway.model.errors import UnknownCheckpoint
 from gateway.model.faults import Part, attempt
 from gateway.model.outcome import Outcome

@@ -24,8 +24,7 @@ from worlds import until
 from deployments.engines.base import Logits, TokenIds
 from deployments.replica.batch_forming import Waiting, of_next_run
 from deployments.replica.batcher import Batcher, Scored
-from deployments.replica.classify import ClassifierReplica, OpenClassifier
-from deployments.replica.labels import ClassifyTask
+from deployments.replica.classify import ClassifierReplica, LabelScorer, OpenClassifier
 from gateway.model.messages import Answer, Failure, Work
 from gateway.tasks.classify import ClassifyParameters
 from loadtests.simulator.replica import BatchingReplica
@@ -208,7 +207,7 @@ async def test_a_classifier_passes_the_run_of_its_work_on(runs: tuple[int, ...],
     engine = SummingEngine()
     engine.gate.set()
     words = {"<unk>": 0, **{f"run{run}": run for run in runs}}
-    task = ClassifyTask(Tokenizer(models.WordLevel(words, unk_token="<unk>")), ("negative", "positive"), 64)
+    task = LabelScorer(Tokenizer(models.WordLevel(words, unk_token="<unk>")), ("negative", "positive"), 64)
     entry = catalog().checkpoints[1].model_copy(update={"cpus": 2.0})
     replica = ClassifierReplica(entry, OpenClassifier(manifest(EVEN, 0.01), engine, task, PROFILE), 99, FakeClock())
     replica.start()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from small_variants import LABELS, WINDOW, tokenizer
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from deployments.replica.labels import ClassifyTask, Encoded, applied
+from deployments.replica.classify import Encoded, LabelScorer, applied
 from gateway.model.messages import Failure, FailureKind
 from gateway.tasks.classify import ClassifyParameters, FunctionToApply
 
@@ -21,11 +21,11 @@ ROWS = st.lists(st.floats(-1e6, 1e6, width=32), min_size=2, max_size=2)
 
 
 @pytest.fixture(scope="module")
-def task(tmp_path_factory: pytest.TempPathFactory) -> ClassifyTask:
+def task(tmp_path_factory: pytest.TempPathFactory) -> LabelScorer:
     """The task over a tokenizer that was saved with truncation and padding on."""
     file = tmp_path_factory.mktemp("task") / "tokenizer.json"
     tokenizer().save(str(file))
-    return ClassifyTask.open(file, LABELS, WINDOW)
+    return LabelScorer.open(file, LABELS, WINDOW)
 
 
 def whole_ids(text: str) -> list[int]:
@@ -37,7 +37,7 @@ def whole_ids(text: str) -> list[int]:
     return ids
 
 
-def encoded(task: ClassifyTask, text: str) -> Encoded:
+def encoded(task: LabelScorer, text: str) -> Encoded:
     """The text as it is cut where it is too long."""
     found = task.encode(text, "longest_first")
     assert isinstance(found, Encoded)
@@ -45,7 +45,7 @@ def encoded(task: ClassifyTask, text: str) -> Encoded:
 
 
 @given(st.lists(st.sampled_from(["good", "films", "bad.", "very", "zebra"]), max_size=40))
-def test_the_head_is_kept_and_every_token_counted(task: ClassifyTask, words: list[str]) -> None:
+def test_the_head_is_kept_and_every_token_counted(task: LabelScorer, words: list[str]) -> None:
     """Whatever its length, a text keeps its first tokens and its specials, and its whole length is told."""
     text = " ".join(words)
     ids = whole_ids(text)
@@ -56,7 +56,7 @@ def test_the_head_is_kept_and_every_token_counted(task: ClassifyTask, words: lis
 
 
 @pytest.mark.parametrize(("words", "fits"), [(WINDOW - 3, True), (WINDOW - 2, True), (WINDOW - 1, False)])
-def test_error_truncation_refuses_exactly_what_passes_the_window(task: ClassifyTask, words: int, fits: bool) -> None:
+def test_error_truncation_refuses_exactly_what_passes_the_window(task: LabelScorer, words: int, fits: bool) -> None:
     """A text of the window's own length is answered; one token more is refused with both figures."""
     found = task.encode(" ".join(["good"] * words), "error")
     if fits:
@@ -66,14 +66,14 @@ def test_error_truncation_refuses_exactly_what_passes_the_window(task: ClassifyT
 
 
 @given(st.text(st.characters(codec=None), max_size=60))
-def test_no_text_breaks_the_tokenizer(task: ClassifyTask, text: str) -> None:
+def test_no_text_breaks_the_tokenizer(task: LabelScorer, text: str) -> None:
     """Control characters, NULs, emoji, lone surrogates: every string gives ids within the window."""
     found = encoded(task, text)
     assert 2 <= found.kept <= WINDOW
     assert found.kept <= found.tokens_total
 
 
-def test_an_empty_text_is_its_specials(task: ClassifyTask) -> None:
+def test_an_empty_text_is_its_specials(task: LabelScorer) -> None:
     """Nothing to say still begins and ends."""
     assert encoded(task, "").token_ids == [2, 3]
 
@@ -87,7 +87,7 @@ def test_any_template_of_specials_is_kept(tmp_path: Path) -> None:
         single="<a> <b> $A <c> <c> <c>", special_tokens=[("<a>", 0), ("<b>", 1), ("<c>", 2)]
     )
     made.save(str(tmp_path / "tokenizer.json"))
-    task = ClassifyTask.open(tmp_path / "tokenizer.json", LABELS, 8)
+    task = LabelScorer.open(tmp_path / "tokenizer.json", LABELS, 8)
     found = encoded(task, "x " * 11)
     assert found.token_ids == [0, 1, 3, 3, 3, 2, 2, 2]
     assert found.tokens_total == 16
@@ -110,7 +110,7 @@ def test_sigmoid_and_none_take_each_logit_alone(row: list[float]) -> None:
 
 
 @given(ROWS, st.sampled_from(["softmax", "sigmoid", "none"]), st.none() | st.integers(1, 5))
-def test_the_best_comes_first(task: ClassifyTask, row: list[float], function: FunctionToApply, top_k: int) -> None:
+def test_the_best_comes_first(task: LabelScorer, row: list[float], function: FunctionToApply, top_k: int) -> None:
     """Scores never rise along an answer, and an answer has as many labels as asked for and there are."""
     scores = task.scores(np.array(row, dtype=np.float32), ClassifyParameters(top_k, function))
     assert len(scores) == min(top_k or 2, 2)

@@ -20,9 +20,8 @@ from tokenizers import Tokenizer, models
 from waiting import until
 
 from deployments.engines.base import Logits, TokenIds
-from deployments.replica.classify import ClassifierReplica, OpenClassifier
+from deployments.replica.classify import ClassifierReplica, LabelScorer, OpenClassifier
 from deployments.replica.kinds import Server
-from deployments.replica.labels import ClassifyTask
 from deployments.replica.replica import Replica
 from deployments.replica.summarize.job import SummaryJob, TextBudget
 from deployments.replica.summarize.replica import SummarizerReplica
@@ -65,7 +64,7 @@ def classifier(engine: GatedEngine) -> Server:
     """A classifier's replica on that engine."""
     tokenizer = Tokenizer(models.WordLevel(VOCABULARY, unk_token="<unk>"))
     opened = OpenClassifier(
-        manifest(EVEN, 0.01), engine, ClassifyTask(tokenizer, ("negative", "positive"), 64), latency_profile(0.01)
+        manifest(EVEN, 0.01), engine, LabelScorer(tokenizer, ("negative", "positive"), 64), latency_profile(0.01)
     )
     return ClassifierReplica(catalog().checkpoints[1], opened, 99, time.monotonic)
 

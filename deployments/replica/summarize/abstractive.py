@@ -16,21 +16,20 @@ import numpy as np
 from deployments.engines.base import Seq2SeqEngine
 from deployments.engines.opening import SEQ2SEQ_FILES, open_seq2seq_engine
 from deployments.replica.kinds import ReplicaKind
-from deployments.replica.labels import TOKENIZER_FILE
 from deployments.replica.summarize.beam_search import BeamSearch, SearchRules, search_rules, source_ids, write_golden
 from deployments.replica.summarize.casing import restored
 from deployments.replica.summarize.chunking import Piece, Windowing
 from deployments.replica.summarize.job import Condensed, Steps, SummaryJob, TextBudget, finished_text, usable
 from deployments.replica.summarize.replica import SummarizerReplica
 from deployments.replica.summarize.sentences import whole_sentences
-from deployments.replica.tokens import TextTokens
+from deployments.replica.tokens import TOKENIZER_FILE, TextTokens
 from deployments.replica.variant import VariantRejected, checked_ids
 from gateway.catalogs.catalog import CatalogEntry
-from gateway.forecasting.decoding import HEADROOM, DecodingPlan, Wanted, WritingTimes, leanest, plan
-from gateway.forecasting.service_time import Slowdown
 from gateway.model.deadline import Clock
 from gateway.model.manifest import GoldenSummary, Seq2SeqManifest
 from gateway.model.messages import Failure, FailureKind, FinishReason, Generation, InputReport
+from gateway.tasks.decoding import HEADROOM, DecodingPlan, Wanted, WritingTimes, leanest, plan
+from gateway.tasks.service_time import Slowdown
 from gateway.tasks.summarize import SummarizeParameters, wanted_of
 
 COUNTING_SHARE = 0.25

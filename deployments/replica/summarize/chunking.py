@@ -14,8 +14,8 @@ from itertools import accumulate
 
 from deployments.replica.summarize.sentences import SentenceSpan, split_sentences
 from deployments.replica.tokens import TextTokens
-from gateway.forecasting.service_time import TokenRate
 from gateway.model.deadline import Clock
+from gateway.tasks.service_time import TokenRate
 
 
 def pieces_of(sentences: Sequence[SentenceSpan], tokens: Sequence[int], most_tokens: int) -> list[SentenceSpan]:

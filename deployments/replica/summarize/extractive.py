@@ -17,19 +17,18 @@ from numpy.typing import NDArray
 from deployments.engines.base import Engine, Logits, padded
 from deployments.engines.opening import ONNX_FILE, open_engine
 from deployments.replica.kinds import ReplicaKind
-from deployments.replica.labels import TOKENIZER_FILE
 from deployments.replica.summarize.job import WORDS_PER_TOKEN, Condensed, Steps, SummaryJob, TextBudget, words_for
 from deployments.replica.summarize.ranking import Facts, Ranker, default_count, describe
 from deployments.replica.summarize.replica import SummarizerReplica
 from deployments.replica.summarize.sentences import SentenceSpan, split_sentences
-from deployments.replica.tokens import TextTokens
+from deployments.replica.tokens import TOKENIZER_FILE, TextTokens
 from deployments.replica.variant import VariantRejected, check_answers
 from gateway.catalogs.catalog import CatalogEntry
-from gateway.forecasting.service_time import Slowdown
 from gateway.model.deadline import Clock
 from gateway.model.manifest import ExtractiveManifest
 from gateway.model.messages import FinishReason, Generation, InputReport
 from gateway.model.profile import LatencyProfile
+from gateway.tasks.service_time import Slowdown
 from gateway.tasks.summarize import SummarizeParameters
 
 STRETCH = 64

@@ -3,7 +3,7 @@
 The only package that knows `prometheus_client`. Names follow the glossary; every label has a closed list of values:
 task, checkpoint, tier, outcome, reason, verdict, finish reason, part, deployment and its states, replica.
 
-`requests` counts finished requests, `state` reads a gateway's gauges, `replicas` and `application` report a
+`requests` counts finished requests, `replicas` and `application` report a
 replica and all deployments, `exposition` writes the text format and merges it.
 """
 
@@ -19,15 +19,16 @@ from gateway.observability.metrics.application import (
 from gateway.observability.metrics.exposition import (
     CONTENT_TYPE,
     Process,
+    Reading,
     counter,
     exposition,
+    gauge,
     one_scrape,
     text_of,
     total,
 )
 from gateway.observability.metrics.replicas import BATCH_SIZES, ReplicaFacts, replica_text
 from gateway.observability.metrics.requests import BUCKETS, RequestMetrics
-from gateway.observability.metrics.state import GatewayState
 
 __all__ = [
     "BATCH_SIZES",
@@ -36,15 +37,16 @@ __all__ = [
     "DEPLOYMENT_STATES",
     "REPLICA_STATES",
     "Collector",
-    "GatewayState",
     "Metric",
     "Process",
+    "Reading",
     "ReplicaFacts",
     "RequestMetrics",
     "SeenDeployment",
     "application_text",
     "counter",
     "exposition",
+    "gauge",
     "one_scrape",
     "replica_text",
     "text_of",

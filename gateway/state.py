@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
-
-from prometheus_client.core import Metric
-from prometheus_client.registry import Collector
 
 from gateway.catalogs.catalog import Catalog, CatalogEntry
 from gateway.model.deadline import Clock
-from gateway.observability.metrics.exposition import Reading, gauge
-
-if TYPE_CHECKING:  # a replica writes metrics too, and needs nothing of the request path
-    from gateway.service import Service
+from gateway.observability.metrics import Collector, Metric, Reading, gauge
+from gateway.service import Service
 
 
 class GatewayState(Collector):

@@ -8,7 +8,8 @@ from fakes import EVEN, GRAND, SWIFT, scripted
 from scraped import samples, series, total
 from worlds import SMALL, World, client_of, world
 
-from gateway.observability.metrics import GatewayState, text_of
+from gateway.observability.metrics import text_of
+from gateway.state import GatewayState
 
 
 def state_of(told: World) -> str:
