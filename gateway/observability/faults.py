@@ -27,7 +27,7 @@ class Faults(Collector):
         self._logged: set[tuple[Part, type[BaseException]]] = set()
 
     def note(self, part: Part, error: Exception) -> None:
-        """A `Note`: counts one fault. Logs the first of each part and type, by type and place: a message may quote a request."""
+        """Counts one fault. Logs the first of each part and type, by type and place: a message may quote a request."""
         self._counts[part].inc()
         kind = (part, type(error))
         if kind not in self._logged:
