@@ -14,12 +14,15 @@ ENV PATH=/opt/punctual/venv/bin:$PATH \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_EXTRA_INDEX_URL=$TORCH_INDEX \
     PIP_NO_CACHE_DIR=1 \
+    PUNCTUAL_STARTER=/opt/punctual/starter \
     PYTHONUNBUFFERED=1
 # The user of values.yaml's podSecurityContext: a number, so that Kubernetes can see that it is not root.
 RUN groupadd --gid 10001 punctual \
     && useradd --uid 10001 --gid 10001 --home-dir /tmp --no-create-home --shell /usr/sbin/nologin punctual \
     && python -m venv /opt/punctual/venv \
     && install --directory --owner punctual --group punctual /opt/punctual/variants /var/lib/punctual
+# The weights of the starter checkpoints, which no wheel carries: a host that the variants do not fit makes others.
+COPY exporters/starter/checkpoints /opt/punctual/starter
 
 # Makes the variants. As the user that will read them: what exporters write is for its owner.
 FROM base AS variants

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from exporters.options import DEFAULT_CACHE, DEFAULT_CATALOG, CacheOption, CatalogOption, FloorOption, lazy_group
 from rich.console import Console
 from rich.table import Table
+
+from exporters.options import DEFAULT_CACHE, DEFAULT_CATALOG, CacheOption, CatalogOption, FloorOption, lazy_group
 
 if TYPE_CHECKING:
     from gateway.scheduling.policy import Decision
@@ -103,9 +104,8 @@ def serve(
     floor: FloorOption = None,
 ) -> None:
     """Prepares what is missing on this host, then serves until Ctrl-C."""
-    from exporters.cli import with_floor
-
     from deployments.serve.command import ServeOptions, serve_until_stopped
+    from exporters.cli import with_floor
     from exporters.plan import Settings
     from exporters.prepare import prepare
     from gateway.catalogs.catalog import load_catalog

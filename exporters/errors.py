@@ -1,7 +1,8 @@
 """What can go wrong between a checkpoint and its variant; every message is meant for the person at the terminal.
 
 ExportError
-├── SourceRefused    the checkpoint cannot be taken: not found, not safetensors, wants remote code, ...
+├── SourceRefused    the checkpoint cannot be taken: not safetensors, wants remote code, ...
+│   └── SourceAbsent it is not on this machine
 ├── ExportFailed     the export itself broke; the detail holds the end of its log
 └── VariantRefused   the variant was made, and is not good enough to serve
 """
@@ -17,6 +18,10 @@ class ExportError(Exception):
 
 class SourceRefused(ExportError):
     """The source of a checkpoint cannot be used; the message names it and says why."""
+
+
+class SourceAbsent(SourceRefused):
+    """The source of a checkpoint is not here; what was made of it before can still be served."""
 
 
 class ExportFailed(ExportError):

@@ -1,36 +1,32 @@
-"""Making one variant: load, ask, export, quantise, verify, record, profile, sign. It is whole or it is not there.
+"""Makes one variant of a checkpoint, in a folder that appears whole or not at all.
 
-What each of these is depends on the checkpoint's kind and stands in a module of its own.
+The checkpoint's kind (`exporters.kinds`) knows how to load, export, quantise, verify and profile it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
 
 from deployments.engines.host import DOT_PRODUCT_FLAGS, Host, read_host
-from deployments.replica.classify import OpenClassifier
-from deployments.replica.summarize.abstractive import OpenSeq2Seq
-from deployments.replica.summarize.extractive import OpenExtractive
 from deployments.replica.variant import open_variant
-from exporters.classifier import make_classifier, profile_classifier
 from exporters.errors import ExportFailed, SourceRefused
-from exporters.extractive import make_extractive, profile_extractive
+from exporters.kinds import KINDS, Kind, kind_of
 from exporters.plan import Progress, Settings, Step, VariantPlan, Workbench
 from exporters.profiling import BUDGET_S
-from exporters.seq2seq import make_seq2seq, profile_seq2seq
-from exporters.source import Kind, SourceFolder, kind_of
-from exporters.staging import replace_manifest, staged
-from gateway.model.manifest import Precision, VariantManifest, write_manifest
-from gateway.tasks import tasks_of
+from exporters.source import SourceFolder
+from gateway.model.manifest import MANIFEST_NAME, Precision, VariantManifest, write_manifest
 
-MAKERS: dict[Kind, Callable[[Workbench], VariantManifest]] = {
-    Kind.CLASSIFIER: make_classifier,
-    Kind.EXTRACTIVE: make_extractive,
-    Kind.SEQ2SEQ: make_seq2seq,
-}
-
-
+CHATTY = ("optimum", "transformers", "torch.onnx", "onnxruntime", "huggingface_hub", "onnxscript")
 NOT_MEASURED = "not measured"
 """The host of a provisional profile: equal to no other, so that a start measures anew."""
 
@@ -38,19 +34,17 @@ NOT_MEASURED = "not measured"
 def export(
     plan: VariantPlan, source: SourceFolder, out: Path, progress: Progress, settings: Settings | None = None
 ) -> VariantManifest:
-    """Makes the variant in the folder `out`, which is replaced as a whole, and gives back its manifest.
+    """Makes the variant in the folder `out`, which is replaced as a whole, and returns its manifest.
 
-    Raises SourceRefused, ExportFailed, or VariantRefused when it is under its floors (the kind's own for the
-    precision, unless the settings say otherwise); `out` is then as it was.
+    Raises SourceRefused, ExportFailed, or VariantRefused when the variant is under its floors: the kind's own for the
+    precision, unless the settings say otherwise. After an exception `out` is unchanged.
     """
     host, kind = read_host(), kind_of(source.path, source.location)
     check_plan(plan, kind, source.location, host)
     progress(Step.LOADING, 0.0)
-    from exporters.quiet import quiet_libraries  # torch and transformers: only from here on
-
     with quiet_libraries(), staged(out) as folder:
         bench = Workbench(plan, source, folder, host, settings or Settings(), progress)
-        manifest = MAKERS[kind](bench)
+        manifest: VariantManifest = kind.make(bench)
         if bench.settings.provisional:
             profile = manifest.profile.model_copy(update={"measured_on": NOT_MEASURED})
             manifest = manifest.model_copy(update={"profile": profile})
@@ -67,31 +61,27 @@ def profile_again(folder: Path, threads: int, progress: Progress, budget_s: floa
     def advance(share: float) -> None:
         progress(Step.PROFILING, share)
 
-    manifest: VariantManifest
-    match open_variant(folder, threads):
-        case OpenClassifier() as opened:
-            manifest = profile_classifier(opened, threads, budget_s, advance)
-        case OpenExtractive() as opened:
-            manifest = profile_extractive(opened, threads, budget_s, advance)
-        case OpenSeq2Seq() as opened:
-            manifest = profile_seq2seq(opened, threads, budget_s, advance)
+    opened = open_variant(folder, threads)
+    manifest: VariantManifest = KINDS[opened.manifest.kind].profile(opened, threads, budget_s, advance)
     replace_manifest(folder, manifest)
     return manifest
 
 
-def check_plan(plan: VariantPlan, kind: Kind, location: str, host: Host) -> None:
-    """Whether such a variant can be made of a checkpoint of this kind, on this host.
+def check_plan(plan: VariantPlan, kind: Kind[Any, Any], location: str, host: Host) -> None:
+    """Checks that such a variant can be made of a checkpoint of this kind, on this host.
 
     Raises SourceRefused for a task that the kind does not serve, and ExportFailed for what no engine runs.
     """
-    serving = tasks_of(kind)
-    if plan.task not in serving:
+    if plan.task != kind.task:
         raise SourceRefused(
-            f"{location}: is {kind.described}, which serves the task {' or '.join(map(repr, serving))}; "
+            f"{location}: is {kind.described}, which serves the task {kind.task!r}; "
             f"the task of {plan.checkpoint} is {plan.task!r}"
         )
-    if plan.engine == "torch" and kind is not Kind.CLASSIFIER:
-        raise ExportFailed(f"{plan.checkpoint}: the torch engine runs classifiers only, and this is {kind.described}")
+    if plan.engine not in kind.engines:
+        runs = " and ".join(f"{one.name}s" for one in KINDS.values() if plan.engine in one.engines) or "nothing"
+        raise ExportFailed(
+            f"{plan.checkpoint}: the {plan.engine} engine runs {runs} only, and this is {kind.described}"
+        )
     if plan.engine == "torch" and plan.precision is not Precision.FP32:
         raise ExportFailed(f"{plan.checkpoint}: the torch engine runs fp32 only")
     if plan.precision is Precision.INT8 and host.dot_product is None:
@@ -99,3 +89,62 @@ def check_plan(plan: VariantPlan, kind: Kind, location: str, host: Host) -> None
             f"{plan.checkpoint}: int8 needs a processor with one of {', '.join(DOT_PRODUCT_FLAGS)}; "
             f"this is a {host.model}. Export fp32 instead"
         )
+
+
+@contextmanager
+def staged(target: Path) -> Iterator[Path]:
+    """A fresh folder beside the target, which takes the target's place when the block ends without an exception.
+
+    Folders that a killed process left are removed first. A lock beside the target keeps two makers apart, so no folder
+    is removed while another process fills it.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(target.parent / f".{target.name}.lock"):
+        _sweep(target)
+        folder = Path(tempfile.mkdtemp(prefix=_prefix(target), dir=target.parent))
+        folder.chmod(0o755)  # mkdtemp keeps others out, and a server may run as another user than the exporter
+        try:
+            yield folder
+            if target.exists():
+                target.rename(folder.with_name(f"{folder.name}-replaced"))
+            folder.rename(target)
+        finally:
+            _sweep(target)
+
+
+def replace_manifest(folder: Path, manifest: VariantManifest) -> None:
+    """Writes a variant's manifest anew; a reader finds the old one or the new one, never half of one."""
+    with tempfile.TemporaryDirectory(prefix=_prefix(folder), dir=folder.parent) as beside:
+        write_manifest(Path(beside), manifest)
+        os.replace(Path(beside) / MANIFEST_NAME, folder / MANIFEST_NAME)
+
+
+def _prefix(target: Path) -> str:
+    return f".{target.name}.partial-"
+
+
+def _sweep(target: Path) -> None:
+    for left in target.parent.glob(f"{_prefix(target)}*"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Only errors of the export libraries are heard inside; their levels are put back afterwards."""
+    from optimum.utils import logging as optimum_logging  # export time only, as all of this module
+    from transformers.utils import logging as transformers_logging
+
+    loggers = [logging.getLogger(name) for name in (*CHATTY, None)]  # the quantiser logs on the root
+    levels = [logger.level for logger in loggers]
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    optimum_logging.set_verbosity_error()
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,4 +1,4 @@
-"""What is to be made of a checkpoint, how it is to be judged, and where the making of it stands.
+"""What to make of a checkpoint, how to judge it, and how far the making of it is.
 
 Imports no engine's library: the command line and the store plan without one.
 """
@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from deployments.engines.host import Host
 from deployments.replica.variant import file_sha256
-from exporters.profiling import BUDGET_S
+from exporters.profiling import BUDGET_S, Advance
 from exporters.source import SourceFolder
 from gateway.model.manifest import Precision, SourceOf
 
@@ -36,11 +36,10 @@ class Step(StrEnum):
 
 
 Progress = Callable[[Step, float], None]
-Advance = Callable[[float], None]
 
 
 class VariantPlan(Struct, frozen=True):
-    """What to make of a checkpoint, and on how many threads it will be run and is to be profiled."""
+    """What to make of a checkpoint, and on how many threads it is profiled and will run."""
 
     checkpoint: str
     task: str
@@ -87,7 +86,7 @@ class Shared(TypedDict):
 
 @dataclass(frozen=True)
 class Workbench:
-    """One export under way: its plan, the source, the folder that is to become the variant, and who is told."""
+    """One export under way: its plan, the source, the folder that becomes the variant, who hears of progress."""
 
     plan: VariantPlan
     source: SourceFolder
@@ -96,12 +95,12 @@ class Workbench:
     settings: Settings
     progress: Progress
 
-    def advance(self, step: Step, start: float = 0.0, end: float = 1.0) -> Advance:
-        """Tells of one part of a step, from the share `start` of it to `end`, as a share of that part."""
-        return lambda share: self.progress(step, start + (end - start) * share)
+    def advance(self, step: Step) -> Advance:
+        """Reports how much of a step is done, as a share of it."""
+        return lambda share: self.progress(step, share)
 
     def shared(self) -> Shared:
-        """What stands in the manifest whatever its kind; digests every file of the folder, so call it last."""
+        """The manifest's fields that every kind has. Digests every file of the folder, so call it last."""
         plan, source = self.plan, self.source
         return Shared(
             checkpoint=plan.checkpoint,

@@ -1,15 +1,21 @@
-"""Making sure that every checkpoint of a catalog has a variant fit for this host, before anything serves.
+"""Makes sure that every checkpoint of a catalog has a variant fit for this host, before anything serves.
 
-What is there and whole is used as it is, in the time it takes to hash it, and without torch; what is missing is made
-in a process of its own.
+A variant that is there and whole is used, in the time it takes to hash it and without torch; a missing one is made in
+a process of its own. On a first start several are made side by side, so that every core has one to make. Their
+engines share the machine, so each is left with a profile that says it was not measured; they are measured one by one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock
+from msgspec.structs import replace
 from rich.console import Console
 from rich.markup import escape
 
@@ -17,11 +23,10 @@ from deployments.engines.host import Host, read_host
 from deployments.replica.prepared import note_prepared
 from deployments.replica.variant import VariantRejected
 from exporters.errors import ExportFailed, VariantRefused
-from exporters.job import ExportJob, ProfileJob, run_job
-from exporters.plan import Settings, VariantPlan
-from exporters.showing import shown
+from exporters.job import ExportJob, ProfileJob, run_job, run_shown, shown_together
+from exporters.plan import Progress, Settings, VariantPlan
+from exporters.source import source_files, source_folder
 from exporters.store import State, Store
-from exporters.together import Missing, make_together
 from gateway.catalogs.catalog import Catalog, CatalogEntry, EngineName
 from gateway.model.manifest import Precision
 
@@ -105,15 +110,71 @@ def _make_ready(
         raise VariantRefused(known.checkpoint, known.variant, known.reason, ())
     if state is State.PROFILED_ELSEWHERE:
         try:
-            with shown(plan, console) as progress:
-                run_job(ProfileJob(str(folder), plan.threads, settings), progress)
+            run_shown(ProfileJob(str(folder), plan.threads, settings), plan, console)
         except VariantRejected as rejected:
             console.print(f"[yellow]{escape(str(rejected))}; made anew for this host[/]")
             state = State.ABSENT
     if state is State.ABSENT:
         try:
-            with shown(plan, console) as progress:
-                run_job(ExportJob(plan, entry.source, entry.revision, str(folder), settings), progress)
+            run_shown(ExportJob(plan, entry.source, entry.revision, str(folder), settings), plan, console)
         except VariantRefused as refused:
             store.refuse(folder, refused)
             raise
+
+
+AT_ONCE = 2
+"""Each takes about one core, and some 1.5 GB with torch loaded."""
+
+MOST_BYTES = 200_000_000
+"""Of a checkpoint that is made beside another; an export takes several times the checkpoint's memory."""
+
+_HASTY_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """A variant to be made: its plan, where its checkpoint comes from, and the folder that it goes into."""
+
+    plan: VariantPlan
+    location: str
+    revision: str | None
+    folder: Path
+
+    @property
+    def source_bytes(self) -> int:
+        """The size of the checkpoint. Raises SourceRefused, for it resolves the source."""
+        return sum(file.stat().st_size for file in source_files(source_folder(self.location, self.revision)))
+
+
+def make_together(
+    missing: Sequence[Missing], store: Store, settings: Settings, console: Console, most_bytes: int = MOST_BYTES
+) -> None:
+    """Makes the small ones of what is missing, where there are several and cores for them; the others stay missing.
+
+    Small is a checkpoint of at most `most_bytes`. A variant under its floor is noted as refused. Raises ExportError for
+    whatever else goes wrong, and ends the processes of the others before it does.
+    """
+    small = [one for one in missing if one.source_bytes <= most_bytes]
+    at_once = min(AT_ONCE, os.cpu_count() or 1)
+    if at_once < 2 or len(small) < 2:
+        return
+    hasty = replace(settings, profile_budget_s=_HASTY_S, provisional=True)
+    children: list[subprocess.Popen[str]] = []
+
+    def make(one: Missing, progress: Progress) -> None:
+        job = ExportJob(one.plan, one.location, one.revision, str(one.folder), hasty)
+        try:
+            run_job(job, progress, children.append)
+        except VariantRefused as refused:
+            store.refuse(one.folder, refused)
+
+    with ThreadPoolExecutor(at_once) as pool, shown_together([one.plan for one in small], console) as lines:
+        jobs = [pool.submit(make, one, line) for one, line in zip(small, lines, strict=True)]
+        try:
+            for job in as_completed(jobs):
+                job.result()
+        finally:
+            for job in jobs:
+                job.cancel()
+            for child in children:
+                child.terminate()  # those that have ended take no notice

@@ -1,19 +1,23 @@
-"""Measuring a latency profile: the service time of one engine on this host over a full grid of shapes.
+"""Measures a latency profile: the service time of one engine on this host over a full grid of shapes.
 
-Shapes are visited in shuffled rounds, so that a drift of the machine spreads over all of them and bends none. Time and
-chance come in from outside; what is run at a shape, and which cells that fills, is the probe's business.
+An engine that runs padded batches has one profile; an encoder-decoder has two, of reading with the first step and of
+each later step. Shapes are visited in shuffled rounds, so that a drift of the machine spreads over all of them and
+bends none. Time and chance come in from outside; a probe decides what is run at a shape and which cells that fills.
 """
 
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median
 
 import numpy as np
 
-from deployments.engines.base import Engine
+from deployments.engines.base import Decoder, Engine, Seq2SeqEngine, TokenIds
+from deployments.engines.host import read_host
+from gateway.model.manifest import SelfTest
 from gateway.model.profile import ProfileCell, ProfileDocument
 
 BATCHES = (1, 2, 4, 8, 16)
@@ -22,6 +26,15 @@ SAMPLES = 7
 MOST_SAMPLES = 40
 BUDGET_S = 8.0
 SEED = 20
+
+READ_LENGTHS = (16, 32, 64, 128, 256, 512, 1024)
+STEP_LENGTHS = (32, 128, 512)
+ROWS = (1, 2, 4, 8)
+STEPS = 6
+"""Later steps that make one sample, at each number of rows; all of them are taken in one decoding, so that a source
+is read once for them all, and no cell has more tokens written than another on average."""
+
+READING_SHARE = 0.4
 
 Clock = Callable[[], float]
 Advance = Callable[[float], None]
@@ -41,7 +54,7 @@ class Shape:
 
 
 Probe = Callable[[Shape], Mapping[Shape, float]]
-"""Runs an engine at a shape once; the seconds it found, by the cells of the profile that they are of."""
+"""Runs an engine at a shape once, and returns the seconds of each cell of the profile that this measures."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +65,11 @@ class Watch:
     chance: random.Random
     budget_s: float = BUDGET_S
     advance: Advance = lambda _: None
+
+    def part(self, start: float, end: float) -> Watch:
+        """The watch for a part of the measurement, from the share `start` of it to `end`."""
+        share = end - start
+        return replace(self, budget_s=self.budget_s * share, advance=lambda done: self.advance(start + share * done))
 
 
 @dataclass
@@ -68,10 +86,22 @@ class _Visits:
         return median(self.costs)
 
 
+def watch_here(budget_s: float, advance: Advance) -> Watch:
+    """The watch for a measurement on this host, by its own clock."""
+    return Watch(time.perf_counter, random.Random(SEED), budget_s, advance)
+
+
+def measure_grid(
+    engine: Engine, window: int, self_test: SelfTest, threads: int, budget_s: float, advance: Advance
+) -> ProfileDocument:
+    """The profile of an engine that runs padded batches, on this host; the longest golden input makes its inputs."""
+    longest = max((golden.token_ids for golden in self_test.golden), key=len)
+    return measure_profile(engine, window, longest, threads, read_host().kind, watch_here(budget_s, advance))
+
+
 def grid(window: int) -> list[Shape]:
     """Every batch size with every length, the window itself in place of the lengths past it."""
-    lengths = sorted({min(length, window) for length in LENGTHS})
-    return [Shape(batch, length) for batch in BATCHES for length in lengths]
+    return [Shape(batch, length) for batch in BATCHES for length in _up_to(LENGTHS, window)]
 
 
 def measure_profile(
@@ -115,7 +145,7 @@ def measure(shapes: Iterable[Shape], probe: Probe, watch: Watch) -> tuple[Profil
 
 
 def _first_round(visits: dict[Shape, _Visits], probe: Probe, watch: Watch) -> list[Shape]:
-    """Warms the engine up and visits each shape once, smallest first; gives back those too dear to run at all."""
+    """Warms the engine up and visits each shape once, smallest first; returns those too dear to run at all."""
     shapes = sorted(visits, key=lambda shape: (shape.area, shape.batch))
     for _ in range(3):
         probe(shapes[0])
@@ -166,3 +196,65 @@ def _cell(shape: Shape, seen: list[float]) -> ProfileCell:
         min_s=min(seen),
         max_s=max(seen),
     )
+
+
+def measure_reading_and_steps(
+    engine: Seq2SeqEngine,
+    window: int,
+    token_ids: tuple[int, ...],
+    start_token: int,
+    threads: int,
+    measured_on: str,
+    watch: Watch,
+) -> tuple[ProfileDocument, ProfileDocument]:
+    """The profile of one run of the encoder with the first decoding step, by tokens of the source, at batch size 1;
+    and that of each later step, by rows and by tokens of the source. Both within about the watch's budget.
+
+    `token_ids`, repeated, make the sources. Raises what the engine raises.
+    """
+    first = np.asarray([start_token], dtype=np.int64)
+
+    def read(shape: Shape) -> Mapping[Shape, float]:
+        source = _source(token_ids, shape.tokens)
+        started = watch.clock()
+        _begun(engine, source, first)
+        return {shape: watch.clock() - started}
+
+    def step(shape: Shape) -> Mapping[Shape, float]:
+        decoder = _begun(engine, _source(token_ids, shape.tokens), first)
+        rows = list(ROWS)
+        watch.chance.shuffle(rows)
+        return {Shape(count, shape.tokens): _mean_step_s(decoder, count, token_ids, watch) for count in rows}
+
+    def profile(lengths: Iterable[int], probe: Probe, part: Watch) -> ProfileDocument:
+        cells = measure([Shape(1, length) for length in _up_to(lengths, window)], probe, part)
+        return ProfileDocument(threads=threads, measured_on=measured_on, cells=cells)
+
+    reading, stepping = watch.part(0, READING_SHARE), watch.part(READING_SHARE, 1)
+    return profile(READ_LENGTHS, read, reading), profile((*STEP_LENGTHS, window), step, stepping)
+
+
+def _mean_step_s(decoder: Decoder, rows: int, token_ids: tuple[int, ...], watch: Watch) -> float:
+    """Seconds of one step with this number of rows, without the step that forks or drops rows to reach it."""
+    tokens = np.resize(np.asarray(token_ids, dtype=np.int64), rows)
+    decoder.step(tokens, np.zeros(rows, dtype=np.int64))
+    turned = np.arange(rows, dtype=np.int64)[::-1].copy()  # rows change places, as beams do
+    started = watch.clock()
+    for _ in range(STEPS):
+        decoder.step(tokens, turned)
+    return (watch.clock() - started) / STEPS
+
+
+def _begun(engine: Seq2SeqEngine, source: TokenIds, first: TokenIds) -> Decoder:
+    decoder = engine.encode(source)
+    decoder.step(first, np.zeros(1, dtype=np.int64))
+    return decoder
+
+
+def _source(token_ids: tuple[int, ...], tokens: int) -> TokenIds:
+    return np.resize(np.asarray(token_ids, dtype=np.int64), tokens)
+
+
+def _up_to(lengths: Iterable[int], window: int) -> list[int]:
+    """The lengths in order, the window itself in place of those past it."""
+    return sorted({min(length, window) for length in lengths})

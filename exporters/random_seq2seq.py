@@ -27,9 +27,9 @@ from transformers import (
 )
 
 from exporters.errors import SourceRefused
-from exporters.source import STARTER_ROOT
+from exporters.starter_files import starter_folder
 
-TOKENIZER = STARTER_ROOT / "minilm-sentiment" / "tokenizer.json"
+TOKENIZER_OF = "starter:minilm-sentiment"
 SHORTEST, LONGEST = 56, 142
 """What DistilBART's own settings for news summaries are; without a least length random weights may end at once."""
 
@@ -103,9 +103,10 @@ def write_random_checkpoint(
 
     Equal seeds give equal weights. The tokenizer is the starter's WordPiece, whose ids reach less far than any of
     these vocabularies. Halves rather than floats, since nobody reads these numbers and they fill half the disk.
-    Raises SourceRefused where a vocabulary is smaller than the tokenizer's.
+    Raises SourceRefused where a vocabulary is smaller than the tokenizer's, or the starter is not here.
     """
-    entries = len(json.loads(TOKENIZER.read_bytes())["model"]["vocab"])
+    tokenizer = starter_folder(TOKENIZER_OF) / "tokenizer.json"
+    entries = len(json.loads(tokenizer.read_bytes())["model"]["vocab"])
     if config.vocab_size < entries:
         raise SourceRefused(f"a vocabulary of {config.vocab_size} does not hold the tokenizer's {entries} entries")
     folder.mkdir(parents=True, exist_ok=True)
@@ -119,7 +120,7 @@ def write_random_checkpoint(
         **{name: value for name, value in SPECIAL.items() if value is not None},
     )
     model.to(dtype).save_pretrained(folder, safe_serialization=True)
-    shutil.copyfile(TOKENIZER, folder / "tokenizer.json")
+    shutil.copyfile(tokenizer, folder / "tokenizer.json")
     _write_tokenizer_config(folder, config.max_position_embeddings)
 
 
@@ -148,7 +149,7 @@ def _model(config: BartConfig | PegasusConfig) -> PreTrainedModel:
 
 
 def _write_tokenizer_config(folder: Path, positions: int) -> None:
-    """So that AutoTokenizer finds the fast tokenizer, its special tokens and its limit."""
+    """Writes what AutoTokenizer needs to find the fast tokenizer, its special tokens and its limit."""
     special = {"pad_token": PAD, "unk_token": UNKNOWN, "bos_token": BEGIN, "eos_token": END}
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",

@@ -12,33 +12,18 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from deployments.replica.variant import file_sha256
-from exporters.errors import SourceRefused
+from exporters.errors import SourceAbsent, SourceRefused
+from exporters.starter_files import STARTER, check_published, starter_folder
 
-STARTER = "starter:"
-STARTER_ROOT = Path(__file__).parent / "starter" / "checkpoints"
 EXTRACTIVE_FILE = "extractive.json"
 PATTERNS = ("*.safetensors", "*.json", "*.jsonl", "*.txt", "*.model")
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-
-
-class Kind(StrEnum):
-    """What a checkpoint is, by the files of its folder; the manifest of its variant is of the same kind."""
-
-    CLASSIFIER = "classifier"
-    EXTRACTIVE = "extractive"
-    SEQ2SEQ = "seq2seq"
-
-    @property
-    def described(self) -> str:
-        """The kind in words, article included."""
-        return {"classifier": "a classifier", "extractive": "a ranker of sentences"}.get(self, "an encoder-decoder")
 
 
 @dataclass(frozen=True)
@@ -55,61 +40,51 @@ class SourceFolder:
     encoder: Path
 
 
-def resolve_source(location: str, revision: str | None = None, starter_root: Path = STARTER_ROOT) -> SourceFolder:
+def resolve_source(location: str, revision: str | None = None) -> SourceFolder:
     """The folder of a checkpoint, fetched from the Hub if need be. Raises SourceRefused, which says what to change.
 
     `starter:NAME` is one of the project's own; with a revision the location is a Hub id; else it is a local folder.
     """
-    path = source_folder(location, revision, starter_root)
-    encoder = encoder_of(path, location, starter_root)
+    path = source_folder(location, revision)
+    encoder = encoder_of(path, location)
     return SourceFolder(path, location, revision or "", digest_of(path, encoder), encoder)
 
 
-def source_folder(location: str, revision: str | None = None, starter_root: Path = STARTER_ROOT) -> Path:
+def source_folder(location: str, revision: str | None = None) -> Path:
     """The folder alone, checked and not yet read. Raises SourceRefused."""
-    path = _located(location, revision, starter_root)
-    check_folder(path, location, starter_root)
+    path = _located(location, revision)
+    check_folder(path, location)
     return path
 
 
-def encoder_of(path: Path, location: str, starter_root: Path = STARTER_ROOT) -> Path:
+def encoder_of(path: Path, location: str) -> Path:
     """The folder that a checkpoint's weights lie in: its own, or that of the checkpoint its `extractive.json` names.
 
     Raises SourceRefused where that one is no checkpoint with weights of its own.
     """
     if not (path / EXTRACTIVE_FILE).exists():
         return path
-    named = _object(path / EXTRACTIVE_FILE, location).get("encoder")
+    named = read_object(path / EXTRACTIVE_FILE, location).get("encoder")
     if named is None:
         return path
     if not isinstance(named, str):
         raise SourceRefused(f"{location}: the encoder in its {EXTRACTIVE_FILE} is not a location")
-    encoder = _located(named, None, starter_root) if named.startswith(STARTER) else path / named
+    encoder = _located(named, None) if named.startswith(STARTER) else path / named
     if encoder.resolve() != path.resolve() and (encoder / EXTRACTIVE_FILE).exists():
         raise SourceRefused(f"{location}: its encoder {named} ranks sentences itself and has no weights to lend")
     return encoder
 
 
-def kind_of(path: Path, location: str) -> Kind:
-    """What the checkpoint in a checked folder is. Raises SourceRefused where its config.json is none."""
-    if (path / EXTRACTIVE_FILE).exists():
-        return Kind.EXTRACTIVE
-    config = _object(path / "config.json", location)
-    heads = config.get("architectures")
-    classifies = isinstance(heads, list) and any(str(head).endswith("ForSequenceClassification") for head in heads)
-    return Kind.SEQ2SEQ if config.get("is_encoder_decoder") is True and not classifies else Kind.CLASSIFIER
-
-
-def check_folder(path: Path, location: str, starter_root: Path = STARTER_ROOT) -> None:
+def check_folder(path: Path, location: str) -> None:
     """The folder holds a whole checkpoint that needs no code of its own, or SourceRefused.
 
     Where it leaves weights and tokenizer to another checkpoint, that one must be whole.
     """
     if not path.is_dir():
-        raise SourceRefused(f"{location}: there is no folder {path}")
-    encoder = encoder_of(path, location, starter_root)
+        raise SourceAbsent(f"{location}: there is no folder {path}")
+    encoder = encoder_of(path, location)
     if encoder.resolve() != path.resolve():
-        check_folder(encoder, f"{location}, its encoder {encoder.name}", starter_root)
+        check_folder(encoder, f"{location}, its encoder {encoder.name}")
         return
     names = sorted(file.name for file in path.iterdir())
     if "config.json" not in names:
@@ -120,10 +95,10 @@ def check_folder(path: Path, location: str, starter_root: Path = STARTER_ROOT) -
     if not any(name in names for name in TOKENIZER_FILES):
         raise SourceRefused(f"{location}: no tokenizer; one of {', '.join(TOKENIZER_FILES)} is needed")
     for name in ("config.json", "tokenizer_config.json"):
-        if name in names and "auto_map" in _object(path / name, location):
+        if name in names and "auto_map" in read_object(path / name, location):
             raise SourceRefused(f"{location}: its {name} asks for code of its own (auto_map), which is never run")
     for index in path.glob("*.safetensors.index.json"):
-        shards = set(_object(index, location).get("weight_map", {}).values())
+        shards = set(read_object(index, location).get("weight_map", {}).values())
         missing = sorted(shards - set(names))
         if missing:
             raise SourceRefused(f"{location}: shards of the weights are missing: {_listed(missing)}")
@@ -135,22 +110,23 @@ def source_files(path: Path) -> list[Path]:
 
 
 def digest_of(path: Path, encoder: Path | None = None) -> str:
-    """One sha256 over the names and contents of the files an export may read, those of its encoder included."""
+    """One sha256 over the names and contents of the files an export may read, those of its encoder included.
+
+    Raises SourceRefused for files of a starter checkpoint that are not the published ones.
+    """
     digest = hashlib.sha256()
     elsewhere = [encoder] if encoder is not None and encoder.resolve() != path.resolve() else []
     for folder in (path, *elsewhere):
-        for file in source_files(folder):
-            digest.update(f"{file.name} {file_sha256(file)}\n".encode())
+        found = {file.name: file_sha256(file) for file in source_files(folder)}
+        check_published(folder, found)
+        for name, sha256 in found.items():
+            digest.update(f"{name} {sha256}\n".encode())
     return digest.hexdigest()
 
 
-def _located(location: str, revision: str | None, starter_root: Path) -> Path:
+def _located(location: str, revision: str | None) -> Path:
     if location.startswith(STARTER):
-        path = starter_root / location.removeprefix(STARTER)
-        if path.parent != starter_root or not path.is_dir():
-            known = sorted(folder.name for folder in starter_root.glob("*") if folder.is_dir())
-            raise SourceRefused(f"{location}: no such starter checkpoint; found {_listed(known)}")
-        return path
+        return starter_folder(location)
     if revision is not None:
         return _fetched(location, revision)
     path = Path(location).expanduser()
@@ -175,7 +151,8 @@ def _fetched(location: str, revision: str) -> Path:
     return Path(folder)
 
 
-def _object(file: Path, location: str) -> Mapping[str, Any]:
+def read_object(file: Path, location: str) -> Mapping[str, Any]:
+    """The JSON object in a checkpoint's file. Raises SourceRefused where it is none."""
     try:
         content = json.loads(file.read_bytes())
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Where variants are kept on this machine, under names that change with whatever they were made from.
+"""The cache of variants on this machine, under names that change with all that they were made from.
 
 Finding one again costs reading its manifest and hashing its files: nothing here imports an engine's library.
 """
@@ -13,20 +13,17 @@ from enum import StrEnum
 from pathlib import Path
 
 import msgspec
-import platformdirs
 
 from deployments.engines.host import Host
 from deployments.replica.variant import VariantRejected, check_files, checked_manifest
-from exporters.errors import VariantRefused
+from exporters.errors import SourceAbsent, VariantRefused
 from exporters.plan import Settings, VariantPlan, made_with
 from exporters.source import digest_of, encoder_of, source_files, source_folder
 from gateway.model.manifest import FORMAT
 
-CACHE_VARIABLE = "PUNCTUAL_CACHE"
-
 
 class State(StrEnum):
-    """What stands in a variant's folder, as seen from this host."""
+    """What is in a variant's folder, as seen from this host."""
 
     READY = "ready"
     PROFILED_ELSEWHERE = "profiled elsewhere"
@@ -35,7 +32,7 @@ class State(StrEnum):
 
 
 class Refusal(msgspec.Struct, frozen=True):
-    """A variant that was made and refused: kept, so that the next start does not make it again to find out."""
+    """A variant that was made and refused: noted, so that the next start does not make it again to find out."""
 
     checkpoint: str
     variant: str
@@ -64,14 +61,20 @@ class Store:
     def source_sha256(self, location: str, revision: str | None) -> str:
         """The digest of a source, from the last time its files were these; a pinned revision never changes.
 
-        Raises SourceRefused, for it resolves a source that it has not seen.
+        A source that is gone keeps the digest it had, so that an image with variants and no weights can serve. Raises
+        SourceRefused, for it resolves a source that it has not seen.
         """
         note = self.root / "sources" / f"{hashlib.sha256(f'{location}@{revision}'.encode()).hexdigest()[:16]}.json"
         known: dict[str, str] = json.loads(note.read_bytes()) if note.exists() else {}
         if revision is not None and "sha256" in known:
             return known["sha256"]
-        folder = source_folder(location, revision)
-        encoder = encoder_of(folder, location)
+        try:
+            folder = source_folder(location, revision)
+            encoder = encoder_of(folder, location)
+        except SourceAbsent:
+            if "sha256" in known:
+                return known["sha256"]
+            raise
         seen = _fingerprint(folder, encoder)
         if known.get("fingerprint") != seen:
             known = {"fingerprint": seen, "sha256": digest_of(folder, encoder)}
@@ -105,12 +108,6 @@ class Store:
             return State.ABSENT
         profiled_here = (manifest.profile.measured_on, manifest.profile.threads) == (host.kind, threads)
         return State.READY if profiled_here else State.PROFILED_ELSEWHERE
-
-
-def cache_root() -> Path:
-    """The cache folder: $PUNCTUAL_CACHE, else the user's own for this application."""
-    given = os.environ.get(CACHE_VARIABLE)
-    return Path(given) if given else platformdirs.user_cache_path("punctual")
 
 
 def _refusal_file(folder: Path) -> Path:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typer
 
-from loadtests.lazy_commands import lazy_group
+from exporters.options import lazy_group
 
 BENCHMARKS = {
     "speed": "Races the gateway against FastAPI and the bare engine.",

@@ -7,17 +7,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from platformdirs import user_cache_path
 from rich.console import Console
 
 from gateway.catalogs.catalog import Catalog, load_catalog
 
 console = Console(highlight=False)
-
-
-def default_cache() -> Path:
-    """The folder that variants are kept in by default."""
-    return user_cache_path("punctual")
 
 
 def positive(text: str) -> float:
@@ -31,10 +25,6 @@ def positive(text: str) -> float:
     return value
 
 
-CatalogName = Annotated[str, typer.Option(help="starter, hub or a file")]
-Cache = Annotated[
-    Path, typer.Option(help="where variants are kept", envvar="PUNCTUAL_CACHE", default_factory=default_cache)
-]
 Json = Annotated[Path | None, typer.Option(help="write everything that was found there")]
 Checkpoint = Annotated[str | None, typer.Option(help="the one that answers (default: the first of the realtime tier)")]
 Rounds = Annotated[int, typer.Option(min=1)]

@@ -18,7 +18,7 @@ from deployments.engines.opening import ONNX_FILE
 from deployments.replica.classify import LabelScorer
 from deployments.replica.tokens import TOKENIZER_FILE
 from deployments.replica.variant import file_sha256
-from exporters.selftest import record_self_test
+from exporters.verification import record_self_test
 from gateway.model.manifest import ClassifierManifest, Precision, SourceOf, Verification, write_manifest
 from gateway.model.profile import ProfileCell, ProfileDocument
 

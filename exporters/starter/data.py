@@ -1,8 +1,8 @@
 """The sentences the starter checkpoints learn from and are scored on.
 
 Knows the VADER ground truth (C.J. Hutto & E. Gilbert, ICWSM 2014): how its files are laid out, which sentences count
-and on which side of the split each falls. Refuses to know where the archive comes from (`registry`) and what is
-trained on it (`train`, `distil`). Imports nothing heavy, so that verification can read the held-out sentences anywhere.
+and on which side of the split each falls. Refuses to know where the archive comes from (`packages`) and what is
+trained on it.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from __future__ import annotations
 import hashlib
 import html
 import io
-import json
 import tarfile
 import unicodedata
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-HELDOUT = Path(__file__).with_name("heldout.jsonl")
+from exporters.starter.packages import member
+from exporters.texts import HELDOUT, Sentence
+
 NOTICE = HELDOUT.with_name("NOTICE.md")
 LABELS = ("negative", "positive")
 MIN_RATING = 0.5
@@ -40,16 +40,6 @@ class Split(StrEnum):
     TRAIN = "train"
     DEV = "dev"
     HELDOUT = "heldout"
-
-
-@dataclass(frozen=True)
-class Sentence:
-    """One sentence with its mean rating by 20 people (-4 to 4) and the label that the rating's sign gives."""
-
-    text: str
-    label: str
-    rating: float
-    source: str
 
 
 def normalised(text: str) -> str:
@@ -99,9 +89,9 @@ def distinct(sentences: Iterable[Sentence]) -> list[Sentence]:
 def read_rated(sdist: Path) -> list[Sentence]:
     """Every distinct sentence of the VADER sdist, the lukewarm ones too, in the order of `SOURCES` and of the files."""
     with tarfile.open(sdist, "r:gz") as outer:
-        inner = _member(outer, "hutto_ICWSM_2014.tar.gz")
+        inner = member(outer, "hutto_ICWSM_2014.tar.gz")
     with tarfile.open(fileobj=io.BytesIO(inner), mode="r:gz") as archive:
-        rated = [s for name, source in SOURCES.items() for s in parse(_member(archive, name), source)]
+        rated = [s for name, source in SOURCES.items() for s in parse(member(archive, name), source)]
     return distinct(rated)
 
 
@@ -111,7 +101,7 @@ def read_lexicon(sdist: Path) -> list[Sentence]:
     Its lines are UTF-8, tab-separated: word, mean rating, spread, ratings.
     """
     with tarfile.open(sdist, "r:gz") as outer:
-        lines = _member(outer, "vader_lexicon.txt").decode("utf-8", errors="strict").splitlines()
+        lines = member(outer, "vader_lexicon.txt").decode("utf-8", errors="strict").splitlines()
     fields = [line.split("\t") for line in lines]
     return distinct(Sentence(word, LABELS[float(mean) > 0], float(mean), "lexicon") for word, mean, *_ in fields)
 
@@ -126,26 +116,6 @@ def on_side(sentences: Iterable[Sentence], split: Split) -> list[Sentence]:
     return [s for s in sentences if split_of(s.text) is split]
 
 
-def write_heldout(sentences: Iterable[Sentence], path: Path = HELDOUT) -> None:
-    """Write sentences one JSON object a line, keys and order stable, so equal sentences give equal bytes."""
-    rows = (
-        json.dumps({"text": s.text, "label": s.label, "source": s.source, "rating": round(s.rating, 4)})
-        for s in sentences
-    )
-    path.write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
-
-
-def read_heldout(path: Path = HELDOUT) -> list[Sentence]:
-    """The held-out sentences as shipped, readable without network or training libraries."""
-    return [Sentence(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def _member(archive: tarfile.TarFile, name: str) -> bytes:
-    """The bytes of the one regular file of this base name; nothing is written to disk, so no path can escape."""
-    found = [m for m in archive.getmembers() if m.isfile() and Path(m.name).name == name]
-    if len(found) != 1:
-        raise ValueError(f"expected one {name} in the archive, found {len(found)}")
-    stream = archive.extractfile(found[0])
-    if stream is None:
-        raise ValueError(f"{name} cannot be read")
-    return stream.read()
+def heldout_rows(sentences: Iterable[Sentence]) -> list[dict[str, object]]:
+    """The sentences as `heldout.jsonl` holds them."""
+    return [{"text": s.text, "label": s.label, "source": s.source, "rating": round(s.rating, 4)} for s in sentences]

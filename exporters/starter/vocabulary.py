@@ -13,6 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer
+
+from exporters.starter.publishing import write_json
+
 SIZE = 22_000
 MAX_TOKENS = 512
 SPECIAL = {
@@ -30,6 +34,14 @@ class Vocabulary:
 
     tokens: tuple[str, ...]
     base_ids: tuple[int, ...]
+
+
+def full_tokenizer(base: Path) -> Tokenizer:
+    """The base checkpoint's own tokenizer, without the padding and truncation it was shipped with."""
+    tokenizer = Tokenizer.from_file(str(base / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
 
 
 def prune(base: Mapping[str, int], used: Collection[str], size: int = SIZE) -> Vocabulary:
@@ -80,8 +92,8 @@ def write_tokenizer(tokenizer: Mapping[str, Any], folder: Path, tokenizer_class:
     }
     tokens = sorted(tokenizer["model"]["vocab"], key=tokenizer["model"]["vocab"].__getitem__)
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer, ensure_ascii=False) + "\n", encoding="utf-8")
-    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    (folder / "special_tokens_map.json").write_text(json.dumps(SPECIAL, indent=2) + "\n", encoding="utf-8")
+    write_json(config, folder / "tokenizer_config.json", sort_keys=False)
+    write_json(SPECIAL, folder / "special_tokens_map.json", sort_keys=False)
     (folder / "vocab.txt").write_text("".join(f"{t}\n" for t in tokens), encoding="utf-8")
 
 

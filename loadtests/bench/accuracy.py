@@ -21,8 +21,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from deployments.replica.classify import open_classifier
-from exporters.starter.data import HELDOUT, Sentence
-from exporters.texts import HELDOUT_NAME, LabelledText, VerificationSet
+from exporters.options import DEFAULT_CACHE, DEFAULT_CATALOG, CacheOption, CatalogOption
+from exporters.texts import HELDOUT, HELDOUT_NAME, Sentence
 from gateway.catalogs.catalog import Catalog, CatalogEntry
 from gateway.model.manifest import ClassifierManifest
 from gateway.model.request import BUDGET, CHECKPOINT
@@ -121,8 +121,8 @@ class Agreement:
 
 
 def command(
-    cache: options.Cache,
-    catalog: options.CatalogName = "starter",
+    catalog: CatalogOption = DEFAULT_CATALOG,
+    cache: CacheOption = DEFAULT_CACHE,
     concurrency: Annotated[int, typer.Option(min=1, help="requests at once")] = AccuracySettings.concurrency,
     against_source: Annotated[
         bool, typer.Option("--against-source", help="run every checkpoint's source too, with torch")
@@ -295,11 +295,7 @@ async def _label(client: Client, text: str, headers: Mapping[str, str]) -> str |
 
 def _source_labels(entry: CatalogEntry, texts: Sequence[str]) -> list[str]:
     """What the checkpoint itself answers, by torch."""
-    from exporters.original import load_original  # torch and transformers, only where asked for
+    from exporters.kinds.classifier import source_labels  # loads torch and transformers
     from exporters.source import resolve_source
-    from exporters.verify import source_logits
 
-    original = load_original(resolve_source(entry.source, entry.revision))
-    every = VerificationSet("held out", tuple(LabelledText(text) for text in texts))
-    logits = source_logits(original.encode, original.run, every, lambda share: None)
-    return [original.labels[int(best)] for best in logits.argmax(axis=1)]
+    return source_labels(resolve_source(entry.source, entry.revision), texts)

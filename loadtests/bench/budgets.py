@@ -29,7 +29,8 @@ from rich.progress import Progress
 
 from deployments.engines.host import read_host
 from deployments.replica.summarize.step_log import VARIABLE, Entry, Step, read_log
-from exporters.rouge import mean_rouge_l
+from exporters.options import DEFAULT_CACHE, DEFAULT_CATALOG, CacheOption, CatalogOption
+from exporters.verification import mean_rouge_l
 from gateway.catalogs.catalog import Catalog
 from loadtests import options
 from loadtests.bench.report import Report, Table, Verdict, present
@@ -95,8 +96,8 @@ class Run:
 
 
 def command(
-    cache: options.Cache,
-    catalog: options.CatalogName = "starter",
+    catalog: CatalogOption = DEFAULT_CATALOG,
+    cache: CacheOption = DEFAULT_CACHE,
     texts: Annotated[int, typer.Option(min=1, help="half of each kind")] = Settings.texts,
     seed: Annotated[int, typer.Option(help="of texts and budgets")] = Settings.seed,
     json: options.Json = None,

@@ -24,6 +24,7 @@ from msgspec import Struct
 from rich.console import Console
 
 from deployments.engines.host import read_host
+from exporters.options import DEFAULT_CACHE, DEFAULT_CATALOG, CacheOption, CatalogOption
 from gateway.catalogs.catalog import Catalog, CatalogEntry
 from gateway.model.deadline import Clock
 from gateway.model.request import CHECKPOINT
@@ -142,8 +143,8 @@ class _Asking:
 
 
 def command(
-    cache: options.Cache,
-    catalog: options.CatalogName = "starter",
+    catalog: CatalogOption = DEFAULT_CATALOG,
+    cache: CacheOption = DEFAULT_CACHE,
     classifier: Annotated[
         str | None, typer.Option(help="the one to measure (default: the first of the realtime tier)")
     ] = None,

@@ -25,6 +25,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from deployments.engines.host import read_host
+from exporters.options import DEFAULT_CACHE, DEFAULT_CATALOG, CacheOption, CatalogOption
 from gateway.catalogs.catalog import Catalog
 from loadtests import options
 from loadtests.bench.report import Report, Table, Verdict, present
@@ -102,8 +103,8 @@ class Run:
 
 
 def command(
-    cache: options.Cache,
-    catalog: options.CatalogName = "starter",
+    catalog: CatalogOption = DEFAULT_CATALOG,
+    cache: CacheOption = DEFAULT_CACHE,
     summaries: Annotated[int, typer.Option(min=SAMPLES, help="in all")] = Settings.summaries,
     seed: Annotated[int, typer.Option(help="of texts and budgets")] = Settings.seed,
     json: options.Json = None,

@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from deployments.engines.host import read_host
+from exporters.options import DEFAULT_CACHE, DEFAULT_CATALOG, CacheOption, CatalogOption
 from gateway.catalogs.catalog import Catalog
 from gateway.model.errors import (
     BudgetInfeasible,
@@ -169,8 +170,8 @@ class Observed:
 
 
 def command(
-    cache: options.Cache,
-    catalog: options.CatalogName = "starter",
+    catalog: CatalogOption = DEFAULT_CATALOG,
+    cache: CacheOption = DEFAULT_CACHE,
     scenario: Annotated[str, typer.Option(help="a shipped scenario's name, or a file")] = ObservedSettings.scenario,
     seconds: Annotated[float, typer.Option(parser=options.positive, help="of load")] = ObservedSettings.seconds,
     seed: Annotated[int, typer.Option(help="of arrivals and texts")] = ObservedSettings.seed,

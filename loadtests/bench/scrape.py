@@ -23,6 +23,7 @@ import typer
 from rich.console import Console
 
 from deployments.engines.host import read_host
+from exporters.options import DEFAULT_CACHE, DEFAULT_CATALOG, CacheOption, CatalogOption
 from gateway.catalogs.catalog import Catalog
 from gateway.model.deadline import Clock
 from gateway.model.request import CHECKPOINT
@@ -133,8 +134,8 @@ class Scraping:
 
 
 def command(
-    cache: options.Cache,
-    catalog: options.CatalogName = "starter",
+    catalog: CatalogOption = DEFAULT_CATALOG,
+    cache: CacheOption = DEFAULT_CACHE,
     rounds: options.Rounds = ScrapeSettings.rounds,
     seconds: options.Seconds = ScrapeSettings.seconds,
     connections: Annotated[int, typer.Option(min=1)] = ScrapeSettings.connections,

@@ -21,7 +21,8 @@ from rich.console import Console
 
 from deployments.engines.host import read_host
 from deployments.replica.classify import open_classifier
-from exporters.starter.data import HELDOUT
+from exporters.options import DEFAULT_CACHE, DEFAULT_CATALOG, CacheOption, CatalogOption
+from exporters.texts import HELDOUT
 from gateway.catalogs.catalog import Catalog, CatalogEntry
 from gateway.model.request import CHECKPOINT
 from gateway.model.tier import Tier
@@ -150,8 +151,8 @@ def contests(connections: int) -> tuple[Contest, Contest]:
 
 
 def command(
-    cache: options.Cache,
-    catalog: options.CatalogName = "starter",
+    catalog: CatalogOption = DEFAULT_CATALOG,
+    cache: CacheOption = DEFAULT_CACHE,
     checkpoint: options.Checkpoint = None,
     rounds: options.Rounds = SpeedSettings.rounds,
     seconds: options.Seconds = SpeedSettings.seconds,

@@ -21,7 +21,7 @@ import msgspec
 from msgspec import Struct
 from rich.console import Console
 
-from exporters.starter.software.heldout import HELDOUT as SOFTWARE
+from exporters.texts import SOFTWARE
 from exporters.texts import SUMMARIES as PAPERS
 from gateway.catalogs.catalog import Catalog
 from gateway.model.deadline import Clock

@@ -7,17 +7,18 @@ import os
 import shutil
 import subprocess
 import sys
-from argparse import Namespace
 from io import StringIO
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 from small_checkpoints import make_checkpoint, make_unquantisable
+from typer import Typer
+from typer.testing import CliRunner
 
 from deployments.engines.host import read_host
 from deployments.replica.variant import open_variant
-from exporters.command import export_command, measure_variant, profile_command
+from exporters.cli import export, export_variant, measure_variant, profile_catalog
 from exporters.errors import SourceRefused, VariantRefused
 from exporters.plan import Settings
 from exporters.prepare import prepare
@@ -148,19 +149,20 @@ def test_the_commands_print_what_came_of_them(checkpoint: Path, tmp_path: Path) 
     """A variant and its profile in the folder asked for or in the cache; of a refused one, the texts that differed."""
     console = Console(file=StringIO(), width=160, record=True)
     cache = tmp_path / "cache"
-    options = Namespace(
-        checkpoint=str(checkpoint), revision=None, precision=Precision.INT8, out=tmp_path / "out", cache=cache
-    )
-    assert export_command(options, console, QUICK) == 0
-    assert measure_variant(tmp_path / "out", console, threads=2, settings=QUICK).profile.threads == 2
-    assert profile_command(catalog(checkpoint, Precision.INT8), options, console, QUICK) == 0
+    out = tmp_path / "out"
+    assert export_variant(str(checkpoint), None, Precision.INT8, out, cache, QUICK, console)
+    assert measure_variant(out, console, threads=2, settings=QUICK).profile.threads == 2
+    profile_catalog(catalog(checkpoint, Precision.INT8), cache, QUICK, console)
     unquantisable = tmp_path / "tiny"
     shutil.copytree(checkpoint, unquantisable)
     make_unquantisable(unquantisable)
-    options.checkpoint, options.out = str(unquantisable), None
-    assert export_command(options, console, QUICK) == 1
+    assert not export_variant(str(unquantisable), None, Precision.INT8, None, cache, QUICK, console)
     shown = console.export_text()
     assert "100.00%" in shown and "64 tokens" in shown and "variant says" in shown
+    command = Typer()
+    command.command()(export)
+    refused = CliRunner().invoke(command, [str(unquantisable), "--cache", str(cache)])
+    assert refused.exit_code == 1 and "variant says" in refused.output
 
 
 OFFLINE = """

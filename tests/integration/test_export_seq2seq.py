@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 import sys
-from argparse import Namespace
 from io import StringIO
 from pathlib import Path
 
@@ -20,12 +19,12 @@ from deployments.replica.classify import open_classifier
 from deployments.replica.summarize.abstractive import OpenSeq2Seq
 from deployments.replica.summarize.beam_search import search_rules, source_ids, write_greedily
 from deployments.replica.variant import VariantRejected, open_variant
-from exporters.command import export_command, plan_for
+from exporters.cli import export_variant, plan_for, with_floor
 from exporters.errors import ExportFailed, SourceRefused
 from exporters.export import export, profile_again
+from exporters.kinds.seq2seq import FLOORS
 from exporters.plan import Settings, Step, VariantPlan
 from exporters.source import resolve_source
-from exporters.verify_writing import FLOORS
 from gateway.model.manifest import MANIFEST_NAME, Precision, Seq2SeqManifest
 
 pytestmark = pytest.mark.export
@@ -117,7 +116,7 @@ def test_random_weights_pass_int8_where_the_floor_is_lowered_by_name(
 
     Weights too large for an ONNX file lie beside it, and are digested like it.
     """
-    monkeypatch.setattr("exporters.quantise.LARGEST_FILE", 0)
+    monkeypatch.setattr("exporters.kinds.graphs.LARGEST_FILE", 0)
     manifest = exported(bart, tmp_path / "variant", Precision.INT8, LAX)
     assert manifest.verification.same_tokens < FLOORS[Precision.INT8].same_tokens
     assert manifest.verification.same_tokens_floor == 0.0
@@ -193,10 +192,8 @@ def test_the_commands_tell_the_kind_and_print_both_profiles(bart: Path, tmp_path
     """The task is found by the checkpoint's files; a lowered floor is said aloud, and kept apart from the rest."""
     assert plan_for(str(bart), None, Precision.FP32).task == "summarize"
     console = Console(file=StringIO(), width=160, record=True)
-    options = Namespace(
-        checkpoint=str(bart), revision=None, precision=Precision.FP32, out=None, cache=tmp_path, floor=0.5
-    )
-    assert export_command(options, console, QUICK) == 0
+    judged = with_floor(QUICK, 0.5, console)
+    assert export_variant(str(bart), None, Precision.FP32, None, tmp_path, judged, console)
     (folder,) = (tmp_path / "variants" / "bart").glob("onnx-fp32-????????????")
     again = profile_again(folder, 2, lambda step, share: None, 0.05)
     assert isinstance(again, Seq2SeqManifest)
@@ -204,6 +201,5 @@ def test_the_commands_tell_the_kind_and_print_both_profiles(bart: Path, tmp_path
     shown = console.export_text()
     assert "judged by a floor of 0.5" in shown and "(floor 50.0%)" in shown
     assert "reading and first step" in shown and "each later step" in shown
-    options.floor = 1.5
     with pytest.raises(ExportFailed, match="from 0 to 1"):
-        export_command(options, console, QUICK)
+        with_floor(QUICK, 1.5, console)

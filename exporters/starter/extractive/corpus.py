@@ -19,19 +19,10 @@ from typing import Any
 
 from deployments.replica.summarize.sentences import SentenceSpan, split_sentences
 from exporters.starter.data import Split, cleaned, split_of
-from exporters.starter.registry import Package
+from exporters.starter.packages import member
 
-ACLSUM = Package(
-    name="aclsum",
-    version="0.1.2",
-    filename="aclsum-0.1.2-py3-none-any.whl",
-    sha256="c75ffc48d3eabc5f37c68ea087943780a85950087957759e89746f21111f2213",
-    licence="MIT",
-    binary=True,
-)
 ASPECTS = ("challenge", "approach", "outcome")
 SECTIONS = ("abstract", "introduction", "conclusion")
-HELDOUT = Path(__file__).parents[1] / "summaries-heldout.jsonl"
 FREE_FROM = 2016
 """The year from which papers of the ACL Anthology are CC BY 4.0; older ones (CC BY-NC-SA 3.0) are not passed on."""
 
@@ -82,12 +73,12 @@ def read_general(sdist: Path) -> dict[Split, list[Document]]:
     Its files number the sentences of each text in their order (`12_3` is the third of text 12).
     """
     with tarfile.open(sdist, "r:gz") as outer:
-        inner = _named(outer, "hutto_ICWSM_2014.tar.gz")
+        inner = member(outer, "hutto_ICWSM_2014.tar.gz")
     sides: dict[Split, list[Document]] = {split: [] for split in Split}
     with tarfile.open(fileobj=io.BytesIO(inner), mode="r:gz") as archive:
         for name, source in _GENERAL.items():
             texts = defaultdict(list)
-            for line in _named(archive, name).decode("utf-8").splitlines():
+            for line in member(archive, name).decode("utf-8").splitlines():
                 number, _, sentence = line.split("\t")
                 texts[number.partition("_")[0]].append(cleaned(sentence))
             for number, sentences in texts.items():
@@ -110,10 +101,9 @@ def published(name: str) -> int:
     return 1900 + two if two > 60 else 2000 + two
 
 
-def write_heldout(papers: Iterable[Document], path: Path) -> None:
-    """Write papers one JSON object a line: equal papers give equal bytes."""
-    rows = ({"name": p.name, "title": p.title, "text": p.text, "summary": p.reference} for p in papers)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+def heldout_rows(papers: Iterable[Document]) -> list[dict[str, str]]:
+    """The papers as `summaries-heldout.jsonl` holds them."""
+    return [{"name": p.name, "title": p.title, "text": p.text, "summary": p.reference} for p in papers]
 
 
 def detokenised(sentence: str) -> str:
@@ -153,12 +143,3 @@ def _joined(name: str, sentences: list[str]) -> Document:
 
 def _overlap(one: SentenceSpan, other: SentenceSpan) -> int:
     return min(one.end, other.end) - max(one.start, other.start)
-
-
-def _named(archive: tarfile.TarFile, name: str) -> bytes:
-    """The bytes of the one regular file of this base name; nothing is written to disk. Raises `ValueError`."""
-    found = [member for member in archive.getmembers() if member.isfile() and Path(member.name).name == name]
-    stream = archive.extractfile(found[0]) if len(found) == 1 else None
-    if stream is None:
-        raise ValueError(f"expected one {name} in the archive, found {len(found)}")
-    return stream.read()

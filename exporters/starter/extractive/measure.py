@@ -6,52 +6,40 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from itertools import pairwise
-from statistics import fmean
 
 import numpy as np
-from rouge_score.rouge_scorer import RougeScorer
 from rouge_score.tokenizers import DefaultTokenizer
 
+from exporters.starter.extractive.card import Difference, Figures
 from exporters.starter.extractive.corpus import Document
-from exporters.starter.extractive.manifest import Difference, Figures
+from exporters.starter.rouge import Scores, interval, rouge_scores
 
 KINDS = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 RESAMPLES = 10_000
 SEED = 20240601
 _TOKENS = DefaultTokenizer(use_stemmer=True)
 Pick = Callable[[Document], Sequence[int]]
-Scores = dict[str, list[float]]
 
 
 def scored(papers: Sequence[Document], pick: Pick) -> Scores:
-    """ROUGE F1 with stemming (Lin, 2004; the `rouge-score` package) of each paper's extract against its reference."""
-    scorer = RougeScorer(KINDS, use_stemmer=True)
-    scores: Scores = {kind: [] for kind in KINDS}
-    for paper in papers:
-        sentences = paper.sentences
-        extract = "\n".join(sentences[i] for i in sorted(pick(paper)))
-        for kind, score in scorer.score(paper.reference, extract).items():
-            scores[kind].append(float(score.fmeasure))
-    return scores
+    """The scores of each paper's extract against its reference, by each of `KINDS`."""
+    extracts = ["\n".join(paper.sentences[i] for i in sorted(pick(paper))) for paper in papers]
+    return rouge_scores([paper.reference for paper in papers], extracts, KINDS)
 
 
 def figures(scores: Scores) -> Figures:
-    """Means over the papers, in percent."""
-    return Figures(**{kind: round(100 * fmean(values), 2) for kind, values in scores.items()})
+    """Means over the papers."""
+    return Figures(**{kind: round(float(mean), 2) for kind, mean in zip(KINDS, scores.mean(axis=0), strict=True)})
 
 
 def difference(scores: Scores, baseline: Scores) -> dict[str, Difference]:
     """The mean gain over a baseline on the same papers, in points, with its 95 % interval by paired bootstrap."""
-    rng = np.random.default_rng(SEED)
-    gains = {}
-    for kind in KINDS:
-        gain = 100 * (np.array(scores[kind]) - np.array(baseline[kind]))
-        means = gain[rng.integers(0, len(gain), (RESAMPLES, len(gain)))].mean(axis=1)
-        low, high = np.percentile(means, [2.5, 97.5])
-        gains[kind] = Difference(
-            mean=round(float(gain.mean()), 2), low=round(float(low), 2), high=round(float(high), 2)
-        )
-    return gains
+    gains = scores - baseline
+    bounds = zip(KINDS, gains.mean(axis=0), *interval(gains, SEED, RESAMPLES), strict=True)
+    return {
+        kind: Difference(mean=round(float(mean), 2), low=round(float(low), 2), high=round(float(high), 2))
+        for kind, mean, low, high in bounds
+    }
 
 
 def lead(count: int) -> Pick:

@@ -1,8 +1,98 @@
-"""The summariser's model card, written from the manifest alone, so that no figure in it is copied by hand."""
+"""What the summarising checkpoint's manifest holds, and the card a person reads, written from the manifest alone."""
 
 from __future__ import annotations
 
-from exporters.starter.software.manifest import Figure, Score, Scores, SummariserManifest
+from pathlib import Path
+
+from exporters.starter.publishing import Part, Provenance, bullets, named, render, settings_table
+
+TEMPLATE = Path(__file__).with_name("card.md")
+
+Figure = tuple[float, float, float]
+"""A mean in points, and the bounds of its 95 % bootstrap interval."""
+
+
+class Data(Part):
+    """The pairs: what they are, the split rule, how many fell on each side, the digest of the held-out file."""
+
+    what: str
+    by: str
+    releases: tuple[str, ...]
+    licence: str
+    kept: str
+    split_rule: str
+    pairs: dict[str, int]
+    heldout_sha256: str
+
+
+class Score(Part):
+    """ROUGE F1 with stemming, its mean over the texts."""
+
+    texts: int
+    rouge1: Figure
+    rouge2: Figure
+    rougeL: Figure
+
+
+class Scores(Part):
+    """Measured on the files as shipped, computed in fp32: beam search as configured, greedy, and two baselines."""
+
+    beam: Score
+    greedy: Score
+    first_sentence: Score
+    first_words: Score
+    margin: Figure
+    """Points of ROUGE-L of beam search above the first sentence, on the same texts."""
+
+
+class Training(Part):
+    """How the weights came to be; `settings` is the recipe as run."""
+
+    method: str
+    settings: dict[str, float | int | str | None]
+    steps: int
+    epochs: float
+    loss: float
+    wall_s: float
+    threads: int
+    libraries: dict[str, str]
+
+
+class Example(Part):
+    """One held-out text, what people called it and what the checkpoint does."""
+
+    text: str
+    people: str
+    checkpoint: str
+    rougeL: float
+
+
+class SummariserManifest(Part):
+    """The summarising starter checkpoint."""
+
+    name: str
+    task: str
+    tier: str
+    family: str
+    architecture: str
+    encoder_layers: int
+    decoder_layers: int
+    width: int
+    parameters: int
+    vocabulary: int
+    stored_precision: str
+    text_tokens: int
+    generation: dict[str, float | int | bool]
+    base: Provenance
+    data: Data
+    heldout: Scores
+    dev: Scores
+    training: Training
+    examples: tuple[Example, ...]
+    licences: dict[str, str]
+    limits: tuple[str, ...]
+    files: dict[str, str]
+
 
 DATA_LICENCE = (
     "Debian package metadata, each description under the terms of its own package (all free by the Debian Free "
@@ -27,133 +117,41 @@ LIMITS = (
 
 def card(manifest: SummariserManifest) -> str:
     """The checkpoint's README in Markdown, its header in YAML as model hubs read it."""
-    parts = [_header(manifest), _head(manifest), _scores(manifest), _examples(manifest), _data(manifest)]
-    return "\n".join([*parts, _training(manifest), _use(manifest), _licences(manifest)])
-
-
-def _header(m: SummariserManifest) -> str:
-    return f"""---
-license: {m.licences["weights"].lower()}
-language: en
-library_name: transformers
-pipeline_tag: summarization
-tags: [bart, summarization, debian, software]
----"""
-
-
-def _head(m: SummariserManifest) -> str:
-    return f"""# {m.name}
-
-Says in one line what a piece of software is, from its description. A {m.family} (`{m.architecture}`):
-{m.encoder_layers} encoder and {m.decoder_layers} decoder layers, {m.width} wide,
-{m.parameters / 1e6:.1f} M parameters, {m.vocabulary:,} word pieces.
-Stored in {m.stored_precision}, meant to be computed in float32 or exported.
-Offered for task `{m.task}`, tier `{m.tier}`.
-
-This card is generated from [`manifest.json`](manifest.json) by the build that measured it.
-"""
-
-
-def _scores(m: SummariserManifest) -> str:
-    above, low, high = m.heldout.margin
-    settings = ", ".join(f"`{name}` {value}" for name, value in m.generation.items())
-    return f"""## How near it comes to what people wrote
-
-ROUGE F1 in points, with stemming, on {m.heldout.beam.texts} held-out descriptions; in brackets the 95 % interval.
-
-{_table(m.heldout)}
-
-Beam search is {above:.1f} points of ROUGE-L above the first sentence ({low:.1f} to {high:.1f}, paired).
-
-On dev, {m.dev.beam.texts} descriptions that the settings were chosen on:
-
-{_table(m.dev)}
-
-Measured on the files in this folder, computed in float32, by `rouge-score`. Settings of the beam search:
-{settings}.
-The intervals are bootstrap intervals: chance in which descriptions were held out. They say nothing about text of
-another kind. These weights were scored once before, on 300 descriptions of which 28 were later taken out for being near
-a text learnt from: 40.6 points of ROUGE-L with the same beam search, 10.4 above the first sentence.
-"""
+    training = manifest.training
+    examples = (
+        f"> {one.text}\n\n- people: {one.people}\n- checkpoint: {one.checkpoint} (ROUGE-L {one.rougeL})\n"
+        for one in manifest.examples
+    )
+    return render(
+        TEMPLATE,
+        m=manifest,
+        licence=manifest.licences["weights"].lower(),
+        millions=manifest.parameters / 1e6,
+        heldout=_table(manifest.heldout),
+        dev=_table(manifest.dev),
+        generation=", ".join(f"`{name}` {value}" for name, value in manifest.generation.items()),
+        examples="\n".join(examples),
+        releases=", ".join(manifest.data.releases),
+        minutes=training.wall_s / 60,
+        settings=settings_table(training.settings),
+        libraries=named(training.libraries),
+        limits=bullets(manifest.limits),
+    )
 
 
 def _table(scores: Scores) -> str:
-    named = {
+    named_scores = {
         "**this checkpoint, beam search**": scores.beam,
         "this checkpoint, greedy": scores.greedy,
         "the first sentence": scores.first_sentence,
         "the first 12 words": scores.first_words,
     }
-    rows = [f"| {name} | {_row(score)} |" for name, score in named.items()]
+    rows = (
+        f"| {name} | {' | '.join(_figure(*figure) for figure in (score.rouge1, score.rouge2, score.rougeL))} |"
+        for name, score in named_scores.items()
+    )
     return "\n".join(["| | ROUGE-1 | ROUGE-2 | ROUGE-L |", "|---|---:|---:|---:|", *rows])
 
 
-def _row(score: Score) -> str:
-    return " | ".join(_figure(figure) for figure in (score.rouge1, score.rouge2, score.rougeL))
-
-
-def _figure(figure: Figure) -> str:
-    mean, low, high = figure
+def _figure(mean: float, low: float, high: float) -> str:
     return f"{mean:.1f} ({low:.1f} to {high:.1f})"
-
-
-def _examples(m: SummariserManifest) -> str:
-    shown = [
-        f"> {one.text}\n\n- people: {one.people}\n- checkpoint: {one.checkpoint} (ROUGE-L {one.rougeL})\n"
-        for one in m.examples
-    ]
-    return "\n".join(["## What it says\n\nHeld out; a good one, a middling one and a bad one by ROUGE-L.\n", *shown])
-
-
-def _data(m: SummariserManifest) -> str:
-    n = m.data.pairs
-    return f"""## Data
-
-Debian's {m.data.what} by {m.data.by}, releases {", ".join(m.data.releases)}, as apt brings them.
-Kept: {m.data.kept}. Equal texts are merged.
-Split: {m.data.split_rule}.
-{n["train"]:,} train, {n["dev"]:,} dev, {n["heldout"]:,} held out, of which the first {m.heldout.beam.texts} are scored
-and travel with the code as `software-heldout.jsonl` (sha256 `{m.data.heldout_sha256}`).
-"""
-
-
-def _training(m: SummariserManifest) -> str:
-    t = m.training
-    settings = "\n".join(f"| {key} | {value} |" for key, value in t.settings.items() if value is not None)
-    libraries = ", ".join(f"{name} {number}" for name, number in t.libraries.items())
-    return f"""## Training
-
-{t.method}
-
-{t.steps:,} steps, {t.epochs:.1f} epochs, {t.wall_s / 60:.0f} minutes on {t.threads} CPU cores; loss {t.loss:.2f} at
-the end. {libraries}.
-
-| setting | value |
-|---|---|
-{settings}
-
-Base: {m.base.what}, from `{m.base.package}=={m.base.version}` (sha256 `{m.base.sha256}`), its vocabulary pruned to
-{m.vocabulary:,} pieces: every single character, then those that the train side uses most.
-
-Rebuild: `python -m exporters.starter.software --out DIR`, on Debian. The archive moves on: a later one gives other
-pairs and so other weights.
-"""
-
-
-def _use(m: SummariserManifest) -> str:
-    limits = "\n".join(f"- {limit}" for limit in m.limits)
-    return f"""## Use and limits
-
-For trying an inference gateway with a real encoder and decoder of known quality, and for a first draft of a synopsis.
-
-{limits}
-"""
-
-
-def _licences(m: SummariserManifest) -> str:
-    return f"""## Licences
-
-- Weights: derived from {m.base.what} by {m.base.by}, {m.base.licence}; changed by pruning
-  the vocabulary, adding a decoder and fine-tuning. The derived weights are offered under {m.licences["weights"]}.
-- Data: {m.data.licence}. The held-out descriptions are quoted from there.
-"""

@@ -1,12 +1,17 @@
-"""The generation settings that travel with the checkpoint, and their choice on dev."""
+"""How a saved checkpoint summarises: by the generation settings that travel with it, which are chosen on dev."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import cast
 
-from transformers import BartConfig
+import torch
+from tokenizers import Tokenizer
+from transformers import BartConfig, BartForConditionalGeneration
+
+from exporters.starter.publishing import write_json
+from exporters.starter.training import encode, in_order
 
 FIXED: dict[str, int | float | bool] = {
     "num_beams": 4,
@@ -19,7 +24,9 @@ LENGTH_PENALTIES = (0.5, 1.0, 1.5, 2.5)
 MIN_LENGTHS = (0, 8)
 GREEDY: dict[str, int | float | bool] = {"num_beams": 1, "early_stopping": False, "length_penalty": 1.0}
 """What is changed to decode greedily: one beam, and none of what only beams have."""
-Settings = dict[str, int | float | bool]
+Setting = int | float | bool
+Settings = dict[str, Setting]
+BATCH = 50
 
 
 def chosen(score: Callable[[Settings], float]) -> Settings:
@@ -43,5 +50,28 @@ def write_generation(config: BartConfig, settings: Settings, folder: Path) -> No
         "forced_eos_token_id": config.eos_token_id,
         "pad_token_id": config.pad_token_id,
     }
-    text = json.dumps({**ids, **settings}, indent=2, sort_keys=True)
-    (folder / "generation_config.json").write_text(text + "\n", encoding="utf-8")
+    write_json({**ids, **settings}, folder / "generation_config.json")
+
+
+def load(folder: Path) -> tuple[BartForConditionalGeneration, Tokenizer]:
+    """The checkpoint's model, computed in fp32, and its tokenizer."""
+    model = BartForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+    return model.eval(), Tokenizer.from_file(str(folder / "tokenizer.json"))
+
+
+@torch.inference_mode()
+def summaries(
+    model: BartForConditionalGeneration,
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    max_tokens: int,
+    **changed: Setting,
+) -> list[str]:
+    """The summary of each text, cut at `max_tokens`; `changed` overrides the checkpoint's generation settings."""
+    generate = cast(Callable[..., torch.Tensor], model.generate)
+    found = [""] * len(texts)
+    for batch in in_order(encode(tokenizer, texts, max_tokens), BATCH):
+        said = generate(input_ids=batch.input_ids, attention_mask=batch.attention_mask, **changed)
+        for at, answer in zip(batch.rows.tolist(), said.tolist(), strict=True):
+            found[at] = tokenizer.decode(answer, skip_special_tokens=True)
+    return found

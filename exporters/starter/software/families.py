@@ -2,19 +2,23 @@
 
 Two packages are of one family when they share their source, the stem of their name, the opening words of their
 description, or a relative. A family falls on one side as a whole, by the hash of its name, so that no held-out text has
-a sibling among the texts that were learnt from.
+a sibling among the texts that were learnt from. What is
+scored is besides far from every text that is learnt from, though no family joins the two.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from exporters.starter.data import Split
 from exporters.starter.software.descriptions import Pair, normalised
-from exporters.starter.software.nearness import RULE, apart
 
+RUN = 8
+SHARED = 0.3
+RULE = f"none is scored that has {SHARED:.0%} of its runs of {RUN} words in any one text learnt from"
 OPENING_WORDS = 8
 LARGE = 60
 A_FAMILY_AT_MOST = 3
@@ -78,6 +82,26 @@ def _mixed(group: Iterable[Pair]) -> list[Pair]:
 
 def _hash(name: str) -> int:
     return int(hashlib.sha256(name.encode()).hexdigest()[:8], 16)
+
+
+def apart(scored: Sequence[Pair], learnt: Sequence[Pair]) -> list[Pair]:
+    """Those to score that are far enough from every text learnt from, order kept; linear in the texts' lengths."""
+    runs = [_runs(pair.text) for pair in scored]
+    holders: dict[tuple[str, ...], list[int]] = {}
+    for at, own in enumerate(runs):
+        for run in own:
+            holders.setdefault(run, []).append(at)
+    nearest = [0] * len(scored)
+    for pair in learnt:
+        shared = Counter(at for run in _runs(pair.text) for at in holders.get(run, ()))
+        for at, count in shared.items():
+            nearest[at] = max(nearest[at], count)
+    return [pair for pair, own, near in zip(scored, runs, nearest, strict=True) if near < SHARED * max(1, len(own))]
+
+
+def _runs(text: str) -> set[tuple[str, ...]]:
+    words = normalised(text).split()
+    return {tuple(words[at : at + RUN]) for at in range(len(words) - RUN + 1)}
 
 
 class _Relatives:

@@ -1,22 +1,94 @@
-"""The training loop of the summariser: what is new learns fast, what MiniLM knew learns slowly."""
+"""The training loop of the summariser: what is new learns fast, what MiniLM knew learns slowly.
+
+Pairs go through as token rows, in padded batches of alike lengths under a budget of tokens.
+"""
 
 from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+from tokenizers import Tokenizer
 from torch import nn
 from torch.nn import functional
 from transformers import BartForConditionalGeneration
 
-from exporters.starter.fit import Advance
-from exporters.starter.software.rows import IGNORED, Batch, Row, padded, plan
+from exporters.starter.command import Tick
+from exporters.starter.software.descriptions import Pair
+from exporters.starter.training import PAD_ID, block, decayed, encode, take_step
 
-Keep = Callable[[int], None]
-"""Told now and then how many steps are done, so that it can save the model as it is."""
+IGNORED = -100
+"""The label of padding, which no loss counts."""
+POOL = 100
+"""Batches' worth of rows sorted by length together: little padding, and still mixed."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One pair's token ids: the text in `[CLS] ... [SEP]`, and the summary in the same form."""
+
+    text: list[int]
+    summary: list[int]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Padded rows: texts with their mask, what the decoder has said so far, and what it should say next."""
+
+    input_ids: torch.Tensor
+    attention_mask: torch.Tensor
+    decoder_input_ids: torch.Tensor
+    labels: torch.Tensor
+
+
+def rows_of(tokenizer: Tokenizer, pairs: Sequence[Pair], text_tokens: int, summary_tokens: int) -> list[Row]:
+    """Each pair's token ids, cut at the numbers of tokens."""
+    texts = encode(tokenizer, (pair.text for pair in pairs), text_tokens)
+    summaries = encode(tokenizer, (pair.summary for pair in pairs), summary_tokens)
+    tokenizer.no_truncation()
+    return [Row(text, summary) for text, summary in zip(texts, summaries, strict=True)]
+
+
+def plan(rows: Sequence[Row], tokens: int, rng: random.Random) -> list[list[int]]:
+    """Every row's number once, in random batches of alike lengths whose texts fill at most `tokens`, padding included.
+
+    A text longer than that has a batch of its own. The same state of `rng` gives the same batches.
+    """
+    order = list(range(len(rows)))
+    rng.shuffle(order)
+    typical = max(1, tokens // max(1, sum(len(row.text) for row in rows) // max(1, len(rows))))
+    batches: list[list[int]] = []
+    for start in range(0, len(order), typical * POOL):
+        pool = sorted(order[start : start + typical * POOL], key=lambda i: (len(rows[i].text), len(rows[i].summary)))
+        batches += _filled(pool, rows, tokens)
+    rng.shuffle(batches)
+    return batches
+
+
+def _filled(pool: Sequence[int], rows: Sequence[Row], tokens: int) -> Iterator[list[int]]:
+    """Runs of the pool, which is sorted by length: the last of a run is its longest."""
+    batch: list[int] = []
+    for at in pool:
+        if batch and (len(batch) + 1) * len(rows[at].text) > tokens:
+            yield batch
+            batch = []
+        batch.append(at)
+    if batch:
+        yield batch
+
+
+def padded(rows: Sequence[Row]) -> Batch:
+    """The rows side by side, each padded to the longest."""
+    texts = block([row.text for row in rows], PAD_ID)
+    return Batch(
+        input_ids=texts,
+        attention_mask=(texts != PAD_ID).long(),
+        decoder_input_ids=block([row.summary[:-1] for row in rows], PAD_ID),
+        labels=block([row.summary[1:] for row in rows], IGNORED),
+    )
 
 
 @dataclass(frozen=True)
@@ -38,7 +110,6 @@ class Recipe:
     label_smoothing: float = 0.1
     clip: float = 1.0
     seed: int = 20230610
-    keep_every_s: float = 480.0
     limit_s: float | None = 3240.0
     max_steps: int | None = None
 
@@ -52,11 +123,9 @@ class Fitted:
     loss: float
 
 
-def fit(
-    model: BartForConditionalGeneration, rows: Sequence[Row], recipe: Recipe, advance: Advance, keep: Keep
-) -> Fitted:
-    """Train in place under bf16 autocast; `keep` is called about every `keep_every_s` seconds."""
-    started = kept = time.monotonic()
+def fit(model: BartForConditionalGeneration, rows: Sequence[Row], recipe: Recipe, advance: Tick) -> Fitted:
+    """Train in place under bf16 autocast."""
+    started = time.monotonic()
     torch.manual_seed(recipe.seed)
     batches = epochs(rows, recipe)
     optimizer = optimizer_for(model, recipe)
@@ -69,10 +138,6 @@ def fit(
             group["lr"] = rate * slope(gone, recipe.warmup_ratio)
         losses.append(step(model, padded([rows[i] for i in batches[len(losses)]]), recipe, optimizer))
         advance(len(losses), len(batches), f"loss {_recent(losses):.3f}")
-        if time.monotonic() - kept >= recipe.keep_every_s:
-            kept = time.monotonic()
-            keep(len(losses))
-            model.train()
     return Fitted(len(losses), round(time.monotonic() - started, 1), round(_recent(losses), 4))
 
 
@@ -96,12 +161,7 @@ def epochs(rows: Sequence[Row], recipe: Recipe) -> list[list[int]]:
 
 def step(model: BartForConditionalGeneration, batch: Batch, recipe: Recipe, optimizer: torch.optim.Optimizer) -> float:
     """One optimiser step; the loss it was taken on."""
-    value = loss(model, batch, recipe.label_smoothing)
-    optimizer.zero_grad(set_to_none=True)
-    value.backward()
-    nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
-    optimizer.step()
-    return value.item()
+    return take_step(loss(model, batch, recipe.label_smoothing), model, optimizer, recipe.clip)
 
 
 def loss(model: BartForConditionalGeneration, batch: Batch, smoothing: float) -> torch.Tensor:
@@ -121,9 +181,8 @@ def loss(model: BartForConditionalGeneration, batch: Batch, smoothing: float) ->
 def optimizer_for(model: BartForConditionalGeneration, recipe: Recipe) -> torch.optim.Optimizer:
     """AdamW with two rates: the encoder's and the words', which MiniLM brought, and the decoder's."""
     groups = [
-        {"params": parameters, "lr": rate, "weight_decay": decay}
-        for name, rate in (("decoder", recipe.learning_rate), ("rest", recipe.encoder_learning_rate))
-        for parameters, decay in _by_decay(_of(model, name == "decoder"), recipe.weight_decay)
+        *decayed(_of(model, decoder=True), recipe.weight_decay, lr=recipe.learning_rate),
+        *decayed(_of(model, decoder=False), recipe.weight_decay, lr=recipe.encoder_learning_rate),
     ]
     return torch.optim.AdamW(groups, fused=True)
 
@@ -136,9 +195,3 @@ def _of(model: nn.Module, decoder: bool) -> Iterator[nn.Parameter]:
     for name, parameter in model.named_parameters():
         if name.startswith("model.decoder.") == decoder:
             yield parameter
-
-
-def _by_decay(parameters: Iterator[nn.Parameter], decay: float) -> list[tuple[list[nn.Parameter], float]]:
-    """Matrices decay; biases and layer norms do not."""
-    every = list(parameters)
-    return [([p for p in every if p.ndim > 1], decay), ([p for p in every if p.ndim <= 1], 0.0)]

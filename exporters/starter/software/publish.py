@@ -1,31 +1,23 @@
-"""The trained model to a folder anyone can serve, check and read about: weights, tokenizer, manifest, card."""
+"""The trained summariser to a folder anyone can serve, check and read about: weights, tokenizer, manifest, card."""
 
 from __future__ import annotations
 
-import json
-import os
-import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import save_file
 from transformers import BartForConditionalGeneration
 
-from exporters.starter.data import Split
-from exporters.starter.learn import THREADS
-from exporters.starter.manifest import FILENAME, Provenance
-from exporters.starter.publish import LIBRARIES
-from exporters.starter.registry import MINILM, file_sha256
-from exporters.starter.software.card import DATA_LICENCE, LIMITS, METHOD, card
+from deployments.replica.variant import file_sha256
+from exporters.starter.command import THREADS
+from exporters.starter.packages import MINILM
+from exporters.starter.publishing import minilm, seal, versions, write_weights
+from exporters.starter.software.card import DATA_LICENCE, LIMITS, METHOD, Data, SummariserManifest, Training, card
 from exporters.starter.software.decoding import Settings, write_generation
 from exporters.starter.software.descriptions import KEPT
 from exporters.starter.software.families import SPLIT_RULE
 from exporters.starter.software.fit import Fitted, Recipe
-from exporters.starter.software.manifest import Data, SummariserManifest, Training, write_summariser
 from exporters.starter.software.material import Material
 from exporters.starter.software.score import Measured
 from exporters.starter.vocabulary import write_tokenizer
@@ -50,14 +42,7 @@ def write_checkpoint(
     model: BartForConditionalGeneration, tokenizer: Mapping[str, Any], settings: Settings, folder: Path
 ) -> None:
     """Write all that answering needs: weights in fp16 with a config that asks for fp32, tokenizer, settings."""
-    folder.mkdir(parents=True, exist_ok=True)
-    config = {**model.config.to_diff_dict(), "architectures": [type(model).__name__], "dtype": "float32"}
-    text = json.dumps(config, indent=2, sort_keys=True)
-    (folder / "config.json").write_text(text + "\n", encoding="utf-8")
-    weights = {name: t.to(torch.float16).contiguous() for name, t in model.state_dict().items() if name not in TIED}
-    path = folder / "model.safetensors"
-    save_file(weights, path, metadata={"format": "pt"})
-    path.chmod(0o644)  # safetensors writes for its owner alone; a checkpoint is for everyone
+    write_weights(model, folder, left_out=TIED)
     write_tokenizer(tokenizer, folder, "BertTokenizer", ["input_ids", "attention_mask"])
     write_generation(model.config, settings, folder)
 
@@ -81,7 +66,7 @@ def describe(
         stored_precision="float16",
         text_tokens=trained.recipe.text_tokens,
         generation=settings,
-        base=_base(),
+        base=minilm(),
         data=_data(material, heldout),
         heldout=measured.heldout,
         dev=measured.dev,
@@ -91,30 +76,7 @@ def describe(
         limits=LIMITS,
         files={},
     )
-    (folder / "README.md").write_text(card(manifest), encoding="utf-8")
-    files = {p.name: file_sha256(p) for p in sorted(folder.iterdir()) if p.name != FILENAME}
-    manifest = manifest.model_copy(update={"files": files})
-    write_summariser(manifest, folder)
-    return manifest
-
-
-def move(folder: Path, target: Path) -> None:
-    """Put the folder's files in the target's place, each in one step and the manifest last; the folder is gone then."""
-    target.mkdir(parents=True, exist_ok=True)
-    for path in sorted(folder.iterdir(), key=lambda path: (path.name == FILENAME, path.name)):
-        os.replace(path, target / path.name)
-    folder.rmdir()
-
-
-def _base() -> Provenance:
-    return Provenance(
-        what="all-MiniLM-L6-v2 weights (sentence-transformers)",
-        package=MINILM.name,
-        version=MINILM.version,
-        sha256=MINILM.sha256,
-        licence=MINILM.licence,
-        by="the sentence-transformers authors, from MiniLM by Microsoft",
-    )
+    return seal(folder, manifest, card(manifest))
 
 
 def _data(material: Material, heldout: Path) -> Data:
@@ -125,13 +87,9 @@ def _data(material: Material, heldout: Path) -> Data:
         licence=DATA_LICENCE,
         kept=KEPT,
         split_rule=SPLIT_RULE,
-        pairs=_counts(material.sides),
+        pairs={side.value: len(found) for side, found in material.sides.items()},
         heldout_sha256=file_sha256(heldout),
     )
-
-
-def _counts(sides: Mapping[Split, Sequence[object]]) -> dict[str, int]:
-    return {side.value: len(found) for side, found in sides.items()}
 
 
 def _training(trained: Trained) -> Training:
@@ -143,8 +101,5 @@ def _training(trained: Trained) -> Training:
         loss=trained.fitted.loss,
         wall_s=trained.fitted.wall_s,
         threads=THREADS,
-        libraries={
-            "python": platform.python_version(),
-            **{name: version(name) for name in (*LIBRARIES, "rouge-score")},
-        },
+        libraries=versions("torch", "transformers", "tokenizers", "safetensors", "rouge-score"),
     )

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
-from exporters.starter.software.decoding import GREEDY, Settings, chosen
-from exporters.starter.software.generate import load, summaries
-from exporters.starter.software.manifest import Example, Score, Scores
-from exporters.starter.software.rouge import Rouge, first_sentence, first_words, margin, rouge, scores
+from exporters.starter.rouge import interval, rouge_scores
+from exporters.starter.software.card import Example, Figure, Score, Scores
+from exporters.starter.software.decoding import GREEDY, Settings, chosen, load, summaries
 
 QUANTILES = (0.9, 0.5, 0.1)
 """Where the examples stand among all held-out texts, by ROUGE-L: a good one, a middling one, a bad one."""
 TEXT_CHARS = 400
+KINDS = ("rouge1", "rouge2", "rougeL")
+FIRST_WORDS = 12
+RESAMPLES = 2000
+SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+(?=[\"'(\[]*[A-Z0-9])")
+ABBREVIATIONS = ("e.g.", "i.e.", "etc.", "vs.", "cf.", "a.k.a.", "aka.", "Dr.", "Mr.", "Inc.", "No.")
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,7 @@ def measure(folder: Path, heldout: Texts, dev: Texts, max_tokens: int) -> Measur
 
 def examples(texts: Texts, said: Sequence[str]) -> tuple[Example, ...]:
     """The texts that stand at `QUANTILES`, of those short enough to print."""
-    values = scores(texts.summaries, said)[:, -1]
+    values = rouge_scores(texts.summaries, said, KINDS)[:, -1]
     short = [at for at in range(len(said)) if len(texts.texts[at]) <= TEXT_CHARS] or list(range(len(said)))
     ranked = sorted(short, key=lambda at: (values[at], at))
     picked = [ranked[min(len(ranked) - 1, int(q * len(ranked)))] for q in QUANTILES]
@@ -75,14 +80,44 @@ def _scored(folder: Path, side: Texts, max_tokens: int) -> tuple[list[str], Scor
     greedy = summaries(model, tokenizer, side.texts, max_tokens, **GREEDY)
     leads = [first_sentence(text) for text in side.texts]
     found = Scores(
-        beam=_score(rouge(side.summaries, beam)),
-        greedy=_score(rouge(side.summaries, greedy)),
-        first_sentence=_score(rouge(side.summaries, leads)),
-        first_words=_score(rouge(side.summaries, [first_words(text) for text in side.texts])),
+        beam=rouge(side.summaries, beam),
+        greedy=rouge(side.summaries, greedy),
+        first_sentence=rouge(side.summaries, leads),
+        first_words=rouge(side.summaries, [first_words(text) for text in side.texts]),
         margin=margin(side.summaries, beam, leads),
     )
     return beam, found
 
 
-def _score(found: Rouge) -> Score:
-    return Score(**asdict(found))
+def rouge(references: Sequence[str], candidates: Sequence[str], seed: int = 0) -> Score:
+    """The mean of each measure with the bounds of its 95 % interval. Raises `ValueError` for no texts."""
+    if not references:
+        raise ValueError("no summaries to score")
+    values = rouge_scores(references, candidates, KINDS)
+    columns = zip(KINDS, values.mean(axis=0), *interval(values, seed, RESAMPLES), strict=True)
+    figures = {kind: _figure(*bounds) for kind, *bounds in columns}
+    return Score(texts=len(values), **figures)
+
+
+def margin(references: Sequence[str], ours: Sequence[str], theirs: Sequence[str]) -> Figure:
+    """How many points of ROUGE-L one answer is above another on the same texts, with the paired interval."""
+    values = rouge_scores(references, ours, KINDS) - rouge_scores(references, theirs, KINDS)
+    low, high = interval(values, 0, RESAMPLES)
+    return _figure(values.mean(axis=0)[-1], low[-1], high[-1])
+
+
+def first_sentence(text: str) -> str:
+    """The text up to the end of its first sentence, which no abbreviation ends; the whole of it where there is none."""
+    for match in SENTENCE_END.finditer(text):
+        if not text[: match.start()].endswith(ABBREVIATIONS):
+            return text[: match.end()].strip()
+    return text
+
+
+def first_words(text: str, count: int = FIRST_WORDS) -> str:
+    """The text's first words."""
+    return " ".join(text.split()[:count])
+
+
+def _figure(mean: float, low: float, high: float) -> Figure:
+    return round(float(mean), 2), round(float(low), 2), round(float(high), 2)

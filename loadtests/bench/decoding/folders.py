@@ -130,8 +130,8 @@ def _make_fp32(source: str, folder: Path) -> None:
     import torch
     from transformers import AutoModelForSeq2SeqLM
 
-    from exporters.graph import export_seq2seq_graphs
-    from exporters.quiet import quiet_libraries
+    from exporters.export import quiet_libraries
+    from exporters.kinds.graphs import export_seq2seq_graphs
 
     with quiet_libraries():
         model = AutoModelForSeq2SeqLM.from_pretrained(
@@ -143,8 +143,8 @@ def _make_fp32(source: str, folder: Path) -> None:
 
 def _make_int8(source: str, folder: Path) -> None:
     """The fp32 graphs by the exporters' recipe of int8."""
-    from exporters.quantise import quantise
-    from exporters.quiet import quiet_libraries
+    from exporters.export import quiet_libraries
+    from exporters.kinds.graphs import quantise
 
     folder.mkdir(parents=True, exist_ok=True)
     with quiet_libraries():

@@ -12,8 +12,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from exporters.options import lazy_group
 from loadtests.cli import BENCHMARKS, COMMANDS, bench
-from loadtests.lazy_commands import lazy_group
 
 ROOT = Path(__file__).parents[3]
 

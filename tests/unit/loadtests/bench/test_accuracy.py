@@ -12,8 +12,7 @@ import pytest
 from rich.console import Console
 from small_variants import write_variant
 
-from exporters.starter.data import Sentence
-from exporters.texts import HELDOUT_NAME
+from exporters.texts import HELDOUT_NAME, Sentence
 from gateway.model.manifest import ClassifierManifest, Verification
 from loadtests.bench.accuracy import Agreement, Unanswered, judge, labels_of, report_of
 from loadtests.bench.report import present

@@ -1,0 +1,390 @@
+"""Rankers of sentences: their encoder as one graph, verified by the sentences that are chosen with its vectors.
+
+An encoder is a transformer with a masked mean over its tokens. It may be another checkpoint's, which the ranker's
+`extractive.json` names.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+import numpy as np
+
+from deployments.engines.base import Logits
+from deployments.engines.opening import ONNX_FILE, open_engine_named
+from deployments.replica.summarize.extractive import RANKER_FILE, OpenExtractive
+from deployments.replica.summarize.ranking import (
+    DEFAULT_COUNT,
+    Facts,
+    Floats,
+    Ranker,
+    default_count,
+    describe,
+    unit_rows,
+)
+from deployments.replica.summarize.sentences import split_sentences
+from deployments.replica.tokens import TOKENIZER_FILE, TextTokens
+from exporters.errors import Difference, ExportFailed, SourceRefused
+from exporters.kinds.graphs import place_graphs, scratch_folder
+from exporters.kinds.kind import Kind, TitledProfile, rouge, share_with_floor
+from exporters.kinds.original import Original, load_original
+from exporters.plan import Step, Workbench
+from exporters.profiling import Advance, measure_grid
+from exporters.source import EXTRACTIVE_FILE, SourceFolder
+from exporters.texts import TextSet, summarised_texts
+from exporters.verification import (
+    SHOWN_CHARACTERS,
+    WORST,
+    Comparison,
+    Encode,
+    RougeL,
+    RunRows,
+    batched,
+    lost,
+    record_self_test,
+    rouge_l_lost,
+    run_all,
+)
+from gateway.model.manifest import ChoiceVerification, ExtractiveManifest, Precision
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+MOST_TEXTS = 100
+MOST_SENTENCES = 60
+"""Of one text: what a longer one has beyond that is left out for source and variant alike."""
+
+UNUSED_HEADS = ("pooler.",)
+OPSET = 17
+
+
+class Description(msgspec.Struct, frozen=True):
+    """What `extractive.json` says: the layer whose outputs are averaged (from 1; None: the last), the tokens of one
+    sentence, the sentences of a summary, the ranker's file. Where the encoder lies is `exporters.source`'s to read.
+    """
+
+    schema: Literal[1] = 1
+    pooling: Literal["mean"] = "mean"
+    max_tokens: int = 128
+    layer: int | None = None
+    sentences: int = DEFAULT_COUNT
+    ranker: str = RANKER_FILE
+
+
+@dataclass(frozen=True)
+class SentenceEncoder:
+    """A loaded encoder, its window that of one sentence; `pooled` is its model with the mean over tokens."""
+
+    original: Original
+    pooled: torch.nn.Module
+
+    @property
+    def dimensions(self) -> int:
+        """Of a sentence's vector."""
+        return int(self.original.model.config.hidden_size)
+
+    def run(self, rows: list[list[int]]) -> Logits:
+        """Vectors (rows, dimensions) of a batch padded to its longest row."""
+        import torch
+
+        with torch.inference_mode():
+            vectors: Logits = self.pooled(**self.original.tensors(rows)).numpy()
+        return vectors
+
+
+@dataclass(frozen=True)
+class ChoiceFloors:
+    """What a variant must reach: the least share of sentences that both choose, the most ROUGE-L it may lose."""
+
+    same_choice: float
+    rouge_l_drop: float = 0.01
+
+
+FLOORS = {Precision.FP32: ChoiceFloors(0.99), Precision.INT8: ChoiceFloors(0.85)}
+"""In int8 the starters choose 98 % (one layer) and 91 % (four layers) of 126 sentences as in fp32; what is traded is a
+near second. 0.85 is some two standard errors below; ROUGE-L judges what was traded."""
+
+
+@dataclass(frozen=True)
+class SplitText:
+    """A text as its sentences, and what is to be known of each."""
+
+    sentences: tuple[str, ...]
+    facts: Facts
+
+
+@dataclass(frozen=True)
+class SplitTexts:
+    """The texts that a variant is verified on, cut into sentences; `summaries` is None where some text has none."""
+
+    name: str
+    texts: tuple[SplitText, ...]
+    summaries: list[str] | None
+
+
+def make_extractive(bench: Workbench) -> ExtractiveManifest:
+    """Fills the bench's folder and returns the manifest, not yet written. Raises what `export` raises."""
+    plan = bench.plan
+    description = read_description(bench.source)
+    ranker = _place_ranker(bench, description)
+    encoder = load_sentence_encoder(bench.source, description.layer, description.max_tokens)
+    window, pad_id = encoder.original.window, encoder.original.pad_id
+    if encoder.dimensions != ranker.dimensions:
+        raise SourceRefused(
+            f"{bench.source.location}: its ranker is for vectors of {ranker.dimensions} dimensions, "
+            f"and its encoder gives {encoder.dimensions}"
+        )
+    encoder.original.save_tokenizer(bench.folder)
+    texts = split_texts(summarised_texts(bench.source).spread(MOST_TEXTS))
+    meant = vectors_of(texts, encoder.original.encode, encoder.run, bench.advance(Step.ASKING))
+    with scratch_folder(bench) as scratch:
+        bench.progress(Step.EXPORTING, 0.0)
+        export_encoder(encoder, scratch / ONNX_FILE)
+        del encoder  # its memory is not to weigh on the profile
+        place_graphs(bench, scratch, (ONNX_FILE,))
+    engine = open_engine_named(plan.engine, bench.folder, plan.threads)
+    tokens = TextTokens.open(bench.folder / TOKENIZER_FILE)
+
+    def encode(text: str) -> list[int]:
+        return tokens.cut(tokens.encode(text), window)
+
+    said = vectors_of(texts, encode, batched(engine, pad_id), bench.advance(Step.VERIFYING))
+    floors = floors_of(plan.precision, bench.settings.floor, bench.settings.drop)
+    verification = compare_choice(meant, said, texts, ranker, description.sentences, floors).accepted(bench)
+    self_test = record_self_test(engine, encode, window, [one for text in texts.texts for one in text.sentences])
+    advance = bench.advance(Step.PROFILING)
+    return ExtractiveManifest(
+        **bench.shared(),
+        max_tokens=window,
+        pad_token_id=pad_id,
+        sentences=description.sentences,
+        verification=verification,
+        self_test=self_test,
+        profile=measure_grid(engine, window, self_test, plan.threads, bench.settings.profile_budget_s, advance),
+    )
+
+
+def profile_extractive(opened: OpenExtractive, threads: int, budget_s: float, advance: Advance) -> ExtractiveManifest:
+    """The variant's manifest with its profile as measured now, on this host."""
+    manifest = opened.manifest
+    profile = measure_grid(opened.engine, manifest.max_tokens, manifest.self_test, threads, budget_s, advance)
+    return manifest.model_copy(update={"profile": profile})
+
+
+def read_description(source: SourceFolder) -> Description:
+    """The checkpoint's `extractive.json`. Raises SourceRefused, which names the field."""
+    try:
+        description = msgspec.json.decode((source.path / EXTRACTIVE_FILE).read_bytes(), type=Description)
+    except msgspec.DecodeError as error:
+        raise SourceRefused(f"{source.location}: its {EXTRACTIVE_FILE} is not as it should be: {error}") from error
+    if description.max_tokens < 3 or description.sentences < 1:
+        raise SourceRefused(f"{source.location}: its {EXTRACTIVE_FILE} gives no room for a sentence")
+    return description
+
+
+def _place_ranker(bench: Workbench, description: Description) -> Ranker:
+    """Copies the ranker into the variant's folder, and reads it from there. Raises SourceRefused."""
+    try:
+        shutil.copyfile(bench.source.path / description.ranker, bench.folder / RANKER_FILE)
+        return Ranker.load(bench.folder / RANKER_FILE)
+    except (OSError, ValueError) as error:
+        raise SourceRefused(f"{bench.source.location}: its ranker cannot be read: {error}") from error
+
+
+def load_sentence_encoder(source: SourceFolder, layer: int | None, max_tokens: int) -> SentenceEncoder:
+    """Loads the encoder that a ranker's checkpoint has or refers to, up to a layer (from 1; None: the last).
+
+    Raises SourceRefused.
+    """
+    original = load_original(source.encoder, source.location, "AutoModel", "an encoder", UNUSED_HEADS)
+    if layer is not None:
+        _cut(original.model, layer, source.location)
+    original = replace(original, window=min(max_tokens, original.window))
+    return SentenceEncoder(original, _mean_of_tokens(original.model))
+
+
+def _cut(model: PreTrainedModel, layer: int, location: str) -> None:
+    """Leaves out the layers after this one: nothing is read from them."""
+    import torch
+
+    stack: Any = getattr(model, "transformer", None) or getattr(model, "encoder", None)
+    layers = getattr(stack, "layer", None)
+    if not isinstance(layers, torch.nn.ModuleList) or not 1 <= layer <= len(layers):
+        of = f"of {len(layers)}" if isinstance(layers, torch.nn.ModuleList) else "that has no list of layers"
+        raise SourceRefused(f"{location}: its extractive.json asks for layer {layer} of an encoder {of}")
+    stack.layer = layers[:layer]
+
+
+def _mean_of_tokens(model: PreTrainedModel) -> torch.nn.Module:
+    """The transformer's outputs (sentences, dimensions), averaged over the tokens that the mask lets through."""
+    import torch
+
+    class MeanOfTokens(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+            hidden: torch.Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+            mask = attention_mask.unsqueeze(-1).to(hidden.dtype)
+            return (hidden * mask).sum(dim=1) / mask.sum(dim=1)
+
+    return MeanOfTokens()
+
+
+def export_encoder(encoder: SentenceEncoder, file: Path) -> None:
+    """Writes the graph: token ids and mask in, vectors out, every axis of sentences and tokens left open.
+
+    Raises ExportFailed.
+    """
+    import torch
+
+    from deployments.engines.onnx import ATTENTION_MASK, INPUT_IDS, LOGITS  # imports ONNX Runtime
+
+    model = encoder.original.model
+    model.set_attn_implementation("eager")  # the one that every opset can say
+    sample = torch.ones(2, 8, dtype=torch.int64)
+    axes = {0: "batch", 1: "tokens"}
+    try:
+        with torch.inference_mode():
+            torch.onnx.export(
+                encoder.pooled,
+                (sample, sample),
+                str(file),
+                input_names=[INPUT_IDS, ATTENTION_MASK],
+                output_names=[LOGITS],
+                dynamic_axes={INPUT_IDS: axes, ATTENTION_MASK: axes, LOGITS: {0: "batch"}},
+                opset_version=OPSET,
+                dynamo=False,
+            )
+    except (ValueError, KeyError, NotImplementedError, RuntimeError) as error:
+        raise ExportFailed(f"{model.config.model_type} cannot be exported to ONNX: {error}") from error
+
+
+def floors_of(precision: Precision, floor: float | None, drop: float) -> ChoiceFloors:
+    """The precision's own floor of agreement, unless another is asked for."""
+    return ChoiceFloors(FLOORS[precision].same_choice if floor is None else floor, drop)
+
+
+def split_texts(texts: TextSet) -> SplitTexts:
+    """The texts that have a sentence, cut into sentences as a replica cuts them."""
+    found, summaries = [], texts.answers
+    kept: list[str] = []
+    for at, one in enumerate(texts.texts):
+        spans = split_sentences(one.text)[:MOST_SENTENCES]
+        if spans:
+            sentences = tuple(one.text[span.start : span.end] for span in spans)
+            found.append(SplitText(sentences, describe(one.text, spans)))
+            kept += [summaries[at]] if summaries else []
+    return SplitTexts(texts.name, tuple(found), kept if summaries else None)
+
+
+def vectors_of(texts: SplitTexts, encode: Encode, run: RunRows, advance: Advance) -> list[Floats]:
+    """The vectors of every text's sentences, (sentences, dimensions) each."""
+    rows = [encode(sentence) for text in texts.texts for sentence in text.sentences]
+    vectors = run_all(rows, run, advance)
+    ends = np.cumsum([len(text.sentences) for text in texts.texts])
+    return np.split(vectors, ends[:-1])
+
+
+def compare_choice(
+    source: Sequence[Floats],
+    variant: Sequence[Floats],
+    texts: SplitTexts,
+    ranker: Ranker,
+    sentences: int,
+    floors: ChoiceFloors,
+) -> Comparison[ChoiceVerification]:
+    """Judges what is chosen by the variant's vectors by what is by the source's, and by the texts' summaries.
+
+    Of every text at most `sentences` are chosen, and no more than its length deserves.
+    """
+    counts = [min(sentences, default_count(len(text.sentences))) for text in texts.texts]
+
+    def chosen(vectors: Sequence[Floats]) -> list[list[int]]:
+        rows = zip(vectors, texts.texts, counts, strict=True)
+        return [ranker.choose(one, text.facts, count) for one, text, count in rows]
+
+    meant, said = chosen(source), chosen(variant)
+    against = _against_summaries(meant, said, texts, floors)
+    verification = ChoiceVerification(
+        texts=len(texts.texts),
+        data_set=texts.name,
+        same_choice=sum(len({*m} & {*s}) for m, s in zip(meant, said, strict=True)) / sum(map(len, meant)),
+        same_choice_floor=floors.same_choice,
+        least_cosine=min(_least_cosine(one, other) for one, other in zip(source, variant, strict=True)),
+        rouge_l=against.variant if against else None,
+        source_rouge_l=against.source if against else None,
+        rouge_l_drop_ceiling=against.drop_ceiling if against else floors.rouge_l_drop,
+    )
+    differences = [
+        Difference(at, _only(m, s, text), _only(s, m, text))
+        for at, (m, s, text) in enumerate(zip(meant, said, texts.texts, strict=True))
+        if m != s
+    ]
+    finite = all(np.isfinite(vectors).all() for vectors in variant)
+    return Comparison(verification, _broken(verification, finite), tuple(differences[:WORST]))
+
+
+def _least_cosine(one: Floats, other: Floats) -> float:
+    cosines = np.einsum("ij,ij->i", unit_rows(one), unit_rows(other))
+    return float(np.clip(cosines, -1, 1).min())
+
+
+def _against_summaries(
+    meant: Sequence[Sequence[int]], said: Sequence[Sequence[int]], texts: SplitTexts, floors: ChoiceFloors
+) -> RougeL | None:
+    if not texts.summaries:
+        return None
+
+    def joined(chosen: Sequence[Sequence[int]]) -> list[str]:
+        rows = zip(chosen, texts.texts, strict=True)
+        return [" ".join(text.sentences[at] for at in places) for places, text in rows]
+
+    return rouge_l_lost(joined(meant), joined(said), texts.summaries, floors.rouge_l_drop)
+
+
+def _broken(found: ChoiceVerification, finite: bool) -> str | None:
+    if not finite:
+        return "some of its vectors are not numbers"
+    if found.same_choice < found.same_choice_floor:
+        return (
+            f"{found.same_choice:.2%} of the sentences that the source chooses from {found.texts} texts are its choice "
+            f"too, under the floor of {found.same_choice_floor:.2%}"
+        )
+    return lost(found)
+
+
+def _only(mine: Sequence[int], its: Sequence[int], text: SplitText) -> str:
+    """The first sentence that one chooses and the other does not."""
+    at = next((place for place in mine if place not in its), None)
+    return "(nothing more)" if at is None else text.sentences[at][:SHOWN_CHARACTERS]
+
+
+def _agreement(manifest: ExtractiveManifest) -> Mapping[str, str]:
+    found = manifest.verification
+    return {
+        "same choice": share_with_floor(found.same_choice, found.same_choice_floor, found.texts),
+        "least cosine": f"{found.least_cosine:.3f}",
+        "ROUGE-L": rouge(found.rouge_l),
+        "source ROUGE-L": rouge(found.source_rouge_l),
+    }
+
+
+EXTRACTIVE: Kind[ExtractiveManifest, OpenExtractive] = Kind(
+    name="extractive",
+    described="a ranker of sentences",
+    task="summarize",
+    engines=("onnx",),
+    recognises=lambda path, config: (path / EXTRACTIVE_FILE).exists(),
+    make=make_extractive,
+    profile=profile_extractive,
+    agreement=_agreement,
+    profiles=lambda manifest: (TitledProfile(manifest.profile, "service time", "batch"),),
+)

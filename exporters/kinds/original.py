@@ -1,0 +1,122 @@
+"""The checkpoint as its makers run it: transformers, fp32. Every variant is compared with it.
+
+Loading imports torch and transformers, which costs seconds and hundreds of MB; importing this module does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deployments.engines.base import padded
+from deployments.replica.tokens import TOKENIZER_FILE
+from exporters.errors import SourceRefused
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+UNLIMITED = 1_000_000
+DEFAULT_WINDOW = 512
+
+
+@dataclass(frozen=True)
+class Original:
+    """A loaded checkpoint: its model in fp32, its fast tokenizer, its window in tokens.
+
+    Shorter texts of a batch are filled up with `pad_id`.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerFast
+    window: int
+    pad_id: int
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids by the checkpoint's own tokenizer, cut at the window."""
+        ids: list[int] = self.tokenizer(text, truncation=True, max_length=self.window)["input_ids"]
+        return ids
+
+    def tensors(self, rows: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:
+        """Ids and mask of a batch padded to its longest row, by the names that a model takes them under."""
+        import torch
+
+        batch = padded(rows, self.pad_id)
+        return {
+            "input_ids": torch.from_numpy(batch.token_ids),
+            "attention_mask": torch.from_numpy(batch.attention_mask),
+        }
+
+    def save_tokenizer(self, folder: Path) -> None:
+        """Writes tokenizer.json as transformers uses it, which may differ from the checkpoint's by its own config."""
+        self.tokenizer.backend_tokenizer.save(str(folder / TOKENIZER_FILE))
+
+
+def load_original(path: Path, location: str, auto_class: str, name: str, heads: tuple[str, ...] = ()) -> Original:
+    """Loads the checkpoint in a folder by one of transformers' auto classes, half precision widened to fp32.
+
+    Raises SourceRefused, with `name` for what it should be, when it is something else or weights are missing; those
+    whose names begin with one of `heads` may be, for nothing will be read from them.
+    """
+    tokenizer = _load_tokenizer(path, location)
+    model = _load_model(path, location, auto_class, name, heads)
+    pad_id = int(tokenizer.pad_token_id) if tokenizer.pad_token_id is not None else 0
+    return Original(model, tokenizer, _window_of(model, tokenizer), pad_id)
+
+
+def _load_model(path: Path, location: str, auto_class: str, name: str, heads: tuple[str, ...]) -> PreTrainedModel:
+    import torch
+    import transformers
+    from safetensors import SafetensorError
+
+    try:
+        model, report = getattr(transformers, auto_class).from_pretrained(
+            path,
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise SourceRefused(f"{location}: cannot be loaded as {name}: {_first_line(error)}") from error
+    missing = sorted(key for key in report["missing_keys"] if not key.startswith(heads))
+    if missing:
+        shown = ", ".join(missing[:4])
+        raise SourceRefused(f"{location}: the weights of {name} are not all there; missing: {shown}")
+    loaded: PreTrainedModel = model.eval()
+    return loaded
+
+
+def _load_tokenizer(path: Path, location: str) -> PreTrainedTokenizerFast:
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, use_fast=True, trust_remote_code=False, local_files_only=True)
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        raise SourceRefused(f"{location}: its tokenizer cannot be loaded: {_first_line(error)}") from error
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise SourceRefused(f"{location}: its tokenizer has no fast form, which is the only one served")
+    return tokenizer
+
+
+def _window_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> int:
+    """The tokens one input may have: by the tokenizer and by the positions, whichever is less."""
+    limits = [int(tokenizer.model_max_length)] if tokenizer.model_max_length < UNLIMITED else []
+    positions = getattr(model.config, "max_position_embeddings", None)
+    if positions:
+        limits.append(positions - _positions_kept_back(model))
+    return min(limits, default=DEFAULT_WINDOW)
+
+
+def _positions_kept_back(model: PreTrainedModel) -> int:
+    """Positions before the first token's: RoBERTa's kin count from after the padding id, so they have two fewer."""
+    tables: list[Any] = [module for name, module in model.named_modules() if name.endswith("position_embeddings")]
+    reserved = getattr(tables[0], "padding_idx", None) if tables else None
+    return 0 if reserved is None else int(reserved) + 1
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -1,0 +1,488 @@
+"""Encoder-decoders: three graphs, verified by what they write, with two profiles.
+
+Source and variant write greedily for the comparison, for beams would hide behind one another what an engine gets
+wrong. How a checkpoint means to write is its generation config's to say; what it asks for and no replica does is
+refused by its name, because the variant would write otherwise than its source.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any, TypeAlias
+
+from deployments.engines.base import Seq2SeqEngine
+from deployments.engines.host import read_host
+from deployments.engines.opening import SEQ2SEQ_FILES, open_seq2seq_engine
+from deployments.replica.summarize.abstractive import OpenSeq2Seq
+from deployments.replica.summarize.beam_search import (
+    SearchRules,
+    search_rules,
+    source_ids,
+    write_golden,
+    write_greedily,
+)
+from deployments.replica.tokens import TOKENIZER_FILE, TextTokens
+from exporters.errors import Difference, SourceRefused
+from exporters.kinds.graphs import export_seq2seq_graphs, place_graphs, scratch_folder
+from exporters.kinds.kind import Kind, TitledProfile, rouge, share_with_floor
+from exporters.kinds.original import Original, load_original
+from exporters.plan import Step, Workbench
+from exporters.profiling import Advance, Clock, Watch, measure_reading_and_steps, watch_here
+from exporters.source import SourceFolder
+from exporters.texts import Text, TextSet, summarised_texts
+from exporters.verification import (
+    ODD,
+    SHOWN_CHARACTERS,
+    WORST,
+    Comparison,
+    Encode,
+    by_length,
+    lost,
+    mean_rouge_l,
+    rouge_l_lost,
+)
+from gateway.model.manifest import GenerationRules, GoldenSummary, Precision, Seq2SeqManifest, TokenVerification
+from gateway.model.profile import ProfileDocument
+
+Fields: TypeAlias = Mapping[str, Any]
+Written: TypeAlias = tuple[int, ...]
+WriteRows: TypeAlias = Callable[[list[list[int]], int], list[list[int]]]
+
+MOST_TEXTS = 200
+VERIFIED_TOKENS = 64
+"""Both write so many tokens of a text at most: what an engine gets wrong it gets wrong early, and a checkpoint that
+never ends must come to an end."""
+
+ASKED_AT_ONCE = 4
+NUM_BEAMS = 4
+LIBRARY_MAX_LENGTH = 20
+MAX_NEW_TOKENS = 128
+"""Where no file of the checkpoint gives a length: transformers would write 20 tokens, which is no summary."""
+
+USED = (
+    "decoder_start_token_id",
+    "eos_token_id",
+    "max_length",
+    "max_new_tokens",
+    "min_length",
+    "min_new_tokens",
+    "num_beams",
+    "length_penalty",
+    "early_stopping",
+    "no_repeat_ngram_size",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+)
+UNKNOWN: dict[str, tuple[object, ...]] = {
+    "repetition_penalty": (None, 1.0),
+    "encoder_repetition_penalty": (None, 1.0),
+    "encoder_no_repeat_ngram_size": (None, 0),
+    "bad_words_ids": (None,),
+    "suppress_tokens": (None, []),
+    "begin_suppress_tokens": (None, []),
+    "forced_decoder_ids": (None,),
+    "sequence_bias": (None,),
+    "exponential_decay_length_penalty": (None,),
+    "num_beam_groups": (None, 1),
+    "penalty_alpha": (None,),
+    "guidance_scale": (None, 1.0),
+}
+"""Fields that change what is written and that no replica knows, with the values that leave it as it is."""
+
+GREEDY: dict[str, Any] = {
+    "num_beams": 1,
+    "do_sample": False,
+    "early_stopping": False,
+    "length_penalty": 1.0,
+    "max_new_tokens": None,
+    "min_new_tokens": None,
+    "temperature": 1.0,
+    "top_k": 50,
+    "top_p": 1.0,
+    "typical_p": 1.0,
+}
+"""What replaces a checkpoint's own choices: one beam, no chance, and lengths that are said in tokens in all."""
+
+
+@dataclass(frozen=True)
+class WritingFloors:
+    """What a variant must reach: the least share of texts written alike, the least ROUGE-L against what the source
+    wrote where the texts bear no summaries, and the most ROUGE-L that it may lose, chance aside, where they do.
+    """
+
+    same_tokens: float
+    rouge_l_to_source: float
+    rouge_l_drop: float = 0.01
+
+
+FLOORS = {Precision.FP32: WritingFloors(0.97, 0.99), Precision.INT8: WritingFloors(0.4, 0.8)}
+"""In fp32 every text is written alike but for a near tie. In int8 one token of a close choice turns and the rest
+follows: `bart-software` writes 60 % of 300 texts as in fp32, with a ROUGE-L of 0.86 against them, and no worse by the
+texts' own summaries (+0.004, standard error 0.005). A random one writes 15 % alike. So the share is there to find what
+is broken, and ROUGE-L to judge."""
+
+
+@dataclass(frozen=True)
+class Writer:
+    """A loaded encoder-decoder with its rules of writing.
+
+    `generation` is its generation config as a summarisation pipeline uses it.
+    """
+
+    original: Original
+    rules: GenerationRules
+    generation: dict[str, Any]
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids by the checkpoint's own tokenizer, behind its prefix, cut at the window."""
+        return self.original.encode(f"{self.rules.prefix}{text}")
+
+    def write(self, rows: list[list[int]], max_new_tokens: int) -> list[list[int]]:
+        """What transformers writes greedily after each row of token ids: everything after the start token.
+
+        The rules become the model's own generation config: where an argument's value is the library's default,
+        `generate` would take the checkpoint's instead, and so its beams in place of one.
+        """
+        import torch
+        from transformers import GenerationConfig
+
+        model: Any = self.original.model  # whose `generate` is typed as a tensor
+        most = min(max_new_tokens, self.rules.max_new_tokens)
+        least = min(most, self.rules.min_new_tokens)
+        lengths = {"max_length": most + 1, "min_length": least + 1 if least else 0}  # the start token counts
+        model.generation_config = GenerationConfig(**{**self.generation, **GREEDY, **lengths})
+        with torch.inference_mode():
+            written = model.generate(**self.original.tensors(rows))
+        found: list[list[int]] = written[:, 1:].tolist()
+        return found
+
+
+def make_seq2seq(bench: Workbench) -> Seq2SeqManifest:
+    """Fills the bench's folder and returns the manifest, not yet written. Raises what `export` raises."""
+    plan, settings = bench.plan, bench.settings
+    writer = load_writer(bench.source)
+    rules, window, pad_id = writer.rules, writer.original.window, writer.original.pad_id
+    writer.original.save_tokenizer(bench.folder)
+    search = search_rules(rules, pad_id, beams=1, max_new_tokens=VERIFIED_TOKENS)
+    texts, meant = _ask(bench, writer, search)
+    with scratch_folder(bench) as scratch:
+        bench.progress(Step.EXPORTING, 0.0)
+        export_seq2seq_graphs(writer.original.model, scratch)
+        del writer  # its memory is for the quantising, and is not to weigh on the profile
+        place_graphs(bench, scratch, SEQ2SEQ_FILES)
+    engine = open_seq2seq_engine(plan.engine, bench.folder, plan.threads)
+    tokens = TextTokens.open(bench.folder / TOKENIZER_FILE)
+    said = variant_writing(engine, tokens, texts, rules.prefix, window, search, bench.advance(Step.VERIFYING))
+    floors = floors_of(plan.precision, settings.floor, settings.drop)
+    verification = compare_writing(meant, said, tokens, texts, floors).accepted(bench)
+    golden = record_writing(engine, tokens, texts, rules, window, pad_id)
+    watch = watch_here(settings.profile_budget_s, bench.advance(Step.PROFILING))
+    profile, step_profile = _profiles(engine, window, golden, rules, plan.threads, watch)
+    return Seq2SeqManifest(
+        **bench.shared(),
+        max_tokens=window,
+        pad_token_id=pad_id,
+        generation=rules,
+        output_tokens=max(1.0, fmean(map(len, said))),
+        verification=verification,
+        self_test=golden,
+        profile=profile,
+        step_profile=step_profile,
+    )
+
+
+def profile_seq2seq(opened: OpenSeq2Seq, threads: int, budget_s: float, advance: Advance) -> Seq2SeqManifest:
+    """The variant's manifest with both profiles as measured now, on this host."""
+    manifest, watch = opened.manifest, watch_here(budget_s, advance)
+    profile, step_profile = _profiles(
+        opened.engine, manifest.max_tokens, manifest.self_test, manifest.generation, threads, watch
+    )
+    return manifest.model_copy(update={"profile": profile, "step_profile": step_profile})
+
+
+def load_writer(source: SourceFolder) -> Writer:
+    """Loads an encoder-decoder and its tokenizer, half-precision weights widened to fp32. Raises SourceRefused."""
+    original = load_original(source.path, source.location, "AutoModelForSeq2SeqLM", "an encoder-decoder")
+    config, given = original.model.config.to_dict(), original.model.generation_config
+    generation = summarising(given.to_dict() if given else {}, config)
+    lower_cased = lower_cases(json.loads(original.tokenizer.backend_tokenizer.to_str()))
+    return Writer(original, rules_of(generation, config, source.location, lower_cased), generation)
+
+
+def _profiles(
+    engine: Seq2SeqEngine,
+    window: int,
+    golden: tuple[GoldenSummary, ...],
+    rules: GenerationRules,
+    threads: int,
+    watch: Watch,
+) -> tuple[ProfileDocument, ProfileDocument]:
+    """Those of reading and of each later step, on this host; the longest golden text makes their sources."""
+    longest = max((one.token_ids for one in golden), key=len)
+    start, host = rules.decoder_start_token_id, read_host().kind
+    return measure_reading_and_steps(engine, window, longest, start, threads, host, watch)
+
+
+def _ask(bench: Workbench, writer: Writer, search: SearchRules) -> tuple[TextSet, list[Written]]:
+    """What the source writes, to as many texts as there is time for."""
+    texts = summarised_texts(bench.source).spread(MOST_TEXTS)
+    budget_s = bench.settings.verification_budget_s / 2  # the other half is the variant's
+    advance = bench.advance(Step.ASKING)
+    return source_writing(writer.encode, writer.write, texts, search, time.perf_counter, budget_s, advance)
+
+
+def summarising(generation: Fields, config: Fields) -> dict[str, Any]:
+    """The generation config as transformers' summarisation pipeline uses it.
+
+    `config` is the checkpoint's config.json: what stands in its `task_specific_params` under `summarization` comes
+    before the generation config.
+    """
+    special = (config.get("task_specific_params") or {}).get("summarization") or {}
+    known = {name: value for name, value in special.items() if name in USED or name in UNKNOWN}
+    found = dict(generation) | known
+    said = found.get("max_new_tokens") is not None or found.get("max_length") not in (None, LIBRARY_MAX_LENGTH)
+    if not said:
+        found["max_new_tokens"] = MAX_NEW_TOKENS
+    return found
+
+
+def prefix_of(config: Fields) -> str:
+    """What is put before every text that is to be summarised (T5), or nothing."""
+    special = (config.get("task_specific_params") or {}).get("summarization") or {}
+    return str(special.get("prefix") or "")
+
+
+def rules_of(generation: Fields, config: Fields, location: str, lower_cased: bool) -> GenerationRules:
+    """The rules that a summarising generation config amounts to. Raises SourceRefused, which names the field."""
+    _check(generation, location)
+    starts = (generation.get(name) for name in ("decoder_start_token_id", "bos_token_id"))
+    start = next((token for token in starts if token is not None), None)
+    if start is None:
+        raise SourceRefused(f"{location}: no decoder_start_token_id says which token its writing begins with")
+    most = generation.get("max_new_tokens")
+    least = generation.get("min_new_tokens")
+    penalty = generation.get("length_penalty")
+    return GenerationRules(
+        decoder_start_token_id=int(start),
+        eos_token_ids=_ids(generation.get("eos_token_id")),
+        max_new_tokens=max(1, int(most if most is not None else generation["max_length"] - 1)),
+        min_new_tokens=max(0, int(least if least is not None else (generation.get("min_length") or 0) - 1)),
+        num_beams=_beams(generation),
+        length_penalty=1.0 if penalty is None else float(penalty),
+        early_stopping=bool(generation.get("early_stopping")),
+        no_repeat_ngram_size=int(generation.get("no_repeat_ngram_size") or 0),
+        forced_bos_token_id=_one(generation, "forced_bos_token_id", location),
+        forced_eos_token_id=_one(generation, "forced_eos_token_id", location),
+        prefix=prefix_of(config),
+        lower_cased=lower_cased,
+    )
+
+
+def lower_cases(tokenizer: Fields) -> bool:
+    """Whether a tokenizer.json drops the capitals of what it reads, so that its model never wrote any."""
+    return _lowers(tokenizer.get("normalizer"))
+
+
+def _lowers(normalizer: Any) -> bool:
+    if not isinstance(normalizer, Mapping):
+        return False
+    if normalizer.get("type") == "Sequence":
+        return any(_lowers(one) for one in normalizer.get("normalizers", ()))
+    return normalizer.get("type") == "Lowercase" or bool(normalizer.get("lowercase"))
+
+
+def _check(generation: Fields, location: str) -> None:
+    harmless = {**UNKNOWN, "early_stopping": (None, True, False)}
+    for name, values in harmless.items():
+        if generation.get(name) not in values:
+            asked = f"{name}={generation[name]!r}"
+            raise SourceRefused(f"{location}: its generation config asks for {asked}, which is not known here")
+
+
+def _beams(generation: Fields) -> int:
+    """The checkpoint's own number of beams; where it names none, as many as most summarisers use."""
+    beams = int(generation.get("num_beams") or 1)
+    return beams if beams > 1 else NUM_BEAMS
+
+
+def _ids(value: Any) -> tuple[int, ...]:
+    if value is None:
+        return ()
+    return tuple(int(one) for one in value) if isinstance(value, (list, tuple)) else (int(value),)
+
+
+def _one(generation: Fields, name: str, location: str) -> int | None:
+    ids = _ids(generation.get(name))
+    if len(ids) > 1:
+        raise SourceRefused(f"{location}: its generation config has more than one {name}")
+    return ids[0] if ids else None
+
+
+def source_writing(
+    encode: Encode,
+    write: WriteRows,
+    texts: TextSet,
+    rules: SearchRules,
+    clock: Clock,
+    budget_s: float,
+    advance: Advance,
+) -> tuple[TextSet, list[Written]]:
+    """What the source writes to each text, and the texts that there was time for: all, or at least one batch.
+
+    Each batch has texts of the whole set, so that fewer of them are still of every kind.
+    """
+    batches = -(-len(texts.texts) // ASKED_AT_ONCE)
+    started, asked, written = clock(), list[Text](), list[Written]()
+    for at in range(batches):
+        chosen = texts.texts[at::batches]
+        rows = write([encode(one.text) for one in chosen], VERIFIED_TOKENS)
+        asked += chosen
+        written += [stripped(row, rules) for row in rows]
+        spent = clock() - started
+        advance(max((at + 1) / batches, min(spent / budget_s, 1.0)))
+        if spent * (at + 2) / (at + 1) > budget_s:
+            break
+    advance(1.0)
+    return TextSet(texts.name, tuple(asked)), written
+
+
+def variant_writing(
+    engine: Seq2SeqEngine,
+    tokens: TextTokens,
+    texts: TextSet,
+    prefix: str,
+    window: int,
+    rules: SearchRules,
+    advance: Advance,
+) -> list[Written]:
+    """What the variant writes to each text, each alone."""
+    found = []
+    for one in texts.texts:
+        found.append(write_greedily(engine, source_ids(tokens, one.text, prefix, window), rules))
+        advance(len(found) / len(texts.texts))
+    return found
+
+
+def stripped(row: Sequence[int], rules: SearchRules) -> Written:
+    """A row of transformers' as a search gives it: up to its first end, without start, end and padding."""
+    ends = [at for at, token in enumerate(row) if token in rules.eos_token_ids]
+    left_out = {*rules.eos_token_ids, rules.decoder_start_token_id, rules.pad_token_id}
+    return tuple(token for token in row[: ends[0] if ends else None] if token not in left_out)
+
+
+def floors_of(precision: Precision, floor: float | None, drop: float) -> WritingFloors:
+    """The precision's own floors; a floor that was asked for takes the place of both that agreement has."""
+    usual = FLOORS[precision]
+    if floor is None:
+        return WritingFloors(usual.same_tokens, usual.rouge_l_to_source, drop)
+    return WritingFloors(floor, floor, drop)
+
+
+def compare_writing(
+    source: Sequence[Written],
+    variant: Sequence[Written],
+    tokens: TextTokens,
+    texts: TextSet,
+    floors: WritingFloors,
+) -> Comparison[TokenVerification]:
+    """Judges what the variant wrote by what the source wrote, and by the texts' summaries where they have them.
+
+    A text to which both write nothing proves nothing: it is not counted as written alike.
+    """
+    meant, said = [tokens.decode(one) for one in source], [tokens.decode(one) for one in variant]
+    against = rouge_l_lost(meant, said, texts.answers, floors.rouge_l_drop) if texts.answers else None
+    verification = TokenVerification(
+        texts=len(texts.texts),
+        data_set=texts.name,
+        same_tokens=sum(one == other != () for one, other in zip(source, variant, strict=True)) / len(source),
+        same_tokens_floor=floors.same_tokens,
+        rouge_l_to_source=mean_rouge_l(said, meant),
+        rouge_l=against.variant if against else None,
+        source_rouge_l=against.source if against else None,
+        rouge_l_drop_ceiling=against.drop_ceiling if against else floors.rouge_l_drop,
+    )
+    differences = [
+        Difference(at, _from_the_first_difference(one, other, tokens), _from_the_first_difference(other, one, tokens))
+        for at, (one, other) in enumerate(zip(source, variant, strict=True))
+        if one != other
+    ]
+    silent = sum(not one for one in source)
+    return Comparison(verification, _broken(verification, floors, silent), tuple(differences[:WORST]))
+
+
+def record_writing(
+    engine: Seq2SeqEngine, tokens: TextTokens, texts: TextSet, rules: GenerationRules, window: int, pad_id: int
+) -> tuple[GoldenSummary, ...]:
+    """What is written to the text of median length, the shortest, and the median with odd characters in front.
+
+    Each alone, which is deterministic. No long text: every start of every replica reads them all.
+    """
+    ordered = by_length([one.text for one in texts.texts])
+    median = ordered[len(ordered) // 2]
+    golden = []
+    for text in dict.fromkeys((median, ordered[0], f"{ODD} {median}")):
+        ids = source_ids(tokens, text, rules.prefix, window)
+        written = write_golden(engine, ids, rules, pad_id)
+        golden.append(GoldenSummary(text=text, token_ids=tuple(ids), written=written))
+    return tuple(golden)
+
+
+def _broken(found: TokenVerification, floors: WritingFloors, silent: int) -> str | None:
+    if found.same_tokens < found.same_tokens_floor:
+        nothing = f" (to {silent} of them the source writes nothing, which proves nothing)" if silent else ""
+        return (
+            f"{found.same_tokens:.0%} of {found.texts} texts are written as the source writes them, "
+            f"under the floor of {found.same_tokens_floor:.0%}{nothing}"
+        )
+    if found.rouge_l is None and found.rouge_l_to_source < floors.rouge_l_to_source:
+        return (
+            f"its ROUGE-L against the source is {found.rouge_l_to_source:.3f}, "
+            f"under the floor of {floors.rouge_l_to_source:.3f}"
+        )
+    return lost(found)
+
+
+def _from_the_first_difference(one: Written, other: Written, tokens: TextTokens) -> str:
+    pairs = zip(one, other, strict=False)
+    first = next((at for at, (mine, its) in enumerate(pairs) if mine != its), min(len(one), len(other)))
+    text = tokens.decode(one[first:])[:SHOWN_CHARACTERS]
+    return f"{'… ' if first else ''}{text or '(nothing)'}"
+
+
+def _agreement(manifest: Seq2SeqManifest) -> Mapping[str, str]:
+    found = manifest.verification
+    return {
+        "written alike": share_with_floor(found.same_tokens, found.same_tokens_floor, found.texts),
+        "ROUGE-L against the source": f"{found.rouge_l_to_source:.3f}",
+        "ROUGE-L": rouge(found.rouge_l),
+        "source ROUGE-L": rouge(found.source_rouge_l),
+        "tokens written": f"{manifest.output_tokens:.0f}",
+    }
+
+
+def _recognises(path: Path, config: Fields) -> bool:
+    """An encoder-decoder, unless it has a classifier's head."""
+    heads = config.get("architectures")
+    classifies = isinstance(heads, list) and any(str(head).endswith("ForSequenceClassification") for head in heads)
+    return config.get("is_encoder_decoder") is True and not classifies
+
+
+SEQ2SEQ: Kind[Seq2SeqManifest, OpenSeq2Seq] = Kind(
+    name="seq2seq",
+    described="an encoder-decoder",
+    task="summarize",
+    engines=("onnx",),
+    recognises=_recognises,
+    make=make_seq2seq,
+    profile=profile_seq2seq,
+    agreement=_agreement,
+    profiles=lambda manifest: (
+        TitledProfile(manifest.profile, "reading and first step", "batch"),
+        TitledProfile(manifest.step_profile, "each later step", "rows"),
+    ),
+)

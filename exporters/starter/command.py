@@ -1,0 +1,73 @@
+"""The program that every recipe is run by: its options, a progress bar for each run, and what was measured."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeAlias, TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from exporters.starter.packages import CannotBuild
+from exporters.starter.publishing import write_digests
+
+HERE = Path(__file__).parent
+THREADS = 2
+"""Of torch, in every training run: what the shipped checkpoints were made on."""
+
+CACHE = Path.home() / ".cache" / "punctual" / "starter"
+
+Tick: TypeAlias = Callable[[int, int, str], None]
+"""Told after every step: steps done, steps in all, a line on how it goes."""
+Ticker: TypeAlias = Callable[[str], Tick]
+"""A run's name to the ticker of its steps."""
+Made = TypeVar("Made")
+
+
+def run(
+    program: str,
+    about: str | None,
+    build: Callable[[Path, Path, Ticker, bool], Made],
+    table: Callable[[Made], Table],
+    arguments: Sequence[str] | None = None,
+) -> int:
+    """Parses the options, builds under a progress bar, prints what was measured.
+
+    Status 0, 1 where what a checkpoint is made of cannot be had, 2 for wrong options.
+    """
+    options = _options(program, about, arguments)
+    columns = (TextColumn("{task.fields[run]}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
+    console = Console()
+    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console) as progress:
+        try:
+            made = build(options.out, options.cache, _ticker(progress), options.smoke)
+        except CannotBuild as missing:
+            console.print(f"[red]{missing}[/red]")
+            return 1
+    write_digests(options.out)
+    console.print(table(made))
+    return 0
+
+
+def _options(program: str, about: str | None, arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog=f"python -m {program}", description=about)
+    parser.add_argument("--out", type=Path, default=HERE, help="where checkpoints/ and the held-out texts go")
+    parser.add_argument("--cache", type=Path, default=CACHE, help="where what is fetched or computed is kept")
+    parser.add_argument("--smoke", action="store_true", help="a few steps on a few texts: does it run at all?")
+    options = parser.parse_args(arguments)
+    if options.smoke and options.out == HERE:
+        parser.error("--smoke would overwrite the shipped checkpoints: name another folder with --out")
+    return options
+
+
+def _ticker(progress: Progress) -> Ticker:
+    """One bar for each run, its length known from the first step."""
+
+    def ticker(name: str) -> Tick:
+        bar = progress.add_task("starting", run=name, total=None)
+        return lambda done, steps, line: progress.update(bar, completed=done, total=steps, description=line)
+
+    return ticker

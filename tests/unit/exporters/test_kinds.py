@@ -1,0 +1,105 @@
+"""Laws of the registry of kinds: what is made can be opened, and looking for a kind costs no torch."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from small_variants import write_variant
+
+from deployments.engines.host import Host
+from exporters.cli import plan_for
+from exporters.errors import ExportFailed, SourceRefused
+from exporters.export import check_plan, export
+from exporters.kinds import KINDS, Kind, kind_of
+from exporters.plan import Step, VariantPlan, Workbench
+from exporters.source import resolve_source
+from gateway.model.manifest import ClassifierManifest, Precision
+from gateway.tasks import read_manifest, tasks_of
+
+ROOT = Path(__file__).parents[3]
+HOST = Host("new", 2, frozenset({"avx512_vnni"}))
+PLAIN = Host("old", 2, frozenset())
+
+
+def test_a_variant_of_every_kind_can_be_opened() -> None:
+    """Replicas know exactly the kinds that are made, each for the task it is made for."""
+    assert all(tasks_of(name) == (kind.task,) for name, kind in KINDS.items())
+    assert all(kind.name == name for name, kind in KINDS.items())
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_plan_must_fit_the_kind(name: str) -> None:
+    """Its task and an engine that runs it; int8 needs a processor for it, and the torch engine runs fp32 only."""
+    kind = KINDS[name]
+
+    def plan(task: str, engine: str, precision: Precision) -> VariantPlan:
+        return VariantPlan("x", task, "family", engine, precision)
+
+    check_plan(plan(kind.task, "onnx", Precision.INT8), kind, "here", HOST)
+    with pytest.raises(SourceRefused, match=f"here: is {kind.described}, which serves the task '{kind.task}'"):
+        check_plan(plan("other", "onnx", Precision.FP32), kind, "here", HOST)
+    with pytest.raises(ExportFailed, match=f"the abacus engine runs nothing only, and this is {kind.described}"):
+        check_plan(plan(kind.task, "abacus", Precision.FP32), kind, "here", HOST)
+    with pytest.raises(ExportFailed, match="int8 needs a processor with one of avx512_vnni"):
+        check_plan(plan(kind.task, "onnx", Precision.INT8), kind, "here", PLAIN)
+    with pytest.raises(ExportFailed, match=r"torch engine runs (fp32|classifiers) only"):
+        check_plan(plan(kind.task, "torch", Precision.INT8), kind, "here", HOST)
+
+
+@pytest.mark.export
+def test_a_new_kind_takes_an_entry_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Registered by name, a made-up kind is recognised, planned for, made and signed, and its task is checked."""
+    checkpoint = tmp_path / "echo"
+    checkpoint.mkdir()
+    for name, content in {
+        "config.json": "{}",
+        "tokenizer.json": "{}",
+        "model.safetensors": "",
+        "echo.json": "{}",
+    }.items():
+        (checkpoint / name).write_text(content)
+    made = write_variant(tmp_path / "by-hand")
+
+    def make(bench: Workbench) -> ClassifierManifest:
+        shutil.copytree(tmp_path / "by-hand", bench.folder, dirs_exist_ok=True)
+        bench.advance(Step.PROFILING)(1.0)
+        return made
+
+    echo: Kind[ClassifierManifest, None] = Kind(
+        name="echo",
+        described="an echo",
+        task="classify",
+        engines=("onnx",),
+        recognises=lambda path, config: (path / "echo.json").exists(),
+        make=make,
+        profile=lambda opened, threads, budget_s, advance: made,
+        agreement=lambda manifest: {},
+        profiles=lambda manifest: (),
+    )
+    monkeypatch.setitem(KINDS, "echo", echo)
+    assert kind_of(checkpoint, "here") is echo
+    planned, source = plan_for(str(checkpoint), None, Precision.FP32), resolve_source(str(checkpoint))
+    told: list[Step] = []
+    assert export(planned, source, tmp_path / "out", lambda step, share: told.append(step)) == made
+    assert read_manifest(tmp_path / "out") == made and told == [Step.LOADING, Step.PROFILING]
+    (checkpoint / "echo.json").unlink()
+    assert kind_of(checkpoint, "here") is KINDS["classifier"]
+
+
+IMPORTED = """
+import sys
+import exporters.cli, exporters.export
+heavy = {"torch", "transformers", "optimum", "onnx", "onnxruntime", "rouge_score", "huggingface_hub"} & set(sys.modules)
+assert not heavy, heavy
+"""
+
+
+def test_the_registry_imports_no_library_of_an_export() -> None:
+    """Only the making of a variant pays for torch; commands that look at kinds answer at once."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", IMPORTED], check=True, env=environment)

@@ -1,0 +1,133 @@
+"""Laws of where a checkpoint comes from: safetensors and data only, pinned, and every refusal says what to change."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from exporters.errors import ExportError, SourceRefused
+from exporters.kinds import KINDS, kind_of
+from exporters.source import resolve_source
+from exporters.starter_files import starter_folder
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    """The least that is a checkpoint, by its file names."""
+    folder = tmp_path / "checkpoint"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"model_type": "bert"}')
+    (folder / "model.safetensors").write_bytes(b"weights")
+    (folder / "tokenizer.json").write_text("{}")
+    return folder
+
+
+def refusal(location: object, revision: str | None = None) -> str:
+    """What is said of a source that cannot be used."""
+    with pytest.raises(SourceRefused) as caught:
+        resolve_source(str(location), revision)
+    assert isinstance(caught.value, ExportError)
+    return str(caught.value)
+
+
+def test_a_local_folder_is_taken_as_it_is(checkpoint: Path) -> None:
+    """No revision, no network; the digest stands for the files."""
+    source = resolve_source(str(checkpoint))
+    assert (source.path, source.revision, len(source.sha256)) == (checkpoint, "", 64)
+
+
+def test_the_digest_follows_what_an_export_reads(checkpoint: Path) -> None:
+    """Another weight is another checkpoint; a read-me is not."""
+    before = resolve_source(str(checkpoint)).sha256
+    (checkpoint / "README.md").write_text("hello")
+    assert resolve_source(str(checkpoint)).sha256 == before
+    (checkpoint / "model.safetensors").write_bytes(b"weightz")
+    assert resolve_source(str(checkpoint)).sha256 != before
+
+
+def test_pickled_weights_are_refused_by_name(checkpoint: Path) -> None:
+    """Reading a pickle runs code."""
+    (checkpoint / "model.safetensors").rename(checkpoint / "pytorch_model.bin")
+    assert "found pytorch_model.bin" in refusal(checkpoint)
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json"])
+def test_code_of_its_own_is_refused(checkpoint: Path, name: str) -> None:
+    """A checkpoint that maps classes to its own code is not loaded without that code either."""
+    (checkpoint / name).write_text(json.dumps({"auto_map": {"AutoModel": "evil.Model"}}))
+    assert "auto_map" in refusal(checkpoint)
+
+
+def test_a_sharded_checkpoint_needs_all_its_shards(checkpoint: Path) -> None:
+    """The index says which files there must be."""
+    index = {"weight_map": {"a": "model.safetensors", "b": "model-2.safetensors"}}
+    (checkpoint / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert "model-2.safetensors" in refusal(checkpoint)
+    (checkpoint / "model-2.safetensors").write_bytes(b"more")
+    resolve_source(str(checkpoint))
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json"])
+def test_an_incomplete_folder_is_refused(checkpoint: Path, name: str) -> None:
+    """No export starts that could not end."""
+    (checkpoint / name).unlink()
+    assert f"no {name.split('.')[0]}" in refusal(checkpoint)
+
+
+def test_a_ranker_may_leave_its_weights_to_another_checkpoint(checkpoint: Path, tmp_path: Path) -> None:
+    """By a starter's name or a folder seen from its own; its digest is of both."""
+    folder = tmp_path / "ranker"
+    folder.mkdir()
+    recipe = folder / "extractive.json"
+    recipe.write_text('{"encoder": "../checkpoint"}')
+    source = resolve_source(str(folder))
+    assert source.encoder.resolve() == checkpoint and kind_of(source.path, "") is KINDS["extractive"]
+    (checkpoint / "model.safetensors").write_bytes(b"weightz")
+    assert resolve_source(str(folder)).sha256 != source.sha256
+    recipe.write_text('{"encoder": "starter:minilm-sentiment"}')
+    assert resolve_source(str(folder)).encoder == starter_folder("starter:minilm-sentiment")
+    recipe.write_text("{}")
+    assert "no config.json" in refusal(folder)
+    recipe.write_text('{"encoder": 5}')
+    assert "is not a location" in refusal(folder)
+    recipe.write_text('{"encoder": "../ranker2"}')
+    (tmp_path / "ranker2").mkdir()
+    (tmp_path / "ranker2" / "extractive.json").write_text('{"encoder": "../ranker"}')
+    assert "ranks sentences itself" in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("config", "kind"),
+    [
+        ({"model_type": "bert"}, "classifier"),
+        ({"is_encoder_decoder": True}, "seq2seq"),
+        ({"is_encoder_decoder": True, "architectures": ["BartForConditionalGeneration"]}, "seq2seq"),
+        ({"is_encoder_decoder": True, "architectures": ["BartForSequenceClassification"]}, "classifier"),
+    ],
+)
+def test_a_checkpoint_s_kind_is_told_by_its_files(checkpoint: Path, config: dict[str, object], kind: str) -> None:
+    """An encoder-decoder with a classifier's head is a classifier."""
+    (checkpoint / "config.json").write_text(json.dumps(config))
+    assert kind_of(checkpoint, "here").name == kind
+
+
+@pytest.mark.parametrize("content", ["[]", "{", "\x00"])
+def test_a_broken_config_is_a_refusal_and_no_traceback(checkpoint: Path, content: str) -> None:
+    """Whatever stands in it."""
+    (checkpoint / "config.json").write_text(content)
+    assert "config.json is not" in refusal(checkpoint)
+
+
+@pytest.mark.parametrize("revision", ["main", "v1.0", COMMIT[:12], COMMIT.upper()])
+def test_a_revision_that_can_move_is_refused(revision: str) -> None:
+    """Only a full commit always means the same files."""
+    assert "40 hex digits" in refusal("owner/name", revision)
+
+
+def test_a_hub_id_without_a_revision_is_refused() -> None:
+    """It says that one is needed."""
+    assert "40-digit revision" in refusal("owner/name")

@@ -1,0 +1,95 @@
+"""Laws of where starter checkpoints are found: in a checkout, or where PUNCTUAL_STARTER says, and only as published."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+
+import pytest
+
+from exporters.errors import SourceAbsent, SourceRefused
+from exporters.source import resolve_source
+from exporters.starter_files import HERE, VARIABLE, published, starter_folder, starter_root
+from exporters.store import Store
+
+CHECKOUT = HERE / "checkpoints"
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that PUNCTUAL_STARTER names, with one checkpoint and its encoder."""
+    root = tmp_path / "starters"
+    for name in ("extract-realtime", "distilbert-sentiment"):
+        shutil.copytree(CHECKOUT / name, root / name)
+    monkeypatch.setenv(VARIABLE, str(root))
+    return root
+
+
+def test_the_published_digests_are_those_of_the_checkout() -> None:
+    """Every file of every checkpoint but its read-me, and no other."""
+    found = {
+        folder.name: {
+            file.name: hashlib.sha256(file.read_bytes()).hexdigest()
+            for file in folder.iterdir()
+            if file.name != "README.md"
+        }
+        for folder in CHECKOUT.iterdir()
+    }
+    assert published() == found
+
+
+def test_a_checkout_s_checkpoints_are_found_beside_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without being told; every one of them is whole and as published."""
+    monkeypatch.delenv(VARIABLE, raising=False)
+    assert starter_root() == CHECKOUT
+    for name in published():
+        assert resolve_source(f"starter:{name}").path == CHECKOUT / name
+
+
+def test_a_starter_is_found_where_the_environment_says(elsewhere: Path) -> None:
+    """Its encoder too."""
+    source = resolve_source("starter:extract-realtime")
+    assert (source.path, source.encoder) == (elsewhere / "extract-realtime", elsewhere / "distilbert-sentiment")
+
+
+@pytest.mark.parametrize("name", ["other", "../starters/extract-realtime", "", "."])
+def test_a_starter_is_found_by_a_published_name_alone(elsewhere: Path, name: str) -> None:
+    """The name is never a way out of the folder; the refusal lists the names."""
+    with pytest.raises(SourceRefused, match="no such starter checkpoint; there are bart-software, distilbert"):
+        starter_folder(f"starter:{name}")
+
+
+def test_weights_that_are_not_here_are_told_with_how_to_get_them(elsewhere: Path) -> None:
+    """One sentence: what is missing where, and what to clone and set."""
+    with pytest.raises(SourceAbsent) as caught:
+        resolve_source("starter:bart-software")
+    said = str(caught.value)
+    assert said.startswith(f"starter:bart-software: its weights are not in {elsewhere}")
+    assert f"set {VARIABLE} to its folder exporters/starter/checkpoints" in said and "\n" not in said
+
+
+@pytest.mark.parametrize("folder", ["extract-realtime", "distilbert-sentiment"])
+def test_a_file_that_is_not_the_published_one_is_refused(elsewhere: Path, folder: str) -> None:
+    """Changed, missing or added, in the checkpoint or in its encoder: the refusal names the file."""
+    file = elsewhere / folder / "manifest.json"
+    file.write_bytes(b"{}")
+    with pytest.raises(SourceRefused, match=f"{folder}/manifest.json is not the published file: expected sha256"):
+        resolve_source("starter:extract-realtime")
+    file.unlink()
+    with pytest.raises(SourceRefused, match=r"manifest.json is not the published file: .*, got none"):
+        resolve_source("starter:extract-realtime")
+    shutil.copyfile(CHECKOUT / folder / "manifest.json", file)
+    (elsewhere / folder / "merges.txt").write_text("a b")
+    with pytest.raises(SourceRefused, match=r"merges.txt is not the published file: expected sha256 none"):
+        resolve_source("starter:extract-realtime")
+
+
+def test_a_source_that_is_gone_keeps_its_digest(elsewhere: Path, tmp_path: Path) -> None:
+    """What was made of it can be found in the cache and served; a source never seen stays an error."""
+    store = Store(tmp_path / "cache")
+    known = store.source_sha256("starter:extract-realtime", None)
+    shutil.rmtree(elsewhere)
+    assert store.source_sha256("starter:extract-realtime", None) == known
+    with pytest.raises(SourceAbsent):
+        store.source_sha256("starter:extract-quality", None)

@@ -1,0 +1,149 @@
+"""Laws of where variants are kept: found again when nothing changed, made anew when anything that matters did."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from small_variants import write_variant
+
+from deployments.engines.host import Host, read_host
+from exporters.errors import VariantRefused
+from exporters.export import replace_manifest, staged
+from exporters.plan import Settings, VariantPlan
+from exporters.prepare import precisions_for
+from exporters.store import State, Store
+from gateway.catalogs.catalog import CatalogEntry, EngineName, Quality
+from gateway.model.manifest import Precision
+from gateway.model.tier import Tier
+from gateway.tasks import read_manifest
+
+PLAN = VariantPlan("by-hand", "classify", "sum", "onnx", Precision.FP32)
+VNNI = Host("new", 2, frozenset({"avx512_vnni"}))
+PLAIN = Host("old", 2, frozenset({"avx2"}))
+
+
+def entry(engine: EngineName, *precision: Precision) -> CatalogEntry:
+    """A catalog entry with this engine and these preferences."""
+    return CatalogEntry(
+        name="by-hand",
+        task="classify",
+        tier=Tier.REALTIME,
+        family="sum",
+        source="./nowhere",
+        engine=engine,
+        precision=precision,
+        quality=Quality(metric="accuracy", value=1.0, data_set="none", reference="none"),
+        licence="none",
+    )
+
+
+@pytest.mark.parametrize(
+    ("engine", "preferred", "host", "tried"),
+    [
+        (EngineName.ONNX, (Precision.INT8, Precision.FP32), VNNI, (Precision.INT8, Precision.FP32)),
+        (EngineName.ONNX, (Precision.FP32,), VNNI, (Precision.FP32,)),
+        (EngineName.ONNX, (Precision.INT8, Precision.FP32), PLAIN, (Precision.FP32,)),
+        (EngineName.ONNX, (Precision.INT8,), PLAIN, (Precision.FP32,)),
+        (EngineName.TORCH, (Precision.INT8, Precision.FP32), VNNI, (Precision.FP32,)),
+    ],
+)
+def test_int8_is_tried_only_where_the_processor_has_it(
+    engine: EngineName, preferred: tuple[Precision, ...], host: Host, tried: tuple[Precision, ...]
+) -> None:
+    """Without int8 dot products there is always fp32."""
+    assert precisions_for(entry(engine, *preferred), host) == tried
+
+
+def test_a_variant_is_kept_under_what_it_was_made_from(tmp_path: Path) -> None:
+    """Another source, precision, family or task is another folder; threads are not, for they change no file."""
+    store = Store(tmp_path)
+    plans = [
+        PLAN,
+        VariantPlan("by-hand", "classify", "sum", "onnx", Precision.INT8),
+        VariantPlan("by-hand", "classify", "product", "onnx", Precision.FP32),
+    ]
+    folders = [store.folder(plan, sha256) for plan in plans for sha256 in ("a", "b")]
+    assert len(set(folders)) == 6
+    assert store.folder(VariantPlan("by-hand", "classify", "sum", "onnx", Precision.FP32, 2), "a") == folders[0]
+
+
+def test_a_variant_judged_by_another_floor_has_a_place_of_its_own(tmp_path: Path) -> None:
+    """What was let through by hand is not found by a start that did not ask for it; the time to measure is no floor."""
+    store = Store(tmp_path)
+    usual = store.folder(PLAN, "a")
+    assert store.folder(PLAN, "a", Settings(profile_budget_s=1)) == usual
+    assert len({usual, store.folder(PLAN, "a", Settings(floor=0.1)), store.folder(PLAN, "a", Settings(drop=0.5))}) == 3
+
+
+def test_the_state_of_a_folder_is_seen_from_a_host(tmp_path: Path) -> None:
+    """Whole and profiled here is ready; profiled elsewhere or on other threads is not; damaged is absent."""
+    folder = tmp_path / "variant"
+    manifest = write_variant(folder)
+    store, host = Store(tmp_path), read_host()
+    assert store.state(folder, host, 1) is State.PROFILED_ELSEWHERE
+    here = manifest.profile.model_copy(update={"measured_on": host.kind})
+    replace_manifest(folder, manifest.model_copy(update={"profile": here}))
+    assert store.state(folder, host, 1) is State.READY
+    assert store.state(folder, host, 2) is State.PROFILED_ELSEWHERE
+    (folder / "model.onnx").write_bytes(b"damaged")
+    assert store.state(folder, host, 1) is State.ABSENT
+    assert store.state(tmp_path / "nowhere", host, 1) is State.ABSENT
+
+
+def test_a_variant_for_another_processor_is_absent(tmp_path: Path) -> None:
+    """Made with instructions that this host lacks, it is made anew."""
+    write_variant(tmp_path / "variant", cpu_features=("avx512_vnni",))
+    assert Store(tmp_path).state(tmp_path / "variant", PLAIN, 1) is State.ABSENT
+
+
+def test_a_refusal_is_remembered(tmp_path: Path) -> None:
+    """The next start need not make a variant to find out that it is not good enough."""
+    store = Store(tmp_path)
+    folder = store.folder(PLAN, "a")
+    store.refuse(folder, VariantRefused("by-hand", "onnx-int8", "it is bad", ()))
+    assert store.state(folder, VNNI, 1) is State.REFUSED
+    assert store.refusal(folder).reason == "it is bad"
+
+
+def test_the_digest_of_a_source_is_read_once_and_follows_its_files(tmp_path: Path) -> None:
+    """A changed file is seen by its time and size."""
+    folder = tmp_path / "checkpoint"
+    folder.mkdir()
+    for name in ("config.json", "tokenizer.json"):
+        (folder / name).write_text("{}")
+    weights = folder / "model.safetensors"
+    weights.write_bytes(b"weights")
+    store = Store(tmp_path / "cache")
+    first = store.source_sha256(str(folder), None)
+    before = weights.stat()
+    weights.write_bytes(b"weightz")
+    os.utime(weights, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert store.source_sha256(str(folder), None) == first  # same size and time: not read again
+    os.utime(weights, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    assert store.source_sha256(str(folder), None) != first
+
+
+def test_a_staged_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    """A failure leaves the target as it was; what a killed maker left behind is swept away by the next."""
+    target = tmp_path / "variant"
+    (tmp_path / ".variant.partial-killed").mkdir()
+    with staged(target) as folder:
+        (folder / "file").write_text("first")
+        assert not target.exists()
+    with pytest.raises(FileNotFoundError), staged(target) as folder:
+        (folder / "nowhere" / "file").write_text("broken")
+    assert (target / "file").read_text() == "first"
+    with staged(target) as folder:
+        (folder / "file").write_text("second")
+    assert (target / "file").read_text() == "second"
+    assert [path.name for path in tmp_path.iterdir() if not path.name.endswith(".lock")] == ["variant"]
+
+
+def test_a_replaced_manifest_keeps_the_rest(tmp_path: Path) -> None:
+    """Only the manifest changes."""
+    manifest = write_variant(tmp_path / "variant").model_copy(update={"family": "other"})
+    replace_manifest(tmp_path / "variant", manifest)
+    assert read_manifest(tmp_path / "variant").family == "other"
+    assert sorted(path.name for path in (tmp_path / "variant").iterdir()) == sorted([*manifest.files, "manifest.json"])
