@@ -122,7 +122,7 @@ def checkpoint_document(
         **manifest.details(),
         "max_tokens": manifest.max_tokens,
         "provenance": {**manifest.source.model_dump(mode="json"), "location": location},
-        "verification": manifest.model_dump(mode="json", include={"verification"})["verification"],
+        **manifest.model_dump(mode="json", include={"verification"}),
         "latency_profile": {
             "threads": manifest.profile.threads,
             "measured_on": manifest.profile.measured_on,
