@@ -31,10 +31,10 @@ LABORATORY = {
         "Measures the latency profile of every variant of a catalog on this host anew.",
     ),
     "simulate": (
-        "loadtests.simulator.command:simulate",
+        "loadtests.simulator.command:app",
         "Plays a scenario on a virtual clock, by our policy and others.",
     ),
-    "load": ("loadtests.generator.command:load", "Offers a scenario to a live gateway, open loop."),
+    "load": ("loadtests.generator.command:app", "Offers a scenario to a live gateway, open loop."),
     "bench": ("loadtests.cli:bench", "Measures against named baselines and promises."),
 }
 """Commands that live with what they run, imported when they run."""

@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gateway.model.tier import Tier
-from loadtests.results.counting import result_of
-from loadtests.results.run import Conditions, Recorded, RunResult, Sample, recorded
-from loadtests.scenarios.model import CatalogSource, RequestClass, Scenario
-from loadtests.simulator.requests import Fate
+from loadtests.reports.runs import Conditions, Recorded, RunResult, Sample, recorded, result_of
+from loadtests.workload.arrivals import Fate
+from loadtests.workload.scenario import CatalogSource, RequestClass, Scenario
 
 
 @dataclass(frozen=True)
@@ -34,8 +33,8 @@ CLASSES = (
     RequestClass(budget_ms=(60, 400), words=(20, 200), mode="strict", percentile=99),
 )
 POLICIES = {
-    "clairvoyant": 1.35,
-    "clairvoyant-feasible": 1.25,
+    "oracle": 1.35,
+    "oracle-feasible": 1.25,
     "punctual": 1.15,
     "slack-greedy": 1.05,
     "jellyfish": 1.0,

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from gateway.model.tier import Tier
-from loadtests.simulator.central import Central, Chosen, Rule, Setting
-from loadtests.simulator.requests import Fate, Offered
-from loadtests.simulator.variants import Variant
+from loadtests.simulator.policies.central import Central, Chosen, Rule, Setting
 from loadtests.simulator.world import World
+from loadtests.workload.arrivals import Fate, Offered
+from loadtests.workload.variants import Variant
 
 TASK = "classify"
 OVERHEAD_S = 0.001

@@ -6,8 +6,8 @@ import random
 from dataclasses import dataclass
 
 from gateway.model.tier import Tier
-from loadtests.scenarios.model import CatalogSource, RequestClass, Scenario
-from loadtests.simulator.variants import Variant
+from loadtests.workload.scenario import CatalogSource, RequestClass, Scenario
+from loadtests.workload.variants import Variant
 
 REQUESTS = (RequestClass(budget_ms=(50, 100), words=(5, 60)),)
 

@@ -333,7 +333,7 @@ def _drawn(run: Run) -> Figure:
     """Each answer's latency against its budget. A late one has a ring; a request without an answer is not in it."""
     from matplotlib.figure import Figure
 
-    from loadtests.results.ink import Colour
+    from loadtests.reports.drawing import Colour
 
     figure = Figure(figsize=(7.6, 5.2), layout="constrained")
     axes = figure.add_subplot(xscale="log", yscale="log", xlabel="budget, s", ylabel="latency, s")

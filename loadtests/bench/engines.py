@@ -349,7 +349,7 @@ def _drawn(races: Sequence[Race]) -> Figure:
     """Two panels for each race: bars of the medians, with whiskers from the least to the most of the rounds."""
     from matplotlib.figure import Figure
 
-    from loadtests.results.ink import Colour
+    from loadtests.reports.drawing import Colour
 
     panels = [(race, beams) for race in races for beams in HOW]
     figure = Figure(figsize=(8, 2.2 * len(panels)), layout="constrained")

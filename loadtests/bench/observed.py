@@ -38,16 +38,13 @@ from loadtests import options
 from loadtests.bench.peers.prometheus import Prometheus, Query, Rule, Sample, now_s, panel_queries, watching
 from loadtests.bench.peers.servers import gateway
 from loadtests.bench.report import Report, Table, Verdict, present
-from loadtests.offering.calls import Handling
-from loadtests.offering.checkpoints import live_variants
-from loadtests.offering.experiment import Experiment, Ran, Terms, planned
-from loadtests.offering.landings import ANSWERED, Landing
-from loadtests.offering.overrides import overridden
-from loadtests.offering.process import generating
-from loadtests.offering.stock import held_out
-from loadtests.scenarios.model import Scenario
-from loadtests.scenarios.reading import read_scenario
-from loadtests.simulator.requests import Fate
+from loadtests.generator.calls import Handling, held_out
+from loadtests.generator.checkpoints import live_variants
+from loadtests.generator.experiment import Experiment, Ran, Terms, planned
+from loadtests.generator.open_loop import generating
+from loadtests.generator.results import ANSWERED, Result
+from loadtests.workload.arrivals import Fate
+from loadtests.workload.scenario import Scenario, overridden, read_scenario
 
 SCRAPE_EVERY_S = 1
 
@@ -211,7 +208,7 @@ def measure(catalog: Catalog, variants: Mapping[str, Path], settings: ObservedSe
         host=read_host().kind,
         rate_per_s=ran.result.rate_per_s,
         rule=rule,
-        tasks=counted_both(ran.landings, before, after, by_rule),
+        tasks=counted_both(ran.results, before, after, by_rule),
         asked=asked,
         scrapes=scrapes,
         scrapes_failed=scrapes - answered,
@@ -352,7 +349,7 @@ def _scrapes(prometheus: Prometheus, began_s: float, ended_s: float) -> tuple[in
 
 
 def counted_both(
-    landings: Sequence[Landing], before: Iterable[Sample], after: Iterable[Sample], by_rule: Mapping[str, float]
+    results: Sequence[Result], before: Iterable[Sample], after: Iterable[Sample], by_rule: Mapping[str, float]
 ) -> tuple[TaskCounts, ...]:
     """The counts of each task that either side knows of, in the order of their names.
 
@@ -360,20 +357,20 @@ def counted_both(
     one after the last. A series that was not there before began at 0.
     """
     reported: dict[str, Counter[str]] = {}
-    for one in landings:
+    for one in results:
         reported.setdefault(one.task, Counter())[reported_outcome(one)] += 1
     counted = _differences(before, after)
-    in_time = Counter(one.task for one in landings if one.fate is Fate.IN_TIME)
+    in_time = Counter(one.task for one in results if one.fate is Fate.IN_TIME)
     tasks = sorted(reported.keys() | {task for task, counts in counted.items() if counts})
     return tuple(
         TaskCounts(one, reported.get(one, {}), counted.get(one, {}), in_time[one], by_rule.get(one)) for one in tasks
     )
 
 
-def reported_outcome(landing: Landing) -> str:
+def reported_outcome(landing: Result) -> str:
     """How the gateway said that a request had ended; `UNREPORTED` where it did not say."""
     if landing.fate in ANSWERED:
-        met = landing.foretold.met if landing.foretold else None
+        met = landing.prediction.met if landing.prediction else None
         return UNREPORTED if met is None else Outcome.IN_TIME if met else Outcome.LATE
     return _BY_CODE.get(landing.detail.rpartition(" ")[2], UNREPORTED)
 

@@ -271,7 +271,7 @@ def drawn(race: Race, names: Sequence[str]) -> Figure:
     """Bars of the medians, with a whisker from the least to the most of the rounds, for each contest."""
     from matplotlib.figure import Figure
 
-    from loadtests.results.ink import Colour
+    from loadtests.reports.drawing import Colour
 
     colours = {ENGINE: Colour.MUTED, GATEWAY: Colour.OURS}
     both = contests(race.settings.connections)

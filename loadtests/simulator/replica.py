@@ -1,4 +1,4 @@
-"""A replica in the simulator: the live replica's own rules over runs on the simulated cores.
+"""Replicas in the simulator: the live replica's own rules, over runs on the simulated cores.
 
 Which inputs make the next batch, and whose turn it is, is asked of the same functions that a replica asks; only the
 engine is played. Whose time is up ends then, as there, however long the engine is busy.
@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from deployments.replica.batch_forming import BatchLimits, RememberedMedians, Waiting, form_batch, of_next_run
 from deployments.replica.summarize.time_slicing import MOST_BEGUN, TURN_S, Sharing, contested, next_turn
 from gateway.scheduling.late_share import LateShare
-from loadtests.simulator.requests import Offered
-from loadtests.simulator.variants import Variant
 from loadtests.simulator.world import PATIENT, URGENT, Run, World
+from loadtests.workload.arrivals import Offered
+from loadtests.workload.variants import Variant
 
-Told = Callable[[Offered, float, bool], None]
-"""Told of a request's end at the replica: the service time that it had, and whether it was answered (or expired)."""
+OnEnd = Callable[[Offered, float, bool], None]
+"""Called with a request's end: the service time that it had, and whether it was answered (or expired)."""
 
 _DONE_S = 1e-9
 _LEAST_LEFT_S = 1e-4
@@ -30,10 +30,10 @@ class _Input(Waiting):
 
 @dataclass(slots=True, eq=False)
 class _Whole:
-    """A request here: how many of its inputs are to come, those that still wait, and when its first run began."""
+    """A request at the replica: how many inputs are to be answered, which wait, and when its first run began."""
 
     request: Offered
-    told: Told
+    on_end: OnEnd
     left: int
     waiting: set[int] = field(default_factory=set)
     began_s: float | None = None
@@ -54,9 +54,9 @@ class BatchingReplica:
         self._running = 0
         self._sequence = 0
 
-    def enter(self, request: Offered, told: Told, run: int = 0) -> None:
+    def enter(self, request: Offered, on_end: OnEnd, run: int = 0) -> None:
         """Queues the request's inputs, sent for that run; forms batches once all that came at this instant are here."""
-        whole = _Whole(request, told, request.texts)
+        whole = _Whole(request, on_end, request.texts)
         for _ in range(request.texts):
             self._sequence += 1
             whole.waiting.add(self._sequence)
@@ -113,7 +113,7 @@ class BatchingReplica:
         """The request is answered with the last of its inputs, timed from the beginning of its first run."""
         whole.left -= 1
         if whole.left == 0 and whole.began_s is not None:
-            whole.told(whole.request, self._world.now_s - whole.began_s, True)
+            whole.on_end(whole.request, self._world.now_s - whole.began_s, True)
 
     def _give_up(self, whole: _Whole) -> None:
         """One of its inputs is lost: so is the request, and the others are withdrawn. What runs of it helps nobody."""
@@ -123,13 +123,13 @@ class BatchingReplica:
         for sequence in whole.waiting:
             del self._waiting[sequence]
         whole.waiting.clear()
-        whole.told(whole.request, 0.0, False)
+        whole.on_end(whole.request, 0.0, False)
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class _Text(Sharing):
     request: Offered
-    told: Told
+    on_end: OnEnd
     work_s: float
     begun: bool = False
 
@@ -152,7 +152,7 @@ class SharingReplica:
         self._begun = 0
         self._sequence = 0
 
-    def enter(self, request: Offered, told: Told, run: int = 0) -> None:
+    def enter(self, request: Offered, on_end: OnEnd, run: int = 0) -> None:
         """The texts of one request are taken as one. Runs mean nothing where turns are given."""
         self._sequence += 1
         median_s = self._variant.median_s(1, request.tokens) * request.texts
@@ -161,7 +161,7 @@ class SharingReplica:
             deadline=request.deadline_s,
             left_s=median_s,
             request=request,
-            told=told,
+            on_end=on_end,
             work_s=median_s * self._variant.times.noise(1, self._world.chance),
         )
         self._waiting.append(text)
@@ -208,4 +208,4 @@ class SharingReplica:
 
     def _end(self, text: _Text, answered: bool) -> None:
         self._begun -= text.begun
-        text.told(text.request, text.attained_s, answered)
+        text.on_end(text.request, text.attained_s, answered)

@@ -1,4 +1,4 @@
-"""The runs of a scenario's grid: which there are, and all of them played side by side, on as many processes as wanted.
+"""The runs of a scenario's grid, played side by side on several processes.
 
 A run depends on nothing but its order, so results are the same whatever the number of processes. A process imports the
 simulator and no engine; what it needs of a scenario travels with each piece of work.
@@ -18,14 +18,16 @@ from functools import partial
 from time import process_time
 from typing import TypeVar
 
-from loadtests.results.run import Recorded
-from loadtests.scenarios.arrivals import rate_over_time
-from loadtests.scenarios.capacity import rate_of
-from loadtests.scenarios.model import Scenario
-from loadtests.simulator.errors import WorkerLost
-from loadtests.simulator.play import BOUND, OURS, Place, insisted, offered_at, played
-from loadtests.simulator.requests import Fate, Offered
-from loadtests.simulator.variants import Variant
+from loadtests.errors import LoadTestError
+from loadtests.reports.runs import Recorded
+from loadtests.simulator.simulation import BOUND, OURS, Place, Simulation
+from loadtests.workload.arrivals import Fate, Offered, rate_of, rate_over_time
+from loadtests.workload.scenario import Scenario
+
+
+class WorkerLost(LoadTestError):
+    """A process that simulated ended before its run did; the message says what may be the reason."""
+
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -46,7 +48,7 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """A run that was played: its results, how many requests were simulated, the warm-up's included, in which CPU time.
+    """A run that was played: its results, how many requests it simulated with the warm-up, and the CPU time.
 
     `refused` are the strict refusals that were drawn, by their sequence.
     """
@@ -91,23 +93,23 @@ def orders_of(scenario: Scenario, policies: Sequence[str], plots: bool = False, 
     )
 
 
-def run_all(scenario: Scenario, variants: Sequence[Variant], orders: Sequence[Order], jobs: int) -> Iterator[Ran]:
-    """Plays the runs, the dearest first so that no process is left with one at the end; each as it is over.
+def run_all(simulation: Simulation, orders: Sequence[Order], jobs: int) -> Iterator[Ran]:
+    """Plays the runs, the longest first so that no process is left with one at the end; gives each when it is over.
 
     Raises ScenarioError, UnknownPolicy, NothingCounted and WorkerLost.
     """
-    dearest = sorted(orders, key=partial(_cost, scenario, variants), reverse=True)
-    return side_by_side(partial(_ran, scenario, tuple(variants)), dearest, jobs)
+    dearest = sorted(orders, key=partial(_cost, simulation), reverse=True)
+    return side_by_side(partial(_ran, simulation), dearest, jobs)
 
 
-def insist_all(scenario: Scenario, variants: Sequence[Variant], ran: Sequence[Ran], jobs: int) -> Iterator[Insisted]:
-    """Admits each refused request that was drawn, in a run of its own; each as it is over."""
+def insist_all(simulation: Simulation, ran: Sequence[Ran], jobs: int) -> Iterator[Insisted]:
+    """Admits each refused request that was drawn, in a run of its own; gives each when it is over."""
     refusals = [Insisted(one.order.place, sequence, Fate.REFUSED) for one in ran for sequence in one.refused]
-    return side_by_side(partial(_insisted, scenario, tuple(variants)), refusals, jobs)
+    return side_by_side(partial(_insisted, simulation), refusals, jobs)
 
 
 def in_order(ran: Sequence[Ran], orders: Sequence[Order]) -> tuple[Recorded, ...]:
-    """The results of all runs as they were ordered, whichever was over first."""
+    """The results of all runs in the order of `orders`."""
     of = {one.order: one for one in ran}
     return tuple(recorded for order in orders for recorded in of[order].recorded)
 
@@ -118,7 +120,7 @@ def usable_cores() -> int:
 
 
 def side_by_side(work: Callable[[Item], Result], items: Sequence[Item], jobs: int) -> Iterator[Result]:
-    """Does the work for each item on so many processes (in this one, where one is enough), results as they come.
+    """Does the work for each item on `jobs` processes (in this one, where one is enough); results as they come.
 
     Raises what the work raises, and WorkerLost where a process ended before its work did.
     """
@@ -136,36 +138,33 @@ def side_by_side(work: Callable[[Item], Result], items: Sequence[Item], jobs: in
         pool.shutdown(cancel_futures=True)
 
 
-def _cost(scenario: Scenario, variants: Sequence[Variant], order: Order) -> float:
-    pieces = rate_over_time(scenario, rate_of(scenario, variants, order.place.load))
+def _cost(simulation: Simulation, order: Order) -> float:
+    rate_per_s = rate_of(simulation.scenario, simulation.variants, order.place.load)
+    pieces = rate_over_time(simulation.scenario, rate_per_s)
     return _DEAR.get(order.policy, 1.0) * sum(piece.expected for piece in pieces)
 
 
 def _end_when_interrupted() -> None:
-    """Has Ctrl-C end the process without a word: who owns it says what there is to say."""
+    """Has Ctrl-C end the process silently: its owner reports it."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def _ran(scenario: Scenario, variants: Sequence[Variant], order: Order) -> Ran:
+def _ran(simulation: Simulation, order: Order) -> Ran:
     began_s = process_time()
-    offered = offered_at(scenario, variants, order.place)
-    recorded = played(scenario, variants, order.policy, order.place, offered)
+    offered = simulation.offered(order.place)
+    recorded = simulation.played(order.policy, order.place, offered)
     if not order.plotted:
         recorded = [replace(one, samples=()) for one in recorded]
-    refused = _drawn(scenario, offered, order) if order.refusals else ()
+    refused = _drawn(simulation, offered, order) if order.refusals else ()
     return Ran(order, tuple(recorded), len(offered), process_time() - began_s, refused)
 
 
-def _drawn(scenario: Scenario, offered: Sequence[Offered], order: Order) -> tuple[int, ...]:
-    """Of the counted strict refusals as many as were asked for, by chance that is the same for equal runs."""
-    refused = [
-        one.sequence
-        for one in offered
-        if one.fate is Fate.REFUSED and one.strict and one.arrived_s >= scenario.warmup_s
-    ]
-    drawn = random.Random(f"{order.place} refusals").sample(refused, min(order.refusals, len(refused)))
-    return tuple(sorted(drawn))
+def _drawn(simulation: Simulation, offered: Sequence[Offered], order: Order) -> tuple[int, ...]:
+    """Draws as many of the counted strict refusals as were asked for, the same ones in equal runs."""
+    refused = [one.sequence for one in offered if one.fate is Fate.REFUSED and one.strict and simulation.counted(one)]
+    chance = random.Random(f"{order.place!r} refusals")
+    return tuple(sorted(chance.sample(refused, min(order.refusals, len(refused)))))
 
 
-def _insisted(scenario: Scenario, variants: Sequence[Variant], refusal: Insisted) -> Insisted:
-    return replace(refusal, fate=insisted(scenario, variants, refusal.place, refusal.sequence))
+def _insisted(simulation: Simulation, refusal: Insisted) -> Insisted:
+    return replace(refusal, fate=simulation.insisted(refusal.place, refusal.sequence))

@@ -1,4 +1,4 @@
-"""What a grid of simulated runs says of our policy: where a baseline is above it, and what it has of the bound.
+"""The verdict on our policy: where a baseline is above it, and its share of the oracle's bound.
 
 Knows figures; how they are shown is not its business.
 """
@@ -9,19 +9,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from loadtests.results.aggregate import LEAST, Place, Spread, differences, ratios
-from loadtests.results.roles import Roles
-from loadtests.results.run import RunResult
-from loadtests.results.words import scale_of
-from loadtests.simulator.play import BOUND
+from loadtests.reports.comparison import LEAST, Place, Roles, Spread, differences, ratios, scale_of
+from loadtests.reports.runs import RunResult
+from loadtests.simulator.simulation import BOUND
 
 SHARE_OF_BOUND = 0.95
-"""What our policy must have of the clairvoyant bound on effective quality, on average over places."""
+"""What our policy must have of the oracle's bound on effective quality, on average over places."""
 
 
 @dataclass(frozen=True, slots=True)
 class Beaten:
-    """A baseline has more effective quality than ours at a place, and the interval of the difference says so."""
+    """A baseline has more effective quality than ours at a place, by the whole interval of the difference."""
 
     place: Place
     baseline: str
@@ -30,7 +28,7 @@ class Beaten:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """How ours stands; `share` is None where ours or the bound did not run.
+    """How our policy stands; `share` is None where it or the bound did not run.
 
     `judged` is how many pairs of a place and a baseline have seeds enough for an interval, of `pairs` in all.
     """
@@ -52,7 +50,7 @@ class Verdict:
 
 
 def verdict_of(runs: Sequence[RunResult], roles: Roles) -> Verdict:
-    """Compares seed by seed, under the same requests; below 0 means the whole 95 % interval."""
+    """Compares seed by seed, under the same requests; a baseline is above where the whole 95 % interval is below 0."""
     gaps = [
         Beaten(place, baseline, gap)
         for baseline in roles.baselines
@@ -79,5 +77,5 @@ def sentences(verdict: Verdict, runs: Sequence[RunResult], roles: Roles) -> tupl
         said.append(f"Fewer than {LEAST} seeds give no interval, so that {ours} was not held against every baseline.")
     if verdict.share is not None:
         least = f", less than the {SHARE_OF_BOUND * 100:g} % that it must have" if verdict.misses_bound else ""
-        said.append(f"{ours} has {verdict.share * 100:.1f} % of the clairvoyant bound on average over places{least}.")
+        said.append(f"{ours} has {verdict.share * 100:.1f} % of the oracle's bound on average over places{least}.")
     return tuple(said)

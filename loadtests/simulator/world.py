@@ -1,7 +1,7 @@
-"""The simulated world: a virtual clock, a node whose cores runs share, and the ledger of what became of each request.
+"""The simulated world: a virtual clock, a node whose runs share its cores, and the fate of each request.
 
-Nothing here decides. A policy is told of arrivals and of runs that ended, starts runs, and finishes or refuses
-requests; it is the policy under test, and the world that it cannot bend.
+Nothing here decides. The world calls a policy for arrivals and for runs that end; the policy starts runs and finishes
+or refuses requests.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from loadtests.simulator.requests import Fate, Offered
-from loadtests.simulator.variants import Variant
+from loadtests.workload.arrivals import Fate, Offered
+from loadtests.workload.variants import Variant
 
 URGENT, PATIENT = 0, 1
-"""Priorities of runs on the cores: what is patient has what the urgent leave, as under the kernel's idle policy."""
+"""Priorities of runs: the patient get what the urgent leave, as under the kernel's idle policy."""
 
 LEAST_FREE = 0.05
 """The part of a core that runs always have, however much is stolen: no kernel starves anybody for good."""
@@ -26,7 +26,7 @@ LEAST_PATIENT = 0.02
 
 
 class Policy(Protocol):
-    """What is told of arrivals. It acts on the world it was made with."""
+    """Decides for each arrival. It acts on the world it was made with."""
 
     def arrived(self, request: Offered) -> None:
         """A request has come. Sooner or later the policy must finish, refuse or drop it."""
@@ -49,7 +49,7 @@ class Run:
 
 @dataclass(slots=True)
 class Node:
-    """Cores shared by runs: each run has one core while there are enough, an equal share of all where not.
+    """Cores that runs share: one core for each run while there are enough, else an equal share.
 
     `stolen` is the part of the cores that other work has (the gateway's own, a neighbour's), in cores.
     """
@@ -90,7 +90,7 @@ class Node:
         done: Callable[[Run], None],
         priority: int = URGENT,
     ) -> Run:
-        """Starts a run of so many core-seconds."""
+        """Starts a run that takes `seconds` of a core."""
         begun = sum(member.engine_s == 0 for member in members)
         self.interrupt(begun * self.world.served_core_s)
         self._advance()
@@ -102,13 +102,13 @@ class Node:
         return run
 
     def steal(self, cores: float) -> None:
-        """From now on other work has so many cores."""
+        """Gives this many cores to other work from now on."""
         self._advance()
         self.stolen = cores
         self._schedule()
 
     def interrupt(self, core_s: float) -> None:
-        """The gateway's own work takes a core for so long, one piece after another.
+        """The gateway's own work takes a core, one piece after another.
 
         It goes before all runs: the kernel wakes at once what mostly sleeps.
         """
@@ -181,12 +181,12 @@ class World:
         self._count = 0
 
     def at(self, when_s: float, act: Callable[..., None], *arguments: object) -> None:
-        """Has something happen at an instant; what is due at one instant happens in the order it was told."""
+        """Calls `act` at an instant; calls for one instant are made in the order in which they were asked for."""
         self._count += 1
         heapq.heappush(self._events, (max(when_s, self.now_s), self._count, act, arguments))
 
     def after(self, seconds: float, act: Callable[..., None], *arguments: object) -> None:
-        """Has something happen after so many seconds."""
+        """Calls `act` after this many seconds."""
         self.at(self.now_s + seconds, act, *arguments)
 
     def finish(self, request: Offered, variant: str, at_s: float | None = None) -> None:
@@ -197,7 +197,7 @@ class World:
         request.variant, request.finished_s = variant, at_s
 
     def refuse(self, request: Offered) -> None:
-        """The client is told no, before any work."""
+        """The client gets a refusal, before any work."""
         _open(request)
         request.fate, request.finished_s = Fate.REFUSED, self.now_s
 
@@ -207,7 +207,7 @@ class World:
         request.fate, request.finished_s = Fate.FAILED, self.now_s
 
     def play(self, offered: Sequence[Offered], policy: Policy, until: Offered | None = None) -> None:
-        """Lets every request arrive and everything happen that follows; told of one of them, only until that ends."""
+        """Plays all arrivals and what follows from them; with `until`, only until that request has ended."""
         for request in offered:
             self.at(request.arrived_s, self._arrive, policy, request)
         while self._events:

@@ -11,8 +11,8 @@ from small_scenarios import ONE, Even, variant
 
 from deployments.replica.batch_forming import BatchLimits
 from loadtests.simulator.replica import BatchingReplica, SharingReplica
-from loadtests.simulator.requests import Offered
 from loadtests.simulator.world import LEAST_FREE, PATIENT, URGENT, Run, World
+from loadtests.workload.arrivals import Offered
 
 BATCHING = variant("batching", 80.0, Even(fixed_s=0.005, per_token_s=0.0001), max_batch=4)
 LIMITS = BatchLimits(max_batch=4, max_batch_tokens=10_000, max_padding_waste=0.15)

@@ -16,8 +16,8 @@ from crowded_worlds import PATIENT, busy, crowded, opened, sent, waiting
 from fakes import EVEN, FakeClock, catalog, manifest
 from hypothesis import given
 from hypothesis import strategies as st
+from played_replicas import BATCHING, LIMITS, Watched, asked
 from test_batcher import PROFILE, SummingEngine, a_run_begins, batching, soon
-from test_simulator_replica import BATCHING, LIMITS, Watched, asked
 from tokenizers import Tokenizer, models
 from worlds import until
 
@@ -28,8 +28,8 @@ from deployments.replica.classify import ClassifierReplica, LabelScorer, OpenCla
 from gateway.model.messages import Answer, Failure, Work
 from gateway.tasks.classify import ClassifyParameters
 from loadtests.simulator.replica import BatchingReplica
-from loadtests.simulator.requests import Offered
 from loadtests.simulator.world import World
+from loadtests.workload.arrivals import Offered
 
 
 def queue(runs: Sequence[int]) -> dict[int, Waiting]:

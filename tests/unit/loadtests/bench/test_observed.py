@@ -43,11 +43,11 @@ from loadtests.bench.peers.prometheus import (
 from loadtests.bench.report import present
 from loadtests.client import Hung, NoReply, Reply
 from loadtests.errors import NothingShipped, PrometheusFailed, PrometheusMissing
-from loadtests.offering.calls import Call
-from loadtests.offering.landings import Landing, landing_of
+from loadtests.generator.calls import Call
+from loadtests.generator.results import Result, result_of_call
 
 
-def landing(task: str = "classify", latency_s: float = 0.05, met: str | None = "true", code: str = "") -> Landing:
+def landing(task: str = "classify", latency_s: float = 0.05, met: str | None = "true", code: str = "") -> Result:
     """A request with a budget of 0.1 s: answered as the gateway says, or a problem of that code."""
     call = Call(1, 0, 0.0, task, 0.1, b"", {})
     if code:
@@ -56,7 +56,7 @@ def landing(task: str = "classify", latency_s: float = 0.05, met: str | None = "
     else:
         told = {} if met is None else {"x-checkpoint": "fast", "x-sla-met": met}
         reply = Reply(200, told, b"")
-    return landing_of(call, reply, 0.0, latency_s)
+    return result_of_call(call, reply, 0.0, latency_s)
 
 
 def counter(**by_outcome: float) -> list[Sample]:
@@ -190,23 +190,23 @@ def test_a_sample_counts_once_it_is_of_after_the_instant() -> None:
         (landing(code="deadline_exceeded"), "expired"),
         (landing(code="inference_failed"), "failed"),
         (landing(code="of_another_server"), UNREPORTED),
-        (landing_of(Call(1, 0, 0.0, "classify", 0.1, b"", {}), Hung("no answer"), 0.0, 9.0), UNREPORTED),
+        (result_of_call(Call(1, 0, 0.0, "classify", 0.1, b"", {}), Hung("no answer"), 0.0, 9.0), UNREPORTED),
         (
-            landing_of(Call(1, 0, 0.0, "classify", 0.1, b"", {}), NoReply("ServerDisconnectedError"), 0.0, 9.0),
+            result_of_call(Call(1, 0, 0.0, "classify", 0.1, b"", {}), NoReply("ServerDisconnectedError"), 0.0, 9.0),
             UNREPORTED,
         ),
     ],
 )
-def test_an_end_is_what_the_gateway_said(one: Landing, outcome: str) -> None:
+def test_an_end_is_what_the_gateway_said(one: Result, outcome: str) -> None:
     """By the header of an answer and the code of a problem; of no answer, nothing is known."""
     assert reported_outcome(one) == outcome
 
 
 def test_a_load_is_counted_on_both_sides() -> None:
     """Counters from where they stood before; a series that is new, from 0; the client's own clock beside it."""
-    landings = [landing(), landing(latency_s=0.2), landing(met="false", latency_s=0.2), landing(code="overloaded")]
+    results = [landing(), landing(latency_s=0.2), landing(met="false", latency_s=0.2), landing(code="overloaded")]
     (counts,) = counted_both(
-        [*landings], counter(in_time=10, late=0), counter(in_time=12, late=1, shed=1, failed=0), {"classify": 0.5}
+        [*results], counter(in_time=10, late=0), counter(in_time=12, late=1, shed=1, failed=0), {"classify": 0.5}
     )
     assert counts.counted == {"in_time": 2, "late": 1, "shed": 1} == counts.reported and counts.agree
     assert (counts.by_client, counts.by_answers, counts.by_promql) == (0.25, 0.5, 0.5)

@@ -1,0 +1,146 @@
+"""Requests made ready to send: held-out texts, bodies and headers, made before the clock runs.
+
+Knows the contract's headers. Knows no connection, and not what becomes of a request.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from gateway.model.request import BUDGET, CHECKPOINT, MODE, PERCENTILE
+from loadtests.bench.summaries import SHIPPED, Kind, mixed_texts
+from loadtests.sentences import shuffled_texts
+from loadtests.workload.arrivals import Offered
+from loadtests.workload.scenario import SPECIAL_TOKENS, TOKENS_PER_WORD
+
+MIXED, ORDER_SEED = 400, 11
+"""How many texts to summarise are shelved, half of them papers, and the seed of their order."""
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """Texts of one kind, end to end: all their words, and where each text begins."""
+
+    words: tuple[str, ...]
+    beginnings: tuple[int, ...]
+
+    @classmethod
+    def of(cls, texts: Sequence[str]) -> Shelf:
+        """Shelves texts that have words, in their order."""
+        words: list[str] = []
+        beginnings: list[int] = []
+        for text in texts:
+            beginnings.append(len(words))
+            words += text.split()
+        return cls(tuple(words), tuple(beginnings))
+
+    def text(self, words: int, chance: random.Random) -> str:
+        """This many words from the beginning of a text drawn by chance, and on into the texts after it."""
+        at = chance.choice(self.beginnings)
+        taken = self.words[at : at + words]
+        while len(taken) < words:
+            taken += self.words[: words - len(taken)]
+        return " ".join(taken)
+
+
+class Stock:
+    """Every kind of text that a scenario may ask for."""
+
+    def __init__(self, sentences: Shelf, domains: Mapping[str | None, Shelf]) -> None:
+        """Sentences to classify; texts to summarise by their domain, of which None stands in for those it lacks."""
+        self._sentences = sentences
+        self._domains = domains
+
+    def body(self, task: str, words: Sequence[int], domain: str | None, chance: random.Random) -> bytes:
+        """The body of one request, as an ordinary client writes it: a text of each of these lengths."""
+        summarize = task == "summarize"
+        shelf = self._domains.get(domain, self._domains[None]) if summarize else self._sentences
+        texts = [shelf.text(count, chance) for count in words]
+        document: dict[str, object] = {"inputs": texts[0] if len(texts) == 1 else texts}
+        if summarize and domain is not None:
+            document["parameters"] = {"domain": domain}
+        return json.dumps(document, ensure_ascii=False).encode()
+
+
+def held_out() -> Stock:
+    """Held-out sentences, papers and descriptions of software. Raises NoSentences or NoTexts."""
+    mixed = mixed_texts(MIXED, ORDER_SEED, SHIPPED)
+    shelves = {kind: Shelf.of([one.text for one in mixed if one.kind is kind]) for kind in Kind}
+    return Stock(Shelf.of(shuffled_texts()), {None: shelves[Kind.PAPERS], "software": shelves[Kind.SOFTWARE]})
+
+
+Mode: TypeAlias = Literal["strict", "best-effort"]
+STRICT: Mode = "strict"
+BEST_EFFORT: Mode = "best-effort"
+
+
+@dataclass(frozen=True)
+class Handling:
+    """Who chooses the checkpoint: the gateway, or a pin for each class. Reports name it by `label`.
+
+    A class of the mixture that has no pin is left to the gateway. `mode` takes the place of the scenario's own.
+    """
+
+    label: str
+    pins: Mapping[int, str] = field(default_factory=dict)
+    mode: Mode | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request ready to send, `due_s` after the run's beginning; `kind` is its class in the mixture.
+
+    A `shadowed` one is sent once more where it is refused.
+    """
+
+    sequence: int
+    kind: int
+    due_s: float
+    task: str
+    budget_s: float
+    body: bytes
+    headers: Mapping[str, str]
+    shadowed: bool = False
+
+
+def calls_of(
+    offered: Sequence[Offered], handling: Handling, stock: Stock, shadow_share: float, seed: int
+) -> list[Call]:
+    """Every request of a run, in the order it is due. Equal seeds, equal bodies, whatever the handling."""
+    texts, shadows = random.Random(f"texts {seed}"), random.Random(f"shadows {seed}")
+    calls = []
+    for one in offered:
+        strict = one.strict if handling.mode is None else handling.mode == STRICT
+        body = stock.body(one.task, [words_of(one.tokens)] * one.texts, one.domain, texts)
+        drawn = shadows.random() < shadow_share
+        headers = headers_of(one, strict, handling.pins.get(one.kind))
+        calls.append(
+            Call(
+                one.sequence, one.kind, one.arrived_s, one.task, one.budget_s, body, headers, shadowed=drawn and strict
+            )
+        )
+    return calls
+
+
+def words_of(tokens: int) -> int:
+    """The words of a text of this many tokens by a scenario's rule; at least one."""
+    return max(1, round((tokens - SPECIAL_TOKENS) / TOKENS_PER_WORD))
+
+
+def headers_of(offered: Offered, strict: bool, pin: str | None) -> dict[str, str]:
+    """The headers that carry a request's budget, mode, percentile and pin."""
+    headers = {
+        BUDGET: budget_text(offered.budget_s),
+        MODE: STRICT if strict else BEST_EFFORT,
+        PERCENTILE: f"{offered.percentile:g}",
+    }
+    return headers if pin is None else {**headers, CHECKPOINT: pin}
+
+
+def budget_text(budget_s: float) -> str:
+    """A budget as its header has it: milliseconds to the microsecond."""
+    return f"{budget_s * 1000:.3f}"

@@ -1,0 +1,156 @@
+"""The variants behind a live gateway, as its `/checkpoints` describes them: no catalog or cache is needed.
+
+The gateway's own cost models compute what a run costs from the profiles that it publishes.
+"""
+
+from __future__ import annotations
+
+import urllib.request
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+from pydantic import ValidationError
+
+from gateway.model.manifest import GenerationRules, Seq2SeqManifest
+from gateway.model.profile import LatencyProfile, ProfileCell, ProfileDocument
+from gateway.model.tier import Tier
+from gateway.tasks.service_time import ServiceTimeModel
+from gateway.tasks.summarize import AbstractiveModel, ExtractiveModel
+from loadtests.errors import LoadTestError
+from loadtests.workload.variants import ClassifierMedians, ProfiledTimes, SummarizerMedians, Variant, ranked
+
+WITHIN_S = 10.0
+
+
+class NoGateway(LoadTestError):
+    """Nothing answers at the URL as a gateway does; the message says what came instead."""
+
+
+class Quality(Struct, frozen=True):
+    """Points, and the rank that orders a task whose points cannot be compared."""
+
+    value: float
+    rank: int | None = None
+
+    @property
+    def standing(self) -> float:
+        """What orders checkpoints, as in the catalog."""
+        return self.value if self.rank is None else float(self.rank)
+
+
+class Cell(Struct, frozen=True):
+    """Service time of one place of a profile, in milliseconds."""
+
+    batch: int
+    tokens: int
+    p50: float
+    p95: float
+
+
+class Profile(Struct, frozen=True):
+    """A latency profile as it is published."""
+
+    threads: int
+    measured_on: str
+    service_time_ms: tuple[Cell, ...]
+
+
+class Load(Struct, frozen=True):
+    """What is known of a checkpoint's replicas at this moment."""
+
+    replicas_up: int
+
+
+class Checkpoint(Struct, frozen=True):
+    """One checkpoint of `/checkpoints`, as far as it is used here."""
+
+    name: str
+    task: str
+    tier: Tier
+    kind: str
+    quality: Quality
+    max_tokens: int
+    latency_profile: Profile
+    load: Load
+    domain: str | None = None
+    generation: dict[str, object] | None = None
+    output_tokens: float | None = None
+    step_ms: tuple[Cell, ...] = ()
+
+
+class _Checkpoints(Struct):
+    checkpoints: tuple[Checkpoint, ...]
+
+
+def live_variants(url: str) -> tuple[Variant, ...]:
+    """The variants that the gateway at `url` serves, task by task and the best first. Raises NoGateway."""
+    return variants_from(_fetched(url), url)
+
+
+def variants_from(content: bytes, url: str = "the gateway") -> tuple[Variant, ...]:
+    """The variants that the body of `/checkpoints` describes. Raises NoGateway where it is none, or one is not up."""
+    try:
+        checkpoints = msgspec.json.decode(content, type=_Checkpoints).checkpoints
+        missing = [one.name for one in checkpoints if not one.load.replicas_up]
+        if missing or not checkpoints:
+            raise NoGateway(f"{url}: no replica is up of {', '.join(missing) or 'any checkpoint'}")
+        return ranked([(one.quality.standing, _variant(one)) for one in checkpoints])
+    except (msgspec.DecodeError, ValidationError, ValueError) as error:
+        raise NoGateway(f"{url}/checkpoints: not what a gateway says: {error}") from None
+
+
+def _fetched(url: str) -> bytes:
+    try:
+        with urllib.request.urlopen(f"{url}/checkpoints", timeout=WITHIN_S) as response:  # the scheme is the person's
+            content: bytes = response.read()
+    except (OSError, ValueError) as error:
+        raise NoGateway(f"{url}: no gateway answers there: {error}") from None
+    return content
+
+
+def _variant(one: Checkpoint) -> Variant:
+    profile = LatencyProfile.from_document(_document(one.latency_profile, one.latency_profile.service_time_ms))
+    medians: ClassifierMedians | SummarizerMedians
+    if one.kind == "classifier":
+        medians, sigma = ClassifierMedians(profile, one.max_tokens), profile.sigma
+    else:
+        cost = _cost(one, profile)
+        medians, sigma = SummarizerMedians(cost), cost.sigma
+    times = ProfiledTimes(medians, sigma)
+    return Variant(one.name, one.task, one.quality.value, one.tier, times, medians.max_batch, one.domain)
+
+
+def _cost(one: Checkpoint, profile: LatencyProfile) -> ServiceTimeModel:
+    """What a summary costs. The manifest has only the fields that its cost needs."""
+    if one.kind != "seq2seq":
+        return ExtractiveModel(profile)
+    needed: dict[str, Any] = {
+        "max_tokens": one.max_tokens,
+        "profile": _document(one.latency_profile, one.latency_profile.service_time_ms),
+        "step_profile": _document(one.latency_profile, one.step_ms),
+        "generation": GenerationRules.model_validate(one.generation),
+        "output_tokens": one.output_tokens,
+    }
+    return AbstractiveModel(Seq2SeqManifest.model_construct(**needed))
+
+
+def _document(profile: Profile, cells: Sequence[Cell]) -> ProfileDocument:
+    """The profile as a manifest has it. How many runs a cell stands for is not published, and not needed."""
+    return ProfileDocument(
+        threads=profile.threads,
+        measured_on=profile.measured_on,
+        cells=tuple(
+            ProfileCell(
+                batch=cell.batch,
+                tokens=cell.tokens,
+                samples=1,
+                p50_s=cell.p50 / 1000,
+                p95_s=cell.p95 / 1000,
+                min_s=cell.p50 / 1000,
+                max_s=cell.p95 / 1000,
+            )
+            for cell in cells
+        ),
+    )

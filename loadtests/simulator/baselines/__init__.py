@@ -1,1 +1,0 @@
-"""Published policies, each in the frame of `loadtests.simulator.central`, as strong as its paper allows."""

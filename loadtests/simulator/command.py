@@ -1,0 +1,241 @@
+"""The command `punctual simulate`: its options, what it shows and writes, and its exit status.
+
+Exit status: 0, or 1 where the gateway's own policy is below a baseline at some place by more than chance explains, or
+has too little of the oracle's bound. Raises LoadTestError.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from time import perf_counter
+from typing import Annotated, ClassVar
+
+import typer
+from platformdirs import user_cache_path
+from rich.console import Console
+from rich.progress import track
+
+from loadtests.reports.comparison import Place, Roles
+from loadtests.reports.runs import RunResult, write_json
+from loadtests.reports.tables import Entry, Grid, Row, bound_grids, figure_grids, margin_grid, overall_grid
+from loadtests.simulator.runs import Insisted, Ran, in_order, insist_all, orders_of, run_all, usable_cores
+from loadtests.simulator.simulation import BOUND, FEASIBLE, OURS, Simulation, UnknownPolicy
+from loadtests.simulator.verdicts import sentences, verdict_of
+from loadtests.workload.options import (
+    CvsOption,
+    HtmlOption,
+    JsonOption,
+    LoadsOption,
+    ScenarioArgument,
+    ScenarioCommand,
+    SecondsOption,
+    SeedsOption,
+    writable,
+)
+from loadtests.workload.scenario import Scenario, overridden, read_scenario
+from loadtests.workload.variants import Variant, catalog_of, variants_of
+
+REFUSALS = 100
+FORMER = {"clairvoyant": BOUND}
+"""Names that policies had once, which keep working."""
+
+
+class SimulateCommand(ScenarioCommand):
+    """`--shadow` may stand without a number."""
+
+    alone: ClassVar = {"--shadow": str(REFUSALS)}
+
+
+app = typer.Typer(add_completion=False)
+
+
+def _default_cache() -> Path:
+    return user_cache_path("punctual")
+
+
+CacheOption = Annotated[
+    Path, typer.Option(envvar="PUNCTUAL_CACHE", default_factory=_default_cache, help="where variants are kept")
+]
+
+
+PolicyOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME", help="play this one; may be repeated (default: every policy for the scenario)"),
+]
+JobsOption = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="processes; results do not depend on it (default: the cores there are)"),
+]
+ShadowOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="[N]",
+        help="admit N refused requests of each run after all, one at a time, and say how many were refused rightly "
+        f"(default: none; {REFUSALS} without N)",
+    ),
+]
+MarkdownOption = Annotated[
+    Path | None, typer.Option(parser=writable, metavar="FILE", help="write the tables there, for a document")
+]
+
+
+@app.command(cls=SimulateCommand)
+def simulate(
+    scenario: ScenarioArgument,
+    cache: CacheOption,
+    policy: PolicyOption = None,
+    loads: LoadsOption = None,
+    cvs: CvsOption = None,
+    seeds: SeedsOption = None,
+    seconds: SecondsOption = None,
+    jobs: JobsOption = None,
+    shadow: ShadowOption = None,
+    json: JsonOption = None,
+    html: HtmlOption = None,
+    markdown: MarkdownOption = None,
+) -> None:
+    """Plays a scenario on a virtual clock under the gateway's own policy and under published ones."""
+    began_s, console = perf_counter(), Console(highlight=False)
+    numbers = {"loads": loads, "cvs": cvs, "seeds": seeds, "seconds": seconds}
+    of = overridden(read_scenario(scenario), numbers)
+    simulation = Simulation(of, _variants(of, cache, console))
+    processes = jobs or usable_cores()
+    orders = orders_of(of, _policies(policy, simulation), html is not None, shadow or 0)
+    ran = list(track(run_all(simulation, orders, processes), "runs", len(orders), console=console))
+    recorded = in_order(ran, orders)
+    runs = [one.result for one in recorded]
+    grids = grids_of(runs)
+    if shadow:
+        grids += _refusals(simulation, ran, processes, console)
+    verdict = verdict_of(runs, Roles.of(runs))
+    said = sentences(verdict, runs, Roles.of(runs))
+    for grid in grids:
+        console.print(grid.rich())
+    for sentence in said:
+        console.print(sentence, style=None if verdict.good else "red", markup=False)
+    if json:
+        write_json(runs, json)
+    if markdown:
+        command = command_line(scenario, policy or (), numbers, shadow)
+        markdown.write_text(markdown_of(of, command, said, runs, grids), encoding="utf-8")
+    if html:
+        from loadtests.reports.report import write_report  # costs Matplotlib, which may not be installed
+
+        write_report(of, runs, html, recorded)
+    console.print(effort(ran, perf_counter() - began_s, processes))
+    raise typer.Exit(0 if verdict.good else 1)
+
+
+def command_line(scenario: str, policies: Sequence[str], numbers: Mapping[str, object], shadow: int | None) -> str:
+    """The command that gives the same results, without output files and number of processes."""
+    words = ["punctual", "simulate", scenario]
+    for policy in policies:
+        words += ["--policy", policy]
+    for name, given in numbers.items():
+        if given:
+            words += [f"--{name}", *(f"{value:g}" for value in (given if isinstance(given, list) else [given]))]
+    if shadow:
+        words += ["--shadow", str(shadow)]
+    return shlex.join(words)
+
+
+def grids_of(runs: Sequence[RunResult]) -> list[Grid]:
+    """In short, effective quality by policy and load, ours against the best baseline, and shares of the bound."""
+    roles = Roles.of(runs)
+    to_bound = replace(roles, bounds=tuple(name for name in roles.bounds if name == BOUND))
+    grids = (overall_grid(runs, roles), *figure_grids(runs, roles), margin_grid(runs, roles))
+    return [grid for grid in (*grids, *bound_grids(runs, to_bound)) if grid.rows]
+
+
+def refusal_grid(insisted: Sequence[Insisted]) -> Grid:
+    """How many refusals were right: the requests were admitted in a second run and not answered in time."""
+    groups: dict[str, list[Insisted]] = {}
+    for one in sorted(insisted, key=lambda one: Place(one.place.cv, one.place.load)):
+        groups.setdefault(f"CV {one.place.cv:g}, load {one.place.load:g}", []).append(one)
+    if len(groups) > 1:
+        groups["all"] = list(insisted)
+    rows = []
+    for where, of in groups.items():
+        rightly = sum(one.rightly for one in of)
+        entries = (Entry(str(len(of))), Entry(str(rightly)), Entry(f"{rightly / len(of) * 100:.1f} %"))
+        rows.append(Row(Entry(where), entries))
+    return Grid(
+        "Strict refusals, tried once more",
+        ("where", "tried", "late or failed", "refused rightly"),
+        tuple(rows),
+        "Each drawn refusal was admitted whatever was forecast, in a run of its own, under the same seed.",
+    )
+
+
+def markdown_of(
+    scenario: Scenario, command: str, said: Sequence[str], runs: Sequence[RunResult], grids: Sequence[Grid]
+) -> str:
+    """For a document: the command that gives the same again, the verdict, the tables.
+
+    The same runs give the same text: nothing in it depends on how long they took or on how many processes.
+    """
+    about = f"{scenario.about}: " if scenario.about else ""
+    played = [run for run in runs if run.policy != FEASIBLE]  # the bound's other end is no run of its own
+    offered = sum(run.offered for run in played)
+    count = f"{about}{len(played)} simulated runs of {scenario.seconds:g} s, {offered:,} requests counted."
+    parts = [f"## {scenario.name}\n", f"```\n{command}\n```\n", f"{count[0].upper()}{count[1:]}\n"]
+    if said:
+        parts.append("\n".join(f"- {sentence}" for sentence in said) + "\n")
+    return "\n".join([*parts, *(grid.markdown() for grid in grids)])
+
+
+def effort(ran: Sequence[Ran], seconds: float, jobs: int) -> str:
+    """What the runs took. The bound's time is given apart, since it is computed and not played on the clock."""
+    on_clock = [one for one in ran if one.order.policy != BOUND]
+    bounds = [one for one in ran if one.order.policy == BOUND]
+    ours = [one for one in on_clock if one.order.policy == OURS]
+    parts = []
+    if on_clock:
+        requests = sum(one.requests for one in on_clock)
+        own = f" ({OURS} alone {speed(ours):,.0f})" if ours and len(ours) < len(on_clock) else ""
+        parts.append(
+            f"{requests:,} requests in {len(on_clock)} runs simulated, {speed(on_clock):,.0f} a second of a core{own}"
+        )
+    if bounds:
+        parts.append(f"{sum(one.core_s for one in bounds):,.1f} s of a core for the bound in {len(bounds)} runs")
+    return f"{'; '.join(parts)}; {seconds:,.1f} s in all with {jobs} {'process' if jobs == 1 else 'processes'}"
+
+
+def speed(ran: Sequence[Ran]) -> float:
+    """Simulated requests a second of one core's time; 0 of nothing."""
+    core_s = sum(one.core_s for one in ran)
+    return sum(one.requests for one in ran) / core_s if core_s else 0.0
+
+
+def _variants(scenario: Scenario, cache: Path, console: Console) -> tuple[Variant, ...]:
+    """The scenario's variants. A catalog's are made, verified and profiled on this host where they are missing."""
+    catalog = catalog_of(scenario)
+    if catalog is None:
+        return variants_of(scenario)
+    from exporters.prepare import prepare
+
+    return variants_of(scenario, prepare(catalog, cache, console))
+
+
+def _policies(named: Sequence[str] | None, simulation: Simulation) -> Sequence[str]:
+    """The policies named, each once; all of them where none is named. Raises UnknownPolicy."""
+    known = simulation.policies
+    wanted = tuple(dict.fromkeys(FORMER.get(name, name) for name in named or known))
+    for policy in wanted:
+        if policy not in known:
+            raise UnknownPolicy(policy, *known)
+    return wanted
+
+
+def _refusals(simulation: Simulation, ran: Sequence[Ran], jobs: int, console: Console) -> list[Grid]:
+    """What became of the refusals that were drawn, each admitted in a run of its own."""
+    total = sum(len(one.refused) for one in ran)
+    if not total:
+        console.print("no strict request was refused, so there is none to try once more")
+        return []
+    insisted = track(insist_all(simulation, ran, jobs), "refusals", total, console=console)
+    return [refusal_grid(list(insisted))]

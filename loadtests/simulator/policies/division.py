@@ -1,0 +1,90 @@
+"""A division of the cores among variants and of the load among them, planned anew each period by what was observed.
+
+It knows how such a plan is followed, not how one is made: that is Proteus's and Jellyfish's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from loadtests.simulator.policies.batching import Profile, VariantQueues
+from loadtests.simulator.policies.central import Chosen, Rule, Setting
+from loadtests.simulator.policies.observed_load import ArrivalRate, BudgetClasses, level_of, rate_at
+from loadtests.workload.arrivals import Offered
+from loadtests.workload.variants import Variant
+
+CLASSES = 6
+"""How many classes of budgets a plan tells apart."""
+
+WINDOW_S = 5.0
+"""Over how long the load of each class is observed."""
+
+PERIOD_S = 1.0
+"""How often a plan is made."""
+
+
+@dataclass(frozen=True)
+class Division:
+    """How many cores each variant has, by its name.
+
+    `shares` has for each class of budgets what part of its requests goes where; a class without goes to the fastest.
+    """
+
+    cores: Mapping[str, int]
+    shares: tuple[Mapping[str, float], ...]
+
+
+Planner = Callable[[Sequence[float]], Division]
+"""Divides the cores, at one core at least, by the inputs per second of each class of budgets."""
+
+
+class Divided(Rule):
+    """A rule that binds each request to a variant by the shares of its class, and follows the division of cores.
+
+    Cores are alike: a variant runs on as many at once as it was given. What waits for a variant
+    that has lost its cores is bound anew. Planning takes no virtual time.
+    """
+
+    def __init__(self, setting: Setting, classes: BudgetClasses, planner: Planner) -> None:
+        self._variants = {variant.name: variant for variant in setting.variants}
+        self._tokens = setting.tokens
+        self._classes = classes
+        self._planner = planner
+        self._rates = [ArrivalRate(WINDOW_S, expected) for expected in classes.expected_per_s]
+        self._queues = VariantQueues(Profile(setting))
+        self._credits: list[dict[str, float]] = [{} for _ in classes.least_s]
+        self._next_s = PERIOD_S
+        self._division = planner([rate_at(level_of(per_s)) for per_s in classes.expected_per_s])
+
+    def arrived(self, request: Offered, now_s: float) -> None:
+        """Counts it, plans anew when a period has passed, and binds it."""
+        self._rates[self._classes.of(request)].add(request.texts, now_s)
+        if now_s >= self._next_s:
+            self._next_s = now_s + PERIOD_S
+            self._division = self._planner([rate_at(level_of(rate.per_s(now_s))) for rate in self._rates])
+            self._queues.rebind(lambda variant: self._division.cores.get(variant.name, 0) > 0, self._route)
+        self._queues.bind(request, self._route(request))
+
+    def choose(self, queue: Sequence[Offered], now_s: float) -> Chosen:
+        """A batch of the most urgent variant that has a core to itself."""
+        return self._queues.choose(queue, now_s, self._division.cores)
+
+    def ended(self, variant: Variant, members: Sequence[Offered], seconds: float, now_s: float) -> None:
+        """Its core is free."""
+        self._queues.ended(variant)
+
+    def _route(self, request: Offered) -> Variant:
+        """The variant that is furthest behind its share of the request's class."""
+        place = self._classes.of(request)
+        shares = {name: share for name, share in self._division.shares[place].items() if self._division.cores.get(name)}
+        if not shares:
+            placed = [self._variants[name] for name, cores in self._division.cores.items() if cores]
+            return min(placed, key=lambda variant: variant.median_s(1, self._tokens))
+        credit = self._credits[place]
+        whole = sum(shares.values())
+        for name, share in shares.items():
+            credit[name] = credit.get(name, 0.0) + share / whole
+        chosen = max(shares, key=lambda name: credit[name])
+        credit[chosen] -= 1.0
+        return self._variants[chosen]

@@ -1,0 +1,79 @@
+"""Model-Switching: one variant at a time for all, by what was measured offline of each at the load observed now."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from loadtests.simulator.policies.central import Central, Chosen, Rule, Setting
+from loadtests.simulator.policies.observed_load import ArrivalRate, level_of, rate_at
+from loadtests.simulator.policies.static import Static
+from loadtests.simulator.world import World
+from loadtests.workload.arrivals import Fate, Offered
+from loadtests.workload.variants import Variant
+
+WINDOW_S = 0.1
+"""Over how long the load is observed ..."""
+
+SEEN = 10
+"""... or over this many requests, where they take longer to come."""
+
+TRIAL_S = 20.0
+"""How long each variant is tried at each level of load, on the virtual clock ..."""
+
+TRIED = range(400, 4000)
+"""... and with how many requests at least and at most. The first half does not count: the queue still fills."""
+
+
+class ModelSwitching(Rule):
+    """Switching by load (Zhang et al., "Model-Switching: Dealing with Fluctuating Workloads in
+    Machine-Learning-as-a-Service Systems", HotCloud 2020).
+
+    Offline each variant is tried alone at each level of load; online, before every run, the variant is taken that
+    reached the highest effective accuracy (quality × share of answers in time, the paper's own measure) at the load
+    observed. Trials are Poisson arrivals with budgets drawn from those expected; a level is tried when first seen,
+    which takes no virtual time. Generous: the load is observed over a tenth of a second, which did best; switching is
+    free; a variant serves as `Static` does, dropping included, where the paper drops nothing.
+    """
+
+    def __init__(self, setting: Setting) -> None:
+        self._setting = setting
+        self._rate = ArrivalRate(max(WINDOW_S, SEEN / max(setting.rate_per_s, 1.0)), setting.rate_per_s)
+        self._statics = {variant.name: Static(setting, variant) for variant in setting.variants}
+        self._best: dict[int, Variant] = {}
+
+    def arrived(self, request: Offered, now_s: float) -> None:
+        """Counts the arrival in the observed load."""
+        self._rate.add(request.texts, now_s)
+
+    def choose(self, queue: Sequence[Offered], now_s: float) -> Chosen:
+        """A batch as the best variant for the load would form it alone."""
+        variant = self._best_at(level_of(self._rate.per_s(now_s)))
+        return self._statics[variant.name].choose(queue, now_s)
+
+    def _best_at(self, level: int) -> Variant:
+        """The variant of the highest effective accuracy at a level: what cannot beat the best so far is not tried."""
+        if level not in self._best:
+            best, reached = self._setting.variants[0], -1.0
+            for variant in sorted(self._setting.variants, key=lambda one: one.quality, reverse=True):
+                if variant.quality > reached:
+                    effective = variant.quality * attained(self._setting, variant, rate_at(level))
+                    if effective > reached:
+                        best, reached = variant, effective
+            self._best[level] = best
+        return self._best[level]
+
+
+def attained(setting: Setting, variant: Variant, rate_per_s: float) -> float:
+    """The share of requests that the variant alone answers in time at such a load."""
+    chance = random.Random(1)
+    world = World(setting.cores, seed=1)
+    offered = []
+    now_s = 0.0
+    for sequence in range(min(max(int(TRIAL_S * rate_per_s), TRIED.start), TRIED.stop)):
+        now_s += chance.expovariate(rate_per_s)
+        offered.append(Offered(sequence, variant.task, now_s, chance.choice(setting.budgets_s), setting.tokens))
+    rule = Static(setting, variant)
+    world.play(offered, Central(world, {variant.task: rule}, setting.cores, setting.overhead_s))
+    counted = offered[len(offered) // 2 :]
+    return sum(request.fate is Fate.IN_TIME for request in counted) / len(counted)

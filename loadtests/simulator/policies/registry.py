@@ -1,0 +1,38 @@
+"""Which baselines there are, by the names that reports give them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+
+from loadtests.simulator.policies.central import RuleMaker, Setting
+from loadtests.simulator.policies.clipper import ClipperAimd
+from loadtests.simulator.policies.jellyfish import jellyfish
+from loadtests.simulator.policies.model_switching import ModelSwitching
+from loadtests.simulator.policies.per_query import PerQuery, best_of, fastest_of
+from loadtests.simulator.policies.proteus import proteus
+from loadtests.simulator.policies.ramsis import Ramsis
+from loadtests.simulator.policies.slackfit import SlackFit
+from loadtests.simulator.policies.static import Static
+from loadtests.workload.variants import Variant
+
+BASELINES: dict[str, RuleMaker] = {
+    "fastest-feasible": partial(PerQuery, select=fastest_of),
+    "best-feasible": partial(PerQuery, select=best_of),
+    "model-switching": ModelSwitching,
+    "jellyfish": jellyfish,
+    "clipper-aimd": ClipperAimd,
+    "slackfit": SlackFit,
+    "proteus": proteus,
+    "ramsis": Ramsis,
+}
+"""The published policies; the static choices depend on the variants: `statics`."""
+
+
+def statics(variants: Iterable[Variant]) -> dict[str, RuleMaker]:
+    """Every static choice, each named `static:` and the variant's name, by which the setting must have it."""
+    return {f"static:{variant.name}": partial(_static, name=variant.name) for variant in variants}
+
+
+def _static(setting: Setting, name: str) -> Static:
+    return Static(setting, next(variant for variant in setting.variants if variant.name == name))

@@ -1,0 +1,32 @@
+"""The static choice: one variant for every request, as most deployments have it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from loadtests.simulator.policies.batching import Profile
+from loadtests.simulator.policies.central import Chosen, Rule, Setting
+from loadtests.workload.arrivals import Offered
+from loadtests.workload.variants import Variant
+
+
+class Static(Rule):
+    """Always the same variant: earliest deadline first, with as many companions as keep the first in time.
+
+    No paper, but what every paper compares itself with; the order, the batching and the dropping of what would be late
+    even alone are generous.
+    """
+
+    def __init__(self, setting: Setting, variant: Variant) -> None:
+        self._profile = Profile(setting)
+        self._variant = variant
+
+    def choose(self, queue: Sequence[Offered], now_s: float) -> Chosen:
+        """The largest batch that the most urgent request has the time for."""
+        ordered, lost = self._profile.earliest_first(queue, self._variant, now_s)
+        if not ordered:
+            return Chosen(drop=lost)
+        window = self._profile.window(self._variant)
+        served = self._profile.after_early_drop(self._variant, ordered, now_s, window)
+        room_s = self._profile.room_s(served[0], now_s)
+        return Chosen(self._variant, self._profile.filled(self._variant, served, room_s), lost)

@@ -1,0 +1,323 @@
+"""A scenario: arrivals, a mixture of requests, a catalog and the node that serves it, and its TOML file.
+
+Units as people write them (`_ms` where the wire has milliseconds, `_s` else). Everything has a default but `name`,
+`catalog` and `requests`.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from importlib.resources import files
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Literal, Self, TypeAlias, get_args
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from gateway.catalogs.catalog import PACKAGED
+from gateway.catalogs.catalog_yaml import shown
+from gateway.model.deadline import MAX_BUDGET_MS
+from loadtests.workload.files import ScenarioError, read_text
+
+TOKENS_PER_WORD = 1.33
+SPECIAL_TOKENS = 2
+
+Task: TypeAlias = Literal["classify", "summarize"]
+Name = Annotated[str, Field(min_length=1, max_length=100)]
+FileName = Annotated[str, Field(min_length=1)]
+Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
+
+
+def _rising(span: tuple[float, float]) -> tuple[float, float]:
+    if span[0] > span[1]:
+        raise ValueError("must go from the less to the more")
+    return span
+
+
+Span = Annotated[tuple[Positive, Positive], AfterValidator(_rising)]
+"""From and to, both included: values are drawn evenly between them."""
+
+BudgetMs = Annotated[float, Field(strict=True, gt=0, le=MAX_BUDGET_MS)]
+Words = Annotated[float, Field(strict=True, gt=0, le=50_000)]
+Cv = Annotated[float, Field(strict=True, ge=0.05, le=20)]
+Seconds = Annotated[float, Field(strict=True, ge=0.01, le=86_400)]
+
+
+def tokens_of(words: float) -> int:
+    """The tokens of a text of this many words, with the two that mark its ends."""
+    return round(words * TOKENS_PER_WORD) + SPECIAL_TOKENS
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class RequestClass(_Frozen):
+    """One part of the mixture: `share` of the requests (the shares are weights), and what they are like.
+
+    `words` is the length of each of `texts` inputs; a catalog from a CSV profile does not know lengths. `percentile`
+    is how sure the gateway must be, `domain` what the texts are about: both as the request's header and parameter.
+    """
+
+    share: Positive = 1.0
+    task: Task = "classify"
+    budget_ms: Annotated[tuple[BudgetMs, BudgetMs], AfterValidator(_rising)]
+    words: Annotated[tuple[Words, Words], AfterValidator(_rising)] = (20.0, 20.0)
+    texts: Annotated[int, Field(strict=True, ge=1, le=128)] = 1
+    mode: Literal["best-effort", "strict"] = "best-effort"
+    percentile: Annotated[float, Field(strict=True, ge=50, le=99.9)] = 95.0
+    domain: Name | None = None
+
+
+class CatalogSource(_Frozen):
+    """Either the manifests of a packaged catalog (or a catalog file), or a plain CSV of measured samples.
+
+    `profile` has the columns `variant,quality,batch,latency_ms`, one row a sample; a relative path is seen from the
+    scenario's own folder. Its variants serve `task`, which the manifests of a catalog say themselves.
+    """
+
+    manifests: FileName | None = None
+    profile: FileName | None = None
+    task: Task = "classify"
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if (self.manifests is None) == (self.profile is None):
+            raise ValueError("exactly one of manifests and profile is required")
+        return self
+
+
+class NodeModel(_Frozen):
+    """Where the variants run: each run keeps one of `cores` busy; all variants are loaded on all of them.
+
+    A request takes `overhead_ms` outside queue and engine. Where the gateway shares the cores, each that is offered
+    takes `overhead_core_ms` of their time when it comes, refused or not, and each that runs `served_core_ms` more when
+    its run begins; `others_cores` are never free.
+    """
+
+    cores: Annotated[int, Field(strict=True, ge=1, le=256)] = 2
+    overhead_ms: NotNegative = 1.0
+    overhead_core_ms: NotNegative = 0.0
+    served_core_ms: NotNegative = 0.0
+    others_cores: NotNegative = 0.0
+
+
+class IngressModel(_Frozen):
+    """How many gateway processes share the node, and how old what they hear of it is."""
+
+    count: Annotated[int, Field(strict=True, ge=1, le=64)] = 1
+    report_delay_ms: NotNegative = 0.3
+
+
+class Step(_Frozen):
+    """From `start_s` on, the offered rate is `factor` times the scenario's."""
+
+    start_s: NotNegative
+    factor: NotNegative
+
+
+class ArrivalModel(_Frozen):
+    """How requests arrive. The rate is `load` times the quality tier's capacity, or `rate_per_s` where that is given.
+
+    `poisson`; `gamma`, whose gaps have the coefficient of variation `cv` of the run; both are shaped in time by
+    `steps` (jumps) or `ramp` (from one factor to another over the run), and `step` and `ramp` are `gamma` with a shape
+    that must be there. `trace` replays the rates of a CSV with the columns `start_s,rate_per_s`: scaled so that their
+    mean is the run's rate where loads or `rate_per_s` are given, else as they are. A shape begins with the counted
+    part of the run; the warm-up has the rate that it begins with.
+    """
+
+    process: Literal["poisson", "gamma", "step", "ramp", "trace"] = "gamma"
+    rate_per_s: Positive | None = None
+    steps: tuple[Step, ...] = ()
+    ramp: tuple[NotNegative, NotNegative] | None = None
+    trace: FileName | None = None
+
+    @model_validator(mode="after")
+    def _one_shape(self) -> Self:
+        given = {name for name in ("steps", "ramp", "trace") if getattr(self, name)}
+        needed = {"step": "steps", "ramp": "ramp", "trace": "trace"}.get(self.process)
+        if needed and needed not in given:
+            raise ValueError(f"{needed} is required, since process is {self.process}")
+        if len(given) > 1:
+            raise ValueError("at most one of steps, ramp and trace may be given")
+        if self.trace and needed != "trace":
+            raise ValueError(f"trace is for the process trace, and process is {self.process}")
+        return self
+
+    @model_validator(mode="after")
+    def _some_rate(self) -> Self:
+        if any(left.start_s >= right.start_s for left, right in pairwise(self.steps)):
+            raise ValueError("steps must be in the order of start_s, no two at once")
+        idle = bool(self.steps) and self.steps[0].start_s == 0 and not any(step.factor for step in self.steps)
+        if idle or (self.ramp and not any(self.ramp)):
+            raise ValueError("steps or ramp must have a factor of more than 0")
+        return self
+
+
+class Scenario(_Frozen):
+    """One experiment: every load × coefficient of variation × seed is a run of `seconds`, after `warmup_s` uncounted.
+
+    `loads` are in multiples of the rate at which the best variant alone keeps every core busy.
+    """
+
+    name: Name
+    about: str = ""
+    seconds: Seconds = 30.0
+    warmup_s: Annotated[float, Field(strict=True, ge=0, le=86_400)] = 3.0
+    seeds: Annotated[tuple[Annotated[int, Field(strict=True)], ...], Field(min_length=1)] = (1, 2, 3)
+    loads: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1.0,)
+    cvs: Annotated[tuple[Cv, ...], Field(min_length=1)] = (1.0,)
+    catalog: CatalogSource
+    node: NodeModel = NodeModel()
+    ingress: IngressModel = IngressModel()
+    arrivals: ArrivalModel = ArrivalModel()
+    requests: Annotated[tuple[RequestClass, ...], Field(min_length=1)]
+
+    @property
+    def tasks(self) -> frozenset[str]:
+        """The tasks that its requests ask for."""
+        return frozenset(asked.task for asked in self.requests)
+
+    @property
+    def as_recorded(self) -> bool:
+        """Whether a trace is replayed at its own rates, since neither loads nor a rate are given."""
+        said = "loads" in self.model_fields_set or self.arrivals.rate_per_s is not None
+        return self.arrivals.trace is not None and not said
+
+    @model_validator(mode="after")
+    def _runs_differ(self) -> Self:
+        if self.arrivals.rate_per_s and len(self.loads) > 1:
+            raise ValueError("loads: only one where arrivals.rate_per_s is given, which is the rate of every run")
+        if self.arrivals.process == "poisson" and set(self.cvs) != {1.0}:
+            raise ValueError("cvs: must be [1] where arrivals.process is poisson; gamma has others")
+        return self
+
+    @model_validator(mode="after")
+    def _tasks_are_served(self) -> Self:
+        if self.catalog.profile:
+            for at, asked in enumerate(self.requests):
+                if asked.task != self.catalog.task:
+                    raise ValueError(f"requests.{at}.task: must be {self.catalog.task}, as the profile's catalog.task")
+        return self
+
+
+SHIPPED = (
+    "grid-classify",
+    "grid-summarize",
+    "grid-both",
+    "live-classify",
+    "live-mixed",
+    "live-watched",
+    "example-profile",
+    "example-trace",
+)
+"""Scenarios that come with the project, by the name `read_scenario` takes."""
+
+_WORDS = {
+    "missing": "is required",
+    "greater_than": "must be more than {gt:g}",
+    "greater_than_equal": "must be at least {ge:g}",
+    "less_than": "must be less than {lt:g}",
+    "less_than_equal": "must be at most {le:g}",
+    "literal_error": "must be {expected}",
+    "int_type": "must be a whole number",
+    "float_type": "must be a number",
+    "finite_number": "must be a finite number",
+    "string_type": "must be text",
+    "string_too_short": "must not be empty",
+    "string_too_long": "must be at most {max_length} characters",
+    "model_type": "must be a table of fields",
+    "tuple_type": "must be a list",
+    "too_short": "must have at least {min_length}",
+    "too_long": "must have at most {max_length}",
+}
+
+
+def read_scenario(name_or_path: Path | str) -> Scenario:
+    """A shipped scenario by its name, or the one in a file. Raises ScenarioError naming every fault.
+
+    Relative paths in it are seen from its own folder.
+    """
+    path = Path(name_or_path)
+    if str(name_or_path) in SHIPPED:
+        path = Path(str(files("loadtests").joinpath("workload", "data", f"{name_or_path}.toml")))
+    elif not path.exists():
+        raise ScenarioError(f"{path}: there is no such file (shipped scenarios: {', '.join(SHIPPED)})")
+    try:
+        document = tomllib.loads(read_text(path))
+    except RecursionError:
+        raise ScenarioError(f"{path}: not TOML that a scenario could be: nested too deep") from None
+    except ValueError as error:
+        raise ScenarioError(f"{path}: not TOML: {error}") from None
+    try:
+        scenario = Scenario.model_validate(document)
+    except ValidationError as error:
+        raise ScenarioError(*(f"{path}: {fault}" for fault in _faults(error.errors(include_url=False)))) from None
+    return _seen_from(path.parent, scenario)
+
+
+def _seen_from(folder: Path, scenario: Scenario) -> Scenario:
+    """Makes the paths of the scenario hold wherever it is played."""
+    catalog, arrivals = scenario.catalog, scenario.arrivals
+    if catalog.profile is not None:
+        catalog = catalog.model_copy(update={"profile": str(folder / catalog.profile)})
+    elif catalog.manifests is not None and catalog.manifests not in PACKAGED:
+        catalog = catalog.model_copy(update={"manifests": str(folder / catalog.manifests)})
+    if arrivals.trace is not None:
+        arrivals = arrivals.model_copy(update={"trace": str(folder / arrivals.trace)})
+    return scenario.model_copy(update={"catalog": catalog, "arrivals": arrivals})
+
+
+def _faults(errors: Sequence[ErrorDetails]) -> Iterator[str]:
+    """Each fault as `requests.0.budget_ms: what`; a fault across fields names them itself.
+
+    Pydantic also calls a list too short when none of its items is valid: that is left out.
+    """
+    for error in errors:
+        place = error["loc"]
+        inside = any(other is not error and other["loc"][: len(place)] == place for other in errors)
+        if error["type"] != "too_short" or not inside:
+            yield ": ".join(part for part in (".".join(map(str, place)), _message(error)) if part)
+
+
+def _message(error: ErrorDetails) -> str:
+    kind, context = error["type"], error.get("ctx", {})
+    if kind == "extra_forbidden":
+        known = _fields_at(error["loc"][:-1])
+        close = get_close_matches(str(error["loc"][-1]), known, n=1)
+        return f"unknown field; did you mean {close[0]}?" if close else f"unknown field; known are {', '.join(known)}"
+    if kind == "missing":
+        return _WORDS[kind]
+    if kind == "value_error":
+        across = isinstance(error["input"], dict)
+        return f"{context['error']}" if across else f"{context['error']}, got {shown(error['input'])}"
+    return f"{_WORDS.get(kind, error['msg']).format_map(context)}, got {shown(error['input'])}"
+
+
+def _fields_at(place: tuple[int | str, ...]) -> list[str]:
+    """The names of the fields that a scenario has at a place."""
+    model: type[BaseModel] = Scenario
+    for part in place:
+        if isinstance(part, str):
+            annotation = model.model_fields[part].annotation
+            inner = (kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type))
+            model = next((kind for kind in inner if issubclass(kind, BaseModel)), model)
+    return list(model.model_fields)
+
+
+def overridden(scenario: Scenario, given: Mapping[str, object]) -> Scenario:
+    """Replaces fields of a scenario by those that are not None. Raises ScenarioError."""
+    new = {name: value for name, value in given.items() if value is not None}
+    if not new:
+        return scenario
+    try:
+        return Scenario.model_validate(scenario.model_dump(exclude_unset=True) | new)
+    except ValidationError as error:
+        faults = error.errors(include_url=False)
+        raise ScenarioError(
+            *(f"--{'.'.join(map(str, one['loc'])) or scenario.name}: {one['msg']}" for one in faults)
+        ) from None

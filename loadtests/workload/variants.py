@@ -1,0 +1,298 @@
+"""A variant as load tests see it: its quality, and what its runs take. From manifests, or from a CSV of samples.
+
+The gateway's own cost models compute what a run costs. Refuses to know how a variant is made: prepare the checkpoints
+of `catalog_of` before a scenario is played.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from bisect import bisect_left
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import accumulate
+from operator import itemgetter
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Protocol
+
+from deployments.replica.classify import BATCH_LIMITS
+from gateway.catalogs.catalog import Catalog, CatalogEntry, load_catalog
+from gateway.model.manifest import ClassifierManifest, VariantManifest
+from gateway.model.profile import LatencyProfile, spread_of
+from gateway.model.request import RequestShape
+from gateway.model.tier import Tier
+from gateway.tasks import read_manifest, service_time_model
+from gateway.tasks.service_time import ServiceTimeModel, TokenRate
+from gateway.tasks.summarize import SummarizeParameters
+from loadtests.workload.files import Row, ScenarioError, read_table
+from loadtests.workload.scenario import Scenario
+
+_FURTHEST = 3.0
+"""No run misses its median by more than this many standard deviations of the logarithm."""
+
+
+class Times(Protocol):
+    """Service times of one variant, in seconds; `sigma` is the spread of their logarithm."""
+
+    @property
+    def sigma(self) -> float:
+        """The standard deviation of the logarithm of a run's time."""
+
+    def median_s(self, batch: int, tokens: int) -> float:
+        """The median of one run of `batch` inputs padded to `tokens` tokens."""
+
+    def noise(self, batch: int, chance: random.Random) -> float:
+        """By what factor a run misses the median, drawn anew."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One variant of the catalog. `quality` is in the catalog's own points; `max_batch` 1 is one that never batches."""
+
+    name: str
+    task: str
+    quality: float
+    tier: Tier
+    times: Times
+    max_batch: int
+    domain: str | None = None
+    _known: dict[tuple[int, int], float] = field(default_factory=dict, repr=False, compare=False)
+
+    def median_s(self, batch: int, tokens: int) -> float:
+        """The median seconds of one run of `batch` inputs padded to `tokens` tokens; remembered."""
+        try:
+            return self._known[batch, tokens]
+        except KeyError:
+            return self._known.setdefault((batch, tokens), self.times.median_s(batch, tokens))
+
+    def cheapest_s(self, tokens: int) -> float:
+        """The least engine seconds an input costs in any batch."""
+        return min(self.median_s(batch, tokens) / batch for batch in range(1, self.max_batch + 1))
+
+
+@dataclass(frozen=True)
+class SampledTimes:
+    """Times from measured samples, seconds by batch size, one sample of one batch size at least; tokens do not count.
+
+    Between batch sizes the median is interpolated; before the least measured it is that one's, since a smaller batch
+    can be filled up; past the largest it grows as between the last two, as in the gateway's own profiles.
+    """
+
+    samples: Mapping[int, Sequence[float]]
+
+    @cached_property
+    def _medians(self) -> tuple[tuple[int, float], ...]:
+        return tuple((batch, median(self.samples[batch])) for batch in sorted(self.samples))
+
+    @cached_property
+    def sigma(self) -> float:
+        """By the 95th percentiles of the batch sizes, of several the middle one."""
+        return spread_of([self.p95_s(batch) / median_s for batch, median_s in self._medians])
+
+    @cached_property
+    def _residuals(self) -> Mapping[int, tuple[float, ...]]:
+        return {batch: tuple(s / median(of) for s in of) for batch, of in self.samples.items()}
+
+    def median_s(self, batch: int, tokens: int) -> float:
+        """The median whatever the tokens: in proportion past a single batch size, never less past the largest."""
+        places = self._medians
+        if batch <= places[0][0]:
+            return places[0][1]
+        if len(places) == 1:
+            return places[0][1] * batch / places[0][0]
+        at = min(bisect_left(places, batch, key=lambda place: place[0]), len(places) - 1)
+        (left, below), (right, above) = places[at - 1], places[at]
+        median_s = above - (above - below) * (right - batch) / (right - left)
+        return max(median_s, above) if batch > right else median_s
+
+    def noise(self, batch: int, chance: random.Random) -> float:
+        """One of the samples of the nearest batch size, over their median."""
+        nearest = min(self._residuals, key=lambda measured: abs(measured - batch))
+        return chance.choice(self._residuals[nearest])
+
+    def p95_s(self, batch: int) -> float:
+        """The 95th percentile of the samples of one batch size, of few samples the largest."""
+        of = sorted(self.samples[batch])
+        return quantiles(of, n=20)[-1] if len(of) >= 20 else of[-1]
+
+
+@dataclass(frozen=True)
+class ProfiledTimes:
+    """Times from a manifest's latency profile: log-normal around its medians."""
+
+    medians: Medians
+    sigma: float
+
+    def median_s(self, batch: int, tokens: int) -> float:
+        """By the profile."""
+        return self.medians.median_s(batch, tokens)
+
+    def noise(self, batch: int, chance: random.Random) -> float:
+        """Log-normal with the profile's spread, no further than three of it."""
+        deviations = min(max(chance.gauss(0.0, 1.0), -_FURTHEST), _FURTHEST)
+        return math.exp(self.sigma * deviations)
+
+
+COLUMNS = ("variant", "quality", "batch", "latency_ms")
+LARGEST_BATCH = 4096
+LEAST_QUALITY, MOST_QUALITY = 1e-3, 1e6
+SHORTEST_MS, LONGEST_MS = 1e-4, 3_600_000.0
+
+
+@dataclass
+class _Measured:
+    """One variant as read so far: its quality, the line that has it, and its samples by batch size."""
+
+    quality: float
+    line: int
+    samples: dict[int, list[float]] = field(default_factory=dict)
+
+
+def read_profile(path: Path, task: str) -> tuple[Variant, ...]:
+    """The variants of a CSV, best quality first; a row is one timed run of `batch` inputs. Raises ScenarioError.
+
+    A variant batches up to the largest batch size measured of it. One that is slower and worse than another is kept:
+    not to choose it is a policy's business.
+    """
+    measured: dict[str, _Measured] = {}
+    for row in read_table(path, COLUMNS):
+        _take(row, measured)
+    if not measured:
+        raise ScenarioError(f"{path}: has no rows under its header")
+    qualities = [one.quality for one in measured.values()]
+    variants = [
+        Variant(name, task, one.quality, tier_of(one.quality, qualities), SampledTimes(one.samples), max(one.samples))
+        for name, one in measured.items()
+    ]
+    return tuple(sorted(variants, key=lambda variant: -variant.quality))
+
+
+def tier_of(quality: float, among: Collection[float]) -> Tier:
+    """Tier quality for the best, realtime for the least, balanced for what lies between."""
+    if quality == max(among):
+        return Tier.QUALITY
+    return Tier.REALTIME if quality == min(among) else Tier.BALANCED
+
+
+def _take(row: Row, measured: dict[str, _Measured]) -> None:
+    name, quality = row.name("variant"), row.number("quality", LEAST_QUALITY, MOST_QUALITY)
+    batch, seconds = row.count("batch", LARGEST_BATCH), row.number("latency_ms", SHORTEST_MS, LONGEST_MS) / 1000
+    one = measured.setdefault(name, _Measured(quality, row.line))
+    if quality != one.quality:
+        raise row.fault("quality", f"must be {one.quality:g}, as line {one.line} says of {name}")
+    one.samples.setdefault(batch, []).append(seconds)
+
+
+_MOST_CHARACTERS_PER_TOKEN = 16
+
+
+class Medians(Protocol):
+    """What is needed of a latency profile."""
+
+    def median_s(self, batch: int, tokens: int) -> float:
+        """The median seconds of one run."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClassifierMedians:
+    """A classifier's medians: by its profile, inputs cut to its window of tokens, up to `max_batch` a run."""
+
+    profile: LatencyProfile
+    window_tokens: int
+    max_batch: int = BATCH_LIMITS.max_batch
+
+    def median_s(self, batch: int, tokens: int) -> float:
+        """One run of the engine."""
+        return self.profile.median_s(batch, min(tokens, self.window_tokens))
+
+
+@dataclass(frozen=True, slots=True)
+class SummarizerMedians:
+    """A summarizer's medians: the texts one after another, each read and, where it writes, written with one beam."""
+
+    cost: ServiceTimeModel
+    max_batch: int = 1
+
+    def median_s(self, batch: int, tokens: int) -> float:
+        """The gateway's cost of texts that it takes for this many tokens, before it has learnt anything."""
+        most = _MOST_CHARACTERS_PER_TOKEN * tokens
+        characters = bisect_left(range(most), tokens, key=TokenRate().tokens)
+        return self.cost.service_times_s(RequestShape((characters,) * batch, SummarizeParameters()), room_s=0.0)[1]
+
+
+def catalog_of(scenario: Scenario) -> Catalog | None:
+    """What must be prepared to play the scenario: its catalog's checkpoints for the tasks that are asked for.
+
+    None where its variants come from a CSV. Raises CatalogError, and ScenarioError where the catalog lacks a task.
+    """
+    if scenario.catalog.manifests is None:
+        return None
+    whole = load_catalog(scenario.catalog.manifests)
+    for at, asked in enumerate(scenario.requests):
+        if not whole.of_task(asked.task):
+            raise ScenarioError(f"{scenario.name}: requests.{at}.task: the catalog {whole.name} has no {asked.task}")
+    asked_for = tuple(entry for entry in whole.checkpoints if entry.task in scenario.tasks)
+    return whole.model_copy(update={"checkpoints": asked_for})
+
+
+def variants_of(scenario: Scenario, prepared: Mapping[str, Path] | None = None) -> tuple[Variant, ...]:
+    """The variants that a scenario is played with, the best of each task first.
+
+    `prepared` is the folder of each checkpoint of `catalog_of`, by name; a CSV needs none. Raises ScenarioError and
+    CatalogError.
+    """
+    if scenario.catalog.profile is not None:
+        return read_profile(Path(scenario.catalog.profile), scenario.catalog.task)
+    catalog = catalog_of(scenario)
+    if catalog is None or prepared is None:
+        raise ScenarioError(f"{scenario.name}: catalog.manifests: its variants must be prepared first")
+    return manifest_variants(catalog, prepared)
+
+
+def manifest_variants(catalog: Catalog, variants: Mapping[str, Path]) -> tuple[Variant, ...]:
+    """The catalog's variants, task by task and the best first, from their folders by name.
+
+    Raises ScenarioError where a checkpoint has no folder or no manifest that can be read.
+    """
+    entries = (entry for task in catalog.tasks for entry in catalog.of_task(task))
+    return ranked([(entry.quality.standing, _variant(entry, _manifest(entry.name, variants))) for entry in entries])
+
+
+def ranked(variants: Sequence[tuple[float, Variant]]) -> tuple[Variant, ...]:
+    """Task by task and the best first; each comes with its standing among those of its task.
+
+    Where ranks order a task whose qualities cannot be compared, a variant counts no less than those it ranks above:
+    bart-software's 40.4 ROUGE-L stand over 43.7 ROUGE-1 and count as 43.7.
+    """
+    made: list[Variant] = []
+    for task in dict.fromkeys(one.task for _, one in variants):
+        of_task = sorted(((standing, one) for standing, one in variants if one.task == task), key=itemgetter(0))
+        qualities = accumulate((one.quality for _, one in of_task), max)
+        made += reversed([replace(one, quality=least) for (_, one), least in zip(of_task, qualities, strict=True)])
+    return tuple(made)
+
+
+def _variant(entry: CatalogEntry, manifest: VariantManifest) -> Variant:
+    medians: ClassifierMedians | SummarizerMedians
+    try:
+        cost = service_time_model(manifest)
+        if isinstance(manifest, ClassifierManifest):
+            medians = ClassifierMedians(LatencyProfile.from_document(manifest.profile), manifest.max_tokens)
+        else:
+            medians = SummarizerMedians(cost)
+    except ValueError as error:
+        raise ScenarioError(f"{entry.name}: {error}") from None
+    times = ProfiledTimes(medians, cost.sigma)
+    return Variant(entry.name, entry.task, entry.quality.value, entry.tier, times, medians.max_batch, entry.domain)
+
+
+def _manifest(name: str, variants: Mapping[str, Path]) -> VariantManifest:
+    if name not in variants:
+        raise ScenarioError(f"{name}: is in the catalog, but has no variant prepared")
+    try:
+        return read_manifest(variants[name])
+    except (OSError, ValueError) as error:
+        raise ScenarioError(f"{name}: the manifest in {variants[name]} cannot be read: {error}") from None

@@ -1,0 +1,95 @@
+"""Laws of every baseline, for any requests: none is lost, none runs twice, batches keep their limits, work goes on."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small_baselines import TASK, played, setting_of, three
+
+from loadtests.simulator.policies.batching import Profile, by_deadline
+from loadtests.simulator.policies.observed_load import BudgetClasses
+from loadtests.simulator.policies.registry import BASELINES, statics
+from loadtests.workload.arrivals import Fate, Offered
+
+LARGEST = 4
+VARIANTS = {more: three(more, max_batch=LARGEST) for more in (0.1, 0.8)}
+RULES = {**BASELINES, **statics(three())}
+unhurried = settings(deadline=None, max_examples=25)  # the machine may be busy
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> list[Offered]:
+    """Up to 40, some at once, some hopeless, some of more texts than a batch may have."""
+    rows = st.tuples(
+        st.sampled_from([0.0, 0.0, 0.003, 0.02, 0.5]),
+        st.sampled_from([0.0, 0.003, 0.02, 0.06, 0.3, 4.0]),
+        st.sampled_from([8, 64, 300]),
+        st.sampled_from([1, 1, 1, 2, LARGEST, LARGEST + 3]),
+    )
+    now_s, offered = 0.0, []
+    for sequence, (gap_s, budget_s, tokens, texts) in enumerate(draw(st.lists(rows, min_size=1, max_size=40))):
+        now_s += gap_s
+        offered.append(Offered(sequence, TASK, now_s, budget_s, tokens, texts))
+    return offered
+
+
+@pytest.mark.parametrize("name", RULES)
+@unhurried
+@given(offered=requests(), cores=st.integers(1, 3), more=st.sampled_from(sorted(VARIANTS)))
+def test_every_request_ends_once_and_every_batch_keeps_its_limit(
+    name: str, offered: list[Offered], cores: int, more: float
+) -> None:
+    """Whatever comes; and a rule with something waiting and nothing under way always runs or drops something."""
+    watched = played(RULES[name], setting_of(40.0, VARIANTS[more], cores), offered)
+    assert not watched.held
+    assert all(request.fate is not Fate.OPEN for request in offered)
+    assert watched.under_way == 0
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_one_that_comes_alone_with_time_enough_is_never_dropped(name: str) -> None:
+    """Five seconds are enough for any variant."""
+    offered = [Offered(place, TASK, place * 6.0, 5.0, 64) for place in range(5)]
+    played(RULES[name], setting_of(40.0), offered)
+    assert [request.fate for request in offered] == [Fate.IN_TIME] * 5
+
+
+@unhurried
+@given(offered=requests(), room_s=st.floats(0.0, 0.5), most=st.integers(1, 6))
+def test_a_batch_with_companions_keeps_its_room_and_its_size(offered: list[Offered], room_s: float, most: int) -> None:
+    """The first is in it whatever it takes."""
+    profile = Profile(setting_of(40.0, VARIANTS[0.8]))
+    variant = VARIANTS[0.8][0]
+    members = profile.filled(variant, offered, room_s, most)
+    inputs = sum(request.texts for request in members)
+    assert members[0] is offered[0]
+    if len(members) > 1:
+        assert inputs <= min(most, LARGEST)
+        assert profile.p95_s(variant, inputs, max(request.tokens for request in members)) <= room_s
+
+
+@unhurried
+@given(offered=requests(), window=st.integers(1, 8))
+def test_only_what_leaves_no_time_for_company_is_passed_over(offered: list[Offered], window: int) -> None:
+    """And only where a whole window of others waits behind it."""
+    profile, variant, now_s = Profile(setting_of(40.0, VARIANTS[0.1])), VARIANTS[0.1][0], offered[-1].arrived_s
+    ordered = sorted(offered, key=by_deadline)
+    served = profile.after_early_drop(variant, ordered, now_s, window)
+    passed = ordered[: len(ordered) - len(served)]
+    assert [*passed, *served] == ordered
+    if passed:
+        assert len(served) >= window
+        assert all(profile.p95_s(variant, window, one.tokens) > profile.room_s(one, now_s) for one in passed)
+
+
+@given(classes=st.integers(1, 8), rate_per_s=st.floats(0.1, 1000.0))
+def test_classes_of_budgets_share_out_the_load(classes: int, rate_per_s: float) -> None:
+    """None of it is counted twice, and a class is no larger than a sample allows; its least is the least in it."""
+    setting = setting_of(rate_per_s)
+    of = BudgetClasses(setting, classes)
+    assert sum(of.expected_per_s) == pytest.approx(rate_per_s)
+    assert max(of.expected_per_s) == pytest.approx(rate_per_s / classes, rel=0.05)
+    for budget_s in setting.budgets_s:
+        place = of.of(Offered(0, TASK, 0.0, budget_s, 64))
+        assert of.least_s[place] <= budget_s - setting.overhead_s + 1e-12

@@ -1,0 +1,95 @@
+"""The variants behind a live gateway are those of its catalog: what `/checkpoints` says is enough to reckon with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import fake_summaries
+import msgspec
+import pytest
+from fake_summaries import GLANCE, SCRIBE, STUDY
+from small_gateway import SmallGateway, Told, checkpoints
+
+from gateway.catalogs.catalog import Catalog
+from gateway.model.manifest import write_manifest
+from loadtests.generator.checkpoints import NoGateway, live_variants, variants_from
+from loadtests.workload.variants import manifest_variants
+
+
+def published(catalog: Catalog | None = None, replicas: int = 1) -> bytes:
+    """What a gateway over a catalog publishes of it."""
+    return checkpoints(catalog or fake_summaries.catalog(), fake_summaries.manifests(), replicas)
+
+
+def folders(under: Path) -> Mapping[str, Path]:
+    """The same catalog's variants as they lie in a cache."""
+    found = {name: under / name for name in fake_summaries.manifests()}
+    for name, manifest in fake_summaries.manifests().items():
+        found[name].mkdir()
+        write_manifest(found[name], manifest)
+    return found
+
+
+def test_what_is_published_says_what_the_manifests_say(tmp_path: Path) -> None:
+    """Names, order, tiers, domains and quality are the same, and times to the microsecond that milliseconds have."""
+    live = variants_from(published())
+    stored = manifest_variants(fake_summaries.catalog(), folders(tmp_path))
+    assert len(live) == 6
+    for ours, theirs in zip(live, stored, strict=True):
+        assert (ours.name, ours.task, ours.tier, ours.domain) == (theirs.name, theirs.task, theirs.tier, theirs.domain)
+        assert (ours.quality, ours.max_batch) == (theirs.quality, theirs.max_batch)
+        for batch, tokens in ((1, 20), (3, 60), (8, 400)):
+            median_s = theirs.median_s(batch, tokens)
+            assert ours.median_s(batch, tokens) == pytest.approx(median_s, rel=0.02, abs=2e-6), ours.name
+        assert ours.times.sigma == pytest.approx(theirs.times.sigma, abs=0.01)
+
+
+def test_a_checkpoint_counts_no_less_than_one_it_ranks_above() -> None:
+    """As in a simulated run, where ranks order what points cannot."""
+    catalog = fake_summaries.catalog()
+    ranks = {GLANCE: (1, 43.2), STUDY: (2, 43.7), SCRIBE: (3, 40.4)}
+    ranked = tuple(
+        entry.model_copy(
+            update={"quality": entry.quality.model_copy(update=dict(zip(("rank", "value"), rank, strict=True)))}
+        )
+        if (rank := ranks.get(entry.name))
+        else entry
+        for entry in catalog.checkpoints
+    )
+    found = variants_from(published(catalog.model_copy(update={"checkpoints": ranked})))
+    summarizers = [(one.name, one.quality) for one in found if one.task == "summarize"]
+    assert summarizers == [(SCRIBE, 43.7), (STUDY, 43.7), (GLANCE, 43.2)]
+
+
+def test_a_gateway_that_is_not_ready_is_not_measured() -> None:
+    """Nor is one without checkpoints."""
+    with pytest.raises(NoGateway, match="no replica is up of swift"):
+        variants_from(published(replicas=0))
+    with pytest.raises(NoGateway, match="any checkpoint"):
+        variants_from(b'{"checkpoints": []}')
+
+
+@pytest.mark.parametrize("content", [b"<html>", b"{}", b'{"checkpoints": [{"name": "x"}]}'])
+def test_what_is_no_gateway_is_told(content: bytes) -> None:
+    """By its URL, and what was wrong with what it said."""
+    with pytest.raises(NoGateway, match="http://there/checkpoints: not what a gateway says"):
+        variants_from(content, "http://there")
+
+
+def test_a_profile_with_holes_is_told() -> None:
+    """Nothing could be reckoned by it."""
+    document = msgspec.json.decode(published())
+    document["checkpoints"][0]["latency_profile"]["service_time_ms"].pop()
+    with pytest.raises(NoGateway, match="lacks the cells"):
+        variants_from(msgspec.json.encode(document))
+
+
+def test_variants_are_read_from_a_running_gateway() -> None:
+    """Whatever answers otherwise, or not at all, is no gateway."""
+    with SmallGateway(lambda asked: Told(body=published())).elsewhere() as url:
+        assert {one.name for one in live_variants(url)} == set(fake_summaries.manifests())
+    with pytest.raises(NoGateway, match="no gateway answers there"):
+        live_variants(url)
+    with SmallGateway(lambda asked: Told(404)).elsewhere() as url, pytest.raises(NoGateway, match="404"):
+        live_variants(url)

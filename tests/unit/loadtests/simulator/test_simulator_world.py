@@ -1,0 +1,168 @@
+"""The simulated node and its clock: cores shared by runs, who goes first on them, and each request's one fate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import pytest
+from small_scenarios import ONE, Even, variant
+
+from loadtests.simulator.world import LEAST_FREE, LEAST_PATIENT, PATIENT, URGENT, Run, World
+from loadtests.workload.arrivals import Fate, Offered
+from loadtests.workload.variants import Variant
+
+BATCHING = variant("batching", 80.0, Even(fixed_s=0.008, per_text_s=0.002), max_batch=8)
+
+
+def request(sequence: int = 0, arrived_s: float = 0.0, budget_s: float = 0.05) -> Offered:
+    """One short text."""
+    return Offered(sequence, "classify", arrived_s, budget_s, 20)
+
+
+@dataclass
+class Alone:
+    """Runs each request by itself as it comes, each with its own priority, and notes when runs end."""
+
+    world: World
+    variant: Variant = ONE[0]
+    priorities: Sequence[int] = ()
+    ends_s: dict[int, float] = field(default_factory=dict)
+    over: bool = False
+
+    def arrived(self, one: Offered) -> None:
+        priority = self.priorities[one.sequence] if self.priorities else URGENT
+        self.world.node.start(self.variant, (one,), one.tokens, self._done, priority)
+
+    def ended(self) -> None:
+        self.over = True
+
+    def _done(self, run: Run) -> None:
+        for one in run.members:
+            self.ends_s[one.sequence] = self.world.now_s
+            self.world.finish(one, run.variant.name)
+
+
+def ends_s(
+    arrivals_s: Sequence[float],
+    cores: float,
+    priorities: Sequence[int] = (),
+    prepare: Callable[[World], None] = lambda world: None,
+) -> list[float]:
+    """When the runs of requests end that take 10 ms each and come at these instants."""
+    world = World(cores, seed=1)
+    prepare(world)
+    policy = Alone(world, priorities=priorities)
+    world.play([request(place, at_s) for place, at_s in enumerate(arrivals_s)], policy)
+    return [policy.ends_s[place] for place in range(len(arrivals_s))]
+
+
+@pytest.mark.parametrize(
+    ("arrivals_s", "cores", "expected_s"),
+    [
+        ([0.0], 1, [0.010]),
+        ([0.0, 0.0], 2, [0.010, 0.010]),
+        ([0.0, 0.0], 1, [0.020, 0.020]),
+        ([0.0, 0.005], 1, [0.015, 0.020]),
+        ([0.0, 0.0, 0.0], 2, [0.015, 0.015, 0.015]),
+        ([0.0, 0.020], 1, [0.010, 0.030]),
+    ],
+)
+def test_runs_have_a_core_each_while_there_are_enough_and_equal_shares_where_not(
+    arrivals_s: list[float], cores: int, expected_s: list[float]
+) -> None:
+    """Two runs on one core take twice as long; one that comes half way slows both down from then on."""
+    assert ends_s(arrivals_s, cores) == pytest.approx(expected_s)
+
+
+def test_the_urgent_have_what_they_need_before_the_patient() -> None:
+    """Beside an urgent run on one core a patient one has hardly anything, and all of it afterwards: no time is lost."""
+    patient_s, urgent_s = ends_s([0.0, 0.0], 1, [PATIENT, URGENT])
+    assert urgent_s == pytest.approx(0.010 / (1 - LEAST_PATIENT))
+    assert patient_s == pytest.approx(0.020)
+
+
+def test_the_patient_share_what_the_urgent_leave() -> None:
+    """On two cores with one urgent run, two patient ones have half a core each."""
+    first_s, second_s, urgent_s = ends_s([0.0, 0.0, 0.0], 2, [PATIENT, PATIENT, URGENT])
+    assert urgent_s == pytest.approx(0.010)
+    assert first_s == second_s == pytest.approx(0.015)
+
+
+def test_stolen_cores_are_not_there_for_runs() -> None:
+    """With half a core gone a run on the other half takes twice as long; from the instant on at which it is gone."""
+    assert ends_s([0.0], 1, prepare=lambda world: world.node.steal(0.5)) == pytest.approx([0.020])
+    assert ends_s([0.0], 1, prepare=lambda world: world.at(0.005, world.node.steal, 0.5)) == pytest.approx([0.015])
+    assert ends_s([0.0], 2, prepare=lambda world: world.node.steal(1.0)) == pytest.approx([0.010])
+
+
+def test_however_much_is_stolen_runs_end() -> None:
+    """A little of a core is always left."""
+    assert ends_s([0.0], 1, prepare=lambda world: world.node.steal(3.0)) == pytest.approx([0.010 / LEAST_FREE])
+
+
+def test_the_gateways_own_work_goes_before_runs_one_piece_after_another() -> None:
+    """Two pieces of 3 ms hold up a run on the same core by 6 ms, and on another not at all; nothing to do, by none."""
+
+    def twice(world: World) -> None:
+        for _ in range(2):
+            world.at(0.004, world.node.interrupt, 0.003)
+        world.at(0.5, world.node.interrupt, 0.0)
+
+    slowly_s = 0.006 * LEAST_FREE  # of the core that is left to runs even then
+    assert ends_s([0.0], 1, prepare=twice) == pytest.approx([0.016 - slowly_s])
+    assert ends_s([0.0], 2, prepare=twice) == pytest.approx([0.010])
+
+
+def test_a_batch_is_one_run_and_its_members_share_its_cost() -> None:
+    """As long as its padded median, which is less than one by one."""
+    world, ended = World(1, seed=1), []
+    members = [request(place) for place in range(4)]
+    world.node.start(BATCHING, members, 20, lambda run: ended.append((world.now_s, run.members)))
+    world.play([], Alone(world))
+    ((end_s, carried),) = ended
+    assert end_s == pytest.approx(0.016) and carried == tuple(members)
+    assert [one.engine_s for one in members] == pytest.approx([0.004] * 4)
+    assert world.node.busy_s == pytest.approx(0.016)
+
+
+def test_an_answer_at_the_deadline_is_in_time_and_one_after_it_is_late() -> None:
+    """By when it arrives at its client, which may be after the run's end."""
+    world = World(1, seed=1)
+    prompt, tardy = request(0, budget_s=0.05), request(1, budget_s=0.05)
+    world.finish(prompt, "one", 0.05)
+    world.finish(tardy, "one", 0.050001)
+    assert (prompt.fate, tardy.fate, prompt.variant) == (Fate.IN_TIME, Fate.LATE, "one")
+    assert tardy.finished_s == 0.050001
+
+
+def test_a_request_ends_once() -> None:
+    """A policy that ends one twice has a fault, and is told so."""
+    world, one = World(1, seed=1), request()
+    world.refuse(one)
+    for again in (world.refuse, world.fail, lambda it: world.finish(it, "one")):
+        with pytest.raises(ValueError, match="request 0 ends a second time"):
+            again(one)
+
+
+def test_what_is_due_at_one_instant_happens_in_the_order_it_was_told() -> None:
+    """And what was due before now happens now: the clock never goes back."""
+    world, told = World(1, seed=1), []
+    world.at(0.2, lambda: world.at(0.1, lambda: told.append(("late", world.now_s))))
+    for name in "abc":
+        world.at(0.2, told.append, (name, 0.2))
+    world.play([], Alone(world))
+    assert told == [("a", 0.2), ("b", 0.2), ("c", 0.2), ("late", 0.2)]
+
+
+def test_a_play_until_a_request_ends_goes_no_further() -> None:
+    """Those behind it stay open, and the policy hears of no end; without it everything ends, and the policy hears."""
+    world = World(1, seed=1)
+    offered, policy = [request(place, 0.02 * place) for place in range(3)], Alone(world)
+    world.play(offered, policy, until=offered[1])
+    assert [one.fate for one in offered] == [Fate.IN_TIME, Fate.IN_TIME, Fate.OPEN] and not policy.over
+    assert world.now_s == pytest.approx(0.030)
+    again, whole = World(1, seed=1), [request(place, 0.02 * place) for place in range(3)]
+    policy = Alone(again)
+    again.play(whole, policy)
+    assert all(one.fate is Fate.IN_TIME for one in whole) and policy.over
