@@ -24,7 +24,15 @@ from gateway.api import bodies
 from gateway.api.console import PageFile, read_page
 from gateway.api.headers import read_terms, request_id_of
 from gateway.api.openapi import openapi_document
-from gateway.api.responses import answer_document, checkpoint_document, decision_document, headers_of
+from gateway.api.responses import (
+    Alive,
+    Checkpoints,
+    Ready,
+    answer_document,
+    checkpoint_document,
+    decision_document,
+    headers_of,
+)
 from gateway.catalogs.catalog import Limits
 from gateway.model.deadline import Clock
 from gateway.model.errors import InternalError, MethodNotAllowed, NotFound, Problem
@@ -64,6 +72,7 @@ class App:
     clock: Clock
     echo_request_id: bool
     trace: Callable[[Terms], Terms] | None
+    contract: bytes
 
     async def answer(self, task: Task, http: HttpRequest) -> Response:
         """`POST` to a task's endpoint."""
@@ -102,16 +111,16 @@ class App:
             )
             for name, entry in router.entries.items()
         ]
-        return self._json(http, {"checkpoints": documents})
+        return self._json(http, Checkpoints(documents))
 
     async def healthz(self, http: HttpRequest) -> Response:
         """`GET /healthz`: the process answers."""
-        return self._json(http, {"status": "alive"})
+        return self._json(http, Alive())
 
     async def readyz(self, http: HttpRequest) -> Response:
         """`GET /readyz`: 200 once every checkpoint has a replica that loaded, self-tested and connected, else 503."""
         missing = self.service.missing()
-        return self._json(http, {"ready": not missing, "missing": missing}, status=503 if missing else 200)
+        return self._json(http, Ready(not missing, missing), status=503 if missing else 200)
 
     async def metrics(self, http: HttpRequest) -> Response:
         """`GET /metrics`: every process of the application in one scrape."""
@@ -119,7 +128,7 @@ class App:
 
     async def openapi(self, http: HttpRequest) -> Response:
         """`GET /openapi.json`: this contract for machines."""
-        return self._json(http, openapi_document())
+        return self._respond(http, self.contract, "application/json")
 
     async def page(self, file: PageFile, http: HttpRequest) -> Response:
         """`GET /` and `GET /console/...`: one file of the console, or 304 where the client has it."""
@@ -240,7 +249,8 @@ def build(
     A client that hangs up while its request is under way frees its place only if the server cancels the call, as Ray
     Serve does. Plain uvicorn does not, and nothing here listens for it: there the work runs to its end.
     """
-    app = App(service, scrape, limits, clock, echo_request_id, trace)
+    contract = bodies.encode(openapi_document())
+    app = App(service, scrape, limits, clock, echo_request_id, trace, contract)
     handlers: dict[type[Exception] | int, Callable[[HttpRequest, Exception], Awaitable[Response]]] = {
         Problem: app.on_problem,
         HTTPException: app.on_problem,

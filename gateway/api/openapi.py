@@ -1,293 +1,286 @@
-"""The contract for machines: an OpenAPI 3.1 document made from the models that validate the bodies."""
+"""The contract for machines: an OpenAPI 3.1 document generated from the types that the gateway reads and answers with.
+
+Bodies come from the pydantic models of the tasks, answers from the structs in `responses`, problems from the error
+classes. It knows no task by name: one that is registered has its operation here.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import cache
-from typing import Any, get_args
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, Literal, get_args, get_type_hints
 
-from pydantic.json_schema import models_json_schema
+from msgspec import UNSET, Struct, UnsetType, defstruct
+from msgspec.json import schema_components
+from pydantic import BaseModel
+from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
+from gateway.api import responses
 from gateway.api.bodies import RouteBody
+from gateway.catalogs.catalog import CatalogEntry
 from gateway.model import errors, request
 from gateway.model.deadline import MAX_BUDGET_MS
+from gateway.model.errors import Problem
+from gateway.model.manifest import SourceOf
 from gateway.model.messages import FinishReason
 from gateway.model.request import DEFAULT_PERCENTILE
 from gateway.model.tier import Tier
-from gateway.scheduling.policy import Reason, Refusal, Verdict
-from gateway.tasks.classify import ClassifyBody
-from gateway.tasks.summarize import SummarizeBody
+from gateway.scheduling.policy import Reason
+from gateway.tasks import TASKS
+from gateway.tasks.base import Task
 
-_PROBLEMS: dict[str, type[errors.Problem]] = {
-    "404": errors.UnknownCheckpoint,
-    "413": errors.InputTooLong,
-    "422": errors.InvalidRequest,
-    "429": errors.Overloaded,
-    "500": errors.InferenceFailed,
-    "503": errors.CheckpointUnavailable,
-    "504": errors.DeadlineExceeded,
+Json = dict[str, Any]
+"""A part of the document."""
+
+ALWAYS = (errors.MethodNotAllowed, errors.InternalError)
+READING = (errors.InvalidRequest, errors.UnknownTask, errors.UnknownCheckpoint, errors.InputTooLong)
+RUNNING = (
+    errors.BudgetInfeasible,
+    errors.Overloaded,
+    errors.InferenceFailed,
+    errors.CheckpointUnavailable,
+    errors.DeadlineExceeded,
+)
+"""The problems of every path, those of paths that read a request, and those of paths that run it."""
+
+_INFO = {
+    "title": "Punctual",
+    "version": "1",
+    "summary": "An inference gateway that answers on time.",
+    "description": "One latency budget travels with a request, from the header to the answer.",
+    "contact": {"name": "Punctual"},
+    "license": {"name": "Apache License 2.0", "identifier": "Apache-2.0"},
 }
+_TAGS = {
+    "tasks": "Answers within a latency budget.",
+    "routing": "What would be decided, and between which checkpoints.",
+    "operating": "The state of the gateway, for probes, scrapes and people.",
+}
+_HOW = (
+    f"The best checkpoint whose forecast fits the budget of `{request.BUDGET}` answers. The body is the Hugging Face "
+    "Inference API's, so its clients work unchanged. With `details=true` the outputs come in an object, beside the "
+    "decision and the time that each part took."
+)
+_WHY = "The decision on such a request, with every candidate, its forecast and its verdict. Nothing is run."
+_STRING: Json = {"type": "string"}
+_NUMBER: Json = {"type": "number"}
+_OBJECT: Json = {"type": "object"}
+_JSON = "application/json"
 
-_REQUEST_HEADERS: tuple[tuple[str, dict[str, object], str], ...] = (
-    (
-        request.BUDGET,
-        {"type": "number", "exclusiveMinimum": 0, "maximum": MAX_BUDGET_MS},
-        "the latency budget of the whole request in milliseconds, from its arrival",
+_SENT: Mapping[str, tuple[Json, str]] = {
+    request.BUDGET: (
+        {**_NUMBER, "exclusiveMinimum": 0, "maximum": MAX_BUDGET_MS},
+        "The latency budget of the whole request in milliseconds, from its arrival.",
     ),
-    (
-        request.GRPC_TIMEOUT,
-        {"type": "string", "pattern": "^[0-9]{1,8}[HMSmun]$"},
-        "the budget as gRPC writes it, read where X-Latency-SLA-Ms is absent",
+    request.GRPC_TIMEOUT: (
+        {**_STRING, "pattern": "^[0-9]{1,8}[HMSmun]$"},
+        f"The budget as gRPC writes it. It is read where {request.BUDGET} is absent.",
     ),
-    (
-        request.PERCENTILE,
-        {"type": "number", "minimum": 50, "maximum": 99.9, "default": DEFAULT_PERCENTILE},
-        "how sure the gateway must be to make the budget, in percent",
+    request.PERCENTILE: (
+        {**_NUMBER, "minimum": 50, "maximum": 99.9, "default": DEFAULT_PERCENTILE},
+        "How sure the gateway must be to make the budget, in percent.",
     ),
-    (
-        request.MODE,
+    request.MODE: (
         {"enum": ["best-effort", "strict"], "default": "best-effort"},
-        "strict refuses only what cannot be in time, not even by its optimistic forecast, and stops at the deadline; "
-        "best-effort answers late rather than not, but where too many wait that are late already",
+        "`best-effort` answers late rather than not, unless too many late requests wait already. `strict` refuses a "
+        "request that would be late even by its optimistic forecast, and stops at the deadline.",
     ),
-    (request.MIN_TIER, {"enum": list(Tier)}, "never answer with less than this tier"),
-    (request.CHECKPOINT, {"type": "string"}, "pin one checkpoint; the budget then only decides whether to admit"),
-    (request.REQUEST_ID, {"type": "string", "maxLength": 128}, "continued; made where absent"),
-    (request.TRACEPARENT, {"type": "string"}, "W3C trace context"),
-)
-
-_EVERYWHERE: tuple[tuple[str, dict[str, object]], ...] = ((request.REQUEST_ID, {"type": "string"}),)
-_RESPONSE_HEADERS: tuple[tuple[str, dict[str, object]], ...] = (
-    *_EVERYWHERE,
-    (request.CHECKPOINT, {"type": "string"}),
-    ("X-Tier", {"enum": list(Tier)}),
-    ("X-Route-Reason", {"enum": list(Reason)}),
-    (request.BUDGET, {"type": "number"}),
-    ("X-Predicted-Latency-Ms", {"type": "number", "description": "the median forecast, from the arrival"}),
-    ("X-Forecast-Quantile-Ms", {"type": "number", "description": "the forecast at the percentile, from the arrival"}),
-    ("X-SLA-Met", {"enum": ["true", "false"]}),
-    ("X-Input-Truncated", {"enum": ["true"]}),
-    ("X-Finish-Reason", {"enum": list(get_args(FinishReason))}),
-    ("Server-Timing", {"type": "string"}),
-)
-
-_LABEL_SCORE = {
-    "type": "object",
-    "required": ["label", "score"],
-    "properties": {"label": {"type": "string"}, "score": {"type": "number"}},
+    request.MIN_TIER: ({"enum": list(Tier)}, "Never answer with less than this tier."),
+    request.CHECKPOINT: (_STRING, "Pin one checkpoint. The budget then only decides whether to admit."),
+    request.REQUEST_ID: ({**_STRING, "maxLength": 128}, "Continued. The gateway makes one where it is absent."),
+    request.TRACEPARENT: (_STRING, "W3C trace context."),
 }
-_PROBLEM = {
-    "type": "object",
-    "required": ["type", "code", "title", "status", "detail"],
-    "properties": {
-        "type": {"type": "string"},
-        "code": {"type": "string"},
-        "title": {"type": "string"},
-        "status": {"type": "integer"},
-        "detail": {"type": "string"},
-    },
+_ANSWERED: Mapping[str, tuple[Json, str]] = {
+    request.REQUEST_ID: (_STRING, "The request's own id, or the one that was made for it. On every answer."),
+    request.BUDGET: (_NUMBER, "The budget in effect, in milliseconds. Once it is known, on refusals too."),
+    request.CHECKPOINT: (_STRING, "The checkpoint. Once a decision was made, as are the others."),
+    "X-Tier": ({"enum": list(Tier)}, "The tier of the checkpoint."),
+    "X-Route-Reason": ({"enum": list(Reason)}, "Why this checkpoint was chosen."),
+    "X-SLA-Met": ({"enum": ["true", "false"]}, "Whether the answer came within the budget."),
+    "X-Predicted-Latency-Ms": (_NUMBER, "The median forecast, from the arrival."),
+    "X-Forecast-Quantile-Ms": (_NUMBER, "The forecast at the percentile that was asked for, from the arrival."),
+    "X-Input-Truncated": ({"enum": ["true"]}, "An input was cut, or not read to its end."),
+    "X-Finish-Reason": ({"enum": list(get_args(FinishReason))}, "Why a text ended: the worst reason of several."),
+    "Server-Timing": (_STRING, "The spans `route`, `queue`, `infer`, `total` and `predicted`, in milliseconds."),
+    "Allow": (_STRING, "The methods that the path has."),
+    "Retry-After": ({"type": "integer"}, "Seconds after which to try again."),
 }
+_OF_STATUS = {405: ("Allow",), 429: ("Retry-After",), 503: ("Retry-After",)}
+_ON_TASKS = tuple(name for name in _ANSWERED if name not in ("Allow", "Retry-After"))
+_ON_ALL = (request.REQUEST_ID,)
+_BEFORE_A_DECISION = (400, 405)
 
 
-_DETAILED: dict[str, Any] = {
-    "type": "object",
-    "required": ["outputs", "routing", "timings_ms", "input"],
-    "properties": {
-        "outputs": {"$ref": "#/components/schemas/Outputs"},
-        "routing": {
-            "type": "object",
-            "properties": {
-                "checkpoint": {"type": "string"},
-                "tier": {"enum": list(Tier)},
-                "reason": {"enum": list(Reason)},
-                "budget_ms": {"type": "number"},
-                "predicted_latency_ms": {"type": "number"},
-                "forecast_quantile_ms": {"type": "number"},
-                "sla_met": {"type": "boolean"},
-                "attempts": {"type": "integer"},
-                "batch_size": {"type": "integer"},
-            },
-        },
-        "timings_ms": {"type": "object", "additionalProperties": {"type": "number"}},
-        "input": {
-            "type": "object",
-            "properties": {
-                "tokens": {"type": "integer"},
-                "kept": {"type": "integer"},
-                "truncated": {"type": "boolean"},
-            },
-        },
-    },
+def _json(name: str) -> tuple[str, Json]:
+    return _JSON, _ref("schemas", name)
+
+
+def _ref(section: str, name: str) -> Json:
+    return {"$ref": f"#/components/{section}/{name}"}
+
+
+_GETS: Mapping[str, tuple[str, str, str, str, str, Json]] = {
+    "/checkpoints": (
+        "checkpoints",
+        "routing",
+        "The catalog as served",
+        "Every checkpoint with its catalog entry, provenance, verification, latency profile and live load.",
+        *_json("Checkpoints"),
+    ),
+    "/": ("console", "operating", "The console", "A page to try the gateway and to watch it.", "text/html", _STRING),
+    "/healthz": ("alive", "operating", "Alive", "The process answers.", *_json("Alive")),
+    "/readyz": ("ready", "operating", "Ready", "Every checkpoint has a replica that is ready.", *_json("Ready")),
+    "/metrics": ("metrics", "operating", "Metrics", "Prometheus text of every process.", "text/plain", _STRING),
+    "/openapi.json": ("contract", "operating", "This document", "The interface for machines.", _JSON, _OBJECT),
 }
-_FORECAST = {
-    "type": ["object", "null"],
-    "description": "in milliseconds; null while no replica is up",
-    "properties": {
-        "queueing_delay": {"type": "number"},
-        "service_time": {"type": "number"},
-        "least": {"type": "number", "description": "optimistic: one answer in twenty comes sooner"},
-        "latency": {"type": "number", "description": "the median"},
-        "at_percentile": {"type": "number"},
-        "at_percentile_idle": {"type": "number", "description": "the same with nothing queued"},
-    },
-}
-_ROUTED: dict[str, Any] = {
-    "type": "object",
-    "required": ["checkpoint", "reason", "refusal", "price", "ceiling", "candidates"],
-    "properties": {
-        "task": {"type": "string"},
-        "budget_ms": {"type": "number"},
-        "percentile": {"type": "number"},
-        "mode": {"enum": ["best-effort", "strict"]},
-        "checkpoint": {"type": ["string", "null"]},
-        "tier": {"enum": [*Tier, None]},
-        "reason": {"enum": [*Reason, None]},
-        "refusal": {"enum": [*Refusal, None]},
-        "price": {"type": "number", "description": "the congestion price: points of quality a core-second"},
-        "ceiling": {"type": ["number", "null"], "description": "the quality over which nothing is worth its price"},
-        "retry_after_ms": {"type": ["number", "null"]},
-        "min_feasible_ms": {"type": ["number", "null"]},
-        "candidates": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "required": ["checkpoint", "verdict", "forecast_ms"],
-                "properties": {
-                    "checkpoint": {"type": "string"},
-                    "tier": {"enum": list(Tier)},
-                    "quality": {"type": "number", "description": "what orders the candidates"},
-                    "worth": {"type": "number", "description": "points of quality, as the price counts them"},
-                    "worth_after_price": {"type": ["number", "null"]},
-                    "verdict": {"enum": list(Verdict)},
-                    "cost_ms": {"type": ["number", "null"], "description": "core-milliseconds"},
-                    "forecast_ms": _FORECAST,
-                },
-            },
-        },
-    },
-}
-_GENERATION = {
-    "type": "object",
-    "properties": {
-        "finish_reason": {"enum": list(get_args(FinishReason))},
-        "steps": {"type": "integer"},
-        "tokens": {"type": "integer"},
-        "beams": {"type": "integer"},
-        "max_new_tokens": {"type": "integer"},
-        "pieces": {"type": "integer"},
-        "headroom_ms": {"type": "number"},
-        "lead": {"type": "boolean"},
-    },
-}
-_SUMMARIES = {
-    "Summary": {"type": "object", "required": ["summary_text"], "properties": {"summary_text": {"type": "string"}}},
-    "Summaries": {"type": "array", "items": {"$ref": "#/components/schemas/Summary"}},
-    "DetailedSummaries": {
-        "type": "object",
-        "required": [*_DETAILED["required"], "generation"],
-        "properties": {
-            **_DETAILED["properties"],
-            "outputs": {"$ref": "#/components/schemas/Summaries"},
-            "generation": {"type": "array", "items": _GENERATION},
-        },
-    },
-}
-_OUTPUTS = {"type": "array", "items": {"type": "array", "items": {"$ref": "#/components/schemas/LabelScore"}}}
+"""The paths under GET: operation, tag, summary, description, media type and schema."""
+
 _DETAILS = {
     "name": "details",
     "in": "query",
     "schema": {"enum": ["true"]},
-    "description": "answer an object with the routing, the timings and what became of the input beside the outputs",
+    "description": "Answer with an object that has the decision and the time of each part beside the outputs.",
 }
 
 
-@cache
-def openapi_document() -> dict[str, object]:
-    """The whole document; it is the same for every catalog."""
-    inputs = [(body, "validation") for body in (ClassifyBody, SummarizeBody, RouteBody)]
-    _, schemas = models_json_schema(inputs, ref_template="#/components/schemas/{model}")  # type: ignore[arg-type]
-    own = {"LabelScore": _LABEL_SCORE, "Outputs": _OUTPUTS, "Detailed": _DETAILED, "Problem": _PROBLEM, **_SUMMARIES}
-    own["Routed"] = _ROUTED
-    ready = "Ready: every checkpoint has a replica"
+def openapi_document() -> Json:
+    """The document for the tasks that are registered now. It is the same for every catalog."""
+    paths = {
+        **{f"/{task.name}": {"post": _task(task)} for task in TASKS.values()},
+        "/route": {"post": _route()},
+        **{path: {"get": _get(*row)} for path, row in _GETS.items()},
+    }
+    not_ready = "Not ready: the checkpoints without a replica are named."
+    paths["/readyz"]["get"]["responses"]["503"] = _reply(not_ready, *_json("Ready"))
     return {
         "openapi": "3.1.0",
-        "info": {"title": "Punctual", "version": "1", "description": "An inference gateway that answers on time."},
-        "paths": {
-            "/": {"get": _get("The console: a page to try the gateway and to watch it", "text/html")},
-            "/classify": {
-                "post": _task("Classify texts within a latency budget", "ClassifyBody", "Outputs", "Detailed")
-            },
-            "/summarize": {
-                "post": _task(
-                    "Summarise texts within a latency budget", "SummarizeBody", "Summaries", "DetailedSummaries"
-                )
-            },
-            "/route": {"post": _route()},
-            "/checkpoints": {"get": _get("The catalog as served")},
-            "/healthz": {"get": _get("Alive")},
-            "/readyz": {"get": _get(ready, others={"503": _reply("Not ready: the checkpoints without one are named")})},
-            "/metrics": {"get": _get("Prometheus metrics of every process", "text/plain")},
+        "info": _INFO,
+        "servers": [{"url": "/", "description": "The gateway that serves this document."}],
+        "security": [],
+        "tags": [{"name": name, "description": text} for name, text in _TAGS.items()],
+        "paths": paths,
+        "components": {
+            "schemas": _schemas(TASKS.values()),
+            "parameters": {name: _parameter(name) for name in _SENT},
+            "headers": {name: _header(name) for name in _ANSWERED},
         },
-        "components": {"schemas": {**schemas["$defs"], **own}},
     }
 
 
-def _task(summary: str, body: str, *answers: str) -> dict[str, object]:
-    either = {"oneOf": [{"$ref": f"#/components/schemas/{name}"} for name in answers]}
-    answer = _reply("The outputs, or an object with details", headers=_RESPONSE_HEADERS, schema=either)
-    refusals = {status: _refusal(kind.title) for status, kind in _PROBLEMS.items()}
-    return _post(summary, body, answer, refusals, [_DETAILS])
+def _task(task: Task) -> Json:
+    name = _title(task)
+    either = {"oneOf": [_ref("schemas", f"{name}Outputs"), _ref("schemas", f"{name}Details")]}
+    answer = _reply("The outputs, or an object with details.", _JSON, either, _ON_TASKS)
+    replies = {"200": answer, **_refusals((*ALWAYS, *READING, *RUNNING), _ON_TASKS)}
+    return _operation(task.name, "tasks", task.summary, _HOW, replies) | _asked(task.body, _DETAILS)
 
 
-def _route() -> dict[str, object]:
-    """Nothing is run, so it has the refusals of what is sent, and none of a run."""
-    routed = {"$ref": "#/components/schemas/Routed"}
-    answer = _reply("The decision, with every candidate and its forecast", schema=routed)
-    refusals = {status: _refusal(_PROBLEMS[status].title) for status in ("404", "413", "422", "500")}
-    return _post("What would be decided and why; nothing is run", "RouteBody", answer, refusals, [])
+def _route() -> Json:
+    answer = _reply("The decision, with every candidate and its forecast.", *_json("RouteDecision"))
+    replies = {"200": answer, **_refusals((*ALWAYS, *READING))}
+    return _operation("route", "routing", "What would be decided and why", _WHY, replies) | _asked(RouteBody)
 
 
-def _post(
-    summary: str,
-    body: str,
-    answer: dict[str, object],
-    refusals: dict[str, dict[str, object]],
-    parameters: Sequence[Mapping[str, object]],
-) -> dict[str, object]:
-    headers = [
-        {"name": name, "in": "header", "schema": schema, "description": text} for name, schema, text in _REQUEST_HEADERS
+def _get(name: str, tag: str, summary: str, description: str, media_type: str, schema: Json) -> Json:
+    replies = {"200": _reply(description, media_type, schema), **_refusals(ALWAYS)}
+    parameters = [_ref("parameters", request.REQUEST_ID)]
+    return _operation(name, tag, summary, description, replies) | {"parameters": parameters}
+
+
+def _operation(name: str, tag: str, summary: str, description: str, replies: Json) -> Json:
+    described = {"operationId": name, "tags": [tag], "summary": summary, "description": description}
+    return described | {"responses": dict(sorted(replies.items()))}
+
+
+def _asked(body: type[BaseModel], *parameters: Json) -> Json:
+    """What is sent with a request that has a body: every header that is read, and the body."""
+    content = {_JSON: {"schema": _ref("schemas", body.__name__)}}
+    sent = [_ref("parameters", name) for name in _SENT]
+    return {"parameters": [*sent, *parameters], "requestBody": {"required": True, "content": content}}
+
+
+def _refusals(kinds: Sequence[type[Problem]], sent: Sequence[str] = _ON_ALL) -> Json:
+    """The replies that are problems of these kinds, by status."""
+    replies = {}
+    for status in {status for kind in kinds for status in _statuses(kind)}:
+        these = [kind for kind in kinds if status in _statuses(kind)]
+        schemas = [_ref("schemas", kind.__name__) for kind in these]
+        schema = schemas[0] if len(schemas) == 1 else {"oneOf": schemas}
+        description = " ".join(f"{kind.title}." for kind in these)
+        names = (*(_ON_ALL if status in _BEFORE_A_DECISION else sent), *_OF_STATUS.get(status, ()))
+        replies[str(status)] = _reply(description, "application/problem+json", schema, names)
+    return replies
+
+
+def _reply(description: str, media_type: str, schema: Json, sent: Iterable[str] = _ON_ALL) -> Json:
+    listed = {name: _ref("headers", name) for name in sent}
+    return {"description": description, "headers": listed, "content": {media_type: {"schema": schema}}}
+
+
+def _parameter(name: str) -> Json:
+    schema, description = _SENT[name]
+    return {"name": name, "in": "header", "schema": schema, "description": description}
+
+
+def _header(name: str) -> Json:
+    schema, description = _ANSWERED[name]
+    return {"schema": schema, "description": description, "required": name in _ON_ALL}
+
+
+def _schemas(tasks: Collection[Task]) -> Json:
+    """Every schema by its name: the bodies and what they are made of, the answers, the problems."""
+    read: list[tuple[type[BaseModel], JsonSchemaMode]] = [(task.body, "validation") for task in tasks]
+    read += [(RouteBody, "validation"), (CatalogEntry, "serialization"), (SourceOf, "serialization")]
+    template = "#/components/schemas/{name}"
+    _, models = models_json_schema(read, ref_template=template.replace("name", "model"))
+    models["$defs"]["CatalogEntry"].pop("additionalProperties")  # an entry that is shown has more beside it
+    outputs = {f"{_title(task)}Outputs": list[task.output] for task in tasks}  # type: ignore[name-defined]
+    answers = [
+        *outputs.values(),
+        *map(_details, tasks),
+        *(responses.RouteDecision, responses.Checkpoints, responses.CheckpointVariant, responses.CheckpointState),
+        *(responses.Alive, responses.Ready),
+        *map(_problem, (*ALWAYS, *READING, *RUNNING)),
     ]
-    content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{body}"}}}
-    return {
-        "summary": summary,
-        "parameters": [*headers, *parameters],
-        "requestBody": {"required": True, "content": content},
-        "responses": {
-            "200": answer,
-            "400": _refusal("Not JSON, or a malformed header, which is named"),
-            "405": _refusal(errors.MethodNotAllowed.title),
-            **refusals,
-        },
-    }
+    schemas, structs = schema_components(answers, schema_hook=_custom, ref_template=template)
+    return {**structs, **models["$defs"], **dict(zip(outputs, schemas, strict=False)), "Checkpoint": _checkpoint()}
 
 
-def _get(
-    summary: str, media_type: str = "application/json", others: dict[str, dict[str, object]] | None = None
-) -> dict[str, object]:
-    refusals = {"405": _refusal(errors.MethodNotAllowed.title), "500": _refusal(errors.InternalError.title)}
-    return {"summary": summary, "responses": {"200": _reply(summary, media_type), **(others or {}), **refusals}}
+def _custom(kind: type) -> Json:
+    """The schema of a type that is not msgspec's own: a pydantic model, or a checkpoint."""
+    return _ref("schemas", kind.__name__)
 
 
-def _reply(
-    description: str,
-    media_type: str = "application/json",
-    headers: Sequence[tuple[str, dict[str, object]]] = _EVERYWHERE,
-    schema: Mapping[str, object] | None = None,
-) -> dict[str, object]:
-    content = {media_type: {"schema": schema} if schema else {}}
-    sent = {name: {"schema": kind} for name, kind in headers}
-    return {"description": description, "headers": sent, "content": content}
+def _checkpoint() -> Json:
+    parts = (CatalogEntry, responses.CheckpointVariant, responses.CheckpointState)
+    listed = [_ref("schemas", part.__name__) for part in parts]
+    return {"description": responses.Checkpoint.__doc__, "allOf": listed}
 
 
-def _refusal(description: str) -> dict[str, object]:
-    return _reply(description, "application/problem+json", schema={"$ref": "#/components/schemas/Problem"})
+def _details(task: Task) -> type[Struct]:
+    """The details of a task's answers, their outputs being of its type."""
+    base = responses.WrittenDetails if task.finish_reasons else responses.Details
+    fields = [("outputs", list[task.output])]  # type: ignore[name-defined]
+    return defstruct(f"{_title(task)}Details", fields, bases=(base,), namespace={"__doc__": base.__doc__})
+
+
+def _problem(kind: type[Problem]) -> type[Struct]:
+    """The document of a kind of problem: the standard members, then its own."""
+    own = get_type_hints(kind.Members).items()
+    optional = kind.Members.__optional_keys__
+    fields: list[Any] = [
+        ("type", Literal[kind.urn()]),
+        ("code", Literal[kind.code]),
+        ("title", Literal[kind.title]),
+        ("status", Literal[_statuses(kind)]),
+        ("detail", str),
+        *((name, type_ | UnsetType, UNSET) if name in optional else (name, type_) for name, type_ in own),
+    ]
+    return defstruct(kind.__name__, fields, namespace={"__doc__": kind.__doc__})
+
+
+def _statuses(kind: type[Problem]) -> tuple[int, ...]:
+    return (400, 422) if kind is errors.InvalidRequest else (kind.status,)
+
+
+def _title(task: Task) -> str:
+    return task.name.title().replace("-", "")

@@ -1,23 +1,188 @@
 """From what was decided and what happened to what the client reads: response headers and JSON documents.
 
-Seconds become milliseconds here and nowhere else on the way out.
+The documents are structs: they encode as they are, and the OpenAPI document is generated from them. Seconds become
+milliseconds here and nowhere else on the way out.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import PurePath
+from typing import Annotated, Any, Literal
+
+from msgspec import UNSET, Meta, Struct, UnsetType, to_builtins
 
 from gateway.catalogs.catalog import CatalogEntry, SourceKind
+from gateway.forecasting.forecaster import Forecast
 from gateway.model.deadline import budget_ms, ms
 from gateway.model.errors import ms_above
-from gateway.model.manifest import VariantManifest
-from gateway.model.messages import Answer, Generation
+from gateway.model.manifest import SourceOf, VariantManifest
+from gateway.model.messages import Answer, FinishReason, Generation
+from gateway.model.profile import CellMs
 from gateway.model.request import BUDGET, CHECKPOINT, Request
+from gateway.model.tier import Tier
 from gateway.observability.record import RequestRecord
-from gateway.scheduling.policy import Assessed, Decision
+from gateway.scheduling.policy import Assessed, Decision, Reason, Refusal, Verdict
 from gateway.service import Finished
+
+
+class Routing(Struct, frozen=True):
+    """The decision on a request, and how it turned out."""
+
+    checkpoint: str
+    tier: Tier
+    reason: Reason
+    budget_ms: Annotated[float, Meta(description="the budget that was in effect")]
+    predicted_latency_ms: Annotated[float, Meta(description="the median forecast, from the arrival")]
+    forecast_quantile_ms: Annotated[float, Meta(description="the forecast at the percentile, from the arrival")]
+    sla_met: bool
+    attempts: Annotated[int, Meta(description="replicas that were tried")]
+    batch_size: Annotated[int | None, Meta(description="inputs in the batch that carried the request")]
+
+
+class Timings(Struct, frozen=True, kw_only=True):
+    """The spans of a request in milliseconds, those that it has."""
+
+    route: Annotated[float | UnsetType, Meta(description="reading and deciding")] = UNSET
+    queue: Annotated[float | UnsetType, Meta(description="waiting for a core, and at the replica")] = UNSET
+    infer: Annotated[float | UnsetType, Meta(description="the engine's run")] = UNSET
+    total: Annotated[float, Meta(description="from the arrival to the answer")]
+    predicted: Annotated[float | UnsetType, Meta(description="the median forecast")] = UNSET
+
+
+class InputDetails(Struct, frozen=True):
+    """The tokens of all inputs together: how many they had, and how many the engine was given."""
+
+    tokens: int
+    truncated: bool
+    kept: int
+
+
+class GenerationDetails(Struct, frozen=True):
+    """How one text was written."""
+
+    finish_reason: Annotated[FinishReason, Meta(description="it ended by itself, by its length, or by the deadline")]
+    steps: Annotated[int, Meta(description="steps of the engine")]
+    tokens: Annotated[int, Meta(description="tokens of the text that was written")]
+    beams: Annotated[int, Meta(description="beams of the search, as planned for the budget")]
+    max_new_tokens: Annotated[int, Meta(description="the most tokens, as planned for the budget")]
+    pieces: Annotated[int, Meta(description="pieces that the input was taken in")]
+    headroom_ms: Annotated[float, Meta(description="what was left of the budget after the last step")]
+    lead: Annotated[bool, Meta(description="nothing usable was written in time: this is the input's first sentence")]
+
+
+class Details(Struct, frozen=True):
+    """The answer to `details=true`: the outputs, the decision, where the time went, and what became of the input."""
+
+    outputs: Any
+    routing: Routing
+    timings_ms: Timings
+    input: InputDetails
+
+
+class WrittenDetails(Details, frozen=True):
+    """The details where texts were written: how, of each input."""
+
+    generation: list[GenerationDetails]
+
+
+class RouteForecast(Struct, frozen=True):
+    """The forecast of one candidate, in milliseconds."""
+
+    queueing_delay: float
+    service_time: float
+    least: Annotated[float, Meta(description="optimistic: one answer in twenty comes sooner")]
+    latency: Annotated[float, Meta(description="the median")]
+    at_percentile: Annotated[float, Meta(description="the forecast at the percentile that was asked for")]
+    at_percentile_idle: Annotated[float, Meta(description="the forecast at the percentile with nothing queued")]
+
+
+class RouteCandidate(Struct, frozen=True):
+    """One candidate as the decision saw it."""
+
+    checkpoint: str
+    tier: Tier
+    quality: Annotated[float, Meta(description="what orders the candidates")]
+    worth: Annotated[float, Meta(description="points of quality, as the price counts them")]
+    worth_after_price: Annotated[float | None, Meta(description="null while no replica is up")]
+    verdict: Verdict
+    cost_ms: Annotated[float | None, Meta(description="core-milliseconds; null while no replica is up")]
+    forecast_ms: Annotated[RouteForecast | None, Meta(description="null while no replica is up")]
+
+
+class RouteDecision(Struct, frozen=True):
+    """The answer of `POST /route`: what would be decided, and what was found of every candidate."""
+
+    task: str
+    budget_ms: float
+    percentile: float
+    mode: Literal["best-effort", "strict"]
+    checkpoint: Annotated[str | None, Meta(description="null where the request would be refused")]
+    tier: Tier | None
+    reason: Reason | None
+    refusal: Refusal | None
+    price: Annotated[float, Meta(description="the capacity price: points of quality for a core-second")]
+    ceiling: Annotated[float | None, Meta(description="the quality above which nothing is worth its price, if any")]
+    retry_after_ms: float | None
+    min_feasible_ms: Annotated[float | None, Meta(description="the least budget that an idle gateway would admit")]
+    candidates: list[RouteCandidate]
+
+
+class CheckpointVariant(Struct, frozen=True):
+    """The variant of a checkpoint that is served."""
+
+    variant: Annotated[str, Meta(description="engine and precision")]
+    kind: Annotated[str, Meta(description="what kind of model it is; each kind adds members of its own")]
+
+
+class ServiceTimes(Struct, frozen=True):
+    """The latency profile: service times by batch size and tokens, and where they were measured."""
+
+    threads: int
+    measured_on: str
+    service_time_ms: list[CellMs]
+
+
+class CheckpointLoad(Struct, frozen=True):
+    """The load of a checkpoint at this moment; null while no replica is up."""
+
+    replicas_up: int
+    backlog_ms: float | None
+    memory_bytes: int | None
+
+
+class CheckpointState(Struct, frozen=True, kw_only=True):
+    """What is known of a served variant, and its load."""
+
+    max_tokens: Annotated[int, Meta(description="the window: tokens of one input")]
+    provenance: SourceOf
+    verification: Annotated[dict[str, Any] | UnsetType, Meta(description="how it compares with its source, as its kind does")] = UNSET
+    latency_profile: ServiceTimes
+    load: CheckpointLoad
+
+
+class Checkpoint(dict[str, object]):
+    """One checkpoint: its `CatalogEntry`, `CheckpointVariant`, what its kind adds, and its `CheckpointState`."""
+
+
+class Checkpoints(Struct, frozen=True):
+    """The catalog as served."""
+
+    checkpoints: Sequence[Checkpoint]
+
+
+class Alive(Struct, frozen=True):
+    """The process answers."""
+
+    status: Literal["alive"] = "alive"
+
+
+class Ready(Struct, frozen=True):
+    """Whether every checkpoint has a replica; those that have none are missing."""
+
+    ready: bool
+    missing: Sequence[str]
 
 
 def decimal(number: float) -> str:
@@ -52,46 +217,32 @@ def answer_document(finished: Finished, answer: Answer, details: bool) -> object
     if not details:
         return answer.outputs
     record = finished.record
-    return {
-        "outputs": answer.outputs,
-        "routing": {
-            "checkpoint": record.checkpoint,
-            "tier": record.tier,
-            "reason": record.reason,
-            "budget_ms": budget_ms(record.budget_s or 0.0),
-            "predicted_latency_ms": ms(record.predicted_s or 0.0),
-            "forecast_quantile_ms": ms(record.quantile_s or 0.0),
-            "sla_met": record.met,
-            "attempts": record.attempts,
-            "batch_size": record.batch_size,
-        },
-        "timings_ms": {name: ms(seconds) for name, seconds in _spans(record).items()},
-        "input": {"tokens": record.tokens, "truncated": record.truncated, "kept": record.kept},
-        **({"generation": [_generation(one) for one in answer.generation]} if answer.generation else {}),
-    }
+    timings = Timings(**{name: ms(seconds) for name, seconds in _spans(record).items()})
+    taken = InputDetails(record.tokens, record.truncated, record.kept)
+    if not answer.generation:
+        return Details(answer.outputs, _routing(record), timings, taken)
+    generation = [_generation(one) for one in answer.generation]
+    return WrittenDetails(answer.outputs, _routing(record), timings, taken, generation)
 
 
-def decision_document(request: Request, decision: Decision, budget_s: float) -> dict[str, object]:
-    """The body of `/route`: what would be decided and why, every candidate with its forecast and verdict.
-
-    `price` is in points of quality a core-second; `ceiling` is the quality over which nothing is worth it, if any.
-    """
+def decision_document(request: Request, decision: Decision, budget_s: float) -> RouteDecision:
+    """The body of `/route`: what would be decided and why, every candidate with its forecast and verdict."""
     chosen = decision.chosen
-    return {
-        "task": request.task,
-        "budget_ms": budget_ms(budget_s),
-        "percentile": request.terms.percentile,
-        "mode": "strict" if request.terms.strict else "best-effort",
-        "checkpoint": chosen.name if chosen else None,
-        "tier": chosen.tier if chosen else None,
-        "reason": decision.reason,
-        "refusal": decision.refusal,
-        "price": round(decision.price, 3),
-        "ceiling": decision.ceiling if math.isfinite(decision.ceiling) else None,
-        "retry_after_ms": ms_above(decision.retry_after_s) if decision.retry_after_s else None,
-        "min_feasible_ms": ms_above(decision.min_feasible_s) if decision.min_feasible_s else None,
-        "candidates": [_candidate(assessed, decision.price) for assessed in decision.assessed],
-    }
+    return RouteDecision(
+        task=request.task,
+        budget_ms=budget_ms(budget_s),
+        percentile=request.terms.percentile,
+        mode="strict" if request.terms.strict else "best-effort",
+        checkpoint=chosen.name if chosen else None,
+        tier=chosen.tier if chosen else None,
+        reason=decision.reason,
+        refusal=decision.refusal,
+        price=round(decision.price, 3),
+        ceiling=decision.ceiling if math.isfinite(decision.ceiling) else None,
+        retry_after_ms=ms_above(decision.retry_after_s) if decision.retry_after_s else None,
+        min_feasible_ms=ms_above(decision.min_feasible_s) if decision.min_feasible_s else None,
+        candidates=[_candidate(assessed, decision.price) for assessed in decision.assessed],
+    )
 
 
 def utility_left(assessed: Assessed, price: float) -> float | None:
@@ -106,70 +257,83 @@ def checkpoint_document(
     replicas: int,
     backlog_s: float | None,
     memory_bytes: int | None,
-) -> dict[str, object]:
+) -> Checkpoint:
     """One checkpoint as `/checkpoints` shows it: catalog entry, provenance, verification, profile, live load.
 
     Of a source that is a folder only the last part is shown: where it lies on the host is nobody else's business.
     """
-    source, location = entry.source, manifest.source.location
+    source, provenance = entry.source, manifest.source
     if entry.kind is SourceKind.FOLDER:
-        source, location = PurePath(source).name, PurePath(location).name
-    return {
-        **entry.model_dump(mode="json"),
-        "source": source,
-        "variant": manifest.variant,
-        "kind": manifest.kind,
+        source = PurePath(source).name
+        provenance = provenance.model_copy(update={"location": PurePath(provenance.location).name})
+    profile = manifest.profile
+    state = CheckpointState(
+        max_tokens=manifest.max_tokens,
+        provenance=provenance,
+        verification=manifest.model_dump(mode="json", include={"verification"}).get("verification", UNSET),
+        latency_profile=ServiceTimes(profile.threads, profile.measured_on, profile.cells_ms()),
+        load=CheckpointLoad(replicas, None if backlog_s is None else ms(backlog_s), memory_bytes),
+    )
+    return Checkpoint(
+        **entry.model_dump(mode="json") | {"source": source},
+        **to_builtins(CheckpointVariant(manifest.variant, manifest.kind)),
         **manifest.details(),
-        "max_tokens": manifest.max_tokens,
-        "provenance": {**manifest.source.model_dump(mode="json"), "location": location},
-        **manifest.model_dump(mode="json", include={"verification"}),
-        "latency_profile": {
-            "threads": manifest.profile.threads,
-            "measured_on": manifest.profile.measured_on,
-            "service_time_ms": manifest.profile.cells_ms(),
-        },
-        "load": {
-            "replicas_up": replicas,
-            "backlog_ms": None if backlog_s is None else ms(backlog_s),
-            "memory_bytes": memory_bytes,
-        },
-    }
+        **to_builtins(state, enc_hook=SourceOf.model_dump),
+    )
 
 
-def _candidate(assessed: Assessed, price: float) -> dict[str, object]:
+def _routing(record: RequestRecord) -> Routing:
+    assert record.checkpoint and record.tier and record.reason, "what is answered was decided"
+    return Routing(
+        checkpoint=record.checkpoint,
+        tier=Tier(record.tier),
+        reason=Reason(record.reason),
+        budget_ms=budget_ms(record.budget_s or 0.0),
+        predicted_latency_ms=ms(record.predicted_s or 0.0),
+        forecast_quantile_ms=ms(record.quantile_s or 0.0),
+        sla_met=record.met,
+        attempts=record.attempts,
+        batch_size=record.batch_size,
+    )
+
+
+def _candidate(assessed: Assessed, price: float) -> RouteCandidate:
     candidate, forecast = assessed.candidate, assessed.candidate.forecast
     left = utility_left(assessed, price)
-    return {
-        "checkpoint": candidate.name,
-        "tier": candidate.tier,
-        "quality": candidate.quality,
-        "worth": candidate.utility,
-        "worth_after_price": None if left is None else round(left, 3),
-        "verdict": assessed.verdict,
-        "cost_ms": None if forecast is None else ms(forecast.cost_s),
-        "forecast_ms": forecast
-        and {
-            "queueing_delay": ms(forecast.queueing_delay_s),
-            "service_time": ms(forecast.service_time_s),
-            "least": ms(forecast.least_s),
-            "latency": ms(forecast.latency_s),
-            "at_percentile": ms(forecast.quantile_s),
-            "at_percentile_idle": ms(forecast.idle_quantile_s),
-        },
-    }
+    return RouteCandidate(
+        checkpoint=candidate.name,
+        tier=candidate.tier,
+        quality=candidate.quality,
+        worth=candidate.utility,
+        worth_after_price=None if left is None else round(left, 3),
+        verdict=assessed.verdict,
+        cost_ms=None if forecast is None else ms(forecast.cost_s),
+        forecast_ms=None if forecast is None else _forecast(forecast),
+    )
 
 
-def _generation(one: Generation) -> dict[str, object]:
-    return {
-        "finish_reason": one.finish_reason,
-        "steps": one.steps,
-        "tokens": one.tokens,
-        "beams": one.beams,
-        "max_new_tokens": one.max_new_tokens,
-        "pieces": one.pieces,
-        "headroom_ms": ms(one.headroom_s),
-        "lead": one.lead,
-    }
+def _forecast(forecast: Forecast) -> RouteForecast:
+    return RouteForecast(
+        queueing_delay=ms(forecast.queueing_delay_s),
+        service_time=ms(forecast.service_time_s),
+        least=ms(forecast.least_s),
+        latency=ms(forecast.latency_s),
+        at_percentile=ms(forecast.quantile_s),
+        at_percentile_idle=ms(forecast.idle_quantile_s),
+    )
+
+
+def _generation(one: Generation) -> GenerationDetails:
+    return GenerationDetails(
+        finish_reason=one.finish_reason,
+        steps=one.steps,
+        tokens=one.tokens,
+        beams=one.beams,
+        max_new_tokens=one.max_new_tokens,
+        pieces=one.pieces,
+        headroom_ms=ms(one.headroom_s),
+        lead=one.lead,
+    )
 
 
 def _server_timing(record: RequestRecord) -> str:

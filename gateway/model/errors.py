@@ -18,13 +18,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import ClassVar, Literal, NotRequired, TypedDict
 
 from gateway.model.outcome import Outcome
 
 
+class Fault(TypedDict):
+    """One fault of a request: the field of the body or the header that is at fault, and what it must be."""
+
+    field: NotRequired[str]
+    header: NotRequired[str]
+    message: str
+
+
 class Problem(Exception):
-    """An error that the client is told of: code, HTTP status, a sentence, and members it can compute with."""
+    """An error that the client is told of: code, HTTP status, a sentence, and members it can compute with.
+
+    `Members` has the types of those members. They are part of the HTTP interface, which the OpenAPI document shows.
+    """
+
+    class Members(TypedDict):
+        """None beside the standard ones."""
 
     code: ClassVar[str]
     status: ClassVar[int]
@@ -41,6 +55,11 @@ class Problem(Exception):
         """The status of this occurrence; a subclass may refine the class's."""
         return self.status
 
+    @classmethod
+    def urn(cls) -> str:
+        """The `type` of RFC 9457, which names the kind of problem."""
+        return f"urn:punctual:problem:{cls.code}"
+
     def headers(self) -> dict[str, str]:
         """Response headers that belong to this problem."""
         return {}
@@ -48,7 +67,7 @@ class Problem(Exception):
     def document(self) -> dict[str, object]:
         """The body, `application/problem+json`: standard members first, then this problem's own."""
         return {
-            "type": f"urn:punctual:problem:{self.code}",
+            "type": self.urn(),
             "code": self.code,
             "title": self.title,
             "status": self.http_status,
@@ -59,6 +78,11 @@ class Problem(Exception):
 
 class InvalidRequest(Problem):
     """Raised where a request is parsed. `errors` name each field or header and what it must be."""
+
+    class Members(TypedDict):
+        """The faults; the first of them is in `detail` too."""
+
+        errors: list[Fault]
 
     code, status, title, outcome = "invalid_request", 422, "The request is not valid", Outcome.INVALID
 
@@ -91,29 +115,44 @@ class NotFound(Problem):
 class UnknownTask(NotFound):
     """Raised for a task that the catalog has no checkpoint for."""
 
+    class Members(TypedDict):
+        """The tasks that are served."""
+
+        tasks: list[str]
+
     code, title = "unknown_task", "The task is not served"
 
     def __init__(self, tasks: Sequence[str]) -> None:
-        super().__init__(f"this gateway serves: {', '.join(tasks)}", {"tasks": list(tasks)})
+        super().__init__(f"this gateway serves: {', '.join(tasks)}", self.Members(tasks=list(tasks)))
 
 
 class UnknownCheckpoint(NotFound):
     """Raised when `X-Checkpoint` pins a name that the task's catalog does not have."""
 
+    class Members(TypedDict):
+        """The checkpoints of the task."""
+
+        checkpoints: list[str]
+
     code, title = "unknown_checkpoint", "The checkpoint is not in the catalog"
 
     def __init__(self, checkpoints: Sequence[str]) -> None:
         names = ", ".join(checkpoints)
-        super().__init__(f"X-Checkpoint must be one of: {names}", {"checkpoints": list(checkpoints)})
+        super().__init__(f"X-Checkpoint must be one of: {names}", self.Members(checkpoints=list(checkpoints)))
 
 
 class MethodNotAllowed(Problem):
     """Raised for a path that exists under another method."""
 
+    class Members(TypedDict):
+        """The methods that the path has."""
+
+        allowed: list[str]
+
     code, status, title, outcome = "method_not_allowed", 405, "The method is not allowed here", Outcome.INVALID
 
     def __init__(self, allowed: Sequence[str]) -> None:
-        super().__init__(f"use {' or '.join(allowed)}", {"allowed": list(allowed)})
+        super().__init__(f"use {' or '.join(allowed)}", self.Members(allowed=list(allowed)))
         self._allowed = allowed
 
     def headers(self) -> dict[str, str]:
@@ -124,11 +163,27 @@ class MethodNotAllowed(Problem):
 class InputTooLong(Problem):
     """Raised for a body, a list or a text over its limit, and for a text over the window that may not be cut."""
 
+    class Members(TypedDict, total=False):
+        """The limit with its unit, what was sent in that unit, and the checkpoint where it is the limit's."""
+
+        limit: int
+        unit: Literal["bytes", "inputs", "characters", "tokens"]
+        inputs: int
+        characters: int
+        tokens: int
+        checkpoint: str
+
     code, status, title, outcome = "input_too_long", 413, "The input is too long", Outcome.TOO_LONG
 
 
 class BudgetInfeasible(Problem):
     """Raised in strict mode when no candidate could answer in time even if the gateway were idle."""
+
+    class Members(TypedDict):
+        """The least budget that an idle gateway would admit, and the checkpoints that could make it."""
+
+        min_feasible_ms: float
+        feasible_checkpoints: list[str]
 
     code, status, title = "budget_infeasible", 422, "No checkpoint can answer within this budget"
     outcome = Outcome.INFEASIBLE
@@ -138,18 +193,23 @@ class BudgetInfeasible(Problem):
         ms = ms_above(min_feasible_s)
         super().__init__(
             f"the least budget that an idle gateway would admit is {ms} ms",
-            {"min_feasible_ms": ms, "feasible_checkpoints": list(checkpoints)},
+            self.Members(min_feasible_ms=ms, feasible_checkpoints=list(checkpoints)),
         )
 
 
 class Overloaded(Problem):
     """Raised when work is turned away because of the load: strict and too late, or a bounded queue is full."""
 
+    class Members(TypedDict):
+        """When to try again: `Retry-After`, in milliseconds."""
+
+        retry_after_ms: int
+
     code, status, title, outcome = "overloaded", 429, "The gateway cannot take this at its current load", Outcome.SHED
 
     def __init__(self, detail: str, retry_after_s: float) -> None:
         self._retry_after_s = max(retry_after_s, 0.001)
-        super().__init__(detail, {"retry_after_ms": math.ceil(self._retry_after_s * 1000)})
+        super().__init__(detail, self.Members(retry_after_ms=math.ceil(self._retry_after_s * 1000)))
 
     def headers(self) -> dict[str, str]:
         """`Retry-After` in whole seconds, rounded up, as RFC 9110 has it."""
@@ -159,22 +219,32 @@ class Overloaded(Problem):
 class DeadlineExceeded(Problem):
     """Raised when admitted work was stopped because its deadline (or a best-effort request's patience) passed."""
 
+    class Members(TypedDict):
+        """The time from the arrival to the stop."""
+
+        elapsed_ms: float
+
     code, status, title, outcome = "deadline_exceeded", 504, "The deadline passed", Outcome.EXPIRED
 
     def __init__(self, elapsed_s: float) -> None:
         ms = round(elapsed_s * 1000, 1)
-        super().__init__(f"no answer within the budget; stopped after {ms} ms", {"elapsed_ms": ms})
+        super().__init__(f"no answer within the budget; stopped after {ms} ms", self.Members(elapsed_ms=ms))
 
 
 class CheckpointUnavailable(Problem):
     """Raised when no eligible checkpoint has a healthy replica, or those that had the request were lost."""
+
+    class Members(TypedDict):
+        """The checkpoints that could have answered."""
+
+        checkpoints: list[str]
 
     code, status, title = "checkpoint_unavailable", 503, "No healthy replica"
     outcome = Outcome.UNAVAILABLE
 
     def __init__(self, checkpoints: Sequence[str]) -> None:
         names = list(checkpoints)
-        super().__init__(f"no replica answers of: {', '.join(names)}", {"checkpoints": names})
+        super().__init__(f"no replica answers of: {', '.join(names)}", self.Members(checkpoints=names))
 
     def headers(self) -> dict[str, str]:
         """Ray Serve restarts a replica within seconds."""
@@ -184,10 +254,15 @@ class CheckpointUnavailable(Problem):
 class InferenceFailed(Problem):
     """Raised when the engine failed on this input; says which checkpoint, never a traceback."""
 
+    class Members(TypedDict):
+        """The checkpoint that failed."""
+
+        checkpoint: str
+
     code, status, title, outcome = "inference_failed", 500, "The checkpoint failed on this input", Outcome.FAILED
 
     def __init__(self, checkpoint: str) -> None:
-        super().__init__(f"checkpoint {checkpoint} failed", {"checkpoint": checkpoint})
+        super().__init__(f"checkpoint {checkpoint} failed", self.Members(checkpoint=checkpoint))
 
 
 class InternalError(Problem):

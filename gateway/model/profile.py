@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import NormalDist
+from typing import TypedDict
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -31,6 +32,15 @@ class ProfileCell(BaseModel):
     max_s: float = Field(gt=0)
 
 
+class CellMs(TypedDict):
+    """The service time of one (batch size, token length) as people read it, in milliseconds."""
+
+    batch: int
+    tokens: int
+    p50: float
+    p95: float
+
+
 class ProfileDocument(BaseModel):
     """The profile as it stands in a manifest: a full grid of cells, and the host and threads it holds for."""
 
@@ -40,7 +50,7 @@ class ProfileDocument(BaseModel):
     measured_on: str
     cells: tuple[ProfileCell, ...] = Field(min_length=1)
 
-    def cells_ms(self) -> list[dict[str, float]]:
+    def cells_ms(self) -> list[CellMs]:
         """The cells as people read them: medians and 95th percentiles in milliseconds."""
         return [
             {"batch": cell.batch, "tokens": cell.tokens, "p50": _ms(cell.p50_s), "p95": _ms(cell.p95_s)}

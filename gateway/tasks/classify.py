@@ -7,7 +7,7 @@ from math import ceil
 from typing import Annotated, Literal, TypeAlias
 
 from msgspec import Struct
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from gateway.model.manifest import ClassifierManifest
 from gateway.model.messages import Answer, Parameters
@@ -40,7 +40,9 @@ class ClassifyBodyParameters(Strict):
 class ClassifyBody(TaskBody):
     """The body of `POST /classify`: the Hugging Face Inference API's."""
 
-    parameters: ClassifyBodyParameters | None = None
+    model_config = ConfigDict(json_schema_extra={"examples": [{"inputs": "What a wonderful film."}]})
+
+    parameters: ClassifyBodyParameters | None = Field(default=None, description="how scores are made and cut")
 
 
 class ClassifyParameters(Parameters, frozen=True, array_like=True, tag="classify"):

@@ -6,7 +6,7 @@ from math import ceil
 from typing import Annotated, Literal, TypeAlias, cast, get_args
 
 from msgspec import Struct
-from pydantic import Field, StringConstraints
+from pydantic import ConfigDict, Field, JsonValue, StringConstraints
 
 from gateway.model.errors import InvalidRequest
 from gateway.model.manifest import ExtractiveManifest, GenerationRules, Seq2SeqManifest
@@ -34,14 +34,20 @@ Beams = Annotated[int, Field(ge=1, le=MOST_BEAMS)]
 class GenerateParameters(Strict):
     """`generate_parameters`: those of transformers' that a summary takes. `max_length` is read as `max_new_tokens`."""
 
-    max_new_tokens: Tokens | None = None
-    max_length: Tokens | None = None
-    min_new_tokens: LeastTokens | None = None
-    min_length: LeastTokens | None = None
-    num_beams: Beams | None = None
-    length_penalty: Annotated[float, Field(ge=-10, le=10)] | None = None
-    no_repeat_ngram_size: Annotated[int, Field(ge=0, le=32)] | None = None
-    early_stopping: bool | None = None
+    max_new_tokens: Tokens | None = Field(default=None, description="at most; the budget may leave fewer")
+    max_length: Tokens | None = Field(default=None, description="read as max_new_tokens")
+    min_new_tokens: LeastTokens | None = Field(default=None, description="at least, where the budget lets it")
+    min_length: LeastTokens | None = Field(default=None, description="read as min_new_tokens")
+    num_beams: Beams | None = Field(default=None, description="at most; the budget may leave fewer")
+    length_penalty: Annotated[float, Field(ge=-10, le=10)] | None = Field(
+        default=None, description="above 0 the search prefers longer summaries, below 0 shorter ones"
+    )
+    no_repeat_ngram_size: Annotated[int, Field(ge=0, le=32)] | None = Field(
+        default=None, description="no so many tokens in a row come twice; 0 allows it"
+    )
+    early_stopping: bool | None = Field(
+        default=None, description="the search stops at as many finished beams as it is wide"
+    )
     do_sample: Literal[False] | None = Field(default=None, description="summaries are searched for, never drawn")
 
 
@@ -64,10 +70,18 @@ class SummarizeBodyParameters(Strict):
     clean_up_tokenization_spaces: bool | None = Field(default=None, description="accepted; spaces are always cleaned")
 
 
+_EXAMPLE: dict[str, JsonValue] = {
+    "inputs": "The build fails on Windows. Paths are joined with slashes, which its shell does not take.",
+    "parameters": {"max_new_tokens": 40, "domain": "software"},
+}
+
+
 class SummarizeBody(TaskBody):
     """The body of `POST /summarize`: the Hugging Face Inference API's."""
 
-    parameters: SummarizeBodyParameters | None = None
+    model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
+
+    parameters: SummarizeBodyParameters | None = Field(default=None, description="how a summary is written")
 
 
 class SummarizeParameters(Parameters, frozen=True, array_like=True, tag="summarize"):

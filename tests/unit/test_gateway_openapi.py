@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
+import httpx
 import pytest
 from fake_summaries import generation, summary
-from fakes import ANSWER, GRAND, scripted
-from worlds import client_of, summarizing, world
+from fakes import ANSWER, EVEN, GRAND, SWIFT, Behaviour, scripted
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
+from worlds import SMALL, client_of, summarizing, world
 
 from gateway.api import headers
-from gateway.api.openapi import openapi_document
+from gateway.api.openapi import ALWAYS, READING, RUNNING, openapi_document
 from gateway.model import errors
 from gateway.model.errors import Problem
-from gateway.model.messages import Answer, InputReport, ReplicaTimings
+from gateway.model.messages import Answer, Failure, FailureKind, InputReport, ReplicaTimings
 from gateway.scheduling.policy import Reason, Verdict
+from gateway.tasks import TASKS
+from gateway.tasks.classify import ClassifyBody
 
 BODIES: dict[str, dict[str, object]] = {
     "/classify": {"inputs": "a good film"},
@@ -23,16 +28,11 @@ BODIES: dict[str, dict[str, object]] = {
     "/route": {"task": "classify", "inputs": "a good film"},
 }
 
-KINDS: dict[str, tuple[type, ...]] = {
-    "object": (dict,),
-    "array": (list,),
-    "string": (str,),
-    "integer": (int,),
-    "number": (int, float),
-    "boolean": (bool,),
-    "null": (type(None),),
-}
-"""What JSON's kinds are read as."""
+CUT = Answer(ANSWER.outputs, InputReport(900, 64, True), ReplicaTimings(0.0, 0.002, 0.002, 1))
+"""A classification of a text that was cut."""
+
+OPEN = {"Checkpoint", "CheckpointVariant", "CheckpointState", "CatalogEntry"}
+"""A checkpoint's schema is the sum of several, and its kind adds to them."""
 
 
 async def document() -> dict[str, Any]:
@@ -56,24 +56,42 @@ def references(part: object) -> Iterator[str]:
             yield from references(inner)
 
 
-def fits(value: object, schema: Any, schemas: dict[str, Any]) -> bool:
-    """Whether a value is of a schema, as far as the document's own answers use the language of schemas."""
-    if "$ref" in schema:
-        schema = schemas[schema["$ref"].rsplit("/", 1)[1]]
-    if "enum" in schema and value not in schema["enum"]:
-        return False
-    kinds = schema.get("type", [])
-    of = tuple(kind for name in ([kinds] if isinstance(kinds, str) else kinds) for kind in KINDS[name])
-    if of and not isinstance(value, of):
-        return False
-    if isinstance(value, list):
-        return all(fits(one, schema.get("items", {}), schemas) for one in value)
-    if isinstance(value, dict):
-        known = schema.get("properties", {})
-        return set(schema.get("required", ())) <= set(value) and all(
-            fits(one, known.get(name, schema.get("additionalProperties", {})), schemas) for name, one in value.items()
-        )
-    return True
+def at(document: dict[str, Any], part: Any) -> Any:
+    """The part, or what it refers to."""
+    while "$ref" in part:
+        steps = part["$ref"].removeprefix("#/").split("/")
+        part = document
+        for step in steps:
+            part = part[step]
+    return part
+
+
+def properties(document: dict[str, Any], name: str) -> dict[str, Any]:
+    """The properties of a schema, each as what it refers to."""
+    found = document["components"]["schemas"][name]["properties"]
+    return {member: at(document, schema) for member, schema in found.items()}
+
+
+def fits(value: object, schema: Mapping[str, Any], document: dict[str, Any]) -> bool:
+    """True if a value is of a schema, which may refer into the document, and has no member that is not in it."""
+    schemas = {
+        name: one | ({"additionalProperties": False} if "properties" in one and name not in OPEN else {})
+        for name, one in document["components"]["schemas"].items()
+    }
+    return bool(Draft202012Validator({**schema, "components": {"schemas": schemas}}).is_valid(value))
+
+
+def is_documented(document: dict[str, Any], response: httpx.Response) -> bool:
+    """True if the status, the media type, the body and every header of a response are in the document."""
+    (operation,) = document["paths"][response.request.url.path].values()
+    reply = operation["responses"][str(response.status_code)]
+    schema = reply["content"][response.headers["content-type"].partition(";")[0]]["schema"]
+    told = {name.lower(): at(document, header) for name, header in reply["headers"].items()}
+    own = {
+        name for name in response.headers if name.startswith("x-") or name in ("server-timing", "retry-after", "allow")
+    }
+    required = {name for name, header in told.items() if header["required"]}
+    return required <= own <= set(told) and fits(response.json(), schema, document)
 
 
 async def test_every_reference_leads_somewhere() -> None:
@@ -83,10 +101,7 @@ async def test_every_reference_leads_somewhere() -> None:
     assert found
     for reference in found:
         assert reference.startswith("#/")
-        here: Any = served
-        for step in reference.removeprefix("#/").split("/"):
-            here = here[step]
-        assert isinstance(here, dict)
+        assert isinstance(at(served, {"$ref": reference}), dict)
 
 
 async def test_the_document_has_the_shape_of_openapi_3_1() -> None:
@@ -96,7 +111,8 @@ async def test_the_document_has_the_shape_of_openapi_3_1() -> None:
     for operations in served["paths"].values():
         for operation in operations.values():
             assert operation["responses"] and all(one["description"] for one in operation["responses"].values())
-            names = [(one["in"], one["name"]) for one in operation.get("parameters", [])]
+            parameters = [at(served, one) for one in operation.get("parameters", [])]
+            names = [(one["in"], one["name"]) for one in parameters]
             assert len(names) == len(set(names))
 
 
@@ -111,27 +127,29 @@ async def test_every_documented_call_exists() -> None:
 
 async def test_every_documented_response_header_of_an_answer_is_sent() -> None:
     """What the document promises of an answer on a cut text, the answer has; a classification ends for no reason."""
-    paths = (await document())["paths"]
+    served = await document()
+    paths = served["paths"]
     documented = paths["/summarize"]["post"]["responses"]["200"]["headers"]
     cut = summary(generation("length"), tokens=900, kept=64)
     response = await client_of(summarizing(scripted(cut))).post("/summarize", json=BODIES["/summarize"])
     assert set(documented) <= {name for name in documented if name in response.headers}
-    assert response.headers["X-Finish-Reason"] in documented["X-Finish-Reason"]["schema"]["enum"]
+    assert response.headers["X-Finish-Reason"] in at(served, documented["X-Finish-Reason"])["schema"]["enum"]
     documented = paths["/classify"]["post"]["responses"]["200"]["headers"]
-    labels = Answer(ANSWER.outputs, InputReport(900, 64, True), ReplicaTimings(0.0, 0.002, 0.002, 1))
-    response = await client_of(world(scripted(labels))).post("/classify", json=BODIES["/classify"])
+    response = await client_of(world(scripted(CUT))).post("/classify", json=BODIES["/classify"])
     assert set(documented) - {"X-Finish-Reason"} <= {name for name in documented if name in response.headers}
-    assert response.headers["X-Route-Reason"] in documented["X-Route-Reason"]["schema"]["enum"]
-    assert documented["X-Route-Reason"]["schema"]["enum"] == [reason.value for reason in Reason]
+    reasons = at(served, documented["X-Route-Reason"])["schema"]["enum"]
+    assert response.headers["X-Route-Reason"] in reasons
+    assert reasons == [reason.value for reason in Reason]
     assert response.headers["X-Checkpoint"] == GRAND
 
 
 async def test_route_documents_only_what_it_sends() -> None:
     """`/route` runs nothing: no header of an answer, no details, no refusal that only a run can meet."""
-    route = (await document())["paths"]["/route"]["post"]
+    served = await document()
+    route = served["paths"]["/route"]["post"]
     response = await client_of(world()).post("/route", json=BODIES["/route"])
     assert all(name in response.headers for name in route["responses"]["200"]["headers"])
-    assert "details" not in {one["name"] for one in route["parameters"]}
+    assert "details" not in {at(served, one)["name"] for one in route["parameters"]}
     assert not {"429", "503", "504"} & set(route["responses"])
 
 
@@ -139,19 +157,21 @@ async def test_route_documents_only_what_it_sends() -> None:
 @pytest.mark.parametrize("up", [True, False])
 async def test_a_decision_is_documented_as_it_is_sent(headers: dict[str, str], up: bool) -> None:
     """`/route` sends the members that its schema names and no others; chosen, refused or down."""
-    schemas = (await document())["components"]["schemas"]
-    routed = schemas["Routed"]
+    served = await document()
+    routed = properties(served, "RouteDecision")
     sent = (await client_of(world(up=up)).post("/route", json=BODIES["/route"], headers=headers)).json()
-    assert fits(sent, routed, schemas)
-    assert set(sent) == set(routed["properties"])
-    of_candidates = routed["properties"]["candidates"]["items"]["properties"]
+    schema = {"$ref": "#/components/schemas/RouteDecision"}
+    assert fits(sent, schema, served)
+    assert list(sent) == list(routed)
+    of_candidates = properties(served, "RouteCandidate")
     for candidate in sent["candidates"]:
-        assert set(candidate) == set(of_candidates)
+        assert list(candidate) == list(of_candidates)
         assert (candidate["forecast_ms"] is not None) == up
         if up:
-            assert set(candidate["forecast_ms"]) == set(of_candidates["forecast_ms"]["properties"])
-    assert of_candidates["verdict"]["enum"] == [verdict.value for verdict in Verdict]
-    assert not fits({**sent, "price": None}, routed, schemas)
+            assert list(candidate["forecast_ms"]) == list(properties(served, "RouteForecast"))
+    assert sorted(of_candidates["verdict"]["enum"]) == sorted(verdict.value for verdict in Verdict)
+    assert not fits({**sent, "price": None}, schema, served)
+    assert not fits({**sent, "more": 1}, schema, served)
 
 
 async def test_every_documented_reply_bears_the_identity() -> None:
@@ -163,40 +183,38 @@ async def test_every_documented_reply_bears_the_identity() -> None:
 
 async def test_every_header_that_is_read_is_documented() -> None:
     """What `terms` knows of, the tasks and `/route` document."""
-    paths = (await document())["paths"]
+    served = await document()
     for path in BODIES:
-        parameters = paths[path]["post"]["parameters"]
+        parameters = [at(served, one) for one in served["paths"][path]["post"]["parameters"]]
         assert {one["name"] for one in parameters if one["in"] == "header"} == set(headers.KNOWN.values())
 
 
 async def test_details_are_documented_as_they_are_sent() -> None:
     """The object of ?details=true has the members that the document gives it, down to the routing's."""
     served = await document()
-    detailed = served["components"]["schemas"]["Detailed"]["properties"]
     sent = (await client_of(world()).post("/classify?details=true", json=BODIES["/classify"])).json()
-    assert set(detailed) == set(sent)
-    for part in ("routing", "input"):
-        assert set(detailed[part]["properties"]) == set(sent[part])
-    of_summaries = served["components"]["schemas"]["DetailedSummaries"]["properties"]
+    assert list(properties(served, "ClassifyDetails")) == list(sent)
+    for part, name in (("routing", "Routing"), ("input", "InputDetails"), ("timings_ms", "Timings")):
+        assert list(properties(served, name)) == list(sent[part])
     sent = (await client_of(summarizing()).post("/summarize?details=true", json=BODIES["/summarize"])).json()
-    assert set(of_summaries) == set(sent)
-    assert set(of_summaries["generation"]["items"]["properties"]) == set(sent["generation"][0])
+    assert list(properties(served, "SummarizeDetails")) == list(sent)
+    assert list(properties(served, "GenerationDetails")) == list(sent["generation"][0])
 
 
 @pytest.mark.parametrize("task", ["classify", "summarize"])
 async def test_the_task_documents_its_own_bodies(task: str) -> None:
     """Each endpoint refers to the schema of its body and to those of its two answers, which describe what is sent."""
     served = await document()
-    schemas, call = served["components"]["schemas"], served["paths"][f"/{task}"]["post"]
+    call = served["paths"][f"/{task}"]["post"]
     body = references(call["requestBody"])
     assert [one.rsplit("/", 1)[1] for one in body] == [f"{task.capitalize()}Body"]
-    answers = [one.rsplit("/", 1)[1] for one in references(call["responses"]["200"])]
+    answers = call["responses"]["200"]["content"]["application/json"]["schema"]["oneOf"]
     client = client_of(summarizing())
-    for name, query in zip(answers, ("", "?details=true"), strict=True):
+    for schema, query in zip(answers, ("", "?details=true"), strict=True):
         sent = (await client.post(f"/{task}{query}", json=BODIES[f"/{task}"])).json()
-        assert fits(sent, schemas[name], schemas), name
-        other = next(schemas[one] for one in answers if one != name)
-        assert not fits(sent, other, schemas), name
+        assert fits(sent, schema, served), schema
+        other = next(one for one in answers if one != schema)
+        assert not fits(sent, other, served), schema
 
 
 @pytest.mark.parametrize(
@@ -234,6 +252,138 @@ async def test_every_refusal_of_a_request_is_documented() -> None:
     assert statuses | {"400"} <= documented
 
 
-def test_the_document_is_made_once() -> None:
-    """It depends on nothing that changes."""
-    assert openapi_document() is openapi_document()
+STRICT = {"X-SLA-Mode": "strict", "X-Latency-SLA-Ms": "1"}
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "body", "code"),
+    [
+        ("/classify", {}, BODIES["/classify"], None),
+        ("/classify", {}, {"inputs": []}, "invalid_request"),
+        ("/classify", {}, {"inputs": "a", "top_k": 1}, "invalid_request"),
+        ("/classify", {}, {"inputs": ["a", "b", "c"]}, "input_too_long"),
+        ("/classify", {}, {"inputs": "a" * 2000}, "input_too_long"),
+        ("/classify", {"X-Min-Tier": "none"}, BODIES["/classify"], "invalid_request"),
+        ("/classify", {"X-Checkpoint": "nobody"}, BODIES["/classify"], "unknown_checkpoint"),
+        ("/classify", STRICT, BODIES["/classify"], "budget_infeasible"),
+        ("/summarize", {}, BODIES["/summarize"], "unknown_task"),
+        ("/route", {}, BODIES["/route"], None),
+        ("/route", {}, {"task": "juggle", "inputs": "a"}, "unknown_task"),
+        ("/route", STRICT, BODIES["/route"], None),
+        ("/route", {"X-Checkpoint": "nobody"}, BODIES["/route"], "unknown_checkpoint"),
+        ("/route", {"X-SLA-Mode": "lenient"}, BODIES["/route"], "invalid_request"),
+    ],
+)
+async def test_an_answer_is_documented_as_it_is_sent(
+    path: str, headers: dict[str, str], body: dict[str, object], code: str | None
+) -> None:
+    """Status, media type, headers and members of answers and refusals are in the document, and nothing else is sent."""
+    response = await client_of(world(limits=SMALL)).post(path, json=body, headers=headers)
+    assert response.status_code == 200 if code is None else response.json()["code"] == code
+    assert is_documented(await document(), response)
+
+
+def _fails(kind: FailureKind) -> Behaviour:
+    return scripted(*[Failure(kind, "why", 900, 512)] * 3)
+
+
+@pytest.mark.parametrize("kind", FailureKind)
+async def test_a_failure_is_documented_as_it_is_sent(kind: FailureKind) -> None:
+    """The problem of whatever a replica fails with is in the document, with the headers of the decision."""
+    response = await client_of(world(_fails(kind))).post("/classify", json=BODIES["/classify"])
+    assert response.json()["code"] and response.headers["X-Checkpoint"] == GRAND
+    assert is_documented(await document(), response)
+
+
+async def test_a_fault_an_overload_and_a_wrong_method_are_documented_as_they_are_sent() -> None:
+    """The last resort, a refusal for the load, and a path under another method are in the document."""
+    served, told = await document(), world(_breaks)
+    client = client_of(told)
+    broken = await client.post("/classify", json=BODIES["/classify"])
+    assert broken.json()["code"] == "internal_error" and is_documented(served, broken)
+    for name in (SWIFT, EVEN, GRAND):
+        told.up(name, backlog_s=5.0)
+    overloaded = await client.post("/classify", json=BODIES["/classify"], headers={"X-SLA-Mode": "strict"})
+    assert overloaded.json()["code"] == "overloaded" and is_documented(served, overloaded)
+    for path in ("/classify", "/route", "/checkpoints", "/"):
+        wrong = await client.delete(path)
+        assert wrong.json()["code"] == "method_not_allowed" and is_documented(served, wrong)
+
+
+def _breaks(checkpoint: str, work: object) -> Answer:
+    raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("path", ["/checkpoints", "/healthz", "/readyz", "/openapi.json"])
+@pytest.mark.parametrize("up", [True, False])
+async def test_what_is_read_is_documented_as_it_is_sent(path: str, up: bool) -> None:
+    """The catalog, the probes and the document itself, with replicas and without."""
+    assert is_documented(await document(), await client_of(world(up=up)).get(path))
+
+
+async def test_a_checkpoint_has_its_entry_its_variant_and_its_state() -> None:
+    """Each kind of checkpoint is as documented, in the document's order; what its kind adds comes in between."""
+    served = await document()
+    sent = await client_of(summarizing()).get("/checkpoints")
+    assert is_documented(served, sent)
+    entry, variant, state = (list(properties(served, one["$ref"].rsplit("/", 1)[1])) for one in parts(served))
+    for one in sent.json()["checkpoints"]:
+        assert list(one)[: len(entry) + len(variant)] == entry + variant
+        assert list(one)[-len(state) :] == state
+        assert list(one["latency_profile"]) == list(properties(served, "ServiceTimes"))
+        assert list(one["load"]) == list(properties(served, "CheckpointLoad"))
+        assert list(one["provenance"]) == list(properties(served, "SourceOf"))
+        assert set(one["latency_profile"]["service_time_ms"][0]) == set(properties(served, "CellMs"))
+
+
+def parts(served: dict[str, Any]) -> list[dict[str, str]]:
+    """What a checkpoint's schema is the sum of."""
+    found: list[dict[str, str]] = served["components"]["schemas"]["Checkpoint"]["allOf"]
+    return found
+
+
+def test_every_kind_of_problem_is_documented_with_its_own_code() -> None:
+    """A schema of its name has a problem's code, title, status and members; the mere 404 is of no documented path."""
+    schemas = openapi_document()["components"]["schemas"]
+    kinds = {kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Problem)}
+    assert set((*ALWAYS, *READING, *RUNNING)) == kinds - {Problem, errors.NotFound}
+    for kind in (*ALWAYS, *READING, *RUNNING):
+        members = schemas[kind.__name__]["properties"]
+        assert (members["code"]["enum"], members["title"]["enum"]) == ([kind.code], [kind.title])
+        assert kind.status in members["status"]["enum"]
+        assert set(members) == {"type", "code", "title", "status", "detail", *kind.Members.__annotations__}
+
+
+async def test_a_task_that_is_added_documents_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An application that is built after a task was registered has its operation, its body and its answers.
+
+    One that was built before keeps its document, as it keeps its paths.
+    """
+
+    class ShoutBody(ClassifyBody):
+        """A body of its own."""
+
+    before = client_of(world())
+    shout = replace(TASKS["classify"], name="shout", summary="Shout", body=ShoutBody, output=str)
+    monkeypatch.setitem(TASKS, "shout", shout)
+    served = await document()
+    call = served["paths"]["/shout"]["post"]
+    assert (call["operationId"], call["tags"], call["summary"]) == ("shout", ["tasks"], "Shout")
+    assert list(references(call["requestBody"])) == ["#/components/schemas/ShoutBody"]
+    assert "inputs" in properties(served, "ShoutBody")
+    outputs, details = call["responses"]["200"]["content"]["application/json"]["schema"]["oneOf"]
+    assert fits(["A"], outputs, served) and not fits([["A"]], outputs, served)
+    assert at(served, details)["properties"]["outputs"]["items"] == {"type": "string"}
+    assert "/shout" not in (await before.get("/openapi.json")).json()["paths"]
+
+
+async def test_the_document_has_what_linters_ask_of_every_operation() -> None:
+    """Each has a name of its own, a declared tag, a summary and a description; nothing that is declared is unused."""
+    served = await document()
+    operations = [operation for path in served["paths"].values() for operation in path.values()]
+    assert len({one["operationId"] for one in operations}) == len(operations)
+    assert {tag for one in operations for tag in one["tags"]} == {tag["name"] for tag in served["tags"]}
+    assert all(one["summary"] and one["description"].endswith(".") for one in operations)
+    assert served["servers"] and served["info"]["contact"] and served["info"]["license"]["identifier"]
+    declared = {f"#/components/{kind}/{name}" for kind, these in served["components"].items() for name in these}
+    assert set(references(served)) == declared

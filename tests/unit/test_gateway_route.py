@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 from fakes import EVEN, GRAND, MEDIANS_S, SWIFT, TERMS, catalog, manifest
 from worlds import World, strict, world
@@ -19,7 +20,8 @@ def routed(told: World, price: float | None = None, terms: Terms = TERMS) -> dic
     request = told.request(terms)
     deadline = told.service.router.deadline(request)
     decision = told.service.router.decide(request, deadline, price, every=True)
-    return decision_document(request, decision, deadline.budget_s)
+    document: dict[str, Any] = msgspec.to_builtins(decision_document(request, decision, deadline.budget_s))
+    return document
 
 
 def by_name(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
