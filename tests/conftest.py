@@ -2,22 +2,68 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
+from virtual_time import VirtualLoop
 
 if TYPE_CHECKING:
     from live import Live
     from opened_console import Console
 
-# No deadline, since a loaded machine must not fail a property for its speed. HYPOTHESIS_PROFILE=thorough searches long.
-settings.register_profile("quick", max_examples=60, deadline=None)
-settings.register_profile("thorough", max_examples=1000, deadline=None)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
+# A loaded machine must not fail a property for its speed. `ci` tries the same examples each time;
+# HYPOTHESIS_PROFILE=explore searches anew, and long. What fails says how it is tried again.
+unhurried = settings(deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ci", unhurried, max_examples=60, derandomize=True, database=None)
+settings.register_profile("explore", unhurried, max_examples=1000, derandomize=False)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Makes the mark known."""
+    config.addinivalue_line("markers", "virtual_time(flows=True): runs a coroutine on a loop with a clock of its own")
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The loop of a coroutine test: one with a clock of its own where it is marked `virtual_time`."""
+    mark = item.get_closest_marker("virtual_time")
+    if mark is None:
+        return {"real": asyncio.new_event_loop}
+    return {"virtual": lambda: VirtualLoop(flows=mark.kwargs.get("flows", True))}
+
+
+def group_of(path: str) -> str:
+    """Whose tests run in one process, one after the other: those of a file, of the one gateway, of the one browser."""
+    folder, name = Path(path).parent.name, Path(path).name
+    if name.startswith("test_live_") or (folder, name) == ("browser", "test_console.py"):
+        return "gateway"
+    return folder if folder == "browser" else path
+
+
+@pytest.hookimpl(trylast=True)  # after pytest-randomly has mixed them
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The gateway's tests go first: they take longest, and much of that is waiting."""
+    items.sort(key=lambda item: group_of(item.nodeid.partition("::")[0]) != "gateway")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `-n`: groups go to processes whole. The marks of pytest-xdist 3.8 have no effect under pytest 9.2."""
+    from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped,unused-ignore]
+
+    class Grouped(LoadScopeScheduling):  # type: ignore[misc,unused-ignore]  # pytest-xdist ships no types
+        def _split_scope(self, nodeid: str) -> str:
+            return group_of(nodeid.partition("::")[0])
+
+    config.option.loadscopereorder = False
+    return Grouped(config, log)
 
 
 @pytest.fixture(scope="session")

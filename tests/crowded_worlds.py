@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from dataclasses import dataclass, replace
 
 from fakes import EVEN, GRAND, MEDIANS_S, SWIFT, TERMS, FakeBackend, FakeClock, Kept, catalog, cell, manifest
-from worlds import World, until
+from waiting import until
+from worlds import World
 
 from gateway.forecasting.load import LoadTracker
 from gateway.model.deadline import Clock
@@ -22,11 +22,11 @@ PATIENT = replace(TERMS, budget_s=60.0)
 
 @dataclass
 class RunningClock(FakeClock):
-    """The machine's own clock, and what it is advanced by."""
+    """The loop's own clock, and what it is advanced by."""
 
     def __call__(self) -> float:
         """The time."""
-        return self.now_s + time.monotonic()
+        return self.now_s + asyncio.get_running_loop().time()
 
 
 @dataclass

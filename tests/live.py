@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
-import time
-import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,8 @@ from pathlib import Path
 import psutil
 import small_checkpoints
 import small_seq2seq
+from prometheus_client.parser import text_string_to_metric_families
+from waiting import wait_until
 
 ENTRY = """
   - name: {name}
@@ -99,11 +101,16 @@ def write_catalog(folder: Path) -> Path:
 
 
 def free_port() -> int:
-    """A port that nobody listens on at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that nobody listens on at the moment.
+
+    The gateway must be told one: its proxy and its clients need it before it listens. It is below those that the kernel
+    gives to whoever asks for any, so that no server or client of another test gets it meanwhile.
+    """
+    for port in random.SystemRandom().sample(range(20_000, 32_768), 100):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("of a hundred ports none is free")
 
 
 def start(catalog: Path, cache: Path, port: int, log: Path, *options: str) -> Live:
@@ -120,20 +127,36 @@ def start(catalog: Path, cache: Path, port: int, log: Path, *options: str) -> Li
     return Live(f"http://127.0.0.1:{port}", process, log)
 
 
-def await_ready(live: Live, within_s: float = 240.0) -> None:
+def await_ready(live: Live) -> None:
     """Waits until the command has said so and `/readyz` agrees; fails with its output where that does not come."""
-    until = time.monotonic() + within_s
-    while time.monotonic() < until:
+
+    def ended_or_ready() -> bool:
         if live.process.poll() is not None:
-            break
-        try:
-            with urllib.request.urlopen(f"{live.url}/readyz", timeout=2):
-                if "ready at" in live.log.read_text():
-                    return
-                time.sleep(0.1)
-        except (urllib.error.HTTPError, OSError):
-            time.sleep(0.2)
-    raise AssertionError(f"the gateway did not become ready:\n{live.log.read_text()}")
+            return True
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"{live.url}/readyz", timeout=60):
+            return "ready at" in live.log.read_text()
+        return False
+
+    wait_until(ended_or_ready, 600, lambda: live.log.read_text())
+    assert live.process.poll() is None, f"the gateway did not become ready:\n{live.log.read_text()}"
+
+
+def hang_up(live: Live, path: str, body: object, **headers: str) -> None:
+    """Sends a request, and closes the connection without its answer once the gateway has it, and no other."""
+    wait_until(lambda: underway(live) == 0)
+    content = json.dumps(body).encode()
+    lines = {"Host": "gateway", "Content-Length": str(len(content)), **headers}
+    head = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in lines.items())
+    with socket.create_connection(("127.0.0.1", int(live.url.rpartition(":")[2]))) as connection:
+        connection.sendall(f"POST {path} HTTP/1.1\r\n{head}\r\n".encode() + content)
+        wait_until(lambda: underway(live) == 1)
+
+
+def underway(live: Live) -> float:
+    """How many requests the gateway has at this moment."""
+    with urllib.request.urlopen(f"{live.url}/metrics", timeout=60) as answer:
+        families = text_string_to_metric_families(answer.read().decode())
+    return sum(one.value for family in families for one in family.samples if one.name == "punctual_requests_underway")
 
 
 def stop(live: Live) -> int:
@@ -141,6 +164,6 @@ def stop(live: Live) -> int:
     if live.process.poll() is None:
         os.kill(live.process.pid, signal.SIGINT)
     try:
-        return live.process.wait(timeout=60)
+        return live.process.wait(timeout=240)
     finally:
         live.process.kill()

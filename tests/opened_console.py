@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import json
-import shutil
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import pytest
+from programs import program
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from small_gateway import Asked, Behaviour, SmallGateway, Told
+from waiting import wait_until
 
 from gateway.api.console import read_page
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-DRIVER = shutil.which("chromedriver")
-needs_browser = [
-    pytest.mark.browser,
-    pytest.mark.skipif(BROWSER is None or DRIVER is None, reason="no Chromium with its driver on this machine"),
-]
 SWITCHES = (
     "--headless=new",
     "--no-sandbox",
@@ -30,6 +23,16 @@ SWITCHES = (
     "--disable-dev-shm-usage",
     "--disable-search-engine-choice-screen",
 )
+TIMERS = """window.timers = new Map();
+const set = setTimeout, clear = clearTimeout;
+window.setTimeout = (run, ms, ...given) => {
+  const timer = set(() => { timers.delete(timer); run(...given); }, ms);
+  timers.set(timer, ms);
+  return timer;
+};
+window.clearTimeout = (timer) => { timers.delete(timer); clear(timer); };"""
+"""Keeps the page's timers where a test sees them: `timers` has for how many milliseconds each was set that is set."""
+
 WIDE, NARROW = (1440, 1000), (360, 780)
 
 
@@ -63,14 +66,9 @@ class Console:
         """The text that is seen of it."""
         return self.find(selector).text
 
-    def await_that(self, met: Callable[[], bool], within_s: float = 15.0) -> None:
+    def await_that(self, met: Callable[[], bool]) -> None:
         """Waits for a condition on the page. Fails with the page's text where it does not come."""
-        until = time.monotonic() + within_s
-        while time.monotonic() < until:
-            if met():
-                return
-            time.sleep(0.05)
-        raise AssertionError(f"not within {within_s} s; the page says:\n{self.said('body')}\n{self.faults()}")
+        wait_until(met, describe=lambda: f"; the page says:\n{self.said('body')}\n{self.faults()}")
 
     def ask(self, script: str) -> Any:
         """The value of a script in the page."""
@@ -107,11 +105,12 @@ class Console:
 def browser() -> Iterator[Console]:
     """A browser of its own; closed afterwards."""
     options = webdriver.ChromeOptions()
-    options.binary_location = str(BROWSER)
+    options.binary_location = program("chromium")
     for switch in SWITCHES:
         options.add_argument(switch)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(str(DRIVER)))
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(program("chromedriver")))
+    driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": TIMERS})
     try:
         yield Console(driver)
     finally:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from played_rooms import Played, PlayedRoom
 
@@ -14,18 +13,18 @@ from gateway.scheduling.scheduler import Batch
 
 @dataclass
 class Gate:
-    """A turnstile before a played room. Its time is the room's, or that of the machine once it `runs`."""
+    """A turnstile before a played room. Its time is the room's, and the loop's passes beside it once it `runs`."""
 
     play: PlayedRoom
     runs: bool = False
-    began_s: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
+        self.began_s = asyncio.get_running_loop().time()
         self.loop = SchedulerLoop(self.play.room, self.clock)
 
     def clock(self) -> float:
         """The time."""
-        return self.play.now_s + (time.monotonic() - self.began_s if self.runs else 0.0)
+        return self.play.now_s + (asyncio.get_running_loop().time() - self.began_s if self.runs else 0.0)
 
     def comes(
         self, budget_s: float = 5.0, patience_s: float = 60.0, strict: bool = False
@@ -51,9 +50,3 @@ class Gate:
 def gate(max_batch: int = 1, slots: int = 4) -> Gate:
     """One core, 10 ms a run."""
     return Gate(PlayedRoom((Played("only", 0.010, 80.0, max_batch=max_batch, slots=slots),)))
-
-
-async def turns(count: int = 3) -> None:
-    """Gives the loop some turns."""
-    for _ in range(count):
-        await asyncio.sleep(0)

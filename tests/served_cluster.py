@@ -3,8 +3,8 @@
     python served_cluster.py PORT
 
 Reads from its standard input, a line each: the arguments of `deployments.serve.kubernetes:build` as JSON, which it
-deploys, or an empty line, upon which it prints the number of running replicas of each deployment. It ends with its
-input.
+deploys, or an empty line, upon which it prints how many replicas of each deployment run, and how many come or go. It
+ends with its input.
 """
 
 from __future__ import annotations
@@ -72,8 +72,14 @@ def said() -> dict[str, object]:
     if standing is None:
         return {"status": "ABSENT"}
     running = {name: one.replica_states.get(ReplicaState.RUNNING, 0) for name, one in standing.deployments.items()}
+    moving = sum(sum(one.replica_states.values()) for one in standing.deployments.values()) - sum(running.values())
     said = [standing.message, *(one.message for one in standing.deployments.values())]
-    return {"status": str(standing.status.value), "said": [one for one in said if one], "running": running}
+    return {
+        "status": str(standing.status.value),
+        "said": [one for one in said if one],
+        "running": running,
+        "moving": moving,
+    }
 
 
 def main(port: int) -> None:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 
 import msgspec
+from virtual_time import passes
 
 from gateway.api.responses import checkpoint_document
 from gateway.catalogs.catalog import Catalog
 from gateway.model.manifest import VariantManifest
+
+NEVER = math.inf
+"""After which nothing is answered, nor the connection closed."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Told:
-    """What is answered, after a while. Without a status the connection is closed instead."""
+    """What is answered, after a while of virtual time. Without a status the connection is closed instead."""
 
     status: int | None = 200
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -109,12 +114,12 @@ class SmallGateway:
 
         thread = threading.Thread(target=lambda: loop.run_until_complete(run()))
         thread.start()
-        ready.wait(10)
+        assert ready.wait(60)
         try:
             yield urls[0]
         finally:
             loop.call_soon_threadsafe(done.set)
-            thread.join(10)
+            thread.join(60)
             loop.close()
 
     async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
@@ -126,7 +131,7 @@ class SmallGateway:
         self.asked.append(asked)
         told = self.behaviour(asked)
         if told.after_s:
-            await asyncio.sleep(told.after_s)
+            await (asyncio.Event().wait() if told.after_s == NEVER else passes(told.after_s))
         if told.status is None:
             return False
         said = "".join(f"{name}: {value}\r\n" for name, value in told.headers.items())

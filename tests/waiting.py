@@ -1,15 +1,25 @@
-"""What transport tests wait for and with: a handler behind a gate, a replica at rest, a condition that comes true."""
+"""What tests wait for and with: a handler behind a gate, a replica at rest, a condition that comes true.
+
+This is the one file of the tests that sleeps, and the one that compares the machine's clock with a bound.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+
+from virtual_time import VirtualLoop
 
 from gateway.model.messages import Failure, FailureKind, LoadReport, Work
 
 ECHO = Failure(FailureKind.TOO_LONG, "answer " * 200, 9, 8)
 """What the gated handler answers."""
+
+_TURNS_FIRST = 200
+_POLL_S = 0.002
+_LOOK_S = 0.05
 
 
 @dataclass
@@ -31,8 +41,33 @@ def idle() -> LoadReport:
     return LoadReport(0.0, 0)
 
 
-async def until(condition: Callable[[], bool], within_s: float = 10.0) -> None:
-    """Waits for a condition to hold. Raises TimeoutError if it does not in time."""
-    async with asyncio.timeout(within_s):
-        while not condition():  # noqa: ASYNC110  the condition is another's state, without an event to wait for
-            await asyncio.sleep(0.002)
+async def until(condition: Callable[[], bool], within_s: float = 60.0) -> None:
+    """Waits for a condition to hold. Raises TimeoutError if it does not within so many real seconds.
+
+    It gives the loop some turns first, then asks every 2 ms of the loop's time. Where that stands, it only gives turns.
+    """
+    give_up_s = time.monotonic() + within_s
+    loop, turns = asyncio.get_running_loop(), 0
+    stands = isinstance(loop, VirtualLoop) and not loop.flows
+    while not condition():
+        if time.monotonic() > give_up_s:
+            raise TimeoutError(f"not within {within_s:.0f} s")
+        turns += 1
+        await asyncio.sleep(0 if stands or turns < _TURNS_FIRST else _POLL_S)
+
+
+def take_up(seconds: float) -> None:
+    """Keeps the calling thread for so long, as a slow engine would. No test depends on how long it really is."""
+    time.sleep(seconds)
+
+
+def wait_until(condition: Callable[[], bool], within_s: float = 60.0, describe: Callable[[], str] = lambda: "") -> None:
+    """Blocks until a condition holds that is another process's or thread's, without an event to wait for.
+
+    Fails after so many real seconds, with what `describe` says then.
+    """
+    give_up_s = time.monotonic() + within_s
+    while not condition():
+        if time.monotonic() > give_up_s:
+            raise AssertionError(f"not within {within_s:.0f} s {describe()}")
+        time.sleep(_LOOK_S)

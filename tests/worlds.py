@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import fake_summaries
@@ -121,13 +121,6 @@ async def ended(told: World, terms: Terms = TERMS, inputs: tuple[str, ...] = ("a
     assert told.kept.records == [finished.record]
     assert (finished.answer is None) == (finished.problem is not None)
     return finished
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Gives the loop turns until a condition holds. Raises TimeoutError if it does not in time."""
-    async with asyncio.timeout(10.0):
-        while not condition():  # noqa: ASYNC110  the condition is another's state, without an event to wait for
-            await asyncio.sleep(0)
 
 
 class OwnMetrics:

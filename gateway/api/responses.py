@@ -157,7 +157,9 @@ class CheckpointState(Struct, frozen=True, kw_only=True):
 
     max_tokens: Annotated[int, Meta(description="the window: tokens of one input")]
     provenance: SourceOf
-    verification: Annotated[dict[str, Any] | UnsetType, Meta(description="how it compares with its source, as its kind does")] = UNSET
+    verification: Annotated[
+        dict[str, Any] | UnsetType, Meta(description="how it compares with its source, as its kind does")
+    ] = UNSET
     latency_profile: ServiceTimes
     load: CheckpointLoad
 

@@ -6,12 +6,12 @@ import math
 from collections.abc import Iterator
 
 import pytest
-from opened_console import Console, needs_browser, told_page
+from opened_console import Console, told_page
 
 from gateway.model.outcome import Outcome
 from gateway.scheduling.policy import Reason, Refusal, Verdict
 
-pytestmark = needs_browser
+pytestmark = pytest.mark.browser
 
 TEXT = r"""# HELP punctual_requests_total Requests.
 # TYPE punctual_requests_total counter

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rendered_chart import FULLNAME, Document, Rendered, chart, production, render
+from tried import tried
 
 from gateway.catalogs.catalog import Catalog, load_catalog
 from gateway.model.deadline import MAX_BUDGET_MS
@@ -92,7 +93,7 @@ CHECKPOINT = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=15)
+@tried(0.25)
 @given(drawn=st.lists(CHECKPOINT, min_size=1, max_size=5), ingresses=st.integers(1, 6), autoscaler=st.booleans())
 def test_there_is_room_for_every_replica(drawn: list[Document], ingresses: int, autoscaler: bool) -> None:
     """However many replicas a catalog asks for, the pods of their tier have room for all, and for the ingresses."""

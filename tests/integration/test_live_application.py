@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import json
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
@@ -18,13 +19,15 @@ import yaml
 from certificates import Authority
 from live import free_port
 from prometheus_client.parser import text_string_to_metric_families
-
-from deployments.serve.kubernetes import LINGER_S
+from waiting import wait_until
 
 pytestmark = pytest.mark.ray
 
 CLUSTER = Path(__file__).parents[1] / "served_cluster.py"
 EVERY_S = 0.05
+MOST_AT_ONCE = 16
+WITHIN_S = 240.0
+"""For replicas to come and go, on a busy machine, too."""
 AUTOSCALING = {
     "max_replicas": 2,
     "target_busy_share": 0.02,  # a load that two busy cores still make besides
@@ -41,19 +44,26 @@ class Cluster:
     process: subprocess.Popen[str]
     arguments: dict[str, object]
     folder: Path
+    deployed: list[Path] = field(default_factory=list)
 
     def deploy(self, catalog: Path) -> None:
         """Gives Serve the config with this catalog; what runs already is upgraded."""
+        self.deployed.append(catalog)
         self._ask(json.dumps({**self.arguments, "catalog": str(catalog)}))
 
     def standing(self) -> dict[str, object]:
         """What Serve says of the application."""
         return self._ask("")
 
-    def running(self, deployment: str) -> int:
-        """How many replicas of a deployment run."""
-        running = self.standing().get("running")
-        return int(running.get(deployment, 0)) if isinstance(running, dict) else 0
+    def settled(self, **replicas: int) -> bool:
+        """Whether so many replicas of some deployments run, and none of any comes or goes."""
+        standing = self.standing()
+        running = standing.get("running")
+        return (
+            isinstance(running, dict)
+            and (standing["status"], standing["moving"]) == ("RUNNING", 0)
+            and all(running.get(name) == count for name, count in replicas.items())
+        )
 
     def _ask(self, line: str) -> dict[str, object]:
         assert self.process.stdin is not None and self.process.stdout is not None
@@ -70,14 +80,6 @@ def read_answer(process: subprocess.Popen[str]) -> dict[str, object]:
             answer: dict[str, object] = json.loads(line)
             return answer
     raise AssertionError("the cluster ended")
-
-
-def until(holds: Callable[[], bool], within_s: float) -> None:
-    """Returns once it holds; fails the test if that takes too long."""
-    give_up_s = time.monotonic() + within_s
-    while not holds():
-        assert time.monotonic() < give_up_s, f"not within {within_s:.0f} s"
-        time.sleep(0.3)
 
 
 def classifiers(catalog: Path, name: str, **fields: object) -> Path:
@@ -116,26 +118,29 @@ def cluster(small_catalog: tuple[Path, Path], tmp_path_factory: pytest.TempPathF
     try:
         read_answer(process)
         made.deploy(before)
-        until(lambda: is_ready(made.url), 120)
+        wait_until(lambda: is_ready(made.url), WITHIN_S)
         yield made
     finally:
         with process.stdout:
             process.stdin.close()
-            process.wait(timeout=90)
+            process.wait(timeout=240)
 
 
 def is_ready(url: str) -> bool:
     """Whether `/readyz` says so."""
     try:
-        return httpx.get(f"{url}/readyz", timeout=5).status_code == 200
+        return httpx.get(f"{url}/readyz", timeout=60).status_code == 200
     except httpx.TransportError:
         return False
 
 
-async def meanwhile(url: str, every_s: float, act: Callable[[], None]) -> Counter[object]:
-    """Requests in an open loop while something is done, to one checkpoint and the other; what became of them."""
+async def meanwhile(url: str, every_s: float, act: Callable[[Counter[object]], None]) -> Counter[object]:
+    """Requests in an open loop while something is done, to one checkpoint and the other; what became of them.
+
+    Of at most `MOST_AT_ONCE` under way: a machine that is slow is asked less often.
+    """
     ends: Counter[object] = Counter()
-    done = asyncio.Event()
+    done, places = asyncio.Event(), asyncio.Semaphore(MOST_AT_ONCE)
 
     async def one(client: httpx.AsyncClient, number: int) -> None:
         pinned = {"X-Checkpoint": ("slow", "fast")[number % 2]}
@@ -145,18 +150,21 @@ async def meanwhile(url: str, every_s: float, act: Callable[[], None]) -> Counte
             ends[type(error).__name__] += 1
         else:
             ends[200 if answer.status_code == 200 else answer.text] += 1
+        finally:
+            places.release()
 
     async def arrivals() -> None:
         limits = httpx.Limits(max_keepalive_connections=0)  # a client's own race with a closing server is not ours
-        async with httpx.AsyncClient(base_url=url, timeout=20, limits=limits) as client, asyncio.TaskGroup() as group:
-            number = 0
-            while not done.is_set():
+        async with httpx.AsyncClient(base_url=url, timeout=60, limits=limits) as client, asyncio.TaskGroup() as group:
+            for number in itertools.count():
+                await places.acquire()
                 group.create_task(one(client, number))
-                number += 1
-                await asyncio.sleep(every_s)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(done.wait(), every_s)
+                    return
 
     arriving = asyncio.create_task(arrivals())
-    await asyncio.to_thread(act)
+    await asyncio.to_thread(act, ends)
     done.set()
     await arriving
     return ends
@@ -165,7 +173,7 @@ async def meanwhile(url: str, every_s: float, act: Callable[[], None]) -> Counte
 def counted(url: str) -> dict[str, float]:
     """How many requests each ingress has counted, by its name in one scrape."""
     sums: dict[str, float] = {}
-    for family in text_string_to_metric_families(httpx.get(f"{url}/metrics", timeout=10).text):
+    for family in text_string_to_metric_families(httpx.get(f"{url}/metrics", timeout=60).text):
         for sample in family.samples:
             if sample.name == "punctual_requests_total":
                 replica = sample.labels["replica"]
@@ -173,12 +181,19 @@ def counted(url: str) -> dict[str, float]:
     return sums
 
 
+def linked_to(url: str, checkpoint: str) -> int:
+    """How many replicas of a checkpoint the ingress that answers has found."""
+    document = httpx.get(f"{url}/checkpoints", timeout=60).json()
+    (found,) = [one for one in document["checkpoints"] if one["name"] == checkpoint]
+    replicas: int = found["load"]["replicas_up"]
+    return replicas
+
+
 def test_checkpoints_of_every_node_answer(cluster: Cluster) -> None:
     """Each tier's replicas run on nodes of its own; the ingress reaches those of its node and those of the other."""
     for checkpoint in ("slow", "fast"):
-        answer = httpx.post(
-            f"{cluster.url}/classify", json={"inputs": "a good film"}, headers={"X-Checkpoint": checkpoint}
-        )
+        pinned = {"X-Checkpoint": checkpoint}
+        answer = httpx.post(f"{cluster.url}/classify", json={"inputs": "a good film"}, headers=pinned, timeout=60)
         assert (answer.status_code, answer.headers["x-checkpoint"]) == (200, checkpoint)
 
 
@@ -186,33 +201,44 @@ def test_an_application_that_cannot_be_built_leaves_the_old_one_serving(
     cluster: Cluster, small_catalog: tuple[Path, Path]
 ) -> None:
     """A catalog whose variants are not prepared is refused with the command that makes them."""
+    good = cluster.deployed[-1]
     cluster.deploy(classifiers(small_catalog[0], "unprepared", threads=2))
-    until(lambda: cluster.standing()["status"] == "DEPLOY_FAILED", 60)
+    wait_until(lambda: cluster.standing()["status"] == "DEPLOY_FAILED", WITHIN_S)
     assert "punctual prepare --catalog" in str(cluster.standing()["said"])
     assert is_ready(cluster.url)
+    cluster.deploy(good)
+    wait_until(cluster.settled, WITHIN_S)
 
 
-def test_an_upgrade_in_place_loses_no_request(cluster: Cluster, small_catalog: tuple[Path, Path]) -> None:
-    """Every process is replaced while requests come in, and one ingress by two: each request is answered."""
+@pytest.fixture(scope="module")
+def upgraded(cluster: Cluster, small_catalog: tuple[Path, Path]) -> Counter[object]:
+    """The cluster has been upgraded in place to the second catalog; what became of the requests that came meanwhile."""
     after = classifiers(small_catalog[0], "after", autoscaling=AUTOSCALING)
 
-    def upgrade() -> None:
-        time.sleep(1)
+    def upgrade(ends: Counter[object]) -> None:
+        wait_until(lambda: ends.total() > 20, WITHIN_S)
         cluster.deploy(after)
-        until(lambda: cluster.standing()["status"] == "RUNNING" and cluster.running("gateway") == 2, 90)
-        time.sleep(LINGER_S + 3)  # until the old have gone
+        wait_until(lambda: cluster.settled(gateway=2), WITHIN_S)
+        told = ends.total()
+        wait_until(lambda: ends.total() > told + 40, WITHIN_S)
 
-    ends = asyncio.run(meanwhile(cluster.url, EVERY_S, upgrade))
-    assert set(ends) == {200}, ends
-    assert ends[200] > 100
+    return asyncio.run(meanwhile(cluster.url, EVERY_S, upgrade))
+
+
+def test_an_upgrade_in_place_loses_no_request(cluster: Cluster, upgraded: Counter[object]) -> None:
+    """Every process is replaced while requests come in, and one ingress by two: each request is answered."""
+    assert set(upgraded) == {200}, upgraded
+    assert upgraded[200] > 60
     assert is_ready(cluster.url)
 
 
+@pytest.mark.usefixtures("upgraded")
 def test_any_ingress_tells_the_metrics_of_all(cluster: Cluster) -> None:
     """Requests that two ingresses divide between them are counted once each, whichever is asked."""
     before = counted(cluster.url)
     for _ in range(40):
-        assert httpx.post(f"{cluster.url}/classify", json={"inputs": "a good film"}).status_code == 200
+        asked = httpx.post(f"{cluster.url}/classify", json={"inputs": "a good film"}, timeout=60)
+        assert asked.status_code == 200
     for _ in range(4):
         now = counted(cluster.url)
         more = {replica: now[replica] - before.get(replica, 0.0) for replica in now}
@@ -220,17 +246,21 @@ def test_any_ingress_tells_the_metrics_of_all(cluster: Cluster) -> None:
         assert len(more) == 2 and min(more.values()) > 0, more
 
 
+@pytest.mark.usefixtures("upgraded")
 def test_replicas_follow_the_load_and_lose_no_request(cluster: Cluster) -> None:
     """A load makes a second replica appear, and its end removes one, while requests go on being answered."""
-    until(lambda: cluster.running("slow") == 1, 60)
+    wait_until(lambda: cluster.settled(slow=1), WITHIN_S)
 
-    def grow() -> None:
-        until(lambda: cluster.running("slow") == 2, 60)
-        time.sleep(6)  # until the ingresses have found it
+    def linked() -> bool:
+        """Whether both ingresses have found two replicas: each is asked in turn."""
+        return {linked_to(cluster.url, "slow") for _ in range(8)} == {2}
 
-    def shrink() -> None:
-        until(lambda: cluster.running("slow") == 1, 60)
-        time.sleep(LINGER_S + 2)
+    def grow(ends: Counter[object]) -> None:
+        wait_until(lambda: cluster.settled(slow=2), WITHIN_S)
+        wait_until(linked, WITHIN_S)
+
+    def shrink(ends: Counter[object]) -> None:
+        wait_until(lambda: cluster.settled(slow=1), WITHIN_S)
 
     grown = asyncio.run(meanwhile(cluster.url, 0.005, grow))
     shrunk = asyncio.run(meanwhile(cluster.url, 0.5, shrink))

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 
 import httpx
 import psutil
 import pytest
 from huggingface_hub import InferenceClient
-from live import Live
+from live import Live, hang_up, underway
 from prometheus_client.parser import text_string_to_metric_families
+from waiting import wait_until
 
 pytestmark = pytest.mark.ray
 
@@ -21,7 +21,7 @@ BUDGET = "X-Latency-SLA-Ms"
 @pytest.fixture
 def client(live: Live) -> Iterator[httpx.Client]:
     """One kept-alive connection to the gateway."""
-    with httpx.Client(base_url=live.url, timeout=20) as made:
+    with httpx.Client(base_url=live.url, timeout=60) as made:
         yield made
 
 
@@ -48,7 +48,7 @@ def test_an_unchanged_hub_client_is_answered(live: Live) -> None:
 
 def test_a_generous_budget_gives_quality_and_a_tight_one_realtime(client: httpx.Client) -> None:
     """The headers say which checkpoint answered, and why."""
-    generous = classify(client, x_latency_sla_ms="5000")
+    generous = classify(client, x_latency_sla_ms="30000")
     assert generous.headers["x-checkpoint"] == "slow" and generous.headers["x-tier"] == "quality"
     assert generous.headers["x-route-reason"] == "fits" and generous.headers["x-sla-met"] == "true"
     tight = classify(client, x_latency_sla_ms="0.05")
@@ -146,7 +146,7 @@ def test_each_request_is_counted_once(client: httpx.Client) -> None:
     """The scrape gathers every process, and a request appears in it once."""
     before = counted(client, "in_time")
     for _ in range(20):
-        assert classify(client, x_latency_sla_ms="5000").headers["x-sla-met"] == "true"
+        assert classify(client, x_latency_sla_ms="30000").headers["x-sla-met"] == "true"
     assert counted(client, "in_time") == before + 20
     families = {family.name for family in text_string_to_metric_families(client.get("/metrics").text)}
     assert {"punctual_requests", "punctual_request_latency_seconds", "punctual_replica_batches"} <= families
@@ -155,16 +155,10 @@ def test_each_request_is_counted_once(client: httpx.Client) -> None:
 def test_a_client_that_hangs_up_is_counted_as_cancelled(client: httpx.Client, live: Live) -> None:
     """Its place is freed and the next request is served."""
     before = counted(client, "cancelled")
-    texts = ["good film " * 30] * 128
-    for _ in range(5):
-        try:
-            httpx.post(f"{live.url}/classify", json={"inputs": texts}, timeout=0.02)
-        except httpx.TimeoutException:
-            continue
-    until = time.monotonic() + 10
-    while counted(client, "cancelled") == before and time.monotonic() < until:
-        time.sleep(0.1)
-    assert counted(client, "cancelled") > before
+    pages = ["It rained all day, and nobody went out. " * 30] * 128  # the writer has them for seconds
+    hang_up(live, "/summarize", {"inputs": pages}, X_Checkpoint="writer")
+    wait_until(lambda: counted(client, "cancelled") > before)
+    assert counted(client, "cancelled") == before + 1 and underway(live) == 0
     assert classify(client).status_code == 200
 
 

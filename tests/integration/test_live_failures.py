@@ -6,14 +6,15 @@ import json
 import shutil
 import socket
 import threading
-import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
 from live import Live, await_ready, free_port, mark_of, start, stop
+from waiting import wait_until
 
 from gateway.model.manifest import MANIFEST_NAME
 
@@ -25,51 +26,57 @@ def family_of(live: Live) -> list[psutil.Process]:
     return [psutil.Process(live.process.pid), *live.family()]
 
 
-def post(url: str, statuses: Counter[int], slowest: list[float], until: float, **headers: str) -> None:
-    """One client in a loop until `until`; counts each status, 0 for a broken connection."""
-    with httpx.Client(base_url=url, timeout=15) as client:
-        while time.monotonic() < until:
-            began = time.monotonic()
+def post(url: str, statuses: Counter[int], over: threading.Event, **headers: str) -> None:
+    """One client in a loop until it is over; counts each status, 0 where none came within a minute."""
+    with httpx.Client(base_url=url, timeout=60) as client:
+        while not over.is_set():
             try:
-                statuses[client.post("/classify", json={"inputs": "a good film"}, headers=headers).status_code] += 1
+                answer = client.post("/classify", json={"inputs": "a good film"}, headers=headers)
             except httpx.TransportError:
                 statuses[0] += 1
-            slowest.append(time.monotonic() - began)
+            else:
+                statuses[answer.status_code] += 1
+                assert answer.status_code != 503 or "Retry-After" in answer.headers
 
 
-def under_load(live: Live, harm: psutil.Process, **headers: str) -> tuple[Counter[int], float]:
-    """Four clients for six seconds, the process killed after one; their statuses, and the longest wait of any."""
+def under_load(live: Live, harm: psutil.Process, seen: Callable[[Counter[int]], bool], **headers: str) -> Counter[int]:
+    """Four clients, during whose requests a process is killed, until enough is seen afterwards; their statuses."""
     statuses: Counter[int] = Counter()
-    waits: list[float] = []
-    until = time.monotonic() + 6
-    clients = [threading.Thread(target=post, args=(live.url, statuses, waits, until), kwargs=headers) for _ in range(4)]
+    over = threading.Event()
+    clients = [threading.Thread(target=post, args=(live.url, statuses, over), kwargs=headers) for _ in range(4)]
     for client in clients:
         client.start()
-    time.sleep(1)
-    harm.kill()
-    for client in clients:
-        client.join()
-    return statuses, max(waits)
+    try:
+        wait_until(lambda: statuses[200] > 50)
+        harm.kill()
+        wait_until(lambda: not harm.is_running() or harm.status() == psutil.STATUS_ZOMBIE)
+        wait_until(lambda: seen(statuses))
+    finally:
+        over.set()
+        for client in clients:
+            client.join()
+    return statuses
 
 
 def test_a_killed_replica_costs_no_answer_where_another_checkpoint_can_give_it(live: Live) -> None:
     """SIGKILL of the quality replica under load: requests go elsewhere, none hangs, and it is back by itself."""
-    statuses, longest_s = under_load(live, live.replica("slow"))
-    assert statuses[200] > 50 and set(statuses) == {200}, statuses
-    assert longest_s < 10
+    statuses = under_load(live, live.replica("slow"), lambda statuses: statuses.total() > 200)
+    assert set(statuses) == {200}, statuses
     await_ready(live)
     answer = httpx.post(
-        f"{live.url}/classify", json={"inputs": "a good film"}, headers={"X-Checkpoint": "slow"}, timeout=20
+        f"{live.url}/classify", json={"inputs": "a good film"}, headers={"X-Checkpoint": "slow"}, timeout=60
     )
     assert answer.status_code == 200
 
 
 def test_a_killed_replica_that_is_pinned_is_said_to_be_unavailable(live: Live) -> None:
-    """Where nothing else may answer, clients get 503 with Retry-After at once, then answers again."""
-    statuses, longest_s = under_load(live, live.replica("fast"), **{"X-Checkpoint": "fast"})
-    assert set(statuses) <= {200, 503} and statuses[503] > 0 and statuses[200] > 0, statuses
-    assert longest_s < 10
+    """Where nothing else may answer, clients get 503 with Retry-After, then answers again."""
+    pinned = {"X-Checkpoint": "fast"}
+    statuses = under_load(live, live.replica("fast"), lambda statuses: statuses[503] > 0, **pinned)
+    assert set(statuses) == {200, 503}, statuses
     await_ready(live)
+    answer = httpx.post(f"{live.url}/classify", json={"inputs": "a good film"}, headers=pinned, timeout=60)
+    assert answer.status_code == 200
 
 
 def test_ctrl_c_leaves_nothing_behind(small_catalog: tuple[Path, Path], tmp_path: Path) -> None:
@@ -114,10 +121,10 @@ def test_a_taken_port_is_said_in_a_sentence(small_catalog: tuple[Path, Path], tm
     """A second gateway on the port of the first says so and ends; the first goes on."""
     catalog, cache = small_catalog
     second = start(catalog, cache, int(live.url.rpartition(":")[2]), tmp_path / "log")
-    assert second.process.wait(timeout=60) == 1
+    assert second.process.wait(timeout=240) == 1
     said = second.log.read_text()
     assert "in use" in said and "Traceback" not in said
-    assert httpx.get(f"{live.url}/healthz").status_code == 200
+    assert httpx.get(f"{live.url}/healthz", timeout=60).status_code == 200
 
 
 def test_a_tampered_variant_is_not_served(small_catalog: tuple[Path, Path], tmp_path: Path) -> None:
@@ -131,7 +138,7 @@ def test_a_tampered_variant_is_not_served(small_catalog: tuple[Path, Path], tmp_
     manifest.write_text(json.dumps(document))
     one = start(catalog, copy, free_port(), tmp_path / "log")
     try:
-        assert one.process.wait(timeout=240) == 1
+        assert one.process.wait(timeout=600) == 1
     finally:
         stop(one)
     said = one.log.read_text()

@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-import shutil
-import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,8 @@ from typing import Any
 import httpx
 import pytest
 from live import Live
+from programs import program
+from waiting import wait_until
 
 from exporters.texts import SUMMARIES
 from loadtests.bench.observed import Asked, asked_of
@@ -24,7 +24,8 @@ from loadtests.bench.peers.prometheus import Prometheus, now_s, panel_queries, w
 pytestmark = pytest.mark.ray
 
 PAGE: str = json.loads(Path(SUMMARIES).read_text(encoding="utf-8").splitlines()[0])["text"]
-LOAD_S = 18.0
+SCRAPES = 15
+"""Of the gateway during the load, one a second: enough for every rate."""
 CODES = {
     "invalid_request": "invalid",
     "input_too_long": "too_long",
@@ -105,31 +106,39 @@ def outcome_of(answer: httpx.Response) -> str:
     return CODES[answer.json()["code"]]
 
 
-async def load(url: str, for_s: float) -> Counter[tuple[str, str]]:
-    """Three clients, each sending every kind in turn; how many requests of each task ended how."""
+async def load(url: str, enough: Callable[[], None]) -> Counter[tuple[str, str]]:
+    """Three clients, each sending every kind in turn, until `enough` returns; what of each task ended how."""
     sent: Counter[tuple[str, str]] = Counter()
-    until = time.monotonic() + for_s
+    over = asyncio.Event()
 
     async def client(first: int) -> None:
         async with httpx.AsyncClient(base_url=url, timeout=60) as made:
             for one in itertools.cycle(KINDS[first:] + KINDS[:first]):
-                if time.monotonic() > until:
+                if over.is_set():
                     return
                 answer = await made.post(f"/{one.task}", json=one.body, headers=one.headers)
                 sent[one.task, outcome_of(answer)] += 1
 
-    await asyncio.gather(*(client(first) for first in (0, 5, 10)))
+    clients = asyncio.gather(*(client(first) for first in (0, 5, 10)))
+    await asyncio.to_thread(enough)
+    over.set()
+    await clients
     return sent
 
 
 @pytest.fixture(scope="module")
 def watched(live: Live) -> Iterator[Watched]:
     """Prometheus started, the gateway scraped, loaded, and scraped some times more."""
-    if shutil.which("prometheus") is None:
-        pytest.skip("prometheus is not installed (Debian: apt install prometheus)")
+    program("prometheus")
     with watching(live.url) as prometheus:
         began_s = now_s()
-        sent = asyncio.run(load(live.url, LOAD_S))
+
+        def scrapes() -> float:
+            """Of the gateway, so far."""
+            return sum(one.number for one in prometheus.ask("count_over_time(punctual_build_info[1h])", now_s()))
+
+        before = scrapes()
+        sent = asyncio.run(load(live.url, lambda: wait_until(lambda: scrapes() >= before + SCRAPES)))
         ended_s = now_s()
         prometheus.await_settled()
         yield Watched(prometheus, began_s, ended_s, now_s(), sent)

@@ -8,7 +8,7 @@ import random
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from deployments.replica.batch_forming import (
@@ -22,7 +22,6 @@ from deployments.replica.batch_forming import (
 from gateway.model.profile import LatencyProfile
 
 NOW = 100.0
-unhurried = settings(deadline=None)  # the machine may be busy
 
 
 @st.composite
@@ -52,7 +51,6 @@ def late(entry: Waiting, profile: LatencyProfile) -> bool:
     return NOW + profile.median_s(1, entry.tokens) > entry.deadline
 
 
-@unhurried
 @given(queues(), limits_given, profiles(), st.randoms(use_true_random=False))
 def test_the_order_of_the_list_does_not_matter(
     waiting: list[Waiting], limits: BatchLimits, profile: LatencyProfile, chance: random.Random
@@ -62,7 +60,6 @@ def test_the_order_of_the_list_does_not_matter(
     assert form_batch(waiting, NOW, limits, profile) == form_batch(shuffled, NOW, limits, RememberedMedians(profile))
 
 
-@unhurried
 @given(queues(), limits_given, profiles())
 def test_exactly_the_lost_expire(waiting: list[Waiting], limits: BatchLimits, profile: LatencyProfile) -> None:
     """Expired are the strict entries that cannot be in time, all of them and no other; none of them is run."""
@@ -73,7 +70,6 @@ def test_exactly_the_lost_expire(waiting: list[Waiting], limits: BatchLimits, pr
     assert formed.entries or len(formed.expired) == len(waiting), "the engine idles while there is work"
 
 
-@unhurried
 @given(queues(), limits_given, profiles(), st.booleans())
 def test_the_head_is_the_most_urgent(
     waiting: list[Waiting], limits: BatchLimits, profile: LatencyProfile, overdue_turn: bool
@@ -97,7 +93,6 @@ def test_the_head_is_the_most_urgent(
         assert set(formed.entries) >= set(timely)
 
 
-@unhurried
 @given(queues(), limits_given, profiles())
 def test_limits_always_hold(waiting: list[Waiting], limits: BatchLimits, profile: LatencyProfile) -> None:
     """A batch of several is within its inputs, its padded tokens and its padding waste, and holds no loner."""
@@ -109,7 +104,6 @@ def test_limits_always_hold(waiting: list[Waiting], limits: BatchLimits, profile
         assert not any(entry.alone for entry in entries)
 
 
-@unhurried
 @given(queues(), limits_given, profiles(), st.booleans())
 def test_companions_make_nobody_late(
     waiting: list[Waiting], limits: BatchLimits, profile: LatencyProfile, overdue_turn: bool
@@ -120,7 +114,6 @@ def test_companions_make_nobody_late(
         assert late(entry, profile) or NOW + formed.median_s <= entry.deadline
 
 
-@unhurried
 @given(queues(), limits_given, profiles())
 def test_a_batch_of_several_saves_time(waiting: list[Waiting], limits: BatchLimits, profile: LatencyProfile) -> None:
     """A batch of several takes less time than its entries one by one, by a tenth of what longer it holds the engine.
@@ -137,7 +130,6 @@ def test_a_batch_of_several_saves_time(waiting: list[Waiting], limits: BatchLimi
         assert formed.alone_s - formed.median_s >= HOLDING_PRICE * held_s - 1e-9
 
 
-@unhurried
 @given(queues(), profiles(), limits_given, st.booleans())
 def test_the_backlog_is_a_true_running_sum(
     waiting: list[Waiting], profile: LatencyProfile, limits: BatchLimits, overdue_turn: bool

@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import accumulate
 
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from tried import tried
 
 from deployments.replica.batch_forming import BatchLimits, FormedBatch, Waiting, form_batch
 from gateway.model.profile import LatencyProfile
@@ -168,4 +168,4 @@ class ReplicaQueue(RuleBasedStateMachine):
 
 
 TestReplicaQueue = ReplicaQueue.TestCase
-TestReplicaQueue.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+TestReplicaQueue.settings = tried(1.3, stateful_step_count=40)

@@ -9,7 +9,7 @@ from itertools import accumulate
 
 from hypothesis import example, given
 from hypothesis import strategies as st
-from test_batch_forming import NOW, limits_given, profiles, queues, unhurried
+from test_batch_forming import NOW, limits_given, profiles, queues
 
 from deployments.replica.batch_forming import (
     HOLDING_PRICE,
@@ -95,7 +95,6 @@ GUESTS = [Waiting(at, 8, NOW + budget_s, False, NOW) for at, budget_s in enumera
 """An overdue entry, and what may ride along with it: one that can wait for a small batch, and others."""
 
 
-@unhurried
 @given(queues(), limits_given, profiles(), st.booleans(), st.integers(1, 3))
 @example(GUESTS, BatchLimits(8, 512, 0.5), PAYING, True, 1)
 @example(PRESSED, BatchLimits(8, 512, 0.5), PAYING, False, 1)
@@ -138,7 +137,6 @@ class CountedLimits(BatchLimits):
         return super().admits(size, longest, real)
 
 
-@unhurried
 @given(st.lists(st.tuples(st.integers(8, 60), st.floats(-0.5, 3.0), st.booleans()), min_size=200, max_size=200))
 def test_a_long_queue_costs_no_more_than_a_look_at_each(rows: list[tuple[int, float, bool]]) -> None:
     """With many waiting a batch is grown by trying each length once for each size, not each entry."""

@@ -7,7 +7,7 @@ import time
 from typing import NamedTuple
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from deployments.engines.base import Logits, TokenIds
@@ -78,7 +78,6 @@ async def leave(task: asyncio.Task[Scored | Failure], turns: int) -> None:
 
 
 @given(callers_given)
-@settings(max_examples=60, deadline=None)
 def test_everybody_gets_exactly_the_end_that_is_theirs(callers: list[Caller]) -> None:
     """Each caller has its own logits, or the one failure that it alone has earned; nobody is left waiting."""
     limits = BatchLimits(max_batch=8, max_batch_tokens=256, max_padding_waste=0.4)

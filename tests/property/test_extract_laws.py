@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from deployments.replica.summarize.ranking import FEATURES, Facts, Floats, Ranker, default_count, features, unit_rows
 
 WIDTH = 6
-unhurried = settings(deadline=None)  # the machine may be busy
 Case = tuple[Ranker, Floats, Facts, list[int]]
 
 
@@ -38,7 +37,6 @@ def cases(draw: st.DrawFn) -> Case:
 counts = st.integers(1, 6)
 
 
-@unhurried
 @given(cases(), counts, st.one_of(st.none(), st.integers(0, 120)))
 def test_a_choice_is_some_of_the_embedded_sentences_in_order(case: Case, count: int, max_words: int | None) -> None:
     """Ascending, without repeats, only what was embedded, no more than was asked for, within the words, each time."""
@@ -49,7 +47,6 @@ def test_a_choice_is_some_of_the_embedded_sentences_in_order(case: Case, count: 
     assert chosen == ranker.choose(embeddings, facts, count, max_words, places)
 
 
-@unhurried
 @given(cases(), counts)
 def test_there_is_a_summary_wherever_a_sentence_was_embedded(case: Case, count: int) -> None:
     """Without a limit of words something is chosen, unless nothing was embedded."""
@@ -57,7 +54,6 @@ def test_there_is_a_summary_wherever_a_sentence_was_embedded(case: Case, count: 
     assert bool(ranker.choose(embeddings, facts, count, positions=places)) == bool(places)
 
 
-@unhurried
 @given(cases(), counts)
 def test_a_longer_summary_holds_the_shorter_one(case: Case, count: int) -> None:
     """One sentence more is asked for, and none is taken back."""
@@ -66,7 +62,6 @@ def test_a_longer_summary_holds_the_shorter_one(case: Case, count: int) -> None:
     assert set(shorter) <= set(ranker.choose(embeddings, facts, count + 1, positions=places))
 
 
-@unhurried
 @given(cases())
 def test_no_sentence_is_said_twice(case: Case) -> None:
     """Of sentences with one embedding at most one is chosen, unless it says nothing at all."""
@@ -75,7 +70,6 @@ def test_no_sentence_is_said_twice(case: Case) -> None:
     assert len(ranker.choose(twins, facts, 5, positions=places)) == min(len(places), 1)
 
 
-@unhurried
 @given(cases(), st.floats(0.01, 100))
 def test_the_scale_of_embeddings_does_not_matter(case: Case, scale: float) -> None:
     """Unit rows are what counts, and they and all that is made of them are finite."""

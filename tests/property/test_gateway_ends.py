@@ -8,6 +8,7 @@ from dataclasses import replace
 from fakes import ANSWER, GRAND, SWIFT, TERMS
 from hypothesis import given
 from hypothesis import strategies as st
+from virtual_time import run_virtually
 from worlds import World, world
 
 from gateway.model.messages import Answer, Failure, FailureKind, Work
@@ -44,7 +45,7 @@ def played(script: list[tuple[Answer | Failure, float, bool]], terms: Terms) -> 
         return result
 
     told.backend.behaviour = behave
-    return told, asyncio.run(told.service.handle(told.request(terms)))
+    return told, run_virtually(told.service.handle(told.request(terms)))
 
 
 @given(acts, terms_of_any_kind)
@@ -90,6 +91,6 @@ def test_a_client_may_leave_at_any_turn(turns: int, terms: Terms) -> None:
         await asyncio.wait([task])
         return told
 
-    told = asyncio.run(left())
+    told = run_virtually(left())
     assert len(told.kept.records) == (1 if turns else 0)
     assert told.backend.cancelled == len(told.backend.dispatches)

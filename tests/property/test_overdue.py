@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from itertools import count, islice, pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from tried import tried
 
 from deployments.replica.batch_forming import BatchLimits, MedianTimes, RememberedMedians, Waiting, form_batch
 from gateway.model.profile import LatencyProfile
@@ -104,7 +105,7 @@ def test_goodput_under_overload_stays_at_nine_tenths_of_the_most(
 
 
 @given(st.integers(0, 5), st.integers(8, 64), st.floats(-0.5, 0.0), st.booleans(), st.sampled_from([PAYING, FLAT]))
-@settings(max_examples=40, deadline=None)
+@tried(0.7)
 def test_overdue_work_does_not_starve(
     older: int, tokens: int, budget_s: float, strict: bool, profile: LatencyProfile
 ) -> None:

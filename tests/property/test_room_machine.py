@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from played_rooms import Played, PlayedRoom
+from tried import tried
 
 from gateway.scheduling.batching import QueuedRequest
 from gateway.scheduling.scheduler import AHEAD_S, MOST_LATE, SHORT_S, SQUEEZE, Batch
@@ -183,4 +183,4 @@ class WaitingRoom(RuleBasedStateMachine):
 
 
 TestWaitingRoom = WaitingRoom.TestCase
-TestWaitingRoom.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestWaitingRoom.settings = tried(2.5, stateful_step_count=40)

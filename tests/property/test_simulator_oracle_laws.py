@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from tried import tried
 
 from gateway.model.tier import Tier
 from loadtests.simulator.oracle.bound import Bound, oracle_bound
@@ -121,7 +122,7 @@ def is_feasible(runs: tuple[PlannedRun, ...], cores: int) -> bool:
     return True
 
 
-@settings(max_examples=120, deadline=None)
+@tried(2)
 @given(requests, catalogs())
 def test_the_optimum_lies_between_the_bounds(offered: list[Offered], variants: tuple[Variant, ...]) -> None:
     """No order of runs on one core earns more than `upper`, and the best of them no less than `lower`."""
@@ -130,7 +131,7 @@ def test_the_optimum_lies_between_the_bounds(offered: list[Offered], variants: t
     assert best <= found.upper
 
 
-@settings(max_examples=40, deadline=None)
+@tried(0.7)
 @given(requests, catalogs(), st.integers(1, 2))
 def test_the_schedule_could_be_run(offered: list[Offered], variants: tuple[Variant, ...], cores: int) -> None:
     """What `lower` claims is earned by runs that keep every rule of the world."""
@@ -139,7 +140,7 @@ def test_the_schedule_could_be_run(offered: list[Offered], variants: tuple[Varia
     assert found.lower == sum(run.variant.quality * len(run.members) for run in found.schedule)
 
 
-@settings(max_examples=40, deadline=None)
+@tried(0.7)
 @given(requests, catalogs(), st.integers(0, 9), st.integers(1, 2))
 def test_sharing_cores_earns_no_more(
     offered: list[Offered], variants: tuple[Variant, ...], seed: int, cores: int
@@ -163,7 +164,7 @@ def test_sharing_cores_earns_no_more(
     assert earned <= bound(offered, variants, cores).upper
 
 
-@settings(max_examples=30, deadline=None)
+@tried(0.5)
 @given(requests, catalogs(), st.integers(0, 20))
 def test_more_cores_and_more_time_lower_no_bound(
     offered: list[Offered], variants: tuple[Variant, ...], more_ms: int

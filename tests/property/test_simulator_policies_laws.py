@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from small_baselines import TASK, played, setting_of, three
+from tried import tried
 
 from loadtests.simulator.policies.batching import Profile, by_deadline
 from loadtests.simulator.policies.observed_load import BudgetClasses
@@ -15,7 +16,6 @@ from loadtests.workload.arrivals import Fate, Offered
 LARGEST = 4
 VARIANTS = {more: three(more, max_batch=LARGEST) for more in (0.1, 0.8)}
 RULES = {**BASELINES, **statics(three())}
-unhurried = settings(deadline=None, max_examples=25)  # the machine may be busy
 
 
 @st.composite
@@ -35,7 +35,7 @@ def requests(draw: st.DrawFn) -> list[Offered]:
 
 
 @pytest.mark.parametrize("name", RULES)
-@unhurried
+@tried(0.4)
 @given(offered=requests(), cores=st.integers(1, 3), more=st.sampled_from(sorted(VARIANTS)))
 def test_every_request_ends_once_and_every_batch_keeps_its_limit(
     name: str, offered: list[Offered], cores: int, more: float
@@ -55,7 +55,7 @@ def test_one_that_comes_alone_with_time_enough_is_never_dropped(name: str) -> No
     assert [request.fate for request in offered] == [Fate.IN_TIME] * 5
 
 
-@unhurried
+@tried(0.4)
 @given(offered=requests(), room_s=st.floats(0.0, 0.5), most=st.integers(1, 6))
 def test_a_batch_with_companions_keeps_its_room_and_its_size(offered: list[Offered], room_s: float, most: int) -> None:
     """The first is in it whatever it takes."""
@@ -69,7 +69,7 @@ def test_a_batch_with_companions_keeps_its_room_and_its_size(offered: list[Offer
         assert profile.p95_s(variant, inputs, max(request.tokens for request in members)) <= room_s
 
 
-@unhurried
+@tried(0.4)
 @given(offered=requests(), window=st.integers(1, 8))
 def test_only_what_leaves_no_time_for_company_is_passed_over(offered: list[Offered], window: int) -> None:
     """And only where a whole window of others waits behind it."""

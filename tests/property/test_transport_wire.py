@@ -14,6 +14,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from virtual_time import loop_clock
 
 from deployments.transport import Endpoint, ProtocolError, TransportClient, TransportServer, UnixAddress
 from deployments.transport.connection import HELLO, HandshakeError, hello_received
@@ -177,6 +178,7 @@ async def assault(address: UnixAddress, chunks: list[bytes], greet: bool) -> Non
     In place of a hello, it then waits for the server to hang up, which it must do in the time for a hello.
     """
     loop, reported = asyncio.get_running_loop(), list[object]()
+    began_s = loop_clock()()
     loop.set_exception_handler(lambda loop, context: reported.append(context))
     server = TransportServer(echo, lambda: LoadReport(0.0, 0), handshake_s=30.0 if greet else 0.03)
     await server.start(address)
@@ -194,6 +196,7 @@ async def assault(address: UnixAddress, chunks: list[bytes], greet: bool) -> Non
                     pass
         except ConnectionError:
             pass
+        assert loop_clock()() - began_s <= 0.03
         await ask_beside(address)
     await server.close()
     assert not reported

@@ -101,7 +101,7 @@ async def test_work_merges_while_the_engine_is_busy() -> None:
         await a_run_begins(engine)
         for _ in range(3):
             clients.create_task(batcher.submit([1] * 8, soon(), True))
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(0)
         engine.gate.set()
     assert [len(batch) for batch in engine.batches] == [1, 3]
 

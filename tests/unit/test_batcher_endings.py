@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from waiting import until
 
 from deployments.engines.base import Logits, TokenIds
 from deployments.replica.batch_forming import BatchLimits
@@ -153,12 +154,12 @@ async def test_who_left_a_failed_batch_is_not_run_again() -> None:
 async def test_a_batcher_that_is_not_open_is_unavailable() -> None:
     """Before the start and after the stop, submit answers UNAVAILABLE; the constructor runs nothing."""
     batcher = Batcher(TouchyEngine().run, PROFILE, LIMITS, time.monotonic, max_queued=100)
-    threads = threading.active_count()
+    threads = set(threading.enumerate())
     await batcher.stop(60)
     for _ in range(2):
         result = await batcher.submit([1], time.monotonic() + 600, True)
         assert isinstance(result, Failure) and result.kind is FailureKind.UNAVAILABLE
-        assert batcher.load().draining and threading.active_count() == threads
+        assert batcher.load().draining and not set(threading.enumerate()) - threads
         batcher.start()
         await batcher.stop(60)
 
@@ -193,5 +194,5 @@ async def test_stopping_outlasts_no_stuck_engine() -> None:
         result = await client
         assert isinstance(result, Failure) and result.kind is FailureKind.UNAVAILABLE
     engine.gate.set()
-    await asyncio.sleep(0.05)
+    await until(lambda: batcher.totals.batches == 1)  # the run has come back, too late
     assert engine.batches == [[1]] and heard == [] and batcher.load().backlog_s == 0.0

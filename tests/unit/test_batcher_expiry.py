@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from asyncio import TimerHandle
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 from fakes import FakeClock
 from test_batcher import LIMITS, PROFILE, SummingEngine, a_run_begins, batching, soon
+from virtual_time import loop_clock, turns
 
 from deployments.replica.batcher import Batcher, Scored
 from gateway.model.messages import Failure, FailureKind
@@ -18,26 +18,27 @@ from gateway.model.messages import Failure, FailureKind
 EXPIRED = Failure(FailureKind.EXPIRED)
 
 
-@pytest.mark.asyncio
+@pytest.mark.virtual_time(flows=False)
 async def test_a_strict_input_expires_at_its_deadline_though_the_engine_is_busy() -> None:
     """However long the run before it lasts, its caller is told at the deadline, not after; best-effort goes on waiting.
 
     Each at its own: those that are due later, and came before or after, still wait.
     """
-    engine = SummingEngine()
-    async with batching(engine, busy=True) as batcher:
-        running = asyncio.create_task(batcher.submit([1] * 8, soon(), True))
+    engine, clock = SummingEngine(), loop_clock()
+    began = clock()
+    async with batching(engine, busy=True, clock=clock) as batcher:
+        running = asyncio.create_task(batcher.submit([1] * 8, began + 600, True))
         await a_run_begins(engine)
-        began = time.monotonic()
-        patient = asyncio.create_task(batcher.submit([2] * 8, soon(), True))
+        patient = asyncio.create_task(batcher.submit([2] * 8, began + 600, True))
         overdue = asyncio.create_task(batcher.submit([3] * 8, began + 0.02, False))
         second = asyncio.create_task(batcher.submit([4] * 8, began + 0.06, True))
         first = asyncio.create_task(batcher.submit([5] * 8, began + 0.03, True))
-        async with asyncio.timeout(5):
-            assert await first == EXPIRED
-            assert time.monotonic() - began >= 0.03 and not second.done()
-            assert await second == EXPIRED
-        assert time.monotonic() - began >= 0.06
+        for expiring, deadline in ((first, began + 0.03), (second, began + 0.06)):
+            clock.now_s = deadline - 0.001
+            await turns()
+            assert not expiring.done()
+            clock.now_s = deadline
+            assert await expiring == EXPIRED
         assert not (running.done() or patient.done() or overdue.done())
         assert batcher.totals.expired == 2 and batcher.load().queued == 2
         engine.gate.set()
@@ -95,21 +96,22 @@ def test_one_alarm_is_set_for_all_that_is_strict() -> None:
         assert runner.run(expire_the_last()) == 2
 
 
-@pytest.mark.asyncio
+@pytest.mark.virtual_time(flows=False)
 async def test_stopping_need_not_wait_for_what_expires_meanwhile() -> None:
     """The last that waits expires, the run before it ends: the batcher is idle, long before the grace is over."""
-    engine = SummingEngine()
-    batcher = Batcher(engine.run, PROFILE, LIMITS, time.monotonic, 9)
+    engine, clock = SummingEngine(), loop_clock()
+    batcher = Batcher(engine.run, PROFILE, LIMITS, clock, 9)
     batcher.start()
-    running = asyncio.create_task(batcher.submit([1] * 8, soon(), True))
+    running = asyncio.create_task(batcher.submit([1] * 8, clock() + 600, True))
     await a_run_begins(engine)
-    lost = asyncio.create_task(batcher.submit([1] * 8, time.monotonic() + 0.01, True))
+    lost = asyncio.create_task(batcher.submit([1] * 8, clock() + 0.01, True))
     await asyncio.sleep(0)
     stopping = asyncio.create_task(batcher.stop(60))
+    await asyncio.sleep(0)
+    clock.advance(0.01)
     assert await lost == EXPIRED
     engine.gate.set()
-    async with asyncio.timeout(5):
-        await stopping
+    await stopping
     assert isinstance(await running, Scored)
 
 

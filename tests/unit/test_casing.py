@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
+from counted_steps import steps_of
 
 from deployments.replica.summarize.casing import restored
 
@@ -66,13 +65,10 @@ def test_nothing_is_a_text_too(summary: str, source: str) -> None:
 
 
 def test_a_long_text_takes_time_in_proportion() -> None:
-    """Eight times the text takes nowhere near sixty-four times as long."""
+    """Eight times the text takes eight times the steps, and nowhere near sixty-four times as many."""
 
-    def seconds(times: int) -> float:
+    def steps(times: int) -> int:
         source, summary = SOURCE * times, "x . org server for c + + - peer - to - peer " * times
-        started = time.perf_counter()
-        restored(summary, source)
-        return time.perf_counter() - started
+        return steps_of(lambda: restored(summary, source))
 
-    small = min(seconds(50) for _ in range(3))
-    assert min(seconds(400) for _ in range(2)) < 30 * small
+    assert 0 < steps(400) < 9 * steps(50)

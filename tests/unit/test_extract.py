@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import time
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from counted_steps import steps_of
 
 from deployments.replica.summarize.ranking import FEATURES, Floats, Ranker, describe
 from deployments.replica.summarize.sentences import split_sentences
@@ -116,13 +117,20 @@ def test_what_is_no_ranker_is_refused(tmp_path: Path, content: bytes) -> None:
         Ranker.load(tmp_path / "none.json")
 
 
-def test_a_thousand_sentences_cost_milliseconds() -> None:
-    """Three of 1,000 sentences are chosen in well under 50 ms of processor time, on a busy machine too."""
-    text = "A fine day it was in the town by the sea. " * 1_000
-    facts = describe(text, split_sentences(text))
-    vectors = np.random.default_rng(0).normal(size=(1_000, 384)).astype(np.float32)
-    one = ranker(384, centrality=1.0)
-    one.choose(vectors, facts, 3)
-    began = time.thread_time()
-    assert len(one.choose(vectors, facts, 3)) == 3
-    assert time.thread_time() - began < 0.05
+def test_ten_times_the_sentences_cost_as_many_steps_and_ten_times_the_memory() -> None:
+    """Whole arrays are computed with, and none of them grows with the square of the sentences."""
+
+    def cost(sentences: int) -> tuple[int, int]:
+        text = "A fine day it was in the town by the sea. " * sentences
+        facts = describe(text, split_sentences(text))
+        vectors = np.random.default_rng(0).normal(size=(sentences, 384)).astype(np.float32)
+        one = ranker(384, centrality=1.0)
+        steps = steps_of(lambda: one.choose(vectors, facts, 3))
+        tracemalloc.start()
+        assert len(one.choose(vectors, facts, 3)) == 3
+        _, most_bytes = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return steps, most_bytes
+
+    (steps, most_bytes), (many_steps, many_bytes) = cost(100), cost(1_000)
+    assert many_steps == steps and many_bytes < 11 * most_bytes

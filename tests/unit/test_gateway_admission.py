@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 from fakes import ANSWER, EVEN, GRAND, SWIFT, TERMS, scripted
-from worlds import ended, strict, took, until, world
+from waiting import until
+from worlds import ended, strict, took, world
 
 from gateway.catalogs.catalog import Limits
 from gateway.model.errors import BudgetInfeasible, CheckpointUnavailable, InvalidRequest, Overloaded, UnknownCheckpoint
@@ -17,6 +18,8 @@ from gateway.model.request import Terms
 from gateway.model.tier import Tier
 from gateway.service import Finished
 from gateway.tasks.classify import BatchedModel
+
+pytestmark = pytest.mark.virtual_time
 
 
 async def test_less_time_degrades_and_says_so() -> None:

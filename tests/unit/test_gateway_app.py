@@ -13,6 +13,8 @@ from worlds import client_of, gateway, is_problem, world
 from gateway.model.messages import Answer, Failure, FailureKind, InputReport, ReplicaTimings
 from gateway.model.outcome import Outcome
 
+pytestmark = pytest.mark.virtual_time
+
 BODY = {"inputs": "a good film"}
 SECRET = "SECRET"
 

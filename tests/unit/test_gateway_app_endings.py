@@ -8,10 +8,13 @@ import json
 import pytest
 from fakes import ANSWER, scripted
 from starlette.types import Message
-from worlds import called, client_of, gateway, is_problem, until, world
+from waiting import until
+from worlds import called, client_of, gateway, is_problem, world
 
 from gateway.model.messages import Answer, Work
 from gateway.model.outcome import Outcome
+
+pytestmark = pytest.mark.virtual_time
 
 BODY = {"inputs": "a good film"}
 WHOLE: Message = {"type": "http.request", "body": json.dumps(BODY).encode(), "more_body": False}

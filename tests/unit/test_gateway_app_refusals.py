@@ -13,6 +13,8 @@ from worlds import gateway, is_problem
 from gateway.model.messages import Answer, Failure, FailureKind, Work
 from gateway.model.outcome import Outcome
 
+pytestmark = pytest.mark.virtual_time
+
 BODY = {"inputs": "a good film"}
 SECRET = "SECRET"
 

@@ -11,6 +11,8 @@ from worlds import client_of, gateway, is_problem, world
 
 from gateway.api.console import FOLDER, FRONT, MEDIA_TYPES, read_page
 
+pytestmark = pytest.mark.virtual_time
+
 FILES = sorted(FOLDER.iterdir())
 CONTENTS = {path.name: path.read_bytes() for path in FILES}
 SCRIPTS = [path for path in FILES if path.suffix == ".js"]

@@ -9,6 +9,8 @@ from worlds import client_of, gateway, world
 from gateway.api.headers import request_id_of
 from gateway.model.messages import Answer, Work
 
+pytestmark = pytest.mark.virtual_time
+
 BODY = {"inputs": "a good film"}
 NO_IDS = [b"", b"a b", b"\xff", b"x" * 129, b"x" * 5000, b"\x1b[31m"]
 

@@ -12,6 +12,8 @@ from gateway.model.errors import CheckpointUnavailable, DeadlineExceeded, InputT
 from gateway.model.messages import Answer, Failure, FailureKind, Work
 from gateway.model.outcome import Outcome
 
+pytestmark = pytest.mark.virtual_time
+
 GONE = Failure(FailureKind.UNAVAILABLE, "the connection was lost")
 
 

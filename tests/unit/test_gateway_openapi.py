@@ -22,6 +22,8 @@ from gateway.scheduling.policy import Reason, Verdict
 from gateway.tasks import TASKS
 from gateway.tasks.classify import ClassifyBody
 
+pytestmark = pytest.mark.virtual_time
+
 BODIES: dict[str, dict[str, object]] = {
     "/classify": {"inputs": "a good film"},
     "/summarize": {"inputs": "One thing. Another."},

@@ -7,7 +7,9 @@ from dataclasses import replace
 
 import pytest
 from fakes import ANSWER, EVEN, GRAND, SWIFT, TERMS, scripted
-from worlds import ended, strict, took, until, world
+from virtual_time import passes
+from waiting import until
+from worlds import ended, strict, took, world
 
 from gateway.catalogs.catalog import Limits
 from gateway.model.errors import (
@@ -22,6 +24,8 @@ from gateway.model.messages import Answer, Failure, FailureKind, Work
 from gateway.model.outcome import Outcome
 from gateway.scheduling.policy import Verdict
 from gateway.service import ATTEMPTS
+
+pytestmark = pytest.mark.virtual_time
 
 GONE = Failure(FailureKind.UNAVAILABLE, "the connection was lost")
 
@@ -148,7 +152,7 @@ async def test_best_effort_work_outlives_its_deadline() -> None:
     """A best-effort request is still waited for when its budget has passed."""
     told = world(scripted(None))
     waiting = asyncio.create_task(told.service.handle(told.request(replace(TERMS, budget_s=0.001))))
-    await asyncio.sleep(0.03)
+    await passes(1.0)
     assert not waiting.done() and told.backend.cancelled == 0
     waiting.cancel()
     await asyncio.wait([waiting])

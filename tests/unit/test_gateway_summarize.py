@@ -30,6 +30,8 @@ from gateway.scheduling.policy import Verdict
 from gateway.service import Service
 from gateway.tasks.summarize import SummarizeParameters
 
+pytestmark = pytest.mark.virtual_time
+
 BODY = {"inputs": PAGE}
 SECRET = "SECRET"
 

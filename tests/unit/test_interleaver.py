@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from dataclasses import dataclass, field
 import pytest
 from fake_engines import CONDENSED, in_steps
 from fakes import FakeClock
+from virtual_time import loop_clock, turns
 from waiting import until
 
 from deployments.replica.summarize.job import SummaryJob, TextBudget
@@ -24,6 +24,8 @@ from gateway.scheduling.late_share import LATE_SHARE
 IDLE = LoadReport(0.0, 0, sharing=0)
 STEP_S = 1 / 64
 """A step of the texts here: a turn has two of them, and the sums are exact."""
+TICK_S = 0.002
+"""After a deadline, until whoever waits there is told of it."""
 
 
 @dataclass
@@ -75,7 +77,7 @@ async def task_router(slots: int = 1, max_queued: int = 100, log: StepLog = NO_L
 
 
 @asynccontextmanager
-async def stuck(clock: Clock = time.monotonic) -> AsyncIterator[tuple[TimeSlicer, Callable[[float], SummaryJob]]]:
+async def stuck(clock: Clock) -> AsyncIterator[tuple[TimeSlicer, Callable[[float], SummaryJob]]]:
     """An interleaver whose only lane is in a step that goes on and on; and texts of a budget, of one step of 1 ms."""
     time_slicer, gate, begun = TimeSlicer(1, clock, 100), threading.Event(), threading.Event()
     time_slicer.start()
@@ -193,26 +195,32 @@ async def test_two_lanes_run_two_texts_at_once() -> None:
         assert all(isinstance(result, FinishedJob) for result in await asyncio.gather(*texts))
 
 
-@pytest.mark.asyncio
+@pytest.mark.virtual_time(flows=False)
 async def test_a_text_whose_time_is_up_waits_for_nobody() -> None:
-    """While another's step goes on, a waiting text ends by its deadline; it runs no step."""
-    async with stuck() as (time_slicer, text):
-        began = time.monotonic()
-        async with asyncio.timeout(5):
-            result = await time_slicer.submit("late", text(0.03))
+    """While another's step goes on, a waiting text ends by its deadline and a tick; it runs no step."""
+    clock = loop_clock()
+    async with stuck(clock) as (time_slicer, text):
+        late = asyncio.create_task(time_slicer.submit("late", text(0.03)))
+        await turns()
+        clock.advance(0.03)
+        await turns()
+        assert not late.done()
+        clock.advance(TICK_S)
+        result = await late
         assert isinstance(result, FinishedJob) and result.condensed == CONDENSED
-        assert time.monotonic() - began >= 0.03
         assert time_slicer.totals.steps == 0 and time_slicer.load().sharing == 1
 
 
-@pytest.mark.asyncio
+@pytest.mark.virtual_time(flows=False)
 async def test_a_text_that_may_not_begin_ends_in_time_all_the_same() -> None:
     """Behind as many texts as may be begun, one that is not among them still ends by its deadline."""
-    async with stuck() as (time_slicer, text):
+    clock = loop_clock()
+    async with stuck(clock) as (time_slicer, text):
         waiting = [asyncio.create_task(time_slicer.submit("waits", text(600))) for _ in range(2 * MOST_BEGUN)]
-        await asyncio.sleep(0)
-        async with asyncio.timeout(5):
-            assert isinstance(await time_slicer.submit("late", text(0.02)), FinishedJob)
+        late = asyncio.create_task(time_slicer.submit("late", text(0.02)))
+        await turns()
+        clock.advance(0.02 + TICK_S)
+        assert isinstance(await late, FinishedJob)
         assert not any(task.done() for task in waiting)
         for task in waiting:
             task.cancel()

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from played_replicas import BATCHING, LIMITS, Watched, asked
 from test_batcher import PROFILE, SummingEngine, a_run_begins, batching, soon
 from tokenizers import Tokenizer, models
-from worlds import until
+from waiting import until
 
 from deployments.engines.base import Logits, TokenIds
 from deployments.replica.batch_forming import Waiting, of_next_run

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from typing import Any
 
 import msgspec
@@ -22,6 +21,7 @@ from fake_engines import (
     writer_manifest,
 )
 from fakes import FakeClock, entry
+from virtual_time import loop_clock, turns
 from waiting import until
 
 from deployments.replica.summarize.abstractive import AbstractiveSummarizer
@@ -220,27 +220,35 @@ async def test_a_stopped_replica_is_unavailable() -> None:
     assert isinstance(failure, Failure) and failure.kind is FailureKind.UNAVAILABLE
 
 
-@pytest.mark.asyncio
-async def test_in_real_time_work_behind_a_stuck_engine_is_answered_by_its_deadline() -> None:
+@pytest.mark.virtual_time(flows=False)
+async def test_work_behind_a_stuck_engine_is_answered_by_its_deadline() -> None:
     """Whoever has the engine: a waiting text gets its lead in time."""
+    clock, began = loop_clock(), threading.Event()
+
+    def hang() -> None:
+        began.set()
+        assert stuck.gate.wait(60)
 
     class Stuck(Scripted):
         """One whose first text never moves."""
 
         def begin(self, text: str, parameters: SummarizeParameters, room: TextBudget) -> SummaryJob:
             """A text of one step, that hangs in it, or would take a millisecond."""
-            return in_steps(room, 1, (lambda: self.gate.wait(60)) if text == "stuck" else (lambda: None), 0.001)
+            return in_steps(room, 1, hang if text == "stuck" else (lambda: None), 0.001)
 
-    stuck = Stuck(FakeClock())
+    stuck = Stuck(clock)
     stuck.gate.clear()
-    replica = SummarizerReplica(ENTRY, stuck, 100, time.monotonic)
+    replica = SummarizerReplica(ENTRY, stuck, 100, clock)
     replica.start()
     hanging = asyncio.create_task(replica.handle(work("stuck", remaining_s=600.0)))
-    await asyncio.sleep(0.02)
-    began = time.monotonic()
-    answers = await asyncio.gather(*(replica.handle(work("x", remaining_s=0.4)) for _ in range(12)))
-    assert all(isinstance(answer, Answer) for answer in answers)
-    assert time.monotonic() - began < 0.4
+    assert await asyncio.to_thread(began.wait, 60)
+    behind = [asyncio.create_task(replica.handle(work("x", remaining_s=0.4))) for _ in range(12)]
+    await turns()
+    clock.advance(0.4 - reserve_s(0.4))
+    await turns()
+    assert not any(task.done() for task in behind)
+    clock.advance(0.9 * reserve_s(0.4))
+    assert all(isinstance(answer, Answer) for answer in await asyncio.gather(*behind))
     stuck.gate.set()
     await hanging
     await replica.stop(60)

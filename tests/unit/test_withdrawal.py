@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fake_engines import in_steps
-from fakes import EVEN, catalog, entry, latency_profile, manifest
+from fakes import EVEN, FakeClock, catalog, entry, latency_profile, manifest
 from prometheus_client.parser import text_string_to_metric_families
 from tokenizers import Tokenizer, models
 from waiting import until
@@ -31,14 +30,19 @@ from gateway.model.tier import Tier
 from gateway.tasks.classify import ClassifyParameters
 from gateway.tasks.summarize import SummarizeParameters
 
+STEP_S = 1 / 1024
 POISON = "poison"
 VOCABULARY = {"<unk>": 0, "well": 1, POISON: 2}
 
 
 @dataclass
 class GatedEngine:
-    """An engine that gets no further while its gate is shut, and chokes on poison. `runs` has the rows of each run."""
+    """An engine that gets no further while its gate is shut, and chokes on poison. `runs` has the rows of each run.
 
+    Each takes `STEP_S` of its clock.
+    """
+
+    clock: FakeClock = field(default_factory=FakeClock)
     gate: threading.Event = field(default_factory=threading.Event)
     runs: list[int] = field(default_factory=list)
 
@@ -53,11 +57,11 @@ class GatedEngine:
         """A step of a text, behind the gate."""
         self.runs.append(rows)
         assert self.gate.wait(60)
-        time.sleep(0.001)
+        self.clock.advance(STEP_S)
 
     def begin(self, text: str, parameters: SummarizeParameters, room: TextBudget) -> SummaryJob:
         """As a summarizer: nine steps."""
-        return in_steps(room, 9, self.step, 0.001)
+        return in_steps(room, 9, self.step, STEP_S)
 
 
 def classifier(engine: GatedEngine) -> Server:
@@ -66,12 +70,12 @@ def classifier(engine: GatedEngine) -> Server:
     opened = OpenClassifier(
         manifest(EVEN, 0.01), engine, LabelScorer(tokenizer, ("negative", "positive"), 64), latency_profile(0.01)
     )
-    return ClassifierReplica(catalog().checkpoints[1], opened, 99, time.monotonic)
+    return ClassifierReplica(catalog().checkpoints[1], opened, 99, engine.clock)
 
 
 def summarizer(engine: GatedEngine) -> Server:
     """A summarizer's replica on that engine."""
-    return SummarizerReplica(entry("scribe", Tier.BALANCED, 40.0), engine, 99, time.monotonic)
+    return SummarizerReplica(entry("scribe", Tier.BALANCED, 40.0), engine, 99, engine.clock)
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,7 @@ async def served(
 ) -> AsyncIterator[tuple[GatedEngine, Replica, TransportClient, TransportClient]]:
     """A replica behind its socket, and two clients of it."""
     engine, address = GatedEngine(), UnixAddress(str(directory / "s"))
-    replica = Replica(entry("scribe", Tier.BALANCED, 40.0), 1.0, kind.made(engine), time.monotonic)
+    replica = Replica(entry("scribe", Tier.BALANCED, 40.0), 1.0, kind.made(engine), engine.clock)
     replica.server.start()
     server = TransportServer(replica.handle, replica.load)
     await server.start(address)
@@ -147,7 +151,8 @@ async def test_who_leaves_frees_the_queue_and_the_engine(kind: Kind, hangs_up: b
         assert engine.runs == [1] * (1 + kind.runs)
         samples = scraped(replica)
         assert samples["engine_failures_total"] == 0
-        assert 0.001 <= samples["wasted_seconds_total"] <= samples["busy_seconds_total"] - 0.001 * kind.runs
+        assert samples["wasted_seconds_total"] == STEP_S
+        assert samples["busy_seconds_total"] == (1 + kind.runs) * STEP_S
 
 
 @pytest.mark.asyncio

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import pytest
+from counted_steps import steps_of
 from fake_engines import STOP, WORDS, FakeSeq2Seq, Saying, says, says_head, text_tokens, through, words, writer_manifest
 from fakes import FakeClock
 
@@ -179,16 +179,16 @@ def test_texts_of_no_sentences_are_no_error(text: str) -> None:
 
 
 def test_twenty_thousand_words_take_linear_time() -> None:
-    """Twice the text takes about twice the time around the engine, and tokens for each are counted once or twice."""
+    """Four times the text takes about four times the steps around the engine."""
 
-    def took_s(sentences: int) -> float:
-        began = time.process_time()
-        condensed = condense(engine(), text_of(sentences), 36_000.0, window=1024, num_beams=1)
-        assert condensed.input.tokens == sentences * 10 + 2 and not condensed.input.truncated
-        return time.process_time() - began
+    def steps(sentences: int) -> int:
+        def condensing() -> None:
+            condensed = condense(engine(), text_of(sentences), 36_000.0, window=1024, num_beams=1)
+            assert condensed.input.tokens == sentences * 10 + 2 and not condensed.input.truncated
 
-    took_s(200)
-    assert took_s(2200) < 8 * took_s(550) + 0.5
+        return steps_of(condensing)
+
+    assert steps(2200) < 5 * steps(550)
 
 
 def test_counting_stops_in_time() -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from fakes import EVEN, GRAND, SWIFT, scripted
 from scraped import samples, series, total
 from worlds import SMALL, World, client_of, world
 
 from gateway.observability.metrics import text_of
 from gateway.state import GatewayState
+
+pytestmark = pytest.mark.virtual_time
 
 
 def state_of(told: World) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from programs import program
 
 from helm.dashboards.words import OBJECTIVE, RUNBOOK
 
@@ -31,10 +31,7 @@ def rules(kind: str) -> list[dict[str, Any]]:
 
 def promtool(*arguments: str | Path) -> str:
     """What promtool says; the test fails with it where it is not content."""
-    command = shutil.which("promtool")
-    if command is None:
-        pytest.skip("promtool is not installed (Debian: apt install prometheus)")
-    ran = subprocess.run([command, *map(str, arguments)], capture_output=True, text=True, check=False)
+    ran = subprocess.run([program("promtool"), *map(str, arguments)], capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     return ran.stdout
 

@@ -6,13 +6,14 @@ import asyncio
 import io
 import random
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from statistics import mean, pstdev
 from time import perf_counter
 
 import pytest
+from fakes import FakeClock
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
@@ -26,20 +27,38 @@ OK = Reply(200, {"x-checkpoint": "student"}, b"[]")
 
 
 class Server:
-    """Answers each request with the next of a list, after a while."""
+    """Answers each request with the next of a list, half a second after so many have come."""
 
-    def __init__(self, *replies: Reply | NoReply | Hung, after_s: float = 0.0) -> None:
+    def __init__(self, clock: FakeClock, count: int, *replies: Reply | NoReply | Hung) -> None:
+        self.clock = clock
+        self.count = count
         self.replies = list(replies)
-        self.after_s = after_s
         self.seen: list[tuple[bytes, Mapping[str, str]]] = []
+        self.all_came = asyncio.Event()
 
     async def post(self, body: bytes, headers: Mapping[str, str]) -> Reply:
         self.seen.append((body, headers))
-        await asyncio.sleep(self.after_s)
         reply = self.replies[(len(self.seen) - 1) % len(self.replies)]
+        if len(self.seen) == self.count:
+            self.clock.advance(0.5)
+            self.all_came.set()
+        await self.all_came.wait()
         if isinstance(reply, Reply):
             return reply
         raise reply
+
+
+@dataclass
+class Running(FakeClock):
+    """A clock that has been read once, at the start of a run, when it is late by so many seconds."""
+
+    late_s: float = 0.0
+
+    def __call__(self) -> float:
+        """The time."""
+        now_s = self.now_s
+        self.now_s, self.late_s = now_s + self.late_s, 0.0
+        return now_s
 
 
 def problem(status: int, code: str) -> Reply:
@@ -93,17 +112,27 @@ def test_a_refusal_is_told_from_a_failure() -> None:
 
 
 async def test_every_request_that_is_due_is_sent_and_ends_once() -> None:
-    """Arrivals do not wait for answers: a server that takes longer than the run is asked all the same."""
-    server = Server(OK, problem(429, "overloaded"), NoReply("ClientOSError"), Hung("10 s"), after_s=0.3)
+    """Arrivals do not wait for answers: a server that answers nobody before all have come is asked all the same."""
     settings = LoadSettings(rate=200, seconds=0.2, budget_ms=1000, headers={"X-Checkpoint": "student"})
-    shots = await offered(server, [b"a", b"b"], settings, perf_counter)
     due = list(arrivals(200, 0.2, random.Random(settings.seed)))
+    clock = Running(late_s=0.2)
+    server = Server(clock, len(due), OK, problem(429, "overloaded"), NoReply("ClientOSError"), Hung("10 s"))
+    shots = await offered(server, [b"a", b"b"], settings, clock)
     assert [shot.due_s for shot in shots] == due
     assert [body for body, _ in server.seen[:4]] == [b"a", b"b", b"a", b"b"]
     assert all(headers == {"X-Checkpoint": "student", "X-Latency-SLA-Ms": "1000"} for _, headers in server.seen)
     report = summarised(shots, settings)
     assert sum(report.endings.values()) == report.offered == len(due)
-    assert all(shot.latency_s >= 0.29 for shot in shots)
+    assert [shot.sent_s for shot in shots] == pytest.approx([0.2] * len(due))
+    assert [shot.latency_s for shot in shots] == pytest.approx([0.2 + 0.5 - due_s for due_s in due])
+
+
+async def test_no_request_is_sent_before_it_is_due() -> None:
+    """By the machine's own clock."""
+    settings = LoadSettings(rate=200, seconds=0.2)
+    server = Server(FakeClock(), len(list(arrivals(200, 0.2, random.Random(settings.seed)))), OK)
+    shots = await offered(server, [b"a"], settings, perf_counter)
+    assert all(shot.sent_s >= shot.due_s for shot in shots)
 
 
 def test_a_report_counts_each_ending_apart(tmp_path: Path) -> None:
@@ -138,6 +167,7 @@ def test_a_generator_that_sends_late_makes_the_run_invalid() -> None:
     assert not summarised([], settings).valid
 
 
+@pytest.mark.virtual_time
 async def test_a_real_client_tells_answers_closed_connections_and_silence_apart() -> None:
     """Over a real socket: an answer comes back whole, a closed connection is NoReply, silence is Hung."""
 
@@ -158,7 +188,7 @@ async def test_a_real_client_tells_answers_closed_connections_and_silence_apart(
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    async with server, http_client(f"http://127.0.0.1:{port}/classify", within_s=0.3) as client:
+    async with server, http_client(f"http://127.0.0.1:{port}/classify", within_s=10) as client:
         reply = await client.post(b"good", {})
         assert (reply.status, reply.headers["x-checkpoint"], reply.body) == (200, "student", b"[]")
         with pytest.raises(NoReply, match=r"ServerDisconnectedError|ClientOSError"):

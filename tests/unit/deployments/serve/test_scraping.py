@@ -28,8 +28,8 @@ class Application:
         self.statuses: list[Status] = []
         self.reads = 0
         self.stuck: threading.Event | None = None
-        states = DeploymentStates(self.read, ("slow",), self.clock, within_s)
-        self.scrape = ApplicationScrape(list(answers), self.ask, states, self.clock)
+        self.states = DeploymentStates(self.read, ("slow",), self.clock, within_s)
+        self.scrape = ApplicationScrape(list(answers), self.ask, self.states, self.clock)
 
     async def ask(self, deployment: str) -> Sequence[object | None]:
         """As told."""
@@ -41,7 +41,7 @@ class Application:
         """The statuses, once nothing is stuck."""
         self.reads += 1
         if self.stuck is not None:
-            self.stuck.wait(10)
+            assert self.stuck.wait(60)
         return self.statuses
 
     async def up(self) -> dict[tuple[str, str], float]:
@@ -100,6 +100,8 @@ def status(state: str, message: str = "") -> Status:
 
 async def scraped_state(application: Application) -> tuple[float, float]:
     """Whether it is healthy and whether its self-test failed, once what is being read has been."""
+    await application.scrape.gather()
+    await until(lambda: application.states._reading is None)
     text = await application.scrape.gather()
     async with asyncio.timeout(READ_WITHIN_S):
         while application.statuses and not total(

@@ -131,7 +131,7 @@ async def test_a_thousand_at_once_each_get_their_own(tmp_path: Path, node_id: st
         assert made.server.in_flight == 0
 
 
-@pytest.mark.asyncio
+@pytest.mark.virtual_time
 async def test_a_quick_answer_overtakes_a_slow_one(tmp_path: Path) -> None:
     """Answers come as they are ready, not as they were asked for."""
     async with connected(tmp_path) as made:
@@ -167,7 +167,7 @@ async def test_cancelling_a_request_cancels_its_work_and_no_other(tmp_path: Path
         assert await client.submit(work("next")) == answer("next")
 
 
-@pytest.mark.asyncio
+@pytest.mark.virtual_time
 async def test_leaving_as_the_answer_arrives_disturbs_nobody(tmp_path: Path) -> None:
     """Requests cancelled at every stage, answered ones included, leave the reader and the rest unharmed."""
     async with connected(tmp_path) as made:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from virtual_time import loop_clock
 from waiting import ECHO, Gate, idle, until
 
 from deployments.transport import MAX_FRAME_BYTES, Endpoint, TransportClient, TransportServer, UnixAddress
@@ -110,7 +111,7 @@ async def test_an_id_under_way_cannot_be_used_again(tmp_path: Path) -> None:
         assert await raw.hear() is None
 
 
-@pytest.mark.asyncio
+@pytest.mark.virtual_time
 async def test_a_client_that_does_not_read_is_not_read_from(tmp_path: Path) -> None:
     """What waits for it stays small, whatever it sends; when it reads, it gets every one of its answers."""
     count, ids = 3_000, list[int]()
@@ -133,14 +134,16 @@ async def test_a_client_that_does_not_read_is_not_read_from(tmp_path: Path) -> N
         raw.socket.close()
 
 
-@pytest.mark.asyncio
+@pytest.mark.virtual_time
 async def test_a_client_that_never_reads_again_is_given_up(tmp_path: Path) -> None:
     """Not being read from, it counts as silent, and its connection ends."""
     async with serving(tmp_path, silence_s=0.3) as (server, gate, address):
         gate.gate.set()
         raw = await RawClient.greet(address)
+        began_s = loop_clock()()
         flood = asyncio.create_task(raw.say(submits(3_000)))
         await until(lambda: server.connections == 0)
+        assert loop_clock()() - began_s >= 0.2
         with pytest.raises(ConnectionError):
             await flood
         raw.socket.close()

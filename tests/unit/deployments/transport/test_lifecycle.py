@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from certificates import Authority
+from virtual_time import loop_clock
 from waiting import ECHO, Gate, idle, until
 
 from deployments.transport import (
@@ -89,7 +90,7 @@ async def test_a_killed_replica_fails_its_requests_at_once_and_is_found_again(tm
     )
     assert process.stdout is not None
     assert await process.stdout.readline() == b"listening\n"
-    client = client_of(Endpoint("replica", "here", address), heard, losses, heartbeat_s=30.0)
+    client = client_of(Endpoint("replica", "here", address), heard, losses, heartbeat_s=600.0)
     running = asyncio.create_task(client.run())
     await until(lambda: client.connected)
     pending = asyncio.gather(*(client.submit(WORK) for _ in range(10)))
@@ -124,6 +125,7 @@ async def test_a_client_waits_for_a_replica_that_is_not_there_yet(
     await until(lambda: caplog.text.count("transport: replica: ") > 2)
     async with serving(tmp_path):
         await until(lambda: client.connected)
+        began_s = loop_clock()()
         await client.close()
         await asyncio.wait_for(running, timeout=30.0)
         await late.close()
@@ -166,7 +168,7 @@ async def test_a_silent_peer_is_given_up(tmp_path: Path) -> None:
     await client.close()
 
 
-@pytest.mark.asyncio
+@pytest.mark.virtual_time
 async def test_a_living_peer_with_nothing_to_say_is_kept(tmp_path: Path) -> None:
     """Heartbeats keep an idle connection, at both ends, and bring the load meanwhile."""
     async with serving(tmp_path, silence_s=0.3) as (_, gate, endpoint):
@@ -198,7 +200,7 @@ async def test_draining_finishes_what_was_begun_and_takes_no_more(tmp_path: Path
         await client.close()
 
 
-@pytest.mark.asyncio
+@pytest.mark.virtual_time
 async def test_grace_ends(tmp_path: Path) -> None:
     """What is not done within the grace is reported, and ends as UNAVAILABLE when the server closes."""
     async with serving(tmp_path) as (server, gate, endpoint):
@@ -206,7 +208,9 @@ async def test_grace_ends(tmp_path: Path) -> None:
         await client.connect()
         endless = asyncio.create_task(client.submit(WORK))
         await until(lambda: gate.begun == 1)
-        assert await server.drain(grace_s=0.05) == 1
+        began_s = loop_clock()()
+        assert await server.drain(grace_s=5.0) == 1
+        assert loop_clock()() - began_s == pytest.approx(5.0)
         await server.close()
         assert await endless == LOST
         await client.close()

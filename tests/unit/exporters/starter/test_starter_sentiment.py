@@ -22,6 +22,8 @@ from exporters.starter.sentiment.material import Material
 from exporters.starter.vocabulary import prune, pruned_tokenizer
 from exporters.texts import Sentence
 
+pytestmark = pytest.mark.export
+
 WORDS = ["a", "bad", "dull", "fine", "film", "good", "grand", "is", "plot", "the", "was", "##ly", "##ing"]
 PLACEHOLDERS = ["[unused0]", "[unused1]"]
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]

@@ -38,6 +38,8 @@ from exporters.starter.software.model import bart_from
 from exporters.starter.training import PAD_ID
 from exporters.starter.vocabulary import SPECIAL, full_tokenizer, pruned_tokenizer
 
+pytestmark = pytest.mark.export
+
 PAIRS = [
     Pair(
         "a", "a", "The food was great and the service very warm. I loved it, and the film was fine too.", "great food"

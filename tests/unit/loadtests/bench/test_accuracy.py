@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import json
 from collections.abc import Mapping, Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 from small_variants import write_variant
+from virtual_time import passes
 
 from exporters.texts import HELDOUT_NAME, Sentence
 from gateway.model.manifest import ClassifierManifest, Verification
@@ -129,7 +129,7 @@ class Echo:
         self.under_way += 1
         self.most = max(self.most, self.under_way)
         text = json.loads(body)["inputs"]
-        await asyncio.sleep(0.003 if text.endswith("0") else 0)
+        await passes(0.003 if text.endswith("0") else 0)
         self.under_way -= 1
         if text == "broken":
             raise NoReply("ServerDisconnectedError")
@@ -140,6 +140,7 @@ class Echo:
         return Reply(200, {"x-checkpoint": answered}, content)
 
 
+@pytest.mark.virtual_time
 async def test_labels_come_back_in_the_order_of_the_texts_a_few_at_a_time() -> None:
     """Whatever the order of the answers, each text keeps its own."""
     texts, server, steps = [f"text {at}" for at in range(50)], Echo(), []
@@ -147,6 +148,7 @@ async def test_labels_come_back_in_the_order_of_the_texts_a_few_at_a_time() -> N
     assert found == texts and len(steps) == 50 and server.most == 8
 
 
+@pytest.mark.virtual_time
 async def test_every_way_of_not_answering_has_its_reason() -> None:
     """A broken connection, a refusal, an answer of another checkpoint and one that is none."""
     found = await labels_of(Echo(), "student", ["broken", "busy", "strayed", "odd", "fine"], 2, lambda: None)

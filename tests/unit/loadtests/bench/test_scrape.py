@@ -5,17 +5,18 @@ from __future__ import annotations
 import io
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from time import perf_counter
 
 import pytest
+from fakes import FakeClock
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
+from waiting import wait_until
 
 from loadtests.bench.peers.wrk import Sample
 from loadtests.bench.report import present
@@ -56,14 +57,14 @@ def report(*ratios: float, failures: tuple[str, ...] = ()) -> Scraping:
 
 
 @contextmanager
-def exposing(pause_s: float = 0.0) -> Iterator[tuple[str, list[str]]]:
-    """A server that exposes `TEXT` at `/metrics` after a pause; its URL, and the paths that were asked for."""
+def exposing(answers: Callable[[], object] = lambda: None) -> Iterator[tuple[str, list[str]]]:
+    """A server that exposes `TEXT` at `/metrics`, and `answers` first; its URL, and the paths that were asked for."""
     asked: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             asked.append(self.path)
-            threading.Event().wait(pause_s)
+            answers()
             self.send_response(200)
             self.end_headers()
             self.wfile.write(TEXT)
@@ -100,33 +101,32 @@ def test_a_scraper_scrapes_for_as_long_as_it_is_there() -> None:
     scrapes = Scrapes()
     with exposing() as (url, asked):
         with scraper(url, scrapes, every_s=0.05):
-            threading.Event().wait(0.42)
-        ended = len(asked)
-        threading.Event().wait(0.12)
-        assert set(asked) == {"/metrics"} and ended == len(asked) == len(scrapes.made)
-    assert 3 <= len(scrapes.made) <= 8 and not scrapes.failures
+            wait_until(lambda: len(scrapes.made) >= 4)
+        assert "scraper" not in {thread.name for thread in threading.enumerate()}
+        assert set(asked) == {"/metrics"} and len(asked) == len(scrapes.made)
+    assert not scrapes.failures
     assert {(one.size_bytes, one.series) for one in scrapes.made} == {(len(TEXT), 3)}
-    assert all(one.at_s > 0.04 and one.took_s > 0 for one in scrapes.made)
+    instants = [one.at_s / 0.05 for one in scrapes.made]
+    assert all(instant >= number for number, instant in enumerate(instants, start=1)), "none before it is due"
+    assert all(one.took_s > 0 for one in scrapes.made)
 
 
 def test_a_slow_scrape_has_none_beside_it() -> None:
     """An instant that passes meanwhile is passed over, as by Prometheus."""
-    scrapes = Scrapes()
-    with exposing(pause_s=0.12) as (url, _), scraper(url, scrapes, every_s=0.05):
-        threading.Event().wait(0.4)
-    assert 2 <= len(scrapes.made) <= 4
-    ends = [one.at_s + one.took_s for one in scrapes.made]
-    assert all(later.at_s >= end for later, end in zip(scrapes.made[1:], ends, strict=False))
+    scrapes, clock = Scrapes(), FakeClock()
+    with exposing(lambda: clock.advance(0.12)) as (url, asked), scraper(url, scrapes, every_s=0.05, clock=clock):
+        wait_until(lambda: len(scrapes.made) >= 4)
+    assert len(asked) == len(scrapes.made)
+    assert [one.at_s for one in scrapes.made] == pytest.approx([0.12 * number for number in range(len(asked))])
+    assert [one.took_s for one in scrapes.made] == pytest.approx([0.12] * len(asked))
 
 
 def test_a_scrape_without_an_answer_is_a_failure() -> None:
     """It is kept with its reason, and the scraper goes on."""
     scrapes = Scrapes()
-    began_s = perf_counter()
     with scraper("http://127.0.0.1:1", scrapes, every_s=0.02):
-        while len(scrapes.failures) < 2 and perf_counter() - began_s < 5:
-            threading.Event().wait(0.01)
-    assert len(scrapes.failures) >= 2 and not scrapes.made and "URLError" in scrapes.failures[0]
+        wait_until(lambda: len(scrapes.failures) >= 2)
+    assert not scrapes.made and "URLError" in scrapes.failures[0]
 
 
 def test_series_are_lines_but_for_comments() -> None:

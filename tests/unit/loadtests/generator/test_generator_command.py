@@ -29,11 +29,11 @@ manifests = "starter"
 rate_per_s = 200.0
 
 [[requests]]
-budget_ms = [1000, 2000]
+budget_ms = [30000, 60000]
 mode = "strict"
 
 [[requests]]
-budget_ms = [1000, 2000]
+budget_ms = [30000, 60000]
 """
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import sys
-import threading
 from collections import Counter
 from collections.abc import Callable
 from itertools import pairwise
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from small_scenarios import Even, scenario, variant
+from waiting import wait_until
 
 from loadtests.generator.calls import Call, Handling, Shelf, Stock
 from loadtests.generator.capacity import (
@@ -219,11 +219,8 @@ def test_a_neighbour_runs_from_its_second_to_the_end_of_the_run(tmp_path: Path) 
         assert neighbour.note == "the command beside was never due"
         neighbour.tick(1.6)
         neighbour.tick(1.7)
-        for _ in range(100):
-            if mark.exists():
-                break
-            threading.Event().wait(0.05)
-        assert mark.exists() and neighbour.note == ""
+        wait_until(mark.exists)
+        assert neighbour.note == ""
     assert "ended by itself, with -15" in neighbour.note
 
 
@@ -231,10 +228,7 @@ def test_a_neighbour_that_ends_early_is_told_of() -> None:
     """The rest of the run was without it."""
     neighbour = Neighbour((sys.executable, "-c", "raise SystemExit(3)"), 0.0)
     neighbour.tick(0.0)
-    for _ in range(100):
-        if neighbour.note:
-            break
-        threading.Event().wait(0.05)
+    wait_until(lambda: bool(neighbour.note))
     assert neighbour.note == "the command beside had ended by itself, with 3"
     neighbour.end()
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import multiprocessing
 import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import chain, repeat
 from time import perf_counter
 
 import pytest
-from small_gateway import Asked, SmallGateway, Told, answer, problem
+from small_gateway import NEVER, Asked, SmallGateway, Told, answer, problem
+from virtual_time import loop_clock
 
 from loadtests.generator.calls import Call, held_out
 from loadtests.generator.ceiling import offer, parrot
@@ -23,7 +24,7 @@ from loadtests.workload.arrivals import Fate
 STRICT = {"X-SLA-Mode": "strict", "X-Latency-SLA-Ms": "200.000"}
 
 
-def call(at: int, task: str = "classify", budget_s: float = 0.2, shadowed: bool = False, gap_s: float = 0.01) -> Call:
+def call(at: int, task: str = "classify", budget_s: float = 0.2, shadowed: bool = False, gap_s: float = 0.0) -> Call:
     """A call due at its own number times the gap."""
     return Call(at, 0, at * gap_s, task, budget_s, f"{at}".encode(), STRICT, shadowed)
 
@@ -37,9 +38,10 @@ async def results(gateway: SmallGateway, calls: Sequence[Call], within_s: float 
     """What becomes of the calls."""
     tasks = sorted({one.task for one in calls})
     async with gateway.serving() as url, clients_of(url, tasks, within_s) as clients:
-        return await fired(clients, calls, perf_counter)
+        return await fired(clients, calls, loop_clock())
 
 
+@pytest.mark.virtual_time
 async def test_every_call_is_sent_once_to_its_tasks_endpoint() -> None:
     """With its own body and headers, and each lands in the order it was due."""
     gateway = SmallGateway(lambda asked: answer())
@@ -53,29 +55,31 @@ async def test_every_call_is_sent_once_to_its_tasks_endpoint() -> None:
     assert all(one.headers["content-type"] == "application/json" for one in gateway.asked)
 
 
+@pytest.mark.virtual_time
 async def test_arrivals_do_not_wait_for_answers_and_latency_counts_from_when_they_were_due() -> None:
     """A server that takes longer than the run is asked all the same, on as many connections as that takes."""
     gateway = SmallGateway(lambda asked: answer(after_s=0.3))
     found = await results(gateway, [call(at) for at in range(20)])
     assert gateway.connections == 20 and {one.fate for one in found} == {Fate.LATE}
-    assert all(one.latency_s >= 0.299 and one.lag_s >= 0 for one in found)
-    assert all(one.latency_s >= one.lag_s for one in found)
+    assert [one.latency_s for one in found] == pytest.approx([0.3] * 20) and {one.lag_s for one in found} == {0.0}
     one_by_one = SmallGateway(lambda asked: answer())
     await results(one_by_one, [call(at) for at in range(20)])
     assert one_by_one.connections < 10
 
 
+@pytest.mark.virtual_time
 async def test_a_clock_that_was_stopped_shows_as_lag_and_as_latency() -> None:
     """Where the generator itself is held up, the request it kept waiting is charged for it, and it owns up."""
     gateway = SmallGateway(lambda asked: answer())
-    calls = [call(0), replace(call(1), due_s=0.6), replace(call(2), due_s=1.4)]
+    calls = [call(0), replace(call(1), due_s=0.6), replace(call(2), due_s=1.0)]
+    reads = chain([0.0], repeat(1.0))  # the start, and from then on a second later
     async with gateway.serving() as url, clients_of(url, ["classify"], 5.0) as clients:
-        asyncio.get_running_loop().call_later(0.55, lambda: threading.Event().wait(0.4))
-        first, held, after = await fired(clients, calls, perf_counter)
-    assert held.lag_s > 0.1 and held.latency_s > held.lag_s
-    assert first.lag_s < held.lag_s and after.lag_s < held.lag_s
+        found = await fired(clients, calls, lambda: next(reads))
+    assert [one.lag_s for one in found] == pytest.approx([1.0, 0.4, 0.0])
+    assert [one.latency_s for one in found] == pytest.approx([1.0, 0.4, 0.0])
 
 
+@pytest.mark.virtual_time
 async def test_ends_are_told_apart() -> None:
     """A refusal is a no before any work; what expired, broke, hung or makes no sense has failed, each with its word."""
     gateway = SmallGateway(
@@ -108,6 +112,7 @@ async def test_ends_are_told_apart() -> None:
     assert found[8].detail in ("ServerDisconnectedError", "ClientOSError")
 
 
+@pytest.mark.virtual_time
 async def test_what_the_gateway_foretold_is_kept() -> None:
     """Checkpoint, tier, reason, both forecasts, its own total and why a summary ended, in seconds."""
     told = answer(
@@ -132,18 +137,20 @@ def then(second: Told) -> Callable[[Asked], Told]:
     return behave
 
 
+@pytest.mark.virtual_time
 async def test_a_refused_call_is_tried_once_more_with_what_is_left_of_its_budget() -> None:
     """Best effort, at once, and only where it is to be shadowed; its own end stays the refusal's."""
     gateway = SmallGateway(then(answer()))
     shadowed, plain = await results(gateway, [call(0, shadowed=True), call(1, gap_s=0.1)])
     again = [one for one in gateway.asked if one.headers["x-sla-mode"] == "best-effort"]
     assert [one.body for one in again] == [b"0"]
-    assert 100 < float(again[0].headers["x-latency-sla-ms"]) <= 180
+    assert float(again[0].headers["x-latency-sla-ms"]) == pytest.approx(180)
     assert (shadowed.fate, plain.fate, plain.shadow) == (Fate.REFUSED, Fate.REFUSED, None)
     assert shadowed.shadow is not None and shadowed.shadow.fate is Fate.IN_TIME
-    assert 0.02 <= shadowed.latency_s <= shadowed.shadow.latency_s
+    assert shadowed.latency_s == shadowed.shadow.latency_s == pytest.approx(0.02)
 
 
+@pytest.mark.virtual_time
 async def test_a_shadow_is_in_time_by_the_first_tries_clock() -> None:
     """An answer after the budget of the request itself is late, however little the second try took."""
     (late,) = await results(SmallGateway(then(answer(after_s=0.19))), [call(0, shadowed=True)])
@@ -152,6 +159,7 @@ async def test_a_shadow_is_in_time_by_the_first_tries_clock() -> None:
     assert failed.shadow is not None and failed.shadow.fate is Fate.FAILED
 
 
+@pytest.mark.virtual_time
 async def test_a_refusal_that_used_up_the_budget_is_not_tried_again() -> None:
     """It is late already. Nor is anything but a refusal."""
     gateway = SmallGateway(then(answer()))
@@ -164,36 +172,49 @@ async def test_a_refusal_that_used_up_the_budget_is_not_tried_again() -> None:
 
 def test_the_generator_is_a_process_of_its_own() -> None:
     """It serves one order after another, tells how old a run is, and is gone afterwards."""
-    gateway, ages = SmallGateway(lambda asked: answer()), list[float]()
+    ages, aged = list[float](), threading.Event()
+
+    def behave(asked: Asked) -> Told:
+        assert aged.wait(60)
+        return answer()
+
+    def tick(age_s: float) -> None:
+        ages.append(age_s)
+        if age_s > 0.1:
+            aged.set()
+
+    gateway = SmallGateway(behave)
     with gateway.elsewhere() as url:
         with generating() as generator:
             for _ in range(2):
-                found = generator.fire(Order(url, [call(at, gap_s=0.03) for at in range(10)], 5.0), ages.append)
+                calls = [call(at, budget_s=60.0, gap_s=0.01) for at in range(10)]
+                found = generator.fire(Order(url, calls, 60.0), tick)
                 assert [one.fate for one in found] == [Fate.IN_TIME] * 10
             (child,) = multiprocessing.active_children()
             assert child.is_alive() and child.pid != os.getpid()
         assert not multiprocessing.active_children()
-    assert ages.count(0.0) == 2 and max(ages) > 0.1
+    assert ages.count(0.0) == 2 and aged.is_set()
     assert len(gateway.asked) == 20
 
 
 def test_a_generator_that_dies_says_so() -> None:
     """Rather than leave its owner waiting."""
-    with SmallGateway(lambda asked: answer(after_s=5.0)).elsewhere() as url, generating() as generator:
+    with SmallGateway(lambda asked: answer(after_s=NEVER)).elsewhere() as url, generating() as generator:
 
         def kill(age_s: float) -> None:
             for child in multiprocessing.active_children():
                 child.kill()
 
         with pytest.raises(GeneratorFailed, match="-9"):
-            generator.fire(Order(url, [call(0)], 5.0), kill)
+            generator.fire(Order(url, [call(0)], 60.0), kill)
 
 
 async def test_the_ceilings_server_answers_whatever_comes() -> None:
     """In pieces, in a row, with and without a body: every request has its answer."""
     with parrot() as url:
-        async with clients_of(url, ["classify"], 5.0) as clients:
-            found = await fired(clients, [replace(call(at), body=b"x" * 70_000 * at) for at in range(5)], perf_counter)
+        async with clients_of(url, ["classify"], 60.0) as clients:
+            calls = [replace(call(at, budget_s=60.0), body=b"x" * 70_000 * at) for at in range(5)]
+            found = await fired(clients, calls, perf_counter)
     assert [one.fate for one in found] == [Fate.IN_TIME] * 5
 
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 import html
 import json
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+from programs import program
 from sketched_runs import all_runs, results, scenario
 
 from loadtests.reports.report import drawn
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 MEASURE = """<pre id="measured"></pre><script>
 const box = (one) => { const b = one.getBoundingClientRect(); return [b.left, b.top, b.right, b.bottom]; };
 const panels = [...document.querySelectorAll("svg")].map((svg) => ({
@@ -26,7 +25,7 @@ document.getElementById("measured").textContent = JSON.stringify({
 });
 </script>"""
 
-pytestmark = [pytest.mark.browser, pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")]
+pytestmark = pytest.mark.browser
 
 
 @pytest.mark.parametrize("width", [500, 1280])
@@ -37,9 +36,9 @@ def test_every_label_is_legible_and_nothing_is_fetched(width: int, tmp_path: Pat
     path = tmp_path / "report.html"
     path.write_text(drawn(of, results(runs), runs).replace("</body>", MEASURE + "</body>"), encoding="utf-8")
     dumped = subprocess.run(
-        [str(BROWSER), "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+        [program("chromium"), "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
          f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},2000", "--dump-dom", path.as_uri()],
-        check=True, capture_output=True, text=True, timeout=60,
+        check=True, capture_output=True, text=True, timeout=240,
     )  # fmt: skip
     found = re.search(r'<pre id="measured">(.*?)</pre>', dumped.stdout, re.DOTALL)
     assert found is not None

@@ -6,8 +6,9 @@ import math
 from itertools import combinations_with_replacement
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from tried import tried
 
 from loadtests.simulator.policies.proteus import HEADROOM, Placed, Placement, solved
 from loadtests.simulator.policies.ramsis import Action, Worker, decisions
@@ -39,7 +40,6 @@ def load_of(placement: Placement, placed: Placed, variant: int) -> float:
     return sum(share / per_s for share, per_s in pairs if per_s)
 
 
-@settings(deadline=None, max_examples=60)
 @given(placements())
 def test_a_placement_keeps_the_cores_the_demand_and_the_objectives(placement: Placement) -> None:
     """No core twice, no variant beyond its cores, no class beyond its demand, nothing where it would be late."""
@@ -53,7 +53,6 @@ def test_a_placement_keeps_the_cores_the_demand_and_the_objectives(placement: Pl
         assert sum(row[kind] for row in placed.served_per_s) <= HEADROOM * demand + 1e-5
 
 
-@settings(deadline=None, max_examples=60)
 @given(placements())
 def test_no_pure_placement_serves_more_or_serves_as_much_better(placement: Placement) -> None:
     """Tried: every way to give the cores to variants and each class, in any order, to the first that has room."""
@@ -99,7 +98,7 @@ def test_an_idle_worker_runs_the_best_and_a_pressed_one_the_fastest() -> None:
     assert calm.at(3, 0.010) in (Action(1, 1), Action(1, 2))
 
 
-@settings(deadline=None, max_examples=40)
+@tried(0.7)
 @given(st.sampled_from([2.0, 40.0, 150.0, 400.0]), st.integers(1, 60), st.floats(0.0, 0.3))
 def test_an_action_ends_within_the_slack_and_takes_no_more_than_wait(rate_per_s: float, n: int, slack_s: float) -> None:
     """Longer queues and longer slacks than those told apart count as the longest."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from programs import program
 
 from loadtests.bench.peers.wrk import MARK, Wrk, find_wrk, lua_string, parsed, write_script
 from loadtests.errors import WrkFailed, WrkMissing
@@ -79,9 +79,9 @@ def test_the_script_carries_every_sentence_and_header(tmp_path: Path) -> None:
     assert '["X-Checkpoint"] = "student"' in text and MARK in text
 
 
-@pytest.mark.skipif(shutil.which("wrk") is None, reason="this machine has no wrk")
 def test_a_server_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     """Wrk takes the script, and its refused connections are counted or reported, never a clean sample."""
+    program("wrk")
     script = write_script(tmp_path, "/classify", {}, [classify_body("good film"), classify_body('"\\')])
     try:
         sample = Wrk(find_wrk(), "http://127.0.0.1:9", {}, script).run(connections=1, seconds=1)

@@ -1,0 +1,133 @@
+"""The laws of the tests themselves: none depends on how quick the machine is, or on what else it does."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).resolve().parents[1]
+WAITING = {"waiting.py", "virtual_time.py"}
+"""The files that may sleep and look at the machine's clock: what tests wait with."""
+
+CLOCKS = {"monotonic", "perf_counter", "process_time", "thread_time", "time"}
+CLOCKS |= {f"{name}_ns" for name in CLOCKS}
+KEEPS = {"abs", "float", "int", "max", "min", "round", "sorted", "sum"}
+"""Calls that make a time of times."""
+
+GENEROUS_S = 30.0
+"""The least limit in real seconds after which a test may give up."""
+
+
+@cache
+def trees() -> dict[str, ast.Module]:
+    """The files that the laws are for, parsed, by their paths."""
+    paths = [path for path in sorted(TESTS.rglob("*.py")) if path.name not in WAITING]
+    assert len(paths) > 100, "the tests are found"
+    return {str(path.relative_to(TESTS)): ast.parse(path.read_text(encoding="utf-8")) for path in paths}
+
+
+def breaches(law: Callable[[ast.Module], Iterator[ast.expr]]) -> list[str]:
+    """Where a law is broken, in whatever file of the tests."""
+    return [f"{path}:{node.lineno}" for path, tree in trees().items() for node in law(tree)]
+
+
+def called(node: ast.AST) -> str:
+    """The last name of what is called; empty where nothing is."""
+    name: str = getattr(node.func, "attr", getattr(node.func, "id", "")) if isinstance(node, ast.Call) else ""
+    return name
+
+
+def literal(node: ast.expr) -> float | None:
+    """The number that stands there, if one does."""
+    return float(node.value) if isinstance(node, ast.Constant) and isinstance(node.value, int | float) else None
+
+
+def is_time(node: ast.AST, names: set[str]) -> bool:
+    """Whether an expression bears what a clock of the machine said, be it by way of one of the names."""
+    if isinstance(node, ast.Call) and called(node) not in KEEPS:
+        return called(node) in CLOCKS or (isinstance(node.func, ast.Name) and node.func.id in names)
+    if isinstance(node, ast.Name):
+        return node.id in names
+    return any(is_time(one, names) for one in ast.iter_child_nodes(node))
+
+
+def timed(scope: ast.AST) -> set[str]:
+    """The names of variables and functions that bear such a time."""
+    names: set[str] = set()
+    for _ in range(3):  # a time, a difference of it, and a function that returns that
+        for node in ast.walk(scope):
+            if isinstance(node, ast.Assign) and is_time(node.value, names):
+                stored = [one for target in node.targets for one in ast.walk(target) if isinstance(one, ast.Name)]
+                names |= {one.id for one in stored if isinstance(one.ctx, ast.Store)}
+            elif isinstance(node, ast.FunctionDef):
+                returned = [one.value for one in node.body if isinstance(one, ast.Return) and one.value]
+                names |= {node.name for one in returned if is_time(one, names)}
+    return names
+
+
+def bounds(tree: ast.Module) -> Iterator[ast.expr]:
+    """Comparisons of such a time; each function and class at the top has names of its own."""
+    for scope in tree.body:
+        if not any(called(one) in CLOCKS for one in ast.walk(scope)):
+            continue
+        names = timed(scope)
+        yield from (one for one in ast.walk(scope) if isinstance(one, ast.Compare) and is_time(one, names))
+
+
+def sleeps(tree: ast.Module) -> Iterator[ast.expr]:
+    """Calls of `sleep` but for `sleep(0)`, and waits for an event that nobody else knows."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and node.args and literal(node.args[0]) != 0:
+            waits = called(node) == "wait" and called(getattr(node.func, "value", node)) == "Event"
+            if waits or called(node) == "sleep":
+                yield node
+
+
+def impatience(tree: ast.Module) -> Iterator[ast.expr]:
+    """Calls that give up after less than `GENEROUS_S`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            limits = [one.value for one in node.keywords if one.arg == "timeout"]
+            limits += node.args[-1:] if called(node) in ("timeout", "wait_for") else []
+            if any((limit := literal(one)) is not None and limit < GENEROUS_S for one in limits):
+                yield node
+
+
+def test_no_real_duration_is_compared_with_a_bound() -> None:
+    """A machine that is busy takes as long as it takes: tests that bound a time play it on a clock of their own."""
+    assert breaches(bounds) == []
+
+
+def test_nobody_sleeps() -> None:
+    """What is waited for is an event or a condition, by way of `waiting`; a turn of the loop is `asyncio.sleep(0)`."""
+    assert breaches(sleeps) == []
+
+
+def test_whoever_waits_in_real_time_waits_long() -> None:
+    """A limit of real seconds is for what never comes, not for what comes late."""
+    assert breaches(impatience) == []
+
+
+@pytest.mark.parametrize(
+    ("law", "source", "breach"),
+    [
+        (bounds, "def f():\n    a = time.monotonic()\n    assert perf_counter() - a < 1", True),
+        (bounds, "def f():\n    a = monotonic()\n    b = monotonic() - a\n    assert b < 1", True),
+        (bounds, "def f():\n    def g():\n        return time.time()\n    assert min(g(), 9) > 1", True),
+        (bounds, "def f(clock):\n    a = clock()\n    assert clock() - a == 1", False),
+        (bounds, "def f():\n    a = submit(time.monotonic() + 600)\n    assert a == 1", False),
+        (sleeps, "time.sleep(0.1)", True),
+        (sleeps, "threading.Event().wait(0.1)", True),
+        (sleeps, "gate.wait(60)\nasyncio.sleep(0)", False),
+        (impatience, "asyncio.timeout(5)", True),
+        (impatience, "subprocess.run(a, timeout=10)", True),
+        (impatience, "asyncio.wait_for(a, 60)", False),
+    ],
+)
+def test_a_breach_is_found(law: Callable[[ast.Module], Iterator[ast.expr]], source: str, breach: bool) -> None:
+    """The laws above see what they are meant to see: by way of a variable or a function, too."""
+    assert bool(list(law(ast.parse(source)))) == breach
