@@ -23,7 +23,7 @@ from waiting import wait_until
 
 pytestmark = pytest.mark.ray
 
-CLUSTER = Path(__file__).parents[1] / "served_cluster.py"
+CLUSTER = Path(__file__).parents[1] / "support" / "served_cluster.py"
 EVERY_S = 0.05
 MOST_AT_ONCE = 16
 WITHIN_S = 240.0

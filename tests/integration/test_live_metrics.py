@@ -9,9 +9,9 @@ from collections import Counter
 import httpx
 import pytest
 from live import Live, await_ready, hang_up, underway
+from loaded_gateway import under_load
 from programs import program
 from prometheus_client.parser import text_string_to_metric_families
-from test_live_failures import under_load
 from waiting import wait_until
 
 pytestmark = pytest.mark.ray

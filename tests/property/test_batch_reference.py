@@ -7,9 +7,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from itertools import accumulate
 
+from drawn_queues import NOW, limits_given, profiles, queues
 from hypothesis import example, given
 from hypothesis import strategies as st
-from test_batch_forming import NOW, limits_given, profiles, queues
 
 from deployments.replica.batch_forming import (
     HOLDING_PRICE,

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from batching import LIMITS, PROFILE, SummingEngine, a_run_begins, batching, soon
 from fakes import FakeClock
-from test_batcher import LIMITS, PROFILE, SummingEngine, a_run_begins, batching, soon
 from virtual_time import loop_clock, turns
 
 from deployments.replica.batcher import Batcher, Scored

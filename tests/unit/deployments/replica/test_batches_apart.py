@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
+from batching import PROFILE, SummingEngine, a_run_begins, batching, soon
 from crowded_worlds import PATIENT, busy, crowded, opened, sent, waiting
 from fakes import EVEN, FakeClock, catalog, manifest
 from hypothesis import given
 from hypothesis import strategies as st
 from played_replicas import BATCHING, LIMITS, Watched, asked
-from test_batcher import PROFILE, SummingEngine, a_run_begins, batching, soon
 from tokenizers import Tokenizer, models
 from waiting import until
 

@@ -11,7 +11,7 @@ import pytest
 from fake_engines import CONDENSED, in_steps
 from fakes import FakeClock
 from msgspec.structs import replace
-from test_interleaver import IDLE, STEP_S, task_router
+from slicing import IDLE, STEP_S, task_router
 from waiting import until
 
 from deployments.replica.summarize.job import Condensed, Steps, SummaryJob, TextBudget

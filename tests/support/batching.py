@@ -1,0 +1,68 @@
+"""A batcher over an engine that sums: what tests of batches start, fill and wait for."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from deployments.engines.base import Logits, TokenIds
+from deployments.replica.batch_forming import BatchLimits
+from deployments.replica.batcher import Batcher
+from gateway.model.profile import LatencyProfile
+
+PROFILE = LatencyProfile((1, 8), (8, 64), ((0.01, 0.08), (0.04, 0.32)), sigma=0.1)
+
+
+LIMITS = BatchLimits(max_batch=8, max_batch_tokens=512, max_padding_waste=0.25)
+
+
+@dataclass
+class SummingEngine:
+    """Logits are (sum of the real ids, padded length). While `gate` is shut, runs wait: an engine that is busy."""
+
+    gate: threading.Event = field(default_factory=threading.Event)
+    begun: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    batches: list[list[list[int]]] = field(default_factory=list)
+
+    def run(self, token_ids: TokenIds, mask: TokenIds) -> Logits:
+        """Records the batch as given, padding and all."""
+        self.batches.append(token_ids.tolist())
+        self.begun.release()
+        assert self.gate.wait(60)
+        return np.stack([(token_ids * mask).sum(1), np.full(len(mask), mask.shape[1])], axis=1).astype(np.float32)
+
+
+@asynccontextmanager
+async def batching(
+    engine: SummingEngine,
+    busy: bool = False,
+    clock: Callable[[], float] = time.monotonic,
+    max_queued: int = 100,
+    threads: int = 1,
+) -> AsyncIterator[Batcher]:
+    """A started batcher; `busy` shuts the gate."""
+    batcher = Batcher(engine.run, PROFILE, LIMITS, clock, max_queued, pad_id=9, threads=threads)
+    batcher.start()
+    if not busy:
+        engine.gate.set()
+    try:
+        yield batcher
+    finally:
+        engine.gate.set()
+        await batcher.stop(60)
+
+
+def soon(budget_s: float = 600.0) -> float:
+    """A deadline that nobody in these tests misses."""
+    return time.monotonic() + budget_s
+
+
+async def a_run_begins(engine: SummingEngine) -> None:
+    """Waits until the engine has been given one more batch."""
+    assert await asyncio.to_thread(engine.begun.acquire, timeout=60)

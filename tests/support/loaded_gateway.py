@@ -1,0 +1,44 @@
+"""Clients of a live gateway that go on while one of its processes is killed."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable
+
+import httpx
+import psutil
+from live import Live
+from waiting import wait_until
+
+
+def post(url: str, statuses: Counter[int], over: threading.Event, **headers: str) -> None:
+    """One client in a loop until it is over; counts each status, 0 where none came within a minute."""
+    with httpx.Client(base_url=url, timeout=60) as client:
+        while not over.is_set():
+            try:
+                answer = client.post("/classify", json={"inputs": "a good film"}, headers=headers)
+            except httpx.TransportError:
+                statuses[0] += 1
+            else:
+                statuses[answer.status_code] += 1
+                assert answer.status_code != 503 or "Retry-After" in answer.headers
+
+
+def under_load(live: Live, harm: psutil.Process, seen: Callable[[Counter[int]], bool], **headers: str) -> Counter[int]:
+    """Four clients, during whose requests a process is killed, until enough is seen afterwards; their statuses."""
+    statuses: Counter[int] = Counter()
+    over = threading.Event()
+    clients = [threading.Thread(target=post, args=(live.url, statuses, over), kwargs=headers) for _ in range(4)]
+    for client in clients:
+        client.start()
+    try:
+        wait_until(lambda: statuses[200] > 50)
+        harm.kill()
+        wait_until(lambda: not harm.is_running() or harm.status() == psutil.STATUS_ZOMBIE)
+        wait_until(lambda: seen(statuses))
+    finally:
+        over.set()
+        for client in clients:
+            client.join()
+    return statuses

@@ -1,0 +1,71 @@
+"""A time slicer over texts whose steps take a told time: what tests of time slicing start and ask."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from fake_engines import in_steps
+from fakes import FakeClock
+
+from deployments.replica.summarize.job import SummaryJob, TextBudget
+from deployments.replica.summarize.step_log import NO_LOG, StepLog
+from deployments.replica.summarize.time_slicing import FinishedJob, TimeSlicer
+from gateway.model.messages import Failure, LoadReport
+
+IDLE = LoadReport(0.0, 0, sharing=0)
+
+
+STEP_S = 1 / 64
+"""A step of the texts here: a turn has two of them, and the sums are exact."""
+
+
+@dataclass
+class Desk:
+    """An interleaver with texts to submit, each step of which takes `step_s`. `ran` has whose steps were run.
+
+    While `gate` is shut, the engine waits in whichever step it is.
+    """
+
+    time_slicer: TimeSlicer
+    clock: FakeClock
+    gate: threading.Event = field(default_factory=threading.Event)
+    begun: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    ran: list[str] = field(default_factory=list)
+
+    def text(self, name: str, steps: int, budget_s: float = 600.0, step_s: float = STEP_S) -> SummaryJob:
+        """So many steps."""
+
+        def run() -> None:
+            self.ran.append(name)
+            self.begun.release()
+            assert self.gate.wait(60)
+            self.clock.advance(step_s)
+
+        return in_steps(TextBudget(self.clock() + budget_s, 0.0, self.clock), steps, run, step_s)
+
+    def submit(
+        self, name: str, steps: int, budget_s: float = 600.0, step_s: float = STEP_S
+    ) -> asyncio.Task[FinishedJob | Failure]:
+        """The same, on its way."""
+        return asyncio.create_task(self.time_slicer.submit(name, self.text(name, steps, budget_s, step_s)))
+
+    async def a_step_begins(self) -> None:
+        """Waits until the engine is in one more step."""
+        assert await asyncio.to_thread(self.begun.acquire, timeout=60)
+
+
+@asynccontextmanager
+async def task_router(slots: int = 1, max_queued: int = 100, log: StepLog = NO_LOG) -> AsyncIterator[Desk]:
+    """A started interleaver; the gate is shut."""
+    clock = FakeClock()
+    made = Desk(TimeSlicer(slots, clock, max_queued, log), clock)
+    made.time_slicer.start()
+    try:
+        yield made
+    finally:
+        made.gate.set()
+        await made.time_slicer.stop(60)
