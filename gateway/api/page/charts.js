@@ -73,7 +73,7 @@ const CHARTS = [
     series: ({ byTask }) => tasks(byTask, ({ quality }) => quality),
   },
   {
-    title: "Congestion price",
+    title: "Capacity price",
     hint: "points of quality a core-second",
     none: "Uncongested: time asks no price.",
     plot: { least: 1, format: brief, quietAtZero: true },
