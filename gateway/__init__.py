@@ -1,1 +1,1 @@
-"""The request path: HTTP edge, contract, forecast, decision and records. It knows no cluster and no engine."""
+"""The request path: HTTP edge, tasks, forecast, decision, scheduling and records. It knows no cluster and no engine."""

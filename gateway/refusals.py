@@ -1,6 +1,6 @@
-"""What the client is told where there is no answer: from a decision that refuses, or a replica's failure, to a problem.
+"""The problem that a client receives where there is no answer: from a refusing decision, or a replica's failure.
 
-Pure functions of what was decided and what was said; `service` tells when each is asked.
+Pure functions; `service` decides when each is called.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _TERM_OF = {
     Verdict.BELOW_MIN_TIER: {"header": MIN_TIER},
     Verdict.OTHER_DOMAIN: {"field": "domain"},
 }
-"""The term of the request that a verdict holds against a candidate."""
+"""The term of the request behind each verdict on a candidate."""
 
 
 def refused(decision: Decision) -> Problem:
-    """The problem of a decision that chose nothing, on a request that nothing has been tried for."""
+    """The problem of a decision that chose nothing, for a request that was not dispatched yet."""
     match decision.refusal:
         case Refusal.OVERLOADED:
             return Overloaded("no checkpoint can answer in time at the current load", decision.retry_after_s)
@@ -45,10 +45,10 @@ def refused(decision: Decision) -> Problem:
 
 
 def refused_after_loss(decision: Decision, lost: str, deadline: Deadline, now_s: float) -> Problem:
-    """The same on a request that was admitted and lost its replica: that is no fault of its budget.
+    """The problem of a decision that chose nothing, for a request that was admitted and lost its replica.
 
-    The deadline passed where the whole budget would still suffice; else there is nothing up to take the place of
-    `lost`, the checkpoint that had the request.
+    The loss is no fault of its budget. The deadline passed if the whole budget would still be enough on an idle
+    gateway; else nothing is up in place of `lost`, the checkpoint that had the request.
     """
     if decision.refusal is Refusal.INFEASIBLE and _least_idle_s(decision) <= deadline.budget_s:
         return DeadlineExceeded(deadline.elapsed_s(now_s))
@@ -58,7 +58,7 @@ def refused_after_loss(decision: Decision, lost: str, deadline: Deadline, now_s:
 
 
 def failed(checkpoint: str, forecast: Forecast, failure: Failure, elapsed_s: float) -> Problem:
-    """The problem of a replica's failure, `elapsed_s` after the request arrived."""
+    """The problem of a replica's failure, `elapsed_s` seconds after the request arrived."""
     match failure.kind:
         case FailureKind.EXPIRED | FailureKind.CANCELLED:
             return DeadlineExceeded(elapsed_s)
@@ -73,7 +73,7 @@ def failed(checkpoint: str, forecast: Forecast, failure: Failure, elapsed_s: flo
 
 
 def _too_long(checkpoint: str, failure: Failure) -> Problem:
-    """With the counts where they are known: a text may be too long to be sent or counted at all."""
+    """The problem of a text that is too long, with token counts if known: it may be too long to be sent or counted."""
     if not failure.limit:
         return InputTooLong(f"{checkpoint}: {failure.detail or 'over its limit'}", {"checkpoint": checkpoint})
     members = {"tokens": failure.tokens, "limit": failure.limit, "unit": "tokens", "checkpoint": checkpoint}
@@ -81,7 +81,7 @@ def _too_long(checkpoint: str, failure: Failure) -> Problem:
 
 
 def _unmet(decision: Decision) -> Problem:
-    """Names each term that rules candidates out: together they rule out all of them."""
+    """The problem that names each term which rules candidates out; together they rule out all."""
     verdicts = {assessed.verdict for assessed in decision.assessed}
     terms = [term for verdict, term in _TERM_OF.items() if verdict in verdicts]
     names = " and ".join(name for term in terms for name in term.values())
@@ -99,6 +99,6 @@ def _least_idle_s(decision: Decision) -> float:
 
 
 def _idle_s(decision: Decision) -> dict[str, float]:
-    """What each eligible candidate that is up would take of an idle gateway, at the percentile asked for."""
+    """Latency on an idle gateway of each eligible candidate that is up, at the percentile asked for, in seconds."""
     eligible = (a.candidate for a in decision.assessed if a.verdict.eligible)
     return {one.name: one.forecast.idle_quantile_s for one in eligible if one.forecast is not None}

@@ -1,9 +1,8 @@
-"""The router: which checkpoints are served, what each can promise a request at this moment, and what is decided.
+"""The router: which checkpoints are served, what each can promise a request now, and what is decided.
 
-Every checkpoint is forecast behind the work that is more urgent; `policy.decide` decides on that snapshot. It does so
-twice for a request that has to wait: when it comes, to refuse at once what cannot be in time, and when its batch can
-begin, to say what was promised then. `/classify`, `/route`, `punctual explain` and the simulator ask the same code. It
-runs nothing and is told the time.
+Every checkpoint is forecast behind the more urgent work, and `policy.decide` decides on that snapshot. A request that
+waits is decided twice: on arrival, to refuse at once what cannot be in time, and when its batch begins, to state what
+was promised then. `/classify`, `/route`, `punctual explain` and the simulator use the same code. It starts nothing.
 """
 
 from __future__ import annotations
@@ -30,14 +29,17 @@ from gateway.tasks import TASKS, service_time_model
 from gateway.tasks.base import Task
 
 LEAST_STEP = 0.5
-"""How many points of quality a checkpoint's answer is worth more, at the least, than that of the next below in rank."""
+"""Least step in utility from one rank to the next better one, in points of quality. Set by hand."""
 
 PRICE_AGE_S = 0.005
-"""How old a price may be that a request is decided at when it comes; a batch that begins is priced anew."""
+"""Longest age of the price that an arriving request is decided at, in seconds; a batch is always priced anew.
+
+Set by hand.
+"""
 
 
 class Router:
-    """Decides requests on what the forecasters and the load tracker know at this moment. It runs nothing."""
+    """Decides requests on what the forecasters and the load tracker know now. It starts nothing."""
 
     def __init__(
         self,
@@ -47,7 +49,7 @@ class Router:
         clock: Clock,
         note: Note = log_fault,
     ) -> None:
-        """Serves the catalog's checkpoints, each by the manifest of its variant. `note` takes faults of its own."""
+        """Serves the catalog's checkpoints, each by the manifest of its variant. `note` takes internal faults."""
         self.manifests = manifests
         self.served = served_checkpoints(catalog, manifests, load)
         self.entries = {entry.name: entry for entry in catalog.checkpoints}
@@ -62,7 +64,7 @@ class Router:
         beside_one_another(self.task_routers.values())
 
     def task(self, name: str) -> Task:
-        """The task of that name. Raises UnknownTask where no checkpoint has it."""
+        """Returns the task of that name. Raises UnknownTask if no checkpoint serves it."""
         if name not in self._tasks:
             raise UnknownTask(self._tasks)
         return TASKS[name]
@@ -76,7 +78,7 @@ class Router:
         return Deadline(request.arrived_s, budget_s)
 
     def arrived(self, request: Request, deadline: Deadline) -> None:
-        """Takes note of a request that is to be answered, whatever becomes of it."""
+        """Counts an arrival in the statistics of its task, whatever its outcome."""
         task_router = self.task_routers[request.task]
         attempt(
             "learning",
@@ -90,8 +92,8 @@ class Router:
     ) -> Decision:
         """Forecasts the checkpoints of the task and decides on that snapshot. Raises UnknownCheckpoint.
 
-        `price` is what a core-second costs, in points of quality: that of the moment where none is given. Checkpoints
-        are looked at no further than can matter, unless `every` one is to be told.
+        `price` is in points of quality per core-second; None takes the present one. Checkpoints that cannot change the
+        decision are skipped unless `every` is set.
         """
         task_router, terms = self.task_routers[request.task], request.terms
         if terms.pinned is not None and terms.pinned not in task_router.by_name:
@@ -105,7 +107,7 @@ class Router:
         )
 
     def queued(self, request: Request, deadline: Deadline) -> QueuedRequest:
-        """The request as it waits for its batch."""
+        """Returns the request as it waits for its batch."""
         task_router = self.task_routers[request.task]
         now_s, terms = self._clock(), request.terms
         return attempt(
@@ -116,7 +118,7 @@ class Router:
         )
 
     def bind(self, request: Request, decision: Decision, batch: Batch, deadline: Deadline) -> Decision:
-        """What is decided now that the request's batch can begin."""
+        """Decides again now that the request's batch can begin."""
         task_router = self.task_routers[request.task]
         now_s = self._clock()
         return attempt(
@@ -143,7 +145,7 @@ class TaskRouter:
         self._priced_s = -math.inf
 
     def arrived(self, shape: RequestShape, budget_s: float, now_s: float) -> None:
-        """Takes note of an arrival, whatever becomes of it."""
+        """Counts an arrival, and updates the number of cores that the scheduler may use."""
         self.arrivals.arrived(now_s, budget_s, shape.characters[0])
         self.scheduler.cores = self._load.cores(self._names)
 
@@ -157,17 +159,17 @@ class TaskRouter:
         *,
         every: bool = False,
     ) -> Decision:
-        """Forecasts the checkpoints behind all that is more urgent, and decides on that snapshot.
+        """Forecasts the checkpoints behind all more urgent work, and decides on that snapshot.
 
-        They are looked at from the best down and no further than can matter, unless `every` one is to be told. Where no
-        price is given, it is that of the moment.
+        Goes from the best checkpoint down and stops where the rest cannot change the decision, unless `every` is set. A
+        `price` of None takes the present one.
         """
         remaining_s, percentile = deadline.remaining_s(now_s), terms.percentile
         price = self.price(now_s) if price is None else price
         wait_s = self.scheduler.wait_s(now_s + remaining_s, now_s)
         shortlist: Shortlist | None = None
         candidates: list[Candidate] = []
-        ahead_of, waits = self._load.ahead, wait_s > 0  # asked for every candidate: each look-up counts
+        ahead_of, waits = self._load.ahead, wait_s > 0  # looked up once, not for every candidate
         for one in self.checkpoints:
             if shortlist is not None and shortlist.over(one.quality, one.utility):
                 break
@@ -185,7 +187,7 @@ class TaskRouter:
         return decide(candidates, remaining_s, terms, deadline.elapsed_s(now_s), price)
 
     def decide_plainly(self, terms: Terms, deadline: Deadline, now_s: float) -> Decision:
-        """The decision by the checkpoints' profiles alone, at no price: for when forecasting fails."""
+        """Decides by the latency profiles alone, at no price: used if forecasting fails."""
         candidates = [
             Candidate(
                 one.name, one.tier, one.quality, one.domain, one.plain_forecast(terms.percentile, now_s), one.utility
@@ -195,16 +197,16 @@ class TaskRouter:
         return decide(candidates, deadline.remaining_s(now_s), terms, deadline.elapsed_s(now_s))
 
     def price(self, now_s: float) -> float:
-        """The capacity price, in points of quality a core-second; not older than `PRICE_AGE_S`."""
+        """The capacity price, in points of quality per core-second, at most `PRICE_AGE_S` old."""
         if now_s - self._priced_s > PRICE_AGE_S:
             self._price, self._priced_s = self.scheduler.price(now_s), now_s
         return self._price
 
     def queued(self, shape: RequestShape, terms: Terms, deadline: Deadline, now_s: float) -> QueuedRequest:
-        """The request as it waits. It may have any checkpoint that its terms allow.
+        """Returns the request as it waits, for any checkpoint that its terms allow.
 
-        A strict one waits for as long as its optimistic forecast fits, by which it was let in; best effort goes behind
-        the others once it is more likely late than not, for it is answered even so.
+        A strict request waits as long as its optimistic forecast fits, the one it was admitted by. Best effort goes
+        behind the others once it is more likely late than not, since it is answered even then.
         """
         self._places += 1
         eligible = [one for one in self.checkpoints if barred(one, terms) is None]
@@ -227,7 +229,7 @@ class TaskRouter:
         )
 
     def queued_plainly(self, shape: RequestShape, terms: Terms, deadline: Deadline) -> QueuedRequest:
-        """The request as it waits until its very deadline: for when forecasting fails."""
+        """Returns the request as it waits until its very deadline: used if forecasting fails."""
         self._places += 1
         eligible = frozenset(one.name for one in self.checkpoints if barred(one, terms) is None)
         texts, characters = len(shape.characters), sum(shape.characters)
@@ -236,7 +238,7 @@ class TaskRouter:
         )
 
     def bind(self, shape: RequestShape, decision: Decision, batch: Batch, deadline: Deadline, now_s: float) -> Decision:
-        """What is decided when the request's batch can begin: which checkpoint, at what price, forecast anew."""
+        """Decides when the request's batch can begin: its checkpoint and price, with a new forecast."""
         remaining_s = deadline.remaining_s(now_s)
         inputs = sum(member.texts for member in batch.members)
         one = self.by_name[batch.checkpoint]
@@ -246,7 +248,7 @@ class TaskRouter:
         return bind(decision, chosen, remaining_s, batch.price)
 
     def bind_plainly(self, decision: Decision, batch: Batch, deadline: Deadline, now_s: float) -> Decision:
-        """What is decided when the request's batch can begin, by the profile alone: for when forecasting fails."""
+        """Decides when the request's batch can begin, by the profile alone: used if forecasting fails."""
         one = self.by_name[batch.checkpoint]
         forecast = one.forecaster.plain(decision.terms.percentile)
         chosen = Candidate(one.name, one.tier, one.quality, one.domain, forecast, one.utility)
@@ -256,10 +258,10 @@ class TaskRouter:
 def served_checkpoints(
     catalog: Catalog, manifests: Mapping[str, VariantManifest], load: LoadTracker
 ) -> dict[str, ServedCheckpoint]:
-    """Every checkpoint of the catalog by its name, each with a forecaster of its own.
+    """Returns every checkpoint of the catalog by name, each with a forecaster of its own.
 
-    Those of one kind of variant share a calibration. How long a summary gets is uncertain in ways that the scoring of
-    labels is not, so kinds do not stand in for one another.
+    Variants of one kind share a calibration. The length of a summary is uncertain in ways that scoring labels is not,
+    so kinds do not stand in for each other.
     """
     pooled: defaultdict[str, PooledCalibration] = defaultdict(PooledCalibration)
     served: dict[str, ServedCheckpoint] = {}
@@ -283,10 +285,10 @@ def served_checkpoints(
 
 
 def utilities_of(entries: Iterable[CatalogEntry]) -> dict[str, float]:
-    """What an answer of each checkpoint of one task is worth, by name: its score in points, made to rise with quality.
+    """Returns the utility of each checkpoint of one task by name: its score in points, made to rise with quality.
 
-    Where ranks order checkpoints their scores may stem from several data sets and run against the order; a better one
-    is then worth `LEAST_STEP` more than the one below it.
+    Ranked checkpoints may have scores on several data sets, which can contradict the ranks. A better checkpoint then
+    has `LEAST_STEP` more utility than the next below it.
     """
     utilities: dict[str, float] = {}
     standing = utility = -math.inf
@@ -301,7 +303,7 @@ def utilities_of(entries: Iterable[CatalogEntry]) -> dict[str, float]:
 
 
 def beside_one_another(task_routers: Collection[TaskRouter]) -> None:
-    """Has the schedulers of one node's tasks leave room for one another when they price its cores."""
+    """Makes the schedulers of one node's tasks leave cores to each other when they price them."""
     for task_router in task_routers:
         task_router.scheduler.neighbours = tuple(one.scheduler for one in task_routers if one is not task_router)
 
@@ -314,9 +316,9 @@ def explain(
     terms: Terms,
     price: float | None = None,
 ) -> Decision:
-    """The decision as an idle gateway would make it: every checkpoint up, nothing queued. Raises UnknownTask.
+    """Decides as an idle gateway would: every checkpoint up, nothing queued. Raises UnknownTask.
 
-    `price` is what a core-second costs, in points of quality; an idle gateway asks none.
+    `price` is in points of quality per core-second; None is the price of an idle gateway, 0.
     """
     now_s = time.monotonic()
     load = LoadTracker()

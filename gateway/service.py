@@ -1,7 +1,7 @@
-"""The story of a request: forecast, decide, dispatch, classify the outcome, record.
+"""The story of a request: decide, wait for a batch, dispatch, learn, record.
 
-It is told what arrived and answers with how it ended. It knows no HTTP, no cluster and no engine: forecasting and
-deciding are the router's, the replicas come in as one `Backend`.
+It takes a request and returns how it ended. It knows no HTTP, no cluster and no engine: the router forecasts and
+decides, and the replicas are one `Backend`.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ from gateway.scheduling.policy import Decision
 from gateway.scheduling.scheduler import Batch
 
 ATTEMPTS = 3
-"""How many replicas a request may try: a replica that dies fails what it held, and that is tried elsewhere."""
+"""Most replicas that a request may try: one that dies fails its requests, and they go elsewhere. Set by hand."""
 
 PATIENCE_S = 30.0
-"""How long after its deadline a best-effort request is still waited for, so that nothing ever hangs."""
+"""Longest wait for a best-effort answer after its deadline, in seconds, so that nothing hangs. Set by hand."""
 
 
 class Backend(Protocol):
-    """Runs work on a replica of a checkpoint. The one door from the gateway to the deployments."""
+    """Runs work on a replica of a checkpoint: the only way from the gateway to the deployments."""
 
     async def dispatch(self, checkpoint: str, work: Work, service_time_s: float) -> Answer | Failure:
         """Sends the work to the least loaded replica and waits. Cancelling the call cancels the work.
 
-        `service_time_s` is the forecast, for the reckoning of load until the replica reports.
+        `service_time_s` is the forecast; it counts as the replica's load until the replica reports.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """How a request ended: its record, and either its answer or the problem the client is told of."""
+    """How a request ended: its record, and either its answer or the problem that the client receives."""
 
     record: RequestRecord
     answer: Answer | None = None
@@ -58,11 +58,11 @@ class Finished:
 
 @dataclass(slots=True)
 class _Trail:
-    """What has become known of a request under way; the record is made of it.
+    """What is known so far of a request in progress; its record is made of this.
 
-    `decided_s` is the instant of the latest decision, `route_s` what had been spent until then but for waiting, and
-    `waited_s` what was spent waiting for a run. `attempts` counts dispatches, of which all but the last found no
-    replica; `lost` is the checkpoint of the latest such. `answered_s` is how long the answer took from the arrival.
+    `decided_s` is the instant of the latest decision. `route_s` is the time spent until then, without waiting;
+    `waited_s` is the time spent waiting for a batch. `attempts` counts dispatches: all but the last lost their replica,
+    and `lost` is the checkpoint of the latest one lost. `answered_s` is the time from arrival to the answer.
     """
 
     deadline: Deadline | None = None
@@ -76,7 +76,7 @@ class _Trail:
     lost: str | None = None
 
     def decided(self, decision: Decision, deadline: Deadline, now_s: float) -> Decision:
-        """Takes note of a decision, and hands it on."""
+        """Notes a decision and returns it."""
         self.decision, self.decided_s = decision, now_s
         self.route_s = deadline.elapsed_s(now_s) - self.waited_s
         return decision
@@ -102,7 +102,7 @@ class Service:
             for task, task_router in self.router.task_routers.items()
         }
         for task, loop in self._loops.items():
-            loop.beside = tuple(other for name, other in self._loops.items() if name != task)
+            loop.neighbours = tuple(other for name, other in self._loops.items() if name != task)
 
     def missing(self) -> tuple[str, ...]:
         """The checkpoints without a replica that is up; the gateway is ready when there are none."""
@@ -110,25 +110,25 @@ class Service:
 
     @property
     def underway(self) -> int:
-        """How many requests are being seen through at this moment."""
+        """The number of requests in progress."""
         return self._underway
 
     async def handle(self, request: Request) -> Finished:
-        """Sees one request through and records its end, whichever, once.
+        """Answers one request and records its outcome exactly once.
 
-        Every end but cancellation and a fault of the gateway's own is a value.
+        Returns every outcome as a value. Only a cancellation, or a fault of the gateway's own, is raised.
         """
         trail = _Trail()
         problem: Problem | None = None
-        outcome = Outcome.FAILED  # unless one of the ends below is reached
+        outcome = Outcome.FAILED  # unless one of the outcomes below is reached
         self._underway += 1
         try:
             deadline = trail.deadline = self.router.deadline(request)
             trail.answer = await self._answer(request, deadline, trail)
             trail.answered_s = deadline.elapsed_s(self.clock())
             outcome = _timeliness(trail.answered_s, deadline.budget_s, request.terms.strict)
-        except Problem as told:
-            problem, outcome = told, told.outcome
+        except Problem as error:
+            problem, outcome = error, error.outcome
         except asyncio.CancelledError:
             outcome = Outcome.CANCELLED
             raise
@@ -138,7 +138,7 @@ class Service:
         return Finished(record, None if problem else trail.answer, problem)
 
     def observe(self, record: RequestRecord) -> None:
-        """Hands a record to every observer."""
+        """Gives a record to every observer."""
         tell(self.observers, record, self.note)
 
     async def _answer(self, request: Request, deadline: Deadline, trail: _Trail) -> Answer:
@@ -151,27 +151,29 @@ class Service:
                 if trail.lost is None:
                     raise refused(decision)
                 raise refused_after_loss(decision, trail.lost, deadline, trail.decided_s)
-            batch = await self._batch(request, deadline, decision, trail)
+            batch = await self._wait_for_batch(request, deadline, decision, trail)
             if batch is None:
                 continue
             try:
-                result = await self._run(request, deadline, batch, trail)
+                result = await self._send(request, deadline, batch, trail)
             finally:
                 self._loops[request.task].ended(batch)
             if isinstance(result, Answer):
                 return result
             trail.lost = batch.checkpoint
 
-    async def _batch(self, request: Request, deadline: Deadline, decision: Decision, trail: _Trail) -> Batch | None:
-        """Waits for the run of a request. None where its checkpoints were lost meanwhile, and it is to be decided anew.
+    async def _wait_for_batch(
+        self, request: Request, deadline: Deadline, decision: Decision, trail: _Trail
+    ) -> Batch | None:
+        """Waits for the request's batch. None if its checkpoints were lost meanwhile and it must be decided again.
 
-        Raises Overloaded for what would be late in any case where too much of that waits, and DeadlineExceeded where
-        the wait was in vain.
+        Raises Overloaded for a request that would be late if too many late ones wait, and DeadlineExceeded if no batch
+        could begin in time.
         """
         scheduler, strict = self.router.task_routers[request.task].scheduler, request.terms.strict
         late_s = _late_s(decision)
         if scheduler.full and late_s > 0 and not strict:
-            raise Overloaded("no checkpoint can answer in time, and too many wait that are late", late_s)
+            raise Overloaded("no checkpoint can answer in time, and too many late requests wait", late_s)
         queued = self.router.queued(request, deadline)
         began_s = self.clock()
         try:
@@ -183,19 +185,22 @@ class Service:
         if batch is None and not scheduler.stranded(queued):
             if strict:
                 raise DeadlineExceeded(deadline.elapsed_s(self.clock()))
-            raise Overloaded("it came late, and too many wait that are late", late_s)
+            raise Overloaded("the request became late, and too many late requests wait", late_s)
         return batch
 
-    async def _run(self, request: Request, deadline: Deadline, batch: Batch, trail: _Trail) -> Answer | Failure:
-        """Sends a request whose run can begin, and learns from its answer. A failure is that its replica was lost."""
+    async def _send(self, request: Request, deadline: Deadline, batch: Batch, trail: _Trail) -> Answer | Failure:
+        """Sends a request whose batch can begin, and learns from its answer.
+
+        Returns a Failure if its replica was lost.
+        """
         decided = trail.decision
-        assert decided is not None, "a batch is of requests that were decided"
+        assert decided is not None, "a request is decided before it waits for a batch"
         decision = trail.decided(self.router.bind(request, decided, batch, deadline), deadline, self.clock())
         chosen = decision.chosen
-        assert chosen is not None and chosen.forecast is not None, "what is settled is chosen, and forecast"
+        assert chosen is not None and chosen.forecast is not None, "a bound request has a checkpoint and a forecast"
         trail.attempts += 1
-        run = batch.members[0].place
-        result = await self._dispatch(request, deadline, chosen.name, chosen.forecast, run)
+        batch_number = batch.members[0].place
+        result = await self._dispatch(request, deadline, chosen.name, chosen.forecast, batch_number)
         if isinstance(result, Answer):
             self._learn(request, trail, batch, chosen.forecast, result)
         elif result.kind is not FailureKind.UNAVAILABLE or trail.attempts == ATTEMPTS:
@@ -205,9 +210,9 @@ class Service:
         return result
 
     async def _dispatch(
-        self, request: Request, deadline: Deadline, checkpoint: str, forecast: Forecast, run: int
+        self, request: Request, deadline: Deadline, checkpoint: str, forecast: Forecast, batch_number: int
     ) -> Answer | Failure:
-        """Sends what is left of the budget along; waits until the deadline, a best-effort request a while longer."""
+        """Sends the work with the budget left; waits until the deadline, for best effort `PATIENCE_S` longer."""
         now_s, terms = self.clock(), request.terms
         work = Work(
             request.task,
@@ -217,7 +222,7 @@ class Service:
             terms.strict,
             terms.request_id,
             terms.traceparent,
-            run,
+            batch_number,
         )
         try:
             async with asyncio.timeout(_patience_s(deadline, terms.strict, now_s)):
@@ -226,13 +231,13 @@ class Service:
             return Failure(FailureKind.EXPIRED)
 
     def _learn(self, request: Request, trail: _Trail, batch: Batch, forecast: Forecast, answer: Answer | None) -> None:
-        """Teaches the forecaster what an answer took, or without one that there was none in time.
+        """Teaches the forecaster what the answer took; None says that there was none in time.
 
-        Of a batch the first member says how far its forecast strayed; the others would echo it.
+        Only the first member of a batch teaches the forecast error, since the other members would repeat it.
         """
         now_s = self.clock()
         forecaster = self.router.served[batch.checkpoint].forecaster
-        first, batch.told = not batch.told, True
+        first, batch.learnt = not batch.learnt, True
 
         def learn() -> None:
             if answer is None:
@@ -287,12 +292,12 @@ class Service:
 
 
 def _patience_s(deadline: Deadline, strict: bool, now_s: float) -> float:
-    """How much longer it is waited for: until the deadline, of best effort a while longer."""
+    """Seconds to wait from now: until the deadline, for best effort `PATIENCE_S` longer."""
     return max(deadline.remaining_s(now_s) + (0.0 if strict else PATIENCE_S), 0.0)
 
 
 def _timeliness(elapsed_s: float, budget_s: float, strict: bool) -> Outcome:
-    """Whether an answer is in time or late. Raises DeadlineExceeded where it is late and strict, so of no use."""
+    """Whether an answer is in time or late. Raises DeadlineExceeded if it is late and strict, so of no use."""
     if elapsed_s <= budget_s:
         return Outcome.IN_TIME
     if strict:
@@ -301,12 +306,12 @@ def _timeliness(elapsed_s: float, budget_s: float, strict: bool) -> Outcome:
 
 
 def _finish_reason(generation: Sequence[Generation]) -> str | None:
-    """The worst of several: what the deadline cut before what its length did; None where nothing was written."""
+    """The worst reason of several: deadline before length before stop; None if no text was written."""
     reasons = {one.finish_reason for one in generation}
     return next((reason for reason in ("deadline", "length", "stop") if reason in reasons), None)
 
 
 def _late_s(decision: Decision) -> float:
-    """How late the chosen checkpoint would be: after so long the same request might be in time."""
+    """How late the chosen checkpoint would be, in seconds; after this wait the request might be in time."""
     forecast = decision.chosen.forecast if decision.chosen else None
     return max(forecast.quantile_s - decision.remaining_s, 0.0) if forecast else 0.0

@@ -1,4 +1,4 @@
-"""How a gateway stands at the moment of a scrape: gauges read from its parts, which keep nothing for them."""
+"""The gateway's gauges, read from its parts at each scrape."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class GatewayState(Collector):
         self._clock = clock
 
     def collect(self) -> Iterator[Metric]:
-        """Every gauge, for `exposition`."""
+        """Yields every gauge, for `exposition`."""
         now_s = self._clock()
         task_routers = self._service.router.task_routers.items()
         build = Reading((self._version, self._catalog.name), 1.0)

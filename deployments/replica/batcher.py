@@ -233,7 +233,7 @@ class Batcher:
                 for entry in formed.entries:
                     self._leave(entry)
                 self._backlog.learn(formed)
-                self._overdue.ran(formed.median_s, overdue=formed.overdue, contested=formed.contested)
+                self._overdue.ran(formed.median_s, late=formed.overdue, contested=formed.contested)
                 run = _Run(formed.entries, expected_end=now + formed.median_s)
                 self._running.add(run)
                 self._engine_threads.submit(self._run_engine, run)

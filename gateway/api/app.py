@@ -1,7 +1,7 @@
-"""The HTTP edge: routes, bodies read within their limits, answers and problems written. It decides nothing.
+"""The HTTP application: routes requests, reads bodies within their limits, writes answers and problems.
 
-`build` makes the ASGI application over one `Service`. Every response goes through `App._respond`, which gives it
-the request's id.
+It decides nothing. `build` makes the ASGI application over one `Service`. Every response goes through `App._respond`,
+which adds the request's id.
 """
 
 from __future__ import annotations
@@ -47,19 +47,19 @@ from gateway.tasks.base import Task, TaskBody
 log = logging.getLogger("punctual.gateway")
 
 CLIENT_CLOSED_REQUEST = 499
-"""What proxies log of a client that left; nobody is there to read it."""
+"""The status that proxies log for a client that left; nothing reads it."""
 
 _IDENTITY = "punctual.request_id"
 _TERMS = "punctual.terms"
 _IN_SERVICE = "punctual.in_service"
-"""Places in the ASGI scope: the request's id and terms once known, and whether the service has it and records it."""
+"""Keys of the ASGI scope: the request's id, its terms, and whether the service has it and records it."""
 
 
 class Scrape(Protocol):
     """Gathers the metrics of every process of the application."""
 
     async def gather(self) -> bytes:
-        """One exposition in the Prometheus text format, in bounded time."""
+        """Returns one exposition in the Prometheus text format, in bounded time."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class App:
         return self._json(http, answer_document(finished, finished.answer, details), headers=headers)
 
     async def route(self, http: HttpRequest) -> Response:
-        """`POST /route`: the decision and why; nothing is run."""
+        """`POST /route`: the decision and its reasons; nothing runs."""
         arrived_s = self.clock()
         terms = self._terms(http)
         body = bodies.parse(await self._body(http), bodies.RouteBody, self.limits)
@@ -131,23 +131,26 @@ class App:
         return self._respond(http, self.contract, "application/json")
 
     async def page(self, file: PageFile, http: HttpRequest) -> Response:
-        """`GET /` and `GET /console/...`: one file of the console, or 304 where the client has it."""
+        """`GET /` and `GET /console/...`: one file of the console, or 304 if the client has it."""
         known = file.is_known(http.headers.get("if-none-match", ""))
         content, status = (b"", 304) if known else (file.content, 200)
         return self._respond(http, content, file.media_type, status, file.headers())
 
     async def on_problem(self, http: HttpRequest, error: Exception) -> Response:
-        """A request that ended before the service had it: counted like any other end, and told to the client."""
+        """Answers a request that ended before the service had it, and counts it like any other."""
         problem = error if isinstance(error, Problem) else _not_found(error)
         self._ended(http, problem.outcome)
         return self._problem(http, problem)
 
     async def on_hang_up(self, http: HttpRequest, error: Exception) -> Response:
-        """The client left before its body was read; `_body` has counted it."""
+        """Answers a client that left before its body was read; `_body` has counted the request."""
         return self._respond(http, b"", None, CLIENT_CLOSED_REQUEST)
 
     async def on_fault(self, http: HttpRequest, error: Exception) -> Response:
-        """The last resort. Starlette re-raises after this answer, so that the server logs the traceback."""
+        """Answers an unexpected error, as the last resort.
+
+        Starlette raises it again, so that the server logs the traceback.
+        """
         if _IN_SERVICE not in http.scope:
             self._ended(http, Outcome.FAILED)
         request_id = self._request_id(http)
@@ -161,7 +164,7 @@ class App:
         return Request(task.name, inputs, parameters, terms, arrived_s)
 
     async def _body(self, http: HttpRequest) -> bytes:
-        """The body, of which no more is read than its limit allows. Raises InputTooLong, or ClientDisconnect."""
+        """Reads the body, up to its limit. Raises InputTooLong, or ClientDisconnect."""
         limit = self.limits.max_body_bytes
         announced = http.headers.get("content-length", "")
         if announced.isdecimal() and float(announced) > limit:  # int() refuses thousands of digits
@@ -174,7 +177,7 @@ class App:
                 if size > limit:
                     raise bodies.body_too_long(limit)
                 parts.append(part)
-        except (ClientDisconnect, asyncio.CancelledError):  # which of the two it is depends on the server
+        except (ClientDisconnect, asyncio.CancelledError):  # the server decides which of the two
             self._ended(http, Outcome.CANCELLED)
             raise
         return b"".join(parts)
@@ -188,7 +191,7 @@ class App:
         return terms
 
     def _request_id(self, http: HttpRequest) -> str:
-        """The one id of this request, its own or made."""
+        """Returns the one id of this request, its own or a new one."""
         known: str | None = http.scope.get(_IDENTITY)
         if known is None:
             known = http.scope[_IDENTITY] = request_id_of(http.scope["headers"])
@@ -227,7 +230,7 @@ class App:
         status: int = 200,
         headers: dict[str, str] | None = None,
     ) -> Response:
-        """Every response, with the request's id unless the server in front adds that."""
+        """Makes every response, with the request's id unless the server in front adds it."""
         if self.echo_request_id:
             headers = {**(headers or {}), REQUEST_ID: self._request_id(http)}
         return Response(content, status, headers, media_type)
@@ -242,12 +245,12 @@ def build(
     echo_request_id: bool = True,
     trace: Callable[[Terms], Terms] | None = None,
 ) -> Starlette:
-    """The ASGI application. `echo_request_id` is off where the server in front echoes `X-Request-Id` itself.
+    """Makes the ASGI application. `echo_request_id` is off if the server in front echoes `X-Request-Id` itself.
 
-    `trace` gives a request its place in a trace; without it a client's `traceparent` is handed on as it came.
+    `trace` gives a request its place in a trace; without it a client's `traceparent` is passed on unchanged.
 
-    A client that hangs up while its request is under way frees its place only if the server cancels the call, as Ray
-    Serve does. Plain uvicorn does not, and nothing here listens for it: there the work runs to its end.
+    If a client hangs up, its request frees its place only if the server cancels the call, as Ray Serve does. Plain
+    uvicorn does not, and nothing here listens for it: there the work runs to its end.
     """
     contract = bodies.encode(openapi_document())
     app = App(service, scrape, limits, clock, echo_request_id, trace, contract)
@@ -268,12 +271,12 @@ def build(
         *(Route(path, partial(app.page, file)) for path, file in read_page().items()),
     ]
     application = Starlette(routes=routes, exception_handlers=handlers)
-    application.router.redirect_slashes = False  # a path that does not exist is a problem like any other
+    application.router.redirect_slashes = False  # an unknown path is a problem like any other
     return application
 
 
 def _not_found(error: Exception) -> Problem:
-    """Starlette's own refusals as problems of ours."""
+    """Turns Starlette's own refusals into problems."""
     if isinstance(error, HTTPException) and error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "")
         return MethodNotAllowed(sorted(set(allowed.replace(" ", "").split(","))))

@@ -1,6 +1,6 @@
 """The JSON bodies of the contract: parsed and validated once on the way in, encoded once on the way out.
 
-Pydantic models at this edge only; inward go msgspec structs and frozen dataclasses.
+Pydantic models stay at this edge; further in there are msgspec structs and frozen dataclasses.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ from gateway.tasks.base import Inputs, Strict, Task, TaskBody
 Body = TypeVar("Body", bound=BaseModel)
 
 MOST_FAULTS = 16
+"""Faults of a body that a problem lists."""
+
 MOST_CHARACTERS_OF_A_NAME = 64
+"""Characters of a client's field name that a problem repeats."""
 
 
 class RouteBody(Strict):
@@ -34,7 +37,7 @@ class RouteBody(Strict):
 
 
 def parse(body: bytes, model: type[Body], limits: Limits) -> Body:
-    """Validates a body. Raises InputTooLong (413), or InvalidRequest: 400 where it is not JSON, else 422."""
+    """Validates a body. Raises InputTooLong (413), or InvalidRequest: 400 if it is not JSON, else 422."""
     if len(body) > limits.max_body_bytes:
         raise body_too_long(limits.max_body_bytes)
     try:
@@ -44,12 +47,12 @@ def parse(body: bytes, model: type[Body], limits: Limits) -> Body:
 
 
 def body_too_long(limit_bytes: int) -> InputTooLong:
-    """The 413 of a body over the limit, raised before all of it is read."""
+    """Makes the 413 of a body over the limit; raised before all of it is read."""
     return InputTooLong(f"the body may have {limit_bytes} bytes", {"limit": limit_bytes, "unit": "bytes"})
 
 
 def limited(texts: Sequence[str], limits: Limits) -> tuple[str, ...]:
-    """The texts, if no more and together no longer than allowed. Raises InputTooLong or InvalidRequest."""
+    """Returns the texts if their number and total length are allowed. Raises InputTooLong or InvalidRequest."""
     listed = tuple(texts)
     if not listed:
         raise InvalidRequest(
@@ -65,7 +68,7 @@ def limited(texts: Sequence[str], limits: Limits) -> tuple[str, ...]:
 
 
 def of_task(body: RouteBody, task: Task) -> TaskBody:
-    """The body of `POST /route` as its task's own endpoint would have it. Raises InvalidRequest as that would."""
+    """Converts the body of `POST /route` to that of its task's own endpoint. Raises InvalidRequest as that would."""
     try:
         return task.body.model_validate({"parameters": body.parameters, "inputs": body.inputs})
     except ValidationError as error:
@@ -73,12 +76,12 @@ def of_task(body: RouteBody, task: Task) -> TaskBody:
 
 
 def encode(document: object) -> bytes:
-    """JSON in UTF-8."""
+    """Encodes JSON in UTF-8."""
     return msgspec.json.encode(document)
 
 
 def _invalid(error: ValidationError) -> InvalidRequest:
-    """Names each faulty field by its path and says what it must be; values of the request are not repeated."""
+    """Makes the problem that names each faulty field and what it must be; values are not repeated."""
     faults = error.errors(include_url=False, include_context=False, include_input=False)
     if faults[0]["type"] == "json_invalid":
         return InvalidRequest("the body is not JSON in UTF-8", [{"message": faults[0]["msg"]}], malformed=True)
@@ -88,12 +91,15 @@ def _invalid(error: ValidationError) -> InvalidRequest:
 
 
 def _path(location: Sequence[int | str]) -> str:
-    """`('inputs', 'many', 3)` as `inputs[3]`: the union's tag is no field. A name is the client's, and cut if long."""
+    """Formats `('inputs', 'many', 3)` as `inputs[3]`: the union's tag is no field.
+
+    Names are the client's, and cut if long.
+    """
     path = ""
     for at, part in enumerate(location):
         if isinstance(part, int):
             path += f"[{part}]"
-        elif at != 1 or location[0] != "inputs":  # in which nothing has a name but the tag
+        elif at != 1 or location[0] != "inputs":  # within `inputs` only the tag has a name
             name = part[:MOST_CHARACTERS_OF_A_NAME]
             path += f".{name}" if path else name
     return path

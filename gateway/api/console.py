@@ -1,7 +1,6 @@
-"""The console's files: the page at `/` and what it loads, with the headers that keep it to this gateway alone.
+"""The console's files: the page at `/` and what it loads, with headers that confine it to this gateway.
 
-It knows files and HTTP caching, and no more of the gateway than the page does: everything that the page shows it asks
-for over the public interface.
+It knows files and HTTP caching. The page asks for everything it shows over the public interface.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ _POLICY = (
     "frame-ancestors 'none'",
 )
 _HEADERS = {
-    "Cache-Control": "no-cache",  # kept, but asked after: an upgrade must not show the page of before
+    "Cache-Control": "no-cache",  # cached but revalidated: an upgrade must show its own page
     "Content-Security-Policy": "; ".join(_POLICY),
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -48,17 +47,17 @@ class PageFile:
     tag: str
 
     def is_known(self, if_none_match: str) -> bool:
-        """Whether the client's `If-None-Match` names this very content, so that a 304 will do."""
+        """True if the client's `If-None-Match` names this content, so that a 304 is enough."""
         tags = {tag.strip().removeprefix("W/") for tag in if_none_match.split(",")}
         return self.tag in tags or "*" in tags
 
     def headers(self) -> dict[str, str]:
-        """What goes with it, on a 304 too."""
+        """The file's response headers, on a 304 too."""
         return {**_HEADERS, "ETag": self.tag}
 
 
 def read_page() -> Mapping[str, PageFile]:
-    """Every file of the page by the path it is served under: `/` the page itself, `/console/NAME` what it loads."""
+    """Reads every file of the page, by its path: `/` is the page itself, `/console/NAME` what it loads."""
     files = (path for path in sorted(FOLDER.iterdir()) if path.suffix in MEDIA_TYPES)
     return {"/" if path.name == FRONT else f"/console/{path.name}": _read(path) for path in files}
 

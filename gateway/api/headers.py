@@ -1,4 +1,4 @@
-"""The request headers: budget, percentile, mode, tier, pin and identity, parsed once, milliseconds to seconds.
+"""The request headers: budget, percentile, mode, tier, pin and identity, parsed once into `Terms`.
 
 A header that is malformed, out of range, or sent twice with different values is a 400 that names it.
 """
@@ -29,7 +29,7 @@ KNOWN = {
     name.lower().encode(): name
     for name in (BUDGET, PERCENTILE, MODE, MIN_TIER, CHECKPOINT, REQUEST_ID, TRACEPARENT, GRPC_TIMEOUT)
 }
-"""Every header that is read, by its name as an ASGI scope has it."""
+"""Every header that is read, by its name in an ASGI scope."""
 
 _RAW_REQUEST_ID = REQUEST_ID.lower().encode()
 _WHITESPACE = " \t"  # HTTP's own (RFC 9110, section 5.6.3); Python's has more
@@ -38,12 +38,12 @@ _GRPC = re.compile(r"([0-9]{1,8})([HMSmun])", re.ASCII)
 _GRPC_UNIT_S = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _TRACE = r"-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
-_TRACEPARENT = re.compile(rf"00{_TRACE}|(?!00|ff)[0-9a-f]{{2}}{_TRACE}(-[\x21-\x7e]*)?")  # later versions may have more
+_TRACEPARENT = re.compile(rf"00{_TRACE}|(?!00|ff)[0-9a-f]{{2}}{_TRACE}(-[\x21-\x7e]*)?")  # later versions may be longer
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
 def read_terms(raw_headers: Iterable[tuple[bytes, bytes]]) -> Terms:
-    """Parses an ASGI scope's headers. Raises InvalidRequest (400) naming the header that is at fault."""
+    """Parses the headers of an ASGI scope. Raises InvalidRequest (400) naming the faulty header."""
     headers = _known(raw_headers)
     return Terms(
         budget_s=_budget_s(headers),
@@ -60,7 +60,7 @@ def read_terms(raw_headers: Iterable[tuple[bytes, bytes]]) -> Terms:
 
 
 def request_id_of(raw_headers: Iterable[tuple[bytes, bytes]]) -> str:
-    """The id that a request goes by, whatever else is wrong with it: its own where well formed, else a made one."""
+    """Returns the request's id even if other headers are invalid: its own if well formed, else a new one."""
     sent = next((value for name, value in raw_headers if name == _RAW_REQUEST_ID), b"")
     text = sent.decode("latin-1").strip(_WHITESPACE)
     return text if _REQUEST_ID.fullmatch(text) else _made_id()

@@ -1,7 +1,7 @@
-"""The catalog: every checkpoint the gateway serves, the default budgets and the limits, from one YAML file.
+"""The catalog: every checkpoint the gateway serves, the default budgets and the limits, read from one YAML file.
 
-It knows what an operator may write and says what is wrong by file, line and field. It refuses to know whether a
-source can be had: fetching and checking weights is the exporters' business.
+It knows what an operator may write, and reports what is wrong by file, line and field. It does not know whether a
+source can be had: fetching and checking weights is the exporters' task.
 """
 
 from __future__ import annotations
@@ -24,15 +24,16 @@ from gateway.model.tier import Tier
 from gateway.tasks import TASKS
 
 MOST_REPLICAS = 64
+"""Most replicas of one checkpoint."""
 
 Replicas = Annotated[int, Field(strict=True, ge=1, le=MOST_REPLICAS)]
 Delay = Annotated[float, Field(strict=True, ge=0, le=86_400, allow_inf_nan=False)]
 
 
-def begun_with_the_least(given: Any) -> Any:
-    """The fields of a checkpoint as written, with the least that autoscaling keeps for `replicas` where that is not.
+def _fill_in_replicas(given: Any) -> Any:
+    """Fills in `replicas` of a checkpoint with autoscaling, where absent, with `min_replicas`.
 
-    Whatever is wrong with them is left for others to find.
+    Invalid fields are left as they are, for validation to report.
     """
     match given:
         case {"replicas": _}:
@@ -54,12 +55,12 @@ class Ingress(_Frozen):
 
 
 class Autoscaling(_Frozen):
-    """How a checkpoint's replicas follow its load, between the least and the most.
+    """How the number of a checkpoint's replicas follows its load.
 
-    There are to be so many that each is busy for at most `target_busy_share` of its time and has at most
-    `target_backlog_ms` of admitted work before it; without that, half the default budget of its task. More are started
-    once that has held for `upscale_delay_s`, and some are retired once fewer have sufficed, with room to spare, for
-    `downscale_delay_s`.
+    There are enough replicas if each is busy for at most `target_busy_share` of its time and has at most
+    `target_backlog_ms` of admitted work (by default half the default budget of its task). More are started once there
+    have been too few for `upscale_delay_s` seconds. Some are retired once fewer have sufficed, with room to spare, for
+    `downscale_delay_s` seconds.
     """
 
     min_replicas: Replicas = 1
@@ -80,7 +81,7 @@ class Autoscaling(_Frozen):
 __all__ = ["Catalog", "CatalogEntry", "CatalogError", "EngineName", "Limits", "Quality", "Tier", "load_catalog"]
 
 PACKAGED = ("starter", "hub")
-"""Catalogs that come with the gateway, by the name `load_catalog` takes."""
+"""Catalogs that come with the gateway, by the name that `load_catalog` takes."""
 
 _STARTER = "starter:"
 _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
@@ -89,7 +90,7 @@ _SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*", re.ASCII)
 
 
 class EngineName(StrEnum):
-    """What runs a variant."""
+    """The engine that runs a variant."""
 
     ONNX = "onnx"
     TORCH = "torch"
@@ -125,9 +126,10 @@ TaskName = Annotated[str, AfterValidator(_task)]
 
 
 class Quality(_Frozen):
-    """A published or measured score of a checkpoint: `value` in points from 0 to 100, as scores are published.
+    """A published or measured score of a checkpoint: `value` in points from 0 to 100; higher is better.
 
-    Higher is better. `reference` says where the score was published or how it was measured.
+    `reference` says where the score was published or how it was measured. `rank` orders checkpoints whose scores do not
+    compare.
     """
 
     metric: Text
@@ -138,18 +140,17 @@ class Quality(_Frozen):
 
     @property
     def standing(self) -> float:
-        """What orders the checkpoints of one task, the higher the better: the rank where given, else the value."""
+        """Orders the checkpoints of one task, higher is better: the rank if given, else the value."""
         return self.value if self.rank is None else float(self.rank)
 
 
 class CatalogEntry(_Frozen):
-    """One checkpoint: what it is called and promises, where it comes from, and how it is to run.
+    """One checkpoint: its name and promise, where it comes from, and how it runs.
 
     `precision` is in order of preference: the first whose variant passes verification is served. `cpus` is what a
-    replica reserves, `threads` what one run of its engine uses, and it runs `cpus / threads` batches at once;
-    `niceness` is its operating system priority (19 yields most); where it is not given, classifiers have 0 and
-    summarizers yield to them, those of the realtime tier by 5 and the others by 19. One with `autoscaling` has so many
-    `replicas` at the least.
+    replica reserves and `threads` what one run of its engine uses; a replica runs `cpus / threads` batches at once.
+    `niceness` is its operating system priority (19 yields most). If absent, classifiers have 0, realtime summarizers 5
+    and other summarizers 19. With `autoscaling`, `replicas` is its minimum.
     """
 
     name: Slug
@@ -169,27 +170,27 @@ class CatalogEntry(_Frozen):
     licence: Text
     domain: Slug | None = None
 
-    _least = check_model(mode="before")(begun_with_the_least)
+    _least = check_model(mode="before")(_fill_in_replicas)
 
     @property
     def slots(self) -> int:
-        """How many batches a replica runs at once: as many as its processors have room for, at least one."""
+        """The number of batches a replica runs at once: as many as fit its processors, at least one."""
         return max(1, int(self.cpus // self.threads))
 
     @property
     def most_replicas(self) -> int:
-        """How many replicas it may have."""
+        """The largest number of replicas it may have."""
         return self.autoscaling.max_replicas if self.autoscaling else self.replicas
 
     @property
     def kind(self) -> SourceKind:
-        """Where the source lies."""
+        """Where the source is."""
         return _kind(self.source)
 
     @field_validator("source")
     @classmethod
     def _source_is_known(cls, source: str, info: ValidationInfo) -> str:
-        """Gives a folder its absolute path, seen from the catalog's own folder (the context of the validation)."""
+        """Makes a folder absolute, relative to the catalog's own folder (the context of the validation)."""
         match _kind(source):
             case SourceKind.STARTER:
                 _slug(source.removeprefix(_STARTER))
@@ -216,7 +217,7 @@ class CatalogEntry(_Frozen):
     @field_validator("niceness")
     @classmethod
     def _niceness_by_task_and_tier(cls, niceness: int | None, info: ValidationInfo) -> int:
-        """What takes long yields to what has milliseconds to lose: by task and tier, where the entry does not say."""
+        """Fills in the niceness by task and tier: long work yields to work that has milliseconds to lose."""
         task, tier = info.data.get("task"), info.data.get("tier")
         if niceness is not None or task is None or tier is None:
             return niceness or 0
@@ -231,7 +232,7 @@ class CatalogEntry(_Frozen):
 
 
 class Defaults(_Frozen):
-    """What holds for a request that does not say: the latency budget in milliseconds, by task."""
+    """What applies to a request that does not say: the latency budget in milliseconds, by task."""
 
     budget_ms: dict[TaskName, BudgetMs] = Field(default_factory=dict)
 
@@ -250,7 +251,7 @@ class Limits(_Frozen):
 
 
 class Catalog(_Frozen):
-    """All checkpoints the gateway serves: at least one, each with a name of its own, comparable within a task."""
+    """All checkpoints the gateway serves: at least one, with unique names and comparable scores within a task."""
 
     name: Slug
     defaults: Defaults = Defaults()
@@ -260,11 +261,11 @@ class Catalog(_Frozen):
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """The tasks that some checkpoint serves."""
+        """The tasks that at least one checkpoint serves."""
         return tuple(task for task in TASKS if self.of_task(task))
 
     def of_task(self, task: str) -> tuple[CatalogEntry, ...]:
-        """The checkpoints of a task, in the catalog's order; none where the task is not served."""
+        """The checkpoints of a task, in the catalog's order; none if the task is not served."""
         return tuple(entry for entry in self.checkpoints if entry.task == task)
 
     def by_name(self, name: str) -> CatalogEntry | None:
@@ -289,7 +290,7 @@ class Catalog(_Frozen):
                 yield ("checkpoints", at, "name"), f"must be unique, got {shown(name)} a second time"
 
     def _quality_faults(self) -> Iterator[tuple[Place, str]]:
-        """Scores of one task must be comparable: one metric on one data set, or a rank for every checkpoint."""
+        """Finds scores of one task that do not compare: they need one metric on one data set, or a rank each."""
         for task in self.tasks:
             qualities = [entry.quality for entry in self.of_task(task)]
             ranked = any(quality.rank for quality in qualities)
@@ -306,7 +307,7 @@ class Catalog(_Frozen):
 
 
 def load_catalog(name_or_path: str | Path) -> Catalog:
-    """The packaged catalog `starter` or `hub`, or the one in a file. Raises CatalogError naming every fault."""
+    """Loads the packaged catalog `starter` or `hub`, or the one in a file. Raises CatalogError naming every fault."""
     place = files("gateway").joinpath("catalogs", f"{name_or_path}.yaml")
     path = Path(str(place)) if name_or_path in PACKAGED else Path(name_or_path)
     try:
@@ -318,7 +319,10 @@ def load_catalog(name_or_path: str | Path) -> Catalog:
 
 
 def parse_catalog(content: bytes, file: str, folder: Path) -> Catalog:
-    """The catalog in `content`, folders of sources taken from `folder`. Raises CatalogError naming every fault."""
+    """Parses the catalog in `content`; source folders are relative to `folder`.
+
+    Raises CatalogError naming every fault.
+    """
     document = read_document(content, file)
     try:
         return Catalog.model_validate(document.data, context=folder.absolute())

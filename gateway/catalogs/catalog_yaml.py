@@ -1,7 +1,7 @@
-"""YAML as a catalog is written in it: plain data, the line of every field, and each fault in words.
+"""YAML as a catalog uses it: plain data, the line of every field, and each fault in words.
 
-It knows YAML's grammar and pydantic's error types; it refuses to know what a catalog holds. Less of YAML is
-accepted than exists: no aliases, explicit tags, merges or second documents, so that every value has one line.
+It knows YAML's grammar and pydantic's error types, and not what a catalog holds. It accepts less than YAML allows: no
+aliases, explicit tags, merges or second documents, so that every value has one line.
 """
 
 from __future__ import annotations
@@ -21,7 +21,11 @@ ACROSS = "across_fields"
 """The type of a pydantic custom error whose context holds `faults`: a tuple of `(place, message)`."""
 
 _DEEPEST = 16
+"""Deepest nesting that is read."""
+
 _LONGEST = 60
+"""Characters of a value that a message shows."""
+
 _MAP, _SEQ = "tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"
 
 _WORDS = {
@@ -44,10 +48,10 @@ _WORDS = {
 
 
 class CatalogError(Exception):
-    """A catalog that cannot be served from. Its arguments are the faults, one line each, as `FILE:LINE: what`."""
+    """A catalog that cannot be served. Its arguments are the faults, one line each, as `FILE:LINE: what`."""
 
     def __str__(self) -> str:
-        """All faults, one a line."""
+        """All faults, one per line."""
         return "\n".join(str(fault) for fault in self.args)
 
 
@@ -60,7 +64,7 @@ class Document:
     lines: Mapping[Place, int] = field(default_factory=dict)
 
     def fault(self, place: Place, message: str) -> str:
-        """The fault in one line, at the field's own line or, where the field is absent, at its parent's."""
+        """Formats a fault as one line, at the field's own line or, if the field is absent, at its parent's."""
         return f"{self.file}:{self.line(place)}: {_path(place)}{message}"
 
     def line(self, place: Place) -> int:
@@ -69,7 +73,7 @@ class Document:
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, which also refuses aliases and deep nesting as it composes."""
+    """PyYAML's safe loader, which also refuses aliases and deep nesting."""
 
     depth = 0
 
@@ -89,7 +93,7 @@ class _Loader(yaml.SafeLoader):
 
 @dataclass
 class _Reader:
-    """One pass over the composed nodes: collects lines and faults, gives plain data."""
+    """One pass over the nodes: collects lines and faults, returns plain data."""
 
     file: str
     loader: _Loader
@@ -107,7 +111,7 @@ class _Reader:
                 return self.loader.construct_object(node)
             except (ValueError, OverflowError) as error:
                 self._refuse(node, place, f"is not a value that YAML can hold: {error}")
-            except yaml.YAMLError:  # a lone `=` or `<<`, which YAML 1.1 gives a meaning of its own
+            except yaml.YAMLError:  # a lone `=` or `<<`, which YAML 1.1 treats specially
                 self._refuse(node, place, f"must be quoted, got {node.value}")
         else:
             self._refuse(node, place, "must not bear a YAML tag")
@@ -163,7 +167,7 @@ def read_document(content: bytes, file: str) -> Document:
 
 
 def in_words(document: Document, model: type[BaseModel], errors: list[ErrorDetails]) -> list[str]:
-    """What pydantic found wrong with `model` in this document, as faults with file, line and field, by line."""
+    """Turns pydantic's errors about `model` into faults with file, line and field, in order of line."""
     faults: list[tuple[Place, str]] = []
     for error in errors:
         if error["type"] == ACROSS:
@@ -193,13 +197,13 @@ def _message(error: ErrorDetails, model: type[BaseModel]) -> str:
 
 
 def _holds_another(error: ErrorDetails, errors: list[ErrorDetails]) -> bool:
-    """Whether a fault lies inside: pydantic calls a list too short when none of its items is valid."""
+    """True if another fault lies inside this one: pydantic calls a list too short if none of its items is valid."""
     place = error["loc"]
     return any(other["loc"][: len(place)] == place and other is not error for other in errors)
 
 
 def _fields_at(model: type[BaseModel], place: Place) -> list[str]:
-    """The names of the fields that the model at `place` inside `model` has."""
+    """The names of the fields of the model at `place` inside `model`."""
     for part in place:
         if isinstance(part, str):
             annotation = model.model_fields[part].annotation
@@ -213,10 +217,10 @@ def _is_model(kind: object) -> bool:
 
 
 def _path(place: Place) -> str:
-    """`checkpoints[1].quality.value: `, and nothing for the document itself."""
+    """A place in words, such as `checkpoints[1].quality.value: `; empty for the document itself."""
     text = ""
     for part in place:
-        if part == "[key]":  # pydantic's word for a fault in the name of a field, which stands before it
+        if part == "[key]":  # pydantic's mark of a fault in a field's name, which precedes it
             continue
         text += f"[{part}]" if isinstance(part, int) else f".{part if part.isidentifier() else shown(part)}"
     return f"{text.removeprefix('.')}: " if text else ""

@@ -1,11 +1,11 @@
-"""Calibration: how far answers strayed from their forecasts, as quantiles that go on covering what they say.
+"""Calibration: turns past forecast errors into quantiles that keep the coverage they claim.
 
-The errors come standardised, in units of a scale that `forecast` knows; here they are numbers. Their conformal
-quantile over a sliding window (Lei et al., "Distribution-Free Predictive Inference for Regression", JASA 2018) covers
-its share where errors come as they came. Where they drift it is read at another level than the nominal one, and every
-answer moves that level by whether it was covered: adaptive conformal inference (Gibbs & Candès, "Adaptive Conformal
-Inference Under Distribution Shift", NeurIPS 2021, equation 2). The level is moved on the logit scale, so that one
-number serves every percentile that clients may ask for.
+Errors come standardised, in units of a scale that only the forecaster knows. Their conformal quantile over a sliding
+window (Lei et al., "Distribution-Free Predictive Inference for Regression", JASA 2018) has the claimed coverage if
+errors are exchangeable. Under drift the window is read at a shifted level, and each answer moves that level by whether
+it was covered: adaptive conformal inference (Gibbs & Candès, "Adaptive Conformal Inference Under Distribution Shift",
+NeurIPS 2021, equation 2). The shift is on the logit scale, so that one number serves every percentile a client may ask
+for.
 """
 
 from __future__ import annotations
@@ -19,21 +19,34 @@ from statistics import NormalDist
 from msgspec import Struct
 
 WINDOW = 128
+"""Errors that a window keeps. Set by hand."""
+
 ENOUGH = 40
+"""Errors that a calibration needs before it trusts its own. Set by hand."""
+
 MAX_AGE_S = 60.0
+"""Age at which an error is forgotten, in seconds. Set by hand."""
+
 LEAST_SHARE = 0.05
-"""The share of answers that come sooner than what is called the least."""
+"""Share of answers that come sooner than the forecast's least latency."""
 
 _STEP = 0.2
+"""Step of the level per answer, on the logit scale: gamma of equation 2. Set by hand."""
+
 _MOST_SHIFT = 3.0
+"""Largest shift of a level, on the logit scale."""
+
 _PRIOR_WIDENING = 2.0
+"""Factor by which the prior is wider upwards than a normal distribution: delays are larger than speed-ups."""
+
 _MOST_KNOWN = 64
+"""Percentiles whose quantiles are cached."""
 
 
 class Residuals(Struct, frozen=True, gc=False):
-    """Two quantiles of standardised errors: `most` at the percentile that was asked for, `least` at `LEAST_SHARE`.
+    """Two quantiles of standardised errors: `most` at the percentile asked for, `least` at `LEAST_SHARE`.
 
-    They hold until `until_s`, when the oldest of the errors is to be forgotten.
+    They hold until `until_s`, when the oldest error is forgotten.
     """
 
     least: float
@@ -42,7 +55,7 @@ class Residuals(Struct, frozen=True, gc=False):
 
 
 class ResidualWindow:
-    """The most recent standardised errors of one kind, sorted for their quantiles."""
+    """The most recent standardised errors of one kind, kept sorted."""
 
     def __init__(self, capacity: int = WINDOW) -> None:
         self._capacity = capacity
@@ -54,18 +67,18 @@ class ResidualWindow:
 
     @property
     def oldest_s(self) -> float:
-        """When the oldest error came; infinite where there is none."""
+        """When the oldest error came; infinite if there is none."""
         return self._arrivals[0][0] if self._arrivals else math.inf
 
     def add(self, residual: float, now_s: float) -> None:
-        """Takes one error; the oldest leaves when the window is full."""
+        """Adds one error; a full window drops its oldest."""
         self._arrivals.append((now_s, residual))
         insort(self._sorted, residual)
         if len(self._arrivals) > self._capacity:
             self._forget()
 
     def forget(self, before_s: float) -> None:
-        """Drops the errors that came before then.
+        """Drops errors that came before `before_s`.
 
         A checkpoint that was slow once is chosen less, and could otherwise never show that it has recovered.
         """
@@ -73,17 +86,17 @@ class ResidualWindow:
             self._forget()
 
     def most(self, level: float, beyond: float) -> float:
-        """The error that so large a share does not exceed; where too few are known for it, no less than `beyond`."""
+        """The upper quantile at `level`; with too few errors for that level, at least `beyond`."""
         rank = math.ceil((len(self._sorted) + 1) * level)
         return self._sorted[rank - 1] if rank <= len(self._sorted) else max(self._sorted[-1], beyond)
 
     def least(self, level: float, beyond: float) -> float:
-        """The error that no larger share falls short of; where too few are known for it, no more than `beyond`."""
+        """The lower quantile at `level`; with too few errors for that level, at most `beyond`."""
         rank = math.floor((len(self._sorted) + 1) * level)
         return self._sorted[rank - 1] if rank >= 1 else min(self._sorted[0], beyond)
 
     def beyond(self, residual: float) -> float:
-        """What to take for an error of which only this is known, that it is larger: the median of those that were."""
+        """Stands in for an error of which only a lower bound is known: the median of the larger errors."""
         larger = self._sorted[bisect_right(self._sorted, residual) :]
         return larger[len(larger) // 2] if larger else residual
 
@@ -93,43 +106,44 @@ class ResidualWindow:
 
 
 class Calibration:
-    """The errors met under like circumstances, and at which levels to read them.
+    """The errors met under similar circumstances, and the levels to read them at.
 
-    While it has too few of its own, what `standing_in` knows holds, and without one a prior.
+    Uses `fallback` while it has too few errors of its own, and without one a prior.
     """
 
-    def __init__(self, standing_in: Calibration | None = None) -> None:
-        self._standing_in = standing_in
+    def __init__(self, fallback: Calibration | None = None) -> None:
+        self._fallback = fallback
         self._window = ResidualWindow()
         self._shift_most = 0.0
         self._shift_least = 0.0
         self._own: dict[float, Residuals] = {}
-        self.known: dict[float, Residuals] = standing_in.known if standing_in else self._own
-        """What has been read since the last error came, by percentile: those of who stands in, while one does."""
+        self.known: dict[float, Residuals] = fallback.known if fallback else self._own
+        """Quantiles read since the last error came, by percentile; those of the fallback while it is in use."""
 
     def residuals(self, percentile: float, now_s: float) -> Residuals:
-        """The quantiles as of now. `percentile` is in percent."""
+        """The quantiles at `percentile` (in percent) now."""
         known = self.known.get(percentile)
         return self.read(percentile, now_s) if known is None or now_s > known.until_s else known
 
     def read(self, percentile: float, now_s: float) -> Residuals:
-        """The same where it is not known yet, or no longer true."""
+        """Computes the quantiles at `percentile` anew and caches them."""
         self._forget(now_s)
-        around = self._standing_in
-        elsewhere = around.residuals(percentile, now_s) if around else _expected(percentile)
+        fallback = self._fallback
+        residuals = fallback.residuals(percentile, now_s) if fallback else _expected(percentile)
         if len(self._window) >= ENOUGH:
-            most = self._window.most(_shifted(percentile / 100, self._shift_most), elsewhere.most)
-            least = self._window.least(_shifted(LEAST_SHARE, self._shift_least), elsewhere.least)
-            elsewhere = Residuals(min(least, most), most, self._window.oldest_s + MAX_AGE_S)
+            most = self._window.most(_shifted(percentile / 100, self._shift_most), residuals.most)
+            least = self._window.least(_shifted(LEAST_SHARE, self._shift_least), residuals.least)
+            residuals = Residuals(min(least, most), most, self._window.oldest_s + MAX_AGE_S)
         if len(self.known) >= _MOST_KNOWN:
             self.known.clear()
-        self.known[percentile] = elsewhere
-        return elsewhere
+        self.known[percentile] = residuals
+        return residuals
 
     def learn(self, residual: float, percentile: float, now_s: float) -> None:
-        """Takes an error of a forecast at this percentile. It moves the levels by what they would say just now.
+        """Adds an error of a forecast at this percentile; moves the levels by whether the present quantiles cover it.
 
-        Forecasts that are still unanswered when a drift is noticed would else each move them once more for it.
+        Not the quantiles at the time of the forecast: after a drift is noticed, each forecast still unanswered would
+        move the levels for it once more.
         """
         self._forget(now_s)
         if len(self._window) >= ENOUGH:
@@ -140,11 +154,11 @@ class Calibration:
         self._anew()
 
     def learn_beyond(self, residual: float, percentile: float, now_s: float) -> None:
-        """Takes an error of which only this is known, that it was larger."""
+        """Adds an error of which only a lower bound is known."""
         self.learn(self._window.beyond(residual), percentile, now_s)
 
     def _forget(self, now_s: float) -> None:
-        """Drops what is too old, and with the last of it what it moved."""
+        """Drops errors that are too old; with the last of them the levels return to nominal."""
         if self._window.oldest_s < now_s - MAX_AGE_S:
             self._window.forget(now_s - MAX_AGE_S)
             self._anew()
@@ -153,8 +167,8 @@ class Calibration:
         if not len(self._window):
             self._shift_most = self._shift_least = 0.0
         self._own.clear()
-        stands_in = self._standing_in if len(self._window) < ENOUGH else None
-        self.known = stands_in.known if stands_in else self._own
+        fallback = self._fallback if len(self._window) < ENOUGH else None
+        self.known = fallback.known if fallback else self._own
 
 
 def _moved(shift: float, missed: float) -> float:
@@ -162,12 +176,12 @@ def _moved(shift: float, missed: float) -> float:
 
 
 def _shifted(share: float, shift: float) -> float:
-    """The share moved by so much on the logit scale."""
+    """The share moved by `shift` on the logit scale."""
     return 1 / (1 + math.exp(-shift) * (1 - share) / share)
 
 
 @lru_cache(maxsize=1024)
 def _expected(percentile: float) -> Residuals:
-    """By a normal distribution; twice as wide upwards, since what delays is more than what speeds up."""
+    """The prior: a normal distribution, twice as wide upwards, since delays are larger than speed-ups."""
     normal = NormalDist()
     return Residuals(normal.inv_cdf(LEAST_SHARE), _PRIOR_WIDENING * normal.inv_cdf(percentile / 100), math.inf)

@@ -1,11 +1,11 @@
-"""The forecast: how long each checkpoint would take for this request, as quantiles that live answers keep honest.
+"""The forecast: how long each checkpoint would take for a request, as quantiles calibrated on live answers.
 
-A forecast is queueing delay (from the load book) plus service time (from the cost, by the latency profile) plus
-overhead (measured). How far answers strayed from it, in units of a scale that grows with the work, gives its quantiles
-(`calibration`). Errors met behind queued work and errors met without any are kept apart (Mondrian conformal
-prediction: Vovk et al., "Algorithmic Learning in a Random World", 2005, section 4.5), so that an overload is not held
-against the idle gateway after it. Until a checkpoint has met enough of its own, those of all checkpoints together
-stand in, and until there are enough of those the profile's spread.
+A forecast is queueing delay (from the load tracker) plus service time (from the latency profile) plus measured
+overhead. The errors of past forecasts, in units of a scale that grows with the work, give its quantiles
+(`calibration`). Errors behind queued work and errors on an idle replica are kept apart (Mondrian conformal prediction:
+Vovk et al., "Algorithmic Learning in a Random World", 2005, section 4.5), so that an overload does not count against
+the idle gateway after it. Until a checkpoint has enough errors of its own, those of all checkpoints stand in; until
+those are enough, the profile's spread does.
 """
 
 from __future__ import annotations
@@ -23,21 +23,31 @@ from gateway.model.tier import Tier
 from gateway.tasks.service_time import ServiceTimeModel
 
 _LEAST_SIGMA = 0.10
+"""Least relative spread of a latency, if the profile shows less. Set by hand."""
+
 _OVERHEAD_SIGMA = 0.25
+"""Relative spread of the overhead. Set by hand."""
+
 _SMOOTHING = 0.05
+"""Weight of a new observation of the overhead."""
+
 _FIRST_OVERHEAD_S = 0.0015
+"""Overhead before any answer, in seconds. Set by hand."""
+
 _LEAST_OVERHEAD_S = 0.0001
+"""Least overhead, in seconds, from which the limit on a new observation is computed."""
+
 _PLAIN_CHARACTERS, _PLAIN_SPREAD = 400, 2.0
-"""The text that a plain forecast is made for, and its quantile over its median."""
+"""Length of the text that a plain forecast is made for, in characters, and its quantile divided by its median."""
 
 
 class Forecast(Struct, frozen=True, gc=False):
     """Predicted latency of one request on one checkpoint, in seconds.
 
-    `latency_s` is the median; `quantile_s` is not exceeded with the `percentile` that was asked for, and
-    `idle_quantile_s` likewise with nothing queued; one in twenty takes less than `least_s`. `backlog_s` is all that is
-    queued, of which `queueing_delay_s` is waited for. `cost_s` is the request's share of the run at the least, in
-    core-seconds; it does not depend on the budget.
+    `latency_s` is the median. `quantile_s` is the quantile at `percentile`, `idle_quantile_s` the one with nothing
+    queued, and one answer in twenty takes less than `least_s`. `backlog_s` is all queued work, of which the request
+    waits for `queueing_delay_s`. `cost_s` is the request's share of the batch in core-seconds, done the cheapest way;
+    it does not depend on the budget.
     """
 
     queueing_delay_s: float
@@ -52,10 +62,10 @@ class Forecast(Struct, frozen=True, gc=False):
 
 
 class PooledCalibration:
-    """What all checkpoints of one gateway meet alike: its overhead, and how far all their forecasts strayed together.
+    """What all checkpoints of one gateway have in common: the overhead, and the errors of all their forecasts.
 
-    A checkpoint that is seldom chosen has little of its own to go by, and what it once met would stay true for it
-    for ever; what the others meet at this moment is the better guess.
+    A checkpoint that is seldom chosen has few errors of its own, and old ones would stay for ever. What the others meet
+    now is the better guess.
     """
 
     def __init__(self) -> None:
@@ -64,16 +74,16 @@ class PooledCalibration:
         self.queued = Calibration()
 
     def learn_overhead(self, overhead_s: float) -> None:
-        """Takes the overhead of one answer, in seconds; one freak does not spoil it."""
+        """Learns from the overhead of one answer, in seconds; at most ten times the present value counts."""
         most_s = 10 * max(self.overhead_s, _LEAST_OVERHEAD_S)
         self.overhead_s += _SMOOTHING * (min(max(overhead_s, 0.0), most_s) - self.overhead_s)
 
 
 class Forecaster:
-    """Forecasts one checkpoint and learns from its answers. It is told the time; it reads no clock."""
+    """Forecasts one checkpoint and learns from its answers. Callers pass the time; it reads no clock."""
 
     def __init__(self, model: ServiceTimeModel, pooled: PooledCalibration | None = None, cores: int = 1) -> None:
-        """`cores` is how many processors one run of the engine uses."""
+        """`cores` is the number of processors that one run of the engine uses."""
         self.model = model
         self._cores = cores
         self._sigma = max(model.sigma, _LEAST_SIGMA)
@@ -84,7 +94,7 @@ class Forecaster:
         self._plain_s = model.run_s(1, _PLAIN_CHARACTERS)
 
     def plain(self, percentile: float) -> Forecast:
-        """The forecast of any request by the profile as it was read: for when forecasting fails."""
+        """Forecasts any request by the profile alone: used if forecasting fails."""
         latency_s = self._plain_s + _FIRST_OVERHEAD_S
         quantile_s = _PLAIN_SPREAD * latency_s
         return Forecast(
@@ -98,22 +108,22 @@ class Forecaster:
         )
 
     def forecast(
-        self, asked: RequestShape, ahead: QueueAhead, percentile: float, now_s: float, remaining_s: float
+        self, shape: RequestShape, ahead: QueueAhead, percentile: float, now_s: float, remaining_s: float
     ) -> Forecast:
-        """The forecast of a request behind so much work, done as well as what remains of its budget has room for.
+        """Forecasts a request behind queued work, done as well as the rest of its budget allows.
 
-        Where that leaves no room for its quantile, it is forecast as done at the least. `percentile` is in percent,
-        as the client gives it. It is made for every candidate of every request: so it makes hardly any calls.
+        If that leaves no room for its quantile, the forecast is of the cheapest way to do it. `percentile` is in
+        percent, as the client gives it. This runs for every candidate of every request, so it makes few calls.
         """
         if now_s > self._learnt_until_s:
             self._forget()
         overhead_s, backlog_s = self._pooled.overhead_s, ahead.backlog_s
-        companions, turns = ahead.companions, ahead.sharing is not None
-        room_s = remaining_s - overhead_s - (0.0 if turns else backlog_s)
-        fully_s, service_s = self.model.service_times_s(asked, room_s, companions)
+        companions, sliced = ahead.companions, ahead.sharing is not None
+        room_s = remaining_s - overhead_s - (0.0 if sliced else backlog_s)
+        fully_s, service_s = self.model.service_times_s(shape, room_s, companions)
         cost_s = self._cores * service_s
         if companions:
-            cost_s *= len(asked.characters) / (len(asked.characters) + companions)
+            cost_s *= len(shape.characters) / (len(shape.characters) + companions)
         try:
             residuals = self._idle.known[percentile]
         except KeyError:
@@ -128,7 +138,7 @@ class Forecaster:
         if idle_s < least_s:
             idle_s = least_s
         quantile_s, delay_s = idle_s, 0.0
-        if backlog_s > 0 and (delay_s := ahead.delay_s(service_s) if turns else backlog_s) > 0:
+        if backlog_s > 0 and (delay_s := ahead.delay_s(service_s) if sliced else backlog_s) > 0:
             try:
                 residuals = self._queued.known[percentile]
             except KeyError:
@@ -143,13 +153,13 @@ class Forecaster:
                 least_s = behind_s
         least = Forecast(delay_s, service_s, latency_s, quantile_s, idle_s, least_s, cost_s, backlog_s, percentile)
         if fully_s > service_s:
-            return self._as_fits(fully_s, least, ahead, now_s, remaining_s)
+            return self._if_it_fits(fully_s, least, ahead, now_s, remaining_s)
         return least
 
-    def _as_fits(
+    def _if_it_fits(
         self, service_s: float, least: Forecast, ahead: QueueAhead, now_s: float, remaining_s: float
     ) -> Forecast:
-        """The same with so much service time, if that fits. What it costs and takes at the least does not change."""
+        """Returns the forecast with more service time if it fits, else `least`. Its cost and least latency stay."""
         delay_s = ahead.delay_s(service_s)
         latency_s = service_s + self._pooled.overhead_s
         residual = self._idle.residuals(least.percentile, now_s).most
@@ -169,30 +179,30 @@ class Forecaster:
         )
 
     def run_s(self, inputs: int, characters: int) -> float:
-        """The median core-seconds of a run of so many inputs of so many characters each."""
+        """Median core-seconds of one run of `inputs` texts of `characters` each."""
         return self._cores * self.model.run_s(inputs, characters)
 
     def reach_s(self, run_s: float, percentile: float, now_s: float) -> float:
-        """What a request takes at that percentile, overhead included, if it waits for nothing but a run of `run_s`."""
+        """Latency at that percentile of a request with nothing queued before its run of `run_s` core-seconds."""
         latency_s = run_s / self._cores + self._pooled.overhead_s
         reach_s: float = latency_s + self._idle.residuals(percentile, now_s).most * self._scale_s(latency_s)
         return max(reach_s, 0.0)
 
-    def learn(self, forecast: Forecast, asked: RequestShape, answer: Answer, latency_s: float, now_s: float) -> None:
-        """Takes the latency that was seen for what was forecast, in seconds from the decision to the answer.
+    def learn(self, forecast: Forecast, shape: RequestShape, answer: Answer, latency_s: float, now_s: float) -> None:
+        """Learns from an answer that took `latency_s` seconds from the decision.
 
-        An answer that its deadline cut says only that it would have taken longer: it counts as no less than the
-        quantile. Else a checkpoint that is cut every time would seem as quick as its budgets are short.
+        An answer that its deadline cut short would have taken longer, so it counts as at least the quantile. Otherwise
+        a checkpoint that is always cut would seem as fast as its budgets are short.
         """
         timings = answer.timings
         overhead_s = latency_s - timings.queueing_delay_s - timings.service_time_s
         if any(one.finish_reason == "deadline" for one in answer.generation):
             latency_s = max(latency_s, forecast.quantile_s)
         self.learn_latency(forecast, latency_s, overhead_s, now_s)
-        self.model.learn(asked, answer)
+        self.model.learn(shape, answer)
 
     def learn_latency(self, forecast: Forecast, latency_s: float, overhead_s: float, now_s: float) -> None:
-        """Takes how far the forecast strayed, and how much of the latency was overhead, in seconds."""
+        """Learns the error of a forecast and the overhead, in seconds."""
         residual = (latency_s - forecast.latency_s) / self._scale_s(forecast.latency_s)
         own, shared = self._calibrations(forecast)
         own.learn(residual, forecast.percentile, now_s)
@@ -201,9 +211,9 @@ class Forecaster:
         self._learnt_until_s = now_s + MAX_AGE_S
 
     def learn_expired(self, forecast: Forecast, waited_s: float, now_s: float) -> None:
-        """Takes that there was no answer after so many seconds, when it was given up.
+        """Learns that no answer had come after `waited_s` seconds, when the request was given up.
 
-        Without these a strict client's forecasts would be learnt from those of his requests alone that came in time.
+        Without this, a strict client's forecasts would be learnt only from requests that came in time.
         """
         residual = (waited_s - forecast.latency_s) / self._scale_s(forecast.latency_s)
         for calibration in self._calibrations(forecast):
@@ -211,7 +221,7 @@ class Forecaster:
         self._learnt_until_s = now_s + MAX_AGE_S
 
     def _calibrations(self, forecast: Forecast) -> tuple[Calibration, Calibration]:
-        """Where errors of such a forecast belong: the checkpoint's own, and that of its surroundings."""
+        """The calibrations of such a forecast: the checkpoint's own, and the pooled one."""
         if forecast.queueing_delay_s > 0:
             return self._queued, self._pooled.queued
         return self._idle, self._pooled.idle
@@ -220,18 +230,20 @@ class Forecaster:
         return self._sigma * latency_s + _OVERHEAD_SIGMA * self._pooled.overhead_s
 
     def _forget(self) -> None:
-        """What nothing has been heard of for so long is taken to be as it was profiled again."""
+        """Returns to the profile's service times after a minute without any answer."""
         self.model.forget()
         self._learnt_until_s = math.inf
 
 
 USUAL_PERCENTILE = 95.0
+"""The percentile that the scheduler plans by, in percent: the default of `X-SLA-Percentile`."""
 
 
 class ServedCheckpoint:
-    """One checkpoint of a task. `quality` orders the checkpoints; `utility` is what an answer is worth, in points.
+    """One checkpoint of a task as it is served. `quality` orders checkpoints; `utility` is in points of quality.
 
-    `threads` are the cores that one batch keeps busy, `slots_per_replica` the batches that a replica runs at once.
+    `threads` is the number of cores that one batch occupies, `slots_per_replica` the batches that a replica runs at
+    once.
     """
 
     __slots__ = (
@@ -268,7 +280,7 @@ class ServedCheckpoint:
 
     @property
     def slots(self) -> int:
-        """How many batches its replicas run at once; 0 while none is up."""
+        """The number of batches that its replicas run at once; 0 while none is up."""
         return self.load.replicas(self.name) * self.slots_per_replica
 
     def plain_forecast(self, percentile: float, now_s: float) -> Forecast | None:
@@ -276,13 +288,13 @@ class ServedCheckpoint:
         return None if self.load.ahead(self.name, now_s) is None else self.forecaster.plain(percentile)
 
     def others_s(self, now_s: float) -> float:
-        """How long what other gateways sent its replicas would keep a request waiting, in seconds."""
+        """Queueing delay behind work that other gateways sent to its replicas, in seconds."""
         return self.load.others_s(self.name, now_s)
 
     def run_s(self, inputs: int, characters: int) -> float:
-        """The median core-seconds of one batch of so many inputs of so many characters each."""
+        """Median core-seconds of one batch of `inputs` texts of `characters` each."""
         return self.forecaster.run_s(inputs, characters)
 
     def reach_s(self, run_s: float, now_s: float) -> float:
-        """What a request takes by the 95th percentile, overhead included, in a batch expected to take `run_s`."""
+        """Latency at the 95th percentile, overhead included, of a request in a batch of `run_s` core-seconds."""
         return self.forecaster.reach_s(run_s, USUAL_PERCENTILE, now_s) + self.others_s(now_s)

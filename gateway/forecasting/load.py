@@ -1,7 +1,7 @@
-"""How busy each replica is, as this ingress knows it: reports that came with answers, aged, plus what it sent since.
+"""The load tracker: how busy each replica is, by its last report, aged, plus what this gateway sent since.
 
-It learns from the transport (`reported`, `left`, `dispatched`) and answers the forecast (`backlog_s`) and the
-choice of replica (`least_loaded`). It does no I/O.
+The transport reports to it (`reported`, `left`, `dispatched`). The forecast reads the backlog, and the transport the
+least loaded replica. It does no I/O.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from gateway.model.messages import LoadReport
 
 
 class QueueAhead(Struct, frozen=True):
-    """What a request would find at a replica: seconds of work, and how many texts take turns, None if none do.
+    """What a request would find at a replica: seconds of work, and the texts that share the engine by time slicing.
 
-    `companions` is how many inputs of others, as long as the request's, are expected in the same run of the engine.
+    `sharing` is None without time slicing. `companions` is the number of inputs of other requests, as long as this
+    one's, that are expected in the same batch.
     """
 
     backlog_s: float
@@ -26,9 +27,9 @@ class QueueAhead(Struct, frozen=True):
     companions: int = 0
 
     def delay_s(self, service_time_s: float) -> float:
-        """How long others hold up a request of so much service time.
+        """Queueing delay of a request with this service time, in seconds.
 
-        Where work is interleaved, each of the others takes no more than as much again.
+        With time slicing, each other text delays the request by at most the request's own service time.
         """
         if self.sharing is None:
             return self.backlog_s
@@ -40,9 +41,9 @@ IDLE = QueueAhead(0.0)
 
 @dataclass(slots=True)
 class ReplicaLoad:
-    """The last known backlog of one replica in seconds of service time, as of `as_of_s` on this process's clock.
+    """The last known backlog of one replica, in seconds of service time, as of `as_of_s` on this process's clock.
 
-    `share` are the cores of its node that fall to this gateway process, which divides them with others.
+    `share` is the number of its node's cores for this gateway process; `callers` is the number of gateway processes.
     """
 
     backlog_s: float
@@ -55,7 +56,7 @@ class ReplicaLoad:
     callers: int = 1
 
     def backlog_at(self, now_s: float) -> float:
-        """The backlog now: a replica works one second off in one second."""
+        """The backlog now: a replica works off one second per second."""
         return max(0.0, self.backlog_s - (now_s - self.as_of_s))
 
 
@@ -63,19 +64,19 @@ _NONE: Mapping[str, ReplicaLoad] = {}
 
 
 class LoadTracker:
-    """The load of every replica of every checkpoint. One writer, the event loop; so it takes no lock."""
+    """The load of every replica of every checkpoint. Only the event loop writes it, so it takes no lock."""
 
     def __init__(self) -> None:
         self._replicas: dict[str, dict[str, ReplicaLoad]] = {}
         self._cores: dict[tuple[str, ...], float] = {}
 
     def left(self, checkpoint: str, replica: str) -> None:
-        """The connection is gone: the replica is no candidate until it reports again."""
+        """Removes a replica whose connection is gone; it returns with its next report."""
         self._replicas.get(checkpoint, {}).pop(replica, None)
         self._cores.clear()
 
     def reported(self, checkpoint: str, replica: str, report: LoadReport, now_s: float, node: str = "") -> None:
-        """Takes a replica's own report, which replaces what was reckoned here. Its first makes it a candidate."""
+        """Replaces what was estimated here by a replica's own report. The first report makes the replica available."""
         share = report.cores / max(report.callers, 1)
         load = ReplicaLoad(
             report.backlog_s,
@@ -94,7 +95,7 @@ class LoadTracker:
         known[replica] = load
 
     def cores(self, checkpoints: tuple[str, ...]) -> float:
-        """The cores that fall to this gateway process on the nodes of these checkpoints' replicas; 1 at the least."""
+        """The cores for this gateway process on the nodes of these checkpoints' replicas; at least 1."""
         try:
             return self._cores[checkpoints]
         except KeyError:
@@ -112,27 +113,27 @@ class LoadTracker:
             load.sharing = None if load.sharing is None else load.sharing + 1
 
     def least_loaded(self, checkpoint: str, now_s: float) -> str | None:
-        """The replica with the least backlog, by name where equal; None when none is up."""
+        """The replica with the least backlog, among equals the first by name; None if none is up."""
         up = [(load.backlog_at(now_s), name) for name, load in self._up(checkpoint)]
         return min(up)[1] if up else None
 
     def backlog_s(self, checkpoint: str, now_s: float) -> float | None:
-        """The queueing delay to expect at the least loaded replica, in seconds; None when none is up."""
+        """The backlog of the least loaded replica, in seconds; None if none is up."""
         return min((load.backlog_at(now_s) for _, load in self._up(checkpoint)), default=None)
 
     def ahead(self, checkpoint: str, now_s: float) -> QueueAhead | None:
-        """What a request would find at the least loaded replica; None when none is up."""
+        """What a request would find at the least loaded replica; None if none is up."""
         least_s, sharing = math.inf, None
-        for load in self._replicas.get(checkpoint, _NONE).values():  # asked for every candidate, so it makes no calls
+        for load in self._replicas.get(checkpoint, _NONE).values():  # runs for every candidate, so it makes no calls
             backlog_s = load.backlog_s - (now_s - load.as_of_s)
             if backlog_s < least_s and not load.draining:
                 least_s, sharing = backlog_s, load.sharing
         return None if least_s == math.inf else QueueAhead(least_s if least_s > 0.0 else 0.0, sharing)
 
     def others_s(self, checkpoint: str, now_s: float) -> float:
-        """The queueing delay at the least loaded replica that other gateways have a part in; 0 where there are none.
+        """The backlog of the least loaded replica, in seconds, if other gateways send to it too; else 0.
 
-        What this one sends waits before it is sent; so what waits at a replica that it alone sends to is its own.
+        What this gateway sends waits before it is sent, so a replica that it alone sends to holds only its own work.
         """
         least_s, callers = math.inf, 1
         for _, load in self._up(checkpoint):
@@ -141,11 +142,11 @@ class LoadTracker:
         return least_s if callers > 1 else 0.0
 
     def memory_bytes(self, checkpoint: str) -> int | None:
-        """The resident memory of the largest replica, as last reported; None when none is up."""
+        """Resident memory of the largest replica, as last reported; None if none is up."""
         return max((load.memory_bytes for _, load in self._up(checkpoint)), default=None)
 
     def replicas(self, checkpoint: str) -> int:
-        """How many replicas are up and not draining."""
+        """The number of replicas that are up and not draining."""
         return len(self._up(checkpoint))
 
     def _up(self, checkpoint: str) -> list[tuple[str, ReplicaLoad]]:

@@ -1,1 +1,1 @@
-"""The nouns that everything else shares: manifest, profile, messages, errors, outcomes, deadlines."""
+"""The types that everything else shares: manifest, profile, request, messages, errors, outcomes, deadlines."""

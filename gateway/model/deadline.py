@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 MAX_BUDGET_MS = 600_000.0
-"""The largest budget that a client may grant or a catalog give by default, in milliseconds."""
+"""The largest budget that a client may grant or a catalog may default to, in milliseconds."""
 
 Clock: TypeAlias = Callable[[], float]
 """Seconds on a monotonic clock: `time.monotonic` in production, a variable in tests and in the simulator."""
@@ -35,10 +35,10 @@ class Deadline:
 
 
 def ms(seconds: float) -> float:
-    """Milliseconds to three decimals."""
+    """Converts seconds to milliseconds, to three decimals."""
     return round(seconds * 1000, 3)
 
 
 def budget_ms(seconds: float) -> float:
-    """Milliseconds to six decimals, as finely as a budget can be given: it is told as it was sent."""
+    """Converts a budget to milliseconds, to six decimals: as finely as a client can state it."""
     return round(seconds * 1000, 6)

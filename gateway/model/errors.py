@@ -32,7 +32,7 @@ class Fault(TypedDict):
 
 
 class Problem(Exception):
-    """An error that the client is told of: code, HTTP status, a sentence, and members it can compute with.
+    """An error that the client receives: code, HTTP status, a sentence, and members to compute with.
 
     `Members` has the types of those members. They are part of the HTTP interface, which the OpenAPI document shows.
     """
@@ -61,7 +61,7 @@ class Problem(Exception):
         return f"urn:punctual:problem:{cls.code}"
 
     def headers(self) -> dict[str, str]:
-        """Response headers that belong to this problem."""
+        """Response headers of this problem."""
         return {}
 
     def document(self) -> dict[str, object]:
@@ -77,7 +77,7 @@ class Problem(Exception):
 
 
 class InvalidRequest(Problem):
-    """Raised where a request is parsed. `errors` name each field or header and what it must be."""
+    """Raised if a request cannot be parsed. `errors` name each field or header and what it must be."""
 
     class Members(TypedDict):
         """The faults; the first of them is in `detail` too."""
@@ -97,12 +97,12 @@ class InvalidRequest(Problem):
 
 
 def bad_header(name: str, requirement: str) -> InvalidRequest:
-    """A 400 that names the header and what it must be; its value is not repeated."""
+    """Makes the 400 that names the header and what it must be; its value is not repeated."""
     return InvalidRequest(f"header {name}: {requirement}", [{"header": name, "message": requirement}], malformed=True)
 
 
 def ms_above(seconds: float) -> float:
-    """The next tenth of a millisecond above: a bound told to a client must hold when the client sends it back."""
+    """Rounds up to a tenth of a millisecond: a stated bound must hold when the client sends it back."""
     return (math.floor(seconds * 1e4) + 1) / 10
 
 
@@ -113,7 +113,7 @@ class NotFound(Problem):
 
 
 class UnknownTask(NotFound):
-    """Raised for a task that the catalog has no checkpoint for."""
+    """Raised for a task that no checkpoint of the catalog serves."""
 
     class Members(TypedDict):
         """The tasks that are served."""
@@ -127,7 +127,7 @@ class UnknownTask(NotFound):
 
 
 class UnknownCheckpoint(NotFound):
-    """Raised when `X-Checkpoint` pins a name that the task's catalog does not have."""
+    """Raised if `X-Checkpoint` pins a name that is not in the catalog for this task."""
 
     class Members(TypedDict):
         """The checkpoints of the task."""
@@ -177,7 +177,7 @@ class InputTooLong(Problem):
 
 
 class BudgetInfeasible(Problem):
-    """Raised in strict mode when no candidate could answer in time even if the gateway were idle."""
+    """Raised in strict mode if no candidate could answer in time even on an idle gateway."""
 
     class Members(TypedDict):
         """The least budget that an idle gateway would admit, and the checkpoints that could make it."""
@@ -189,7 +189,7 @@ class BudgetInfeasible(Problem):
     outcome = Outcome.INFEASIBLE
 
     def __init__(self, min_feasible_s: float, checkpoints: Sequence[str]) -> None:
-        """`checkpoints` are those that the budget `min_feasible_s` would make feasible."""
+        """`checkpoints` are those that a budget of `min_feasible_s` would make feasible."""
         ms = ms_above(min_feasible_s)
         super().__init__(
             f"the least budget that an idle gateway would admit is {ms} ms",
@@ -198,7 +198,7 @@ class BudgetInfeasible(Problem):
 
 
 class Overloaded(Problem):
-    """Raised when work is turned away because of the load: strict and too late, or a bounded queue is full."""
+    """Raised if the load leaves no capacity: a strict request would be late, or a bounded queue is full."""
 
     class Members(TypedDict):
         """When to try again: `Retry-After`, in milliseconds."""
@@ -212,12 +212,12 @@ class Overloaded(Problem):
         super().__init__(detail, self.Members(retry_after_ms=math.ceil(self._retry_after_s * 1000)))
 
     def headers(self) -> dict[str, str]:
-        """`Retry-After` in whole seconds, rounded up, as RFC 9110 has it."""
+        """`Retry-After` in whole seconds, rounded up, as RFC 9110 requires."""
         return {"Retry-After": str(math.ceil(self._retry_after_s))}
 
 
 class DeadlineExceeded(Problem):
-    """Raised when admitted work was stopped because its deadline (or a best-effort request's patience) passed."""
+    """Raised if admitted work was stopped because its deadline, or the patience with best effort, passed."""
 
     class Members(TypedDict):
         """The time from the arrival to the stop."""
@@ -232,7 +232,7 @@ class DeadlineExceeded(Problem):
 
 
 class CheckpointUnavailable(Problem):
-    """Raised when no eligible checkpoint has a healthy replica, or those that had the request were lost."""
+    """Raised if no eligible checkpoint has a healthy replica, or those that had the request were lost."""
 
     class Members(TypedDict):
         """The checkpoints that could have answered."""
@@ -247,12 +247,12 @@ class CheckpointUnavailable(Problem):
         super().__init__(f"no replica answers of: {', '.join(names)}", self.Members(checkpoints=names))
 
     def headers(self) -> dict[str, str]:
-        """Ray Serve restarts a replica within seconds."""
+        """`Retry-After` of 2 seconds: Ray Serve restarts a replica within seconds."""
         return {"Retry-After": "2"}
 
 
 class InferenceFailed(Problem):
-    """Raised when the engine failed on this input; says which checkpoint, never a traceback."""
+    """Raised if the engine failed on this input; names the checkpoint, never a traceback."""
 
     class Members(TypedDict):
         """The checkpoint that failed."""

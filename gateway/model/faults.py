@@ -1,4 +1,4 @@
-"""Faults of our own that must not fail a request: what was tried is noted, and something plainer is done instead."""
+"""Internal faults that must not fail a request: they are noted, and something simpler is done instead."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ log = logging.getLogger("punctual.faults")
 ResultT = TypeVar("ResultT")
 
 Part: TypeAlias = Literal["pricing", "forecast", "scheduling", "learning", "observer"]
-"""What of the gateway failed: a closed list, since it is a label."""
+"""The part of the gateway that failed: a closed list, since it is a label."""
 
 Note: TypeAlias = Callable[[Part, Exception], None]
 """Takes one fault; it must not raise."""
@@ -25,11 +25,11 @@ def log_fault(part: Part, error: Exception) -> None:
 
 
 def attempt(part: Part, note: Note, what: Callable[[], ResultT], otherwise: Callable[[], ResultT]) -> ResultT:
-    """What `what` gives, or where it fails what `otherwise` gives. A `Problem` is the client's, and goes on its way."""
+    """Calls `what`, and `otherwise` if it fails. A `Problem` is meant for the client, so it is raised."""
     try:
         return what()
     except Problem:
         raise
-    except Exception as error:  # the boundary to what is learnt: a request must not fail for what can be done without
+    except Exception as error:  # a request must not fail for what it can do without
         note(part, error)
         return otherwise()

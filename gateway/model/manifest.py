@@ -1,7 +1,7 @@
-"""The manifest of a variant: what it is, where it came from, how well it agrees with its source, how fast it is.
+"""The manifest of a variant: what it is, its source, how well it agrees with that, and how fast it is.
 
-Exporters write it, replicas check it before they serve, the gateway forecasts from its latency profile. There are
-three kinds: a classifier, an encoder-decoder that writes summaries, and an encoder that picks sentences for them.
+Exporters write it, replicas check it before they serve, and the gateway forecasts from its latency profile. There are
+three kinds: a classifier, an encoder-decoder that writes summaries, and an encoder that extracts sentences.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from gateway.model.profile import ProfileDocument
 
 MANIFEST_NAME = "manifest.json"
 FORMAT = 2
+"""Version of the manifest's fields."""
 
 
 class Precision(StrEnum):
@@ -40,9 +41,9 @@ class SourceOf(_Frozen):
 
 
 class Verification(_Frozen):
-    """How a variant compares with its source over `texts` texts, and the floors it had to reach.
+    """How a classifier compares with its source over `texts` texts, and the floors it had to reach.
 
-    Agreements and accuracies are shares from 0 to 1; accuracies are None where the texts bear no labels.
+    Agreements and accuracies are shares from 0 to 1; accuracies are None if the texts have no labels.
     """
 
     texts: int = Field(ge=1)
@@ -64,7 +65,7 @@ class GoldenInput(_Frozen):
 
 
 class SelfTest(_Frozen):
-    """What a replica re-checks before it becomes ready: each golden input run alone, logits within `tolerance`."""
+    """What a replica checks again before it becomes ready: each golden input alone, logits within `tolerance`."""
 
     tolerance: float = Field(gt=0)
     golden: tuple[GoldenInput, ...] = Field(min_length=1)
@@ -73,9 +74,8 @@ class SelfTest(_Frozen):
 class TokenVerification(_Frozen):
     """How an encoder-decoder variant compares with its source, both writing greedily, over `texts` texts.
 
-    `same_tokens` is the share of texts for which both write the same tokens from the first to the last. ROUGE-L is
-    F1 from 0 to 1 against the texts' own summaries, None where they bear none; `rouge_l_to_source` is against what the
-    source wrote.
+    `same_tokens` is the share of texts for which both write the same tokens from first to last. ROUGE-L is F1 from 0 to
+    1 against the texts' own summaries, None if they have none; `rouge_l_to_source` is against the source's output.
     """
 
     texts: int = Field(ge=1)
@@ -91,8 +91,8 @@ class TokenVerification(_Frozen):
 class ChoiceVerification(_Frozen):
     """How an extractive variant compares with its source over `texts` texts.
 
-    `same_choice` is the share of chosen sentences that both choose; `least_cosine` the worst likeness of two vectors of
-    one sentence. ROUGE-L as in `TokenVerification`.
+    `same_choice` is the share of chosen sentences that both choose. `least_cosine` is the worst similarity of the two
+    vectors of one sentence. ROUGE-L as in `TokenVerification`.
     """
 
     texts: int = Field(ge=1)
@@ -114,10 +114,10 @@ class GoldenSummary(_Frozen):
 
 
 class GenerationRules(_Frozen):
-    """How an encoder-decoder writes unless a request says otherwise: its `generation_config.json`, as far as used.
+    """How an encoder-decoder writes unless a request says otherwise: the fields used of its `generation_config.json`.
 
-    `max_new_tokens` is the most that it may write; `num_beams` the most beams that are worth their time for it.
-    `prefix` is put before every text (T5). `lower_cased` says that what it writes has lost its capitals.
+    `max_new_tokens` is the most that it may write, and `num_beams` the most beams that are worth their time. `prefix`
+    is put before every text (T5). `lower_cased` says that its output has lost its capitals.
     """
 
     decoder_start_token_id: int = Field(ge=0)
@@ -135,7 +135,7 @@ class GenerationRules(_Frozen):
 
 
 class VariantManifest(_Frozen, ABC):
-    """What every kind of manifest says of one variant: nothing else need be read to serve or to judge it."""
+    """The manifest of one variant of any kind: all that is needed to serve or to judge it."""
 
     format: int = FORMAT
     checkpoint: str
@@ -154,21 +154,21 @@ class VariantManifest(_Frozen, ABC):
 
     @property
     def variant(self) -> str:
-        """The variant's name by the glossary: engine and precision."""
+        """The variant's name: engine and precision."""
         return f"{self.engine}-{self.precision}"
 
     @property
     @abstractmethod
     def agreement(self) -> float:
-        """How far it agrees with its source, from 0 to 1, by what was compared for its kind."""
+        """How far it agrees with its source, from 0 to 1, by the measure of its kind."""
 
     def details(self) -> dict[str, object]:
-        """What `/checkpoints` tells of it beside what every kind has, in JSON's terms."""
+        """What `/checkpoints` shows of this kind beyond the common fields, as JSON data."""
         return {}
 
 
 class ClassifierManifest(VariantManifest):
-    """A variant that scores labels."""
+    """The manifest of a variant that scores labels."""
 
     kind: Literal["classifier"] = "classifier"
     labels: tuple[str, ...]
@@ -177,7 +177,7 @@ class ClassifierManifest(VariantManifest):
 
     @property
     def agreement(self) -> float:
-        """The share of texts that both give one label."""
+        """The share of texts that both give the same label."""
         return self.verification.label_agreement
 
     def details(self) -> dict[str, object]:
@@ -186,7 +186,7 @@ class ClassifierManifest(VariantManifest):
 
 
 class ExtractiveManifest(VariantManifest):
-    """An encoder whose vectors of sentences are ranked: it answers with the source's own sentences.
+    """The manifest of an encoder whose sentence vectors are ranked: it answers with the source's own sentences.
 
     The logits of its golden inputs are those vectors, and `max_tokens` is of one sentence.
     """
@@ -198,7 +198,7 @@ class ExtractiveManifest(VariantManifest):
 
     @property
     def agreement(self) -> float:
-        """The share of sentences that both choose."""
+        """The share of chosen sentences that both choose."""
         return self.verification.same_choice
 
     def details(self) -> dict[str, object]:
@@ -207,10 +207,10 @@ class ExtractiveManifest(VariantManifest):
 
 
 class Seq2SeqManifest(VariantManifest):
-    """An encoder-decoder that writes summaries token by token.
+    """The manifest of an encoder-decoder that writes summaries token by token.
 
-    `profile` has the encoder with the first decoding step, batch size 1; `step_profile` each later step, by rows
-    (beams) as batch size and by tokens of the source. `output_tokens` is what it writes on average when let.
+    `profile` has the encoder with the first decoding step, at batch size 1. `step_profile` has each later step, by
+    beams as batch size and by tokens of the source. `output_tokens` is the mean length that it writes if not limited.
     """
 
     kind: Literal["seq2seq"] = "seq2seq"
@@ -226,7 +226,7 @@ class Seq2SeqManifest(VariantManifest):
         return self.verification.same_tokens
 
     def details(self) -> dict[str, object]:
-        """How it writes, how long on average, and what a step takes."""
+        """How it writes, its mean length, and what a step takes."""
         return {
             "generation": self.generation.model_dump(mode="json"),
             "output_tokens": round(self.output_tokens, 1),
@@ -235,14 +235,14 @@ class Seq2SeqManifest(VariantManifest):
 
 
 def parse_manifest(folder: Path, kinds: Mapping[str, type[VariantManifest]]) -> VariantManifest:
-    """The manifest in a folder, as the kind that it names. Raises FileNotFoundError, or pydantic's ValidationError."""
+    """Reads the manifest in a folder, as the kind it names. Raises FileNotFoundError, or pydantic's ValidationError."""
     content = (folder / MANIFEST_NAME).read_bytes()
     kind = _Kind.model_validate_json(content, context=kinds).kind
     return kinds[kind].model_validate_json(content)
 
 
 class _Kind(BaseModel):
-    """The kind alone, for the rest depends on it."""
+    """The kind alone, since the other fields depend on it."""
 
     kind: str
 

@@ -1,7 +1,7 @@
-"""What crosses from the gateway to a replica and back: the nouns of one piece of work.
+"""The messages between the gateway and a replica: one piece of work, its answer or failure, and load reports.
 
-These types know neither HTTP nor Ray. They are msgspec structs, because the transport encodes them as they are; a
-budget travels as what *remains* of it, never as a deadline, since two processes' monotonic clocks do not compare.
+They know neither HTTP nor Ray. They are msgspec structs, because the transport encodes them as they are. A budget
+travels as what remains of it, never as a deadline, since the monotonic clocks of two processes do not compare.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ FinishReason: TypeAlias = Literal["stop", "length", "deadline"]
 
 
 class Parameters(Struct, frozen=True, array_like=True):
-    """What a client may say of how a task is done; each task has its own, with a default for every field."""
+    """How the client wants a task done; each task has its own subclass, with a default for every field."""
 
 
 class Work(Struct, frozen=True, array_like=True):
-    """One request as a replica sees it: texts, parameters and what is left of its budget.
+    """One request as a replica sees it: texts, parameters and the budget left.
 
-    `remaining_s` is in seconds at the moment of sending. `strict` work is dropped once that has passed
-    (outcome `EXPIRED`); best-effort work is answered late. `traceparent` is the trace context that came with it. `run`
-    numbers the batch that the gateway means it for: of one number is what should run together. `parameters` are the
-    task's own; they arrive as plain data, which `parameters_of` reads.
+    `remaining_s` is in seconds at the moment of sending. Once it has passed, `strict` work is dropped (outcome
+    `EXPIRED`) and best-effort work is answered late. `traceparent` is the trace context that came with the request.
+    `run` is the number of the gateway's batch: work of one number should run together. `parameters` are the task's own;
+    they arrive as plain data, which `parameters_of` reads.
     """
 
     task: str
@@ -42,18 +42,18 @@ ParametersT = TypeVar("ParametersT", bound=Parameters)
 
 
 def parameters_of(work: Work, kind: type[ParametersT]) -> ParametersT:
-    """The work's parameters as its task has them. Raises msgspec.ValidationError for those of another task."""
+    """Returns the work's parameters as its task's type. Raises msgspec.ValidationError for those of another task."""
     given = work.parameters
     return given if isinstance(given, kind) else msgspec.convert(given, kind)
 
 
 class Generation(Struct, frozen=True, array_like=True):
-    """How one summary came about: why it ended, what was run for it, and what the budget allowed.
+    """How one summary was written: why it ended, what ran for it, and what the budget allowed.
 
-    `steps` is the engine's decoding steps (or batches of sentences read), `tokens` those of the summary, `beams` and
-    `max_new_tokens` what was planned for it. The text was taken in `pieces`. `headroom_s` was left of the budget when
-    the last step ended: negative if it ended too late. `lead` says that no usable text was written in time and that
-    the source's first sentence stands in.
+    `steps` counts the engine's decoding steps (or batches of sentences read), `tokens` those of the summary. `beams`
+    and `max_new_tokens` are what was planned. The text was read in `pieces`. `headroom_s` was left of the budget when
+    the last step ended, negative if it ended too late. `lead` says that no usable text was written in time, and the
+    source's first sentence stands in.
     """
 
     finish_reason: FinishReason
@@ -67,9 +67,9 @@ class Generation(Struct, frozen=True, array_like=True):
 
 
 class InputReport(Struct, frozen=True, array_like=True):
-    """What became of the texts of one request, summed over its inputs.
+    """What was read of the texts of one request, summed over its inputs.
 
-    `tokens` were in the texts, `kept` were given to the engine; `truncated` says that they differ.
+    `tokens` were in the texts, and `kept` were given to the engine; `truncated` says that they differ.
     """
 
     tokens: int
@@ -78,7 +78,7 @@ class InputReport(Struct, frozen=True, array_like=True):
 
 
 class ReplicaTimings(Struct, frozen=True, array_like=True):
-    """Where the time went inside the replica, in seconds, by the glossary's words."""
+    """Where the time went inside the replica, in seconds, by the glossary's terms."""
 
     queueing_delay_s: float
     service_time_s: float
@@ -87,9 +87,9 @@ class ReplicaTimings(Struct, frozen=True, array_like=True):
 
 
 class Answer(Struct, frozen=True, array_like=True, tag="answer"):
-    """A finished piece of work: for each input its output, and where a text was written how that came about.
+    """A finished piece of work: one output for each input, and for written texts how they were written.
 
-    Outputs are what the client gets: the gateway passes them on unread.
+    The gateway passes outputs on to the client unread.
     """
 
     outputs: tuple[Any, ...]
@@ -112,8 +112,8 @@ class FailureKind(StrEnum):
 class Failure(Struct, frozen=True, array_like=True, tag="failure"):
     """Work that ended without an answer. It crosses processes as a value, not as an exception.
 
-    `UNAVAILABLE` (the replica is draining, or its connection broke) may be tried elsewhere; the rest may not.
-    `tokens` and `limit` are filled in for `TOO_LONG`. `detail` never holds text of the request.
+    `UNAVAILABLE` (the replica is draining, or its connection broke) may be tried elsewhere; other failures may not.
+    `tokens` and `limit` are set for `TOO_LONG`. `detail` never holds text of the request.
     """
 
     kind: FailureKind
@@ -123,14 +123,14 @@ class Failure(Struct, frozen=True, array_like=True, tag="failure"):
 
 
 class LoadReport(Struct, frozen=True, array_like=True):
-    """How busy a replica is as it sends this: it travels with every answer.
+    """How busy a replica is as it sends this; sent with every answer.
 
-    `backlog_s` is the service time of what it has admitted and not yet finished, in seconds, by its own latency
-    profile, what is left of the running batch included; of a queue for batches, overdue work, which yields to all that
-    can be in time, is left out. `queued` counts inputs, not requests. `sharing` is how many texts take turns, so that a
-    short one need not wait for the whole backlog; None where work is not interleaved. `memory_bytes` is the process's
-    resident memory. `callers` is how many gateway processes send it work, the reader of this among them; `cores` are
-    the processors that it may use, which it shares with the other replicas of its node.
+    `backlog_s` is the service time of admitted and unfinished work, in seconds, by the replica's own latency profile,
+    including the rest of the running batch. In a queue for batches it leaves out late work, which yields to all work
+    that can be in time. `queued` counts inputs, not requests. `sharing` is the number of texts that share the engine by
+    time slicing, so that a short one need not wait for the whole backlog; None without time slicing. `memory_bytes` is
+    the process's resident memory. `callers` counts the gateway processes that send it work, including the receiver.
+    `cores` is the number of processors that it may use, shared with the other replicas of its node.
     """
 
     backlog_s: float

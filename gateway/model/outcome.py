@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Outcome(StrEnum):
-    """One end for each request, counted once."""
+    """How one request ended; each is counted once."""
 
     IN_TIME = "in_time"
     LATE = "late"

@@ -1,6 +1,6 @@
-"""The latency profile: measured service time by batch size and token length, and what it predicts between them.
+"""The latency profile: measured service time by batch size and token length, interpolated in between.
 
-It knows numbers only: how they were measured is `exporters/profiling.py`'s business.
+It knows only numbers; `exporters/profiling.py` measures them.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class CellMs(TypedDict):
 
 
 class ProfileDocument(BaseModel):
-    """The profile as it stands in a manifest: a full grid of cells, and the host and threads it holds for."""
+    """The profile as stored in a manifest: a full grid of cells, and the host and threads that it applies to."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -66,8 +66,8 @@ def _ms(seconds: float) -> float:
 class LatencyProfile:
     """Service time as a function of batch size and padded token length, interpolated in a full grid.
 
-    Between cells the median is interpolated linearly in both axes, which is how the work grows; past the last
-    length or batch size it is extended at the slope of the last two cells, but never falls.
+    The median is linear between cells in both axes, which is how the work grows. Past the last length or batch size it
+    continues at the slope of the last two cells, but never falls.
     """
 
     batches: tuple[int, ...]
@@ -77,7 +77,7 @@ class LatencyProfile:
 
     @classmethod
     def from_document(cls, document: ProfileDocument) -> LatencyProfile:
-        """Builds the grid. Raises ValueError when a cell of it is missing."""
+        """Builds the grid. Raises ValueError if a cell is missing."""
         batches = tuple(sorted({cell.batch for cell in document.cells}))
         lengths = tuple(sorted({cell.tokens for cell in document.cells}))
         by_place = {(cell.batch, cell.tokens): cell for cell in document.cells}
@@ -88,7 +88,7 @@ class LatencyProfile:
         return cls(batches, lengths, medians, sigma=spread_of([cell.p95_s / cell.p50_s for cell in document.cells]))
 
     def median_s(self, batch: int, tokens: int) -> float:
-        """The median service time in seconds of one run of `batch` inputs padded to `tokens` tokens."""
+        """Median service time in seconds of one run of `batch` inputs padded to `tokens` tokens."""
         if batch == self.batches[0]:
             return _along(self.lengths, self.medians_s[0], tokens)
         column = [_along(self.lengths, row, tokens) for row in self.medians_s]
@@ -101,13 +101,16 @@ class LatencyProfile:
 
 
 def spread_of(ratios: Sequence[float]) -> float:
-    """The spread of the logarithm of a log-normal time, by its 95th percentiles over medians: of several the middle."""
+    """The spread (sigma of the logarithm) of a log-normal time, from ratios of its 95th percentile to its median.
+
+    Returns the middle one of several ratios.
+    """
     spreads = sorted(math.log(max(ratio, 1.0)) / _Z95 for ratio in ratios)
     return spreads[len(spreads) // 2]
 
 
 def _along(places: Sequence[int], values: Sequence[float], at: int) -> float:
-    """Linear interpolation at `at`; the first value before the first place, the last slope past the last, or level."""
+    """Interpolates linearly: the first value before the first place, past the last its slope, never falling."""
     if at <= places[0] or len(places) == 1:
         return values[0] if at <= places[0] else values[0] * at / places[0]
     right = min(bisect_left(places, at), len(places) - 1)

@@ -1,4 +1,4 @@
-"""One request as it came in: what is asked, on what terms, and what of it decides its cost."""
+"""One request as it came in: its inputs, its terms, and the shape that decides its cost."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ GRPC_TIMEOUT = "grpc-timeout"
 """Headers by which a client states its terms."""
 
 DEFAULT_PERCENTILE = 95.0
+"""The percentile of a request that states none, in percent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """What the client asked for beside the answer: budget, certainty, mode, choice of checkpoint, and who it is.
+    """What the client asked for besides the answer: budget, percentile, mode, choice of checkpoint, and identity.
 
-    `budget_s` is None where the client set none. `domain` is what the body says the text is about. `traceparent` is the
-    client's own, or where requests are traced that of the request's own open `span`, which `tracing` alone looks into.
+    `budget_s` is None if the client set none. `domain` is the body's. `traceparent` is the client's own or, with
+    tracing, that of the request's open `span`, which only `tracing` looks into.
     """
 
     budget_s: float | None = None
@@ -41,7 +42,7 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class RequestShape:
-    """What of a request decides its cost: the characters of each text, and the parameters."""
+    """What decides the cost of a request: the characters of each text, and the parameters."""
 
     characters: tuple[int, ...]
     parameters: Parameters

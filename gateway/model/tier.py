@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Tier(StrEnum):
-    """The promise a checkpoint is offered under, from the least to the most."""
+    """The promise a checkpoint is offered under, lowest first."""
 
     REALTIME = "realtime"
     BALANCED = "balanced"
@@ -14,7 +14,7 @@ class Tier(StrEnum):
 
     @property
     def rank(self) -> int:
-        """The place in the order: a tier satisfies `X-Min-Tier` when its rank is not below that one's."""
+        """The place in the order. A tier satisfies `X-Min-Tier` if its rank is at least that tier's."""
         return _RANKS[self]
 
 

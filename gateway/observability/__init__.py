@@ -1,4 +1,5 @@
-"""What is reported of finished requests: `record` is the one source, and the others observe it.
+"""Records of finished requests, and their observers.
 
-`metrics` counts for Prometheus, `access_log` writes lines, `tracing` makes spans; `faults` counts what failed inside.
+`record` is the one source. `metrics` counts for Prometheus, `access_log` writes lines, `tracing` makes spans, and
+`faults` counts internal faults.
 """

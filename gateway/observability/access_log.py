@@ -1,8 +1,8 @@
-"""The access log: one line for each finished request, and the gateway's own errors in the same form.
+"""The access log: one line for each finished request, and the gateway's own errors in the same format.
 
-A line is JSON, or plain text for people. It has what a `RequestRecord` knows, under names of its own: what is not
-listed here is not written, and no record holds text of a request. The standard library's queue handler takes lines
-without waiting, and its listener's thread writes them; a file that was moved away is opened anew.
+A line is JSON, or plain text for people. It has the fields of a `RequestRecord` that are listed here, and no record
+holds text of a request. The standard library's queue handler takes lines without waiting, and its listener's thread
+writes them. A file that was moved away is opened again.
 """
 
 from __future__ import annotations
@@ -31,24 +31,27 @@ from gateway.observability.metrics import Collector, Metric, total
 from gateway.observability.record import RequestRecord
 
 MOST_WAITING = 10_000
-"""How many lines may wait for the file; of some 700 bytes each they are 7 MB."""
+"""Most lines that may wait for the file: at some 700 bytes each, 7 MB."""
 
 GATHERED_S = 0.1
-"""How long lines are gathered before they are written: the thread then wakes ten times a second, not once a line."""
+"""Time that lines are gathered before they are written, in seconds.
+
+The thread then wakes ten times a second, not once per line.
+"""
 
 _WARNINGS = frozenset((Outcome.LATE, Outcome.SHED, Outcome.EXPIRED))
 _ERRORS = frozenset((Outcome.FAILED, Outcome.UNAVAILABLE))
 
 
 class LogFormat(StrEnum):
-    """How a line is written."""
+    """The format of a line."""
 
     JSON = "json"
     TEXT = "text"
 
 
 class RequestLine(Struct, kw_only=True, omit_defaults=True):
-    """The line of a finished request, which ended at `timestamp`. What it did not reach is left out."""
+    """The line of a finished request, which ended at `timestamp`. Fields that it did not reach are left out."""
 
     timestamp: datetime
     level: str
@@ -84,7 +87,7 @@ class RequestLine(Struct, kw_only=True, omit_defaults=True):
 class EventLine(Struct, kw_only=True, omit_defaults=True):
     """The line of anything else: a message of the gateway's own, or that lines were dropped.
 
-    Of an exception it has the kind and where it was raised, never the message, which may quote a request.
+    An exception appears as its type and where it was raised, never as its message, which may quote a request.
     """
 
     timestamp: datetime
@@ -101,21 +104,21 @@ class EventLine(Struct, kw_only=True, omit_defaults=True):
 class LogFile(WatchedFileHandler):
     """A file, a pipe or a terminal by its path, to which several processes may write whole lines.
 
-    Opened when something is written, and anew once it was moved away. A file takes each write at its end; a pipe does
-    not mix lines of up to 4096 bytes.
+    It is opened at the first write, and again once it was moved away. Each write goes to a file's end; a pipe does not
+    mix lines of up to 4096 bytes.
     """
 
     def __init__(self, path: str) -> None:
         super().__init__(path, encoding="utf-8", delay=True)
 
     def write(self, text: str) -> None:
-        """Writes whole lines, however many calls that takes. Raises OSError."""
+        """Writes whole lines, in as many calls as needed. Raises OSError."""
         self.reopenIfNeeded()
         if self.stream is None:
             self.stream = self._open()
             self._statstream()
         left = memoryview(text.encode("utf-8", "backslashreplace"))
-        while left:  # what the file does not take is lost: a buffer would keep it, and write it later
+        while left:  # unbuffered: what the file does not take now must not be written later
             left = left[os.write(self.stream.fileno(), left) :]
 
     def _open(self) -> io.TextIOWrapper:
@@ -124,7 +127,7 @@ class LogFile(WatchedFileHandler):
 
 
 class AccessLog(Collector):
-    """Writes a line for each finished request, and for what the gateway logs of itself; an observer of records.
+    """Writes a line for each finished request, and for the gateway's own log messages; an observer of records.
 
     Taking a line never waits. A line is dropped and counted if too many wait or if the file does not take it; the log
     says how many once lines get through again. `handler` takes warnings and errors of the loggers it is added to.
@@ -138,7 +141,7 @@ class AccessLog(Collector):
 
     @property
     def dropped(self) -> int:
-        """How many lines were not written."""
+        """The number of lines that were not written."""
         return self.handler.refused + self._writer.lost
 
     def collect(self) -> Iterable[Metric]:
@@ -154,7 +157,7 @@ class AccessLog(Collector):
         self.handler.enqueue(log_record_of(record))
 
     def close(self, within_s: float) -> None:
-        """Writes what waits, and returns after that many seconds even if the file takes nothing."""
+        """Writes the waiting lines; returns after `within_s` seconds even if the file takes nothing."""
         self.handler.close()
         if self._closing is None:
             self._closing = threading.Thread(target=self._writer.stop, name="access log closing", daemon=True)
@@ -163,7 +166,7 @@ class AccessLog(Collector):
 
 
 class _BoundedHandler(QueueHandler):
-    """Takes records into a queue of bounded length; after closing it takes none."""
+    """Puts records into a queue of bounded length; takes none after closing."""
 
     def __init__(self, taken: SimpleQueue[Any], most_waiting: int) -> None:
         super().__init__(taken)
@@ -174,8 +177,8 @@ class _BoundedHandler(QueueHandler):
         self.refused = 0
 
     def prepare(self, record: LogRecord) -> LogRecord:
-        """Words the message now: its arguments may change before it is written. The exception stays with it."""
-        worded = copy.copy(record)  # other handlers have the record too
+        """Formats the message now, since its arguments may change before it is written. The exception stays with it."""
+        worded = copy.copy(record)  # other handlers use the record too
         worded.msg, worded.args = record.getMessage(), None
         return worded
 
@@ -187,13 +190,13 @@ class _BoundedHandler(QueueHandler):
             self._taken.put_nowait(record)
 
     def close(self) -> None:
-        """Takes nothing more."""
+        """Takes no further records."""
         self._closing = True
         super().close()
 
 
 class _LineWriter(QueueListener):
-    """Writes records as lines, and after a line that got through how many were dropped before it."""
+    """Writes records as lines, and after a line that got through the number of lines dropped before it."""
 
     def __init__(self, taken: SimpleQueue[Any], handler: _BoundedHandler, file: LogFile, form: LogFormat) -> None:
         super().__init__(taken)
@@ -202,11 +205,11 @@ class _LineWriter(QueueListener):
         self._file = file
         self._line = LineFormatter(form)
         self._stopping = threading.Event()
-        self._told = 0
+        self._reported = 0
         self.lost = 0
 
     def dequeue(self, block: bool) -> LogRecord:
-        """Gives the next record; while none waits, lets some gather first."""
+        """Returns the next record; if none waits, lets some gather first."""
         if self._taken.empty():
             self._stopping.wait(GATHERED_S)
         record: LogRecord = self._taken.get(block)
@@ -216,11 +219,11 @@ class _LineWriter(QueueListener):
         """Writes one line."""
         try:
             self._write(self._line.format(record))
-        except (OSError, ValueError):  # a full disk, a pipe that nobody reads, half a character: it costs this line
+        except (OSError, ValueError):  # a full disk, a pipe without a reader, half a character: this line is lost
             self.lost += 1
 
     def stop(self) -> None:
-        """Writes what waits, and closes the file. Blocks while the file takes nothing."""
+        """Writes the waiting lines and closes the file. Blocks while the file takes nothing."""
         self._stopping.set()
         super().stop()
         with contextlib.suppress(OSError):
@@ -229,20 +232,20 @@ class _LineWriter(QueueListener):
 
     def _write(self, *lines: str) -> None:
         dropped = self._handler.refused + self.lost
-        notice = [self._line.dropped(dropped - self._told, datetime.now(UTC))] if dropped > self._told else []
+        notice = [self._line.dropped(dropped - self._reported, datetime.now(UTC))] if dropped > self._reported else []
         self._file.write("".join(f"{line}\n" for line in (*lines, *notice)))
-        self._told = dropped
+        self._reported = dropped
 
 
 class LineFormatter(logging.Formatter):
-    """Formats a record as a line: of the request that it carries, or else of what was logged."""
+    """Formats a log record as a line: of the request that it carries, or of the message."""
 
     def __init__(self, form: LogFormat) -> None:
         super().__init__()
         self._form = form
 
     def format(self, record: LogRecord) -> str:
-        """The line, without its end."""
+        """Returns the line without its newline."""
         now = datetime.fromtimestamp(record.created, UTC)
         request: RequestRecord | None = getattr(record, "request", None)
         if request is not None:
@@ -271,7 +274,7 @@ class LineFormatter(logging.Formatter):
 
 
 def log_record_of(request: RequestRecord) -> LogRecord:
-    """What the standard library hands on: it carries the request's record, which is formatted when it is written."""
+    """Makes the log record that carries a request's record; it is formatted when it is written."""
     record = LogRecord("punctual.requests", logging.INFO, "", 0, "request", None, None)
     record.request = request
     return record
@@ -313,10 +316,10 @@ def line_of(record: RequestRecord, now: datetime) -> RequestLine:
 
 
 def _event_text(line: EventLine) -> str:
-    told = [line.message, line.error, *(line.raised_at or ()), line.request_id and f"id {line.request_id}"]
+    parts = [line.message, line.error, *(line.raised_at or ()), line.request_id and f"id {line.request_id}"]
     if line.dropped is not None:
-        told.append(f"{line.dropped} lines of this log were dropped")
-    words = [f"{line.timestamp:%H:%M:%S.%f}"[:-3], line.level.upper(), ", ".join(filter(None, told))]
+        parts.append(f"{line.dropped} lines of this log were dropped")
+    words = [f"{line.timestamp:%H:%M:%S.%f}"[:-3], line.level.upper(), ", ".join(filter(None, parts))]
     return _plain(" ".join(words))
 
 
@@ -325,29 +328,29 @@ def _json(line: RequestLine | EventLine) -> str:
 
 
 def _request_text(line: RequestLine) -> str:
-    """As a terminal shows it: how it ended first, then who answered and where the time went."""
-    told = [f"{line.outcome:<8} {line.task:<9} {line.latency_ms:g}"]
+    """A line for a terminal: how the request ended, then which checkpoint answered and where the time went."""
+    parts = [f"{line.outcome:<8} {line.task:<9} {line.latency_ms:g}"]
     if line.budget_ms is not None:
-        told[0] += f" of {line.budget_ms:g}"
-    told[0] += " ms"
+        parts[0] += f" of {line.budget_ms:g}"
+    parts[0] += " ms"
     if line.checkpoint is not None:
-        told.append(f"{line.checkpoint} ({line.tier}, {line.reason})")
+        parts.append(f"{line.checkpoint} ({line.tier}, {line.reason})")
     spans = (("route", line.route_ms), ("queue", line.queue_ms), ("infer", line.infer_ms))
     if times := " ".join(f"{name} {spent:g}" for name, spent in spans if spent is not None):
-        told.append(times)
+        parts.append(times)
     if line.batch_size is not None:
-        told.append(f"batch {line.batch_size}, {line.tokens} tokens")
-    told.append(f"id {line.request_id}")
-    return _plain(f"{line.timestamp:%H:%M:%S.%f}"[:-3] + " " + ", ".join(told))
+        parts.append(f"batch {line.batch_size}, {line.tokens} tokens")
+    parts.append(f"id {line.request_id}")
+    return _plain(f"{line.timestamp:%H:%M:%S.%f}"[:-3] + " " + ", ".join(parts))
 
 
 def _plain(line: str) -> str:
-    """One line, whatever a client called its request: what does not print is escaped."""
+    """One line, whatever id a client gave its request: unprintable characters are escaped."""
     return line if line.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
 
 
 def _level(outcome: Outcome) -> str:
-    """An error is the gateway's to answer for; a warning is a promise not kept."""
+    """The level of an outcome: an error is the gateway's fault, a warning a broken promise."""
     if outcome in _ERRORS:
         return "error"
     return "warning" if outcome in _WARNINGS else "info"
@@ -358,7 +361,7 @@ def _ms(seconds: float | None) -> float | None:
 
 
 def _opened_at_once(path: str, flags: int) -> int:
-    """Opens without waiting: a pipe that nobody reads is an error (ENXIO). Writing then waits as ever."""
+    """Opens without waiting: a pipe without a reader is an error (ENXIO). Later writes block as usual."""
     descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK, 0o640)
     os.set_blocking(descriptor, True)
     return descriptor

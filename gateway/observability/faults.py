@@ -1,7 +1,7 @@
-"""Faults of the gateway's own that fail no request: each is counted, and the first of each kind is logged.
+"""Internal faults that fail no request: each is counted, and the first of each kind is logged.
 
-After a fault in pricing, forecasting or learning the plain decision is taken; after a fault of an observer its line,
-count or span is missing. Knows neither what failed nor what was done instead.
+After a fault in pricing, forecasting or learning the plain decision is used; after a fault of an observer its line,
+count or span is missing. This module knows neither what failed nor what was done instead.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ log = logging.getLogger("punctual.faults")
 
 
 class Faults(Collector):
-    """Counts the faults of one process by the part that failed, from zero on."""
+    """Counts the faults of one process by the part that failed, starting at zero."""
 
     def __init__(self) -> None:
         family = counter("internal_faults", "Faults that degraded a decision or lost an observation.", ("part",))

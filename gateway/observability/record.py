@@ -16,13 +16,13 @@ from gateway.scheduling.policy import Assessed
 class RequestRecord:
     """What happened to one request. Durations in seconds; never any text of it.
 
-    What a request did not reach is None: a refused one has no checkpoint, an invalid one not even a budget.
-    `steps`, `output_tokens` and `finish_reason` (`stop`, `length`, `deadline`) are of summaries.
-    `quantile_s` is the forecast at the percentile that was asked for, `predicted_s` its median, both from arrival.
-    `degraded` is True if a better checkpoint of the task was on offer and was not used.
-    `percentile`, in percent, and `strict` are what was asked for; `price` is the capacity price of the decision, in
-    points of quality for a core-second, and `verdicts` what it found of each candidate that it looked at.
-    `traceparent` and `span` are the request's place in its trace, and its open span where traces are made.
+    A field that the request did not reach is None: a refused one has no checkpoint, an invalid one not even a budget.
+    `steps`, `output_tokens` and `finish_reason` (`stop`, `length`, `deadline`) are of summaries. `quantile_s` is the
+    forecast at the percentile asked for and `predicted_s` its median, both from arrival. `degraded` is True if a better
+    checkpoint of the task was on offer and was not used. `percentile`, in percent, and `strict` are as asked for.
+    `price` is the capacity price of the decision, in points of quality per core-second. `verdicts` has each candidate
+    considered, with what was found of it. `traceparent` and `span` are the request's place in its trace, and its open
+    span if tracing is on.
     """
 
     request_id: str
@@ -80,4 +80,4 @@ def tell(observers: Iterable[Observer], record: RequestRecord, note: Note) -> No
 
 
 def _nothing() -> None:
-    """What is done for an observer that failed."""
+    """Stands in for an observer that failed."""

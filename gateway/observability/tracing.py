@@ -1,8 +1,8 @@
 """Traces: the spans of each finished request, sent to an OpenTelemetry collector in batches.
 
-The one module that knows OpenTelemetry, imported only where traces are asked for. What is sent, where and how often is
-configured by OpenTelemetry's own variables (`OTEL_EXPORTER_OTLP_*`, `OTEL_TRACES_SAMPLER*`, `OTEL_BSP_*`). A request's
-own span is opened when its headers have been read, since replicas hang theirs on it; its parts are spans made of the
+The only module that knows OpenTelemetry; imported only if tracing is on. OpenTelemetry's own variables
+(`OTEL_EXPORTER_OTLP_*`, `OTEL_TRACES_SAMPLER*`, `OTEL_BSP_*`) say what is sent, where and how often. A request's own
+span is opened once its headers are read, since replicas attach theirs to it; the spans of its parts are made from the
 finished record.
 """
 
@@ -39,7 +39,7 @@ _PROPAGATOR = TraceContextTextMapPropagator()
 
 
 class Spans:
-    """Opens and ends the spans of one process, and sends them. Where too many wait, the oldest are dropped."""
+    """Opens, ends and sends the spans of one process. If too many wait, the oldest are dropped."""
 
     def __init__(
         self, exporter: SpanExporter, resource: Resource | None = None, sampler: Sampler | None = None
@@ -52,7 +52,7 @@ class Spans:
 
     @property
     def resource(self) -> Resource:
-        """Whose spans these are."""
+        """The process that these spans belong to."""
         return self._provider.resource
 
     def open(self, name: str, traceparent: str | None, start: datetime) -> Span:
@@ -63,12 +63,12 @@ class Spans:
     def part(
         self, whole: Span, name: str, start: datetime, end: datetime, attributes: Mapping[str, Value | None]
     ) -> None:
-        """Adds a span below one of this process."""
+        """Adds a finished span below one of this process."""
         below = self._tracer.start_span(name, set_span_in_context(whole), start_time=_ns(start))
         end_span(below, end, attributes)
 
     def close(self, within_s: float) -> None:
-        """Sends what waits. After that many seconds it gives up what the collector has not taken."""
+        """Sends the waiting spans. After `within_s` seconds it gives up what the collector has not taken."""
         giving_up = threading.Timer(within_s, self._exporter.shutdown)
         giving_up.start()
         self._provider.shutdown()
@@ -83,14 +83,14 @@ class Tracing:
         self._now = now
 
     def begin(self, terms: Terms) -> Terms:
-        """Opens the request's span under its client's. The terms then hand on this span in place of the client's."""
+        """Opens the request's span under its client's, and returns the terms with the new span as `traceparent`."""
         span = self._spans.open("request", terms.traceparent, self._now())
         return replace(terms, traceparent=traceparent_of(span), span=span)
 
     def observe(self, record: RequestRecord) -> None:
-        """Ends the request's span, and lays those of its parts end to end from its arrival.
+        """Ends the request's span, and lays the spans of its parts end to end from its arrival.
 
-        The span began when the headers were read, not its latency before now: spans of other processes may lie between.
+        The start is when the headers were read, not now minus the latency: spans of other processes may lie between.
         """
         latency = timedelta(seconds=record.latency_s)
         span = record.span or self._spans.open("request", record.traceparent, self._now() - latency)
@@ -113,7 +113,7 @@ class Tracing:
 
 
 def open_spans(process: str, instance: str) -> Spans:
-    """Makes the spans of one process, by what it does and the name it goes by, as OpenTelemetry's variables say.
+    """Makes the spans of one process, named by its role and instance, as OpenTelemetry's variables say.
 
     The service is called `punctual` unless those name it.
     """
@@ -124,7 +124,7 @@ def open_spans(process: str, instance: str) -> Spans:
 
 
 def end_span(span: Span, end: datetime, attributes: Mapping[str, Value | None], error: str | None = None) -> None:
-    """Ends a span. Attributes of None are left out; `error` says what went wrong, from a closed list."""
+    """Ends a span. Attributes of None are left out; `error` is from a closed list."""
     span.set_attributes({name: value for name, value in attributes.items() if value is not None})
     if error is not None:
         span.set_attribute("error.type", error)
@@ -133,14 +133,14 @@ def end_span(span: Span, end: datetime, attributes: Mapping[str, Value | None], 
 
 
 def traceparent_of(span: Span) -> str:
-    """The header that hands a span on to another process."""
+    """The header that passes a span to another process."""
     headers: dict[str, str] = {}
     _PROPAGATOR.inject(headers, set_span_in_context(span))
     return headers[TRACEPARENT]
 
 
 def _attributes(record: RequestRecord) -> dict[str, Value | None]:
-    """HTTP's names where there are some, else the record's own."""
+    """Attributes under OpenTelemetry's names for HTTP where there are any, else under the record's own."""
     return {
         "http.request.method": "POST",
         "http.route": f"/{record.task}",

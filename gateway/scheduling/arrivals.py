@@ -1,6 +1,6 @@
-"""The traffic of one task: how often requests come, how they cluster, what budgets they bring.
+"""Arrival statistics of one task: the rate of requests, how they cluster, and the budgets they bring.
 
-Learnt from arrivals alone. It knows neither checkpoints nor load; what is made of it is `congestion`'s.
+Learnt from arrivals alone. This module knows neither checkpoints nor load; `price` uses what it learns.
 """
 
 from __future__ import annotations
@@ -11,46 +11,62 @@ from collections import deque
 from collections.abc import Sequence
 
 MEMORY_S = 0.5
-"""How fast the rate forgets: the weight of an arrival falls to 1/e in this time."""
+"""Time constant of the rate, in seconds: the weight of an arrival falls to 1/e in this time. Set by hand."""
 
 REMEMBERED = 256
-"""Arrivals whose budgets and gaps are kept."""
+"""Number of arrivals whose budgets and gaps are kept. Set by hand."""
 
 HORIZONS_S = (0.0, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64)
-"""The times ahead at which arrivals are counted; between them the count is interpolated."""
+"""Times ahead at which arrivals are counted, in seconds; counts between them are interpolated."""
 
 _AGES_S = (0.0, 0.003, 0.01, 0.03, 0.1)
+"""Pauses since the last arrival that are told apart, in seconds."""
+
 _LEAST_CASES = 8
+"""Earlier pauses that must have been seen before their mean is used; with fewer, the rate is."""
+
 _RELEARNT_EVERY = 64
+"""Arrivals between two lessons."""
+
 _BUDGETS = 16
+"""Size of the budget sample."""
+
 _SMOOTHING = 0.02
+"""Weight of a new observation of the text length."""
+
 _SHORTEST_S = 1e-6
 _FEW = 32
+"""Arrivals below which the dispersion is taken to be 1."""
+
 _WINDOWS = 64
+"""Windows over which arrivals are counted for the dispersion."""
+
 _WIDEST = 1 / 8
+"""Largest window, as a share of the time that is remembered."""
+
 _LEAST_DISPERSION, _MOST_DISPERSION = 0.3, 64.0
 
 
 class ArrivalStats:
-    """Arrivals of one task as one gateway process sees them. It is told the time; it reads no clock."""
+    """Arrival statistics of one task, as one gateway process sees it. Callers pass the time; it reads no clock."""
 
     def __init__(self) -> None:
-        """Knows of no arrival."""
+        """Starts without any arrival."""
         self._times: deque[float] = deque(maxlen=REMEMBERED)
         self._budgets: deque[float] = deque(maxlen=REMEMBERED)
         self._decayed = 0.0
         self._since = 0
         self._characters = 0.0
         self.lesson = 0
-        """How often it was learnt anew what follows what: what was reckoned by an earlier lesson is out of date."""
+        """Number of times that the statistics were learnt anew; figures from an earlier lesson are out of date."""
         self.characters = 1
-        """Characters of a text, of late."""
+        """Recent mean length of a text, in characters."""
         self._following: list[tuple[float, ...] | None] = [None] * len(_AGES_S)
         self.budgets_s: Sequence[float] = ()
-        """A sample of recent budgets in ascending order, at most 16, evenly spaced among them."""
+        """A sample of recent budgets in seconds: ascending, at most 16, evenly spaced in rank."""
 
     def arrived(self, now_s: float, budget_s: float, characters: int) -> None:
-        """Takes one arrival: its latency budget and the characters of one of its texts."""
+        """Records one arrival: its latency budget in seconds and the characters of one of its texts."""
         self._characters += max(1 / (len(self._times) + 1), _SMOOTHING) * (characters - self._characters)
         self._decayed = self._decayed_to(now_s) + 1.0
         self._times.append(now_s)
@@ -61,20 +77,21 @@ class ArrivalStats:
             self._relearn()
 
     def rate(self, now_s: float) -> float:
-        """Arrivals a second, of late."""
+        """Recent arrivals per second."""
         return self._decayed_to(now_s) / MEMORY_S
 
     def mean_rate(self, now_s: float) -> float:
-        """Arrivals a second, over all that are remembered: bursts and the pauses between them together."""
+        """Arrivals per second over all that are remembered, bursts and pauses together."""
         if not self._times:
             return 0.0
         least_s = MEMORY_S if len(self._times) < REMEMBERED else _SHORTEST_S
         return len(self._times) / max(now_s - self._times[0], least_s)
 
     def dispersion(self, window_s: float) -> float:
-        """The variance of the number of arrivals within such a window over its mean: 1 where they come independently.
+        """Variance of the number of arrivals in a window, divided by its mean; 1 if arrivals are independent.
 
-        Of windows all over what is remembered, each at the most an eighth of it.
+        Windows are spread evenly over the remembered arrivals; each is at most an eighth of that time. The result is
+        kept between 0.3 and 64.
         """
         times = list(self._times)
         over_s = times[-1] - times[0] if len(times) >= _FEW else 0.0
@@ -90,10 +107,10 @@ class ArrivalStats:
         return min(max(variance / mean, _LEAST_DISPERSION), _MOST_DISPERSION)
 
     def ahead(self, now_s: float) -> tuple[float, ...]:
-        """Arrivals to expect from now until each of the horizons.
+        """Expected number of arrivals from now until each of `HORIZONS_S`.
 
-        What followed earlier arrivals after as long a pause as this one, on average: arrivals that come in bursts are
-        expected in bursts. Where that has been seen too seldom, the rate.
+        Averages what followed earlier pauses as long as the present one, so that bursts are expected to go on. Uses the
+        recent rate if fewer than 8 such pauses were seen.
         """
         if self._times:
             pause_s = now_s - self._times[-1]
@@ -119,7 +136,7 @@ class ArrivalStats:
 
 
 def until(counts: Sequence[float], horizon_s: float) -> float:
-    """The count at any horizon, from those at `HORIZONS_S`."""
+    """Interpolates the counts at `HORIZONS_S` to any horizon, in seconds."""
     if horizon_s <= 0:
         return 0.0
     if horizon_s >= HORIZONS_S[-1]:
@@ -131,7 +148,7 @@ def until(counts: Sequence[float], horizon_s: float) -> float:
 
 
 def _following(times: Sequence[float], pause_s: float) -> tuple[float, ...] | None:
-    """Mean arrivals within each horizon after a pause of `pause_s` that began at an arrival; None of too few cases."""
+    """Mean arrivals within each horizon, counted from `pause_s` after an arrival; None with fewer than 8 cases."""
     totals = [0] * len(HORIZONS_S)
     cases = 0
     for at in range(len(times) - 1):

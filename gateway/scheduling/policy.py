@@ -1,6 +1,6 @@
-"""The decision: which candidate answers this request, or why none may. A pure function of a snapshot.
+"""The decision: which candidate answers a request, or why none may. A pure function of a snapshot.
 
-It knows no clock, no replica and no HTTP; the live gateway and the simulator call the same `decide`.
+It knows no clock, no replica and no HTTP. The live gateway and the simulator call the same `decide`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from gateway.model.tier import Tier
 
 
 class Verdict(StrEnum):
-    """What the decision found of one candidate."""
+    """What a decision found of one candidate."""
 
     FITS = "fits"
     TOO_DEAR = "too-dear"
@@ -31,7 +31,7 @@ class Verdict(StrEnum):
 
     @property
     def eligible(self) -> bool:
-        """Whether the request's own terms allow the candidate, in time or not, up or not."""
+        """True if the request's own terms allow the candidate, whether in time or not, up or down."""
         return self in _ELIGIBLE
 
 
@@ -47,7 +47,7 @@ class Reason(StrEnum):
 
 
 class Refusal(StrEnum):
-    """Why nothing was chosen."""
+    """Why no candidate was chosen."""
 
     INFEASIBLE = "infeasible"
     OVERLOADED = "overloaded"
@@ -56,9 +56,10 @@ class Refusal(StrEnum):
 
 
 class Candidate(Struct, frozen=True, gc=False):
-    """A checkpoint that could serve this request, with its forecast; without one it has no healthy replica.
+    """A checkpoint that could serve this request, with its forecast; None while no replica is up.
 
-    `quality` orders the candidates; `worth` sets a price against it, in points of quality, and rises with it.
+    `quality` orders the candidates. `utility`, in points of quality, is compared with the price and rises with
+    `quality`.
     """
 
     name: str
@@ -77,12 +78,11 @@ class Assessed(Struct, frozen=True, gc=False):
 
 
 class Decision(Struct, frozen=True, dict=True):
-    """One of `chosen` (with its reason) and `refusal` is set; the rest is the snapshot that it was made on.
+    """The chosen candidate and its reason, or a refusal, with the snapshot that the decision was made on.
 
-    `price` is what was asked for a core-second, in points of quality, and `ceiling` the quality that it left worth its
-    cost. `retry_after_s` goes with OVERLOADED: the wait after which the forecast would fit. `min_feasible_s` goes with
-    INFEASIBLE: the least budget that an idle gateway would find to fit, the time that went by before the decision
-    included.
+    `price` is in points of quality per core-second. `ceiling` is the highest quality that is worth its cost at that
+    price. `retry_after_s` is set for OVERLOADED: after this wait the forecast would fit. `min_feasible_s` is set for
+    INFEASIBLE: the least budget that an idle gateway would meet, including the time that passed before the decision.
     """
 
     candidates: Sequence[Candidate]
@@ -98,11 +98,11 @@ class Decision(Struct, frozen=True, dict=True):
 
     @cached_property
     def assessed(self) -> tuple[Assessed, ...]:
-        """Every candidate that was looked at with its verdict, best quality first."""
+        """Every candidate that was considered, with its verdict, best quality first."""
         return tuple(sorted(self.verdicts(), key=lambda one: _rank(one.candidate)))
 
     def verdicts(self) -> tuple[Assessed, ...]:
-        """The same in the order in which they were looked at: cheap enough to be asked of every request."""
+        """Every candidate that was considered, with its verdict, in that order: cheap enough for every request."""
         return tuple([Assessed(one, self._verdict(one)) for one in self.candidates])
 
     @property
@@ -131,12 +131,14 @@ def decide(
 ) -> Decision:
     """Picks the highest quality that is worth its price and whose forecast quantile fits the remaining budget.
 
-    At one price more remaining budget never gives a lower quality, and the order of the candidates never matters: ties
-    in quality go to the lower forecast, then to the name. Nothing better is given than what is worth most after its
-    cost, fit or not. Where nothing fits the fastest is taken: by best effort always, by strict where some candidate may
-    yet be in time. Else strict refuses, telling overload (an idle gateway would fit it at no price) from infeasibility
-    (it would not). Terms that no candidate meets, up or not, are told from an outage. `elapsed_s` is what of the budget
-    has gone by.
+    At one price, more remaining budget never gives lower quality. The order of candidates never matters: ties in
+    quality go to the lower forecast, then to the name. No candidate better than the one of highest utility after cost
+    is given, even if it fits.
+
+    If nothing fits, best effort takes the fastest; strict takes it only if some candidate may still be in time.
+    Otherwise strict refuses: OVERLOADED if an idle gateway would fit the request at no price, else INFEASIBLE.
+    NO_CANDIDATE says that no candidate meets the terms, UNAVAILABLE that those that do are down. `elapsed_s` is the
+    part of the budget already spent.
     """
     eligible = _eligible(candidates, terms)
     ceiling = _ceiling(eligible, price) if price > 0 else math.inf
@@ -165,9 +167,9 @@ def decide(
 
 
 def bind(decision: Decision, chosen: Candidate, remaining_s: float, price: float) -> Decision:
-    """The decision for a request that waited, when its run begins: on this candidate, at this price.
+    """Binds a request that waited to the candidate of its batch, at the price of the batch.
 
-    The others stand as they were forecast when it came.
+    The other candidates keep the forecasts of the request's arrival.
     """
     candidates = [chosen, *(one for one in decision.candidates if one.name != chosen.name)]
     terms = decision.terms
@@ -179,7 +181,7 @@ def bind(decision: Decision, chosen: Candidate, remaining_s: float, price: float
 
 
 def barred(checkpoint: Candidate | ServedCheckpoint, terms: Terms) -> Verdict | None:
-    """Which of the request's terms the checkpoint does not meet, if any; in time or not, up or not."""
+    """Returns the verdict of the first term that the checkpoint fails; None if it meets all, even if down or late."""
     if terms.pinned is not None:
         if checkpoint.name != terms.pinned:
             return Verdict.NOT_PINNED
@@ -194,7 +196,7 @@ _ELIGIBLE = frozenset({Verdict.FITS, Verdict.TOO_DEAR, Verdict.CONGESTED, Verdic
 
 
 def _eligible(candidates: Sequence[Candidate], terms: Terms) -> Sequence[Candidate]:
-    """Those that the request's terms allow."""
+    """The candidates that the request's terms allow."""
     if terms.pinned is None and terms.min_tier is None:
         domain = terms.domain
         return [one for one in candidates if one.domain is None or one.domain == domain]
@@ -202,7 +204,7 @@ def _eligible(candidates: Sequence[Candidate], terms: Terms) -> Sequence[Candida
 
 
 def _ceiling(eligible: Sequence[Candidate], price: float) -> float:
-    """The quality of the candidate that is up and worth most after its cost, of equals the highest."""
+    """The quality of the candidate that is up and has the most utility after cost; among equals the highest."""
     most, ceiling = -math.inf, -math.inf
     for one in eligible:
         if one.forecast is not None:
@@ -213,7 +215,7 @@ def _ceiling(eligible: Sequence[Candidate], price: float) -> float:
 
 
 def _best(eligible: Sequence[Candidate], ceiling: float, remaining_s: float) -> Candidate | None:
-    """The highest quality that fits, if any does; of equals the lower forecast, then the first by name."""
+    """The highest quality that fits, None if none does; among equals the lower forecast, then the first by name."""
     best: Candidate | None = None
     best_s = quality = -math.inf
     for one in eligible:
@@ -226,7 +228,7 @@ def _best(eligible: Sequence[Candidate], ceiling: float, remaining_s: float) -> 
 
 
 def _reason(best: Candidate, eligible: Sequence[Candidate], remaining_s: float, terms: Terms) -> Reason:
-    """Congestion is where a better one would fit an idle gateway at no price."""
+    """Why `best` was chosen: CONGESTION if a better candidate would fit an idle gateway at no price."""
     if terms.pinned:
         return Reason.PINNED
     quality, others = best.quality, False
@@ -239,9 +241,10 @@ def _reason(best: Candidate, eligible: Sequence[Candidate], remaining_s: float, 
 
 
 def _wait_s(forecast: Forecast, remaining_s: float) -> float:
-    """How long until it fits: what is queued is worked off second by second, and turns are shorter only at its end.
+    """Seconds until the forecast would fit; 0 if it fits already and only the price was against it.
 
-    At once where it fits already, and nothing but its price was against it.
+    The backlog shrinks one second per second. With time slicing the delay is less than the backlog, and shrinks only
+    once the backlog is smaller than it.
     """
     unfelt_s = forecast.backlog_s - forecast.queueing_delay_s
     return max(0.0, min(forecast.backlog_s, unfelt_s + forecast.quantile_s - remaining_s))
@@ -253,9 +256,9 @@ def _rank(candidate: Candidate) -> tuple[float, float, str]:
 
 
 class Shortlist:
-    """Says how far down candidates that come best first must be looked at for `decide` to decide as it would on all.
+    """Says how far down the candidates, best first, `decide` must look to decide as it would on all of them.
 
-    It begins with those looked at when the first of them fits. Worth must fall with quality, or stay.
+    Starts from the candidates considered when the first of them fits. Utility must not rise as quality falls.
     """
 
     def __init__(self, candidates: Sequence[Candidate], remaining_s: float, terms: Terms, price: float) -> None:
@@ -268,17 +271,17 @@ class Shortlist:
             self.look(one)
 
     def look(self, candidate: Candidate) -> None:
-        """Takes the next one."""
+        """Considers the next candidate."""
         forecast = candidate.forecast
         if forecast is None or barred(candidate, self._terms) is not None:
             return
         self._up += 1
         left = candidate.utility - self._price * forecast.cost_s
-        if left > self._most_left:  # the ceiling is here: what fits above it is not given
+        if left > self._most_left:  # the ceiling is here; a candidate above it is not given
             self._most_left, self._enough = left, -math.inf
         if self._enough == -math.inf and forecast.quantile_s <= self._remaining_s:
             self._enough = candidate.quality
 
     def over(self, quality: float, utility: float) -> bool:
-        """Whether nothing of this quality and worth, or less, can matter: be chosen, or lower the ceiling."""
+        """True if no candidate of this quality and utility, or less, can be chosen or lower the ceiling."""
         return self._up > 1 and quality < self._enough and utility <= self._most_left

@@ -1,10 +1,10 @@
-"""The capacity price: what a core-second of the node is worth to others at this moment, in points of quality.
+"""The capacity price: what a core-second of the node is worth to other requests now, in points of quality.
 
-It is the shadow price of capacity in "maximise the total quality of answers in time": the slope, at the time that each
-request can be given, of the best quality that so much time buys. For several horizons, and for all requests together,
-two prices are asked and the highest rules. `QueuePrice` says what a core-second is worth by how many requests wait in
-the long run; `CapacityPrice` adds that of a rush, in which those who wait and those to expect must be done within the
-horizon. Pure: it knows requests by their slack, checkpoints by what their runs take.
+It is the shadow price of capacity in "maximise the total quality of answers in time": the slope, at the core time that
+each request can be given, of the best utility which that time buys. `QueuePrice` gives the price by the number of
+queued requests in the long run. `CapacityPrice` also prices several horizons, within each of which the queued requests
+and those to expect must be done; the highest price rules. Pure: it knows requests by the time they have left, and
+checkpoints by their service times.
 """
 
 from __future__ import annotations
@@ -20,28 +20,35 @@ from gateway.forecasting.forecaster import ServedCheckpoint
 from gateway.scheduling.arrivals import ArrivalStats, until
 
 _NARROWEST = 1e-9
+"""Smallest shortfall of quality that is tried, as a share of the best."""
+
 _HALVINGS = 14
+"""Halvings of the interval in which the shortfall lies."""
+
 _STRAIGHT = 1e-9
+"""Growth below which the exponential is taken to be a straight line."""
+
 _ROUNDING = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
 class ParetoPoint:
-    """A corner of the best that time buys: core-seconds a request, and the worth they buy."""
+    """A point of the Pareto front: core-seconds per request, and the utility they buy."""
 
     cost_s: float
     utility: float
 
 
 def slope(left: ParetoPoint, right: ParetoPoint) -> float:
-    """What a core-second buys between two corners, in points of quality."""
+    """Utility that a core-second buys between two points of the front, in points of quality per core-second."""
     return (right.utility - left.utility) / (right.cost_s - left.cost_s) if right.cost_s > left.cost_s else math.inf
 
 
 class _Stretch(NamedTuple):
-    """The prices at which one corner is the best: from `first` on, over `prices`, where F begins at `worth`.
+    """The prices at which one point of the front is best: from `first` on, over a width of `prices`.
 
-    `steepness` is the slope of F there; `scale` is rate * dispersion / 2 * cost of the equation.
+    `utility` is the value of F at `first`, and `steepness` its slope there. `scale` is rate * dispersion / 2 * cost in
+    the equation.
     """
 
     first: float
@@ -51,7 +58,7 @@ class _Stretch(NamedTuple):
     scale: float
 
     def price(self, waiting: float, had: float) -> float:
-        """The price where so many more wait than at its beginning."""
+        """The price with `waiting` more requests queued than at the stretch's beginning."""
         excess, exponent = self.utility - had, self.steepness * waiting / self.scale
         if abs(exponent) < _STRAIGHT:
             return self.first + excess * waiting / self.scale
@@ -59,12 +66,23 @@ class _Stretch(NamedTuple):
 
 
 class QueuePrice:
-    """The price for any number of requests that wait, of one frontier, rate and number of cores."""
+    """The price for any number of queued requests, given a front, an arrival rate and a number of cores.
+
+    Queued requests are an asset while they are few, since a core that runs out of them is idle, and a liability once
+    some will be too late. The price between solves the drift control of a Brownian queue (Ata, Harrison and Shepp,
+    "Drift rate control of a Brownian processing system", Annals of Applied Probability 15, 2005).
+
+    With `rate` requests and `cores` core-seconds per second, let F(p) = rate * max over the front's points of
+    (utility - p * cost) + cores * p: the utility per second at a price p that never changed. Its minimum is the most
+    that can be had. As the number n of queued requests grows from none to `most`, the price p rises from zero to that
+    at which the cheapest point buys nothing, by dn = rate * dispersion / 2 * cost * dp / (F(p) - g), with g the utility
+    that is had. Between two points of the front F is a straight line, so that n is a logarithm of p.
+    """
 
     def __init__(self, front: Sequence[ParetoPoint], rate: float, cores: float, most: float, dispersion: float) -> None:
-        """`hull` is a frontier of at least two corners, the first of nothing for nothing.
+        """`front` has at least two points, the first at (0, 0); at most `most` requests can wait and still be in time.
 
-        At most `most` can wait and be in time; `dispersion` is the variance of the number of arrivals over its mean.
+        `rate` is in arrivals per second. `dispersion` is the variance of the number of arrivals divided by its mean.
         """
         low, utility = 0.0, rate * front[-1].utility
         self._stretches: list[_Stretch] = []
@@ -74,7 +92,7 @@ class QueuePrice:
             self._stretches.append(_Stretch(low, high - low, utility, steepness, scale))
             low, utility = high, utility + steepness * (high - low)
         self._dearest = low
-        if most <= 0:  # nobody can wait and be in time: whoever waits pays the most
+        if most <= 0:  # no request can wait and be in time: any queue pays the highest price
             self._stretches, self._widths, self._narrowed = [], [], 1.0
             return
         self._had = _had(self._stretches, min(utility, *(stretch.utility for stretch in self._stretches)), most)
@@ -82,7 +100,7 @@ class QueuePrice:
         self._narrowed = min(sum(self._widths) / most, 1.0)
 
     def price(self, waiting: float) -> float:
-        """Points of quality a core-second: 0 where nobody waits, never falling, at the most the cheapest bargain's."""
+        """Points of quality per core-second: 0 for an empty queue, rising to the slope of the front's first step."""
         if waiting <= 0:
             return 0.0
         waiting *= self._narrowed
@@ -94,9 +112,9 @@ class QueuePrice:
 
 
 def _had(stretches: Sequence[_Stretch], best: float, most: float) -> float:
-    """The quality a second at which the stretches are `most` wide together: the less below the best, the wider.
+    """The quality per second at which the stretches together are `most` wide; the further below the best, the wider.
 
-    Where hardly ever so many wait they are narrower even with next to nothing lost: `price` widens them.
+    If so many hardly ever wait, the stretches stay narrower even at almost no loss; `price` scales them up.
     """
     low, high = _NARROWEST, 1.0
     while _wider(stretches, best * (1 - high), most) and high < 1 / _NARROWEST:
@@ -111,7 +129,7 @@ def _had(stretches: Sequence[_Stretch], best: float, most: float) -> float:
 
 
 def _wider(stretches: Sequence[_Stretch], had: float, most: float) -> bool:
-    """Whether they are wider than `most` together. Asked often, so no further than needed."""
+    """True if the stretches together are wider than `most`. Called often, so it stops as soon as it knows."""
     for stretch in stretches:
         most -= _width(stretch, had)
         if most < 0:
@@ -129,43 +147,53 @@ def _width(stretch: _Stretch, had: float) -> float:
 
 
 HORIZONS_S = (0.025, 0.05, 0.1, 0.2, 0.5)
-"""The horizons whose demand is priced."""
+"""Horizons whose demand is priced, in seconds."""
 
 UTILISATION = 0.9
-"""The share of a horizon's core time that is given out: what is left absorbs noise."""
+"""Share of a horizon's core time that is given out; the rest absorbs noise. Set by hand."""
 
 STEADY_UTILISATION = 0.8
-"""The same in the long run: runs are often smaller, and so dearer, than planned."""
+"""Share of the core time that is given out in the long run: batches are often smaller, so dearer, than planned.
+
+Live, giving out all of it was 2 to 5 points behind (docs/measurements.md).
+"""
 
 CYCLE = 3.0
-"""A batch may take this part of a budget in the long run: one like it runs before, and half of one is left over."""
+"""In the long run a batch may take 1 / CYCLE of a budget: a batch runs before it, and half of one is left over."""
 
 DOUBT = 0.05
-"""The price is raised by this part, so that what runs take need not be known exactly for the cheaper to win a tie.
+"""Share by which the price is raised: noise in learnt service times must not break a tie for the dearer checkpoint.
 
-Between two corners of a front both are worth the price of time alike; which is run must not be left to the noise in
-which their times were learnt. It is never raised past the best bargain: one that pays remains.
+Between two points of the front both are equally good at the price. The price is never raised past the slope of the
+front's first step, so the best use of a core-second still pays. Set by hand.
 """
 
 LASTING = 3.0
-"""Where the rate of late is less than the mean by more than so many times, the rush that made the mean is over."""
+"""If the recent rate is below the mean rate by more than this factor, the rush behind the mean is over. Set by hand."""
 
 NEGLIGIBLE = 0.1
-"""A price of less is none: of an answer that takes 100 ms it would be a hundredth of a point."""
+"""A price below this, in points per core-second, counts as 0.
+
+For an answer that takes 100 ms it is a hundredth of a point.
+"""
 
 _LEAST_SLACK = 0.25
+"""Least share of the mean budget that a request is taken to be able to wait."""
+
 _STEPS = 10
+"""Prices are kept for rates and cores rounded to steps of 1 / 10 on the natural logarithm."""
+
 _SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128)
 
 
 def sizes(most: int) -> list[int]:
-    """The batch sizes that are tried, up to and with `most`."""
+    """The batch sizes to try, up to and including `most`."""
     tried = [size for size in _SIZES if size < most]
     return [*tried, most]
 
 
 def pareto_front(points: Sequence[ParetoPoint]) -> list[ParetoPoint]:
-    """The upper concave envelope of the points and of doing nothing, from the cheapest corner on."""
+    """The upper concave envelope of the points and of doing nothing, cheapest point first."""
     front: list[ParetoPoint] = []
     for point in sorted((ParetoPoint(0.0, 0.0), *points), key=lambda point: (point.cost_s, -point.utility)):
         if front and point.utility <= front[-1].utility:
@@ -179,8 +207,8 @@ def pareto_front(points: Sequence[ParetoPoint]) -> list[ParetoPoint]:
 def joined(fronts: Sequence[Sequence[ParetoPoint]]) -> list[ParetoPoint]:
     """The Pareto front of the mean of several requests, each with a front of its own.
 
-    The steps of all of them in order of what a second buys: where one price is asked of everybody, those with the
-    better bargain have taken theirs.
+    Takes the steps of all fronts in order of what a core-second buys: at one price for all, the better steps come
+    first.
     """
     steps = [
         ParetoPoint(right.cost_s - left.cost_s, right.utility - left.utility)
@@ -197,9 +225,9 @@ def joined(fronts: Sequence[Sequence[ParetoPoint]]) -> list[ParetoPoint]:
 
 
 def price_of(front: Sequence[ParetoPoint], each_s: float) -> float:
-    """The slope of the front where each request may have `each_s` core-seconds; 0 where that is more than enough.
+    """The slope of the front at `each_s` core-seconds per request; 0 if that is more than enough.
 
-    Between two corners the cheaper one is just preferred; only where there is time for the dearer, it is.
+    Between two points the price is just high enough to prefer the cheaper one.
     """
     for left, right in pairwise(front):
         if each_s < right.cost_s:
@@ -209,9 +237,9 @@ def price_of(front: Sequence[ParetoPoint], each_s: float) -> float:
 
 @dataclass(slots=True, eq=False)
 class _Class:
-    """Requests with budgets up to a horizon: their part of all, the front of their mean, how many can wait a core.
+    """Requests with budgets up to a horizon: their share of all, the front of their mean, and their longest queue.
 
-    `prices` are those for rates that were met.
+    `most` is the number per core that can wait and still be in time. `prices` caches the price by rate and cores.
     """
 
     share: float
@@ -221,7 +249,7 @@ class _Class:
     prices: dict[tuple[int, int], QueuePrice] = field(default_factory=dict)
 
     def price(self, waiting: float, rate: float, cores: float) -> float:
-        """The price where so many of them wait, at this rate of all arrivals; both are taken to the nearest 10 %."""
+        """The price with `waiting` of them queued; `rate`, of all arrivals, and `cores` are rounded to about 10 %."""
         at = round(_STEPS * math.log(max(rate, 1e-6))), round(_STEPS * math.log(max(cores, 1e-6)))
         known = self.prices.get(at)
         if known is None:
@@ -231,33 +259,34 @@ class _Class:
 
 
 class CapacityPrice:
-    """Prices the core time of one task's requests, from the traffic and from what waits.
+    """Prices the core time of one task's requests from its arrivals and its queue.
 
-    What runs take is looked up anew with each lesson of the traffic, not for every price.
+    Service times are looked up once per lesson of the arrivals, not for every price.
     """
 
     def __init__(self, arrivals: ArrivalStats, checkpoints: Sequence[ServedCheckpoint]) -> None:
-        """Prices by this traffic, for these checkpoints."""
+        """Prices these checkpoints under these arrivals."""
         self._arrivals = arrivals
         self._checkpoints = checkpoints
         self._lesson = -1
         self.utility_left = 0.0
-        """What the best bargain is worth after its price, as of the last price; 0 where there was more demand than can
-        be met."""
+        """Utility per request that the best point of the front leaves after the last price; 0 under overload."""
         self.crowded_s = 0.0
-        """Within what time not all that is due can be done, as of the last price; infinite where that is so in the long
-        run, 0 where all can."""
+        """Seconds within which not all due requests can be served, by the last price.
+
+        Infinite if that holds in the long run, 0 if all can be served.
+        """
         self._in_the_long_run: list[ParetoPoint] = []
         self._classes: list[_Class | None] = []
         self.least_cost_s = 0.0
-        """The least core-seconds that a request costs, on average; 0 before any has come."""
+        """Mean of the fewest core-seconds that a request costs; 0 before any has come."""
         self._within: dict[tuple[float, int], list[ParetoPoint]] = {}
 
     def price(self, waiting: Sequence[int], cores: float, busy_s: float, now_s: float) -> float:
-        """Points of quality a core-second.
+        """Points of quality per core-second.
 
-        `waiting` says how many requests that wait must be done within each of `HORIZONS_S`, and in all; `busy_s` is
-        what is left of the runs under way, in core-seconds.
+        `waiting` has the number of queued requests due within each of `HORIZONS_S`, then of all. `busy_s` is the rest
+        of the running batches, in core-seconds.
         """
         arrivals = self._arrivals
         if arrivals.lesson != self._lesson:
@@ -307,7 +336,7 @@ class CapacityPrice:
         ]
 
     def _class_of(self, fronts: Sequence[list[ParetoPoint]]) -> _Class | None:
-        """Those with the shortest budgets, as many as hulls are given."""
+        """The class of the shortest budgets, one request for each front; None if nothing is worth running."""
         arrivals, front = self._arrivals, joined(fronts)
         if len(front) < 2:
             return None
@@ -334,7 +363,7 @@ def _least_cost_s(fronts: Sequence[Sequence[ParetoPoint]]) -> float:
 
 
 def _cheapest(checkpoint: ServedCheckpoint, characters: int, within_s: float, most: int) -> ParetoPoint:
-    """The least that a request costs in a run of at most `most` that takes no longer than `within_s`."""
+    """The point of one checkpoint at its cheapest batch size, up to `most` requests and `within_s` core-seconds."""
     cost_s = checkpoint.run_s(1, characters)
     for size in sizes(min(most, checkpoint.max_batch))[1:] if most > 1 else ():
         run_s = checkpoint.run_s(size, characters)
@@ -345,5 +374,5 @@ def _cheapest(checkpoint: ServedCheckpoint, characters: int, within_s: float, mo
 
 
 def _crowded(front: Sequence[ParetoPoint], each_s: float) -> bool:
-    """Whether not even the least that a request costs is there for each."""
+    """True if `each_s` core-seconds are less than the cheapest answer costs."""
     return len(front) > 1 and each_s < front[1].cost_s

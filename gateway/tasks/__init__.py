@@ -1,4 +1,7 @@
-"""The tasks: each is one module with its body, parameters, service-time model and answer, registered here by name."""
+"""The tasks: one module each, with its body, parameters, service-time model and answer; registered here by name.
+
+`base` says what a task is, `service_time` and `decoding` are the models that tasks share.
+"""
 
 from __future__ import annotations
 
@@ -24,10 +27,10 @@ def kind_of(manifest: VariantManifest) -> VariantKind:
 
 
 def service_time_model(manifest: VariantManifest) -> ServiceTimeModel:
-    """The model of the service time of a variant of any kind."""
+    """The service-time model of a variant of any kind."""
     return kind_of(manifest).service_time(manifest)
 
 
 def read_manifest(folder: Path) -> VariantManifest:
-    """The manifest in a variant's folder, of any kind. Raises FileNotFoundError, or pydantic's ValidationError."""
+    """Reads the manifest in a variant's folder. Raises FileNotFoundError, or pydantic's ValidationError."""
     return parse_manifest(folder, {name: kind.manifest for task in TASKS.values() for name, kind in task.kinds.items()})

@@ -1,4 +1,4 @@
-"""What a task is to the rest of the gateway: a name, a body, what crosses to a replica, and how long that takes."""
+"""What a task is to the gateway: a name, a body, what is sent to a replica, and how long that takes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Text = Annotated[str, StringConstraints(min_length=1)]
 
 
 def _one_or_many(inputs: object) -> str | None:
-    """The union tag of `inputs`: decided by its kind alone, so that a fault inside is told for that kind alone."""
+    """The union tag of `inputs`, by its kind alone: errors inside are then reported for that kind only."""
     if isinstance(inputs, str):
         return "one"
     return "many" if isinstance(inputs, list) else None
@@ -49,7 +49,7 @@ class TaskBody(Strict):
 
 @dataclass(frozen=True, slots=True)
 class VariantKind:
-    """A kind of variant that serves a task: its manifest, and the model of its service time."""
+    """A kind of variant that serves a task: its manifest, and its service-time model."""
 
     manifest: type[VariantManifest]
     service_time: Callable[[Any], ServiceTimeModel]
@@ -57,13 +57,12 @@ class VariantKind:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """One task. `name` is its endpoint, its place in catalogs, and its label in metrics.
+    """One task. `name` is its endpoint, its key in catalogs, and its label in metrics.
 
-    `read` gives the parameters of a valid body and the domain that it names; it raises InvalidRequest. `parameters` is
-    what crosses to a replica, all defaults where it is made without arguments; `output` is one output on the wire.
-    `kinds` are the kinds of variant that serve it, by the name in their manifests. `niceness` is the operating system
-    priority of a replica by tier, 0 for a tier without one. `finish_reasons` says why texts end, where they are
-    written.
+    `read` takes a valid body and returns the parameters and the domain that it names; it raises InvalidRequest.
+    `parameters` are sent to a replica; made without arguments they are the defaults. `output` is one output on the
+    wire. `kinds` maps the name in a manifest to a kind of variant. `niceness` is the operating system priority of a
+    replica by tier, 0 for a tier that is missing. `finish_reasons` are the reasons why a written text ends.
     """
 
     name: str

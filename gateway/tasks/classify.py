@@ -20,9 +20,10 @@ FunctionToApply: TypeAlias = Literal["softmax", "sigmoid", "none"]
 Truncation: TypeAlias = Literal["longest_first", "error"]
 
 LARGEST_RUN = 16
-"""Inputs of a classifier's largest run."""
+"""Most inputs in one run of a classifier."""
 
 _BATCH = 8
+"""Inputs per run when one request has several, in order of length."""
 
 
 class ClassifyBodyParameters(Strict):
@@ -46,7 +47,7 @@ class ClassifyBody(TaskBody):
 
 
 class ClassifyParameters(Parameters, frozen=True, array_like=True, tag="classify"):
-    """How the scores of a classification are made and cut; the defaults are the contract's."""
+    """How the scores of a classification are computed and cut; the defaults are the contract's."""
 
     top_k: int | None = None
     function_to_apply: FunctionToApply = "softmax"
@@ -54,7 +55,10 @@ class ClassifyParameters(Parameters, frozen=True, array_like=True, tag="classify
 
 
 class LabelScore(Struct, frozen=True):
-    """One label with its score: a probability unless `function_to_apply` is `none`. Encodes as the wire's object."""
+    """One label with its score: a probability unless `function_to_apply` is `none`.
+
+    Encodes as the object on the wire.
+    """
 
     label: str
     score: float
@@ -71,7 +75,7 @@ def _read(body: ClassifyBody) -> tuple[ClassifyParameters, None]:
 
 
 class BatchedModel:
-    """A classifier: its inputs cut to the window and run in batches of alike lengths."""
+    """Service times of a classifier: inputs are cut to the window and run in batches of similar length."""
 
     max_batch = LARGEST_RUN
 
@@ -85,18 +89,18 @@ class BatchedModel:
         self._known: list[list[float]] = []
 
     def tokens(self, characters: int) -> int:
-        """The tokens to expect of a text of so many characters, specials included, cut to the window."""
+        """The expected tokens of a text of `characters`, specials included, cut to the window."""
         tokens = self._rate.tokens(characters)
         return tokens if tokens < self._window_tokens else self._window_tokens
 
     def run_s(self, inputs: int, characters: int) -> float:
-        """Inputs as long as one another, in one batch."""
+        """Median seconds of one batch of equally long inputs."""
         return self.slowdown.value * self._median_s(inputs, self.tokens(characters))
 
     def service_time_s(self, characters: Sequence[int], companions: int = 0) -> float:
-        """The median service time of inputs of these many characters, batched by alike lengths.
+        """Median seconds of inputs of these lengths, batched by length.
 
-        Companions are run with the last of the batches, that of the longest.
+        Companions run with the last batch, that of the longest inputs.
         """
         if len(characters) == 1:
             return self.slowdown.value * self._median_s(1 + companions, self.tokens(characters[0]))
@@ -105,12 +109,15 @@ class BatchedModel:
         alone_s = sum(self._median_s(len(batch), batch[-1]) for batch in batches[:-1])
         return self.slowdown.value * (alone_s + self._median_s(len(batches[-1]) + companions, lengths[-1]))
 
-    def service_times_s(self, asked: RequestShape, room_s: float, companions: int = 0) -> tuple[float, float]:
-        """One way to do it, whatever the room. Of a single text, the common case, it is looked up without a call."""
+    def service_times_s(self, shape: RequestShape, room_s: float, companions: int = 0) -> tuple[float, float]:
+        """Both times are equal: a classifier has one way to run.
+
+        A single text, the common case, is looked up without a call.
+        """
         try:
-            (characters,) = asked.characters
+            (characters,) = shape.characters
             known = self._known[companions]
-        except (ValueError, IndexError):  # several texts, or the first with so many companions
+        except (ValueError, IndexError):  # several texts, or a new number of companions
             pass
         else:
             tokens = ceil(characters * self._rate.per_character) + SPECIAL_TOKENS
@@ -118,30 +125,32 @@ class BatchedModel:
             if known_s:
                 service_time_s = self.slowdown.value * known_s
                 return service_time_s, service_time_s
-        service_time_s = self.service_time_s(asked.characters, companions)
+        service_time_s = self.service_time_s(shape.characters, companions)
         return service_time_s, service_time_s
 
-    def learn(self, asked: RequestShape, answer: Answer) -> None:
-        """Learns tokens for characters, not from inputs that were cut, whose count the tokenizer may not give; and the
-        pace from single inputs, of which alone it is told which run they were in.
+    def learn(self, shape: RequestShape, answer: Answer) -> None:
+        """Learns tokens per character and the slowdown.
+
+        An input that was cut is skipped for tokens, since the tokenizer may not count all of it. The slowdown is learnt
+        from single inputs, since only their run is known.
         """
         if not answer.input.truncated:
-            self.learn_tokens(asked.characters, answer.input.tokens)
+            self.learn_tokens(shape.characters, answer.input.tokens)
         batch = answer.timings.batch_size
-        if len(asked.characters) == 1 and batch > 0 and 0 < answer.input.kept <= self._window_tokens:
+        if len(shape.characters) == 1 and batch > 0 and 0 < answer.input.kept <= self._window_tokens:
             profiled_s = self._median_s(batch, answer.input.kept)
             self.slowdown.learn(answer.timings.service_time_s, profiled_s)
 
     def forget(self) -> None:
-        """The pace alone; how many tokens texts have is no matter of the machine's."""
+        """Resets the slowdown alone; tokens per character do not depend on the machine."""
         self.slowdown = Slowdown(SLOWDOWN_WEIGHT)
 
     def learn_tokens(self, characters: Sequence[int], tokens: int) -> None:
-        """Takes how many tokens, specials included, texts of these many characters had together."""
+        """Learns from the total tokens, specials included, of texts of these lengths."""
         self._rate.learn(characters, tokens)
 
     def _median_s(self, batch: int, tokens: int) -> float:
-        """By the profile, remembered by batch size and length; 0 stands for a place that was not asked for yet."""
+        """The profile's median, cached by batch size and length; 0 marks a length not looked up yet."""
         while len(self._known) < batch:
             self._known.append([0.0] * (self._window_tokens + 1))
         of_batch = self._known[batch - 1]

@@ -1,7 +1,7 @@
-"""The plan of a summary: how many beams and new tokens the remaining budget has room for.
+"""The plan of a summary: how many beams and new tokens the remaining budget allows.
 
-A pure function of measured times. The forecast prices a checkpoint by it, and the replica plans anew by it when the
-writing begins, with what is left by then.
+A pure function of measured times. The forecast uses it to price a checkpoint, and the replica plans again with it when
+writing begins, with the budget left by then.
 """
 
 from __future__ import annotations
@@ -13,16 +13,18 @@ from gateway.model.manifest import Seq2SeqManifest
 from gateway.model.profile import LatencyProfile
 
 BEAMS = (1, 2, 4, 8)
-"""The widths that are profiled and planned with."""
+"""Numbers of beams that are profiled and planned with."""
 
 HEADROOM = 1.5
-"""Beams are widened only where this many times the expected tokens would fit, or the most that may be written: a
-summary cut short is worse than one found by a narrower search."""
+"""Beams are added only if this multiple of the expected tokens, or the most that may be written, would still fit.
+
+A summary cut short is worse than one found by a narrower search. Set by hand.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class DecodingTimes:
-    """What one text costs on one checkpoint, in seconds: reading it, and each further token by rows (beams)."""
+    """What one text takes on one checkpoint, in seconds: to read it, and to write a token by number of beams."""
 
     encode_s: float
     step_s: Callable[[int], float]
@@ -30,7 +32,7 @@ class DecodingTimes:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What is asked for at most: `beams` wide, `max_new_tokens` long, and about `expected_tokens` if let."""
+    """What a request asks for: at most `beams` and `max_new_tokens`, and about `expected_tokens` if not limited."""
 
     beams: int
     max_new_tokens: int
@@ -39,7 +41,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class DecodingPlan:
-    """The width and length that a budget has room for, and what it should take by the median, in tokens and seconds."""
+    """The beams and tokens that a budget allows, with the expected length in tokens and the median time in seconds."""
 
     beams: int
     max_new_tokens: int
@@ -49,28 +51,28 @@ class DecodingPlan:
 
 @dataclass(frozen=True, slots=True)
 class WritingTimes:
-    """The two latency profiles of an encoder-decoder: reading with the first step, and each later step by rows."""
+    """The two latency profiles of an encoder-decoder: reading with the first step, and each later step by beams."""
 
     encoder: LatencyProfile
     steps: LatencyProfile
 
     @classmethod
     def of(cls, manifest: Seq2SeqManifest) -> WritingTimes:
-        """As they stand in the manifest. Raises ValueError for a grid with holes."""
+        """Reads the profiles of the manifest. Raises ValueError for a grid with holes."""
         return cls(LatencyProfile.from_document(manifest.profile), LatencyProfile.from_document(manifest.step_profile))
 
     def for_text(self, tokens: int, slowdown: float = 1.0) -> DecodingTimes:
-        """For a text of so many tokens, where everything takes `pace` times as long as it did when it was profiled."""
+        """Times for a text of `tokens`, multiplied by `slowdown`."""
         return DecodingTimes(
             slowdown * self.encoder.median_s(1, tokens), lambda rows: slowdown * self.steps.median_s(rows, tokens)
         )
 
 
 def plan(times: DecodingTimes, wanted: Wanted, room_s: float) -> DecodingPlan:
-    """The widest search that leaves room for the expected tokens and half as many more, then the most tokens.
+    """The most beams that leave room for `HEADROOM` times the expected tokens, then the most tokens.
 
-    A wider search is taken only where the budget does not make it shorter than what is expected, so more room never
-    gives fewer beams. There is always at least one beam and one token.
+    A wider search is planned only if the budget does not cut it below that, so more room never gives fewer beams. There
+    is always at least one beam and one token.
     """
     left_s = room_s - times.encode_s
     expected = min(max(wanted.expected_tokens, 1.0), float(wanted.max_new_tokens))
@@ -84,11 +86,11 @@ def plan(times: DecodingTimes, wanted: Wanted, room_s: float) -> DecodingPlan:
 
 
 def leanest(times: DecodingTimes, wanted: Wanted) -> DecodingPlan:
-    """The plan that takes least and still writes what is expected: one beam."""
+    """The cheapest plan that still writes the expected tokens: one beam."""
     expected = min(max(wanted.expected_tokens, 1.0), float(wanted.max_new_tokens))
     return DecodingPlan(1, wanted.max_new_tokens, expected, times.encode_s + expected * times.step_s(1))
 
 
 def widths(most: int) -> tuple[int, ...]:
-    """The widths to choose from, none over `most`, `most` itself among them."""
+    """The numbers of beams to choose from, up to and including `most`."""
     return tuple(sorted({*(b for b in BEAMS if b < most), most}))

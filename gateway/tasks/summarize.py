@@ -1,4 +1,4 @@
-"""`/summarize`: long texts in, short ones out, picked from them or written anew as the budget allows."""
+"""`/summarize`: long texts in, short ones out, extracted or written anew as the budget allows."""
 
 from __future__ import annotations
 
@@ -21,10 +21,19 @@ from gateway.tasks.service_time import SLOWDOWN_WEIGHT, SMOOTHING, Slowdown, Tok
 LongText: TypeAlias = Literal["chunk", "longest_first", "error"]
 
 MOST_NEW_TOKENS = 4096
+"""Most new tokens that a request may ask for."""
+
 MOST_BEAMS = 16
+"""Most beams that a request may ask for."""
+
 _LONG_TEXT: dict[str, LongText] = {"only_first": "longest_first", "do_not_truncate": "chunk"}
+"""Hugging Face's names for the ways to treat a long text, and ours."""
+
 _BATCH = 8
+"""Sentences per batch that the encoder's time per token is taken from."""
+
 _SENTENCE_TOKENS = 32
+"""Tokens of a sentence, as many as in the texts that were measured."""
 
 Tokens = Annotated[int, Field(ge=1, le=MOST_NEW_TOKENS)]
 LeastTokens = Annotated[int, Field(ge=0, le=MOST_NEW_TOKENS)]
@@ -32,7 +41,7 @@ Beams = Annotated[int, Field(ge=1, le=MOST_BEAMS)]
 
 
 class GenerateParameters(Strict):
-    """`generate_parameters`: those of transformers' that a summary takes. `max_length` is read as `max_new_tokens`."""
+    """`generate_parameters`: those of transformers that a summary takes. `max_length` is read as `max_new_tokens`."""
 
     max_new_tokens: Tokens | None = Field(default=None, description="at most; the budget may leave fewer")
     max_length: Tokens | None = Field(default=None, description="read as max_new_tokens")
@@ -52,7 +61,7 @@ class GenerateParameters(Strict):
 
 
 class SummarizeBodyParameters(Strict):
-    """The `parameters` of `POST /summarize`. What is given here overrides the same in `generate_parameters`."""
+    """The `parameters` of `POST /summarize`. They override the same fields of `generate_parameters`."""
 
     max_new_tokens: Tokens | None = Field(default=None, description="at most; the budget may leave fewer")
     min_new_tokens: LeastTokens | None = Field(default=None, description="at least, where the budget lets it")
@@ -85,10 +94,10 @@ class SummarizeBody(TaskBody):
 
 
 class SummarizeParameters(Parameters, frozen=True, array_like=True, tag="summarize"):
-    """How a summary is written; what is None is the checkpoint's own.
+    """How a summary is written; None is the checkpoint's own choice.
 
-    `max_new_tokens` and `num_beams` are the most: the budget may leave less. `truncation` says what becomes of a text
-    longer than the checkpoint's window.
+    `max_new_tokens` and `num_beams` are upper limits: the budget may allow less. `truncation` says what happens to a
+    text longer than the checkpoint's window.
     """
 
     max_new_tokens: int | None = None
@@ -104,13 +113,13 @@ _USUAL = SummarizeParameters()
 
 
 class Summary(Struct, frozen=True):
-    """One summary. Encodes as the wire's object."""
+    """One summary. Encodes as the object on the wire."""
 
     summary_text: str
 
 
 def _read(body: SummarizeBody) -> tuple[SummarizeParameters, str | None]:
-    """The parameters with the contract's defaults filled in. Raises InvalidRequest where a least is over its most."""
+    """The parameters with the contract's defaults filled in. Raises InvalidRequest if a minimum exceeds its maximum."""
     given = body.parameters or SummarizeBodyParameters()
     more = given.generate_parameters or GenerateParameters()
     most = given.max_new_tokens or more.max_new_tokens or more.max_length
@@ -136,12 +145,12 @@ def _read(body: SummarizeBody) -> tuple[SummarizeParameters, str | None]:
 
 
 class ExtractiveModel:
-    """An extractive checkpoint: every sentence of every text through its encoder, in batches of alike lengths."""
+    """Service times of an extractive checkpoint, which encodes every sentence, in batches of similar length."""
 
     max_batch = 1
 
     def __init__(self, profile: LatencyProfile) -> None:
-        """Takes the encoder's profile; a sentence counts as 32 tokens, as many as the texts measured had."""
+        """Takes the encoder's profile; a sentence counts as 32 tokens, as many as in the texts that were measured."""
         self.sigma = profile.sigma
         self._per_token_s = profile.median_s(_BATCH, _SENTENCE_TOKENS) / (_BATCH * _SENTENCE_TOKENS)
         self._least_s = profile.median_s(1, _SENTENCE_TOKENS)
@@ -149,25 +158,25 @@ class ExtractiveModel:
         self.slowdown = Slowdown(SLOWDOWN_WEIGHT)
 
     def run_s(self, inputs: int, characters: int) -> float:
-        """One text after the other."""
+        """Median seconds of the texts, one after the other."""
         return self.slowdown.value * self._profiled_s(inputs * self._rate.tokens(characters), inputs)
 
-    def service_times_s(self, asked: RequestShape, room_s: float, companions: int = 0) -> tuple[float, float]:
-        """The time to read all of it: one that stops halfway is not worth its place in the order of quality."""
-        tokens = sum(map(self._rate.tokens, asked.characters))
-        seconds = self.slowdown.value * self._profiled_s(tokens, len(asked.characters))
+    def service_times_s(self, shape: RequestShape, room_s: float, companions: int = 0) -> tuple[float, float]:
+        """Both times are for reading all sentences: an extract of half a text has less than the catalog's quality."""
+        tokens = sum(map(self._rate.tokens, shape.characters))
+        seconds = self.slowdown.value * self._profiled_s(tokens, len(shape.characters))
         return seconds, seconds
 
-    def learn(self, asked: RequestShape, answer: Answer) -> None:
-        """Learns tokens from texts that were read to their end, and the pace from what was read."""
+    def learn(self, shape: RequestShape, answer: Answer) -> None:
+        """Learns tokens per character from texts that were read to their end, and the slowdown from what was read."""
         if not answer.input.truncated:
-            self._rate.learn(asked.characters, answer.input.tokens)
+            self._rate.learn(shape.characters, answer.input.tokens)
         if answer.input.kept > 0:
-            profiled_s = self._profiled_s(answer.input.kept, len(asked.characters))
+            profiled_s = self._profiled_s(answer.input.kept, len(shape.characters))
             self.slowdown.learn(answer.timings.service_time_s, profiled_s)
 
     def forget(self) -> None:
-        """The pace alone."""
+        """Resets the slowdown alone."""
         self.slowdown = Slowdown(SLOWDOWN_WEIGHT)
 
     def _profiled_s(self, tokens: int, texts: int) -> float:
@@ -175,7 +184,7 @@ class ExtractiveModel:
 
 
 class AbstractiveModel:
-    """An encoder-decoder: reads every piece of every text and writes token by token, as wide as the room allows."""
+    """Service times of an encoder-decoder, which reads texts in pieces and writes as many beams as time allows."""
 
     max_batch = 1
 
@@ -189,40 +198,41 @@ class AbstractiveModel:
         self.slowdown = Slowdown(SLOWDOWN_WEIGHT)
 
     def run_s(self, inputs: int, characters: int) -> float:
-        """One text after the other, each with one beam."""
+        """Median seconds of the texts, one after the other, each with one beam."""
         return inputs * self._of_text(self._rate.tokens(characters), _USUAL, 0.0)[1]
 
-    def service_times_s(self, asked: RequestShape, room_s: float, companions: int = 0) -> tuple[float, float]:
-        """As wide as fits, and with one beam; each text of several has an equal share of the room."""
-        texts = len(asked.characters)
+    def service_times_s(self, shape: RequestShape, room_s: float, companions: int = 0) -> tuple[float, float]:
+        """Median seconds with as many beams as fit, and with one; several texts share the room equally."""
+        texts = len(shape.characters)
         planned = least = 0.0
-        for characters in asked.characters:
-            fully_s, leanest_s = self._of_text(self._rate.tokens(characters), asked.parameters, room_s / texts)
+        for characters in shape.characters:
+            fully_s, leanest_s = self._of_text(self._rate.tokens(characters), shape.parameters, room_s / texts)
             planned, least = planned + fully_s, least + leanest_s
         return planned, least
 
-    def learn(self, asked: RequestShape, answer: Answer) -> None:
-        """Learns tokens from texts that were taken whole, output from summaries with room to end by themselves, the
-        pace from single texts in one piece.
+    def learn(self, shape: RequestShape, answer: Answer) -> None:
+        """Learns tokens per character, the output length and the slowdown.
+
+        Tokens come from texts that were taken whole, the slowdown from single texts in one piece.
         """
         if not answer.input.truncated:
-            self._rate.learn(asked.characters, answer.input.tokens)
+            self._rate.learn(shape.characters, answer.input.tokens)
         for one in answer.generation:
-            self._learn_output(one, asked.parameters)
+            self._learn_output(one, shape.parameters)
         if len(answer.generation) == 1 and (one := answer.generation[0]).pieces == 1 and one.steps:
             times = self._writing.for_text(answer.input.kept)
             profiled_s = times.encode_s + (one.steps - 1) * times.step_s(one.beams)
             self.slowdown.learn(answer.timings.service_time_s, profiled_s)
 
     def forget(self) -> None:
-        """The pace alone; how long summaries are is no matter of the machine's."""
+        """Resets the slowdown alone; the length of summaries does not depend on the machine."""
         self.slowdown = Slowdown(SLOWDOWN_WEIGHT)
 
     def _learn_output(self, one: Generation, parameters: Parameters) -> None:
-        """Takes the tokens of a summary that had room for more than are expected, a cut one as no fewer than those.
+        """Learns the output length from a summary that had room for more than expected.
 
-        It is chosen by its room and not by how it ended: of summaries with little room only the short ones end by
-        themselves. One that was made longer than it would have been says nothing.
+        Room decides, not how it ended: with little room only short summaries end by themselves. A summary that was cut
+        counts as at least the expected length. One that was forced to be longer says nothing.
         """
         expected = self._output_tokens
         ample = min(HEADROOM * expected, self._rules.max_new_tokens)
@@ -232,9 +242,10 @@ class AbstractiveModel:
             self._output_tokens += SMOOTHING * (seen - expected)
 
     def _of_text(self, tokens: int, parameters: Parameters, room_s: float) -> tuple[float, float]:
-        """A text over the window is read in pieces, and what was written of them is read once more.
+        """Median seconds of one text with as many beams as fit, and with one.
 
-        Each piece has its share of the room, and the last reading one too, as the replica has it.
+        A text over the window is read in pieces, and the summaries of the pieces are summarised once more. Each piece
+        and the last reading have equal shares of the room, as on the replica.
         """
         wanted = self._wanted(parameters)
         chunked = isinstance(parameters, SummarizeParameters) and parameters.truncation == "chunk"
@@ -257,7 +268,7 @@ class AbstractiveModel:
 
 
 def wanted_of(parameters: SummarizeParameters, rules: GenerationRules, expected_tokens: float) -> Wanted:
-    """What a request wants of a checkpoint, which is never asked for more tokens than its own rules write."""
+    """What a request asks of a checkpoint, within the tokens that the checkpoint's own rules allow."""
     most = min(parameters.max_new_tokens or rules.max_new_tokens, rules.max_new_tokens)
     least = rules.min_new_tokens if parameters.min_new_tokens is None else parameters.min_new_tokens
     return Wanted(parameters.num_beams or rules.num_beams, most, min(max(expected_tokens, least), most))

@@ -142,7 +142,7 @@ class Ingress:
         task_router = self._desks[task]
         for held in task_router.scheduler.expired(now_s):
             self._world.fail(self._open.pop(held).request)
-        while (release := task_router.scheduler.release(now_s)) is not None:
+        while (release := task_router.scheduler.next_batch(now_s)) is not None:
             self._send(task_router, release)
         wake_s = task_router.scheduler.wake_s(now_s)
         if wake_s is not None and self._wakes.get(task) != wake_s:

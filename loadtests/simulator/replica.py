@@ -90,7 +90,7 @@ class BatchingReplica:
             for entry in formed.expired:
                 self._give_up(entry.whole)
             if formed.entries:
-                self._overdue.ran(formed.median_s, overdue=formed.overdue, contested=formed.contested)
+                self._overdue.ran(formed.median_s, late=formed.overdue, contested=formed.contested)
                 self._run(formed.entries)
 
     def _run(self, entries: tuple[_Input, ...]) -> None:
@@ -190,7 +190,7 @@ class SharingReplica:
         def done(run: Run) -> None:
             passed_s = self._world.now_s - run.began_s
             self._running -= 1
-            self._overdue.ran(passed_s, overdue=overdue, contested=contested)
+            self._overdue.ran(passed_s, late=overdue, contested=contested)
             text.attained_s += passed_s
             text.work_s -= turn_s
             text.left_s = max(text.left_s - turn_s, _LEAST_LEFT_S)

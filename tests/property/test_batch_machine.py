@@ -107,7 +107,7 @@ class ReplicaQueue(RuleBasedStateMachine):
             self.waiting = [entry for entry in self.waiting if entry not in gone]
             self.expired += [entry.sequence for entry in formed.expired]
             if formed.entries:
-                self.share.ran(formed.median_s, overdue=formed.overdue, contested=formed.contested)
+                self.share.ran(formed.median_s, late=formed.overdue, contested=formed.contested)
                 self.running.append(Run(self.now + formed.median_s, formed.entries))
 
     def the_dead_are_never_run(self, formed: FormedBatch[Waiting]) -> None:

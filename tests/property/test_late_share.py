@@ -34,7 +34,7 @@ def test_while_both_kinds_wait_the_overdue_have_their_share_and_no_more(
             theirs_s, since_s, paid_s = theirs_s + overdue_s, 0.0, overdue_s
         else:
             others_s, since_s = others_s + timely_s, since_s + timely_s
-        share.ran(overdue_s if turns[-1] else timely_s, overdue=turns[-1], contested=True)
+        share.ran(overdue_s if turns[-1] else timely_s, late=turns[-1], contested=True)
         assert since_s <= ((1 - LATE_SHARE) * paid_s + earned_s) / LATE_SHARE + longest_s + 1e-6
     assert not any(one and other for one, other in pairwise(turns))
 
@@ -44,10 +44,10 @@ def test_a_quiet_hour_earns_the_overdue_no_claim(runs: list[tuple[float, float]]
     """What is run while none is overdue saves up nothing, and what the overdue have of an idle engine costs nothing."""
     share = LateShare()
     for timely_s, overdue_s in runs:
-        share.ran(timely_s, overdue=False, contested=False)
-        share.ran(overdue_s, overdue=True, contested=False)
+        share.ran(timely_s, late=False, contested=False)
+        share.ran(overdue_s, late=True, contested=False)
         assert not share.turn
-    share.ran(0.001, overdue=False, contested=True)
+    share.ran(0.001, late=False, contested=True)
     assert share.turn
 
 
@@ -82,7 +82,7 @@ class Offering:
             formed = form_batch(waiting.values(), self.now, LIMITS, self.profile, overdue_turn=share.turn)
             for entry in (*formed.expired, *formed.entries):
                 del waiting[entry.sequence]
-            share.ran(formed.median_s, overdue=formed.overdue, contested=formed.contested)
+            share.ran(formed.median_s, late=formed.overdue, contested=formed.contested)
             self.in_time += sum(self.now + formed.median_s <= entry.deadline for entry in formed.entries)
             self.now = max(self.now + formed.median_s, 0.0 if formed.entries else arrives)
 
@@ -119,7 +119,7 @@ def test_overdue_work_does_not_starve(
         assert now <= (older + 1) * (turn_s / LATE_SHARE + 2 * run_s)
         waiting += [Waiting(at, 8 + at % 57, now + 0.07, strict, now) for at in islice(arrivals, 9)]
         formed = form_batch(waiting, now, LIMITS, profile, overdue_turn=share.turn)
-        share.ran(formed.median_s, overdue=formed.overdue, contested=formed.contested)
+        share.ran(formed.median_s, late=formed.overdue, contested=formed.contested)
         gone = {*formed.entries, *formed.expired}
         waiting = [entry for entry in waiting if entry not in gone]
         now, run_s = now + formed.median_s, max(run_s, formed.median_s)

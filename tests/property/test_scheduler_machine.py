@@ -115,7 +115,7 @@ class WaitingRoom(RuleBasedStateMachine):
             self.is_lost_rightly(held)
             self.waiting.remove(held)  # fails on one that had gone before
             self.left += 1
-        while (release := room.release(now_s)) is not None:
+        while (release := room.next_batch(now_s)) is not None:
             self.is_right(release)
             for held in release.members:
                 self.waiting.remove(held)

@@ -89,7 +89,7 @@ def desk_of(drawn: Sequence[Drawn], under_way: int) -> TaskRouter:
         if decision.chosen is not None:
             task_router.scheduler.enter(task_router.queued(ASKED, Terms(), Deadline(NOW_S, 1.0), NOW_S))
     task_router.scheduler.expired(NOW_S)
-    while task_router.scheduler.release(NOW_S):
+    while task_router.scheduler.next_batch(NOW_S):
         pass
     return task_router
 

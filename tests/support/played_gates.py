@@ -38,7 +38,7 @@ class Gate:
         """Whether the one core is taken: 0 or 1."""
         probe = self.play.waiter(60.0)
         self.play.room.enter(probe)
-        release = self.play.room.release(self.clock())
+        release = self.play.room.next_batch(self.clock())
         if release is None:
             self.play.room.leave(probe)
             return 1

@@ -73,7 +73,7 @@ class PlayedRoom:
         """Asks who is lost and who can go on, until nobody can."""
         self.lost += self.room.expired(self.now_s)
         begun: list[Batch] = []
-        while (release := self.room.release(self.now_s)) is not None:
+        while (release := self.room.next_batch(self.now_s)) is not None:
             begun.append(release)
         self.released += begun
         return begun

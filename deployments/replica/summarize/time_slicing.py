@@ -292,7 +292,7 @@ class TimeSlicer:
             self.totals.sizes[len(self._waiting) + len(self._running)] += 1
         self._running.discard(text)
         self._ending.discard(text)
-        self._overdue.ran(ran_s, overdue=text.ran_overdue, contested=text.ran_contested)
+        self._overdue.ran(ran_s, late=text.ran_overdue, contested=text.ran_contested)
         text.left_s = text.condensing.room.left_s
         over = text.done or text.withdrawn
         if over:

@@ -1,10 +1,10 @@
-"""Prometheus metrics: what each process counts, and how many processes become one scrape.
+"""Prometheus metrics: what each process counts, and how the metrics of many processes become one scrape.
 
-The only package that knows `prometheus_client`. Names follow the glossary; every label has a closed list of values:
+The only package that knows `prometheus_client`. Names follow the glossary. Every label has a closed list of values:
 task, checkpoint, tier, outcome, reason, verdict, finish reason, part, deployment and its states, replica.
 
-`requests` counts finished requests, `replicas` and `application` report a
-replica and all deployments, `exposition` writes the text format and merges it.
+`requests` counts finished requests, `replicas` and `application` report a replica and all deployments, and `exposition`
+writes the text format and merges it.
 """
 
 from prometheus_client.core import Metric

@@ -1,4 +1,4 @@
-"""The application as a whole: what Ray Serve says of its deployments. The ingress that answers a scrape adds it once.
+"""Metrics of the application as a whole: the state of its deployments, added once by the ingress that answers a scrape.
 
 It knows the cluster's states as a closed list, and no cluster.
 """
@@ -20,8 +20,8 @@ REPLICA_STATES = ("starting", "updating", "recovering", "running", "stopping", "
 class SeenDeployment:
     """One deployment now: its state, the number of its replicas in each state, and its self-test.
 
-    `self_test_failed` is True if a replica was rejected by its checks since the deployment was last healthy; it is
-    None for a deployment that has no self-test.
+    `self_test_failed` is True if a replica was rejected by its checks since the deployment was last healthy; it is None
+    for a deployment that has no self-test.
     """
 
     name: str

@@ -58,9 +58,9 @@ def text_of(families: Iterable[Metric]) -> str:
 
 
 async def exposition(*collectors: Collector) -> str:
-    """Writes all that the collectors have, and lets other work of the event loop run between two metrics.
+    """Writes the metrics of all collectors, and yields to other work of the event loop between two metrics.
 
-    A metric of seven checkpoints takes about 1 ms to write, all of an ingress's some 15 ms: longer than a request.
+    A metric of seven checkpoints takes about 1 ms to write, and all of an ingress's some 15 ms: longer than a request.
     """
     texts: list[str] = []
     for collector in collectors:
@@ -80,9 +80,10 @@ class _Collected(Collector):
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A process that was asked for its metrics; `text` is None where it did not answer in time.
+    """A process that was asked for its metrics; `text` is None if it did not answer in time.
 
-    `replica` is its name, `deployment` what it is one of. A deployment with no known process has one without a name.
+    `replica` is its name, and `deployment` what it belongs to. A deployment with no known process has one without a
+    name.
     """
 
     replica: str
@@ -101,8 +102,9 @@ class _Block:
 def one_scrape(processes: Iterable[Process], application: str = "", took_s: float | None = None) -> bytes:
     """Merges the texts of all processes: each metric described once, each series with a `replica` label.
 
-    `application` is appended unchanged. `punctual_replica_up` says who answered, `took_s` how long the asking took.
-    Lines are moved and not parsed: the library's parser would hold up the event loop for some 30 ms a process.
+    `application` is appended unchanged. `punctual_replica_up` says which processes answered, and `took_s` is how long
+    they took, in seconds. Lines are moved and not parsed: the library's parser would block the event loop for some 30
+    ms per process.
     """
     blocks: dict[str, _Block] = {}
     asked = tuple(processes)

@@ -1,4 +1,4 @@
-"""What one replica reports: its totals, how large its batches were, and what its variant was proven to be."""
+"""Metrics of one replica: its totals, the sizes of its batches, and how its variant was verified."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _ABOUT = {
     "batches": "Engine runs, each of one batch",
     "sharing_inputs": "Texts that share the engine by time slicing",
 }
-"""Where the name does not say it in the words of the glossary."""
+"""Descriptions of metrics whose name is not in the glossary's words."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReplicaFacts:
-    """What stays the same while a replica lives: whose it is, and since when, in Unix seconds.
+    """What stays constant while a replica lives: its checkpoint, and its start in Unix seconds.
 
-    `agreement` is how far its variant agrees with its source, from 0 to 1, as its manifest proves: for a classifier the
-    share of equal labels, for a summarizer that of texts with the same tokens, or of sentences that both choose.
+    `agreement` is how far its variant agrees with its source, from 0 to 1, by its manifest: for a classifier the share
+    of equal labels, for a summarizer that of texts with the same tokens, or of sentences that both choose.
     """
 
     checkpoint: str

@@ -1,9 +1,9 @@
-"""What one ingress process counts of finished requests: an observer of their records.
+"""Metrics of finished requests in one ingress process: an observer of their records.
 
-Every counter that a request can touch is made at the start, from the catalog: nothing that a client sends can add a
-series, and `rate` sees the first event. The histograms of a checkpoint come with its first answer. Native histograms
-are not offered: the library cannot record them, and Prometheus takes them by protobuf alone. A newer Prometheus makes
-its own of these as it scrapes them (`convert_classic_histograms_to_nhcb`).
+Every counter that a request can touch is made at the start, from the catalog: nothing a client sends can add a series,
+and `rate` sees the first event. The histograms of a checkpoint come with its first answer. Native histograms are not
+offered: the library cannot record them, and Prometheus takes them only as protobuf. A newer Prometheus can convert
+these as it scrapes them (`convert_classic_histograms_to_nhcb`).
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ BUCKETS = (*_MILLISECONDS, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0, 30.0,
 """Seconds: from a short text on an idle replica to the longest budget."""
 
 BUDGET_RATIOS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0, 1.05, 1.1, 1.25, 1.5, 2.0, 5.0, 10.0)
-"""Latency divided by budget: finest about 1, where in time and late part."""
+"""Latency divided by budget: finest around 1, where in time and late part."""
 
 FORECAST_RATIOS = (0.25, 0.5, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 3.0, 4.0, 8.0)
-"""Latency divided by its median forecast: half of them belong at or under 1."""
+"""Latency divided by its median forecast: half of the answers belong at or under 1."""
 
 _LABELS = ("task", "checkpoint", "tier")
 
@@ -81,7 +81,7 @@ class _Families:
 
 
 class _Tally:
-    """The series of one checkpoint, or of a task for requests that came to no checkpoint."""
+    """The series of one checkpoint, or of a task's requests for which no checkpoint was chosen."""
 
     def __init__(self, families: _Families, task: str, checkpoint: str, tier: str) -> None:
         self._families = families
@@ -130,7 +130,7 @@ class RequestMetrics(Collector):
         self._none_chosen = {task: _Tally(families, task, "", "") for task in TASKS}
 
     def observe(self, record: RequestRecord) -> None:
-        """Counts one request by how it ended, what was decided and, where it was answered, what that took."""
+        """Counts one request by its outcome, its decision and, if it was answered, its durations."""
         name = record.checkpoint
         tally = self._none_chosen[record.task] if name is None else self._chosen[name]
         tally.ended[record.outcome].inc()
@@ -151,7 +151,7 @@ class RequestMetrics(Collector):
         return self._families.registry.collect()
 
     def text(self) -> str:
-        """Writes all that was counted at once. An ingress under load uses `exposition`, which lets requests pass."""
+        """Writes all metrics at once. An ingress under load uses `exposition`, which lets requests run in between."""
         return text_of(self.collect())
 
 

@@ -51,7 +51,7 @@ def test_a_request_waits_until_its_optimistic_forecast_no_longer_fits() -> None:
     task_router = desk_of(told)
     task_router.scheduler.enter(held)
     assert not task_router.scheduler.expired(told.clock())
-    assert task_router.scheduler.release(told.clock()) is not None
+    assert task_router.scheduler.next_batch(told.clock()) is not None
     assert held.last_s == pytest.approx(deadline.at_s - least_s(told, request, SWIFT))
 
 
@@ -144,7 +144,7 @@ def test_who_comes_behind_waiters_is_forecast_behind_those_more_urgent() -> None
     task_router = desk_of(told)
     for budget_s in (1.0, 1.0, *[0.5] * 20, *[3.0] * 20):
         task_router.scheduler.enter(come(told, replace(TERMS, budget_s=budget_s))[3])
-    while task_router.scheduler.release(told.clock()):
+    while task_router.scheduler.next_batch(told.clock()):
         pass
     delays_s = []
     for budget_s in (0.4, 2.0, 4.0):

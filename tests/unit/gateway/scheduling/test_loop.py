@@ -207,7 +207,7 @@ async def test_what_ends_in_one_room_lets_others_through() -> None:
     play = PlayedRoom((Played("only", 0.010, 80.0, max_batch=1),), cores=2.0)
     one, other = Gate(play), Gate(PlayedRoom((Played("only", 0.010, 80.0, max_batch=1),), cores=2.0))
     one.play.room.neighbours, other.play.room.neighbours = (other.play.room,), (one.play.room,)
-    one.loop.beside, other.loop.beside = (other.loop,), (one.loop,)
+    one.loop.neighbours, other.loop.neighbours = (other.loop,), (one.loop,)
     urgent, first, waiting = one.comes(0.030), other.comes(), other.comes()
     await turns()
     assert urgent.done() and first.done() and not waiting.done()

@@ -26,7 +26,7 @@ def test_an_idle_room_lets_a_request_through_at_once() -> None:
     play = batching()
     held = play.arrives(1.0)
     (release,) = play.released
-    assert release.members == (held,) and release.checkpoint == "only" and not release.told
+    assert release.members == (held,) and release.checkpoint == "only" and not release.learnt
     assert release.ends_s == pytest.approx(play.now_s + 0.010)
     assert len(play.room) == 0 and play.room.wake_s(play.now_s) is None
 
