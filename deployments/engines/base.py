@@ -1,4 +1,4 @@
-"""What every engine shares: its port, the padded batch that it takes, its priority, and where its faults end."""
+"""What all engines share: their ports, the padded batch, the files of exported graphs, faults and priority."""
 
 from __future__ import annotations
 
@@ -16,24 +16,34 @@ TokenIds: TypeAlias = NDArray[np.int64]
 Logits: TypeAlias = NDArray[np.float32]
 
 
+ONNX_FILE = "model.onnx"
+"""The graph of a variant that runs in one pass."""
+
+ENCODER_FILE = "encoder_model.onnx"
+FIRST_STEP_FILE = "decoder_model.onnx"
+NEXT_STEP_FILE = "decoder_with_past_model.onnx"
+SEQ2SEQ_FILES = (ENCODER_FILE, FIRST_STEP_FILE, NEXT_STEP_FILE)
+"""The graphs of an encoder-decoder, named as optimum exports them."""
+
+
 class Engine(Protocol):
     """Runs one variant. Blocking: call it on the engine's thread, never on the replica's loop."""
 
     def run(self, token_ids: TokenIds, attention_mask: TokenIds) -> Logits:
-        """Logits (batch, labels) for token ids and mask, both (batch, tokens). Raises whatever the library raises."""
+        """Computes logits (batch, labels) of token ids and mask, both (batch, tokens). Raises the library's errors."""
 
 
 class Decoder(Protocol):
-    """One text under decoding: what its encoder said and the keys and values of the tokens written so far.
+    """One text under decoding: the encoder's output, and the keys and values of the tokens written so far.
 
-    It belongs to one caller at a time, on whichever thread; it frees its memory when it is let go of.
+    Any thread may call it, one at a time. Its memory is freed when the last reference goes.
     """
 
     def step(self, tokens: TokenIds, origins: TokenIds) -> Logits:
-        """Logits (rows, vocabulary) after one more token for each row. Blocking: one decoding step.
+        """Runs one decoding step; gives logits (rows, vocabulary) after one more token for each row. Blocking.
 
-        `tokens` (rows,) continue the rows `origins` (rows,) of the step before, so that beams may fork and die; the
-        first step continues row 0, the only one there is.
+        `tokens` (rows,) continue the rows `origins` (rows,) of the step before, so that beams may fork and die. The
+        first step continues row 0, the only one.
         """
 
 
@@ -41,19 +51,19 @@ class Seq2SeqEngine(Protocol):
     """Runs one encoder-decoder variant. Safe to use from several threads at once."""
 
     def encode(self, token_ids: TokenIds) -> Decoder:
-        """Reads one text, token ids (tokens,), and stands ready to write. Blocking: one run of the encoder."""
+        """Runs the encoder on one text, token ids (tokens,), and gives its decoder. Blocking."""
 
 
 @dataclass(frozen=True)
 class PaddedBatch:
-    """Token ids and their mask, both (batch, longest); the mask is 0 where a row was filled up on its right."""
+    """Token ids and their mask, both (batch, longest row). The mask is 0 for padding, which is on the right."""
 
     token_ids: TokenIds
     attention_mask: TokenIds
 
 
 def padded(rows: Sequence[Sequence[int]], pad_id: int) -> PaddedBatch:
-    """The rows as one batch, no longer than its longest row."""
+    """Pads rows to the length of the longest."""
     longest = max(map(len, rows))
     token_ids = np.full((len(rows), longest), pad_id, dtype=np.int64)
     attention_mask = np.zeros((len(rows), longest), dtype=np.int64)
@@ -67,7 +77,7 @@ Made = TypeVar("Made")
 
 
 def guarded(run: Callable[[], Made]) -> Made | Failure:
-    """What the run gives, or an ENGINE failure that names the kind of error: its words may hold text of a request."""
+    """Calls `run`; turns an exception into an ENGINE failure with its type only, as its message may quote a request."""
     try:
         return run()
     except Exception as error:
@@ -75,13 +85,14 @@ def guarded(run: Callable[[], Made]) -> Made | Failure:
 
 
 LEAST_URGENT = 19
+"""The highest niceness."""
 
 
 def yield_to_others(niceness: int) -> None:
-    """Gives the calling thread, and those it starts, this niceness (0 to 19, which yields most). Linux: no others.
+    """Sets the niceness (0 to 19) of the calling thread and of threads that it starts. On Linux, of no others.
 
-    At 19 it also gets the scheduler's idle policy, where there is one: whatever else wakes up on its core then runs at
-    once, where a niceness alone lets the thread finish its slice of milliseconds first.
+    At 19 the thread also gets the kernel's idle policy where there is one. Any other thread that wakes up on its core
+    then runs at once; with niceness alone, it waits for the end of a time slice of milliseconds.
     """
     if niceness:
         os.setpriority(os.PRIO_PROCESS, 0, niceness)

@@ -1,7 +1,7 @@
-"""What this machine's processor is and can do: its model, its cores and its instruction-set flags.
+"""Describes this machine's processor: its model, its cores and its instruction-set flags.
 
-A latency profile holds for one kind of host, and int8 arithmetic relies on instructions that not every host has; both
-are judged by what stands here. Knows nothing of engines or variants.
+A latency profile is valid for one kind of host, and int8 arithmetic needs instructions that not every host has. Knows
+nothing of engines or variants.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ DOT_PRODUCT_FLAGS = ("avx512_vnni", "avx_vnni", "asimddp")
 
 @dataclass(frozen=True)
 class Host:
-    """One machine's processor: model name, number of cores, flags as /proc/cpuinfo spells them."""
+    """One machine's processor: model name, number of cores, and flags in the spelling of /proc/cpuinfo."""
 
     model: str
     cores: int
@@ -26,17 +26,17 @@ class Host:
 
     @property
     def kind(self) -> str:
-        """The name under which a latency profile is recorded: equal names, comparable times."""
+        """The name of this kind of host in latency profiles: times of equal names are comparable."""
         return f"{self.model}, {self.cores} core{'' if self.cores == 1 else 's'}"
 
     @property
     def dot_product(self) -> str | None:
-        """The flag of the int8 dot-product instructions this host has, or None: then int8 is slow or wrong here."""
+        """The flag of this host's int8 dot-product instructions; None means that int8 is slow or wrong here."""
         return next((flag for flag in DOT_PRODUCT_FLAGS if flag in self.features), None)
 
 
 def usable_cores(quota: Path = CPU_QUOTA) -> float:
-    """The processors that this process may use: those it is bound to, or its container's share of them if less."""
+    """The processors that this process may use: those it is bound to, or its container's quota if that is less."""
     bound = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     try:
         allowed, period = quota.read_text().split()
@@ -46,9 +46,9 @@ def usable_cores(quota: Path = CPU_QUOTA) -> float:
 
 
 def read_host(cpuinfo: Path = CPUINFO) -> Host:
-    """This machine, by /proc/cpuinfo; where there is none (macOS), by what the platform says.
+    """Describes this machine by /proc/cpuinfo, or by Python's `platform` where that is missing (macOS).
 
-    The cores are the machine's, not the process's: a pod's share of them changes no single-thread time.
+    The cores are the machine's, not the process's, since a pod's share does not change the time of one thread.
     """
     cores = os.cpu_count() or 1
     if not cpuinfo.exists():
@@ -63,7 +63,7 @@ def read_host(cpuinfo: Path = CPUINFO) -> Host:
 
 
 def _model(fields: dict[str, str]) -> str:
-    """The model name with the numbers that tell generations apart, which clouds hide behind one name."""
+    """The model name with the numbers of its generation, since clouds give one name to several generations."""
     name = fields.get("model name", platform.machine())
     if "cpu family" in fields and "model" in fields:
         return f"{name} (family {fields['cpu family']} model {fields['model']})"

@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU: the engine of every exported variant, and how its sessions are opened."""
+"""Runs exported classifiers and encoders with ONNX Runtime on the CPU, and opens its sessions."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from deployments.engines.base import Logits, TokenIds
 
 
 def open_session(path: Path, threads: int, many_shapes: bool = False) -> onnxruntime.InferenceSession:
-    """Loads a graph. Raises what ONNX Runtime raises.
+    """Loads a graph, to run on the calling thread and `threads - 1` helpers. Raises what ONNX Runtime raises.
 
-    The calling thread and `threads - 1` helpers run it. Spinning is off because two spinning threads burn a core at
-    50 requests/s; the thread count is always given, because ONNX Runtime would size its pool by the machine and not by
-    what the process may use. For every combination of input shapes a session keeps a plan of its memory, for good:
-    `many_shapes` is for graphs that meet thousands of them, and does without.
+    Spinning is off: two spinning threads burn a core at 50 requests/s. The number of threads is always given, because
+    ONNX Runtime's default follows the machine and not what the process may use. A session keeps a memory plan forever
+    for each combination of input shapes; `many_shapes` turns plans off for graphs that see thousands.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -32,16 +31,16 @@ INPUT_IDS, ATTENTION_MASK, TOKEN_TYPES, LOGITS = "input_ids", "attention_mask", 
 
 
 class OnnxEngine:
-    """One session, run by the calling thread and `threads - 1` helpers that sleep rather than spin between runs."""
+    """Runs one session on the calling thread and `threads - 1` helpers, which sleep between runs."""
 
     def __init__(self, session: onnxruntime.InferenceSession, inputs: frozenset[str]) -> None:
-        """Takes an open session and the names of the graph's inputs; `open` makes both."""
+        """Takes an open session and the names of the graph's inputs, as `open` makes them."""
         self._session = session
         self._wants_types = TOKEN_TYPES in inputs
 
     @classmethod
     def open(cls, path: Path, threads: int) -> OnnxEngine:
-        """Loads the graph. Raises ValueError for inputs this engine cannot feed, else what ONNX Runtime raises."""
+        """Loads the graph. Raises ValueError for inputs that this engine cannot feed, and ONNX Runtime's errors."""
         session = open_session(path, threads)
         inputs = frozenset(node.name for node in session.get_inputs())
         if not {INPUT_IDS, ATTENTION_MASK} <= inputs <= {INPUT_IDS, ATTENTION_MASK, TOKEN_TYPES}:
@@ -49,7 +48,7 @@ class OnnxEngine:
         return cls(session, inputs)
 
     def run(self, token_ids: TokenIds, attention_mask: TokenIds) -> Logits:
-        """Logits (batch, labels), float32; token types, where the graph wants them, are all zero: single texts."""
+        """Computes logits (batch, labels), float32. Token types, if the graph takes them, are all zero."""
         feeds = {INPUT_IDS: token_ids, ATTENTION_MASK: attention_mask}
         if self._wants_types:
             feeds[TOKEN_TYPES] = np.zeros_like(token_ids)

@@ -1,8 +1,8 @@
-"""ONNX Runtime on the CPU for encoder-decoder variants: three graphs, as optimum exports them.
+"""Runs encoder-decoders with ONNX Runtime on the CPU, from three graphs as optimum exports them.
 
-The encoder, the decoder's first step, which also makes the keys and values of its cross-attention, and the decoder's
-later steps, which take all keys and values back in. What a graph takes and gives is read from its names, so BART,
-Pegasus and T5 are all the same here.
+The graphs are the encoder, the decoder's first step, which also computes the keys and values of cross-attention, and
+the decoder's later steps, which take all keys and values as inputs. Inputs and outputs are found by name, so BART,
+Pegasus and T5 need no code of their own.
 """
 
 from __future__ import annotations
@@ -16,15 +16,9 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, RuntimeException
 
-from deployments.engines.base import Logits, TokenIds
+from deployments.engines.base import ENCODER_FILE, FIRST_STEP_FILE, NEXT_STEP_FILE, SEQ2SEQ_FILES, Logits, TokenIds
 from deployments.engines.onnx import open_session
 
-ENCODER_FILE, FIRST_STEP_FILE, NEXT_STEP_FILE = (
-    "encoder_model.onnx",
-    "decoder_model.onnx",
-    "decoder_with_past_model.onnx",
-)
-SEQ2SEQ_FILES = (ENCODER_FILE, FIRST_STEP_FILE, NEXT_STEP_FILE)
 INPUT_IDS, ATTENTION_MASK, STATES, LOGITS = "input_ids", "attention_mask", "last_hidden_state", "logits"
 ENCODER_MASK, ENCODER_STATES = "encoder_attention_mask", "encoder_hidden_states"
 PAST, PRESENT, CROSS = "past_key_values.", "present.", ".encoder."
@@ -34,30 +28,32 @@ Arrays = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True, slots=True)
 class DecoderGraphs:
-    """The two decoder sessions, and what they take and give by name; safe to use from several threads at once."""
+    """The two decoder sessions and the names of their inputs. Safe to use from several threads at once."""
 
     first: onnxruntime.InferenceSession
     later: onnxruntime.InferenceSession
     first_inputs: frozenset[str]
     later_inputs: frozenset[str]
-    own: tuple[str, ...]  # the later steps' inputs of self-attention, one for each layer's keys and values
-    cross: tuple[str, ...]  # those of cross-attention
-    shares_cross: bool  # whether one row of cross-attention serves all rows, which saves a copy for each
+    own: tuple[str, ...]  # inputs of the later steps: keys and values of self-attention, by layer
+    cross: tuple[str, ...]  # inputs of the later steps: keys and values of cross-attention, by layer
+    shares_cross: bool  # True if one row of cross-attention serves all rows, which saves copies
 
 
 class OnnxSeq2Seq:
-    """An encoder-decoder variant on the calling thread and `threads - 1` helpers. Implements `Seq2SeqEngine`."""
+    """Runs an encoder-decoder on the calling thread and `threads - 1` helpers. Implements `Seq2SeqEngine`."""
 
     def __init__(self, encoder: onnxruntime.InferenceSession, graphs: DecoderGraphs) -> None:
-        """Takes open sessions; `open` makes them."""
+        """Takes open sessions, as `open` makes them."""
         self._encoder = encoder
         self._wants_mask = ATTENTION_MASK in names_in(encoder)
         self._graphs = graphs
 
     @classmethod
     def open(cls, folder: Path, threads: int) -> OnnxSeq2Seq:
-        """Loads the three graphs of a folder. Raises ValueError for graphs this engine cannot feed or that do not fit
-        together, else what ONNX Runtime raises.
+        """Loads the three graphs of a folder.
+
+        Raises ValueError for graphs that this engine cannot feed or that do not fit together, and ONNX Runtime's
+        errors.
         """
         encoder, first, later = (open_session(folder / name, threads, many_shapes=True) for name in SEQ2SEQ_FILES)
         _check(ENCODER_FILE, names_in(encoder), {INPUT_IDS}, {ATTENTION_MASK})
@@ -78,7 +74,7 @@ class OnnxSeq2Seq:
         )
 
     def encode(self, token_ids: TokenIds) -> OnnxDecoder:
-        """Reads one text, token ids (tokens,), of which none is padding. Blocking: one run of the encoder."""
+        """Runs the encoder on one text, token ids (tokens,) without padding, and gives its decoder. Blocking."""
         mask = np.ones((1, len(token_ids)), dtype=np.int64)
         feeds: Arrays = {INPUT_IDS: token_ids[np.newaxis]}
         if self._wants_mask:
@@ -89,8 +85,8 @@ class OnnxSeq2Seq:
 class OnnxDecoder:
     """One text under decoding. Implements `Decoder`.
 
-    `run` shares memory with its inputs and outputs both ways, so that keys and values are copied only where beams
-    fork or die; IO binding was measured to be no faster (within 2 % of a step).
+    ONNX Runtime shares memory with numpy for inputs and outputs, so keys and values are copied only when beams fork or
+    die. IO binding was measured to be no faster (within 2 % of a step).
     """
 
     def __init__(self, graphs: DecoderGraphs, states: Logits, mask: TokenIds) -> None:
@@ -101,7 +97,7 @@ class OnnxDecoder:
         self._rows = 0
 
     def step(self, tokens: TokenIds, origins: TokenIds) -> Logits:
-        """Logits (rows, vocabulary), float32. Raises ValueError for a first step of more than one row."""
+        """Runs one step; gives logits (rows, vocabulary), float32. Raises ValueError for several rows at first."""
         if self._rows == 0:
             return self._first_step(tokens)
         self._follow(origins)
@@ -113,7 +109,7 @@ class OnnxDecoder:
         return _last(logits)
 
     def _first_step(self, tokens: TokenIds) -> Logits:
-        """Runs the first step's graph, and keeps of the text only what the later steps take."""
+        """Runs the first step's graph, and keeps only the arrays that later steps take."""
         if len(tokens) != 1:
             raise ValueError(f"a first step of {len(tokens)} rows")
         graphs = self._graphs
@@ -128,7 +124,7 @@ class OnnxDecoder:
         return _last(logits)
 
     def _follow(self, origins: TokenIds) -> None:
-        """Puts every row's keys and values where its origin's are; what is of the text is the same for all rows."""
+        """Reorders keys and values of self-attention by the rows' origins; cross-attention is equal for all rows."""
         rows = len(origins)
         if rows != self._rows and not self._graphs.shares_cross:
             self._text = {name: np.repeat(array[:1], rows, axis=0) for name, array in self._text.items()}
@@ -139,15 +135,15 @@ class OnnxDecoder:
 
 
 def names_in(session: onnxruntime.InferenceSession) -> list[str]:
-    """The names of a graph's inputs, in its order."""
+    """Lists the names of a graph's inputs, in its order."""
     return [node.name for node in session.get_inputs()]
 
 
 def shares_cross(later: onnxruntime.InferenceSession, own: tuple[str, ...], cross: tuple[str, ...]) -> bool:
-    """Whether later steps of two rows say the same of one row of cross-attention as of that row twice.
+    """True if a later step gives equal results for one shared row of cross-attention and for a copy in each row.
 
-    Attention multiplies matrices in batches, where one batch may stand for all; but that is a graph's own to allow,
-    so it is tried out, on random numbers. Raises ValueError for keys and values of unknown or other shapes.
+    Matrix products may broadcast one row to all, but not every graph allows it, so it is tried with random numbers.
+    Raises ValueError for keys and values of unknown shapes.
     """
     chance = np.random.default_rng(0)
     rows, past, text = 2, 3, 5
@@ -171,24 +167,24 @@ def shares_cross(later: onnxruntime.InferenceSession, own: tuple[str, ...], cros
 
 
 def _present(past: str) -> str:
-    """The output that an input of keys and values is the past of."""
+    """The output name that belongs to an input name of past keys and values."""
     return PRESENT + past.removeprefix(PAST)
 
 
 def _last(logits: Logits) -> Logits:
-    """The only position of (rows, 1, vocabulary), in float32."""
+    """Takes the only position of (rows, 1, vocabulary), as float32."""
     last: Logits = logits[:, -1].astype(np.float32, copy=False)
     return last
 
 
 def _check(file: str, inputs: list[str], needed: set[str], fed: set[str]) -> None:
-    """Raises ValueError for inputs that are not fed, or a needed one that is not there."""
+    """Raises ValueError for an input that is not fed, or a missing one."""
     if not needed <= set(inputs) <= needed | fed:
         raise ValueError(f"{file} wants the inputs {sorted(inputs)}")
 
 
 def _check_given(file: str, session: onnxruntime.InferenceSession, needed: tuple[str, ...]) -> None:
-    """Raises ValueError for an output that is not there."""
+    """Raises ValueError for a missing output."""
     missing = sorted(set(needed) - {node.name for node in session.get_outputs()})
     if missing:
         raise ValueError(f"{file} does not give {', '.join(missing)}")

@@ -1,7 +1,7 @@
-"""The rule that forms a replica's next batch: earliest deadline first, alike lengths together, the lost fall out.
+"""Forms a replica's next batch: earliest deadline first, similar lengths together, lost strict work expired.
 
-Pure: it knows entries, limits and medians, and neither an event loop nor an engine. The replica's batcher and the
-simulator call the same function. Whose turn it is between work in time and overdue work, `overdue` says.
+Pure functions of entries, limits and median times; no event loop, no engine. The replica's batcher and the simulator
+call them. `LateShare` decides when late work gets its share.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from operator import attrgetter
 from typing import Generic, Protocol, TypeVar
 
 HOLDING_PRICE = 0.1
-"""What a second of a held engine is priced at, in seconds: a batch must save that much more, or it stays smaller.
+"""Price of a second that a batch holds the engine, in seconds of saved work: a batch grows only if it saves more.
 
-Whoever comes during a run waits for its end, so a long run that saves a few percent costs more than it brings.
+Requests that arrive during a batch wait for its end, so a long batch that saves a few percent costs more than it gains.
 """
 
-WORTH_PASSING = 1.1
-"""How many times the work a batch must do in a second for the most urgent to be passed over, where some will be late.
+PASSING_GAIN = 1.1
+"""How many times more efficient a batch must be to pass over more urgent entries, when some will be late anyway.
 
-Below that, the order of deadlines costs less than the tenth of its goodput that a gateway may lose under overload.
+Below that, keeping the order of deadlines costs less than the tenth of goodput that a gateway may lose under overload.
 """
 
 _SHARE_WEIGHT = 0.1
-"""Weight of the newest batch in the moving average by which `Backlog` amortises."""
+"""Weight of the newest batch in `Backlog`'s moving average."""
 
 
 class MedianTimes(Protocol):
-    """What the rule asks of a latency profile."""
+    """The median service times of a latency profile."""
 
     def median_s(self, batch: int, tokens: int) -> float:
         """The median service time in seconds of one run of `batch` inputs padded to `tokens` tokens."""
@@ -39,13 +39,13 @@ class MedianTimes(Protocol):
 
 @dataclass(frozen=True)
 class RememberedMedians:
-    """A latency profile that interpolates each (batch, tokens) only once. Grows to the number of distinct pairs."""
+    """A latency profile that interpolates each (batch, tokens) once and remembers it, without limit."""
 
     profile: MedianTimes
     _known: dict[tuple[int, int], float] = field(default_factory=dict, repr=False, compare=False)
 
     def median_s(self, batch: int, tokens: int) -> float:
-        """The profile's median, remembered."""
+        """The profile's median in seconds, computed once."""
         try:
             return self._known[batch, tokens]
         except KeyError:
@@ -56,9 +56,8 @@ class RememberedMedians:
 class Waiting:
     """One input in a replica's queue. `deadline` and `enqueued_at` are seconds on one monotonic clock.
 
-    `sequence` is the order of arrival and unique in the queue. `alone` marks an entry whose batch failed: it
-    takes no companions, so that the culprit can be told from its batch-mates. `run` numbers the run that it was sent
-    for.
+    `sequence` is the order of arrival and unique in the queue. `alone` marks an entry whose batch failed: it runs again
+    on its own, so that only the faulty input fails. `batch` is the number of the batch that the gateway sent it in.
     """
 
     sequence: int
@@ -67,7 +66,7 @@ class Waiting:
     strict: bool
     enqueued_at: float
     alone: bool = False
-    run: int = 0
+    batch: int = 0
 
 
 Entry = TypeVar("Entry", bound=Waiting)
@@ -77,9 +76,9 @@ _deadline: Callable[[Waiting], float] = attrgetter("deadline")
 
 @dataclass(frozen=True)
 class BatchLimits:
-    """What a batch may grow to: inputs, padded tokens, and the share of those that may be padding.
+    """The limits of a batch: inputs, padded tokens, and the share of padding in those.
 
-    A single input longer than `max_batch_tokens` still runs, without companions.
+    A single input longer than `max_batch_tokens` still runs alone.
     """
 
     max_batch: int
@@ -87,7 +86,7 @@ class BatchLimits:
     max_padding_waste: float
 
     def admits(self, size: int, longest: int, real: int) -> bool:
-        """Whether `size` inputs of `real` tokens in all, padded to `longest`, make a batch within the limits."""
+        """True if `size` inputs with `real` tokens in all, padded to `longest`, are within the limits."""
         padded = size * longest
         within = size <= self.max_batch and padded <= self.max_batch_tokens
         return within and padded - real <= self.max_padding_waste * padded
@@ -97,36 +96,36 @@ class BatchLimits:
 class FormedBatch(Generic[Entry]):
     """The batch to run now, its head first, and the strict entries that are lost, in order of arrival.
 
-    `median_s` is the profile's time for the batch as padded, `alone_s` the sum for its entries one by one. `overdue`
-    is of its head; `contested` says that entries of the other kind waited too. `OverdueShare` wants to know both.
-    `yielding_s` is the time, one by one, of the overdue that go on waiting.
+    `median_s` is the profile's seconds for the padded batch, `alone_s` the sum for its entries one by one. `late` is
+    True if its head is late, and `contested` if both late and timely entries waited; `LateShare` needs both.
+    `yielding_s` is the sum, one by one, for the late entries that keep waiting.
     """
 
     entries: tuple[Entry, ...] = ()
     expired: tuple[Entry, ...] = ()
     median_s: float = 0.0
     alone_s: float = 0.0
-    overdue: bool = False
+    late: bool = False
     contested: bool = False
     yielding_s: float = 0.0
 
     @property
     def efficiency(self) -> float:
-        """How many seconds of its entries' work one by one a second of this batch does; 0 where it is empty."""
+        """Seconds of one-by-one work that the batch does in a second; 0 if it is empty."""
         return self.alone_s / self.median_s if self.entries else 0.0
 
 
-def of_next_run(waiting: Collection[Entry], idle: int) -> Collection[Entry]:
-    """What the next batch is formed of: all that wait; where a thread is idle for each run sent, the first run alone.
+def of_next_batch(waiting: Collection[Entry], idle: int) -> Collection[Entry]:
+    """Picks the entries for the next batch: only the first batch sent, if there is an idle thread for each; else all.
 
-    Who sent two runs counts on two cores. Two that became one would end as one, and be followed by two at one instant,
-    which became one again: a core would stand idle for as long as there is a rush.
+    The gateway sends two batches for two idle cores. If the replica merged them, they would end as one, the next two
+    would arrive together and merge again, and one core would stay idle for as long as the rush lasts.
     """
-    runs = {entry.run for entry in waiting}
-    if not 1 < len(runs) <= idle:
+    batches = {entry.batch for entry in waiting}
+    if not 1 < len(batches) <= idle:
         return waiting
-    first = next(iter(waiting)).run
-    return [entry for entry in waiting if entry.run == first]
+    first = next(iter(waiting)).batch
+    return [entry for entry in waiting if entry.batch == first]
 
 
 def form_batch(
@@ -135,19 +134,19 @@ def form_batch(
     limits: BatchLimits,
     profile: MedianTimes,
     *,
-    overdue_turn: bool = False,
+    late_turn: bool = False,
     threads: int = 1,
 ) -> FormedBatch[Entry]:
-    """The next batch out of `waiting`, whose order does not matter. What is in neither list goes on waiting.
+    """Forms the next batch from `waiting`, in any order. Entries neither in the batch nor expired keep waiting.
 
-    An entry is late when it would miss its deadline even if it ran alone right now, by the profile's median.
-    Late strict entries expire: lost work is never run. Late best-effort entries are overdue: they yield to all that
-    can be in time, unless it is their turn (`OverdueShare` says when). The head is the earliest deadline of those in
-    time, or the oldest of the overdue; companions join as `_grown` says. Only where not all can be in time, however
-    well the engine's `threads` are used, may the most urgent be passed over: see `_for_the_patient`.
+    An entry is late if it would miss its deadline even alone right now, by the profile's median. Late strict entries
+    expire: lost work is never run. Late best-effort entries yield to timely ones, except when `late_turn` is set
+    (`LateShare` says when). The head is the timely entry with the earliest deadline, or the oldest late one; companions
+    join as `_grown` says. Urgent entries are passed over only if some must be late even with all `threads` well used:
+    see `_patient_batch`.
     """
     timely: list[Entry] = []
-    overdue: list[Entry] = []
+    late: list[Entry] = []
     expired: list[Entry] = []
     alone_s: dict[int, float] = {}
     for entry in waiting:
@@ -157,25 +156,25 @@ def form_batch(
         if now + alone_s[tokens] <= entry.deadline:
             timely.append(entry)
         else:
-            (expired if entry.strict else overdue).append(entry)
-    for entries in (timely, overdue, expired):
+            (expired if entry.strict else late).append(entry)
+    for entries in (timely, late, expired):
         entries.sort(key=_sequence)
     timely.sort(key=_deadline)  # stable: of equals the earlier
-    if not timely and not overdue:
+    if not timely and not late:
         return FormedBatch(expired=tuple(expired))
-    theirs = bool(overdue) and (overdue_turn or not timely)
-    if theirs:
-        batch = _grown(overdue, timely, now, limits, profile)
+    is_late = bool(late) and (late_turn or not timely)
+    if is_late:
+        batch = _grown(late, timely, now, limits, profile)
     else:
-        batch = _grown(timely, overdue, now, limits, profile)
-        batch = _for_the_patient(batch, timely, now, limits, profile, threads) or batch
+        batch = _grown(timely, late, now, limits, profile)
+        batch = _patient_batch(batch, timely, now, limits, profile, threads) or batch
     members = set(batch.entries)
-    yielding_s = sum(alone_s[entry.tokens] for entry in overdue if entry not in members)
-    contested = bool(timely and overdue)
-    return replace(batch, expired=tuple(expired), overdue=theirs, contested=contested, yielding_s=yielding_s)
+    yielding_s = sum(alone_s[entry.tokens] for entry in late if entry not in members)
+    contested = bool(timely and late)
+    return replace(batch, expired=tuple(expired), late=is_late, contested=contested, yielding_s=yielding_s)
 
 
-def _for_the_patient(
+def _patient_batch(
     urgent: FormedBatch[Entry],
     timely: list[Entry],
     now: float,
@@ -183,19 +182,19 @@ def _for_the_patient(
     profile: MedianTimes,
     threads: int,
 ) -> FormedBatch[Entry] | None:
-    """The batch of those who can wait for a full one, where it does much more in its time and some must be late anyway.
+    """Forms a batch of the less urgent entries, if it is much more efficient and some entries must be late anyway.
 
-    Under overload whoever is most urgent has no time for company. Served one by one, each at the last moment, fewer
-    are served in all: so some are given up that others may be in time (as Nexus drops early: Shen et al., SOSP 2019).
+    Under overload the most urgent entries have no time for companions. If each ran alone at the last moment, fewer
+    would be served in all. So some are given up for the others, like the early drop of Nexus (Shen et al., SOSP 2019).
     """
     if len(urgent.entries) == len(timely):
         return None
-    full = _grown(timely, [], -math.inf, limits, profile)  # as if it were long ago, and nobody pressed
+    full = _grown(timely, [], -math.inf, limits, profile)  # the batch if no deadline were near
     patient = timely[bisect_left(timely, now + full.median_s, key=_deadline) :]
-    if not patient or full.efficiency <= WORTH_PASSING * urgent.efficiency:
+    if not patient or full.efficiency <= PASSING_GAIN * urgent.efficiency:
         return None
     batch = _grown(patient, [], now, limits, profile)
-    if batch.efficiency <= WORTH_PASSING * urgent.efficiency:
+    if batch.efficiency <= PASSING_GAIN * urgent.efficiency:
         return None
     ends_s = accumulate(profile.median_s(1, entry.tokens) / (batch.efficiency * threads) for entry in timely)
     return batch if any(now + end_s > entry.deadline for end_s, entry in zip(ends_s, timely, strict=True)) else None
@@ -204,12 +203,12 @@ def _for_the_patient(
 def _grown(
     ranked: list[Entry], others: list[Entry], now: float, limits: BatchLimits, profile: MedianTimes
 ) -> FormedBatch[Entry]:
-    """The head of `ranked` (most urgent first) with the companions that pay.
+    """Grows a batch from the head of `ranked` (most urgent first) with the companions that pay.
 
-    Each next entry joins if the batch stays within the limits and makes nobody late that was in time. `others` fill up
-    what is left once all of `ranked` are in: where one stays behind, they would keep it waiting. Of the batches passed
-    on the way, the one wins that saves most against running its entries one by one, the engine's time held at
-    HOLDING_PRICE (the smaller of equals): batching pays in total, even where a batch of two alone does not.
+    An entry joins if the batch stays within the limits and makes no timely entry late. `others` join only once all of
+    `ranked` are in, so that they delay none of those. Of all sizes on the way, the best is the one that saves the most
+    time against one by one, at HOLDING_PRICE; the smaller on a tie. So a large batch can win even if a pair does not
+    pay.
     """
     head = ranked[0]
     members = [head]
@@ -217,7 +216,7 @@ def _grown(
     alone_s = profile.median_s(1, longest)
     finish_by = head.deadline if now + alone_s <= head.deadline else math.inf
     best_size, best_median_s, best_alone_s = 1, alone_s, alone_s
-    unfit: set[int] = set()  # lengths that cannot join the batch as it stands: each is tried once, not for each entry
+    unfit: set[int] = set()  # lengths that do not fit the batch as it is, so that each is tried once
     for place, entry in enumerate(chain(ranked, others) if not head.alone else ranked[:1]):
         if place == len(ranked) and len(members) < place:
             break
@@ -225,7 +224,7 @@ def _grown(
             continue
         size = len(members) + 1
         if not limits.admits(size, longest, size * longest):
-            break  # full: not even an entry without padding fits
+            break  # full: even an entry without padding does not fit
         padded_to = max(longest, entry.tokens)
         median_s = profile.median_s(size, padded_to)
         if not limits.admits(size, padded_to, real + entry.tokens) or now + median_s > finish_by:
@@ -249,14 +248,14 @@ def _gain_s(alone_s: float, median_s: float) -> float:
 
 
 class Backlog:
-    """The service time of what waits, kept as a running sum: no request pays for a walk over the queue.
+    """The service time of the queue, kept as a running sum so that no request walks over the queue.
 
-    An entry counts as its median when run alone, times the share of that which recent batches took (at most 1). What
-    was overdue when the last batch was formed does not count: it yields to whoever can be in time.
+    An entry counts its median when run alone, times the share of that which recent batches took (at most 1). Entries
+    that were late when the last batch was formed do not count, since they yield to timely ones.
     """
 
     def __init__(self, profile: MedianTimes) -> None:
-        """Starts empty, with a share of 1."""
+        """Starts empty, as if batching saved nothing."""
         self._profile = profile
         self._alone_s = 0.0
         self._yielding_s = 0.0
@@ -265,20 +264,20 @@ class Backlog:
 
     @property
     def waiting_s(self) -> float:
-        """Service time of all that does not yield, in seconds, amortised over batches; exactly 0 for an empty queue."""
+        """Seconds of service for the entries that do not yield, as batches take them; exactly 0 for an empty queue."""
         return max(self._alone_s - self._yielding_s, 0.0) * self._share
 
     def enter(self, entry: Waiting) -> None:
-        """Counts an entry that begins to wait."""
+        """Adds an entry that begins to wait."""
         self.queued += 1
         self._alone_s += self._profile.median_s(1, entry.tokens)
 
     def leave(self, entry: Waiting) -> None:
-        """Takes off an entry that waits no longer, for whatever reason."""
+        """Removes an entry that no longer waits, for whatever reason."""
         self.queued -= 1
         self._alone_s = self._alone_s - self._profile.median_s(1, entry.tokens) if self.queued else 0.0
 
     def learn(self, formed: FormedBatch[Entry]) -> None:
-        """Moves the share towards what this batch takes of its entries' time one by one; notes what yields now."""
+        """Averages in the share of one-by-one time that this batch takes, and notes the time that yields now."""
         self._share += _SHARE_WEIGHT * (formed.median_s / formed.alone_s - self._share)
         self._yielding_s = formed.yielding_s

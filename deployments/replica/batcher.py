@@ -1,8 +1,8 @@
-"""The replica's batcher: inputs wait here for the engine, and every one leaves with exactly one result.
+"""The replica's batcher: inputs wait here for the engine, and each gets exactly one result.
 
-It owns the queue and the engine's thread. Which entries run next is `batch_forming`'s rule; what an engine or a
-request is, it does not know. A batch closes as soon as the engine is free: work merges while it is busy, and
-nothing waits for companions. Strict inputs whose deadline passes end then, however long the engine is busy.
+It owns the queue and the engine's threads. `batch_forming` decides what runs next. The batcher knows neither engines
+nor requests. A batch starts as soon as a thread is free: inputs gather while the engine is busy, and never wait for
+companions. Strict inputs expire at their deadline, even while the engine is busy.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from deployments.replica.batch_forming import (
     RememberedMedians,
     Waiting,
     form_batch,
-    of_next_run,
+    of_next_batch,
 )
 from deployments.replica.totals import BatcherTotals
 from gateway.model.deadline import Clock
@@ -35,7 +35,7 @@ _INTERRUPTED = Failure(FailureKind.ENGINE, "interrupted")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scored:
-    """One input's logits (labels,), and where its time went. `service_time_s` is that of its whole batch."""
+    """One input's logits (labels,), and its seconds. `service_time_s` is that of its whole batch."""
 
     logits: Logits
     queueing_delay_s: float
@@ -45,20 +45,20 @@ class Scored:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class _Queued(Waiting):
-    """A waiting entry with what only the batcher needs: its ids, and the future its caller awaits."""
+    """A waiting entry with its token ids and the future that its caller awaits."""
 
     token_ids: Sequence[int]
     result: asyncio.Future[Scored | Failure]
 
-    def settle(self, result: Scored | Failure) -> None:
-        """Gives the caller its result, unless it has left or has one: a late result must never raise."""
+    def resolve(self, result: Scored | Failure) -> None:
+        """Gives the caller its result, unless the caller has left or has one: a late result must never raise."""
         if not self.result.done():
             self.result.set_result(result)
 
 
 @dataclass(slots=True, eq=False)
-class _Run:
-    """One engine run: its members, then what the engine's thread writes: the logits, or the failure all share."""
+class _RunningBatch:
+    """A batch on the engine. The engine's thread writes its times and its outcome: logits, or one failure for all."""
 
     members: tuple[_Queued, ...]
     expected_end: float
@@ -70,22 +70,21 @@ class _Run:
     def service_time_s(self) -> float:
         return self.ended - self.started
 
-    def settle(self) -> None:
-        """Gives every member its own row, or the failure."""
+    def resolve(self) -> None:
+        """Gives every member its row of the logits, or the failure."""
         for row, entry in enumerate(self.members):
             if isinstance(self.outcome, Failure):
-                entry.settle(self.outcome)
+                entry.resolve(self.outcome)
             else:
                 delay_s = self.started - entry.enqueued_at
-                entry.settle(Scored(self.outcome[row], delay_s, self.service_time_s, len(self.members)))
+                entry.resolve(Scored(self.outcome[row], delay_s, self.service_time_s, len(self.members)))
 
 
 class Batcher:
-    """Answers token ids with logits by a deadline, through one blocking `engine_run` on `threads` threads.
+    """Turns token ids into logits by a deadline, through the blocking `engine_run` on `threads` threads.
 
-    Those have the niceness given; the loop's own keeps its priority.
-
-    All methods belong to the event loop that `start` ran on. Deadlines are instants on `clock`.
+    `niceness` applies to those threads; the loop's thread keeps its priority. Call the methods on the event loop that
+    `start` ran on. Deadlines are instants on `clock`.
     """
 
     def __init__(
@@ -100,7 +99,7 @@ class Batcher:
         threads: int = 1,
         niceness: int = 0,
     ) -> None:
-        """Runs nothing: `start` does."""
+        """Starts nothing; `start` does."""
         self.totals = BatcherTotals()
         self._engine_run = engine_run
         self._medians = RememberedMedians(profile)
@@ -112,17 +111,17 @@ class Batcher:
         self._niceness = niceness
         self._waiting: dict[int, _Queued] = {}
         self._backlog = Backlog(self._medians)
-        self._overdue = LateShare()
-        self._strict: list[tuple[float, int]] = []  # a heap: deadline and sequence; who has left is still in it
+        self._late_share = LateShare()
+        self._strict: list[tuple[float, int]] = []  # a heap of deadline and sequence, with entries that have left
         self._alarm: asyncio.TimerHandle | None = None
-        self._running: set[_Run] = set()
+        self._running: set[_RunningBatch] = set()
         self._sequence = 0
         self._open = False
         self._forming_soon = False
         self._idle = asyncio.Event()
 
     def start(self) -> None:
-        """Opens the queue, on the running loop. Call it once."""
+        """Opens the queue on the running loop. Call it once."""
         self._loop = asyncio.get_running_loop()
         self._engine_threads = ThreadPoolExecutor(
             self._threads, "engine", initializer=yield_to_others, initargs=(self._niceness,)
@@ -130,7 +129,7 @@ class Batcher:
         self._open = True
 
     async def stop(self, grace_s: float) -> None:
-        """Admits nothing more, finishes what it can within `grace_s`; the rest is UNAVAILABLE."""
+        """Admits no more inputs and finishes what it can within `grace_s` seconds; the rest fails as UNAVAILABLE."""
         if not self._open:
             return
         self._open = False
@@ -142,15 +141,16 @@ class Batcher:
         except TimeoutError:
             pass
         finally:
-            for entry in [*self._waiting.values(), *(member for run in self._running for member in run.members)]:
+            for entry in [*self._waiting.values(), *(member for batch in self._running for member in batch.members)]:
                 self._leave(entry)
-                entry.settle(Failure(FailureKind.UNAVAILABLE, "stopped"))
+                entry.resolve(Failure(FailureKind.UNAVAILABLE, "stopped"))
             self._engine_threads.shutdown(wait=False, cancel_futures=True)
 
-    async def submit(self, token_ids: Sequence[int], deadline: float, strict: bool, run: int = 0) -> Scored | Failure:
-        """The logits of one input, meant for that run. Failures are values: EXPIRED, QUEUE_FULL, ENGINE, UNAVAILABLE.
+    async def submit(self, token_ids: Sequence[int], deadline: float, strict: bool, batch: int = 0) -> Scored | Failure:
+        """Queues one input and awaits its logits. Failures are values: EXPIRED, QUEUE_FULL, ENGINE, UNAVAILABLE.
 
-        Cancelling it withdraws the input; if that is already running, its result is discarded.
+        `batch` is the number of the batch that the gateway sent it in. Cancelling withdraws the input; if it is already
+        running, its result is discarded.
         """
         if not self._open:
             return Failure(FailureKind.UNAVAILABLE, "not started, or stopping")
@@ -159,11 +159,11 @@ class Batcher:
         self._sequence += 1
         now, result = self._clock(), self._loop.create_future()
         entry = _Queued(
-            self._sequence, len(token_ids), deadline, strict, now, run=run, token_ids=token_ids, result=result
+            self._sequence, len(token_ids), deadline, strict, now, batch=batch, token_ids=token_ids, result=result
         )
         self._enter(entry)
         if not self._forming_soon and len(self._running) < self._threads:
-            self._forming_soon = True  # not at once: what is submitted in this turn of the loop may run together
+            self._forming_soon = True  # not at once: inputs submitted in this turn of the loop may run together
             self._loop.call_soon(self._form)
         try:
             return await entry.result
@@ -173,9 +173,9 @@ class Batcher:
             raise
 
     def load(self) -> LoadReport:
-        """How long an input arriving now would wait, by medians: queued work and what is left of the running."""
+        """Reports how long an input that arrives now would wait, by medians: queued work and the rest of what runs."""
         now = self._clock()
-        running_s = sum(max(0.0, run.expected_end - now) for run in self._running)
+        running_s = sum(max(0.0, batch.expected_end - now) for batch in self._running)
         backlog_s = (self._backlog.waiting_s + running_s) / self._threads
         return LoadReport(backlog_s, len(self._waiting), draining=not self._open)
 
@@ -194,10 +194,10 @@ class Batcher:
     def _expire(self, entry: _Queued) -> None:
         self._leave(entry)
         self.totals.expired += 1
-        entry.settle(Failure(FailureKind.EXPIRED))
+        entry.resolve(Failure(FailureKind.EXPIRED))
 
     def _arm(self) -> None:
-        """Sets the one alarm to the earliest deadline of a strict input that waits."""
+        """Sets the alarm to the earliest deadline of a waiting strict input."""
         if self._alarm is not None:
             self._alarm.cancel()
         while self._strict and self._strict[0][1] not in self._waiting:
@@ -207,24 +207,24 @@ class Batcher:
             self._alarm = self._loop.call_later(max(self._strict[0][0] - self._clock(), 0.0), self._time_up)
 
     def _time_up(self) -> None:
-        """Ends what is lost at its deadline: by the rule it would only when the engine is free again."""
-        now = self._clock()  # the loop's clock is coarser, and may be another
+        """Expires strict inputs at their deadline; forming a batch would do so only when the engine is free again."""
+        now = self._clock()  # the loop's clock is coarser, and may be a different one
         while self._strict and self._strict[0][0] <= now:
             if (entry := self._waiting.get(heappop(self._strict)[1])) is not None:
                 self._expire(entry)
         self._arm()
 
     def _form(self) -> None:
-        """Gives every idle engine thread a batch."""
+        """Gives each idle engine thread a batch."""
         self._forming_soon = False
         while self._waiting and len(self._running) < self._threads:
             now = self._clock()
             formed = form_batch(
-                of_next_run(self._waiting.values(), self._threads - len(self._running)),
+                of_next_batch(self._waiting.values(), self._threads - len(self._running)),
                 now,
                 self._limits,
                 self._medians,
-                overdue_turn=self._overdue.turn,
+                late_turn=self._late_share.turn,
                 threads=self._threads,
             )
             for entry in formed.expired:
@@ -233,21 +233,21 @@ class Batcher:
                 for entry in formed.entries:
                     self._leave(entry)
                 self._backlog.learn(formed)
-                self._overdue.ran(formed.median_s, late=formed.overdue, contested=formed.contested)
-                run = _Run(formed.entries, expected_end=now + formed.median_s)
-                self._running.add(run)
-                self._engine_threads.submit(self._run_engine, run)
+                self._late_share.ran(formed.median_s, late=formed.late, contested=formed.contested)
+                batch = _RunningBatch(formed.entries, expected_end=now + formed.median_s)
+                self._running.add(batch)
+                self._engine_threads.submit(self._run_engine, batch)
         if not self._waiting and not self._running:
             self._idle.set()
 
-    def _run_engine(self, run: _Run) -> None:
-        """On the engine's thread: the batch boundary. Whatever the engine raises is its members' failure."""
-        run.started = self._clock()
+    def _run_engine(self, batch: _RunningBatch) -> None:
+        """Runs a batch on the engine's thread. An exception of the engine becomes the failure of all members."""
+        batch.started = self._clock()
         try:
-            run.outcome = guarded(lambda: self._logits(run.members))
+            batch.outcome = guarded(lambda: self._logits(batch.members))
         finally:
-            run.ended = self._clock()
-            self._loop.call_soon_threadsafe(self._finished, run)
+            batch.ended = self._clock()
+            self._loop.call_soon_threadsafe(self._finished, batch)
 
     def _logits(self, members: Sequence[_Queued]) -> Logits:
         batch = padded([entry.token_ids for entry in members], self._pad_id)
@@ -256,27 +256,29 @@ class Batcher:
             raise ValueError(f"the engine gave {len(logits)} rows for {len(members)} inputs")
         return logits
 
-    def _finished(self, run: _Run) -> None:
-        """Back on the loop. A failed batch of several runs again one by one: only the culprit fails."""
-        self._running.discard(run)
-        self._count(run)
-        again = isinstance(run.outcome, Failure) and len(run.members) > 1
+    def _finished(self, batch: _RunningBatch) -> None:
+        """Takes a batch back on the loop. Inputs that failed together run again one by one: only the culprit fails."""
+        self._running.discard(batch)
+        self._count(batch)
+        again = isinstance(batch.outcome, Failure) and len(batch.members) > 1
         if again:
-            for entry in run.members:
+            for entry in batch.members:
                 if not entry.result.done():
                     self._enter(replace(entry, alone=True))
         self._form()  # the engine works on while the answers go out
         if not again:
-            run.settle()
+            batch.resolve()
 
-    def _count(self, run: _Run) -> None:
-        size, failed = len(run.members), isinstance(run.outcome, Failure)
-        helped = sum(not failed and not entry.result.done() and run.ended <= entry.deadline for entry in run.members)
+    def _count(self, batch: _RunningBatch) -> None:
+        size, failed = len(batch.members), isinstance(batch.outcome, Failure)
+        helped = sum(
+            not failed and not entry.result.done() and batch.ended <= entry.deadline for entry in batch.members
+        )
         self.totals.batches += 1
         self.totals.sizes[size] += 1
         self.totals.inputs += size
-        self.totals.real_tokens += sum(entry.tokens for entry in run.members)
-        self.totals.padded_tokens += size * max(entry.tokens for entry in run.members)
+        self.totals.real_tokens += sum(entry.tokens for entry in batch.members)
+        self.totals.padded_tokens += size * max(entry.tokens for entry in batch.members)
         self.totals.engine_failures += failed
-        self.totals.busy_s += run.service_time_s
-        self.totals.wasted_s += run.service_time_s * (1 - helped / size)
+        self.totals.busy_s += batch.service_time_s
+        self.totals.wasted_s += batch.service_time_s * (1 - helped / size)

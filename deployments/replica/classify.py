@@ -1,4 +1,4 @@
-"""A classifier's replica: re-anchors the budget, tokenises, queues, scores. What a piece of work meets, in order."""
+"""A classifier's replica: sets the deadline, tokenises, runs batches and scores labels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from deployments.replica.batch_forming import BatchLimits
 from deployments.replica.batcher import Batcher, Scored
 from deployments.replica.gathering import all_or_failure
 from deployments.replica.kinds import ReplicaKind
-from deployments.replica.tokens import TOKENIZER_FILE, well_formed
+from deployments.replica.tokens import TOKENIZER_FILE, encoding_of
 from deployments.replica.totals import Totals
 from deployments.replica.variant import VariantRejected, check_answers, open_variant
 from gateway.catalogs.catalog import CatalogEntry
@@ -38,27 +38,27 @@ from gateway.tasks.classify import ClassifyParameters, FunctionToApply, LabelSco
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """One text as the engine takes it: `kept` token ids of the `tokens_total` it has, specials counted in both."""
+    """One text's token ids, cut to the window, and the `tokens_total` before the cut, specials included in both."""
 
     token_ids: list[int]
     tokens_total: int
 
     @property
     def kept(self) -> int:
-        """Tokens given to the engine."""
+        """How many tokens go to the engine."""
         return len(self.token_ids)
 
     @property
     def truncated(self) -> bool:
-        """Whether the text has more tokens than were kept."""
+        """True if the text has more tokens than were kept."""
         return self.tokens_total > len(self.token_ids)
 
 
 class LabelScorer:
-    """Single texts in, scored labels out. Safe to use from many threads: nothing in it changes after `open`."""
+    """Tokenises texts and scores labels from logits. Safe to use from many threads, since it never changes."""
 
     def __init__(self, tokenizer: Tokenizer, labels: tuple[str, ...], window: int, pad_id: int = 0) -> None:
-        """Takes a tokenizer that truncates at `window` and pads nothing; `open` makes it so."""
+        """Takes a tokenizer that truncates at `window` and does not pad, as `open` makes it."""
         self._tokenizer = tokenizer
         self.labels = labels
         self.window = window
@@ -66,22 +66,19 @@ class LabelScorer:
 
     @classmethod
     def open(cls, tokenizer_file: Path, labels: tuple[str, ...], window: int, pad_id: int = 0) -> LabelScorer:
-        """Loads a tokenizer.json; whatever truncation and padding it carries is replaced by the window's."""
+        """Loads a tokenizer.json, and replaces its truncation and padding by a cut at the window."""
         tokenizer = Tokenizer.from_file(str(tokenizer_file))
         tokenizer.no_padding()
         tokenizer.enable_truncation(window, stride=0, strategy="longest_first", direction="right")
         return cls(tokenizer, labels, window, pad_id)
 
     def encode(self, text: str, truncation: Truncation) -> Encoded | Failure:
-        """The text's token ids, its head kept where it passes the window; TOO_LONG instead when truncation is `error`.
+        """Tokenises a text and cuts it to the window; TOO_LONG if it is longer and truncation is `error`.
 
-        One pass does both, the cut and the count: what the tokenizer cut off comes back as overflow, each piece with
-        specials of its own, which are not counted again. A lone surrogate, which no UTF-8 can hold, counts as U+FFFD.
+        One pass cuts and counts: the tokenizer returns what it cut off as overflow, in pieces with special tokens of
+        their own, which are not counted again.
         """
-        try:
-            encoding = self._tokenizer.encode(text)
-        except TypeError:  # what tokenizers raises for a str that UTF-8 cannot hold
-            encoding = self._tokenizer.encode(well_formed(text))
+        encoding = encoding_of(self._tokenizer, text)
         total = len(encoding.ids)
         if total >= self.window:
             total += sum(len(piece) - sum(piece.special_tokens_mask) for piece in encoding.overflowing)
@@ -90,20 +87,20 @@ class LabelScorer:
         return Encoded(encoding.ids, total)
 
     def ids(self, text: str) -> list[int]:
-        """The token ids alone, the text's head where it passes the window."""
+        """The text's token ids, cut to the window."""
         encoded = self.encode(text, "longest_first")
         assert isinstance(encoded, Encoded), "only truncation='error' gives a failure"
         return encoded.token_ids
 
     def scores(self, logits: Logits, parameters: ClassifyParameters) -> tuple[LabelScore, ...]:
-        """Label scores of one row of logits, best first and at most `top_k`; equal scores keep the labels' order."""
+        """Scores labels from one row of logits: best first, at most `top_k`; equal scores keep the labels' order."""
         values = applied(parameters.function_to_apply, logits)
         best = sorted(range(len(values)), key=lambda i: -values[i])[: parameters.top_k]
         return tuple(LabelScore(self.labels[i], values[i]) for i in best)
 
 
 def applied(function: FunctionToApply, logits: Logits) -> list[float]:
-    """The scores a function makes of one row of logits, in float64; no logit is too large for it."""
+    """Applies a function to one row of logits in float64, without overflow for large logits."""
     row: list[float] = logits.tolist()
     match function:
         case "softmax":
@@ -118,14 +115,14 @@ def applied(function: FunctionToApply, logits: Logits) -> list[float]:
 
 
 INLINE_CHARACTERS = 2_000
-"""Texts up to this long are tokenised on the loop (under 0.1 ms); longer ones on a thread."""
+"""Characters of a request up to which it is tokenised on the loop (under 0.1 ms); longer ones go to a thread."""
 
 BATCH_LIMITS = BatchLimits(max_batch=16, max_batch_tokens=2_048, max_padding_waste=0.15)
 
 
 @dataclass(frozen=True)
 class OpenClassifier:
-    """A classifier that has passed its checks, ready to run."""
+    """A classifier that has passed its checks, ready to serve."""
 
     manifest: ClassifierManifest
     engine: Engine
@@ -151,15 +148,15 @@ class ClassifierReplica:
         )
 
     def start(self) -> None:
-        """Opens the queue, on the running loop."""
+        """Opens the queue on the running loop."""
         self.batcher.start()
 
     async def stop(self, grace_s: float) -> None:
-        """Admits nothing more and finishes what it can within the grace."""
+        """Admits no more work and finishes what it can within `grace_s` seconds."""
         await self.batcher.stop(grace_s)
 
     async def handle(self, work: Work) -> Answer | Failure:
-        """Answers one piece of work. Cancelling it withdraws what is still queued."""
+        """Answers one piece of work. Cancelling it withdraws its queued inputs."""
         arrived = self._clock()
         deadline = arrived + work.remaining_s
         parameters = parameters_of(work, ClassifyParameters)
@@ -173,11 +170,11 @@ class ClassifierReplica:
         return Answer(outputs, _input_report(encoded), _timings(scored, self._clock() - arrived))
 
     def load(self) -> LoadReport:
-        """What travels with every answer."""
+        """Reports the load, which goes out with every answer."""
         return self.batcher.load()
 
     def totals(self) -> Totals:
-        """What was counted since the start."""
+        """The counts since the start."""
         return self.batcher.totals
 
     async def _encode(self, inputs: Sequence[str], parameters: ClassifyParameters) -> list[Encoded] | Failure:
@@ -186,7 +183,7 @@ class ClassifierReplica:
         return await asyncio.to_thread(self._encode_all, inputs, parameters)
 
     def _encode_all(self, inputs: Sequence[str], parameters: ClassifyParameters) -> list[Encoded] | Failure:
-        """Every input encoded, or the first failure."""
+        """Encodes every input, or gives the first failure."""
         encoded: list[Encoded] = []
         for text in inputs:
             one = self._task.encode(text, parameters.truncation)
@@ -196,15 +193,12 @@ class ClassifierReplica:
         return encoded
 
     async def _score(self, encoded: Sequence[Encoded], deadline: float, work: Work) -> Sequence[Scored] | Failure:
-        """Every input scored, or the first failure: the others are then withdrawn, since nobody gets them.
-
-        The inputs of one request are queued together.
-        """
-        strict, run = work.strict, work.run
+        """Scores every input, or gives the first failure and withdraws the others. Queues them all together."""
+        strict, batch = work.strict, work.run
         if len(encoded) == 1:
-            one = await self.batcher.submit(encoded[0].token_ids, deadline, strict, run)
+            one = await self.batcher.submit(encoded[0].token_ids, deadline, strict, batch)
             return one if isinstance(one, Failure) else (one,)
-        return await all_or_failure(self.batcher.submit(one.token_ids, deadline, strict, run) for one in encoded)
+        return await all_or_failure(self.batcher.submit(one.token_ids, deadline, strict, batch) for one in encoded)
 
 
 def _input_report(encoded: Sequence[Encoded]) -> InputReport:
@@ -216,7 +210,7 @@ def _input_report(encoded: Sequence[Encoded]) -> InputReport:
 
 
 def _timings(scored: Sequence[Scored], total_s: float) -> ReplicaTimings:
-    """Queueing until the first batch began; then from there to the end of the last."""
+    """Counts queueing until the first batch began, and service from then to the end of the last batch."""
     if len(scored) == 1:
         one = scored[0]
         return ReplicaTimings(one.queueing_delay_s, one.service_time_s, total_s, one.batch_size)
@@ -226,7 +220,7 @@ def _timings(scored: Sequence[Scored], total_s: float) -> ReplicaTimings:
 
 
 def open_classifier(folder: Path, threads: int) -> OpenClassifier:
-    """The same, of a folder that must hold a classifier. Blocking. Raises VariantRejected."""
+    """Opens and checks a folder that must hold a classifier. Blocking. Raises VariantRejected."""
     opened = open_variant(folder, threads)
     if not isinstance(opened, OpenClassifier):
         raise VariantRejected(opened.manifest.checkpoint, "kind", "classifier", opened.manifest.kind)

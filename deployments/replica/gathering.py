@@ -1,7 +1,4 @@
-"""Several pieces of one request seen through together: all of them, or the first failure.
-
-It knows neither texts nor engines; what a piece is, is whoever's submits it.
-"""
+"""Awaits the inputs of one request together: all results, or the first failure. Knows neither texts nor engines."""
 
 from __future__ import annotations
 
@@ -15,9 +12,9 @@ Piece = TypeVar("Piece")
 
 
 async def all_or_failure(pieces: Iterable[Coroutine[Any, Any, Piece | Failure]]) -> list[Piece] | Failure:
-    """Every piece in its order, or the first failure: the others are then withdrawn, since nobody gets them.
+    """Awaits all pieces, and gives their results in order, or the first failure after withdrawing the others.
 
-    Cancelling it withdraws all.
+    Cancelling it withdraws all pieces.
     """
     tasks = [asyncio.create_task(piece) for piece in pieces]
     try:

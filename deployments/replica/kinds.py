@@ -1,4 +1,4 @@
-"""The kinds of variant that replicas serve, registered by name: how each is opened, and what answers with it."""
+"""Registers the kinds of variant that replicas serve by name: how to open one, and what answers requests with it."""
 
 from __future__ import annotations
 
@@ -19,35 +19,36 @@ class Server(Protocol):
     """Answers work of one task with one variant."""
 
     def start(self) -> None:
-        """Opens the queue, on the running loop."""
+        """Opens the queue on the running loop."""
 
     async def stop(self, grace_s: float) -> None:
-        """Admits nothing more and finishes what it can within the grace."""
+        """Admits no more work and finishes what it can within `grace_s` seconds."""
 
     async def handle(self, work: Work) -> Answer | Failure:
-        """Answers one piece of work. Cancelling it withdraws it."""
+        """Answers one piece of work. Cancelling it withdraws the work."""
 
     def load(self) -> LoadReport:
-        """How much is still to be done."""
+        """Reports how much work is still to do."""
 
     def totals(self) -> Totals:
-        """What was counted since the start."""
+        """The counts since the start."""
 
 
 class OpenVariant(Protocol):
-    """A variant that has passed its checks, ready to run; each kind has its own."""
+    """A variant that has passed its checks, ready to serve. Each kind has its own class."""
 
     @property
     def manifest(self) -> VariantManifest:
-        """What it is."""
+        """The manifest that describes it."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReplicaKind:
     """How replicas serve one kind of variant.
 
-    `files` names what it opens, each of which must have a digest in the manifest. `open` opens it and repeats its
-    golden answers; it raises VariantRejected. `serve` makes the server, which may hold so many inputs in its queue.
+    `files` names the files that it opens; each needs a digest in the manifest. `open` takes the folder, the manifest
+    and the engine's threads, repeats the golden answers and raises VariantRejected. `serve` takes the catalog entry,
+    the open variant, the most inputs in the queue and the clock, and makes the server.
     """
 
     files: Callable[[Any], tuple[str, ...]]
@@ -60,10 +61,10 @@ KINDS: dict[str, str] = {
     "extractive": "deployments.replica.summarize.extractive",
     "seq2seq": "deployments.replica.summarize.abstractive",
 }
-"""The module of each kind, whose `KIND` says how it is served. It is imported when a variant of the kind is opened."""
+"""The module of each kind, with a `KIND`. It is imported only when a variant of the kind is opened."""
 
 
 def kind_named(name: str) -> ReplicaKind:
-    """The kind of that name. Raises KeyError where there is none."""
+    """Finds the kind of that name. Raises KeyError if there is none."""
     kind: ReplicaKind = import_module(KINDS[name]).KIND
     return kind

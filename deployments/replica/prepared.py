@@ -1,7 +1,7 @@
-"""Where the variants lie that were prepared for a catalog: notes in the cache, one for each checkpoint's entry.
+"""Finds the variants that were prepared for a catalog, by notes in the cache: one for each checkpoint's entry.
 
-The exporters write a note when a variant is ready; who serves without them reads it. A note's name changes with
-whatever of an entry decides on its variant, so that an entry of another source or precision is not taken for prepared.
+The exporters write a note when a variant is ready; servers without the exporters read it. A note's name is a digest of
+the entry's fields that decide its variant, so that a changed source or precision does not count as prepared.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ _DECIDE = frozenset({"name", "task", "family", "source", "revision", "engine", "
 
 
 class NotPrepared(Exception):
-    """Checkpoints of a catalog have no variant in the cache; says which, and the command that makes them."""
+    """Checkpoints of a catalog have no variant in the cache. The message names them, and the command to run."""
 
 
 def note_prepared(cache: Path, entry: CatalogEntry, folder: Path) -> None:
-    """Notes that the variant in a folder below the cache is the entry's."""
+    """Records that a folder below the cache holds the entry's variant."""
     note = _note(cache, entry)
     note.parent.mkdir(parents=True, exist_ok=True)
     beside = note.with_suffix(".new")
@@ -30,7 +30,7 @@ def note_prepared(cache: Path, entry: CatalogEntry, folder: Path) -> None:
 
 
 def prepared_variants(catalog: Catalog, catalog_path: Path | str, cache: Path) -> dict[str, Path]:
-    """The folder of each checkpoint's variant, by its name. Raises NotPrepared."""
+    """Finds the folder of each checkpoint's variant, by the checkpoint's name. Raises NotPrepared."""
     folders = {entry.name: _prepared(cache, entry) for entry in catalog.checkpoints}
     if missing := [name for name, folder in folders.items() if folder is None]:
         raise NotPrepared(

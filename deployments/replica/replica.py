@@ -1,6 +1,6 @@
-"""A replica: one opened variant behind its end of the transport, of whichever kind the variant is.
+"""A replica: one open variant of any kind that answers work and reports its load and metrics.
 
-It knows no cluster: `serving` gives it a place to listen and tells it when to drain.
+It knows no cluster. `deployments.serve.applications` connects it to the transport and drains it.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from gateway.model.messages import Answer, Failure, LoadReport, Work
 from gateway.observability.metrics import ReplicaFacts, replica_text
 
 MEMORY_AGE_S = 1.0
-"""How old a figure of resident memory may be that goes out with an answer: reading it costs 20 µs."""
+"""Seconds for which a reading of resident memory is reused, since reading it takes 20 µs."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReplicaSettings:
-    """What a replica is told at its start: its catalog entry, where its variant lies, how much may wait."""
+    """A replica's catalog entry, its variant's folder, and the most inputs that may wait."""
 
     entry: CatalogEntry
     folder: Path
@@ -37,7 +37,7 @@ class Replica:
     """Serves one variant and reports on itself."""
 
     def __init__(self, entry: CatalogEntry, agreement: float, server: Server, clock: Clock) -> None:
-        """`agreement` is the variant's with its source, from 0 to 1."""
+        """`agreement` says how well the variant agrees with its source, from 0 to 1."""
         self.checkpoint = entry.name
         self.server = server
         self._clock = clock
@@ -52,11 +52,11 @@ class Replica:
         return await self.server.handle(work)
 
     def load(self) -> LoadReport:
-        """What travels with every answer."""
+        """Reports the load, which goes out with every answer."""
         return msgspec.structs.replace(self.server.load(), memory_bytes=self._memory(), cores=self._cores)
 
     def metrics(self) -> str:
-        """This replica's totals in the Prometheus text format."""
+        """Gives this replica's metrics in the Prometheus text format."""
         load, counted = self.load(), self.server.totals()
         totals = {
             f"{name.removesuffix('_s')}_seconds" if name.endswith("_s") else name: value
@@ -79,9 +79,9 @@ class Replica:
 
 
 def open_replica(settings: ReplicaSettings, clock: Clock) -> Replica:
-    """Opens and checks the variant at the entry's priority and threads. Blocking. Raises VariantRejected."""
+    """Opens and checks a variant with the entry's priority and threads. Blocking. Raises VariantRejected."""
     entry = settings.entry
-    yield_to_others(entry.niceness or 0)  # before an engine makes threads of its own, which inherit it
+    yield_to_others(entry.niceness or 0)  # before the engine makes threads, which inherit it
     variant = open_variant(settings.folder, entry.threads)
     queued = settings.max_queued_inputs
     server = kind_named(variant.manifest.kind).serve(entry, variant, queued, clock)

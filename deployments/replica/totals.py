@@ -1,8 +1,8 @@
-"""What a replica counts of its work since the start, for metrics. Waste means the same for batches and time slices.
+"""Counts a replica's work since its start, for metrics. Waste means the same for batches and time slices.
 
-`busy_s` is engine time. `wasted_s` is the part of it that helped nobody in time: the engine failed, the caller had
-left, nothing usable came of it, or the deadline had passed, best-effort or not. `inputs` are those that ended (in a
-batcher: that were run), `cancelled` those whose callers left, `engine_failures` the batches or texts that failed.
+`busy_s` is engine time in seconds. `wasted_s` is the part that helped nobody in time: the engine failed, the caller had
+left, the result was not usable, or the deadline had passed, strict or not. `inputs` counts those that ended (in a
+batcher: that ran), `cancelled` those whose callers left, `engine_failures` the batches or texts that failed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, fields
 
 @dataclass(slots=True)
 class Totals:
-    """The counts of either kind. `sizes` maps a batch size to the number of batches that had it."""
+    """The counts that all replicas have. `sizes` maps a batch size to the number of batches of that size."""
 
     inputs: int = 0
     cancelled: int = 0
@@ -23,15 +23,15 @@ class Totals:
     sizes: Counter[int] = field(default_factory=Counter)
 
     def figures(self) -> dict[str, float]:
-        """All but the sizes, by name: names of seconds end in `_s`, those of maxima begin with `longest_`."""
+        """All counts but the sizes, by name. Names of seconds end in `_s`, names of maxima begin with `longest_`."""
         return {one.name: getattr(self, one.name) for one in fields(self) if one.name != "sizes"}
 
 
 @dataclass(slots=True)
 class BatcherTotals(Totals):
-    """Counts engine runs, failed ones included; each member of a batch has an equal share of the run's time.
+    """The counts of a batcher, with failed batches. Each input counts for an equal share of its batch's time.
 
-    `expired` are strict inputs that were not run. The size of a batch is its inputs.
+    `expired` counts strict inputs that were not run. A batch's size is its number of inputs.
     """
 
     batches: int = 0
@@ -42,10 +42,10 @@ class BatcherTotals(Totals):
 
 @dataclass(slots=True)
 class TimeSlicerTotals(Totals):
-    """Counts texts that share the engine by time slicing, each when it has ended.
+    """The counts of a time slicer. A text is counted when it has ended.
 
-    `turns` are time slices; the size of one is how many texts shared the engine when it ended. `late_steps` began after
-    their text's deadline, and `longest_overshoot_s` is the furthest that any step ended past it.
+    `turns` counts time slices; a slice's size is the number of texts that shared the engine at its end. `late_steps`
+    began after their text's deadline. `longest_overshoot_s` is the longest time that a step ended after it.
     """
 
     turns: int = 0

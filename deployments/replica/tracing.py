@@ -1,7 +1,7 @@
-"""The replica's part of a trace: its own spans, hung on the span of the gateway that sent the work.
+"""The replica's part of a trace: its spans, as children of the gateway's span that sent the work.
 
-Knows what a span tells of a piece of work. How spans are sent is known by `gateway.observability.tracing`, which is
-imported only where traces are asked for, since it loads OpenTelemetry.
+Knows what a span says about a piece of work. `gateway.observability.tracing` sends spans; it is imported only if
+traces are asked for, since it loads OpenTelemetry.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _ENDPOINTS = (TRACES_ENDPOINT, "OTEL_EXPORTER_OTLP_ENDPOINT")
 
 
 class TracingMissing(Exception):
-    """Traces are asked for, and the library that sends them is not installed."""
+    """Traces are asked for, but the library that sends them is not installed."""
 
 
 def traces_asked_for(environ: Mapping[str, str]) -> bool:
@@ -35,7 +35,7 @@ def traces_asked_for(environ: Mapping[str, str]) -> bool:
 
 
 def require_tracing(environ: Mapping[str, str]) -> None:
-    """Raises TracingMissing if traces are asked for that could not be sent."""
+    """Raises TracingMissing if traces are asked for but could not be sent."""
     if traces_asked_for(environ):
         try:
             import_module("gateway.observability.tracing")
@@ -44,7 +44,7 @@ def require_tracing(environ: Mapping[str, str]) -> None:
 
 
 def spans_of(process: str, instance: str, environ: Mapping[str, str]) -> Spans | None:
-    """The spans of this process; None if traces are not asked for. Raises ImportError without the extra."""
+    """Opens the spans of this process; None if traces are not asked for. Raises ImportError without the extra."""
     if not traces_asked_for(environ):
         return None
     from gateway.observability.tracing import open_spans
@@ -54,7 +54,7 @@ def spans_of(process: str, instance: str, environ: Mapping[str, str]) -> Spans |
 
 @dataclass(frozen=True, slots=True)
 class TracedHandler:
-    """Answers as the replica does, and makes a span of it, with one of its queueing and one of its engine's run."""
+    """Wraps a replica's handler: records a span for each answer, with a part for queueing and one for the engine."""
 
     handle: Handler
     checkpoint: str
@@ -71,7 +71,7 @@ class TracedHandler:
         if not span.is_recording():
             return await self.handle(work)
         began_s = self.clock()
-        result: Answer | Failure = Failure(FailureKind.CANCELLED)  # unless it comes to another end
+        result: Answer | Failure = Failure(FailureKind.CANCELLED)  # unless it ends otherwise
         try:
             result = await self.handle(work)
         finally:
@@ -79,7 +79,7 @@ class TracedHandler:
         return result
 
     def _end(self, span: Span, work: Work, result: Answer | Failure, start: datetime, total_s: float) -> None:
-        """Counts back from the end, where the engine's run has just ended; the beginning is the tokenizer's."""
+        """Ends the span. Its parts are counted back from now, when the engine has just ended."""
         from gateway.observability.tracing import end_span
 
         end = start + timedelta(seconds=total_s)
@@ -93,8 +93,8 @@ class TracedHandler:
             }
             self.spans.part(span, "replica queue", queued, began, {})
             self.spans.part(span, "engine run", began, end, run)
-        told = {"punctual.request_id": work.request_id, "punctual.checkpoint": self.checkpoint}
-        end_span(span, end, told, result.kind.value if isinstance(result, Failure) else None)
+        about = {"punctual.request_id": work.request_id, "punctual.checkpoint": self.checkpoint}
+        end_span(span, end, about, result.kind.value if isinstance(result, Failure) else None)
 
 
 def _until_end_s(timings: ReplicaTimings) -> float:

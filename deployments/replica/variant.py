@@ -1,8 +1,8 @@
-"""Opening a variant: nothing is served that is not, byte for byte and answer for answer, what was verified.
+"""Opens a variant, and rejects it unless its files and answers are those that were verified.
 
-A replica calls `open_variant` before it becomes ready. It checks the digest of every file, that the processor has the
-features the variant relies on, and that each golden input still gives its token ids and its answer on this very host.
-How it is opened depends on the manifest's kind, and so does what is imported (`kinds`).
+A replica calls `open_variant` before it becomes ready. It checks the digest of every file, the processor's features,
+and that each golden input still gives its token ids and its answer on this host. The manifest's kind decides what is
+imported and how it is opened (`kinds`).
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ Encode = Callable[[str], list[int]]
 
 
 class VariantRejected(Exception):
-    """A variant that must not serve: which checkpoint, what about it, what was expected and what was found.
+    """A variant that must not serve: the checkpoint, what is wrong, what was expected and what was found.
 
-    Raised by `open_variant`. Its arguments are positional, so it crosses processes through pickle.
+    `open_variant` raises it. Its arguments are positional, so that it survives pickle between processes.
     """
 
     def __init__(self, checkpoint: str, what: str, expected: str, got: str) -> None:
-        """Takes plain words: they make the message."""
+        """Takes plain words, which make up the message."""
         super().__init__(checkpoint, what, expected, got)
         self.checkpoint, self.what, self.expected, self.got = checkpoint, what, expected, got
 
     def __str__(self) -> str:
-        """One sentence that says where to look."""
+        """Says in one sentence where to look."""
         return f"{self.checkpoint}: {self.what}: expected {self.expected}, got {self.got}"
 
 
 def open_variant(folder: Path, threads: int) -> OpenVariant:
-    """The variant in a folder, checked and opened. Blocking. Raises VariantRejected."""
+    """Checks and opens the variant in a folder. Blocking. Raises VariantRejected."""
     manifest = checked_manifest(folder)
     check_files(folder, manifest)
     missing = sorted(set(manifest.cpu_features) - read_host().features)
@@ -50,7 +50,7 @@ def open_variant(folder: Path, threads: int) -> OpenVariant:
 
 
 def checked_manifest(folder: Path) -> VariantManifest:
-    """The folder's manifest. Raises VariantRejected when it is missing, not one, or names files outside the folder."""
+    """Reads a folder's manifest. Raises VariantRejected if it is missing, invalid, or names files elsewhere."""
     try:
         manifest = read_manifest(folder)
     except (FileNotFoundError, NotADirectoryError):
@@ -70,9 +70,9 @@ def checked_manifest(folder: Path) -> VariantManifest:
 
 
 def check_files(folder: Path, manifest: VariantManifest) -> None:
-    """Every file of the manifest is there with its digest, or VariantRejected names the first that is not.
+    """Checks that every file of the manifest is there with its digest. Raises VariantRejected for the first other one.
 
-    So it does with a file that the engine or the tokenizer would open and the manifest has no digest of.
+    It also rejects a file that the engine or the tokenizer would open and that has no digest in the manifest.
     """
     unsigned = next((name for name in kind_named(manifest.kind).files(manifest) if name not in manifest.files), None)
     if unsigned is not None:
@@ -87,7 +87,10 @@ def check_files(folder: Path, manifest: VariantManifest) -> None:
 
 
 def check_answers(checkpoint: str, self_test: SelfTest, engine: Engine, encode: Encode) -> None:
-    """Every golden input, run alone, gives its token ids and its logits within the tolerance, or VariantRejected."""
+    """Checks that each golden input, run alone, gives its token ids and its logits within the tolerance.
+
+    Raises VariantRejected.
+    """
     for index, golden in enumerate(self_test.golden):
         ids = checked_ids(checkpoint, index, golden.token_ids, encode(golden.text))
         batch = padded([ids], pad_id=0)
@@ -101,13 +104,13 @@ def check_answers(checkpoint: str, self_test: SelfTest, engine: Engine, encode: 
 
 
 def file_sha256(path: Path) -> str:
-    """The hex digest of a file's bytes. Raises FileNotFoundError."""
+    """Computes the hex SHA-256 digest of a file. Raises FileNotFoundError."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def checked_ids(checkpoint: str, index: int, expected: tuple[int, ...], got: list[int]) -> list[int]:
-    """The token ids of a golden input, if they are those expected. Raises VariantRejected."""
+    """Gives the token ids of a golden input if they are the expected ones. Raises VariantRejected."""
     if tuple(got) != expected:
         raise VariantRejected(checkpoint, f"golden input {index}, token ids", str(expected), str(tuple(got)))
     return got

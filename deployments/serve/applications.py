@@ -1,6 +1,6 @@
-"""The classes that Ray Serve runs: the ingress, which carries the gateway, and one deployment for each checkpoint.
+"""The classes that Ray Serve runs: the ingress, which holds the gateway, and the deployment of a checkpoint.
 
-Thin on purpose: each wires, in its constructor's order, what the rooms define, and answers the control plane.
+They only wire other modules together, and answer Ray Serve's calls.
 """
 
 from __future__ import annotations
@@ -42,18 +42,18 @@ from gateway.state import GatewayState
 APPLICATION = "punctual"
 INGRESS = "gateway"
 CONNECTED_WITHIN_S = 10.0
-"""How long a new ingress waits for a connection to each checkpoint before it is ready for requests all the same."""
+"""Seconds that a new ingress waits for a connection to each checkpoint before it is ready anyway."""
 
 
 @dataclass(frozen=True)
 class TransportSettings:
-    """Where replicas listen, what proves who they are, and how long a retired one stays.
+    """Where replicas listen, the folder of their certificates, and how long a retired replica stays.
 
-    `certificates` is a folder, as `Certificates` reads it: Ray stores these settings and must never store a key.
-    Without it, replicas listen on socket files alone and all processes stay on this host.
+    `certificates` is the folder that `Certificates` reads, since Ray stores these settings and must never store a key.
+    Without it, replicas listen on socket files only, and all processes stay on this host.
 
-    A replica that is retired goes on as before for `linger_s`, in which every ingress finds its successors, and then
-    has `drain_s` to finish what is under way.
+    A retired replica works on for `linger_s` seconds, in which every ingress finds its successors. Then it has
+    `drain_s` seconds to finish its requests.
     """
 
     folder: Path
@@ -63,11 +63,11 @@ class TransportSettings:
 
     @property
     def retiring_s(self) -> float:
-        """How long after its retirement a replica may be ended, whatever it does."""
+        """Seconds after which a retired replica may be ended, whatever it does."""
         return self.linger_s + 2 * self.drain_s
 
-    def shown(self) -> Certificates | None:
-        """What both ends show over TCP, after a look whether they would let each other in. Raises CertificatesError."""
+    def checked_certificates(self) -> Certificates | None:
+        """Opens and checks the certificates, if there are any. Raises CertificatesError."""
         if self.certificates is None:
             return None
         certificates = Certificates(self.certificates)
@@ -76,12 +76,12 @@ class TransportSettings:
 
 
 class CheckpointDeployment:
-    """One replica of one checkpoint under Ray Serve. It is ready only once its variant has passed its checks."""
+    """One replica of a checkpoint under Ray Serve. It is ready only after its variant has passed its checks."""
 
     async def __init__(  # type: ignore[misc]  # Ray Serve awaits it
         self, settings: ReplicaSettings, transport: TransportSettings
     ) -> None:
-        self._id = _enter(transport)
+        self._id = _prepare_process(transport)
         self._replica = await asyncio.to_thread(open_replica, settings, time.monotonic)
         self._replica.server.start()
         self._busy = BusyShare(time.monotonic, settings.entry.slots)
@@ -90,27 +90,27 @@ class CheckpointDeployment:
         handle: Handler = self._replica.handle
         if self._spans is not None:
             handle = TracedHandler(handle, settings.entry.name, self._spans, time.monotonic, utc_now)
-        certificates = transport.shown()
+        certificates = transport.checked_certificates()
         self._server = TransportServer(handle, self._replica.load, certificates=certificates)
         unix = UnixAddress(str(transport.folder / f"{self._id}.sock"))
         await self._server.start(unix, TcpAddress(ray.util.get_node_ip_address(), 0) if certificates else None)
         self._endpoint = Endpoint(self._id, ray.get_runtime_context().get_node_id(), unix, self._server.tcp)
 
     async def endpoint(self) -> Endpoint:
-        """Where this replica listens."""
+        """Says where this replica listens."""
         return self._endpoint
 
     async def metrics(self) -> Process:
-        """This replica's metrics."""
+        """Gives this replica's metrics."""
         return Process(self._id, self._replica.checkpoint, self._replica.metrics())
 
     def record_autoscaling_stats(self) -> dict[str, float]:
-        """How busy this replica was since Ray Serve last asked, and how much work it has before it."""
+        """Says how busy this replica was since Ray Serve last asked, and how much work waits."""
         busy_share = self._busy.since_last(self._replica.server.totals().busy_s)
         return {BUSY_SHARE: busy_share, BACKLOG_S: self._replica.load().backlog_s}
 
     async def __del__(self) -> None:
-        """Ray Serve awaits this when it retires the replica: finish what is under way, take nothing new."""
+        """Finishes the requests under way and takes no new ones. Ray Serve awaits this when it retires the replica."""
         if hasattr(self, "_server"):
             await asyncio.sleep(self._transport.linger_s)
             await self._server.drain(self._transport.drain_s)
@@ -122,7 +122,7 @@ class CheckpointDeployment:
 
 @serve.ingress()
 class IngressDeployment:
-    """One ingress process: the gateway, connected to every replica, behind Ray Serve's HTTP server."""
+    """One ingress process: a gateway behind Ray Serve's HTTP server, connected to every replica."""
 
     async def __init__(  # type: ignore[misc]  # Ray Serve awaits it
         self,
@@ -131,13 +131,13 @@ class IngressDeployment:
         transport: TransportSettings,
         replicas: dict[str, DeploymentHandle[Any]],
     ) -> None:
-        self._id = _enter(transport)
+        self._id = _prepare_process(transport)
         self._limits = catalog.limits
         load = LoadTracker()
         node = ray.get_runtime_context().get_node_id()
         expected = {entry.name: entry.replicas for entry in catalog.checkpoints}
         chance = random.Random(self._id)
-        directory, certificates = ServeDirectory(replicas), transport.shown()
+        directory, certificates = ServeDirectory(replicas), transport.checked_certificates()
         self._backend = TransportBackend(expected, directory, load, node, time.monotonic, chance, certificates)
         self._metrics = RequestMetrics(catalog)
         self._observing = observing(self._id, os.environ)
@@ -161,43 +161,46 @@ class IngressDeployment:
         await self._connected()
 
     def __serve_build_asgi_app__(self) -> Starlette:
-        """Ray Serve calls this once after the constructor. Its own server echoes `X-Request-Id`."""
+        """Builds the HTTP application. Ray Serve calls this once, and its own server echoes `X-Request-Id`."""
         trace = self._observing.trace
         return app.build(self._service, self._scrape, self._limits, time.monotonic, echo_request_id=False, trace=trace)
 
     async def metrics(self) -> Process:
-        """This process's metrics."""
+        """Gives this process's metrics."""
         return Process(self._id, INGRESS, await exposition(self._metrics, self._state, self._observing))
 
     async def __del__(self) -> None:
-        """Ray Serve awaits this when it retires the ingress, which has no request left: the last lines are written."""
+        """Writes the last lines of the log. Ray Serve awaits this when it retires the ingress, after its requests."""
         if hasattr(self, "_observing"):
             await asyncio.to_thread(self._observing.close)
 
     async def _connected(self) -> None:
-        """Returns once each checkpoint is connected: an ingress that is ready before that would refuse requests.
+        """Waits until each checkpoint is connected, since an ingress that is ready earlier would refuse requests.
 
-        For `CONNECTED_WITHIN_S` at most, since the others can be served without one that is down.
+        It waits `CONNECTED_WITHIN_S` at most, since one that is down must not keep the others from serving.
         """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CONNECTED_WITHIN_S):
-                while self._service.missing():  # noqa: ASYNC110  # nothing else waits for this, and it is soon over
+                while self._service.missing():  # noqa: ASYNC110  # no event exists for this, and it soon ends
                     await asyncio.sleep(0.02)
 
 
-def _enter(transport: TransportSettings) -> str:
-    """What every process of the application does first; the name it goes by."""
+def _prepare_process(transport: TransportSettings) -> str:
+    """Prepares a process of the application, and gives its id."""
     if transport.certificates is None:
         stay_on_loopback()
     return serve.get_replica_context().replica_id.unique_id
 
 
-_REPLICA: Any = replica  # a private module: its names are not part of what it exports
+_REPLICA: Any = replica  # a private module, which does not export its names
 _EVERYWHERE = "[::]:0"
 
 
 def stay_on_loopback() -> None:
-    """Call it in a deployment's constructor, which runs before that server starts. Raises where Ray has changed."""
+    """Keeps Ray Serve's gRPC server on loopback. Call it in a deployment's constructor, before that server starts.
+
+    Raises RuntimeError, when the server starts, if Ray binds another address than it did.
+    """
     original = _REPLICA.add_port_to_grpc_server
 
     def bound(server: Any, address: str) -> int:

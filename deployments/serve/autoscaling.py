@@ -1,9 +1,9 @@
-"""How many replicas of a checkpoint there should be, by how busy they are; wired into Ray Serve's autoscaler.
+"""Decides how many replicas a checkpoint should have, by how busy they are, for Ray Serve's autoscaler.
 
-Requests do not travel through Serve's handles, so Serve itself would see no load: each replica says how busy it was
-and how much work it had before it (`record_autoscaling_stats`), Serve averages that over `LOOK_BACK_S` and asks
-`FollowLoad` here, then applies the bounds and the delays. The rule is `replicas_for`, which knows no Ray. Serve pickles
-this module by value into its controller, so it imports nothing of the house at run time but the catalog.
+Requests do not travel through Serve's handles, so Serve sees no load. Instead each replica reports how busy it was and
+how much work waits (`record_autoscaling_stats`). Serve averages that over `LOOK_BACK_S`, asks `FollowLoad`, then
+applies bounds and delays. The rule is `replicas_for`, which knows no Ray. Serve pickles this module by value into its
+controller, so the catalog is the only other module of ours that it imports at run time.
 """
 
 from __future__ import annotations
@@ -20,39 +20,38 @@ if TYPE_CHECKING:
     from ray.serve.config import AutoscalingConfig, AutoscalingContext
 
 LOOK_BACK_S = 10.0
-"""What a replica reports is averaged over so many seconds: an engine run or a burst of requests is not a trend."""
+"""Seconds over which reports are averaged, since one batch or one burst of requests is not a trend."""
 
 REPORT_EVERY_S = 2.0
-"""Seconds between two reports of a replica."""
+"""Seconds between reports of a replica."""
 
-ROOM_TO_SPARE = 1.2
-"""Fewer replicas are enough only where they would be enough for so many times the load: what one tick retires, the
-next must not start again."""
+SPARE_FACTOR = 1.2
+"""Replicas are retired only if the rest suffices for this many times the load, so that none must start again soon."""
 
 BUSY_SHARE = "busy_share"
 BACKLOG_S = "backlog_s"
 
 
 def replicas_for(current: int, load: float) -> int:
-    """How many replicas a load needs, given in replicas that it keeps as busy as they are to be.
+    """How many replicas a load needs; the load is in replicas that it would keep at their target.
 
-    Never fewer for more load; at least one. Loads that differ by less than `ROOM_TO_SPARE` keep the number where it is.
+    Never fewer for more load, and at least one. Loads that differ by less than `SPARE_FACTOR` keep the number.
     """
-    enough, spacious = math.ceil(load), math.ceil(load * ROOM_TO_SPARE)
+    enough, spacious = math.ceil(load), math.ceil(load * SPARE_FACTOR)
     return max(1, enough if enough > current else min(spacious, current))
 
 
 @dataclass(frozen=True)
 class FollowLoad:
-    """The policy that Serve's controller asks on each of its rounds."""
+    """The scaling policy that Serve's controller asks in each of its rounds."""
 
     target_busy_share: float
     target_backlog_s: float
 
     def __call__(self, context: AutoscalingContext) -> tuple[int, dict[str, Any]]:
-        """The number of replicas to have, and nothing to be remembered.
+        """Gives the number of replicas to have, and no state to remember.
 
-        A replica that has not reported yet adds to no load. Where none has, the number stays.
+        A replica that has not reported yet adds no load. If none has, the number stays.
         """
         reported: Mapping[str, Mapping[Any, float]] = context.aggregated_metrics or {}
         if not reported.get(BUSY_SHARE):
@@ -66,29 +65,30 @@ class FollowLoad:
 
 @dataclass
 class BusyShare:
-    """The share of its time for which a replica's engine was busy, from one look to the next.
+    """The share of time for which a replica's engine was busy, from one look to the next.
 
-    `runs` is how many batches it runs at once. Texts in turns are counted when they end, so one that took long counts
-    all at once: what that gives above 1 is left out.
+    `slots` is how many batches it runs at a time. Texts that are time-sliced count when they end, so a long one counts
+    all at once; a share above 1 counts as 1.
     """
 
     clock: Callable[[], float]
-    runs: int
+    slots: int
     _looked: tuple[float, float] | None = field(default=None, init=False)
 
     def since_last(self, busy_s: float) -> float:
-        """The share since the last look, 0 at the first; `busy_s` is the engine time since the start."""
+        """The share since the last look, 0 at the first. `busy_s` is the engine's busy seconds since the start."""
         now_s = self.clock()
         before_s, busy_before_s = self._looked or (now_s, busy_s)
         self._looked = (now_s, busy_s)
-        passed_s = (now_s - before_s) * self.runs
+        passed_s = (now_s - before_s) * self.slots
         return min((busy_s - busy_before_s) / passed_s, 1.0) if passed_s > 0 else 0.0
 
 
 def autoscaling_config(entry: CatalogEntry, budget_s: float) -> AutoscalingConfig | None:
-    """What Serve is told of a checkpoint that autoscales; None of one that does not. `budget_s` is its task's default.
+    """Configures Serve's autoscaling for a checkpoint; None if it does not scale. `budget_s` is its task's default.
 
-    A request of that budget still makes it behind half of it, unless it takes as long itself.
+    By default the target backlog is half of that budget: a request behind it is still in time, unless its own service
+    takes the other half.
     """
     from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 
@@ -97,7 +97,7 @@ def autoscaling_config(entry: CatalogEntry, budget_s: float) -> AutoscalingConfi
         return None
     target_backlog_s = budget_s / 2 if asked.target_backlog_ms is None else asked.target_backlog_ms / 1000
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of metrics_interval_s, which 2.60 still goes by
+        warnings.simplefilter("ignore", DeprecationWarning)  # of metrics_interval_s, which Ray 2.60 still uses
         return AutoscalingConfig(
             min_replicas=asked.min_replicas,
             max_replicas=asked.max_replicas,

@@ -1,4 +1,4 @@
-"""What `punctual serve` is told beside its catalog: where it listens, and where its access log and traces go."""
+"""Runs `punctual serve`: takes its options beside the catalog, and serves until it is stopped."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ _TRACES = "/v1/traces"
 
 @dataclass(frozen=True, slots=True)
 class ServeOptions:
-    """Where the gateway listens; where its access log goes (`-` this output, `off` nowhere) and in which form.
+    """Where the gateway listens, and where its access log and traces go.
 
-    Without a form it is text on a terminal, else JSON. `traces` is the URL of an OpenTelemetry collector, if any.
+    `access_log` is a path, `-` for this process's output, or `off`. Without a `log_format` it is text on a terminal,
+    else JSON. `traces` is the URL of an OpenTelemetry collector, if any.
     """
 
     host: str

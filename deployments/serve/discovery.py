@@ -1,6 +1,6 @@
-"""What Ray Serve knows for us: where the replicas listen, what each process counts, and how the deployments stand.
+"""Asks Ray Serve where replicas listen, what each process counts, and how deployments are.
 
-Control plane only: a broadcast costs milliseconds, and no request waits for one.
+Control plane only: a broadcast takes milliseconds, and no request waits for one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from deployments.asking import ANSWER_WITHIN_S, each_within
+from deployments.serve.asking import ANSWER_WITHIN_S, each_within
 from deployments.serve.scraping import Status
 from deployments.transport import Endpoint
 
@@ -29,16 +29,16 @@ class ServeDirectory:
         self._handles = handles
 
     async def endpoints(self, checkpoint: str) -> Sequence[Endpoint]:
-        """The replicas that answer now; empty where none does in time."""
+        """Finds the replicas that answer now; empty if none does in time."""
         answers = await ask_all(self._handles[checkpoint], "endpoint")
         return [answer for answer in answers if isinstance(answer, Endpoint)]
 
 
 async def ask_all(handle: DeploymentHandle[Any], method: str) -> list[object | None]:
-    """What each live replica answers to the method within `ANSWER_WITHIN_S`, None for one that does not.
+    """Calls a method of each live replica; gives the answers within `ANSWER_WITHIN_S`, None for one without.
 
-    Empty where no replica is up and where Ray itself is in trouble. `results_async` would give nothing at all where one
-    replica hangs; so its calls are taken one by one, by a way that Ray does not document.
+    Empty if no replica is up or Ray is in trouble. Ray's `results_async` gives nothing at all if one replica hangs, so
+    this uses an undocumented method of Ray to take the calls one by one.
     """
     loop = asyncio.get_running_loop()
     until_s = loop.time() + ANSWER_WITHIN_S
@@ -52,7 +52,7 @@ async def ask_all(handle: DeploymentHandle[Any], method: str) -> list[object | N
 
 
 def read_statuses(application: str) -> list[Status]:
-    """How the deployments of an application stand; none where Ray is in trouble. Blocking."""
+    """Reads the states of an application's deployments; none if Ray is in trouble. Blocking."""
     try:
         overview = serve.status().applications.get(application)
     except (RayError, RayServeException) as error:

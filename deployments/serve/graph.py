@@ -1,7 +1,7 @@
-"""The deployment graph: an ingress over one deployment for each checkpoint, the same on one host and on many nodes.
+"""The deployment graph: an ingress over one deployment for each checkpoint, equal on one host and on many nodes.
 
-Knows what Ray Serve is told of each deployment; where it runs and on what, `Terrain` says. Imports Ray, so it is
-imported only once the switches of `environment` are set.
+Describes each deployment to Ray Serve; `Placement` says where it runs. Imports Ray, so import it only after the
+switches of `environment` are set.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from gateway.catalogs.catalog import Catalog, CatalogEntry
 from gateway.model.tier import Tier
 
 TIER_SHARE = 0.001
-"""What a replica takes of its tier's resource: nodes that offer 1 of it have room for as many as their processors."""
+"""The part of its tier's resource that a replica takes: so small that a node's processors are always the limit."""
 
 _QUIET = LoggingConfig(enable_access_log=False)
 
 
 @dataclass(frozen=True)
-class Terrain:
-    """Where the graph is to stand: its transport, and whether nodes offer a resource for each tier (`tier_resource`).
+class Placement:
+    """Where the graph runs: its transport, and whether nodes offer a resource for each tier (`tier_resource`).
 
-    An ingress has the variables of `ingress_environment` beside those of its node.
+    An ingress gets the variables of `ingress_environment` beside those of its node.
     """
 
     transport: TransportSettings
@@ -41,14 +41,14 @@ class Terrain:
 
 
 def tier_resource(tier: Tier) -> str:
-    """The name of the resource that nodes for a tier's replicas offer."""
+    """Names the resource of nodes that are meant for a tier's replicas."""
     return f"tier-{tier}"
 
 
-def application(catalog: Catalog, variants: Mapping[str, Path], terrain: Terrain) -> Application:
-    """The graph of a catalog whose variants lie in these folders. Raises VariantRejected for one without a manifest.
+def application(catalog: Catalog, variants: Mapping[str, Path], placement: Placement) -> Application:
+    """Makes the graph of a catalog with its variants' folders. Raises VariantRejected for one without a manifest.
 
-    Where the application runs already, replicas of the new graph are started before those of the old are retired.
+    If the application already runs, the new graph's replicas start before the old ones are retired.
     """
     limits = catalog.limits
     replicas = {}
@@ -56,33 +56,33 @@ def application(catalog: Catalog, variants: Mapping[str, Path], terrain: Terrain
         settings = ReplicaSettings(entry, variants[entry.name], limits.max_queued_inputs)
         deployment = serve.deployment(
             name=entry.name,
-            ray_actor_options=_reserved(entry, terrain),
+            ray_actor_options=_reserved(entry, placement),
             max_ongoing_requests=100,
             max_constructor_retry_count=2,
             health_check_timeout_s=10,
             **_number(entry, catalog.budget_s(entry.task)),
-            **_shared(terrain),
+            **_shared(placement),
         )(CheckpointDeployment)
-        replicas[entry.name] = deployment.bind(settings, terrain.transport)
+        replicas[entry.name] = deployment.bind(settings, placement.transport)
     actor: dict[str, Any] = {"num_cpus": catalog.ingress.cpus}
-    if terrain.ingress_environment:
-        actor["runtime_env"] = {"env_vars": dict(terrain.ingress_environment)}
+    if placement.ingress_environment:
+        actor["runtime_env"] = {"env_vars": dict(placement.ingress_environment)}
     ingress = serve.deployment(
         name=INGRESS,
         num_replicas=catalog.ingress.replicas,
         ray_actor_options=actor,
         max_ongoing_requests=2 * limits.max_concurrent_requests,
-        **_shared(terrain),
+        **_shared(placement),
     )(IngressDeployment)
     manifests = {name: checked_manifest(variant) for name, variant in variants.items()}
-    return ingress.bind(catalog, manifests, terrain.transport, replicas)
+    return ingress.bind(catalog, manifests, placement.transport, replicas)
 
 
-def _shared(terrain: Terrain) -> dict[str, Any]:
+def _shared(placement: Placement) -> dict[str, Any]:
     return {
         "health_check_period_s": 1,
-        "max_surge_percent": 100,  # the new are ready before the old go
-        "graceful_shutdown_timeout_s": terrain.transport.retiring_s,
+        "max_surge_percent": 100,  # new replicas are ready before old ones are retired
+        "graceful_shutdown_timeout_s": placement.transport.retiring_s,
         "graceful_shutdown_wait_loop_s": 0.2,
         "logging_config": _QUIET,
     }
@@ -93,6 +93,6 @@ def _number(entry: CatalogEntry, budget_s: float) -> dict[str, Any]:
     return {"num_replicas": entry.replicas} if scaling is None else {"autoscaling_config": scaling}
 
 
-def _reserved(entry: CatalogEntry, terrain: Terrain) -> dict[str, Any]:
+def _reserved(entry: CatalogEntry, placement: Placement) -> dict[str, Any]:
     options: dict[str, Any] = {"num_cpus": entry.cpus}
-    return {**options, "resources": {tier_resource(entry.tier): TIER_SHARE}} if terrain.tier_resources else options
+    return {**options, "resources": {tier_resource(entry.tier): TIER_SHARE}} if placement.tier_resources else options

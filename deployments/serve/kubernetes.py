@@ -1,8 +1,7 @@
-"""The application as KubeRay's RayService starts it: its arguments in, Ray Serve's graph out.
+"""Builds the application for KubeRay's RayService: takes the chart's arguments, gives Ray Serve's graph.
 
 `deployments.serve.kubernetes:build` is the import path in the chart's Serve config. It runs in a task of the cluster,
-again at each change of that config, and prepares nothing: variants lie in the cache already, on every node by the same
-path.
+at each change of that config. It prepares no variants: they must be in the cache, at one path on every node.
 """
 
 from __future__ import annotations
@@ -23,23 +22,24 @@ if TYPE_CHECKING:
     from ray.serve import Application
 
 LINGER_S = 6.0
-"""Longer than an ingress goes without looking for new replicas (`SETTLED_S` of the transport's backend)."""
+"""Seconds that a retired replica works on: longer than the time between an ingress's looks for new ones (`SETTLED_S`
+of the transport's backend)."""
 
 DRAIN_S = 60.0
-"""What a retired replica may take for what is under way: the pod's grace period must be longer."""
+"""Seconds that a retired replica may take for its requests. The pod's grace period must be longer."""
 
 
 class BuildError(Exception):
-    """The application cannot be built; one line for each fault, with the argument that it is about."""
+    """The application cannot be built. The message has one line for each fault, with its argument."""
 
 
 class Arguments(BaseModel):
-    """What the chart passes. A path must hold in every pod.
+    """The chart's arguments. Paths must be valid in every pod.
 
-    `transport_certificates` is a folder with ca.crt, tls.crt and tls.key, for connections between nodes.
-    `access_log` is a path, `-` for the ingress's own output, or `off`; without it, what the pod's environment says.
-    `revision` is for what the other arguments do not show: the digest of the catalog's content, so that a change of it
-    is a change of the Serve config, upon which Ray Serve builds the application anew.
+    `transport_certificates` is a folder with ca.crt, tls.crt and tls.key, for connections between nodes. `access_log`
+    is a path, `-` for the ingress's own output, or `off`; by default, the pod's environment decides. `revision` is the
+    digest of the catalog's content: a changed catalog changes the Serve config, and Ray Serve builds the application
+    again.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -53,24 +53,24 @@ class Arguments(BaseModel):
 
 
 def build(args: dict[str, Any]) -> Application:
-    """The application of a catalog whose variants are prepared.
+    """Builds the application of a catalog whose variants are prepared.
 
-    Raises BuildError, CatalogError or NotPrepared, each with what is to be done.
+    Raises BuildError, CatalogError or NotPrepared, whose messages say what to do.
     """
     given = arguments_of(args)
     catalog = load_catalog(given.catalog)
     variants = prepared_variants(catalog, given.catalog, given.cache)
     from deployments.serve.applications import TransportSettings
-    from deployments.serve.graph import Terrain, application
+    from deployments.serve.graph import Placement, application
 
     sockets = Path(tempfile.gettempdir(), f"punctual-transport-{os.getuid()}")
     transport = TransportSettings(sockets, given.transport_certificates, linger_s=LINGER_S, drain_s=DRAIN_S)
     environment = {} if given.access_log is None else {ACCESS_LOG: given.access_log}
-    return application(catalog, variants, Terrain(transport, given.tier_resources, environment))
+    return application(catalog, variants, Placement(transport, given.tier_resources, environment))
 
 
 def arguments_of(args: dict[str, Any]) -> Arguments:
-    """The arguments, checked, the certificates among them. Raises BuildError."""
+    """Checks the arguments and the certificates. Raises BuildError."""
     try:
         given = Arguments.model_validate(args)
     except ValidationError as error:

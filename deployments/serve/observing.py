@@ -1,8 +1,8 @@
-"""Who watches the requests of an ingress beside its metrics, as its environment says: the access log and the traces.
+"""Opens the observers of an ingress that its environment asks for: the access log and the traces.
 
-`punctual serve` sets these variables from its options, a chart writes them into its pods: an ingress inherits them
-either way. The ingress is a process of Ray's, whose output goes to a file of Ray's; a log to `-` therefore goes through
-a pipe, and comes out where `punctual serve` was started.
+`punctual serve` sets the variables from its options, and the chart writes them into its pods; the ingress inherits
+them. Ray writes the output of an ingress to a file of its own. A log to `-` therefore goes through a pipe to the
+output of `punctual serve`.
 """
 
 from __future__ import annotations
@@ -29,14 +29,15 @@ if TYPE_CHECKING:
     from gateway.observability.tracing import Spans
 
 ACCESS_LOG = "PUNCTUAL_ACCESS_LOG"
-"""A file, a pipe or a terminal by its path; `-` for this process's own output, `off` or nothing for no log."""
+"""Variable for the access log: the path of a file, a pipe or a terminal; `-` for this process's output; `off` or empty
+for no log."""
 
 LOG_FORMAT = "PUNCTUAL_LOG_FORMAT"
-"""`json`, which is the default, or `text`."""
+"""Variable for the log's format: `json`, the default, or `text`."""
 
 OFF = "off"
 LOGGERS = ("punctual", "deployments", "opentelemetry")
-"""Loggers whose warnings and errors the log has beside the requests; Ray's own log has them too."""
+"""Loggers whose warnings and errors go into the access log beside the requests. Ray's own log has them too."""
 
 CLOSED_WITHIN_S = 1.0
 _RELAY_ENDED_WITHIN_S = 2.0
@@ -46,12 +47,12 @@ messages = logging.getLogger("punctual.observing")
 
 
 class LogUnwritable(Exception):
-    """The access log is to go where nothing can be written."""
+    """The access log's path cannot be written."""
 
 
 @dataclass(frozen=True, slots=True)
 class Observing(Collector):
-    """The observers that were asked for. `trace` gives a request its place in a trace; it is None without traces."""
+    """The observers of an ingress. `trace` gives a request its place in a trace; it is None without traces."""
 
     observers: tuple[Observer, ...] = ()
     trace: Callable[[Terms], Terms] | None = None
@@ -60,13 +61,13 @@ class Observing(Collector):
     faults: Faults = field(default_factory=Faults)
 
     def collect(self) -> Iterable[Metric]:
-        """The faults of this process, and the lines of its log that were dropped."""
+        """Counts the faults of this process, and the dropped lines of its log."""
         yield from self.faults.collect()
         if self.log is not None:
             yield from self.log.collect()
 
     def close(self) -> None:
-        """Sends and writes what waits, for some seconds at most. Blocking."""
+        """Sends waiting spans and writes waiting lines, for some seconds at most. Blocking."""
         if self.spans is not None:
             self.spans.close(CLOSED_WITHIN_S)
         if self.log is not None:
@@ -76,7 +77,7 @@ class Observing(Collector):
 
 
 def observing(instance: str, environ: Mapping[str, str]) -> Observing:
-    """Begins to observe, in the process of that name. Raises ValueError for an unknown format."""
+    """Opens the observers of the process with this id. Raises ValueError for an unknown format."""
     observers: list[Observer] = []
     log = trace = None
     path = environ.get(ACCESS_LOG) or OFF
@@ -94,7 +95,7 @@ def observing(instance: str, environ: Mapping[str, str]) -> Observing:
 
 
 def _opened_log(path: str, form: LogFormat) -> AccessLog:
-    """Starts a log. If its file cannot be written, that is reported here, and lines are dropped until it can."""
+    """Starts a log. If its file cannot be written, logs an error, and drops lines until it can."""
     file = LogFile("/dev/stdout" if path == "-" else path)
     try:
         file.write("")
@@ -109,9 +110,9 @@ def _opened_log(path: str, form: LogFormat) -> AccessLog:
 
 @contextmanager
 def access_log_to(path: str, folder: Path) -> Iterator[None]:
-    """Sets where the ingresses that this process starts write their log; `-` is this process's own output.
+    """Sets the access log of the ingresses that this process starts; `-` is this process's own output.
 
-    Raises LogUnwritable before anything is started.
+    Raises LogUnwritable before it starts anything.
     """
     if path == "-":
         pipe = folder / "access.log"
@@ -120,7 +121,7 @@ def access_log_to(path: str, folder: Path) -> Iterator[None]:
             yield
         return
     if path != OFF:
-        path = str(Path(path).absolute())  # an ingress works in a folder of Ray's
+        path = str(Path(path).absolute())  # an ingress has a different working folder
         try:
             file = LogFile(path)
             file.write("")
@@ -133,14 +134,14 @@ def access_log_to(path: str, folder: Path) -> Iterator[None]:
 
 @contextmanager
 def relayed(path: Path, output: int) -> Iterator[None]:
-    """Copies what is written into a new pipe at `path` to the file descriptor `output`, while the context lasts.
+    """Makes a pipe at `path`, and copies what is written into it to the file descriptor `output` during the context.
 
-    What was written before it ends still comes out, unless a writer holds on to the pipe for seconds more. Writers see
-    a full pipe while the output takes nothing, and a broken one once it is gone.
+    Everything written before the end still comes out, unless a writer keeps the pipe open for seconds more. Writers see
+    a full pipe while the output blocks, and a broken pipe once it is closed.
     """
     os.mkfifo(path, 0o600)
     source = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a blocking open would wait for a writer
-    held_open = os.open(path, os.O_WRONLY | os.O_CLOEXEC)  # so that writers may come and go
+    held_open = os.open(path, os.O_WRONLY | os.O_CLOEXEC)  # keeps the pipe open while writers come and go
     os.set_blocking(source, True)
     copying = threading.Thread(target=_copy, args=(source, output), name="relay", daemon=True)
     copying.start()
@@ -152,18 +153,18 @@ def relayed(path: Path, output: int) -> Iterator[None]:
 
 
 def _copy(source: int, output: int) -> None:
-    """Copies until the last writer has gone, or the output has."""
+    """Copies until the last writer has closed the pipe, or the output is closed."""
     try:
         while some := os.read(source, _MOST_AT_ONCE):
             left = memoryview(some)
             while left:
                 left = left[os.write(output, left) :]
-    except OSError:  # a closed terminal: writers then find the pipe broken, and count what is lost
+    except OSError:  # a closed terminal: writers then see a broken pipe, and count lost lines
         return
     finally:
         os.close(source)
 
 
 def utc_now() -> datetime:
-    """The date and time."""
+    """The date and time now, in UTC."""
     return datetime.now(UTC)

@@ -1,7 +1,7 @@
-"""One scrape of the whole application: asks every process at once, names the silent ones, adds deployments' states.
+"""Gathers the metrics of the whole application: asks all processes at once, and adds silent ones and states.
 
-It knows no Ray: how processes are asked and states are read is handed in. None of it is on the request path, and no
-scrape takes longer than the time a replica is given to answer.
+The functions that ask processes and read states are handed in, so it imports no Ray. No request waits for a scrape, and
+no scrape takes longer than a replica may take to answer.
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence, 
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from deployments.asking import ANSWER_WITHIN_S
 from deployments.replica.variant import VariantRejected
+from deployments.serve.asking import ANSWER_WITHIN_S
 from gateway.model.deadline import Clock
 from gateway.observability.metrics import Process, SeenDeployment, application_text, one_scrape
 
 STATES_AGE_S = 5.0
-"""How old the deployments' states in a scrape may be: reading them costs the controller some work."""
+"""Seconds for which the deployments' states are reused, since reading them is work for Ray's controller."""
 
 Ask: TypeAlias = Callable[[str], Awaitable[Sequence[object | None]]]
-"""Asks every process of a deployment for its metrics, and gives a `Process` for each, None for a silent one. The answer
-is empty if no process is known to be up."""
+"""Asks every process of a deployment for its metrics: a `Process` for each, None for a silent one; empty if no process
+is known to be up."""
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """One deployment as Ray Serve sees it: its state, how many replicas are in each state, and its message."""
+    """One deployment in Ray Serve: its state, the number of replicas in each state, and its message."""
 
     deployment: str
     state: str
@@ -35,7 +35,7 @@ class Status:
 
 
 class DeploymentStates:
-    """Reads the states of the deployments on a thread, and waits for them no longer than for a replica."""
+    """Reads the states of deployments on a thread, and waits for them no longer than for a replica."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class DeploymentStates:
         clock: Clock,
         within_s: float = ANSWER_WITHIN_S,
     ) -> None:
-        """`read` blocks, and gives nothing if it knows nothing; `checkpoints` are the deployments with a self-test."""
+        """`read` blocks, and gives nothing if Ray is in trouble. `checkpoints` are the deployments with a self-test."""
         self._read = read
         self._checkpoints = checkpoints
         self._clock = clock
@@ -55,7 +55,7 @@ class DeploymentStates:
         self._seen: Sequence[SeenDeployment] = ()
 
     async def seen(self) -> Sequence[SeenDeployment]:
-        """The latest states that are known. The first call waits for them."""
+        """Gives the latest known states. The first call waits for them."""
         if self._reading is None and self._clock() - self._read_s > STATES_AGE_S:
             self._reading = asyncio.create_task(self._learn())
         if not self._seen and self._reading is not None:
@@ -81,39 +81,39 @@ class DeploymentStates:
 
 
 class ApplicationScrape:
-    """Gathers the metrics of every process. Scrapes that come while one is under way share it."""
+    """Gathers the metrics of all processes. Scrapes that arrive while one is under way share it."""
 
     def __init__(self, deployments: Sequence[str], ask: Ask, states: DeploymentStates, clock: Clock) -> None:
         self._ask = ask
         self._states = states
         self._clock = clock
         self._known: dict[str, Set[str]] = {deployment: frozenset() for deployment in deployments}
-        """The processes of each deployment that are known, from their latest answers."""
+        """The known processes of each deployment, from their latest answers."""
         self._under_way: asyncio.Task[bytes] | None = None
 
     async def gather(self) -> bytes:
-        """One exposition of all processes that answer in time."""
+        """Gives one exposition with all processes that answer in time."""
         if self._under_way is None or self._under_way.done():
             self._under_way = asyncio.create_task(self._gathered())
-        return await asyncio.shield(self._under_way)  # a client that leaves does not end it for the others
+        return await asyncio.shield(self._under_way)  # a client that leaves must not end it for others
 
     async def _gathered(self) -> bytes:
         began_s = self._clock()
-        told, seen = await asyncio.gather(asyncio.gather(*map(self._of, self._known)), self._states.seen())
-        processes = [process for group in told for process in group]
+        found, seen = await asyncio.gather(asyncio.gather(*map(self._of, self._known)), self._states.seen())
+        processes = [process for group in found for process in group]
         return one_scrape(processes, application_text(seen), self._clock() - began_s)
 
     async def _of(self, deployment: str) -> list[Process]:
-        """Every process of a deployment: its metrics, or that it is silent.
+        """Gives each process of a deployment, with its metrics or as silent.
 
-        Ray does not say who is silent, only that somebody is. All that answered earlier and do not answer now then
-        count as silent, the dead among them, until nobody is silent.
+        Ray says that a process is silent, but not which. So all processes that answered earlier and do not answer now
+        count as silent, even dead ones, until none is silent.
         """
         answers = await self._ask(deployment)
-        told = [answer for answer in answers if isinstance(answer, Process)]
-        names = {process.replica for process in told}
+        answered = [answer for answer in answers if isinstance(answer, Process)]
+        names = {process.replica for process in answered}
         missing: list[str] = []
-        if not answers or len(told) < len(answers):
+        if not answers or len(answered) < len(answers):
             missing = sorted(self._known[deployment] - names) or [""]  # a process that never answered has no name yet
         self._known[deployment] = names.union(filter(None, missing))
-        return [*told, *(Process(name, deployment, None) for name in missing)]
+        return [*answered, *(Process(name, deployment, None) for name in missing)]

@@ -1,6 +1,6 @@
-"""The composition root: from a catalog and its variants to a running Ray Serve application, and down again.
+"""Starts and stops a gateway on this host, from a catalog and the folders of its variants.
 
-`serve` is what `punctual serve` runs. Ray is imported inside, once `environment.configure` has set its switches.
+`punctual serve` calls `serve`. Functions import Ray themselves, after `environment.configure` has set its switches.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ from deployments.serve.observing import OFF, access_log_to
 from gateway.catalogs.catalog import Catalog
 
 READY_WITHIN_S = 120.0
+"""Seconds that the application may take to become ready."""
 
 log = logging.getLogger("punctual.serving")
 
 
 class NotReady(Exception):
-    """The application did not become ready; says what is missing."""
+    """The application did not become ready. The message says what is missing."""
 
 
 @contextmanager
@@ -40,14 +41,14 @@ def running(
     say: Callable[[str], None],
     access_log: str = OFF,
 ) -> Iterator[str]:
-    """A gateway that is ready for requests while the context lasts; yields its URL.
+    """Runs a gateway during the context; yields its URL once it is ready for requests.
 
-    `variants` has the folder of each checkpoint's variant, `access_log` is a path, `-` for this process's output, or
-    `off`. Raises PortTaken, NotReady and LogUnwritable. When the context ends, requests under way are
-    drained and no process is left behind.
+    `variants` has the folder of each checkpoint's variant. `access_log` is a path, `-` for this process's output, or
+    `off`. At the end, requests under way are finished and no process is left behind. Raises PortTaken, NotReady and
+    LogUnwritable.
     """
     with environment.run_folder() as folder, access_log_to(access_log, folder):
-        environment.require_free(host, port)  # once what dead gateways left there has been cleared
+        environment.require_free(host, port)  # after the processes of dead gateways have been ended
         environment.configure(folder)
         say(f"starting Ray Serve; its logs: {folder}/ray/session_latest/logs/serve")
         try:
@@ -73,14 +74,14 @@ def serve(
     with running(catalog, variants, host, port, say, access_log) as url:
         stop = threading.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: stop.set())  # only now: Ray puts handlers of its own in place
+            signal.signal(number, lambda *_: stop.set())  # only now, since Ray sets handlers of its own
         say(f"ready at {url}")
         while not stop.wait(timeout=1.0):
             continue
 
 
 def await_ready(url: str, within_s: float) -> None:
-    """Returns once `/readyz` says 200. Raises NotReady with its last answer."""
+    """Waits until `/readyz` answers 200. Raises NotReady with its last answer after `within_s` seconds."""
     last = "no answer"
     pause = threading.Event()
     for _ in range(int(within_s / 0.1)):
@@ -96,7 +97,7 @@ def await_ready(url: str, within_s: float) -> None:
 
 
 def _start_ray(host: str, port: int, cpus: float, folder: Path) -> None:
-    """Starts Ray and its Serve on this host alone, HTTP on this port, with so many processors to reserve."""
+    """Starts Ray and Ray Serve on this host only, with HTTP on this port, and enough processors to reserve."""
     import ray  # only after the switches, which Ray reads at import
     from ray import serve as ray_serve
     from ray.serve.config import HTTPOptions
@@ -119,36 +120,36 @@ def _start(catalog: Catalog, variants: Mapping[str, Path], host: str, port: int,
     from ray import serve as ray_serve
 
     from deployments.serve.applications import APPLICATION, TransportSettings
-    from deployments.serve.graph import Terrain, application
+    from deployments.serve.graph import Placement, application
 
     transport = TransportSettings(folder / "run", certificates=None)
     try:
-        ray_serve.run(application(catalog, variants, Terrain(transport)), name=APPLICATION, route_prefix="/")
-    except RuntimeError as error:  # Ray Serve's way of saying that a replica's constructor raised
+        ray_serve.run(application(catalog, variants, Placement(transport)), name=APPLICATION, route_prefix="/")
+    except RuntimeError as error:  # Ray Serve raises it if a replica's constructor raised
         deployments = ray_serve.status().applications[APPLICATION].deployments.values()
         raise NotReady(_cause([str(error), *(deployment.message for deployment in deployments)])) from None
 
 
 def reserved_cpus(catalog: Catalog) -> float:
-    """The processors that all replicas reserve where each checkpoint has the most it may have."""
+    """The processors that all processes reserve when each checkpoint has the most replicas."""
     ingress = catalog.ingress
     return ingress.replicas * ingress.cpus + sum(entry.most_replicas * entry.cpus for entry in catalog.checkpoints)
 
 
 def _cause(messages: Sequence[str]) -> str:
-    """The line of Ray Serve's reports that names our own error, or else the first report."""
+    """Finds the line of Ray Serve's reports with our own error, or else the first report."""
     lines = (line.strip() for message in messages for line in message.splitlines())
     named = [line.partition(f"{VariantRejected.__name__}: ")[2] for line in lines if VariantRejected.__name__ in line]
     return next(filter(None, named), messages[0])
 
 
 def stop_ray() -> None:
-    """Drains the application, and ends Ray as far as this process started it."""
+    """Drains the application, and ends Ray in this process."""
     import ray
     from ray import serve as ray_serve
 
     from deployments.serve.applications import APPLICATION
 
     if ray.is_initialized():
-        ray_serve.delete(APPLICATION)  # drains; what is left then ends with the run folder
+        ray_serve.delete(APPLICATION)  # drains; remaining processes end with the run folder
         ray.shutdown()

@@ -1,10 +1,11 @@
-"""The data plane between gateway and replicas: msgpack frames over one connection per pair, many requests in flight.
+"""The transport: carries requests between a gateway and its replicas in msgpack frames, many at once on a connection.
 
-`address` says where a replica listens, `frames` what is said, `connection` how either end behaves. `client` and
-`server` are the two ends, `tls` guards them over TCP, `backend` sends each piece of work to the least loaded replica.
+`address` says where a replica listens. `frames` defines the frames and their bytes. `connection` is what both ends
+have in common; `client` is the gateway's end and `server` the replica's. `tls` secures connections over TCP. `backend`
+keeps a connection to every replica and picks one for each piece of work.
 
-Ray Serve places and watches the replicas; requests travel here. A Ray handle call would carry neither the remaining
-budget nor the load report. Imports no Ray.
+Ray Serve places and watches the replicas, and carries no requests: a call through its handles would have neither the
+remaining budget nor the load report. Imports no Ray.
 """
 
 from deployments.transport.address import Endpoint, TcpAddress, UnixAddress

@@ -1,4 +1,4 @@
-"""Where a replica listens, and the socket files behind Unix addresses. Knows nothing of what is said there."""
+"""Says where a replica listens, and makes the socket files of Unix addresses. Knows nothing of frames."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 MAX_UNIX_PATH_BYTES: Final = 107
-"""Linux keeps a socket's path in 108 bytes, the closing zero included (unix(7), `sun_path`)."""
+"""Longest path of a socket: Linux has 108 bytes for it, with the closing zero (unix(7), `sun_path`)."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class UnixAddress:
     path: str
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a path that the kernel would cut, or refuse without saying why."""
+        """Raises ValueError for a path that the kernel would cut, or refuse without a reason."""
         size = len(os.fsencode(self.path))
         if not 0 < size <= MAX_UNIX_PATH_BYTES:
             raise ValueError(
@@ -32,7 +32,7 @@ class UnixAddress:
 
 @dataclass(frozen=True)
 class TcpAddress:
-    """A host, best as a number, and a port; port 0 asks the kernel for a free one when listening."""
+    """A host, preferably as a number, and a port. When listening, port 0 asks the kernel for a free one."""
 
     host: str
     port: int
@@ -43,7 +43,7 @@ Address: TypeAlias = UnixAddress | TcpAddress
 
 @dataclass(frozen=True)
 class Endpoint:
-    """One replica as it announces itself: who it is, on which node, and how to reach it."""
+    """A replica's announcement: its id, its node, and its addresses."""
 
     replica_id: str
     node_id: str
@@ -51,7 +51,7 @@ class Endpoint:
     tcp: TcpAddress | None = None
 
     def pick(self, own_node_id: str) -> Address:
-        """The socket file on the same node, TCP from any other. Raises ValueError if the replica has no TCP there."""
+        """Picks the socket file on the same node, TCP from another. Raises ValueError if the replica has no TCP."""
         if self.node_id == own_node_id:
             return self.unix
         if self.tcp is None:
@@ -61,7 +61,7 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class SocketFile:
-    """A bound socket and the file that stands for it. The file is ours only while its inode is the one we made."""
+    """A bound socket and its file. The file is ours only while it has the inode that we made."""
 
     socket: socket.socket
     path: Path
@@ -69,10 +69,10 @@ class SocketFile:
 
     @classmethod
     def bind(cls, address: UnixAddress) -> SocketFile:
-        """Binds in a directory that only this user may enter, made here if it is missing; replaces a dead one's file.
+        """Binds a socket in a private directory, which is made if it is missing. Replaces a dead process's file.
 
-        Raises OSError (EADDRINUSE) if a living process listens there, PermissionError if others may enter the
-        directory, FileExistsError if something other than a socket is in the way.
+        Raises OSError (EADDRINUSE) if a living process listens there, PermissionError if other users may enter the
+        directory, FileExistsError if a file that is not a socket is in the way.
         """
         path = Path(address.path)
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -88,7 +88,7 @@ class SocketFile:
         return cls(bound, path, path.stat().st_ino)
 
     def remove(self) -> None:
-        """Removes the file, unless a successor has put its own there."""
+        """Removes the file, unless another process has put its own there."""
         try:
             if self.path.stat().st_ino == self.inode:
                 self.path.unlink()
@@ -97,14 +97,14 @@ class SocketFile:
 
 
 def require_private(directory: Path) -> None:
-    """Raises PermissionError unless the directory is this user's alone: it guards the socket, at both ends."""
+    """Raises PermissionError unless the directory is this user's alone. Both ends check it to protect the socket."""
     status = directory.stat()
     if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077:
         raise PermissionError(f"{directory} must belong to this user alone, mode 0700")
 
 
 def _remove_stale(path: Path) -> None:
-    """Removes the file if nobody listens behind it: the kernel refuses the connection only then."""
+    """Removes a socket file if no process listens on it. The kernel refuses a connection only then."""
     if not stat.S_ISSOCK(path.lstat().st_mode):
         raise FileExistsError(errno.EEXIST, "not a socket", str(path))
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:

@@ -1,7 +1,7 @@
-"""The gateway's way to the replicas: one connection to each, and the least loaded one for each piece of work.
+"""Connects the gateway to every replica, and sends each piece of work to the least loaded one.
 
-It implements `Backend` of `gateway/service.py`. Replicas are found through a `Directory`, which in production asks Ray
-Serve; no request waits for it.
+Implements `Backend` of `gateway/service.py`. A `Directory` finds the replicas; in production it asks Ray Serve. No
+request waits for it.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from gateway.model.deadline import Clock
 from gateway.model.messages import Answer, Failure, FailureKind, LoadReport, Work
 
 SETTLED_S = 5.0
-"""Seconds between looks into the directory while every expected replica is connected: these find scaled-up ones."""
+"""Seconds between looks into the directory while every expected replica is connected, to find new ones."""
 
 UNSETTLED_S = 0.25
-"""Seconds between looks while a replica is missing."""
+"""Seconds between looks into the directory while a replica is missing."""
 
 log = logging.getLogger("punctual.backend")
 
@@ -31,19 +31,19 @@ class Directory(Protocol):
     """Knows where the replicas of a checkpoint listen."""
 
     async def endpoints(self, checkpoint: str) -> Sequence[Endpoint]:
-        """The replicas that answer now, in bounded time; empty if none does."""
+        """Finds the replicas that answer now, in bounded time; empty if none does."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Connected:
-    """The client that reaches a replica, and the task that keeps it connected."""
+    """The client of a replica, and the task that keeps it connected."""
 
     client: TransportClient
     supervision: asyncio.Task[None]
 
 
 class TransportBackend:
-    """Keeps a connection to every replica of every checkpoint and sends each piece of work to the least loaded one."""
+    """Keeps a connection to every replica, and sends each piece of work to the least loaded one of its checkpoint."""
 
     def __init__(
         self,
@@ -55,9 +55,9 @@ class TransportBackend:
         chance: random.Random,
         certificates: Certificates | None = None,
     ) -> None:
-        """Takes how many replicas each checkpoint should have, and what to show to replicas on other nodes.
+        """Takes the number of replicas that each checkpoint should have, and the certificates for other nodes.
 
-        `chance` spreads reconnects in time. Without certificates only replicas on this node can be reached.
+        `chance` spreads reconnects in time. Without certificates, only replicas on this node can be reached.
         """
         self._expected = expected
         self._directory = directory
@@ -71,7 +71,7 @@ class TransportBackend:
         self._watching: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        """Begins to look for replicas, one watch for each checkpoint. Call it once, on the loop."""
+        """Begins to look for replicas, with one watch for each checkpoint. Call it once, on the loop."""
         self._watching = [
             asyncio.create_task(self._watch(checkpoint), name=checkpoint) for checkpoint in self._expected
         ]
@@ -79,7 +79,7 @@ class TransportBackend:
             task.add_done_callback(_report)
 
     async def close(self) -> None:
-        """Ends the watches and closes every connection."""
+        """Ends the watches and closes all connections."""
         for task in self._watching:
             task.cancel()
         await asyncio.gather(*self._watching, return_exceptions=True)
@@ -88,18 +88,18 @@ class TransportBackend:
                 await self._disconnect(checkpoint, replica_id)
 
     async def dispatch(self, checkpoint: str, work: Work, service_time_s: float) -> Answer | Failure:
-        """Sends the work to the least loaded replica. UNAVAILABLE if none is up or the connection broke."""
+        """Sends the work to the least loaded replica of a checkpoint. UNAVAILABLE if none is up or it is lost."""
         now_s = self._clock()
         while (replica_id := self._load.least_loaded(checkpoint, now_s)) is not None:
             replica = self._connected[checkpoint].get(replica_id)
             if replica is not None and replica.client.connected:
                 self._load.dispatched(checkpoint, replica_id, service_time_s, now_s)
                 return await replica.client.submit(work)
-            self._load.left(checkpoint, replica_id)  # its connection has just ended, and the loop has not said so yet
+            self._load.left(checkpoint, replica_id)  # its connection has just ended, before `on_disconnect` was called
         return Failure(FailureKind.UNAVAILABLE, "no replica is connected")
 
     async def _watch(self, checkpoint: str) -> None:
-        """Follows the directory: quickly while a replica is missing, slowly once all are connected."""
+        """Follows the directory: often while a replica is missing, seldom once all are connected."""
         while True:
             found = {endpoint.replica_id: endpoint for endpoint in await self._directory.endpoints(checkpoint)}
             connected = self._connected[checkpoint]
@@ -146,6 +146,6 @@ class TransportBackend:
 
 
 def _report(task: asyncio.Task[None]) -> None:
-    """Logs a watch that ended by an exception: its checkpoint finds no new replicas any more."""
+    """Logs a watch that ended with an exception: its checkpoint finds no more new replicas."""
     if not task.cancelled() and (error := task.exception()) is not None:
         log.critical("the watch over %s ended", task.get_name(), exc_info=error)

@@ -1,10 +1,9 @@
-"""The gateway's end of the transport: one connection to one replica, kept up, and a call that always returns.
+"""The gateway's end of the transport: keeps one connection to one replica, and every call returns a value.
 
-Knows how to reach a replica, read its load, and outlive it. Does not choose among replicas and does not retry: the
-gateway does both, within the request's budget.
+It does not choose among replicas and does not retry: the gateway does both, within the request's budget.
 
-A request that is given up never disturbs the reader or another request. (A result set on a cancelled future once killed
-the reader of a prototype, and with it every later request.)
+A cancelled request never disturbs the reader or another request. (In a prototype, a result set on a cancelled future
+ended the reader, and with it every later request.)
 """
 
 from __future__ import annotations
@@ -37,17 +36,17 @@ from deployments.transport.tls import SHUTDOWN_S, Certificates, reason_of
 from gateway.model.messages import Answer, Failure, FailureKind, LoadReport, Work
 
 SUBMIT_LIMIT_BYTES: Final = 8 * 1024 * 1024
-"""With more than this unsent, a replica gets no more requests: half of what would end the connection.
+"""Unsent bytes above which a replica gets no more requests: half of what ends the connection.
 
-They are refused rather than made to wait: `remaining_s` was true when the work was made, and would age here unseen.
+Requests are refused rather than held here, since their `remaining_s` would become wrong while they wait.
 """
 
 
 class ClientConnection(Connection[ClientFrame, ServerFrame]):
-    """One connection to one replica. `ready` resolves once: None when open, else why it never opened."""
+    """One connection to one replica. `ready` resolves once: to None when it is open, else to why it never opened."""
 
     def __init__(self, on_load: Callable[[LoadReport], None], on_lost: Callable[[], None], heartbeat_s: float) -> None:
-        """Takes what to call for each load report, and for the end of a connection that had been open."""
+        """Takes the callbacks for each load report, and for the end of a connection that had been open."""
         super().__init__(server_frames(), HANDSHAKE_S, heartbeat_s)
         self._on_load = on_load
         self._on_lost = on_lost
@@ -56,9 +55,9 @@ class ClientConnection(Connection[ClientFrame, ServerFrame]):
         self.ready: asyncio.Future[Exception | None] = self._loop.create_future()
 
     async def submit(self, work: Work) -> Answer | Failure:
-        """The replica's answer, or why there is none. Cancelling this cancels the work there.
+        """Sends work and awaits the answer, or a failure. Cancelling it cancels the work at the replica.
 
-        Raises ProtocolError if the work cannot be encoded, which only a bug of the edge can bring about.
+        Raises ProtocolError if the work cannot be encoded, which only a bug in the gateway can cause.
         """
         if not self.is_open:
             return Failure(FailureKind.UNAVAILABLE, "not connected")
@@ -74,19 +73,19 @@ class ClientConnection(Connection[ClientFrame, ServerFrame]):
         try:
             return await future
         finally:
-            if self._pending.pop(request_id, None) is not None:  # still there: it was given up before an answer came
+            if self._pending.pop(request_id, None) is not None:  # still there: cancelled before the answer came
                 self.send(Cancel(request_id))
 
     def opened(self) -> None:
-        """The replica has let this side in."""
+        """Resolves `ready`: the replica has accepted this side."""
         if not self.ready.done():
             self.ready.set_result(None)
 
     def received(self, frame: ServerFrame) -> None:
-        """Resolves a request, and passes the load report on. The answer to a forgotten request is only a load report.
+        """Resolves a request and passes the load report on. For a cancelled request, only the load report counts.
 
-        The owner hears of the load in its own turn of the loop, before the request resumes: what it raises is logged by
-        the loop and harms no request.
+        `on_load` is called on its own by the loop, before the request resumes. If it raises, the loop logs the error
+        and no request is harmed.
         """
         self._loop.call_soon(self._on_load, frame.load)
         match frame:
@@ -98,11 +97,11 @@ class ClientConnection(Connection[ClientFrame, ServerFrame]):
                 return
 
     def beat(self) -> None:
-        """Asks for a sign of life."""
+        """Pings the replica."""
         self.send(Ping())
 
     def lost(self, reason: Exception | None) -> None:
-        """Ends every request under way now: the gateway may still have the time to try elsewhere."""
+        """Ends every request under way at once, since the gateway may still have time to try elsewhere."""
         pending, self._pending = self._pending, {}
         for future in pending.values():
             if not future.done():
@@ -114,26 +113,26 @@ class ClientConnection(Connection[ClientFrame, ServerFrame]):
 
 
 CONNECT_S: Final = HANDSHAKE_S + 1.0
-"""The longest one attempt to connect may take, its handshake included, in seconds: a dead node never refuses."""
+"""Longest attempt to connect, with the handshake, in seconds: a dead node never refuses."""
 
 LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Backoff:
-    """How long to wait between attempts, in seconds: doubling up to a cap, spread so that clients differ."""
+    """The wait between attempts, in seconds: doubles up to a cap, and is random so that clients differ."""
 
     first_s: float = 0.05
     cap_s: float = 2.0
 
     def delay_s(self, failures: int, rng: random.Random) -> float:
-        """The wait after this many failures in a row: between half and all of what doubling gives."""
+        """The wait after `failures` in a row: between half and all of the doubled wait."""
         doubled = self.first_s * 2.0 ** min(failures, 32)
         return min(doubled, self.cap_s) * rng.uniform(0.5, 1.0)
 
 
 class TransportClient:
-    """A call to one replica. `run` keeps it connected; `submit` answers at once when it is not."""
+    """Sends work to one replica. `run` keeps it connected; `submit` fails at once while it is not."""
 
     def __init__(
         self,
@@ -147,11 +146,11 @@ class TransportClient:
         heartbeat_s: float = 1.0,
         backoff: Backoff = Backoff(),
     ) -> None:
-        """Takes the replica and what to call. Raises ValueError for a node out of reach, or TCP without certificates.
+        """Takes the replica and the callbacks. Raises ValueError for a node out of reach, or TCP without certificates.
 
-        `on_load` gets every load report, a draining replica's included; `on_disconnect` is called each time an open
-        connection ends other than by `close`, when all its requests have been answered. A replica silent for three
-        times `heartbeat_s` is given up.
+        `on_load` gets every load report, even of a draining replica. `on_disconnect` is called each time an open
+        connection ends other than by `close`, after all its requests have ended. A connection that is silent for three
+        times `heartbeat_s` is ended.
         """
         self.endpoint = endpoint
         self._address = endpoint.pick(own_node_id)
@@ -169,22 +168,22 @@ class TransportClient:
 
     @property
     def connected(self) -> bool:
-        """Whether a `submit` would be sent."""
+        """True if a `submit` would be sent."""
         return self._connection is not None and self._connection.is_open
 
     async def submit(self, work: Work) -> Answer | Failure:
-        """The replica's answer, or a Failure: UNAVAILABLE at once if it is not connected or dies meanwhile.
+        """Sends work and awaits the answer, or a Failure: UNAVAILABLE at once if it is not connected or dies meanwhile.
 
-        Cancelling this coroutine cancels the work in the replica and touches no other request. There is no timeout
-        here: what is left of the budget is in the work, and the caller keeps its own. TOO_LONG (without token counts)
-        for work past MAX_FRAME_BYTES; raises ProtocolError for work that cannot be encoded.
+        Cancelling it cancels the work at the replica and affects no other request. There is no timeout here: the work
+        carries the rest of its budget, and the caller watches its own. Work longer than MAX_FRAME_BYTES fails as
+        TOO_LONG, without token counts. Raises ProtocolError for work that cannot be encoded.
         """
         if self._connection is None:
             return Failure(FailureKind.UNAVAILABLE, "not connected")
         return await self._connection.submit(work)
 
     async def connect(self) -> None:
-        """One attempt; nothing if connected. Raises HandshakeError, or OSError (TimeoutError after CONNECT_S)."""
+        """Tries once to connect, if not connected. Raises HandshakeError, or OSError (TimeoutError after CONNECT_S)."""
         async with self._connecting:
             if self.connected or self._stop.is_set():
                 return
@@ -204,13 +203,13 @@ class TransportClient:
                     connection.abort()
 
     async def run(self) -> None:
-        """Keeps the connection up until `close`: the owner runs this as a task. It logs failed attempts."""
+        """Keeps the connection up until `close`, and logs failed attempts. The owner runs it as a task."""
         failures = 0
         while not self._stop.is_set():
             try:
                 await self.connect()
             except (HandshakeError, OSError) as error:
-                level = logging.DEBUG if failures else logging.WARNING  # one line for each time a replica is away
+                level = logging.DEBUG if failures else logging.WARNING  # one warning each time a replica is away
                 LOG.log(level, "transport: %s: %s", self.endpoint.replica_id, error or f"silent for {CONNECT_S:g} s")
                 failures += 1
             else:
@@ -222,7 +221,7 @@ class TransportClient:
                     await self._stop.wait()
 
     async def close(self) -> None:
-        """Hangs up for good: what is pending resolves to UNAVAILABLE, and `run` returns."""
+        """Ends the connection for good. Pending requests end as UNAVAILABLE, and `run` returns."""
         self._stop.set()
         if self._connection is not None:
             self._connection.abort()
@@ -234,7 +233,7 @@ class TransportClient:
             require_private(Path(self._address.path).parent)
             await loop.create_unix_connection(lambda: connection, self._address.path)
         else:
-            assert self._certificates is not None  # the constructor has seen to it
+            assert self._certificates is not None  # the constructor has checked it
             await loop.create_connection(
                 lambda: connection,
                 self._address.host,

@@ -1,8 +1,8 @@
-"""One connection, seen from either end: a hello each way, then frames in and out, until something ends it.
+"""What both ends of a connection have in common: a hello each way, then frames both ways until it ends.
 
-All frames of one turn of the event loop leave in one write. This module knows bytes, time and the socket; what a frame
-means is for the two ends to say, `server.py` and `client.py`. Who the peer is was settled before: over TCP by TLS, on
-one host by the folder of the socket file.
+All frames of one turn of the event loop leave in one write. This module knows bytes, time and the socket; `server.py`
+and `client.py` know what frames mean. The peer has been authenticated before: by TLS over TCP, by the folder of the
+socket file on one host.
 """
 
 from __future__ import annotations
@@ -14,41 +14,43 @@ from typing import Final, Generic, TypeVar, cast
 from deployments.transport.frames import ClientFrame, FrameReader, ProtocolError, ServerFrame, append_frame
 
 VERSION: Final = 3
-"""Raise it with any change of the frames: both ends then refuse each other instead of misreading."""
+"""Version of the frames. Raise it with any change to them, so that the two ends refuse each other, not misread."""
 
 HELLO: Final = b"PNL" + bytes([VERSION])
-"""What each end says first. A server says it only to a client that TLS or the folder let in, so its hello is also the
-client's sign that its own certificate was accepted: TLS 1.3 lets the client begin before that is decided."""
+"""The first bytes from each end.
+
+A server sends it only after TLS or the folder has let the client in. So it also tells the client that its certificate
+was accepted: TLS 1.3 lets a client begin before that is decided."""
 
 HANDSHAKE_S: Final = 2.0
-"""The longest a peer may take for its TLS handshake, and again for its hello, in seconds."""
+"""Longest time for a peer's TLS handshake, and again for its hello, in seconds."""
 
 HUNG_UP: Final = "the peer hung up before its hello; its own log says why"
-"""asyncio closes a failed TLS handshake without an alert, so this side cannot know what the peer refused."""
+"""asyncio ends a failed TLS handshake without an alert, so this side cannot know what the peer refused."""
 
 SILENT_BEATS: Final = 3
-"""After this many heartbeats without a byte the peer counts as dead.
+"""Heartbeats without a byte after which a peer counts as dead.
 
-Beats are counted, not seconds: after a stall of this process's own loop one beat is late, and a living peer is not
-taken for dead because of it.
+Heartbeats are counted, not seconds: when this process's own loop stalls, a heartbeat comes late, and a living peer must
+not count as dead for that.
 """
 
 UNSENT_LIMIT_BYTES: Final = 16 * 1024 * 1024
-"""What may wait for a peer that does not read, beyond the kernel's buffer; past it the connection is ended."""
+"""Most bytes that may wait for a peer that does not read, beyond the kernel's buffer. More ends the connection."""
 
 EAGER_FLUSH_BYTES: Final = 64 * 1024
-"""More than this is sent at once: waiting for more frames gains nothing, and the bound above holds within a turn."""
+"""Queued bytes above which frames are sent at once: to wait gains nothing, and the limit above holds within a turn."""
 
 OutT = TypeVar("OutT", bound=ClientFrame | ServerFrame)
 InT = TypeVar("InT", bound=ClientFrame | ServerFrame)
 
 
 class HandshakeError(Exception):
-    """The peer cannot be talked to: not one of ours, another version, or silent. The connection is closed."""
+    """The peer is not one of ours, speaks another version, or is silent. The connection is closed."""
 
 
 def hello_received(received: bytes) -> bool:
-    """True once `received` begins with the hello, False while it still may. Raises HandshakeError if it cannot."""
+    """True if `received` begins with the hello, False while it still may. Raises HandshakeError if it cannot."""
     prefix = received[: len(HELLO)]
     if HELLO.startswith(prefix):
         return prefix == HELLO
@@ -58,14 +60,13 @@ def hello_received(received: bytes) -> bool:
 
 
 class Connection(asyncio.Protocol, Generic[OutT, InT]):
-    """What both ends of a connection have in common.
+    """One end of a connection. Subclasses say what to do in `opened`, `received`, `beat` and `lost`.
 
-    An end says what to do in `opened`, `received`, `beat` and `lost`. Nothing that a peer sends raises out of here: a
-    bad hello or frame ends this connection, with the reason given to `lost`.
+    Nothing that a peer sends makes it raise: a bad hello or frame ends the connection, and `lost` gets the reason.
     """
 
     def __init__(self, reader: FrameReader[InT], handshake_s: float, beat_s: float) -> None:
-        """Takes the seconds a hello may take and the seconds between two beats. Needs a running loop."""
+        """Takes the seconds that a hello may take, and the seconds between heartbeats. Needs a running loop."""
         self._loop = asyncio.get_running_loop()
         self._reader = reader
         self._handshake_s = handshake_s
@@ -84,29 +85,29 @@ class Connection(asyncio.Protocol, Generic[OutT, InT]):
 
     @abstractmethod
     def opened(self) -> None:
-        """The peer has said hello; frames may be sent from here on."""
+        """Called after the peer's hello; frames may be sent from now on."""
 
     @abstractmethod
     def received(self, frame: InT) -> None:
-        """A frame has come. May raise ProtocolError, which ends the connection."""
+        """Called for each frame. May raise ProtocolError, which ends the connection."""
 
     @abstractmethod
     def beat(self) -> None:
-        """A heartbeat has passed and the peer still counts as alive."""
+        """Called at each heartbeat while the peer counts as alive."""
 
     @abstractmethod
     def lost(self, reason: Exception | None) -> None:
-        """The connection has ended, for this reason if there was one. Called once; nothing can be sent any more."""
+        """Called once when the connection has ended, with the reason if there was one. Nothing can be sent any more."""
 
     @property
     def unsent_bytes(self) -> int:
-        """What waits here because the kernel has not taken it yet."""
+        """The bytes that the kernel has not taken yet."""
         return len(self._outbox) + (self._transport.get_write_buffer_size() if self._transport else 0)
 
     def send(self, frame: OutT) -> None:
-        """Queues a frame for the next turn of the loop, or sends many of them now; on a closed connection, nothing.
+        """Queues a frame for the next turn of the loop, or sends at once if many wait. Drops it on a closed connection.
 
-        Raises ProtocolError if the frame cannot be encoded; the connection lives on.
+        Raises ProtocolError if the frame cannot be encoded; the connection stays open.
         """
         if not self.is_open:
             return
@@ -118,27 +119,27 @@ class Connection(asyncio.Protocol, Generic[OutT, InT]):
             self._loop.call_soon(self._flush)
 
     def hang_up(self) -> None:
-        """Ends the connection when what was sent has left."""
+        """Ends the connection once all queued frames have left."""
         self._flush()
         self.is_open = False
         if self._transport is not None:
             self._transport.close()
 
     def abort(self, reason: Exception | None = None) -> None:
-        """Ends the connection now and drops what has not left. The first reason given is the one that counts."""
+        """Ends the connection now and drops unsent frames. Only the first reason counts."""
         self._reason = self._reason or reason
         self.is_open = False
         if self._transport is not None:
             self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """asyncio's: the socket is there, and TLS is done where there is TLS; the hello and its time begin."""
+        """Called by asyncio when the socket is open and TLS is done, if used. Sends the hello and starts its timer."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's are transports by duck type only
         self._timer = self._loop.call_later(self._handshake_s, self._handshake_late)
         self._transport.write(HELLO)
 
     def data_received(self, data: bytes) -> None:
-        """asyncio's: some bytes, cut anywhere."""
+        """Called by asyncio with some bytes, cut anywhere."""
         self._heard = True
         try:
             if not self._greeted:
@@ -151,11 +152,11 @@ class Connection(asyncio.Protocol, Generic[OutT, InT]):
             self.abort(error)
 
     def eof_received(self) -> None:
-        """asyncio's: the peer is gone. No connection is kept half open: nobody would read the answers."""
+        """Called by asyncio when the peer has closed its side. Ends the connection, since nobody would read answers."""
         self.abort(None if self._greeted else HandshakeError(HUNG_UP))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """asyncio's: the socket is closed, by whichever side."""
+        """Called by asyncio when the socket is closed, by either side."""
         self.is_open = False
         self._outbox.clear()
         if self._timer is not None:
@@ -164,7 +165,7 @@ class Connection(asyncio.Protocol, Generic[OutT, InT]):
         self.lost(self._reason or exc)
 
     def _greet(self, data: bytes) -> bytes:
-        """Waits for the whole hello; returns what stands behind it, the first frames."""
+        """Waits for the whole hello; returns the bytes after it."""
         assert self._transport is not None and self._timer is not None
         self._hello += data
         if not hello_received(self._hello) or self._transport.is_closing():

@@ -1,7 +1,6 @@
-"""The frames of the transport and how they become bytes: four bytes of length, big-endian, then one msgpack array.
+"""Defines the transport's frames and their bytes: a length of four bytes, big-endian, then one msgpack array.
 
-Knows the nouns of `gateway.model.messages` and nothing of sockets. Every size is bounded before a byte of the body is
-looked at.
+Knows the types of `gateway.model.messages`, and nothing of sockets. Every size is checked before the body is read.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from msgspec.msgpack import Decoder, Encoder
 from gateway.model.messages import Answer, Failure, LoadReport, Work
 
 MAX_FRAME_BYTES: Final = 4 * 1024 * 1024
-"""The longest body of one frame. A request of 4 MiB of text is far past what any checkpoint reads."""
+"""Longest body of one frame. No checkpoint reads a text of nearly 4 MiB."""
 
 _LENGTH: Final = struct.Struct(">I")
 _HEADER_BYTES: Final = _LENGTH.size
@@ -24,32 +23,32 @@ _BLANK: Final = bytes(_HEADER_BYTES)
 
 
 class ProtocolError(Exception):
-    """What was received, or was to be sent, is no frame. It ends the connection it came by, and only that."""
+    """Received bytes, or a value to be sent, are not a frame. Received ones end their connection, and only that."""
 
 
 class FrameTooLong(ProtocolError):
-    """A frame to be sent is longer than `MAX_FRAME_BYTES`; nothing of it was written."""
+    """A frame to be sent is longer than `MAX_FRAME_BYTES`. Nothing of it was written."""
 
 
 class Submit(Struct, frozen=True, array_like=True, tag=0):
-    """Do this work. The client chooses `id`; it names the request on this connection until its `Done`."""
+    """Asks for work. The client chooses `id`, which names the request on this connection until its `Done`."""
 
     id: int
     work: Work
 
 
 class Cancel(Struct, frozen=True, array_like=True, tag=1):
-    """Nobody waits for this request any more. Cancelling what is unknown or finished is no error: the two may cross."""
+    """Cancels a request. An unknown or finished one is no error, since the frames may cross."""
 
     id: int
 
 
 class Ping(Struct, frozen=True, array_like=True, tag=2):
-    """Are you there? A `Pong` is the answer."""
+    """Asks whether the server is there. The answer is a `Pong`."""
 
 
 class Done(Struct, frozen=True, array_like=True, tag=3):
-    """How a request ended, and how busy the replica is now."""
+    """Says how a request ended, and how busy the replica is now."""
 
     id: int
     result: Answer | Failure
@@ -57,13 +56,13 @@ class Done(Struct, frozen=True, array_like=True, tag=3):
 
 
 class Pong(Struct, frozen=True, array_like=True, tag=4):
-    """I am here, and this busy."""
+    """Says that the server is there, and how busy its replica is now."""
 
     load: LoadReport
 
 
 class Draining(Struct, frozen=True, array_like=True, tag=5):
-    """No new work, please: what is under way will be finished, then this side closes."""
+    """Asks for no new work: the server finishes what is under way, then closes."""
 
     load: LoadReport
 
@@ -77,10 +76,10 @@ _SERVER_DECODER: Final[Decoder[ServerFrame]] = Decoder(ServerFrame)
 
 
 def append_frame(buffer: bytearray, frame: ClientFrame | ServerFrame) -> None:
-    """Writes one frame behind what `buffer` holds, so that many frames leave in one write.
+    """Appends one frame to `buffer`, so that many frames leave in one write.
 
-    Raises FrameTooLong, or ProtocolError for values that msgpack cannot carry (a lone surrogate, an integer past 64
-    bits); the buffer is then as it was.
+    Raises FrameTooLong, or ProtocolError for values that msgpack cannot encode (a lone surrogate, an integer beyond 64
+    bits). The buffer is then unchanged.
     """
     start = len(buffer)
     buffer += _BLANK
@@ -100,17 +99,17 @@ FrameT = TypeVar("FrameT")
 
 
 class FrameReader(Generic[FrameT]):
-    """Finds the frames in a stream of bytes, however it was cut into chunks. Holds at most one partial frame."""
+    """Finds the frames in a stream of bytes that arrives in any chunks. Holds at most one partial frame."""
 
     def __init__(self, decoder: Decoder[FrameT]) -> None:
-        """Takes the decoder of the frames this side expects; `client_frames` and `server_frames` know which."""
+        """Takes the decoder of the expected frames, as `client_frames` and `server_frames` do."""
         self._decoder = decoder
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> Iterator[FrameT]:
-        """Yields each frame that `data` completes, in order. Raises ProtocolError at the first that is none.
+        """Yields each frame that `data` completes, in order. Raises ProtocolError at the first malformed one.
 
-        Exhaust or drop the iterator before the next call. After an error the stream has lost its place: feed no more.
+        Exhaust or drop the iterator before the next call. After an error, feed no more: the frames' borders are lost.
         """
         buffer, start = self._buffer, 0
         buffer += data
@@ -128,7 +127,7 @@ class FrameReader(Generic[FrameT]):
             del buffer[:start]
 
     def _decode(self, body: bytearray) -> FrameT:
-        """One typed frame. ValueError: msgspec's own errors and bad UTF-8; RecursionError: nesting past the stack."""
+        """Decodes one frame. Raises ProtocolError for msgspec's errors, bad UTF-8, and too deep nesting."""
         try:
             return self._decoder.decode(body)
         except (ValueError, RecursionError) as error:
@@ -136,10 +135,10 @@ class FrameReader(Generic[FrameT]):
 
 
 def client_frames() -> FrameReader[ClientFrame]:
-    """A reader of what clients send: the server's ear."""
+    """Makes a reader of the frames that clients send, for the server."""
     return FrameReader(_CLIENT_DECODER)
 
 
 def server_frames() -> FrameReader[ServerFrame]:
-    """A reader of what servers send: the client's ear."""
+    """Makes a reader of the frames that servers send, for the client."""
     return FrameReader(_SERVER_DECODER)

@@ -1,7 +1,7 @@
-"""The replica's end of the transport: it listens, turns submits into tasks, and sends the answers back.
+"""The replica's end of the transport: listens, runs each request as a task, and sends the answers back.
 
-`TransportServer` knows when to listen, drain and stop; `ServerConnection` what happens on one connection. Whatever a
-client does, only its own requests feel it; whatever a handler does, its connection goes on. Knows nothing of Ray.
+`TransportServer` listens, drains and stops; `ServerConnection` serves one connection. A client can harm only its own
+requests, and a handler cannot end its connection. Knows nothing of Ray.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ from gateway.model.messages import Answer, Failure, FailureKind, LoadReport, Wor
 
 Result: TypeAlias = Answer | Failure
 Handler: TypeAlias = Callable[[Work], Coroutine[Any, Any, Result]]
-"""Does one piece of work. It is cancelled when nobody waits for the answer any more; it should not raise."""
+"""Does one piece of work. It should not raise, and is cancelled when nobody waits for the answer any more."""
 
 CLOSE_S: Final = 1.0
-"""How long `close` waits for cancelled handlers to end, then again for clients to read what was sent, in seconds."""
+"""Seconds that `close` waits for cancelled handlers to end, and then again for clients to read what was sent."""
 
 LOG = logging.getLogger(__name__)
 
 
 @dataclass
 class ServerState:
-    """What all connections of one server share. `load` must be quick and must not raise: it goes with every answer."""
+    """What all connections of one server share. `load` is called for every answer: it must be fast and never raise."""
 
     handler: Handler
     load: Callable[[], LoadReport]
@@ -57,27 +57,27 @@ class ServerState:
     tasks: set[asyncio.Task[Result]] = field(default_factory=set)
 
     def report(self) -> LoadReport:
-        """The load now; a draining server says so whether or not its replica does."""
+        """Reports the load, marked as draining if the server drains."""
         load = self.load()
         return replace(load, draining=True) if self.draining else load
 
 
 class ServerConnection(Connection[ServerFrame, ClientFrame]):
-    """One client, as the server sees it. Its memory is bounded: while it does not read, nothing is read from it."""
+    """One client's connection at the server. To bound memory, nothing is read from a client that does not read."""
 
     def __init__(self, state: ServerState, handshake_s: float, beat_s: float) -> None:
-        """Takes what it shares with the other connections, and the times of `Connection`."""
+        """Takes the state shared with other connections, and the times of `Connection`."""
         super().__init__(client_frames(), handshake_s, beat_s)
         self._state = state
         self._tasks: dict[int, asyncio.Task[Result]] = {}
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """asyncio's: counted from here on; a peer that fails its TLS handshake never comes so far."""
+        """Called by asyncio after TLS: the connection counts from now on."""
         self._state.connections.add(self)
         super().connection_made(transport)
 
     def opened(self) -> None:
-        """Tells the client the load, or that this server drains. One that connects as the server closes is let go."""
+        """Sends the load, or that this server drains. Ends the connection if the server has just closed."""
         if self._state.stopped:
             self.abort()
         elif self._state.draining:
@@ -86,7 +86,7 @@ class ServerConnection(Connection[ServerFrame, ClientFrame]):
             self.send(Pong(self._state.load()))
 
     def received(self, frame: ClientFrame) -> None:
-        """Starts, cancels or answers. Raises ProtocolError for an id that is still under way."""
+        """Starts or cancels a request, or answers a ping. Raises ProtocolError for an id that is still under way."""
         match frame:
             case Submit():
                 self._submit(frame)
@@ -97,10 +97,10 @@ class ServerConnection(Connection[ServerFrame, ClientFrame]):
                 self.send(Pong(self._state.report()))
 
     def beat(self) -> None:
-        """Nothing: the client pings, and the server listens for its pings."""
+        """Does nothing: the client pings, and the server only listens."""
 
     def lost(self, reason: Exception | None) -> None:
-        """The client is gone, so nobody waits for its answers."""
+        """Cancels the client's requests, since nobody waits for the answers."""
         self.abandon()
         self._state.connections.discard(self)
         if isinstance(reason, ProtocolError | HandshakeError):
@@ -111,18 +111,18 @@ class ServerConnection(Connection[ServerFrame, ClientFrame]):
         self.send(Draining(self._state.report()))
 
     def abandon(self) -> None:
-        """Cancels all that is under way for this client, without a word to it."""
+        """Cancels all of this client's requests without an answer."""
         for task in self._tasks.values():
             task.cancel()
         self._tasks.clear()
 
     def pause_writing(self) -> None:
-        """asyncio's: the client reads too slowly. Nothing more is read from it until it has read its answers."""
+        """Called by asyncio when the client reads too slowly. Reads no more from it until it has read its answers."""
         if self._transport is not None and not self._transport.is_closing():
             self._transport.pause_reading()
 
     def resume_writing(self) -> None:
-        """asyncio's: the client reads again."""
+        """Called by asyncio when the client reads again."""
         if self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
 
@@ -157,18 +157,18 @@ class ServerConnection(Connection[ServerFrame, ClientFrame]):
 
 
 def _outcome(task: asyncio.Task[Result]) -> Result:
-    """The task's end as a value. Of an exception only the type's name crosses: its text may quote the request."""
+    """Turns a task's end into a value. Only the type of an exception is sent: its message may quote the request."""
     if task.cancelled():
         return Failure(FailureKind.CANCELLED)
     if (error := task.exception()) is not None:
-        where = "".join(traceback.format_tb(error.__traceback__))  # without its message, which may quote a request
+        where = "".join(traceback.format_tb(error.__traceback__))  # without the message, which may quote a request
         LOG.error("transport: the handler raised %s\n%s", type(error).__name__, where)
         return Failure(FailureKind.ENGINE, type(error).__name__)
     return task.result()
 
 
 class TransportServer:
-    """Serves every client that TLS or the socket's folder lets in, many requests at a time on each connection."""
+    """Serves all clients that TLS or the socket's folder lets in, many requests at a time on each connection."""
 
     def __init__(
         self,
@@ -180,11 +180,11 @@ class TransportServer:
         silence_s: float = 30.0,
         handshake_s: float = HANDSHAKE_S,
     ) -> None:
-        """Takes what to do, what to show to clients over TCP, and the limits of one connection.
+        """Takes the handler, the load report, the certificates for TCP, and the limits of one connection.
 
-        What `load` reports goes out with the number of `callers` that are connected. A connection may have
-        `max_in_flight` requests; the next is refused as QUEUE_FULL. A client that is silent for `silence_s` (they ping
-        every second) is given up, so that a lost node's connections do not pile up.
+        Load reports go out with `callers`, the number of open connections. A connection may have `max_in_flight`
+        requests; further ones fail as QUEUE_FULL. Clients ping every second. A connection that is silent for
+        `silence_s` seconds is ended, so that those of a lost node do not pile up.
         """
         self._load = load
         self._state = ServerState(handler, self._counted_load, max_in_flight)
@@ -197,30 +197,30 @@ class TransportServer:
 
     @property
     def in_flight(self) -> int:
-        """Requests whose handlers have not ended, of all clients."""
+        """The requests of all clients whose handlers have not ended."""
         return len(self._state.tasks)
 
     @property
     def connections(self) -> int:
-        """Open connections, those that still shake hands included."""
+        """The open connections, with those in their handshake."""
         return len(self._state.connections) + (self._tcp.handshaking if self._tcp else 0)
 
     @property
     def tcp(self) -> TcpAddress | None:
-        """Where it listens on TCP, with the port the kernel chose if it was asked to; None without TCP."""
+        """The address on TCP, with the port that the kernel chose if it was 0; None without TCP."""
         return self._tcp.address if self._tcp else None
 
     async def start(self, unix: UnixAddress, tcp: TcpAddress | None = None) -> None:
-        """Listens: on the socket file, and on TCP if asked.
+        """Listens on the socket file, and on TCP if asked.
 
-        Raises OSError if an address is taken or others may enter the directory, CertificatesError for unusable
-        certificates, ValueError for TCP without any; then it listens nowhere.
+        Raises OSError if an address is taken or other users may enter the directory, CertificatesError for unusable
+        certificates, ValueError for TCP without certificates. It then listens nowhere.
         """
         loop = asyncio.get_running_loop()
         try:
             if tcp is not None:
                 if self._certificates is None:
-                    raise ValueError("TCP needs certificates")  # on loopback too: nothing downgrades by accident
+                    raise ValueError("TCP needs certificates")  # even on loopback, so that none is left out by accident
                 self._tcp = TlsListener.start(tcp, self._certificates, self._connection, self._handshake_s)
             self._file = SocketFile.bind(unix)
             self._unix = await loop.create_unix_server(self._connection, sock=self._file.socket)
@@ -229,9 +229,9 @@ class TransportServer:
             raise
 
     async def drain(self, grace_s: float) -> int:
-        """Takes no new work and waits up to `grace_s` seconds for what is under way; returns how much is left then.
+        """Takes no new work and waits up to `grace_s` seconds for requests under way; returns how many are left.
 
-        Clients are told at once, and go on being answered: a Submit that was already on its way gets UNAVAILABLE, which
+        Clients hear of it at once and still get their answers. A Submit already on its way fails as UNAVAILABLE, and
         the gateway may try elsewhere. Call `close` afterwards.
         """
         self._state.draining = True
@@ -242,9 +242,9 @@ class TransportServer:
         return self.in_flight
 
     async def close(self) -> None:
-        """Stops listening, cancels what is left, hangs up, removes the socket file. For good; in 2 CLOSE_S at most.
+        """Stops for good, within 2 CLOSE_S: stops listening, cancels requests, hangs up and removes the socket file.
 
-        A client sees its unanswered requests end as UNAVAILABLE: they were not cancelled by anyone who waits for them.
+        Clients see their unanswered requests end as UNAVAILABLE, not as cancelled: no client cancelled them.
         """
         self._state.stopped = True
         if self._tcp is not None:
@@ -271,7 +271,7 @@ class TransportServer:
         self._tcp = self._unix = self._file = None
 
     def _counted_load(self) -> LoadReport:
-        """Only the server knows how many send it work: a gateway process has one connection to each replica."""
+        """Adds the number of callers to the load report: each gateway process has one connection to a replica."""
         return replace(self._load(), callers=max(1, sum(one.is_open for one in self._state.connections)))
 
     def _connection(self) -> ServerConnection:

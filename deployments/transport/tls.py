@@ -1,8 +1,8 @@
-"""TLS for the transport over TCP: version 1.3, where each end shows a certificate that the application's CA has signed.
+"""Secures the transport over TCP by TLS 1.3: each end shows a certificate that the application's CA has signed.
 
-Knows certificates and handshakes, and nothing of frames. There is no transport over TCP without it. On one host the
-transport uses socket files instead, in a folder that only this user may enter (`address.py`). Whoever can enter that
-folder is this user or root, and could as well read any key this process holds: a proof there would keep nobody out.
+Knows certificates and handshakes, and nothing of frames. The transport never uses TCP without TLS. On one host it uses
+socket files in a folder that only this user may enter (`address.py`). Only this user and root can enter it, and they
+could read any key of this process too, so certificates there would keep nobody out.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ KEY: Final = "tls.key"
 """The three files, by the names that cert-manager and a Kubernetes Secret of type kubernetes.io/tls give them."""
 
 SHUTDOWN_S: Final = 1.0
-"""How long a peer may take to answer that TLS ends, in seconds."""
+"""Seconds that a peer may take to answer the end of TLS."""
 
 ACCEPT_AGAIN_S: Final = 1.0
-"""How long the listener waits after a connection that could not be accepted (no free file descriptor), in seconds."""
+"""Seconds that the listener waits after it could not accept a connection (no free file descriptor)."""
 
 BACKLOG: Final = 128
 """Connections that the kernel keeps for the listener to accept."""
@@ -36,39 +36,39 @@ BACKLOG: Final = 128
 PLAIN_TEXT: Final = frozenset(
     {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG"}
 )
-"""How OpenSSL calls bytes that are no TLS; which of them depends on the bytes and on its version."""
+"""OpenSSL's errors for bytes that are not TLS. Which one comes depends on the bytes and on OpenSSL's version."""
 
 LOG = logging.getLogger(__name__)
 
 
 class CertificatesError(HandshakeError):
-    """This side's own certificates cannot be used; the message says which file and why."""
+    """This side's own certificates cannot be used. The message says which file and why."""
 
 
 @dataclass(frozen=True)
 class Certificates:
     """A folder with the CA's certificate, this application's certificate and its key, in PEM.
 
-    All processes of an application may share one certificate: it says "one of us", not which one. The files are read
-    anew for each connection, so that renewed ones are used at once and the old ones by nobody.
+    All processes of an application may share one certificate, since it only proves that they belong to it. The files
+    are read for each connection, so that renewed ones are used at once.
     """
 
     folder: Path
 
     def server_context(self) -> ssl.SSLContext:
-        """What the accepting end of one connection needs. Raises CertificatesError."""
+        """Makes the context for the accepting end of one connection. Raises CertificatesError."""
         context = self._context(ssl.PROTOCOL_TLS_SERVER)
-        context.num_tickets = 0  # nobody resumes a session: that would skip the look at the certificate
+        context.num_tickets = 0  # no resumed sessions, which would skip the check of the certificate
         return context
 
     def client_context(self) -> ssl.SSLContext:
-        """What the calling end of one connection needs. Raises CertificatesError."""
+        """Makes the context for the calling end of one connection. Raises CertificatesError."""
         return self._context(ssl.PROTOCOL_TLS_CLIENT)
 
     def check(self) -> None:
-        """Raises CertificatesError unless two processes with these files would let each other in.
+        """Raises CertificatesError unless two processes with these files would accept each other.
 
-        They shake hands here, in memory: that finds an expired certificate, a key of another one, and a foreign CA.
+        A handshake in memory finds an expired certificate, a key of another certificate, and a foreign CA.
         """
         to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
         client = self.client_context().wrap_bio(to_client, to_server)
@@ -84,13 +84,13 @@ class Certificates:
     def _context(self, protocol: int) -> ssl.SSLContext:
         context = ssl.SSLContext(protocol)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
-        context.check_hostname = False  # the CA signs for this application alone, whose pods have no lasting names
+        context.check_hostname = False  # the CA signs for this application only, and its pods have no lasting names
         context.verify_mode = ssl.CERT_REQUIRED
         try:
             for name in (AUTHORITY, CERTIFICATE, KEY):
-                (self.folder / name).read_bytes()  # its error names the file, OpenSSL's does not
+                (self.folder / name).read_bytes()  # for an error that names the file, which OpenSSL's does not
             context.load_verify_locations(self.folder / AUTHORITY)
-            no_prompt = b""  # without it, a key with a passphrase would have OpenSSL ask a terminal
+            no_prompt = b""  # without it, OpenSSL would ask a terminal for the passphrase of a key
             context.load_cert_chain(self.folder / CERTIFICATE, self.folder / KEY, password=no_prompt)
         except ssl.SSLError as error:
             raise CertificatesError(f"{self.folder}: {error.reason or error}") from error
@@ -100,7 +100,7 @@ class Certificates:
 
 
 def reason_of(error: OSError) -> str:
-    """Why a TLS connection failed, in words for a log line."""
+    """Says why a TLS connection failed, for a log line."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the peer's certificate is refused: {error.verify_message}"
     if not isinstance(error, ssl.SSLError):
@@ -117,16 +117,16 @@ ProtocolFactory: TypeAlias = Callable[[], asyncio.Protocol]
 
 
 class TlsListener:
-    """Listens on TCP and makes a protocol for each peer whose certificate is accepted. `start` makes one.
+    """Listens on TCP and makes a protocol for each peer with an accepted certificate. Make one with `start`.
 
-    It accepts by itself because asyncio's own server says nothing of a failed handshake and keeps the certificates that
-    it began with.
+    asyncio's own server reports no failed handshakes and keeps its first certificates, so this class accepts
+    connections itself.
     """
 
     def __init__(
         self, listening: socket.socket, certificates: Certificates, make: ProtocolFactory, handshake_s: float
     ) -> None:
-        """Takes a socket that listens already."""
+        """Takes a listening socket."""
         self._socket = listening
         self._certificates = certificates
         self._make = make
@@ -138,7 +138,7 @@ class TlsListener:
     def start(
         cls, address: TcpAddress, certificates: Certificates, make: ProtocolFactory, handshake_s: float
     ) -> TlsListener:
-        """Listens there. Raises OSError if the address is taken, CertificatesError for unusable files."""
+        """Starts to listen. Raises OSError if the address is taken, CertificatesError for unusable files."""
         certificates.server_context()
         family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
         listening = socket.create_server((address.host, address.port), family=family, backlog=BACKLOG)
@@ -149,20 +149,20 @@ class TlsListener:
 
     @property
     def address(self) -> TcpAddress:
-        """Where it listens, with the port that the kernel chose if it was asked to."""
+        """The address, with the port that the kernel chose if it was 0."""
         return TcpAddress(*self._socket.getsockname()[:2])
 
     @property
     def handshaking(self) -> int:
-        """How many peers have connected and not yet shown who they are."""
+        """How many peers have connected and not finished their handshake."""
         return len(self._handshakes)
 
     async def close(self) -> None:
-        """Stops listening and drops those that still shake hands; connections that are made go on."""
+        """Stops listening and drops peers in their handshake. Open connections go on."""
         if self._accepting is not None:
             self._accepting.cancel()
             await asyncio.gather(self._accepting, return_exceptions=True)
-        handshakes = list(self._handshakes)  # all of them have begun by now, so that each closes its own socket
+        handshakes = list(self._handshakes)  # all have begun by now, so each closes its own socket
         for task in handshakes:
             task.cancel()
         await asyncio.gather(*handshakes, return_exceptions=True)
@@ -182,7 +182,7 @@ class TlsListener:
             task.add_done_callback(self._handshakes.discard)
 
     async def _shake_hands(self, peer: socket.socket, host: str) -> None:
-        """One peer's handshake. Whatever it does costs its own connection and one line in the log."""
+        """Shakes hands with one peer. A failure costs only its own connection and one line in the log."""
         try:
             context = self._certificates.server_context()
         except CertificatesError as error:

@@ -1,4 +1,4 @@
-"""What every dashboard has around its panels: variables, links to the others and to the runbook, rows and numbers."""
+"""Makes what every dashboard has around its panels: variables, rows, and links to other dashboards and the runbook."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TAG = "punctual"
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Panels under one heading, a question that they answer."""
+    """Panels under one heading, which is the question that they answer."""
 
     heading: str
     panels: tuple[PanelBuilder, ...]
@@ -24,7 +24,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Board:
-    """One dashboard: `uid` is its address and its file's name, `narrowed` the labels to narrow it by."""
+    """One dashboard. `uid` is its address and file name, `narrowed` the labels that readers can filter by."""
 
     uid: str
     title: str
@@ -33,7 +33,7 @@ class Board:
     rows: tuple[Row, ...]
 
     def model(self) -> model.Dashboard:
-        """The dashboard as Grafana reads it, its panels numbered in their order: it renders the same each time."""
+        """Builds the dashboard for Grafana, with panels numbered in order, so that it renders equally each time."""
         made = (
             dashboard.Dashboard(self.title)
             .uid(self.uid)
@@ -69,7 +69,7 @@ def _datasource() -> dashboard.DatasourceVariable:
 
 
 def _variable(name: str) -> dashboard.QueryVariable:
-    """All of a label by default; `.*` and not `.+`, since refused requests have no checkpoint and no tier."""
+    """A filter by a label, all by default. `.*` rather than `.+`, since refused requests have no checkpoint or tier."""
     return (
         dashboard.QueryVariable(name)
         .label(name)

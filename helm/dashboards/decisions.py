@@ -1,4 +1,4 @@
-"""Decisions: why checkpoints were chosen, what was found of the others, and whether forecasts keep their word."""
+"""The Decisions dashboard: why checkpoints were chosen or not, and whether forecasts are right."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ OF_CANDIDATE = f'{TASK},checkpoint=~"$checkpoint"'
 
 
 def decisions() -> Board:
-    """What the gateway decided, and on what grounds."""
+    """Makes the dashboard of what the gateway decided, and why."""
     return Board(
         "punctual-decisions",
         "Punctual: Decisions",
-        "Why checkpoints were chosen, what was found of the others, and whether forecasts keep their word.",
+        "Why checkpoints were chosen or not, and whether forecasts are right.",
         ("task", "tier", "checkpoint"),
         (
             Row("Over the window", _figures()),
             Row("What was chosen, and why?", _choices()),
-            Row("Do forecasts keep their word?", _forecasts()),
-            Row("What was not given, and what went wrong inside?", _losses()),
+            Row("Are forecasts right?", _forecasts()),
+            Row("What was refused or cut, and what went wrong inside?", _losses()),
         ),
     )
 
@@ -50,7 +50,7 @@ def _figures() -> tuple[PanelBuilder, ...]:
         figure(
             "Coverage less nominal",
             "Share of answers at or under their forecast quantile, less the share that was asked for. Below 0 "
-            "forecasts promise too much, above 0 too little. Off by 5 points for long: profile the host anew.",
+            "forecasts promise too much, above 0 too little. Off by 5 points for long: profile the host again.",
             "percentunit",
             Query(share(f"({covered} - {nominal})", answers)),
             (Limit(None, "red"), Limit(-0.05, "orange"), Limit(-0.02, "green"), Limit(0.05, "orange")),
@@ -58,7 +58,7 @@ def _figures() -> tuple[PanelBuilder, ...]:
         ),
         figure(
             "Degraded",
-            "Share of choices below the best checkpoint that the request's headers allow. Causes: tight budgets, and "
+            "Share of choices below the best checkpoint that the request's headers allow. Causes: tight budgets or "
             "queued requests; the verdicts say which.",
             "percentunit",
             Query(share(total("punctual_degraded_requests_total", selector=CHECKPOINT, window=window), routed)),
@@ -66,7 +66,7 @@ def _figures() -> tuple[PanelBuilder, ...]:
         ),
         figure(
             "Truncated",
-            "Share of answers whose texts were not read to their end. High: texts are longer than the checkpoints' "
+            "Share of answers whose texts were not read completely. High: texts are longer than the checkpoints' "
             "windows; use `truncation: chunk`, or a checkpoint with a longer window.",
             "percentunit",
             Query(
@@ -79,8 +79,8 @@ def _figures() -> tuple[PanelBuilder, ...]:
         ),
         figure(
             "Dispatches a choice",
-            "Times that a chosen request was sent to a replica. Above 1: replicas were lost under requests, which were "
-            "sent again; see Replicas. Below 1: some ended while they were queued.",
+            "How often a chosen request was sent to a replica. Above 1: replicas were lost, and their requests were "
+            "sent again; see Replicas. Below 1: some requests ended while they were queued.",
             "none",
             Query(share(total("punctual_request_attempts_total", selector=CHECKPOINT, window=window), routed)),
             (Limit(None, "green"), Limit(1.01, "orange")),
@@ -95,14 +95,14 @@ def _choices() -> tuple[PanelBuilder, ...]:
         lines(
             "Reasons",
             "Choices a second by reason. Fits: the best in time. Congestion: a better one fits an idle gateway. "
-            "At-risk, best-effort: none fits, the fastest was taken. Pinned, only-candidate: no choice was left.",
+            "At-risk, best-effort: none fits, the fastest was taken. Pinned, only-candidate: there was no choice.",
             "reqps",
             Query(total(ROUTED, "reason", CHECKPOINT), "{{reason}}"),
             stacked=True,
         ),
         lines(
             "Verdicts on candidates",
-            "What decisions found of the candidates, a second. Too-slow: not in time even idle. Congested: in time "
+            "Verdicts of decisions on candidates, a second. Too-slow: not in time even when idle. Congested: in time "
             "only without the queue. Too-dear: it gains less quality than its capacity price. Unavailable: no healthy "
             "replica.",
             "reqps",
@@ -111,14 +111,14 @@ def _choices() -> tuple[PanelBuilder, ...]:
         ),
         lines(
             "Capacity price",
-            "Points of quality asked for a core-second. It rises with the queued requests, and the dearest "
+            "Price of a core-second in points of quality. It rises with queued requests, and the most expensive "
             "checkpoints are given up first. Spikes are bursts; steadily above 0: add replicas.",
             "none",
             Query(f"max by (task) (punctual_congestion_price{{{TASK}}})", "{{task}}"),
         ),
         lines(
             "Candidates refused, by checkpoint",
-            "Share of the decisions in which a checkpoint was a candidate and did not fit: too slow, congested, too "
+            "Share of the decisions with a checkpoint as a candidate in which it did not fit: too slow, congested, too "
             "dear or down. Near 1 for long: it serves nobody; its budgets, its profile or its replicas are wrong.",
             "percentunit",
             Query(
@@ -133,7 +133,7 @@ def _choices() -> tuple[PanelBuilder, ...]:
         ),
         lines(
             "Choices by checkpoint",
-            "Requests routed to each checkpoint a second, whatever became of them.",
+            "Requests routed to each checkpoint a second, whatever their outcome.",
             "reqps",
             Query(total(ROUTED, OF_CHECKPOINT, CHECKPOINT), NAME),
             stacked=True,
@@ -147,7 +147,7 @@ def _forecasts() -> tuple[PanelBuilder, ...]:
         lines(
             "Coverage and its nominal share",
             "Share of answers at or under their forecast quantile, and the share that clients asked for, over five "
-            "minutes. They should agree. Under: late answers; over: better checkpoints passed over in vain.",
+            "minutes. They should agree. Under: late answers. Over: better checkpoints were passed over needlessly.",
             "percentunit",
             Query(f"checkpoint:punctual_coverage:ratio_rate5m{{{CHECKPOINT}}}", f"{NAME} covered"),
             Query(f"checkpoint:punctual_nominal:ratio_rate5m{{{CHECKPOINT}}}", f"{NAME} nominal"),
@@ -155,8 +155,7 @@ def _forecasts() -> tuple[PanelBuilder, ...]:
         ),
         lines(
             "Latency by median forecast",
-            "Half of the answers should be under 1, half over. p95 far above: service times vary more than was "
-            "profiled.",
+            "Half of the answers should be under 1, half over. p95 far above: service times vary more than profiled.",
             "none",
             Query(quantile(0.5, FORECAST, OF_CHECKPOINT), f"{NAME} p50"),
             Query(quantile(0.95, FORECAST, OF_CHECKPOINT), f"{NAME} p95"),
@@ -177,8 +176,8 @@ def _losses() -> tuple[PanelBuilder, ...]:
     return (
         lines(
             "Refused",
-            "Share of what is offered that is refused, by why. Infeasible: budgets under what an idle gateway makes. "
-            "Shed: overload. Unavailable: no healthy replica that the headers allow.",
+            "Share of offered requests that are refused, by reason. Infeasible: budgets too short even for an idle "
+            "gateway. Shed: overload. Unavailable: no healthy replica that the headers allow.",
             "percentunit",
             Query(
                 f"{total('punctual_requests_total', 'task, outcome', refused)} / on (task) group_left () "
@@ -190,7 +189,7 @@ def _losses() -> tuple[PanelBuilder, ...]:
         ),
         lines(
             "Degraded and truncated",
-            "Choices below the best that the headers allow, and answers whose texts were not read to their end, a "
+            "Choices below the best that the headers allow, and answers whose texts were not read completely, a "
             "second.",
             "reqps",
             Query(total("punctual_degraded_requests_total", "task", CHECKPOINT), "{{task}} degraded"),
@@ -199,8 +198,8 @@ def _losses() -> tuple[PanelBuilder, ...]:
         ),
         lines(
             "Why summaries ended",
-            "Stop: the summary was finished. Length: it had the most tokens. Deadline: it was cut off in time; many of "
-            "them mean budgets too tight for abstractive summaries.",
+            "Stop: the summary was finished. Length: it reached its most tokens. Deadline: it was cut off in time; "
+            "many of them mean budgets too tight for abstractive summaries.",
             "reqps",
             Query(total("punctual_summaries_total", "finish_reason", CHECKPOINT), "{{finish_reason}}"),
             stacked=True,
@@ -208,8 +207,8 @@ def _losses() -> tuple[PanelBuilder, ...]:
         ),
         lines(
             "Internal faults",
-            "Errors of the gateway's own, a second, by part. No request failed for them. Any: the gateway's log names "
-            "the first of each kind; see PunctualInternalFaults in the runbook.",
+            "The gateway's own errors a second, by part. No request failed because of them. Any: the gateway's log "
+            "names the first of each kind; see PunctualInternalFaults in the runbook.",
             "cps",
             Query("sum by (part) (rate(punctual_internal_faults_total[$__rate_interval]))", "{{part}}"),
             stacked=True,

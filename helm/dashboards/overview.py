@@ -1,4 +1,4 @@
-"""The Overview: whether promises are kept, which tier answers, why quality dropped, and what to do."""
+"""The Overview dashboard: whether promises are kept, which tier answers, why quality dropped, and what to do."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ WHAT_TO_DO = f"""
 |---|---|---|
 | replicas up below expected | replicas died, or failed their self-test | *Replicas*; the log of what is down |
 | refused, price steadily above 0, backlog | more offered than can be served | add replicas, or shed at the client |
-| infeasible | budgets under what an idle gateway makes | read `min_feasible_ms` of the refusal; talk to the client |
+| infeasible | budgets too short even for an idle gateway | read `min_feasible_ms` of the refusal; talk to the client |
 | late, nothing refused, slowdown above 1 | engines slower than profiled | *Tiers compared*; what else runs there |
-| late, coverage under nominal | forecasts promise too much | *Decisions*: calibration; profile the host anew |
+| late, coverage under nominal | forecasts promise too much | *Decisions*: calibration; profile the host again |
 | lost to a lesser checkpoint, price 0 | tight budgets, or the best is down | *Decisions*: verdicts of candidates |
 
 Each alert has its section in the [runbook]({RUNBOOK}).
@@ -41,7 +41,7 @@ Each alert has its section in the [runbook]({RUNBOOK}).
 
 
 def overview() -> Board:
-    """One glance for a person who was woken."""
+    """Makes the dashboard to look at first after an alert."""
     return Board(
         "punctual-overview",
         "Punctual: Overview",
@@ -66,8 +66,8 @@ def _kept() -> tuple[PanelBuilder, ...]:
     return (
         figure(
             "Attainment",
-            "Answers in time of all requests offered, over the window. Green: the objective is met. Red: look below "
-            "for the cause that takes most, then at what to do.",
+            "Share of offered requests that were answered in time, over the window. Green: the objective is met. Red: "
+            "look below for the largest cause, then at what to do.",
             "percentunit",
             Query(share(total(REQUESTS, selector=IN_TIME, window="$window"), offered)),
             ATTAINMENT_LIMITS,
@@ -75,8 +75,8 @@ def _kept() -> tuple[PanelBuilder, ...]:
         ),
         figure(
             "Burn rate, 1 h",
-            "How many times faster than the objective allows requests miss, of the worse task. At 1 the whole "
-            "allowance is used; 6 and 14.4 wake somebody.",
+            "Rate of requests not in time, divided by what the objective allows; the worst task. At 1 the whole "
+            "allowance is used; 6 and 14.4 raise alerts.",
             "none",
             Query(
                 f"max((1 - task:punctual_attainment:ratio_rate1h{{{TASK}}}) / on () group_left () "
@@ -87,8 +87,8 @@ def _kept() -> tuple[PanelBuilder, ...]:
         ),
         figure(
             "Effective quality",
-            "Mean quality over what is offered, late or refused counting 0, as a share of the best checkpoint's; of "
-            "the task that is worst off. If it falls, 'Why did quality drop?' says which cause.",
+            "Mean quality over offered requests, with 0 for late or refused ones, as a share of the best "
+            "checkpoint's; the worst task. If it falls, 'Why did quality drop?' shows the cause.",
             "percentunit",
             Query(
                 f"min(task:punctual_effective_quality:rate1m{{{TASK}}} "
@@ -115,8 +115,8 @@ def _pressed() -> tuple[PanelBuilder, ...]:
     return (
         figure(
             "Refused",
-            "Share of what is offered that is turned away before work: infeasible budgets, overload, nothing up. "
-            "'What came of requests' says which.",
+            "Share of offered requests that are refused before work: infeasible budgets, overload, nothing up. "
+            "'What came of requests' shows which.",
             "percentunit",
             Query(share(refused, offered)),
             falling(0.02, 0.1),
@@ -124,8 +124,8 @@ def _pressed() -> tuple[PanelBuilder, ...]:
         ),
         figure(
             "Capacity price",
-            "Points of quality asked for a core-second, of the dearer task. 0: every request gets the best that fits "
-            "it. Above: requests queue, and lesser checkpoints answer so that more are in time.",
+            "Price of a core-second in points of quality, of the dearest task. 0: every request gets the best "
+            "checkpoint that fits it. Above: requests queue, and lesser checkpoints answer so that more are in time.",
             "none",
             Query(f"max(punctual_congestion_price{{{TASK}}})"),
             wide=3,
@@ -141,8 +141,7 @@ def _pressed() -> tuple[PanelBuilder, ...]:
         ),
         figure(
             "Alerts",
-            "Alerts of Punctual that fire now. They are listed under 'What to do', each with its section in the "
-            "runbook.",
+            "Alerts of Punctual that fire now. 'What to do' lists them; the runbook has a section for each.",
             "none",
             Query(f"count({FIRING}) or vector(0)"),
             NONE,
@@ -156,8 +155,8 @@ def _promises() -> tuple[PanelBuilder, ...]:
     return (
         lines(
             "Attainment against its objective",
-            "Answers in time of requests offered, each minute, by task, and the objective. A task under the line for "
-            "long raises PunctualAttainmentBurns...; a gap means that nothing was offered.",
+            "Share of offered requests answered in time, each minute, by task, and the objective. A task under the "
+            "line for long raises PunctualAttainmentBurns...; a gap means that nothing was offered.",
             "percentunit",
             Query(f"task:punctual_attainment:ratio_rate1m{{{TASK}}}", "{{task}}"),
             Query("global:punctual_attainment_objective:ratio", "objective"),
@@ -175,7 +174,7 @@ def _promises() -> tuple[PanelBuilder, ...]:
         ),
         lines(
             "Offered and in time",
-            "Requests offered a second and those answered in time, by task: the gap is what was missed.",
+            "Requests offered a second and those answered in time, by task. The gap is what was not in time.",
             "reqps",
             Query(f"task:punctual_offered:rate1m{{{TASK}}}", "{{task}} offered"),
             Query(f"task:punctual_goodput:rate1m{{{TASK}}}", "{{task}} in time"),
@@ -187,7 +186,7 @@ def _tiers() -> tuple[PanelBuilder, ...]:
     latency = "latency_seconds"
     by_tier = lines(
         "Latency, $tier",
-        "Latency of answers of this tier, by task: half, 95 % and 99 % of them are faster. Compare the tiers side by "
+        "Latency of this tier's answers, by task: half, 95 % and 99 % of them are faster. Compare the tiers side by "
         "side: quality may be slow, as long as attainment holds.",
         "s",
         *(
@@ -200,8 +199,8 @@ def _tiers() -> tuple[PanelBuilder, ...]:
     return (
         lines(
             "Answers by tier",
-            "Answers a second, in time or late, by tier. Realtime taking over from quality means tight budgets, a "
-            "price, or a quality checkpoint that is down.",
+            "Answers a second, in time or late, by tier. If realtime takes over from quality, budgets are tight, the "
+            "capacity price is above 0, or a quality checkpoint is down.",
             "reqps",
             Query(total(REQUESTS, "tier", f'{TIER},outcome=~"in_time|late"'), "{{tier}}"),
             colours=TIER_COLOURS,
@@ -210,8 +209,8 @@ def _tiers() -> tuple[PanelBuilder, ...]:
         ),
         lines(
             "Answers by checkpoint",
-            "Share of the answers of each task that each checkpoint gave. What to expect depends on the budgets; a "
-            "sudden change does not.",
+            "Share of each task's answers by checkpoint. The usual shares depend on the budgets; look into a sudden "
+            "change.",
             "percentunit",
             Query(
                 f'sum by (task, checkpoint) (rate({REQUESTS}{{{TIER},outcome=~"in_time|late"}}[$__rate_interval])) '
@@ -230,9 +229,9 @@ def _causes() -> tuple[PanelBuilder, ...]:
     return (
         lines(
             "Points of quality, and where they went",
-            "Effective quality and what each cause took from the best checkpoint's, averaged over tasks by what was "
-            "offered. Late: too slow. Refused: turned away. Failed: engines, or clients that left. Lesser checkpoint: "
-            "in time, but not from the best; tight budgets, a price, or a domain of its own.",
+            "Effective quality, and the loss by each cause from the best checkpoint's, averaged over tasks by offered "
+            "requests. Late: too slow. Refused: turned away. Failed: engines, or clients that left. Lesser "
+            "checkpoint: in time, but not from the best: tight budgets, a price, or a domain of its own.",
             "none",
             Query(_over_tasks("task:punctual_effective_quality:rate1m"), "effective quality"),
             *(
@@ -247,7 +246,7 @@ def _causes() -> tuple[PanelBuilder, ...]:
         lines(
             "Why each checkpoint was chosen",
             "Choices a second by reason. Fits: the best in time. Congestion: a better one would fit an idle gateway. "
-            "Best-effort and at-risk: none fits. Much of the latter: budgets are too tight or replicas too few.",
+            "Best-effort and at-risk: none fits. Many of these: budgets are too tight or replicas too few.",
             "reqps",
             Query(total("punctual_routed_requests_total", "reason"), "{{reason}}"),
             stacked=True,
@@ -255,7 +254,7 @@ def _causes() -> tuple[PanelBuilder, ...]:
         ),
         lines(
             "Capacity price and queued requests",
-            "Points of quality asked for a core-second, and requests that wait for a batch. Both rise "
+            "Price of a core-second in points of quality, and requests that wait for a batch. Both rise "
             "together when more is offered than the cores can do: add replicas.",
             "none",
             Query(f"max by (task) (punctual_congestion_price{{{TASK}}})", "{{task}} price"),
@@ -268,8 +267,8 @@ def _causes() -> tuple[PanelBuilder, ...]:
 def _alerts() -> PanelBuilder:
     return listing(
         "Alerts that fire",
-        "One row for each alert that fires, with what it is about; the runbook has a section of its name. One row of "
-        "0: nothing fires.",
+        "One row for each alert that fires, with its labels; the runbook has a section of its name. One row of 0: "
+        "nothing fires.",
         ("__name__", "alertstate"),
         Column("firing", f"sum by (alertname, severity, task, checkpoint) ({FIRING}) or vector(0)", "none", NONE),
         wide=10,

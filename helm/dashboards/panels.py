@@ -1,6 +1,6 @@
-"""The kinds of panel that the dashboards are made of: a figure, lines, a heat map, a table, words.
+"""Makes the kinds of panel of the dashboards: a figure, lines, a heat map, a table, words.
 
-The only file that knows the panels of grafana-foundation-sdk. Every panel has a meaning: what it shows, and what to do.
+Only this module knows the panels of grafana-foundation-sdk. Every panel's `meaning` says what it shows and what to do.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SOURCE = model.DataSourceRef(type_val="prometheus", uid="${datasource}")
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One expression and how its series are called."""
+    """A Prometheus expression and the legend of its series."""
 
     expr: str
     legend: str = ""
@@ -56,7 +56,7 @@ def figure(
     wide: int = 4,
     decimals: int = 1,
 ) -> PanelBuilder:
-    """The last value in large, coloured by its limits, over the line of how it came to be."""
+    """Shows the last value in large, coloured by its limits, over a line of its history."""
     panel = _framed(stat.Panel(), title, meaning, [query], wide, high=5)
     return (
         panel.unit(unit)
@@ -80,7 +80,7 @@ def lines(
     most: float | None = None,
     wide: int = 8,
 ) -> timeseries.Panel:
-    """Series over time; with limits, lines at them. `colours` are of series by a word in their name."""
+    """Draws series over time, with dashed lines at the limits. `colours` is by a word in a series' name."""
     panel = _framed(timeseries.Panel(), title, meaning, queries, wide, high=8).unit(unit).min(0)
     panel.legend(
         common.VizLegendOptions()
@@ -105,7 +105,7 @@ def lines(
 
 
 def heat(title: str, meaning: str, unit: str, expr: str, *, wide: int = 12) -> PanelBuilder:
-    """Where the mass of a histogram lies over time; the expression's series are by `le` alone."""
+    """Draws a histogram over time. The series of the expression have the label `le` only."""
     panel = _framed(heatmap.Panel(), title, meaning, [], wide, high=8)
     target = _target(Query(expr, "{{le}}"), 0).format(prometheus_model.PromQueryFormat.HEATMAP)
     colours = heatmap.HeatmapColorOptions().mode(heatmap_model.HeatmapColorMode.SCHEME).scheme("Oranges").steps(64)
@@ -122,7 +122,7 @@ def heat(title: str, meaning: str, unit: str, expr: str, *, wide: int = 12) -> P
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One figure of each row of a table: its expression, evaluated now, its heading, unit and limits."""
+    """One column of a table: its heading, its expression for the current value, its unit and its limits."""
 
     heading: str
     expr: str
@@ -133,7 +133,7 @@ class Column:
 def listing(
     title: str, meaning: str, hidden: Sequence[str], *columns: Column, wide: int = 24, high: int = 8
 ) -> PanelBuilder:
-    """A table of figures, joined by their labels; `hidden` labels are not shown."""
+    """Makes a table of columns joined by their labels, without the `hidden` ones."""
     panel = _framed(table.Panel(), title, meaning, [], wide, high)
     for place, column in enumerate(columns):
         target = _target(Query(column.expr), place).instant().format(prometheus_model.PromQueryFormat.TABLE)
@@ -155,7 +155,7 @@ def listing(
 
 
 def words(title: str, content: str, *, wide: int = 24, high: int = 8) -> PanelBuilder:
-    """What a person reads, in Markdown."""
+    """Shows Markdown text."""
     return text.Panel().title(title).mode(text_model.TextMode.MARKDOWN).content(content).span(wide).height(high)
 
 

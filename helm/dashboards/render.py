@@ -1,6 +1,6 @@
 """Writes the dashboards as the JSON that the chart ships: `python -m helm.dashboards.render`.
 
-The same code gives the same bytes, so a test can hold the files against it.
+Equal code gives equal bytes, so a test compares the files with the code.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ FOLDER = Path(__file__).resolve().parents[1] / "punctual" / "dashboards"
 
 
 def boards() -> tuple[Board, ...]:
-    """Every dashboard, in the order in which a person reads them."""
+    """Lists the dashboards in reading order."""
     return overview(), tiers(), decisions(), replicas()
 
 
 def rendered(board: Board) -> str:
-    """One dashboard as JSON."""
+    """Renders one dashboard as JSON."""
     return json.dumps(board.model(), cls=JSONEncoder, indent=2, sort_keys=True) + "\n"
 
 
 def write(folder: Path = FOLDER) -> None:
-    """One file for each dashboard, and no others."""
+    """Writes one file for each dashboard, and removes other JSON files."""
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("*.json"):
         old.unlink()

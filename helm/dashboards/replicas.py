@@ -1,4 +1,4 @@
-"""Replicas: who is up, what waits at each, what their engines do with their time, and what they were proven to be."""
+"""The Replicas dashboard: which replicas are up, what waits at each, how busy their engines are, and their checks."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ NAME = "{{checkpoint}} {{replica}}"
 
 
 def replicas() -> Board:
-    """Every process of the application."""
+    """Makes the dashboard of all processes of the application."""
     return Board(
         "punctual-replicas",
         "Punctual: Replicas",
-        "Who is up, what waits at each replica, what engines do with their time, and what they were proven to be.",
+        "Which replicas are up, what waits at each, how busy their engines are, and what their checks found.",
         ("task", "tier", "checkpoint"),
         (
             Row("Is everything up?", (*_standing(), *_by_process())),
@@ -42,7 +42,7 @@ def _standing() -> tuple[PanelBuilder, ...]:
         ),
         figure(
             "Checkpoints with no replica",
-            "Checkpoints of which no gateway is connected to a replica. Above 0: others answer in their place.",
+            "Checkpoints without a replica that a gateway is connected to. Above 0: others answer in their place.",
             "none",
             Query(f"sum(max by (task, checkpoint) (punctual_checkpoint_replicas_up{{{CHECKPOINT}}}) == bool 0)"),
             NONE,
@@ -51,8 +51,8 @@ def _standing() -> tuple[PanelBuilder, ...]:
         ),
         figure(
             "Self-tests failed",
-            "Checkpoints of which a replica was rejected by its checks since it was last healthy. Above 0: the files "
-            "differ from the manifest, or this host computes otherwise; see the runbook.",
+            "Checkpoints with a replica that failed its checks since the checkpoint was last healthy. Above 0: the "
+            "files differ from the manifest, or this host computes other answers; see the runbook.",
             "none",
             Query('sum(punctual_checkpoint_self_test_failed{checkpoint=~"$checkpoint"}) or vector(0)'),
             NONE,
@@ -105,8 +105,8 @@ def _waiting() -> tuple[PanelBuilder, ...]:
     return (
         lines(
             "Backlog",
-            "Service time queued at the least loaded replica of each checkpoint. Longer than budgets: what comes is "
-            "refused or served by others.",
+            "Service time queued at the least loaded replica of each checkpoint. Longer than budgets: new requests "
+            "are refused or served by others.",
             "s",
             Query(f"max by (checkpoint) (punctual_checkpoint_backlog_seconds{{{CHECKPOINT}}})", "{{checkpoint}}"),
             wide=6,
@@ -140,22 +140,22 @@ def _work() -> tuple[PanelBuilder, ...]:
     return (
         lines(
             "Busy",
-            "Engine time a second, by replica: 1 is one batch at a time without a pause. All near their cores' number: "
-            "add replicas.",
+            "Engine time a second, by replica: 1 is one batch at a time without a pause. All near their number of "
+            "slots: add replicas.",
             "percentunit",
             Query(busy, NAME),
         ),
         lines(
             "Wasted compute",
-            "Share of engine time that helped nobody in time: late, failed, or the caller had left. Above a tenth: "
-            "forecasts or clients' time-outs are off; see PunctualWastedCompute.",
+            "Share of engine time for answers that were late, failed, or whose caller had left. Above a tenth: "
+            "forecasts or clients' time-outs are wrong; see PunctualWastedCompute.",
             "percentunit",
             Query(share(total("punctual_replica_wasted_seconds_total", EACH, CHECKPOINT), busy), NAME),
             limits=falling(0.05, 0.1),
         ),
         lines(
             "Memory",
-            "Resident memory of each replica. Rising without end: a leak; restart it and report.",
+            "Resident memory of each replica. If it never stops rising, it is a leak: restart it and report.",
             "bytes",
             Query(f"max by ({EACH}) (punctual_replica_memory_bytes{{{CHECKPOINT}}})", NAME),
         ),
@@ -169,7 +169,8 @@ def _faults() -> tuple[PanelBuilder, ...]:
         (
             "engine_failures",
             "Engine failures",
-            "Runs that failed in the engine. Any: read the replica's log; PunctualEngineFails in the runbook.",
+            "Batches or texts that failed in the engine. Any: read the replica's log; see PunctualEngineFails in the "
+            "runbook.",
         ),
     )
     return tuple(
@@ -188,8 +189,8 @@ def _identity() -> tuple[PanelBuilder, ...]:
     return (
         listing(
             "Replicas",
-            "One row for each replica: since when it runs, that it passed its self-test, and how far its variant "
-            "agrees with its source, as its manifest proves.",
+            "One row for each replica: how long it runs, whether it passed its self-test, and how well its variant "
+            "agrees with its source, by its manifest.",
             (),
             Column("up for", f"time() - max by ({by}) (punctual_replica_start_time_seconds{{{CHECKPOINT}}})", "s"),
             Column("self-test", f"max by ({by}) (punctual_replica_self_test_passed{{{CHECKPOINT}}})", "bool_yes_no"),
@@ -203,8 +204,7 @@ def _identity() -> tuple[PanelBuilder, ...]:
         ),
         listing(
             "Build",
-            "The version and catalog of each gateway process. More than one version: an upgrade is under way, or "
-            "stopped half-way.",
+            "The version and catalog of each gateway process. More than one version: an upgrade is under way or stuck.",
             ("__name__", "instance", "job"),
             Column("processes", "count by (version, catalog) (punctual_build_info)", "none"),
             wide=8,

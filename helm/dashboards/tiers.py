@@ -1,4 +1,4 @@
-"""Tiers compared: how fast each checkpoint and tier answers, against its profile and its budgets, and at what cost."""
+"""The Tiers dashboard: how fast each checkpoint and tier answers, against its profile and budgets, and its cost."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RATIO = "punctual_request_latency_budget_ratio"
 
 
 def tiers() -> Board:
-    """Every checkpoint beside the others."""
+    """Makes the dashboard that compares checkpoints and tiers."""
     return Board(
         "punctual-tiers",
         "Punctual: Tiers compared",
@@ -46,7 +46,7 @@ def _side_by_side() -> PanelBuilder:
         "Checkpoints",
         "One row for each checkpoint over the window. Quality is the utility of an answer in time. Slowdown is live "
         "service time divided by the profile's: far above 1, other work uses its cores, or the host is not the "
-        "one profiled (`punctual profile` measures it anew). An empty cell: it answered nothing.",
+        "one profiled (`punctual profile` measures it again). An empty cell: it answered nothing.",
         (),
         Column("quality", f"max by ({by}) (punctual_checkpoint_quality{{{CHECKPOINT}}})", "none"),
         Column("answers/s", total("punctual_requests_total", by, ANSWERED, window), "reqps"),
@@ -69,17 +69,17 @@ def _latencies() -> tuple[PanelBuilder, ...]:
     of_checkpoints = tuple(
         lines(
             f"Latency of checkpoints, {q}",
-            f"Arrival to answer, {part} of answers are faster. Higher than usual with slowdown at 1: it waits, see "
-            "queueing delay. With slowdown above 1: its engine is slower than when it was profiled.",
+            f"Arrival to answer; {part} of answers are faster. Higher than usual with slowdown at 1: requests wait; "
+            "see queueing delay. With slowdown above 1: the engine is slower than when it was profiled.",
             "s",
             Query(f"checkpoint:punctual_latency_seconds:{q}_rate1m{{{CHECKPOINT}}}", NAME),
         )
         for q, part in (("p50", "half"), ("p95", "95 %"), ("p99", "99 %"))
     )
-    pace = lines(
+    slowdown = lines(
         "Slowdown: live against profile",
-        "Live service time as a multiple of the latency profile's, as the forecasts have learnt it. 1 is as profiled. "
-        "Steadily above 1.3: find what else uses the cores, or profile this host anew.",
+        "Live service time divided by the latency profile's, as the forecasts have learnt it. 1 is as profiled. "
+        "Steadily above 1.3: find what else uses the cores, or profile this host again.",
         "none",
         Query(f"max by ({OF_CHECKPOINT}) (punctual_checkpoint_pace_ratio{{{CHECKPOINT}}})", NAME),
         limits=(Limit(None, "green"), Limit(1.3, "red")),
@@ -87,14 +87,14 @@ def _latencies() -> tuple[PanelBuilder, ...]:
     )
     of_tiers = lines(
         "Latency of tiers, p95",
-        "Arrival to answer by tier: 95 % of answers are faster. Realtime at or over quality means that realtime's "
-        "replicas are swamped or down.",
+        "Arrival to answer by tier: 95 % of answers are faster. If realtime is not faster than quality, its replicas "
+        "are overloaded or down.",
         "s",
         Query(f"tier:punctual_latency_seconds:p95_rate1m{{{TIER}}}", "{{task}} {{tier}}"),
         colours=TIER_COLOURS,
         wide=12,
     )
-    return (*of_checkpoints, of_tiers, pace)
+    return (*of_checkpoints, of_tiers, slowdown)
 
 
 def _budgets() -> tuple[PanelBuilder, ...]:
@@ -102,8 +102,8 @@ def _budgets() -> tuple[PanelBuilder, ...]:
     return (
         heat(
             "Latency by budget",
-            "Where latencies lie against their budgets; over 1 is late. A band just under 1 is a gateway that uses "
-            "what it is given; a band over it promises too much, see Decisions.",
+            "Latencies divided by their budgets; over 1 is late. A band just under 1: the gateway uses its budgets "
+            "well. A band over 1: forecasts promise too much; see Decisions.",
             "percentunit",
             total(f"{RATIO}_bucket", "le", CHECKPOINT),
         ),
@@ -127,14 +127,14 @@ def _spans() -> tuple[PanelBuilder, ...]:
         (
             "queueing_delay",
             "Queueing delay",
-            "Mean wait for a batch. Grows when more comes than cores can do: add replicas.",
+            "Mean wait for a batch. Grows when more is offered than the cores can do: add replicas.",
         ),
         ("service_time", "Service time", "Mean time in the engine. Grows with longer texts and larger batches."),
         (
             "overhead",
             "Overhead",
-            "Mean of what is neither waiting nor engine: parsing, deciding, transport. More than a few milliseconds: "
-            "the gateway process itself is short of a core.",
+            "Mean time that is neither waiting nor engine: parsing, deciding, transport. More than a few milliseconds: "
+            "the gateway process itself lacks a core.",
         ),
     )
     return tuple(
@@ -166,8 +166,8 @@ def _costs() -> tuple[PanelBuilder, ...]:
         ),
         lines(
             "Cost of an answer",
-            "Core-seconds of engine for each answer, over five minutes. What a better checkpoint costs more than a "
-            "lesser one: the basis of sizing.",
+            "Core-seconds of engine for each answer, over five minutes: how much more a better checkpoint costs. Use "
+            "it to size a deployment.",
             "s",
             Query(f"checkpoint:punctual_cost_per_answer_seconds:rate5m{{{CHECKPOINT}}}", NAME),
             wide=6,

@@ -1,6 +1,6 @@
-"""The words that all dashboards share: the objective, the runbook's address, selectors, colours and limits.
+"""What all dashboards share: the objective, the runbook's address, queries, selectors, colours and limits.
 
-It knows the metrics' labels and nothing of Grafana's panels.
+Knows the metrics' labels, and nothing of Grafana's panels.
 """
 
 from __future__ import annotations
@@ -8,16 +8,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 OBJECTIVE = 0.95
-"""The attainment that operators owe, as `global:punctual_attainment_objective:ratio` records it."""
+"""The attainment that operators aim for, as `global:punctual_attainment_objective:ratio` records it."""
 
 RUNBOOK = "https://punctual.example/docs/operating.md"
-"""Where docs/operating.md is read; of links and alerts alike. The chart puts its own address in this one's place."""
+"""The address of docs/operating.md in links and alerts. The chart replaces it by its own."""
 
 OFFERED = 'outcome!~"invalid|too_long"'
-"""The outcomes that count as offered: the others asked for nothing that could be served."""
+"""The outcomes that count as offered: the others could not be served at all."""
 
 REFUSED = 'outcome=~"infeasible|shed|unavailable"'
-"""The outcomes of requests turned away before work."""
+"""The outcomes of requests that were refused before work."""
 
 TASK = 'task=~"$task"'
 TIER = f'{TASK},tier=~"$tier"'
@@ -48,19 +48,19 @@ CAUSE_COLOURS = {
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """From this value upwards a figure has this colour; None is from below all values."""
+    """The colour of a figure from this value upwards; None is below all values."""
 
     value: float | None
     colour: str
 
 
 def rising(warn: float, good: float) -> tuple[Limit, ...]:
-    """The more the better: red, orange from `warn`, green from `good`."""
+    """Limits for a figure that should be high: red, orange from `warn`, green from `good`."""
     return Limit(None, "red"), Limit(warn, "orange"), Limit(good, "green")
 
 
 def falling(warn: float, bad: float) -> tuple[Limit, ...]:
-    """The less the better: green, orange from `warn`, red from `bad`."""
+    """Limits for a figure that should be low: green, orange from `warn`, red from `bad`."""
     return Limit(None, "green"), Limit(warn, "orange"), Limit(bad, "red")
 
 
@@ -75,21 +75,21 @@ def rate(metric: str, selector: str, window: str = "$__rate_interval") -> str:
 
 
 def total(metric: str, by: str = "", selector: str = TASK, window: str = "$__rate_interval") -> str:
-    """Events a second over all processes, by these labels."""
+    """Events a second over all processes, by the labels `by`."""
     over = f"sum by ({by})" if by else "sum"
     return f"{over} ({rate(metric, selector, window)})"
 
 
 def share(part: str, whole: str) -> str:
-    """One rate over another; no value, rather than NaN, while the whole is nothing."""
+    """One rate divided by another; no value, rather than NaN, while the whole is 0."""
     return f"{part} / ({whole} > 0)"
 
 
 def quantile(q: float, histogram: str, by: str, selector: str = CHECKPOINT, window: str = "$__rate_interval") -> str:
-    """A quantile of a classic histogram; no value while it saw nothing."""
+    """A quantile of a classic histogram; no value while the histogram is empty."""
     return f"histogram_quantile({q}, {total(f'{histogram}_bucket', f'le, {by}', selector, window)}) >= 0"
 
 
 def mean(histogram: str, by: str, selector: str = CHECKPOINT, window: str = "$__rate_interval") -> str:
-    """The mean of what a histogram saw; no value while it saw nothing."""
+    """The mean of a histogram's observations; no value while the histogram is empty."""
     return share(total(f"{histogram}_sum", by, selector, window), total(f"{histogram}_count", by, selector, window))

@@ -33,8 +33,8 @@ from deployments.engines.base import Decoder, Seq2SeqEngine
 from deployments.engines.host import read_host
 from deployments.engines.opening import open_seq2seq_engine
 from deployments.replica.summarize.beam_search import BeamSearch, SearchRules
-from deployments.replica.summarize.job import Condensed, Steps, SummaryJob, TextBudget
-from deployments.replica.summarize.time_slicing import TURN_S, TimeSlicer
+from deployments.replica.summarize.job import Steps, SummaryJob, SummaryResult, TextBudget
+from deployments.replica.summarize.time_slicing import SLICE_S, TimeSlicer
 from gateway.model.deadline import Clock
 from gateway.model.messages import Failure, Generation, InputReport
 from loadtests import options
@@ -74,9 +74,9 @@ class Arrangement:
 BASELINE = "one after another"
 ARRANGEMENTS = (
     Arrangement(BASELINE, 1, CORES, inf),
-    Arrangement("in turns", 1, CORES, TURN_S),
+    Arrangement("in turns", 1, CORES, SLICE_S),
     Arrangement("two workers, one after another", CORES, 1, inf),
-    Arrangement("two workers in turns", CORES, 1, TURN_S),
+    Arrangement("two workers in turns", CORES, 1, SLICE_S),
 )
 
 
@@ -345,7 +345,7 @@ def way(engine: Seq2SeqEngine, text: Text, room: TextBudget, written: list[float
         yield
     read, tokens = len(text.token_ids), text.rules.max_new_tokens
     report = Generation("length", room.steps, tokens, 1, tokens, 1, room.headroom_s)
-    return Condensed("", report, InputReport(read, read, truncated=False))
+    return SummaryResult("", report, InputReport(read, read, truncated=False))
 
 
 async def shared(engine: Seq2SeqEngine, arrangement: Arrangement, load: Load) -> Sample:
@@ -353,7 +353,7 @@ async def shared(engine: Seq2SeqEngine, arrangement: Arrangement, load: Load) ->
 
     Tokens are counted while short texts come, and so are the long ones that end then.
     """
-    time_slicer = TimeSlicer(arrangement.slots, perf_counter, MOST_QUEUED, turn_s=arrangement.turn_s)
+    time_slicer = TimeSlicer(arrangement.slots, perf_counter, MOST_QUEUED, slice_s=arrangement.turn_s)
     time_slicer.start()
     client = TextClient(time_slicer, engine, load)
     try:

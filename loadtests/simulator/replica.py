@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from deployments.replica.batch_forming import BatchLimits, RememberedMedians, Waiting, form_batch, of_next_run
-from deployments.replica.summarize.time_slicing import MOST_BEGUN, TURN_S, Sharing, contested, next_turn
+from deployments.replica.batch_forming import BatchLimits, RememberedMedians, Waiting, form_batch, of_next_batch
+from deployments.replica.summarize.time_slicing import MOST_BEGUN, SLICE_S, Sharing, contested, next_text
 from gateway.scheduling.late_share import LateShare
 from loadtests.simulator.world import PATIENT, URGENT, Run, World
 from loadtests.workload.arrivals import Offered
@@ -66,7 +66,7 @@ class BatchingReplica:
                 deadline=request.deadline_s,
                 strict=request.strict,
                 enqueued_at=self._world.now_s,
-                run=run,
+                batch=run,
                 whole=whole,
             )
         self._world.after(0.0, self._form)
@@ -80,17 +80,17 @@ class BatchingReplica:
     def _form(self) -> None:
         while self._waiting and self._running < self._slots:
             formed = form_batch(
-                of_next_run(self._waiting.values(), self._slots - self._running),
+                of_next_batch(self._waiting.values(), self._slots - self._running),
                 self._world.now_s,
                 self._limits,
                 self._medians,
-                overdue_turn=self._overdue.turn,
+                late_turn=self._overdue.turn,
                 threads=self._slots,
             )
             for entry in formed.expired:
                 self._give_up(entry.whole)
             if formed.entries:
-                self._overdue.ran(formed.median_s, late=formed.overdue, contested=formed.contested)
+                self._overdue.ran(formed.median_s, late=formed.late, contested=formed.contested)
                 self._run(formed.entries)
 
     def _run(self, entries: tuple[_Input, ...]) -> None:
@@ -146,7 +146,7 @@ class SharingReplica:
         self._world = world
         self._variant = variant
         self._slots = slots
-        self._overdue = LateShare(earned_s=TURN_S)
+        self._overdue = LateShare(earned_s=SLICE_S)
         self._waiting: list[_Text] = []
         self._running = 0
         self._begun = 0
@@ -181,11 +181,11 @@ class SharingReplica:
             ready = [text for text in self._waiting if text.begun or self._begun < MOST_BEGUN]
             if not ready:
                 break
-            text = next_turn(ready, now_s, overdue_turn=self._overdue.turn)
-            self._turn(text, overdue=text.overdue(now_s), contested=contested(ready, now_s))
+            text = next_text(ready, now_s, late_turn=self._overdue.turn)
+            self._turn(text, overdue=text.late(now_s), contested=contested(ready, now_s))
 
     def _turn(self, text: _Text, overdue: bool, contested: bool) -> None:
-        turn_s = min(TURN_S, text.work_s)
+        turn_s = min(SLICE_S, text.work_s)
 
         def done(run: Run) -> None:
             passed_s = self._world.now_s - run.began_s

@@ -48,24 +48,24 @@ def test_exactly_the_lost_expire(waiting: list[Waiting], limits: BatchLimits, pr
 
 @given(queues(), limits_given, profiles(), st.booleans())
 def test_the_head_is_the_most_urgent(
-    waiting: list[Waiting], limits: BatchLimits, profile: LatencyProfile, overdue_turn: bool
+    waiting: list[Waiting], limits: BatchLimits, profile: LatencyProfile, late_turn: bool
 ) -> None:
     """Where all can be in time, or it is the turn of the overdue, the head is due first, or oldest; members in order.
 
     The overdue yield: without their turn, none of them runs while an entry is left behind that can be in time.
     """
-    formed = form_batch(waiting, NOW, limits, profile, overdue_turn=overdue_turn)
+    formed = form_batch(waiting, NOW, limits, profile, late_turn=late_turn)
     overdue = [entry for entry in waiting if late(entry, profile) and not entry.strict]
     timely = sorted(
         (entry for entry in waiting if not late(entry, profile)), key=lambda entry: (entry.deadline, entry.sequence)
     )
-    order = [*overdue, *timely] if overdue_turn else [*timely, *overdue]
+    order = [*overdue, *timely] if late_turn else [*timely, *overdue]
     assert [order.index(entry) for entry in formed.entries] == sorted(order.index(entry) for entry in formed.entries)
     ends = itertools.accumulate((profile.median_s(1, entry.tokens) for entry in timely), initial=NOW)
     unhurt = all(end <= entry.deadline for end, entry in zip(list(ends)[1:], timely, strict=True))
-    if unhurt or (overdue_turn and overdue):
+    if unhurt or (late_turn and overdue):
         assert list(formed.entries[:1]) == order[:1]
-    if not overdue_turn and set(formed.entries) & set(overdue):
+    if not late_turn and set(formed.entries) & set(overdue):
         assert set(formed.entries) >= set(timely)
 
 
@@ -82,10 +82,10 @@ def test_limits_always_hold(waiting: list[Waiting], limits: BatchLimits, profile
 
 @given(queues(), limits_given, profiles(), st.booleans())
 def test_companions_make_nobody_late(
-    waiting: list[Waiting], limits: BatchLimits, profile: LatencyProfile, overdue_turn: bool
+    waiting: list[Waiting], limits: BatchLimits, profile: LatencyProfile, late_turn: bool
 ) -> None:
     """By the median, whoever could be in time alone is in time in its batch, whose turn it ever is."""
-    formed = form_batch(waiting, NOW, limits, profile, overdue_turn=overdue_turn)
+    formed = form_batch(waiting, NOW, limits, profile, late_turn=late_turn)
     for entry in formed.entries:
         assert late(entry, profile) or NOW + formed.median_s <= entry.deadline
 
@@ -108,7 +108,7 @@ def test_a_batch_of_several_saves_time(waiting: list[Waiting], limits: BatchLimi
 
 @given(queues(), profiles(), limits_given, st.booleans())
 def test_the_backlog_is_a_true_running_sum(
-    waiting: list[Waiting], profile: LatencyProfile, limits: BatchLimits, overdue_turn: bool
+    waiting: list[Waiting], profile: LatencyProfile, limits: BatchLimits, late_turn: bool
 ) -> None:
     """Whatever came and left, the backlog is what waits and does not yield, amortised; exactly 0 for nothing."""
     backlog = Backlog(profile)
@@ -116,7 +116,7 @@ def test_the_backlog_is_a_true_running_sum(
         backlog.enter(entry)
     alone_s = sum(profile.median_s(1, entry.tokens) for entry in waiting)
     assert backlog.waiting_s == pytest.approx(alone_s) and backlog.queued == len(waiting)
-    formed = form_batch(waiting, NOW, limits, profile, overdue_turn=overdue_turn)
+    formed = form_batch(waiting, NOW, limits, profile, late_turn=late_turn)
     for entry in (*formed.entries, *formed.expired):
         backlog.leave(entry)
     if formed.entries:

@@ -100,14 +100,14 @@ class ReplicaQueue(RuleBasedStateMachine):
         """Every idle thread takes a batch."""
         while self.waiting and len(self.running) < self.threads:
             turn = self.share.turn
-            formed = form_batch(self.waiting, self.now, LIMITS, PROFILE, overdue_turn=turn, threads=self.threads)
+            formed = form_batch(self.waiting, self.now, LIMITS, PROFILE, late_turn=turn, threads=self.threads)
             self.the_dead_are_never_run(formed)
             self.the_urgent_wait_for_no_more_than_what_runs(formed)
             gone = {*formed.entries, *formed.expired}
             self.waiting = [entry for entry in self.waiting if entry not in gone]
             self.expired += [entry.sequence for entry in formed.expired]
             if formed.entries:
-                self.share.ran(formed.median_s, late=formed.overdue, contested=formed.contested)
+                self.share.ran(formed.median_s, late=formed.late, contested=formed.contested)
                 self.running.append(Run(self.now + formed.median_s, formed.entries))
 
     def the_dead_are_never_run(self, formed: FormedBatch[Waiting]) -> None:
@@ -125,7 +125,7 @@ class ReplicaQueue(RuleBasedStateMachine):
         if owed is None or owed not in self.waiting or self.late(owed):
             self.owed = None
             return
-        if formed.overdue and owed not in formed.entries:
+        if formed.late and owed not in formed.entries:
             self.turns_passed += 1
             assert formed.contested and self.turns_passed == 1, "two turns of the overdue before what is urgent"
             return

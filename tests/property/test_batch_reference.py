@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from deployments.replica.batch_forming import (
     HOLDING_PRICE,
-    WORTH_PASSING,
+    PASSING_GAIN,
     BatchLimits,
     RememberedMedians,
     Waiting,
@@ -67,11 +67,11 @@ class Plainly:
             batches += [[*batches[-1], entry]] if self.admits([*batches[-1], entry]) else []
         return max(batches, key=self.gain_s)
 
-    def batch(self, waiting: list[Waiting], overdue_turn: bool, threads: int) -> list[Waiting]:
+    def batch(self, waiting: list[Waiting], late_turn: bool, threads: int) -> list[Waiting]:
         """The whole rule."""
         timely = sorted(filter(self.timely, waiting), key=lambda entry: (entry.deadline, entry.sequence))
         overdue = sorted((e for e in waiting if not e.strict and not self.timely(e)), key=lambda entry: entry.sequence)
-        if overdue and (overdue_turn or not timely):
+        if overdue and (late_turn or not timely):
             return self.grown(overdue, timely)
         if not timely:
             return []
@@ -79,7 +79,7 @@ class Plainly:
         full = Plainly(-math.inf, self.limits, self.profile).grown(timely, [])
         patient = [entry for entry in timely if entry.deadline >= self.now + self.median_s(full)]
         better = self.grown(patient, []) if patient else urgent
-        least = WORTH_PASSING * self.efficiency(urgent)
+        least = PASSING_GAIN * self.efficiency(urgent)
         if self.efficiency(full) <= least or self.efficiency(better) <= least or len(urgent) == len(timely):
             return urgent
         slowdown = self.efficiency(better) * threads
@@ -100,15 +100,15 @@ GUESTS = [Waiting(at, 8, NOW + budget_s, False, NOW) for at, budget_s in enumera
 @example(PRESSED, BatchLimits(8, 512, 0.5), PAYING, False, 1)
 @example(PRESSED, BatchLimits(8, 512, 0.5), PAYING, False, 9)
 def test_the_rule_does_what_it_says(
-    waiting: list[Waiting], limits: BatchLimits, profile: LatencyProfile, overdue_turn: bool, threads: int
+    waiting: list[Waiting], limits: BatchLimits, profile: LatencyProfile, late_turn: bool, threads: int
 ) -> None:
     """What is quick about the rule changes nothing: it forms the batch that its words, followed plainly, form."""
-    formed = form_batch(waiting, NOW, limits, profile, overdue_turn=overdue_turn, threads=threads)
+    formed = form_batch(waiting, NOW, limits, profile, late_turn=late_turn, threads=threads)
     plainly = Plainly(NOW, limits, profile)
-    assert list(formed.entries) == plainly.batch(waiting, overdue_turn, threads)
+    assert list(formed.entries) == plainly.batch(waiting, late_turn, threads)
     kinds = {plainly.timely(entry) for entry in waiting if entry not in formed.expired}
     assert formed.contested == (len(kinds) == 2)
-    assert formed.overdue == (bool(formed.entries) and not plainly.timely(formed.entries[0]))
+    assert formed.late == (bool(formed.entries) and not plainly.timely(formed.entries[0]))
 
 
 def test_the_most_urgent_are_passed_over_only_where_some_must_be_late() -> None:

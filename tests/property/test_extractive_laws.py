@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deployments.replica.summarize.extractive import MOST_IN_BATCH, ExtractiveSummarizer
-from deployments.replica.summarize.job import Condensed, TextBudget
+from deployments.replica.summarize.job import SummaryResult, TextBudget
 from deployments.replica.summarize.sentences import split_sentences
 from gateway.tasks.summarize import SummarizeParameters
 
@@ -44,7 +44,7 @@ def test_the_laws_of_reading(
     room = TextBudget(clock() + budget_s, reserve_s, clock)
     reader = ExtractiveSummarizer(reader_manifest(batch_s=BATCH_S), engine, TOKENS, ranker())
     outcome = through(reader.begin(text, SummarizeParameters(max_new_tokens=most, min_new_tokens=least), room))
-    assert isinstance(outcome, Condensed)
+    assert isinstance(outcome, SummaryResult)
     generation, read = outcome.generation, outcome.input
 
     assert all(began + 1e-9 < room.stop_at for began in engine.began)

@@ -79,10 +79,10 @@ class Offering:
                 if len(waiting) < self.most_waiting:
                     waiting[sequence] = Waiting(sequence, tokens, arrives + budget_s, self.strict, arrives)
                 sequence, arrives = sequence + 1, arrives + self.chance.expovariate(self.rate)
-            formed = form_batch(waiting.values(), self.now, LIMITS, self.profile, overdue_turn=share.turn)
+            formed = form_batch(waiting.values(), self.now, LIMITS, self.profile, late_turn=share.turn)
             for entry in (*formed.expired, *formed.entries):
                 del waiting[entry.sequence]
-            share.ran(formed.median_s, late=formed.overdue, contested=formed.contested)
+            share.ran(formed.median_s, late=formed.late, contested=formed.contested)
             self.in_time += sum(self.now + formed.median_s <= entry.deadline for entry in formed.entries)
             self.now = max(self.now + formed.median_s, 0.0 if formed.entries else arrives)
 
@@ -118,9 +118,9 @@ def test_overdue_work_does_not_starve(
     while victim in waiting:
         assert now <= (older + 1) * (turn_s / LATE_SHARE + 2 * run_s)
         waiting += [Waiting(at, 8 + at % 57, now + 0.07, strict, now) for at in islice(arrivals, 9)]
-        formed = form_batch(waiting, now, LIMITS, profile, overdue_turn=share.turn)
-        share.ran(formed.median_s, late=formed.overdue, contested=formed.contested)
+        formed = form_batch(waiting, now, LIMITS, profile, late_turn=share.turn)
+        share.ran(formed.median_s, late=formed.late, contested=formed.contested)
         gone = {*formed.entries, *formed.expired}
         waiting = [entry for entry in waiting if entry not in gone]
         now, run_s = now + formed.median_s, max(run_s, formed.median_s)
-        turn_s = max(turn_s, formed.median_s * formed.overdue)
+        turn_s = max(turn_s, formed.median_s * formed.late)

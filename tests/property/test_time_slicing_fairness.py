@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from deployments.replica.summarize.time_slicing import TURN_S, Sharing, next_turn
+from deployments.replica.summarize.time_slicing import SLICE_S, Sharing, next_text
 
 STEP_S = 0.01
 
@@ -36,15 +36,15 @@ def jobs(budgets: st.SearchStrategy[float]) -> st.SearchStrategy[list[Job]]:
 
 
 def run(texts: list[Job]) -> None:
-    """One engine, turn by turn, each of `TURN_S` or to the end where nobody waits."""
+    """One engine, turn by turn, each of `SLICE_S` or to the end where nobody waits."""
     now, left = 0.0, list(texts)
     while left:
         here = [text for text in left if text.arrives_s <= now]
         if not here:
             now = min(text.arrives_s for text in left)
             continue
-        text, began = next_turn(here, now), now
-        while text.steps and (now - began < TURN_S or not any(o is not text and o.arrives_s <= now for o in left)):
+        text, began = next_text(here, now), now
+        while text.steps and (now - began < SLICE_S or not any(o is not text and o.arrives_s <= now for o in left)):
             now, text.steps = now + STEP_S, text.steps - 1
             text.attained_s, text.left_s = text.attained_s + STEP_S, text.steps * STEP_S
         if not text.steps:
@@ -60,7 +60,7 @@ def test_each_is_done_in_its_own_time_for_each_that_shares(texts: list[Job]) -> 
     for text in texts:
         assert text.done_s is not None
         took_s = text.done_s - text.arrives_s
-        assert took_s <= len(texts) * (own[text.sequence] + 2 * TURN_S) + 1e-6
+        assert took_s <= len(texts) * (own[text.sequence] + 2 * SLICE_S) + 1e-6
 
 
 @given(jobs(st.just(1000.0)), st.integers(1, 5))
@@ -68,17 +68,17 @@ def test_a_short_text_among_long_ones_is_soon_done(texts: list[Job], steps: int)
     """One that comes when all others have had more than it needs is done after its own time and one turn."""
     own_s = steps * STEP_S
     for text in texts:
-        text.arrives_s, text.attained_s = 0.0, own_s + TURN_S
+        text.arrives_s, text.attained_s = 0.0, own_s + SLICE_S
     short = Job(sequence=99, deadline=1000.0, left_s=own_s, arrives_s=0.005, steps=steps)
     run([*texts, short])
-    assert short.done_s is not None and short.done_s - short.arrives_s <= own_s + TURN_S + 1e-6
+    assert short.done_s is not None and short.done_s - short.arrives_s <= own_s + SLICE_S + 1e-6
 
 
 @given(jobs(st.just(1000.0)), st.integers(1, 30))
 def test_who_is_pressed_comes_in_time(texts: list[Job], steps: int) -> None:
     """One text with little slack, but more than a turn, is in time however many share that have plenty."""
     own_s = steps * STEP_S
-    pressed = Job(sequence=99, deadline=1.0 + own_s + 1.5 * TURN_S, left_s=own_s, arrives_s=1.0, steps=steps)
+    pressed = Job(sequence=99, deadline=1.0 + own_s + 1.5 * SLICE_S, left_s=own_s, arrives_s=1.0, steps=steps)
     run([*texts, pressed])
     assert pressed.done_s is not None and pressed.done_s <= pressed.deadline + 1e-6
 
@@ -106,4 +106,4 @@ def test_the_lost_and_the_pressed_starve_nobody(texts: list[Job], steps: int) ->
     patient = Job(sequence=99, deadline=1000.0, left_s=own_s, arrives_s=0.0, steps=steps)
     run([*lost, patient])
     assert patient.done_s is not None
-    assert patient.done_s <= (len(lost) + 1) * (own_s + 2 * TURN_S) + 1e-6
+    assert patient.done_s <= (len(lost) + 1) * (own_s + 2 * SLICE_S) + 1e-6

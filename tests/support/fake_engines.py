@@ -14,7 +14,7 @@ from fakes import FakeClock, cell
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from deployments.engines.base import Logits, TokenIds
-from deployments.replica.summarize.job import Condensed, Steps, SummaryJob, TextBudget
+from deployments.replica.summarize.job import Steps, SummaryJob, SummaryResult, TextBudget
 from deployments.replica.summarize.ranking import FEATURES, Ranker
 from deployments.replica.tokens import TextTokens
 from gateway.model.manifest import (
@@ -217,10 +217,10 @@ def reader_manifest(window: int = 32, batch_s: float = 0.01, sentences: int = 3)
     )
 
 
-CONDENSED = Condensed("done", Generation("stop", 1, 1, 1, 1, 1, 0.0), InputReport(1, 1, False))
+CONDENSED = SummaryResult("done", Generation("stop", 1, 1, 1, 1, 1, 0.0), InputReport(1, 1, False))
 
 
-def through(condensing: SummaryJob) -> Condensed | Failure:
+def through(condensing: SummaryJob) -> SummaryResult | Failure:
     """Steps a text to its end, alone."""
     while not condensing.step():
         pass

@@ -1,6 +1,7 @@
-"""The abstractive way: an encoder-decoder writes a summary token by token, as wide and long as the budget lets it.
+"""Abstractive summaries: an encoder-decoder writes them token by token, with the beams and length the budget allows.
 
-A text over the window is written of piece by piece, and what was written once more, all within the same time.
+A text longer than the window is cut into pieces. Each piece is summarised, then the joined summaries are, all within
+one budget.
 """
 
 from __future__ import annotations
@@ -19,7 +20,15 @@ from deployments.replica.kinds import ReplicaKind
 from deployments.replica.summarize.beam_search import BeamSearch, SearchRules, search_rules, source_ids, write_golden
 from deployments.replica.summarize.casing import restored
 from deployments.replica.summarize.chunking import Piece, Windowing
-from deployments.replica.summarize.job import Condensed, Steps, SummaryJob, TextBudget, finished_text, usable
+from deployments.replica.summarize.job import (
+    SLOWDOWN_WEIGHT,
+    Steps,
+    SummaryJob,
+    SummaryResult,
+    TextBudget,
+    finished_text,
+    usable,
+)
 from deployments.replica.summarize.replica import SummarizerReplica
 from deployments.replica.summarize.sentences import whole_sentences
 from deployments.replica.tokens import TOKENIZER_FILE, TextTokens
@@ -33,39 +42,39 @@ from gateway.tasks.service_time import Slowdown
 from gateway.tasks.summarize import SummarizeParameters, wanted_of
 
 COUNTING_SHARE = 0.25
-"""The share of a text's time that may go into counting the tokens of its sentences; the rest of it stays unread."""
+"""The share of a text's remaining time for counting the tokens of its sentences. Uncounted sentences stay unread."""
 
 CASED_CHARACTERS = 20_000
-"""Of a longer source, so much of its head tells how its words are written."""
+"""Characters of the source that are searched for the casing of its words."""
 
 WRITTEN_AGAIN = 0.5
-"""The share of an encoder-decoder's golden tokens that must be written again before the first that differs. Token ids
-must be equal, and on the machine that made the variant so is every token; but processors of the same features round
-the last bits otherwise, int8 activations carry that on, and one near tie changes all that follows it. A wrong graph,
-cache or kernel goes wrong at the first tokens."""
+"""The share of the golden tokens that must be written again before the first that differs.
 
-_PACE_WEIGHT = 0.1
-_FIRST_CASING_S = 2e-6  # for each character of the source
+On the machine that made the variant, every token is equal. Other processors with the same features round the last bits
+differently, int8 activations carry that on, and one near tie changes all later tokens. A wrong graph, cache or kernel
+already differs at the first tokens."""
+
+_FIRST_CASING_S = 2e-6  # seconds for each character of the source, until measured
 
 
 @dataclass(frozen=True, slots=True)
 class _Order:
-    """What is to be done: how to write of which text, and by when the last step must end."""
+    """One text to summarise: how, and the instant by which the last step must end."""
 
     text: str
     parameters: SummarizeParameters
     wanted: Wanted
-    room: TextBudget
+    budget: TextBudget
     stop_at: float
 
     @property
     def remaining_s(self) -> float:
-        return self.stop_at - self.room.clock()
+        return self.stop_at - self.budget.clock()
 
 
 @dataclass(frozen=True, slots=True)
 class _Written:
-    """What was written of one piece, why it ended, how it was planned, and its tokens."""
+    """The summary of one piece: its text, why it ended, the plan it followed, and its number of tokens."""
 
     text: str
     reason: FinishReason
@@ -79,7 +88,7 @@ class _Written:
 
 @dataclass(frozen=True)
 class OpenSeq2Seq:
-    """An encoder-decoder that has passed its checks, ready to read and to write."""
+    """An encoder-decoder that has passed its checks, ready to serve."""
 
     manifest: Seq2SeqManifest
     engine: Seq2SeqEngine
@@ -87,7 +96,7 @@ class OpenSeq2Seq:
 
 
 class AbstractiveSummarizer:
-    """Writes summaries with one encoder-decoder. It may write several at once, a step of each in turn."""
+    """Writes summaries with one encoder-decoder. Several jobs may be under way at once."""
 
     def __init__(self, manifest: Seq2SeqManifest, engine: Seq2SeqEngine, tokens: TextTokens) -> None:
         self._rules = manifest.generation
@@ -97,24 +106,24 @@ class AbstractiveSummarizer:
         self._engine = engine
         self._tokens = tokens
         self._windowing = Windowing(tokens, self._rules.prefix, manifest.max_tokens)
-        self._slowdown = Slowdown(_PACE_WEIGHT)
+        self._slowdown = Slowdown(SLOWDOWN_WEIGHT)
         self._casing_s = _FIRST_CASING_S
 
-    def begin(self, text: str, parameters: SummarizeParameters, room: TextBudget) -> SummaryJob:
-        """The text on its way; nothing is run yet."""
+    def begin(self, text: str, parameters: SummarizeParameters, budget: TextBudget) -> SummaryJob:
+        """Makes the job of one text; runs nothing yet."""
         wanted = wanted_of(parameters, self._rules, self._expected)
         casing_s = self._casing_s * min(len(text), CASED_CHARACTERS) if self._rules.lower_cased else 0.0
-        order = _Order(text, parameters, wanted, room, room.stop_at - casing_s)
+        order = _Order(text, parameters, wanted, budget, budget.stop_at - casing_s)
         tokens = self._windowing.expected(len(text))
         pieces = math.ceil(tokens / self._windowing.window) if parameters.truncation == "chunk" else 1
-        room.left_s = self._rest_s(pieces, wanted) if pieces > 1 else self._expected_s(tokens, order)
-        return SummaryJob(room, self._way(order))
+        budget.left_s = self._rest_s(pieces, wanted) if pieces > 1 else self._expected_s(tokens, order)
+        return SummaryJob(budget, self._steps(order))
 
-    def _way(self, order: _Order) -> Steps:
+    def _steps(self, order: _Order) -> Steps:
         windowing, truncation = self._windowing, order.parameters.truncation
         if order.remaining_s <= 0:
             nothing = _Written("", "deadline", plan(self._times.for_text(1), order.wanted, 0.0), 0)
-            return self._condensed(nothing, order, 1, InputReport(windowing.expected(len(order.text)), 0, True))
+            return self._result(nothing, order, 1, InputReport(windowing.expected(len(order.text)), 0, True))
         head = windowing.head(order.text, to_the_end=truncation == "error")
         if head.total > windowing.window and truncation == "error":
             return Failure(FailureKind.TOO_LONG, "over the checkpoint's window", head.total, windowing.window)
@@ -125,15 +134,15 @@ class AbstractiveSummarizer:
     def _whole(self, token_ids: list[int], total: int, order: _Order) -> Steps:
         fitting = self._windowing.cut(token_ids)
         written = yield from self._write(fitting, order, order.stop_at)
-        kept = len(fitting) if order.room.steps else 0
-        return self._condensed(written, order, 1, InputReport(total, kept, kept < total))
+        kept = len(fitting) if order.budget.steps else 0
+        return self._result(written, order, 1, InputReport(total, kept, kept < total))
 
     def _piecewise(self, order: _Order) -> Steps:
-        """Each round writes of every piece and joins that; the last, of what then fits the window, is the summary.
+        """Summarises every piece and joins the results, until the joined text fits the window; then summarises that.
 
-        When time runs out, what was written so far is the summary.
+        When time runs out, the summaries of the pieces so far are the summary.
         """
-        windowing, clock = self._windowing, order.room.clock
+        windowing, clock = self._windowing, order.budget.clock
         joined, taken, read = order.text, 0, InputReport(0, 0, False)
         parts: list[_Written] = []
         while True:
@@ -146,22 +155,22 @@ class AbstractiveSummarizer:
                 taken, read = len(cut.pieces), InputReport(cut.total, min(kept, cut.total), kept < cut.total)
             before, joined = joined, " ".join(part.text for part in parts if part.text)
             if parts[-1].out_of_time:
-                return self._condensed(_together(parts, order, "deadline"), order, taken, read)
-            if not joined or len(joined) >= len(before):  # a checkpoint that writes more than it reads gets nowhere
-                return self._condensed(_together(parts, order, _worst(parts)), order, taken, read)
+                return self._result(_joined(parts, order, "deadline"), order, taken, read)
+            if not joined or len(joined) >= len(before):  # otherwise it would never end
+                return self._result(_joined(parts, order, _worst_reason(parts)), order, taken, read)
         token_ids = windowing.encode(joined)
-        if not taken:  # of one sentence, or of none, no pieces can be made
+        if not taken:  # a single sentence cannot be cut into pieces
             return (yield from self._whole(token_ids, len(token_ids), order))
         last = yield from self._write(windowing.cut(token_ids), order, order.stop_at)
         if not usable(last.text, last.reason):
-            last = _together(parts, order, "deadline" if last.reason == "deadline" else _worst(parts))
-        return self._condensed(last, order, taken, read)
+            last = _joined(parts, order, "deadline" if last.reason == "deadline" else _worst_reason(parts))
+        return self._result(last, order, taken, read)
 
     def _round(self, pieces: Sequence[Piece], order: _Order, parts: list[_Written]) -> Generator[None, None, int]:
-        """Writes of one piece after the other into `parts`, as far as the time lasts; how many tokens were read.
+        """Summarises the pieces in order into `parts` while time lasts; returns how many tokens were read.
 
-        A piece may use its share of what is left, a further one kept back for the last round; but rather some pieces
-        well than all of them in a few words each.
+        Each piece gets an equal share of the remaining time, with one share kept for the last round. A piece always
+        gets enough for the narrowest full summary: some good pieces are better than a few words of each.
         """
         kept = 0
         for at, piece in enumerate(pieces):
@@ -170,7 +179,7 @@ class AbstractiveSummarizer:
             times = self._times.for_text(len(fitting), self._slowdown.value)
             needed_s = HEADROOM * leanest(times, order.wanted).expected_s
             share_s = order.remaining_s / (len(pieces) - at + 1)
-            until = min(order.room.clock() + max(share_s, needed_s), order.stop_at)
+            until = min(order.budget.clock() + max(share_s, needed_s), order.stop_at)
             rest_s = self._rest_s(len(pieces) - at - 1, order.wanted)
             parts.append((yield from self._write(fitting, order, until, rest_s)))
             if parts[-1].out_of_time:
@@ -181,72 +190,72 @@ class AbstractiveSummarizer:
     def _write(
         self, token_ids: list[int], order: _Order, until: float, rest_s: float = 0.0
     ) -> Generator[None, None, _Written]:
-        """Reads and writes until the search is done or the next step would end too late; `rest_s` is yet to follow."""
-        room, slowdown = order.room, self._slowdown.value
+        """Writes until the search is done or the next step would end after `until`. `rest_s` is the work after it."""
+        budget, slowdown = order.budget, self._slowdown.value
         times = self._times.for_text(len(token_ids), slowdown)
-        planned = plan(times, order.wanted, until - room.clock())
-        if room.clock() + times.encode_s > until:
+        planned = plan(times, order.wanted, until - budget.clock())
+        if budget.clock() + times.encode_s > until:
             return _Written("", "deadline", planned, 0)
         decoder, search = None, BeamSearch(self._search_rules(order.parameters, planned))
         step_s = times.step_s(planned.beams)
         going_on = True
         while going_on:
-            began = room.clock()
+            began = budget.clock()
             decoder = decoder or self._engine.encode(np.asarray(token_ids, dtype=np.int64))
             search.feed(decoder.step(*search.pending))
-            took_s = room.clock() - began
+            took_s = budget.clock() - began
             if search.steps == 1:
                 self._slowdown.learn(took_s, times.encode_s / slowdown)
             else:
                 self._slowdown.learn(took_s, times.step_s(planned.beams) / slowdown)
                 step_s += 0.5 * (took_s - step_s)
-            going_on = not search.done and room.clock() + step_s <= until
-            room.left_s = rest_s + max(order.wanted.expected_tokens - search.steps, 1.0) * step_s * going_on
+            going_on = not search.done and budget.clock() + step_s <= until
+            budget.left_s = rest_s + max(order.wanted.expected_tokens - search.steps, 1.0) * step_s * going_on
             yield
-            going_on = going_on and room.clock() + step_s <= until  # others may have had the engine
+            going_on = going_on and budget.clock() + step_s <= until  # other texts may have run meanwhile
         reason: FinishReason = "deadline"
-        if search.ended:  # even where a longer search might have found a better one
+        if search.ended:  # a complete summary, even if a longer search could find a better one
             reason = "stop"
         elif search.done and planned.max_new_tokens == order.wanted.max_new_tokens:
             reason = "length"
         best = search.best()
         return _Written(finished_text(self._tokens.decode(best), reason), reason, planned, len(best))
 
-    def _condensed(self, written: _Written, order: _Order, pieces: int, read: InputReport) -> Condensed:
-        planned, room = written.plan, order.room
+    def _result(self, written: _Written, order: _Order, pieces: int, read: InputReport) -> SummaryResult:
+        planned, budget = written.plan, order.budget
         generation = Generation(
             finish_reason=written.reason,
-            steps=room.steps,
+            steps=budget.steps,
             tokens=written.tokens,
             beams=planned.beams,
             max_new_tokens=planned.max_new_tokens,
             pieces=pieces,
-            headroom_s=room.headroom_s,
+            headroom_s=budget.headroom_s,
         )
-        return Condensed(self._cased(written.text, order), generation, read)
+        return SummaryResult(self._cased(written.text, order), generation, read)
 
     def _cased(self, written: str, order: _Order) -> str:
         if not (self._rules.lower_cased and written):
             return written
-        began, source = order.room.clock(), order.text[:CASED_CHARACTERS]
+        began, source = order.budget.clock(), order.text[:CASED_CHARACTERS]
         text = restored(written, source)
-        self._casing_s += _PACE_WEIGHT * ((order.room.clock() - began) / max(len(source), 1) - self._casing_s)
+        self._casing_s += SLOWDOWN_WEIGHT * ((order.budget.clock() - began) / max(len(source), 1) - self._casing_s)
         return text
 
     def _expected_s(self, tokens: int, order: _Order) -> float:
-        """The median of one writing, as wide as there is room for, whether or not it fits."""
+        """The median seconds to read one text and write its summary, with the beams that the budget allows."""
         times = self._times.for_text(min(tokens, self._windowing.window), self._slowdown.value)
         beams = plan(times, order.wanted, order.remaining_s).beams
         return times.encode_s + order.wanted.expected_tokens * times.step_s(beams)
 
     def _rest_s(self, pieces: int, wanted: Wanted) -> float:
-        """The least that so many pieces and the last round take, by the median."""
+        """The median seconds for this many pieces and the last round, with the narrowest search."""
         return (pieces + 1) * leanest(
             self._times.for_text(self._windowing.window, self._slowdown.value), wanted
         ).expected_s
 
     def _search_rules(self, parameters: SummarizeParameters, planned: DecodingPlan) -> SearchRules:
-        """The checkpoint's own rules, with what the request says and the budget allows."""
+        """The checkpoint's search rules, changed by the request and limited by the plan."""
         rules, given = self._rules, parameters
         asked = {
             "length_penalty": given.length_penalty,
@@ -264,8 +273,8 @@ class AbstractiveSummarizer:
         )
 
 
-def _together(parts: Sequence[_Written], order: _Order, reason: FinishReason) -> _Written:
-    """The summaries of pieces as one, no longer than the request allows; sentences that were cut only if all were."""
+def _joined(parts: Sequence[_Written], order: _Order, reason: FinishReason) -> _Written:
+    """Joins the summaries of pieces, up to the request's length. Cut-off sentences count only if all are cut off."""
     said = [part for part in parts if part.text]
     whole = [part for part in said if part.reason == "stop" or whole_sentences(part.text) == part.text] or said
     most = order.parameters.max_new_tokens or math.inf
@@ -274,7 +283,7 @@ def _together(parts: Sequence[_Written], order: _Order, reason: FinishReason) ->
     return _Written(" ".join(part.text for part in kept), reason, parts[0].plan, sum(part.tokens for part in kept))
 
 
-def _worst(parts: Sequence[_Written]) -> FinishReason:
+def _worst_reason(parts: Sequence[_Written]) -> FinishReason:
     reasons: tuple[FinishReason, ...] = ("deadline", "length", "stop")
     return next(reason for reason in reasons if any(part.reason == reason for part in parts))
 
@@ -287,24 +296,24 @@ def _open(folder: Path, manifest: Seq2SeqManifest, threads: int) -> OpenSeq2Seq:
 
 
 def check_writing(manifest: Seq2SeqManifest, engine: Seq2SeqEngine, tokens: TextTokens) -> None:
-    """Every golden text gives its token ids, and of what is written after them enough is the same.
+    """Checks that golden texts give their token ids and enough of their golden summaries.
 
-    Raises VariantRejected, when fewer than `WRITTEN_AGAIN` of all golden tokens come before the first that differs.
+    Raises VariantRejected for other token ids, or if less than `WRITTEN_AGAIN` of the golden tokens is written again.
     """
     rules, found = manifest.generation, []
     for at, golden in enumerate(manifest.self_test):
         ids = source_ids(tokens, golden.text, rules.prefix, manifest.max_tokens)
         checked_ids(manifest.checkpoint, at, golden.token_ids, ids)
         found.append(write_golden(engine, ids, rules, manifest.pad_token_id))
-    same = sum(_alike(one, written) for one, written in zip(manifest.self_test, found, strict=True))
+    same = sum(_matching_tokens(one, written) for one, written in zip(manifest.self_test, found, strict=True))
     if same < WRITTEN_AGAIN * sum(len(one.written) for one in manifest.self_test):
-        at = min(range(len(found)), key=lambda i: _alike(manifest.self_test[i], found[i]))
+        at = min(range(len(found)), key=lambda i: _matching_tokens(manifest.self_test[i], found[i]))
         what, expected = f"golden text {at}, tokens written", str(manifest.self_test[at].written)
         raise VariantRejected(manifest.checkpoint, what, expected, str(found[at]))
 
 
-def _alike(golden: GoldenSummary, written: tuple[int, ...]) -> int:
-    """How many golden tokens were written again, up to the first that differs."""
+def _matching_tokens(golden: GoldenSummary, written: tuple[int, ...]) -> int:
+    """Counts the golden tokens that were written again before the first that differs."""
     pairs = zip(golden.written, written, strict=False)
     return next((at for at, (one, other) in enumerate(pairs) if one != other), min(len(golden.written), len(written)))
 

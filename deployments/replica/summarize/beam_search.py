@@ -1,6 +1,6 @@
-"""Greedy and beam search as a step machine: token scores in, the next tokens to try out. Pure numpy.
+"""Greedy and beam search, one step at a time: takes token scores, gives the next tokens to try. Pure numpy.
 
-`BeamSearch` knows no engine; `write` is the plainest way to run one, to its end, on the calling thread.
+`BeamSearch` knows no engine. `write` runs a whole search with one on the calling thread.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from deployments.engines.base import Logits, Seq2SeqEngine, TokenIds
 from deployments.replica.tokens import TextTokens
 from gateway.model.manifest import GenerationRules
 
-BLOCK = 256  # scores a block when the best few of a vocabulary are looked for: near the root of a usual vocabulary
+BLOCK = 256  # scores in a block of `best_places`: about the square root of a usual vocabulary's size
 
 
 @dataclass(frozen=True, slots=True)
 class SearchRules:
-    """What a checkpoint's generation config says of its search. Lengths count new tokens: not the one it starts with,
-    but an end and a forced first token. Raises ValueError for less than one beam or token.
+    """The rules of a search, as in a checkpoint's generation config. Raises ValueError for less than one beam or token.
 
-    `early_stopping` and `length_penalty` mean what they do in transformers; one beam is a greedy search, to which
-    neither applies. A forced token overrides every other rule; a suppressed one is written only where forced.
+    Lengths count new tokens: without the start token, but with an end token and a forced first one. `early_stopping`
+    and `length_penalty` mean what they do in transformers. One beam is a greedy search, to which neither applies. A
+    forced token overrides every other rule; a suppressed token is written only if it is forced.
     """
 
     decoder_start_token_id: int
@@ -42,12 +42,12 @@ class SearchRules:
     suppressed_token_ids: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        """Checks what no search could run with."""
+        """Raises ValueError for less than one beam or token."""
         if self.beams < 1 or self.max_new_tokens < 1:
             raise ValueError(f"a search of {self.beams} beams and {self.max_new_tokens} new tokens")
 
     def forced(self, length: int) -> int | None:
-        """The token that must follow so many new ones, or None: the last place counts for more than the first."""
+        """The token that must follow `length` new ones, or None. The rule for the last place wins over the first's."""
         if length == self.max_new_tokens - 1 and self.forced_eos_token_id is not None:
             return self.forced_eos_token_id
         return self.forced_bos_token_id if length == 0 else None
@@ -55,7 +55,7 @@ class SearchRules:
 
 @dataclass(frozen=True, slots=True)
 class Hypothesis:
-    """A finished row: its new tokens, its score by the length penalty, and whether it chose its end itself."""
+    """A finished row: its new tokens, its score after the length penalty, and whether it chose its end itself."""
 
     tokens: tuple[int, ...]
     score: np.float32
@@ -63,19 +63,19 @@ class Hypothesis:
 
 
 class BeamSearch:
-    """One text's search: give `pending` to the decoder's step, feed what it returns, until it is done.
+    """The search of one text: run `pending` through the decoder and `feed` the logits, until it is `done`.
 
-    It may be abandoned after any step: `best` is then the best that was found so far. Not for several threads at once.
+    You may stop after any step; `best` is then the best row so far. Not for several threads at once.
     """
 
     def __init__(self, rules: SearchRules) -> None:
-        """Ready for the first step, which continues row 0 with the start token."""
+        """Prepares the first step, which continues row 0 with the start token."""
         self._rules = rules
         self._ends = frozenset(rules.eos_token_ids)
         self._rows = np.full((1, rules.max_new_tokens + 1), rules.decoder_start_token_id, dtype=np.int64)
         self._origins: TokenIds = np.zeros(1, dtype=np.int64)
-        self._scores: Logits = np.zeros(1, dtype=np.float32)  # of each row, its tokens' log-probabilities added up
-        self._finished: list[Hypothesis] = []  # the best first, no more than beams
+        self._scores: Logits = np.zeros(1, dtype=np.float32)  # the sum of each row's log-probabilities
+        self._finished: list[Hypothesis] = []  # best first, at most `beams`
         self._steps = 0
         self._done = False
 
@@ -88,30 +88,31 @@ class BeamSearch:
 
     @property
     def done(self) -> bool:
-        """Whether no further step can change `best`."""
+        """True if no further step can change `best`."""
         return self._done
 
     @property
     def steps(self) -> int:
-        """How many times it was fed; no row is longer than that."""
+        """How many steps were fed. No row is longer."""
         return self._steps
 
     @property
     def ended(self) -> bool:
-        """Whether `best` chose its end itself, rather than being cut or forced to end at the last place."""
+        """True if `best` chose its end itself, rather than being cut or forced to end at the last place."""
         return self._leading().ended
 
     def best(self) -> tuple[int, ...]:
-        """The new tokens of the best row so far, finished or not, without start, end and padding; empty before step 1.
+        """The new tokens of the best row so far, without start, end and padding; empty before the first step.
 
-        A finished row is the best where no unfinished one scores higher for its length.
+        A finished row is the best unless an unfinished one scores higher for its length.
         """
         left_out = self._ends | {self._rules.decoder_start_token_id, self._rules.pad_token_id}
         return tuple(token for token in self._leading().tokens if token not in left_out)
 
     def feed(self, logits: Logits) -> None:
-        """Takes the logits (rows, vocabulary) of the pending step, unchanged. Raises RuntimeError once done, and
-        ValueError for another number of rows.
+        """Takes the logits (rows, vocabulary) of the pending step, and leaves them unchanged.
+
+        Raises RuntimeError once done, and ValueError for another number of rows.
         """
         if self._done:
             raise RuntimeError("the search is done")
@@ -123,7 +124,7 @@ class BeamSearch:
             self._feed_beams(logits)
 
     def _feed_greedy(self, scores: Logits) -> None:
-        """Appends the best token, and is done at an end or at the last place."""
+        """Appends the best token; done at an end token or at the last place."""
         token = self._rules.forced(self._steps)
         if token is None:
             token = int(scores.argmax())
@@ -140,7 +141,7 @@ class BeamSearch:
             self._finished = [self._hypothesis(self._rows[0], np.float32(0))]
 
     def _feed_beams(self, logits: Logits) -> None:
-        """Keeps the best rows that go on, moves the best that ended to the finished, and sees whether to stop."""
+        """Keeps the best unfinished rows, collects the best that ended, and decides whether to stop."""
         rules = self._rules
         scores, origins, tokens = self._continuations(logits)
         self._steps += 1
@@ -148,9 +149,9 @@ class BeamSearch:
         rows[:, self._steps] = tokens
         last = self._steps == rules.max_new_tokens
         ends = np.array([last or token in self._ends for token in tokens.tolist()], dtype=np.bool_)
-        for at in np.flatnonzero(ends[: rules.beams]):  # one that ends below the best `beams` is dropped
+        for at in np.flatnonzero(ends[: rules.beams]):  # an end below the best `beams` is dropped
             self._finished.append(self._hypothesis(rows[at], self._by_length(scores[at])))
-        self._finished.sort(key=lambda one: one.score, reverse=True)  # stable: of equals, the older stays in front
+        self._finished.sort(key=lambda one: one.score, reverse=True)  # stable: equal scores keep the older first
         del self._finished[rules.beams :]
         going_on = np.flatnonzero(~ends)[: rules.beams]
         if len(going_on) == 0:  # all have ended, or every token is banned
@@ -160,9 +161,9 @@ class BeamSearch:
         self._done = not self._worth_going_on()
 
     def _continuations(self, logits: Logits) -> tuple[Logits, TokenIds, TokenIds]:
-        """The best continuations of all rows, the best first: their scores, the rows they continue, their tokens.
+        """The best continuations of all rows, best first: their scores, the rows they continue, their tokens.
 
-        Twice as many as beams (more for several end tokens), so that enough go on whichever of them end.
+        There are twice as many as beams (more for several end tokens), so that enough go on if some end.
         """
         rules = self._rules
         forced = rules.forced(self._steps)
@@ -184,7 +185,7 @@ class BeamSearch:
         return merged[order], np.concatenate(origins)[order], np.concatenate(tokens)[order]
 
     def _banned(self, row: int) -> list[int]:
-        """The tokens that must not come next in a row."""
+        """Lists the tokens that must not come next in a row."""
         rules = self._rules
         banned = list(rules.suppressed_token_ids)
         if self._steps < rules.min_new_tokens:
@@ -194,7 +195,7 @@ class BeamSearch:
         return banned
 
     def _worth_going_on(self) -> bool:
-        """Whether the best row that goes on may still beat the worst finished one: transformers' three heuristics."""
+        """True if the best unfinished row may still beat the worst finished one, by transformers' three heuristics."""
         rules = self._rules
         if len(self._finished) < rules.beams:
             return True
@@ -205,17 +206,17 @@ class BeamSearch:
         return bool(self._by_length(self._scores[0], length) > self._finished[-1].score)
 
     def _by_length(self, score: np.float32, length: int | None = None) -> np.float32:
-        """A score with the length penalty of so many new tokens, by default those there are."""
+        """Applies the length penalty for `length` new tokens, by default the current number."""
         return score / np.float32((self._steps if length is None else length) ** self._rules.length_penalty)
 
     def _hypothesis(self, row: NDArray[np.int64], score: np.float32) -> Hypothesis:
-        """A row that goes no further."""
+        """Makes the hypothesis of a row that has ended."""
         tokens = tuple(row[1 : self._steps + 1].tolist())
         cut = self._steps == self._rules.max_new_tokens and self._rules.forced_eos_token_id is not None
         return Hypothesis(tokens, score, tokens[-1] in self._ends and not cut)
 
     def _leading(self) -> Hypothesis:
-        """The best there is: when done the first of the finished, before that perhaps the first that goes on."""
+        """The best row: once done the best finished one, before that the better of it and the best unfinished one."""
         if self._done and self._finished:
             return self._finished[0]
         going_on = Hypothesis(
@@ -227,7 +228,7 @@ class BeamSearch:
 
 
 def repeating(row: NDArray[np.int64], size: int) -> list[int]:
-    """The tokens that would make the row's last `size` tokens ones it has already had in this order."""
+    """Lists the tokens that would repeat an n-gram of `size` tokens that the row already has."""
     starts = len(row) - size + 1
     if starts < 1:
         return []
@@ -239,10 +240,10 @@ def repeating(row: NDArray[np.int64], size: int) -> list[int]:
 
 
 def best_places(values: Logits, wanted: int) -> TokenIds:
-    """Where the `wanted` greatest of the values (vocabulary,) stand, no order promised, and never at minus infinity.
+    """The places of the `wanted` greatest values (vocabulary,), in any order, without those at minus infinity.
 
-    The best of each block give a floor that at least so many values reach, in one pass at memory's speed; a partition
-    of the whole vocabulary takes several times as long.
+    The maxima of blocks give a floor that at least `wanted` values reach, in one pass at memory speed. A partition of
+    the whole vocabulary takes several times as long.
     """
     blocks = len(values) // BLOCK
     places: TokenIds = np.arange(len(values)) if blocks < wanted else np.empty(0, dtype=np.int64)
@@ -258,7 +259,7 @@ def best_places(values: Logits, wanted: int) -> TokenIds:
 
 
 GOLDEN_TOKENS = 24
-"""A golden text is written on to so many tokens at most: enough to find a fault, and short at every start."""
+"""Most tokens of a golden summary: enough to find a fault, and quick at every start of a replica."""
 
 
 def search_rules(
@@ -269,9 +270,9 @@ def search_rules(
     max_new_tokens: int | None = None,
     min_new_tokens: int | None = None,
 ) -> SearchRules:
-    """The search that a checkpoint's rules describe; its own beams and lengths where they are not given.
+    """Makes the search of a checkpoint's rules, with its own beams and lengths where none are given.
 
-    At most the checkpoint's own `max_new_tokens` are written, and a least number above the most counts as the most.
+    `max_new_tokens` is at most the checkpoint's own, and `min_new_tokens` at most `max_new_tokens`.
     """
     most = min(generation.max_new_tokens, max_new_tokens or generation.max_new_tokens)
     least = generation.min_new_tokens if min_new_tokens is None else min_new_tokens
@@ -291,12 +292,12 @@ def search_rules(
 
 
 def source_ids(tokens: TextTokens, text: str, prefix: str, window: int) -> list[int]:
-    """The token ids of a text behind the checkpoint's prefix, its head where it passes the window."""
+    """The token ids of a prefix and a text, cut to the window."""
     return tokens.cut(tokens.encode(prefix + text), window)
 
 
 def write(engine: Seq2SeqEngine, token_ids: Sequence[int], rules: SearchRules) -> tuple[int, ...]:
-    """What the engine writes after a text's token ids, without start and end. Blocking, for as long as that takes."""
+    """Writes the whole answer to a text's token ids, without start and end tokens. Blocking."""
     decoder, search = engine.encode(np.asarray(token_ids, dtype=np.int64)), BeamSearch(rules)
     while not search.done:
         search.feed(decoder.step(*search.pending))
@@ -304,14 +305,14 @@ def write(engine: Seq2SeqEngine, token_ids: Sequence[int], rules: SearchRules) -
 
 
 def write_greedily(engine: Seq2SeqEngine, token_ids: Sequence[int], rules: SearchRules) -> tuple[int, ...]:
-    """The same with one beam, whatever the rules say of beams."""
+    """Writes like `write`, but with one beam whatever the rules say."""
     return write(engine, token_ids, replace(rules, beams=1))
 
 
 def write_golden(
     engine: Seq2SeqEngine, token_ids: Sequence[int], generation: GenerationRules, pad_token_id: int
 ) -> tuple[int, ...]:
-    """The first tokens that are written greedily after a golden text's."""
+    """Writes the first `GOLDEN_TOKENS` tokens of a golden summary greedily."""
     return write_greedily(
         engine, token_ids, search_rules(generation, pad_token_id, beams=1, max_new_tokens=GOLDEN_TOKENS)
     )

@@ -1,14 +1,14 @@
-"""The casing and spacing of a lower-cased summary, taken back from the text that it summarises.
+"""Restores the casing and spacing of a lower-cased summary from the text that it summarises.
 
-A model over a lower-cased WordPiece vocabulary says `x . org server for c + +`; the text it read says `X.Org` and
-`C++`. Knows only the two texts: no model, no dictionary of names. Linear in their lengths; never raises.
+A model with a lower-cased WordPiece vocabulary writes `x . org server for c + +` where its source has `X.Org` and
+`C++`. This module uses only the two texts: no model, no dictionary of names. It takes linear time and never raises.
 
-What is promised, for any two texts: the answer has the summary's characters in their order, apart from case and white
-space; restoring it again changes nothing. Where the text says nothing about a word or a gap, the summary's own stays,
-save for marks whose place English leaves no doubt about: `foo , bar` becomes `foo, bar`.
+For any two texts, the result has the summary's characters in their order, apart from case and white space, and
+restoring it again changes nothing. If the source does not have a word or a gap, the summary's own stays, except for
+marks that English places without doubt: `foo , bar` becomes `foo, bar`.
 
-The first letter of a summary, or of a sentence in it, is not raised: a synopsis does not begin with a capital unless
-its first word has one in the middle of a sentence.
+The first letter of a sentence is not capitalised unless its word has a capital in the middle of a source sentence: a
+synopsis begins in lower case.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ATOM = re.compile(r"(\s*)([^\W_]+|[^\w\s]|_)")
 CLOSING = frozenset(",.;:!?)]}%…")
 OPENING = frozenset("([{")
 INFIX = frozenset("-/:'’@&")
-"""Marks that join two words in one place and stand alone in another: only both neighbours together are evidence."""
+"""Marks that sometimes join two words and sometimes stand alone: only both neighbours together are evidence."""
 TIGHT = frozenset("/_")
 APOSTROPHES = frozenset("'’")
 CONTRACTED = frozenset(("s", "t", "re", "ll", "ve", "d", "m"))
@@ -37,7 +37,7 @@ Key = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Atom:
-    """A word or a single mark: as written, as compared, and whether white space stands before it."""
+    """A word or a single mark: as written, in lower case, and whether white space comes before it."""
 
     form: str
     folded: str
@@ -45,12 +45,12 @@ class Atom:
 
     @property
     def is_word(self) -> bool:
-        """Whether it is letters and figures, not a mark."""
+        """True for letters and digits, False for a mark."""
         return self.form.isalnum()
 
 
 def restored(summary: str, source: str) -> str:
-    """The summary with the words' casing and the marks' spacing of the source."""
+    """Gives the summary the source's casing of words and spacing of marks."""
     atoms = list(_atoms(summary))
     read = list(_atoms(source))
     said = {atom.folded for atom in atoms}
@@ -63,7 +63,7 @@ def restored(summary: str, source: str) -> str:
 
 
 def folded(text: str) -> str:
-    """The text letter by letter in lower case: unlike `str.lower`, what a letter becomes depends on no neighbour."""
+    """Lower-cases letter by letter: unlike with `str.lower`, no letter depends on its neighbours."""
     return "".join(letter.lower() for letter in text)
 
 
@@ -73,10 +73,10 @@ def _atoms(text: str) -> Iterator[Atom]:
 
 
 def _forms(read: list[Atom], said: set[str]) -> dict[str, str]:
-    """How the source writes each word of the summary: its commonest form inside sentences, the first one on a tie.
+    """Finds the source's most common form of each summary word inside sentences; the first one on a tie.
 
-    A form that only begins sentences counts where more than its first letter is a capital, or where what follows shows
-    that it is a name (`Gabbi is a tool`).
+    The form at a sentence's start counts only if a later letter is a capital, or if the next word shows that it is a
+    name (`Gabbi is a tool`).
     """
     inside: dict[str, Counter[str]] = {}
     for at, atom in enumerate(read):
@@ -86,7 +86,7 @@ def _forms(read: list[Atom], said: set[str]) -> dict[str, str]:
 
 
 def _begins(read: list[Atom], at: int) -> bool:
-    """Whether a sentence begins here, quotes and brackets aside."""
+    """True if a sentence begins here, ignoring quotes and brackets."""
     while at > 0 and not read[at - 1].is_word and read[at - 1].form not in SENTENCE_ENDS and not read[at].spaced:
         at -= 1
     return at == 0 or (read[at].spaced and read[at - 1].form in SENTENCE_ENDS)
@@ -101,9 +101,9 @@ def _is_name(read: list[Atom], at: int) -> bool:
 
 
 def _gaps(read: list[Atom], said: set[str]) -> dict[Key, int]:
-    """How often the source joins what the summary has apart, less how often it parts it, by what stands around.
+    """Counts, for each gap, how often the source joins its neighbours minus how often it separates them.
 
-    Keys are (left, right) for a gap between two atoms, and the three atoms around a mark with the gap's place in it.
+    Keys are (left, right) for a gap between two atoms, or the three atoms around a mark and the gap's place in them.
     """
     votes: Counter[Key] = Counter()
     for left, right in pairwise(read):
@@ -118,7 +118,7 @@ def _gaps(read: list[Atom], said: set[str]) -> dict[Key, int]:
 
 
 def _tight(atoms: list[Atom], votes: dict[Key, int]) -> list[bool]:
-    """For each atom, whether it follows the one before without a space; true of the first."""
+    """Decides for each atom whether it follows the one before without a space; True for the first."""
     evidence = [0, *(_evidence(atoms, at, votes) for at in range(1, len(atoms)))]
     tight = []
     for at, atom in enumerate(atoms):
@@ -133,7 +133,7 @@ def _tight(atoms: list[Atom], votes: dict[Key, int]) -> list[bool]:
 
 
 def _evidence(atoms: list[Atom], at: int, votes: dict[Key, int]) -> int:
-    """What the source says about the gap before an atom: above zero joined, below parted, zero nothing."""
+    """The source's vote on the gap before an atom: positive to join, negative to separate, zero for no evidence."""
     left, right = atoms[at - 1], atoms[at]
     if left.is_word and right.is_word:
         return 0
@@ -148,7 +148,7 @@ def _evidence(atoms: list[Atom], at: int, votes: dict[Key, int]) -> int:
 
 
 def _usual(atoms: list[Atom], at: int, after: bool) -> bool:
-    """Whether English joins an atom to the one before it, when the source does not say; `after`: the next one joins."""
+    """True if English joins an atom to the one before it; used without evidence. `after`: the next atom joins."""
     left, right = atoms[at - 1], atoms[at]
     if left.form in OPENING or TIGHT & {left.form, right.form}:
         return True
@@ -158,7 +158,7 @@ def _usual(atoms: list[Atom], at: int, after: bool) -> bool:
 
 
 def _splits(atoms: list[Atom], at: int) -> bool:
-    """Whether a mark stands inside a number or a contracted word: `1 . 5`, `user ' s`."""
+    """True for a mark inside a number or a contraction: `1 . 5`, `user ' s`."""
     if not 0 < at < len(atoms) - 1:
         return False
     before, mark, after = (atom.form for atom in _around(atoms, at))

@@ -1,8 +1,8 @@
-"""What of a text goes into a window: its head or its pieces, as token ids, and how many tokens it has.
+"""Fits texts into a model's window: takes a text's head or cuts it into pieces, and counts its tokens.
 
-Pieces are cut on sentence borders, alike in length. It knows a tokenizer and a window and refuses to know engines and
-what is written. Tokenising takes some 2 µs a character: no more is tokenised than is needed, and of a very long text no
-more than there is time for.
+Pieces end at sentence borders and have similar lengths. The module knows a tokenizer and a window, and no engines.
+Tokenising takes about 2 µs a character, so it tokenises no more than needed, and of a very long text no more than
+there is time for.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from gateway.tasks.service_time import TokenRate
 
 
 def pieces_of(sentences: Sequence[SentenceSpan], tokens: Sequence[int], most_tokens: int) -> list[SentenceSpan]:
-    """Consecutive sentences joined into as few pieces as their tokens allow, none much shorter than the others.
+    """Joins consecutive sentences into as few pieces as possible, of similar lengths.
 
-    `tokens` counts those of each sentence, specials left out. A sentence that alone has more than `most_tokens` is a
-    piece of its own, which the window will cut. Raises ValueError unless both are of one length.
+    `tokens` has the count of each sentence, without special tokens. A sentence with more than `most_tokens` is a piece
+    of its own, which the window will cut. Raises ValueError unless both have one length.
     """
     pieces: list[SentenceSpan] = []
     target = sum(tokens) / max(1, _fewest(tokens, most_tokens))
@@ -39,7 +39,7 @@ def pieces_of(sentences: Sequence[SentenceSpan], tokens: Sequence[int], most_tok
 
 
 def _fewest(tokens: Sequence[int], most_tokens: int) -> int:
-    """How many pieces there are where each is filled up before the next is begun."""
+    """Counts the pieces if each is filled before the next begins."""
     pieces, held = 0, most_tokens
     for count in tokens:
         if held + count > most_tokens:
@@ -49,7 +49,7 @@ def _fewest(tokens: Sequence[int], most_tokens: int) -> int:
 
 
 HEAD = 8
-"""Characters for each token of the window that are tokenised at first: of most texts that is more than fits it."""
+"""Characters tokenised at first for each token of the window: in most texts, more than fits it."""
 
 STRETCH = 64
 """Sentences that are tokenised between two looks at the clock."""
@@ -57,7 +57,7 @@ STRETCH = 64
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The token ids of a text or of its head, more than fit the window; and how many the text has, perhaps a guess."""
+    """The token ids of a text, or of a head that overfills the window, and the text's total, estimated for a head."""
 
     token_ids: list[int]
     total: int
@@ -65,7 +65,7 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A part of a text, and its tokens without specials and prefix."""
+    """A part of a text, and its number of tokens without specials and prefix."""
 
     text: str
     tokens: int
@@ -73,17 +73,17 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Pieces:
-    """The pieces of a text in their order, and the tokens of all of it: more than theirs where not all was counted."""
+    """The pieces of a text in order, and the tokens of the whole text, estimated if not all was counted."""
 
     pieces: list[Piece]
     total: int
 
 
 class Windowing:
-    """Puts texts into windows of one size. Safe to use from several threads at once."""
+    """Fits texts into windows of one size. Safe to use from several threads at once."""
 
     def __init__(self, tokens: TextTokens, prefix: str, window: int) -> None:
-        """`prefix` goes before every text, and counts."""
+        """`prefix` goes before every text, and its tokens count."""
         self.window = window
         self.own: int = len(tokens.encode(prefix)) if prefix else tokens.specials
         self._tokens = tokens
@@ -91,19 +91,19 @@ class Windowing:
         self._rate = TokenRate()
 
     def expected(self, characters: int) -> int:
-        """The tokens to expect of a text of so many characters, prefix and specials included."""
+        """Estimates the tokens of a text by its characters, prefix and specials included."""
         return self._rate.tokens(characters) + self.own
 
     def encode(self, text: str) -> list[int]:
-        """The token ids of prefix and text."""
+        """The token ids of the prefix and the text."""
         return self._tokens.encode(self._prefix + text)
 
     def cut(self, token_ids: Sequence[int]) -> list[int]:
-        """As many as the window takes."""
+        """Cuts token ids to the window."""
         return self._tokens.cut(token_ids, self.window)
 
     def head(self, text: str, *, to_the_end: bool) -> Head:
-        """Where the text begins; it is counted to its end only where asked to, or where it fits."""
+        """Tokenises the start of a text. Counts all of it only if asked `to_the_end`, or if it fits the window."""
         characters = len(text) if to_the_end else HEAD * self.window
         token_ids = self.encode(text[:characters])
         while len(token_ids) <= self.window and characters < len(text):
@@ -115,7 +115,7 @@ class Windowing:
         return Head(token_ids, len(token_ids))
 
     def pieces(self, text: str, clock: Clock, until: float) -> Pieces:
-        """The text whole where it fits the window, else cut between sentences; those that are counted by `until`."""
+        """Cuts a text that does not fit the window between sentences. Leaves out sentences not counted by `until`."""
         if len(text) <= HEAD * self.window and (total := len(self.encode(text))) <= self.window:
             return Pieces([Piece(text, total - self.own)], total)
         spans = split_sentences(text)
@@ -134,7 +134,7 @@ class Windowing:
         return Pieces(pieces, total)
 
     def _counts(self, text: str, spans: Sequence[SentenceSpan], clock: Clock, until: float) -> list[int]:
-        """The tokens of the first sentences, each with the space before it."""
+        """Counts the tokens of the first sentences, each with the space before it, until the clock says `until`."""
         counts: list[int] = []
         while len(counts) < len(spans) and (not counts or clock() < until):
             stretch = spans[len(counts) : len(counts) + STRETCH]

@@ -1,6 +1,6 @@
-"""The extractive way: an encoder reads a text's sentences, a ranker picks those that say most of it, in their order.
+"""Extractive summaries: an encoder reads a text's sentences, and a ranker picks the most important, in their order.
 
-It answers any text. Where the time runs out, it picks among the sentences that were read by then.
+Any text gets an answer. When time runs out, the ranker picks among the sentences read so far.
 """
 
 from __future__ import annotations
@@ -17,7 +17,15 @@ from numpy.typing import NDArray
 from deployments.engines.base import Engine, Logits, padded
 from deployments.engines.opening import ONNX_FILE, open_engine
 from deployments.replica.kinds import ReplicaKind
-from deployments.replica.summarize.job import WORDS_PER_TOKEN, Condensed, Steps, SummaryJob, TextBudget, words_for
+from deployments.replica.summarize.job import (
+    SLOWDOWN_WEIGHT,
+    WORDS_PER_TOKEN,
+    Steps,
+    SummaryJob,
+    SummaryResult,
+    TextBudget,
+    words_for,
+)
 from deployments.replica.summarize.ranking import Facts, Ranker, default_count, describe
 from deployments.replica.summarize.replica import SummarizerReplica
 from deployments.replica.summarize.sentences import SentenceSpan, split_sentences
@@ -32,22 +40,21 @@ from gateway.tasks.service_time import Slowdown
 from gateway.tasks.summarize import SummarizeParameters
 
 STRETCH = 64
-"""Sentences that are tokenised together and put into batches of alike lengths; stretches are read in the text's order,
-so that what was read when the time runs out is the text's beginning. So are the batches of a stretch that there may
-not be time enough for: then their order counts for more than their lengths."""
+"""Sentences that are tokenised together and sorted by length into batches.
+
+Stretches are read in the text's order, so that the text's beginning has been read when time runs out. If time may not
+suffice for a stretch, its batches keep the text's order too."""
 
 MOST_IN_BATCH = 8
 TRIES = 4
-"""How often fewer words are chosen where those chosen have too many tokens, before a sentence is cut."""
-
-_PACE_WEIGHT = 0.1
+"""Attempts with fewer words, while the chosen sentences have too many tokens, before a sentence is cut."""
 
 RANKER_FILE = "ranker.json"
 
 
 @dataclass(frozen=True, slots=True)
 class _Encoded:
-    """A sentence's place in the text, its token ids as the engine takes them, and how many it has."""
+    """A sentence: its place in the text, its token ids cut to the window, and its number of tokens before the cut."""
 
     place: int
     token_ids: list[int]
@@ -56,7 +63,7 @@ class _Encoded:
 
 @dataclass(slots=True)
 class _Read:
-    """What was read so far: each sentence's vector by its place, the facts of stretches, tokens there and given."""
+    """What was read so far: vectors by the sentence's place, facts by stretch, tokens seen and tokens read."""
 
     vectors: dict[int, Logits] = field(default_factory=dict)
     facts: list[Facts] = field(default_factory=list)
@@ -66,7 +73,7 @@ class _Read:
 
 @dataclass(frozen=True)
 class OpenExtractive:
-    """An encoder of sentences that has passed its checks; its engine's logits are vectors (sentences, dimensions)."""
+    """A sentence encoder that has passed its checks; its engine's logits are vectors (sentences, dimensions)."""
 
     manifest: ExtractiveManifest
     engine: Engine
@@ -75,7 +82,7 @@ class OpenExtractive:
 
 
 class ExtractiveSummarizer:
-    """Picks sentences with one encoder. It may have several texts under way, a batch of each in turn."""
+    """Picks sentences with one encoder. Several jobs may be under way at once."""
 
     def __init__(self, manifest: ExtractiveManifest, engine: Engine, tokens: TextTokens, ranker: Ranker) -> None:
         self._most_tokens = manifest.max_tokens
@@ -85,41 +92,41 @@ class ExtractiveSummarizer:
         self._engine = engine
         self._tokens = tokens
         self._ranker = ranker
-        self._slowdown = Slowdown(_PACE_WEIGHT)
+        self._slowdown = Slowdown(SLOWDOWN_WEIGHT)
 
-    def begin(self, text: str, parameters: SummarizeParameters, room: TextBudget) -> SummaryJob:
-        """The text on its way; nothing is run yet."""
-        room.left_s = self._expected_s(_guessed(len(text)))
-        return SummaryJob(room, self._way(text, parameters, room))
+    def begin(self, text: str, parameters: SummarizeParameters, budget: TextBudget) -> SummaryJob:
+        """Makes the job of one text; runs nothing yet."""
+        budget.left_s = self._expected_s(_estimated_tokens(len(text)))
+        return SummaryJob(budget, self._steps(text, parameters, budget))
 
-    def _way(self, text: str, parameters: SummarizeParameters, room: TextBudget) -> Steps:
+    def _steps(self, text: str, parameters: SummarizeParameters, budget: TextBudget) -> Steps:
         read = _Read()
-        if room.remaining_s <= 0:
-            read.total = _guessed(len(text))
-            return self._condensed("", "deadline", read, parameters, room)
+        if budget.remaining_s <= 0:
+            read.total = _estimated_tokens(len(text))
+            return self._result("", "deadline", read, parameters, budget)
         spans = split_sentences(text)
         for first in range(0, len(spans), STRETCH):
             stretch = spans[first : first + STRETCH]
             sentences = self._encoded(text, stretch, first)
             read.total += sum(one.tokens for one in sentences)
             read.facts.append(describe(text, stretch))
-            rest_s = self._expected_s(_guessed(len(text) - stretch[-1].end))
+            rest_s = self._expected_s(_estimated_tokens(len(text) - stretch[-1].end))
             batches = list(_batches(sorted(sentences, key=lambda one: len(one.token_ids))))
-            if not room.fits(self._batches_s(batches)):
+            if not budget.fits(self._batches_s(batches)):
                 batches = list(_batches(sentences))
             for at, batch in enumerate(batches):
-                if not room.fits(self._batches_s([batch])):
-                    read.total += _guessed(len(text) - stretch[-1].end)
-                    return self._chosen(text, spans, read, parameters, room)
-                began, profiled_s = room.clock(), self._batches_s([batch]) / self._slowdown.value
+                if not budget.fits(self._batches_s([batch])):
+                    read.total += _estimated_tokens(len(text) - stretch[-1].end)
+                    return self._chosen(text, spans, read, parameters, budget)
+                began, profiled_s = budget.clock(), self._batches_s([batch]) / self._slowdown.value
                 self._read(batch, read)
-                self._slowdown.learn(room.clock() - began, profiled_s)
-                room.left_s = rest_s + self._batches_s(batches[at + 1 :])
+                self._slowdown.learn(budget.clock() - began, profiled_s)
+                budget.left_s = rest_s + self._batches_s(batches[at + 1 :])
                 yield
-        return self._chosen(text, spans, read, parameters, room)
+        return self._chosen(text, spans, read, parameters, budget)
 
     def _encoded(self, text: str, stretch: Sequence[SentenceSpan], first: int) -> list[_Encoded]:
-        """The sentences of a stretch, each cut at what the encoder takes."""
+        """Tokenises the sentences of a stretch, each cut to the encoder's window."""
         encoded = self._tokens.encode_batch([text[span.start : span.end] for span in stretch])
         return [
             _Encoded(first + at, self._tokens.cut(ids, self._most_tokens), len(ids)) for at, ids in enumerate(encoded)
@@ -133,12 +140,12 @@ class ExtractiveSummarizer:
             read.kept += len(one.token_ids)
 
     def _chosen(
-        self, text: str, spans: Sequence[SentenceSpan], read: _Read, parameters: SummarizeParameters, room: TextBudget
-    ) -> Condensed:
-        """The summary from what was read: whole sentences, or words of one where none is as short as was asked for."""
+        self, text: str, spans: Sequence[SentenceSpan], read: _Read, parameters: SummarizeParameters, budget: TextBudget
+    ) -> SummaryResult:
+        """Picks the summary from what was read: whole sentences, or the start of one if none is short enough."""
         reason: FinishReason = "stop" if len(read.vectors) == len(spans) else "deadline"
         if not read.vectors:
-            return self._condensed("", reason, read, parameters, room)
+            return self._result("", reason, read, parameters, budget)
         places = sorted(read.vectors)
         vectors, facts = np.stack([read.vectors[place] for place in places]), _facts_of(read.facts, len(spans))
         count, most = self._count(facts, len(spans), places, parameters), parameters.max_new_tokens
@@ -148,15 +155,15 @@ class ExtractiveSummarizer:
             summary = " ".join(" ".join(text[spans[place].start : spans[place].end].split()) for place in chosen)
             tokens = self._count_tokens(summary)
             if chosen and (most is None or words is None or tokens <= most):
-                return self._condensed(summary, reason, read, parameters, room)
+                return self._result(summary, reason, read, parameters, budget)
             if not chosen or words is None or most is None:
                 break
             words = min(words - 1, words * most // tokens)
         best = spans[self._ranker.choose(vectors, facts, 1, positions=places)[0]]
-        return self._condensed(self._cut(text[best.start : best.end], most), "length", read, parameters, room)
+        return self._result(self._cut(text[best.start : best.end], most), "length", read, parameters, budget)
 
     def _count(self, facts: Facts, sentences: int, places: Sequence[int], parameters: SummarizeParameters) -> int:
-        """How many sentences a summary has, or as many as the request's least makes by the usual length of those."""
+        """How many sentences to pick: the checkpoint's number, or more to reach the request's minimum length."""
         count = min(self._sentences, default_count(sentences))
         if parameters.min_new_tokens:
             least_words = parameters.min_new_tokens * WORDS_PER_TOKEN
@@ -164,32 +171,32 @@ class ExtractiveSummarizer:
         return min(count, len(places))
 
     def _cut(self, sentence: str, most_tokens: int | None) -> str:
-        """As many of the sentence's words as have at most so many tokens, but one at least."""
+        """The first words of a sentence that have at most `most_tokens` tokens together, but at least one word."""
         words = sentence.split()
         fitting = min(len(words), words_for(most_tokens) or len(words))
         while most_tokens and fitting > 1 and (tokens := self._count_tokens(" ".join(words[:fitting]))) > most_tokens:
             fitting = max(1, min(fitting - 1, fitting * most_tokens // tokens))
         return " ".join(words[:fitting])
 
-    def _condensed(
-        self, summary: str, reason: FinishReason, read: _Read, parameters: SummarizeParameters, room: TextBudget
-    ) -> Condensed:
+    def _result(
+        self, summary: str, reason: FinishReason, read: _Read, parameters: SummarizeParameters, budget: TextBudget
+    ) -> SummaryResult:
         generation = Generation(
             finish_reason=reason,
-            steps=room.steps,
+            steps=budget.steps,
             tokens=self._count_tokens(summary),
             beams=1,
             max_new_tokens=parameters.max_new_tokens or 0,
             pieces=1,
-            headroom_s=room.headroom_s,
+            headroom_s=budget.headroom_s,
         )
-        return Condensed(summary, generation, InputReport(read.total, read.kept, read.kept < read.total))
+        return SummaryResult(summary, generation, InputReport(read.total, read.kept, read.kept < read.total))
 
     def _count_tokens(self, summary: str) -> int:
         return len(self._tokens.encode(summary)) - self._tokens.specials if summary else 0
 
     def _batches_s(self, batches: Sequence[Sequence[_Encoded]]) -> float:
-        """The median time of these batches as things go now."""
+        """The median seconds for these batches at the current slowdown."""
         profiled_s = sum(
             self._profile.median_s(len(batch), max(len(one.token_ids) for one in batch)) for batch in batches
         )
@@ -201,18 +208,18 @@ class ExtractiveSummarizer:
 
 
 def _batches(sentences: Sequence[_Encoded]) -> Iterator[Sequence[_Encoded]]:
-    """Neighbours together."""
+    """Groups neighbouring sentences into batches."""
     for at in range(0, len(sentences), MOST_IN_BATCH):
         yield sentences[at : at + MOST_IN_BATCH]
 
 
-def _guessed(characters: int) -> int:
-    """Near enough the tokens of so many characters, for a report and a forecast: one at least, where there are any."""
+def _estimated_tokens(characters: int) -> int:
+    """Estimates the tokens of a text by its length, for reports and forecasts."""
     return math.ceil(characters / 4)
 
 
 def _facts_of(stretches: Sequence[Facts], sentences: int) -> Facts:
-    """The facts of all sentences of a text; of stretches that were not looked at there are none, and all is zero."""
+    """Joins the facts of stretches into those of the whole text; they are zero for stretches that were not read."""
 
     def whole(column: str) -> NDArray[Any]:
         known = np.concatenate([getattr(facts, column) for facts in stretches])

@@ -1,6 +1,6 @@
-"""A text being condensed: what the two ways of summarising have in common, and when what there is will do.
+"""The job of summarising one text, its time budget, and when an unfinished summary is good enough.
 
-Either way runs step by step, so that whoever drives it can stop, interleave or withdraw it between any two steps.
+Abstractive and extractive jobs both run step by step, so that a caller can stop, slice or withdraw them between steps.
 """
 
 from __future__ import annotations
@@ -14,18 +14,21 @@ from gateway.model.deadline import Clock
 from gateway.model.messages import Failure, FinishReason, Generation, InputReport
 
 LEAST_WORDS = 3
-"""A text that the deadline cut short is usable from so many words on: fewer say nothing."""
+"""Words that make a summary usable if the deadline cut it short."""
 
 LEAD_WORDS = 40
-"""The most of the source's first sentence that stands in where nothing usable was written."""
+"""Most words of the source's first sentence that replace an unusable summary."""
 
 WORDS_PER_TOKEN = 0.75
-"""How many words a number of tokens is read as where there is no tokenizer to ask."""
+"""Estimated words in a token, where no tokenizer is at hand."""
+
+SLOWDOWN_WEIGHT = 0.1
+"""Weight of each new measurement in a summarizer's running averages of time."""
 
 
 @dataclass(frozen=True, slots=True)
-class Condensed:
-    """A summary, how it came about, and what of the text was read for it."""
+class SummaryResult:
+    """A summary, how it was made, and how much of the text was read."""
 
     text: str
     generation: Generation
@@ -33,10 +36,10 @@ class Condensed:
 
 
 class TextBudget:
-    """The time that one text has: until when its steps must end, how many there were, and how much is still to come.
+    """The time that one text has, and the steps it has run.
 
-    Steps end by `stop_at`, an instant on the clock: the deadline less a reserve for the answer's way back. `left_s` is
-    the median of what is still to be run, in seconds, as the way to the summary keeps it: 0 once nothing is.
+    Steps must end by `stop_at`, an instant on the clock: the deadline less a reserve for sending the answer. `left_s`
+    is the median of the work still to run, in seconds; the summarizer keeps it up to date, and it is 0 at the end.
     """
 
     def __init__(self, deadline: float, reserve_s: float, clock: Clock) -> None:
@@ -48,55 +51,56 @@ class TextBudget:
         self._last_step_ended = clock()
 
     def fits(self, step_s: float) -> bool:
-        """Whether a step that takes so long would still end in time."""
+        """True if a step of `step_s` seconds would end in time."""
         return self.clock() + step_s <= self.stop_at
 
     def stepped(self) -> None:
-        """Counts a step that has just ended."""
+        """Counts a step that has ended now."""
         self.steps += 1
         self._last_step_ended = self.clock()
 
     @property
     def remaining_s(self) -> float:
-        """What is left, in seconds; negative once it has passed."""
+        """Seconds until `stop_at`; negative after it."""
         return self.stop_at - self.clock()
 
     @property
     def headroom_s(self) -> float:
-        """What was left of the whole budget when the last step ended, in seconds."""
+        """Seconds from the end of the last step to the deadline."""
         return self.deadline - self._last_step_ended
 
 
-Steps: TypeAlias = Generator[None, None, Condensed | Failure]
-"""The way from a text to its outcome: it pauses after each step, and begins one only where it fits the room."""
+Steps: TypeAlias = Generator[None, None, SummaryResult | Failure]
+"""A summarizer's work on one text: yields after each step, starts a step only if it fits the budget, and returns the
+outcome."""
 
 
 class SummaryJob:
-    """One text on its way to a summary: `step` it until it says that it is done, then `outcome` has the end.
+    """The summary of one text under work: call `step` until it returns True; then `outcome` holds the result.
 
-    One caller at a time, on whichever thread.
+    Any thread may call it, one at a time.
     """
 
-    def __init__(self, room: TextBudget, way: Steps) -> None:
-        self.room = room
-        self.outcome: Condensed | Failure | None = None
-        self._way = way
+    def __init__(self, budget: TextBudget, steps: Steps) -> None:
+        self.budget = budget
+        self.outcome: SummaryResult | Failure | None = None
+        self._steps = steps
 
     def step(self) -> bool:
-        """Runs to the end of the next step; whether the outcome is there. Blocking. Raises what the engine raises."""
+        """Runs one step; True if the outcome is there. Blocking. Raises what the engine raises."""
         try:
-            next(self._way)
+            next(self._steps)
         except StopIteration as end:
             self.outcome = end.value
             return True
-        self.room.stepped()
+        self.budget.stepped()
         return False
 
 
 def finished_text(written: str, reason: FinishReason) -> str:
-    """What is given of what was written: all of it if it ended by itself, else its whole sentences.
+    """Trims a written text to what the client gets: all of it if it ended by itself, else its whole sentences.
 
-    Where not one sentence is whole, everything but the last word, which may be half a word.
+    If no sentence is whole, only the last word is dropped, which may be half a word.
     """
     text = written.strip()
     if reason == "stop":
@@ -109,21 +113,21 @@ def finished_text(written: str, reason: FinishReason) -> str:
 
 
 def usable(text: str, reason: FinishReason) -> bool:
-    """Whether a summary is worth having: it holds a word, or three where the deadline cut it short."""
+    """True if a summary says something: it has a word, or `LEAST_WORDS` if the deadline cut it short."""
     return len(text.split(None, LEAST_WORDS)) >= (LEAST_WORDS if reason == "deadline" else 1)
 
 
 def words_for(tokens: int | None) -> int | None:
-    """The words that at most so many tokens are read as: at least one; None where there is no limit."""
+    """Estimates how many words fit into `tokens`, at least one; None for no limit."""
     return None if tokens is None else max(1, int(tokens * WORDS_PER_TOKEN))
 
 
 def lead_of(source: str, most_words: int | None = None) -> str:
-    """The source's first sentence, or its first 40 words or fewer: what a client gets where nothing usable was written.
+    """The source's first sentence, at most `LEAD_WORDS` or `most_words` of it. Replaces an unusable summary.
 
-    Empty only where the source has nothing but whitespace and what is no character.
+    Empty only if the source holds nothing but whitespace and unreadable characters.
     """
-    head = source.lstrip()[: 2 * MAX_CHARACTERS]  # the first sentence is no longer: the rest need not be split for it
+    head = source.lstrip()[: 2 * MAX_CHARACTERS]  # no first sentence is longer, so the rest need not be split
     text = head if (spans := split_sentences(head)) else source
     spans = spans or split_sentences(source)
     if not spans:

@@ -1,7 +1,7 @@
-"""Which sentences of a text say most of it: linear rankers over sentence embeddings, and a choice without repeats.
+"""Picks the most important sentences of a text: scores sentence embeddings linearly, and avoids repeats.
 
-Pure numpy; refuses to know encoders, tokenizers and deadlines. Works on whichever sentences were embedded in time.
-Time and memory grow linearly with the number of sentences.
+Pure numpy; knows no encoders, tokenizers or deadlines. It works with the sentences that were embedded in time. Time and
+memory grow linearly with the number of sentences.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Flags = NDArray[np.bool_]
 SCHEMA = 1
 FEATURES = (
     "centrality",  # cosine with the mean of the embedded sentences
-    "relative_centrality",  # the same in standard deviations from the text's mean
+    "relative_centrality",  # centrality in standard deviations from the text's mean
     "first",  # the first sentence
     "inverse_place",  # 1 / (1 + place)
     "opening",  # exp(-place / 3)
@@ -38,11 +38,11 @@ FEATURES = (
     "long",  # over 50 words
     "fragment",  # ends in no punctuation
     "question",
-    "dangling",  # opens with a word that leans on the sentence before
+    "dangling",  # opens with a word that refers to the sentence before
 )
 DEFAULT_COUNT = 3
 SAME = 0.97
-"""Cosine from which two sentences say the same: never are both chosen."""
+"""Cosine from which two sentences count as the same, so that only one is chosen."""
 
 _LAST_RESORT = 1_000.0
 _DANGLING = re.compile(
@@ -56,7 +56,7 @@ _DANGLING = re.compile(
 
 @dataclass(frozen=True)
 class Facts:
-    """What is to be known of each sentence of a text but its embedding: one element a sentence, in source order."""
+    """The features of a text's sentences that need no embedding: one element a sentence, in source order."""
 
     words: NDArray[np.int64]
     fragment: Flags
@@ -68,7 +68,7 @@ class Facts:
 
 
 def describe(text: str, spans: Sequence[SentenceSpan]) -> Facts:
-    """The facts of every sentence of a text. Words are what whitespace separates."""
+    """Finds the facts of every sentence of a text. Words are separated by whitespace."""
     sentences = [text[span.start : span.end] for span in spans]
     endings = [sentence[-8:].rstrip(CLOSERS)[-1:] or "-" for sentence in sentences]
     return Facts(
@@ -80,18 +80,18 @@ def describe(text: str, spans: Sequence[SentenceSpan]) -> Facts:
 
 
 def default_count(sentences: int) -> int:
-    """How many sentences a summary has where nobody says: three, and at most half of the text, but at least one."""
+    """The default length of a summary: three sentences, at most half of the text, at least one."""
     return max(1, min(DEFAULT_COUNT, sentences // 2))
 
 
 @dataclass(frozen=True)
 class Ranker:
-    """Scores sentences from several points of view, and chooses those that are good from all and best from some.
+    """Scores sentences in several views, and chooses those with a high sum of scores or the best score in one view.
 
-    Each view is linear: `weights` [views, len(FEATURES)] over `FEATURES`, `own` [views, dimensions] over a sentence's
-    embedding of unit length, `before` and `after` over its neighbours'. `spread` (0 to 1) is the share of the best from
-    some view against the sum of all; `redundancy` is what a cosine of 1 with a chosen sentence costs, in standard
-    deviations of the scores.
+    Each view is linear: `weights` [views, len(FEATURES)] applies to `FEATURES`, `own` [views, dimensions] to a
+    sentence's unit-length embedding, `before` and `after` to those of its neighbours. `spread` (0 to 1) is the weight
+    of the best in one view against the sum over views. `redundancy` is the cost of a cosine of 1 with a chosen
+    sentence, in standard deviations of the scores.
     """
 
     weights: Floats
@@ -103,12 +103,12 @@ class Ranker:
 
     @property
     def dimensions(self) -> int:
-        """Of an embedding."""
+        """The length of an embedding."""
         return int(self.own.shape[1])
 
     @classmethod
     def load(cls, path: Path) -> Ranker:
-        """Reads a ranker's JSON file. Raises `OSError`, or `ValueError` where it is not one of this schema."""
+        """Reads a ranker's JSON file. Raises `OSError`, or `ValueError` if it is not a ranker of this schema."""
         try:
             said = json.loads(path.read_bytes())
         except ValueError as error:
@@ -131,7 +131,7 @@ class Ranker:
         return cls(weights, own, before, after, spread, redundancy)
 
     def save(self, path: Path) -> None:
-        """Writes the JSON file that `load` reads; equal rankers give equal bytes."""
+        """Writes the JSON file that `load` reads. Equal rankers give equal bytes."""
         tables = {"weights": self.weights, "own": self.own, "before": self.before, "after": self.after}
         content = {
             "schema": SCHEMA,
@@ -152,13 +152,13 @@ class Ranker:
         max_words: int | None = None,
         positions: Sequence[int] | None = None,
     ) -> list[int]:
-        """The positions of at most `count` sentences, ascending; fewer where the rest repeats those or is too long.
+        """Chooses at most `count` sentences, fewer if the rest repeats or is too long; gives ascending positions.
 
-        `embeddings` is [n, dimensions], of any length and scale; row i belongs to sentence `positions[i]` of the text
-        that `facts` describes, by default to sentence i. Only these n can be chosen. `max_words` bounds the words of
-        all chosen sentences together; where not even one sentence fits, the answer is empty. Greedy, after maximal
-        marginal relevance (Carbonell and Goldstein, 1998); of equal sentences the earliest. Raises `ValueError` for
-        another shape, positions that do not ascend within the text, and a count under 1.
+        `embeddings` is [n, dimensions], of any scale. Row i belongs to sentence `positions[i]` of the text that `facts`
+        describes, by default to sentence i. Only these n can be chosen. `max_words` limits the words of all chosen
+        sentences together; if no sentence fits, the answer is empty. The choice is greedy, by maximal marginal
+        relevance (Carbonell and Goldstein, 1998); equal sentences go to the earliest. Raises `ValueError` for another
+        shape, positions that do not ascend within the text, and a count under 1.
         """
         places = np.arange(len(embeddings)) if positions is None else np.asarray(positions, dtype=np.int64)
         if embeddings.ndim != 2 or embeddings.shape != (len(places), self.dimensions):
@@ -172,12 +172,12 @@ class Ranker:
         units = unit_rows(embeddings)
         words = facts.words[places]
         unreadable = (words < 4) | (facts.fragment[places] & (words < 12))  # headings, numbers, cut ends
-        room = math.inf if max_words is None else max_words
+        most_words = math.inf if max_words is None else max_words
         choice = _Choice(standardised(self.scores(units, facts, places)), units, words, unreadable, self.redundancy)
-        return [int(place) for place in places[choice.greedy(count, room, self.spread)]]
+        return [int(place) for place in places[choice.greedy(count, most_words, self.spread)]]
 
     def scores(self, units: Floats, facts: Facts, places: NDArray[np.int64]) -> Floats:
-        """How good each embedded sentence is from each point of view, [n, views]; n is at least 1."""
+        """Scores each embedded sentence in each view: [n, views], with n at least 1."""
         follows = np.diff(places) == 1  # row i + 1 is the sentence after row i
         own, before, after = units @ self.own.T, units @ self.before.T, units @ self.after.T
         scores: Floats = own + features(units, facts, places) @ self.weights.T
@@ -188,7 +188,7 @@ class Ranker:
 
 @dataclass(frozen=True)
 class _Choice:
-    """Sentences to choose from: their standardised scores [n, views], unit embeddings, words, and which read badly."""
+    """The sentences to choose from: standardised scores [n, views], unit embeddings, words, and which read badly."""
 
     scores: Floats
     units: Floats
@@ -196,22 +196,25 @@ class _Choice:
     unreadable: Flags
     redundancy: float
 
-    def greedy(self, count: int, room: float, spread: float) -> list[int]:
-        """Rows, ascending. Each next one adds most: over all views, and over the best so far from each of them."""
+    def greedy(self, count: int, words_left: float, spread: float) -> list[int]:
+        """Chooses rows one by one, and gives them ascending.
+
+        Each next row has the most gain: its sum of scores, and how far it exceeds the best chosen one in each view.
+        """
         total = standardised(self.scores.sum(axis=1, keepdims=True))[:, 0] - _LAST_RESORT * self.unreadable
         reached = self.scores.min(axis=0)
         likeness = np.zeros(len(total), dtype=np.float32)
         out = np.zeros(len(total), dtype=np.bool_)
         chosen: list[int] = []
         while len(chosen) < count:
-            out |= self.words > room
+            out |= self.words > words_left
             if out.all():
                 break
             best_of_some = np.maximum(self.scores - reached, 0).mean(axis=1)
             gain = (1 - spread) * total + spread * best_of_some - self.redundancy * likeness
             best = int(np.argmax(np.where(out, -np.inf, gain)))
             chosen.append(best)
-            room -= int(self.words[best])
+            words_left -= int(self.words[best])
             cosines = self.units @ self.units[best]
             out |= cosines >= SAME
             out[best] = True
@@ -221,7 +224,7 @@ class _Choice:
 
 
 def features(units: Floats, facts: Facts, places: NDArray[np.int64]) -> Floats:
-    """`FEATURES` of the embedded sentences, [n, len(FEATURES)], for embeddings of unit length; n is at least 1."""
+    """Computes `FEATURES` of sentences with unit-length embeddings: [n, len(FEATURES)], with n at least 1."""
     mean = unit_rows(units.mean(axis=0, keepdims=True))[0]
     centrality = units @ mean
     place = places.astype(np.float32)
@@ -249,8 +252,8 @@ def features(units: Floats, facts: Facts, places: NDArray[np.int64]) -> Floats:
 
 
 def unit_rows(rows: Floats) -> Floats:
-    """Rows scaled to length 1; a row of length 0, or one that holds anything but finite numbers, becomes zeros."""
-    peaks = np.abs(rows).max(axis=1, keepdims=True, initial=0.0)  # first to peaks of 1, so that no square overflows
+    """Scales rows to length 1. A row of length 0, or with a number that is not finite, becomes zeros."""
+    peaks = np.abs(rows).max(axis=1, keepdims=True, initial=0.0)  # scale to peaks of 1 first, so no square overflows
     sound = np.isfinite(peaks) & (peaks > 0)
     scaled = np.divide(rows, peaks, out=np.zeros(rows.shape, dtype=np.float32), where=sound)
     lengths = np.sqrt(np.einsum("ij,ij->i", scaled, scaled))[:, None]
@@ -259,7 +262,7 @@ def unit_rows(rows: Floats) -> Floats:
 
 
 def standardised(columns: Floats) -> Floats:
-    """Columns less their means, in their standard deviations; zeros where a column is all but constant."""
+    """Shifts columns to mean 0 and scales them to standard deviation 1. An almost constant column becomes zeros."""
     centred = columns - columns.mean(axis=0)
     deviations = centred.std(axis=0)
     steady = deviations <= 1e-6
@@ -275,7 +278,7 @@ def _size(path: Path, name: str, said: dict[str, Any]) -> int:
 
 
 def _numbers(path: Path, name: str, said: object, rows: int, columns: int) -> Floats:
-    """A table of finite numbers. Raises `ValueError` for anything else."""
+    """Checks a table of finite numbers. Raises `ValueError` for anything else."""
     if not isinstance(said, list) or not all(isinstance(row, list) for row in said):
         raise ValueError(f"{path.name}: {name} is not a table")
     if len(said) != rows or any(len(row) != columns for row in said):

@@ -1,8 +1,8 @@
-"""Where the sentences of a text are: the one rule by which texts are summarised, cut into chunks and ended.
+"""Finds the sentences of a text: the one rule for summarising texts, cutting them into pieces and ending them.
 
-Knows characters and offsets; refuses to know tokens, encoders and budgets. `sentencex` (MIT, Wikimedia) decides where
-a sentence ends. It is handed at most `MAX_CHARACTERS` at a time, because it takes quadratic time over long runs of
-quotes: so every text costs linear time, whoever wrote it.
+Knows characters and offsets; knows no tokens, encoders or budgets. `sentencex` (MIT, Wikimedia) decides where a
+sentence ends. It takes quadratic time over long rows of quotes, so it gets at most `MAX_CHARACTERS` at a time: every
+text costs linear time.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ import sentencex
 
 LANGUAGE = "en"
 MAX_CHARACTERS = 1_000
-"""No span is longer. A sentence that would be is cut at its last space before that, or through its only word."""
+"""Most characters of a span. A longer sentence is cut at its last space before that, or through its only word."""
 
 MAX_QUOTES = 50
-"""In one window of `MAX_CHARACTERS`; where there are more, quotes and brackets are noise and count as letters."""
+"""Most quotes and brackets in one window of `MAX_CHARACTERS`. If there are more, they count as letters."""
 
 SHORT_LINE = 50
-"""A line of fewer characters that ends in no punctuation is a heading, where a capital or digit begins the next."""
+"""A shorter line without punctuation at its end is a heading, if the next line begins with a capital or digit."""
 
 TERMINATORS = ".!?…。！？"
 CLOSERS = "'\"”’»)]}*_"
-_PROBE = " Xx"  # no name or opening word known to `sentencex`, which would end even `Dr.`
+_PROBE = " Xx"  # not a word that `sentencex` knows as a sentence's start, which would make even `Dr.` an end
 _QUOTES = re.compile("[\"'`´‘’‚‛“”„‟«»‹›()\\[\\]{}（）「」『』【】〈〉《》]")
 _UNREADABLE = re.compile("[\r\x00\ud800-\udfff]")
 _MARKER = re.compile(r"[ \t]*(?:[-*+•>|#]|\d{1,3}[.)])+[ \t]")
@@ -33,18 +33,18 @@ _MARKER = re.compile(r"[ \t]*(?:[-*+•>|#]|\d{1,3}[.)])+[ \t]")
 
 @dataclass(frozen=True, slots=True)
 class SentenceSpan:
-    """Characters `start` (counted) to `end` (not counted) of a text; never empty, no whitespace at either end."""
+    """Characters `start` to `end` (exclusive) of a text; never empty, no whitespace at either end."""
 
     start: int
     end: int
 
 
 def split_sentences(text: str) -> list[SentenceSpan]:
-    """The sentences of a text in their order: disjoint, and together all of it but whitespace. Linear time, any str.
+    """Splits any string into sentences, in order: disjoint, and together all of it but whitespace. Linear time.
 
     Blank lines, list markers, Markdown headings and short lines without punctuation end a sentence too.
     """
-    readable = _UNREADABLE.sub(" ", text)  # one character for one, so that offsets stay true
+    readable = _UNREADABLE.sub(" ", text)  # replaces one character by one, so that offsets stay true
     return [
         SentenceSpan(start, end)
         for first, last in _blocks(readable)
@@ -54,10 +54,10 @@ def split_sentences(text: str) -> list[SentenceSpan]:
 
 
 def whole_sentences(text: str) -> str:
-    """The text up to the end of its last complete sentence, or '' where no sentence is complete.
+    """Cuts a text after its last complete sentence; '' if no sentence is complete.
 
-    Complete is a sentence that ends in `.`, `!`, `?` or `…`, closing quotes and brackets aside, and after which another
-    could begin: `He met Dr.` is not. For ending what a model wrote until its tokens ran out.
+    A complete sentence ends in `.`, `!`, `?` or `…`, perhaps with closing quotes and brackets, and another could begin
+    after it: `He met Dr.` is not complete. Use it on a text that a model wrote until its tokens ran out.
     """
     for span in reversed(split_sentences(text)):
         if _is_complete(text[span.start : span.end]):
@@ -72,7 +72,7 @@ def _is_complete(sentence: str) -> bool:
 
 
 def _blocks(text: str) -> Iterator[tuple[int, int]]:
-    """Runs of lines that no sentence crosses the border of, blank lines left out."""
+    """Splits a text into blocks of lines without blank lines; no sentence crosses a block's border."""
     begun, at, before = -1, 0, ""
     for line in text.split("\n"):
         here, at = at, at + len(line) + 1
@@ -87,7 +87,7 @@ def _blocks(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _heads(before: str, line: str) -> bool:
-    """Whether `before` is a heading over `line`: marked as one, or short, unpunctuated and before a fresh start."""
+    """True if `before` is a heading over `line`: marked as one, or short, unpunctuated and before a new start."""
     if before.startswith("#"):
         return True
     stripped = before.strip() if len(before) < SHORT_LINE else ""
@@ -98,13 +98,13 @@ def _heads(before: str, line: str) -> bool:
 
 
 def _sentences(text: str, start: int, stop: int) -> Iterator[tuple[int, int]]:
-    """The trimmed sentences of one block. What may go on past a window is looked at again in the next one."""
+    """Gives the trimmed sentences of one block. A sentence that may go on past a window begins the next window."""
     marker = _MARKER.match(text, start, stop)
-    opening = marker.end() if marker else start  # `1.` before a list item is no sentence
+    opening = marker.end() if marker else start  # `1.` before a list item is not a sentence
     while start < stop:
         end = min(start + MAX_CHARACTERS, stop)
         ends = [length for length in _sentence_ends(text[start:end]) if start + length > opening] or [end - start]
-        if end < stop:  # the last sentence of the window may go on: it begins the next window, or is cut if it is alone
+        if end < stop:  # the last sentence may go on: it begins the next window, or is cut if it is the only one
             ends = ends[:-1] or [_cut(text, start, end) - start]
         origin = start
         for length in ends:
@@ -113,7 +113,7 @@ def _sentences(text: str, start: int, stop: int) -> Iterator[tuple[int, int]]:
 
 
 def _sentence_ends(window: str) -> list[int]:
-    """The offset after each sentence of a window; the last is the window's length."""
+    """Gives the offset after each sentence of a window; the last is the window's length."""
     if window.isascii() and not any(mark in window for mark in ".!?"):
         return [len(window)]
     if len(_QUOTES.findall(window)) > MAX_QUOTES:
@@ -123,7 +123,7 @@ def _sentence_ends(window: str) -> list[int]:
 
 
 def _cut(text: str, start: int, end: int) -> int:
-    """After the last whitespace of text[start:end] that has something before it, or `end` where there is none."""
+    """The place after the last whitespace inside text[start:end], or `end` if there is none."""
     word = len(text[start:end].rsplit(None, 1)[-1]) if not text[end - 1].isspace() else 0
     return end - word if text[start : end - word].strip() else end
 

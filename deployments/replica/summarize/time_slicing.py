@@ -1,6 +1,6 @@
-"""The time slicer: summaries under work share the engine step by step, and every one ends exactly once.
+"""Time slicing: texts under work share the engine step by step, and every text ends exactly once.
 
-`next_turn` is the rule that says whose step is next; it is pure, and the simulator asks it too. `TimeSlicer` runs it.
+`next_text` is the pure rule that picks the next text; the simulator calls it too. `TimeSlicer` applies it on threads.
 """
 
 from __future__ import annotations
@@ -12,20 +12,23 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from deployments.engines.base import guarded, yield_to_others
-from deployments.replica.summarize.job import Condensed, SummaryJob, usable
+from deployments.replica.summarize.job import SummaryJob, SummaryResult, usable
 from deployments.replica.summarize.step_log import NO_LOG, Step, StepLog
 from deployments.replica.totals import TimeSlicerTotals
 from gateway.model.deadline import Clock
 from gateway.model.messages import Failure, FailureKind, LoadReport
 from gateway.scheduling.late_share import LateShare
 
-TURN_S = 0.02
-"""How long a text keeps the engine while others wait, in seconds, unless a single step takes longer."""
+SLICE_S = 0.02
+"""Seconds that a text keeps the engine while others wait. A longer step still runs to its end."""
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Sharing:
-    """A text as the rule sees it: its order of arrival, when it must be done, what it had and what it still needs."""
+    """A text as the rule sees it: its order of arrival, its deadline, engine time used, and engine time still needed.
+
+    `left_s` is a median in seconds.
+    """
 
     sequence: int
     deadline: float
@@ -33,31 +36,33 @@ class Sharing:
     left_s: float = 0.0
 
     def slack_s(self, now: float) -> float:
-        """What it can wait and still be done in time, by the median; negative where it cannot be."""
+        """Seconds that the text can wait and still end in time, by the median; negative if it cannot end in time."""
         return self.deadline - now - self.left_s
 
-    def overdue(self, now: float) -> bool:
-        """Whether it will miss its deadline even if it has the engine for itself from now on."""
+    def late(self, now: float) -> bool:
+        """True if the text will miss its deadline even alone on the engine from now on."""
         return self.slack_s(now) < 0
 
 
 Text = TypeVar("Text", bound=Sharing)
 
 
-def next_turn(waiting: Collection[Text], now: float, *, overdue_turn: bool = False) -> Text:
-    """The text that gets the engine next.
+def next_text(waiting: Collection[Text], now: float, *, late_turn: bool = False) -> Text:
+    """Picks the text that gets the engine next.
 
-    First whoever would miss its deadline by waiting for one round of the others, the least slack first. Else whoever
-    has had least of the engine, so that a short text that comes while a long one is written is done in about twice its
-    own time (least attained service: Nuyens and Wierman, "The Foreground-Background queue: a survey", Performance
-    Evaluation 2008). Ties go to the earlier. A text that will miss its deadline in any case is overdue: it yields to
-    all that can be in time, unless it is the turn of the overdue (`OverdueShare` says when); then it is the oldest's.
+    1. A text that would miss its deadline by waiting for one round of the others; the least slack first.
+    2. Else the text that has used the least engine time. A short text that arrives during a long one then ends in about
+       twice its own time (least attained service: Nuyens and Wierman, "The Foreground-Background queue: a survey",
+       Performance Evaluation 2008). Ties go to the earlier text.
+
+    Late texts yield to all others, except when `late_turn` is set (`LateShare` says when): then the oldest late text
+    is next.
     """
-    timely = [text for text in waiting if not text.overdue(now)]
-    if not timely or (overdue_turn and len(timely) < len(waiting)):
-        overdue = [text for text in waiting if text.overdue(now)]
-        return min(overdue, key=_sequence if timely else _attained)
-    round_s = TURN_S * len(timely)
+    timely = [text for text in waiting if not text.late(now)]
+    if not timely or (late_turn and len(timely) < len(waiting)):
+        late = [text for text in waiting if text.late(now)]
+        return min(late, key=_sequence if timely else _attained)
+    round_s = SLICE_S * len(timely)
     urgent = [text for text in timely if text.slack_s(now) < round_s]
     if urgent:
         return min(urgent, key=lambda text: (text.slack_s(now), text.sequence))
@@ -65,8 +70,8 @@ def next_turn(waiting: Collection[Text], now: float, *, overdue_turn: bool = Fal
 
 
 def contested(waiting: Collection[Sharing], now: float) -> bool:
-    """Whether texts that can be in time and overdue ones both wait for the engine."""
-    return len({text.overdue(now) for text in waiting}) > 1
+    """True if late texts and texts that can be in time both wait."""
+    return len({text.late(now) for text in waiting}) > 1
 
 
 def _attained(text: Sharing) -> tuple[float, int]:
@@ -78,29 +83,29 @@ def _sequence(text: Sharing) -> int:
 
 
 MOST_BEGUN = 8
-"""Texts under way at once: each holds keys and values of its own in memory. Further ones wait for the first to end."""
+"""Texts that may be under way at once, since each holds its own keys and values in memory. Others wait to begin."""
 
-_TICK_S = 0.001
+_TICK_S = 0.001  # seconds after a deadline before its alarm
 
 
 @dataclass(frozen=True, slots=True)
 class FinishedJob:
-    """How a text ended, and where its time went: in the engine for it, and waiting for its turns."""
+    """How a text ended, and its seconds of waiting and of engine time."""
 
-    condensed: Condensed
+    summary: SummaryResult
     queueing_delay_s: float
     service_time_s: float
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class _Text(Sharing):
-    """A text under work. The engine's thread writes while it has its turn, the loop at all other times.
+    """A text under work. An engine thread owns it during its time slice, the loop at all other times.
 
-    Its steps must end by `deadline`; it is late when `room.deadline` has passed too.
+    Its steps must end by `deadline`, which is the budget's `stop_at`. The client's deadline is `budget.deadline`.
     """
 
     name: str
-    condensing: SummaryJob
+    job: SummaryJob
     entered: float
     result: asyncio.Future[FinishedJob | Failure]
     alarm: asyncio.TimerHandle | None = None
@@ -108,20 +113,20 @@ class _Text(Sharing):
     begun: bool = False
     failure: Failure | None = None
     done: bool = False
-    ran_overdue: bool = False
+    ran_late: bool = False
     ran_contested: bool = False
     steps: list[Step] = field(default_factory=list)
 
-    def settle(self, result: FinishedJob | Failure) -> None:
-        """Gives the caller its result, unless it has left."""
+    def resolve(self, result: FinishedJob | Failure) -> None:
+        """Gives the caller its result, unless the caller has left."""
         if not self.result.done():
             self.result.set_result(result)
 
 
 class TimeSlicer:
-    """Sees texts through, a turn of each after the other, on `lanes` threads.
+    """Runs texts on `slots` threads, one time slice after the other.
 
-    All methods belong to the event loop that `start` ran on. Deadlines are instants on the clock.
+    Call its methods on the event loop that `start` ran on. Deadlines are instants on the clock.
     """
 
     def __init__(
@@ -132,11 +137,11 @@ class TimeSlicer:
         log: StepLog = NO_LOG,
         *,
         niceness: int = 0,
-        turn_s: float = TURN_S,
+        slice_s: float = SLICE_S,
     ) -> None:
-        """Runs nothing: `start` does. The niceness is that of the engine's threads alone.
+        """Starts nothing; `start` does. `niceness` applies to the engine's threads only.
 
-        A turn ends after `turn_s` seconds while others wait; with infinity, only with its text.
+        A slice ends after `slice_s` seconds if others wait; if that is infinite, when its text ends.
         """
         self.totals = TimeSlicerTotals()
         self._slots = slots
@@ -144,18 +149,18 @@ class TimeSlicer:
         self._max_queued = max_queued
         self._log = log
         self._niceness = niceness
-        self._turn_s = turn_s
+        self._slice_s = slice_s
         self._waiting: set[_Text] = set()
         self._running: set[_Text] = set()
         self._ending: set[_Text] = set()
-        self._overdue = LateShare(earned_s=TURN_S)
+        self._late_share = LateShare(earned_s=SLICE_S)
         self._begun = 0
         self._sequence = 0
         self._open = False
         self._idle = asyncio.Event()
 
     def start(self) -> None:
-        """Opens the queue, on the running loop. Call it once."""
+        """Opens the queue on the running loop. Call it once."""
         self._loop = asyncio.get_running_loop()
         self._threads = ThreadPoolExecutor(
             self._slots, "engine", initializer=yield_to_others, initargs=(self._niceness,)
@@ -164,7 +169,7 @@ class TimeSlicer:
         self._open = True
 
     async def stop(self, grace_s: float) -> None:
-        """Admits nothing more, finishes what it can within `grace_s`; the rest is UNAVAILABLE."""
+        """Admits no more texts and finishes what it can within `grace_s` seconds; the rest fails as UNAVAILABLE."""
         if not self._open:
             return
         self._open = False
@@ -180,16 +185,16 @@ class TimeSlicer:
             self._waiting.clear()
             for text in (*waiting, *self._running, *self._ending):
                 text.withdrawn = True
-                text.settle(Failure(FailureKind.UNAVAILABLE, "stopped"))
-            for text in waiting:  # the others come back, and end there
+                text.resolve(Failure(FailureKind.UNAVAILABLE, "stopped"))
+            for text in waiting:  # texts on a thread end when they come back
                 self._end(text)
             self._threads.shutdown(wait=False)
             self._ending_thread.shutdown(wait=False)
 
-    async def submit(self, name: str, condensing: SummaryJob) -> FinishedJob | Failure:
-        """Sees one text through. Failures are values: QUEUE_FULL, TOO_LONG, ENGINE, UNAVAILABLE.
+    async def submit(self, name: str, job: SummaryJob) -> FinishedJob | Failure:
+        """Runs one job to its end. Failures are values: QUEUE_FULL, TOO_LONG, ENGINE, UNAVAILABLE.
 
-        Cancelling it withdraws the text: a step that runs is the last. `name` is what the log of steps calls it.
+        Cancelling it withdraws the text after the current step. `name` is the text's name in the step log.
         """
         if not self._open:
             return Failure(FailureKind.UNAVAILABLE, "not started, or stopping")
@@ -198,15 +203,15 @@ class TimeSlicer:
         self._sequence += 1
         text = _Text(
             sequence=self._sequence,
-            deadline=condensing.room.stop_at,
-            left_s=condensing.room.left_s,
+            deadline=job.budget.stop_at,
+            left_s=job.budget.left_s,
             name=name,
-            condensing=condensing,
+            job=job,
             entered=self._clock(),
             result=self._loop.create_future(),
         )
         self._waiting.add(text)
-        self._give_turns()
+        self._share_engine()
         self._arm(text)
         try:
             return await text.result
@@ -216,95 +221,95 @@ class TimeSlicer:
             if text in self._waiting:
                 self._waiting.discard(text)
                 self._end(text)
-                self._give_turns()
+                self._share_engine()
             raise
 
     def load(self) -> LoadReport:
-        """What is still to be done, by medians and not past anybody's deadline, and how many share the engine."""
+        """Reports the work still to do, by medians and not beyond deadlines, and how many texts share the engine."""
         now = self._clock()
         sharing = [text for text in (*self._waiting, *self._running) if not text.withdrawn]
-        backlog_s = sum(max(0.0, min(text.condensing.room.left_s, text.deadline - now)) for text in sharing)
+        backlog_s = sum(max(0.0, min(text.job.budget.left_s, text.deadline - now)) for text in sharing)
         return LoadReport(backlog_s / self._slots, len(self._waiting), draining=not self._open, sharing=len(sharing))
 
     def _under_work(self) -> bool:
         return bool(self._waiting or self._running or self._ending)
 
     def _arm(self, text: _Text) -> None:
-        """Sees to it that the text ends when its time is up, whoever has the engine then."""
+        """Sets the alarm that ends the text when its time is up, even if other texts have the engine."""
         left_s = text.deadline - self._clock()
         text.alarm = self._loop.call_later(max(left_s, 0.0) + _TICK_S, self._time_up, text)
 
     def _time_up(self, text: _Text) -> None:
-        if self._clock() <= text.deadline:  # the loop's clock is coarser, and may be another
+        if self._clock() <= text.deadline:  # the loop's clock is coarser, and may be a different one
             self._arm(text)
         elif text in self._waiting:
-            self._give_turns()
+            self._share_engine()
 
-    def _give_turns(self) -> None:
-        """Ends every waiting text whose time is up, and gives every idle thread another one."""
+    def _share_engine(self) -> None:
+        """Ends every waiting text whose time is up, and gives each idle thread the next text."""
         now = self._clock()
         for text in [text for text in self._waiting if text.deadline < now]:
             self._waiting.discard(text)
             self._ending.add(text)
-            self._ending_thread.submit(self._take_turn, text)
+            self._ending_thread.submit(self._run_slice, text)
         while len(self._running) < self._slots:
             ready = [text for text in self._waiting if text.begun or self._begun < MOST_BEGUN]
             if not ready:
                 break
-            text = next_turn(ready, now, overdue_turn=self._overdue.turn)
-            text.ran_overdue, text.ran_contested = text.overdue(now), contested(ready, now)
+            text = next_text(ready, now, late_turn=self._late_share.turn)
+            text.ran_late, text.ran_contested = text.late(now), contested(ready, now)
             self._waiting.discard(text)
             self._running.add(text)
             self._begun += not text.begun
             text.begun = True
-            self._threads.submit(self._take_turn, text)
+            self._threads.submit(self._run_slice, text)
         if not self._under_work():
             self._idle.set()
 
-    def _take_turn(self, text: _Text) -> None:
-        """On a thread: steps until the text is done or withdrawn, or its turn is over while others wait.
+    def _run_slice(self, text: _Text) -> None:
+        """On a thread: steps until the text is done or withdrawn, or its slice is over and others wait.
 
-        Where nothing is left to be run or its time is up, its next step only ends it, and it need not wait for that.
+        A text with nothing left to run, or with its time up, keeps the thread: its next step only ends it.
         """
-        room = text.condensing.room
+        budget = text.job.budget
         began = ended = self._clock()
         try:
             while not (text.done or text.withdrawn):
-                if self._waiting and ended - began >= self._turn_s and ended <= text.deadline and room.left_s > 0:
+                if self._waiting and ended - began >= self._slice_s and ended <= text.deadline and budget.left_s > 0:
                     break
                 step_began = ended
-                done = guarded(text.condensing.step)
+                done = guarded(text.job.step)
                 ended = self._clock()
                 if isinstance(done, Failure):
                     text.failure, text.done = done, True
                 elif done:
                     text.done = True
                 else:
-                    text.steps.append(Step(step_began - room.deadline, ended - room.deadline))
+                    text.steps.append(Step(step_began - budget.deadline, ended - budget.deadline))
         finally:
             text.attained_s += ended - began
             self._loop.call_soon_threadsafe(self._back, text, ended - began)
 
     def _back(self, text: _Text, ran_s: float) -> None:
-        """Back on the loop: the engine works on for the next while this one's result goes out."""
+        """On the loop: starts the next text first, so that the engine works while this result goes out."""
         self.totals.turns += 1
         if text in self._running:
             self.totals.sizes[len(self._waiting) + len(self._running)] += 1
         self._running.discard(text)
         self._ending.discard(text)
-        self._overdue.ran(ran_s, late=text.ran_overdue, contested=text.ran_contested)
-        text.left_s = text.condensing.room.left_s
+        self._late_share.ran(ran_s, late=text.ran_late, contested=text.ran_contested)
+        text.left_s = text.job.budget.left_s
         over = text.done or text.withdrawn
         if over:
             self._end(text)
         else:
             self._waiting.add(text)
-        self._give_turns()
+        self._share_engine()
         if over:
-            text.settle(self._result(text))
+            text.resolve(self._result(text))
 
     def _result(self, text: _Text) -> FinishedJob | Failure:
-        outcome = text.failure or text.condensing.outcome
+        outcome = text.failure or text.job.outcome
         if outcome is None:
             return Failure(FailureKind.CANCELLED)
         if isinstance(outcome, Failure):
@@ -312,14 +317,14 @@ class TimeSlicer:
         return FinishedJob(outcome, self._clock() - text.entered - text.attained_s, text.attained_s)
 
     def _helped(self, text: _Text) -> bool:
-        """Whether somebody got something of it in time."""
-        outcome = text.condensing.outcome
-        if text.withdrawn or not isinstance(outcome, Condensed) or self._clock() > text.condensing.room.deadline:
+        """True if its client got a usable summary in time."""
+        outcome = text.job.outcome
+        if text.withdrawn or not isinstance(outcome, SummaryResult) or self._clock() > text.job.budget.deadline:
             return False
         return usable(outcome.text, outcome.generation.finish_reason)
 
     def _end(self, text: _Text) -> None:
-        """Counts a text that is under work no longer, whatever its end."""
+        """Counts a text that has ended, in whichever way."""
         self._begun -= text.begun
         if text.alarm is not None:
             text.alarm.cancel()
@@ -335,5 +340,5 @@ class TimeSlicer:
             totals.wasted_s += text.attained_s
         try:
             self._log.write(text.name, text.steps, withdrawn=text.withdrawn)
-        except OSError as error:  # a full disk costs the log a line, and nobody a summary
+        except OSError as error:  # a full disk loses a line of the log, never a summary
             self._loop.call_exception_handler({"message": "a line of the step log is lost", "exception": error})

@@ -22,7 +22,7 @@ from tokenizers import Tokenizer, models
 from waiting import until
 
 from deployments.engines.base import Logits, TokenIds
-from deployments.replica.batch_forming import Waiting, of_next_run
+from deployments.replica.batch_forming import Waiting, of_next_batch
 from deployments.replica.batcher import Batcher, Scored
 from deployments.replica.classify import ClassifierReplica, LabelScorer, OpenClassifier
 from gateway.model.messages import Answer, Failure, Work
@@ -35,14 +35,14 @@ from loadtests.workload.arrivals import Offered
 def queue(runs: Sequence[int]) -> dict[int, Waiting]:
     """What waits, in order of arrival, by the run that each was sent for; held as a replica holds it."""
     return {
-        place: Waiting(place, tokens=8, deadline=100.0, strict=False, enqueued_at=0.0, run=run)
+        place: Waiting(place, tokens=8, deadline=100.0, strict=False, enqueued_at=0.0, batch=run)
         for place, run in enumerate(runs)
     }
 
 
 def formed(runs: Sequence[int], idle: int) -> list[int]:
     """The places of those that the next batch is formed of."""
-    return [entry.sequence for entry in of_next_run(queue(runs).values(), idle)]
+    return [entry.sequence for entry in of_next_batch(queue(runs).values(), idle)]
 
 
 queued_runs = st.lists(st.integers(0, 5), max_size=20)
@@ -76,7 +76,7 @@ def test_over_repeated_forming_nothing_is_lost(runs: list[int], idle: int) -> No
     left = queue(runs)
     taken: list[list[Waiting]] = []
     while left and idle > len(taken):
-        taken.append(list(of_next_run(left.values(), idle - len(taken))))
+        taken.append(list(of_next_batch(left.values(), idle - len(taken))))
         for entry in taken[-1]:
             del left[entry.sequence]
     first_come = list(dict.fromkeys(runs))

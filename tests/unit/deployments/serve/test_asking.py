@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from virtual_time import loop_clock, turns
 
-from deployments.asking import each_within
+from deployments.serve.asking import each_within
 
 WITHIN_S = 30.0
 

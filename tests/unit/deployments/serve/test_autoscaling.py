@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from deployments.serve.autoscaling import (
     BACKLOG_S,
     BUSY_SHARE,
-    ROOM_TO_SPARE,
+    SPARE_FACTOR,
     BusyShare,
     FollowLoad,
     autoscaling_config,
@@ -76,7 +76,7 @@ def test_noise_starts_no_replica_that_it_retires_again(current: int, load: float
     for factor in noise:
         followed.append(replicas_for(followed[-1], load * factor))
     assert followed in (sorted(followed), sorted(followed, reverse=True))
-    assert ROOM_TO_SPARE > 1.075 / 0.925
+    assert SPARE_FACTOR > 1.075 / 0.925
 
 
 def test_a_replica_is_retired_only_where_there_is_room_to_spare() -> None:
@@ -112,7 +112,7 @@ def test_where_nothing_was_reported_the_number_stays() -> None:
 def test_the_busy_share_is_of_the_time_since_the_last_look() -> None:
     """Engine time over time passed, for each batch that runs at once; above 1, what long texts add at their end."""
     now_s = [0.0]
-    busy = BusyShare(lambda: now_s[0], runs=2)
+    busy = BusyShare(lambda: now_s[0], slots=2)
     shares = [busy.since_last(5.0)]
     for now_s[0], busy_s in ((10.0, 5.0), (20.0, 15.0), (30.0, 95.0), (30.0, 96.0), (40.0, 96.0)):
         shares.append(busy.since_last(busy_s))

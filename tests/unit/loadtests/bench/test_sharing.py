@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 
 from deployments.engines.base import Logits, TokenIds
 from deployments.replica.summarize.job import SummaryJob, TextBudget
-from deployments.replica.summarize.time_slicing import TURN_S, TimeSlicer
+from deployments.replica.summarize.time_slicing import SLICE_S, TimeSlicer
 from loadtests.bench import sharing
 from loadtests.bench.decoding.peer import rules_of
 from loadtests.bench.report import present
@@ -159,7 +159,7 @@ def named(name: str) -> Arrangement:
 def test_every_arrangement_has_the_same_cores() -> None:
     """As threads of a lane or as lanes; two of them know turns, as replicas have them, and the first does not."""
     assert {one.slots * one.threads for one in ARRANGEMENTS} == {CORES}
-    assert sorted(one.turn_s for one in ARRANGEMENTS) == [TURN_S, TURN_S, float("inf"), float("inf")]
+    assert sorted(one.turn_s for one in ARRANGEMENTS) == [SLICE_S, SLICE_S, float("inf"), float("inf")]
     assert ARRANGEMENTS[0].name == BASELINE and ARRANGEMENTS[0].slots == 1 and ARRANGEMENTS[0].turn_s == float("inf")
 
 
@@ -282,9 +282,9 @@ async def test_without_turns_a_text_is_seen_through_before_the_next() -> None:
 
     def step(name: str) -> None:
         ran.append(name)
-        clock.advance(2 * TURN_S)
+        clock.advance(2 * SLICE_S)
 
-    time_slicer = TimeSlicer(1, clock, 9, turn_s=float("inf"))
+    time_slicer = TimeSlicer(1, clock, 9, slice_s=float("inf"))
     time_slicer.start()
     texts = [in_steps(TextBudget(clock() + 600, 0.0, clock), 5, partial(step, name)) for name in "ab"]
     await asyncio.gather(*(time_slicer.submit(name, text) for name, text in zip("ab", texts, strict=True)))

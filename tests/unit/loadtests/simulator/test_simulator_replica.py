@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from played_replicas import asked, batched, shared
 
-from deployments.replica.summarize.time_slicing import MOST_BEGUN, TURN_S
+from deployments.replica.summarize.time_slicing import MOST_BEGUN, SLICE_S
 
 
 def test_what_comes_at_one_instant_is_one_batch() -> None:
@@ -64,7 +64,7 @@ def test_once_its_time_is_up_no_more_of_a_strict_request_runs() -> None:
 def test_a_short_text_that_comes_behind_a_long_one_is_done_soon() -> None:
     """They take turns: it has its first after one of the long one's, and is not behind all of it."""
     watched = shared([asked(0, tokens=1000, budget_s=9.0), asked(1, 0.001, tokens=30, budget_s=9.0)])
-    assert watched.ends[1].at_s <= 0.030 + 2 * TURN_S + 1e-9
+    assert watched.ends[1].at_s <= 0.030 + 2 * SLICE_S + 1e-9
     assert watched.ends[0].at_s == pytest.approx(1.030)
     assert watched.ends[1].service_s == pytest.approx(0.030)
 
@@ -80,8 +80,8 @@ def test_at_its_deadline_a_text_ends() -> None:
     offered = [asked(0, tokens=500, budget_s=0.1), asked(1, tokens=500, budget_s=0.1, strict=True)]
     watched = shared([*offered, asked(2, 0.05, tokens=100, budget_s=2.0)])
     assert watched.ends[0].answered and not watched.ends[1].answered
-    assert max(watched.ends[0].at_s, watched.ends[1].at_s) <= 0.1 + TURN_S
-    assert watched.ends[2].at_s <= 0.1 + TURN_S + 0.1 + 1e-9
+    assert max(watched.ends[0].at_s, watched.ends[1].at_s) <= 0.1 + SLICE_S
+    assert watched.ends[2].at_s <= 0.1 + SLICE_S + 0.1 + 1e-9
 
 
 def test_only_so_many_texts_are_under_way_at_once() -> None:

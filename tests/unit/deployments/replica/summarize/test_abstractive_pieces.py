@@ -10,7 +10,7 @@ from fake_engines import STOP, WORDS, FakeSeq2Seq, Saying, says, says_head, text
 from fakes import FakeClock
 
 from deployments.replica.summarize.abstractive import AbstractiveSummarizer
-from deployments.replica.summarize.job import Condensed, TextBudget
+from deployments.replica.summarize.job import SummaryResult, TextBudget
 from deployments.replica.summarize.sentences import split_sentences
 from gateway.tasks.summarize import SummarizeParameters
 
@@ -30,7 +30,7 @@ def text_of(sentences: int) -> str:
 
 def condense(
     engine: FakeSeq2Seq, text: str, budget_s: float = 600.0, reserve_s: float = 0.0, window: int = WINDOW, **given: Any
-) -> Condensed:
+) -> SummaryResult:
     """What is written of the text; it expects as many tokens as the engine writes."""
     rules = {name[7:]: given.pop(name) for name in list(given) if name.startswith("rules__")}
     manifest = writer_manifest(window, output_tokens=WRITES, **rules)
@@ -38,7 +38,7 @@ def condense(
     condensed = through(
         AbstractiveSummarizer(manifest, engine, text_tokens()).begin(text, SummarizeParameters(**given), room)
     )
-    assert isinstance(condensed, Condensed)
+    assert isinstance(condensed, SummaryResult)
     return condensed
 
 
@@ -216,6 +216,6 @@ def test_counting_stops_in_time() -> None:
             text_of(2000), SummarizeParameters(num_beams=1), room
         )
     )
-    assert isinstance(condensed, Condensed) and condensed.text
+    assert isinstance(condensed, SummaryResult) and condensed.text
     assert condensed.generation.headroom_s >= 0 and condensed.input.truncated
     assert condensed.input.tokens == pytest.approx(20_002, rel=0.1)

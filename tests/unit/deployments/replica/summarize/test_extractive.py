@@ -11,7 +11,7 @@ from fake_engines import END, WORDS, FakeReader, ranker, reader_manifest, text_t
 from fakes import FakeClock
 
 from deployments.replica.summarize.extractive import MOST_IN_BATCH, ExtractiveSummarizer
-from deployments.replica.summarize.job import Condensed, TextBudget
+from deployments.replica.summarize.job import SummaryResult, TextBudget
 from deployments.replica.summarize.sentences import split_sentences
 from gateway.tasks.summarize import SummarizeParameters
 
@@ -27,12 +27,14 @@ def text_of(count: int) -> str:
     return " ".join(sentence(at, 4 + at * 5 % 9) for at in range(count))
 
 
-def condense(engine: FakeReader, text: str, budget_s: float = 60.0, reserve_s: float = 0.0, **given: Any) -> Condensed:
+def condense(
+    engine: FakeReader, text: str, budget_s: float = 60.0, reserve_s: float = 0.0, **given: Any
+) -> SummaryResult:
     """What is made of the text within the budget."""
     room = TextBudget(engine.clock() + budget_s, reserve_s, engine.clock)
     reader = ExtractiveSummarizer(reader_manifest(), engine, text_tokens(), ranker())
     condensed = through(reader.begin(text, SummarizeParameters(**given), room))
-    assert isinstance(condensed, Condensed)
+    assert isinstance(condensed, SummaryResult)
     return condensed
 
 

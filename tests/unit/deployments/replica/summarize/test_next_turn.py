@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from deployments.replica.summarize.time_slicing import TURN_S, Sharing, contested, next_turn
+from deployments.replica.summarize.time_slicing import SLICE_S, Sharing, contested, next_text
 
 NOW = 100.0
 
@@ -17,45 +17,45 @@ def text(sequence: int, attained_s: float = 0.0, slack_s: float = 60.0, left_s: 
 def test_who_had_least_goes_first() -> None:
     """Among texts with time enough, the one that had least of the engine; of equals, the earlier."""
     first, second, third = text(1, 0.3), text(2, 0.1), text(3, 0.1)
-    assert next_turn([first, third, second], NOW) is second
-    assert next_turn([first, third], NOW) is third
+    assert next_text([first, third, second], NOW) is second
+    assert next_text([first, third], NOW) is third
 
 
 def test_who_cannot_wait_for_a_round_goes_before() -> None:
     """A text that would be late after one turn of each goes first, whatever it had; the least slack of several."""
-    patient, pressed, hurried = text(1), text(2, 5.0, slack_s=TURN_S), text(3, 5.0, slack_s=TURN_S / 2)
-    assert next_turn([patient, pressed], NOW) is pressed
-    assert next_turn([patient, pressed, hurried], NOW) is hurried
+    patient, pressed, hurried = text(1), text(2, 5.0, slack_s=SLICE_S), text(3, 5.0, slack_s=SLICE_S / 2)
+    assert next_text([patient, pressed], NOW) is pressed
+    assert next_text([patient, pressed, hurried], NOW) is hurried
 
 
 def test_more_company_makes_urgent_sooner() -> None:
     """What can wait for one other text cannot wait for nine."""
-    pressed = text(99, 5.0, slack_s=5 * TURN_S)
-    assert next_turn([text(1), pressed], NOW).sequence == 1
-    assert next_turn([*(text(at) for at in range(9)), pressed], NOW) is pressed
+    pressed = text(99, 5.0, slack_s=5 * SLICE_S)
+    assert next_text([text(1), pressed], NOW).sequence == 1
+    assert next_text([*(text(at) for at in range(9)), pressed], NOW) is pressed
 
 
 def test_who_is_lost_yields() -> None:
     """A text that will miss its deadline anyway goes after all that can be in time, however little it had."""
     lost, fair = text(1, slack_s=-0.001), text(2, 4.0)
-    assert next_turn([lost, fair], NOW) is fair
-    assert next_turn([lost], NOW) is lost
-    soon = text(3, 5.0, slack_s=3 * TURN_S)
-    assert next_turn([soon, fair, *[lost] * 9], NOW).sequence == fair.sequence, "the lost make nobody hurry"
+    assert next_text([lost, fair], NOW) is fair
+    assert next_text([lost], NOW) is lost
+    soon = text(3, 5.0, slack_s=3 * SLICE_S)
+    assert next_text([soon, fair, *[lost] * 9], NOW).sequence == fair.sequence, "the lost make nobody hurry"
 
 
 def test_the_lost_have_their_turn_when_it_is_theirs() -> None:
     """Then the oldest of them goes before everybody, the pressed too; where there is none, it is a turn like any."""
-    older, younger, fair, pressed = text(1, 5.0, -0.1), text(2, slack_s=-0.2), text(3), text(4, slack_s=TURN_S)
-    assert next_turn([younger, older, fair, pressed], NOW, overdue_turn=True) is older
-    assert next_turn([fair, pressed], NOW, overdue_turn=True) is pressed
+    older, younger, fair, pressed = text(1, 5.0, -0.1), text(2, slack_s=-0.2), text(3), text(4, slack_s=SLICE_S)
+    assert next_text([younger, older, fair, pressed], NOW, late_turn=True) is older
+    assert next_text([fair, pressed], NOW, late_turn=True) is pressed
 
 
 def test_among_the_lost_who_had_least_goes_first() -> None:
     """As among others, where nobody else waits: then it is nobody's turn in particular."""
     older, younger = text(1, 5.0, -0.1), text(2, slack_s=-0.2)
-    for overdue_turn in (False, True):
-        assert next_turn([older, younger], NOW, overdue_turn=overdue_turn) is younger
+    for late_turn in (False, True):
+        assert next_text([older, younger], NOW, late_turn=late_turn) is younger
 
 
 def test_the_engine_is_contested_where_both_kinds_wait() -> None:
@@ -65,7 +65,7 @@ def test_the_engine_is_contested_where_both_kinds_wait() -> None:
     assert not contested([lost, lost], NOW) and not contested([fair], NOW) and not contested([], NOW)
 
 
-@pytest.mark.parametrize("slack_s", [0.0, TURN_S - 1e-6])
+@pytest.mark.parametrize("slack_s", [0.0, SLICE_S - 1e-6])
 def test_exactly_enough_is_enough(slack_s: float) -> None:
     """With no slack at all, but not less, a text is still worth hurrying for."""
-    assert next_turn([text(1), text(2, 5.0, slack_s)], NOW).sequence == 2
+    assert next_text([text(1), text(2, 5.0, slack_s)], NOW).sequence == 2

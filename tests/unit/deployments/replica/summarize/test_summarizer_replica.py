@@ -26,7 +26,7 @@ from waiting import until
 
 from deployments.replica.summarize.abstractive import AbstractiveSummarizer
 from deployments.replica.summarize.extractive import ExtractiveSummarizer
-from deployments.replica.summarize.job import Condensed, SummaryJob, TextBudget
+from deployments.replica.summarize.job import SummaryJob, SummaryResult, TextBudget
 from deployments.replica.summarize.replica import Summarizer, SummarizerReplica, reserve_s
 from deployments.replica.summarize.step_log import VARIABLE, read_log
 from gateway.model.deadline import Clock
@@ -69,8 +69,10 @@ async def handled(summarizer: Summarizer, clock: Clock, *works: Work) -> list[An
 class Scripted:
     """A summarizer that makes a text of its own for each input, in so many steps of `step_s`."""
 
-    def __init__(self, clock: FakeClock, steps: int = 3, step_s: float = 0.1, condensed: Condensed = CONDENSED) -> None:
-        self.clock, self.steps, self.step_s, self.condensed = clock, steps, step_s, condensed
+    def __init__(
+        self, clock: FakeClock, steps: int = 3, step_s: float = 0.1, condensed: SummaryResult = CONDENSED
+    ) -> None:
+        self.clock, self.steps, self.step_s, self.summary = clock, steps, step_s, condensed
         self.begun: list[str] = []
         self.ran: list[str] = []
         self.gate = threading.Event()

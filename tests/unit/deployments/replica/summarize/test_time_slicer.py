@@ -14,7 +14,7 @@ from virtual_time import loop_clock, turns
 from waiting import until
 
 from deployments.replica.summarize.job import SummaryJob, TextBudget
-from deployments.replica.summarize.time_slicing import MOST_BEGUN, TURN_S, FinishedJob, TimeSlicer
+from deployments.replica.summarize.time_slicing import MOST_BEGUN, SLICE_S, FinishedJob, TimeSlicer
 from gateway.model.deadline import Clock
 from gateway.model.messages import Failure, FailureKind, LoadReport
 from gateway.scheduling.late_share import LATE_SHARE
@@ -57,14 +57,14 @@ async def test_a_text_alone_is_not_interrupted() -> None:
 
 @pytest.mark.asyncio
 async def test_texts_take_turns() -> None:
-    """Of equals each has the engine for `TURN_S` before the next, and both end in about the time of both."""
+    """Of equals each has the engine for `SLICE_S` before the next, and both end in about the time of both."""
     async with task_router() as at:
         texts = [at.submit(name, 8) for name in "ab"]
         await at.a_step_begins()
         assert at.time_slicer.load().sharing == 2
         at.gate.set()
         results = await asyncio.gather(*texts)
-    assert "".join(at.ran) == "aabb" * 4 and STEP_S < TURN_S <= 2 * STEP_S
+    assert "".join(at.ran) == "aabb" * 4 and STEP_S < SLICE_S <= 2 * STEP_S
     assert at.time_slicer.totals.sizes == {2: 7, 1: 1}  # eight turns, in the last of which one was left
     assert [result.queueing_delay_s for result in results if isinstance(result, FinishedJob)] == [
         pytest.approx(6 * STEP_S),
@@ -86,7 +86,7 @@ async def test_a_short_text_need_not_wait_for_a_long_one() -> None:
         assert isinstance(await short, FinishedJob)
         assert isinstance(await long, FinishedJob)
     ended_after = len(at.ran) - at.ran[::-1].index("short")
-    assert ended_after * STEP_S <= 2 * 5 * STEP_S + TURN_S + STEP_S and at.ran.index("short") == 1
+    assert ended_after * STEP_S <= 2 * 5 * STEP_S + SLICE_S + STEP_S and at.ran.index("short") == 1
     assert at.clock() - came == pytest.approx(305 * STEP_S)
 
 
@@ -154,7 +154,7 @@ async def test_a_text_whose_time_is_up_waits_for_nobody() -> None:
         assert not late.done()
         clock.advance(TICK_S)
         result = await late
-        assert isinstance(result, FinishedJob) and result.condensed == CONDENSED
+        assert isinstance(result, FinishedJob) and result.summary == CONDENSED
         assert time_slicer.totals.steps == 0 and time_slicer.load().sharing == 1
 
 

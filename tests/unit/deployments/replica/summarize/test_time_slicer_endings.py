@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from slicing import IDLE, STEP_S, task_router
 from waiting import until
 
-from deployments.replica.summarize.job import Condensed, Steps, SummaryJob, TextBudget
+from deployments.replica.summarize.job import Steps, SummaryJob, SummaryResult, TextBudget
 from deployments.replica.summarize.step_log import Step
 from deployments.replica.summarize.time_slicing import FinishedJob, TimeSlicer
 from gateway.model.messages import Failure, FailureKind
@@ -82,7 +82,7 @@ async def test_a_way_may_end_in_a_failure() -> None:
 async def test_what_came_to_nothing_was_wasted() -> None:
     """A text that ran to its deadline and has two words, or ends in a failure of its own, helped nobody; three do."""
 
-    def way(clock: FakeClock, end: Condensed | Failure) -> Steps:
+    def way(clock: FakeClock, end: SummaryResult | Failure) -> Steps:
         clock.advance(STEP_S)
         yield
         return end
@@ -90,8 +90,8 @@ async def test_what_came_to_nothing_was_wasted() -> None:
     async with task_router() as at:
         at.gate.set()
         cut = replace(CONDENSED.generation, finish_reason="deadline")
-        said = [Condensed(text, cut, CONDENSED.input) for text in ("two words", "three whole words")]
-        ends: list[Condensed | Failure] = [said[0], Failure(FailureKind.TOO_LONG), CONDENSED, said[1]]
+        said = [SummaryResult(text, cut, CONDENSED.input) for text in ("two words", "three whole words")]
+        ends: list[SummaryResult | Failure] = [said[0], Failure(FailureKind.TOO_LONG), CONDENSED, said[1]]
         for end, wasted in zip(ends, (1, 2, 2, 2), strict=True):
             await at.time_slicer.submit("x", SummaryJob(TextBudget(at.clock() + 9, 0.0, at.clock), way(at.clock, end)))
             assert at.time_slicer.totals.wasted_s == pytest.approx(wasted * STEP_S)

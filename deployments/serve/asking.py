@@ -1,6 +1,6 @@
-"""Asks many replicas at once: each has the same time to answer, and one that hangs does not delay the others.
+"""Asks many replicas at once, with a time limit, so that a replica that hangs does not delay the others.
 
-Knows no Ray: it takes calls that are under way.
+Takes calls that are under way, and imports no Ray.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ from collections.abc import Sequence
 from typing import Protocol
 
 ANSWER_WITHIN_S = 1.5
-"""How long replicas may take to answer, in seconds. A healthy one takes milliseconds. A scrape must be over well before
-Prometheus gives it up (10 s), and a console that asks each second should not wait for two."""
+"""Seconds that replicas may take to answer; a healthy one takes milliseconds.
+
+A scrape must end well before Prometheus gives it up (10 s), and a console that asks each second should not wait two."""
 
 log = logging.getLogger("punctual.asking")
 
 
 class Call(Protocol):
-    """A call of one replica that is under way: Ray Serve makes one for each replica of a broadcast."""
+    """A call to one replica under way. Ray Serve makes one for each replica of a broadcast."""
 
     async def get_async(self) -> object:
         """Returns the replica's answer, or raises its error."""
@@ -28,7 +29,10 @@ class Call(Protocol):
 
 
 async def each_within(calls: Sequence[Call], within_s: float) -> list[object | None]:
-    """The answers, in the order of the calls. None for a call that raised; a late one is cancelled and None too."""
+    """Awaits the answers for `within_s` seconds, in the order of the calls. None for a call that raised or is late.
+
+    Late calls are cancelled.
+    """
     tasks = [asyncio.ensure_future(call.get_async()) for call in calls]
     if not tasks:
         return []
