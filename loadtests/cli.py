@@ -10,17 +10,17 @@ import typer
 from exporters.options import lazy_group
 
 BENCHMARKS = {
-    "speed": "Races the gateway against FastAPI and the bare engine.",
-    "accuracy": "Sends every held-out sentence over HTTP and compares the labels with what was verified.",
-    "load": "Offers open-loop load to a gateway that runs.",
-    "decision": "Measures how long the gateway takes to decide.",
-    "observed": "Has a real Prometheus watch a gateway under load, and compares its counts with the client's.",
-    "scrape": "Measures what a scrape of /metrics each second costs the request path.",
-    "engines": "Measures what a token costs in each engine.",
-    "sharing": "Measures how texts that are written step by step should share an engine.",
-    "budgets": "Sends summaries under drawn budgets and measures how they keep them.",
+    "speed": "Compares the gateway's speed with FastAPI and the bare engine.",
+    "accuracy": "Sends every held-out sentence over HTTP and compares accuracy with the verified one.",
+    "load": "Offers open-loop load to a running gateway.",
+    "decision": "Measures the time that the gateway takes to choose a checkpoint.",
+    "observed": "Compares the counts of a real Prometheus with the client's, under load.",
+    "scrape": "Measures the throughput that scraping /metrics every second costs.",
+    "engines": "Measures the time per token of each decoding engine.",
+    "sharing": "Compares ways in which texts being decoded can share an engine.",
+    "budgets": "Requests summaries with random budgets and measures how many are in time.",
     "coexistence": "Measures a classifier's latency beside a busy summarizer.",
-    "memory": "Measures whether a replica's memory grows over many summaries.",
+    "memory": "Measures whether a summarizer's memory grows over many summaries.",
 }
 """What each benchmark does, by the name of its module, whose `command` is the command."""
 

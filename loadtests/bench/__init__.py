@@ -1,1 +1,1 @@
-"""Benchmarks: each module measures one thing against a named baseline or promise and gives a `Report`."""
+"""Benchmarks: each module measures one thing against a baseline or a promise and returns a `Report`."""

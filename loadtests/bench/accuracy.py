@@ -1,7 +1,7 @@
-"""`punctual bench accuracy`: every held-out sentence through HTTP, once for each checkpoint, against what was verified.
+"""`punctual bench accuracy`: compares labels served over HTTP with each checkpoint's verified accuracy.
 
-A gateway that mixes up answers, cuts texts or serves another variant than it says is found out here. What the served
-labels are compared with: the truth, the variant run alone, its manifest and, if asked for, its source run again.
+It detects a gateway that mixes up answers, truncates texts or serves the wrong variant. Labels of all held-out
+sentences are compared with the truth, the variant run alone, its manifest and, on request, its source run again.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ from loadtests.sentences import classify_body, heldout_sentences
 WITHIN_S = 30.0
 AGREEMENT_FLOOR = 0.985
 TOLERANCE = 0.005
-"""The share of sentences that batch-mates may turn: dynamic int8 takes one activation scale for a whole batch."""
+"""The share of labels that batching may change: dynamic int8 uses one activation scale for a whole batch."""
 
 
 @dataclass(frozen=True)
 class AccuracySettings:
-    """`against_source` runs the source of every checkpoint too, which needs torch and takes minutes."""
+    """Requests at once, and the data. `against_source` also runs every checkpoint's source, with torch; minutes."""
 
     concurrency: int = 8
     against_source: bool = False
@@ -52,14 +52,14 @@ class AccuracySettings:
 
 @dataclass(frozen=True)
 class Unanswered:
-    """A sentence that got no label, and why."""
+    """A sentence without a label, and the reason."""
 
     why: str
 
 
 @dataclass(frozen=True)
 class Right:
-    """How many of the sentences were labelled correctly: over HTTP, and by the variant run alone."""
+    """The number of correctly labelled sentences: over HTTP, and by the variant run alone."""
 
     sentences: int
     served: int
@@ -78,7 +78,7 @@ class Right:
 
 @dataclass(frozen=True)
 class Agreement:
-    """One checkpoint, judged. Shares are from 0 to 1; None where there is nothing to compare with."""
+    """One checkpoint's comparison. Shares are from 0 to 1; None if there is nothing to compare with."""
 
     checkpoint: str
     variant: str
@@ -92,18 +92,18 @@ class Agreement:
 
     @property
     def apart(self) -> int | None:
-        """Sentences more (or fewer, negative) answered rightly over HTTP than when the variant was verified."""
+        """Correct labels over HTTP minus those of the variant's verification; None if not comparable."""
         if self.verified_accuracy is None:
             return None
         return self.overall.served - round(self.verified_accuracy * self.overall.sentences)
 
     @property
     def allowed(self) -> int:
-        """The sentences that may lie between the two for the batch-mates' sake."""
+        """The largest absolute value of `apart` that batching explains."""
         return int(TOLERANCE * self.overall.sentences)
 
     def faults(self) -> list[str]:
-        """What is wrong, in words; nothing where the checkpoint answers over HTTP as it was verified."""
+        """The faults in words; empty if the checkpoint answers over HTTP as verified."""
         found = [f"{count} sentences unanswered: {why}" for why, count in self.unanswered.items()]
         if self.apart is not None and abs(self.apart) > self.allowed:
             found.append(f"{self.apart:+d} right answers against its verification, over the {self.allowed} allowed")
@@ -125,18 +125,18 @@ def command(
     cache: CacheOption = DEFAULT_CACHE,
     concurrency: Annotated[int, typer.Option(min=1, help="requests at once")] = AccuracySettings.concurrency,
     against_source: Annotated[
-        bool, typer.Option("--against-source", help="run every checkpoint's source too, with torch")
+        bool, typer.Option("--against-source", help="also run every checkpoint's source, with torch")
     ] = False,
     json: options.Json = None,
 ) -> None:
-    """Sends every held-out sentence over HTTP and compares the labels with what was verified."""
+    """Sends every held-out sentence over HTTP and compares accuracy with the verified one."""
     settings = AccuracySettings(concurrency, against_source)
     report = measure(*options.prepared(catalog, cache), settings, options.console)
     raise typer.Exit(present(report, options.console, json=json))
 
 
 def measure(catalog: Catalog, variants: Mapping[str, Path], settings: AccuracySettings, console: Console) -> Report:
-    """Serves the catalog, asks, and compares. Raises LoadTestError."""
+    """Serves the catalog, classifies all sentences, and compares the labels. Raises LoadTestError."""
     sentences = heldout_sentences(settings.heldout)
     wanted = {sentence.label.casefold() for sentence in sentences}
     entries = catalog.of_task("classify")
@@ -153,10 +153,10 @@ def measure(catalog: Catalog, variants: Mapping[str, Path], settings: AccuracySe
 
 
 def report_of(sentences: int, checkpoints: Sequence[Agreement], skipped: Sequence[str]) -> Report:
-    """One row a checkpoint, one more for each data set of it, and what is wrong, if anything.
+    """One row per checkpoint, one per data set below it, and the faults.
 
-    `skipped` are checkpoints that cannot be judged, since their labels are not the sentences'. A report of nothing
-    proves nothing: then the verdict is that a target is missed.
+    `skipped` checkpoints have other labels than the sentences, so they cannot be judged. If no checkpoint was judged,
+    the target is missed.
     """
     rows: list[Sequence[str]] = []
     for one in checkpoints:
@@ -168,13 +168,13 @@ def report_of(sentences: int, checkpoints: Sequence[Agreement], skipped: Sequenc
     verdicts = [Verdict(f"{name}: {fault}", met=False) for name, found in faults.items() for fault in found]
     good = [name for name, found in faults.items() if not found]
     verdicts += [Verdict(f"{name}: answers over HTTP as it was verified", met=True) for name in good]
-    headings = ("checkpoint", "data set", "sentences", "over HTTP", "verified", "apart", "variant alone")
+    headings = ("checkpoint", "data set", "sentences", "over HTTP", "verified", "difference", "variant alone")
     return Report(
-        tables=[Table("right labels", headings, rows)],
+        tables=[Table("correct labels", headings, rows)],
         document={"sentences": sentences, "checkpoints": checkpoints, "skipped": skipped, "faults": faults},
         verdicts=verdicts or [Verdict("no checkpoint was judged", met=False)],
         remarks=[_agreements(one) for one in checkpoints],
-        cautions=[f"not judged, since their labels are not the sentences': {', '.join(skipped)}"] if skipped else [],
+        cautions=[f"not judged, since they have other labels: {', '.join(skipped)}"] if skipped else [],
     )
 
 
@@ -202,14 +202,14 @@ def judge(
     alone: Sequence[str],
     source: Sequence[str] | None,
 ) -> Agreement:
-    """Compares the labels of the sentences, in their order, whatever their capitals."""
-    said = [label.casefold() if isinstance(label, str) else None for label in served]
+    """Compares labels in the sentences' order, ignoring case."""
+    over_http = [label.casefold() if isinstance(label, str) else None for label in served]
     by_itself = [label.casefold() for label in alone]
     true = [sentence.label.casefold() for sentence in sentences]
     sets = [sentence.source for sentence in sentences]
 
-    def right(where: Sequence[int]) -> Right:
-        return Right(len(where), sum(said[i] == true[i] for i in where), sum(by_itself[i] == true[i] for i in where))
+    def right(at: Sequence[int]) -> Right:
+        return Right(len(at), sum(over_http[i] == true[i] for i in at), sum(by_itself[i] == true[i] for i in at))
 
     checked = manifest.verification
     comparable = checked.data_set == HELDOUT_NAME and checked.texts == len(sentences)
@@ -221,19 +221,19 @@ def judge(
         unanswered=dict(Counter(one.why for one in served if isinstance(one, Unanswered))),
         verified_accuracy=checked.accuracy if comparable else None,
         manifest_agreement=checked.label_agreement,
-        alone_agreement=_equal(said, by_itself),
-        source_agreement=None if source is None else _equal(said, [label.casefold() for label in source]),
+        alone_agreement=_equal(over_http, by_itself),
+        source_agreement=None if source is None else _equal(over_http, [label.casefold() for label in source]),
     )
 
 
 def _equal(left: Sequence[str | None], right: Sequence[str]) -> float:
-    """The share of equal labels among the sentences that were answered; 0 where none was."""
+    """The share of equal labels among answered sentences; 0 if there is none."""
     answered = [one == other for one, other in zip(left, right, strict=True) if one is not None]
     return sum(answered) / len(answered) if answered else 0.0
 
 
 def _labels(variant: Path) -> tuple[str, ...]:
-    """The labels of a variant; none where it is no classifier, which the start of the gateway tells of."""
+    """The labels of a variant; empty if it is no classifier, which the gateway refuses when it starts."""
     manifest = read_manifest(variant)
     return manifest.labels if isinstance(manifest, ClassifierManifest) else ()
 
@@ -262,7 +262,7 @@ def _judged(
 async def labels_of(
     client: Client, checkpoint: str, texts: Sequence[str], concurrency: int, advance: Callable[[], None]
 ) -> list[str | Unanswered]:
-    """The best label of every text in the texts' order, `concurrency` of them asked at once."""
+    """The best label of every text, in order. Sends `concurrency` requests at once."""
     headers = {CHECKPOINT: checkpoint, BUDGET: f"{WITHIN_S * 1000:.0f}"}
     found: dict[int, str | Unanswered] = {}
     waiting = iter(enumerate(texts))
@@ -294,7 +294,7 @@ async def _label(client: Client, text: str, headers: Mapping[str, str]) -> str |
 
 
 def _source_labels(entry: CatalogEntry, texts: Sequence[str]) -> list[str]:
-    """What the checkpoint itself answers, by torch."""
+    """The labels by the checkpoint's source, run with torch."""
     from exporters.kinds.classifier import source_labels  # loads torch and transformers
     from exporters.source import resolve_source
 

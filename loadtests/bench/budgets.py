@@ -1,7 +1,7 @@
-"""`punctual bench budgets`: real texts, one at a time, each with a budget drawn between a tenth of a second and five.
+"""`punctual bench budgets`: summaries of real texts, one at a time, with random budgets from 0.1 to 5 s.
 
-The gateway promises answers in time, none of them empty, and no engine step that began after its deadline. Latency is
-the client's own. The steps are read from the replicas' logs. Shares and ROUGE-L are from 0 to 1.
+The gateway promises answers in time, no empty answer, and no engine step that begins after its deadline. Latency is
+measured by the client; steps are read from the replicas' logs. Shares and ROUGE-L are from 0 to 1.
 """
 
 from __future__ import annotations
@@ -54,19 +54,19 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PATIENCE_S = 35.0
-"""How long beyond the longest budget an answer is waited for: the gateway itself gives up after 30 s."""
+"""The client's timeout beyond the longest budget; the gateway itself gives up after 30 s."""
 IN_TIME_FLOOR = 0.99
 BAND_EDGES_S = (0.25, 0.5, 1.0, 2.0)
-"""Where the bands of budgets meet; the first and the last reach to the ends of the range that was drawn from."""
+"""The inner edges of the budget bands in the quality table; the range of budgets gives the outer edges."""
 
 
 class ScorerMissing(LoadTestError):
-    """The scorer of summaries is not installed; the message says how to get it."""
+    """The package that scores summaries is not installed; the message says how to get it."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How many texts, half of each kind, and the range of their budgets in seconds."""
+    """The number of texts, half of each kind, and the range of their budgets in seconds."""
 
     texts: int = 200
     budgets_s: tuple[float, float] = (0.1, 5.0)
@@ -75,9 +75,9 @@ class Settings:
 
 @dataclass(frozen=True)
 class Scored(Ended):
-    """A request that ended, with the steps that its replica logged and the score of its answer.
+    """A finished request with its logged engine steps and its answer's score.
 
-    `steps` is None if no log names the request, `rouge_l` (against the reference) if there is no answer.
+    `steps` is None if no log names the request; `rouge_l`, against the reference, is None without an answer.
     """
 
     steps: tuple[Step, ...] | None = None
@@ -86,7 +86,7 @@ class Scored(Ended):
 
 @dataclass(frozen=True)
 class Run:
-    """Every request of a run, on what host, of which summarizers in the catalog's order."""
+    """The host, the summarizers in the catalog's order, and all requests of a run."""
 
     settings: Settings
     host: str
@@ -101,19 +101,19 @@ def command(
     texts: Annotated[int, typer.Option(min=1, help="half of each kind")] = Settings.texts,
     seed: Annotated[int, typer.Option(help="of texts and budgets")] = Settings.seed,
     json: options.Json = None,
-    svg: Annotated[Path | None, typer.Option(help="draw latency against budget there")] = None,
+    svg: Annotated[Path | None, typer.Option(help="write a plot of latency against budget there")] = None,
 ) -> None:
-    """Sends summaries under drawn budgets and measures how they keep them."""
+    """Requests summaries with random budgets and measures how many are in time."""
     settings = Settings(texts=texts, seed=seed)
     report = measure(*options.prepared(catalog, cache), settings, options.console)
     raise typer.Exit(present(report, options.console, json=json, plot=svg))
 
 
 def measure(catalog: Catalog, variants: Mapping[str, Path], settings: Settings, console: Console) -> Report:
-    """Serves the catalog with the log of steps on, asks, and scores the answers. Minutes. Raises LoadTestError."""
+    """Serves the catalog with step logs, sends the requests and scores the answers. Raises LoadTestError."""
     names = summarizers(catalog)
     if importlib.util.find_spec("rouge_score") is None:
-        raise ScorerMissing("the answers are scored by rouge-score: `pip install rouge-score`")
+        raise ScorerMissing("scoring needs the package rouge-score: `pip install rouge-score`")
     requests = requests_of(mixed_texts(settings.texts, settings.seed), settings.budgets_s, settings.seed)
     started = perf_counter()
     with tempfile.TemporaryDirectory(prefix="loadtests-") as folder:
@@ -127,7 +127,7 @@ def measure(catalog: Catalog, variants: Mapping[str, Path], settings: Settings, 
 
 @contextmanager
 def logging_steps(folder: Path) -> Iterator[None]:
-    """A gateway that is started within writes its log of steps into the folder."""
+    """Makes gateways that start in this context log their engine steps into the folder."""
     before = os.environ.get(VARIABLE)
     os.environ[VARIABLE] = str(folder)
     try:
@@ -151,10 +151,7 @@ async def _ask(url: str, requests: Sequence[Asked], settings: Settings, console:
 
 
 def scored(ended: Sequence[Ended], entries: Sequence[Entry]) -> list[Scored]:
-    """Each request with the steps logged under its id and the ROUGE-L of its answer.
-
-    A text that was tried twice has the steps of both.
-    """
+    """Adds to each request its logged steps and its answer's ROUGE-L. A retried text has the steps of both tries."""
     steps: dict[str, tuple[Step, ...]] = {}
     for entry in entries:
         steps[entry.request_id] = steps.get(entry.request_id, ()) + entry.steps
@@ -173,7 +170,7 @@ def scored(ended: Sequence[Ended], entries: Sequence[Entry]) -> list[Scored]:
 
 
 def report_of(run: Run) -> Report:
-    """Who answered and how, quality by budget, the longest overshoots, and whether the promises were kept."""
+    """Answers by checkpoint, quality by budget, the largest overshoots, and whether the promises were kept."""
     answer_s, step_s = longest_overshoot_s(run.ended), longest_step_overshoot_s(run.ended)
     unanswered = Counter(one.outcome.why for one in run.ended if isinstance(one.outcome, Unsummarised))
     late = [(one, one.outcome) for one in run.ended if isinstance(one.outcome, Summarised) and not one.in_time]
@@ -189,17 +186,17 @@ def report_of(run: Run) -> Report:
             "requests": [_without_text(one) for one in run.ended],
         },
         verdicts=promises(run.ended),
-        remarks=[f"the last before or furthest past its time: answer {_past(answer_s)}, engine step {_past(step_s)}"],
+        remarks=[f"largest overshoot of a deadline: answer {_past(answer_s)}, engine step {_past(step_s)}"],
         cautions=[
             *(f"{count} without an answer: {why}" for why, count in unanswered.items()),
             *(f"late: {_late(one, answer)}" for one, answer in late),
         ],
-        figure=lambda: _drawn(run),
+        figure=lambda: _plot(run),
     )
 
 
 def promises(ended: Sequence[Scored]) -> list[Verdict]:
-    """Answers in time, none of them empty, and no engine step that began after its deadline."""
+    """Verdicts on answers in time, empty answers, and engine steps that began after their deadline."""
     in_time = sum(one.in_time for one in ended)
     share = in_time / len(ended) if ended else 0.0
     answers = [one.outcome for one in ended if isinstance(one.outcome, Summarised)]
@@ -209,44 +206,45 @@ def promises(ended: Sequence[Scored]) -> list[Verdict]:
             f"in time by the client's clock: {in_time} of {len(ended)} ({share:.1%}; at least {IN_TIME_FLOOR:.0%})",
             share >= IN_TIME_FLOOR,
         ),
-        Verdict(f"empty: {empty} of {len(answers)} answers (none may be)", bool(answers) and not empty),
+        Verdict(f"empty: {empty} of {len(answers)} answers (0 allowed)", bool(answers) and not empty),
         _punctual_steps(ended),
     ]
 
 
 def _punctual_steps(ended: Sequence[Scored]) -> Verdict:
-    """Proved only if the steps of every answer were logged, and there was a step at all."""
+    """Met only if every answer's steps were logged, and there was at least one step."""
     late = sum(step.late for one in ended for step in one.steps or ())
     steps = sum(len(one.steps or ()) for one in ended)
     unlogged = sum(isinstance(one.outcome, Summarised) and one.steps is None for one in ended)
-    sentence = f"engine steps that began after their deadline: {late} of {steps} logged (none may)"
+    sentence = f"engine steps that began after their deadline: {late} of {steps} logged (0 allowed)"
     if unlogged:
         sentence += f"; not proved: the steps of {unlogged} answers were not logged"
     return Verdict(sentence, bool(steps) and not late and not unlogged)
 
 
 def longest_overshoot_s(ended: Sequence[Scored]) -> float | None:
-    """The furthest that an answer came past its budget, by the client; negative if all came before."""
+    """The largest latency minus budget of all answers, by the client's clock; None without an answer."""
     latencies = [one.latency_s - one.asked.budget_s for one in ended if isinstance(one.outcome, Summarised)]
     return max(latencies, default=None)
 
 
 def longest_step_overshoot_s(ended: Sequence[Scored]) -> float | None:
-    """The furthest that any step ended past its deadline, negative if all ended before; None without a step."""
+    """The latest end of a step relative to its deadline, negative if all ended before; None without a step."""
     return max((step.ended_s for one in ended for step in one.steps or ()), default=None)
 
 
 def _checkpoint_table(run: Run) -> Table:
-    """How each summarizer that answered used its budgets, in the catalog's order."""
+    """One row per summarizer that answered, in the catalog's order."""
     found: dict[str, list[tuple[Scored, Summarised]]] = {}
     for one in run.ended:
         if isinstance(one.outcome, Summarised):
             found.setdefault(one.outcome.checkpoint, []).append((one, one.outcome))
     return Table(
         f"{len(run.ended)} texts one at a time on {run.host}",
-        ["checkpoint", "answers", "in time", "budgets, ms", "latency / budget", "ended by", "beams", "leads"],
+        ["checkpoint", "answers", "in time", "budgets, ms", "latency / budget", "finish reason", "beams", "leads"],
         [_checkpoint_row(name, found[name]) for name in run.checkpoints if name in found],
-        "budgets: least, median, most; latency / budget: p50, p95, p99, most, above 1 is late",
+        "budgets: minimum, median, maximum; latency / budget: p50, p95, p99, maximum, above 1 is late; "
+        "leads: answers that are the text's first sentence",
     )
 
 
@@ -266,7 +264,7 @@ def _checkpoint_row(name: str, answers: Sequence[tuple[Scored, Summarised]]) -> 
 
 
 def _band_table(run: Run) -> Table:
-    """Quality in every band that has a text, kind by kind, from the least budget to the most."""
+    """Quality by kind of text and band of budgets; empty bands are left out."""
     least, most = run.settings.budgets_s
     inner = [edge for edge in BAND_EDGES_S if least < edge < most]
     found: dict[tuple[Kind, int], list[Scored]] = {}
@@ -297,7 +295,7 @@ def _band_row(kind: Kind, band_s: tuple[float, float], ended: Sequence[Scored]) 
 
 
 def _without_text(one: Scored) -> dict[str, object]:
-    """One request in numbers; its text and summary stay out of the file."""
+    """One request for the JSON file, without its text and summary."""
     outcome: dict[str, object] = msgspec.to_builtins(one.outcome)
     return {
         "id": one.asked.request_id,
@@ -313,7 +311,7 @@ def _without_text(one: Scored) -> dict[str, object]:
 
 
 def _late(one: Scored, answer: Summarised) -> str:
-    """Where a late answer was lost: inside the gateway, or between its clock and the client's."""
+    """A late answer's latency by the client's clock, by the gateway's, and in the engine."""
     times = (one.asked.budget_s, one.latency_s, answer.gateway_s, answer.service_time_s)
     budget, latency, inside, engine = (f"{seconds * 1000:.1f} ms" for seconds in times)
     return f"budget {budget}, {answer.checkpoint} after {latency}; by the gateway's clock {inside}, the engine {engine}"
@@ -326,11 +324,11 @@ def _counts(values: Iterable[object]) -> str:
 def _past(seconds: float | None) -> str:
     if seconds is None:
         return "none"
-    return f"{abs(seconds) * 1000:.1f} ms {'past it' if seconds > 0 else 'before'}"
+    return f"{abs(seconds) * 1000:.1f} ms {'past it' if seconds > 0 else 'before it'}"
 
 
-def _drawn(run: Run) -> Figure:
-    """Each answer's latency against its budget. A late one has a ring; a request without an answer is not in it."""
+def _plot(run: Run) -> Figure:
+    """Plots each answer's latency against its budget; late ones have a ring. Leaves out unanswered requests."""
     from matplotlib.figure import Figure
 
     from loadtests.reports.drawing import Colour

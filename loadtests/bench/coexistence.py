@@ -1,6 +1,6 @@
-"""`punctual bench coexistence`: the fast classifier's latency alone, and beside a summarizer that is never idle.
+"""`punctual bench coexistence`: a classifier's latency alone, and beside a summarizer that is always busy.
 
-One gateway serves both all the time. Turns alternate in shuffled rounds, with equal arrivals within a round. Latency
+One gateway serves both throughout. Turns alternate in shuffled rounds, with equal arrivals within a round. Latency
 counts from the intended send time. Durations are in seconds.
 """
 
@@ -48,10 +48,10 @@ from loadtests.sentences import classify_body, shuffled_texts
 ALONE, BESIDE = "alone", "beside"
 P95_CEILING = 1.3
 BUSY_FLOOR = 0.95
-"""The least share of a turn beside in which the neighbour must have had work under way."""
+"""The minimum share of a turn during which the summarizer must have a request in progress."""
 LONG_TEXTS = 40
 LEAD_S = 1.0
-"""How long the neighbour is busy before its turn begins."""
+"""How long the summarizer is busy before the turn starts."""
 WARM_UP_S = 3.0
 SETTLE_S = 0.5
 SUMMARY_WITHIN_S = 120.0
@@ -59,10 +59,9 @@ SUMMARY_WITHIN_S = 120.0
 
 @dataclass(frozen=True)
 class Settings:
-    """The classifier's load, how long a turn lasts, and how many clients keep the summarizer busy.
+    """The classifier's load, the length of a turn, and the number of clients that keep the summarizer busy.
 
-    A checkpoint that is None is chosen: the first classifier of the realtime tier, the slowest summarizer of the
-    quality tier.
+    None chooses a checkpoint: the first classifier of the realtime tier, the slowest summarizer of the quality tier.
     """
 
     rate: float = 20.0
@@ -77,7 +76,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Finished:
-    """One of the neighbour's summaries: from when to when, on the turn's clock, and the engine's time for it."""
+    """One summary: its start and end on the turn's clock, and its service time."""
 
     began_s: float
     ended_s: float
@@ -87,10 +86,10 @@ class Finished:
 
 @dataclass(frozen=True)
 class Neighbour:
-    """What the summarizers did within one turn: summaries, in part if they reach out of it, and their shares of it.
+    """The busy summarizer's work within one turn; a summary partly outside counts in part.
 
-    `asked_share` is the part of the turn with a summary under way, `engine_share` that with the engine at work on one,
-    both of each client on average.
+    `asked_share` is the share of the turn with a request in progress, `engine_share` the share with the engine at work
+    on one, both averaged over clients.
     """
 
     summaries: float
@@ -102,26 +101,26 @@ class Neighbour:
 
 @dataclass(frozen=True)
 class Sample:
-    """The classifier's load in one turn, and the neighbour if there was one."""
+    """The classifier's results in one turn, and the summarizer's work if it was busy."""
 
     load: LoadReport
     neighbour: Neighbour | None = None
 
     @property
     def latency(self) -> Quantiles:
-        """The latency of the answered, in a turn whose round counts."""
+        """The latency of the answers, in a turn whose round counts."""
         assert self.load.latency is not None, "a round that counts has answers in both turns"
         return self.load.latency
 
     @property
-    def spoilt(self) -> str:
-        """Says so if nothing was answered. Other faults do not spoil the round: they make the run worth nothing."""
+    def invalid(self) -> str:
+        """The reason, if nothing was answered; else empty. Other faults invalidate the whole run, not one round."""
         return "" if self.load.latency else "nothing was answered"
 
 
 @dataclass(frozen=True)
 class Run:
-    """Who was measured beside whom, on what host, and every turn, the warm-up's too."""
+    """The two checkpoints, the host, and all turns, warm-up included."""
 
     settings: Settings
     host: str
@@ -133,7 +132,7 @@ class Run:
 
 @dataclass(frozen=True)
 class _Asking:
-    """The two checkpoints that are asked, where, and for what."""
+    """The gateway's URL, the two checkpoints, and the request bodies for each."""
 
     url: str
     classifier: str
@@ -149,9 +148,9 @@ def command(
         str | None, typer.Option(help="the one to measure (default: the first of the realtime tier)")
     ] = None,
     summarizer: Annotated[
-        str | None, typer.Option(help="the one beside it (default: the slowest of the quality tier)")
+        str | None, typer.Option(help="the one kept busy (default: the slowest of the quality tier)")
     ] = None,
-    summarizers: Annotated[int, typer.Option(min=1, help="clients of it")] = Settings.summarizers,
+    summarizers: Annotated[int, typer.Option(min=1, help="clients of the summarizer")] = Settings.summarizers,
     rate: Annotated[float, typer.Option(parser=options.positive, help="classifications a second")] = Settings.rate,
     seconds: Annotated[float, typer.Option(parser=options.positive, help="of each turn")] = Settings.seconds,
     rounds: options.Rounds = Settings.rounds,
@@ -166,7 +165,7 @@ def command(
 
 
 def measure(catalog: Catalog, variants: Mapping[str, Path], settings: Settings, console: Console) -> Report:
-    """Serves the catalog and takes all turns; minutes. Raises LoadTestError."""
+    """Serves the catalog and takes all turns; lasts minutes. Raises LoadTestError."""
     classifier = raced_entry(catalog, settings.classifier)
     summarizers = summarizers_asked(catalog, settings.summarizer)
     sentences = [classify_body(text) for text in shuffled_texts()]
@@ -184,7 +183,7 @@ def measure(catalog: Catalog, variants: Mapping[str, Path], settings: Settings, 
 
 
 def summarizers_asked(catalog: Catalog, name: str | None) -> list[CatalogEntry]:
-    """The named summarizer, or those of the quality tier, or all if that has none. Raises NoSummarizer."""
+    """The named summarizer, else those of the quality tier, else all. Raises NoSummarizer if there is none."""
     entries = catalog.of_task("summarize")
     if name is None:
         found = [entry for entry in entries if entry.tier is Tier.QUALITY] or list(entries)
@@ -211,7 +210,7 @@ class _Route(Struct):
 
 
 def slowest_of(route: bytes, names: Sequence[str]) -> str:
-    """The one of these checkpoints that takes most by the document of `/route`. Raises NoSummarizer if none is up."""
+    """The checkpoint with the longest service time in a `/route` document. Raises NoSummarizer if none is up."""
     candidates = msgspec.json.decode(route, type=_Route).candidates
     times = {one.checkpoint: one.forecast_ms.service_time for one in candidates if one.forecast_ms}
     up = [name for name in names if name in times]
@@ -241,7 +240,7 @@ def _turn(asking: _Asking, settings: Settings, slot: Slot, seconds: float) -> Sa
 
 
 async def _offered(asking: _Asking, load: LoadSettings, clients: int) -> Sample:
-    """Offers the classifier its load while `clients` clients keep the summarizer busy."""
+    """Offers the classifier's load while `clients` clients keep the summarizer busy."""
     await asyncio.sleep(SETTLE_S)
     async with (
         http_client(f"{asking.url}/classify", load.hang_s) as client,
@@ -258,9 +257,9 @@ async def _offered(asking: _Asking, load: LoadSettings, clients: int) -> Sample:
 
 @asynccontextmanager
 async def _kept_busy(asking: _Asking, clients: int) -> AsyncIterator[list[Finished]]:
-    """Has `clients` clients ask for summaries without a pause. At the end, waits for the last ones.
+    """Lets `clients` clients request summaries without a pause. Waits for the last ones at the end.
 
-    So nothing of them reaches into the next turn, and all have finished once the context has ended.
+    So no summary reaches into the next turn.
     """
     finished: list[Finished] = []
     over = asyncio.Event()
@@ -283,9 +282,9 @@ async def keep_busy(
     clock: Clock = perf_counter,
     rest_s: float = SETTLE_S,
 ) -> None:
-    """One client's summaries, one after the other until it is over, each reported when it has finished.
+    """One client: requests one summary after another until `over`, and passes each to `done`.
 
-    After a failure it rests: one that fails at once must not become a load of its own.
+    It pauses after a failure, so that immediate failures do not become a load.
     """
     while not over.is_set():
         began_s = clock()
@@ -298,7 +297,7 @@ async def keep_busy(
 
 
 def neighbour_within(finished: Sequence[Finished], began_s: float, ended_s: float, clients: int) -> Neighbour:
-    """What the clients' summaries amount to between two instants. One that reaches out counts by its part."""
+    """The clients' work between two instants. A summary partly outside counts in part."""
     lasted_s = ended_s - began_s
     summaries = asked_s = engine_s = 0.0
     for one in finished:
@@ -317,7 +316,7 @@ def neighbour_within(finished: Sequence[Finished], began_s: float, ended_s: floa
 
 
 def report_of(run: Run) -> Report:
-    """One row a round, the generator's own delay, what makes the figures worth nothing, and the verdict."""
+    """One row per round, the generator's delay, faults that invalidate the run, and the verdict."""
     found = faults(run.turns)
     lags = [turn.sample.load.lag.p99_s for turn in _not_warming(run.turns) if turn.sample.load.lag]
     bound_ms = LoadSettings.lag_bound_s * 1000
@@ -335,14 +334,14 @@ def report_of(run: Run) -> Report:
 
 
 def verdict(turns: Turns[Sample]) -> Verdict:
-    """Whether the median of the ratios within rounds keeps the bound. A run with a fault keeps nothing."""
+    """Whether the median ratio is within the bound. A run with a fault misses it."""
     ratio = turns.ratio(BESIDE, ALONE, 1, _p95)
     target = Target("p95 beside a busy summarizer", "the classifier alone", ratio, P95_CEILING).verdict()
     return Verdict(f"not valid: {target.sentence}", met=False) if faults(turns) else target
 
 
 def faults(turns: Turns[Sample]) -> list[str]:
-    """What makes the figures worth nothing: a late generator, a neighbour at rest, requests that failed."""
+    """Faults that invalidate the run: a late generator, an idle summarizer, failed requests."""
     found = []
     for turn in _not_warming(turns):
         where, load = f"round {turn.slot.round}, {turn.slot.contestant}", turn.sample.load
@@ -383,7 +382,7 @@ def _table(run: Run) -> Table:
             for number, (alone, beside) in zip(run.turns.rounds(), pairs, strict=True)
         ],
         f"{settings.rate:g} requests/s for {settings.seconds:g} s a turn, {clients} of the summarizer; alone, beside "
-        f"(ratio); in time: within {settings.budget_ms:g} ms; engine: its share of the turn",
+        f"(ratio); in time: within {settings.budget_ms:g} ms; engine: the summarizer's engine time, share of the turn",
     )
 
 

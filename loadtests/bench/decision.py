@@ -1,7 +1,7 @@
-"""`punctual bench decision`: how long the gateway's own router takes to decide among made-up classifiers, 1 to 32.
+"""`punctual bench decision`: the time that the router takes to choose among 1 to 32 made-up classifiers.
 
-Every text has a new length, and between two decisions the checkpoint that was chosen answers and its forecaster
-learns, untimed, as it would in service. Nothing else of the gateway is run.
+Text lengths vary at random. Between decisions the chosen checkpoint answers and its forecaster learns, as in service;
+this is not timed. No other part of the gateway runs.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from loadtests.bench.report import Report, Table, Verdict, present
 from loadtests.bench.rounds import Spread, shown
 
 COUNTS = (1, 3, 8, 32)
-"""How many candidates there are."""
+"""The numbers of candidates."""
 
 CEILING_S = 50e-6
-"""What a decision among the most of them must stay below."""
+"""The target: a decision among the most candidates takes less, in seconds."""
 
 _BUDGETS_S = (0.002, 2.0)
 _NO_BUDGET_S = 1e-4
@@ -48,7 +48,7 @@ _WINDOW = 512
 
 
 class Situation(StrEnum):
-    """What the candidates are met in."""
+    """The candidates' state when a request arrives."""
 
     IDLE = "idle"
     LOADED = "loaded"
@@ -58,7 +58,7 @@ class Situation(StrEnum):
 
 @dataclass(frozen=True)
 class DecisionSettings:
-    """How much is measured. Equal seeds, equal decisions."""
+    """The number of rounds and of decisions in each. Equal seeds give equal decisions."""
 
     rounds: int = 7
     decisions: int = 1000
@@ -75,27 +75,27 @@ class Timing:
 
     @property
     def median_s(self) -> float:
-        """Of the rounds."""
+        """The median of the rounds, in seconds."""
         return median(self.rounds_s)
 
 
 def command(
     rounds: options.Rounds = DecisionSettings.rounds,
-    decisions: Annotated[int, typer.Option(min=2, help="of each round")] = DecisionSettings.decisions,
+    decisions: Annotated[int, typer.Option(min=2, help="in each round")] = DecisionSettings.decisions,
     seed: Annotated[int, typer.Option(help="of texts, budgets and load")] = DecisionSettings.seed,
     json: options.Json = None,
 ) -> None:
-    """Measures how long the gateway takes to decide."""
+    """Measures the time that the gateway takes to choose a checkpoint."""
     raise typer.Exit(present(measure(DecisionSettings(rounds, decisions, seed)), options.console, json=json))
 
 
 def measure(settings: DecisionSettings) -> Report:
-    """Times every situation; a target for each among the most candidates."""
+    """Times every situation, and judges it with the most candidates."""
     return report_of(timed(settings), settings)
 
 
 def report_of(timings: Sequence[Timing], settings: DecisionSettings) -> Report:
-    """One row a situation, one column for each number of candidates."""
+    """One row per situation, one column per number of candidates."""
     rows = []
     for situation in Situation:
         spreads = [Spread.of(one.rounds_s) for one in timings if one.situation is situation]
@@ -106,7 +106,7 @@ def report_of(timings: Sequence[Timing], settings: DecisionSettings) -> Report:
                 "µs a decision",
                 ("situation", *(f"{count} candidates" for count in COUNTS)),
                 rows,
-                f"median of {settings.rounds} rounds' medians (least to most)",
+                f"median of {settings.rounds} rounds' medians (minimum to maximum)",
             )
         ],
         document={"settings": settings, "timings": timings},
@@ -121,21 +121,21 @@ def _verdict(timing: Timing) -> Verdict:
 
 
 def timed(settings: DecisionSettings) -> list[Timing]:
-    """Every situation with every number of candidates; the rounds of all take turns."""
-    places = [(situation, count) for situation in Situation for count in COUNTS]
-    rounds_s: dict[tuple[Situation, int], list[float]] = {place: [] for place in places}
+    """Times every situation with every number of candidates, once in each round."""
+    cases = [(situation, count) for situation in Situation for count in COUNTS]
+    rounds_s: dict[tuple[Situation, int], list[float]] = {case: [] for case in cases}
     for number in range(settings.rounds):
-        for situation, count in places:
+        for situation, count in cases:
             rounds_s[situation, count].append(_round_s(situation, count, settings.decisions, settings.seed + number))
-    return [Timing(situation, count, tuple(rounds_s[situation, count])) for situation, count in places]
+    return [Timing(situation, count, tuple(rounds_s[situation, count])) for situation, count in cases]
 
 
 class Scene:
-    """A router over made-up classifiers on a clock of its own, with traffic drawn from a seed."""
+    """A router over made-up classifiers, with a simulated clock and random requests."""
 
     def __init__(self, situation: Situation, candidates: int, seed: int) -> None:
         self._situation = situation
-        self._chance = random.Random(seed)
+        self._rng = random.Random(seed)
         self._now_s = 1000.0
         self._load = LoadTracker()
         entries = tuple(_entry(number) for number in range(candidates))
@@ -144,7 +144,7 @@ class Scene:
         self._router = Router(catalog, manifests, self._load, lambda: self._now_s)
 
     def decide(self) -> tuple[Decision, float]:
-        """One request that arrives now: what is decided, and how many seconds that took."""
+        """Decides one request that arrives now. Returns the decision and its duration in seconds."""
         self._report()
         text = "x" * round(self._log_uniform(_CHARACTERS))
         hopeless = self._situation is Situation.HOPELESS
@@ -163,14 +163,14 @@ class Scene:
     def _report(self) -> None:
         idle = self._situation is Situation.IDLE
         for name in self._router.served:
-            backlog_s = 0.0 if idle else self._chance.uniform(0.0, _BACKLOG_S)
+            backlog_s = 0.0 if idle else self._rng.uniform(0.0, _BACKLOG_S)
             self._load.reported(name, "replica", LoadReport(backlog_s, 0), self._now_s)
 
     def _answer(self, request: Request, decision: Decision) -> None:
-        """The chosen one answers about when it was forecast to."""
+        """Lets the forecaster of the chosen checkpoint learn from an answer close to the forecast."""
         if decision.chosen is None or (forecast := decision.chosen.forecast) is None:
             return
-        service_s = forecast.service_time_s * self._chance.lognormvariate(0.0, 0.1)
+        service_s = forecast.service_time_s * self._rng.lognormvariate(0.0, 0.1)
         tokens = min(2 + len(request.inputs[0]) // 4, _WINDOW)
         timings = ReplicaTimings(forecast.queueing_delay_s, service_s, service_s, 1)
         answer = Answer((), InputReport(tokens, tokens, truncated=tokens == _WINDOW), timings)
@@ -181,11 +181,11 @@ class Scene:
 
     def _log_uniform(self, bounds: tuple[float, float]) -> float:
         least, most = bounds
-        return math.exp(self._chance.uniform(math.log(least), math.log(most)))
+        return math.exp(self._rng.uniform(math.log(least), math.log(most)))
 
 
 def _round_s(situation: Situation, candidates: int, decisions: int, seed: int) -> float:
-    """The median time of a round's decisions, after half as many to warm up."""
+    """The median duration of a round's decisions, after half as many warm-up decisions."""
     scene = Scene(situation, candidates, seed)
     for _ in range(decisions // 2):
         scene.decide()
@@ -207,7 +207,7 @@ def _entry(number: int) -> CatalogEntry:
 
 
 def _manifest(checkpoint: str, median_s: float) -> ClassifierManifest:
-    """A classifier whose run takes `median_s` for one text of 16 tokens, and in proportion for more or longer texts."""
+    """A classifier whose service time is `median_s` for one text of 16 tokens, proportional to batch and length."""
     verification = Verification(
         texts=1, data_set="none", label_agreement=1, label_agreement_floor=1, largest_logit_difference=0
     )

@@ -1,8 +1,7 @@
-"""`punctual bench engines`: what a token costs in each engine that writes, over one encoder-decoder checkpoint.
+"""`punctual bench engines`: the time per token of decoding engines on the same encoder-decoder checkpoint.
 
-Every engine is loaded from the first turn to the last, each in a process of its own (or anew for every turn if memory
-does not hold them all), and they alternate in shuffled rounds. All write the same number of tokens, and no text may
-end before. Durations are in seconds.
+Each engine runs in its own process, loaded throughout, or reloaded for every turn if memory cannot hold all. Engines
+alternate in shuffled rounds. All write the same number of tokens; none may end earlier. Durations are in seconds.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from loadtests.bench.decoding.folders import RANDOM, Shapes, prepare, shapes
 from loadtests.bench.decoding.process import Ask, Job, Loaded, Writing, running
 from loadtests.bench.machine import not_quiet
 from loadtests.bench.report import Report, Table, present
-from loadtests.bench.rounds import Plan, Slot, Spread, Turns, shown, take_turns
+from loadtests.bench.rounds import Plan, Slot, Spread, Turns, draw_medians, shown, take_turns
 from loadtests.errors import NoRace
 
 if TYPE_CHECKING:
@@ -36,23 +35,23 @@ if TYPE_CHECKING:
 GREEDY, BEAMS = 1, 4
 HOW = {GREEDY: "greedy", BEAMS: f"{BEAMS} beams"}
 WORTH = 1.3
-"""How many times as fast as the baseline a library must be before it is one more engine to keep alive."""
+"""The speed, as a multiple of the baseline's, from which another library is worth its upkeep."""
 LEAST_ROUNDS = 3
-"""How many rounds must count before anything is judged by them."""
+"""The minimum number of valid rounds for a judgement."""
 SETTLE_S = 0.4
-"""Between two turns: OpenMP's threads spin for 0.2 s after their last work, on the next engine's cores."""
+"""The pause between turns: OpenMP threads spin for 0.2 s after their last work, on the next engine's cores."""
 IDLE_S = 2.0
 HELD_PER_BYTE = 2.0
-"""Bytes in memory for one on disk: 1.2 to 2.1 were seen, by engine."""
+"""Bytes in memory per byte on disk: measured 1.2 to 2.1, by engine."""
 FIRST_WORD = 5
-"""The lowest id that a text is made of: below it, tokenizers keep their special tokens."""
+"""The lowest token id in a text; tokenizers use lower ids for special tokens."""
 WORK = user_cache_path("punctual") / "engines"
-"""Where folders for the engines are kept by default."""
+"""The default cache of model folders."""
 
 
 @dataclass(frozen=True)
 class Engine:
-    """One engine in one precision: the library it needs, and the kind of folder it loads."""
+    """One engine in one precision, the library it needs, and the kind of folder it loads."""
 
     name: str
     library: str
@@ -60,7 +59,7 @@ class Engine:
 
     @property
     def installed(self) -> bool:
-        """Whether its library is here."""
+        """True if its library is installed."""
         return find_spec(self.library) is not None
 
 
@@ -73,14 +72,14 @@ ENGINES = (
     Engine("torch-bf16", "torch", "checkpoint"),
 )
 CANDIDATES = frozenset(engine.name for engine in ENGINES if engine.library != "onnxruntime")
-"""Engines of another library than the baseline's: one of them may be worth adding."""
+"""Engines of other libraries than the baseline's, judged on whether to add them."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How much is read and written, how often and on how many threads. `engines` None means all of them.
+    """Tokens read and written, rounds and threads. `engines` None means all.
 
-    `apart` loads each engine anew for every turn, even if memory would hold them all.
+    `apart` reloads each engine for every turn, even if memory can hold all.
     """
 
     rounds: int = 5
@@ -94,9 +93,10 @@ class Settings:
 
 @dataclass(frozen=True)
 class Race:
-    """What was raced, on what, and every turn; `others` is what else kept the machine busy, as a share of it.
+    """The engines, conditions and turns of one checkpoint's comparison.
 
-    `missing` are the engines left out because their library is not installed.
+    `others` is the share of the machine that other processes used; `missing` names engines whose library is not
+    installed.
     """
 
     checkpoint: str
@@ -121,25 +121,23 @@ def command(
     ] = None,
     engine: Annotated[
         list[str] | None,
-        typer.Option(help="one to race; may be given several times (default: all that are installed)"),
+        typer.Option(help="an engine to compare; may be given several times (default: all that are installed)"),
     ] = None,
     rounds: options.Rounds = Settings.rounds,
-    tokens: Annotated[int, typer.Option(min=2, help="that are written")] = Settings.tokens,
-    input_tokens: Annotated[int, typer.Option(min=2, help="that are read, or what fits")] = Settings.input_tokens,
+    tokens: Annotated[int, typer.Option(min=2, help="tokens to write")] = Settings.tokens,
+    input_tokens: Annotated[int, typer.Option(min=2, help="tokens to read, at most")] = Settings.input_tokens,
     threads: Annotated[int, typer.Option(min=1, help="of each engine")] = Settings.threads,
     apart: Annotated[
         bool,
-        typer.Option(
-            "--apart", help="load each engine anew for every turn, as is done if memory does not hold all at once"
-        ),
+        typer.Option("--apart", help="reload each engine for every turn (always so if memory cannot hold all)"),
     ] = False,
     seed: Annotated[int, typer.Option(help="of the text and the order")] = Settings.seed,
-    work: Annotated[Path, typer.Option(help="where graphs are kept")] = WORK,
+    work: Annotated[Path, typer.Option(help="folder that caches graphs")] = WORK,
     json: options.Json = None,
-    svg: Annotated[Path | None, typer.Option(help="draw the times of a token there")] = None,
+    svg: Annotated[Path | None, typer.Option(help="write a plot of the times per token there")] = None,
     markdown: Annotated[Path | None, typer.Option(help="write the tables there")] = None,
 ) -> None:
-    """Measures what a token costs in each engine."""
+    """Measures the time per token of each decoding engine."""
     chosen = tuple(engine) if engine else None
     settings = Settings(rounds, tokens, input_tokens, threads, seed, apart, chosen)
     report = measure(checkpoint or RANDOM, work, settings, options.console)
@@ -147,23 +145,23 @@ def command(
 
 
 def measure(locations: Sequence[str], work: Path, settings: Settings, console: Console) -> Report:
-    """Races the engines over each checkpoint; minutes. Raises LoadTestError and SourceRefused.
+    """Compares the engines on each checkpoint; takes minutes. Raises LoadTestError and SourceRefused.
 
-    A location is an architecture's name, `starter:NAME` or a folder. What the engines load is kept below `work`.
+    A location is an architecture's name, `starter:NAME` or a folder. The engines' folders are cached below `work`.
     """
     return report_of([race(location, work, settings, console) for location in locations])
 
 
 def race(location: str, work: Path, settings: Settings, console: Console) -> Race:
-    """Runs the whole race over one checkpoint. Raises LoadTestError and SourceRefused."""
+    """Compares the engines on one checkpoint. Raises LoadTestError and SourceRefused."""
     if settings.tokens < 2:
-        raise NoRace("a race needs 2 tokens or more: what a token costs is the difference between many and one")
+        raise NoRace("write 2 tokens or more: the time per token is the difference between many and one")
     wanted = named_engines(settings.engines)
-    here = [engine for engine in wanted if engine.installed]
-    if not here:
-        raise NoRace(f"no library is installed of {', '.join(engine.name for engine in wanted)}")
+    installed = [engine for engine in wanted if engine.installed]
+    if not installed:
+        raise NoRace(f"no library is installed for {', '.join(engine.name for engine in wanted)}")
     started = perf_counter()
-    folders = prepare(location, [engine.loads for engine in here], work, settings.threads, console)
+    folders = prepare(location, [engine.loads for engine in installed], work, settings.threads, console)
     known = shapes(folders.checkpoint)
     text = input_text(known, settings.tokens, settings.input_tokens, settings.seed)
     others = psutil.cpu_percent(IDLE_S) / 100
@@ -176,7 +174,7 @@ def race(location: str, work: Path, settings: Settings, console: Console) -> Rac
             known.start_id,
             known.end_id,
         )
-        for engine in here
+        for engine in installed
     }
     apart = settings.apart or not _fits([Path(job.folder) for job in jobs.values()])
     turns, loaded = _take_turns(jobs, apart, settings, console)
@@ -195,31 +193,31 @@ def race(location: str, work: Path, settings: Settings, console: Console) -> Rac
 
 
 def named_engines(names: Sequence[str] | None) -> tuple[Engine, ...]:
-    """The engines of these names, all of them by default. Raises NoRace for an unknown one, or without the baseline."""
+    """The named engines, by default all. Raises NoRace for an unknown name, or for several without the baseline."""
     known = [engine.name for engine in ENGINES]
     unknown = [name for name in names or () if name not in known]
     if unknown:
         raise NoRace(f"no engine is called {', '.join(unknown)}; there are {', '.join(known)}")
     if names and len(names) > 1 and BASELINE not in names:
-        raise NoRace(f"engines are compared with {BASELINE}, which is not among {', '.join(names)}")
+        raise NoRace(f"engines are compared with {BASELINE}, which is missing from {', '.join(names)}")
     return tuple(engine for engine in ENGINES if not names or engine.name in names)
 
 
 def input_text(known: Shapes, tokens: int, input_tokens: int, seed: int) -> tuple[int, ...]:
-    """Token ids of a text to read, cut at the checkpoint's positions. Equal seeds, equal texts.
+    """Random token ids to read, cut to the checkpoint's positions. Equal seeds give equal texts.
 
-    Raises NoRace if the checkpoint cannot write as many tokens as asked.
+    Raises NoRace if the checkpoint cannot write `tokens` tokens.
     """
     if tokens > known.positions:
         raise NoRace(f"the checkpoint writes at most {known.positions} tokens, not {tokens}")
-    chance = random.Random(seed)
+    rng = random.Random(seed)
     length = min(input_tokens, known.positions)
-    ids = [chance.randrange(min(FIRST_WORD, known.entries - 1), known.entries) for _ in range(length - 1)]
+    ids = [rng.randrange(min(FIRST_WORD, known.entries - 1), known.entries) for _ in range(length - 1)]
     return (*ids, known.end_id)
 
 
 def _fits(folders: Sequence[Path]) -> bool:
-    """Whether memory is likely to hold all of these at once, going by their sizes on disk."""
+    """Whether memory can probably hold all of these at once, judged by their sizes on disk."""
     on_disk = sum(file.stat().st_size for folder in folders for file in folder.iterdir())
     return on_disk * HELD_PER_BYTE < psutil.virtual_memory().available
 
@@ -227,7 +225,7 @@ def _fits(folders: Sequence[Path]) -> bool:
 def _take_turns(
     jobs: Mapping[str, Job], apart: bool, settings: Settings, console: Console
 ) -> tuple[Turns[Writing], dict[str, Loaded]]:
-    """Every turn, and how each engine loaded the first time."""
+    """All turns, and the result of each engine's first load."""
     plan = Plan(list(jobs), list(HOW), settings.rounds, seed=settings.seed)
     with ExitStack() as stack:
         with console.status("loading the engines"):
@@ -239,7 +237,7 @@ def _take_turns(
             with nullcontext(kept[name]) if name in kept else running(jobs[name]) as engine:
                 if name not in kept:
                     loaded.setdefault(name, engine.loaded)
-                    engine.write(Ask(beams, 2))  # a first run takes longer, and is not what is measured
+                    engine.write(Ask(beams, 2))  # warm-up: a first run takes longer
                 sleep(SETTLE_S)
                 return engine.write(Ask(beams, settings.tokens))
 
@@ -248,31 +246,31 @@ def _take_turns(
 
 
 def report_of(races: Sequence[Race]) -> Report:
-    """The tables and judgements of each race, and one drawing of all. No verdicts: a judgement decides nothing."""
+    """The tables and judgements of each checkpoint, and one plot of all. There is no target, so no verdict."""
     return Report(
         tables=[table for race in races for table in _tables(race)],
         document={"races": races},
         remarks=[f"{race.checkpoint}: {one}" for race in races for one in judgements(race.turns)],
         cautions=[f"{race.checkpoint}: {caution}" for race in races for caution in cautions(race)],
-        figure=lambda: _drawn(races),
+        figure=lambda: _plot(races),
     )
 
 
 def judgements(turns: Turns[Writing]) -> list[str]:
-    """A sentence on each candidate that ran; none if the baseline did not run."""
+    """A sentence for each candidate that ran; none if the baseline did not run."""
     ran = {turn.slot.contestant for turn in turns.taken}
     judged = [beams for beams in HOW if len(turns.rounds(beams)) >= LEAST_ROUNDS]
-    said = []
+    found = []
     for name in (engine.name for engine in ENGINES if engine.name in ran & CANDIDATES and BASELINE in ran):
         gains = {HOW[beams]: turns.ratio(name, BASELINE, beams, _speed) for beams in judged}
-        said.append(judgement(name, {how: gain for how, gain in gains.items() if gain}))
-    return said
+        found.append(judgement(name, {how: gain for how, gain in gains.items() if gain}))
+    return found
 
 
 def judgement(engine: str, gains: Mapping[str, Spread]) -> str:
-    """Whether one more library is worth an engine, by how many times as fast as the baseline it is.
+    """Whether a library is worth adding: greedy or beam search is `WORTH` times as fast in every valid round.
 
-    It is if greedy or beams gain enough in every round that counts.
+    `gains` are speeds as multiples of the baseline's, by kind of search.
     """
     if any(gain.low >= WORTH for gain in gains.values()):
         word = "worth an engine"
@@ -282,31 +280,31 @@ def judgement(engine: str, gains: Mapping[str, Spread]) -> str:
         word = f"not worth an engine: {WORTH:g} is passed, but not in every round"
     else:
         word = "not worth an engine"
-    said = "; ".join(f"{how} {shown(gains[how]) if how in gains else 'not measured'}" for how in HOW.values())
-    return f"{engine}: {word}: {said} × {BASELINE}'s speed"
+    speeds = "; ".join(f"{how} {shown(gains[how]) if how in gains else 'not measured'}" for how in HOW.values())
+    return f"{engine}: {word}: {speeds} × {BASELINE}'s speed"
 
 
 def cautions(race: Race) -> list[str]:
-    """What a reader must know of the figures: engines left out, spoilt rounds, a machine that was not quiet."""
-    said = [f"{name} is left out: its library is not installed" for name in race.missing]
-    return said + race.turns.cautions("beams") + not_quiet(race.others)
+    """Warnings: engines left out, rounds that do not count, other processes on the machine."""
+    left_out = [f"{name} is left out: its library is not installed" for name in race.missing]
+    return left_out + race.turns.cautions("beams") + not_quiet(race.others)
 
 
 def _tables(race: Race) -> list[Table]:
-    """What each engine takes to load and to read, and what it takes to write."""
+    """One table on loading and encoding, one on writing."""
     turns, settings, names = race.turns, race.settings, list(race.loaded)
     counted = " and ".join(str(len(turns.rounds(beams))) for beams in HOW)
-    each = ", each engine loaded anew for every turn" if race.apart else ""
+    each = ", each engine reloaded for every turn" if race.apart else ""
     what = f"{race.checkpoint} on {race.host}, {settings.threads} threads"
     reading = Table(
         f"{what}: loading, and reading {race.input_tokens} tokens",
         ["engine", "load, s", "resident, MB", "encoder, ms"],
         [_reading(race, name) for name in names],
-        f"median (least to most) of the rounds that count: {counted} of {settings.rounds}, greedy and with "
-        f"beams{each}; ≈ derived: the first token less a further one",
+        f"median (minimum to maximum) of the rounds that count: {counted} of {settings.rounds}, greedy and with "
+        f"beams{each}; ≈ derived: the first token's time minus a further one's",
     )
     writing = Table(
-        f"{what}: reading the same and writing {settings.tokens} tokens",
+        f"{what}: reading the same text and writing {settings.tokens} tokens",
         ["engine", "how", "ms a token", "×", "summary, s"],
         [
             [
@@ -319,7 +317,7 @@ def _tables(race: Race) -> list[Table]:
             for beams, how in HOW.items()
             for name in names
         ],
-        f"of the same rounds; × is the speed of {BASELINE} as 1, within each round",
+        f"the same rounds; × is the speed relative to {BASELINE} within each round",
     )
     return [reading, writing]
 
@@ -345,8 +343,8 @@ def _speed(sample: Writing) -> float:
     return 1 / sample.token_s
 
 
-def _drawn(races: Sequence[Race]) -> Figure:
-    """Two panels for each race: bars of the medians, with whiskers from the least to the most of the rounds."""
+def _plot(races: Sequence[Race]) -> Figure:
+    """Two panels per checkpoint: median time per token, with whiskers from minimum to maximum."""
     from matplotlib.figure import Figure
 
     from loadtests.reports.drawing import Colour
@@ -355,17 +353,8 @@ def _drawn(races: Sequence[Race]) -> Figure:
     figure = Figure(figsize=(8, 2.2 * len(panels)), layout="constrained")
     for axes, (race, beams) in zip(figure.subplots(len(panels), squeeze=False)[:, 0], panels, strict=True):
         found = {name: spread for name in race.loaded if (spread := race.turns.spread(name, beams, _token_s))}
-        axes.barh(
-            list(found),
-            [spread.median * 1000 for spread in found.values()],
-            xerr=[
-                [(spread.median - spread.low) * 1000 for spread in found.values()],
-                [(spread.high - spread.median) * 1000 for spread in found.values()],
-            ],
-            color=[Colour.RIVAL if name in CANDIDATES else Colour.OURS for name in found],
-            ecolor=Colour.INK,
-        )
-        axes.invert_yaxis()
+        colours = [Colour.RIVAL if name in CANDIDATES else Colour.OURS for name in found]
+        draw_medians(axes, found, colours, Colour.INK, 1000)
         axes.set_title(f"{race.checkpoint}, {HOW[beams]}")
         axes.set_xlabel("ms per token, less is better")
     return figure

@@ -1,4 +1,4 @@
-"""`punctual bench load`: open-loop load of one kind of request on a gateway that runs, and what became of it."""
+"""`punctual bench load`: open-loop load of one kind of request on a running gateway, and the outcomes."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def command(
     seconds: Annotated[float, typer.Option(parser=options.positive)],
     url: Annotated[str, typer.Option()] = "http://127.0.0.1:8000/classify",
     budget_ms: Annotated[float | None, typer.Option(parser=options.positive, help="sent as X-Latency-SLA-Ms")] = None,
-    checkpoint: Annotated[str | None, typer.Option(help="pin this one")] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="have what cannot be in time refused")] = False,
+    checkpoint: Annotated[str | None, typer.Option(help="pin requests to this checkpoint")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="refuse requests that cannot be in time")] = False,
     seed: Annotated[int, typer.Option(help="of the arrivals")] = LoadSettings.seed,
     json: options.Json = None,
 ) -> None:
-    """Offers open-loop load to a gateway that runs."""
+    """Offers open-loop load to a running gateway."""
     headers = {CHECKPOINT: checkpoint} if checkpoint else {}
     if strict:
         headers[MODE] = "strict"
@@ -34,13 +34,13 @@ def command(
 
 
 def measure(url: str, settings: LoadSettings) -> Report:
-    """Offers the load to one URL, the held-out sentences in turn, and waits for the last ending. Blocking."""
+    """Offers the held-out sentences in turn to one URL and waits until every request has ended. Blocking."""
     shots = offer(url, [classify_body(text) for text in shuffled_texts()], settings)
     return report_of(summarised(shots, settings))
 
 
 def report_of(load: LoadReport) -> Report:
-    """The endings, the latency of the answered, and whether the generator kept its own times."""
+    """Endings, latency of the answers, and whether the generator sent on time."""
     settings = load.settings
     rows: list[tuple[str, str, str]] = []
     for ending, count in load.endings.items():
@@ -50,14 +50,14 @@ def report_of(load: LoadReport) -> Report:
     budget = "" if settings.budget_ms is None else f", budget {settings.budget_ms:g} ms"
     remarks = [f"SLA attainment {load.attainment:.2%}, goodput {load.goodput:.1f}/s"]
     if load.latency:
-        remarks.append(f"latency of the answered, from the intended send time: {load.latency}")
+        remarks.append(f"latency of the answers, from the intended send time: {load.latency}")
     if load.checkpoints:
         remarks.append("answered by: " + ", ".join(f"{name} {count}" for name, count in load.checkpoints.items()))
     lag = f"the generator sent late by {load.lag}" if load.lag else "nothing was offered"
-    said = f"{'valid' if load.valid else 'NOT VALID'}: {lag}; p99 may be {settings.lag_bound_s * 1000:g} ms"
+    validity = f"{'valid' if load.valid else 'NOT VALID'}: {lag}; p99 may be {settings.lag_bound_s * 1000:g} ms"
     return Report(
         tables=[Table(f"{settings.rate:g} requests/s offered{budget}", ("ending", "requests", "share"), rows)],
         document={**vars(load), "attainment": load.attainment, "goodput": load.goodput, "valid": load.valid},
-        verdicts=[Verdict(said, load.valid)],
+        verdicts=[Verdict(validity, load.valid)],
         remarks=remarks,
     )

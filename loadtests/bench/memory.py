@@ -1,8 +1,8 @@
-"""`punctual bench memory`: whether a summarizer's process grows while it writes many summaries.
+"""`punctual bench memory`: whether a summarizer's resident memory grows over many summaries.
 
-Summarizers write in turn, and the gateway says how much resident memory each has. The median of the last fifth of the
-samples may be 2 % and 2 MB over the median of the second fifth: the first fifth is for caches and buffers that fill
-once, medians ignore a moment's peak, and the allowance is what one process's figure wanders by.
+Summarizers answer in turn; the gateway reports their memory. The median of the last fifth of the samples may exceed
+that of the second fifth by 2 % plus 2 MB, the noise of one process. The first fifth is left out, because caches and
+buffers fill then. Medians ignore short peaks.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ MB = 1e6
 
 @dataclass(frozen=True)
 class Settings:
-    """How many summaries of mixed texts, and the range of seconds that their budgets are drawn from."""
+    """The number of summaries of mixed texts, and the range of their budgets in seconds."""
 
     summaries: int = 1000
     budgets_s: tuple[float, float] = (0.1, 3.0)
@@ -60,13 +60,13 @@ class Settings:
 
     @property
     def every(self) -> int:
-        """How many summaries lie between two samples: fifty, or fewer if there would not be twenty samples."""
+        """The number of summaries per sample: at most 50, and few enough for 20 samples."""
         return max(1, min(MOST_BETWEEN, self.summaries // SAMPLES))
 
 
 @dataclass(frozen=True)
 class Sample:
-    """The resident memory of each checkpoint after this many summaries; None of one that was not up."""
+    """The resident memory of each checkpoint after `summaries` summaries; None if it was not up."""
 
     summaries: int
     memory_bytes: dict[str, int | None]
@@ -74,25 +74,25 @@ class Sample:
 
 @dataclass(frozen=True)
 class Growth:
-    """One checkpoint's median memory in the second fifth of the samples and in the last."""
+    """One checkpoint's median memory in the second and in the last fifth of the samples."""
 
     early_bytes: float
     late_bytes: float
 
     @property
     def allowed_bytes(self) -> float:
-        """The most that the last fifth's median may be."""
+        """The upper bound of the last fifth's median."""
         return self.early_bytes * (1 + ALLOWED_SHARE) + ALLOWED_BYTES
 
     @property
     def grows(self) -> bool:
-        """Whether it is more than that."""
+        """True if the last fifth's median exceeds the bound."""
         return self.late_bytes > self.allowed_bytes
 
 
 @dataclass(frozen=True)
 class Run:
-    """Which summarizers were asked on what host, every sample, and why requests had no answer, with counts."""
+    """The host, summarizers and samples of a run, and the number of failures by reason."""
 
     settings: Settings
     host: str
@@ -105,18 +105,18 @@ class Run:
 def command(
     catalog: CatalogOption = DEFAULT_CATALOG,
     cache: CacheOption = DEFAULT_CACHE,
-    summaries: Annotated[int, typer.Option(min=SAMPLES, help="in all")] = Settings.summaries,
+    summaries: Annotated[int, typer.Option(min=SAMPLES, help="in total")] = Settings.summaries,
     seed: Annotated[int, typer.Option(help="of texts and budgets")] = Settings.seed,
     json: options.Json = None,
 ) -> None:
-    """Measures whether a replica's memory grows over many summaries."""
+    """Measures whether a summarizer's memory grows over many summaries."""
     settings = Settings(summaries=summaries, seed=seed)
     report = measure(*options.prepared(catalog, cache), settings, options.console)
     raise typer.Exit(present(report, options.console, json=json))
 
 
 def measure(catalog: Catalog, variants: Mapping[str, Path], settings: Settings, console: Console) -> Report:
-    """Serves the catalog, asks and samples; many minutes. Raises LoadTestError."""
+    """Serves the catalog, sends the requests and samples memory; takes many minutes. Raises LoadTestError."""
     names = summarizers(catalog)
     texts = mixed_texts(settings.summaries, settings.seed)
     requests = requests_of(texts, settings.budgets_s, settings.seed, names)
@@ -141,7 +141,7 @@ async def sampled(
     look: Callable[[], dict[str, int | None]],
     advance: Callable[[], None],
 ) -> tuple[list[Sample], dict[str, int]]:
-    """Sends one request after the other and looks after each `every` of them; the samples, and failures with counts."""
+    """Sends one request after another and calls `look` after every `every`. Returns samples and failure counts."""
     samples: list[Sample] = []
     failures: Counter[str] = Counter()
     done = 0
@@ -171,19 +171,19 @@ class _Checkpoints(Struct):
 
 
 def memory_of(url: str, names: Sequence[str]) -> dict[str, int | None]:
-    """The resident memory of these checkpoints as the gateway last heard, in bytes; None of one that is not up."""
+    """The checkpoints' resident bytes, as last reported to the gateway; None if a checkpoint is not up."""
     with urlopen(f"{url}/checkpoints", timeout=10) as answer:  # the scheme is ours
         return read_memory(answer.read(), names)
 
 
 def read_memory(document: bytes, names: Sequence[str]) -> dict[str, int | None]:
-    """Reads that from the document of `/checkpoints`."""
+    """Reads resident bytes by checkpoint from a `/checkpoints` document."""
     found = {one.name: one.load.memory_bytes for one in msgspec.json.decode(document, type=_Checkpoints).checkpoints}
     return {name: found.get(name) for name in names}
 
 
 def growth_of(samples: Sequence[Sample], checkpoint: str) -> Growth | None:
-    """Judges one checkpoint. None if it was not up at some sample, or the samples are fewer than five."""
+    """One checkpoint's growth. None if it was not up at every sample, or with fewer than five samples."""
     sizes = [sample.memory_bytes.get(checkpoint) for sample in samples]
     known = [size for size in sizes if size]
     if len(known) < len(sizes) or len(known) < FIFTHS:
@@ -192,12 +192,12 @@ def growth_of(samples: Sequence[Sample], checkpoint: str) -> Growth | None:
 
 
 def fifth(sizes: Sequence[int], number: int) -> Sequence[int]:
-    """The first (1) to the last (5) fifth of at least five values."""
+    """Fifth `number` (1 to 5) of at least five values."""
     return sizes[len(sizes) * (number - 1) // FIFTHS : len(sizes) * number // FIFTHS]
 
 
 def report_of(run: Run) -> Report:
-    """One row a sample, failures, and what the rule says of each checkpoint."""
+    """One row per sample, the failures, and a verdict per checkpoint."""
     growths = {name: growth_of(run.samples, name) for name in run.checkpoints}
     rows = []
     for sample in run.samples:
@@ -211,21 +211,20 @@ def report_of(run: Run) -> Report:
             *(verdict(name, growth) for name, growth in growths.items()),
         ],
         remarks=[
-            f"the rule: the median of the last fifth of the samples is at most {ALLOWED_SHARE:.0%} and "
+            f"the rule: the median of the last fifth of the samples is at most {ALLOWED_SHARE:.0%} plus "
             f"{ALLOWED_BYTES / MB:g} MB over that of the second fifth"
         ],
     )
 
 
 def verdict(checkpoint: str, growth: Growth | None) -> Verdict:
-    """What the rule says of one checkpoint, with the figures. One that could not be judged is not steady."""
+    """The verdict on one checkpoint; missed if it could not be judged."""
     if growth is None:
-        said = f"{checkpoint}: not judged: it was not up at every sample, or there were too few"
-        return Verdict(said, met=False)
+        return Verdict(f"{checkpoint}: not judged: it was not up at every sample, or there were too few", met=False)
     early, late, allowed = (size / MB for size in (growth.early_bytes, growth.late_bytes, growth.allowed_bytes))
     word = "grows" if growth.grows else "no growth"
-    said = f"{checkpoint}: {word}: {early:.1f} MB to {late:.1f} MB ({late - early:+.1f}), allowed up to {allowed:.1f}"
-    return Verdict(said, met=not growth.grows)
+    figures = f"{early:.1f} MB to {late:.1f} MB ({late - early:+.1f}), allowed up to {allowed:.1f}"
+    return Verdict(f"{checkpoint}: {word}: {figures}", met=not growth.grows)
 
 
 def _judged(growth: Growth) -> dict[str, object]:

@@ -1,9 +1,8 @@
-"""`punctual bench observed`: a real Prometheus watches a gateway under mixed load. Are its counts true?
+"""`punctual bench observed`: compares a real Prometheus's counts with the client's, under mixed load.
 
-The gateway starts, is warmed up and is scraped; then the load begins, so that the counters grow by the load alone. The
-load is counted twice: by the client that offers it, and by the gateway, as Prometheus has its counters. *In time by the
-client's clock* counts from the intended send time, so it includes what the gateway cannot see: the way to it and back,
-and a generator that sent late. *In time as reported* is what `X-SLA-Met` said.
+The gateway is warmed up and scraped before the load begins, so that its counters grow by the load alone. *In time by
+the client's clock* counts from the intended send time; it includes the network and a late generator, which the gateway
+cannot see. *In time as reported* is the gateway's header `X-SLA-Met`.
 """
 
 from __future__ import annotations
@@ -50,16 +49,16 @@ SCRAPE_EVERY_S = 1
 
 COUNTER = "sum by (task, outcome) (punctual_requests_total)"
 WINDOWS = {"5m": 300.0, "30m": 1800.0, "1h": 3600.0, "2h": 7200.0, "6h": 21600.0}
-"""Of the recording rules for attainment, by the suffix of their names."""
+"""The windows of the recording rules for attainment in seconds, by the suffix of the rule's name."""
 
 MOST_APART = 0.01
-"""How far attainment by PromQL may be from the client's own, as a share."""
+"""The largest allowed difference between attainment by PromQL and by the client, as a share."""
 
 NOT_OFFERED = (Outcome.INVALID, Outcome.TOO_LONG)
-"""Outcomes of requests that could not be served at all. Attainment leaves them out, as the recording rules do."""
+"""Outcomes of requests that no checkpoint could serve. Attainment leaves them out, as the recording rules do."""
 
 UNREPORTED = "unreported"
-"""The outcome of a request without an answer: the gateway may know more of it than its client."""
+"""The outcome of a request whose client got no answer; the gateway may have counted any outcome."""
 
 _BY_CODE = {
     problem.code: problem.outcome
@@ -75,12 +74,12 @@ _BY_CODE = {
 }
 
 Counts: TypeAlias = Mapping[str, int]
-"""How many requests of a task ended how, by the name of the outcome."""
+"""The number of one task's requests by outcome."""
 
 
 @dataclass(frozen=True)
 class ObservedSettings:
-    """A scenario at one load, offered for `seconds` after a warm-up that Prometheus does not see."""
+    """A scenario at one load, offered for `seconds` after a warm-up that is not counted."""
 
     scenario: str = "live-watched"
     seconds: float = 120.0
@@ -90,9 +89,9 @@ class ObservedSettings:
 
 @dataclass(frozen=True, slots=True)
 class TaskCounts:
-    """The requests of one task: how they ended by what clients got, and by what Prometheus has counted.
+    """One task's requests by outcome, as reported to clients and as counted by Prometheus.
 
-    `in_time` is by the client's clock, `by_rule` the attainment that the recording rule has, where it has one.
+    `in_time` is by the client's clock; `by_rule` is the attainment of the recording rule, if it has a value.
     """
 
     task: str
@@ -103,7 +102,7 @@ class TaskCounts:
 
     @property
     def agree(self) -> bool:
-        """Whether each request was counted once, as it ended; of one without an answer, only that it was counted."""
+        """True if every request was counted once, with its outcome; unanswered requests may have any outcome."""
         if sum(self.reported.values()) != sum(self.counted.values()):
             return False
         return all(self.counted.get(how, 0) >= count for how, count in self.reported.items() if how != UNREPORTED)
@@ -120,12 +119,12 @@ class TaskCounts:
 
     @property
     def by_promql(self) -> float | None:
-        """Attainment by the difference of the counters."""
+        """Attainment by the increase of Prometheus's counters."""
         return _share(self.counted.get(Outcome.IN_TIME, 0), _offered(self.counted))
 
     @property
     def apart(self) -> float | None:
-        """How far attainment by PromQL is from the other two, the larger of both; None if any of them is unknown."""
+        """The larger difference of attainment by PromQL from the other two; None if one is unknown."""
         if self.by_promql is None or self.by_client is None or self.by_answers is None:
             return None
         return max(abs(self.by_promql - self.by_client), abs(self.by_promql - self.by_answers))
@@ -133,9 +132,9 @@ class TaskCounts:
 
 @dataclass(frozen=True)
 class Asked:
-    """What was asked of Prometheus, queries of panels and recorded series, and which of it has no data.
+    """The number of panel queries and recorded series, and those of them without data.
 
-    `ailing` are rules that it could not evaluate, with what it said of them.
+    `ailing` are rules that Prometheus could not evaluate, with its errors.
     """
 
     queries: int
@@ -147,11 +146,10 @@ class Asked:
 
 @dataclass(frozen=True)
 class Observed:
-    """The conditions, both sides' counts, and what else Prometheus had.
+    """The conditions of a run, the counts by client and by Prometheus, and the queries.
 
-    `rule` is the recording rule beside which attainment is set. `scrapes` counts those of the load's time,
-    `scrapes_failed` those of them that the gateway did not answer in time. `invalid` says why the load's own figures
-    are not to be trusted, if so.
+    `rule` is the recording rule to compare attainment with. `scrapes` counts scrapes during the load, `scrapes_failed`
+    those that the gateway did not answer in time. `invalid` says why the load is invalid; empty if it is valid.
     """
 
     settings: ObservedSettings
@@ -169,19 +167,19 @@ class Observed:
 def command(
     catalog: CatalogOption = DEFAULT_CATALOG,
     cache: CacheOption = DEFAULT_CACHE,
-    scenario: Annotated[str, typer.Option(help="a shipped scenario's name, or a file")] = ObservedSettings.scenario,
+    scenario: Annotated[str, typer.Option(help="name of a shipped scenario, or a file")] = ObservedSettings.scenario,
     seconds: Annotated[float, typer.Option(parser=options.positive, help="of load")] = ObservedSettings.seconds,
     seed: Annotated[int, typer.Option(help="of arrivals and texts")] = ObservedSettings.seed,
     json: options.Json = None,
 ) -> None:
-    """Has a real Prometheus watch a gateway under load, and compares its counts with the client's."""
+    """Compares the counts of a real Prometheus with the client's, under load."""
     settings = ObservedSettings(scenario, seconds, seed=seed)
     report = measure(*options.prepared(catalog, cache), settings, options.console)
     raise typer.Exit(present(report, options.console, json=json))
 
 
 def measure(catalog: Catalog, variants: Mapping[str, Path], settings: ObservedSettings, console: Console) -> Report:
-    """Serves the catalog, offers the load and asks; minutes. Raises LoadTestError."""
+    """Serves the catalog, offers the load and queries Prometheus; takes minutes. Raises LoadTestError."""
     scenario = read_scenario(settings.scenario)
     queries = panel_queries()
     start_s = perf_counter()
@@ -219,13 +217,11 @@ def measure(catalog: Catalog, variants: Mapping[str, Path], settings: ObservedSe
 
 
 def report_of(found: Observed) -> Report:
-    """Both sides' counts by outcome, attainment four ways, what had no data by its name, and a verdict a target."""
+    """Counts by outcome, attainment by four measurements, queries without data, and a verdict per target."""
     asked = found.asked
     silent = [f"no data: {query.where}: {query.expr}" for query in asked.silent_queries]
     silent += [f"no data, or failing: {name}" for name in (*asked.silent_rules, *asked.ailing)]
-    scrapes = (
-        f"{found.scrapes} scrapes while the load lasted, of which {found.scrapes_failed} were not answered in time"
-    )
+    scrapes = f"{found.scrapes} scrapes during the load, of which {found.scrapes_failed} were not answered in time"
     ways = ("by_client", "by_answers", "by_promql", "by_rule")
     return Report(
         tables=[_outcomes(found), _attainment(found)],
@@ -240,23 +236,23 @@ def report_of(found: Observed) -> Report:
 
 
 def targets(found: Observed) -> list[Verdict]:
-    """What the command is for. A run whose generator was late misses the first."""
+    """The five targets as verdicts. The first is missed if the generator was late."""
     asked, tasks = found.asked, found.tasks
-    unlike = [one.task for one in tasks if not one.agree]
+    differing = [one.task for one in tasks if not one.agree]
     apart = {one.task: one.apart for one in tasks}
     close = bool(tasks) and all(gap is not None and round(gap, 9) <= MOST_APART for gap in apart.values())
     points = ", ".join(f"{task} {_share_text(gap)}" for task, gap in apart.items())
     queries, rules = asked.queries - len(asked.silent_queries), asked.recorded - len(asked.silent_rules)
     attainment = f"attainment by PromQL within {MOST_APART:.0%} of the client's, by its clock and as reported"
-    counted_once = bool(tasks) and not unlike
+    counted_once = bool(tasks) and not differing
     wanted = (
         ("the load was offered as planned", not found.invalid, found.invalid or "sent in time"),
         (
             "each request is counted once, as it ended",
             counted_once,
-            f"not so: {', '.join(unlike)}" if unlike else "both sides agree on every outcome",
+            f"not so: {', '.join(differing)}" if differing else "both sides agree on every outcome",
         ),
-        (attainment, close, f"apart by {points}"),
+        (attainment, close, f"difference {points}"),
         ("every query of every dashboard returns data", not asked.silent_queries, f"{queries} of {asked.queries}"),
         (
             "every recording rule returns data, and no rule fails",
@@ -264,11 +260,11 @@ def targets(found: Observed) -> list[Verdict]:
             f"{rules} of {asked.recorded}, {len(asked.ailing)} failing",
         ),
     )
-    return [Verdict(f"{what}: {'met' if met else 'MISSED'}: {said}", met) for what, met, said in wanted]
+    return [Verdict(f"{what}: {'met' if met else 'MISSED'}: {detail}", met) for what, met, detail in wanted]
 
 
 def _outcomes(found: Observed) -> Table:
-    """One row for each outcome that occurred."""
+    """One row per outcome that occurred."""
     settings = found.settings
     rows = []
     for how in (*Outcome, UNREPORTED):
@@ -280,7 +276,7 @@ def _outcomes(found: Observed) -> Table:
         f"{settings.scenario} at {found.rate_per_s:g} requests/s for {settings.seconds:g} s on {found.host}",
         ("outcome", *(heading for one in found.tasks for heading in (f"{one.task}, reported", "counted"))),
         [*rows, ("all", *map(str, sums))],
-        "as the gateway reported to clients, and as Prometheus counted",
+        "reported: by the gateway to clients; counted: by Prometheus",
     )
 
 
@@ -288,9 +284,9 @@ def _attainment(found: Observed) -> Table:
     shares = [(one.task, one.by_client, one.by_answers, one.by_promql, one.by_rule, one.apart) for one in found.tasks]
     return Table(
         "attainment",
-        ("task", "client's clock", "X-SLA-Met", "PromQL, counters", "recording rule", "apart by"),
+        ("task", "client's clock", "X-SLA-Met", "PromQL, counters", "recording rule", "difference"),
         [(task, *map(_share_text, values)) for task, *values in shares],
-        f"client's clock: from the intended send time; rule: {found.rule}; apart: counters from the first two",
+        f"client's clock: from the intended send time; rule: {found.rule}; difference: of counters from the first two",
     )
 
 
@@ -301,7 +297,7 @@ def _share_text(share: float | None) -> str:
 def asked_of(
     ask: Callable[[str, float], Sequence[Sample]], rules: Sequence[Rule], queries: Sequence[Query], at_s: float
 ) -> Asked:
-    """Asks every query and every recorded series at one instant. NaN is no data. Raises what `ask` does."""
+    """Evaluates every query and every recorded series at one instant. NaN is no data. Raises `ask`'s errors."""
 
     def silent(expr: str) -> bool:
         return all(math.isnan(one.number) for one in ask(expr, at_s))
@@ -317,13 +313,13 @@ def asked_of(
 
 
 def window_of(seconds: float) -> str:
-    """The shortest of the recorded windows that holds `seconds`, or the longest if none does."""
+    """The shortest recorded window of at least `seconds`, else the longest."""
     return next((name for name, held_s in WINDOWS.items() if seconds <= held_s), list(WINDOWS)[-1])
 
 
 @contextmanager
 def _offering(scenario: Scenario, url: str, console: Console) -> Iterator[Callable[[str, float, int], Ran]]:
-    """Gives a function that offers the scenario for some seconds under a seed, with a progress bar of that name."""
+    """Yields a function that offers the scenario: `offer(progress bar name, seconds, seed)`."""
     variants, stock, terms = live_variants(url), held_out(), Terms(url)
     with generating() as generator:
 
@@ -341,7 +337,7 @@ def _offering(scenario: Scenario, url: str, console: Console) -> Iterator[Callab
 
 
 def _scrapes(prometheus: Prometheus, began_s: float, ended_s: float) -> tuple[int, int]:
-    """How many scrapes there were between two instants, and how many of them the gateway answered."""
+    """The number of scrapes between two instants, and of those that the gateway answered."""
     window = f"up[{max(1, round(ended_s - began_s))}s]"
     found = [prometheus.ask(f"sum({of}_over_time({window}))", ended_s) for of in ("count", "sum")]
     made, answered = (round(one[0].number) if one else 0 for one in found)
@@ -351,10 +347,10 @@ def _scrapes(prometheus: Prometheus, began_s: float, ended_s: float) -> tuple[in
 def counted_both(
     results: Sequence[Result], before: Iterable[Sample], after: Iterable[Sample], by_rule: Mapping[str, float]
 ) -> tuple[TaskCounts, ...]:
-    """The counts of each task that either side knows of, in the order of their names.
+    """The counts of each task that client or Prometheus knows, sorted by task.
 
-    The samples are of a counter with the labels `task` and `outcome`, at an instant before the first request and at
-    one after the last. A series that was not there before began at 0.
+    The samples are of a counter with labels `task` and `outcome`, before the first request and after the last. A
+    series without an earlier sample starts at 0.
     """
     reported: dict[str, Counter[str]] = {}
     for one in results:
@@ -367,16 +363,16 @@ def counted_both(
     )
 
 
-def reported_outcome(landing: Result) -> str:
-    """How the gateway said that a request had ended; `UNREPORTED` where it did not say."""
-    if landing.fate in ANSWERED:
-        met = landing.prediction.met if landing.prediction else None
+def reported_outcome(result: Result) -> str:
+    """The outcome that the gateway reported to the client, else `UNREPORTED`."""
+    if result.fate in ANSWERED:
+        met = result.prediction.met if result.prediction else None
         return UNREPORTED if met is None else Outcome.IN_TIME if met else Outcome.LATE
-    return _BY_CODE.get(landing.detail.rpartition(" ")[2], UNREPORTED)
+    return _BY_CODE.get(result.detail.rpartition(" ")[2], UNREPORTED)
 
 
 def _differences(before: Iterable[Sample], after: Iterable[Sample]) -> dict[str, Counter[str]]:
-    """By task and outcome, if not 0. A counter that started again gives a number below 0: it lacks some requests."""
+    """The non-zero increases by task and outcome. A counter that restarted may give a negative one."""
     began = {(one.metric["task"], one.metric["outcome"]): one.number for one in before}
     grown: dict[str, Counter[str]] = {}
     for one in after:

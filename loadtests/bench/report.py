@@ -1,4 +1,4 @@
-"""What a benchmark found, and the one way to show it: at the terminal, in JSON, in Markdown and as a plot."""
+"""A benchmark's report, shown at the terminal and written as JSON, Markdown or a plot."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows of text under headings. `note` says what the figures are: their units, and of how many runs."""
+    """Rows of text under headings. `note` explains the figures: units, and the number of runs."""
 
     title: str
     headings: Sequence[str]
@@ -28,7 +28,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A sentence on one target or promise, and whether it is met."""
+    """One target or promise in a sentence, and whether it is met."""
 
     sentence: str
     met: bool
@@ -36,10 +36,10 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What one benchmark found.
+    """The results of one benchmark.
 
-    `document` is what the JSON file holds, in SI units, beside the remarks, cautions and verdicts. `remarks` are what a
-    reader should know, `cautions` what may have spoilt the figures. `figure` draws the plot, where there is one.
+    The JSON file holds `document`, in SI units, with the remarks, cautions and verdicts. `remarks` explain the
+    figures; `cautions` name what may have distorted them. `figure` draws the plot, if the benchmark has one.
     """
 
     tables: Sequence[Table]
@@ -51,7 +51,7 @@ class Report:
 
     @property
     def met(self) -> bool:
-        """Whether every target is met."""
+        """True if every target is met."""
         return all(verdict.met for verdict in self.verdicts)
 
 
@@ -63,7 +63,7 @@ def present(
     markdown: Path | None = None,
     plot: Path | None = None,
 ) -> int:
-    """Prints the report and writes the files asked for. Gives the exit status: 0 if every target is met, else 1."""
+    """Prints the report and writes the given files. Returns the exit status: 0 if every target is met, else 1."""
     for table in report.tables:
         console.print(_printed(table))
     for remark in report.remarks:
@@ -73,8 +73,8 @@ def present(
     for verdict in report.verdicts:
         console.print(Text(verdict.sentence, "green" if verdict.met else "red"), soft_wrap=True)
     if json:
-        said = {name: getattr(report, name) for name in ("remarks", "cautions", "verdicts")}
-        encoded = msgspec.json.encode({**report.document, **said}, enc_hook=_last_part)
+        sentences = {name: getattr(report, name) for name in ("remarks", "cautions", "verdicts")}
+        encoded = msgspec.json.encode({**report.document, **sentences}, enc_hook=_last_part)
         json.write_bytes(msgspec.json.format(encoded) + b"\n")
     if markdown:
         markdown.write_text(in_markdown(report), encoding="utf-8")
@@ -84,7 +84,7 @@ def present(
 
 
 def in_markdown(report: Report) -> str:
-    """The tables, remarks and verdicts as Markdown."""
+    """The tables, remarks, cautions and verdicts as Markdown."""
     parts: list[str] = []
     for table in report.tables:
         lines = [f"**{table.title}**", "", _row(table.headings), _row("---" for _ in table.headings)]
@@ -108,7 +108,7 @@ def _row(cells: Iterable[str]) -> str:
 
 
 def _last_part(value: object) -> str:
-    """A path as its last part: a report that is published names no machine's folders."""
+    """A path's last part, so that a published report shows no folders of this machine."""
     if isinstance(value, Path):
         return value.name
-    raise TypeError(f"a report holds no {type(value).__name__}")
+    raise TypeError(f"a report cannot hold a {type(value).__name__}")

@@ -1,7 +1,7 @@
-"""`punctual bench scrape`: what a scrape of `/metrics` each second costs the request path of one gateway.
+"""`punctual bench scrape`: the throughput that scraping `/metrics` every second costs a gateway.
 
-Turns with and without the scraper alternate in shuffled rounds, under a load that keeps the gateway full. Throughput
-on a shared machine is noisy; so the processor time of scrapes on the idle gateway is measured, too, which is not.
+Turns with and without the scraper alternate in shuffled rounds at full load. Throughput is noisy on a shared machine,
+so the processor time of scrapes on the idle gateway is measured too.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ ALONE, SCRAPED, LOGGED = "alone", "scraped", "logged"
 TITLES = {SCRAPED: "scraped each second", LOGGED: "with an access log"}
 EVERY_S = 1.0
 FIRST_S = 0.5
-"""When in its turn the first scrape is due."""
+"""The first scrape's time within a turn."""
 
 COST_CEILING = 0.02
-"""The share of throughput that the scrapes may cost."""
+"""The maximum share of throughput that scraping may cost."""
 
 MOST_ERROR = COST_CEILING / 2
-"""The standard error of the median from which on it says little about the ceiling."""
+"""The largest standard error of the median at which the ceiling can be judged."""
 
 ENOUGH = 0.8
-"""Scrapes a second, below which it was not each second that was scraped."""
+"""The minimum scrapes per second that count as scraping every second."""
 
 IDLE_S, IDLE_SCRAPES = 5.0, 40
 SCRAPE_WITHIN_S = 10.0
@@ -57,9 +57,9 @@ SCRAPE_WITHIN_S = 10.0
 
 @dataclass(frozen=True)
 class ScrapeSettings:
-    """A turn lasts whole `seconds`, `connections` busy all the time with one sentence each, all for one checkpoint.
+    """Number of rounds, length of a turn in whole seconds, busy connections, and the pinned checkpoint.
 
-    With `access_log` a second gateway is up all the time and takes turns, which writes its access log into a file.
+    `access_log` adds turns of a second gateway that writes an access log to a file.
     """
 
     rounds: int = 6
@@ -73,7 +73,7 @@ class ScrapeSettings:
 
 @dataclass(frozen=True, slots=True)
 class Scrape:
-    """One answer of `/metrics`: when it was asked for, seconds since scraping began, how long it took, its size."""
+    """One answer of `/metrics`: request time since scraping began, duration, bytes and number of series."""
 
     at_s: float
     took_s: float
@@ -83,7 +83,7 @@ class Scrape:
 
 @dataclass
 class Scrapes:
-    """What a scraper has so far; `failures` say why scrapes had no answer."""
+    """A scraper's results so far; `failures` are the reasons of failed scrapes."""
 
     made: list[Scrape] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
@@ -91,9 +91,9 @@ class Scrapes:
 
 @dataclass(frozen=True)
 class IdleCost:
-    """Processor time of the gateway's processes: at rest, as a share of one core, and for each scrape.
+    """Processor time of the idle gateway, as a share of one core, and of one scrape, in seconds.
 
-    `others` is what else the machine was busy with meanwhile, as a share of all of it.
+    `others` is the share of the machine that other processes used meanwhile.
     """
 
     rest_share: float
@@ -103,13 +103,13 @@ class IdleCost:
 
     @property
     def share(self) -> float:
-        """What scraping each second takes of the machine's processor time."""
+        """The share of the machine's processor time that scraping every second takes."""
         return self.scrape_cpu_s / EVERY_S / self.cores
 
 
 @dataclass(frozen=True)
 class Scraping:
-    """Who answered on what host, every turn, and every scrape of the turns with a scraper, the warm-up's too."""
+    """The checkpoint, host, turns and scrapes of a run, warm-up included."""
 
     settings: ScrapeSettings
     host: str
@@ -125,11 +125,11 @@ class Scraping:
         return list(self.turns.by_round(contestant, self.settings.connections, _throughput).values())
 
     def ratios(self, contestant: str) -> list[float]:
-        """Its throughput over that alone, in each round that counts."""
+        """A contestant's throughput divided by that without scraper or log, in each round that counts."""
         return self.turns.ratios(contestant, ALONE, self.settings.connections, _throughput)
 
     def cost(self, contestant: str) -> Spread | None:
-        """The share of throughput that it takes; None if no round counts. Below 0 it is a gain."""
+        """The share of throughput that a contestant loses; negative is a gain. None if no round counts."""
         return Spread.of([1 - ratio for ratio in self.ratios(contestant)])
 
 
@@ -142,12 +142,12 @@ def command(
     checkpoint: options.Checkpoint = None,
     access_log: Annotated[
         bool,
-        typer.Option("--access-log", help="let a second gateway with a log take turns: what the log costs"),
+        typer.Option("--access-log", help="also measure a second gateway that writes an access log"),
     ] = False,
     seed: Annotated[int, typer.Option(help="of the order")] = ScrapeSettings.seed,
     json: options.Json = None,
 ) -> None:
-    """Measures what a scrape of /metrics each second costs the request path."""
+    """Measures the throughput that scraping /metrics every second costs."""
     settings = ScrapeSettings(
         rounds, seconds, connections=connections, checkpoint=checkpoint, access_log=access_log, seed=seed
     )
@@ -156,7 +156,7 @@ def command(
 
 
 def measure(catalog: Catalog, variants: Mapping[str, Path], settings: ScrapeSettings, console: Console) -> Report:
-    """Serves the catalog and takes all turns; minutes. Raises LoadTestError."""
+    """Serves the catalog and takes all turns; lasts minutes. Raises LoadTestError."""
     program, entry = find_wrk(), raced_entry(catalog, settings.checkpoint)
     texts = shuffled_texts()
     began_s = perf_counter()
@@ -188,7 +188,7 @@ def measure(catalog: Catalog, variants: Mapping[str, Path], settings: ScrapeSett
 
 
 def report_of(found: Scraping) -> Report:
-    """Requests/s of each round, what a scrape is and takes, and whether it costs less than the ceiling."""
+    """Requests/s of each round, a scrape's size and duration, and whether its cost is below the ceiling."""
     costs = {name: found.cost(name) for name in TITLES}
     return Report(
         tables=[_table(found)],
@@ -213,47 +213,49 @@ def _table(found: Scraping) -> Table:
         f"{found.checkpoint}, {settings.connections} connections, on {found.host}",
         ("round", "requests/s alone", *(title for name in others for title in (TITLES[name], "ratio"))),
         rows,
-        f"turns of {settings.seconds} s; the last row: medians (least to most), ratios within each round",
+        f"turns of {settings.seconds} s; the last row: medians (minimum to maximum), ratios within each round",
     )
 
 
 def _scrape_sentences(found: Scraping) -> list[str]:
-    """What a scrape is: its duration under load, its size, and its processor time on the idle gateway."""
-    said = []
+    """A scrape's duration under load, its size, and its processor time on the idle gateway."""
+    sentences = []
     if found.scrapes:
         took_ms = [one.took_s * 1000 for one in found.scrapes]
         last = found.scrapes[-1]
-        said.append(
+        sentences.append(
             f"{len(took_ms)} scrapes under load: median {median(took_ms):.0f} ms, longest {max(took_ms):.0f} ms; "
             f"the last had {last.series} series in {last.size_bytes} bytes"
         )
     idle = found.idle
-    said.append(
+    sentences.append(
         f"on the idle gateway one scrape takes {idle.scrape_cpu_s * 1000:.1f} ms of processor time: each second, "
         f"{idle.share:.1%} of {idle.cores} cores"
     )
     log = found.cost(LOGGED)
     if log is not None:
-        said.append(f"an access log costs {_words(log)} of requests/s")
-    return said
+        sentences.append(f"an access log costs {_words(log)} of requests/s")
+    return sentences
 
 
 def cautions(found: Scraping) -> list[str]:
-    """What a reader of the figures must know: spoilt turns, scrapes without an answer, a machine that was not quiet."""
-    said = found.turns.cautions()
+    """Warnings: rounds that do not count, failed scrapes, too few rounds, other processes on the machine."""
+    warnings = found.turns.cautions()
     if found.failures:
-        said.append(f"{len(found.failures)} scrapes had no answer, the last: {found.failures[-1]}")
+        warnings.append(f"{len(found.failures)} scrapes had no answer, the last: {found.failures[-1]}")
     lasted_s = sum(turn.sample.duration_s for turn in found.turns.taken if turn.slot.contestant == SCRAPED)
     if len(found.scrapes) < ENOUGH * lasted_s:
-        said.append(f"only {len(found.scrapes)} scrapes in {lasted_s:.0f} s: some took longer than a second")
+        warnings.append(f"only {len(found.scrapes)} scrapes in {lasted_s:.0f} s: some took longer than a second")
     cost = found.cost(SCRAPED)
     if cost is not None and (cost.error is None or cost.error > MOST_ERROR):
-        said.append(f"the rounds are too few or too unlike to tell a cost of {COST_CEILING:.0%} from noise: take more")
-    return said + not_quiet(found.idle.others)
+        warnings.append(
+            f"the rounds are too few or too unlike to tell a cost of {COST_CEILING:.0%} from noise: run more rounds"
+        )
+    return warnings + not_quiet(found.idle.others)
 
 
 def _verdict(found: Scraping) -> Verdict:
-    """Met where scraping cost less than the ceiling, by the median round, with every scrape answered."""
+    """Met if scraping costs less than the ceiling in the median round, and every scrape was answered."""
     wanted = f"scraping each second costs less than {COST_CEILING:.0%} of requests/s"
     cost = found.cost(SCRAPED)
     if cost is None:
@@ -269,9 +271,9 @@ def _words(cost: Spread) -> str:
 
 @contextmanager
 def scraper(url: str, into: Scrapes, every_s: float = EVERY_S, clock: Clock = perf_counter) -> Iterator[None]:
-    """Scrapes at fixed instants, on a thread of its own, for as long as the context lasts.
+    """Scrapes every `every_s` seconds, in a thread, while the context lasts.
 
-    As Prometheus does, it has one scrape under way at most: an instant that passes meanwhile is passed over.
+    As in Prometheus, at most one scrape runs at a time; instants that pass meanwhile are skipped.
     """
     stop = threading.Event()
 
@@ -295,13 +297,13 @@ def scraper(url: str, into: Scrapes, every_s: float = EVERY_S, clock: Clock = pe
 
 
 def next_due(due_s: float, now_s: float, every_s: float) -> float:
-    """The first instant of the series through `due_s` that is still to come."""
+    """The next instant after `now_s` at a whole number of intervals from `due_s`."""
     passed = max(0, int((now_s - due_s) // every_s))
     return due_s + (passed + 1) * every_s
 
 
 def scraped(url: str, start_s: float, clock: Clock) -> Scrape:
-    """One scrape. Raises OSError or HTTPException where it has no answer."""
+    """Scrapes once. Raises OSError or HTTPException if there is no answer."""
     began_s = clock()
     with urlopen(f"{url}/metrics", timeout=SCRAPE_WITHIN_S) as answer:  # the scheme is ours
         content: bytes = answer.read()
@@ -309,7 +311,7 @@ def scraped(url: str, start_s: float, clock: Clock) -> Scrape:
 
 
 def series_in(exposition: bytes) -> int:
-    """How many series an exposition in text has: its lines, but for comments and empty ones."""
+    """The number of series in a text exposition: its lines without comments and empty lines."""
     return sum(bool(line.strip()) and not line.startswith(b"#") for line in exposition.splitlines())
 
 
@@ -336,7 +338,7 @@ def _turns(
 
 
 def _idle_cost(server: Server) -> IdleCost:
-    """Scrapes one after the other, set against as long a rest."""
+    """Processor time of consecutive scrapes, minus that of the idle gateway."""
     family, cores = server.family(), psutil.cpu_count() or 1
     rest = at_rest({server.name: family}, IDLE_S)
     rest_share = rest.shares[server.name]

@@ -1,14 +1,13 @@
-"""`punctual bench sharing`: how texts that are written step by step should share an engine.
+"""`punctual bench sharing`: compares ways in which texts being decoded can share an engine.
 
-Each arrangement drives the replica's own interleaver over the engine in this process: short texts arrive in an open
-loop while long ones are written without a pause. Of what a writer does, only budgets are left out: each text writes a
-set number of tokens, so that every arrangement has the same to do. Arrangements alternate in shuffled rounds, with
-equal arrivals within a round. Durations are in seconds.
+Each arrangement runs the replica's own time slicer and engine in this process. Short texts arrive in an open loop while
+long texts are decoded without a pause. Budgets are left out: each text writes a fixed number of tokens, so that every
+arrangement has the same work. Arrangements alternate in shuffled rounds, with equal arrivals within a round. Durations
+are in seconds.
 
-A batch of texts at different places is only bounded, not run: the graphs that optimum exports take one length of past
-for all rows, no positions and no mask of the past, so rows that have not written equally much share no step. What can
-be measured is a step of several rows of one text at one place. It is the cheapest batch there is, since its rows also
-share one text's keys and values.
+Continuous batching is bounded, not run. The graphs that optimum exports take one past length for all rows, without
+positions or a mask of the past, so rows of different progress cannot share a step. The bound is a step of several rows
+of one text with equal progress: the cheapest batch, since its rows also share the encoder's keys and values.
 """
 
 from __future__ import annotations
@@ -49,13 +48,13 @@ from loadtests.errors import EngineFailed
 from loadtests.offered_load import LoadReport, LoadSettings, Quantiles, offered, summarised
 
 CORES = 2
-"""What every arrangement has, whether as threads of one lane or as lanes of one thread."""
+"""The cores of every arrangement: one slot with 2 threads, or two slots with 1."""
 SHORT_SHARE = 0.2
-"""The share of the engine's time that short texts take by default, were they alone."""
+"""The engine utilisation that short texts alone would cause, by default."""
 BATCH_ROWS, BATCH_STEPS, WARM_STEPS = 4, 20, 4
 NO_DEADLINE_S = 3600.0
 STEP_S = 0.01
-"""What a step still to come is said to take. No deadline is near, so it only matters that some are left."""
+"""The assumed duration of a remaining step. Deadlines are far, so only the number of steps matters."""
 MOST_QUEUED = 10_000
 STOP_WITHIN_S = 60.0
 ALONE_TIMES = 5
@@ -63,7 +62,7 @@ ALONE_TIMES = 5
 
 @dataclass(frozen=True)
 class Arrangement:
-    """How an engine is shared: `lanes` texts run at once, each on `threads` threads, for `turn_s` seconds a turn."""
+    """A way to share an engine: `slots` texts at once, each on `threads` threads, for time slices of `turn_s`."""
 
     name: str
     slots: int
@@ -82,10 +81,10 @@ ARRANGEMENTS = (
 
 @dataclass(frozen=True)
 class Settings:
-    """How long a turn of the measurement lasts, how many tokens texts read and write, and how often short ones come.
+    """Length of a turn, tokens read and written per text, and the rate of short texts.
 
-    `rate` is short texts a second; None chooses one at which they would keep the engine busy for `SHORT_SHARE` of the
-    time. `longs` are the loads: the numbers of long texts under way at once.
+    `rate` is short texts per second; None chooses the rate at which they alone would use `SHORT_SHARE` of the engine's
+    time. `longs` are the loads: numbers of long texts decoded at once.
     """
 
     rounds: int = 5
@@ -102,7 +101,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Text:
-    """A text: the token ids that are read, and the rules by which a set number is written."""
+    """A text: the token ids to read, and rules that write a fixed number of tokens."""
 
     token_ids: tuple[int, ...]
     rules: SearchRules
@@ -110,7 +109,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Load:
-    """The texts of a turn, how many long ones are under way, and how the short ones come."""
+    """A turn's texts, the number of long ones decoded at once, and the arrivals of the short ones."""
 
     long: Text
     short: Text
@@ -120,10 +119,10 @@ class Load:
 
 @dataclass(frozen=True)
 class Sample:
-    """What one turn saw: the short texts' endings, the latencies of the long ones that ended in it, and its tokens/s.
+    """One turn's measurement: the short texts' endings, the long texts' latencies, and tokens/s.
 
-    Latencies of short texts count from when they were due, those of long ones from their submission. `others` is the
-    share of the machine that was busy with something else.
+    Latency counts from the intended send time for short texts, from submission for long ones. `others` is the share of
+    the machine that other processes used.
     """
 
     short: LoadReport
@@ -132,8 +131,8 @@ class Sample:
     others: float = 0.0
 
     @property
-    def spoilt(self) -> str:
-        """Says so if it lacks a figure: a short turn may end before one of its texts does."""
+    def invalid(self) -> str:
+        """The reason, if no short or no long text ended within the turn; else empty."""
         return "" if self.short.latency and self.long else "no short or no long text ended in time"
 
 
@@ -143,7 +142,7 @@ def short_p50(sample: Sample) -> float:
 
 
 def short_p95(sample: Sample) -> float:
-    """The 95th percentile of the short texts' latency: what the judgement goes by."""
+    """The 95th percentile of the short texts' latency, by which arrangements are judged."""
     return _found(sample.short.latency).p95_s
 
 
@@ -153,7 +152,7 @@ def long_p50(sample: Sample) -> float:
 
 
 def tokens_per_s(sample: Sample) -> float:
-    """What is written a second, of short and long texts together."""
+    """Tokens written per second, by short and long texts together."""
     return sample.tokens_per_s
 
 
@@ -164,7 +163,7 @@ def _found(quantiles: Quantiles | None) -> Quantiles:
 
 @dataclass(frozen=True)
 class Batch:
-    """What a step of `rows` rows takes, and `rows` steps of one row."""
+    """The duration of one step with `rows` rows, and of `rows` steps with one row."""
 
     round: int
     rows: int
@@ -173,15 +172,15 @@ class Batch:
 
     @property
     def gain(self) -> float:
-        """How many times the tokens a batch writes in the same time."""
+        """The batch's tokens/s as a multiple of that of single rows."""
         return self.apart_s / self.together_s
 
 
 @dataclass(frozen=True)
 class Run:
-    """What was shared, on what host, under which load, and every turn, the warm-up's too.
+    """The checkpoint, host, load and all turns of a run, warm-up included.
 
-    `rate` is short texts a second. One alone took `short_s`, a long one alone `long_s`, with all cores in one lane.
+    `rate` is short texts per second. `short_s` and `long_s` are a short and a long text's time alone, on all cores.
     """
 
     checkpoint: str
@@ -205,21 +204,21 @@ def command(
         float | None,
         typer.Option(
             parser=options.positive,
-            help="short texts a second (default: they alone would keep the engine busy a fifth of the time)",
+            help="short texts a second (default: as many as would alone use a fifth of the engine's time)",
         ),
     ] = None,
     longs: Annotated[
         list[int] | None,
         typer.Option(
-            min=1, help="long texts under way at once; may be given several times (default: 1, and again with 2)"
+            min=1, help="long texts decoded at once; may be given several times (default: 1, and again with 2)"
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="of texts, order and arrivals")] = Settings.seed,
-    work: Annotated[Path, typer.Option(help="where graphs are kept")] = WORK,
+    work: Annotated[Path, typer.Option(help="folder that caches graphs")] = WORK,
     json: options.Json = None,
     markdown: Annotated[Path | None, typer.Option(help="write the tables there")] = None,
 ) -> None:
-    """Measures how texts that are written step by step should share an engine."""
+    """Compares ways in which texts being decoded can share an engine."""
     loads = tuple(dict.fromkeys(longs or Settings.longs))
     settings = Settings(rounds=rounds, seconds=seconds, rate=rate, longs=loads, seed=seed)
     report = measure(checkpoint, work, settings, options.console)
@@ -227,17 +226,17 @@ def command(
 
 
 def measure(location: str, work: Path, settings: Settings, console: Console) -> Report:
-    """Takes all turns over one checkpoint; minutes. Raises LoadTestError and SourceRefused.
+    """Measures all arrangements with one checkpoint; takes minutes. Raises LoadTestError and SourceRefused.
 
-    `location` is an architecture's name, `starter:NAME` or a folder. Its graphs are kept below `work`. A text longer
-    than the checkpoint's positions is read as far as they go, and the report says so.
+    `location` is an architecture's name, `starter:NAME` or a folder. Its graphs are cached below `work`. Texts are cut
+    to the checkpoint's positions; the report states the length.
     """
     started = perf_counter()
     folders = prepare(location, ["int8"], work, CORES, console)
     known = shapes(folders.checkpoint)
     long = _text(known, settings.long_read, settings.long_written, settings.seed)
     short = _text(known, settings.short_read, settings.short_written, settings.seed + 1)
-    with console.status("loading, and writing one text alone"):
+    with console.status("loading, and timing each text alone"):
         engines = {threads: _engine(folders.by_kind["int8"], threads) for threads in (1, CORES)}
         short_s, long_s = (alone_s(engines[CORES], text) for text in (short, long))
     rate = settings.rate or float(f"{SHORT_SHARE / short_s:.2g}")
@@ -280,7 +279,7 @@ def _engine(folder: Path, threads: int) -> Seq2SeqEngine:
 
 
 def _turn(engines: Mapping[int, Seq2SeqEngine], load: Load, batches: list[Batch], slot: Slot, seconds: float) -> Sample:
-    """One arrangement's turn beside as many long texts as the slot's load; in each round's first, also a batch."""
+    """Measures one arrangement beside `slot.load` long texts. Each round's first turn also measures a batch."""
     if len(batches) == slot.round:
         batches.append(batch_of(engines[CORES], load.long, slot.round, BATCH_ROWS, BATCH_STEPS))
     sleep(SETTLE_S)
@@ -294,26 +293,26 @@ def _turn(engines: Mapping[int, Seq2SeqEngine], load: Load, batches: list[Batch]
 
 
 class TextClient:
-    """Submits texts to one interleaver. Belongs to the loop that the interleaver was started on."""
+    """Submits texts to one time slicer, on the event loop that the slicer was started on."""
 
     def __init__(self, time_slicer: TimeSlicer, engine: Seq2SeqEngine, load: Load) -> None:
-        """Takes a started interleaver."""
-        self._interleaver = time_slicer
+        """Takes a started time slicer."""
+        self._time_slicer = time_slicer
         self._engine = engine
         self._load = load
         self.written: list[float] = []
-        """The instant of every token, of whichever text."""
+        """The instant of every token, of all texts."""
         self.longs: list[tuple[float, float]] = []
-        """From when to when each long text took that ended."""
+        """The start and end of each finished long text."""
         self.failed: list[str] = []
 
     async def post(self, body: bytes, headers: Mapping[str, str]) -> Reply:
-        """One short text, as an open loop's client sends one; body and headers say nothing. Raises NoReply."""
+        """Submits one short text for the open loop; ignores body and headers. Raises NoReply."""
         await self._submit("short", self._load.short)
         return Reply(200, {}, b"")
 
     async def keep_busy(self) -> None:
-        """Long texts, one after the other until it is cancelled or one fails."""
+        """Submits one long text after another until cancelled, or until one fails."""
         with suppress(NoReply):
             while True:
                 began = perf_counter()
@@ -321,37 +320,37 @@ class TextClient:
                 self.longs.append((began, perf_counter()))
 
     async def _submit(self, name: str, text: Text) -> None:
-        result = await self._interleaver.submit(name, condensing(self._engine, text, self.written, perf_counter))
+        result = await self._time_slicer.submit(name, summary_job(self._engine, text, self.written, perf_counter))
         if isinstance(result, Failure):
             self.failed.append(f"{result.kind} {result.detail}".strip())
             raise NoReply(self.failed[-1])
 
 
-def condensing(engine: Seq2SeqEngine, text: Text, written: list[float], clock: Clock) -> SummaryJob:
-    """A text that is ready to be written, far from any deadline."""
-    room = TextBudget(clock() + NO_DEADLINE_S, 0.0, clock)
-    room.left_s = text.rules.max_new_tokens * STEP_S
-    return SummaryJob(room, way(engine, text, room, written))
+def summary_job(engine: Seq2SeqEngine, text: Text, written: list[float], clock: Clock) -> SummaryJob:
+    """A job that decodes the text, with a deadline an hour away."""
+    budget = TextBudget(clock() + NO_DEADLINE_S, 0.0, clock)
+    budget.left_s = text.rules.max_new_tokens * STEP_S
+    return SummaryJob(budget, decode_steps(engine, text, budget, written))
 
 
-def way(engine: Seq2SeqEngine, text: Text, room: TextBudget, written: list[float]) -> Steps:
-    """A text's way in steps, of which the first also reads it, as a writer's does; adds the instant of every token."""
+def decode_steps(engine: Seq2SeqEngine, text: Text, budget: TextBudget, written: list[float]) -> Steps:
+    """Decodes a text step by step; the first step also encodes it. Appends the instant of every token to `written`."""
     decoder, search = None, BeamSearch(text.rules)
     while not search.done:
         decoder = decoder or engine.encode(np.asarray(text.token_ids, dtype=np.int64))
         search.feed(decoder.step(*search.pending))
-        written.append(room.clock())
-        room.left_s = (text.rules.max_new_tokens - search.steps) * STEP_S
+        written.append(budget.clock())
+        budget.left_s = (text.rules.max_new_tokens - search.steps) * STEP_S
         yield
     read, tokens = len(text.token_ids), text.rules.max_new_tokens
-    report = Generation("length", room.steps, tokens, 1, tokens, 1, room.headroom_s)
+    report = Generation("length", budget.steps, tokens, 1, tokens, 1, budget.headroom_s)
     return SummaryResult("", report, InputReport(read, read, truncated=False))
 
 
 async def shared(engine: Seq2SeqEngine, arrangement: Arrangement, load: Load) -> Sample:
-    """One turn: while short texts come, and until the last has ended. Raises EngineFailed if one fails.
+    """Runs one turn until its last short text has ended. Raises EngineFailed if a text fails.
 
-    Tokens are counted while short texts come, and so are the long ones that end then.
+    Tokens and finished long texts count only while short texts arrive.
     """
     time_slicer = TimeSlicer(arrangement.slots, perf_counter, MOST_QUEUED, slice_s=arrangement.turn_s)
     time_slicer.start()
@@ -372,7 +371,7 @@ async def shared(engine: Seq2SeqEngine, arrangement: Arrangement, load: Load) ->
 
 @asynccontextmanager
 async def _kept_busy(client: TextClient, longs: int) -> AsyncIterator[None]:
-    """Keeps `longs` long texts under way. Those under way at the end are withdrawn."""
+    """Keeps `longs` long texts running. Cancels them at the end."""
     tasks = [asyncio.create_task(client.keep_busy()) for _ in range(longs)]
     try:
         yield
@@ -383,11 +382,11 @@ async def _kept_busy(client: TextClient, longs: int) -> AsyncIterator[None]:
 
 
 def alone_s(engine: Seq2SeqEngine, text: Text, clock: Clock = perf_counter) -> float:
-    """The median of what one text takes that has the engine to itself. Blocking."""
+    """The median time of one text that has the engine to itself. Blocking."""
     took = []
     for _ in range(1 + ALONE_TIMES):  # the first is slower
-        began, alone = clock(), condensing(engine, text, [], clock)
-        while not alone.step():
+        began, job = clock(), summary_job(engine, text, [], clock)
+        while not job.step():
             pass
         took.append(clock() - began)
     return median(took[1:])
@@ -396,9 +395,9 @@ def alone_s(engine: Seq2SeqEngine, text: Text, clock: Clock = perf_counter) -> f
 def batch_of(
     engine: Seq2SeqEngine, text: Text, number: int, rows: int, steps: int, clock: Clock = perf_counter
 ) -> Batch:
-    """A step of this many rows against as many steps of one row each, at the same places, step by step. Blocking.
+    """Compares one step of `rows` rows with `rows` steps of one row, at equal progress. Blocking.
 
-    The rows of the batch are of one text, those of the others of one each. Which is first alternates.
+    All rows of the batch belong to one text; each single row belongs to its own. The order alternates.
     """
     start = np.array([text.rules.decoder_start_token_id])
     ids = np.asarray(text.token_ids, dtype=np.int64)
@@ -411,7 +410,7 @@ def batch_of(
     batch, *singles = (engine.encode(ids) for _ in range(1 + rows))
     for decoder in (batch, *singles):
         step_s(decoder, 1)
-    batch.step(np.repeat(start, rows), np.zeros(rows, dtype=np.int64))  # here the one row becomes many
+    batch.step(np.repeat(start, rows), np.zeros(rows, dtype=np.int64))  # copies its one row to `rows` rows
     for decoder in singles:
         step_s(decoder, 1)
     together, apart = [], []
@@ -425,7 +424,7 @@ def batch_of(
 
 
 def report_of(run: Run) -> Report:
-    """Two tables for each number of long texts, the conditions and judgements. No verdicts: they decide nothing."""
+    """Two tables per number of long texts, the conditions and judgements. There is no target, so no verdict."""
     judged = [one for longs in run.settings.longs if (one := judgement(run.turns, longs))]
     return Report(
         tables=[table for longs in run.settings.longs for table in _tables(run, longs)],
@@ -436,9 +435,9 @@ def report_of(run: Run) -> Report:
 
 
 def judgement(turns: Turns[Sample], longs: int) -> str | None:
-    """The arrangement with the lowest p95 of short texts beside `longs` long ones, what it costs, and the next best.
+    """The arrangement with the lowest p95 of short texts beside `longs` long ones, its cost, and the runner-up.
 
-    By the median of the ratios within rounds, so that a slow minute decides nothing; None if no round counts.
+    Compares medians of ratios within rounds, which a slow minute does not affect. None if no round counts.
     """
     ratios = {one.name: turns.ratio(one.name, BASELINE, longs, short_p95) for one in ARRANGEMENTS}
     measured = {name: ratio for name, ratio in ratios.items() if ratio}
@@ -448,18 +447,18 @@ def judgement(turns: Turns[Sample], longs: int) -> str | None:
     by_name = {one.name: turns.by_round(one.name, longs, short_p95) for one in ARRANGEMENTS}
     rounds = turns.rounds(longs)
     first_in = sum(by_name[best][number] == min(one[number] for one in by_name.values()) for number in rounds)
-    said = (
+    sentence = (
         f"beside {longs} long text{'' if longs == 1 else 's'}: {best} has the lowest p95 of short texts, "
         f"{median(by_name[best].values()) * 1000:.0f} ms, in {first_in} of {len(rounds)} rounds"
     )
     if best != BASELINE:
-        said += f": {shown(measured[best])} × that of {BASELINE}, and "
-        said += f"{shown(turns.ratio(best, BASELINE, longs, tokens_per_s))} × its tokens/s"
-    return f"{said}; next: {following}, {shown(measured[following])} ×"
+        sentence += f": {shown(measured[best])} × that of {BASELINE}, and "
+        sentence += f"{shown(turns.ratio(best, BASELINE, longs, tokens_per_s))} × its tokens/s"
+    return f"{sentence}; next: {following}, {shown(measured[following])} ×"
 
 
 def batch_sentence(batches: Sequence[Batch]) -> str:
-    """What continuous batching would gain at most, over the rounds but the warm-up."""
+    """The upper bound of continuous batching's gain, over all rounds but the warm-up."""
     counted = [one for one in batches if one.round != WARM_UP]
     gain = Spread.of([one.gain for one in counted])
     if gain is None:
@@ -470,47 +469,46 @@ def batch_sentence(batches: Sequence[Batch]) -> str:
     return (
         f"a batch of {rows} would write at most {shown(gain)} × the tokens of {rows} texts in turns: "
         f"{together_ms:.1f} ms for a step of {rows} rows, {apart_ms:.1f} ms for {rows} steps of one; the graphs cannot "
-        "do it, as texts of different progress share no step"
+        "batch texts of different progress"
     )
 
 
 def cautions(run: Run) -> list[str]:
-    """What a reader must know of the figures: rounds that do not count, a late generator, a machine not quiet."""
-    said = run.turns.cautions("long")
+    """Warnings: rounds that do not count, a late generator, other processes on the machine."""
+    found = run.turns.cautions("long")
     counted = _counted(run)
     bound_s = LoadSettings.lag_bound_s
     late = [one.short.lag.p99_s for one in counted if one.short.lag and one.short.lag.p99_s > bound_s]
     if late:
-        said.append(
+        found.append(
             f"short texts were sent late in {len(late)} of {len(counted)} turns, p99 up to {max(late) * 1000:.1f} ms"
         )
     worst = max((one.others for one in counted), default=0.0)
-    return said + [f"in the worst turn, {caution}" for caution in not_quiet(worst)]
+    return found + [f"in the worst turn, {caution}" for caution in not_quiet(worst)]
 
 
 def conditions(run: Run) -> str:
-    """The load and how it was measured."""
+    """The load and the measurement in one sentence."""
     settings = run.settings
     rounds = " and ".join(str(len(run.turns.rounds(longs))) for longs in settings.longs)
     shorts = [one.short.offered for one in _counted(run)] or [0]
     offered_shorts = " to ".join(map(str, sorted({min(shorts), max(shorts)})))
     return (
         f"long texts read {settings.long_read} tokens and write {settings.long_written}, short ones read "
-        f"{settings.short_read} and write {settings.short_written} and arrive at {run.rate:g}/s, at random and "
-        f"whatever is under way; turns of {settings.seconds:g} s with {offered_shorts} short texts; "
-        f"alone, a short one takes {run.short_s * 1000:.0f} ms and a long one {run.long_s * 1000:.0f} ms; median "
-        f"(least to most) of the rounds that count: {rounds} of {settings.rounds}; × is {BASELINE} as 1, within each "
-        "round"
+        f"{settings.short_read} and write {settings.short_written} and arrive at {run.rate:g}/s, Poisson and open "
+        f"loop; turns of {settings.seconds:g} s with {offered_shorts} short texts; alone, a short one takes "
+        f"{run.short_s * 1000:.0f} ms and a long one {run.long_s * 1000:.0f} ms; median (minimum to maximum) of the "
+        f"rounds that count: {rounds} of {settings.rounds}; × is the ratio to {BASELINE} within each round"
     )
 
 
 def _counted(run: Run) -> list[Sample]:
-    """The turns of all rounds that count."""
+    """The samples of all rounds that count."""
     return [turn.sample for turn in run.turns.taken if turn.slot.round in run.turns.rounds(turn.slot.load)]
 
 
 def _tables(run: Run, longs: int) -> list[Table]:
-    """The latency of short texts beside `longs` long ones, and what is written in that time."""
+    """The short texts' latency beside `longs` long ones, and the long texts' latency with all tokens/s."""
     texts = "one long text at a time is" if longs == 1 else f"{longs} long texts at a time are"
     what = f"{run.checkpoint} on {run.host}, while {texts} written"
     return [
@@ -530,7 +528,7 @@ def _tables(run: Run, longs: int) -> list[Table]:
 def _rows(
     turns: Turns[Sample], longs: int, measures: Mapping[Callable[[Sample], float], tuple[str, float]]
 ) -> list[list[str]]:
-    """Each arrangement's measures, each with its ratio to the baseline's."""
+    """One row per arrangement: each figure with its ratio to the baseline's."""
     rows = []
     for name in (one.name for one in ARRANGEMENTS):
         row = [name]

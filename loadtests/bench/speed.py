@@ -1,7 +1,7 @@
-"""`punctual bench speed`: one variant behind the gateway, behind FastAPI, and bare, on one host with real sentences.
+"""`punctual bench speed`: one variant behind the gateway, behind FastAPI, and without a server, with real sentences.
 
-All servers are up from the first turn to the last and take turns. The gateway promises a latency at one connection and
-a throughput at many, both as ratios to the faster FastAPI.
+All servers run throughout and take turns under load. The gateway's targets are latency at one connection and
+throughput at many, both as ratios to the faster FastAPI server.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from loadtests.bench.peers.engine import BareEngine, answer
 from loadtests.bench.peers.servers import fastapi, gateway
 from loadtests.bench.peers.wrk import Sample, Wrk, find_wrk
 from loadtests.bench.report import Report, Table, present
-from loadtests.bench.rounds import Plan, Spread, Target, Turns, shown, take_turns
+from loadtests.bench.rounds import Plan, Spread, Target, Turns, draw_medians, shown, take_turns
 from loadtests.errors import NoRace, OtherAnswers
 from loadtests.sentences import classify_body, shuffled_texts
 
@@ -43,25 +43,25 @@ if TYPE_CHECKING:
 
 ENGINE, GATEWAY = "in-process", "gateway"
 BASELINES = {"fastapi-1": 1, "fastapi-2": 2}
-"""FastAPI servers by name, and how many threads each answers from."""
+"""The thread count of each FastAPI server, by its name."""
 
 LATENCY_CEILING = 1.5
 THROUGHPUT_FLOOR = 0.8
 IDLE_CEILING = 0.02
-"""The share of a core that a server at rest may use."""
+"""The maximum share of a core that an idle server may use."""
 
 COMPARED = 40
-"""How many sentences every server must answer as the variant does."""
+"""The number of sentences that every server must answer as the variant does."""
 
 SLACK = 1e-3
-"""How far a score may be from the variant's own."""
+"""The largest allowed difference between a served score and the variant's own."""
 
 
 @dataclass(frozen=True)
 class SpeedSettings:
-    """How long and how often: a turn lasts whole `seconds`; `connections` is the load beside that of one caller.
+    """Number of rounds, length of a turn in whole seconds, and the load of many `connections`.
 
-    After the race the FastAPI servers run `alone_rounds` more without the gateway, which shows what its rest cost them.
+    At the end the FastAPI servers run `alone_rounds` more without the gateway, which shows what its idle load cost.
     """
 
     rounds: int = 5
@@ -76,17 +76,17 @@ class SpeedSettings:
     heldout: Path = HELDOUT
 
     def plan(self, contestants: Sequence[str], rounds: int) -> Plan:
-        """So many rounds of turns, at one connection and at many."""
+        """The plan of `rounds` rounds, at one connection and at many."""
         loads = (1, self.connections)
         return Plan(contestants, loads, rounds, self.seconds, self.warm_up_seconds, self.seed)
 
 
 @dataclass(frozen=True)
 class Race:
-    """What was raced, on what, and every turn of it.
+    """The conditions and all turns of a comparison.
 
-    `idle` are shares of one core, by server; `others` is what else the machine was busy with, as a share of all of
-    it. `alone` are the turns of FastAPI after the gateway was stopped.
+    `idle` are shares of one core, by server; `others` is the share of the machine that other processes used. `alone`
+    are FastAPI's turns after the gateway was stopped.
     """
 
     checkpoint: str
@@ -103,7 +103,7 @@ class Race:
 
 @dataclass(frozen=True)
 class Contest:
-    """One of the two things that are compared, at its number of connections, and the bound of the gateway's ratio."""
+    """One compared figure, its number of connections, and the bound on the gateway's ratio."""
 
     what: str
     connections: int
@@ -114,23 +114,23 @@ class Contest:
     scale: float = 1.0
 
     def faster(self, turns: Turns[Sample]) -> str | None:
-        """The baseline with the better median, chosen for each contest: the stricter comparison."""
+        """The baseline with the better median, chosen per figure; None if no round counts."""
         spreads = {name: turns.spread(name, self.connections, self.measure) for name in BASELINES}
         medians = {name: spread.median for name, spread in spreads.items() if spread}
         best = min if self.less_is_better else max
         return best(medians, key=lambda name: medians[name]) if medians else None
 
     def spread(self, turns: Turns[Sample], contestant: str) -> Spread | None:
-        """What a contestant reached over the rounds that count."""
+        """A contestant's figure over the rounds that count."""
         return turns.spread(contestant, self.connections, self.measure)
 
     def ratio(self, turns: Turns[Sample], contestant: str) -> Spread | None:
-        """That over what the faster baseline reached, within each round."""
+        """A contestant's figure divided by the faster baseline's, within each round."""
         baseline = self.faster(turns)
         return turns.ratio(contestant, baseline, self.connections, self.measure) if baseline else None
 
     def target(self, turns: Turns[Sample]) -> Target:
-        """The gateway's promise."""
+        """The gateway's target for this figure."""
         baseline, ratio = self.faster(turns) or "FastAPI", self.ratio(turns, GATEWAY)
         return Target(self.what, baseline, ratio, self.bound, at_most=self.less_is_better)
 
@@ -156,19 +156,19 @@ def command(
     checkpoint: options.Checkpoint = None,
     rounds: options.Rounds = SpeedSettings.rounds,
     seconds: options.Seconds = SpeedSettings.seconds,
-    connections: Annotated[int, typer.Option(min=2, help="of the crowd")] = SpeedSettings.connections,
+    connections: Annotated[int, typer.Option(min=2, help="in the throughput turns")] = SpeedSettings.connections,
     seed: Annotated[int, typer.Option(help="of the order")] = SpeedSettings.seed,
     json: options.Json = None,
-    svg: Annotated[Path | None, typer.Option(help="draw the standings there")] = None,
+    svg: Annotated[Path | None, typer.Option(help="write a plot of the medians there")] = None,
 ) -> None:
-    """Races the gateway against FastAPI and the bare engine."""
+    """Compares the gateway's speed with FastAPI and the bare engine."""
     settings = SpeedSettings(rounds, seconds, connections=connections, seed=seed, checkpoint=checkpoint)
     report = measure(*options.prepared(catalog, cache), settings, options.console)
     raise typer.Exit(present(report, options.console, json=json, plot=svg))
 
 
 def measure(catalog: Catalog, variants: Mapping[str, Path], settings: SpeedSettings, console: Console) -> Report:
-    """Starts all servers, checks that they answer alike, and takes all turns; minutes. Raises LoadTestError."""
+    """Starts all servers, checks that their answers agree, and takes all turns. Raises LoadTestError."""
     program, entry = find_wrk(), raced_entry(catalog, settings.checkpoint)
     folder, texts = variants[entry.name], shuffled_texts(settings.heldout)
     began_s = perf_counter()
@@ -181,7 +181,7 @@ def measure(catalog: Catalog, variants: Mapping[str, Path], settings: SpeedSetti
                 ours = while_up.enter_context(gateway(catalog, variants))
             pinned = Wrk.at(program, ours.url, {CHECKPOINT: entry.name}, scratch, texts)
             check_same_answers({**peers, GATEWAY: pinned}, folder, texts)
-            with console.status("watching the idle servers"):
+            with console.status("measuring the idle servers"):
                 idle = at_rest({one.name: one.family() for one in (ours, *servers)}, settings.idle_seconds)
             engine = BareEngine(folder, texts, settings.engine_processes)
             turns = _raced({ENGINE: engine, **peers, GATEWAY: pinned}, settings.rounds, settings, console)
@@ -202,18 +202,18 @@ def measure(catalog: Catalog, variants: Mapping[str, Path], settings: SpeedSetti
 
 
 def raced_entry(catalog: Catalog, checkpoint: str | None) -> CatalogEntry:
-    """The named classifier, or the catalog's first of the realtime tier. Raises NoRace."""
+    """The named classifier, or the catalog's first of the realtime tier. Raises NoRace if there is none."""
     entries = catalog.of_task("classify")
     wanted = (one for one in entries if (one.name == checkpoint if checkpoint else one.tier is Tier.REALTIME))
     found = next(wanted, None)
     if found is None:
-        lacked = f"no classifier {checkpoint!r}" if checkpoint else "no classifier of the realtime tier"
-        raise NoRace(f"the catalog {catalog.name} has {lacked}; it has {', '.join(entry.name for entry in entries)}")
+        lacking = f"no classifier {checkpoint!r}" if checkpoint else "no classifier of the realtime tier"
+        raise NoRace(f"the catalog {catalog.name} has {lacking}; it has {', '.join(entry.name for entry in entries)}")
     return found
 
 
 def report_of(race: Race) -> Report:
-    """The standing of every contestant, the two targets, and what a reader must know of the conditions."""
+    """Every contestant's figures, the two targets, and the conditions."""
     turns, both, settings = race.turns, contests(race.settings.connections), race.settings
     ran = {turn.slot.contestant for turn in turns.taken}
     names = [name for name in (ENGINE, *BASELINES, GATEWAY) if name in ran]
@@ -229,7 +229,7 @@ def report_of(race: Race) -> Report:
         f"{race.checkpoint} {race.variant} on {race.host}",
         ("contestant", "p50 ms, 1 connection", "× FastAPI", f"requests/s, {settings.connections} at once", "× FastAPI"),
         rows,
-        f"median of {settings.rounds} rounds of {settings.seconds} s (least to most); ratios within each round",
+        f"median of {settings.rounds} rounds of {settings.seconds} s (minimum to maximum); ratios within each round",
     )
     idle = ", ".join(f"{name} {share:.1%}" for name, share in race.idle.items())
     return Report(
@@ -237,38 +237,38 @@ def report_of(race: Race) -> Report:
         document={**vars(race), "standings": standings, "targets": [one.target(turns) for one in both]},
         verdicts=[one.target(turns).verdict() for one in both],
         remarks=[
-            f"idle, of one core: {idle}; busy with anything else: {race.others:.0%} of the machine",
+            f"idle, share of one core: {idle}; other processes: {race.others:.0%} of the machine",
             *beside(race),
         ],
         cautions=cautions(race),
-        figure=lambda: drawn(race, names),
+        figure=lambda: _plot(race, names),
     )
 
 
 def cautions(race: Race) -> list[str]:
-    """What a reader of the figures must know: spoilt turns, servers that did not rest, a machine that was not quiet."""
-    said = race.turns.cautions("at once")
-    said += [
+    """Warnings: rounds that do not count, servers busy while idle, other processes on the machine."""
+    found = race.turns.cautions("at once")
+    found += [
         f"{name} used {share:.1%} of a core while idle, over {IDLE_CEILING:.0%}: the others ran with that much less"
         for name, share in race.idle.items()
         if share > IDLE_CEILING
     ]
-    return said + not_quiet(race.others)
+    return found + not_quiet(race.others)
 
 
 def beside(race: Race) -> list[str]:
-    """What each FastAPI server reached beside the idle gateway, as a share of what it reaches without one."""
-    said = []
+    """Each FastAPI server's figures beside the idle gateway, as a ratio to those without it."""
+    found = []
     for name in BASELINES:
         for one in contests(race.settings.connections):
             with_it, without = one.spread(race.turns, name), one.spread(race.alone, name)
             if with_it and without and without.median:
-                said.append(f"{name}: {with_it.median / without.median:.2f} × its {one.what} without the gateway")
-    return said
+                found.append(f"{name}: {with_it.median / without.median:.2f} × its {one.what} without the gateway")
+    return found
 
 
-def drawn(race: Race, names: Sequence[str]) -> Figure:
-    """Bars of the medians, with a whisker from the least to the most of the rounds, for each contest."""
+def _plot(race: Race, names: Sequence[str]) -> Figure:
+    """One panel per figure: bars of the medians, with whiskers from minimum to maximum."""
     from matplotlib.figure import Figure
 
     from loadtests.reports.drawing import Colour
@@ -278,15 +278,9 @@ def drawn(race: Race, names: Sequence[str]) -> Figure:
     figure = Figure(figsize=(7.6, 1.6 + 0.7 * len(names)), layout="constrained")
     for axes, one in zip(figure.subplots(len(both)), both, strict=True):
         found = {name: spread for name in names if (spread := one.spread(race.turns, name))}
-        medians = [spread.median * one.scale for spread in found.values()]
-        ends = [
-            [(spread.median - spread.low) * one.scale for spread in found.values()],
-            [(spread.high - spread.median) * one.scale for spread in found.values()],
-        ]
         fill = [colours.get(name, Colour.RIVAL) for name in found]
-        bars = axes.barh(list(found), medians, xerr=ends, color=fill, ecolor=Colour.INK)
-        axes.bar_label(bars, [format(median, one.form) for median in medians], padding=4)
-        axes.invert_yaxis()
+        bars = draw_medians(axes, found, fill, Colour.INK, one.scale)
+        axes.bar_label(bars, [format(spread.median * one.scale, one.form) for spread in found.values()], padding=4)
         axes.margins(x=0.12)
         unit, better = ("ms, ", "less") if one.less_is_better else ("", "more")
         axes.set_title(f"{one.what}: {unit}{better} is better", loc="left", fontsize="medium")
@@ -308,19 +302,19 @@ def _raced(contestants: Contestants, rounds: int, settings: SpeedSettings, conso
 
 
 def check_same_answers(servers: Mapping[str, Wrk], variant: Path, texts: Sequence[str]) -> None:
-    """Every server gives the variant's own answer to the first sentences, label for label. Raises OtherAnswers.
+    """Checks that every server answers the first sentences as the variant does. Raises OtherAnswers.
 
-    Each is asked alone, so no batch-mate can change a score.
+    Sends one sentence at a time, since batching can change a score.
     """
     opened = open_classifier(variant, threads=1)
     for text in texts[:COMPARED]:
-        meant = {score.label: score.score for score in answer(opened, text)}
+        expected = {score.label: score.score for score in answer(opened, text)}
         for name, server in servers.items():
             content = _post(f"{server.url}/classify", server.headers, classify_body(text))
             (scores,) = msgspec.json.decode(content, type=list[list[LabelScore]])
             got = {score.label: score.score for score in scores}
-            if got.keys() != meant.keys() or any(abs(got[label] - meant[label]) > SLACK for label in meant):
-                raise OtherAnswers(f"{name} answers {got} to {text!r}, and the variant itself {meant}")
+            if got.keys() != expected.keys() or any(abs(got[label] - expected[label]) > SLACK for label in expected):
+                raise OtherAnswers(f"{name} answers {got} to {text!r}, but the variant itself {expected}")
 
 
 def _post(url: str, headers: Mapping[str, str], body: bytes) -> bytes:

@@ -1,8 +1,8 @@
-"""Summaries asked for over HTTP: the held-out texts, requests with drawn budgets, and what is kept of each answer.
+"""Requests for summaries over HTTP: held-out texts, random budgets, and parsed answers.
 
 LoadTestError
 ├── NoTexts       the held-out texts are missing
-└── NoSummarizer  the catalog has none, or not the one asked for
+└── NoSummarizer  the catalog has no summarizer, or not the named one
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ PATH = "/summarize?details=true"
 
 
 class NoTexts(LoadTestError):
-    """The held-out texts are not there; the message says where they were looked for."""
+    """The held-out texts are missing or unreadable; the message names the file."""
 
 
 class NoSummarizer(LoadTestError):
-    """The catalog has no summarizer that could be measured; the message says which it was asked for."""
+    """The catalog has no summarizer to measure; the message says which was requested."""
 
 
 class Kind(StrEnum):
-    """What a text is: a scientific paper's introduction, or a package's description."""
+    """The kind of a text: a scientific paper's introduction, or a software package's description."""
 
     PAPERS = "papers"
     SOFTWARE = "software"
@@ -52,7 +52,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class HeldoutText:
-    """A text and the summary to compare with."""
+    """A text and its reference summary."""
 
     kind: Kind
     text: str
@@ -60,26 +60,26 @@ class HeldoutText:
 
     @property
     def body(self) -> bytes:
-        """The body of `POST /summarize`, as an ordinary client writes it."""
+        """The JSON body of `POST /summarize`."""
         parameters = {"parameters": {"domain": "software"}} if self.kind is Kind.SOFTWARE else {}
         return json.dumps({"inputs": self.text, **parameters}, ensure_ascii=False).encode()
 
 
 @dataclass(frozen=True)
 class TextFiles:
-    """Where the texts of both kinds lie, as JSON lines with `text` and `summary`."""
+    """The files of both kinds: JSON lines with `text` and `summary`."""
 
     papers: Path = PAPERS
     software: Path = SOFTWARE
 
 
 SHIPPED = TextFiles()
-"""Those that travel with the code."""
+"""The files that ship with the code."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """One request: its text, its budget in seconds, and the checkpoint that it is pinned to, if any."""
+    """One request: its text, its budget in seconds, and the checkpoint it is pinned to, if any."""
 
     request_id: str
     text: HeldoutText
@@ -89,10 +89,10 @@ class Asked:
 
 @dataclass(frozen=True)
 class Summarised:
-    """An answer: its text, who wrote it, why it ended, and what was run for it.
+    """An answer: the summary, its checkpoint, finish reason, and the work done for it.
 
-    `lead` says that the source's first sentence stands in for a summary. In seconds: the engine's time for it, and the
-    whole of it by the gateway's clock.
+    `lead` is true if the source's first sentence replaces a summary. `gateway_s` is the total latency by the gateway's
+    clock, in seconds.
     """
 
     text: str
@@ -107,14 +107,14 @@ class Summarised:
 
 @dataclass(frozen=True)
 class Unsummarised:
-    """A text that got no summary, and why."""
+    """A request without a summary, and the reason."""
 
     why: str
 
 
 @dataclass(frozen=True)
 class Ended:
-    """One request, what came of it, and after how many seconds by the client's clock."""
+    """One request, its outcome, and its latency in seconds by the client's clock."""
 
     asked: Asked
     outcome: Summarised | Unsummarised
@@ -122,44 +122,44 @@ class Ended:
 
     @property
     def in_time(self) -> bool:
-        """Whether the client had its answer within the budget."""
+        """True if the client had its answer within the budget."""
         return isinstance(self.outcome, Summarised) and self.latency_s <= self.asked.budget_s
 
 
 def mixed_texts(count: int, seed: int, files: TextFiles = SHIPPED) -> list[HeldoutText]:
-    """This many texts in a mixed order, half of each kind. If a kind has too few, all of them over and over.
+    """`count` texts in random order, half of each kind. Repeats texts if a kind has too few.
 
-    Equal seeds, equal texts. Raises NoTexts.
+    Equal seeds give equal texts. Raises NoTexts.
     """
-    chance = random.Random(seed)
-    papers = _drawn(Kind.PAPERS, files.papers, count - count // 2, chance)
-    software = _drawn(Kind.SOFTWARE, files.software, count // 2, chance)
-    return chance.sample([*papers, *software], count)
+    rng = random.Random(seed)
+    papers = _sampled(Kind.PAPERS, files.papers, count - count // 2, rng)
+    software = _sampled(Kind.SOFTWARE, files.software, count // 2, rng)
+    return rng.sample([*papers, *software], count)
 
 
 def longest_papers(count: int, files: TextFiles = SHIPPED) -> list[HeldoutText]:
-    """The papers' introductions with the most characters, the longest first. Raises NoTexts."""
+    """The `count` longest introductions of papers, longest first. Raises NoTexts."""
     return sorted(_read(Kind.PAPERS, files.papers), key=lambda one: len(one.text), reverse=True)[:count]
 
 
 def requests_of(
     texts: Sequence[HeldoutText], budgets_s: tuple[float, float], seed: int, checkpoints: Sequence[str | None] = (None,)
 ) -> list[Asked]:
-    """One request for each text, budgets log-uniform over the range, pinned to the checkpoints in turn.
+    """One request per text, with log-uniform budgets, pinned to the checkpoints in turn.
 
-    Equal seeds, equal requests.
+    Equal seeds give equal requests.
     """
-    chance = random.Random(seed)
-    run = f"{chance.getrandbits(32):08x}"
+    rng = random.Random(seed)
+    run = f"{rng.getrandbits(32):08x}"
     least, most = (math.log(budget_s) for budget_s in budgets_s)
     return [
-        Asked(f"bench-{run}-{at}", text, math.exp(chance.uniform(least, most)), checkpoint)
+        Asked(f"bench-{run}-{at}", text, math.exp(rng.uniform(least, most)), checkpoint)
         for at, (text, checkpoint) in enumerate(zip(texts, cycle(checkpoints), strict=False))
     ]
 
 
 def summarizers(catalog: Catalog) -> tuple[str, ...]:
-    """The names of a catalog's summarizers, in its order. Raises NoSummarizer."""
+    """The names of the catalog's summarizers, in its order. Raises NoSummarizer."""
     names = tuple(entry.name for entry in catalog.of_task("summarize"))
     if not names:
         raise NoSummarizer(f"the catalog {catalog.name} has no summarizer")
@@ -168,7 +168,7 @@ def summarizers(catalog: Catalog) -> tuple[str, ...]:
 
 @contextmanager
 def served(catalog: Catalog, variants: Mapping[str, Path], console: Console) -> Iterator[str]:
-    """Serves the catalog by a gateway, at the URL that is yielded. Raises ServerFailed."""
+    """Runs a gateway that serves the catalog. Yields its URL. Raises ServerFailed."""
     with ExitStack() as while_up:
         with console.status("starting the gateway"):
             url = while_up.enter_context(gateway(catalog, variants)).url
@@ -176,7 +176,7 @@ def served(catalog: Catalog, variants: Mapping[str, Path], console: Console) -> 
 
 
 async def asked_in_turn(client: Client, requests: Sequence[Asked], clock: Clock) -> AsyncIterator[Ended]:
-    """Asks for one summary after the other."""
+    """Sends one request after another."""
     for asked in requests:
         headers = {BUDGET: f"{asked.budget_s * 1000:.3f}", REQUEST_ID: asked.request_id}
         if asked.checkpoint:
@@ -187,7 +187,7 @@ async def asked_in_turn(client: Client, requests: Sequence[Asked], clock: Clock)
 
 
 async def summary_of(client: Client, body: bytes, headers: Mapping[str, str]) -> Summarised | Unsummarised:
-    """Posts one text to `PATH` of a gateway, which is where the client posts."""
+    """Posts one body with a client whose URL ends in `PATH`."""
     try:
         return read_summary(await client.post(body, headers))
     except (NoReply, Hung) as error:
@@ -195,7 +195,7 @@ async def summary_of(client: Client, body: bytes, headers: Mapping[str, str]) ->
 
 
 def read_summary(reply: Reply) -> Summarised | Unsummarised:
-    """What an answer says of its one text."""
+    """Parses the answer to a request with one text."""
     if reply.status != 200:
         return Unsummarised(f"{reply.status} {_code(reply)}")
     try:
@@ -254,11 +254,11 @@ class _Row(Struct):
     summary: str
 
 
-def _drawn(kind: Kind, path: Path, count: int, chance: random.Random) -> list[HeldoutText]:
+def _sampled(kind: Kind, path: Path, count: int, rng: random.Random) -> list[HeldoutText]:
     texts = _read(kind, path)
     found: list[HeldoutText] = []
     while len(found) < count:
-        found += chance.sample(texts, min(len(texts), count - len(found)))
+        found += rng.sample(texts, min(len(texts), count - len(found)))
     return found
 
 
@@ -270,5 +270,5 @@ def _read(kind: Kind, path: Path) -> list[HeldoutText]:
     except msgspec.DecodeError as error:
         raise NoTexts(f"{path}: not lines with a text and a summary: {error}") from None
     if not rows:
-        raise NoTexts(f"{path}: it holds no text")
+        raise NoTexts(f"{path}: the file holds no text")
     return [HeldoutText(kind, row.text, row.summary) for row in rows]

@@ -1,5 +1,5 @@
-"""Engines that write, raced by `punctual bench engines`.
+"""Decoding engines that `punctual bench engines` compares.
 
-`peer` is what each can be asked for, `ctranslate2`, `openvino` and `torch` are those that are not ours, `process` runs
-one of them in a process of its own, and `folders` makes what they load.
+`peer` is their interface. `ctranslate2`, `openvino` and `torch` implement it for engines that the gateway does not use.
+`process` runs one engine in its own process. `folders` makes the model folders.
 """

@@ -1,4 +1,4 @@
-"""CTranslate2 in int8: its converter, and its translator as a decoding peer."""
+"""CTranslate2 in int8: converts a checkpoint, and runs it as a decoding peer."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ SPECIAL = {
     "pad_token": "eos_token",
     "unk_token": "pad_token",
 }
-"""The special tokens that a converted model names, each with the one of the configuration that stands in for it."""
+"""The special tokens that a converted model names, each with the configuration's fallback."""
 NORMS_BEFORE = {"bart": False, "pegasus": True, "mbart": True}
 
 
 class CTranslate2Peer:
-    """A decoding peer over a converted folder. It takes tokens as strings and searches by itself."""
+    """A decoding peer that loads a converted folder. The library takes tokens as strings and does its own search."""
 
     encodes_alone = False
 
@@ -40,12 +40,12 @@ class CTranslate2Peer:
 
     @property
     def arithmetic(self) -> str:
-        """As the translator says it."""
+        """The compute type that the translator reports."""
         return str(self._translator.compute_type)
 
     def encode(self, token_ids: Sequence[int]) -> None:
-        """Not to be had alone."""
-        raise NotImplementedError("a CTranslate2 translator does not run its encoder by itself")
+        """Raises NotImplementedError: the library cannot run the encoder alone."""
+        raise NotImplementedError("a CTranslate2 translator cannot run its encoder alone")
 
     def write(self, token_ids: Sequence[int], beams: int, tokens: int) -> int:
         """Greedy or beam search of exactly `tokens` tokens."""
@@ -57,17 +57,17 @@ class CTranslate2Peer:
 
 
 def convert(source: Path, folder: Path) -> None:
-    """Writes a checkpoint in CTranslate2's format, int8, with its tokenizer. Raises what the converter raises."""
+    """Converts a checkpoint to CTranslate2's int8 format and copies its tokenizer. Raises the converter's errors."""
     _converter()(str(source), copy_files=[TOKENIZER]).convert(str(folder), quantization="int8", force=True)
 
 
 def _converter() -> Any:
-    """The converter of transformers' checkpoints, for three things that it takes for granted.
+    """CTranslate2's converter of transformers checkpoints, with three additions.
 
-    A configuration says where its norms stand, a tokenizer names its special tokens, and one that has fewer entries
-    than the model's vocabulary is filled up.
+    It adds the position of the norms to the configuration, names the tokenizer's special tokens, and pads the
+    tokenizer to the size of the model's vocabulary.
     """
-    from ctranslate2.converters import TransformersConverter  # imports torch: to convert, not to run
+    from ctranslate2.converters import TransformersConverter  # imports torch, which only converting needs
 
     class Converter(TransformersConverter):  # type: ignore[misc]
         config: Any = None

@@ -1,7 +1,7 @@
-"""The folders that engines load, made from a checkpoint once and kept: a second race exports nothing again.
+"""Makes the model folders that engines load, and caches them for later runs.
 
-Each is made by `python -m loadtests.bench.decoding.folders KIND SOURCE FOLDER`, one process each, so that torch and
-its gigabytes are gone before a graph is quantised.
+Each is made in its own process, `python -m loadtests.bench.decoding.folders KIND SOURCE FOLDER`, so that the memory of
+torch is free before a graph is quantised.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ from loadtests.bench.peers.servers import ROOT, child_environment
 from loadtests.errors import EngineFailed, NoRace
 
 RANDOM = ("distilbart-6-6", "pegasus-large")
-"""The architectures that `exporters.random_seq2seq` writes, by their names there."""
+"""The names of architectures that `exporters.random_seq2seq` can write."""
 CARRIED = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
 LOG_END = 1500
 
 
 @dataclass(frozen=True)
 class Folders:
-    """Every folder that was asked for of one checkpoint, by its kind; `checkpoint` is always there."""
+    """The folders of one checkpoint by kind, always including `checkpoint`."""
 
     name: str
     by_kind: Mapping[str, Path]
 
     @property
     def checkpoint(self) -> Path:
-        """The checkpoint itself."""
+        """The folder of the checkpoint itself."""
         return self.by_kind["checkpoint"]
 
 
 @dataclass(frozen=True)
 class Shapes:
-    """What a race must know of a checkpoint: its special tokens, its tokenizer's entries and its longest text."""
+    """A checkpoint's special tokens, number of usable token ids, and maximum length in tokens."""
 
     start_id: int
     end_id: int
@@ -54,7 +54,7 @@ class Shapes:
 
 
 def prepare(location: str, kinds: Sequence[str], work: Path, threads: int, console: Console) -> Folders:
-    """Makes what is missing below `work`; minutes and gigabytes the first time.
+    """Makes the missing folders below `work`; the first time takes minutes and gigabytes.
 
     `location` is one of RANDOM, `starter:NAME` or a folder. Raises NoRace, SourceRefused and EngineFailed.
     """
@@ -65,7 +65,7 @@ def prepare(location: str, kinds: Sequence[str], work: Path, threads: int, conso
         source = resolve_source(location)
         name, home = source.path.name, work / f"{source.path.name}-{source.sha256[:12]}"
         found = {"checkpoint": source.path}
-    shapes(found["checkpoint"])  # before minutes are spent on it
+    shapes(found["checkpoint"])  # refuse early: the exports below take minutes
     wanted = {*kinds, *(KINDS[kind].made_from for kind in kinds)}
     for kind, recipe in KINDS.items():
         if kind in wanted and kind not in found:
@@ -74,10 +74,10 @@ def prepare(location: str, kinds: Sequence[str], work: Path, threads: int, conso
 
 
 def shapes(checkpoint: Path) -> Shapes:
-    """Reads a checkpoint's folder. Raises NoRace if it does not write, or does not say what a race must know."""
+    """Reads a checkpoint's folder. Raises NoRace if it is no encoder-decoder or lacks a needed entry."""
     config = json.loads((checkpoint / "config.json").read_bytes())
     if not config.get("is_encoder_decoder"):
-        raise NoRace(f"{checkpoint.name} is no encoder-decoder: it writes nothing that could be timed")
+        raise NoRace(f"{checkpoint.name} is no encoder-decoder, so it writes no tokens")
     names = ("decoder_start_token_id", "eos_token_id", "max_position_embeddings")
     start, end, positions = (config.get(name) for name in names)
     tokenizer = checkpoint / "tokenizer.json"
@@ -88,14 +88,14 @@ def shapes(checkpoint: Path) -> Shapes:
 
 
 def _made(kind: str, source: str, home: Path, threads: int, console: Console) -> Path:
-    """The folder of one kind, whole or not at all. Another process that wants it waits until it is made."""
+    """The folder of one kind, made atomically. A lock makes other processes wait for it."""
     folder, what = home / kind, KINDS[kind].what
     home.mkdir(parents=True, exist_ok=True)
     with FileLock(home / f"{kind}.lock"):
         if folder.exists():
             return folder
         with tempfile.TemporaryDirectory(prefix=f".{kind}-", dir=home) as scratch:
-            with console.status(f"{home.name}: making {what}; kept for the next time"):
+            with console.status(f"{home.name}: making {what}; cached for later runs"):
                 _make_apart(kind, source, Path(scratch, kind), threads)
             os.replace(Path(scratch, kind), folder)
     size = sum(file.stat().st_size for file in folder.iterdir())
@@ -114,19 +114,19 @@ def _make_apart(kind: str, source: str, folder: Path, threads: int) -> None:
         check=False,
     )
     if done.returncode:
-        said = done.stdout.decode(errors="replace").strip()[-LOG_END:]
-        raise EngineFailed(f"{KINDS[kind].what} could not be made: status {done.returncode}: {said}")
+        log = done.stdout.decode(errors="replace").strip()[-LOG_END:]
+        raise EngineFailed(f"{KINDS[kind].what} could not be made: status {done.returncode}: {log}")
 
 
 def _make_checkpoint(name: str, folder: Path) -> None:
-    """Random weights in the shapes of a named architecture."""
+    """Writes a named architecture with random weights."""
     from exporters.random_seq2seq import architecture, write_random_checkpoint
 
     write_random_checkpoint(architecture(name), folder)
 
 
 def _make_fp32(source: str, folder: Path) -> None:
-    """An encoder, a decoder for the first step and one for every further step, as the exporters make them."""
+    """Exports the encoder, the first decode step and the further steps, as the exporters do."""
     import torch
     from transformers import AutoModelForSeq2SeqLM
 
@@ -142,7 +142,7 @@ def _make_fp32(source: str, folder: Path) -> None:
 
 
 def _make_int8(source: str, folder: Path) -> None:
-    """The fp32 graphs by the exporters' recipe of int8."""
+    """Quantises the fp32 graphs to int8, as the exporters do."""
     from exporters.export import quiet_libraries
     from exporters.kinds.graphs import quantise
 
@@ -154,7 +154,7 @@ def _make_int8(source: str, folder: Path) -> None:
 
 
 def _make_ctranslate2(source: str, folder: Path) -> None:
-    """CTranslate2's own format, int8."""
+    """Converts to CTranslate2's int8 format."""
     from loadtests.bench.decoding.ctranslate2 import convert
 
     convert(Path(source), folder)
@@ -168,7 +168,7 @@ def _carry(source: str, folder: Path) -> None:
 
 @dataclass(frozen=True)
 class _Recipe:
-    """What a folder holds, what it is made from, and how: `make(source, folder)`."""
+    """A folder's content, the kind it is made from, and its maker: `make(source, folder)`."""
 
     what: str
     made_from: str
@@ -181,7 +181,7 @@ KINDS = {
     "int8": _Recipe("int8 graphs", "fp32", _make_int8),
     "ctranslate2": _Recipe("CTranslate2's model", "checkpoint", _make_ctranslate2),
 }
-"""Every kind of folder, in the order in which they can be made."""
+"""All kinds of folders; each follows the kind it is made from."""
 
 
 if __name__ == "__main__":

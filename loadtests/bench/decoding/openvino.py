@@ -1,4 +1,4 @@
-"""OpenVINO on the fp32 graphs that ONNX Runtime takes, run in bf16 behind the port of engines that write."""
+"""OpenVINO in bf16 on the fp32 ONNX graphs, behind the port of seq2seq engines."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PAST, PRESENT, OF_TEXT, LOGITS = "past_key_values", "present", ".encoder.", "log
 
 
 class OpenVinoSeq2Seq:
-    """Three compiled graphs: one reads, one writes the first token, one every further."""
+    """Three compiled graphs: the encoder, the first decode step, and all further steps."""
 
     def __init__(self, encoder: ov.CompiledModel, first: ov.CompiledModel, following: ov.CompiledModel) -> None:
         """Takes compiled graphs; `open` makes them."""
@@ -26,10 +26,10 @@ class OpenVinoSeq2Seq:
 
     @classmethod
     def open(cls, folder: Path, threads: int) -> OpenVinoSeq2Seq:
-        """Reads and compiles optimum's three graphs with past. Raises what OpenVINO raises.
+        """Compiles optimum's three graphs with past. Raises OpenVINO's errors.
 
-        Where the processor computes in bf16, keys and values stay in bf16 between the steps: as floats, those of a
-        long text would be converted again for every token.
+        If the processor computes in bf16, keys and values stay in bf16 between decode steps; otherwise they would be
+        converted for every token.
         """
         core = ov.Core()
         halves = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
@@ -46,11 +46,11 @@ class OpenVinoSeq2Seq:
 
     @property
     def arithmetic(self) -> str:
-        """The precision that this processor was given: bf16 only where it computes in it."""
+        """The precision in use: bf16 only if the processor supports it."""
         return str(self._next.get_property("INFERENCE_PRECISION_HINT").get_type_name())
 
     def encode(self, token_ids: TokenIds) -> OpenVinoDecoder:
-        """One run of the encoder over token ids (tokens,)."""
+        """Runs the encoder on token ids (tokens,)."""
         request = self._encoder.create_infer_request()
         mask = np.ones((1, len(token_ids)), dtype=np.int64)
         request.infer({"input_ids": token_ids[None], "attention_mask": mask})
@@ -58,7 +58,7 @@ class OpenVinoSeq2Seq:
 
 
 class OpenVinoDecoder:
-    """One text under decoding. Two requests take turns, so that what one writes the other reads where it lies."""
+    """One text being decoded. Two infer requests alternate: each reads the other's output tensors without a copy."""
 
     def __init__(self, first: ov.CompiledModel, following: ov.CompiledModel, hidden: ov.Tensor, mask: TokenIds) -> None:
         self._first = first.create_infer_request()
@@ -68,9 +68,9 @@ class OpenVinoDecoder:
         self._past: dict[str, ov.Tensor] = {}
 
     def step(self, tokens: TokenIds, origins: TokenIds) -> Logits:
-        """Logits (rows, vocabulary) after one more token for each row of `origins`.
+        """Feeds one token per row, continuing the rows `origins`. Returns logits (rows, vocabulary).
 
-        What is of the text stays a single row, which attention multiplies with every row of the beams.
+        The encoder's keys and values stay a single row, which attention broadcasts over all beams.
         """
         if not self._rows:
             outputs = _run(self._first, {"encoder_hidden_states": self._hidden}, tokens, self._mask)
@@ -85,17 +85,17 @@ class OpenVinoDecoder:
         return logits
 
     def _reorder(self, origins: TokenIds) -> None:
-        """Has row i continue row origins[i]."""
+        """Makes row i continue row origins[i]."""
         if np.array_equal(origins, np.arange(self._rows)):
             return
         for name, tensor in self._past.items():
             if OF_TEXT not in name:
-                rows = tensor.data[origins]  # bf16 shows as float16 of the same bits
+                rows = tensor.data[origins]  # NumPy sees bf16 as float16 with the same bits
                 self._past[name] = ov.Tensor(rows, ov.Shape(rows.shape), tensor.element_type)
 
 
 def _keeping_halves(model: ov.Model) -> ov.Model:
-    """The model with keys and values, as they come in and as they go out, in bf16."""
+    """The model with bf16 keys and values as inputs and outputs."""
     edge = PrePostProcessor(model)
     for side, ports in ((edge.input, model.inputs), (edge.output, model.outputs)):
         for port in ports:
@@ -117,5 +117,5 @@ def _run(
 
 
 def _name(names: set[str]) -> str:
-    """The one of an output's names that optimum gave it; the graph's own nodes name it too."""
+    """The name that optimum gave an output; the graph's nodes add others."""
     return next(name for name in names if name == LOGITS or name.startswith(PRESENT))

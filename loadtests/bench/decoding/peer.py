@@ -1,4 +1,4 @@
-"""What every engine of a decoding race can be asked for, and our own engines behind that: driven step by step."""
+"""The interface of a decoding engine in a benchmark, and an adapter for engines driven step by step."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from deployments.replica.summarize.beam_search import BeamSearch, SearchRules
 
 
 class DecodingPeer(Protocol):
-    """One engine with one checkpoint loaded. Blocking: it runs on the calling thread and its own pool."""
+    """One engine with one checkpoint loaded. Its methods block the calling thread."""
 
     @property
     def arithmetic(self) -> str:
-        """The precision it really runs in, as the library says it."""
+        """The precision in use, as reported by the library."""
 
     @property
     def encodes_alone(self) -> bool:
-        """Whether `encode` works: not every library lets its encoder run by itself."""
+        """True if `encode` works; not every library can run the encoder alone."""
 
     def encode(self, token_ids: Sequence[int]) -> None:
-        """Reads one text and writes nothing. Raises NotImplementedError if it does not encode alone."""
+        """Runs the encoder only. Raises NotImplementedError if `encodes_alone` is False."""
 
     def write(self, token_ids: Sequence[int], beams: int, tokens: int) -> int:
-        """Reads one text and writes that many tokens, never the end's. Gives the length of the best sequence."""
+        """Reads one text and writes `tokens` tokens, never the end token. Returns the best sequence's length."""
 
 
 def rules_of(start_id: int, end_id: int, tokens: int, beams: int = 1) -> SearchRules:
-    """The rules of a search that writes exactly this many tokens: the end is forbidden until then."""
+    """The rules of a search that writes exactly this many tokens; the end token is forbidden before."""
     return SearchRules(
         decoder_start_token_id=start_id,
         eos_token_ids=(end_id,),
@@ -43,22 +43,22 @@ def rules_of(start_id: int, end_id: int, tokens: int, beams: int = 1) -> SearchR
 
 
 class StepByStep:
-    """An engine behind our port, driven by the search that replicas run."""
+    """Adapts a seq2seq engine, driven by the replicas' own beam search."""
 
     encodes_alone = True
 
     def __init__(self, engine: Seq2SeqEngine, arithmetic: str, start_id: int, end_id: int) -> None:
-        """Takes an open engine, what it computes in, and the tokens that a text starts and ends with."""
+        """Takes an open engine, its precision, and the ids of the start and end tokens."""
         self.arithmetic = arithmetic
         self._engine = engine
         self._ends = start_id, end_id
 
     def encode(self, token_ids: Sequence[int]) -> None:
-        """One run of the encoder."""
+        """Runs the encoder."""
         self._engine.encode(np.asarray(token_ids, dtype=np.int64))
 
     def write(self, token_ids: Sequence[int], beams: int, tokens: int) -> int:
-        """One run of the encoder and `tokens` steps."""
+        """Runs the encoder and `tokens` decode steps."""
         decoder = self._engine.encode(np.asarray(token_ids, dtype=np.int64))
         search = BeamSearch(rules_of(*self._ends, tokens, beams))
         while not search.done:
@@ -67,7 +67,7 @@ class StepByStep:
 
 
 def open_peer(engine: str, folder: Path, threads: int, start_id: int, end_id: int) -> DecodingPeer:
-    """Loads the engine called `LIBRARY-PRECISION` and imports only its library. Raises ValueError for no engine."""
+    """Loads the engine `LIBRARY-PRECISION`; imports only its library. Raises ValueError for an unknown engine."""
     library, _, precision = engine.rpartition("-")
     match library:
         case "onnxruntime":

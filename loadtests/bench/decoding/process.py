@@ -1,7 +1,7 @@
-"""An engine that writes, alone in a process: its memory, its thread pool and its settings are nobody else's.
+"""Runs one decoding engine in its own process, with separate memory, thread pools and settings.
 
-`running` starts it as `python -m loadtests.bench.decoding.process`. The job is the first line of its standard input
-and `Loaded` the answer; then each `Ask` is answered with a `Writing`. All are JSON, one a line.
+`running` starts it as `python -m loadtests.bench.decoding.process`. Messages are JSON lines on standard input and
+output: a `Job` is answered with `Loaded`, each `Ask` with a `Writing`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ POOLS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 class Job(Struct, frozen=True):
-    """Which engine to load from which folder, and the text to read."""
+    """The engine, the folder it loads, and the token ids of the text it reads."""
 
     engine: str
     folder: str
@@ -40,7 +40,7 @@ class Job(Struct, frozen=True):
 
 
 class Loaded(Struct, frozen=True):
-    """How loading went: seconds from the library's import to a ready model, and the resident bytes then."""
+    """The result of loading: seconds from the library's import to a ready model, resident bytes, and precision."""
 
     load_s: float
     resident_bytes: int
@@ -48,16 +48,17 @@ class Loaded(Struct, frozen=True):
 
 
 class Ask(Struct, frozen=True):
-    """How many tokens to write, with how many beams (1: greedy)."""
+    """The number of tokens to write, and of beams (1 is greedy)."""
 
     beams: int
     tokens: int
 
 
 class Writing(Struct, frozen=True):
-    """Seconds for the encoder alone (None: it cannot), for the text and one token, and for the text and all `tokens`.
+    """One turn's measurement, in seconds.
 
-    It is also the sample of a turn in the race.
+    `encode_s` is the encoder alone (None if the engine cannot run it), `one_s` the encoder and one token, `all_s` the
+    encoder and all `tokens`.
     """
 
     tokens: int
@@ -68,17 +69,17 @@ class Writing(Struct, frozen=True):
 
     @property
     def token_s(self) -> float:
-        """One more token: the encoder and the first step are in both times and cancel out."""
+        """Seconds per further token; the encoder and the first step cancel out."""
         return (self.all_s - self.one_s) / (self.tokens - 1)
 
     @property
     def encoder_s(self) -> float:
-        """The encoder: measured alone, else what the first token took more than a further one."""
+        """Seconds of the encoder: measured alone, or else `one_s` minus `token_s`."""
         return self.one_s - self.token_s if self.encode_s is None else self.encode_s
 
     @property
-    def spoilt(self) -> str:
-        """Says so if one token took longer than all of them: the machine was busy with something else."""
+    def invalid(self) -> str:
+        """The reason, if one token took longer than all tokens because of other processes; else empty."""
         if self.all_s > self.one_s:
             return ""
         return f"it took {self.one_s:.2f} s for one token and {self.all_s:.2f} s for {self.tokens}"
@@ -88,15 +89,15 @@ Answer = TypeVar("Answer", Loaded, Writing)
 
 
 class RunningEngine:
-    """An engine's process, loaded and waiting. `running` makes and ends it."""
+    """A running engine process with its model loaded. `running` starts and stops it."""
 
     def __init__(self, job: Job, process: subprocess.Popen[bytes], log: IO[bytes]) -> None:
-        """Hands over the job and waits until the model is loaded. Raises EngineFailed."""
+        """Sends the job and waits until the model is loaded. Raises EngineFailed."""
         self._name, self._process, self._log = job.engine, process, log
         self.loaded = self._answer(job, Loaded)
 
     def write(self, ask: Ask) -> Writing:
-        """One turn; seconds or minutes. Raises EngineFailed with the end of what the process said."""
+        """Measures one turn; takes seconds or minutes. Raises EngineFailed with the end of the process's log."""
         return self._answer(ask, Writing)
 
     def _answer(self, question: Struct, kind: type[Answer]) -> Answer:
@@ -110,15 +111,15 @@ class RunningEngine:
         if not line:
             status = self._process.wait()
             self._log.seek(0)
-            said = self._log.read().decode(errors="replace").strip()[-LOG_END:]
-            raise EngineFailed(f"{self._name} ended with {status}: {said}")
+            log = self._log.read().decode(errors="replace").strip()[-LOG_END:]
+            raise EngineFailed(f"{self._name} ended with {status}: {log}")
         return msgspec.json.decode(line, type=kind)
 
 
 @contextmanager
 def running(job: Job) -> Iterator[RunningEngine]:
-    """An engine in a process of its own, its thread pools as large as asked. Raises EngineFailed."""
-    from loadtests.bench.peers.servers import ROOT, child_environment  # here: an engine's memory counts no server's
+    """Runs an engine in its own process with thread pools of `job.threads`. Raises EngineFailed."""
+    from loadtests.bench.peers.servers import ROOT, child_environment  # not in the child: its memory is measured
 
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
@@ -141,7 +142,7 @@ def running(job: Job) -> Iterator[RunningEngine]:
 
 
 def written(peer: DecodingPeer, token_ids: tuple[int, ...], ask: Ask) -> Writing:
-    """One turn in the engine's process. Raises ValueError if the engine writes more or fewer tokens than asked."""
+    """Measures one turn in the engine's process. Raises ValueError if the engine writes another number of tokens."""
     encode_s = None
     if peer.encodes_alone:
         start = perf_counter()
@@ -165,7 +166,7 @@ def _resident() -> int:
 
 
 def main() -> None:
-    """The engine's process. Whatever a library prints goes to standard error, so that answers stay whole lines."""
+    """Runs the engine's process. Redirects the libraries' output to standard error, away from the answers."""
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
     job = msgspec.json.decode(sys.stdin.buffer.readline(), type=Job)

@@ -1,4 +1,4 @@
-"""PyTorch in bf16 by `generate` of transformers: what a checkpoint costs before anyone exports it."""
+"""PyTorch in bf16 with `generate` of transformers: the cost of a checkpoint that is not exported."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from transformers import AutoModelForSeq2SeqLM, GenerationConfig, PreTrainedMode
 
 
 class TorchPeer:
-    """A decoding peer over a checkpoint's own folder."""
+    """A decoding peer that loads a checkpoint's original folder."""
 
     encodes_alone = True
     arithmetic = "bf16"
 
     def __init__(self, model: PreTrainedModel) -> None:
         """Takes a loaded model; `open` makes one."""
-        model.generation_config = GenerationConfig()  # the checkpoint's own rules are another question
+        model.generation_config = GenerationConfig()  # else `generate` also applies the checkpoint's own rules
         self._model: Any = model  # its methods are typed as tensors
 
     @classmethod
     def open(cls, folder: Path, threads: int) -> TorchPeer:
-        """Loads safetensors weights as bf16, never code. The thread count holds for the whole process."""
+        """Loads safetensors weights as bf16 and runs no code of the checkpoint. Sets the process's thread count."""
         torch.set_num_threads(threads)
         model = AutoModelForSeq2SeqLM.from_pretrained(
             folder, dtype=torch.bfloat16, use_safetensors=True, trust_remote_code=False, local_files_only=True
@@ -31,7 +31,7 @@ class TorchPeer:
         return cls(model.eval())
 
     def encode(self, token_ids: Sequence[int]) -> None:
-        """One run of the encoder."""
+        """Runs the encoder."""
         with torch.inference_mode():
             self._model.get_encoder()(input_ids=torch.tensor([token_ids]))
 

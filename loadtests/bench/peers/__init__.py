@@ -1,1 +1,1 @@
-"""What benchmarks run beside or against: servers, the bare engine, `wrk` and Prometheus, each in its own process."""
+"""Processes that benchmarks start: servers, the bare engine, `wrk` and Prometheus."""

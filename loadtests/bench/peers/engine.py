@@ -1,4 +1,4 @@
-"""The limit that no server can pass: a variant's tokenising, engine and softmax in a plain loop, without HTTP."""
+"""The upper bound for any server: a variant's tokeniser, engine and softmax in a plain loop, without HTTP."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ WARM_UP = 50
 
 @dataclass(frozen=True)
 class BareEngine:
-    """The variant without HTTP: one caller at one connection, else as many processes as given, one thread each."""
+    """The variant without HTTP: one caller at one connection, else `processes` callers. Each has one engine thread."""
 
     variant: Path
     texts: Sequence[str]
     processes: int
 
     def run(self, connections: int, seconds: float) -> Sample:
-        """Starts the callers, lets them load and warm up, and then run at once. Raises EngineFailed."""
+        """Starts the callers, waits until they are warm, and measures them together. Raises EngineFailed."""
         spawned = get_context("spawn")
         pipes = [spawned.Pipe() for _ in range(1 if connections == 1 else self.processes)]
         children = [spawned.Process(target=_caller, args=(far, self.variant, self.texts, seconds)) for _, far in pipes]
         try:
             for child, (_, far) in zip(children, pipes, strict=True):
                 child.start()
-                far.close()  # so that a child that ends is an end of its pipe
+                far.close()  # so that reading raises EOFError when the child ends
             for near, _ in pipes:
                 near.recv()
             for near, _ in pipes:
                 near.send("go")
             return pooled([near.recv() for near, _ in pipes], seconds)
         except EOFError:
-            raise EngineFailed("the bare engine could not be measured: a caller ended without its latencies") from None
+            raise EngineFailed("a process of the bare engine ended without its latencies") from None
         finally:
             for child in children:
                 child.terminate()
@@ -52,16 +52,16 @@ class BareEngine:
 
 
 def pooled(latencies_s: Sequence[Sequence[float]], seconds: float) -> Sample:
-    """One sample of what several callers measured in the same `seconds`."""
-    every = np.concatenate([np.asarray(one, dtype=np.float64) for one in latencies_s])
-    if not every.size:
+    """Merges the latencies of callers that ran during the same `seconds` into one sample."""
+    merged = np.concatenate([np.asarray(one, dtype=np.float64) for one in latencies_s])
+    if not merged.size:
         return Sample(0, 0, seconds, 0.0, 0.0, 0.0)
-    p50, p90, p99 = (float(value) for value in np.percentile(every, (50, 90, 99)))
-    return Sample(int(every.size), 0, seconds, p50, p90, p99)
+    p50, p90, p99 = (float(value) for value in np.percentile(merged, (50, 90, 99)))
+    return Sample(int(merged.size), 0, seconds, p50, p90, p99)
 
 
 def answer(variant: OpenClassifier, text: str) -> tuple[LabelScore, ...]:
-    """What the variant says to one text, run alone on the calling thread."""
+    """The variant's scores for one text, computed on the calling thread."""
     encoded = variant.task.encode(text, "longest_first")
     assert isinstance(encoded, Encoded), "only truncation='error' gives a failure"
     batch = padded([encoded.token_ids], variant.task.pad_id)
@@ -72,7 +72,7 @@ def answer(variant: OpenClassifier, text: str) -> tuple[LabelScore, ...]:
 def latencies(
     variant: OpenClassifier, texts: Sequence[str], seconds: float, clock: Callable[[], float] = perf_counter
 ) -> list[float]:
-    """Answers one text after the other for `seconds`; gives the seconds that each took."""
+    """Answers one text after another for `seconds`. Returns each answer's latency in seconds."""
     taken: list[float] = []
     end = clock() + seconds
     for text in cycle(texts):
@@ -85,7 +85,7 @@ def latencies(
 
 
 def _caller(pipe: Connection, folder: Path, texts: Sequence[str], seconds: float) -> None:
-    """One caller, in a process of its own: says that it is ready, waits for a word, and gives its latencies."""
+    """A caller's process: sends "ready", waits for the start message, and sends its latencies."""
     variant = open_classifier(folder, threads=1)
     for text in texts[:WARM_UP]:
         answer(variant, text)

@@ -1,8 +1,8 @@
-"""The baseline: one variant behind FastAPI and uvicorn in one process, as a good engineer would serve it by hand.
+"""The baseline server: one variant behind a well-tuned FastAPI and uvicorn, in one process.
 
-Nothing is held back: uvloop and httptools, no access log, tokenising, engine and softmax in one hop to a small thread
-pool, an answer that is encoded once and not validated. The variant, its engine and its task are the gateway's own, so
-the two differ in the serving alone. Run as `python -m loadtests.bench.peers.fastapi_server FOLDER PORT THREADS`.
+It uses uvloop and httptools and has no access log. One hop to a small thread pool runs tokeniser, engine and softmax;
+the answer is encoded once and not validated. Variant, engine and task are the gateway's own, so only the serving
+differs. Run as `python -m loadtests.bench.peers.fastapi_server FOLDER PORT THREADS`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Body(BaseModel):
 
 
 def build(folder: Path, threads: int) -> FastAPI:
-    """The application: one session of one engine thread, called from `threads` threads."""
+    """The application: one engine session with one thread, called from `threads` threads."""
     variant = open_classifier(folder, threads=1)
     pool = ThreadPoolExecutor(threads)
     app = FastAPI()

@@ -1,6 +1,6 @@
-"""A real Prometheus beside a gateway, on loopback, with the shipped config and rules, asked what dashboards ask of it.
+"""Runs a real Prometheus on loopback with the shipped config and rules, and queries it as the dashboards do.
 
-Instants are Unix seconds, as Prometheus keeps them.
+Instants are Unix seconds, as in Prometheus.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ READY_WITHIN_S = 60.0
 LONG_AGO = float("-inf")
 
 SCRAPED, RECORDED = "punctual_build_info", "task:punctual_attainment:ratio_rate5m"
-"""A series that every scrape brings, and one that the rules record wherever anything was offered."""
+"""A series in every scrape, and one that the rules record once a request was offered."""
 
 SCRAPE_SETTLES_S = 1.0
-"""How long after a scrape's beginning all of it is surely stored."""
+"""The time from a scrape's start until all its samples are stored."""
 
 EVERYTHING: Mapping[str, str] = {
     "task": ".*",
@@ -48,25 +48,25 @@ EVERYTHING: Mapping[str, str] = {
     "window": "5m",
     "__rate_interval": "10s",
 }
-"""The variables as a dashboard has them where nobody chose, over scrapes of one second."""
+"""A dashboard's default variables, for a scrape interval of one second."""
 
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)(?::\w+)?\})")
 
 
 class Sample(Struct, frozen=True):
-    """One element of an answer: its labels, and an instant with a value."""
+    """One element of a query result: its labels, and an instant with a value."""
 
     value: tuple[float, str]
     metric: dict[str, str] = {}
 
     @property
     def number(self) -> float:
-        """The value; NaN is one."""
+        """The value as a float, possibly NaN."""
         return float(self.value[1])
 
 
 class Rule(Struct, frozen=True, rename="camel"):
-    """One rule that a Prometheus works by, and how it fares."""
+    """One rule loaded by Prometheus, and its health."""
 
     name: str
     type: Literal["recording", "alerting"]
@@ -76,33 +76,30 @@ class Rule(Struct, frozen=True, rename="camel"):
 
 @dataclass(frozen=True)
 class Prometheus:
-    """A running Prometheus, asked by its HTTP API."""
+    """Client of a running Prometheus's HTTP API."""
 
     url: str
 
     def ask(self, expr: str, at_s: float) -> list[Sample]:
-        """The elements of an expression's value at an instant; of a number, one. Raises PrometheusFailed."""
+        """The result of an expression at an instant; a scalar gives one element. Raises PrometheusFailed."""
         data = self._get("query", query=expr, time=f"{at_s:.3f}")
         found = [{"value": data["result"]}] if data["resultType"] == "scalar" else data["result"]
         return msgspec.convert(found, list[Sample])
 
     def rules(self) -> list[Rule]:
-        """Every rule that it works by. Raises PrometheusFailed."""
+        """All loaded rules. Raises PrometheusFailed."""
         return [msgspec.convert(rule, Rule) for group in self._get("rules")["groups"] for rule in group["rules"]]
 
     def await_sample(self, series: str, after_s: float, within_s: float = READY_WITHIN_S) -> None:
-        """Waits until a series, scraped or recorded, has a sample of after that instant. Raises PrometheusFailed."""
+        """Waits until a scraped or recorded series has a sample later than `after_s`. Raises PrometheusFailed."""
         until = perf_counter() + within_s
         while max((one.number for one in self.ask(f"timestamp({series})", now_s())), default=LONG_AGO) <= after_s:
             if perf_counter() > until:
-                raise PrometheusFailed(f"Prometheus did not get a new sample of {series} within {within_s:g} s")
+                raise PrometheusFailed(f"Prometheus has no new sample of {series} after {within_s:g} s")
             threading.Event().wait(LOOK_EVERY_S)
 
     def await_settled(self) -> None:
-        """Waits until what is true now has been scraped, and the rules have been evaluated on that.
-
-        Raises PrometheusFailed.
-        """
+        """Waits until the present state has been scraped and the rules evaluated on it. Raises PrometheusFailed."""
         self.await_sample(SCRAPED, now_s())
         self.await_sample(RECORDED, now_s() + SCRAPE_SETTLES_S)
 
@@ -111,23 +108,23 @@ class Prometheus:
             with urlopen(f"{self.url}/api/v1/{what}?{urlencode(parameters)}", timeout=ANSWER_WITHIN_S) as answer:
                 return json.loads(answer.read())["data"]
         except HTTPError as error:
-            said = error.read().decode(errors="replace")
-            raise PrometheusFailed(f"Prometheus refused {parameters.get('query', what)}: {said}") from None
+            detail = error.read().decode(errors="replace")
+            raise PrometheusFailed(f"Prometheus refused {parameters.get('query', what)}: {detail}") from None
         except (OSError, HTTPException) as error:
             raise PrometheusFailed(f"Prometheus does not answer: {error}") from None
 
 
 @contextmanager
 def watching(gateway_url: str, every_s: int = 1) -> Iterator[Prometheus]:
-    """A Prometheus that scrapes the gateway and evaluates the chart's rules every `every_s` seconds.
+    """Runs a Prometheus that scrapes the gateway and evaluates the chart's rules every `every_s` seconds.
 
-    It is yielded once it has scraped; its data are deleted at the end. Raises PrometheusMissing, PrometheusFailed and
+    Yields it after its first scrape and deletes its data at the end. Raises PrometheusMissing, PrometheusFailed and
     NothingShipped.
     """
     program = shutil.which("prometheus")
     if program is None:
         raise PrometheusMissing(
-            "Prometheus is not installed: `apt-get install prometheus`, or from https://prometheus.io"
+            "Prometheus is not installed: `apt-get install prometheus`, or see https://prometheus.io"
         )
     with tempfile.TemporaryDirectory(prefix="loadtests-") as folder:
         config, address = Path(folder, "prometheus.yml"), f"127.0.0.1:{free_port()}"
@@ -142,7 +139,7 @@ def watching(gateway_url: str, every_s: int = 1) -> Iterator[Prometheus]:
 
 
 def config_of(shipped: Path, target: str, every_s: int) -> dict[str, Any]:
-    """The shipped config for one target, scraped every `every_s` seconds, with absolute paths of its rule files.
+    """The shipped config with one target, this scrape interval, and absolute paths of the rule files.
 
     Raises NothingShipped.
     """
@@ -151,45 +148,45 @@ def config_of(shipped: Path, target: str, every_s: int) -> dict[str, Any]:
         (job,) = config["scrape_configs"]
         rules = [str(shipped.parent / pattern) for pattern in config["rule_files"]]
     except (OSError, KeyError, ValueError, yaml.YAMLError) as error:
-        raise NothingShipped(f"{shipped}: not a config of one job and rules: {error}") from None
-    often = f"{every_s}s"
-    job |= {"scrape_timeout": often, "static_configs": [{"targets": [target]}]}
-    return config | {"global": {"scrape_interval": often, "evaluation_interval": often}, "rule_files": rules}
+        raise NothingShipped(f"{shipped}: not a config with one job and rule files: {error}") from None
+    interval = f"{every_s}s"
+    job |= {"scrape_timeout": interval, "static_configs": [{"targets": [target]}]}
+    return config | {"global": {"scrape_interval": interval, "evaluation_interval": interval}, "rule_files": rules}
 
 
 def now_s() -> float:
-    """The date as Prometheus keeps it."""
+    """The present time in Unix seconds."""
     return datetime.now(UTC).timestamp()
 
 
 @dataclass(frozen=True)
 class Query:
-    """One query of a dashboard, and where it stands."""
+    """One dashboard query, and the name of its dashboard and panel."""
 
     where: str
     expr: str
 
 
 def panel_queries(folder: Path = SHIPPED_DASHBOARDS, values: Mapping[str, str] = EVERYTHING) -> list[Query]:
-    """Every query of every dashboard of a folder, in folded rows too, with each `$name` and `${name}` filled in.
+    """All queries of a folder's dashboards, collapsed rows included, with `$name` and `${name}` substituted.
 
-    Raises NothingShipped, for a variable without a value too.
+    Raises NothingShipped, also for a variable without a value.
     """
     found: list[Query] = []
     for path in sorted(folder.glob("*.json")):
         try:
-            for where, expr in _asked(json.loads(path.read_bytes())["panels"]):
+            for where, expr in _queries_in(json.loads(path.read_bytes())["panels"]):
                 filled_in = _VARIABLE.sub(lambda match: values[match[1] or match[2]], expr)
                 found.append(Query(f"{path.stem}: {where}", filled_in))
         except (ValueError, KeyError, TypeError) as error:
-            raise NothingShipped(f"{path}: not a dashboard whose queries can be asked: {error}") from None
+            raise NothingShipped(f"{path}: the dashboard's queries cannot be read: {error}") from None
     if not found:
-        raise NothingShipped(f"{folder}: it holds no dashboard that asks anything")
+        raise NothingShipped(f"{folder}: no dashboard with a query")
     return found
 
 
-def _asked(panels: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+def _queries_in(panels: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
     for panel in panels:
         for target in panel.get("targets", ()):
             yield f"{panel.get('title', '')} {target.get('refId', '')}".strip(), target["expr"]
-        yield from _asked(panel.get("panels", ()))
+        yield from _queries_in(panel.get("panels", ()))

@@ -1,7 +1,7 @@
-"""Servers as child processes on loopback: started on a free port, awaited, and ended by handle.
+"""Starts servers as child processes on loopback, waits until they are ready, and stops them.
 
-Run as `python -m loadtests.bench.peers.servers JOB`, it is the gateway itself, as `punctual serve` runs it, over the
-variants that the job names. The file JOB is written by `gateway`.
+`python -m loadtests.bench.peers.servers JOB` runs the gateway as `punctual serve` does. `gateway` writes the file JOB,
+which names the variants.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ LOG_END = 1500
 
 @dataclass(frozen=True)
 class Server:
-    """A server that is ready. Its process leads a process group of its own."""
+    """A server that is ready. Its process leads its own process group."""
 
     name: str
     url: str
@@ -49,7 +49,7 @@ class Server:
 
 
 class Job(BaseModel):
-    """What a gateway serves: a catalog, the folder of each checkpoint's variant, a port, and its access log."""
+    """A gateway's configuration: catalog, folder of each checkpoint's variant, port and access log."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -63,7 +63,7 @@ class Job(BaseModel):
 def gateway(
     catalog: Catalog, variants: Mapping[str, Path], ready_within_s: float = READY_WITHIN_S, access_log: str = OFF
 ) -> Iterator[Server]:
-    """The gateway, HAProxy in front, as `punctual serve` runs it. `access_log` is a file, or `off`.
+    """Runs the gateway behind HAProxy, as `punctual serve` does. `access_log` is a file or `off`.
 
     Raises ServerFailed.
     """
@@ -79,7 +79,7 @@ def gateway(
 
 @contextmanager
 def fastapi(variant: Path, threads: int) -> Iterator[Server]:
-    """The FastAPI baseline over one variant, called `fastapi-THREADS`. Raises ServerFailed."""
+    """Runs the FastAPI baseline with one variant, named `fastapi-THREADS`. Raises ServerFailed."""
     port = free_port()
     command = [sys.executable, "-m", "loadtests.bench.peers.fastapi_server", str(variant), str(port), str(threads)]
     with started(f"fastapi-{threads}", command, f"http://127.0.0.1:{port}") as server:
@@ -95,7 +95,7 @@ def started(
     failure: type[LoadTestError] = ServerFailed,
     ready_within_s: float = READY_WITHIN_S,
 ) -> Iterator[Server]:
-    """Any server: yielded once `ready_path` answers, ended afterwards. Raises `failure`, with the end of its log."""
+    """Runs a server: yields it once `ready_path` answers, then stops it. Raises `failure` with the end of its log."""
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
             command,
@@ -117,7 +117,7 @@ def started(
 
 
 def free_port() -> int:
-    """A port of loopback that nothing listens on at this moment."""
+    """A loopback port that is free at the moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -125,7 +125,7 @@ def free_port() -> int:
 
 
 def child_environment() -> dict[str, str]:
-    """The environment of a child that imports this project's packages; no pool sizes itself by the whole machine."""
+    """A child's environment: it can import this project's packages, and tokenizers use one thread."""
     search = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     return os.environ | {"PYTHONPATH": search, "TOKENIZERS_PARALLELISM": "false"}
 
@@ -144,7 +144,7 @@ def _ready(process: subprocess.Popen[bytes], url: str, within_s: float) -> bool:
 
 
 def _stop(server: Server) -> None:
-    """Asks the leader to end, which ends what it started; whatever of its family is left after that is killed."""
+    """Sends SIGTERM to the leader, which stops its children, and kills processes that remain."""
     if server.process.poll() is not None:
         return
     family = server.family()
@@ -154,14 +154,14 @@ def _stop(server: Server) -> None:
     except subprocess.TimeoutExpired:
         server.process.kill()
         server.process.wait()
-    _, stubborn = psutil.wait_procs(family, timeout=1)
-    for process in stubborn:
-        if process.is_running():  # not another one that was given its number
+    _, remaining = psutil.wait_procs(family, timeout=1)
+    for process in remaining:
+        if process.is_running():  # False if another process has its id by now
             process.kill()
 
 
 def _serve(job: Job) -> None:
-    """The program of the gateway's process. Blocking."""
+    """Runs the gateway in this process. Blocking."""
     from deployments.serve import serving
 
     def say(what: str) -> None:

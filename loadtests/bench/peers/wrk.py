@@ -1,8 +1,8 @@
-"""The load generator `wrk`: a Lua script that makes it send real sentences, one run of it, and what it reports.
+"""Runs the load generator `wrk` with a Lua script that posts real sentences, and reads its result.
 
-Known of wrk 4: it counts an answer of status 400 and above, and socket errors, but not a connection that the server
-closes without an answer; and before it reports quantiles it adds the samples that a pause would have hidden
-(`stats_correct`), which moves a median by about as many percentiles as there were answers of twice the mean.
+wrk 4 counts statuses from 400 and socket errors as errors, but not a connection that the server closes without an
+answer. Before it reports quantiles it corrects for coordinated omission (`stats_correct`): it adds samples for slow
+answers, which shifts a median by about one percentile per percent of answers above twice the mean.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ end
 
 @dataclass(frozen=True)
 class Sample:
-    """What one turn gave: answers, errors among them or instead of them, and quantiles of the latency."""
+    """One run of `wrk`: answers, errors, and latency quantiles in seconds. An error may also be an answer."""
 
     requests: int
     errors: int
@@ -63,14 +63,14 @@ class Sample:
         return self.requests / self.duration_s
 
     @property
-    def spoilt(self) -> str:
-        """A turn with errors or without an answer measured nothing."""
+    def invalid(self) -> str:
+        """The errors, if there were any or no answers; else empty."""
         return f"{self.errors} errors in {self.requests} answers" if self.errors or not self.requests else ""
 
 
 @dataclass(frozen=True)
 class Wrk:
-    """`wrk`, set to send sentences to one server; `script` carries them and the headers."""
+    """`wrk` with one server as its target; `script` holds the sentences and the headers."""
 
     program: str
     url: str
@@ -79,12 +79,12 @@ class Wrk:
 
     @classmethod
     def at(cls, program: str, url: str, headers: Mapping[str, str], folder: Path, texts: Sequence[str]) -> Wrk:
-        """Writes the script, which posts the texts in turn to `/classify`, into the folder."""
+        """Writes a script that posts the texts in turn to `/classify` into the folder."""
         bodies = [classify_body(text) for text in texts]
         return cls(program, url, headers, write_script(folder, "/classify", headers, bodies))
 
     def run(self, connections: int, seconds: float) -> Sample:
-        """One turn of whole seconds: one thread keeps the connections busy. Raises WrkFailed."""
+        """Runs for whole seconds; one thread keeps all connections busy. Raises WrkFailed."""
         limits = [f"-c{connections}", f"-d{seconds:.0f}s", f"--timeout={TIMEOUT_S}s"]
         command = [self.program, "-t1", *limits, "-s", str(self.script), self.url]
         try:
@@ -97,7 +97,7 @@ class Wrk:
 
 
 def find_wrk() -> str:
-    """The program on the PATH. Raises WrkMissing."""
+    """The path of `wrk`, searched on PATH. Raises WrkMissing."""
     program = shutil.which("wrk")
     if program is None:
         raise WrkMissing(
@@ -108,7 +108,7 @@ def find_wrk() -> str:
 
 
 def parsed(output: str) -> Sample:
-    """The sample in what `wrk` printed under our script. Raises WrkFailed where there is none."""
+    """Reads the result that our script made `wrk` print. Raises WrkFailed if there is none."""
     line = next((line for line in reversed(output.splitlines()) if line.startswith(MARK)), None)
     if line is None:
         raise WrkFailed(f"wrk printed no result: {output.strip()[-500:]}")
@@ -124,12 +124,12 @@ def parsed(output: str) -> Sample:
 
 
 def write_script(folder: Path, path: str, headers: Mapping[str, str], bodies: Sequence[bytes]) -> Path:
-    """A Lua script that posts the bodies in turn, in a file of the folder."""
-    every = {"Content-Type": "application/json", **headers}
+    """Writes a Lua script that posts the bodies in turn. Returns its path in the folder."""
+    all_headers = {"Content-Type": "application/json", **headers}
     script = _SCRIPT.format(
         mark=MARK,
         path=lua_string(path.encode()),
-        headers=", ".join(f"[{lua_string(k.encode())}] = {lua_string(v.encode())}" for k, v in every.items()),
+        headers=", ".join(f"[{lua_string(k.encode())}] = {lua_string(v.encode())}" for k, v in all_headers.items()),
         bodies="".join(f"{lua_string(body)},\n" for body in bodies),
     )
     with tempfile.NamedTemporaryFile("w", suffix=".lua", dir=folder, delete=False, encoding="ascii") as file:
@@ -138,5 +138,5 @@ def write_script(folder: Path, path: str, headers: Mapping[str, str], bodies: Se
 
 
 def lua_string(content: bytes) -> str:
-    """A Lua literal of exactly these bytes: all but plain ones as three-digit decimal escapes."""
+    """The bytes as a Lua string literal; all but plain characters are three-digit decimal escapes."""
     return '"' + "".join(chr(byte) if byte in PLAIN else f"\\{byte:03d}" for byte in content) + '"'

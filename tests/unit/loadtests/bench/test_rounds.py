@@ -19,7 +19,7 @@ class Took:
     """A sample: so many seconds, and why it does not count."""
 
     seconds: float
-    spoilt: str = ""
+    invalid: str = ""
 
 
 def seconds(sample: Took) -> float:

@@ -42,6 +42,7 @@ from loadtests.bench.sharing import (
     batch_of,
     batch_sentence,
     cautions,
+    decode_steps,
     judgement,
     long_p50,
     report_of,
@@ -49,7 +50,6 @@ from loadtests.bench.sharing import (
     short_p50,
     short_p95,
     tokens_per_s,
-    way,
 )
 from loadtests.errors import EngineFailed
 from loadtests.offered_load import LoadReport, LoadSettings, Quantiles, summarised
@@ -253,9 +253,9 @@ def test_a_text_writes_exactly_as_many_tokens_as_it_is_told() -> None:
     """Even on an engine that would end at once; nothing is left to be run after the last."""
     instants: list[float] = []
     room = TextBudget(100.0, 0.0, lambda: 1.0)
-    condensing, engine = SummaryJob(room, way(SlowEngine(), a_text(5), room, instants)), SlowEngine(step_s=0.25)
+    job, engine = SummaryJob(room, decode_steps(SlowEngine(), a_text(5), room, instants)), SlowEngine(step_s=0.25)
     left = []
-    while not condensing.step():
+    while not job.step():
         left.append(room.left_s)
     assert instants == [1.0] * 5 and left == pytest.approx([0.04, 0.03, 0.02, 0.01, 0.0])
     assert alone_s(engine, a_text(3), engine.clock) == pytest.approx(0.75)

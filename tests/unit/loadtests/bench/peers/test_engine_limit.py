@@ -15,7 +15,7 @@ def test_two_callers_answer_at_once(tmp_path: Path) -> None:
     """For real, over a small variant: the sample has answers and no errors."""
     write_variant(tmp_path / "variant")
     sample = BareEngine(tmp_path / "variant", ["good film", "bad film"], processes=2).run(16, 0.2)
-    assert sample.requests > 0 and sample.errors == 0 and not sample.spoilt and sample.duration_s == 0.2
+    assert sample.requests > 0 and sample.errors == 0 and not sample.invalid and sample.duration_s == 0.2
 
 
 def test_a_caller_that_cannot_load_its_variant_is_a_failure(tmp_path: Path) -> None:
