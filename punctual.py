@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from exporters.options import DEFAULT_CACHE, DEFAULT_CATALOG, CacheOption, CatalogOption, FloorOption, lazy_group
@@ -38,6 +39,14 @@ LABORATORY = {
     "bench": ("loadtests.cli:bench", "Measures against named baselines and promises."),
 }
 """Commands that live with what they run, imported when they run."""
+
+EXTRAS = {
+    **dict.fromkeys(("huggingface_hub", "optimum", "rouge_score", "safetensors", "torch", "transformers"), "export"),
+    **dict.fromkeys(("matplotlib", "scipy"), "simulate"),
+    **dict.fromkeys(("aiohttp", "fastapi", "uvicorn"), "bench"),
+    **dict.fromkeys(("ctranslate2", "openvino"), "engines"),
+}
+"""The extra that brings a library which a plain install may lack."""
 
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -63,11 +72,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return end.code if isinstance(end.code, int) else 0
     except KeyboardInterrupt:
         return 130
-    except Exception as error:
-        if not isinstance(error, _expected()):
+    except ModuleNotFoundError as missing:
+        library = (missing.name or "").partition(".")[0]
+        if library not in EXTRAS:
             raise
-        errors.print(f"[red]error:[/red] {error}", markup=True)
-        return 1
+        return _failed(f"{library} is not installed: pip install 'punctual[{EXTRAS[library]}]'")
+    except _expected() as error:
+        return _failed(str(error))
     return 0
 
 
@@ -203,6 +214,12 @@ def _candidates(decision: Decision, characters: int, percentile: float) -> Table
         cells.append("-" if left is None else f"{left:.1f}")
         table.add_row(candidate.name, candidate.tier, f"{candidate.utility:.1f}", *cells, assessed.verdict)
     return table
+
+
+def _failed(why: str) -> int:
+    """Says why a command failed, and returns its exit status."""
+    errors.print(f"[red]error:[/red] {escape(why)}")
+    return 1
 
 
 def _with_collector(arguments: list[str]) -> list[str]:

@@ -16,7 +16,7 @@ import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
@@ -169,7 +169,7 @@ def _owned(folder: Path) -> bool:
     except (NotADirectoryError, PermissionError):
         return True
     except (FileNotFoundError, ValueError):
-        return datetime.now().timestamp() - folder.stat().st_mtime < _BEING_MADE_S
+        return datetime.now(UTC).timestamp() - folder.stat().st_mtime < _BEING_MADE_S
 
 
 def _free_port() -> int:

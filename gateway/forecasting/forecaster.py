@@ -107,13 +107,13 @@ class Forecaster:
             percentile=percentile,
         )
 
-    def forecast(
+    def forecast(  # noqa: C901 - its calls written out: it runs for every candidate of every request
         self, shape: RequestShape, ahead: QueueAhead, percentile: float, now_s: float, remaining_s: float
     ) -> Forecast:
         """Forecasts a request behind queued work, done as well as the rest of its budget allows.
 
         If that leaves no room for its quantile, the forecast is of the cheapest way to do it. `percentile` is in
-        percent, as the client gives it. This runs for every candidate of every request, so it makes few calls.
+        percent, as the client gives it.
         """
         if now_s > self._learnt_until_s:
             self._forget()

@@ -94,11 +94,6 @@ class LatencyProfile:
         column = [_along(self.lengths, row, tokens) for row in self.medians_s]
         return _along(self.batches, column, batch)
 
-    @cached_property
-    def largest_batch(self) -> int:
-        """The largest batch size that was measured."""
-        return self.batches[-1]
-
 
 def spread_of(ratios: Sequence[float]) -> float:
     """The spread (sigma of the logarithm) of a log-normal time, from ratios of its 95th percentile to its median.

@@ -129,7 +129,7 @@ def test_paths_are_the_gateways_own(made: Rendered) -> None:
 def test_versions_are_those_that_are_tested(made: Rendered) -> None:
     """KubeRay goes by rayVersion; the image's default tag is the project's version."""
     assert made.cluster["rayVersion"] == version("ray")
-    assert f"ray=={version('ray')}\n" in (ROOT / "constraints.txt").read_text()
+    assert f"ray=={version('ray')} \\\n" in (ROOT / "requirements" / "serve.txt").read_text()
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert chart().metadata["appVersion"] == project["version"]
 

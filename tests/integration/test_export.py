@@ -61,7 +61,7 @@ def test_every_family_answers_as_its_source_in_every_precision(
         assert manifest.verification.largest_logit_difference < 1e-4
     variant = open_classifier(tmp_path / "variant", threads=1)
     assert variant.manifest == manifest
-    assert variant.profile.lengths == (8, 16, 32, 64) and variant.profile.largest_batch == 16
+    assert variant.profile.lengths == (8, 16, 32, 64) and variant.profile.batches[-1] == 16
     fresh = sentences(40, seed=99)
     right = np.mean([said == one.label for said, one in zip(labels(variant, fresh), fresh, strict=True)])
     assert right >= manifest.verification.accuracy - 0.15

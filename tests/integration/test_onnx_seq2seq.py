@@ -70,8 +70,9 @@ def test_graphs_write_what_generate_writes(
 
 @pytest.mark.parametrize("family", SEQ2SEQ_FAMILIES)
 def test_rows_follow_their_origins(exported: dict[str, tuple[PreTrainedModel, Path]], family: str) -> None:
-    """Whatever rows fork, die, swap or become fewer, the logits are those of the model itself; two texts at once do not
-    touch each other.
+    """Whatever rows fork, end or swap, the logits are those of the model itself.
+
+    Two texts at once do not touch each other.
     """
     model, folder = exported[family]
     engine = OnnxSeq2Seq.open(folder, 1)

@@ -118,8 +118,9 @@ class ReplicaQueue(RuleBasedStateMachine):
         assert all(entry.strict and self.late(entry) for entry in formed.expired)
 
     def the_urgent_wait_for_no_more_than_what_runs(self, formed: FormedBatch[Waiting]) -> None:
-        """Law: an urgent input waits at most for the runs at its arrival, the first to end of them, and is in the very
-        next batch; before it may come one turn of the overdue, and where not all can be in time, those who can wait.
+        """Law: an urgent input waits at most for the first to end of the runs at its arrival, and is in the next batch.
+
+        Before it may come one turn of the late, and where not all can be in time, those who can wait.
         """
         owed = self.owed
         if owed is None or owed not in self.waiting or self.late(owed):

@@ -73,8 +73,10 @@ def _told(choice: PlannedBatch | None) -> tuple[object, ...] | None:
 def test_whoever_is_chosen_may_have_the_checkpoint_and_is_in_time_unless_alone(
     waiting: list[QueuedRequest], checkpoints: list[PlannedCheckpoint], context: SchedulingContext
 ) -> None:
-    """Members are of those who wait, each once, in order; all reach their deadlines, or one goes alone on the fastest
-    that may answer it; nothing is chosen only where nobody may have anything."""
+    """A batch has queued requests, each once, in order, and all reach their deadlines.
+
+    Else one goes alone on the fastest checkpoint that may answer it. Nothing is chosen only where none may have any.
+    """
     choice = next_batch(waiting, checkpoints, context)
     if choice is None:
         assert not any(held.may(one.name) for held in waiting for one in checkpoints)

@@ -63,8 +63,9 @@ def bests(asked: SearchRules, decoder: tuple[int, float]) -> list[tuple[tuple[in
 
 @given(rules(), decoders)
 def test_a_search_is_bounded_and_never_empty(asked: SearchRules, decoder: tuple[int, float]) -> None:
-    """It ends within its tokens, never asks for more rows than beams, each of which continues a row there was, and has
-    something to say after every step unless the first token was an end, the start or padding.
+    """A search ends within its tokens, and never asks for more rows than beams, each continuing a row there was.
+
+    It has a text after every step unless the first token was an end, the start or padding.
     """
     search, fake, rows = BeamSearch(asked), TableDecoder(*decoder), 1
     assert search.best() == () and not search.ended

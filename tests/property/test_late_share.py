@@ -23,8 +23,11 @@ runs_given = st.lists(st.tuples(durations_s, durations_s), min_size=1, max_size=
 def test_while_both_kinds_wait_the_overdue_have_their_share_and_no_more(
     runs: list[tuple[float, float]], earned_s: float
 ) -> None:
-    """Of all time they have at most the share, and one run; never two turns in a row; between two turns of theirs, no
-    more is run for others than pays for the longer of what they had and what must be earned, and one run."""
+    """The late have at most their share of all time, and one run; never two turns in a row.
+
+    Between two turns of theirs, no more is run for others than pays for the longer of what they had and what must be
+    earned, and one run.
+    """
     share, turns, others_s = LateShare(earned_s=earned_s), list[bool](), 0.0
     theirs_s, since_s, paid_s, longest_s = 0.0, 0.0, 0.0, max(run for run, _ in runs)
     for timely_s, overdue_s in runs:
@@ -109,8 +112,10 @@ def test_goodput_under_overload_stays_at_nine_tenths_of_the_most(
 def test_overdue_work_does_not_starve(
     older: int, tokens: int, budget_s: float, strict: bool, profile: LatencyProfile
 ) -> None:
-    """However much comes that can be in time, and however much of that becomes overdue in its turn, overdue work
-    starts in bounded time: the turns of the older, and between two turns 1 / share of a turn and two runs."""
+    """Late work starts in bounded time, however much comes that can be in time or becomes late in its turn.
+
+    The bound is the turns of the older, and between two turns 1 / share of a turn and two runs.
+    """
     waiting = [Waiting(at, 64 - 8 * at, budget_s, False, 0.0) for at in range(older)]
     victim = Waiting(older, tokens, budget_s, False, 0.0)
     waiting, share, now, turn_s, run_s = [*waiting, victim], LateShare(), 0.0, 0.0, 0.0

@@ -156,8 +156,10 @@ def small_seq2seq(family: str, seed: int = 7) -> PreTrainedModel:
 
 
 def make_seq2seq_checkpoint(folder: Path, family: str = "bart", seed: int = 7) -> Path:
-    """Writes a checkpoint of the family, as the Hub's summarisers are laid out: config, safetensors (fp32),
-    generation_config.json with the family's usual beam search, tokenizer.json and tokenizer_config.json.
+    """Writes a checkpoint of the family, laid out as the Hub's summarizers are.
+
+    Files: config, safetensors (fp32), generation_config.json with the family's usual beam search, tokenizer.json and
+    tokenizer_config.json.
     """
     folder.mkdir(parents=True, exist_ok=True)
     model = small_seq2seq(family, seed)

@@ -1,4 +1,4 @@
-"""The laws of the house that no tool checks for us: how modules are named, and what they never do."""
+"""The laws of the house that no tool checks for us: how modules are named, and who may know what."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from gateway.tasks import TASKS
+
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("gateway", "deployments", "exporters", "loadtests", "helm")
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py")) + list(ROOT.glob("*.py"))
@@ -16,17 +18,26 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 NAMES_THAT_SAY_NOTHING = {"utils", "util", "helpers", "helper", "common", "misc"}
 BROAD_HANDLERS = 2
 OWNED = {"ray", "ctranslate2", "onnxruntime", "openvino", "optimum", "prometheus_client", "torch", "transformers"}
+ASK_ANY_TASK = ("gateway", "deployments", "exporters")
+KNOW_THEIR_TASK = ("gateway/tasks/", "deployments/replica/", "exporters/kinds/", "exporters/starter/")
 
 
 @cache
-def tree(path: Path) -> ast.Module:
-    """The parsed module."""
-    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+def nodes(path: Path) -> tuple[ast.AST, ...]:
+    """All that stands in a module."""
+    return tuple(ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))))
 
 
 def label(path: Path) -> str:
-    """The path as a test's name shows it."""
-    return str(path.relative_to(ROOT))
+    """The path as a test shows it."""
+    return path.relative_to(ROOT).as_posix()
+
+
+def libraries(path: Path) -> set[str]:
+    """The names at the top of all that a module imports, wherever in it."""
+    names = {alias.name for node in nodes(path) if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module or "" for node in nodes(path) if isinstance(node, ast.ImportFrom)}
+    return {name.partition(".")[0] for name in names}
 
 
 def is_broad(handler: ast.ExceptHandler) -> bool:
@@ -35,15 +46,6 @@ def is_broad(handler: ast.ExceptHandler) -> bool:
         return True
     caught = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
     return any(isinstance(kind, ast.Name) and kind.id in ("Exception", "BaseException") for kind in caught)
-
-
-def reads_wall_clock(node: ast.AST) -> bool:
-    """Whether a node is `time.time`, or imports `time` from it."""
-    if isinstance(node, ast.ImportFrom) and node.module == "time":
-        return any(alias.name in ("time", "time_ns") for alias in node.names)
-    if isinstance(node, ast.Attribute) and node.attr in ("time", "time_ns"):
-        return isinstance(node.value, ast.Name) and node.value.id == "time"
-    return False
 
 
 def test_the_house_is_found() -> None:
@@ -57,18 +59,30 @@ def test_a_module_is_named_for_a_noun_or_verb_of_the_field() -> None:
     assert [label(path) for path, names in named if NAMES_THAT_SAY_NOTHING & names] == []
 
 
-def test_durations_come_from_a_monotonic_clock() -> None:
-    """`time.time` is never used: it jumps when the clock is set. A date for people comes from `datetime`."""
-    assert [label(path) for path in MODULES if any(map(reads_wall_clock, ast.walk(tree(path))))] == []
-
-
 @pytest.mark.parametrize("path", sorted(ROOT.glob("*.py")), ids=label)
 def test_the_command_leaves_libraries_to_their_owners(path: Path) -> None:
     """The command imports none of the libraries that a package owns: import-linter cannot see a lone module."""
-    nodes = list(ast.walk(tree(path)))
-    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
-    names |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
-    assert not OWNED & {name.split(".")[0] for name in names}
+    assert not OWNED & libraries(path)
+
+
+def test_only_what_serves_imports_ray() -> None:
+    """`import ray` stands in deployments/serve alone: the rest runs, and is tested, without a cluster."""
+    importing = [label(path) for path in MODULES if "ray" in libraries(path)]
+    assert importing
+    assert [path for path in importing if not path.startswith("deployments/serve/")] == []
+
+
+def test_only_the_modules_of_a_task_name_it() -> None:
+    """What is on the way of every task asks the registry, and never for one task by name."""
+    names = {spelled for task in TASKS for spelled in (task, f"/{task}")}
+    naming = [
+        f"{label(path)}:{node.lineno}"
+        for path in MODULES
+        for node in nodes(path)
+        if isinstance(node, ast.Constant) and node.value in names
+        if label(path).startswith(ASK_ANY_TASK) and not label(path).startswith(KNOW_THEIR_TASK)
+    ]
+    assert naming == []
 
 
 def test_any_exception_is_caught_at_two_places_at_most() -> None:
@@ -76,7 +90,7 @@ def test_any_exception_is_caught_at_two_places_at_most() -> None:
     broad = [
         f"{label(path)}:{node.lineno}"
         for path in MODULES
-        for node in ast.walk(tree(path))
+        for node in nodes(path)
         if isinstance(node, ast.ExceptHandler) and is_broad(node)
     ]
     assert len(broad) <= BROAD_HANDLERS, broad

@@ -36,7 +36,8 @@ class Rule(Protocol):
 
     def choose(self, queue: Sequence[Offered], now_s: float) -> Chosen:
         """What to run now of a queue that is not empty, in order of arrival. Nothing chosen: nothing runs before the
-        next arrival or end of a run."""
+        next arrival or end of a run.
+        """
 
     def ended(self, variant: Variant, members: Sequence[Offered], seconds: float, now_s: float) -> None:
         """A run has ended; some learn from it."""

@@ -170,7 +170,6 @@ def test_a_generator_that_sends_late_makes_the_run_invalid() -> None:
 @pytest.mark.virtual_time
 async def test_a_real_client_tells_answers_closed_connections_and_silence_apart() -> None:
     """Over a real socket: an answer comes back whole, a closed connection is NoReply, silence is Hung."""
-
     handlers: list[asyncio.Task[None] | None] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -282,8 +282,10 @@ async def test_large_answers_come_back_whole(tmp_path: Path, node_id: str) -> No
 
 @pytest.mark.asyncio
 async def test_the_load_says_how_many_callers_there_are(tmp_path: Path) -> None:
-    """Every client hears of every other with the next report, and of its leaving; a stranger who has not said
-    hello does not count. Nobody hears that there is none."""
+    """Every client hears of every other with the next report, and of its leaving.
+
+    A connection without a handshake does not count. Nobody hears that there is none.
+    """
     gate, address = Gate(), UnixAddress(str(tmp_path / "s"))
     server = TransportServer(gate.handle, lambda: LoadReport(0.5, 3, sharing=2))
     await server.start(address)

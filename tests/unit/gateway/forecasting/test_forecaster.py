@@ -42,7 +42,7 @@ def test_a_profile_is_exact_where_it_was_measured() -> None:
     for measured in (GRID, dict(reversed(GRID.items()))):
         read = profile(measured)
         assert all(read.median_s(*place) == pytest.approx(median_s) for place, median_s in GRID.items())
-    assert profile(GRID).largest_batch == 8
+    assert profile(GRID).batches[-1] == 8
 
 
 def test_a_profile_is_linear_between_cells() -> None:

@@ -219,8 +219,9 @@ async def test_what_ends_in_one_room_lets_others_through() -> None:
 
 
 async def test_a_storm_leaves_nothing_behind() -> None:
-    """Hundreds that come, are answered, run out of patience, are in vain or leave at any turn of the loop: at the end
-    nobody waits, nothing runs, every run was done with exactly as often as it has members, and nobody was in two.
+    """Hundreds come, are answered, expire, are in vain or leave at any turn of the loop, and leave nothing behind.
+
+    At the end nobody waits, nothing runs, every run ended exactly as often as it has members, and nobody was in two.
     """
     chance = random.Random(7)
     gated = gate(max_batch=4)

@@ -146,7 +146,7 @@ def test_a_simulated_request_becomes_a_sample() -> None:
 
 
 def test_sketches_keep_the_law_of_endings() -> None:
-    """offered = served + late + refused + failed, in every run that other tests stand on."""
+    """Offered = served + late + refused + failed, in every run that other tests stand on."""
     found: list[RunResult] = results(all_runs(scenario(loads=(1.0, 2.0), cvs=(1.0,)), count=60))
     assert all(one.offered == one.served + one.late + one.refused + one.failed == 60 for one in found)
     assert any(one.refused for one in found) and any(one.failed for one in found) and any(one.late for one in found)

@@ -51,7 +51,7 @@ def test_a_run_is_the_same_again_to_the_byte(policy: str) -> None:
 
 
 def test_every_policy_meets_the_same_requests_and_ends_each_of_them() -> None:
-    """offered = served + late + refused + failed, and by class they are as many under every policy."""
+    """Offered = served + late + refused + failed, and by class they are as many under every policy."""
     of = short()
     simulation = Simulation(of, VARIANTS)
     runs = [one.result for policy in simulation.policies for one in simulation.played(policy, PLACE)]
