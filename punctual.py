@@ -48,6 +48,19 @@ EXTRAS = {
 }
 """The extra that brings a library which a plain install may lack."""
 
+EXPECTED = (
+    ("gateway.catalogs.catalog_yaml", "CatalogError"),
+    ("gateway.model.errors", "Problem"),
+    ("deployments.replica.variant", "VariantRejected"),
+    ("deployments.serve.environment", "PortTaken"),
+    ("deployments.serve.observing", "LogUnwritable"),
+    ("deployments.serve.serving", "NotReady"),
+    ("deployments.replica.tracing", "TracingMissing"),
+    ("exporters.errors", "ExportError"),
+    ("loadtests.errors", "LoadTestError"),
+)
+"""Errors that are the operator's to read: a sentence, not a traceback. By module and name."""
+
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -231,19 +244,8 @@ def _with_collector(arguments: list[str]) -> list[str]:
 
 
 def _expected() -> tuple[type[Exception], ...]:
-    """The errors that are the operator's to read: a sentence, not a traceback. Only of what has been imported."""
-    told = (
-        ("gateway.catalogs.catalog_yaml", "CatalogError"),
-        ("gateway.model.errors", "Problem"),
-        ("deployments.replica.variant", "VariantRejected"),
-        ("deployments.serve.environment", "PortTaken"),
-        ("deployments.serve.observing", "LogUnwritable"),
-        ("deployments.serve.serving", "NotReady"),
-        ("deployments.replica.tracing", "TracingMissing"),
-        ("exporters.errors", "ExportError"),
-        ("loadtests.errors", "LoadTestError"),
-    )
-    return tuple(getattr(sys.modules[module], name) for module, name in told if module in sys.modules)
+    """The expected errors of the modules that have been imported: no other can have been raised."""
+    return tuple(getattr(sys.modules[module], name) for module, name in EXPECTED if module in sys.modules)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import partial
 from typing import Protocol
 
 from gateway.model.faults import Note, attempt
@@ -76,7 +75,11 @@ class Observer(Protocol):
 def tell(observers: Iterable[Observer], record: RequestRecord, note: Note) -> None:
     """Gives the record to each observer once. An observer that raises harms neither the request nor the others."""
     for observer in observers:
-        attempt("observer", note, partial(observer.observe, record), _nothing)
+        _tell_one(observer, record, note)
+
+
+def _tell_one(observer: Observer, record: RequestRecord, note: Note) -> None:
+    attempt("observer", note, lambda: observer.observe(record), _nothing)
 
 
 def _nothing() -> None:

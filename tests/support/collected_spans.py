@@ -30,7 +30,7 @@ class Collected:
 
     def ended(self) -> Sequence[ReadableSpan]:
         """What was sent, once all was."""
-        self.spans.close(5.0)
+        self.spans.close(60.0)
         return self._exporter.get_finished_spans()
 
 

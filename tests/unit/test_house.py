@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ast
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
+import punctual
 from gateway.tasks import TASKS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -86,7 +88,7 @@ def test_only_the_modules_of_a_task_name_it() -> None:
 
 
 def test_any_exception_is_caught_at_two_places_at_most() -> None:
-    """Only the batch boundary of a replica and that to observers may; the last resort is Starlette's handler."""
+    """Only the batch boundary of a replica and that to what is learnt may; Starlette's handler is the last resort."""
     broad = [
         f"{label(path)}:{node.lineno}"
         for path in MODULES
@@ -94,3 +96,18 @@ def test_any_exception_is_caught_at_two_places_at_most() -> None:
         if isinstance(node, ast.ExceptHandler) and is_broad(node)
     ]
     assert len(broad) <= BROAD_HANDLERS, broad
+    assert {where.partition(":")[0] for where in broad} <= {"deployments/engines/base.py", "gateway/model/faults.py"}
+
+
+def test_the_command_expects_no_error_of_every_kind() -> None:
+    """Errors that it tells as a sentence are named one by one: any other is a bug, and keeps its traceback."""
+    handlers = [node.type for node in nodes(ROOT / "punctual.py") if isinstance(node, ast.ExceptHandler)]
+    assert [ast.unparse(caught) for caught in handlers if caught] == [
+        "SystemExit",
+        "KeyboardInterrupt",
+        "ModuleNotFoundError",
+        "_expected()",
+    ]
+    named = [getattr(import_module(module), name) for module, name in punctual.EXPECTED]
+    assert all(issubclass(kind, Exception) and kind.__module__.split(".")[0] in PACKAGES for kind in named)
+    assert set(punctual._expected()) == set(named)

@@ -6,12 +6,16 @@ import asyncio
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from datetime import timedelta
 
 import pytest
 from collected_spans import CLIENTS, NOON, UNKEPT, Collected, named, parent, place, read, times
 from fakes import ANSWER, FakeClock
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SpanExportResult
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 from sample_records import MARK, RECORD
 
@@ -19,9 +23,6 @@ from deployments.replica.tracing import TracedHandler, spans_of, traces_asked_fo
 from gateway.model.messages import Answer, Failure, FailureKind, Work
 from gateway.observability.tracing import Spans, Tracing, open_spans
 from gateway.tasks.classify import ClassifyParameters
-
-ENDED_WITHIN_S = 25.0
-"""Less than the 30 s that OpenTelemetry itself would wait, and far more than closing takes on a busy machine."""
 
 
 def work(traceparent: str | None) -> Work:
@@ -119,15 +120,36 @@ def test_who_has_no_traces_does_not_load_opentelemetry() -> None:
 
 
 def test_a_collector_that_is_not_there_costs_nobody_anything() -> None:
-    """Its port refused: spans are taken at once, the oldest give way, and closing ends though nothing was sent."""
+    """Its port refused: spans are taken at once, the oldest give way, and closing ends."""
     spans = Spans(OTLPSpanExporter("http://127.0.0.1:9/v1/traces"))
     tracing = Tracing(spans, lambda: NOON)
     for _ in range(1500):  # more spans than may wait
         tracing.observe(RECORD)
-    closing = threading.Thread(target=spans.close, args=(0.2,), daemon=True)
-    closing.start()
-    closing.join(ENDED_WITHIN_S)
-    assert not closing.is_alive()
+    spans.close(0.2)
+
+
+def test_a_collector_that_hangs_keeps_nobody_from_ending() -> None:
+    """It takes no span and answers nothing: when the time that it was given is over, it is given up."""
+
+    class Hanging(InMemorySpanExporter):
+        """An exporter that sends for as long as it is let."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.given_up = threading.Event()
+
+        def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+            assert self.given_up.wait(60)
+            return SpanExportResult.FAILURE
+
+        def shutdown(self) -> None:
+            self.given_up.set()
+
+    hanging = Hanging()
+    spans = Spans(hanging)
+    Tracing(spans, lambda: NOON).observe(RECORD)
+    spans.close(0.05)
+    assert hanging.given_up.is_set()
 
 
 def test_an_operators_names_win(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from certificates import Authority
+from virtual_time import passes
 from waiting import Gate, until
 
 from deployments.transport import (
@@ -50,15 +51,14 @@ class Echo:
     gate: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def handle(self, work: Work) -> Answer | Failure:
-        """Waits for the gate, or for some turns of the loop, or fails, where the text says so; echoes the rest."""
+        """Waits for the gate or some virtual seconds, or fails, where the text says so; echoes the rest."""
         text = work.inputs[0]
         self.begun.append(text)
         try:
             if text.startswith("wait"):
                 await self.gate.wait()
             elif text.startswith("after "):
-                for _ in range(int(text.removeprefix("after "))):
-                    await asyncio.sleep(0)
+                await passes(float(text.removeprefix("after ")))
         except asyncio.CancelledError:
             self.cancelled.append(text)
             raise
@@ -175,9 +175,8 @@ async def test_leaving_as_the_answer_arrives_disturbs_nobody(tmp_path: Path) -> 
         rng = random.Random(3)
 
         async def impatient(n: int) -> None:
-            task = asyncio.create_task(client.submit(work(f"after {rng.randrange(60)}")))
-            for _ in range(rng.randrange(60)):
-                await asyncio.sleep(0)
+            task = asyncio.create_task(client.submit(work(f"after {rng.random() / 50:.4f}")))
+            await passes(rng.random() / 50)
             task.cancel()
             await asyncio.wait([task])
 

@@ -26,6 +26,8 @@ from gateway.model.outcome import Outcome
 from gateway.observability.record import RequestRecord
 from gateway.observability.tracing import Tracing
 
+pytestmark = pytest.mark.virtual_time
+
 TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-0[0-3]")
 
 

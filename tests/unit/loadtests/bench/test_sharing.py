@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -19,6 +18,7 @@ from fake_engines import in_steps
 from fakes import FakeClock
 from rich.console import Console
 from typer.testing import CliRunner
+from waiting import take_up
 
 from deployments.engines.base import Logits, TokenIds
 from deployments.replica.summarize.job import SummaryJob, TextBudget
@@ -133,7 +133,7 @@ class SlowDecoder:
         if self.engine.fails:
             raise ArithmeticError
         self.engine.clock.advance(self.engine.step_s)
-        threading.Event().wait(self.engine.busy_s)
+        take_up(self.engine.busy_s)
         self.engine.steps.append((self.number, len(tokens)))
         logits = np.zeros((len(tokens), VOCABULARY), dtype=np.float32)
         logits[:, END] = 1
