@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 import msgspec
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import BaseModel, Field, JsonValue, ValidationError
 
 from gateway.catalogs.catalog import Limits
 from gateway.model.errors import InputTooLong, InvalidRequest
@@ -26,10 +26,6 @@ MOST_CHARACTERS_OF_A_NAME = 64
 
 class RouteBody(Strict):
     """The body of `POST /route`: a task, and what its own endpoint would be sent."""
-
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"task": "classify", "inputs": "What a wonderful film."}]}
-    )
 
     task: str = Field(description="the name of a task, which is that of its endpoint")
     inputs: Inputs = Field(description="one text, or a list of them")

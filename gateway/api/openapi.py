@@ -232,7 +232,10 @@ def _schemas(tasks: Collection[Task]) -> Json:
     read += [(RouteBody, "validation"), (CatalogEntry, "serialization"), (SourceOf, "serialization")]
     template = "#/components/schemas/{name}"
     _, models = models_json_schema(read, ref_template=template.replace("name", "model"))
-    models["$defs"]["CatalogEntry"].pop("additionalProperties")  # an entry that is shown has more beside it
+    definitions = models["$defs"]
+    definitions["CatalogEntry"].pop("additionalProperties")  # an entry that is shown has more beside it
+    shown = [(task, definitions[task.body.__name__].get("examples", [])) for task in tasks]
+    definitions["RouteBody"]["examples"] = [{"task": task.name, **body} for task, bodies in shown for body in bodies]
     outputs = {f"{_title(task)}Outputs": list[task.output] for task in tasks}  # type: ignore[name-defined]
     answers = [
         *outputs.values(),
@@ -242,7 +245,7 @@ def _schemas(tasks: Collection[Task]) -> Json:
         *map(_problem, (*ALWAYS, *READING, *RUNNING)),
     ]
     schemas, structs = schema_components(answers, schema_hook=_custom, ref_template=template)
-    return {**structs, **models["$defs"], **dict(zip(outputs, schemas, strict=False)), "Checkpoint": _checkpoint()}
+    return {**structs, **definitions, **dict(zip(outputs, schemas, strict=False)), "Checkpoint": _checkpoint()}
 
 
 def _custom(kind: type) -> Json:
