@@ -31,7 +31,7 @@ from gateway.router import Router
 from gateway.service import Service
 
 ROOT = Path(__file__).resolve().parents[2]
-MODULES_AT_MOST = 36
+MODULES_AT_MOST = 37
 """As many as one `/classify` enters on an idle gateway. Lower it when there are fewer."""
 
 WARM_UP = 30
