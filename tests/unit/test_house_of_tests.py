@@ -85,6 +85,19 @@ def sleeps(tree: ast.Module) -> Iterator[ast.expr]:
             waits = called(node) == "wait" and called(getattr(node.func, "value", node)) == "Event"
             if waits or called(node) == "sleep":
                 yield node
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield from waits_alone(node)
+
+
+def waits_alone(scope: ast.AST) -> Iterator[ast.expr]:
+    """Waits for an event of a function's own with which nothing is done but wait for it, so that nobody can set it."""
+    nodes = list(ast.walk(scope))
+    made = [one.targets[0] for one in nodes if isinstance(one, ast.Assign) and called(one.value) == "Event"]
+    for name in {one.id for one in made if isinstance(one, ast.Name)}:
+        used = [one for one in nodes if isinstance(one, ast.Name) and one.id == name and isinstance(one.ctx, ast.Load)]
+        waits = [one for one in nodes if isinstance(one, ast.Attribute) and one.attr == "wait" and one.value in used]
+        if len(waits) == len(used):
+            yield from used
 
 
 def impatience(tree: ast.Module) -> Iterator[ast.expr]:
@@ -122,6 +135,8 @@ def test_whoever_waits_in_real_time_waits_long() -> None:
         (bounds, "def f():\n    a = submit(time.monotonic() + 600)\n    assert a == 1", False),
         (sleeps, "time.sleep(0.1)", True),
         (sleeps, "threading.Event().wait(0.1)", True),
+        (sleeps, "def f():\n    pause = Event()\n    pause.wait(0.1)", True),
+        (sleeps, "def f():\n    gate = Event()\n    submit(gate.set)\n    gate.wait(60)", False),
         (sleeps, "gate.wait(60)\nasyncio.sleep(0)", False),
         (impatience, "asyncio.timeout(5)", True),
         (impatience, "subprocess.run(a, timeout=10)", True),

@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import threading
-from collections.abc import Callable
 from dataclasses import fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +18,7 @@ from fakes import ANSWER, EVEN, GRAND
 from hypothesis import given
 from hypothesis import strategies as st
 from sample_records import MARK, RECORD
+from waiting import wait_until
 from worlds import client_of, world
 
 from gateway.model.messages import Answer, Failure, FailureKind, Work
@@ -34,7 +34,7 @@ from gateway.observability.access_log import (
 )
 from gateway.observability.record import RequestRecord
 
-ENDED_S = 30.0
+ENDED_S = 60.0
 NOON = datetime(2026, 11, 23, 12, 0, 0, 5, UTC)
 
 ids = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40)
@@ -89,16 +89,6 @@ def opened(path: Path, form: LogFormat = LogFormat.JSON, **bounds: int) -> Acces
 def documents(path: Path) -> list[dict[str, object]]:
     """Each line of a file as the JSON object that it is."""
     return [json.loads(line) for line in path.read_bytes().splitlines()]
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Waits for what another thread does."""
-    pause = threading.Event()
-    for _ in range(int(ENDED_S / 0.01)):
-        if condition():
-            return
-        pause.wait(0.01)
-    raise TimeoutError
 
 
 def test_a_line_tells_what_became_of_a_request() -> None:
@@ -333,7 +323,7 @@ def test_a_file_that_fails_costs_what_it_did_not_take(tmp_path: Path) -> None:
     log = opened(path)
     lost, found = numbered(2)
     log.observe(lost)
-    until(lambda: log.dropped == 1)
+    wait_until(lambda: log.dropped == 1)
     path.unlink()
     log.observe(found)
     log.close(ENDED_S)
