@@ -178,6 +178,9 @@ def main() -> None:
         tell(Done())
     except (SourceRefused, VariantRefused, VariantRejected, ExportFailed) as error:
         tell(Failed(type(error).__name__, error.args))
+    except ModuleNotFoundError as missing:
+        why = f"{missing.name} is not installed, which making variants needs: pip install 'punctual[export]'"
+        tell(Failed(ExportFailed.__name__, (why,)))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from filelock import FileLock
@@ -20,7 +21,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from deployments.engines.host import Host, read_host
-from deployments.replica.prepared import note_prepared
+from deployments.replica.prepared import NotPrepared, note_prepared, prepared_variants
 from deployments.replica.variant import VariantRejected
 from exporters.errors import ExportFailed, VariantRefused
 from exporters.job import ExportJob, ProfileJob, run_job, run_shown, shown_together
@@ -37,13 +38,17 @@ def prepare(
     console: Console,
     host: Host | None = None,
     settings: Settings | None = None,
+    can_make: bool | None = None,
 ) -> Mapping[str, Path]:
     """The folder of a verified variant for every checkpoint of the catalog, by its name.
 
     The first precision of an entry's preference that this host can run and that passes verification is taken; the
     console hears of every step down. Blocking, minutes on the first start. Raises ExportError. Two starts at once
-    wait for each other.
+    wait for each other. Without the libraries that make variants (`can_make`; None: look for them), those that an
+    installation with them has prepared are taken.
     """
+    if not (_libraries_installed() if can_make is None else can_make):
+        return _prepared_elsewhere(catalog, cache_dir)
     store, host, settings = Store(cache_dir), host or read_host(), settings or Settings()
     store.root.mkdir(parents=True, exist_ok=True)
     with FileLock(store.root / "prepare.lock"):
@@ -53,6 +58,17 @@ def prepare(
             for entry in catalog.checkpoints:
                 note_prepared(store.root, entry, folders[entry.name])
         return folders
+
+
+def _libraries_installed() -> bool:
+    return all(find_spec(name) for name in ("torch", "transformers", "optimum"))
+
+
+def _prepared_elsewhere(catalog: Catalog, cache_dir: Path) -> Mapping[str, Path]:
+    try:
+        return prepared_variants(catalog, "CATALOG", cache_dir)
+    except NotPrepared as missing:
+        raise ExportFailed(f"{missing}, which needs the extra: pip install 'punctual[export]'") from None
 
 
 def precisions_for(entry: CatalogEntry, host: Host) -> tuple[Precision, ...]:
