@@ -1,7 +1,7 @@
 """The command: `punctual serve`, `prepare`, `export`, `profile`, `catalog`, `explain`, `simulate`, `load` and `bench`.
 
-A door to each of the rooms. What a command needs is imported when it runs, so that `punctual --help` answers at once
-and `punctual serve` imports nothing of the laboratory.
+Each command imports its modules when it runs, so that `punctual --help` answers at once and `punctual serve` imports
+no load test.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ if TYPE_CHECKING:
     from gateway.scheduling.policy import Decision
 
 COLLECTOR = "http://127.0.0.1:4318"
-LABORATORY = {
-    "prepare": ("exporters.cli:prepare", "Prepares what a catalog's checkpoints lack in the cache."),
+LAZY_COMMANDS = {
+    "prepare": ("exporters.cli:prepare", "Makes the variants of a catalog that the cache lacks."),
     "export": ("exporters.cli:export", "Makes one verified, profiled variant of a checkpoint."),
     "profile": (
         "exporters.cli:profile",
-        "Measures the latency profile of every variant of a catalog on this host anew.",
+        "Measures the latency profiles of a catalog's variants again on this host.",
     ),
     "simulate": (
         "loadtests.simulator.command:app",
-        "Plays a scenario on a virtual clock, by our policy and others.",
+        "Simulates a scenario on a virtual clock, under our policy and others.",
     ),
-    "load": ("loadtests.generator.command:app", "Offers a scenario to a live gateway, open loop."),
-    "bench": ("loadtests.cli:bench", "Measures against named baselines and promises."),
+    "load": ("loadtests.generator.command:app", "Sends a scenario to a live gateway, open loop."),
+    "bench": ("loadtests.cli:bench", "Runs benchmarks against named baselines and targets."),
 }
-"""Commands that live with what they run, imported when they run."""
+"""Commands with their import path and help, imported when they run."""
 
 EXTRAS = {
     **dict.fromkeys(("huggingface_hub", "optimum", "rouge_score", "safetensors", "torch", "transformers"), "export"),
@@ -65,7 +65,7 @@ console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 app = typer.Typer(
-    cls=lazy_group(LABORATORY),
+    cls=lazy_group(LAZY_COMMANDS),
     help="An inference gateway that answers on time.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -76,7 +76,7 @@ app.add_typer(catalogs, name="catalog")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command. Exit status: 0 done, 1 it failed and said why, 2 it was called wrongly, 130 interrupted."""
+    """Runs one command. Exit status: 0 success, 1 failure with a message, 2 wrong options, 130 interrupted."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     given = _with_collector(list(sys.argv[1:] if arguments is None else arguments))
     try:
@@ -106,7 +106,7 @@ def serve(
         typer.Option(
             envvar="PUNCTUAL_ACCESS_LOG",
             metavar="PATH",
-            help="where each finished request is told in a line; - is this output, off nowhere",
+            help="the access log, one line per finished request; - for standard output, off for none",
         ),
     ] = "-",
     log_format: Annotated[
@@ -114,7 +114,7 @@ def serve(
         typer.Option(
             envvar="PUNCTUAL_LOG_FORMAT",
             metavar="json|text",
-            help="how such a line is written (default: text on a terminal, else json)",
+            help="format of the access log (default: text on a terminal, else json)",
         ),
     ] = None,
     traces: Annotated[
@@ -122,12 +122,12 @@ def serve(
         typer.Option(
             metavar="[URL]",
             help=f"send traces to this OpenTelemetry collector, by OTLP over HTTP (without a URL: {COLLECTOR}); "
-            "OpenTelemetry's own variables are read, too",
+            "OpenTelemetry's environment variables also apply",
         ),
     ] = None,
     floor: FloorOption = None,
 ) -> None:
-    """Prepares what is missing on this host, then serves until Ctrl-C."""
+    """Makes missing variants on this host, then serves until Ctrl-C."""
     from deployments.serve.command import ServeOptions, serve_until_stopped
     from exporters.cli import with_floor
     from exporters.plan import Settings
@@ -147,7 +147,7 @@ def serve(
 
 @catalogs.command()
 def check(catalog: Annotated[str, typer.Argument(help="starter, hub or a file")] = DEFAULT_CATALOG) -> None:
-    """Says whether a catalog is valid; if not, every fault by file, line and field."""
+    """Checks a catalog; lists every fault by file, line and field."""
     from gateway.catalogs.catalog import load_catalog
 
     found = load_catalog(catalog)
@@ -175,15 +175,15 @@ def explain(
     task: str = "classify",
     text: Annotated[str | None, typer.Option(help="the text; it or --file is required")] = None,
     file: Annotated[Path | None, typer.Option(help="the text is in this file")] = None,
-    domain: Annotated[str | None, typer.Option(help="what the text is about, as parameters.domain says it")] = None,
+    domain: Annotated[str | None, typer.Option(help="the subject of the text, as in parameters.domain")] = None,
     budget_ms: Annotated[float | None, typer.Option(help="(default: the task's)")] = None,
     percentile: float = 95.0,
     strict: Annotated[bool, typer.Option("--strict", help="refuse rather than be late")] = False,
     price: Annotated[
-        float | None, typer.Option(help="points of quality a core-second (default: none, as where idle)")
+        float | None, typer.Option(help="capacity price, points of quality a core-second (default: none, as when idle)")
     ] = None,
 ) -> None:
-    """Prints the decision for one text and budget: every candidate with forecast and verdict, as on an idle gateway."""
+    """Prints the decision for one text and budget on an idle gateway: every candidate's forecast and verdict."""
     from exporters.prepare import prepare
     from gateway.catalogs.catalog import load_catalog
     from gateway.model.errors import ms_above
@@ -211,7 +211,7 @@ def explain(
 
 
 def _candidates(decision: Decision, characters: int, percentile: float) -> Table:
-    """Forecasts in ms and costs in core-ms; what each is worth, and what of that its price leaves, in points."""
+    """A table of candidates: forecasts in ms, cost in core-ms, utility and utility less price in points."""
     from gateway.api.responses import utility_left
     from gateway.model.deadline import ms
 
@@ -236,7 +236,7 @@ def _failed(why: str) -> int:
 
 
 def _with_collector(arguments: list[str]) -> list[str]:
-    """The arguments with `--traces` given its default where it stands alone: an option's value is not optional else."""
+    """Adds the default URL after a bare `--traces`, since typer has no optional option values."""
     for at, argument in enumerate(arguments):
         if argument == "--traces" and (at + 1 == len(arguments) or arguments[at + 1].startswith("-")):
             return [*arguments[: at + 1], COLLECTOR, *arguments[at + 1 :]]

@@ -1,4 +1,4 @@
-"""What `punctual prepare`, `export` and `profile` do: make or measure variants, and print what came of it."""
+"""The commands `punctual prepare`, `export` and `profile`: make or measure variants and print the results."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from gateway.tasks import read_manifest
 
 
 def prepare(catalog: CatalogOption = DEFAULT_CATALOG, cache: CacheOption = DEFAULT_CACHE) -> None:
-    """Prepare what a catalog's checkpoints lack in the cache, for a cluster that serves from there."""
+    """Make the variants of a catalog that the cache lacks, for a cluster that serves from it."""
     console = Console(highlight=False)
     for name, folder in prepare_catalog(load_catalog(catalog), cache, console).items():
         console.print(f"{name}: {folder}", soft_wrap=True)
@@ -39,14 +39,14 @@ def prepare(catalog: CatalogOption = DEFAULT_CATALOG, cache: CacheOption = DEFAU
 def export(
     checkpoint: Annotated[str, typer.Argument(help="starter:NAME, a folder, or a Hub id OWNER/NAME")],
     revision: Annotated[
-        str | None, typer.Option(help="the Hub repository's full commit, required for a Hub id")
+        str | None, typer.Option(help="the full commit in the Hub repository; required for a Hub id")
     ] = None,
     precision: Annotated[Precision, typer.Option(help="of the variant's weights")] = Precision.INT8,
     out: Annotated[Path | None, typer.Option(help="the variant's folder (default: below the cache)")] = None,
     floor: FloorOption = None,
     cache: CacheOption = DEFAULT_CACHE,
 ) -> None:
-    """Make one verified, profiled variant of a checkpoint; one under its floor is refused with what differed."""
+    """Make one verified, profiled variant of a checkpoint; refuse one that agrees too little with its source."""
     console = Console(highlight=False)
     settings = with_floor(Settings(), floor, console)
     if not export_variant(checkpoint, revision, precision, out, cache, settings, console):
@@ -54,17 +54,19 @@ def export(
 
 
 def profile(catalog: CatalogOption = DEFAULT_CATALOG, cache: CacheOption = DEFAULT_CACHE) -> None:
-    """Measure the latency profile of every variant of a catalog on this host anew."""
+    """Measure the latency profiles of a catalog's variants again on this host."""
     profile_catalog(load_catalog(catalog), cache, Settings(), Console(highlight=False))
 
 
 def with_floor(settings: Settings, floor: float | None, console: Console) -> Settings:
-    """The settings with a floor that was asked for, which is printed. Raises ExportFailed for one outside 0 to 1."""
+    """The settings with the requested floor, if any; prints it. Raises ExportFailed if it is outside 0 to 1."""
     if floor is None:
         return settings
     if not 0 <= floor <= 1:
         raise ExportFailed(f"a floor is a share from 0 to 1, not {floor:g}")
-    console.print(f"[yellow]judged by a floor of {floor:g} in place of its kind's own; no catalog serves it unasked[/]")
+    console.print(
+        f"[yellow]floor {floor:g} replaces the kind's own; only commands with this --floor find the variant[/]"
+    )
     return replace(settings, floor=floor)
 
 
@@ -77,9 +79,9 @@ def export_variant(
     settings: Settings,
     console: Console,
 ) -> bool:
-    """Makes one variant, in `out` or below the cache, and prints how well it agrees and how fast it is.
+    """Makes one variant in `out` or the cache, and prints its agreement with the source and its latency profile.
 
-    False for a refused variant, whose worst texts are printed. Raises ExportError for whatever else goes wrong.
+    Returns False for a refused variant and prints its worst texts. Raises ExportError for any other failure.
     """
     plan, store = plan_for(location, revision, precision), Store(cache)
     folder = out or store.folder(plan, store.source_sha256(location, revision), settings)
@@ -96,7 +98,7 @@ def export_variant(
 
 
 def profile_catalog(catalog: Catalog, cache: Path, settings: Settings, console: Console) -> None:
-    """Measures every variant of the catalog anew and prints the profiles. Raises ExportError or VariantRejected."""
+    """Measures every variant of the catalog again and prints the profiles. Raises ExportError or VariantRejected."""
     folders = prepare_catalog(catalog, cache, console, settings=settings)
     for entry in catalog.checkpoints:
         manifest = measure_variant(folders[entry.name], console, entry.threads, settings)
@@ -105,10 +107,9 @@ def profile_catalog(catalog: Catalog, cache: Path, settings: Settings, console: 
 
 
 def plan_for(location: str, revision: str | None, precision: Precision) -> VariantPlan:
-    """A plan for a checkpoint that no catalog describes: called by its location's last part, on ONNX.
+    """A plan for a checkpoint without a catalog entry, named by the last part of its location, on ONNX.
 
-    Its task is the one that a checkpoint of its kind serves. Raises SourceRefused in a moment, where the child process
-    would import torch first.
+    Its task is that of its kind. Raises SourceRefused at once, where the child process would first import torch.
     """
     folder = source_folder(location, revision)
     config = json.loads((encoder_of(folder, location) / "config.json").read_bytes())
@@ -119,10 +120,10 @@ def plan_for(location: str, revision: str | None, precision: Precision) -> Varia
 def measure_variant(
     folder: Path, console: Console, threads: int | None = None, settings: Settings | None = None
 ) -> VariantManifest:
-    """Measures a variant's latency profile on this host anew, writes it into its manifest and returns that.
+    """Measures a variant's latency profile again on this host, and returns the updated manifest.
 
-    `threads` defaults to the number that it was profiled on before. Raises ExportError, or VariantRejected when the
-    folder holds no variant, or one that does not pass its self-test here.
+    `threads` defaults to the profile's previous number. Raises ExportError, or VariantRejected if the folder holds no
+    variant or the variant fails its self-test.
     """
     before = checked_manifest(folder)
     threads = threads or before.profile.threads
@@ -132,7 +133,7 @@ def measure_variant(
 
 
 def _variant_table(manifest: VariantManifest, size_bytes: int) -> Table:
-    """One row: the variant's size and how well it agrees with its source, by the measures of its kind."""
+    """One row: the variant's size and its agreement with its source."""
     agreement: Mapping[str, str] = KINDS[manifest.kind].agreement(manifest)
     cells = {"precision": str(manifest.precision), "size, MB": f"{size_bytes / 1e6:.1f}", **agreement}
     table = Table(*cells)
@@ -146,7 +147,7 @@ def _print_profiles(manifest: VariantManifest, console: Console) -> None:
 
 
 def _profile_table(one: TitledProfile) -> Table:
-    """Median service times in ms: a row for each batch size, a column for each token length."""
+    """Median service times in ms, by batch size (rows) and token length (columns)."""
     document, profile = one.document, LatencyProfile.from_document(one.document)
     threads = f"{document.threads} thread{'' if document.threads == 1 else 's'}"
     table = Table(one.rows, *(f"{length} tokens" for length in profile.lengths))
@@ -157,7 +158,7 @@ def _profile_table(one: TitledProfile) -> Table:
 
 
 def _differences_table(refused: VariantRefused) -> Table:
-    """The worst texts of a refused variant, by their place among those that it was verified on."""
+    """The worst texts of a refused variant, by their index in the verification texts."""
     table = Table("text", "source says", "variant says", title=escape(str(refused)))
     for row in refused.differences:
         table.add_row(str(row.text), escape(row.source), escape(row.variant))

@@ -1,10 +1,10 @@
-"""What can go wrong between a checkpoint and its variant; every message is meant for the person at the terminal.
+"""The errors of exports; every message is written for the user at the terminal.
 
 ExportError
-├── SourceRefused    the checkpoint cannot be taken: not safetensors, wants remote code, ...
+├── SourceRefused    the checkpoint cannot be used: not safetensors, needs its own code, ...
 │   └── SourceAbsent it is not on this machine
-├── ExportFailed     the export itself broke; the detail holds the end of its log
-└── VariantRefused   the variant was made, and is not good enough to serve
+├── ExportFailed     the export failed; the message holds the end of its log
+└── VariantRefused   the variant agrees too little with its source to be served
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from msgspec import Struct
 
 
 class ExportError(Exception):
-    """The base of them all."""
+    """The base of this module's errors."""
 
 
 class SourceRefused(ExportError):
-    """The source of a checkpoint cannot be used; the message names it and says why."""
+    """A checkpoint's source cannot be used; the message names it and says why."""
 
 
 class SourceAbsent(SourceRefused):
-    """The source of a checkpoint is not here; what was made of it before can still be served."""
+    """A checkpoint's source is not on this machine; variants made from it earlier can still be served."""
 
 
 class ExportFailed(ExportError):
-    """A step of an export broke for a reason that is not the checkpoint's quality."""
+    """A step of an export failed for a reason other than the variant's quality."""
 
 
 class Difference(Struct, frozen=True):
-    """One text, by its place among those verified on, and what source and variant answer to it, in few words."""
+    """One verification text, by index, with short forms of the source's and the variant's answers."""
 
     text: int
     source: str
@@ -37,13 +37,13 @@ class Difference(Struct, frozen=True):
 
 
 class VariantRefused(ExportError):
-    """A variant under its floor: nothing of it is kept. `differences` are the worst texts, for a table."""
+    """The variant is under its floor and was deleted. `differences` are the worst texts."""
 
     def __init__(self, checkpoint: str, variant: str, reason: str, differences: tuple[Difference, ...]) -> None:
-        """Positional arguments, so that it can be pickled."""
+        """Takes positional arguments only, so that it can be pickled."""
         super().__init__(checkpoint, variant, reason, differences)
         self.checkpoint, self.variant, self.reason, self.differences = checkpoint, variant, reason, differences
 
     def __str__(self) -> str:
-        """One sentence; the rows are left to a table."""
+        """One sentence, without the differences."""
         return f"{self.checkpoint}, {self.variant}: {self.reason}"

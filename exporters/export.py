@@ -1,4 +1,4 @@
-"""Makes one variant of a checkpoint, in a folder that appears whole or not at all.
+"""Makes one variant of a checkpoint in a folder, atomically.
 
 The checkpoint's kind (`exporters.kinds`) knows how to load, export, quantise, verify and profile it.
 """
@@ -28,16 +28,16 @@ from gateway.model.manifest import MANIFEST_NAME, Precision, VariantManifest, wr
 
 CHATTY = ("optimum", "transformers", "torch.onnx", "onnxruntime", "huggingface_hub", "onnxscript")
 NOT_MEASURED = "not measured"
-"""The host of a provisional profile: equal to no other, so that a start measures anew."""
+"""The host of a provisional profile: it equals no other, so the next start measures again."""
 
 
 def export(
     plan: VariantPlan, source: SourceFolder, out: Path, progress: Progress, settings: Settings | None = None
 ) -> VariantManifest:
-    """Makes the variant in the folder `out`, which is replaced as a whole, and returns its manifest.
+    """Makes the variant, replaces the folder `out` with it atomically, and returns its manifest.
 
-    Raises SourceRefused, ExportFailed, or VariantRefused when the variant is under its floors: the kind's own for the
-    precision, unless the settings say otherwise. After an exception `out` is unchanged.
+    Raises SourceRefused, ExportFailed, or VariantRefused if the variant is under its floors (the kind's for the
+    precision, unless the settings override them). After an exception `out` is unchanged.
     """
     host, kind = read_host(), kind_of(source.path, source.location)
     check_plan(plan, kind, source.location, host)
@@ -55,7 +55,7 @@ def export(
 def profile_again(folder: Path, threads: int, progress: Progress, budget_s: float = BUDGET_S) -> VariantManifest:
     """Measures a finished variant's latency profile on this host and writes it into the manifest.
 
-    Raises VariantRejected when the variant does not pass its self-test here.
+    Raises VariantRejected if the variant fails its self-test.
     """
 
     def advance(share: float) -> None:
@@ -68,9 +68,9 @@ def profile_again(folder: Path, threads: int, progress: Progress, budget_s: floa
 
 
 def check_plan(plan: VariantPlan, kind: Kind[Any, Any], location: str, host: Host) -> None:
-    """Checks that such a variant can be made of a checkpoint of this kind, on this host.
+    """Checks that this kind of checkpoint can be made into the planned variant on this host.
 
-    Raises SourceRefused for a task that the kind does not serve, and ExportFailed for what no engine runs.
+    Raises SourceRefused if the kind does not serve the task, and ExportFailed if the engine cannot run it.
     """
     if plan.task != kind.task:
         raise SourceRefused(
@@ -93,16 +93,16 @@ def check_plan(plan: VariantPlan, kind: Kind[Any, Any], location: str, host: Hos
 
 @contextmanager
 def staged(target: Path) -> Iterator[Path]:
-    """A fresh folder beside the target, which takes the target's place when the block ends without an exception.
+    """A fresh folder that replaces the target when the block ends without an exception.
 
-    Folders that a killed process left are removed first. A lock beside the target keeps two makers apart, so no folder
-    is removed while another process fills it.
+    First removes folders left by a killed process. A lock beside the target excludes other exporters, so no folder is
+    removed while another process fills it.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(target.parent / f".{target.name}.lock"):
         _sweep(target)
         folder = Path(tempfile.mkdtemp(prefix=_prefix(target), dir=target.parent))
-        folder.chmod(0o755)  # mkdtemp keeps others out, and a server may run as another user than the exporter
+        folder.chmod(0o755)  # mkdtemp's mode is 0700, but the server may run as another user
         try:
             yield folder
             if target.exists():
@@ -113,7 +113,7 @@ def staged(target: Path) -> Iterator[Path]:
 
 
 def replace_manifest(folder: Path, manifest: VariantManifest) -> None:
-    """Writes a variant's manifest anew; a reader finds the old one or the new one, never half of one."""
+    """Replaces a variant's manifest atomically."""
     with tempfile.TemporaryDirectory(prefix=_prefix(folder), dir=folder.parent) as beside:
         write_manifest(Path(beside), manifest)
         os.replace(Path(beside) / MANIFEST_NAME, folder / MANIFEST_NAME)
@@ -130,8 +130,8 @@ def _sweep(target: Path) -> None:
 
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Only errors of the export libraries are heard inside; their levels are put back afterwards."""
-    from optimum.utils import logging as optimum_logging  # export time only, as all of this module
+    """Raises the export libraries' log level to errors inside the block."""
+    from optimum.utils import logging as optimum_logging  # imported at export time only
     from transformers.utils import logging as transformers_logging
 
     loggers = [logging.getLogger(name) for name in (*CHATTY, None)]  # the quantiser logs on the root

@@ -1,8 +1,8 @@
-"""Runs an export in a process of its own, so that torch and its hundreds of MB never enter the one that serves.
+"""Runs an export in a child process, so that the serving process never loads torch (hundreds of MB).
 
-The job goes in on the child's standard input, events come back as JSON lines on its standard output. A refusal
-crosses as a value and is raised again on this side. All other output of the child goes into a log that is shown only
-when the child breaks. Run as `python -m exporters.job`, this module is the child.
+The child reads the job from standard input and writes events to standard output as JSON lines. Errors cross as values
+and are raised again by the parent. All other output goes to a log, shown only if the child fails. As
+`python -m exporters.job` this module is the child.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from exporters.source import resolve_source
 
 LOG_LINES = 15
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-"""Unless the environment says otherwise: torch takes every core of the machine, and on a busy one, or in a container
-with a share of it, its threads wait for each other so long that an export of 20 s was seen to pass 400 s."""
+"""Defaults of the child's environment. Torch takes every core; on a busy machine or in a limited container its threads
+then wait for each other, and an export of 20 s took over 400 s."""
 
 
 class ExportJob(msgspec.Struct, frozen=True, tag="export"):
@@ -51,7 +51,7 @@ class ProfileJob(msgspec.Struct, frozen=True, tag="profile"):
 
 
 class Progressed(msgspec.Struct, frozen=True, tag="progressed"):
-    """The step a job is in, and how much of it is done, from 0 to 1."""
+    """A job's current step, and its progress from 0 to 1."""
 
     step: Step
     share: float
@@ -62,7 +62,7 @@ class Done(msgspec.Struct, frozen=True, tag="done"):
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed"):
-    """The job ended with one of `ERRORS`, by its name and its arguments."""
+    """The job raised one of `ERRORS`, given by name and arguments."""
 
     error: str
     arguments: tuple[str | tuple[Difference, ...], ...]
@@ -73,12 +73,12 @@ Event: TypeAlias = Progressed | Done | Failed
 ERRORS: dict[str, Callable[..., Exception]] = {
     one.__name__: one for one in (SourceRefused, SourceAbsent, VariantRefused, VariantRejected, ExportFailed)
 }
-"""What a job may end with; all take positional arguments alone."""
+"""The errors that a job may raise; all take positional arguments only."""
 
 
 @contextmanager
 def shown_together(plans: Sequence[VariantPlan], console: Console) -> Iterator[list[Progress]]:
-    """A line at the terminal for each of several variants that are made side by side."""
+    """Shows a progress line for each of several variants made in parallel."""
     columns = (TextColumn("{task.fields[variant]}"), BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Bar(*columns, console=console) as bar:
         yield [_line(bar, plan) for plan in plans]
@@ -97,16 +97,16 @@ def _line(bar: Bar, plan: VariantPlan) -> Progress:
 
 
 def run_shown(job: Job, plan: VariantPlan, console: Console) -> None:
-    """Runs a job with a line that says which variant is being made, at which step, how far. Raises as `run_job`."""
+    """Runs a job with a progress line. Raises as `run_job`."""
     with shown_together([plan], console) as (progress,):
         run_job(job, progress)
 
 
 def run_job(job: Job, progress: Progress, begun: Callable[[subprocess.Popen[str]], None] = lambda child: None) -> None:
-    """Runs a job to its end in a child process, and calls `begun` with that process.
+    """Runs a job in a child process until it ends; calls `begun` with that process at the start.
 
-    Raises SourceRefused, VariantRefused, VariantRejected (a profile's self-test) or ExportFailed, which carries the
-    end of the child's log. An interrupt ends the child before the exception goes on.
+    Raises SourceRefused, VariantRefused, VariantRejected (a failed self-test) or ExportFailed, which holds the end of
+    the child's log. An interrupt ends the child before it propagates.
     """
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log, _child(log) as child:
         assert child.stdin is not None and child.stdout is not None, "both are pipes"
@@ -136,7 +136,7 @@ def _child(log: IO[str]) -> subprocess.Popen[str]:
 
 
 def _follow(lines: IO[str], progress: Progress) -> Event | None:
-    """Passes progress on; returns the event that ended the job, or None when the child died without one."""
+    """Reports progress; returns the job's last event, or None if the child died without one."""
     for line in lines:
         event: Event = msgspec.json.decode(line, type=Event)
         if not isinstance(event, Progressed):
@@ -150,12 +150,12 @@ def _raised(event: Event | None, code: int, log: IO[str]) -> Exception:
         return ERRORS[event.error](*event.arguments)
     log.seek(0)
     tail = "".join(log.readlines()[-LOG_LINES:])
-    return ExportFailed(f"the export process ended with status {code}; its last words:\n{tail}")
+    return ExportFailed(f"the export process ended with status {code}; the end of its log:\n{tail}")
 
 
 def perform(job: Job, progress: Progress) -> None:
-    """Does what the job says, in the child. Raises what `export` and `profile_again` raise."""
-    from exporters.export import export, profile_again  # the side that waits for the child needs none of it
+    """Performs a job in the child. Raises what `export` and `profile_again` raise."""
+    from exporters.export import export, profile_again  # not needed by the parent
 
     if isinstance(job, ProfileJob):
         profile_again(Path(job.folder), job.threads, progress, job.settings.profile_budget_s)
@@ -165,7 +165,7 @@ def perform(job: Job, progress: Progress) -> None:
 
 
 def main() -> None:
-    """Runs the child. Standard output carries events alone; what libraries print goes to standard error."""
+    """Runs the child. Standard output carries only events; library output goes to standard error."""
     job: Job = msgspec.json.decode(sys.stdin.buffer.read(), type=Job)
     events = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)

@@ -1,4 +1,4 @@
-"""What commands share: the options that several have, and a group that imports each command when it runs."""
+"""Shared options of commands, and a command group that imports each command when it runs."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ DEFAULT_CATALOG = "starter"
 DEFAULT_CACHE = user_cache_path("punctual")
 
 CatalogOption = Annotated[str, typer.Option("--catalog", help="starter, hub or a file")]
-CacheOption = Annotated[Path, typer.Option("--cache", envvar="PUNCTUAL_CACHE", help="where variants are kept")]
+CacheOption = Annotated[Path, typer.Option("--cache", envvar="PUNCTUAL_CACHE", help="the folder of variants")]
 FloorOption = Annotated[
     float | None,
     typer.Option(
         "--floor",
-        help="the least agreement with its source that a variant needs, 0 to 1, for weights that are random "
+        help="the least agreement of a variant with its source, 0 to 1; lower it for random weights "
         "(default: its kind's own)",
     ),
 ]
 
 
 class LazyCommand(TyperCommand):
-    """Stands for a command until it runs. `target` is `package.module:name`, a function or a `typer.Typer`."""
+    """A placeholder for a command until it runs. `target` is `package.module:name`, a function or a `typer.Typer`."""
 
     def __init__(self, name: str, target: str, about: str) -> None:
         super().__init__(name, help=about, short_help=about)
         self._target = target
 
     def make_context(self, *arguments: Any, **more: Any) -> Any:
-        """The context of the real command, which replaces this one from here on."""
+        """Imports the real command and returns its context."""
         module, _, name = self._target.partition(":")
         found = getattr(import_module(module), name)
         if not isinstance(found, typer.Typer):
@@ -45,7 +45,7 @@ class LazyCommand(TyperCommand):
 
 
 def lazy_group(table: Mapping[str, tuple[str, str]]) -> type[TyperGroup]:
-    """A class for `typer.Typer(cls=...)`. The table has each command's target and its help, by the command's name."""
+    """A class for `typer.Typer(cls=...)`. `table` maps each command's name to its target and help."""
 
     class LazyGroup(TyperGroup):
         def __init__(self, *arguments: Any, **more: Any) -> None:

@@ -1,6 +1,6 @@
-"""What to make of a checkpoint, how to judge it, and how far the making of it is.
+"""The plan, settings and progress of an export.
 
-Imports no engine's library: the command line and the store plan without one.
+Imports no engine library, so that the command line and the store can plan without one.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LIBRARIES = ("torch", "transformers", "optimum-onnx", "onnx", "onnxruntime", "to
 
 
 class Step(StrEnum):
-    """Where an export is, for a progress line."""
+    """The steps of an export, as progress shows them."""
 
     LOADING = "loading"
     ASKING = "asking the source"
@@ -39,7 +39,7 @@ Progress = Callable[[Step, float], None]
 
 
 class VariantPlan(Struct, frozen=True):
-    """What to make of a checkpoint, and on how many threads it is profiled and will run."""
+    """The variant to make of a checkpoint, and the threads that it is profiled and served on."""
 
     checkpoint: str
     task: str
@@ -50,17 +50,17 @@ class VariantPlan(Struct, frozen=True):
 
     @property
     def variant(self) -> str:
-        """Engine and precision, the variant's name."""
+        """The variant's name: engine and precision."""
         return f"{self.engine}-{self.precision}"
 
 
 class Settings(Struct, frozen=True):
-    """How an export is judged and how long it may measure.
+    """Thresholds and time budgets of an export.
 
-    `floor` takes the place of the kind's own floors of agreement with the source, from 0 to 1: the share of equal
-    labels, of equal texts as written, or of equally chosen sentences. `drop` is the most accuracy or ROUGE-L that a
-    variant may lose. The verification of an encoder-decoder takes fewer texts rather than run over its budget.
-    `provisional` leaves a profile that says it was not measured on any host.
+    `floor` overrides the kind's floors of agreement with the source, from 0 to 1: the share of equal labels, equal
+    summaries or equally chosen sentences. `drop` is the most accuracy or ROUGE-L that a variant may lose. An
+    encoder-decoder is verified on as many texts as fit into the budget. `provisional` skips profiling and marks the
+    profile as measured on no host.
     """
 
     floor: float | None = None
@@ -71,7 +71,7 @@ class Settings(Struct, frozen=True):
 
 
 class Shared(TypedDict):
-    """The fields that every kind of manifest has, but for its window and its profile."""
+    """The manifest fields of every kind, except window and profile."""
 
     checkpoint: str
     task: str
@@ -86,7 +86,7 @@ class Shared(TypedDict):
 
 @dataclass(frozen=True)
 class Workbench:
-    """One export under way: its plan, the source, the folder that becomes the variant, who hears of progress."""
+    """One export in progress: its plan, its source, the variant's folder, and the progress callback."""
 
     plan: VariantPlan
     source: SourceFolder
@@ -96,11 +96,11 @@ class Workbench:
     progress: Progress
 
     def advance(self, step: Step) -> Advance:
-        """Reports how much of a step is done, as a share of it."""
+        """A callback for the progress of a step, from 0 to 1."""
         return lambda share: self.progress(step, share)
 
     def shared(self) -> Shared:
-        """The manifest's fields that every kind has. Digests every file of the folder, so call it last."""
+        """The manifest fields of every kind. Hashes every file of the folder, so call it last."""
         plan, source = self.plan, self.source
         return Shared(
             checkpoint=plan.checkpoint,
@@ -120,7 +120,7 @@ class Workbench:
 
 
 def made_with() -> dict[str, str]:
-    """Versions of the exporter and of the libraries a variant depends on, read without importing them."""
+    """The versions of the exporter and of the libraries that affect a variant, read without importing them."""
     return {"exporter": EXPORTER_VERSION} | {name: _version(name) for name in LIBRARIES}
 
 

@@ -1,8 +1,7 @@
-"""Makes sure that every checkpoint of a catalog has a variant fit for this host, before anything serves.
+"""Ensures that every checkpoint of a catalog has a variant for this host before it is served.
 
-A variant that is there and whole is used, in the time it takes to hash it and without torch; a missing one is made in
-a process of its own. On a first start several are made side by side, so that every core has one to make. Their
-engines share the machine, so each is left with a profile that says it was not measured; they are measured one by one.
+A complete variant in the cache is hashed and used without torch. A missing one is made in a child process. On a first
+start several are made in parallel; since they share the machine, they are profiled one by one afterwards.
 """
 
 from __future__ import annotations
@@ -40,12 +39,12 @@ def prepare(
     settings: Settings | None = None,
     can_make: bool | None = None,
 ) -> Mapping[str, Path]:
-    """The folder of a verified variant for every checkpoint of the catalog, by its name.
+    """The folder of a verified variant of every checkpoint of the catalog, by name; makes those that are missing.
 
-    The first precision of an entry's preference that this host can run and that passes verification is taken; the
-    console hears of every step down. Blocking, minutes on the first start. Raises ExportError. Two starts at once
-    wait for each other. Without the libraries that make variants (`can_make`; None: look for them), those that an
-    installation with them has prepared are taken.
+    Takes the first of an entry's precisions that this host can run and that passes verification; prints every
+    precision that it skips. Blocks, for minutes on the first start; concurrent starts wait for each other. Raises
+    ExportError. Without the libraries that make variants (`can_make`; None: look for them), takes the variants that an
+    installation with them has prepared.
     """
     if not (_libraries_installed() if can_make is None else can_make):
         return _prepared_elsewhere(catalog, cache_dir)
@@ -54,7 +53,7 @@ def prepare(
     with FileLock(store.root / "prepare.lock"):
         make_together(_missing(catalog, store, host, settings), store, settings, console)
         folders = {entry.name: _prepared(entry, store, host, settings, console) for entry in catalog.checkpoints}
-        if settings.floor is None:  # what another floor let pass is not found by those who did not ask for that
+        if settings.floor is None:  # variants with another floor are stored apart
             for entry in catalog.checkpoints:
                 note_prepared(store.root, entry, folders[entry.name])
         return folders
@@ -72,13 +71,13 @@ def _prepared_elsewhere(catalog: Catalog, cache_dir: Path) -> Mapping[str, Path]
 
 
 def precisions_for(entry: CatalogEntry, host: Host) -> tuple[Precision, ...]:
-    """The precisions to try, in order: int8 for ONNX on a host with int8 dot products only, fp32 if nothing else."""
+    """The precisions to try, in order: int8 only for ONNX on a host with int8 dot products, else fp32."""
     int8 = entry.engine is EngineName.ONNX and host.dot_product is not None
     return tuple(p for p in entry.precision if p is not Precision.INT8 or int8) or (Precision.FP32,)
 
 
 def _missing(catalog: Catalog, store: Store, host: Host, settings: Settings) -> list[Missing]:
-    """The variant of each entry's first choice, where it is not there."""
+    """The variants of each entry's first precision that the cache lacks."""
     missing = []
     for entry in catalog.checkpoints:
         plan = _plan(entry, precisions_for(entry, host)[0])
@@ -119,7 +118,7 @@ def _make_ready(
     settings: Settings,
     console: Console,
 ) -> None:
-    """Leaves a READY variant in the folder. Raises VariantRefused, remembered from an earlier start or fresh."""
+    """Makes the variant in the folder READY. Raises VariantRefused, also if an earlier start noted it."""
     state = store.state(folder, host, plan.threads)
     if state is State.REFUSED:
         known = store.refusal(folder)
@@ -128,7 +127,7 @@ def _make_ready(
         try:
             run_shown(ProfileJob(str(folder), plan.threads, settings), plan, console)
         except VariantRejected as rejected:
-            console.print(f"[yellow]{escape(str(rejected))}; made anew for this host[/]")
+            console.print(f"[yellow]{escape(str(rejected))}; making it again for this host[/]")
             state = State.ABSENT
     if state is State.ABSENT:
         try:
@@ -139,17 +138,17 @@ def _make_ready(
 
 
 AT_ONCE = 2
-"""Each takes about one core, and some 1.5 GB with torch loaded."""
+"""Parallel exports. Each takes about one core, and 1.5 GB with torch loaded."""
 
 MOST_BYTES = 200_000_000
-"""Of a checkpoint that is made beside another; an export takes several times the checkpoint's memory."""
+"""The largest checkpoint to export in parallel; an export needs several times the checkpoint's memory."""
 
 _HASTY_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """A variant to be made: its plan, where its checkpoint comes from, and the folder that it goes into."""
+    """A variant to make: its plan, its checkpoint's location, and its folder."""
 
     plan: VariantPlan
     location: str
@@ -158,17 +157,17 @@ class Missing:
 
     @property
     def source_bytes(self) -> int:
-        """The size of the checkpoint. Raises SourceRefused, for it resolves the source."""
+        """The size of the checkpoint. Resolves the source, so it raises SourceRefused."""
         return sum(file.stat().st_size for file in source_files(source_folder(self.location, self.revision)))
 
 
 def make_together(
     missing: Sequence[Missing], store: Store, settings: Settings, console: Console, most_bytes: int = MOST_BYTES
 ) -> None:
-    """Makes the small ones of what is missing, where there are several and cores for them; the others stay missing.
+    """Makes the variants of small checkpoints in parallel, if there are several and enough cores.
 
-    Small is a checkpoint of at most `most_bytes`. A variant under its floor is noted as refused. Raises ExportError for
-    whatever else goes wrong, and ends the processes of the others before it does.
+    A checkpoint is small up to `most_bytes`; the others stay missing. A variant under its floor is noted as refused.
+    Raises ExportError for any other failure, after it has ended the other processes.
     """
     small = [one for one in missing if one.source_bytes <= most_bytes]
     at_once = min(AT_ONCE, os.cpu_count() or 1)
@@ -193,4 +192,4 @@ def make_together(
             for job in jobs:
                 job.cancel()
             for child in children:
-                child.terminate()  # those that have ended take no notice
+                child.terminate()  # no effect on finished ones

@@ -1,8 +1,8 @@
-"""Measures a latency profile: the service time of one engine on this host over a full grid of shapes.
+"""Measures a latency profile: the service time of one engine on this host over a grid of batch shapes.
 
-An engine that runs padded batches has one profile; an encoder-decoder has two, of reading with the first step and of
-each later step. Shapes are visited in shuffled rounds, so that a drift of the machine spreads over all of them and
-bends none. Time and chance come in from outside; a probe decides what is run at a shape and which cells that fills.
+An engine that runs padded batches has one profile. An encoder-decoder has two: encoding with the first step, and each
+later step. Shapes are visited in shuffled rounds, so that drift of the machine affects all alike. Clock and random
+generator are passed in; a probe runs the engine at a shape and returns the cells that it measured.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ READ_LENGTHS = (16, 32, 64, 128, 256, 512, 1024)
 STEP_LENGTHS = (32, 128, 512)
 ROWS = (1, 2, 4, 8)
 STEPS = 6
-"""Later steps that make one sample, at each number of rows; all of them are taken in one decoding, so that a source
-is read once for them all, and no cell has more tokens written than another on average."""
+"""Later steps per sample, at each number of rows. All are taken in one decoding, so that the source is encoded once
+and all cells have the same mean number of generated tokens."""
 
 READING_SHARE = 0.4
 
@@ -42,7 +42,7 @@ Advance = Callable[[float], None]
 
 @dataclass(frozen=True, order=True)
 class Shape:
-    """One shape of batch: inputs by padded tokens."""
+    """A batch shape: inputs × padded tokens."""
 
     batch: int
     tokens: int
@@ -54,12 +54,12 @@ class Shape:
 
 
 Probe = Callable[[Shape], Mapping[Shape, float]]
-"""Runs an engine at a shape once, and returns the seconds of each cell of the profile that this measures."""
+"""Runs an engine at a shape once, and returns the seconds of each profile cell that this measures."""
 
 
 @dataclass(frozen=True)
 class Watch:
-    """Who measures: the clock, the chance that shuffles, the seconds to spend, and who hears how far it is."""
+    """The context of a measurement: clock, random generator, time budget in seconds, and progress callback."""
 
     clock: Clock
     chance: random.Random
@@ -67,14 +67,14 @@ class Watch:
     advance: Advance = lambda _: None
 
     def part(self, start: float, end: float) -> Watch:
-        """The watch for a part of the measurement, from the share `start` of it to `end`."""
+        """The watch for the part of the measurement between the shares `start` and `end`."""
         share = end - start
         return replace(self, budget_s=self.budget_s * share, advance=lambda done: self.advance(start + share * done))
 
 
 @dataclass
 class _Visits:
-    """What the visits of one shape cost and found, by cell; `scaled` is a guess where it was too dear to run."""
+    """The costs and samples of one shape's visits; `scaled` is an extrapolation if it was too slow to run."""
 
     costs: list[float] = field(default_factory=list)
     seen: dict[Shape, list[float]] = field(default_factory=dict)
@@ -82,35 +82,35 @@ class _Visits:
 
     @property
     def cost(self) -> float:
-        """What one more visit will take, going by those so far."""
+        """The expected seconds of one more visit: the median so far."""
         return median(self.costs)
 
 
 def watch_here(budget_s: float, advance: Advance) -> Watch:
-    """The watch for a measurement on this host, by its own clock."""
+    """A watch with this host's clock and a fixed seed."""
     return Watch(time.perf_counter, random.Random(SEED), budget_s, advance)
 
 
 def measure_grid(
     engine: Engine, window: int, self_test: SelfTest, threads: int, budget_s: float, advance: Advance
 ) -> ProfileDocument:
-    """The profile of an engine that runs padded batches, on this host; the longest golden input makes its inputs."""
+    """The profile of an engine with padded batches on this host, on inputs made from the longest golden input."""
     longest = max((golden.token_ids for golden in self_test.golden), key=len)
     return measure_profile(engine, window, longest, threads, read_host().kind, watch_here(budget_s, advance))
 
 
 def grid(window: int) -> list[Shape]:
-    """Every batch size with every length, the window itself in place of the lengths past it."""
+    """Every batch size with every length; the window replaces longer lengths."""
     return [Shape(batch, length) for batch in BATCHES for length in _up_to(LENGTHS, window)]
 
 
 def measure_profile(
     engine: Engine, window: int, token_ids: tuple[int, ...], threads: int, measured_on: str, watch: Watch
 ) -> ProfileDocument:
-    """The full grid of an engine; `token_ids`, repeated, make the inputs. See `measure`."""
+    """The profile over the full grid of an engine; inputs repeat `token_ids`. See `measure`."""
 
     def probe(shape: Shape) -> Mapping[Shape, float]:
-        """One run of the engine, the making of its input not counted."""
+        """Times one run of the engine, without making its input."""
         ids = np.resize(np.asarray(token_ids, dtype=np.int64), (shape.batch, shape.tokens))
         mask = np.ones_like(ids)
         started = watch.clock()
@@ -121,31 +121,31 @@ def measure_profile(
 
 
 def measure(shapes: Iterable[Shape], probe: Probe, watch: Watch) -> tuple[ProfileCell, ...]:
-    """The cells that the probe fills at all these shapes, measured in about the watch's budget.
+    """Measures the cells of all shapes in about the watch's budget.
 
-    Every shape is visited once, smallest first. Then come shuffled rounds, as many as the budget has room for (at
-    least seven), in which the cheapest shapes are visited several times; what no longer fits into the time left is
-    passed over, so that of a slow engine's large shapes there are fewer samples, but a shape whose seven samples are
-    within its share of the budget gets them in any case. A batch that alone would overrun the budget is not run: it is
-    taken from the same length at the largest batch that was, in proportion, and bears one sample.
+    Each shape is visited once, smallest first. Shuffled rounds follow, at least seven, as many as the budget allows;
+    the cheapest shapes are visited several times a round. A visit that does not fit into the time left is skipped, so
+    large shapes of a slow engine have fewer samples; a shape whose seven samples fit into its share of the budget
+    always gets them. A batch that alone would exceed the budget is not run: its time is scaled in proportion from the
+    largest measured batch of the same length, and counts as one sample.
     """
     visits = {shape: _Visits() for shape in shapes}
     for shape in _first_round(visits, probe, watch):
         visits[shape].scaled = _scaled(shape, visits)
-    started, turns = watch.clock(), _turns(visits, watch)
-    for place, shape in enumerate(turns):
+    started, visit_order = watch.clock(), _visit_order(visits, watch)
+    for place, shape in enumerate(visit_order):
         found = visits[shape]
         owed = len(found.costs) < SAMPLES and found.cost * SAMPLES <= watch.budget_s / len(visits)
         if owed or watch.clock() - started + found.cost <= watch.budget_s:
             _visit(shape, found, probe, watch.clock)
-        watch.advance((place + 1) / len(turns))
+        watch.advance((place + 1) / len(visit_order))
     seen = {cell: samples for found in visits.values() for cell, samples in found.seen.items()}
     guessed = {shape: [found.scaled] for shape, found in visits.items() if found.scaled is not None}
     return tuple(_cell(shape, samples) for shape, samples in sorted((seen | guessed).items()))
 
 
 def _first_round(visits: dict[Shape, _Visits], probe: Probe, watch: Watch) -> list[Shape]:
-    """Warms the engine up and visits each shape once, smallest first; returns those too dear to run at all."""
+    """Warms the engine up and visits each shape once, smallest first; returns the shapes too slow to run."""
     shapes = sorted(visits, key=lambda shape: (shape.area, shape.batch))
     for _ in range(3):
         probe(shapes[0])
@@ -160,17 +160,17 @@ def _first_round(visits: dict[Shape, _Visits], probe: Probe, watch: Watch) -> li
     return dear
 
 
-def _turns(visits: dict[Shape, _Visits], watch: Watch) -> Sequence[Shape]:
-    """The order of all visits after the first: round by round, shuffled within each."""
+def _visit_order(visits: dict[Shape, _Visits], watch: Watch) -> Sequence[Shape]:
+    """The order of all later visits: round by round, shuffled within each."""
     costs = {shape: found.cost for shape, found in visits.items() if found.costs}
     rounds = min(MOST_SAMPLES, max(SAMPLES, int(watch.budget_s / sum(costs.values())))) - 1
     cheap = watch.budget_s / len(costs) / MOST_SAMPLES
-    turns: list[Shape] = []
+    visit_order: list[Shape] = []
     for _ in range(rounds):
         turn = [shape for shape, cost in costs.items() for _ in range(MOST_SAMPLES // rounds if cost <= cheap else 1)]
         watch.chance.shuffle(turn)
-        turns += turn
-    return turns
+        visit_order += turn
+    return visit_order
 
 
 def _visit(shape: Shape, found: _Visits, probe: Probe, clock: Clock) -> None:
@@ -207,10 +207,10 @@ def measure_reading_and_steps(
     measured_on: str,
     watch: Watch,
 ) -> tuple[ProfileDocument, ProfileDocument]:
-    """The profile of one run of the encoder with the first decoding step, by tokens of the source, at batch size 1;
-    and that of each later step, by rows and by tokens of the source. Both within about the watch's budget.
+    """Two profiles: of encoding with the first decode step, and of each later step.
 
-    `token_ids`, repeated, make the sources. Raises what the engine raises.
+    The first is by source tokens at batch size 1, the second by rows and source tokens. Both are made within about the
+    watch's budget. Sources repeat `token_ids`. Raises what the engine raises.
     """
     first = np.asarray([start_token], dtype=np.int64)
 
@@ -235,13 +235,13 @@ def measure_reading_and_steps(
 
 
 def _mean_step_s(decoder: Decoder, rows: int, token_ids: tuple[int, ...], watch: Watch) -> float:
-    """Seconds of one step with this number of rows, without the step that forks or drops rows to reach it."""
+    """Mean seconds of a step with this number of rows, without the step that changes the number."""
     tokens = np.resize(np.asarray(token_ids, dtype=np.int64), rows)
     decoder.step(tokens, np.zeros(rows, dtype=np.int64))
-    turned = np.arange(rows, dtype=np.int64)[::-1].copy()  # rows change places, as beams do
+    permuted = np.arange(rows, dtype=np.int64)[::-1].copy()  # permutes the rows, as beam search does
     started = watch.clock()
     for _ in range(STEPS):
-        decoder.step(tokens, turned)
+        decoder.step(tokens, permuted)
     return (watch.clock() - started) / STEPS
 
 
@@ -256,5 +256,5 @@ def _source(token_ids: tuple[int, ...], tokens: int) -> TokenIds:
 
 
 def _up_to(lengths: Iterable[int], window: int) -> list[int]:
-    """The lengths in order, the window itself in place of those past it."""
+    """The lengths in order; the window replaces longer ones."""
     return sorted({min(length, window) for length in lengths})

@@ -1,7 +1,7 @@
-"""Full-size encoder-decoder checkpoints with random weights: what an engine costs without anybody's weights.
+"""Writes full-size encoder-decoder checkpoints with random weights, to measure engines without a download.
 
-How long a token takes depends on a checkpoint's shapes and not on its numbers, so an architecture can be measured
-where its weights cannot be fetched. What is written is an ordinary Hugging Face folder, which every exporter takes.
+The time per token depends on the shapes of the weights, not on their values. The output is an ordinary Hugging Face
+folder, which every exporter accepts.
 
 Run as `python -m exporters.random_seq2seq NAME FOLDER [--seed N]`.
 """
@@ -31,7 +31,7 @@ from exporters.starter_files import starter_folder
 
 TOKENIZER_OF = "starter:minilm-sentiment"
 SHORTEST, LONGEST = 56, 142
-"""What DistilBART's own settings for news summaries are; without a least length random weights may end at once."""
+"""DistilBART's settings for news summaries; without a least length random weights may stop at once."""
 
 PAD, UNKNOWN, BEGIN, END = "[PAD]", "[UNK]", "[CLS]", "[SEP]"
 PAD_ID, BEGIN_ID, END_ID = 0, 2, 3
@@ -99,11 +99,11 @@ def architecture(name: str) -> BartConfig | PegasusConfig:
 def write_random_checkpoint(
     config: BartConfig | PegasusConfig, folder: Path, seed: int = 20, dtype: torch.dtype = torch.float16
 ) -> None:
-    """Writes a whole checkpoint into a folder that is made: safetensors, tokenizer and configurations.
+    """Writes a complete checkpoint into a new folder: safetensors, tokenizer and configurations.
 
-    Equal seeds give equal weights. The tokenizer is the starter's WordPiece, whose ids reach less far than any of
-    these vocabularies. Halves rather than floats, since nobody reads these numbers and they fill half the disk.
-    Raises SourceRefused where a vocabulary is smaller than the tokenizer's, or the starter is not here.
+    Equal seeds give equal weights. The tokenizer is the starter's WordPiece, whose ids fit into these vocabularies.
+    fp16 by default, to save disk. Raises SourceRefused if the vocabulary is smaller than the tokenizer's, or the
+    starter is missing.
     """
     tokenizer = starter_folder(TOKENIZER_OF) / "tokenizer.json"
     entries = len(json.loads(tokenizer.read_bytes())["model"]["vocab"])
@@ -128,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The program. Exit status: 0 written, 1 refused."""
     parser = argparse.ArgumentParser(description="Writes a full-size checkpoint with random weights.")
     parser.add_argument("name", choices=list(ARCHITECTURES))
-    parser.add_argument("folder", type=Path, help="is made; must not hold a checkpoint yet")
+    parser.add_argument("folder", type=Path, help="the folder to create; must not hold a checkpoint")
     parser.add_argument("--seed", type=int, default=20, help="of the weights (default: %(default)s)")
     options = parser.parse_args(arguments)
     console = Console(stderr=True, highlight=False)
@@ -149,7 +149,7 @@ def _model(config: BartConfig | PegasusConfig) -> PreTrainedModel:
 
 
 def _write_tokenizer_config(folder: Path, positions: int) -> None:
-    """Writes what AutoTokenizer needs to find the fast tokenizer, its special tokens and its limit."""
+    """Writes the configuration with which AutoTokenizer loads the fast tokenizer, its special tokens and its limit."""
     special = {"pad_token": PAD, "unk_token": UNKNOWN, "bos_token": BEGIN, "eos_token": END}
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",

@@ -1,8 +1,8 @@
-"""Where a checkpoint comes from: a starter checkpoint, a local folder or a pinned revision on the Hub.
+"""Resolves a checkpoint's source: a starter checkpoint, a local folder or a pinned revision on the Hub.
 
-An encoder that ranks sentences (`extractive.json` in its folder) may leave weights and tokenizer to another checkpoint.
-Takes safetensors weights only (a pickle runs code when it is read) and never code that a checkpoint brings along.
-Reads JSON and file digests; refuses to know torch and transformers.
+A sentence ranker (`extractive.json` in its folder) may use another checkpoint's weights and tokenizer. Accepts only
+safetensors weights (loading a pickle runs code) and never runs a checkpoint's own code. Reads JSON and file digests;
+imports neither torch nor transformers.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 @dataclass(frozen=True)
 class SourceFolder:
-    """A checkpoint's files on this machine, what it was asked for by, and a digest of everything an export reads.
+    """A checkpoint's folder on this machine, its location as given, and a digest of all files that an export reads.
 
-    `encoder` is the folder with weights and tokenizer: the checkpoint's own, unless it refers to another checkpoint's.
+    `encoder` is the folder with weights and tokenizer: the checkpoint's own or that of another checkpoint.
     """
 
     path: Path
@@ -41,7 +41,7 @@ class SourceFolder:
 
 
 def resolve_source(location: str, revision: str | None = None) -> SourceFolder:
-    """The folder of a checkpoint, fetched from the Hub if need be. Raises SourceRefused, which says what to change.
+    """Finds a checkpoint, downloading it from the Hub if needed. Raises SourceRefused, which says what to change.
 
     `starter:NAME` is one of the project's own; with a revision the location is a Hub id; else it is a local folder.
     """
@@ -51,16 +51,16 @@ def resolve_source(location: str, revision: str | None = None) -> SourceFolder:
 
 
 def source_folder(location: str, revision: str | None = None) -> Path:
-    """The folder alone, checked and not yet read. Raises SourceRefused."""
+    """The checked folder of a checkpoint, without a digest. Raises SourceRefused."""
     path = _located(location, revision)
     check_folder(path, location)
     return path
 
 
 def encoder_of(path: Path, location: str) -> Path:
-    """The folder that a checkpoint's weights lie in: its own, or that of the checkpoint its `extractive.json` names.
+    """The folder with a checkpoint's weights: its own, or that of the encoder that its `extractive.json` names.
 
-    Raises SourceRefused where that one is no checkpoint with weights of its own.
+    Raises SourceRefused if that encoder has no weights of its own.
     """
     if not (path / EXTRACTIVE_FILE).exists():
         return path
@@ -71,14 +71,14 @@ def encoder_of(path: Path, location: str) -> Path:
         raise SourceRefused(f"{location}: the encoder in its {EXTRACTIVE_FILE} is not a location")
     encoder = _located(named, None) if named.startswith(STARTER) else path / named
     if encoder.resolve() != path.resolve() and (encoder / EXTRACTIVE_FILE).exists():
-        raise SourceRefused(f"{location}: its encoder {named} ranks sentences itself and has no weights to lend")
+        raise SourceRefused(f"{location}: its encoder {named} is itself a ranker without weights")
     return encoder
 
 
 def check_folder(path: Path, location: str) -> None:
-    """The folder holds a whole checkpoint that needs no code of its own, or SourceRefused.
+    """Checks that a folder holds a complete checkpoint without code of its own. Raises SourceRefused.
 
-    Where it leaves weights and tokenizer to another checkpoint, that one must be whole.
+    If it uses another checkpoint's weights, that one must be complete.
     """
     if not path.is_dir():
         raise SourceAbsent(f"{location}: there is no folder {path}")
@@ -105,14 +105,14 @@ def check_folder(path: Path, location: str) -> None:
 
 
 def source_files(path: Path) -> list[Path]:
-    """The files an export may read, sorted by name."""
+    """The files that an export may read, sorted by name."""
     return sorted({file for pattern in PATTERNS for file in path.glob(pattern)})
 
 
 def digest_of(path: Path, encoder: Path | None = None) -> str:
-    """One sha256 over the names and contents of the files an export may read, those of its encoder included.
+    """The sha256 over the names and contents of all files that an export may read, including the encoder's.
 
-    Raises SourceRefused for files of a starter checkpoint that are not the published ones.
+    Raises SourceRefused if a starter checkpoint's files differ from the published ones.
     """
     digest = hashlib.sha256()
     elsewhere = [encoder] if encoder is not None and encoder.resolve() != path.resolve() else []
@@ -136,23 +136,23 @@ def _located(location: str, revision: str | None) -> Path:
 
 
 def _fetched(location: str, revision: str) -> Path:
-    """The snapshot of a Hub repository at a commit; files that are already there are not fetched again."""
+    """Downloads a Hub repository at a commit, without files already in the cache; returns its folder."""
     if not _HUB_ID.fullmatch(location):
         raise SourceRefused(f"{location}: a revision goes with a Hub id, owner/name")
     if not _COMMIT.fullmatch(revision):
         raise SourceRefused(f"{location}: the revision must be a commit of 40 hex digits, not {revision!r}")
-    from huggingface_hub import snapshot_download  # only a checkpoint from the Hub needs it
+    from huggingface_hub import snapshot_download  # needed for the Hub only
 
     try:
         folder = snapshot_download(location, revision=revision, allow_patterns=list(PATTERNS), ignore_patterns=["*/*"])
-    except (OSError, ValueError) as error:  # every error of the hub's is one of these
+    except (OSError, ValueError) as error:  # the bases of all Hub errors
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise SourceRefused(f"{location}@{revision} is not in the cache and cannot be fetched: {reason}") from error
     return Path(folder)
 
 
 def read_object(file: Path, location: str) -> Mapping[str, Any]:
-    """The JSON object in a checkpoint's file. Raises SourceRefused where it is none."""
+    """The JSON object in a checkpoint's file. Raises SourceRefused if it is not one."""
     try:
         content = json.loads(file.read_bytes())
     except ValueError as error:

@@ -1,8 +1,8 @@
-"""Where the starter checkpoints lie on this machine, and whether their files are the published ones.
+"""Finds the starter checkpoints on this machine and checks their files against the published digests.
 
-An installed package carries no weights. They are found in a checkout, beside this package, or in the folder that
-PUNCTUAL_STARTER names: the `exporters/starter/checkpoints` of a clone. Every file that an export reads is held to its
-digest in `starter/checkpoints.sha256`, which travels with the code (in the format of `sha256sum`).
+An installed package holds no weights. They are beside this package in a checkout, or in the folder named by
+PUNCTUAL_STARTER: the `exporters/starter/checkpoints` of a clone. Digests are in `starter/checkpoints.sha256` (in the
+format of `sha256sum`), which is part of the package.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def starter_root() -> Path:
 
 
 def starter_folder(location: str) -> Path:
-    """The folder of `starter:NAME`. Raises SourceRefused for no starter's name, SourceAbsent where it is not here."""
+    """The folder of `starter:NAME`. Raises SourceRefused for an unknown name, SourceAbsent if it is missing."""
     name, root = location.removeprefix(STARTER), starter_root()
     if name not in published():
         raise SourceRefused(f"{location}: no such starter checkpoint; there are {', '.join(published())}")
@@ -41,9 +41,9 @@ def starter_folder(location: str) -> Path:
 
 
 def check_published(folder: Path, digests: Mapping[str, str]) -> None:
-    """Holds the digests of the files that an export reads in a folder to the published ones, if it is a starter's.
+    """Compares the digests of a starter checkpoint's files with the published ones; ignores other folders.
 
-    Raises SourceRefused, which names the first file that is another, is missing or was added.
+    Raises SourceRefused, which names the first file that differs, is missing or was added.
     """
     if folder.parent != starter_root():
         return

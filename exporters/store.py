@@ -1,6 +1,6 @@
-"""The cache of variants on this machine, under names that change with all that they were made from.
+"""The cache of variants on this machine; folder names change with everything that a variant is made from.
 
-Finding one again costs reading its manifest and hashing its files: nothing here imports an engine's library.
+Finding a variant reads its manifest and hashes its files. Imports no engine library.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from gateway.model.manifest import FORMAT
 
 
 class State(StrEnum):
-    """What is in a variant's folder, as seen from this host."""
+    """The state of a variant's folder for this host."""
 
     READY = "ready"
     PROFILED_ELSEWHERE = "profiled elsewhere"
@@ -32,7 +32,7 @@ class State(StrEnum):
 
 
 class Refusal(msgspec.Struct, frozen=True):
-    """A variant that was made and refused: noted, so that the next start does not make it again to find out."""
+    """A note of a refused variant, so that the next start does not make it again."""
 
     checkpoint: str
     variant: str
@@ -41,15 +41,14 @@ class Refusal(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Store:
-    """The cache folder: variants by checkpoint, and the digests of sources already read."""
+    """The cache folder: variants by checkpoint, and digests of sources."""
 
     root: Path
 
     def folder(self, plan: VariantPlan, source_sha256: str, settings: Settings | None = None) -> Path:
-        """The one place of this plan's variant of this source, made with the libraries that are installed.
+        """The folder of this plan's variant of this source, with the installed libraries.
 
-        One that was judged by another floor than its kind's own has a place of its own: no start that did not ask for
-        that floor finds it.
+        A variant with another floor than its kind's has a separate folder, so only starts with that floor find it.
         """
         parts = [source_sha256, plan.task, plan.family, plan.engine, plan.precision, str(FORMAT), str(made_with())]
         settings = settings or Settings()
@@ -59,10 +58,10 @@ class Store:
         return self.root / "variants" / plan.checkpoint / f"{plan.variant}-{digest}"
 
     def source_sha256(self, location: str, revision: str | None) -> str:
-        """The digest of a source, from the last time its files were these; a pinned revision never changes.
+        """The digest of a source, from the cache if its files are unchanged; a pinned revision never changes.
 
-        A source that is gone keeps the digest it had, so that an image with variants and no weights can serve. Raises
-        SourceRefused, for it resolves a source that it has not seen.
+        A missing source keeps its digest, so that an image with variants but no weights can serve. Resolves a new
+        source, so it raises SourceRefused.
         """
         note = self.root / "sources" / f"{hashlib.sha256(f'{location}@{revision}'.encode()).hexdigest()[:16]}.json"
         known: dict[str, str] = json.loads(note.read_bytes()) if note.exists() else {}
@@ -85,18 +84,18 @@ class Store:
         return known["sha256"]
 
     def refuse(self, folder: Path, refused: VariantRefused) -> None:
-        """Notes that the variant of this folder's name is under its floor."""
+        """Notes that the variant for this folder is under its floor."""
         folder.parent.mkdir(parents=True, exist_ok=True)
         _refusal_file(folder).write_bytes(
             msgspec.json.encode(Refusal(refused.checkpoint, refused.variant, refused.reason))
         )
 
     def refusal(self, folder: Path) -> Refusal:
-        """The note of a folder whose state is REFUSED."""
+        """The note for a folder in the state REFUSED."""
         return msgspec.json.decode(_refusal_file(folder).read_bytes(), type=Refusal)
 
     def state(self, folder: Path, host: Host, threads: int) -> State:
-        """Whether the variant is there, whole, fit for this host and profiled on it."""
+        """Checks whether the variant is complete, runs on this host and was profiled on it."""
         if _refusal_file(folder).exists():
             return State.REFUSED
         try:
@@ -115,7 +114,7 @@ def _refusal_file(folder: Path) -> Path:
 
 
 def _fingerprint(folder: Path, encoder: Path) -> str:
-    """Names, sizes and times of the files: changes when they do, and costs no reading."""
+    """A hash of the names, sizes and times of the files, without reading them."""
     files = [*source_files(folder), *source_files(encoder)]
     stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     return hashlib.sha256(json.dumps([str(folder.absolute()), stats]).encode()).hexdigest()

@@ -1,7 +1,7 @@
-"""The texts a variant is verified on: the checkpoint's own where it brings some, else those held out from the starters.
+"""Reads the texts that a variant is verified on: the checkpoint's own if it has any, else the starters' held-out ones.
 
 Classifiers are verified on texts with labels, summarisers on texts with summaries; both may be missing. The held-out
-texts travel with the code; nothing here needs a training library, so anyone can read them.
+texts are part of the package. Needs no training library.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ HELDOUT = STARTER / "heldout.jsonl"
 SUMMARIES = STARTER / "summaries-heldout.jsonl"
 SOFTWARE = STARTER / "software-heldout.jsonl"
 SUMMARIES_OF = {"starter:bart-software": SOFTWARE}
-"""The held-out texts of the starters that were taught on texts of their own kind, by location."""
+"""The held-out texts of starters that were trained on texts of their own kind, by location."""
 
 
 @dataclass(frozen=True)
 class Sentence:
-    """One sentence with its mean rating by 20 people (-4 to 4), the label of the rating's sign, and its data set."""
+    """A sentence, its mean rating by 20 people (-4 to 4), the label of the rating's sign, and its data set."""
 
     text: str
     label: str
@@ -40,7 +40,7 @@ def read_heldout(path: Path = HELDOUT) -> list[Sentence]:
 
 @dataclass(frozen=True)
 class Text:
-    """A text, and the label or the summary that people gave it where they did."""
+    """A text, with a human label or summary if it has one."""
 
     text: str
     answer: str | None = None
@@ -48,19 +48,19 @@ class Text:
 
 @dataclass(frozen=True)
 class TextSet:
-    """Texts to compare a variant with its source on, under the name that the manifest records."""
+    """Verification texts, with the name that the manifest records."""
 
     name: str
     texts: tuple[Text, ...]
 
     @property
     def answers(self) -> list[str] | None:
-        """The texts' own labels or summaries, in their order; None where any text has none."""
+        """The labels or summaries in order; None if any text lacks one."""
         found = [one.answer for one in self.texts if one.answer is not None]
         return found if len(found) == len(self.texts) else None
 
     def known_to(self, labels: tuple[str, ...]) -> TextSet:
-        """These texts with labels in the checkpoint's spelling; without any label when one is none of its labels."""
+        """The texts with labels in the checkpoint's spelling; without labels if any is unknown to it."""
         spelling = {label.casefold(): label for label in labels}
         given = [None if one.answer is None else one.answer.casefold() for one in self.texts]
         foreign = not {label for label in given if label is not None} <= set(spelling)
@@ -68,7 +68,7 @@ class TextSet:
         return TextSet(self.name, tuple(Text(one.text, label) for one, label in zip(self.texts, spelt, strict=True)))
 
     def spread(self, most: int) -> TextSet:
-        """At most this number of the texts, taken at equal distances."""
+        """At most `most` of the texts, evenly spaced."""
         count = min(most, len(self.texts))
         return TextSet(self.name, tuple(self.texts[at * len(self.texts) // count] for at in range(count)))
 
@@ -76,16 +76,16 @@ class TextSet:
 def labelled_texts(source: SourceFolder, heldout: Path = HELDOUT) -> TextSet:
     """The texts for a classifier: its own, or the starters' held-out sentences.
 
-    Raises SourceRefused when the file is malformed or empty.
+    Raises SourceRefused if the file is malformed or empty.
     """
     own = source.path / OWN_TEXTS
     return _read(own, OWN_TEXTS, "label") if own.exists() else _read(heldout, HELDOUT_NAME, "label")
 
 
 def summarised_texts(source: SourceFolder, heldout: Path = SUMMARIES) -> TextSet:
-    """The texts for a summariser: its own, those that its starter was held out from, or the general ones.
+    """The texts for a summariser: its own, its starter's held-out ones, or the general ones.
 
-    Raises SourceRefused when the file is not there, malformed or empty.
+    Raises SourceRefused if the file is missing, malformed or empty.
     """
     own = source.path / OWN_TEXTS
     if own.exists():
@@ -97,9 +97,9 @@ def summarised_texts(source: SourceFolder, heldout: Path = SUMMARIES) -> TextSet
 
 
 def _read(file: Path, name: str, answer: str) -> TextSet:
-    """The text of each line, and its answer where it has one."""
+    """The text of each line, with its answer if it has one."""
     texts = []
-    lines = file.read_text(encoding="utf-8").removesuffix("\n").split("\n")  # a text may hold other line ends
+    lines = file.read_text(encoding="utf-8").removesuffix("\n").split("\n")  # texts may contain other line breaks
     for number, line in enumerate(lines if any(lines) else (), start=1):
         try:
             row = json.loads(line)

@@ -1,7 +1,7 @@
-"""How well a variant agrees with its source: what every kind's comparison is made of, and the golden inputs.
+"""Measures a variant's agreement with its source: shared parts of every kind's comparison, and golden inputs.
 
-The variant runs as a replica will run it, in batches of alike lengths; the source comes in as a function, so nothing
-here needs torch. ROUGE-L is counted as the summarisation papers count it: by the public scorer, with its stemmer.
+The variant runs as in a replica, in batches of like lengths. The source is passed in as a function, so torch is not
+imported. ROUGE-L is computed by the public scorer with its stemmer, as in the literature.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ BATCH = 8
 WORST = 10
 SHOWN_CHARACTERS = 80
 CHANCE = 2.0
-"""Standard errors by which chance may add to a loss. What int8 changes of `bart-software`'s texts spreads by 0.089 of
-ROUGE-L a text: it lost 0.018 on one hundred of 300 texts, and gained 0.004 on all of them."""
+"""The allowance for chance in a loss, in standard errors. In int8, `bart-software`'s ROUGE-L changes by a standard
+deviation of 0.089 a text: it lost 0.018 on one hundred of 300 texts, and gained 0.004 on all of them."""
 
 ODD = "na\u00efve \u2014 caf\u00e9 \U0001f600 \u4f60\u597d\tend\x00."
 TOLERANCE = 0.05
@@ -38,21 +38,21 @@ Verified = TypeVar("Verified")
 
 @dataclass(frozen=True)
 class Comparison(Generic[Verified]):
-    """A verification with what it found wrong: the broken floor in words, or None, and the worst texts."""
+    """A verification, the broken floor in words or None, and the worst texts."""
 
     verification: Verified
     broken: str | None
     differences: tuple[Difference, ...]
 
     def accepted(self, bench: Workbench) -> Verified:
-        """The verification of a variant that is good enough. Raises VariantRefused for any other."""
+        """The verification if no floor is broken. Raises VariantRefused otherwise."""
         if self.broken is not None:
             raise VariantRefused(bench.plan.checkpoint, bench.plan.variant, self.broken, self.differences)
         return self.verification
 
 
 def run_all(rows: list[list[int]], run: RunRows, advance: Advance, at_once: int = BATCH) -> Logits:
-    """Logits of every row, in the rows' order, computed in batches of alike lengths."""
+    """Logits of every row in order, computed in batches of like lengths."""
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
     found: dict[int, Logits] = {}
     for start in range(0, len(order), at_once):
@@ -64,7 +64,7 @@ def run_all(rows: list[list[int]], run: RunRows, advance: Advance, at_once: int 
 
 
 def batched(engine: Engine, pad_id: int) -> RunRows:
-    """The engine over rows of unequal length, as a replica runs it."""
+    """A function that runs the engine on rows of unequal length, padded as in a replica."""
 
     def run(rows: list[list[int]]) -> Logits:
         batch = padded(rows, pad_id)
@@ -75,7 +75,7 @@ def batched(engine: Engine, pad_id: int) -> RunRows:
 
 @dataclass(frozen=True)
 class RougeL:
-    """What source and variant reach against the texts' own summaries, and the most that the variant may lose."""
+    """ROUGE-L of source and variant against the texts' summaries, and the most that the variant may lose."""
 
     source: float
     variant: float
@@ -83,7 +83,7 @@ class RougeL:
 
 
 def rouge_l_lost(source: Sequence[str], variant: Sequence[str], summaries: Sequence[str], drop: float) -> RougeL:
-    """Compares two writers of the same texts. The ceiling is `drop` and what chance may add to it.
+    """Compares the ROUGE-L of two sets of summaries. The ceiling is `drop` plus the allowance for chance.
 
     Raises ValueError as `rouge_l` does.
     """
@@ -99,11 +99,11 @@ def mean_rouge_l(written: Sequence[str], references: Sequence[str]) -> float:
 
 
 def rouge_l(written: Sequence[str], references: Sequence[str]) -> list[float]:
-    """The F1 of ROUGE-L, from 0 to 1, of each text against its reference; 1 for two that are the same.
+    """The F1 of ROUGE-L, from 0 to 1, of each text against its reference; 1 for equal texts.
 
-    Raises ValueError where there are none, or not as many of both.
+    Raises ValueError if there are none, or the numbers differ.
     """
-    from rouge_score.rouge_scorer import RougeScorer  # export time only, as the exporters' other libraries
+    from rouge_score.rouge_scorer import RougeScorer  # imported at export time only
 
     scorer = RougeScorer(["rougeL"], use_stemmer=True)
 
@@ -118,7 +118,7 @@ def rouge_l(written: Sequence[str], references: Sequence[str]) -> list[float]:
 
 
 def lost(found: TokenVerification | ChoiceVerification) -> str | None:
-    """A sentence when a variant loses more ROUGE-L than it may, else None; None also without summaries."""
+    """A sentence if a variant loses too much ROUGE-L, else None; None also without summaries."""
     if found.rouge_l is None or found.source_rouge_l is None:
         return None
     if found.source_rouge_l - found.rouge_l <= found.rouge_l_drop_ceiling:
@@ -130,10 +130,10 @@ def lost(found: TokenVerification | ChoiceVerification) -> str | None:
 
 
 def record_self_test(engine: Engine, encode: Encode, window: int, texts: Sequence[str]) -> SelfTest:
-    """Golden inputs: the answers to texts from the shortest to one past the window, which every replica must repeat.
+    """Records golden inputs: answers that every replica must reproduce, for texts from the shortest to past the window.
 
-    Each is run alone, which is deterministic. The tolerance is 5 % of the largest logit: another processor of the same
-    features rounds otherwise, but a wrong kernel, graph or tokenizer is far further off.
+    Each runs alone, which is deterministic. The tolerance is 5 % of the largest logit: another processor with the same
+    features rounds differently, but a wrong kernel, graph or tokenizer differs far more.
     """
     golden = tuple(_golden(engine, encode, text) for text in golden_texts(texts, window))
     scale = max(abs(value) for one in golden for value in one.logits)
@@ -141,7 +141,7 @@ def record_self_test(engine: Engine, encode: Encode, window: int, texts: Sequenc
 
 
 def golden_texts(texts: Sequence[str], window: int) -> list[str]:
-    """The texts at the quartiles of length, one of odd characters, and one that is cut at the window."""
+    """The texts at the quartiles of length, one of odd characters, and one longer than the window."""
     ordered = by_length(texts)
     quartiles = [ordered[(len(ordered) - 1) * q // QUARTILES] for q in range(QUARTILES + 1)]
     longest = ordered[-1]
@@ -149,7 +149,7 @@ def golden_texts(texts: Sequence[str], window: int) -> list[str]:
 
 
 def by_length(texts: Sequence[str]) -> list[str]:
-    """The distinct texts that say something, the shortest first."""
+    """The distinct texts that are not blank, shortest first."""
     return sorted({text for text in texts if text.strip()} or {ODD}, key=lambda text: (len(text), text))
 
 

@@ -1,1 +1,1 @@
-"""Measures the gateway from outside: races against named baselines and open-loop load."""
+"""Measures the gateway from outside: comparisons with named baselines, and open-loop load."""

@@ -1,6 +1,6 @@
 """The commands of the load tests: `punctual bench ...`. A benchmark is imported when its command runs.
 
-Exit status: 0 as promised; 1 a target missed, a fault found, or a run that is not valid; 2 called wrongly.
+Exit status: 0 success; 1 a missed target, a fault or an invalid run; 2 wrong options.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ BENCHMARKS = {
 COMMANDS = {name: (f"loadtests.bench.{name}:command", about) for name, about in BENCHMARKS.items()}
 COMMANDS["ceiling"] = (
     "loadtests.generator.command:ceiling",
-    "Finds how many requests a second `punctual load` can offer here and still keep its own times.",
+    "Finds how many requests a second `punctual load` can send on time on this machine.",
 )
 
 bench = typer.Typer(cls=lazy_group(COMMANDS), no_args_is_help=True, add_completion=False)

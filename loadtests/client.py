@@ -1,7 +1,7 @@
-"""An HTTP client for many requests under way at once. The only file here that knows `aiohttp`.
+"""An HTTP client for many concurrent requests. The only file here that imports `aiohttp`.
 
-aiohttp, because it comes with `ray[serve]`, speaks to the server from one event loop and keeps connections alive; the
-standard library's client would take a thread for every request under way.
+aiohttp comes with `ray[serve]`, runs on one event loop and keeps connections alive. The standard library's client
+would need a thread for each concurrent request.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Reply:
 
 
 class NoReply(Exception):
-    """The connection was refused, broken or closed without an answer; the message is the kind of fault."""
+    """The connection was refused, broken or closed without an answer; the message names the fault."""
 
 
 class Hung(Exception):
@@ -35,14 +35,14 @@ class Hung(Exception):
 
 
 class Client(Protocol):
-    """Posts JSON to the one URL it is for."""
+    """Posts JSON to one URL."""
 
     async def post(self, body: bytes, headers: Mapping[str, str]) -> Reply:
         """One request, never repeated. Raises NoReply or Hung."""
 
 
 class HttpClient:
-    """`Client` over HTTP/1.1. `http_client` makes one."""
+    """A `Client` over HTTP/1.1, made by `http_client`."""
 
     def __init__(self, session: aiohttp.ClientSession, url: str, within_s: float) -> None:
         self._session = session
@@ -68,9 +68,9 @@ class HttpClient:
 
 @asynccontextmanager
 async def http_client(url: str, within_s: float, connections: int = NO_LIMIT) -> AsyncIterator[HttpClient]:
-    """A client that waits `within_s` for each answer, over at most `connections` connections (by default, no limit).
+    """A client that waits at most `within_s` for an answer, over at most `connections` connections (default: no limit).
 
-    A POST on a kept connection that the server had just closed is not sent again, but counts as NoReply.
+    A POST on a kept connection that the server has just closed is not repeated: it raises NoReply.
     """
     connector = aiohttp.TCPConnector(limit=connections)
     timeout = aiohttp.ClientTimeout(total=None)

@@ -1,31 +1,31 @@
-"""Why a measurement could not be made; every message is meant for the person at the terminal.
+"""Why a measurement could not be made; every message is written for the user at the terminal.
 
 LoadTestError
-├── NoRace             the race cannot be held as asked: the catalog has no such checkpoint
+├── NoRace             the comparison cannot be made: the catalog has no such checkpoint
 ├── NoSentences        the held-out sentences are missing
 ├── WrkMissing         there is no `wrk` on this machine
 ├── WrkFailed          `wrk` ran and gave no result
 ├── EngineFailed       the bare engine could not be measured
 ├── ServerFailed       a server ended, or did not become ready
-├── OtherAnswers       a server answers otherwise than the variant run alone: a race would compare nothing
+├── OtherAnswers       a server's answers differ from the variant's own: a comparison would mean nothing
 ├── PrometheusMissing  there is no `prometheus` on this machine
-├── PrometheusFailed   it ended, did not become ready, did not see the gateway, or refused a query
-└── NothingShipped     dashboards or the config that come with the repository are missing or not as they should be
+├── PrometheusFailed   it ended, did not become ready, did not find the gateway, or refused a query
+└── NothingShipped     the repository's dashboards or Prometheus config are missing or malformed
 """
 
 from __future__ import annotations
 
 
 class LoadTestError(Exception):
-    """The base of them all."""
+    """The base of this module's errors."""
 
 
 class NoRace(LoadTestError):
-    """The race cannot be held as asked; the message says why."""
+    """The comparison cannot be made as requested; the message says why."""
 
 
 class NoSentences(LoadTestError):
-    """The held-out sentences are not there; the message says where they were looked for."""
+    """The held-out sentences are missing; the message says where they were expected."""
 
 
 class WrkMissing(LoadTestError):
@@ -33,19 +33,19 @@ class WrkMissing(LoadTestError):
 
 
 class WrkFailed(LoadTestError):
-    """`wrk` ran and gave no result; the message has what it said."""
+    """`wrk` ran and gave no result; the message holds its output."""
 
 
 class EngineFailed(LoadTestError):
-    """A process that runs the bare engine ended before it gave its latencies."""
+    """A process that runs the bare engine ended before it reported its latencies."""
 
 
 class ServerFailed(LoadTestError):
-    """A server ended or did not become ready; the message has the end of its log."""
+    """A server ended or did not become ready; the message holds the end of its log."""
 
 
 class OtherAnswers(LoadTestError):
-    """A server's answer to a sentence is not that of the variant run alone."""
+    """A server's answer to a sentence differs from that of the variant run alone."""
 
 
 class PrometheusMissing(LoadTestError):
@@ -53,8 +53,8 @@ class PrometheusMissing(LoadTestError):
 
 
 class PrometheusFailed(LoadTestError):
-    """A Prometheus did not do its part; the message has what it said."""
+    """Prometheus failed; the message holds its output."""
 
 
 class NothingShipped(LoadTestError):
-    """What operators are shipped is not there, or not as it should be; the message says where and what."""
+    """A shipped dashboard or config is missing or malformed; the message names the file and the fault."""

@@ -1,7 +1,7 @@
-"""Open-loop load of one kind of request: arrivals that do not wait for answers, each counted once by how it ended.
+"""Open-loop load of one kind of request: arrivals do not wait for answers, and each request has one outcome.
 
-Latency counts from the intended send time, so a server that stalls is charged for every request it kept waiting. The
-generator watches itself: a run in which it sent late is not valid, whatever the server did.
+Latency counts from the intended send time, so a stall delays every request that was due during it. A run in which the
+generator sent late is not valid, whatever the server did.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Clock = Callable[[], float]
 
 
 class Ending(StrEnum):
-    """How one offered request ended, seen from the client. An answer is in time where no budget was granted."""
+    """The outcome of one offered request for the client. Without a budget every answer is in time."""
 
     IN_TIME = "in_time"
     LATE = "late"
@@ -41,9 +41,9 @@ ANSWERED = (Ending.IN_TIME, Ending.LATE)
 
 @dataclass(frozen=True)
 class LoadSettings:
-    """Seeded Poisson arrivals at `rate` a second for `seconds`; a request without an answer for `hang_s` is hung.
+    """Poisson arrivals at `rate` per second for `seconds`, seeded; a request without an answer for `hang_s` is hung.
 
-    `lag_bound_s`: the run is valid while at least 99 % of the requests are sent no later than this.
+    `lag_bound_s`: the run is valid if at least 99 % of the requests are sent at most this late.
     """
 
     rate: float
@@ -57,9 +57,9 @@ class LoadSettings:
 
 @dataclass(frozen=True)
 class Shot:
-    """One offered request: seconds since the run began, latency since it was due, and its ending.
+    """One offered request: times since the start of the run, latency since it was due (seconds), and its outcome.
 
-    `detail` is the problem's code where it was refused, else what went wrong; `checkpoint` is who answered.
+    `detail` is the problem's code of a refusal, else the fault; `checkpoint` is the one that answered.
     """
 
     due_s: float
@@ -71,12 +71,12 @@ class Shot:
 
     @property
     def lag_s(self) -> float:
-        """How late the generator itself was."""
+        """How late the generator sent the request, in seconds."""
         return self.sent_s - self.due_s
 
 
 def arrivals(rate: float, seconds: float, chance: random.Random) -> Iterator[float]:
-    """The instants of a Poisson process of that rate, from 0 up to `seconds`. Equal seeds, equal instants."""
+    """The times of a Poisson process of this rate, from 0 to `seconds`. Equal seeds give equal times."""
     at = chance.expovariate(rate)
     while at < seconds:
         yield at
@@ -84,7 +84,7 @@ def arrivals(rate: float, seconds: float, chance: random.Random) -> Iterator[flo
 
 
 def offer(url: str, bodies: Sequence[bytes], settings: LoadSettings, clock: Clock = perf_counter) -> list[Shot]:
-    """Offers the load to one URL, the bodies in turn, and waits for the last ending. Blocking."""
+    """Sends the load to one URL, cycling through the bodies, and waits for all to end. Blocks."""
 
     async def run() -> list[Shot]:
         async with http_client(url, settings.hang_s) as client:
@@ -95,7 +95,7 @@ def offer(url: str, bodies: Sequence[bytes], settings: LoadSettings, clock: Cloc
 
 
 async def offered(client: Client, bodies: Sequence[bytes], settings: LoadSettings, clock: Clock) -> list[Shot]:
-    """Every shot, in the order they were due."""
+    """Sends the load; returns every shot, in the order they were due."""
     due = list(arrivals(settings.rate, settings.seconds, random.Random(settings.seed)))
     supply = itertools.cycle(bodies)
     headers = dict(settings.headers)
@@ -120,10 +120,10 @@ async def offered(client: Client, bodies: Sequence[bytes], settings: LoadSetting
 
 
 async def paced(due_s: Sequence[float], send: Callable[[int], object], start_s: float, clock: Clock) -> None:
-    """Calls `send` on the event loop with the number of each instant when it is due; returns after the last.
+    """Calls `send` on the event loop with the index of each time when it is due; returns after the last.
 
-    Instants are seconds since `start_s`. A thread of its own keeps the time, since the event loop's timers are only
-    good to a millisecond.
+    Times are seconds since `start_s`. A separate thread keeps them, because the event loop's timers are only accurate
+    to a millisecond.
     """
     loop = asyncio.get_running_loop()
     stop = threading.Event()
@@ -144,7 +144,7 @@ async def paced(due_s: Sequence[float], send: Callable[[int], object], start_s: 
 def ended(
     reply: Reply | NoReply | Hung, due_s: float, sent_s: float, latency_s: float, budget_ms: float | None
 ) -> Shot:
-    """Classifies one ending. Refused is what a server says no to in words: a problem with a code, other than a 500."""
+    """Classifies a reply. Refused means a problem document with a code, other than a 500."""
     if isinstance(reply, Hung):
         return Shot(due_s, sent_s, latency_s, Ending.HUNG)
     if isinstance(reply, NoReply):
@@ -172,7 +172,7 @@ def _problem_code(reply: Reply) -> str | None:
 
 @dataclass(frozen=True)
 class Quantiles:
-    """Of durations, in seconds."""
+    """Quantiles of durations, in seconds."""
 
     p50_s: float
     p95_s: float
@@ -181,7 +181,7 @@ class Quantiles:
 
     @classmethod
     def of(cls, values_s: Sequence[float]) -> Quantiles | None:
-        """The quantiles, or None of nothing."""
+        """The quantiles, or None for no values."""
         if not values_s:
             return None
         p50, p95, p99, most = (float(value) for value in np.percentile(values_s, (50, 95, 99, 100)))
@@ -194,7 +194,7 @@ class Quantiles:
 
 @dataclass(frozen=True)
 class LoadReport:
-    """One run. The counts of endings add up to `offered`; `by_second` has them by the second they were due in."""
+    """One run. The counts of outcomes add up to `offered`; `by_second` has them by the second they were due in."""
 
     settings: LoadSettings
     offered: int
@@ -208,22 +208,22 @@ class LoadReport:
 
     @property
     def attainment(self) -> float:
-        """Answers in time over requests offered: the refused, failed and hung count against it."""
+        """Answers in time / requests offered; refused, failed and hung ones count against it."""
         return self.endings[Ending.IN_TIME] / self.offered if self.offered else 0.0
 
     @property
     def goodput(self) -> float:
-        """Answers in time a second."""
+        """Answers in time per second."""
         return self.endings[Ending.IN_TIME] / self.settings.seconds
 
     @property
     def valid(self) -> bool:
-        """Whether the generator kept its own times, so that the figures are the server's."""
+        """True if the generator sent on time, so that the figures are the server's."""
         return self.lag is not None and self.lag.p99_s <= self.settings.lag_bound_s
 
 
 def summarised(shots: Sequence[Shot], settings: LoadSettings) -> LoadReport:
-    """Counts a run."""
+    """Counts the shots of a run into a report."""
     seconds: list[Counter[Ending]] = [Counter() for _ in range(int(settings.seconds) + 1)]
     for shot in shots:
         seconds[int(shot.due_s)][shot.ending] += 1

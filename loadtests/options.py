@@ -1,4 +1,4 @@
-"""What several commands share: the terminal, the options for a catalog and for files, and numbers with a limit."""
+"""Shared by commands: the console, common options, and the preparation of a catalog."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def positive(text: str) -> float:
     return value
 
 
-Json = Annotated[Path | None, typer.Option(help="write everything that was found there")]
-Checkpoint = Annotated[str | None, typer.Option(help="the one that answers (default: the first of the realtime tier)")]
+Json = Annotated[Path | None, typer.Option(help="write all results there, as JSON")]
+Checkpoint = Annotated[str | None, typer.Option(help="the one to request (default: the first of the realtime tier)")]
 Rounds = Annotated[int, typer.Option(min=1)]
 Seconds = Annotated[int, typer.Option(min=1, help="of each turn")]
 
 
 def prepared(catalog: str, cache: Path) -> tuple[Catalog, Mapping[str, Path]]:
-    """A catalog, and the folder of each checkpoint's variant, made where it is missing.
+    """A catalog, and the folder of each checkpoint's variant; makes missing variants.
 
     Raises CatalogError and ExportError.
     """

@@ -1,4 +1,4 @@
-"""The requests every measurement sends: the held-out sentences, one a request, in a fixed shuffled order."""
+"""The requests of every measurement: held-out sentences, one a request, in a fixed shuffled order."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ORDER_SEED = 11
 
 
 def heldout_sentences(path: Path = HELDOUT) -> list[Sentence]:
-    """All of them, as they stand in the file. Raises NoSentences."""
+    """All held-out sentences, in file order. Raises NoSentences."""
     try:
         sentences = read_heldout(path)
     except FileNotFoundError:
@@ -24,12 +24,12 @@ def heldout_sentences(path: Path = HELDOUT) -> list[Sentence]:
 
 
 def shuffled_texts(path: Path = HELDOUT) -> list[str]:
-    """Their texts so mixed that any stretch of them looks like the whole: the file has one data set after the other."""
+    """The texts, shuffled with a fixed seed, because the file holds one data set after the other."""
     texts = [sentence.text for sentence in heldout_sentences(path)]
     random.Random(ORDER_SEED).shuffle(texts)
     return texts
 
 
 def classify_body(text: str) -> bytes:
-    """The body of `POST /classify` for one sentence, as an ordinary client writes it."""
+    """The JSON body of `POST /classify` for one sentence."""
     return json.dumps({"inputs": text}, ensure_ascii=False).encode()

@@ -1,7 +1,7 @@
-"""The kinds of checkpoint that variants are made of: one module each, registered by name in `KINDS`.
+"""The kinds of checkpoint: one module each, registered by name in `KINDS`.
 
-`kind` says what a kind must bring; `original` loads a checkpoint by its makers' library, `graphs` writes it as ONNX
-graphs. None of them imports torch before it loads a checkpoint.
+`kind` defines what a kind provides; `original` loads a checkpoint with transformers; `graphs` exports it as ONNX
+graphs. None imports torch before it loads a checkpoint.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from exporters.source import read_object
 __all__ = ["KINDS", "Kind", "kind_of"]
 
 KINDS: dict[str, Kind[Any, Any]] = {"classifier": CLASSIFIER, "extractive": EXTRACTIVE, "seq2seq": SEQ2SEQ}
-"""By the name that manifests bear."""
+"""The kinds, by their names in manifests."""
 
 
 def kind_of(path: Path, location: str) -> Kind[Any, Any]:
-    """The kind of the checkpoint in a checked folder. Raises SourceRefused where its config.json is broken.
+    """The kind of the checkpoint in a checked folder. Raises SourceRefused if its config.json is malformed.
 
-    What no kind recognises is taken for a classifier, and refused when it is loaded and is none.
+    A checkpoint that no kind recognises counts as a classifier; if it is none, loading it is refused.
     """
     file = path / "config.json"
     config = read_object(file, location) if file.exists() else {}

@@ -1,4 +1,4 @@
-"""Classifiers: one graph or the weights themselves, verified by their labels."""
+"""Makes classifier variants: one ONNX graph, or the weights for torch; verified by their labels."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LabelFloors:
-    """What a variant must reach: the least share of equal labels, the most accuracy it may lose."""
+    """The least share of equal labels, and the most accuracy that a variant may lose."""
 
     label_agreement: float
     accuracy_drop: float = 0.01
@@ -40,7 +40,7 @@ FLOORS = {Precision.FP32: LabelFloors(0.999), Precision.INT8: LabelFloors(0.985)
 
 
 def make_classifier(bench: Workbench) -> ClassifierManifest:
-    """Fills the bench's folder and returns the manifest, not yet written. Raises what `export` raises."""
+    """Makes the variant in the bench's folder and returns its manifest, unwritten. Raises what `export` raises."""
     plan = bench.plan
     original = _load(bench.source)
     labels, window, pad_id = _labels(original.model), original.window, original.pad_id
@@ -55,7 +55,7 @@ def make_classifier(bench: Workbench) -> ClassifierManifest:
         with scratch_folder(bench) as scratch:
             export_graph(original.model, scratch)
             place_graphs(bench, scratch, (ONNX_FILE,))
-    del original  # its memory is not to weigh on the profile
+    del original  # free its memory before profiling
     engine = open_engine_named(plan.engine, bench.folder, plan.threads)
     task = LabelScorer.open(bench.folder / TOKENIZER_FILE, labels, window, pad_id)
     rows = [task.ids(one.text) for one in texts.texts]
@@ -78,14 +78,14 @@ def make_classifier(bench: Workbench) -> ClassifierManifest:
 
 
 def profile_classifier(opened: OpenClassifier, threads: int, budget_s: float, advance: Advance) -> ClassifierManifest:
-    """The variant's manifest with its profile as measured now, on this host."""
+    """The variant's manifest with a profile measured now on this host."""
     manifest = opened.manifest
     profile = measure_grid(opened.engine, manifest.max_tokens, manifest.self_test, threads, budget_s, advance)
     return manifest.model_copy(update={"profile": profile})
 
 
 def source_labels(source: SourceFolder, texts: Sequence[str]) -> list[str]:
-    """The label that a checkpoint itself gives each text, by torch. Raises SourceRefused."""
+    """The source checkpoint's label of each text, by torch. Raises SourceRefused."""
     original = _load(source)
     logits = run_all([original.encode(text) for text in texts], _runner(original), lambda share: None)
     labels = _labels(original.model)
@@ -93,14 +93,14 @@ def source_labels(source: SourceFolder, texts: Sequence[str]) -> list[str]:
 
 
 def floors_of(precision: Precision, floor: float | None, drop: float) -> LabelFloors:
-    """The precision's own floor of agreement, unless another is asked for."""
+    """The floors: `floor` if given, else the precision's own."""
     return LabelFloors(FLOORS[precision].label_agreement if floor is None else floor, drop)
 
 
 def compare_labels(
     source: Logits, variant: Logits, labels: tuple[str, ...], texts: TextSet, floors: LabelFloors
 ) -> Comparison[Verification]:
-    """Judges the variant's logits by the source's, and by the texts' labels where they have any."""
+    """Compares the variant's logits with the source's, and both with the texts' labels if they have any."""
     said, meant = variant.argmax(axis=1), source.argmax(axis=1)
     agreement = float((said == meant).mean())
     true = [labels.index(one.answer) if one.answer is not None else -1 for one in texts.texts]
@@ -143,7 +143,7 @@ def _runner(original: Original) -> RunRows:
 
 
 def _copy_weights(bench: Workbench) -> None:
-    """The torch engine runs the checkpoint's own files."""
+    """Copies the checkpoint's files, which the torch engine runs as they are."""
     source = bench.source.path
     for file in (source / "config.json", *source.glob("*.safetensors*")):
         shutil.copyfile(file, bench.folder / file.name)
@@ -168,7 +168,7 @@ def _broken(found: Verification) -> str | None:
 
 
 def _worst(source: Logits, variant: Logits, labels: tuple[str, ...]) -> tuple[Difference, ...]:
-    """The texts with another label than the source's, then the rest, each by how far the scores are apart."""
+    """The worst texts: those with another label than the source's first, then by difference of scores."""
     meant = np.asarray([applied("softmax", row) for row in source])
     said = np.asarray([applied("softmax", row) for row in variant])
     flipped = meant.argmax(axis=1) != said.argmax(axis=1)
@@ -201,7 +201,7 @@ CLASSIFIER: Kind[ClassifierManifest, OpenClassifier] = Kind(
     described="a classifier",
     task="classify",
     engines=("onnx", "torch"),
-    recognises=lambda path, config: False,  # what no other kind recognises is taken for a classifier
+    recognises=lambda path, config: False,  # the default kind
     make=make_classifier,
     profile=profile_classifier,
     agreement=_agreement,

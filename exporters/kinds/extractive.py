@@ -1,7 +1,7 @@
-"""Rankers of sentences: their encoder as one graph, verified by the sentences that are chosen with its vectors.
+"""Makes extractive variants: the encoder as one ONNX graph, verified by the sentences that the ranker chooses.
 
-An encoder is a transformer with a masked mean over its tokens. It may be another checkpoint's, which the ranker's
-`extractive.json` names.
+An encoder is a transformer with a masked mean over its tokens. It may belong to another checkpoint, named in the
+ranker's `extractive.json`.
 """
 
 from __future__ import annotations
@@ -58,15 +58,17 @@ if TYPE_CHECKING:
 
 MOST_TEXTS = 100
 MOST_SENTENCES = 60
-"""Of one text: what a longer one has beyond that is left out for source and variant alike."""
+"""The most sentences of one text; both source and variant ignore the rest."""
 
 UNUSED_HEADS = ("pooler.",)
 OPSET = 17
 
 
 class Description(msgspec.Struct, frozen=True):
-    """What `extractive.json` says: the layer whose outputs are averaged (from 1; None: the last), the tokens of one
-    sentence, the sentences of a summary, the ranker's file. Where the encoder lies is `exporters.source`'s to read.
+    """The contents of `extractive.json`.
+
+    They are the layer to average (from 1; None: the last), the tokens per sentence, the sentences per summary, and the
+    ranker's file. `exporters.source` reads the encoder's location.
     """
 
     schema: Literal[1] = 1
@@ -79,14 +81,14 @@ class Description(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class SentenceEncoder:
-    """A loaded encoder, its window that of one sentence; `pooled` is its model with the mean over tokens."""
+    """A loaded encoder with a window of one sentence; `pooled` is the model with the mean over tokens."""
 
     original: Original
     pooled: torch.nn.Module
 
     @property
     def dimensions(self) -> int:
-        """Of a sentence's vector."""
+        """The length of a sentence's vector."""
         return int(self.original.model.config.hidden_size)
 
     def run(self, rows: list[list[int]]) -> Logits:
@@ -100,20 +102,20 @@ class SentenceEncoder:
 
 @dataclass(frozen=True)
 class ChoiceFloors:
-    """What a variant must reach: the least share of sentences that both choose, the most ROUGE-L it may lose."""
+    """The least share of equal choices of sentences, and the most ROUGE-L that a variant may lose."""
 
     same_choice: float
     rouge_l_drop: float = 0.01
 
 
 FLOORS = {Precision.FP32: ChoiceFloors(0.99), Precision.INT8: ChoiceFloors(0.85)}
-"""In int8 the starters choose 98 % (one layer) and 91 % (four layers) of 126 sentences as in fp32; what is traded is a
-near second. 0.85 is some two standard errors below; ROUGE-L judges what was traded."""
+"""In int8 the starters choose 98 % (one layer) and 91 % (four layers) of 126 sentences as in fp32; the others are close
+seconds. 0.85 is about two standard errors lower. ROUGE-L judges the changed choices."""
 
 
 @dataclass(frozen=True)
 class SplitText:
-    """A text as its sentences, and what is to be known of each."""
+    """The sentences of a text, with the features of each."""
 
     sentences: tuple[str, ...]
     facts: Facts
@@ -121,7 +123,7 @@ class SplitText:
 
 @dataclass(frozen=True)
 class SplitTexts:
-    """The texts that a variant is verified on, cut into sentences; `summaries` is None where some text has none."""
+    """The verification texts, split into sentences; `summaries` is None if any text lacks one."""
 
     name: str
     texts: tuple[SplitText, ...]
@@ -129,7 +131,7 @@ class SplitTexts:
 
 
 def make_extractive(bench: Workbench) -> ExtractiveManifest:
-    """Fills the bench's folder and returns the manifest, not yet written. Raises what `export` raises."""
+    """Makes the variant in the bench's folder and returns its manifest, unwritten. Raises what `export` raises."""
     plan = bench.plan
     description = read_description(bench.source)
     ranker = _place_ranker(bench, description)
@@ -146,7 +148,7 @@ def make_extractive(bench: Workbench) -> ExtractiveManifest:
     with scratch_folder(bench) as scratch:
         bench.progress(Step.EXPORTING, 0.0)
         export_encoder(encoder, scratch / ONNX_FILE)
-        del encoder  # its memory is not to weigh on the profile
+        del encoder  # free its memory before profiling
         place_graphs(bench, scratch, (ONNX_FILE,))
     engine = open_engine_named(plan.engine, bench.folder, plan.threads)
     tokens = TextTokens.open(bench.folder / TOKENIZER_FILE)
@@ -171,25 +173,25 @@ def make_extractive(bench: Workbench) -> ExtractiveManifest:
 
 
 def profile_extractive(opened: OpenExtractive, threads: int, budget_s: float, advance: Advance) -> ExtractiveManifest:
-    """The variant's manifest with its profile as measured now, on this host."""
+    """The variant's manifest with a profile measured now on this host."""
     manifest = opened.manifest
     profile = measure_grid(opened.engine, manifest.max_tokens, manifest.self_test, threads, budget_s, advance)
     return manifest.model_copy(update={"profile": profile})
 
 
 def read_description(source: SourceFolder) -> Description:
-    """The checkpoint's `extractive.json`. Raises SourceRefused, which names the field."""
+    """Reads the checkpoint's `extractive.json`. Raises SourceRefused, which names the field."""
     try:
         description = msgspec.json.decode((source.path / EXTRACTIVE_FILE).read_bytes(), type=Description)
     except msgspec.DecodeError as error:
         raise SourceRefused(f"{source.location}: its {EXTRACTIVE_FILE} is not as it should be: {error}") from error
     if description.max_tokens < 3 or description.sentences < 1:
-        raise SourceRefused(f"{source.location}: its {EXTRACTIVE_FILE} gives no room for a sentence")
+        raise SourceRefused(f"{source.location}: its {EXTRACTIVE_FILE} leaves no tokens for a sentence")
     return description
 
 
 def _place_ranker(bench: Workbench, description: Description) -> Ranker:
-    """Copies the ranker into the variant's folder, and reads it from there. Raises SourceRefused."""
+    """Copies the ranker into the variant's folder and loads it. Raises SourceRefused."""
     try:
         shutil.copyfile(bench.source.path / description.ranker, bench.folder / RANKER_FILE)
         return Ranker.load(bench.folder / RANKER_FILE)
@@ -198,7 +200,7 @@ def _place_ranker(bench: Workbench, description: Description) -> Ranker:
 
 
 def load_sentence_encoder(source: SourceFolder, layer: int | None, max_tokens: int) -> SentenceEncoder:
-    """Loads the encoder that a ranker's checkpoint has or refers to, up to a layer (from 1; None: the last).
+    """Loads the encoder of a ranker's checkpoint, or the one it names, up to a layer (from 1; None: the last).
 
     Raises SourceRefused.
     """
@@ -210,7 +212,7 @@ def load_sentence_encoder(source: SourceFolder, layer: int | None, max_tokens: i
 
 
 def _cut(model: PreTrainedModel, layer: int, location: str) -> None:
-    """Leaves out the layers after this one: nothing is read from them."""
+    """Removes the layers after this one."""
     import torch
 
     stack: Any = getattr(model, "transformer", None) or getattr(model, "encoder", None)
@@ -222,7 +224,7 @@ def _cut(model: PreTrainedModel, layer: int, location: str) -> None:
 
 
 def _mean_of_tokens(model: PreTrainedModel) -> torch.nn.Module:
-    """The transformer's outputs (sentences, dimensions), averaged over the tokens that the mask lets through."""
+    """A module whose output (sentences, dimensions) is the transformer's mean over unmasked tokens."""
     import torch
 
     class MeanOfTokens(torch.nn.Module):
@@ -239,7 +241,7 @@ def _mean_of_tokens(model: PreTrainedModel) -> torch.nn.Module:
 
 
 def export_encoder(encoder: SentenceEncoder, file: Path) -> None:
-    """Writes the graph: token ids and mask in, vectors out, every axis of sentences and tokens left open.
+    """Writes the ONNX graph: token ids and mask in, vectors out, with dynamic sentence and token axes.
 
     Raises ExportFailed.
     """
@@ -248,7 +250,7 @@ def export_encoder(encoder: SentenceEncoder, file: Path) -> None:
     from deployments.engines.onnx import ATTENTION_MASK, INPUT_IDS, LOGITS  # imports ONNX Runtime
 
     model = encoder.original.model
-    model.set_attn_implementation("eager")  # the one that every opset can say
+    model.set_attn_implementation("eager")  # exportable in every opset
     sample = torch.ones(2, 8, dtype=torch.int64)
     axes = {0: "batch", 1: "tokens"}
     try:
@@ -268,12 +270,12 @@ def export_encoder(encoder: SentenceEncoder, file: Path) -> None:
 
 
 def floors_of(precision: Precision, floor: float | None, drop: float) -> ChoiceFloors:
-    """The precision's own floor of agreement, unless another is asked for."""
+    """The floors: `floor` if given, else the precision's own."""
     return ChoiceFloors(FLOORS[precision].same_choice if floor is None else floor, drop)
 
 
 def split_texts(texts: TextSet) -> SplitTexts:
-    """The texts that have a sentence, cut into sentences as a replica cuts them."""
+    """The texts with at least one sentence, split as a replica splits them."""
     found, summaries = [], texts.answers
     kept: list[str] = []
     for at, one in enumerate(texts.texts):
@@ -286,7 +288,7 @@ def split_texts(texts: TextSet) -> SplitTexts:
 
 
 def vectors_of(texts: SplitTexts, encode: Encode, run: RunRows, advance: Advance) -> list[Floats]:
-    """The vectors of every text's sentences, (sentences, dimensions) each."""
+    """For each text, the vectors of its sentences, (sentences, dimensions)."""
     rows = [encode(sentence) for text in texts.texts for sentence in text.sentences]
     vectors = run_all(rows, run, advance)
     ends = np.cumsum([len(text.sentences) for text in texts.texts])
@@ -301,9 +303,9 @@ def compare_choice(
     sentences: int,
     floors: ChoiceFloors,
 ) -> Comparison[ChoiceVerification]:
-    """Judges what is chosen by the variant's vectors by what is by the source's, and by the texts' summaries.
+    """Compares the sentences chosen with the variant's vectors with the source's choice and the texts' summaries.
 
-    Of every text at most `sentences` are chosen, and no more than its length deserves.
+    At most `sentences` are chosen of each text, fewer of a short one.
     """
     counts = [min(sentences, default_count(len(text.sentences))) for text in texts.texts]
 
@@ -355,14 +357,14 @@ def _broken(found: ChoiceVerification, finite: bool) -> str | None:
         return "some of its vectors are not numbers"
     if found.same_choice < found.same_choice_floor:
         return (
-            f"{found.same_choice:.2%} of the sentences that the source chooses from {found.texts} texts are its choice "
-            f"too, under the floor of {found.same_choice_floor:.2%}"
+            f"{found.same_choice:.2%} of the sentences that the source chooses from {found.texts} texts are chosen "
+            f"by the variant, under the floor of {found.same_choice_floor:.2%}"
         )
     return lost(found)
 
 
 def _only(mine: Sequence[int], its: Sequence[int], text: SplitText) -> str:
-    """The first sentence that one chooses and the other does not."""
+    """The first sentence that only one of the two chooses."""
     at = next((place for place in mine if place not in its), None)
     return "(nothing more)" if at is None else text.sentences[at][:SHOWN_CHARACTERS]
 

@@ -1,4 +1,4 @@
-"""From a loaded model to the ONNX graphs of its variant: exported in fp32, quantised where planned, put in place."""
+"""Exports a loaded model as ONNX graphs: in fp32, then quantised if planned."""
 
 from __future__ import annotations
 
@@ -17,36 +17,36 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 LARGEST_FILE = 2**31 - 2**24
-"""Bytes that one ONNX file can hold, a margin left: larger weights lie in a file of their own beside it."""
+"""The most bytes in one ONNX file, with a margin; larger weights go to a separate file beside it."""
 
 
 def export_graph(model: PreTrainedModel, folder: Path) -> None:
-    """Writes a classifier's model.onnx, with every axis of batch and tokens left open. Raises ExportFailed.
+    """Writes a classifier's model.onnx, with dynamic batch and token axes. Raises ExportFailed.
 
-    Optimum's own validation is left out: the verification compares more texts with more care.
+    Skips optimum's validation: our verification compares more texts, more strictly.
     """
     _export(model, folder, "text-classification", (ONNX_FILE,))
 
 
 def export_seq2seq_graphs(model: PreTrainedModel, folder: Path) -> None:
-    """Writes an encoder-decoder's three graphs: encoder, first and later decoding step. Raises ExportFailed.
+    """Writes an encoder-decoder's three graphs: encoder, first decoding step, later steps. Raises ExportFailed.
 
-    Weights over 2 GB lie beside their graph, since no ONNX file holds more.
+    Weights over 2 GB go beside their graph, since an ONNX file holds no more.
     """
     _export(model, folder, "text2text-generation-with-past", SEQ2SEQ_FILES)
 
 
 @contextmanager
 def scratch_folder(bench: Workbench) -> Iterator[Path]:
-    """An empty folder on the variant's own disk, gone with all that is left in it when the block ends."""
+    """A temporary folder on the variant's disk."""
     with tempfile.TemporaryDirectory(dir=bench.folder) as folder:
         yield Path(folder)
 
 
 def place_graphs(bench: Workbench, scratch: Path, names: Sequence[str]) -> None:
-    """Moves the named fp32 graphs from the scratch folder into the variant's, in the plan's precision.
+    """Moves the named fp32 graphs from the scratch folder to the variant's, in the plan's precision.
 
-    One after the other: quantising takes memory for several times its graph, so let go of the model before.
+    One at a time: quantising needs several times the graph's memory, so release the model first.
     """
     for at, name in enumerate(names):
         if bench.plan.precision is Precision.INT8:
@@ -60,13 +60,13 @@ def place_graphs(bench: Workbench, scratch: Path, names: Sequence[str]) -> None:
 
 
 def quantise(fp32: Path, int8: Path) -> None:
-    """Writes the dynamically quantised graph, embeddings included; weights beside it where they were or must be.
+    """Quantises a graph dynamically to int8, embeddings included; large weights go to a separate file.
 
-    Per channel and without reduce_range: 98.7 % of a DistilBERT's labels agreed with fp32, per tensor 95 to 97 %, with
-    reduce_range down to 92 %. It therefore needs a processor with int8 dot products.
+    Per channel, without reduce_range: 98.7 % of a DistilBERT's labels agreed with fp32; per tensor 95 to 97 %; with
+    reduce_range down to 92 %. The processor therefore needs int8 dot products.
 
-    A BART wrote 60 % of 300 texts as in fp32; 65 % with its embeddings left in fp32, 60 % with its last layer so, 85 %
-    with its encoder so. ROUGE-L against the texts' summaries was the same for all four: not worth twice the memory.
+    A BART generated 60 % of 300 summaries as in fp32; 65 % with its embeddings in fp32, 60 % with its last layer, 85 %
+    with its encoder. ROUGE-L against the texts' summaries was equal for all four: not worth twice the memory.
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic  # imports onnx: export time only
 
@@ -82,7 +82,7 @@ def quantise(fp32: Path, int8: Path) -> None:
 
 
 def _export(model: PreTrainedModel, folder: Path, task: str, files: tuple[str, ...]) -> None:
-    """By optimum, without its last step, which would merge graphs that are run apart."""
+    """Exports with optimum, without its last step, which would merge the decoder graphs."""
     from optimum.exporters.onnx import onnx_export_from_model  # imports torch
 
     family = model.config.model_type

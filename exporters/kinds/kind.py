@@ -1,4 +1,4 @@
-"""What the exporters must know of a kind of checkpoint to make, measure and show its variants."""
+"""The interface of a kind of checkpoint: how to recognise it, and how to make, measure and show its variants."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Opened = TypeVar("Opened")
 
 
 class TitledProfile(NamedTuple):
-    """A profile with what it measures, and what its rows are a number of (`batch`, `rows`)."""
+    """A profile with the name of its measure and of its row axis (`batch`, `rows`)."""
 
     document: ProfileDocument
     measures: str
@@ -25,10 +25,10 @@ class TitledProfile(NamedTuple):
 
 @dataclass(frozen=True)
 class Kind(Generic[Manifest, Opened]):
-    """One kind of checkpoint: by which files it is recognised, and how its variants are made.
+    """One kind of checkpoint: how to recognise it, and how to make its variants.
 
-    `name` is the kind in the manifest; `described` says it in words, article included; `task` is what it serves, and
-    `engines` run it. `Manifest` and `Opened` are the manifest of its variants and what `open_variant` gives for one.
+    `name` is the kind in the manifest, `described` its description with an article, `task` the task that it serves, and
+    `engines` those that run it. `Manifest` is the type of its manifests, `Opened` what `open_variant` returns.
     """
 
     name: str
@@ -36,22 +36,22 @@ class Kind(Generic[Manifest, Opened]):
     task: str
     engines: tuple[str, ...]
     recognises: Callable[[Path, Mapping[str, Any]], bool]
-    """Whether a checkpoint is of this kind and no other, by its folder and its config.json (empty without one)."""
+    """True if a checkpoint is of this kind, by its folder and its config.json (empty if missing)."""
     make: Callable[[Workbench], Manifest]
-    """Fills the bench's folder and returns the manifest, not yet written. Raises what `export` raises."""
+    """Makes the variant in the bench's folder and returns its manifest, unwritten. Raises what `export` raises."""
     profile: Callable[[Opened, int, float, Advance], Manifest]
-    """The manifest of an opened variant, measured anew on so many threads, within so many seconds."""
+    """Measures an opened variant again, on a number of threads within a number of seconds; returns its manifest."""
     agreement: Callable[[Manifest], Mapping[str, str]]
-    """How well a variant agrees with its source: cells of a table by their titles."""
+    """A variant's agreement with its source: table cells by title."""
     profiles: Callable[[Manifest], Sequence[TitledProfile]]
     """The profiles of a variant, for tables."""
 
 
 def share_with_floor(share: float, floor: float, texts: int) -> str:
-    """A share of a number of texts, with the floor that it had to reach."""
+    """A share of a number of texts, with its floor, for a table."""
     return f"{share:.2%} of {texts} (floor {floor:.1%})"
 
 
 def rouge(value: float | None) -> str:
-    """A ROUGE from 0 to 1, or a dash."""
+    """A ROUGE score from 0 to 1 for a table, or a dash."""
     return "-" if value is None else f"{value:.3f}"

@@ -1,6 +1,6 @@
-"""The checkpoint as its makers run it: transformers, fp32. Every variant is compared with it.
+"""Loads a checkpoint with transformers in fp32, as the reference for its variants.
 
-Loading imports torch and transformers, which costs seconds and hundreds of MB; importing this module does not.
+Loading imports torch and transformers (seconds, hundreds of MB); importing this module does not.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ DEFAULT_WINDOW = 512
 class Original:
     """A loaded checkpoint: its model in fp32, its fast tokenizer, its window in tokens.
 
-    Shorter texts of a batch are filled up with `pad_id`.
+    Batches are padded with `pad_id`.
     """
 
     model: PreTrainedModel
@@ -40,7 +40,7 @@ class Original:
         return ids
 
     def tensors(self, rows: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:
-        """Ids and mask of a batch padded to its longest row, by the names that a model takes them under."""
+        """Ids and mask of a batch padded to its longest row, as the model's keyword arguments."""
         import torch
 
         batch = padded(rows, self.pad_id)
@@ -50,15 +50,15 @@ class Original:
         }
 
     def save_tokenizer(self, folder: Path) -> None:
-        """Writes tokenizer.json as transformers uses it, which may differ from the checkpoint's by its own config."""
+        """Writes tokenizer.json as transformers uses it, which may differ from the checkpoint's file."""
         self.tokenizer.backend_tokenizer.save(str(folder / TOKENIZER_FILE))
 
 
 def load_original(path: Path, location: str, auto_class: str, name: str, heads: tuple[str, ...] = ()) -> Original:
-    """Loads the checkpoint in a folder by one of transformers' auto classes, half precision widened to fp32.
+    """Loads the checkpoint in a folder with one of transformers' auto classes, in fp32.
 
-    Raises SourceRefused, with `name` for what it should be, when it is something else or weights are missing; those
-    whose names begin with one of `heads` may be, for nothing will be read from them.
+    Raises SourceRefused if it is not `name` (such as "a classifier") or lacks weights. Weights that begin with one of
+    `heads` may be missing: they are not used.
     """
     tokenizer = _load_tokenizer(path, location)
     model = _load_model(path, location, auto_class, name, heads)
@@ -103,7 +103,7 @@ def _load_tokenizer(path: Path, location: str) -> PreTrainedTokenizerFast:
 
 
 def _window_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> int:
-    """The tokens one input may have: by the tokenizer and by the positions, whichever is less."""
+    """The most tokens of one input: the lesser of the tokenizer's limit and the model's positions."""
     limits = [int(tokenizer.model_max_length)] if tokenizer.model_max_length < UNLIMITED else []
     positions = getattr(model.config, "max_position_embeddings", None)
     if positions:
@@ -112,7 +112,7 @@ def _window_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> in
 
 
 def _positions_kept_back(model: PreTrainedModel) -> int:
-    """Positions before the first token's: RoBERTa's kin count from after the padding id, so they have two fewer."""
+    """Unusable positions: RoBERTa and relatives count from after the padding id, so they have two fewer."""
     tables: list[Any] = [module for name, module in model.named_modules() if name.endswith("position_embeddings")]
     reserved = getattr(tables[0], "padding_idx", None) if tables else None
     return 0 if reserved is None else int(reserved) + 1

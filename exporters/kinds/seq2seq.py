@@ -1,8 +1,8 @@
-"""Encoder-decoders: three graphs, verified by what they write, with two profiles.
+"""Makes encoder-decoder variants: three ONNX graphs and two profiles, verified by the text that they generate.
 
-Source and variant write greedily for the comparison, for beams would hide behind one another what an engine gets
-wrong. How a checkpoint means to write is its generation config's to say; what it asks for and no replica does is
-refused by its name, because the variant would write otherwise than its source.
+Source and variant decode greedily in the comparison, because beam search could mask an engine's errors. Replicas
+follow the checkpoint's generation config. A field that replicas do not support is refused by name, since the variant
+would generate other text than its source.
 """
 
 from __future__ import annotations
@@ -55,14 +55,13 @@ WriteRows: TypeAlias = Callable[[list[list[int]], int], list[list[int]]]
 
 MOST_TEXTS = 200
 VERIFIED_TOKENS = 64
-"""Both write so many tokens of a text at most: what an engine gets wrong it gets wrong early, and a checkpoint that
-never ends must come to an end."""
+"""The most tokens generated per text in the comparison: engine errors show early, and some checkpoints never stop."""
 
 ASKED_AT_ONCE = 4
 NUM_BEAMS = 4
 LIBRARY_MAX_LENGTH = 20
 MAX_NEW_TOKENS = 128
-"""Where no file of the checkpoint gives a length: transformers would write 20 tokens, which is no summary."""
+"""The limit if no file of the checkpoint gives one; transformers' default of 20 tokens is too short for a summary."""
 
 USED = (
     "decoder_start_token_id",
@@ -92,7 +91,7 @@ UNKNOWN: dict[str, tuple[object, ...]] = {
     "penalty_alpha": (None,),
     "guidance_scale": (None, 1.0),
 }
-"""Fields that change what is written and that no replica knows, with the values that leave it as it is."""
+"""Generation fields that replicas do not support, with the values that have no effect."""
 
 GREEDY: dict[str, Any] = {
     "num_beams": 1,
@@ -106,13 +105,15 @@ GREEDY: dict[str, Any] = {
     "top_p": 1.0,
     "typical_p": 1.0,
 }
-"""What replaces a checkpoint's own choices: one beam, no chance, and lengths that are said in tokens in all."""
+"""Overrides for greedy decoding: one beam, no sampling, lengths as total tokens."""
 
 
 @dataclass(frozen=True)
 class WritingFloors:
-    """What a variant must reach: the least share of texts written alike, the least ROUGE-L against what the source
-    wrote where the texts bear no summaries, and the most ROUGE-L that it may lose, chance aside, where they do.
+    """What a variant must reach to be served: the least share of outputs that equal the source's.
+
+    For texts without summaries, also the least ROUGE-L against the source's output; for texts with them, the most
+    ROUGE-L that the variant may lose beyond chance.
     """
 
     same_tokens: float
@@ -121,15 +122,15 @@ class WritingFloors:
 
 
 FLOORS = {Precision.FP32: WritingFloors(0.97, 0.99), Precision.INT8: WritingFloors(0.4, 0.8)}
-"""In fp32 every text is written alike but for a near tie. In int8 one token of a close choice turns and the rest
-follows: `bart-software` writes 60 % of 300 texts as in fp32, with a ROUGE-L of 0.86 against them, and no worse by the
-texts' own summaries (+0.004, standard error 0.005). A random one writes 15 % alike. So the share is there to find what
-is broken, and ROUGE-L to judge."""
+"""In fp32 outputs are equal but for near ties. In int8 one token of a close choice changes and the rest follows:
+`bart-software` generates 60 % of 300 texts as in fp32, with a ROUGE-L of 0.86 against them, and no worse by the texts'
+own summaries (+0.004, standard error 0.005). Random weights give 15 % equal outputs. So the share detects a broken
+variant, and ROUGE-L judges its quality."""
 
 
 @dataclass(frozen=True)
 class Writer:
-    """A loaded encoder-decoder with its rules of writing.
+    """A loaded encoder-decoder with its generation rules.
 
     `generation` is its generation config as a summarisation pipeline uses it.
     """
@@ -139,14 +140,14 @@ class Writer:
     generation: dict[str, Any]
 
     def encode(self, text: str) -> list[int]:
-        """Token ids by the checkpoint's own tokenizer, behind its prefix, cut at the window."""
+        """Token ids of the checkpoint's prefix and the text by its own tokenizer, cut at the window."""
         return self.original.encode(f"{self.rules.prefix}{text}")
 
     def write(self, rows: list[list[int]], max_new_tokens: int) -> list[list[int]]:
-        """What transformers writes greedily after each row of token ids: everything after the start token.
+        """Greedy output of transformers for each row of token ids, without the start token.
 
-        The rules become the model's own generation config: where an argument's value is the library's default,
-        `generate` would take the checkpoint's instead, and so its beams in place of one.
+        The overrides are set as the model's generation config, not as arguments: for an argument that equals the
+        library's default, `generate` would use the checkpoint's value, such as its number of beams.
         """
         import torch
         from transformers import GenerationConfig
@@ -163,7 +164,7 @@ class Writer:
 
 
 def make_seq2seq(bench: Workbench) -> Seq2SeqManifest:
-    """Fills the bench's folder and returns the manifest, not yet written. Raises what `export` raises."""
+    """Makes the variant in the bench's folder and returns its manifest, unwritten. Raises what `export` raises."""
     plan, settings = bench.plan, bench.settings
     writer = load_writer(bench.source)
     rules, window, pad_id = writer.rules, writer.original.window, writer.original.pad_id
@@ -173,7 +174,7 @@ def make_seq2seq(bench: Workbench) -> Seq2SeqManifest:
     with scratch_folder(bench) as scratch:
         bench.progress(Step.EXPORTING, 0.0)
         export_seq2seq_graphs(writer.original.model, scratch)
-        del writer  # its memory is for the quantising, and is not to weigh on the profile
+        del writer  # free its memory before quantising and profiling
         place_graphs(bench, scratch, SEQ2SEQ_FILES)
     engine = open_seq2seq_engine(plan.engine, bench.folder, plan.threads)
     tokens = TextTokens.open(bench.folder / TOKENIZER_FILE)
@@ -197,7 +198,7 @@ def make_seq2seq(bench: Workbench) -> Seq2SeqManifest:
 
 
 def profile_seq2seq(opened: OpenSeq2Seq, threads: int, budget_s: float, advance: Advance) -> Seq2SeqManifest:
-    """The variant's manifest with both profiles as measured now, on this host."""
+    """The variant's manifest with both profiles measured now on this host."""
     manifest, watch = opened.manifest, watch_here(budget_s, advance)
     profile, step_profile = _profiles(
         opened.engine, manifest.max_tokens, manifest.self_test, manifest.generation, threads, watch
@@ -206,7 +207,7 @@ def profile_seq2seq(opened: OpenSeq2Seq, threads: int, budget_s: float, advance:
 
 
 def load_writer(source: SourceFolder) -> Writer:
-    """Loads an encoder-decoder and its tokenizer, half-precision weights widened to fp32. Raises SourceRefused."""
+    """Loads an encoder-decoder in fp32 and its tokenizer. Raises SourceRefused."""
     original = load_original(source.path, source.location, "AutoModelForSeq2SeqLM", "an encoder-decoder")
     config, given = original.model.config.to_dict(), original.model.generation_config
     generation = summarising(given.to_dict() if given else {}, config)
@@ -222,16 +223,16 @@ def _profiles(
     threads: int,
     watch: Watch,
 ) -> tuple[ProfileDocument, ProfileDocument]:
-    """Those of reading and of each later step, on this host; the longest golden text makes their sources."""
+    """The profiles of encoding and of later steps on this host; the longest golden text is the source."""
     longest = max((one.token_ids for one in golden), key=len)
     start, host = rules.decoder_start_token_id, read_host().kind
     return measure_reading_and_steps(engine, window, longest, start, threads, host, watch)
 
 
 def _ask(bench: Workbench, writer: Writer, search: SearchRules) -> tuple[TextSet, list[Written]]:
-    """What the source writes, to as many texts as there is time for."""
+    """The source's output for as many texts as fit into the time budget."""
     texts = summarised_texts(bench.source).spread(MOST_TEXTS)
-    budget_s = bench.settings.verification_budget_s / 2  # the other half is the variant's
+    budget_s = bench.settings.verification_budget_s / 2  # the other half is for the variant
     advance = bench.advance(Step.ASKING)
     return source_writing(writer.encode, writer.write, texts, search, time.perf_counter, budget_s, advance)
 
@@ -239,8 +240,7 @@ def _ask(bench: Workbench, writer: Writer, search: SearchRules) -> tuple[TextSet
 def summarising(generation: Fields, config: Fields) -> dict[str, Any]:
     """The generation config as transformers' summarisation pipeline uses it.
 
-    `config` is the checkpoint's config.json: what stands in its `task_specific_params` under `summarization` comes
-    before the generation config.
+    `config` is the checkpoint's config.json: its `task_specific_params.summarization` overrides the generation config.
     """
     special = (config.get("task_specific_params") or {}).get("summarization") or {}
     known = {name: value for name, value in special.items() if name in USED or name in UNKNOWN}
@@ -252,18 +252,18 @@ def summarising(generation: Fields, config: Fields) -> dict[str, Any]:
 
 
 def prefix_of(config: Fields) -> str:
-    """What is put before every text that is to be summarised (T5), or nothing."""
+    """The prefix of every text to summarise (T5), or an empty string."""
     special = (config.get("task_specific_params") or {}).get("summarization") or {}
     return str(special.get("prefix") or "")
 
 
 def rules_of(generation: Fields, config: Fields, location: str, lower_cased: bool) -> GenerationRules:
-    """The rules that a summarising generation config amounts to. Raises SourceRefused, which names the field."""
+    """The generation rules of a generation config. Raises SourceRefused, which names the field."""
     _check(generation, location)
     starts = (generation.get(name) for name in ("decoder_start_token_id", "bos_token_id"))
     start = next((token for token in starts if token is not None), None)
     if start is None:
-        raise SourceRefused(f"{location}: no decoder_start_token_id says which token its writing begins with")
+        raise SourceRefused(f"{location}: no decoder_start_token_id to begin a summary with")
     most = generation.get("max_new_tokens")
     least = generation.get("min_new_tokens")
     penalty = generation.get("length_penalty")
@@ -284,7 +284,7 @@ def rules_of(generation: Fields, config: Fields, location: str, lower_cased: boo
 
 
 def lower_cases(tokenizer: Fields) -> bool:
-    """Whether a tokenizer.json drops the capitals of what it reads, so that its model never wrote any."""
+    """True if a tokenizer.json lower-cases its input, so that the model generates no capitals."""
     return _lowers(tokenizer.get("normalizer"))
 
 
@@ -301,11 +301,11 @@ def _check(generation: Fields, location: str) -> None:
     for name, values in harmless.items():
         if generation.get(name) not in values:
             asked = f"{name}={generation[name]!r}"
-            raise SourceRefused(f"{location}: its generation config asks for {asked}, which is not known here")
+            raise SourceRefused(f"{location}: its generation config asks for {asked}, which is not supported")
 
 
 def _beams(generation: Fields) -> int:
-    """The checkpoint's own number of beams; where it names none, as many as most summarisers use."""
+    """The checkpoint's number of beams; if it names none, the usual number of summarisers."""
     beams = int(generation.get("num_beams") or 1)
     return beams if beams > 1 else NUM_BEAMS
 
@@ -332,9 +332,9 @@ def source_writing(
     budget_s: float,
     advance: Advance,
 ) -> tuple[TextSet, list[Written]]:
-    """What the source writes to each text, and the texts that there was time for: all, or at least one batch.
+    """The source's output for each text, and the texts that fitted into `budget_s`: all, or at least one batch.
 
-    Each batch has texts of the whole set, so that fewer of them are still of every kind.
+    Each batch samples the whole set, so that a partial result is still representative.
     """
     batches = -(-len(texts.texts) // ASKED_AT_ONCE)
     started, asked, written = clock(), list[Text](), list[Written]()
@@ -360,7 +360,7 @@ def variant_writing(
     rules: SearchRules,
     advance: Advance,
 ) -> list[Written]:
-    """What the variant writes to each text, each alone."""
+    """The variant's output for each text, one text at a time."""
     found = []
     for one in texts.texts:
         found.append(write_greedily(engine, source_ids(tokens, one.text, prefix, window), rules))
@@ -369,14 +369,14 @@ def variant_writing(
 
 
 def stripped(row: Sequence[int], rules: SearchRules) -> Written:
-    """A row of transformers' as a search gives it: up to its first end, without start, end and padding."""
+    """A row of transformers' output without start, end and padding tokens, cut at the first end."""
     ends = [at for at, token in enumerate(row) if token in rules.eos_token_ids]
     left_out = {*rules.eos_token_ids, rules.decoder_start_token_id, rules.pad_token_id}
     return tuple(token for token in row[: ends[0] if ends else None] if token not in left_out)
 
 
 def floors_of(precision: Precision, floor: float | None, drop: float) -> WritingFloors:
-    """The precision's own floors; a floor that was asked for takes the place of both that agreement has."""
+    """The floors: `floor` if given replaces both floors of agreement, else the precision's own."""
     usual = FLOORS[precision]
     if floor is None:
         return WritingFloors(usual.same_tokens, usual.rouge_l_to_source, drop)
@@ -390,9 +390,9 @@ def compare_writing(
     texts: TextSet,
     floors: WritingFloors,
 ) -> Comparison[TokenVerification]:
-    """Judges what the variant wrote by what the source wrote, and by the texts' summaries where they have them.
+    """Compares the variant's output with the source's, and both with the texts' summaries if they have them.
 
-    A text to which both write nothing proves nothing: it is not counted as written alike.
+    A text for which both generate nothing does not count as equal.
     """
     meant, said = [tokens.decode(one) for one in source], [tokens.decode(one) for one in variant]
     against = rouge_l_lost(meant, said, texts.answers, floors.rouge_l_drop) if texts.answers else None
@@ -418,9 +418,9 @@ def compare_writing(
 def record_writing(
     engine: Seq2SeqEngine, tokens: TextTokens, texts: TextSet, rules: GenerationRules, window: int, pad_id: int
 ) -> tuple[GoldenSummary, ...]:
-    """What is written to the text of median length, the shortest, and the median with odd characters in front.
+    """Golden outputs for the text of median length, the shortest, and the median with odd characters in front.
 
-    Each alone, which is deterministic. No long text: every start of every replica reads them all.
+    Each runs alone, which is deterministic. No long text: every replica runs them all at start.
     """
     ordered = by_length([one.text for one in texts.texts])
     median = ordered[len(ordered) // 2]
@@ -434,9 +434,9 @@ def record_writing(
 
 def _broken(found: TokenVerification, floors: WritingFloors, silent: int) -> str | None:
     if found.same_tokens < found.same_tokens_floor:
-        nothing = f" (to {silent} of them the source writes nothing, which proves nothing)" if silent else ""
+        nothing = f" (for {silent} of them the source generates nothing, which does not count)" if silent else ""
         return (
-            f"{found.same_tokens:.0%} of {found.texts} texts are written as the source writes them, "
+            f"{found.same_tokens:.0%} of {found.texts} texts get the source's summary, "
             f"under the floor of {found.same_tokens_floor:.0%}{nothing}"
         )
     if found.rouge_l is None and found.rouge_l_to_source < floors.rouge_l_to_source:
@@ -466,7 +466,7 @@ def _agreement(manifest: Seq2SeqManifest) -> Mapping[str, str]:
 
 
 def _recognises(path: Path, config: Fields) -> bool:
-    """An encoder-decoder, unless it has a classifier's head."""
+    """True for an encoder-decoder without a classification head."""
     heads = config.get("architectures")
     classifies = isinstance(heads, list) and any(str(head).endswith("ForSequenceClassification") for head in heads)
     return config.get("is_encoder_decoder") is True and not classifies

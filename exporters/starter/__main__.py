@@ -12,7 +12,7 @@ from exporters.starter.sentiment.card import Manifest
 
 
 def table(manifests: list[Manifest]) -> Table:
-    """What was measured of each checkpoint."""
+    """A table of each checkpoint's scores."""
     made = Table("checkpoint", "tier", "held out", "dev", "minutes")
     for m in manifests:
         scores = m.scores

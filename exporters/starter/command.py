@@ -1,4 +1,4 @@
-"""The program that every recipe is run by: its options, a progress bar for each run, and what was measured."""
+"""The command line of every recipe: its options, a progress bar for each run, and a table of scores."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from exporters.starter.publishing import write_digests
 
 HERE = Path(__file__).parent
 THREADS = 2
-"""Of torch, in every training run: what the shipped checkpoints were made on."""
+"""Torch threads of every training run, as for the shipped checkpoints."""
 
 CACHE = Path.home() / ".cache" / "punctual" / "starter"
 
 Tick: TypeAlias = Callable[[int, int, str], None]
-"""Told after every step: steps done, steps in all, a line on how it goes."""
+"""Called after every step with the steps done, the total, and a status line."""
 Ticker: TypeAlias = Callable[[str], Tick]
-"""A run's name to the ticker of its steps."""
+"""Makes the tick of a run by name."""
 Made = TypeVar("Made")
 
 
@@ -34,9 +34,9 @@ def run(
     table: Callable[[Made], Table],
     arguments: Sequence[str] | None = None,
 ) -> int:
-    """Parses the options, builds under a progress bar, prints what was measured.
+    """Parses the options, builds with a progress bar, prints the scores.
 
-    Status 0, 1 where what a checkpoint is made of cannot be had, 2 for wrong options.
+    Status 0, 1 if an input of the build is not available, 2 for wrong options.
     """
     options = _options(program, about, arguments)
     columns = (TextColumn("{task.fields[run]}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
@@ -54,9 +54,9 @@ def run(
 
 def _options(program: str, about: str | None, arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog=f"python -m {program}", description=about)
-    parser.add_argument("--out", type=Path, default=HERE, help="where checkpoints/ and the held-out texts go")
-    parser.add_argument("--cache", type=Path, default=CACHE, help="where what is fetched or computed is kept")
-    parser.add_argument("--smoke", action="store_true", help="a few steps on a few texts: does it run at all?")
+    parser.add_argument("--out", type=Path, default=HERE, help="the folder for checkpoints/ and the held-out texts")
+    parser.add_argument("--cache", type=Path, default=CACHE, help="the folder of downloads and intermediate results")
+    parser.add_argument("--smoke", action="store_true", help="a smoke run: a few steps on a few texts")
     options = parser.parse_args(arguments)
     if options.smoke and options.out == HERE:
         parser.error("--smoke would overwrite the shipped checkpoints: name another folder with --out")
@@ -64,7 +64,7 @@ def _options(program: str, about: str | None, arguments: Sequence[str] | None) -
 
 
 def _ticker(progress: Progress) -> Ticker:
-    """One bar for each run, its length known from the first step."""
+    """One progress bar for each run; the first step sets its length."""
 
     def ticker(name: str) -> Tick:
         bar = progress.add_task("starting", run=name, total=None)

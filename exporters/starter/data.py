@@ -1,8 +1,7 @@
-"""The sentences the starter checkpoints learn from and are scored on.
+"""The sentences that the starter checkpoints are trained and scored on.
 
-Knows the VADER ground truth (C.J. Hutto & E. Gilbert, ICWSM 2014): how its files are laid out, which sentences count
-and on which side of the split each falls. Refuses to know where the archive comes from (`packages`) and what is
-trained on it.
+Knows the VADER ground truth (C.J. Hutto & E. Gilbert, ICWSM 2014): the format of its files, which sentences count,
+and the split. Does not know the archive's source (`packages`) or the training.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ SOURCES = {
 
 
 class Split(StrEnum):
-    """Which side of the fixed split a sentence is on."""
+    """The sides of the fixed split."""
 
     TRAIN = "train"
     DEV = "dev"
@@ -43,12 +42,12 @@ class Split(StrEnum):
 
 
 def normalised(text: str) -> str:
-    """The form under which two texts count as equal: NFKC, casefolded, whitespace folded."""
+    """The form in which two texts count as equal: NFKC, casefolded, whitespace folded."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 def split_of(text: str) -> Split:
-    """The side a text is on: a pure function of its normalised form, so equal texts can never be parted."""
+    """The side of a text: a pure function of its normalised form, so equal texts are on the same side."""
     bucket = int(hashlib.sha256(normalised(text).encode()).hexdigest()[:8], 16) % 100
     if bucket < 10:
         return Split.HELDOUT
@@ -56,7 +55,7 @@ def split_of(text: str) -> Split:
 
 
 def cleaned(text: str) -> str:
-    """The text as its writer typed it: HTML entities decoded, doubled apostrophes back to quotes, whitespace folded."""
+    """The text as originally typed: HTML entities decoded, doubled apostrophes as quotes, whitespace folded."""
     return " ".join(html.unescape(text).replace("''", '"').split())
 
 
@@ -64,7 +63,7 @@ def parse(content: bytes, source: str) -> Iterator[Sentence]:
     """Every rated sentence of one ground-truth file, whatever its rating.
 
     The files are UTF-8 with CRLF line ends and three tab-separated fields: id, mean rating, text.
-    Raises `ValueError` (`UnicodeDecodeError` is one) where a file is anything else, so a changed file cannot pass.
+    Raises `ValueError` (`UnicodeDecodeError` is one) for any other format, to detect changed files.
     """
     for line in content.decode("utf-8", errors="strict").splitlines():
         _, rating, text = line.split("\t")
@@ -72,7 +71,7 @@ def parse(content: bytes, source: str) -> Iterator[Sentence]:
 
 
 def distinct(sentences: Iterable[Sentence]) -> list[Sentence]:
-    """One sentence for each normalised text: the first one met, carrying the mean of all its ratings."""
+    """One sentence per normalised text: the first, with the mean of all its ratings."""
     ratings: dict[str, list[float]] = {}
     first: dict[str, Sentence] = {}
     for sentence in sentences:
@@ -87,7 +86,7 @@ def distinct(sentences: Iterable[Sentence]) -> list[Sentence]:
 
 
 def read_rated(sdist: Path) -> list[Sentence]:
-    """Every distinct sentence of the VADER sdist, the lukewarm ones too, in the order of `SOURCES` and of the files."""
+    """Every distinct sentence of the VADER sdist, neutral ones included, in the order of `SOURCES` and of the files."""
     with tarfile.open(sdist, "r:gz") as outer:
         inner = member(outer, "hutto_ICWSM_2014.tar.gz")
     with tarfile.open(fileobj=io.BytesIO(inner), mode="r:gz") as archive:
@@ -96,7 +95,7 @@ def read_rated(sdist: Path) -> list[Sentence]:
 
 
 def read_lexicon(sdist: Path) -> list[Sentence]:
-    """Every rated word and emoticon of the VADER lexicon, which ten people rated one by one, apart from any sentence.
+    """Every word and emoticon of the VADER lexicon, each rated by ten people on its own.
 
     Its lines are UTF-8, tab-separated: word, mean rating, spread, ratings.
     """
@@ -107,15 +106,15 @@ def read_lexicon(sdist: Path) -> list[Sentence]:
 
 
 def decided(sentences: Iterable[Sentence]) -> list[Sentence]:
-    """The sentences whose raters leaned clearly enough (|rating| >= 0.5) for a label to mean something."""
+    """The sentences with a clear enough rating (|rating| >= 0.5) for a label."""
     return [s for s in sentences if abs(s.rating) >= MIN_RATING]
 
 
 def on_side(sentences: Iterable[Sentence], split: Split) -> list[Sentence]:
-    """The sentences of one side of the split, order kept."""
+    """The sentences of one side of the split, in order."""
     return [s for s in sentences if split_of(s.text) is split]
 
 
 def heldout_rows(sentences: Iterable[Sentence]) -> list[dict[str, object]]:
-    """The sentences as `heldout.jsonl` holds them."""
+    """The rows of `heldout.jsonl`."""
     return [{"text": s.text, "label": s.label, "source": s.source, "rating": round(s.rating, 4)} for s in sentences]

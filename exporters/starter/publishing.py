@@ -1,8 +1,8 @@
-"""What every recipe does with a checkpoint it has made: weights, tokenizer and texts to files, manifest and card.
+"""Writes a finished checkpoint: weights, tokenizer, held-out texts, manifest and card.
 
-A manifest says what a checkpoint is, where it came from and how good it was measured to be; every figure in it is
-written by the build that measured it. Its card is written from it alone, so that no figure is copied by hand. Imports
-no training library, so anyone can check a checkpoint against its manifest.
+A manifest says what a checkpoint is, where it came from and how well it scores; the build writes every figure. The
+card is written from the manifest alone, so no figure is copied by hand. Imports no training library, so that anyone can
+check a checkpoint against its manifest.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Part(BaseModel):
 
 
 class Provenance(Part):
-    """One package the checkpoint was made from, by the digest of its file on the registry."""
+    """A package that the checkpoint was made from, with the digest of its file on the registry."""
 
     what: str
     package: str
@@ -45,7 +45,7 @@ class Provenance(Part):
 
     @classmethod
     def of(cls, package: Package, what: str, by: str) -> Provenance:
-        """What of a package was used, and who made it."""
+        """The provenance of the part `what` of a package, made by `by`."""
         return cls(
             what=what,
             package=package.name,
@@ -60,18 +60,18 @@ Manifest = TypeVar("Manifest", bound=Part)
 
 
 def minilm() -> Provenance:
-    """The base of the checkpoints that have weights of their own."""
+    """The provenance of the base checkpoint."""
     by = "the sentence-transformers authors, from MiniLM by Microsoft"
     return Provenance.of(MINILM, "all-MiniLM-L6-v2 weights (sentence-transformers)", by)
 
 
 def read_manifest(folder: Path, kind: type[Manifest]) -> Manifest:
-    """The manifest in a checkpoint's folder. Raises `pydantic.ValidationError` when it is not one of this kind."""
+    """The manifest in a checkpoint's folder. Raises `pydantic.ValidationError` if it is not of this kind."""
     return kind.model_validate_json((folder / MANIFEST).read_bytes())
 
 
 def seal(folder: Path, manifest: Manifest, card: str) -> Manifest:
-    """Writes card and manifest beside a checkpoint's files; returns the manifest with every file's digest."""
+    """Writes card and manifest into a checkpoint's folder; returns the manifest with every file's digest."""
     (folder / CARD).write_text(card, encoding="utf-8")
     files = {path.name: file_sha256(path) for path in sorted(folder.iterdir()) if path.name != MANIFEST}
     sealed = manifest.model_copy(update={"files": files})
@@ -80,7 +80,7 @@ def seal(folder: Path, manifest: Manifest, card: str) -> Manifest:
 
 
 def write_digests(out: Path) -> None:
-    """Writes the table that `exporters.starter_files` holds the checkpoints below `out` to, as `sha256sum` would."""
+    """Writes the digests of the checkpoints below `out` in `sha256sum` format, for `exporters.starter_files`."""
     checkpoints = out / "checkpoints"
     files = sorted(path for path in checkpoints.glob("*/*") if path.name != CARD)
     lines = (f"{file_sha256(path)}  {path.relative_to(checkpoints).as_posix()}\n" for path in files)
@@ -88,7 +88,7 @@ def write_digests(out: Path) -> None:
 
 
 def write_weights(model: PreTrainedModel, folder: Path, left_out: Iterable[str] = ()) -> None:
-    """Writes weights in fp16 with a config that asks for fp32: half the file, and no half-precision arithmetic."""
+    """Writes weights in fp16 with a config of fp32: half the file size, without half-precision arithmetic."""
     import torch
     from safetensors.torch import save_file
 
@@ -98,41 +98,41 @@ def write_weights(model: PreTrainedModel, folder: Path, left_out: Iterable[str] 
     kept = {name: tensor for name, tensor in model.state_dict().items() if name not in set(left_out)}
     path = folder / "model.safetensors"
     save_file({name: t.to(torch.float16).contiguous() for name, t in kept.items()}, path, metadata={"format": "pt"})
-    path.chmod(0o644)  # safetensors writes for its owner alone; a checkpoint is for everyone
+    path.chmod(0o644)  # safetensors writes mode 0600
 
 
 def write_json(content: Mapping[str, Any], file: Path, sort_keys: bool = True) -> None:
-    """Writes an object, two spaces deep: equal objects give equal bytes."""
+    """Writes an object as JSON, indented by two spaces; equal objects give equal bytes."""
     file.write_text(json.dumps(content, indent=2, sort_keys=sort_keys) + "\n", encoding="utf-8")
 
 
 def write_lines(rows: Iterable[Mapping[str, Any]], file: Path, ascii_only: bool = True) -> None:
-    """Writes held-out texts one JSON object a line, keys in their order: equal rows give equal bytes."""
+    """Writes held-out texts as JSON Lines with keys in order; equal rows give equal bytes."""
     lines = (json.dumps(row, ensure_ascii=ascii_only) for row in rows)
     file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
 def versions(*libraries: str) -> dict[str, str]:
-    """Of Python and of the libraries that a build ran on."""
+    """The versions of Python and of these libraries."""
     return {"python": platform.python_version(), **{name: version(name) for name in libraries}}
 
 
 def named(libraries: Mapping[str, str]) -> str:
-    """The libraries and their versions in one line of a card."""
+    """The libraries and their versions as one line of a card."""
     return ", ".join(f"{name} {number}" for name, number in libraries.items())
 
 
 def render(template: Path, **values: object) -> str:
-    """A card's template with its fields filled in, as `str.format` fills them."""
+    """Fills in a card's template with `str.format`."""
     return template.read_text(encoding="utf-8").format(**values)
 
 
 def settings_table(settings: Mapping[str, object]) -> str:
-    """A recipe's settings as a table of a card."""
+    """A recipe's settings as a Markdown table."""
     rows = "\n".join(f"| {key} | {value} |" for key, value in settings.items() if value is not None)
     return f"| setting | value |\n|---|---|\n{rows}"
 
 
 def bullets(points: Iterable[str]) -> str:
-    """Points of a card, one a line."""
+    """A Markdown list."""
     return "\n".join(f"- {point}" for point in points)

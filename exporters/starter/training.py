@@ -1,4 +1,4 @@
-"""What every training run does alike: texts to token rows, rows to padded blocks, and one step of the optimiser."""
+"""Shared steps of training: texts to token rows, rows to padded tensors, and one optimiser step."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def encode(tokenizer: Tokenizer, texts: Iterable[str], max_tokens: int) -> list[
 
 
 def block(rows: Sequence[Sequence[int]], filler: int = PAD_ID) -> torch.Tensor:
-    """The rows side by side, each filled up to the longest."""
+    """A tensor of the rows, padded to the longest with `filler`."""
     longest = max(map(len, rows))
     return torch.tensor([[*row, *([filler] * (longest - len(row)))] for row in rows])
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows of the data set by index, with their ids and mask of shape (rows, longest row)."""
+    """Rows of the data set by index, with ids and mask of shape (rows, longest row)."""
 
     rows: torch.Tensor
     input_ids: torch.Tensor
@@ -35,20 +35,20 @@ class Batch:
 
 
 def padded(ids: Sequence[Sequence[int]], rows: Sequence[int]) -> Batch:
-    """The named rows, padded to the longest of them."""
+    """The rows of these indices, padded to the longest."""
     input_ids = block([ids[i] for i in rows])
     return Batch(torch.tensor(rows), input_ids, (input_ids != PAD_ID).long())
 
 
 def in_order(ids: Sequence[Sequence[int]], size: int) -> Iterator[Batch]:
-    """Every row once, shortest first: the fastest order to answer in."""
+    """Every row once in batches, shortest first, which is fastest."""
     order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
     for start in range(0, len(order), size):
         yield padded(ids, order[start : start + size])
 
 
 def decayed(parameters: Iterable[nn.Parameter], weight_decay: float, **settings: float) -> list[dict[str, Any]]:
-    """Groups for an optimiser: matrices decay; biases and layer norms do not."""
+    """Parameter groups of an optimiser: matrices with weight decay; biases and layer norms without."""
     every = list(parameters)
     return [
         {"params": [p for p in every if p.ndim > 1], "weight_decay": weight_decay, **settings},
@@ -57,7 +57,7 @@ def decayed(parameters: Iterable[nn.Parameter], weight_decay: float, **settings:
 
 
 def take_step(loss: torch.Tensor, model: nn.Module, optimizer: torch.optim.Optimizer, clip: float = 1.0) -> float:
-    """One step down a batch's loss, which is returned; `clip` is the largest norm of its gradients."""
+    """Takes one optimiser step and returns the loss; `clip` is the largest gradient norm."""
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     nn.utils.clip_grad_norm_(model.parameters(), clip)

@@ -1,8 +1,8 @@
-"""One pruned WordPiece vocabulary, shared by every starter checkpoint.
+"""Prunes a WordPiece vocabulary for the starter checkpoints.
 
-Keeps the special tokens, every single character (alone and as a continuation), every piece that the training texts and
-VADER's lexicon use, and then the most frequent of the rest. A kept set that holds every piece of a text splits that
-text exactly as the full vocabulary does, and no word of known characters becomes [UNK].
+Keeps the special tokens, every single character (alone and as a continuation), every piece used in the training texts
+and VADER's lexicon, and the most frequent of the rest. A text whose pieces are all kept is split exactly as by the full
+vocabulary, and no word of known characters becomes [UNK].
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Vocabulary:
 
 
 def full_tokenizer(base: Path) -> Tokenizer:
-    """The base checkpoint's own tokenizer, without the padding and truncation it was shipped with."""
+    """The base checkpoint's tokenizer, without its padding and truncation."""
     tokenizer = Tokenizer.from_file(str(base / "tokenizer.json"))
     tokenizer.no_padding()
     tokenizer.no_truncation()
@@ -45,9 +45,9 @@ def full_tokenizer(base: Path) -> Tokenizer:
 
 
 def prune(base: Mapping[str, int], used: Collection[str], size: int = SIZE) -> Vocabulary:
-    """The pieces worth keeping, special tokens first, then by base id (which in this vocabulary is frequency rank).
+    """The pieces to keep, special tokens first, then by base id (in this vocabulary, the frequency rank).
 
-    Raises `ValueError` when what must stay is already more than `size`.
+    Raises `ValueError` if more than `size` pieces must be kept.
     """
     specials = list(SPECIAL.values())
     used = set(used)
@@ -62,7 +62,7 @@ def prune(base: Mapping[str, int], used: Collection[str], size: int = SIZE) -> V
 
 
 def pruned_tokenizer(base: Mapping[str, Any], vocabulary: Vocabulary) -> dict[str, Any]:
-    """The base `tokenizer.json` over the kept tokens, without the truncation and padding it was shipped with."""
+    """The base `tokenizer.json` with only the kept tokens, without truncation and padding."""
     ids = {token: i for i, token in enumerate(vocabulary.tokens)}
     added = [{**entry, "id": ids[entry["content"]]} for entry in base["added_tokens"]]
     post = dict(base["post_processor"])
@@ -78,7 +78,7 @@ def pruned_tokenizer(base: Mapping[str, Any], vocabulary: Vocabulary) -> dict[st
 
 
 def write_tokenizer(tokenizer: Mapping[str, Any], folder: Path, tokenizer_class: str, inputs: list[str]) -> None:
-    """Write the four tokenizer files; `inputs` names what the checkpoint's forward pass takes."""
+    """Writes the four tokenizer files; `inputs` names the arguments of the checkpoint's forward pass."""
     folder.mkdir(parents=True, exist_ok=True)
     config = {
         "tokenizer_class": tokenizer_class,

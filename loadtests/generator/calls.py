@@ -1,6 +1,6 @@
-"""Requests made ready to send: held-out texts, bodies and headers, made before the clock runs.
+"""Builds all requests before a run starts: held-out texts, bodies and headers.
 
-Knows the contract's headers. Knows no connection, and not what becomes of a request.
+Knows the headers of the HTTP interface. Knows no connection and no outcome.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from loadtests.workload.arrivals import Offered
 from loadtests.workload.scenario import SPECIAL_TOKENS, TOKENS_PER_WORD
 
 MIXED, ORDER_SEED = 400, 11
-"""How many texts to summarise are shelved, half of them papers, and the seed of their order."""
+"""The number of mixed texts to summarise, half of them papers, and the seed of their order."""
 
 
 @dataclass(frozen=True)
 class Shelf:
-    """Texts of one kind, end to end: all their words, and where each text begins."""
+    """Texts of one kind, concatenated: all their words, and the index at which each text begins."""
 
     words: tuple[str, ...]
     beginnings: tuple[int, ...]
 
     @classmethod
     def of(cls, texts: Sequence[str]) -> Shelf:
-        """Shelves texts that have words, in their order."""
+        """Concatenates texts in order; each must have words."""
         words: list[str] = []
         beginnings: list[int] = []
         for text in texts:
@@ -39,7 +39,7 @@ class Shelf:
         return cls(tuple(words), tuple(beginnings))
 
     def text(self, words: int, chance: random.Random) -> str:
-        """This many words from the beginning of a text drawn by chance, and on into the texts after it."""
+        """This many words from the start of a random text, continued into the texts after it."""
         at = chance.choice(self.beginnings)
         taken = self.words[at : at + words]
         while len(taken) < words:
@@ -48,15 +48,15 @@ class Shelf:
 
 
 class Stock:
-    """Every kind of text that a scenario may ask for."""
+    """The texts of every kind that a scenario may request."""
 
     def __init__(self, sentences: Shelf, domains: Mapping[str | None, Shelf]) -> None:
-        """Sentences to classify; texts to summarise by their domain, of which None stands in for those it lacks."""
+        """Sentences to classify, and texts to summarise by domain; the key None serves any missing domain."""
         self._sentences = sentences
         self._domains = domains
 
     def body(self, task: str, words: Sequence[int], domain: str | None, chance: random.Random) -> bytes:
-        """The body of one request, as an ordinary client writes it: a text of each of these lengths."""
+        """The JSON body of one request, with one text of each of these lengths in words."""
         summarize = task == "summarize"
         shelf = self._domains.get(domain, self._domains[None]) if summarize else self._sentences
         texts = [shelf.text(count, chance) for count in words]
@@ -67,7 +67,7 @@ class Stock:
 
 
 def held_out() -> Stock:
-    """Held-out sentences, papers and descriptions of software. Raises NoSentences or NoTexts."""
+    """The held-out sentences, papers and software descriptions. Raises NoSentences or NoTexts."""
     mixed = mixed_texts(MIXED, ORDER_SEED, SHIPPED)
     shelves = {kind: Shelf.of([one.text for one in mixed if one.kind is kind]) for kind in Kind}
     return Stock(Shelf.of(shuffled_texts()), {None: shelves[Kind.PAPERS], "software": shelves[Kind.SOFTWARE]})
@@ -80,9 +80,9 @@ BEST_EFFORT: Mode = "best-effort"
 
 @dataclass(frozen=True)
 class Handling:
-    """Who chooses the checkpoint: the gateway, or a pin for each class. Reports name it by `label`.
+    """How checkpoints are chosen: by the gateway, or by a pin for each class. Reports show `label`.
 
-    A class of the mixture that has no pin is left to the gateway. `mode` takes the place of the scenario's own.
+    The gateway chooses for a class without a pin. `mode` overrides the scenario's.
     """
 
     label: str
@@ -92,9 +92,9 @@ class Handling:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request ready to send, `due_s` after the run's beginning; `kind` is its class in the mixture.
+    """One request ready to send, `due_s` after the start of the run; `kind` is its class in the mixture.
 
-    A `shadowed` one is sent once more where it is refused.
+    A `shadowed` request that is refused is sent once more.
     """
 
     sequence: int
@@ -110,7 +110,7 @@ class Call:
 def calls_of(
     offered: Sequence[Offered], handling: Handling, stock: Stock, shadow_share: float, seed: int
 ) -> list[Call]:
-    """Every request of a run, in the order it is due. Equal seeds, equal bodies, whatever the handling."""
+    """Every request of a run, in order of `due_s`. Equal seeds give equal bodies, whatever the handling."""
     texts, shadows = random.Random(f"texts {seed}"), random.Random(f"shadows {seed}")
     calls = []
     for one in offered:
@@ -127,7 +127,7 @@ def calls_of(
 
 
 def words_of(tokens: int) -> int:
-    """The words of a text of this many tokens by a scenario's rule; at least one."""
+    """The words in a text of this many tokens, at least 1; the inverse of a scenario's rule."""
     return max(1, round((tokens - SPECIAL_TOKENS) / TOKENS_PER_WORD))
 
 
@@ -142,5 +142,5 @@ def headers_of(offered: Offered, strict: bool, pin: str | None) -> dict[str, str
 
 
 def budget_text(budget_s: float) -> str:
-    """A budget as its header has it: milliseconds to the microsecond."""
+    """A budget as its header value: milliseconds with three decimals."""
     return f"{budget_s * 1000:.3f}"

@@ -1,8 +1,8 @@
-"""The rate that the quality tier really serves here, measured: loads are multiples of it.
+"""Measures the quality tier's capacity on this machine; loads are multiples of it.
 
-The capacity is the highest throughput in an open loop with the best checkpoint pinned for every class, best effort:
-HTTP, gateway, generator and engines share the cores as they will in the runs. Throughput counts full answers, late
-ones too, while requests still come; a summary that its deadline cut is not what the quality tier is there for.
+The capacity is the highest throughput in an open loop, best effort, with the best checkpoint pinned for every class.
+HTTP, gateway, generator and engines share the cores, as they do in the runs. Throughput counts full answers, late
+ones included, while requests still arrive. A summary that its deadline cut short does not count.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from loadtests.generator.results import ANSWERED, LATE_SHARE, Result, late_share
 from loadtests.workload.scenario import ArrivalModel, Scenario
 
 FIRST_LOAD, GROWTH = 0.4, 1.2
-"""Where the offered load begins, in multiples of what the profiles promise, and by what it grows from step to step."""
+"""The first load, as a multiple of the capacity computed from profiles, and the factor from step to step."""
 
 KEPT_UP = 0.97
-"""A step is kept up with where at least this share of what came was answered meanwhile."""
+"""A step is kept up with if at least this share of its arrivals was answered during it."""
 
 MOST_STEPS = 20
 LEAST_STEP_S, MOST_STEP_S, LEAST_REQUESTS = 4.0, 20.0, 200
@@ -26,12 +26,12 @@ WARMUP_S = 1.0
 
 
 class NothingOffered(LoadTestError):
-    """A run would have no request, or there is no capacity that a load could be relative to; the message says why."""
+    """A run would have no request, or its load has no capacity to refer to; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One rate that was tried: arrivals and full answers a second over the same stretch. `load` is by the profiles."""
+    """One rate that was tried: arrivals and full answers per second. `load` is relative to the profiles' capacity."""
 
     load: float
     offered_per_s: float
@@ -40,32 +40,32 @@ class Step:
 
     @property
     def kept_up(self) -> bool:
-        """Whether what came was answered."""
+        """True if the gateway answered as fast as requests arrived."""
         return self.answered_per_s >= KEPT_UP * self.offered_per_s
 
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """The requests/s that a load of 1 stands for; computed from latency profiles where there are no steps."""
+    """The requests/s at a load of 1; computed from latency profiles if there are no steps."""
 
     per_s: float
     steps: tuple[Step, ...] = ()
 
     @property
     def measured(self) -> bool:
-        """Whether it was measured here."""
+        """True if the capacity was measured on this machine."""
         return bool(self.steps)
 
     @property
     def reached(self) -> bool:
-        """Whether the gateway was the limit, not the generator or the last step; else it may serve more."""
+        """True if the gateway was the limit. Else the generator or the last step was, and it may serve more."""
         return any(step.valid and not step.kept_up for step in self.steps)
 
 
 def measured_capacity(fire: Callable[[float], Step]) -> Capacity:
-    """Raises the load step by step until the gateway falls behind twice in a row; gives the highest throughput.
+    """Raises the load step by step until the gateway falls behind twice in a row; returns the highest throughput.
 
-    `fire` offers one load. Steps whose generator sent late say nothing, and end the measurement. Raises NothingOffered.
+    `fire` sends one load. A step whose generator sent late is dropped and ends the measurement. Raises NothingOffered.
     """
     steps: list[Step] = []
     load = FIRST_LOAD
@@ -77,7 +77,7 @@ def measured_capacity(fire: Callable[[float], Step]) -> Capacity:
             break
     best = max((step.answered_per_s for step in steps if step.valid), default=0.0)
     if not best:
-        raise NothingOffered("the quality tier's capacity: no step was answered that the generator sent in time")
+        raise NothingOffered("the quality tier's capacity: no step that the generator sent on time was answered")
     return Capacity(best, tuple(steps))
 
 
@@ -89,7 +89,7 @@ def step_scenario(scenario: Scenario, rate_per_s: float) -> Scenario:
 
 
 def step_of(load: float, results: Sequence[Result], warmup_s: float, seconds: float) -> Step:
-    """Counts one step: what was due, and what was answered in full, between the end of the warm-up and the run's."""
+    """Counts the requests due, and the full answers, between the end of the warm-up and the end of the run."""
     end_s = warmup_s + seconds
     due = [one for one in results if one.due_s >= warmup_s]
     full = [one for one in results if one.fate in ANSWERED and not (one.prediction and one.prediction.cut)]

@@ -1,7 +1,7 @@
-"""The generator's ceiling: how many requests a second it can send on time on this machine.
+"""Measures the generator's ceiling: how many requests a second it can send on time on this machine.
 
-Measured against a server that answers at once. It has a processor of the machine too, as a gateway would. A run near
-the ceiling says little of a gateway; a run beyond it is not valid, and says so.
+The server under test answers at once and takes a core, as a gateway would. A run near the ceiling says little about
+a gateway. A run beyond it is not valid and is marked so.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ class Offer:
 
     @property
     def honest(self) -> bool:
-        """Whether a run at this rate would be valid."""
+        """True if a run at this rate would be valid."""
         return self.answered and self.late_sends <= LATE_SHARE
 
 
 def find_ceiling(seconds: float, console: Console) -> int:
-    """Offers rising rates, each for `seconds`, until a run would not be valid; prints them and gives the last valid."""
+    """Tries rising rates, `seconds` each, until a run would not be valid; prints each, returns the last valid one."""
     stock = held_out()
     with parrot() as url, generating() as generator:
         tried: list[Offer] = []
@@ -64,7 +64,7 @@ def find_ceiling(seconds: float, console: Console) -> int:
 
 
 def offer(url: str, rate_per_s: int, seconds: float, fire: Fire, stock: Stock) -> Offer:
-    """Offers one rate, Poisson arrivals, after half a second that is not counted."""
+    """Sends Poisson arrivals at one rate, after a warm-up of half a second."""
     due = instants([RatePiece.even(WARMUP_S + seconds, rate_per_s)], 1.0, Random(rate_per_s))
     requests = [Offered(at, "classify", due_s, 1.0, TOKENS) for at, due_s in enumerate(due)]
     calls: list[Call] = calls_of(requests, Handling("ceiling"), stock, 0.0, seed=rate_per_s)
@@ -73,14 +73,14 @@ def offer(url: str, rate_per_s: int, seconds: float, fire: Fire, stock: Stock) -
 
 
 class _Parrot(asyncio.Protocol):
-    """Answers every request of a connection with the same bytes."""
+    """Answers every request on a connection with the same bytes."""
 
     def __init__(self) -> None:
         self._transport: asyncio.Transport | None = None
         self._read = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # which uvloop's own is not derived from
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's class is not derived from it
 
     def data_received(self, data: bytes) -> None:
         self._read += data
@@ -90,7 +90,7 @@ class _Parrot(asyncio.Protocol):
 
 
 def _whole(data: bytes) -> int | None:
-    """The length of the first request in `data`, or None while it is not all there."""
+    """The length of the first request in `data`, or None while it is incomplete."""
     head, end, rest = data.partition(b"\r\n\r\n")
     if not end:
         return None
@@ -101,7 +101,7 @@ def _whole(data: bytes) -> int | None:
 
 @contextmanager
 def parrot() -> Iterator[str]:
-    """A server that gives every request the same answer, in a process of its own; gives its URL."""
+    """Starts a server process that gives every request the same answer; yields its URL."""
     context = multiprocessing.get_context("spawn")
     ours, its = context.Pipe()
     process = context.Process(target=_serve, args=(its,), name="parrot", daemon=True)

@@ -1,6 +1,6 @@
-"""The variants behind a live gateway, as its `/checkpoints` describes them: no catalog or cache is needed.
+"""Reads the variants of a live gateway from its `/checkpoints`; needs no catalog and no cache.
 
-The gateway's own cost models compute what a run costs from the profiles that it publishes.
+The gateway's own service-time models compute run times from the published profiles.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ WITHIN_S = 10.0
 
 
 class NoGateway(LoadTestError):
-    """Nothing answers at the URL as a gateway does; the message says what came instead."""
+    """No gateway answers at the URL; the message says what did."""
 
 
 class Quality(Struct, frozen=True):
-    """Points, and the rank that orders a task whose points cannot be compared."""
+    """Quality in points, and a rank for tasks whose points are not comparable."""
 
     value: float
     rank: int | None = None
 
     @property
     def standing(self) -> float:
-        """What orders checkpoints, as in the catalog."""
+        """The key that orders checkpoints, as in the catalog."""
         return self.value if self.rank is None else float(self.rank)
 
 
 class Cell(Struct, frozen=True):
-    """Service time of one place of a profile, in milliseconds."""
+    """The service time of one cell of a profile, in milliseconds."""
 
     batch: int
     tokens: int
@@ -50,7 +50,7 @@ class Cell(Struct, frozen=True):
 
 
 class Profile(Struct, frozen=True):
-    """A latency profile as it is published."""
+    """A published latency profile."""
 
     threads: int
     measured_on: str
@@ -58,13 +58,13 @@ class Profile(Struct, frozen=True):
 
 
 class Load(Struct, frozen=True):
-    """What is known of a checkpoint's replicas at this moment."""
+    """The current state of a checkpoint's replicas."""
 
     replicas_up: int
 
 
 class Checkpoint(Struct, frozen=True):
-    """One checkpoint of `/checkpoints`, as far as it is used here."""
+    """The fields of one `/checkpoints` entry that are used here."""
 
     name: str
     task: str
@@ -85,28 +85,28 @@ class _Checkpoints(Struct):
 
 
 def live_variants(url: str) -> tuple[Variant, ...]:
-    """The variants that the gateway at `url` serves, task by task and the best first. Raises NoGateway."""
+    """The variants that the gateway at `url` serves, by task, best first. Raises NoGateway."""
     return variants_from(_fetched(url), url)
 
 
 def variants_from(content: bytes, url: str = "the gateway") -> tuple[Variant, ...]:
-    """The variants that the body of `/checkpoints` describes. Raises NoGateway where it is none, or one is not up."""
+    """Parses a `/checkpoints` body. Raises NoGateway if it is malformed or a checkpoint has no replica up."""
     try:
         checkpoints = msgspec.json.decode(content, type=_Checkpoints).checkpoints
         missing = [one.name for one in checkpoints if not one.load.replicas_up]
         if missing or not checkpoints:
-            raise NoGateway(f"{url}: no replica is up of {', '.join(missing) or 'any checkpoint'}")
+            raise NoGateway(f"{url}: no replica is up for {', '.join(missing) or 'any checkpoint'}")
         return ranked([(one.quality.standing, _variant(one)) for one in checkpoints])
     except (msgspec.DecodeError, ValidationError, ValueError) as error:
-        raise NoGateway(f"{url}/checkpoints: not what a gateway says: {error}") from None
+        raise NoGateway(f"{url}/checkpoints: not a gateway's answer: {error}") from None
 
 
 def _fetched(url: str) -> bytes:
     try:
-        with urllib.request.urlopen(f"{url}/checkpoints", timeout=WITHIN_S) as response:  # the scheme is the person's
+        with urllib.request.urlopen(f"{url}/checkpoints", timeout=WITHIN_S) as response:  # the user chose the scheme
             content: bytes = response.read()
     except (OSError, ValueError) as error:
-        raise NoGateway(f"{url}: no gateway answers there: {error}") from None
+        raise NoGateway(f"{url}: no gateway answers: {error}") from None
     return content
 
 
@@ -123,7 +123,7 @@ def _variant(one: Checkpoint) -> Variant:
 
 
 def _cost(one: Checkpoint, profile: LatencyProfile) -> ServiceTimeModel:
-    """What a summary costs. The manifest has only the fields that its cost needs."""
+    """The service-time model of a summarizer, from a manifest with only the fields that it needs."""
     if one.kind != "seq2seq":
         return ExtractiveModel(profile)
     needed: dict[str, Any] = {
@@ -137,7 +137,7 @@ def _cost(one: Checkpoint, profile: LatencyProfile) -> ServiceTimeModel:
 
 
 def _document(profile: Profile, cells: Sequence[Cell]) -> ProfileDocument:
-    """The profile as a manifest has it. How many runs a cell stands for is not published, and not needed."""
+    """The profile as a manifest holds it. The sample count of a cell is neither published nor needed."""
     return ProfileDocument(
         threads=profile.threads,
         measured_on=profile.measured_on,

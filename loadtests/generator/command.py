@@ -1,6 +1,6 @@
-"""The commands `punctual load` and `punctual bench ceiling`: options, what they show and write, and exit status.
+"""The commands `punctual load` and `punctual bench ceiling`: options, output and exit status.
 
-Exit status: 0, or 1 where a run is not valid. Raises LoadTestError.
+Exit status: 0, or 1 if a run is not valid. Raises LoadTestError.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from loadtests.generator.figures import LiveResult, sample_of
 from loadtests.generator.neighbour import command_of
 from loadtests.generator.open_loop import generating
 from loadtests.generator.tables import capacity_grid, endings_grid, honesty_grid, latency_grid
+from loadtests.options import positive
 from loadtests.reports.comparison import Roles
 from loadtests.reports.runs import Recorded, recorded, write_json
 from loadtests.reports.tables import figure_grids, invalid_grid
@@ -35,7 +36,6 @@ from loadtests.workload.options import (
     ScenarioCommand,
     SecondsOption,
     SeedsOption,
-    positive,
     writable,
 )
 from loadtests.workload.scenario import overridden, read_scenario
@@ -51,30 +51,30 @@ def _share(text: str) -> float:
 
 
 UrlOption = Annotated[str, typer.Option(help="the gateway's")]
-LabelOption = Annotated[str | None, typer.Option(help="what reports call it (default: gateway, or static:PIN)")]
+LabelOption = Annotated[str | None, typer.Option(help="the policy's name in reports (default: gateway, or static:PIN)")]
 PinOption = Annotated[
-    list[str] | None, typer.Option(metavar="CHECKPOINT", help="for all requests of its task; may be given once a task")
+    list[str] | None, typer.Option(metavar="CHECKPOINT", help="pin all requests of its task to it; once a task")
 ]
 ModeOption = Annotated[
-    Literal["strict", "best-effort"] | None, typer.Option(help="for every request (default: the scenario's)")
+    Literal["strict", "best-effort"] | None, typer.Option(help="the mode of every request (default: the scenario's)")
 ]
 StaticsOption = Annotated[
-    bool, typer.Option("--statics", help="beside the gateway's own choice, a run with each static one, in turns")
+    bool, typer.Option("--statics", help="also run every static choice, in rotation with the gateway's own")
 ]
 MeasureOption = Annotated[
     bool,
-    typer.Option("--measure-capacity", help="measure first what the quality tier serves: loads are relative to it"),
+    typer.Option("--measure-capacity", help="first measure the quality tier's capacity; loads are relative to it"),
 ]
-ShadowOption = Annotated[bool, typer.Option("--shadow", help="try strict refusals once more, best effort")]
-ShareOption = Annotated[float, typer.Option(parser=_share, metavar="SHARE", help="of the refused that are tried again")]
+ShadowOption = Annotated[bool, typer.Option("--shadow", help="send refused strict requests once more, best effort")]
+ShareOption = Annotated[float, typer.Option(parser=_share, metavar="SHARE", help="of refused requests to send again")]
 DuringOption = Annotated[
-    str | None, typer.Option(metavar="COMMAND", help="runs beside each run; taken apart without a shell")
+    str | None, typer.Option(metavar="COMMAND", help="a command to run beside each run; split without a shell")
 ]
 AtOption = Annotated[
-    float, typer.Option(min=0, metavar="S", help="the run's second at which it starts, warm-up included")
+    float, typer.Option(min=0, metavar="S", help="when --during starts, in seconds of the run, warm-up included")
 ]
 PatienceOption = Annotated[
-    float, typer.Option(parser=positive, metavar="S", help="how long an answer is waited for after the longest budget")
+    float, typer.Option(parser=positive, metavar="S", help="how long to wait for an answer after the longest budget")
 ]
 SamplesOption = Annotated[
     Path | None, typer.Option(parser=writable, metavar="FILE", help="write every counted request there, as JSON Lines")
@@ -104,7 +104,7 @@ def load(
     html: HtmlOption = None,
     samples: SamplesOption = None,
 ) -> None:
-    """Offers a scenario, open loop, to a gateway that runs."""
+    """Sends a scenario, open loop, to a running gateway."""
     console = Console(highlight=False)
     numbers = {"loads": loads, "cvs": cvs, "seeds": seeds, "seconds": seconds}
     of = overridden(read_scenario(scenario), numbers)
@@ -125,19 +125,19 @@ def load(
     results = [result for result, _ in done]
     _show(results, capacity, handlings[0].label, console)
     if html:
-        from loadtests.reports.report import write_report  # costs Matplotlib, which may not be installed
+        from loadtests.reports.report import write_report  # needs Matplotlib, which may be missing
 
         write_report(of, results, html, [kept for _, kept in done], handlings[0].label)
     raise typer.Exit(0 if all(result.valid for result in results) else 1)
 
 
 def ceiling(seconds: RateSecondsOption = 3.0) -> None:
-    """Finds how many requests a second `punctual load` can offer here and still keep its own times."""
+    """Finds how many requests a second `punctual load` can send on time on this machine."""
     raise typer.Exit(0 if find_ceiling(seconds, Console(highlight=False)) else 1)
 
 
 class Bars(Progress):
-    """How many runs are over, and how many seconds old the one under way is."""
+    """Progress bars: the runs finished, and the age of the current run in seconds."""
 
     def __init__(self, runs: int, lasts_s: float, console: Console) -> None:
         super().__init__(
@@ -148,19 +148,19 @@ class Bars(Progress):
         self._seconds = self.add_task("", total=round(lasts_s))
 
     def begin(self, name: str) -> None:
-        """Another run begins."""
+        """Starts the bar of the next run."""
         self.reset(self._seconds, description=name)
 
     def age(self, age_s: float) -> None:
-        """How many seconds old it is; past its length it only waits for answers."""
+        """Shows the age of the run; past its length it only waits for answers."""
         self.update(self._seconds, completed=min(age_s, self._lasts_s))
 
     def end(self) -> None:
-        """The run is over."""
+        """Marks the run as finished."""
         self.advance(self._runs)
 
     def step(self, step: Step | None, age_s: float) -> None:
-        """A step of the capacity's measurement is so old, or is over."""
+        """Shows the age of a capacity step, or its result when it is over."""
         if step is not None:
             what = f"capacity: {step.answered_per_s:.1f} of {step.offered_per_s:.1f}/s answered"
             self.update(self._seconds, description=what)
@@ -175,9 +175,9 @@ def _done(
     json: Path | None,
     samples: Path | None,
 ) -> list[tuple[LiveResult, Recorded]]:
-    """Makes the runs. Files are written after each, so that an interrupted experiment has what it did.
+    """Makes the runs and rewrites the files after each, so that an interrupted experiment keeps its finished runs.
 
-    Of a run's requests only as many are kept as plots show.
+    Keeps only as many requests of a run as the plots show.
     """
     if samples:
         samples.write_bytes(b"")
@@ -195,7 +195,7 @@ def _done(
 
 
 def _add_samples(ran: Ran, path: Path) -> None:
-    """Adds every counted request of a run as a line of JSON: for questions that no table has asked."""
+    """Appends every counted request of a run as a line of JSON, for analyses beyond the tables."""
     result = ran.result
     run = {"policy": result.policy, "load": result.load, "cv": result.cv, "seed": result.seed}
     with path.open("ab") as file:

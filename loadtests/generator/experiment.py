@@ -1,6 +1,6 @@
-"""All runs of a scenario against a live gateway, ordered so that drift is shared by all that is compared.
+"""Makes all runs of a scenario against a live gateway, ordered so that drift affects all policies alike.
 
-Tells a generator what to send and counts what came of it. Showing and writing is for others.
+Tells a generator what to send and counts the results. Prints and writes nothing.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ STATIC = "static:"
 
 
 class NoSuchPin(LoadTestError):
-    """The gateway does not serve what was to be pinned, or not for the scenario; the message says what it serves."""
+    """The gateway cannot serve a pin in this scenario; the message says what it serves."""
 
 
 def own_handling(
     label: str | None, pins: Sequence[str], mode: Mode | None, scenario: Scenario, variants: Sequence[Variant]
 ) -> Handling:
-    """The gateway's own choice, or where pins are given theirs, for every class of a pin's task. Raises NoSuchPin."""
+    """A handling that pins the classes of each pin's task and leaves the others to the gateway. Raises NoSuchPin."""
     task_of = {one.name: one.task for one in variants}
     of_task: dict[str, str] = {}
     for name in pins:
@@ -39,22 +39,22 @@ def own_handling(
         if task is None:
             raise NoSuchPin(f"{name}: the gateway serves {', '.join(sorted(task_of))}")
         if task not in scenario.tasks or task in of_task:
-            raise NoSuchPin(f"{name}: {scenario.name} has no {task} that another pin does not take")
+            raise NoSuchPin(f"{name}: {scenario.name} has no {task} request left to pin")
         of_task[task] = name
     by_class = {kind: of_task[one.task] for kind, one in enumerate(scenario.requests) if one.task in of_task}
     return Handling(label or (_static(pins) if pins else "gateway"), by_class, mode)
 
 
 def best_pins(scenario: Scenario, variants: Sequence[Variant]) -> Mapping[int, str]:
-    """The best checkpoint that may answer each class: what the quality tier is. Raises NoSuchPin."""
+    """The best eligible checkpoint of each class: the quality tier. Raises NoSuchPin."""
     return {kind: able[0].name for kind, able in enumerate(_able(scenario, variants))}
 
 
 def static_handlings(scenario: Scenario, variants: Sequence[Variant], mode: Mode | None) -> tuple[Handling, ...]:
-    """A handling for every choice of one checkpoint for each task that may answer all the task's classes.
+    """A handling for every combination of one checkpoint per task that may answer all the task's classes.
 
-    With one task that is one a checkpoint, with two every pair. One for a single domain is among them only where all
-    classes of its task name that domain. Raises NoSuchPin.
+    With one task: each checkpoint; with two: each pair. A single-domain checkpoint counts only if all classes of its
+    task name that domain. Raises NoSuchPin.
     """
     able = _able(scenario, variants)
     by_task: dict[str, list[str]] = {}
@@ -70,11 +70,11 @@ def static_handlings(scenario: Scenario, variants: Sequence[Variant], mode: Mode
 
 
 def _able(scenario: Scenario, variants: Sequence[Variant]) -> list[tuple[Variant, ...]]:
-    """What may answer each class, the best first."""
+    """The eligible variants of each class, best first."""
     able = [candidates(one, variants) for one in scenario.requests]
     for one, found in zip(scenario.requests, able, strict=True):
         if not found:
-            raise NoSuchPin(f"{scenario.name}: the gateway serves nothing that does {one.task}")
+            raise NoSuchPin(f"{scenario.name}: the gateway serves no checkpoint for {one.task}")
     return able
 
 
@@ -84,7 +84,7 @@ def _static(names: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class Planned:
-    """One run to come."""
+    """One planned run."""
 
     handling: Handling
     load: float
@@ -92,14 +92,16 @@ class Planned:
     seed: int
 
     def __str__(self) -> str:
-        """As progress names it."""
+        """The run's name in progress output."""
         return f"{self.handling.label}, load {self.load:g}, CV {self.cv:g}, seed {self.seed}"
 
 
 @dataclass(frozen=True)
 class Terms:
-    """How runs are made. `patience_s` is how long after its budget an answer is still waited for; the share of refused
-    strict requests `shadow_share` is sent once more; `beside` is a command that runs from a run's second `at_s` on.
+    """Settings of all runs.
+
+    `patience_s`: how long to wait for an answer after its budget. `shadow_share`: the share of refused strict requests
+    to send once more. `beside`: a command to start at second `at_s` of a run.
     """
 
     url: str
@@ -111,7 +113,7 @@ class Terms:
 
 @dataclass(frozen=True)
 class Ran:
-    """One run's figures, and how each counted request ended."""
+    """One run's figures, and the outcome of each counted request."""
 
     result: LiveResult
     results: tuple[Result, ...]
@@ -120,7 +122,7 @@ class Ran:
 def planned(scenario: Scenario, handlings: Sequence[Handling]) -> tuple[Planned, ...]:
     """All runs: every handling at every load and coefficient of variation under every seed.
 
-    Handlings take turns within a seed, and another one begins with each: none always runs first, or after the same.
+    Handlings rotate within a seed, and each seed starts with another: none always runs first or after the same one.
     """
     runs: list[Planned] = []
     places = [(load, cv) for load in scenario.loads for cv in scenario.cvs]
@@ -142,17 +144,17 @@ class Experiment:
         self._fire = fire
 
     def reckoned_capacity(self) -> Capacity:
-        """The quality tier's capacity as the latency profiles promise it."""
+        """The quality tier's capacity, computed from the latency profiles."""
         return Capacity(quality_capacity(self._scenario, self._variants))
 
     def measured_capacity(self, tick: Callable[[Step | None, float], None]) -> Capacity:
-        """What the quality tier really serves; `tick` gets each step that is over, and the age of the one under way.
+        """Measures the quality tier's capacity; `tick` gets each finished step, and the age of the current one.
 
-        Raises NothingOffered where the scenario's rate does not hang on a load.
+        Raises NothingOffered if the scenario's rate is fixed.
         """
         scenario = self._scenario
         if scenario.arrivals.rate_per_s is not None or scenario.as_recorded:
-            raise NothingOffered(f"{scenario.name}: its rate is given, so no load is relative to a capacity")
+            raise NothingOffered(f"{scenario.name}: its rate is fixed, so its loads need no capacity")
         promised_per_s = self.reckoned_capacity().per_s
         pinned = Handling("capacity", best_pins(scenario, self._variants), "best-effort")
 
@@ -167,7 +169,7 @@ class Experiment:
         return measured_capacity(fire)
 
     def run(self, one: Planned, capacity: Capacity, tick: Callable[[float], None]) -> Ran:
-        """Makes one run, its warm-up uncounted. Raises GeneratorFailed, NothingOffered and NoNeighbour."""
+        """Makes one run and drops its warm-up. Raises GeneratorFailed, NothingOffered and NoNeighbour."""
         scenario, terms = self._scenario, self._terms
         load = one.load * capacity.per_s / self.reckoned_capacity().per_s
         calls = self._calls(scenario, one.handling, load, one.cv, one.seed)

@@ -1,6 +1,6 @@
-"""The figures of one live run: what every run has, and what only a live one can have.
+"""The figures of one live run: those of every run, and those that only a live run has.
 
-A run whose generator sent late is not valid, whatever the gateway did; nor is one in which nothing but failed.
+A run is not valid if its generator sent late, or if every request failed.
 """
 
 from __future__ import annotations
@@ -25,17 +25,16 @@ from loadtests.workload.scenario import RequestClass
 ALL, REFUSED = "answered", "refused"
 
 Histogram: TypeAlias = Mapping[str, int]
-"""How many latencies there are of each value, in seconds to four digits; its sums are the histograms of several runs.
+"""The number of latencies of each value, in seconds with four digits. Adding histograms merges runs.
 
-Nothing is corrected for coordinated omission. In an open loop there is none: latency counts from when a request was
-due.
+There is no coordinated omission to correct: in an open loop, latency counts from the intended send time.
 """
 
 
 def histograms_of(results: Sequence[Result]) -> dict[str, Histogram]:
-    """Latency of the answered, of the answered of each class (`answered/0`), and of the refused.
+    """Histograms of answers, of each class's answers (`answered/0`) and of refusals.
 
-    What has nothing in it is left out.
+    Empty histograms are left out.
     """
     answered = [result for result in results if result.fate in ANSWERED]
     groups = {ALL: answered}
@@ -46,12 +45,12 @@ def histograms_of(results: Sequence[Result]) -> dict[str, Histogram]:
 
 
 def histogram_of(latencies_s: Iterable[float]) -> Histogram:
-    """The histogram of these latencies."""
+    """The histogram of these latencies, in seconds."""
     return Counter(f"{latency_s:.4g}" for latency_s in latencies_s)
 
 
 def merged_by_name(runs: Iterable[Mapping[str, Histogram]]) -> dict[str, Histogram]:
-    """The histograms of several runs, each name's merged."""
+    """Merges the histograms of several runs by name."""
     whole: dict[str, Counter[str]] = defaultdict(Counter)
     for run in runs:
         for name, histogram in run.items():
@@ -60,7 +59,7 @@ def merged_by_name(runs: Iterable[Mapping[str, Histogram]]) -> dict[str, Histogr
 
 
 def quantiles_of(histogram: Histogram) -> Quantiles | None:
-    """Quantiles of the latencies, in seconds; None of an empty histogram."""
+    """Quantiles of the latencies, in seconds; None for an empty histogram."""
     if not histogram:
         return None
     values_s = sorted(histogram, key=float)
@@ -70,10 +69,10 @@ def quantiles_of(histogram: Histogram) -> Quantiles | None:
 
 
 class Shadows(Struct, frozen=True, kw_only=True):
-    """What became of refused requests that were sent once more, best effort, with what was left of their budgets.
+    """Outcomes of refused requests sent once more, best effort, with the rest of their budgets.
 
-    `needless` ones were answered in time after all; `failed` ones say nothing. At a percentile of 95, up to 95 of 100
-    such answers may be in time and every refusal still be by the rule: what was refused is the promise, not the try.
+    `needless` refusals were answered in time after all; `failed` retries say nothing. A refusal at percentile 95 means
+    that the chance of success was below 95 %, so up to 95 of 100 retries may be in time though every refusal was right.
     """
 
     sent: int
@@ -82,19 +81,18 @@ class Shadows(Struct, frozen=True, kw_only=True):
 
     @property
     def rightly(self) -> float | None:
-        """The share of refusals that were right: tried again, the request was late. Failed tries do not count."""
+        """The share of refusals whose retry was late; failed retries do not count."""
         judged = self.sent - self.failed
         return None if not judged else 1 - self.needless / judged
 
 
 class LiveResult(RunResult, frozen=True, kw_only=True):
-    """A live run. Latencies are the client's, from the intended send time.
+    """A live run. Latencies are the client's, from the intended send time, in seconds.
 
-    `coverage_at_gateway` is by the gateway's own clock, which alone its forecast knows, and unlike `coverage` has the
-    strict requests in it that expired; `late_sends` is the share of
-    requests that the generator sent later than its bound. `refusals` is how long a no took. `details` counts what was
-    said of the refused and failed; `reasons` counts the route reasons of answers. `histograms` are of
-    latencies, by the names of `histograms_of`. `capacity_per_s` is the rate that a load of 1 stands for.
+    `coverage_at_gateway` is by the gateway's clock, which its forecasts use; unlike `coverage` it includes strict
+    requests that expired. `late_sends` is the share of requests sent later than the bound. `refusals` are latencies of
+    refusals. `details` counts problem codes and faults; `reasons` counts the route reasons of answers. `histograms` are
+    named by `histograms_of`. `capacity_per_s` is the rate at a load of 1.
     """
 
     capacity_per_s: float
@@ -116,7 +114,7 @@ def live_result(
     capacity: Capacity,
     note: str = "",
 ) -> LiveResult:
-    """Counts the results of a run, those of its warm-up left out beforehand. Raises ValueError of none."""
+    """Counts the results of a run after its warm-up. Raises ValueError if there are none."""
     why = why_invalid(results)
     result = result_of(
         conditions,
@@ -142,7 +140,7 @@ def live_result(
 
 
 def why_invalid(results: Sequence[Result]) -> str:
-    """Why the figures of a run are not the gateway's, in words; nothing where they are."""
+    """Why the figures of a run are not valid, in words; empty if they are."""
     if (share := late_share(results)) > LATE_SHARE:
         return f"{share:.1%} of the requests were sent more than {LAG_BOUND_S * 1000:g} ms late"
     if results and all(result.fate is Fate.FAILED for result in results):
@@ -151,7 +149,7 @@ def why_invalid(results: Sequence[Result]) -> str:
 
 
 def sample_of(result: Result) -> Sample:
-    """A live request as counts and plots need it."""
+    """The fields of a live request that counts and plots need."""
     answered = result.fate in ANSWERED
     prediction = result.prediction
     return Sample(
@@ -173,14 +171,14 @@ def _reasons(results: Sequence[Result]) -> Mapping[str, int]:
 
 
 def _shadows(results: Sequence[Result]) -> Shadows | None:
-    """Counts the refused requests that were sent once more; None without any."""
+    """Counts the refused requests that were sent once more; None if there are none."""
     fates = Counter(result.shadow.fate for result in results if result.shadow)
     sent = fates.total()
     return Shadows(sent=sent, needless=fates[Fate.IN_TIME], failed=fates[Fate.FAILED]) if sent else None
 
 
 def _coverage_at_gateway(results: Sequence[Result]) -> float | None:
-    """The share within their forecast quantile, of answers and of admitted requests that expired."""
+    """The share of answers and expired admitted requests that met their forecast quantile."""
     covered = [
         one.prediction.gateway_s <= one.prediction.quantile_s
         for one in results

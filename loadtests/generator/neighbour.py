@@ -1,4 +1,4 @@
-"""Another process beside a run: a command that starts at its second and ends with it, such as a busy loop."""
+"""Runs a command beside a run, such as a busy loop, from a given second to the end of the run."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ END_WITHIN_S = 5.0
 
 
 class NoNeighbour(LoadTestError):
-    """The command that was to run beside cannot be started; the message says which."""
+    """The command beside a run cannot be started; the message names it."""
 
 
 class Neighbour:
-    """A command that is not running yet, or is. `beside` makes one."""
+    """The command beside a run, started or not; made by `beside`."""
 
     def __init__(self, command: tuple[str, ...], at_s: float) -> None:
         self._command = command
@@ -28,7 +28,7 @@ class Neighbour:
         self._process: subprocess.Popen[bytes] | None = None
 
     def tick(self, age_s: float) -> None:
-        """Starts the command once the run is old enough."""
+        """Starts the command when the run has reached its second."""
         if self._process is None and age_s >= self._at_s:
             silent = subprocess.DEVNULL
             self._process = subprocess.Popen(
@@ -37,14 +37,14 @@ class Neighbour:
 
     @property
     def note(self) -> str:
-        """What to note of it at the end of a run, if anything."""
+        """A remark for the run's result, or an empty string."""
         if self._process is None:
             return "the command beside was never due"
         ended = self._process.poll()
-        return "" if ended is None else f"the command beside had ended by itself, with {ended}"
+        return "" if ended is None else f"the command beside ended early, with status {ended}"
 
     def end(self) -> None:
-        """Ends it and all that it started, if it runs."""
+        """Ends the command and its child processes if it runs."""
         if self._process is None:
             return
         for sign in (signal.SIGTERM, signal.SIGKILL):
@@ -56,7 +56,7 @@ class Neighbour:
 
 
 def command_of(text: str) -> tuple[str, ...]:
-    """The command and its arguments, taken apart as a shell would, without a shell. Raises NoNeighbour."""
+    """Splits a command line into arguments as a shell does. Raises NoNeighbour."""
     try:
         command = tuple(shlex.split(text))
     except ValueError as error:
@@ -68,7 +68,7 @@ def command_of(text: str) -> tuple[str, ...]:
 
 @contextmanager
 def beside(command: tuple[str, ...] | None, at_s: float) -> Iterator[Neighbour | None]:
-    """A neighbour for one run, gone at its end; None where there is no command."""
+    """The command beside one run, ended on exit; None without a command."""
     if command is None:
         yield None
         return

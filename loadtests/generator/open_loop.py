@@ -1,8 +1,7 @@
-"""The open loop: every call is sent when it is due, whatever became of those before it.
+"""The open loop: sends every call at its intended send time, whatever became of earlier calls.
 
-Bodies and headers are ready beforehand, and headers are read once a run is over, so that a reply costs the loop
-little. The generator has a process of its own, urgent where the system allows it: what shows progress never delays a
-send.
+Bodies and headers are built before the run and replies are parsed after it, so the event loop does little. The
+generator is a separate process, at high priority if permitted, so that progress output never delays a send.
 """
 
 from __future__ import annotations
@@ -34,16 +33,16 @@ from loadtests.workload.arrivals import Fate
 Clock: TypeAlias = Callable[[], float]
 
 LEAST_BUDGET_S = 0.001
-"""With less than this left, a refused request is not sent once more: it cannot be in time."""
+"""A refused request with less budget left than this is not sent again: it cannot be in time."""
 
 
 class GeneratorFailed(LoadTestError):
-    """The process that sends the requests ended before it gave its results."""
+    """The generator's process ended before it returned its results."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """A call, what came back, and when, in seconds since the run began."""
+    """A call, its reply, and their times in seconds since the start of the run."""
 
     call: Call
     reply: Reply | NoReply | Hung
@@ -54,13 +53,13 @@ class _Seen:
 
 @asynccontextmanager
 async def clients_of(url: str, tasks: Sequence[str], within_s: float) -> AsyncIterator[Mapping[str, Client]]:
-    """A client for each task's endpoint, over as many kept connections as are needed at once."""
+    """A client for each task's endpoint, with as many kept connections as there are concurrent requests."""
     async with AsyncExitStack() as stack:
         yield {task: await stack.enter_async_context(http_client(f"{url}/{task}", within_s)) for task in tasks}
 
 
 async def fired(clients: Mapping[str, Client], calls: Sequence[Call], clock: Clock) -> list[Result]:
-    """Sends every call, in the order they are due, and waits for the last end. One result a call, in that order."""
+    """Sends every call when it is due and waits for all to end; returns one result a call, in the same order."""
     start_s = clock()
     tasks: list[asyncio.Task[_Seen]] = []
     loop = asyncio.get_running_loop()
@@ -74,9 +73,9 @@ async def fired(clients: Mapping[str, Client], calls: Sequence[Call], clock: Clo
 
 
 async def paced(due_s: Sequence[float], send: Callable[[int], None], start_s: float, clock: Clock) -> None:
-    """Has the loop call `send` with each place at its instant, in seconds from `start_s`; returns with the last.
+    """Calls `send` on the event loop with each index at its time, in seconds from `start_s`; returns after the last.
 
-    A thread of its own keeps the time, since the event loop's timers are only good to a millisecond.
+    A separate thread keeps the time, because the event loop's timers are only accurate to a millisecond.
     """
     loop = asyncio.get_running_loop()
     stop = threading.Event()
@@ -104,7 +103,7 @@ async def _sent(client: Client, call: Call, now_s: Clock) -> _Seen:
 
 
 async def _shadow(client: Client, call: Call, now_s: Clock) -> Shadow:
-    """Best effort, with what is left of the budget. Without anything left it is late already."""
+    """Sends a refused call again, best effort, with the rest of its budget; it is late if there is none."""
     left_s = call.due_s + call.budget_s - now_s()
     if left_s < LEAST_BUDGET_S:
         return Shadow(Fate.LATE, now_s() - call.due_s)
@@ -126,10 +125,10 @@ def _result(seen: _Seen) -> Result:
 
 
 URGENCY = -10
-"""The niceness that is asked for; it takes a privilege, and without it the generator runs as everything else."""
+"""The niceness requested; without the privilege for it the generator runs at normal priority."""
 
 SWITCH_S = 0.0005
-"""How soon the thread that keeps the time has the interpreter, once it is due; Python's own 5 ms would be lag."""
+"""The interpreter's switch interval; Python's default of 5 ms would delay sends."""
 
 TICK_S = 0.1
 END_WITHIN_S = 5.0
@@ -137,7 +136,7 @@ END_WITHIN_S = 5.0
 
 @dataclass(frozen=True)
 class Order:
-    """Calls to send to a gateway; one without an answer for `within_s` since it was sent has failed."""
+    """The calls of one run; a call without an answer within `within_s` of its send has failed."""
 
     url: str
     calls: Sequence[Call]
@@ -145,24 +144,24 @@ class Order:
 
 
 Fire: TypeAlias = Callable[[Order, Callable[[float], None]], list[Result]]
-"""Sends an order and gives its results back; meanwhile it says how many seconds old the run is."""
+"""Sends an order and returns its results; reports the age of the run in seconds meanwhile."""
 
 
 class Generator:
-    """The generator's process, seen from its owner. `generating` makes one."""
+    """A handle on the generator's process, made by `generating`."""
 
     def __init__(self, process: BaseProcess, pipe: Connection) -> None:
         self._process = process
         self._pipe = pipe
 
     def fire(self, order: Order, tick: Callable[[float], None]) -> list[Result]:
-        """Sends everything and waits for the last end. Raises GeneratorFailed.
+        """Sends all calls and waits for all to end. Raises GeneratorFailed.
 
-        `tick` gets the age of the run in seconds, about every tenth of a second.
+        `tick` gets the age of the run in seconds, about every 0.1 s.
         """
         try:
             self._pipe.send(order)
-            self._pipe.recv()  # that its clock runs
+            self._pipe.recv()  # its clock has started
             start_s = perf_counter()
             tick(0.0)
             while not self._pipe.poll(TICK_S):
@@ -176,8 +175,8 @@ class Generator:
 
 @contextmanager
 def generating() -> Iterator[Generator]:
-    """A generator that waits for orders; it is gone afterwards."""
-    context = multiprocessing.get_context("spawn")  # nothing of the owner's threads and loops is in it
+    """Starts a generator process and ends it on exit."""
+    context = multiprocessing.get_context("spawn")  # inherits no threads or event loops
     ours, its = context.Pipe()
     process = context.Process(target=_serve, args=(its,), name="generator", daemon=True)
     process.start()
@@ -193,7 +192,7 @@ def generating() -> Iterator[Generator]:
 
 
 def prepare() -> None:
-    """Makes the calling process a better generator: urgent, quick to switch threads, with room for connections."""
+    """Tunes the calling process as a generator: priority, thread switching, open connections."""
     with suppress(PermissionError):
         os.setpriority(os.PRIO_PROCESS, 0, URGENCY)
     sys.setswitchinterval(SWITCH_S)
@@ -210,7 +209,7 @@ def _serve(pipe: Connection) -> None:
 
 
 async def _fired(order: Order, started: Callable[[], None]) -> list[Result]:
-    """Sends with the garbage collector off: its longest pauses exceed what a send may be late."""
+    """Sends with the garbage collector off: its longest pauses exceed the bound on late sends."""
     tasks = sorted({call.task for call in order.calls})
     gc.collect()
     gc.freeze()

@@ -1,7 +1,7 @@
-"""How one request ended for the client: its fate, the gateway's prediction, and how late it was sent.
+"""How one request ended for the client: its outcome, the gateway's prediction, and how late it was sent.
 
-Fates are the simulator's: refused is a no before any work (`overloaded`, `budget_infeasible`); whatever else is no
-answer has failed, an admitted request that expired among it.
+Outcomes are the simulator's. Refused means turned away before any work (`overloaded`, `budget_infeasible`). Any other
+request without an answer has failed, expired ones included.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from loadtests.workload.arrivals import Fate
 
 ANSWERED = (Fate.IN_TIME, Fate.LATE)
 REFUSALS = {"overloaded": 429, "budget_infeasible": 422}
-"""The codes by which a gateway turns a request away, and the status that goes with each."""
+"""The problem codes of a refusal, with their HTTP status."""
 
 EXPIRED = "504 deadline_exceeded"
-"""The detail of a strict request that was admitted, and whose deadline passed."""
+"""The detail of an admitted strict request that expired."""
 
 LAG_BOUND_S = 0.010
 LATE_SHARE = 0.01
-"""A run is valid while no more than this share of its requests was sent later than the bound."""
+"""A run is valid if at most this share of its requests was sent later than the bound."""
 
 _MET = {"true": True, "false": False}
 _TOTAL = re.compile(r"(?:^|, )total;dur=([0-9.]+)")
@@ -35,9 +35,9 @@ _TOTAL = re.compile(r"(?:^|, )total;dur=([0-9.]+)")
 
 @dataclass(frozen=True, slots=True)
 class Shadow:
-    """A refused request sent once more, best effort: how it ended, counted from when it was first due.
+    """The outcome of a refused request sent once more, best effort; latency counts from its first send time.
 
-    IN_TIME says that the refusal was not needed. FAILED says nothing of the refusal.
+    IN_TIME means that the refusal was needless. FAILED says nothing about the refusal.
     """
 
     fate: Fate
@@ -46,10 +46,10 @@ class Shadow:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What the gateway predicted of a request that it decided on, in seconds from its arrival there.
+    """The gateway's forecast for one request, in seconds from its arrival at the gateway.
 
-    `gateway_s` is its latency by the gateway's own clock, to which alone the forecast is bound; `met` is whether the
-    gateway said that it was in time.
+    `gateway_s` is the latency by the gateway's clock, which forecasts refer to; `met` says whether the gateway reported
+    it in time.
     """
 
     checkpoint: str
@@ -63,15 +63,15 @@ class Prediction:
 
     @property
     def cut(self) -> bool:
-        """Whether the deadline ended a summary before it was whole."""
+        """True if the deadline cut a summary short."""
         return self.finish_reason == "deadline"
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One call and its end. `sent_s` is since the run began, `latency_s` since it was due.
+    """One call and its outcome. `sent_s` counts from the start of the run, `latency_s` from the intended send time.
 
-    `detail` is the problem's code, or what else went wrong; `prediction` is None where nothing was decided.
+    `detail` is the problem's code or the fault; `prediction` is None if the gateway decided nothing.
     """
 
     sequence: int
@@ -88,12 +88,12 @@ class Result:
 
     @property
     def lag_s(self) -> float:
-        """How late the generator itself was."""
+        """How late the generator sent the call, in seconds."""
         return self.sent_s - self.due_s
 
 
 def result_of_call(call: Call, reply: Reply | NoReply | Hung, sent_s: float, latency_s: float) -> Result:
-    """Classifies the end of a call."""
+    """Classifies a call's reply into a result."""
     fate, detail = fate_of(reply, latency_s, call.budget_s)
     prediction = prediction_in(reply.headers) if isinstance(reply, Reply) else None
     return Result(
@@ -102,12 +102,12 @@ def result_of_call(call: Call, reply: Reply | NoReply | Hung, sent_s: float, lat
 
 
 def late_share(results: Sequence[Result]) -> float:
-    """The share of requests that were sent later than the bound; of none, none."""
+    """The share of requests sent later than the bound; 0 for no requests."""
     return fmean(result.lag_s > LAG_BOUND_S for result in results) if results else 0.0
 
 
 def fate_of(reply: Reply | NoReply | Hung, latency_s: float, budget_s: float) -> tuple[Fate, str]:
-    """The fate of a reply, and its detail where it is no answer."""
+    """The outcome of a reply, with a detail if it is no answer."""
     if isinstance(reply, Hung):
         return Fate.FAILED, "hung"
     if isinstance(reply, NoReply):
@@ -121,7 +121,7 @@ def fate_of(reply: Reply | NoReply | Hung, latency_s: float, budget_s: float) ->
 
 
 def prediction_in(headers: Mapping[str, str]) -> Prediction | None:
-    """The gateway's prediction in the response headers (names in lower case), or None where it made none."""
+    """The gateway's prediction from response headers (names in lower case), or None if it made none."""
     checkpoint = headers.get(CHECKPOINT.lower())
     if checkpoint is None:
         return None

@@ -1,4 +1,4 @@
-"""The tables that only live runs have: endings, latency, forecasts and refusals, and the measured capacity."""
+"""The tables of live runs: outcomes, latency, forecasts and refusals, and the measured capacity."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MOST_DETAILS = 4
 
 
 def endings_grid(runs: Sequence[LiveResult]) -> Grid:
-    """How requests ended, and what was said of those without an answer."""
+    """Shares of each outcome, and the commonest problem codes."""
     rows = []
     for label, of in _cells(runs):
         offered = sum(run.offered for run in of)
@@ -27,7 +27,7 @@ def endings_grid(runs: Sequence[LiveResult]) -> Grid:
 
 
 def latency_grid(runs: Sequence[LiveResult]) -> Grid:
-    """Latency of answers and of refusals, all seeds together."""
+    """Latency quantiles of answers and of refusals, over all seeds."""
     rows = []
     for label, of in _cells(runs):
         histograms = merged_by_name(run.histograms for run in of)
@@ -39,12 +39,12 @@ def latency_grid(runs: Sequence[LiveResult]) -> Grid:
         "Latency from the intended send time, ms",
         ("policy", "p50", "p95", "p99", "refusals p50", "refusals p99"),
         tuple(rows),
-        "Answers, in time or late; refusals apart. The seeds' histograms are merged, not their quantiles averaged.",
+        "Answers, in time or late; refusals separately. Histograms are merged over seeds; quantiles are not averaged.",
     )
 
 
 def honesty_grid(runs: Sequence[LiveResult]) -> Grid:
-    """What forecasts and refusals were worth, and whether the generator kept its own times."""
+    """How well forecasts and refusals held, and how late the generator sent."""
     rows = []
     for label, of in _cells(runs):
         refused = sum(run.refused for run in of)
@@ -62,13 +62,13 @@ def honesty_grid(runs: Sequence[LiveResult]) -> Grid:
         "Forecasts, refusals and the generator",
         ("policy", "coverage", "at the gateway", "nominal", "refused", "rightly", "sent late", "lag p99, ms"),
         tuple(rows),
-        "Coverage by the client's clock and by the gateway's own. Rightly: of the refused that were sent once more, "
-        "best effort, those that were not in time. Sent late: by over 10 ms, worst seed; over 1 % a run is not valid.",
+        "Coverage by the client's clock and by the gateway's. Rightly: the share of refused requests, sent once more "
+        "best effort, that were not in time. Sent late: by over 10 ms, worst seed; over 1 %, a run is not valid.",
     )
 
 
 def capacity_grid(capacity: Capacity) -> Grid:
-    """The steps by which the capacity was measured."""
+    """The steps of the capacity measurement."""
     rows = tuple(
         Row(
             Entry(f"{step.load:.2f}"),
@@ -81,17 +81,17 @@ def capacity_grid(capacity: Capacity) -> Grid:
         )
         for step in capacity.steps
     )
-    least = "" if capacity.reached else " The gateway kept up with every valid step: it serves at least this."
+    least = "" if capacity.reached else " The gateway kept up with every valid step, so this is a lower bound."
     return Grid(
         f"Capacity of the quality tier here: {capacity.per_s:.1f} requests/s",
         ("× promised", "offered/s", "full answers/s", "kept up", "valid"),
         rows,
-        f"Open loop, each class's best checkpoint pinned, best effort; promised is by the latency profiles.{least}",
+        f"Open loop, each class's best checkpoint pinned, best effort; promised: from the latency profiles.{least}",
     )
 
 
 def together(shadows: Sequence[Shadows]) -> Shadows:
-    """The shadows of several runs."""
+    """Adds up the shadows of several runs."""
     return Shadows(
         sent=sum(one.sent for one in shadows),
         needless=sum(one.needless for one in shadows),
@@ -100,7 +100,7 @@ def together(shadows: Sequence[Shadows]) -> Shadows:
 
 
 def _cells(runs: Sequence[LiveResult]) -> list[tuple[Entry, list[LiveResult]]]:
-    """The runs of each policy at each place, valid ones where there are any, under a name for their row."""
+    """The runs of each policy at each place (only valid ones if any are), with their row's label."""
     of: dict[tuple[Place, str], list[LiveResult]] = {}
     for run in runs:
         of.setdefault((place_of(run), run.policy), []).append(run)

@@ -1,5 +1,5 @@
-"""Reports: what became of runs, simulated or live, in tables and a page of plots.
+"""Reports on runs, simulated or live: tables, and an HTML page of plots.
 
-`runs`: one run's result. `comparison`: means over seeds, and who is who. `tables`: the tables. `plots`: what is drawn
-of runs, with `drawing`'s panels. `report`: the page, in the frame of `page`.
+`runs`: one run's result. `comparison`: means over seeds, and the roles of policies. `tables`: the tables. `plots`: the
+plots, made of `drawing`'s panels. `report`: the page, in the HTML frame of `page`.
 """

@@ -1,7 +1,7 @@
-"""Policies compared: means over seeds with 95 % intervals, differences within a seed, who is who, and units.
+"""Compares policies: means over seeds with 95 % confidence intervals, paired differences, roles and units.
 
-Seeds are a handful, so intervals are Student's t. Two policies meet the same requests under one seed, so their
-difference is taken within a seed before it is averaged: what a seed does to both cancels out.
+There are few seeds, so intervals use Student's t. Policies get the same requests under one seed, so differences are
+paired by seed before they are averaged: a seed's effect on both cancels out.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from loadtests.reports.runs import RunResult
 
 Figure = Literal["attainment", "effective_quality", "goodput_per_s", "coverage"]
 LEAST = 3
-"""Seeds below which no interval is given: of two, it is twelve times the usual one and says nothing."""
+"""The least number of seeds for an interval; with two, t is 12.7 and the interval says nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """A mean over `n` seeds; `margin` is half its 95 % confidence interval, None of fewer than three."""
+    """A mean over `n` seeds; `margin` is half its 95 % confidence interval, None for fewer than three."""
 
     mean: float
     margin: float | None
@@ -32,7 +32,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
-        """The mean and margin of at least one value."""
+        """The mean and margin of one or more values."""
         margin = None
         if len(values) >= LEAST:
             margin = student_t(len(values) - 1) * stdev(values) / math.sqrt(len(values))
@@ -40,23 +40,23 @@ class Spread:
 
     @property
     def least(self) -> float:
-        """The lower end of the interval; the mean itself where there is none."""
+        """The lower end of the interval; the mean if there is none."""
         return self.mean - (self.margin or 0.0)
 
     @property
     def most(self) -> float:
-        """The upper end, likewise."""
+        """The upper end of the interval; the mean if there is none."""
         return self.mean + (self.margin or 0.0)
 
     @property
     def sure(self) -> bool:
-        """Whether zero lies outside the interval."""
+        """True if zero lies outside the interval."""
         return self.margin is not None and not self.least <= 0 <= self.most
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Place:
-    """A load and a coefficient of variation: where policies are compared."""
+    """A load and a coefficient of variation at which policies are compared."""
 
     cv: float
     load: float
@@ -64,9 +64,9 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One policy at one place, over the seeds whose runs are valid.
+    """One policy at one place, over the seeds with valid runs.
 
-    Where none is valid, over all of them, and `valid` is False. `invalid` is how many runs are not.
+    If none is valid, over all seeds, and `valid` is False. `invalid` is the number of invalid runs.
     """
 
     policy: str
@@ -80,7 +80,7 @@ class Cell:
     runs: tuple[RunResult, ...]
 
     def spread(self, figure: Figure) -> Spread:
-        """The figure of that name. Raises ValueError of coverage where nothing was forecast."""
+        """The figure of that name. Raises ValueError for coverage without forecasts."""
         spread: Spread | None = getattr(self, figure)
         if spread is None:
             raise ValueError(f"{self.policy} has no {figure}")
@@ -88,7 +88,7 @@ class Cell:
 
 
 def cells(runs: Sequence[RunResult]) -> tuple[Cell, ...]:
-    """Every policy at every place it was run at, in the order in which policies first occur."""
+    """Every policy at every place of its runs, in order of first occurrence."""
     of: dict[tuple[str, Place], list[RunResult]] = defaultdict(list)
     for run in runs:
         of[run.policy, place_of(run)].append(run)
@@ -98,22 +98,22 @@ def cells(runs: Sequence[RunResult]) -> tuple[Cell, ...]:
 
 
 def place_of(run: RunResult) -> Place:
-    """Where the run was made."""
+    """The place of a run."""
     return Place(run.cv, run.load)
 
 
 def differences(runs: Sequence[RunResult], policy: str, other: str, figure: Figure) -> Mapping[Place, Spread]:
-    """How much more the policy has of a figure than the other, seed by seed, by place; over seeds that both ran."""
+    """The policy's figure minus the other's, by place, paired over the seeds that both ran."""
     return _paired(runs, policy, other, figure, ratio=False)
 
 
 def ratios(runs: Sequence[RunResult], policy: str, other: str, figure: Figure) -> Mapping[Place, Spread]:
-    """The policy's figure over the other's, likewise; seeds at which the other has none of it are left out."""
+    """The policy's figure / the other's, by place, paired by seed; seeds with a zero divisor are left out."""
     return _paired(runs, policy, other, figure, ratio=True)
 
 
 def student_t(freedom: int) -> float:
-    """The 97.5 % quantile of Student's t."""
+    """The 97.5 % quantile of Student's t with this many degrees of freedom."""
     return float(t.ppf(0.975, freedom))
 
 
@@ -150,12 +150,12 @@ def _paired(runs: Sequence[RunResult], policy: str, other: str, figure: Figure, 
 
 OURS = "punctual"
 BOUND = "oracle"
-"""What the names of policies that know the future begin with: they bound the others and compete with nobody."""
+"""The name prefix of policies that know the future: they bound the others and do not compete."""
 
 
 @dataclass(frozen=True, slots=True)
 class Roles:
-    """Which policy is ours, which are bounds and which baselines, in the order in which they occur."""
+    """The roles of policies: ours, bounds and baselines, in order of occurrence."""
 
     ours: str
     bounds: tuple[str, ...]
@@ -163,7 +163,7 @@ class Roles:
 
     @classmethod
     def of(cls, runs: Sequence[RunResult], ours: str = OURS) -> Roles:
-        """Tells the policies of the runs apart by their names."""
+        """Sorts the policies of the runs into roles by name."""
         names = tuple(dict.fromkeys(run.policy for run in runs))
         return cls(
             ours,
@@ -172,12 +172,12 @@ class Roles:
         )
 
     def rank(self, policy: str) -> int:
-        """Bounds first, then ours, then the baselines."""
+        """The sort key of a role: bounds first, then ours, then baselines."""
         return 0 if policy in self.bounds else 1 if policy == self.ours else 2
 
 
 def best_baselines(found: Sequence[Cell], roles: Roles, figure: Figure = "effective_quality") -> Mapping[Place, Cell]:
-    """The baseline with the highest mean at each place: chosen with hindsight, which favours the baselines."""
+    """The baseline with the highest mean at each place; the choice in hindsight favours baselines."""
     best: dict[Place, Cell] = {}
     for cell in found:
         if cell.policy not in roles.baselines or not cell.valid:
@@ -190,7 +190,7 @@ def best_baselines(found: Sequence[Cell], roles: Roles, figure: Figure = "effect
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How a figure is shown: `times` its value, with `digits` behind the point."""
+    """The display of a figure: `times` its value, with `digits` decimals."""
 
     title: str
     unit: str
@@ -198,20 +198,20 @@ class Scale:
     digits: int
 
     def spread(self, spread: Spread, sign: bool = False) -> str:
-        """The mean, and ± half the interval where there is one."""
+        """The mean, with ± half the interval if there is one."""
         value = spread.mean * self.times
         mean = signed(value, self.digits) if sign else f"{value:.{self.digits}f}"
         return mean if spread.margin is None else f"{mean} ± {spread.margin * self.times:.{self.digits}f}"
 
 
 def signed(value: float, digits: int) -> str:
-    """A number with its sign: a real minus sign, and none for zero."""
+    """A number with its sign, a typographic minus; zero has none."""
     said = f"{value:+.{digits}f}".replace("-", "\u2212")
     return said if said.strip("+\u22120.") else said[1:]
 
 
 def scale_of(runs: Sequence[RunResult], figure: Figure) -> Scale:
-    """The scale of a figure for these runs: quality is in points or, where tasks are mixed, in percent of the best."""
+    """The scale of a figure: quality is in points or, for mixed tasks, in percent of the best."""
     match figure:
         case "attainment":
             return Scale("SLA attainment", "% of requests offered", 100.0, 1)

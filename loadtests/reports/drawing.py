@@ -1,7 +1,7 @@
-"""What plots are drawn with: colours that the page may change, panels of one size, and SVG for a page.
+"""Draws panels as SVG for an HTML page: themeable colours, one size.
 
-Matplotlib lays out and this file tidies: its SVG comes with ids that clash with the next one's, a global style sheet,
-fixed colours and ten digits a number.
+Matplotlib draws, and this module cleans up: Matplotlib's SVG has ids that clash between drawings, a global style
+sheet, fixed colours and ten digits a number.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from matplotlib.figure import Figure
 from matplotlib.typing import RcKeyType
 
 WIDTH, HEIGHT = 370.0, 260.0
-"""Of a panel, in CSS pixels on a phone: text keeps its size there, and grows a little where there is more room."""
+"""The size of a panel in CSS pixels on a phone; larger screens scale it up a little."""
 LEFT, ABOVE, BELOW = 40.0, 10.0, 42.0
-"""Pixels beside, above and below the axes."""
+"""Margins of the axes, in pixels."""
 POINTS = 72.0
 
 
 class Colour(StrEnum):
-    """What each colour means. The values are for light pages; a page says others by the variable of the same name.
+    """The colours by meaning. Values are for light pages; a page overrides them by the CSS variable of the same name.
 
-    After Okabe and Ito, whose colours the colour-blind tell apart; tiers are one hue from pale to deep.
+    Okabe and Ito's palette, which suits the colour-blind; tiers are shades of one hue.
     """
 
     INK = "#1c2127"
@@ -54,7 +54,7 @@ class Colour(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One drawing: its heading, a sentence for readers who cannot see it, and the SVG."""
+    """One drawing: its heading, its text alternative, and the SVG."""
 
     heading: str
     said: str
@@ -71,7 +71,7 @@ class Chip:
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """Panels side by side, alike in their axes, under one title and over one caption."""
+    """Panels with equal axes side by side, with a title and a caption."""
 
     name: str
     title: str
@@ -114,7 +114,7 @@ def panel(
     left: float = LEFT,
     height: float = HEIGHT,
 ) -> Panel:
-    """Draws on axes that leave pixels free at the sides, for labels. The same drawing gives the same bytes."""
+    """Draws a panel with margins for labels. Equal drawings give equal bytes."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH / POINTS, height / POINTS))
         FigureCanvasSVG(figure)
@@ -128,9 +128,9 @@ def panel(
 
 
 def tidied(svg: str, said: str) -> str:
-    """An SVG of Matplotlib's as part of a page: labelled, sized by the page, in the page's colours, short numbers.
+    """Cleans up Matplotlib's SVG for a page: a label, the page's size and colours, short numbers.
 
-    Definitions are named by what they hold, so that two drawings in one page mean the same by the same id.
+    Ids of definitions are made from their content, so that equal ids in one page mean the same.
     """
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->|<style.*?</style>", "", svg, flags=re.DOTALL)
@@ -148,9 +148,9 @@ def tidied(svg: str, said: str) -> str:
 
 
 def apart(wanted: list[float], gap: float, low: float, high: float) -> list[float]:
-    """Places labels near where they want to be: at least `gap` apart, in the same order, from `low` to `high`.
+    """Places labels near their wanted positions, at least `gap` apart, in the same order, from `low` to `high`.
 
-    Where all do not fit, they are spread evenly from end to end.
+    If they do not all fit, they are spaced evenly.
     """
     if not wanted:
         return []

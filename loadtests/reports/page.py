@@ -1,4 +1,4 @@
-"""The frame of a report's page and its style sheet. The page fetches nothing."""
+"""The HTML frame of a report with its style sheet. The page loads nothing from the network."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ STYLE = Path(__file__).with_name("page.css")
 
 
 def page(title: str, kind: str, parts: Iterable[str]) -> str:
-    """A whole document of these parts; its colours follow what the reader's system prefers."""
+    """A complete HTML document of these parts; its colours follow the system's light or dark mode."""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
@@ -36,34 +36,34 @@ def page(title: str, kind: str, parts: Iterable[str]) -> str:
         f"<title>{escape(title)}</title><style>{_colours()}\n{STYLE.read_text(encoding='utf-8')}</style></head>\n"
         f'<body><header><h1>{escape(title)}</h1><p class="kind">{escape(kind)}</p></header><main>\n'
         + "\n".join(parts)
-        + "\n</main><footer>Drawn by Punctual's load tests. What is plotted against load is in the tables.</footer>"
+        + "\n</main><footer>Drawn by Punctual's load tests. The tables hold all figures plotted against load.</footer>"
         + "</body></html>\n"
     )
 
 
 def section(title: str, *parts: str) -> str:
-    """A part of the page under a heading."""
+    """A section with a heading."""
     return f"<section><h2>{escape(title)}</h2>{''.join(parts)}</section>"
 
 
 def paragraph(text: str, kind: str = "") -> str:
-    """A paragraph, of a class where one is named."""
+    """A paragraph, with the CSS class `kind` if given."""
     named = f' class="{kind}"' if kind else ""
     return f"<p{named}>{escape(text)}</p>"
 
 
 def folded(summary: str, *parts: str) -> str:
-    """Parts that open on a click."""
+    """Parts in a collapsed details element."""
     return f"<details><summary>{escape(summary)}</summary>{''.join(parts)}</details>"
 
 
 def figures(plots: Iterable[Plot]) -> str:
-    """Plots under one another; those of one panel share a line where there is room."""
+    """Plots in a column; single-panel plots share a row if there is space."""
     return f'<div class="figures">{"".join(_figure(plot) for plot in plots)}</div>'
 
 
 def _figure(plot: Plot) -> str:
-    """A plot under its title: caption, legend, panels."""
+    """A plot: title, caption, legend and panels."""
     chips = "".join(
         f'<li><i style="background:var({chip.colour.variable})"></i>{escape(chip.label)}</li>' for chip in plot.legend
     )

@@ -1,4 +1,4 @@
-"""The plots of a report: figures against load, what became of requests, latency against budget, and coverage."""
+"""The plots of a report: figures against load, outcomes, latency against budget, and coverage."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from loadtests.workload.arrivals import Fate
 
 MOST_LINES = 12
 LABELS = 122.0
-"""Pixels beside the axes for the names of policies."""
+"""The margin for names of policies, in pixels."""
 LABEL_SIZE = 9.5
 LONGEST_NAME = 21
-"""Characters of a name that the labels have room for."""
+"""The most characters of a name in a label."""
 DASHES: tuple[tuple[float, ...], ...] = ((), (4, 1.5), (1.2, 1.2), (6, 1.5, 1.2, 1.5))
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """How a policy is drawn; of two that cross, the one with the higher `order` is on top."""
+    """The style of a policy's line; a higher `order` is drawn on top."""
 
     policy: str
     colour: Colour
@@ -39,22 +39,22 @@ class Line:
 
     @property
     def weight(self) -> str:
-        """The weight of its name."""
+        """The font weight of the policy's name."""
         return "bold" if self.colour is Colour.OURS else "normal"
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """A policy's line: what it has at each load, at one at least."""
+    """A policy's figure at one or more loads."""
 
     line: Line
     points: Mapping[float, Spread]
 
 
 def lines_of(found: Sequence[Cell], roles: Roles, figure: Figure) -> tuple[Line, ...]:
-    """Ours in colour and thick, the best baseline in another, bounds broken, the others grey and thin.
+    """The styles: ours thick and coloured, the best baseline in another colour, bounds dashed, others thin and grey.
 
-    Of more than twelve, the best.
+    At most the best twelve policies.
     """
     mean: dict[str, float] = {}
     for policy in dict.fromkeys(cell.policy for cell in found):
@@ -65,7 +65,7 @@ def lines_of(found: Sequence[Cell], roles: Roles, figure: Figure) -> tuple[Line,
 
 
 def curves_of(found: Sequence[Cell], lines: Sequence[Line], cv: float, figure: Figure) -> list[Curve]:
-    """The curves at one coefficient of variation of the policies that have the figure there."""
+    """The curves of a figure at one coefficient of variation, for policies that have it."""
     curves = []
     for line in lines:
         of = [cell for cell in found if cell.policy == line.policy and cell.place.cv == cv]
@@ -77,7 +77,7 @@ def curves_of(found: Sequence[Cell], lines: Sequence[Line], cv: float, figure: F
 def curves_panel(
     curves: Sequence[Curve], cv: float, scale: Scale, span: tuple[float, float], nominal: float | None = None
 ) -> Panel:
-    """One panel of curves; `nominal` draws a broken line at what the figure should be."""
+    """One panel of curves, with a dashed line at `nominal` if given."""
     loads = sorted({load for curve in curves for load in curve.points})
     said = (
         f"{scale.title} in {scale.unit} by policy. " + "; ".join(_said_of_curve(curve, scale) for curve in curves) + "."
@@ -100,7 +100,7 @@ def curves_panel(
 
 
 def span_of(spreads: Sequence[Spread], scale: Scale) -> tuple[float, float]:
-    """The span of an axis: from the least to the most with a little air, within 0 and 100 %."""
+    """The limits of an axis: the range of the values with a margin, within 0 and 100 %."""
     low = min(spread.least for spread in spreads) * scale.times
     high = max(spread.most for spread in spreads) * scale.times
     air = 0.04 * (high - low) or 0.05 * abs(high) or 1.0
@@ -109,7 +109,7 @@ def span_of(spreads: Sequence[Spread], scale: Scale) -> tuple[float, float]:
 
 
 def drawn_name(policy: str) -> str:
-    """The name cut to what a plot has room for: beginning and end, where static choices differ."""
+    """The name, shortened in the middle to fit a plot; static choices differ at the end."""
     if len(policy) <= LONGEST_NAME:
         return policy
     return f"{policy[:11]}\u2026{policy[12 - LONGEST_NAME :]}"
@@ -127,7 +127,7 @@ def _line(policy: str, roles: Roles, rivals: Sequence[str]) -> Line:
 
 
 def _lines(axes: Axes, curves: Sequence[Curve], scale: Scale, span: tuple[float, float], banded: bool) -> None:
-    """Every line, and its band; only ours where lines lie so close that bands would hide them."""
+    """Draws every line with its band; only our band if `banded` is False, as close lines would be hidden."""
     loads = sorted({load for curve in curves for load in curve.points})
     axes.set_ylim(*span)
     axes.set_xlim(loads[0], loads[-1])
@@ -159,7 +159,7 @@ def _draw(axes: Axes, curve: Curve, scale: Scale, banded: bool) -> None:
 
 
 def _name(axes: Axes, curves: Sequence[Curve], scale: Scale, span: tuple[float, float]) -> None:
-    """Names beside the ends of lines, moved apart where they would overlap, each tied to its end."""
+    """Writes names beside the ends of lines, moved apart if they overlap, each connected to its end."""
     low, high = span
     ends = [curve.points[max(curve.points)].mean * scale.times for curve in curves]
     gap = (high - low) * 1.3 * LABEL_SIZE / (HEIGHT - ABOVE - BELOW)
@@ -176,7 +176,7 @@ def _name(axes: Axes, curves: Sequence[Curve], scale: Scale, span: tuple[float, 
 
 
 def _dots(axes: Axes, curves: Sequence[Curve], scale: Scale, span: tuple[float, float]) -> None:
-    """Policies from the best down, a dot and its interval each."""
+    """Draws each policy as a dot with its interval, best first."""
     ordered = sorted(curves, key=lambda curve: next(iter(curve.points.values())).mean)
     for height, curve in enumerate(ordered):
         spread = next(iter(curve.points.values()))
@@ -195,14 +195,14 @@ def _dots(axes: Axes, curves: Sequence[Curve], scale: Scale, span: tuple[float, 
 
 
 def _said_of_curve(curve: Curve, scale: Scale) -> str:
-    """Where the line begins and ends, for readers who cannot see it."""
+    """The first and last point of a curve in words, for the text alternative."""
     ends = sorted({min(curve.points), max(curve.points)})
     means = (f"{curve.points[load].mean * scale.times:.{scale.digits}f} at load {load:g}" for load in ends)
     return f"{curve.line.policy} {', '.join(means)}"
 
 
 def _few(loads: Sequence[float]) -> list[float]:
-    """At most seven of them, the last among them."""
+    """At most seven of the loads, including the last."""
     every = -(-len(loads) // 7)
     return [load for at, load in enumerate(reversed(loads)) if at % every == 0][::-1]
 
@@ -226,13 +226,13 @@ def load_plot(runs: Sequence[RunResult], roles: Roles, figure: Figure) -> Plot:
     if any(cell.spread(figure).margin for cell in found):
         captions.append("Bands and bars: 95 % intervals over seeds.")
     if left_out := len({cell.policy for cell in found} - drawn):
-        captions.append(f"Not drawn: the {left_out} lowest policies, which the tables have.")
+        captions.append(f"Not drawn: the {left_out} lowest policies; see the tables.")
     panels = tuple(curves_panel(curves_of(found, lines, cv, figure), cv, scale, span) for cv in cvs(runs))
     return Plot(figure, f"{scale.title}, {scale.unit}", " ".join(captions), panels)
 
 
 def tier_plot(runs: Sequence[RunResult], policies: Sequence[str]) -> Plot:
-    """What became of all requests offered, by load: in time by tier, late, refused, failed."""
+    """Outcomes of all requests offered, by load: in time by tier, late, refused, failed."""
     found = [cell for cell in cells(runs) if cell.policy in policies]
     panels = [
         _stack(policy, cv, of)
@@ -243,7 +243,7 @@ def tier_plot(runs: Sequence[RunResult], policies: Sequence[str]) -> Plot:
     tiers = [tier for tier in TIERS if any(run.by_tier.get(tier) for run in runs)]
     fates = [fate for fate in FATES if any(getattr(run, fate) for run in runs)]
     legend = [Chip(TIERS[tier], f"in time, {tier}") for tier in tiers] + [Chip(FATES[fate], fate) for fate in fates]
-    return Plot("tiers", "What became of requests, % of those offered", "", tuple(panels), tuple(legend))
+    return Plot("tiers", "Outcomes, % of requests offered", "", tuple(panels), tuple(legend))
 
 
 def _stack(policy: str, cv: float, found: Sequence[Cell]) -> Panel:
@@ -264,7 +264,7 @@ def _stack(policy: str, cv: float, found: Sequence[Cell]) -> Panel:
 
 
 def _shares(found: Sequence[Cell]) -> list[tuple[Colour, list[float]]]:
-    """From the bottom up: the share of each tier, then of each other fate, in every cell, in percent."""
+    """The stacked shares in percent, bottom first: each tier, then each other outcome, in every cell."""
     tiers = [(colour, [_tier(cell, tier) for cell in found]) for tier, colour in TIERS.items()]
     return tiers + [(colour, [_fate(cell, fate) for cell in found]) for fate, colour in FATES.items()]
 
@@ -283,7 +283,7 @@ def _fate(cell: Cell, fate: str) -> float:
 
 
 DOTS = 700
-"""Requests a scatter shows: past that, dots only hide dots."""
+"""The most requests in a scatter plot; more dots would overlap."""
 MARKS = {
     Fate.IN_TIME: (Colour.OURS, "o", "in time"),
     Fate.LATE: (Colour.LATE, "X", "late"),
@@ -293,7 +293,7 @@ MARKS = {
 
 
 def budget_plot(of: Sequence[Recorded]) -> Plot | None:
-    """Latency against budget on logarithmic axes, a panel a run. Requests without an answer are ticks along the top."""
+    """Latency against budget on logarithmic axes, one panel a run. Ticks at the top are requests without an answer."""
     drawn = [one for one in of if one.samples]
     if not drawn:
         return None
@@ -302,13 +302,13 @@ def budget_plot(of: Sequence[Recorded]) -> Plot | None:
     span_s = (min(latencies_s + budgets_s) / 1.2, max(latencies_s + budgets_s) * 1.6)
     seen = {s.fate for one in drawn for s in one.samples}
     legend = tuple(Chip(MARKS[fate][0], MARKS[fate][2]) for fate in MARKS if fate in seen)
-    caption = "Under the line is in time. Ticks along the top are requests without an answer. Each panel is one seed."
+    caption = "Below the line: in time. Ticks along the top: requests without an answer. Each panel is one seed."
     panels = tuple(_scatter(one, (min(budgets_s) / 1.1, max(budgets_s) * 1.1), span_s) for one in drawn)
     return Plot("budgets", "Latency against budget, ms", caption, panels, legend)
 
 
 def coverage_plot(runs: Sequence[RunResult], roles: Roles) -> Plot | None:
-    """Observed coverage by load beside the nominal one, for every policy that forecasts."""
+    """Observed and nominal coverage by load, for every policy that forecasts."""
     found = [cell for cell in cells(runs) if cell.coverage]
     nominals = [run.nominal for run in runs if run.nominal is not None]
     if not found or not nominals:
@@ -319,7 +319,7 @@ def coverage_plot(runs: Sequence[RunResult], roles: Roles) -> Plot | None:
     span = span_of([*(cell.spread("coverage") for cell in found), Spread.of([nominal])], scale)
     caption = (
         f"The share of answers at or under their forecast quantile; dashed: the nominal {100 * nominal:.1f} %, the "
-        "mean of what requests asked for. The tables have it by class of request."
+        "mean of the requested percentiles. The tables list it by class of request."
     )
     panels = tuple(
         curves_panel(curves_of(found, lines, cv, "coverage"), cv, scale, span, nominal)
@@ -329,7 +329,7 @@ def coverage_plot(runs: Sequence[RunResult], roles: Roles) -> Plot | None:
 
 
 def window_plot(runs: Sequence[RunResult], policy: str, load: float) -> Plot | None:
-    """Coverage of our policy over time at one load: a line a seed, and the band in which chance alone would keep it."""
+    """Coverage of a policy over time at one load: one line a seed, and the 95 % band of chance."""
     of = [run for run in runs if run.policy == policy and run.load == load and run.windows and run.nominal]
     if not of:
         return None
@@ -338,14 +338,14 @@ def window_plot(runs: Sequence[RunResult], policy: str, load: float) -> Plot | N
     panels = tuple(_window_panel([run for run in of if run.cv == cv], cv, floor) for cv in cvs(of))
     title = "Calibration over time: observed coverage, %"
     caption = (
-        f"Of {policy} at load {load:g} in windows of {WINDOW} answers, a line a seed; dashed: nominal; shaded: where "
-        "chance alone keeps 95 of 100 windows."
+        f"Of {policy} at load {load:g} in windows of {WINDOW} answers, one line a seed; dashed: nominal; shaded: the "
+        "range of 95 % of windows by chance alone."
     )
     return Plot("windows", title, caption, panels)
 
 
 def chance_band(nominal: float) -> tuple[float, float]:
-    """The span in which 95 of 100 windows lie if every answer is covered with the nominal chance."""
+    """The range of 95 % of windows if every answer is covered with the nominal probability."""
     margin = 1.96 * math.sqrt(nominal * (1 - nominal) / WINDOW)
     return max(0.0, nominal - margin), min(1.0, nominal + margin)
 
@@ -366,7 +366,7 @@ def _window_panel(runs: Sequence[RunResult], cv: float, floor: float) -> Panel:
 
     every = [window.coverage for run in runs for window in run.windows]
     inside = sum(low <= share <= high for share in every)
-    return panel(f"CV {cv:g}", f"{inside} of {len(every)} windows lie where chance alone would keep them", draw)
+    return panel(f"CV {cv:g}", f"{inside} of {len(every)} windows lie in the range of chance", draw)
 
 
 def _scatter(one: Recorded, across_s: tuple[float, float], up_s: tuple[float, float]) -> Panel:
@@ -397,7 +397,7 @@ def _scatter(one: Recorded, across_s: tuple[float, float], up_s: tuple[float, fl
 
 
 def _mark(axes: Axes, of: Sequence[Sample], colour: Colour, marker: str, top_ms: float) -> None:
-    """Dots of requests of one fate; those without an answer stand at the top."""
+    """Draws the requests of one outcome as dots; those without an answer along the top."""
     if not of:
         return
     heights = [top_ms / 1.1 if one.latency_s is None else 1000 * one.latency_s for one in of]
@@ -415,7 +415,7 @@ def _mark(axes: Axes, of: Sequence[Sample], colour: Colour, marker: str, top_ms:
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """The 1, 2 and 5 of each power of ten within; of more than six, the powers alone."""
+    """Ticks at 1, 2 and 5 times powers of ten; only the powers if there are more than six."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     within = [digit * 10.0**power for power in powers for digit in (1, 2, 5) if low <= digit * 10.0**power <= high]
     whole = [10.0**power for power in powers if low <= 10.0**power <= high]

@@ -1,6 +1,6 @@
-"""The report of a scenario's runs: one page with the verdict, plots, and every figure.
+"""The report of a scenario's runs: one HTML page with the verdict, plots and all figures.
 
-Importing it needs Matplotlib: commands import it only when a report is asked for.
+Needs Matplotlib, so commands import it only for a report.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from loadtests.workload.scenario import ArrivalModel, Scenario
 
 
 def in_words(scenario: Scenario, runs: Sequence[RunResult]) -> tuple[str, ...]:
-    """A few sentences each on the runs, the arrivals, the requests and the node."""
+    """Sentences on the runs, the arrivals, the requests and the node."""
     return tuple(_sentences(scenario, runs))
 
 
@@ -48,7 +48,7 @@ def _sentences(scenario: Scenario, runs: Sequence[RunResult]) -> Iterator[str]:
     offered = sum(run.offered for run in runs)
     yield (
         f"{_many(len(runs), 'run')} ({modes}): {_many(policies, 'policy', 'policies')}, {_many(seeds, 'seed')}, "
-        f"{scenario.seconds:g} s each after {scenario.warmup_s:g} s uncounted; {offered:,} requests counted."
+        f"{scenario.seconds:g} s each after {scenario.warmup_s:g} s of warm-up; {offered:,} requests counted."
     )
     yield _arrivals(scenario.arrivals, runs)
     total = sum(one.share for one in scenario.requests)
@@ -69,7 +69,7 @@ def _arrivals(arrivals: ArrivalModel, runs: Sequence[RunResult]) -> str:
     unit = "" if arrivals.rate_per_s else "; load 1 is the capacity of the quality tier"
     how = {
         "poisson": "as a Poisson process",
-        "gamma": "with gamma-distributed gaps of the coefficient of variation (CV) given",
+        "gamma": "with gamma-distributed interarrival times of the given coefficient of variation (CV)",
         "step": "at a rate that jumps",
         "ramp": "at a rate that ramps",
         "trace": f"at the rates of {arrivals.trace}",
@@ -91,14 +91,14 @@ def write_report(
     recorded: Sequence[Recorded] = (),
     ours: str = OURS,
 ) -> None:
-    """Draws the page; the same runs give the same bytes. Raises ValueError of no runs, or of another scenario's."""
+    """Writes the page; equal runs give equal bytes. Raises ValueError for no runs, or runs of another scenario."""
     path.write_text(drawn(scenario, runs, recorded, ours), encoding="utf-8")
 
 
 def drawn(scenario: Scenario, runs: Sequence[RunResult], recorded: Sequence[Recorded] = (), ours: str = OURS) -> str:
-    """The page as text."""
+    """The page as HTML. Raises as `write_report`."""
     if not runs or {run.scenario for run in runs} != {scenario.name}:
-        raise ValueError(f"a report is of runs of one scenario, here {scenario.name}")
+        raise ValueError(f"a report needs runs of one scenario, here {scenario.name}")
     roles = Roles.of(runs, ours)
     modes = " and ".join(sorted({run.mode for run in runs}, reverse=True))
     return page(scenario.name, f"Punctual load test, {modes}", _parts(scenario, runs, recorded, roles))
@@ -112,7 +112,7 @@ def _parts(scenario: Scenario, runs: Sequence[RunResult], recorded: Sequence[Rec
     invalid = invalid_grid(runs)
     if invalid:
         yield paragraph(
-            f"Not valid, and left out of all means where others remain: {len(invalid.rows)} of {len(runs)} runs.",
+            f"Not valid, and left out of means if valid ones remain: {len(invalid.rows)} of {len(runs)} runs.",
             "warning",
         )
         yield invalid.html()
@@ -125,7 +125,7 @@ def _parts(scenario: Scenario, runs: Sequence[RunResult], recorded: Sequence[Rec
 
 
 def _requests(runs: Sequence[RunResult], recorded: Sequence[Recorded], roles: Roles) -> Iterator[Plot]:
-    """What became of requests, by tier and one by one, and what the forecast was worth."""
+    """The plots of outcomes by tier, of single requests, and of coverage."""
     of_interest = policies_of_interest(runs, roles)
     yield tier_plot(runs, of_interest)
     chosen = _scattered(recorded, of_interest)
@@ -151,7 +151,7 @@ def _tables(runs: Sequence[RunResult], roles: Roles) -> Iterator[str]:
 
 
 def verdict(runs: Sequence[RunResult], roles: Roles) -> str:
-    """Ours against the best baseline in a sentence or two; nothing where there is no such pair."""
+    """Ours against the best baseline in a sentence or two; empty without such a pair."""
     gaps = _gaps(runs, roles)
     if not gaps:
         return ""
@@ -165,14 +165,14 @@ def verdict(runs: Sequence[RunResult], roles: Roles) -> str:
         return f"In effective quality {roles.ours} differs from the best baseline by {alone} {scale.unit}."
     return (
         f"In effective quality {roles.ours} is ahead of the best baseline at {ahead} of {len(gaps)} places (a load and "
-        f"a CV) and behind at {behind}, counting what a 95 % interval bears out. On average the difference is "
+        f"a CV) and behind at {behind}, by a 95 % confidence interval. On average the difference is "
         f"{signed(mean, scale.digits)} {scale.unit}: from {scale.spread(gaps[worst], sign=True)} ({_where(worst)}) "
         f"to {scale.spread(gaps[best], sign=True)} ({_where(best)})."
     )
 
 
 def policies_of_interest(runs: Sequence[RunResult], roles: Roles) -> tuple[str, ...]:
-    """Ours, the baseline best over all places, and the first bound: those of them that ran."""
+    """Ours, the best baseline over all places, and the first bound, if they ran."""
     found = cells(runs)
     means = {
         name: fmean(cell.effective_quality.mean for cell in found if cell.policy == name) for name in roles.baselines
@@ -183,7 +183,7 @@ def policies_of_interest(runs: Sequence[RunResult], roles: Roles) -> tuple[str, 
 
 
 def busiest(runs: Sequence[RunResult]) -> Place:
-    """The place to look at closely: the load nearest to the quality tier's capacity, the middle coefficient there."""
+    """The place for detailed plots: the load nearest to the quality tier's capacity, the median coefficient there."""
     load = min({run.load for run in runs}, key=lambda one: (abs(one - 1), one))
     at = sorted({run.cv for run in runs if run.load == load})
     return Place(at[len(at) // 2], load)
@@ -203,7 +203,7 @@ def _where(place: Place) -> str:
 
 
 def _scattered(recorded: Sequence[Recorded], policies: Sequence[str]) -> list[Recorded]:
-    """One run of each policy of interest, at the place to look at closely where it was recorded."""
+    """One recorded run of each policy of interest, at the busiest place if possible."""
     if not recorded:
         return []
     place = busiest([one.result for one in recorded])

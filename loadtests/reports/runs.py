@@ -1,6 +1,6 @@
-"""One run of a policy under a scenario: its requests counted into a result, and the results file.
+"""One run of a policy under a scenario: counts its requests into a result, and reads and writes results files.
 
-Knows counts, shares and quantiles; not who ran it: a simulated run and one against a live gateway end alike.
+Knows counts, shares and quantiles. Does not know whether a run was simulated or live.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from loadtests.workload.arrivals import Fate, Offered
 from loadtests.workload.scenario import RequestClass
 
 SHOWN = 2000
-"""Samples kept of one run, at most: a plot of more says no more."""
+"""The most samples kept of one run; a plot needs no more."""
 
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """The conditions of a run. Runs that differ in `policy` alone met the same requests."""
+    """The conditions of a run. Runs that differ only in `policy` had the same requests."""
 
     policy: str
     scenario: str
@@ -40,10 +40,10 @@ class Conditions:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One request as plots and counts need it; `kind` is its class in the scenario, times are in seconds.
+    """One request for plots and counts; `kind` is its class in the scenario, times are in seconds.
 
-    `latency_s` is of answers only and counts from the intended arrival, which is itself counted from the run's start.
-    `predicted_s` and `quantile_s` are the forecast it was decided on, None where there was none.
+    `latency_s` exists for answers only and counts from the intended arrival, which counts from the start of the run.
+    `predicted_s` and `quantile_s` are its forecast, or None.
     """
 
     kind: int
@@ -58,14 +58,14 @@ class Sample:
 
     @property
     def covered(self) -> bool | None:
-        """Whether the answer came at or under its forecast quantile; None without an answer or a forecast."""
+        """True if the answer met its forecast quantile; None without an answer or a forecast."""
         if self.latency_s is None or self.quantile_s is None:
             return None
         return self.latency_s <= self.quantile_s
 
 
 class Window(Struct, frozen=True):
-    """Coverage of a few hundred successive answers, the first of which had arrived at `from_s`, the last at `to_s`."""
+    """Coverage of `WINDOW` successive answers, from the arrival of the first at `from_s` to the last at `to_s`."""
 
     from_s: float
     to_s: float
@@ -73,10 +73,10 @@ class Window(Struct, frozen=True):
 
 
 class Tally(Struct, frozen=True, kw_only=True):
-    """What became of some requests, at least one: offered = served + late + refused + failed, always.
+    """Counts of the outcomes of one or more requests: offered = served + late + refused + failed.
 
-    `served` are answers in time; `by_variant` and `by_tier` share them out. `effective_quality` is the mean over
-    requests offered, one not answered in time counting 0.
+    `served` are answers in time, split in `by_variant` and `by_tier`. `effective_quality` is the mean over requests
+    offered; one not answered in time counts 0.
     """
 
     offered: int
@@ -93,7 +93,7 @@ class Tally(Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, samples: Sequence[Sample], utility: Mapping[str, float]) -> Tally:
-        """Counts them; an answer by a variant without a utility is a KeyError, not a 0."""
+        """Counts samples. Raises KeyError for an answer by a variant without a utility."""
         fates = Counter(sample.fate for sample in samples)
         if fates[Fate.OPEN]:
             raise ValueError(f"{fates[Fate.OPEN]} requests have not ended")
@@ -116,7 +116,7 @@ class Tally(Struct, frozen=True, kw_only=True):
 
 
 class ClassResult(Tally, frozen=True, kw_only=True):
-    """One class of the mixture."""
+    """The counts of one class of the mixture."""
 
     kind: int
     about: str
@@ -125,12 +125,12 @@ class ClassResult(Tally, frozen=True, kw_only=True):
 
 
 class RunResult(Struct, frozen=True, kw_only=True):
-    """One run, its members in the order of the file; the counts mean what `Tally`'s do.
+    """The result of one run; fields are in the order of the file, and the counts are those of `Tally`.
 
-    `effective_quality` is in `quality_unit`; `late_by_variant` shares out the late answers. `coverage` is the share of
-    answers at or under their forecast quantile, `nominal` what it should be, and `windows` the same over time. `lag`
-    is how late a live run's generator sent; `valid` says whether the figures are the policy's, and `note` why they are
-    not. `wasted_core_s` went into work that nobody got in time.
+    `effective_quality` is in `quality_unit`; `late_by_variant` splits the late answers. `coverage` is the share of
+    answers at or under their forecast quantile, `nominal` its target, and `windows` its course over time. `lag` is how
+    late a live run's generator sent. `valid` says whether the figures are the policy's, and `note` why not.
+    `wasted_core_s` is the work on requests not answered in time.
     """
 
     policy: str
@@ -166,7 +166,7 @@ class RunResult(Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """A run with samples of its requests, evenly thinned: what a plot of single requests is drawn from."""
+    """A run with evenly thinned samples of its requests, for plots of single requests."""
 
     result: RunResult
     samples: tuple[Sample, ...]
@@ -175,7 +175,7 @@ class Recorded:
 def sample_of(
     request: Offered, tiers: Mapping[str, Tier], predicted_s: float | None = None, quantile_s: float | None = None
 ) -> Sample:
-    """A simulated request that has ended; `tiers` are by variant."""
+    """The sample of a simulated request that has ended; `tiers` are by variant."""
     answered = request.fate in (Fate.IN_TIME, Fate.LATE)
     return Sample(
         kind=request.kind,
@@ -198,23 +198,23 @@ def recorded(result: RunResult, samples: Sequence[Sample], most: int = SHOWN) ->
 
 
 WINDOW = 300
-"""Answers in a window of coverage: at 95 % nominal, chance alone moves such a share by 2.5 points either way."""
+"""Answers in a window of coverage: at 95 % nominal, chance alone moves the share by ± 2.5 points."""
 
 
 class Scored(Protocol):
-    """A variant as counting needs it: its quality, in the points of its task."""
+    """The part of a variant that counting needs: its quality, in the points of its task."""
 
     @property
     def name(self) -> str:
-        """The name that answers have for it."""
+        """The variant's name in answers."""
 
     @property
     def task(self) -> str:
-        """The task that it serves."""
+        """The task that the variant serves."""
 
     @property
     def quality(self) -> float:
-        """Its quality in the catalog's own points."""
+        """The variant's quality, in the catalog's points."""
 
 
 def result_of(
@@ -228,7 +228,7 @@ def result_of(
     valid: bool = True,
     note: str = "",
 ) -> RunResult:
-    """Counts a run; `samples` are all its requests, not thinned. Raises ValueError of none, or of one still open."""
+    """Counts a run; `samples` are all its requests. Raises ValueError if there are none, or one has not ended."""
     if not samples:
         raise ValueError("a run without requests has no result")
     mixed = len({one.task for one in classes}) > 1
@@ -252,7 +252,7 @@ def result_of(
 
 
 def described(one: RequestClass) -> str:
-    """A class in a few words: task, budget and, where they are not the usual, length, mode and certainty."""
+    """A class in a few words: task, budget, length and every setting that is not the default."""
     parts = [one.task, f"{_span(one.budget_ms)} ms", f"{_span(one.words)} words"]
     if one.texts > 1:
         parts.append(f"{one.texts} texts")
@@ -266,7 +266,7 @@ def described(one: RequestClass) -> str:
 
 
 def _utility(variants: Sequence[Scored], mixed: bool) -> Mapping[str, float]:
-    """The utility of an answer by each variant: its points, or its share of the task's best where tasks are mixed."""
+    """The utility of an answer by each variant: its points or, for mixed tasks, its share of the task's best."""
     if not mixed:
         return {one.name: one.quality for one in variants}
     best: dict[str, float] = {}
@@ -278,7 +278,7 @@ def _utility(variants: Sequence[Scored], mixed: bool) -> Mapping[str, float]:
 def _by_class(
     samples: Sequence[Sample], utility: Mapping[str, float], classes: Sequence[RequestClass]
 ) -> Iterator[ClassResult]:
-    """Each class that any request was of."""
+    """The result of each class that has requests."""
     for kind, one in enumerate(classes):
         if of := [sample for sample in samples if sample.kind == kind]:
             tally = structs.asdict(Tally.of(of, utility))
@@ -286,14 +286,14 @@ def _by_class(
 
 
 def _windows(answers: Sequence[Sample]) -> Iterator[Window]:
-    """Whole windows only: the coverage of the few answers left over is mostly chance."""
+    """The full windows; the last, partial one is dropped as mostly chance."""
     for start in range(0, len(answers) - WINDOW + 1, WINDOW):
         of = answers[start : start + WINDOW]
         yield Window(of[0].arrived_s, of[-1].arrived_s, fmean(bool(one.covered) for one in of))
 
 
 def _counted(samples: Sequence[Sample]) -> Mapping[str, int]:
-    """How many are of each variant, in alphabetical order: a file of the same run is the same file."""
+    """The count of each variant, in alphabetical order, so that equal runs give equal files."""
     return dict(sorted(Counter(sample.variant for sample in samples if sample.variant is not None).items()))
 
 
@@ -315,7 +315,7 @@ def write_json(runs: Sequence[RunResult], path: Path) -> None:
 
 
 def read_json(path: Path) -> tuple[RunResult, ...]:
-    """What `write_json` wrote. Raises msgspec.DecodeError where the file is something else."""
+    """Reads a file of `write_json`. Raises msgspec.DecodeError if it is malformed."""
     if path.suffix == LINES:
         return tuple(msgspec.json.Decoder(RunResult).decode_lines(path.read_bytes()))
     return msgspec.json.decode(path.read_bytes(), type=tuple[RunResult, ...])

@@ -1,6 +1,6 @@
-"""The tables of a comparison: each figure by policy and load, ours against the best baseline, and shares of a bound.
+"""The tables of a comparison: each figure by policy and load, ours against the best baseline, shares of a bound.
 
-A `Grid` knows its entries and not where it is shown: at a terminal, in Markdown or in a page.
+A `Grid` renders to a terminal, Markdown or HTML.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A named row; `ours` marks our policy's, in colour where there are colours."""
+    """A named row; `ours` marks our policy's row, which is coloured."""
 
     label: Entry
     entries: tuple[Entry, ...]
@@ -52,7 +52,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """Rows under a header, whose first member names the rows; every row is as wide as the header."""
+    """A table: `header[0]` is the heading of the row names, and every row is as wide as the header."""
 
     title: str
     header: tuple[str, ...]
@@ -60,7 +60,7 @@ class Grid:
     note: str = ""
 
     def rich(self) -> Table:
-        """For a terminal."""
+        """The table for a terminal."""
         first, *others = self.header
         table = Table(first, title=self.title, caption=self.note or None)
         for name in others:
@@ -71,7 +71,7 @@ class Grid:
         return table
 
     def markdown(self) -> str:
-        """For a document: the title in bold, the table, the note."""
+        """The table in Markdown: the title in bold, the table, the note."""
         lines = [f"**{_piped(self.title)}**", "", _line([_piped(name) for name in self.header])]
         lines.append("|---|" + "---:|" * (len(self.header) - 1))
         for row in self.rows:
@@ -81,7 +81,7 @@ class Grid:
         return "\n".join(lines) + "\n"
 
     def html(self) -> str:
-        """For a page: a table with a caption and headed rows, in a frame that scrolls where it is too wide."""
+        """The table in HTML, with a caption and row headings, in a frame that scrolls if it is too wide."""
         wordy = [any(row.entries[at].text[:1].isalpha() for row in self.rows) for at in range(len(self.header) - 1)]
         kinds = ["", *(' class="words"' if words else "" for words in wordy)]
         head = "".join(
@@ -113,7 +113,7 @@ def _marked(entry: Entry) -> str:
 
 
 def _html(row: Row, kinds: Sequence[str]) -> str:
-    """Words stand to the left of their column, figures to the right: `kinds` says which, as attributes."""
+    """A row in HTML; `kinds` are the attributes that align each column, words left and figures right."""
     entries = "".join(f"<td{kind}>{_strong(entry)}</td>" for entry, kind in zip(row.entries, kinds, strict=True))
     ours = ' class="ours"' if row.ours else ""
     return f'<tr{ours}><th scope="row">{_strong(row.label)}</th>{entries}</tr>'
@@ -131,9 +131,9 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 def overall_grid(runs: Sequence[RunResult], roles: Roles) -> Grid:
-    """Each figure by policy, averaged over places within a seed and then over seeds: what a reader sees first.
+    """Each figure by policy, averaged over places within a seed and then over seeds.
 
-    Over the places and seeds at which every policy has a valid run, so that none is spared what another bore.
+    Uses only the places and seeds at which every policy has a valid run, so that all are compared on equal terms.
     """
     of: dict[str, dict[tuple[int, Place], RunResult]] = {}
     for run in runs:
@@ -155,13 +155,13 @@ def overall_grid(runs: Sequence[RunResult], roles: Roles) -> Grid:
         found,
         roles,
         FIGURES[:1],
-        "Where every policy has a valid run; ± half the 95 % interval over seeds."
+        "Only where every policy has a valid run; ± half the 95 % interval over seeds."
         + (" The oracle knows the future: it bounds the others." if roles.bounds else ""),
     )
 
 
 def figure_grids(runs: Sequence[RunResult], roles: Roles, figure: Figure = "effective_quality") -> tuple[Grid, ...]:
-    """Policies by load, one grid for each coefficient of variation: bounds, ours, then baselines from the best down.
+    """Policies by load, one grid for each coefficient of variation: bounds, ours, then baselines, best first.
 
     The best of each load is bold; bounds do not compete.
     """
@@ -173,7 +173,7 @@ def figure_grids(runs: Sequence[RunResult], roles: Roles, figure: Figure = "effe
 
 
 def margin_grid(runs: Sequence[RunResult], roles: Roles) -> Grid:
-    """Ours less the best baseline of each place, seed by seed; bold where the interval is clear of zero."""
+    """Ours minus the best baseline at each place, paired by seed; bold if the interval excludes zero."""
     scale = scale_of(runs, "effective_quality")
     ours = {cell.place: cell for cell in cells(runs) if cell.policy == roles.ours}
     rows = []
@@ -195,18 +195,18 @@ def margin_grid(runs: Sequence[RunResult], roles: Roles) -> Grid:
         f"{roles.ours} against the best baseline, effective quality, {scale.unit}",
         ("where", roles.ours, "best baseline", "its", "difference", "relative"),
         tuple(rows),
-        "The difference is taken seed by seed, under the same requests, ± half its 95 % interval; bold: clear of zero. "
-        "The best baseline is chosen with hindsight at each place.",
+        "The mean difference, paired by seed, ± half its 95 % interval; bold: the interval excludes zero. "
+        "The best baseline is chosen in hindsight at each place.",
     )
 
 
 def bound_grids(runs: Sequence[RunResult], roles: Roles) -> tuple[Grid, ...]:
-    """What share of each bound's effective quality the policies reach, in percent, by load and coefficient."""
+    """Each policy's share of each bound's effective quality, in percent, by load and coefficient of variation."""
     return tuple(_bound_grid(runs, roles, bound, cv) for bound in roles.bounds for cv in cvs(runs))
 
 
 def class_grid(runs: Sequence[RunResult], policy: str, place: Place) -> Grid:
-    """What became of each class of requests under one policy at one place, over all its seeds."""
+    """Outcomes of each class of requests under one policy at one place, over all seeds."""
     found = next((cell for cell in cells(runs) if cell.policy == policy and cell.place == place), None)
     kinds: dict[int, list[RunResult]] = {}
     for run in found.runs if found else ():
@@ -217,12 +217,12 @@ def class_grid(runs: Sequence[RunResult], policy: str, place: Place) -> Grid:
         f"{policy} by class of request, CV {place.cv:g}, load {place.load:g}",
         ("class", "offered", "in time", "late", "refused", "failed", *tiers, "coverage", "nominal"),
         tuple(_class_row(of, kind, tiers) for kind, of in sorted(kinds.items())),
-        "Shares of what the class offered; under a tier, its answers in time.",
+        "Shares of the requests of the class; a tier's column: its answers in time.",
     )
 
 
 def invalid_grid(runs: Sequence[RunResult]) -> Grid | None:
-    """The runs whose figures are not the policy's, and why; None where there are none."""
+    """The invalid runs and the reasons; None if all are valid."""
     rows = [
         Row(
             Entry(run.policy),
@@ -241,7 +241,7 @@ def cvs(runs: Sequence[RunResult]) -> tuple[float, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Column(Generic[Key]):
-    """A column of spreads: the key to find them by, its heading and its scale."""
+    """A column of spreads: its key, heading and scale."""
 
     key: Key
     title: str
@@ -258,9 +258,9 @@ def _ranked_grid(
     marks: Mapping[tuple[str, Key], str] | None = None,
     out: Collection[tuple[str, Key]] = (),
 ) -> Grid:
-    """One row a policy: bounds, ours, then baselines from the best down, by their mean over `ranked_by`.
+    """One row a policy: bounds, ours, then baselines, best first by their mean over `ranked_by`.
 
-    The best of each column is bold; bounds do not compete, nor what is `out`. `marks` are put behind entries.
+    The best of each column is bold, except bounds and entries in `out`. `marks` are appended to entries.
     """
     competing = [(name, key) for name, of in found.items() for key in of if name not in roles.bounds]
     best = {
@@ -295,7 +295,7 @@ def _figure_grid(found: Sequence[Cell], roles: Roles, figure: Figure, scale: Sca
     seeds = max(cell.spread(figure).n for cell in found)
     note = f"Means over {seeds} seeds ± half the 95 % interval." if seeds > 1 else "One seed: no interval."
     if any(cell.invalid for cell in found):
-        note += " †: left out are runs that are not valid, unless there is none else."
+        note += " †: without invalid runs, unless all are."
     return _ranked_grid(
         f"{scale.title}, {scale.unit}; CV {cv:g}",
         [Column(load, f"load {load:g}", scale) for load in loads],
@@ -322,7 +322,7 @@ def _bound_grid(runs: Sequence[RunResult], roles: Roles, bound: str, cv: float) 
         reached,
         roles,
         loads,
-        "Ratios taken seed by seed, ± half the 95 % interval of their mean.",
+        "The mean ratio, paired by seed, ± half its 95 % interval.",
     )
 
 

@@ -1,5 +1,5 @@
-"""The simulator: a virtual clock over the gateway's own policy, forecast and batch forming, and over published ones.
+"""The simulator: runs the gateway's own policy, and published ones, on a virtual clock.
 
-`command`: `punctual simulate`. `runs`: a scenario's grid. `world`: clock, cores and fates. `gateway` and `replica`:
-the live objects on that clock. `policies/`: published policies. `oracle/`: the bound. `verdicts`: who is ahead.
+`command`: `punctual simulate`. `runs`: a scenario's grid. `world`: clock, cores and outcomes. `gateway`, `replica`:
+the live objects on that clock. `policies/`: published policies. `oracle/`: the upper bound. `verdicts`: who is ahead.
 """

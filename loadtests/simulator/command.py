@@ -1,7 +1,7 @@
-"""The command `punctual simulate`: its options, what it shows and writes, and its exit status.
+"""The command `punctual simulate`: options, output and exit status.
 
-Exit status: 0, or 1 where the gateway's own policy is below a baseline at some place by more than chance explains, or
-has too little of the oracle's bound. Raises LoadTestError.
+Exit status: 0, or 1 if the gateway's policy is significantly below a baseline at some place, or has too small a share
+of the oracle's bound. Raises LoadTestError.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ from loadtests.workload.variants import Variant, catalog_of, variants_of
 
 REFUSALS = 100
 FORMER = {"clairvoyant": BOUND}
-"""Names that policies had once, which keep working."""
+"""Former names of policies, still accepted."""
 
 
 class SimulateCommand(ScenarioCommand):
-    """`--shadow` may stand without a number."""
+    """Accepts `--shadow` without a number."""
 
     alone: ClassVar = {"--shadow": str(REFUSALS)}
 
@@ -63,23 +63,23 @@ CacheOption = Annotated[
 
 PolicyOption = Annotated[
     list[str] | None,
-    typer.Option(metavar="NAME", help="play this one; may be repeated (default: every policy for the scenario)"),
+    typer.Option(metavar="NAME", help="run this policy; may be repeated (default: all policies)"),
 ]
 JobsOption = Annotated[
     int | None,
-    typer.Option(min=1, metavar="N", help="processes; results do not depend on it (default: the cores there are)"),
+    typer.Option(min=1, metavar="N", help="processes; does not change results (default: the number of cores)"),
 ]
 ShadowOption = Annotated[
     int | None,
     typer.Option(
         min=1,
         metavar="[N]",
-        help="admit N refused requests of each run after all, one at a time, and say how many were refused rightly "
+        help="admit N refused requests of each run, one at a time, and report how many were refused rightly "
         f"(default: none; {REFUSALS} without N)",
     ),
 ]
 MarkdownOption = Annotated[
-    Path | None, typer.Option(parser=writable, metavar="FILE", help="write the tables there, for a document")
+    Path | None, typer.Option(parser=writable, metavar="FILE", help="write the tables there, in Markdown")
 ]
 
 
@@ -98,7 +98,7 @@ def simulate(
     html: HtmlOption = None,
     markdown: MarkdownOption = None,
 ) -> None:
-    """Plays a scenario on a virtual clock under the gateway's own policy and under published ones."""
+    """Simulates a scenario under the gateway's policy and under published ones."""
     began_s, console = perf_counter(), Console(highlight=False)
     numbers = {"loads": loads, "cvs": cvs, "seeds": seeds, "seconds": seconds}
     of = overridden(read_scenario(scenario), numbers)
@@ -123,7 +123,7 @@ def simulate(
         command = command_line(scenario, policy or (), numbers, shadow)
         markdown.write_text(markdown_of(of, command, said, runs, grids), encoding="utf-8")
     if html:
-        from loadtests.reports.report import write_report  # costs Matplotlib, which may not be installed
+        from loadtests.reports.report import write_report  # needs Matplotlib, which may be missing
 
         write_report(of, runs, html, recorded)
     console.print(effort(ran, perf_counter() - began_s, processes))
@@ -131,7 +131,7 @@ def simulate(
 
 
 def command_line(scenario: str, policies: Sequence[str], numbers: Mapping[str, object], shadow: int | None) -> str:
-    """The command that gives the same results, without output files and number of processes."""
+    """The command that reproduces the results, without output files and number of processes."""
     words = ["punctual", "simulate", scenario]
     for policy in policies:
         words += ["--policy", policy]
@@ -144,7 +144,7 @@ def command_line(scenario: str, policies: Sequence[str], numbers: Mapping[str, o
 
 
 def grids_of(runs: Sequence[RunResult]) -> list[Grid]:
-    """In short, effective quality by policy and load, ours against the best baseline, and shares of the bound."""
+    """Tables: overall, effective quality by policy and load, ours against the best baseline, shares of the bound."""
     roles = Roles.of(runs)
     to_bound = replace(roles, bounds=tuple(name for name in roles.bounds if name == BOUND))
     grids = (overall_grid(runs, roles), *figure_grids(runs, roles), margin_grid(runs, roles))
@@ -152,7 +152,7 @@ def grids_of(runs: Sequence[RunResult]) -> list[Grid]:
 
 
 def refusal_grid(insisted: Sequence[Insisted]) -> Grid:
-    """How many refusals were right: the requests were admitted in a second run and not answered in time."""
+    """The share of refusals that were right: admitted in a second run, the request was not answered in time."""
     groups: dict[str, list[Insisted]] = {}
     for one in sorted(insisted, key=lambda one: Place(one.place.cv, one.place.load)):
         groups.setdefault(f"CV {one.place.cv:g}, load {one.place.load:g}", []).append(one)
@@ -164,22 +164,22 @@ def refusal_grid(insisted: Sequence[Insisted]) -> Grid:
         entries = (Entry(str(len(of))), Entry(str(rightly)), Entry(f"{rightly / len(of) * 100:.1f} %"))
         rows.append(Row(Entry(where), entries))
     return Grid(
-        "Strict refusals, tried once more",
+        "Refused strict requests, admitted in a second run",
         ("where", "tried", "late or failed", "refused rightly"),
         tuple(rows),
-        "Each drawn refusal was admitted whatever was forecast, in a run of its own, under the same seed.",
+        "Each sampled request was admitted, whatever its forecast, in a run of its own under the same seed.",
     )
 
 
 def markdown_of(
     scenario: Scenario, command: str, said: Sequence[str], runs: Sequence[RunResult], grids: Sequence[Grid]
 ) -> str:
-    """For a document: the command that gives the same again, the verdict, the tables.
+    """The results in Markdown: the command that reproduces them, the verdict and the tables.
 
-    The same runs give the same text: nothing in it depends on how long they took or on how many processes.
+    Equal runs give equal text: it holds no run times and no number of processes.
     """
     about = f"{scenario.about}: " if scenario.about else ""
-    played = [run for run in runs if run.policy != FEASIBLE]  # the bound's other end is no run of its own
+    played = [run for run in runs if run.policy != FEASIBLE]  # the lower end of the bound, not a run of its own
     offered = sum(run.offered for run in played)
     count = f"{about}{len(played)} simulated runs of {scenario.seconds:g} s, {offered:,} requests counted."
     parts = [f"## {scenario.name}\n", f"```\n{command}\n```\n", f"{count[0].upper()}{count[1:]}\n"]
@@ -189,7 +189,7 @@ def markdown_of(
 
 
 def effort(ran: Sequence[Ran], seconds: float, jobs: int) -> str:
-    """What the runs took. The bound's time is given apart, since it is computed and not played on the clock."""
+    """The time that the runs took; the bound's apart, since it is computed and not simulated."""
     on_clock = [one for one in ran if one.order.policy != BOUND]
     bounds = [one for one in ran if one.order.policy == BOUND]
     ours = [one for one in on_clock if one.order.policy == OURS]
@@ -206,13 +206,13 @@ def effort(ran: Sequence[Ran], seconds: float, jobs: int) -> str:
 
 
 def speed(ran: Sequence[Ran]) -> float:
-    """Simulated requests a second of one core's time; 0 of nothing."""
+    """Simulated requests per core-second; 0 for no runs."""
     core_s = sum(one.core_s for one in ran)
     return sum(one.requests for one in ran) / core_s if core_s else 0.0
 
 
 def _variants(scenario: Scenario, cache: Path, console: Console) -> tuple[Variant, ...]:
-    """The scenario's variants. A catalog's are made, verified and profiled on this host where they are missing."""
+    """The scenario's variants; prepares missing variants of a catalog on this host."""
     catalog = catalog_of(scenario)
     if catalog is None:
         return variants_of(scenario)
@@ -222,7 +222,7 @@ def _variants(scenario: Scenario, cache: Path, console: Console) -> tuple[Varian
 
 
 def _policies(named: Sequence[str] | None, simulation: Simulation) -> Sequence[str]:
-    """The policies named, each once; all of them where none is named. Raises UnknownPolicy."""
+    """The named policies without duplicates, or all if none is named. Raises UnknownPolicy."""
     known = simulation.policies
     wanted = tuple(dict.fromkeys(FORMER.get(name, name) for name in named or known))
     for policy in wanted:
@@ -232,10 +232,10 @@ def _policies(named: Sequence[str] | None, simulation: Simulation) -> Sequence[s
 
 
 def _refusals(simulation: Simulation, ran: Sequence[Ran], jobs: int, console: Console) -> list[Grid]:
-    """What became of the refusals that were drawn, each admitted in a run of its own."""
+    """Admits each sampled refusal in a run of its own and tabulates the outcomes."""
     total = sum(len(one.refused) for one in ran)
     if not total:
-        console.print("no strict request was refused, so there is none to try once more")
+        console.print("no strict request was refused, so there is none to admit in a second run")
         return []
     insisted = track(insist_all(simulation, ran, jobs), "refusals", total, console=console)
     return [refusal_grid(list(insisted))]

@@ -1,6 +1,6 @@
-"""The gateway in the simulator: its own desk, room, forecasts and prices, by import, and its replicas' batch forming.
+"""The gateway in the simulator: the live router, scheduler, forecasts and prices on a virtual clock.
 
-Several ingresses share the node. What one knows of the others and of its own runs is as old as the scenario says.
+Several ingresses share the node. Each learns of the others and of its own runs with the scenario's delay.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ from loadtests.simulator.world import World
 from loadtests.workload.arrivals import Offered
 from loadtests.workload.variants import Variant
 
-_PACE_WEIGHT = 0.1
+_SLOWDOWN_WEIGHT = 0.1
 
 
 class VariantCost:
-    """What requests cost on a simulated variant, as a latency profile would say it. Its characters are tokens."""
+    """The service-time model of a simulated variant. Characters are tokens here."""
 
     def __init__(self, variant: Variant) -> None:
-        """Takes the variant's medians and spread."""
+        """Uses the variant's medians and spread."""
         self.sigma = variant.times.sigma
         self.max_batch = variant.max_batch
         self._variant = variant
-        self.slowdown = Slowdown(_PACE_WEIGHT)
+        self.slowdown = Slowdown(_SLOWDOWN_WEIGHT)
 
     def run_s(self, inputs: int, characters: int) -> float:
-        """The median of one run."""
+        """The median of one run, in seconds."""
         return self.slowdown.value * self._variant.median_s(inputs, characters)
 
     def service_times_s(self, asked: RequestShape, room_s: float, companions: int = 0) -> tuple[float, float]:
-        """The same time whatever the room."""
+        """The same time twice: it does not depend on the time left."""
         seconds = self.run_s(len(asked.characters) + companions, asked.characters[0])
         return seconds, seconds
 
@@ -59,13 +59,13 @@ class VariantCost:
         self.slowdown.learn(seconds, self._variant.median_s(inputs, characters))
 
     def forget(self) -> None:
-        """Takes the machine to be as quick again as it was when it was profiled."""
-        self.slowdown = Slowdown(_PACE_WEIGHT)
+        """Resets the slowdown to 1."""
+        self.slowdown = Slowdown(_SLOWDOWN_WEIGHT)
 
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """The gateway's processes, how old their news of the node is, and what an answer takes outside queue and engine."""
+    """The number of ingresses, the delay of their reports, and the overhead of an answer, in seconds."""
 
     ingresses: int
     report_delay_s: float
@@ -74,7 +74,7 @@ class Setup:
 
 @dataclass(slots=True, eq=False)
 class _Open:
-    """A request that waits in a room, with what was decided when it came."""
+    """A queued request with the decision made at its arrival."""
 
     request: Offered
     asked: RequestShape
@@ -84,16 +84,16 @@ class _Open:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Sent:
-    """A request on its way to a replica, with the decision that it was bound by, made at `decided_s`."""
+    """A request on its way to a replica, with the decision that bound it, made at `decided_s`."""
 
-    release: Batch
+    batch: Batch
     request: Offered
     decision: Decision
     decided_s: float
 
 
 class Ingress:
-    """One gateway process: a desk for each task."""
+    """One gateway process, with a router for each task."""
 
     def __init__(
         self,
@@ -103,19 +103,19 @@ class Ingress:
         setup: Setup,
         insist: frozenset[int],
     ) -> None:
-        """Sends to the replicas by the names of their variants."""
+        """`replicas` are by variant name; requests with a sequence in `insist` are not refused."""
         self._insist = insist
         self._world = world
-        self._desks = task_routers
+        self._task_routers = task_routers
         self._replicas = replicas
         self._setup = setup
         self._open: dict[QueuedRequest, _Open] = {}
         self._wakes: dict[str, float] = {}
 
     def arrived(self, request: Offered) -> None:
-        """Decides; what is not refused waits for its run."""
+        """Refuses the request, or queues it."""
         now_s = self._world.now_s
-        task_router = self._desks[request.task]
+        task_router = self._task_routers[request.task]
         parameters = ClassifyParameters() if request.task == "classify" else SummarizeParameters()
         asked = RequestShape((request.tokens,) * request.texts, parameters)
         deadline = Deadline(now_s, request.budget_s)
@@ -132,18 +132,18 @@ class Ingress:
         self._fill(request.task)
 
     def ended(self) -> None:
-        """Fails what still waits, since nobody comes any more."""
+        """Fails every request that is still queued."""
         for one in self._open.values():
             self._world.fail(one.request)
         self._open.clear()
 
     def _fill(self, task: str) -> None:
         now_s = self._world.now_s
-        task_router = self._desks[task]
+        task_router = self._task_routers[task]
         for held in task_router.scheduler.expired(now_s):
             self._world.fail(self._open.pop(held).request)
-        while (release := task_router.scheduler.next_batch(now_s)) is not None:
-            self._send(task_router, release)
+        while (batch := task_router.scheduler.next_batch(now_s)) is not None:
+            self._send(task_router, batch)
         wake_s = task_router.scheduler.wake_s(now_s)
         if wake_s is not None and self._wakes.get(task) != wake_s:
             self._wakes[task] = wake_s
@@ -154,40 +154,40 @@ class Ingress:
             del self._wakes[task]
             self._fill(task)
 
-    def _send(self, task_router: TaskRouter, release: Batch) -> None:
+    def _send(self, task_router: TaskRouter, batch: Batch) -> None:
         now_s = self._world.now_s
-        for held in release.members:
+        for held in batch.members:
             one = self._open.pop(held)
-            decision = task_router.bind(one.asked, one.decision, release, one.deadline, now_s)
-            self._world.after(self._setup.report_delay_s, self._enter, _Sent(release, one.request, decision, now_s))
+            decision = task_router.bind(one.asked, one.decision, batch, one.deadline, now_s)
+            self._world.after(self._setup.report_delay_s, self._enter, _Sent(batch, one.request, decision, now_s))
 
     def _enter(self, sent: _Sent) -> None:
-        replica, place = self._replicas[sent.release.checkpoint], sent.release.members[0].place
+        replica, place = self._replicas[sent.batch.checkpoint], sent.batch.members[0].place
         replica.enter(sent.request, partial(self._ended, sent), place)
 
     def _ended(self, sent: _Sent, request: Offered, service_s: float, answered: bool) -> None:
         setup, world = self._setup, self._world
         if answered:
-            world.finish(request, sent.release.checkpoint, world.now_s + setup.overhead_s - setup.report_delay_s)
+            world.finish(request, sent.batch.checkpoint, world.now_s + setup.overhead_s - setup.report_delay_s)
         else:
             world.fail(request)
         world.after(setup.report_delay_s, self._learn, sent, service_s, answered)
 
     def _learn(self, sent: _Sent, service_s: float, answered: bool) -> None:
-        request, release, chosen = sent.request, sent.release, sent.decision.chosen
-        assert chosen is not None and chosen.forecast is not None, "a released request was decided"
-        task_router = self._desks[request.task]
+        request, batch, chosen = sent.request, sent.batch, sent.decision.chosen
+        assert chosen is not None and chosen.forecast is not None, "a batched request has a decision"
+        task_router = self._task_routers[request.task]
         if answered:
             request.predicted_s = sent.decided_s - request.arrived_s + chosen.forecast.latency_s
             request.quantile_s = sent.decided_s - request.arrived_s + chosen.forecast.quantile_s
-        if answered and release.left == len(release.members):
-            forecaster = task_router.by_name[release.checkpoint].forecaster
+        if answered and batch.left == len(batch.members):
+            forecaster = task_router.by_name[batch.checkpoint].forecaster
             latency_s = request.finished_s - sent.decided_s
             forecaster.learn_latency(chosen.forecast, latency_s, self._setup.overhead_s, self._world.now_s)
             if isinstance(forecaster.model, VariantCost):
-                inputs = sum(held.texts for held in release.members)
+                inputs = sum(held.texts for held in batch.members)
                 forecaster.model.learn_run(inputs, request.tokens, service_s)
-        task_router.scheduler.ended(release)
+        task_router.scheduler.ended(batch)
         self._fill(request.task)
 
 
@@ -195,7 +195,7 @@ Replicas = BatchingReplica | SharingReplica
 
 
 class Punctual:
-    """The gateway as a policy: requests go to its ingresses in turn."""
+    """The gateway as a policy: requests go to its ingresses round robin."""
 
     def __init__(
         self,
@@ -205,7 +205,7 @@ class Punctual:
         setup: Setup,
         insist: frozenset[int] = frozenset(),
     ) -> None:
-        """All variants are up, with a lane on every core each. Requests of the numbers in `insist` are not refused."""
+        """Each variant is up with a slot on every core. Requests with a sequence in `insist` are not refused."""
         replicas: dict[str, Replicas] = {}
         for variant in variants:
             if variant.max_batch > 1:
@@ -215,11 +215,12 @@ class Punctual:
                 replicas[variant.name] = SharingReplica(world, variant, cores)
         share = max(1.0, cores / setup.ingresses)
         self._ingresses = [
-            Ingress(world, _desks(variants, share, cores), replicas, setup, insist) for _ in range(setup.ingresses)
+            Ingress(world, _task_routers(variants, share, cores), replicas, setup, insist)
+            for _ in range(setup.ingresses)
         ]
 
     def arrived(self, request: Offered) -> None:
-        """Sends the request to the next ingress in turn."""
+        """Passes the request to the next ingress."""
         self._ingresses[request.sequence % len(self._ingresses)].arrived(request)
 
     def ended(self) -> None:
@@ -229,12 +230,12 @@ class Punctual:
 
 
 def _raise(part: Part, error: Exception) -> None:
-    """Live a fault degrades; here it is a fault of the simulation."""
+    """Raises a fault that the live gateway would degrade on."""
     raise error
 
 
-def _desks(variants: Sequence[Variant], share: float, slots: int) -> dict[str, TaskRouter]:
-    """The routers of the tasks; every variant has one replica, up and idle, with so many slots."""
+def _task_routers(variants: Sequence[Variant], share: float, slots: int) -> dict[str, TaskRouter]:
+    """A router for each task; every variant has one idle replica with this many slots."""
     load = LoadTracker()
     for variant in variants:
         load.reported(variant.name, "simulated", LoadReport(0.0, 0, cores=share), 0.0)

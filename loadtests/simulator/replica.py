@@ -1,7 +1,7 @@
-"""Replicas in the simulator: the live replica's own rules, over runs on the simulated cores.
+"""Replicas in the simulator: the live replica's rules over simulated runs.
 
-Which inputs make the next batch, and whose turn it is, is asked of the same functions that a replica asks; only the
-engine is played. Whose time is up ends then, as there, however long the engine is busy.
+The live batching and time slicing functions choose the next batch or step; only the engine is simulated. A request
+ends at its deadline even while the engine is busy, as it does live.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from loadtests.workload.arrivals import Offered
 from loadtests.workload.variants import Variant
 
 OnEnd = Callable[[Offered, float, bool], None]
-"""Called with a request's end: the service time that it had, and whether it was answered (or expired)."""
+"""Called when a request ends, with its service time in seconds, and True if answered, False if expired."""
 
 _DONE_S = 1e-9
 _LEAST_LEFT_S = 1e-4
@@ -30,7 +30,7 @@ class _Input(Waiting):
 
 @dataclass(slots=True, eq=False)
 class _Whole:
-    """A request at the replica: how many inputs are to be answered, which wait, and when its first run began."""
+    """A request at the replica: its inputs left to answer, those waiting, and the start of its first run."""
 
     request: Offered
     on_end: OnEnd
@@ -40,22 +40,22 @@ class _Whole:
 
 
 class BatchingReplica:
-    """A classifier: its inputs wait for a batch, earliest deadline first and alike lengths together."""
+    """A classifier: batches inputs of like length, earliest deadline first."""
 
     def __init__(self, world: World, variant: Variant, slots: int, limits: BatchLimits) -> None:
-        """Runs up to `lanes` batches at once."""
+        """Runs up to `slots` batches at once."""
         self._world = world
         self._variant = variant
         self._slots = slots
         self._limits = limits
         self._medians = RememberedMedians(variant)
-        self._overdue = LateShare()
+        self._late_share = LateShare()
         self._waiting: dict[int, _Input] = {}
         self._running = 0
         self._sequence = 0
 
     def enter(self, request: Offered, on_end: OnEnd, run: int = 0) -> None:
-        """Queues the request's inputs, sent for that run; forms batches once all that came at this instant are here."""
+        """Queues the request's inputs for that run; batches are formed after all arrivals of the same instant."""
         whole = _Whole(request, on_end, request.texts)
         for _ in range(request.texts):
             self._sequence += 1
@@ -84,13 +84,13 @@ class BatchingReplica:
                 self._world.now_s,
                 self._limits,
                 self._medians,
-                late_turn=self._overdue.turn,
+                late_turn=self._late_share.turn,
                 threads=self._slots,
             )
             for entry in formed.expired:
                 self._give_up(entry.whole)
             if formed.entries:
-                self._overdue.ran(formed.median_s, late=formed.late, contested=formed.contested)
+                self._late_share.ran(formed.median_s, late=formed.late, contested=formed.contested)
                 self._run(formed.entries)
 
     def _run(self, entries: tuple[_Input, ...]) -> None:
@@ -110,13 +110,13 @@ class BatchingReplica:
         self._world.node.start(self._variant, [entry.whole.request for entry in entries], tokens, done, URGENT)
 
     def _answered(self, whole: _Whole) -> None:
-        """The request is answered with the last of its inputs, timed from the beginning of its first run."""
+        """Counts one input as answered; the last one ends the request, timed from the start of its first run."""
         whole.left -= 1
         if whole.left == 0 and whole.began_s is not None:
             whole.on_end(whole.request, self._world.now_s - whole.began_s, True)
 
     def _give_up(self, whole: _Whole) -> None:
-        """One of its inputs is lost: so is the request, and the others are withdrawn. What runs of it helps nobody."""
+        """Fails the request after one of its inputs expired, and withdraws the others; running inputs are wasted."""
         if whole.left <= 0:
             return
         whole.left = 0
@@ -135,25 +135,25 @@ class _Text(Sharing):
 
 
 class SharingReplica:
-    """A summarizer: its texts share the engine in turns.
+    """A summarizer: its texts share the engine by time slicing.
 
-    At its deadline a text ends with what there is by then: a strict one without an answer, another with one that
-    arrives late by what the way back takes.
+    A text ends at its deadline: a strict one without an answer, another with a partial one that arrives late by the
+    time of the return path.
     """
 
     def __init__(self, world: World, variant: Variant, slots: int) -> None:
-        """Works on up to `lanes` texts at once, behind all classifiers of the node."""
+        """Runs up to `slots` texts at once, at a lower priority than the node's classifiers."""
         self._world = world
         self._variant = variant
         self._slots = slots
-        self._overdue = LateShare(earned_s=SLICE_S)
+        self._late_share = LateShare(earned_s=SLICE_S)
         self._waiting: list[_Text] = []
         self._running = 0
         self._begun = 0
         self._sequence = 0
 
     def enter(self, request: Offered, on_end: OnEnd, run: int = 0) -> None:
-        """The texts of one request are taken as one. Runs mean nothing where turns are given."""
+        """Queues the request's texts as one job. `run` is ignored: time slicing has no batches."""
         self._sequence += 1
         median_s = self._variant.median_s(1, request.tokens) * request.texts
         text = _Text(
@@ -181,16 +181,16 @@ class SharingReplica:
             ready = [text for text in self._waiting if text.begun or self._begun < MOST_BEGUN]
             if not ready:
                 break
-            text = next_text(ready, now_s, late_turn=self._overdue.turn)
-            self._turn(text, overdue=text.late(now_s), contested=contested(ready, now_s))
+            text = next_text(ready, now_s, late_turn=self._late_share.turn)
+            self._turn(text, late=text.late(now_s), contested=contested(ready, now_s))
 
-    def _turn(self, text: _Text, overdue: bool, contested: bool) -> None:
+    def _turn(self, text: _Text, late: bool, contested: bool) -> None:
         turn_s = min(SLICE_S, text.work_s)
 
         def done(run: Run) -> None:
             passed_s = self._world.now_s - run.began_s
             self._running -= 1
-            self._overdue.ran(passed_s, late=overdue, contested=contested)
+            self._late_share.ran(passed_s, late=late, contested=contested)
             text.attained_s += passed_s
             text.work_s -= turn_s
             text.left_s = max(text.left_s - turn_s, _LEAST_LEFT_S)

@@ -1,7 +1,7 @@
-"""The runs of a scenario's grid, played side by side on several processes.
+"""Simulates the runs of a scenario's grid in parallel processes.
 
-A run depends on nothing but its order, so results are the same whatever the number of processes. A process imports the
-simulator and no engine; what it needs of a scenario travels with each piece of work.
+A run depends only on its order, so results do not depend on the number of processes. A process imports the simulator
+and no engine; each piece of work carries the scenario data that it needs.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from loadtests.workload.scenario import Scenario
 
 
 class WorkerLost(LoadTestError):
-    """A process that simulated ended before its run did; the message says what may be the reason."""
+    """A simulation process ended before its run; the message gives a likely reason."""
 
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_DEAR = {BOUND: 20.0, OURS: 10.0, "ramsis": 4.0, "model-switching": 2.0}
-"""About how many times a request costs what it does under the other policies: only for the order of the runs."""
+_RELATIVE_COST = {BOUND: 20.0, OURS: 10.0, "ramsis": 4.0, "model-switching": 2.0}
+"""The rough cost of a request relative to other policies, used only to order the runs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One run to play. Samples are kept for plots where `plotted`; of its refusals up to `refusals` are drawn."""
+    """One run to simulate. Keeps samples for plots if `plotted`, and samples up to `refusals` refusals."""
 
     policy: str
     place: Place
@@ -48,9 +48,9 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """A run that was played: its results, how many requests it simulated with the warm-up, and the CPU time.
+    """A finished run: its results, its number of requests including the warm-up, and its CPU time.
 
-    `refused` are the strict refusals that were drawn, by their sequence.
+    `refused` are the sequences of the sampled strict refusals.
     """
 
     order: Order
@@ -62,7 +62,7 @@ class Ran:
 
 @dataclass(frozen=True, slots=True)
 class Insisted:
-    """A refused request, and what became of it in a run of its own in which it was admitted."""
+    """A refused request, and its outcome in a run of its own that admitted it."""
 
     place: Place
     sequence: int
@@ -70,14 +70,14 @@ class Insisted:
 
     @property
     def rightly(self) -> bool:
-        """Whether it was not answered in time then, either."""
+        """True if it was not answered in time when admitted."""
         return self.fate is not Fate.IN_TIME
 
 
 def orders_of(scenario: Scenario, policies: Sequence[str], plots: bool = False, refusals: int = 0) -> tuple[Order, ...]:
-    """Every policy at every load and coefficient of variation under every seed, in the order of results.
+    """Every policy at every load, coefficient of variation and seed, in the order of results.
 
-    Plots of single requests are of the load nearest to 1 and of the first seed.
+    Plots of single requests use the load nearest to 1 and the first seed.
     """
     plotted = (min(scenario.loads, key=lambda load: (abs(load - 1), load)), scenario.seeds[0])
     places = [
@@ -94,7 +94,7 @@ def orders_of(scenario: Scenario, policies: Sequence[str], plots: bool = False, 
 
 
 def run_all(simulation: Simulation, orders: Sequence[Order], jobs: int) -> Iterator[Ran]:
-    """Plays the runs, the longest first so that no process is left with one at the end; gives each when it is over.
+    """Simulates the runs, longest first to balance the processes; yields each when it is done.
 
     Raises ScenarioError, UnknownPolicy, NothingCounted and WorkerLost.
     """
@@ -103,7 +103,7 @@ def run_all(simulation: Simulation, orders: Sequence[Order], jobs: int) -> Itera
 
 
 def insist_all(simulation: Simulation, ran: Sequence[Ran], jobs: int) -> Iterator[Insisted]:
-    """Admits each refused request that was drawn, in a run of its own; gives each when it is over."""
+    """Admits each sampled refusal in a run of its own; yields each when it is done."""
     refusals = [Insisted(one.order.place, sequence, Fate.REFUSED) for one in ran for sequence in one.refused]
     return side_by_side(partial(_insisted, simulation), refusals, jobs)
 
@@ -120,20 +120,20 @@ def usable_cores() -> int:
 
 
 def side_by_side(work: Callable[[Item], Result], items: Sequence[Item], jobs: int) -> Iterator[Result]:
-    """Does the work for each item on `jobs` processes (in this one, where one is enough); results as they come.
+    """Applies `work` to each item on `jobs` processes (in this one for 1 job); yields results as they finish.
 
-    Raises what the work raises, and WorkerLost where a process ended before its work did.
+    Raises what `work` raises, and WorkerLost if a process ended before its work.
     """
     if min(jobs, len(items)) <= 1:
         yield from map(work, items)
         return
-    context = multiprocessing.get_context("spawn")  # nothing of this one's threads and progress bars is in it
+    context = multiprocessing.get_context("spawn")  # inherits no threads or progress bars
     pool = ProcessPoolExecutor(min(jobs, len(items)), context, initializer=_end_when_interrupted)
     try:
         for future in as_completed([pool.submit(work, item) for item in items]):
             yield future.result()
     except BrokenProcessPool:
-        raise WorkerLost("a process that simulated ended before its run did; too little memory for --jobs?") from None
+        raise WorkerLost("a simulation process ended before its run; too little memory for --jobs?") from None
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -141,11 +141,11 @@ def side_by_side(work: Callable[[Item], Result], items: Sequence[Item], jobs: in
 def _cost(simulation: Simulation, order: Order) -> float:
     rate_per_s = rate_of(simulation.scenario, simulation.variants, order.place.load)
     pieces = rate_over_time(simulation.scenario, rate_per_s)
-    return _DEAR.get(order.policy, 1.0) * sum(piece.expected for piece in pieces)
+    return _RELATIVE_COST.get(order.policy, 1.0) * sum(piece.expected for piece in pieces)
 
 
 def _end_when_interrupted() -> None:
-    """Has Ctrl-C end the process silently: its owner reports it."""
+    """Lets Ctrl-C end the process silently; its parent reports it."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
@@ -160,7 +160,7 @@ def _ran(simulation: Simulation, order: Order) -> Ran:
 
 
 def _drawn(simulation: Simulation, offered: Sequence[Offered], order: Order) -> tuple[int, ...]:
-    """Draws as many of the counted strict refusals as were asked for, the same ones in equal runs."""
+    """Samples the requested number of counted strict refusals; equal runs give equal samples."""
     refused = [one.sequence for one in offered if one.fate is Fate.REFUSED and one.strict and simulation.counted(one)]
     chance = random.Random(f"{order.place!r} refusals")
     return tuple(sorted(chance.sample(refused, min(order.refusals, len(refused)))))

@@ -1,4 +1,4 @@
-"""One simulated run: a scenario's requests at one load, one policy before the node, and what became of them."""
+"""One simulated run: a scenario's requests at one load, under one policy, and their outcomes."""
 
 from __future__ import annotations
 
@@ -26,67 +26,67 @@ BOUND, FEASIBLE = "oracle", "oracle-feasible"
 STATIC = "static:"
 
 _BUDGETS = 512
-"""How many budgets a published policy has seen of a task beforehand."""
+"""The size of the budget sample that a published policy knows of a task in advance."""
 
 
 class UnknownPolicy(LoadTestError):
-    """Asked to play a policy that there is not for this scenario. Its arguments: the name, and those that there are.
+    """The scenario has no policy of that name. Arguments: the name, and the known names.
 
-    Only arguments make it, since it crosses processes.
+    Takes positional arguments only, so that it can be pickled.
     """
 
     def __str__(self) -> str:
         """A sentence with the names to choose from."""
         policy, *known = self.args
-        return f"policy {policy}: there is none of that name for this scenario; there are {', '.join(known)}"
+        return f"policy {policy}: unknown for this scenario; known: {', '.join(known)}"
 
 
 class NothingCounted(LoadTestError):
-    """No request arrives in the counted part of a run; the message says which run."""
+    """No request arrives after the warm-up of a run; the message names the run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where in a scenario's grid a run stands."""
+    """One point of a scenario's grid."""
 
     load: float
     cv: float
     seed: int
 
     def __str__(self) -> str:
-        """As messages name it."""
+        """The place as messages name it."""
         return f"load {self.load:g}, CV {self.cv:g}, seed {self.seed}"
 
 
 @dataclass(frozen=True)
 class Simulation:
-    """A scenario and the variants that serve it. Equal simulations play equal runs, in whatever process."""
+    """A scenario and its variants. Equal simulations give equal runs, in any process."""
 
     scenario: Scenario
     variants: tuple[Variant, ...]
 
     @property
     def policies(self) -> tuple[str, ...]:
-        """The names of all policies: ours, the published, the static choices, and the bound.
+        """The names of all policies: ours, the published ones, the static choices and the bound.
 
-        A static choice has one variant for each task, `static:NAME+NAME` where there are two.
+        A static choice has one variant per task: `static:NAME+NAME` for two tasks.
         """
         choices = product(*([one.name for one in of] for of in self._by_task().values()))
         return (OURS, *BASELINES, *(STATIC + "+".join(names) for names in choices), BOUND)
 
     def offered(self, place: Place) -> list[Offered]:
-        """The requests that every policy meets at a place, by their sequence; not yet played."""
+        """The requests at a place, the same for every policy, by sequence; not yet simulated."""
         return offered_of(self.scenario, self.variants, place.load, place.cv, place.seed)
 
     def counted(self, request: Offered) -> bool:
-        """Whether it arrives after the warm-up."""
+        """True if the request arrives after the warm-up."""
         return request.arrived_s >= self.scenario.warmup_s
 
     def played(self, policy: str, place: Place, offered: Sequence[Offered] | None = None) -> list[Recorded]:
-        """The run's result; the bound has a second one, of a schedule that comes near it.
+        """Simulates a run and returns its result; the bound also returns that of its schedule.
 
-        Hand in the requests of `offered`, not yet played, to see what became of each. Raises UnknownPolicy,
-        NothingCounted and ScenarioError.
+        Pass fresh requests from `offered` to inspect the outcome of each. Raises UnknownPolicy, NothingCounted and
+        ScenarioError.
         """
         requests = self.offered(place) if offered is None else offered
         if not any(map(self.counted, requests)):
@@ -99,9 +99,9 @@ class Simulation:
         return [self._recorded(requests, policy, place)]
 
     def insisted(self, place: Place, sequence: int) -> Fate:
-        """What becomes of one request of our run where it is admitted, whatever is forecast for it.
+        """The outcome of one request of our run if it is admitted, whatever its forecast.
 
-        All before it is as in the run itself; the run ends with it.
+        The run is unchanged before that request and ends with it.
         """
         offered, world = self.offered(place), self._world(place)
         world.play(offered, self._ours(world, frozenset((sequence,))), until=offered[sequence])
@@ -129,12 +129,12 @@ class Simulation:
         return Central(world, rules, node.cores, node.overhead_ms / 1000)
 
     def _by_task(self) -> dict[str, tuple[Variant, ...]]:
-        """The variants of each task for any request; published policies know of no domains."""
+        """The variants of each task that serve all domains; published policies know no domains."""
         general = [one for one in self.variants if one.domain is None]
         return {task: tuple(one for one in general if one.task == task) for task in sorted(self.scenario.tasks)}
 
     def _setting(self, task: str, variants: tuple[Variant, ...], place: Place) -> Setting:
-        """What a published policy may know of one task beforehand."""
+        """What a published policy knows of one task in advance."""
         scenario = self.scenario
         classes = [one for one in scenario.requests if one.task == task]
         shares = [one.share for one in classes]
@@ -162,7 +162,7 @@ class Simulation:
         return recorded(result, samples)
 
     def _bounded(self, offered: Sequence[Offered], place: Place) -> list[Recorded]:
-        """The oracle's two ends: what no policy can pass, and a schedule that could be run with all known."""
+        """The two ends of the oracle's bound: the upper bound, and a feasible schedule with all requests known."""
         best = {task: max(one.quality for one in self.variants if one.task == task) for task in self.scenario.tasks}
 
         def utility(variant: Variant) -> float:
@@ -191,7 +191,7 @@ class Simulation:
 
 
 def _makers(policy: str, of_task: Mapping[str, tuple[Variant, ...]]) -> Mapping[str, RuleMaker] | None:
-    """The published policy of that name for each task, or the static choice of one variant for each."""
+    """The published policy of that name, or the static choice, for each task; None if unknown."""
     if policy in BASELINES:
         return dict.fromkeys(of_task, BASELINES[policy])
     chosen = {name: maker for of in of_task.values() for name, maker in statics(of).items()}

@@ -1,6 +1,6 @@
 """The verdict on our policy: where a baseline is above it, and its share of the oracle's bound.
 
-Knows figures; how they are shown is not its business.
+Knows figures; knows no output format.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from loadtests.reports.runs import RunResult
 from loadtests.simulator.simulation import BOUND
 
 SHARE_OF_BOUND = 0.95
-"""What our policy must have of the oracle's bound on effective quality, on average over places."""
+"""The least share of the oracle's bound on effective quality for our policy, on average over places."""
 
 
 @dataclass(frozen=True, slots=True)
 class Beaten:
-    """A baseline has more effective quality than ours at a place, by the whole interval of the difference."""
+    """A place at which a baseline has significantly more effective quality than our policy."""
 
     place: Place
     baseline: str
@@ -28,9 +28,9 @@ class Beaten:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """How our policy stands; `share` is None where it or the bound did not run.
+    """The comparison's result; `share` is None if our policy or the bound did not run.
 
-    `judged` is how many pairs of a place and a baseline have seeds enough for an interval, of `pairs` in all.
+    `judged` of `pairs` (place, baseline) pairs have enough seeds for an interval.
     """
 
     beaten: tuple[Beaten, ...]
@@ -40,17 +40,17 @@ class Verdict:
 
     @property
     def misses_bound(self) -> bool:
-        """Whether it has less of the bound than it must."""
+        """True if our share of the bound is too small."""
         return self.share is not None and self.share < SHARE_OF_BOUND
 
     @property
     def good(self) -> bool:
-        """Whether nothing speaks against ours."""
+        """True if no baseline is above ours and the share of the bound is large enough."""
         return not self.beaten and not self.misses_bound
 
 
 def verdict_of(runs: Sequence[RunResult], roles: Roles) -> Verdict:
-    """Compares seed by seed, under the same requests; a baseline is above where the whole 95 % interval is below 0."""
+    """Compares paired by seed; a baseline is above if the whole 95 % interval of the difference is below 0."""
     gaps = [
         Beaten(place, baseline, gap)
         for baseline in roles.baselines
@@ -64,7 +64,7 @@ def verdict_of(runs: Sequence[RunResult], roles: Roles) -> Verdict:
 
 
 def sentences(verdict: Verdict, runs: Sequence[RunResult], roles: Roles) -> tuple[str, ...]:
-    """The verdict in words, what speaks against ours first; nothing where ours did not run beside another."""
+    """The verdict in sentences, failures first; empty if ours ran alone or not at all."""
     scale, ours = scale_of(runs, "effective_quality"), roles.ours
     said = [
         f"CV {one.place.cv:g}, load {one.place.load:g}: {ours} is below {one.baseline}, "
@@ -72,9 +72,9 @@ def sentences(verdict: Verdict, runs: Sequence[RunResult], roles: Roles) -> tupl
         for one in verdict.beaten
     ]
     if verdict.judged and not verdict.beaten:
-        said.append(f"No baseline is above {ours} at any place by more than chance explains.")
+        said.append(f"No baseline is significantly above {ours} at any place.")
     if verdict.judged < verdict.pairs:
-        said.append(f"Fewer than {LEAST} seeds give no interval, so that {ours} was not held against every baseline.")
+        said.append(f"Fewer than {LEAST} seeds give no interval, so {ours} was not compared with every baseline.")
     if verdict.share is not None:
         least = f", less than the {SHARE_OF_BOUND * 100:g} % that it must have" if verdict.misses_bound else ""
         said.append(f"{ours} has {verdict.share * 100:.1f} % of the oracle's bound on average over places{least}.")

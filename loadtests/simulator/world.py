@@ -1,7 +1,7 @@
-"""The simulated world: a virtual clock, a node whose runs share its cores, and the fate of each request.
+"""The simulated world: a virtual clock, a node whose runs share its cores, and the outcome of each request.
 
-Nothing here decides. The world calls a policy for arrivals and for runs that end; the policy starts runs and finishes
-or refuses requests.
+Decides nothing. The world calls a policy for arrivals and ends of runs; the policy starts runs and finishes or
+refuses requests.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ from loadtests.workload.arrivals import Fate, Offered
 from loadtests.workload.variants import Variant
 
 URGENT, PATIENT = 0, 1
-"""Priorities of runs: the patient get what the urgent leave, as under the kernel's idle policy."""
+"""Priorities of runs: patient runs get what urgent runs leave, as under the kernel's idle policy."""
 
 LEAST_FREE = 0.05
-"""The part of a core that runs always have, however much is stolen: no kernel starves anybody for good."""
+"""The share of a core that runs always get, however much is stolen: no kernel starves a process."""
 
 LEAST_PATIENT = 0.02
-"""The part of a core that the urgent always leave to the patient, likewise."""
+"""The share of a core that urgent runs always leave to patient ones, for the same reason."""
 
 
 class Policy(Protocol):
-    """Decides for each arrival. It acts on the world it was made with."""
+    """Decides on each arrival, and acts on the world that it was made with."""
 
     def arrived(self, request: Offered) -> None:
-        """A request has come. Sooner or later the policy must finish, refuse or drop it."""
+        """Takes an arrival. The policy must finish, refuse or drop it in the end."""
 
     def ended(self) -> None:
-        """The last request has come and nothing is left to happen: what is still held will never run."""
+        """Called after the last event: a request that still waits will never run."""
 
 
 @dataclass(slots=True, eq=False)
 class Run:
-    """One engine run under way: who is in it, its variant, and the core-seconds still to do."""
+    """One engine run in progress: its members, its variant, and the core-seconds left."""
 
     variant: Variant
     members: tuple[Offered, ...]
@@ -49,9 +49,9 @@ class Run:
 
 @dataclass(slots=True)
 class Node:
-    """Cores that runs share: one core for each run while there are enough, else an equal share.
+    """Cores that runs share: one core per run while there are enough, else an equal share.
 
-    `stolen` is the part of the cores that other work has (the gateway's own, a neighbour's), in cores.
+    `stolen` is the number of cores taken by other work (the gateway's own, a neighbour's).
     """
 
     world: World
@@ -65,7 +65,7 @@ class Node:
 
     @property
     def running(self) -> Sequence[Run]:
-        """The runs under way."""
+        """The runs in progress."""
         return self._running
 
     def start(
@@ -77,7 +77,7 @@ class Node:
         priority: int = URGENT,
         inputs: int | None = None,
     ) -> Run:
-        """Starts a run of the members padded to `tokens`, with the variant's own noise; `done` is called at its end."""
+        """Starts a run of the members padded to `tokens`, with the variant's noise; calls `done` at its end."""
         batch = len(members) if inputs is None else inputs
         seconds = variant.median_s(batch, tokens) * variant.times.noise(batch, self.world.chance)
         return self.start_work(variant, members, seconds, done, priority)
@@ -90,7 +90,7 @@ class Node:
         done: Callable[[Run], None],
         priority: int = URGENT,
     ) -> Run:
-        """Starts a run that takes `seconds` of a core."""
+        """Starts a run of `seconds` core-seconds; calls `done` at its end."""
         begun = sum(member.engine_s == 0 for member in members)
         self.interrupt(begun * self.world.served_core_s)
         self._advance()
@@ -108,9 +108,9 @@ class Node:
         self._schedule()
 
     def interrupt(self, core_s: float) -> None:
-        """The gateway's own work takes a core, one piece after another.
+        """Takes one core for the gateway's own work, piece after piece.
 
-        It goes before all runs: the kernel wakes at once what mostly sleeps.
+        It goes before all runs, since the kernel favours processes that mostly sleep.
         """
         if core_s <= 0:
             return
@@ -127,7 +127,7 @@ class Node:
             self.steal(self.stolen - 1.0)
 
     def _rates(self) -> tuple[float, float]:
-        """Cores for each urgent and for each patient run."""
+        """Cores per urgent run and per patient run."""
         free = max(self.cores - self.stolen, LEAST_FREE)
         urgent = sum(run.priority == URGENT for run in self._running)
         patient = len(self._running) - urgent
@@ -166,12 +166,12 @@ class Node:
 
 
 class World:
-    """The clock, the node, and the fate of every request."""
+    """The clock, the node, and the outcome of every request."""
 
     def __init__(self, cores: float, seed: int, offered_core_s: float = 0.0, served_core_s: float = 0.0) -> None:
         """Starts at 0 s with nothing running.
 
-        Beside its runs each request offered takes `offered_core_s` of the cores, and each that runs `served_core_s`.
+        Each request offered takes `offered_core_s` of the cores, and each that runs `served_core_s` beside its runs.
         """
         self.now_s = 0.0
         self.offered_core_s, self.served_core_s = offered_core_s, served_core_s
@@ -181,7 +181,7 @@ class World:
         self._count = 0
 
     def at(self, when_s: float, act: Callable[..., None], *arguments: object) -> None:
-        """Calls `act` at an instant; calls for one instant are made in the order in which they were asked for."""
+        """Calls `act` at an instant; calls for the same instant run in the order of registration."""
         self._count += 1
         heapq.heappush(self._events, (max(when_s, self.now_s), self._count, act, arguments))
 
@@ -190,24 +190,24 @@ class World:
         self.at(self.now_s + seconds, act, *arguments)
 
     def finish(self, request: Offered, variant: str, at_s: float | None = None) -> None:
-        """The request's answer arrives at its client at that instant (now, where none is given)."""
+        """Records that the answer reaches its client at `at_s` (default: now)."""
         at_s = self.now_s if at_s is None else at_s
         _open(request)
         request.fate = Fate.IN_TIME if at_s <= request.deadline_s else Fate.LATE
         request.variant, request.finished_s = variant, at_s
 
     def refuse(self, request: Offered) -> None:
-        """The client gets a refusal, before any work."""
+        """Records a refusal, before any work."""
         _open(request)
         request.fate, request.finished_s = Fate.REFUSED, self.now_s
 
     def fail(self, request: Offered) -> None:
-        """Admitted, and given up: it expired or was dropped."""
+        """Records that an admitted request expired or was dropped."""
         _open(request)
         request.fate, request.finished_s = Fate.FAILED, self.now_s
 
     def play(self, offered: Sequence[Offered], policy: Policy, until: Offered | None = None) -> None:
-        """Plays all arrivals and what follows from them; with `until`, only until that request has ended."""
+        """Simulates all arrivals and their consequences; with `until`, only until that request has ended."""
         for request in offered:
             self.at(request.arrived_s, self._arrive, policy, request)
         while self._events:

@@ -1,5 +1,5 @@
-"""Workload: what is offered to which variants, for the simulator and a live gateway alike.
+"""Workloads: the requests and variants of a scenario, for the simulator and for a live gateway.
 
-`scenario`: a TOML file's fields. `arrivals`: the requests of a run. `variants`: their quality and times. `files`: text
-and CSV with faults by line. `options`: a scenario at the command line. `data/`: the shipped scenarios.
+`scenario`: the fields of its TOML file. `arrivals`: the requests of a run. `variants`: quality and service times.
+`files`: text and CSV with errors by line. `options`: command-line options. `data/`: the shipped scenarios.
 """

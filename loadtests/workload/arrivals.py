@@ -1,10 +1,10 @@
-"""The requests of one run: when they arrive, of which class they are, what they grant and how long their texts are.
+"""The requests of one run: arrival times, classes, budgets and text lengths.
 
-Chance is seeded and parted: instants, classes and each class's own draws come from streams of their own. So runs that
-differ in load or policy see the same requests in the same order, at instants that are only drawn nearer together or
-further apart; and a class more in the mixture leaves the others' draws as they were.
+Arrival times, classes and each class's draws come from separate seeded random streams. Runs that differ in load or
+policy therefore have the same requests in the same order, at times that are only scaled; and adding a class leaves
+the draws of the others unchanged.
 
-A load of 1 is the rate that the best variant of each task alone could just serve.
+A load of 1 is the highest rate that the best variant of each task could serve alone.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from loadtests.workload.variants import Variant
 
 
 class Fate(StrEnum):
-    """How a request ended; OPEN while it has not."""
+    """The outcome of a request; OPEN until it ends."""
 
     OPEN = "open"
     IN_TIME = "in_time"
@@ -37,9 +37,9 @@ class Fate(StrEnum):
 class Offered:
     """One request on the virtual clock, in seconds. `tokens` is the length of each of its texts.
 
-    `kind` is its class in the scenario's mixture. What became of it is written once, by `World.finish`; `engine_s` are
-    the core-seconds that its runs took, its equal share of each. `predicted_s` and `quantile_s` are the forecast from
-    its arrival that it was decided on, where the policy makes one.
+    `kind` is its class in the scenario's mixture. The outcome is written once, by `World.finish`. `engine_s` is its
+    share of the core-seconds of its runs, divided equally by member. `predicted_s` and `quantile_s` are its forecast
+    from arrival, if the policy makes one.
     """
 
     sequence: int
@@ -61,7 +61,7 @@ class Offered:
 
     @property
     def deadline_s(self) -> float:
-        """The instant by which it should be answered."""
+        """Arrival plus budget, in seconds."""
         return self.arrived_s + self.budget_s
 
 
@@ -73,7 +73,7 @@ SHORTEST_S = 0.01
 
 @dataclass(frozen=True, slots=True)
 class RatePiece:
-    """A stretch of time over which the rate changes evenly from one value to another, in requests/s."""
+    """A period in which the rate changes linearly from one value to another, in requests/s."""
 
     seconds: float
     from_per_s: float
@@ -81,19 +81,19 @@ class RatePiece:
 
     @classmethod
     def even(cls, seconds: float, per_s: float) -> RatePiece:
-        """A stretch at one rate."""
+        """A period at a constant rate."""
         return cls(seconds, per_s, per_s)
 
     @property
     def expected(self) -> float:
-        """The requests expected in it."""
+        """The expected number of requests."""
         return self.seconds * (self.from_per_s + self.to_per_s) / 2
 
     def reached_s(self, requests: float) -> float:
-        """The second of the stretch by which this many requests are expected, at most `expected` of them.
+        """The second of the period by which `requests` are expected, for at most `expected` requests.
 
-        The positive root of from·t + (to - from)·t²/(2·seconds) = requests, in the form that also holds for a rate
-        that does not change.
+        The positive root of from·t + (to - from)·t²/(2·seconds) = requests, in a form that also holds for a constant
+        rate.
         """
         bend = (self.to_per_s - self.from_per_s) / self.seconds
         root = math.sqrt(max(self.from_per_s * self.from_per_s + 2 * bend * requests, 0.0))
@@ -103,26 +103,26 @@ class RatePiece:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """Stretches one after another, from 0 s on, each at one rate."""
+    """Consecutive periods from 0 s on, each at a constant rate."""
 
     pieces: tuple[RatePiece, ...]
 
     @property
     def seconds(self) -> float:
-        """How long it is."""
+        """The trace's duration."""
         return sum(piece.seconds for piece in self.pieces)
 
     @property
     def mean_per_s(self) -> float:
-        """Its mean rate."""
+        """The mean rate over the trace."""
         return sum(piece.expected for piece in self.pieces) / self.seconds
 
     def over(self, seconds: float) -> Trace:
-        """Cut to a length, or repeated until it has that length."""
+        """The trace cut or repeated to this duration."""
         return Trace(tuple(self._until(seconds)))
 
     def scaled(self, factor: float) -> Trace:
-        """With every rate multiplied."""
+        """The trace with every rate multiplied."""
         return Trace(tuple(RatePiece.even(one.seconds, factor * one.from_per_s) for one in self.pieces))
 
     def _until(self, seconds: float) -> Iterator[RatePiece]:
@@ -136,7 +136,7 @@ class Trace:
 
 
 def read_trace(path: Path) -> Trace:
-    """The trace of a CSV. Raises ScenarioError.
+    """Reads a trace from a CSV. Raises ScenarioError.
 
     Its first start counts as 0 s, and its last interval is as long as the one before.
     """
@@ -162,14 +162,14 @@ def _length(row: Row, seconds: float) -> float:
 
 
 _LENGTHS = 64
-"""The number of lengths, evenly spread over the span, over which the mean cost of a text is taken."""
+"""The number of evenly spaced lengths over which the cost of a text is averaged."""
 
 
 def quality_capacity(scenario: Scenario, variants: Sequence[Variant]) -> float:
-    """The requests/s of a mixture that keep all cores busy, each served by the best variant of its task.
+    """The requests/s of a mixture that keep all cores busy if the best variant of each task serves them.
 
-    Each text costs what it does in that variant's best batch. A variant made for a domain counts for requests that
-    name it. Raises ScenarioError where a task of the mixture has no variant.
+    Each text costs its share of that variant's most efficient batch. A variant for a domain counts for requests of that
+    domain. Raises ScenarioError if a task of the mixture has no variant.
     """
     shares = sum(asked.share for asked in scenario.requests)
     work_s = sum(asked.share * _core_s(scenario, at, variants) for at, asked in enumerate(scenario.requests))
@@ -177,10 +177,10 @@ def quality_capacity(scenario: Scenario, variants: Sequence[Variant]) -> float:
 
 
 def rate_of(scenario: Scenario, variants: Sequence[Variant], load: float) -> float:
-    """The rate in requests/s of a run at this load, which a shape's factors then multiply.
+    """The rate of a run at this load in requests/s, before a shape's factors.
 
-    It is `rate_per_s` where the scenario gives one, and the mean of what is played of a trace that is replayed as it
-    was recorded. Raises ScenarioError.
+    This is `rate_per_s` if the scenario gives one, and the mean of the replayed part of a trace that is replayed as
+    recorded. Raises ScenarioError.
     """
     if scenario.arrivals.rate_per_s is not None:
         return scenario.arrivals.rate_per_s
@@ -190,13 +190,13 @@ def rate_of(scenario: Scenario, variants: Sequence[Variant], load: float) -> flo
 
 
 def candidates(asked: RequestClass, variants: Sequence[Variant]) -> tuple[Variant, ...]:
-    """The variants that may answer a class of requests, the best first."""
+    """The eligible variants of a class of requests, best first."""
     may = (one for one in variants if one.task == asked.task and one.domain in (None, asked.domain))
     return tuple(sorted(may, key=lambda one: -one.quality))
 
 
 def _core_s(scenario: Scenario, at: int, variants: Sequence[Variant]) -> float:
-    """Core seconds of one request of a class with the best variant of its task."""
+    """The core-seconds of one request of a class on the best variant of its task."""
     asked = scenario.requests[at]
     best = next(iter(candidates(asked, variants)), None)
     if best is None:
@@ -208,13 +208,13 @@ def _core_s(scenario: Scenario, at: int, variants: Sequence[Variant]) -> float:
 
 
 MOST_REQUESTS = 5_000_000
-"""A run that would offer more requests is refused: it would not fit in memory."""
+"""The most requests of a run, limited by memory."""
 
 
 def offered_of(scenario: Scenario, variants: Sequence[Variant], load: float, cv: float, seed: int) -> list[Offered]:
-    """The requests of one run in the order they arrive, from 0 s to the end of its counted part.
+    """The requests of one run in order of arrival, from 0 s, warm-up included.
 
-    `load` and `cv` are the run's own. Equal arguments, equal requests. Raises ScenarioError.
+    Equal arguments give equal requests. Raises ScenarioError.
     """
     pieces = rate_over_time(scenario, rate_of(scenario, variants, load))
     expected = sum(piece.expected for piece in pieces)
@@ -229,19 +229,18 @@ def offered_of(scenario: Scenario, variants: Sequence[Variant], load: float, cv:
 
 
 def instants(pieces: Sequence[RatePiece], cv: float, chance: random.Random) -> Iterator[float]:
-    """Arrivals, in seconds from the beginning of the first piece, whose number follows the rate at every moment.
+    """Arrival times at the rate of the pieces, in seconds from the start of the first piece.
 
-    A renewal process of gamma gaps (mean 1, coefficient of variation `cv`; exponential at 1) is bent in time until its
-    rate is that of the pieces. It is met under way, not begun: the first gap is what is left at an arbitrary moment
-    of one drawn in proportion to its length (Cox, "Renewal Theory", 1962, section 5.2), else bursty arrivals
-    would begin every run with a burst.
+    A renewal process with gamma interarrival times (mean 1, coefficient of variation `cv`; exponential at 1) is
+    rescaled in time to the rate of the pieces. The process is stationary: the first gap is the residual life at a
+    random time (Cox, "Renewal Theory", 1962, section 5.2). Otherwise every bursty run would begin with a burst.
     """
     shape, scale = 1 / cv**2, cv**2
     due = chance.random() * chance.gammavariate(shape + 1, scale)
     at_s = began_s = passed = 0.0
     for piece in pieces:
         while due - passed < piece.expected:
-            at_s = max(at_s, began_s + piece.reached_s(due - passed))  # rounding could take a bursty gap for negative
+            at_s = max(at_s, began_s + piece.reached_s(due - passed))  # rounding could make a tiny gap negative
             yield at_s
             due += chance.gammavariate(shape, scale)
         began_s += piece.seconds
@@ -249,9 +248,9 @@ def instants(pieces: Sequence[RatePiece], cv: float, chance: random.Random) -> I
 
 
 def rate_over_time(scenario: Scenario, rate_per_s: float) -> tuple[RatePiece, ...]:
-    """The offered rate of a run: the warm-up at the rate that the shape begins with, then the shape.
+    """The offered rate of a run: the warm-up at the shape's first rate, then the shape.
 
-    A trace is scaled until the mean of what is played of it is the run's rate. Raises ScenarioError.
+    A trace is scaled so that the mean of its replayed part is the run's rate. Raises ScenarioError.
     """
     shape = _shape(scenario.arrivals, scenario.seconds, rate_per_s, scenario.name)
     begin = shape[0].from_per_s
@@ -277,7 +276,7 @@ def _shape(model: ArrivalModel, seconds: float, rate_per_s: float, name: str) ->
 
 
 class _Mixture:
-    """The classes of a scenario, drawn by share, with a stream of chance for each."""
+    """Draws requests from the classes of a scenario by share, with a random stream for each class."""
 
     def __init__(self, scenario: Scenario, seed: int) -> None:
         self._classes = scenario.requests
@@ -287,7 +286,7 @@ class _Mixture:
         self._own = [random.Random(f"{seed} kind {kind}") for kind in self._kinds]
 
     def request(self, sequence: int, arrived_s: float) -> Offered:
-        """The next request."""
+        """Draws the next request."""
         kind = self._kind.choices(self._kinds, cum_weights=self._shares)[0]
         asked, own = self._classes[kind], self._own[kind]
         budget_s = own.uniform(*asked.budget_ms) / 1000

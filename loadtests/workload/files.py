@@ -1,6 +1,6 @@
-"""Text and CSV files that people write: read up to a limit, with the line of every fault.
+"""Reads text and CSV files up to a size limit, and reports every error with its line.
 
-Knows lines and columns; refuses to know what they mean.
+Knows lines and columns, not their meaning.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from loadtests.errors import LoadTestError
 
 
 class ScenarioError(LoadTestError):
-    """A scenario that cannot be played. Its arguments are the faults, one line each, as `FILE: FIELD: what`."""
+    """A scenario that cannot be run. Its arguments are the faults, one line each, as `FILE: FIELD: what`."""
 
     def __str__(self) -> str:
-        """All faults, one a line."""
+        """All faults, one per line."""
         return "\n".join(str(fault) for fault in self.args)
 
 
@@ -45,25 +45,25 @@ def read_text(path: Path) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of a table: its cells by column, and where it stands."""
+    """One row of a table: its cells by column, its file and its line."""
 
     path: Path
     line: int
     cells: Mapping[str, str]
 
     def fault(self, column: str, what: str) -> ScenarioError:
-        """What is wrong with one of its cells."""
+        """An error about one of the row's cells."""
         return ScenarioError(f"{self.path}:{self.line}: {column}: {what}, got {shown(self.cells[column])}")
 
     def name(self, column: str) -> str:
-        """A cell that names something. Raises ScenarioError."""
+        """A cell as a printable name. Raises ScenarioError."""
         value = self.cells[column]
         if not 1 <= len(value) <= 100 or not value.isprintable():
             raise self.fault(column, "must be a name of at most 100 printable characters")
         return value
 
     def number(self, column: str, least: float, most: float) -> float:
-        """A cell that holds a number within these bounds. Raises ScenarioError."""
+        """A cell as a number within these bounds. Raises ScenarioError."""
         try:
             value = float(self.cells[column])
         except ValueError:
@@ -73,7 +73,7 @@ class Row:
         return value
 
     def count(self, column: str, most: int) -> int:
-        """A cell that holds a whole number, 1 or more. Raises ScenarioError."""
+        """A cell as an integer from 1 to `most`. Raises ScenarioError."""
         text = self.cells[column]
         if not (text.isascii() and text.isdecimal() and len(text) <= 18 and 1 <= int(text) <= most):
             raise self.fault(column, f"must be a whole number from 1 to {most}")
@@ -81,9 +81,9 @@ class Row:
 
 
 def read_table(path: Path, columns: Collection[str]) -> Iterator[Row]:
-    """The rows under a header that has at least these columns, in any order; blank lines and `#` comments are skipped.
+    """Yields the rows under a header with at least these columns, in any order; skips blank lines and `#` comments.
 
-    A row is one line. Raises ScenarioError as the faults are met.
+    A row is one line. Raises ScenarioError at the first faulty row.
     """
     header: list[str] = []
     for number, text in enumerate(read_text(path).split("\n"), start=1):

@@ -1,4 +1,4 @@
-"""The options by which a command names a scenario and changes its numbers, such as `--loads 0.5 2 --seeds 1 2 3`."""
+"""Options that name a scenario and override its numbers, such as `--loads 0.5 2 --seeds 1 2 3`."""
 
 from __future__ import annotations
 
@@ -9,20 +9,14 @@ from typing import Annotated, Any, ClassVar
 import typer
 from typer.core import TyperCommand
 
+from loadtests.options import positive
+
 SEVERAL = ("--loads", "--cvs", "--seeds")
 """Options that take several values at once."""
 
 
-def positive(text: str) -> float:
-    """Reads a positive, finite number. Raises BadParameter."""
-    value = float(text) if _is_number(text) else 0.0
-    if not 0 < value < float("inf"):
-        raise typer.BadParameter("must be a positive number")
-    return value
-
-
 def writable(text: str) -> Path:
-    """A file that can be written, by its folder: said before an hour of runs, not after. Raises BadParameter."""
+    """Checks that a file's folder exists, before an hour of runs. Raises BadParameter."""
     path = Path(text)
     if not path.parent.is_dir() or path.is_dir():
         raise typer.BadParameter(f"{path} cannot be written there")
@@ -30,12 +24,16 @@ def writable(text: str) -> Path:
 
 
 _OWN = "(default: the scenario's)"
-ScenarioArgument = Annotated[str, typer.Argument(help="a shipped scenario's name, or a file")]
-LoadsOption = Annotated[list[float] | None, typer.Option(parser=positive, metavar="LOAD...", help=_OWN)]
-CvsOption = Annotated[list[float] | None, typer.Option(parser=positive, metavar="CV...", help=_OWN)]
+ScenarioArgument = Annotated[str, typer.Argument(help="the name of a shipped scenario, or a file")]
+LoadsOption = Annotated[
+    list[float] | None, typer.Option(parser=positive, metavar="LOAD...", help=f"multiples of the capacity {_OWN}")
+]
+CvsOption = Annotated[
+    list[float] | None, typer.Option(parser=positive, metavar="CV...", help=f"of the interarrival times {_OWN}")
+]
 SeedsOption = Annotated[list[int] | None, typer.Option(metavar="SEED...", help=_OWN)]
 SecondsOption = Annotated[
-    float | None, typer.Option(parser=positive, metavar="S", help=f"of each run, beside the warm-up {_OWN}")
+    float | None, typer.Option(parser=positive, metavar="S", help=f"of each run, without the warm-up {_OWN}")
 ]
 JsonOption = Annotated[
     Path | None,
@@ -47,18 +45,18 @@ HtmlOption = Annotated[
 
 
 class ScenarioCommand(TyperCommand):
-    """A command whose options for a scenario's numbers take several values at once, as `--loads 0.5 1 2` does."""
+    """A command whose scenario options take several values, as in `--loads 0.5 1 2`."""
 
     alone: ClassVar[Mapping[str, str]] = {}
-    """What an option means where no number follows it."""
+    """The value of an option without a number."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Gives click the words as it knows them."""
+        """Rewrites the arguments for click."""
         return super().parse_args(ctx, list(spread(args, self.alone)))
 
 
 def spread(words: Sequence[str], alone: Mapping[str, str]) -> Iterator[str]:
-    """Writes `--loads 1 2` as `--loads 1 --loads 2`, and gives an option of `alone` its number where it has none."""
+    """Rewrites `--loads 1 2` as `--loads 1 --loads 2`, and adds the number to an option in `alone` that lacks it."""
     option = ""
     for word, following in zip(words, (*words[1:], ""), strict=True):
         if option and _is_number(word):

@@ -1,7 +1,7 @@
-"""A scenario: arrivals, a mixture of requests, a catalog and the node that serves it, and its TOML file.
+"""A scenario and its TOML file: arrivals, a mixture of requests, a catalog and the node that serves it.
 
-Units as people write them (`_ms` where the wire has milliseconds, `_s` else). Everything has a default but `name`,
-`catalog` and `requests`.
+Fields in `_ms` are as on the wire; other durations are in `_s`. All fields but `name`, `catalog` and `requests` have
+defaults.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ NotNegative = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 
 def _rising(span: tuple[float, float]) -> tuple[float, float]:
     if span[0] > span[1]:
-        raise ValueError("must go from the less to the more")
+        raise ValueError("must be in ascending order")
     return span
 
 
 Span = Annotated[tuple[Positive, Positive], AfterValidator(_rising)]
-"""From and to, both included: values are drawn evenly between them."""
+"""From and to, both included: values are drawn uniformly between them."""
 
 BudgetMs = Annotated[float, Field(strict=True, gt=0, le=MAX_BUDGET_MS)]
 Words = Annotated[float, Field(strict=True, gt=0, le=50_000)]
@@ -48,7 +48,7 @@ Seconds = Annotated[float, Field(strict=True, ge=0.01, le=86_400)]
 
 
 def tokens_of(words: float) -> int:
-    """The tokens of a text of this many words, with the two that mark its ends."""
+    """The tokens in a text of this many words, including the two special ones."""
     return round(words * TOKENS_PER_WORD) + SPECIAL_TOKENS
 
 
@@ -57,10 +57,10 @@ class _Frozen(BaseModel):
 
 
 class RequestClass(_Frozen):
-    """One part of the mixture: `share` of the requests (the shares are weights), and what they are like.
+    """One class of the mixture: its weight `share`, and the properties of its requests.
 
-    `words` is the length of each of `texts` inputs; a catalog from a CSV profile does not know lengths. `percentile`
-    is how sure the gateway must be, `domain` what the texts are about: both as the request's header and parameter.
+    `words` is the length of each of `texts` inputs; a CSV profile ignores lengths. `percentile` and `domain` are sent
+    as the request's header and parameter.
     """
 
     share: Positive = 1.0
@@ -74,10 +74,10 @@ class RequestClass(_Frozen):
 
 
 class CatalogSource(_Frozen):
-    """Either the manifests of a packaged catalog (or a catalog file), or a plain CSV of measured samples.
+    """The variants' source: a catalog (packaged or a file), or a CSV of measured samples.
 
-    `profile` has the columns `variant,quality,batch,latency_ms`, one row a sample; a relative path is seen from the
-    scenario's own folder. Its variants serve `task`, which the manifests of a catalog say themselves.
+    `profile` has the columns `variant,quality,batch,latency_ms`, one row a sample; a relative path starts at the
+    scenario's folder. Its variants serve `task`; a catalog names its tasks itself.
     """
 
     manifests: FileName | None = None
@@ -92,11 +92,11 @@ class CatalogSource(_Frozen):
 
 
 class NodeModel(_Frozen):
-    """Where the variants run: each run keeps one of `cores` busy; all variants are loaded on all of them.
+    """The node: each run keeps one of `cores` busy; all variants are loaded on all of them.
 
-    A request takes `overhead_ms` outside queue and engine. Where the gateway shares the cores, each that is offered
-    takes `overhead_core_ms` of their time when it comes, refused or not, and each that runs `served_core_ms` more when
-    its run begins; `others_cores` are never free.
+    A request takes `overhead_ms` outside queue and engine. If the gateway shares the cores, each request offered takes
+    `overhead_core_ms` of their time at its arrival, refused or not, and each that runs `served_core_ms` more at the
+    start of its run; `others_cores` are never free.
     """
 
     cores: Annotated[int, Field(strict=True, ge=1, le=256)] = 2
@@ -107,27 +107,27 @@ class NodeModel(_Frozen):
 
 
 class IngressModel(_Frozen):
-    """How many gateway processes share the node, and how old what they hear of it is."""
+    """The number of gateway processes on the node, and the delay of their reports on it."""
 
     count: Annotated[int, Field(strict=True, ge=1, le=64)] = 1
     report_delay_ms: NotNegative = 0.3
 
 
 class Step(_Frozen):
-    """From `start_s` on, the offered rate is `factor` times the scenario's."""
+    """A change of the offered rate at `start_s` to `factor` times the scenario's."""
 
     start_s: NotNegative
     factor: NotNegative
 
 
 class ArrivalModel(_Frozen):
-    """How requests arrive. The rate is `load` times the quality tier's capacity, or `rate_per_s` where that is given.
+    """The arrival process. Its rate is `load` times the quality tier's capacity, or `rate_per_s` if given.
 
-    `poisson`; `gamma`, whose gaps have the coefficient of variation `cv` of the run; both are shaped in time by
-    `steps` (jumps) or `ramp` (from one factor to another over the run), and `step` and `ramp` are `gamma` with a shape
-    that must be there. `trace` replays the rates of a CSV with the columns `start_s,rate_per_s`: scaled so that their
-    mean is the run's rate where loads or `rate_per_s` are given, else as they are. A shape begins with the counted
-    part of the run; the warm-up has the rate that it begins with.
+    `poisson`, or `gamma` with interarrival times of the run's coefficient of variation `cv`. Both may have a shape:
+    `steps` (jumps) or `ramp` (from one factor to another over the run). The processes `step` and `ramp` are `gamma`
+    with that shape required. `trace` replays the rates of a CSV with the columns `start_s,rate_per_s`, scaled to the
+    run's mean rate if loads or `rate_per_s` are given, else as recorded. A shape begins after the warm-up, which has
+    the shape's first rate.
     """
 
     process: Literal["poisson", "gamma", "step", "ramp", "trace"] = "gamma"
@@ -159,9 +159,9 @@ class ArrivalModel(_Frozen):
 
 
 class Scenario(_Frozen):
-    """One experiment: every load × coefficient of variation × seed is a run of `seconds`, after `warmup_s` uncounted.
+    """One experiment: every load × coefficient of variation × seed is a run of `seconds` after a warm-up of `warmup_s`.
 
-    `loads` are in multiples of the rate at which the best variant alone keeps every core busy.
+    `loads` are multiples of the rate at which the best variant alone keeps every core busy.
     """
 
     name: Name
@@ -179,12 +179,12 @@ class Scenario(_Frozen):
 
     @property
     def tasks(self) -> frozenset[str]:
-        """The tasks that its requests ask for."""
+        """The tasks of the requests."""
         return frozenset(asked.task for asked in self.requests)
 
     @property
     def as_recorded(self) -> bool:
-        """Whether a trace is replayed at its own rates, since neither loads nor a rate are given."""
+        """True if a trace is replayed at its own rates, since neither loads nor a rate are given."""
         said = "loads" in self.model_fields_set or self.arrivals.rate_per_s is not None
         return self.arrivals.trace is not None and not said
 
@@ -215,7 +215,7 @@ SHIPPED = (
     "example-profile",
     "example-trace",
 )
-"""Scenarios that come with the project, by the name `read_scenario` takes."""
+"""The names of the shipped scenarios."""
 
 _WORDS = {
     "missing": "is required",
@@ -238,9 +238,9 @@ _WORDS = {
 
 
 def read_scenario(name_or_path: Path | str) -> Scenario:
-    """A shipped scenario by its name, or the one in a file. Raises ScenarioError naming every fault.
+    """Reads a shipped scenario by name, or a file. Raises ScenarioError, which names every fault.
 
-    Relative paths in it are seen from its own folder.
+    Relative paths in it start at its folder.
     """
     path = Path(name_or_path)
     if str(name_or_path) in SHIPPED:
@@ -250,7 +250,7 @@ def read_scenario(name_or_path: Path | str) -> Scenario:
     try:
         document = tomllib.loads(read_text(path))
     except RecursionError:
-        raise ScenarioError(f"{path}: not TOML that a scenario could be: nested too deep") from None
+        raise ScenarioError(f"{path}: not a valid scenario: nested too deep") from None
     except ValueError as error:
         raise ScenarioError(f"{path}: not TOML: {error}") from None
     try:
@@ -261,7 +261,7 @@ def read_scenario(name_or_path: Path | str) -> Scenario:
 
 
 def _seen_from(folder: Path, scenario: Scenario) -> Scenario:
-    """Makes the paths of the scenario hold wherever it is played."""
+    """Resolves the scenario's relative paths against a folder."""
     catalog, arrivals = scenario.catalog, scenario.arrivals
     if catalog.profile is not None:
         catalog = catalog.model_copy(update={"profile": str(folder / catalog.profile)})
@@ -273,9 +273,9 @@ def _seen_from(folder: Path, scenario: Scenario) -> Scenario:
 
 
 def _faults(errors: Sequence[ErrorDetails]) -> Iterator[str]:
-    """Each fault as `requests.0.budget_ms: what`; a fault across fields names them itself.
+    """Formats each fault as `requests.0.budget_ms: what`; a fault of several fields names them itself.
 
-    Pydantic also calls a list too short when none of its items is valid: that is left out.
+    Drops pydantic's extra "too short" fault of a list without a valid item.
     """
     for error in errors:
         place = error["loc"]
@@ -299,7 +299,7 @@ def _message(error: ErrorDetails) -> str:
 
 
 def _fields_at(place: tuple[int | str, ...]) -> list[str]:
-    """The names of the fields that a scenario has at a place."""
+    """The names of the scenario's fields at a path."""
     model: type[BaseModel] = Scenario
     for part in place:
         if isinstance(part, str):
@@ -310,7 +310,7 @@ def _fields_at(place: tuple[int | str, ...]) -> list[str]:
 
 
 def overridden(scenario: Scenario, given: Mapping[str, object]) -> Scenario:
-    """Replaces fields of a scenario by those that are not None. Raises ScenarioError."""
+    """The scenario with the fields that are not None replaced. Raises ScenarioError."""
     new = {name: value for name, value in given.items() if value is not None}
     if not new:
         return scenario

@@ -1,7 +1,7 @@
-"""A variant as load tests see it: its quality, and what its runs take. From manifests, or from a CSV of samples.
+"""Variants for load tests: quality and service times, from manifests or from a CSV of samples.
 
-The gateway's own cost models compute what a run costs. Refuses to know how a variant is made: prepare the checkpoints
-of `catalog_of` before a scenario is played.
+The gateway's own service-time models compute the time of a run. Makes no variants: prepare the checkpoints of
+`catalog_of` before a scenario is run.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from loadtests.workload.files import Row, ScenarioError, read_table
 from loadtests.workload.scenario import Scenario
 
 _FURTHEST = 3.0
-"""No run misses its median by more than this many standard deviations of the logarithm."""
+"""The largest deviation of a run from its median, in standard deviations of the logarithm."""
 
 
 class Times(Protocol):
@@ -45,12 +45,12 @@ class Times(Protocol):
         """The median of one run of `batch` inputs padded to `tokens` tokens."""
 
     def noise(self, batch: int, chance: random.Random) -> float:
-        """By what factor a run misses the median, drawn anew."""
+        """A random factor of one run's time over the median."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One variant of the catalog. `quality` is in the catalog's own points; `max_batch` 1 is one that never batches."""
+    """One variant of the catalog. `quality` is in the catalog's points; `max_batch` 1 means no batching."""
 
     name: str
     task: str
@@ -62,23 +62,23 @@ class Variant:
     _known: dict[tuple[int, int], float] = field(default_factory=dict, repr=False, compare=False)
 
     def median_s(self, batch: int, tokens: int) -> float:
-        """The median seconds of one run of `batch` inputs padded to `tokens` tokens; remembered."""
+        """The median seconds of one run of `batch` inputs padded to `tokens` tokens; cached."""
         try:
             return self._known[batch, tokens]
         except KeyError:
             return self._known.setdefault((batch, tokens), self.times.median_s(batch, tokens))
 
     def cheapest_s(self, tokens: int) -> float:
-        """The least engine seconds an input costs in any batch."""
+        """The least engine seconds per input over all batch sizes."""
         return min(self.median_s(batch, tokens) / batch for batch in range(1, self.max_batch + 1))
 
 
 @dataclass(frozen=True)
 class SampledTimes:
-    """Times from measured samples, seconds by batch size, one sample of one batch size at least; tokens do not count.
+    """Service times from measured samples, in seconds by batch size; at least one sample. Tokens are ignored.
 
-    Between batch sizes the median is interpolated; before the least measured it is that one's, since a smaller batch
-    can be filled up; past the largest it grows as between the last two, as in the gateway's own profiles.
+    The median is interpolated between batch sizes, constant below the smallest (a smaller batch can be padded), and
+    extrapolated from the last two above the largest, as in the gateway's profiles.
     """
 
     samples: Mapping[int, Sequence[float]]
@@ -89,7 +89,7 @@ class SampledTimes:
 
     @cached_property
     def sigma(self) -> float:
-        """By the 95th percentiles of the batch sizes, of several the middle one."""
+        """The median over batch sizes of the spread that fits their 95th percentiles."""
         return spread_of([self.p95_s(batch) / median_s for batch, median_s in self._medians])
 
     @cached_property
@@ -97,7 +97,7 @@ class SampledTimes:
         return {batch: tuple(s / median(of) for s in of) for batch, of in self.samples.items()}
 
     def median_s(self, batch: int, tokens: int) -> float:
-        """The median whatever the tokens: in proportion past a single batch size, never less past the largest."""
+        """The median for any `tokens`; in proportion past a single batch size, never falling past the largest."""
         places = self._medians
         if batch <= places[0][0]:
             return places[0][1]
@@ -109,29 +109,29 @@ class SampledTimes:
         return max(median_s, above) if batch > right else median_s
 
     def noise(self, batch: int, chance: random.Random) -> float:
-        """One of the samples of the nearest batch size, over their median."""
+        """A random sample of the nearest batch size, over their median."""
         nearest = min(self._residuals, key=lambda measured: abs(measured - batch))
         return chance.choice(self._residuals[nearest])
 
     def p95_s(self, batch: int) -> float:
-        """The 95th percentile of the samples of one batch size, of few samples the largest."""
+        """The 95th percentile of the samples of one batch size; the largest if there are few."""
         of = sorted(self.samples[batch])
         return quantiles(of, n=20)[-1] if len(of) >= 20 else of[-1]
 
 
 @dataclass(frozen=True)
 class ProfiledTimes:
-    """Times from a manifest's latency profile: log-normal around its medians."""
+    """Service times from a manifest's latency profile: log-normal around its medians."""
 
     medians: Medians
     sigma: float
 
     def median_s(self, batch: int, tokens: int) -> float:
-        """By the profile."""
+        """The profile's median."""
         return self.medians.median_s(batch, tokens)
 
     def noise(self, batch: int, chance: random.Random) -> float:
-        """Log-normal with the profile's spread, no further than three of it."""
+        """Log-normal with the profile's spread, cut at three standard deviations."""
         deviations = min(max(chance.gauss(0.0, 1.0), -_FURTHEST), _FURTHEST)
         return math.exp(self.sigma * deviations)
 
@@ -144,7 +144,7 @@ SHORTEST_MS, LONGEST_MS = 1e-4, 3_600_000.0
 
 @dataclass
 class _Measured:
-    """One variant as read so far: its quality, the line that has it, and its samples by batch size."""
+    """One variant read so far: its quality, the line of that quality, and its samples by batch size."""
 
     quality: float
     line: int
@@ -154,8 +154,8 @@ class _Measured:
 def read_profile(path: Path, task: str) -> tuple[Variant, ...]:
     """The variants of a CSV, best quality first; a row is one timed run of `batch` inputs. Raises ScenarioError.
 
-    A variant batches up to the largest batch size measured of it. One that is slower and worse than another is kept:
-    not to choose it is a policy's business.
+    A variant batches up to its largest measured batch size. Variants off the Pareto front are kept; policies must avoid
+    them.
     """
     measured: dict[str, _Measured] = {}
     for row in read_table(path, COLUMNS):
@@ -171,7 +171,7 @@ def read_profile(path: Path, task: str) -> tuple[Variant, ...]:
 
 
 def tier_of(quality: float, among: Collection[float]) -> Tier:
-    """Tier quality for the best, realtime for the least, balanced for what lies between."""
+    """The tier of a quality: `quality` for the highest, `realtime` for the lowest, else `balanced`."""
     if quality == max(among):
         return Tier.QUALITY
     return Tier.REALTIME if quality == min(among) else Tier.BALANCED
@@ -190,7 +190,7 @@ _MOST_CHARACTERS_PER_TOKEN = 16
 
 
 class Medians(Protocol):
-    """What is needed of a latency profile."""
+    """The part of a latency profile that is needed here."""
 
     def median_s(self, batch: int, tokens: int) -> float:
         """The median seconds of one run."""
@@ -198,35 +198,35 @@ class Medians(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ClassifierMedians:
-    """A classifier's medians: by its profile, inputs cut to its window of tokens, up to `max_batch` a run."""
+    """A classifier's medians from its profile; inputs are cut at its window, with up to `max_batch` a run."""
 
     profile: LatencyProfile
     window_tokens: int
     max_batch: int = BATCH_LIMITS.max_batch
 
     def median_s(self, batch: int, tokens: int) -> float:
-        """One run of the engine."""
+        """The median seconds of one engine run."""
         return self.profile.median_s(batch, min(tokens, self.window_tokens))
 
 
 @dataclass(frozen=True, slots=True)
 class SummarizerMedians:
-    """A summarizer's medians: the texts one after another, each read and, where it writes, written with one beam."""
+    """A summarizer's medians: texts one by one, each encoded and, if abstractive, decoded greedily."""
 
     cost: ServiceTimeModel
     max_batch: int = 1
 
     def median_s(self, batch: int, tokens: int) -> float:
-        """The gateway's cost of texts that it takes for this many tokens, before it has learnt anything."""
+        """The gateway's service time for texts of this many tokens, before it has learnt from answers."""
         most = _MOST_CHARACTERS_PER_TOKEN * tokens
         characters = bisect_left(range(most), tokens, key=TokenRate().tokens)
         return self.cost.service_times_s(RequestShape((characters,) * batch, SummarizeParameters()), room_s=0.0)[1]
 
 
 def catalog_of(scenario: Scenario) -> Catalog | None:
-    """What must be prepared to play the scenario: its catalog's checkpoints for the tasks that are asked for.
+    """The checkpoints to prepare for the scenario: those of its catalog for the requested tasks.
 
-    None where its variants come from a CSV. Raises CatalogError, and ScenarioError where the catalog lacks a task.
+    None if its variants come from a CSV. Raises CatalogError, and ScenarioError if the catalog lacks a task.
     """
     if scenario.catalog.manifests is None:
         return None
@@ -239,9 +239,9 @@ def catalog_of(scenario: Scenario) -> Catalog | None:
 
 
 def variants_of(scenario: Scenario, prepared: Mapping[str, Path] | None = None) -> tuple[Variant, ...]:
-    """The variants that a scenario is played with, the best of each task first.
+    """The variants of a scenario, the best of each task first.
 
-    `prepared` is the folder of each checkpoint of `catalog_of`, by name; a CSV needs none. Raises ScenarioError and
+    `prepared` holds the folder of each checkpoint of `catalog_of` by name; a CSV needs none. Raises ScenarioError and
     CatalogError.
     """
     if scenario.catalog.profile is not None:
@@ -253,19 +253,19 @@ def variants_of(scenario: Scenario, prepared: Mapping[str, Path] | None = None) 
 
 
 def manifest_variants(catalog: Catalog, variants: Mapping[str, Path]) -> tuple[Variant, ...]:
-    """The catalog's variants, task by task and the best first, from their folders by name.
+    """The catalog's variants by task, best first, from their folders by name.
 
-    Raises ScenarioError where a checkpoint has no folder or no manifest that can be read.
+    Raises ScenarioError if a checkpoint has no folder or no readable manifest.
     """
     entries = (entry for task in catalog.tasks for entry in catalog.of_task(task))
     return ranked([(entry.quality.standing, _variant(entry, _manifest(entry.name, variants))) for entry in entries])
 
 
 def ranked(variants: Sequence[tuple[float, Variant]]) -> tuple[Variant, ...]:
-    """Task by task and the best first; each comes with its standing among those of its task.
+    """Sorts variants by task, best first; each is given with its standing in its task.
 
-    Where ranks order a task whose qualities cannot be compared, a variant counts no less than those it ranks above:
-    bart-software's 40.4 ROUGE-L stand over 43.7 ROUGE-1 and count as 43.7.
+    If ranks order a task with incomparable qualities, a variant counts no less than those it ranks above:
+    bart-software's 40.4 ROUGE-L rank over 43.7 ROUGE-1 and count as 43.7.
     """
     made: list[Variant] = []
     for task in dict.fromkeys(one.task for _, one in variants):

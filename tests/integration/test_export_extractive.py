@@ -117,7 +117,7 @@ def test_a_vector_other_than_the_golden_one_is_found(copy: Path) -> None:
     [
         ({"layer": 9}, "layer 9 of an encoder of 2"),
         ({"pooling": "cls"}, "pooling"),
-        ({"max_tokens": 2}, "no room for a sentence"),
+        ({"max_tokens": 2}, "no tokens for a sentence"),
         ({"ranker": "nowhere.json"}, "its ranker cannot be read"),
         ({"encoder": "../nowhere"}, "there is no folder"),
     ],

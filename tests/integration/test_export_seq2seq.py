@@ -199,7 +199,7 @@ def test_the_commands_tell_the_kind_and_print_both_profiles(bart: Path, tmp_path
     assert isinstance(again, Seq2SeqManifest)
     assert (again.profile.threads, again.step_profile.threads) == (2, 2)
     shown = console.export_text()
-    assert "judged by a floor of 0.5" in shown and "(floor 50.0%)" in shown
+    assert "floor 0.5 replaces the kind" in shown and "(floor 50.0%)" in shown
     assert "reading and first step" in shown and "each later step" in shown
     with pytest.raises(ExportFailed, match="from 0 to 1"):
         with_floor(QUICK, 1.5, console)

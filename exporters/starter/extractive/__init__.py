@@ -1,1 +1,1 @@
-"""The starter summarisers that quote: rankers over the sentence embeddings of the starter encoders."""
+"""The extractive starter checkpoints: rankers over the sentence embeddings of the starter encoders."""

@@ -12,7 +12,7 @@ from exporters.starter.extractive.card import ExtractiveCheckpoint
 
 
 def table(manifests: list[ExtractiveCheckpoint]) -> Table:
-    """What was measured of each checkpoint."""
+    """A table of each checkpoint's scores."""
     made = Table("checkpoint", "ROUGE-1, test", "over the first three sentences", "95 % interval")
     for m in manifests:
         gain = m.test.gain_over_lead["rouge1"]

@@ -1,4 +1,4 @@
-"""Both extractive checkpoints from their packages: fetch, embed, learn, score, publish."""
+"""Builds both extractive checkpoints: fetch, embed, train, score, publish."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ EMBEDDED_AT_ONCE = 32
 
 @dataclass(frozen=True)
 class Design:
-    """A checkpoint to make: its name and tier, the starter encoder it leans on, up to which layer, and the recipe."""
+    """A checkpoint to make: its name and tier, its starter encoder and last layer, and the recipe."""
 
     name: str
     tier: str
@@ -46,7 +46,7 @@ class Design:
 
     @property
     def folder(self) -> Path:
-        """Of the encoder."""
+        """The encoder's folder."""
         return starter_folder(f"starter:{self.encoder}")
 
 
@@ -58,7 +58,7 @@ DESIGNS = (
 
 @dataclass(frozen=True)
 class Made:
-    """A ranker with all that its card says of it."""
+    """A trained ranker with the figures of its card."""
 
     design: Design
     ranker: Ranker
@@ -71,7 +71,7 @@ class Made:
 
 
 def embed(design: Design, sentences: Sequence[str], cache: Path, advance: Tick) -> Floats:
-    """Embeddings [sentences, width], as computed in fp32 and kept in fp16 under `cache`, where they are looked for."""
+    """Embeddings [sentences, width], computed in fp32 and cached in fp16 under `cache`."""
     weights = file_sha256(design.folder / "model.safetensors")
     key = "\0".join([f"{weights} {design.layer} {MAX_TOKENS}", *sentences])
     path = cache / "embeddings" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npy"
@@ -95,16 +95,16 @@ def embed(design: Design, sentences: Sequence[str], cache: Path, advance: Tick) 
 
 @dataclass(frozen=True)
 class Texts:
-    """The papers of each of ACLSum's splits and the general texts of each side."""
+    """The papers of each ACLSum split and the general texts of each side."""
 
     papers: dict[str, list[Document]]
     general: dict[Split, list[Document]]
 
 
 def build(out: Path, cache: Path, ticker: Ticker, smoke: bool = False) -> list[ExtractiveCheckpoint]:
-    """Write `summaries-heldout.jsonl` and both checkpoints' folders under `out`; a smoke run takes few documents.
+    """Writes `summaries-heldout.jsonl` and both checkpoints' folders under `out`; a smoke run uses few documents.
 
-    Raises `CalledProcessError` where pip cannot fetch a package and `ValueError` where one is not the pinned file.
+    Raises `CalledProcessError` if pip cannot fetch a package and `ValueError` if one is not the pinned file.
     """
     torch.use_deterministic_algorithms(True)
     texts = _texts(cache, 4 if smoke else None)
@@ -146,7 +146,7 @@ def _made(design: Design, texts: Texts, cache: Path, ticker: Ticker) -> Made:
 
 
 def _held(ranker: Ranker, papers: Sequence[Embedded]) -> Held:
-    """The ranker's extracts of three sentences beside those that need none."""
+    """The scores of the ranker's three-sentence extracts, and of the baselines."""
     documents, of = [one.document for one in papers], {one.document.name: one for one in papers}
     own = measure.scored(documents, lambda document: extract(ranker, of[document.name], DEFAULT_COUNT))
     lead = measure.scored(documents, measure.lead(DEFAULT_COUNT))
@@ -171,7 +171,7 @@ def _general(ranker: Ranker, texts: Sequence[Embedded]) -> General:
 
 
 def publish(made: Made, heldout: Path, out: Path) -> ExtractiveCheckpoint:
-    """Write one checkpoint's folder under `out` and answer with its manifest."""
+    """Writes one checkpoint's folder under `out` and returns its manifest."""
     folder = out / made.design.name
     folder.mkdir(parents=True, exist_ok=True)
     made.ranker.save(folder / RANKER_FILE)
@@ -181,7 +181,7 @@ def publish(made: Made, heldout: Path, out: Path) -> ExtractiveCheckpoint:
 
 
 def _description(design: Design) -> dict[str, int | str]:
-    """What an exporter has to know: which encoder, its mean-pooled hidden state after which layer, and the ranker."""
+    """The contents of `extractive.json`: the encoder, the layer whose output is mean-pooled, and the ranker."""
     return {
         "schema": SCHEMA,
         "encoder": f"starter:{design.encoder}",

@@ -1,4 +1,4 @@
-"""What an extractive checkpoint's manifest holds, and the card a person reads, written from the manifest alone."""
+"""The manifest of an extractive checkpoint, and its card, which is written from the manifest alone."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Figures(Part):
 
 
 class Difference(Part):
-    """A mean gain in points with its 95 % interval, by paired bootstrap over the papers."""
+    """A mean gain in points with its 95 % confidence interval, by paired bootstrap over the papers."""
 
     mean: float
     low: float
@@ -27,7 +27,7 @@ class Difference(Part):
 
 
 class Held(Part):
-    """Extracts of three sentences of the papers of one split: this checkpoint's and what needs no model."""
+    """Scores of three-sentence extracts of one split's papers: this checkpoint's and the baselines'."""
 
     papers: int
     own: Figures
@@ -38,7 +38,7 @@ class Held(Part):
 
 
 class General(Part):
-    """ROUGE-1 F1 in percent of an extract against the rest of its text, on texts that are no papers."""
+    """ROUGE-1 F1 in percent of an extract against the rest of its text, for texts other than papers."""
 
     texts: int
     own: float
@@ -46,7 +46,7 @@ class General(Part):
 
 
 class Data(Part):
-    """What was learnt from and scored on; `heldout_sha256` is of the file beside the checkpoints."""
+    """The data trained and scored on; `heldout_sha256` is of the file beside the checkpoints."""
 
     papers: Provenance
     general: Provenance
@@ -56,7 +56,7 @@ class Data(Part):
 
 
 class ExtractiveCheckpoint(Part):
-    """One extractive starter checkpoint; `validation` was scored with a ranker that had seen the train split alone."""
+    """One extractive starter checkpoint; `validation` is the score of a ranker trained on the train split only."""
 
     name: str
     task: str

@@ -1,7 +1,7 @@
-"""The texts that the rankers learn from and are scored on, as documents with the sentences this project sees in them.
+"""The documents that the rankers are trained and scored on, split into sentences as this project splits them.
 
-Knows the layout of ACLSum (papers with three human summaries each) and which VADER sentences once stood together.
-Refuses to know encoders and rankers.
+Knows the format of ACLSum (papers with three human summaries each) and which VADER sentences form a text. Knows no
+encoders and no rankers.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from exporters.starter.packages import member
 ASPECTS = ("challenge", "approach", "outcome")
 SECTIONS = ("abstract", "introduction", "conclusion")
 FREE_FROM = 2016
-"""The year from which papers of the ACL Anthology are CC BY 4.0; older ones (CC BY-NC-SA 3.0) are not passed on."""
+"""The year from which ACL Anthology papers are CC BY 4.0; older ones (CC BY-NC-SA 3.0) are not redistributed."""
 
 _TIGHT = (
     (re.compile(r"\s+([.,;:!?%)\]}])"), r"\1"),
@@ -36,10 +36,10 @@ _GENERAL = {"nytEditorialSnippets_GroundTruth.txt": "editorials", "amazonReviewS
 
 @dataclass(frozen=True)
 class Document:
-    """A text, its sentences, and what people said of it.
+    """A text, its sentences, and its human annotations.
 
-    `marks` has three flags a sentence: whether a person marked it for each of `ASPECTS`. Marks and summaries are empty
-    for a text that nobody summarised.
+    `marks` has three flags per sentence: whether a person marked it for each of `ASPECTS`. Marks and summaries are
+    empty for a text without annotations.
     """
 
     name: str
@@ -56,21 +56,21 @@ class Document:
 
     @property
     def reference(self) -> str:
-        """The three summaries, one a line."""
+        """The three summaries, one per line."""
         return "\n".join(self.summaries)
 
 
 def read_papers(wheel: Path, split: str) -> list[Document]:
-    """The papers of one of ACLSum's own splits: `train` (100), `val` (50) or `test` (100)."""
+    """The papers of one ACLSum split: `train` (100), `val` (50) or `test` (100)."""
     with zipfile.ZipFile(wheel) as archive:
         lines = archive.read(f"aclsum/dataset/{split}.jsonl").decode("utf-8").splitlines()
     return [_paper(json.loads(line)) for line in lines]
 
 
 def read_general(sdist: Path) -> dict[Split, list[Document]]:
-    """Newspaper editorials and product reviews of 5 to 30 sentences, out of VADER's sentences; sides by first sentence.
+    """Editorials and product reviews of 5 to 30 sentences, joined from VADER's sentences; the first sets the side.
 
-    Its files number the sentences of each text in their order (`12_3` is the third of text 12).
+    Its files number the sentences of each text in order (`12_3` is the third of text 12).
     """
     with tarfile.open(sdist, "r:gz") as outer:
         inner = member(outer, "hutto_ICWSM_2014.tar.gz")
@@ -88,12 +88,12 @@ def read_general(sdist: Path) -> dict[Split, list[Document]]:
 
 
 def free(papers: Iterable[Document]) -> list[Document]:
-    """The papers that may be passed on: published under CC BY 4.0."""
+    """The papers that may be redistributed (CC BY 4.0)."""
     return [paper for paper in papers if published(paper.name) >= FREE_FROM]
 
 
 def published(name: str) -> int:
-    """The year of a paper by its name in the ACL Anthology, `2020.acl-main.1` or `P06-1001`."""
+    """The year of a paper by its ACL Anthology id, `2020.acl-main.1` or `P06-1001`."""
     year = name.partition(".")[0]
     if year.isdigit():
         return int(year)
@@ -102,12 +102,12 @@ def published(name: str) -> int:
 
 
 def heldout_rows(papers: Iterable[Document]) -> list[dict[str, str]]:
-    """The papers as `summaries-heldout.jsonl` holds them."""
+    """The rows of `summaries-heldout.jsonl`."""
     return [{"name": p.name, "title": p.title, "text": p.text, "summary": p.reference} for p in papers]
 
 
 def detokenised(sentence: str) -> str:
-    """A sentence as it was printed: no spaces before punctuation, inside brackets or before `'s`."""
+    """A sentence as printed: no spaces before punctuation, inside brackets or before `'s`."""
     sentence = " ".join(sentence.split())
     for pattern, replacement in _TIGHT:
         sentence = pattern.sub(replacement, sentence)
@@ -115,7 +115,7 @@ def detokenised(sentence: str) -> str:
 
 
 def _paper(said: dict[str, Any]) -> Document:
-    """A paper as running text; each sentence found in it carries the marks of the given one that it overlaps most."""
+    """A paper as running text; each of its sentences gets the marks of the given sentence that it overlaps most."""
     text = ""
     given: list[tuple[SentenceSpan, tuple[int, ...]]] = []
     for section in SECTIONS:

@@ -1,6 +1,6 @@
-"""Embedded documents to a ranker: ridge regression on what people marked, and on what says most of the rest.
+"""Trains a ranker on embedded documents: ridge regression on human marks, and on importance where there are none.
 
-Closed form, so equal documents give equal rankers.
+The solution is in closed form, so equal documents give equal rankers.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from exporters.starter.extractive.measure import importance
 
 Table = NDArray[np.float64]
 IMPORTANCE_SCALE = 0.25
-"""One standard deviation of importance counts as much of a mark: about the deviation of the marks themselves."""
+"""The mark that one standard deviation of importance counts as: about the marks' own standard deviation."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a ranker is learnt. `views` is 1 (marks averaged) or 3 (one an aspect); penalties are ridge's lambdas."""
+    """Training settings. `views` is 1 (mean of the marks) or 3 (one per aspect); penalties are ridge's lambdas."""
 
     views: int
     neighbours: bool
@@ -53,12 +53,12 @@ class Embedded:
 
     @property
     def places(self) -> NDArray[np.int64]:
-        """All of its sentences."""
+        """The indices of all sentences."""
         return np.arange(len(self.units))
 
 
 def embedded(documents: Sequence[Document], embeddings: Floats) -> list[Embedded]:
-    """Documents with their rows of one table of embeddings, in order."""
+    """Documents with their rows of a table of embeddings, in order."""
     units, start, joined = unit_rows(embeddings), 0, []
     for document in documents:
         end = start + len(document.spans)
@@ -68,12 +68,12 @@ def embedded(documents: Sequence[Document], embeddings: Floats) -> list[Embedded
 
 
 def extract(ranker: Ranker, one: Embedded, count: int | None = None) -> list[int]:
-    """The sentences that a ranker picks, by default as many as it would unasked."""
+    """The indices of the sentences that a ranker chooses; `count` defaults to the ranker's own number."""
     return ranker.choose(one.units, one.facts, count or default_count(len(one.units)))
 
 
 def learn(papers: Sequence[Embedded], general: Sequence[Embedded], recipe: Recipe) -> Ranker:
-    """The ranker of least squared error over the sentences of both, the general ones with the recipe's weight."""
+    """Trains a ranker by least squares on the sentences of both; general ones have the recipe's weight."""
     inputs = np.concatenate([_inputs(one) for one in (*papers, *general)])
     targets = np.concatenate(
         [_centred([_marks(one, recipe.views) for one in papers]), *(_hints(g, recipe) for g in general)]
@@ -91,7 +91,7 @@ def learn(papers: Sequence[Embedded], general: Sequence[Embedded], recipe: Recip
 
 
 def _inputs(one: Embedded) -> Table:
-    """Features, own embedding, the one before's and the one after's, side by side."""
+    """The inputs of each sentence: its features, and the embeddings of itself, its predecessor and its successor."""
     none = np.zeros_like(one.units[:1])
     before, after = np.concatenate([none, one.units[:-1]]), np.concatenate([one.units[1:], none])
     return np.concatenate(
@@ -105,14 +105,14 @@ def _marks(one: Embedded, views: int) -> Table:
 
 
 def _centred(tables: Sequence[Table]) -> Table:
-    """Each document's marks less their mean over all documents: a document with many is a document that says much."""
+    """Each document's marks minus their mean over all documents."""
     together = np.concatenate(tables)
     centred: Table = together - together.mean(axis=0)
     return centred
 
 
 def _hints(one: Embedded, recipe: Recipe) -> Table:
-    """Where nobody marked anything: importance in standard deviations, alike from each point of view."""
+    """Targets for a document without marks: importance in standard deviations, equal in each view."""
     values = np.array(importance(one.document))
     values = (values - values.mean()) / (values.std() + 1e-6)
     return np.repeat(IMPORTANCE_SCALE * values[:, None], recipe.views, axis=1)
@@ -126,7 +126,7 @@ def _penalties(columns: int, recipe: Recipe) -> Table:
 
 
 def _ridge(inputs: Table, targets: Table, weights: Table, penalties: Table) -> Table:
-    """Coefficients [columns, views] that minimise the weighted squared error plus penalties; infinite ones force 0."""
+    """Coefficients [columns, views] that minimise weighted squared error plus penalties; an infinite one gives 0."""
     used = np.isfinite(penalties)
     kept = inputs[:, used] - np.average(inputs[:, used], axis=0, weights=weights)
     weighted = kept * weights[:, None]

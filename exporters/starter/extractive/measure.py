@@ -1,4 +1,4 @@
-"""How good extracts are: ROUGE against the human summaries, beside what needs no model, with its margin of chance."""
+"""Scores extracts: ROUGE against the human summaries, with baselines and confidence intervals."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Pick = Callable[[Document], Sequence[int]]
 
 
 def scored(papers: Sequence[Document], pick: Pick) -> Scores:
-    """The scores of each paper's extract against its reference, by each of `KINDS`."""
+    """The scores of each paper's extract against its reference, for each of `KINDS`."""
     extracts = ["\n".join(paper.sentences[i] for i in sorted(pick(paper))) for paper in papers]
     return rouge_scores([paper.reference for paper in papers], extracts, KINDS)
 
@@ -33,7 +33,7 @@ def figures(scores: Scores) -> Figures:
 
 
 def difference(scores: Scores, baseline: Scores) -> dict[str, Difference]:
-    """The mean gain over a baseline on the same papers, in points, with its 95 % interval by paired bootstrap."""
+    """The mean gain over a baseline in points, with its 95 % confidence interval by paired bootstrap."""
     gains = scores - baseline
     bounds = zip(KINDS, gains.mean(axis=0), *interval(gains, SEED, RESAMPLES), strict=True)
     return {
@@ -43,18 +43,18 @@ def difference(scores: Scores, baseline: Scores) -> dict[str, Difference]:
 
 
 def lead(count: int) -> Pick:
-    """The first sentences: what a summariser has to beat."""
+    """The lead baseline: the first sentences."""
     return lambda paper: range(min(count, len(paper.spans)))
 
 
 def chance(count: int, seed: int) -> Pick:
-    """Any sentences."""
+    """The random baseline."""
     rng = np.random.default_rng(seed)
     return lambda paper: rng.choice(len(paper.spans), min(count, len(paper.spans)), replace=False).tolist()
 
 
 def oracle(count: int) -> Pick:
-    """About the best that whole sentences can do: greedily by ROUGE-1 plus ROUGE-2, the reference in hand."""
+    """The oracle: about the best extract of whole sentences, chosen greedily by ROUGE-1 + ROUGE-2 of the reference."""
 
     def pick(paper: Document) -> list[int]:
         wanted, sentences, chosen = _grams(paper.reference), paper.sentences, list[int]()
@@ -67,27 +67,27 @@ def oracle(count: int) -> Pick:
 
 
 def importance(document: Document) -> list[float]:
-    """How much each sentence says of the rest: ROUGE-1 F1 of it against all others (PEGASUS, Zhang et al., 2020)."""
+    """The importance of each sentence: its ROUGE-1 F1 against all others (PEGASUS, Zhang et al., 2020)."""
     words = [_words(_grams(sentence)) for sentence in document.sentences]
     total = _sum_of(words)
     return [_f1(own, total - own) for own in words]
 
 
 def against_rest(document: Document, chosen: Iterable[int]) -> float:
-    """ROUGE-1 F1, from 0 to 1, of chosen sentences against all others: what a text without a summary can be asked."""
+    """ROUGE-1 F1, from 0 to 1, of chosen sentences against all others, for texts without a summary."""
     inside, sentences = set(chosen), document.sentences
     own = _words(_sum_of(_grams(sentences[i]) for i in inside))
     return _f1(own, _words(_sum_of(_grams(s) for i, s in enumerate(sentences) if i not in inside)))
 
 
 def _words(grams: Counter[tuple[str, ...]]) -> Counter[tuple[str, ...]]:
-    """Single words alone."""
+    """The unigrams only."""
     return Counter({gram: n for gram, n in grams.items() if len(gram) == 1})
 
 
 @cache
 def _grams(text: str) -> Counter[tuple[str, ...]]:
-    """Words and pairs of words, stemmed as the scorer stems them."""
+    """Unigrams and bigrams, stemmed as in the scorer."""
     words = _TOKENS.tokenize(text)
     return Counter([*((word,) for word in words), *pairwise(words)])
 
@@ -100,7 +100,7 @@ def _sum_of(counters: Iterable[Counter[tuple[str, ...]]]) -> Counter[tuple[str, 
 
 
 def _f1(one: Counter[tuple[str, ...]], other: Counter[tuple[str, ...]]) -> float:
-    """F1 of words plus F1 of pairs; each counts 0 where one side has none."""
+    """F1 of unigrams plus F1 of bigrams; each is 0 if one side has none."""
     value = 0.0
     for size in (1, 2):
         mine = {gram: n for gram, n in one.items() if len(gram) == size}

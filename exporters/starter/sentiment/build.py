@@ -1,4 +1,4 @@
-"""The whole build of the classifiers, start to end: fetch, split, prune, teach, distil, measure, publish."""
+"""Builds the classifiers: fetch, split, prune, train the teacher, distil, measure, publish."""
 
 from __future__ import annotations
 
@@ -44,15 +44,15 @@ SETTINGS: dict[str, float | str] = {
 
 
 def build(out: Path, cache: Path, ticker: Ticker, smoke: bool = False) -> list[Manifest]:
-    """Fetch, then write `heldout.jsonl`, its notice and `checkpoints/` under `out`; a smoke run learns next to nothing.
+    """Writes `heldout.jsonl`, its notice and `checkpoints/` under `out`; a smoke run trains for a few steps.
 
-    Training keeps its state in `out/work`: an interrupted build resumes from it, a finished one removes it.
+    Training keeps its state in `out/work`, from which an interrupted build resumes; a finished one removes it.
     """
     return build_from(prepare(cache, SMOKE_SENTENCES if smoke else None), out, ticker, smoke)
 
 
 def build_from(material: Material, out: Path, ticker: Ticker, smoke: bool) -> list[Manifest]:
-    """The build once its material is at hand: from here on nothing is fetched."""
+    """Builds from fetched material, without network access."""
     out.mkdir(parents=True, exist_ok=True)
     heldout = out / "heldout.jsonl"
     write_lines(heldout_rows(material.sentences[Split.HELDOUT]), heldout)
@@ -66,7 +66,7 @@ def build_from(material: Material, out: Path, ticker: Ticker, smoke: bool) -> li
 
 
 def publish(learned: Learned, before: list[Learned], material: Material, heldout: Path, out: Path) -> Manifest:
-    """Write one checkpoint's folder under `out` and answer with its manifest; `before` are the runs it built on."""
+    """Writes one checkpoint's folder under `out` and returns its manifest; `before` are the runs that it builds on."""
     folder = out / learned.lesson.name
     write_weights(learned.model, folder)
     student = learned.lesson.name == STUDENT
@@ -77,7 +77,7 @@ def publish(learned: Learned, before: list[Learned], material: Material, heldout
 
 
 def describe(learned: Learned, before: list[Learned], material: Material, heldout: Path, folder: Path) -> Manifest:
-    """The manifest of the files just written, scored from those files; it names no digests yet."""
+    """The manifest of the written files, with scores measured on them; without digests."""
     name, config = learned.lesson.name, learned.model.config
     is_student = name == STUDENT
     sides = material.sentences
@@ -138,7 +138,7 @@ def _training(learned: Learned, before: list[Learned]) -> Training:
 
 
 def answers(folder: Path, sentences: Sequence[Sentence]) -> list[str]:
-    """The label a saved checkpoint gives each sentence: its files as shipped, computed in fp32."""
+    """The label that a saved checkpoint gives each sentence, in fp32."""
     model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     logits = logits_of(model, encode(tokenizer, [s.text for s in sentences], MAX_TOKENS))
@@ -146,7 +146,7 @@ def answers(folder: Path, sentences: Sequence[Sentence]) -> list[str]:
 
 
 def score(sentences: Sequence[Sentence], given: Sequence[str]) -> Score:
-    """Accuracy with its 95 % Wilson interval. Raises `ValueError` for no sentences: there is no such figure."""
+    """Accuracy with its 95 % Wilson interval. Raises `ValueError` for no sentences."""
     n = len(sentences)
     if n == 0:
         raise ValueError("no sentences to score")
@@ -156,7 +156,7 @@ def score(sentences: Sequence[Sentence], given: Sequence[str]) -> Score:
 
 
 def by_source(sentences: Sequence[Sentence], given: Sequence[str]) -> dict[str, Score]:
-    """The score on each data set that has a sentence here, in the fixed order of the data sets."""
+    """The score on each data set with sentences, in the fixed order of the data sets."""
     scores = {}
     for source in SOURCES.values():
         pairs = [(s, a) for s, a in zip(sentences, given, strict=True) if s.source == source]
@@ -166,7 +166,7 @@ def by_source(sentences: Sequence[Sentence], given: Sequence[str]) -> dict[str, 
 
 
 def wilson(right: int, n: int, z: float = 1.96) -> tuple[float, float]:
-    """The interval that holds the true share 95 times in 100 (Wilson, 1927)."""
+    """The 95 % confidence interval of a share (Wilson, 1927)."""
     share = right / n
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))

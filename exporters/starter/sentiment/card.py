@@ -1,4 +1,4 @@
-"""What a sentiment classifier's manifest holds, and the card a person reads, written from the manifest alone."""
+"""The manifest of a sentiment classifier, and its card, which is written from the manifest alone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ TEMPLATE = Path(__file__).with_name("card.md")
 
 
 class Data(Part):
-    """The sentences: their package, the split rule, how many fell on each side, the digest of `heldout.jsonl`."""
+    """The sentences: their package, the split rule, the count of each side, the digest of `heldout.jsonl`."""
 
     origin: Provenance
     kept: str
@@ -29,7 +29,7 @@ class Score(Part):
 
 
 class Scores(Part):
-    """Measured on the files as shipped, computed in fp32. Settings and epochs were chosen on dev."""
+    """Scores of the shipped files in fp32. Settings and epochs were chosen on dev."""
 
     heldout: Score
     heldout_by_source: dict[str, Score]
@@ -37,7 +37,7 @@ class Scores(Part):
 
 
 class Training(Part):
-    """How the weights came to be; `settings` is the recipe as run."""
+    """How the weights were trained; `settings` is the recipe as run."""
 
     method: str
     teachers: tuple[str, ...]

@@ -1,6 +1,6 @@
 """The training loop of both classifiers: AdamW, linear warm-up and decay, the best epoch on dev kept.
 
-Token rows go through in padded batches of like lengths, so that little of a batch is padding.
+Batches hold rows of like lengths, to limit padding.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from exporters.starter.command import Tick
 from exporters.starter.training import Batch, decayed, in_order, padded, take_step
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""Logits of a batch and the batch's row numbers to a scalar."""
+"""Maps the logits of a batch and its row indices to a scalar loss."""
 
 POOL = 50
-"""Batches sorted by length together: large enough for little padding, small enough that batches stay mixed."""
+"""Batches per pool sorted by length: large enough for little padding, small enough to keep batches random."""
 
 
 def shuffled(ids: Sequence[Sequence[int]], size: int, rng: random.Random) -> Iterator[Batch]:
-    """Every row once, in random batches of like lengths; the same `rng` state gives the same batches."""
+    """Every row once, in random batches of like lengths; equal `rng` states give equal batches."""
     order = list(range(len(ids)))
     rng.shuffle(order)
     groups: list[list[int]] = []
@@ -37,7 +37,7 @@ def shuffled(ids: Sequence[Sequence[int]], size: int, rng: random.Random) -> Ite
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one checkpoint is trained; `max_steps` cuts a smoke run short."""
+    """The training settings of one checkpoint; `max_steps` limits a smoke run."""
 
     epochs: int
     learning_rate: float = 5e-5
@@ -51,7 +51,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Rows:
-    """Token rows with their label numbers (n,) and the label distribution to learn from (n, 2)."""
+    """Token rows with their labels (n,) and target distributions (n, 2)."""
 
     ids: Sequence[Sequence[int]]
     labels: torch.Tensor
@@ -60,7 +60,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Fitted:
-    """What a fit came to: accuracy on dev after each epoch, and which epoch (from 0) was kept."""
+    """The result of a fit: accuracy on dev after each epoch, and the epoch kept (from 0)."""
 
     dev_accuracy_by_epoch: tuple[float, ...]
     kept_epoch: int
@@ -77,12 +77,12 @@ def logits_of(model: nn.Module, ids: Sequence[Sequence[int]], size: int = 32) ->
 
 
 def accuracy(model: nn.Module, rows: Rows) -> float:
-    """Share of rows whose larger logit is at the row's label."""
+    """The share of rows classified correctly."""
     return (logits_of(model, rows.ids).argmax(1) == rows.labels).float().mean().item()
 
 
 def fit(model: nn.Module, ids: Sequence[Sequence[int]], loss: Loss, dev: Rows, recipe: Recipe, advance: Tick) -> Fitted:
-    """Train in place under bf16 autocast and leave the model at the epoch that dev liked best (the first, on a tie)."""
+    """Trains in place under bf16 autocast and keeps the best epoch on dev (the first, on a tie)."""
     torch.manual_seed(recipe.seed)
     rng = random.Random(recipe.seed)
     steps = steps_of(len(ids), recipe)
@@ -112,7 +112,7 @@ def fit(model: nn.Module, ids: Sequence[Sequence[int]], loss: Loss, dev: Rows, r
 
 
 def steps_of(rows: int, recipe: Recipe) -> int:
-    """How many optimiser steps a fit takes."""
+    """The number of optimiser steps of a fit."""
     steps = recipe.epochs * -(-rows // recipe.batch_size)
     return steps if recipe.max_steps is None else min(steps, recipe.max_steps)
 

@@ -1,10 +1,9 @@
-"""The three lessons of the classifiers in their order: a teacher, the student it teaches, the teacher taught by both.
+"""The three training runs of the classifiers: a teacher, its student, and the teacher distilled from both.
 
-The teacher is MiniLM's six layers over the pruned vocabulary, fine-tuned to tell negative from positive. The student is
-a DistilBERT made of every other layer of it, then taught by the teacher's own answers (Sanh et al., 2019: half the
-layers, no token types, a loss that mixes the true labels with the teacher's softened distribution). Each run leaves its
-weights and a record of itself in the work folder; one that finds a record of the same recipe is not repeated, so an
-interrupted build goes on where it stopped.
+The teacher is MiniLM's six layers over the pruned vocabulary, fine-tuned to classify sentiment. The student is a
+DistilBERT of every other layer, distilled from the teacher (Sanh et al., 2019: half the layers, no token types, a loss
+that mixes the true labels with the teacher's softened distribution). Each run saves its weights and a record in the
+work folder; a run with a record of the same recipe is skipped, so an interrupted build resumes.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ Run = Callable[[Material, Recipe, Tick], Fitted]
 
 @dataclass(frozen=True)
 class Lesson:
-    """One finished training run: its recipe, what it came to on dev and how long it took."""
+    """One finished training run: its recipe, its result on dev and its duration."""
 
     name: str
     recipe: Recipe
@@ -64,14 +63,14 @@ class Lesson:
 
 @dataclass(frozen=True)
 class Learned:
-    """A trained model, still in fp32, with the record of its training."""
+    """A trained model in fp32, with the record of its training."""
 
     model: PreTrainedModel
     lesson: Lesson
 
 
 def learn(material: Material, work: Path, ticker: Ticker, smoke: bool = False) -> list[Learned]:
-    """The teacher, the student it taught, and the teacher taught again by both; three steps of each in a smoke run."""
+    """Trains the teacher, its student, and the teacher again from both; a smoke run takes three steps of each."""
     torch.set_num_threads(THREADS)
     work.mkdir(parents=True, exist_ok=True)
 
@@ -87,7 +86,7 @@ def learn(material: Material, work: Path, ticker: Ticker, smoke: bool = False) -
 
 
 def _once(name: str, model: PreTrainedModel, work: Path, run: Callable[[], Fitted], recipe: Recipe) -> Learned:
-    """The run's outcome, from its record where there is one."""
+    """The result of a run, from its record if there is one."""
     weights, record, adapter = work / f"{name}.safetensors", work / f"{name}.json", TypeAdapter(Lesson)
     if record.exists() and (found := adapter.validate_json(record.read_bytes())).recipe == recipe:
         model.load_state_dict(load_file(weights))
@@ -100,9 +99,9 @@ def _once(name: str, model: PreTrainedModel, work: Path, run: Callable[[], Fitte
 
 
 def teacher_from(base: Path, vocabulary: Vocabulary) -> BertForSequenceClassification:
-    """MiniLM with the kept rows of its word embeddings and a fresh two-way head.
+    """MiniLM with the kept rows of its word embeddings and a new two-label head.
 
-    Raises `ValueError` when the base weights lack a tensor that the architecture needs.
+    Raises `ValueError` if the base weights lack a tensor of the architecture.
     """
     config = BertConfig.from_pretrained(base)
     config.update({"vocab_size": len(vocabulary.tokens), "pad_token_id": 0, "architectures": None})
@@ -120,21 +119,21 @@ def teacher_from(base: Path, vocabulary: Vocabulary) -> BertForSequenceClassific
 
 
 def cross_entropy(shares: torch.Tensor) -> Loss:
-    """Cross-entropy against the label shares that people's ratings stand for, so a faint opinion is learnt as faint."""
+    """Cross-entropy with the soft labels given by the ratings, so that a weak opinion is learnt as weak."""
     return lambda logits, rows: functional.cross_entropy(logits, shares[rows])
 
 
 def train_teacher(model: BertForSequenceClassification, material: Material, recipe: Recipe, advance: Tick) -> Fitted:
-    """Fine-tune the teacher in place."""
+    """Fine-tunes the teacher in place."""
     train, dev = material.train_rows(recipe.max_tokens), material.dev_rows(recipe.max_tokens)
     return fit(model, train.ids, cross_entropy(train.shares), dev, recipe, advance)
 
 
 def student_from(teacher: BertForSequenceClassification) -> DistilBertForSequenceClassification:
-    """A three-layer DistilBERT with the teacher's weights in every place the two architectures share.
+    """A three-layer DistilBERT with the teacher's weights wherever the architectures agree.
 
-    BERT adds a token-type embedding that is the same for every token of a single sentence; DistilBERT has none, so it
-    is folded into the positions.
+    BERT adds the same token-type embedding to every token of a single sentence; DistilBERT has none, so it is added to
+    the position embeddings.
     """
     source = teacher.config
     config = DistilBertConfig(
@@ -162,7 +161,7 @@ def student_from(teacher: BertForSequenceClassification) -> DistilBertForSequenc
 
 
 def distillation(shares: torch.Tensor, taught: torch.Tensor) -> Loss:
-    """0.3 cross-entropy with the label shares + 0.7 KL divergence from the teacher at T = 2 (times T squared)."""
+    """0.3 cross-entropy with the soft labels + 0.7 KL divergence from the teacher at T = 2 (times T squared)."""
     soft = functional.log_softmax(taught / TEMPERATURE, dim=-1)
 
     def loss(logits: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
@@ -175,7 +174,7 @@ def distillation(shares: torch.Tensor, taught: torch.Tensor) -> Loss:
 
 
 def fragments(texts: Sequence[str], rng: random.Random) -> list[str]:
-    """A random run of words of each text that has a few, some masked: more to ask the teacher (Tang et al., 2019)."""
+    """Random fragments of the texts, partly masked, as unlabelled data for the teacher (Tang et al., 2019)."""
     cut = []
     for words in (text.split() for text in texts):
         if len(words) < MIN_WORDS:
@@ -190,10 +189,10 @@ def fragments(texts: Sequence[str], rng: random.Random) -> list[str]:
 def distil(
     teachers: Sequence[PreTrainedModel], student: PreTrainedModel, material: Material, recipe: Recipe, advance: Tick
 ) -> Fitted:
-    """Teach the student in place; the teachers answer each text once, without dropout, and their logits are averaged.
+    """Distils the student in place; the teachers' logits are computed once, without dropout, and averaged.
 
-    Nobody rated the fragments, so there the teachers' own answer stands in for a rating. The student may be one of the
-    teachers: it is asked before it learns.
+    Fragments have no ratings, so the teachers' own answers are their labels. The student may be one of the teachers:
+    its answers are computed before training.
     """
     train, dev = material.train_rows(recipe.max_tokens), material.dev_rows(recipe.max_tokens)
     cut = fragments([s.text for s in material.learnable()], random.Random(recipe.seed))

@@ -1,4 +1,4 @@
-"""Everything a training run needs, made once from the two fetched packages: sentences, base weights, vocabulary."""
+"""The inputs of training, made from the two packages: sentences, base weights, vocabulary."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from exporters.starter.vocabulary import Vocabulary, full_tokenizer, prune, prun
 from exporters.texts import Sentence
 
 RATING_SLOPE = 1.5
-"""A mean rating r is learnt as P(positive) = sigmoid(1.5 r): 0.5 for lukewarm, 0.68 at 0.5, 0.95 at 2."""
+"""The slope of the target P(positive) = sigmoid(1.5 r) of a mean rating r: 0.5 at 0, 0.68 at 0.5, 0.95 at 2."""
 
 
 @dataclass(frozen=True)
 class Material:
-    """The labelled sentences of each side; of the train side the lukewarm ones and the lexicon's words; the base."""
+    """The labelled sentences of each side, the train side's neutral sentences and lexicon words, and the base."""
 
     sentences: dict[Split, list[Sentence]]
     lukewarm: list[Sentence]
@@ -34,19 +34,19 @@ class Material:
     tokenizer: dict[str, Any]
 
     def learnable(self) -> list[Sentence]:
-        """The train side: lukewarm sentences teach where the middle is, the lexicon teaches words no sentence has."""
+        """All training sentences: labelled, neutral (which calibrate the middle), and the lexicon's words."""
         return [*self.sentences[Split.TRAIN], *self.lukewarm, *self.lexicon]
 
     def encode(self, texts: Sequence[str], max_tokens: int) -> list[list[int]]:
-        """Token rows of the pruned vocabulary."""
+        """Token ids of the pruned vocabulary, cut at `max_tokens`."""
         return encode(Tokenizer.from_str(json.dumps(self.tokenizer)), texts, max_tokens)
 
     def train_rows(self, max_tokens: int) -> Rows:
-        """What there is to learn from, as token rows."""
+        """The training rows."""
         return self._rows(self.learnable(), max_tokens)
 
     def dev_rows(self, max_tokens: int) -> Rows:
-        """What choices are made on, as token rows."""
+        """The dev rows, on which settings are chosen."""
         return self._rows(self.sentences[Split.DEV], max_tokens)
 
     def _rows(self, sentences: Sequence[Sentence], max_tokens: int) -> Rows:
@@ -54,7 +54,7 @@ class Material:
 
 
 def prepare(cache: Path, limit: int | None = None) -> Material:
-    """Fetch, check, split and prune; `limit` thins each side out to about that many sentences (a smoke run)."""
+    """Fetches, checks, splits and prunes; `limit` thins each side to about that many sentences (smoke run)."""
     sdist = fetch(VADER, cache)
     rated, lexicon = read_rated(sdist), read_lexicon(sdist)
     base = fetch_minilm(cache)
@@ -69,7 +69,7 @@ def prepare(cache: Path, limit: int | None = None) -> Material:
 
 
 def rows_of(sentences: Sequence[Sentence], ids: list[list[int]]) -> Rows:
-    """Encoded sentences with their label numbers and the label shares that their ratings stand for."""
+    """Encoded sentences with their labels and the soft labels given by their ratings."""
     positive = torch.sigmoid(RATING_SLOPE * torch.tensor([s.rating for s in sentences]))
     labels = torch.tensor([LABELS.index(s.label) for s in sentences])
     return Rows(ids, labels, torch.stack((1 - positive, positive), dim=1))

@@ -1,1 +1,1 @@
-"""The starter abstractive checkpoint: a small BART that says in one line what a piece of software is."""
+"""The abstractive starter checkpoint: a small BART that describes a piece of software in one line."""

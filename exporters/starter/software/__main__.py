@@ -12,7 +12,7 @@ from exporters.starter.software.card import Scores, SummariserManifest
 
 
 def table(manifest: SummariserManifest) -> Table:
-    """What was measured of the checkpoint."""
+    """A table of the checkpoint's scores."""
     made = Table("ROUGE-L", "held out", "dev")
     for name in Scores.model_fields:
         if name != "margin":

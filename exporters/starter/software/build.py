@@ -1,4 +1,4 @@
-"""The whole build of the summariser, start to end: fetch, split, prune, teach, settle, measure, publish."""
+"""Builds the summariser: fetch, split, prune, train, choose generation settings, measure, publish."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from exporters.starter.software.fit import Recipe, Row, epochs, fit, rows_of
 from exporters.starter.software.material import Material, prepare
 from exporters.starter.software.model import bart_from
 from exporters.starter.software.publish import NAME, Trained, describe, write_checkpoint
-from exporters.starter.software.score import Texts, measure, settle
+from exporters.starter.software.score import Texts, choose_settings, measure
 from exporters.texts import SOFTWARE
 
 SMOKE_PAIRS = 12
@@ -29,16 +29,16 @@ DEV_COUNT = 200
 
 
 def build(out: Path, cache: Path, ticker: Ticker, smoke: bool = False) -> SummariserManifest:
-    """Fetch, then write `software-heldout.jsonl` and `checkpoints/bart-software/` under `out`.
+    """Writes `software-heldout.jsonl` and `checkpoints/bart-software/` under `out`.
 
-    A smoke run learns next to nothing. Raises `NoDescriptions` where apt cannot bring the descriptions.
+    A smoke run trains for a few steps. Raises `NoDescriptions` if apt cannot fetch the descriptions.
     """
     torch.set_num_threads(THREADS)
     return build_from(prepare(cache, SMOKE_PAIRS if smoke else None), out, ticker(NAME), smoke)
 
 
 def build_from(material: Material, out: Path, advance: Tick, smoke: bool) -> SummariserManifest:
-    """The build once its material is at hand: from here on nothing is fetched."""
+    """Builds from fetched material, without network access."""
     out.mkdir(parents=True, exist_ok=True)
     write_lines(heldout_rows(material.heldout), out / SOFTWARE.name, ascii_only=False)
     trained = train(material, Recipe(max_steps=SMOKE_STEPS) if smoke else Recipe(), advance)
@@ -46,7 +46,7 @@ def build_from(material: Material, out: Path, advance: Tick, smoke: bool) -> Sum
 
 
 def train(material: Material, recipe: Recipe, advance: Tick) -> Trained:
-    """The model taught on the train side, and how."""
+    """Trains the model on the train side."""
     tokenizer = Tokenizer.from_str(json.dumps(material.tokenizer))
     rows = rows_of(tokenizer, material.sides[Split.TRAIN], recipe.text_tokens, recipe.summary_tokens)
     model = bart_from(material.base, material.vocabulary, recipe.seed)
@@ -54,19 +54,19 @@ def train(material: Material, recipe: Recipe, advance: Tick) -> Trained:
 
 
 def finish(trained: Trained, material: Material, out: Path, advance: Tick) -> SummariserManifest:
-    """Write the checkpoint below `out`, choose its generation settings on dev, and measure what was written."""
+    """Writes the checkpoint below `out`, chooses its generation settings on dev, and measures the written files."""
     folder, tokens = out / "checkpoints" / NAME, trained.recipe.text_tokens
     dev = _texts(material.sides[Split.DEV][:DEV_COUNT])
     write_checkpoint(trained.model, material.tokenizer, FIXED, folder)
     steps = trained.fitted.steps
-    settings = settle(folder, dev, tokens, lambda line: advance(steps, steps, line))
+    settings = choose_settings(folder, dev, tokens, lambda line: advance(steps, steps, line))
     write_generation(trained.model.config, settings, folder)
     measured = measure(folder, _texts(material.heldout), dev, tokens)
     return describe(trained, material, settings, measured, out / SOFTWARE.name, folder)
 
 
 def epoch_steps(rows: Sequence[Row], recipe: Recipe) -> int:
-    """How many batches show every row once."""
+    """The number of batches per epoch."""
     return len(epochs(rows, replace(recipe, epochs=1, max_steps=None)))
 
 
@@ -75,5 +75,5 @@ def _texts(found: Sequence[Pair]) -> Texts:
 
 
 def heldout_rows(found: Iterable[Pair]) -> list[dict[str, str]]:
-    """The pairs as `software-heldout.jsonl` holds them."""
+    """The rows of `software-heldout.jsonl`."""
     return [{"text": pair.text, "summary": pair.summary} for pair in found]

@@ -1,4 +1,4 @@
-"""What the summarising checkpoint's manifest holds, and the card a person reads, written from the manifest alone."""
+"""The manifest of the abstractive checkpoint, and its card, which is written from the manifest alone."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from exporters.starter.publishing import Part, Provenance, bullets, named, rende
 TEMPLATE = Path(__file__).with_name("card.md")
 
 Figure = tuple[float, float, float]
-"""A mean in points, and the bounds of its 95 % bootstrap interval."""
+"""A mean in points, with the lower and upper bound of its 95 % bootstrap interval."""
 
 
 class Data(Part):
-    """The pairs: what they are, the split rule, how many fell on each side, the digest of the held-out file."""
+    """The pairs: their selection, the split rule, the count of each side, the digest of the held-out file."""
 
     what: str
     by: str
@@ -26,7 +26,7 @@ class Data(Part):
 
 
 class Score(Part):
-    """ROUGE F1 with stemming, its mean over the texts."""
+    """Mean ROUGE F1 with stemming over the texts."""
 
     texts: int
     rouge1: Figure
@@ -35,18 +35,18 @@ class Score(Part):
 
 
 class Scores(Part):
-    """Measured on the files as shipped, computed in fp32: beam search as configured, greedy, and two baselines."""
+    """Scores of the shipped files in fp32: beam search as configured, greedy decoding, and two baselines."""
 
     beam: Score
     greedy: Score
     first_sentence: Score
     first_words: Score
     margin: Figure
-    """Points of ROUGE-L of beam search above the first sentence, on the same texts."""
+    """The paired gain of beam search over the first sentence, in points of ROUGE-L."""
 
 
 class Training(Part):
-    """How the weights came to be; `settings` is the recipe as run."""
+    """How the weights were trained; `settings` is the recipe as run."""
 
     method: str
     settings: dict[str, float | int | str | None]
@@ -59,7 +59,7 @@ class Training(Part):
 
 
 class Example(Part):
-    """One held-out text, what people called it and what the checkpoint does."""
+    """One held-out text, with its human summary and the checkpoint's."""
 
     text: str
     people: str
@@ -68,7 +68,7 @@ class Example(Part):
 
 
 class SummariserManifest(Part):
-    """The summarising starter checkpoint."""
+    """The abstractive starter checkpoint."""
 
     name: str
     task: str
@@ -116,7 +116,7 @@ LIMITS = (
 
 
 def card(manifest: SummariserManifest) -> str:
-    """The checkpoint's README in Markdown, its header in YAML as model hubs read it."""
+    """The checkpoint's README in Markdown, with the YAML header of model hubs."""
     training = manifest.training
     examples = (
         f"> {one.text}\n\n- people: {one.people}\n- checkpoint: {one.checkpoint} (ROUGE-L {one.rougeL})\n"

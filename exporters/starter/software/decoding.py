@@ -1,4 +1,4 @@
-"""How a saved checkpoint summarises: by the generation settings that travel with it, which are chosen on dev."""
+"""Generates summaries with a saved checkpoint and its generation settings, which are chosen on dev."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ FIXED: dict[str, int | float | bool] = {
     "no_repeat_ngram_size": 3,
     "max_length": 40,
 }
-"""`max_length` counts `[CLS]` and `[SEP]`; no synopsis of the training side is longer."""
+"""Fixed settings. `max_length` includes `[CLS]` and `[SEP]`; no synopsis of the train side is longer."""
 LENGTH_PENALTIES = (0.5, 1.0, 1.5, 2.5)
 MIN_LENGTHS = (0, 8)
 GREEDY: dict[str, int | float | bool] = {"num_beams": 1, "early_stopping": False, "length_penalty": 1.0}
-"""What is changed to decode greedily: one beam, and none of what only beams have."""
+"""The overrides for greedy decoding: one beam, no beam-only settings."""
 Setting = int | float | bool
 Settings = dict[str, Setting]
 BATCH = 50
 
 
 def chosen(score: Callable[[Settings], float]) -> Settings:
-    """The settings that score best: the length penalty is chosen first, then the least length; the first, on a tie."""
+    """The best-scoring settings: first the length penalty, then the least length; the first, on a tie."""
     settings: Settings = {**FIXED, "min_length": MIN_LENGTHS[0], "length_penalty": LENGTH_PENALTIES[0]}
     best = score(settings)
     for name, values in (("length_penalty", LENGTH_PENALTIES), ("min_length", MIN_LENGTHS)):
@@ -42,7 +42,7 @@ def chosen(score: Callable[[Settings], float]) -> Settings:
 
 
 def write_generation(config: BartConfig, settings: Settings, folder: Path) -> None:
-    """Write `generation_config.json`: the settings, and the ids that begin, pad and end a summary."""
+    """Writes `generation_config.json`: the settings, and the ids that begin, pad and end a summary."""
     ids = {
         "bos_token_id": config.bos_token_id,
         "decoder_start_token_id": config.decoder_start_token_id,
@@ -54,7 +54,7 @@ def write_generation(config: BartConfig, settings: Settings, folder: Path) -> No
 
 
 def load(folder: Path) -> tuple[BartForConditionalGeneration, Tokenizer]:
-    """The checkpoint's model, computed in fp32, and its tokenizer."""
+    """Loads the checkpoint's model in fp32, and its tokenizer."""
     model = BartForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
     return model.eval(), Tokenizer.from_file(str(folder / "tokenizer.json"))
 
@@ -67,7 +67,7 @@ def summaries(
     max_tokens: int,
     **changed: Setting,
 ) -> list[str]:
-    """The summary of each text, cut at `max_tokens`; `changed` overrides the checkpoint's generation settings."""
+    """Generates the summary of each text, cut at `max_tokens`; `changed` overrides generation settings."""
     generate = cast(Callable[..., torch.Tensor], model.generate)
     found = [""] * len(texts)
     for batch in in_order(encode(tokenizer, texts, max_tokens), BATCH):

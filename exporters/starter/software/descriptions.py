@@ -1,7 +1,7 @@
-"""Debian's package descriptions: fetched through apt, read, and made into the pairs of text and summary that count.
+"""Debian's package descriptions: fetched through apt, parsed, and filtered into pairs of text and summary.
 
-Touches neither apt's own lists nor any installed package: apt verifies the archive's signatures and writes into a
-folder of the build's own.
+Changes neither apt's own lists nor any installed package: apt verifies the archive's signatures and writes into the
+build's own folder.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ LETTERS = re.compile(r"[^\W\d_]+")
 
 
 class NoDescriptions(CannotBuild):
-    """The descriptions cannot be had here; the message says what is missing."""
+    """The descriptions are not available; the message says what is missing."""
 
 
 @dataclass(frozen=True)
 class Package:
-    """One binary package: its name, the source it is built from, its one-line synopsis and its long description."""
+    """One binary package: its name, its source package, its one-line synopsis and its long description."""
 
     name: str
     source: str
@@ -44,9 +44,9 @@ class Package:
 
 
 def fetch_lists(folder: Path) -> Path:
-    """The folder, with the archive's package indices in it, uncompressed; what is there already is not fetched again.
+    """Fetches the archive's package indices into the folder, uncompressed, unless they are there; returns the folder.
 
-    Raises `NoDescriptions` where apt is missing, or where it brings no English descriptions.
+    Raises `NoDescriptions` if apt is missing or finds no English descriptions.
     """
     if not _indices(folder, "Translation-en"):
         apt = shutil.which("apt-get")
@@ -55,7 +55,7 @@ def fetch_lists(folder: Path) -> Path:
         (folder / "partial").mkdir(parents=True, exist_ok=True)
         options = {
             "Dir::State::Lists": folder.resolve(),
-            "Dir::Cache::pkgcache": "",  # apt's own cache is of apt's own lists
+            "Dir::Cache::pkgcache": "",  # do not use the cache of apt's own lists
             "Dir::Cache::srcpkgcache": "",
             "Acquire::Languages": "en",
             "Acquire::GzipIndexes": "false",
@@ -68,14 +68,14 @@ def fetch_lists(folder: Path) -> Path:
 
 
 def releases(folder: Path) -> tuple[str, ...]:
-    """The names of the releases whose descriptions are in the folder, such as `bookworm`."""
+    """The releases with descriptions in the folder, such as `bookworm`."""
     return tuple(
         sorted({match[1] for path in _indices(folder, "Translation-en") if (match := RELEASE.search(path.name))})
     )
 
 
 def read_packages(folder: Path) -> list[Package]:
-    """Every package described in English, by name; the first description met counts where several releases have one.
+    """Every package with an English description, by name; of several releases the first counts.
 
     Raises `NoDescriptions` for a folder without indices.
     """
@@ -102,14 +102,14 @@ def _stanzas(path: Path) -> Iterator[str]:
 
 
 def _sources(path: Path) -> Iterator[tuple[str, str]]:
-    """Each package with the name of its source, which is its own where the stanza names none."""
+    """Each package with its source package, by default of the same name."""
     for stanza in _stanzas(path):
         fields = _fields(stanza)
         yield fields["Package"], fields.get("Source", fields["Package"]).split()[0]
 
 
 def _fields(stanza: str) -> dict[str, str]:
-    """The fields of a stanza; the continuation lines of one keep their leading space, which means something."""
+    """The fields of a stanza; continuation lines keep their leading space, which is significant."""
     fields: dict[str, str] = {}
     name = ""
     for line in stanza.splitlines():
@@ -123,7 +123,7 @@ def _fields(stanza: str) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Pair:
-    """A text and its summary, as people wrote them, with the package they describe and its source."""
+    """A text and its human summary, with the package that they describe and its source."""
 
     package: str
     source: str
@@ -132,16 +132,16 @@ class Pair:
 
 
 def cleaned(description: str) -> str:
-    """A long description as one running text.
+    """A long description as running text.
 
-    The paragraph marks (` .`), line breaks, indentation and bullets of the control file go; casing and wording stay.
+    Removes the paragraph marks (` .`), line breaks, indentation and bullets of the control file.
     """
     lines = (line.strip() for line in unicodedata.normalize("NFC", description).splitlines())
     return " ".join(" ".join(BULLET.sub("", line) for line in lines if line != ".").split())
 
 
 def pairs(packages: Iterable[Package]) -> list[Pair]:
-    """What counts of the packages, one pair for each distinct text: the first one's, in the order given."""
+    """The pairs of packages that count, one for each distinct text (the first), in the order given."""
     found: dict[str, Pair] = {}
     for package in packages:
         text, summary = cleaned(package.description), " ".join(package.synopsis.split())
@@ -151,14 +151,14 @@ def pairs(packages: Iterable[Package]) -> list[Pair]:
 
 
 def counts(text: str, summary: str) -> bool:
-    """Whether a text is long enough to be worth a summary, and the summary one that the text could lead to."""
+    """True if a text is long enough to summarise and its summary fits the rules."""
     in_range = MIN_WORDS <= len(summary.split()) <= MAX_WORDS
     return len(text) >= MIN_CHARS and in_range and not TRANSITIONAL.search(f"{summary} {text[:200]}")
 
 
 def normalised(text: str) -> str:
-    """The form under which two texts count as the same: their words alone, casefolded; figures and marks do not count.
+    """The form in which two texts count as equal: their words, casefolded, without digits and punctuation.
 
-    So the descriptions of `gcc-11` and `gcc-12` are one.
+    The descriptions of `gcc-11` and `gcc-12` are equal, for example.
     """
     return " ".join(LETTERS.findall(unicodedata.normalize("NFKC", text).casefold()))

@@ -1,9 +1,8 @@
-"""The split into train, dev and held out, by families of packages: what is alike is never parted.
+"""The split into train, dev and held-out texts, by families of similar packages.
 
-Two packages are of one family when they share their source, the stem of their name, the opening words of their
-description, or a relative. A family falls on one side as a whole, by the hash of its name, so that no held-out text has
-a sibling among the texts that were learnt from. What is
-scored is besides far from every text that is learnt from, though no family joins the two.
+Two packages are in one family if they share their source, the stem of their name, the opening words of their
+description, or a relative. The hash of its name assigns a whole family to one side, so that no held-out text has a
+sibling in the training texts. Scored texts are also far from every training text of another family.
 """
 
 from __future__ import annotations
@@ -35,13 +34,13 @@ SUFFIXES = re.compile(
 
 
 def stem(name: str) -> str:
-    """A package name without what tells it from its siblings: `libfoo2`, `libfoo-dev` and `python3-foo` are `foo`."""
+    """A package name without its variant parts: `libfoo2`, `libfoo-dev` and `python3-foo` give `foo`."""
     without = SUFFIXES.sub("", PREFIXES.sub("", name))
     return without if len(without) > 2 else name
 
 
 def families(found: Sequence[Pair]) -> list[list[Pair]]:
-    """The pairs in families, each in the order of its packages' names, so its first name is the family's."""
+    """The pairs in families, each sorted by package name; the first name is the family's."""
     relatives = _Relatives(len(found))
     seen: dict[str, int] = {}
     for at, pair in enumerate(found):
@@ -55,7 +54,7 @@ def families(found: Sequence[Pair]) -> list[list[Pair]]:
 
 
 def side_of(family: Sequence[Pair]) -> Split:
-    """The side a family is on: a function of its first name, but a very large one is always learnt from."""
+    """The side of a family: a function of its first name; a very large one is always for training."""
     bucket = _hash(family[0].package) % 100
     if len(family) > LARGE or bucket > 5:
         return Split.TRAIN
@@ -63,9 +62,9 @@ def side_of(family: Sequence[Pair]) -> Split:
 
 
 def split(found: Sequence[Pair]) -> dict[Split, list[Pair]]:
-    """The pairs of each side, in an order that the hash of their names makes: a few of a family, or one to score.
+    """The pairs of each side, ordered by the hash of their names: a few of a training family, one of a scored one.
 
-    What is scored is besides far from every text that is learnt from, be it of another family.
+    Scored texts are far from every training text.
     """
     sides: dict[Split, list[Pair]] = {side: [] for side in Split}
     for family in families(found):
@@ -85,7 +84,7 @@ def _hash(name: str) -> int:
 
 
 def apart(scored: Sequence[Pair], learnt: Sequence[Pair]) -> list[Pair]:
-    """Those to score that are far enough from every text learnt from, order kept; linear in the texts' lengths."""
+    """The scored pairs that are far enough from every training text, in order; linear in the texts' lengths."""
     runs = [_runs(pair.text) for pair in scored]
     holders: dict[tuple[str, ...], list[int]] = {}
     for at, own in enumerate(runs):
@@ -105,7 +104,7 @@ def _runs(text: str) -> set[tuple[str, ...]]:
 
 
 class _Relatives:
-    """Who is related to whom, transitively: a disjoint-set forest over row numbers."""
+    """A disjoint-set forest over row indices, for transitive relations."""
 
     def __init__(self, count: int) -> None:
         self._parent = list(range(count))

@@ -1,6 +1,6 @@
-"""The training loop of the summariser: what is new learns fast, what MiniLM knew learns slowly.
+"""The training loop of the summariser, with a higher learning rate for new weights than for MiniLM's.
 
-Pairs go through as token rows, in padded batches of alike lengths under a budget of tokens.
+Batches hold pairs of like lengths, up to a number of tokens.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from exporters.starter.software.descriptions import Pair
 from exporters.starter.training import PAD_ID, block, decayed, encode, take_step
 
 IGNORED = -100
-"""The label of padding, which no loss counts."""
+"""The label of padding, ignored by the loss."""
 POOL = 100
-"""Batches' worth of rows sorted by length together: little padding, and still mixed."""
+"""Batches per pool sorted by length: little padding, but still random batches."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One pair's token ids: the text in `[CLS] ... [SEP]`, and the summary in the same form."""
+    """One pair's token ids: text and summary, each in `[CLS] ... [SEP]`."""
 
     text: list[int]
     summary: list[int]
@@ -36,7 +36,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Batch:
-    """Padded rows: texts with their mask, what the decoder has said so far, and what it should say next."""
+    """Padded rows: texts with their mask, decoder inputs, and labels."""
 
     input_ids: torch.Tensor
     attention_mask: torch.Tensor
@@ -45,7 +45,7 @@ class Batch:
 
 
 def rows_of(tokenizer: Tokenizer, pairs: Sequence[Pair], text_tokens: int, summary_tokens: int) -> list[Row]:
-    """Each pair's token ids, cut at the numbers of tokens."""
+    """Each pair's token ids, cut at these lengths."""
     texts = encode(tokenizer, (pair.text for pair in pairs), text_tokens)
     summaries = encode(tokenizer, (pair.summary for pair in pairs), summary_tokens)
     tokenizer.no_truncation()
@@ -53,9 +53,9 @@ def rows_of(tokenizer: Tokenizer, pairs: Sequence[Pair], text_tokens: int, summa
 
 
 def plan(rows: Sequence[Row], tokens: int, rng: random.Random) -> list[list[int]]:
-    """Every row's number once, in random batches of alike lengths whose texts fill at most `tokens`, padding included.
+    """Every row index once, in random batches of like lengths of at most `tokens` text tokens, padding included.
 
-    A text longer than that has a batch of its own. The same state of `rng` gives the same batches.
+    A longer text has a batch of its own. Equal states of `rng` give equal batches.
     """
     order = list(range(len(rows)))
     rng.shuffle(order)
@@ -69,7 +69,7 @@ def plan(rows: Sequence[Row], tokens: int, rng: random.Random) -> list[list[int]
 
 
 def _filled(pool: Sequence[int], rows: Sequence[Row], tokens: int) -> Iterator[list[int]]:
-    """Runs of the pool, which is sorted by length: the last of a run is its longest."""
+    """Cuts the pool, sorted by length, into batches of at most `tokens`; the last of a batch is the longest."""
     batch: list[int] = []
     for at in pool:
         if batch and (len(batch) + 1) * len(rows[at].text) > tokens:
@@ -81,7 +81,7 @@ def _filled(pool: Sequence[int], rows: Sequence[Row], tokens: int) -> Iterator[l
 
 
 def padded(rows: Sequence[Row]) -> Batch:
-    """The rows side by side, each padded to the longest."""
+    """Pads the rows to the longest."""
     texts = block([row.text for row in rows], PAD_ID)
     return Batch(
         input_ids=texts,
@@ -93,10 +93,10 @@ def padded(rows: Sequence[Row]) -> Batch:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the checkpoint is trained.
+    """The training settings of the checkpoint.
 
-    The rates fall to nothing by the last step or by `limit_s`, whichever comes first: a slow or busy host takes fewer
-    steps and still ends well. `max_steps` cuts a smoke run short.
+    Learning rates decay to 0 by the last step or by `limit_s`, whichever comes first, so a slow or busy host takes
+    fewer steps but completes the schedule. `max_steps` limits a smoke run.
     """
 
     epochs: int = 3
@@ -116,7 +116,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Fitted:
-    """What a fit came to: its optimiser steps, how long they took, and the loss at its end (mean of 100 steps)."""
+    """The result of a fit: its optimiser steps, their duration, and the final loss (mean of 100 steps)."""
 
     steps: int
     wall_s: float
@@ -124,14 +124,14 @@ class Fitted:
 
 
 def fit(model: BartForConditionalGeneration, rows: Sequence[Row], recipe: Recipe, advance: Tick) -> Fitted:
-    """Train in place under bf16 autocast."""
+    """Trains in place under bf16 autocast."""
     started = time.monotonic()
     torch.manual_seed(recipe.seed)
     batches = epochs(rows, recipe)
     optimizer = optimizer_for(model, recipe)
     rates = [group["lr"] for group in optimizer.param_groups]
     losses: list[float] = []
-    model.set_attn_implementation("eager")  # on a CPU in bf16, the fused one takes a third longer to learn through
+    model.set_attn_implementation("eager")  # on a CPU in bf16, training with the fused one takes a third longer
     model.train()
     while (gone := progress(len(losses), len(batches), time.monotonic() - started, recipe)) < 1:
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
@@ -142,30 +142,30 @@ def fit(model: BartForConditionalGeneration, rows: Sequence[Row], recipe: Recipe
 
 
 def progress(done: int, steps: int, elapsed_s: float, recipe: Recipe) -> float:
-    """How much of the fit is behind it, by steps or by time, whichever is more; 1 at its end."""
+    """The progress of the fit from 0 to 1, by steps or by time, whichever is more."""
     by_time = 0.0 if recipe.limit_s is None else elapsed_s / recipe.limit_s
     return min(1.0, max(done / steps, by_time))
 
 
 def slope(gone: float, warmup_ratio: float) -> float:
-    """The share of its rate that a step has after so much of the fit: linearly up, then linearly down to nothing."""
+    """The factor of the learning rate at a progress of the fit: linear warm-up, then linear decay to 0."""
     return min((gone + 1e-3) / warmup_ratio, (1 - gone) / (1 - warmup_ratio))
 
 
 def epochs(rows: Sequence[Row], recipe: Recipe) -> list[list[int]]:
-    """The row numbers of every batch of the fit, in order."""
+    """The row indices of every batch of the fit, in order."""
     rng = random.Random(recipe.seed)
     batches = [batch for _ in range(recipe.epochs) for batch in plan(rows, recipe.batch_tokens, rng)]
     return batches[: recipe.max_steps]
 
 
 def step(model: BartForConditionalGeneration, batch: Batch, recipe: Recipe, optimizer: torch.optim.Optimizer) -> float:
-    """One optimiser step; the loss it was taken on."""
+    """Takes one optimiser step; returns its loss."""
     return take_step(loss(model, batch, recipe.label_smoothing), model, optimizer, recipe.clip)
 
 
 def loss(model: BartForConditionalGeneration, batch: Batch, smoothing: float) -> torch.Tensor:
-    """Cross-entropy of the summaries' pieces, smoothed, over those that are no padding."""
+    """The label-smoothed cross-entropy of the summaries' tokens, without padding."""
     wanted = batch.labels != IGNORED
     with torch.autocast("cpu", dtype=torch.bfloat16):
         states = model.model(
@@ -174,12 +174,12 @@ def loss(model: BartForConditionalGeneration, batch: Batch, smoothing: float) ->
             decoder_input_ids=batch.decoder_input_ids,
             use_cache=False,
         ).last_hidden_state
-        logits = model.lm_head(states[wanted])  # padding is left out before the widest product of all
+        logits = model.lm_head(states[wanted])  # drop padding before the largest matrix product
     return functional.cross_entropy(logits.float(), batch.labels[wanted], label_smoothing=smoothing)
 
 
 def optimizer_for(model: BartForConditionalGeneration, recipe: Recipe) -> torch.optim.Optimizer:
-    """AdamW with two rates: the encoder's and the words', which MiniLM brought, and the decoder's."""
+    """AdamW with two learning rates: one for the encoder and embeddings (from MiniLM), one for the decoder."""
     groups = [
         *decayed(_of(model, decoder=True), recipe.weight_decay, lr=recipe.learning_rate),
         *decayed(_of(model, decoder=False), recipe.weight_decay, lr=recipe.encoder_learning_rate),

@@ -1,4 +1,4 @@
-"""Everything the summariser's training needs, made once from Debian's descriptions and MiniLM: pairs, base, pieces."""
+"""The inputs of the summariser's training, from Debian's descriptions and MiniLM: pairs, base, vocabulary."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from exporters.starter.vocabulary import SPECIAL, Vocabulary, full_tokenizer, pr
 
 HELDOUT_COUNT = 300
 SIZE = 17_000
-"""Word pieces: as many as leave the weights under 50 MB in fp16."""
+"""The size of the vocabulary, which keeps the weights under 50 MB in fp16."""
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,14 @@ class Material:
 
     @property
     def heldout(self) -> list[Pair]:
-        """The held-out pairs that are scored."""
+        """The held-out pairs to score."""
         return self.sides[Split.HELDOUT][:HELDOUT_COUNT]
 
 
 def prepare(cache: Path, limit: int | None = None) -> Material:
-    """Fetch, read, split and prune; `limit` is the most pairs kept of each side (a smoke run).
+    """Fetches, reads, splits and prunes; `limit` is the most pairs of each side (smoke run).
 
-    Raises `NoDescriptions` where apt cannot bring the descriptions.
+    Raises `NoDescriptions` if apt cannot fetch the descriptions.
     """
     lists = fetch_lists(cache / "lists")
     sides = {side: found[:limit] for side, found in split(pairs(read_packages(lists))).items()}
@@ -53,9 +53,9 @@ def prepare(cache: Path, limit: int | None = None) -> Material:
 
 
 def choose(base: Mapping[str, int], tokenizer: Tokenizer, texts: Iterable[str], size: int = SIZE) -> Vocabulary:
-    """The pieces to keep: every single character, then those that the texts use most, then the base's most frequent.
+    """The pieces to keep: all single characters, then the most used in the texts, then the base's most frequent.
 
-    Raises `ValueError` when the single characters alone are more than `size`.
+    Raises `ValueError` if there are more than `size` single characters.
     """
     counts: Counter[str] = Counter()
     for encoding in tokenizer.encode_batch(list(texts), add_special_tokens=False):

@@ -1,8 +1,8 @@
-"""A BART made of a BERT: where the two architectures agree, the weights move over as they are.
+"""Initialises a BART from a BERT: copies the weights wherever the architectures agree.
 
-A BART encoder layer computes what a BERT layer computes (attention, add, norm, GELU, add, norm), and so does the rest
-of a decoder layer around its cross-attention. BART knows no token types, so BERT's first one is folded into the
-positions, which in BART begin two rows later.
+A BART encoder layer computes the same as a BERT layer (attention, add, norm, GELU, add, norm), and so does a decoder
+layer without its cross-attention. BART has no token types, so BERT's first one is added to the position embeddings,
+which in BART begin two rows later.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from exporters.starter.vocabulary import SPECIAL, Vocabulary
 OFFSET = 2
 """Rows before the first position in BART's table of positions."""
 DECODER_LAYERS = (0, 2, 4)
-"""The BERT layers that the decoder's layers begin as."""
+"""The BERT layers that initialise the decoder's layers."""
 PARTS = {
     "attention.self.query": "self_attn.q_proj",
     "attention.self.key": "self_attn.k_proj",
@@ -36,10 +36,9 @@ Weights = Mapping[str, torch.Tensor]
 
 
 def bart_from(base: Path, vocabulary: Vocabulary, seed: int) -> BartForConditionalGeneration:
-    """A BART whose encoder answers as the BERT in folder `base`, and whose decoder's layers begin as some of its.
+    """A BART whose encoder equals the BERT in folder `base`; some of its layers initialise the decoder.
 
-    The decoder's attention to the encoder begins as the same BERT layer's self-attention. Raises `KeyError` when the
-    base lacks a tensor.
+    The cross-attention starts as the same BERT layer's self-attention. Raises `KeyError` if the base lacks a tensor.
     """
     bert, source = load_file(base / "model.safetensors"), BertConfig.from_pretrained(base)
     torch.manual_seed(seed)
@@ -61,7 +60,7 @@ def bart_from(base: Path, vocabulary: Vocabulary, seed: int) -> BartForCondition
 
 
 def config_of(source: BertConfig, vocabulary: Vocabulary, decoder_layers: int) -> BartConfig:
-    """BART's config of the BERT's width and depth, over the kept pieces; `[CLS]` begins a summary, `[SEP]` ends it."""
+    """A BART config with the BERT's width and depth and the kept pieces; `[CLS]` begins a summary, `[SEP]` ends it."""
     ids = {token: vocabulary.tokens.index(token) for token in SPECIAL.values()}
     start, end = ids[SPECIAL["cls_token"]], ids[SPECIAL["sep_token"]]
     return BartConfig(

@@ -1,4 +1,4 @@
-"""The trained summariser to a folder anyone can serve, check and read about: weights, tokenizer, manifest, card."""
+"""Writes the trained summariser's folder: weights, tokenizer, manifest and card."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from exporters.starter.vocabulary import write_tokenizer
 NAME = "bart-software"
 TIER = "quality"
 TIED = ("model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight", "lm_head.weight")
-"""The names under which BART holds its one table of words again; it is written once."""
+"""The other names of BART's shared embedding table, which is written once."""
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained model, still in fp32, with how it was trained and on how many batches an epoch."""
+    """A trained model in fp32, with its training record and its number of batches per epoch."""
 
     model: BartForConditionalGeneration
     recipe: Recipe
@@ -41,7 +41,7 @@ class Trained:
 def write_checkpoint(
     model: BartForConditionalGeneration, tokenizer: Mapping[str, Any], settings: Settings, folder: Path
 ) -> None:
-    """Write all that answering needs: weights in fp16 with a config that asks for fp32, tokenizer, settings."""
+    """Writes weights in fp16 with a config of fp32, the tokenizer, and the generation settings."""
     write_weights(model, folder, left_out=TIED)
     write_tokenizer(tokenizer, folder, "BertTokenizer", ["input_ids", "attention_mask"])
     write_generation(model.config, settings, folder)
@@ -50,7 +50,7 @@ def write_checkpoint(
 def describe(
     trained: Trained, material: Material, settings: Settings, measured: Measured, heldout: Path, folder: Path
 ) -> SummariserManifest:
-    """Write the card and the manifest beside the files just written, and answer with the manifest."""
+    """Writes the card and the manifest into the checkpoint's folder, and returns the manifest."""
     config = trained.model.config
     manifest = SummariserManifest(
         name=NAME,

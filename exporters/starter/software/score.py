@@ -1,4 +1,4 @@
-"""The saved checkpoint measured on dev and held-out texts, beside what costs nothing, and examples of what it says."""
+"""Scores the saved checkpoint on dev and held-out texts, with baselines and examples."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from exporters.starter.software.card import Example, Figure, Score, Scores
 from exporters.starter.software.decoding import GREEDY, Settings, chosen, load, summaries
 
 QUANTILES = (0.9, 0.5, 0.1)
-"""Where the examples stand among all held-out texts, by ROUGE-L: a good one, a middling one, a bad one."""
+"""The ROUGE-L quantiles of the examples among held-out texts: a good, a median and a bad one."""
 TEXT_CHARS = 400
 KINDS = ("rouge1", "rouge2", "rougeL")
 FIRST_WORDS = 12
@@ -23,7 +23,7 @@ ABBREVIATIONS = ("e.g.", "i.e.", "etc.", "vs.", "cf.", "a.k.a.", "aka.", "Dr.", 
 
 @dataclass(frozen=True)
 class Texts:
-    """Texts with the summaries people gave them."""
+    """Texts with their human summaries."""
 
     texts: Sequence[str]
     summaries: Sequence[str]
@@ -31,34 +31,34 @@ class Texts:
 
 @dataclass(frozen=True)
 class Measured:
-    """The scores of both sides and the examples, taken from held out."""
+    """The scores of both sides, and examples from the held-out side."""
 
     heldout: Scores
     dev: Scores
     examples: tuple[Example, ...]
 
 
-def settle(folder: Path, dev: Texts, max_tokens: int, told: Callable[[str], None]) -> Settings:
-    """The generation settings that serve dev best by ROUGE-L."""
+def choose_settings(folder: Path, dev: Texts, max_tokens: int, report: Callable[[str], None]) -> Settings:
+    """The generation settings with the best ROUGE-L on dev."""
     model, tokenizer = load(folder)
 
     def on_dev(settings: Settings) -> float:
         value = rouge(dev.summaries, summaries(model, tokenizer, dev.texts, max_tokens, **settings)).rougeL[0]
-        told(f"length penalty {settings['length_penalty']}, at least {settings['min_length']}: ROUGE-L {value}")
+        report(f"length penalty {settings['length_penalty']}, at least {settings['min_length']}: ROUGE-L {value}")
         return value
 
     return chosen(on_dev)
 
 
 def measure(folder: Path, heldout: Texts, dev: Texts, max_tokens: int) -> Measured:
-    """The scores of the checkpoint in a folder, decoded by its own settings."""
+    """The scores of the checkpoint in a folder, with its own generation settings."""
     said, scored = _scored(folder, heldout, max_tokens)
     _, on_dev = _scored(folder, dev, max_tokens)
     return Measured(scored, on_dev, examples(heldout, said))
 
 
 def examples(texts: Texts, said: Sequence[str]) -> tuple[Example, ...]:
-    """The texts that stand at `QUANTILES`, of those short enough to print."""
+    """The examples at `QUANTILES`, among texts short enough to print."""
     values = rouge_scores(texts.summaries, said, KINDS)[:, -1]
     short = [at for at in range(len(said)) if len(texts.texts[at]) <= TEXT_CHARS] or list(range(len(said)))
     ranked = sorted(short, key=lambda at: (values[at], at))
@@ -90,7 +90,7 @@ def _scored(folder: Path, side: Texts, max_tokens: int) -> tuple[list[str], Scor
 
 
 def rouge(references: Sequence[str], candidates: Sequence[str], seed: int = 0) -> Score:
-    """The mean of each measure with the bounds of its 95 % interval. Raises `ValueError` for no texts."""
+    """The mean of each measure with its 95 % interval. Raises `ValueError` for no texts."""
     if not references:
         raise ValueError("no summaries to score")
     values = rouge_scores(references, candidates, KINDS)
@@ -100,14 +100,14 @@ def rouge(references: Sequence[str], candidates: Sequence[str], seed: int = 0) -
 
 
 def margin(references: Sequence[str], ours: Sequence[str], theirs: Sequence[str]) -> Figure:
-    """How many points of ROUGE-L one answer is above another on the same texts, with the paired interval."""
+    """The paired difference of two sets of summaries in points of ROUGE-L, with its 95 % interval."""
     values = rouge_scores(references, ours, KINDS) - rouge_scores(references, theirs, KINDS)
     low, high = interval(values, 0, RESAMPLES)
     return _figure(values.mean(axis=0)[-1], low[-1], high[-1])
 
 
 def first_sentence(text: str) -> str:
-    """The text up to the end of its first sentence, which no abbreviation ends; the whole of it where there is none."""
+    """The first sentence of a text, with abbreviations handled; the whole text if it has no sentence end."""
     for match in SENTENCE_END.finditer(text):
         if not text[: match.start()].endswith(ABBREVIATIONS):
             return text[: match.end()].strip()

@@ -1,1 +1,1 @@
-"""The oracle: what a clairvoyant could earn. Its least costs (menu), prices of time, a schedule, and the bound."""
+"""The oracle: an upper bound on utility with the future known; least costs (menu), prices, a schedule, the bound."""

@@ -1,6 +1,6 @@
-"""The least core-seconds that each request costs, by variant, under any plan: the premises of the bound.
+"""Lower bounds on the core-seconds of each request, by variant, under any plan: the premises of the bound.
 
-Knows requests and medians. Knows no plan: every figure here holds for any plan, so none may be too large.
+Knows requests and medians. Knows no plan: every figure must hold for any plan, so none may be too large.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from loadtests.workload.variants import Variant
 
 Floats = npt.NDArray[np.float64]
 _HAIR_S = 1e-9
-"""Comparisons give way by this much, so that rounding never shuts out what would just fit."""
+"""The tolerance of comparisons, so that rounding never excludes a run that just fits."""
 
 
 @dataclass(frozen=True)
 class Menus:
-    """For each counted request when its runs may happen, and for each variant its utility and the least core-seconds.
+    """The time window of each counted request, and its least core-seconds on each variant.
 
-    `opens_s` and `closes_s` have a place for each request, `costs_s` a row for each request with a column for each
-    variant, infinite where that variant cannot answer it in time; `utilities` has a place for each variant.
+    Shapes: `opens_s` and `closes_s` (requests,), `costs_s` (requests, variants), `utilities` (variants,). A cost is
+    infinite if the variant cannot answer the request in time.
     """
 
     requests: tuple[Offered, ...]
@@ -36,7 +36,7 @@ class Menus:
 
     @cached_property
     def hopeful(self) -> Menus:
-        """Only the requests that some variant could answer in time."""
+        """The requests that some variant could answer in time."""
         keep = np.unique(np.nonzero(np.isfinite(self.costs_s))[0])
         requests = tuple(self.requests[place] for place in keep)
         return Menus(requests, self.opens_s[keep], self.closes_s[keep], self.utilities, self.costs_s[keep])
@@ -50,9 +50,9 @@ def menus(
     utility: Callable[[Variant], float],
     fastest: float = 1.0,
 ) -> Menus:
-    """The menus of the counted requests; the others matter only as company in a batch.
+    """The menus of the counted requests; the others count only as companions in a batch.
 
-    `fastest` is the least part of its median that a run may take; it decides only what fits into a budget.
+    `fastest` is the least share of its median that a run may take; it only decides what fits into a budget.
     """
     wanted = np.array([counted(request) for request in offered], dtype=bool)
     opens_s = np.array([request.arrived_s for request in offered])
@@ -73,13 +73,13 @@ def menus(
 
 
 def may_run(variant: Variant, request: Offered) -> bool:
-    """Whether the variant does the request's task, and knows its domain or all of them."""
+    """True if the variant serves the request's task, and its domain or all domains."""
     return variant.task == request.task and variant.domain in (None, request.domain)
 
 
 @dataclass(frozen=True)
 class _Crowd:
-    """The requests that may share runs of one variant: windows, lengths as places in `lengths`, and inputs."""
+    """The requests that may share runs of one variant: windows, indices into `lengths`, and inputs."""
 
     opens_s: Floats
     closes_s: Floats
@@ -99,14 +99,14 @@ class _Crowd:
         )
 
     def costs_s(self, variant: Variant, fastest: float) -> Floats:
-        """The least core-seconds each costs: its inputs' share of the cheapest run that fits and could be filled."""
+        """The least core-seconds of each request: its share of the cheapest run that fits and could be filled."""
         least_s = self._least_s(variant)
         best_s = np.full(len(self.opens_s), np.inf)
         for batch, run_s in enumerate(least_s, 1):
             latest_s = self.closes_s - fastest * run_s[self.length] + _HAIR_S
             fits = latest_s >= self.opens_s
             if not fits.any():
-                break  # a larger run takes no less
+                break  # a larger run takes at least as long
             if batch > 1:
                 fits &= self._company(latest_s, fastest * run_s[0]) >= batch
             share_s = run_s[self.length] / batch
@@ -114,9 +114,9 @@ class _Crowd:
         return best_s * self.texts
 
     def _least_s(self, variant: Variant) -> Floats:
-        """By batch and length, the least median of any run at least that large and long: medians may have dents.
+        """By batch and length, the least median of any run at least that large and long; medians need not be monotonic.
 
-        Batches go past the largest where one request alone does: some policies run such a request at once.
+        Batches exceed the largest if a single request does: some policies run such a request at once.
         """
         batches = range(1, max(variant.max_batch, int(self.texts.max())) + 1)
         medians_s = np.array([[variant.median_s(batch, tokens) for tokens in self.lengths] for batch in batches])
@@ -125,9 +125,9 @@ class _Crowd:
         return medians_s
 
     def _company(self, latest_s: Floats, run_s: float) -> Floats:
-        """The most inputs that could be in a run of at least `run_s` with each request: all have come, none is late.
+        """The most inputs that could share a run of at least `run_s` with each request: all have arrived, none is late.
 
-        Counted at every instant at which a request comes, between which the number only falls.
+        Counted at every arrival; between arrivals the number only falls.
         """
         may = self.closes_s - run_s + _HAIR_S >= self.opens_s
         opens_s, closing_s, texts = self.opens_s[may], self.closes_s[may] - run_s + _HAIR_S, self.texts[may]
@@ -143,7 +143,7 @@ class _Crowd:
 
 @dataclass(frozen=True)
 class SparseTable:
-    """A sparse table: the least value of any stretch of an array. Level k holds the least of each 2^k neighbours."""
+    """A sparse table for range-minimum queries. Level k holds the minima of 2^k neighbours."""
 
     levels: tuple[Floats, ...]
 
@@ -157,7 +157,7 @@ class SparseTable:
         return cls(tuple(levels))
 
     def least(self, first: npt.NDArray[np.intp], last: npt.NDArray[np.intp]) -> Floats:
-        """The least value from each `first` to each `last`, both included."""
+        """The minimum from each `first` to each `last`, both included."""
         found = np.empty(len(first))
         level_of = np.log2(np.maximum(last - first + 1, 1)).astype(int)
         for level, values in enumerate(self.levels):

@@ -1,6 +1,6 @@
-"""Prices for the cores' time, instant by instant, and the bound that any prices prove.
+"""Shadow prices of the cores' time, and the upper bound that any prices prove.
 
-Knows menus and cores. Knows no batches and no plan: what sharing a run may save is in the menus already.
+Knows menus and cores. Knows no batches and no plan: the menus already contain the savings of shared runs.
 """
 
 from __future__ import annotations
@@ -18,51 +18,51 @@ Floats = npt.NDArray[np.float64]
 Places = npt.NDArray[np.intp]
 
 _BINS_OF_A_WINDOW = 4
-"""Into how many bins the median window is cut, so far as the bounds on their number allow."""
+"""Bins per median window, within the limits on the number of bins."""
 _FEWEST_BINS, _MOST_BINS = 256, 2048
 _FINEST = 4
-"""A window of fewer bins than twice this keeps its own ends; a longer one is rounded outward, for the guess alone."""
+"""Windows of fewer bins than twice this are exact in the program; longer ones are rounded outward."""
 _ALIKE = 0.3
-"""Requests whose costs differ by less than this part are one group, for the guess alone."""
+"""Requests whose costs differ by less than this ratio form one group of the program."""
 
 
 @dataclass(frozen=True)
 class Prices:
-    """What a core-second costs in each bin, in utility; bin k begins at `begin_s` + k × `step_s`."""
+    """The price of a core-second in each bin, in utility; bin k begins at `begin_s` + k × `step_s`."""
 
     begin_s: float
     step_s: float
     each: Floats
 
     def bound(self, menus: Menus, cores: float) -> float:
-        """No plan earns more: all cores' time sold, and what each request would still gain at its cheapest bin.
+        """An upper bound on any plan's utility: the value of all core time, plus each request's gain at its best price.
 
-        Weak duality: a plan that earns V pays, for each request in time, at least cost × the cheapest price of its
-        window, and all payments together are at most cores × bin × price, summed.
+        Weak duality: a plan of utility V pays, for each request in time, at least cost × the lowest price in its
+        window, and all payments together are at most the sum of cores × bin × price.
         """
         gains = self.gains(menus).max(axis=1, initial=0.0)
         return float(gains.sum() + cores * self.step_s * self.each.sum())
 
     def gains(self, menus: Menus) -> Floats:
-        """Worth less price of each variant for each request; minus infinity where it cannot be in time."""
+        """Utility less price, (requests, variants); minus infinity if the variant cannot be in time."""
         offers = np.isfinite(menus.costs_s)
         paid = np.where(offers, menus.costs_s, 0.0) * self.cheapest(menus)[:, None]
         return np.where(offers, menus.utilities[None, :] - paid, -np.inf)
 
     def cheapest(self, menus: Menus) -> Floats:
-        """The least price within each request's window."""
+        """The lowest price in each request's window."""
         return SparseTable.of(self.each).least(self.places(menus.opens_s), self.places(menus.closes_s))
 
     def places(self, at_s: Floats) -> Places:
-        """The bins of these instants; a window's end at a bin's beginning touches it too, which only lowers prices."""
+        """The bins of these instants; a window that ends where a bin begins includes it, which only lowers prices."""
         found: Places = np.floor((at_s - self.begin_s) / self.step_s).astype(np.intp)
         return np.clip(found, 0, len(self.each) - 1)
 
 
 def fair_prices(menus: Menus, cores: float) -> Prices:
-    """The prices of a linear programme over grouped requests: a good guess, which still proves a bound.
+    """The dual prices of a linear program over grouped requests: approximate, but any prices prove a bound.
 
-    At least one request is needed, and each must have a variant that could answer it.
+    Needs at least one request, and for each a variant that could answer it in time.
     """
     begin_s = float(menus.opens_s.min())
     span_s = max(float(menus.closes_s.max()) - begin_s, 1e-6)
@@ -75,7 +75,7 @@ def fair_prices(menus: Menus, cores: float) -> Prices:
 
 @dataclass(frozen=True)
 class _Programme:
-    """Groups of like requests: how many, their window in bins, their mean costs."""
+    """The linear program over groups of similar requests: their counts, windows in bins and mean costs."""
 
     counts: Floats
     first: Places
@@ -107,10 +107,10 @@ class _Programme:
         )
 
     def prices(self, cap_s: float) -> Floats:
-        """The utility of one more core-second in each bin, of which each bin has `cap_s`.
+        """The utility of one more core-second in each bin of `cap_s` core-seconds.
 
-        Rows: of each group no more than it counts; the work of each window is poured into nodes of a binary tree over
-        the bins; what a node gets flows to its two children; no leaf takes more than its cap, whose dual is the price.
+        Constraints: at most its count of each group; the work of a window goes to nodes of a binary tree over the bins;
+        a node's work flows to its two children; a leaf takes at most its cap. The dual of the cap is the price.
         """
         windows, window = np.unique(np.column_stack([self.first, self.last]), axis=0, return_inverse=True)
         leaf = 2 ** int(np.ceil(np.log2(max(self.bins, 2))))
@@ -146,7 +146,7 @@ class _Programme:
 
 
 def _covers(first: Places, last: Places, leaf: int) -> tuple[Places, Places]:
-    """The few nodes of a binary tree over the bins that make up each window, so that a long one needs no bin each."""
+    """The nodes of a binary tree over the bins that cover each window: few even for a long window."""
     windows, nodes = [], []
     left, right, window = first + leaf, last + 1 + leaf, np.arange(len(first))
     while len(window):

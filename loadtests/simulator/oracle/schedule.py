@@ -1,7 +1,7 @@
-"""A feasible schedule made with every request known beforehand: runs on cores.
+"""A feasible schedule, made with all requests known in advance: the lower end of the oracle's bound.
 
-Knows menus, medians and prices of the cores' time. Prices only guide it: what it earns, its runs earn. It is made
-stretch by stretch: each is tried in several tempers, and the one is kept that stands best a stretch later.
+Knows menus, medians and prices of the cores' time. Prices guide the choice of runs; the utility comes from the runs.
+Each stretch is scheduled by several heuristics, and the one that looks best a stretch later is kept.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from loadtests.workload.arrivals import Offered
 from loadtests.workload.variants import Variant
 
 _SIZES = (128, 96, 64, 48, 32, 24, 16, 12, 8, 6, 5, 4, 3, 2, 1)
-"""The batch sizes that a schedule tries, besides a variant's largest."""
-_FAITH = 0.8
-"""How much of what waiting requests may hope for counts, where two schedules are compared."""
+"""The batch sizes to try, besides a variant's largest."""
+_POTENTIAL_WEIGHT = 0.8
+"""The weight of the expected utility of waiting requests when two schedules are compared."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedRun:
-    """One run of a schedule, on one core, and when it begins and ends."""
+    """One run of a schedule on one core, from `begins_s` to `ends_s`."""
 
     core: int
     variant: Variant
@@ -34,21 +34,21 @@ class PlannedRun:
 
 
 @dataclass(frozen=True, slots=True)
-class _Temper:
-    """How long what does not run now is taken to wait, in runs of the slowest variant; whether a core may idle."""
+class _Heuristic:
+    """A heuristic: the assumed wait of requests not run now, in runs of the slowest variant, and whether cores idle."""
 
     patience: float
     waits: bool
 
 
-_TEMPERS = (
-    _Temper(1.0, False),
-    _Temper(3.0, False),
-    _Temper(2.0, True),
+_HEURISTICS = (
+    _Heuristic(1.0, False),
+    _Heuristic(3.0, False),
+    _Heuristic(2.0, True),
 )
 
 _Waiting = list[tuple[float, int]]
-"""Requests by their place in the menus, behind the instant by which their run must end; in that order."""
+"""(latest end of the run, index in the menus) of waiting requests, sorted."""
 
 
 @dataclass(slots=True)
@@ -63,13 +63,13 @@ class _State:
     runs: list[PlannedRun] = field(default_factory=list)
 
     def copy(self) -> _State:
-        """A copy to be led elsewhere; the runs so far stay with the original."""
+        """A copy to extend separately; it starts without the original's runs."""
         return replace(self, free_s=self.free_s.copy(), queues=[queue.copy() for queue in self.queues], runs=[])
 
 
 @dataclass(frozen=True, slots=True)
 class _Choice:
-    """A run that could begin now, and what it earns beyond what its members and its core could otherwise."""
+    """A run that could begin now; its score is its gain over the best alternative use of its members and core."""
 
     score: float
     variant: int
@@ -79,9 +79,9 @@ class _Choice:
 
 @dataclass(frozen=True, slots=True)
 class _Prospect:
-    """What one variant is worth to requests of one length, and the least core-seconds by the time that is left.
+    """The utility of one variant to requests of one length, and the least core-seconds by time left.
 
-    `needs_s` are the lengths of runs of 1, 2, ... inputs, `costs_s` the least share of any that long or shorter.
+    `needs_s` are the durations of runs of 1, 2, ... inputs; `costs_s` the least share in any run that long or shorter.
     """
 
     utility: float
@@ -89,39 +89,41 @@ class _Prospect:
     costs_s: tuple[float, ...]
 
     def gain(self, left_s: float, price: float) -> float:
-        """Its utility less what its core-seconds cost, where so much time is left."""
+        """Utility less the price of its core-seconds, with `left_s` seconds left."""
         fitting = bisect_left(self.needs_s, left_s)
         return self.utility - self.costs_s[fitting - 1] * price if fitting else 0.0
 
 
 def schedule(menus: Menus, variants: Sequence[Variant], cores: int, prices: Prices, stretches: int) -> list[PlannedRun]:
-    """A feasible schedule of the menus' requests: runs take their medians, none is interrupted, none shares a core.
+    """A feasible schedule of the menus' requests: runs take their medians, without preemption or shared cores.
 
-    The best of one in each temper throughout and, unless `stretches` is 0, of one cut into stretches.
+    The best of one schedule by each heuristic throughout and, unless `stretches` is 0, one that may change heuristics.
     """
     if not menus.requests:
         return []
     planner = _Planner(menus, variants, cores, prices)
     begin_s, end_s = float(menus.opens_s.min()), float(menus.closes_s.max())
     blank = _State(begin_s, [begin_s] * cores, [[] for _ in variants])
-    whole = [planner.lead(blank.copy(), temper, end_s) for temper in _TEMPERS]
+    whole = [planner.extend(blank.copy(), heuristic, end_s) for heuristic in _HEURISTICS]
     return max(*whole, _by_stretches(planner, blank, end_s, stretches), key=lambda state: state.earned).runs
 
 
 def _by_stretches(planner: _Planner, blank: _State, end_s: float, stretches: int) -> _State:
-    """A schedule that may change its temper at the end of each stretch."""
+    """A schedule that may change its heuristic after each stretch."""
     state, runs = blank, list[PlannedRun]()
     stretch_s = (end_s - blank.now_s) / max(stretches, 1)
     for stretch in range(1, stretches + 1):
         until_s = end_s - (stretches - stretch) * stretch_s
-        ends = [planner.lead(state.copy(), temper, until_s) for temper in _TEMPERS]
-        state = max(ends, key=lambda end: planner.standing(planner.lead(end.copy(), _TEMPERS[0], until_s + stretch_s)))
+        ends = [planner.extend(state.copy(), heuristic, until_s) for heuristic in _HEURISTICS]
+        state = max(
+            ends, key=lambda end: planner.value(planner.extend(end.copy(), _HEURISTICS[0], until_s + stretch_s))
+        )
         runs += state.runs
     return replace(state, runs=runs)
 
 
 class _Planner:
-    """Makes schedules from what is known beforehand."""
+    """Extends schedules, with all requests known."""
 
     def __init__(self, menus: Menus, variants: Sequence[Variant], cores: int, prices: Prices) -> None:
         order = sorted(range(len(menus.requests)), key=lambda place: menus.requests[place].arrived_s)
@@ -143,26 +145,26 @@ class _Planner:
         ]
         self._sizes = [_sizes(variant.max_batch) for variant in variants]
 
-    def lead(self, state: _State, temper: _Temper, until_s: float) -> _State:
-        """Goes on with a schedule until an instant."""
+    def extend(self, state: _State, heuristic: _Heuristic, until_s: float) -> _State:
+        """Extends a schedule up to an instant."""
         while True:
             core = min(range(self._cores), key=state.free_s.__getitem__)
             state.now_s = max(state.now_s, state.free_s[core])
             if state.now_s >= until_s:
                 return state
             self._let_come(state)
-            choice = self._best(state, temper)
-            if choice is not None and (choice.score > -1e-9 or not temper.waits):
+            choice = self._best(state, heuristic)
+            if choice is not None and (choice.score > -1e-9 or not heuristic.waits):
                 self._run(state, core, choice)
             else:
                 state.now_s = min(self._next_event_s(state, idle=choice is None), until_s)
 
-    def standing(self, state: _State) -> float:
-        """What a schedule has earned and may hope for: what waits, less what its runs under way still take."""
+    def value(self, state: _State) -> float:
+        """A schedule's utility so far, plus what waiting requests may earn, less the price of its unfinished runs."""
         waiting = {place for queue in state.queues for _, place in queue}
-        hope = sum(self._hope(place, state.now_s) for place in waiting)
+        potential = sum(self._potential(place, state.now_s) for place in waiting)
         taken = sum(self._cost(state.now_s, max(free_s, state.now_s)) for free_s in state.free_s)
-        return state.earned + _FAITH * hope - taken
+        return state.earned + _POTENTIAL_WEIGHT * potential - taken
 
     def _let_come(self, state: _State) -> None:
         while state.come < len(self._requests) and self._requests[state.come].arrived_s <= state.now_s:
@@ -175,16 +177,16 @@ class _Planner:
                 del queue[: bisect_left(queue, (state.now_s + shortest_s, -1))]
 
     def _next_event_s(self, state: _State, idle: bool) -> float:
-        """When something changes: the next request comes or, unless there is nothing to run, a run ends."""
+        """The next arrival or, if there is something to run, the next end of a run, in seconds."""
         instants = [] if idle else [free_s for free_s in state.free_s if free_s > state.now_s]
         if state.come < len(self._requests):
             instants.append(self._requests[state.come].arrived_s)
         return min(instants, default=float("inf"))
 
-    def _best(self, state: _State, temper: _Temper) -> _Choice | None:
-        """The run to begin now on a free core."""
-        later_s = state.now_s + temper.patience * self._slowest_s
-        hopes: dict[int, float] = {}
+    def _best(self, state: _State, heuristic: _Heuristic) -> _Choice | None:
+        """The best run to begin now on a free core, if any."""
+        later_s = state.now_s + heuristic.patience * self._slowest_s
+        potentials: dict[int, float] = {}
         best: _Choice | None = None
         for variant, queue in enumerate(state.queues):
             for size in self._sizes[variant] if queue else ():
@@ -192,13 +194,13 @@ class _Planner:
                     places, seconds = self._urgent(variant, queue, size, state.now_s)
                     score = len(places) * self._utilities[variant] - self._cost(state.now_s, state.now_s + seconds)
                     if places and (best is None or score > best.score):
-                        score -= self._hopes(places, later_s, hopes)
+                        score -= self._potentials(places, later_s, potentials)
                         if best is None or score > best.score:
                             best = _Choice(score, variant, places, seconds)
         return best
 
     def _urgent(self, variant: int, queue: _Waiting, size: int, now_s: float) -> tuple[tuple[int, ...], float]:
-        """At most `size` for one run, the most urgent of those that it does not make late; and how long it takes."""
+        """The most urgent requests that a run of at most `size` answers in time, and its duration."""
         lasts_s = self._variants[variant].median_s(min(size, len(queue)), self._tokens[queue[0][1]])
         for _ in range(3):
             first = bisect_left(queue, (now_s + lasts_s, -1))
@@ -211,15 +213,15 @@ class _Planner:
             lasts_s = seconds
         return (), 0.0
 
-    def _hopes(self, places: Sequence[int], at_s: float, known: dict[int, float]) -> float:
-        """What these requests might gain if none were run before an instant."""
+    def _potentials(self, places: Sequence[int], at_s: float, known: dict[int, float]) -> float:
+        """The gain that these requests could still have if none ran before an instant."""
         for place in places:
             if place not in known:
-                known[place] = self._hope(place, at_s)
+                known[place] = self._potential(place, at_s)
         return sum([known[place] for place in places])
 
     def _fill(self, variant: int, waiting: _Waiting) -> tuple[int, ...]:
-        """As many of them, from the first on, as one run may hold; at least one."""
+        """The longest prefix that one run may hold; at least one request."""
         most, held = self._variants[variant].max_batch, 0
         for filled, (_, place) in enumerate(waiting):
             held += self._texts[place]
@@ -228,7 +230,7 @@ class _Planner:
         return tuple(place for _, place in waiting)
 
     def _seconds(self, variant: int, places: Sequence[int]) -> float:
-        """How long a run of these takes; a request of more texts than a batch holds takes several runs on end."""
+        """The duration of a run of these; a request with more texts than a batch takes several runs in a row."""
         of = self._variants[variant]
         inputs = sum([self._texts[place] for place in places])
         tokens = max([self._tokens[place] for place in places])
@@ -250,8 +252,8 @@ class _Planner:
         state.free_s[core] = ends_s
         state.earned += len(members) * self._utilities[choice.variant]
 
-    def _hope(self, place: int, at_s: float) -> float:
-        """What a request might still gain if it were not run before an instant."""
+    def _potential(self, place: int, at_s: float) -> float:
+        """The gain that a request could still have if it did not run before an instant."""
         left_s, price, most = self._closes_s[place] - at_s, self._price[place], 0.0
         for prospect in self._prospects[place]:
             gain = prospect.gain(left_s, price)
@@ -269,7 +271,7 @@ class _Planner:
             return self._known.setdefault((variant, tokens), made)
 
     def _cost(self, begins_s: float, ends_s: float) -> float:
-        """What a core costs from one instant to another."""
+        """The price of one core from one instant to another."""
         return self._paid_by(ends_s) - self._paid_by(begins_s)
 
     def _paid_by(self, at_s: float) -> float:
@@ -279,5 +281,5 @@ class _Planner:
 
 
 def _sizes(most: int) -> tuple[int, ...]:
-    """The batch sizes to try, the largest first: it leaves little for the others to better."""
+    """The batch sizes to try, largest first, which prunes the others early."""
     return tuple(sorted({most, *(size for size in _SIZES if size < most)}, reverse=True))

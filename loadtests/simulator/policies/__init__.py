@@ -1,4 +1,4 @@
-"""Published policies, each in a module of its own and as strong as its paper allows, in the frame of `central`.
+"""Published policies, one a module, each as strong as its paper allows, run by `central`.
 
-`registry` names them; `batching`, `division` and `observed_load` are what several of them have in common.
+`registry` names them; `batching`, `division` and `observed_load` are shared by several.
 """

@@ -1,6 +1,6 @@
-"""What a published policy has measured offline, and how it forms batches by that: deadlines first, in time, or dropped.
+"""Offline profiles for published policies, and batching by them: earliest deadline first, late requests dropped.
 
-Knows service times, their spread, and the budgets to be expected. Knows no load and chooses no variant.
+Knows service times, their spread, and the expected budgets. Knows no load and chooses no variant.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from loadtests.workload.arrivals import Offered
 from loadtests.workload.variants import Variant
 
 DRAWS = 200
-"""How many runs of each variant and batch size a policy has profiled: enough for a 95th percentile."""
+"""Profiled runs of each variant and batch size: enough for a 95th percentile."""
 
 by_deadline = attrgetter("deadline_s")
 
 
 class Profile:
-    """The service times of a setting's variants as measured offline: the median, and the 95th percentile of runs."""
+    """Offline service times of a setting's variants: median and 95th percentile."""
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
@@ -32,18 +32,18 @@ class Profile:
         self._windows: dict[str, int] = {}
 
     def p95_s(self, variant: Variant, batch: int, tokens: int) -> float:
-        """The seconds that 95 of 100 runs of `batch` inputs padded to `tokens` tokens stay within."""
+        """The 95th percentile of runs of `batch` inputs padded to `tokens` tokens, in seconds."""
         spread = self._spread.get((variant.name, batch))
         if spread is None:
-            chance = random.Random(batch)  # the same profile in every run of the simulator
+            chance = random.Random(batch)  # the same profile in every run
             residuals = sorted(variant.times.noise(batch, chance) for _ in range(DRAWS))
             spread = self._spread[variant.name, batch] = residuals[DRAWS * 95 // 100]
         return spread * variant.median_s(batch, tokens)
 
     def window(self, variant: Variant) -> int:
-        """The batch that a busy queue is served in: the largest whose run takes half the median budget, at least 1.
+        """The batch size for a busy queue: the largest whose run takes at most half the median budget, at least 1.
 
-        Half, as in Nexus: what just missed a batch must wait for it and then run itself.
+        Half, as in Nexus: a request that just missed a batch must wait for it and then run itself.
         """
         if variant.name not in self._windows:
             sizes, half_s = range(1, variant.max_batch + 1), self.budget_s(0.5) / 2
@@ -52,22 +52,22 @@ class Profile:
         return self._windows[variant.name]
 
     def budget_s(self, part: float) -> float:
-        """The budget, less the overhead, that this part of requests does not exceed."""
+        """This quantile of the budgets, less the overhead, in seconds."""
         place = min(int(part * len(self._budgets_s)), len(self._budgets_s) - 1)
         return max(self._budgets_s[place] - self.setting.overhead_s, 0.0)
 
     def room_s(self, request: Offered, now_s: float) -> float:
-        """The seconds that a run for it may take from now on, so that its answer comes in time."""
+        """The longest run from now, in seconds, that answers the request in time."""
         return request.deadline_s - self.setting.overhead_s - now_s
 
     def is_lost(self, request: Offered, variant: Variant, now_s: float) -> bool:
-        """Whether the median run of it alone would come too late."""
+        """True if the request would be late even in a median run of it alone."""
         return variant.median_s(request.texts, request.tokens) > self.room_s(request, now_s)
 
     def earliest_first(
         self, queue: Sequence[Offered], variant: Variant, now_s: float
     ) -> tuple[list[Offered], tuple[Offered, ...]]:
-        """The queue in order of deadlines, and apart from it what would be late even alone in a run of the variant."""
+        """The queue by deadline, and separately the requests that would be late even alone in a run of the variant."""
         lost = tuple(request for request in queue if self.is_lost(request, variant, now_s))
         gone = set(lost)
         return sorted((request for request in queue if request not in gone), key=by_deadline), lost
@@ -75,9 +75,9 @@ class Profile:
     def filled(
         self, variant: Variant, ordered: Sequence[Offered], room_s: float, most: int | None = None
     ) -> tuple[Offered, ...]:
-        """The first of the queue and as many behind it as one run of `room_s` seconds holds, `most` inputs at most.
+        """The first of the queue and as many after it as fit into a run of `room_s` seconds and `most` inputs.
 
-        One that does not fit is passed over. The first is taken whatever its size and however long it takes.
+        One that does not fit is skipped. The first is always taken.
         """
         most = variant.max_batch if most is None else min(most, variant.max_batch)
         members = [ordered[0]]
@@ -94,10 +94,10 @@ class Profile:
     def after_early_drop(
         self, variant: Variant, ordered: Sequence[Offered], now_s: float, window: int
     ) -> Sequence[Offered]:
-        """The queue from the first request that leaves time for `window` inputs, if as many wait behind it; else all.
+        """The queue from the first request with time for a batch of `window` inputs, if as many follow; else all.
 
-        Nexus's early drop (Shen et al., SOSP 2019), without which a queue that is always late is served in batches of
-        one. What is passed over goes on waiting: it is served if the rush ends in time, and lost if not.
+        Nexus's early drop (Shen et al., SOSP 2019). Without it, a queue that is always late has batches of one.
+        Skipped requests stay queued: they are served if the burst ends in time.
         """
         for place, request in enumerate(ordered[: max(len(ordered) - window + 1, 0)]):
             if self.p95_s(variant, window, request.tokens) <= self.room_s(request, now_s):
@@ -117,17 +117,17 @@ class VariantQueues:
         self._running: Counter[str] = Counter()
 
     def bind(self, request: Offered, variant: Variant) -> None:
-        """From now on it waits for this variant."""
+        """Queues the request for this variant."""
         self._variants[request] = variant
 
     def rebind(self, may_stay: Callable[[Variant], bool], choose: Callable[[Offered], Variant]) -> None:
-        """Binds anew whatever waits for a variant that it may not stay with."""
+        """Binds requests anew if their variant fails `may_stay`."""
         for request, variant in self._variants.items():
             if not may_stay(variant):
                 self._variants[request] = choose(request)
 
     def choose(self, queue: Sequence[Offered], now_s: float, cores: Mapping[str, int] | None = None) -> Chosen:
-        """What a free core runs: a batch of a variant that runs on fewer than its `cores`; of any, without `cores`."""
+        """The next batch for a free core, of a variant that runs on fewer than its `cores` (None: of any)."""
         waiting: dict[str, list[Offered]] = {}
         lost = []
         for request in queue:
@@ -148,5 +148,5 @@ class VariantQueues:
         return Chosen(chosen if members else None, members, tuple(lost))
 
     def ended(self, variant: Variant) -> None:
-        """A run of it has ended: its core is free."""
+        """Frees the core of a finished run."""
         self._running[variant.name] -= 1

@@ -1,7 +1,7 @@
-"""One queue before the node's cores: the frame in which published policies run.
+"""Runs published policies: one central queue before the node's cores.
 
-Generous to them: the queue is seen whole and at once, a decision takes no time, nothing but the policy's own runs is on
-the cores. A policy chooses a variant and a batch whenever a core is free.
+Whenever a core is free, the policy chooses a variant and a batch. Generous to the policies: they see the whole queue
+at once, decide in no time, and share the cores with nothing else.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from loadtests.workload.variants import Variant
 
 @dataclass(frozen=True)
 class Chosen:
-    """What a free core is to run next; members must be waiting. `drop` are given up before that."""
+    """The next run of a free core; its members must be waiting. Requests in `drop` fail first."""
 
     variant: Variant | None = None
     members: tuple[Offered, ...] = ()
@@ -25,31 +25,32 @@ class Chosen:
 
 
 class Rule(Protocol):
-    """A published policy for one task: it sees its own queue and says what a free core runs.
+    """A published policy for one task: it sees the task's queue and chooses what a free core runs.
 
-    Who learns nothing of arrivals or of ends inherits observers that do nothing.
+    `arrived` and `ended` do nothing by default.
     """
 
     def arrived(self, request: Offered, now_s: float) -> None:
-        """Called for each arrival before it is queued: some estimate the load, some bind the request to a variant."""
+        """Observes an arrival before it is queued, to estimate the load or bind the request to a variant."""
         return
 
     def choose(self, queue: Sequence[Offered], now_s: float) -> Chosen:
-        """What to run now of a queue that is not empty, in order of arrival. Nothing chosen: nothing runs before the
-        next arrival or end of a run.
+        """Chooses a run from a queue that is not empty, in order of arrival.
+
+        An empty choice waits for the next arrival or end of a run.
         """
 
     def ended(self, variant: Variant, members: Sequence[Offered], seconds: float, now_s: float) -> None:
-        """A run has ended; some learn from it."""
+        """Observes the end of a run."""
         return
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What a rule may know beforehand: the variants (best quality first) and cores of its task, and the load offered.
+    """What a rule knows in advance: its task's variants (best quality first) and cores, and the offered load.
 
-    `rate_per_s` is the mean rate at which requests of the task will arrive, `budgets_s` a sample of their budgets,
-    `tokens` their mean length; `overhead_s` is what a request takes outside queue and engine.
+    `rate_per_s` is the task's mean arrival rate, `budgets_s` a sample of budgets, `tokens` the mean length, and
+    `overhead_s` the time of a request outside queue and engine.
     """
 
     variants: tuple[Variant, ...]
@@ -61,10 +62,10 @@ class Setting:
 
 
 class Central:
-    """Runs one rule for each task on one node: a free core goes to the task whose head has the earliest deadline."""
+    """Runs one rule per task on one node: a free core goes to the task whose head has the earliest deadline."""
 
     def __init__(self, world: World, rules: Mapping[str, Rule], cores: int, overhead_s: float) -> None:
-        """A request's answer takes `overhead_s` more to its client than its run."""
+        """An answer reaches its client `overhead_s` after the end of its run."""
         self._world = world
         self._rules = rules
         self._cores = cores
@@ -72,13 +73,13 @@ class Central:
         self._queues: dict[str, list[Offered]] = {task: [] for task in rules}
 
     def arrived(self, request: Offered) -> None:
-        """Queues it and fills the cores."""
+        """Queues the request and fills the free cores."""
         self._rules[request.task].arrived(request, self._world.now_s)
         self._queues[request.task].append(request)
         self._fill()
 
     def ended(self) -> None:
-        """What still waits has failed."""
+        """Fails every request that is still queued."""
         for queue in self._queues.values():
             for request in queue:
                 self._world.fail(request)
@@ -95,7 +96,7 @@ class Central:
                     break
 
     def _run_of(self, task: str) -> bool:
-        """Has the task's rule choose; whether it did anything."""
+        """Lets the task's rule choose; True if it started or dropped anything."""
         queue = self._queues[task]
         chosen = self._rules[task].choose(queue, self._world.now_s)
         gone = {*chosen.drop, *chosen.members}

@@ -1,4 +1,4 @@
-"""Clipper: one variant, and a batch size that finds its own way to the latency objective."""
+"""Clipper: one variant, with a batch size that adapts to the latency objective."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ from loadtests.workload.arrivals import Offered
 from loadtests.workload.variants import Variant
 
 GROWTH = 1.0
-"""By how many inputs the batch size grows after a full batch that kept the objective."""
+"""The inputs added to the batch size after a full batch that met the objective."""
 
 BACKOFF = 0.9
-"""By what it is multiplied after one that broke it: the paper's 10 %."""
+"""The factor after a batch that missed it: the paper's 10 %."""
 
 
 class ClipperAimd(Rule):
-    """Adaptive batching by additive increase and multiplicative decrease (Crankshaw et al., "Clipper: A Low-Latency
-    Online Prediction Serving System", NSDI 2017).
+    """Adaptive batching by additive increase and multiplicative decrease.
+
+    Source: Crankshaw et al., "Clipper: A Low-Latency Online Prediction Serving System", NSDI 2017.
 
     Clipper selects models by feedback on their answers, not by load: here it serves the best variant whose run alone
-    keeps the median budget. Its objective is one latency for the whole application: here half the budget that a
-    quarter does not exceed, so that a batch may wait for another, or one run alone where that takes longer (chosen
-    among tenth, quarter and half, whole and halved, for the most goodput). Without delayed batching: nothing would wake
-    a policy that waits. Generous: earliest deadline first with `after_early_drop`, where Clipper is first come, first
-    served, and what would be late even alone is dropped, where Clipper answers with a default at the deadline.
+    keeps the median budget. Its objective is one latency for the whole application: here half the first quartile of the
+    budgets, so that a batch may wait for another, or one run alone if that takes longer (the best goodput of the tenth,
+    quarter and half quantiles, whole and halved). Without delayed batching: nothing would wake a policy that waits.
+    Generous: earliest deadline first with `after_early_drop`, where Clipper is first come, first served; requests that
+    would be late even alone are dropped, where Clipper answers with a default at the deadline.
     """
 
     def __init__(self, setting: Setting) -> None:
@@ -38,7 +39,7 @@ class ClipperAimd(Rule):
         self._size = 1.0
 
     def choose(self, queue: Sequence[Offered], now_s: float) -> Chosen:
-        """As many as the batch size now says, or the whole queue where it is shorter."""
+        """A batch of the current size, or the whole queue if it is shorter."""
         ordered, lost = self._profile.earliest_first(queue, self._variant, now_s)
         if not ordered:
             return Chosen(drop=lost)
@@ -47,7 +48,7 @@ class ClipperAimd(Rule):
         return Chosen(self._variant, self._profile.filled(self._variant, served, math.inf, size), lost)
 
     def ended(self, variant: Variant, members: Sequence[Offered], seconds: float, now_s: float) -> None:
-        """Larger after a full batch within the objective, smaller after any that missed it."""
+        """Grows the batch size after a full batch within the objective, shrinks it after a miss."""
         if seconds > self._objective_s:
             self._size = max(self._size * BACKOFF, 1.0)
         elif sum(request.texts for request in members) >= int(self._size):

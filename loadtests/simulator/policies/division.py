@@ -1,6 +1,6 @@
-"""A division of the cores among variants and of the load among them, planned anew each period by what was observed.
+"""Divides cores and load among variants, with a new plan each period from the observed load.
 
-It knows how such a plan is followed, not how one is made: that is Proteus's and Jellyfish's.
+Follows plans; Proteus and Jellyfish make them.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from loadtests.workload.arrivals import Offered
 from loadtests.workload.variants import Variant
 
 CLASSES = 6
-"""How many classes of budgets a plan tells apart."""
+"""Budget classes in a plan."""
 
 WINDOW_S = 5.0
-"""Over how long the load of each class is observed."""
+"""The window over which the load of each class is observed, in seconds."""
 
 PERIOD_S = 1.0
-"""How often a plan is made."""
+"""The time between plans, in seconds."""
 
 
 @dataclass(frozen=True)
 class Division:
-    """How many cores each variant has, by its name.
+    """A plan: the number of cores of each variant, by name.
 
-    `shares` has for each class of budgets what part of its requests goes where; a class without goes to the fastest.
+    `shares` gives each budget class's share of requests per variant; a class without shares goes to the fastest.
     """
 
     cores: Mapping[str, int]
@@ -36,14 +36,14 @@ class Division:
 
 
 Planner = Callable[[Sequence[float]], Division]
-"""Divides the cores, at one core at least, by the inputs per second of each class of budgets."""
+"""Divides at least one core by the inputs per second of each budget class."""
 
 
 class Divided(Rule):
     """A rule that binds each request to a variant by the shares of its class, and follows the division of cores.
 
-    Cores are alike: a variant runs on as many at once as it was given. What waits for a variant
-    that has lost its cores is bound anew. Planning takes no virtual time.
+    Cores are interchangeable: a variant runs on at most its number of cores at once. Requests bound to a variant that
+    lost its cores are bound anew. Planning takes no virtual time.
     """
 
     def __init__(self, setting: Setting, classes: BudgetClasses, planner: Planner) -> None:
@@ -58,7 +58,7 @@ class Divided(Rule):
         self._division = planner([rate_at(level_of(per_s)) for per_s in classes.expected_per_s])
 
     def arrived(self, request: Offered, now_s: float) -> None:
-        """Counts it, plans anew when a period has passed, and binds it."""
+        """Counts the request, plans anew after a period, and binds it."""
         self._rates[self._classes.of(request)].add(request.texts, now_s)
         if now_s >= self._next_s:
             self._next_s = now_s + PERIOD_S
@@ -67,15 +67,15 @@ class Divided(Rule):
         self._queues.bind(request, self._route(request))
 
     def choose(self, queue: Sequence[Offered], now_s: float) -> Chosen:
-        """A batch of the most urgent variant that has a core to itself."""
+        """A batch of the most urgent variant with a free core of its own."""
         return self._queues.choose(queue, now_s, self._division.cores)
 
     def ended(self, variant: Variant, members: Sequence[Offered], seconds: float, now_s: float) -> None:
-        """Its core is free."""
+        """Frees the run's core."""
         self._queues.ended(variant)
 
     def _route(self, request: Offered) -> Variant:
-        """The variant that is furthest behind its share of the request's class."""
+        """The variant furthest below its share of the request's class."""
         place = self._classes.of(request)
         shares = {name: share for name, share in self._division.shares[place].items() if self._division.cores.get(name)}
         if not shares:

@@ -1,4 +1,4 @@
-"""Jellyfish: which variants the workers have, and which clients each serves, by budgets and rates."""
+"""Jellyfish: assigns variants to workers and clients to workers, by budgets and rates."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from loadtests.simulator.policies.division import CLASSES, Divided, Division
 from loadtests.simulator.policies.observed_load import BudgetClasses
 
 ENOUGH = 0.99
-"""The part of the load that a selection must have capacity for before quality counts."""
+"""The share of the load that a selection must have capacity for before quality counts."""
 
 HEADROOM = 1.1
-"""What of the load is planned for, so that a worker is not filled to the brim."""
+"""The multiple of the load that is planned for, so that no worker is full."""
 
 SELECTIONS = 300
-"""Up to how many selections all are tried; beyond, only those next to the one in force."""
+"""The most selections to try exhaustively; with more, only neighbours of the current one are tried."""
 
 Selection = tuple[int, ...]
-"""The variant of each worker, by its place in the setting: best first."""
+"""The variant of each worker, as an index into the setting's variants (best first)."""
 
 
 @dataclass(frozen=True)
 class Mapped:
-    """A selection with the clients mapped to it: the load it has capacity for, its mean quality, and the division."""
+    """A selection with its clients: the load it can serve, its mean quality, and the division."""
 
     selection: Selection
     effectiveness: float
@@ -37,19 +37,20 @@ class Mapped:
 
 
 def jellyfish(setting: Setting) -> Divided:
-    """Clients mapped to workers that adapt (Nigade et al., "Jellyfish: Timely Inference Serving for Dynamic Edge
-    Networks", RTSS 2022).
+    """Clients mapped to workers that adapt.
 
-    Each period two decisions: the variant of each worker, and the worker of each client. Clients with the longest
-    budgets are mapped to the best variants first, as many as it has throughput for at the largest batch whose run takes
-    half the smallest budget among them (the other half is for the wait behind a run); of all selections the one of the
-    highest mean quality is taken that has capacity for the load, or, where none has, the one with the most capacity.
+    Source: Nigade et al., "Jellyfish: Timely Inference Serving for Dynamic Edge Networks", RTSS 2022.
+
+    Each period decides the variant of each worker and the worker of each client. Clients with the longest budgets go to
+    the best variants first, up to the throughput at the largest batch whose run takes half the smallest budget among
+    them (the other half is for waiting). The selection with the highest mean quality that has capacity for the load
+    wins, or the one with the most capacity if none has enough.
 
     Simplified: a client is a class of budgets and may be divided between workers, so filling in order replaces the
     dynamic program over clients; all selections are tried where they are few, else those next to the one in force,
     where the paper anneals. Left out: adapting the inputs, since texts have no resolution. A worker is a core, workers
-    with the same variant share a queue, planning is free. Dropped is what would be late even alone, as in the paper;
-    clients that fit nowhere go to the fastest worker, where the paper turns them away.
+    with the same variant share a queue, planning is free. Requests that would be late even alone are dropped, as in the
+    paper; clients that fit nowhere go to the fastest worker, where the paper turns them away.
     """
     planner = _Planner(setting, BudgetClasses(setting, CLASSES))
     return Divided(setting, planner.classes, planner)
@@ -85,12 +86,12 @@ class _Planner:
                     yield (*self._present[:worker], place + step, *self._present[worker + 1 :])
 
     def _batch(self, place: int, least_s: float) -> int:
-        """The largest batch whose run takes half a budget at most, 0 where none does."""
+        """The largest batch whose run takes at most half of `least_s`, or 0."""
         fitting = [batch for batch, seconds in enumerate(self._seconds[place], start=1) if 2 * seconds <= least_s]
         return max(fitting, default=0)
 
     def _mapped(self, selection: Selection, demand_per_s: Sequence[float]) -> Mapped:
-        """Fills the workers, best variant first, with the classes, longest budget first."""
+        """Fills workers, best variant first, with classes, longest budget first."""
         variants = self._setting.variants
         left = [HEADROOM * per_s for per_s in demand_per_s]
         shares: list[dict[str, float]] = [{} for _ in left]

@@ -1,4 +1,4 @@
-"""Model-Switching: one variant at a time for all, by what was measured offline of each at the load observed now."""
+"""Model-Switching: one variant for all requests, chosen by offline trials at the observed load."""
 
 from __future__ import annotations
 
@@ -13,27 +13,29 @@ from loadtests.workload.arrivals import Fate, Offered
 from loadtests.workload.variants import Variant
 
 WINDOW_S = 0.1
-"""Over how long the load is observed ..."""
+"""The window over which the load is observed, in seconds ..."""
 
 SEEN = 10
-"""... or over this many requests, where they take longer to come."""
+"""... or over this many requests, if that takes longer."""
 
 TRIAL_S = 20.0
-"""How long each variant is tried at each level of load, on the virtual clock ..."""
+"""The virtual seconds of a trial of one variant at one level of load ..."""
 
 TRIED = range(400, 4000)
-"""... and with how many requests at least and at most. The first half does not count: the queue still fills."""
+"""... and its least and greatest number of requests. The first half is warm-up and does not count."""
 
 
 class ModelSwitching(Rule):
-    """Switching by load (Zhang et al., "Model-Switching: Dealing with Fluctuating Workloads in
-    Machine-Learning-as-a-Service Systems", HotCloud 2020).
+    """Switching by load.
 
-    Offline each variant is tried alone at each level of load; online, before every run, the variant is taken that
-    reached the highest effective accuracy (quality × share of answers in time, the paper's own measure) at the load
-    observed. Trials are Poisson arrivals with budgets drawn from those expected; a level is tried when first seen,
-    which takes no virtual time. Generous: the load is observed over a tenth of a second, which did best; switching is
-    free; a variant serves as `Static` does, dropping included, where the paper drops nothing.
+    Source: Zhang et al., "Model-Switching: Dealing with Fluctuating Workloads in Machine-Learning-as-a-Service
+    Systems", HotCloud 2020.
+
+    Offline each variant is tried alone at each level of load. Online, before every run, the variant with the highest
+    effective accuracy (quality × share of answers in time, the paper's measure) at the observed load is taken. Trials
+    are Poisson arrivals with sampled budgets; a level is tried when first seen, in no virtual time. Generous: the load
+    is observed over 0.1 s, the best window tried; switching is free; a variant serves as `Static` does, dropping
+    included, where the paper drops nothing.
     """
 
     def __init__(self, setting: Setting) -> None:
@@ -43,16 +45,16 @@ class ModelSwitching(Rule):
         self._best: dict[int, Variant] = {}
 
     def arrived(self, request: Offered, now_s: float) -> None:
-        """Counts the arrival in the observed load."""
+        """Adds the arrival to the observed load."""
         self._rate.add(request.texts, now_s)
 
     def choose(self, queue: Sequence[Offered], now_s: float) -> Chosen:
-        """A batch as the best variant for the load would form it alone."""
+        """A batch of the best variant for the load, formed as `Static` does."""
         variant = self._best_at(level_of(self._rate.per_s(now_s)))
         return self._statics[variant.name].choose(queue, now_s)
 
     def _best_at(self, level: int) -> Variant:
-        """The variant of the highest effective accuracy at a level: what cannot beat the best so far is not tried."""
+        """The variant with the highest effective accuracy at a level; skips those that cannot beat the best so far."""
         if level not in self._best:
             best, reached = self._setting.variants[0], -1.0
             for variant in sorted(self._setting.variants, key=lambda one: one.quality, reverse=True):
@@ -65,7 +67,7 @@ class ModelSwitching(Rule):
 
 
 def attained(setting: Setting, variant: Variant, rate_per_s: float) -> float:
-    """The share of requests that the variant alone answers in time at such a load."""
+    """The share of requests that the variant alone answers in time at this rate."""
     chance = random.Random(1)
     world = World(setting.cores, seed=1)
     offered = []

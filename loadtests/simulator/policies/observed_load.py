@@ -1,6 +1,6 @@
-"""The load as a published policy sees it: budgets in classes, and inputs that arrived within a sliding window.
+"""The load that published policies observe: budget classes, and arrivals in a sliding window.
 
-What comes next it does not guess.
+Predicts nothing.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from loadtests.simulator.policies.central import Setting
 from loadtests.workload.arrivals import Offered
 
 STEP = 1.2
-"""The ratio between neighbouring levels of load: plans are made for a level once and kept."""
+"""The ratio of neighbouring levels of load; plans are made once a level and kept."""
 
 
 class BudgetClasses:
-    """Budgets in classes of equal share; a class is known by the smallest budget in it, less the overhead."""
+    """Budget classes of equal share; a class is represented by its smallest budget, less the overhead."""
 
     def __init__(self, setting: Setting, classes: int) -> None:
         profile = Profile(setting)
@@ -30,7 +30,7 @@ class BudgetClasses:
         self.expected_per_s = tuple(setting.rate_per_s * size / sum(sizes) for size in sizes)
 
     def of(self, request: Offered) -> int:
-        """The class of a request."""
+        """The index of a request's class."""
         return self._place(request.budget_s)
 
     def _place(self, budget_s: float) -> int:
@@ -38,7 +38,7 @@ class BudgetClasses:
 
 
 class ArrivalRate:
-    """Inputs arriving per second, over the last `window_s`; before that has passed, mixed with the rate expected."""
+    """Input arrivals per second over the last `window_s`; in the first window, mixed with the expected rate."""
 
     def __init__(self, window_s: float, expected_per_s: float) -> None:
         self._window_s = window_s
@@ -52,7 +52,7 @@ class ArrivalRate:
         self._inputs += inputs
 
     def per_s(self, now_s: float) -> float:
-        """The rate as of now."""
+        """The rate at this time."""
         while self._arrivals and self._arrivals[0][0] <= now_s - self._window_s:
             self._inputs -= self._arrivals.popleft()[1]
         unseen_s = max(self._window_s - now_s, 0.0)
@@ -60,7 +60,7 @@ class ArrivalRate:
 
 
 def level_of(rate_per_s: float) -> int:
-    """The level nearest to a rate, on a scale whose neighbours differ by `STEP`; a rate below one a minute is that."""
+    """The level nearest to a rate, in powers of `STEP`; rates below one a minute count as one a minute."""
     return round(math.log(max(rate_per_s, 1 / 60), STEP))
 
 

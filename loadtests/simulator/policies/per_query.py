@@ -1,4 +1,4 @@
-"""Choosing for each request by itself, when it arrives, by budget and profile: what ignoring the load costs."""
+"""Chooses a variant for each request at its arrival, by budget and profile, and ignores the load."""
 
 from __future__ import annotations
 
@@ -10,23 +10,24 @@ from loadtests.workload.arrivals import Offered
 from loadtests.workload.variants import Variant
 
 Select = Callable[[Sequence[Variant], Profile], Variant]
-"""Which of the variants that fit a budget is taken; they come best quality first."""
+"""Chooses among the variants that fit a budget, given best quality first."""
 
 
 def fastest_of(fitting: Sequence[Variant], profile: Profile) -> Variant:
-    """The one with the shortest run."""
+    """The variant with the shortest run."""
     return min(fitting, key=lambda variant: variant.median_s(1, profile.setting.tokens))
 
 
 def best_of(fitting: Sequence[Variant], profile: Profile) -> Variant:
-    """The one of the highest quality, of equals the faster."""
+    """The variant of the highest quality; on a tie, the faster."""
     top = max(variant.quality for variant in fitting)
     return fastest_of([variant for variant in fitting if variant.quality == top], profile)
 
 
 class PerQuery(Rule):
-    """Selection as INFaaS does it for a query (Romero et al., "INFaaS: Automated Model-less Inference Serving",
-    USENIX ATC 2021): of the variants whose profiled latency meets the query's own budget, one is taken at once.
+    """Selection by INFaaS: of the variants whose profiled latency meets the query's budget, one is taken at once.
+
+    Source: Romero et al., "INFaaS: Automated Model-less Inference Serving", USENIX ATC 2021.
 
     Latency is the 95th percentile of a run of the request alone; where no variant fits, the fastest is taken. Each
     variant has its own queue, served earliest deadline first, and any core may run any of them. INFaaS prefers the
@@ -40,7 +41,7 @@ class PerQuery(Rule):
         self._queues = VariantQueues(self._profile)
 
     def arrived(self, request: Offered, now_s: float) -> None:
-        """Binds it to its variant for good."""
+        """Binds the request to its variant for good."""
         room_s = self._profile.room_s(request, now_s)
         fitting = [
             variant
@@ -50,9 +51,9 @@ class PerQuery(Rule):
         self._queues.bind(request, self._select(fitting, self._profile) if fitting else self._profile.fastest)
 
     def choose(self, queue: Sequence[Offered], now_s: float) -> Chosen:
-        """A batch of the queue whose first is the most urgent."""
+        """A batch from the queue with the most urgent head."""
         return self._queues.choose(queue, now_s)
 
     def ended(self, variant: Variant, members: Sequence[Offered], seconds: float, now_s: float) -> None:
-        """Its core is free."""
+        """Frees the run's core."""
         self._queues.ended(variant)

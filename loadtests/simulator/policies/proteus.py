@@ -1,4 +1,4 @@
-"""Proteus: a mixed-integer program places variants on devices and divides the demand among them."""
+"""Proteus: a mixed-integer program assigns variants to devices and demand to variants."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from loadtests.simulator.policies.observed_load import BudgetClasses
 from loadtests.workload.variants import Variant
 
 HEADROOM = 1.05
-"""What of the demand is planned for: the paper's β, a little more than all."""
+"""The multiple of the demand that is planned for: the paper's β."""
 
 SPARE = 1e-4
-"""What a core counts beside what it serves, so that one that is not needed gets the best variant."""
+"""The objective's small weight of an unused core's quality, so that it gets the best variant."""
 
 
 @dataclass(frozen=True)
 class Placement:
-    """The program's data: quality of each variant, inputs per second of each class, and what a core does of them.
+    """The program's data: the quality of each variant, the demand of each class in inputs/s, and throughputs.
 
-    `per_s[v][k]`: inputs of class k that a core with variant v serves in a second; 0 where they would be late.
+    `per_s[v][k]`: inputs of class k that a core with variant v serves per second; 0 if they would be late.
     """
 
     qualities: tuple[float, ...]
@@ -38,24 +38,25 @@ class Placement:
 
 @dataclass(frozen=True)
 class Placed:
-    """The solution: cores of each variant, and `served_per_s[v][k]` of each class."""
+    """The solution: the cores of each variant, and `served_per_s[v][k]`, the inputs/s of class k on variant v."""
 
     cores: tuple[int, ...]
     served_per_s: tuple[tuple[float, ...], ...]
 
 
 def proteus(setting: Setting) -> Divided:
-    """Accuracy scaling by optimisation (Ahmad et al., "Proteus: A High-Throughput Inference-Serving System with
-    Accuracy Scaling", ASPLOS 2024).
+    """Accuracy scaling by optimisation.
 
-    Each period the program chooses what runs on each device, here a core, and which share of the demand goes to it, for
-    the highest effective accuracy that meets the demand; where the demand cannot be met, for as much of it as can be
-    (the paper lowers its β in steps until the program is feasible). A device's throughput is that of the largest batch
-    that takes half the objective at most. The paper's query types, each with its own objective, are here classes of
-    budgets. A batch is as large as leaves its first in time (the paper's proactive batching); nothing waits for
-    companions while a core is free, as it does there, since nothing would wake it here. The program is solved
-    every second, as in its authors' simulator, but in no time, on the demand of the last `WINDOW_S`, and changing a
-    variant costs nothing. A busy queue drops early, as theirs does (`after_early_drop`).
+    Source: Ahmad et al., "Proteus: A High-Throughput Inference-Serving System with Accuracy Scaling", ASPLOS 2024.
+
+    Each period the program chooses the variant of each device, here a core, and its share of the demand, for the
+    highest effective accuracy that meets the demand. If the demand cannot be met, it serves as much as it can (the
+    paper lowers its β in steps until the program is feasible). A device's throughput is that of the largest batch that
+    takes at most half the objective. The paper's query types, each with its own objective, are budget classes here. A
+    batch is as large as keeps its first request in time (the paper's proactive batching). Nothing waits for companions
+    while a core is free, as it does in the paper, since nothing would wake it here. The program is solved every second,
+    as in its authors' simulator, but in no time, on the demand of the last `WINDOW_S`; changing a variant is free. A
+    busy queue drops early, as theirs does (`after_early_drop`).
     """
     profile, classes = Profile(setting), BudgetClasses(setting, CLASSES)
     per_s = tuple(tuple(map(partial(_throughput, profile, variant), classes.least_s)) for variant in setting.variants)
@@ -79,7 +80,7 @@ def proteus(setting: Setting) -> Divided:
 
 
 def _throughput(profile: Profile, variant: Variant, least_s: float) -> float:
-    """Inputs per second of the largest batch that takes half a budget at most, or of one alone; 0 where it is late."""
+    """Inputs/s of the largest batch that takes at most half of `least_s`, or of one input alone; 0 if that is late."""
     fitting = [0.0]
     for batch in range(1, variant.max_batch + 1):
         seconds = profile.p95_s(variant, batch, profile.setting.tokens)
@@ -90,15 +91,15 @@ def _throughput(profile: Profile, variant: Variant, least_s: float) -> float:
 
 @lru_cache(maxsize=4096)
 def solved(placement: Placement) -> Placed:
-    """The placement of the highest effective accuracy among those that serve as much of the demand as can be."""
+    """The placement of the highest effective accuracy among those that serve the most demand."""
     most_per_s = sum(map(sum, _solve(placement, None).served_per_s))
     return _solve(placement, most_per_s * (1 - 1e-6))
 
 
 def _solve(placement: Placement, least_per_s: float | None) -> Placed:
-    """Serves as much of the demand as possible or, given a least amount, serves it as well as possible.
+    """Maximises the demand served or, given `least_per_s` of it, the accuracy.
 
-    Columns: the cores of each variant, then what each variant serves of each class, variant by variant.
+    Columns: the cores of each variant, then the inputs/s of each class on each variant, variant by variant.
     """
     per_s = np.array(placement.per_s)
     qualities = np.array(placement.qualities)

@@ -1,4 +1,4 @@
-"""RAMSIS: each worker follows the solution of a Markov decision process, made for the load observed."""
+"""RAMSIS: each worker follows the solution of a Markov decision process for the observed load."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ Places = NDArray[np.intp]
 Flags = NDArray[np.bool_]
 
 SLACKS = 40
-"""The number of steps of slack, from the shortest run to the objective at even ratios; slack is rounded down."""
+"""The number of slack steps, spaced geometrically from the shortest run to the objective; slack is rounded down."""
 
 LONGEST = range(16, 48)
-"""The longest queue that is a state of its own: four of the largest batches, within this range."""
+"""The limits of the longest queue in the state space; within them it is four of the largest batches."""
 
 HORIZON = 10.0
-"""What the discount looks ahead, in objectives."""
+"""The horizon of the discount, in objectives."""
 
 TOLERANCE = 1e-5
-"""Value iteration ends when no value moves by more than this part of the highest ..."""
+"""Value iteration ends when no value changes by more than this share of the highest ..."""
 
 SWEEPS = 500
 """... or after this many sweeps."""
@@ -41,7 +41,7 @@ SWEEPS = 500
 class Worker:
     """One worker's problem: Poisson arrivals with one objective, and actions (variant, batch size).
 
-    `seconds[v][i]`: a run of `sizes[i]` inputs in variant v; infinite where it cannot.
+    `seconds[v][i]`: the duration of a run of `sizes[i]` inputs on variant v; infinite if it cannot.
     """
 
     seconds: tuple[tuple[float, ...], ...]
@@ -53,7 +53,7 @@ class Worker:
 
 @dataclass(frozen=True)
 class Action:
-    """Which variant, by its place, and how many inputs at most."""
+    """A variant by its index, and the most inputs of the batch."""
 
     variant: int
     size: int
@@ -61,23 +61,23 @@ class Action:
 
 @dataclass(frozen=True)
 class Decisions:
-    """The solution: for each queue length and each step of slack an action, or none where every run would be late."""
+    """The solution: an action for each queue length and slack step, or none if every run would be late."""
 
     actions: tuple[tuple[Action | None, ...], ...]
     slacks_s: tuple[float, ...]
 
     def at(self, inputs: int, slack_s: float) -> Action | None:
-        """The action for this many inputs waiting, the most urgent with this slack."""
+        """The action for this many waiting inputs, with this slack of the most urgent."""
         step = max(bisect_right(self.slacks_s, slack_s) - 1, 0)
         return self.actions[min(inputs, len(self.actions) - 1)][step]
 
 
 @lru_cache(maxsize=512)
 def decisions(worker: Worker) -> Decisions:
-    """Solves a worker's problem by value iteration, for the quality answered in time, discounted over a long horizon.
+    """Solves a worker's problem by value iteration, for the discounted quality of answers in time.
 
-    Approximated: behind the most urgent of n that wait, arrivals are evenly spread over its age; of k that arrive in a
-    run the first comes after 1/(k + 1) of it. Where every run would be late the most urgent is dropped.
+    Approximations: the n waiting requests arrived evenly over the age of the most urgent; the first of k arrivals
+    during a run comes after 1/(k + 1) of it. If every run would be late, the most urgent is dropped.
     """
     runs = [(v, i) for v, row in enumerate(worker.seconds) for i, taken_s in enumerate(row) if math.isfinite(taken_s)]
     seconds = np.array([worker.seconds[v][i] for v, i in runs])
@@ -91,7 +91,7 @@ def decisions(worker: Worker) -> Decisions:
     scores = np.full(steps.feasible.shape, -np.inf)
     idle = worker.rate_per_s / (worker.rate_per_s + 1 / horizon_s)
     served_per_s = min(worker.rate_per_s, float((sizes / seconds).max()))
-    values = np.full((length + 1, SLACKS + 1), max(worker.qualities) * served_per_s * horizon_s)  # no less than it is
+    values = np.full((length + 1, SLACKS + 1), max(worker.qualities) * served_per_s * horizon_s)  # an upper bound
     for _ in range(SWEEPS):
         before = values
         scores[steps.feasible] = gains + discounts * steps.expected(values)
@@ -112,7 +112,7 @@ def decisions(worker: Worker) -> Decisions:
 
 
 class _Steps:
-    """Where each run leads from each state. Axes: run, inputs waiting, step of slack; the first step is no slack."""
+    """The transitions of each run from each state. Axes: run, waiting inputs, slack step; step 0 is no slack."""
 
     def __init__(self, worker: Worker, seconds: Floats, sizes: Places, length: int) -> None:
         self._length = length
@@ -121,7 +121,7 @@ class _Steps:
         counts = np.arange(length + 1)
         waiting, slack_s = counts[None, :, None], self.slacks_s[None, None, :]
         runs_s, taken = seconds[:, None, None], sizes[:, None, None]
-        gap_s = (worker.objective_s - slack_s) / np.maximum(waiting, 1)  # between the deadlines of those that wait
+        gap_s = (worker.objective_s - slack_s) / np.maximum(waiting, 1)  # between the deadlines of waiting requests
         self.feasible = (taken <= waiting) & (runs_s <= slack_s)
         self._late: Flags = self.slacks_s < seconds[sizes == 1].min()
         self._run, of_waiting, _ = np.nonzero(self.feasible)
@@ -140,7 +140,7 @@ class _Steps:
         return np.maximum(np.searchsorted(self.slacks_s, slack_s + 1e-9, side="right") - 1, 0)
 
     def expected(self, values: Floats) -> Floats:
-        """The mean value of what a run leads to: arrivals behind those left over, or the first of new ones."""
+        """The expected value of a run's successor states."""
         behind = self._moves @ values
         going_on: Floats = behind[self._run, self._left, self._slack_left]
         counts = np.arange(self._length + 1)
@@ -148,13 +148,13 @@ class _Steps:
         return np.where(self._left == 0, afresh[self._run], going_on)
 
     def drop_late(self, values: Floats) -> None:
-        """Gives a state in which every run is late the value of the one without its most urgent."""
+        """Sets the value of a state in which every run is late to that of the state without its most urgent request."""
         for n in range(1, self._length + 1):
             values[n, self._late] = values[n - 1, self._slack_behind[n, self._late]] if n > 1 else values[0, 0]
 
 
 def _poisson(mean: float, most: int) -> Floats:
-    """The odds of 0 to `most` arrivals, more counting as the most."""
+    """The probabilities of 0 to `most` arrivals; the last includes more."""
     counts = np.arange(most + 1)
     logs = counts * math.log(mean) - mean - np.array([math.lgamma(count + 1) for count in counts])
     odds: Floats = np.exp(logs)
@@ -163,27 +163,28 @@ def _poisson(mean: float, most: int) -> Floats:
 
 
 WINDOW_S = 1.0
-"""Over how long the load is observed: of 0.2 to 1 s the best when tried."""
+"""The window over which the load is observed, in seconds: the best of 0.2 to 1 s."""
 
 OBJECTIVE = 0.7
-"""What part of budgets does not exceed the one objective that the process knows: of 0.1 to 0.95 the best when tried."""
+"""The quantile of the budgets that is the process's one objective: the best of 0.1 to 0.95."""
 
 SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48)
-"""The batch sizes that are actions."""
+"""The batch sizes of actions."""
 
 
 class Ramsis(Rule):
-    """Model selection by decision process (Mendoza et al., "Model Selection for Latency-Critical Inference Serving",
-    EuroSys 2024).
+    """Model selection by decision process.
+
+    Source: Mendoza et al., "Model Selection for Latency-Critical Inference Serving", EuroSys 2024.
 
     A worker, here a core, has its own queue; its state is the queue's length and the slack of the most urgent in it, an
     action a variant and a batch size, the reward the quality answered in time. The process is solved offline for levels
     of Poisson load, by 95th percentiles of runs; online the level observed selects the solution.
 
-    Mixed budgets are outside the paper: the process has one objective, `OBJECTIVE` of the budgets, and the slack it
-    looks up is the real one, cut off there. Simplified: see `decisions`. Generous: the batch may be smaller than the
-    queue, which the paper serves whole; a request joins the worker with the least before it; a queue is served earliest
-    deadline first; what would be late even alone in the fastest variant is dropped, where the paper serves it late.
+    Mixed budgets are outside the paper: the process has one objective, the quantile `OBJECTIVE` of the budgets, and
+    real slack is capped there. Simplified: see `decisions`. Generous: the batch may be smaller than the queue, which
+    the paper serves whole; a request joins the least loaded worker; a queue is served earliest deadline first;
+    requests that would be late even alone in the fastest variant are dropped, where the paper serves them late.
     """
 
     def __init__(self, setting: Setting) -> None:
@@ -198,14 +199,14 @@ class Ramsis(Rule):
         self._inputs = [0] * setting.cores
 
     def arrived(self, request: Offered, now_s: float) -> None:
-        """Joins the queue of the worker with the fewest inputs waiting or running."""
+        """Queues the request at the worker with the fewest inputs waiting or running."""
         self._rate.add(request.texts, now_s)
         worker = min(range(self._setting.cores), key=lambda one: self._inputs[one])
         self._worker_of[request] = worker
         self._inputs[worker] += request.texts
 
     def choose(self, queue: Sequence[Offered], now_s: float) -> Chosen:
-        """The action of the idle worker whose queue has the most urgent request."""
+        """The action of the idle worker with the most urgent request."""
         lost = tuple(request for request in queue if self._profile.is_lost(request, self._profile.fastest, now_s))
         for request in lost:
             self._inputs[self._worker_of.pop(request)] -= request.texts
@@ -225,13 +226,13 @@ class Ramsis(Rule):
         return Chosen(variant, members, lost)
 
     def ended(self, variant: Variant, members: Sequence[Offered], seconds: float, now_s: float) -> None:
-        """Its worker is idle again."""
+        """Marks the run's worker as idle."""
         worker = self._runs.pop(members[0])
         self._busy[worker] = False
         self._inputs[worker] -= sum(request.texts for request in members)
 
     def _action(self, ordered: Sequence[Offered], now_s: float) -> tuple[Variant, tuple[Offered, ...]]:
-        """The action of the solved process if the most urgent request has the time for it, else the fastest variant."""
+        """The solved process's action if the most urgent request has time for it, else the fastest variant."""
         slack_s = self._profile.room_s(ordered[0], now_s)
         inputs = sum(request.texts for request in ordered)
         action = self._decisions(now_s).at(inputs, slack_s)

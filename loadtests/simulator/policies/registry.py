@@ -1,4 +1,4 @@
-"""Which baselines there are, by the names that reports give them."""
+"""The baselines, by their names in reports."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ BASELINES: dict[str, RuleMaker] = {
     "proteus": proteus,
     "ramsis": Ramsis,
 }
-"""The published policies; the static choices depend on the variants: `statics`."""
+"""The published policies; `statics` makes the static choices from the variants."""
 
 
 def statics(variants: Iterable[Variant]) -> dict[str, RuleMaker]:
-    """Every static choice, each named `static:` and the variant's name, by which the setting must have it."""
+    """Every static choice, named `static:` and the variant's name; the setting must contain the variant."""
     return {f"static:{variant.name}": partial(_static, name=variant.name) for variant in variants}
 
 

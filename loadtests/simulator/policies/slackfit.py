@@ -1,4 +1,4 @@
-"""SlackFit: how late it is for the most urgent request says which variant runs, and for how many."""
+"""SlackFit: chooses variant and batch size by the slack of the most urgent request."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from loadtests.workload.arrivals import Offered
 from loadtests.workload.variants import Variant
 
 BUCKETS = 32
-"""How many buckets the range of latencies is cut into."""
+"""The number of latency buckets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,17 +25,18 @@ class Control:
 
 
 class SlackFit(Rule):
-    """SuperServe's policy (Khare et al., "SuperServe: Fine-Grained Inference Serving for Unpredictable Workloads",
-    NSDI 2025).
+    """SuperServe's policy.
 
-    One queue, earliest deadline first. Offline the latencies of all control tuples (variant, batch size) are cut into
-    evenly spaced buckets; online the bucket whose latency is nearest below the slack of the most urgent request is
-    taken, and of that bucket the tuple with the largest batch, then of the highest quality.
+    Source: Khare et al., "SuperServe: Fine-Grained Inference Serving for Unpredictable Workloads", NSDI 2025.
+
+    One queue, earliest deadline first. Offline the latencies of all control tuples (variant, batch size) are put into
+    evenly spaced buckets. Online the bucket whose latency is nearest below the slack of the most urgent request is
+    taken, and from it the tuple with the largest batch, then of the highest quality.
 
     Simplified: variants stand for the paper's subnets, and switching between them is free as it is there. Generous:
-    only batches that the queue can fill now count, so that a short queue gets quality rather than an empty place in a
-    batch; latencies are 95th percentiles at the members' own length; what would be late even alone in the fastest
-    variant is dropped, where the paper lets it run late.
+    only batches that the queue can fill now count, so that a short queue gets quality rather than empty places in a
+    batch; latencies are 95th percentiles at the members' own length; requests that would be late even alone in the
+    fastest variant are dropped, where the paper lets them run late.
     """
 
     def __init__(self, setting: Setting) -> None:
@@ -47,7 +48,7 @@ class SlackFit(Rule):
         self._width_s = max((max(most_s) - self._least_s) / BUCKETS, 1e-6)
 
     def choose(self, queue: Sequence[Offered], now_s: float) -> Chosen:
-        """The tuple of the highest bucket within the slack, or the fastest run where none is."""
+        """The best tuple of the highest bucket within the slack, or the fastest run if there is none."""
         fastest = self._profile.fastest
         ordered, lost = self._profile.earliest_first(queue, fastest, now_s)
         if not ordered:
@@ -63,7 +64,7 @@ class SlackFit(Rule):
         return int((latency_s - self._least_s) / self._width_s)
 
     def _controls(self, ordered: Sequence[Offered], slack_s: float) -> Iterator[Control]:
-        """Every variant with every number of the queue's first that ends within the slack."""
+        """Every variant with every prefix of the queue that ends within the slack."""
         for variant in self._variants:
             inputs = tokens = 0
             for members, request in enumerate(ordered, start=1):

@@ -1,4 +1,4 @@
-"""The static choice: one variant for every request, as most deployments have it."""
+"""The static choice: one variant for every request, as in most deployments."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from loadtests.workload.variants import Variant
 
 
 class Static(Rule):
-    """Always the same variant: earliest deadline first, with as many companions as keep the first in time.
+    """Always the same variant: earliest deadline first, in the largest batch that keeps the first in time.
 
-    No paper, but what every paper compares itself with; the order, the batching and the dropping of what would be late
-    even alone are generous.
+    The usual baseline of the papers. Its order, its batching and its dropping of requests that would be late even alone
+    are generous.
     """
 
     def __init__(self, setting: Setting, variant: Variant) -> None:
@@ -22,7 +22,7 @@ class Static(Rule):
         self._variant = variant
 
     def choose(self, queue: Sequence[Offered], now_s: float) -> Chosen:
-        """The largest batch that the most urgent request has the time for."""
+        """The largest batch that the most urgent request has time for."""
         ordered, lost = self._profile.earliest_first(queue, self._variant, now_s)
         if not ordered:
             return Chosen(drop=lost)

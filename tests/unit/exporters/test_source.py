@@ -97,7 +97,7 @@ def test_a_ranker_may_leave_its_weights_to_another_checkpoint(checkpoint: Path, 
     recipe.write_text('{"encoder": "../ranker2"}')
     (tmp_path / "ranker2").mkdir()
     (tmp_path / "ranker2" / "extractive.json").write_text('{"encoder": "../ranker"}')
-    assert "ranks sentences itself" in refusal(folder)
+    assert "is itself a ranker" in refusal(folder)
 
 
 @pytest.mark.parametrize(

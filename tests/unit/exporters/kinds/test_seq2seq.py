@@ -192,7 +192,7 @@ def test_a_source_that_writes_nothing_proves_nothing(tokens: TextTokens) -> None
     """Silence that equals silence is no agreement, and the refusal says whose it is."""
     found = compare_writing([(), *SOURCE[1:]], [(), *SOURCE[1:]], tokens, PLAIN, WritingFloors(0.9, 0.0))
     assert found.verification.same_tokens == 0.75
-    assert found.broken is not None and "to 1 of them the source writes nothing" in found.broken
+    assert found.broken is not None and "for 1 of them the source generates nothing" in found.broken
 
 
 def test_without_summaries_the_source_is_the_measure(tokens: TextTokens) -> None:

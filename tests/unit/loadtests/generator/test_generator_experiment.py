@@ -142,13 +142,13 @@ def test_the_capacity_is_what_the_quality_tier_serves(per_s: float) -> None:
 
 def test_summaries_that_a_deadline_cut_are_no_capacity() -> None:
     """They are quick because they are not done."""
-    with pytest.raises(NothingOffered, match="no step was answered"):
+    with pytest.raises(NothingOffered, match="no step that the generator sent on time"):
         experiment(Played(reason="deadline")).measured_capacity(silent)
 
 
 def test_a_generator_that_cannot_keep_up_ends_the_measurement() -> None:
     """What it could not send says nothing of the gateway."""
-    with pytest.raises(NothingOffered, match="that the generator sent in time"):
+    with pytest.raises(NothingOffered, match="that the generator sent on time"):
         experiment(Played(lag_s=0.02)).measured_capacity(silent)
     asked: list[float] = []
 
@@ -173,7 +173,7 @@ def test_one_bad_step_does_not_end_the_measurement() -> None:
 def test_a_rate_that_is_given_has_no_capacity() -> None:
     """No load of such a scenario is relative to one."""
     given = scenario(arrivals={"rate_per_s": 50.0})
-    with pytest.raises(NothingOffered, match="its rate is given"):
+    with pytest.raises(NothingOffered, match="its rate is fixed"):
         experiment(Played(), given).measured_capacity(silent)
 
 
@@ -221,7 +221,7 @@ def test_a_neighbour_runs_from_its_second_to_the_end_of_the_run(tmp_path: Path) 
         neighbour.tick(1.7)
         wait_until(mark.exists)
         assert neighbour.note == ""
-    assert "ended by itself, with -15" in neighbour.note
+    assert "ended early, with status -15" in neighbour.note
 
 
 def test_a_neighbour_that_ends_early_is_told_of() -> None:
@@ -229,7 +229,7 @@ def test_a_neighbour_that_ends_early_is_told_of() -> None:
     neighbour = Neighbour((sys.executable, "-c", "raise SystemExit(3)"), 0.0)
     neighbour.tick(0.0)
     wait_until(lambda: bool(neighbour.note))
-    assert neighbour.note == "the command beside had ended by itself, with 3"
+    assert neighbour.note == "the command beside ended early, with status 3"
     neighbour.end()
 
 

@@ -124,7 +124,7 @@ def test_more_than_twelve_policies_are_not_drawn_but_told() -> None:
     of = [run(f"policy-{at}", load).result for at in range(14) for load in (0.5, 1.0)]
     of += [run("punctual", load).result for load in (0.5, 1.0)]
     plot = load_plot(of, Roles.of(of), "attainment")
-    assert plot.caption == "Not drawn: the 3 lowest policies, which the tables have."
+    assert plot.caption == "Not drawn: the 3 lowest policies; see the tables."
     assert len(set(re.findall(r">(policy-\d+|punctual)<", plot.panels[0].svg))) == 12
     assert ">punctual<" in plot.panels[0].svg
 

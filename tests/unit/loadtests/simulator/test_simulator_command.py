@@ -117,7 +117,7 @@ def test_refusals_are_tried_once_more_where_asked(tmp_path: Path) -> None:
 
 def test_a_policy_that_there_is_not_is_named_before_anything_is_played(tmp_path: Path) -> None:
     """With those that there are."""
-    with pytest.raises(UnknownPolicy, match=r"policy best: there is none .* static:swift, oracle$"):
+    with pytest.raises(UnknownPolicy, match=r"policy best: unknown .* static:swift, oracle$"):
         shown(own(tmp_path), "--policy", "punctual", "--policy", "best")
 
 

@@ -90,7 +90,7 @@ def test_what_the_gateway_takes_of_the_cores_is_not_there_for_runs(taken: dict[s
 @pytest.mark.parametrize("policy", ["punctuel", "static:", "static:grand+swift", "static:nobody", FEASIBLE, ""])
 def test_an_unknown_policy_is_named_with_those_that_there_are(policy: str) -> None:
     """Rather than a traceback of what was not found."""
-    with pytest.raises(UnknownPolicy, match="there is none of that name") as raised:
+    with pytest.raises(UnknownPolicy, match="unknown for this scenario") as raised:
         result(policy)
     for known in Simulation(short(), VARIANTS).policies:
         assert known in str(raised.value)
@@ -181,7 +181,7 @@ def test_work_is_done_once_for_each_item() -> None:
 
 def test_a_lost_process_is_said() -> None:
     """It ended before its work did."""
-    with pytest.raises(WorkerLost, match="ended before its run did"):
+    with pytest.raises(WorkerLost, match="ended before its run"):
         list(side_by_side(os._exit, [3, 3], 2))
 
 

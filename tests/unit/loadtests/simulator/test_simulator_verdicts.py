@@ -39,7 +39,7 @@ def test_a_level_baseline_is_nothing_against_ours() -> None:
     level = [msgspec.structs.replace(run, policy="level") for run in found if run.policy == "punctual"]
     verdict, said = judged([*found, *level])
     assert verdict.good and verdict.judged == verdict.pairs == 4
-    assert "No baseline is above punctual" in said
+    assert "No baseline is significantly above punctual" in said
 
 
 def test_two_seeds_are_no_verdict() -> None:
