@@ -24,8 +24,8 @@ STEP_S = 1 / 64
 
 
 @dataclass
-class Desk:
-    """An interleaver with texts to submit, each step of which takes `step_s`. `ran` has whose steps were run.
+class PlayedSlicer:
+    """a time slicer with texts to submit, each step of which takes `step_s`. `ran` has whose steps were run.
 
     While `gate` is shut, the engine waits in whichever step it is.
     """
@@ -59,10 +59,10 @@ class Desk:
 
 
 @asynccontextmanager
-async def task_router(slots: int = 1, max_queued: int = 100, log: StepLog = NO_LOG) -> AsyncIterator[Desk]:
-    """A started interleaver; the gate is shut."""
+async def played_slicer(slots: int = 1, max_queued: int = 100, log: StepLog = NO_LOG) -> AsyncIterator[PlayedSlicer]:
+    """A started time slicer; the gate is shut."""
     clock = FakeClock()
-    made = Desk(TimeSlicer(slots, clock, max_queued, log), clock)
+    made = PlayedSlicer(TimeSlicer(slots, clock, max_queued, log), clock)
     made.time_slicer.start()
     try:
         yield made

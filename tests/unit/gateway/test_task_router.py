@@ -1,4 +1,4 @@
-"""The desk: what is decided when a request comes and when its run begins, and how the request waits between."""
+"""The task router: what is decided when a request comes and when its run begins, and how the request waits between."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ def test_the_metrics_parse() -> None:
 
 @pytest.mark.asyncio
 async def test_a_summarizers_totals_are_in_the_scrape() -> None:
-    """Every total of the interleaver, by its name."""
+    """Every total of the time slicer, by its name."""
     clock = FakeClock()
     reader = ExtractiveSummarizer(reader_manifest(), FakeReader(clock), text_tokens(), ranker())
     server = SummarizerReplica(entry("scribe", Tier.BALANCED, 40.0), reader, 9, clock)

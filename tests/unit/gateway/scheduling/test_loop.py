@@ -1,4 +1,4 @@
-"""The turnstile: nothing that happens to a waiter, at whatever moment, costs a core or leaves anything behind."""
+"""The scheduler loop: nothing that happens to a waiter, at whatever moment, costs a core or leaves anything behind."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import random
 from typing import Any
 
 import pytest
-from played_gates import Gate, gate
-from played_rooms import Played, PlayedRoom
+from played_loops import PlayedLoop, played_loop
+from played_schedulers import Played, PlayedScheduler
 from virtual_time import loop_clock, passes, turns
 
 from gateway.scheduling.batching import QueuedRequest
@@ -18,9 +18,9 @@ from gateway.scheduling.scheduler import Batch
 pytestmark = pytest.mark.virtual_time
 
 
-def passing(gated: Gate, held: QueuedRequest) -> Batch | None:
+def passing(played: PlayedLoop, held: QueuedRequest) -> Batch | None:
     """Passes without the loop: fails if anything is waited for."""
-    coroutine = gated.loop.passed(held, 60.0)
+    coroutine = played.loop.passed(held, 60.0)
     try:
         coroutine.send(None)
     except StopIteration as ended:
@@ -44,11 +44,11 @@ def test_a_free_core_is_had_without_a_turn_of_the_loop_or_a_timer() -> None:
     """An uncontended request is through before anything else can run, and no alarm is set; who must wait has one."""
 
     async def pass_both() -> None:
-        gated = gate()
-        release = passing(gated, gated.play.waiter(1.0))
+        played = played_loop()
+        release = passing(played, played.play.queued_request(1.0))
         assert release is not None and release.checkpoint == "only"
         assert loop.timers == 0
-        waiting = gated.comes()
+        waiting = played.comes()
         await turns()
         assert loop.timers > 0
         waiting.cancel()
@@ -63,123 +63,123 @@ def test_a_free_core_is_had_without_a_turn_of_the_loop_or_a_timer() -> None:
 
 async def test_a_hopeless_request_is_told_at_once() -> None:
     """A strict one that comes too late waits for nothing either."""
-    gated = gate()
-    assert passing(gated, gated.play.waiter(0.001, strict=True)) is None
-    assert gated.under_way == 0
+    played = played_loop()
+    assert passing(played, played.play.queued_request(0.001, strict=True)) is None
+    assert played.under_way == 0
 
 
 async def test_the_next_goes_when_a_core_is_free() -> None:
     """Each in turn, the most urgent first; the core is free when all are through."""
-    gated = gate()
-    first, patient, urgent = gated.comes(), gated.comes(5.0), gated.comes(1.0)
+    played = played_loop()
+    first, patient, urgent = played.comes(), played.comes(5.0), played.comes(1.0)
     await turns()
     assert first.done() and not urgent.done()
     for done, following in ((first, urgent), (urgent, patient)):
         release = done.result()
         assert release is not None
-        gated.loop.ended(release)
+        played.loop.ended(release)
         await turns()
         assert following.done()
     last = patient.result()
     assert last is not None
-    gated.loop.ended(last)
-    assert gated.under_way == 0
+    played.loop.ended(last)
+    assert played.under_way == 0
 
 
 async def test_many_that_are_released_together_pass_in_one_turn() -> None:
     """A run begins for all of its members at once: after one turn of the loop each has heard of it."""
-    gated = gate(max_batch=64)
-    first = gated.comes()
-    waiting = [gated.comes() for _ in range(50)]
+    played = played_loop(max_batch=64)
+    first = played.comes()
+    waiting = [played.comes() for _ in range(50)]
     await turns()
     release = first.result()
     assert release is not None
-    gated.loop.ended(release)
+    played.loop.ended(release)
     await turns(2)  # one for the futures to wake their tasks, one for these to end
     shared = {id(task.result()) for task in waiting}
     assert len(shared) == 1
     together = waiting[0].result()
     assert together is not None and len(together.members) == together.left == 50
     for _ in waiting:
-        gated.loop.ended(together)
-    assert together.left == 0 and gated.under_way == 0
+        played.loop.ended(together)
+    assert together.left == 0 and played.under_way == 0
 
 
 async def test_who_leaves_while_waiting_frees_the_place() -> None:
     """It is no longer in the room, and is never released."""
-    gated = gate()
-    first, waiting = gated.comes(), gated.comes()
+    played = played_loop()
+    first, waiting = played.comes(), played.comes()
     await turns()
     waiting.cancel()
     await asyncio.wait([waiting])
-    assert waiting.cancelled() and len(gated.play.room) == 0
+    assert waiting.cancelled() and len(played.play.scheduler) == 0
     release = first.result()
     assert release is not None
-    gated.loop.ended(release)
-    assert gated.under_way == 0
+    played.loop.ended(release)
+    assert played.under_way == 0
 
 
 @pytest.mark.parametrize("cancelled_first", [True, False])
 async def test_who_leaves_in_the_moment_of_release_costs_no_core(cancelled_first: bool) -> None:
     """Whichever comes first, the hang-up or the release, and neither task has run since: the core goes to the next."""
-    gated = gate()
-    first, leaving, following = gated.comes(), gated.comes(1.0), gated.comes(2.0)
+    played = played_loop()
+    first, leaving, following = played.comes(), played.comes(1.0), played.comes(2.0)
     await turns()
     release = first.result()
     assert release is not None
     if cancelled_first:
         leaving.cancel()
-    gated.loop.ended(release)
+    played.loop.ended(release)
     if not cancelled_first:
         leaving.cancel()
     await turns()
     assert leaving.cancelled() and following.done()
     last = following.result()
     assert last is not None and last.left == 1
-    gated.loop.ended(last)
-    assert gated.under_way == 0
+    played.loop.ended(last)
+    assert played.under_way == 0
 
 
 async def test_one_member_that_leaves_does_not_end_the_run_of_the_others() -> None:
     """The core is theirs until the last of them is done with."""
-    gated = gate(max_batch=4)
-    first, *members = gated.comes(), gated.comes(), gated.comes(), gated.comes()
+    played = played_loop(max_batch=4)
+    first, *members = played.comes(), played.comes(), played.comes(), played.comes()
     await turns()
     release = first.result()
     assert release is not None
-    gated.loop.ended(release)
+    played.loop.ended(release)
     members[1].cancel()
     await turns()
     together = members[0].result()
     assert together is not None and members[2].result() is together and together.left == 2
-    gated.loop.ended(together)
-    assert gated.under_way == 1
-    gated.loop.ended(together)
-    assert gated.under_way == 0
+    played.loop.ended(together)
+    assert played.under_way == 1
+    played.loop.ended(together)
+    assert played.under_way == 0
 
 
 async def test_patience_ends() -> None:
     """Who has waited as long as it would is told by a TimeoutError, and waits no longer in the room either."""
-    gated = gate()
-    first, impatient, hopeless = gated.comes(), gated.comes(patience_s=0.01), gated.comes(patience_s=0.0)
+    played = played_loop()
+    first, impatient, hopeless = played.comes(), played.comes(patience_s=0.01), played.comes(patience_s=0.0)
     await asyncio.wait([impatient, hopeless])
     for task in (impatient, hopeless):
         with pytest.raises(TimeoutError):
             task.result()
-    assert len(gated.play.room) == 0
+    assert len(played.play.scheduler) == 0
     release = first.result()
     assert release is not None
-    gated.loop.ended(release)
-    assert gated.under_way == 0
+    played.loop.ended(release)
+    assert played.under_way == 0
 
 
 async def test_the_alarm_comes_when_the_first_is_lost() -> None:
     """A strict request is told when it waits in vain, though nothing else happens; each has its own alarm."""
-    gated = gate()
-    first = gated.comes()
+    played = played_loop()
+    first = played.comes()
     await turns()
-    gated.runs = True
-    later, sooner = gated.comes(0.060, strict=True), gated.comes(0.030, strict=True)
+    played.runs = True
+    later, sooner = played.comes(0.060, strict=True), played.comes(0.030, strict=True)
     began_s = loop_clock()()
     assert await sooner is None
     assert 0.020 <= loop_clock()() - began_s <= 0.030
@@ -191,22 +191,25 @@ async def test_the_alarm_comes_when_the_first_is_lost() -> None:
 
 async def test_a_lane_that_comes_is_found() -> None:
     """Where a replica comes back, who waits is let through though nobody says so: before long the room is asked."""
-    gated = gate(slots=1)
-    first, waiting = gated.comes(), gated.comes()
-    gated.play.room.cores = 2.0
+    played = played_loop(slots=1)
+    first, waiting = played.comes(), played.comes()
+    played.play.scheduler.cores = 2.0
     await turns()
     assert first.done() and not waiting.done()
-    only = gated.play.checkpoints[0]
+    only = played.play.checkpoints[0]
     only.slots = 2
     release = await asyncio.wait_for(waiting, 4 * LOOK_S)
     assert release is not None and release.left == 1
 
 
-async def test_what_ends_in_one_room_lets_others_through() -> None:
+async def test_what_ends_in_one_scheduler_lets_others_through() -> None:
     """Rooms that leave one another's urgent runs their cores are asked again when one of those ends."""
-    play = PlayedRoom((Played("only", 0.010, 80.0, max_batch=1),), cores=2.0)
-    one, other = Gate(play), Gate(PlayedRoom((Played("only", 0.010, 80.0, max_batch=1),), cores=2.0))
-    one.play.room.neighbours, other.play.room.neighbours = (other.play.room,), (one.play.room,)
+    played = PlayedScheduler((Played("only", 0.010, 80.0, max_batch=1),), cores=2.0)
+    one, other = PlayedLoop(played), PlayedLoop(PlayedScheduler((Played("only", 0.010, 80.0, max_batch=1),), cores=2.0))
+    one.play.scheduler.neighbours, other.play.scheduler.neighbours = (
+        (other.play.scheduler,),
+        (one.play.scheduler,),
+    )
     one.loop.neighbours, other.loop.neighbours = (other.loop,), (one.loop,)
     urgent, first, waiting = one.comes(0.030), other.comes(), other.comes()
     await turns()
@@ -224,15 +227,15 @@ async def test_a_storm_leaves_nothing_behind() -> None:
     At the end nobody waits, nothing runs, every run ended exactly as often as it has members, and nobody was in two.
     """
     chance = random.Random(7)
-    gated = gate(max_batch=4)
-    gated.runs = True
+    played = played_loop(max_batch=4)
+    played.runs = True
     released: list[Batch] = []
     ends = {"passed": 0, "vain": 0, "impatient": 0, "left": 0}
 
     async def client() -> None:
-        held = gated.play.waiter(chance.choice((0.003, 0.02, 0.5)), strict=chance.random() < 0.5)
+        held = played.play.queued_request(chance.choice((0.003, 0.02, 0.5)), strict=chance.random() < 0.5)
         try:
-            release = await gated.loop.passed(held, chance.choice((0.0, 0.005, 1.0)))
+            release = await played.loop.passed(held, chance.choice((0.0, 0.005, 1.0)))
         except TimeoutError:
             ends["impatient"] += 1
             return
@@ -248,7 +251,7 @@ async def test_a_storm_leaves_nothing_behind() -> None:
             await passes(chance.choice((0.0, 0.0, 0.001)))
             ends["passed"] += 1
         finally:
-            gated.loop.ended(release)
+            played.loop.ended(release)
 
     tasks = []
     for _ in range(400):
@@ -259,7 +262,7 @@ async def test_a_storm_leaves_nothing_behind() -> None:
             chance.choice(tasks).cancel()
     await asyncio.wait(tasks)
     assert all(ends.values()), ends
-    assert len(gated.play.room) == 0 and gated.under_way == 0
+    assert len(played.play.scheduler) == 0 and played.under_way == 0
     assert all(release.left == 0 for release in released)
     members = [id(held) for release in {id(one): one for one in released}.values() for held in release.members]
     assert len(members) == len(set(members))

@@ -1,9 +1,9 @@
-"""The waiting room in a rush, where more comes than can be met in the long run: how early the next run is sent."""
+"""The scheduler in a rush, where more comes than can be met in the long run: how early the next run is sent."""
 
 from __future__ import annotations
 
 import pytest
-from played_rooms import Played, PlayedRoom
+from played_schedulers import Played, PlayedScheduler
 
 from gateway.scheduling.scheduler import AHEAD_S, SHORT_IN_RUSH_S
 
@@ -11,9 +11,9 @@ TICK_S = 0.00015
 """A little more than the room may oversleep."""
 
 
-def playing(one_s: float = 0.010, *, rush: bool) -> PlayedRoom:
+def playing(one_s: float = 0.010, *, rush: bool) -> PlayedScheduler:
     """One request at a time, 20 of them there, the first of them let through; 400 came just before, or none."""
-    play = PlayedRoom((Played("only", one_s, 80.0, max_batch=1, slots=1),))
+    play = PlayedScheduler((Played("only", one_s, 80.0, max_batch=1, slots=1),))
     if rush:
         flood(play)
     for _ in range(20):
@@ -22,14 +22,14 @@ def playing(one_s: float = 0.010, *, rush: bool) -> PlayedRoom:
     return play
 
 
-def flood(play: PlayedRoom) -> None:
+def flood(play: PlayedScheduler) -> None:
     """A thousand a second for 0.4 s: ten times what one core can do of 10 ms each."""
     for _ in range(400):
         play.now_s += 0.001
         play.arrivals.arrived(play.now_s, 5.0, 16)
 
 
-def at(play: PlayedRoom, now_s: float) -> int:
+def at(play: PlayedScheduler, now_s: float) -> int:
     """How many are let through then."""
     play.now_s = now_s
     return len(play.look())
@@ -57,7 +57,7 @@ def test_in_quiet_a_run_of_some_length_is_waited_for() -> None:
 def test_the_room_asks_to_be_woken_for_it() -> None:
     """In a rush when the next can be sent, and not much later; in quiet only when the first who waits would be lost."""
     rush, quiet = playing(rush=True), playing(rush=False)
-    wake_s, lost_s = rush.room.wake_s(rush.now_s), quiet.room.wake_s(quiet.now_s)
+    wake_s, lost_s = rush.scheduler.wake_s(rush.now_s), quiet.scheduler.wake_s(quiet.now_s)
     assert wake_s is not None
     assert lost_s is not None
     due_s = rush.released[0].ends_s - AHEAD_S
@@ -88,7 +88,7 @@ def test_a_rush_that_is_over_is_over_for_the_room_as_well() -> None:
     play = playing(rush=True)
     while play.released[-1].left:
         play.ends(play.released[-1], 0.010)
-    assert len(play.room) == 0
+    assert len(play.scheduler) == 0
     play.now_s += 1.5
     play.arrives(5.0)
     play.arrives(5.0)
@@ -98,7 +98,7 @@ def test_a_rush_that_is_over_is_over_for_the_room_as_well() -> None:
 
 def test_a_crowd_for_a_moment_is_no_rush() -> None:
     """More at once than can be done in time, after long quiet: it passes, and runs are waited for as in quiet."""
-    play = PlayedRoom((Played("only", 0.010, 80.0, max_batch=1, slots=2),))
+    play = PlayedScheduler((Played("only", 0.010, 80.0, max_batch=1, slots=2),))
     for _ in range(30):
         play.arrives(0.045)
     assert len(play.released) == 1

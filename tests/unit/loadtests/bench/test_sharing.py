@@ -277,7 +277,7 @@ def test_in_turns_a_short_text_does_not_wait_for_the_end_of_a_long_one() -> None
 
 @pytest.mark.asyncio
 async def test_without_turns_a_text_is_seen_through_before_the_next() -> None:
-    """What the baseline is: an interleaver whose turns never end early."""
+    """What the baseline is: a time slicer whose turns never end early."""
     clock, ran = FakeClock(), list[str]()
 
     def step(name: str) -> None:

@@ -85,7 +85,7 @@ def test_at_its_deadline_a_text_ends() -> None:
 
 
 def test_only_so_many_texts_are_under_way_at_once() -> None:
-    """As many as a live interleaver begins; a further one waits for the first to end."""
+    """As many as a live time slicer begins; a further one waits for the first to end."""
     watched = shared([asked(place, tokens=200, budget_s=60.0) for place in range(MOST_BEGUN + 1)])
     first_end_s = min(end.at_s for end in watched.ends.values())
     assert watched.ends[MOST_BEGUN].at_s - first_end_s >= 0.2 - 1e-9, "all of its work comes after"

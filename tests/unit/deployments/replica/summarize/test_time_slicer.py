@@ -1,4 +1,4 @@
-"""The interleaver at work: who has the engine when, and what it says of its load."""
+"""The time slicer at work: who has the engine when, and what it says of its load."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 from fake_engines import CONDENSED, in_steps
-from slicing import IDLE, STEP_S, task_router
+from slicing import IDLE, STEP_S, played_slicer
 from virtual_time import loop_clock, turns
 from waiting import until
 
@@ -25,7 +25,7 @@ TICK_S = 0.002
 
 @asynccontextmanager
 async def stuck(clock: Clock) -> AsyncIterator[tuple[TimeSlicer, Callable[[float], SummaryJob]]]:
-    """An interleaver whose only lane is in a step that goes on and on; and texts of a budget, of one step of 1 ms."""
+    """A time slicer whose only lane is in a step that goes on and on; and texts of a budget, of one step of 1 ms."""
     time_slicer, gate, begun = TimeSlicer(1, clock, 100), threading.Event(), threading.Event()
     time_slicer.start()
 
@@ -47,7 +47,7 @@ async def stuck(clock: Clock) -> AsyncIterator[tuple[TimeSlicer, Callable[[float
 @pytest.mark.asyncio
 async def test_a_text_alone_is_not_interrupted() -> None:
     """However long it is: turns end only where others wait."""
-    async with task_router() as at:
+    async with played_slicer() as at:
         at.gate.set()
         result = await at.submit("one", 500)
         assert result == FinishedJob(CONDENSED, 0.0, 500 * STEP_S)
@@ -58,7 +58,7 @@ async def test_a_text_alone_is_not_interrupted() -> None:
 @pytest.mark.asyncio
 async def test_texts_take_turns() -> None:
     """Of equals each has the engine for `SLICE_S` before the next, and both end in about the time of both."""
-    async with task_router() as at:
+    async with played_slicer() as at:
         texts = [at.submit(name, 8) for name in "ab"]
         await at.a_step_begins()
         assert at.time_slicer.load().sharing == 2
@@ -75,7 +75,7 @@ async def test_texts_take_turns() -> None:
 @pytest.mark.asyncio
 async def test_a_short_text_need_not_wait_for_a_long_one() -> None:
     """One that comes while another is under way is done after its own time and a turn."""
-    async with task_router() as at:
+    async with played_slicer() as at:
         long = at.submit("long", 300)
         await at.a_step_begins()
         at.ran.clear()
@@ -93,7 +93,7 @@ async def test_a_short_text_need_not_wait_for_a_long_one() -> None:
 @pytest.mark.asyncio
 async def test_the_pressed_go_first_and_the_lost_last() -> None:
     """Little slack goes before plenty; a text that cannot be done in time yields to both."""
-    async with task_router() as at:
+    async with played_slicer() as at:
         texts = [at.submit("first", 1), at.submit("lost", 50, budget_s=30 * STEP_S), at.submit("patient", 6)]
         texts.append(at.submit("pressed", 6, budget_s=8 * STEP_S))
         await at.a_step_begins()
@@ -107,7 +107,7 @@ async def test_the_pressed_go_first_and_the_lost_last() -> None:
 @pytest.mark.asyncio
 async def test_the_lost_have_a_small_share() -> None:
     """While texts can be in time, those that cannot have a turn now and then: a twentieth, and one."""
-    async with task_router() as at:
+    async with played_slicer() as at:
         texts = [at.submit("first", 1), at.submit("lost", 900, budget_s=800 * STEP_S), at.submit("patient", 600)]
         await at.a_step_begins()
         at.gate.set()
@@ -119,7 +119,7 @@ async def test_the_lost_have_a_small_share() -> None:
 @pytest.mark.asyncio
 async def test_no_more_are_begun_than_may_be() -> None:
     """The ninth begins when one of eight has ended, whoever waits."""
-    async with task_router() as at:
+    async with played_slicer() as at:
         texts = [at.submit(str(number), 4) for number in range(MOST_BEGUN + 3)]
         await at.a_step_begins()
         at.gate.set()
@@ -132,7 +132,7 @@ async def test_no_more_are_begun_than_may_be() -> None:
 @pytest.mark.asyncio
 async def test_two_lanes_run_two_texts_at_once() -> None:
     """And a third waits."""
-    async with task_router(slots=2) as at:
+    async with played_slicer(slots=2) as at:
         texts = [at.submit(name, 2) for name in "abc"]
         await at.a_step_begins()
         await at.a_step_begins()
@@ -178,7 +178,7 @@ async def test_a_text_that_may_not_begin_ends_in_time_all_the_same() -> None:
 @pytest.mark.asyncio
 async def test_a_text_that_comes_too_late_ends_at_once() -> None:
     """A deadline that has passed costs the engine nothing."""
-    async with task_router() as at:
+    async with played_slicer() as at:
         at.gate.set()
         assert isinstance(await at.submit("late", 9, budget_s=-1.0), FinishedJob)
         assert at.ran == [] and at.time_slicer.totals.steps == 0
@@ -187,7 +187,7 @@ async def test_a_text_that_comes_too_late_ends_at_once() -> None:
 @pytest.mark.asyncio
 async def test_the_load_counts_what_is_to_be_done() -> None:
     """By medians, until the deadline at most, a text that was withdrawn left out; nothing when idle."""
-    async with task_router() as at:
+    async with played_slicer() as at:
         assert at.time_slicer.load() == IDLE
         running, waiting = at.submit("running", 10), at.submit("waiting", 5)
         capped = at.submit("capped", 1000, budget_s=2.0)
@@ -205,7 +205,7 @@ async def test_the_load_counts_what_is_to_be_done() -> None:
 @pytest.mark.asyncio
 async def test_a_full_queue_refuses_at_once() -> None:
     """More than `max_queued` waiting texts are QUEUE_FULL; the running ones do not count."""
-    async with task_router(max_queued=2) as at:
+    async with played_slicer(max_queued=2) as at:
         texts = [at.submit("running", 1), at.submit("a", 1), at.submit("b", 1)]
         await at.a_step_begins()
         assert await at.submit("c", 1) == Failure(FailureKind.QUEUE_FULL)

@@ -1,4 +1,4 @@
-"""How a text leaves the interleaver without a summary, and what is counted and logged of it."""
+"""How a text leaves the time slicer without a summary, and what is counted and logged of it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from fake_engines import CONDENSED, in_steps
 from fakes import FakeClock
 from msgspec.structs import replace
-from slicing import IDLE, STEP_S, task_router
+from slicing import IDLE, STEP_S, played_slicer
 from waiting import until
 
 from deployments.replica.summarize.job import Steps, SummaryJob, SummaryResult, TextBudget
@@ -51,7 +51,7 @@ def failing(clock: FakeClock, after: int) -> SummaryJob:
 @pytest.mark.asyncio
 async def test_a_failing_engine_fails_one_text() -> None:
     """ENGINE, with the kind of error and none of its words; the next text is served."""
-    async with task_router() as at:
+    async with played_slicer() as at:
         at.gate.set()
         assert await at.time_slicer.submit("bad", failing(at.clock, 3)) == Failure(
             FailureKind.ENGINE, "ArithmeticError"
@@ -72,7 +72,7 @@ async def test_a_way_may_end_in_a_failure() -> None:
         yield from ()
         return too_long
 
-    async with task_router() as at:
+    async with played_slicer() as at:
         room = TextBudget(at.clock() + 9, 0.0, at.clock)
         assert await at.time_slicer.submit("long", SummaryJob(room, way())) == too_long
         assert at.time_slicer.totals.engine_failures == 0
@@ -87,7 +87,7 @@ async def test_what_came_to_nothing_was_wasted() -> None:
         yield
         return end
 
-    async with task_router() as at:
+    async with played_slicer() as at:
         at.gate.set()
         cut = replace(CONDENSED.generation, finish_reason="deadline")
         said = [SummaryResult(text, cut, CONDENSED.input) for text in ("two words", "three whole words")]
@@ -102,7 +102,7 @@ async def test_what_came_to_nothing_was_wasted() -> None:
 async def test_a_text_cancelled_in_its_turn_runs_no_further_step() -> None:
     """The step that runs is its last, and the engine is the next text's."""
     log = Kept()
-    async with task_router(log=log) as at:
+    async with played_slicer(log=log) as at:
         leaving, staying = at.submit("leaving", 50), at.submit("staying", 2)
         await at.a_step_begins()
         leaving.cancel()
@@ -119,7 +119,7 @@ async def test_a_text_cancelled_in_its_turn_runs_no_further_step() -> None:
 @pytest.mark.asyncio
 async def test_a_text_cancelled_while_waiting_never_runs() -> None:
     """The caller that leaves takes its text along."""
-    async with task_router() as at:
+    async with played_slicer() as at:
         first, leaving = at.submit("first", 1), at.submit("leaving", 5)
         await at.a_step_begins()
         leaving.cancel()
@@ -133,7 +133,7 @@ async def test_a_text_cancelled_while_waiting_never_runs() -> None:
 @pytest.mark.asyncio
 async def test_stopping_finishes_what_it_can() -> None:
     """Within the grace every text under way is finished; nothing new is taken."""
-    async with task_router() as at:
+    async with played_slicer() as at:
         texts = [at.submit(name, 5) for name in "abc"]
         await at.a_step_begins()
         stopping = asyncio.create_task(at.time_slicer.stop(60))
@@ -149,7 +149,7 @@ async def test_stopping_finishes_what_it_can() -> None:
 async def test_what_is_left_after_the_grace_is_unavailable_and_counted() -> None:
     """Running and waiting texts alike end at once, run no further step, and are counted and logged like any other."""
     log = Kept()
-    async with task_router(log=log) as at:
+    async with played_slicer(log=log) as at:
         texts = [at.submit(name, 9) for name in "abc"]
         await at.a_step_begins()
         await at.time_slicer.stop(0.0)
@@ -177,7 +177,7 @@ async def test_a_log_without_room_costs_nobody_a_summary() -> None:
     """The loop hears of the lost line; texts end as ever, cancelled ones too."""
     heard: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: heard.append(context))
-    async with task_router(log=Kept(full=True)) as at:
+    async with played_slicer(log=Kept(full=True)) as at:
         texts = [at.submit(name, 3) for name in "abc"]
         await at.a_step_begins()
         texts[1].cancel()
@@ -192,7 +192,7 @@ async def test_a_log_without_room_costs_nobody_a_summary() -> None:
 async def test_the_log_has_every_step_by_its_deadline() -> None:
     """Seen from the deadline, not from the earlier instant by which steps must end; one after the other."""
     log = Kept()
-    async with task_router(log=log) as at:
+    async with played_slicer(log=log) as at:
         at.gate.set()
         room = TextBudget(at.clock() + 1.0, 0.25, at.clock)
         await at.time_slicer.submit("r-1", in_steps(room, 3, lambda: at.clock.advance(0.25), 0.25))
@@ -204,7 +204,7 @@ async def test_the_log_has_every_step_by_its_deadline() -> None:
 @pytest.mark.asyncio
 async def test_a_step_that_takes_longer_than_forecast_is_seen() -> None:
     """It began in time, so no step was late; how far it went past the deadline is told, and its time was wasted."""
-    async with task_router() as at:
+    async with played_slicer() as at:
         at.gate.set()
         room = TextBudget(at.clock() + 0.5, 0.0, at.clock)
         await at.time_slicer.submit("slow", in_steps(room, 5, lambda: at.clock.advance(2.0)))

@@ -1,26 +1,26 @@
-"""A turnstile as tests play it, before a played room of one core."""
+"""a scheduler loop as tests play it, before a played room of one core."""
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
 
-from played_rooms import Played, PlayedRoom
+from played_schedulers import Played, PlayedScheduler
 
 from gateway.scheduling.loop import SchedulerLoop
 from gateway.scheduling.scheduler import Batch
 
 
 @dataclass
-class Gate:
-    """A turnstile before a played room. Its time is the room's, and the loop's passes beside it once it `runs`."""
+class PlayedLoop:
+    """a scheduler loop before a played room. Its time is the room's, and the loop's passes beside it once it `runs`."""
 
-    play: PlayedRoom
+    play: PlayedScheduler
     runs: bool = False
 
     def __post_init__(self) -> None:
         self.began_s = asyncio.get_running_loop().time()
-        self.loop = SchedulerLoop(self.play.room, self.clock)
+        self.loop = SchedulerLoop(self.play.scheduler, self.clock)
 
     def clock(self) -> float:
         """The time."""
@@ -29,24 +29,24 @@ class Gate:
     def comes(
         self, budget_s: float = 5.0, patience_s: float = 60.0, strict: bool = False
     ) -> asyncio.Task[Batch | None]:
-        """A request comes to the turnstile, as a task of its own."""
-        held = self.play.waiter(budget_s, strict=strict)
+        """A request comes to the scheduler loop, as a task of its own."""
+        held = self.play.queued_request(budget_s, strict=strict)
         return asyncio.create_task(self.loop.passed(held, patience_s))
 
     @property
     def under_way(self) -> int:
         """Whether the one core is taken: 0 or 1."""
-        probe = self.play.waiter(60.0)
-        self.play.room.enter(probe)
-        release = self.play.room.next_batch(self.clock())
+        probe = self.play.queued_request(60.0)
+        self.play.scheduler.enter(probe)
+        release = self.play.scheduler.next_batch(self.clock())
         if release is None:
-            self.play.room.leave(probe)
+            self.play.scheduler.leave(probe)
             return 1
         assert release.members == (probe,), "somebody waited while the core was free"
-        self.play.room.ended(release)
+        self.play.scheduler.ended(release)
         return 0
 
 
-def gate(max_batch: int = 1, slots: int = 4) -> Gate:
+def played_loop(max_batch: int = 1, slots: int = 4) -> PlayedLoop:
     """One core, 10 ms a run."""
-    return Gate(PlayedRoom((Played("only", 0.010, 80.0, max_batch=max_batch, slots=slots),)))
+    return PlayedLoop(PlayedScheduler((Played("only", 0.010, 80.0, max_batch=max_batch, slots=slots),)))

@@ -1,4 +1,4 @@
-"""Laws of the waiting room for any order of arrivals, ends, cancellations, and checkpoints that come and go."""
+"""Laws of the scheduler for any order of arrivals, ends, cancellations, and checkpoints that come and go."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from played_rooms import Played, PlayedRoom
+from played_schedulers import Played, PlayedScheduler
 from tried import tried
 
 from gateway.scheduling.batching import QueuedRequest
@@ -30,7 +30,7 @@ class WaitingRoom(RuleBasedStateMachine):
             Played("whole", 0.030, 95.0, max_batch=1, slots=1),
             Played("wide", 0.010, 85.0, max_batch=1, threads=2, slots=1),
         )
-        self.play = PlayedRoom(checkpoints, cores)
+        self.play = PlayedScheduler(checkpoints, cores)
         self.by_name = {one.name: one for one in checkpoints}
         self.waiting: list[QueuedRequest] = []
         self.running: list[Batch] = []
@@ -44,9 +44,9 @@ class WaitingRoom(RuleBasedStateMachine):
     )
     def arrive(self, budget_s: float, texts: int, strict: bool, who: frozenset[str] | None) -> None:
         """A request comes, perhaps one whose checkpoints are all down, or whose time is over."""
-        held = self.play.waiter(budget_s, texts, strict, who)
+        held = self.play.queued_request(budget_s, texts, strict, who)
         self.play.arrivals.arrived(self.play.now_s, budget_s, 16)
-        self.play.room.enter(held)
+        self.play.scheduler.enter(held)
         self.waiting.append(held)
         self.came += 1
         self.look()
@@ -84,7 +84,7 @@ class WaitingRoom(RuleBasedStateMachine):
     def a_waiter_leaves(self, which: int) -> None:
         """A client hangs up before its run began."""
         held = self.waiting.pop(which % len(self.waiting))
-        self.play.room.leave(held)
+        self.play.scheduler.leave(held)
         self.left += 1
 
     @rule(name=st.sampled_from(NAMES), slots=st.integers(0, 2))
@@ -96,12 +96,12 @@ class WaitingRoom(RuleBasedStateMachine):
     @rule(cores=st.sampled_from([1.0, 1.3, 2.0, 3.0]))
     def cores_change(self, cores: float) -> None:
         """Another gateway comes or goes, or a node."""
-        self.play.room.cores = cores
+        self.play.scheduler.cores = cores
         self.look()
 
     def a_member_is_done(self, release: Batch) -> None:
         """Whichever way."""
-        self.play.room.ended(release)
+        self.play.scheduler.ended(release)
         self.done += 1
         assert release.left >= 0
         if not release.left:
@@ -110,12 +110,12 @@ class WaitingRoom(RuleBasedStateMachine):
 
     def look(self) -> None:
         """Lets through whom it can, and judges every release and loss."""
-        now_s, room = self.play.now_s, self.play.room
-        for held in room.expired(now_s):
+        now_s, scheduler = self.play.now_s, self.play.scheduler
+        for held in scheduler.expired(now_s):
             self.is_lost_rightly(held)
             self.waiting.remove(held)  # fails on one that had gone before
             self.left += 1
-        while (release := room.next_batch(now_s)) is not None:
+        while (release := scheduler.next_batch(now_s)) is not None:
             self.is_right(release)
             for held in release.members:
                 self.waiting.remove(held)
@@ -128,7 +128,7 @@ class WaitingRoom(RuleBasedStateMachine):
         stranded = not any(one.slots and held.may(one.name) for one in self.by_name.values())
         late = self.play.now_s > held.last_s
         assert stranded or (late and held.strict) or (late and len(self.waiting) > MOST_LATE)
-        assert self.play.room.stranded(held) == stranded
+        assert self.play.scheduler.stranded(held) == stranded
 
     def is_right(self, release: Batch) -> None:
         """Laws: no expired strict request is run; members fit their checkpoint; runs fit the cores and lanes."""
@@ -141,13 +141,13 @@ class WaitingRoom(RuleBasedStateMachine):
         assert len(release.members) == 1 or texts <= checkpoint.max_batch
         busy = sum(run.threads for run in self.running)
         assert release.threads == checkpoint.threads
-        assert not busy or busy + release.threads <= SQUEEZE * self.play.room.cores
+        assert not busy or busy + release.threads <= SQUEEZE * self.play.scheduler.cores
         on_it = sum(run.checkpoint == checkpoint.name for run in self.running)
         first_end_s = min((run.ends_s - now_s for run in self.running), default=1.0)
         ahead = first_end_s <= AHEAD_S and all(run.run_s <= SHORT_S for run in self.running)
-        ahead = ahead and on_it > 0 and checkpoint.slots > 0 and busy <= self.play.room.cores
+        ahead = ahead and on_it > 0 and checkpoint.slots > 0 and busy <= self.play.scheduler.cores
         assert ahead or on_it < checkpoint.slots
-        whole = math.floor(self.play.room.cores)
+        whole = math.floor(self.play.scheduler.cores)
         squeezed = checkpoint.max_batch == 1 and len(release.members) == 1
         assert ahead or squeezed or not busy or busy + release.threads <= whole
         assert release.ends_s > now_s and release.price >= 0
@@ -157,7 +157,7 @@ class WaitingRoom(RuleBasedStateMachine):
         busy = sum(run.threads for run in self.running)
         for one in self.by_name.values():
             on_it = sum(run.checkpoint == one.name for run in self.running)
-            if on_it < one.slots and (not busy or busy + one.threads <= self.play.room.cores):
+            if on_it < one.slots and (not busy or busy + one.threads <= self.play.scheduler.cores):
                 assert not any(held.may(one.name) for held in self.waiting)
 
     @invariant()
@@ -166,8 +166,8 @@ class WaitingRoom(RuleBasedStateMachine):
         if hasattr(self, "play"):
             under_way = sum(release.left for release in self.running)
             assert self.came == len(self.waiting) + under_way + self.done + self.left
-            assert len(self.play.room) == len(self.waiting)
-            wake_s = self.play.room.wake_s(self.play.now_s)
+            assert len(self.play.scheduler) == len(self.waiting)
+            wake_s = self.play.scheduler.wake_s(self.play.now_s)
             assert wake_s is None or wake_s > self.play.now_s
 
     def teardown(self) -> None:
@@ -179,7 +179,7 @@ class WaitingRoom(RuleBasedStateMachine):
             for _ in range(len(self.waiting) + len(self.running)):
                 if self.running:
                     self.a_run_ends(0, 0.0)
-            assert not self.waiting and not self.running and not len(self.play.room)
+            assert not self.waiting and not self.running and not len(self.play.scheduler)
 
 
 TestWaitingRoom = WaitingRoom.TestCase

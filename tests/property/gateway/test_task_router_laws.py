@@ -1,4 +1,4 @@
-"""Laws of the desk's decision, forecasts, load and runs under way included, at one price and one load."""
+"""Laws of the task router's decision, forecasts, load and runs under way included, at one price and one load."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def checkpoints(draw: st.DrawFn) -> list[Drawn]:
 
 
 def desk_of(drawn: Sequence[Drawn], under_way: int) -> TaskRouter:
-    """A desk of these on four cores, with runs under way as far as there is room, and nobody waiting."""
+    """A task router of these on four cores, with runs under way as far as there is room, and nobody waiting."""
     pooled = PooledCalibration()
     load = LoadTracker()
     served = {}

@@ -1,4 +1,4 @@
-"""A waiting room as tests play it: checkpoints whose runs take what they say, a clock that is told, a room to ask."""
+"""A scheduler as tests play it: checkpoints whose runs take what they say, a clock that is told, a room to ask."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class Played(ServedCheckpoint):
 
 
 @dataclass
-class PlayedRoom:
-    """A room with its checkpoints and its time. Lets through as the turnstile does, and notes what came of it."""
+class PlayedScheduler:
+    """A room with its checkpoints and its time. Lets through as the scheduler loop does, and notes what came of it."""
 
     checkpoints: Sequence[Played]
     cores: float = 1.0
@@ -49,9 +49,9 @@ class PlayedRoom:
     def __post_init__(self) -> None:
         """Empty, in no traffic."""
         self.arrivals = ArrivalStats()
-        self.room = Scheduler(self.checkpoints, self.arrivals, reraise, self.cores)
+        self.scheduler = Scheduler(self.checkpoints, self.arrivals, reraise, self.cores)
 
-    def waiter(
+    def queued_request(
         self, budget_s: float, texts: int = 1, strict: bool = False, eligible: frozenset[str] | None = None
     ) -> QueuedRequest:
         """A request that comes now; at best it takes nine tenths of the run that is expected."""
@@ -63,17 +63,17 @@ class PlayedRoom:
 
     def arrives(self, budget_s: float, texts: int = 1, strict: bool = False, *eligible: str) -> QueuedRequest:
         """It enters, and whoever can go on is let through."""
-        held = self.waiter(budget_s, texts, strict, frozenset(eligible) or None)
+        held = self.queued_request(budget_s, texts, strict, frozenset(eligible) or None)
         self.arrivals.arrived(self.now_s, budget_s, 16)
-        self.room.enter(held)
+        self.scheduler.enter(held)
         self.look()
         return held
 
     def look(self) -> list[Batch]:
         """Asks who is lost and who can go on, until nobody can."""
-        self.lost += self.room.expired(self.now_s)
+        self.lost += self.scheduler.expired(self.now_s)
         begun: list[Batch] = []
-        while (release := self.room.next_batch(self.now_s)) is not None:
+        while (release := self.scheduler.next_batch(self.now_s)) is not None:
             begun.append(release)
         self.released += begun
         return begun
@@ -82,7 +82,7 @@ class PlayedRoom:
         """A run ends for all of its members, after so long."""
         self.now_s += after_s
         while release.left:
-            self.room.ended(release)
+            self.scheduler.ended(release)
         return self.look()
 
     def where(self, held: QueuedRequest) -> str:

@@ -1,4 +1,4 @@
-"""The interleaver under any mix of texts: long and short, poisonous, pressed, left, and stopped in the middle."""
+"""The time slicer under any mix of texts: long and short, poisonous, pressed, left, and stopped in the middle."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ class Watch:
 async def storm(
     time_slicer: TimeSlicer, watch: Watch, callers: list[Caller], stop_after: int | None
 ) -> list[FinishedJob | Failure | BaseException]:
-    """Lets them all loose, and waits until each has its end and the interleaver is idle."""
+    """Lets them all loose, and waits until each has its end and the time slicer is idle."""
     time_slicer.start()
     tasks: list[asyncio.Task[FinishedJob | Failure]] = []
     async with asyncio.TaskGroup() as others:
