@@ -75,7 +75,7 @@ def test_an_engine_may_be_loaded_anew_for_every_turn(checkpoint: Path, tmp_path:
     settings = Settings(rounds=1, tokens=4, input_tokens=40, threads=1, apart=True, engines=(BASELINE,))
     found = race(str(checkpoint), tmp_path, settings, Console(file=io.StringIO()))
     assert len(found.turns.taken) == 4 and list(found.loaded) == [BASELINE]
-    assert "loaded anew for every turn" in report_of([found]).tables[0].note
+    assert "each engine reloaded for every turn" in report_of([found]).tables[0].note
 
 
 def test_an_engine_that_cannot_load_says_why(tmp_path: Path) -> None:
