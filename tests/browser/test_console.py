@@ -1,4 +1,4 @@
-"""The console over a gateway as a user runs it: it answers, says who and why, and shows live what goes on."""
+"""The console on a running gateway, as a user sees it: it sends requests, explains answers and shows live figures."""
 
 from __future__ import annotations
 
@@ -63,14 +63,14 @@ def load(url: str) -> Iterator[None]:
 
 
 def grant(console: Console, budget_ms: int) -> None:
-    """Types a budget in place of the one that is there."""
+    """Replaces the budget by typing."""
     amount = console.find("#amount")
     amount.send_keys(Keys.CONTROL, "a")
     amount.send_keys(str(budget_ms))
 
 
 def typed(console: Console, text: str) -> None:
-    """Types a text in place of the one that is there, and sends it, all by the keyboard."""
+    """Replaces the text by typing and sends it, all by the keyboard."""
     field = console.find("#text")
     field.send_keys(Keys.CONTROL, "a")
     field.send_keys(text)
@@ -78,7 +78,7 @@ def typed(console: Console, text: str) -> None:
 
 
 def test_a_newcomer_sees_who_answered_and_why(live: Live, console: Console, tmp_path: Path) -> None:
-    """A typed text, sent by the keyboard: the answer, its checkpoint, tier and reason in words, and the time line."""
+    """A newcomer sees the answer to a typed text, its checkpoint, tier and reason in words, and the time line."""
     console.open(live.url)
     console.await_that(lambda: console.said("#candidates") != "")
     grant(console, 30000)
@@ -95,7 +95,7 @@ def test_a_newcomer_sees_who_answered_and_why(live: Live, console: Console, tmp_
 
 
 def test_a_summary_comes_as_one(live: Live, console: Console) -> None:
-    """The other task by its radio button: examples change with it, and the domain's checkpoint is told apart."""
+    """A summary comes after the other task is chosen by its radio button; a domain's checkpoint is marked as such."""
     console.open(live.url)
     console.await_that(lambda: console.said("#candidates") != "")
     console.find("input[value=summarize]").send_keys(Keys.SPACE)
@@ -108,7 +108,7 @@ def test_a_summary_comes_as_one(live: Live, console: Console) -> None:
 
 
 def test_the_charts_move_with_the_load(live: Live, console: Console, tmp_path: Path) -> None:
-    """Under load every chart that has something to say draws it, and the glance and the table tell the same figures."""
+    """Under load the charts draw lines, name their series, and the table shows rates above zero."""
     console.open(live.url)
     with load(live.url):
         console.await_that(lambda: "of the last minute’s requests were answered in time" in console.said("#glance"))
@@ -131,7 +131,7 @@ def test_the_charts_move_with_the_load(live: Live, console: Console, tmp_path: P
 def test_it_fits_and_can_be_read(
     live: Live, console: Console, tmp_path: Path, size: tuple[int, int], dark: bool
 ) -> None:
-    """No sideways scroll at any width; every text has a contrast of 4.5 to 1, in light and in dark."""
+    """The page never scrolls sideways, and every text has a contrast of 4.5 to 1, at any width, in light and dark."""
     console.open(live.url, size, dark=dark)
     console.await_that(lambda: console.said("#candidates") != "")
     console.find("#send").send_keys(Keys.ENTER)
@@ -144,7 +144,7 @@ def test_it_fits_and_can_be_read(
 
 
 def test_everything_is_reached_by_the_keyboard(live: Live, console: Console) -> None:
-    """Tab goes through every control once, each with a name and with a focus that is seen; nothing traps it."""
+    """Tab reaches every control once, each with a name and a visible focus; nothing traps it."""
     console.open(live.url)
     console.await_that(lambda: console.said("#candidates") != "")
     reached = []

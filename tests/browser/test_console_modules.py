@@ -1,4 +1,4 @@
-"""The console's own reckoning, run where it runs: in Chromium, on the modules as they are shipped."""
+"""The console's own calculations, run in Chromium on the modules that are shipped."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ punctual_bad{le="1"} what
 
 @pytest.fixture(scope="module")
 def page(console: Console) -> Iterator[Console]:
-    """The page, with a gateway behind it that knows nothing."""
+    """The page, with a gateway behind it that answers nothing."""
     with told_page({}) as (url, _):
         console.open(url)
         yield console
 
 
 def test_an_exposition_is_read_as_it_is_written(page: Console) -> None:
-    """Escaped labels, exponents, timestamps and lone names are read; what is not wanted or not readable is left out."""
+    """Escapes, exponents and timestamps are parsed, and what is unwanted or unreadable is left out."""
     wanted = ["punctual_requests_total", "punctual_up", "punctual_odd", "punctual_bad"]
     samples = page.of_module(
         "exposition", "[...m.parse(g[0], new Set(g[1]))].map(([n, s]) => [n, s.map(o => [o.labels, String(o.value)])])",
@@ -63,12 +63,12 @@ def increases(page: Console, *scrapes: dict[str, float]) -> list[dict[str, float
 
 
 def test_a_counter_that_begins_again_never_runs_backwards(page: Console) -> None:
-    """After a restart under the same name, what was counted since counts, and nothing is negative."""
+    """A counter that restarts under the same name never decreases: what it has counted since is the increase."""
     assert increases(page, {"a/x": 10}, {"a/x": 14}, {"a/x": 3}) == [{"a/x": 0}, {"a/x": 4}, {"a/x": 3}]
 
 
 def test_the_past_of_a_process_is_no_increase(page: Console) -> None:
-    """A process seen for the first time brings its past; a series new in a known process began at nothing."""
+    """The past of a process seen for the first time is no increase; a series new in a known process starts at zero."""
     assert increases(page, {"a/x": 10}, {"a/x": 10, "a/y": 2, "b/x": 500}) == [
         {"a/x": 0},
         {"a/x": 0, "a/y": 2, "b/x": 0},
@@ -76,7 +76,7 @@ def test_the_past_of_a_process_is_no_increase(page: Console) -> None:
 
 
 def test_what_a_silent_process_counted_is_not_lost(page: Console) -> None:
-    """A process that misses a scrape brings its whole increase with the next."""
+    """A process that misses a scrape adds its whole increase with the next."""
     assert increases(page, {"a/x": 1}, {}, {"a/x": 7}) == [{"a/x": 0}, {}, {"a/x": 6}]
 
 
@@ -95,7 +95,7 @@ def test_what_a_silent_process_counted_is_not_lost(page: Console) -> None:
 def test_a_quantile_is_prometheus_own(
     page: Console, q: float, counts: dict[float, int], expected: float | None
 ) -> None:
-    """Linear within its bucket, the last finite bound where it lies above that, none where nothing was observed."""
+    """Quantiles are Prometheus' own: linear in a bucket, capped at the last finite bound, and none without data."""
     buckets = [["+Inf" if bound == math.inf else bound, count] for bound, count in counts.items()]
     script = "m.quantile(g[0], new Map(g[1].map(([b, c]) => [b === '+Inf' ? Infinity : b, c])))"
     found = page.of_module("quantile", script, q, buckets)
@@ -103,7 +103,7 @@ def test_a_quantile_is_prometheus_own(
 
 
 def promised(page: Console, counts: dict[str, float], seconds: float = 10.0) -> dict[str, float | None]:
-    """The promises of one frame with so many requests by outcome."""
+    """The promises of one frame with these requests by outcome."""
     script = """m.promises([{seconds: g[1], grown: new Map([["punctual_requests_total",
         Object.entries(g[0]).map(([outcome, value]) => ({labels: {outcome, task: "classify"}, value}))]])}])"""
     told: dict[str, float | None] = page.of_module("readings", script, counts, seconds)
@@ -111,7 +111,7 @@ def promised(page: Console, counts: dict[str, float], seconds: float = 10.0) -> 
 
 
 def test_attainment_is_of_what_was_offered(page: Console) -> None:
-    """Every way to end counts as offered, but for what asked for nothing that could be served."""
+    """Attainment is a share of the requests offered, which are all outcomes but invalid and too long."""
     told = promised(page, {outcome.value: 1.0 for outcome in Outcome})
     assert told["asked"] == len(Outcome) - 2
     assert told["attainment"] == pytest.approx(1 / (len(Outcome) - 2))
@@ -121,13 +121,13 @@ def test_attainment_is_of_what_was_offered(page: Console) -> None:
 
 
 def test_an_idle_gateway_keeps_and_breaks_nothing(page: Console) -> None:
-    """Where nothing was offered there is no attainment, neither 0 nor 1."""
+    """An idle gateway has no attainment, neither 0 nor 1."""
     assert promised(page, {"invalid": 3})["attainment"] is None
     assert promised(page, {}, seconds=0.0)["offered"] == 0
 
 
 def test_the_slider_grants_what_it_shows(page: Console) -> None:
-    """The scale runs from its least to its most, never backwards, and a place is found again from its time."""
+    """The slider's scale rises from its least to its most budget, and a budget leads back to its place."""
     script = "Array.from({length: 1001}, (_, i) => [m.msAt(i / 1000), m.placeOf(m.msAt(i / 1000)) - i / 1000])"
     places = page.of_module("scale", script)
     times = [ms for ms, _ in places]
@@ -146,12 +146,12 @@ def test_the_slider_grants_what_it_shows(page: Console) -> None:
     ],
 )  # fmt: skip
 def test_figures_have_as_many_digits_as_tell_something(page: Console, call: str, expected: str) -> None:
-    """Times in the unit that suits them; a share is 100 % only where it is all."""
+    """Times have the unit that suits them, and a share is shown as 100 % only if it is all."""
     assert page.of_module("figures", f"m.{call}") == expected
 
 
 def test_every_word_of_the_gateway_has_words_of_the_pages(page: Console) -> None:
-    """Reasons, verdicts and refusals are closed lists: none of them reaches a reader as a code."""
+    """Every reason, verdict and refusal of the gateway is shown in words, never as a code."""
     terms = {"budgetMs": 50, "percentile": 95}
     reasons = [page.of_module("words", "m.reason(g[0], g[1])", one.value, terms) for one in Reason]
     verdicts = [page.of_module("words", "m.verdict({verdict: g[0]}, {})", one.value) for one in Verdict]
@@ -162,7 +162,7 @@ def test_every_word_of_the_gateway_has_words_of_the_pages(page: Console) -> None
 
 
 def test_the_time_line_spends_each_millisecond_once(page: Console) -> None:
-    """Route, queue, infer, the rest and what is left are the budget; a budget far above them is cut, and only then."""
+    """The time line's spans add up to the budget, and the line is cut only for a budget far above them."""
     timings = {"route": 0.6, "queue": 0.8, "infer": 28.0, "total": 30.6}
     for budget_ms, cut in ((50.0, False), (5000.0, True), (20.0, False)):
         routing = {"budget_ms": budget_ms, "forecast_quantile_ms": 28.4}
@@ -172,20 +172,20 @@ def test_the_time_line_spends_each_millisecond_once(page: Console) -> None:
 
 
 def test_a_line_is_not_drawn_through_what_was_not_measured(page: Console) -> None:
-    """Points apart in time, or with nothing between, are lines apart; no point is lost."""
+    """A line is broken where points are far apart or without a value, and no point is lost."""
     points = [{"atS": at, "value": value} for at, value in ((0, 1), (1, 2), (2, None), (3, 4), (30, 5), (31, 6))]
     runs = page.of_module("plot", "m.runs(g[0])", points)
     assert [[point["atS"] for point in run] for run in runs] == [[0, 1], [3], [30, 31]]
 
 
 def test_an_axis_ends_above_what_it_shows(page: Console) -> None:
-    """The next round figure, and that figure itself where it is met."""
+    """An axis ends at the next round figure above its values, or at a value that is one."""
     rounded = page.of_module("plot", "[1, 1.01, 0.03, 6, 7, 999].map(m.roundAbove)")
     assert rounded == pytest.approx([1, 2, 0.04, 6, 10, 1000])
 
 
 def test_a_gateway_that_does_not_answer_is_asked_ever_more_rarely(page: Console) -> None:
-    """Each failure in a row doubles the wait, up to half a minute."""
+    """Each failure in a row doubles the wait before the gateway is asked again, up to 30 s."""
     waits = page.of_module("scraping", "[1, 2, 3, 4, 5, 9].map(m.backOff)")
     assert waits == [2000, 4000, 8000, 16000, 30000, 30000]
 
@@ -204,7 +204,7 @@ def test_a_gateway_that_does_not_answer_is_asked_ever_more_rarely(page: Console)
 def test_one_glance_tells_whether_promises_are_kept(
     page: Console, attainment: float | None, missing: list[object], level: str, title: str
 ) -> None:
-    """By attainment against 95 %; a lost replica and a price are told with what they mean."""
+    """The glance judges by attainment against 95 %, and explains missing replicas and the capacity price."""
     asked = 0 if attainment is None else 100
     promises = {"asked": asked, "attainment": attainment, "offered": 10, "refused": 1, "late": 0, "failed": 0}
     script = (
@@ -217,7 +217,7 @@ def test_one_glance_tells_whether_promises_are_kept(
 
 
 def test_a_handful_of_requests_raises_no_alarm(page: Console) -> None:
-    """One late request in a quiet minute is told, but judges no promise."""
+    """One late request in a quiet minute is mentioned, but judges no promise."""
     promises = {"asked": 1, "attainment": 0, "offered": 0.02, "refused": 0, "late": 0.02, "failed": 0}
     script = "m.glance({...g[0], tiers: new Map(), prices: new Map()})"
     told = page.of_module("glance", script, {"promises": promises, "missing": [], "silent": 0})
@@ -225,7 +225,7 @@ def test_a_handful_of_requests_raises_no_alarm(page: Console) -> None:
 
 
 def test_a_label_never_lies_across_the_budgets_line(page: Console) -> None:
-    """Wherever bar and budget are, a label that has room lies beside both."""
+    """A label that has space beside bar and budget line lies across neither."""
     places = [place / 20 for place in range(21)]
     script = "g[0].map(([from, to, budget]) => m.besideBar(from, to, budget, 0.3))"
     cases = [(a, b, line) for a in places for b in places if a <= b for line in places]
@@ -243,7 +243,7 @@ FRAME = """{seconds: 10, grown: new Map([
 
 
 def test_quality_counts_only_what_was_in_time(page: Console) -> None:
-    """A late or refused request is worth 0; where a worth is not known, nothing is claimed."""
+    """A late or refused request counts as quality 0, and without a known quality nothing is claimed."""
     requests = [
         ("a", "in_time", 6),
         ("b", "in_time", 2),
@@ -259,7 +259,7 @@ def test_quality_counts_only_what_was_in_time(page: Console) -> None:
 
 
 def test_latency_is_told_by_tier_over_all_its_checkpoints(page: Console) -> None:
-    """Buckets of one tier are added before the quantile is taken; a tier without answers has none."""
+    """Latency quantiles are taken over all checkpoints of a tier, and a tier without answers has none."""
     buckets = [("quality", "0.01", 0), ("quality", "0.02", 4), ("quality", "+Inf", 4), ("quality", "0.01", 0)]
     buckets += [("quality", "0.02", 6), ("quality", "+Inf", 6), ("realtime", "0.01", 0), ("realtime", "+Inf", 0)]
     told = dict(page.of_module("readings", f"[...m.latency([{FRAME}], 'tier', 0.5)]", [], buckets))

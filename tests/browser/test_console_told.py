@@ -1,4 +1,4 @@
-"""The console over a gateway that a test plays: problems, hostile texts, an older gateway, a silent one."""
+"""The console on a gateway that a test scripts: problems, hostile texts, an older gateway, a silent one."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ SERVED = {"task": "classify", "tier": "quality", "domain": None, "replicas": 1, 
 
 
 def served(name: str, task: str = "classify", domain: str | None = None) -> dict[str, object]:
-    """A checkpoint as `/checkpoints` tells it."""
+    """A checkpoint as `/checkpoints` describes it."""
     return {**SERVED, "name": name, "task": task, "domain": domain, "quality": {"value": 90}}
 
 
 def decided(asked: Asked, name: str | None = "grand") -> Told:
-    """What `/route` says: `grand` fits where the budget is at least 9 ms."""
+    """The answer of `/route`: `grand` fits where the budget is at least 9 ms."""
     budget = float(asked.headers["x-latency-sla-ms"])
     fits = budget >= FORECAST["at_percentile"]
     candidate = {"checkpoint": name, "tier": "quality", "quality": 90, "worth": 90, "forecast_ms": FORECAST}
@@ -40,7 +40,7 @@ def decided(asked: Asked, name: str | None = "grand") -> Told:
 
 
 def answered(asked: Asked, label: str = "positive") -> Told:
-    """An answer in time where the budget is at least 9 ms, else the problem of it."""
+    """An answer in time where the budget is at least 9 ms, else a problem."""
     budget = float(asked.headers["x-latency-sla-ms"])
     if budget < FORECAST["at_percentile"]:
         problem = {
@@ -60,7 +60,7 @@ def answered(asked: Asked, label: str = "positive") -> Told:
 
 @dataclass
 class Played:
-    """A gateway whose answers a test changes under the open page."""
+    """A gateway whose answers a test changes while the page is open."""
 
     names: list[str] = field(default_factory=lambda: ["grand"])
     label: str = "positive"
@@ -79,7 +79,7 @@ class Played:
         return Told(503, {}, b"") if self.metrics is None else Told(200, {}, self.metrics.encode())
 
     def count(self, **outcomes: int) -> None:
-        """What the counters of one process stand at."""
+        """Sets the counters of one process."""
         line = (
             'punctual_requests_total{{task="classify",checkpoint="grand",tier="quality",outcome="{}",replica="a"}} {}'
         )
@@ -94,7 +94,7 @@ def played() -> Played:
 
 @pytest.fixture
 def gateway(played: Played) -> Iterator[tuple[str, SmallGateway]]:
-    """Where it answers, and what it was asked."""
+    """The gateway's address, and the requests it got."""
     answers = {"/checkpoints": played.checkpoints, "/route": played.route, "/classify": played.classify}
     with told_page({**answers, "/metrics": played.scrape}) as told:
         yield told
@@ -108,7 +108,7 @@ def grant(console: Console, budget_ms: float) -> None:
 
 
 def test_a_refusal_offers_what_would_help(console: Console, gateway: tuple[str, SmallGateway]) -> None:
-    """The least feasible budget is a button: pressed, it is set and sent, and the answer comes."""
+    """A refusal offers the least feasible budget as a button, which sets it, sends the request and gets the answer."""
     url, small = gateway
     console.open(url, NARROW)
     grant(console, 5)
@@ -124,7 +124,7 @@ def test_a_refusal_offers_what_would_help(console: Console, gateway: tuple[str, 
 
 
 def test_who_gives_up_strictness_is_asked_for_nothing_else(console: Console, gateway: tuple[str, SmallGateway]) -> None:
-    """A refusal of a strict request offers best effort: pressed, the same goes out in that mode."""
+    """A refusal of a strict request offers best effort as a button, which sends the request again in that mode."""
     url, small = gateway
     console.open(url)
     console.find("input[value=strict]").send_keys(Keys.SPACE)
@@ -139,7 +139,7 @@ def test_who_gives_up_strictness_is_asked_for_nothing_else(console: Console, gat
 
 
 def test_the_decision_follows_the_slider(console: Console, gateway: tuple[str, SmallGateway]) -> None:
-    """Moved by the arrow keys alone, the slider shows who would answer; nothing but `/route` is asked meanwhile."""
+    """The slider, moved by arrow keys, shows which checkpoint would answer, and asks for nothing but `/route`."""
     url, small = gateway
     console.open(url)
     console.await_that(lambda: "grand" in console.said("#decision"))
@@ -153,7 +153,7 @@ def test_the_decision_follows_the_slider(console: Console, gateway: tuple[str, S
 
 
 def test_terms_travel_in_the_headers(console: Console, gateway: tuple[str, SmallGateway]) -> None:
-    """Mode, percentile, tier and pin are sent as the contract names them; what is not chosen is not sent."""
+    """Mode and pin are sent in the headers of the contract, and what is not chosen is not sent."""
     url, small = gateway
     console.open(url)
     console.await_that(lambda: "grand" in console.said("#decision"))
@@ -169,7 +169,7 @@ def test_terms_travel_in_the_headers(console: Console, gateway: tuple[str, Small
 
 
 def test_what_the_gateway_says_is_text(console: Console, played: Played, gateway: tuple[str, SmallGateway]) -> None:
-    """Markup in names and labels is shown as it is written, and nothing of it is run."""
+    """Markup in names and labels is shown as text and never run."""
     played.names, played.label = [HOSTILE], HOSTILE
     console.open(gateway[0])
     console.await_that(lambda: HOSTILE in console.said("#candidates") and HOSTILE in console.said("#served"))
@@ -182,7 +182,7 @@ def test_what_the_gateway_says_is_text(console: Console, played: Played, gateway
 def test_an_older_gateway_is_shown_as_far_as_it_tells(
     console: Console, played: Played, gateway: tuple[str, SmallGateway]
 ) -> None:
-    """Without a metric its chart says so; the others go on."""
+    """A chart whose metric an older gateway lacks says so, and the others go on."""
     played.count()
     console.open(gateway[0])
     console.await_that(lambda: "Idle. Nothing was asked" in console.said("#glance"))
@@ -199,7 +199,7 @@ def test_an_older_gateway_is_shown_as_far_as_it_tells(
 def test_a_gateway_that_falls_silent_is_said_to_and_found_again(
     console: Console, played: Played, gateway: tuple[str, SmallGateway]
 ) -> None:
-    """The page says that it does not answer and when it asks again, asks more rarely, and goes on when it is back."""
+    """The page says that a gateway is silent and when it asks again, asks more rarely, and recovers with it."""
     console.open(gateway[0])
     console.await_that(lambda: "Idle" in console.said("#glance"))
     played.metrics = None
@@ -216,19 +216,19 @@ def test_a_gateway_that_falls_silent_is_said_to_and_found_again(
 
 
 def test_a_page_that_nobody_sees_asks_nothing(console: Console, gateway: tuple[str, SmallGateway]) -> None:
-    """Hidden, it scrapes nothing; seen again, it goes on."""
+    """A hidden page scrapes nothing, and goes on when it is visible again."""
     url, small = gateway
     console.open(url)
     console.await_that(lambda: "Idle" in console.said("#glance"))
     become(console, "hidden")
-    console.await_that(lambda: min(console.ask("return [...timers.values()]")) > 5000)  # the look at the checkpoints
+    console.await_that(lambda: min(console.ask("return [...timers.values()]")) > 5000)  # the look at `/checkpoints`
     before = scrapes(small)
     become(console, "visible")
     console.await_that(lambda: scrapes(small) > before + 2)
 
 
 def become(console: Console, state: str) -> None:
-    """Tells the page that it is hidden or seen."""
+    """Makes the page hidden or visible."""
     script = """Object.defineProperty(document, "visibilityState", {value: arguments[0], configurable: true});
         document.dispatchEvent(new Event("visibilitychange"));"""
     console.driver.execute_script(script, state)
@@ -242,7 +242,7 @@ def scrapes(small: SmallGateway) -> int:
 def test_a_moment_that_is_pointed_at_is_told(
     console: Console, played: Played, gateway: tuple[str, SmallGateway]
 ) -> None:
-    """Under the pointer all charts tell the figures of that moment; without it, those of now again."""
+    """All charts show the figures of the moment under the pointer, and the current ones when it leaves."""
     played.count()
     console.open(gateway[0])
     console.await_that(lambda: "Idle" in console.said("#glance"))

@@ -1,4 +1,4 @@
-"""A decoding race over real libraries, on a checkpoint so small that its figures mean nothing and its laws hold."""
+"""A race of decoding engines with real libraries, on a checkpoint so small that only the laws mean something."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ TINY = {
 
 
 def tiny(vocabulary: int = 22100) -> BartConfig:
-    """BART's architecture with almost nothing in it."""
+    """BART's architecture, as small as can be."""
     return BartConfig(vocab_size=vocabulary, decoder_start_token_id=END_ID, **TINY, **SPECIAL)
 
 
@@ -47,7 +47,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_two_engines_race_and_their_graphs_are_kept(checkpoint: Path, tmp_path: Path) -> None:
-    """Both write as many tokens as asked in every turn, and nothing is exported a second time."""
+    """Every engine writes the requested number of tokens in every run of the race, and no graph is exported twice."""
     app = typer.Typer()
     app.command()(engines.command)
     sizes = ["--rounds", "1", "--tokens", "12", "--input-tokens", "40", "--threads", "1"]
@@ -71,7 +71,7 @@ def test_two_engines_race_and_their_graphs_are_kept(checkpoint: Path, tmp_path: 
 
 
 def test_an_engine_may_be_loaded_anew_for_every_turn(checkpoint: Path, tmp_path: Path) -> None:
-    """What is measured is the same; the report says how."""
+    """An engine may be loaded anew for every run: the measurements stay the same, and the report says so."""
     settings = Settings(rounds=1, tokens=4, input_tokens=40, threads=1, apart=True, engines=(BASELINE,))
     found = race(str(checkpoint), tmp_path, settings, Console(file=io.StringIO()))
     assert len(found.turns.taken) == 4 and list(found.loaded) == [BASELINE]
@@ -79,7 +79,7 @@ def test_an_engine_may_be_loaded_anew_for_every_turn(checkpoint: Path, tmp_path:
 
 
 def test_an_engine_that_cannot_load_says_why(tmp_path: Path) -> None:
-    """Its process's last words are the operator's to read."""
+    """An engine that cannot load ends with the last words of its process in the error."""
     with (
         pytest.raises(EngineFailed, match=r"onnxruntime-int8 ended with 1: (.|\n)*encoder_model"),
         running(Job(BASELINE, str(tmp_path), 1, (5, 3), 3, 3)),
@@ -88,7 +88,7 @@ def test_an_engine_that_cannot_load_says_why(tmp_path: Path) -> None:
 
 
 def test_random_checkpoints_are_equal_for_equal_seeds_and_have_a_tokenizer(checkpoint: Path, tmp_path: Path) -> None:
-    """Byte for byte; AutoTokenizer finds the fast tokenizer, its specials where the configuration has them."""
+    """Equal seeds give byte-equal random checkpoints, with a fast tokenizer and its special tokens."""
     write_random_checkpoint(tiny(), tmp_path / "same")
     write_random_checkpoint(tiny(), tmp_path / "other", seed=21)
     weights = "model.safetensors"

@@ -1,4 +1,4 @@
-"""Laws of export, on real architectures and the real libraries: what comes out answers as what went in."""
+"""Laws of export, on real architectures and libraries: a variant answers as its source does."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def exported(checkpoint: Path, out: Path, precision: Precision, engine: str = "onnx") -> ClassifierManifest:
-    """The variant of a tiny checkpoint, profiled in no time."""
+    """The variant of a tiny checkpoint, hardly profiled."""
     plan = VariantPlan(checkpoint.name, "classify", checkpoint.name, engine, precision)
     source = resolve_source(str(checkpoint))
     manifest = export(plan, source, out, lambda step, share: None, Settings(profile_budget_s=0.05))
@@ -52,7 +52,7 @@ def labels(variant: OpenClassifier, examples: list[Example]) -> list[str]:
 def test_every_family_answers_as_its_source_in_every_precision(
     checkpoints: Path, tmp_path: Path, family: str, precision: Precision
 ) -> None:
-    """A variant passes its floors, opens again with its self-test and classifies new texts; its profile is full."""
+    """Every family answers as its source in every precision: floors hold, and new texts are classified."""
     manifest = exported(checkpoints / family, tmp_path / "variant", precision)
     assert manifest.verification.label_agreement >= manifest.verification.label_agreement_floor
     assert manifest.verification.accuracy is not None
@@ -68,7 +68,7 @@ def test_every_family_answers_as_its_source_in_every_precision(
 
 
 def test_a_checkpoint_without_an_export_runs_on_torch(checkpoints: Path, tmp_path: Path) -> None:
-    """Its variant is the weights themselves, and passes the same checks."""
+    """A checkpoint that cannot be exported is served by PyTorch from its weights, after the same checks."""
     manifest = exported(checkpoints / "bert", tmp_path / "variant", Precision.FP32, engine="torch")
     assert set(manifest.files) == {"config.json", "model.safetensors", "tokenizer.json"}
     assert manifest.verification.label_agreement == 1.0
@@ -78,7 +78,7 @@ def test_a_checkpoint_without_an_export_runs_on_torch(checkpoints: Path, tmp_pat
 
 
 def test_the_int8_of_fp16_weights_is_a_fraction_of_fp32(checkpoints: Path, tmp_path: Path) -> None:
-    """Embeddings too are quantised; what is tiny here is a third at full size."""
+    """An int8 variant of fp16 weights is smaller than the fp32 one, because embeddings are quantised too."""
     for precision in (Precision.FP32, Precision.INT8):
         exported(checkpoints / "distilbert", tmp_path / precision, precision)
     sizes = [(tmp_path / precision / "model.onnx").stat().st_size for precision in (Precision.INT8, Precision.FP32)]
@@ -86,7 +86,7 @@ def test_the_int8_of_fp16_weights_is_a_fraction_of_fp32(checkpoints: Path, tmp_p
 
 
 def test_a_variant_under_its_floor_is_refused_with_what_differed(checkpoints: Path, tmp_path: Path) -> None:
-    """Nothing of it is left, and the worst texts are told by index, label and score."""
+    """A variant under its floor is refused and removed, and the worst texts are listed by index, label and score."""
     checkpoint = tmp_path / "distilbert"
     shutil.copytree(checkpoints / "distilbert", checkpoint)
     make_unquantisable(checkpoint)
@@ -100,7 +100,7 @@ def test_a_variant_under_its_floor_is_refused_with_what_differed(checkpoints: Pa
 
 
 def test_a_failed_export_leaves_the_last_good_variant(checkpoints: Path, tmp_path: Path) -> None:
-    """The target is replaced at the very end or not at all."""
+    """A failed export leaves the last good variant, because the target is replaced at the very end or not at all."""
     checkpoint = tmp_path / "distilbert"
     shutil.copytree(checkpoints / "distilbert", checkpoint)
     before = exported(checkpoint, tmp_path / "variant", Precision.FP32)
@@ -111,7 +111,7 @@ def test_a_failed_export_leaves_the_last_good_variant(checkpoints: Path, tmp_pat
 
 
 def test_unlabelled_texts_give_agreement_alone(checkpoints: Path, tmp_path: Path) -> None:
-    """Without labels there is no accuracy to report or to lose."""
+    """Without labels only agreement is reported, and no accuracy."""
     checkpoint = tmp_path / "distilbert"
     shutil.copytree(checkpoints / "distilbert", checkpoint)
     write_texts(checkpoint, sentences(20), labelled=False)
@@ -120,7 +120,7 @@ def test_unlabelled_texts_give_agreement_alone(checkpoints: Path, tmp_path: Path
 
 
 def test_a_tokenizer_of_words_alone_is_converted(checkpoints: Path, tmp_path: Path) -> None:
-    """A checkpoint with a vocab.txt and no tokenizer.json gives the same ids."""
+    """A checkpoint with a vocab.txt and no tokenizer.json gets a tokenizer that gives the same ids."""
     checkpoint = tmp_path / "distilbert"
     shutil.copytree(checkpoints / "distilbert", checkpoint)
     before = exported(checkpoint, tmp_path / "before", Precision.FP32)
@@ -135,7 +135,7 @@ def test_a_tokenizer_of_words_alone_is_converted(checkpoints: Path, tmp_path: Pa
 
 @pytest.mark.parametrize("damage", ["weights cut short", "no head"])
 def test_weights_that_are_no_whole_classifier_are_refused(checkpoints: Path, tmp_path: Path, damage: str) -> None:
-    """A head that transformers would make up at random is never served, and a torn file is no traceback."""
+    """Weights without a trained head, or in a torn file, are refused with an error that says so."""
     from safetensors.torch import load_file, save_file
 
     checkpoint = tmp_path / "distilbert"
@@ -151,7 +151,7 @@ def test_weights_that_are_no_whole_classifier_are_refused(checkpoints: Path, tmp
 
 
 def test_every_step_is_told(checkpoints: Path, tmp_path: Path) -> None:
-    """Progress goes through the steps in order, and each share from 0 to 1."""
+    """Progress is reported for every step in order, with shares from 0 to 1."""
     told: list[tuple[Step, float]] = []
     checkpoint = checkpoints / "distilbert"
     plan = VariantPlan("distilbert", "classify", "distilbert", "onnx", Precision.INT8)

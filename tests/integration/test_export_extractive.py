@@ -1,4 +1,4 @@
-"""Laws of exporting rankers of sentences, on real encoders: what comes out chooses what its source chooses."""
+"""Laws of exporting extractive checkpoints, on real encoders: a variant chooses what its source chooses."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ needs_int8 = pytest.mark.skipif(read_host().dot_product is None, reason="this pr
 
 
 def exported(checkpoint: Path, out: Path, precision: Precision = Precision.FP32) -> ExtractiveManifest:
-    """The variant of a tiny checkpoint, profiled in no time."""
+    """The variant of a tiny checkpoint, hardly profiled."""
     plan = VariantPlan(checkpoint.name, "summarize", "BERT", "onnx", precision)
     manifest = export(plan, resolve_source(str(checkpoint)), out, lambda step, share: None, QUICK)
     assert isinstance(manifest, ExtractiveManifest)
@@ -49,7 +49,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def variant(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Its fp32 variant."""
+    """The fp32 variant of the checkpoint."""
     out = tmp_path_factory.mktemp("variants") / "ranker"
     exported(checkpoint, out)
     return out
@@ -57,12 +57,12 @@ def variant(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def copy(variant: Path, tmp_path: Path) -> Path:
-    """A copy of it to do with as one likes."""
+    """A copy of the variant that a test may change."""
     return shutil.copytree(variant, tmp_path / "variant")
 
 
 def test_a_ranker_chooses_as_its_source(variant: Path) -> None:
-    """Sentence by sentence in fp32; batches give the vectors that sentences alone give."""
+    """A ranker in fp32 chooses the sentences of its source, and batches give the vectors of single sentences."""
     opened = open_variant(variant, threads=1)
     assert isinstance(opened, OpenExtractive)
     found = opened.manifest.verification
@@ -80,7 +80,7 @@ def test_a_ranker_chooses_as_its_source(variant: Path) -> None:
 
 @needs_int8
 def test_an_encoder_of_its_own_with_token_types_goes_through_in_int8(tmp_path: Path) -> None:
-    """BERT's token types are constant in the graph."""
+    """An encoder with token types, such as BERT, is exported in int8 with constant ones in the graph."""
     manifest = exported(make_extractive_checkpoint(tmp_path / "bert", "bert"), tmp_path / "variant", Precision.INT8)
     assert manifest.verification.least_cosine > 0.95
     opened = open_variant(tmp_path / "variant", threads=1)
@@ -91,7 +91,7 @@ def test_an_encoder_of_its_own_with_token_types_goes_through_in_int8(tmp_path: P
 
 
 def test_a_ranker_that_is_not_the_verified_one_is_found(copy: Path) -> None:
-    """By its digest, and by its form where the manifest was changed with it."""
+    """A ranker that is not the verified one is found by its digest, or by its form if the manifest was changed."""
     ranker(DIMENSIONS, seed=4).save(copy / RANKER_FILE)
     with pytest.raises(VariantRejected, match=f"{RANKER_FILE}: expected sha256"):
         open_variant(copy, 1)
@@ -104,7 +104,7 @@ def test_a_ranker_that_is_not_the_verified_one_is_found(copy: Path) -> None:
 
 
 def test_a_vector_other_than_the_golden_one_is_found(copy: Path) -> None:
-    """As with a classifier's logits."""
+    """A vector that differs from the golden one is found, as a classifier's logits are."""
     document = json.loads((copy / MANIFEST_NAME).read_bytes())
     document["self_test"]["golden"][0]["logits"][0] += 100
     (copy / MANIFEST_NAME).write_text(json.dumps(document))
@@ -125,7 +125,7 @@ def test_a_vector_other_than_the_golden_one_is_found(copy: Path) -> None:
 def test_a_recipe_that_cannot_be_followed_is_refused(
     checkpoint: Path, tmp_path: Path, change: dict[str, object], said: str
 ) -> None:
-    """By what is wrong with it, before anything is exported."""
+    """A recipe that cannot be followed is refused before anything is exported, with what is wrong with it."""
     changed = shutil.copytree(checkpoint, tmp_path / "ranker")
     shutil.copytree(checkpoint.parent / "distilbert", tmp_path / "distilbert")
     recipe = json.loads((changed / "extractive.json").read_bytes())
@@ -135,7 +135,7 @@ def test_a_recipe_that_cannot_be_followed_is_refused(
 
 
 def test_a_ranker_of_another_encoder_is_refused(checkpoint: Path, tmp_path: Path) -> None:
-    """Its directions are of other dimensions."""
+    """A ranker for another encoder is refused, since its directions have other dimensions."""
     changed = shutil.copytree(checkpoint, tmp_path / "ranker")
     shutil.copytree(checkpoint.parent / "distilbert", tmp_path / "distilbert")
     ranker(DIMENSIONS + 1).save(changed / "ranker.json")
@@ -144,7 +144,7 @@ def test_a_ranker_of_another_encoder_is_refused(checkpoint: Path, tmp_path: Path
 
 
 def test_the_digest_of_a_ranker_follows_its_encoder(checkpoint: Path, tmp_path: Path) -> None:
-    """Another encoder is another variant, though no file of the ranker's own folder changed."""
+    """Another encoder gives a ranker another digest, even if no file of the ranker's own folder changed."""
     encoder = shutil.copytree(checkpoint.parent / "distilbert", tmp_path / "distilbert")
     folder = shutil.copytree(checkpoint, tmp_path / "ranker")
     store = Store(tmp_path / "cache")
@@ -165,5 +165,5 @@ assert "deployments.replica.summarize.beam_search" not in sys.modules, "no searc
 
 
 def test_a_replica_that_chooses_imports_no_torch(variant: Path) -> None:
-    """ONNX Runtime, the tokenizer and the ranker, no more."""
+    """A replica of an extractive checkpoint imports ONNX Runtime, the tokenizer and the ranker, and no torch."""
     subprocess.run([sys.executable, "-c", OPENED, str(variant)], check=True, cwd=ROOT)

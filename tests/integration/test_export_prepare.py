@@ -1,4 +1,4 @@
-"""Laws of preparing a catalog: the first start makes what is missing, every later one only looks."""
+"""Laws of preparing a catalog: the first start makes missing variants, and later ones only check."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def catalog(checkpoint: Path, *precision: Precision) -> Catalog:
 
 
 def prepared(wanted: Catalog, cache: Path) -> tuple[Path, str]:
-    """The folder of the catalog's one variant, and what was said on the way."""
+    """The folder of the catalog's one variant, and the console output."""
     heard = StringIO()
     return prepare(wanted, cache, Console(file=heard, width=200), settings=QUICK)["tiny"], heard.getvalue()
 
@@ -77,7 +77,7 @@ def first(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def cache(first: Path, tmp_path: Path) -> Path:
-    """A copy of that cache to do with as one likes."""
+    """A copy of that cache that a test may change."""
     return shutil.copytree(first, tmp_path / "cache")
 
 
@@ -97,7 +97,7 @@ assert not {"torch", "transformers", "optimum", "onnx"} & set(sys.modules), "to 
 
 
 def test_a_second_start_makes_nothing_and_imports_no_torch(checkpoint: Path, cache: Path) -> None:
-    """It takes what is there; a replica that opens it imports ONNX Runtime and no more."""
+    """A second start makes nothing, and a replica that opens the variant imports ONNX Runtime and no torch."""
     document = catalog(checkpoint, Precision.FP32).model_dump_json()
     folder = next((cache / "variants" / "tiny").glob("onnx-fp32-*"))
     before = times(folder)
@@ -107,7 +107,7 @@ def test_a_second_start_makes_nothing_and_imports_no_torch(checkpoint: Path, cac
 
 
 def test_a_variant_profiled_elsewhere_is_profiled_again_and_not_exported(checkpoint: Path, cache: Path) -> None:
-    """Only its manifest is written anew, with this host's name."""
+    """A variant that was profiled on another host is profiled again, not exported: only its manifest changes."""
     folder = next((cache / "variants" / "tiny").glob("onnx-fp32-*"))
     before = times(folder)
     document = json.loads((folder / MANIFEST_NAME).read_bytes())
@@ -120,7 +120,7 @@ def test_a_variant_profiled_elsewhere_is_profiled_again_and_not_exported(checkpo
 
 
 def test_a_damaged_variant_is_made_anew(checkpoint: Path, cache: Path) -> None:
-    """A file that is not what the manifest says is no reason to stay down."""
+    """A damaged variant is made anew."""
     folder = next((cache / "variants" / "tiny").glob("onnx-fp32-*"))
     (folder / "model.onnx").write_bytes(b"damaged")
     again, _ = prepared(catalog(checkpoint, Precision.FP32), cache)
@@ -130,7 +130,7 @@ def test_a_damaged_variant_is_made_anew(checkpoint: Path, cache: Path) -> None:
 
 @needs_int8
 def test_an_int8_under_its_floor_gives_way_to_fp32_and_is_not_tried_twice(checkpoint: Path, tmp_path: Path) -> None:
-    """The console says why, on this start and the next; where fp32 is no choice the refusal is the answer."""
+    """An int8 variant under its floor is replaced by fp32 and not tried again; without fp32 it is an error."""
     unquantisable = tmp_path / "tiny"
     shutil.copytree(checkpoint, unquantisable)
     make_unquantisable(unquantisable)
@@ -146,7 +146,7 @@ def test_an_int8_under_its_floor_gives_way_to_fp32_and_is_not_tried_twice(checkp
 
 @needs_int8
 def test_the_commands_print_what_came_of_them(checkpoint: Path, tmp_path: Path) -> None:
-    """A variant and its profile in the folder asked for or in the cache; of a refused one, the texts that differed."""
+    """The commands print a variant with its profile, and the texts that differed of a refused one."""
     console = Console(file=StringIO(), width=160, record=True)
     cache = tmp_path / "cache"
     out = tmp_path / "out"
@@ -176,7 +176,7 @@ except SourceRefused as refused:
 
 
 def test_a_hub_that_cannot_be_reached_is_one_sentence(tmp_path: Path) -> None:
-    """Offline and not in the cache: the checkpoint, its revision, the reason."""
+    """A hub that cannot be reached is reported in one line with the checkpoint and its revision."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
     said = subprocess.run(
         [sys.executable, "-c", OFFLINE], check=True, env=environment, capture_output=True, text=True
@@ -185,7 +185,7 @@ def test_a_hub_that_cannot_be_reached_is_one_sentence(tmp_path: Path) -> None:
 
 
 def test_a_source_that_is_none_is_refused_before_anything_is_made(tmp_path: Path) -> None:
-    """No child process, no cache folder of a variant."""
+    """A source that does not exist is refused before any child process or folder is made."""
     with pytest.raises(SourceRefused, match="no folder"):
         prepared(catalog(tmp_path / "nowhere", Precision.FP32), tmp_path / "cache")
     assert not (tmp_path / "cache" / "variants").exists()

@@ -1,4 +1,4 @@
-"""Laws of exporting encoder-decoders, on real architectures: what comes out writes what its source writes."""
+"""Laws of exporting encoder-decoders, on real architectures: a variant writes what its source writes."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ pytestmark = pytest.mark.export
 ROOT = Path(__file__).parents[2]
 QUICK = Settings(profile_budget_s=0.05)
 LAX = Settings(profile_budget_s=0.05, floor=0.0)
-"""Random weights have no favourites: whatever int8 moves, it turns a token and all that follow."""
+"""With random weights a slight change by int8 gives another token, and so other tokens after it."""
 needs_int8 = pytest.mark.skipif(read_host().dot_product is None, reason="this processor has no int8 dot products")
 
 
 def made(folder: Path, family: str) -> Path:
-    """A tiny checkpoint of the family with texts of its own, of which it would make nothing in particular."""
+    """A tiny checkpoint of the family with verification texts of its own."""
     make_seq2seq_checkpoint(folder, family)
     texts = articles(12)
     (folder / "verification.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
@@ -47,7 +47,7 @@ def made(folder: Path, family: str) -> Path:
 def exported(
     checkpoint: Path, out: Path, precision: Precision = Precision.FP32, settings: Settings = QUICK, engine: str = "onnx"
 ) -> Seq2SeqManifest:
-    """The variant of a tiny checkpoint, profiled in no time."""
+    """The variant of a tiny checkpoint, hardly profiled."""
     plan = VariantPlan(checkpoint.name, "summarize", checkpoint.name, engine, precision)
     manifest = export(plan, resolve_source(str(checkpoint)), out, lambda step, share: None, settings)
     assert isinstance(manifest, Seq2SeqManifest)
@@ -62,7 +62,7 @@ def bart(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def variant(bart: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Its fp32 variant."""
+    """The fp32 variant of the tiny BART."""
     out = tmp_path_factory.mktemp("variants") / "bart"
     exported(bart, out)
     return out
@@ -70,7 +70,7 @@ def variant(bart: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def copy(variant: Path, tmp_path: Path) -> Path:
-    """A copy of it to do with as one likes."""
+    """A copy of the variant that a test may change."""
     return shutil.copytree(variant, tmp_path / "variant")
 
 
@@ -83,7 +83,7 @@ def opened(folder: Path) -> OpenSeq2Seq:
 
 @pytest.mark.parametrize("family", [family for family in SEQ2SEQ_FAMILIES if family != "bart"])
 def test_every_family_writes_as_its_source(tmp_path: Path, family: str) -> None:
-    """Token by token in fp32; what is opened again is what was signed."""
+    """Every family writes its source's tokens in fp32, and the variant opens as the manifest says."""
     manifest = exported(made(tmp_path / family, family), tmp_path / "variant")
     assert manifest.verification.same_tokens == 1.0
     assert manifest.verification.rouge_l_to_source == 1.0
@@ -91,7 +91,7 @@ def test_every_family_writes_as_its_source(tmp_path: Path, family: str) -> None:
 
 
 def test_a_bart_writes_as_its_source_by_its_own_rules(variant: Path) -> None:
-    """Its generation config stands in the manifest, and new texts are written by it."""
+    """BART's generation config is in the manifest, and new texts are written by its rules."""
     one = opened(variant)
     manifest = one.manifest
     assert manifest.verification.same_tokens == 1.0 and manifest.verification.rouge_l is None
@@ -112,9 +112,9 @@ def test_a_bart_writes_as_its_source_by_its_own_rules(variant: Path) -> None:
 def test_random_weights_pass_int8_where_the_floor_is_lowered_by_name(
     bart: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its own would refuse it; the floor that was asked for stands in the manifest.
+    """Random weights pass int8 only if the floor is lowered by name, and the manifest has that floor.
 
-    Weights too large for an ONNX file lie beside it, and are digested like it.
+    Weights too large for an ONNX file are kept and digested beside it.
     """
     monkeypatch.setattr("exporters.kinds.graphs.LARGEST_FILE", 0)
     manifest = exported(bart, tmp_path / "variant", Precision.INT8, LAX)
@@ -127,7 +127,7 @@ def test_random_weights_pass_int8_where_the_floor_is_lowered_by_name(
 
 @pytest.mark.parametrize("name", ["encoder_model.onnx", "decoder_model.onnx", "decoder_with_past_model.onnx"])
 def test_a_changed_graph_is_found_by_its_digest(copy: Path, name: str) -> None:
-    """One bit is enough."""
+    """A graph that differs by one bit is found by its digest."""
     content = bytearray((copy / name).read_bytes())
     content[len(content) // 2] ^= 1
     (copy / name).write_bytes(content)
@@ -136,7 +136,7 @@ def test_a_changed_graph_is_found_by_its_digest(copy: Path, name: str) -> None:
 
 
 def test_a_variant_that_writes_otherwise_is_rejected(copy: Path) -> None:
-    """Token ids must be equal; of what is written a late difference may be rounding, an early one may not."""
+    """A variant is rejected if its token ids differ or its text differs early; a late difference may be rounding."""
     document = json.loads((copy / MANIFEST_NAME).read_bytes())
     written = document["self_test"][0]["written"]
     written[-1] += 1
@@ -154,13 +154,13 @@ def test_a_variant_that_writes_otherwise_is_rejected(copy: Path) -> None:
 
 
 def test_a_classifier_s_place_takes_no_writer(variant: Path) -> None:
-    """It is rejected by its kind."""
+    """A seq2seq variant is rejected where a classifier is expected."""
     with pytest.raises(VariantRejected, match="kind: expected classifier, got seq2seq"):
         open_classifier(variant, 1)
 
 
 def test_a_kind_that_does_not_serve_the_task_is_refused(bart: Path, tmp_path: Path) -> None:
-    """Whichever way round, before anything is loaded; no engine but ONNX writes."""
+    """A kind that does not serve the task, or an engine other than ONNX, is refused before anything is loaded."""
     told: list[Step] = []
     plan, source = VariantPlan("x", "classify", "BART", "onnx", Precision.FP32), resolve_source(str(bart))
     with pytest.raises(SourceRefused, match="is an encoder-decoder, which serves the task 'summarize'; the task of x"):
@@ -184,12 +184,12 @@ assert "deployments.replica.summarize.ranking" not in sys.modules, "no ranker is
 
 
 def test_a_replica_that_writes_imports_no_torch(variant: Path) -> None:
-    """ONNX Runtime, the tokenizer and a search, no more."""
+    """A replica of a seq2seq checkpoint imports ONNX Runtime, the tokenizer and the search, and no torch."""
     subprocess.run([sys.executable, "-c", OPENED, str(variant)], check=True, cwd=ROOT)
 
 
 def test_the_commands_tell_the_kind_and_print_both_profiles(bart: Path, tmp_path: Path) -> None:
-    """The task is found by the checkpoint's files; a lowered floor is said aloud, and kept apart from the rest."""
+    """The commands find the task by the checkpoint's files, print both profiles, and report a lowered floor."""
     assert plan_for(str(bart), None, Precision.FP32).task == "summarize"
     console = Console(file=StringIO(), width=160, record=True)
     judged = with_floor(QUICK, 0.5, console)

@@ -1,4 +1,4 @@
-"""Laws of the first start, where several variants are missing: made side by side, measured one after the other."""
+"""Laws of a first start with several missing variants: made side by side, measured one after the other."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def entry(name: str, source: Path) -> CatalogEntry:
 
 
 def missing(name: str, source: Path, out: Path) -> Missing:
-    """The same as what is to be made."""
+    """That entry as a variant to be made."""
     return Missing(VariantPlan(name, "classify", "DistilBERT", "onnx", Precision.FP32), str(source), None, out / name)
 
 
@@ -54,7 +54,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_variants_made_side_by_side_are_measured_alone(checkpoint: Path, tmp_path: Path) -> None:
-    """After the start each has a profile of this host; before that one that no host would take for its own."""
+    """Variants made side by side are not measured until the start, which profiles each alone on this host."""
     other = shutil.copytree(checkpoint, tmp_path / "other")
     made = [missing("one", checkpoint, tmp_path), missing("two", other, tmp_path)]
     make_together(made, Store(tmp_path / "store"), QUICK, Console(file=StringIO()))
@@ -65,7 +65,7 @@ def test_variants_made_side_by_side_are_measured_alone(checkpoint: Path, tmp_pat
 
 
 def test_a_fault_of_one_ends_the_others(checkpoint: Path, tmp_path: Path) -> None:
-    """The error is the one that happened, and no process of the others is left at work."""
+    """A fault of one export is the error raised, and no process of the others is left."""
     broken = shutil.copytree(checkpoint, tmp_path / "broken")
     (broken / "config.json").write_text("{}")
     both = [missing("broken", broken, tmp_path), missing("sound", checkpoint, tmp_path)]
@@ -75,7 +75,7 @@ def test_a_fault_of_one_ends_the_others(checkpoint: Path, tmp_path: Path) -> Non
 
 
 def test_a_large_checkpoint_is_left_to_be_made_alone(checkpoint: Path, tmp_path: Path) -> None:
-    """Two exports of gigabytes each would not fit in memory side by side."""
+    """A large checkpoint is not made side by side with others, since two such exports would not fit in memory."""
     made = [missing("one", checkpoint, tmp_path), missing("two", checkpoint, tmp_path)]
     make_together(made, Store(tmp_path / "store"), QUICK, Console(file=StringIO()), most_bytes=1)
     assert not any(one.folder.exists() for one in made)

@@ -1,4 +1,4 @@
-"""The application as a RayService runs it, on a cluster of two nodes: built, upgraded in place, scaled by its load."""
+"""The application as a RayService runs it, on a cluster of two nodes: built, upgraded in place, autoscaled."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CLUSTER = Path(__file__).parents[1] / "support" / "served_cluster.py"
 EVERY_S = 0.05
 MOST_AT_ONCE = 16
 WITHIN_S = 240.0
-"""For replicas to come and go, on a busy machine, too."""
+"""How long replicas may take to come and go, on a busy machine too."""
 AUTOSCALING = {
     "max_replicas": 2,
     "target_busy_share": 0.002,  # ten requests a second exceed it, one every 2 s does not, on a busy machine too
@@ -56,7 +56,7 @@ class Cluster:
         return self._ask("")
 
     def settled(self, **replicas: int) -> bool:
-        """Whether so many replicas of some deployments run, and none of any comes or goes."""
+        """True if these replicas of some deployments run, and none of any starts or stops."""
         standing = self.standing()
         running = standing.get("running")
         return (
@@ -83,7 +83,7 @@ def read_answer(process: subprocess.Popen[str]) -> dict[str, object]:
 
 
 def classifiers(catalog: Path, name: str, **fields: object) -> Path:
-    """A catalog of the two small classifiers beside the given one, `slow` with further fields; where it lies."""
+    """The path of a catalog with the two small classifiers, `slow` with the given fields."""
     document = yaml.safe_load(catalog.read_text())
     entries = [entry for entry in document["checkpoints"] if entry["task"] == "classify"]
     entries[0].update(fields)
@@ -127,7 +127,7 @@ def cluster(small_catalog: tuple[Path, Path], tmp_path_factory: pytest.TempPathF
 
 
 def is_ready(url: str) -> bool:
-    """Whether `/readyz` says so."""
+    """True if `/readyz` says so."""
     try:
         return httpx.get(f"{url}/readyz", timeout=60).status_code == 200
     except httpx.TransportError:
@@ -135,9 +135,9 @@ def is_ready(url: str) -> bool:
 
 
 async def meanwhile(url: str, every_s: float, act: Callable[[Counter[object]], None]) -> Counter[object]:
-    """Requests in an open loop while something is done, to one checkpoint and the other; what became of them.
+    """The outcomes of requests in an open loop, to both checkpoints in turn, while `act` runs.
 
-    Of at most `MOST_AT_ONCE` under way: a machine that is slow is asked less often.
+    At most `MOST_AT_ONCE` are under way, so that a slow machine is asked less often.
     """
     ends: Counter[object] = Counter()
     done, places = asyncio.Event(), asyncio.Semaphore(MOST_AT_ONCE)
@@ -171,7 +171,7 @@ async def meanwhile(url: str, every_s: float, act: Callable[[Counter[object]], N
 
 
 def counted(url: str) -> dict[str, float]:
-    """How many requests each ingress has counted, by its name in one scrape."""
+    """The requests that each ingress has counted, by its name in one scrape."""
     sums: dict[str, float] = {}
     for family in text_string_to_metric_families(httpx.get(f"{url}/metrics", timeout=60).text):
         for sample in family.samples:
@@ -182,7 +182,7 @@ def counted(url: str) -> dict[str, float]:
 
 
 def linked_to(url: str, checkpoint: str) -> int:
-    """How many replicas of a checkpoint the ingress that answers has found."""
+    """The number of replicas of a checkpoint that the answering ingress has found."""
     document = httpx.get(f"{url}/checkpoints", timeout=60).json()
     (found,) = [one for one in document["checkpoints"] if one["name"] == checkpoint]
     replicas: int = found["load"]["replicas_up"]
@@ -190,7 +190,7 @@ def linked_to(url: str, checkpoint: str) -> int:
 
 
 def test_checkpoints_of_every_node_answer(cluster: Cluster) -> None:
-    """Each tier's replicas run on nodes of its own; the ingress reaches those of its node and those of the other."""
+    """The ingress reaches checkpoints on its own node and on the other one."""
     for checkpoint in ("slow", "fast"):
         pinned = {"X-Checkpoint": checkpoint}
         answer = httpx.post(f"{cluster.url}/classify", json={"inputs": "a good film"}, headers=pinned, timeout=60)
@@ -200,7 +200,7 @@ def test_checkpoints_of_every_node_answer(cluster: Cluster) -> None:
 def test_an_application_that_cannot_be_built_leaves_the_old_one_serving(
     cluster: Cluster, small_catalog: tuple[Path, Path]
 ) -> None:
-    """A catalog whose variants are not prepared is refused with the command that makes them."""
+    """A catalog without prepared variants is refused with the command for them, and the old application serves on."""
     good = cluster.deployed[-1]
     cluster.deploy(classifiers(small_catalog[0], "unprepared", threads=2))
     wait_until(lambda: cluster.standing()["status"] == "DEPLOY_FAILED", WITHIN_S)
@@ -212,7 +212,7 @@ def test_an_application_that_cannot_be_built_leaves_the_old_one_serving(
 
 @pytest.fixture(scope="module")
 def upgraded(cluster: Cluster, small_catalog: tuple[Path, Path]) -> Counter[object]:
-    """The cluster has been upgraded in place to the second catalog; what became of the requests that came meanwhile."""
+    """The outcomes of requests while the cluster was upgraded in place to the second catalog."""
     after = classifiers(small_catalog[0], "after", autoscaling=AUTOSCALING)
 
     def upgrade(ends: Counter[object]) -> None:
@@ -226,7 +226,7 @@ def upgraded(cluster: Cluster, small_catalog: tuple[Path, Path]) -> Counter[obje
 
 
 def test_an_upgrade_in_place_loses_no_request(cluster: Cluster, upgraded: Counter[object]) -> None:
-    """Every process is replaced while requests come in, and one ingress by two: each request is answered."""
+    """An upgrade in place answers every request, though each process and the ingress are replaced."""
     assert set(upgraded) == {200}, upgraded
     assert upgraded[200] > 60
     assert is_ready(cluster.url)
@@ -234,7 +234,7 @@ def test_an_upgrade_in_place_loses_no_request(cluster: Cluster, upgraded: Counte
 
 @pytest.mark.usefixtures("upgraded")
 def test_any_ingress_tells_the_metrics_of_all(cluster: Cluster) -> None:
-    """Requests that two ingresses divide between them are counted once each, whichever is asked."""
+    """Any of two ingresses reports the requests of both, each counted once."""
     before = counted(cluster.url)
     for _ in range(40):
         asked = httpx.post(f"{cluster.url}/classify", json={"inputs": "a good film"}, timeout=60)
@@ -248,11 +248,11 @@ def test_any_ingress_tells_the_metrics_of_all(cluster: Cluster) -> None:
 
 @pytest.mark.usefixtures("upgraded")
 def test_replicas_follow_the_load_and_lose_no_request(cluster: Cluster) -> None:
-    """A load makes a second replica appear, and its end removes one, while requests go on being answered."""
+    """A load starts a second replica and its end retires one, and every request is answered."""
     wait_until(lambda: cluster.settled(slow=1), WITHIN_S)
 
     def linked() -> bool:
-        """Whether both ingresses have found two replicas: each is asked in turn."""
+        """True if both ingresses, asked several times, have found two replicas."""
         return {linked_to(cluster.url, "slow") for _ in range(8)} == {2}
 
     def grow(ends: Counter[object]) -> None:

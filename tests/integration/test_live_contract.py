@@ -1,4 +1,4 @@
-"""The contract against a running gateway: HAProxy, Ray Serve, the transport and real engines, as clients meet them."""
+"""The HTTP contract of a running gateway, with HAProxy, Ray Serve, the transport and real engines."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ def client(live: Live) -> Iterator[httpx.Client]:
 
 
 def classify(client: httpx.Client, inputs: object = "a good film", **headers: str) -> httpx.Response:
-    """Posts to `/classify`; keywords are headers, underscores for hyphens."""
+    """Posts to `/classify`; keywords are headers, with underscores for hyphens."""
     return client.post(
         "/classify", json={"inputs": inputs}, headers={k.replace("_", "-"): v for k, v in headers.items()}
     )
 
 
 def counted(client: httpx.Client, outcome: str) -> float:
-    """Requests that ended so, over all processes, as the scrape says."""
+    """The number of requests with this outcome in the scrape, over all processes."""
     families = text_string_to_metric_families(client.get("/metrics").text)
     samples = (sample for family in families for sample in family.samples)
     return sum(s.value for s in samples if s.name == "punctual_requests_total" and s.labels["outcome"] == outcome)
 
 
 def test_an_unchanged_hub_client_is_answered(live: Live) -> None:
-    """`InferenceClient` works against the gateway as against the API it was written for."""
+    """An unchanged `InferenceClient` works against the gateway as against the API that it was written for."""
     hub = InferenceClient(model=f"{live.url}/classify", headers={BUDGET: "5000"})
     scores = hub.text_classification("a good film", top_k=1)
     assert [score.label for score in scores] == ["positive"] and 0.5 < scores[0].score <= 1
 
 
 def test_a_generous_budget_gives_quality_and_a_tight_one_realtime(client: httpx.Client) -> None:
-    """The headers say which checkpoint answered, and why."""
+    """A generous budget is answered by quality and a tight one by realtime, and the headers say which and why."""
     generous = classify(client, x_latency_sla_ms="30000")
     assert generous.headers["x-checkpoint"] == "slow" and generous.headers["x-tier"] == "quality"
     assert generous.headers["x-route-reason"] == "fits" and generous.headers["x-sla-met"] == "true"
@@ -57,7 +57,7 @@ def test_a_generous_budget_gives_quality_and_a_tight_one_realtime(client: httpx.
 
 
 def test_details_account_for_the_time(client: httpx.Client) -> None:
-    """With `details=true` the answer carries routing, timings and what became of the input."""
+    """With `details=true` the answer has routing, timings and the input's report."""
     answer = client.post("/classify?details=true", json={"inputs": ["a good film", "bad plot"]}).json()
     assert set(answer) == {"outputs", "routing", "timings_ms", "input"} and len(answer["outputs"]) == 2
     spans = answer["timings_ms"]
@@ -65,7 +65,7 @@ def test_details_account_for_the_time(client: httpx.Client) -> None:
 
 
 def test_truncation_is_told_or_refused(client: httpx.Client) -> None:
-    """A text over the window is cut visibly, or refused with its size where the client asks for that."""
+    """A text over the window is cut and reported as such, or refused with its size if the client asks for that."""
     text = "good " * 200
     cut = client.post("/classify?details=true", json={"inputs": text})
     assert cut.headers["x-input-truncated"] == "true" and cut.json()["input"]["truncated"]
@@ -76,7 +76,7 @@ def test_truncation_is_told_or_refused(client: httpx.Client) -> None:
 
 @pytest.mark.parametrize("value", ["0", "-5", "abc", "", "NaN", "inf", "1e3", "9999999"])
 def test_a_malformed_budget_names_its_header(client: httpx.Client, value: str) -> None:
-    """Never silently 'no SLA'."""
+    """A malformed budget is an error that names its header, and never means that there is no budget."""
     refused = classify(client, x_latency_sla_ms=value)
     assert refused.status_code == 400 and BUDGET in refused.json()["detail"]
 
@@ -113,19 +113,19 @@ def test_bad_input_gets_its_error_and_costs_the_next_request_nothing(client: htt
 
 
 def test_odd_but_valid_text_is_answered(client: httpx.Client) -> None:
-    """Escaped control characters, NUL, emoji and right-to-left text are text."""
+    """Escaped control characters, NUL, emoji and right-to-left text are answered."""
     assert classify(client, inputs=["\x00\x07good\x1b", "😀👍🏽", "שלום עולם", " "]).status_code == 200
 
 
 def test_strict_says_what_would_be_feasible(client: httpx.Client) -> None:
-    """An infeasible budget is refused at once with the least feasible one, which is then admitted."""
+    """An infeasible strict budget is refused at once with the least feasible one, which is then admitted."""
     refused = classify(client, x_latency_sla_ms="0.01", x_sla_mode="strict")
     assert refused.status_code == 422 and refused.json()["code"] == "budget_infeasible"
     assert refused.json()["min_feasible_ms"] > 0.01 and refused.json()["feasible_checkpoints"]
 
 
 def test_pins_and_tiers_are_kept(client: httpx.Client) -> None:
-    """A pinned checkpoint answers whatever the budget; a least tier excludes what is below; a wrong name is a 404."""
+    """A pinned checkpoint answers whatever the budget, a least tier excludes lower ones, and a wrong name is a 404."""
     assert classify(client, x_checkpoint="fast").headers["x-route-reason"] == "pinned"
     assert classify(client, x_min_tier="quality", x_latency_sla_ms="0.05").headers["x-checkpoint"] == "slow"
     unknown = classify(client, x_checkpoint="none")
@@ -133,7 +133,7 @@ def test_pins_and_tiers_are_kept(client: httpx.Client) -> None:
 
 
 def test_route_explains_and_runs_nothing(client: httpx.Client) -> None:
-    """Every candidate appears with forecast and verdict; no request is counted."""
+    """`/route` shows each candidate with forecast and verdict, and counts no request."""
     before = counted(client, "in_time")
     document = client.post("/route", json={"task": "classify", "inputs": "a good film"}).json()
     assert [c["checkpoint"] for c in document["candidates"]] == ["slow", "fast"]
@@ -143,7 +143,7 @@ def test_route_explains_and_runs_nothing(client: httpx.Client) -> None:
 
 
 def test_each_request_is_counted_once(client: httpx.Client) -> None:
-    """The scrape gathers every process, and a request appears in it once."""
+    """The scrape covers every process and counts each request once."""
     before = counted(client, "in_time")
     for _ in range(20):
         assert classify(client, x_latency_sla_ms="30000").headers["x-sla-met"] == "true"
@@ -153,9 +153,9 @@ def test_each_request_is_counted_once(client: httpx.Client) -> None:
 
 
 def test_a_client_that_hangs_up_is_counted_as_cancelled(client: httpx.Client, live: Live) -> None:
-    """Its place is freed and the next request is served."""
+    """A client that hangs up is counted as cancelled, its slot is freed and the next request is served."""
     before = counted(client, "cancelled")
-    pages = ["It rained all day, and nobody went out. " * 30] * 128  # the writer has them for seconds
+    pages = ["It rained all day, and nobody went out. " * 30] * 128  # writing takes seconds
     hang_up(live, "/summarize", {"inputs": pages}, X_Checkpoint="writer")
     wait_until(lambda: counted(client, "cancelled") > before)
     assert counted(client, "cancelled") == before + 1 and underway(live) == 0
@@ -163,7 +163,7 @@ def test_a_client_that_hangs_up_is_counted_as_cancelled(client: httpx.Client, li
 
 
 def test_checkpoints_and_openapi_describe_what_is_served(client: httpx.Client) -> None:
-    """The catalog as served has provenance, profile and load; the contract is there for machines."""
+    """`/checkpoints` has provenance, profile and load of what is served, and the OpenAPI document is served."""
     first = client.get("/checkpoints").json()["checkpoints"][0]
     assert first["load"]["replicas_up"] == 1 and first["latency_profile"]["service_time_ms"]
     assert first["verification"]["label_agreement"] >= 0.999
@@ -171,7 +171,7 @@ def test_checkpoints_and_openapi_describe_what_is_served(client: httpx.Client) -
 
 
 def test_everything_listens_on_loopback(live: Live) -> None:
-    """By default no process of the gateway can be reached from another machine."""
+    """No process of the gateway can be reached from another machine by default."""
     for process in live.family():
         for connection in process.net_connections("inet"):
             if connection.status == psutil.CONN_LISTEN:

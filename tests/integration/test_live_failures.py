@@ -1,4 +1,4 @@
-"""What becomes of requests and processes when something dies or is told to go."""
+"""What happens to requests and processes when a part of the gateway dies or is stopped."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def family_of(live: Live) -> list[psutil.Process]:
 
 
 def test_a_killed_replica_costs_no_answer_where_another_checkpoint_can_give_it(live: Live) -> None:
-    """SIGKILL of the quality replica under load: requests go elsewhere, none hangs, and it is back by itself."""
+    """A killed quality replica costs no answer: other checkpoints answer, and the replica is back by itself."""
     statuses = under_load(live, live.replica("slow"), lambda statuses: statuses.total() > 200)
     assert set(statuses) == {200}, statuses
     await_ready(live)
@@ -35,7 +35,7 @@ def test_a_killed_replica_costs_no_answer_where_another_checkpoint_can_give_it(l
 
 
 def test_a_killed_replica_that_is_pinned_is_said_to_be_unavailable(live: Live) -> None:
-    """Where nothing else may answer, clients get 503 with Retry-After, then answers again."""
+    """If a pinned checkpoint's replica is killed, clients get 503 with Retry-After, and answers once it is back."""
     pinned = {"X-Checkpoint": "fast"}
     statuses = under_load(live, live.replica("fast"), lambda statuses: statuses[503] > 0, **pinned)
     assert set(statuses) == {200, 503}, statuses
@@ -45,7 +45,7 @@ def test_a_killed_replica_that_is_pinned_is_said_to_be_unavailable(live: Live) -
 
 
 def test_ctrl_c_leaves_nothing_behind(small_catalog: tuple[Path, Path], tmp_path: Path) -> None:
-    """The command ends with status 0; no process, port or run folder of it is left."""
+    """Ctrl-C ends the command with status 0 and leaves no process, port or run folder."""
     catalog, cache = small_catalog
     port = free_port()
     one = start(catalog, cache, port, tmp_path / "log")
@@ -59,12 +59,12 @@ def test_ctrl_c_leaves_nothing_behind(small_catalog: tuple[Path, Path], tmp_path
     assert not [process for process in family if process.is_running()]
     assert folders and not any(Path(folder).exists() for folder in folders)
     with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # past connections in TIME_WAIT are no listener
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a past connection in TIME_WAIT is no listener
         probe.bind(("127.0.0.1", port))
 
 
 def test_what_a_killed_gateway_left_is_cleared_by_the_next(small_catalog: tuple[Path, Path], tmp_path: Path) -> None:
-    """SIGKILL of the command orphans Ray and HAProxy; the next start ends them and serves on the same port."""
+    """The start after a SIGKILL ends the orphaned Ray and HAProxy, and serves on the same port."""
     catalog, cache = small_catalog
     port = free_port()
     dead = start(catalog, cache, port, tmp_path / "dead.log")
@@ -83,7 +83,7 @@ def test_what_a_killed_gateway_left_is_cleared_by_the_next(small_catalog: tuple[
 
 
 def test_a_taken_port_is_said_in_a_sentence(small_catalog: tuple[Path, Path], tmp_path: Path, live: Live) -> None:
-    """A second gateway on the port of the first says so and ends; the first goes on."""
+    """A second gateway on a taken port says so in one sentence and ends, and the first goes on."""
     catalog, cache = small_catalog
     second = start(catalog, cache, int(live.url.rpartition(":")[2]), tmp_path / "log")
     assert second.process.wait(timeout=240) == 1
@@ -93,7 +93,7 @@ def test_a_taken_port_is_said_in_a_sentence(small_catalog: tuple[Path, Path], tm
 
 
 def test_a_tampered_variant_is_not_served(small_catalog: tuple[Path, Path], tmp_path: Path) -> None:
-    """A variant whose manifest lies about an answer keeps the gateway from becoming ready, and the error names it."""
+    """A variant whose manifest has a wrong answer keeps the gateway from being ready, and the error names it."""
     catalog, cache = small_catalog
     copy = tmp_path / "cache"
     shutil.copytree(cache, copy)

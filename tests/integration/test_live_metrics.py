@@ -1,4 +1,4 @@
-"""The scrape of a running gateway: every process in it, every request counted once, and nothing that promtool minds."""
+"""The scrape of a running gateway: it has every process, counts every request once, and satisfies promtool."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def scraped(url: str) -> dict[str, list[tuple[dict[str, str], float]]]:
 
 
 def outcomes(url: str) -> Counter[str]:
-    """Requests so far by how they ended, over all processes."""
+    """Requests so far by outcome, over all processes."""
     counted: Counter[str] = Counter()
     for labels, value in scraped(url)["punctual_requests_total"]:
         counted[labels["outcome"]] += int(value)
@@ -48,7 +48,7 @@ def await_all_up(url: str) -> None:
 
 
 def test_promtool_has_nothing_to_say(live: Live) -> None:
-    """The text after some requests of either task passes Prometheus' own check without a word."""
+    """The scrape passes `promtool check metrics` without output, after requests of either task."""
     promtool = program("promtool")
     httpx.post(f"{live.url}/classify", json=BODY, timeout=60).raise_for_status()
     httpx.post(f"{live.url}/summarize", json={"inputs": "It rained. We went home."}, timeout=60).raise_for_status()
@@ -58,7 +58,7 @@ def test_promtool_has_nothing_to_say(live: Live) -> None:
 
 
 def test_every_process_is_in_it(live: Live) -> None:
-    """Each answers and is named; what it tells bears its name; the cluster's view of them is beside it."""
+    """Every process answers the scrape, is named in its samples, and stands beside the cluster's view of it."""
     await_all_up(live.url)
     found = scraped(live.url)
     up = {(labels["deployment"], labels["replica"]): value for labels, value in found["punctual_replica_up"]}
@@ -72,7 +72,7 @@ def test_every_process_is_in_it(live: Live) -> None:
 
 
 def test_each_request_is_counted_once_through_a_replicas_death(live: Live) -> None:
-    """Answered, invalid, refused, cancelled, and under load while a replica is killed: the sum of what was sent."""
+    """Each request is counted once by its outcome, even while a replica is killed under load."""
     before = outcomes(live.url)
     with httpx.Client(base_url=live.url, timeout=60) as client:
         sent = [client.post("/classify", json=BODY).status_code for _ in range(5)]
@@ -80,7 +80,7 @@ def test_each_request_is_counted_once_through_a_replicas_death(live: Live) -> No
         terms = {"X-SLA-Mode": "strict", "X-Latency-SLA-Ms": "0.001"}
         sent += [client.post("/classify", json=BODY, headers=terms).status_code for _ in range(3)]
     assert Counter(sent) == {200: 5, 400: 2, 422: 3}
-    pages = ["It rained all day, and nobody went out. " * 30] * 128  # the writer has them for seconds
+    pages = ["It rained all day, and nobody went out. " * 30] * 128  # writing takes seconds
     hang_up(live, "/summarize", {"inputs": pages}, X_Checkpoint="writer")
     statuses = under_load(live, live.replica("slow"), lambda statuses: statuses.total() > 200)
     await_ready(live)
@@ -93,7 +93,7 @@ def test_each_request_is_counted_once_through_a_replicas_death(live: Live) -> No
 
 
 def test_a_replica_that_hangs_is_named_and_silences_nobody(live: Live) -> None:
-    """Stopped, it is down in a scrape that does not wait for it, the others answer; it is up again once it goes on."""
+    """A replica that hangs is named as down and delays no other in the scrape, and is up again when it goes on."""
     hanging = live.replica("ranker")
     await_all_up(live.url)
     hanging.send_signal(signal.SIGSTOP)

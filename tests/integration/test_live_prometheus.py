@@ -1,4 +1,4 @@
-"""A real Prometheus over a gateway under mixed load: every query that is shipped has data, and attainment is true."""
+"""A real Prometheus on a gateway under mixed load: every shipped query has data, and attainment is correct."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.ray
 
 PAGE: str = json.loads(Path(SUMMARIES).read_text(encoding="utf-8").splitlines()[0])["text"]
 SCRAPES = 15
-"""Of the gateway during the load, one a second: enough for every rate."""
+"""The number of scrapes during the load, one a second: enough for every rate."""
 CODES = {
     "invalid_request": "invalid",
     "input_too_long": "too_long",
@@ -39,7 +39,7 @@ CODES = {
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of request: its task, what it sends, and with which headers."""
+    """One kind of request: its task, its body and its headers."""
 
     task: str
     body: dict[str, Any]
@@ -47,7 +47,7 @@ class Kind:
 
 
 def kind(task: str, inputs: object, budget_ms: float = 5000, parameters: object = None, **headers: str) -> Kind:
-    """A request with this budget; keywords are headers, underscores for hyphens."""
+    """A request with this budget; keywords are headers, with underscores for hyphens."""
     body = {"inputs": inputs} | ({"parameters": parameters} if parameters else {})
     told = {name.replace("_", "-"): value for name, value in headers.items()}
     return Kind(task, body, {"X-Latency-SLA-Ms": f"{budget_ms:g}", **told})
@@ -86,28 +86,28 @@ class Watched:
         return [one.number for one in self.prometheus.ask(expr, at_s)]
 
     def asked(self) -> Asked:
-        """What the dashboards and the rules have at the end of the load."""
+        """The results of all dashboard queries and rules at the end of the load."""
         return asked_of(self.prometheus.ask, self.prometheus.rules(), panel_queries(), self.ended_s)
 
     def count(self, *outcomes: str, task: str) -> int:
-        """How many requests of a task ended so, by their answers."""
+        """The number of requests of a task with these outcomes, by their answers."""
         return sum(self.sent[task, outcome] for outcome in outcomes)
 
     def offered(self, task: str) -> int:
-        """How many asked for something that could be served."""
+        """The number of requests of a task that could be served."""
         of_task = sum(count for (name, _), count in self.sent.items() if name == task)
         return of_task - self.count("invalid", "too_long", task=task)
 
 
 def outcome_of(answer: httpx.Response) -> str:
-    """How a request ended, as its client was told."""
+    """The outcome of a request, by its answer."""
     if answer.status_code == 200:
         return "in_time" if answer.headers["x-sla-met"] == "true" else "late"
     return CODES[answer.json()["code"]]
 
 
 async def load(url: str, enough: Callable[[], None]) -> Counter[tuple[str, str]]:
-    """Three clients, each sending every kind in turn, until `enough` returns; what of each task ended how."""
+    """Three clients, each sending every kind in rotation, until `enough` returns; counts by task and outcome."""
     sent: Counter[tuple[str, str]] = Counter()
     over = asyncio.Event()
 
@@ -128,13 +128,13 @@ async def load(url: str, enough: Callable[[], None]) -> Counter[tuple[str, str]]
 
 @pytest.fixture(scope="module")
 def watched(live: Live) -> Iterator[Watched]:
-    """Prometheus started, the gateway scraped, loaded, and scraped some times more."""
+    """A Prometheus that scraped the gateway before, during and after a load."""
     program("prometheus")
     with watching(live.url) as prometheus:
         began_s = now_s()
 
         def scrapes() -> float:
-            """Of the gateway, so far."""
+            """The number of scrapes so far."""
             return sum(one.number for one in prometheus.ask("count_over_time(punctual_build_info[1h])", now_s()))
 
         before = scrapes()
@@ -145,7 +145,7 @@ def watched(live: Live) -> Iterator[Watched]:
 
 
 def test_the_load_was_mixed(watched: Watched) -> None:
-    """In time, late, refused, invalid and too long: what follows is about all of them."""
+    """The load has requests in time, late, refused, invalid and too long, so that the other tests cover all of them."""
     for task, outcome in itertools.product(("classify", "summarize"), ("in_time", "late", "infeasible", "invalid")):
         assert watched.sent[task, outcome] > 0, (task, outcome, watched.sent)
     assert watched.sent["classify", "too_long"] > 0
@@ -158,14 +158,14 @@ def test_every_panel_has_data(watched: Watched) -> None:
 
 
 def test_every_rule_is_evaluated_and_records(watched: Watched) -> None:
-    """No rule is at odds with Prometheus, and each recorded series has a figure at the end of the load."""
+    """Prometheus evaluates every rule without error, and each recorded series has a figure at the end of the load."""
     asked = watched.asked()
     assert asked.recorded > 25 and not asked.silent_rules and not asked.ailing
 
 
 @pytest.mark.parametrize("task", ["classify", "summarize"])
 def test_each_request_is_counted_once(watched: Watched, task: str) -> None:
-    """What Prometheus counts by outcome is what clients were told, request for request."""
+    """Prometheus counts, by outcome, exactly the requests that clients sent."""
     for outcome in ("in_time", "late", *CODES.values()):
         total = f'sum(punctual_requests_total{{task="{task}",outcome="{outcome}"}})'
         (before,), (after,) = (watched.values(total, at_s) for at_s in (watched.began_s, watched.settled_s))
@@ -174,7 +174,7 @@ def test_each_request_is_counted_once(watched: Watched, task: str) -> None:
 
 @pytest.mark.parametrize("task", ["classify", "summarize"])
 def test_attainment_is_what_clients_saw(watched: Watched, task: str) -> None:
-    """Attainment and refused share by PromQL are those of the answers, within a hundredth."""
+    """Attainment and refused share in PromQL are those that clients saw, within a hundredth."""
     seen = {
         "attainment": watched.count("in_time", task=task) / watched.offered(task),
         "refused": watched.count("infeasible", "shed", "unavailable", task=task) / watched.offered(task),
@@ -185,7 +185,7 @@ def test_attainment_is_what_clients_saw(watched: Watched, task: str) -> None:
 
 
 def test_quality_that_is_lost_is_accounted_for(watched: Watched) -> None:
-    """Effective quality and what each cause took from it make the quality of the best checkpoint."""
+    """Effective quality and the losses by cause add up to the quality of the best checkpoint."""
     accounted = (
         "abs((sum by (task) (task:punctual_quality_lost:rate1m) + task:punctual_effective_quality:rate1m)"
         " / task:punctual_best_quality:max - 1)"
@@ -195,6 +195,6 @@ def test_quality_that_is_lost_is_accounted_for(watched: Watched) -> None:
 
 
 def test_a_healthy_gateway_pages_nobody_about_its_replicas(watched: Watched) -> None:
-    """Late and refused requests apart, nothing is wrong, and no alert says so."""
+    """A healthy gateway raises no alert about its replicas, even under late and refused requests."""
     firing = 'ALERTS{alertname!~"PunctualAttainment.*|PunctualRefusals.*",alertstate="firing"}'
     assert watched.values(f"count({firing}) or vector(0)", watched.settled_s) == [0.0]

@@ -1,4 +1,4 @@
-"""`/summarize` against a running gateway: extractive and writing checkpoints side by side, as clients meet them."""
+"""`/summarize` on a running gateway, with extractive and seq2seq checkpoints side by side."""
 
 from __future__ import annotations
 
@@ -38,28 +38,28 @@ def summarize(client: httpx.Client, inputs: object = PAGE, *, details: bool = Fa
 
 
 def total(client: httpx.Client, name: str, checkpoint: str) -> float:
-    """A metric of a checkpoint, over all its replicas."""
+    """The total of a checkpoint's metric over all its replicas."""
     families = text_string_to_metric_families(client.get("/metrics").text)
     samples = (sample for family in families for sample in family.samples)
     return sum(s.value for s in samples if s.name == name and s.labels.get("checkpoint") == checkpoint)
 
 
 def routed(client: httpx.Client, budget_ms: float) -> dict[str, Any]:
-    """What `/route` would decide for the page."""
+    """The decision of `/route` for the page."""
     asked = {"task": "summarize", "inputs": PAGE}
     decision: dict[str, Any] = client.post("/route", json=asked, headers={BUDGET: f"{budget_ms:g}"}).json()
     return decision
 
 
 def at_percentile_ms(client: httpx.Client, checkpoint: str) -> float:
-    """What `/route` forecasts for the page on a checkpoint, at the default percentile."""
+    """The forecast of `/route` for the page on a checkpoint, at the default percentile."""
     found = next(c for c in routed(client, 10_000)["candidates"] if c["checkpoint"] == checkpoint)
     milliseconds: float = found["forecast_ms"]["at_percentile"]
     return milliseconds
 
 
 def test_an_unchanged_hub_client_is_answered_with_sentences_of_the_text(live: Live) -> None:
-    """`InferenceClient` works, with and without its own parameters; extractive answers are the text's own sentences."""
+    """An unchanged `InferenceClient` gets sentences of its text, with and without its own parameters."""
     hub = InferenceClient(model=f"{live.url}/summarize", headers={BUDGET: "10000"})
     summary = hub.summarization(PAGE).summary_text
     whole = " ".join(PAGE.split())
@@ -69,11 +69,11 @@ def test_an_unchanged_hub_client_is_answered_with_sentences_of_the_text(live: Li
 
 
 def test_a_generous_budget_gives_quality_and_a_tight_one_realtime(client: httpx.Client) -> None:
-    """On the same page, and the answer is in time; without its domain named, a checkpoint of a domain is no candidate.
+    """A generous budget is decided for quality and a tight one for realtime, and no domain's checkpoint is a candidate.
 
-    Asked of `/route`: where loads have come in bursts, as from the tests before, a request may be the first of one.
+    The test asks `/route`, because after bursts of load a request is forecast as the first of one.
     """
-    for _ in range(8):  # so that the forecasts know this machine
+    for _ in range(8):  # so that the forecasts are calibrated to this machine
         for name in ("reader", "ranker"):
             summarize(client, headers={"X-Checkpoint": name, BUDGET: "10000"})
 
@@ -84,14 +84,14 @@ def test_a_generous_budget_gives_quality_and_a_tight_one_realtime(client: httpx.
     def between_ms() -> float:
         return (at_percentile_ms(client, "reader") + at_percentile_ms(client, "ranker")) / 2
 
-    wait_until(lambda: decided(60_000) == ("ranker", "fits"))  # for so many in a row are a load, too
+    wait_until(lambda: decided(60_000) == ("ranker", "fits"))  # waits, because the requests in a row count as load
     wait_until(lambda: decided(between_ms()) == ("reader", "fits"))
     answered = summarize(client, headers={BUDGET: "60000", "X-Checkpoint": "ranker"})
     assert answered.headers["x-sla-met"] == "true"
 
 
 def test_a_domain_opens_its_checkpoint_and_details_tell_steps_and_tokens(client: httpx.Client) -> None:
-    """The writer answers where its domain is named; header, timing and details say how the text came about."""
+    """A domain's checkpoint answers if its domain is named, and the details have steps and tokens."""
     answer = summarize(
         client, "the river bridge was closed", details=True, parameters={"domain": "news"}, headers=AMPLE
     )
@@ -104,7 +104,7 @@ def test_a_domain_opens_its_checkpoint_and_details_tell_steps_and_tokens(client:
 
 
 def test_no_step_begins_after_its_deadline_and_no_answer_is_empty(client: httpx.Client) -> None:
-    """Budgets far too small give the lead of the text in best effort, and a problem in strict; nothing runs on."""
+    """A budget far too small gets the lead of the text in best effort or a problem in strict; no step begins late."""
     headers = {"X-Checkpoint": "writer", BUDGET: "4"}
     for _ in range(10):
         assert summarize(client, headers=headers).json()[0]["summary_text"]
@@ -113,7 +113,7 @@ def test_no_step_begins_after_its_deadline_and_no_answer_is_empty(client: httpx.
 
 
 def test_a_text_of_twenty_thousand_words_is_read_within_the_budget(client: httpx.Client) -> None:
-    """Every sentence is counted as read, or the answer says that it was not; the time is kept either way."""
+    """A text of twenty thousand words is answered in time, and what was not read of it is reported."""
     text = " ".join(f"Sentence number {n} speaks of bridge {n % 97} and of nothing else." for n in range(1_900))
     assert len(text.split()) > 20_000
     answer = summarize(client, text, details=True, headers={BUDGET: "60000"})
@@ -123,7 +123,7 @@ def test_a_text_of_twenty_thousand_words_is_read_within_the_budget(client: httpx
 
 
 def test_a_long_text_is_written_of_in_pieces(client: httpx.Client) -> None:
-    """Over the window: `chunk` by default, `longest_first` says that it cut, `error` is a 413 with the counts."""
+    """A text over the window is summarised in pieces with `chunk`, cut with `longest_first`, a 413 with `error`."""
     text = "The bridge over the river was closed in winter. " * 12
     pinned = {"X-Checkpoint": "writer", BUDGET: "60000"}
     chunked = summarize(client, text, details=True, headers=pinned)
@@ -147,23 +147,23 @@ def test_a_long_text_is_written_of_in_pieces(client: httpx.Client) -> None:
 def test_a_bad_parameter_is_named_and_costs_the_next_request_nothing(
     client: httpx.Client, parameters: dict[str, object], field: str
 ) -> None:
-    """422 with the field's path; the next request is answered."""
+    """A bad parameter is a 422 with its path, and the next request is answered."""
     refused = summarize(client, parameters=parameters)
     assert refused.status_code == 422 and refused.json()["errors"][0]["field"].startswith(field)
     assert summarize(client).status_code == 200
 
 
 def test_a_client_that_hangs_up_stops_its_summary(live: Live, client: httpx.Client) -> None:
-    """What is under work for it is withdrawn at the next step."""
+    """A summary stops at the next step when its client hangs up."""
     before = total(client, "punctual_replica_cancelled_total", "ranker")
-    text = " ".join([PAGE] * 35)  # nearly as long as may be: under work for seconds
+    text = " ".join([PAGE] * 35)  # nearly as long as is allowed: it takes seconds
     hang_up(live, "/summarize", {"inputs": text}, X_Checkpoint="ranker", X_Latency_SLA_Ms="60000")
     wait_until(lambda: total(client, "punctual_replica_cancelled_total", "ranker") > before)
     assert total(client, "punctual_replica_cancelled_total", "ranker") == before + 1
 
 
 def test_a_summarizer_yields_to_others_and_tells_its_memory(live: Live, client: httpx.Client) -> None:
-    """The engine's threads have the niceness of their tier, the thread that answers does not."""
+    """Engine threads have the niceness of their tier, the process that of the command; the memory is reported."""
     process = live.replica("ranker")
     stats = [Path("/proc", str(thread.id), "stat").read_text().rsplit(")")[-1].split() for thread in process.threads()]
     niceness = {int(stat[16]) for stat in stats}  # field 19 of proc(5)

@@ -1,4 +1,4 @@
-"""Traces and the log of a running gateway: a collector of the test's own gets the spans, its output has the lines."""
+"""Traces and the access log of a running gateway: a collector of the test's own receives the spans."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class Collector:
     bodies: list[bytes] = field(default_factory=list)
 
     def take(self, body: bytes) -> None:
-        """Keeps one."""
+        """Keeps one body."""
         self.bodies.append(body)
 
     def spans(self) -> list[Span]:
-        """All that came so far."""
+        """All spans that came so far."""
         requests = [ExportTraceServiceRequest.FromString(body) for body in self.bodies]
         scopes = [
             scope for request in requests for resource in request.resource_spans for scope in resource.scope_spans
@@ -41,7 +41,7 @@ class Collector:
         return [span for scope in scopes for span in scope.spans]
 
     def trace(self, request_id: str, count: int) -> dict[str, Span]:
-        """The spans of the trace of that request, by name, once there are so many."""
+        """The spans of that request's trace by name, once there are `count` of them."""
         wait_until(lambda: len(self.of(request_id)) >= count, describe=lambda: f"of {request_id}: {self.spans()}")
         found = self.of(request_id)
         assert len({one.trace_id for one in found}) == 1
@@ -49,7 +49,7 @@ class Collector:
         return {one.name: one for one in found}
 
     def of(self, request_id: str) -> list[Span]:
-        """The spans that have come of the traces of that request."""
+        """The spans so far of that request's traces."""
         spans = self.spans()
         traces = {one.trace_id for one in spans if attributes(one).get("punctual.request_id") == request_id}
         return [one for one in spans if one.trace_id in traces]
@@ -64,18 +64,18 @@ class Traced:
     folder: Path
 
     def post(self, path: str, text: str, **headers: str) -> httpx.Response:
-        """One request, the mark in its text, in a header and in its query."""
+        """Posts one request, with the mark in its text, a header and its query."""
         sent = {"Authorization": f"Bearer {MARK}", **{name.replace("_", "-"): value for name, value in headers.items()}}
         return httpx.post(f"{self.live.url}{path}?{MARK}", json={"inputs": text}, headers=sent, timeout=60)
 
     def lines(self) -> list[dict[str, object]]:
-        """The access log, as it came out where the gateway was started."""
+        """The access log, as it was output where the gateway was started."""
         return [json.loads(line) for line in self.live.log.read_text().splitlines() if line.startswith("{")]
 
 
 @pytest.fixture(scope="module")
 def traced(small_catalog: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Traced]:
-    """A gateway of this module's own, which traces."""
+    """A gateway for this module that traces."""
     collector = Collector()
 
     class Receiver(BaseHTTPRequestHandler):
@@ -104,18 +104,18 @@ def traced(small_catalog: tuple[Path, Path], tmp_path_factory: pytest.TempPathFa
 
 
 def attributes(span: Span) -> dict[str, str]:
-    """Its texts by name; numbers are left out."""
+    """The span's string attributes by name."""
     return {one.key: one.value.string_value for one in span.attributes if one.value.HasField("string_value")}
 
 
 def inside(span: Span, whole: Span) -> bool:
-    """Whether it neither begins before the other nor ends after it, nor before itself."""
+    """True if the span lies within the other and does not end before it begins."""
     begun, ended = span.start_time_unix_nano, span.end_time_unix_nano
     return whole.start_time_unix_nano <= begun <= ended <= whole.end_time_unix_nano
 
 
 def hangs_together(spans: dict[str, Span], request: str, replica: str) -> None:
-    """Gateway and replica hang on the request's span, their parts on theirs, and all lie within it."""
+    """Checks that gateway and replica have spans under the request's, with their parts below and all within it."""
     whole, served = spans[request], spans[replica]
     assert whole.kind == Span.SPAN_KIND_SERVER
     assert {name for name, one in spans.items() if one.parent_span_id == whole.span_id} == {
@@ -132,7 +132,7 @@ def hangs_together(spans: dict[str, Span], request: str, replica: str) -> None:
 
 
 def test_a_clients_trace_goes_on_through_gateway_and_replica(traced: Traced) -> None:
-    """A request that came with a place in a trace: one trace, its own spans below the client's."""
+    """A client's trace goes on through gateway and replica, with their spans below the client's."""
     headers = {"X_Request_Id": "with", "traceparent": f"00-{TRACE}-{CLIENT}-01", "X_Latency_SLA_Ms": "5000"}
     assert traced.post("/classify", f"a {MARK} film", **headers).status_code == 200
     spans = traced.collector.trace("with", 7)
@@ -144,7 +144,7 @@ def test_a_clients_trace_goes_on_through_gateway_and_replica(traced: Traced) -> 
 
 
 def test_a_request_without_a_trace_begins_one(traced: Traced) -> None:
-    """A summary this time: its root has no parent, and the replica's spans are in the same new trace."""
+    """A request without a trace begins a new one, which has the replica's spans too."""
     response = traced.post("/summarize", f"A {MARK} film. It is long. It is good. It ends.", X_Request_Id="without")
     assert response.status_code == 200
     spans = traced.collector.trace("without", 7)
@@ -153,7 +153,7 @@ def test_a_request_without_a_trace_begins_one(traced: Traced) -> None:
 
 
 def test_what_a_client_does_not_keep_is_not_sent(traced: Traced) -> None:
-    """Its flag says that the trace is not sampled: the request is answered and logged, and makes no spans."""
+    """A request whose trace is not sampled is answered, and makes no spans."""
     headers = {"X_Request_Id": "unkept", "traceparent": f"00-{TRACE[::-1]}-{CLIENT}-00"}
     assert traced.post("/classify", "a good film", **headers).status_code == 200
     traced.post("/classify", "a good film", X_Request_Id="after")
@@ -162,7 +162,7 @@ def test_what_a_client_does_not_keep_is_not_sent(traced: Traced) -> None:
 
 
 def test_each_request_is_a_line_where_the_gateway_was_started(traced: Traced) -> None:
-    """One line each, without being asked for, with its trace; an invalid one too."""
+    """Each request, even an invalid one, is a line of the log where the gateway was started, with its trace if any."""
     awkward = "\"},{'$(x)\\"
     headers = {"X_Request_Id": awkward, "traceparent": f"00-{TRACE}-{CLIENT}-01", "X_Latency_SLA_Ms": "5000"}
     assert traced.post("/classify", f"a {MARK} film", **headers).status_code == 200
@@ -176,7 +176,7 @@ def test_each_request_is_a_line_where_the_gateway_was_started(traced: Traced) ->
 
 
 def test_nothing_that_leaves_the_gateway_quotes_a_request(traced: Traced) -> None:
-    """Not the exported bytes, not the access log, and none of the files that Ray and its processes log to."""
+    """No request's text appears in exported traces, in the access log or in the logs of Ray's processes."""
     traced.post("/classify", f"a {MARK} film", X_Request_Id="last")
     traced.post("/classify", f"{MARK} " * 100_000, X_Request_Id="too-long")
     traced.collector.trace("last", 7)

@@ -1,4 +1,4 @@
-"""Laws of encoder-decoder graphs in ONNX Runtime, on real architectures: they write as the model they came from."""
+"""Laws of encoder-decoder graphs in ONNX Runtime, on real architectures: they write what the model writes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[PreTra
     root = tmp_path_factory.mktemp("graphs")
     made = {}
     for family in SEQ2SEQ_FAMILIES:
-        with quiet_libraries():  # of a model of its own, since an export leaves T5's encoder changed
+        with quiet_libraries():  # each has a model of its own, since an export changes T5's encoder
             onnx_export_from_model(
                 small_seq2seq(family),
                 output=root / family,
@@ -48,7 +48,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[PreTra
 
 
 def texts(family: str, count: int) -> list[TokenIds]:
-    """Token ids (tokens,) of so many texts."""
+    """Token ids (tokens,) of `count` texts."""
     tokenizer = seq2seq_tokenizer(family)
     return [np.array(tokenizer.encode(text).ids, dtype=np.int64) for text in articles(count)]
 
@@ -58,7 +58,7 @@ def texts(family: str, count: int) -> list[TokenIds]:
 def test_graphs_write_what_generate_writes(
     exported: dict[str, tuple[PreTrainedModel, Path]], family: str, beams: int
 ) -> None:
-    """Token by token, through forks and deaths of beams, for one text after the other on the same engine."""
+    """The graphs write the tokens of `generate`, with any number of beams, for one text after another on one engine."""
     model, folder = exported[family]
     engine = OnnxSeq2Seq.open(folder, 1)
     asked = rules_of(model, max_new_tokens=16, beams=beams, no_repeat_ngram_size=3, length_penalty=2.0)
@@ -70,9 +70,9 @@ def test_graphs_write_what_generate_writes(
 
 @pytest.mark.parametrize("family", SEQ2SEQ_FAMILIES)
 def test_rows_follow_their_origins(exported: dict[str, tuple[PreTrainedModel, Path]], family: str) -> None:
-    """Whatever rows fork, end or swap, the logits are those of the model itself.
+    """The logits of each row are the model's own, whatever rows fork, end or swap.
 
-    Two texts at once do not touch each other.
+    Two texts at once do not affect each other.
     """
     model, folder = exported[family]
     engine = OnnxSeq2Seq.open(folder, 1)
@@ -88,7 +88,7 @@ def test_rows_follow_their_origins(exported: dict[str, tuple[PreTrainedModel, Pa
 def test_what_is_not_shared_is_copied_to_the_same_effect(
     exported: dict[str, tuple[PreTrainedModel, Path]], family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Graphs that want a row of cross-attention for every row get one, and write the same."""
+    """Graphs that take a row of cross-attention for every beam get copies and write the same tokens."""
     model, folder = exported[family]
     asked = rules_of(model, max_new_tokens=8, beams=3, no_repeat_ngram_size=2)
     ids = texts(family, 1)[0]
@@ -98,7 +98,7 @@ def test_what_is_not_shared_is_copied_to_the_same_effect(
 
 
 def test_an_int8_decoder_runs(exported: dict[str, tuple[PreTrainedModel, Path]], tmp_path: Path) -> None:
-    """Quantised graphs are fed alike, and still share their cross-attention."""
+    """An int8 decoder runs to the requested length."""
     model, folder = exported["bart"]
     with quiet_libraries():
         for name in SEQ2SEQ_FILES:
@@ -110,7 +110,7 @@ def test_an_int8_decoder_runs(exported: dict[str, tuple[PreTrainedModel, Path]],
 
 
 def test_a_first_step_of_several_rows_is_refused(exported: dict[str, tuple[PreTrainedModel, Path]]) -> None:
-    """There is only row 0 to continue."""
+    """A first step with several rows is refused, since there is only row 0 to continue."""
     decoder = OnnxSeq2Seq.open(exported["t5"][1], 1).encode(texts("t5", 1)[0])
     with pytest.raises(ValueError, match="2 rows"):
         decoder.step(np.array([0, 0]), np.array([0, 0]))
@@ -119,7 +119,7 @@ def test_a_first_step_of_several_rows_is_refused(exported: dict[str, tuple[PreTr
 def test_graphs_that_do_not_fit_are_refused_as_they_are_opened(
     exported: dict[str, tuple[PreTrainedModel, Path]], tmp_path: Path
 ) -> None:
-    """One that wants an unknown input, one that gives too little, and one that takes no past: each is named."""
+    """A graph with an unknown input, a missing output or no past is refused by name when it is opened."""
     folder = exported["t5"][1]
     shutil.copytree(folder, tmp_path / "swapped")
     shutil.copy(folder / FIRST_STEP_FILE, tmp_path / "swapped" / NEXT_STEP_FILE)

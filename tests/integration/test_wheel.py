@@ -1,4 +1,4 @@
-"""Laws of the wheel: it carries what serving needs, no training recipe and no weights, and finds these where told."""
+"""Laws of the wheel: it has what serving needs, no recipes or weights, and finds weights where the environment says."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(installed: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Python on the installed files, far from the checkout."""
+    """Runs Python on the installed files, outside the checkout."""
     known = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PUNCTUAL_STARTER")}
     return subprocess.run(
         [sys.executable, "-P", *arguments],
@@ -53,7 +53,7 @@ def run(installed: Path, *arguments: str, **environment: str) -> subprocess.Comp
 
 
 def test_the_wheel_has_the_packages_and_neither_recipes_nor_weights(wheel: Path) -> None:
-    """Of `exporters/starter` travel the texts that variants are verified on, their notice and the digests alone."""
+    """The wheel has the packages, and of `exporters/starter` only verification texts, their notice and the digests."""
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     assert {f"{name}/__init__.py" for name in BUILT_FROM} <= set(names) and "exporters/kinds/classifier.py" in names
@@ -69,7 +69,7 @@ def test_the_wheel_has_the_packages_and_neither_recipes_nor_weights(wheel: Path)
 
 
 def test_a_starter_without_its_weights_is_one_clear_error(installed: Path, tmp_path: Path) -> None:
-    """The command ends with status 1, and says what is missing, where, and how to get it."""
+    """Without its weights a starter export ends with status 1 and says what is missing, where, and how to get it."""
     command = "import sys, punctual; sys.exit(punctual.main(sys.argv[1:]))"
     ended = run(installed, "-c", command, "prepare", "--catalog", "starter", "--cache", str(tmp_path))
     assert ended.returncode == 1, ended.stderr
@@ -92,7 +92,7 @@ for name in ("minilm-sentiment", "distilbert-sentiment", "extract-realtime", "ex
 
 
 def test_starter_weights_are_found_where_the_environment_says(installed: Path) -> None:
-    """All of them, digest for digest, with the texts that they are verified on."""
+    """Starter weights are found, with their digests and texts, where the environment says."""
     ended = run(installed, "-c", FOUND, str(installed), PUNCTUAL_STARTER=str(STARTER / "checkpoints"))
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.count(str(STARTER / "checkpoints")) == 5 and " 1896 " in ended.stdout

@@ -1,4 +1,4 @@
-"""What holds of whatever is written: for any text, window, budget, parameters and speed of the engine."""
+"""Laws of abstractive summaries, for any text, window, budget, parameters and speed of the engine."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_the_laws_of_writing(
     waits: list[float],
     rules: dict[str, Any],
 ) -> None:
-    """No step begins late, and none ends late that takes no longer than forecast; every limit holds; reports add up."""
+    """No step begins late, nor ends late unless slower than forecast; every limit holds, and reports add up."""
     if least is not None and least <= (parameters.max_new_tokens or 24):
         parameters = SummarizeParameters(**{**fields_of(parameters), "min_new_tokens": least})
     clock = FakeClock()
@@ -94,12 +94,12 @@ def test_the_laws_of_writing(
 
 
 def fields_of(parameters: SummarizeParameters) -> dict[str, Any]:
-    """As keyword arguments."""
+    """The dataclass as keyword arguments."""
     return {name: getattr(parameters, name) for name in parameters.__struct_fields__}
 
 
 def in_time(engine: FakeSeq2Seq, room: TextBudget, slowdown: float, parameters: SummarizeParameters) -> None:
-    """By the instants at which the engine was begun, and the one at which it was left."""
+    """Checks the instants at which the engine was begun, and the one at which it was left."""
     assert all(began + 1e-9 < room.stop_at for began in engine.began)
     longest_s = slowdown * max(ENCODE_S, STEP_S * max(engine.rows, default=1))
     late_s = room.deadline - room.headroom_s - room.stop_at
@@ -107,7 +107,7 @@ def in_time(engine: FakeSeq2Seq, room: TextBudget, slowdown: float, parameters: 
 
 
 def limits_hold(outcome: SummaryResult, engine: FakeSeq2Seq, window: int, parameters: SummarizeParameters) -> None:
-    """Of the engine's work and of the answer."""
+    """Checks the limits on the engine's work and on the answer."""
     generation, read = outcome.generation, outcome.input
     most = min(parameters.max_new_tokens or 24, 24)
     assert all(0 < len(ids) <= window for ids in engine.read)

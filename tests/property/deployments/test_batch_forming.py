@@ -23,7 +23,7 @@ from gateway.model.profile import LatencyProfile
 
 
 def late(entry: Waiting, profile: LatencyProfile) -> bool:
-    """Whether it would miss its deadline even if it ran alone right now."""
+    """True if the entry would miss its deadline even if it ran alone right now."""
     return NOW + profile.median_s(1, entry.tokens) > entry.deadline
 
 
@@ -31,14 +31,14 @@ def late(entry: Waiting, profile: LatencyProfile) -> bool:
 def test_the_order_of_the_list_does_not_matter(
     waiting: list[Waiting], limits: BatchLimits, profile: LatencyProfile, chance: random.Random
 ) -> None:
-    """Permuting the waiting list, or remembering medians, gives the same batch and the same expired."""
+    """The order of the waiting list does not change the batch or what expires, nor do remembered medians."""
     shuffled = chance.sample(waiting, len(waiting))
     assert form_batch(waiting, NOW, limits, profile) == form_batch(shuffled, NOW, limits, RememberedMedians(profile))
 
 
 @given(queues(), limits_given, profiles())
 def test_exactly_the_lost_expire(waiting: list[Waiting], limits: BatchLimits, profile: LatencyProfile) -> None:
-    """Expired are the strict entries that cannot be in time, all of them and no other; none of them is run."""
+    """Exactly the strict entries that cannot be in time expire, and none of them is run."""
     formed = form_batch(waiting, NOW, limits, profile)
     assert list(formed.expired) == [entry for entry in waiting if entry.strict and late(entry, profile)]
     assert not set(formed.entries) & set(formed.expired)
@@ -50,9 +50,9 @@ def test_exactly_the_lost_expire(waiting: list[Waiting], limits: BatchLimits, pr
 def test_the_head_is_the_most_urgent(
     waiting: list[Waiting], limits: BatchLimits, profile: LatencyProfile, late_turn: bool
 ) -> None:
-    """Where all can be in time, or it is the turn of the overdue, the head is due first, or oldest; members in order.
+    """The head of a batch is due first of those that can be in time, if all can; its members stay in order.
 
-    The overdue yield: without their turn, none of them runs while an entry is left behind that can be in time.
+    Late entries run after those, unless it is their share of the engine: then the oldest of them is the head.
     """
     formed = form_batch(waiting, NOW, limits, profile, late_turn=late_turn)
     overdue = [entry for entry in waiting if late(entry, profile) and not entry.strict]
@@ -71,7 +71,7 @@ def test_the_head_is_the_most_urgent(
 
 @given(queues(), limits_given, profiles())
 def test_limits_always_hold(waiting: list[Waiting], limits: BatchLimits, profile: LatencyProfile) -> None:
-    """A batch of several is within its inputs, its padded tokens and its padding waste, and holds no loner."""
+    """A batch of several keeps the limits on inputs, padded tokens and padding waste, and has no `alone` entry."""
     entries = form_batch(waiting, NOW, limits, profile).entries
     if len(entries) > 1:
         padded = len(entries) * max(entry.tokens for entry in entries)
@@ -84,7 +84,7 @@ def test_limits_always_hold(waiting: list[Waiting], limits: BatchLimits, profile
 def test_companions_make_nobody_late(
     waiting: list[Waiting], limits: BatchLimits, profile: LatencyProfile, late_turn: bool
 ) -> None:
-    """By the median, whoever could be in time alone is in time in its batch, whose turn it ever is."""
+    """An entry that could be in time alone is also in time, by the median, in the batch that it is put in."""
     formed = form_batch(waiting, NOW, limits, profile, late_turn=late_turn)
     for entry in formed.entries:
         assert late(entry, profile) or NOW + formed.median_s <= entry.deadline
@@ -92,9 +92,9 @@ def test_companions_make_nobody_late(
 
 @given(queues(), limits_given, profiles())
 def test_a_batch_of_several_saves_time(waiting: list[Waiting], limits: BatchLimits, profile: LatencyProfile) -> None:
-    """A batch of several takes less time than its entries one by one, by a tenth of what longer it holds the engine.
+    """A batch of several takes less time than its entries alone, by at least a tenth of the time it adds for the head.
 
-    The times it states are true.
+    The times that it states are those of the profile.
     """
     formed = form_batch(waiting, NOW, limits, profile)
     if formed.entries:
@@ -110,7 +110,7 @@ def test_a_batch_of_several_saves_time(waiting: list[Waiting], limits: BatchLimi
 def test_the_backlog_is_a_true_running_sum(
     waiting: list[Waiting], profile: LatencyProfile, limits: BatchLimits, late_turn: bool
 ) -> None:
-    """Whatever came and left, the backlog is what waits and does not yield, amortised; exactly 0 for nothing."""
+    """The backlog is always the amortised time of the waiting entries that are not late, and exactly 0 without any."""
     backlog = Backlog(profile)
     for entry in waiting:
         backlog.enter(entry)
@@ -131,7 +131,7 @@ def test_the_backlog_is_a_true_running_sum(
 
 
 def test_an_entry_that_must_run_alone_takes_no_companion() -> None:
-    """What its batch failed with is told apart: neither head nor companion shares its run."""
+    """An entry that must run alone shares no batch, neither as head nor as companion, so that a failure is its own."""
     profile = LatencyProfile((1, 8), (16,), ((0.01,), (0.02,)), sigma=0.1)
     limits = BatchLimits(8, 1024, 0.3)
     length_bucket = [Waiting(sequence, 16, NOW + 1, True, NOW) for sequence in range(4)]

@@ -1,6 +1,6 @@
-"""A replica's queue over time: arrivals, withdrawals and runs in any order, under the batch-forming rule.
+"""Laws of a replica's queue over time: arrivals, withdrawals and runs in any order, under the batch-forming rule.
 
-Four laws: none is lost, none is answered twice, the dead are never run, and the urgent wait for no more than what runs.
+Four laws: no input is lost, none is answered twice, dead ones never run, and urgent ones wait only for what runs.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ class Run:
 class ReplicaQueue(RuleBasedStateMachine):
     """An engine of some threads, none of which idles while work waits; every arrival must end exactly once.
 
-    `owed` have arrived while all threads were busy, when nothing that waited was due before them.
+    `owed` is the urgent input that is checked: all threads were busy when it came, and nothing was due before it.
     """
 
     def __init__(self) -> None:
-        """An idle replica."""
+        """Starts with an idle replica."""
         super().__init__()
         self.now = 0.0
         self.threads = 1
@@ -51,12 +51,12 @@ class ReplicaQueue(RuleBasedStateMachine):
 
     @initialize(threads=st.integers(1, 3))
     def begin(self, threads: int) -> None:
-        """So many threads."""
+        """Draws how many threads the engine has."""
         self.threads = threads
 
     @rule(tokens=st.integers(1, 100), budget_s=st.floats(-0.5, 2.0), strict=st.booleans(), more=st.integers(0, 5))
     def arrive(self, tokens: int, budget_s: float, strict: bool, more: int) -> None:
-        """A request of one input or several."""
+        """A request arrives, with one input or several."""
         for _ in range(1 + more):
             entry = Waiting(self.arrived, tokens, self.now + budget_s, strict, self.now)
             self.arrived += 1
@@ -68,7 +68,7 @@ class ReplicaQueue(RuleBasedStateMachine):
     @precondition(lambda self: len(self.running) == self.threads)
     @rule(tokens=st.integers(1, 64), strict=st.booleans())
     def arrive_just_in_time(self, tokens: int, strict: bool) -> None:
-        """An input that can wait for the first of the runs to end, and for nothing else."""
+        """An input arrives that can wait for the first of the runs to end, and for nothing else."""
         first_s = min(run.ends for run in self.running) - self.now
         self.arrive(tokens, first_s + PROFILE.median_s(1, tokens) + 1e-6, strict, 0)
 
@@ -84,7 +84,7 @@ class ReplicaQueue(RuleBasedStateMachine):
     @precondition(lambda self: self.running)
     @rule()
     def finish(self) -> None:
-        """The first of the runs ends."""
+        """The first run to end has ended."""
         first = min(self.running, key=lambda run: run.ends)
         self.running.remove(first)
         self.now = max(self.now, first.ends)
@@ -111,16 +111,16 @@ class ReplicaQueue(RuleBasedStateMachine):
                 self.running.append(Run(self.now + formed.median_s, formed.entries))
 
     def the_dead_are_never_run(self, formed: FormedBatch[Waiting]) -> None:
-        """Law: no input is run whose client has left, that has expired, or that is strict and cannot be in time."""
+        """No input runs whose client has left, that has expired, or that is strict and cannot be in time."""
         ran = {entry.sequence for entry in formed.entries}
         assert not ran & {*self.withdrawn, *self.expired, *self.answered}
         assert all(self.now + formed.median_s <= entry.deadline for entry in formed.entries if entry.strict)
         assert all(entry.strict and self.late(entry) for entry in formed.expired)
 
     def the_urgent_wait_for_no_more_than_what_runs(self, formed: FormedBatch[Waiting]) -> None:
-        """Law: an urgent input waits at most for the first to end of the runs at its arrival, and is in the next batch.
+        """An urgent input waits only until the first run ends that was under way when it came; the next batch has it.
 
-        Before it may come one turn of the late, and where not all can be in time, those who can wait.
+        One batch of late inputs may come before it, and so may inputs that can wait, where not all can be in time.
         """
         owed = self.owed
         if owed is None or owed not in self.waiting or self.late(owed):
@@ -137,31 +137,31 @@ class ReplicaQueue(RuleBasedStateMachine):
         assert owed in formed.entries or (some_must_be_late and formed.efficiency > 1.1)
 
     def late(self, entry: Waiting) -> bool:
-        """Whether it would miss its deadline even if it ran alone right now."""
+        """True if the entry would miss its deadline even if it ran alone right now."""
         return self.now + PROFILE.median_s(1, entry.tokens) > entry.deadline
 
     @invariant()
     def none_is_lost(self) -> None:
-        """Law: every arrival is in some place: it waits, runs, was answered, has expired or was withdrawn."""
+        """Every arrival is accounted for: it waits, runs, was answered, has expired or was withdrawn."""
         assert set(self.places()) == set(range(self.arrived))
 
     @invariant()
     def none_is_answered_twice(self) -> None:
-        """Law: and in no more than one, so it is answered once at most, and never after it has expired."""
+        """No arrival is in two places, so none is answered twice or answered after it has expired."""
         assert len(self.places()) == len(set(self.places()))
 
     @invariant()
     def no_thread_idles_while_work_waits(self) -> None:
-        """A batch closes on an idle thread, not on a wait for companions."""
+        """No thread idles while work waits: a batch never waits for companions."""
         assert not self.waiting or len(self.running) == self.threads
 
     def places(self) -> list[int]:
-        """Where every arrival is."""
+        """The sequence number of every arrival, from wherever it is now."""
         present = [*self.waiting, *(entry for run in self.running for entry in run.entries)]
         return [*(entry.sequence for entry in present), *self.answered, *self.expired, *self.withdrawn]
 
     def teardown(self) -> None:
-        """When arrivals stop, the queue drains: each further batch takes at least one entry."""
+        """The queue drains when arrivals stop, for each further batch takes at least one entry."""
         for _ in range(len(self.waiting) + len(self.running)):
             if self.running:
                 self.finish()

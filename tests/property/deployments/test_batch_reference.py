@@ -1,4 +1,4 @@
-"""The batch-forming rule against itself restated, as plainly and slowly as can be; and how little it may look at."""
+"""The batch-forming rule against a plain and slow restatement of it, and a bound on how many entries it looks at."""
 
 from __future__ import annotations
 
@@ -24,34 +24,34 @@ from gateway.model.profile import LatencyProfile
 
 @dataclass(frozen=True)
 class Plainly:
-    """The rule in the words of its docstrings, without a thought for its cost."""
+    """The rule in the words of its docstrings, with no regard to cost."""
 
     now: float
     limits: BatchLimits
     profile: LatencyProfile
 
     def alone_s(self, entry: Waiting) -> float:
-        """Its time alone."""
+        """The entry's service time alone."""
         return self.profile.median_s(1, entry.tokens)
 
     def timely(self, entry: Waiting) -> bool:
-        """Whether it can be in time."""
+        """True if the entry can be in time."""
         return self.now + self.alone_s(entry) <= entry.deadline
 
     def median_s(self, batch: list[Waiting]) -> float:
-        """The time of a batch."""
+        """The median service time of a batch."""
         return self.profile.median_s(len(batch), max(entry.tokens for entry in batch))
 
     def gain_s(self, batch: list[Waiting]) -> float:
-        """What a batch is worth."""
+        """The time that a batch saves."""
         return sum(map(self.alone_s, batch)) - (1 + HOLDING_PRICE) * self.median_s(batch)
 
     def efficiency(self, batch: list[Waiting]) -> float:
-        """Work by time."""
+        """Work done per unit of time."""
         return sum(map(self.alone_s, batch)) / self.median_s(batch)
 
     def admits(self, batch: list[Waiting]) -> bool:
-        """Whether a batch of several may be: within the limits, nobody a loner, nobody late who was in time."""
+        """True if the batch keeps the limits, has no `alone` entry, and makes no entry late."""
         longest, real = max(entry.tokens for entry in batch), sum(entry.tokens for entry in batch)
         if any(entry.alone for entry in batch) or not self.limits.admits(len(batch), longest, real):
             return False
@@ -59,7 +59,7 @@ class Plainly:
         return not any(self.timely(entry) and ends > entry.deadline for entry in batch)
 
     def grown(self, ranked: list[Waiting], others: list[Waiting]) -> list[Waiting]:
-        """The best of the batches on the way from the head to all that fit."""
+        """The best batch on the way from the head alone to all that fit."""
         batches = [ranked[:1]]
         for entry in ranked[1:]:
             batches += [[*batches[-1], entry]] if self.admits([*batches[-1], entry]) else []
@@ -68,7 +68,7 @@ class Plainly:
         return max(batches, key=self.gain_s)
 
     def batch(self, waiting: list[Waiting], late_turn: bool, threads: int) -> list[Waiting]:
-        """The whole rule."""
+        """The batch that the whole rule forms."""
         timely = sorted(filter(self.timely, waiting), key=lambda entry: (entry.deadline, entry.sequence))
         overdue = sorted((e for e in waiting if not e.strict and not self.timely(e)), key=lambda entry: entry.sequence)
         if overdue and (late_turn or not timely):
@@ -90,9 +90,9 @@ class Plainly:
 
 PAYING = LatencyProfile((1, 8), (1, 64), ((0.1, 0.2), (0.11, 0.25)), sigma=0.1)
 PRESSED = [Waiting(at, 8, NOW + (0.1115 + at / 10_000 if at < 8 else 0.2), True, NOW) for at in range(20)]
-"""The first eight can wait for hardly anybody, the other twelve for a full batch."""
+"""The first eight can wait for hardly any companion, the other twelve for a full batch."""
 GUESTS = [Waiting(at, 8, NOW + budget_s, False, NOW) for at, budget_s in enumerate((-1.0, 0.114, 0.2, 0.2, 0.2, 0.2))]
-"""An overdue entry, and what may ride along with it: one that can wait for a small batch, and others."""
+"""A late entry, and what may run along with it: one that can wait for a small batch, and others."""
 
 
 @given(queues(), limits_given, profiles(), st.booleans(), st.integers(1, 3))
@@ -102,7 +102,7 @@ GUESTS = [Waiting(at, 8, NOW + budget_s, False, NOW) for at, budget_s in enumera
 def test_the_rule_does_what_it_says(
     waiting: list[Waiting], limits: BatchLimits, profile: LatencyProfile, late_turn: bool, threads: int
 ) -> None:
-    """What is quick about the rule changes nothing: it forms the batch that its words, followed plainly, form."""
+    """The fast rule forms the same batch as its plain restatement."""
     formed = form_batch(waiting, NOW, limits, profile, late_turn=late_turn, threads=threads)
     plainly = Plainly(NOW, limits, profile)
     assert list(formed.entries) == plainly.batch(waiting, late_turn, threads)
@@ -112,10 +112,7 @@ def test_the_rule_does_what_it_says(
 
 
 def test_the_most_urgent_are_passed_over_only_where_some_must_be_late() -> None:
-    """One engine cannot serve all of these in time: it serves the many. Nine can: then nobody is passed over.
-
-    Nor is anybody where batching saves too little for it.
-    """
+    """The most urgent entries are passed over only if the engine cannot serve all in time and batching saves enough."""
     limits = BatchLimits(8, 512, 0.5)
     many = form_batch(PRESSED, NOW, limits, PAYING)
     assert [entry.sequence for entry in many.entries] == list(range(8, 16))
@@ -127,19 +124,19 @@ def test_the_most_urgent_are_passed_over_only_where_some_must_be_late() -> None:
 
 @dataclass(frozen=True)
 class CountedLimits(BatchLimits):
-    """Limits that count how often they were asked."""
+    """Limits that count how often they are asked."""
 
     asked: Counter[int] = field(default_factory=Counter)
 
     def admits(self, size: int, longest: int, real: int) -> bool:
-        """Counts."""
+        """Counts the question, then answers it."""
         self.asked[size] += 1
         return super().admits(size, longest, real)
 
 
 @given(st.lists(st.tuples(st.integers(8, 60), st.floats(-0.5, 3.0), st.booleans()), min_size=200, max_size=200))
 def test_a_long_queue_costs_no_more_than_a_look_at_each(rows: list[tuple[int, float, bool]]) -> None:
-    """With many waiting a batch is grown by trying each length once for each size, not each entry."""
+    """A batch from a long queue is grown by trying each length once per size, not each entry."""
     waiting = [
         Waiting(at + 200 * lap, tokens, NOW + budget_s, strict, NOW)
         for lap in range(5)

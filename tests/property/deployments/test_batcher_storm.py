@@ -21,7 +21,7 @@ POISON = 10_000
 
 
 class Caller(NamedTuple):
-    """One input of `tokens` tokens; `leaves_after` is in turns of the loop, `pause` the turns before it comes."""
+    """One input of `tokens` tokens; `pause` and `leaves_after` are in turns of the event loop."""
 
     tokens: int
     budget_s: float
@@ -46,14 +46,14 @@ callers_given = st.lists(
 
 
 def engine_run(token_ids: TokenIds, mask: TokenIds) -> Logits:
-    """Echoes each row's first id, which tells the callers apart; refuses poison."""
+    """Echoes each row's first id, which identifies the caller; raises on poison."""
     if (token_ids >= POISON).any():
         raise ArithmeticError("poison")
     return token_ids[:, :1].astype(np.float32)
 
 
 async def outcomes(batcher: Batcher, callers: list[Caller]) -> list[Scored | Failure | BaseException]:
-    """Lets them all loose on the batcher, and waits until each has its outcome."""
+    """Starts all callers on the batcher, and waits until each has its outcome."""
     batcher.start()
     tasks: list[asyncio.Task[Scored | Failure]] = []
     async with asyncio.timeout(60), asyncio.TaskGroup() as leavers:
@@ -71,7 +71,7 @@ async def outcomes(batcher: Batcher, callers: list[Caller]) -> list[Scored | Fai
 
 
 async def leave(task: asyncio.Task[Scored | Failure], turns: int) -> None:
-    """Cancels the caller after so many turns of the loop."""
+    """Cancels the caller after its `leaves_after` turns of the event loop."""
     for _ in range(turns):
         await asyncio.sleep(0)
     task.cancel()
@@ -79,7 +79,7 @@ async def leave(task: asyncio.Task[Scored | Failure], turns: int) -> None:
 
 @given(callers_given)
 def test_everybody_gets_exactly_the_end_that_is_theirs(callers: list[Caller]) -> None:
-    """Each caller has its own logits, or the one failure that it alone has earned; nobody is left waiting."""
+    """Each caller gets its own logits, or the one failure that fits what it did; no caller is left waiting."""
     limits = BatchLimits(max_batch=8, max_batch_tokens=256, max_padding_waste=0.4)
     batcher = Batcher(engine_run, PROFILE, limits, time.monotonic, max_queued=100)
     for number, (caller, outcome) in enumerate(zip(callers, asyncio.run(outcomes(batcher, callers)), strict=True)):

@@ -1,4 +1,4 @@
-"""Laws of the search for any scores and any rules, whenever it is interrupted."""
+"""Laws of beam search for any scores and any rules, whenever it is interrupted."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class TableDecoder:
 
 @st.composite
 def rules(draw: st.DrawFn) -> SearchRules:
-    """Any rules that fit the vocabulary; rarely contradictory ones too, such as an end that is asked for too early."""
+    """Any rules that fit the vocabulary; rarely contradictory ones too, such as an end that is required too early."""
     return SearchRules(
         START,
         draw(st.sampled_from([ENDS, ENDS[:1], ()])),
@@ -53,7 +53,7 @@ decoders = st.builds(lambda seed, sharp: (seed, sharp), st.integers(0, 9999), st
 
 
 def bests(asked: SearchRules, decoder: tuple[int, float]) -> list[tuple[tuple[int, ...], bool]]:
-    """What is best after each step, and whether it ended by itself."""
+    """The best text after each step, and whether it ended by itself."""
     search, fake, found = BeamSearch(asked), TableDecoder(*decoder), []
     while not search.done:
         search.feed(fake.step(*search.pending))
@@ -63,9 +63,9 @@ def bests(asked: SearchRules, decoder: tuple[int, float]) -> list[tuple[tuple[in
 
 @given(rules(), decoders)
 def test_a_search_is_bounded_and_never_empty(asked: SearchRules, decoder: tuple[int, float]) -> None:
-    """A search ends within its tokens, and never asks for more rows than beams, each continuing a row there was.
+    """A search ends within its tokens, asks for no more rows than beams, and each row continues one that existed.
 
-    It has a text after every step unless the first token was an end, the start or padding.
+    After every step there is a text, unless the first token was an end, the start or padding.
     """
     search, fake, rows = BeamSearch(asked), TableDecoder(*decoder), 1
     assert search.best() == () and not search.ended
@@ -86,7 +86,7 @@ def test_a_search_is_bounded_and_never_empty(asked: SearchRules, decoder: tuple[
 def test_an_interrupted_search_has_what_a_shorter_one_would_find(
     asked: SearchRules, decoder: tuple[int, float], steps: int
 ) -> None:
-    """After so many steps the best is that of a search which may take no more: nothing is lost by not having known."""
+    """A search that is interrupted has the text that a search with that limit of steps would have found."""
     asked = replace(asked, forced_eos_token_id=None, early_stopping=asked.early_stopping is True)
     found = bests(asked, decoder)
     if asked.early_stopping and len(found) < asked.max_new_tokens:
@@ -98,7 +98,7 @@ def test_an_interrupted_search_has_what_a_shorter_one_would_find(
 
 @given(rules(), decoders)
 def test_looking_at_the_best_changes_nothing(asked: SearchRules, decoder: tuple[int, float]) -> None:
-    """A search is deterministic, and one that is never asked on its way ends as one that is asked after every step."""
+    """A search is deterministic: reading the best text after each step does not change how it ends."""
     search, fake = BeamSearch(asked), TableDecoder(*decoder)
     while not search.done:
         search.feed(fake.step(*search.pending))
@@ -109,7 +109,7 @@ def test_looking_at_the_best_changes_nothing(asked: SearchRules, decoder: tuple[
 
 @given(rules(), decoders)
 def test_no_run_of_tokens_is_written_twice(asked: SearchRules, decoder: tuple[int, float]) -> None:
-    """Whatever is best after any step, no n-gram of the rule's size occurs in it twice."""
+    """No n-gram of the rule's size occurs twice in any best text."""
     asked = replace(asked, forced_bos_token_id=None, suppressed_token_ids=(START, PAD))  # so that none is stripped
     asked = replace(asked, forced_eos_token_id=None)  # what is forced may repeat what was written
     size = asked.no_repeat_ngram_size
@@ -120,7 +120,7 @@ def test_no_run_of_tokens_is_written_twice(asked: SearchRules, decoder: tuple[in
 
 @given(rules(), decoders)
 def test_a_row_ends_by_itself_only_after_its_fewest_tokens(asked: SearchRules, decoder: tuple[int, float]) -> None:
-    """An end that nothing forced comes after at least so many tokens; an end at the last place may be forced."""
+    """A row chooses to end only after its least number of tokens; at the last place an end may be forced."""
     asked = replace(asked, suppressed_token_ids=(START, PAD))
     for tokens, ended in bests(asked, decoder):
         assert not ended or len(tokens) >= asked.min_new_tokens

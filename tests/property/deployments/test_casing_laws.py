@@ -1,4 +1,4 @@
-"""The laws of giving a summary its casing and spacing back: whatever the two texts are."""
+"""Laws of restoring a summary's casing and spacing, for any source and any summary."""
 
 from __future__ import annotations
 
@@ -34,31 +34,31 @@ texts = st.one_of(pieces, st.text(max_size=60))
 
 
 def bare(text: str) -> str:
-    """A text without its white space and its casing."""
+    """The text without white space and casing."""
     return folded("".join(text.split()))
 
 
 @given(summary=texts, source=texts)
 def test_only_case_and_space_change(summary: str, source: str) -> None:
-    """Any two texts get an answer, and it has the summary's characters in their order."""
+    """Restoring changes only case and white space: the summary keeps its characters in order."""
     assert bare(restored(summary, source)) == bare(summary)
 
 
 @given(summary=texts, source=texts)
 def test_restoring_again_changes_nothing(summary: str, source: str) -> None:
-    """What has the source's casing and spacing keeps it."""
+    """Restoring a text that is restored already changes nothing."""
     once = restored(summary, source)
     assert restored(once, source) == once
 
 
 @given(summary=texts, source=texts)
 def test_no_space_is_doubled_or_left_over(summary: str, source: str) -> None:
-    """What white space there is, is single spaces between words."""
+    """White space in the result is single spaces between words."""
     answer = restored(summary, source)
     assert answer == " ".join(answer.split())
 
 
 @given(words=st.lists(st.sampled_from([w for w in WORDS if w.isalnum()]), min_size=1, max_size=20))
 def test_a_text_without_marks_keeps_its_words_apart(words: list[str]) -> None:
-    """Words are never run together, whatever the source says of them."""
+    """Words of a text without punctuation are never run together, whatever the source has."""
     assert len(restored(" ".join(words), "".join(words)).split()) == len(words)

@@ -1,4 +1,4 @@
-"""What holds of whatever is read: for any text, budget, parameters and speed of the engine."""
+"""Laws of extractive summaries, for any text, budget, parameters and speed of the engine."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ texts = st.one_of(
 def test_the_laws_of_reading(
     text: str, budget_s: float, reserve_s: float, slowdown: float, most: int | None, least: int | None
 ) -> None:
-    """No batch begins late, and none ends late that takes no longer than forecast; sentences are whole, each once."""
+    """No batch begins late, or ends late unless slower than forecast; a summary has whole sentences, each once."""
     clock = FakeClock()
     engine = FakeReader(clock, BATCH_S * slowdown)
     room = TextBudget(clock() + budget_s, reserve_s, clock)
@@ -69,7 +69,7 @@ def test_the_laws_of_reading(
 
 
 def in_their_order(summary: str, sentences: list[str]) -> None:
-    """The summary is some of the sentences, each at most once, as they follow one another, and nothing else."""
+    """Checks that the summary consists of sentences of the text, each at most once, in their order."""
     reached: set[int] = {0}  # how far into the summary the sentences so far may have come
     for sentence in sentences:
         for at in sorted(reached, reverse=True):

@@ -39,7 +39,7 @@ counts = st.integers(1, 6)
 
 @given(cases(), counts, st.one_of(st.none(), st.integers(0, 120)))
 def test_a_choice_is_some_of_the_embedded_sentences_in_order(case: Case, count: int, max_words: int | None) -> None:
-    """Ascending, without repeats, only what was embedded, no more than was asked for, within the words, each time."""
+    """A choice is ascending, without repeats, only of embedded sentences, within both limits, and always repeatable."""
     ranker, embeddings, facts, places = case
     chosen = ranker.choose(embeddings, facts, count, max_words, places)
     assert chosen == sorted(set(chosen)) and set(chosen) <= set(places) and len(chosen) <= count
@@ -49,14 +49,14 @@ def test_a_choice_is_some_of_the_embedded_sentences_in_order(case: Case, count: 
 
 @given(cases(), counts)
 def test_there_is_a_summary_wherever_a_sentence_was_embedded(case: Case, count: int) -> None:
-    """Without a limit of words something is chosen, unless nothing was embedded."""
+    """Without a limit on words, a sentence is chosen whenever one was embedded."""
     ranker, embeddings, facts, places = case
     assert bool(ranker.choose(embeddings, facts, count, positions=places)) == bool(places)
 
 
 @given(cases(), counts)
 def test_a_longer_summary_holds_the_shorter_one(case: Case, count: int) -> None:
-    """One sentence more is asked for, and none is taken back."""
+    """A longer summary contains every sentence of a shorter one."""
     ranker, embeddings, facts, places = case
     shorter = ranker.choose(embeddings, facts, count, positions=places)
     assert set(shorter) <= set(ranker.choose(embeddings, facts, count + 1, positions=places))
@@ -64,7 +64,7 @@ def test_a_longer_summary_holds_the_shorter_one(case: Case, count: int) -> None:
 
 @given(cases())
 def test_no_sentence_is_said_twice(case: Case) -> None:
-    """Of sentences with one embedding at most one is chosen, unless it says nothing at all."""
+    """Of sentences with equal embeddings that are not zero at most one is chosen."""
     ranker, embeddings, facts, places = case
     twins = np.ones_like(embeddings)
     assert len(ranker.choose(twins, facts, 5, positions=places)) == min(len(places), 1)
@@ -72,7 +72,7 @@ def test_no_sentence_is_said_twice(case: Case) -> None:
 
 @given(cases(), st.floats(0.01, 100))
 def test_the_scale_of_embeddings_does_not_matter(case: Case, scale: float) -> None:
-    """Unit rows are what counts, and they and all that is made of them are finite."""
+    """The scale of embeddings does not matter, since only unit rows count, and all that they give is finite."""
     ranker, embeddings, facts, places = case
     units = unit_rows(embeddings)
     np.testing.assert_allclose(unit_rows(units * np.float32(scale)), units, atol=1e-5)
@@ -83,6 +83,6 @@ def test_the_scale_of_embeddings_does_not_matter(case: Case, scale: float) -> No
 
 @given(st.integers(0, 10_000))
 def test_the_default_is_a_summary(sentences: int) -> None:
-    """At least one sentence, at most three, and never more than half of two or more."""
+    """The default length is one to three sentences, and at most half of a text of two or more."""
     count = default_count(sentences)
     assert 1 <= count <= 3 and (sentences < 2 or count <= sentences / 2)

@@ -1,4 +1,4 @@
-"""The time slicer under any mix of texts: long and short, poisonous, pressed, left, and stopped in the middle."""
+"""The time slicer under any mix of texts: long, short, poisonous, urgent, cancelled, and stopped halfway."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STEP_S = 0.0003
 
 
 class Caller(NamedTuple):
-    """A text of `steps`; `pause` and `leaves_after` are in turns of the loop, before it comes and from then on."""
+    """A text of `steps`; `pause` and `leaves_after` are turns of the event loop, before it comes and from then on."""
 
     steps: int
     budget_s: float
@@ -49,7 +49,7 @@ callers_given = st.lists(
 
 @dataclass
 class Watch:
-    """What the engine's threads were seen to do, and what the log was told. Each step takes time of the clock."""
+    """Records what the engine's threads did and what was logged. Each step takes time of the clock."""
 
     clock: FakeClock = field(default_factory=FakeClock)
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -64,7 +64,7 @@ class Watch:
     in_log: Counter[str] = field(default_factory=Counter)
 
     def write(self, request_id: str, steps: Sequence[Step], withdrawn: bool) -> None:
-        """The log's side."""
+        """Records a line of the log."""
         self.logged[request_id] += 1
         self.in_log[request_id] += len(steps)
         with self.lock:
@@ -107,7 +107,7 @@ class Watch:
 async def storm(
     time_slicer: TimeSlicer, watch: Watch, callers: list[Caller], stop_after: int | None
 ) -> list[FinishedJob | Failure | BaseException]:
-    """Lets them all loose, and waits until each has its end and the time slicer is idle."""
+    """Starts all callers, and waits until each has its end and the time slicer is idle."""
     time_slicer.start()
     tasks: list[asyncio.Task[FinishedJob | Failure]] = []
     async with asyncio.TaskGroup() as others:
@@ -129,7 +129,7 @@ async def storm(
 
 
 async def leave(task: asyncio.Task[FinishedJob | Failure], turns: int, watch: Watch, name: str) -> None:
-    """Cancels the caller after so many turns of the loop, and notes how far its text was a turn of the loop later."""
+    """Cancels the caller after its turns of the event loop, and notes how far its text was one turn later."""
     for _ in range(turns):
         await asyncio.sleep(0)
     if not task.done():
@@ -139,7 +139,7 @@ async def leave(task: asyncio.Task[FinishedJob | Failure], turns: int, watch: Wa
 
 
 async def stop(time_slicer: TimeSlicer, turns: int) -> None:
-    """Stops it without grace after so many turns of the loop."""
+    """Stops the time slicer without grace after some turns of the event loop."""
     for _ in range(turns):
         await asyncio.sleep(0)
     await time_slicer.stop(0.0)
@@ -149,7 +149,7 @@ async def stop(time_slicer: TimeSlicer, turns: int) -> None:
 def test_every_text_ends_exactly_once_as_it_has_earned(
     callers: list[Caller], slots: int, stop_after: int | None
 ) -> None:
-    """Nobody is left waiting or answered for another; nothing runs for who has left; the totals add up."""
+    """Every text ends once, as it has earned; nothing runs for a caller that has left; the totals add up."""
     watch = Watch()
     time_slicer = TimeSlicer(slots, watch.clock, 100, watch)
     found = run_virtually(storm(time_slicer, watch, callers, stop_after), watch.clock, flows=False)

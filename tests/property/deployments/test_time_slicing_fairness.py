@@ -1,4 +1,4 @@
-"""The rule of turns over whole schedules: who shares an engine by it, gets through."""
+"""The time-slicing rule over whole schedules: every text that shares an engine by it is finished."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STEP_S = 0.01
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Job(Sharing):
-    """A text that comes, needs so many steps, and is done at some time."""
+    """A text that arrives, needs `steps` steps, and is done at some time."""
 
     arrives_s: float
     steps: int
@@ -36,7 +36,7 @@ def jobs(budgets: st.SearchStrategy[float]) -> st.SearchStrategy[list[Job]]:
 
 
 def run(texts: list[Job]) -> None:
-    """One engine, turn by turn, each of `SLICE_S` or to the end where nobody waits."""
+    """Runs one engine, slice by slice, each of `SLICE_S`, or to the end of the text where no other waits."""
     now, left = 0.0, list(texts)
     while left:
         here = [text for text in left if text.arrives_s <= now]
@@ -54,7 +54,7 @@ def run(texts: list[Job]) -> None:
 
 @given(jobs(st.just(1000.0)))
 def test_each_is_done_in_its_own_time_for_each_that_shares(texts: list[Job]) -> None:
-    """With time enough for all, nobody takes longer than its own work times those there, and a turn of each."""
+    """Where all texts have time, each takes at most (its own time + two time slices) × the number of texts."""
     own = {text.sequence: text.left_s for text in texts}
     run(texts)
     for text in texts:
@@ -65,7 +65,7 @@ def test_each_is_done_in_its_own_time_for_each_that_shares(texts: list[Job]) -> 
 
 @given(jobs(st.just(1000.0)), st.integers(1, 5))
 def test_a_short_text_among_long_ones_is_soon_done(texts: list[Job], steps: int) -> None:
-    """One that comes when all others have had more than it needs is done after its own time and one turn."""
+    """A short text that comes when all others have had more than it needs waits for one time slice only."""
     own_s = steps * STEP_S
     for text in texts:
         text.arrives_s, text.attained_s = 0.0, own_s + SLICE_S
@@ -76,7 +76,7 @@ def test_a_short_text_among_long_ones_is_soon_done(texts: list[Job], steps: int)
 
 @given(jobs(st.just(1000.0)), st.integers(1, 30))
 def test_who_is_pressed_comes_in_time(texts: list[Job], steps: int) -> None:
-    """One text with little slack, but more than a turn, is in time however many share that have plenty."""
+    """An urgent text that can spare one time slice is in time, however many patient texts share the engine."""
     own_s = steps * STEP_S
     pressed = Job(sequence=99, deadline=1.0 + own_s + 1.5 * SLICE_S, left_s=own_s, arrives_s=1.0, steps=steps)
     run([*texts, pressed])
@@ -85,7 +85,7 @@ def test_who_is_pressed_comes_in_time(texts: list[Job], steps: int) -> None:
 
 @given(jobs(st.just(1000.0)), jobs(st.just(0.0)))
 def test_the_lost_cost_those_in_time_nothing(texts: list[Job], lost: list[Job]) -> None:
-    """But for their share: whoever is there and can be in time is done when it would be done without them."""
+    """Late texts do not delay those that can be in time, apart from the share reserved for late ones."""
     for text in (*texts, *lost):
         text.arrives_s = 0.0
     for text in lost:
@@ -99,7 +99,7 @@ def test_the_lost_cost_those_in_time_nothing(texts: list[Job], lost: list[Job]) 
 
 @given(jobs(st.floats(0, 0.5)), st.integers(1, 40))
 def test_the_lost_and_the_pressed_starve_nobody(texts: list[Job], steps: int) -> None:
-    """A text with time enough is done when all the work there was is done, at the latest; lost ones hold up nobody."""
+    """A patient text beside n late ones is done within (its own time + two time slices) × (n + 1)."""
     assume(any(text.slack_s(text.arrives_s) < 0 for text in texts))
     lost = [text for text in texts if text.slack_s(text.arrives_s) < 0]
     own_s = steps * STEP_S

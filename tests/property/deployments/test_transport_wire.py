@@ -1,4 +1,4 @@
-"""Laws of the transport for all bytes and all work: nothing a peer sends breaks more than its own connection."""
+"""Laws of the transport for all bytes and all work: a peer can break no connection but its own."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ summarising = st.builds(
     st.sampled_from(["chunk", "longest_first", "error"]),
 )
 parameters = (labelling | summarising).map(msgspec.to_builtins)
-"""As they arrive: plain data, which the task's own replica reads."""
+"""Parameters as they arrive: plain data, which the task's replica parses."""
 works = st.builds(Work, texts, st.lists(texts, max_size=5).map(tuple), parameters, floats, st.booleans(), texts)
 scores = st.lists(st.builds(LabelScore, texts, floats), max_size=3).map(msgspec.to_builtins)
 summaries = st.builds(Summary, texts).map(msgspec.to_builtins)
@@ -87,7 +87,7 @@ to_client: st.SearchStrategy[ServerFrame] = (
 
 
 def encoded(*frames: ClientFrame | ServerFrame) -> bytes:
-    """The frames as they leave, one behind the other."""
+    """The frames as they are sent, one behind the other."""
     buffer = bytearray()
     for frame in frames:
         append_frame(buffer, frame)
@@ -102,20 +102,20 @@ def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
 
 @given(st.lists(to_server, max_size=8), st.lists(ids, max_size=12))
 def test_what_a_client_sends_arrives_however_it_is_cut(frames: list[ClientFrame], cuts: list[int]) -> None:
-    """Any work survives the crossing unchanged, and the cuts of the stream change nothing."""
+    """Work arrives at the server unchanged, however the stream is cut."""
     reader = client_frames()
     assert [frame for piece in pieces(encoded(*frames), cuts) for frame in reader.feed(piece)] == frames
 
 
 @given(st.lists(to_client, max_size=8), st.lists(ids, max_size=12))
 def test_what_a_server_sends_arrives_however_it_is_cut(frames: list[ServerFrame], cuts: list[int]) -> None:
-    """Any answer, failure and load report survives the crossing unchanged, however the stream is cut."""
+    """Answers, failures and load reports arrive at the client unchanged, however the stream is cut."""
     reader = server_frames()
     assert [frame for piece in pieces(encoded(*frames), cuts) for frame in reader.feed(piece)] == frames
 
 
 def test_a_load_that_is_no_number_crosses_too() -> None:
-    """NaN and infinity are floats of the wire: what to make of them is for the forecast to say."""
+    """NaN and infinity cross the wire as floats: the forecast decides what to make of them."""
     [frame] = server_frames().feed(encoded(Pong(LoadReport(math.nan, 0)), Pong(LoadReport(math.inf, 0)))[:-18])
     assert isinstance(frame, Pong) and math.isnan(frame.load.backlog_s)
 
@@ -135,7 +135,7 @@ noise = st.binary(max_size=300) | framed_bytes | st.builds(spoilt, to_server, co
 
 @given(st.lists(noise, max_size=4))
 def test_noise_is_frames_or_a_protocol_error(chunks: list[bytes]) -> None:
-    """Both readers, fed anything at all, yield typed frames or raise ProtocolError, and nothing else."""
+    """Both readers, fed any bytes, yield typed frames or raise ProtocolError, and nothing else."""
     for reader in (client_frames(), server_frames()):
         try:
             for chunk in chunks:
@@ -147,7 +147,7 @@ def test_noise_is_frames_or_a_protocol_error(chunks: list[bytes]) -> None:
 
 @given(st.binary(max_size=8) | st.binary(max_size=8).map(lambda rest: HELLO[:3] + rest))
 def test_only_the_hello_is_a_hello(said: bytes) -> None:
-    """Any other bytes are refused, or waited on only while they are the beginning of one."""
+    """Bytes other than the hello are refused, or waited on only while they are the beginning of one."""
     try:
         complete = hello_received(said)
     except HandshakeError:
@@ -157,7 +157,7 @@ def test_only_the_hello_is_a_hello(said: bytes) -> None:
 
 
 async def echo(work: Work) -> Failure:
-    """Answers whatever comes."""
+    """Answers any work."""
     return Failure(FailureKind.TOO_LONG, work.inputs[0] if work.inputs else "", 1, 1)
 
 
@@ -173,7 +173,7 @@ async def ask_beside(address: UnixAddress) -> None:
 
 
 async def assault(address: UnixAddress, chunks: list[bytes], greet: bool) -> None:
-    """Says the chunks to a fresh server, after a hello or in place of one, then asks as a good client.
+    """Sends the chunks to a fresh server, after a hello or in place of one, then asks as a good client.
 
     In place of a hello, it then waits for the server to hang up, which it must do in the time for a hello.
     """
@@ -204,27 +204,27 @@ async def assault(address: UnixAddress, chunks: list[bytes], greet: bool) -> Non
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> UnixAddress:
-    """A place for the servers, one after the other."""
+    """An address for the servers, one after the other."""
     directory: Path = tmp_path_factory.mktemp("transport")
     return UnixAddress(str(directory / "s"))
 
 
 @given(chunks=st.lists(noise, max_size=4))
 def test_noise_after_a_hello_harms_nobody_else(address: UnixAddress, chunks: list[bytes]) -> None:
-    """The server survives whatever a client says, with no error of its own, and serves the next client."""
+    """Noise after a hello leaves the server without an error of its own, and it serves the next client."""
     run_virtually(assault(address, chunks, greet=True))
 
 
 @tried(0.5)
 @given(chunks=st.lists(st.binary(max_size=60), max_size=3), begun=st.sampled_from([b"", HELLO[:3]]))
 def test_noise_for_a_hello_is_hung_up_on_in_time(address: UnixAddress, chunks: list[bytes], begun: bytes) -> None:
-    """A peer without a hello is let go within the time for one, silent or loud, and harms nobody."""
+    """A peer without a hello, silent or noisy, is dropped within the time for one, and harms no other client."""
     run_virtually(assault(address, [begun, *chunks], greet=False))
 
 
 @given(st.lists(st.builds(LabelScore, texts, floats.filter(math.isfinite)), max_size=3), texts)
 def test_outputs_are_the_same_json_after_the_crossing(labels: list[LabelScore], text: str) -> None:
-    """The gateway passes on what it was sent, unread: the client gets byte for byte what the replica meant."""
+    """The client receives byte for byte the JSON that the replica meant, since the gateway passes it on unparsed."""
     sent = Answer((tuple(labels), Summary(text)), InputReport(1, 1, False), ReplicaTimings(0.0, 0.0, 0.0, 1))
     (done,) = server_frames().feed(encoded(Done(1, sent, LoadReport(0.0, 0))))
     assert isinstance(done, Done) and isinstance(done.result, Answer)

@@ -1,4 +1,4 @@
-"""Laws of the engines that need no checkpoint: what the graph is fed, and what is known of the host."""
+"""Laws of the engines that need no checkpoint: what the graph is given, and what is known of the host."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROWS = [[2, 6, 5, 3], [2, 7, 3]]
 @pytest.mark.parametrize("extra", [None, "token_type_ids"])
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_padded_row_gets_its_own_logits(tmp_path: Path, extra: str | None, threads: int) -> None:
-    """What fills a shorter row up never counts, and token types, where the graph wants them, are zero."""
+    """Padding never changes a row's logits, and token types are zero where the graph takes them."""
     write_graph(tmp_path / "model.onnx", extra)
     batch = padded(ROWS, pad_id=1)
     logits = OnnxEngine.open(tmp_path / "model.onnx", threads).run(batch.token_ids, batch.attention_mask)
@@ -28,21 +28,21 @@ def test_a_padded_row_gets_its_own_logits(tmp_path: Path, extra: str | None, thr
 
 
 def test_a_graph_that_wants_more_is_refused_as_it_is_opened(tmp_path: Path) -> None:
-    """An input that the engine cannot feed fails at the start, by name, and not at the first request."""
+    """A graph with an input that the engine cannot give is refused by name when it is opened, not at a request."""
     write_graph(tmp_path / "model.onnx", "pixel_values")
     with pytest.raises(ValueError, match="pixel_values"):
         OnnxEngine.open(tmp_path / "model.onnx", 1)
 
 
 def test_padding_fills_on_the_right_with_the_given_id() -> None:
-    """The mask is one exactly where a row has a token of its own."""
+    """Padding fills rows on the right with the given id, and the mask is one exactly on a row's own tokens."""
     batch = padded(ROWS, pad_id=9)
     assert batch.token_ids.tolist() == [[2, 6, 5, 3], [2, 7, 3, 9]]
     assert batch.attention_mask.tolist() == [[1, 1, 1, 1], [1, 1, 1, 0]]
 
 
 def test_an_intel_or_amd_host_is_read_by_its_flags(tmp_path: Path) -> None:
-    """The kind tells generations apart that bear one name."""
+    """The kind of an Intel or AMD host is read from its flags, since generations may bear one name."""
     cpuinfo = tmp_path / "cpuinfo"
     cpuinfo.write_text("processor\t: 0\ncpu family\t: 25\nmodel\t: 17\nmodel name\t: AMD EPYC\nflags\t: fpu avx_vnni\n")
     host = read_host(cpuinfo)
@@ -51,17 +51,17 @@ def test_an_intel_or_amd_host_is_read_by_its_flags(tmp_path: Path) -> None:
 
 
 def test_an_arm_host_is_read_by_its_features(tmp_path: Path) -> None:
-    """ARM names no model and calls its flags Features."""
+    """The kind of an ARM host is read from `Features`, since ARM names no model."""
     cpuinfo = tmp_path / "cpuinfo"
     cpuinfo.write_text("processor\t: 0\nFeatures\t: fp asimd asimddp\nCPU part\t: 0xd0c\n")
     assert read_host(cpuinfo).dot_product == "asimddp"
 
 
 def test_a_host_without_dot_products_says_so() -> None:
-    """AVX-512 alone is not enough for int8."""
+    """A host without int8 dot products says so, even if it has AVX-512."""
     assert Host("old", 4, frozenset({"avx2", "avx512f"})).dot_product is None
 
 
 def test_a_system_without_cpuinfo_is_still_a_host(tmp_path: Path) -> None:
-    """Where there is no /proc, an export still knows where it was profiled."""
+    """A host without /proc/cpuinfo still has a kind for its exports to name."""
     assert read_host(tmp_path / "none").kind

@@ -1,4 +1,4 @@
-"""The batcher at work: what runs together, in which order, and what it says of its load."""
+"""The batcher at work: what runs together, in which order, and what load is reported."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gateway.model.messages import Failure, FailureKind, LoadReport
 
 @pytest.mark.asyncio
 async def test_every_input_gets_its_own_row() -> None:
-    """In a padded batch each caller receives the logits of its own ids, and the padding id fills the rest."""
+    """Each caller of a padded batch receives the logits of its own ids, and the padding id fills the rest."""
     engine = SummingEngine()
     async with batching(engine) as batcher:
         results = await asyncio.gather(*(batcher.submit([n] * (7 + n % 2), soon(), True) for n in range(4)))
@@ -25,7 +25,7 @@ async def test_every_input_gets_its_own_row() -> None:
 
 @pytest.mark.asyncio
 async def test_what_is_submitted_in_one_turn_runs_together() -> None:
-    """The inputs of one request form one batch on an idle engine: nobody waits for companions to come."""
+    """The inputs of one request form one batch on an idle engine, without waiting for others to come."""
     engine = SummingEngine()
     async with batching(engine) as batcher:
         results = await asyncio.gather(*(batcher.submit([1] * 8, soon(), True) for _ in range(5)))
@@ -37,7 +37,7 @@ async def test_what_is_submitted_in_one_turn_runs_together() -> None:
 
 @pytest.mark.asyncio
 async def test_work_merges_while_the_engine_is_busy() -> None:
-    """What arrives one by one during a run is one batch after it."""
+    """Inputs that arrive one by one during a run form one batch after it."""
     engine = SummingEngine()
     async with batching(engine, busy=True) as batcher, asyncio.TaskGroup() as clients:
         clients.create_task(batcher.submit([1] * 8, soon(), True))
@@ -51,7 +51,7 @@ async def test_work_merges_while_the_engine_is_busy() -> None:
 
 @pytest.mark.asyncio
 async def test_an_urgent_input_waits_for_at_most_one_run() -> None:
-    """However many wait already, the earliest deadline runs as soon as the engine is free."""
+    """The earliest deadline runs as soon as the engine is free, however many inputs wait already."""
     engine = SummingEngine()
     async with batching(engine, busy=True) as batcher, asyncio.TaskGroup() as clients:
         for _ in range(20):
@@ -66,7 +66,7 @@ async def test_an_urgent_input_waits_for_at_most_one_run() -> None:
 
 @pytest.mark.asyncio
 async def test_the_loop_never_waits_for_the_engine() -> None:
-    """While the engine runs, the event loop goes on turning."""
+    """The event loop goes on while the engine runs."""
     engine = SummingEngine()
     async with batching(engine, busy=True) as batcher:
         client = asyncio.create_task(batcher.submit([1], soon(), True))
@@ -80,7 +80,7 @@ async def test_the_loop_never_waits_for_the_engine() -> None:
 
 @pytest.mark.asyncio
 async def test_two_threads_run_two_batches_at_once() -> None:
-    """With `threads=2` unlike inputs do not wait for each other; a third does."""
+    """With `threads=2` two inputs of unlike length run at once, and a third waits."""
     engine = SummingEngine()
     async with batching(engine, busy=True, threads=2) as batcher, asyncio.TaskGroup() as clients:
         for tokens in (1, 20, 60):
@@ -94,7 +94,7 @@ async def test_two_threads_run_two_batches_at_once() -> None:
 
 @pytest.mark.asyncio
 async def test_lost_work_is_not_run() -> None:
-    """A strict input whose deadline cannot be met when its batch is formed is EXPIRED, and no engine sees it."""
+    """A strict input that cannot meet its deadline when its batch is formed is EXPIRED and never run."""
     now = 50.0
     engine = SummingEngine()
     async with batching(engine, busy=True, clock=lambda: now) as batcher:
@@ -103,7 +103,7 @@ async def test_lost_work_is_not_run() -> None:
         strict = asyncio.create_task(batcher.submit([2] * 8, now + 1, True))
         patient = asyncio.create_task(batcher.submit([3] * 8, now + 1, False))
         await asyncio.sleep(0)
-        now += 0.995  # not past the deadline yet, but 10 ms of service time no longer fit
+        now += 0.995  # before the deadline, but 10 ms of service time no longer fit
         engine.gate.set()
         assert isinstance(await first, Scored)
         assert await strict == Failure(FailureKind.EXPIRED)
@@ -115,7 +115,7 @@ async def test_lost_work_is_not_run() -> None:
 
 @pytest.mark.asyncio
 async def test_a_full_queue_refuses_at_once() -> None:
-    """More than `max_queued` waiting inputs are QUEUE_FULL; the running ones do not count."""
+    """A queue with `max_queued` waiting inputs refuses more with QUEUE_FULL; running ones do not count."""
     engine = SummingEngine()
     async with batching(engine, busy=True, max_queued=2) as batcher, asyncio.TaskGroup() as clients:
         clients.create_task(batcher.submit([1], soon(), True))
@@ -130,7 +130,7 @@ async def test_a_full_queue_refuses_at_once() -> None:
 
 @pytest.mark.asyncio
 async def test_the_load_report_counts_down_to_nothing() -> None:
-    """Backlog is the waiting work plus what is left of the running batch, by medians; it is never negative."""
+    """The backlog is the median time of what waits plus the rest of what runs, and never negative."""
     now = 50.0
     engine = SummingEngine()
     async with batching(engine, busy=True, clock=lambda: now) as batcher:
@@ -151,7 +151,7 @@ async def test_the_load_report_counts_down_to_nothing() -> None:
 
 @pytest.mark.asyncio
 async def test_totals_account_for_every_token_and_second() -> None:
-    """Padding, lateness and busy time add up: late work is wasted by its share of the batch, best-effort or not."""
+    """Padding, lateness and busy time add up; late inputs waste their share of the batch, strict or best-effort."""
     now = 50.0
     engine = SummingEngine()
     async with batching(engine, busy=True, clock=lambda: now) as batcher, asyncio.TaskGroup() as clients:

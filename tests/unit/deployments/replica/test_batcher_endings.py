@@ -1,4 +1,4 @@
-"""How an input leaves the batcher without logits: the engine failed, its caller left, the replica stopped."""
+"""How an input leaves the batcher without logits: the engine fails, the caller leaves or the replica stops."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ POISON = 666
 
 @dataclass
 class TouchyEngine:
-    """Refuses any batch that holds POISON. While `gate` is shut, runs wait."""
+    """An engine that raises on any batch with POISON. While `gate` is shut, runs wait."""
 
     gate: threading.Event = field(default_factory=threading.Event)
     begun: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
@@ -51,7 +51,7 @@ def started(engine: TouchyEngine, busy: bool = False) -> Batcher:
 
 
 def submitted(batcher: Batcher, first_id: int) -> asyncio.Task[Scored | Failure]:
-    """An input of 8 tokens that can be told by its first id, with time enough."""
+    """An input of 8 tokens with time enough, recognised by its first id."""
     return asyncio.create_task(batcher.submit([first_id] * 8, time.monotonic() + 600, True))
 
 
@@ -61,7 +61,7 @@ async def a_run_begins(engine: TouchyEngine) -> None:
 
 
 def complaints() -> list[dict[str, Any]]:
-    """What the running loop complains of from now on: unretrieved exceptions, invalid states."""
+    """What the running loop reports from now on: unretrieved exceptions, invalid states."""
     heard: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: heard.append(context))
     return heard
@@ -69,7 +69,7 @@ def complaints() -> list[dict[str, Any]]:
 
 @pytest.mark.asyncio
 async def test_only_the_culprit_of_a_failed_batch_fails() -> None:
-    """One poisonous input costs its batch-mates one more run, not their answer; its failure names the exception."""
+    """Only the poisonous input of a failed batch fails, naming the exception; the others cost one more run."""
     engine = TouchyEngine()
     batcher = started(engine)
     results = await asyncio.gather(*(submitted(batcher, first_id) for first_id in (1, 2, POISON, 4)))
@@ -84,7 +84,7 @@ async def test_only_the_culprit_of_a_failed_batch_fails() -> None:
 
 @pytest.mark.asyncio
 async def test_an_engine_that_miscounts_has_failed() -> None:
-    """Fewer rows than inputs are no answer to anybody, and the batcher goes on."""
+    """An engine that returns fewer rows than inputs has failed them all, and the batcher goes on."""
 
     def miscounting(token_ids: TokenIds, mask: TokenIds) -> Logits:
         return np.zeros((0, 2), np.float32)
@@ -98,7 +98,7 @@ async def test_an_engine_that_miscounts_has_failed() -> None:
 
 @pytest.mark.asyncio
 async def test_an_input_cancelled_while_waiting_never_runs() -> None:
-    """The caller that leaves takes its input along, and its place in the backlog."""
+    """An input that is cancelled while it waits never runs and leaves the backlog."""
     engine = TouchyEngine()
     batcher = started(engine, busy=True)
     first = submitted(batcher, 1)
@@ -117,7 +117,7 @@ async def test_an_input_cancelled_while_waiting_never_runs() -> None:
 
 @pytest.mark.asyncio
 async def test_a_result_nobody_waits_for_is_discarded_in_silence() -> None:
-    """A caller that leaves during its run harms neither its batch-mates nor the work after; its share is wasted."""
+    """A caller that leaves during its run disturbs no other input, and its share of the batch is wasted."""
     engine = TouchyEngine()
     heard = complaints()
     batcher = started(engine, busy=True)
@@ -135,7 +135,7 @@ async def test_a_result_nobody_waits_for_is_discarded_in_silence() -> None:
 
 @pytest.mark.asyncio
 async def test_who_left_a_failed_batch_is_not_run_again() -> None:
-    """Isolation runs only the members that somebody still waits for."""
+    """After a failed batch only inputs whose callers still wait are run again."""
     engine = TouchyEngine()
     heard = complaints()
     batcher = started(engine, busy=True)
@@ -152,7 +152,7 @@ async def test_who_left_a_failed_batch_is_not_run_again() -> None:
 
 @pytest.mark.asyncio
 async def test_a_batcher_that_is_not_open_is_unavailable() -> None:
-    """Before the start and after the stop, submit answers UNAVAILABLE; the constructor runs nothing."""
+    """A batcher that is not started, or stopped, answers UNAVAILABLE; its constructor runs nothing."""
     batcher = Batcher(TouchyEngine().run, PROFILE, LIMITS, time.monotonic, max_queued=100)
     threads = set(threading.enumerate())
     await batcher.stop(60)
@@ -166,7 +166,7 @@ async def test_a_batcher_that_is_not_open_is_unavailable() -> None:
 
 @pytest.mark.asyncio
 async def test_stopping_finishes_what_it_has_admitted() -> None:
-    """Within the grace everything running and waiting is answered; what comes meanwhile is not admitted."""
+    """Stopping answers everything that runs or waits within the grace, and admits nothing new."""
     engine = TouchyEngine()
     batcher = started(engine, busy=True)
     admitted = [submitted(batcher, first_id) for first_id in range(20)]
@@ -181,7 +181,7 @@ async def test_stopping_finishes_what_it_has_admitted() -> None:
 
 @pytest.mark.asyncio
 async def test_stopping_outlasts_no_stuck_engine() -> None:
-    """After the grace everybody is told UNAVAILABLE, running or waiting; a run that ends later breaks nothing."""
+    """After the grace every input ends as UNAVAILABLE, even behind a stuck engine that comes back later."""
     engine = TouchyEngine()
     heard = complaints()
     batcher = started(engine, busy=True)
@@ -194,5 +194,5 @@ async def test_stopping_outlasts_no_stuck_engine() -> None:
         result = await client
         assert isinstance(result, Failure) and result.kind is FailureKind.UNAVAILABLE
     engine.gate.set()
-    await until(lambda: batcher.totals.batches == 1)  # the run has come back, too late
+    await until(lambda: batcher.totals.batches == 1)  # the run has come back, after the grace
     assert engine.batches == [[1]] and heard == [] and batcher.load().backlog_s == 0.0

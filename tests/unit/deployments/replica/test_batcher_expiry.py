@@ -1,4 +1,4 @@
-"""Lost and late work in the batcher: what ends at its deadline, what yields, and what overdue work is sure of."""
+"""Late work in the batcher: strict inputs end at their deadlines, best-effort ones yield and still get a share."""
 
 from __future__ import annotations
 
@@ -20,10 +20,7 @@ EXPIRED = Failure(FailureKind.EXPIRED)
 
 @pytest.mark.virtual_time(flows=False)
 async def test_a_strict_input_expires_at_its_deadline_though_the_engine_is_busy() -> None:
-    """However long the run before it lasts, its caller is told at the deadline, not after; best-effort goes on waiting.
-
-    Each at its own: those that are due later, and came before or after, still wait.
-    """
+    """A strict input expires at its own deadline, however long the run before it lasts; best-effort ones wait on."""
     engine, clock = SummingEngine(), loop_clock()
     began = clock()
     async with batching(engine, busy=True, clock=clock) as batcher:
@@ -47,7 +44,7 @@ async def test_a_strict_input_expires_at_its_deadline_though_the_engine_is_busy(
 
 
 class CountingLoop(asyncio.SelectorEventLoop):
-    """A loop that counts the timers that are set, and tells of each."""
+    """A loop that counts the timers that are set, and signals each."""
 
     timers = 0
 
@@ -64,9 +61,9 @@ class CountingLoop(asyncio.SelectorEventLoop):
 
 
 def test_one_alarm_is_set_for_all_that_is_strict() -> None:
-    """A thousand strict inputs, due one after the other, cost one timer; those who have left are not waited for.
+    """A thousand strict inputs cost one timer at a time, and those whose callers have left do not set another.
 
-    The batcher's clock stands until told, so that the count does not hang on how quick the machine is.
+    The batcher's clock moves only when advanced, so that the count does not depend on the speed of the machine.
     """
 
     async def expire_the_last() -> int:
@@ -83,7 +80,7 @@ def test_one_alarm_is_set_for_all_that_is_strict() -> None:
             for task in tasks[:-1]:
                 task.cancel()
             loop.another.clear()
-            await loop.another.wait()  # it rings for the first, who has left, and is set for the last
+            await loop.another.wait()  # the timer fires for the first, who has left, and is set for the last
             clock.advance(0.3)
             assert await tasks[-1] == EXPIRED
             taken = loop.timers - before
@@ -98,7 +95,7 @@ def test_one_alarm_is_set_for_all_that_is_strict() -> None:
 
 @pytest.mark.virtual_time(flows=False)
 async def test_stopping_need_not_wait_for_what_expires_meanwhile() -> None:
-    """The last that waits expires, the run before it ends: the batcher is idle, long before the grace is over."""
+    """Stopping ends as soon as the last waiting input has expired and the run has ended, before the grace is over."""
     engine, clock = SummingEngine(), loop_clock()
     batcher = Batcher(engine.run, PROFILE, LIMITS, clock, 9)
     batcher.start()
@@ -117,7 +114,7 @@ async def test_stopping_need_not_wait_for_what_expires_meanwhile() -> None:
 
 @pytest.mark.asyncio
 async def test_overdue_work_yields_and_still_has_its_share() -> None:
-    """Overdue inputs have a turn, then pay for it: all that can be in time goes before the rest of them."""
+    """Late inputs get one batch and then pay for it: all inputs that can be in time go before the rest of them."""
     now, engine = 50.0, SummingEngine()
     async with batching(engine, busy=True, clock=lambda: now) as batcher:
         tasks = [asyncio.create_task(batcher.submit([1] * 8, now + 600, True))]

@@ -1,6 +1,6 @@
-"""Runs that the gateway sends apart stay apart on a replica, wherever a thread is idle for each; else they are merged.
+"""Batches that the gateway sends stay apart on a replica if there is an idle thread for each, and are merged otherwise.
 
-Followed from the gateway, which numbers them, through the replica to its batcher, and in the simulator's replica.
+The tests follow them from the gateway, which numbers them, to the batcher, and in the simulator's replica.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from loadtests.workload.arrivals import Offered
 
 
 def queue(runs: Sequence[int]) -> dict[int, Waiting]:
-    """What waits, in order of arrival, by the run that each was sent for; held as a replica holds it."""
+    """The waiting inputs in order of arrival, each with the number of the gateway's batch, as a replica holds them."""
     return {
         place: Waiting(place, tokens=8, deadline=100.0, strict=False, enqueued_at=0.0, batch=run)
         for place, run in enumerate(runs)
@@ -41,7 +41,7 @@ def queue(runs: Sequence[int]) -> dict[int, Waiting]:
 
 
 def formed(runs: Sequence[int], idle: int) -> list[int]:
-    """The places of those that the next batch is formed of."""
+    """The places of the inputs that the next batch is formed of."""
     return [entry.sequence for entry in of_next_batch(queue(runs).values(), idle)]
 
 
@@ -50,28 +50,28 @@ queued_runs = st.lists(st.integers(0, 5), max_size=20)
 
 @given(queued_runs.filter(lambda runs: len(set(runs)) > 1), st.integers(0, 3))
 def test_where_each_run_has_an_idle_thread_the_first_is_formed_alone(runs: list[int], spare: int) -> None:
-    """The first is that of whoever came first, whatever its number: all who came for it, however mixed, in order."""
+    """If each of the gateway's batches has an idle thread, the first to arrive is formed alone, whole and in order."""
     theirs = [place for place, run in enumerate(runs) if run == runs[0]]
     assert formed(runs, idle=len(set(runs)) + spare) == theirs
 
 
 @given(queued_runs, st.integers(0, 6))
 def test_where_there_are_fewer_idle_threads_than_runs_all_are_formed_of(runs: list[int], missing: int) -> None:
-    """A thread short, or many: nobody is kept from a batch that begins now."""
+    """If there are fewer idle threads than batches of the gateway, all waiting inputs may join the next batch."""
     assert formed(runs, idle=max(len(set(runs)) - 1 - missing, 0)) == list(range(len(runs)))
 
 
 @given(st.integers(0, 9), st.integers(0, 20), st.integers(0, 6))
 def test_a_single_run_is_formed_of_whole(run: int, inputs: int, idle: int) -> None:
-    """However many threads are idle; so is nothing, where nothing waits."""
+    """A single batch of the gateway is formed whole, however many threads are idle."""
     assert formed([run] * inputs, idle) == list(range(inputs))
 
 
 @given(queued_runs, st.integers(1, 8))
 def test_over_repeated_forming_nothing_is_lost(runs: list[int], idle: int) -> None:
-    """Where every thread that is idle takes all it is offered, each entry is offered once, and no thread is wanting.
+    """If every idle thread takes what it is offered, each input is offered exactly once, and no thread is missing.
 
-    Each takes one run, in order of arrival, where there are enough of them; else the first takes all.
+    Each thread takes one of the gateway's batches if there are threads for all; otherwise the first takes all inputs.
     """
     left = queue(runs)
     taken: list[list[Waiting]] = []
@@ -88,13 +88,13 @@ def test_over_repeated_forming_nothing_is_lost(runs: list[int], idle: int) -> No
 
 @dataclass
 class ParallelEngine(SummingEngine):
-    """Like the other, but a batch that begins with `FIRST` waits at a gate of its own, and is not recorded."""
+    """A `SummingEngine` on which a batch that begins with `FIRST` waits at its own gate and is not recorded."""
 
     FIRST = 1
     first: threading.Event = field(default_factory=threading.Event)
 
     def run(self, token_ids: TokenIds, mask: TokenIds) -> Logits:
-        """So that one run can end while another goes on."""
+        """Runs the batch, so that one run can end while another goes on."""
         if token_ids[0, 0] != self.FIRST:
             return super().run(token_ids, mask)
         self.begun.release()
@@ -103,18 +103,18 @@ class ParallelEngine(SummingEngine):
 
 
 def send(clients: asyncio.TaskGroup, batcher: Batcher, *runs: int) -> list[asyncio.Task[Scored | Failure]]:
-    """Submits an input for each of these runs in one turn of the loop; its ids are the run's number."""
+    """Submits an input for each of these batches in one turn of the event loop; its ids are the batch's number."""
     return [clients.create_task(batcher.submit([run] * 8, soon(), False, run)) for run in runs]
 
 
 def rows(run: int, inputs: int) -> list[list[int]]:
-    """A batch of so many inputs of one run, as the engine sees it."""
+    """A batch of `inputs` inputs of one of the gateway's batches, as the engine sees it."""
     return [[run] * 8] * inputs
 
 
 @pytest.mark.asyncio
 async def test_two_runs_on_two_idle_threads_are_two_batches_at_once() -> None:
-    """Sent in one turn of the loop and mixed, they begin side by side, each whole and nothing of the other in it."""
+    """Two of the gateway's batches, mixed in arrival, start at once on two idle threads, each whole and alone."""
     engine = SummingEngine()
     async with batching(engine, busy=True, threads=2) as batcher, asyncio.TaskGroup() as clients:
         send(clients, batcher, 7, 3, 7, 3)
@@ -129,7 +129,7 @@ async def test_two_runs_on_two_idle_threads_are_two_batches_at_once() -> None:
 @pytest.mark.asyncio
 @pytest.mark.parametrize(("threads", "runs"), [(1, (3, 7, 3, 7)), (2, (3, 3, 3, 3)), (2, (3, 5, 7, 3))])
 async def test_runs_without_a_thread_each_are_one_batch(threads: int, runs: tuple[int, ...]) -> None:
-    """Two runs for one thread, one run for two, and three for two: all are formed together, as if never told apart."""
+    """If the gateway's batches have too few threads, or are only one, all inputs run together."""
     engine = SummingEngine()
     async with batching(engine, threads=threads) as batcher, asyncio.TaskGroup() as clients:
         send(clients, batcher, *runs)
@@ -138,7 +138,7 @@ async def test_runs_without_a_thread_each_are_one_batch(threads: int, runs: tupl
 
 @pytest.mark.asyncio
 async def test_who_names_no_run_is_of_one_run() -> None:
-    """Inputs that are submitted without a run share a batch, though another thread is idle."""
+    """Inputs without a batch number share a batch, though another thread is idle."""
     engine = SummingEngine()
     async with batching(engine, threads=2) as batcher:
         await asyncio.gather(*(batcher.submit([1] * 8, soon(), False) for _ in range(4)))
@@ -147,7 +147,7 @@ async def test_who_names_no_run_is_of_one_run() -> None:
 
 @pytest.mark.asyncio
 async def test_runs_that_wait_for_a_thread_are_merged_when_one_ends() -> None:
-    """Both threads are busy when two runs come; the first to be idle takes both, while the other is still busy."""
+    """If two of the gateway's batches wait for a busy engine, the first thread that is idle takes both."""
     engine = ParallelEngine()
     async with batching(engine, busy=True, threads=2) as batcher, asyncio.TaskGroup() as clients:
         for run in (engine.FIRST, 2):
@@ -164,7 +164,7 @@ async def test_runs_that_wait_for_a_thread_are_merged_when_one_ends() -> None:
 
 @dataclass
 class SentForRuns(Watched):
-    """Sends each request for the run that `runs` names for it."""
+    """A node that sends each request with the batch number that `runs` has for it."""
 
     runs: Mapping[int, int] = field(default_factory=dict)
 
@@ -173,7 +173,7 @@ class SentForRuns(Watched):
 
 
 def simulated(offered: Sequence[Offered], runs: Sequence[int], slots: int) -> list[float]:
-    """When each of them is answered that is sent, in its place, for these runs; a core for each lane."""
+    """When each request is answered, in order, with these batch numbers and a core for each slot."""
     world = World(slots, seed=1)
     replica = BatchingReplica(world, BATCHING, slots, LIMITS)
     watched = SentForRuns(world, replica, runs=dict(enumerate(runs)))
@@ -188,13 +188,13 @@ def simulated(offered: Sequence[Offered], runs: Sequence[int], slots: int) -> li
      ((3, 7, 7, 7), 3, (1, 3, 3, 3))],
 )  # fmt: skip
 def test_the_simulated_replica_keeps_runs_apart_likewise(runs: list[int], slots: int, inputs: list[int]) -> None:
-    """Each is answered after a batch of as many inputs as share its own, all of which begin at once."""
+    """The simulated replica keeps the gateway's batches apart, and merges them, as the real one does."""
     ends_s = simulated([asked(place) for place in range(4)], runs, slots)
     assert ends_s == pytest.approx([0.008 + 0.002 * size for size in inputs])
 
 
 def test_the_simulated_replica_merges_runs_that_wait() -> None:
-    """The lane that is idle first takes the two runs that came meanwhile, in one batch of four."""
+    """The slot of the simulated replica that is idle first takes both batches that came meanwhile, as one of four."""
     offered = [asked(0), asked(1, tokens=400), *(asked(place, 0.001) for place in range(2, 6))]
     ends_s = simulated(offered, (1, 2, 3, 3, 7, 7), slots=2)
     assert ends_s == pytest.approx([0.010, 0.048, *[0.010 + 0.016] * 4])
@@ -203,7 +203,7 @@ def test_the_simulated_replica_merges_runs_that_wait() -> None:
 @pytest.mark.parametrize("texts", [1, 2])
 @pytest.mark.parametrize(("runs", "sizes"), [((7, 3, 7, 3), 2), ((5, 5, 5, 5), 4)])
 async def test_a_classifier_passes_the_run_of_its_work_on(runs: tuple[int, ...], sizes: int, texts: int) -> None:
-    """With two idle threads: works of two runs make two batches, works of one run a single one, of one text or two."""
+    """A classifier passes the batch number of its work on to the batcher, for one text or two."""
     engine = SummingEngine()
     engine.gate.set()
     words = {"<unk>": 0, **{f"run{run}": run for run in runs}}
@@ -220,7 +220,7 @@ async def test_a_classifier_passes_the_run_of_its_work_on(runs: tuple[int, ...],
 
 
 async def test_the_gateway_sends_the_members_of_one_release_for_one_run() -> None:
-    """Who waited and is let through together is sent for one run, which is not that of whoever went before."""
+    """Requests that were queued and are sent together share one batch number, which differs from the one before."""
     told = crowded(FakeClock())
     first = await busy(told)
     held = [sent(told, PATIENT) for _ in range(3)]
@@ -233,7 +233,7 @@ async def test_the_gateway_sends_the_members_of_one_release_for_one_run() -> Non
 
 
 async def test_the_gateway_sends_two_releases_of_one_instant_for_two_runs() -> None:
-    """With two idle cores each of two requests has its own, and with it a run of its own."""
+    """Two requests that are sent at one instant to two idle cores have two batch numbers."""
     told = crowded(FakeClock(), cores=2.0)
     opened(told)
     await asyncio.gather(*(sent(told, PATIENT) for _ in range(2)))

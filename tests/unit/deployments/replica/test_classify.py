@@ -1,4 +1,4 @@
-"""Laws of the classify task: what the engine is given of a text, and what a client is told about it."""
+"""Laws of the classify task: what the engine is given of a text, and what the client learns of it."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ ROWS = st.lists(st.floats(-1e6, 1e6, width=32), min_size=2, max_size=2)
 
 @pytest.fixture(scope="module")
 def task(tmp_path_factory: pytest.TempPathFactory) -> LabelScorer:
-    """The task over a tokenizer that was saved with truncation and padding on."""
+    """The task with a tokenizer that was saved with truncation and padding on."""
     file = tmp_path_factory.mktemp("task") / "tokenizer.json"
     tokenizer().save(str(file))
     return LabelScorer.open(file, LABELS, WINDOW)
 
 
 def whole_ids(text: str) -> list[int]:
-    """All ids of a text by a tokenizer of its own, nothing cut and nothing padded."""
+    """All ids of a text by a fresh tokenizer, nothing cut and nothing padded."""
     plain = tokenizer()
     plain.no_padding()
     plain.no_truncation()
@@ -38,7 +38,7 @@ def whole_ids(text: str) -> list[int]:
 
 
 def encoded(task: LabelScorer, text: str) -> Encoded:
-    """The text as it is cut where it is too long."""
+    """The text as it is encoded where it is too long."""
     found = task.encode(text, "longest_first")
     assert isinstance(found, Encoded)
     return found
@@ -46,7 +46,7 @@ def encoded(task: LabelScorer, text: str) -> Encoded:
 
 @given(st.lists(st.sampled_from(["good", "films", "bad.", "very", "zebra"]), max_size=40))
 def test_the_head_is_kept_and_every_token_counted(task: LabelScorer, words: list[str]) -> None:
-    """Whatever its length, a text keeps its first tokens and its specials, and its whole length is told."""
+    """A text that is cut keeps its first tokens and its specials, and its whole length is reported."""
     text = " ".join(words)
     ids = whole_ids(text)
     found = encoded(task, text)
@@ -57,7 +57,7 @@ def test_the_head_is_kept_and_every_token_counted(task: LabelScorer, words: list
 
 @pytest.mark.parametrize(("words", "fits"), [(WINDOW - 3, True), (WINDOW - 2, True), (WINDOW - 1, False)])
 def test_error_truncation_refuses_exactly_what_passes_the_window(task: LabelScorer, words: int, fits: bool) -> None:
-    """A text of the window's own length is answered; one token more is refused with both figures."""
+    """With `error`, a text as long as the window is answered, and one token more is refused with both figures."""
     found = task.encode(" ".join(["good"] * words), "error")
     if fits:
         assert isinstance(found, Encoded) and not found.truncated
@@ -67,19 +67,19 @@ def test_error_truncation_refuses_exactly_what_passes_the_window(task: LabelScor
 
 @given(st.text(st.characters(codec=None), max_size=60))
 def test_no_text_breaks_the_tokenizer(task: LabelScorer, text: str) -> None:
-    """Control characters, NULs, emoji, lone surrogates: every string gives ids within the window."""
+    """Any text gives ids within the window: control characters, NULs, emoji, lone surrogates."""
     found = encoded(task, text)
     assert 2 <= found.kept <= WINDOW
     assert found.kept <= found.tokens_total
 
 
 def test_an_empty_text_is_its_specials(task: LabelScorer) -> None:
-    """Nothing to say still begins and ends."""
+    """An empty text is encoded as its special tokens."""
     assert encoded(task, "").token_ids == [2, 3]
 
 
 def test_any_template_of_specials_is_kept(tmp_path: Path) -> None:
-    """Two specials in front and three behind: all five are kept when the text is cut, and counted once."""
+    """A text that is cut keeps all special tokens of any template, each counted once."""
     vocabulary = {"<a>": 0, "<b>": 1, "<c>": 2, "x": 3}
     made = Tokenizer(models.WordLevel(vocabulary, unk_token="x"))
     made.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -95,7 +95,7 @@ def test_any_template_of_specials_is_kept(tmp_path: Path) -> None:
 
 @given(ROWS)
 def test_softmax_is_a_distribution_whatever_the_logits(row: list[float]) -> None:
-    """No logit overflows it; the scores are probabilities that sum to one."""
+    """Softmax gives probabilities that sum to one, and no logit overflows it."""
     scores = applied("softmax", np.array(row, dtype=np.float32))
     assert all(0 <= score <= 1 for score in scores)
     assert math.isclose(sum(scores), 1.0)
@@ -103,7 +103,7 @@ def test_softmax_is_a_distribution_whatever_the_logits(row: list[float]) -> None
 
 @given(ROWS)
 def test_sigmoid_and_none_take_each_logit_alone(row: list[float]) -> None:
-    """Sigmoid stays within 0 and 1, `none` changes nothing."""
+    """Sigmoid maps each logit to the range 0 to 1, and `none` leaves it unchanged."""
     logits = np.array(row, dtype=np.float32)
     assert all(0 <= score <= 1 for score in applied("sigmoid", logits))
     assert applied("none", logits) == logits.tolist()
@@ -111,7 +111,7 @@ def test_sigmoid_and_none_take_each_logit_alone(row: list[float]) -> None:
 
 @given(ROWS, st.sampled_from(["softmax", "sigmoid", "none"]), st.none() | st.integers(1, 5))
 def test_the_best_comes_first(task: LabelScorer, row: list[float], function: FunctionToApply, top_k: int) -> None:
-    """Scores never rise along an answer, and an answer has as many labels as asked for and there are."""
+    """Scores never rise along an answer, which has as many labels as asked for, or all there are."""
     scores = task.scores(np.array(row, dtype=np.float32), ClassifyParameters(top_k, function))
     assert len(scores) == min(top_k or 2, 2)
     assert all(better.score >= worse.score for better, worse in pairwise(scores))

@@ -22,24 +22,24 @@ from gateway.tasks.summarize import SummarizeParameters
 
 
 class FakeServer:
-    """A server that says what it is told to."""
+    """A server whose answers a test sets."""
 
     async def handle(self, work: Work) -> Any:
-        """The same to everybody."""
+        """Gives every request one answer."""
         return ANSWER
 
     def start(self) -> None:
-        """Nothing to start."""
+        """Does nothing."""
 
     async def stop(self, grace_s: float) -> None:
-        """Nothing to stop."""
+        """Does nothing."""
 
     def load(self) -> LoadReport:
-        """Some."""
+        """Reports a fixed load."""
         return LoadReport(1.5, 3, sharing=2)
 
     def totals(self) -> Totals:
-        """Some."""
+        """Reports fixed totals."""
         return TimeSlicerTotals(steps=7, busy_s=0.5, longest_overshoot_s=0.25, sizes=Counter({1: 2, 3: 1}))
 
 
@@ -53,7 +53,7 @@ def scraped(text: str) -> dict[str, float]:
 
 @pytest.mark.asyncio
 async def test_the_load_has_the_memory_of_the_process() -> None:
-    """Whatever the server reports, with resident memory, read again when it is a second old."""
+    """The load report is the server's, with resident memory that is read again once it is a second old."""
     server: Server = FakeServer()
     clock = FakeClock()
     replica = Replica(SCRIBE, 1.0, server, clock)
@@ -68,7 +68,7 @@ async def test_the_load_has_the_memory_of_the_process() -> None:
 
 
 def test_the_metrics_parse() -> None:
-    """Counters end in `_total`, durations are in `_seconds`, every sample says whose it is."""
+    """The metrics parse: counters end in `_total`, durations in `_seconds`, and every sample names its checkpoint."""
     text = Replica(SCRIBE, 0.97, FakeServer(), FakeClock()).metrics()
     samples = scraped(text)
     assert samples["punctual_replica_steps_total"] == 7
@@ -87,7 +87,7 @@ def test_the_metrics_parse() -> None:
 
 @pytest.mark.asyncio
 async def test_a_summarizers_totals_are_in_the_scrape() -> None:
-    """Every total of the time slicer, by its name."""
+    """Every total of the time slicer is in the scrape, by its name."""
     clock = FakeClock()
     reader = ExtractiveSummarizer(reader_manifest(), FakeReader(clock), text_tokens(), ranker())
     server = SummarizerReplica(entry("scribe", Tier.BALANCED, 40.0), reader, 9, clock)
@@ -107,7 +107,7 @@ async def test_a_summarizers_totals_are_in_the_scrape() -> None:
 
 
 def test_an_agreement_is_what_was_compared_for_the_kind() -> None:
-    """Of labels, of chosen sentences, of tokens: read from the manifest of each kind."""
+    """The agreement in the scrape is what the manifest's kind compares: labels, chosen sentences or tokens."""
     label_agreement = manifest("scribe", 0.01).verification.model_copy(update={"label_agreement": 0.99})
     assert manifest("scribe", 0.01).model_copy(update={"verification": label_agreement}).agreement == 0.99
     same_choice = reader_manifest().verification.model_copy(update={"same_choice": 0.98})

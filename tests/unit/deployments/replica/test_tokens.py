@@ -1,4 +1,4 @@
-"""Laws of token ids and texts: what is cut and joined outside the tokenizer is what the tokenizer would have given."""
+"""Laws of token ids and texts: cutting and joining outside the tokenizer gives what the tokenizer would."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def tokens(tmp_path_factory: pytest.TempPathFactory) -> TextTokens:
 
 
 def test_nothing_is_cut_and_nothing_filled_up(tokens: TextTokens) -> None:
-    """Whatever the file says of that."""
+    """Encoding neither cuts nor pads, whatever the tokenizer's file asks for."""
     ids = tokens.encode(LONG)
     assert len(ids) == 12 and ids[0] == 2 and ids[-1] == 3
     assert tokens.specials == 2
 
 
 def test_many_at_once_are_each_as_alone(tokens: TextTokens) -> None:
-    """None of them too."""
+    """Texts encoded together get the ids that each gets alone."""
     texts = ["good", LONG, "", "bad \ud800 film"]
     assert tokens.encode_batch(texts) == [tokens.encode(text) for text in texts]
     assert tokens.encode_batch([]) == []
@@ -36,7 +36,7 @@ def test_many_at_once_are_each_as_alone(tokens: TextTokens) -> None:
 
 @given(st.integers(2, 20))
 def test_a_cut_is_the_head_and_the_closing_specials(window: int) -> None:
-    """As the tokenizer's own truncation would cut it."""
+    """A text is cut as the tokenizer's own truncation cuts it: head first, closing specials kept."""
     made = tokenizer()
     made.no_padding()
     made.no_truncation()
@@ -47,7 +47,7 @@ def test_a_cut_is_the_head_and_the_closing_specials(window: int) -> None:
 
 
 def test_specials_are_not_text(tokens: TextTokens) -> None:
-    """What comes back is the text, as far as the tokenizer keeps it."""
+    """Decoding leaves special tokens out and gives the text, as far as the tokenizer keeps it."""
     marked = tokenizer()
     marked.add_special_tokens(["[CLS]", "[SEP]"])
     marked.no_truncation()
@@ -57,6 +57,6 @@ def test_specials_are_not_text(tokens: TextTokens) -> None:
 
 
 def test_what_utf8_cannot_hold_is_read_as_a_replacement(tokens: TextTokens) -> None:
-    """A lone surrogate is one character; two that make a pair are the character that they stand for."""
+    """A lone surrogate is read as one replacement character, and a pair as the character that it encodes."""
     assert tokens.encode("good \ud800") == tokens.encode("good \ufffd")
     assert well_formed("\ud83d\ude00 \udfff") == "\U0001f600 \ufffd"

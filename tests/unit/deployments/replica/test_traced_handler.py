@@ -1,4 +1,4 @@
-"""The replica's part of a trace, when traces are made at all, and that a collector can harm nothing."""
+"""The replica's part of a trace, when traces are on, and that a broken collector does no harm."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from gateway.tasks.classify import ClassifyParameters
 
 
 def work(traceparent: str | None) -> Work:
-    """What a replica is sent."""
+    """Work as a replica receives it."""
     return Work("classify", (MARK,), ClassifyParameters(), 1.0, False, "r-1", traceparent)
 
 
 def handler(collected: Collected, result: Answer | Failure | None) -> TracedHandler:
-    """A replica that takes 5 ms for a result, and for None for ever."""
+    """A replica that answers after 5 ms, or never if the result is None."""
     clock = FakeClock()
 
     async def handle(asked: Work) -> Answer | Failure:
@@ -45,7 +45,7 @@ def handler(collected: Collected, result: Answer | Failure | None) -> TracedHand
 
 
 async def test_a_replica_hangs_its_spans_on_the_gateways() -> None:
-    """One of the whole, and below it the queueing and the engine's run, which ends last; the batch's size is told."""
+    """A replica puts a span of its own under the gateway's, and under that the queueing and the engine's run."""
     collected = Collected()
     assert await handler(collected, ANSWER)(work(CLIENTS)) is ANSWER
     spans = named(collected.ended())
@@ -62,7 +62,7 @@ async def test_a_replica_hangs_its_spans_on_the_gateways() -> None:
 
 @pytest.mark.parametrize("kind", FailureKind)
 async def test_a_replicas_failure_is_in_the_status(kind: FailureKind) -> None:
-    """Its kind alone: the detail is for the gateway."""
+    """The span of a failure has its kind as status, and not its detail."""
     collected = Collected()
     await handler(collected, Failure(kind, MARK))(work(CLIENTS))
     (span,) = collected.ended()
@@ -71,7 +71,7 @@ async def test_a_replicas_failure_is_in_the_status(kind: FailureKind) -> None:
 
 
 async def test_withdrawn_work_has_a_span() -> None:
-    """Cancelling it ends the span, and still cancels."""
+    """Withdrawn work has a span that ends as cancelled, and the cancellation goes on."""
     collected = Collected()
     task = asyncio.create_task(handler(collected, None)(work(CLIENTS)))
     await asyncio.sleep(0)
@@ -84,7 +84,7 @@ async def test_withdrawn_work_has_a_span() -> None:
 
 @pytest.mark.parametrize("traceparent", [UNKEPT, None])
 async def test_what_is_not_kept_makes_no_spans_at_a_replica(traceparent: str | None) -> None:
-    """Nor does work that came without a trace."""
+    """Work that is not sampled, or came without a trace, makes no spans at a replica."""
     collected = Collected()
     assert await handler(collected, ANSWER)(work(traceparent)) is ANSWER
     assert not collected.ended()
@@ -102,14 +102,14 @@ async def test_what_is_not_kept_makes_no_spans_at_a_replica(traceparent: str | N
     ],
 )
 def test_traces_are_asked_for_by_naming_a_collector(environ: dict[str, str], asked: bool) -> None:
-    """Nothing else turns them on, and OpenTelemetry's own switches turn them off."""
+    """Traces are on only if a collector is named and OpenTelemetry's own switches do not turn them off."""
     assert traces_asked_for(environ) == asked
     if not asked:
         assert spans_of("gateway", "one", environ) is None
 
 
 def test_who_has_no_traces_does_not_load_opentelemetry() -> None:
-    """Neither the gateway's request path nor a replica's imports it until traces are asked for."""
+    """OpenTelemetry is not imported, by gateway or replica, until traces are asked for."""
     modules = "gateway.api.app, gateway.service, gateway.observability.access_log, punctual"
     modules += ", deployments.replica.replica, deployments.replica.tracing, deployments.serve.observing"
     asked = "deployments.serve.observing.observing('one', {'PUNCTUAL_ACCESS_LOG': '/dev/null'})"
@@ -120,19 +120,19 @@ def test_who_has_no_traces_does_not_load_opentelemetry() -> None:
 
 
 def test_a_collector_that_is_not_there_costs_nobody_anything() -> None:
-    """Its port refused: spans are taken at once, the oldest give way, and closing ends."""
+    """A collector that cannot be reached costs nothing: spans are taken at once, old ones go, and closing ends."""
     spans = Spans(OTLPSpanExporter("http://127.0.0.1:9/v1/traces"))
     tracing = Tracing(spans, lambda: NOON)
-    for _ in range(1500):  # more spans than may wait
+    for _ in range(1500):  # more spans than the queue holds
         tracing.observe(RECORD)
     spans.close(0.2)
 
 
 def test_a_collector_that_hangs_keeps_nobody_from_ending() -> None:
-    """It takes no span and answers nothing: when the time that it was given is over, it is given up."""
+    """A collector that hangs is given up when the time for closing is over."""
 
     class Hanging(InMemorySpanExporter):
-        """An exporter that sends for as long as it is let."""
+        """An exporter that sends until it is shut down."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -153,7 +153,7 @@ def test_a_collector_that_hangs_keeps_nobody_from_ending() -> None:
 
 
 def test_an_operators_names_win(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The service is punctual unless OpenTelemetry's own variables say otherwise; they choose the sampler as well."""
+    """The service is named `punctual` unless OpenTelemetry's variables name it, which also choose the sampler."""
     monkeypatch.delenv("OTEL_SERVICE_NAME", raising=False)
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_off")
     spans = open_spans("gateway", "one")

@@ -1,4 +1,4 @@
-"""Laws of opening a variant: what was verified is what is served, or nothing is."""
+"""Laws of opening a variant: what is served is what was verified."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ Tamper = Callable[[dict[str, Any]], None]
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A whole variant."""
+    """A complete variant."""
     write_variant(tmp_path / "variant")
     return tmp_path / "variant"
 
 
 def tamper(folder: Path, change: Tamper) -> None:
-    """Changes the manifest as a careless hand would."""
+    """Changes one field of the manifest."""
     document = json.loads((folder / MANIFEST_NAME).read_bytes())
     change(document)
     (folder / MANIFEST_NAME).write_text(json.dumps(document))
 
 
 def rejection(folder: Path) -> VariantRejected:
-    """What opening the folder raises."""
+    """The rejection that opening the folder raises."""
     with pytest.raises(VariantRejected) as caught:
         open_variant(folder, threads=1)
     return caught.value
 
 
 def test_a_whole_variant_opens_and_answers(folder: Path) -> None:
-    """Engine, task and profile fit together as they come."""
+    """A complete variant opens with an engine, task and profile that fit together."""
     opened = open_classifier(folder, threads=1)
     encoded = opened.task.encode("a good film", "longest_first")
     assert isinstance(encoded, Encoded)
@@ -52,7 +52,7 @@ def test_a_whole_variant_opens_and_answers(folder: Path) -> None:
 
 @pytest.mark.parametrize("name", ["model.onnx", "tokenizer.json"])
 def test_one_flipped_bit_is_found(folder: Path, name: str) -> None:
-    """A file that is not byte for byte the verified one is named with both digests."""
+    """A file that differs by one bit from the verified one is named with both digests."""
     content = bytearray((folder / name).read_bytes())
     content[len(content) // 2] ^= 1
     (folder / name).write_bytes(content)
@@ -62,13 +62,13 @@ def test_one_flipped_bit_is_found(folder: Path, name: str) -> None:
 
 
 def test_a_missing_file_is_named(folder: Path) -> None:
-    """What is not there cannot have its digest."""
+    """A missing file is named."""
     (folder / "tokenizer.json").unlink()
     assert str(rejection(folder)).endswith("got no such file")
 
 
 def test_a_folder_without_a_manifest_is_no_variant(folder: Path) -> None:
-    """The manifest is written last, so without it the rest is not trusted."""
+    """A folder without a manifest is no variant, because the manifest is written last."""
     (folder / MANIFEST_NAME).unlink()
     assert rejection(folder).what == MANIFEST_NAME
     assert rejection(folder / "nowhere").got == "no such file"
@@ -85,12 +85,12 @@ def wrong_logits(document: dict[str, Any]) -> None:
 
 
 def of_another_task(document: dict[str, Any]) -> None:
-    """A classifier that says it summarises."""
+    """A classifier whose manifest says that it summarises."""
     document["task"] = "summarize"
 
 
 def unsigned(document: dict[str, Any]) -> None:
-    """A graph that is served and that no digest vouches for."""
+    """A graph that is served although no digest is given for it."""
     del document["files"]["model.onnx"]
 
 
@@ -108,7 +108,7 @@ def fewer_logits(document: dict[str, Any]) -> None:
     ],
 )
 def test_an_answer_other_than_the_golden_one_is_found(folder: Path, change: Tamper, what: str) -> None:
-    """A host whose tokenizer or kernels answer otherwise does not serve; the golden input is named by its index."""
+    """A variant whose tokenizer or engine gives another answer on this host is rejected, naming the golden input."""
     tamper(folder, change)
     assert rejection(folder).what == what
 
@@ -121,31 +121,31 @@ def test_an_answer_other_than_the_golden_one_is_found(folder: Path, change: Tamp
     ],
 )
 def test_a_manifest_that_does_not_fit_its_kind_is_found(folder: Path, change: Tamper, what: str, expected: str) -> None:
-    """It names the field."""
+    """A manifest that does not fit its kind is rejected with the name of the field."""
     tamper(folder, change)
     assert (rejection(folder).what, rejection(folder).expected) == (what, expected)
 
 
 def test_a_missing_feature_of_the_processor_is_named(tmp_path: Path) -> None:
-    """int8 on a host without its instructions is wrong or slow, so it does not start."""
+    """A processor without the instructions that int8 needs is refused by the name of the missing feature."""
     write_variant(tmp_path / "variant", cpu_features=("avx1024_vnni",))
     assert "avx1024_vnni" in str(rejection(tmp_path / "variant"))
 
 
 def test_a_manifest_of_another_form_is_rejected_by_its_field(folder: Path) -> None:
-    """What is wrong is named, in a line."""
+    """A manifest of another form is rejected in one line that names the field."""
     tamper(folder, lambda document: document.pop("labels"))
     assert "labels" in rejection(folder).got
 
 
 @pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "sub/model.onnx"])
 def test_a_manifest_cannot_reach_out_of_its_folder(folder: Path, name: str) -> None:
-    """Files are plain names: nothing outside the folder is opened, not even to be hashed."""
+    """A manifest cannot make a replica open files outside its folder, not even to hash them."""
     tamper(folder, lambda document: document["files"].update({name: "0" * 64}))
     assert rejection(folder).got == repr(name)
 
 
 def test_a_rejection_survives_the_way_to_another_process() -> None:
-    """Pickled and back, it says the same."""
+    """A rejection says the same after it has been pickled and read back."""
     rejected = VariantRejected("a", "model.onnx", "sha256 1", "2")
     assert str(pickle.loads(pickle.dumps(rejected))) == str(rejected)

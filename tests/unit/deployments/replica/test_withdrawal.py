@@ -1,4 +1,4 @@
-"""A client that leaves, over a real connection: what it asked for stops wherever it is, and is counted as wasted."""
+"""A client that leaves, over a real connection: its work stops wherever it is, and counts as wasted."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ VOCABULARY = {"<unk>": 0, "well": 1, POISON: 2}
 
 @dataclass
 class GatedEngine:
-    """An engine that gets no further while its gate is shut, and chokes on poison. `runs` has the rows of each run.
+    """An engine that waits while its gate is shut, and raises on poison. `runs` has the rows of each run.
 
-    Each takes `STEP_S` of its clock.
+    Each run takes `STEP_S` of its clock.
     """
 
     clock: FakeClock = field(default_factory=FakeClock)
@@ -47,20 +47,20 @@ class GatedEngine:
     runs: list[int] = field(default_factory=list)
 
     def run(self, token_ids: TokenIds, attention_mask: TokenIds) -> Logits:
-        """A batch, behind the gate."""
+        """Runs a batch, behind the gate."""
         self.step(len(token_ids))
         if (token_ids == VOCABULARY[POISON]).any():
             raise ArithmeticError
         return np.zeros((len(token_ids), 2), np.float32)
 
     def step(self, rows: int = 1) -> None:
-        """A step of a text, behind the gate."""
+        """Runs a step of a text, behind the gate."""
         self.runs.append(rows)
         assert self.gate.wait(60)
         self.clock.advance(STEP_S)
 
     def begin(self, text: str, parameters: SummarizeParameters, room: TextBudget) -> SummaryJob:
-        """As a summarizer: nine steps."""
+        """A text of nine steps, as a summarizer has it."""
         return in_steps(room, 9, self.step, STEP_S)
 
 
@@ -80,14 +80,14 @@ def summarizer(engine: GatedEngine) -> Server:
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of replica, its work, and what the engine runs for one text that is seen through."""
+    """A kind of replica, its parameters, and how many engine runs one text takes."""
 
     made: Callable[[GatedEngine], Server]
     parameters: ClassifyParameters | SummarizeParameters
     runs: int
 
     def work(self, *texts: str) -> Work:
-        """Strict, with time enough."""
+        """Strict work with time enough."""
         return Work("any", texts or ("well",), self.parameters, 60.0, True, "r")
 
 
@@ -120,7 +120,7 @@ async def served(
 
 
 def scraped(replica: Replica) -> dict[str, float]:
-    """The replica's samples by name, without what all begin with."""
+    """The replica's samples by name, without their common prefix."""
     families = text_string_to_metric_families(replica.metrics())
     return {one.name.removeprefix("punctual_replica_"): one.value for family in families for one in family.samples}
 
@@ -129,9 +129,9 @@ def scraped(replica: Replica) -> dict[str, float]:
 @pytest.mark.parametrize("hangs_up", [False, True])
 @pytest.mark.parametrize("kind", [CLASSIFIER, SUMMARIZER])
 async def test_who_leaves_frees_the_queue_and_the_engine(kind: Kind, hangs_up: bool, tmp_path: Path) -> None:
-    """Two requests of a client, one running and one queued, end when it cancels them or hangs up; another's is served.
+    """A client that cancels or hangs up frees the queue and the engine, and another client is served.
 
-    The queued one never runs and the running one runs no further; what it ran is wasted, and the scrape says so.
+    Its queued request never runs, its running one runs no further, and what it ran counts as wasted in the scrape.
     """
     async with served(kind, tmp_path) as (engine, replica, leaver, stayer):
         leaving = [asyncio.create_task(leaver.submit(kind.work()))]
@@ -157,7 +157,7 @@ async def test_who_leaves_frees_the_queue_and_the_engine(kind: Kind, hangs_up: b
 
 @pytest.mark.asyncio
 async def test_a_request_that_has_failed_is_not_run_on(tmp_path: Path) -> None:
-    """Where one input of a request fails, nobody gets the others: those that still wait are withdrawn."""
+    """If one input of a request fails, the request's inputs that still wait are withdrawn."""
     async with served(CLASSIFIER, tmp_path) as (engine, replica, client, _):
         engine.gate.set()
         failed = await client.submit(CLASSIFIER.work("well", POISON, *["well"] * 10))

@@ -1,4 +1,4 @@
-"""Asking many replicas: each has its own time, one that hangs costs the others nothing, and its call is withdrawn."""
+"""Asking many replicas at once: one that hangs does not delay the others, and its call is withdrawn."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class FakeCall:
         self.begun, self.left = asyncio.Event(), asyncio.Event()
 
     async def get_async(self) -> object:
-        """Behaves."""
+        """Answers, raises or hangs, as set."""
         self.begun.set()
         if self.answer is None:
             try:
@@ -33,13 +33,13 @@ class FakeCall:
         return self.answer
 
     def cancel(self) -> None:
-        """Counts it."""
+        """Counts the cancellation."""
         self.cancelled += 1
 
 
 @pytest.mark.virtual_time
 async def test_one_that_hangs_silences_no_other() -> None:
-    """Answers stand in their places, None for a call that hangs or raises; one that hangs is not waited for."""
+    """A call that hangs or raises leaves None in its place, and is not waited for beyond its time."""
     calls = [FakeCall("a"), FakeCall(None), FakeCall(ConnectionError("gone")), FakeCall("d")]
     began_s = loop_clock()()
     assert await each_within(calls, 1.5) == ["a", None, None, "d"]
@@ -50,7 +50,7 @@ async def test_one_that_hangs_silences_no_other() -> None:
 
 @pytest.mark.virtual_time
 async def test_nobody_is_waited_for_once_all_have_answered() -> None:
-    """However much time there is."""
+    """Nothing is waited for once all have answered, however much time there is."""
     began_s = loop_clock()()
     assert await each_within([FakeCall("a"), FakeCall("b")], 60.0) == ["a", "b"]
     assert await each_within([], 60.0) == []
@@ -59,7 +59,7 @@ async def test_nobody_is_waited_for_once_all_have_answered() -> None:
 
 @pytest.mark.virtual_time
 async def test_who_leaves_takes_the_calls_with_him() -> None:
-    """Cancelled, it leaves no call under way."""
+    """A caller that is cancelled leaves no call under way."""
     call = FakeCall(None)
     task = asyncio.create_task(each_within([call], 60.0))
     await turns()

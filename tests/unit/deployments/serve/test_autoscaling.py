@@ -1,4 +1,4 @@
-"""Laws of autoscaling: more load never means fewer replicas, none means the least, and noise moves nothing."""
+"""Laws of autoscaling: more load never means fewer replicas, no load means the least, and noise changes nothing."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Context:
 
 
 def reports(*each: tuple[float, float]) -> dict[str, dict[str, float]]:
-    """What replicas said: busy share and backlog of each."""
+    """The reports of the replicas: busy share and backlog of each."""
     return {
         BUSY_SHARE: {str(at): busy for at, (busy, _) in enumerate(each)},
         BACKLOG_S: {str(at): backlog_s for at, (_, backlog_s) in enumerate(each)},
@@ -44,7 +44,7 @@ def reports(*each: tuple[float, float]) -> dict[str, dict[str, float]]:
 
 
 def asked(current: int, *each: tuple[float, float]) -> int:
-    """How many replicas the policy wants where each of the current ones said this."""
+    """How many replicas the policy wants, given the report of each current one."""
     number, remembered = FOLLOW(Context(current, reports(*each)))  # type: ignore[arg-type]
     assert remembered == {}
     return number
@@ -52,26 +52,26 @@ def asked(current: int, *each: tuple[float, float]) -> int:
 
 @given(numbers, loads, loads)
 def test_more_load_never_means_fewer_replicas(current: int, one: float, other: float) -> None:
-    """Whatever their number is, the greater load asks for at least as many."""
+    """A greater load asks for at least as many replicas, whatever their number is now."""
     less, more = sorted((one, other))
     assert replicas_for(current, less) <= replicas_for(current, more)
 
 
 @given(numbers, loads)
 def test_there_are_enough_for_the_load(current: int, load: float) -> None:
-    """What is asked for carries the load, and at least one is asked for."""
+    """The replicas asked for carry the load, and there is at least one."""
     assert replicas_for(current, load) >= max(load, 1)
 
 
 @given(numbers)
 def test_without_load_one_is_enough(current: int) -> None:
-    """An idle checkpoint needs one replica; Serve then keeps the least that the catalog asks for."""
+    """An idle checkpoint asks for one replica; Serve then keeps the least number of the catalog."""
     assert replicas_for(current, 0.0) == 1
 
 
 @given(numbers, st.floats(0.5, 40), st.lists(st.floats(0.925, 1.075), min_size=1, max_size=30))
 def test_noise_starts_no_replica_that_it_retires_again(current: int, load: float, noise: list[float]) -> None:
-    """A load that varies by some percent moves the number one way at most: never up and down again."""
+    """A load that varies by a few percent changes the number of replicas in one direction at most."""
     followed = [current]
     for factor in noise:
         followed.append(replicas_for(followed[-1], load * factor))
@@ -80,7 +80,7 @@ def test_noise_starts_no_replica_that_it_retires_again(current: int, load: float
 
 
 def test_a_replica_is_retired_only_where_there_is_room_to_spare() -> None:
-    """Two that are just too many stay, since the slightest rise would need the second again."""
+    """A replica is retired only with capacity to spare, since otherwise the slightest rise needs it again."""
     assert replicas_for(2, 0.95) == 2
     assert replicas_for(2, 0.8) == 1
 
@@ -98,19 +98,19 @@ def test_a_replica_is_retired_only_where_there_is_room_to_spare() -> None:
 def test_busy_time_and_backlog_each_ask_for_replicas(
     current: int, each: list[tuple[float, float]], wanted: int
 ) -> None:
-    """The more demanding of the two decides; both are summed over the replicas."""
+    """Busy share and backlog are summed over the replicas, and the more demanding one decides."""
     assert asked(current, *each) == wanted
 
 
 def test_where_nothing_was_reported_the_number_stays() -> None:
-    """A controller that has just begun again must not retire what it knows nothing of."""
+    """Without reports, as after a restart of the controller, the number of replicas stays."""
     reported: tuple[dict[str, dict[str, float]] | None, ...] = (None, {}, {BUSY_SHARE: {}})
     for nothing in reported:
         assert FOLLOW(Context(5, nothing)) == (5, {})  # type: ignore[arg-type]
 
 
 def test_the_busy_share_is_of_the_time_since_the_last_look() -> None:
-    """Engine time over time passed, for each batch that runs at once; above 1, what long texts add at their end."""
+    """The busy share is engine time per elapsed time and slot since the last look, at most 1."""
     now_s = [0.0]
     busy = BusyShare(lambda: now_s[0], slots=2)
     shares = [busy.since_last(5.0)]
@@ -133,9 +133,9 @@ def entry(autoscaling: Autoscaling | None) -> CatalogEntry:
     )
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray's own, as it is imported
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray's own warning, on import
 def test_serve_is_told_what_the_catalog_says() -> None:
-    """Bounds and delays go to Serve, the targets to our policy, which Serve can find and pickle."""
+    """Serve gets the catalog's bounds and delays, and our policy with its targets, which it can pickle."""
     assert autoscaling_config(entry(None), 1.0) is None
     wished = Autoscaling(max_replicas=3, target_backlog_ms=50.0, upscale_delay_s=1.0, downscale_delay_s=7.0)
     config = autoscaling_config(entry(wished), 1.0)

@@ -1,4 +1,4 @@
-"""Laws of the application that a RayService builds: what it is told, what it refuses, and what every pod must have."""
+"""Laws of the application that a RayService builds: its arguments, what it refuses, and what every pod must have."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ checkpoints:
 
 @pytest.fixture
 def arguments(tmp_path: Path) -> dict[str, Any]:
-    """Arguments that are right, but that nothing is prepared yet."""
+    """Correct arguments, except that no variant is prepared yet."""
     (tmp_path / "catalog.yaml").write_text(CATALOG)
     Authority.made().write(tmp_path / "certificates")
     paths = {"catalog": "catalog.yaml", "cache": "cache", "transport_certificates": "certificates"}
@@ -50,7 +50,7 @@ def arguments(tmp_path: Path) -> dict[str, Any]:
 
 
 def prepared(arguments: dict[str, Any]) -> Catalog:
-    """The catalog, its variants noted as prepared."""
+    """The catalog, with its variants noted as prepared."""
     catalog, cache = load_catalog(arguments["catalog"]), Path(arguments["cache"])
     for entry in catalog.checkpoints:
         folder = cache / "variants" / entry.name / "onnx-fp32"
@@ -70,13 +70,13 @@ def prepared(arguments: dict[str, Any]) -> Catalog:
     ],
 )
 def test_a_wrong_argument_is_named(arguments: dict[str, Any], change: dict[str, Any], fault: str) -> None:
-    """Whoever deploys reads which argument is wrong, and why."""
+    """A wrong argument is named, with what is wrong with it."""
     with pytest.raises(BuildError, match=fault):
         arguments_of({**arguments, **change})
 
 
 def test_a_missing_argument_is_named(arguments: dict[str, Any]) -> None:
-    """All of those without a default are asked for at once."""
+    """All missing arguments without a default are named at once."""
     with pytest.raises(BuildError) as refused:
         arguments_of({})
     assert [line.partition(":")[0] for line in str(refused.value).splitlines()] == [
@@ -85,7 +85,7 @@ def test_a_missing_argument_is_named(arguments: dict[str, Any]) -> None:
 
 
 def test_certificates_that_would_let_nobody_in_are_refused(arguments: dict[str, Any]) -> None:
-    """Expired ones are found before a pod is placed; and what a file holds appears in no message and no setting."""
+    """Expired certificates are refused before a pod is placed, and no message or setting quotes a file."""
     folder = Path(arguments["transport_certificates"])
     body = (folder / "tls.key").read_text().splitlines()[1]
     assert body not in repr(arguments_of(arguments))
@@ -96,14 +96,14 @@ def test_certificates_that_would_let_nobody_in_are_refused(arguments: dict[str, 
 
 
 def test_a_faulty_catalog_is_told_by_its_lines(arguments: dict[str, Any]) -> None:
-    """The builder refuses a catalog in the words that `punctual catalog check` has."""
+    """A faulty catalog is refused in the words of `punctual catalog check`."""
     Path(arguments["catalog"]).write_text(CATALOG.replace("replicas: 3", "replicas: 0"))
     with pytest.raises(CatalogError, match=r"catalog\.yaml:2: ingress\.replicas: must be at least 1"):
         build(arguments)
 
 
 def test_what_is_not_prepared_is_named_with_the_command(arguments: dict[str, Any]) -> None:
-    """The builder makes no variant: it says which are missing, and what makes them."""
+    """A variant that is not prepared is named, with the command that makes it."""
     with pytest.raises(NotPrepared) as refused:
         build(arguments)
     catalog, cache = arguments["catalog"], arguments["cache"]
@@ -113,7 +113,7 @@ def test_what_is_not_prepared_is_named_with_the_command(arguments: dict[str, Any
 
 
 def test_prepared_variants_are_found_by_what_decides_on_them(arguments: dict[str, Any]) -> None:
-    """More cores need no other variant; another source or precision does, and so does a lost folder."""
+    """A variant must be prepared anew for another source or precision or if its folder is lost, not for more cores."""
     catalog, cache = prepared(arguments), Path(arguments["cache"])
     found = prepared_variants(catalog, "c", cache)
     assert found == {name: cache / "variants" / name / "onnx-fp32" for name in ("small", "large")}
@@ -134,9 +134,9 @@ def test_prepared_variants_are_found_by_what_decides_on_them(arguments: dict[str
         prepared_variants(catalog, "c", cache)
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray's own, as it is imported
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray's own warning, on import
 def test_the_graph_is_as_the_catalog_says(arguments: dict[str, Any]) -> None:
-    """Processes, cores and tiers are the catalog's; and the new are ready before the old go."""
+    """The graph has the catalog's processes, cores and tiers, and new replicas are ready before old ones go."""
     prepared(arguments)
     from ray.serve._private.build_app import build_app
 
@@ -163,7 +163,7 @@ def test_the_graph_is_as_the_catalog_says(arguments: dict[str, Any]) -> None:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_replicas_outlive_the_look_that_finds_their_successors() -> None:
-    """A retired replica goes on until each ingress has looked for others once more."""
+    """A retired replica runs until each ingress has looked for its successor."""
     from deployments.serve.applications import TransportSettings
     from deployments.transport.backend import SETTLED_S
 
@@ -174,7 +174,7 @@ def test_replicas_outlive_the_look_that_finds_their_successors() -> None:
 
 
 def test_a_host_of_its_own_has_every_switch_of_a_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`punctual serve` runs on the switches that pods have, but where loopback or Ctrl-C asks for another."""
+    """`punctual serve` sets the switches of a cluster, except where loopback or Ctrl-C needs another."""
     own = "RAY_worker_niceness"
     monkeypatch.setattr(os, "environ", {own: "3"})
     environment.configure(tmp_path)

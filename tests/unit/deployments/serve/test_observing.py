@@ -1,4 +1,4 @@
-"""Where an ingress's log and traces go, as its environment says, and how its lines come out where it was started."""
+"""Where an ingress's log and traces go, as its environment says, and how its lines reach the terminal."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from gateway.observability.metrics import exposition
 
 
 async def test_lines_that_were_lost_are_counted() -> None:
-    """A log that nothing can be written to costs lines, and `/metrics` says how many; without a log it says nothing."""
+    """Lines lost by a log that cannot be written are counted in `/metrics`, which says nothing of it without a log."""
     watched = observing("one", {ACCESS_LOG: "/dev/full"})
     for _ in range(3):
         watched.observers[0].observe(RECORD)
@@ -37,7 +37,7 @@ async def test_lines_that_were_lost_are_counted() -> None:
 
 @pytest.mark.parametrize("environ", [{}, {ACCESS_LOG: "off"}, {ACCESS_LOG: ""}])
 def test_nothing_is_observed_that_was_not_asked_for(environ: dict[str, str]) -> None:
-    """No observer, no thread, and the gateway's own messages go where they always went."""
+    """Without a log or traces in the environment there is no observer and no thread, and messages go where they did."""
     before = set(threading.enumerate()), [logging.getLogger(name).handlers[:] for name in LOGGERS]
     watched = observing("one", environ)
     assert watched.observers == () and watched.trace is None
@@ -47,7 +47,7 @@ def test_nothing_is_observed_that_was_not_asked_for(environ: dict[str, str]) -> 
 
 
 def test_a_log_has_requests_and_messages(tmp_path: Path) -> None:
-    """Both in one file, written by the time that closing returns; after that messages go there no more."""
+    """A log has requests and messages in one file, complete when closing returns, and gets no messages afterwards."""
     path = tmp_path / "log"
     watched = observing("one", {ACCESS_LOG: str(path)})
     watched.observers[0].observe(RECORD)
@@ -59,7 +59,7 @@ def test_a_log_has_requests_and_messages(tmp_path: Path) -> None:
 
 
 def test_a_log_that_cannot_be_written_is_told_and_harms_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    """The path may be wrong, or come to be there later: the ingress serves, and says so where Ray keeps its output."""
+    """An ingress serves even if its log cannot be written, and reports that where Ray keeps its output."""
     watched = observing("one", {ACCESS_LOG: "/no/such/folder/log"})
     watched.observers[0].observe(RECORD)
     watched.close()
@@ -68,7 +68,7 @@ def test_a_log_that_cannot_be_written_is_told_and_harms_nothing(caplog: pytest.L
 
 
 def test_the_format_is_the_environments(tmp_path: Path) -> None:
-    """Text where it says so; what it does not know is an error at the start, not a log in another form."""
+    """The environment chooses the log's format, and an unknown one is an error at the start."""
     path = tmp_path / "log"
     watched = observing("one", {ACCESS_LOG: str(path), LOG_FORMAT: "text"})
     watched.observers[0].observe(RECORD)
@@ -79,7 +79,7 @@ def test_the_format_is_the_environments(tmp_path: Path) -> None:
 
 
 def test_what_is_relayed_comes_out_though_writers_come_and_go(tmp_path: Path) -> None:
-    """An ingress that is replaced takes nothing with it, and what was written before the end comes out."""
+    """A relay outputs every line written before its end, though the ingresses that write come and go."""
     source, output = os.pipe()
     with relayed(tmp_path / "pipe", output):
         for line in ("one\n", "two\n"):
@@ -93,7 +93,7 @@ def test_what_is_relayed_comes_out_though_writers_come_and_go(tmp_path: Path) ->
 
 
 def test_a_relay_ends_though_its_output_is_gone(tmp_path: Path) -> None:
-    """`punctual serve | head`: writers see a broken pipe, and the context ends."""
+    """A relay ends when its output is gone, as in `punctual serve | head`: writers see a broken pipe."""
     source, output = os.pipe()
     os.close(source)
     with relayed(tmp_path / "pipe", output):
@@ -104,7 +104,7 @@ def test_a_relay_ends_though_its_output_is_gone(tmp_path: Path) -> None:
 
 
 def test_a_path_is_told_whole_and_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An ingress works in another folder; a path that cannot be written is an error before anything starts."""
+    """A log's path is made absolute, since an ingress has another folder, and is tried before anything starts."""
     monkeypatch.setenv(ACCESS_LOG, "")
     monkeypatch.chdir(tmp_path)
     with access_log_to("log", tmp_path):

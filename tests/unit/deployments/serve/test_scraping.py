@@ -1,4 +1,4 @@
-"""A scrape of the application: who is silent is named, scrapes at once are one, states are learnt aside."""
+"""A scrape of the application: silent processes are named, concurrent scrapes are one, states are read aside."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ READ_WITHIN_S = 60.0
 
 
 class Application:
-    """Deployments whose processes answer as told; counts how often each is asked."""
+    """Deployments whose processes answer as set; counts how often each is asked."""
 
     def __init__(self, within_s: float = 10.0, **answers: Sequence[object | None]) -> None:
         self.answers = answers
@@ -32,20 +32,20 @@ class Application:
         self.scrape = ApplicationScrape(list(answers), self.ask, self.states, self.clock)
 
     async def ask(self, deployment: str) -> Sequence[object | None]:
-        """As told."""
+        """Answers as set."""
         self.asked += 1
         await self.gate.wait()
         return self.answers[deployment]
 
     def read(self) -> list[Status]:
-        """The statuses, once nothing is stuck."""
+        """The statuses, once `stuck` is set."""
         self.reads += 1
         if self.stuck is not None:
             assert self.stuck.wait(60)
         return self.statuses
 
     async def up(self) -> dict[tuple[str, str], float]:
-        """Who is up, by deployment and name."""
+        """The value of `punctual_replica_up`, by deployment and name."""
         found = samples(await self.scrape.gather(), "punctual_replica_up")
         return {(one["deployment"], one["replica"]): value for one, value in found}
 
@@ -56,7 +56,7 @@ def told(replica: str, deployment: str = "slow") -> Process:
 
 
 async def test_a_silent_replica_is_named_as_it_was_known() -> None:
-    """Its siblings are told as ever; it is up again once it answers, and forgotten once nobody is silent."""
+    """A silent replica is down under the name it had, until it answers or no process of its deployment is silent."""
     application = Application(slow=[told("s-1"), told("s-2")], gateway=[told("g-1", "gateway")])
     everybody = {("slow", "s-1"): 1.0, ("slow", "s-2"): 1.0, ("gateway", "g-1"): 1.0}
     assert await application.up() == everybody
@@ -70,7 +70,7 @@ async def test_a_silent_replica_is_named_as_it_was_known() -> None:
 
 
 async def test_a_deployment_without_anybody_is_down_and_not_absent() -> None:
-    """By the names it had, or unnamed; a process that never told its name is unnamed beside those that do."""
+    """A deployment without processes is down under the names it had, or unnamed, and never absent."""
     application = Application(slow=[])
     assert await application.up() == {("slow", ""): 0.0}
     application.answers["slow"] = [told("s-1"), None]
@@ -80,7 +80,7 @@ async def test_a_deployment_without_anybody_is_down_and_not_absent() -> None:
 
 
 async def test_scrapes_that_come_while_one_is_under_way_share_it() -> None:
-    """Each process is asked once; one who leaves does not take it from the others; the next scrape asks anew."""
+    """Scrapes that come while one is under way share it, even if one of them leaves; the next asks anew."""
     application = Application(slow=[told("s-1")], fast=[told("f-1", "fast")])
     application.gate.clear()
     scrapes = [asyncio.create_task(application.scrape.gather()) for _ in range(5)]
@@ -94,12 +94,12 @@ async def test_scrapes_that_come_while_one_is_under_way_share_it() -> None:
 
 
 def status(state: str, message: str = "") -> Status:
-    """How the deployment `slow` stands."""
+    """The status of the deployment `slow`."""
     return Status("slow", state, {"running": 1}, message)
 
 
 async def scraped_state(application: Application) -> tuple[float, float]:
-    """Whether it is healthy and whether its self-test failed, once what is being read has been."""
+    """If the deployment is healthy and if its self-test failed, once the states have been read."""
     await application.scrape.gather()
     await until(lambda: application.states._reading is None)
     text = await application.scrape.gather()
@@ -113,7 +113,7 @@ async def scraped_state(application: Application) -> tuple[float, float]:
 
 
 async def test_a_failed_self_test_is_told_until_the_checkpoint_is_healthy() -> None:
-    """Also where Ray Serve's message has moved on meanwhile. States are read no more often than their age allows."""
+    """A failed self-test is reported until the checkpoint is healthy, even after Ray Serve's message has changed."""
     application = Application(slow=[told("s-1")])
     rejected = "deployments.replica.variant.VariantRejected: slow: model.onnx: expected sha256 1, got 2"
     history = [("healthy", ""), ("updating", rejected), ("unhealthy", "retrying"), ("healthy", "")]
@@ -126,7 +126,7 @@ async def test_a_failed_self_test_is_told_until_the_checkpoint_is_healthy() -> N
 
 
 async def test_a_controller_that_hangs_holds_no_scrape_up() -> None:
-    """The first waits as long as for a replica, later ones tell what was known; nobody asks it twice at once."""
+    """A controller that hangs holds up no scrape for longer than a replica would, and is not asked twice at once."""
     application = Application(within_s=0.05, slow=[told("s-1")])
     application.stuck = threading.Event()
     application.statuses = [status("healthy")]
@@ -140,7 +140,7 @@ async def test_a_controller_that_hangs_holds_no_scrape_up() -> None:
 
 
 async def test_states_that_cannot_be_read_are_told_as_they_were() -> None:
-    """Ray Serve in trouble is no reason to lose sight of what it said last."""
+    """States that cannot be read are reported as they were last."""
     application = Application(slow=[told("s-1")])
     application.statuses = [status("healthy")]
     assert await scraped_state(application) == (1.0, 0.0)

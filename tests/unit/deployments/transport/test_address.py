@@ -1,4 +1,4 @@
-"""Where replicas listen: which address is picked, and what becomes of socket files."""
+"""Where replicas listen: which address is picked, and when a socket file is replaced or removed."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ def test_same_node_unix_other_node_tcp() -> None:
 
 
 def test_a_replica_without_tcp_is_out_of_reach_from_elsewhere() -> None:
-    """That is an error of the wiring, and says which replica and which nodes."""
+    """A replica without TCP is out of reach from other nodes, and the error names the replica and both nodes."""
     with pytest.raises(ValueError, match=r"replica r on node node-a .* node-b"):
         Endpoint("r", "node-a", UNIX).pick("node-b")
 
 
 def test_an_endpoint_can_be_announced() -> None:
-    """It crosses processes by pickle, whole."""
+    """An endpoint survives pickling, so that it can be announced to other processes."""
     endpoint = Endpoint("r", "node-a", UNIX, TCP)
     assert pickle.loads(pickle.dumps(endpoint)) == endpoint
 
 
 def test_a_path_the_kernel_would_cut_is_refused() -> None:
-    """107 bytes fit, counted as bytes and not as letters; 108 do not."""
+    """A path of 107 bytes is accepted and one of 108 refused, because the kernel would cut it."""
     UnixAddress("/" + "é" * 53)
     for path in ("/" + "a" * 107, "/" + "é" * 54, ""):
         with pytest.raises(ValueError, match="107"):
@@ -54,7 +54,7 @@ def test_the_directory_is_private(tmp_path: Path) -> None:
 
 
 def test_a_directory_that_others_may_enter_is_refused(tmp_path: Path) -> None:
-    """The directory guards the socket; an open one is an error, not a risk taken in silence."""
+    """A directory that others may enter is refused, because it guards the socket."""
     (tmp_path / "open").mkdir()
     os.chmod(tmp_path / "open", 0o755)
     with pytest.raises(PermissionError, match="0700"):
@@ -62,7 +62,7 @@ def test_a_directory_that_others_may_enter_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_file_of_a_dead_process_is_replaced(tmp_path: Path) -> None:
-    """A crash leaves a socket file behind; the next start takes its place."""
+    """The socket file that a crashed process left is replaced."""
     address = UnixAddress(str(tmp_path / "s"))
     SocketFile.bind(address).socket.close()
     again = SocketFile.bind(address)
@@ -71,7 +71,7 @@ def test_the_file_of_a_dead_process_is_replaced(tmp_path: Path) -> None:
 
 
 def test_a_living_listener_is_left_alone(tmp_path: Path) -> None:
-    """Two replicas at one path are an error for the second, and nothing to the first."""
+    """A second replica at the path of a living one is refused, and the first is not disturbed."""
     address = UnixAddress(str(tmp_path / "s"))
     first = SocketFile.bind(address)
     first.socket.listen()
@@ -84,7 +84,7 @@ def test_a_living_listener_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_what_is_no_socket_is_never_removed(tmp_path: Path) -> None:
-    """A path given wrongly costs nobody a file."""
+    """A file that is no socket is never removed, even if its path is given by mistake."""
     (tmp_path / "s").write_text("precious")
     with pytest.raises(FileExistsError):
         SocketFile.bind(UnixAddress(str(tmp_path / "s")))
@@ -92,7 +92,7 @@ def test_what_is_no_socket_is_never_removed(tmp_path: Path) -> None:
 
 
 def test_a_successor_keeps_its_file(tmp_path: Path) -> None:
-    """A server that ends late does not remove the file of the one that replaced it."""
+    """A server that ends late does not remove the socket file of its successor."""
     address = UnixAddress(str(tmp_path / "s"))
     late = SocketFile.bind(address)
     os.rename(address.path, address.path + ".old")  # keeps the inode in use, so that it is not given out again
@@ -104,7 +104,7 @@ def test_a_successor_keeps_its_file(tmp_path: Path) -> None:
 
 
 def test_backing_off_doubles_up_to_a_cap_and_is_spread() -> None:
-    """Each wait lies between half and all of the doubled one, and never past the cap, however long it goes on."""
+    """Each retry waits between half and all of a doubling time, and never longer than the cap."""
     backoff, rng = Backoff(first_s=0.1, cap_s=1.0), random.Random(7)
     for failures, full in [(0, 0.1), (1, 0.2), (3, 0.8), (4, 1.0), (5000, 1.0)]:
         waits = [backoff.delay_s(failures, rng) for _ in range(50)]

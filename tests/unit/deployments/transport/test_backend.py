@@ -1,4 +1,4 @@
-"""The gateway's way to the replicas, over real sockets: who is chosen, lost, found again; what is left behind."""
+"""The gateway's backend over real sockets: how replicas are chosen, lost and found again, and what closing leaves."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ WORK = Work("classify", ("hello",), ClassifyParameters(), remaining_s=1.0, stric
 
 @dataclass
 class FakeDirectory:
-    """A `Directory` that a test writes."""
+    """A `Directory` whose content a test sets."""
 
     known: dict[str, list[Endpoint]] = field(default_factory=dict)
     asked: int = 0
 
     async def endpoints(self, checkpoint: str) -> Sequence[Endpoint]:
-        """What was written."""
+        """The endpoints that were set."""
         self.asked += 1
         return self.known.get(checkpoint, [])
 
 
 @dataclass
 class Played:
-    """A replica: a real server that answers with its own name, or hangs."""
+    """A real server that answers with its own name, or hangs."""
 
     name: str
     directory: Path
@@ -50,7 +50,7 @@ class Played:
 
     @property
     def endpoint(self) -> Endpoint:
-        """Where it listens."""
+        """The endpoint where the replica listens."""
         return Endpoint(self.name, "here", UnixAddress(str(self.directory / self.name)))
 
     async def handle(self, work: Work) -> Answer:
@@ -67,12 +67,12 @@ class Played:
         )
 
     def load(self) -> LoadReport:
-        """What it reports."""
+        """The load that the replica reports."""
         return LoadReport(self.backlog_s, 0)
 
     @asynccontextmanager
     async def listening(self) -> AsyncIterator[TransportServer]:
-        """Its server, while the context lasts."""
+        """The replica's server, while the context lasts."""
         server = TransportServer(self.handle, self.load)
         await server.start(self.endpoint.unix)
         try:
@@ -83,14 +83,14 @@ class Played:
 
 @dataclass
 class Door:
-    """A backend with what it stands between."""
+    """A backend with its directory and load book."""
 
     backend: TransportBackend
     load: LoadTracker
     directory: FakeDirectory
 
     async def answered_by(self) -> str:
-        """Which replica answers a piece of work, or what failed."""
+        """The name of the replica that answers a piece of work, or the failure."""
         result = await self.backend.dispatch("c", WORK, 0.01)
         if not isinstance(result, Answer):
             return f"{result.kind}: {result.detail}"
@@ -101,7 +101,7 @@ class Door:
 
 @asynccontextmanager
 async def door(*replicas: Played, expected: int = 1) -> AsyncIterator[Door]:
-    """A backend for the checkpoint `c`, started over a directory of these replicas."""
+    """A backend for the checkpoint `c`, started with a directory of these replicas."""
     load, directory = LoadTracker(), FakeDirectory({"c": [replica.endpoint for replica in replicas]})
     backend = TransportBackend({"c": expected}, directory, load, "here", loop_clock(), random.Random(1))
     backend.start()
@@ -112,7 +112,7 @@ async def door(*replicas: Played, expected: int = 1) -> AsyncIterator[Door]:
 
 
 async def test_a_replica_that_the_directory_knows_is_connected_and_used(tmp_path: Path) -> None:
-    """Connected and reporting, it is up in the load book, and work reaches it."""
+    """A replica in the directory is connected, is up in the load book, and gets work."""
     replica = Played("a", tmp_path)
     async with replica.listening(), door(replica) as opened:
         await until(lambda: opened.load.replicas("c") == 1)
@@ -120,7 +120,7 @@ async def test_a_replica_that_the_directory_knows_is_connected_and_used(tmp_path
 
 
 async def test_work_goes_to_the_least_loaded(tmp_path: Path) -> None:
-    """Of several replicas the one with the least reported backlog gets it, and not always the same of equals."""
+    """Work goes to the replica with the least reported backlog, and is spread over equal ones."""
     busy, idle, other = Played("a", tmp_path, backlog_s=30.0), Played("b", tmp_path), Played("c", tmp_path)
     async with busy.listening(), idle.listening(), other.listening(), door(busy, idle, other, expected=3) as opened:
         await until(lambda: opened.load.replicas("c") == 3)
@@ -129,7 +129,7 @@ async def test_work_goes_to_the_least_loaded(tmp_path: Path) -> None:
 
 
 async def test_nobody_to_ask_is_told_at_once() -> None:
-    """Without a replica the work is UNAVAILABLE, without waiting for one."""
+    """Without a replica work is UNAVAILABLE at once."""
     async with door() as opened:
         began_s = loop_clock()()
         result = await opened.backend.dispatch("c", WORK, 0.01)
@@ -138,7 +138,7 @@ async def test_nobody_to_ask_is_told_at_once() -> None:
 
 
 async def test_a_replica_that_goes_away_fails_its_work_at_once_and_is_connected_again(tmp_path: Path) -> None:
-    """What was under way ends as UNAVAILABLE, the load book forgets the replica, and it is used when it is back."""
+    """Work on a replica that goes away is UNAVAILABLE at once, and the replica is used again when it is back."""
     replica = Played("a", tmp_path, hangs=True)
     async with door(replica) as opened:
         async with replica.listening():
@@ -156,7 +156,7 @@ async def test_a_replica_that_goes_away_fails_its_work_at_once_and_is_connected_
 
 
 async def test_the_others_go_on_when_one_is_lost(tmp_path: Path) -> None:
-    """Work that failed with a dead replica succeeds when it is sent again: by then the dead one is no candidate."""
+    """Work that failed with a dead replica succeeds when it is sent again, because the dead one is no candidate."""
     dying, living = Played("a", tmp_path, hangs=True), Played("b", tmp_path, backlog_s=30.0)
     async with living.listening(), door(dying, living, expected=2) as opened:
         async with dying.listening():
@@ -168,7 +168,7 @@ async def test_the_others_go_on_when_one_is_lost(tmp_path: Path) -> None:
 
 
 async def test_a_draining_replica_gets_no_new_work(tmp_path: Path) -> None:
-    """As soon as a replica says that it drains, work goes elsewhere."""
+    """A replica that drains gets no new work as soon as it says so."""
     one, other = Played("a", tmp_path), Played("b", tmp_path, backlog_s=30.0)
     async with one.listening() as server, other.listening(), door(one, other, expected=2) as opened:
         await until(lambda: opened.load.replicas("c") == 2)
@@ -178,7 +178,7 @@ async def test_a_draining_replica_gets_no_new_work(tmp_path: Path) -> None:
 
 
 async def test_a_successor_under_another_name_is_found(tmp_path: Path) -> None:
-    """A replica that was replaced is forgotten, and the new one is connected soon."""
+    """A replica that was replaced is forgotten, and its successor is connected soon."""
     old, new = Played("a", tmp_path), Played("b", tmp_path)
     async with door(old) as opened:
         async with old.listening():
@@ -191,7 +191,7 @@ async def test_a_successor_under_another_name_is_found(tmp_path: Path) -> None:
 
 
 async def test_cancelling_a_dispatch_reaches_the_replica(tmp_path: Path) -> None:
-    """The gateway stops waiting, and the replica stops working."""
+    """Cancelling a dispatch ends the waiting at the gateway and the work on the replica."""
     replica = Played("a", tmp_path, hangs=True)
     async with replica.listening(), door(replica) as opened:
         await until(lambda: opened.load.replicas("c") == 1)
@@ -206,7 +206,7 @@ async def test_cancelling_a_dispatch_reaches_the_replica(tmp_path: Path) -> None
 
 
 async def test_a_settled_backend_leaves_the_directory_in_peace(tmp_path: Path) -> None:
-    """While every expected replica is connected the directory is hardly asked; a broadcast is not free."""
+    """A directory is hardly asked while every expected replica is connected, since a broadcast costs."""
     replica = Played("a", tmp_path)
     async with replica.listening(), door(replica) as settled, door(replica, expected=2) as unsettled:
         await until(lambda: settled.load.replicas("c") == 1 and settled.directory.asked >= 2)
@@ -217,7 +217,7 @@ async def test_a_settled_backend_leaves_the_directory_in_peace(tmp_path: Path) -
 
 
 async def test_closing_leaves_nothing_running(tmp_path: Path) -> None:
-    """After `close` no task is left, connected or not, and what was under way is answered as UNAVAILABLE."""
+    """After `close` no task is left, connected or not, and pending work is UNAVAILABLE."""
     replica, absent = Played("a", tmp_path, hangs=True), Played("b", tmp_path)
     before = asyncio.all_tasks()
     async with replica.listening() as server:

@@ -39,7 +39,7 @@ def answer(text: str) -> Answer:
 
 
 class SecretiveError(Exception):
-    """What a handler raises with a text of the request in it."""
+    """An exception that carries a text of the request."""
 
 
 @dataclass
@@ -69,7 +69,7 @@ class Echo:
         return Failure(FailureKind.TOO_LONG, tokens=9, limit=8) if text == "fail" else answer(text)
 
     def report(self) -> LoadReport:
-        """A load to recognise."""
+        """A load report that a test can recognise."""
         return LoadReport(0.5, 3)
 
 
@@ -112,7 +112,7 @@ async def connected(directory: Path, max_in_flight: int = 4096) -> AsyncIterator
 @pytest.mark.asyncio
 @pytest.mark.parametrize("node_id", ["here", "elsewhere"])
 async def test_a_request_gets_its_answer_and_the_load(tmp_path: Path, node_id: str) -> None:
-    """Over the socket file and over TLS alike: the answer comes back whole, and the load report with it."""
+    """A request gets its answer unchanged, and the load report with it, over the socket file and over TLS."""
     async with connected(tmp_path) as made:
         client = await made.client(node_id)
         assert await client.submit(work("hello")) == answer("hello")
@@ -123,7 +123,7 @@ async def test_a_request_gets_its_answer_and_the_load(tmp_path: Path, node_id: s
 @pytest.mark.asyncio
 @pytest.mark.parametrize("node_id", ["here", "elsewhere"])
 async def test_a_thousand_at_once_each_get_their_own(tmp_path: Path, node_id: str) -> None:
-    """Requests share a connection, never an answer."""
+    """A thousand requests at once share a connection and never an answer."""
     async with connected(tmp_path) as made:
         client = await made.client(node_id)
         results = await asyncio.gather(*(client.submit(work(f"text {n}")) for n in range(1000)))
@@ -133,7 +133,7 @@ async def test_a_thousand_at_once_each_get_their_own(tmp_path: Path, node_id: st
 
 @pytest.mark.virtual_time
 async def test_a_quick_answer_overtakes_a_slow_one(tmp_path: Path) -> None:
-    """Answers come as they are ready, not as they were asked for."""
+    """An answer is sent as soon as it is ready, not in the order of the requests."""
     async with connected(tmp_path) as made:
         client = await made.client()
         order: list[str] = []
@@ -153,7 +153,7 @@ async def test_a_quick_answer_overtakes_a_slow_one(tmp_path: Path) -> None:
 @pytest.mark.asyncio
 @pytest.mark.parametrize("node_id", ["here", "elsewhere"])
 async def test_cancelling_a_request_cancels_its_work_and_no_other(tmp_path: Path, node_id: str) -> None:
-    """The handler hears of it, the server forgets it, and a request beside it is answered."""
+    """Cancelling a request cancels its work on the server and no other request."""
     async with connected(tmp_path) as made:
         client = await made.client(node_id)
         leaving = asyncio.create_task(client.submit(work("wait: leaves")))
@@ -169,7 +169,7 @@ async def test_cancelling_a_request_cancels_its_work_and_no_other(tmp_path: Path
 
 @pytest.mark.virtual_time
 async def test_leaving_as_the_answer_arrives_disturbs_nobody(tmp_path: Path) -> None:
-    """Requests cancelled at every stage, answered ones included, leave the reader and the rest unharmed."""
+    """Requests that are cancelled at any stage, even as the answer arrives, leave the connection and others intact."""
     async with connected(tmp_path) as made:
         client = await made.client()
         rng = random.Random(3)
@@ -189,7 +189,7 @@ async def test_leaving_as_the_answer_arrives_disturbs_nobody(tmp_path: Path) -> 
 
 @pytest.mark.asyncio
 async def test_a_client_that_hangs_up_takes_only_its_own_requests(tmp_path: Path) -> None:
-    """Its work is cancelled, its own pending calls end as UNAVAILABLE; another client's request goes on."""
+    """A client that closes cancels its own work and calls, while another client's request goes on."""
     async with connected(tmp_path) as made:
         leaving, staying = await made.client(), await made.client("elsewhere")
         lost = asyncio.create_task(leaving.submit(work("wait: leaves")))
@@ -205,7 +205,7 @@ async def test_a_client_that_hangs_up_takes_only_its_own_requests(tmp_path: Path
 
 @pytest.mark.asyncio
 async def test_a_handler_that_raises_fails_one_request(tmp_path: Path) -> None:
-    """The caller learns the type of the error and nothing of its text; the connection goes on."""
+    """A handler that raises fails one request: the caller learns the error's type, not its text."""
     async with connected(tmp_path) as made:
         client = await made.client()
         assert await client.submit(work("raise")) == Failure(FailureKind.ENGINE, "SecretiveError")
@@ -214,7 +214,7 @@ async def test_a_handler_that_raises_fails_one_request(tmp_path: Path) -> None:
 
 @pytest.mark.asyncio
 async def test_an_answer_too_long_to_send_fails_one_request(tmp_path: Path) -> None:
-    """It is a failure of the engine's making, and the connection goes on."""
+    """An answer too long to send fails its request as the engine's failure, and the connection goes on."""
     async with connected(tmp_path) as made:
         client = await made.client()
         assert await client.submit(work("huge")) == Failure(FailureKind.ENGINE, "FrameTooLong")
@@ -223,7 +223,7 @@ async def test_an_answer_too_long_to_send_fails_one_request(tmp_path: Path) -> N
 
 @pytest.mark.asyncio
 async def test_work_that_cannot_be_sent_fails_alone(tmp_path: Path) -> None:
-    """Too long is refused as such, unencodable is the caller's error; neither reaches the wire."""
+    """Work that is too long or cannot be encoded fails its caller alone and is never sent."""
     async with connected(tmp_path) as made:
         client = await made.client()
         refusal = await client.submit(work("x" * MAX_FRAME_BYTES))
@@ -236,7 +236,7 @@ async def test_work_that_cannot_be_sent_fails_alone(tmp_path: Path) -> None:
 
 @pytest.mark.asyncio
 async def test_requests_past_the_limit_are_refused(tmp_path: Path) -> None:
-    """A connection holds so many requests and no more; a finished or cancelled one makes room."""
+    """Requests over the limit of a connection are refused until one of them ends or is cancelled."""
     async with connected(tmp_path, max_in_flight=2) as made:
         client = await made.client()
         held = [asyncio.create_task(client.submit(work(f"wait {n}"))) for n in range(2)]
@@ -252,7 +252,7 @@ async def test_requests_past_the_limit_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.asyncio
 async def test_an_owner_that_raises_harms_no_request(tmp_path: Path) -> None:
-    """A bug in who learns from load reports is logged by the loop; requests are answered as before."""
+    """An owner that raises on a load report harms no request; the loop logs the error."""
     reported: list[object] = []
 
     def buggy(load: LoadReport) -> None:
@@ -271,7 +271,7 @@ async def test_an_owner_that_raises_harms_no_request(tmp_path: Path) -> None:
 @pytest.mark.asyncio
 @pytest.mark.parametrize("node_id", ["here", "elsewhere"])
 async def test_large_answers_come_back_whole(tmp_path: Path, node_id: str) -> None:
-    """Ten answers of 0.5 to 0.75 MB each share a connection, and every byte of each is its own."""
+    """Large answers come back whole: ten of 0.5 to 0.75 MB share a connection."""
     async with connected(tmp_path) as made:
         client = await made.client(node_id)
         texts = [f"{n} " * 250_000 for n in range(0, 100, 10)]
@@ -281,9 +281,9 @@ async def test_large_answers_come_back_whole(tmp_path: Path, node_id: str) -> No
 
 @pytest.mark.asyncio
 async def test_the_load_says_how_many_callers_there_are(tmp_path: Path) -> None:
-    """Every client hears of every other with the next report, and of its leaving.
+    """Every client learns from the next load report how many clients there are, also after one has left.
 
-    A connection without a handshake does not count. Nobody hears that there is none.
+    A connection without a handshake does not count. The count is never below one: the client that reads it.
     """
     gate, address = Gate(), UnixAddress(str(tmp_path / "s"))
     server = TransportServer(gate.handle, lambda: LoadReport(0.5, 3, sharing=2))

@@ -1,4 +1,4 @@
-"""The codec of the transport at its limits: what is too long, what is malformed, what msgpack cannot carry."""
+"""The transport's codec at its limits: what is too long, what is malformed, what msgpack cannot carry."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ WORK = Work("classify", ("a text",), PLAIN, remaining_s=0.25, strict=True, reque
 
 
 def framed(body: bytes) -> bytes:
-    """A body behind its honest length."""
+    """A body with its correct length in front."""
     return struct.pack(">I", len(body)) + body
 
 
 def test_the_bytes_of_the_wire_are_pinned() -> None:
-    """A change of these bytes is a new version of the transport: old and new processes meet during every upgrade."""
+    """The bytes of each frame are pinned, since old and new processes meet during every upgrade."""
     buffer = bytearray()
     append_frame(buffer, Submit(7, WORK))
     assert buffer.hex() == (
@@ -48,19 +48,19 @@ def test_the_bytes_of_the_wire_are_pinned() -> None:
 
 @pytest.mark.parametrize("missing", [1, 2])
 def test_work_from_before_runs_and_trace_contexts_is_still_read(missing: int) -> None:
-    """A field that was added at the end is missing in what an older process sends: it has its default then."""
+    """Work from an older process is still read: a field that it lacks gets its default."""
     earlier = msgspec.msgpack.encode(msgspec.structs.astuple(WORK)[:-missing])
     assert msgspec.msgpack.decode(earlier, type=Work) == WORK
 
 
 def test_work_with_what_a_later_process_adds_is_still_read() -> None:
-    """A replica that is older than the gateway reads what it knows."""
+    """Work from a newer process is still read: a field that is unknown here is skipped."""
     later = msgspec.msgpack.encode((*msgspec.structs.astuple(WORK), "new"))
     assert msgspec.msgpack.decode(later, type=Work) == WORK
 
 
 def test_many_frames_share_one_buffer() -> None:
-    """What is appended frame by frame is read frame by frame, in order."""
+    """Frames appended to one buffer are read one by one, in order."""
     buffer = bytearray()
     frames: list[ClientFrame] = [Submit(1, WORK), Ping(), Cancel(1), Submit(2, WORK)]
     for frame in frames:
@@ -69,7 +69,7 @@ def test_many_frames_share_one_buffer() -> None:
 
 
 def test_a_frame_may_be_as_long_as_the_limit_and_no_longer() -> None:
-    """The limit itself fits; one byte more is refused before anything is written, and the buffer is as it was."""
+    """A frame of exactly the limit fits, and one byte more is refused with the buffer unchanged."""
     buffer = bytearray(b"earlier")
     append_frame(buffer, Submit(1, replace(WORK, inputs=("x" * 70_000,))))
     overhead = len(buffer) - len(b"earlier") - 4 - 70_000
@@ -84,14 +84,14 @@ def test_a_frame_may_be_as_long_as_the_limit_and_no_longer() -> None:
 
 
 def test_an_announced_length_past_the_limit_is_refused_unread() -> None:
-    """Nobody waits for, or makes room for, a body that is too long."""
+    """An announced length over the limit is refused before its body is read or allocated."""
     with pytest.raises(ProtocolError, match="announced"):
         list(client_frames().feed(struct.pack(">I", MAX_FRAME_BYTES + 1)))
 
 
 @pytest.mark.parametrize("work", [replace(WORK, task="\ud800"), replace(WORK, inputs=(1 << 70,))], ids=["text", "int"])
 def test_what_msgpack_cannot_carry_is_refused_whole(work: Work) -> None:
-    """A lone surrogate or an integer past 64 bits is a ProtocolError, and leaves nothing half written."""
+    """Work with a lone surrogate or an integer over 64 bits is a ProtocolError, and leaves nothing half written."""
     buffer = bytearray(b"earlier")
     with pytest.raises(ProtocolError):
         append_frame(buffer, Submit(1, work))
@@ -115,13 +115,13 @@ MALFORMED = {
 
 @pytest.mark.parametrize("body", MALFORMED.values(), ids=MALFORMED.keys())
 def test_a_malformed_body_is_a_protocol_error(body: bytes) -> None:
-    """Nothing else comes out of the reader, whatever stands in the body; and the error quotes nothing of it."""
+    """Any malformed body is a ProtocolError that quotes nothing of it."""
     with pytest.raises(ProtocolError, match=r"^a malformed frame \(\w+\)$"):
         list(client_frames().feed(framed(body)))
 
 
 def test_frames_before_a_bad_one_are_delivered() -> None:
-    """What came whole came, wherever the stream was cut."""
+    """Frames before a broken one are delivered, wherever the stream was cut."""
     buffer = bytearray()
     append_frame(buffer, Ping())
     frames = client_frames().feed(bytes(buffer) + framed(b"\xc1"))
@@ -131,7 +131,7 @@ def test_frames_before_a_bad_one_are_delivered() -> None:
 
 
 def test_an_unknown_trailing_field_is_skipped() -> None:
-    """A later release may append a field to a frame without a new version of the transport."""
+    """An unknown trailing field of a frame is skipped, so that a later release may append one."""
     assert list(server_frames().feed(framed(b"\x93\x05\x93\xcb" + bytes(8) + b"\x00\xc2\xa5later"))) == [
         Draining(LoadReport(0.0, 0))
     ]

@@ -1,4 +1,4 @@
-"""The hello, first as bytes, then on real sockets against strangers and other versions."""
+"""The handshake's hello, first as bytes, then on real sockets with strangers and other versions."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ from gateway.model.messages import Failure, Work
 
 
 def test_a_hello_is_waited_for_byte_by_byte() -> None:
-    """A part of it is no reason to refuse, and what follows it is none of its business."""
+    """Part of a hello is waited on, and bytes after it are left alone."""
     assert [hello_received(HELLO[:size]) for size in range(len(HELLO) + 1)] == [False] * len(HELLO) + [True]
     assert hello_received(HELLO + b"anything")
 
 
 def test_another_version_is_named() -> None:
-    """Two releases that do not fit say so; they do not misread each other."""
+    """A hello of another version is an error that names both versions."""
     with pytest.raises(HandshakeError, match=f"version 2 of the transport, this side {VERSION}"):
         hello_received(b"PNL\x02" + bytes(32))
 
 
 def test_a_stranger_is_refused_at_its_first_wrong_byte() -> None:
-    """A peer that speaks HTTP here is not waited for."""
+    """A peer that speaks HTTP is refused at its first wrong byte."""
     with pytest.raises(HandshakeError, match="does not speak"):
         hello_received(b"G")
 
 
 async def never(work: Work) -> Failure:
-    """A handler that must not be reached."""
+    """A handler that must not be called."""
     raise AssertionError(work)
 
 
 def client_at(address: UnixAddress) -> TransportClient:
-    """A client of the server that listens there."""
+    """A client of the server at that address."""
     return TransportClient(Endpoint("r", "n", address), "n", lambda load: None, random.Random(1))
 
 
@@ -49,7 +49,7 @@ def client_at(address: UnixAddress) -> TransportClient:
 async def test_a_client_of_another_version_is_refused_with_one_line(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The server hangs up, does no work for it, and its log says which versions met."""
+    """A server drops a client of another version without doing its work, and logs both versions in one line."""
     address = UnixAddress(str(tmp_path / "s"))
     server = TransportServer(never, idle)
     await server.start(address)
@@ -65,7 +65,7 @@ async def test_a_client_of_another_version_is_refused_with_one_line(
 
 @pytest.mark.asyncio
 async def test_a_client_hangs_up_on_a_server_of_another_version(tmp_path: Path) -> None:
-    """It sends no work, and says which versions met."""
+    """A client drops a server of another version without sending work, and names both versions."""
     address, asked = UnixAddress(str(tmp_path / "s")), bytearray()
 
     async def older(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -84,7 +84,7 @@ async def test_a_client_hangs_up_on_a_server_of_another_version(tmp_path: Path) 
 
 @pytest.mark.virtual_time
 async def test_a_peer_that_says_nothing_is_not_waited_for(tmp_path: Path) -> None:
-    """The time for a hello is bounded: a silent stranger is hung up on."""
+    """A peer that sends nothing is dropped when the time for a hello is over."""
     address = UnixAddress(str(tmp_path / "s"))
     server = TransportServer(never, idle, handshake_s=0.05)
     await server.start(address)
@@ -98,7 +98,7 @@ async def test_a_peer_that_says_nothing_is_not_waited_for(tmp_path: Path) -> Non
 
 @pytest.mark.asyncio
 async def test_a_client_calls_nobody_in_a_folder_that_others_may_enter(tmp_path: Path) -> None:
-    """On one host the folder is the proof, so the client asks for it as the server does."""
+    """A client refuses a socket in a folder that others may enter, as the server does."""
     address = UnixAddress(str(tmp_path / "s"))
     server, client = TransportServer(never, idle), client_at(address)
     await server.start(address)

@@ -1,4 +1,4 @@
-"""Peers that were let in and break the rules all the same: each spoils its own connection and nothing else."""
+"""Peers that passed the handshake and then break the rules: each spoils its own connection and no other."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ OFFENCES = {"too long": struct.pack(">I", MAX_FRAME_BYTES + 1), "malformed": b"\
 
 @dataclass
 class RawClient:
-    """A client that was let in and then does as it pleases; it reads only when it is told to."""
+    """A client that passes the handshake and then does as the test says; it reads only when asked to."""
 
     socket: socket.socket
     reader: FrameReader[ServerFrame] = field(default_factory=server_frames)
 
     @classmethod
     async def greet(cls, address: UnixAddress) -> RawClient:
-        """Connects, says hello and takes the load report that every client is told first."""
+        """Connects, sends the hello and takes the first load report."""
         raw, loop = cls(socket.socket(socket.AF_UNIX)), asyncio.get_running_loop()
         raw.socket.setblocking(False)
         await loop.sock_connect(raw.socket, address.path)
@@ -45,11 +45,11 @@ class RawClient:
         return raw
 
     async def say(self, data: bytes | bytearray) -> None:
-        """Sends these bytes, and waits until the server has let them in."""
+        """Sends these bytes, and waits until the server has accepted them."""
         await asyncio.get_running_loop().sock_sendall(self.socket, data)
 
     async def hear(self) -> list[ServerFrame] | None:
-        """The frames that came next; None when the server has hung up. Raises TimeoutError if it does neither."""
+        """The frames that came next; None when the server has hung up. Raises TimeoutError if neither happens."""
         loop = asyncio.get_running_loop()
         try:
             data = await asyncio.wait_for(loop.sock_recv(self.socket, 1 << 16), timeout=60.0)
@@ -61,7 +61,7 @@ class RawClient:
 
 
 def submits(count: int) -> bytearray:
-    """So many requests in a row."""
+    """That number of requests in a row."""
     buffer = bytearray()
     for n in range(count):
         append_frame(buffer, Submit(n, WORK))
@@ -86,7 +86,7 @@ def client_at(address: UnixAddress) -> TransportClient:
 @pytest.mark.asyncio
 @pytest.mark.parametrize("offence", OFFENCES.values(), ids=OFFENCES.keys())
 async def test_a_broken_frame_ends_one_connection(tmp_path: Path, offence: bytes) -> None:
-    """The offender is hung up on and its work cancelled; a client beside it notices nothing."""
+    """A broken frame ends its connection and cancels its work; another client notices nothing."""
     async with serving(tmp_path) as (server, gate, address):
         client = client_at(address)
         await client.connect()
@@ -104,7 +104,7 @@ async def test_a_broken_frame_ends_one_connection(tmp_path: Path, offence: bytes
 
 @pytest.mark.asyncio
 async def test_an_id_under_way_cannot_be_used_again(tmp_path: Path) -> None:
-    """Two requests of one name could not be told apart, so that is a breach of the protocol."""
+    """An id that is still under way cannot be used again: that is a breach of the protocol."""
     async with serving(tmp_path) as (_, _, address):
         raw = await RawClient.greet(address)
         await raw.say(submits(1) + submits(1))
@@ -113,13 +113,13 @@ async def test_an_id_under_way_cannot_be_used_again(tmp_path: Path) -> None:
 
 @pytest.mark.virtual_time
 async def test_a_client_that_does_not_read_is_not_read_from(tmp_path: Path) -> None:
-    """What waits for it stays small, whatever it sends; when it reads, it gets every one of its answers."""
+    """A server stops reading from a client that reads nothing; when the client reads, it gets all its answers."""
     count, ids = 3_000, list[int]()
     async with serving(tmp_path) as (server, gate, address):
         gate.gate.set()
         raw = await RawClient.greet(address)
         flood = asyncio.create_task(raw.say(submits(count)))
-        (peer,) = server._state.connections  # whether it is read from shows nowhere else
+        (peer,) = server._state.connections  # nothing else shows if the server reads from it
         await until(lambda: peer._transport is not None and not peer._transport.is_reading())
         await until(lambda: server.in_flight == 0)
         begun = gate.begun
@@ -135,7 +135,7 @@ async def test_a_client_that_does_not_read_is_not_read_from(tmp_path: Path) -> N
 
 @pytest.mark.virtual_time
 async def test_a_client_that_never_reads_again_is_given_up(tmp_path: Path) -> None:
-    """Not being read from, it counts as silent, and its connection ends."""
+    """A client that never reads again counts as silent, and its connection ends."""
     async with serving(tmp_path, silence_s=0.3) as (server, gate, address):
         gate.gate.set()
         raw = await RawClient.greet(address)
@@ -150,7 +150,7 @@ async def test_a_client_that_never_reads_again_is_given_up(tmp_path: Path) -> No
 
 @pytest.mark.asyncio
 async def test_answers_too_many_for_memory_end_the_connection(tmp_path: Path) -> None:
-    """Even requests let in before can together answer more than may wait: past that bound the client is given up."""
+    """A client is given up when the answers to its requests exceed the memory for waiting ones."""
 
     async def large(work: Work) -> Failure:
         return Failure(FailureKind.ENGINE, "x" * (MAX_FRAME_BYTES // 2))
@@ -168,7 +168,7 @@ async def test_answers_too_many_for_memory_end_the_connection(tmp_path: Path) ->
 @pytest.mark.asyncio
 @pytest.mark.parametrize("offence", OFFENCES.values(), ids=OFFENCES.keys())
 async def test_a_server_that_breaks_the_rules_is_left(tmp_path: Path, offence: bytes) -> None:
-    """The client hangs up, and what was pending there ends as UNAVAILABLE, to be tried elsewhere."""
+    """A client leaves a server that breaks the protocol, and its calls there are UNAVAILABLE, to be tried elsewhere."""
 
     async def offender(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(HELLO)

@@ -57,7 +57,7 @@ def client_of(
     node_id: str = "here",
     certificates: Certificates | None = None,
 ) -> TransportClient:
-    """A client that tries again quickly and notes what it is told."""
+    """A client that retries quickly and notes the reports it gets."""
     return TransportClient(
         endpoint,
         node_id,
@@ -82,7 +82,7 @@ async def serving(directory: Path, silence_s: float = 30.0) -> AsyncIterator[tup
 
 @pytest.mark.asyncio
 async def test_a_killed_replica_fails_its_requests_at_once_and_is_found_again(tmp_path: Path) -> None:
-    """After SIGKILL all that is pending ends as UNAVAILABLE at once; a successor at the address is connected to."""
+    """Requests on a killed replica are UNAVAILABLE at once, and a successor at the address is connected."""
     address, losses, heard = UnixAddress(str(tmp_path / "s")), list[str](), list[LoadReport]()
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", HANGING_SERVER, address.path, stdout=asyncio.subprocess.PIPE
@@ -95,7 +95,7 @@ async def test_a_killed_replica_fails_its_requests_at_once_and_is_found_again(tm
     pending = asyncio.gather(*(client.submit(WORK) for _ in range(10)))
     assert [await process.stdout.readline() for _ in range(10)] == [b"begun\n"] * 10
     process.kill()
-    assert await asyncio.wait_for(pending, timeout=60.0) == [LOST] * 10  # no heartbeat is missed so soon
+    assert await asyncio.wait_for(pending, timeout=60.0) == [LOST] * 10  # no heartbeat is missed so early
     assert losses == ["lost"] and not client.connected
     assert (await client.submit(WORK)) == Failure(FailureKind.UNAVAILABLE, "not connected")
     await process.wait()
@@ -111,7 +111,7 @@ async def test_a_killed_replica_fails_its_requests_at_once_and_is_found_again(tm
 
 @pytest.mark.virtual_time
 async def test_a_client_waits_for_a_replica_that_is_not_there_yet(tmp_path: Path) -> None:
-    """Failed attempts end nothing: the client is connected once somebody listens, and `close` ends its trying."""
+    """A client keeps trying until a replica listens, or until `close`."""
     endpoint = Endpoint("replica", "here", UnixAddress(str(tmp_path / "s")))
     client, late = client_of(endpoint, [], []), client_of(endpoint, [], [])
     with pytest.raises(FileNotFoundError):
@@ -132,7 +132,7 @@ async def test_a_client_waits_for_a_replica_that_is_not_there_yet(tmp_path: Path
 
 @pytest.mark.asyncio
 async def test_cancelling_run_leaves_nothing_broken(tmp_path: Path) -> None:
-    """The owner may end the supervision; the connection lasts until `close`."""
+    """Cancelling `run` leaves the connection intact until `close`."""
     async with serving(tmp_path) as (_, gate, endpoint):
         gate.gate.set()
         client = client_of(endpoint, [], [])
@@ -146,7 +146,7 @@ async def test_cancelling_run_leaves_nothing_broken(tmp_path: Path) -> None:
 
 @pytest.mark.virtual_time
 async def test_a_silent_peer_is_given_up(tmp_path: Path) -> None:
-    """A peer that neither speaks nor hangs up, as a dead node, is lost after three heartbeats, over TLS too."""
+    """A peer that is silent without hanging up, such as a dead node, is lost after three heartbeats, over TLS too."""
 
     async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(HELLO)
@@ -169,7 +169,7 @@ async def test_a_silent_peer_is_given_up(tmp_path: Path) -> None:
 
 @pytest.mark.virtual_time
 async def test_a_living_peer_with_nothing_to_say_is_kept(tmp_path: Path) -> None:
-    """Heartbeats keep an idle connection, at both ends, and bring the load meanwhile."""
+    """Heartbeats keep an idle connection at both ends, and carry the load meanwhile."""
     async with serving(tmp_path, silence_s=0.3) as (_, gate, endpoint):
         heard, losses = list[LoadReport](), list[str]()
         client = client_of(endpoint, heard, losses, heartbeat_s=0.04)
@@ -184,7 +184,7 @@ async def test_a_living_peer_with_nothing_to_say_is_kept(tmp_path: Path) -> None
 
 @pytest.mark.asyncio
 async def test_draining_finishes_what_was_begun_and_takes_no_more(tmp_path: Path) -> None:
-    """Every client is told, a late request may be tried elsewhere, and what was under way is answered."""
+    """A draining server answers what is under way, tells every client, and lets late requests be tried elsewhere."""
     async with serving(tmp_path) as (server, gate, endpoint):
         heard: list[LoadReport] = []
         client = client_of(endpoint, heard, [])
@@ -202,7 +202,7 @@ async def test_draining_finishes_what_was_begun_and_takes_no_more(tmp_path: Path
 
 @pytest.mark.virtual_time
 async def test_grace_ends(tmp_path: Path) -> None:
-    """What is not done within the grace is reported, and ends as UNAVAILABLE when the server closes."""
+    """Requests not finished within the grace are reported, and are UNAVAILABLE when the server closes."""
     async with serving(tmp_path) as (server, gate, endpoint):
         client = client_of(endpoint, [], [])
         await client.connect()
@@ -218,7 +218,7 @@ async def test_grace_ends(tmp_path: Path) -> None:
 
 @pytest.mark.asyncio
 async def test_who_connects_to_a_draining_server_is_told(tmp_path: Path) -> None:
-    """A client that arrives during the drain learns of it before it asks."""
+    """A client that connects to a draining server learns of the drain before it sends work."""
     async with serving(tmp_path) as (server, _, endpoint):
         await server.drain(grace_s=0.0)
         heard: list[LoadReport] = []

@@ -1,4 +1,4 @@
-"""TLS over TCP with certificates made here: who is let in, who is refused, and what a refusal costs and says."""
+"""TLS over TCP with certificates made here: which peers are accepted, and what a refusal costs and logs."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def client_of(endpoint: Endpoint, certificates: Certificates | None) -> Transpor
 
 
 async def is_served(endpoint: Endpoint, certificates: Certificates) -> None:
-    """A client with these certificates is let in and answered."""
+    """True if a client with these certificates is accepted and answered."""
     client = client_of(endpoint, certificates)
     await client.connect()
     assert await client.submit(WORK) == ECHO
@@ -95,13 +95,13 @@ async def is_served(endpoint: Endpoint, certificates: Certificates) -> None:
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """The lines that an operator sees."""
+    """The warnings in the log."""
     return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 @asynccontextmanager
 async def raw(endpoint: Endpoint, context: ssl.SSLContext | None) -> AsyncIterator[tuple[Any, Any]]:
-    """A connection that speaks for itself, with TLS or without."""
+    """A raw connection, with TLS or without."""
     assert endpoint.tcp is not None
     reader, writer = await asyncio.open_connection(HOST, endpoint.tcp.port, ssl=context)
     try:
@@ -111,7 +111,7 @@ async def raw(endpoint: Endpoint, context: ssl.SSLContext | None) -> AsyncIterat
 
 
 async def hung_up(reader: asyncio.StreamReader) -> bool:
-    """Whether the server ends the connection, having sent nothing that a client can read as its hello."""
+    """True if the server ends the connection without having sent anything that a client reads as its hello."""
     try:
         return HELLO not in await asyncio.wait_for(reader.read(), timeout=30.0)
     except OSError:
@@ -119,7 +119,7 @@ async def hung_up(reader: asyncio.StreamReader) -> bool:
 
 
 def test_certificates_of_one_authority_let_each_other_in(tmp_path: Path, run: Callable[[Session], None]) -> None:
-    """Two processes need not share a certificate, only the authority that signed them."""
+    """Two processes accept each other if one authority signed both their certificates."""
     authority = Authority.made()
     ours, theirs = authority.write(tmp_path / "ours"), authority.write(tmp_path / "theirs")
 
@@ -140,7 +140,7 @@ REFUSED = {
 def test_a_wrong_client_is_refused(
     tmp_path: Path, run: Callable[[Session], None], caplog: pytest.LogCaptureFixture, fault: str
 ) -> None:
-    """It trusts the server and is not trusted by it: it never counts as connected, and the server's log says why."""
+    """A client whose certificate the server does not trust never counts as connected, and the server logs why."""
     authority = Authority.made()
     good = authority.write(tmp_path / "good")
     wrong = (Authority.made() if fault == "another authority" else authority).write(
@@ -168,7 +168,7 @@ def test_a_wrong_client_is_refused(
 def test_a_wrong_server_is_refused(
     tmp_path: Path, run: Callable[[Session], None], caplog: pytest.LogCaptureFixture, fault: str
 ) -> None:
-    """A listener that cannot show a good certificate gets no work, and the client's log says once why."""
+    """A server without a good certificate gets no work, and the client logs once why."""
     authority = Authority.made()
     good = authority.write(tmp_path / "good")
     wrong = (Authority.made() if fault == "another authority" else authority).write(
@@ -195,7 +195,7 @@ def test_a_wrong_server_is_refused(
 def test_a_client_without_a_certificate_is_refused(
     tmp_path: Path, run: Callable[[Session], None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """To trust the server is not enough."""
+    """A client without a certificate is refused, even if it trusts the server."""
     good = Authority.made().write(tmp_path / "good")
     context = ssl.create_default_context(cafile=str(good.folder / AUTHORITY))
     context.check_hostname = False
@@ -221,7 +221,7 @@ PLAIN = {
 def test_plain_text_is_refused(
     tmp_path: Path, run: Callable[[Session], None], caplog: pytest.LogCaptureFixture, said: bytes
 ) -> None:
-    """There is no way in over TCP without TLS, on loopback either, and the log says so in one line."""
+    """A connection over TCP without TLS is refused, on loopback too, and logged in one line."""
     good = Authority.made().write(tmp_path / "good")
 
     async def main() -> None:
@@ -240,7 +240,7 @@ def test_plain_text_is_refused(
 def test_an_older_tls_is_refused(
     tmp_path: Path, run: Callable[[Session], None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A right certificate does not make up for TLS 1.2."""
+    """A client with TLS 1.2 is refused, even with a good certificate."""
     good = Authority.made().write(tmp_path / "good")
     context = good.client_context()
     context.minimum_version, context.maximum_version = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_2
@@ -258,7 +258,7 @@ def test_an_older_tls_is_refused(
 def test_a_peer_that_stalls_in_its_handshake_is_dropped(
     tmp_path: Path, run: Callable[[Session], None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It says nothing, or half a TLS hello, and is hung up on; another client is served meanwhile."""
+    """A peer that stalls in its TLS handshake is dropped, while another client is served."""
     good = Authority.made().write(tmp_path / "good")
 
     async def main() -> None:
@@ -275,7 +275,7 @@ def test_a_peer_that_stalls_in_its_handshake_is_dropped(
 
 
 def test_a_peer_that_stalls_before_its_hello_is_dropped(tmp_path: Path, run: Callable[[Session], None]) -> None:
-    """A right certificate does not let a silent client stay."""
+    """A peer that stalls before its hello is dropped, even with a good certificate."""
     good = Authority.made().write(tmp_path / "good")
 
     async def main() -> None:
@@ -290,7 +290,7 @@ def test_a_peer_that_stalls_before_its_hello_is_dropped(tmp_path: Path, run: Cal
 
 
 def test_hostile_bytes_inside_tls_end_one_connection(tmp_path: Path, run: Callable[[Session], None]) -> None:
-    """A peer with a right certificate that breaks the protocol spoils its own connection alone."""
+    """A peer with a good certificate that breaks the protocol spoils its own connection alone."""
     good = Authority.made().write(tmp_path / "good")
 
     async def main() -> None:
@@ -309,7 +309,7 @@ def test_hostile_bytes_inside_tls_end_one_connection(tmp_path: Path, run: Callab
 
 
 def test_many_requests_share_a_connection(tmp_path: Path, run: Callable[[Session], None]) -> None:
-    """Of a thousand at once, large ones among them, each gets its own answer, or none if it was cancelled."""
+    """A thousand requests share a TLS connection: each gets its own answer, however large, unless it was cancelled."""
     good = Authority.made().write(tmp_path / "good")
     texts = [f"{n} " * (100_000 if n % 100 == 0 else 1) for n in range(1000)]
 
@@ -333,7 +333,7 @@ def test_many_requests_share_a_connection(tmp_path: Path, run: Callable[[Session
 
 
 def test_a_client_that_does_not_read_is_not_read_from(tmp_path: Path, run: Callable[[Session], None]) -> None:
-    """TLS has buffers of its own, bounded too: a client that reads late gets every answer, of more than may wait."""
+    """TLS buffers are bounded too: a client that reads late gets all its answers, of more than may wait."""
     good, count = Authority.made().write(tmp_path / "good"), 20_000
     assert count * len(ECHO.detail) > UNSENT_LIMIT_BYTES
     flood = bytearray(HELLO)
@@ -347,7 +347,7 @@ def test_a_client_that_does_not_read_is_not_read_from(tmp_path: Path, run: Calla
         ):
             writer.write(flood)
             await until(lambda: len(server._state.connections) == 1)
-            (peer,) = server._state.connections  # whether it is read from shows nowhere else
+            (peer,) = server._state.connections  # nothing else shows if the server reads from it
             await until(lambda: peer._transport is not None and not peer._transport.is_reading())
             await until(lambda: server.in_flight == 0)
             assert gate.begun < count and peer.unsent_bytes < UNSENT_LIMIT_BYTES
@@ -365,7 +365,7 @@ def test_a_client_that_does_not_read_is_not_read_from(tmp_path: Path, run: Calla
 def test_a_listener_without_file_descriptors_tries_again(
     tmp_path: Path, run: Callable[[Session], None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It says so, and serves those that wait once there are some; it never stops listening."""
+    """A listener out of file descriptors says so, keeps listening, and accepts connections once there are some."""
     good = Authority.made().write(tmp_path / "good")
     allowed = resource.getrlimit(resource.RLIMIT_NOFILE)
 
@@ -390,7 +390,7 @@ def test_a_listener_without_file_descriptors_tries_again(
 
 
 def test_closing_drops_those_that_still_shake_hands(tmp_path: Path, run: Callable[[Session], None]) -> None:
-    """A server that closes waits for no stranger."""
+    """Closing a server drops the connections that are still in their handshake."""
     good = Authority.made().write(tmp_path / "good")
 
     async def main() -> None:
@@ -403,7 +403,7 @@ def test_closing_drops_those_that_still_shake_hands(tmp_path: Path, run: Callabl
 
 
 def test_a_renewed_certificate_is_used_by_the_next_connection(tmp_path: Path, run: Callable[[Session], None]) -> None:
-    """Both ends read the files anew: after a change of the authority the old one is not trusted any more."""
+    """A renewed certificate is used by the next connection at both ends, and an old authority is trusted no more."""
     old, new = Authority.made(), Authority.made()
     ours = old.write(tmp_path / "ours")
     former = old.write(tmp_path / "former")
@@ -425,7 +425,7 @@ def test_a_renewed_certificate_is_used_by_the_next_connection(tmp_path: Path, ru
 def test_certificates_that_are_gone_refuse_the_next_connection_only(
     tmp_path: Path, run: Callable[[Session], None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A server whose files were lost keeps its connections, lets nobody else in, says why, and recovers with them."""
+    """Lost certificate files refuse new connections only, with the reason in the log, until they are back."""
     good = Authority.made().write(tmp_path / "good")
     kept = (good.folder / KEY).read_bytes()
     client_side = Certificates(tmp_path / "client")
@@ -449,7 +449,7 @@ def test_certificates_that_are_gone_refuse_the_next_connection_only(
 
 
 def test_two_authorities_in_one_file_are_both_trusted(tmp_path: Path, run: Callable[[Session], None]) -> None:
-    """So an authority can be changed without an outage: first trust both, then sign by the new one."""
+    """Two authorities in one file are both trusted, so that an authority can be changed without an outage."""
     old, new = Authority.made(), Authority.made()
     ours, theirs = old.write(tmp_path / "ours"), new.write(tmp_path / "theirs")
     both = (ours.folder / AUTHORITY).read_bytes() + (theirs.folder / AUTHORITY).read_bytes()
@@ -464,7 +464,7 @@ def test_two_authorities_in_one_file_are_both_trusted(tmp_path: Path, run: Calla
 
 
 async def test_tcp_without_certificates_is_refused(tmp_path: Path) -> None:
-    """At both ends, on loopback too, and before anything listens."""
+    """TCP without certificates is refused before anything listens, at both ends and on loopback too."""
     unix, tcp = UnixAddress(str(tmp_path / "s")), TcpAddress(HOST, 0)
     server = TransportServer(Gate().handle, idle)
     with pytest.raises(ValueError, match="TCP needs certificates"):
@@ -475,7 +475,7 @@ async def test_tcp_without_certificates_is_refused(tmp_path: Path) -> None:
 
 
 def test_files_that_cannot_work_are_named(tmp_path: Path) -> None:
-    """`check` says which file is wrong, or what is wrong with what they hold together."""
+    """`check` names the certificate file that cannot work, or what is wrong between several."""
     authority = Authority.made()
     authority.write(tmp_path / "good").check()
     for name in (AUTHORITY, CERTIFICATE, KEY):
@@ -502,7 +502,7 @@ def test_files_that_cannot_work_are_named(tmp_path: Path) -> None:
 
 
 def test_a_key_with_a_passphrase_is_refused_and_nobody_is_asked(tmp_path: Path) -> None:
-    """A process in a pod has no terminal: it says what is wrong and does not wait for input."""
+    """A key with a passphrase is refused without waiting for input, since a pod has no terminal."""
     from cryptography.hazmat.primitives import serialization
 
     locked = Authority.made().write(tmp_path / "locked")
@@ -519,7 +519,7 @@ def test_a_key_with_a_passphrase_is_refused_and_nobody_is_asked(tmp_path: Path) 
 
 
 async def test_no_key_is_in_a_message_or_a_setting(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """What the files hold appears in no log line and no representation."""
+    """The content of key files appears in no log line and no representation."""
     good = Authority.made().write(tmp_path / "good")
     body = (good.folder / KEY).read_text().splitlines()[1]
     async with serving(tmp_path, good) as (_, _, endpoint):

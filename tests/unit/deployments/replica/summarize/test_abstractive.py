@@ -1,4 +1,4 @@
-"""The writer with one text in one window: why it ended, how wide and long it was planned, what is given of it."""
+"""Abstractive summaries of a text that fits one window: why one ends, what is planned, what the client gets."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ TWO_SENTENCES = [*words(3), STOP, *words(4), STOP]
 def summary(
     engine: FakeSeq2Seq, budget_s: float, text: str = TEXT, reserve_s: float = 0.0, window: int = 64, **given: Any
 ) -> SummaryResult:
-    """What is written of the text within the budget; `given` are parameters, `rules__NAME` rules of the checkpoint."""
+    """The summary of the text within the budget; `given` are parameters, `rules__NAME` rules of the checkpoint."""
     rules = {name[7:]: given.pop(name) for name in list(given) if name.startswith("rules__")}
     manifest = writer_manifest(window, **rules)
     room = TextBudget(engine.clock() + budget_s, reserve_s, engine.clock)
@@ -48,7 +48,7 @@ def engine(tokens: list[int] | None = None, **how: Any) -> FakeSeq2Seq:
 
 
 def test_a_text_that_ends_by_itself_is_given_whole() -> None:
-    """`stop`: every word that was written, and the report of what was run and read."""
+    """A text that ends by itself is returned whole, with `stop` and a report of what was run and read."""
     condensed = summary(engine(), 60.0)
     assert condensed.text == "the river rose. the river rose bridge."
     generation = condensed.generation
@@ -58,13 +58,13 @@ def test_a_text_that_ends_by_itself_is_given_whole() -> None:
 
 
 def test_a_text_that_ends_by_itself_needs_no_full_stop() -> None:
-    """Nothing is trimmed of a text that chose its own end, be it one word."""
+    """A text that ends by itself is never trimmed, even if it is one word without a full stop."""
     assert summary(engine(words(1)), 60.0).text == "the"
     assert summary(engine(words(5)), 60.0).text == "the river rose bridge closed"
 
 
 def test_the_clients_most_tokens_are_a_length() -> None:
-    """`length`, cut back to the last whole sentence; no more steps are run than were asked for."""
+    """A text cut by the client's `max_new_tokens` ends with `length` and a whole sentence, and no more steps run."""
     writing = engine()
     condensed = summary(writing, 60.0, max_new_tokens=6, num_beams=1)
     assert condensed.text == "the river rose."
@@ -73,14 +73,14 @@ def test_the_clients_most_tokens_are_a_length() -> None:
 
 
 def test_the_checkpoints_most_tokens_are_a_length_too() -> None:
-    """A client that asks for more gets the checkpoint's own limit."""
+    """A client that asks for more tokens than the checkpoint's limit gets the checkpoint's limit."""
     condensed = summary(engine(words(100)), 60.0, max_new_tokens=100, rules__max_new_tokens=9)
     assert condensed.generation.finish_reason == "length" and condensed.generation.max_new_tokens == 9
     assert len(condensed.text.split()) == 8, "the last word may be half a word"
 
 
 def test_fewer_tokens_for_want_of_time_are_the_deadlines_doing() -> None:
-    """`deadline` where the budget planned fewer tokens than were wanted, and that many were written."""
+    """A text ends with `deadline` if the budget allowed fewer tokens than were wanted, and it used them all."""
     condensed = summary(engine(words(100)), 0.02 + 0.055)
     assert condensed.generation.max_new_tokens == 5 and condensed.generation.steps == 5
     assert condensed.generation.finish_reason == "deadline"
@@ -88,7 +88,7 @@ def test_fewer_tokens_for_want_of_time_are_the_deadlines_doing() -> None:
 
 
 def test_slower_steps_than_forecast_end_in_time() -> None:
-    """`deadline` in the middle: the last step ends by the deadline less the reserve, one step at most past it."""
+    """A text slower than forecast is cut with `deadline`: only its last step may pass the deadline less the reserve."""
     writing = engine(words(100), step_s=0.02)
     condensed = summary(writing, 0.15, reserve_s=0.01, num_beams=1)
     assert condensed.generation.finish_reason == "deadline"
@@ -97,7 +97,7 @@ def test_slower_steps_than_forecast_end_in_time() -> None:
 
 
 def test_no_time_to_read_is_no_text() -> None:
-    """Where not even the encoder fits, no step is run at all and nothing is written."""
+    """Nothing is run or written if the budget is too small for the encoder."""
     for budget_s in (-1.0, 0.0, 0.019):
         writing = engine()
         condensed = summary(writing, budget_s)
@@ -106,7 +106,7 @@ def test_no_time_to_read_is_no_text() -> None:
 
 
 def test_a_text_that_has_ended_while_others_were_looked_for_is_whole() -> None:
-    """Where the deadline stops a search whose best has chosen its end, nothing is trimmed of that: `stop`."""
+    """A search that the deadline stops after its best text has ended returns that text whole, with `stop`."""
     how: dict[str, Any] = {"rules__output_tokens": 2.0, "num_beams": 4}
     to_the_end = summary(engine(words(4)), 60.0, **how)
     cut = summary(engine(words(4), step_s=0.02), 0.021 + 8 * 0.04, **how)
@@ -116,7 +116,7 @@ def test_a_text_that_has_ended_while_others_were_looked_for_is_whole() -> None:
 
 @pytest.mark.parametrize("tokens", [words(3), words(100)])
 def test_after_its_last_step_nothing_is_left_to_be_run(tokens: list[int]) -> None:
-    """Whether it has ended by itself or no step fits any more: it need not wait for another turn to end."""
+    """After its last step a text has no work left, whether it ended by itself or no further step fits."""
     writing = engine(tokens)
     room = TextBudget(writing.clock() + 0.2, 0.0, writing.clock)
     condensing, left = (
@@ -129,7 +129,7 @@ def test_after_its_last_step_nothing_is_left_to_be_run(tokens: list[int]) -> Non
 
 
 def test_a_text_that_waits_for_its_turns_begins_no_step_that_would_end_late() -> None:
-    """Others may have the engine between two steps; once none fits any more, nothing is left to be run."""
+    """A text that waits between its time slices never begins a step that would end late."""
     writing = engine(words(100))
     room = TextBudget(writing.clock() + 0.2, 0.02, writing.clock)
     condensing = AbstractiveSummarizer(writer_manifest(), writing, text_tokens()).begin(
@@ -145,21 +145,21 @@ def test_a_text_that_waits_for_its_turns_begins_no_step_that_would_end_late() ->
 
 @pytest.mark.parametrize(("budget_s", "beams"), [(60.0, 4), (0.02 + 0.25, 2), (0.02 + 0.13, 1), (0.05, 1)])
 def test_beams_follow_the_room(budget_s: float, beams: int) -> None:
-    """As wide as leaves room for half as many tokens more than expected; the engine sees no more rows than that."""
+    """The plan has as many beams as the budget allows with half as many tokens more than expected."""
     writing = engine()
     assert summary(writing, budget_s).generation.beams == beams
     assert max(writing.rows) <= beams
 
 
 def test_the_clients_beams_are_the_most() -> None:
-    """A client's `num_beams` is not passed, however much time there is."""
+    """A client's `num_beams` is never exceeded, however much time there is."""
     writing = engine()
     assert summary(writing, 60.0, num_beams=2).generation.beams == 2
     assert max(writing.rows) == 2
 
 
 def test_the_clients_least_tokens_are_written() -> None:
-    """`min_new_tokens` keeps a text from ending early, where the budget has room for so many."""
+    """A text has at least `min_new_tokens` tokens, as far as the budget allows."""
     condensed = summary(engine(words(3)), 60.0, min_new_tokens=7, num_beams=1)
     assert condensed.generation.tokens >= 7
     short = summary(engine(words(3)), 0.02 + 0.045, min_new_tokens=7, num_beams=1)
@@ -168,7 +168,7 @@ def test_the_clients_least_tokens_are_written() -> None:
 
 @pytest.mark.parametrize("beams", [1, 4])
 def test_with_time_enough_it_writes_what_the_plain_loop_writes(beams: int) -> None:
-    """The same engine and rules give the same tokens as `writing.write`, greedily and with beams."""
+    """With time enough, a summary has the tokens that plain writing (`write`) gives, greedily and with beams."""
     manifest = writer_manifest()
     tokens = text_tokens()
     rules = search_rules(manifest.generation, PAD, beams=beams)
@@ -177,7 +177,7 @@ def test_with_time_enough_it_writes_what_the_plain_loop_writes(beams: int) -> No
 
 
 def test_a_text_over_the_window_keeps_its_head_where_asked() -> None:
-    """`longest_first`: as many tokens as fit, and the report says how many there were, be it by guess."""
+    """With `longest_first`, a text over the window is cut to fit, and the report counts or guesses its whole length."""
     writing = engine()
     condensed = summary(writing, 60.0, text=TEXT * 3, window=20, truncation="longest_first")
     assert len(writing.read[0]) == 20 and writing.read[0][-1] == 2
@@ -188,7 +188,7 @@ def test_a_text_over_the_window_keeps_its_head_where_asked() -> None:
 
 
 def test_a_text_over_the_window_is_an_error_where_asked() -> None:
-    """`error`: the counts of the text and of the window, and nothing is run."""
+    """With `error`, a text over the window fails with the counts of text and window, and nothing is run."""
     writing = engine()
     room = TextBudget(writing.clock() + 60, 0.0, writing.clock)
     writer = AbstractiveSummarizer(writer_manifest(20), writing, text_tokens())
@@ -200,7 +200,7 @@ def test_a_text_over_the_window_is_an_error_where_asked() -> None:
 
 
 def test_the_prefix_goes_before_the_text_and_counts() -> None:
-    """T5's prefix is read first, and is counted among the tokens of the text."""
+    """T5's prefix is read before the text, and is counted among its tokens."""
     writing = engine()
     condensed = summary(writing, 60.0, rules__prefix="dark: ")
     prefix = tuple(text_tokens().encode("dark:")[1:-1])
@@ -208,7 +208,7 @@ def test_the_prefix_goes_before_the_text_and_counts() -> None:
 
 
 def test_what_has_lost_its_capitals_gets_the_sources() -> None:
-    """A lower-cased checkpoint's summary is written as its source writes the words."""
+    """A lower-cased checkpoint's summary gets the capitals of its source."""
     condensed = summary(
         engine([*words(2), 8, STOP]), 60.0, text="In Town the River met the Bridge.", rules__lower_cased=True
     )
@@ -218,20 +218,20 @@ def test_what_has_lost_its_capitals_gets_the_sources() -> None:
 @pytest.mark.parametrize("text", [" ", "\n\n", "word", "...!?", "\x00", "\ud800", "x" * 100_000, "\x00 \ud800" * 5000])
 @pytest.mark.parametrize("truncation", ["chunk", "longest_first"])
 def test_any_text_has_an_end(text: str, truncation: Any) -> None:
-    """Whitespace, marks, what is no character, and a word without end: an answer, and a report that adds up."""
+    """Any text, even whitespace, invalid characters or one endless word, ends in an answer with a consistent report."""
     condensed = summary(engine(), 60.0, text=text, window=20, truncation=truncation)
     assert condensed.text and condensed.generation.finish_reason == "stop"
     assert condensed.input.truncated == (condensed.input.kept < condensed.input.tokens)
 
 
 def test_an_engine_that_raises_is_heard() -> None:
-    """The writer hides nothing: what the engine raises comes out of the step."""
+    """An error that the engine raises comes out of the step."""
     with pytest.raises(ArithmeticError):
         summary(engine(fails_at=3), 60.0)
 
 
 def test_the_pace_is_learnt_from_what_steps_take() -> None:
-    """After texts that took twice their forecast, plans are made for such steps."""
+    """The plan learns from measured steps: after texts twice as slow as forecast it expects such steps."""
     writing = engine(words(100), step_s=0.02, encode_s=0.04)
     writer = AbstractiveSummarizer(writer_manifest(), writing, text_tokens())
     planned = []

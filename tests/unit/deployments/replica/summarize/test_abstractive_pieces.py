@@ -1,4 +1,4 @@
-"""The writer with a text over its window: piece by piece, and what was written once more, in the time there is."""
+"""Abstractive summaries of a text over the window: piece by piece, then of the pieces' summaries, in time."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ WRITES = 6
 
 
 def sentence(at: int) -> str:
-    """Nine words, of which the first two tell where it stands, and a full stop."""
+    """Nine words and a full stop; the first two words identify its place."""
     return " ".join([WORDS[at % 12], WORDS[at // 12 % 12], *WORDS[:7]]).capitalize() + "."
 
 
 def text_of(sentences: int) -> str:
-    """So many sentences, some on lines of their own."""
+    """A text of `sentences` sentences, some on lines of their own."""
     return "".join(sentence(at) + ("\n\n" if at % 5 == 4 else " ") for at in range(sentences)).strip()
 
 
 def condense(
     engine: FakeSeq2Seq, text: str, budget_s: float = 600.0, reserve_s: float = 0.0, window: int = WINDOW, **given: Any
 ) -> SummaryResult:
-    """What is written of the text; it expects as many tokens as the engine writes."""
+    """The summary of the text; the plan expects as many tokens as the engine writes."""
     rules = {name[7:]: given.pop(name) for name in list(given) if name.startswith("rules__")}
     manifest = writer_manifest(window, output_tokens=WRITES, **rules)
     room = TextBudget(engine.clock() + budget_s, reserve_s, engine.clock)
@@ -53,7 +53,7 @@ def read_texts(writing: FakeSeq2Seq) -> list[str]:
 
 
 def test_a_long_text_is_read_to_its_end_and_written_of_once_more() -> None:
-    """Every piece fits the window and is made of whole sentences; the last reading is of what was written of them."""
+    """A long text is cut into pieces of whole sentences that fit the window; then their summaries are summarised."""
     writing, text = engine(), text_of(12)
     condensed = condense(writing, text)
     assert all(len(ids) <= WINDOW for ids in writing.read)
@@ -67,7 +67,7 @@ def test_a_long_text_is_read_to_its_end_and_written_of_once_more() -> None:
 
 
 def test_a_very_long_text_takes_more_rounds() -> None:
-    """What was written of the pieces is cut again where it is still over the window."""
+    """A very long text takes more rounds: the pieces' summaries are cut again while they are over the window."""
     writing = engine()
     condensed = condense(writing, text_of(100))
     pieces = condensed.generation.pieces
@@ -77,7 +77,7 @@ def test_a_very_long_text_takes_more_rounds() -> None:
 
 
 def test_when_the_time_runs_out_what_was_written_is_the_answer() -> None:
-    """The first pieces' summaries; the report says that the rest was not read; every step ended in time."""
+    """When the time runs out, the first pieces' summaries are the answer, and the report says what was not read."""
     writing, text = engine(), text_of(100)
     condensed = condense(writing, text, 0.5, reserve_s=0.02, num_beams=1)
     generation, read = condensed.generation, condensed.input
@@ -93,7 +93,7 @@ def test_when_the_time_runs_out_what_was_written_is_the_answer() -> None:
 
 @pytest.mark.parametrize("budget_s", [0.1, 0.12, 0.2, 0.4, 0.8, 1.6, 3.0, 6.0])
 def test_some_pieces_well_rather_than_all_of_them_badly(budget_s: float) -> None:
-    """Whatever the budget has room for at all is a usable text: a piece is not given up for its share's sake."""
+    """A budget that allows any summary at all is spent on a usable one: some pieces well rather than all badly."""
     writing = engine()
     condensed = condense(writing, text_of(100), budget_s)
     assert condensed.text.endswith(".") and len(condensed.text.split()) >= 4
@@ -101,7 +101,7 @@ def test_some_pieces_well_rather_than_all_of_them_badly(budget_s: float) -> None
 
 
 def test_no_time_for_a_piece_is_no_text() -> None:
-    """Nothing read, nothing kept."""
+    """Nothing is read or kept if the budget is too small for one piece."""
     writing = engine()
     condensed = condense(writing, text_of(100), 0.019)
     assert condensed.text == "" and writing.began == [] and condensed.generation.finish_reason == "deadline"
@@ -109,7 +109,7 @@ def test_no_time_for_a_piece_is_no_text() -> None:
 
 
 def test_no_time_for_the_last_round_leaves_the_pieces() -> None:
-    """All of the text was read, so nothing is truncated; but it was the deadline that ended it."""
+    """If only the last round does not fit, the pieces' summaries are the answer: `deadline`, but not truncated."""
     writing = engine(step_s=0.03)
     condensed = condense(writing, text_of(6), 0.42, num_beams=1)
     assert condensed.generation.pieces == 2 and len(writing.read) <= 3
@@ -118,7 +118,7 @@ def test_no_time_for_the_last_round_leaves_the_pieces() -> None:
 
 
 def test_a_piece_of_which_nothing_is_written_is_passed_over() -> None:
-    """A model that ends at once has not run out of time: the other pieces are read all the same."""
+    """A piece of which nothing is written is skipped, and the other pieces are still read."""
     heading = says_head(4)
     silent_of = text_tokens().encode(sentence(0))[1]
     calls: list[int] = []
@@ -136,14 +136,14 @@ def test_a_piece_of_which_nothing_is_written_is_passed_over() -> None:
 
 
 def test_a_checkpoint_that_writes_more_than_it_reads_comes_to_an_end() -> None:
-    """What does not get shorter is not read again; nothing was cut by the deadline."""
+    """A checkpoint whose summaries are no shorter than their texts is not given them again, so it comes to an end."""
     writing = engine(says([*words(120), STOP]))
     condensed = condense(writing, text_of(9), 6000.0, rules__max_new_tokens=150, num_beams=1)
     assert condensed.generation.finish_reason == "stop" and len(writing.read) == condensed.generation.pieces
 
 
 def test_the_clients_most_tokens_hold_for_joined_pieces_too() -> None:
-    """Where the time runs out after several pieces, no more of what was written is given than was asked for."""
+    """Joined summaries of pieces have no more tokens than the client asked for."""
     condensed = condense(engine(), text_of(100), 1.0, max_new_tokens=12, num_beams=1)
     assert condensed.generation.finish_reason == "deadline"
     assert 0 < condensed.generation.tokens <= 12
@@ -151,7 +151,7 @@ def test_the_clients_most_tokens_hold_for_joined_pieces_too() -> None:
 
 
 def test_the_prefix_stands_before_every_piece_and_fits() -> None:
-    """T5's prefix takes its place in each window."""
+    """T5's prefix is put before every piece, and pieces leave space for it in the window."""
     writing = engine()
     condense(writing, text_of(12), rules__prefix="dark people: ")
     prefix = tuple(text_tokens().encode("dark people:")[1:-1])
@@ -159,7 +159,7 @@ def test_the_prefix_stands_before_every_piece_and_fits() -> None:
 
 
 def test_one_sentence_over_the_window_is_cut_and_that_is_said() -> None:
-    """A sentence cannot be cut between sentences: its head is read, and the report counts what is missing."""
+    """One sentence over the window is cut, and the report counts what is missing."""
     text = " ".join(WORDS * 6) + "."
     writing = engine()
     alone = condense(writing, text)
@@ -172,14 +172,14 @@ def test_one_sentence_over_the_window_is_cut_and_that_is_said() -> None:
 
 @pytest.mark.parametrize("text", ["\ud800" * 3000, ". " * 4000, "?!" * 2000, "word " * 4000, "\n\n.\n\n" * 1000])
 def test_texts_of_no_sentences_are_no_error(text: str) -> None:
-    """What no piece can be made of, or many small ones, ends as a summary with a report that adds up."""
+    """A text that cannot be cut into sentences still ends as a summary with a consistent report."""
     condensed = condense(engine(), text, 60.0, window=64)
     assert condensed.input.truncated == (condensed.input.kept < condensed.input.tokens)
     assert condensed.generation.headroom_s > 0
 
 
 def test_twenty_thousand_words_take_linear_time() -> None:
-    """Four times the text takes about four times the steps around the engine."""
+    """The steps around the engine grow in proportion to the text: four times for four times the text."""
 
     def steps(sentences: int) -> int:
         def condensing() -> None:
@@ -192,7 +192,7 @@ def test_twenty_thousand_words_take_linear_time() -> None:
 
 
 def test_counting_stops_in_time() -> None:
-    """Where tokenising alone would take the budget, its beginning is counted, read and written of."""
+    """If tokenising the whole text would take the budget, only its beginning is counted, read and summarised."""
     clock = FakeClock()
 
     class Slow:

@@ -1,4 +1,4 @@
-"""Laws of the search against transformers itself: the same tokens from the same scores, whatever the rules."""
+"""Laws of beam search against transformers itself: equal scores give equal tokens, whatever the rules."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def models() -> dict[str, PreTrainedModel]:
 
 
 def text(family: str, at: int) -> TokenIds:
-    """The token ids (tokens,) of one of some texts."""
+    """Token ids (tokens,) of text number `at`."""
     return np.array(seq2seq_tokenizer(family).encode(articles(20)[at]).ids, dtype=np.int64)
 
 
@@ -68,7 +68,7 @@ def stripped(tokens: tuple[int, ...], rules: SearchRules) -> tuple[int, ...]:
 def test_a_search_writes_what_generate_writes(
     models: dict[str, PreTrainedModel], family: str, setting: str, beams: int
 ) -> None:
-    """The tokens are the same, and so is whether the last of them is an end that nothing forced."""
+    """Beam search gives the tokens of `generate`, and agrees on whether the last is an end that nothing forced."""
     model = models[family]
     asked = rules(model, beams, SETTINGS[setting])
     search, ids = BeamSearch(asked), text(family, list(SETTINGS).index(setting) + beams)
@@ -81,7 +81,7 @@ def test_a_search_writes_what_generate_writes(
 
 @pytest.mark.parametrize("beams", [1, 3])
 def test_several_ends_and_unwanted_tokens_are_kept(models: dict[str, PreTrainedModel], beams: int) -> None:
-    """Any of the ends ends a row, and a suppressed token is never written."""
+    """Any of several end tokens ends a row, and a suppressed token is never written."""
     model, ids = models["pegasus"], text("pegasus", 2)
     plain = rules_of(model, max_new_tokens=12, beams=beams)
     often = finish(BeamSearch(plain), TorchDecoder(model, ids))
@@ -93,7 +93,7 @@ def test_several_ends_and_unwanted_tokens_are_kept(models: dict[str, PreTrainedM
 
 
 def test_a_search_that_is_done_takes_no_more() -> None:
-    """Neither is there a next step to ask for."""
+    """A search that is done refuses another step and has none to offer."""
     search = BeamSearch(SearchRules(0, (1,), 0, 1))
     search.feed(np.zeros((1, 8), dtype=np.float32))
     assert search.done and search.steps == 1
@@ -104,20 +104,20 @@ def test_a_search_that_is_done_takes_no_more() -> None:
 
 
 def test_logits_of_other_rows_are_refused() -> None:
-    """A decoder that answers for more rows than were asked for is not believed."""
+    """Logits for more rows than were asked for are refused."""
     with pytest.raises(ValueError, match="2 rows for 1"):
         BeamSearch(SearchRules(0, (1,), 0, 4)).feed(np.zeros((2, 8), dtype=np.float32))
 
 
 @pytest.mark.parametrize(("longest", "beams"), [(4, 0), (0, 1)])
 def test_rules_that_no_search_could_follow_are_refused(longest: int, beams: int) -> None:
-    """Zero beams and zero tokens write nothing."""
+    """Rules with zero beams or zero tokens are refused."""
     with pytest.raises(ValueError, match="a search of"):
         SearchRules(0, (), 0, longest, beams=beams)
 
 
 def test_a_search_whose_every_token_is_banned_ends_with_what_it_has() -> None:
-    """It writes each of the three tokens once, start included, and is cut."""
+    """A search in which every token is banned ends with what it has."""
     search = BeamSearch(SearchRules(0, (), 0, 9, beams=2, no_repeat_ngram_size=1))
     while not search.done:
         rows = len(search.pending[0])
@@ -126,7 +126,7 @@ def test_a_search_whose_every_token_is_banned_ends_with_what_it_has() -> None:
 
 
 def test_the_best_places_are_those_of_a_sort() -> None:
-    """Over vocabularies shorter and longer than the blocks, with ties and with banned values."""
+    """The best places are those that sorting gives, for any vocabulary size, with ties and with banned values."""
     chance = np.random.default_rng(3)
     for size in (3, 300, 5000, 50_264):
         values = chance.normal(size=size).round(2).astype(np.float32)
@@ -138,7 +138,7 @@ def test_the_best_places_are_those_of_a_sort() -> None:
 
 
 def test_what_would_repeat_is_what_followed_before() -> None:
-    """After 1 2 came 3 and 4; a row shorter than the size repeats nothing; size 1 bans all there is."""
+    """A token is banned if it would repeat an n-gram of its row."""
     row = np.array([1, 2, 3, 1, 2, 4, 1, 2])
     assert repeating(row, 3) == [3, 4]
     assert repeating(row[:1], 3) == []

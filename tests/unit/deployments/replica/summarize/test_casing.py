@@ -1,4 +1,4 @@
-"""A summary's casing and spacing, taken back from its source: by example, and in linear time."""
+"""Restoring a summary's casing and spacing from its source: by example, and in linear time."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SOURCE = (
     ],
 )
 def test_the_source_says_how_a_word_is_written(summary: str, expected: str) -> None:
-    """Case and joints are the source's."""
+    """A word gets the casing and joints that it has in the source."""
     assert restored(summary, SOURCE) == expected
 
 
@@ -43,18 +43,18 @@ def test_the_source_says_how_a_word_is_written(summary: str, expected: str) -> N
     ],
 )
 def test_where_the_source_says_nothing_english_does(summary: str, expected: str) -> None:
-    """Marks whose place is beyond doubt are joined; a dash between words is not."""
+    """Where the source says nothing, marks are joined by English rules, but a dash between words is not."""
     assert restored(summary, SOURCE) == expected
 
 
 def test_a_sentence_s_first_letter_is_no_evidence() -> None:
-    """A capital that only begins a sentence is not taken over, unless what follows shows that it is a name."""
+    """A capital that only begins a sentence is not copied, unless the source shows that the word is a name."""
     assert restored("library of the gnu project", SOURCE) == "library of the GNU project"
     assert restored("this gabbi is it", SOURCE) == "this Gabbi is it"
 
 
 def test_the_commonest_form_inside_sentences_counts() -> None:
-    """One odd spelling does not win over two usual ones."""
+    """Of several spellings inside sentences the most frequent is used."""
     assert restored("debian", "DEBIAN or debian? See DEBIAN, the Debian, a Debian, an Debian.") == "Debian"
 
 
@@ -65,7 +65,7 @@ def test_nothing_is_a_text_too(summary: str, source: str) -> None:
 
 
 def test_a_long_text_takes_time_in_proportion() -> None:
-    """Eight times the text takes eight times the steps, and nowhere near sixty-four times as many."""
+    """The cost of restoring grows in proportion to the text: eight times the text takes about eight times the steps."""
 
     def steps(times: int) -> int:
         source, summary = SOURCE * times, "x . org server for c + + - peer - to - peer " * times

@@ -21,7 +21,7 @@ def spans(count: int) -> list[SentenceSpan]:
 
 @given(st.lists(st.integers(0, 70), max_size=60))
 def test_every_sentence_is_in_one_piece_and_pieces_fit(tokens: list[int]) -> None:
-    """In order, none lost, none cut; over the window only what has one sentence; not many more pieces than needed."""
+    """Pieces hold every sentence once and in order, fit the window unless of one sentence, and are few."""
     sentences = spans(len(tokens))
     pieces = pieces_of(sentences, tokens, MOST)
     starts = [piece.start for piece in pieces]
@@ -35,14 +35,14 @@ def test_every_sentence_is_in_one_piece_and_pieces_fit(tokens: list[int]) -> Non
 
 @given(st.integers(2, 200), st.integers(1, 10))
 def test_pieces_of_alike_sentences_are_alike(count: int, each: int) -> None:
-    """None is much shorter than the others: the last is no scrap."""
+    """Pieces of sentences of like length have like length: the last is no scrap."""
     pieces = pieces_of(spans(count), [each] * count, MOST)
     sizes = [(piece.end - piece.start + 1) // 10 * each for piece in pieces]
     assert max(sizes) - min(sizes) <= 2 * each and len(pieces) <= math.ceil(count / (MOST // each)) + 1
 
 
 def test_what_fits_is_one_piece() -> None:
-    """And of nothing there is none."""
+    """A text that fits the window is one piece, and an empty text has none."""
     assert pieces_of(spans(5), [10] * 5, MOST) == [SentenceSpan(0, 49)]
     assert pieces_of([], [], MOST) == []
     with pytest.raises(ValueError, match="shorter"):

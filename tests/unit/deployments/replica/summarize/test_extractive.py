@@ -1,4 +1,4 @@
-"""The reader: whole sentences of the text, in its order, from what was read in time."""
+"""Extractive summaries: whole sentences of the text, in its order, from what was read in time."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from gateway.tasks.summarize import SummarizeParameters
 
 
 def sentence(at: int, length: int = 6) -> str:
-    """A sentence that no other number gives."""
+    """The sentence of that number, which differs from all others."""
     picked = [WORDS[(at + 5 * place * (1 + at // len(WORDS))) % len(WORDS)] for place in range(length)]
     return " ".join(picked).capitalize() + f" {WORDS[at % 12]}."
 
 
 def text_of(count: int) -> str:
-    """So many sentences, of 4 to 12 words in turn."""
+    """A text of that number of sentences, of 4 to 12 words in rotation."""
     return " ".join(sentence(at, 4 + at * 5 % 9) for at in range(count))
 
 
 def condense(
     engine: FakeReader, text: str, budget_s: float = 60.0, reserve_s: float = 0.0, **given: Any
 ) -> SummaryResult:
-    """What is made of the text within the budget."""
+    """The summary of the text within the budget."""
     room = TextBudget(engine.clock() + budget_s, reserve_s, engine.clock)
     reader = ExtractiveSummarizer(reader_manifest(), engine, text_tokens(), ranker())
     condensed = through(reader.begin(text, SummarizeParameters(**given), room))
@@ -39,17 +39,17 @@ def condense(
 
 
 def sentences_of(text: str) -> list[str]:
-    """Its sentences."""
+    """The sentences of the text."""
     return [text[span.start : span.end] for span in split_sentences(text)]
 
 
 def engine(**how: Any) -> FakeReader:
-    """A reader on a clock of its own."""
+    """An extractive engine with a clock of its own."""
     return FakeReader(FakeClock(), **how)
 
 
 def test_a_summary_is_whole_sentences_in_their_order() -> None:
-    """None twice, none made up, none out of its place; three where nobody says."""
+    """A summary has whole sentences of the text in their order, none twice; three where the client gives no number."""
     text = text_of(30)
     condensed = condense(engine(), text)
     all_of_them = sentences_of(text)
@@ -60,7 +60,7 @@ def test_a_summary_is_whole_sentences_in_their_order() -> None:
 
 
 def test_with_time_enough_alike_lengths_run_together() -> None:
-    """Batches of at most eight, each with sentences no shorter than those of the one before: little is padded."""
+    """With time enough, sentences of like length share a batch of at most eight, so that little is padded."""
     reading = engine()
     condense(reading, text_of(60))
     assert max(map(len, reading.batches)) == MOST_IN_BATCH
@@ -70,7 +70,7 @@ def test_with_time_enough_alike_lengths_run_together() -> None:
 
 @pytest.mark.parametrize("batches", [1, 3, 9, 20])
 def test_an_early_deadline_leaves_the_beginning(batches: int) -> None:
-    """What was read when the time runs out is the text's beginning, and what is chosen comes from there."""
+    """If the time runs out, the sentences read are the beginning of the text, and the summary is chosen from them."""
     text, reading = text_of(200), engine()
     condensed = condense(reading, text, batches * 0.01 + 0.005)
     assert len(reading.batches) == batches and condensed.generation.finish_reason == "deadline"
@@ -86,7 +86,7 @@ def test_an_early_deadline_leaves_the_beginning(batches: int) -> None:
 
 
 def test_no_time_is_no_text() -> None:
-    """Where not one batch fits, the engine is left alone."""
+    """The engine is not run if not one batch fits the budget."""
     for budget_s in (-1.0, 0.0, 0.009):
         reading = engine()
         condensed = condense(reading, text_of(9), budget_s)
@@ -103,7 +103,7 @@ def test_a_step_ends_before_the_reserve_begins() -> None:
 
 @pytest.mark.parametrize("most", [1, 2, 3, 5, 8, 13, 21, 34, 100, 4096])
 def test_the_clients_most_tokens_hold(most: int) -> None:
-    """A summary has no more tokens than were asked for; where no sentence is so short, words of one: `length`."""
+    """A summary has at most `max_new_tokens` tokens; if no sentence is that short, part of one ends with `length`."""
     condensed = condense(engine(), text_of(30), max_new_tokens=most)
     assert 0 < condensed.generation.tokens <= most and condensed.text
     assert condensed.generation.tokens == len(text_tokens().encode(condensed.text)) - 2
@@ -112,7 +112,7 @@ def test_the_clients_most_tokens_hold(most: int) -> None:
 
 
 def test_the_clients_least_tokens_take_more_sentences() -> None:
-    """`min_new_tokens` makes it longer, as far as the text goes, and that is never an error."""
+    """A summary has `min_new_tokens` tokens as far as the text goes; a short text is never an error."""
     usual = condense(engine(), text_of(30)).generation.tokens
     longer = condense(engine(), text_of(30), min_new_tokens=100).generation.tokens
     assert usual < 75 <= longer
@@ -120,7 +120,7 @@ def test_the_clients_least_tokens_take_more_sentences() -> None:
 
 
 def test_a_sentence_over_the_encoders_window_is_cut_for_it_alone() -> None:
-    """The encoder gets its head, the report says so, the summary has the sentence whole."""
+    """A sentence over the encoder's window is cut for the encoder only, and the report says so."""
     text = " ".join(WORDS * 5).capitalize() + "."
     reading = engine()
     condensed = condense(reading, text)
@@ -130,7 +130,7 @@ def test_a_sentence_over_the_encoders_window_is_cut_for_it_alone() -> None:
 
 @pytest.mark.parametrize("vector", [[math.nan] * 4, [math.inf, 0, 0, 0], [0.0] * 4, [1e30, -1e30, 1, 1]])
 def test_vectors_that_say_nothing_choose_all_the_same(vector: list[float]) -> None:
-    """NaN, infinities and zeros for vectors: sentences of the text, by what else is known of them."""
+    """If the vectors are NaN, infinite or zero, sentences are chosen by what else is known of them."""
     text = text_of(30)
     condensed = condense(engine(vector=vector), text)
     chosen = sentences_of(condensed.text)
@@ -139,7 +139,7 @@ def test_vectors_that_say_nothing_choose_all_the_same(vector: list[float]) -> No
 
 @pytest.mark.parametrize("text", [" ", "\n \n", "\x00", "\ud800", "\x00 \ud800" * 3000])
 def test_a_text_without_a_word_has_no_summary(text: str) -> None:
-    """Nothing is run for it."""
+    """A text without a word is answered without running the engine."""
     reading = engine()
     condensed = condense(reading, text)
     assert condensed.text == "" and reading.began == [] and condensed.input.kept == 0
@@ -147,14 +147,14 @@ def test_a_text_without_a_word_has_no_summary(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["word", "...", "?", "x" * 1_000_000, "a\x00b \ud800c.", "\ud800 word"])
 def test_any_text_with_something_in_it_has_a_summary(text: str) -> None:
-    """One word, only marks, a million characters without a space, what is no character."""
+    """Any text with something in it gets a summary, even only marks, one endless word or invalid characters."""
     condensed = condense(engine(), text)
     assert condensed.text and condensed.generation.finish_reason == "stop"
     assert condense(engine(), text[:9], max_new_tokens=1).text
 
 
 def test_what_is_left_counts_down() -> None:
-    """`left_s` is near the truth from the beginning on, and ends at nothing."""
+    """The forecast time left, `left_s`, is near the truth from the start and ends at zero."""
     reading = engine()
     text = " ".join(sentence(at, 12) for at in range(200))
     room = TextBudget(reading.clock() + 60, 0.0, reading.clock)
@@ -169,7 +169,7 @@ def test_what_is_left_counts_down() -> None:
 
 
 def test_the_engines_answer_is_taken_only_whole() -> None:
-    """Fewer vectors than sentences are the engine's failure, and so is what it raises."""
+    """Fewer vectors than sentences, or an error that the engine raises, is the engine's failure."""
 
     class Short(FakeReader):
         def run(self, token_ids: Any, attention_mask: Any) -> Any:

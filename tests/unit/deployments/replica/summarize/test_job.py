@@ -1,4 +1,4 @@
-"""What is given of a text that was cut short, when that will do, and what stands in where it will not."""
+"""What the client gets of a text that was cut short, when that is usable, and the lead that replaces it otherwise."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from gateway.model.messages import FinishReason
     ],
 )
 def test_what_is_given_of_what_was_written(written: str, reason: FinishReason, given_: str) -> None:
-    """All of what ended by itself; else its whole sentences; else all but the last word, if three are left."""
+    """A text that ended by itself is kept whole; a cut one keeps its whole sentences, or all but its last word."""
     assert finished_text(written, reason) == given_
 
 
@@ -47,12 +47,12 @@ def test_what_is_given_of_what_was_written(written: str, reason: FinishReason, g
     ],
 )
 def test_when_a_text_will_do(text: str, reason: FinishReason, enough: bool) -> None:
-    """What the deadline cut needs three words; who asked for one token gets one word."""
+    """A text cut by the deadline is usable from three words on; any other from one word on."""
     assert usable(text, reason) is enough
 
 
 def test_the_lead_is_the_first_sentence() -> None:
-    """At most forty words of it, or as many as were asked for."""
+    """The lead is the first sentence, up to forty words or as many as the client asks for."""
     assert lead_of("  The river\n rose. The bridge closed.") == "The river rose."
     assert len(lead_of("word " * 500).split()) == LEAD_WORDS
     assert lead_of("The river rose. More.", 2) == "The river"
@@ -61,7 +61,7 @@ def test_the_lead_is_the_first_sentence() -> None:
 
 @given(st.text())
 def test_whatever_has_a_word_has_a_lead(source: str) -> None:
-    """Never empty where the text has anything but whitespace, and made of its words alone."""
+    """The lead is empty only if the text has nothing but whitespace, and its words come from the text."""
     lead = lead_of(source)
     assert bool(lead.strip()) == bool(source.strip())
     assert lead.split() == [] or lead.split()[0] in source
@@ -69,7 +69,7 @@ def test_whatever_has_a_word_has_a_lead(source: str) -> None:
 
 @pytest.mark.parametrize("source", ["a. " * 500_000, "x" * 1_000_000, " " * 500_000 + "word. " * 90_000])
 def test_the_lead_of_a_long_text_costs_little(source: str) -> None:
-    """It is made when there is no time left: what follows the first sentence is not looked at."""
+    """The cost of the lead does not grow with the text, because only its beginning is looked at."""
     beginning = source.lstrip()[: 2 * MAX_CHARACTERS]
     assert lead_of(source) == lead_of(beginning) != ""
     assert steps_of(lambda: lead_of(source)) == steps_of(lambda: lead_of(beginning))
@@ -77,12 +77,12 @@ def test_the_lead_of_a_long_text_costs_little(source: str) -> None:
 
 
 def test_a_limit_in_tokens_is_three_quarters_as_many_words() -> None:
-    """At least one, and none where none was given."""
+    """A limit in tokens becomes three quarters as many words, but at least one; no limit stays no limit."""
     assert (words_for(None), words_for(1), words_for(2), words_for(100)) == (None, 1, 1, 75)
 
 
 def test_a_room_counts_steps_and_keeps_the_time() -> None:
-    """Steps fit until the deadline less the reserve; the headroom is of the whole budget, as the last step left it."""
+    """A budget lets steps run until the deadline less the reserve, and reports the headroom after the last step."""
     clock = FakeClock()
     room = TextBudget(clock() + 1.0, 0.25, clock)
     assert room.fits(0.75) and not room.fits(math.nextafter(0.75, 1) + 1e-9)

@@ -1,4 +1,4 @@
-"""A ranker's file is read whole or refused by name, and what it says of sentences decides the choice."""
+"""A ranker's file is read whole or refused by name, and its weights decide which sentences are chosen."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def apart(count: int) -> Floats:
 
 
 def test_facts_are_what_a_reader_sees() -> None:
-    """Words are counted, questions, fragments and leaning sentences told."""
+    """The facts of a sentence are its words, and whether it is a question, a fragment or leans on the one before."""
     facts = describe(TEXT + "\n\nA heading", split_sentences(TEXT + "\n\nA heading"))
     assert facts.words.tolist() == [8, 8, 2, 6, 2]
     assert facts.question.tolist() == [False, True, False, False, False]
@@ -41,7 +41,7 @@ def test_facts_are_what_a_reader_sees() -> None:
 
 
 def test_the_best_are_chosen_in_the_order_of_the_text() -> None:
-    """Scores decide who, the text decides the order; what is too short to read is the last resort."""
+    """The best sentences are chosen and put in the order of the text; those too short to read are the last choice."""
     facts = describe(TEXT, split_sentences(TEXT))
     late = ranker(4, progress=1.0)
     assert late.choose(apart(4), facts, 1) == [3]
@@ -53,7 +53,7 @@ def test_the_best_are_chosen_in_the_order_of_the_text() -> None:
 
 
 def test_what_cannot_be_meant_is_refused() -> None:
-    """Another shape, other positions and no sentence at all raise, and say what is wrong."""
+    """Arguments of a wrong shape, wrong positions or no sentence at all raise an error that says what is wrong."""
     facts = describe(TEXT, split_sentences(TEXT))
     for embeddings, count, positions in (
         (apart(3), 1, None),
@@ -68,7 +68,7 @@ def test_what_cannot_be_meant_is_refused() -> None:
 
 
 def test_a_ranker_survives_its_file(tmp_path: Path) -> None:
-    """What was saved is loaded, to five digits; saving it again gives the same bytes."""
+    """A ranker that is saved and loaded is equal to five digits, and saving it again gives the same bytes."""
     rng = np.random.default_rng(0)
     tables = [rng.normal(size=(3, size)).astype(np.float32) for size in (len(FEATURES), 4, 4, 4)]
     one = Ranker(tables[0], tables[1], tables[2], tables[3], 0.5, 1.0)
@@ -99,7 +99,7 @@ def test_a_ranker_survives_its_file(tmp_path: Path) -> None:
     ids=str,
 )
 def test_a_malformed_file_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
-    """A field that is not what the schema says raises ValueError, which names the file."""
+    """A field that breaks the schema raises ValueError with the name of the file."""
     path = tmp_path / "ranker.json"
     ranker().save(path)
     path.write_text(json.dumps(json.loads(path.read_bytes()) | change), encoding="utf-8")
@@ -109,7 +109,7 @@ def test_a_malformed_file_is_refused(tmp_path: Path, change: dict[str, Any]) -> 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff"])
 def test_what_is_no_ranker_is_refused(tmp_path: Path, content: bytes) -> None:
-    """Other bytes raise ValueError too, and a file that is not there OSError."""
+    """Bytes that are no ranker raise ValueError, and a missing file raises OSError."""
     (tmp_path / "ranker.json").write_bytes(content)
     with pytest.raises(ValueError, match=r"ranker\.json"):
         Ranker.load(tmp_path / "ranker.json")
@@ -118,7 +118,7 @@ def test_what_is_no_ranker_is_refused(tmp_path: Path, content: bytes) -> None:
 
 
 def test_ten_times_the_sentences_cost_as_many_steps_and_ten_times_the_memory() -> None:
-    """Whole arrays are computed with, and none of them grows with the square of the sentences."""
+    """Choosing takes as many array steps for ten times the sentences, and memory in proportion."""
 
     def cost(sentences: int) -> tuple[int, int]:
         text = "A fine day it was in the town by the sea. " * sentences

@@ -48,7 +48,7 @@ def sentences(text: str) -> list[str]:
 
 @given(texts)
 def test_every_character_but_whitespace_is_in_one_sentence(text: str) -> None:
-    """Spans are disjoint, ascend, are never empty nor padded nor too long, and what lies between them is blank.
+    """Every character but whitespace is in exactly one sentence; spans ascend, and none is empty, padded or too long.
 
     Blank is whitespace, or what no encoder can read: a lone surrogate, a NUL.
     """
@@ -72,13 +72,13 @@ def _readable(text: str) -> str:
 
 @given(texts)
 def test_splitting_is_a_function(text: str) -> None:
-    """The same text has the same sentences."""
+    """Splitting the text again gives equal sentences."""
     assert split_sentences(text) == split_sentences(text)
 
 
 @given(texts)
 def test_whole_sentences_are_a_beginning_of_the_text(text: str) -> None:
-    """What is left is a prefix that ends with some sentence's end, or nothing."""
+    """Whole sentences of a text are a prefix of it that ends where a sentence ends, or nothing."""
     whole = whole_sentences(text)
     assert text.startswith(whole)
     assert not whole or len(whole) in {span.end for span in split_sentences(text)}
@@ -98,12 +98,12 @@ def test_whole_sentences_are_a_beginning_of_the_text(text: str) -> None:
     ],
 )
 def test_sentences_end_where_a_reader_would_end_them(text: str, expected: list[str]) -> None:
-    """Abbreviations, numbers and wrapped lines end nothing; headings, list items and blank lines do."""
+    """Headings, list items and blank lines end a sentence; abbreviations, numbers and wrapped lines do not."""
     assert sentences(text) == expected
 
 
 def test_a_text_without_punctuation_is_cut_between_words() -> None:
-    """No sentence is boundless, no word is cut that need not be, and a single endless word is cut where it must be."""
+    """A text without punctuation is cut between words, and an endless word is cut where it must be."""
     parts = sentences("word " * 1_000)
     assert set(" ".join(parts).split()) == {"word"} and max(map(len, parts)) <= MAX_CHARACTERS
     assert len(" ".join(parts).split()) == 1_000
@@ -123,7 +123,7 @@ def test_a_text_without_punctuation_is_cut_between_words() -> None:
     ],
 )
 def test_cut_text_ends_with_its_last_whole_sentence(text: str, expected: str) -> None:
-    """An abbreviation at the cut, a heading and half a sentence are no whole sentence."""
+    """A cut text ends with its last whole sentence: a heading, half a sentence or a cut at an abbreviation is none."""
     assert whole_sentences(text) == expected
 
 
@@ -131,7 +131,7 @@ def test_cut_text_ends_with_its_last_whole_sentence(text: str, expected: str) ->
     "unit", ["a", "word ", ".", '"', "(", "\n", " ", "A. ", "a\n\n", "'«\"", '1»。"\r\n', "\"'\u0301é(", "?!", "- \n"]
 )
 def test_hostile_text_costs_no_more_than_its_length(unit: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of what makes splitters quadratic, ten times as much takes ten times the steps, over windows of a bounded cost.
+    """Hostile text costs no more than its length: ten times as much takes ten times the steps.
 
     `sentencex` is quadratic in a window's quotes alone, so that what is bounded there is bounded in time.
     """
@@ -149,7 +149,7 @@ def test_hostile_text_costs_no_more_than_its_length(unit: str, monkeypatch: pyte
 
 
 def test_a_span_is_a_value() -> None:
-    """Equal offsets are equal spans, and nobody can move one."""
+    """Spans with equal offsets are equal, and a span cannot be changed."""
     assert SentenceSpan(1, 2) == SentenceSpan(1, 2) and len({SentenceSpan(1, 2), SentenceSpan(1, 2)}) == 1
     with pytest.raises(AttributeError):
         SentenceSpan(1, 2).start = 0  # type: ignore[misc]

@@ -17,7 +17,7 @@ ENTRIES = [
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
-    """Every entry of every file, in order, whatever the request's id holds; each is there as soon as it is written."""
+    """Every entry of every file is read back in order, as soon as it is written, whatever the request id holds."""
     for at, name in enumerate(("b", "a")):
         log = FileLog(tmp_path / "made" / f"{name}.jsonl")
         for written, entry in enumerate(ENTRIES, 1):
@@ -28,7 +28,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
 
 
 def test_it_is_kept_only_where_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The environment names the folder; without it nothing is kept."""
+    """Steps are logged only if the environment names a folder."""
     monkeypatch.delenv(VARIABLE, raising=False)
     assert step_log_for("scribe") is NO_LOG
     NO_LOG.write("r-1", [], False)
@@ -39,13 +39,13 @@ def test_it_is_kept_only_where_asked_for(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_late_step_is_one_that_began_late() -> None:
-    """Ending late is not beginning late; the deadline itself is in time."""
+    """A step is late if it began after the deadline; ending after it does not count."""
     assert Step(0.001, 0.002).late
     assert not Step(0.0, 0.5).late and not Step(-0.1, 0.5).late
 
 
 def test_a_broken_line_is_told(tmp_path: Path) -> None:
-    """A log that cannot be read in full is not read in part; an empty folder has no entries."""
+    """A log with a broken line is an error as a whole, and an empty folder has no entries."""
     assert read_log(tmp_path) == []
     (tmp_path / "a.jsonl").write_bytes(b'{"request_id":"r","steps":[[-1,')
     with pytest.raises(msgspec.DecodeError):

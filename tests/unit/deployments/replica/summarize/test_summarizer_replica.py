@@ -1,4 +1,4 @@
-"""A summarizer's replica: what becomes of a piece of work, in time and out of it."""
+"""A summarizer's replica: what a request ends with, in time and out of it."""
 
 from __future__ import annotations
 
@@ -39,22 +39,22 @@ TEXT = "The river rose. The bridge was closed for hours."
 
 
 def work(*inputs: str, remaining_s: float = 60.0, strict: bool = False, **parameters: Any) -> Work:
-    """A request."""
+    """A request to summarise."""
     return Work("summarize", inputs or (TEXT,), SummarizeParameters(**parameters), remaining_s, strict, "r-1")
 
 
 def writer(clock: FakeClock, **how: Any) -> AbstractiveSummarizer:
-    """One that writes five words and a full stop."""
+    """An abstractive summarizer that writes five words and a full stop."""
     return AbstractiveSummarizer(writer_manifest(), FakeSeq2Seq(clock, **how), text_tokens())
 
 
 def reader(clock: FakeClock, **how: Any) -> ExtractiveSummarizer:
-    """One that reads."""
+    """An extractive summarizer."""
     return ExtractiveSummarizer(reader_manifest(), FakeReader(clock, **how), text_tokens(), ranker())
 
 
 async def handled(summarizer: Summarizer, clock: Clock, *works: Work) -> list[Answer | Failure]:
-    """What a replica of it makes of these, one after the other. Afterwards it is idle."""
+    """The replica's answers to these requests, one after the other; the replica is idle afterwards."""
     replica = SummarizerReplica(ENTRY, summarizer, 100, clock)
     replica.start()
     try:
@@ -67,7 +67,7 @@ async def handled(summarizer: Summarizer, clock: Clock, *works: Work) -> list[An
 
 
 class Scripted:
-    """A summarizer that makes a text of its own for each input, in so many steps of `step_s`."""
+    """A summarizer whose every text takes the scripted number of steps of `step_s`."""
 
     def __init__(
         self, clock: FakeClock, steps: int = 3, step_s: float = 0.1, condensed: SummaryResult = CONDENSED
@@ -79,7 +79,7 @@ class Scripted:
         self.gate.set()
 
     def begin(self, text: str, parameters: SummarizeParameters, room: TextBudget) -> SummaryJob:
-        """The text on its way."""
+        """Begins a text of the scripted number of steps."""
         self.begun.append(text)
 
         def run() -> None:
@@ -94,7 +94,7 @@ class Scripted:
 
 @pytest.mark.asyncio
 async def test_an_answer_has_a_summary_for_each_input_in_order() -> None:
-    """With how each came about, the input reports summed, and times that add up."""
+    """An answer has a summary for each input in order, with its origin, summed input reports and consistent times."""
     clock = FakeClock()
     texts = [TEXT, "People waited.", "The town was dark. " * 9]
     (answer,) = await handled(writer(clock), clock, work(*texts))
@@ -111,7 +111,7 @@ async def test_an_answer_has_a_summary_for_each_input_in_order() -> None:
 @pytest.mark.parametrize("make", [writer, reader])
 @pytest.mark.parametrize("remaining_s", [-5.0, 0.0, 0.001, 0.01])
 async def test_without_time_strict_work_expires_and_the_rest_gets_the_lead(make: Any, remaining_s: float) -> None:
-    """EXPIRED; or the source's first sentence, which says that it is no summary."""
+    """Without time a strict request expires, and another gets the lead of its source, marked as no summary."""
     clock = FakeClock()
     strict, patient = await handled(
         make(clock), clock, work(remaining_s=remaining_s, strict=True), work(remaining_s=remaining_s)
@@ -124,7 +124,7 @@ async def test_without_time_strict_work_expires_and_the_rest_gets_the_lead(make:
 
 @pytest.mark.asyncio
 async def test_a_usable_part_is_an_answer_in_either_mode() -> None:
-    """A text cut by the deadline is given, and says so; it is not called late."""
+    """A usable text cut by the deadline is answered in either mode, and is not called late."""
     clock = FakeClock()
     slow = AbstractiveSummarizer(
         writer_manifest(step_s=0.1, output_tokens=20.0), FakeSeq2Seq(clock, says(words(100)), step_s=0.1), text_tokens()
@@ -138,7 +138,7 @@ async def test_a_usable_part_is_an_answer_in_either_mode() -> None:
 
 @pytest.mark.asyncio
 async def test_who_asks_for_one_token_gets_one_word() -> None:
-    """A limit of the client's own is no want of time: strict work does not expire for it, and no lead is longer."""
+    """A client's own small limit is no lack of time: strict requests do not expire for it, and no lead exceeds it."""
     clock = FakeClock()
     for make in (writer, reader):
         strict, none = await handled(
@@ -151,7 +151,7 @@ async def test_who_asks_for_one_token_gets_one_word() -> None:
 @pytest.mark.asyncio
 @pytest.mark.parametrize("text", ["word", "...", "\x00word", "a\ud800b", "x" * 200_000, "\ud800"])
 async def test_no_text_with_anything_in_it_is_answered_with_nothing(text: str) -> None:
-    """Whatever the way and the time; and every answer can be sent."""
+    """A text with something in it is never answered with nothing, and every answer can be encoded."""
     clock = FakeClock()
     for make in (writer, reader):
         for answer in await handled(make(clock), clock, work(text), work(text, remaining_s=0.0)):
@@ -161,7 +161,7 @@ async def test_no_text_with_anything_in_it_is_answered_with_nothing(text: str) -
 
 @pytest.mark.asyncio
 async def test_one_failure_fails_the_work_and_withdraws_the_rest() -> None:
-    """The engine does not go on for texts whose summaries nobody gets."""
+    """If one text fails, the whole request fails and its other texts are withdrawn."""
     clock = FakeClock()
     scripted = Scripted(clock, steps=50, step_s=1 / 64)
     scripted.gate.clear()
@@ -178,7 +178,7 @@ async def test_one_failure_fails_the_work_and_withdraws_the_rest() -> None:
 
 @pytest.mark.asyncio
 async def test_a_queue_without_room_for_all_takes_none() -> None:
-    """QUEUE_FULL, and what was queued of the same work is withdrawn."""
+    """A queue that cannot take all texts of a request refuses it with QUEUE_FULL and withdraws those already queued."""
     clock = FakeClock()
     scripted = Scripted(clock, steps=50, step_s=1 / 64)
     scripted.gate.clear()
@@ -194,7 +194,7 @@ async def test_a_queue_without_room_for_all_takes_none() -> None:
 @pytest.mark.asyncio
 @pytest.mark.parametrize("inputs", [1, 3])
 async def test_cancelling_the_work_withdraws_all_its_texts(inputs: int) -> None:
-    """After the step that runs there is none, and nothing is left of the load."""
+    """Cancelling a request withdraws all its texts: no further step runs and nothing is left of the load."""
     scripted = Scripted(FakeClock())
     scripted.gate.clear()
     replica = SummarizerReplica(ENTRY, scripted, 100, scripted.clock)
@@ -213,7 +213,7 @@ async def test_cancelling_the_work_withdraws_all_its_texts(inputs: int) -> None:
 
 @pytest.mark.asyncio
 async def test_a_stopped_replica_is_unavailable() -> None:
-    """Its work may be tried elsewhere."""
+    """A stopped replica answers UNAVAILABLE, so that the request may be tried elsewhere."""
     clock = FakeClock()
     replica = SummarizerReplica(ENTRY, Scripted(clock), 100, clock)
     replica.start()
@@ -224,7 +224,7 @@ async def test_a_stopped_replica_is_unavailable() -> None:
 
 @pytest.mark.virtual_time(flows=False)
 async def test_work_behind_a_stuck_engine_is_answered_by_its_deadline() -> None:
-    """Whoever has the engine: a waiting text gets its lead in time."""
+    """A text that waits behind a stuck engine gets its lead by its deadline."""
     clock, began = loop_clock(), threading.Event()
 
     def hang() -> None:
@@ -232,10 +232,10 @@ async def test_work_behind_a_stuck_engine_is_answered_by_its_deadline() -> None:
         assert stuck.gate.wait(60)
 
     class Stuck(Scripted):
-        """One whose first text never moves."""
+        """A summarizer whose first text never ends."""
 
         def begin(self, text: str, parameters: SummarizeParameters, room: TextBudget) -> SummaryJob:
-            """A text of one step, that hangs in it, or would take a millisecond."""
+            """A text of one step, which hangs the first time and takes a millisecond afterwards."""
             return in_steps(room, 1, hang if text == "stuck" else (lambda: None), 0.001)
 
     stuck = Stuck(clock)
@@ -258,7 +258,7 @@ async def test_work_behind_a_stuck_engine_is_answered_by_its_deadline() -> None:
 
 @pytest.mark.asyncio
 async def test_the_step_log_has_the_requests_id(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An entry for each text, none of whose steps began late or ended within the reserve."""
+    """The step log has an entry for each text, and no step began late or ended within the reserve."""
     monkeypatch.setenv(VARIABLE, str(tmp_path))
     clock = FakeClock()
     await handled(reader(clock), clock, work(TEXT, TEXT * 9, remaining_s=1.0))
@@ -269,7 +269,7 @@ async def test_the_step_log_has_the_requests_id(tmp_path: Any, monkeypatch: pyte
 
 
 def test_the_reserve() -> None:
-    """8 ms and a fiftieth, never over 50 ms or a quarter of what is left, and never negative."""
+    """The reserve is 8 ms plus 2 % of what is left, at most 50 ms or a quarter of it, and never negative."""
     assert reserve_s(-1.0) == reserve_s(0.0) == 0.0
     assert reserve_s(0.02) == 0.005
     assert reserve_s(0.2) == pytest.approx(0.012)

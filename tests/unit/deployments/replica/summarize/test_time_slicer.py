@@ -1,4 +1,4 @@
-"""The time slicer at work: who has the engine when, and what it says of its load."""
+"""The time slicer at work: which text has the engine when, and what load is reported."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from gateway.model.messages import Failure, FailureKind, LoadReport
 from gateway.scheduling.late_share import LATE_SHARE
 
 TICK_S = 0.002
-"""After a deadline, until whoever waits there is told of it."""
+"""The time from a deadline until a waiting caller hears of it."""
 
 
 @asynccontextmanager
 async def stuck(clock: Clock) -> AsyncIterator[tuple[TimeSlicer, Callable[[float], SummaryJob]]]:
-    """A time slicer whose only lane is in a step that goes on and on; and texts of a budget, of one step of 1 ms."""
+    """A time slicer whose only slot runs a step without end, and texts with a budget, of one step of 1 ms."""
     time_slicer, gate, begun = TimeSlicer(1, clock, 100), threading.Event(), threading.Event()
     time_slicer.start()
 
@@ -46,7 +46,7 @@ async def stuck(clock: Clock) -> AsyncIterator[tuple[TimeSlicer, Callable[[float
 
 @pytest.mark.asyncio
 async def test_a_text_alone_is_not_interrupted() -> None:
-    """However long it is: turns end only where others wait."""
+    """A text alone is never interrupted, because a time slice ends only where others wait."""
     async with played_slicer() as at:
         at.gate.set()
         result = await at.submit("one", 500)
@@ -57,7 +57,7 @@ async def test_a_text_alone_is_not_interrupted() -> None:
 
 @pytest.mark.asyncio
 async def test_texts_take_turns() -> None:
-    """Of equals each has the engine for `SLICE_S` before the next, and both end in about the time of both."""
+    """Equal texts alternate in time slices of `SLICE_S`, and both end in about the time of both."""
     async with played_slicer() as at:
         texts = [at.submit(name, 8) for name in "ab"]
         await at.a_step_begins()
@@ -65,7 +65,7 @@ async def test_texts_take_turns() -> None:
         at.gate.set()
         results = await asyncio.gather(*texts)
     assert "".join(at.ran) == "aabb" * 4 and STEP_S < SLICE_S <= 2 * STEP_S
-    assert at.time_slicer.totals.sizes == {2: 7, 1: 1}  # eight turns, in the last of which one was left
+    assert at.time_slicer.totals.sizes == {2: 7, 1: 1}  # eight time slices, in the last of which one step was left
     assert [result.queueing_delay_s for result in results if isinstance(result, FinishedJob)] == [
         pytest.approx(6 * STEP_S),
         pytest.approx(8 * STEP_S),
@@ -74,7 +74,7 @@ async def test_texts_take_turns() -> None:
 
 @pytest.mark.asyncio
 async def test_a_short_text_need_not_wait_for_a_long_one() -> None:
-    """One that comes while another is under way is done after its own time and a turn."""
+    """A short text that comes while a long one runs is done after its own time and one time slice."""
     async with played_slicer() as at:
         long = at.submit("long", 300)
         await at.a_step_begins()
@@ -92,7 +92,7 @@ async def test_a_short_text_need_not_wait_for_a_long_one() -> None:
 
 @pytest.mark.asyncio
 async def test_the_pressed_go_first_and_the_lost_last() -> None:
-    """Little slack goes before plenty; a text that cannot be done in time yields to both."""
+    """An urgent text goes before a patient one, and a late text yields to both."""
     async with played_slicer() as at:
         texts = [at.submit("first", 1), at.submit("lost", 50, budget_s=30 * STEP_S), at.submit("patient", 6)]
         texts.append(at.submit("pressed", 6, budget_s=8 * STEP_S))
@@ -106,7 +106,7 @@ async def test_the_pressed_go_first_and_the_lost_last() -> None:
 
 @pytest.mark.asyncio
 async def test_the_lost_have_a_small_share() -> None:
-    """While texts can be in time, those that cannot have a turn now and then: a twentieth, and one."""
+    """Late texts get a twentieth of the engine while others can be in time, and at most one time slice more."""
     async with played_slicer() as at:
         texts = [at.submit("first", 1), at.submit("lost", 900, budget_s=800 * STEP_S), at.submit("patient", 600)]
         await at.a_step_begins()
@@ -118,7 +118,7 @@ async def test_the_lost_have_a_small_share() -> None:
 
 @pytest.mark.asyncio
 async def test_no_more_are_begun_than_may_be() -> None:
-    """The ninth begins when one of eight has ended, whoever waits."""
+    """At most eight texts are under way: the ninth begins when one of them has ended."""
     async with played_slicer() as at:
         texts = [at.submit(str(number), 4) for number in range(MOST_BEGUN + 3)]
         await at.a_step_begins()
@@ -131,7 +131,7 @@ async def test_no_more_are_begun_than_may_be() -> None:
 
 @pytest.mark.asyncio
 async def test_two_lanes_run_two_texts_at_once() -> None:
-    """And a third waits."""
+    """Two slots run two texts at once, and a third text waits."""
     async with played_slicer(slots=2) as at:
         texts = [at.submit(name, 2) for name in "abc"]
         await at.a_step_begins()
@@ -144,7 +144,7 @@ async def test_two_lanes_run_two_texts_at_once() -> None:
 
 @pytest.mark.virtual_time(flows=False)
 async def test_a_text_whose_time_is_up_waits_for_nobody() -> None:
-    """While another's step goes on, a waiting text ends by its deadline and a tick; it runs no step."""
+    """A waiting text ends by its deadline and a tick without a step, even while another text's step goes on."""
     clock = loop_clock()
     async with stuck(clock) as (time_slicer, text):
         late = asyncio.create_task(time_slicer.submit("late", text(0.03)))
@@ -160,7 +160,7 @@ async def test_a_text_whose_time_is_up_waits_for_nobody() -> None:
 
 @pytest.mark.virtual_time(flows=False)
 async def test_a_text_that_may_not_begin_ends_in_time_all_the_same() -> None:
-    """Behind as many texts as may be begun, one that is not among them still ends by its deadline."""
+    """A text that may not begin yet, because too many have, still ends by its deadline."""
     clock = loop_clock()
     async with stuck(clock) as (time_slicer, text):
         waiting = [asyncio.create_task(time_slicer.submit("waits", text(600))) for _ in range(2 * MOST_BEGUN)]
@@ -177,7 +177,7 @@ async def test_a_text_that_may_not_begin_ends_in_time_all_the_same() -> None:
 
 @pytest.mark.asyncio
 async def test_a_text_that_comes_too_late_ends_at_once() -> None:
-    """A deadline that has passed costs the engine nothing."""
+    """A text whose deadline has passed ends at once and costs the engine nothing."""
     async with played_slicer() as at:
         at.gate.set()
         assert isinstance(await at.submit("late", 9, budget_s=-1.0), FinishedJob)
@@ -186,7 +186,7 @@ async def test_a_text_that_comes_too_late_ends_at_once() -> None:
 
 @pytest.mark.asyncio
 async def test_the_load_counts_what_is_to_be_done() -> None:
-    """By medians, until the deadline at most, a text that was withdrawn left out; nothing when idle."""
+    """The load counts the median work left, until the deadline at most and without withdrawn texts; zero when idle."""
     async with played_slicer() as at:
         assert at.time_slicer.load() == IDLE
         running, waiting = at.submit("running", 10), at.submit("waiting", 5)
@@ -204,7 +204,7 @@ async def test_the_load_counts_what_is_to_be_done() -> None:
 
 @pytest.mark.asyncio
 async def test_a_full_queue_refuses_at_once() -> None:
-    """More than `max_queued` waiting texts are QUEUE_FULL; the running ones do not count."""
+    """A queue with `max_queued` waiting texts refuses more with QUEUE_FULL; running ones do not count."""
     async with played_slicer(max_queued=2) as at:
         texts = [at.submit("running", 1), at.submit("a", 1), at.submit("b", 1)]
         await at.a_step_begins()

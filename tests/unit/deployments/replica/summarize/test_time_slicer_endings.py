@@ -1,4 +1,4 @@
-"""How a text leaves the time slicer without a summary, and what is counted and logged of it."""
+"""How a text leaves the time slicer without a summary, and what is counted and logged then."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from gateway.model.messages import Failure, FailureKind
 
 @dataclass
 class Kept:
-    """A log that keeps its entries, or has no room for them."""
+    """A log that keeps its entries, or fails as a full disk would."""
 
     full: bool = False
     entries: dict[str, tuple[tuple[Step, ...], bool]] = field(default_factory=dict)
 
     def write(self, request_id: str, steps: Sequence[Step], withdrawn: bool) -> None:
-        """Keeps one."""
+        """Keeps one entry."""
         assert request_id not in self.entries, "each text is logged once"
         if self.full:
             raise OSError(28, "No space left on device")
@@ -36,7 +36,7 @@ class Kept:
 
 
 def failing(clock: FakeClock, after: int) -> SummaryJob:
-    """A text whose engine raises at the step after so many."""
+    """A text whose engine raises at the step after the given number."""
     left = [None] * after
 
     def run() -> None:
@@ -50,7 +50,7 @@ def failing(clock: FakeClock, after: int) -> SummaryJob:
 
 @pytest.mark.asyncio
 async def test_a_failing_engine_fails_one_text() -> None:
-    """ENGINE, with the kind of error and none of its words; the next text is served."""
+    """A failing engine fails one text with ENGINE and the kind of error but none of its words; the next is served."""
     async with played_slicer() as at:
         at.gate.set()
         assert await at.time_slicer.submit("bad", failing(at.clock, 3)) == Failure(
@@ -65,7 +65,7 @@ async def test_a_failing_engine_fails_one_text() -> None:
 
 @pytest.mark.asyncio
 async def test_a_way_may_end_in_a_failure() -> None:
-    """What a way ends with is handed on as it is: a text over the window is no fault of the engine."""
+    """A failure that a text ends with is passed on unchanged: a text over the window is no fault of the engine."""
     too_long = Failure(FailureKind.TOO_LONG, "over", 9, 8)
 
     def way() -> Steps:
@@ -80,7 +80,7 @@ async def test_a_way_may_end_in_a_failure() -> None:
 
 @pytest.mark.asyncio
 async def test_what_came_to_nothing_was_wasted() -> None:
-    """A text that ran to its deadline and has two words, or ends in a failure of its own, helped nobody; three do."""
+    """Time is counted as wasted for texts that end unusable or in a failure, and not for a usable one."""
 
     def way(clock: FakeClock, end: SummaryResult | Failure) -> Steps:
         clock.advance(STEP_S)
@@ -100,7 +100,7 @@ async def test_what_came_to_nothing_was_wasted() -> None:
 
 @pytest.mark.asyncio
 async def test_a_text_cancelled_in_its_turn_runs_no_further_step() -> None:
-    """The step that runs is its last, and the engine is the next text's."""
+    """A text cancelled during a step runs no further step, and the engine goes to the next text."""
     log = Kept()
     async with played_slicer(log=log) as at:
         leaving, staying = at.submit("leaving", 50), at.submit("staying", 2)
@@ -118,7 +118,7 @@ async def test_a_text_cancelled_in_its_turn_runs_no_further_step() -> None:
 
 @pytest.mark.asyncio
 async def test_a_text_cancelled_while_waiting_never_runs() -> None:
-    """The caller that leaves takes its text along."""
+    """A text that is cancelled while it waits never runs."""
     async with played_slicer() as at:
         first, leaving = at.submit("first", 1), at.submit("leaving", 5)
         await at.a_step_begins()
@@ -132,7 +132,7 @@ async def test_a_text_cancelled_while_waiting_never_runs() -> None:
 
 @pytest.mark.asyncio
 async def test_stopping_finishes_what_it_can() -> None:
-    """Within the grace every text under way is finished; nothing new is taken."""
+    """Stopping finishes every text under way within the grace, and admits no new one."""
     async with played_slicer() as at:
         texts = [at.submit(name, 5) for name in "abc"]
         await at.a_step_begins()
@@ -147,7 +147,7 @@ async def test_stopping_finishes_what_it_can() -> None:
 
 @pytest.mark.asyncio
 async def test_what_is_left_after_the_grace_is_unavailable_and_counted() -> None:
-    """Running and waiting texts alike end at once, run no further step, and are counted and logged like any other."""
+    """Texts left after the grace end at once as UNAVAILABLE, and are counted and logged like others."""
     log = Kept()
     async with played_slicer(log=log) as at:
         texts = [at.submit(name, 9) for name in "abc"]
@@ -164,7 +164,7 @@ async def test_what_is_left_after_the_grace_is_unavailable_and_counted() -> None
 
 @pytest.mark.asyncio
 async def test_before_its_start_it_takes_nothing() -> None:
-    """UNAVAILABLE, and stopping is no error."""
+    """Before its start a time slicer answers UNAVAILABLE, and stopping it then is no error."""
     clock = FakeClock()
     time_slicer = TimeSlicer(1, clock, 9)
     failure = await time_slicer.submit("x", in_steps(TextBudget(clock() + 1, 0.0, clock), 1, lambda: None))
@@ -174,7 +174,7 @@ async def test_before_its_start_it_takes_nothing() -> None:
 
 @pytest.mark.asyncio
 async def test_a_log_without_room_costs_nobody_a_summary() -> None:
-    """The loop hears of the lost line; texts end as ever, cancelled ones too."""
+    """A log on a full disk costs no text its summary; the loop's handler reports the lost line."""
     heard: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: heard.append(context))
     async with played_slicer(log=Kept(full=True)) as at:
@@ -190,7 +190,7 @@ async def test_a_log_without_room_costs_nobody_a_summary() -> None:
 
 @pytest.mark.asyncio
 async def test_the_log_has_every_step_by_its_deadline() -> None:
-    """Seen from the deadline, not from the earlier instant by which steps must end; one after the other."""
+    """The log has every step in order, measured from the deadline and not from the earlier instant to stop at."""
     log = Kept()
     async with played_slicer(log=log) as at:
         at.gate.set()
@@ -203,7 +203,7 @@ async def test_the_log_has_every_step_by_its_deadline() -> None:
 
 @pytest.mark.asyncio
 async def test_a_step_that_takes_longer_than_forecast_is_seen() -> None:
-    """It began in time, so no step was late; how far it went past the deadline is told, and its time was wasted."""
+    """A step slower than forecast is reported with how far it passed the deadline, and its time counts as wasted."""
     async with played_slicer() as at:
         at.gate.set()
         room = TextBudget(at.clock() + 0.5, 0.0, at.clock)

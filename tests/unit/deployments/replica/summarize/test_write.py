@@ -27,7 +27,7 @@ RULES = GenerationRules(
 
 @dataclass
 class Counting:
-    """An engine that writes each token one higher than the last, from the text's length on, and ends at `last`."""
+    """An engine that writes each token one higher than the last, starting at the text's length, and ends at `last`."""
 
     last: int = 30
     steps: list[int] = field(default_factory=list)
@@ -52,7 +52,7 @@ class _Counter:
 
 
 def test_the_rules_become_a_search() -> None:
-    """Every rule arrives under its name; beams and lengths may be asked for, the length never above the rule's."""
+    """Every rule of a checkpoint becomes a rule of the search; a requested length never exceeds the checkpoint's."""
     rules = search_rules(RULES, PAD)
     assert (rules.beams, rules.max_new_tokens, rules.min_new_tokens) == (2, 40, 3)
     assert (rules.pad_token_id, rules.length_penalty, rules.early_stopping) == (PAD, 0.6, True)
@@ -63,14 +63,14 @@ def test_the_rules_become_a_search() -> None:
 
 
 def test_greedy_writing_takes_one_row_at_a_time() -> None:
-    """Whatever beams the rules have; start and end are not part of what is written."""
+    """Greedy writing runs one row, whatever beams the rules have, and returns no start or end token."""
     engine = Counting(last=14)
     assert write_greedily(engine, [5] * 10, search_rules(RULES, PAD)) == (10, 11, 12, 13, 14)
     assert engine.steps == [1] * 6
 
 
 def test_beams_write_by_the_same_engine() -> None:
-    """The best of them is what a certain engine would write anyway."""
+    """An engine that is certain writes the same tokens with beams as without."""
     engine = Counting(last=14)
     assert write(engine, [5] * 10, search_rules(RULES, PAD)) == (10, 11, 12, 13, 14)
     assert max(engine.steps) == 2
@@ -78,5 +78,5 @@ def test_beams_write_by_the_same_engine() -> None:
 
 @pytest.mark.parametrize(("last", "written"), [(95, GOLDEN_TOKENS - 1), (12, 3)])
 def test_a_golden_text_is_written_on_to_so_far(last: int, written: int) -> None:
-    """The last of the tokens is the forced end, which is no text."""
+    """A golden text is written up to its limit, without the forced end."""
     assert len(write_golden(Counting(last), [5] * 10, RULES, PAD)) == written
