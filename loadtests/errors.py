@@ -1,16 +1,16 @@
-"""Why a measurement could not be made; every message is written for the user at the terminal.
+"""Errors that prevent a measurement. Every message is written for the user at the terminal.
 
 LoadTestError
-├── NoRace             the comparison cannot be made: the catalog has no such checkpoint
+├── NoRace             the comparison cannot be made as requested
 ├── NoSentences        the held-out sentences are missing
 ├── WrkMissing         there is no `wrk` on this machine
 ├── WrkFailed          `wrk` ran and gave no result
 ├── EngineFailed       the bare engine could not be measured
 ├── ServerFailed       a server ended, or did not become ready
-├── OtherAnswers       a server's answers differ from the variant's own: a comparison would mean nothing
+├── OtherAnswers       a server's answers differ from the variant's own, so a comparison is meaningless
 ├── PrometheusMissing  there is no `prometheus` on this machine
-├── PrometheusFailed   it ended, did not become ready, did not find the gateway, or refused a query
-└── NothingShipped     the repository's dashboards or Prometheus config are missing or malformed
+├── PrometheusFailed   Prometheus ended, did not become ready, did not find the gateway, or refused a query
+└── NothingShipped     a shipped dashboard or Prometheus config is missing or malformed
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class PrometheusMissing(LoadTestError):
 
 
 class PrometheusFailed(LoadTestError):
-    """Prometheus failed; the message holds its output."""
+    """Prometheus failed or refused a query; the message says how."""
 
 
 class NothingShipped(LoadTestError):

@@ -1,4 +1,4 @@
-"""Shared by commands: the console, common options, and the preparation of a catalog."""
+"""What the load tests' commands share: the console, common options, and the preparation of a catalog."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def positive(text: str) -> float:
     return value
 
 
-Json = Annotated[Path | None, typer.Option(help="write all results there, as JSON")]
-Checkpoint = Annotated[str | None, typer.Option(help="the one to request (default: the first of the realtime tier)")]
+Json = Annotated[Path | None, typer.Option(help="write all results to this file, as JSON")]
+Checkpoint = Annotated[str | None, typer.Option(help="the checkpoint to request (default: the first realtime one)")]
 Rounds = Annotated[int, typer.Option(min=1)]
-Seconds = Annotated[int, typer.Option(min=1, help="of each turn")]
+Seconds = Annotated[int, typer.Option(min=1, help="duration of each turn")]
 
 
 def prepared(catalog: str, cache: Path) -> tuple[Catalog, Mapping[str, Path]]:
-    """A catalog, and the folder of each checkpoint's variant; makes missing variants.
+    """Loads a catalog and returns it with the folder of each checkpoint's variant; makes missing variants.
 
     Raises CatalogError and ExportError.
     """

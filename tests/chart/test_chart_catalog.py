@@ -1,4 +1,4 @@
-"""The catalog in the chart's values: the gateway's own, checked by its fields, with room for all that it asks for."""
+"""The catalog in the chart's values: it equals the gateway's, is checked field by field, and its replicas fit."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ def catalog_in(made: Rendered, folder: Path) -> Catalog:
 
 
 def test_the_default_catalog_is_the_starter_catalog(tmp_path: Path) -> None:
-    """Field by field, read from the ConfigMap as a pod mounts it."""
+    """The chart's default catalog equals the starter catalog in every field."""
     assert catalog_in(render(), tmp_path) == load_catalog("starter")
 
 
 def test_the_production_catalog_is_valid(tmp_path: Path) -> None:
-    """The worked example starts: its catalog is one that the gateway takes."""
+    """The catalog of the production example is valid."""
     catalog = catalog_in(render(production()), tmp_path)
     assert catalog.ingress.replicas == 2
     assert all(entry.autoscaling for entry in catalog.checkpoints)
 
 
 def test_large_limits_stay_whole_numbers(tmp_path: Path) -> None:
-    """Helm's numbers are floats, which print as 1e+09: a catalog that counts in them would be refused."""
+    """Large limits stay whole numbers, though Helm prints numbers as floats such as 1e+09."""
     values = {"catalog": {"limits": {"max_body_bytes": 1_000_000_000}}}
     assert catalog_in(render(values), tmp_path).limits.max_body_bytes == 1_000_000_000
 
 
 def test_a_new_catalog_makes_new_pods_and_the_same_one_does_not() -> None:
-    """KubeRay compares pod templates, so the catalog's digest is in each of them."""
+    """A changed catalog changes its digest in every pod template, so that KubeRay makes new pods."""
 
     def digests(rendered: Rendered) -> set[str]:
         return {pod["metadata"]["annotations"]["checksum/catalog"] for pod in rendered.pods()}
@@ -58,7 +58,7 @@ Field = dict[str, Any]
 
 
 def test_the_schema_knows_the_fields_of_a_catalog() -> None:
-    """Field by field what pydantic takes: none more, none fewer, and the same required ones."""
+    """The chart's schema has exactly the catalog's fields, and requires the ones that pydantic requires."""
     schema = chart().schema
     assert schema is not None
     definitions = Catalog.model_json_schema()
@@ -72,7 +72,7 @@ def test_the_schema_knows_the_fields_of_a_catalog() -> None:
 def _same_fields(ours: Field, theirs: Field, definitions: Field) -> None:
     """Walks both schemas side by side, through pydantic's references and its optional and repeated objects.
 
-    A catalog has some values by task; the chart's schema lists the tasks.
+    Where a catalog has values by task, the chart's schema lists the tasks.
     """
     theirs = next((one for one in theirs.get("anyOf", ()) if one.get("type") != "null"), theirs)
     if "$ref" in theirs:
@@ -107,7 +107,7 @@ CHECKPOINT = st.fixed_dictionaries(
 @tried(0.25)
 @given(drawn=st.lists(CHECKPOINT, min_size=1, max_size=5), ingresses=st.integers(1, 6), autoscaler=st.booleans())
 def test_there_is_room_for_every_replica(drawn: list[Document], ingresses: int, autoscaler: bool) -> None:
-    """However many replicas a catalog asks for, the pods of their tier have room for all, and for the ingresses."""
+    """The pods of a tier have room for every replica that a catalog names, and for the ingresses."""
     one = load_catalog("starter").checkpoints[0].model_dump(mode="json", exclude_none=True)
     checkpoints = []
     for at, given_ in enumerate(drawn):

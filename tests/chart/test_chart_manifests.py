@@ -1,4 +1,4 @@
-"""The chart's manifests: real Helm lints and renders them, and they meet the schemas of what reads them."""
+"""The chart's manifests: Helm lints and renders them, and they meet the schemas of what reads them."""
 
 from __future__ import annotations
 
@@ -47,19 +47,19 @@ VALUES: dict[str, Document] = {
 
 @pytest.fixture(params=VALUES, scope="module")
 def values(request: pytest.FixtureRequest) -> Document:
-    """One set of values after the other."""
+    """Each set of values in turn."""
     return VALUES[request.param]
 
 
 def test_helm_finds_nothing_to_mend(values: Document) -> None:
-    """A strict lint reports no error and no warning; that an icon would be nice is known."""
+    """A strict lint reports no error and no warning, apart from the missing icon."""
     report = lint(CHART, values, strict=True, namespace=NAMESPACE)
     assert report["errors"] == []
     assert [message["error"] for message in report["messages"]] == ["icon is recommended"]
 
 
 def test_every_manifest_meets_its_schema(values: Document) -> None:
-    """Kubernetes' own schemas, unknown fields refused; of custom resources, the fields that their authors define."""
+    """Every manifest meets Kubernetes' schema without unknown fields; custom resources meet their authors' schema."""
     made = render(values)
     assert made.one("RayService")["apiVersion"] == "ray.io/v1"
     for document in made.documents:
@@ -70,7 +70,7 @@ def test_every_manifest_meets_its_schema(values: Document) -> None:
 
 
 def test_what_is_inside_the_ray_service_meets_its_schema_too(values: Document) -> None:
-    """The pods and the Service that KubeRay makes from it are checked as if they stood alone."""
+    """The pods and the Service inside the RayService meet Kubernetes' schema, as if they stood alone."""
     made = render(values)
     service = made.one("RayService")["spec"]["serveService"]
     kubernetes_validate.validate({"apiVersion": "v1", "kind": "Service", **service}, KUBERNETES, strict=True)
@@ -89,7 +89,7 @@ _OF_A_CONTAINER = ("imagePullPolicy", "resources", "securityContext", "volumeMou
 
 
 def test_the_ray_service_has_what_kuberay_requires(values: Document) -> None:
-    """Fields without a default are there, and each group knows its bounds."""
+    """The RayService has all required fields, and each worker group keeps its bounds."""
     made = render(values)
     paths = {path for path, _ in walk(made.one("RayService")["spec"], "spec", RAY_SERVICE)}
     assert paths.issuperset(RAY_SERVICE_REQUIRED)
@@ -110,13 +110,13 @@ def test_the_ray_service_has_what_kuberay_requires(values: Document) -> None:
     ],
 )
 def test_a_field_that_kuberay_does_not_know_is_found(change: Document, fault: str) -> None:
-    """The check of custom resources fails for a strange field, a strange value and a strange type."""
+    """The check of custom resources finds an unknown field, an unknown value and a wrong type."""
     (found,) = faults({"kind": "RayService", "spec": change})
     assert fault in found
 
 
 def test_names_fit_kuberay_whatever_the_release_is_called() -> None:
-    """A RayService with a longer name is refused by the operator, long after Helm has said that all is well."""
+    """A RayService's name is never longer than the operator accepts, whatever the release is called."""
     files = chart().render({}, name="r" * 53, namespace=NAMESPACE)
     name = next(
         line for line in files["punctual/templates/rayservice.yaml"].splitlines() if line.startswith("  name: ")
@@ -142,7 +142,7 @@ def test_production_turns_everything_on() -> None:
 
 
 def test_each_switch_turns_its_part_off() -> None:
-    """With every switch off, what is left is what a gateway cannot do without."""
+    """With every switch off, only the parts that a gateway needs are left."""
     off: dict[str, Any] = {"enabled": False}
     left = render({"podDisruptionBudget": off, "networkPolicy": off, "tests": off, "serviceAccount": {"create": False}})
     assert sorted(document["kind"] for document in left.documents) == ["ConfigMap", "RayService", "Secret"]
@@ -151,7 +151,7 @@ def test_each_switch_turns_its_part_off() -> None:
 
 
 def test_rules_and_dashboards_are_the_files_themselves() -> None:
-    """What promtool and Prometheus test is what is deployed, but for the address of the runbook."""
+    """The deployed rules and dashboards are the tested files, apart from the runbook's address."""
     runbook = "https://wiki.test/operating"
     made = render({"prometheusRule": {"enabled": True, "runbook": runbook}, "dashboards": {"enabled": True}})
     for name in ("recording", "alerts"):

@@ -1,6 +1,6 @@
-"""Who may reach the pods, by the chart's NetworkPolicies as Kubernetes reads them, and what Prometheus scrapes.
+"""Who may reach the pods by the chart's NetworkPolicies, and what Prometheus scrapes.
 
-`allowed` is that reading in small: a pod that some policy selects takes only what one of them lets in.
+`allowed` evaluates the policies: a pod that some policy selects accepts only what one of them allows.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ class Pod:
 
 
 def ray_pod(made: Rendered, kind: str) -> Pod:
-    """The head or a worker, with the labels that KubeRay adds (`labelPod` of its pod.go)."""
+    """The head or a worker, with the labels that KubeRay adds (`labelPod` in its pod.go)."""
     template = made.head if kind == "head" else next(iter(made.workers.values()))["template"]
     added = {"ray.io/is-ray-node": "yes", "ray.io/node-type": kind, "app.kubernetes.io/name": "kuberay"}
     return Pod({**added, **template["metadata"]["labels"]})
 
 
 def selects(selector: Document, labels: Mapping[str, str]) -> bool:
-    """Whether every label that the selector asks for is there; an empty one asks for none."""
+    """Whether the labels satisfy the selector; an empty selector is satisfied by any."""
     asked: Mapping[str, str] = selector.get("matchLabels", {})
     return asked.items() <= labels.items()
 
 
 def admits(peer: Document, source: Pod) -> bool:
-    """Whether the peer of a rule is that pod: without a namespaceSelector, one of the policy's own namespace."""
+    """Whether the peer of a rule matches that pod; without a namespaceSelector, only in the policy's own namespace."""
     if "namespaceSelector" in peer:
         if not selects(peer["namespaceSelector"], source.namespace):
             return False
@@ -48,7 +48,7 @@ def admits(peer: Document, source: Pod) -> bool:
 
 
 def allowed(made: Rendered, source: Pod, target: Pod, port: int) -> bool:
-    """Whether a connection from one pod to the other's port gets in."""
+    """Whether the policies allow a connection from one pod to the other's port."""
     policies = [
         one["spec"] for one in made.of_kind("NetworkPolicy") if selects(one["spec"]["podSelector"], target.labels)
     ]
@@ -76,7 +76,7 @@ def made(request: pytest.FixtureRequest) -> Rendered:
 @pytest.mark.parametrize("port", [GCS, DASHBOARD, TRANSPORT, 8404, 10001, 30000, 52365])
 @pytest.mark.parametrize("target", ["head", "worker"])
 def test_rays_ports_are_for_the_releases_own_pods(made: Rendered, target: str, port: int) -> None:
-    """Whatever port Ray chooses, neither a neighbour nor a stranger gets to a server that unpickles what it is sent."""
+    """Only the release's own pods reach Ray's ports, whose servers unpickle what they receive."""
     pod = ray_pod(made, target)
     for source in (STRANGER, NEIGHBOUR, PROXY, PROMETHEUS):
         assert not allowed(made, source, pod, port)
@@ -85,14 +85,14 @@ def test_rays_ports_are_for_the_releases_own_pods(made: Rendered, target: str, p
 
 
 def test_the_operator_reaches_the_dashboard_of_the_head_alone(made: Rendered) -> None:
-    """It hands over the Serve config there."""
+    """The operator reaches the head's dashboard, where it submits the Serve config, and nothing else."""
     assert allowed(made, OPERATOR, ray_pod(made, "head"), DASHBOARD)
     assert not allowed(made, OPERATOR, ray_pod(made, "head"), GCS)
     assert not allowed(made, OPERATOR, ray_pod(made, "worker"), DASHBOARD)
 
 
 def test_requests_come_from_where_the_values_say() -> None:
-    """From everywhere unless they name peers; then from those, the scrape's and the test pod's among them."""
+    """Requests are accepted from everywhere, or only from the peers, Prometheus and test pod if values name peers."""
     for source in (STRANGER, NEIGHBOUR):
         assert allowed(render(), source, ray_pod(render(), "worker"), HTTP)
     made = render(production())
@@ -105,7 +105,7 @@ def test_requests_come_from_where_the_values_say() -> None:
 
 
 def test_another_release_in_the_namespace_is_a_stranger() -> None:
-    """Two gateways side by side do not reach each other's Ray."""
+    """Pods of another release in the namespace do not reach this release's Ray."""
     made = render()
     other = ray_pod(made, "worker")
     other = Pod({**other.labels, "app.kubernetes.io/instance": "another"})
@@ -113,7 +113,7 @@ def test_another_release_in_the_namespace_is_a_stranger() -> None:
 
 
 def test_what_is_scraped_counts_everything_once() -> None:
-    """One target a cluster, its head: a process is in one scrape however many pods there are."""
+    """Prometheus scrapes only the head, so that every process is counted once."""
     made = render({"podMonitor": {"enabled": True, "job": "gateway"}})
     monitor = made.one("PodMonitor")["spec"]
     assert selects(monitor["selector"], ray_pod(made, "head").labels)
@@ -125,7 +125,7 @@ def test_what_is_scraped_counts_everything_once() -> None:
 
 
 def test_native_histograms_come_beside_the_classic_ones() -> None:
-    """Where they are asked for; rules and dashboards find what they ask for in either case."""
+    """Native histograms are scraped beside the classic ones if the values say so."""
     switches = ("convertClassicHistogramsToNHCB", "scrapeClassicHistograms")
     for asked in (False, True):
         monitor = render({"podMonitor": {"enabled": True, "nativeHistograms": asked}}).one("PodMonitor")
@@ -134,7 +134,7 @@ def test_native_histograms_come_beside_the_classic_ones() -> None:
 
 
 def test_the_budget_of_disruptions_is_for_workers() -> None:
-    """All but one stay, however many there are; the head is not theirs to hold."""
+    """The disruption budget keeps all workers but one, and does not select the head."""
     for most in (1, 4):
         made = render({"tiers": {"realtime": {"pods": most}}})
         budget = made.one("PodDisruptionBudget")["spec"]

@@ -1,4 +1,4 @@
-"""values.schema.json: a wrong value is refused before anything is installed, and the message names it."""
+"""values.schema.json: a wrong value is refused before anything is installed, and the error names it."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ WRONG: list[tuple[Document, str]] = [
 
 @pytest.mark.parametrize(("values", "named"), WRONG, ids=[named for _, named in WRONG])
 def test_a_wrong_value_is_named(values: Document, named: str) -> None:
-    """Helm refuses to render, and says by its path what to mend."""
+    """A wrong value is refused, and the error has its path."""
     with pytest.raises(HelmError) as refused:
         render(values)
     assert named in str(refused.value)
@@ -61,7 +61,7 @@ def test_a_wrong_value_is_named(values: Document, named: str) -> None:
     [("tier", "fast"), ("replicas", 65), ("precision", ["int4"]), ("cpus", 0), ("quality", {"metric": "accuracy"})],
 )
 def test_a_fault_of_a_checkpoint_is_named(field: str, value: object) -> None:
-    """What `punctual catalog check` would say in the pod is said before there is one."""
+    """A faulty checkpoint is refused at once, as `punctual catalog check` would refuse it in the pod."""
     checkpoints = copy.deepcopy(production()["catalog"]["checkpoints"])
     checkpoints[1][field] = value
     with pytest.raises(HelmError, match=f"/catalog/checkpoints/1/{field}"):
@@ -69,14 +69,14 @@ def test_a_fault_of_a_checkpoint_is_named(field: str, value: object) -> None:
 
 
 def test_the_schema_is_closed_at_every_depth() -> None:
-    """A misspelt value is an error wherever it stands: only maps with keys of an operator's own are open."""
+    """A misspelt value is an error at every depth; only maps with the operator's own keys are open."""
     schema = chart().schema
     assert schema is not None
     assert list(_open(schema, "", chart().values, schema["$defs"])) == []
 
 
 def _open(schema: Document, path: str, value: Any, definitions: Document) -> Iterator[str]:
-    """The paths of values that the schema does not know, and of objects with fields that would take others, too."""
+    """The paths of values that the schema does not know, and of objects that would accept unknown fields."""
     if "$ref" in schema:
         schema = definitions[schema["$ref"].removeprefix("#/$defs/")]
     if not isinstance(value, dict) or "properties" not in schema:

@@ -1,4 +1,4 @@
-"""The small programs in the chart, run: the readiness probe, the end of a pod, and `helm test`."""
+"""The chart's small programs, executed: the readiness probe, the end of a pod, and `helm test`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rendered_chart import Document, Rendered, chart, render
 
 @dataclass
 class Gateway:
-    """What answers in place of the gateway: a status for each path, headers for requests, and what was asked."""
+    """Replaces the gateway: a status for each path, headers for answers, and a record of requests."""
 
     status: dict[str, int]
     headers: dict[str, str] = field(default_factory=dict)
@@ -46,7 +46,7 @@ def listening(gateway: Gateway) -> Iterator[None]:
             self.wfile.write(b"[]")
 
         def log_message(self, format: str, *args: object) -> None:
-            """Says nothing."""
+            """Logs nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         gateway.port = server.server_port
@@ -60,13 +60,13 @@ def listening(gateway: Gateway) -> Iterator[None]:
 
 
 def worker(made: Rendered) -> Document:
-    """The container of the first group."""
+    """The container of the first worker group."""
     container: Document = next(iter(made.workers.values()))["template"]["spec"]["containers"][0]
     return container
 
 
 def is_ready(gateway: Gateway, folder: Path) -> bool:
-    """What the probe says, with the pod's /tmp in a folder of the test."""
+    """Whether the probe succeeds, with the pod's /tmp in a folder of the test."""
     command = worker(render())["readinessProbe"]["exec"]["command"]
     script = command[-1].replace("/tmp/", f"{folder}/").replace("127.0.0.1/8000", f"127.0.0.1/{gateway.port}")
     done = subprocess.run([*command[:-1], script], capture_output=True, timeout=60, check=False)
@@ -74,7 +74,7 @@ def is_ready(gateway: Gateway, folder: Path) -> bool:
 
 
 def test_a_pod_is_ready_once_all_serve_and_stays_so_while_an_ingress_answers(tmp_path: Path) -> None:
-    """One checkpoint lost later takes no pod out of the Service; no ingress does."""
+    """A pod becomes ready once every checkpoint serves, and then stays ready while an ingress answers."""
     gateway = Gateway({"/readyz": 503, "/healthz": 200})
     with listening(gateway):
         assert not is_ready(gateway, tmp_path), "not every checkpoint has served yet"
@@ -89,7 +89,7 @@ def test_a_pod_is_ready_once_all_serve_and_stays_so_while_an_ingress_answers(tmp
 
 
 def test_a_pod_stays_while_replicas_or_the_proxy_are_in_it(tmp_path: Path) -> None:
-    """The wait ends with the last of them, by the titles that Ray gives its processes; it does not find itself."""
+    """A pod waits for its last replica and proxy, found by Ray's process titles, but not for itself."""
     *shell, script = worker(render())["lifecycle"]["preStop"]["exec"]["command"]
     assert script.startswith("ray drain-node --reason DRAIN_NODE_REASON_PREEMPTION")
     loop = (
@@ -118,7 +118,7 @@ def test_a_pod_stays_while_replicas_or_the_proxy_are_in_it(tmp_path: Path) -> No
 def test_helm_test_passes_only_where_the_gateway_answers(
     ready: int, answer: int, headers: dict[str, str], passes: bool
 ) -> None:
-    """Ready, one request with a budget, and the two headers that say who answered and whether in time."""
+    """`helm test` passes only if the gateway is ready and answers with the checkpoint and SLA headers."""
     pod = render({"tests": {"budgetMs": 250}}).one("Pod")
     (container,) = pod["spec"]["containers"]
     environment = {one["name"]: one["value"] for one in container["env"]}
@@ -133,7 +133,7 @@ def test_helm_test_passes_only_where_the_gateway_answers(
 
 
 def test_helm_test_asks_for_a_task_that_the_catalog_has() -> None:
-    """A catalog of summarizers is not asked to classify."""
+    """`helm test` requests a task that the catalog has."""
     summarizers = [one for one in chart().values["catalog"]["checkpoints"] if one["task"] == "summarize"]
     (container,) = render({"catalog": {"checkpoints": summarizers}}).one("Pod")["spec"]["containers"]
     assert {"name": "TASK", "value": "summarize"} in container["env"]

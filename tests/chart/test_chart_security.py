@@ -1,4 +1,4 @@
-"""What a pod may do, and the transport's certificates: made once, kept at upgrades, in no container's environment."""
+"""What a pod may do, and the transport's certificates: made once, kept at upgrades, never in an environment."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ KEYS = ("ca.crt", "tls.crt", "tls.key")
 
 @contextmanager
 def cluster(secrets: dict[str, Document]) -> Iterator[str]:
-    """A Kubernetes API that knows Secrets of one namespace and nothing else; yields its address."""
+    """A Kubernetes API that knows the Secrets of one namespace and nothing else; yields its address."""
 
     class Api(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -47,7 +47,7 @@ def cluster(secrets: dict[str, Document]) -> Iterator[str]:
             self.wfile.write(body)
 
         def log_message(self, format: str, *args: object) -> None:
-            """Says nothing."""
+            """Logs nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Api) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
@@ -60,7 +60,7 @@ def cluster(secrets: dict[str, Document]) -> Iterator[str]:
 
 
 def render_beside(secrets: dict[str, Document], folder: Path, values: Document | None = None) -> Rendered:
-    """The chart rendered where a cluster can be asked what is there."""
+    """The chart rendered beside a cluster that has these Secrets."""
     nothing = folder / "kubeconfig"
     nothing.write_text("apiVersion: v1\nkind: Config\n")
     with cluster(secrets) as api, Config(kubeconfig_path=nothing, kube_apiserver=api, namespace=NAMESPACE) as config:
@@ -70,7 +70,7 @@ def render_beside(secrets: dict[str, Document], folder: Path, values: Document |
 
 
 def test_an_upgrade_keeps_the_certificates(tmp_path: Path) -> None:
-    """The first install makes some that work; an upgrade finds them, and both clusters have the same."""
+    """The first install makes valid certificates, and an upgrade keeps them."""
     first = render_beside({}, tmp_path).one("Secret", SECRET)
     assert (first["type"], tuple(first["data"])) == ("kubernetes.io/tls", KEYS), "and no key of the CA"
     for name, content in first["data"].items():
@@ -86,7 +86,7 @@ def test_an_upgrade_keeps_the_certificates(tmp_path: Path) -> None:
     "values", [{"transport": {"existingSecret": "mine"}}, {"linkSecret": {"existingSecret": "mine", "key": "token"}}]
 )
 def test_an_operators_own_secret_is_mounted_and_none_is_made(values: Document) -> None:
-    """Named, by today's value or the former one, it is the one that every pod mounts, under the same path."""
+    """An operator's own Secret, by the present or the former value, is mounted in every pod, and none is made."""
     made = render(values)
     assert not made.of_kind("Secret")
     for pod in made.pods():
@@ -95,14 +95,14 @@ def test_an_operators_own_secret_is_mounted_and_none_is_made(values: Document) -
 
 
 def test_an_operators_secret_without_certificates_is_named(tmp_path: Path) -> None:
-    """A shared secret of before is refused before it is mounted, where the cluster can be asked."""
+    """An operator's Secret without certificates is refused by its name when the chart is rendered."""
     former = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "mine"}, "data": {"secret": "eA=="}}
     with pytest.raises(HelmError, match=r"Secret mine lacks ca\.crt, tls\.crt or tls\.key"):
         render_beside({"mine": former}, tmp_path, {"linkSecret": {"existingSecret": "mine"}})
 
 
 def test_the_key_is_a_file_and_never_an_argument_or_a_variable() -> None:
-    """Environments are inherited and shown in dashboards, and a Serve config is stored by Ray."""
+    """The private key is mounted as a file, never an argument or variable, which Ray would store or show."""
     made = render()
     value = made.one("Secret", SECRET)["data"]["tls.key"]
     rest = json.dumps([one for one in made.documents if one["kind"] != "Secret"])
@@ -113,7 +113,7 @@ def test_the_key_is_a_file_and_never_an_argument_or_a_variable() -> None:
 
 @pytest.mark.parametrize("values", [{}, production(), {"autoscaler": {"enabled": True}}])
 def test_no_container_can_do_more_than_it_must(values: Document) -> None:
-    """Not root, no capabilities, no new privileges, a root file system that is read-only, seccomp."""
+    """No container runs as root, gains privileges, has capabilities or writes to its root file system."""
     made = render(values)
     pods = [*made.pods(), made.one("Pod")]
     containers = [one for pod in pods for one in (*pod["spec"]["containers"], *pod["spec"].get("initContainers", ()))]
@@ -133,7 +133,7 @@ def test_no_container_can_do_more_than_it_must(values: Document) -> None:
 
 
 def test_only_the_autoscaler_has_a_token() -> None:
-    """Ray's own container runs what a checkpoint brings: it gets no way to the API server."""
+    """Only the autoscaler's container has a token for the API server; the one that runs checkpoints has none."""
     made = render({"autoscaler": {"enabled": True}})
     where = "/var/run/secrets/kubernetes.io/serviceaccount"
     mounts = {mount["mountPath"]: mount["name"] for mount in made.cluster["autoscalerOptions"]["volumeMounts"]}

@@ -1,4 +1,4 @@
-"""What chart and code both say is the same: Ray's switches, arguments, ports, paths, periods, versions."""
+"""Settings that chart and code share are equal: Ray's switches, arguments, ports, paths, periods and versions."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from gateway.api.openapi import openapi_document
 from gateway.catalogs.catalog import load_catalog
 from gateway.model.tier import Tier
 
-RAYS_OWN = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Ray's, at its import
+RAYS_OWN = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # raised when Ray is imported
 PREPARE = re.compile(r"punctual prepare --catalog (\S+) --cache (\S+)")
 
 
 @pytest.fixture(scope="module")
 def made() -> Rendered:
-    """The chart as it comes."""
+    """The chart with its default values."""
     return render()
 
 
 def ray_containers(made: Rendered) -> list[Document]:
-    """The container in which Ray runs, of the head and of each group."""
+    """The Ray containers of the head and of each group."""
     return [pod["spec"]["containers"][0] for pod in made.pods()]
 
 
 def test_every_process_has_rays_switches(made: Rendered) -> None:
-    """All of `cluster_environment`, with its values, in head and workers; HOME is where files can be written."""
+    """The head and all workers have every variable of `cluster_environment`, and a writable HOME."""
     for container in ray_containers(made):
         assert {one["name"]: one["value"] for one in container["env"]} == {**cluster_environment(), "HOME": "/tmp"}
 
 
 def test_the_application_takes_the_arguments(made: Rendered) -> None:
-    """`deployments.serve.kubernetes:build` is imported, and each path that it is given is mounted in every pod."""
+    """The application's arguments are valid, and each path in them is mounted in every pod."""
     (application,) = made.serve_config()["applications"]
     assert application["import_path"] == f"{kubernetes.__name__}:{kubernetes.build.__name__}"
     assert (application["name"], application["route_prefix"]) == ("punctual", "/")
@@ -53,7 +53,7 @@ def test_the_application_takes_the_arguments(made: Rendered) -> None:
 
 
 def test_what_is_prepared_is_what_is_served(made: Rendered) -> None:
-    """The init container reads the same catalog and fills the same cache that the application is given."""
+    """The init container prepares the application's own catalog in the application's own cache."""
     arguments = made.serve_config()["applications"][0]["args"]
     for pod in made.pods():
         (prepare,) = pod["spec"]["initContainers"]
@@ -63,7 +63,7 @@ def test_what_is_prepared_is_what_is_served(made: Rendered) -> None:
 
 
 def test_a_baked_image_is_served_as_it_is() -> None:
-    """Nothing is prepared or mounted over it, and the cache is where the Dockerfile bakes variants."""
+    """With a baked image nothing is prepared or mounted, and its cache is where the Dockerfile bakes variants."""
     made = render({"cache": {"kind": "image"}})
     baked = made.serve_config()["applications"][0]["args"]["cache"]
     assert f"--cache {baked}" in (ROOT / "Dockerfile").read_text()
@@ -74,7 +74,7 @@ def test_a_baked_image_is_served_as_it_is() -> None:
 
 @RAYS_OWN
 def test_tiers_are_the_gateways_and_their_resource_is_what_replicas_ask_for(made: Rendered) -> None:
-    """A group for each tier that the catalog uses, offering what `deployments.serve.graph` reserves."""
+    """The chart has a group for each tier of the catalog, which offers the resource that replicas reserve."""
     from deployments.serve.graph import TIER_SHARE, tier_resource
 
     tiers = {entry.tier for entry in load_catalog("starter").checkpoints}
@@ -88,7 +88,7 @@ def test_tiers_are_the_gateways_and_their_resource_is_what_replicas_ask_for(made
 
 @RAYS_OWN
 def test_a_pod_outlives_its_replicas(made: Rendered) -> None:
-    """A replica may take `retiring_s` to finish: the drain's deadline is above it, the grace period above that."""
+    """A pod's drain deadline exceeds the time that replicas take to retire, and its grace period exceeds both."""
     from deployments.serve.applications import TransportSettings
 
     nowhere = Path("/nowhere")
@@ -102,7 +102,7 @@ def test_a_pod_outlives_its_replicas(made: Rendered) -> None:
 
 
 def test_one_port_from_the_service_to_haproxy() -> None:
-    """A port that is set once is meant everywhere: Serve, containers, the probe, policies, the scrape."""
+    """The HTTP port is set once and used by Serve, containers, the probe, policies and the scrape."""
     made = render({"http": {"port": 8123}, "podMonitor": {"enabled": True}})
     assert made.serve_config()["http_options"]["port"] == 8123
     for container in ray_containers(made):
@@ -117,7 +117,7 @@ def test_one_port_from_the_service_to_haproxy() -> None:
 
 
 def test_paths_are_the_gateways_own(made: Rendered) -> None:
-    """What is probed and scraped is what the gateway says it answers."""
+    """The probed and scraped paths are among those that the gateway answers."""
     paths = openapi_document()["paths"]
     assert isinstance(paths, dict)
     answered = set(paths)
@@ -127,7 +127,7 @@ def test_paths_are_the_gateways_own(made: Rendered) -> None:
 
 
 def test_versions_are_those_that_are_tested(made: Rendered) -> None:
-    """KubeRay goes by rayVersion; the image's default tag is the project's version."""
+    """The chart's Ray version is the locked one, and its default image is of the project's version."""
     assert made.cluster["rayVersion"] == version("ray")
     assert f"ray=={version('ray')} \\\n" in (ROOT / "requirements" / "serve.txt").read_text()
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -135,7 +135,7 @@ def test_versions_are_those_that_are_tested(made: Rendered) -> None:
 
 
 def test_the_user_is_the_images(made: Rendered) -> None:
-    """Who owns the files in the image runs them."""
+    """Pods run as the user that owns the files in the image."""
     dockerfile = (ROOT / "Dockerfile").read_text()
     found = re.search(r"--uid (\d+)", dockerfile)
     assert found is not None
@@ -145,7 +145,7 @@ def test_the_user_is_the_images(made: Rendered) -> None:
 
 
 def test_every_value_is_explained() -> None:
-    """No value stands at the top of values.yaml without a word, above it or beside it."""
+    """Every value at the top of values.yaml has a comment above it or beside it."""
     lines = (CHART / "values.yaml").read_text().splitlines()
     silent = [
         line

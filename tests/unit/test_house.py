@@ -1,4 +1,4 @@
-"""The laws of the house that no tool checks for us: how modules are named, and who may know what."""
+"""Laws of the code's layout that no linter checks: module names, and which module may know what."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ KNOW_THEIR_TASK = ("gateway/tasks/", "deployments/replica/", "exporters/kinds/",
 
 @cache
 def nodes(path: Path) -> tuple[ast.AST, ...]:
-    """All that stands in a module."""
+    """All syntax nodes of a module."""
     return tuple(ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))))
 
 
 def label(path: Path) -> str:
-    """The path as a test shows it."""
+    """The path relative to the repository."""
     return path.relative_to(ROOT).as_posix()
 
 
 def libraries(path: Path) -> set[str]:
-    """The names at the top of all that a module imports, wherever in it."""
+    """The top-level names of all imports of a module."""
     names = {alias.name for node in nodes(path) if isinstance(node, ast.Import) for alias in node.names}
     names |= {node.module or "" for node in nodes(path) if isinstance(node, ast.ImportFrom)}
     return {name.partition(".")[0] for name in names}
 
 
 def is_broad(handler: ast.ExceptHandler) -> bool:
-    """Whether a handler takes whatever comes: bare, `Exception` or `BaseException`."""
+    """Whether a handler catches every exception: bare, `Exception` or `BaseException`."""
     if handler.type is None:
         return True
     caught = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
@@ -51,7 +51,7 @@ def is_broad(handler: ast.ExceptHandler) -> bool:
 
 
 def test_the_house_is_found() -> None:
-    """These laws hold for the modules there are, not for an empty list."""
+    """The modules that these laws check are found in every package."""
     assert {label(path).split("/")[0] for path in MODULES} >= set(PACKAGES)
 
 
@@ -63,19 +63,19 @@ def test_a_module_is_named_for_a_noun_or_verb_of_the_field() -> None:
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("*.py")), ids=label)
 def test_the_command_leaves_libraries_to_their_owners(path: Path) -> None:
-    """The command imports none of the libraries that a package owns: import-linter cannot see a lone module."""
+    """The top-level command imports no library that a package owns; import-linter cannot check a lone module."""
     assert not OWNED & libraries(path)
 
 
 def test_only_what_serves_imports_ray() -> None:
-    """`import ray` stands in deployments/serve alone: the rest runs, and is tested, without a cluster."""
+    """Only deployments/serve imports Ray, so that the rest runs and is tested without a cluster."""
     importing = [label(path) for path in MODULES if "ray" in libraries(path)]
     assert importing
     assert [path for path in importing if not path.startswith("deployments/serve/")] == []
 
 
 def test_only_the_modules_of_a_task_name_it() -> None:
-    """What is on the way of every task asks the registry, and never for one task by name."""
+    """Only a task's own modules name it; all others ask the registry."""
     names = {spelled for task in TASKS for spelled in (task, f"/{task}")}
     naming = [
         f"{label(path)}:{node.lineno}"
@@ -88,7 +88,7 @@ def test_only_the_modules_of_a_task_name_it() -> None:
 
 
 def test_any_exception_is_caught_at_two_places_at_most() -> None:
-    """Only the batch boundary of a replica and that to what is learnt may; Starlette's handler is the last resort."""
+    """Only two places catch every exception: the batch boundary of a replica, and `gateway/model/faults.py`."""
     broad = [
         f"{label(path)}:{node.lineno}"
         for path in MODULES
@@ -100,7 +100,7 @@ def test_any_exception_is_caught_at_two_places_at_most() -> None:
 
 
 def test_the_command_expects_no_error_of_every_kind() -> None:
-    """Errors that it tells as a sentence are named one by one: any other is a bug, and keeps its traceback."""
+    """The command reports only named errors as a sentence; any other is a bug and keeps its traceback."""
     handlers = [node.type for node in nodes(ROOT / "punctual.py") if isinstance(node, ast.ExceptHandler)]
     assert [ast.unparse(caught) for caught in handlers if caught] == [
         "SystemExit",

@@ -1,4 +1,4 @@
-"""The laws of the tests themselves: none depends on how quick the machine is, or on what else it does."""
+"""Laws of the tests themselves: none depends on how fast or busy the machine is."""
 
 from __future__ import annotations
 
@@ -11,43 +11,43 @@ import pytest
 
 TESTS = Path(__file__).resolve().parents[1]
 WAITING = {"waiting.py", "virtual_time.py"}
-"""The files that may sleep and look at the machine's clock: what tests wait with."""
+"""The files that may sleep and read the machine's clock, because tests wait with them."""
 
 CLOCKS = {"monotonic", "perf_counter", "process_time", "thread_time", "time"}
 CLOCKS |= {f"{name}_ns" for name in CLOCKS}
 KEEPS = {"abs", "float", "int", "max", "min", "round", "sorted", "sum"}
-"""Calls that make a time of times."""
+"""Functions that return a time if they are given times."""
 
 GENEROUS_S = 30.0
-"""The least limit in real seconds after which a test may give up."""
+"""The shortest limit in real seconds after which a test may give up."""
 
 
 @cache
 def trees() -> dict[str, ast.Module]:
-    """The files that the laws are for, parsed, by their paths."""
+    """The checked test files, parsed, by path."""
     paths = [path for path in sorted(TESTS.rglob("*.py")) if path.name not in WAITING]
     assert len(paths) > 100, "the tests are found"
     return {str(path.relative_to(TESTS)): ast.parse(path.read_text(encoding="utf-8")) for path in paths}
 
 
 def breaches(law: Callable[[ast.Module], Iterator[ast.expr]]) -> list[str]:
-    """Where a law is broken, in whatever file of the tests."""
+    """Where the tests break a law, as file and line."""
     return [f"{path}:{node.lineno}" for path, tree in trees().items() for node in law(tree)]
 
 
 def called(node: ast.AST) -> str:
-    """The last name of what is called; empty where nothing is."""
+    """The last name of a called function, or an empty string."""
     name: str = getattr(node.func, "attr", getattr(node.func, "id", "")) if isinstance(node, ast.Call) else ""
     return name
 
 
 def literal(node: ast.expr) -> float | None:
-    """The number that stands there, if one does."""
+    """The number that an expression is, if it is one."""
     return float(node.value) if isinstance(node, ast.Constant) and isinstance(node.value, int | float) else None
 
 
 def is_time(node: ast.AST, names: set[str]) -> bool:
-    """Whether an expression bears what a clock of the machine said, be it by way of one of the names."""
+    """Whether an expression is derived from the machine's clock, directly or through one of these names."""
     if isinstance(node, ast.Call) and called(node) not in KEEPS:
         return called(node) in CLOCKS or (isinstance(node.func, ast.Name) and node.func.id in names)
     if isinstance(node, ast.Name):
@@ -56,7 +56,7 @@ def is_time(node: ast.AST, names: set[str]) -> bool:
 
 
 def timed(scope: ast.AST) -> set[str]:
-    """The names of variables and functions that bear such a time."""
+    """The names of variables and functions whose values are derived from the machine's clock."""
     names: set[str] = set()
     for _ in range(3):  # a time, a difference of it, and a function that returns that
         for node in ast.walk(scope):
@@ -70,7 +70,7 @@ def timed(scope: ast.AST) -> set[str]:
 
 
 def bounds(tree: ast.Module) -> Iterator[ast.expr]:
-    """Comparisons of such a time; each function and class at the top has names of its own."""
+    """Comparisons of such times; each top-level function and class has names of its own."""
     for scope in tree.body:
         if not any(called(one) in CLOCKS for one in ast.walk(scope)):
             continue
@@ -79,7 +79,7 @@ def bounds(tree: ast.Module) -> Iterator[ast.expr]:
 
 
 def sleeps(tree: ast.Module) -> Iterator[ast.expr]:
-    """Calls of `sleep` but for `sleep(0)`, and waits for an event that nobody else knows."""
+    """Calls of `sleep` other than `sleep(0)`, and waits for an event that no other code can set."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and node.args and literal(node.args[0]) != 0:
             waits = called(node) == "wait" and called(getattr(node.func, "value", node)) == "Event"
@@ -90,7 +90,7 @@ def sleeps(tree: ast.Module) -> Iterator[ast.expr]:
 
 
 def waits_alone(scope: ast.AST) -> Iterator[ast.expr]:
-    """Waits for an event of a function's own with which nothing is done but wait for it, so that nobody can set it."""
+    """Waits for a local event that is used for nothing else, so that no other code can set it."""
     nodes = list(ast.walk(scope))
     made = [one.targets[0] for one in nodes if isinstance(one, ast.Assign) and called(one.value) == "Event"]
     for name in {one.id for one in made if isinstance(one, ast.Name)}:
@@ -111,17 +111,17 @@ def impatience(tree: ast.Module) -> Iterator[ast.expr]:
 
 
 def test_no_real_duration_is_compared_with_a_bound() -> None:
-    """A machine that is busy takes as long as it takes: tests that bound a time play it on a clock of their own."""
+    """No test compares a real duration with a bound, because a busy machine may take any time."""
     assert breaches(bounds) == []
 
 
 def test_nobody_sleeps() -> None:
-    """What is waited for is an event or a condition, by way of `waiting`; a turn of the loop is `asyncio.sleep(0)`."""
+    """No test sleeps: tests wait for an event or a condition, and yield to the loop with `asyncio.sleep(0)`."""
     assert breaches(sleeps) == []
 
 
 def test_whoever_waits_in_real_time_waits_long() -> None:
-    """A limit of real seconds is for what never comes, not for what comes late."""
+    """No test gives up after less than 30 seconds of real time, so that a busy machine never fails it."""
     assert breaches(impatience) == []
 
 
@@ -144,5 +144,5 @@ def test_whoever_waits_in_real_time_waits_long() -> None:
     ],
 )
 def test_a_breach_is_found(law: Callable[[ast.Module], Iterator[ast.expr]], source: str, breach: bool) -> None:
-    """The laws above see what they are meant to see: by way of a variable or a function, too."""
+    """The laws above find breaches, also through a variable or a function."""
     assert bool(list(law(ast.parse(source)))) == breach

@@ -1,4 +1,4 @@
-"""What is installed is locked: by version, by hash, and for the processors that nobody asked to have CUDA."""
+"""Every installed package is locked by version and hash, and no lock brings CUDA."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ EXTRAS = {
     "bench": {"bench", "engines", "export", "simulate", "tracing"},
     "test": {"bench", "dashboards", "export", "simulate", "test", "tracing"},
 }
-"""The extras that a lock is for, beside what serving needs."""
+"""The extras that each lock covers, in addition to what serving needs."""
 
 ELSEWHERE = {"torch", "punctual"}
-"""Locked in torch.txt, and installed from the checkout."""
+"""PyTorch, which torch.txt locks, and the project, which is installed from the checkout."""
 
 
 def locked(name: str) -> dict[str, str]:
-    """The version of each package of a lock."""
+    """The version of each package in a lock."""
     text = (ROOT / "requirements" / f"{name}.txt").read_text("utf-8")
     pins = [re.split("==", line.split()[0]) for line in text.splitlines() if line[:1].isalnum()]
     return {canonicalize_name(package): version for package, version in pins}
 
 
 def wanted(extras: set[str]) -> list[Requirement]:
-    """What pyproject.toml asks for by itself and with the extras."""
+    """The requirements in pyproject.toml, with those of these extras."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     lines = [*project["dependencies"], *(line for one in extras for line in project["optional-dependencies"][one])]
     return [Requirement(line) for line in lines]
@@ -40,7 +40,7 @@ def wanted(extras: set[str]) -> list[Requirement]:
 
 @pytest.mark.parametrize("name", LOCKS)
 def test_every_package_is_locked_by_hash(name: str) -> None:
-    """No line of a lock names a package without at least one hash of what may be installed."""
+    """Every package in a lock has at least one hash."""
     text = (ROOT / "requirements" / f"{name}.txt").read_text("utf-8")
     entries = re.findall(r"^[a-z0-9][^\n]*(?:\n +[^\n]*)*", text, re.MULTILINE)
     assert entries
@@ -57,13 +57,13 @@ def test_a_lock_has_what_is_asked_for(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["build", "serve", "export"])
 def test_what_is_served_is_what_is_tested(name: str) -> None:
-    """The tests run on the versions that are served, and on those that make variants."""
+    """The tests use the versions with which the project is served, built and exported."""
     tested = locked("test")
     assert {package: tested.get(package) for package in locked(name)} == locked(name)
 
 
 @pytest.mark.parametrize("name", EXTRAS)
 def test_no_lock_brings_cuda(name: str) -> None:
-    """PyTorch has a lock of its own, of wheels for CPUs; no other lock names it, or what runs on GPUs."""
+    """No lock but torch.txt names PyTorch, and none names packages for CUDA."""
     assert not ELSEWHERE & locked(name).keys()
     assert [package for package in locked(name) if package.startswith(("nvidia-", "cuda-", "triton"))] == []

@@ -1,4 +1,4 @@
-"""A new task is one module on each side, registered by name: nothing else is edited, and everything serves it."""
+"""A new task is one module on each side, registered by name; nothing else need change for it to be served."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ TEXT = "the cat saw the other cat"
 
 @pytest.fixture(autouse=True)
 def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three names, in three dicts: all that a new task needs beside its three modules."""
+    """Registers the task in three dicts, which is all that it needs beside its three modules."""
     monkeypatch.setitem(TASKS, "count", COUNT)
     monkeypatch.setitem(replica_kinds.KINDS, "counter", "made_up_task.replica")
     monkeypatch.setitem(KINDS, "counter", COUNTER)
@@ -55,7 +55,7 @@ def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def variant(tmp_path: Path) -> Path:
-    """A variant of a checkpoint of the new kind, made as any other is."""
+    """A variant of a checkpoint of the new kind, exported like any other."""
     source = tmp_path / "counter"
     source.mkdir()
     for name, content in (("config.json", {"model_type": "counter"}), ("words.json", ["the"]), ("vocab.json", {})):
@@ -73,7 +73,7 @@ def catalog_of(folder: Path) -> Catalog:
 
 
 async def client_of(catalog: Catalog, manifests: Mapping[str, VariantManifest], variant: Path) -> httpx.AsyncClient:
-    """A gateway over the replica of the variant, without a connection between them."""
+    """A client of a gateway that calls the variant's replica directly."""
     (entry,) = catalog.checkpoints
     replica = open_replica(ReplicaSettings(entry, variant, 9), time.monotonic)
     load, clock, kept, scrape = LoadTracker(), FakeClock(), Kept(), OwnMetrics(catalog)
@@ -89,21 +89,21 @@ async def client_of(catalog: Catalog, manifests: Mapping[str, VariantManifest], 
 
 
 def test_its_variant_is_made_measured_and_read(variant: Path) -> None:
-    """By its own kind's hand, and with its own manifest."""
+    """A variant of the new kind is exported and profiled, and its own manifest is read back."""
     manifest = read_manifest(variant)
     assert isinstance(manifest, CounterManifest) and manifest.task == "count"
     assert profile_again(variant, 2, lambda step, share: None).profile.threads == 2
 
 
 def test_a_catalog_may_name_it(tmp_path: Path) -> None:
-    """With the defaults that the task brings: its budget, and its priority by tier."""
+    """A catalog may name the new task, with the task's own default budget and niceness."""
     catalog = catalog_of(tmp_path)
     assert catalog.tasks == ("count",) and catalog.budget_s("count") == 2.0
     assert catalog.checkpoints[0].niceness == 3
 
 
 async def test_it_is_answered_explained_counted_and_described(variant: Path, tmp_path: Path) -> None:
-    """An endpoint, `/route`, `/checkpoints`, metrics and the document for machines, without an edit to any."""
+    """The new task has an endpoint, and appears in `/route`, `/checkpoints`, the metrics and the OpenAPI document."""
     catalog = catalog_of(tmp_path)
     async with await client_of(catalog, {"counter": read_manifest(variant)}, variant) as client:
         body: dict[str, Any] = {"inputs": [TEXT, "a cat"]}

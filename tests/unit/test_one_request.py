@@ -1,4 +1,4 @@
-"""The walk of one request through the house: which modules it enters, and that no floor calls a higher one."""
+"""The path of one request: which modules it enters, and that no floor calls a higher one."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ from gateway.service import Service
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULES_AT_MOST = 37
-"""As many as one `/classify` enters on an idle gateway. Lower it when there are fewer."""
+"""The number of modules that one `/classify` enters on an idle gateway; lower it when there are fewer."""
 
 WARM_UP = 30
-"""Requests before the one that is watched: enough for forecasts to have learnt."""
+"""Requests before the measured one, enough for forecasts to have learnt."""
 
 NAME = "by-hand"
 
 
 @cache
 def module_of(code: CodeType) -> str:
-    """The module of the two packages that a function is written in, as its path; empty for any other."""
+    """The path of the module of the two packages that defines a function; empty for other functions."""
     path = Path(code.co_filename)
     inside = path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else ""
     return inside if inside.startswith(("gateway/", "deployments/")) else ""
@@ -50,19 +50,19 @@ def module_of(code: CodeType) -> str:
 
 @cache
 def floors() -> dict[str, int]:
-    """How high each package and module of the gateway stands, by the contract that import-linter checks."""
+    """The floor of each package and module of the gateway, by import-linter's contract."""
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     (layers,) = (one["layers"] for one in contracts if one.get("containers") == ["gateway"])
     return {name.strip(): -at for at, layer in enumerate(layers) for name in layer.split("|")}
 
 
 def floor(module: str) -> int:
-    """How high a module of the gateway stands."""
+    """The floor of a module of the gateway."""
     return floors()[module.removeprefix("gateway/").split("/")[0].removesuffix(".py")]
 
 
 class Walk:
-    """Takes note of every function entered, and by whom, while it records. A profiler, of every thread."""
+    """A profiler of all threads that records every function entered, and its caller."""
 
     def __init__(self) -> None:
         self.recording = False
@@ -70,15 +70,15 @@ class Walk:
         self.climbs: set[str] = set()
 
     def __call__(self, frame: FrameType, event: str, argument: Any) -> None:
-        """One event of the interpreter."""
+        """Handles one event of the interpreter."""
         if self.recording and event == "call" and (module := module_of(frame.f_code)):
             self.entered.setdefault(module, set()).add(frame.f_code.co_qualname)
             self._compare(frame, module)
 
     def _compare(self, frame: FrameType, module: str) -> None:
-        """Notes a call from a lower floor of the gateway. Lambdas and closures are their writer's, whoever calls them.
+        """Records a call from a lower floor of the gateway. A lambda or closure belongs to the module that defines it.
 
-        The caller is whose frame of the two packages is nearest: a library between two modules has no floor.
+        The caller is the nearest frame in the two packages, since a library between two modules has no floor.
         """
         name, back = frame.f_code.co_qualname, frame.f_back
         while back is not None and not (caller := module_of(back.f_code)):
@@ -90,7 +90,7 @@ class Walk:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Records, while the context lasts, this thread and those that were started since `installed`."""
+        """Records this thread, and those started since `installed`, within the context."""
         before = sys.getprofile()
         sys.setprofile(self)
         self.recording = True
@@ -102,7 +102,7 @@ class Walk:
 
     @contextmanager
     def installed(self) -> Iterator[None]:
-        """Sees every thread that is started while the context lasts."""
+        """Profiles every thread that is started within the context."""
         before = threading.getprofile()
         threading.setprofile(self)
         try:
@@ -111,7 +111,7 @@ class Walk:
             threading.setprofile(before)
 
     def described(self) -> str:
-        """A line a module."""
+        """The entered modules, one a line."""
         lines = [f"{module:44} {' '.join(sorted(names))}" for module, names in sorted(self.entered.items())]
         return "\n".join([f"one request enters {len(lines)} modules:", *lines])
 
@@ -123,13 +123,13 @@ class Beside:
         self.endpoint = endpoint
 
     async def endpoints(self, checkpoint: str) -> Sequence[Endpoint]:
-        """That one."""
+        """The one replica."""
         return [self.endpoint]
 
 
 @asynccontextmanager
 async def gateway(folder: Path, clock: FakeClock) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of a whole gateway over one replica, without HTTP's socket; its time stands."""
+    """A client of a whole gateway over one replica, without an HTTP socket; its clock stands still."""
     quality = Quality(metric="accuracy", value=85, data_set="by hand", reference="made up")
     entry = CatalogEntry(
         name=NAME,
@@ -164,7 +164,7 @@ async def gateway(folder: Path, clock: FakeClock) -> AsyncIterator[httpx.AsyncCl
 
 @pytest.fixture
 async def walk(tmp_path: Path) -> Walk:
-    """One `/classify` on an idle gateway, which has answered some before."""
+    """The walk of one `/classify` on an idle gateway that has answered some before."""
     walk, clock = Walk(), FakeClock()
     with walk.installed():
         async with gateway(tmp_path, clock) as client:
@@ -181,16 +181,16 @@ async def walk(tmp_path: Path) -> Walk:
 
 
 async def ask(client: httpx.AsyncClient) -> httpx.Response:
-    """One request."""
+    """Sends one request."""
     return await client.post("/classify", json={"inputs": "good film"}, headers={"X-Latency-SLA-Ms": "500"})
 
 
 async def test_a_request_enters_few_modules(walk: Walk) -> None:
-    """Who follows one request reads at most as many modules as today, from HTTP to the engine and back."""
+    """One request enters at most MODULES_AT_MOST modules, from HTTP to the engine and back."""
     assert {"gateway/api/app.py", "gateway/service.py", "deployments/engines/onnx.py"} <= set(walk.entered)
     assert len(walk.entered) <= MODULES_AT_MOST, walk.described()
 
 
 async def test_no_floor_calls_a_higher_one(walk: Walk) -> None:
-    """Within the gateway calls go down, as imports do: nothing calls back up, by way of an object handed in."""
+    """Within the gateway no lower floor calls a higher one, not even through an object handed in."""
     assert not walk.climbs, "\n".join(sorted(walk.climbs))

@@ -1,4 +1,4 @@
-"""Laws of the simulated node and of replicas on it, whatever runs and whoever asks."""
+"""Laws of the simulated node and its replicas, for any requests."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LIMITS = BatchLimits(max_batch=4, max_batch_tokens=10_000, max_padding_waste=0.1
 
 @dataclass(frozen=True)
 class Work:
-    """Core-seconds that begin at an instant, with a priority."""
+    """Core-seconds of work that begin at an instant, with a priority."""
 
     at_s: float
     seconds: float
@@ -46,7 +46,7 @@ asked = st.builds(
 
 @dataclass
 class Noted:
-    """Starts each piece of work at its instant and notes its end; nothing arrives."""
+    """Starts each piece of work at its instant and records its end; no request arrives."""
 
     world: World
     ends_s: dict[int, float] = field(default_factory=dict)
@@ -59,15 +59,15 @@ class Noted:
         self.ends_s[place] = self.world.now_s
 
     def arrived(self, request: Offered) -> None:
-        """Nobody does."""
+        """Does nothing, since no request arrives."""
 
     def ended(self) -> None:
-        """Nothing is held."""
+        """Does nothing, since no request waits."""
 
 
 @given(works, st.integers(1, 3), st.floats(0, 1.5))
 def test_the_cores_do_all_the_work_and_no_more_than_they_can(some: list[Work], cores: int, stolen: float) -> None:
-    """No run is quicker than alone, in no stretch is more done than there are cores, and nothing is left undone."""
+    """No run is quicker than alone, no stretch does more work than its cores can, and all work is done."""
     world = World(cores, seed=1)
     world.node.steal(stolen)
     noted = Noted(world)
@@ -85,7 +85,7 @@ def test_the_cores_do_all_the_work_and_no_more_than_they_can(some: list[Work], c
 
 @given(works, st.integers(1, 3))
 def test_the_cores_never_idle_while_there_is_work_for_them(some: list[Work], cores: int) -> None:
-    """With all at once the last ends no later than one core would need, and on one core exactly then."""
+    """If all work begins at once, the last ends no later than on one core alone, and on one core exactly then."""
     world = World(cores, seed=1)
     noted = Noted(world)
     for place, work in enumerate(some):
@@ -101,7 +101,7 @@ def test_the_cores_never_idle_while_there_is_work_for_them(some: list[Work], cor
 def test_a_replica_tells_of_every_request_once_and_of_no_strict_one_much_too_late(
     some: list[Offered], batching: bool, slots: int
 ) -> None:
-    """Answered or not; who is not is strict, and is told by the deadline where it waits, else as its run ends."""
+    """A replica reports every request once; only a strict request may end unanswered, soon after its deadline."""
     world = World(slots, seed=1)
     if batching:
         replica: BatchingReplica | SharingReplica = BatchingReplica(world, BATCHING, slots, LIMITS)
@@ -114,7 +114,7 @@ def test_a_replica_tells_of_every_request_once_and_of_no_strict_one_much_too_lat
             replica.enter(request, lambda one, service_s, answered: told.append((one, answered, world.now_s)))
 
         def ended(self) -> None:
-            """Nothing is held."""
+            """Does nothing, since no request waits."""
 
     world.play(some, Sends())
     assert sorted(id(one) for one, _, _ in told) == sorted(id(one) for one in some)
@@ -125,5 +125,5 @@ def test_a_replica_tells_of_every_request_once_and_of_no_strict_one_much_too_lat
 
 
 def max_end(noted: Noted) -> float:
-    """When the last run ended."""
+    """The instant at which the last run ended."""
     return max(noted.ends_s.values())

@@ -1,4 +1,4 @@
-"""Laws of the oracle's bound, against every plan there is of a few requests, and a world that shares cores."""
+"""Laws of the oracle's bound, compared with every possible plan for a few requests."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ OVERHEAD_S = 0.001
 
 @dataclass(frozen=True)
 class Padded:
-    """Medians by batch size, times a factor for the length: whatever the batch sizes say, dents included."""
+    """Medians by batch size times a factor for the length, for any batch sizes, dents included."""
 
     by_batch_s: tuple[float, ...]
     slope: float
@@ -69,12 +69,12 @@ requests = st.lists(
 
 
 def bound(offered: list[Offered], variants: tuple[Variant, ...], cores: int = 1) -> Bound:
-    """The bound, all counted."""
+    """The bound with all requests counted."""
     return oracle_bound(offered, variants, cores, OVERHEAD_S, lambda request: True)
 
 
 def runs_of(variant: Variant, offered: list[Offered]) -> list[tuple[int, float, float, float]]:
-    """Every run there could be: its members as bits, when it may begin, how long it takes, by when it must end."""
+    """Every possible run: its members as bits, its earliest start, its duration, and its latest end."""
     able = [place for place, r in enumerate(offered) if variant.domain in (None, r.domain)]
     found = []
     for size in range(1, variant.max_batch + 1):
@@ -87,7 +87,7 @@ def runs_of(variant: Variant, offered: list[Offered]) -> list[tuple[int, float, 
 
 
 def optimum(offered: list[Offered], variants: tuple[Variant, ...]) -> float:
-    """The most that any order of any runs earns on one core: for all that was earned, the earliest end is kept."""
+    """The most that any order of runs earns on one core, found by keeping the earliest end for each amount earned."""
     reached: list[dict[float, float]] = [{} for _ in range(1 << len(offered))]
     reached[0][0.0] = 0.0
     choices = [(variant, run) for variant in variants for run in runs_of(variant, offered)]
@@ -102,7 +102,7 @@ def optimum(offered: list[Offered], variants: tuple[Variant, ...]) -> float:
 
 
 def is_feasible(runs: tuple[PlannedRun, ...], cores: int) -> bool:
-    """Whether runs could be run as planned: none too early, too late, too large, twice, or on a core that is busy."""
+    """Whether the planned runs are possible: none too early, late or large, twice, or on a busy core."""
     free_s = [0.0] * cores
     served: set[int] = set()
     for run in sorted(runs, key=lambda run: run.begins_s):
@@ -125,7 +125,7 @@ def is_feasible(runs: tuple[PlannedRun, ...], cores: int) -> bool:
 @tried(2)
 @given(requests, catalogs())
 def test_the_optimum_lies_between_the_bounds(offered: list[Offered], variants: tuple[Variant, ...]) -> None:
-    """No order of runs on one core earns more than `upper`, and the best of them no less than `lower`."""
+    """The optimum on one core lies between `lower` and `upper`."""
     found, best = bound(offered, variants), optimum(offered, variants)
     assert found.lower <= best + 1e-9
     assert best <= found.upper
@@ -134,7 +134,7 @@ def test_the_optimum_lies_between_the_bounds(offered: list[Offered], variants: t
 @tried(0.7)
 @given(requests, catalogs(), st.integers(1, 2))
 def test_the_schedule_could_be_run(offered: list[Offered], variants: tuple[Variant, ...], cores: int) -> None:
-    """What `lower` claims is earned by runs that keep every rule of the world."""
+    """The schedule behind `lower` earns what it claims and keeps every rule of the simulator."""
     found = bound(offered, variants, cores)
     assert is_feasible(found.schedule, cores)
     assert found.lower == sum(run.variant.quality * len(run.members) for run in found.schedule)
@@ -145,7 +145,7 @@ def test_the_schedule_could_be_run(offered: list[Offered], variants: tuple[Varia
 def test_sharing_cores_earns_no_more(
     offered: list[Offered], variants: tuple[Variant, ...], seed: int, cores: int
 ) -> None:
-    """A policy that starts every request on its own at once, all sharing the cores, stays under `upper`."""
+    """A policy that starts every request alone on arrival stays below `upper`."""
     world = World(cores, seed)
     chosen = {variant.name: variant.quality for variant in variants}
 
@@ -169,7 +169,7 @@ def test_sharing_cores_earns_no_more(
 def test_more_cores_and_more_time_lower_no_bound(
     offered: list[Offered], variants: tuple[Variant, ...], more_ms: int
 ) -> None:
-    """What one core earns with given budgets is in reach of two, and of budgets that are larger."""
+    """What `lower` proves on one core never exceeds `upper` on more cores or with larger budgets."""
     lower = bound(offered, variants).lower
     larger = [replace(request, budget_s=request.budget_s + more_ms / 1000) for request in offered]
     assert lower <= bound(offered, variants, cores=2).upper
@@ -178,7 +178,7 @@ def test_more_cores_and_more_time_lower_no_bound(
 
 @given(requests, catalogs(), st.integers(0, 20))
 def test_more_time_makes_no_request_dearer(offered: list[Offered], variants: tuple[Variant, ...], more_ms: int) -> None:
-    """Larger budgets leave every run in reach that there was, so no share of one grows."""
+    """Larger budgets never raise the cost of a request, since every possible run remains possible."""
     larger = [replace(request, budget_s=request.budget_s + more_ms / 1000) for request in offered]
     before, after = (
         menus(of, variants, OVERHEAD_S, lambda request: True, lambda variant: variant.quality).costs_s
@@ -189,7 +189,7 @@ def test_more_time_makes_no_request_dearer(offered: list[Offered], variants: tup
 
 @given(st.lists(st.floats(-9, 9), min_size=1, max_size=40), st.data())
 def test_a_sparse_table_finds_the_least_of_any_stretch(values: list[float], data: st.DataObject) -> None:
-    """The least of a stretch is what a look at each of its values finds."""
+    """A sparse table finds the minimum of any stretch."""
     first = data.draw(st.integers(0, len(values) - 1))
     last = data.draw(st.integers(first, len(values) - 1))
     assert SparseTable.of(np.array(values)).least(np.array([first]), np.array([last]))[0] == min(
@@ -198,7 +198,7 @@ def test_a_sparse_table_finds_the_least_of_any_stretch(values: list[float], data
 
 
 def test_the_bounds_lie_close_under_overload() -> None:
-    """Where twice the work comes that the best variant could do, both bounds say nearly the same."""
+    """Under twice the load that the best variant could serve, `lower` is more than 93 % of `upper`."""
     chance = np.random.default_rng(7)
     good = SampledTimes({1: (0.02,), 8: (0.12,)})
     fair = SampledTimes({1: (0.004,), 8: (0.024,)})

@@ -1,4 +1,4 @@
-"""Laws of every baseline, for any requests: none is lost, none runs twice, batches keep their limits, work goes on."""
+"""Laws of every baseline: no request is lost or runs twice, batches keep their limits, and work continues."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RULES = {**BASELINES, **statics(three())}
 
 @st.composite
 def requests(draw: st.DrawFn) -> list[Offered]:
-    """Up to 40, some at once, some hopeless, some of more texts than a batch may have."""
+    """Up to 40 requests: some at once, some hopeless, some with more texts than a batch may have."""
     rows = st.tuples(
         st.sampled_from([0.0, 0.0, 0.003, 0.02, 0.5]),
         st.sampled_from([0.0, 0.003, 0.02, 0.06, 0.3, 4.0]),
@@ -40,7 +40,7 @@ def requests(draw: st.DrawFn) -> list[Offered]:
 def test_every_request_ends_once_and_every_batch_keeps_its_limit(
     name: str, offered: list[Offered], cores: int, more: float
 ) -> None:
-    """Whatever comes; and a rule with something waiting and nothing under way always runs or drops something."""
+    """Every request ends once and every batch keeps its limit; a rule with waiting requests never stops."""
     watched = played(RULES[name], setting_of(40.0, VARIANTS[more], cores), offered)
     assert not watched.held
     assert all(request.fate is not Fate.OPEN for request in offered)
@@ -49,7 +49,7 @@ def test_every_request_ends_once_and_every_batch_keeps_its_limit(
 
 @pytest.mark.parametrize("name", RULES)
 def test_one_that_comes_alone_with_time_enough_is_never_dropped(name: str) -> None:
-    """Five seconds are enough for any variant."""
+    """A request that arrives alone with a budget of five seconds is answered in time by every rule."""
     offered = [Offered(place, TASK, place * 6.0, 5.0, 64) for place in range(5)]
     played(RULES[name], setting_of(40.0), offered)
     assert [request.fate for request in offered] == [Fate.IN_TIME] * 5
@@ -58,7 +58,7 @@ def test_one_that_comes_alone_with_time_enough_is_never_dropped(name: str) -> No
 @tried(0.4)
 @given(offered=requests(), room_s=st.floats(0.0, 0.5), most=st.integers(1, 6))
 def test_a_batch_with_companions_keeps_its_room_and_its_size(offered: list[Offered], room_s: float, most: int) -> None:
-    """The first is in it whatever it takes."""
+    """A batch of several requests keeps its size and its time; only its first request may exceed them."""
     profile = Profile(setting_of(40.0, VARIANTS[0.8]))
     variant = VARIANTS[0.8][0]
     members = profile.filled(variant, offered, room_s, most)
@@ -72,7 +72,7 @@ def test_a_batch_with_companions_keeps_its_room_and_its_size(offered: list[Offer
 @tried(0.4)
 @given(offered=requests(), window=st.integers(1, 8))
 def test_only_what_leaves_no_time_for_company_is_passed_over(offered: list[Offered], window: int) -> None:
-    """And only where a whole window of others waits behind it."""
+    """Early drop passes over a request only if it leaves no time for a whole window that waits behind it."""
     profile, variant, now_s = Profile(setting_of(40.0, VARIANTS[0.1])), VARIANTS[0.1][0], offered[-1].arrived_s
     ordered = sorted(offered, key=by_deadline)
     served = profile.after_early_drop(variant, ordered, now_s, window)
@@ -85,7 +85,7 @@ def test_only_what_leaves_no_time_for_company_is_passed_over(offered: list[Offer
 
 @given(classes=st.integers(1, 8), rate_per_s=st.floats(0.1, 1000.0))
 def test_classes_of_budgets_share_out_the_load(classes: int, rate_per_s: float) -> None:
-    """None of it is counted twice, and a class is no larger than a sample allows; its least is the least in it."""
+    """Budget classes share the expected load evenly, and each knows the smallest budget in it."""
     setting = setting_of(rate_per_s)
     of = BudgetClasses(setting, classes)
     assert sum(of.expected_per_s) == pytest.approx(rate_per_s)

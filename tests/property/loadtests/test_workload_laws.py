@@ -1,4 +1,4 @@
-"""Laws of offered requests: their number and spacing follow the rate, and equal seeds offer the same to everybody."""
+"""Laws of offered requests: their number and spacing follow the rate, and equal seeds give equal requests."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MIXED = (
 
 
 def whole(seconds: float, rate_per_s: float) -> tuple[RatePiece, ...]:
-    """One rate all the time."""
+    """A constant rate."""
     return (RatePiece(seconds, rate_per_s, rate_per_s),)
 
 
@@ -38,7 +38,7 @@ def offered(made: Scenario, load: float = 1.0, cv: float = 1.0, seed: int = 1) -
 
 
 def seen(requests: list[Offered]) -> list[tuple[object, ...]]:
-    """All that is offered, to compare."""
+    """Every attribute of the offered requests, to compare."""
     return [(r.sequence, r.task, r.arrived_s, r.budget_s, r.tokens, r.texts, r.strict, r.kind) for r in requests]
 
 
@@ -47,7 +47,7 @@ def seen(requests: list[Offered]) -> list[tuple[object, ...]]:
 def test_arrivals_are_in_order_within_the_run_and_never_where_the_rate_is_nothing(
     pieces: list[RatePiece], cv: float, seed: int
 ) -> None:
-    """Whatever the shape, the burstiness and the seed."""
+    """Arrivals are in order and within the run, and none lies where the rate is zero."""
     arrived = list(instants(pieces, cv, random.Random(seed)))
     ends = [0.0]
     for piece in pieces:
@@ -61,7 +61,7 @@ def test_arrivals_are_in_order_within_the_run_and_never_where_the_rate_is_nothin
 
 @given(st.floats(0.01, 100.0), RATES, RATES, st.floats(0.0, 1.0))
 def test_the_rate_is_reached_when_it_is_due(seconds: float, begin: float, end: float, share: float) -> None:
-    """What is expected up to an instant, and the instant up to which that is expected, are each other's inverse."""
+    """`reached_s` is the inverse of the expected number of arrivals up to an instant."""
     piece = RatePiece(seconds, begin, end)
     if piece.expected == 0:
         return
@@ -73,7 +73,7 @@ def test_the_rate_is_reached_when_it_is_due(seconds: float, begin: float, end: f
 
 @pytest.mark.parametrize("cv", [0.2, 1.0, 4.0])
 def test_gaps_have_the_mean_and_the_coefficient_of_variation_asked_for(cv: float) -> None:
-    """Over many of them: the mean within 4 standard errors, the coefficient within 6 %."""
+    """Gaps between arrivals have the requested mean (within 4 standard errors) and CV (within 6 %)."""
     arrived = list(instants(whole(100.0, 500.0), cv, random.Random(11)))
     gaps = [later - earlier for earlier, later in pairwise(arrived)]
     assert fmean(gaps) == pytest.approx(1 / 500, rel=4 * cv / len(gaps) ** 0.5)
@@ -82,13 +82,13 @@ def test_gaps_have_the_mean_and_the_coefficient_of_variation_asked_for(cv: float
 
 @pytest.mark.parametrize("cv", [0.2, 1.0, 4.0])
 def test_a_run_begins_like_any_other_moment(cv: float) -> None:
-    """Its first seconds offer as much as the rate says, not the burst that a process begun at an arrival has."""
+    """A run begins like any other moment: its first seconds offer as many requests as the rate says."""
     counts = [len(list(instants(whole(5.0, 1.0), cv, random.Random(seed)))) for seed in range(4000)]
     assert fmean(counts) == pytest.approx(5.0, abs=4 * pstdev(counts) / 4000**0.5)
 
 
 def test_a_shape_in_time_is_followed_whatever_the_burstiness() -> None:
-    """Each part of the run has its share: of steps, and of a ramp, after a warm-up at what they begin with."""
+    """Steps and ramps are followed at any CV; the warm-up has the rate that they begin with."""
     steps = scenario(
         seconds=40.0,
         warmup_s=10.0,
@@ -105,7 +105,7 @@ def test_a_shape_in_time_is_followed_whatever_the_burstiness() -> None:
 
 
 def test_a_later_step_than_the_run_never_comes() -> None:
-    """Nor does one at 0 leave anything before it."""
+    """A step after the end of the run changes nothing, and a step at 0 s leaves nothing before it."""
     late = scenario(
         seconds=5.0, warmup_s=0.0, arrivals={"steps": [{"start_s": 0, "factor": 2}, {"start_s": 9, "factor": 5}]}
     )
@@ -113,12 +113,12 @@ def test_a_later_step_than_the_run_never_comes() -> None:
 
 
 def test_a_trace_has_the_mean_of_the_run_and_its_own_shape(tmp_path: Path) -> None:
-    """Of what is played of it, repeated where too short; the warm-up has its first rate. Without a load, as is."""
+    """A trace is scaled to the mean rate of the run and keeps its shape; without a load it is replayed as recorded."""
     file = tmp_path / "t.csv"
     file.write_text("start_s,rate_per_s\n7,10\n8,30\n", encoding="utf-8")
     trace = {"process": "trace", "trace": str(file)}
     scaled = scenario(seconds=3.0, warmup_s=2.0, loads=(1.0,), arrivals=trace)
-    expected = [240, 120, 360, 120]  # 200/s on average over 10, 30, 10
+    expected = [240, 120, 360, 120]  # a mean of 200/s over 10, 30, 10
     assert [piece.expected for piece in rate_over_time(scaled, 200.0)] == pytest.approx(expected)
     as_is = scenario(seconds=3.0, warmup_s=0.0, arrivals=trace)
     assert len(offered(as_is, cv=0.05)) == pytest.approx(50, abs=2)
@@ -129,7 +129,7 @@ def test_a_trace_has_the_mean_of_the_run_and_its_own_shape(tmp_path: Path) -> No
 
 @given(SEEDS, CVS)
 def test_equal_seeds_offer_equal_requests_and_others_do_not(seed: int, cv: float) -> None:
-    """So every policy meets the very same ones."""
+    """Equal seeds offer equal requests, so that every policy meets the same ones; other seeds offer others."""
     short = scenario(seconds=0.3, warmup_s=0.2, requests=MIXED[:1])
     once = seen(offered(short, cv=cv, seed=seed))
     assert once == seen(offered(short, cv=cv, seed=seed))
@@ -139,7 +139,7 @@ def test_equal_seeds_offer_equal_requests_and_others_do_not(seed: int, cv: float
 
 @given(SEEDS, st.floats(0.2, 3.0), CVS)
 def test_load_and_burstiness_move_requests_and_change_nothing_else_of_them(seed: int, load: float, cv: float) -> None:
-    """The n-th request is the same at every load and cv; at twice the load it comes in half the time."""
+    """Load and CV move arrivals but change nothing else; at twice the load the n-th comes in half the time."""
     made = scenario(seconds=0.4, warmup_s=0.0, requests=MIXED[:1])
     one, other = offered(made, seed=seed, cv=cv), offered(made, load=load, seed=seed, cv=2.5)
     for left, right in zip(one, other, strict=False):
@@ -150,7 +150,7 @@ def test_load_and_burstiness_move_requests_and_change_nothing_else_of_them(seed:
 
 
 def test_a_class_is_drawn_alike_whoever_else_is_there() -> None:
-    """Its n-th request has the same budget and length with other classes beside it and without."""
+    """Requests of one class have equal budgets and lengths whatever other classes there are."""
     given_rate = {"rate_per_s": 500.0}
     alone = offered(scenario(requests=MIXED[:1], arrivals=given_rate))
     beside = [request for request in offered(scenario(requests=MIXED, arrivals=given_rate)) if request.kind == 0]
@@ -160,7 +160,7 @@ def test_a_class_is_drawn_alike_whoever_else_is_there() -> None:
 
 
 def test_requests_are_what_their_class_says() -> None:
-    """Classes by share; budgets in seconds and lengths evenly over their spans; the rest as written."""
+    """Requests follow their class: its share, budgets and lengths uniform over its ranges, and the rest as given."""
     made = offered(scenario(requests=MIXED, arrivals={"rate_per_s": 500.0}))
     first, second = ([request for request in made if request.kind == kind] for kind in (0, 1))
     assert len(first) / len(made) == pytest.approx(0.75, abs=0.02)
@@ -176,12 +176,12 @@ def test_requests_are_what_their_class_says() -> None:
 
 
 def test_poisson_is_poisson_whatever_the_run_says() -> None:
-    """Its coefficient of variation is 1 by definition."""
+    """The Poisson process has a CV of 1, whatever CV the run has."""
     made = scenario(arrivals={"process": "poisson"})
     assert seen(offered(made, cv=4.0)) == seen(offered(scenario(), cv=1.0))
 
 
 def test_a_run_that_would_not_fit_is_refused() -> None:
-    """With the number it would have offered, before any of it is drawn."""
+    """A run with too many requests is refused with their number before any is drawn."""
     with pytest.raises(ScenarioError, match=rf"at load 1 would offer 1e\+09 requests, more than {MOST_REQUESTS}"):
         offered(scenario(seconds=10.0, warmup_s=0.0, arrivals={"rate_per_s": 1e8}))

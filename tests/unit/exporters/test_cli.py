@@ -1,4 +1,4 @@
-"""Laws of the commands `prepare`, `export` and `profile`: their options, and what they say before anything is made."""
+"""Laws of `prepare`, `export` and `profile`: their options, and what they refuse before anything is made."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def app() -> typer.Typer:
 def test_a_command_has_its_options_with_their_defaults(
     app: typer.Typer, command: str, options: dict[str, str | None]
 ) -> None:
-    """No more and no fewer; the cache's default is the user's own, which no test can name."""
+    """Each command has exactly these options and defaults; the default of --cache depends on the user."""
     group = typer.main.get_command(app)
     assert isinstance(group, TyperGroup)
     found = {one.opts[0]: one.default for one in group.commands[command].params if isinstance(one, TyperOption)}
@@ -59,7 +59,7 @@ def test_a_command_has_its_options_with_their_defaults(
 
 
 def test_a_wrong_call_ends_with_status_2(app: typer.Typer) -> None:
-    """Before anything is imported or made."""
+    """A wrong call ends with status 2 before anything is imported or made."""
     for arguments in (["export"], ["export", "x", "--precision", "int4"], ["prepare", "--nothing"]):
         assert CliRunner().invoke(app, arguments).exit_code == 2
 
@@ -68,7 +68,7 @@ def test_a_wrong_call_ends_with_status_2(app: typer.Typer) -> None:
 def test_the_cache_is_where_the_environment_says_unless_the_option_does(
     app: typer.Typer, command: str, tmp_path: Path
 ) -> None:
-    """PUNCTUAL_CACHE wins over the user's own folder, and --cache over both."""
+    """PUNCTUAL_CACHE takes precedence over the user's cache folder, and --cache over both."""
     catalog = tmp_path / "catalog.yaml"
     catalog.write_text(CATALOG)
     environment = {"PUNCTUAL_CACHE": str(tmp_path / "environment")}
@@ -79,7 +79,7 @@ def test_the_cache_is_where_the_environment_says_unless_the_option_does(
 
 
 def test_what_cannot_be_made_is_refused_before_it_is_begun(app: typer.Typer, tmp_path: Path) -> None:
-    """A source that is none, a floor that is no share, a catalog that is not there: each by its own error."""
+    """An unusable source, an impossible floor and a missing catalog are refused at once, each by its own error."""
     for arguments, expected in (
         (["export", "owner/name", "--cache", str(tmp_path)], SourceRefused),
         (["export", "owner/name", "--floor", "1.5", "--cache", str(tmp_path)], ExportFailed),

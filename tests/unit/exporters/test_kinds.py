@@ -1,4 +1,4 @@
-"""Laws of the registry of kinds: what is made can be opened, and looking for a kind costs no torch."""
+"""Laws of the registry of kinds: what is exported can be opened, and looking up a kind does not import torch."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ PLAIN = Host("old", 2, frozenset())
 
 
 def test_a_variant_of_every_kind_can_be_opened() -> None:
-    """Replicas know exactly the kinds that are made, each for the task it is made for."""
+    """Replicas can open exactly the kinds that are exported, each for its task."""
     assert all(tasks_of(name) == (kind.task,) for name, kind in KINDS.items())
     assert all(kind.name == name for name, kind in KINDS.items())
 
 
 @pytest.mark.parametrize("name", KINDS)
 def test_a_plan_must_fit_the_kind(name: str) -> None:
-    """Its task and an engine that runs it; int8 needs a processor for it, and the torch engine runs fp32 only."""
+    """A variant must suit its kind's task, its engine and the host: the torch engine runs fp32 only."""
     kind = KINDS[name]
 
     def plan(task: str, engine: str, precision: Precision) -> VariantPlan:
@@ -53,7 +53,7 @@ def test_a_plan_must_fit_the_kind(name: str) -> None:
 
 @pytest.mark.export
 def test_a_new_kind_takes_an_entry_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Registered by name, a made-up kind is recognised, planned for, made and signed, and its task is checked."""
+    """A new kind that is registered by name is recognised, exported and signed, and its task is checked."""
     checkpoint = tmp_path / "echo"
     checkpoint.mkdir()
     for name, content in {
@@ -100,6 +100,6 @@ assert not heavy, heavy
 
 
 def test_the_registry_imports_no_library_of_an_export() -> None:
-    """Only the making of a variant pays for torch; commands that look at kinds answer at once."""
+    """Only an export imports torch; commands that look at kinds do not."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-c", IMPORTED], check=True, env=environment)

@@ -1,4 +1,4 @@
-"""Serving without the exporters' libraries: what another installation prepared is enough."""
+"""Serving without the exporters' libraries: variants prepared by another installation are enough."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gateway.model.manifest import MANIFEST_NAME
 
 
 def test_what_was_prepared_is_served_without_the_exporters(tmp_path: Path) -> None:
-    """Without torch, each checkpoint's variant is the one that was noted in the cache."""
+    """Without torch, each checkpoint is served by the variant noted in the cache."""
     catalog = load_catalog("starter")
     folders = {entry.name: tmp_path / "variants" / entry.name for entry in catalog.checkpoints}
     for entry in catalog.checkpoints:
@@ -26,6 +26,6 @@ def test_what_was_prepared_is_served_without_the_exporters(tmp_path: Path) -> No
 
 
 def test_what_is_missing_names_the_extra_that_makes_it(tmp_path: Path) -> None:
-    """Without torch, a checkpoint that nobody prepared is an error that says what to install."""
+    """Without torch, a checkpoint that is not prepared is an error that names the extra to install."""
     with pytest.raises(ExportFailed, match=r"minilm-sentiment.*punctual\[export\]"):
         prepare(load_catalog("starter"), tmp_path, Console(quiet=True), can_make=False)

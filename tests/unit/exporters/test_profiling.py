@@ -1,4 +1,4 @@
-"""Laws of the latency profile's measurement, on an engine whose time is the test's."""
+"""Laws of measuring latency profiles, on an engine with a simulated clock."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Machine:
         return self.now
 
     def profile(self, window: int = 512, budget_s: float = 12.0) -> ProfileDocument:
-        """What is measured of it."""
+        """Measures the profile of this machine."""
         watch = Watch(self.clock, random.Random(1), budget_s)
         return measure_profile(self, window, (5, 6, 7), 1, "here", watch)
 
@@ -58,7 +58,7 @@ def test_the_grid_is_full_and_ends_at_the_window(window: int) -> None:
 
 
 def test_a_small_engine_is_sampled_enough_within_the_budget() -> None:
-    """At 40 µs a token every cell gets its seven samples, the cheap ones more, in the budget and one first round."""
+    """At 40 µs a token every cell gets at least seven samples within the budget, and cheap cells more."""
     machine = Machine(40e-6)
     cells = machine.profile().cells
     assert min(cell.samples for cell in cells) >= SAMPLES
@@ -67,14 +67,14 @@ def test_a_small_engine_is_sampled_enough_within_the_budget() -> None:
 
 
 def test_the_median_is_the_engine_s_time() -> None:
-    """What a steady engine takes is what its profile says."""
+    """The profile of a steady engine has the engine's own service times."""
     for cell in Machine(40e-6).profile().cells:
         assert cell.min_s <= cell.p50_s <= cell.p95_s <= cell.max_s
         assert cell.p50_s == pytest.approx(40e-6 * cell.batch * cell.tokens)
 
 
 def test_a_drift_spreads_over_all_cells() -> None:
-    """When the machine slows down half way, no well-sampled cell is measured wholly before or wholly after."""
+    """When the machine slows down half way, every well-sampled cell has samples from before and after."""
     cells = Machine(20e-6, drift_at_s=6.0).profile().cells
     assert all(cell.max_s == pytest.approx(2 * cell.min_s) for cell in cells)
 
@@ -90,14 +90,14 @@ def test_a_slow_engine_still_gets_a_full_grid() -> None:
 
 
 def test_cheap_shapes_of_a_slow_engine_are_sampled_enough() -> None:
-    """However long its large shapes take, the small ones that most requests have are measured seven times."""
+    """Small shapes, which most requests have, get seven samples even where large shapes use up the budget."""
     cells = {Shape(cell.batch, cell.tokens): cell for cell in Machine(0.002).profile(budget_s=12.0).cells}
     assert cells[Shape(1, 8)].samples >= SAMPLES and cells[Shape(1, 16)].samples >= SAMPLES
     assert cells[Shape(16, 512)].samples < SAMPLES
 
 
 def test_what_was_measured_can_be_written_down() -> None:
-    """The cells of a profile survive JSON."""
+    """A profile survives conversion to JSON and back."""
     document = Machine(1e-6).profile(budget_s=0.01)
     assert ProfileDocument.model_validate_json(document.model_dump_json()) == document
     assert isinstance(document.cells[0], ProfileCell)
@@ -120,7 +120,7 @@ class Writer:
         return Reading(self, len(token_ids))
 
     def profiles(self, window: int, budget_s: float = 10.0) -> tuple[ProfileDocument, ProfileDocument]:
-        """What is measured of it."""
+        """Measures both profiles: reading and steps."""
         watch = Watch(lambda: self.now, random.Random(1), budget_s, self.told.append)
         return measure_reading_and_steps(self, window, (5, 6, 7), 2, 1, "here", watch)
 
@@ -140,14 +140,14 @@ class Reading:
 
 @pytest.mark.parametrize(("window", "lengths"), [(1024, (32, 128, 512, 1024)), (512, (32, 128, 512)), (20, (20,))])
 def test_both_grids_are_full_and_end_at_the_window(window: int, lengths: tuple[int, ...]) -> None:
-    """Reading at one row, later steps at every number of rows for every length of the source."""
+    """Reading is measured for one row; steps for every number of rows and every length."""
     reading, steps = map(LatencyProfile.from_document, Writer().profiles(window))
     assert (reading.batches, reading.lengths[-1]) == ((1,), window)
     assert (steps.batches, steps.lengths) == (ROWS, lengths)
 
 
 def test_what_is_measured_is_the_engine_s_time() -> None:
-    """Reading has its first step in it; a later step has neither the reading nor the forking of rows."""
+    """A reading includes its first step; a later step includes neither the reading nor the forking of rows."""
     reading, steps = Writer().profiles(1024, budget_s=30.0)
     for cell in reading.cells:
         assert cell.p50_s == pytest.approx(1e-4 * cell.tokens + 1e-3 + 1e-5 * cell.tokens)
@@ -157,16 +157,16 @@ def test_what_is_measured_is_the_engine_s_time() -> None:
 
 
 def test_a_slow_engine_is_read_once_for_all_rows() -> None:
-    """However slow it is, every length is measured, and no more than that once the budget is gone."""
+    """A slow engine reads each length once, and every length is measured even when the budget is used up."""
     machine = Writer(read_s=0.01, step_s=0.1)
     _, steps = machine.profiles(1024, budget_s=2.0)
     assert len(steps.cells) == 4 * len(ROWS)
-    assert machine.reads.count(1024) == 2  # once to read, once for the steps
+    assert machine.reads.count(1024) == 2  # once for the reading, once for the steps
     assert machine.now < 60 + 4 * STEPS * sum(ROWS)
 
 
 def test_progress_is_told_from_start_to_end() -> None:
-    """First the one profile's share, then the other's."""
+    """Progress grows from the first profile to the end of the second."""
     machine = Writer()
     machine.profiles(64, budget_s=1.0)
     assert machine.told == sorted(machine.told) and machine.told[-1] == pytest.approx(1.0)

@@ -1,4 +1,4 @@
-"""Laws of where a checkpoint comes from: safetensors and data only, pinned, and every refusal says what to change."""
+"""Laws of a checkpoint's source: pinned, safetensors and data only; every refusal says what to change."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
-    """The least that is a checkpoint, by its file names."""
+    """A minimal checkpoint: the files that one must have."""
     folder = tmp_path / "checkpoint"
     folder.mkdir()
     (folder / "config.json").write_text('{"model_type": "bert"}')
@@ -27,7 +27,7 @@ def checkpoint(tmp_path: Path) -> Path:
 
 
 def refusal(location: object, revision: str | None = None) -> str:
-    """What is said of a source that cannot be used."""
+    """The message with which a source is refused."""
     with pytest.raises(SourceRefused) as caught:
         resolve_source(str(location), revision)
     assert isinstance(caught.value, ExportError)
@@ -35,13 +35,13 @@ def refusal(location: object, revision: str | None = None) -> str:
 
 
 def test_a_local_folder_is_taken_as_it_is(checkpoint: Path) -> None:
-    """No revision, no network; the digest stands for the files."""
+    """A local folder needs no revision and no network; its digest identifies the files."""
     source = resolve_source(str(checkpoint))
     assert (source.path, source.revision, len(source.sha256)) == (checkpoint, "", 64)
 
 
 def test_the_digest_follows_what_an_export_reads(checkpoint: Path) -> None:
-    """Another weight is another checkpoint; a read-me is not."""
+    """A changed weight changes the digest; a changed read-me does not."""
     before = resolve_source(str(checkpoint)).sha256
     (checkpoint / "README.md").write_text("hello")
     assert resolve_source(str(checkpoint)).sha256 == before
@@ -50,20 +50,20 @@ def test_the_digest_follows_what_an_export_reads(checkpoint: Path) -> None:
 
 
 def test_pickled_weights_are_refused_by_name(checkpoint: Path) -> None:
-    """Reading a pickle runs code."""
+    """Pickled weights are refused and named, because reading a pickle runs code."""
     (checkpoint / "model.safetensors").rename(checkpoint / "pytorch_model.bin")
     assert "found pytorch_model.bin" in refusal(checkpoint)
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json"])
 def test_code_of_its_own_is_refused(checkpoint: Path, name: str) -> None:
-    """A checkpoint that maps classes to its own code is not loaded without that code either."""
+    """A checkpoint that brings code of its own is refused, not loaded without the code."""
     (checkpoint / name).write_text(json.dumps({"auto_map": {"AutoModel": "evil.Model"}}))
     assert "auto_map" in refusal(checkpoint)
 
 
 def test_a_sharded_checkpoint_needs_all_its_shards(checkpoint: Path) -> None:
-    """The index says which files there must be."""
+    """A sharded checkpoint must have all the shards that its index names."""
     index = {"weight_map": {"a": "model.safetensors", "b": "model-2.safetensors"}}
     (checkpoint / "model.safetensors.index.json").write_text(json.dumps(index))
     assert "model-2.safetensors" in refusal(checkpoint)
@@ -73,13 +73,13 @@ def test_a_sharded_checkpoint_needs_all_its_shards(checkpoint: Path) -> None:
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json"])
 def test_an_incomplete_folder_is_refused(checkpoint: Path, name: str) -> None:
-    """No export starts that could not end."""
+    """A folder that lacks a file is refused before an export starts."""
     (checkpoint / name).unlink()
     assert f"no {name.split('.')[0]}" in refusal(checkpoint)
 
 
 def test_a_ranker_may_leave_its_weights_to_another_checkpoint(checkpoint: Path, tmp_path: Path) -> None:
-    """By a starter's name or a folder seen from its own; its digest is of both."""
+    """An extractive checkpoint may use another's weights, by a starter's name or a folder; its digest covers both."""
     folder = tmp_path / "ranker"
     folder.mkdir()
     recipe = folder / "extractive.json"
@@ -110,24 +110,24 @@ def test_a_ranker_may_leave_its_weights_to_another_checkpoint(checkpoint: Path, 
     ],
 )
 def test_a_checkpoint_s_kind_is_told_by_its_files(checkpoint: Path, config: dict[str, object], kind: str) -> None:
-    """An encoder-decoder with a classifier's head is a classifier."""
+    """The kind follows from the config: an encoder-decoder with a classifier's head is a classifier."""
     (checkpoint / "config.json").write_text(json.dumps(config))
     assert kind_of(checkpoint, "here").name == kind
 
 
 @pytest.mark.parametrize("content", ["[]", "{", "\x00"])
 def test_a_broken_config_is_a_refusal_and_no_traceback(checkpoint: Path, content: str) -> None:
-    """Whatever stands in it."""
+    """A config that is not a JSON object is refused with a message, not a traceback."""
     (checkpoint / "config.json").write_text(content)
     assert "config.json is not" in refusal(checkpoint)
 
 
 @pytest.mark.parametrize("revision", ["main", "v1.0", COMMIT[:12], COMMIT.upper()])
 def test_a_revision_that_can_move_is_refused(revision: str) -> None:
-    """Only a full commit always means the same files."""
+    """A revision must be a full commit, since a branch or tag can change."""
     assert "40 hex digits" in refusal("owner/name", revision)
 
 
 def test_a_hub_id_without_a_revision_is_refused() -> None:
-    """It says that one is needed."""
+    """A Hub id without a revision is refused; the message asks for one."""
     assert "40-digit revision" in refusal("owner/name")

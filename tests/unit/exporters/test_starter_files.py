@@ -1,4 +1,4 @@
-"""Laws of where starter checkpoints are found: in a checkout, or where PUNCTUAL_STARTER says, and only as published."""
+"""Laws of starter checkpoints: found in a checkout or where PUNCTUAL_STARTER says, and only if as published."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_published_digests_are_those_of_the_checkout() -> None:
-    """Every file of every checkpoint but its read-me, and no other."""
+    """The published digests cover every file of every checkpoint in the checkout, except read-mes."""
     found = {
         folder.name: {
             file.name: hashlib.sha256(file.read_bytes()).hexdigest()
@@ -40,7 +40,7 @@ def test_the_published_digests_are_those_of_the_checkout() -> None:
 
 
 def test_a_checkout_s_checkpoints_are_found_beside_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without being told; every one of them is whole and as published."""
+    """A checkout's starter checkpoints are found without any setting, complete and as published."""
     monkeypatch.delenv(VARIABLE, raising=False)
     assert starter_root() == CHECKOUT
     for name in published():
@@ -48,20 +48,20 @@ def test_a_checkout_s_checkpoints_are_found_beside_the_package(monkeypatch: pyte
 
 
 def test_a_starter_is_found_where_the_environment_says(elsewhere: Path) -> None:
-    """Its encoder too."""
+    """PUNCTUAL_STARTER gives the folder of a starter checkpoint and of its encoder."""
     source = resolve_source("starter:extract-realtime")
     assert (source.path, source.encoder) == (elsewhere / "extract-realtime", elsewhere / "distilbert-sentiment")
 
 
 @pytest.mark.parametrize("name", ["other", "../starters/extract-realtime", "", "."])
 def test_a_starter_is_found_by_a_published_name_alone(elsewhere: Path, name: str) -> None:
-    """The name is never a way out of the folder; the refusal lists the names."""
+    """A name that is not published, such as a path out of the folder, is refused with the list of names."""
     with pytest.raises(SourceRefused, match="no such starter checkpoint; there are bart-software, distilbert"):
         starter_folder(f"starter:{name}")
 
 
 def test_weights_that_are_not_here_are_told_with_how_to_get_them(elsewhere: Path) -> None:
-    """One sentence: what is missing where, and what to clone and set."""
+    """Missing weights give a one-line message: what is missing where, and what to clone and set."""
     with pytest.raises(SourceAbsent) as caught:
         resolve_source("starter:bart-software")
     said = str(caught.value)
@@ -71,7 +71,7 @@ def test_weights_that_are_not_here_are_told_with_how_to_get_them(elsewhere: Path
 
 @pytest.mark.parametrize("folder", ["extract-realtime", "distilbert-sentiment"])
 def test_a_file_that_is_not_the_published_one_is_refused(elsewhere: Path, folder: str) -> None:
-    """Changed, missing or added, in the checkpoint or in its encoder: the refusal names the file."""
+    """A changed, missing or added file, also of the encoder, is refused by its name."""
     file = elsewhere / folder / "manifest.json"
     file.write_bytes(b"{}")
     with pytest.raises(SourceRefused, match=f"{folder}/manifest.json is not the published file: expected sha256"):
@@ -86,7 +86,7 @@ def test_a_file_that_is_not_the_published_one_is_refused(elsewhere: Path, folder
 
 
 def test_a_source_that_is_gone_keeps_its_digest(elsewhere: Path, tmp_path: Path) -> None:
-    """What was made of it can be found in the cache and served; a source never seen stays an error."""
+    """A deleted source keeps its noted digest, so its variants can still be served; an unseen source is an error."""
     store = Store(tmp_path / "cache")
     known = store.source_sha256("starter:extract-realtime", None)
     shutil.rmtree(elsewhere)

@@ -1,4 +1,4 @@
-"""Laws of where variants are kept: found again when nothing changed, made anew when anything that matters did."""
+"""Laws of the store of variants: reused while nothing changed, made anew once anything relevant did."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ def entry(engine: EngineName, *precision: Precision) -> CatalogEntry:
 def test_int8_is_tried_only_where_the_processor_has_it(
     engine: EngineName, preferred: tuple[Precision, ...], host: Host, tried: tuple[Precision, ...]
 ) -> None:
-    """Without int8 dot products there is always fp32."""
+    """Int8 is tried only on processors with int8 dot products; fp32 always remains."""
     assert precisions_for(entry(engine, *preferred), host) == tried
 
 
 def test_a_variant_is_kept_under_what_it_was_made_from(tmp_path: Path) -> None:
-    """Another source, precision, family or task is another folder; threads are not, for they change no file."""
+    """Another source, precision, family or task gives another folder; a number of threads does not."""
     store = Store(tmp_path)
     plans = [
         PLAN,
@@ -70,7 +70,7 @@ def test_a_variant_is_kept_under_what_it_was_made_from(tmp_path: Path) -> None:
 
 
 def test_a_variant_judged_by_another_floor_has_a_place_of_its_own(tmp_path: Path) -> None:
-    """What was let through by hand is not found by a start that did not ask for it; the time to measure is no floor."""
+    """A variant accepted by a lower floor has a folder of its own; the time to profile changes no folder."""
     store = Store(tmp_path)
     usual = store.folder(PLAN, "a")
     assert store.folder(PLAN, "a", Settings(profile_budget_s=1)) == usual
@@ -78,7 +78,7 @@ def test_a_variant_judged_by_another_floor_has_a_place_of_its_own(tmp_path: Path
 
 
 def test_the_state_of_a_folder_is_seen_from_a_host(tmp_path: Path) -> None:
-    """Whole and profiled here is ready; profiled elsewhere or on other threads is not; damaged is absent."""
+    """A variant is ready if it is whole and was profiled on this kind of host and threads; a damaged one is absent."""
     folder = tmp_path / "variant"
     manifest = write_variant(folder)
     store, host = Store(tmp_path), read_host()
@@ -93,13 +93,13 @@ def test_the_state_of_a_folder_is_seen_from_a_host(tmp_path: Path) -> None:
 
 
 def test_a_variant_for_another_processor_is_absent(tmp_path: Path) -> None:
-    """Made with instructions that this host lacks, it is made anew."""
+    """A variant made with instructions that this host lacks counts as absent."""
     write_variant(tmp_path / "variant", cpu_features=("avx512_vnni",))
     assert Store(tmp_path).state(tmp_path / "variant", PLAIN, 1) is State.ABSENT
 
 
 def test_a_refusal_is_remembered(tmp_path: Path) -> None:
-    """The next start need not make a variant to find out that it is not good enough."""
+    """A refused variant is remembered, so that the next start need not make it again."""
     store = Store(tmp_path)
     folder = store.folder(PLAN, "a")
     store.refuse(folder, VariantRefused("by-hand", "onnx-int8", "it is bad", ()))
@@ -108,7 +108,7 @@ def test_a_refusal_is_remembered(tmp_path: Path) -> None:
 
 
 def test_the_digest_of_a_source_is_read_once_and_follows_its_files(tmp_path: Path) -> None:
-    """A changed file is seen by its time and size."""
+    """The digest of a source is computed once, and again when a file's time or size changes."""
     folder = tmp_path / "checkpoint"
     folder.mkdir()
     for name in ("config.json", "tokenizer.json"):
@@ -120,13 +120,13 @@ def test_the_digest_of_a_source_is_read_once_and_follows_its_files(tmp_path: Pat
     before = weights.stat()
     weights.write_bytes(b"weightz")
     os.utime(weights, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert store.source_sha256(str(folder), None) == first  # same size and time: not read again
+    assert store.source_sha256(str(folder), None) == first  # not read again, since size and time are equal
     os.utime(weights, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
     assert store.source_sha256(str(folder), None) != first
 
 
 def test_a_staged_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
-    """A failure leaves the target as it was; what a killed maker left behind is swept away by the next."""
+    """A failure leaves the target unchanged, and the next export removes what a killed one left."""
     target = tmp_path / "variant"
     (tmp_path / ".variant.partial-killed").mkdir()
     with staged(target) as folder:
@@ -142,7 +142,7 @@ def test_a_staged_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
 
 
 def test_a_replaced_manifest_keeps_the_rest(tmp_path: Path) -> None:
-    """Only the manifest changes."""
+    """Replacing a manifest changes no other file."""
     manifest = write_variant(tmp_path / "variant").model_copy(update={"family": "other"})
     replace_manifest(tmp_path / "variant", manifest)
     assert read_manifest(tmp_path / "variant").family == "other"

@@ -1,4 +1,4 @@
-"""Laws of the texts a variant is verified on: the checkpoint's own first, and labels only where it knows them."""
+"""Laws of verification texts: a checkpoint's own come first, and labels count only if the checkpoint knows them."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ SENTIMENTS = TextSet("set", (Text("a bad film", "negative"), Text("a fine film",
 
 
 def test_labels_are_matched_whatever_their_case() -> None:
-    """NEGATIVE and negative are one label; the checkpoint's spelling is taken."""
+    """Labels match regardless of case, and keep the checkpoint's spelling."""
     known = SENTIMENTS.known_to(("NEGATIVE", "POSITIVE"))
     assert known.texts[0].answer == "NEGATIVE"
 
 
 def test_labels_of_another_kind_are_left_out() -> None:
-    """Texts labelled by sentiment still serve a checkpoint for topics: agreement is counted, accuracy is not."""
+    """Texts with labels that a checkpoint does not know still measure its agreement, but not its accuracy."""
     assert all(text.answer is None for text in SENTIMENTS.known_to(("sports", "business")).texts)
 
 
 def test_a_checkpoint_s_own_texts_win(tmp_path: Path) -> None:
-    """With labels or without; a line that is none is named by its number."""
+    """A checkpoint's own texts are preferred, with labels or without; a malformed line is named by its number."""
     own, source = tmp_path / "verification.jsonl", SourceFolder(tmp_path, "here", "", "0", tmp_path)
     own.write_text(json.dumps({"text": "a"}) + "\n" + json.dumps({"text": "b", "label": "positive"}) + "\n")
     assert labelled_texts(source).texts == (Text("a"), Text("b", "positive"))
@@ -39,7 +39,7 @@ def test_a_checkpoint_s_own_texts_win(tmp_path: Path) -> None:
 
 
 def test_texts_with_summaries_are_found_by_their_checkpoint(tmp_path: Path) -> None:
-    """Its own, else its starter's, else those of all; a line separator within a text ends no line."""
+    """Texts with summaries are the checkpoint's own, else its starter's, else the shared ones."""
     source = SourceFolder(tmp_path, "starter:bart-software", "", "0", tmp_path)
     assert summarised_texts(source).name == "starter software-heldout"
     heldout = tmp_path / "heldout.jsonl"

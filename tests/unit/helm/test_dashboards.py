@@ -1,4 +1,4 @@
-"""The dashboards: the committed JSON is what the code renders, and every panel can be read at three in the morning."""
+"""The dashboards: the committed JSON equals the rendered code, and every panel explains itself."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ GRAFANAS_OWN = {"__rate_interval"}
 
 
 def by_title(value: object) -> str | None:
-    """A panel's name in a test's."""
+    """The title of a panel, as the id of its test."""
     return str(value["title"]) if isinstance(value, dict) else None
 
 
 def test_the_committed_dashboards_are_those_of_the_code() -> None:
-    """`make dashboards` would change nothing."""
+    """The committed dashboards equal those that the code renders."""
     committed = {path.stem: path.read_text(encoding="utf-8") for path in FOLDER.glob("*.json")}
     assert committed == {board.uid: rendered(board) for board in boards()}
 
 
 def test_a_dashboard_that_is_no_more_goes(tmp_path: Path) -> None:
-    """Writing leaves the dashboards of today and no others."""
+    """Writing the dashboards removes files of dashboards that no longer exist."""
     (tmp_path / "old.json").write_text("{}")
     write(tmp_path)
     assert {path.stem for path in tmp_path.iterdir()} == set(BOARDS)
@@ -40,7 +40,7 @@ def test_a_dashboard_that_is_no_more_goes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("uid", BOARDS)
 def test_a_dashboard_leads_to_the_others_and_to_the_runbook(uid: str) -> None:
-    """Each links to all that bear its tag, keeps time and variables on the way, and to the runbook."""
+    """Each dashboard links to the others, keeping time and variables, and to the runbook."""
     board = BOARDS[uid]
     assert board["uid"] == uid and board["tags"] == ["punctual"] and board["description"]
     others, runbook = board["links"]
@@ -50,7 +50,7 @@ def test_a_dashboard_leads_to_the_others_and_to_the_runbook(uid: str) -> None:
 
 @pytest.mark.parametrize(("uid", "panel"), DRAWN, ids=by_title)
 def test_a_panel_says_what_it_means_and_in_what_unit(uid: str, panel: dict[str, Any]) -> None:
-    """A description of some words, a query at least, a unit, and the dashboard's own data source."""
+    """Every panel has a description, a query, a unit and the dashboard's own data source."""
     assert len(panel["description"].split()) >= 5 and panel["targets"]
     assert panel["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
     units = {panel["fieldConfig"]["defaults"].get("unit"), panel.get("options", {}).get("yAxis", {}).get("unit")}
@@ -62,7 +62,7 @@ def test_a_panel_says_what_it_means_and_in_what_unit(uid: str, panel: dict[str, 
 
 @pytest.mark.parametrize(("uid", "panel"), DRAWN, ids=by_title)
 def test_a_query_reads_variables_that_there_are(uid: str, panel: dict[str, Any]) -> None:
-    """Every `$name` is a variable of its dashboard or Grafana's own; the title's and the repeated one too."""
+    """Queries and titles use only variables of their dashboard or Grafana's own."""
     there = {variable["name"] for variable in BOARDS[uid]["templating"]["list"]} | GRAFANAS_OWN
     texts = [target["expr"] for target in panel["targets"]] + [panel["title"]]
     used = {name for text in texts for name in VARIABLE.findall(text)} | {panel.get("repeat", "task")}
@@ -71,7 +71,7 @@ def test_a_query_reads_variables_that_there_are(uid: str, panel: dict[str, Any])
 
 @pytest.mark.parametrize("uid", BOARDS)
 def test_panels_neither_overlap_nor_leave_the_grid(uid: str) -> None:
-    """Each cell of the grid of 24 columns has one panel at most; panels are numbered, each its own number."""
+    """Panels neither overlap nor leave the 24 columns of the grid, and have unique ids."""
     cells: set[tuple[int, int]] = set()
     for panel in BOARDS[uid]["panels"]:
         at = panel["gridPos"]
@@ -83,7 +83,7 @@ def test_panels_neither_overlap_nor_leave_the_grid(uid: str) -> None:
 
 
 def test_every_recorded_series_that_is_drawn_is_recorded() -> None:
-    """A panel names no recorded series that the rules do not record."""
+    """Every recorded series in a panel is recorded by the rules."""
     groups = yaml.safe_load((FOLDER.parent / "rules" / "recording.yaml").read_text(encoding="utf-8"))["groups"]
     recorded = {rule["record"] for group in groups for rule in group["rules"]}
     texts = [target["expr"] for _, panel in DRAWN for target in panel["targets"]]
@@ -92,7 +92,7 @@ def test_every_recorded_series_that_is_drawn_is_recorded() -> None:
 
 
 def test_the_overview_answers_first_whether_promises_are_kept() -> None:
-    """The first figure is attainment, green from the objective on and red well below it."""
+    """The overview's first figure is attainment, green from 95 % and red below 90 %."""
     first = next(panel for panel in BOARDS["punctual-overview"]["panels"] if panel["type"] == "stat")
     steps = [(step["color"], step["value"]) for step in first["fieldConfig"]["defaults"]["thresholds"]["steps"]]
     assert first["title"] == "Attainment" and steps == [("red", None), ("orange", 0.9), ("green", 0.95)]

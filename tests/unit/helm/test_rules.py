@@ -1,4 +1,4 @@
-"""The rules that Prometheus works by: valid, named as agreed, each alert fired and spared by promtool's own tests."""
+"""Prometheus' rules: valid, named by convention, and each alert tested with promtool."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ def groups() -> list[dict[str, Any]]:
 
 
 def rules(kind: str) -> list[dict[str, Any]]:
-    """Every rule of that kind: `record` or `alert`."""
+    """Every rule of this kind: `record` or `alert`."""
     return [rule for group in groups() for rule in group["rules"] if kind in rule]
 
 
 def promtool(*arguments: str | Path) -> str:
-    """What promtool says; the test fails with it where it is not content."""
+    """The output of promtool; a failure of promtool fails the test."""
     ran = subprocess.run([program("promtool"), *map(str, arguments)], capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     return ran.stdout
 
 
 def test_prometheus_takes_the_rules_and_the_config_beside_them() -> None:
-    """`promtool check` is content with each file, and finds the rules by way of the config of `make observe`."""
+    """`promtool check` accepts the config of `make observe` and finds all rules through it."""
     found = promtool("check", "config", HELM / "observe" / "prometheus.yml")
     count = len(rules("record")) + len(rules("alert"))
     assert sum(map(int, re.findall(r"(\d+) rules found", found))) == count > 40
@@ -45,12 +45,12 @@ def test_prometheus_takes_the_rules_and_the_config_beside_them() -> None:
 
 @pytest.mark.parametrize("path", TESTS, ids=lambda path: path.stem)
 def test_rules_do_as_their_tests_say(path: Path) -> None:
-    """Alerts fire on what they are for and on nothing else; recorded figures are those of known requests."""
+    """Alerts fire only when they should, and recorded figures match known requests, by promtool's tests."""
     promtool("test", "rules", path)
 
 
 def test_every_alert_is_fired_and_spared() -> None:
-    """No alert without a test in which it fires, and one in which it does not."""
+    """Every alert has a test in which it fires and one in which it does not."""
     cases = [
         case
         for path in TESTS
@@ -60,7 +60,7 @@ def test_every_alert_is_fired_and_spared() -> None:
     names = {rule["alert"] for rule in rules("alert")}
     assert {case["alertname"] for case in cases if case["exp_alerts"]} == names
     spared = {case["alertname"] for case in cases if not case["exp_alerts"]}
-    beside = {  # spared for other checkpoints of a test in which they fire: promtool compares whole lists
+    beside = {  # in the test where they fire, other checkpoints are spared: promtool compares whole lists
         "PunctualEngineFails",
     }
     assert spared | beside == names
@@ -68,7 +68,7 @@ def test_every_alert_is_fired_and_spared() -> None:
 
 @pytest.mark.parametrize("rule", rules("alert"), ids=lambda rule: rule["alert"])
 def test_an_alert_says_who_wakes_what_is_wrong_and_what_to_do(rule: dict[str, Any]) -> None:
-    """Each lasts before it fires, has a severity, a summary, a description, and its own section of the runbook."""
+    """Every alert has a duration, a severity, a summary, a description, and its own section of the runbook."""
     assert set(rule) == {"alert", "expr", "for", "labels", "annotations"}
     assert rule["labels"]["severity"] in ("page", "ticket")
     assert rule["annotations"]["runbook_url"] == f"{RUNBOOK}#{rule['alert'].lower()}"
@@ -76,13 +76,13 @@ def test_an_alert_says_who_wakes_what_is_wrong_and_what_to_do(rule: dict[str, An
 
 
 def test_the_runbook_has_a_section_for_each_alert_and_no_other() -> None:
-    """Whoever follows an alert's link finds what it means; what is no alert any more is told no longer."""
+    """The runbook has exactly one section for each alert."""
     runbook = (HELM.parent / "docs" / "operating.md").read_text(encoding="utf-8")
     assert set(re.findall(r"^### (Punctual\w+)$", runbook, re.M)) == {rule["alert"] for rule in rules("alert")}
 
 
 def test_names_say_level_metric_and_operations() -> None:
-    """What is recorded is named by Prometheus' convention, and a window in a name is the window in the expression."""
+    """Recorded series follow Prometheus' naming convention, and a window in a name is that of its expression."""
     for rule in rules("record"):
         assert RECORDED.fullmatch(rule["record"])
         window = re.search(r"rate(\d+[mhd])$", rule["record"])
@@ -92,20 +92,20 @@ def test_names_say_level_metric_and_operations() -> None:
 
 
 def test_groups_bear_names_of_their_own() -> None:
-    """Both files may stand in one PrometheusRule, where two groups of a name are refused."""
+    """Groups of rules have unique names, so that all may stand in one PrometheusRule."""
     names = [group["name"] for group in groups()]
     assert len(set(names)) == len(names)
 
 
 def test_rules_read_only_what_is_recorded() -> None:
-    """No rule names a recorded series that no rule records."""
+    """Rules read only series that some rule records."""
     names = {rule["record"] for rule in rules("record")}
     read = {match[0] for rule in rules("record") + rules("alert") for match in RECORDED.finditer(rule["expr"])}
     assert read <= names
 
 
 def test_the_objective_is_one_value() -> None:
-    """Dashboards draw the objective that alerts burn against, and no alert has one of its own."""
+    """Alerts and dashboards use one attainment objective."""
     objective = next(rule for rule in rules("record") if rule["record"] == "global:punctual_attainment_objective:ratio")
     assert objective["expr"] == f"vector({OBJECTIVE})"
     burning = [rule["expr"] for rule in rules("alert") if "Burns" in rule["alert"]]

@@ -1,4 +1,4 @@
-"""The commands of the load tests: help that imports no benchmark, options that are checked, and an exit status."""
+"""The load tests' commands: help that imports no benchmark, checked options, and an exit status."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def test_help_names_every_benchmark_and_imports_none() -> None:
-    """Help answers at once, however heavy a benchmark's own imports are."""
+    """Help names every benchmark and imports none, so that it answers at once."""
     program = (
         "import sys; from typer.testing import CliRunner; from loadtests.cli import bench\n"
         "told = CliRunner().invoke(bench, ['--help'])\n"
@@ -33,7 +33,7 @@ def test_help_names_every_benchmark_and_imports_none() -> None:
 
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_a_benchmark_says_the_same_of_itself_as_the_list_of_all(name: str) -> None:
-    """Its own help begins as the table does."""
+    """A benchmark's own help begins with its sentence in the list of all."""
     command = import_module(f"loadtests.bench.{name}").command
     assert command.__doc__ == BENCHMARKS[name]
     told = CliRunner().invoke(bench, [name, "--help"])
@@ -53,13 +53,13 @@ def test_a_benchmark_says_the_same_of_itself_as_the_list_of_all(name: str) -> No
     ],
 )
 def test_a_wrong_call_is_refused_before_anything_is_measured(arguments: list[str], fault: str) -> None:
-    """With status 2, and with the option that is wrong."""
+    """A wrong call is refused with status 2 before any measurement, and the option is named."""
     told = CliRunner().invoke(bench, arguments)
     assert told.exit_code == 2 and fault in told.stderr
 
 
 def test_a_benchmark_prints_its_tables_and_writes_its_file(tmp_path: Path) -> None:
-    """The decision's, for real; the status is 1 exactly if a target was missed."""
+    """A benchmark prints tables and writes its file; its status is 1 exactly if a target was missed."""
     file = tmp_path / "decision.json"
     told = CliRunner().invoke(bench, ["decision", "--rounds", "1", "--decisions", "2", "--json", str(file)])
     document = json.loads(file.read_bytes())
@@ -68,7 +68,7 @@ def test_a_benchmark_prints_its_tables_and_writes_its_file(tmp_path: Path) -> No
 
 
 def test_a_lazy_command_may_be_a_group_of_its_own() -> None:
-    """The root command takes `bench` so."""
+    """A command that is imported on demand may be a group, as `bench` is."""
     root = typer.Typer(cls=lazy_group({"bench": ("loadtests.cli:bench", "Measures.")}))
     root.callback()(lambda: None)
     told = CliRunner().invoke(root, ["bench", "--help"])

@@ -1,4 +1,4 @@
-"""The sentences that every measurement sends."""
+"""The held-out sentences that every measurement sends."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from loadtests.sentences import classify_body, heldout_sentences, shuffled_texts
 
 
 def test_the_sentences_are_all_sent_and_mixed_alike_every_time() -> None:
-    """One fixed order, in which no data set stands alone: another run sends the same."""
+    """Sentences always come in one fixed order that mixes all data sets."""
     texts = shuffled_texts()
     sentences = heldout_sentences()
     assert texts == shuffled_texts() and sorted(texts) == sorted(one.text for one in sentences)
@@ -23,7 +23,7 @@ def test_the_sentences_are_all_sent_and_mixed_alike_every_time() -> None:
 
 
 def test_missing_sentences_are_named(tmp_path: Path) -> None:
-    """The error says which file was looked for."""
+    """Missing sentences are an error that names the expected file."""
     with pytest.raises(NoSentences, match=r"none\.jsonl"):
         heldout_sentences(tmp_path / "none.jsonl")
     assert HELDOUT.exists()

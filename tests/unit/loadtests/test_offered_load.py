@@ -1,4 +1,4 @@
-"""Open-loop load: seeded arrivals, endings counted once, and a generator that owns up to its own delays."""
+"""Open-loop load: seeded arrivals, endings counted once, and a generator that reports its own delays."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ OK = Reply(200, {"x-checkpoint": "student"}, b"[]")
 
 
 class Server:
-    """Answers each request with the next of a list, half a second after so many have come."""
+    """Answers each request with the next reply of a list, half a second after all requests have arrived."""
 
     def __init__(self, clock: FakeClock, count: int, *replies: Reply | NoReply | Hung) -> None:
         self.clock = clock
@@ -50,19 +50,19 @@ class Server:
 
 @dataclass
 class Running(FakeClock):
-    """A clock that has been read once, at the start of a run, when it is late by so many seconds."""
+    """A clock that, after its first reading at the start of the run, is late by this many seconds."""
 
     late_s: float = 0.0
 
     def __call__(self) -> float:
-        """The time."""
+        """The time in seconds."""
         now_s = self.now_s
         self.now_s, self.late_s = now_s + self.late_s, 0.0
         return now_s
 
 
 def problem(status: int, code: str) -> Reply:
-    """A refusal as the contract has it."""
+    """A refusal as documented."""
     return Reply(status, {}, f'{{"type": "x", "status": {status}, "code": "{code}"}}'.encode())
 
 
@@ -72,13 +72,13 @@ def end(reply: Reply | NoReply | Hung, latency_s: float = 0.01, budget_ms: float
 
 
 def test_equal_seeds_give_equal_arrivals() -> None:
-    """A run can be repeated, arrival for arrival."""
+    """Equal seeds give equal arrivals, so that a run can be repeated."""
     first, again = (list(arrivals(100, 10, random.Random(3))) for _ in range(2))
     assert first == again != list(arrivals(100, 10, random.Random(4)))
 
 
 def test_arrivals_are_poisson() -> None:
-    """The gaps have the mean 1/rate, and a spread as large as their mean."""
+    """Gaps between arrivals have the mean 1/rate and an equally large standard deviation."""
     times = list(arrivals(200, 50, random.Random(1)))
     gaps = [later - earlier for earlier, later in pairwise(times)]
     assert len(times) == pytest.approx(10_000, rel=0.03)
@@ -87,7 +87,7 @@ def test_arrivals_are_poisson() -> None:
 
 @given(st.floats(0.1, 100), st.floats(0.01, 2), st.integers())
 def test_arrivals_are_in_order_and_within_the_run(rate: float, seconds: float, seed: int) -> None:
-    """None is before the start or after the end."""
+    """Arrivals are in order, and none lies outside the run."""
     times = list(arrivals(rate, seconds, random.Random(seed)))
     assert times == sorted(times) and all(0 < at < seconds for at in times)
 
@@ -101,7 +101,7 @@ def test_the_budget_parts_the_answers() -> None:
 
 
 def test_a_refusal_is_told_from_a_failure() -> None:
-    """A problem with a code is a refusal; a 500, a proxy's own page, silence and a broken connection are not."""
+    """Only a problem with a refusal's code is a refusal; a 500, a proxy's page, silence and broken connections fail."""
     assert (end(problem(429, "overloaded")).ending, end(problem(429, "overloaded")).detail) == ("refused", "overloaded")
     assert end(problem(503, "checkpoint_unavailable")).ending is Ending.REFUSED
     assert end(problem(500, "inference_failed")).detail == "500 inference_failed"
@@ -112,7 +112,7 @@ def test_a_refusal_is_told_from_a_failure() -> None:
 
 
 async def test_every_request_that_is_due_is_sent_and_ends_once() -> None:
-    """Arrivals do not wait for answers: a server that answers nobody before all have come is asked all the same."""
+    """Every due request is sent and ends once, even if the server answers none before all have arrived."""
     settings = LoadSettings(rate=200, seconds=0.2, budget_ms=1000, headers={"X-Checkpoint": "student"})
     due = list(arrivals(200, 0.2, random.Random(settings.seed)))
     clock = Running(late_s=0.2)
@@ -128,7 +128,7 @@ async def test_every_request_that_is_due_is_sent_and_ends_once() -> None:
 
 
 async def test_no_request_is_sent_before_it_is_due() -> None:
-    """By the machine's own clock."""
+    """No request is sent before it is due by the machine's own clock."""
     settings = LoadSettings(rate=200, seconds=0.2)
     server = Server(FakeClock(), len(list(arrivals(200, 0.2, random.Random(settings.seed)))), OK)
     shots = await offered(server, [b"a"], settings, perf_counter)
@@ -136,7 +136,7 @@ async def test_no_request_is_sent_before_it_is_due() -> None:
 
 
 def test_a_report_counts_each_ending_apart(tmp_path: Path) -> None:
-    """Attainment is over all offered; latency is of the answered alone; what was due in a second stands there."""
+    """A report counts endings by kind and second; attainment is over all offered, latency over the answered."""
     shots = [
         Shot(0.1, 0.1, 0.010, Ending.IN_TIME, checkpoint="student"),
         Shot(0.2, 0.2, 0.020, Ending.IN_TIME, checkpoint="teacher"),
@@ -158,7 +158,7 @@ def test_a_report_counts_each_ending_apart(tmp_path: Path) -> None:
 
 
 def test_a_generator_that_sends_late_makes_the_run_invalid() -> None:
-    """More than one request in a hundred past the bound: the figures are not the server's."""
+    """A run is invalid if more than 1 % of its requests were sent later than the bound."""
     settings = LoadSettings(rate=100, seconds=2.0, lag_bound_s=0.010)
     on_time = [Shot(at / 100, at / 100 + 0.001, 0.01, Ending.IN_TIME) for at in range(200)]
     late = [replace(shot, sent_s=shot.due_s + 0.1) for shot in on_time[:5]]
@@ -169,7 +169,7 @@ def test_a_generator_that_sends_late_makes_the_run_invalid() -> None:
 
 @pytest.mark.virtual_time
 async def test_a_real_client_tells_answers_closed_connections_and_silence_apart() -> None:
-    """Over a real socket: an answer comes back whole, a closed connection is NoReply, silence is Hung."""
+    """A real client returns an answer whole, and raises NoReply on a closed connection and Hung on silence."""
     handlers: list[asyncio.Task[None] | None] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -181,7 +181,7 @@ async def test_a_real_client_tells_answers_closed_connections_and_silence_apart(
             writer.write(b"HTTP/1.1 200 OK\r\nX-Checkpoint: student\r\n")
             writer.write(b"Connection: close\r\nContent-Length: 2\r\n\r\n[]")
         elif body == b"hang":
-            await reader.read()  # until the client has given up
+            await reader.read()  # until the client gives up
         writer.close()
         await writer.wait_closed()
 

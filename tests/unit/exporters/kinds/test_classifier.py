@@ -15,7 +15,7 @@ FLOORS = LabelFloors(label_agreement=0.75, accuracy_drop=0.3)
 
 
 def texts(labels: list[str | None]) -> TextSet:
-    """As many texts as labels."""
+    """A set with one text for each of these labels."""
     return TextSet("set", tuple(Text(f"text {at}", label) for at, label in enumerate(labels)))
 
 
@@ -24,28 +24,28 @@ LABELLED = texts(["negative", "positive", "negative", "negative"])
 
 
 def flipped(*rows: int) -> Logits:
-    """The source's logits with the labels of some rows the other way round."""
+    """The source's logits with the labels of these rows swapped."""
     logits = SOURCE.copy()
     logits[list(rows)] = logits[list(rows), ::-1]
     return logits
 
 
 def test_a_variant_equal_to_its_source_passes_every_floor() -> None:
-    """Nothing differs, so there is nothing to show."""
+    """A variant equal to its source passes every floor and shows no differences."""
     found = compare_labels(SOURCE, SOURCE, LABELS, UNLABELLED, LabelFloors(1.0, 0.0))
     assert (found.broken, found.differences, found.verification.label_agreement) == (None, (), 1.0)
     assert found.verification.accuracy is None
 
 
 def test_a_variant_at_its_floor_passes_and_under_it_does_not() -> None:
-    """The floor itself is good enough."""
+    """A variant exactly at its floor passes; one below it does not."""
     assert compare_labels(SOURCE, flipped(0), LABELS, UNLABELLED, FLOORS).broken is None
     under = compare_labels(SOURCE, flipped(0, 3), LABELS, UNLABELLED, FLOORS)
     assert under.broken is not None and "50.00% of 4 labels" in under.broken
 
 
 def test_accuracy_is_judged_where_the_texts_are_labelled() -> None:
-    """A flip that hurts costs accuracy, one that helps does not."""
+    """Accuracy is judged if the texts have labels: a harmful flip lowers it, a helpful one raises it."""
     better = compare_labels(SOURCE, flipped(3), LABELS, LABELLED, FLOORS)
     assert (better.verification.source_accuracy, better.verification.accuracy, better.broken) == (0.75, 1.0, None)
     worse = compare_labels(SOURCE, flipped(0), LABELS, LABELLED, LabelFloors(0.0, 0.2))
@@ -53,7 +53,7 @@ def test_accuracy_is_judged_where_the_texts_are_labelled() -> None:
 
 
 def test_a_label_that_changed_is_shown_before_a_score_that_moved() -> None:
-    """The rows say which text, and what both said of it."""
+    """Changed labels are shown before moved scores, each with its text and both answers."""
     variant = flipped(2)
     variant[0] = (9, 0)
     first, second = compare_labels(SOURCE, variant, LABELS, UNLABELLED, FLOORS).differences
@@ -63,7 +63,7 @@ def test_a_label_that_changed_is_shown_before_a_score_that_moved() -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_logit_that_is_no_number_never_passes(value: float) -> None:
-    """Whatever the floors."""
+    """A logit that is not finite never passes, whatever the floors."""
     variant = SOURCE.copy()
     variant[1, 0] = value
     assert (

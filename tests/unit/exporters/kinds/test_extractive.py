@@ -1,4 +1,4 @@
-"""Laws of the comparison between the sentences that a ranker's variant chooses and those that its source does."""
+"""Laws of comparing the sentences that an extractive variant chooses with those that its source chooses."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ FIRST, SECOND = (
 
 
 def texts(*summaries: str | None) -> TextSet:
-    """The text as often as there are summaries."""
+    """A set with one copy of the text for each summary."""
     return TextSet("set", tuple(Text(TEXT, summary) for summary in summaries))
 
 
 def test_a_text_is_cut_as_a_replica_cuts_it() -> None:
-    """What has no sentence is left out, with its summary; of a very long text the head is enough."""
+    """A text is cut into sentences as in a replica; one without sentences is left out with its summary."""
     found = split_texts(TextSet("set", (Text(" \n ", "none"), Text(TEXT, "one"))))
     assert [one.sentences for one in found.texts] == [SENTENCES] and found.summaries == ["one"]
     long = split_texts(TextSet("set", (Text(" ".join([TEXT] * 100)),)))
@@ -43,7 +43,7 @@ def test_a_text_is_cut_as_a_replica_cuts_it() -> None:
 
 
 def test_vectors_come_back_to_their_texts() -> None:
-    """Whatever the batches of sentences."""
+    """Vectors are returned by text, however sentences were batched."""
 
     def run(rows: list[list[int]]) -> Floats:
         return np.array([[sum(row), len(row)] for row in rows], dtype=np.float32)
@@ -55,7 +55,7 @@ def test_vectors_come_back_to_their_texts() -> None:
 
 
 def test_equal_vectors_choose_alike() -> None:
-    """Nothing differs, so there is nothing to show."""
+    """Equal vectors choose equal sentences and show no differences."""
     found = compare_choice([FIRST], [FIRST], split_texts(texts(None)), RANKER, 3, ChoiceFloors(1.0))
     checked = found.verification
     assert (found.broken, found.differences) == (None, ())
@@ -64,7 +64,7 @@ def test_equal_vectors_choose_alike() -> None:
 
 
 def test_another_choice_is_told_by_the_sentences() -> None:
-    """What the source chose alone, and what the variant did."""
+    """A difference shows the sentence that only the source chose and the one that only the variant chose."""
     found = compare_choice(
         [FIRST, FIRST], [FIRST, SECOND], split_texts(texts(None, None)), RANKER, 3, ChoiceFloors(0.6)
     )
@@ -75,14 +75,14 @@ def test_another_choice_is_told_by_the_sentences() -> None:
 
 
 def test_summaries_are_the_measure_where_the_texts_bear_them() -> None:
-    """A choice that is further from them than it may be is refused."""
+    """If texts have summaries, a choice that loses too much ROUGE-L against them is refused."""
     split = split_texts(texts(SENTENCES[0], SENTENCES[0]))
     found = compare_choice([FIRST] * 2, [SECOND] * 2, split, RANKER, 3, ChoiceFloors(0.0, 0.01))
     assert found.broken is not None and "the source's 1.000" in found.broken
 
 
 def test_vectors_that_are_no_numbers_never_pass() -> None:
-    """Whatever the floors."""
+    """Vectors that are not finite never pass, whatever the floors."""
     broken = FIRST.copy()
     broken[0, 0] = np.nan
     found = compare_choice([FIRST], [broken], split_texts(texts(None)), RANKER, 3, ChoiceFloors(0.0, 1.0))
@@ -90,6 +90,6 @@ def test_vectors_that_are_no_numbers_never_pass() -> None:
 
 
 def test_a_floor_that_was_asked_for_counts() -> None:
-    """Else the precision's own."""
+    """A requested floor replaces that of the precision."""
     assert floors_of(Precision.INT8, None, 0.01) == FLOORS[Precision.INT8]
     assert floors_of(Precision.INT8, 0.5, 0.02) == ChoiceFloors(0.5, 0.02)

@@ -1,4 +1,4 @@
-"""Laws of encoder-decoders: the rules a checkpoint writes by, and how its variant is compared with it."""
+"""Laws of encoder-decoders: the generation rules of a checkpoint, and how its variant is compared with it."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ T5: dict[str, Any] = {
 
 
 def test_a_bart_s_config_becomes_its_rules() -> None:
-    """Lengths in tokens of all become lengths in new ones: the start token is not new."""
+    """A BART's total lengths become numbers of new tokens, which exclude the start token."""
     rules = rules_of(summarising(BART, {}), {}, "here", lower_cased=False)
     assert (rules.max_new_tokens, rules.min_new_tokens) == (141, 55)
     assert (rules.decoder_start_token_id, rules.eos_token_ids) == (2, (2,))
@@ -60,20 +60,20 @@ def test_a_bart_s_config_becomes_its_rules() -> None:
 
 
 def test_a_t5_s_summarisation_comes_before_its_defaults() -> None:
-    """Its prefix, its lengths and its beams, and none of its translation's."""
+    """A T5's settings for summarisation, such as prefix, lengths and beams, take precedence over its defaults."""
     plain = {"decoder_start_token_id": 0, "eos_token_id": 1, "max_length": 20, "num_beams": 1}
     rules = rules_of(summarising(plain, T5), T5, "here", lower_cased=False)
     assert (rules.prefix, rules.max_new_tokens, rules.min_new_tokens, rules.num_beams) == ("summarize: ", 199, 29, 4)
 
 
 def test_lengths_in_new_tokens_are_taken_as_they_are() -> None:
-    """They come before lengths in tokens of all, as in transformers."""
+    """Lengths given in new tokens are used unchanged and take precedence over total lengths, as in transformers."""
     rules = rules_of(BART | {"max_new_tokens": 60, "min_new_tokens": 5}, {}, "here", lower_cased=True)
     assert (rules.max_new_tokens, rules.min_new_tokens, rules.lower_cased) == (60, 5, True)
 
 
 def test_a_checkpoint_that_gives_no_length_gets_one() -> None:
-    """The library's 20 tokens are no summary."""
+    """A checkpoint without a length gets our default, because the library's 20 tokens are too few for a summary."""
     plain = {"decoder_start_token_id": 0, "eos_token_id": [1, 7], "max_length": 20}
     rules = rules_of(summarising(plain, {}), {}, "here", lower_cased=False)
     assert (rules.max_new_tokens, rules.min_new_tokens, rules.eos_token_ids) == (MAX_NEW_TOKENS, 0, (1, 7))
@@ -84,13 +84,13 @@ def test_a_checkpoint_that_gives_no_length_gets_one() -> None:
     [("repetition_penalty", 1.2), ("suppress_tokens", [5]), ("early_stopping", "never"), ("num_beam_groups", 2)],
 )
 def test_what_no_replica_does_is_refused_by_its_field(field: str, value: object) -> None:
-    """The variant would write otherwise than its source, and nobody would know why."""
+    """A setting that replicas do not support is refused by its name, since the variant would differ from its source."""
     with pytest.raises(SourceRefused, match=f"here: its generation config asks for {field}="):
         rules_of(BART | {field: value}, {}, "here", lower_cased=False)
 
 
 def test_a_checkpoint_without_a_first_token_is_refused() -> None:
-    """By the field's name; where there is a `bos_token_id` it is taken, as in transformers."""
+    """A checkpoint without a start token is refused; `bos_token_id` may replace it, as in transformers."""
     without = {"decoder_start_token_id": None, "bos_token_id": None, "max_length": 30}
     with pytest.raises(SourceRefused, match="decoder_start_token_id"):
         rules_of(without, {}, "here", lower_cased=False)
@@ -109,7 +109,7 @@ def test_a_checkpoint_without_a_first_token_is_refused() -> None:
     ],
 )
 def test_lost_capitals_are_seen_by_the_normalizer(normalizer: object, lower: bool) -> None:
-    """Wherever in it they are lost."""
+    """Lower-casing is found anywhere in the normalizer."""
     assert lower_cases({"normalizer": normalizer}) is lower
 
 
@@ -123,7 +123,7 @@ BORNE = TextSet("set", tuple(Text("text", one) for one in ("good film", "bad fil
 
 @pytest.fixture(scope="module")
 def tokens() -> TextTokens:
-    """Words, lower-cased."""
+    """A tokenizer of lower-cased words."""
     made = tokenizer()
     made.no_truncation()
     made.no_padding()
@@ -132,7 +132,7 @@ def tokens() -> TextTokens:
 
 @dataclass
 class Machine:
-    """A source and a clock in one: every batch takes a second, every text is answered by its length."""
+    """A source and a clock in one: each batch takes a second, and each text is answered with its own numbers."""
 
     now: float = 0.0
     batches: list[int] = field(default_factory=list)
@@ -152,7 +152,7 @@ class Machine:
 
 @pytest.mark.parametrize(("budget_s", "batches"), [(100.0, 8), (3.5, 3), (0.0, 1)])
 def test_a_slow_source_is_asked_about_fewer_texts_of_every_kind(budget_s: float, batches: int) -> None:
-    """At least one batch, never past the budget, and each batch from all over the set; answers stand at their texts."""
+    """A slow source answers fewer texts, within the budget, and each batch samples the whole set."""
     machine, told = Machine(), list[float]()
     texts = TextSet("set", tuple(Text(f"{at} {at}") for at in range(10, 40)))
     asked, written = source_writing(
@@ -165,13 +165,13 @@ def test_a_slow_source_is_asked_about_fewer_texts_of_every_kind(budget_s: float,
 
 
 def test_a_row_of_transformers_is_read_as_a_search_gives_it() -> None:
-    """Up to its end, without start and padding."""
+    """A row of transformers is read up to its end token, without start token and padding."""
     assert stripped([2, 5, 6, 3, 0, 0], RULES) == (5, 6)
     assert stripped([5, 6], RULES) == (5, 6)
 
 
 def test_a_variant_that_writes_alike_passes_every_floor(tokens: TextTokens) -> None:
-    """Nothing differs, so there is nothing to show."""
+    """A variant that writes equal summaries passes every floor and shows no differences."""
     found = compare_writing(SOURCE, SOURCE, tokens, PLAIN, WritingFloors(1.0, 1.0, 0.0))
     checked = found.verification
     assert (found.broken, found.differences) == (None, ())
@@ -179,7 +179,7 @@ def test_a_variant_that_writes_alike_passes_every_floor(tokens: TextTokens) -> N
 
 
 def test_a_variant_under_its_floor_is_told_by_where_it_went_astray(tokens: TextTokens) -> None:
-    """Both sides from the first token that differs."""
+    """A variant below its floor is refused; each difference shows both sides from the first differing token."""
     variant = [SOURCE[0], (BAD, GOOD), (VERY,), SOURCE[3]]
     found = compare_writing(SOURCE, variant, tokens, PLAIN, FLOORS_HERE)
     assert found.broken is not None and "50% of 4 texts" in found.broken and "floor of 75%" in found.broken
@@ -189,21 +189,21 @@ def test_a_variant_under_its_floor_is_told_by_where_it_went_astray(tokens: TextT
 
 
 def test_a_source_that_writes_nothing_proves_nothing(tokens: TextTokens) -> None:
-    """Silence that equals silence is no agreement, and the refusal says whose it is."""
+    """A source that writes nothing does not count as agreement, and the refusal says so."""
     found = compare_writing([(), *SOURCE[1:]], [(), *SOURCE[1:]], tokens, PLAIN, WritingFloors(0.9, 0.0))
     assert found.verification.same_tokens == 0.75
     assert found.broken is not None and "for 1 of them the source generates nothing" in found.broken
 
 
 def test_without_summaries_the_source_is_the_measure(tokens: TextTokens) -> None:
-    """What is not written alike must at least be like it."""
+    """Without summaries, a variant's texts must be similar to its source's by ROUGE-L."""
     variant = [*SOURCE[:3], (BAD, BAD, BAD)]
     found = compare_writing(SOURCE, variant, tokens, PLAIN, FLOORS_HERE)
     assert found.broken is not None and "against the source is 0.750" in found.broken
 
 
 def test_with_summaries_they_are(tokens: TextTokens) -> None:
-    """The same writing passes where it loses no more than it may, and does not where it loses more."""
+    """With summaries, a variant passes if it loses no more ROUGE-L against them than allowed."""
     variant = [*SOURCE[:3], (BAD, BAD, BAD)]
     many = TextSet("set", BORNE.texts * 20)
     lost = compare_writing(SOURCE * 20, variant * 20, tokens, many, FLOORS_HERE)
@@ -214,13 +214,13 @@ def test_with_summaries_they_are(tokens: TextTokens) -> None:
 
 
 def test_a_loss_that_chance_explains_is_none(tokens: TextTokens) -> None:
-    """One text of four that went wrong proves nothing: the ceiling in the manifest is two standard errors higher."""
+    """A loss within two standard errors passes, and the manifest records that ceiling."""
     found = compare_writing(SOURCE, [*SOURCE[:3], (BAD, BAD, BAD)], tokens, BORNE, FLOORS_HERE)
     assert found.broken is None
     assert found.verification.rouge_l_drop_ceiling == pytest.approx(0.1 + 2 * 0.5 / 4**0.5)
 
 
 def test_a_floor_that_was_asked_for_takes_the_place_of_both() -> None:
-    """And stands in the manifest; the ROUGE-L that may be lost is another matter."""
+    """A requested floor replaces both floors of agreement, but not the allowed loss of ROUGE-L."""
     assert floors_of(Precision.INT8, None, 0.01).same_tokens == FLOORS[Precision.INT8].same_tokens
     assert floors_of(Precision.INT8, 0.1, 0.02) == WritingFloors(0.1, 0.1, 0.02)

@@ -1,4 +1,4 @@
-"""The shipped starter files are what their manifests say, and the split is a law, not a habit."""
+"""The shipped starter files match their manifests, and a fixed rule separates training from held-out texts."""
 
 import hashlib
 import json
@@ -48,21 +48,21 @@ def header(path: Path) -> dict[str, dict[str, object]]:
 
 @given(texts)
 def test_normalising_is_idempotent(text: str) -> None:
-    """Normalising a normalised text changes nothing, for the ASCII and the accented alike."""
+    """Normalising a normalised text changes nothing, be it ASCII or accented."""
     once = normalised(text)
     assert split_of(once) is split_of(once) and normalised(once).split() == normalised(once).split()
 
 
 @given(texts, st.sampled_from([" ", "\t", "\n", "  "]))
 def test_equal_texts_are_on_the_same_side(text: str, space: str) -> None:
-    """Case of ASCII letters and whitespace can never part two copies of a text."""
+    """Texts that differ only in the case of ASCII letters or in whitespace are on one side of the split."""
     assert split_of(text) is split_of(f"{space}{text}{space}")
     if text.isascii():
         assert split_of(text) is split_of(text.upper()) is split_of(text.lower())
 
 
 def test_the_split_is_pinned() -> None:
-    """The rule never moves: these texts have been on these sides since the first build."""
+    """The split never changes: these texts have been on these sides since the first build."""
     assert split_of("A fine film.") is split_of("  a FINE\tfilm. ")
     digest = hashlib.sha256(b"a fine film.").hexdigest()
     bucket = int(digest[:8], 16) % 100
@@ -114,7 +114,7 @@ def test_held_out_sentences_survive_a_round_trip(tmp_path: Path) -> None:
 
 
 def test_the_starter_set_is_two_checkpoints_of_different_tiers() -> None:
-    """There is a choice to make: at least two checkpoints, under different tiers, the better-scoring one the slower."""
+    """The starter set offers a choice: a fast realtime checkpoint, and a better, slower one of the quality tier."""
     manifests = {m.tier: m for m in (read_manifest(folder, Manifest) for folder in FOLDERS)}
     assert {"realtime", "quality"} <= set(manifests)
     fast, good = manifests["realtime"], manifests["quality"]
@@ -123,7 +123,7 @@ def test_the_starter_set_is_two_checkpoints_of_different_tiers() -> None:
 
 @each_checkpoint
 def test_files_are_what_the_manifest_says(folder: Path) -> None:
-    """Every file of a checkpoint but the manifest is named in it with its digest, and nothing else lies there."""
+    """The manifest names every other file of its folder with its digest."""
     manifest = read_manifest(folder, Manifest)
     assert manifest.name == folder.name
     assert manifest.files == {p.name: sha256(p) for p in folder.iterdir() if p.name != "manifest.json"}
@@ -131,7 +131,7 @@ def test_files_are_what_the_manifest_says(folder: Path) -> None:
 
 @each_checkpoint
 def test_the_manifest_speaks_of_the_shipped_held_out_file(folder: Path) -> None:
-    """The digest and the counts in a manifest are those of the file beside the checkpoints."""
+    """A manifest has the digest and the counts of the shipped held-out file."""
     manifest, sentences = read_manifest(folder, Manifest), read_heldout()
     assert manifest.data.heldout_sha256 == sha256(HELDOUT)
     assert manifest.data.sentences["heldout"] == manifest.scores.heldout.sentences == len(sentences)
@@ -142,7 +142,7 @@ def test_the_manifest_speaks_of_the_shipped_held_out_file(folder: Path) -> None:
 
 @each_checkpoint
 def test_the_card_gives_the_measured_figures(folder: Path) -> None:
-    """Every accuracy in the manifest is in the card a person reads."""
+    """The model card shows every accuracy in the manifest."""
     manifest: Manifest = read_manifest(folder, Manifest)
     card = (folder / "README.md").read_text(encoding="utf-8")
     for score in (manifest.scores.heldout, manifest.scores.dev, *manifest.scores.heldout_by_source.values()):

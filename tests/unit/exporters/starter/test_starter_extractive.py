@@ -1,4 +1,4 @@
-"""The shipped extractive checkpoints are what their manifests say, and their papers are read as they were printed."""
+"""The shipped extractive checkpoints match their manifests, and their papers are read as printed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def sha256(path: Path) -> str:
 
 @each_checkpoint
 def test_files_are_what_the_manifest_says(folder: Path) -> None:
-    """Every file but the manifest is named in it with its digest; encoder and held-out papers are those it means."""
+    """The manifest names every other file of its folder, its encoder and the held-out papers, with their digests."""
     manifest = read_manifest(folder, ExtractiveCheckpoint)
     assert manifest.name == folder.name
     assert manifest.files == {p.name: sha256(p) for p in folder.iterdir() if p.name != "manifest.json"}
@@ -39,7 +39,7 @@ def test_files_are_what_the_manifest_says(folder: Path) -> None:
 
 @each_checkpoint
 def test_the_description_leads_to_a_ranker_that_fits_the_encoder(folder: Path) -> None:
-    """The encoder has that layer and the ranker its width, and three sentences of a text can be chosen with it."""
+    """The ranker fits the encoder's layer and width, and chooses as many sentences as described."""
     said = json.loads((folder / "extractive.json").read_bytes())
     config = json.loads((CHECKPOINTS / said["encoder"].removeprefix("starter:") / "config.json").read_bytes())
     assert 0 < said["layer"] <= (config.get("n_layers") or config["num_hidden_layers"]) and said["pooling"] == "mean"
@@ -54,7 +54,7 @@ def test_the_description_leads_to_a_ranker_that_fits_the_encoder(folder: Path) -
 
 @each_checkpoint
 def test_the_card_gives_the_measured_figures(folder: Path) -> None:
-    """What was measured on test is in the card a person reads, and it is better than the opening sentences."""
+    """The model card shows the measured scores, which are better than those of the opening sentences."""
     manifest, card = read_manifest(folder, ExtractiveCheckpoint), (folder / "README.md").read_text(encoding="utf-8")
     for figures in (manifest.test.own, manifest.test.lead, manifest.validation.own):
         assert f"{figures.rouge1:.2f}" in card and f"{figures.rougeL:.2f}" in card
@@ -64,7 +64,7 @@ def test_the_card_gives_the_measured_figures(folder: Path) -> None:
 
 
 def test_the_held_out_papers_may_be_passed_on() -> None:
-    """Each is of a year from which papers are CC BY, by name and title, with a text and three summaries."""
+    """Every held-out paper is from a year with a CC BY licence, and has a title, a text and three summary sentences."""
     rows = [json.loads(line) for line in SUMMARIES.read_text(encoding="utf-8").splitlines()]
     assert len(rows) >= 30 and SUMMARIES.stat().st_size < 1_500_000
     for row in rows:
@@ -73,7 +73,7 @@ def test_the_held_out_papers_may_be_passed_on() -> None:
 
 
 def test_the_year_of_a_paper_is_in_its_name() -> None:
-    """Both of the Anthology's ways to name a paper say when it was published."""
+    """A paper's year is read from its name, in both of the Anthology's forms."""
     assert [published(name) for name in ("2020.acl-main.1", "P06-1001", "E99-1005")] == [2020, 2006, 1999]
 
 

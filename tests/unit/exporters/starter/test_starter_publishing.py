@@ -1,4 +1,4 @@
-"""Laws of what every recipe writes: cards and manifests from the same code, and the table that files are held to."""
+"""Laws of what every recipe writes: model cards and manifests from one code, and the table of published digests."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ RECIPES: dict[str, tuple[type[Any], Any]] = {
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_card_and_manifest_are_written_again_to_the_byte(name: str, tmp_path: Path) -> None:
-    """A shipped card says what its manifest does and nothing else; sealing the folder anew changes no file of it."""
+    """A shipped card and manifest are rewritten to the byte from the manifest's figures."""
     kind, card = RECIPES[name]
     shipped, again = HERE / "checkpoints" / name, tmp_path / name
     manifest = read_manifest(shipped, kind)
@@ -39,7 +39,7 @@ def test_card_and_manifest_are_written_again_to_the_byte(name: str, tmp_path: Pa
 
 
 def test_the_table_of_digests_is_written_again_to_the_byte(tmp_path: Path) -> None:
-    """A build into the shipped folder leaves the table that its checkpoints are held to."""
+    """The shipped table of digests is rewritten to the byte from the shipped checkpoints."""
     shutil.copytree(HERE / "checkpoints", tmp_path / "checkpoints")
     write_digests(tmp_path)
     assert (tmp_path / DIGESTS.name).read_bytes() == DIGESTS.read_bytes()
@@ -48,7 +48,7 @@ def test_the_table_of_digests_is_written_again_to_the_byte(tmp_path: Path) -> No
 def test_a_program_builds_where_it_is_told_and_prints_what_came_of_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Status 0 with its table and the digests; 1 and one line where there is nothing to learn from."""
+    """A build exits with status 0, a table and digests; without training data, with status 1 and one line."""
     asked = []
 
     def build(out: Path, cache: Path, ticker: command.Ticker, smoke: bool) -> str:
@@ -73,7 +73,7 @@ def test_a_program_builds_where_it_is_told_and_prints_what_came_of_it(
 
 
 def test_a_smoke_run_never_goes_where_the_shipped_checkpoints_are(capsys: pytest.CaptureFixture[str]) -> None:
-    """It would overwrite them with weights that have learnt nothing."""
+    """A smoke run never writes to the shipped folder, where it would replace trained weights."""
     with pytest.raises(SystemExit) as ended:
         command.run("exporters.starter", None, lambda *_: "never", Table, ["--smoke"])
     assert ended.value.code == 2 and "--smoke would overwrite the shipped checkpoints" in capsys.readouterr().err

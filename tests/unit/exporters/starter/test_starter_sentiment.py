@@ -1,4 +1,4 @@
-"""The starter build, run for real on a tiny random base: no network, a few steps, every file."""
+"""The starter build on a tiny random base: no network, a few steps, every file."""
 
 import hashlib
 import json
@@ -62,7 +62,7 @@ def built(material: Material, tmp_path_factory: pytest.TempPathFactory) -> tuple
 
 
 def test_a_build_leaves_two_complete_checkpoints(built: tuple[Path, list[Manifest]]) -> None:
-    """Every file a manifest names is there with that digest, and the training state is gone."""
+    """A build leaves two complete checkpoints, whose manifests name every file, and no training state."""
     out, manifests = built
     assert [m.tier for m in manifests] == ["quality", "realtime"]
     for m in manifests:
@@ -76,7 +76,7 @@ def test_a_build_leaves_two_complete_checkpoints(built: tuple[Path, list[Manifes
 def test_a_build_can_be_repeated_to_the_byte(
     built: tuple[Path, list[Manifest]], material: Material, tmp_path: Path
 ) -> None:
-    """The same material and seeds give the same weights."""
+    """Equal material and seeds give equal weights to the byte."""
     again = build_from(material, tmp_path, lambda name: lambda done, steps, line: None, smoke=True)
     assert [m.files["model.safetensors"] for m in again] == [m.files["model.safetensors"] for m in built[1]]
 
@@ -97,7 +97,7 @@ def test_a_checkpoint_loads_as_any_other(built: tuple[Path, list[Manifest]]) -> 
 
 
 def test_a_student_starts_as_its_teacher_with_layers_left_out(material: Material) -> None:
-    """Before it learns anything, the student computes exactly the teacher's embeddings and its layers 0, 2, 4."""
+    """Before training, the student computes exactly the teacher's embeddings and its layers 0, 2 and 4."""
     teacher = teacher_from(material.base, material.vocabulary).eval()
     student = student_from(teacher).eval()
     ids = torch.tensor([[2, 7, 8, 9, 3]])
@@ -109,7 +109,7 @@ def test_a_student_starts_as_its_teacher_with_layers_left_out(material: Material
 
 
 def test_pruning_never_drops_what_must_stay() -> None:
-    """Single characters, continuations of one and used pieces stay; placeholders go; too small a size is refused."""
+    """Pruning keeps single characters, their continuations and used pieces; a size too small for them is refused."""
     base = {t: i for i, t in enumerate(["[unused0]", *SPECIALS, "the", "film", "rare", "a", "##a", "used"])}
     kept = prune(base, {"used"}, size=9)
     assert kept.tokens == (*SPECIALS, "the", "a", "##a", "used")
@@ -119,6 +119,6 @@ def test_pruning_never_drops_what_must_stay() -> None:
 
 
 def test_an_interval_narrows_with_more_sentences() -> None:
-    """The same share over more sentences is known better, and the interval always holds it."""
+    """An interval narrows with more sentences, and always contains the measured share."""
     few, many = wilson(9, 10), wilson(900, 1000)
     assert few[0] < many[0] < 0.9 < many[1] < few[1]

@@ -1,4 +1,4 @@
-"""What the summariser learns from: stanzas read, descriptions cleaned, families kept on one side of the split."""
+"""The summarizer's training data: stanzas read, descriptions cleaned, families kept on one side of the split."""
 
 from __future__ import annotations
 
@@ -65,12 +65,12 @@ def lists(tmp_path: Path) -> Path:
 
 
 def made(package: str, opening: str, source: str | None = None) -> Pair:
-    """A pair that is told from others by the words its text begins with."""
+    """A pair whose text begins with these words."""
     return Pair(package, source or package, f"{opening} {LONG}", "a summary")
 
 
 def many(count: int) -> list[Pair]:
-    """Packages that have nothing in common, four binaries of each."""
+    """Unrelated packages, each with four binaries."""
     kinds = ("{}", "lib{}1", "lib{}-dev", "python3-{}")
     names = [f"{chr(97 + at % 26)}{chr(97 + at // 26 % 26)}{chr(97 + at // 676)}zq" for at in range(count)]
     texts = {name: " ".join(f"{name}{chr(97 + at)}" for at in range(20)) for name in names}
@@ -78,7 +78,7 @@ def many(count: int) -> list[Pair]:
 
 
 def test_stanzas_are_read_with_their_sources(lists: Path) -> None:
-    """Names, synopses and sources (their version aside) come out, and what is fetched is not fetched again."""
+    """Stanzas give names, synopses and sources without versions; fetched lists are not fetched again."""
     found = read_packages(fetch_lists(lists))
     assert [(p.name, p.source, p.synopsis) for p in found] == [
         ("foo", "foo", "Fast tool for bars"),
@@ -88,7 +88,7 @@ def test_stanzas_are_read_with_their_sources(lists: Path) -> None:
 
 
 def test_a_host_without_apt_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No apt, no archive: the error says what is missing, and so does that of an empty folder."""
+    """Without apt-get or without descriptions, the error says what is missing."""
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(NoDescriptions, match="no apt-get here"):
         fetch_lists(tmp_path / "lists")
@@ -97,7 +97,7 @@ def test_a_host_without_apt_is_told_so(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_a_description_becomes_running_text(lists: Path) -> None:
-    """Paragraph marks, indentation and bullets go; words and casing stay."""
+    """A description loses paragraph marks, indentation and bullets, and keeps words and case."""
     text = cleaned(read_packages(lists)[0].description)
     assert text == f"Foo is a tool. It has: a bullet, another: and text. {LONG.strip()}"
 
@@ -114,12 +114,12 @@ def test_a_description_becomes_running_text(lists: Path) -> None:
     ],
 )
 def test_what_counts(text: str, summary: str, expected: bool) -> None:
-    """Short texts, summaries of one word or very many, and packages that are none do not count."""
+    """Short texts, summaries that are too short or long, and dummy packages do not count."""
     assert counts(text, summary) is expected
 
 
 def test_equal_texts_are_one_pair(lists: Path) -> None:
-    """Texts that differ in figures and marks only are the same: the first package's counts."""
+    """Texts that differ only in digits and punctuation are one pair, that of the first package."""
     twice = [made("gcc-11", "The compiler, version 11."), made("gcc-12", "The compiler: version 12")]
     assert normalised(twice[0].text) == normalised(twice[1].text)
     assert [p.package for p in pairs(read_packages(lists))] == ["foo"]
@@ -129,12 +129,12 @@ def test_equal_texts_are_one_pair(lists: Path) -> None:
     "name", ["foobar", "libfoobar2", "libfoobar-dev", "python3-foobar", "foobar-doc", "foobar-1.2"]
 )
 def test_siblings_have_one_stem(name: str) -> None:
-    """What a package's binaries are called beyond its name is no part of the stem."""
+    """All binaries of a package have one stem."""
     assert stem(name) == "foobar"
 
 
 def test_a_family_is_never_parted() -> None:
-    """Relatives by source, by stem, by opening words or through another are on one side, whatever the order."""
+    """Packages related by source, stem or opening words, even through others, are one family in any order."""
     chain = [
         made("foo", "alpha", "source-one"),
         made("bar", "beta", "source-one"),
@@ -150,7 +150,7 @@ def test_a_family_is_never_parted() -> None:
 
 
 def test_held_out_texts_have_no_relative_in_train() -> None:
-    """By construction: no source, stem, opening or text is on two sides; one of a family is scored, a few learnt."""
+    """No source, stem or text is on two sides of the split; a family gives one held-out text and few training texts."""
     found = many(700)
     sides = split(found)
     assert all(sides.values()) and len(sides[Split.TRAIN]) > 10 * len(sides[Split.HELDOUT])
@@ -164,7 +164,7 @@ def test_held_out_texts_have_no_relative_in_train() -> None:
 
 
 def test_what_is_near_a_text_learnt_from_is_not_scored() -> None:
-    """A text of another family that shares many runs of words with one learnt from goes; one with few stays."""
+    """A held-out text that shares many word sequences with a training text is left out."""
     learnt = [Pair("a", "a", LONG * 2, "a summary")]
     near, far = Pair("b", "b", f"Another {LONG}", "a summary"), Pair("c", "c", "word " * 30, "a summary")
     mixed = Pair("d", "d", " ".join(f"word{chr(97 + at)}" for at in range(26)) + " " + LONG[:60], "a summary")
@@ -173,14 +173,14 @@ def test_what_is_near_a_text_learnt_from_is_not_scored() -> None:
 
 
 def test_a_very_large_family_is_learnt_from() -> None:
-    """A family of hundreds would otherwise decide what is held out."""
+    """A very large family is always used for training, because it would dominate the held-out texts."""
     name = next(p for p in many(700) if side_of([p]) is Split.HELDOUT)
     assert side_of([name] * LARGE) is Split.HELDOUT
     assert side_of([name] * (LARGE + 1)) is Split.TRAIN
 
 
 def test_the_shipped_held_out_texts_are_many_distinct_and_whole(tmp_path: Path) -> None:
-    """Every one counts by the rule, none is there twice, and writing them again gives the shipped bytes."""
+    """Every shipped held-out text counts by the rule and is unique, and the file is rewritten to the byte."""
     rows = [json.loads(line) for line in SOFTWARE.read_text(encoding="utf-8").split("\n") if line]
     shipped = [Pair("", "", **row) for row in rows]
     assert len(shipped) == HELDOUT_COUNT == len({normalised(one.text) for one in shipped})
@@ -190,7 +190,7 @@ def test_the_shipped_held_out_texts_are_many_distinct_and_whole(tmp_path: Path) 
 
 
 def test_the_baselines_are_a_text_s_beginning() -> None:
-    """A first sentence ends where a sentence does, not at an abbreviation or inside a name."""
+    """The baselines are a text's first sentence, not cut at an abbreviation or name, and its first words."""
     text = "X.Org is a server, e.g. Fast. It runs. " + "word " * 20
     assert first_sentence(text) == "X.Org is a server, e.g. Fast."
     assert first_sentence("no end") == "no end"
@@ -198,7 +198,7 @@ def test_the_baselines_are_a_text_s_beginning() -> None:
 
 
 def test_rouge_knows_right_from_wrong() -> None:
-    """The same words score 100, others nothing; the interval holds the mean; a margin over oneself is nothing."""
+    """Equal texts score 100 and different ones 0; intervals contain their mean, and a margin over oneself is 0."""
     people = ["a fast tool", "a slow tool", "the other library"]
     same, other = rouge(people, people), rouge(people, ["zebra", "zebra", "zebra"])
     assert list(same.rougeL) == [100] * 3 and list(other.rouge1) == [0] * 3 and same.texts == 3

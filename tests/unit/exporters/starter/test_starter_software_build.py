@@ -1,4 +1,4 @@
-"""The summariser's build, run for real on a tiny random base: no network, a few steps, every file."""
+"""The summarizer's build on a tiny random base: no network, a few steps, every file."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ PAIRS = [
 @pytest.fixture(scope="module")
 def material(tmp_path_factory: pytest.TempPathFactory) -> Material:
     """A base checkpoint of six random layers, 24 wide, and three pairs on each side."""
-    torch.set_num_threads(1)  # such small matrices only wait for each other on more
+    torch.set_num_threads(1)  # such small matrices only wait for each other on more threads
     base = tmp_path_factory.mktemp("base")
     tokenizer = wordpiece()
     tokenizer.save(str(base / "tokenizer.json"))
@@ -81,7 +81,7 @@ def built(material: Material, tmp_path_factory: pytest.TempPathFactory) -> tuple
 
 
 def test_pruning_keeps_what_the_texts_use_most(material: Material) -> None:
-    """Every single character stays, then the texts' pieces by how often they occur; unused words go first."""
+    """Pruning keeps every single character and the pieces that texts use most; unused words go first."""
     base = json.loads((material.base / "tokenizer.json").read_text(encoding="utf-8"))
     vocabulary = base["model"]["vocab"]
     kept = set(material.vocabulary.tokens)
@@ -94,7 +94,7 @@ def test_pruning_keeps_what_the_texts_use_most(material: Material) -> None:
 
 
 def test_the_encoder_begins_as_the_bert_it_is_made_of(material: Material) -> None:
-    """Before it learns anything, the BART's encoder answers as the BERT does, position for position, padding aside."""
+    """Before training, the BART's encoder computes what the BERT computes, apart from padding."""
     bert = BertModel(BertConfig.from_pretrained(material.base), add_pooling_layer=False).eval()
     weights = load_file(material.base / "model.safetensors")
     bert.load_state_dict({name: t for name, t in weights.items() if not name.startswith("pooler")})
@@ -109,7 +109,7 @@ def test_the_encoder_begins_as_the_bert_it_is_made_of(material: Material) -> Non
 
 
 def test_the_decoder_begins_as_layers_of_the_bert(material: Material) -> None:
-    """Its attention to itself and to the text is the named layer's, and its words are the encoder's."""
+    """Before training, the decoder's attention is that of the named BERT layers, and it shares the encoder's words."""
     weights = load_file(material.base / "model.safetensors")
     query = weights["encoder.layer.4.attention.self.query.weight"]
     made = bart_from(material.base, material.vocabulary, seed=1)
@@ -119,7 +119,7 @@ def test_the_decoder_begins_as_layers_of_the_bert(material: Material) -> None:
 
 
 def test_batches_hold_every_row_once_under_the_budget() -> None:
-    """Whatever the lengths, the planned batches are a partition, and only a lone row may pass the budget."""
+    """Batches hold every row exactly once; only a batch of one row may exceed the budget."""
     chance = random.Random(5)
     lengths = [chance.randint(3, 90) for _ in range(400)]
     rows = [Row([1] * length, [1, 2]) for length in lengths]
@@ -130,7 +130,7 @@ def test_batches_hold_every_row_once_under_the_budget() -> None:
 
 
 def test_a_decoder_is_asked_for_the_piece_after_each(rows: list[Row]) -> None:
-    """Labels are the decoder's input moved by one, ended by [SEP]; padding is masked, and never asked for."""
+    """A decoder's labels are its input shifted by one, ended by [SEP]; padding is masked and ignored."""
     batch = padded(rows)
     assert torch.equal(batch.attention_mask.bool(), batch.input_ids != PAD_ID)
     for row, said, wanted in zip(rows, batch.decoder_input_ids.tolist(), batch.labels.tolist(), strict=True):
@@ -140,7 +140,7 @@ def test_a_decoder_is_asked_for_the_piece_after_each(rows: list[Row]) -> None:
 
 
 def test_a_step_learns(material: Material, rows: list[Row]) -> None:
-    """Some steps on three pairs bring their loss down, and the decoder's rate is its own."""
+    """A few training steps on three pairs lower the loss; encoder and decoder have their own learning rates."""
     model = bart_from(material.base, material.vocabulary, seed=1).train()
     recipe, batch = Recipe(learning_rate=2e-2, encoder_learning_rate=5e-3, label_smoothing=0.0), padded(rows)
     optimizer = optimizer_for(model, recipe)
@@ -153,7 +153,7 @@ def test_a_step_learns(material: Material, rows: list[Row]) -> None:
 
 
 def test_rates_end_with_the_steps_or_with_the_time() -> None:
-    """Whichever is further gone counts; the slope rises to one and falls to nothing."""
+    """Learning rates rise, then fall to zero at the end of the steps or of the time, whichever comes first."""
     recipe = Recipe(limit_s=100.0)
     assert progress(5, 10, 20.0, recipe) == 0.5 and progress(1, 10, 70.0, recipe) == 0.7
     assert progress(10, 10, 1.0, recipe) == 1 == progress(1, 10, 101.0, recipe)
@@ -162,14 +162,14 @@ def test_rates_end_with_the_steps_or_with_the_time() -> None:
 
 
 def test_the_settings_that_serve_dev_best_are_chosen() -> None:
-    """Length penalty first, least length then, the first on a tie."""
+    """The length penalty is chosen first, then the minimum length; the first setting wins a tie."""
     best = chosen(lambda s: -abs(s["length_penalty"] - 1.4) + (s["min_length"] == 8))
     assert best == {**FIXED, "length_penalty": 1.5, "min_length": 8}
     assert chosen(lambda s: 0.0)["length_penalty"] == 0.5
 
 
 def test_a_build_leaves_a_complete_checkpoint(built: tuple[Path, SummariserManifest]) -> None:
-    """Every file the manifest names is there with that digest, the manifest reads back, the working folder is gone."""
+    """A build leaves a complete checkpoint whose manifest names every file, and no working folder."""
     out, manifest = built
     folder = out / "checkpoints" / "bart-software"
     assert read_manifest(folder, SummariserManifest) == manifest and not (out / "work").exists()
@@ -184,7 +184,7 @@ def test_a_build_leaves_a_complete_checkpoint(built: tuple[Path, SummariserManif
 
 
 def test_a_checkpoint_loads_as_any_other(built: tuple[Path, SummariserManifest]) -> None:
-    """The stock auto classes load the folder, nothing missing, and decode by the settings in it."""
+    """The stock auto classes load the checkpoint completely and decode with its settings."""
     folder = built[0] / "checkpoints" / "bart-software"
     model, report = AutoModelForSeq2SeqLM.from_pretrained(folder, output_loading_info=True)
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -198,7 +198,7 @@ def test_a_checkpoint_loads_as_any_other(built: tuple[Path, SummariserManifest])
 
 
 def test_order_and_company_change_no_summary(built: tuple[Path, SummariserManifest]) -> None:
-    """Summaries come back in the order of the texts, the same as each alone."""
+    """Summaries come back in the order of the texts, and equal those of each text alone."""
     model, tokenizer = load(built[0] / "checkpoints" / "bart-software")
     texts = [pair.text for pair in PAIRS]
     together = summaries(model, tokenizer, texts, 64, **GREEDY)

@@ -1,4 +1,4 @@
-"""Accuracy over HTTP: whose labels are compared with whose, and what counts as a fault."""
+"""Accuracy over HTTP: which labels are compared, and what counts as a fault."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ TRUE = [sentence.label for sentence in SENTENCES]
 
 
 def flipped(labels: Sequence[str], *places: int) -> list[str]:
-    """The labels, the other one at these places."""
+    """The labels, with the other label at these places."""
     other = {"positive": "negative", "negative": "positive"}
     return [other[label] if at in places else label for at, label in enumerate(labels)]
 
 
 @pytest.fixture
 def manifest(tmp_path: Path) -> ClassifierManifest:
-    """Of a variant that was verified on these sentences and was right on 990 of them."""
+    """The manifest of a variant that was right on 990 of these 1,000 sentences."""
     verification = Verification(
         texts=1000,
         data_set=HELDOUT_NAME,
@@ -49,12 +49,12 @@ def manifest(tmp_path: Path) -> ClassifierManifest:
 def judged(
     manifest: ClassifierManifest, served: Sequence[str | Unanswered], source: Sequence[str] | None = None
 ) -> Agreement:
-    """Against a variant that alone is wrong on the first ten."""
+    """The agreement with a variant that, run alone, is wrong on the first ten sentences."""
     return judge(manifest, SENTENCES, served, flipped(TRUE, *range(10)), source)
 
 
 def test_a_gateway_that_answers_as_verified_is_without_fault(manifest: ClassifierManifest) -> None:
-    """The same labels as the variant run alone, the same accuracy as in its manifest."""
+    """A gateway that returns the variant's own labels has no fault, and the accuracy of the manifest."""
     found = judged(manifest, flipped(TRUE, *range(10)))
     assert not found.faults() and found.apart == 0
     assert (found.overall.served_share, found.overall.alone_share, found.alone_agreement) == (0.99, 0.99, 1.0)
@@ -62,7 +62,7 @@ def test_a_gateway_that_answers_as_verified_is_without_fault(manifest: Classifie
 
 
 def test_batch_mates_may_turn_a_few_labels(manifest: ClassifierManifest) -> None:
-    """Up to half a percent of the sentences; the report says how many there were."""
+    """Batching may change the labels of up to half a percent of the sentences."""
     assert judged(manifest, flipped(TRUE, *range(15))).apart == -5
     assert not judged(manifest, flipped(TRUE, *range(15))).faults()
     (fault,) = judged(manifest, flipped(TRUE, *range(16))).faults()
@@ -70,14 +70,14 @@ def test_batch_mates_may_turn_a_few_labels(manifest: ClassifierManifest) -> None
 
 
 def test_answers_that_are_mixed_up_are_a_fault(manifest: ClassifierManifest) -> None:
-    """As many right as before, but on other sentences: the labels no longer agree with the variant's own."""
+    """Answers given to the wrong sentences are a fault, even if as many are right as before."""
     found = judged(manifest, flipped(TRUE, *range(500, 510)))
     assert found.apart == 0
     assert found.alone_agreement == pytest.approx(0.98) and "run alone" in found.faults()[0]
 
 
 def test_a_sentence_without_an_answer_is_a_fault_and_counts_as_wrong(manifest: ClassifierManifest) -> None:
-    """Each reason with its count."""
+    """An unanswered sentence counts as wrong, and is a fault with its reason and count."""
     served: list[str | Unanswered] = [*flipped(TRUE, *range(10))]
     served[500] = served[501] = Unanswered("status 503")
     found = judged(manifest, served)
@@ -86,7 +86,7 @@ def test_a_sentence_without_an_answer_is_a_fault_and_counts_as_wrong(manifest: C
 
 
 def test_agreement_with_the_source_has_a_floor(manifest: ClassifierManifest) -> None:
-    """98.5 % by the manifest, and by a run of the source where one was asked for."""
+    """Agreement with the source must be at least 98.5 %, by the manifest and, if requested, by running the source."""
     served = flipped(TRUE, *range(10))
     assert judged(manifest, served, source=flipped(TRUE, *range(25))).source_agreement == pytest.approx(0.985)
     assert not judged(manifest, served, source=flipped(TRUE, *range(25))).faults()
@@ -94,21 +94,21 @@ def test_agreement_with_the_source_has_a_floor(manifest: ClassifierManifest) -> 
 
 
 def test_accuracy_on_other_texts_is_not_compared(manifest: ClassifierManifest) -> None:
-    """A variant that was verified on texts of its own has no figure for these."""
+    """A variant that was verified on other texts has no accuracy to compare."""
     other = manifest.verification.model_copy(update={"data_set": "verification.jsonl", "accuracy": 0.5})
     found = judged(manifest.model_copy(update={"verification": other}), TRUE)
     assert found.apart is None and not found.faults()
 
 
 def test_labels_differ_in_capitals_only_for_people(manifest: ClassifierManifest) -> None:
-    """A checkpoint that says POSITIVE means positive."""
+    """Labels are compared regardless of case: POSITIVE is positive."""
     assert judged(manifest, [label.upper() for label in TRUE]).overall.served == 1000
 
 
 def test_a_report_is_shown_written_and_met_only_when_something_was_judged(
     manifest: ClassifierManifest, tmp_path: Path
 ) -> None:
-    """A report of nothing proves nothing."""
+    """A report without any judged checkpoint is not met, since it proves nothing."""
     found = report_of(1000, [judged(manifest, TRUE)], ["emotions"])
     console = Console(width=160, file=(told := io.StringIO()))
     assert present(found, console, json=tmp_path / "accuracy.json") == 1
@@ -120,7 +120,7 @@ def test_a_report_is_shown_written_and_met_only_when_something_was_judged(
 
 
 class Echo:
-    """Labels a text by its own words, slowly for some, so that answers come back out of order."""
+    """Labels a text with the text itself, slowly for some, so that answers come back out of order."""
 
     def __init__(self) -> None:
         self.under_way = self.most = 0
@@ -142,7 +142,7 @@ class Echo:
 
 @pytest.mark.virtual_time
 async def test_labels_come_back_in_the_order_of_the_texts_a_few_at_a_time() -> None:
-    """Whatever the order of the answers, each text keeps its own."""
+    """Labels come back in the order of the texts, whatever the order of the answers, at most eight at a time."""
     texts, server, steps = [f"text {at}" for at in range(50)], Echo(), []
     found = await labels_of(server, "student", texts, 8, lambda: steps.append(1))
     assert found == texts and len(steps) == 50 and server.most == 8
@@ -150,7 +150,7 @@ async def test_labels_come_back_in_the_order_of_the_texts_a_few_at_a_time() -> N
 
 @pytest.mark.virtual_time
 async def test_every_way_of_not_answering_has_its_reason() -> None:
-    """A broken connection, a refusal, an answer of another checkpoint and one that is none."""
+    """A broken connection, a refusal, another checkpoint's answer and a malformed answer each have their own reason."""
     found = await labels_of(Echo(), "student", ["broken", "busy", "strayed", "odd", "fine"], 2, lambda: None)
     whys = (
         "ServerDisconnectedError",

@@ -1,4 +1,4 @@
-"""Budgets: steps matched by id, promises that are kept or not, and how each summarizer used its budgets."""
+"""Budgets: steps matched by request id, promises kept or missed, and how each summarizer used its budgets."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def text(kind: Kind = Kind.PAPERS, reference: str = "one two three") -> HeldoutT
 def summarised(
     written: str = "one two three", checkpoint: str = "picks", reason: FinishReason = "stop", beams: int = 1
 ) -> Summarised:
-    """An answer after half a second of the engine."""
+    """An answer to which the engine contributed half a second."""
     return Summarised(written, checkpoint, reason, beams, 1, lead=False, service_time_s=0.5, gateway_s=0.75)
 
 
@@ -52,12 +52,12 @@ def end(
 
 
 def run(*ended: Scored) -> Run:
-    """A run of these, over two summarizers."""
+    """A run of these requests, over two summarizers."""
     return Run(Settings(texts=len(ended)), "a host", ("picks", "writes"), ended, 1.0)
 
 
 def test_steps_are_matched_by_the_requests_id() -> None:
-    """A text that was tried twice has the steps of both; one that no log names has None, which is not none."""
+    """Steps are matched to requests by id, over several tries; a request that no log names has None, not no steps."""
     pytest.importorskip("rouge_score")
     entries = [Entry("1.0-0.8", (EARLY,), False), Entry("other", (), False), Entry("1.0-0.8", (EARLY,), True)]
     twice, unnamed = scored([end(steps=None), end(2.0, steps=None)], entries)
@@ -66,14 +66,14 @@ def test_steps_are_matched_by_the_requests_id() -> None:
 
 
 def test_answers_are_scored_against_their_references() -> None:
-    """From 0 to 1; what was not answered has no score."""
+    """Answers are scored from 0 to 1 against their references; an unanswered request has no score."""
     pytest.importorskip("rouge_score")
     same, apart, none = scored([end(), end(outcome=summarised("nothing alike")), end(outcome=Unsummarised("x"))], [])
     assert (same.rouge_l, apart.rouge_l, none.rouge_l) == (1.0, 0.0, None)
 
 
 def test_the_log_of_steps_is_on_for_what_starts_within(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And as it was before afterwards."""
+    """The log of steps is switched on for processes started within the context, and restored afterwards."""
     monkeypatch.delenv(VARIABLE, raising=False)
     with logging_steps(tmp_path):
         assert os.environ[VARIABLE] == str(tmp_path)
@@ -85,12 +85,12 @@ def test_the_log_of_steps_is_on_for_what_starts_within(tmp_path: Path, monkeypat
 
 
 def kept(*ended: Scored) -> list[bool]:
-    """Which of the three promises a run keeps."""
+    """Whether each of the three promises is kept by a run of these requests."""
     return [promise.met for promise in figures.promises(ended)]
 
 
 def test_promises_are_in_time_not_empty_and_punctual() -> None:
-    """One late answer in a hundred may be, two may not; a request without an answer is not in time."""
+    """Promises allow 1 % late or missing answers, no empty answer, and no step that starts after the deadline."""
     good = [end()] * 99
     assert kept(*good, end(latency_s=1.2)) == [True, True, True]
     assert kept(*good[:98], end(latency_s=1.2), end(latency_s=1.2)) == [False, True, True]
@@ -102,14 +102,14 @@ def test_promises_are_in_time_not_empty_and_punctual() -> None:
 
 
 def test_punctuality_that_no_log_proves_is_not_kept() -> None:
-    """An answer whose steps are not in the log, or a log without any step."""
+    """Punctuality is not kept if an answer's steps are missing from the log."""
     assert kept(end(), end(steps=None)) == [True, True, False]
     assert "1 answers were not logged" in figures.promises([end(), end(steps=None)])[2].sentence
     assert kept(end(steps=())) == [True, True, False]
 
 
 def test_overshoots_are_signed() -> None:
-    """Negative where all were before; None where there is nothing."""
+    """An overshoot is negative if all ended before the deadline, and None if there is nothing."""
     assert figures.longest_overshoot_s([end(), end(latency_s=0.9)]) == pytest.approx(-0.1)
     assert figures.longest_overshoot_s([end(latency_s=1.25), end(outcome=Unsummarised("x"), latency_s=40)]) == 0.25
     assert figures.longest_step_overshoot_s([end(), end(steps=(Step(-0.1, 0.03),))]) == 0.03
@@ -117,7 +117,7 @@ def test_overshoots_are_signed() -> None:
 
 
 def several() -> Sequence[Scored]:
-    """Two by one checkpoint, three by the other of which one is late, and one without an answer."""
+    """Two answers by one checkpoint, three by the other of which one is late, and one request without an answer."""
     writes = summarised(checkpoint="writes", reason="deadline", beams=4)
     return (
         end(0.2, 0.1, rouge_l=0.2),
@@ -130,7 +130,7 @@ def several() -> Sequence[Scored]:
 
 
 def test_each_checkpoint_is_shown_with_its_use_of_the_budgets() -> None:
-    """Counts by finish reason and beams, ratios of latency to budget, in the catalog's order."""
+    """Each checkpoint has a row in the catalog's order: finish reasons, beams, and latency as a share of the budget."""
     table, _ = report_of(run(*several())).tables
     assert [" | ".join(row) for row in table.rows] == [
         "picks | 2 | 2 | 200, 300, 400 | 0.62, 0.74, 0.75, 0.75 | stop: 2 | 1: 2 | 0",
@@ -139,7 +139,7 @@ def test_each_checkpoint_is_shown_with_its_use_of_the_budgets() -> None:
 
 
 def test_quality_is_shown_by_kind_and_band_of_budgets() -> None:
-    """A budget on an edge belongs to the band that begins there; what was not answered counts as a text only."""
+    """Quality is shown by kind and budget band; a band has its lower edge, and an unanswered text has no quality."""
     _, table = report_of(run(*several())).tables
     assert table.rows == [
         [Kind.PAPERS, "100 to 250", "1", "1", "20.0", "picks: 1"],
@@ -150,7 +150,7 @@ def test_quality_is_shown_by_kind_and_band_of_budgets() -> None:
 
 
 def test_a_report_is_shown_written_and_drawn_without_any_text(tmp_path: Path) -> None:
-    """Tables, JSON in SI units, and a drawing in which late answers are apart."""
+    """A report has tables, JSON in SI units and a plot, and contains none of the texts."""
     report = report_of(run(*several()))
     console = Console(width=200, file=(shown := io.StringIO()))
     files = tmp_path / "budgets.json", tmp_path / "budgets.svg"
@@ -168,7 +168,7 @@ def test_a_report_is_shown_written_and_drawn_without_any_text(tmp_path: Path) ->
 
 
 def drawn(run: Run) -> dict[str, int]:
-    """How many answers each entry of the drawing's legend has."""
+    """The number of answers under each entry of the plot's legend."""
     figure = report_of(run).figure
     assert figure is not None
     (axes,) = figure().axes
@@ -176,13 +176,13 @@ def drawn(run: Run) -> dict[str, int]:
 
 
 def test_a_drawing_has_every_answer_and_the_late_ones_apart() -> None:
-    """A request without an answer is not in it; a run without answers is drawn empty."""
+    """A plot holds every answer, the late ones apart; a run without answers gives an empty plot."""
     assert drawn(run(*several())) == {"picks": 2, "writes": 2, "writes, late": 1}
     assert drawn(run()) == {}
 
 
 def test_a_run_without_texts_is_refused() -> None:
-    """By the command line, with the option's name."""
+    """A run without texts is refused at the command line, and the option is named."""
     app = typer.Typer()
     app.command()(figures.command)
     refused = CliRunner().invoke(app, ["--texts", "0"], env={"COLUMNS": "200"})

@@ -1,4 +1,4 @@
-"""Coexistence: shuffled turns, a neighbour's work within a turn, ratios within rounds, and runs that are not valid."""
+"""Coexistence: shuffled turns, a neighbour's work within a turn, ratios within rounds, and invalid runs."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def turn(
     ending: Ending = Ending.IN_TIME,
     neighbour: Neighbour = BUSY,
 ) -> Turn[Sample]:
-    """A hundred requests, of which the slowest ten take twice as long; the last one ends as given."""
+    """A turn of a hundred requests, of which the slowest ten take twice as long; the last one ends as given."""
     shots = [
         Shot(at / 50, at / 50 + lag_ms / 1000, latency_ms / 1000 * (2 if at < 10 else 1), Ending.IN_TIME)
         for at in range(100)
@@ -61,7 +61,7 @@ def turn(
 
 
 def turns(*beside_ms: float) -> Turns[Sample]:
-    """A warm-up that must not count, then rounds: 4 ms alone, so much beside."""
+    """A warm-up that must not count, then rounds: 4 ms alone, and these latencies beside the neighbour."""
     found = [turn(0, ALONE, 4), turn(0, BESIDE, 400)]
     for number, latency_ms in enumerate(beside_ms, start=1):
         found += [turn(number, BESIDE, latency_ms), turn(number, ALONE, 4)]
@@ -69,17 +69,17 @@ def turns(*beside_ms: float) -> Turns[Sample]:
 
 
 def with_turn(taken: Turns[Sample], odd: Turn[Sample]) -> Turns[Sample]:
-    """The turns, with this one instead of the one that had its place."""
+    """The turns, with this one in place of the turn of its slot."""
     return Turns((*(one for one in taken.taken if one.slot != odd.slot), odd))
 
 
 def a_run(taken: Turns[Sample]) -> Run:
-    """Of these turns on a host."""
+    """A run of these turns."""
     return Run(Settings(rounds=2), "a host", "fast", "slow", taken, 1.0)
 
 
 def test_a_neighbours_summaries_count_by_their_part_within_the_turn() -> None:
-    """One that began before and one that ended after count in part, one that lies outside does not."""
+    """A summary counts by the part of it that lies within the turn."""
     finished = [Finished(-2, 2, 3.0), Finished(2, 6, 4.0), Finished(6, 14, 8.0), Finished(14, 15, 1.0)]
     found = neighbour_within(finished, 0.0, 10.0, clients=1)
     assert found.summaries == pytest.approx(0.5 + 1 + 0.5) and found.per_s == pytest.approx(0.2)
@@ -88,13 +88,13 @@ def test_a_neighbours_summaries_count_by_their_part_within_the_turn() -> None:
 
 
 def test_a_neighbour_that_fails_wrote_nothing() -> None:
-    """But is counted with its reason."""
+    """A failed request of the neighbour counts as no summary, and as a failure with its reason."""
     found = neighbour_within([Finished(0, 1, 0.0, "503 checkpoint_unavailable")], 0.0, 2.0, clients=1)
     assert (found.summaries, found.failures) == (0.0, {"503 checkpoint_unavailable": 1})
 
 
 def test_the_verdict_is_the_median_of_the_ratios_within_rounds() -> None:
-    """The warm-up does not count; one bad round of three does not decide."""
+    """The verdict is the median of the ratios within rounds: neither the warm-up nor one bad round decides."""
     kept = verdict(turns(4.4, 5.0, 40.0))
     assert kept.met and kept.sentence.endswith("met by 4%: 1.25 (1.10 to 10.00)")
     assert not verdict(turns(4.4, 6.0, 40.0)).met
@@ -104,7 +104,7 @@ def test_the_verdict_is_the_median_of_the_ratios_within_rounds() -> None:
 
 
 def test_a_run_that_is_not_valid_meets_nothing() -> None:
-    """A late generator, a neighbour at rest or failing, a classification that was lost: each is named."""
+    """A run is invalid if the generator sent late, the neighbour rested or failed, or a classification was lost."""
     resting = replace(BUSY, asked_share=0.5)
     failing = replace(BUSY, failures={"429 overloaded": 2})
     for odd, said in (
@@ -121,7 +121,7 @@ def test_a_run_that_is_not_valid_meets_nothing() -> None:
 
 
 def test_a_round_in_which_nothing_was_answered_does_not_count() -> None:
-    """A run of such rounds is not measured, hence not met."""
+    """A round without any answer does not count; a run of such rounds is not measured, hence not met."""
     nothing = Turn(Slot(1, 1, ALONE), Sample(summarised([], LoadSettings(rate=1, seconds=1))))
     taken = Turns((nothing, turn(1, BESIDE, 4)))
     assert taken.rounds() == [] and not verdict(taken).met and "not measured" in verdict(taken).sentence
@@ -129,7 +129,7 @@ def test_a_round_in_which_nothing_was_answered_does_not_count() -> None:
 
 
 def test_a_report_is_shown_and_written(tmp_path: Path) -> None:
-    """One row a round, the generator's delay, the verdict with its margin."""
+    """A report has a row for each round, the generator's delay, and the verdict with its margin."""
     report = report_of(a_run(turns(4.4, 4.8)))
     console = Console(width=200, file=(shown := io.StringIO()))
     assert present(report, console, json=tmp_path / "coexistence.json") == 0
@@ -172,7 +172,7 @@ class Summarizer:
 
 
 async def test_a_summarizer_is_kept_busy_until_it_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One text after the other without a pause; the one under way at the end is finished and counted."""
+    """A summarizer gets one text after the other without a pause; the last one is finished and counted."""
     monkeypatch.setattr("loadtests.bench.coexistence.SETTLE_S", 0.0)
     server, over, found = Summarizer(), asyncio.Event(), list[Finished]()
 
@@ -190,7 +190,7 @@ async def test_a_summarizer_is_kept_busy_until_it_is_over(monkeypatch: pytest.Mo
 
 
 def test_the_neighbour_is_of_the_quality_tier_unless_named_or_missing() -> None:
-    """All summarizers where that tier has none; a name that is none is said with those there are."""
+    """The neighbour is every summarizer of the quality tier, or all if there is none, unless one is named."""
     names = [entry.name for entry in summarizers_asked(a_catalog("quality", "realtime", "quality"), None)]
     assert names == ["quality-0", "quality-2"]
     assert [entry.name for entry in summarizers_asked(a_catalog("realtime"), None)] == ["realtime-0"]
@@ -202,7 +202,7 @@ def test_the_neighbour_is_of_the_quality_tier_unless_named_or_missing() -> None:
 
 
 def test_the_slowest_of_them_is_chosen_by_the_gateways_own_forecast() -> None:
-    """One that is down has no forecast."""
+    """The slowest summarizer is the one with the longest service time in the gateway's forecast."""
     candidates = [
         {"checkpoint": "a", "forecast_ms": {"service_time": 80.0}},
         {"checkpoint": "b", "forecast_ms": {"service_time": 900.0}},
@@ -215,7 +215,7 @@ def test_the_slowest_of_them_is_chosen_by_the_gateways_own_forecast() -> None:
 
 
 def test_arguments_that_measure_nothing_are_refused() -> None:
-    """By the command line, with the option's name."""
+    """Impossible arguments are refused at the command line, and the option is named."""
     app = typer.Typer()
     app.command()(coexistence.command)
     for option, value in (("--rounds", "0"), ("--rate", "0"), ("--budget-ms", "inf"), ("--summarizers", "0")):

@@ -1,4 +1,4 @@
-"""What a decoding race counts: the time of a token, the rounds that count, gains, judgements; and what it refuses."""
+"""What a decoding race measures: the time of a token, the rounds that count, gains and judgements."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def a_turn(engine: str, number: int, beams: int, token_s: float, encode_s: float
 def turns_of(
     gains: tuple[float, ...] = (1.4, 1.5, 1.6), beam_gains: tuple[float, ...] = (1.0, 1.0, 1.0)
 ) -> Turns[Writing]:
-    """A warm-up and three rounds, each slower than the one before for both; the other gains so much in each."""
+    """A warm-up and three rounds, each slower than the one before; the other engine gains these factors."""
     taken = []
     for number in range(WARM_UP, len(gains) + 1):
         for beams, each in ((GREEDY, gains), (BEAMS, beam_gains)):
@@ -67,14 +67,14 @@ def turns_of(
 
 
 def a_race(turns: Turns[Writing], others: float = 0.0, missing: tuple[str, ...] = ()) -> Race:
-    """A race of these turns on a host."""
+    """A race with these turns."""
     loaded = {BASELINE: Loaded(1.5, 10**9, "int8"), OTHER: Loaded(0.5, 3 * 10**8, "int8_float32")}
     settings = Settings(rounds=3, tokens=TOKENS)
     return Race("student", "a <host>", settings, 512, loaded, missing, False, others, turns, 9.0)
 
 
 def test_a_token_costs_what_many_take_more_than_one() -> None:
-    """The encoder and the first step fall out; an encoder that runs by itself is what was measured."""
+    """The time of a token excludes the encoder and the first step; without a measured encoder its time is derived."""
     sample = a_turn(BASELINE, 1, GREEDY, token_s=0.03).sample
     assert sample.token_s == pytest.approx(0.03)
     assert sample.encoder_s == 0.2
@@ -82,7 +82,7 @@ def test_a_token_costs_what_many_take_more_than_one() -> None:
 
 
 def test_gains_are_taken_within_each_round() -> None:
-    """Drift over the rounds bends no ratio, and the warm-up does not count; a gain is in speed."""
+    """Gains are ratios of speed within a round, so a drift of the machine cancels out."""
     assert judgements(turns_of()) == [
         f"{OTHER}: worth an engine: greedy 1.50 (1.40 to 1.60); 4 beams 1.00 (1.00 to 1.00) × {BASELINE}'s speed"
     ]
@@ -91,7 +91,7 @@ def test_gains_are_taken_within_each_round() -> None:
 
 
 def test_a_round_in_which_one_token_took_longer_than_all_does_not_count() -> None:
-    """Neither for the engine it befell nor for the others, at those beams only; a caution says so."""
+    """A round in which one token took longer than all does not count for any engine at those beams, with a caution."""
     spoilt = [
         replace(turn, sample=msgspec.structs.replace(turn.sample, all_s=turn.sample.one_s / 2))
         if turn.slot == Slot(2, GREEDY, OTHER)
@@ -108,7 +108,7 @@ def test_a_round_in_which_one_token_took_longer_than_all_does_not_count() -> Non
 
 
 def test_a_race_without_a_round_that_counts_gives_no_figures() -> None:
-    """Dashes rather than numbers, and no judgement in anyone's favour."""
+    """A race without a counted round shows dashes instead of figures, and gives no judgement."""
     nothing = Turns(tuple(turn for turn in turns_of().taken if turn.slot.round == WARM_UP))
     (said,) = judgements(nothing)
     assert "not judged" in said and "not measured" in said
@@ -128,25 +128,25 @@ def test_a_race_without_a_round_that_counts_gives_no_figures() -> None:
 def test_a_library_is_worth_an_engine_when_it_gains_enough_in_every_round(
     greedy: tuple[float, ...], beams: tuple[float, ...], words: str
 ) -> None:
-    """Greedy or with beams, 1.3 and more; a single slow round is enough against it."""
+    """A library is worth an engine if it gains 1.3 or more in every round, greedy or with beams."""
     spreads = Spread.of(greedy), Spread.of(beams)
     said = judgement(OTHER, {how: spread for how, spread in zip(HOW.values(), spreads, strict=True) if spread})
     assert said.startswith(f"{OTHER}: {words}")
 
 
 def test_two_rounds_judge_nothing() -> None:
-    """However fast the other was in them."""
+    """With only two counted rounds nothing is judged, however large the gain."""
     (said,) = judgements(turns_of(gains=(2.0, 2.0), beam_gains=(2.0, 2.0)))
     assert said.startswith(f"{OTHER}: not judged, fewer than 3 rounds count")
 
 
 def test_nothing_is_judged_without_the_baseline() -> None:
-    """There is nothing that it could be compared with."""
+    """Without the baseline nothing is judged."""
     assert judgements(Turns(tuple(turn for turn in turns_of().taken if turn.slot.contestant == OTHER))) == []
 
 
 def test_a_report_is_shown_drawn_and_written(tmp_path: Path) -> None:
-    """The same figures in each form; what was derived is marked, what a reader must know is said."""
+    """A report shows equal figures at the terminal, in Markdown, as JSON and drawn; derived figures are marked."""
     race = a_race(turns_of(), others=0.5, missing=("openvino-bf16",))
     json_file, markdown, plot = (tmp_path / f"race.{kind}" for kind in ("json", "md", "svg"))
     console = Console(file=(shown := io.StringIO()), width=100)
@@ -166,7 +166,7 @@ def test_a_report_is_shown_drawn_and_written(tmp_path: Path) -> None:
 
 
 def test_arguments_that_measure_nothing_are_refused() -> None:
-    """By the command line, with the option's name."""
+    """Impossible arguments are refused at the command line, and the option is named."""
     app = typer.Typer()
     app.command()(engines.command)
     for option, value in (("--rounds", "0"), ("--tokens", "1"), ("--threads", "x"), ("--input-tokens", "1")):
@@ -175,7 +175,7 @@ def test_arguments_that_measure_nothing_are_refused() -> None:
 
 
 def test_engines_are_chosen_by_name() -> None:
-    """All of them by default, in the order of the register; an unknown one is refused with the list."""
+    """Engines are chosen by name, all of them by default; an unknown name is refused with the list."""
     assert named_engines(None) == ENGINES
     assert [one.name for one in named_engines(["torch-bf16", BASELINE])] == [BASELINE, "torch-bf16"]
     with pytest.raises(NoRace, match="no engine is called fastest; there are onnxruntime-int8"):
@@ -184,14 +184,14 @@ def test_engines_are_chosen_by_name() -> None:
 
 
 def test_an_engine_is_there_when_its_library_is() -> None:
-    """Found without importing it."""
+    """An engine counts as installed if its library can be found, without importing it."""
     assert Engine("json-fp32", "json", "fp32").installed
     assert not Engine("none-fp32", "a_library_that_nobody_has", "fp32").installed
     assert ENGINES[0].installed is (find_spec("onnxruntime") is not None)
 
 
 def test_a_race_that_compares_nothing_is_refused(tmp_path: Path) -> None:
-    """Before anything is made or loaded."""
+    """A race without anything to compare is refused before anything is exported or loaded."""
     console = Console(file=io.StringIO())
     with pytest.raises(NoRace, match="compared with onnxruntime-int8"):
         measure(["distilbart-6-6"], tmp_path, Settings(engines=(OTHER, "torch-bf16")), console)
@@ -201,7 +201,7 @@ def test_a_race_that_compares_nothing_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_text_is_the_same_every_time_and_fits() -> None:
-    """Equal seeds, equal ids; no special token but the end, as long as asked or as the checkpoint takes."""
+    """Equal seeds give equal token ids, without special tokens but the end, no longer than the checkpoint takes."""
     text = input_text(KNOWN, 32, 512, seed=20)
     assert text == input_text(KNOWN, 32, 512, seed=20)
     assert len(text) == 512 and text[-1] == 3
@@ -212,7 +212,7 @@ def test_the_text_is_the_same_every_time_and_fits() -> None:
 
 
 def test_a_checkpoint_that_writes_nothing_is_refused(tmp_path: Path) -> None:
-    """As is one that does not say where to start; neither has a graph made of it."""
+    """A checkpoint that is no encoder-decoder, or lacks a start token, is refused before a graph is made."""
     console = Console(file=io.StringIO())
     with pytest.raises(NoRace, match="minilm-sentiment is no encoder-decoder"):
         prepare("starter:minilm-sentiment", ["int8"], tmp_path, 1, console)
@@ -225,7 +225,7 @@ def test_a_checkpoint_that_writes_nothing_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.export
 def test_the_random_architectures_are_those_that_can_be_written() -> None:
-    """The race knows their names without importing torch; they are full size."""
+    """The names of the random architectures are those of the exporter, and all are full size."""
     from exporters.random_seq2seq import ARCHITECTURES, architecture
 
     assert tuple(ARCHITECTURES) == RANDOM

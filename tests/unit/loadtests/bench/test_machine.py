@@ -1,4 +1,4 @@
-"""Who uses the processor: watched processes, this one, and the rest."""
+"""Who uses the processor: the watched processes, this one, and all others."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SPIN = "import time\nprint('spinning', flush=True)\nwhile time.process_time() < 
 
 
 def test_what_a_watched_process_uses_is_its_share() -> None:
-    """A process that spins uses something of a core; this one is left out of the others, and nothing is below 0."""
+    """A busy watched process has a positive share of the cores; this process is not counted among the others."""
     child = subprocess.Popen([sys.executable, "-c", SPIN], stdout=subprocess.PIPE)
     try:
         assert child.stdout is not None and child.stdout.readline() == b"spinning\n"
@@ -35,7 +35,7 @@ def test_what_a_watched_process_uses_is_its_share() -> None:
 
 
 def test_each_group_at_rest_has_its_share() -> None:
-    """By its name; a process that waits for input uses no negative time."""
+    """Each watched group at rest has its share by name, never a negative one."""
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     try:
         shares = at_rest({"waiting": [psutil.Process(child.pid)]}, 0.01).shares
@@ -45,5 +45,5 @@ def test_each_group_at_rest_has_its_share() -> None:
 
 
 def test_a_machine_that_is_busy_is_told() -> None:
-    """Over a tenth of it; the conditions of a measurement are part of its result."""
+    """A caution says so if other processes use more than a tenth of the machine."""
     assert not_quiet(0.1) == [] and "40%" in not_quiet(0.4)[0]

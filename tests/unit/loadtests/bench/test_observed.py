@@ -1,4 +1,4 @@
-"""Watching a gateway as operators do: what dashboards ask, two sides' counts of a load, what a Prometheus says."""
+"""Watching a gateway as operators do: dashboard queries, counts of client and gateway, and Prometheus' answers."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ from loadtests.generator.results import Result, result_of_call
 
 
 def landing(task: str = "classify", latency_s: float = 0.05, met: str | None = "true", code: str = "") -> Result:
-    """A request with a budget of 0.1 s: answered as the gateway says, or a problem of that code."""
+    """A request with a budget of 0.1 s: answered with this verdict of the gateway, or a problem with this code."""
     call = Call(1, 0, 0.0, task, 0.1, b"", {})
     if code:
         status = {"overloaded": 429, "budget_infeasible": 422, "deadline_exceeded": 504}.get(code, 500)
@@ -60,13 +60,13 @@ def landing(task: str = "classify", latency_s: float = 0.05, met: str | None = "
 
 
 def counter(**by_outcome: float) -> list[Sample]:
-    """The counter of requests at an instant, of `classify`."""
+    """The counter of `classify` requests by outcome at an instant."""
     return [Sample((0.0, str(n)), {"task": "classify", "outcome": how}) for how, n in by_outcome.items()]
 
 
 @contextmanager
 def answering(answers: Mapping[str, list[tuple[int, object]]]) -> Iterator[str]:
-    """A server that answers each path with its answers in turn, the last for ever; its URL."""
+    """A server that gives each path its answers in turn and then repeats the last; yields its URL."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -79,7 +79,7 @@ def answering(answers: Mapping[str, list[tuple[int, object]]]) -> Iterator[str]:
             self.wfile.write(content)
 
         def log_message(self, *_: object) -> None:
-            """Says nothing."""
+            """Logs nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
@@ -93,13 +93,13 @@ def answering(answers: Mapping[str, list[tuple[int, object]]]) -> Iterator[str]:
 
 
 def vector(*values: str) -> tuple[int, object]:
-    """What Prometheus answers to a query that has these values."""
+    """Prometheus' answer to a query with these values."""
     result = [{"metric": {"task": "classify"}, "value": [5.0, value]} for value in values]
     return 200, {"status": "success", "data": {"resultType": "vector", "result": result}}
 
 
 def test_every_panels_query_is_asked_with_its_variables_filled_in(tmp_path: Path) -> None:
-    """Those in folded rows, too, and each says where it stands."""
+    """Every panel's query is asked with its variables filled in and named by its place, also within folded rows."""
     inner = {"title": "inner", "targets": [{"expr": "rate(b[${window}])", "refId": "B"}]}
     panels = [
         {"title": "outer", "targets": [{"expr": 'a{task=~"$task"}', "refId": "A"}]},
@@ -112,7 +112,7 @@ def test_every_panels_query_is_asked_with_its_variables_filled_in(tmp_path: Path
 
 
 def test_a_dashboard_that_cannot_be_asked_is_named(tmp_path: Path) -> None:
-    """A variable without a value, a file that is no dashboard, a folder with none."""
+    """A malformed dashboard, one with an unknown variable, or a folder without any is an error that names it."""
     with pytest.raises(NothingShipped, match="no dashboard"):
         panel_queries(tmp_path)
     for content in ('{"panels": [{"targets": [{"expr": "$other"}]}]}', "{}", "no"):
@@ -122,7 +122,7 @@ def test_a_dashboard_that_cannot_be_asked_is_named(tmp_path: Path) -> None:
 
 
 def test_what_is_shipped_can_be_asked_and_scraped() -> None:
-    """The dashboards leave no variable open; the config, of another target and faster, still finds the rules."""
+    """The shipped dashboards have no open variable, and the shipped config finds its rules for another target."""
     queries = panel_queries(SHIPPED_DASHBOARDS)
     assert len(queries) > 60 and not [one for one in queries if "$" in one.expr]
     config = config_of(SHIPPED_CONFIG, "127.0.0.1:1", 1)
@@ -134,7 +134,7 @@ def test_what_is_shipped_can_be_asked_and_scraped() -> None:
 
 
 def test_a_config_that_is_not_as_it_should_be_is_named(tmp_path: Path) -> None:
-    """Missing, or without its one job."""
+    """A config that is missing, malformed or without its one job is an error that names the file."""
     path = tmp_path / "prometheus.yml"
     for content in (None, "rule_files: []\nscrape_configs: []", "a: [", "rule_files: []"):
         if content is not None:
@@ -144,14 +144,14 @@ def test_a_config_that_is_not_as_it_should_be_is_named(tmp_path: Path) -> None:
 
 
 def test_without_prometheus_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before anything is started."""
+    """Without Prometheus, the error says how to install it before anything is started."""
     monkeypatch.setenv("PATH", "")
     with pytest.raises(PrometheusMissing, match="apt-get install prometheus"), watching("http://127.0.0.1:1"):
         pass
 
 
 def test_an_answer_is_read_with_its_labels() -> None:
-    """A vector's elements, a lone number, and NaN, which is a value to Prometheus."""
+    """An answer is read with its labels, be it a vector or a scalar; NaN is a value."""
     lone = {"status": "success", "data": {"resultType": "scalar", "result": [5.0, "3"]}}
     with answering({"/api/v1/query": [vector("1", "NaN"), (200, lone), vector()]}) as url:
         first, second = Prometheus(url).ask("a", 5.0)
@@ -161,7 +161,7 @@ def test_an_answer_is_read_with_its_labels() -> None:
 
 
 def test_what_prometheus_refuses_is_told_with_its_words() -> None:
-    """The query and the fault; so is that nobody answers."""
+    """A query that Prometheus refuses is an error with the query and the fault, and so is silence."""
     refused = pytest.raises(PrometheusFailed, match=r"rate\(a\).*parse error")
     with answering({"/api/v1/query": [(400, {"error": "parse error"})]}) as url, refused:
         Prometheus(url).ask("rate(a)", 5.0)
@@ -170,7 +170,7 @@ def test_what_prometheus_refuses_is_told_with_its_words() -> None:
 
 
 def test_a_sample_counts_once_it_is_of_after_the_instant() -> None:
-    """None yet, one of before, one at the instant itself, and then one that is new."""
+    """Only a sample newer than the given instant ends the wait for one."""
     looks = [vector(), vector("99"), vector("100"), vector("100.5"), vector("7")]
     with answering({"/api/v1/query": looks}) as url:
         Prometheus(url).await_sample("a", 100.0, within_s=60.0)
@@ -182,7 +182,7 @@ def test_a_sample_counts_once_it_is_of_after_the_instant() -> None:
 @pytest.mark.parametrize(
     ("one", "outcome"),
     [
-        (landing(met="true", latency_s=0.2), "in_time"),  # the gateway's word, whatever the client's clock
+        (landing(met="true", latency_s=0.2), "in_time"),  # the gateway's verdict, whatever the client's clock says
         (landing(met="false", latency_s=0.05), "late"),
         (landing(met=None), UNREPORTED),
         (landing(code="overloaded"), "shed"),
@@ -198,12 +198,12 @@ def test_a_sample_counts_once_it_is_of_after_the_instant() -> None:
     ],
 )
 def test_an_end_is_what_the_gateway_said(one: Result, outcome: str) -> None:
-    """By the header of an answer and the code of a problem; of no answer, nothing is known."""
+    """The outcome is read from the answer's header or the problem's code; without an answer it is unreported."""
     assert reported_outcome(one) == outcome
 
 
 def test_a_load_is_counted_on_both_sides() -> None:
-    """Counters from where they stood before; a series that is new, from 0; the client's own clock beside it."""
+    """A load is counted by the client and by the gateway, whose counters are compared with their values before."""
     results = [landing(), landing(latency_s=0.2), landing(met="false", latency_s=0.2), landing(code="overloaded")]
     (counts,) = counted_both(
         [*results], counter(in_time=10, late=0), counter(in_time=12, late=1, shed=1, failed=0), {"classify": 0.5}
@@ -214,7 +214,7 @@ def test_a_load_is_counted_on_both_sides() -> None:
 
 
 def test_a_request_that_only_one_side_has_is_seen() -> None:
-    """Sent and not counted, counted twice, counted as something else, counted of a task that nobody asked for."""
+    """A request that only one side counted, or that they counted differently, is a disagreement."""
     told = [landing(), landing(met="false")]
     for after in (counter(in_time=1), counter(in_time=2, late=1), counter(in_time=2), counter(in_time=1, late=-1)):
         (counts,) = counted_both(told, [], after, {})
@@ -224,14 +224,14 @@ def test_a_request_that_only_one_side_has_is_seen() -> None:
 
 
 def test_of_a_request_without_an_answer_it_is_enough_that_it_was_counted() -> None:
-    """Its client hung up: the gateway calls it cancelled, or had just answered."""
+    """A request without an answer may be counted under any outcome, but must be counted."""
     for after, agree in ((counter(in_time=1, cancelled=1), True), (counter(in_time=2), True), (counter(late=2), False)):
         counts = replace(counted_both([landing()], [], after, {})[0], reported={"in_time": 1, UNREPORTED: 1})
         assert counts.agree is agree, after
 
 
 def test_what_could_not_be_served_is_not_offered() -> None:
-    """Invalid and too long requests leave attainment as it is, on both sides; with nothing offered there is none."""
+    """Invalid and too long requests do not count as offered; with nothing offered there is no attainment."""
     counts = TaskCounts(
         "classify", {"in_time": 1, "late": 1, "too_long": 2}, {"in_time": 1, "shed": 1, "invalid": 5}, 1
     )
@@ -241,7 +241,7 @@ def test_what_could_not_be_served_is_not_offered() -> None:
 
 
 def test_a_query_that_gives_nan_or_nothing_has_no_data() -> None:
-    """One element with a figure is enough; a rule that fails is told with its fault."""
+    """A query has data if one element is a number; a failing rule is named with its fault."""
     figures = {"nan": ["NaN", "NaN"], "one": ["NaN", "0"], "none": [], "r:ok": ["1"], "r:silent": ["NaN"]}
     rules = [
         Rule("r:ok", "recording", "ok"),
@@ -255,7 +255,7 @@ def test_a_query_that_gives_nan_or_nothing_has_no_data() -> None:
 
 
 def test_a_recorded_window_holds_the_load() -> None:
-    """The shortest that does, so that little else is in it."""
+    """The recorded window is the shortest one that holds the whole load."""
     assert [window_of(seconds) for seconds in (10, 300, 301, 3600, 1e6)] == ["5m", "5m", "30m", "1h", "6h"]
 
 
@@ -275,7 +275,7 @@ REPORT = Observed(
 
 
 def with_asked(**changed: object) -> Observed:
-    """The good report, but for what Prometheus was asked."""
+    """The good report, with these changes in what Prometheus was asked."""
     return replace(REPORT, asked=replace(REPORT.asked, **changed))  # type: ignore[arg-type]
 
 
@@ -293,12 +293,12 @@ def with_asked(**changed: object) -> Observed:
     ],
 )
 def test_each_target_is_missed_by_its_own_fault(report: Observed, missed: list[int]) -> None:
-    """One point apart is still kept; the terminal and the file say which are not, and a query without data by name."""
+    """Each fault makes exactly its own target missed."""
     assert [at for at, target in enumerate(targets(report)) if not target.met] == missed
 
 
 def test_a_report_names_what_was_missed(tmp_path: Path) -> None:
-    """At the terminal by target and query; the file has the shares."""
+    """A report names the missed target and query at the terminal, and its file holds the attainments."""
     report = with_asked(silent_queries=(Query("overview: price A", 'a{b="c"}[red]'),))
     told = io.StringIO()
     status = present(report_of(report), Console(file=told, width=150), json=tmp_path / "out.json")

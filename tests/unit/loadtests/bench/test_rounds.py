@@ -1,4 +1,4 @@
-"""What turns in rounds count and compare: their order, the rounds that count, spreads, ratios and targets."""
+"""How turns in rounds are ordered and compared: the rounds that count, spreads, ratios and targets."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ MANY = 16
 
 @dataclass(frozen=True)
 class Took:
-    """A sample: so many seconds, and why it does not count."""
+    """A sample: its seconds, and why it does not count."""
 
     seconds: float
     invalid: str = ""
 
 
 def seconds(sample: Took) -> float:
-    """The measure."""
+    """The measure that tests compare."""
     return sample.seconds
 
 
 def turns(spoilt: Slot | None = None) -> Turns[Took]:
-    """Three rounds and a warm-up, at two loads; `ours` takes twice as long as `theirs`, and all slow down alike."""
+    """Three rounds and a warm-up at two loads; `ours` takes twice as long as `theirs`, and both slow down equally."""
     taken = []
     for number in range(WARM_UP, 4):
         for load in (1, MANY):
@@ -39,20 +39,20 @@ def turns(spoilt: Slot | None = None) -> Turns[Took]:
 
 
 def test_everyone_has_one_turn_at_each_load_in_every_round() -> None:
-    """However it is shuffled, no contestant has more turns than another."""
+    """Every contestant has exactly one turn at each load in every round."""
     slots = Plan(["a", "b", "c"], (1, MANY), rounds=5, seed=1).slots()
     assert Counter(slots) == {Slot(n, c, name): 1 for n in range(6) for c in (1, MANY) for name in "abc"}
 
 
 def test_the_turns_at_one_load_stand_together() -> None:
-    """What is compared within a round was measured one after the other."""
+    """All turns of one round at one load are measured one after the other."""
     slots = Plan(["a", "b", "c"], (1, MANY), rounds=3, seed=1).slots()
     blocks = [slots[at : at + 3] for at in range(0, len(slots), 3)]
     assert all(len({(slot.round, slot.load) for slot in block}) == 1 for block in blocks)
 
 
 def test_equal_seeds_give_equal_orders_and_the_order_changes_from_round_to_round() -> None:
-    """A race can be repeated, and nobody always follows the same rival."""
+    """Equal seeds give equal orders, and the order of contestants changes from round to round."""
     first, again = (Plan("abcd", (1, MANY), 5, seed=4).slots() for _ in range(2))
     assert first == again
     orders = {tuple(slot.contestant for slot in first[at : at + 4]) for at in range(0, len(first), 4)}
@@ -60,7 +60,7 @@ def test_equal_seeds_give_equal_orders_and_the_order_changes_from_round_to_round
 
 
 def test_every_slot_is_measured_in_order_and_the_warm_up_is_never_the_longest() -> None:
-    """The measuring function is given each slot with its seconds; what it says stands beside the slot."""
+    """Every slot is measured in its planned order and for its planned time; the sample is kept with its slot."""
     plan = Plan(["a", "b"], (1, 2), rounds=2, seconds=5.0, warm_up_seconds=9.0)
     told = io.StringIO()
     done = take_turns(plan, lambda slot, for_s: Took(for_s + slot.load), Console(file=told, width=120), "at once")
@@ -71,7 +71,7 @@ def test_every_slot_is_measured_in_order_and_the_warm_up_is_never_the_longest() 
 
 
 def test_the_warm_up_does_not_count() -> None:
-    """A figure is of the counted rounds alone."""
+    """Figures are computed from the counted rounds alone, without the warm-up."""
     assert turns().rounds(1) == [1, 2, 3]
     spread = turns().spread("ours", 1, seconds)
     assert spread is not None
@@ -81,7 +81,7 @@ def test_the_warm_up_does_not_count() -> None:
 
 
 def test_a_spoilt_turn_spoils_its_round_for_everyone_at_that_load() -> None:
-    """A round in which one contestant erred is left out of all medians at that load, and only there; it is told."""
+    """A round with a faulty turn counts for no contestant at that load, and a caution names it."""
     found = turns(spoilt=Slot(2, 1, "ours"))
     assert found.rounds(1) == [1, 3] and found.rounds(MANY) == [1, 2, 3]
     assert list(found.by_round("theirs", 1, seconds)) == [1, 3]
@@ -91,7 +91,7 @@ def test_a_spoilt_turn_spoils_its_round_for_everyone_at_that_load() -> None:
 
 
 def test_ratios_are_taken_within_a_round() -> None:
-    """A drift of the whole machine leaves a ratio as it is; a round that only one of both has gives none."""
+    """A ratio compares turns of one round, so a drift of the machine cancels out; incomplete rounds give no ratio."""
     ratio = turns().ratio("ours", "theirs", 1, seconds)
     assert ratio is not None
     assert (ratio.low, ratio.median, ratio.high) == pytest.approx((2.0,) * 3)
@@ -100,7 +100,7 @@ def test_ratios_are_taken_within_a_round() -> None:
 
 
 def test_the_error_of_a_median_shrinks_with_the_rounds() -> None:
-    """By the root of their number, as for the median of a normal distribution."""
+    """The error of a median shrinks with the root of the number of rounds, as for a normal distribution."""
     few, many = Spread.of([0.9, 1.1]), Spread.of([0.9, 1.1] * 1000)
     assert few is not None and few.error == pytest.approx(0.1 * 1.2533, rel=1e-3)
     assert many is not None and many.error == pytest.approx(0.1 * 1.2533 / 2000**0.5, rel=1e-3)
@@ -110,7 +110,7 @@ def test_the_error_of_a_median_shrinks_with_the_rounds() -> None:
 
 
 def test_a_target_is_kept_up_to_its_bound() -> None:
-    """At the bound it is still met, beyond it is missed, from above as from below."""
+    """A target is met exactly at its bound and missed beyond it, be it an upper or a lower bound."""
     at = Spread(1.5, 1.0, 2.0)
     assert Target("latency", "fastapi-1", at, 1.5, at_most=True).met
     assert Target("throughput", "fastapi-1", at, 1.5, at_most=False).met
@@ -119,12 +119,12 @@ def test_a_target_is_kept_up_to_its_bound() -> None:
 
 
 def test_a_target_without_a_round_that_counts_is_missed() -> None:
-    """Nothing measured is nothing kept, and the sentence says so."""
+    """A target without a counted round is missed, and its sentence says that it was not measured."""
     verdict = Target("latency", "fastapi-1", None, 1.5).verdict()
     assert not verdict.met and "not measured" in verdict.sentence
 
 
 def test_a_spread_is_shown_with_its_ends() -> None:
-    """In the unit that is asked for; of nothing, a dash."""
+    """A spread shows its median and ends in the given unit; a missing one shows a dash."""
     assert shown(Spread(0.0015, 0.001, 0.002), ".1f", 1000) == "1.5 (1.0 to 2.0)"
     assert shown(None) == "-"

@@ -1,4 +1,4 @@
-"""The cost of being scraped: scrapes at fixed instants, ratios within rounds, and what is not a measurement."""
+"""The cost of being scraped: scrapes at fixed instants, ratios within rounds, and what makes a measurement invalid."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ TEXT = b'# HELP a What it is.\n# TYPE a counter\na{b="c"} 1\na{b="d"} 2\n\nz 3\n
 
 
 def turn(number: int, contestant: str, per_s: float, errors: int = 0) -> Turn[Sample]:
-    """Ten seconds of answers at so many a second."""
+    """A turn of ten seconds with this many answers per second."""
     return Turn(Slot(number, 16, contestant), Sample(round(per_s * 10), errors, 10.0, 0.01, 0.01, 0.01))
 
 
 def report(*ratios: float, failures: tuple[str, ...] = ()) -> Scraping:
-    """A warm-up that must not count, then rounds: 100 requests/s alone, and so many times that when scraped."""
+    """A warm-up that must not count, then a round per ratio: 100 requests/s alone, `ratio` times that when scraped."""
     turns = [turn(0, ALONE, 100), turn(0, SCRAPED, 1)]
     for number, ratio in enumerate(ratios, start=1):
         turns += [turn(number, SCRAPED, 100 * ratio), turn(number, ALONE, 100)]
@@ -58,7 +58,7 @@ def report(*ratios: float, failures: tuple[str, ...] = ()) -> Scraping:
 
 @contextmanager
 def exposing(answers: Callable[[], object] = lambda: None) -> Iterator[tuple[str, list[str]]]:
-    """A server that exposes `TEXT` at `/metrics`, and `answers` first; its URL, and the paths that were asked for."""
+    """A server that calls `answers`, then exposes `TEXT`; gives its URL and the paths that were requested."""
     asked: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -70,7 +70,7 @@ def exposing(answers: Callable[[], object] = lambda: None) -> Iterator[tuple[str
             self.wfile.write(TEXT)
 
         def log_message(self, *_: object) -> None:
-            """Says nothing."""
+            """Logs nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
@@ -89,7 +89,7 @@ def exposing(answers: Callable[[], object] = lambda: None) -> Iterator[tuple[str
     every_s=st.sampled_from([0.25, 0.5, 1.0, 15.0]),
 )
 def test_the_next_scrape_is_due_at_the_first_instant_to_come(due_s: float, passed_s: float, every_s: float) -> None:
-    """However long the last one took, instants stay where they were and none that has passed is made up for."""
+    """The next scrape is due at the first instant of the fixed grid after now; missed instants are not made up for."""
     now_s = due_s + passed_s
     found = next_due(due_s, now_s, every_s)
     assert now_s < found + 1e-9 and found - every_s <= now_s + 1e-9 and found > due_s
@@ -97,7 +97,7 @@ def test_the_next_scrape_is_due_at_the_first_instant_to_come(due_s: float, passe
 
 
 def test_a_scraper_scrapes_for_as_long_as_it_is_there() -> None:
-    """At its instants, and no more afterwards; each scrape has its duration, its bytes and its series."""
+    """A scraper scrapes only within its context and never early; a scrape has its duration, bytes and series."""
     scrapes = Scrapes()
     with exposing() as (url, asked):
         with scraper(url, scrapes, every_s=0.05):
@@ -112,7 +112,7 @@ def test_a_scraper_scrapes_for_as_long_as_it_is_there() -> None:
 
 
 def test_a_slow_scrape_has_none_beside_it() -> None:
-    """An instant that passes meanwhile is passed over, as by Prometheus."""
+    """Scrapes never overlap: instants that pass during a slow scrape are skipped, as by Prometheus."""
     scrapes, clock = Scrapes(), FakeClock()
     with exposing(lambda: clock.advance(0.12)) as (url, asked), scraper(url, scrapes, every_s=0.05, clock=clock):
         wait_until(lambda: len(scrapes.made) >= 4)
@@ -122,7 +122,7 @@ def test_a_slow_scrape_has_none_beside_it() -> None:
 
 
 def test_a_scrape_without_an_answer_is_a_failure() -> None:
-    """It is kept with its reason, and the scraper goes on."""
+    """A scrape without an answer is recorded as a failure with its reason, and the scraper goes on."""
     scrapes = Scrapes()
     with scraper("http://127.0.0.1:1", scrapes, every_s=0.02):
         wait_until(lambda: len(scrapes.failures) >= 2)
@@ -130,12 +130,12 @@ def test_a_scrape_without_an_answer_is_a_failure() -> None:
 
 
 def test_series_are_lines_but_for_comments() -> None:
-    """Of an exposition in text."""
+    """The number of series is the number of lines that are neither comments nor empty."""
     assert (series_in(TEXT), series_in(b"")) == (3, 0)
 
 
 def test_the_target_is_met_by_the_median_round() -> None:
-    """Below 2 %: not at it. The warm-up does not count; no round, no scrape and a failed scrape keep nothing."""
+    """The target is met if the median loss is below 2 % and no scrape failed; the warm-up does not count."""
     assert report_of(report(0.5, 0.985, 1.1)).met
     assert not report_of(report(0.98)).met and not report_of(report(0.97, 0.975, 1.0)).met
     (none,) = report_of(report()).verdicts
@@ -145,14 +145,14 @@ def test_the_target_is_met_by_the_median_round() -> None:
 
 
 def test_a_round_with_an_error_does_not_count() -> None:
-    """Neither for the verdict nor silently."""
+    """A round with an error does not count for the verdict, and a caution says so."""
     good = report(0.99)
     spoilt = replace(good, turns=Turns((*good.turns.taken, turn(2, ALONE, 100), turn(2, SCRAPED, 10, errors=3))))
     assert report_of(spoilt).met and any("round 2 does not count" in said for said in cautions(spoilt))
 
 
 def test_what_a_reader_must_know_is_said() -> None:
-    """Nothing of a quiet run; else rounds that are too unlike, too few scrapes, scrapes that failed, a busy machine."""
+    """Cautions name rounds that differ too much, too few rounds or scrapes, failed scrapes and a busy machine."""
     good = report(0.99, 1.0)
     assert cautions(good) == []
     assert "too unlike" in cautions(report(0.9, 1.1))[0] and "too few" in cautions(report(1.0))[0]
@@ -162,7 +162,7 @@ def test_what_a_reader_must_know_is_said() -> None:
 
 
 def test_a_report_is_shown_and_written(tmp_path: Path) -> None:
-    """Every round, the medians, what a scrape is and takes, the log's cost where it was measured, and the verdict."""
+    """A report shows every round, the medians, the cost of a scrape, the log's cost where measured, and the verdict."""
     good = report(0.99, 0.97, 1.0)
     logged = Turns((*good.turns.taken, *(turn(number, LOGGED, 95) for number in range(4))))
     good = replace(good, turns=logged, settings=replace(good.settings, access_log=True))

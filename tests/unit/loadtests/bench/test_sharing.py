@@ -1,4 +1,4 @@
-"""How an engine should be shared: ratios within rounds, verdicts, what is shown, and the load over a slow engine."""
+"""How an engine should be shared: ratios within rounds, verdicts, the report, and the load over a slow engine."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ BATCHES = tuple(Batch(number, 4, 0.020, 0.030 + 0.010 * number) for number in ra
 
 
 def latencies(p50_s: float) -> Quantiles:
-    """Of which the 95th percentile is twice the median."""
+    """Quantiles whose 95th percentile is twice the median."""
     return Quantiles(p50_s, 2 * p50_s, 3 * p50_s, 4 * p50_s)
 
 
@@ -78,7 +78,7 @@ def a_turn(number: int, arrangement: str, short_s: float, tokens: float, longs: 
 
 
 def taken(*ratios: float, longs: int = 1) -> Turns[Sample]:
-    """A warm-up and one round for each ratio, each slower than the last; in turns, short texts take that ratio."""
+    """A warm-up and a round for each ratio, each slower than the last; time slicing gives short texts that ratio."""
     turns = []
     for number in range(WARM_UP, len(ratios) + 1):
         slow_s = 0.5 * (1 + number)
@@ -90,20 +90,20 @@ def taken(*ratios: float, longs: int = 1) -> Turns[Sample]:
 
 
 def changed(turns: Turns[Sample], which: Callable[[Slot], bool], change: Callable[[Sample], Sample]) -> Turns[Sample]:
-    """The turns, some of them changed."""
+    """The turns, with some of them changed."""
     return Turns(tuple(replace(one, sample=change(one.sample)) if which(one.slot) else one for one in turns.taken))
 
 
 def a_run(turns: Turns[Sample]) -> Run:
-    """Of these turns on a host."""
+    """A run of these turns."""
     return Run("student", "a host", Settings(rounds=3, longs=(1,)), 1.5, 0.13, 1.1, turns, BATCHES, 60.0)
 
 
 @dataclass
 class SlowEngine:
-    """A `Seq2SeqEngine` whose every step takes `step_s` of the clock, of however many rows, and that likes to end.
+    """A `Seq2SeqEngine` whose every step takes `step_s` of the clock for any rows, and that favours the end token.
 
-    A step keeps its thread for `busy_s`. `steps` has the number of the text and of the rows of each, in their order.
+    A step occupies its thread for `busy_s`. `steps` records each step in order: its text's number and its rows.
     """
 
     clock: FakeClock = field(default_factory=FakeClock)
@@ -128,7 +128,7 @@ class SlowDecoder:
     number: int
 
     def step(self, tokens: TokenIds, origins: TokenIds) -> Logits:
-        """Favours the end."""
+        """Favours the end token."""
         assert len(tokens) == len(origins)
         if self.engine.fails:
             raise ArithmeticError
@@ -141,12 +141,12 @@ class SlowDecoder:
 
 
 def a_text(tokens: int) -> Text:
-    """One that writes this many tokens."""
+    """A text that is to be written with this many tokens."""
     return Text((7, 8, END), rules_of(START, END, tokens))
 
 
 def seen(engine: SlowEngine, arrangement: Arrangement, longs: int = 1) -> Sample:
-    """A turn of 0.6 s over it: long texts of 40 steps, short ones of 2."""
+    """A turn of 0.6 s over the engine: long texts of 40 steps, short ones of 2."""
     load = Load(a_text(40), a_text(2), longs, LoadSettings(rate=25, seconds=0.6, seed=3))
     return asyncio.run(shared(engine, arrangement, load))
 
@@ -157,21 +157,21 @@ def named(name: str) -> Arrangement:
 
 
 def test_every_arrangement_has_the_same_cores() -> None:
-    """As threads of a lane or as lanes; two of them know turns, as replicas have them, and the first does not."""
+    """Every arrangement uses an equal number of cores; only the two with time slicing use a replica's slice."""
     assert {one.slots * one.threads for one in ARRANGEMENTS} == {CORES}
     assert sorted(one.turn_s for one in ARRANGEMENTS) == [SLICE_S, SLICE_S, float("inf"), float("inf")]
     assert ARRANGEMENTS[0].name == BASELINE and ARRANGEMENTS[0].slots == 1 and ARRANGEMENTS[0].turn_s == float("inf")
 
 
 def figures(turns: Turns[Sample], measure: Callable[[Sample], float], arrangement: str = IN_TURNS) -> list[float]:
-    """The median, the least and the most of an arrangement's measure beside one long text."""
+    """The median, minimum and maximum of an arrangement's measure beside one long text."""
     found = turns.spread(arrangement, 1, measure)
     assert found is not None
     return [found.median, found.low, found.high]
 
 
 def test_each_measure_is_of_what_it_says() -> None:
-    """Over the rounds that count: the warm-up does not."""
+    """Each measure is taken over the counted rounds, without the warm-up."""
     turns = taken(0.2, 0.3, 0.4)
     assert turns.rounds(1) == [1, 2, 3] and turns.rounds(2) == []
     assert figures(turns, short_p95) == pytest.approx([0.9, 0.4, 1.6])
@@ -180,7 +180,7 @@ def test_each_measure_is_of_what_it_says() -> None:
 
 
 def test_a_round_without_all_figures_does_not_count() -> None:
-    """Not for the others either; a caution says so."""
+    """A round in which one arrangement lacks figures does not count for any; a caution says so."""
     short = changed(
         taken(0.2, 0.3, 0.4), lambda slot: slot == Slot(2, 1, BASELINE), lambda one: replace(one, long=None)
     )
@@ -192,7 +192,7 @@ def test_a_round_without_all_figures_does_not_count() -> None:
 
 
 def test_the_judgement_names_the_lowest_p95_and_its_price() -> None:
-    """By the median ratio; it says in how many rounds it was the lowest."""
+    """The judgement names the arrangement with the lowest p95 by median ratio, and what it costs in tokens/s."""
     assert judgement(taken(0.2, 0.3, 1.5), 1) == (
         "beside 1 long text: in turns has the lowest p95 of short texts, 900 ms, in 2 of 3 rounds: "
         "0.30 (0.20 to 1.50) × that of one after another, and 0.95 (0.95 to 0.95) × its tokens/s; "
@@ -203,7 +203,7 @@ def test_the_judgement_names_the_lowest_p95_and_its_price() -> None:
 
 
 def test_the_judgement_may_be_to_change_nothing() -> None:
-    """Where nothing beats one after another."""
+    """If nothing beats the baseline, the judgement is to change nothing."""
     assert judgement(taken(1.2, 1.2, 1.2, longs=2), 2) == (
         "beside 2 long texts: one after another has the lowest p95 of short texts, 3000 ms, in 3 of 3 rounds; "
         "next: two workers, one after another, 1.02 (1.02 to 1.02) ×"
@@ -211,7 +211,7 @@ def test_the_judgement_may_be_to_change_nothing() -> None:
 
 
 def test_the_gain_of_a_batch_leaves_the_warm_up_out() -> None:
-    """And it says that it is a bound."""
+    """The gain of a batch is computed without the warm-up and stated as an upper bound."""
     said = batch_sentence(BATCHES)
     assert said.startswith("a batch of 4 would write at most 2.50 (2.00 to 3.00) × the tokens of 4 texts in turns: ")
     assert "20.0 ms for a step of 4 rows, 50.0 ms for 4 steps of one" in said
@@ -219,7 +219,7 @@ def test_the_gain_of_a_batch_leaves_the_warm_up_out() -> None:
 
 
 def test_a_report_is_shown_and_written(tmp_path: Path) -> None:
-    """Tables, the load, the bound and the judgement, wherever it goes."""
+    """A report has its tables, the load, the bound and the judgement, at the terminal and in its files."""
     report = report_of(a_run(taken(0.2, 0.3, 0.4)))
     short, long = report.tables
     assert len(short.rows) == len(long.rows) == len(ARRANGEMENTS)
@@ -238,7 +238,7 @@ def test_a_report_is_shown_and_written(tmp_path: Path) -> None:
 
 
 def test_a_late_generator_and_a_busy_machine_are_told() -> None:
-    """Of the turns that count."""
+    """Cautions name late sends and a busy machine in counted turns."""
 
     def odd(sample: Sample) -> Sample:
         return replace(sample, others=0.25, short=replace(sample.short, lag=latencies(0.006)))
@@ -250,7 +250,7 @@ def test_a_late_generator_and_a_busy_machine_are_told() -> None:
 
 
 def test_a_text_writes_exactly_as_many_tokens_as_it_is_told() -> None:
-    """Even on an engine that would end at once; nothing is left to be run after the last."""
+    """A text is written with exactly the requested number of tokens, even if the engine would end at once."""
     instants: list[float] = []
     room = TextBudget(100.0, 0.0, lambda: 1.0)
     job, engine = SummaryJob(room, decode_steps(SlowEngine(), a_text(5), room, instants)), SlowEngine(step_s=0.25)
@@ -263,7 +263,7 @@ def test_a_text_writes_exactly_as_many_tokens_as_it_is_told() -> None:
 
 
 def test_in_turns_a_short_text_does_not_wait_for_the_end_of_a_long_one() -> None:
-    """One after another it does: no text's steps have another's between them."""
+    """With time slicing, steps of a short text run between those of a long one; without it they never do."""
     offered, split = [], []
     for name in (BASELINE, IN_TURNS):
         engine = SlowEngine(busy_s=0.002)
@@ -277,7 +277,7 @@ def test_in_turns_a_short_text_does_not_wait_for_the_end_of_a_long_one() -> None
 
 @pytest.mark.asyncio
 async def test_without_turns_a_text_is_seen_through_before_the_next() -> None:
-    """What the baseline is: a time slicer whose turns never end early."""
+    """The baseline, a time slicer with endless slices, finishes each text before the next."""
     clock, ran = FakeClock(), list[str]()
 
     def step(name: str) -> None:
@@ -294,13 +294,13 @@ async def test_without_turns_a_text_is_seen_through_before_the_next() -> None:
 
 @pytest.mark.parametrize("arrangement", ARRANGEMENTS, ids=lambda one: one.name)
 def test_an_engine_that_fails_ends_the_measurement(arrangement: Arrangement) -> None:
-    """With what it was, and without a loop of failures."""
+    """An engine that fails ends the measurement with its error."""
     with pytest.raises(EngineFailed, match=rf"{arrangement.name}: \d+ texts failed: engine ArithmeticError"):
         seen(SlowEngine(fails=True), arrangement, longs=2)
 
 
 def test_a_batch_is_measured_against_as_many_steps() -> None:
-    """An engine that takes as long for four rows as for one gains four times."""
+    """A batch of four rows gains four times if the engine takes as long for four rows as for one."""
     engine = SlowEngine(step_s=0.25)
     found = batch_of(engine, a_text(8), 2, rows=4, steps=6, clock=engine.clock)
     assert found == Batch(2, rows=4, together_s=0.25, apart_s=1.0) and found.gain == 4
@@ -309,7 +309,7 @@ def test_a_batch_is_measured_against_as_many_steps() -> None:
 
 
 def test_arguments_that_measure_nothing_are_refused() -> None:
-    """By the command line, which says what it wants."""
+    """Impossible arguments are refused at the command line, and the option is named."""
     app = typer.Typer()
     app.command()(sharing.command)
     for wrong in (["--rounds", "0"], ["--seconds", "inf"], ["--rate", "-1"], ["--longs", "none"]):

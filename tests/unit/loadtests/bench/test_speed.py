@@ -1,4 +1,4 @@
-"""What the race is for: the faster baseline, the two targets, the conditions, and how it is shown."""
+"""The speed race: the faster baseline, the two targets, cautions about conditions, and the report."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def sample(p50_ms: float = 1.0, requests: int = 1000, errors: int = 0) -> Sample
 
 
 def a_race(gateway_ms: float = 2.0, gateway_requests: int = 900, errors_in_round: int | None = None) -> Turns[Sample]:
-    """Three rounds and a warm-up; FastAPI is faster alone with one thread (1.5 ms), in a crowd with two (1000/s)."""
+    """Three rounds and a warm-up; FastAPI has the lower latency with one thread, the higher throughput with two."""
     taken = []
     for number in range(WARM_UP, 4):
         drift = 1 + number / 10  # every round is slower than the one before, for everyone
@@ -46,7 +46,7 @@ def a_race(gateway_ms: float = 2.0, gateway_requests: int = 900, errors_in_round
 
 
 def report(turns: Turns[Sample]) -> Race:
-    """A race of these turns on a quiet machine."""
+    """A race with these turns on a quiet machine."""
     return Race(
         checkpoint="student",
         variant="onnx-int8",
@@ -62,21 +62,21 @@ def report(turns: Turns[Sample]) -> Race:
 
 
 def test_an_error_in_a_turn_is_told() -> None:
-    """With its round, which does not count at that load."""
+    """A turn with errors is named in a caution, and its round does not count at that load."""
     turns = a_race(errors_in_round=2)
     assert turns.rounds(1) == [1, 3] and turns.rounds(MANY) == [1, 2, 3]
     assert any("3 errors" in said and "round 2" in said for said in cautions(report(turns)))
 
 
 def test_a_turn_without_an_answer_spoils_its_round() -> None:
-    """Silence is no latency of zero."""
+    """A round in which a turn had no answer does not count: silence is no latency of zero."""
     taken = list(a_race().taken)
     taken[-1] = replace(taken[-1], sample=sample(0.0, requests=0))
     assert Turns(tuple(taken)).rounds(MANY) == [1, 2]
 
 
 def test_the_baseline_is_the_faster_fastapi_for_each_measure() -> None:
-    """The gateway is compared with the best that FastAPI gave, whichever thread count gave it."""
+    """The baseline of each measure is the faster FastAPI, whatever its number of threads."""
     turns = a_race()
     assert [one.faster(turns) for one in contests(MANY)] == ["fastapi-1", "fastapi-2"]
 
@@ -86,14 +86,14 @@ def test_the_baseline_is_the_faster_fastapi_for_each_measure() -> None:
     [(2.0, 880, ("met by 11%", "met by 10%")), (2.4, 720, ("missed by 7%", "missed by 10%"))],
 )
 def test_a_verdict_says_by_how_much(gateway_ms: float, requests: int, words: tuple[str, str]) -> None:
-    """The margin is in per cent of the bound, whichever side of it the ratio is on."""
+    """A verdict gives its margin in per cent of the bound, on either side."""
     found = report_of(report(a_race(gateway_ms, requests))).verdicts
     assert all(word in verdict.sentence for word, verdict in zip(words, found, strict=True))
     assert [verdict.met for verdict in found] == ["met" in word for word in words]
 
 
 def test_a_race_without_a_round_that_counts_meets_nothing() -> None:
-    """Nothing measured is nothing kept, and the sentence says so."""
+    """A race without a counted round meets no target, and says that nothing was measured."""
     turns = Turns(tuple(turn for turn in a_race().taken if turn.slot.round == WARM_UP))
     found = report_of(report(turns)).verdicts
     assert len(found) == 2 and not any(verdict.met for verdict in found)
@@ -101,20 +101,20 @@ def test_a_race_without_a_round_that_counts_meets_nothing() -> None:
 
 
 def test_a_busy_machine_and_a_server_that_spins_are_said() -> None:
-    """The conditions of a race are part of its result."""
+    """Cautions name a busy machine and a server that uses the processor while idle."""
     said = cautions(replace(report(a_race()), idle={"gateway": 0.05}, others=0.4))
     assert len(said) == 2 and "gateway used 5.0%" in said[0] and "40%" in said[1]
     assert not cautions(report(a_race()))
 
 
 def test_what_an_idle_gateway_costs_the_others_is_said() -> None:
-    """FastAPI's figures beside the gateway stand next to those without it."""
+    """The report says what an idle gateway costs FastAPI's latency, if that was measured."""
     assert beside(report(a_race()))[0] == "fastapi-1: 1.00 × its median latency at 1 connection without the gateway"
     assert beside(replace(report(a_race()), alone=Turns(()))) == []
 
 
 def test_a_report_can_be_shown_written_and_drawn(tmp_path: Path) -> None:
-    """Table, JSON and drawing hold every contestant; the file names no folder of this machine."""
+    """A report holds every contestant in its table and JSON; the file names no folder of this machine."""
     console = Console(width=160, file=(told := io.StringIO()))
     status = present(report_of(report(a_race())), console, json=tmp_path / "race.json", plot=tmp_path / "race.svg")
     texts = (told.getvalue(), (tmp_path / "race.json").read_text())
@@ -128,7 +128,7 @@ def test_a_report_can_be_shown_written_and_drawn(tmp_path: Path) -> None:
 
 
 def test_the_raced_checkpoint_is_the_first_realtime_one_or_the_one_named() -> None:
-    """Another task's checkpoint, or one that is not there, is refused with what there is."""
+    """The default is the first realtime classifier; another task's checkpoint or an unknown one is refused."""
     catalog = Catalog(
         name="made-up", checkpoints=(entry("slow", Tier.QUALITY, 90.0), entry("fast", Tier.REALTIME, 80.0))
     )

@@ -1,4 +1,4 @@
-"""Summaries over HTTP: seeded draws of texts and budgets, requests one at a time, and answers read from the wire."""
+"""Summaries over HTTP: seeded draws of texts and budgets, requests one at a time, and answers as received."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def files(tmp_path: Path) -> TextFiles:
 
 
 def test_half_of_the_texts_are_papers_and_equal_seeds_give_equal_requests(files: TextFiles) -> None:
-    """Kinds are mixed; where a kind has too few texts, each is used again before any a third time."""
+    """Half of the texts are papers, equal seeds give equal requests, and scarce texts are reused evenly."""
 
     def draw(seed: int) -> list[Asked]:
         return requests_of(mixed_texts(21, seed, files), (0.1, 5.0), seed)
@@ -60,21 +60,21 @@ def test_half_of_the_texts_are_papers_and_equal_seeds_give_equal_requests(files:
 
 
 def test_budgets_are_log_uniform_over_the_range() -> None:
-    """Half of them lie under the geometric mean of the ends, none outside."""
+    """Budgets are log-uniform over the range: half of them lie under the geometric mean of its ends."""
     budgets_s = [asked.budget_s for asked in requests_of([PAPER] * 4000, (0.1, 5.0), seed=13)]
     assert 0.0999 < min(budgets_s) < 0.102 and 4.9 < max(budgets_s) < 5.001
     assert median(budgets_s) == pytest.approx((0.1 * 5) ** 0.5, rel=0.06)
 
 
 def test_requests_are_pinned_to_the_checkpoints_in_turn() -> None:
-    """Or to none."""
+    """Requests are pinned to the given checkpoints in turn, or to none."""
     pinned = requests_of([PAPER] * 3, (0.1, 5.0), 13, ("picks", "writes"))
     assert [asked.checkpoint for asked in pinned] == ["picks", "writes", "picks"]
     assert [asked.checkpoint for asked in requests_of([PAPER], (0.1, 5.0), 13)] == [None]
 
 
 def test_texts_that_are_missing_are_said_to_be(files: TextFiles) -> None:
-    """With the place where they were looked for."""
+    """Missing or malformed texts are an error that names their file."""
     files.papers.unlink()
     with pytest.raises(NoTexts, match=r"papers\.jsonl"):
         mixed_texts(4, 1, files)
@@ -87,19 +87,19 @@ def test_texts_that_are_missing_are_said_to_be(files: TextFiles) -> None:
 
 
 def test_the_longest_papers_come_first(files: TextFiles) -> None:
-    """As many as asked for."""
+    """The longest papers come first, as many as requested."""
     found = longest_papers(2, files)
     assert [one.text for one in found] == ["papers 29" + "." * 29, "papers 28" + "." * 28]
 
 
 def test_a_description_goes_out_with_its_domain() -> None:
-    """A paper goes without."""
+    """A description of software is sent with its domain, a paper without one."""
     assert json.loads(replace(PAPER, kind=Kind.SOFTWARE).body)["parameters"] == {"domain": "software"}
     assert json.loads(PAPER.body) == {"inputs": "a text"}
 
 
 def answer(**changes: object) -> Reply:
-    """An answer as the contract has it."""
+    """An answer as documented."""
     document = {
         "outputs": [{"summary_text": "one two three"}],
         "routing": {"checkpoint": "picks", "tier": "quality"},
@@ -112,7 +112,7 @@ def answer(**changes: object) -> Reply:
 
 
 def test_an_answer_is_read_and_anything_else_says_why() -> None:
-    """A refusal keeps its code; an answer without details, or with two summaries, is none to a measurement."""
+    """A refusal keeps its code, and a malformed answer is an error with its reason."""
     assert read_summary(answer()) == ANSWER
     assert read_summary(Reply(504, {}, b'{"code": "deadline_exceeded"}')) == Unsummarised("504 deadline_exceeded")
     assert read_summary(Reply(503, {}, b"<html>")) == Unsummarised("503 without a code")
@@ -121,7 +121,7 @@ def test_an_answer_is_read_and_anything_else_says_why() -> None:
 
 
 class Server:
-    """Answers each request with the next of a list; no request may come before the one before has ended."""
+    """Answers each request with the next reply, and fails if two requests overlap."""
 
     def __init__(self, *replies: Reply | NoReply | Hung) -> None:
         self.replies: Iterator[Reply | NoReply | Hung] = iter(replies)
@@ -141,7 +141,7 @@ class Server:
 
 
 async def test_texts_are_asked_for_one_at_a_time_by_the_clients_clock() -> None:
-    """Each with its budget and an id to find its steps by, and its pin; whatever comes is an ending."""
+    """Requests are sent one at a time with their budget, id and pin, and every ending is recorded."""
     drawn = [Asked(f"id-{at}", PAPER, 0.25, pin) for at, pin in enumerate((None, None, "picks"))]
     server, ticks = Server(answer(), NoReply("ClientOSError"), Hung("no answer within 40 s")), count()
     ended = [one async for one in asked_in_turn(server, drawn, lambda: float(next(ticks)))]
@@ -153,7 +153,7 @@ async def test_texts_are_asked_for_one_at_a_time_by_the_clients_clock() -> None:
 
 
 def test_an_answer_is_in_time_within_its_budget_only() -> None:
-    """What is no answer never is."""
+    """An answer is in time if its latency is within its budget; a missing answer never is."""
     ended = Ended(Asked("id", PAPER, 1.0), ANSWER, 1.0)
     assert ended.in_time and not replace(ended, latency_s=1.01).in_time
     assert not replace(ended, outcome=Unsummarised("x")).in_time

@@ -1,4 +1,4 @@
-"""Calls made ready: texts of the wanted length, terms as the contract has them, and who chooses the checkpoint."""
+"""How requests become HTTP calls: texts of the wanted length, headers as documented, and who chooses the checkpoint."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ BOTH = scenario(
 
 
 def offered(sequence: int = 0, task: str = "classify", **others: object) -> Offered:
-    """A request due at its own number in tenths of a second."""
+    """A request that arrives at its own number in tenths of a second."""
     told: dict[str, object] = {"budget_s": 0.05, "tokens": tokens_of(20), **others}
     return Offered(sequence, task, sequence / 10, **told)  # type: ignore[arg-type]  # by name, each of its own kind
 
 
 @given(st.integers(1, 40), st.integers())
 def test_a_text_has_as_many_words_as_were_asked_for(words: int, seed: int) -> None:
-    """Cut or joined, from the beginning of some text on."""
+    """A text of any wanted length is cut or joined, and begins where one of the stock's texts begins."""
     text = Shelf.of(["one two three", "four five"]).text(words, random.Random(seed)).split()
     assert len(text) == words and text[0] in ("one", "four")
     assert text[1:2] in ([], ["two"], ["five"])
@@ -50,12 +50,12 @@ def test_a_text_has_as_many_words_as_were_asked_for(words: int, seed: int) -> No
 
 @given(st.integers(1, 50_000))
 def test_the_words_of_a_text_are_those_its_tokens_were_reckoned_from(words: int) -> None:
-    """The scenario's own reckoning, undone."""
+    """The number of words of a text inverts the scenario's conversion of words into tokens."""
     assert words_of(tokens_of(words)) == words
 
 
 def test_a_call_says_the_requests_terms_in_the_contracts_words() -> None:
-    """Budget, mode and percentile in headers, domain in parameters, one text as itself and several as a list."""
+    """Budget, mode and percentile go into headers, the domain into parameters; several texts are sent as a list."""
     one = offered(3, "summarize", strict=True, percentile=99.0, domain="software", texts=2, budget_s=0.0123456)
     (call,) = calls_of([one], Handling("x"), STOCK, 0.0, seed=1)
     assert call.headers == {"X-Latency-SLA-Ms": "12.346", "X-SLA-Mode": "strict", "X-SLA-Percentile": "99"}
@@ -68,7 +68,7 @@ def test_a_call_says_the_requests_terms_in_the_contracts_words() -> None:
 
 
 def test_pins_and_mode_are_the_handlings_and_nothing_else_hangs_on_it() -> None:
-    """Two policies under one seed meet the same bodies; a class without a pin is left to the gateway."""
+    """Two policies with one seed send equal bodies; a class without a pin leaves the checkpoint to the gateway."""
     requests = [offered(at, kind=at % 2, texts=1 + at % 3) for at in range(20)]
     free = calls_of(requests, Handling("gateway"), STOCK, 0.5, seed=4)
     pinned = calls_of(requests, Handling("static:swift", {1: "swift"}, "strict"), STOCK, 0.5, seed=4)
@@ -82,7 +82,7 @@ def test_pins_and_mode_are_the_handlings_and_nothing_else_hangs_on_it() -> None:
 
 
 def test_only_a_share_of_the_strict_is_to_be_shadowed() -> None:
-    """A best-effort request is never, and of many strict ones about the share."""
+    """Only strict requests are sampled for a second try after a refusal, by about the requested share."""
     strict = [offered(at, strict=at % 2 == 0) for at in range(4000)]
     shadowed = [call for call in calls_of(strict, Handling("x"), STOCK, 0.1, seed=2) if call.shadowed]
     assert all(call.headers["X-SLA-Mode"] == "strict" for call in shadowed) and 140 < len(shadowed) < 260
@@ -91,7 +91,7 @@ def test_only_a_share_of_the_strict_is_to_be_shadowed() -> None:
 
 
 def test_the_texts_that_travel_with_the_code_are_of_every_kind() -> None:
-    """Long ones come from papers, those on software from descriptions of it."""
+    """Long texts come from papers, and texts about software from descriptions of packages."""
     stock, chance = held_out(), random.Random(1)
     long = json.loads(stock.body("summarize", [600], None, chance))["inputs"]
     assert len(long.split()) == 600
@@ -99,7 +99,7 @@ def test_the_texts_that_travel_with_the_code_are_of_every_kind() -> None:
 
 
 def test_a_pin_takes_its_task_and_no_other() -> None:
-    """Every class of the task, whatever its domain; the other task stays the gateway's."""
+    """A pin applies to every class of its task, whatever the domain; the other task stays the gateway's choice."""
     handling = own_handling(None, ["study"], None, BOTH, VARIANTS)
     assert (handling.label, handling.pins) == ("static:study", {1: "study", 2: "study"})
     assert own_handling(None, [], "strict", BOTH, VARIANTS) == Handling("gateway", {}, "strict")
@@ -108,19 +108,19 @@ def test_a_pin_takes_its_task_and_no_other() -> None:
 
 @pytest.mark.parametrize("pins", [["nobody"], ["study", "glance"]])
 def test_a_pin_that_cannot_be_is_refused(pins: list[str]) -> None:
-    """One that is not served, or a second for one task, is told before anything is sent."""
+    """A pin to a checkpoint that is not served, or a second pin for one task, is refused before anything is sent."""
     with pytest.raises(NoSuchPin, match=pins[-1]):
         own_handling(None, pins, None, BOTH, VARIANTS)
 
 
 def test_a_pin_for_a_task_that_is_not_asked_for_is_refused() -> None:
-    """Else the run would be the gateway's own choice under a wrong name."""
+    """A pin for a task that the scenario does not request is refused: the run would bear a wrong name."""
     with pytest.raises(NoSuchPin, match="has no summarize"):
         own_handling(None, ["study"], None, scenario(), VARIANTS)
 
 
 def test_static_choices_are_all_that_may_answer_every_class() -> None:
-    """One for each task; what is made for one domain is none where others are asked for too, and is where not."""
+    """There is one static choice for each combination of checkpoints that can answer every class of the scenario."""
     labels = [handling.label for handling in static_handlings(BOTH, VARIANTS, None)]
     assert labels == ["static:grand+study", "static:grand+glance", "static:swift+study", "static:swift+glance"]
     only = scenario(requests=[{"task": "summarize", "budget_ms": (500, 500), "domain": "software"}])
@@ -130,7 +130,7 @@ def test_static_choices_are_all_that_may_answer_every_class() -> None:
 
 
 def test_the_quality_tier_is_each_class_own_best() -> None:
-    """The domain's own checkpoint for those that name it, the general one else."""
+    """The best pin of a class is the checkpoint of its domain if there is one, and the best general one otherwise."""
     assert best_pins(BOTH, VARIANTS) == {0: "grand", 1: "study", 2: "scribe"}
     with pytest.raises(NoSuchPin, match="summarize"):
         best_pins(BOTH, VARIANTS[:2])

@@ -1,4 +1,4 @@
-"""The variants behind a live gateway are those of its catalog: what `/checkpoints` says is enough to reckon with."""
+"""The variants behind a live gateway are those of its catalog, as published by `/checkpoints`."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from loadtests.workload.variants import manifest_variants
 
 
 def published(catalog: Catalog | None = None, replicas: int = 1) -> bytes:
-    """What a gateway over a catalog publishes of it."""
+    """What `/checkpoints` of a gateway over this catalog returns."""
     return checkpoints(catalog or fake_summaries.catalog(), fake_summaries.manifests(), replicas)
 
 
 def folders(under: Path) -> Mapping[str, Path]:
-    """The same catalog's variants as they lie in a cache."""
+    """The folders of the variants of that catalog, as they lie in a cache."""
     found = {name: under / name for name in fake_summaries.manifests()}
     for name, manifest in fake_summaries.manifests().items():
         found[name].mkdir()
@@ -32,7 +32,7 @@ def folders(under: Path) -> Mapping[str, Path]:
 
 
 def test_what_is_published_says_what_the_manifests_say(tmp_path: Path) -> None:
-    """Names, order, tiers, domains and quality are the same, and times to the microsecond that milliseconds have."""
+    """What `/checkpoints` publishes gives the variants that the manifests give, with times to the microsecond."""
     live = variants_from(published())
     stored = manifest_variants(fake_summaries.catalog(), folders(tmp_path))
     assert len(live) == 6
@@ -46,7 +46,7 @@ def test_what_is_published_says_what_the_manifests_say(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_counts_no_less_than_one_it_ranks_above() -> None:
-    """As in a simulated run, where ranks order what points cannot."""
+    """A checkpoint's quality is never below that of one that the catalog ranks lower, as in a simulated run."""
     catalog = fake_summaries.catalog()
     ranks = {GLANCE: (1, 43.2), STUDY: (2, 43.7), SCRIBE: (3, 40.4)}
     ranked = tuple(
@@ -63,7 +63,7 @@ def test_a_checkpoint_counts_no_less_than_one_it_ranks_above() -> None:
 
 
 def test_a_gateway_that_is_not_ready_is_not_measured() -> None:
-    """Nor is one without checkpoints."""
+    """A gateway without checkpoints, or with one that has no replica up, is not measured."""
     with pytest.raises(NoGateway, match="no replica is up for swift"):
         variants_from(published(replicas=0))
     with pytest.raises(NoGateway, match="any checkpoint"):
@@ -72,13 +72,13 @@ def test_a_gateway_that_is_not_ready_is_not_measured() -> None:
 
 @pytest.mark.parametrize("content", [b"<html>", b"{}", b'{"checkpoints": [{"name": "x"}]}'])
 def test_what_is_no_gateway_is_told(content: bytes) -> None:
-    """By its URL, and what was wrong with what it said."""
+    """An answer that is not a gateway's is refused; the error names the URL and the fault."""
     with pytest.raises(NoGateway, match=r"http://there/checkpoints: not a gateway.s answer"):
         variants_from(content, "http://there")
 
 
 def test_a_profile_with_holes_is_told() -> None:
-    """Nothing could be reckoned by it."""
+    """A latency profile with missing cells is refused, because no service time can be computed from it."""
     document = msgspec.json.decode(published())
     document["checkpoints"][0]["latency_profile"]["service_time_ms"].pop()
     with pytest.raises(NoGateway, match="lacks the cells"):
@@ -86,7 +86,7 @@ def test_a_profile_with_holes_is_told() -> None:
 
 
 def test_variants_are_read_from_a_running_gateway() -> None:
-    """Whatever answers otherwise, or not at all, is no gateway."""
+    """Variants are read over HTTP; a server that does not answer, or answers 404, is no gateway."""
     with SmallGateway(lambda asked: Told(body=published())).elsewhere() as url:
         assert {one.name for one in live_variants(url)} == set(fake_summaries.manifests())
     with pytest.raises(NoGateway, match="no gateway answers"):

@@ -1,4 +1,4 @@
-"""`punctual load` from its options to its files, against a small gateway over real sockets and a real generator."""
+"""`punctual load` from its options to its files, against a small gateway over real sockets."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ budget_ms = [30000, 60000]
 
 
 def behave(asked: Asked) -> Told:
-    """Refuses one strict request in three, answers the rest by the pin, or else by swift."""
+    """Refuses one strict request in three; answers the others with the pinned checkpoint, or with swift."""
     if asked.path == "/checkpoints":
         return Told(body=checkpoints(fake_summaries.catalog(), fake_summaries.manifests()))
     if asked.headers["x-sla-mode"] == "strict" and len(asked.body) % 3 == 0:
@@ -48,13 +48,13 @@ def behave(asked: Asked) -> Told:
 
 
 def shown(scenario: Path, *arguments: str) -> tuple[int, str]:
-    """The exit status, and what was said."""
+    """The exit status and the output of the command."""
     result = CliRunner().invoke(app, [str(scenario), *arguments], env={"COLUMNS": "200"}, catch_exceptions=False)
     return result.exit_code, result.output
 
 
 def test_a_scenario_is_offered_counted_shown_and_written(tmp_path: Path) -> None:
-    """Two policies in turns; every counted request is a sample; every histogram holds its run's answers."""
+    """With two policies, every counted request is written as a sample and every answer is in its run's histogram."""
     scenario, gateway = tmp_path / "small.toml", SmallGateway(behave)
     scenario.write_text(SCENARIO)
     out, samples = tmp_path / "runs.json", tmp_path / "samples.jsonl"
@@ -84,7 +84,7 @@ def test_a_scenario_is_offered_counted_shown_and_written(tmp_path: Path) -> None
 
 
 def test_a_page_is_drawn_of_a_pinned_run(tmp_path: Path) -> None:
-    """Of what the pin is called, at every load."""
+    """A report of a run with a pin names the policy after the pinned checkpoint."""
     scenario, page = tmp_path / "small.toml", tmp_path / "runs.html"
     scenario.write_text(SCENARIO.replace("rate_per_s = 200.0", "") + "\n[node]\ncores = 8\n")
     with SmallGateway(behave).elsewhere() as url:
@@ -94,7 +94,7 @@ def test_a_page_is_drawn_of_a_pinned_run(tmp_path: Path) -> None:
 
 
 def test_a_gateway_that_only_fails_is_a_status_of_one(tmp_path: Path) -> None:
-    """And says which runs are not valid, and why."""
+    """A gateway that only fails gives exit status 1, and the output says which runs are invalid and why."""
     scenario = tmp_path / "small.toml"
     scenario.write_text(SCENARIO)
 
@@ -111,6 +111,6 @@ def test_a_gateway_that_only_fails_is_a_status_of_one(tmp_path: Path) -> None:
     [("--shadow-share", "1.5"), ("--loads", "0"), ("--at", "-1"), ("--mode", "lax"), ("--json", "nowhere/at/all.json")],
 )
 def test_an_option_that_cannot_be_is_refused(wrong: tuple[str, ...]) -> None:
-    """With the usual exit status of a wrong call."""
+    """An impossible option is named, and the exit status is 2."""
     status, said = shown(Path("x"), *wrong)
     assert status == 2 and wrong[0] in said

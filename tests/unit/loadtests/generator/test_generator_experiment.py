@@ -1,4 +1,4 @@
-"""An experiment against a live gateway: turns that share drift, loads that mean something, a warm-up uncounted."""
+"""An experiment against a live gateway: interleaved runs, load relative to capacity, an uncounted warm-up."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ from loadtests.workload.scenario import Scenario, overridden
 
 STOCK = Stock(Shelf.of(["a good film"]), {None: Shelf.of(["a paper"])})
 VARIANTS = (variant("grand", 90, Even(per_text_s=0.01)), variant("swift", 80, Even(per_text_s=0.005)))
-"""Two cores serve 200 requests a second with the better of them."""
+"""On two cores the better of these variants serves 200 requests/s."""
 
 SHORT = scenario(seconds=10.0, warmup_s=2.0, loads=(0.5, 1.0), cvs=(1.0, 4.0), seeds=(1, 2, 3))
 FREE, SWIFT, GRAND = Handling("gateway"), Handling("static:swift", {0: "swift"}), Handling("static:grand", {0: "grand"})
 
 
 class Played:
-    """A gateway that serves so many requests a second in the order they come, instead of a generator."""
+    """Replaces the generator: a gateway that serves requests in the order of arrival, at a given rate per second."""
 
     def __init__(self, per_s: float = 1e6, lag_s: float = 0.0, reason: str | None = None) -> None:
         self.per_s = per_s
@@ -69,16 +69,16 @@ class Played:
 
 
 def experiment(fire: Played, played: Scenario = SHORT, terms: Terms | None = None) -> Experiment:
-    """One over the two variants."""
+    """An experiment over the two variants."""
     return Experiment(played, VARIANTS, STOCK, terms or Terms("http://there"), fire)
 
 
 def silent(*said: object) -> None:
-    """Nobody watches."""
+    """Ignores progress."""
 
 
 def test_every_handling_meets_every_place_under_every_seed() -> None:
-    """In turns: within a seed and a place they follow one another, and each is first as often as any other."""
+    """Every policy runs at every load under every seed; policies take turns, and each is first equally often."""
     runs = planned(SHORT, [FREE, SWIFT, GRAND])
     assert len(set(map(str, runs))) == len(runs) == 3 * 2 * 2 * 3
     groups = [runs[at : at + 3] for at in range(0, len(runs), 3)]
@@ -89,7 +89,7 @@ def test_every_handling_meets_every_place_under_every_seed() -> None:
 
 
 def test_the_warm_up_is_offered_and_not_counted() -> None:
-    """Requests due before its end are sent, and in no figure and no sample."""
+    """Requests of the warm-up are sent, but counted in no figure and no sample."""
     fire = Played()
     (first, *_) = planned(SHORT, [FREE])
     ran = experiment(fire).run(first, Capacity(200.0), silent)
@@ -100,7 +100,7 @@ def test_the_warm_up_is_offered_and_not_counted() -> None:
 
 
 def test_a_load_is_a_multiple_of_the_capacity_that_is_told() -> None:
-    """Half of what was reckoned offers 100 requests a second, half of what was measured, a half of that."""
+    """A load is a multiple of the capacity, whether that was computed from profiles or measured."""
     one = planned(SHORT, [FREE])[0]
     reckoned, measured = Played(), Played()
     whole = experiment(reckoned)
@@ -115,21 +115,21 @@ def test_a_load_is_a_multiple_of_the_capacity_that_is_told() -> None:
 
 
 def test_an_answer_is_waited_for_a_while_after_the_longest_budget() -> None:
-    """What takes longer has failed; the gateway's URL is the order's."""
+    """An answer is awaited for `patience_s` beyond the longest budget."""
     fire = Played()
     experiment(fire, terms=Terms("http://there", patience_s=7.0)).run(planned(SHORT, [FREE])[0], Capacity(200), silent)
     assert 7.09 < fire.orders[0].within_s <= 7.1 and fire.orders[0].url == "http://there"
 
 
 def test_a_run_without_requests_is_told() -> None:
-    """Rather than counted."""
+    """A run in which no request is due is an error, not an empty result."""
     with pytest.raises(NothingOffered, match="no request is due"):
         experiment(Played()).run(planned(SHORT, [FREE])[0], Capacity(1e-6), silent)
 
 
 @pytest.mark.parametrize("per_s", [60.0, 150.0, 420.0])
 def test_the_capacity_is_what_the_quality_tier_serves(per_s: float) -> None:
-    """Whatever the profiles promise: its throughput where more than that comes, with the best checkpoint pinned."""
+    """The measured capacity is the quality tier's throughput under overload, whatever the profiles promise."""
     fire, steps = Played(per_s), list[Step | None]()
     capacity = experiment(fire).measured_capacity(lambda step, age_s: steps.append(step))
     assert capacity.per_s == pytest.approx(per_s, rel=0.05)
@@ -141,13 +141,13 @@ def test_the_capacity_is_what_the_quality_tier_serves(per_s: float) -> None:
 
 
 def test_summaries_that_a_deadline_cut_are_no_capacity() -> None:
-    """They are quick because they are not done."""
+    """Summaries that a deadline cut short do not count as capacity: they are quick because they are unfinished."""
     with pytest.raises(NothingOffered, match="no step that the generator sent on time"):
         experiment(Played(reason="deadline")).measured_capacity(silent)
 
 
 def test_a_generator_that_cannot_keep_up_ends_the_measurement() -> None:
-    """What it could not send says nothing of the gateway."""
+    """The measurement of capacity ends when the generator sends late, since that says nothing of the gateway."""
     with pytest.raises(NothingOffered, match="that the generator sent on time"):
         experiment(Played(lag_s=0.02)).measured_capacity(silent)
     asked: list[float] = []
@@ -161,7 +161,7 @@ def test_a_generator_that_cannot_keep_up_ends_the_measurement() -> None:
 
 
 def test_one_bad_step_does_not_end_the_measurement() -> None:
-    """Two in a row do: a burst is not yet the limit."""
+    """Only two overloaded steps in a row end the measurement of capacity: one may be a burst."""
     kept = iter([True, False, True, True, False, False, True])
 
     def fire(load: float) -> Step:
@@ -171,14 +171,14 @@ def test_one_bad_step_does_not_end_the_measurement() -> None:
 
 
 def test_a_rate_that_is_given_has_no_capacity() -> None:
-    """No load of such a scenario is relative to one."""
+    """A scenario with a fixed rate has no capacity to measure, because no load is relative to it."""
     given = scenario(arrivals={"rate_per_s": 50.0})
     with pytest.raises(NothingOffered, match="its rate is fixed"):
         experiment(Played(), given).measured_capacity(silent)
 
 
 def test_a_step_counts_what_came_and_what_was_answered_over_the_same_stretch() -> None:
-    """An answer after the stretch is none, one to a request of the warm-up is."""
+    """A step counts offered and answered requests over one stretch of time, without the warm-up."""
     fire = Played()
     calls = [Call(at, 0, at / 10, "classify", 0.05, b"", {}) for at in range(50)]
     found = step_of(1.0, fire(Order("", calls, 1.0), silent), warmup_s=1.0, seconds=4.0)
@@ -189,7 +189,7 @@ def test_a_step_counts_what_came_and_what_was_answered_over_the_same_stretch() -
 
 
 def test_a_step_is_plain_and_long_enough_to_count() -> None:
-    """Whatever the scenario's own shape; slow mixtures get more time, within reason."""
+    """A step of the capacity measurement is a Poisson stream of 4 s to 20 s, longer for slower mixtures."""
     ramp = scenario(arrivals={"process": "ramp", "ramp": (0.0, 2.0)}, cvs=(4.0,))
     fast, slow, slowest = (step_scenario(ramp, rate) for rate in (1000.0, 20.0, 1.0))
     assert fast.arrivals.process == "poisson" and fast.arrivals.ramp is None and fast.cvs == (1.0,)
@@ -197,7 +197,7 @@ def test_a_step_is_plain_and_long_enough_to_count() -> None:
 
 
 def test_numbers_given_at_the_command_line_are_held_to_the_scenarios_limits() -> None:
-    """They take the place of the file's; what may not be there may not be here."""
+    """Options replace values of the scenario's file, and are checked by the limits of the scenario."""
     found = overridden(SHORT, {"loads": [2.0], "cvs": None, "seeds": [7], "seconds": 3.0})
     assert (found.loads, found.cvs, found.seeds, found.seconds) == ((2.0,), SHORT.cvs, (7,), 3.0)
     assert overridden(SHORT, {"loads": None}) is SHORT
@@ -209,7 +209,7 @@ def test_numbers_given_at_the_command_line_are_held_to_the_scenarios_limits() ->
 
 
 def test_a_neighbour_runs_from_its_second_to_the_end_of_the_run(tmp_path: Path) -> None:
-    """Not before, once, without a shell, and not a moment longer; nor does anything that it started."""
+    """The command beside a run starts once, at its instant, without a shell, and ends with the run."""
     mark = tmp_path / "it ran; twice"
     code = f"import time,pathlib; pathlib.Path({str(mark)!r}).touch(); time.sleep(60)"
     command = command_of(shlex.join([sys.executable, "-c", code]))
@@ -225,7 +225,7 @@ def test_a_neighbour_runs_from_its_second_to_the_end_of_the_run(tmp_path: Path) 
 
 
 def test_a_neighbour_that_ends_early_is_told_of() -> None:
-    """The rest of the run was without it."""
+    """A run notes when the command beside it ended early, because the rest of the run was without it."""
     neighbour = Neighbour((sys.executable, "-c", "raise SystemExit(3)"), 0.0)
     neighbour.tick(0.0)
     wait_until(lambda: bool(neighbour.note))
@@ -235,13 +235,13 @@ def test_a_neighbour_that_ends_early_is_told_of() -> None:
 
 @pytest.mark.parametrize("text", ["", "no-such-command-here --x", "'unbalanced"])
 def test_a_command_that_cannot_be_is_told_before_anything_runs(text: str) -> None:
-    """By its own text."""
+    """A command that cannot be started is refused before any run."""
     with pytest.raises(NoNeighbour):
         command_of(text)
 
 
 def test_a_neighbour_is_started_by_the_run() -> None:
-    """At its second of the run, and its note is the run's."""
+    """A run starts the command beside it at its instant, and keeps the command's note."""
     terms = Terms("http://there", beside=(sys.executable, "-c", "import time; time.sleep(60)"), at_s=3.0)
     one = planned(SHORT, [FREE])[0]
     assert experiment(Played(), terms=terms).run(one, Capacity(200.0), silent).result.note == ""

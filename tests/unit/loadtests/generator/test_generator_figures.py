@@ -1,4 +1,4 @@
-"""The figures of a live run: histograms that merge, validity, coverage by both clocks, refusals and shadows apart."""
+"""The figures of a live run: merged histograms, validity, coverage by client and gateway, refusals and second tries."""
 
 from __future__ import annotations
 
@@ -37,21 +37,21 @@ def ended(
     shadow: Shadow | None = None,
     kind: int = 0,
 ) -> Result:
-    """A request due at its own number of seconds; answers are grand's, predicted exactly, unless said otherwise."""
+    """A result due at its own number of seconds: by default an answer of grand's, predicted exactly."""
     if prediction is None and fate in (Fate.IN_TIME, Fate.LATE):
         prediction = Prediction("grand", "quality", "fits", 0.01, 0.01, 0.01)
     return Result(at, kind, "classify", at, 0.05, at + lag_s, latency_s, fate, detail, prediction, shadow)
 
 
 def figures(*results: Result, note: str = "") -> LiveResult:
-    """Their result, over ten seconds."""
+    """The figures of a run of ten seconds with these results."""
     conditions = Conditions("gateway", "by-hand", 1.0, 1.0, 1, 100.0, 10.0, "live")
     return live_result(conditions, results, VARIANTS, REQUESTS, Capacity(100.0), note)
 
 
 @given(LATENCIES, LATENCIES)
 def test_merged_histograms_are_what_one_would_have_been(first: list[float], second: list[float]) -> None:
-    """In whatever order, and with nothing lost at either end."""
+    """Merged histograms equal the histogram of all values, in any order, with nothing lost at either end."""
     whole = histogram_of([*first, *second])
     parts = [{"all": histogram_of(first)}, {"all": histogram_of(second)}]
     assert merged_by_name(parts) == merged_by_name(reversed(parts)) == {"all": whole}
@@ -60,7 +60,7 @@ def test_merged_histograms_are_what_one_would_have_been(first: list[float], seco
 
 @given(st.lists(st.floats(1e-5, 3000), min_size=1, max_size=200))
 def test_a_histogram_knows_latencies_to_three_digits(latencies_s: Sequence[float]) -> None:
-    """A microsecond where that is coarser."""
+    """A histogram keeps latencies to three digits or to a microsecond, whichever is coarser."""
     found = quantiles_of(histogram_of(latencies_s))
     assert found is not None
     assert found.max_s == pytest.approx(max(latencies_s), rel=1e-3, abs=1e-6)
@@ -70,7 +70,7 @@ def test_a_histogram_knows_latencies_to_three_digits(latencies_s: Sequence[float
 
 
 def test_histograms_part_answers_by_class_from_refusals() -> None:
-    """Failures are in none of them; runs are merged name by name."""
+    """Histograms hold answers by class and refusals, but no failures; runs are merged by the histograms' names."""
     results = [ended(0), ended(1, Fate.LATE, 0.2, kind=1), ended(2, Fate.REFUSED), ended(3, Fate.FAILED, 9.0)]
     found = histograms_of(results)
     assert {name: sum(one.values()) for name, one in found.items()} == {
@@ -84,7 +84,7 @@ def test_histograms_part_answers_by_class_from_refusals() -> None:
 
 
 def test_a_run_is_invalid_when_more_than_one_request_in_a_hundred_was_sent_late() -> None:
-    """At exactly one in a hundred it is still valid, and a request sent 10 ms late is not late."""
+    """A run is invalid once more than 1 % of its requests were sent more than 10 ms late."""
     on_time = [ended(at, lag_s=0.0099) for at in range(100)]
     one = figures(ended(0, lag_s=0.011), *on_time[1:], note="beside: nothing")
     assert one.valid and one.late_sends == 0.01 and one.note == "beside: nothing"
@@ -94,14 +94,14 @@ def test_a_run_is_invalid_when_more_than_one_request_in_a_hundred_was_sent_late(
 
 
 def test_a_run_in_which_nothing_but_failed_is_no_figure_of_a_gateway() -> None:
-    """A wrong port must not look like an attainment of nothing."""
+    """A run in which every request failed is invalid: a wrong port must not look like an attainment of 0 %."""
     failed = figures(*(ended(at, Fate.FAILED, detail="ClientConnectorError") for at in range(3)))
     assert not failed.valid and "ClientConnectorError" in failed.note
     assert figures(ended(0, Fate.FAILED), ended(1, Fate.REFUSED)).valid
 
 
 def test_coverage_is_told_by_both_clocks() -> None:
-    """The client's includes what the gateway cannot see; the gateway's, strict requests that expired."""
+    """Coverage by the client's clock includes the network; by the gateway's, it includes expired strict requests."""
     seen = Prediction("swift", "realtime", "fits", 0.008, 0.012, 0.011)
     found = figures(ended(0, latency_s=0.013, prediction=seen), ended(1, latency_s=0.009, prediction=seen))
     assert (found.coverage, found.coverage_at_gateway) == (0.5, 1.0)
@@ -115,7 +115,7 @@ def test_coverage_is_told_by_both_clocks() -> None:
 
 
 def test_refusals_and_shadows_are_counted_apart() -> None:
-    """A shadow that came in time leaves its request refused, and its time in no other figure."""
+    """A refused request stays refused even if its second try came in time; second tries enter no other figure."""
     needless, late, broken = (Shadow(fate, 0.04) for fate in (Fate.IN_TIME, Fate.LATE, Fate.FAILED))
     no = [
         ended(at, Fate.REFUSED, 0.003 * (at + 1), detail="overloaded", shadow=one)
@@ -133,7 +133,7 @@ def test_refusals_and_shadows_are_counted_apart() -> None:
 
 
 def test_the_tables_say_what_the_runs_say() -> None:
-    """Of two seeds at one place, together."""
+    """The tables pool the runs of all seeds at one load."""
     no = ended(1, Fate.REFUSED, 0.002, detail="overloaded", shadow=Shadow(Fate.LATE, 0.1))
     runs = [figures(ended(0, latency_s=0.01), no), figures(ended(0, latency_s=0.03), no)]
     assert [entry.text for entry in latency_grid(runs).rows[0].entries] == ["10.0", "30.0", "30.0", "2.0", "2.0"]

@@ -1,4 +1,4 @@
-"""The generator over real sockets: every call once and on time, ends classified, the refused tried once more."""
+"""The generator over real sockets: every call is sent once and on time, and a refused one may be tried once more."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def call(at: int, task: str = "classify", budget_s: float = 0.2, shadowed: bool 
 
 
 def by_number(*told: Told) -> Callable[[Asked], Told]:
-    """Answers each request by the number that its body is."""
+    """Answers each request with the reply whose number is its body."""
     return lambda asked: told[int(asked.body)]
 
 
 async def results(gateway: SmallGateway, calls: Sequence[Call], within_s: float = 5.0) -> list[Result]:
-    """What becomes of the calls, in virtual time."""
+    """The results of the calls, in virtual time."""
     tasks = sorted({one.task for one in calls})
     async with gateway.serving() as url, clients_of(url, tasks, within_s) as clients:
         return await fired(clients, calls, loop_clock())
@@ -43,7 +43,7 @@ async def results(gateway: SmallGateway, calls: Sequence[Call], within_s: float 
 
 @pytest.mark.virtual_time
 async def test_every_call_is_sent_once_to_its_tasks_endpoint() -> None:
-    """With its own body and headers, and each lands in the order it was due."""
+    """Every call is sent once to its task's endpoint, and results come in the order in which calls were due."""
     gateway = SmallGateway(lambda asked: answer())
     calls = [call(at, "summarize" if at % 3 == 0 else "classify") for at in range(30)]
     found = await results(gateway, calls)
@@ -57,7 +57,7 @@ async def test_every_call_is_sent_once_to_its_tasks_endpoint() -> None:
 
 @pytest.mark.virtual_time
 async def test_arrivals_do_not_wait_for_answers_and_latency_counts_from_when_they_were_due() -> None:
-    """A server that takes longer than the run is asked all the same, on as many connections as that takes."""
+    """Arrivals do not wait for answers, however slow the server, and latency counts from the intended send time."""
     gateway = SmallGateway(lambda asked: answer(after_s=0.3))
     found = await results(gateway, [call(at) for at in range(20)])
     assert gateway.connections == 20 and {one.fate for one in found} == {Fate.LATE}
@@ -71,7 +71,7 @@ async def test_arrivals_do_not_wait_for_answers_and_latency_counts_from_when_the
 
 @pytest.mark.virtual_time
 async def test_a_clock_that_was_stopped_shows_as_lag_and_as_latency() -> None:
-    """Where the generator itself is held up, the request it kept waiting is charged for it, and it owns up."""
+    """A delay of the generator itself counts in the latency of the request, and shows as lag."""
     gateway = SmallGateway(lambda asked: answer())
     calls = [call(0), replace(call(1), due_s=0.6), replace(call(2), due_s=1.0)]
     reads = chain([0.0], repeat(1.0))  # the start, and from then on a second later
@@ -83,7 +83,7 @@ async def test_a_clock_that_was_stopped_shows_as_lag_and_as_latency() -> None:
 
 @pytest.mark.virtual_time
 async def test_ends_are_told_apart() -> None:
-    """A refusal is a no before any work; what expired, broke, hung or makes no sense has failed, each with its word."""
+    """Only a rejection before any work is a refusal; expired, broken and hanging requests have failed, with reasons."""
     gateway = SmallGateway(
         by_number(
             answer(),
@@ -116,7 +116,7 @@ async def test_ends_are_told_apart() -> None:
 
 @pytest.mark.virtual_time
 async def test_what_the_gateway_foretold_is_kept() -> None:
-    """Checkpoint, tier, reason, both forecasts, its own total and why a summary ended, in seconds."""
+    """A result keeps what the gateway predicted: checkpoint, tier, reason, both forecasts and its total, in seconds."""
     told = answer(
         "grand",
         X_Predicted_Latency_Ms="12.5",
@@ -131,7 +131,7 @@ async def test_what_the_gateway_foretold_is_kept() -> None:
 
 
 def then(second: Told) -> Callable[[Asked], Told]:
-    """Refuses what is strict after 20 ms, and does otherwise with what is not."""
+    """Refuses strict requests after 20 ms, and gives `second` to others."""
 
     def behave(asked: Asked) -> Told:
         return problem(429, "overloaded", 0.02) if asked.headers["x-sla-mode"] == "strict" else second
@@ -141,7 +141,7 @@ def then(second: Told) -> Callable[[Asked], Told]:
 
 @pytest.mark.virtual_time
 async def test_a_refused_call_is_tried_once_more_with_what_is_left_of_its_budget() -> None:
-    """Best effort, at once, and only where it is to be shadowed; its own end stays the refusal's."""
+    """A refused call marked for it is sent again at once as best effort, with what is left of its budget."""
     gateway = SmallGateway(then(answer()))
     shadowed, plain = await results(gateway, [call(0, shadowed=True), call(1)])
     again = [one for one in gateway.asked if one.headers["x-sla-mode"] == "best-effort"]
@@ -154,7 +154,7 @@ async def test_a_refused_call_is_tried_once_more_with_what_is_left_of_its_budget
 
 @pytest.mark.virtual_time
 async def test_a_shadow_is_in_time_by_the_first_tries_clock() -> None:
-    """An answer after the budget of the request itself is late, however little the second try took."""
+    """A second try is in time by the budget of the first: the time until the refusal counts."""
     (late,) = await results(SmallGateway(then(answer(after_s=0.19))), [call(0, shadowed=True)])
     assert late.shadow is not None and late.shadow.fate is Fate.LATE
     assert late.shadow.latency_s == pytest.approx(0.21)
@@ -164,7 +164,7 @@ async def test_a_shadow_is_in_time_by_the_first_tries_clock() -> None:
 
 @pytest.mark.virtual_time
 async def test_a_refusal_that_used_up_the_budget_is_not_tried_again() -> None:
-    """It is late already. Nor is anything but a refusal."""
+    """Only refusals are tried again, and only while some budget is left."""
     gateway = SmallGateway(then(answer()))
     (spent,) = await results(gateway, [call(0, budget_s=0.015, shadowed=True)])
     assert spent.shadow is not None and spent.shadow.fate is Fate.LATE and len(gateway.asked) == 1
@@ -174,7 +174,7 @@ async def test_a_refusal_that_used_up_the_budget_is_not_tried_again() -> None:
 
 
 def test_the_generator_is_a_process_of_its_own() -> None:
-    """It serves one order after another, tells how old a run is, and is gone afterwards."""
+    """The generator runs in its own process, serves several orders, reports a run's age, and ends with its context."""
     ages, aged = list[float](), threading.Event()
 
     def behave(asked: Asked) -> Told:
@@ -201,7 +201,7 @@ def test_the_generator_is_a_process_of_its_own() -> None:
 
 
 def test_a_generator_that_dies_says_so() -> None:
-    """Rather than leave its owner waiting."""
+    """A generator that dies raises an error instead of leaving the caller waiting."""
     with SmallGateway(lambda asked: answer(after_s=NEVER)).elsewhere() as url, generating() as generator:
 
         def kill(age_s: float) -> None:
@@ -213,7 +213,7 @@ def test_a_generator_that_dies_says_so() -> None:
 
 
 async def test_the_ceilings_server_answers_whatever_comes() -> None:
-    """In pieces, in a row, with and without a body: every request has its answer."""
+    """The server that measures the generator's limit answers every body: large, empty or consecutive."""
     with parrot() as url:
         async with clients_of(url, ["classify"], 60.0) as clients:
             calls = [replace(call(at, budget_s=60.0), body=b"x" * 70_000 * at) for at in range(5)]
@@ -222,7 +222,7 @@ async def test_the_ceilings_server_answers_whatever_comes() -> None:
 
 
 def test_a_rate_is_honest_while_all_is_sent_on_time_and_answered() -> None:
-    """The half second before the counted part may be as late as it likes."""
+    """A rate counts as sustained if all requests were sent on time; the first half second does not count."""
 
     def fire(
         order: Order, tick: Callable[[float], None], late_from_s: float = 0.0, late_to_s: float = 0.5

@@ -1,4 +1,4 @@
-"""The report in a real browser: everything is there, nothing is fetched, and no label lies on another."""
+"""The report in a real browser: all panels show, nothing is fetched, and labels do not overlap."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.browser
 
 @pytest.mark.parametrize("width", [500, 1280])
 def test_every_label_is_legible_and_nothing_is_fetched(width: int, tmp_path: Path) -> None:
-    """On a narrow screen and a wide one: panels have a size and fit, and in none of them does a text hide another."""
+    """On a narrow and a wide screen every panel fits, nothing is fetched, and no text hides another."""
     of = scenario(loads=(0.5, 1.0, 1.5, 2.0), cvs=(0.5, 2.0))
     runs = all_runs(of, count=320)
     path = tmp_path / "report.html"
@@ -54,7 +54,7 @@ def test_every_label_is_legible_and_nothing_is_fetched(width: int, tmp_path: Pat
 
 
 def overlapping(texts: list[dict[str, object]]) -> list[tuple[object, object]]:
-    """Pairs of texts whose boxes share more than the air above and below their letters."""
+    """Pairs of texts whose boxes overlap by more than the space above and below their letters."""
     pairs = []
     for at, one in enumerate(texts):
         for other in texts[at + 1 :]:

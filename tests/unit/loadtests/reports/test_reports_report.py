@@ -1,4 +1,4 @@
-"""The report: a page that stands alone, says what came out, and shows every panel, whatever runs it is given."""
+"""The report: a page without external resources that shows every panel that its runs allow."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ SCENARIO = scenario(loads=(0.5, 1.0, 2.0), cvs=(1.0, 2.0))
 
 @pytest.fixture(scope="module")
 def runs() -> list[Recorded]:
-    """Four policies at six places, one of the runs not valid."""
+    """Runs of four policies at six combinations of load and CV, one of them invalid."""
     return [*all_runs(SCENARIO, POLICIES, count=320), run("static-large", 2.0, 2.0, 9, 40, valid=False)]
 
 
 def svgs(page: str) -> list[ET.Element]:
-    """Every drawing of a page, parsed."""
+    """Every SVG of a page, parsed."""
     return [ET.fromstring(found) for found in re.findall(r"<svg.*?</svg>", page, re.DOTALL)]
 
 
 def test_a_page_stands_alone_and_is_the_same_every_time(runs: list[Recorded], tmp_path: Path) -> None:
-    """It asks nothing of any host, runs nothing, and its bytes are those of its runs."""
+    """A page fetches nothing, has no script, and depends on its runs alone."""
     write_report(SCENARIO, results(runs), tmp_path / "report.html", runs)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert page == drawn(SCENARIO, results(runs), runs)
@@ -58,7 +58,7 @@ def test_a_page_stands_alone_and_is_the_same_every_time(runs: list[Recorded], tm
 
 
 def test_a_page_has_every_figure_and_says_each_in_words(runs: list[Recorded]) -> None:
-    """Two panels for each figure by load, six of tiers, three of budgets; each is named for who cannot see it."""
+    """A page has every figure, and every panel is described in words for readers who cannot see it."""
     page = drawn(SCENARIO, results(runs), runs)
     named = ["effective_quality", "attainment", "goodput_per_s", "tiers", "budgets", "coverage", "windows"]
     assert re.findall(r'<figure id="(\w+)"', page) == named
@@ -71,7 +71,7 @@ def test_a_page_has_every_figure_and_says_each_in_words(runs: list[Recorded]) ->
 
 
 def test_what_is_referred_to_within_a_page_is_there_and_means_one_thing(runs: list[Recorded]) -> None:
-    """Clip paths and markers are named by what they hold: the same name twice is the same thing twice."""
+    """References within a page resolve, and one id always stands for one shape."""
     page = drawn(SCENARIO, results(runs), runs)
     held: dict[str, set[str]] = {}
     for name, body in re.findall(r'<(?:clipPath|path) id="(\w+)"(.*?)(?:</clipPath>|/>\n)', page, re.DOTALL):
@@ -81,7 +81,7 @@ def test_what_is_referred_to_within_a_page_is_there_and_means_one_thing(runs: li
 
 
 def test_drawings_have_the_page_s_colours() -> None:
-    """A drawing names no colour of its own, but those that the page says for light and for dark."""
+    """A plot uses only the page's colours, which are defined for light and for dark."""
 
     def draw(axes: Axes) -> None:
         for one in Colour:
@@ -96,7 +96,7 @@ def test_drawings_have_the_page_s_colours() -> None:
 
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_one_load_is_enough_for_a_page(seeds: int) -> None:
-    """Scenarios of one load show a dot for each policy; one seed, no interval."""
+    """A scenario with one load shows a dot for each policy, and intervals only with several seeds."""
     of = [run(policy, 1.2, 1.0, seed) for policy in POLICIES for seed in range(seeds)]
     page = drawn(SCENARIO, results(of), of)
     assert "CV 1, load 1.2" in page
@@ -104,7 +104,7 @@ def test_one_load_is_enough_for_a_page(seeds: int) -> None:
 
 
 def test_a_page_needs_neither_samples_nor_forecasts_nor_ours() -> None:
-    """What is not known is left out: a page of one baseline, without samples, has what it can have."""
+    """A page leaves out what is unknown: samples, forecasts, or our own policy."""
     page = drawn(SCENARIO, [run("static-large", load).result for load in (0.5, 1.0)])
     assert 'id="budgets"' not in page and 'class="verdict"' not in page
     assert re.findall(r"<h3>(static-large.*?)</h3>", page) == ["static-large, CV 1"]
@@ -113,14 +113,14 @@ def test_a_page_needs_neither_samples_nor_forecasts_nor_ours() -> None:
 
 @pytest.mark.parametrize("name", ["sketched", "another"])
 def test_a_report_is_of_one_scenario_s_runs(name: str) -> None:
-    """No runs, and runs of another scenario, are refused."""
+    """A report refuses an empty list of runs, and runs of another scenario."""
     of = [] if name == "sketched" else [run().result]
     with pytest.raises(ValueError, match="one scenario"):
         drawn(SCENARIO.model_copy(update={"name": name}), of)
 
 
 def test_more_than_twelve_policies_are_not_drawn_but_told() -> None:
-    """A plot stays legible; it says how many it leaves to the tables, and never leaves out ours."""
+    """A plot draws at most twelve policies, always including ours, and says how many are left out."""
     of = [run(f"policy-{at}", load).result for at in range(14) for load in (0.5, 1.0)]
     of += [run("punctual", load).result for load in (0.5, 1.0)]
     plot = load_plot(of, Roles.of(of), "attainment")
@@ -130,7 +130,7 @@ def test_more_than_twelve_policies_are_not_drawn_but_told() -> None:
 
 
 def test_tiers_are_named_only_where_they_answered() -> None:
-    """A legend has no entry that nothing is drawn in."""
+    """A legend names only tiers that answered."""
     plot = tier_plot([run("punctual").result], ["punctual"])
     labels = {chip.label for chip in plot.legend}
     used = {f"in time, {one.tier}" for one in CATALOG if run("punctual").result.by_tier.get(one.tier)}
@@ -139,7 +139,7 @@ def test_tiers_are_named_only_where_they_answered() -> None:
 
 
 def test_the_verdict_counts_only_what_is_sure() -> None:
-    """Ours against itself under another name is ahead nowhere; against a weaker one, at some places."""
+    """The verdict counts only significant differences: against its own copy, our policy is ahead nowhere."""
     same = [
         run(policy, load, seed=seed).result for policy in ("punctual", "a") for load in (1, 2) for seed in (1, 2, 3)
     ]
@@ -151,19 +151,19 @@ def test_the_verdict_counts_only_what_is_sure() -> None:
 
 
 def renamed(one: RunResult) -> RunResult:
-    """The same run under a baseline's name."""
+    """This run under a baseline's name."""
     return msgspec.structs.replace(one, policy="twin")
 
 
 def test_policies_of_interest_are_ours_the_best_baseline_and_the_bound(runs: list[Recorded]) -> None:
-    """Those are looked at closely, at the load nearest to the quality tier's capacity."""
+    """The policies of interest are ours, the best baseline and the oracle, at the load nearest to capacity."""
     of = results(runs)
     assert policies_of_interest(of, Roles.of(of)) == ("punctual", "slack-greedy", "oracle")
     assert busiest(of) == Place(2.0, 1.0)
 
 
 def test_plots_of_nothing_are_none() -> None:
-    """Without forecasts there is no calibration, without samples no scatter."""
+    """Without forecasts there is no calibration plot, and without samples no scatter plot."""
     bare = run(count=20).result
     assert window_plot([bare], "punctual", 1.0) is None
     assert window_plot([run(count=400).result], "punctual", 1.0) is not None
@@ -172,14 +172,14 @@ def test_plots_of_nothing_are_none() -> None:
 
 
 def test_chance_keeps_a_window_within_two_and_a_half_points() -> None:
-    """At 95 % nominal and 300 answers, by the normal approximation of the binomial."""
+    """By chance a window of 300 answers at nominal 95 % stays within 2.5 points (normal approximation)."""
     assert chance_band(0.95) == pytest.approx((0.9253, 0.9747), abs=1e-4)
     assert chance_band(0.999)[1] == 1.0
 
 
 @given(st.lists(st.floats(0, 100), max_size=12), st.floats(0.1, 30))
 def test_names_do_not_overlap_and_keep_their_order(wanted: list[float], gap: float) -> None:
-    """Moved apart they stay within the axes, in order, with the gap between them, or evenly where it is too much."""
+    """Labels keep their order, stay within the axes, and are the gap apart, or evenly spaced if that does not fit."""
     placed = apart(wanted, gap, 0.0, 100.0)
     assert all(-1e-9 <= place <= 100 + 1e-9 for place in placed)
     order = sorted(range(len(wanted)), key=wanted.__getitem__)
@@ -190,14 +190,14 @@ def test_names_do_not_overlap_and_keep_their_order(wanted: list[float], gap: flo
 
 
 def test_results_need_no_matplotlib_until_a_report_is_drawn() -> None:
-    """Whoever only counts, tabulates and writes results does not pay for what draws them."""
+    """Counting, tabulating and writing results does not import matplotlib."""
     code = "import sys, loadtests.reports.tables, loadtests.reports.runs, loadtests.reports.runs as c\n"
     code += "sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
 
 
 def test_names_in_plots_are_short_and_still_differ() -> None:
-    """Every static choice of two tasks fits beside its line and is told from the others; a short name stays."""
+    """Names in plots are short enough to fit and still differ; a short name stays as it is."""
     names = [
         f"static:{a}+{b}"
         for a in ("distilbert-sentiment", "minilm-sentiment")

@@ -1,4 +1,4 @@
-"""Results: what is counted of a run, what its file holds, and what thinning keeps."""
+"""Results: what is counted of a run, what its file holds, and which samples thinning keeps."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FIRST += ["attainment", "goodput_per_s", "effective_quality", "by_variant"]
 
 
 def answered(variant: int, latency_s: float, kind: int = 0, quantile_s: float | None = None) -> Sample:
-    """An answer by one of the catalog to a request with a second's budget."""
+    """An answer by one of the catalog's variants to a request with a budget of one second."""
     one = CATALOG[variant]
     fate = Fate.IN_TIME if latency_s <= 1 else Fate.LATE
     return Sample(kind, 0.0, 1.0, fate, latency_s, one.name, one.tier, quantile_s=quantile_s)
@@ -62,7 +62,7 @@ def test_every_request_counts_once_and_only_answers_in_time_count_for_quality() 
 
 
 def test_coverage_is_of_answers_that_were_forecast() -> None:
-    """An answer exactly at its quantile is covered; one without a forecast, or none at all, is not asked."""
+    """Coverage counts only answers with a forecast; an answer exactly at its quantile is covered."""
     found = result_of(CONDITIONS, EIGHT, CATALOG, CLASSES)
     assert found.coverage == 0.5
     assert found.nominal == pytest.approx((3 * 0.95 + 0.99) / 4)
@@ -70,7 +70,7 @@ def test_coverage_is_of_answers_that_were_forecast() -> None:
 
 
 def test_classes_share_out_the_whole() -> None:
-    """What the classes offered and served adds up, and each has a quality and a coverage of its own."""
+    """The classes' counts add up to the run's, and each class has its own quality and coverage."""
     found = result_of(CONDITIONS, EIGHT, CATALOG, CLASSES)
     assert [one.offered for one in found.by_class] == [5, 3]
     assert sum(one.served for one in found.by_class) == found.served
@@ -80,7 +80,7 @@ def test_classes_share_out_the_whole() -> None:
 
 
 def test_qualities_of_several_tasks_are_shares_of_each_task_s_best() -> None:
-    """Accuracy and ROUGE cannot be averaged as they are."""
+    """With several tasks, quality is a share of each task's best, because accuracy and ROUGE have no common unit."""
     catalog = (*CATALOG, Checkpoint("writes", "summarize", 40.0, Tier.QUALITY))
     classes = (CLASSES[0], RequestClass(task="summarize", budget_ms=(1000, 1000)))
     of = [answered(0, 0.5), Sample(1, 0.0, 1.0, Fate.IN_TIME, 0.5, "writes", Tier.QUALITY)]
@@ -91,13 +91,13 @@ def test_qualities_of_several_tasks_are_shares_of_each_task_s_best() -> None:
 
 @pytest.mark.parametrize("of", [[], [Sample(0, 0.0, 1.0, Fate.OPEN)]], ids=["none", "open"])
 def test_a_run_that_is_none_or_has_not_ended_has_no_result(of: list[Sample]) -> None:
-    """Nothing is counted as an ending that is not one."""
+    """A run without requests, or with one that has not ended, has no result."""
     with pytest.raises(ValueError, match=r"without requests|not ended"):
         result_of(CONDITIONS, of, CATALOG, CLASSES)
 
 
 def test_windows_are_whole_and_in_the_order_of_arrival() -> None:
-    """Coverage over time is of as many answers in every window, whatever the order in which they ended."""
+    """Windows have equal numbers of answers, in order of arrival, whatever the order in which they ended."""
     good = [Sample(0, float(at), 1.0, Fate.IN_TIME, 0.1, "small", Tier.REALTIME, 0.1, 0.2) for at in range(WINDOW)]
     bad = [Sample(0, WINDOW + at, 1.0, Fate.IN_TIME, 0.3, "small", Tier.REALTIME, 0.1, 0.2) for at in range(WINDOW + 9)]
     windows = result_of(CONDITIONS, bad + good, CATALOG, CLASSES).windows
@@ -107,7 +107,7 @@ def test_windows_are_whole_and_in_the_order_of_arrival() -> None:
 
 @pytest.mark.parametrize("name", ["runs.json", "runs.jsonl", "none.json", "none.jsonl"])
 def test_what_was_written_is_read_back(name: str, tmp_path: Path) -> None:
-    """Both kinds of file hold all there is of a run, one run a line."""
+    """A result that is written as JSON or JSON lines is read back unchanged, one run a line."""
     runs = [] if name.startswith("none") else [run(seed=1).result, run("other", valid=False).result]
     path = tmp_path / name
     write_json(runs, path)
@@ -117,7 +117,7 @@ def test_what_was_written_is_read_back(name: str, tmp_path: Path) -> None:
 
 
 def test_a_file_of_several_lines_is_an_array_and_begins_with_the_members_agreed_on(tmp_path: Path) -> None:
-    """Whoever reads the file with any JSON library finds these members, in this order, before all others."""
+    """A JSON file is an array, and each run begins with the documented members in order."""
     path = tmp_path / "runs.json"
     write_json([run().result, run(seed=2).result], path)
     document = json.loads(path.read_text())
@@ -128,7 +128,7 @@ def test_a_file_of_several_lines_is_an_array_and_begins_with_the_members_agreed_
 
 
 def test_thinning_keeps_every_so_manyth_in_the_order_of_arrival() -> None:
-    """A long run's plot shows all of its time, and no more than so many of its requests."""
+    """Thinning keeps evenly spaced requests over the whole run, at most the given number."""
     of = samples(CONDITIONS, 1.0, 1001)
     kept = recorded(run().result, of[::-1], most=100).samples
     assert 80 < len(kept) <= 100
@@ -137,7 +137,7 @@ def test_thinning_keeps_every_so_manyth_in_the_order_of_arrival() -> None:
 
 
 def test_a_simulated_request_becomes_a_sample() -> None:
-    """Only an answer has a latency and a variant, though a refused request has an end too."""
+    """A simulated request becomes a sample; only an answered one has a latency and a variant."""
     request = Offered(1, "classify", 2.0, 1.0, 16, kind=1, fate=Fate.LATE, variant="large", finished_s=3.5)
     found = sample_of(request, {"large": Tier.QUALITY}, 0.8, 0.9)
     assert found == Sample(1, 2.0, 1.0, Fate.LATE, 1.5, "large", Tier.QUALITY, 0.8, 0.9)
@@ -146,7 +146,7 @@ def test_a_simulated_request_becomes_a_sample() -> None:
 
 
 def test_sketches_keep_the_law_of_endings() -> None:
-    """Offered = served + late + refused + failed, in every run that other tests stand on."""
+    """Every made-up run obeys offered = served + late + refused + failed."""
     found: list[RunResult] = results(all_runs(scenario(loads=(1.0, 2.0), cvs=(1.0,)), count=60))
     assert all(one.offered == one.served + one.late + one.refused + one.failed == 60 for one in found)
     assert any(one.refused for one in found) and any(one.failed for one in found) and any(one.late for one in found)

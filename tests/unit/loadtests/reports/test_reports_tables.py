@@ -1,4 +1,4 @@
-"""Tables: what is bold, what is marked, and that every way of showing them says the same."""
+"""Tables: which figures are bold or marked, and that every format shows equal figures."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ QUALITIES = {"static": 60.0, "punctual": 80.0, "rival": 75.0, "oracle": 100.0}
 
 
 def told(policy: str, seed: int, load: float = 1.0, plus: float = 0.0, valid: bool = True) -> RunResult:
-    """A run whose effective quality is the policy's own, and the seed's doing."""
+    """A run whose effective quality is that of its policy plus its seed."""
     one = run(policy, load, 1.0, seed, 40, valid).result
     return msgspec.structs.replace(one, effective_quality=QUALITIES[policy] + seed + plus, attainment=0.5)
 
@@ -37,26 +37,26 @@ ROLES = Roles.of(RUNS)
 
 
 def bold(grid: Grid) -> list[tuple[str, str]]:
-    """Which entries are."""
+    """The bold entries, each with its row's label."""
     return [(row.label.text, entry.text) for row in grid.rows for entry in row.entries if entry.bold]
 
 
 def shown(grid: Grid) -> str:
-    """As at a wide terminal."""
+    """The table as a wide terminal shows it."""
     out = io.StringIO()
     Console(file=out, width=200).print(grid.rich())
     return out.getvalue()
 
 
 def test_bounds_stand_first_and_do_not_compete() -> None:
-    """The best of those that do not know the future is bold; after ours come the baselines from the best down."""
+    """Bounds stand first and are never bold; ours follows, then the baselines from the best down."""
     (grid,) = figure_grids(RUNS, ROLES)
     assert [row.label.text for row in grid.rows] == ["oracle", "punctual", "rival", "static"]
     assert bold(grid) == [("punctual", "82.00 ± 2.48")]
 
 
 def test_ours_is_set_against_the_best_baseline_of_each_place() -> None:
-    """The margin is paired by seed, so that what a seed does to both is not in it."""
+    """Ours is compared with the best baseline at each load, with the difference taken within seeds."""
     runs = RUNS + [told(policy, seed, 2.0, 30.0 * (policy == "static")) for policy in QUALITIES for seed in (1, 2, 3)]
     grid = margin_grid(runs, ROLES)
     assert [[entry.text for entry in row.entries[1:]] for row in grid.rows] == [
@@ -66,7 +66,7 @@ def test_ours_is_set_against_the_best_baseline_of_each_place() -> None:
 
 
 def test_the_share_of_a_bound_is_a_mean_of_ratios() -> None:
-    """There is a table for each bound that ran, and none without one."""
+    """The share of a bound is a mean of ratios, with one table for each bound that ran."""
     (grid,) = bound_grids(RUNS, ROLES)
     assert grid.rows[0].label.text == "punctual" and bold(grid)[0][0] == "punctual"
     assert grid.rows[0].entries[0].text.startswith(f"{100 * sum((80 + s) / (100 + s) for s in (1, 2, 3)) / 3:.1f}")
@@ -75,7 +75,7 @@ def test_the_share_of_a_bound_is_a_mean_of_ratios() -> None:
 
 
 def test_policies_are_averaged_over_what_all_of_them_bore() -> None:
-    """A policy whose run at the hard place is not valid gains nothing by it."""
+    """Overall means use only the loads at which every policy has a valid run."""
     runs = [told("punctual", 1), told("rival", 1), told("punctual", 1, 2.0, -50.0), told("rival", 1, 2.0, valid=False)]
     grid = overall_grid(runs, Roles.of(runs))
     assert [row.entries[0].text for row in grid.rows] == ["81.00", "76.00"]
@@ -84,7 +84,7 @@ def test_policies_are_averaged_over_what_all_of_them_bore() -> None:
 
 
 def test_invalid_runs_are_marked_and_listed() -> None:
-    """A reader sees that runs were left out, and why."""
+    """Invalid runs are marked in the tables and listed with their reasons."""
     runs = [*RUNS, told("rival", 4, valid=False)]
     (grid,) = figure_grids(runs, ROLES)
     assert [row.label.text for row in grid.rows if "†" in row.entries[0].text] == ["rival"]
@@ -98,7 +98,7 @@ def test_invalid_runs_are_marked_and_listed() -> None:
 
 
 def test_classes_are_shares_of_what_they_offered() -> None:
-    """One row a class, over all seeds of the place; nothing of a place at which nothing ran."""
+    """Each class has a row over all seeds at a load; a load without runs gives no rows."""
     grid = class_grid(RUNS, "punctual", Place(1.0, 1.0))
     assert sum(int(row.entries[0].text) for row in grid.rows) == 3 * 40
     assert [row.entries[-1].text for row in grid.rows] == ["95 %", "99 %"]
@@ -109,12 +109,12 @@ def test_classes_are_shares_of_what_they_offered() -> None:
     ("value", "said"), [(1.234, "+1.23"), (-0.126, "−0.13"), (0.001, "0.00"), (-0.001, "0.00"), (10.0, "+10.00")]
 )
 def test_a_difference_has_a_sign_unless_it_shows_as_nothing(value: float, said: str) -> None:
-    """A minus is no hyphen, and there is no negative nothing."""
+    """A difference has a plus or a true minus sign, and none if it rounds to zero."""
     assert signed(value, 2) == said
 
 
 def test_every_way_of_showing_a_grid_says_the_same() -> None:
-    """At a terminal, in Markdown and in a page, and nothing in a name is taken for markup."""
+    """Terminal, Markdown and HTML show equal text, and nothing in a name is taken for markup."""
     grid = Grid("a title", ("policy", "load 1"), (Row(Entry("a|b<c>[d]"), (Entry("1.5", bold=True),)),), "a note")
     assert grid.markdown() == "**a title**\n\n| policy | load 1 |\n|---|---:|\n| a\\|b<c>[d] | **1.5** |\n\na note\n"
     assert "a|b<c>[d]" in shown(grid) and "1.5" in shown(grid) and "a note" in shown(grid)

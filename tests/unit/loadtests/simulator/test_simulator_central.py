@@ -21,7 +21,7 @@ Choose = Callable[[Sequence[Offered], float], Chosen]
 
 @dataclass
 class Simple:
-    """A rule that is a function of the queue and the time, and notes what it is told."""
+    """A rule given as a function of the queue and the time; it records arrivals and endings."""
 
     choose_of: Choose
     heard: list[int] = field(default_factory=list)
@@ -38,29 +38,29 @@ class Simple:
 
 
 def first_of(variant: Variant, most: int = 1) -> Choose:
-    """The first of the queue, so many at most."""
+    """A choice of the first requests of the queue, at most this many."""
     return lambda queue, now_s: Chosen(variant, tuple(queue[:most]))
 
 
 def nothing(queue: Sequence[Offered], now_s: float) -> Chosen:
-    """Runs nothing, drops nothing."""
+    """Neither runs nor drops anything."""
     return Chosen()
 
 
 def requests(*arrived_s: float, task: str = "classify", budget_s: float = 1.0, texts: int = 1) -> list[Offered]:
-    """One at each of these instants."""
+    """A request at each of these instants."""
     return [Offered(place, task, at_s, budget_s, 20, texts) for place, at_s in enumerate(arrived_s)]
 
 
 def play(offered: Sequence[Offered], cores: int = 1, overhead_s: float = 0.001, **rules: Simple) -> World:
-    """Plays them under a rule for each task."""
+    """Simulates the requests under a rule for each task."""
     world = World(cores, seed=1)
     world.play(offered, Central(world, rules, cores, overhead_s))
     return world
 
 
 def test_a_run_follows_the_other_on_a_free_core_and_the_overhead_comes_on_top() -> None:
-    """Two cores run two at a time, each as long as its median."""
+    """Two cores run two batches at a time, each as long as its median; the overhead is added to each answer."""
     offered = requests(0.0, 0.0, 0.0)
     rule = Simple(first_of(QUICK))
     play(offered, cores=2, classify=rule)
@@ -70,7 +70,7 @@ def test_a_run_follows_the_other_on_a_free_core_and_the_overhead_comes_on_top() 
 
 
 def test_members_run_together_by_their_texts() -> None:
-    """Two requests of three texts each make a run of six inputs."""
+    """A batch's size is its number of texts: two requests of three texts each run as six inputs."""
     offered = requests(0.0, 0.0, 0.0, texts=3)
     rule = Simple(first_of(QUICK, most=2))
     play(offered, classify=rule)
@@ -79,7 +79,7 @@ def test_members_run_together_by_their_texts() -> None:
 
 
 def test_what_a_rule_drops_has_failed_and_costs_nothing() -> None:
-    """A core that is free after it goes on with the next."""
+    """A dropped request has failed and takes no time of a core."""
     offered = requests(0.0, 0.0, 0.0)
 
     def drop_odd(queue: Sequence[Offered], now_s: float) -> Chosen:
@@ -93,14 +93,14 @@ def test_what_a_rule_drops_has_failed_and_costs_nothing() -> None:
 
 
 def test_what_nobody_ever_runs_has_failed() -> None:
-    """None is lost: a rule that sits on its queue fails all of it in the end."""
+    """A request that a rule never runs has failed at the end."""
     offered = requests(0.0, 0.1, 0.2)
     play(offered, classify=Simple(nothing))
     assert [one.fate for one in offered] == [Fate.FAILED] * 3
 
 
 def test_a_free_core_goes_to_the_task_whose_head_is_most_urgent() -> None:
-    """Whichever came first; to the other where that one chooses nothing."""
+    """A free core goes to the task whose first request has the earliest deadline, unless its rule chooses nothing."""
     summary = Offered(0, "summarize", 0.0, 0.5, 200)
     urgent = Offered(1, "classify", 0.001, 0.2, 20)
     relaxed = Offered(2, "classify", 0.002, 5.0, 20)

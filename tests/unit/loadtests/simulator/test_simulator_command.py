@@ -41,7 +41,7 @@ THEN = ["attainment", "goodput_per_s", "effective_quality", "by_variant"]
 
 
 def own(folder: Path) -> Path:
-    """A scenario of one's own, with its profile beside it."""
+    """A scenario of the user's own, with its profile beside it."""
     (folder / "small.csv").write_text(PROFILE)
     path = folder / "small.toml"
     path.write_text(SCENARIO)
@@ -49,14 +49,14 @@ def own(folder: Path) -> Path:
 
 
 def shown(scenario: Path | str, *arguments: str) -> tuple[int, str]:
-    """The exit status, and what was said."""
+    """The exit status and the output of the command."""
     words = [str(scenario), "--cache", "nowhere", *arguments]
     result = CliRunner().invoke(app, words, env={"COLUMNS": "200"}, catch_exceptions=False)
     return result.exit_code, result.output
 
 
 def test_a_shipped_scenario_of_a_csv_is_played_end_to_end(tmp_path: Path) -> None:
-    """A variant profile is all that is needed: nothing is exported, fetched or prepared."""
+    """A shipped scenario with a CSV profile is simulated without any export, download or preparation."""
     out = tmp_path / "runs.json"
     small = ("--seconds", "0.2", "--seeds", "1", "--cvs", "4", "--loads", "2", "--jobs", "1")
     _, said = shown("example-profile", *small, "--json", str(out))
@@ -75,7 +75,7 @@ def test_a_shipped_scenario_of_a_csv_is_played_end_to_end(tmp_path: Path) -> Non
 
 
 def test_a_scenario_of_ones_own_is_played_and_written_in_every_form(tmp_path: Path) -> None:
-    """The status is that of the verdict, and the document says by which command it was made."""
+    """The exit status follows the verdict, and the Markdown report names the command that reproduces it."""
     scenario = own(tmp_path)
     json_at, markdown_at, page_at = tmp_path / "runs.jsonl", tmp_path / "runs.md", tmp_path / "runs.html"
     policies = ("punctual", "slackfit", "static:swift", "oracle")
@@ -94,7 +94,7 @@ def test_a_scenario_of_ones_own_is_played_and_written_in_every_form(tmp_path: Pa
 
 
 def test_however_many_processes_the_files_are_the_same(tmp_path: Path) -> None:
-    """To the byte, the document too."""
+    """The files are equal to the byte, whatever the number of processes."""
     scenario, written = own(tmp_path), []
     for jobs in ("1", "2"):
         files = [tmp_path / f"{jobs}.json", tmp_path / f"{jobs}.md"]
@@ -105,9 +105,9 @@ def test_however_many_processes_the_files_are_the_same(tmp_path: Path) -> None:
 
 
 def test_refusals_are_tried_once_more_where_asked(tmp_path: Path) -> None:
-    """So many of each run as were asked for; nothing is said of them otherwise."""
+    """With `--shadow`, that many refused requests of each run are tried again; without it nothing is said of them."""
     scenario = own(tmp_path)
-    scenario.write_text(SCENARIO.replace("[40, 200]", "[2, 6]"))  # less than the swift one takes, at times
+    scenario.write_text(SCENARIO.replace("[40, 200]", "[2, 6]"))  # at times less than swift takes
     crowded = ("--policy", "punctual", "--loads", "30", "--seconds", "0.1", "--seeds", "1", "2", "--jobs", "1")
     _, said = shown(scenario, *crowded, "--shadow", "3")
     row = next(line for line in said.splitlines() if "load 30" in line and "%" in line)
@@ -116,13 +116,13 @@ def test_refusals_are_tried_once_more_where_asked(tmp_path: Path) -> None:
 
 
 def test_a_policy_that_there_is_not_is_named_before_anything_is_played(tmp_path: Path) -> None:
-    """With those that there are."""
+    """An unknown policy is refused before any simulation, with the list of known ones."""
     with pytest.raises(UnknownPolicy, match=r"policy best: unknown .* static:swift, oracle$"):
         shown(own(tmp_path), "--policy", "punctual", "--policy", "best")
 
 
 def test_what_cannot_be_played_is_a_sentence(tmp_path: Path) -> None:
-    """No such scenario; a number out of its limits; a run so short that nobody comes."""
+    """An unknown scenario, an impossible number and a run without requests each give a one-sentence error."""
     scenario = own(tmp_path)
     with pytest.raises(ScenarioError, match="shipped scenarios: grid-classify"):
         shown("grid-nothing")
@@ -133,20 +133,20 @@ def test_what_cannot_be_played_is_a_sentence(tmp_path: Path) -> None:
 
 
 def test_a_policy_keeps_the_name_that_it_had_once(tmp_path: Path) -> None:
-    """The oracle was called clairvoyant."""
+    """The oracle's former name, clairvoyant, is still accepted."""
     _, said = shown(own(tmp_path), "--policy", "clairvoyant", "--loads", "2", "--seeds", "1", "--jobs", "1")
     assert "oracle" in said and "clairvoyant" not in said
 
 
 @pytest.mark.parametrize("wrong", [("--jobs", "0"), ("--loads", "-1"), ("--shadow", "0"), ("--json", "no/such/folder")])
 def test_an_option_that_cannot_be_is_refused(wrong: tuple[str, ...]) -> None:
-    """With the usual exit status of a wrong call."""
+    """An impossible option is named, and the exit status is 2."""
     status, said = shown("example-profile", *wrong)
     assert status == 2 and wrong[0] in said
 
 
 def test_the_command_that_gives_the_same_says_what_was_asked_and_not_where_it_went() -> None:
-    """Quoted as a shell needs it."""
+    """The reported command has the scenario, policies and numbers, quoted for a shell, but no output files."""
     numbers = {"loads": [0.5, 2.0], "cvs": None, "seeds": [3], "seconds": 1.5}
     wanted = "punctual simulate 'my scenario.toml' --policy punctual --loads 0.5 2 --seeds 3 --seconds 1.5 --shadow 100"
     assert command_line("my scenario.toml", ["punctual"], numbers, 100) == wanted

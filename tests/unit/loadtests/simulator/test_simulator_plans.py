@@ -1,4 +1,4 @@
-"""The baselines that solve a program: Proteus's placement against all placements, RAMSIS's decisions by their shape."""
+"""Baselines that solve an optimization: Proteus's placement against all placements, and RAMSIS's decisions."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def placements(draw: st.DrawFn) -> Placement:
 
 
 def served_per_s(placed: Placed) -> float:
-    """Of all classes by all variants."""
+    """The rate that all variants serve, over all classes."""
     return sum(sum(row) for row in placed.served_per_s)
 
 
@@ -42,7 +42,7 @@ def load_of(placement: Placement, placed: Placed, variant: int) -> float:
 
 @given(placements())
 def test_a_placement_keeps_the_cores_the_demand_and_the_objectives(placement: Placement) -> None:
-    """No core twice, no variant beyond its cores, no class beyond its demand, nothing where it would be late."""
+    """A placement never exceeds the cores, a variant's cores or a class's demand, and serves nothing late."""
     placed = solved(placement)
     assert sum(placed.cores) == placement.cores
     for variant, cores in enumerate(placed.cores):
@@ -55,7 +55,7 @@ def test_a_placement_keeps_the_cores_the_demand_and_the_objectives(placement: Pl
 
 @given(placements())
 def test_no_pure_placement_serves_more_or_serves_as_much_better(placement: Placement) -> None:
-    """Tried: every way to give the cores to variants and each class, in any order, to the first that has room."""
+    """No assignment of cores to variants serves more than the solved one, or as much at higher quality."""
     placed = solved(placement)
     reached = served_per_s(placed)
     good = sum(q * sum(row) for q, row in zip(placement.qualities, placed.served_per_s, strict=True))
@@ -77,20 +77,20 @@ def test_no_pure_placement_serves_more_or_serves_as_much_better(placement: Place
 
 
 def test_demand_decides_between_the_better_and_the_faster() -> None:
-    """Little of it: the better on both cores; more: one of each; more still: the faster on both."""
+    """Low demand puts the better variant on both cores, medium demand one of each, high demand the faster on both."""
     qualities, per_s = (90.0, 80.0), ((50.0,), (250.0,))
     cores = [solved(Placement(qualities, per_s, (demand,), 2)).cores for demand in (40.0, 200.0, 450.0, 4000.0)]
     assert cores == [(2, 0), (1, 1), (0, 2), (0, 2)]
 
 
 def worker(rate_per_s: float, objective_s: float = 0.1) -> Worker:
-    """Two variants, of 20 and 4 ms, whose batches gain little."""
+    """A worker with two variants of 20 ms and 4 ms, whose batches gain little."""
     rows = tuple(tuple(alone_s * (1 + 0.8 * (size - 1)) for size in SIZES) for alone_s in (0.020, 0.004))
     return Worker(rows, SIZES, (90.0, 80.0), rate_per_s, objective_s)
 
 
 def test_an_idle_worker_runs_the_best_and_a_pressed_one_the_fastest() -> None:
-    """The state is the same, what is to come differs; and where all would be late there is nothing to run."""
+    """An idle worker runs the best variant and a busy one the fastest; nothing runs if all would be late."""
     calm, pressed = decisions(worker(2.0)), decisions(worker(250.0))
     assert (calm.at(1, 0.1), pressed.at(1, 0.1)) == (Action(0, 1), Action(1, 1))
     assert (calm.at(2, 0.1), pressed.at(2, 0.1)) == (Action(0, 2), Action(1, 2))
@@ -101,7 +101,7 @@ def test_an_idle_worker_runs_the_best_and_a_pressed_one_the_fastest() -> None:
 @tried(0.7)
 @given(st.sampled_from([2.0, 40.0, 150.0, 400.0]), st.integers(1, 60), st.floats(0.0, 0.3))
 def test_an_action_ends_within_the_slack_and_takes_no_more_than_wait(rate_per_s: float, n: int, slack_s: float) -> None:
-    """Longer queues and longer slacks than those told apart count as the longest."""
+    """An action ends within the slack and takes no more requests than wait."""
     problem = worker(rate_per_s)
     action = decisions(problem).at(n, slack_s)
     if action is None:
@@ -112,7 +112,7 @@ def test_an_action_ends_within_the_slack_and_takes_no_more_than_wait(rate_per_s:
 
 
 def test_what_a_variant_cannot_batch_is_no_action() -> None:
-    """Infinite seconds say so."""
+    """A batch size that a variant cannot run, marked by infinite seconds, is never an action."""
     rows = ((0.02, math.inf, math.inf, math.inf), (0.004, 0.008, 0.02, 0.05))
     solution = decisions(Worker(rows, SIZES, (90.0, 80.0), 20.0, 0.2))
     assert all(action.size == 1 for row in solution.actions for action in row if action and action.variant == 0)
@@ -120,5 +120,5 @@ def test_what_a_variant_cannot_batch_is_no_action() -> None:
 
 @pytest.mark.parametrize("rate_per_s", [0.01, 20.0, 5000.0])
 def test_any_rate_has_a_solution(rate_per_s: float) -> None:
-    """From one request in minutes to many times what a worker can do."""
+    """A solution exists for any rate, from one request in minutes to far above a worker's capacity."""
     assert decisions(worker(rate_per_s)).at(4, 0.1) is not None

@@ -1,4 +1,4 @@
-"""What each baseline is known for, as its paper says, on a small simulated node."""
+"""What each baseline is known for by its paper, on a small simulated node."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def served_by(offered: Sequence[Offered]) -> set[str | None]:
 
 @cache
 def mean_quality(name: str, rate_per_s: float, count: int = 1000) -> float:
-    """Of one rule at one load."""
+    """The effective quality of one policy at one load."""
     offered = poisson(rate_per_s, count)
     played({**BASELINES, **statics(VARIANTS)}[name], setting_of(rate_per_s), offered)
     return quality(offered, VARIANTS)
 
 
 def test_the_best_static_choice_collapses_past_its_capacity() -> None:
-    """And the fastest does not, at its lower quality."""
+    """The best static choice collapses past its capacity, while the fastest keeps its lower quality."""
     rules = statics(VARIANTS)
     assert list(rules) == ["static:grand", "static:even", "static:swift"]
     assert mean_quality("static:grand", LOW) > 89
@@ -49,13 +49,13 @@ def test_the_best_static_choice_collapses_past_its_capacity() -> None:
 
 @pytest.mark.parametrize("name", ["model-switching", "jellyfish", "slackfit", "proteus", "ramsis"])
 def test_what_adapts_to_load_has_the_best_when_idle_and_beats_every_static_choice_when_busy(name: str) -> None:
-    """That is what each of these papers promises."""
+    """Adaptive baselines have the best quality when idle and beat every static choice when busy, as papers say."""
     assert mean_quality(name, LOW) > 89
     assert mean_quality(name, HIGH) > max(mean_quality(static, HIGH) for static in statics(VARIANTS)) - 0.1
 
 
 def test_a_static_batch_is_as_large_as_the_most_urgent_has_time_for() -> None:
-    """The grand variant takes 20 ms for the first and 16 ms for each further input, and a little more by its spread."""
+    """A static batch is as large as the most urgent deadline allows: 20 ms for one input, 16 ms for each further."""
     rule = Static(setting_of(LOW), GRAND)
     for room_s, size in ((0.022, 1), (0.040, 2), (0.120, 6), (0.130, 7)):
         assert len(told(rule, waiting(*[room_s] * 10)).members) == size
@@ -63,7 +63,7 @@ def test_a_static_batch_is_as_large_as_the_most_urgent_has_time_for() -> None:
 
 
 def test_a_busy_static_queue_passes_over_those_that_would_have_it_run_one_by_one() -> None:
-    """With company waiting for a whole window, the first that leaves time for it leads; alone, the tight one runs."""
+    """A busy static queue passes over an urgent request that would force a batch of one; alone, that request runs."""
     rule = Static(setting_of(LOW, three(more=0.1)), three(more=0.1)[0])
     tight, roomy = waiting(0.025), waiting(*[0.2] * 40)
     assert told(rule, tight).members == tuple(tight)
@@ -75,7 +75,7 @@ def test_a_busy_static_queue_passes_over_those_that_would_have_it_run_one_by_one
 
 @pytest.mark.parametrize(("name", "high"), [("fastest-feasible", {"swift"}), ("best-feasible", {"grand"})])
 def test_choosing_for_each_query_by_itself_takes_no_notice_of_the_load(name: str, high: set[str]) -> None:
-    """The same variants answer at ten times the load, however few in time."""
+    """Choosing for each request alone ignores the load: the variants that answer are equal at ten times the load."""
     for rate_per_s in (LOW, HIGH):
         offered = poisson(rate_per_s, 500)
         played(BASELINES[name], setting_of(rate_per_s), offered)
@@ -83,7 +83,7 @@ def test_choosing_for_each_query_by_itself_takes_no_notice_of_the_load(name: str
 
 
 def test_the_best_that_fits_is_the_best_whose_run_alone_keeps_the_budget() -> None:
-    """By its 95th percentile; where none fits it is the fastest."""
+    """The best feasible variant fits the budget by its 95th percentile; if none fits, the fastest runs."""
     for room_s, fitting in ((0.025, "grand"), (0.020, "even"), (0.006, "swift"), (0.0041, "swift")):
         variant = told(BASELINES["best-feasible"](setting_of(LOW)), waiting(room_s)).variant
         assert variant is not None
@@ -91,7 +91,7 @@ def test_the_best_that_fits_is_the_best_whose_run_alone_keeps_the_budget() -> No
 
 
 def test_model_switching_has_all_go_to_one_variant_and_to_a_faster_one_under_load() -> None:
-    """What was tried offline says which."""
+    """Model switching sends all requests to one variant, and to a faster one under load."""
     setting = setting_of(HIGH)
     assert attained(setting, GRAND, LOW) > 0.99 > 0.5 > attained(setting, GRAND, HIGH)
     low, high = poisson(LOW, 300), poisson(HIGH, 800)
@@ -104,7 +104,7 @@ def test_model_switching_has_all_go_to_one_variant_and_to_a_faster_one_under_loa
 
 @pytest.mark.parametrize("name", ["jellyfish", "proteus"])
 def test_a_divided_node_serves_both_by_quality_and_by_capacity(name: str) -> None:
-    """Past what the grand variant can do alone one core keeps it and one gives it up."""
+    """Above the best variant's capacity, a divided node runs both the best variant and the next faster one."""
     offered = poisson(1.2 * 122, 2000)
     watched = played(BASELINES[name], setting_of(1.2 * 122), offered)
     ran = {variant for variant, _ in watched.ran}
@@ -113,7 +113,7 @@ def test_a_divided_node_serves_both_by_quality_and_by_capacity(name: str) -> Non
 
 
 def test_jellyfish_gives_the_better_variant_to_those_with_time() -> None:
-    """Clients with the longest budgets are mapped first."""
+    """Jellyfish gives better variants to requests with longer budgets."""
     offered = poisson(150.0, 2000)
     played(BASELINES["jellyfish"], setting_of(150.0), offered)
     quality_of = {variant.name: variant.quality for variant in VARIANTS}
@@ -127,7 +127,7 @@ def test_jellyfish_gives_the_better_variant_to_those_with_time() -> None:
 
 
 def test_clipper_grows_its_batch_by_one_and_takes_a_tenth_off_when_late() -> None:
-    """After full batches within the objective, and after one beyond it."""
+    """Clipper grows a batch by one after a full batch in time, and shrinks it by a tenth after a late one."""
     setting = setting_of(LOW)
     queue = waiting(*[3.0] * 60)
     rule = ClipperAimd(setting)
@@ -142,7 +142,7 @@ def test_clipper_grows_its_batch_by_one_and_takes_a_tenth_off_when_late() -> Non
 
 
 def test_a_batch_of_clippers_that_was_not_full_teaches_it_nothing() -> None:
-    """Else an idle hour would have it believe in any size."""
+    """Clipper learns nothing from a batch that was not full; otherwise idle hours would allow any size."""
     rule = ClipperAimd(setting_of(LOW))
     for _ in range(5):
         chosen = told(rule, waiting(3.0))
@@ -156,23 +156,23 @@ def test_a_batch_of_clippers_that_was_not_full_teaches_it_nothing() -> None:
         ([0.005], "swift", 1),
         ([0.010], "even", 1),
         ([0.300], "grand", 1),
-        ([0.025, *[0.3] * 9], "swift", 7),  # in one bucket with three of the even: the larger batch
+        ([0.025, *[0.3] * 9], "swift", 7),  # shares a bucket with three of the even; the larger batch wins
         ([0.025, 0.3, 0.3], "even", 3),
-        ([0.300] * 32, "grand", 18),  # nearer to the slack than 32 of the even
+        ([0.300] * 32, "grand", 18),  # closer to the slack than 32 of the even
         ([1.0] * 32, "grand", 32),
     ],
 )
 def test_slackfit_runs_what_fills_the_slack_of_the_most_urgent(
     rooms_s: list[float], variant: str, members: int
 ) -> None:
-    """Little slack: a fast variant; much of it and a short queue: the best; much of both: a large batch."""
+    """SlackFit picks a fast variant for little slack, the best for a short queue, and a large batch for a long one."""
     chosen = told(SlackFit(setting_of(LOW, three(sigma=0.0))), waiting(*rooms_s))
     assert chosen.variant is not None
     assert (chosen.variant.name, len(chosen.members)) == (variant, members)
 
 
 def test_slackfit_degrades_smoothly() -> None:
-    """Each step of load costs a little quality, and none of the answers."""
+    """SlackFit loses a little quality with each step of load, and keeps its attainment."""
     qualities = []
     for rate_per_s in (30.0, 100.0, 200.0, 400.0):
         offered = poisson(rate_per_s, 1500)
@@ -184,7 +184,7 @@ def test_slackfit_degrades_smoothly() -> None:
 
 
 def test_ramsis_gives_each_worker_its_own_queue() -> None:
-    """One that runs leaves the queue of the other to the other."""
+    """Each worker of RAMSIS serves its own queue."""
     rule = BASELINES["ramsis"](setting_of(LOW))
     queue = waiting(*[0.3] * 4)
     first = told(rule, queue)
@@ -194,7 +194,7 @@ def test_ramsis_gives_each_worker_its_own_queue() -> None:
 
 
 def test_a_worker_of_ramsis_that_runs_leaves_its_queue_alone() -> None:
-    """Though a core be free: when it has ended it goes on."""
+    """A running worker of RAMSIS leaves its queue waiting, even if a core is free."""
     rule = BASELINES["ramsis"](setting_of(HIGH))
     queue = waiting(*[0.03] * 20)
     first = told(rule, queue)
@@ -209,7 +209,7 @@ def test_a_worker_of_ramsis_that_runs_leaves_its_queue_alone() -> None:
 
 @pytest.mark.parametrize("name", [*BASELINES, *statics(VARIANTS)])
 def test_what_would_be_late_even_alone_is_dropped_before_any_work(name: str) -> None:
-    """No variant ends within a millisecond."""
+    """A request that no variant can serve in time is dropped before any work."""
     offered = waiting(*[0.001] * 5)
     watched = played({**BASELINES, **statics(VARIANTS)}[name], setting_of(LOW), offered)
     assert [request.fate for request in offered] == [Fate.FAILED] * 5
@@ -217,7 +217,7 @@ def test_what_would_be_late_even_alone_is_dropped_before_any_work(name: str) -> 
 
 
 def test_what_waits_for_a_variant_that_lost_its_cores_waits_for_another() -> None:
-    """From the first arrival after a new plan on; and no variant runs on more cores than it was given."""
+    """Requests waiting for a variant that lost its cores go to another at the first arrival after a new plan."""
     setting = setting_of(LOW)
     classes = BudgetClasses(setting, 1)
     plans = iter([Division({"grand": 2}, ({"grand": 1.0},)), Division({"even": 1}, ({"swift": 1.0},))])
@@ -235,7 +235,7 @@ def test_what_waits_for_a_variant_that_lost_its_cores_waits_for_another() -> Non
 
 
 def test_the_observed_rate_starts_as_expected_and_ends_as_seen() -> None:
-    """Over one window; inputs count, not requests."""
+    """The observed rate starts at the expected one and follows the inputs of one window."""
     rate = ArrivalRate(2.0, expected_per_s=10.0)
     assert rate.per_s(0.0) == pytest.approx(10.0)
     for place in range(1, 41):
@@ -247,6 +247,6 @@ def test_the_observed_rate_starts_as_expected_and_ends_as_seen() -> None:
 
 
 def test_budgets_of_the_small_world_are_what_it_says() -> None:
-    """Else the loads above mean something else."""
+    """Six in ten budgets of the small world are at most 0.1 s, as the loads above assume."""
     budgets_s = mixed_budgets(2000)
     assert sum(budget_s <= 0.1 for budget_s in budgets_s) / 2000 == pytest.approx(0.6, abs=0.05)

@@ -1,4 +1,4 @@
-"""Replicas in the simulator: batches and turns as the live rules say, and an end for whose time is up."""
+"""Replicas in the simulator: batches and time slices by the live rules, and an end at the deadline."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from deployments.replica.summarize.time_slicing import MOST_BEGUN, SLICE_S
 
 
 def test_what_comes_at_one_instant_is_one_batch() -> None:
-    """Four inputs in one run, and none of them waits for the first alone."""
+    """Requests that arrive at one instant form one batch."""
     watched = batched([asked(place) for place in range(4)])
     assert [end.at_s for end in watched.ends.values()] == pytest.approx([0.016] * 4)
 
 
 def test_alike_lengths_run_together_and_others_apart() -> None:
-    """A batch is not padded by more than the limit."""
+    """Texts of like length share a batch; longer ones run apart, so that padding stays within its limit."""
     watched = batched([asked(0), asked(1, tokens=200), asked(2)])
     together, apart, too = (watched.ends[place].at_s for place in range(3))
     assert together == too == pytest.approx(0.012)
@@ -23,20 +23,20 @@ def test_alike_lengths_run_together_and_others_apart() -> None:
 
 
 def test_the_earliest_deadline_is_next() -> None:
-    """Whoever came first; a lone long one keeps the engine until then."""
+    """The request with the earliest deadline runs next, whatever the order of arrival."""
     watched = batched([asked(0), asked(1, 0.001, 0.9, tokens=200), asked(2, 0.002, 0.1)])
     assert watched.ends[2].at_s < watched.ends[1].at_s
 
 
 def test_each_lane_has_a_batch_of_its_own() -> None:
-    """On two lanes a second batch begins while the first runs."""
+    """On two slots a second batch begins while the first runs; on one it waits."""
     late = asked(1, 0.001)
     assert batched([asked(0), late], slots=2).ends[1].at_s == pytest.approx(0.011)
     assert batched([asked(0), late], slots=1).ends[1].at_s == pytest.approx(0.020)
 
 
 def test_the_strict_end_at_their_deadline_however_long_the_engine_is_busy() -> None:
-    """Unanswered, and without a run; what is best effort is answered late."""
+    """A strict request ends unanswered at its deadline without running; a best-effort one is answered late."""
     offered = [asked(0, tokens=400), asked(1, 0.001, 0.02, strict=True), asked(2, 0.001, 0.02)]
     watched = batched(offered)
     assert not watched.ends[1].answered and watched.ends[1].at_s == pytest.approx(0.021)
@@ -45,7 +45,7 @@ def test_the_strict_end_at_their_deadline_however_long_the_engine_is_busy() -> N
 
 
 def test_a_request_of_many_texts_is_answered_with_its_last() -> None:
-    """Timed from the beginning of its first run to the end of its last, as a live replica says."""
+    """A request of many texts is answered with its last; its service time runs from its first batch to its last."""
     watched = batched([asked(0, texts=12)])
     first_s, second_s = 0.008 + 8 * 0.002, 0.008 + 4 * 0.002
     assert watched.ends[0].answered
@@ -53,7 +53,7 @@ def test_a_request_of_many_texts_is_answered_with_its_last() -> None:
 
 
 def test_once_its_time_is_up_no_more_of_a_strict_request_runs() -> None:
-    """The eight inputs under way end for nobody, and the others are withdrawn."""
+    """No further text of a strict request runs after its deadline."""
     offered = [asked(0, budget_s=0.030, texts=24, strict=True)]
     watched = batched(offered)
     assert watched.ends[0].answered is False
@@ -62,7 +62,7 @@ def test_once_its_time_is_up_no_more_of_a_strict_request_runs() -> None:
 
 
 def test_a_short_text_that_comes_behind_a_long_one_is_done_soon() -> None:
-    """They take turns: it has its first after one of the long one's, and is not behind all of it."""
+    """A short text behind a long one gets its time slice after one slice of the long one."""
     watched = shared([asked(0, tokens=1000, budget_s=9.0), asked(1, 0.001, tokens=30, budget_s=9.0)])
     assert watched.ends[1].at_s <= 0.030 + 2 * SLICE_S + 1e-9
     assert watched.ends[0].at_s == pytest.approx(1.030)
@@ -70,13 +70,13 @@ def test_a_short_text_that_comes_behind_a_long_one_is_done_soon() -> None:
 
 
 def test_a_text_that_would_be_late_otherwise_goes_first() -> None:
-    """The least slack, whatever the other had before."""
+    """The text with the least slack runs first."""
     watched = shared([asked(0, tokens=200, budget_s=9.0), asked(1, 0.001, tokens=100, budget_s=0.130)])
     assert watched.ends[1].answered and watched.ends[1].at_s <= 0.131
 
 
 def test_at_its_deadline_a_text_ends() -> None:
-    """A strict one unanswered, another with what there is; the engine goes on with the next at once."""
+    """At its deadline a strict text ends unanswered and another with what is written; the next begins at once."""
     offered = [asked(0, tokens=500, budget_s=0.1), asked(1, tokens=500, budget_s=0.1, strict=True)]
     watched = shared([*offered, asked(2, 0.05, tokens=100, budget_s=2.0)])
     assert watched.ends[0].answered and not watched.ends[1].answered
@@ -85,7 +85,7 @@ def test_at_its_deadline_a_text_ends() -> None:
 
 
 def test_only_so_many_texts_are_under_way_at_once() -> None:
-    """As many as a live time slicer begins; a further one waits for the first to end."""
+    """At most as many texts are begun as by a live time slicer; a further one waits for the first to end."""
     watched = shared([asked(place, tokens=200, budget_s=60.0) for place in range(MOST_BEGUN + 1)])
     first_end_s = min(end.at_s for end in watched.ends.values())
     assert watched.ends[MOST_BEGUN].at_s - first_end_s >= 0.2 - 1e-9, "all of its work comes after"
@@ -93,5 +93,5 @@ def test_only_so_many_texts_are_under_way_at_once() -> None:
 
 
 def test_all_texts_of_a_request_are_work() -> None:
-    """Three take three times as long as one."""
+    """A request of three texts takes three times as long as one text."""
     assert shared([asked(0, tokens=100, texts=3)]).ends[0].at_s == pytest.approx(0.3)

@@ -1,4 +1,4 @@
-"""One simulated run from a scenario to its result: the same again, the same requests for every policy, all counted."""
+"""One simulated run from a scenario to its result: repeatable, with equal requests for every policy, all counted."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ PLACE = Place(1.2, 2.0, 7)
 
 
 def short(**fields: object) -> Scenario:
-    """A second of strict and patient requests."""
+    """A scenario of one second with strict and patient requests."""
     return scenario(**{"seconds": 1.0, "warmup_s": 0.25, "requests": (STRICT, PATIENT), **fields})
 
 
@@ -44,14 +44,14 @@ def result(policy: str, of: Scenario | None = None, place: Place = PLACE) -> Run
 
 @pytest.mark.parametrize("policy", [OURS, "proteus", "ramsis", "static:grand", BOUND])
 def test_a_run_is_the_same_again_to_the_byte(policy: str) -> None:
-    """Chance comes from the seed alone; another seed is another run."""
+    """A run repeats to the byte under its seed, and differs under another."""
     assert msgspec.json.encode(result(policy)) == msgspec.json.encode(result(policy))
     other = result(policy, place=Place(PLACE.load, PLACE.cv, 8))
     assert (other.offered, other.effective_quality) != (result(policy).offered, result(policy).effective_quality)
 
 
 def test_every_policy_meets_the_same_requests_and_ends_each_of_them() -> None:
-    """Offered = served + late + refused + failed, and by class they are as many under every policy."""
+    """Every policy is offered equal requests, and each is served, late, refused or failed."""
     of = short()
     simulation = Simulation(of, VARIANTS)
     runs = [one.result for policy in simulation.policies for one in simulation.played(policy, PLACE)]
@@ -63,7 +63,7 @@ def test_every_policy_meets_the_same_requests_and_ends_each_of_them() -> None:
 
 
 def test_no_policy_is_above_the_bound_nor_the_bound_below_its_own_schedule() -> None:
-    """The schedule could be run; the bound is of anybody."""
+    """No policy earns more than the oracle's bound, and the oracle's feasible schedule stays below it."""
     bound, feasible = (one.result for one in Simulation(short(), VARIANTS).played(BOUND, PLACE))
     assert feasible.effective_quality <= bound.effective_quality <= GRAND.quality
     for policy in (OURS, "slackfit", "static:grand", "static:swift"):
@@ -71,7 +71,7 @@ def test_no_policy_is_above_the_bound_nor_the_bound_below_its_own_schedule() -> 
 
 
 def test_the_warm_up_is_played_and_not_counted() -> None:
-    """Results are of requests that came after it."""
+    """The warm-up is simulated, but results count only requests after it."""
     of = short()
     offered = Simulation(of, VARIANTS).offered(PLACE)
     run = Simulation(of, VARIANTS).played("slackfit", PLACE, offered)[0].result
@@ -81,7 +81,7 @@ def test_the_warm_up_is_played_and_not_counted() -> None:
 
 @pytest.mark.parametrize("taken", [{"overhead_core_ms": 1.1}, {"served_core_ms": 3.0}, {"others_cores": 1.0}])
 def test_what_the_gateway_takes_of_the_cores_is_not_there_for_runs(taken: dict[str, float]) -> None:
-    """At a rate that the swift one can just serve, half of the cores less makes it late."""
+    """Core time taken by the gateway or by others lowers the attainment of a busy variant."""
     rate = {"arrivals": {"rate_per_s": 900.0}}
     whole, half = (short(**rate, node={"cores": 2, **own}) for own in ({}, taken))
     assert result("static:swift", whole).attainment > result("static:swift", half).attainment + 0.1
@@ -89,7 +89,7 @@ def test_what_the_gateway_takes_of_the_cores_is_not_there_for_runs(taken: dict[s
 
 @pytest.mark.parametrize("policy", ["punctuel", "static:", "static:grand+swift", "static:nobody", FEASIBLE, ""])
 def test_an_unknown_policy_is_named_with_those_that_there_are(policy: str) -> None:
-    """Rather than a traceback of what was not found."""
+    """An unknown policy is refused with the list of known ones."""
     with pytest.raises(UnknownPolicy, match="unknown for this scenario") as raised:
         result(policy)
     for known in Simulation(short(), VARIANTS).policies:
@@ -97,7 +97,7 @@ def test_an_unknown_policy_is_named_with_those_that_there_are(policy: str) -> No
 
 
 def test_a_static_choice_has_a_variant_for_each_task_in_one_order() -> None:
-    """That of the tasks' names, in whatever process; no choice is of a variant that serves one domain only."""
+    """A static choice names one general variant for each task, in the order of the tasks' names."""
     both = (RequestClass(task="summarize", budget_ms=(100, 900)), RequestClass(budget_ms=(50, 150)))
     of, variants = short(requests=both), (LEGAL, LEAN, GRAND, SWIFT)
     statics = [policy for policy in Simulation(of, variants).policies if policy.startswith("static:")]
@@ -107,20 +107,20 @@ def test_a_static_choice_has_a_variant_for_each_task_in_one_order() -> None:
 
 
 def test_a_run_that_counts_nobody_is_said() -> None:
-    """Rather than a division by none."""
+    """A run that counts no request is an error that names its load, CV and seed."""
     with pytest.raises(NothingCounted, match=r"load 0\.001, CV 1, seed 3"):
         result("slackfit", short(seconds=0.01), Place(0.001, 1.0, 3))
 
 
 def refused_by(of: Scenario, place: Place) -> Sequence[int]:
-    """The sequences of those that our policy refuses."""
+    """The sequence numbers of the requests that our policy refuses."""
     offered = Simulation(of, VARIANTS).offered(place)
     Simulation(of, VARIANTS).played(OURS, place, offered)
     return [one.sequence for one in offered if one.fate is Fate.REFUSED]
 
 
 def test_a_refused_request_that_insists_is_let_in() -> None:
-    """It ends as whoever was admitted does: in time, late, or given up."""
+    """A refused request that is admitted anyway is served, late, or failed."""
     of, place = short(seconds=0.2, warmup_s=0.0, requests=(RequestClass(budget_ms=(1, 4), mode="strict"),)), PLACE
     refused = refused_by(of, place)
     assert refused
@@ -140,14 +140,14 @@ SMALL = scenario(
 
 
 def test_a_grid_is_every_policy_at_every_place_under_every_seed_once() -> None:
-    """However often a load is named."""
+    """A grid has every policy at every load and CV under every seed once, even if a load is listed twice."""
     orders = orders_of(SMALL.model_copy(update={"loads": (0.5, 2.0, 0.5)}), ("slackfit", "static:grand"))
     assert len(orders) == len(set(orders)) == 2 * 2 * 2 * 2
     assert orders[0].place == Place(0.5, 1.0, 1) and orders[1].place == Place(0.5, 1.0, 2)
 
 
 def test_results_come_in_the_order_of_the_grid_whoever_was_first() -> None:
-    """The dearest run first, which is at the highest load."""
+    """Runs at the highest load start first, but results come in the order of the grid."""
     orders = orders_of(SMALL, ("slackfit", "static:grand"))
     ran = list(run_all(Simulation(SMALL, VARIANTS), orders, jobs=1))
     assert [one.order.place.load for one in ran] == [2.0] * 8 + [0.5] * 8
@@ -158,7 +158,7 @@ def test_results_come_in_the_order_of_the_grid_whoever_was_first() -> None:
 
 
 def test_samples_are_kept_where_they_are_plotted_and_nowhere_else() -> None:
-    """At the load nearest to 1, under the first seed: a grid of all samples would not fit in memory."""
+    """Samples are kept only at the load nearest to 1 under the first seed, because all would not fit in memory."""
     orders = orders_of(SMALL, ("static:swift",), plots=True)
     recorded = in_order(list(run_all(Simulation(SMALL, VARIANTS), orders, jobs=1)), orders)
     kept = {(one.result.load, one.result.seed) for one in recorded if one.samples}
@@ -166,34 +166,34 @@ def test_samples_are_kept_where_they_are_plotted_and_nowhere_else() -> None:
 
 
 def test_two_processes_give_what_one_does() -> None:
-    """To the byte: a run knows nothing of its process. Their hashes are seeded anew, so no order of a set may tell."""
+    """Two processes give equal results to the byte; since hash seeds differ, no order of a set matters."""
     orders = orders_of(SMALL.model_copy(update={"seeds": (1,), "cvs": (4.0,)}), ("slackfit", "proteus", "oracle"))
     alone, beside = (in_order(list(run_all(Simulation(SMALL, VARIANTS), orders, jobs)), orders) for jobs in (1, 2))
     assert msgspec.json.encode(alone) == msgspec.json.encode(beside)
 
 
 def test_work_is_done_once_for_each_item() -> None:
-    """On one process or on more than there are items; and for none at all."""
+    """Each item is worked on once, on one process or on more processes than items."""
     assert sorted(side_by_side(abs, range(-4, 1), 2)) == [0, 1, 2, 3, 4]
     assert list(side_by_side(abs, [-3], 8)) == [3]
     assert list(side_by_side(abs, [], 8)) == []
 
 
 def test_a_lost_process_is_said() -> None:
-    """It ended before its work did."""
+    """A worker process that ends early is reported as lost."""
     with pytest.raises(WorkerLost, match="ended before its run"):
         list(side_by_side(os._exit, [3, 3], 2))
 
 
 @pytest.mark.parametrize("error", [UnknownPolicy("mine", "ours", "theirs"), NothingCounted("no"), WorkerLost("gone")])
 def test_an_error_crosses_processes_unchanged(error: Exception) -> None:
-    """Type and words."""
+    """An error keeps its type and message when it is pickled."""
     again = pickle.loads(pickle.dumps(error))
     assert (type(again), str(again)) == (type(error), str(error))
 
 
 def test_a_process_that_simulates_imports_no_engine_and_no_plots() -> None:
-    """Seconds for each process otherwise, and memory."""
+    """A simulating process imports no engine and no plots, which would cost seconds and memory in each."""
     heavy = ("torch", "transformers", "matplotlib", "onnxruntime", "ray", "fastapi")
     said = f"import loadtests.simulator.runs, sys; print([m for m in {heavy} if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", said], capture_output=True, text=True, check=True, timeout=60)
@@ -201,7 +201,7 @@ def test_a_process_that_simulates_imports_no_engine_and_no_plots() -> None:
 
 
 def test_the_effort_is_of_what_was_simulated() -> None:
-    """Requests by a core's seconds; the bound, which is worked out and not played, apart."""
+    """The effort counts simulated requests per core-second, and reports the oracle's time separately."""
     orders = {order.policy: order for order in orders_of(SMALL, ("punctual", "slackfit", "oracle"))}
     ran = [
         Ran(orders["punctual"], (), 1000, 1.0),
@@ -215,7 +215,7 @@ def test_the_effort_is_of_what_was_simulated() -> None:
 
 
 def test_a_refusal_was_right_where_the_request_was_not_in_time_after_all() -> None:
-    """Late, or given up; by place, and of all."""
+    """A refusal was right if the request, when admitted anyway, was not served in time."""
     fates = (Fate.LATE, Fate.FAILED, Fate.IN_TIME, Fate.LATE)
     insisted = [Insisted(Place(2.0, 1.0, 1), place, fate) for place, fate in enumerate(fates)]
     grid = refusal_grid([*insisted, Insisted(Place(2.0, 4.0, 1), 9, Fate.IN_TIME)])

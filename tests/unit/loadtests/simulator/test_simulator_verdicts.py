@@ -1,4 +1,4 @@
-"""What a grid of runs says of our policy, and how it is said."""
+"""What a grid of runs says of our policy, and how it is worded."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from loadtests.simulator.verdicts import SHARE_OF_BOUND, Verdict, sentences, ver
 
 
 def runs(*policies: str, ours: str = "proteus", seeds: int = 3) -> list[RunResult]:
-    """Those of these policies at two loads; ours runs as that one would, so that it is weaker than some."""
+    """Runs of these policies at two loads; ours copies the given one, so that it is weaker than some."""
     found = results(all_runs(scenario((1.0, 2.0), (1.0,)), (*policies, ours)))
     named = [msgspec.structs.replace(run, policy="punctual") if run.policy == ours else run for run in found]
     return [run for run in named if run.seed <= seeds]
 
 
 def judged(found: list[RunResult]) -> tuple[Verdict, str]:
-    """The verdict, and what is said of it."""
+    """The verdict and its sentences."""
     roles = Roles.of(found)
     verdict = verdict_of(found, roles)
     return verdict, "\n".join(sentences(verdict, found, roles))
 
 
 def test_a_baseline_that_is_above_ours_beyond_chance_is_named_with_its_place() -> None:
-    """And one that ours is above, or level with, is not."""
+    """A baseline that is significantly above ours is named with its load and CV; others are not."""
     verdict, said = judged(runs("slack-greedy", "static-large"))
     assert {(one.baseline, one.place) for one in verdict.beaten} == {("slack-greedy", Place(1.0, 2.0))}
     assert "CV 1, load 2: punctual is below slack-greedy, −" in said and "static-large" not in said
@@ -34,7 +34,7 @@ def test_a_baseline_that_is_above_ours_beyond_chance_is_named_with_its_place() -
 
 
 def test_a_level_baseline_is_nothing_against_ours() -> None:
-    """The interval must lie below zero as a whole, and that of no difference does not."""
+    """A baseline level with ours does not count: the whole interval must lie below zero."""
     found = runs("static-large")
     level = [msgspec.structs.replace(run, policy="level") for run in found if run.policy == "punctual"]
     verdict, said = judged([*found, *level])
@@ -43,7 +43,7 @@ def test_a_level_baseline_is_nothing_against_ours() -> None:
 
 
 def test_two_seeds_are_no_verdict() -> None:
-    """Which is said, rather than that nothing is above it."""
+    """With two seeds nothing is judged, and the verdict says so."""
     verdict, said = judged(runs("slack-greedy", seeds=2))
     assert verdict.good and verdict.judged == 0 < verdict.pairs
     assert "Fewer than 3 seeds" in said and "No baseline" not in said
@@ -51,7 +51,7 @@ def test_two_seeds_are_no_verdict() -> None:
 
 @pytest.mark.parametrize(("part", "good"), [(SHARE_OF_BOUND + 0.001, True), (SHARE_OF_BOUND - 0.001, False)])
 def test_ours_must_have_so_much_of_the_bound_on_average(part: float, good: bool) -> None:
-    """Over places; of the bound itself, not of the schedule that comes near it."""
+    """Our mean share of the oracle's bound, over all loads, must reach 95 %; the feasible schedule is not the bound."""
     found = [run for run in runs("oracle") if run.policy == "oracle"]
     shares = {1.0: part + 0.01, 2.0: part - 0.01}
     ours = [
@@ -66,6 +66,6 @@ def test_ours_must_have_so_much_of_the_bound_on_average(part: float, good: bool)
 
 
 def test_without_ours_there_is_nothing_to_say() -> None:
-    """Nor is anything wrong."""
+    """Without runs of our policy the verdict is empty."""
     found = [run for run in runs("oracle", "static-large") if run.policy != "punctual"]
     assert judged(found) == (Verdict((), 0, 0, None), "")

@@ -1,4 +1,4 @@
-"""The simulated node and its clock: cores shared by runs, who goes first on them, and each request's one fate."""
+"""The simulated node and its clock: cores shared by runs, priorities, and exactly one end for each request."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ BATCHING = variant("batching", 80.0, Even(fixed_s=0.008, per_text_s=0.002), max_
 
 
 def request(sequence: int = 0, arrived_s: float = 0.0, budget_s: float = 0.05) -> Offered:
-    """One short text."""
+    """A request of one short text."""
     return Offered(sequence, "classify", arrived_s, budget_s, 20)
 
 
 @dataclass
 class Alone:
-    """Runs each request by itself as it comes, each with its own priority, and notes when runs end."""
+    """Runs each request by itself on arrival, each with its own priority, and records when runs end."""
 
     world: World
     variant: Variant = ONE[0]
@@ -49,7 +49,7 @@ def ends_s(
     priorities: Sequence[int] = (),
     prepare: Callable[[World], None] = lambda world: None,
 ) -> list[float]:
-    """When the runs of requests end that take 10 ms each and come at these instants."""
+    """The ends of runs of 10 ms each that start at these instants."""
     world = World(cores, seed=1)
     prepare(world)
     policy = Alone(world, priorities=priorities)
@@ -71,51 +71,51 @@ def ends_s(
 def test_runs_have_a_core_each_while_there_are_enough_and_equal_shares_where_not(
     arrivals_s: list[float], cores: int, expected_s: list[float]
 ) -> None:
-    """Two runs on one core take twice as long; one that comes half way slows both down from then on."""
+    """Two runs on one core take twice as long; one that starts half way slows both down from then on."""
     assert ends_s(arrivals_s, cores) == pytest.approx(expected_s)
 
 
 def test_the_urgent_have_what_they_need_before_the_patient() -> None:
-    """Beside an urgent run on one core a patient one has hardly anything, and all of it afterwards: no time is lost."""
+    """An urgent run takes nearly the whole core from a patient one, which catches up afterwards."""
     patient_s, urgent_s = ends_s([0.0, 0.0], 1, [PATIENT, URGENT])
     assert urgent_s == pytest.approx(0.010 / (1 - LEAST_PATIENT))
     assert patient_s == pytest.approx(0.020)
 
 
 def test_the_patient_share_what_the_urgent_leave() -> None:
-    """On two cores with one urgent run, two patient ones have half a core each."""
+    """Patient runs share equally what urgent ones leave: on two cores with one urgent run, half a core each."""
     first_s, second_s, urgent_s = ends_s([0.0, 0.0, 0.0], 2, [PATIENT, PATIENT, URGENT])
     assert urgent_s == pytest.approx(0.010)
     assert first_s == second_s == pytest.approx(0.015)
 
 
 def test_stolen_cores_are_not_there_for_runs() -> None:
-    """With half a core gone a run on the other half takes twice as long; from the instant on at which it is gone."""
+    """Stolen cores are not available to runs, from the instant at which they are stolen."""
     assert ends_s([0.0], 1, prepare=lambda world: world.node.steal(0.5)) == pytest.approx([0.020])
     assert ends_s([0.0], 1, prepare=lambda world: world.at(0.005, world.node.steal, 0.5)) == pytest.approx([0.015])
     assert ends_s([0.0], 2, prepare=lambda world: world.node.steal(1.0)) == pytest.approx([0.010])
 
 
 def test_however_much_is_stolen_runs_end() -> None:
-    """A little of a core is always left."""
+    """Runs end however many cores are stolen, since a small part is always left."""
     assert ends_s([0.0], 1, prepare=lambda world: world.node.steal(3.0)) == pytest.approx([0.010 / LEAST_FREE])
 
 
 def test_the_gateways_own_work_goes_before_runs_one_piece_after_another() -> None:
-    """Two pieces of 3 ms hold up a run on the same core by 6 ms, and on another not at all; nothing to do, by none."""
+    """The gateway's own work delays a run on the only core by its duration, and on two cores not at all."""
 
     def twice(world: World) -> None:
         for _ in range(2):
             world.at(0.004, world.node.interrupt, 0.003)
         world.at(0.5, world.node.interrupt, 0.0)
 
-    slowly_s = 0.006 * LEAST_FREE  # of the core that is left to runs even then
+    slowly_s = 0.006 * LEAST_FREE  # for the share of the core that runs keep
     assert ends_s([0.0], 1, prepare=twice) == pytest.approx([0.016 - slowly_s])
     assert ends_s([0.0], 2, prepare=twice) == pytest.approx([0.010])
 
 
 def test_a_batch_is_one_run_and_its_members_share_its_cost() -> None:
-    """As long as its padded median, which is less than one by one."""
+    """A batch is one run as long as its padded median, and its members share its cost equally."""
     world, ended = World(1, seed=1), []
     members = [request(place) for place in range(4)]
     world.node.start(BATCHING, members, 20, lambda run: ended.append((world.now_s, run.members)))
@@ -127,7 +127,7 @@ def test_a_batch_is_one_run_and_its_members_share_its_cost() -> None:
 
 
 def test_an_answer_at_the_deadline_is_in_time_and_one_after_it_is_late() -> None:
-    """By when it arrives at its client, which may be after the run's end."""
+    """An answer is in time if it reaches its client at or before the deadline."""
     world = World(1, seed=1)
     prompt, tardy = request(0, budget_s=0.05), request(1, budget_s=0.05)
     world.finish(prompt, "one", 0.05)
@@ -137,7 +137,7 @@ def test_an_answer_at_the_deadline_is_in_time_and_one_after_it_is_late() -> None
 
 
 def test_a_request_ends_once() -> None:
-    """A policy that ends one twice has a fault, and is told so."""
+    """A request ends only once; a policy that ends it twice gets an error."""
     world, one = World(1, seed=1), request()
     world.refuse(one)
     for again in (world.refuse, world.fail, lambda it: world.finish(it, "one")):
@@ -146,7 +146,7 @@ def test_a_request_ends_once() -> None:
 
 
 def test_what_is_due_at_one_instant_happens_in_the_order_it_was_told() -> None:
-    """And what was due before now happens now: the clock never goes back."""
+    """Events due at one instant happen in the order of their scheduling, and the clock never goes back."""
     world, told = World(1, seed=1), []
     world.at(0.2, lambda: world.at(0.1, lambda: told.append(("late", world.now_s))))
     for name in "abc":
@@ -156,7 +156,7 @@ def test_what_is_due_at_one_instant_happens_in_the_order_it_was_told() -> None:
 
 
 def test_a_play_until_a_request_ends_goes_no_further() -> None:
-    """Those behind it stay open, and the policy hears of no end; without it everything ends, and the policy hears."""
+    """A simulation until one request's end leaves later ones open; a whole one ends all and notifies the policy."""
     world = World(1, seed=1)
     offered, policy = [request(place, 0.02 * place) for place in range(3)], Alone(world)
     world.play(offered, policy, until=offered[1])

@@ -1,4 +1,4 @@
-"""What a load of 1 is, and the rate of a run."""
+"""The capacity that a load of 1 stands for, and the rate of a run."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ SUMMARIZERS = (
 
 
 def test_words_become_tokens() -> None:
-    """A third more of them, and two that mark the ends."""
+    """A text has a third more tokens than words, and two that mark its ends."""
     assert [tokens_of(words) for words in (0.1, 1, 60, 300)] == [2, 3, 82, 401]
 
 
 def test_one_variant_alone_serves_as_many_as_its_cores_have_time_for() -> None:
-    """Two cores and 10 ms a text are 200 requests a second; more cores, more of them."""
+    """The capacity of one variant is its cores divided by its time per text: 2 cores and 10 ms give 200 requests/s."""
     assert quality_capacity(scenario(), ONE) == pytest.approx(200.0)
     assert quality_capacity(scenario(node=NodeModel(cores=3)), ONE) == pytest.approx(300.0)
 
 
 def test_the_best_batch_counts() -> None:
-    """Not the largest, where that one costs more a text."""
+    """The capacity uses the batch size with the least time per text, which need not be the largest."""
     batching = variant("b", 80.0, Even(fixed_s=0.009, per_text_s=0.001), max_batch=9)
     assert quality_capacity(scenario(), (batching,)) == pytest.approx(2 / 0.002)
 
@@ -43,7 +43,7 @@ def test_the_best_batch_counts() -> None:
 
 
 def test_only_the_best_of_a_task_counts() -> None:
-    """Others make no difference, however quick; of equals it is the one that stands first."""
+    """The capacity uses only the best variant of a task; among equals, the first."""
     quick = variant("q", 79.0, Even(per_text_s=0.001))
     equal = variant("e", 80.0, Even(per_text_s=0.001))
     assert quality_capacity(scenario(), (quick, *ONE)) == pytest.approx(200.0)
@@ -52,13 +52,13 @@ def test_only_the_best_of_a_task_counts() -> None:
 
 
 def test_a_mixture_costs_what_its_parts_do_by_their_shares() -> None:
-    """Nine short texts and one long one take 190 ms of the two cores: 10 of them in 95 ms."""
+    """A mixture of classes costs the mean of their costs, weighted by share."""
     mixed = scenario(requests=(REQUESTS[0].model_copy(update={"share": 9.0}), SUMMARY))
     assert quality_capacity(mixed, (*ONE, *SUMMARIZERS)) == pytest.approx(10 / 0.095)
 
 
 def test_a_variant_of_a_domain_counts_for_those_who_name_it() -> None:
-    """For no one else, nor for those who name another."""
+    """A variant of one domain counts only for classes that name its domain."""
     named = SUMMARY.model_copy(update={"domain": "software"})
     other = SUMMARY.model_copy(update={"domain": "poems"})
     assert quality_capacity(scenario(requests=(SUMMARY,)), SUMMARIZERS) == pytest.approx(20.0)
@@ -68,7 +68,7 @@ def test_a_variant_of_a_domain_counts_for_those_who_name_it() -> None:
 
 
 def test_texts_and_the_gateways_own_work_cost_too() -> None:
-    """Four texts cost four times one; the gateway's part is for each request."""
+    """Each text of a request costs time, and so does the gateway's own work for each request."""
     four = (REQUESTS[0].model_copy(update={"texts": 4}),)
     assert quality_capacity(scenario(requests=four), ONE) == pytest.approx(50.0)
     own = NodeModel(cores=2, overhead_core_ms=6.0, served_core_ms=4.0)
@@ -76,7 +76,7 @@ def test_texts_and_the_gateways_own_work_cost_too() -> None:
 
 
 def test_the_mean_is_taken_over_all_lengths() -> None:
-    """Not at the mean length, where longer texts cost more than in proportion."""
+    """The cost of a class is the mean over all its lengths, not the cost at the mean length."""
 
     class Square(Even):
         def median_s(self, batch: int, tokens: int) -> float:
@@ -92,13 +92,13 @@ def test_the_mean_is_taken_over_all_lengths() -> None:
 
 
 def test_a_task_that_nobody_serves_is_told() -> None:
-    """By the class that asks for it."""
+    """A class whose task has no variant is an error that names the class."""
     with pytest.raises(ScenarioError, match=r"by-hand: requests.1.task: no variant of the catalog does summarize"):
         quality_capacity(scenario(requests=(*REQUESTS, SUMMARY)), (*ONE, SUMMARIZERS[1]))
 
 
 def test_the_rate_is_the_load_times_the_capacity_unless_one_is_given(tmp_path: Path) -> None:
-    """A given rate is that of every run; a trace without loads has its own over the time that is played."""
+    """A run's rate is its load times the capacity, unless a rate or a trace without loads gives it."""
     assert rate_of(scenario(), ONE, 1.5) == pytest.approx(300.0)
     assert rate_of(scenario(arrivals={"rate_per_s": 70.0}), ONE, 1.5) == 70.0
     file = tmp_path / "t.csv"

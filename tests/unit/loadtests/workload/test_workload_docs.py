@@ -1,4 +1,4 @@
-"""The page about scenarios: its examples are ones, and it leaves no field out."""
+"""The page about scenarios has valid examples and explains every field."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ PAGE = (Path(__file__).resolve().parents[4] / "docs" / "scenarios.md").read_text
 
 
 def examples(kind: str) -> list[str]:
-    """The page's code of a kind."""
+    """The code blocks of the page in this language."""
     return re.findall(rf"```{kind}\n(.*?)```", PAGE, re.DOTALL)
 
 
 def test_the_examples_are_what_they_are_said_to_be(tmp_path: Path) -> None:
-    """A scenario, a profile and a trace that their readers take."""
+    """The examples are read as a scenario, a profile and a trace."""
     file = tmp_path / "example"
     (made,), (profile, trace) = examples("toml"), examples("csv")
     file.write_text(made, encoding="utf-8")
@@ -48,12 +48,12 @@ def test_the_examples_are_what_they_are_said_to_be(tmp_path: Path) -> None:
     ids=lambda m: m.__name__,
 )
 def test_every_field_is_explained(model: type[BaseModel]) -> None:
-    """In the table, a table's own name as its heading; a step's in the field that holds steps."""
+    """Every field of a scenario is explained in the page's table; a step's fields appear in an example."""
     for name in model.model_fields:
         in_table = rf"^\| (\*\*)?`\[*{name}\]*`(\*\*)? \|"
         assert re.search(in_table, PAGE, re.MULTILINE) or (model is Step and f"{name} = " in PAGE), name
 
 
 def test_every_shipped_scenario_is_told_of() -> None:
-    """By the name to run it by."""
+    """Every shipped scenario is listed by its name."""
     assert all(f"| `{name}` |" in PAGE for name in SHIPPED)

@@ -1,4 +1,4 @@
-"""The CSV files that scenarios name, measured profiles and traces: what is taken from them, and what is refused."""
+"""The CSV files that scenarios name, profiles and traces: what is read, and what is refused."""
 
 from __future__ import annotations
 
@@ -31,29 +31,29 @@ TRACE = "start_s,rate_per_s\n100,5\n102,20\n103,0\n"
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Where the file stands."""
+    """The path of the file."""
     return tmp_path / "f.csv"
 
 
 def profile(path: Path, text: str) -> tuple[Variant, ...]:
-    """The variants of a text."""
+    """The variants of this profile."""
     path.write_text(text, encoding="utf-8")
     return read_profile(path, "classify")
 
 
 def trace(path: Path, text: str) -> Trace:
-    """The trace of a text."""
+    """The trace of this text."""
     path.write_text(text, encoding="utf-8")
     return read_trace(path)
 
 
 def rows(*cells: str) -> str:
-    """A profile of these rows."""
+    """A profile with these rows."""
     return "\n".join(("variant,quality,batch,latency_ms", *cells)) + "\n"
 
 
 def test_a_profile_has_a_variant_for_each_name(path: Path) -> None:
-    """Best first, its samples in seconds by batch size; other columns, their order, comments, blank lines are free."""
+    """A profile gives a variant for each name, best first; the order of columns, comments and blank lines are free."""
     large, small = profile(path, PROFILE)
     assert (large.name, large.quality, large.tier, large.max_batch) == ("large", 80.0, Tier.QUALITY, 4)
     assert (small.name, small.quality, small.tier, small.max_batch) == ("small", 70.0, Tier.REALTIME, 8)
@@ -64,13 +64,13 @@ def test_a_profile_has_a_variant_for_each_name(path: Path) -> None:
 
 
 def test_a_spreadsheets_file_is_read_alike(path: Path) -> None:
-    """A byte order mark and carriage returns mean nothing."""
+    """A byte order mark and carriage returns, as spreadsheets write them, change nothing."""
     path.write_bytes(b"\xef\xbb\xbf" + PROFILE.replace("\n", "\r\n").encode())
     assert read_profile(path, "classify") == profile(path, PROFILE)
 
 
 def test_tiers_are_by_quality(path: Path) -> None:
-    """The best has the tier quality, the least realtime, all between balanced; one alone is the best."""
+    """The best variant has the tier quality, the worst realtime, and all between balanced."""
     made = profile(path, rows("a,1,1,9", "b,2,1,9", "c,3,1,9", "d,4,1,9", "e,4,1,9"))
     assert {one.name: one.tier for one in made} == {
         "a": Tier.REALTIME,
@@ -83,7 +83,7 @@ def test_tiers_are_by_quality(path: Path) -> None:
 
 
 def test_a_dominated_variant_is_kept(path: Path) -> None:
-    """One that is slower and worse: not to choose it is the policy's business."""
+    """A variant that is both slower and worse is kept: not choosing it is up to the policy."""
     assert [one.name for one in profile(path, rows("slow,1,1,90", "good,2,1,9"))] == ["good", "slow"]
 
 
@@ -110,7 +110,7 @@ def test_a_dominated_variant_is_kept(path: Path) -> None:
     ],
 )
 def test_a_row_that_is_wrong_is_told_by_line_and_column(path: Path, row: str, said: str) -> None:
-    """And by what it should have been."""
+    """A faulty row is refused; the error names its line and column and what is allowed."""
     with pytest.raises(ScenarioError) as refused:
         profile(path, rows("large,80,1,10", "# between", row))
     assert str(refused.value).startswith(f"{path}:4: {said}")
@@ -127,14 +127,14 @@ def test_a_row_that_is_wrong_is_told_by_line_and_column(path: Path, row: str, sa
     ],
 )
 def test_a_table_that_is_none_is_refused(path: Path, text: str, said: str) -> None:
-    """For want of a header, of columns or of rows."""
+    """A profile without header, columns or rows is refused."""
     with pytest.raises(ScenarioError) as refused:
         profile(path, text)
     assert str(refused.value) == f"{path}{said}"
 
 
 def test_a_file_that_is_not_there_is_told_by_its_name(path: Path) -> None:
-    """Whichever of the two it is."""
+    """A missing profile or trace is an error that names the file."""
     for reading in (lambda: read_profile(path, "classify"), lambda: read_trace(path)):
         with pytest.raises(ScenarioError, match=r"f\.csv: cannot be read: No such file"):
             reading()
@@ -142,7 +142,7 @@ def test_a_file_that_is_not_there_is_told_by_its_name(path: Path) -> None:
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_profile_or_refused(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
-    """Nothing that a file may hold gets past its reader as another error."""
+    """Any bytes are read as a profile or trace, or refused with a ScenarioError."""
     path = tmp_path_factory.getbasetemp() / "any.csv"
     for header in (b"", b"variant,quality,batch,latency_ms\n", b"start_s,rate_per_s\n"):
         path.write_bytes(header + content)
@@ -152,14 +152,14 @@ def test_any_bytes_are_a_profile_or_refused(tmp_path_factory: pytest.TempPathFac
 
 
 def test_a_trace_holds_each_rate_until_the_next_row(path: Path) -> None:
-    """It begins at 0 s, and its last interval is as long as the one before it."""
+    """A trace holds each rate until the next row; its last interval is as long as the one before it."""
     made = trace(path, TRACE)
     assert made == Trace((RatePiece.even(2.0, 5.0), RatePiece.even(1.0, 20.0), RatePiece.even(1.0, 0.0)))
     assert made.seconds == 4.0 and made.mean_per_s == pytest.approx(30 / 4)
 
 
 def test_a_trace_is_cut_or_repeated(path: Path) -> None:
-    """Whatever the length asked for, it has that length, and every moment has the rate it has in the trace."""
+    """A trace is cut or repeated to the length of the run."""
     made = trace(path, TRACE)
     assert made.over(2.5) == Trace((RatePiece.even(2.0, 5.0), RatePiece.even(0.5, 20.0)))
     assert made.over(4.0) == made
@@ -167,7 +167,7 @@ def test_a_trace_is_cut_or_repeated(path: Path) -> None:
 
 
 def test_a_scaled_trace_keeps_its_shape(path: Path) -> None:
-    """Only the rates are multiplied."""
+    """Scaling a trace multiplies its rates and keeps its intervals."""
     assert trace(path, TRACE).scaled(3.0) == Trace(
         (RatePiece.even(2.0, 15.0), RatePiece.even(1.0, 60.0), RatePiece.even(1.0, 0.0))
     )
@@ -194,7 +194,7 @@ def test_a_scaled_trace_keeps_its_shape(path: Path) -> None:
     ],
 )
 def test_a_trace_that_is_wrong_is_told_by_line_and_column(path: Path, text: str, said: str) -> None:
-    """And by what it should have been."""
+    """A faulty trace is refused; the error names its line and column and what is allowed."""
     with pytest.raises(ScenarioError) as refused:
         trace(path, text)
     assert str(refused.value) == f"{path}{said}"

@@ -1,4 +1,4 @@
-"""Options that take several values, or none, as `punctual simulate` and `punctual load` have them."""
+"""Options that take several values, or none, of `punctual simulate` and `punctual load`."""
 
 from __future__ import annotations
 
@@ -22,5 +22,5 @@ from loadtests.workload.options import spread
     ],
 )
 def test_every_number_after_such_an_option_is_its(said: str, meant: str) -> None:
-    """Up to the first word that is none; what is wrong is left for the command to refuse."""
+    """An option takes all numbers up to the first other word; faulty values are left for the command to refuse."""
     assert list(spread(said.split(), {"--shadow": "100"})) == meant.split()

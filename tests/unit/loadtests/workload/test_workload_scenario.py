@@ -1,4 +1,4 @@
-"""A scenario as its file says it, and what is said of a file that is wrong."""
+"""Scenarios as read from their files, and the errors of faulty files."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ budget_ms = [50, 100]
 
 
 def read(folder: Path, text: str | bytes) -> Scenario:
-    """The scenario of a text, as if it stood in `s.toml`."""
+    """The scenario of this text, read as `s.toml`."""
     path = folder / "s.toml"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     return read_scenario(path)
 
 
 def faults(folder: Path, text: str | bytes) -> list[str]:
-    """What is said of a text that is refused, without the file's name, with which each line begins."""
+    """The lines of the error for this text, each without the file's name."""
     with pytest.raises(ScenarioError) as refused:
         read(folder, text)
     lines = str(refused.value).splitlines()
@@ -41,7 +41,7 @@ def faults(folder: Path, text: str | bytes) -> list[str]:
 
 
 def test_what_a_scenario_leaves_out_has_its_default(tmp_path: Path) -> None:
-    """A name, a catalog and a class of requests with a budget are a scenario."""
+    """A scenario needs only a name, a catalog and a class of requests with a budget; the rest has defaults."""
     made = read(tmp_path, LEAST)
     assert (made.name, made.loads, made.cvs) == ("mine", (1.0,), (1.0,))
     assert made.requests[0].budget_ms == (50.0, 100.0)
@@ -49,7 +49,7 @@ def test_what_a_scenario_leaves_out_has_its_default(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_shipped_scenario_is_read_by_its_name(name: str) -> None:
-    """It is what its name says, and its catalog serves what its requests ask for."""
+    """A shipped scenario is read by its name, and its catalog serves all its classes."""
     made = read_scenario(name)
     assert made.name == name and made.about
     assert read_scenario(Path(name)) == made
@@ -57,21 +57,21 @@ def test_a_shipped_scenario_is_read_by_its_name(name: str) -> None:
 
 
 def test_every_shipped_file_has_a_name_to_read_it_by() -> None:
-    """Whoever adds a file adds its name."""
+    """Every shipped file is in the list of shipped scenarios."""
     shipped = Path(str(files("loadtests").joinpath("workload", "data"))).glob("*.toml")
     assert {path.stem for path in shipped} == set(SHIPPED)
 
 
 @pytest.mark.parametrize("name", ["example-profile", "example-trace"])
 def test_a_shipped_example_plays_as_it_is(name: str) -> None:
-    """It needs nothing prepared: its variants and its trace stand beside it."""
+    """A shipped example needs nothing prepared, because its variants and its trace are shipped with it."""
     made = read_scenario(name)
     few = made.model_copy(update={"seconds": 1.0})
     assert offered_of(few, variants_of(few), min(made.loads), 1.0, 1)
 
 
 def test_the_grids_mix_their_budgets_alike() -> None:
-    """Of each task sixty in a hundred requests have 50 to 100 ms, thirty 200 to 500 ms, ten 1 to 5 s."""
+    """In every grid, 60 % of a task's requests have 50 to 100 ms, 30 % 200 to 500 ms, and 10 % 1 to 5 s."""
     for name in ("grid-classify", "grid-summarize", "grid-both"):
         made = read_scenario(name)
         assert made.loads == (0.3, 0.6, 1.0, 1.5, 2.0, 3.0) and made.cvs == (1.0, 4.0)
@@ -86,7 +86,7 @@ def test_the_grids_mix_their_budgets_alike() -> None:
 
 
 def test_paths_are_seen_from_the_scenarios_own_folder(tmp_path: Path) -> None:
-    """Wherever it is played from; an absolute path is left as it is."""
+    """Relative paths start at the scenario's own folder; absolute ones stay as they are."""
     profile = LEAST.replace('manifests = "starter"', 'profile = "deep/p.csv"')
     made = read(tmp_path, profile + '[arrivals]\nprocess = "trace"\ntrace = "/t.csv"\n')
     assert made.catalog.profile == str(tmp_path / "deep/p.csv")
@@ -97,7 +97,7 @@ def test_paths_are_seen_from_the_scenarios_own_folder(tmp_path: Path) -> None:
 
 
 def test_a_trace_is_replayed_as_recorded_unless_a_rate_is_asked_for(tmp_path: Path) -> None:
-    """Loads in the file scale it, be they what they would be by default; so does a rate. Paths do not change that."""
+    """A trace is replayed as recorded unless the file gives loads or a rate."""
     trace = LEAST + '[arrivals]\nprocess = "trace"\ntrace = "t.csv"\n'
     assert read(tmp_path, trace).as_recorded
     assert not read(tmp_path, "loads = [1.0]\n" + trace).as_recorded
@@ -129,7 +129,7 @@ def test_a_trace_is_replayed_as_recorded_unless_a_rate_is_asked_for(tmp_path: Pa
     ],
 )
 def test_a_fault_names_its_field_and_its_limit(tmp_path: Path, field: str, said: str) -> None:
-    """Every value of a request class that is out of its bounds, or not of its kind."""
+    """A faulty value of a request class is refused with its field and its limit."""
     text = LEAST.replace("budget_ms = [50, 100]", field) if field.startswith("budget_ms") else f"{LEAST}{field}\n"
     assert said in faults(tmp_path, text)
 
@@ -173,12 +173,12 @@ def test_a_fault_names_its_field_and_its_limit(tmp_path: Path, field: str, said:
     ],
 )
 def test_what_contradicts_itself_is_refused(tmp_path: Path, top: str, end: str, said: str) -> None:
-    """Rather than that one of two fields silently counts for nothing."""
+    """Contradictory fields are refused; none is silently ignored."""
     assert faults(tmp_path, f"{top}\n{LEAST}{end}\n") == [said]
 
 
 def test_a_catalog_is_one_thing_and_serves_what_is_asked(tmp_path: Path) -> None:
-    """Manifests or a profile; and of a profile every request asks for the task that it serves."""
+    """A catalog is either manifests or a profile, and a profile serves the task of every class."""
     assert faults(tmp_path, LEAST.replace('manifests = "starter"', "")) == [
         "catalog: exactly one of manifests and profile is required"
     ]
@@ -189,7 +189,7 @@ def test_a_catalog_is_one_thing_and_serves_what_is_asked(tmp_path: Path) -> None
 
 
 def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
-    """Nobody mends a file one message at a time."""
+    """All faults of a file are reported at once."""
     said = faults(tmp_path, LEAST.replace('name = "mine"', "seconds = -1") + "share = 0\n")
     assert {line.split(":")[0] for line in said} == {"name", "seconds", "requests.0.share"}
 
@@ -208,12 +208,12 @@ def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
     ids=["empty", "half", "twice", "deep", "long", "binary", "large"],
 )
 def test_a_file_that_is_no_scenario_is_said_to_be_none(tmp_path: Path, content: bytes, said: str) -> None:
-    """Whatever is in it."""
+    """A file that is no scenario is refused with one line, whatever it contains."""
     assert any(line.startswith(said) for line in faults(tmp_path, content))
 
 
 def test_what_cannot_be_read_is_told_by_its_name(tmp_path: Path) -> None:
-    """A file that is not there, with what there is instead; a folder."""
+    """A missing file or a folder is refused by its name; a mistyped name lists the shipped scenarios."""
     with pytest.raises(
         LoadTestError, match=r"grid-clasify: there is no such file \(shipped scenarios: grid-classify, "
     ):
@@ -225,7 +225,7 @@ def test_what_cannot_be_read_is_told_by_its_name(tmp_path: Path) -> None:
 
 
 def test_only_what_is_asked_for_need_be_prepared() -> None:
-    """Of the starter catalog's checkpoints those of the scenario's tasks."""
+    """Only the checkpoints of the scenario's tasks need be prepared."""
     made = catalog_of(read_scenario("grid-classify"))
     assert made is not None
     assert made.checkpoints == load_catalog("starter").of_task("classify")

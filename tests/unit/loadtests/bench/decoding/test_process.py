@@ -1,4 +1,4 @@
-"""An engine's turn in its own process: what is timed, and that it writes what it was asked for."""
+"""An engine's turn in its own process: what is timed, and that it writes as many tokens as requested."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from loadtests.bench.decoding.process import Ask, written
 
 @dataclass
 class Peer:
-    """Writes as many tokens as asked, but never more than `most`."""
+    """Writes as many tokens as requested, but never more than `most`."""
 
     encodes_alone: bool = True
     most: int = 100
@@ -21,17 +21,17 @@ class Peer:
     asked: list[tuple[str, int, int]] = field(default_factory=list)
 
     def encode(self, token_ids: Sequence[int]) -> None:
-        """Keeps what it read."""
+        """Records the read."""
         self.asked.append(("encode", len(token_ids), 0))
 
     def write(self, token_ids: Sequence[int], beams: int, tokens: int) -> int:
-        """Keeps what it was asked for."""
+        """Records the request."""
         self.asked.append(("write", beams, tokens))
         return min(tokens, self.most)
 
 
 def test_a_turn_reads_alone_then_writes_one_token_and_all() -> None:
-    """What cannot encode alone is only asked to write."""
+    """A turn times the encoder alone, if the engine can run it alone, then one token and then all tokens."""
     peer, other = Peer(), Peer(encodes_alone=False)
     sample = written(peer, (7, 8, 3), Ask(beams=4, tokens=12))
     assert peer.asked == [("encode", 3, 0), ("write", 4, 1), ("write", 4, 12)]
@@ -41,7 +41,7 @@ def test_a_turn_reads_alone_then_writes_one_token_and_all() -> None:
 
 
 def test_an_engine_that_writes_less_than_asked_is_not_timed() -> None:
-    """A text that ends early would look fast."""
+    """An engine that writes fewer tokens than requested is an error, because it would look fast."""
     peer: DecodingPeer = Peer(most=5)
     with pytest.raises(ValueError, match="asked for 12 tokens with 1 beams and wrote 5"):
         written(peer, (7, 3), Ask(beams=1, tokens=12))

@@ -1,4 +1,4 @@
-"""Servers as processes: awaited until they are ready, asked, and ended; one that does not start is told so."""
+"""Servers as processes: awaited until ready, queried, and ended; one that does not start is an error."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from loadtests.errors import OtherAnswers, ServerFailed
 
 
 def test_a_server_answers_as_its_variant_does_and_is_gone_afterwards(tmp_path: Path) -> None:
-    """FastAPI, for real; set beside a variant with its labels swapped, it answers otherwise, which stops a race."""
+    """A FastAPI server gives its variant's answers and ends with its context; other answers stop a race."""
     variant, swapped = tmp_path / "variant", tmp_path / "swapped"
     write_variant(variant)
     manifest = write_variant(swapped)
@@ -31,6 +31,6 @@ def test_a_server_answers_as_its_variant_does_and_is_gone_afterwards(tmp_path: P
 
 
 def test_a_server_that_ends_at_once_is_told_with_the_end_of_its_log(tmp_path: Path) -> None:
-    """Here of a variant that is not there."""
+    """A server that ends at once, here for want of its variant, is an error with the end of its log."""
     with pytest.raises(ServerFailed, match=r"(?s)fastapi-1 ended with 1: .*nowhere"), fastapi(tmp_path / "nowhere", 1):
         pass

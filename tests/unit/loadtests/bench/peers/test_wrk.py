@@ -1,4 +1,4 @@
-"""The script `wrk` is given and the output it gives back."""
+"""The script that `wrk` gets and the output that it gives."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ punctual-wrk {"requests":4180,"duration_us":5020000,"p50_us":18700,"p90_us":2710
 
 
 def unescaped(literal: str) -> bytes:
-    """What Lua reads a string literal of plain characters and three-digit escapes as."""
+    """The bytes that Lua reads from a string literal of plain characters and three-digit escapes."""
     inner, found, at = literal[1:-1], bytearray(), 0
     while at < len(inner):
         if inner[at] == "\\":
@@ -42,7 +42,7 @@ def unescaped(literal: str) -> bytes:
 
 
 def test_a_result_is_read_from_the_output() -> None:
-    """Microseconds become seconds; answers of status 400 and above and all socket errors are errors."""
+    """A result is read from `wrk`'s output in seconds; statuses of 400 and above and socket errors count as errors."""
     sample = parsed(OUTPUT)
     assert (sample.requests, sample.errors, sample.duration_s) == (4180, 13, 5.02)
     assert (sample.p50_s, sample.p90_s, sample.p99_s) == (0.0187, 0.0271, 0.0449)
@@ -50,13 +50,13 @@ def test_a_result_is_read_from_the_output() -> None:
 
 
 def test_output_without_a_result_is_a_failure_that_quotes_it() -> None:
-    """A turn that gave no figures never passes for one."""
+    """Output without a result is an error that quotes it."""
     with pytest.raises(WrkFailed, match="unable to connect"):
         parsed("unable to connect to 127.0.0.1:1 Connection refused\n")
 
 
 def test_a_machine_without_wrk_is_told_how_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The error names the package."""
+    """Without `wrk`, the error names the package to install."""
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(WrkMissing, match="apt-get install wrk"):
         find_wrk()
@@ -64,14 +64,14 @@ def test_a_machine_without_wrk_is_told_how_to_get_it(monkeypatch: pytest.MonkeyP
 
 @given(st.binary())
 def test_a_lua_literal_holds_exactly_its_bytes(content: bytes) -> None:
-    """No quote, backslash, line end or byte over 127 breaks out of the literal."""
+    """A Lua literal holds exactly its bytes: no quote, backslash, line end or byte over 127 breaks out."""
     literal = lua_string(content)
     assert literal.isascii() and literal.isprintable() and '"' not in literal[1:-1]
     assert unescaped(literal) == content
 
 
 def test_the_script_carries_every_sentence_and_header(tmp_path: Path) -> None:
-    """What `wrk` sends are the bodies as given, in their order."""
+    """The script sends every sentence and header, in the given order."""
     bodies = [classify_body('He said "no"\\'), classify_body("na\u00efve \u2014 caf\u00e9\n]]")]
     text = write_script(tmp_path, "/classify", {"X-Checkpoint": "student"}, bodies).read_text()
     lines = text.partition("local bodies = {")[2].partition("}\nlocal requests")[0].split("\n")[1:-1]
@@ -80,7 +80,7 @@ def test_the_script_carries_every_sentence_and_header(tmp_path: Path) -> None:
 
 
 def test_a_server_that_is_not_there_is_an_error(tmp_path: Path) -> None:
-    """Wrk takes the script, and its refused connections are counted or reported, never a clean sample."""
+    """A server that is not there gives an error or counted errors, never a clean sample."""
     program("wrk")
     script = write_script(tmp_path, "/classify", {}, [classify_body("good film"), classify_body('"\\')])
     try:
