@@ -24,14 +24,14 @@ LIMITS = BatchLimits(max_batch=8, max_batch_tokens=512, max_padding_waste=0.25)
 
 @dataclass
 class SummingEngine:
-    """Logits are (sum of the real ids, padded length). While `gate` is shut, runs wait: an engine that is busy."""
+    """An engine whose logits are (sum of the real ids, padded length). While `gate` is shut, it is busy."""
 
     gate: threading.Event = field(default_factory=threading.Event)
     begun: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     batches: list[list[list[int]]] = field(default_factory=list)
 
     def run(self, token_ids: TokenIds, mask: TokenIds) -> Logits:
-        """Records the batch as given, padding and all."""
+        """Record the batch as given, with its padding, and run it."""
         self.batches.append(token_ids.tolist())
         self.begun.release()
         assert self.gate.wait(60)
@@ -46,7 +46,7 @@ async def batching(
     max_queued: int = 100,
     threads: int = 1,
 ) -> AsyncIterator[Batcher]:
-    """A started batcher; `busy` shuts the gate."""
+    """Start a batcher; `busy` shuts the gate."""
     batcher = Batcher(engine.run, PROFILE, LIMITS, clock, max_queued, pad_id=9, threads=threads)
     batcher.start()
     if not busy:
@@ -59,10 +59,10 @@ async def batching(
 
 
 def soon(budget_s: float = 600.0) -> float:
-    """A deadline that nobody in these tests misses."""
+    """Return a deadline that no request of these tests misses."""
     return time.monotonic() + budget_s
 
 
 async def a_run_begins(engine: SummingEngine) -> None:
-    """Waits until the engine has been given one more batch."""
+    """Wait until the engine has been given one more batch."""
     assert await asyncio.to_thread(engine.begun.acquire, timeout=60)

@@ -1,4 +1,4 @@
-"""Certificates made for a test: an authority of its own, and what it signs, good or expired."""
+"""Certificates made for a test: an authority of its own, and what it signs, valid or expired."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ DAY = timedelta(days=1)
 
 
 def named(name: str) -> x509.Name:
-    """A subject."""
+    """Return a subject of this name."""
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
 
 
 def in_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    """A private key as a file holds it."""
+    """Return a private key as a file holds it."""
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
@@ -30,21 +30,21 @@ def in_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
 
 @dataclass(frozen=True)
 class Authority:
-    """A CA: its key and its own certificate."""
+    """A certificate authority: its key and its own certificate."""
 
     key: ec.EllipticCurvePrivateKey
     certificate: x509.Certificate
 
     @classmethod
     def made(cls) -> Authority:
-        """A new one, which nobody trusts yet."""
+        """Create an authority, which nobody trusts yet."""
         key = ec.generate_private_key(ec.SECP256R1())
         unsigned = _unsigned("authority", key, key, valid_until=datetime.now(UTC) + DAY)
         unsigned = unsigned.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         return cls(key, unsigned.sign(key, hashes.SHA256()))
 
     def write(self, folder: Path, *, expired: bool = False) -> Certificates:
-        """A folder with a certificate that this authority has signed, its key, and the authority's own certificate."""
+        """Write a folder with a certificate signed by this authority, its key, and the authority's certificate."""
         key = ec.generate_private_key(ec.SECP256R1())
         until = datetime.now(UTC) + (-DAY if expired else DAY)
         signed = _unsigned("punctual", key, self.key, valid_until=until).sign(self.key, hashes.SHA256())
@@ -58,7 +58,7 @@ class Authority:
 def _unsigned(
     subject: str, key: ec.EllipticCurvePrivateKey, signer: ec.EllipticCurvePrivateKey, valid_until: datetime
 ) -> x509.CertificateBuilder:
-    """All authorities have one name, as those that a chart makes; the identifiers tell their keys apart."""
+    """Return a certificate to sign. All authorities share one name, as a chart's do; identifiers tell keys apart."""
     return (
         x509.CertificateBuilder()
         .subject_name(named(subject))

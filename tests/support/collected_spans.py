@@ -1,4 +1,4 @@
-"""Spans as tests look at them: collected in place of being sent, found by name, compared by where they stand."""
+"""Spans for tests: collected instead of sent, found by name, compared by their contexts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ UNKEPT = f"00-{'a' * 32}-{'b' * 16}-00"
 
 
 class Collected:
-    """Spans that go nowhere but here."""
+    """Collects spans instead of sending them."""
 
     def __init__(self, sampler: Sampler = ParentBased(ALWAYS_ON)) -> None:  # noqa: B008  it holds no state
         self._exporter = InMemorySpanExporter()
@@ -29,36 +29,36 @@ class Collected:
         self.tracing = Tracing(self.spans, lambda: self.now)
 
     def ended(self) -> Sequence[ReadableSpan]:
-        """What was sent, once all was."""
+        """Return the finished spans, after all have been exported."""
         self.spans.close(60.0)
         return self._exporter.get_finished_spans()
 
 
 def named(spans: Sequence[ReadableSpan]) -> dict[str, ReadableSpan]:
-    """Spans by name, each name once."""
+    """Return spans by name, after checking that each name is there once."""
     assert len({span.name for span in spans}) == len(spans)
     return {span.name: span for span in spans}
 
 
 def times(span: ReadableSpan) -> tuple[int, int]:
-    """Its beginning and end, in nanoseconds."""
+    """Return the beginning and the end of a span, in nanoseconds."""
     assert span.start_time is not None and span.end_time is not None
     return span.start_time, span.end_time
 
 
 def read(traceparent: str | None) -> SpanContext:
-    """Where a header stands."""
+    """Return the span context of a traceparent header."""
     there = PROPAGATOR.extract({"traceparent": traceparent or ""})
     return get_current_span(there).get_span_context()
 
 
 def place(span: ReadableSpan) -> SpanContext:
-    """Where a span stands."""
+    """Return the context of a span."""
     there: SpanContext | None = span.context
     assert there is not None
     return there
 
 
 def parent(span: ReadableSpan) -> int | None:
-    """The span it hangs on."""
+    """Return the id of a span's parent."""
     return span.parent.span_id if span.parent else None

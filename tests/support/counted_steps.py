@@ -1,4 +1,4 @@
-"""How much work a call is, counted rather than timed: the same on any machine, however busy."""
+"""The work of a call, counted rather than timed, so that it is equal on every machine, however busy."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from types import FrameType
 
 
 def steps_of(call: Callable[[], object]) -> int:
-    """How many functions are called and left while it runs, those written in C among them."""
+    """Count the function calls and returns while it runs, those written in C among them."""
     steps = 0
 
     def count(frame: FrameType, event: str, argument: object) -> None:

@@ -1,4 +1,4 @@
-"""A gateway whose cores are taken: requests have to wait for them until a test opens the gate of the replicas."""
+"""A gateway whose cores are busy: requests have to wait for them until a test opens the replicas' gate."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ PATIENT = replace(TERMS, budget_s=60.0)
 
 @dataclass
 class RunningClock(FakeClock):
-    """The loop's own clock, and what it is advanced by."""
+    """The time of the event loop plus what the clock has been advanced by."""
 
     def __call__(self) -> float:
-        """The time."""
+        """Return the time."""
         return self.now_s + asyncio.get_running_loop().time()
 
 
 @dataclass
 class Gated(FakeBackend):
-    """Replicas that answer when the gate is opened."""
+    """Replicas that answer once their gate is open."""
 
     def __post_init__(self) -> None:
         self.gate = asyncio.Event()
 
     async def dispatch(self, checkpoint: str, work: Work, service_time_s: float) -> Answer | Failure:
-        """Waits for the gate, then behaves."""
+        """Wait for the gate, then behave."""
         answer = super().dispatch(checkpoint, work, service_time_s)
         try:
             await self.gate.wait()
@@ -49,7 +49,7 @@ class Gated(FakeBackend):
 
 
 def crowded(clock: FakeClock | None = None, cores: float = 1.0) -> World:
-    """A gateway with one core, whose replicas answer nobody until the gate is opened. A run takes as long for many."""
+    """Return a gateway with one core and a shut gate. A batch takes as long as a single request."""
     clock, load, kept, made = clock or RunningClock(), LoadTracker(), Kept(), catalog()
     manifests = {}
     for name, median_s in MEDIANS_S.items():
@@ -68,35 +68,35 @@ def crowded(clock: FakeClock | None = None, cores: float = 1.0) -> World:
 
 
 def opened(told: World) -> None:
-    """The replicas answer from now on."""
+    """Let the replicas answer from now on."""
     assert isinstance(told.backend, Gated)
     told.backend.gate.set()
 
 
 async def busy(told: World) -> asyncio.Task[Finished]:
-    """The one core is taken by a request that has been sent and is not yet answered."""
+    """Occupy the one core with a request that is dispatched and not yet answered."""
     running = sent(told, PATIENT)
     await until(lambda: under_way(told) == 1)
     return running
 
 
 def under_way(told: World) -> int:
-    """Runs of the room that have begun and not ended."""
+    """Return the number of batches that run."""
     return len(told.service.router.task_routers["classify"].scheduler._under_way)
 
 
 def waiting(told: World) -> int:
-    """Requests in the room."""
+    """Return the number of queued requests."""
     return len(told.service.router.task_routers["classify"].scheduler)
 
 
 def sent(told: World, terms: Terms) -> asyncio.Task[Finished]:
-    """A request under way."""
+    """Send a request."""
     return asyncio.create_task(told.service.handle(told.request(terms)))
 
 
 async def over(*tasks: asyncio.Task[Finished]) -> None:
-    """Ends what a test left."""
+    """Cancel the requests that a test has left."""
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks)

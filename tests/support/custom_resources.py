@@ -87,7 +87,7 @@ _CHECKS: Final[Mapping[str, Callable[[Any], bool]]] = {
 
 
 def faults(document: Mapping[str, Any]) -> list[str]:
-    """What a custom resource has below `spec` that its kind does not know, or knows as another type."""
+    """Return the fields below a custom resource's `spec` that its kind does not have, or has with another type."""
     fields = FIELDS[document["kind"]]
     found = []
     for path, value in walk(document["spec"], "spec", fields):
@@ -100,7 +100,7 @@ def faults(document: Mapping[str, Any]) -> list[str]:
 
 
 def walk(value: Any, path: str, fields: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
-    """Each leaf with its path; what is a field already is a leaf, whatever lies below it."""
+    """Yield each leaf with its path; a value whose path is a known field counts as a leaf."""
     if path in fields:
         yield path, value
     elif isinstance(value, dict):

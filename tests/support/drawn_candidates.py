@@ -1,4 +1,4 @@
-"""Candidates, terms and prices as hypothesis draws them, and what of them is allowed and up, written anew."""
+"""Candidates, terms and prices drawn by hypothesis, and which candidates are allowed and up, computed independently."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ seconds = st.one_of(st.floats(0.001, 1.0), st.sampled_from([0.1, 0.25, 1.0]))
 
 @st.composite
 def forecasts(draw: st.DrawFn) -> Forecast:
-    """Any forecast whose quantile behind a queue is no less than with nothing queued, nor than the least."""
+    """Draw a forecast whose quantile is at least the idle quantile and the optimistic forecast."""
     idle_s, queue_s = draw(seconds), draw(st.one_of(st.just(0.0), seconds))
     least_s = draw(st.sampled_from([0.05, 0.5, 1.0])) * (idle_s + queue_s)
     backlog_s = queue_s * draw(st.sampled_from([1.0, 3.0]))
@@ -28,7 +28,7 @@ def forecasts(draw: st.DrawFn) -> Forecast:
 
 @st.composite
 def candidates(draw: st.DrawFn) -> list[Candidate]:
-    """Up to four checkpoints, some equal in quality, some down, some of one domain."""
+    """Draw up to four checkpoints; some are equal in quality, down, or of one domain."""
     return [
         Candidate(
             name,
@@ -53,7 +53,7 @@ terms_of_any_kind = st.builds(
 
 
 def allowed(candidate: Candidate, terms: Terms) -> bool:
-    """Whether the request's terms allow the candidate, written anew from the contract."""
+    """Return whether the terms allow the candidate, computed independently from the contract."""
     if terms.min_tier is not None and candidate.tier.rank < terms.min_tier.rank:
         return False
     if terms.pinned is not None:
@@ -62,9 +62,9 @@ def allowed(candidate: Candidate, terms: Terms) -> bool:
 
 
 def up(offered: list[Candidate], terms: Terms) -> dict[str, Forecast]:
-    """The forecasts of those that are allowed and up."""
+    """Return the forecasts of the candidates that are allowed and up."""
     return {one.name: one.forecast for one in offered if one.forecast is not None and allowed(one, terms)}
 
 
 prices = st.one_of(st.just(0.0), st.sampled_from([5.0, 11.0, 90.0, 1e4]), st.floats(0.0, 200.0))
-"""Points of quality a core-second."""
+"""Prices in points of quality per core-second."""

@@ -1,4 +1,4 @@
-"""Queues, limits and profiles as hypothesis draws them: what laws of forming batches are tried on."""
+"""Queues, limits and profiles drawn by hypothesis, for the laws of forming batches."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NOW = 100.0
 
 @st.composite
 def profiles(draw: st.DrawFn, least_s: float = 0.001) -> LatencyProfile:
-    """Any grid of positive medians: a longer input or a larger batch may even be the faster one."""
+    """Draw any grid of positive medians; a longer input or a larger batch may even be faster."""
     durations = st.floats(least_s, 0.5)
     medians = draw(st.tuples(*[st.tuples(durations, durations, durations)] * 3))
     return LatencyProfile((1, 2, 8), (1, 16, 64), medians, sigma=0.2)
@@ -25,7 +25,7 @@ def profiles(draw: st.DrawFn, least_s: float = 0.001) -> LatencyProfile:
 
 @st.composite
 def queues(draw: st.DrawFn) -> list[Waiting]:
-    """Up to 30 entries, some overdue, some tied, some to be run alone."""
+    """Draw up to 30 queued requests; some are late, have equal deadlines, or must run alone."""
     budgets = st.one_of(st.floats(-3.0, 3.0), st.sampled_from([-1.0, 0.0, 0.5, 0.5, math.inf]))
     rows = st.tuples(st.integers(1, 80), budgets, st.booleans(), st.floats(0.0, 3.0), st.integers(0, 9))
     return [

@@ -1,6 +1,6 @@
-"""Engines that do as a script says, on a clock that they advance: one that writes, one that reads sentences.
+"""Engines that follow a script on a clock that they advance: one writes, one reads sentences.
 
-With them come the small things around an engine: a tokenizer of whole words, manifests, and a text's way in steps.
+With them come a tokenizer of whole words, manifests, and a text's work in steps.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ from gateway.model.profile import ProfileDocument
 WORDS = ("the", "river", "rose", "bridge", "closed", "town", "was", "dark", "for", "hours", "people", "waited")
 VOCABULARY = ("<pad>", "<s>", "</s>", "<unk>", ".", *WORDS)
 PAD, START, END, UNKNOWN, STOP = range(5)
-"""Token ids: padding, where writing starts, where it ends, a word that is not known, the full stop."""
+"""Token ids: padding, start of the output, end of the output, unknown word, full stop."""
 
 DIMENSIONS = 4
 Saying = Callable[[tuple[int, ...], tuple[int, ...]], int]
-"""The token that follows (source ids, what was written so far)."""
+"""Returns the next token, given the source ids and the output so far."""
 
 
 def words(count: int) -> list[int]:
-    """So many tokens, each a word."""
+    """Return this many tokens, each a word."""
     return [5 + at % len(WORDS) for at in range(count)]
 
 
 def text_tokens() -> TextTokens:
-    """Words and marks, one token each: `<s> text </s>`."""
+    """Return a tokenizer of words and marks, one token each: `<s> text </s>`."""
     made = Tokenizer(models.WordLevel({piece: at for at, piece in enumerate(VOCABULARY)}, unk_token="<unk>"))
     made.normalizer = normalizers.Lowercase()
     made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -59,12 +59,12 @@ def text_tokens() -> TextTokens:
 
 
 def says(tokens: list[int]) -> Saying:
-    """Writes these, then ends; the same of every text."""
+    """Return a saying that writes these tokens for any text, then ends."""
     return lambda source, written: tokens[len(written)] if len(written) < len(tokens) else END
 
 
 def says_head(count: int) -> Saying:
-    """Writes the first tokens of its source again and a full stop, then ends."""
+    """Return a saying that repeats the first tokens of its source, writes a full stop, then ends."""
 
     def saying(source: tuple[int, ...], written: tuple[int, ...]) -> int:
         said = [*source[1:-1][:count], STOP, END]
@@ -75,9 +75,9 @@ def says_head(count: int) -> Saying:
 
 @dataclass
 class FakeSeq2Seq:
-    """A `Seq2SeqEngine`: reading takes `encode_s`, each step after the first `step_s` a row; `fails_at` counts steps.
+    """A `Seq2SeqEngine`: reading takes `encode_s`, each later step `step_s` a row; step `fails_at` raises.
 
-    `began` has the instant of each run, `rows` the rows of each step, `read` the texts it was given.
+    `began` has the start of each run, `rows` the rows of each step, `read` the texts it was given.
     """
 
     clock: FakeClock
@@ -90,7 +90,7 @@ class FakeSeq2Seq:
     read: list[tuple[int, ...]] = field(default_factory=list)
 
     def encode(self, token_ids: TokenIds) -> _Decoder:
-        """Reads one text."""
+        """Read one text."""
         self.began.append(self.clock())
         self.read.append(tuple(token_ids.tolist()))
         self.clock.advance(self.encode_s)
@@ -104,7 +104,7 @@ class _Decoder:
     written: list[tuple[int, ...]] = field(default_factory=list)
 
     def step(self, tokens: TokenIds, origins: TokenIds) -> Logits:
-        """Favours what the saying says, by far; the rest is noise that depends on all that was written."""
+        """Return logits that favour the saying's next token by far; the rest is noise that depends on the output."""
         engine = self.engine
         if self.written:
             engine.began.append(engine.clock())
@@ -126,9 +126,9 @@ class _Decoder:
 
 @dataclass
 class FakeReader:
-    """A sentence encoder: the vector of a sentence says how many of its tokens are even; `batch_s` a batch.
+    """A sentence encoder: the vector of a sentence depends on its tokens; each batch takes `batch_s`.
 
-    `batches` has the token ids of each, padding left out.
+    `batches` has the token ids of each batch, without padding.
     """
 
     clock: FakeClock
@@ -139,7 +139,7 @@ class FakeReader:
     batches: list[list[list[int]]] = field(default_factory=list)
 
     def run(self, token_ids: TokenIds, attention_mask: TokenIds) -> Logits:
-        """One batch of sentences."""
+        """Run one batch of sentences."""
         self.began.append(self.clock())
         self.clock.advance(self.batch_s)
         self.batches.append([row[mask == 1].tolist() for row, mask in zip(token_ids, attention_mask, strict=True)])
@@ -154,7 +154,7 @@ class FakeReader:
 
 
 def ranker() -> Ranker:
-    """One that likes what is central and early."""
+    """Return a ranker that prefers central and early sentences."""
     weights = np.zeros((1, len(FEATURES)), dtype=np.float32)
     weights[0, [0, 3]] = 1.0
     own, before, after = np.zeros((3, 1, DIMENSIONS), dtype=np.float32)
@@ -162,7 +162,7 @@ def ranker() -> Ranker:
 
 
 def flat_profile(median_s: float, *, by_batch: bool = False) -> ProfileDocument:
-    """The same time for any number of tokens; as many times that as there are rows if asked."""
+    """Return a profile with equal times for any number of tokens, in proportion to the rows if `by_batch`."""
     cells = tuple(cell(batch, n, median_s * (batch if by_batch else 1)) for batch in (1, 2, 4, 8) for n in (16, 64))
     return ProfileDocument(threads=1, measured_on="nothing", cells=cells)
 
@@ -185,7 +185,7 @@ _VARIANT: dict[str, object] = {
 def writer_manifest(
     window: int = 64, encode_s: float = 0.02, step_s: float = 0.01, output_tokens: float = 8.0, **rules: object
 ) -> Seq2SeqManifest:
-    """An encoder-decoder as the fake one is; `rules` are of its generation."""
+    """Return the manifest of an encoder-decoder like the fake one; `rules` are of its generation."""
     given: dict[str, object] = {"max_new_tokens": 24, "num_beams": 4, **rules}
     return Seq2SeqManifest.model_validate(
         {
@@ -204,7 +204,7 @@ def writer_manifest(
 
 
 def reader_manifest(window: int = 32, batch_s: float = 0.01, sentences: int = 3) -> ExtractiveManifest:
-    """A sentence encoder as the fake one is."""
+    """Return the manifest of a sentence encoder like the fake one."""
     return ExtractiveManifest.model_validate(
         {
             **_VARIANT,
@@ -221,7 +221,7 @@ CONDENSED = SummaryResult("done", Generation("stop", 1, 1, 1, 1, 1, 0.0), InputR
 
 
 def through(condensing: SummaryJob) -> SummaryResult | Failure:
-    """Steps a text to its end, alone."""
+    """Step a text to its end, alone."""
     while not condensing.step():
         pass
     assert condensing.outcome is not None
@@ -229,7 +229,7 @@ def through(condensing: SummaryJob) -> SummaryResult | Failure:
 
 
 def in_steps(room: TextBudget, count: int, run: Callable[[], object], step_s: float = 0.01) -> SummaryJob:
-    """A text that takes so many steps, each of which does `run` and is forecast to take `step_s`."""
+    """Return a text of this many steps, each of which calls `run` and is forecast to take `step_s`."""
 
     def way() -> Steps:
         for left in range(count, 0, -1):

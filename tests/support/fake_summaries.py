@@ -1,6 +1,6 @@
-"""Checkpoints that summarise, for tests: three of them beside the classifiers of `fakes`, and what they answer.
+"""Checkpoints that summarise, for tests: three of them beside the classifiers of `fakes`, and their answers.
 
-Two pick sentences, one quickly and one well; the third writes, best of all, and only of its domain.
+Two extract sentences, one quickly and one well; the third writes, best of all, and only of its domain.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from gateway.tasks.summarize import Summary
 GLANCE, STUDY, SCRIBE = "glance", "study", "scribe"
 DOMAIN = "software"
 PER_TOKEN_S = {GLANCE: 0.000_01, STUDY: 0.001}
-"""Time to read one token in full batches, of those that pick sentences."""
+"""Seconds to read one token in full batches, by extractive checkpoint."""
 
 WINDOW = 256
 OUTPUT_TOKENS = 40.0
@@ -39,7 +39,7 @@ PAGE = "A page has sentences, and each of them says a thing. " * 57
 
 
 def generation(reason: FinishReason = "stop", tokens: int = 5, **others: int | float | bool) -> Generation:
-    """How a summary in one piece came about, with room for 128 tokens and one beam unless told otherwise."""
+    """Return how a summary in one piece was written, by default with one beam and at most 128 tokens."""
     told: dict[str, int | float | bool] = {
         "steps": tokens + 1,
         "tokens": tokens,
@@ -55,7 +55,7 @@ def generation(reason: FinishReason = "stop", tokens: int = 5, **others: int | f
 def summary(
     *how: Generation, service_time_s: float = 0.002, tokens: int = 20, kept: int | None = None, text: str = "In short."
 ) -> Answer:
-    """An answer with one such summary for each `how`, on texts of so many tokens together, all kept unless told."""
+    """Return an answer with a summary for each `how`; its texts have `tokens` tokens together, all kept by default."""
     report = InputReport(tokens, tokens if kept is None else kept, kept is not None and kept < tokens)
     timings = ReplicaTimings(0.001, service_time_s, service_time_s + 0.001, 1)
     return Answer(tuple(Summary(text) for _ in how), report, timings, how)
@@ -65,28 +65,28 @@ SUMMARY = summary(generation())
 
 
 def by_task(checkpoint: str, work: Work) -> Answer:
-    """Behaves as is asked of it, with the same answer every time."""
+    """Answer the task of the work, always equally."""
     return SUMMARY if work.task == "summarize" else ANSWER
 
 
 def as_each(answer: Answer) -> Behaviour:
-    """Gives this answer to whatever is to be summarised, and `ANSWER` else."""
+    """Return a behaviour that gives this answer to each text to summarise, and `ANSWER` to others."""
     return lambda checkpoint, work: answer if work.task == "summarize" else ANSWER
 
 
 def profile(per_row_s: float, batches: tuple[int, ...] = (1, 2, 4, 8), fixed_s: float = 0.0) -> ProfileDocument:
-    """Service time that grows evenly with rows and tokens: `per_row_s` for one row of 32 tokens, and `fixed_s`."""
+    """Return a profile that grows evenly with rows and tokens: `per_row_s` for one row of 32 tokens, plus `fixed_s`."""
     cells = tuple(cell(b, n, fixed_s + per_row_s * b * n / 32) for b in batches for n in (32, 128, WINDOW))
     return ProfileDocument(threads=1, measured_on="nothing", cells=cells)
 
 
 def source() -> SourceOf:
-    """Where all of them come from."""
+    """Return the source of all of them."""
     return SourceOf(location="starter:by-hand", revision="", sha256="0" * 64)
 
 
 def extractive_manifest(checkpoint: str, per_token_s: float) -> ExtractiveManifest:
-    """The manifest of one that picks three sentences, at so many seconds a token."""
+    """Return the manifest of a checkpoint that extracts three sentences, at this many seconds a token."""
     return ExtractiveManifest(
         checkpoint=checkpoint,
         task="summarize",
@@ -110,9 +110,9 @@ def extractive_manifest(checkpoint: str, per_token_s: float) -> ExtractiveManife
 def seq2seq_manifest(
     encode_s: float = 0.010, step_s: float = 0.002, **rules: int | float | bool | str
 ) -> Seq2SeqManifest:
-    """The manifest of scribe, which takes so many seconds to read a short text, and for each token of one beam.
+    """Return the manifest of scribe: `encode_s` to read a short text, `step_s` for each token at one beam.
 
-    A second beam costs a quarter as much as the first did, and a longer text but little more a step.
+    A further beam costs a quarter of the first, and a longer text adds little to a step.
     """
     told: dict[str, object] = {
         "decoder_start_token_id": 2,
@@ -149,7 +149,7 @@ def seq2seq_manifest(
 
 
 def entry(name: str, tier: Tier, value: float, domain: str | None = None) -> CatalogEntry:
-    """A summarizer with a quality of so many points."""
+    """Return the entry of a summarizer with this quality, in points."""
     return CatalogEntry(
         name=name,
         task="summarize",
@@ -163,7 +163,7 @@ def entry(name: str, tier: Tier, value: float, domain: str | None = None) -> Cat
 
 
 def catalog(limits: Limits | None = None) -> Catalog:
-    """The classifiers, then glance (realtime), study (quality) and scribe (quality, of one domain)."""
+    """Return the classifiers, then glance (realtime), study (quality) and scribe (quality, of one domain)."""
     summarizers = (
         entry(GLANCE, Tier.REALTIME, 20.0),
         entry(STUDY, Tier.QUALITY, 30.0),
@@ -174,7 +174,7 @@ def catalog(limits: Limits | None = None) -> Catalog:
 
 
 def manifests() -> dict[str, VariantManifest]:
-    """The manifests of the whole of `catalog()`."""
+    """Return the manifests of the whole of `catalog()`."""
     return {
         **{name: manifest(name, median_s) for name, median_s in MEDIANS_S.items()},
         **{name: extractive_manifest(name, per_token_s) for name, per_token_s in PER_TOKEN_S.items()},

@@ -1,4 +1,4 @@
-"""The gateway's surroundings as tests play them: a clock that is told, replicas that say what a script says.
+"""The gateway's surroundings for tests: a clock that a test advances, and replicas that follow a script.
 
 The catalog and the manifests that come with them are real, and small.
 """
@@ -23,7 +23,7 @@ from gateway.tasks.classify import LabelScore
 
 SWIFT, EVEN, GRAND = "swift", "even", "grand"
 MEDIANS_S = {SWIFT: 0.002, EVEN: 0.010, GRAND: 0.050}
-"""Service time of one short text, by checkpoint."""
+"""Service time of one short text in seconds, by checkpoint."""
 
 TERMS = Terms(
     budget_s=1.0, percentile=95.0, strict=False, min_tier=None, pinned=None, request_id="r-1", traceparent=None
@@ -35,7 +35,7 @@ ANSWER = Answer(
 )
 
 Behaviour: TypeAlias = Callable[[str, Work], Answer | Failure | None]
-"""What a checkpoint does with a piece of work; None is to hang until it is cancelled. It may raise."""
+"""What a checkpoint returns for a piece of work; None hangs until it is cancelled. It may raise."""
 
 
 @dataclass
@@ -45,11 +45,11 @@ class FakeClock:
     now_s: float = 1000.0
 
     def __call__(self) -> float:
-        """The time."""
+        """Return the time."""
         return self.now_s
 
     def advance(self, seconds: float) -> None:
-        """Lets time pass."""
+        """Let time pass."""
         self.now_s += seconds
 
 
@@ -64,14 +64,14 @@ class Dispatch:
 
 @dataclass
 class FakeBackend:
-    """A `Backend` that behaves as told and notes what it was given. `cancelled` counts the calls that were stopped."""
+    """A `Backend` that behaves as scripted and records its calls. `cancelled` counts the calls that were cancelled."""
 
     behaviour: Behaviour = lambda checkpoint, work: ANSWER
     dispatches: list[Dispatch] = field(default_factory=list)
     cancelled: int = 0
 
     async def dispatch(self, checkpoint: str, work: Work, service_time_s: float) -> Answer | Failure:
-        """Gives the loop a turn, as the transport does, then behaves."""
+        """Give the loop a turn, as the transport does, then behave."""
         self.dispatches.append(Dispatch(checkpoint, work, service_time_s))
         try:
             await asyncio.sleep(0)
@@ -86,12 +86,12 @@ class FakeBackend:
 
 
 def reraise(part: Part, error: Exception) -> None:
-    """What takes a fault where none is expected."""
+    """Raise a fault where none is expected."""
     raise error
 
 
 def scripted(*results: Answer | Failure | None) -> Behaviour:
-    """Behaves as each result says in turn, and from then on as the last."""
+    """Return a behaviour that gives each result in turn and repeats the last."""
     left = list(results)
     return lambda checkpoint, work: left.pop(0) if len(left) > 1 else left[0]
 
@@ -103,17 +103,17 @@ class Kept:
     records: list[RequestRecord] = field(default_factory=list)
 
     def observe(self, record: RequestRecord) -> None:
-        """Keeps it."""
+        """Keep the record."""
         self.records.append(record)
 
     @property
     def outcomes(self) -> list[Outcome]:
-        """How the requests ended."""
+        """Return the outcomes of the records."""
         return [record.outcome for record in self.records]
 
 
 def entry(name: str, tier: Tier, value: float, domain: str | None = None) -> CatalogEntry:
-    """A classifier with a quality of so many points."""
+    """Return the entry of a classifier with this quality, in points."""
     quality = Quality(metric="accuracy", value=value, data_set="by hand", reference="made up")
     return CatalogEntry(
         name=name,
@@ -128,7 +128,7 @@ def entry(name: str, tier: Tier, value: float, domain: str | None = None) -> Cat
 
 
 def catalog(limits: Limits | None = None) -> Catalog:
-    """Three classifiers: swift (realtime), even (balanced) and grand (quality), each slower and better."""
+    """Return three classifiers: swift (realtime), even (balanced) and grand (quality), each slower and better."""
     return Catalog(
         name="by-hand",
         limits=limits or Limits(),
@@ -141,24 +141,24 @@ def catalog(limits: Limits | None = None) -> Catalog:
 
 
 def cell(batch: int, tokens: int, p50_s: float, p95_s: float | None = None) -> ProfileCell:
-    """One cell of a profile; its p95 is a fifth above the median unless given."""
+    """Return one cell of a profile; its p95 is a fifth above the median unless given."""
     p95_s = p95_s or 1.2 * p50_s
     return ProfileCell(batch=batch, tokens=tokens, samples=9, p50_s=p50_s, p95_s=p95_s, min_s=p50_s, max_s=p95_s)
 
 
 def profile_document(median_s: float) -> ProfileDocument:
-    """Twice the batch, or twice the tokens past 16, takes twice as long as `median_s`."""
+    """Return a profile of `median_s` for one row of 16 tokens, in proportion to rows and tokens."""
     cells = tuple(cell(b, n, median_s * b * n / 16) for b in (1, 2, 4, 8) for n in (16, 64))
     return ProfileDocument(threads=1, measured_on="nothing", cells=cells)
 
 
 def latency_profile(median_s: float) -> LatencyProfile:
-    """The same as the forecaster reads it."""
+    """Return that profile as the forecaster reads it."""
     return LatencyProfile.from_document(profile_document(median_s))
 
 
 def manifest(checkpoint: str, median_s: float) -> ClassifierManifest:
-    """The manifest of a variant that takes up to 64 tokens."""
+    """Return the manifest of a variant that takes up to 64 tokens."""
     verification = Verification(
         texts=1, data_set="by hand", label_agreement=1, label_agreement_floor=1, largest_logit_difference=0
     )

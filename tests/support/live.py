@@ -51,7 +51,7 @@ class Live:
     log: Path
 
     def family(self) -> list[psutil.Process]:
-        """Every process that was started for this gateway, whatever its title or parent."""
+        """Return every process that was started for this gateway, whatever its title or parent."""
         marks = {
             folder
             for process in psutil.Process(self.process.pid).children(recursive=True)
@@ -60,13 +60,13 @@ class Live:
         return [process for process in psutil.process_iter() if mark_of(process) in marks]
 
     def replica(self, checkpoint: str) -> psutil.Process:
-        """The process of a checkpoint's replica; Ray puts the deployment's name into its title."""
+        """Return the process of a checkpoint's replica; Ray puts the deployment's name into its title."""
         title = f"ServeReplica:punctual:{checkpoint}"
         return next(process for process in self.family() if title in " ".join(process.cmdline()))
 
 
 def mark_of(process: psutil.Process) -> str | None:
-    """The run folder that a process inherited, if it still runs and has one."""
+    """Return the run folder that a process inherited, if it still runs and has one."""
     try:
         return process.environ().get(MARK)
     except psutil.Error:
@@ -74,9 +74,9 @@ def mark_of(process: psutil.Process) -> str | None:
 
 
 def write_catalog(folder: Path) -> Path:
-    """A catalog of small checkpoints of the real architectures, made beside it, and the starter's two extractive ones.
+    """Write a catalog of small checkpoints, made beside it, and the starter's two extractive ones.
 
-    `slow` and `fast` classify; `reader` and `ranker` pick sentences; `writer` writes, of the domain `news` alone.
+    `slow` and `fast` classify; `reader` and `ranker` extract sentences; `writer` writes, of the domain `news` alone.
     """
     entries = [("slow", "quality", "BERT", 90.0), ("fast", "realtime", "DistilBERT", 80.0)]
     for name, _, family, _ in entries:
@@ -101,10 +101,10 @@ def write_catalog(folder: Path) -> Path:
 
 
 def free_port() -> int:
-    """A port that nobody listens on at the moment.
+    """Return a port that nothing listens on at the moment.
 
-    The gateway must be told one: its proxy and its clients need it before it listens. It is below those that the kernel
-    gives to whoever asks for any, so that no server or client of another test gets it meanwhile.
+    The proxy and the clients of the gateway need its port before it listens. The port is below those that the kernel
+    hands out, so that no server or client of another test gets it meanwhile.
     """
     for port in random.SystemRandom().sample(range(20_000, 32_768), 100):
         with socket.socket() as probe, contextlib.suppress(OSError):
@@ -114,7 +114,7 @@ def free_port() -> int:
 
 
 def start(catalog: Path, cache: Path, port: int, log: Path, *options: str) -> Live:
-    """Starts `punctual serve`, with more options where given, and returns at once."""
+    """Start `punctual serve` with these options and return at once."""
     command = [sys.executable, "-m", "punctual", "serve", "--catalog", str(catalog), "--cache", str(cache)]
     with log.open("w") as output:
         process = subprocess.Popen(
@@ -128,7 +128,7 @@ def start(catalog: Path, cache: Path, port: int, log: Path, *options: str) -> Li
 
 
 def await_ready(live: Live) -> None:
-    """Waits until the command has said so and `/readyz` agrees; fails with its output where that does not come."""
+    """Wait until the command and `/readyz` say ready; fail with the command's output if they never do."""
 
     def ended_or_ready() -> bool:
         if live.process.poll() is not None:
@@ -142,7 +142,7 @@ def await_ready(live: Live) -> None:
 
 
 def hang_up(live: Live, path: str, body: object, **headers: str) -> None:
-    """Sends a request, and closes the connection without its answer once the gateway has it, and no other."""
+    """Send a request and close the connection once the gateway has it as its only one."""
     wait_until(lambda: underway(live) == 0)
     content = json.dumps(body).encode()
     lines = {"Host": "gateway", "Content-Length": str(len(content)), **headers}
@@ -153,14 +153,14 @@ def hang_up(live: Live, path: str, body: object, **headers: str) -> None:
 
 
 def underway(live: Live) -> float:
-    """How many requests the gateway has at this moment."""
+    """Return how many requests the gateway has at this moment."""
     with urllib.request.urlopen(f"{live.url}/metrics", timeout=60) as answer:
         families = text_string_to_metric_families(answer.read().decode())
     return sum(one.value for family in families for one in family.samples if one.name == "punctual_requests_underway")
 
 
 def stop(live: Live) -> int:
-    """Ctrl-C, as a terminal sends it; the exit status."""
+    """Interrupt the gateway as Ctrl-C does; return its exit status."""
     if live.process.poll() is None:
         os.kill(live.process.pid, signal.SIGINT)
     try:

@@ -1,4 +1,4 @@
-"""Clients of a live gateway that go on while one of its processes is killed."""
+"""Clients of a live gateway that keep sending while one of its processes is killed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from waiting import wait_until
 
 
 def post(url: str, statuses: Counter[int], over: threading.Event, **headers: str) -> None:
-    """One client in a loop until it is over; counts each status, 0 where none came within a minute."""
+    """Send requests in a loop until `over`; count each status, and 0 where no answer came within a minute."""
     with httpx.Client(base_url=url, timeout=60) as client:
         while not over.is_set():
             try:
@@ -26,7 +26,7 @@ def post(url: str, statuses: Counter[int], over: threading.Event, **headers: str
 
 
 def under_load(live: Live, harm: psutil.Process, seen: Callable[[Counter[int]], bool], **headers: str) -> Counter[int]:
-    """Four clients, during whose requests a process is killed, until enough is seen afterwards; their statuses."""
+    """Kill a process under the load of four clients, and return their statuses once `seen` is satisfied."""
     statuses: Counter[int] = Counter()
     over = threading.Event()
     clients = [threading.Thread(target=post, args=(live.url, statuses, over), kwargs=headers) for _ in range(4)]

@@ -1,4 +1,4 @@
-"""The console in a real browser: how it is opened and asked, and a gateway that a test plays behind it."""
+"""The console in a real browser: how a test opens and queries it, and a scripted gateway behind it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ window.setTimeout = (run, ms, ...given) => {
   return timer;
 };
 window.clearTimeout = (timer) => { timers.delete(timer); clear(timer); };"""
-"""Keeps the page's timers where a test sees them: `timers` has for how many milliseconds each was set that is set."""
+"""Records the page's pending timers: `timers` has the delay of each, in milliseconds."""
 
 WIDE, NARROW = (1440, 1000), (360, 780)
 
@@ -43,7 +43,7 @@ class Console:
         self.driver = driver
 
     def open(self, url: str, size: tuple[int, int] = WIDE, *, dark: bool = False) -> None:
-        """Loads the page at a size and in a colour scheme, and forgets what the pages before it logged."""
+        """Load the page at a size and in a colour scheme, and forget what earlier pages have logged."""
         self.resize(size)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         still = {"name": "prefers-reduced-motion", "value": "reduce"}
@@ -53,29 +53,29 @@ class Console:
         self.driver.get(f"{url}/")
 
     def resize(self, size: tuple[int, int]) -> None:
-        """The size of the screen, in CSS pixels; a narrow one is a phone's."""
+        """Set the size of the screen, in CSS pixels; a narrow one is a phone's."""
         width, height = size
         metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
 
     def find(self, selector: str) -> WebElement:
-        """The first element of a CSS selector."""
+        """Return the first element of a CSS selector."""
         return self.driver.find_element(By.CSS_SELECTOR, selector)
 
     def said(self, selector: str) -> str:
-        """The text that is seen of it."""
+        """Return the visible text of an element."""
         return self.find(selector).text
 
     def await_that(self, met: Callable[[], bool]) -> None:
-        """Waits for a condition on the page. Fails with the page's text where it does not come."""
+        """Wait for a condition on the page. Fail with the page's text if it never holds."""
         wait_until(met, describe=lambda: f"; the page says:\n{self.said('body')}\n{self.faults()}")
 
     def ask(self, script: str) -> Any:
-        """The value of a script in the page."""
+        """Return the value of a script in the page."""
         return self.driver.execute_script(script)
 
     def of_module(self, module: str, expression: str, *given: object) -> Any:
-        """The value of an expression over `m`, a module of the page, and `g`, what is given."""
+        """Return the value of an expression over `m`, a module of the page, and `g`, the given values."""
         script = (
             f"const [g, done] = arguments; import('/console/{module}.js')"
             f".then((m) => done({{value: {expression}}})).catch((error) => done({{error: String(error.stack)}}));"
@@ -85,17 +85,17 @@ class Console:
         return told["value"]
 
     def faults(self) -> list[str]:
-        """What the browser logged as an error since it was asked last: scripts, policy, or what failed to load."""
+        """Return the errors that the browser has logged since the last call: scripts, policy, failed loads."""
         entries = self.driver.get_log("browser")  # type: ignore[no-untyped-call]
         return [entry["message"] for entry in entries if entry["level"] == "SEVERE"]
 
     def overhang(self) -> int:
-        """By how many pixels the page is wider than its window."""
+        """Return by how many pixels the page is wider than its window."""
         width: int = self.ask("return document.documentElement.scrollWidth - document.documentElement.clientWidth")
         return width
 
     def picture(self, path: str) -> None:
-        """The whole page as a PNG, for whoever wants to look."""
+        """Save the whole page as a PNG, to look at."""
         width, height = self.ask("return [innerWidth, document.documentElement.scrollHeight]")
         self.resize((width, height))
         self.driver.save_screenshot(path)
@@ -103,7 +103,7 @@ class Console:
 
 @contextmanager
 def browser() -> Iterator[Console]:
-    """A browser of its own; closed afterwards."""
+    """Open a browser; close it afterwards."""
     options = webdriver.ChromeOptions()
     options.binary_location = program("chromium")
     for switch in SWITCHES:
@@ -119,7 +119,7 @@ def browser() -> Iterator[Console]:
 
 @contextmanager
 def told_page(answers: dict[str, Behaviour]) -> Iterator[tuple[str, SmallGateway]]:
-    """The page as it is shipped, with these answers by path; what has none is a 404."""
+    """Serve the shipped page with these answers by path; any other path is a 404."""
     page = read_page()
 
     def behave(asked: Asked) -> Told:
@@ -134,5 +134,5 @@ def told_page(answers: dict[str, Behaviour]) -> Iterator[tuple[str, SmallGateway
 
 
 def document(content: object, status: int = 200) -> Told:
-    """A JSON answer."""
+    """Return a JSON answer."""
     return Told(status, {"Content-Type": "application/json"}, json.dumps(content).encode())

@@ -1,4 +1,4 @@
-"""A checkpoint whose runs take what they are told to: what the rule of the next run is tried on."""
+"""A checkpoint whose batches take a known time, for the rule that forms the next batch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gateway.forecasting.forecaster import ServedCheckpoint
 
 @dataclass
 class PlannedCheckpoint(ServedCheckpoint):
-    """Runs take so long to begin with and so much for each input; a request reaches so many times that, and more."""
+    """A checkpoint with a fixed time and a time for each input; a forecast is `stretch` times that plus overhead."""
 
     name: str
     utility: float
@@ -22,9 +22,9 @@ class PlannedCheckpoint(ServedCheckpoint):
     overhead_s: float = 0.0
 
     def run_s(self, inputs: int, characters: int) -> float:
-        """Whatever the characters."""
+        """Return the time of a batch, whatever its characters."""
         return self.fixed_s + self.each_s * inputs
 
     def reach_s(self, run_s: float, now_s: float) -> float:
-        """At any time."""
+        """Return the forecast of a batch, whatever the time."""
         return self.stretch * run_s + self.overhead_s

@@ -1,4 +1,4 @@
-"""a scheduler loop as tests play it, before a played room of one core."""
+"""A scheduler loop as tests play it, with a scheduler of one core."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gateway.scheduling.scheduler import Batch
 
 @dataclass
 class PlayedLoop:
-    """a scheduler loop before a played room. Its time is the room's, and the loop's passes beside it once it `runs`."""
+    """A loop with a played scheduler, whose time it has; the event loop's time is added once it `runs`."""
 
     play: PlayedScheduler
     runs: bool = False
@@ -23,19 +23,19 @@ class PlayedLoop:
         self.loop = SchedulerLoop(self.play.scheduler, self.clock)
 
     def clock(self) -> float:
-        """The time."""
+        """Return the time."""
         return self.play.now_s + (asyncio.get_running_loop().time() - self.began_s if self.runs else 0.0)
 
     def comes(
         self, budget_s: float = 5.0, patience_s: float = 60.0, strict: bool = False
     ) -> asyncio.Task[Batch | None]:
-        """A request comes to the scheduler loop, as a task of its own."""
+        """Send a request to the scheduler loop, as a task of its own."""
         held = self.play.queued_request(budget_s, strict=strict)
         return asyncio.create_task(self.loop.passed(held, patience_s))
 
     @property
     def under_way(self) -> int:
-        """Whether the one core is taken: 0 or 1."""
+        """Return 1 if the one core is busy, else 0."""
         probe = self.play.queued_request(60.0)
         self.play.scheduler.enter(probe)
         release = self.play.scheduler.next_batch(self.clock())
@@ -48,5 +48,5 @@ class PlayedLoop:
 
 
 def played_loop(max_batch: int = 1, slots: int = 4) -> PlayedLoop:
-    """One core, 10 ms a run."""
+    """Return a loop of one core, 10 ms a batch."""
     return PlayedLoop(PlayedScheduler((Played("only", 0.010, 80.0, max_batch=max_batch, slots=slots),)))

@@ -1,4 +1,4 @@
-"""Requests played on one simulated replica, whose ends are noted."""
+"""Requests played on one simulated replica, whose ends are recorded."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from loadtests.workload.arrivals import Offered
 from loadtests.workload.variants import Variant
 
 BATCHING = variant("batching", 80.0, Even(fixed_s=0.008, per_token_s=0.0001), max_batch=8)
-"""A run of one input of 20 tokens takes 10 ms, of eight 24 ms."""
+"""A batch of one input of 20 tokens takes 10 ms, one of eight 24 ms."""
 
 SUMMARIZER = variant("summarizer", 40.0, Even(per_token_s=0.001), task="summarize")
-"""A millisecond a token."""
+"""A token takes a millisecond."""
 
 LIMITS = BatchLimits(max_batch=8, max_batch_tokens=100_000, max_padding_waste=0.15)
 
@@ -25,13 +25,13 @@ LIMITS = BatchLimits(max_batch=8, max_batch_tokens=100_000, max_padding_waste=0.
 def asked(
     sequence: int, arrived_s: float = 0.0, budget_s: float = 1.0, tokens: int = 20, texts: int = 1, strict: bool = False
 ) -> Offered:
-    """A request as it is sent to a replica."""
+    """Return a request as it is sent to a replica."""
     return Offered(sequence, "any", arrived_s, budget_s, tokens, texts, strict)
 
 
 @dataclass(frozen=True)
 class End:
-    """What a replica told of a request."""
+    """How and when a request ended at a replica."""
 
     at_s: float
     service_s: float
@@ -40,7 +40,7 @@ class End:
 
 @dataclass
 class Watched:
-    """Sends whatever comes to one replica, and notes its ends."""
+    """Sends every request to one replica, and records its end."""
 
     world: World
     replica: BatchingReplica | SharingReplica
@@ -50,7 +50,7 @@ class Watched:
         self.replica.enter(request, self._told)
 
     def ended(self) -> None:
-        """Nothing is held here."""
+        """Do nothing: no request is held here."""
 
     def _told(self, request: Offered, service_s: float, answered: bool) -> None:
         assert request.sequence not in self.ends, "one request told of twice"
@@ -58,7 +58,7 @@ class Watched:
 
 
 def batched(offered: Sequence[Offered], slots: int = 1, of: Variant = BATCHING) -> Watched:
-    """Plays them on a batching replica with a core for each lane."""
+    """Play requests on a batching replica with a core for each slot."""
     world = World(slots, seed=1)
     watched = Watched(world, BatchingReplica(world, of, slots, LIMITS))
     world.play(offered, watched)
@@ -66,7 +66,7 @@ def batched(offered: Sequence[Offered], slots: int = 1, of: Variant = BATCHING) 
 
 
 def shared(offered: Sequence[Offered], slots: int = 1) -> Watched:
-    """Plays them on a sharing replica with a core for each lane."""
+    """Play requests on a sharing replica with a core for each slot."""
     world = World(slots, seed=1)
     watched = Watched(world, SharingReplica(world, SUMMARIZER, slots))
     world.play(offered, watched)

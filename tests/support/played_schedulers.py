@@ -1,4 +1,4 @@
-"""A scheduler as tests play it: checkpoints whose runs take what they say, a clock that is told, a room to ask."""
+"""A scheduler as tests play it: checkpoints with known times, and a time that the test sets."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OVERHEAD_S = 0.001
 
 @dataclass(eq=False)
 class Played(ServedCheckpoint):
-    """A checkpoint of known times: a further input of a run takes half of what the first does."""
+    """A checkpoint of known times: each further input of a batch takes half of what the first does."""
 
     name: str
     one_s: float
@@ -27,17 +27,17 @@ class Played(ServedCheckpoint):
     slots: int = 4
 
     def run_s(self, inputs: int, characters: int) -> float:
-        """Core-seconds, whatever the length."""
+        """Return the core-seconds of a batch, whatever its length."""
         return self.threads * self.one_s * (1 + 0.5 * (inputs - 1))
 
     def reach_s(self, run_s: float, now_s: float) -> float:
-        """A fifth more than expected, and the overhead."""
+        """Return 1.2 times the expected time, plus the overhead."""
         return 1.2 * run_s / self.threads + OVERHEAD_S
 
 
 @dataclass
 class PlayedScheduler:
-    """A room with its checkpoints and its time. Lets through as the scheduler loop does, and notes what came of it."""
+    """A scheduler with its checkpoints and time, which starts batches as the scheduler loop does and records them."""
 
     checkpoints: Sequence[Played]
     cores: float = 1.0
@@ -47,14 +47,14 @@ class PlayedScheduler:
     places: int = 0
 
     def __post_init__(self) -> None:
-        """Empty, in no traffic."""
+        """Create a scheduler with an empty queue and no arrivals yet."""
         self.arrivals = ArrivalStats()
         self.scheduler = Scheduler(self.checkpoints, self.arrivals, reraise, self.cores)
 
     def queued_request(
         self, budget_s: float, texts: int = 1, strict: bool = False, eligible: frozenset[str] | None = None
     ) -> QueuedRequest:
-        """A request that comes now; at best it takes nine tenths of the run that is expected."""
+        """Return a request that arrives now; its optimistic forecast is nine tenths of the expected time."""
         self.places += 1
         able = [one for one in self.checkpoints if eligible is None or one.name in eligible]
         least_s = min(0.9 * one.run_s(texts, 1) / one.threads for one in able)
@@ -62,7 +62,7 @@ class PlayedScheduler:
         return QueuedRequest(self.places, deadline_s, 16, texts, strict, eligible, last_s=deadline_s - least_s)
 
     def arrives(self, budget_s: float, texts: int = 1, strict: bool = False, *eligible: str) -> QueuedRequest:
-        """It enters, and whoever can go on is let through."""
+        """Enter a request, and start each batch that can begin."""
         held = self.queued_request(budget_s, texts, strict, frozenset(eligible) or None)
         self.arrivals.arrived(self.now_s, budget_s, 16)
         self.scheduler.enter(held)
@@ -70,7 +70,7 @@ class PlayedScheduler:
         return held
 
     def look(self) -> list[Batch]:
-        """Asks who is lost and who can go on, until nobody can."""
+        """Record the requests that are given up, and start each batch that can begin."""
         self.lost += self.scheduler.expired(self.now_s)
         begun: list[Batch] = []
         while (release := self.scheduler.next_batch(self.now_s)) is not None:
@@ -79,14 +79,14 @@ class PlayedScheduler:
         return begun
 
     def ends(self, release: Batch, after_s: float = 0.0) -> list[Batch]:
-        """A run ends for all of its members, after so long."""
+        """End a batch for all of its members, `after_s` later."""
         self.now_s += after_s
         while release.left:
             self.scheduler.ended(release)
         return self.look()
 
     def where(self, held: QueuedRequest) -> str:
-        """What became of it: `lost`, `released`, or it waits."""
+        """Return `lost`, `released` if its batch has begun, or `waits`."""
         if held in self.lost:
             return "lost"
         return "released" if any(held in release.members for release in self.released) else "waits"

@@ -1,4 +1,4 @@
-"""Programs that are no Python packages: where tests find them, and what is said where they are missing."""
+"""Programs that are not Python packages: where tests find them, and what they say if one is missing."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ PACKAGES = {
     "promtool": "prometheus",
     "wrk": "wrk",
 }
-"""The Debian package that brings a program."""
+"""The Debian package of each program."""
 
 OPTIONAL = ("wrk",)
-"""Skipped in CI, too: what they test is tested by other means besides."""
+"""Skipped in CI as well: what they test is tested by other means."""
 
 OTHER_NAMES = {"chromium": ("chromium-browser", "google-chrome")}
 
 
 def program(name: str) -> str:
-    """The path of a program. Without it the test is skipped, and says how to get it; in CI (`CI=true`) it fails."""
+    """Return the path of a program. If it is missing, skip the test; in CI (`CI=true`) fail it."""
     for one in (name, *OTHER_NAMES.get(name, ())):
         path: str | None = shutil.which(one)
         if path is not None:

@@ -1,4 +1,4 @@
-"""A record of a request as it mostly goes, and the mark that a test puts where nothing may be quoted from."""
+"""A typical record of a request, and the mark for texts that must not be quoted."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from gateway.model.outcome import Outcome
 from gateway.observability.record import RequestRecord
 
 MARK = "xyzzy"
-"""Stands in the text, in headers and in parameters, and must stand in no line."""
+"""Stands in texts, headers and parameters, and must never be in a log line."""
 
 RECORD = RequestRecord(
     request_id="r-1",

@@ -1,4 +1,4 @@
-"""A scrape as tests read it: the samples of one name, with their labels."""
+"""A scrape as tests read it: the samples of a metric, with their labels."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from prometheus_client.parser import text_string_to_metric_families
 
 
 def samples(text: str | bytes, name: str) -> list[tuple[dict[str, str], float]]:
-    """The labels and values of the samples of that name."""
+    """Return the labels and values of a metric's samples."""
     text = text.decode() if isinstance(text, bytes) else text
     families = text_string_to_metric_families(text)
     return [(dict(one.labels), one.value) for family in families for one in family.samples if one.name == name]
 
 
 def total(text: str | bytes, name: str, **labels: str) -> float:
-    """The sum of the samples of that name that bear these labels. Raises KeyError where there is none."""
+    """Return the sum of a metric's samples with these labels. Raises KeyError if there are none."""
     found = [value for had, value in samples(text, name) if labels.items() <= had.items()]
     if not found:
         raise KeyError(name)
@@ -21,7 +21,7 @@ def total(text: str | bytes, name: str, **labels: str) -> float:
 
 
 def series(text: str | bytes) -> set[tuple[str, frozenset[tuple[str, str]]]]:
-    """Every series of a text."""
+    """Return every series of a text."""
     text = text.decode() if isinstance(text, bytes) else text
     families = text_string_to_metric_families(text)
     return {(one.name, frozenset(one.labels.items())) for family in families for one in family.samples}

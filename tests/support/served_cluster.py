@@ -19,14 +19,14 @@ from deployments.serve import environment, serving
 from gateway.model.tier import Tier
 
 PROCESSORS = 32
-"""Of each node, to reserve, not to use: old and new replicas stand side by side."""
+"""CPUs to reserve on each node, not to use: old and new replicas stand side by side."""
 
 TIERS = ("realtime", "quality")
-"""Each node is for the replicas of one tier; the first bears HAProxy, too."""
+"""Each node is for the replicas of one tier; the first also has HAProxy."""
 
 
 def start_nodes(port: int, folder: Path) -> None:
-    """Starts Ray's two nodes and Serve, HTTP on this port."""
+    """Start Ray's two nodes and Serve, with HTTP on this port."""
     os.environ["RAY_TMPDIR"] = str(folder)  # where the second node looks for the first
     (folder / "ray").mkdir()
     import ray
@@ -48,7 +48,7 @@ def start_nodes(port: int, folder: Path) -> None:
 
 
 def deploy(arguments: dict[str, object]) -> None:
-    """Gives the controller of Serve the config that a RayService would."""
+    """Give Serve's controller the config that a RayService would."""
     from ray.serve.context import _get_global_client
     from ray.serve.schema import ServeDeploySchema
 
@@ -64,7 +64,7 @@ def deploy(arguments: dict[str, object]) -> None:
 
 
 def said() -> dict[str, object]:
-    """How the application stands, by Serve's own account."""
+    """Return the state of the application, by Serve's own account."""
     from ray import serve
     from ray.serve._private.common import ReplicaState
 
@@ -83,7 +83,7 @@ def said() -> dict[str, object]:
 
 
 def main(port: int) -> None:
-    """Serves until the standard input ends."""
+    """Serve until the standard input ends."""
     with environment.run_folder() as folder:
         environment.configure(folder)
         start_nodes(port, folder)

@@ -1,4 +1,4 @@
-"""Runs of made-up policies, alike in shape to what a simulator gives: for tests of tables, plots and pages."""
+"""Runs of made-up policies, similar to those of a simulator, for tests of tables, plots and pages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from loadtests.workload.scenario import CatalogSource, RequestClass, Scenario
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What is known of a variant."""
+    """What a run knows of a variant."""
 
     name: str
     task: str
@@ -45,11 +45,11 @@ POLICIES = {
     "static-middle": 0.6,
     "static-large": 0.4,
 }
-"""Each with how much load it bears."""
+"""The load that each policy can bear."""
 
 
 def scenario(loads: Sequence[float] = (0.5, 1.0, 1.5, 2.0), cvs: Sequence[float] = (0.5, 1.0, 2.0)) -> Scenario:
-    """What the runs are of."""
+    """Return the scenario of the runs."""
     return Scenario(
         name="sketched",
         about="Short budgets beside long ones <made up>, to see how a page looks.",
@@ -62,7 +62,7 @@ def scenario(loads: Sequence[float] = (0.5, 1.0, 1.5, 2.0), cvs: Sequence[float]
 
 
 def samples(conditions: Conditions, strength: float, count: int) -> list[Sample]:
-    """Requests over the run's seconds: the more load a policy bears, the better and sooner its answers."""
+    """Return requests over the run's seconds: the more load a policy bears, the better and earlier its answers."""
     chance = random.Random(f"{conditions.seed} {conditions.load} {conditions.cv}")
     strain = conditions.load * (0.7 + 0.3 * conditions.cv) / strength
     return [_sample(chance, strain, conditions.seconds * at / count) for at in range(count)]
@@ -71,7 +71,7 @@ def samples(conditions: Conditions, strength: float, count: int) -> list[Sample]
 def run(
     policy: str = "punctual", load: float = 1.0, cv: float = 1.0, seed: int = 1, count: int = 400, valid: bool = True
 ) -> Recorded:
-    """One run, with its samples."""
+    """Return one run with its samples."""
     conditions = Conditions(policy, "sketched", load, cv, seed, rate_per_s=count / 20, seconds=20.0)
     of = samples(conditions, POLICIES.get(policy, 1.0), count)
     note = "" if valid else "the generator sent late: p99 12.1 ms"
@@ -79,7 +79,7 @@ def run(
 
 
 def all_runs(of: Scenario, policies: Sequence[str] = tuple(POLICIES), count: int = 400) -> list[Recorded]:
-    """Every policy at every place under three seeds."""
+    """Return every policy under all conditions and seeds."""
     return [
         run(policy, load, cv, seed, count)
         for policy in policies
@@ -90,7 +90,7 @@ def all_runs(of: Scenario, policies: Sequence[str] = tuple(POLICIES), count: int
 
 
 def results(of: Sequence[Recorded]) -> list[RunResult]:
-    """Without the samples."""
+    """Return the results without their samples."""
     return [one.result for one in of]
 
 

@@ -1,4 +1,4 @@
-"""A time slicer over texts whose steps take a told time: what tests of time slicing start and ask."""
+"""A time slicer over texts whose steps take a known time: what tests of time slicing start and query."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ IDLE = LoadReport(0.0, 0, sharing=0)
 
 
 STEP_S = 1 / 64
-"""A step of the texts here: a turn has two of them, and the sums are exact."""
+"""Seconds of a step: a time slice has two of them, and their sums are exact."""
 
 
 @dataclass
 class PlayedSlicer:
-    """a time slicer with texts to submit, each step of which takes `step_s`. `ran` has whose steps were run.
+    """A time slicer with texts to submit, each step of which takes `step_s`. `ran` names the text of each step run.
 
-    While `gate` is shut, the engine waits in whichever step it is.
+    While `gate` is shut, the engine waits within its step.
     """
 
     time_slicer: TimeSlicer
@@ -37,7 +37,7 @@ class PlayedSlicer:
     ran: list[str] = field(default_factory=list)
 
     def text(self, name: str, steps: int, budget_s: float = 600.0, step_s: float = STEP_S) -> SummaryJob:
-        """So many steps."""
+        """Return a text of this many steps."""
 
         def run() -> None:
             self.ran.append(name)
@@ -50,17 +50,17 @@ class PlayedSlicer:
     def submit(
         self, name: str, steps: int, budget_s: float = 600.0, step_s: float = STEP_S
     ) -> asyncio.Task[FinishedJob | Failure]:
-        """The same, on its way."""
+        """Submit a text of this many steps."""
         return asyncio.create_task(self.time_slicer.submit(name, self.text(name, steps, budget_s, step_s)))
 
     async def a_step_begins(self) -> None:
-        """Waits until the engine is in one more step."""
+        """Wait until the engine is in one more step."""
         assert await asyncio.to_thread(self.begun.acquire, timeout=60)
 
 
 @asynccontextmanager
 async def played_slicer(slots: int = 1, max_queued: int = 100, log: StepLog = NO_LOG) -> AsyncIterator[PlayedSlicer]:
-    """A started time slicer; the gate is shut."""
+    """Start a time slicer with a shut gate."""
     clock = FakeClock()
     made = PlayedSlicer(TimeSlicer(slots, clock, max_queued, log), clock)
     made.time_slicer.start()

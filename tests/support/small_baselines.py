@@ -1,4 +1,4 @@
-"""A small world for the baselines: three variants on a core or two, and a rule that is watched while it runs."""
+"""A small world for the baselines: three variants on a core or two, and a rule that is checked while it runs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OVERHEAD_S = 0.001
 
 @dataclass(frozen=True)
 class Affine:
-    """So long for one input of 64 tokens, and `more` of that for each further one."""
+    """A time for one input of 64 tokens, and `more` of that for each further one."""
 
     alone_s: float
     more: float
@@ -32,7 +32,7 @@ class Affine:
 
 
 def three(more: float = 0.8, max_batch: int = 32, sigma: float = 0.05) -> tuple[Variant, ...]:
-    """Of 20, 8 and 4 ms; a batch gains little with `more` near 1, as on a processor, much near 0."""
+    """Return variants of 20, 8 and 4 ms; batching gains little with `more` near 1, as on a CPU, and much near 0."""
     kinds = (("grand", 90.0, 0.020), ("even", 86.0, 0.008), ("swift", 80.0, 0.004))
     return tuple(
         Variant(name, TASK, quality, Tier.BALANCED, Affine(alone_s, more, sigma), max_batch)
@@ -41,19 +41,19 @@ def three(more: float = 0.8, max_batch: int = 32, sigma: float = 0.05) -> tuple[
 
 
 def mixed_budgets(count: int, seed: int = 2) -> tuple[float, ...]:
-    """Six in ten from 50 to 100 ms, three from 200 to 500 ms, one from 1 to 5 s."""
+    """Return budgets: six in ten from 50 to 100 ms, three from 200 to 500 ms, one from 1 to 5 s."""
     chance = random.Random(seed)
     ranges = [(0.05, 0.1)] * 6 + [(0.2, 0.5)] * 3 + [(1.0, 5.0)]
     return tuple(chance.uniform(*chance.choice(ranges)) for _ in range(count))
 
 
 def setting_of(rate_per_s: float, variants: Sequence[Variant] | None = None, cores: int = 2) -> Setting:
-    """What a rule knows of such a load with mixed budgets."""
+    """Return what a rule knows of such a load with mixed budgets."""
     return Setting(tuple(variants or three()), cores, rate_per_s, mixed_budgets(500), 64, OVERHEAD_S)
 
 
 def poisson(rate_per_s: float, count: int, seed: int = 3) -> list[Offered]:
-    """Requests of one text of 64 tokens with mixed budgets."""
+    """Return Poisson arrivals of one text of 64 tokens with mixed budgets."""
     chance, now_s, offered = random.Random(seed), 0.0, []
     for sequence, budget_s in enumerate(mixed_budgets(count, seed)):
         now_s += chance.expovariate(rate_per_s)
@@ -62,12 +62,12 @@ def poisson(rate_per_s: float, count: int, seed: int = 3) -> list[Offered]:
 
 
 def waiting(*rooms_s: float, tokens: int = 64) -> list[Offered]:
-    """A queue at time 0 whose requests leave so many seconds for a run."""
+    """Return a queue at time 0 whose requests leave these many seconds for a batch."""
     return [Offered(place, TASK, 0.0, room_s + OVERHEAD_S, tokens) for place, room_s in enumerate(rooms_s)]
 
 
 def told(rule: Rule, queue: Sequence[Offered]) -> Chosen:
-    """What a rule chooses at time 0 of a queue that has just arrived."""
+    """Return what a rule chooses at time 0 from a queue that has just arrived."""
     for request in queue:
         rule.arrived(request, 0.0)
     return rule.choose(queue, 0.0)
@@ -75,7 +75,7 @@ def told(rule: Rule, queue: Sequence[Offered]) -> Chosen:
 
 @dataclass(eq=False)
 class Watched:
-    """A rule that is held to the frame's terms at each call."""
+    """A rule whose choices are checked at each call."""
 
     rule: Rule
     under_way: int = 0
@@ -107,7 +107,7 @@ class Watched:
 
 
 def played(maker: Callable[[Setting], Rule], setting: Setting, offered: Sequence[Offered]) -> Watched:
-    """Plays the requests by a watched rule."""
+    """Play the requests by a watched rule."""
     watched = Watched(maker(setting))
     world = World(setting.cores, seed=4)
     world.play(offered, Central(world, {TASK: watched}, setting.cores, setting.overhead_s))
@@ -115,11 +115,11 @@ def played(maker: Callable[[Setting], Rule], setting: Setting, offered: Sequence
 
 
 def attainment(offered: Sequence[Offered]) -> float:
-    """The share answered in time."""
+    """Return the share answered in time."""
     return sum(request.fate is Fate.IN_TIME for request in offered) / len(offered)
 
 
 def quality(offered: Sequence[Offered], variants: Sequence[Variant]) -> float:
-    """Mean quality over all offered, 0 for what was not in time."""
+    """Return the mean quality over all offered requests, 0 for those not in time."""
     of = {variant.name: variant.quality for variant in variants}
     return sum(of[r.variant or ""] for r in offered if r.fate is Fate.IN_TIME) / len(offered)

@@ -1,7 +1,7 @@
-"""Checkpoints of the real architectures, tiny and the same every time: what the export tests work on.
+"""Tiny checkpoints of the real architectures, always equal, for the export tests.
 
-Each is fitted, in some dozens of steps, to tell texts of good words from texts of bad ones, so that a label is decided
-by more than the rounding of int8.
+Each is fitted, in 25 steps, to tell texts of good words from texts of bad ones, so that a label is decided by more than
+the rounding of int8.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ LABELS = {"id2label": {at: label for label, at in LABEL_IDS.items()}, "label2id"
 
 
 def wordpiece() -> Tokenizer:
-    """BERT's kind of tokenizer over whole words, letters and a few marks, uncased."""
+    """Return a tokenizer of BERT's kind over whole words, letters and a few marks, uncased."""
     letters = "abcdefghijklmnopqrstuvwxyz0123456789"
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *dict.fromkeys([*WORDS, *letters, *".,!?'"])]
     pieces += [f"##{letter}" for letter in letters]
@@ -56,7 +56,7 @@ def wordpiece() -> Tokenizer:
 
 
 def byte_level() -> Tokenizer:
-    """RoBERTa's kind of tokenizer: bytes, `<s>` and `</s>`, padding at id 1."""
+    """Return a tokenizer of RoBERTa's kind: bytes, `<s>` and `</s>`, padding at id 1."""
     pieces = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
     tokenizer = Tokenizer(models.BPE({piece: place for place, piece in enumerate(pieces)}, [], unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -65,7 +65,7 @@ def byte_level() -> Tokenizer:
 
 
 def distilbert(vocabulary: int) -> PreTrainedModel:
-    """Two layers, no token types."""
+    """Return a model of two layers without token types."""
     config = DistilBertConfig(
         vocab_size=vocabulary,
         max_position_embeddings=WINDOW,
@@ -79,14 +79,14 @@ def distilbert(vocabulary: int) -> PreTrainedModel:
 
 
 def bert(vocabulary: int) -> PreTrainedModel:
-    """Two layers, token types."""
+    """Return a model of two layers with token types."""
     return BertForSequenceClassification(
         BertConfig(vocab_size=vocabulary, max_position_embeddings=WINDOW, **SIZES, **LABELS)
     )
 
 
 def mobilebert(vocabulary: int) -> PreTrainedModel:
-    """Two bottlenecked layers, which know no layer norm."""
+    """Return a model of two bottlenecked layers without layer norm."""
     config = MobileBertConfig(
         vocab_size=vocabulary,
         max_position_embeddings=WINDOW,
@@ -100,7 +100,7 @@ def mobilebert(vocabulary: int) -> PreTrainedModel:
 
 
 def roberta(vocabulary: int) -> PreTrainedModel:
-    """Two layers whose positions start after the padding id, so the window is two shorter than the table."""
+    """Return a model of two layers whose positions start after the padding id: its window is two below its table."""
     return RobertaForSequenceClassification(
         RobertaConfig(vocab_size=vocabulary, max_position_embeddings=WINDOW + 2, pad_token_id=1, **SIZES, **LABELS)
     )
@@ -115,7 +115,7 @@ FAMILIES: dict[str, Callable[[int], PreTrainedModel]] = {
 
 
 def make_checkpoint(folder: Path, family: str = "distilbert", half: bool = True) -> Path:
-    """Writes a checkpoint of the family: config, safetensors (fp16 like the starters, or fp32), tokenizer, texts."""
+    """Write a checkpoint of the family: config, safetensors (fp16 like the starters, or fp32), tokenizer, texts."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = byte_level() if family == "roberta" else wordpiece()
     torch.manual_seed(7)
@@ -138,7 +138,7 @@ class Example:
 
 
 def sentences(count: int, seed: int = 11) -> list[Example]:
-    """Texts of 3 to 30 words, good or bad ones among the neutral, the same every time."""
+    """Return texts of 3 to 30 words, good or bad ones among neutral ones, equal at every call."""
     chance = random.Random(seed)
     found = []
     for at in range(count):
@@ -149,13 +149,13 @@ def sentences(count: int, seed: int = 11) -> list[Example]:
 
 
 def write_texts(folder: Path, examples: list[Example], labelled: bool = True) -> None:
-    """Gives the checkpoint verification texts of its own, with labels or without."""
+    """Give the checkpoint verification texts of its own, with labels or without."""
     rows = [{"text": one.text} | ({"label": one.label} if labelled else {}) for one in examples]
     (folder / "verification.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
 
 
 def make_unquantisable(folder: Path) -> None:
-    """Gives a DistilBERT outlier weights on features that are always zero: nothing to fp32, ruin to int8.
+    """Give a DistilBERT outlier weights on features that are always zero: harmless to fp32, ruinous to int8.
 
     One weight of 1000 sets the scale of its whole channel, whose other weights all round to zero.
     """
@@ -169,13 +169,13 @@ def make_unquantisable(folder: Path) -> None:
 
 
 def _fit(model: PreTrainedModel, tokenizer: Tokenizer) -> None:
-    """A few steps of Adam over the whole tiny model, without dropout, so that it is quick and repeatable."""
+    """Fit the whole tiny model by a few steps of Adam, without dropout, so that it is quick and repeatable."""
     examples = sentences(64, seed=3)
     rows = [tokenizer.encode(one.text).ids[:WINDOW] for one in examples]
     batch = padded(rows, model.config.pad_token_id or 0)
     targets = torch.tensor([LABEL_IDS[one.label] for one in examples])
     model.eval()
-    torch.set_num_threads(1)  # such small matrices only wait for each other on more
+    torch.set_num_threads(1)  # with more threads, such small matrices only wait for each other
     optimiser = torch.optim.Adam(model.parameters(), lr=3e-3)
     for _ in range(STEPS):
         logits = model(torch.from_numpy(batch.token_ids), torch.from_numpy(batch.attention_mask)).logits

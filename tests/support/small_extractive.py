@@ -1,4 +1,4 @@
-"""A checkpoint that ranks sentences, tiny and the same every time: an encoder of its own or a reference to one."""
+"""A tiny checkpoint that ranks sentences, always equal: with an encoder of its own or a reference to one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAX_TOKENS = 24
 
 
 def ranker(dimensions: int = DIMENSIONS, seed: int = 3) -> Ranker:
-    """Random directions, in which a sentence's vector tells more than its place."""
+    """Return a ranker of random directions, in which a sentence's vector counts more than its place."""
     chance = np.random.default_rng(seed)
 
     def table(columns: int, scale: float) -> Floats:
@@ -27,9 +27,9 @@ def ranker(dimensions: int = DIMENSIONS, seed: int = 3) -> Ranker:
 
 
 def make_extractive_checkpoint(folder: Path, family: str = "distilbert", encoder: str | None = None) -> Path:
-    """Writes one that cuts its encoder after the first layer, with documents of ten sentences and their summaries.
+    """Write a checkpoint that cuts its encoder after the first layer, with documents of ten sentences and summaries.
 
-    Without a reference to another checkpoint it brings an encoder of the family.
+    Without a reference to another checkpoint it has an encoder of the family.
     """
     if encoder is None:
         make_checkpoint(folder, family)
@@ -43,7 +43,7 @@ def make_extractive_checkpoint(folder: Path, family: str = "distilbert", encoder
 
 
 def documents(count: int) -> list[dict[str, str]]:
-    """Texts of ten sentences each, and the longest of them for a summary."""
+    """Return texts of ten sentences each, with the longest as their summary."""
     every = [one.text.capitalize() + "." for one in sentences(10 * count, seed=23)]
     texts = [every[at : at + 10] for at in range(0, len(every), 10)]
     return [{"text": " ".join(text), "summary": max(text, key=len)} for text in texts]

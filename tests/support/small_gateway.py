@@ -1,4 +1,4 @@
-"""A small real HTTP server that speaks the gateway's contract as a test tells it to: kept connections, JSON bodies."""
+"""A small real HTTP server that answers in the gateway's contract as a test scripts it: keep-alive, JSON bodies."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from gateway.catalogs.catalog import Catalog
 from gateway.model.manifest import VariantManifest
 
 NEVER = math.inf
-"""After which nothing is answered, nor the connection closed."""
+"""A delay after which nothing is answered and the connection stays open."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """One request as it came; header names in lower case."""
+    """One request as it arrived; header names are in lower case."""
 
     path: str
     headers: Mapping[str, str]
@@ -31,14 +31,14 @@ class Asked:
 
     @property
     def document(self) -> dict[str, object]:
-        """Its JSON."""
+        """Return the JSON of the body."""
         found: dict[str, object] = json.loads(self.body)
         return found
 
 
 @dataclass(frozen=True)
 class Told:
-    """What is answered, after a while of virtual time. Without a status the connection is closed instead."""
+    """An answer after a delay of virtual time. Without a status the connection is closed instead."""
 
     status: int | None = 200
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -50,25 +50,25 @@ Behaviour = Callable[[Asked], Told]
 
 
 def answer(checkpoint: str = "swift", after_s: float = 0.0, **headers: str) -> Told:
-    """An answer in the contract's words; `headers` beside, with underscores for hyphens."""
+    """Return an answer in the contract's words with these headers, underscores for hyphens."""
     decided = {"X-Checkpoint": checkpoint, "X-Tier": "realtime", "X-Route-Reason": "fits"}
     return Told(200, decided | {name.replace("_", "-"): value for name, value in headers.items()}, b"[]", after_s)
 
 
 def problem(status: int, code: str, after_s: float = 0.0) -> Told:
-    """A problem with a code."""
+    """Return a problem with a code."""
     return Told(status, {}, json.dumps({"status": status, "code": code}).encode(), after_s)
 
 
 def checkpoints(catalog: Catalog, manifests: Mapping[str, VariantManifest], replicas: int = 1) -> bytes:
-    """The body of `/checkpoints`, by the gateway's own hand."""
+    """Return the body of `/checkpoints`, as the gateway writes it."""
     entries = catalog.checkpoints
     listed = [checkpoint_document(one, manifests[one.name], replicas, 0.0, None) for one in entries]
     return msgspec.json.encode({"checkpoints": listed})
 
 
 class SmallGateway:
-    """Behaves as told, and keeps what it was asked in the order it came."""
+    """Answers as scripted, and keeps the requests in the order of their arrival."""
 
     def __init__(self, behaviour: Behaviour) -> None:
         self.behaviour = behaviour
@@ -77,7 +77,7 @@ class SmallGateway:
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[str]:
-        """Serves on a free port of loopback; gives its URL."""
+        """Serve on a free port of loopback; yield the URL."""
         handlers: set[asyncio.Task[None]] = set()
 
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -102,7 +102,7 @@ class SmallGateway:
 
     @contextmanager
     def elsewhere(self) -> Iterator[str]:
-        """Serves on a thread of its own; gives its URL."""
+        """Serve on a thread of its own; yield the URL."""
         loop, ready, done = asyncio.new_event_loop(), threading.Event(), asyncio.Event()
         urls: list[str] = []
 

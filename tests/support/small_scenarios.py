@@ -1,4 +1,4 @@
-"""Scenarios and variants of them, small enough to reckon in the head, for tests."""
+"""Scenarios and variants for tests, small enough to compute by hand."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ REQUESTS = (RequestClass(budget_ms=(50, 100), words=(5, 60)),)
 
 @dataclass(frozen=True)
 class Even:
-    """A run takes `fixed_s`, and `per_text_s` for each text, and `per_token_s` for each token of each."""
+    """A batch takes `fixed_s`, plus for each text `per_text_s` and `per_token_s` a token."""
 
     fixed_s: float = 0.0
     per_text_s: float = 0.0
@@ -22,18 +22,18 @@ class Even:
     sigma: float = 0.0
 
     def median_s(self, batch: int, tokens: int) -> float:
-        """As said."""
+        """Return the time of a batch."""
         return self.fixed_s + batch * (self.per_text_s + tokens * self.per_token_s)
 
     def noise(self, batch: int, chance: random.Random) -> float:
-        """None."""
+        """Return no noise."""
         return 1.0
 
 
 def variant(
     name: str, quality: float, times: Even, task: str = "classify", max_batch: int = 1, domain: str | None = None
 ) -> Variant:
-    """A variant whose times are in the head."""
+    """Return a variant with these times."""
     return Variant(name, task, quality, Tier.BALANCED, times, max_batch, domain)
 
 
@@ -42,7 +42,7 @@ ONE = (variant("one", 80.0, Even(per_text_s=0.010)),)
 
 
 def scenario(**fields: object) -> Scenario:
-    """Short texts to one classifier at a load of 1, unless told otherwise."""
+    """Return short texts to one classifier at a load of 1, unless given otherwise."""
     told: dict[str, object] = {
         "name": "by-hand",
         "catalog": CatalogSource(manifests="starter"),

@@ -1,6 +1,6 @@
-"""Encoder-decoder checkpoints of the real architectures, tiny, with random weights, and the same for the same seed.
+"""Tiny encoder-decoder checkpoints of the real architectures, with random weights, equal for equal seeds.
 
-What such a model writes means nothing, but it varies with its input, runs through many tokens and ends by itself now
+What such a model writes means nothing, but it varies with its input, has many different tokens and ends by itself now
 and then, so that one wrong step of a search or of a cache shows. `make_seq2seq_checkpoint` writes a whole checkpoint
 folder; `small_seq2seq` makes a model alone, for tests that need no files.
 """
@@ -37,7 +37,7 @@ NEWS = (
 WORDS = tuple(NEWS.split())
 WINDOW = 64
 LONGEST_OUTPUT = 40
-SHARP, FLAT = 0.6, 0.25  # deviations of the weights: matrices that mix much, token scores that lie close together
+SHARP, FLAT = 0.6, 0.25  # standard deviations: matrices that mix much, token scores close together
 SIZES = {
     "d_model": 32,
     "encoder_layers": 2,
@@ -51,7 +51,7 @@ SIZES = {
 
 
 def byte_level_bpe() -> Tokenizer:
-    """BART's kind of tokenizer: bytes, `<s>` 0, `<pad>` 1, `</s>` 2, `<unk>` 3; texts become `<s> text </s>`."""
+    """Return a tokenizer of BART's kind: bytes, `<s>` 0, `<pad>` 1, `</s>` 2, `<unk>` 3; it makes `<s> text </s>`."""
     specials = ["<s>", "<pad>", "</s>", "<unk>"]
     pieces = [*specials, *sorted(pre_tokenizers.ByteLevel.alphabet())]
     tokenizer = Tokenizer(models.BPE({piece: place for place, piece in enumerate(pieces)}, [], unk_token="<unk>"))
@@ -63,7 +63,7 @@ def byte_level_bpe() -> Tokenizer:
 
 
 def sentencepiece_unigram() -> Tokenizer:
-    """Pegasus' and T5's kind of tokenizer: `<pad>` 0, `</s>` 1, `<unk>` 2, words and letters; no token in front."""
+    """Return a tokenizer of Pegasus' and T5's kind: `<pad>` 0, `</s>` 1, `<unk>` 2, words and letters."""
     specials = ["<pad>", "</s>", "<unk>"]
     letters = "▁abcdefghijklmnopqrstuvwxyz0123456789.,:!?'"
     pieces = [(piece, 0.0) for piece in specials]
@@ -78,7 +78,7 @@ def sentencepiece_unigram() -> Tokenizer:
 
 
 def bart(vocabulary: int) -> PreTrainedModel:
-    """Learned positions, tied embeddings; writing starts at `</s>`, as BART's does."""
+    """Return a model with learned positions and tied embeddings; writing starts at `</s>`, as BART's does."""
     config = BartConfig(
         vocab_size=vocabulary,
         pad_token_id=1,
@@ -92,7 +92,7 @@ def bart(vocabulary: int) -> PreTrainedModel:
 
 
 def pegasus(vocabulary: int) -> PreTrainedModel:
-    """Sinusoidal positions, layer norms first, scaled embeddings; writing starts at `<pad>`."""
+    """Return a model with sinusoidal positions, layer norms first, scaled embeddings; writing starts at `<pad>`."""
     config = PegasusConfig(
         vocab_size=vocabulary,
         scale_embedding=True,
@@ -106,7 +106,7 @@ def pegasus(vocabulary: int) -> PreTrainedModel:
 
 
 def t5(vocabulary: int) -> PreTrainedModel:
-    """Relative positions, no biases; writing starts at `<pad>`."""
+    """Return a model with relative positions and no biases; writing starts at `<pad>`."""
     config = T5Config(
         vocab_size=vocabulary,
         d_model=32,
@@ -140,14 +140,14 @@ GENERATION: dict[str, dict[str, object]] = {
 
 
 def seq2seq_tokenizer(family: str) -> Tokenizer:
-    """The family's tokenizer; its vocabulary is 100 to 300 tokens."""
+    """Return the family's tokenizer; its vocabulary is 100 to 300 tokens."""
     return byte_level_bpe() if family == "bart" else sentencepiece_unigram()
 
 
 def small_seq2seq(family: str, seed: int = 7) -> PreTrainedModel:
-    """A model of the family in evaluation mode, whose generation config is that of a plain greedy search."""
+    """Return a model of the family in evaluation mode, whose generation config is a plain greedy search."""
     torch.manual_seed(seed)
-    torch.set_num_threads(1)  # such small matrices only wait for each other on more
+    torch.set_num_threads(1)  # with more threads, such small matrices only wait for each other
     model = SEQ2SEQ_FAMILIES[family](seq2seq_tokenizer(family).get_vocab_size())
     _redraw(model)
     model.generation_config = _generation(family, model, beams=False)
@@ -156,7 +156,7 @@ def small_seq2seq(family: str, seed: int = 7) -> PreTrainedModel:
 
 
 def make_seq2seq_checkpoint(folder: Path, family: str = "bart", seed: int = 7) -> Path:
-    """Writes a checkpoint of the family, laid out as the Hub's summarizers are.
+    """Write a checkpoint of the family, laid out as the Hub's summarizers are.
 
     Files: config, safetensors (fp32), generation_config.json with the family's usual beam search, tokenizer.json and
     tokenizer_config.json.
@@ -175,13 +175,13 @@ def make_seq2seq_checkpoint(folder: Path, family: str = "bart", seed: int = 7) -
 
 
 def articles(count: int, seed: int = 11) -> list[str]:
-    """Texts of 3 to 7 words, which every family's tokenizer fits into its window; the same every time."""
+    """Return texts of 3 to 7 words, which fit into every family's window, equal at every call."""
     chance = random.Random(seed)
     return [" ".join(chance.choices(WORDS, k=chance.randint(3, 7))) for _ in range(count)]
 
 
 def _redraw(model: PreTrainedModel) -> None:
-    """Draws the weights anew, and lets the end be far the best token now and then."""
+    """Draw the weights anew, so that the end is now and then by far the best token."""
     end = model.config.eos_token_id
     with torch.no_grad():
         for name, weight in model.named_parameters():
@@ -191,11 +191,11 @@ def _redraw(model: PreTrainedModel) -> None:
                 weight[end] *= 2.5
         if model.config.model_type == "bart":
             bias = model.get_buffer("final_logits_bias")
-            bias[0, end] = 3.0  # else it is so one time in 300
+            bias[0, end] = 3.0  # otherwise the end is best one time in 300
 
 
 def _generation(family: str, model: PreTrainedModel, beams: bool) -> GenerationConfig:
-    """What generation_config.json says: the special tokens and the longest output, and the family's beam search."""
+    """Return the generation config: special tokens, the longest output, and with `beams` the family's beam search."""
     config = model.config
     settings: dict[str, object] = {
         "decoder_start_token_id": config.decoder_start_token_id,
@@ -209,10 +209,10 @@ def _generation(family: str, model: PreTrainedModel, beams: bool) -> GenerationC
 
 
 class TorchDecoder:
-    """The port `Decoder` over a model itself, with its own cache: what other decoders are compared with."""
+    """The port `Decoder` over a model itself, with its own cache, to compare other decoders with."""
 
     def __init__(self, model: PreTrainedModel, token_ids: TokenIds) -> None:
-        """Reads the text, token ids (tokens,)."""
+        """Read the text, token ids (tokens,)."""
         self._model: Any = model
         self._cache: Any = None
         encoder: Callable[..., Any] = cast(Any, model).get_encoder()
@@ -220,7 +220,7 @@ class TorchDecoder:
             self._states = encoder(input_ids=torch.from_numpy(token_ids)[None]).last_hidden_state
 
     def step(self, tokens: TokenIds, origins: TokenIds) -> Logits:
-        """Logits (rows, vocabulary)."""
+        """Return logits (rows, vocabulary)."""
         if self._cache is not None:
             self._cache.reorder_cache(torch.from_numpy(origins))
         with torch.inference_mode():
@@ -236,20 +236,20 @@ class TorchDecoder:
 
 
 def rules_of(model: PreTrainedModel, **settings: Any) -> SearchRules:
-    """The rules of a search with the model's special tokens and these settings."""
+    """Return the rules of a search with the model's special tokens and these settings."""
     config: Any = model.config
     return SearchRules(config.decoder_start_token_id, (config.eos_token_id,), config.pad_token_id, **settings)
 
 
 def finish(search: BeamSearch, decoder: Decoder) -> tuple[int, ...]:
-    """Runs a search to its end and returns the best tokens."""
+    """Run a search to its end and return the best tokens."""
     while not search.done:
         search.feed(decoder.step(*search.pending))
     return search.best()
 
 
 def generate(model: PreTrainedModel, token_ids: TokenIds, rules: SearchRules) -> tuple[int, ...]:
-    """What transformers' own `generate` writes under the same rules, after the start token, padding and all."""
+    """Return what transformers' own `generate` writes under these rules, after the start token, with padding."""
     config = GenerationConfig(
         decoder_start_token_id=rules.decoder_start_token_id,
         eos_token_id=list(rules.eos_token_ids),

@@ -1,4 +1,4 @@
-"""A variant small enough to make by hand, in milliseconds and without torch: what unit tests open, run and damage.
+"""A variant small enough to make in milliseconds and without torch, for unit tests to open, run and damage.
 
 Its graph sums a row of a fixed table for every token that the mask lets through.
 """
@@ -29,7 +29,7 @@ TEXTS = ("good film", "a very bad film.", "films")
 
 
 def tokenizer() -> Tokenizer:
-    """BERT's kind, with truncation and padding left on, as saved tokenizers often have them."""
+    """Return a tokenizer of BERT's kind, with truncation and padding left on, as saved ones often have them."""
     made = Tokenizer(models.WordPiece({piece: at for at, piece in enumerate(PIECES)}, unk_token="[UNK]"))
     made.normalizer = normalizers.BertNormalizer(lowercase=True)
     made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -42,13 +42,13 @@ def tokenizer() -> Tokenizer:
 
 
 def weights() -> Logits:
-    """The table: one row of two logits a token."""
+    """Return the table: one row of two logits a token."""
     drawn: Logits = np.random.default_rng(5).normal(size=(len(PIECES), 2)).astype(np.float32)
     return drawn
 
 
 def write_graph(path: Path, extra_input: str | None = None) -> None:
-    """The graph, with one more input beside ids and mask if asked; that one is added to the ids."""
+    """Write the graph; an extra input, if named, is added to the ids."""
     names = ["input_ids", "attention_mask", *([extra_input] if extra_input else [])]
     inputs = [helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "tokens"]) for name in names]
     ids = "input_ids"
@@ -74,7 +74,7 @@ def write_graph(path: Path, extra_input: str | None = None) -> None:
 
 
 def write_variant(folder: Path, cpu_features: tuple[str, ...] = ()) -> ClassifierManifest:
-    """A whole variant of the graph: files, self-test, profile, manifest."""
+    """Write a whole variant of the graph: files, self-test, profile, manifest."""
     folder.mkdir(parents=True)
     write_graph(folder / ONNX_FILE)
     tokenizer().save(str(folder / TOKENIZER_FILE))

@@ -1,4 +1,4 @@
-"""An event loop with a clock of its own: timers ring when a test's time comes, however busy the machine is.
+"""An event loop with a virtual clock: timers ring at the test's time, however busy the machine is.
 
 A coroutine test that is marked `virtual_time` runs on such a loop. Its time flows, by a leap to the next timer whenever
 nothing else is left to do; or, with `flows=False`, it stands until the test moves `loop_clock()`. Where work runs on
@@ -15,16 +15,16 @@ from typing import Any, TypeVar
 from fakes import FakeClock
 
 GIVEN_UP_S = 60.0
-"""Real seconds without any event after which a test cannot end any more."""
+"""Real seconds without any event after which a test fails."""
 
 _DELIVERY_S = 0.002
-"""Real seconds that the kernel has to deliver bytes between two sockets of the test, before time leaps."""
+"""Real seconds for the kernel to deliver bytes between two sockets of the test before time leaps."""
 
 Result = TypeVar("Result")
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """A loop whose `time()` is a clock that only a test moves, or, where it flows, the loop's own leaps.
+    """A loop whose `time()` is a virtual clock, moved by a test or, if it flows, by the loop's own leaps.
 
     Time never flows while a thread of the loop's executor is at work.
     """
@@ -36,11 +36,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         super().__init__(_Selector(self))
 
     def time(self) -> float:
-        """The virtual time, in seconds."""
+        """Return the virtual time, in seconds."""
         return self.clock()
 
     def run_in_executor(self, executor: Any, func: Any, *args: Any) -> asyncio.Future[Any]:  # type: ignore[override]
-        """As ever, and counted."""
+        """Run as usual, and count the work."""
         self.at_work += 1
         future = super().run_in_executor(executor, func, *args)
         future.add_done_callback(self._worked)
@@ -51,14 +51,14 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 class _Selector(selectors.DefaultSelector):
-    """Lets time pass where a loop would wait for its next timer."""
+    """Lets virtual time pass where a loop would wait for its next timer."""
 
     def __init__(self, loop: VirtualLoop) -> None:
         super().__init__()
         self._loop = loop
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """What sockets and threads have for the loop. `timeout` is virtual."""
+        """Return what sockets and threads have for the loop. `timeout` is virtual."""
         if timeout is not None and timeout <= 0:
             return super().select(0)
         if timeout is not None and self._loop.flows and not self._loop.at_work:
@@ -72,24 +72,24 @@ class _Selector(selectors.DefaultSelector):
 
 
 def run_virtually(test: Coroutine[Any, Any, Result], clock: FakeClock | None = None, *, flows: bool = True) -> Result:
-    """Runs a coroutine on a virtual loop, by this clock where one is given."""
+    """Run a coroutine on a virtual loop, by this clock if one is given."""
     with asyncio.Runner(loop_factory=lambda: VirtualLoop(clock, flows=flows)) as runner:
         return runner.run(test)
 
 
 def loop_clock() -> FakeClock:
-    """The clock of the virtual loop that runs."""
+    """Return the clock of the running virtual loop."""
     return _loop().clock
 
 
 async def passes(seconds: float) -> None:
-    """Lets virtual time flow for so long. What plays a slow part of a test takes its time by this."""
+    """Let this much virtual time flow, as a slow part of a test does."""
     assert _loop().flows
     await asyncio.sleep(seconds)
 
 
 async def turns(count: int = 10) -> None:
-    """Gives the loop some turns, in which no time passes."""
+    """Give the loop some turns, in which no time passes."""
     for _ in range(count):
         await asyncio.sleep(0)
 

@@ -1,6 +1,6 @@
-"""What tests wait for and with: a handler behind a gate, a replica at rest, a condition that comes true.
+"""What tests wait for and with: a handler behind a gate, an idle replica, a condition that comes true.
 
-This is the one file of the tests that sleeps, and the one that compares the machine's clock with a bound.
+This is the only file of the tests that sleeps or compares the machine's clock with a bound.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from virtual_time import VirtualLoop
 from gateway.model.messages import Failure, FailureKind, LoadReport, Work
 
 ECHO = Failure(FailureKind.TOO_LONG, "answer " * 200, 9, 8)
-"""What the gated handler answers."""
+"""The gated handler's answer."""
 
 _TURNS_FIRST = 200
 _POLL_S = 0.002
@@ -24,27 +24,28 @@ _LOOK_S = 0.05
 
 @dataclass
 class Gate:
-    """A handler that answers when the gate is open."""
+    """A handler that answers once the gate is open."""
 
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     begun: int = 0
 
     async def handle(self, work: Work) -> Failure:
-        """Waits for the gate."""
+        """Wait for the gate, then answer."""
         self.begun += 1
         await self.gate.wait()
         return ECHO
 
 
 def idle() -> LoadReport:
-    """A replica with nothing to do."""
+    """Return the load of a replica without work."""
     return LoadReport(0.0, 0)
 
 
 async def until(condition: Callable[[], bool], within_s: float = 60.0) -> None:
-    """Waits for a condition to hold. Raises TimeoutError if it does not within so many real seconds.
+    """Wait until a condition holds. Raises TimeoutError if it does not within `within_s` real seconds.
 
-    It gives the loop some turns first, then asks every 2 ms of the loop's time. Where that stands, it only gives turns.
+    The loop first gets some turns; then the condition is tried every 2 ms of the loop's time, or every turn where it
+    stands.
     """
     give_up_s = time.monotonic() + within_s
     loop, turns = asyncio.get_running_loop(), 0
@@ -57,14 +58,14 @@ async def until(condition: Callable[[], bool], within_s: float = 60.0) -> None:
 
 
 def take_up(seconds: float) -> None:
-    """Keeps the calling thread for so long, as a slow engine would. No test depends on how long it really is."""
+    """Block the calling thread, as a slow engine would. No test depends on how long it really takes."""
     time.sleep(seconds)
 
 
 def wait_until(condition: Callable[[], bool], within_s: float = 60.0, describe: Callable[[], str] = lambda: "") -> None:
-    """Blocks until a condition holds that is another process's or thread's, without an event to wait for.
+    """Block until a condition of another process or thread holds, where there is no event to wait for.
 
-    Fails after so many real seconds, with what `describe` says then.
+    Fails after `within_s` real seconds, with what `describe` says then.
     """
     give_up_s = time.monotonic() + within_s
     while not condition():

@@ -1,4 +1,4 @@
-"""A gateway in one process, without and with HTTP: every part real, but for time and the replicas, which are fakes."""
+"""A gateway in one process, without and with HTTP: every part is real except time and the replicas."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from gateway.tasks.classify import ClassifyParameters
 from gateway.tasks.summarize import SummarizeParameters
 
 SMALL = Limits(max_body_bytes=1000, max_inputs=2)
-"""Limits that a test can pass."""
+"""Limits that a test can exceed."""
 
 
 @dataclass
 class World:
-    """A gateway without HTTP, its replicas played by one backend, its time by one clock."""
+    """A gateway without HTTP, with one backend for its replicas and one clock for its time."""
 
     catalog: Catalog
     clock: FakeClock
@@ -41,17 +41,17 @@ class World:
     service: Service
 
     def request(self, terms: Terms = TERMS, inputs: Sequence[str] = ("a good film",)) -> Request:
-        """A request that arrives now."""
+        """Return a request that arrives now."""
         return Request("classify", tuple(inputs), ClassifyParameters(), terms, self.clock())
 
     def page(self, terms: Terms = TERMS, domain: str | None = None) -> Request:
-        """A page to summarise, which arrives now."""
+        """Return a page to summarise, which arrives now."""
         return Request(
             "summarize", (fake_summaries.PAGE,), SummarizeParameters(), replace(terms, domain=domain), self.clock()
         )
 
     def up(self, checkpoint: str, backlog_s: float = 0.0, sharing: int | None = None, memory_bytes: int = 0) -> None:
-        """The checkpoint's one replica reports; what is queued there is another gateway's."""
+        """Report the checkpoint's one replica as up; its backlog is another gateway's."""
         callers = 2 if backlog_s else 1
         report = LoadReport(
             backlog_s, 0, sharing=sharing, memory_bytes=memory_bytes, callers=callers, cores=2.0 * callers
@@ -59,20 +59,20 @@ class World:
         self.load.reported(checkpoint, "replica", report, self.clock())
 
     def down(self, checkpoint: str) -> None:
-        """The checkpoint's one replica is lost."""
+        """Lose the checkpoint's one replica."""
         self.load.left(checkpoint, "replica")
 
 
 def world(
     behaviour: Behaviour | None = None, limits: Limits | None = None, *, up: bool = True, note: Note = reraise
 ) -> World:
-    """A gateway over `catalog()`, every checkpoint up and idle unless told otherwise."""
+    """Return a gateway over `catalog()`, every checkpoint idle and, by default, up."""
     manifests = {name: manifest(name, median_s) for name, median_s in MEDIANS_S.items()}
     return _world(catalog(limits), manifests, behaviour or FakeBackend().behaviour, up=up, note=note)
 
 
 def summarizing(behaviour: Behaviour = fake_summaries.by_task, limits: Limits | None = None) -> World:
-    """A gateway over the catalog of `fake_summaries`: classifiers and summarizers, all up and idle."""
+    """Return a gateway over the catalog of `fake_summaries`: classifiers and summarizers, all up and idle."""
     return _world(fake_summaries.catalog(limits), fake_summaries.manifests(), behaviour, up=True)
 
 
@@ -101,12 +101,12 @@ def _world(
 
 
 def strict(budget_s: float = 1.0, pinned: str | None = None) -> Terms:
-    """Strict terms."""
+    """Return strict terms."""
     return replace(TERMS, budget_s=budget_s, strict=True, pinned=pinned)
 
 
 def took(told: World, seconds: float, result: Answer | Failure = ANSWER) -> Behaviour:
-    """Behaves so after so long by the world's clock."""
+    """Return a behaviour that gives this result after this many seconds of the world's clock."""
 
     def behave(checkpoint: str, work: Work) -> Answer | Failure:
         told.clock.advance(seconds)
@@ -116,7 +116,7 @@ def took(told: World, seconds: float, result: Answer | Failure = ANSWER) -> Beha
 
 
 async def ended(told: World, terms: Terms = TERMS, inputs: tuple[str, ...] = ("a good film",)) -> Finished:
-    """One request seen through; its record is the only one."""
+    """Handle one request to its end, and check that its record is the only one."""
     finished = await told.service.handle(told.request(terms, inputs))
     assert told.kept.records == [finished.record]
     assert (finished.answer is None) == (finished.problem is not None)
@@ -130,12 +130,12 @@ class OwnMetrics:
         self.metrics = RequestMetrics(of)
 
     async def gather(self) -> bytes:
-        """This process's text."""
+        """Return this process's metrics."""
         return one_scrape([Process("only", "gateway", self.metrics.text())])
 
 
 def client_of(told: World, *, echo_request_id: bool = True) -> httpx.AsyncClient:
-    """A client of the application over this world, its requests counted beside being kept."""
+    """Return a client of the application over this world, whose requests are counted and kept."""
     scrape = OwnMetrics(told.catalog)
     told.service.observers = (told.kept, scrape.metrics)
     application = app.build(told.service, scrape, told.catalog.limits, told.clock, echo_request_id=echo_request_id)
@@ -144,9 +144,9 @@ def client_of(told: World, *, echo_request_id: bool = True) -> httpx.AsyncClient
 
 
 async def called(told: World, messages: list[Message], clock: Clock | None = None) -> list[Message]:
-    """What the application sends to a POST to `/classify` whose client says these things, then nothing more.
+    """Return the application's answer to a POST to `/classify` whose client sends these messages, then no more.
 
-    `clock` takes the place of the world's at the edge alone.
+    `clock` replaces the world's clock at the edge alone.
     """
     application = app.build(told.service, OwnMetrics(told.catalog), told.catalog.limits, clock or told.clock)
     sent: list[Message] = []
@@ -166,13 +166,13 @@ async def called(told: World, messages: list[Message], clock: Clock | None = Non
 
 
 def gateway(behaviour: Behaviour | None = None) -> tuple[World, httpx.AsyncClient]:
-    """A world with small limits and its client."""
+    """Return a world with small limits and its client."""
     told = world(behaviour, SMALL)
     return told, client_of(told)
 
 
 def is_problem(response: httpx.Response, code: str, status: int) -> bool:
-    """Whether the response is that problem, complete and of the right type."""
+    """Return whether the response is that problem, complete and of the right type."""
     document = response.json()
     return (
         response.status_code == status == document["status"]

@@ -1,4 +1,4 @@
-"""What holds of every run that a free core is given, whoever waits and whatever the price."""
+"""Laws of every batch, for any queue and any price."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NOW_S = 100.0
 
 @st.composite
 def some_checkpoints(draw: st.DrawFn) -> list[PlannedCheckpoint]:
-    """One to four of different worth, of any cost."""
+    """Draw one to four checkpoints of different utility and any cost."""
     count = draw(st.integers(1, 4))
     utilities = draw(st.lists(st.integers(30, 90), min_size=count, max_size=count, unique=True))
     return [
@@ -36,7 +36,7 @@ def some_checkpoints(draw: st.DrawFn) -> list[PlannedCheckpoint]:
 
 @st.composite
 def some_waiting(draw: st.DrawFn) -> list[QueuedRequest]:
-    """Requests in order of their deadlines; some may have only one or two of the checkpoints."""
+    """Draw requests in order of their deadlines; some may have only one or two of the checkpoints."""
     rooms_s = sorted(draw(st.lists(st.floats(0.001, 0.5), min_size=1, max_size=24)))
     eligible = st.one_of(st.none(), st.just(None), st.frozensets(st.sampled_from(["checkpoint-0", "checkpoint-1"])))
     return [
@@ -47,7 +47,7 @@ def some_waiting(draw: st.DrawFn) -> list[QueuedRequest]:
 
 @st.composite
 def some_moments(draw: st.DrawFn) -> SchedulingContext:
-    """Any price, crowded or not, with any traffic to come."""
+    """Draw a context with any price, crowded or not, and any expected arrivals."""
     rate_per_s = draw(st.floats(0, 300))
     return SchedulingContext(
         now_s=NOW_S,
@@ -73,9 +73,9 @@ def _told(choice: PlannedBatch | None) -> tuple[object, ...] | None:
 def test_whoever_is_chosen_may_have_the_checkpoint_and_is_in_time_unless_alone(
     waiting: list[QueuedRequest], checkpoints: list[PlannedCheckpoint], context: SchedulingContext
 ) -> None:
-    """A batch has queued requests, each once, in order, and all reach their deadlines.
+    """A batch has queued requests, each once and in order, and all of them reach their deadlines.
 
-    Else one goes alone on the fastest checkpoint that may answer it. Nothing is chosen only where none may have any.
+    Otherwise one request goes alone on its fastest checkpoint. No batch is formed only where no request may have any.
     """
     choice = next_batch(waiting, checkpoints, context)
     if choice is None:
@@ -101,7 +101,7 @@ def test_whoever_is_chosen_may_have_the_checkpoint_and_is_in_time_unless_alone(
 def test_the_order_of_checkpoints_never_matters(
     waiting: list[QueuedRequest], checkpoints: list[PlannedCheckpoint], context: SchedulingContext, seed: int
 ) -> None:
-    """Equal moments, equal choices, however the checkpoints are listed and however often it is asked."""
+    """The batch does not depend on the order of the checkpoints."""
     shuffled = checkpoints[:]
     random.Random(seed).shuffle(shuffled)
     assert _told(next_batch(waiting, shuffled, context)) == _told(next_batch(waiting, checkpoints, context))
@@ -111,7 +111,7 @@ def test_the_order_of_checkpoints_never_matters(
 def test_the_most_urgent_is_passed_over_only_where_not_all_can_be_served(
     waiting: list[QueuedRequest], checkpoints: list[PlannedCheckpoint], context: SchedulingContext
 ) -> None:
-    """While the best bargain leaves something, whoever is most urgent of those that may have the checkpoint goes."""
+    """While capacity suffices for all, a batch takes the most urgent of the requests that may have its checkpoint."""
     choice = next_batch(waiting, checkpoints, replace(context, utility_left=1.0))
     if choice is not None:
         able = [held for held in waiting if held.may(choice.checkpoint.name)]
@@ -122,7 +122,7 @@ def test_the_most_urgent_is_passed_over_only_where_not_all_can_be_served(
 def test_a_higher_price_never_buys_a_request_a_dearer_run(
     waiting: list[QueuedRequest], checkpoints: list[PlannedCheckpoint], context: SchedulingContext, factor: float
 ) -> None:
-    """Each request's core time falls as the price rises, where nothing is lost but time."""
+    """A higher price never gives a request more core time, where nothing but time is at stake."""
     context = replace(context, utility_left=1.0, budgets_s=())
     cheap = next_batch(waiting, checkpoints, context)
     dear = next_batch(waiting, checkpoints, replace(context, price=context.price * factor + 1.0))

@@ -1,4 +1,4 @@
-"""Laws of the forecast: quantiles in order whatever was seen, and covering what they say they cover."""
+"""Laws of the forecast: its quantiles are in order whatever was learnt, and they cover what they promise."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from gateway.tasks.classify import BatchedModel, ClassifyParameters
 
 SHORT = RequestShape((20,), ClassifyParameters())
 NO_END_S = 600.0
-"""As much budget as there can be."""
+"""The largest budget."""
 
 percentiles = st.floats(50.0, 99.9)
 residuals = st.lists(st.floats(0.0, 5.0), max_size=120)
@@ -27,7 +27,7 @@ delays = st.floats(0.0, 5.0)
 
 
 def taught(latencies_s: list[float]) -> Forecaster:
-    """A forecaster that has seen these latencies for one short text."""
+    """Return a forecaster that has seen these latencies for one short text."""
     made = Forecaster(BatchedModel(latency_profile(0.010), 64))
     for latency_s in latencies_s:
         made.learn_latency(made.forecast(SHORT, IDLE, 95.0, 0.0, NO_END_S), latency_s, 0.001, 0.0)
@@ -44,7 +44,7 @@ def test_to_be_surer_takes_longer(seen: list[float], one: float, other: float, d
 
 @given(residuals, percentiles, delays, delays)
 def test_to_wait_longer_takes_longer(seen: list[float], percentile: float, one_s: float, other_s: float) -> None:
-    """The quantile never falls as the backlog rises, and is never below that of an idle gateway or the least."""
+    """The quantile never falls as the backlog rises, nor below the idle quantile or the optimistic forecast."""
     forecaster = taught(seen)
     short, long = (
         forecaster.forecast(SHORT, QueueAhead(delay_s), percentile, 0.0, NO_END_S)
@@ -57,7 +57,7 @@ def test_to_wait_longer_takes_longer(seen: list[float], percentile: float, one_s
 
 @given(st.lists(st.floats(0.0, 0.1), min_size=9, max_size=9), st.integers(1, 40), st.integers(1, 200))
 def test_more_work_takes_longer_where_it_was_measured_to(rises: list[float], batch: int, tokens: int) -> None:
-    """Between cells that rise with batch and length, and past them, the median rises too and lies between them."""
+    """Where the measured times rise with batch and length, the forecast median rises too, within and past the grid."""
     steps = [sum(rises[: at + 1]) + 0.001 for at in range(9)]
     medians = {
         (b, n): steps[row] + steps[column] for row, b in enumerate((1, 4, 16)) for column, n in enumerate((8, 32, 128))
@@ -73,7 +73,7 @@ def test_more_work_takes_longer_where_it_was_measured_to(rises: list[float], bat
 
 @given(st.lists(st.integers(1, 400), min_size=1, max_size=20), st.randoms(use_true_random=False))
 def test_the_order_of_texts_does_not_matter(characters: list[int], chance: random.Random) -> None:
-    """The service time of a request is that of its texts as a set."""
+    """The service time of a request does not depend on the order of its texts."""
     cost = BatchedModel(latency_profile(0.010), 64)
     shuffled = characters.copy()
     chance.shuffle(shuffled)
@@ -81,24 +81,24 @@ def test_the_order_of_texts_does_not_matter(characters: list[int], chance: rando
 
 
 def log_normal(chance: random.Random) -> float:
-    """As service times usually are."""
+    """Draw from a log-normal distribution, which service times usually follow."""
     return math.exp(chance.gauss(0.0, 0.3))
 
 
 def heavy(chance: random.Random) -> float:
-    """Mostly as forecast, one in ten up to five times as long."""
+    """Draw about 1, but up to 5 one time in ten."""
     return chance.uniform(0.9, 1.1) if chance.random() < 0.9 else chance.uniform(1.0, 5.0)
 
 
 def biased(chance: random.Random) -> float:
-    """Always slower than the profile says."""
+    """Draw a time that is always longer than profiled."""
     return chance.uniform(1.5, 2.0)
 
 
 @pytest.mark.parametrize("percentile", [50.0, 80.0, 95.0])
 @pytest.mark.parametrize("errors", [log_normal, heavy, biased])
 def test_a_quantile_covers_what_it_says(errors: Callable[[random.Random], float], percentile: float) -> None:
-    """Of answers whose errors follow one distribution, whichever, the forecast P quantile covers P %."""
+    """The P % quantile covers P % of the answers, for any fixed distribution of their errors."""
     chance = random.Random(20260101)
     forecaster = Forecaster(BatchedModel(latency_profile(0.010), 64))
     covered = counted = 0

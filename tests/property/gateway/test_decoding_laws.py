@@ -1,4 +1,4 @@
-"""Laws of the plan of a summary and of its price, for any times, wishes and room."""
+"""Laws of the plan of a summary and of its cost, for any step times, parameters and time limits."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ wishes = st.builds(Wanted, st.integers(1, 16), st.integers(1, 300), st.floats(0.
 
 @st.composite
 def times(draw: st.DrawFn) -> DecodingTimes:
-    """Any encoder, and steps that take longer the wider they are, or no longer."""
+    """Draw an encoder time and step times that grow with the width or stay equal."""
     first_s, per_row_s = draw(seconds), draw(st.one_of(st.just(0.0), seconds))
     return DecodingTimes(draw(seconds), lambda rows: first_s + per_row_s * (rows - 1))
 
 
 @st.composite
 def aheads(draw: st.DrawFn) -> QueueAhead:
-    """What may be queued, in turns or in a row."""
+    """Draw a queue, time-sliced or not."""
     return QueueAhead(draw(st.one_of(st.just(0.0), st.floats(0.0, 3.0))), draw(st.one_of(st.none(), st.integers(0, 6))))
 
 
 def taught(residuals: list[float]) -> Forecaster:
-    """One of a checkpoint that writes, whose answers took these multiples of what was forecast, idle and queued."""
+    """Return a forecaster that has seen answers that took these multiples of their forecasts, idle and queued."""
     made = Forecaster(AbstractiveModel(seq2seq_manifest()))
     for times_forecast in residuals:
         for ahead in (QueueAhead(0.0), QueueAhead(0.2, 3)):
@@ -59,7 +59,7 @@ def taught(residuals: list[float]) -> Forecaster:
 
 @given(times(), wishes, rooms, rooms)
 def test_more_room_is_never_less(took: DecodingTimes, wanted: Wanted, one_s: float, other_s: float) -> None:
-    """With more room a search is no narrower, and one as wide is no shorter."""
+    """More time never gives a narrower search, nor a shorter one at an equal width."""
     less, more = (plan(took, wanted, room_s) for room_s in sorted((one_s, other_s)))
     assert more.beams >= less.beams
     assert more.beams > less.beams or more.max_new_tokens >= less.max_new_tokens
@@ -67,7 +67,7 @@ def test_more_room_is_never_less(took: DecodingTimes, wanted: Wanted, one_s: flo
 
 @given(times(), wishes, rooms)
 def test_a_plan_is_within_what_is_wanted(took: DecodingTimes, wanted: Wanted, room_s: float) -> None:
-    """At least one beam and one token in any room, at most as many as asked for, and no more expected than let."""
+    """A plan has at least one beam and one token, at most those asked for, and expects no more than it allows."""
     made = plan(took, wanted, room_s)
     assert 1 <= made.beams <= wanted.beams
     assert 1 <= made.max_new_tokens <= wanted.max_new_tokens
@@ -77,7 +77,7 @@ def test_a_plan_is_within_what_is_wanted(took: DecodingTimes, wanted: Wanted, ro
 
 @given(times(), wishes, rooms)
 def test_what_fits_is_planned_to_fit(took: DecodingTimes, wanted: Wanted, room_s: float) -> None:
-    """Where the leanest plan fits with headroom, what is planned fits, and nothing of what is expected is cut."""
+    """Where the leanest plan fits with headroom, the plan fits too and cuts none of the expected tokens."""
     lean = leanest(took, wanted)
     made = plan(took, wanted, room_s)
     if took.encode_s + HEADROOM * (lean.expected_s - took.encode_s) <= room_s:
@@ -89,7 +89,7 @@ def test_what_fits_is_planned_to_fit(took: DecodingTimes, wanted: Wanted, room_s
 
 @given(times(), wishes)
 def test_without_end_the_plan_is_what_is_wanted(took: DecodingTimes, wanted: Wanted) -> None:
-    """With more room than any plan uses it is as wide and as long as asked for; the leanest is never dearer."""
+    """With unlimited time the plan is as wide and long as asked for; the leanest plan never takes longer."""
     made, lean = plan(took, wanted, 1e6), leanest(took, wanted)
     assert (made.beams, made.max_new_tokens) == (wanted.beams, wanted.max_new_tokens)
     assert lean.expected_s <= made.expected_s
@@ -98,7 +98,7 @@ def test_without_end_the_plan_is_what_is_wanted(took: DecodingTimes, wanted: Wan
 
 @given(st.integers(1, 64))
 def test_widths_rise_from_one_to_the_most(most: int) -> None:
-    """What is chosen from begins with one beam, ends with the most, and at least doubles up to where profiles end."""
+    """The widths to choose from rise from one beam to the largest and at most double up to eight beams."""
     chosen = widths(most)
     assert (chosen[0], chosen[-1]) == (1, most) and all(one < other for one, other in pairwise(chosen))
     assert all(other <= 2 * one for one, other in pairwise(chosen) if other <= 8)
@@ -108,7 +108,7 @@ def test_widths_rise_from_one_to_the_most(most: int) -> None:
 def test_a_checkpoint_is_wanted_for_no_more_than_its_rules(
     asked: SummarizeParameters, most: int, least: int, expected: float
 ) -> None:
-    """What a client allows or demands stays under the checkpoint's own most, and expectation stays between."""
+    """A client's limits never exceed the checkpoint's own, and the expected length stays within them."""
     rules = GenerationRules(
         decoder_start_token_id=0, eos_token_ids=(1,), max_new_tokens=most, min_new_tokens=least, num_beams=4
     )
@@ -122,7 +122,7 @@ def test_a_checkpoint_is_wanted_for_no_more_than_its_rules(
 
 @given(st.lists(st.integers(0, 4000), min_size=1, max_size=4), st.integers(0, 4), st.integers(0, 4000), parameters)
 def test_more_text_is_never_cheaper(characters: list[int], at: int, more: int, wished: SummarizeParameters) -> None:
-    """At the least, no text grows longer and none is added without the request costing as much or more."""
+    """A longer text or a further one never lowers the least cost of a request."""
     costs: tuple[ServiceTimeModel, ...] = (
         service_time_model(seq2seq_manifest()),
         service_time_model(extractive_manifest("c", 0.001)),
@@ -138,7 +138,7 @@ def test_more_text_is_never_cheaper(characters: list[int], at: int, more: int, w
 def test_what_the_client_allows_at_most_never_costs_more(
     characters: int, most: int | None, beams: int, truncation: LongText, room_s: float
 ) -> None:
-    """A most of tokens or beams lowers the least cost and that without end, or leaves them."""
+    """A client's limit on tokens or beams never raises the cost of a request."""
     cost = service_time_model(seq2seq_manifest(num_beams=8))
     own = SummarizeParameters(truncation=truncation)
     limited = SummarizeParameters(max_new_tokens=most, num_beams=beams, truncation=truncation)
@@ -166,7 +166,7 @@ def test_more_budget_never_makes_a_checkpoint_unfit(
     one_s: float,
     other_s: float,
 ) -> None:
-    """What fits a budget fits a larger one, however wide it is then written; and the rest of the forecast is sound."""
+    """A checkpoint that fits a budget fits every larger one, although it then plans a wider search."""
     forecaster, asked = taught(seen), RequestShape((characters,), wished)
     less_s, more_s = sorted((one_s, other_s))
     less, more = (forecaster.forecast(asked, ahead, percentile, 0.0, left_s) for left_s in (less_s, more_s))
@@ -181,7 +181,7 @@ def test_more_budget_never_makes_a_checkpoint_unfit(
 def test_a_wider_plan_is_taken_only_where_its_quantile_fits(
     seen: list[float], ahead: QueueAhead, percentile: float, characters: int, wished: SummarizeParameters, room_s: float
 ) -> None:
-    """What is forecast at more than the least fits; the quantile with nothing queued is always that of the least."""
+    """A plan wider than the leanest is forecast only if its quantile fits; the idle quantile is the leanest plan's."""
     forecaster, asked = taught(seen), RequestShape((characters,), wished)
     forecast = forecaster.forecast(asked, ahead, percentile, 0.0, room_s)
     lean: Forecast = forecaster.forecast(asked, ahead, percentile, 0.0, -1e9)
@@ -193,7 +193,7 @@ def test_a_wider_plan_is_taken_only_where_its_quantile_fits(
 
 @given(aheads(), st.floats(0.0, 10.0), st.floats(0.0, 10.0))
 def test_who_takes_turns_waits_no_longer(ahead: QueueAhead, one_s: float, other_s: float) -> None:
-    """Turns never hold up a request for longer than the backlog would, nor a shorter one for longer than a longer."""
+    """Time slicing delays a request no longer than the backlog would, and a shorter one no longer than a longer one."""
     shorter, longer = (ahead.delay_s(service_s) for service_s in sorted((one_s, other_s)))
     assert 0.0 <= shorter <= longer <= ahead.backlog_s
     if ahead.sharing is None:
@@ -204,7 +204,7 @@ def test_who_takes_turns_waits_no_longer(ahead: QueueAhead, one_s: float, other_
 
 @given(st.lists(st.tuples(st.integers(0, 128), st.integers(1, 128), st.floats(0.0, 9.0)), max_size=40))
 def test_what_is_learnt_keeps_the_cost_sound(seen: list[tuple[int, int, float]]) -> None:
-    """Whatever answers say, a summary is expected to have from none to the most tokens, at a pace within its bounds."""
+    """Whatever answers are learnt, the cost of a summary stays between the bounds of length and slowdown."""
     cost, asked = AbstractiveModel(seq2seq_manifest()), RequestShape((400,), SummarizeParameters())
     shortest_s, _ = cost.service_times_s(
         RequestShape((400,), SummarizeParameters(max_new_tokens=1, num_beams=1)), 600.0

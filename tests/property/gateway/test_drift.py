@@ -1,4 +1,4 @@
-"""Laws of the forecast over time: it covers what it says on any steady machine, and soon again on one that changes."""
+"""Laws of the forecast over time: its coverage is nominal on a steady machine, and soon again after a change."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ PROFILE = latency_profile(0.010)
 WINDOW_TOKENS = 64
 NO_END_S = 600.0
 Errors: TypeAlias = Callable[[random.Random], float]
-"""Draws by what factor a run takes longer than the profile says."""
+"""Draws the ratio of a service time to its profile."""
 
 
 def log_normal(chance: random.Random) -> float:
-    """As service times usually are."""
+    """Draw from a log-normal distribution, which service times usually follow."""
     return math.exp(chance.gauss(0.0, 0.25))
 
 
 def heavy(chance: random.Random) -> float:
-    """Mostly as profiled, one in ten up to five times as long."""
+    """Draw about 1, but up to 5 one time in ten."""
     return chance.uniform(0.9, 1.1) if chance.random() < 0.9 else chance.uniform(1.0, 5.0)
 
 
 def tied(chance: random.Random) -> float:
-    """A clock so coarse that most answers take equally long, to within the overhead."""
+    """Draw nearly equal times, as a coarse clock gives them."""
     return chance.choice((1.0, 1.0, 1.0, 1.25, 1.5, 2.0))
 
 
 def doubled(chance: random.Random) -> float:
-    """Everything takes twice as long."""
+    """Draw twice what is usual."""
     return 2.0 * log_normal(chance)
 
 
 def strained(chance: random.Random) -> float:
-    """Everything takes half as long again, and one in ten much longer."""
+    """Draw half as much again, and one time in ten much more."""
     return 1.5 * log_normal(chance) * (chance.uniform(1.0, 4.0) if chance.random() < 0.1 else 1.0)
 
 
@@ -59,7 +59,7 @@ class Seen:
 
     @property
     def covered(self) -> bool:
-        """Whether the latency was at or under the quantile."""
+        """Return whether the latency was at or under the quantile."""
         return self.latency_s <= self.forecast.quantile_s
 
 
@@ -71,7 +71,7 @@ def served(
     queues_s: tuple[float, ...] = (0.0,),
     under_way: int = 0,
 ) -> Iterator[Seen]:
-    """Single texts, in phases of so many with such errors; so many later forecasts are made before an answer comes."""
+    """Serve single texts in phases of (errors, count); each answer comes after `under_way` later forecasts."""
     chance = random.Random(seed)
     pending: deque[tuple[Seen, Answer, RequestShape]] = deque()
     now_s = 0.0
@@ -96,19 +96,19 @@ def served(
 
 
 def forecaster() -> Forecaster:
-    """One that has learnt nothing yet."""
+    """Return a forecaster that has learnt nothing yet."""
     return Forecaster(BatchedModel(PROFILE, WINDOW_TOKENS))
 
 
 def coverage(seen: list[Seen]) -> float:
-    """The share that was covered, in percent."""
+    """Return the share that was covered, in percent."""
     return 100 * sum(one.covered for one in seen) / len(seen)
 
 
 @pytest.mark.parametrize("percentile", [50.0, 90.0, 95.0, 99.0])
 @pytest.mark.parametrize("errors", [log_normal, heavy, tied, strained])
 def test_a_steady_machine_is_covered_as_it_says(errors: Errors, percentile: float) -> None:
-    """Of three thousand answers the forecast P quantile covers P %, within two points, idle as behind a queue."""
+    """On a steady machine the P % quantile covers P % of the answers, within two points, idle and queued."""
     seen = list(served(forecaster(), [(errors, 3200)], (percentile,), 1, queues_s=(0.0, 0.0, 0.02, 0.1)))
     assert coverage(seen[200:]) == pytest.approx(percentile, abs=2.0)
 
@@ -116,7 +116,7 @@ def test_a_steady_machine_is_covered_as_it_says(errors: Errors, percentile: floa
 @pytest.mark.parametrize("under_way", [0, 8])
 @pytest.mark.parametrize("disturbed", [doubled, strained])
 def test_after_a_change_it_is_soon_covered_again(disturbed: Errors, under_way: int) -> None:
-    """Within 300 requests of the machine's becoming slower, or what it was, 93 to 97 % are covered at 95 again."""
+    """Within 300 requests of a slowdown or a recovery, the 95 % quantile covers 93 to 97 % again."""
     for seed in range(5):
         phases = [(log_normal, 600), (disturbed, 900), (log_normal, 900)]
         seen = list(served(forecaster(), phases, (95.0,), seed, under_way=under_way))
@@ -126,7 +126,7 @@ def test_after_a_change_it_is_soon_covered_again(disturbed: Errors, under_way: i
 
 @pytest.mark.parametrize("disturbed", [doubled, strained])
 def test_every_percentile_is_covered_again_where_clients_ask_for_several(disturbed: Errors) -> None:
-    """One checkpoint serves clients of all percentiles: after a change each has its own, within three points."""
+    """After a change each of several percentiles in use covers its own share again, within three points."""
     asked_for = (50.0, 90.0, 95.0, 99.0)
     seen: list[Seen] = []
     for seed in range(6):
@@ -138,14 +138,14 @@ def test_every_percentile_is_covered_again_where_clients_ask_for_several(disturb
 
 
 def test_the_median_follows_the_machine() -> None:
-    """Forty answers after it slowed down the median is again what half of the answers stay under, within a tenth."""
+    """Forty answers after a slowdown the median again has half of the answers under it, within a tenth."""
     seen = list(served(forecaster(), [(log_normal, 100), (doubled, 400)], (95.0,), 3))
     early = sum(one.latency_s <= one.forecast.latency_s for one in seen[140:]) / len(seen[140:])
     assert early == pytest.approx(0.5, abs=0.1)
 
 
 def test_one_in_twenty_takes_less_than_the_least() -> None:
-    """On a steady machine, and after it changed as before."""
+    """One answer in twenty undercuts the optimistic forecast, on a steady machine and after a change."""
     seen = list(served(forecaster(), [(log_normal, 1500), (strained, 1500)], (95.0,), 4, queues_s=(0.0, 0.05)))
     for part in (seen[200:1500], seen[1800:]):
         sooner = sum(one.latency_s < one.forecast.least_s for one in part) / len(part)
@@ -154,9 +154,9 @@ def test_one_in_twenty_takes_less_than_the_least() -> None:
 
 @pytest.mark.parametrize("errors", [log_normal, heavy, strained])
 def test_of_those_refused_nearly_all_would_have_been_late(errors: Errors) -> None:
-    """What even the least forecast does not let be in time is late 95 times in 100, were it let in.
+    """At least 95 % of the requests refused by the optimistic forecast would have been late.
 
-    The forecast learns from what is admitted alone, and of what expires it learns only that.
+    The forecast learns only from the admitted ones; of an expired one it learns only that it expired.
     """
     refused = rightly = admitted = 0
     for seed in range(3):

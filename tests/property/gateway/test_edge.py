@@ -1,4 +1,4 @@
-"""Laws of the HTTP edge for whatever a client may send: it is understood, or refused with a problem; nothing else."""
+"""Laws of the HTTP edge for any input: it is understood, or refused with a problem."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ known = st.fixed_dictionaries(
 
 @given(headers)
 def test_headers_are_understood_or_refused(raw: list[tuple[bytes, bytes]]) -> None:
-    """Arbitrary header bytes raise nothing but a 400, and what is understood is within the contract's bounds."""
+    """Arbitrary headers are either understood, within the contract's bounds, or refused with a 400."""
     terms = refusal = None
     try:
         terms = read_terms(raw)
@@ -78,7 +78,7 @@ def test_headers_are_understood_or_refused(raw: list[tuple[bytes, bytes]]) -> No
 
 @given(headers)
 def test_the_order_of_different_headers_does_not_matter(raw: list[tuple[bytes, bytes]]) -> None:
-    """Whether a request is refused, and what is understood of it, is the same backwards."""
+    """The order of different headers changes neither whether a request is refused nor how it is understood."""
 
     def understood(listed: list[tuple[bytes, bytes]]) -> object:
         try:
@@ -94,7 +94,7 @@ def test_the_order_of_different_headers_does_not_matter(raw: list[tuple[bytes, b
     st.one_of(st.binary(max_size=300), documents.map(json.dumps).map(str.encode), known.map(json.dumps).map(str.encode))
 )
 def test_bodies_are_understood_or_refused(body: bytes) -> None:
-    """Arbitrary bytes and arbitrary JSON raise nothing but a problem, whose document can be encoded."""
+    """Arbitrary bytes and arbitrary JSON are either understood or refused with a problem that can be encoded."""
     models: tuple[type[ClassifyBody | RouteBody | SummarizeBody], ...] = (ClassifyBody, RouteBody, SummarizeBody)
     for model in models:
         refusal: Problem | None = None
@@ -113,7 +113,7 @@ def test_bodies_are_understood_or_refused(body: bytes) -> None:
 
 
 def summarising(body: bytes, model: type[SummarizeBody | RouteBody]) -> Parameters | set[str]:
-    """What is understood of a body, or the fields that are named in its 422."""
+    """Return the parameters understood from a body, or the fields that its 422 names."""
     try:
         parsed = bodies.parse(body, model, Limits())
         return SUMMARIZE.read(bodies.of_task(parsed, SUMMARIZE) if isinstance(parsed, RouteBody) else parsed)[0]
@@ -126,7 +126,7 @@ def summarising(body: bytes, model: type[SummarizeBody | RouteBody]) -> Paramete
 
 @given(parameters)
 def test_parameters_of_a_summary_are_understood_or_refused_alike(given: dict[str, object]) -> None:
-    """`/summarize` and `/route` take the same and refuse the same; what is taken is within the contract's bounds."""
+    """`/summarize` and `/route` accept the same parameters, within the contract's bounds, and refuse the same."""
     sent = {"inputs": "a", "parameters": given}
     one = summarising(json.dumps(sent).encode(), SummarizeBody)
     assert one == summarising(json.dumps({**sent, "task": "summarize"}).encode(), RouteBody)
@@ -140,14 +140,14 @@ def test_parameters_of_a_summary_are_understood_or_refused_alike(given: dict[str
 
 @given(st.text(min_size=1, max_size=50))
 def test_a_text_arrives_as_it_was_sent(text: str) -> None:
-    """Every text that UTF-8 can carry comes through unchanged."""
+    """Every text that UTF-8 can carry arrives unchanged."""
     body = bodies.parse(json.dumps({"inputs": text}).encode(), ClassifyBody, LIMITS)
     assert bodies.limited(body.texts(), LIMITS) == (text,)
 
 
 @given(st.floats(0.0, 599.0), st.sampled_from([0.0, 0.1, 1000.0, 1e6]))
 def test_a_bound_that_is_told_holds_when_it_is_sent_back(seconds: float, arrived_s: float) -> None:
-    """A least budget read from a problem, sent as a header, is more than what was computed, by little, on any clock."""
+    """A least feasible budget, sent back as a header, exceeds the computed one, by less than 0.2 ms."""
     sent = str(BudgetInfeasible(seconds, ["c"]).members["min_feasible_ms"])
     budget_s = read_terms([(b"x-latency-sla-ms", sent.encode())]).budget_s
     assert budget_s is not None

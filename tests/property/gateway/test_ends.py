@@ -1,4 +1,4 @@
-"""Laws of the story for any script of its replicas: one end, one record, nothing left running."""
+"""Laws of a request for any behaviour of its replicas: one end, one record, and nothing left running."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ terms_of_any_kind = st.builds(
 
 
 def played(script: list[tuple[Answer | Failure, float, bool]], terms: Terms) -> tuple[World, Finished]:
-    """One request against replicas that take their time, answer so, and perhaps are gone then."""
+    """Play one request against replicas that each take some time, give this result, and may then be lost."""
     told = world()
 
     def behave(checkpoint: str, work: Work) -> Answer | Failure:
@@ -50,7 +50,7 @@ def played(script: list[tuple[Answer | Failure, float, bool]], terms: Terms) -> 
 
 @given(acts, terms_of_any_kind)
 def test_every_request_has_one_end(script: list[tuple[Answer | Failure, float, bool]], terms: Terms) -> None:
-    """One record for each request: answered exactly where the outcome says so, in time exactly where it was."""
+    """Every request has one record, and its outcome agrees with its answer, its problem and its latency."""
     told, finished = played(script, terms)
     assert told.kept.records == [finished.record]
     answered = finished.record.outcome in (Outcome.IN_TIME, Outcome.LATE)
@@ -67,7 +67,7 @@ def test_every_request_has_one_end(script: list[tuple[Answer | Failure, float, b
 def test_no_attempt_is_given_more_time_than_there_is(
     script: list[tuple[Answer | Failure, float, bool]], terms: Terms
 ) -> None:
-    """The first attempt gets at most the budget, each further one no more than the one before; there are few."""
+    """Each attempt gets at most the time that is left, and there are at most `ATTEMPTS`."""
     told, finished = played(script, terms)
     given_s = [one.work.remaining_s for one in told.backend.dispatches]
     assert len(given_s) <= ATTEMPTS
@@ -80,7 +80,7 @@ def test_no_attempt_is_given_more_time_than_there_is(
 
 @given(st.integers(0, 6), terms_of_any_kind)
 def test_a_client_may_leave_at_any_turn(turns: int, terms: Terms) -> None:
-    """Whenever a request is cancelled it is recorded once, and what it had dispatched is cancelled."""
+    """A request that is cancelled at any turn has one record, and all its dispatched work is cancelled."""
 
     async def left() -> World:
         told = world(lambda checkpoint, work: None)

@@ -1,4 +1,4 @@
-"""What overdue work is sure of, and how little it takes: the account itself, and a queue that is offered too much."""
+"""The share of late requests: it is guaranteed, it is small, and it costs little goodput under overload."""
 
 from __future__ import annotations
 
@@ -23,10 +23,9 @@ runs_given = st.lists(st.tuples(durations_s, durations_s), min_size=1, max_size=
 def test_while_both_kinds_wait_the_overdue_have_their_share_and_no_more(
     runs: list[tuple[float, float]], earned_s: float
 ) -> None:
-    """The late have at most their share of all time, and one run; never two turns in a row.
+    """Late batches take at most their share of the time, plus one batch, and never two turns in a row.
 
-    Between two turns of theirs, no more is run for others than pays for the longer of what they had and what must be
-    earned, and one run.
+    Between two of their turns the others run no longer than pays for that turn and what must be earned, plus one batch.
     """
     share, turns, others_s = LateShare(earned_s=earned_s), list[bool](), 0.0
     theirs_s, since_s, paid_s, longest_s = 0.0, 0.0, 0.0, max(run for run, _ in runs)
@@ -44,7 +43,7 @@ def test_while_both_kinds_wait_the_overdue_have_their_share_and_no_more(
 
 @given(runs_given)
 def test_a_quiet_hour_earns_the_overdue_no_claim(runs: list[tuple[float, float]]) -> None:
-    """What is run while none is overdue saves up nothing, and what the overdue have of an idle engine costs nothing."""
+    """Batches that run while no request is late earn no share, and late batches on an idle engine use none."""
     share = LateShare()
     for timely_s, overdue_s in runs:
         share.ran(timely_s, late=False, contested=False)
@@ -61,7 +60,7 @@ LIMITS = BatchLimits(max_batch=16, max_batch_tokens=2048, max_padding_waste=0.15
 
 @dataclass
 class Offering:
-    """One engine, runs of their median, and arrivals at a rate whatever becomes of them; counts what it gives."""
+    """One engine and open-loop arrivals at a rate; counts the answers in time."""
 
     profile: MedianTimes
     rate: float
@@ -73,7 +72,7 @@ class Offering:
     now: float = 0.0
 
     def last(self, seconds: float) -> None:
-        """Runs for so long."""
+        """Run until this time."""
         waiting: dict[int, Waiting] = {}
         share, arrives, sequence = LateShare(), 0.0, 0
         while self.now < seconds:
@@ -96,7 +95,7 @@ class Offering:
 def test_goodput_under_overload_stays_at_nine_tenths_of_the_most(
     profile: LatencyProfile, enough: float, strict: bool, most_waiting: int
 ) -> None:
-    """Ten times what can be served costs no more than a tenth of goodput, strict or not, and however long the queue."""
+    """An overload of ten times the capacity costs at most a tenth of the goodput, strict or not, for any queue."""
     medians, most = RememberedMedians(profile), 0
     for times in (0.5, 1.0, 2.0):
         offering = Offering(medians, times * enough, (0.05, 0.2), strict, most_waiting)
@@ -112,9 +111,9 @@ def test_goodput_under_overload_stays_at_nine_tenths_of_the_most(
 def test_overdue_work_does_not_starve(
     older: int, tokens: int, budget_s: float, strict: bool, profile: LatencyProfile
 ) -> None:
-    """Late work starts in bounded time, however much comes that can be in time or becomes late in its turn.
+    """A late request starts in bounded time, however many others arrive.
 
-    The bound is the turns of the older, and between two turns 1 / share of a turn and two runs.
+    The bound is one turn for it and for each older late request; between two turns lie 1 / share turns and two batches.
     """
     waiting = [Waiting(at, 64 - 8 * at, budget_s, False, 0.0) for at in range(older)]
     victim = Waiting(older, tokens, budget_s, False, 0.0)

@@ -16,7 +16,7 @@ from gateway.scheduling.policy import Candidate, Decision, Reason, Refusal, Verd
 
 
 def quality_given(decision: Decision) -> float:
-    """The quality answered with; less than any where nothing is."""
+    """Return the quality of the choice, or less than any for a refusal."""
     return decision.chosen.quality if decision.chosen else -1.0
 
 
@@ -34,7 +34,7 @@ def test_more_time_is_never_worse(
 def test_the_order_of_candidates_never_matters(
     offered: list[Candidate], remaining_s: float, terms: Terms, price: float, chance: random.Random
 ) -> None:
-    """The decision is about a set."""
+    """The decision does not depend on the order of the candidates."""
     shuffled = offered.copy()
     chance.shuffle(shuffled)
     one, other = (decide(those, remaining_s, terms, price=price) for those in (offered, shuffled))
@@ -44,7 +44,7 @@ def test_the_order_of_candidates_never_matters(
 
 @given(candidates(), budgets, terms_of_any_kind)
 def test_strict_refuses_only_what_cannot_be_in_time(offered: list[Candidate], remaining_s: float, terms: Terms) -> None:
-    """Strict admits exactly where some quantile or some least is within what remains, and says which of the two."""
+    """Strict admits exactly if a quantile or an optimistic forecast fits, and says which of the two."""
     decision = decide(offered, remaining_s, dataclasses.replace(terms, strict=True))
     able = up(offered, terms)
     fitting = [forecast for forecast in able.values() if forecast.quantile_s <= remaining_s]
@@ -62,7 +62,7 @@ def test_strict_refuses_only_what_cannot_be_in_time(offered: list[Candidate], re
 def test_best_effort_always_answers_where_anything_is_up(
     offered: list[Candidate], remaining_s: float, terms: Terms
 ) -> None:
-    """Best effort refuses only where nothing that is allowed is up, and where nothing fits it takes the fastest."""
+    """Best effort answers whenever an allowed checkpoint is up, and takes the fastest where none fits."""
     decision = decide(offered, remaining_s, dataclasses.replace(terms, strict=False))
     able = up(offered, terms)
     assert (decision.chosen is not None) == bool(able)
@@ -75,7 +75,7 @@ def test_best_effort_always_answers_where_anything_is_up(
 
 @given(candidates(), budgets, terms_of_any_kind)
 def test_the_best_that_fits_is_chosen(offered: list[Candidate], remaining_s: float, terms: Terms) -> None:
-    """Of those that fit none is better than the chosen one, nor as good and faster."""
+    """Of the candidates that fit, the best is chosen, and the faster of two equally good ones."""
     decision = decide(offered, remaining_s, terms)
     able = up(offered, terms)
     fitting = [one for one in offered if one.name in able and able[one.name].quantile_s <= remaining_s]
@@ -87,14 +87,14 @@ def test_the_best_that_fits_is_chosen(offered: list[Candidate], remaining_s: flo
 
 @given(candidates(), budgets, terms_of_any_kind)
 def test_only_what_the_terms_allow_is_given(offered: list[Candidate], remaining_s: float, terms: Terms) -> None:
-    """A pin gives the pinned, a tier no less, and a domain's checkpoint only those who name the domain or pin it."""
+    """A request is never given a checkpoint that its pin, tier or domain forbids."""
     chosen = decide(offered, remaining_s, terms).chosen
     assert chosen is None or (allowed(chosen, terms) and chosen.forecast is not None)
 
 
 @given(candidates(), budgets, terms_of_any_kind)
 def test_reason_and_verdicts_tell_one_story(offered: list[Candidate], remaining_s: float, terms: Terms) -> None:
-    """Either chosen with a reason or refused; every candidate has its verdict, and the reason follows from those."""
+    """A decision has either a choice with a reason or a refusal, and its reason agrees with the verdicts."""
     decision = decide(offered, remaining_s, terms)
     assert (decision.chosen is None) == (decision.reason is None) == (decision.refusal is not None)
     verdicts = {one.candidate.name: one.verdict for one in decision.assessed}
@@ -121,15 +121,15 @@ def test_reason_and_verdicts_tell_one_story(offered: list[Candidate], remaining_
 
 
 def after_s(forecast: Forecast, wait_s: float) -> float:
-    """The quantile after a wait: the backlog is worked off, and no more than what is left of it holds a request up."""
+    """Return the quantile after a wait, in which the backlog shrinks."""
     return forecast.quantile_s - max(forecast.queueing_delay_s - (forecast.backlog_s - wait_s), 0.0)
 
 
 @given(candidates(), st.floats(0.0, 1.0), terms_of_any_kind)
 def test_overload_is_told_from_what_can_never_be(offered: list[Candidate], share: float, terms: Terms) -> None:
-    """OVERLOADED exactly where something allowed and up would fit an idle gateway; waiting as told then suffices.
+    """A refusal is OVERLOADED exactly if an idle gateway would fit the request, and its Retry-After then suffices.
 
-    The budget is always short of what any of those that are up takes at the least, so that strict refuses.
+    The budget is always below the optimistic forecast of every checkpoint that is up, so strict refuses.
     """
     able = up(offered, terms)
     least_s = min((forecast.least_s for forecast in able.values()), default=1.0)
@@ -153,9 +153,9 @@ def test_overload_is_told_from_what_can_never_be(offered: list[Candidate], share
 def test_the_least_feasible_budget_is_enough(
     offered: list[Candidate], share: float, terms: Terms, elapsed_s: float
 ) -> None:
-    """Who comes back to an idle gateway with the budget that an INFEASIBLE refusal names fits; with less, nothing does.
+    """The budget that an INFEASIBLE refusal names fits an idle gateway, and nothing fits with less.
 
-    What had gone by of the budget before the decision is in it, and goes by again.
+    It includes the part of the budget that had passed before the decision.
     """
     strict = dataclasses.replace(terms, strict=True)
     able = up(offered, terms).values()
@@ -178,7 +178,7 @@ def test_the_least_feasible_budget_is_enough(
 def test_a_replica_lost_never_gives_a_better_checkpoint(
     offered: list[Candidate], remaining_s: float, terms: Terms
 ) -> None:
-    """Taking any one candidate down never improves what a strict client gets that fits, nor makes anything fit."""
+    """Losing a replica never gives a strict client a better checkpoint that fits, nor makes one fit."""
     strict = dataclasses.replace(terms, strict=True)
     before = decide(offered, remaining_s, strict)
     for at, one in enumerate(offered):

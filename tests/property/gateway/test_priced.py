@@ -1,4 +1,4 @@
-"""Laws of the decision where a core-second has its price, and of how far down candidates must be looked at."""
+"""Laws of the decision at a price for a core-second, and of how many candidates must be looked at."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gateway.scheduling.policy import Candidate, Reason, Refusal, Shortlist, Ver
 def test_a_higher_price_never_gives_a_better_checkpoint(
     offered: list[Candidate], remaining_s: float, terms: Terms, one: float, other: float
 ) -> None:
-    """The ceiling never rises with the price, where what is worth more also costs more."""
+    """A higher price never gives a better checkpoint, where a better one also costs more."""
     dearer = [replace(c, forecast=replace(c.forecast, cost_s=c.quality / 1000)) if c.forecast else c for c in offered]
     low, high = (decide(dearer, remaining_s, terms, price=price) for price in sorted((one, other)))
     assert high.ceiling <= low.ceiling
@@ -26,7 +26,7 @@ def test_a_higher_price_never_gives_a_better_checkpoint(
 def test_nothing_is_given_over_what_is_worth_most_after_its_cost(
     offered: list[Candidate], remaining_s: float, terms: Terms, price: float
 ) -> None:
-    """Of those that are allowed and up, fit or not, none leaves more of its worth than one at the ceiling does."""
+    """No checkpoint is chosen above the one with the highest utility after its cost."""
     decision = decide(offered, remaining_s, terms, price=price)
     able = [one for one in offered if one.name in up(offered, terms)]
     if decision.chosen is None or not price:
@@ -41,7 +41,7 @@ def test_nothing_is_given_over_what_is_worth_most_after_its_cost(
 def test_only_as_many_are_looked_at_as_matter(
     offered: list[Candidate], remaining_s: float, terms: Terms, price: float
 ) -> None:
-    """Who looks at candidates best first, until the search is over, decides as who looks at all."""
+    """Looking at candidates best first until the search is over decides as looking at all does."""
     ordered = sorted(offered, key=lambda one: -one.quality)
     seen: list[Candidate] = []
     search: Shortlist | None = None
@@ -59,7 +59,7 @@ def test_only_as_many_are_looked_at_as_matter(
 
 
 def test_the_search_ends_where_the_best_fits() -> None:
-    """Of many that fit, the two best are looked at and no more, at no price as at one that all are worth."""
+    """Where many candidates fit, only the best two are looked at, at a price of 0 and at a low one."""
     quick = Forecast(0.0, 0.01, 0.01, 0.02, 0.02, 0.01, cost_s=0.01)
     ordered = [Candidate(f"c{n}", Tier.QUALITY, 90.0 - n, None, quick, 90.0 - n) for n in range(30)]
     for price in (0.0, 50.0):
@@ -73,7 +73,7 @@ def test_the_search_ends_where_the_best_fits() -> None:
 def test_what_the_price_ruled_out_is_told(
     offered: list[Candidate], remaining_s: float, terms: Terms, price: float
 ) -> None:
-    """Too dear is exactly what would be in time and is over the ceiling; who is given less is told of congestion."""
+    """A candidate is too dear exactly if it is in time and above the ceiling; a lesser choice then names congestion."""
     decision = decide(offered, remaining_s, terms, price=price)
     able = up(offered, terms)
     dear = {one.candidate.name for one in decision.assessed if one.verdict is Verdict.TOO_DEAR}
@@ -89,7 +89,7 @@ def test_what_the_price_ruled_out_is_told(
 
 
 def test_a_price_decides_between_worth_and_cost() -> None:
-    """Ten points more for a tenth of a core-second more are given at up to a hundred points a core-second."""
+    """A better checkpoint is chosen up to the price at which its gain in quality equals its additional cost."""
     small = Candidate("small", Tier.REALTIME, 1.0, None, Forecast(0.0, 0.1, 0.1, 0.2, 0.2, 0.05, 0.1), 80.0)
     large = Candidate("large", Tier.QUALITY, 2.0, None, Forecast(0.0, 0.2, 0.2, 0.4, 0.4, 0.1, 0.2), 90.0)
     at = {price: decide((small, large), 1.0, Terms(), price=price) for price in (0.0, 100.0, 101.0)}
@@ -101,7 +101,7 @@ def test_a_price_decides_between_worth_and_cost() -> None:
 
 
 def test_what_is_too_dear_is_no_way_out() -> None:
-    """Where nothing fits the fastest of those under the ceiling is taken: more time then never gives less."""
+    """Where nothing fits, the fastest checkpoint under the ceiling is chosen, never one that is too dear."""
     quick = Candidate("quick", Tier.QUALITY, 2.0, None, Forecast(0.0, 0.1, 0.1, 0.2, 0.2, 0.05, 0.9), 90.0)
     slow = Candidate("slow", Tier.REALTIME, 1.0, None, Forecast(0.0, 0.2, 0.2, 0.4, 0.4, 0.08, 0.1), 80.0)
     for remaining_s, strict in ((0.1, False), (0.1, True), (0.3, False), (0.3, True), (0.5, True)):

@@ -18,11 +18,11 @@ at = st.integers(0, 99)
 
 
 class WaitingRoom(RuleBasedStateMachine):
-    """Arrivals, time, runs that end early or late, members and waiters that leave, lanes and cores that change."""
+    """Arrivals, time, batches that end early or late, clients that leave, slots and cores that change."""
 
     @initialize(cores=st.sampled_from([1.0, 1.3, 2.0, 3.0]))
     def opens(self, cores: float) -> None:
-        """Five checkpoints: three batch, one with short runs; one runs a text at a time; one takes two cores."""
+        """Create five checkpoints: three batch, one in a short time; one runs a text at a time; one takes two cores."""
         checkpoints = (
             Played("brief", 0.002, 70.0, slots=1),
             Played("grand", 0.020, 90.0, max_batch=4, slots=2),
@@ -43,7 +43,7 @@ class WaitingRoom(RuleBasedStateMachine):
         who=eligible,
     )
     def arrive(self, budget_s: float, texts: int, strict: bool, who: frozenset[str] | None) -> None:
-        """A request comes, perhaps one whose checkpoints are all down, or whose time is over."""
+        """A request arrives, perhaps too late or with no checkpoint up."""
         held = self.play.queued_request(budget_s, texts, strict, who)
         self.play.arrivals.arrived(self.play.now_s, budget_s, 16)
         self.play.scheduler.enter(held)
@@ -54,20 +54,20 @@ class WaitingRoom(RuleBasedStateMachine):
     @precondition(lambda self: self.running)
     @rule(before_s=st.sampled_from([0.0, 0.0005]))
     def a_run_nears_its_end(self, before_s: float) -> None:
-        """The next one, if short, may be sent ahead."""
+        """A batch is about to end; if it is short, the next may be sent ahead."""
         self.play.now_s = max(self.play.now_s, min(run.ends_s for run in self.running) - before_s)
         self.look()
 
     @rule(seconds=st.sampled_from([0.0001, 0.001, 0.005, 0.02, 0.1, 1.0]))
     def time_passes(self, seconds: float) -> None:
-        """Runs go on, and slacks shrink."""
+        """Time passes."""
         self.play.now_s += seconds
         self.look()
 
     @precondition(lambda self: self.running)
     @rule(which=at, late_s=st.sampled_from([-1.0, -0.002, 0.0, 0.05]))
     def a_run_ends(self, which: int, late_s: float) -> None:
-        """Sooner or later than was expected; its members one after the other, and after each the room is asked."""
+        """A batch ends earlier or later than expected, one member after the other."""
         release = self.running[which % len(self.running)]
         self.play.now_s = max(self.play.now_s, release.ends_s + late_s)
         while release.left:
@@ -76,31 +76,31 @@ class WaitingRoom(RuleBasedStateMachine):
     @precondition(lambda self: self.running)
     @rule(which=at)
     def a_member_leaves(self, which: int) -> None:
-        """The client of a member of a run hangs up; the others' run goes on."""
+        """The client of a running request hangs up; the rest of its batch goes on."""
         self.a_member_is_done(self.running[which % len(self.running)])
 
     @precondition(lambda self: self.waiting)
     @rule(which=at)
     def a_waiter_leaves(self, which: int) -> None:
-        """A client hangs up before its run began."""
+        """The client of a queued request hangs up."""
         held = self.waiting.pop(which % len(self.waiting))
         self.play.scheduler.leave(held)
         self.left += 1
 
     @rule(name=st.sampled_from(NAMES), slots=st.integers(0, 2))
     def lanes_change(self, name: str, slots: int) -> None:
-        """Replicas come and go."""
+        """Replicas of a checkpoint come or go."""
         self.by_name[name].slots = slots
         self.look()
 
     @rule(cores=st.sampled_from([1.0, 1.3, 2.0, 3.0]))
     def cores_change(self, cores: float) -> None:
-        """Another gateway comes or goes, or a node."""
+        """Another gateway or a node comes or goes."""
         self.play.scheduler.cores = cores
         self.look()
 
     def a_member_is_done(self, release: Batch) -> None:
-        """Whichever way."""
+        """End one member of a batch."""
         self.play.scheduler.ended(release)
         self.done += 1
         assert release.left >= 0
@@ -109,11 +109,11 @@ class WaitingRoom(RuleBasedStateMachine):
         self.look()
 
     def look(self) -> None:
-        """Lets through whom it can, and judges every release and loss."""
+        """Start every batch that can begin, and check each batch and each request that is given up."""
         now_s, scheduler = self.play.now_s, self.play.scheduler
         for held in scheduler.expired(now_s):
             self.is_lost_rightly(held)
-            self.waiting.remove(held)  # fails on one that had gone before
+            self.waiting.remove(held)  # fails if the request had gone before
             self.left += 1
         while (release := scheduler.next_batch(now_s)) is not None:
             self.is_right(release)
@@ -123,7 +123,7 @@ class WaitingRoom(RuleBasedStateMachine):
         self.no_core_idles()
 
     def is_lost_rightly(self, held: QueuedRequest) -> None:
-        """Law: in vain waits who has no checkpoint up; the strict that is too late for all; one of too many."""
+        """Law: only a stranded request, a strict one that is too late, or one of too many late ones is given up."""
         assert isinstance(held, QueuedRequest)
         stranded = not any(one.slots and held.may(one.name) for one in self.by_name.values())
         late = self.play.now_s > held.last_s
@@ -131,7 +131,7 @@ class WaitingRoom(RuleBasedStateMachine):
         assert self.play.scheduler.stranded(held) == stranded
 
     def is_right(self, release: Batch) -> None:
-        """Laws: no expired strict request is run; members fit their checkpoint; runs fit the cores and lanes."""
+        """Laws: no expired strict request runs; members fit their checkpoint; batches fit the cores and slots."""
         now_s, checkpoint = self.play.now_s, self.by_name[release.checkpoint]
         assert release.members and release.left == len(release.members) == len(set(release.members))
         for held in release.members:
@@ -153,7 +153,7 @@ class WaitingRoom(RuleBasedStateMachine):
         assert release.ends_s > now_s and release.price >= 0
 
     def no_core_idles(self) -> None:
-        """Law: nobody waits for whom a checkpoint has a lane, where there are cores free for its run."""
+        """Law: no request waits while a checkpoint that it may have has a free slot and enough free cores."""
         busy = sum(run.threads for run in self.running)
         for one in self.by_name.values():
             on_it = sum(run.checkpoint == one.name for run in self.running)
@@ -162,7 +162,7 @@ class WaitingRoom(RuleBasedStateMachine):
 
     @invariant()
     def none_is_lost(self) -> None:
-        """Law: each arrival is in one place: it waits, is a member under way, is done, or was lost or withdrawn."""
+        """Law: each arrival is in exactly one place: queued, running, answered, given up or withdrawn."""
         if hasattr(self, "play"):
             under_way = sum(release.left for release in self.running)
             assert self.came == len(self.waiting) + under_way + self.done + self.left
@@ -171,7 +171,7 @@ class WaitingRoom(RuleBasedStateMachine):
             assert wake_s is None or wake_s > self.play.now_s
 
     def teardown(self) -> None:
-        """When nobody comes any more, and every checkpoint is up, the room empties."""
+        """Without further arrivals, and with every checkpoint up, the scheduler becomes empty."""
         if hasattr(self, "play"):
             for one in self.by_name.values():
                 one.slots = 1

@@ -1,4 +1,4 @@
-"""Laws of the task router's decision, forecasts, load and runs under way included, at one price and one load."""
+"""Laws of the task router's decision with forecasts, load and running batches, at one price and one load."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Drawn:
 
 @st.composite
 def checkpoints(draw: st.DrawFn) -> list[Drawn]:
-    """Up to four, some equal in quality, some down, some behind the queue of others, some with a past."""
+    """Draw up to four checkpoints; some are equal in quality, down, queued by other gateways, or have given answers."""
     return [
         Drawn(
             name,
@@ -68,7 +68,7 @@ def checkpoints(draw: st.DrawFn) -> list[Drawn]:
 
 
 def desk_of(drawn: Sequence[Drawn], under_way: int) -> TaskRouter:
-    """A task router of these on four cores, with runs under way as far as there is room, and nobody waiting."""
+    """Return a task router of these on four cores, with running batches where they fit and an empty queue."""
     pooled = PooledCalibration()
     load = LoadTracker()
     served = {}
@@ -95,7 +95,7 @@ def desk_of(drawn: Sequence[Drawn], under_way: int) -> TaskRouter:
 
 
 def quality_given(decision: Decision) -> float:
-    """The quality answered with; less than any where nothing is."""
+    """Return the quality of the choice, or -1 for a refusal."""
     return decision.chosen.quality if decision.chosen else -1.0
 
 
@@ -116,7 +116,7 @@ def test_more_time_is_never_worse(
 def test_the_order_of_checkpoints_never_matters(
     drawn: list[Drawn], budget_s: float, terms: Terms, percentile: float, price: float, chance: random.Random
 ) -> None:
-    """However the catalog lists them: the choice, its reason or the refusal, and how the request waits."""
+    """The decision and the place in the queue do not depend on the order of the catalog."""
     shuffled = drawn.copy()
     chance.shuffle(shuffled)
     deadline = Deadline(NOW_S, budget_s)
@@ -138,7 +138,7 @@ def test_the_order_of_checkpoints_never_matters(
 def test_looking_no_further_than_matters_decides_the_same(
     drawn: list[Drawn], under_way: int, budget_s: float, terms: Terms, percentile: float, price: float
 ) -> None:
-    """As on every one: that is what `/route` tells."""
+    """The router decides on few candidates as `/route` does on all."""
     task_router = desk_of(drawn, under_way)
     brief, whole = (
         task_router.decide(
@@ -153,7 +153,7 @@ def test_looking_no_further_than_matters_decides_the_same(
 def test_who_is_let_in_does_not_wait_in_vain_from_the_first(
     drawn: list[Drawn], under_way: int, budget_s: float, terms: Terms, percentile: float, price: float
 ) -> None:
-    """Strict admission and the room agree on what may yet be in time; so a 504 never comes where a refusal was due."""
+    """An admitted strict request can still be in time when it is queued, so it never waits in vain from the start."""
     task_router = desk_of(drawn, under_way)
     deadline = Deadline(NOW_S, budget_s)
     strict = replace(terms, strict=True, percentile=percentile)
@@ -167,7 +167,7 @@ def test_who_is_let_in_does_not_wait_in_vain_from_the_first(
 def test_more_time_is_never_worse_for_a_summary(
     one_s: float, other_s: float, strict: bool, price: float, backlog_s: float, domain: str | None
 ) -> None:
-    """The router's own decision, over checkpoints that do more where there is more time."""
+    """A client that grants more time for a summary is never given a worse checkpoint."""
     told = summarizing()
     told.up("study", backlog_s, sharing=2 if backlog_s else None)
     router = told.service.router
@@ -182,7 +182,7 @@ def test_more_time_is_never_worse_for_a_summary(
 def test_more_time_is_never_worse_for_labels(
     one_s: float, other_s: float, strict: bool, price: float, backlog_s: float
 ) -> None:
-    """The same of classifiers, one of them behind the queue of another gateway."""
+    """A client that grants more time for a classification is never given a worse checkpoint."""
     told = world()
     told.up("even", backlog_s)
     router = told.service.router

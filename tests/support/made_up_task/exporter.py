@@ -1,4 +1,4 @@
-"""The exporters' side of `/count`: a checkpoint is a list of words, and its variant a copy of that."""
+"""The exporters' side of `/count`: a checkpoint is a list of words, and its variant a copy of it."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ class OpenCounter:
 
 
 class CounterServer:
-    """Counts at once: nothing waits."""
+    """Counts at once, without a queue."""
 
     def __init__(self, entry: CatalogEntry, variant: OpenCounter, max_queued_inputs: int, clock: Clock) -> None:
         self._uncounted = variant.uncounted
@@ -33,13 +33,13 @@ class CounterServer:
         self._totals = Totals()
 
     def start(self) -> None:
-        """Nothing to open."""
+        """Do nothing: there is nothing to open."""
 
     async def stop(self, grace_s: float) -> None:
-        """Nothing to wait for."""
+        """Do nothing: there is nothing to wait for."""
 
     async def handle(self, work: Work) -> Answer | Failure:
-        """The counts of each text."""
+        """Return the counts of each text."""
         began, parameters = self._clock(), parameters_of(work, CountParameters)
         words = [[word for word in text.split() if word not in self._uncounted] for text in work.inputs]
         counts = tuple(Counted(len(set(found)) if parameters.distinct else len(found)) for found in words)
@@ -48,11 +48,11 @@ class CounterServer:
         return Answer(counts, InputReport(tokens, tokens, False), ReplicaTimings(0.0, took_s, took_s, len(words)))
 
     def load(self) -> LoadReport:
-        """Idle."""
+        """Report no load."""
         return LoadReport(0.0, 0)
 
     def totals(self) -> Totals:
-        """What was counted since the start."""
+        """Return what was counted since the start."""
         return self._totals
 
 

@@ -27,7 +27,7 @@ class CountBody(TaskBody):
 
 
 class CountParameters(Parameters, frozen=True, array_like=True, tag="count"):
-    """Whether a word that comes again is counted again."""
+    """Whether only distinct words are counted."""
 
     distinct: bool = False
 
@@ -45,7 +45,7 @@ class CounterManifest(VariantManifest):
 
     @property
     def agreement(self) -> float:
-        """A count is right or wrong, and was found right."""
+        """Return 1: a count is right or wrong, and was found right."""
         return 1.0
 
 

@@ -1,4 +1,4 @@
-"""Who is let in, to which checkpoint, and what the gateway learns for the next decision."""
+"""Which requests are admitted, on which checkpoint, and what the gateway learns from them."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ pytestmark = pytest.mark.virtual_time
 
 
 async def test_less_time_degrades_and_says_so() -> None:
-    """A budget that only a lesser checkpoint fits is answered by that one, and the record calls it degraded."""
+    """A budget too short for the best checkpoint is answered by a lesser one, and the record says degraded."""
     record = (await ended(world(), replace(TERMS, budget_s=0.030))).record
     assert (record.checkpoint, record.reason, record.degraded) == (EVEN, "fits", True)
 
 
 async def test_congestion_is_told_from_slowness() -> None:
-    """Where a better checkpoint would fit if it were idle, the reason is congestion."""
+    """The reason is congestion where a better checkpoint would fit if it were idle."""
     told = world()
     told.up(GRAND, backlog_s=5.0)
     record = (await ended(told)).record
@@ -37,7 +37,7 @@ async def test_congestion_is_told_from_slowness() -> None:
 
 
 async def test_no_more_are_let_in_than_the_limit() -> None:
-    """One request too many is a 429 with a time to come back; the others go on, and their places are freed."""
+    """A request over the limit is refused with a 429 and Retry-After, and a place is free again when a request ends."""
     told = world(scripted(None), Limits(max_concurrent_requests=2))
     inside = [asyncio.create_task(told.service.handle(told.request())) for _ in range(2)]
     await until(lambda: len(told.backend.dispatches) == 2)
@@ -53,7 +53,7 @@ async def test_no_more_are_let_in_than_the_limit() -> None:
 
 
 async def test_strict_refuses_what_no_idle_gateway_could_make() -> None:
-    """Infeasible: nothing runs, and the least feasible budget that is told is indeed admitted."""
+    """A budget that no idle gateway can meet is infeasible, and the least feasible budget it names is admitted."""
     told = world()
     finished = await ended(told, strict(0.001))
     assert isinstance(finished.problem, BudgetInfeasible)
@@ -66,7 +66,7 @@ async def test_strict_refuses_what_no_idle_gateway_could_make() -> None:
 
 
 async def test_the_least_feasible_budget_has_the_time_that_went_by() -> None:
-    """A budget is counted from the arrival, so what reading the request took is in the least one that is told."""
+    """The least feasible budget includes the time that passed before the decision."""
     told = world()
 
     async def read_in(seconds: float, budget_s: float) -> Finished:
@@ -82,7 +82,7 @@ async def test_the_least_feasible_budget_has_the_time_that_went_by() -> None:
 
 
 async def test_strict_refuses_for_load_and_says_when_to_come_back() -> None:
-    """Overloaded: nothing runs, and after the wait that is told the same request is admitted."""
+    """A strict request refused for load is admitted after the wait that its refusal names."""
     told = world()
     for name in (SWIFT, EVEN, GRAND):
         told.up(name, backlog_s=3.0)
@@ -97,7 +97,7 @@ async def test_strict_refuses_for_load_and_says_when_to_come_back() -> None:
 
 
 async def test_with_nothing_up_the_client_is_told_which() -> None:
-    """Unavailable: a 503 that names the checkpoints that could have answered."""
+    """A request while nothing is up is a 503 that names the checkpoints that could have answered."""
     told = world(up=False)
     assert told.service.missing() == (SWIFT, EVEN, GRAND)
     finished = await ended(told, replace(TERMS, min_tier=Tier.BALANCED))
@@ -106,7 +106,7 @@ async def test_with_nothing_up_the_client_is_told_which() -> None:
 
 
 async def test_a_pin_is_kept_or_refused_by_name() -> None:
-    """A pinned checkpoint answers, however slow; an unknown one is a 404 with the names there are."""
+    """A pinned checkpoint answers, however slow; an unknown one is a 404 that lists the names there are."""
     record = (await ended(world(), replace(TERMS, pinned=GRAND, budget_s=0.001))).record
     assert (record.checkpoint, record.reason) == (GRAND, "pinned")
     finished = await ended(world(), replace(TERMS, pinned="nobody"))
@@ -124,7 +124,7 @@ async def test_a_pin_is_kept_or_refused_by_name() -> None:
 )
 @pytest.mark.parametrize("up", [True, False])
 async def test_terms_that_nothing_meets_are_no_outage(terms: Terms, named: list[str], up: bool) -> None:
-    """Who asks for what the catalog does not have is told which headers to change, whatever is up."""
+    """Terms that no checkpoint of the catalog meets are a 422 that names the headers, whatever is up."""
     finished = await ended(world(up=up), terms)
     assert isinstance(finished.problem, InvalidRequest)
     assert (finished.problem.http_status, finished.record.outcome) == (422, Outcome.INVALID)
@@ -135,7 +135,7 @@ async def test_terms_that_nothing_meets_are_no_outage(terms: Terms, named: list[
 
 
 async def test_the_forecast_learns_from_answers() -> None:
-    """A checkpoint that keeps taking longer than its profile says is soon no longer taken to fit."""
+    """A checkpoint that keeps exceeding its profile is soon no longer chosen for a short budget."""
     told = world()
     told.backend.behaviour = took(told, 0.200)
     terms = replace(TERMS, budget_s=0.100)
@@ -144,7 +144,7 @@ async def test_the_forecast_learns_from_answers() -> None:
 
 
 async def test_a_cut_text_is_reported_and_teaches_nothing_about_tokens() -> None:
-    """What was cut away is in the record; the tokens of a cut text are no measure of its length."""
+    """A cut text is recorded with its tokens, which do not change the forecast of tokens."""
     cut = Answer(ANSWER.outputs, InputReport(900, 64, True), ReplicaTimings(0.0, 0.002, 0.002, 1))
     told = world(scripted(cut))
     cost = told.service.router.served[GRAND].forecaster.model

@@ -1,4 +1,4 @@
-"""A fault in what the gateway reckons by never fails a request: it is noted, and the plain decision is made instead."""
+"""A fault in forecasting, pricing or scheduling never fails a request: the plain decision is made instead."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from gateway.scheduling.price import CapacityPrice
 
 
 class Noted(list[str]):
-    """The parts that failed, in order."""
+    """Keeps the parts that failed, in order."""
 
     def __call__(self, part: Part, error: Exception) -> None:
-        """Takes one fault."""
+        """Note one fault."""
         assert isinstance(error, ZeroDivisionError)
         self.append(part)
 
 
 def fails(*_: object, **__: object) -> float:
-    """What none of these should do."""
+    """Raise what none of the replaced methods should raise."""
     raise ZeroDivisionError
 
 
 async def waited_for(told: World, terms: Terms) -> set[Outcome]:
-    """How a dozen requests end that come at once, more than the cores can begin with."""
+    """Return the outcomes of twelve requests at once, more than the cores can begin with."""
     requests = (told.service.handle(told.request(terms)) for _ in range(12))
     return {one.record.outcome for one in await asyncio.gather(*requests)}
 
@@ -49,7 +49,7 @@ async def waited_for(told: World, terms: Terms) -> set[Outcome]:
 async def test_requests_are_answered_where_reckoning_fails(
     monkeypatch: pytest.MonkeyPatch, terms: Terms, part: Part, owner: type, method: str
 ) -> None:
-    """Whatever their terms: one alone, and many that wait for one another."""
+    """When pricing or scheduling fails, requests are answered in time, queued or not, whatever their terms."""
     noted = Noted()
     told = world(note=noted)
     assert await waited_for(told, terms) == {Outcome.IN_TIME}
@@ -61,7 +61,7 @@ async def test_requests_are_answered_where_reckoning_fails(
 
 
 async def test_a_fault_in_every_forecast_leaves_the_profiles_to_decide_by() -> None:
-    """The choice is by what each checkpoint's profile said when it was read, and the record has that forecast."""
+    """When every forecast fails, the profiles decide, and the record has the forecast by profile."""
     noted = Noted()
     told = world(note=noted)
     for one in told.service.router.served.values():
@@ -77,7 +77,7 @@ async def test_a_fault_in_every_forecast_leaves_the_profiles_to_decide_by() -> N
 
 
 async def test_a_fault_in_learning_loses_the_lesson_alone() -> None:
-    """Neither of an arrival nor of an answer."""
+    """When learning from an arrival or an answer fails, the request is answered and the fault is noted."""
     noted = Noted()
     told = world(note=noted)
     for one in told.service.router.served.values():
@@ -88,7 +88,7 @@ async def test_a_fault_in_learning_loses_the_lesson_alone() -> None:
 
 
 async def test_what_is_the_clients_fault_is_no_fault_of_ours() -> None:
-    """A problem goes on its way, and nothing is noted."""
+    """A client's error is raised as a problem and is not noted as a fault."""
     noted = Noted()
     finished = await ended(world(note=noted), replace(TERMS, pinned="nobody"))
     assert isinstance(finished.problem, UnknownCheckpoint) and not noted

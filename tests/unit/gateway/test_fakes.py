@@ -28,7 +28,7 @@ def test_the_clock_stands_until_it_is_advanced() -> None:
 
 
 async def test_the_backend_follows_its_script_and_keeps_to_the_last_line() -> None:
-    """Results come in the order written; the last one stays. Every call is noted with what it was given."""
+    """A scripted backend returns its results in order and repeats the last one; it notes every call."""
     backend = FakeBackend(scripted(GONE, ANSWER))
     results = [await backend.dispatch("c", WORK, 0.5) for _ in range(3)]
     assert results == [GONE, ANSWER, ANSWER]
@@ -37,7 +37,7 @@ async def test_the_backend_follows_its_script_and_keeps_to_the_last_line() -> No
 
 
 async def test_a_hanging_backend_hangs_until_it_is_cancelled() -> None:
-    """None in the script never answers, and a cancelled call is counted."""
+    """A backend with None in its script never answers, and counts the call when it is cancelled."""
     backend = FakeBackend(scripted(None))
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(600):
@@ -46,7 +46,7 @@ async def test_a_hanging_backend_hangs_until_it_is_cancelled() -> None:
 
 
 def test_a_slower_checkpoint_is_a_better_one() -> None:
-    """In the catalog that tests share, quality, tier and service time rise together."""
+    """In the shared catalog, quality, tier and service time rise together."""
     told = world()
     names = [SWIFT, EVEN, GRAND]
     entries = [told.service.router.entries[name] for name in names]
@@ -59,7 +59,7 @@ def test_a_slower_checkpoint_is_a_better_one() -> None:
 
 
 async def test_the_summarizers_are_of_three_kinds_and_answer_as_such() -> None:
-    """Each is better than the one before; two read and one writes, of its domain alone; all is up and answers."""
+    """The shared summarizers are of three kinds, each better than the one before, and all are up and answer."""
     told = summarizing()
     router, names = told.service.router, (GLANCE, STUDY, SCRIBE)
     entries, found = [router.entries[name] for name in names], [router.manifests[name] for name in names]

@@ -1,4 +1,4 @@
-"""The story where time or a replica is lost on the way: whose fault it is said to be, and what is recorded."""
+"""Requests that lose time or a replica: which problem ends them, and what is recorded."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ GONE = Failure(FailureKind.UNAVAILABLE, "the connection was lost")
 
 
 async def test_time_lost_to_a_dead_replica_is_not_the_clients_fault() -> None:
-    """A strict request that was admitted, and whose replica took the time along, is a 504 and not infeasible."""
+    """An admitted strict request whose replica died too late for a retry is a 504, not infeasible."""
     told = world()
     told.backend.behaviour = took(told, 0.099, GONE)
     finished = await ended(told, strict(0.1))
@@ -28,7 +28,7 @@ async def test_time_lost_to_a_dead_replica_is_not_the_clients_fault() -> None:
 
 
 async def test_a_lost_checkpoint_that_nothing_can_replace_is_an_outage() -> None:
-    """Where the budget never sufficed for what is left, it is the lost checkpoint that is missing, not time."""
+    """If the remaining checkpoints never fitted the budget, the problem names the lost checkpoint."""
     told = world()
 
     def die(checkpoint: str, work: Work) -> Failure:
@@ -44,7 +44,7 @@ async def test_a_lost_checkpoint_that_nothing_can_replace_is_an_outage() -> None
 
 
 async def test_a_lost_checkpoint_behind_which_all_are_busy_is_an_outage() -> None:
-    """An admitted request is not turned away for the load of those that it had not been sent to."""
+    """If the remaining checkpoints are busy, a request that lost its checkpoint is a 503, not overloaded."""
     told = world()
 
     def die(checkpoint: str, work: Work) -> Failure:
@@ -60,7 +60,7 @@ async def test_a_lost_checkpoint_behind_which_all_are_busy_is_an_outage() -> Non
 
 
 async def test_with_every_replica_lost_the_client_is_told_which() -> None:
-    """As where none was up to begin with."""
+    """When every replica is lost during a request, the problem names all checkpoints that could have answered."""
     told = world()
 
     def die(checkpoint: str, work: Work) -> Failure:
@@ -80,7 +80,7 @@ async def test_with_every_replica_lost_the_client_is_told_which() -> None:
 
 @pytest.mark.parametrize(("behaviour", "attempts"), [(scripted(ANSWER), 1), (scripted(GONE, ANSWER), 2)])
 async def test_attempts_are_dispatches(behaviour: object, attempts: int) -> None:
-    """A request that is refused made none; one that was answered made as many as replicas were asked."""
+    """The attempts in a record are the dispatches to replicas; a refused request has none."""
     told = world(behaviour)  # type: ignore[arg-type]  # a parameter's type is lost to pytest
     assert (await ended(told)).record.attempts == len(told.backend.dispatches) == attempts
     told.kept.records.clear()
@@ -88,7 +88,7 @@ async def test_attempts_are_dispatches(behaviour: object, attempts: int) -> None
 
 
 async def test_a_strict_answer_past_its_deadline_is_none() -> None:
-    """Strict means in time or not at all: 504, EXPIRED, and the record still tells where the time went."""
+    """A strict answer that arrives late is a 504 with the outcome EXPIRED, and its record still has the times."""
     told = world()
     told.backend.behaviour = took(told, 1.5)
     finished = await ended(told, strict(1.0))
@@ -101,7 +101,7 @@ async def test_a_strict_answer_past_its_deadline_is_none() -> None:
 
 @pytest.mark.parametrize("late_s", [-1e-6, 0.0, 1e-6])
 async def test_in_time_is_by_the_latency_that_is_told(late_s: float) -> None:
-    """Whether the budget was met never contradicts the latency in the record: both are of one moment."""
+    """The record says that the budget was met exactly if its latency is within the budget."""
     told = world()
     told.backend.behaviour = took(told, 1.0 + late_s)
     record = (await ended(told)).record
@@ -109,7 +109,7 @@ async def test_in_time_is_by_the_latency_that_is_told(late_s: float) -> None:
 
 
 async def test_a_clock_that_runs_on_is_read_once_at_the_end() -> None:
-    """The same where time passes between any two looks at the clock."""
+    """The outcome and the latency agree even if time passes between any two reads of the clock."""
     told = world()
     router = told.service.router
 
@@ -135,7 +135,7 @@ async def test_a_clock_that_runs_on_is_read_once_at_the_end() -> None:
     ],
 )
 async def test_too_long_tells_counts_where_there_are_any(failure: Failure, members: dict[str, object]) -> None:
-    """What is too long to be sent has no count of tokens, and the client is told what the replica's end said."""
+    """A problem of a text that is too long has token counts only if the replica counted; otherwise it has the cause."""
     problem = (await ended(world(scripted(failure)))).problem
     assert isinstance(problem, InputTooLong)
     assert problem.members == members
@@ -144,7 +144,7 @@ async def test_too_long_tells_counts_where_there_are_any(failure: Failure, membe
 
 
 async def test_an_unknown_task_is_an_end_like_any_other() -> None:
-    """It is told, and recorded once, without a budget: there is no default for it."""
+    """A request for an unknown task has one record, without a budget."""
     told = world()
     finished = await told.service.handle(replace(told.request(), task="summarize"))
     assert isinstance(finished.problem, UnknownTask)
@@ -153,7 +153,7 @@ async def test_an_unknown_task_is_an_end_like_any_other() -> None:
 
 
 async def test_a_fault_is_recorded_and_raised() -> None:
-    """What nobody foresaw goes on to the edge's last resort, after one FAILED record; its place is free again."""
+    """An unexpected exception is recorded once as FAILED, raised to the edge, and frees the place of its request."""
 
     def faulty(checkpoint: str, work: Work) -> Answer:
         raise ZeroDivisionError

@@ -1,4 +1,4 @@
-"""The router: which checkpoints it looks at, and what it takes them to be worth."""
+"""The router: which checkpoints it looks at, and what utility it gives them."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from gateway.scheduling.policy import Reason
 
 
 def ranked(name: str, value: float, rank: int) -> CatalogEntry:
-    """One that is ordered by its rank, whatever its score."""
+    """Return an entry that is ordered by its rank, whatever its score."""
     quality = Quality(metric="by hand", value=value, data_set="by hand", reference="made up", rank=rank)
     return entry(name, Tier.QUALITY, value).model_copy(update={"quality": quality})
 
 
 def test_what_is_not_needed_is_not_looked_at() -> None:
-    """Where the best fits, one more is looked at to know that there was a choice; on demand, every one."""
+    """Where the best checkpoint fits, the router looks at one more; on demand it looks at all."""
     told = world()
     request = told.request(TERMS)
     deadline = told.service.router.deadline(request)
@@ -33,7 +33,7 @@ def test_what_is_not_needed_is_not_looked_at() -> None:
 
 
 def test_as_much_is_decided_on_what_is_looked_at_as_on_all() -> None:
-    """The choice, its reason or the refusal are the same, at any budget, load, price and terms."""
+    """Looking at few checkpoints gives the choice, the reason or the refusal that looking at all would give."""
     chance = random.Random(5)
     for _ in range(400):
         told = world(up=False)
@@ -50,7 +50,7 @@ def test_as_much_is_decided_on_what_is_looked_at_as_on_all() -> None:
 
 
 def test_a_price_gives_less_and_says_why() -> None:
-    """Five points more are not worth forty milliseconds of a core where a second of it costs more than 125 points."""
+    """At a high price the router chooses a cheaper checkpoint and names congestion."""
     told = world()
     request = told.request(TERMS)
     deadline = told.service.router.deadline(request)
@@ -60,13 +60,13 @@ def test_a_price_gives_less_and_says_why() -> None:
 
 
 def test_worth_is_the_score_where_scores_order() -> None:
-    """Points are comparable within a task, and so are taken as they are, were they close."""
+    """The utility of a checkpoint is its score where all scores of the task are comparable."""
     entries = [entry("a", Tier.REALTIME, 80.0), entry("b", Tier.QUALITY, 80.1), entry("c", Tier.QUALITY, 80.1)]
     assert utilities_of(entries) == {"a": 80.0, "b": 80.1, "c": 80.1}
 
 
 def test_worth_rises_with_rank() -> None:
-    """A score that falls where the rank rises is of another data set: the better one is worth a little more."""
+    """The utility rises with the rank, even where the score falls."""
     entries = [ranked("third", 40.0, 3), ranked("first", 43.0, 1), ranked("second", 44.0, 2), ranked("also", 1.0, 2)]
     assert utilities_of(entries) == {
         "first": 43.0,
@@ -78,7 +78,7 @@ def test_worth_rises_with_rank() -> None:
 
 @pytest.mark.parametrize("name", ["starter", "hub"])
 def test_worth_never_runs_against_quality(name: str) -> None:
-    """In the catalogs that come with the gateway what is better is worth more, in every task."""
+    """In the shipped catalogs a better checkpoint has a higher utility, in every task."""
     catalog = load_catalog(name)
     for task in catalog.tasks:
         entries = catalog.of_task(task)

@@ -1,4 +1,4 @@
-"""The story of a request: how each can end, what the client is told, and what is left running (nothing)."""
+"""A request from arrival to end: each way it can end, what the client learns, and that nothing keeps running."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ GONE = Failure(FailureKind.UNAVAILABLE, "the connection was lost")
 
 
 async def test_an_answer_in_time_is_met_and_recorded_with_its_times() -> None:
-    """With time enough the best checkpoint answers, and the record says who, why, how long and how much."""
+    """A request with a sufficient budget is answered by the best checkpoint, and its record has times and counts."""
     told = world()
     told.backend.behaviour = took(told, 0.25)
     finished = await ended(told)
@@ -47,7 +47,7 @@ async def test_an_answer_in_time_is_met_and_recorded_with_its_times() -> None:
 
 
 async def test_the_record_says_what_was_asked_and_found() -> None:
-    """The client's terms, what was found of each candidate looked at, its price; the trace goes on to the replica."""
+    """The record has the client's terms, the verdicts and the price; the replica receives the trace."""
     told = world()
     trace = f"00-{7:032x}-{8:016x}-01"
     terms = replace(TERMS, budget_s=0.03, percentile=90.0, strict=True, traceparent=trace)
@@ -59,7 +59,7 @@ async def test_the_record_says_what_was_asked_and_found() -> None:
 
 
 async def test_a_refused_request_has_its_verdicts_and_one_that_was_not_decided_has_none() -> None:
-    """What was looked at is known though nothing was chosen; of an unknown checkpoint nothing was looked at."""
+    """A refused request has the verdicts of its candidates; a request for an unknown checkpoint has none."""
     told = world()
     refused = (await told.service.handle(told.request(strict(1e-6)))).record
     assert refused.checkpoint is None and {one.verdict for one in refused.verdicts} == {Verdict.TOO_SLOW}
@@ -69,7 +69,7 @@ async def test_a_refused_request_has_its_verdicts_and_one_that_was_not_decided_h
 
 
 async def test_best_effort_is_answered_late_and_says_so() -> None:
-    """An answer past the deadline is still an answer; the record does not call it met."""
+    """A best-effort request is answered after its deadline, and its record says that it was late."""
     told = world()
     told.backend.behaviour = took(told, 1.5)
     finished = await ended(told)
@@ -78,7 +78,7 @@ async def test_best_effort_is_answered_late_and_says_so() -> None:
 
 
 async def test_a_request_without_a_budget_gets_its_tasks_default() -> None:
-    """The effective budget is in the record and in the work."""
+    """A request without a budget gets its task's default, in the record and at the replica."""
     told = world()
     assert (await ended(told, replace(TERMS, budget_s=None))).record.budget_s == 1.0
     assert told.backend.dispatches[0].work.remaining_s == 1.0
@@ -98,7 +98,7 @@ async def test_a_request_without_a_budget_gets_its_tasks_default() -> None:
 async def test_each_failure_is_its_problem(
     failure: Failure, problem: type[Problem], outcome: Outcome, status: int
 ) -> None:
-    """What a replica could not do becomes one problem of the contract, and one outcome."""
+    """Each failure of a replica becomes one problem of the contract and one outcome."""
     finished = await ended(world(scripted(failure)))
     assert isinstance(finished.problem, problem)
     assert (finished.record.outcome, finished.problem.http_status) == (outcome, status)
@@ -107,7 +107,7 @@ async def test_each_failure_is_its_problem(
 
 
 async def test_only_what_was_unavailable_is_tried_again() -> None:
-    """Work that a replica turned down or failed at is not run a second time."""
+    """Only work that failed as unavailable is dispatched again."""
     for kind in FailureKind:
         told = world(scripted(Failure(kind)))
         await ended(told)
@@ -115,7 +115,7 @@ async def test_only_what_was_unavailable_is_tried_again() -> None:
 
 
 async def test_a_replica_that_dies_is_answered_for_by_another() -> None:
-    """The client sees no failure, and the record counts the attempts."""
+    """A request whose replica dies is answered by another, and the record counts the attempts."""
     told = world(scripted(GONE, GONE, ANSWER))
     finished = await ended(told)
     assert finished.answer is ANSWER
@@ -123,7 +123,7 @@ async def test_a_replica_that_dies_is_answered_for_by_another() -> None:
 
 
 async def test_a_retry_gets_what_is_left_and_decides_anew() -> None:
-    """Every attempt carries the remaining budget, which shrinks, and goes to what fits it then."""
+    """Each attempt carries the remaining budget and goes to the checkpoint that fits it then."""
     told = world()
 
     def die_slowly(checkpoint: str, work: Work) -> Answer | Failure:
@@ -139,7 +139,7 @@ async def test_a_retry_gets_what_is_left_and_decides_anew() -> None:
 
 
 async def test_strict_work_is_stopped_at_its_deadline() -> None:
-    """A strict request that is not answered in time is a 504 with what it took, and its work is cancelled."""
+    """A strict request that misses its deadline is a 504, and its work is cancelled."""
     told = world(scripted(None))
     finished = await ended(told, strict(0.015))
     assert isinstance(finished.problem, DeadlineExceeded)
@@ -149,7 +149,7 @@ async def test_strict_work_is_stopped_at_its_deadline() -> None:
 
 
 async def test_best_effort_work_outlives_its_deadline() -> None:
-    """A best-effort request is still waited for when its budget has passed."""
+    """A best-effort request is waited for after its deadline."""
     told = world(scripted(None))
     waiting = asyncio.create_task(told.service.handle(told.request(replace(TERMS, budget_s=0.001))))
     await passes(1.0)
@@ -159,7 +159,7 @@ async def test_best_effort_work_outlives_its_deadline() -> None:
 
 
 async def test_a_client_that_leaves_is_recorded_once_and_its_work_stopped() -> None:
-    """Cancelling reaches the backend, frees the place, and is one record of its own outcome."""
+    """A client that leaves has one CANCELLED record; its work is cancelled and its place is free."""
     told = world(scripted(None), Limits(max_concurrent_requests=1))
     waiting = asyncio.create_task(told.service.handle(told.request()))
     await until(lambda: len(told.backend.dispatches) == 1)

@@ -1,4 +1,4 @@
-"""The gauges of a gateway at the moment of a scrape, and that nothing a client sends makes a series more."""
+"""The gauges of a gateway at a scrape, and that a client's input never adds a series."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ pytestmark = pytest.mark.virtual_time
 
 
 def state_of(told: World) -> str:
-    """The gauges of a world, as a scrape has them."""
+    """Return the gauges of a world as a scrape has them."""
     return text_of(GatewayState(told.service, told.catalog, "1.2.3", told.clock).collect())
 
 
 async def test_the_gauges_are_those_of_this_moment() -> None:
-    """Requests under way while they are, replicas as they connect, backlogs as they are reported."""
+    """The gauges show the requests under way, the replicas that are up and their backlogs at the scrape."""
     told = world(scripted(None))
     told.up(SWIFT, backlog_s=0.25)
     told.down(EVEN)
@@ -40,7 +40,7 @@ async def test_the_gauges_are_those_of_this_moment() -> None:
 
 
 async def test_what_an_answer_is_worth_is_told() -> None:
-    """Quality in points by checkpoint, what effective quality is made of; build, price and pace are there when idle."""
+    """Quality, build, price and slowdown of every checkpoint are exported by an idle gateway."""
     text = state_of(world())
     worth = {(one["checkpoint"], one["tier"]): value for one, value in samples(text, "punctual_checkpoint_quality")}
     assert worth == {(SWIFT, "realtime"): 80.0, (EVEN, "balanced"): 85.0, (GRAND, "quality"): 90.0}
@@ -67,7 +67,7 @@ HOSTILE: tuple[tuple[str, dict[str, str], bytes], ...] = (
 
 
 async def test_nothing_a_client_sends_makes_a_series_more() -> None:
-    """Unknown checkpoints, tasks, tiers, ids and budgets of all kinds; only what catalog and contract name is told."""
+    """No input of a client adds a series: labels come from the catalog and the contract alone."""
     told = world(limits=SMALL)
     client = client_of(told)
     await client.post("/classify", json={"inputs": "x"})

@@ -37,19 +37,19 @@ SECRET = "SECRET"
 
 
 def kinds(*how: Generation, limits: Limits | None = None) -> tuple[World, httpx.AsyncClient]:
-    """A gateway over all kinds of checkpoints, whose summaries come about so, and its client."""
+    """Return a gateway over all kinds of checkpoints that gives such summaries, and a client of it."""
     told = summarizing(as_each(summary(*how or (generation(),))), limits)
     return told, client_of(told)
 
 
 def for_domain(domain: str | None = DOMAIN) -> dict[str, object]:
-    """A page of that domain."""
+    """Return a page to summarise with that domain."""
     return {**BODY, "parameters": {"domain": domain}}
 
 
 @pytest.mark.parametrize(("budget_s", "chosen"), [(0.060, GLANCE), (10.0, STUDY), (600.0, STUDY)])
 async def test_the_budget_decides_how_well_a_page_is_summarised(budget_s: float, chosen: str) -> None:
-    """60 ms on a page are for the realtime tier, 10 s for quality; and an answer is in time."""
+    """A page with 60 ms gets the realtime tier and one with 10 s the quality tier, both in time."""
     told = summarizing()
     finished = await told.service.handle(told.page(replace(TERMS, budget_s=budget_s)))
     assert finished.record.checkpoint == chosen
@@ -64,7 +64,7 @@ async def test_the_budget_decides_how_well_a_page_is_summarised(budget_s: float,
 
 @pytest.mark.parametrize(("domain", "chosen"), [(None, STUDY), ("law", STUDY), ("Software", STUDY), (DOMAIN, SCRIBE)])
 async def test_a_domains_checkpoint_answers_who_names_the_domain(domain: str | None, chosen: str) -> None:
-    """It is the best there is, and yet a candidate only for texts that are said to be of its domain, on either path."""
+    """A checkpoint with a domain answers only requests that name that domain, although it is the best."""
     _, client = kinds()
     response = await client.post("/summarize", json=for_domain(domain))
     assert response.headers["X-Checkpoint"] == chosen
@@ -76,7 +76,7 @@ async def test_a_domains_checkpoint_answers_who_names_the_domain(domain: str | N
 
 
 async def test_a_pin_needs_no_domain() -> None:
-    """Who names the checkpoint gets it, whatever the text is about."""
+    """A pinned checkpoint answers whatever the domain of the request."""
     _, client = kinds()
     pinned = {"X-Checkpoint": SCRIBE}
     for body in (BODY, for_domain("law")):
@@ -89,14 +89,14 @@ async def test_a_pin_needs_no_domain() -> None:
 
 
 async def test_a_domain_without_its_checkpoint_up_is_served_by_the_others() -> None:
-    """To name a domain asks for no more than its checkpoints' company."""
+    """A request that names a domain is answered by another checkpoint while that domain's is down."""
     told, client = kinds()
     told.down(SCRIBE)
     assert (await client.post("/summarize", json=for_domain())).headers["X-Checkpoint"] == STUDY
 
 
 async def test_a_summary_is_the_hub_apis_and_its_headers_tell_the_rest() -> None:
-    """The body is one summary for each text; the headers say why it ended, and what was run for it."""
+    """The body has one summary for each text; the headers give the finish reason, the steps and the tokens."""
     told, client = kinds()
     response = await client.post("/summarize", json={"inputs": "One thing. Another."})
     assert response.status_code == 200 and response.json() == [{"summary_text": "In short."}]
@@ -108,7 +108,7 @@ async def test_a_summary_is_the_hub_apis_and_its_headers_tell_the_rest() -> None
 
 
 async def test_details_tell_how_each_summary_came_about() -> None:
-    """With ?details=true there is one object a text, its seconds in milliseconds."""
+    """With ?details=true the body says of each summary how it was written, with durations in milliseconds."""
     how = Generation("deadline", 7, 3, 2, 30, 4, -0.0125, lead=True)
     _, client = kinds(generation("length", 9), how)
     document = (await client.post("/summarize?details=true", json={"inputs": ["One.", "Two."]})).json()
@@ -140,7 +140,7 @@ async def test_details_tell_how_each_summary_came_about() -> None:
     ],
 )
 async def test_the_worst_reason_of_several_is_told(reasons: list[FinishReason], worst: str) -> None:
-    """One header for many texts says the worst; the record has it, and the sums of steps and tokens."""
+    """The finish reason of several texts is the worst of theirs, and the record sums their steps and tokens."""
     told, client = kinds(*(generation(reason, tokens=5) for reason in reasons))
     response = await client.post("/summarize", json={"inputs": ["A thing."] * len(reasons)})
     assert response.headers["X-Finish-Reason"] == worst
@@ -149,7 +149,7 @@ async def test_the_worst_reason_of_several_is_told(reasons: list[FinishReason], 
 
 
 async def test_nothing_written_has_no_finish() -> None:
-    """A classification and a refusal end for no reason of writing, and count no tokens."""
+    """A classification or a refusal has no finish reason, no steps and no output tokens."""
     told, client = kinds()
     answered = await client.post("/classify", json={"inputs": "a good film"})
     refused = await client.post("/summarize", json=BODY, headers={"X-Latency-SLA-Ms": "1", "X-SLA-Mode": "strict"})
@@ -179,7 +179,7 @@ async def test_nothing_written_has_no_finish() -> None:
 async def test_a_refusal_is_counted_as_a_summary(
     headers: dict[str, str], content: bytes, code: str, status: int, outcome: Outcome
 ) -> None:
-    """Problem+json, one record under `summarize`, no text of the request, and nothing run."""
+    """A refused summary is one record and one count under `summarize`; nothing runs and no text is quoted."""
     told, client = kinds(limits=Limits(max_inputs=2))
     response = await client.post("/summarize", content=content, headers=headers)
     assert is_problem(response, code, status)
@@ -193,7 +193,7 @@ async def test_a_refusal_is_counted_as_a_summary(
 
 
 async def test_a_task_that_nobody_has_is_told_before_its_parameters() -> None:
-    """Where no checkpoint summarises, `/summarize` and `/route` name the tasks there are."""
+    """A task without a checkpoint is a 404 that lists the tasks there are, whatever the parameters."""
     told, client = gateway()
     short = {"inputs": "One thing.", "parameters": {"domain": DOMAIN}}
     response = await client.post("/summarize", json=short)
@@ -205,7 +205,7 @@ async def test_a_task_that_nobody_has_is_told_before_its_parameters() -> None:
 
 
 async def test_strict_refuses_a_page_that_cannot_be_in_time_and_says_what_could() -> None:
-    """The least budget that is told is the quickest checkpoint's, and it suffices."""
+    """A strict page refused as infeasible is answered in time with the least budget that the refusal names."""
     told = summarizing()
     finished = await told.service.handle(told.page(strict(0.005), DOMAIN))
     assert finished.problem is not None and finished.problem.code == "budget_infeasible"
@@ -216,7 +216,7 @@ async def test_strict_refuses_a_page_that_cannot_be_in_time_and_says_what_could(
 
 
 async def test_the_gateway_learns_how_long_summaries_are() -> None:
-    """After summaries of a quarter of the expected length, the checkpoint is forecast to take that much less."""
+    """After many short summaries the checkpoint is forecast to take less time."""
     told = summarizing()
     terms = replace(TERMS, pinned=SCRIBE, budget_s=10.0)
 
@@ -231,7 +231,7 @@ async def test_the_gateway_learns_how_long_summaries_are() -> None:
 
 
 async def test_every_kind_of_checkpoint_is_told_whole() -> None:
-    """`/checkpoints` says of each kind what is its own, and of all what a replica takes of memory."""
+    """`/checkpoints` lists for each kind its own members, and for all the memory of a replica."""
     told, client = kinds()
     told.up(SCRIBE, backlog_s=0.5, sharing=1, memory_bytes=123_456_789)
     told.down(GLANCE)

@@ -1,4 +1,4 @@
-"""The task router: what is decided when a request comes and when its run begins, and how the request waits between."""
+"""The task router: what it decides when a request arrives and when its batch begins, and how the request waits."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from gateway.tasks.summarize import SummarizeParameters
 
 
 def desk_of(told: World) -> TaskRouter:
-    """That of the classifiers."""
+    """Return the task router of the classifiers."""
     return told.service.router.task_routers["classify"]
 
 
 def come(told: World, terms: Terms = TERMS) -> tuple[Request, Deadline, Decision, QueuedRequest]:
-    """A request that comes now, is decided and would wait."""
+    """Decide a request that arrives now, and return it with its place in the queue."""
     router, request = told.service.router, told.request(terms)
     deadline = router.deadline(request)
     router.arrived(request, deadline)
@@ -34,7 +34,7 @@ def come(told: World, terms: Terms = TERMS) -> tuple[Request, Deadline, Decision
 
 
 def least_s(told: World, request: Request, checkpoint: str) -> float:
-    """Its optimistic forecast on one checkpoint of an idle gateway."""
+    """Return the optimistic forecast of a request on one checkpoint of an idle gateway."""
     router = told.service.router
     decision = router.decide(request, router.deadline(request), 0.0, every=True)
     (forecast,) = (one.forecast for one in decision.candidates if one.name == checkpoint)
@@ -43,7 +43,7 @@ def least_s(told: World, request: Request, checkpoint: str) -> float:
 
 
 def test_a_request_waits_until_its_optimistic_forecast_no_longer_fits() -> None:
-    """What is let in at risk does not wait in vain from the first moment on: one and the same forecast says both."""
+    """A request admitted at risk can begin until its optimistic forecast no longer fits."""
     told = world()
     budget_s = 1.000001 * least_s(told, told.request(), SWIFT)
     request, deadline, decision, held = come(told, strict(budget_s))
@@ -57,7 +57,7 @@ def test_a_request_waits_until_its_optimistic_forecast_no_longer_fits() -> None:
 
 @pytest.mark.parametrize("percentile", [50.0, 95.0, 99.9])
 def test_the_percentile_moves_the_place_in_the_queue_and_not_the_last_moment(percentile: float) -> None:
-    """Who wants to be surer is taken sooner, who less later; neither is in vain sooner than the other."""
+    """A higher percentile moves a request forward in the queue, but not the latest instant at which it can begin."""
     told = world()
     request, deadline, _, held = come(told, replace(strict(), percentile=percentile))
     moved_s = deadline.at_s - held.deadline_s
@@ -66,7 +66,7 @@ def test_the_percentile_moves_the_place_in_the_queue_and_not_the_last_moment(per
 
 
 def test_a_request_may_have_what_its_terms_allow() -> None:
-    """A tier and a pin name them, else it may have all; the last moment is by those that it may have and are up."""
+    """A request may have the checkpoints that its tier and pin allow, and can wait as long as one that is up fits."""
     told = world()
     for terms, allowed in (
         (TERMS, None),
@@ -82,14 +82,14 @@ def test_a_request_may_have_what_its_terms_allow() -> None:
 
 
 def test_best_effort_goes_behind_when_it_is_more_likely_late_than_not() -> None:
-    """It is answered even so: a core spent on a thin hope is one that others had with certainty."""
+    """A best-effort request counts as late once its median no longer fits, so that it takes no core from surer ones."""
     told = world()
     _, deadline, _, held = come(told)
     assert held.last_s == pytest.approx(deadline.at_s - 0.002, abs=1e-4)
 
 
 def test_a_short_summary_does_not_wait_in_vain_sooner_than_it_would_be_done() -> None:
-    """The parameters are in its last moment: twenty tokens are sooner written than as many as is usual."""
+    """A summary with fewer tokens can wait longer before it is given up."""
     told = summarizing()
     router = told.service.router
     pinned = replace(TERMS, pinned=SCRIBE)
@@ -102,12 +102,12 @@ def test_a_short_summary_does_not_wait_in_vain_sooner_than_it_would_be_done() ->
 
 
 def begun(checkpoint: str, *members: QueuedRequest, price: float = 0.0) -> Batch:
-    """A run of these that can begin."""
+    """Return a batch of these requests that can begin."""
     return Batch(checkpoint, members, threads=1, run_s=0.0, ends_s=0.0, price=price, left=len(members))
 
 
 def test_what_is_bound_is_forecast_as_it_will_run() -> None:
-    """On the release's checkpoint, at its price, with its companions, and what remains of the budget."""
+    """A bound request is forecast on its batch's checkpoint, at its price, with its companions and remaining budget."""
     told = world()
     router = told.service.router
     request, deadline, decision, held = come(told)
@@ -126,7 +126,7 @@ def test_what_is_bound_is_forecast_as_it_will_run() -> None:
 
 
 def test_what_other_gateways_sent_is_in_what_is_bound() -> None:
-    """Its run begins when those of the others let it: what is promised then says so, as what was promised first did."""
+    """The forecast of a bound request contains the backlog that other gateways have sent."""
     told = world()
     for name in (SWIFT, EVEN, GRAND):
         told.up(name, backlog_s=3.0)
@@ -139,7 +139,7 @@ def test_what_other_gateways_sent_is_in_what_is_bound() -> None:
 
 
 def test_who_comes_behind_waiters_is_forecast_behind_those_more_urgent() -> None:
-    """What runs and what waits with an earlier deadline holds it up; what waits with a later one does not."""
+    """A request is forecast to wait for running batches and more urgent requests, and not for less urgent ones."""
     told = world()
     task_router = desk_of(told)
     for budget_s in (1.0, 1.0, *[0.5] * 20, *[3.0] * 20):
@@ -157,7 +157,7 @@ def test_who_comes_behind_waiters_is_forecast_behind_those_more_urgent() -> None
 
 
 def test_a_price_is_not_reckoned_for_every_request() -> None:
-    """It holds for a while, and is looked at anew when that is over."""
+    """The price is computed anew only after `PRICE_AGE_S`, not for every request."""
     told = world()
     task_router = desk_of(told)
     assert task_router.price(told.clock()) == 0.0

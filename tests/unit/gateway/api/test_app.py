@@ -1,4 +1,4 @@
-"""The HTTP edge as a client meets it: what comes back on answers and from the endpoints that run nothing."""
+"""The HTTP edge as a client meets it: the answers, and the endpoints that run nothing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SECRET = "SECRET"
 
 
 async def test_an_answer_is_the_hub_apis_and_its_headers_tell_the_rest() -> None:
-    """The body is a list of label scores for each input; the headers say who answered, why, and when."""
+    """The body is a list of label scores for each input; the headers give the checkpoint, the reason and the times."""
     told, client = gateway()
     headers = {"X-Latency-SLA-Ms": "250", "X-Request-Id": "mine"}
     response = await client.post("/classify", json=BODY, headers=headers)
@@ -44,7 +44,7 @@ async def test_an_answer_is_the_hub_apis_and_its_headers_tell_the_rest() -> None
 
 
 async def test_the_default_budget_and_a_made_identity_are_told() -> None:
-    """Who sends no headers reads the effective budget and the request id from the answer."""
+    """A client that sends no headers reads the effective budget and the request id from the answer."""
     told, client = gateway()
     response = await client.post("/classify", json=BODY)
     assert response.headers["X-Latency-SLA-Ms"] == "1000"
@@ -52,7 +52,7 @@ async def test_the_default_budget_and_a_made_identity_are_told() -> None:
 
 
 async def test_details_tell_the_same_in_the_body() -> None:
-    """With ?details=true the outputs come inside an object beside routing, timings and input."""
+    """With ?details=true the body is an object with the outputs, the routing, the timings and the input."""
     _, client = gateway()
     document = (await client.post("/classify?details=true", json=BODY)).json()
     assert set(document) == {"outputs", "routing", "timings_ms", "input"}
@@ -66,21 +66,21 @@ async def test_details_tell_the_same_in_the_body() -> None:
 
 @pytest.mark.parametrize("query", ["details=true&x=1", "x=1&details=true", "details=true"])
 async def test_details_stand_beside_other_parameters(query: str) -> None:
-    """What else is in the query, and in which order, does not matter."""
+    """?details=true works beside other query parameters, in any order."""
     _, client = gateway()
     assert isinstance((await client.post(f"/classify?{query}", json=BODY)).json(), dict)
 
 
 @pytest.mark.parametrize("query", ["", "details=false", "x=details=true", "details=true2"])
 async def test_without_details_the_body_is_the_outputs(query: str) -> None:
-    """Only details=true asks for the object."""
+    """The body is the outputs alone unless the query says details=true."""
     _, client = gateway()
     assert isinstance((await client.post(f"/classify?{query}", json=BODY)).json(), list)
 
 
 @pytest.mark.parametrize("budget", ["123456.789", "0.0001", "0.000001", "99999.125", "50", "599999.999999"])
 async def test_the_budget_told_is_the_budget_sent(budget: str) -> None:
-    """To the last decimal and without an exponent, in the header as in the bodies."""
+    """The answer repeats the budget exactly, to the last decimal and without an exponent, in header and body."""
     _, client = gateway()
     headers = {"X-Latency-SLA-Ms": budget}
     response = await client.post("/classify?details=true", json=BODY, headers=headers)
@@ -100,7 +100,7 @@ async def test_truncation_is_never_silent() -> None:
 
 
 async def test_route_decides_and_runs_nothing() -> None:
-    """`/route` says what would be decided, with every candidate's forecast and verdict, and nothing is counted."""
+    """`/route` returns the decision with each candidate's forecast and verdict; nothing runs or is recorded."""
     told, client = gateway()
     told.down(SWIFT)
     headers = {"X-Latency-SLA-Ms": "30"}
@@ -119,7 +119,7 @@ async def test_route_decides_and_runs_nothing() -> None:
 
 
 async def test_route_tells_refusals_as_decisions() -> None:
-    """What strict would refuse is a 200 here, with figures that hold; an unknown task is a 404."""
+    """`/route` returns a strict refusal as a 200 whose least feasible budget is admitted; an unknown task is a 404."""
     _, client = gateway()
     strict = {"X-Latency-SLA-Ms": "1", "X-SLA-Mode": "strict"}
     document = (await client.post("/route", json={"task": "classify", **BODY}, headers=strict)).json()
@@ -133,7 +133,7 @@ async def test_route_tells_refusals_as_decisions() -> None:
 
 
 async def test_the_catalog_is_told_with_its_live_load() -> None:
-    """`/checkpoints` lists all, with quality, provenance, profile and what is queued now."""
+    """`/checkpoints` lists every checkpoint with its quality, variant, profile and current load."""
     told, client = gateway()
     told.up(GRAND, backlog_s=0.5)
     told.down(SWIFT)
@@ -146,7 +146,7 @@ async def test_the_catalog_is_told_with_its_live_load() -> None:
 
 
 async def test_where_a_folder_lies_is_not_told() -> None:
-    """Of a source on the gateway's own disk `/checkpoints` shows the last part; other sources are shown whole."""
+    """`/checkpoints` shows only the last part of a folder on the gateway's disk, and other sources whole."""
     told = world()
     router = told.service.router
     entry = router.entries[EVEN].model_copy(update={"source": "/srv/SECRET/mine"})
@@ -161,7 +161,7 @@ async def test_where_a_folder_lies_is_not_told() -> None:
 
 
 async def test_ready_means_every_checkpoint_is_up() -> None:
-    """Alive from the start; ready only once none is missing, and told which are until then."""
+    """The gateway is alive from the start and ready once every checkpoint is up; until then it lists those missing."""
     told = world(up=False)
     client = client_of(told)
     assert (await client.get("/healthz")).status_code == 200
@@ -174,7 +174,7 @@ async def test_ready_means_every_checkpoint_is_up() -> None:
 
 
 async def test_metrics_count_each_request_once() -> None:
-    """The scrape parses, and its totals are the requests that were sent, by how they ended; probes do not count."""
+    """The metrics count each request once by its outcome, and no probe."""
     _, client = gateway(scripted(ANSWER, Failure(FailureKind.ENGINE), ANSWER))
     for _ in range(3):
         await client.post("/classify", json=BODY)
@@ -193,7 +193,7 @@ async def test_metrics_count_each_request_once() -> None:
 
 
 async def test_requests_side_by_side_get_their_own_answers() -> None:
-    """Many at once, each with its own id, budget and answer."""
+    """Concurrent requests each get their own id and answer."""
     told, client = gateway()
     responses = await asyncio.gather(
         *(client.post("/classify", json=BODY, headers={"X-Request-Id": f"r-{at}"}) for at in range(20))

@@ -1,4 +1,4 @@
-"""Requests that end otherwise than by an answer or a refusal, by faults and by clients that leave: one record each."""
+"""Requests that end with a fault or because the client leaves: each has one record."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ GONE: Message = {"type": "http.disconnect"}
 
 
 def faulty(checkpoint: str, work: Work) -> Answer:
-    """A replica's behaviour that nobody foresaw."""
+    """Raise as a faulty replica does."""
     raise ZeroDivisionError
 
 
 async def test_a_fault_under_way_is_recorded_once() -> None:
-    """What nobody foresaw is a 500, one FAILED record, and leaves no place taken."""
+    """An unexpected exception in a running request is a 500 with one FAILED record."""
     told, client = gateway(faulty)
     assert is_problem(await client.post("/classify", json=BODY), "internal_error", 500)
     assert told.kept.outcomes == [Outcome.FAILED]
@@ -38,7 +38,7 @@ async def test_a_fault_under_way_is_recorded_once() -> None:
 
 
 async def test_a_fault_at_the_edge_is_recorded_once() -> None:
-    """The same before the service has the request."""
+    """An unexpected exception before the service has the request is one FAILED record."""
 
     def broken() -> float:
         raise ZeroDivisionError
@@ -50,7 +50,7 @@ async def test_a_fault_at_the_edge_is_recorded_once() -> None:
 
 
 async def test_a_client_that_leaves_in_its_body_is_no_fault() -> None:
-    """A hang-up before the body is whole is a CANCELLED record; nothing is run and nothing is raised."""
+    """A client that hangs up within its body has one CANCELLED record; nothing runs and nothing is raised."""
     told = world()
     await called(told, [PART, GONE])
     assert told.kept.outcomes == [Outcome.CANCELLED] and not told.backend.dispatches
@@ -58,7 +58,7 @@ async def test_a_client_that_leaves_in_its_body_is_no_fault() -> None:
 
 @pytest.mark.parametrize("messages", [[], [PART], [WHOLE], [WHOLE, GONE]])
 async def test_a_server_that_cancels_the_call_stops_the_work(messages: list[Message]) -> None:
-    """Wherever the request is, the server's cancelling is one CANCELLED record, and what was dispatched is stopped."""
+    """A call that the server cancels at any point has one CANCELLED record, and its dispatched work is cancelled."""
     told = world(scripted(None))
     call = asyncio.create_task(called(told, messages))
     await until(lambda: bool(told.backend.dispatches) == (WHOLE in messages))
@@ -74,7 +74,7 @@ async def test_a_server_that_cancels_the_call_stops_the_work(messages: list[Mess
 
 
 async def test_what_runs_nothing_is_not_recorded() -> None:
-    """Refusals by other paths are no requests to a checkpoint."""
+    """Requests to paths that run nothing have no record."""
     told, client = gateway()
     for path in ("/route", "/nowhere", "/healthz"):
         await client.post(path, content=b"nonsense")

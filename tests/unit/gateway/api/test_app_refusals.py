@@ -1,4 +1,4 @@
-"""The HTTP edge where a request is refused or fails: problem+json, the identity, and no text of the request."""
+"""The HTTP edge where a request is refused or fails: problem+json, the request id, and no text of the request."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SECRET = "SECRET"
 
 
 async def test_a_problem_after_the_decision_bears_its_headers() -> None:
-    """An error tells who was chosen and why, like an answer."""
+    """A problem after the decision has the decision's headers, as an answer has."""
     told, client = gateway(scripted(Failure(FailureKind.ENGINE, "ValueError")))
     response = await client.post("/classify", json={"inputs": SECRET}, headers={"X-Request-Id": "mine"})
     assert is_problem(response, "inference_failed", 500)
@@ -45,7 +45,7 @@ async def test_a_problem_after_the_decision_bears_its_headers() -> None:
 async def test_a_refusal_is_a_problem_that_bears_the_identity(
     headers: dict[str, str], content: bytes, code: str, status: int
 ) -> None:
-    """Before or after the decision: problem+json, the client's request id, one record, no text of the request."""
+    """Every refusal is problem+json with the client's request id and one record, and quotes no text."""
     told, client = gateway()
     response = await client.post("/classify", content=content, headers={**headers, "X-Request-Id": "mine"})
     assert is_problem(response, code, status)
@@ -55,7 +55,7 @@ async def test_a_refusal_is_a_problem_that_bears_the_identity(
 
 
 async def test_overload_tells_when_to_come_back() -> None:
-    """A 429 bears Retry-After."""
+    """A refusal for load is a 429 with Retry-After."""
     told, client = gateway()
     for name in (SWIFT, EVEN, GRAND):
         told.up(name, backlog_s=5.0)
@@ -65,7 +65,7 @@ async def test_overload_tells_when_to_come_back() -> None:
 
 
 async def test_a_body_of_unknown_length_is_read_no_further_than_its_limit() -> None:
-    """A streamed body without a content-length is given up as soon as it passes the limit."""
+    """A body without a content-length is read no further than the limit."""
     _, client = gateway()
     taken = 0
 
@@ -84,13 +84,13 @@ async def test_a_body_of_unknown_length_is_read_no_further_than_its_limit() -> N
     ("length", "status"), [("9" * 5000, 413), ("1001", 413), ("0" * 5000 + "2", 400), ("1000", 400)]
 )
 async def test_a_length_that_is_announced_may_have_any_number_of_digits(length: str, status: int) -> None:
-    """A body that is announced as over the limit is not read, however large the number."""
+    """A body announced as over the limit is not read, however large the number."""
     _, client = gateway()
     assert (await client.post("/classify", content=b"{", headers={"content-length": length})).status_code == status
 
 
 async def test_a_body_in_pieces_is_a_body() -> None:
-    """Where the pieces are cut does not matter."""
+    """A body may arrive in any pieces."""
 
     async def pieces() -> AsyncIterator[bytes]:
         for byte in json.dumps(BODY).encode():
@@ -101,7 +101,7 @@ async def test_a_body_in_pieces_is_a_body() -> None:
 
 
 async def test_wrong_paths_and_methods_are_problems() -> None:
-    """A 404 and a 405 are problem+json as well, the latter with Allow."""
+    """A 404 and a 405 are problem+json, the latter with Allow."""
     _, client = gateway()
     assert is_problem(await client.get("/nowhere"), "not_found", 404)
     response = await client.get("/classify")
@@ -112,7 +112,7 @@ async def test_wrong_paths_and_methods_are_problems() -> None:
 
 
 async def test_a_fault_of_the_gateway_is_a_500_and_the_next_request_is_served() -> None:
-    """What nobody foresaw is a problem without a trace of its cause, and leaves the gateway whole."""
+    """After an unexpected exception the client gets a 500 that hides the cause, and the next request is served."""
     failing = True
 
     def behave(checkpoint: str, work: Work) -> Answer:

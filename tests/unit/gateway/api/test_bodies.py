@@ -1,4 +1,4 @@
-"""The bodies: each fault has its documented status and names its field or limit; no text of a request comes back."""
+"""Request bodies: each fault has its documented status and names its field or limit, and no text is quoted."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ SECRET = "SECRET"
 
 
 def read(body: bytes) -> tuple[str, ...]:
-    """The texts of a body of `/classify`."""
+    """Return the texts of a body of `/classify`."""
     return bodies.limited(bodies.parse(body, ClassifyBody, LIMITS).texts(), LIMITS)
 
 
 def read_json(document: object) -> tuple[str, ...]:
-    """The same of a document."""
+    """Return the texts of a JSON document."""
     return read(json.dumps(document).encode())
 
 
 def refused(body: bytes) -> InvalidRequest:
-    """The refusal of a body that is not valid, which holds nothing of it."""
+    """Return the refusal of an invalid body, after checking that it quotes nothing of it."""
     with pytest.raises(InvalidRequest) as caught:
         read(body)
     assert SECRET not in str(caught.value.document())
@@ -35,14 +35,14 @@ def refused(body: bytes) -> InvalidRequest:
 
 
 def fields(problem: Problem) -> set[str]:
-    """The fields that a problem names."""
+    """Return the fields that a problem names."""
     errors = problem.members["errors"]
     assert isinstance(errors, list)
     return {error["field"] for error in errors}
 
 
 def too_long(document: object) -> InputTooLong:
-    """The 413 of a document over a limit, which holds nothing of it."""
+    """Return the 413 of a document over a limit, after checking that it quotes nothing of it."""
     with pytest.raises(InputTooLong) as caught:
         read_json(document)
     assert SECRET not in str(caught.value.document())
@@ -75,7 +75,7 @@ def too_long(document: object) -> InputTooLong:
     ],
 )
 def test_what_is_not_json_in_utf_8_is_a_400(body: bytes) -> None:
-    """Broken syntax, broken UTF-8, lone surrogates and bottomless nesting are a 400 that says so."""
+    """Invalid JSON, invalid UTF-8, lone surrogates and very deep nesting are a 400."""
     problem = refused(body)
     assert problem.http_status == 400
     assert problem.detail == "the body is not JSON in UTF-8"
@@ -114,7 +114,7 @@ def test_what_is_not_json_in_utf_8_is_a_400(body: bytes) -> None:
     ],
 )
 def test_what_does_not_validate_is_a_422_that_names_the_field(document: object, named: set[str]) -> None:
-    """A body that is JSON and not the contract's is a 422; every fault is named by its path."""
+    """A JSON body that does not match the contract is a 422 that names every faulty field by its path."""
     problem = refused(json.dumps(document).encode())
     assert problem.http_status == 422
     assert fields(problem) == named
@@ -122,12 +122,12 @@ def test_what_does_not_validate_is_a_422_that_names_the_field(document: object, 
 
 @pytest.mark.parametrize("document", [[], [SECRET], SECRET, 7, None, True])
 def test_a_body_must_be_an_object(document: object) -> None:
-    """JSON of another kind is a 422."""
+    """JSON that is not an object is a 422."""
     assert refused(json.dumps(document).encode()).http_status == 422
 
 
 def test_the_last_of_a_field_written_twice_counts() -> None:
-    """Duplicate names are not an error in JSON; the last wins, as in every common parser."""
+    """The last of two fields with one name counts, as in every common JSON parser."""
     assert read(b'{"inputs": "a", "inputs": "b"}') == ("b",)
     assert refused(b'{"inputs": "a", "inputs": 1}').http_status == 422
 
@@ -136,13 +136,13 @@ def test_the_last_of_a_field_written_twice_counts() -> None:
     "text", ["a", " ", "\n\t", "a\x00b", "\x07\x1b[31m", "👩‍👩‍👧 \U0001f600", "\u202eabc", "\ufeff", "e\u0301"]
 )
 def test_any_text_is_a_text(text: str) -> None:
-    """Control characters, NUL, emoji and marks come through unchanged, escaped or not."""
+    """Control characters, NUL, emoji and combining marks arrive unchanged, escaped or not."""
     assert read_json({"inputs": text}) == (text,)
     assert read(json.dumps({"inputs": [text]}, ensure_ascii=True).encode()) == (text,)
 
 
 def test_limits_hold_to_the_last_character() -> None:
-    """What just fits is taken, and characters are counted as code points, not as bytes."""
+    """A body exactly at a limit is accepted, and characters count as code points."""
     assert read_json({"inputs": "é" * 40}) == ("é" * 40,)
     assert read_json({"inputs": ["é" * 20, "a" * 19, "b"]}) == ("é" * 20, "a" * 19, "b")
     frame = len(b'{"inputs":"a"}')
@@ -150,7 +150,7 @@ def test_limits_hold_to_the_last_character() -> None:
 
 
 def test_too_many_texts_are_a_413_with_the_limit() -> None:
-    """One text too many is told with its number and the limit."""
+    """A request with one text too many is a 413 that gives their number and the limit."""
     problem = too_long({"inputs": [SECRET] * 4})
     assert problem.members == {"inputs": 4, "limit": 3, "unit": "inputs"}
     assert "inputs" in problem.detail and "3" in problem.detail
@@ -158,14 +158,14 @@ def test_too_many_texts_are_a_413_with_the_limit() -> None:
 
 @pytest.mark.parametrize("inputs", [SECRET + "x" * 35, [SECRET * 6, "x" * 5]])
 def test_too_much_text_is_a_413_with_the_limit(inputs: object) -> None:
-    """The limit is on all texts of a request together, in one or in many."""
+    """The limit on characters applies to all texts of a request together."""
     problem = too_long({"inputs": inputs})
     assert problem.members == {"characters": 41, "limit": 40, "unit": "characters"}
     assert problem.detail.startswith("inputs: ")
 
 
 def test_a_body_too_large_is_a_413_before_it_is_parsed() -> None:
-    """Size goes before syntax."""
+    """A body over the size limit is a 413 before it is parsed."""
     with pytest.raises(InputTooLong) as caught:
         read(b"{" * 4097)
     assert caught.value.members == {"limit": 4096, "unit": "bytes"}
@@ -173,32 +173,32 @@ def test_a_body_too_large_is_a_413_before_it_is_parsed() -> None:
 
 @pytest.mark.parametrize("name", ["top-k", "str", "int", "nullable", "one", "many", "list[str]", "a b", "é", "[0]"])
 def test_any_unknown_field_is_named(name: str) -> None:
-    """Whatever a client may call a field, the refusal names it, and the path to it."""
+    """An unknown field of any name is refused by its path."""
     assert fields(refused(json.dumps({"inputs": SECRET, name: 1}).encode())) == {name}
     nested = {"inputs": SECRET, "parameters": {name: 1}}
     assert fields(refused(json.dumps(nested).encode())) == {f"parameters.{name}"}
 
 
 def test_a_long_name_is_cut() -> None:
-    """A client cannot make the answer long by the name of a field."""
+    """The name of an unknown field is cut in the answer."""
     assert fields(refused(json.dumps({"inputs": SECRET, "x" * 3000: 1}).encode())) == {"x" * 64}
 
 
 def test_the_first_fault_is_the_one_that_helps() -> None:
-    """The sentence of the refusal is about the text at fault, not about the list that it stands in."""
+    """The detail of a refusal is about the faulty text, not about the list that contains it."""
     assert refused(b'{"inputs": [1]}').detail == "inputs[0]: Input should be a valid string"
     assert refused(b'{"inputs": 7}').detail == "inputs: Input should be a text or a list of texts"
 
 
 def test_many_faults_are_told_in_a_bounded_answer() -> None:
-    """A body with thousands of faults gets an answer that lists no more than 16."""
+    """A refusal lists at most 16 faults, however many there are."""
     problem = refused(json.dumps({"inputs": [0] * 1000}).encode())
     errors = problem.members["errors"]
     assert isinstance(errors, list) and len(errors) <= 16
 
 
 def test_parameters_left_out_or_null_are_the_contracts_defaults() -> None:
-    """Absent and null mean the same: all labels, softmax, the head of a long text."""
+    """Absent and null parameters mean the defaults: all labels, softmax, and the head of a long text."""
     for body in (b'{"inputs": "a"}', b'{"inputs": "a", "parameters": null}', b'{"inputs": "a", "parameters": {}}'):
         parsed = bodies.parse(body, ClassifyBody, LIMITS)
         assert CLASSIFY.read(parsed) == (ClassifyParameters(None, "softmax", "longest_first"), None)
@@ -207,7 +207,7 @@ def test_parameters_left_out_or_null_are_the_contracts_defaults() -> None:
 
 
 def test_route_takes_a_task_and_its_parameters() -> None:
-    """`/route` wants the name of a task, and the rest as the task's own endpoint does."""
+    """`/route` takes the name of a task, and the rest as the task's own endpoint does."""
     body = bodies.parse(b'{"task": "classify", "inputs": ["a"], "parameters": {"top_k": 1}}', RouteBody, LIMITS)
     assert (body.task, body.inputs) == ("classify", ["a"])
     assert CLASSIFY.read(bodies.of_task(body, CLASSIFY)) == (ClassifyParameters(top_k=1), None)

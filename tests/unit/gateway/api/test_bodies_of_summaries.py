@@ -1,4 +1,4 @@
-"""The bodies of `/summarize`, and of `/route` for it: what is read how, and each fault named by its field."""
+"""The bodies of `/summarize`, and of `/route` for it: how each parameter is read, and which field a fault names."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ GENERATE = "parameters.generate_parameters"
 
 
 def read(parameters: object) -> SummarizeParameters:
-    """These parameters as `/summarize` reads them."""
+    """Return the parameters as `/summarize` reads them."""
     body = bodies.parse(json.dumps({"inputs": SECRET, "parameters": parameters}).encode(), SummarizeBody, LIMITS)
     parameters_read = SUMMARIZE.read(body)[0]
     assert isinstance(parameters_read, SummarizeParameters)
@@ -29,19 +29,19 @@ def read(parameters: object) -> SummarizeParameters:
 
 
 def routed(parameters: object, task: str = "summarize") -> tuple[Parameters, str | None]:
-    """The same as `/route` reads them, with the domain."""
+    """Return the parameters and the domain as `/route` reads them."""
     document = {"task": task, "inputs": SECRET, "parameters": parameters}
     body = bodies.parse(json.dumps(document).encode(), RouteBody, LIMITS)
     return TASKS[task].read(bodies.of_task(body, TASKS[task]))
 
 
 def generate(**parameters: object) -> dict[str, object]:
-    """Parameters one level down."""
+    """Return these parameters within `generate_parameters`."""
     return {"generate_parameters": parameters}
 
 
 def named(refusal: InvalidRequest) -> set[str]:
-    """The fields that a 422 names, none of which repeats a value."""
+    """Return the fields that a 422 names, after checking that it quotes no value."""
     assert refusal.http_status == 422
     assert SECRET not in str(refusal.document())
     errors = refusal.members["errors"]
@@ -110,7 +110,7 @@ def named(refusal: InvalidRequest) -> set[str]:
     ],
 )
 def test_a_bad_parameter_is_a_422_that_names_it(parameters: object, fields: set[str]) -> None:
-    """On `/summarize` and on `/route` alike, at either level, and a least over its most under the least's own name."""
+    """`/summarize` and `/route` refuse a bad parameter at either level with a 422 that names its field."""
     with pytest.raises(InvalidRequest) as caught:
         read(parameters)
     assert named(caught.value) == fields
@@ -155,7 +155,7 @@ def test_a_bad_parameter_is_a_422_that_names_it(parameters: object, fields: set[
     ],
 )
 def test_parameters_mean_what_the_contract_says(parameters: object, understood: SummarizeParameters) -> None:
-    """What is absent or null is the checkpoint's own, and what is given above overrides what is given below."""
+    """Absent and null mean the checkpoint's own, and the upper level overrides `generate_parameters`."""
     assert read(parameters) == understood
     assert routed(parameters) == (understood, None)
 
@@ -170,20 +170,20 @@ def test_parameters_mean_what_the_contract_says(parameters: object, understood: 
     ],
 )
 def test_what_the_hubs_client_sends_is_accepted(parameters: dict[str, object]) -> None:
-    """`InferenceClient.summarization` sends these three, with or without nulls."""
+    """The parameters that `InferenceClient.summarization` sends are accepted, with or without nulls."""
     wanted = 60 if "max_length" in json.dumps(parameters) else None
     assert read(parameters).max_new_tokens == wanted
 
 
 def test_a_body_without_parameters_is_one_of_the_contracts_defaults() -> None:
-    """A text alone, or a list, is enough."""
+    """A text alone, or a list of texts, is a complete body."""
     for body in (b'{"inputs": "a"}', b'{"inputs": ["a", "b"]}', b'{"inputs": "a", "parameters": null}'):
         parsed = bodies.parse(body, SummarizeBody, LIMITS)
         assert SUMMARIZE.read(parsed) == (SummarizeParameters(), None)
 
 
 def test_route_reads_the_parameters_of_its_task() -> None:
-    """Those of `/classify` for one, of `/summarize` with its domain for the other; each refuses the other's."""
+    """`/route` reads the parameters of its task and refuses those of the other."""
     assert routed({"top_k": 1}, "classify") == (ClassifyParameters(top_k=1), None)
     assert routed({"domain": "law", "num_beams": 2}) == (SummarizeParameters(num_beams=2), "law")
     for parameters, task in (({"top_k": 1}, "summarize"), ({"domain": "law"}, "classify")):

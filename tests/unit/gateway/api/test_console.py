@@ -1,4 +1,4 @@
-"""The console's files as they are served: whole, cached but asked after, and unable to reach another host."""
+"""The console's files as served: complete, cached with revalidation, and unable to reach another host."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ LONGEST, WIDEST = 300, 120
 
 
 def label(path: Path) -> str:
-    """The file as a test's name shows it."""
+    """Return the name of the file, for the name of the test."""
     return path.name
 
 
 @pytest.mark.parametrize("path", FILES, ids=label)
 async def test_every_file_is_served_as_what_it_is(path: Path) -> None:
-    """Each file of the folder has its path, its media type and its content; nothing lies there that is not served."""
+    """Every file of the folder is served with its path, media type and content."""
     _, client = gateway()
     response = await client.get("/" if path.name == FRONT else f"/console/{path.name}")
     assert response.status_code == 200 and response.content == CONTENTS[path.name]
@@ -38,7 +38,7 @@ async def test_every_file_is_served_as_what_it_is(path: Path) -> None:
 
 
 async def test_the_policy_allows_this_gateway_and_nothing_else() -> None:
-    """Scripts, styles and requests come from the page's own origin; none is written into the page."""
+    """The content security policy allows only the page's own origin, and no inline script or style."""
     _, client = gateway()
     policy = (await client.get("/")).headers["content-security-policy"]
     sources = {directive: set(allowed) for directive, *allowed in (one.split() for one in policy.split(";"))}
@@ -48,7 +48,7 @@ async def test_the_policy_allows_this_gateway_and_nothing_else() -> None:
 
 
 async def test_a_file_is_sent_once_for_each_content() -> None:
-    """Who has it and asks again gets a 304 without it; another content has another tag."""
+    """A client that has a file gets a 304 without a body, and each content has its own tag."""
     _, client = gateway()
     first = await client.get("/")
     again = await client.get("/", headers={"If-None-Match": f'"other", W/{first.headers["etag"]}'})
@@ -60,7 +60,7 @@ async def test_a_file_is_sent_once_for_each_content() -> None:
 
 
 async def test_what_is_no_file_of_the_page_is_a_problem() -> None:
-    """No path of the disk is reached through the page's, and it takes no other method."""
+    """A path outside the console is a 404, and another method is a 405."""
     _, client = gateway()
     for path in ("/console/", "/console/index.html", "/console/../app.py", "/console/%2e%2e/app.py", "/index.html"):
         assert is_problem(await client.get(path), "not_found", 404)
@@ -68,14 +68,14 @@ async def test_what_is_no_file_of_the_page_is_a_problem() -> None:
 
 
 async def test_looking_at_the_page_is_no_request_that_is_counted() -> None:
-    """The console's own files are in no metric: attainment is of what was asked."""
+    """A request for a console file has no record."""
     told = world()
     await client_of(told).get("/")
     assert told.kept.records == []
 
 
 def test_the_page_loads_what_there_is() -> None:
-    """Every file that the page or a module names exists, and every module is reached from the page."""
+    """Every file that the page or a module loads exists, and every module is loaded."""
     named = {path.removeprefix("console/") for path in LOADED.findall((FOLDER / FRONT).read_text("utf-8"))}
     reached = set(named)
     while fresh := {one for name in named if name.endswith(".js") for one in imports(FOLDER / name)} - reached:
@@ -85,7 +85,7 @@ def test_the_page_loads_what_there_is() -> None:
 
 
 def imports(script: Path) -> set[str]:
-    """The modules that a module imports: its neighbours, by relative paths."""
+    """Return the modules that a module imports, after checking that all are relative."""
     found = IMPORT.findall(script.read_text("utf-8"))
     assert all(one.startswith("./") for one in found), "no other host, no bare name"
     return {one.removeprefix("./") for one in found}
@@ -93,7 +93,7 @@ def imports(script: Path) -> set[str]:
 
 @pytest.mark.parametrize("path", FILES, ids=label)
 def test_a_file_of_the_page_fits_in_the_head(path: Path) -> None:
-    """No file passes 300 lines of 120 columns; scripts begin with what they know, and none reads data as markup."""
+    """No console file exceeds 300 lines of 120 columns; scripts begin with a comment and never parse data as markup."""
     text = path.read_text("utf-8")
     lines = text.splitlines()
     assert len(lines) <= LONGEST and max(len(line) for line in lines) <= WIDEST
@@ -104,6 +104,6 @@ def test_a_file_of_the_page_fits_in_the_head(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=label)
 def test_nothing_of_the_page_names_another_host(path: Path) -> None:
-    """No address of another host stands in any file, but for the name space of SVG."""
+    """No console file names another host, except the namespace of SVG."""
     found = re.findall(r"(?:https?:)?//[a-z][\w.-]+\.[a-z]{2,}", path.read_text("utf-8"))
     assert set(found) <= {"http://www.w3.org"}

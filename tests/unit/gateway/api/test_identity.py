@@ -1,4 +1,4 @@
-"""The id of a request: its own or a made one, the same in the record and on the answer, on every answer there is."""
+"""The request id: given or made, equal in the record and in the answer, and on every answer."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ NO_IDS = [b"", b"a b", b"\xff", b"x" * 129, b"x" * 5000, b"\x1b[31m"]
 
 
 def faulty(checkpoint: str, work: Work) -> Answer:
-    """A replica's behaviour that nobody foresaw."""
+    """Raise as a faulty replica does."""
     raise ZeroDivisionError
 
 
 def test_a_request_goes_by_its_own_id_or_by_a_made_one() -> None:
-    """The id is known whatever the other headers are; one is made, and new, where there is none or no valid one."""
+    """A valid X-Request-Id is used whatever the other headers are; otherwise a new one is made."""
     assert request_id_of([(b"x-latency-sla-ms", b"nonsense"), (b"x-request-id", b" mine\t")]) == "mine"
     for value in NO_IDS:
         made = request_id_of([(b"x-request-id", value)])
@@ -33,7 +33,7 @@ def test_a_request_goes_by_its_own_id_or_by_a_made_one() -> None:
     "path", ["/checkpoints", "/healthz", "/readyz", "/metrics", "/openapi.json", "/nowhere", "/route"]
 )
 async def test_every_answer_bears_the_identity(path: str) -> None:
-    """Answers to any path, found or not, by the right method or not, bear the id that was sent, or a made one."""
+    """Every answer has the request id, given or made, whatever the path and the method."""
     _, client = gateway()
     assert (await client.get(path, headers={"X-Request-Id": "mine"})).headers["X-Request-Id"] == "mine"
     assert len((await client.get(path)).headers["X-Request-Id"]) == 32
@@ -42,7 +42,7 @@ async def test_every_answer_bears_the_identity(path: str) -> None:
 @pytest.mark.parametrize("content", [b"nonsense", b'{"inputs": []}', b'{"inputs": "a good film"}'])
 @pytest.mark.parametrize("behaviour", [lambda checkpoint, work: ANSWER, faulty])
 async def test_the_record_and_the_answer_agree_on_the_identity(content: bytes, behaviour: object) -> None:
-    """However a request ends, and whether or not its id was sent, there is one id and one record of it."""
+    """However a request ends, its answer and its only record have one id."""
     for headers in ({}, {"X-Request-Id": "mine"}):
         told, client = gateway(behaviour)  # type: ignore[arg-type]  # a parameter's type is lost to pytest
         response = await client.post("/classify", content=content, headers=headers)
@@ -52,7 +52,7 @@ async def test_the_record_and_the_answer_agree_on_the_identity(content: bytes, b
 
 @pytest.mark.parametrize("value", NO_IDS)
 async def test_what_is_no_identity_is_refused_and_not_repeated(value: bytes) -> None:
-    """A malformed X-Request-Id is a 400 that names it and goes by a made one."""
+    """A malformed X-Request-Id is refused with a 400 that names the header and has a made id."""
     told, client = gateway()
     response = await client.post("/classify", json=BODY, headers={b"X-Request-Id": value})
     assert response.status_code == 400
@@ -63,14 +63,14 @@ async def test_what_is_no_identity_is_refused_and_not_repeated(value: bytes) -> 
 
 @pytest.mark.parametrize("path", ["/classify", "/route", "/healthz", "/checkpoints", "/nowhere"])
 async def test_a_server_that_echoes_the_identity_itself_is_left_to_it(path: str) -> None:
-    """Told so, the application sends no X-Request-Id, whatever the answer: twice would be once too often."""
+    """Behind a server that adds X-Request-Id itself, the application never sends it."""
     client = client_of(world(), echo_request_id=False)
     for method in ("GET", "POST"):
         assert "X-Request-Id" not in (await client.request(method, path, json=BODY)).headers
 
 
 async def test_what_a_server_echoes_itself_is_what_is_recorded() -> None:
-    """Such a server puts the id that it echoes into the request: records go by that one, also where all else fails."""
+    """Behind a server that sets the request id, the record has that id, whatever happens to the request."""
     for behaviour, content in ((None, b"nonsense"), (None, b'{"inputs": "a"}'), (faulty, b'{"inputs": "a"}')):
         told = world(behaviour)
         client = client_of(told, echo_request_id=False)

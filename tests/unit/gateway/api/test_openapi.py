@@ -31,14 +31,14 @@ BODIES: dict[str, dict[str, object]] = {
 }
 
 CUT = Answer(ANSWER.outputs, InputReport(900, 64, True), ReplicaTimings(0.0, 0.002, 0.002, 1))
-"""A classification of a text that was cut."""
+"""A classification of a cut text."""
 
 OPEN = {"Checkpoint", "CheckpointVariant", "CheckpointState", "CatalogEntry"}
-"""A checkpoint's schema is the sum of several, and its kind adds to them."""
+"""Schemas that others extend, so they allow members beyond their own."""
 
 
 async def document() -> dict[str, Any]:
-    """The document as it is served."""
+    """Return the OpenAPI document as served."""
     response = await client_of(world()).get("/openapi.json")
     assert response.status_code == 200
     served: dict[str, Any] = response.json()
@@ -46,7 +46,7 @@ async def document() -> dict[str, Any]:
 
 
 def references(part: object) -> Iterator[str]:
-    """Every `$ref` in it."""
+    """Return every `$ref` within a part."""
     if isinstance(part, dict):
         for name, inner in part.items():
             if name == "$ref":
@@ -59,7 +59,7 @@ def references(part: object) -> Iterator[str]:
 
 
 def at(document: dict[str, Any], part: Any) -> Any:
-    """The part, or what it refers to."""
+    """Return the part, with its reference resolved."""
     while "$ref" in part:
         steps = part["$ref"].removeprefix("#/").split("/")
         part = document
@@ -69,13 +69,13 @@ def at(document: dict[str, Any], part: Any) -> Any:
 
 
 def properties(document: dict[str, Any], name: str) -> dict[str, Any]:
-    """The properties of a schema, each as what it refers to."""
+    """Return the properties of a schema, with their references resolved."""
     found = document["components"]["schemas"][name]["properties"]
     return {member: at(document, schema) for member, schema in found.items()}
 
 
 def fits(value: object, schema: Mapping[str, Any], document: dict[str, Any]) -> bool:
-    """True if a value is of a schema, which may refer into the document, and has no member that is not in it."""
+    """Return True if a value is valid for a schema and has no undocumented member."""
     schemas = {
         name: one | ({"additionalProperties": False} if "properties" in one and name not in OPEN else {})
         for name, one in document["components"]["schemas"].items()
@@ -84,7 +84,7 @@ def fits(value: object, schema: Mapping[str, Any], document: dict[str, Any]) -> 
 
 
 def is_documented(document: dict[str, Any], response: httpx.Response) -> bool:
-    """True if the status, the media type, the body and every header of a response are in the document."""
+    """Return True if the status, media type, body and headers of a response are documented."""
     (operation,) = document["paths"][response.request.url.path].values()
     reply = operation["responses"][str(response.status_code)]
     schema = reply["content"][response.headers["content-type"].partition(";")[0]]["schema"]
@@ -97,7 +97,7 @@ def is_documented(document: dict[str, Any], response: httpx.Response) -> bool:
 
 
 async def test_every_reference_leads_somewhere() -> None:
-    """No `$ref` points outside the document or at nothing."""
+    """Every `$ref` points at something within the document."""
     served = await document()
     found = set(references(served))
     assert found
@@ -107,7 +107,7 @@ async def test_every_reference_leads_somewhere() -> None:
 
 
 async def test_the_document_has_the_shape_of_openapi_3_1() -> None:
-    """Version, title, and operations each with responses that are described."""
+    """The document has a version and a title, and each response of each operation has a description."""
     served = await document()
     assert served["openapi"].startswith("3.1.") and {"title", "version"} <= set(served["info"])
     for operations in served["paths"].values():
@@ -119,7 +119,7 @@ async def test_the_document_has_the_shape_of_openapi_3_1() -> None:
 
 
 async def test_every_documented_call_exists() -> None:
-    """Each path answers under each of its methods."""
+    """Every documented path answers each of its documented methods."""
     client = client_of(summarizing())
     for path, operations in (await document())["paths"].items():
         for method in operations:
@@ -128,7 +128,7 @@ async def test_every_documented_call_exists() -> None:
 
 
 async def test_every_documented_response_header_of_an_answer_is_sent() -> None:
-    """What the document promises of an answer on a cut text, the answer has; a classification ends for no reason."""
+    """An answer on a cut text sends every documented header; only a summary sends X-Finish-Reason."""
     served = await document()
     paths = served["paths"]
     documented = paths["/summarize"]["post"]["responses"]["200"]["headers"]
@@ -146,7 +146,7 @@ async def test_every_documented_response_header_of_an_answer_is_sent() -> None:
 
 
 async def test_route_documents_only_what_it_sends() -> None:
-    """`/route` runs nothing: no header of an answer, no details, no refusal that only a run can meet."""
+    """`/route` documents no header of an answer, no details, and no refusal that only a run can meet."""
     served = await document()
     route = served["paths"]["/route"]["post"]
     response = await client_of(world()).post("/route", json=BODIES["/route"])
@@ -158,7 +158,7 @@ async def test_route_documents_only_what_it_sends() -> None:
 @pytest.mark.parametrize("headers", [{}, {"X-SLA-Mode": "strict", "X-Latency-SLA-Ms": "1"}])
 @pytest.mark.parametrize("up", [True, False])
 async def test_a_decision_is_documented_as_it_is_sent(headers: dict[str, str], up: bool) -> None:
-    """`/route` sends the members that its schema names and no others; chosen, refused or down."""
+    """`/route` sends exactly the members of its schema, whether a checkpoint is chosen, refused or down."""
     served = await document()
     routed = properties(served, "RouteDecision")
     sent = (await client_of(world(up=up)).post("/route", json=BODIES["/route"], headers=headers)).json()
@@ -177,14 +177,14 @@ async def test_a_decision_is_documented_as_it_is_sent(headers: dict[str, str], u
 
 
 async def test_every_documented_reply_bears_the_identity() -> None:
-    """X-Request-Id is on every answer, errors included."""
+    """Every documented response has X-Request-Id, errors included."""
     for operations in (await document())["paths"].values():
         for operation in operations.values():
             assert all("X-Request-Id" in reply["headers"] for reply in operation["responses"].values())
 
 
 async def test_every_header_that_is_read_is_documented() -> None:
-    """What `terms` knows of, the tasks and `/route` document."""
+    """Every header that the gateway reads is documented for the tasks and `/route`."""
     served = await document()
     for path in BODIES:
         parameters = [at(served, one) for one in served["paths"][path]["post"]["parameters"]]
@@ -192,7 +192,7 @@ async def test_every_header_that_is_read_is_documented() -> None:
 
 
 async def test_details_are_documented_as_they_are_sent() -> None:
-    """The object of ?details=true has the members that the document gives it, down to the routing's."""
+    """The object of ?details=true has exactly its documented members."""
     served = await document()
     sent = (await client_of(world()).post("/classify?details=true", json=BODIES["/classify"])).json()
     assert list(properties(served, "ClassifyDetails")) == list(sent)
@@ -205,7 +205,7 @@ async def test_details_are_documented_as_they_are_sent() -> None:
 
 @pytest.mark.parametrize("task", ["classify", "summarize"])
 async def test_the_task_documents_its_own_bodies(task: str) -> None:
-    """Each endpoint refers to the schema of its body and to those of its two answers, which describe what is sent."""
+    """Each task refers to the schemas of its own body and of its two answers, and those describe what is sent."""
     served = await document()
     call = served["paths"][f"/{task}"]["post"]
     body = references(call["requestBody"])
@@ -229,7 +229,7 @@ async def test_the_task_documents_its_own_bodies(task: str) -> None:
     ],
 )
 async def test_a_parameter_that_is_documented_is_accepted(parameters: dict[str, Any]) -> None:
-    """The document names each of these, at its level, and the gateway takes them."""
+    """Every documented parameter of a summary is accepted at its level."""
     schemas = (await document())["components"]["schemas"]
     assert set(parameters) <= set(schemas["SummarizeBodyParameters"]["properties"])
     assert set(parameters.get("generate_parameters", {})) <= set(schemas["GenerateParameters"]["properties"])
@@ -238,14 +238,14 @@ async def test_a_parameter_that_is_documented_is_accepted(parameters: dict[str, 
 
 
 async def test_not_ready_is_documented() -> None:
-    """`/readyz` says which statuses it can have."""
+    """`/readyz` documents 200 and 503."""
     responses = (await document())["paths"]["/readyz"]["get"]["responses"]
     assert {"200", "503"} <= set(responses)
     assert (await client_of(world(up=False)).get("/readyz")).status_code == 503
 
 
 async def test_every_refusal_of_a_request_is_documented() -> None:
-    """Each status that a problem of the request path can have is among the responses of both tasks."""
+    """Every status that a problem of a request can have is documented for both tasks."""
     paths = (await document())["paths"]
     documented = set(paths["/classify"]["post"]["responses"])
     assert documented == set(paths["/summarize"]["post"]["responses"])
@@ -279,7 +279,7 @@ STRICT = {"X-SLA-Mode": "strict", "X-Latency-SLA-Ms": "1"}
 async def test_an_answer_is_documented_as_it_is_sent(
     path: str, headers: dict[str, str], body: dict[str, object], code: str | None
 ) -> None:
-    """Status, media type, headers and members of answers and refusals are in the document, and nothing else is sent."""
+    """Answers and refusals have a documented status, media type, headers and members, and nothing else."""
     response = await client_of(world(limits=SMALL)).post(path, json=body, headers=headers)
     assert response.status_code == 200 if code is None else response.json()["code"] == code
     assert is_documented(await document(), response)
@@ -291,14 +291,14 @@ def _fails(kind: FailureKind) -> Behaviour:
 
 @pytest.mark.parametrize("kind", FailureKind)
 async def test_a_failure_is_documented_as_it_is_sent(kind: FailureKind) -> None:
-    """The problem of whatever a replica fails with is in the document, with the headers of the decision."""
+    """The problem of every kind of replica failure is documented, with the headers of the decision."""
     response = await client_of(world(_fails(kind))).post("/classify", json=BODIES["/classify"])
     assert response.json()["code"] and response.headers["X-Checkpoint"] == GRAND
     assert is_documented(await document(), response)
 
 
 async def test_a_fault_an_overload_and_a_wrong_method_are_documented_as_they_are_sent() -> None:
-    """The last resort, a refusal for the load, and a path under another method are in the document."""
+    """An unexpected exception, a refusal for load and a wrong method are documented as they are sent."""
     served, told = await document(), world(_breaks)
     client = client_of(told)
     broken = await client.post("/classify", json=BODIES["/classify"])
@@ -319,12 +319,12 @@ def _breaks(checkpoint: str, work: object) -> Answer:
 @pytest.mark.parametrize("path", ["/checkpoints", "/healthz", "/readyz", "/openapi.json"])
 @pytest.mark.parametrize("up", [True, False])
 async def test_what_is_read_is_documented_as_it_is_sent(path: str, up: bool) -> None:
-    """The catalog, the probes and the document itself, with replicas and without."""
+    """The catalog, the probes and the document itself are documented as they are sent, with and without replicas."""
     assert is_documented(await document(), await client_of(world(up=up)).get(path))
 
 
 async def test_a_checkpoint_has_its_entry_its_variant_and_its_state() -> None:
-    """Each kind of checkpoint is as documented, in the document's order; what its kind adds comes in between."""
+    """Every kind of checkpoint has the documented members in order; those of its kind come between."""
     served = await document()
     sent = await client_of(summarizing()).get("/checkpoints")
     assert is_documented(served, sent)
@@ -339,13 +339,13 @@ async def test_a_checkpoint_has_its_entry_its_variant_and_its_state() -> None:
 
 
 def parts(served: dict[str, Any]) -> list[dict[str, str]]:
-    """What a checkpoint's schema is the sum of."""
+    """Return the schemas that a checkpoint's schema combines."""
     found: list[dict[str, str]] = served["components"]["schemas"]["Checkpoint"]["allOf"]
     return found
 
 
 def test_every_kind_of_problem_is_documented_with_its_own_code() -> None:
-    """A schema of its name has a problem's code, title, status and members; the mere 404 is of no documented path."""
+    """Every kind of problem has a schema with its code, title, status and members, except the plain 404."""
     schemas = openapi_document()["components"]["schemas"]
     kinds = {kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Problem)}
     assert set((*ALWAYS, *READING, *RUNNING)) == kinds - {Problem, errors.NotFound}
@@ -357,9 +357,9 @@ def test_every_kind_of_problem_is_documented_with_its_own_code() -> None:
 
 
 async def test_a_task_that_is_added_documents_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An application that is built after a task was registered has its operation, its body and its answers.
+    """A task registered before an application is built is in its document, with its body and its answers.
 
-    One that was built before keeps its document, as it keeps its paths.
+    An application that was built earlier keeps its document and its paths.
     """
 
     class ShoutBody(ClassifyBody):
@@ -380,7 +380,7 @@ async def test_a_task_that_is_added_documents_itself(monkeypatch: pytest.MonkeyP
 
 
 async def test_the_document_has_what_linters_ask_of_every_operation() -> None:
-    """Each has a name of its own, a declared tag, a summary and a description; nothing that is declared is unused."""
+    """Every operation has a unique id, a declared tag, a summary and a description, and no declaration is unused."""
     served = await document()
     operations = [operation for path in served["paths"].values() for operation in path.values()]
     assert len({one["operationId"] for one in operations}) == len(operations)

@@ -1,4 +1,4 @@
-"""What a decision looks like to who asks for one: `/route`, and `punctual explain`."""
+"""A decision as a client sees it: `/route` and `punctual explain`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gateway.scheduling.policy import Reason, Verdict
 
 
 def routed(told: World, price: float | None = None, terms: Terms = TERMS) -> dict[str, Any]:
-    """The body of `/route` at this price."""
+    """Return the body of `/route` at this price."""
     request = told.request(terms)
     deadline = told.service.router.deadline(request)
     decision = told.service.router.decide(request, deadline, price, every=True)
@@ -25,12 +25,12 @@ def routed(told: World, price: float | None = None, terms: Terms = TERMS) -> dic
 
 
 def by_name(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Its candidates."""
+    """Return the candidates of a body by name."""
     return {candidate["checkpoint"]: candidate for candidate in document["candidates"]}
 
 
 def test_a_price_and_what_it_leaves_are_told() -> None:
-    """Worth, cost in core-milliseconds, and what of the worth is left: the reader can do the sum that was done."""
+    """`/route` gives utility, cost and price of each candidate, from which a reader can compute the choice."""
     document = routed(world(), price=130.0)
     assert (document["price"], document["checkpoint"], document["reason"]) == (130.0, EVEN, Reason.CONGESTION)
     assert document["ceiling"] == 85.0
@@ -45,14 +45,14 @@ def test_a_price_and_what_it_leaves_are_told() -> None:
 
 
 def test_without_a_price_there_is_no_ceiling() -> None:
-    """An idle gateway asks nothing, and what is left of a worth is all of it."""
+    """Without a price there is no ceiling, and each candidate keeps its whole utility."""
     document = routed(world())
     assert (document["price"], document["ceiling"]) == (0.0, None)
     assert all(candidate["worth_after_price"] == candidate["worth"] for candidate in document["candidates"])
 
 
 def test_a_forecast_tells_its_least() -> None:
-    """The optimistic forecast is below the median, and that below the quantile; it is what strict admits by."""
+    """The optimistic forecast is below the median, and strict admits a budget exactly from there on."""
     told = world()
     forecast_ms = by_name(routed(told))[SWIFT]["forecast_ms"]
     assert 0 < forecast_ms["least"] < forecast_ms["latency"] < forecast_ms["at_percentile"]
@@ -63,7 +63,7 @@ def test_a_forecast_tells_its_least() -> None:
 
 
 def test_what_is_down_has_no_forecast_cost_or_remainder() -> None:
-    """They are null, not nothing: its place in the list says that it is in the catalog."""
+    """A candidate that is down is listed with its utility, and null for forecast, cost and remaining utility."""
     told = world()
     told.down(GRAND)
     candidate = by_name(routed(told, price=10.0))[GRAND]
@@ -73,7 +73,7 @@ def test_what_is_down_has_no_forecast_cost_or_remainder() -> None:
 
 @pytest.mark.parametrize(("price", "chosen"), [(None, GRAND), (0.0, GRAND), (130.0, EVEN), (5000.0, SWIFT)])
 def test_explaining_tries_a_price(price: float | None, chosen: str) -> None:
-    """The command's decision is the gateway's own, idle, at the price that is tried."""
+    """`punctual explain` decides as an idle gateway does at the given price."""
     manifests = {name: manifest(name, median_s) for name, median_s in MEDIANS_S.items()}
     decision = explain(catalog(), manifests, "classify", "a good film", Terms(budget_s=1.0), price)
     assert decision.chosen is not None and decision.chosen.name == chosen

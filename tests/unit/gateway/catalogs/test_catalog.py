@@ -1,4 +1,4 @@
-"""The laws of the catalog: what it promises once loaded, and what it says of a file that is wrong."""
+"""The catalog: what it promises once loaded, and how it reports a faulty file."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ SECOND = ONE[ONE.index("  - name") :].replace("name: small", "name: large").repl
 
 
 def load(text: str, folder: Path = Path("/models")) -> Catalog:
-    """The catalog of a text, as if it stood in `c.yaml`."""
+    """Return the catalog of a text, as if it were in `c.yaml`."""
     return parse_catalog(text.encode(), file="c.yaml", folder=folder)
 
 
 def faults(text: str | bytes) -> list[str]:
-    """The lines of the error that a text is refused with."""
+    """Return the lines of the error that a text is refused with."""
     with pytest.raises(CatalogError) as refused:
         parse_catalog(text if isinstance(text, bytes) else text.encode(), file="c.yaml", folder=Path("/models"))
     return str(refused.value).splitlines()
@@ -46,7 +46,7 @@ def faults(text: str | bytes) -> list[str]:
 
 @pytest.mark.parametrize("name", ["starter", "hub"])
 def test_shipped_catalogs_load(name: str) -> None:
-    """A catalog that comes with the gateway is one it serves."""
+    """Every shipped catalog loads."""
     catalog = load_catalog(name)
     assert catalog.name == name
     assert catalog.checkpoints
@@ -54,7 +54,7 @@ def test_shipped_catalogs_load(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["starter", "hub"])
 def test_shipped_catalogs_offer_a_choice(name: str) -> None:
-    """For every task it serves, a shipped catalog has checkpoints of different tiers, the best standing highest."""
+    """A shipped catalog offers checkpoints of several tiers for every task, and the best has the highest tier."""
     catalog = load_catalog(name)
     for task in catalog.tasks:
         general = [entry for entry in catalog.of_task(task) if entry.domain is None]
@@ -65,7 +65,7 @@ def test_shipped_catalogs_offer_a_choice(name: str) -> None:
 
 
 def test_hub_sources_are_pinned() -> None:
-    """Weights from the Hub are named by a full commit, so that tomorrow's download is today's."""
+    """A source on the Hub is pinned to a full commit, so that every download has equal weights."""
     for entry in load_catalog("hub").checkpoints:
         assert entry.kind is SourceKind.HUB
         assert entry.revision is not None
@@ -73,7 +73,7 @@ def test_hub_sources_are_pinned() -> None:
 
 
 def test_sound_defaults() -> None:
-    """A checkpoint, a budget and the limits need not be spelt out."""
+    """An entry's variant and resources, the budgets and the limits have defaults."""
     catalog = load(ONE)
     entry = catalog.checkpoints[0]
     assert (entry.engine, entry.precision) == (EngineName.ONNX, (Precision.INT8, Precision.FP32))
@@ -87,7 +87,7 @@ def test_sound_defaults() -> None:
 
 
 def test_checkpoints_are_found_by_task_and_name() -> None:
-    """What is in the catalog is found, in its order; what is not is absent without an error."""
+    """Checkpoints are found by task, in the catalog's order, and by name; an absent one is no error."""
     catalog = load(ONE + SECOND)
     assert catalog.tasks == ("classify",)
     assert [entry.name for entry in catalog.of_task("classify")] == ["small", "large"]
@@ -97,12 +97,12 @@ def test_checkpoints_are_found_by_task_and_name() -> None:
 
 
 def test_tiers_are_ordered() -> None:
-    """`realtime` promises less than `balanced`, and that less than `quality`."""
+    """The tiers are ordered `realtime`, `balanced`, `quality`."""
     assert Tier.REALTIME.rank < Tier.BALANCED.rank < Tier.QUALITY.rank
 
 
 def test_folders_are_seen_from_the_catalog(tmp_path: Path) -> None:
-    """A relative folder means the same wherever the gateway is started."""
+    """A relative folder is relative to the catalog, wherever the gateway is started."""
     path = tmp_path / "c.yaml"
     path.write_text(ONE.replace("starter:small", "./weights"))
     entry = load_catalog(path).checkpoints[0]
@@ -178,30 +178,30 @@ HASH = "0123456789abcdef0123456789abcdef01234567"
     ],
 )
 def test_every_fault_names_file_line_and_field(old: str, new: str, fault: str) -> None:
-    """A wrong field is reported by file, line and path, with what it must be and what it is."""
+    """A faulty field is reported by file, line and path, with its value and what it must be."""
     assert old in ONE
     assert any(line.startswith(fault) for line in faults(ONE.replace(old, new, 1)))
 
 
 def test_a_fault_comes_alone() -> None:
-    """One mistake is one line: nothing is said of what merely follows from it."""
+    """One mistake is reported as one fault."""
     assert len(faults(ONE.replace("value: 87.5", "value: 101"))) == 1
 
 
 def test_all_faults_are_reported_at_once() -> None:
-    """A file with several faults is mended in one round, and they come in the order of its lines."""
+    """All faults of a file are reported at once, in the order of its lines."""
     found = faults(ONE.replace("87.5", "-1").replace("task: classify", "task: x").replace("name: mine", "name: M"))
     assert [line.split(":")[1] for line in found] == ["1", "4", "10"]
 
 
 def test_names_are_unique() -> None:
-    """A checkpoint's name means one checkpoint."""
+    """Two checkpoints with one name are refused."""
     found = faults(ONE + SECOND.replace("name: large", "name: small"))
     assert found == ["c.yaml:14: checkpoints[1].name: must be unique, got 'small' a second time"]
 
 
 def test_scores_that_do_not_compare_need_ranks() -> None:
-    """Checkpoints of one task are ordered by one metric on one data set, or all by a rank; tasks stand apart."""
+    """The checkpoints of a task share one metric on one data set, or all have ranks."""
     assert faults(ONE + SECOND.replace("SST-2", "IMDb")) == [
         f"c.yaml:{line}: checkpoints[{at}].quality.rank: is required of every classify checkpoint, since their metrics "
         "or data sets differ"
@@ -240,19 +240,19 @@ def test_scores_that_do_not_compare_need_ranks() -> None:
     ],
 )
 def test_broken_yaml_is_a_fault_with_a_line(text: str | bytes, fault: str) -> None:
-    """A file that is not YAML, or more of YAML than a catalog needs, is refused by line, never with a traceback."""
+    """Invalid YAML, or YAML beyond what a catalog needs, is refused by line."""
     assert faults(text)[0].startswith(fault)
 
 
 @pytest.mark.parametrize("path", ["/no/such/catalog.yaml", "/", "nul\0l"])
 def test_a_file_that_cannot_be_read_is_a_fault(path: str) -> None:
-    """A missing catalog names the path that was tried and the catalogs there are."""
+    """A catalog that cannot be read is reported with the names of the shipped catalogs."""
     with pytest.raises(CatalogError, match=r"cannot be read: .* \(packaged catalogs: starter, hub\)"):
         load_catalog(path)
 
 
 def loads_or_is_refused(content: bytes) -> None:
-    """Fails the test that calls this unless the bytes are a catalog or are refused fault by fault."""
+    """Check that the bytes are a valid catalog or are refused with faults."""
     refusal: tuple[str, ...] = ()
     try:
         parse_catalog(content, file="c.yaml", folder=Path("/models"))
@@ -263,7 +263,7 @@ def loads_or_is_refused(content: bytes) -> None:
 
 @given(st.binary() | st.text().map(lambda text: text.encode(errors="replace")))
 def test_arbitrary_bytes_never_crash_it(content: bytes) -> None:
-    """Whatever bytes a file holds, it is a catalog or it is refused."""
+    """Arbitrary bytes are a valid catalog or are refused."""
     loads_or_is_refused(content)
 
 
@@ -278,11 +278,11 @@ FIELDS = sorted({*Catalog.model_fields, *type(load(ONE).checkpoints[0]).model_fi
 
 @given(st.dictionaries(st.sampled_from(FIELDS), trees, max_size=5))
 def test_arbitrary_yaml_never_crashes_it(tree: dict[str, object]) -> None:
-    """Whatever the known fields hold, the file is a catalog or it is refused."""
+    """Arbitrary YAML under the known fields is a valid catalog or is refused."""
     loads_or_is_refused(yaml.safe_dump(tree, allow_unicode=True).encode(errors="replace"))
 
 
 @given(st.integers(0, len(ONE)), st.integers(0, 20), st.text("abc:-[]{}&*!|>'\"#% \n\t01.", max_size=8))
 def test_a_slip_of_the_keyboard_never_crashes_it(at: int, cut: int, typed: str) -> None:
-    """A catalog with a few characters changed anywhere is a catalog or it is refused."""
+    """A catalog with a few changed characters is a valid catalog or is refused."""
     loads_or_is_refused((ONE[:at] + typed + ONE[at + cut :]).encode())

@@ -1,4 +1,4 @@
-"""The laws of how many processes a catalog asks for: of the ingress, and of checkpoints that autoscale."""
+"""How many processes a catalog asks for: of the ingress, and of checkpoints that autoscale."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ checkpoints:
 
 
 def load(ingress: str = "", entry: str = "") -> Catalog:
-    """A catalog with so many further lines at its head and in its one entry."""
+    """Return a catalog with these additional lines at its head and in its one entry."""
     content = f"{HEAD}{ingress}{CHECKPOINTS}    {entry}\n".encode()
     return parse_catalog(content, file="c.yaml", folder=Path("/models"))
 
 
 def small(entry: str) -> CatalogEntry:
-    """The one entry of such a catalog."""
+    """Return the one entry of such a catalog."""
     return load(entry=entry).checkpoints[0]
 
 
 def faults(ingress: str = "", entry: str = "") -> list[str]:
-    """The lines of the error that such a catalog is refused with."""
+    """Return the lines of the error that such a catalog is refused with."""
     with pytest.raises(CatalogError) as refused:
         load(ingress, entry)
     return str(refused.value).splitlines()
 
 
 def test_one_ingress_and_the_written_replicas_are_the_default() -> None:
-    """Nothing scales unasked."""
+    """Without further fields there is one ingress, and replicas do not scale."""
     assert (load().ingress.replicas, load().ingress.cpus) == (1, 1.0)
     fixed = small("replicas: 3")
     assert (fixed.replicas, fixed.most_replicas, fixed.autoscaling) == (3, 3, None)
@@ -48,7 +48,7 @@ def test_one_ingress_and_the_written_replicas_are_the_default() -> None:
 
 
 def test_a_checkpoint_that_autoscales_begins_with_the_least() -> None:
-    """Its replicas are the fewest that autoscaling keeps, and may become the most."""
+    """A checkpoint that autoscales starts with the fewest replicas and never has more than the most."""
     wide = small("autoscaling: {min_replicas: 2, max_replicas: 5}")
     assert (wide.replicas, wide.most_replicas) == (2, 5)
     assert small("autoscaling: {max_replicas: 5}").replicas == 1
@@ -71,14 +71,14 @@ def test_a_checkpoint_that_autoscales_begins_with_the_least() -> None:
     ],
 )
 def test_what_is_wrong_with_autoscaling_is_said_once(entry: str, fault: str) -> None:
-    """The first fault names the field; and of the replicas, which follow from it, nothing is said."""
+    """A fault in the autoscaling is reported once, by file, line and field."""
     found = faults(entry=f"autoscaling: {entry}")
     assert found[0].startswith(f"c.yaml:10: checkpoints[0].autoscaling.{fault}"), found
     assert not any("replicas: " in line and "autoscaling" not in line for line in found)
 
 
 def test_replicas_are_written_in_one_place() -> None:
-    """A fixed number beside autoscaling would be obeyed until the first round of the autoscaler, so it is refused."""
+    """A number of replicas is refused beside autoscaling, unless it equals the fewest."""
     assert faults(entry="autoscaling: {max_replicas: 2}\n    replicas: 2") == [
         "c.yaml:11: checkpoints[0].replicas: is autoscaling.min_replicas' to say where there is autoscaling"
     ]
@@ -94,5 +94,5 @@ def test_replicas_are_written_in_one_place() -> None:
     ],
 )
 def test_the_ingress_has_bounds(ingress: str, fault: str) -> None:
-    """What is out of them is told by file, line and field."""
+    """An ingress out of bounds is refused by file, line and field."""
     assert faults(ingress=f"ingress: {{{ingress}}}\n") == [f"c.yaml:2: ingress.{fault}"]

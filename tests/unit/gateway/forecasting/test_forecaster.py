@@ -1,4 +1,4 @@
-"""The forecast: exact where it was measured, honest between, and it learns from what it sees."""
+"""The forecast: exact where the profile was measured, interpolated between, and improved by every answer."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ GRID = {(1, 16): 0.010, (1, 64): 0.030, (8, 16): 0.050, (8, 64): 0.200}
 
 
 def profile(cells: dict[tuple[int, int], float]) -> LatencyProfile:
-    """The profile of these medians by (batch, tokens)."""
+    """Return the profile with these medians by (batch, tokens)."""
     made = tuple(cell(batch, tokens, p50_s) for (batch, tokens), p50_s in cells.items())
     return LatencyProfile.from_document(ProfileDocument(threads=1, measured_on="nothing", cells=made))
 
 
 def forecaster(median_s: float = 0.010, pooled: PooledCalibration | None = None) -> Forecaster:
-    """One that has learnt nothing yet."""
+    """Return a forecaster that has learnt nothing yet."""
     return Forecaster(BatchedModel(latency_profile(median_s), 64), pooled)
 
 
 def asked(*characters: int) -> RequestShape:
-    """Texts of so many characters, to be classified."""
+    """Return the shape of a request to classify texts of these lengths, in characters."""
     return RequestShape(characters, ClassifyParameters())
 
 
 SHORT, LONG = asked(20), asked(100)
 NO_END_S = 600.0
-"""As much budget as there can be."""
+"""The largest budget."""
 
 
 def test_a_profile_is_exact_where_it_was_measured() -> None:
-    """At a cell the forecast is the cell's own median, in whatever order cells are listed."""
+    """A profile returns the measured median at each of its cells, in whatever order they are listed."""
     for measured in (GRID, dict(reversed(GRID.items()))):
         read = profile(measured)
         assert all(read.median_s(*place) == pytest.approx(median_s) for place, median_s in GRID.items())
@@ -46,7 +46,7 @@ def test_a_profile_is_exact_where_it_was_measured() -> None:
 
 
 def test_a_profile_is_linear_between_cells() -> None:
-    """Half way along either axis is half way between the medians; in the middle, the mean of all four."""
+    """A profile is linear between its cells along both axes."""
     read = profile(GRID)
     assert read.median_s(1, 40) == pytest.approx(0.020)
     assert profile({**GRID, (2, 16): 0.012, (2, 64): 0.05}).median_s(5, 16) == pytest.approx((0.012 + 0.050) / 2)
@@ -54,7 +54,7 @@ def test_a_profile_is_linear_between_cells() -> None:
 
 
 def test_a_profile_goes_on_past_its_ends() -> None:
-    """Shorter and smaller than measured costs the least measured; past the last cells it grows at their slope."""
+    """A profile is constant below its first cells and continues the slope of its last cells beyond them."""
     read = profile(GRID)
     assert read.median_s(1, 1) == pytest.approx(0.010)
     assert read.median_s(1, 112) == pytest.approx(0.050)
@@ -65,7 +65,7 @@ def test_a_profile_goes_on_past_its_ends() -> None:
 
 
 def test_a_profile_never_falls_past_its_ends() -> None:
-    """Where the last cells were measured to fall, as noise can have it, what lies beyond costs what the last did."""
+    """A profile never falls beyond its last cells, even where noise made those fall."""
     falling = profile({(1, 16): 0.010, (1, 64): 0.009, (8, 16): 0.008, (8, 64): 0.009})
     assert falling.median_s(1, 512) == pytest.approx(0.009)
     assert falling.median_s(64, 16) == pytest.approx(0.008)
@@ -73,19 +73,19 @@ def test_a_profile_never_falls_past_its_ends() -> None:
 
 
 def test_a_profile_with_a_hole_is_refused() -> None:
-    """A grid that lacks a cell is no profile, and the message names the cell."""
+    """A profile that lacks a cell is refused, and the message names the cell."""
     with pytest.raises(ValueError, match=r"\(8, 64\)"):
         profile({place: median_s for place, median_s in GRID.items() if place != (8, 64)})
 
 
 def test_the_spread_is_never_negative() -> None:
-    """A cell whose p95 lies below its median, as few samples can have it, counts as one without spread."""
+    """A cell whose p95 is below its median counts as having no spread."""
     document = ProfileDocument(threads=1, measured_on="nothing", cells=(cell(1, 16, 0.010, 0.009),))
     assert LatencyProfile.from_document(document).sigma == 0.0
 
 
 def test_a_new_forecaster_forecasts_the_profile() -> None:
-    """Before any answer, the service time is the profile's median and the forecast adds what is queued."""
+    """Before any answer, the forecast is the profile's median plus the queueing delay and the overhead."""
     forecast = forecaster().forecast(SHORT, QueueAhead(0.5), percentile=95.0, now_s=0.0, remaining_s=NO_END_S)
     assert forecast.service_time_s == pytest.approx(0.010)
     assert forecast.queueing_delay_s == 0.5
@@ -94,7 +94,7 @@ def test_a_new_forecaster_forecasts_the_profile() -> None:
 
 
 def test_old_errors_are_forgotten() -> None:
-    """A checkpoint that was slow and then left alone is taken at its profile again, and not on one error too few."""
+    """Residuals older than `MAX_AGE_S` are forgotten, and the forecast returns to the profile."""
     new = forecaster()
     fresh = new.forecast(SHORT, IDLE, 95.0, 0.0, NO_END_S)
     for _ in range(WINDOW):
@@ -114,7 +114,7 @@ def test_a_steady_slowness_is_learnt_within_a_window() -> None:
 
 
 def test_one_freak_does_not_spoil_the_overhead() -> None:
-    """An answer that was stuck for a minute moves the overhead of the next forecast by no more than half."""
+    """One extreme answer raises the forecast overhead by at most half."""
     new = forecaster()
     before = new.forecast(SHORT, IDLE, 95.0, 0.0, NO_END_S)
     new.learn_latency(before, latency_s=60.0, overhead_s=60.0, now_s=0.0)
@@ -123,7 +123,7 @@ def test_one_freak_does_not_spoil_the_overhead() -> None:
 
 
 def test_the_overhead_finds_back() -> None:
-    """Clocks that disagree may report an overhead below nothing: the forecast takes it as none, then learns anew."""
+    """A negative overhead counts as 0, and the forecast then follows later overheads again."""
     new = forecaster()
     first = new.forecast(SHORT, IDLE, 95.0, 0.0, NO_END_S)
 
@@ -139,7 +139,7 @@ def test_the_overhead_finds_back() -> None:
 
 
 def test_an_overload_is_not_held_against_the_idle_gateway_after_it() -> None:
-    """Errors met behind queued work widen the forecasts behind queued work, and leave those without any alone."""
+    """Residuals of queued requests change the forecasts behind a queue, and not those of an idle gateway."""
     known = forecaster()
     calm = known.forecast(LONG, IDLE, 95, 0.0, NO_END_S)
     behind = known.forecast(LONG, QueueAhead(0.050), 95, 0.0, NO_END_S)
@@ -150,7 +150,7 @@ def test_an_overload_is_not_held_against_the_idle_gateway_after_it() -> None:
 
 
 def test_a_checkpoint_that_is_not_chosen_follows_what_the_others_meet() -> None:
-    """Of two checkpoints in the same surroundings the faster stays the faster, whichever of them answers."""
+    """The pooled calibration keeps the faster of two checkpoints faster, whichever of them answers."""
     around = PooledCalibration()
     slow = forecaster(0.010, around)
     fast = forecaster(0.005, around)
@@ -166,7 +166,7 @@ def test_a_checkpoint_that_is_not_chosen_follows_what_the_others_meet() -> None:
 
 
 def test_what_runs_with_others_takes_as_long_as_the_run_and_costs_its_share() -> None:
-    """A text among three more waits for the run of four, and costs a quarter of it, on each core that is used."""
+    """A text in a batch of four takes the time of the batch and costs a quarter of it, on each core in use."""
     alone = forecaster().forecast(SHORT, IDLE, 95.0, 0.0, NO_END_S)
     among = forecaster().forecast(SHORT, QueueAhead(0.0, None, 3), 95.0, 0.0, NO_END_S)
     assert among.service_time_s == pytest.approx(4 * alone.service_time_s)
@@ -179,7 +179,7 @@ def test_what_runs_with_others_takes_as_long_as_the_run_and_costs_its_share() ->
 
 
 def test_a_forecast_bears_what_it_was_asked_for() -> None:
-    """The percentile and all that is queued are told with it, and the least is under the median, which is under it."""
+    """A forecast contains its percentile and backlog, and its optimistic value is below its median and quantile."""
     forecast = forecaster().forecast(SHORT, QueueAhead(0.5), 80.0, 0.0, NO_END_S)
     assert (forecast.percentile, forecast.backlog_s) == (80.0, 0.5)
     assert forecast.least_s < forecast.latency_s < forecast.quantile_s
@@ -188,7 +188,7 @@ def test_a_forecast_bears_what_it_was_asked_for() -> None:
 
 
 def test_what_expired_counts_as_late() -> None:
-    """Requests given up after a long wait raise the forecast, though no answer ever said how long they took."""
+    """Requests that expire after a long wait raise the forecast."""
     known = forecaster()
     for number in range(ENOUGH):
         forecast = known.forecast(SHORT, IDLE, 95.0, 0.1 * number, NO_END_S)
@@ -197,7 +197,7 @@ def test_what_expired_counts_as_late() -> None:
 
 
 def test_what_expired_early_may_have_taken_long() -> None:
-    """Requests given up after a short wait do not make half of all requests seem to be as short as that."""
+    """Requests that expire after a short wait do not lower the forecast to that wait."""
     known = forecaster()
     first = known.forecast(SHORT, IDLE, 50.0, 0.0, NO_END_S)
     for number in range(60):
@@ -208,7 +208,7 @@ def test_what_expired_early_may_have_taken_long() -> None:
 
 
 def test_a_machine_that_was_slow_is_taken_at_its_profile_when_nothing_is_heard() -> None:
-    """The median that was learnt holds as long as errors do, and not for ever: who is not chosen cannot show better."""
+    """A learnt slowdown is forgotten with its residuals, since a checkpoint that is not chosen cannot show recovery."""
     known = forecaster()
     before = known.forecast(SHORT, IDLE, 95.0, 0.0, NO_END_S)
     slow = Answer((), InputReport(8, 8, False), ReplicaTimings(0.0, 0.040, 0.040, 1))

@@ -1,4 +1,4 @@
-"""The load book: what an ingress believes of each replica between two of its reports."""
+"""The load tracker: what an ingress assumes about each replica between two of its reports."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gateway.model.messages import LoadReport
 
 
 def book(**backlogs_s: float) -> LoadTracker:
-    """Replicas of `c` by name, as reported at time 0."""
+    """Return a tracker of the replicas of `c`, by name, as reported at time 0."""
     made = LoadTracker()
     for name, backlog_s in backlogs_s.items():
         made.reported("c", name, LoadReport(backlog_s, 0), 0.0)
@@ -17,13 +17,13 @@ def book(**backlogs_s: float) -> LoadTracker:
 
 
 def test_a_replica_works_one_second_off_in_one_second() -> None:
-    """A reported backlog ages with the clock, to nothing and not below."""
+    """A reported backlog falls by a second each second, and not below 0."""
     load = book(a=1.0)
     assert [load.backlog_s("c", now_s) for now_s in (0.0, 0.25, 1.0, 9.0)] == [1.0, 0.75, 0.0, 0.0]
 
 
 def test_what_was_sent_counts_until_the_replica_reports() -> None:
-    """Dispatched work is added to the aged backlog; the replica's own report then replaces the reckoning."""
+    """Dispatched work counts in the backlog until the next report of the replica replaces it."""
     load = book(a=1.0)
     load.dispatched("c", "a", 0.5, 0.5)
     assert load.backlog_s("c", 0.5) == pytest.approx(1.0)
@@ -34,7 +34,7 @@ def test_what_was_sent_counts_until_the_replica_reports() -> None:
 
 
 def test_the_least_loaded_is_found_as_of_now() -> None:
-    """The choice is by backlog, by name where that is equal, and follows what is sent."""
+    """The least loaded replica has the smallest backlog at that moment, or comes first by name."""
     load = book(b=0.2, a=0.3)
     assert load.least_loaded("c", 0.0) == "b"
     load.dispatched("c", "b", 0.2, 0.0)
@@ -44,7 +44,7 @@ def test_the_least_loaded_is_found_as_of_now() -> None:
 
 
 def test_work_is_spread_over_equal_replicas() -> None:
-    """Sending each piece to the least loaded shares equal pieces equally."""
+    """Equal pieces of work are spread evenly over equal replicas."""
     load, sent = book(a=0.0, b=0.0, c=0.0), {"a": 0, "b": 0, "c": 0}
     for _ in range(30):
         name = load.least_loaded("c", 0.0)
@@ -55,7 +55,7 @@ def test_work_is_spread_over_equal_replicas() -> None:
 
 
 def test_one_that_drains_or_has_left_is_no_candidate() -> None:
-    """A draining replica gets no work, however idle; one that left is forgotten until it reports again."""
+    """A replica that drains or has left gets no work until it reports again."""
     load = book(a=0.0, b=5.0)
     load.reported("c", "a", LoadReport(0.0, 0, draining=True), 0.0)
     assert (load.least_loaded("c", 0.0), load.backlog_s("c", 0.0), load.replicas("c")) == ("b", 5.0, 1)
@@ -68,7 +68,7 @@ def test_one_that_drains_or_has_left_is_no_candidate() -> None:
 
 
 def test_nothing_is_known_of_strangers() -> None:
-    """A checkpoint or replica never heard of is down, and its leaving harms nothing."""
+    """An unknown checkpoint or replica counts as down, and its leaving changes nothing."""
     load = book(a=1.0)
     load.left("c", "stranger")
     load.left("stranger", "a")
@@ -77,7 +77,7 @@ def test_nothing_is_known_of_strangers() -> None:
 
 
 def test_what_is_ahead_is_that_of_the_least_loaded() -> None:
-    """Its backlog, aged, and how many take turns there; nothing where none is up."""
+    """The queue ahead is that of the least loaded replica, and none where no replica is up."""
     load = book(a=1.0)
     load.reported("c", "b", LoadReport(0.5, 2, sharing=3), 0.0)
     assert load.ahead("c", 0.25) == QueueAhead(0.25, 3)
@@ -89,7 +89,7 @@ def test_what_is_ahead_is_that_of_the_least_loaded() -> None:
 
 
 def test_what_was_sent_takes_turns_until_the_replica_reports() -> None:
-    """Work sent to a replica whose work takes turns shares it with the others; elsewhere it waits in the row."""
+    """Work sent to a time-slicing replica counts as sharing it until the next report; elsewhere it adds to a queue."""
     load = LoadTracker()
     load.reported("c", "a", LoadReport(0.0, 0, sharing=0), 0.0)
     load.dispatched("c", "a", 0.5, 0.0)
@@ -116,12 +116,12 @@ def test_what_was_sent_takes_turns_until_the_replica_reports() -> None:
 def test_a_short_request_waits_for_turns_and_not_for_the_backlog(
     ahead: QueueAhead, service_time_s: float, delay_s: float
 ) -> None:
-    """In a row the whole backlog is waited for; where turns are taken, each other's turns last as long as its own."""
+    """On a time-slicing replica a short request waits only for the others' slices, not for the whole backlog."""
     assert ahead.delay_s(service_time_s) == delay_s
 
 
 def test_memory_is_that_of_the_largest_replica() -> None:
-    """As last reported by those that are up; nothing is known where none is."""
+    """The memory of a checkpoint is the largest that its replicas last reported, and unknown where none is up."""
     load = LoadTracker()
     assert load.memory_bytes("c") is None
     load.reported("c", "a", LoadReport(0.0, 0, memory_bytes=100), 0.0)

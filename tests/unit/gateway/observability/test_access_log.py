@@ -1,4 +1,4 @@
-"""The access log: what each line tells, that none tells a text, and that nobody waits for the file it goes to."""
+"""The access log: what each line contains, that none quotes a text, and that no request waits for the file."""
 
 from __future__ import annotations
 
@@ -73,26 +73,26 @@ records = st.builds(
 
 
 def written(record: RequestRecord, form: LogFormat = LogFormat.JSON) -> bytes:
-    """The one line of a record of a request that ended at noon."""
+    """Return the line of a record of a request that ended at noon."""
     told = log_record_of(record)
     told.created = NOON.timestamp()
     return LineFormatter(form).format(told).encode("utf-8", "backslashreplace") + b"\n"
 
 
 def opened(path: Path, form: LogFormat = LogFormat.JSON, **bounds: int) -> AccessLog:
-    """A log that runs."""
+    """Return an access log that has been started."""
     log = AccessLog(LogFile(str(path)), form, **bounds)
     log.start()
     return log
 
 
 def documents(path: Path) -> list[dict[str, object]]:
-    """Each line of a file as the JSON object that it is."""
+    """Return each line of a file as a JSON object."""
     return [json.loads(line) for line in path.read_bytes().splitlines()]
 
 
 def test_a_line_tells_what_became_of_a_request() -> None:
-    """The decision, its premises and the time line, in milliseconds, under the names of the contract."""
+    """A JSON line has the decision, the forecast and the durations in milliseconds, under the contract's names."""
     assert json.loads(written(RECORD)) == {
         "timestamp": "2026-11-23T12:00:00.000005Z",
         "level": "info",
@@ -126,17 +126,14 @@ def test_a_line_tells_what_became_of_a_request() -> None:
 
 
 def test_as_text_it_is_read_at_a_glance() -> None:
-    """How it ended, against which budget, who answered and why, where the time went."""
+    """A text line has the outcome, the budget, the checkpoint with tier and reason, and the durations."""
     told = "12:00:00.000 in_time  classify  12.346 of 50 ms, grand (quality, fits), route 0.3 queue 1.1 infer 2.3,"
     assert written(RECORD, LogFormat.TEXT).decode() == f"{told} batch 2, 12 tokens, id r-1\n"
 
 
 @given(records)
 def test_a_record_is_one_line_and_reads_back(record: RequestRecord) -> None:
-    """Whatever the client called its request, the line is one JSON object of the names that are listed, and no other.
-
-    What it tells is what the record says.
-    """
+    """A JSON line of any record is one line, has only documented names, and agrees with the record."""
     line = written(record)
     assert line.endswith(b"\n") and line.count(b"\n") == 1
     told = msgspec.json.decode(line, type=RequestLine)
@@ -151,21 +148,21 @@ def test_a_record_is_one_line_and_reads_back(record: RequestRecord) -> None:
 
 @given(records)
 def test_as_text_too_a_record_is_one_line(record: RequestRecord) -> None:
-    """Nothing that a terminal would obey, or that ends a line, gets there from a client's words."""
+    """A text line of any record is one printable line, whatever the client sent."""
     line = written(record, LogFormat.TEXT).decode()
     assert line.endswith("\n") and line[:-1].isprintable()
 
 
 @pytest.mark.parametrize("outcome", Outcome)
 def test_a_level_says_whose_matter_it_is(outcome: Outcome) -> None:
-    """What the gateway owed and could not do is an error, a promise not kept a warning, the rest is to be known."""
+    """A failure or an outage is an error, a missed deadline or a refusal for load a warning, all else info."""
     level = json.loads(written(replace(RECORD, outcome=outcome)))["level"]
     assert (level == "error") == (outcome in (Outcome.FAILED, Outcome.UNAVAILABLE))
     assert (level == "warning") == (outcome in (Outcome.LATE, Outcome.SHED, Outcome.EXPIRED))
 
 
 async def logged(log: AccessLog, behaviour: object = None, **parts: object) -> httpx.Response:
-    """One request to a gateway that logs, the mark in its text, its headers, its query and its parameters."""
+    """Send one request to a logging gateway, with the mark in its text, headers, query and parameters."""
     told = world(behaviour)  # type: ignore[arg-type]
     client = client_of(told)
     told.service.observers = (log,)
@@ -175,12 +172,12 @@ async def logged(log: AccessLog, behaviour: object = None, **parts: object) -> h
 
 
 def failing(checkpoint: str, work: Work) -> Answer | Failure | None:
-    """A replica whose failure quotes the text."""
+    """Fail as a replica does whose failure quotes the text."""
     return Failure(FailureKind.ENGINE, work.inputs[0])
 
 
 def crashing(checkpoint: str, work: Work) -> Answer | Failure | None:
-    """A fault of the gateway's own that quotes the text."""
+    """Raise as a faulty gateway does, quoting the text."""
     raise KeyError(work.inputs[0])
 
 
@@ -197,7 +194,7 @@ def crashing(checkpoint: str, work: Work) -> Answer | Failure | None:
 async def test_no_line_quotes_a_request(
     behaviour: object, parts: dict[str, object], status: int, outcome: str, tmp_path: Path
 ) -> None:
-    """However it ends: not its text, not a header, not its query, not its parameters; not the fault's own message."""
+    """No line quotes a request's text, headers, query or parameters, nor an exception's message, however it ends."""
     log = opened(tmp_path / "log")
     logging.getLogger("punctual").addHandler(log.handler)
     try:
@@ -216,7 +213,7 @@ async def test_no_line_quotes_a_request(
 
 
 def raised() -> ValueError:
-    """An exception that was raised here, and quotes a text."""
+    """Return an exception that was raised here and quotes a text."""
     try:
         raise ValueError(MARK)
     except ValueError as error:
@@ -225,7 +222,7 @@ def raised() -> ValueError:
 
 @pytest.mark.parametrize("form", LogFormat)
 def test_an_error_is_told_by_its_kind_and_place(form: LogFormat, tmp_path: Path) -> None:
-    """What the gateway logs of itself is a line of the same form; an exception's message may quote a text."""
+    """A logged exception has its type and place but not its message, which may quote a text."""
     log = opened(tmp_path / "log", form)
     logger = logging.Logger("punctual.of-this-test")
     logger.addHandler(log.handler)
@@ -242,7 +239,7 @@ def test_an_error_is_told_by_its_kind_and_place(form: LogFormat, tmp_path: Path)
 
 
 def test_a_message_is_worded_when_it_is_logged(tmp_path: Path) -> None:
-    """What becomes of its arguments before the line is written changes nothing, and other handlers have it whole."""
+    """A log message is formatted when it is logged, and other handlers receive it whole."""
     log = opened(tmp_path / "log")
     logger = logging.Logger("punctual.of-this-test")
     told = io.StringIO()
@@ -258,7 +255,7 @@ def test_a_message_is_worded_when_it_is_logged(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", LogFormat)
 def test_the_log_tells_what_it_lacks(form: LogFormat) -> None:
-    """A notice of dropped lines is a line like any other, with their number."""
+    """A notice of dropped lines is one line with their number."""
     line = LineFormatter(form).dropped(17, NOON)
     assert "\n" not in line and "17" in line
     if form is LogFormat.JSON:
@@ -267,12 +264,12 @@ def test_the_log_tells_what_it_lacks(form: LogFormat) -> None:
 
 
 def numbered(count: int) -> list[RequestRecord]:
-    """Records that differ."""
+    """Return records with different ids."""
     return [replace(RECORD, request_id=f"r-{at}") for at in range(count)]
 
 
 def test_what_was_taken_is_written_in_order(tmp_path: Path) -> None:
-    """Closing writes all that waits: every line once, as it came."""
+    """Closing the log writes every queued line once, in order."""
     log = opened(tmp_path / "log")
     for record in numbered(500):
         log.observe(record)
@@ -282,7 +279,7 @@ def test_what_was_taken_is_written_in_order(tmp_path: Path) -> None:
 
 
 def filled(pipe: Path) -> tuple[int, int]:
-    """A new pipe that takes nothing until it is read; its reading end, and how many bytes it holds."""
+    """Create a full pipe; return its reading end and how many bytes it holds."""
     os.mkfifo(pipe)
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
     writer = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
@@ -297,12 +294,12 @@ def filled(pipe: Path) -> tuple[int, int]:
 
 
 def test_a_stuck_file_costs_lines_and_keeps_nobody_waiting(tmp_path: Path) -> None:
-    """What is over the bound is dropped at once and counted, and the log says so when it gets through again."""
+    """A file that blocks drops and counts the lines over the bound, and the log reports them once it can write."""
     reader, held = filled(tmp_path / "pipe")
     log = opened(tmp_path / "pipe", most_waiting=10)
     for record in numbered(1000):
         log.observe(record)
-    log.close(0.01)  # returns, though the file takes nothing
+    log.close(0.01)  # returns although the file takes nothing
     taken = 1000 - log.dropped
     assert 10 <= taken <= 30
     read = b""
@@ -317,7 +314,7 @@ def test_a_stuck_file_costs_lines_and_keeps_nobody_waiting(tmp_path: Path) -> No
 
 
 def test_a_file_that_fails_costs_what_it_did_not_take(tmp_path: Path) -> None:
-    """A full disk: those lines are counted, the thread lives on, and what comes later is written."""
+    """A full disk loses only the lines that it refused; they are counted, and later lines are written."""
     path = tmp_path / "log"
     path.symlink_to("/dev/full")
     log = opened(path)
@@ -333,7 +330,7 @@ def test_a_file_that_fails_costs_what_it_did_not_take(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_a_line_costs_no_other(tmp_path: Path) -> None:
-    """Half a character, which JSON cannot write, is counted as lost; what comes after it is written."""
+    """A record that JSON cannot encode is counted as dropped, and later lines are written."""
     log = opened(tmp_path / "log")
     log.observe(replace(RECORD, request_id="\ud800"))
     log.observe(RECORD)
@@ -343,7 +340,7 @@ def test_what_cannot_be_a_line_costs_no_other(tmp_path: Path) -> None:
 
 
 def test_nothing_is_taken_after_the_end(tmp_path: Path) -> None:
-    """A line that comes after closing is counted as dropped: it must not wait for ever."""
+    """A line after closing is counted as dropped."""
     log = opened(tmp_path / "log")
     log.close(ENDED_S)
     log.observe(RECORD)
@@ -351,7 +348,7 @@ def test_nothing_is_taken_after_the_end(tmp_path: Path) -> None:
 
 
 def test_a_file_that_was_moved_away_is_opened_anew(tmp_path: Path) -> None:
-    """As logrotate does it, without a signal: what was written stays in the old file, the next begins a new one."""
+    """A log file that was moved away stays complete, and the next line begins a new file."""
     path = tmp_path / "access.log"
     file = LogFile(str(path))
     file.write("one\ntwo\n")
@@ -364,7 +361,7 @@ def test_a_file_that_was_moved_away_is_opened_anew(tmp_path: Path) -> None:
 
 
 def test_a_file_is_added_to(tmp_path: Path) -> None:
-    """What stood there stays, and only its owner and group may read it."""
+    """An existing log file is appended to, and others than its owner and group cannot access it."""
     path = tmp_path / "access.log"
     for line in ("one\n", "two\n"):
         file = LogFile(str(path))
@@ -374,7 +371,7 @@ def test_a_file_is_added_to(tmp_path: Path) -> None:
 
 
 def test_lines_of_several_processes_do_not_mix_in_a_pipe(tmp_path: Path) -> None:
-    """A pipe that fills takes part of a long write and then somebody else's: what it takes whole it never cuts."""
+    """Lines that several processes write to one pipe never mix."""
     path = tmp_path / "pipe"
     os.mkfifo(path)
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
@@ -402,7 +399,7 @@ def test_lines_of_several_processes_do_not_mix_in_a_pipe(tmp_path: Path) -> None
 
 
 def test_a_pipe_that_nobody_reads_is_an_error_at_once(tmp_path: Path) -> None:
-    """It must not hold up the thread, nor the closing."""
+    """Opening a pipe without a reader fails at once, so that neither the thread nor closing blocks."""
     path = tmp_path / "pipe"
     os.mkfifo(path)
     with pytest.raises(OSError, match="No such device"):

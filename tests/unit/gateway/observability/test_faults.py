@@ -1,4 +1,4 @@
-"""Faults of the gateway's own: each is counted, the first of its kind is logged, and none reaches a request."""
+"""Faults of the gateway itself: each is counted, the first of its kind is logged, and none reaches a request."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FAULTS = "punctual_internal_faults_total"
 
 
 def raised(kind: type[Exception]) -> Exception:
-    """An exception that was raised here, and quotes a text."""
+    """Return an exception that was raised here and quotes a text."""
     try:
         raise kind(MARK)
     except Exception as error:
@@ -29,13 +29,13 @@ def raised(kind: type[Exception]) -> Exception:
 
 
 async def test_every_part_is_there_at_zero() -> None:
-    """`rate` sees the first fault of each."""
+    """Every part has a series at 0 from the start, so that `rate` sees its first fault."""
     assert samples(await exposition(Faults()), FAULTS) == [({"part": part}, 0.0) for part in get_args(Part)]
 
 
 @pytest.mark.parametrize("part", get_args(Part))
 async def test_each_fault_is_counted_and_each_kind_is_logged_once(part: Part, caplog: pytest.LogCaptureFixture) -> None:
-    """The line names part, type and place, and not the message, which may quote a request; another type has its own."""
+    """Every fault is counted, and each type is logged once with its part and place, without the message."""
     faults = Faults()
     for _ in range(5):
         faults.note(part, raised(ZeroDivisionError))
@@ -50,7 +50,7 @@ async def test_each_fault_is_counted_and_each_kind_is_logged_once(part: Part, ca
 
 
 async def test_a_guarded_call_gives_its_result_or_the_plainer_one() -> None:
-    """What it returns comes through; what it raises is counted, and cancellation is no fault."""
+    """A guarded call returns its result, or the fallback's after a fault; cancellation is no fault."""
     faults = Faults()
     assert attempt("pricing", faults.note, lambda: divmod(7, 2), lambda: (0, 0)) == (3, 1)
     assert attempt("pricing", faults.note, lambda: divmod(7, 0), lambda: (0, 0)) == (0, 0)
@@ -60,20 +60,20 @@ async def test_a_guarded_call_gives_its_result_or_the_plainer_one() -> None:
 
 
 def cancelled() -> None:
-    """Ends as a request does whose client left."""
+    """Raise as a request does whose client has left."""
     raise asyncio.CancelledError
 
 
 class Broken:
-    """An observer against the rule: it raises."""
+    """An observer that breaks its contract: it raises."""
 
     def observe(self, record: RequestRecord) -> None:
-        """Raises."""
+        """Raise."""
         raise OSError(f"no space left for {record.request_id}")
 
 
 async def test_an_observer_that_raises_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:
-    """The others see the record once, whichever side of it they stand; that it failed is counted, and said once."""
+    """A raising observer keeps no other from a record; its faults are counted and logged once."""
     before, after, faults = Kept(), Kept(), Faults()
     one = replace(RECORD, request_id=MARK)
     for _ in range(3):

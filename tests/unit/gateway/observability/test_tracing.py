@@ -1,4 +1,4 @@
-"""Traces: where a request stands in one, which spans are made of it, and that a collector can harm nothing."""
+"""Traces: where a request belongs in one, which spans it has, and that a collector can do no harm."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-0[0-3]")
 
 @pytest.fixture(scope="module")
 def open_ended() -> Iterator[Collected]:
-    """For places alone: its spans are never ended."""
+    """Spans that are never ended, for tests of the header alone."""
     collected = Collected()
     yield collected
     collected.ended()
@@ -43,7 +43,7 @@ def open_ended() -> Iterator[Collected]:
 def test_a_place_is_handed_on_in_a_well_formed_header(
     open_ended: Collected, trace_id: int, span_id: int, sampled: bool
 ) -> None:
-    """Whoever reads what is handed on finds the client's trace, whether it is kept, and a span of the gateway's."""
+    """The traceparent handed on is well-formed, has the client's trace and flag, and names a span of the gateway."""
     client = f"00-{trace_id:032x}-{span_id:016x}-{int(sampled):02x}"
     handed = open_ended.tracing.begin(replace(TERMS, traceparent=client)).traceparent
     assert handed is not None and TRACEPARENT.fullmatch(handed)
@@ -52,7 +52,7 @@ def test_a_place_is_handed_on_in_a_well_formed_header(
 
 
 def test_of_a_later_version_the_known_part_is_read(open_ended: Collected) -> None:
-    """Flags that this version does not know, and what follows them, change nothing."""
+    """A traceparent of a later version is read as far as this version knows it."""
     later = open_ended.tracing.begin(replace(TERMS, traceparent=f"cc-{'a' * 32}-{'b' * 16}-03-more-0"))
     assert read(later.traceparent).trace_id == read(CLIENTS).trace_id and read(later.traceparent).trace_flags.sampled
     assert isinstance(later.span, RecordedSpan)
@@ -72,7 +72,7 @@ def test_of_a_later_version_the_known_part_is_read(open_ended: Collected) -> Non
     ],
 )
 def test_the_sampler_says_what_is_kept(sampler: Sampler, client: str | None, kept: bool) -> None:
-    """A client's flag is honoured by the samplers that look at it; spans are sent where the flag handed on says so."""
+    """The sampler decides what is kept, and spans are sent exactly if the flag handed on is set."""
     collected = Collected(sampler)
     terms = collected.tracing.begin(replace(TERMS, traceparent=client))
     own = read(terms.traceparent)
@@ -87,7 +87,7 @@ def test_the_sampler_says_what_is_kept(sampler: Sampler, client: str | None, kep
 
 
 def observed(record: RequestRecord) -> dict[str, ReadableSpan]:
-    """The spans of one record of a request that came at noon with a place in a trace, and was told of much later."""
+    """Return the spans of a request that arrived at noon and was recorded an hour later."""
     collected = Collected()
     terms = collected.tracing.begin(replace(TERMS, traceparent=CLIENTS))
     collected.now += timedelta(hours=1)
@@ -96,9 +96,9 @@ def observed(record: RequestRecord) -> dict[str, ReadableSpan]:
 
 
 def test_a_request_is_a_span_with_its_parts_below() -> None:
-    """It hangs on the client's; route, queue and infer follow one another inside it, and last as long as they did.
+    """A request's span is a child of the client's; route, queue and infer follow one another within it.
 
-    It begins when the request came, however late the record is made: a replica's spans would else begin before it.
+    It starts at the arrival, however late the record is made, so that no replica's span starts before it.
     """
     spans = observed(RECORD)
     request = spans["POST /classify"]
@@ -121,7 +121,7 @@ def test_a_request_is_a_span_with_its_parts_below() -> None:
 
 
 def test_a_request_tells_how_it_was_decided() -> None:
-    """Who answered, under which tier and why, against which budget and forecast, and at what price."""
+    """A request's span has the checkpoint, tier, reason, budget, forecast and price as attributes."""
     told = observed(RECORD)["POST /classify"].attributes or {}
     expected = {
         "http.request.method": "POST",
@@ -143,7 +143,7 @@ def test_a_request_tells_how_it_was_decided() -> None:
 
 @pytest.mark.parametrize("outcome", Outcome)
 def test_a_failure_is_in_the_status(outcome: Outcome) -> None:
-    """What the gateway could not do; a refusal, and what the client got wrong or gave up, is none."""
+    """A span has the status error only if the gateway failed, not for a refusal or a client's error."""
     span = observed(RequestRecord(request_id="r", task="classify", outcome=outcome, latency_s=0.1))["POST /classify"]
     failed = outcome in (Outcome.FAILED, Outcome.UNAVAILABLE, Outcome.EXPIRED)
     assert span.status.status_code is (StatusCode.ERROR if failed else StatusCode.UNSET)
@@ -154,7 +154,7 @@ def test_a_failure_is_in_the_status(outcome: Outcome) -> None:
 def test_parts_stay_inside_the_whole(
     latency: float, route: float | None, queue: float | None, infer: float | None
 ) -> None:
-    """Whatever a record says, no part begins before its request or ends after it, or ends before it begins."""
+    """Whatever the times in a record, each part of a span starts and ends within it."""
     record = replace(RECORD, latency_s=latency, route_s=route, queueing_delay_s=queue, service_time_s=infer)
     spans = observed(record)
     start, end = times(spans["POST /classify"])
@@ -163,7 +163,7 @@ def test_parts_stay_inside_the_whole(
 
 
 def traced(told: World, tracing: Tracing) -> httpx.AsyncClient:
-    """A client of the world's application, its requests traced."""
+    """Return a client of the world's application with tracing."""
     told.service.observers = (told.kept, tracing)
     application = app.build(
         told.service, OwnMetrics(told.catalog), told.catalog.limits, told.clock, trace=tracing.begin
@@ -174,7 +174,7 @@ def traced(told: World, tracing: Tracing) -> httpx.AsyncClient:
 
 
 async def test_a_replica_is_handed_the_requests_own_span() -> None:
-    """The work's trace is the client's, or a new one; its parent is the request's own span, which exists."""
+    """A replica receives the request's own span as its parent, within the client's trace or a new one."""
     told, collected = world(), Collected()
     client = traced(told, collected.tracing)
     body = {"inputs": f"a {MARK} film"}
@@ -191,7 +191,7 @@ async def test_a_replica_is_handed_the_requests_own_span() -> None:
 
 
 async def test_a_request_that_is_refused_at_the_door_keeps_its_trace() -> None:
-    """A body that does not validate ends a request, and its span hangs on the client's all the same."""
+    """A request with an invalid body has a span in the client's trace."""
     told, collected = world(), Collected()
     await traced(told, collected.tracing).post("/classify", json={}, headers={"traceparent": CLIENTS})
     (span,) = collected.ended()
@@ -201,14 +201,14 @@ async def test_a_request_that_is_refused_at_the_door_keeps_its_trace() -> None:
 
 @pytest.mark.parametrize("client", [CLIENTS, UNKEPT, f"cc-{'a' * 32}-{'b' * 16}-03-more", None])
 async def test_untraced_a_clients_place_is_handed_on_as_it_came(client: str | None) -> None:
-    """Without traces of its own the gateway changes nothing, and makes nothing up."""
+    """Without tracing the client's traceparent is handed on unchanged."""
     told = world()
     await told.service.handle(told.request(replace(TERMS, traceparent=client)))
     assert told.backend.dispatches[0].work.traceparent == client
 
 
 async def test_traced_or_not_the_answer_is_the_same() -> None:
-    """A failing replica's problem too."""
+    """Tracing changes no answer and no problem."""
     for behaviour in (scripted(ANSWER), scripted(Failure(FailureKind.ENGINE))):
         plain, observed_too = world(behaviour), world(behaviour)
         collected = Collected()

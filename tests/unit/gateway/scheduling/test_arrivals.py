@@ -1,4 +1,4 @@
-"""ArrivalStats as a gateway sees it: the rate, what is to be expected after a pause, budgets and lengths."""
+"""Arrival statistics as a gateway sees them: the rate, the expected arrivals, the budgets and the text lengths."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _independent(seed: int, rate_per_s: float = 100.0) -> ArrivalStats:
 
 
 def test_before_any_arrival_nothing_is_expected() -> None:
-    """No arrivals: no rate, no budgets, and nobody to come."""
+    """Before any arrival the rate, the budgets and the expected arrivals are empty or 0."""
     arrivals = ArrivalStats()
     assert arrivals.rate(1.0) == arrivals.mean_rate(1.0) == 0.0
     assert arrivals.dispersion(0.1) == 1.0
@@ -42,7 +42,7 @@ def test_before_any_arrival_nothing_is_expected() -> None:
 
 
 def test_the_rate_is_that_of_late_and_is_forgotten() -> None:
-    """Steady arrivals have their rate; after one memory of silence 1/e of it is left."""
+    """Steady arrivals show their rate, which falls to 1/e after one memory of silence."""
     arrivals = _steady(1000, 0.005)
     now_s = 999 * 0.005
     assert arrivals.rate(now_s) == pytest.approx(200, rel=0.01)
@@ -50,7 +50,7 @@ def test_the_rate_is_that_of_late_and_is_forgotten() -> None:
 
 
 def test_steady_arrivals_are_expected_steadily() -> None:
-    """Right after an arrival, as many are expected within each horizon as gaps go into it."""
+    """Steady arrivals are expected at their spacing within each horizon."""
     arrivals = _steady(400, 0.01 + 1e-7)
     expected = arrivals.ahead(399 * (0.01 + 1e-7))
     assert expected == pytest.approx((0, 0, 0, 1, 3, 7, 15, 31, 63), abs=1.01)
@@ -58,7 +58,7 @@ def test_steady_arrivals_are_expected_steadily() -> None:
 
 
 def test_arrivals_in_bursts_are_expected_in_bursts() -> None:
-    """In a burst more are expected at once than in the silence between two, at one and the same rate."""
+    """More arrivals are expected within a burst than in the silence between two bursts."""
     arrivals = ArrivalStats()
     for burst in range(40):
         for place in range(8):
@@ -70,11 +70,11 @@ def test_arrivals_in_bursts_are_expected_in_bursts() -> None:
 
 
 def test_budgets_are_a_sample_in_order_of_the_latest() -> None:
-    """At most 16, ascending, evenly out of those remembered; what came before them is forgotten."""
+    """The budgets are an ascending sample of at most 16 of those remembered; earlier ones are forgotten."""
     arrivals = ArrivalStats()
     for place in range(REMEMBERED):
         arrivals.arrived(place * 0.01, 9.0, 50)
-    for place in range(REMEMBERED + 64):  # until the lesson after the last of the others is forgotten
+    for place in range(REMEMBERED + 64):  # until the first lesson after the last of the others is forgotten
         arrivals.arrived(5.0 + place * 0.01, 0.001 * (1 + (place * 37) % REMEMBERED), 50)
     sample = arrivals.budgets_s
     assert len(sample) == 16
@@ -84,7 +84,7 @@ def test_budgets_are_a_sample_in_order_of_the_latest() -> None:
 
 
 def test_characters_follow_the_texts() -> None:
-    """The mean at first, and later that of the texts of late."""
+    """The mean text length follows the recent texts."""
     arrivals = _steady(10, 0.01, characters=100)
     assert arrivals.characters == 100
     for place in range(600):
@@ -93,7 +93,7 @@ def test_characters_follow_the_texts() -> None:
 
 
 def test_a_lesson_is_counted_whenever_something_was_learnt() -> None:
-    """With each early arrival, later with each 64th: who keeps what was reckoned by a lesson knows when it is old."""
+    """The lesson number rises with each early arrival and later with each 64th, as the statistics change."""
     assert _steady(16, 0.01).lesson == 16
     arrivals = _steady(300, 0.01)
     before = arrivals.lesson, arrivals.budgets_s
@@ -106,7 +106,7 @@ def test_a_lesson_is_counted_whenever_something_was_learnt() -> None:
 
 
 def test_counts_lie_between_those_of_the_horizons_and_go_on_after_the_last() -> None:
-    """Until a horizon its own count; between two on the line; past the last in proportion; none before now."""
+    """Expected counts are interpolated between horizons, continue in proportion past the last, and are 0 before now."""
     counts = tuple(float(place**2) for place in range(len(HORIZONS_S)))
     assert [until(counts, horizon_s) for horizon_s in HORIZONS_S] == pytest.approx(counts)
     assert until(counts, (HORIZONS_S[3] + HORIZONS_S[4]) / 2) == pytest.approx((9 + 16) / 2)
@@ -116,7 +116,7 @@ def test_counts_lie_between_those_of_the_horizons_and_go_on_after_the_last() -> 
 
 @pytest.mark.parametrize("rate_per_s", [5.0, 400.0, 4000.0, 50_000.0])
 def test_the_mean_rate_is_that_of_all_remembered_however_fast_they_come(rate_per_s: float) -> None:
-    """No rush is too fast to be told; a silence after it counts in as well."""
+    """The mean rate is that of all remembered arrivals at any speed, and a silence lowers it."""
     arrivals, now_s = _steady(2 * REMEMBERED, 1 / rate_per_s), (2 * REMEMBERED - 1) / rate_per_s
     assert arrivals.mean_rate(now_s) == pytest.approx(rate_per_s, rel=0.01)
     assert arrivals.mean_rate(now_s + 2.0) == pytest.approx(REMEMBERED / (2.0 + REMEMBERED / rate_per_s), rel=0.01)
@@ -124,14 +124,14 @@ def test_the_mean_rate_is_that_of_all_remembered_however_fast_they_come(rate_per
 
 @pytest.mark.parametrize("count", [1, 3, REMEMBERED - 1])
 def test_a_few_at_once_make_no_mean_rate_past_their_number_in_a_memory(count: int) -> None:
-    """Until as many came as are remembered, what came in an instant is taken to have come within the memory."""
+    """A few arrivals in one instant count as spread over one memory."""
     arrivals = _steady(count, 1e-7)
     assert arrivals.mean_rate((count - 1) * 1e-7) == pytest.approx(count / MEMORY_S)
     assert arrivals.mean_rate(10.0) == pytest.approx(count / 10.0)
 
 
 def test_independent_arrivals_are_dispersed_as_much_as_they_are_many() -> None:
-    """The variance of their number is its mean, at any window and rate: 1, but for what so few tell of it."""
+    """Independent arrivals have a dispersion near 1 at any window and rate."""
     for rate_per_s, window_s in ((100.0, 0.02), (100.0, 0.1), (4000.0, 0.003)):
         found = [_independent(seed, rate_per_s).dispersion(window_s) for seed in range(20)]
         assert all(0.4 < one < 2.5 for one in found)
@@ -139,7 +139,7 @@ def test_independent_arrivals_are_dispersed_as_much_as_they_are_many() -> None:
 
 
 def test_clusters_are_dispersed_by_their_size_and_a_steady_stream_hardly() -> None:
-    """Sixteen at once are worth many independent arrivals to who must be ready for them, sixteen in turn are not."""
+    """Arrivals in clusters have a high dispersion, and steady arrivals a low one."""
     clustered = _arriving(cluster * 0.2 + place * 0.0005 for cluster in range(40) for place in range(16))
     assert clustered.dispersion(0.1) > 4.0
     steady = _steady(2 * REMEMBERED, 0.0125)
@@ -148,14 +148,14 @@ def test_clusters_are_dispersed_by_their_size_and_a_steady_stream_hardly() -> No
 
 
 def test_dispersion_is_bounded_both_ways() -> None:
-    """A metronome is not taken for perfect, and two great heaps are not without end."""
+    """The dispersion is between 0.3 and 64, for arrivals as regular or as clustered as they can be."""
     assert _steady(REMEMBERED, 0.01).dispersion(0.1) == pytest.approx(0.3)
     heaps = _arriving(heap + place * 1e-6 for heap in range(2) for place in range(REMEMBERED // 2))
     assert heaps.dispersion(0.1) == pytest.approx(64.0)
 
 
 def test_few_arrivals_are_taken_for_independent() -> None:
-    """Of less than 32, or of any number in one instant or in windows of next to no time, nothing is concluded."""
+    """Fewer than 32 arrivals, or arrivals in one instant, or a window near 0 s, give a dispersion of 1."""
     few, enough = (_steady(count, 0.01) for count in (31, 32))
     assert few.dispersion(0.05) == 1.0
     assert enough.dispersion(0.05) < 1.0
@@ -165,7 +165,7 @@ def test_few_arrivals_are_taken_for_independent() -> None:
 
 
 def test_windows_are_at_the_most_an_eighth_of_what_is_remembered() -> None:
-    """However long a window is asked for, there are several to compare."""
+    """A window is at most an eighth of the remembered time, so that several windows can be compared."""
     arrivals = _arriving(place * 0.01 + 0.3 * (place // 20) for place in range(REMEMBERED))
     over_s = 255 * 0.01 + 0.3 * 12
     assert arrivals.dispersion(1000.0) == arrivals.dispersion(over_s / 8) > 1.0

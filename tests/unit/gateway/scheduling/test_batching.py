@@ -1,4 +1,4 @@
-"""The rule of the next run, case by case."""
+"""The rule that forms the next batch, case by case."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _moment(price: float = 0.0, utility_left: float = 50.0, crowded_s: float = m
 
 
 def test_where_time_is_free_the_best_that_fits_is_given() -> None:
-    """At no price quality alone counts: the dear checkpoint for who can wait for it, the cheap one for who cannot."""
+    """At a price of 0 a request gets the best checkpoint that its deadline allows."""
     patient, pressed = (
         next_batch(_waiting(0.1), [FAST, GOOD], _moment()),
         next_batch(_waiting(0.01), [FAST, GOOD], _moment()),
@@ -38,7 +38,7 @@ def test_where_time_is_free_the_best_that_fits_is_given() -> None:
 
 
 def test_where_time_is_dear_the_cheap_is_given() -> None:
-    """Ten points for ten milliseconds are given below a price of a point a millisecond, and not above."""
+    """Ten points for ten milliseconds are bought below a price of a point a millisecond, and not above."""
     below, above = (next_batch(_waiting(0.1), [FAST, GOOD], _moment(price)) for price in (990.0, 1010.0))
     assert below is not None
     assert above is not None
@@ -46,7 +46,7 @@ def test_where_time_is_dear_the_cheap_is_given() -> None:
 
 
 def test_companions_join_while_the_most_urgent_stays_in_time() -> None:
-    """A price makes large batches pay; the first deadline bounds them."""
+    """A batch grows until the most urgent of its requests would be late."""
     choice = next_batch(_waiting(0.0075, 0.2, 0.2, 0.2, 0.2), [FAST], _moment(1000.0))
     assert choice is not None
     assert [held.place for held in choice.members] == [0, 1, 2]
@@ -54,14 +54,14 @@ def test_companions_join_while_the_most_urgent_stays_in_time() -> None:
 
 
 def test_of_sizes_alike_the_larger_is_run() -> None:
-    """At no price all sizes gain alike, and nobody is left waiting for nothing."""
+    """At a price of 0, where every batch size gains equally, the largest is run."""
     choice = next_batch(_waiting(0.2, 0.2, 0.2), [GOOD], _moment())
     assert choice is not None
     assert len(choice.members) == 3
 
 
 def test_in_a_crowd_the_too_urgent_are_passed_over() -> None:
-    """Where some must be late anyway, a full run of those who can wait gains more than a small one for who cannot."""
+    """In a crowd a full batch of patient requests goes before a small one of urgent requests."""
     waiting = _waiting(0.0055, *[0.2] * 8)
     crowded = next_batch(waiting, [FAST], _moment(8000.0, utility_left=0.0))
     calm = next_batch(waiting, [FAST], _moment(8000.0))
@@ -72,7 +72,7 @@ def test_in_a_crowd_the_too_urgent_are_passed_over() -> None:
 
 
 def test_in_a_crowd_that_ends_those_who_can_wait_for_its_end_do() -> None:
-    """A run begins with somebody who is due before the crowd is over, however many more could share another's."""
+    """In a crowd that will end, a batch begins with a request that is due before the end."""
     waiting = _waiting(0.0055, 0.02, 0.02, *[0.2] * 8)
     choices = [next_batch(waiting, [FAST], _moment(8000.0, 0.0, crowded_s)) for crowded_s in (0.05, math.inf)]
     assert [choice and choice.members[0].place for choice in choices] == [1, 1]
@@ -83,7 +83,7 @@ def test_in_a_crowd_that_ends_those_who_can_wait_for_its_end_do() -> None:
 
 
 def test_in_a_crowd_nobody_shares_a_run_that_keeps_newcomers_too_long() -> None:
-    """A run of several takes at most two thirds of the median budget, however much more a longer one would gain."""
+    """In a crowd a batch of several takes at most two thirds of the median budget, whatever a longer one would gain."""
     crowd = replace(_moment(100.0, utility_left=0.0), budgets_s=(0.01, 0.1, 9.0))
     slow, waiting = PlannedCheckpoint("slow", 90.0, fixed_s=0.02, each_s=0.02), _waiting(*[0.5] * 8)
     shared, whole, calm = (
@@ -98,7 +98,7 @@ def test_in_a_crowd_nobody_shares_a_run_that_keeps_newcomers_too_long() -> None:
 
 
 def test_in_a_crowd_one_long_run_is_better_than_none() -> None:
-    """Where not even one alone keeps within two thirds of the median budget, one goes, alone: its own budget allows."""
+    """In a crowd, where even a batch of one takes more than two thirds of the median budget, one request goes alone."""
     endless = PlannedCheckpoint("endless", 90.0, fixed_s=0.2, each_s=0.001)
     choice = next_batch(_waiting(*[0.5] * 8), [endless], _moment(100.0, utility_left=0.0))
     assert choice is not None
@@ -107,9 +107,9 @@ def test_in_a_crowd_one_long_run_is_better_than_none() -> None:
 
 
 def test_in_a_crowd_the_pressed_go_before_a_fuller_run_of_the_patient() -> None:
-    """Who can be served once the crowd is over counts by a part: three who cannot outweigh one of them and five others.
+    """In a crowd that will end, urgent requests go before a fuller batch of patient ones, which count in part.
 
-    Were there more of the patient, they would weigh more together; where the crowd does not end, all are pressed.
+    In a crowd without end all requests count fully, and the fuller batch goes.
     """
     three = [QueuedRequest(place, NOW_S + 0.04, 50) for place in range(3)]
     mixed = [QueuedRequest(3, NOW_S + 0.045, 400), *(QueuedRequest(place, NOW_S + 0.3, 400) for place in range(4, 9))]
@@ -123,7 +123,7 @@ def test_in_a_crowd_the_pressed_go_before_a_fuller_run_of_the_patient() -> None:
 
 
 def test_in_a_crowd_the_patient_join_where_they_cost_little() -> None:
-    """They fill a run that goes anyway while a place costs less than the part that they count by, and not past it."""
+    """In a crowd patient requests join an urgent batch while a place costs less than the part that they count for."""
     waiting = _waiting(0.04, *[0.3] * 7)
     cheap, dear = (next_batch(waiting, [FAST], _moment(price, 0.0, 0.05)) for price in (1000.0, 20_000.0))
     assert cheap is not None
@@ -132,7 +132,7 @@ def test_in_a_crowd_the_patient_join_where_they_cost_little() -> None:
 
 
 def test_a_crowd_is_served_together_however_much_cheaper_that_is_than_alone() -> None:
-    """At the price of the best bargain nobody is worth a run alone; together they are, and so they go."""
+    """In a crowd a batch is formed whose requests would not be worth their core time alone."""
     frugal = PlannedCheckpoint("frugal", 80.0, fixed_s=0.01, each_s=0.0005, max_batch=16)
     bargain = 80.0 * 16 / frugal.run_s(16, 50)
     choice = next_batch(_waiting(*[0.2] * 16), [frugal], _moment(bargain, utility_left=0.0))
@@ -141,14 +141,14 @@ def test_a_crowd_is_served_together_however_much_cheaper_that_is_than_alone() ->
 
 
 def test_who_cannot_be_sure_to_be_in_time_goes_alone_on_the_fastest() -> None:
-    """It may yet be lucky; nobody is made to share its bad luck."""
+    """A request that is unlikely to be in time runs alone on the fastest checkpoint, so that it delays no other."""
     choice = next_batch(_waiting(0.001, 0.2), [FAST, GOOD], _moment())
     assert choice is not None
     assert (choice.checkpoint, [held.place for held in choice.members]) == (FAST, [0])
 
 
 def test_what_may_come_and_cannot_wait_is_reckoned_with() -> None:
-    """A long run that pays in quiet does not where it would keep a burst from the last free core."""
+    """A long batch is not run on the last free core when urgent arrivals are expected."""
     slow = PlannedCheckpoint("slow", 90.0, 0.2, 0.0)
     burst = replace(_moment(), expected=tuple(horizon_s * 10 for horizon_s in HORIZONS_S))
     quiet, busy = (next_batch(_waiting(1.0), [FAST, slow], context) for context in (_moment(), burst))
@@ -160,7 +160,7 @@ def test_what_may_come_and_cannot_wait_is_reckoned_with() -> None:
 
 
 def test_nobody_is_given_what_its_terms_forbid() -> None:
-    """Who may have one checkpoint only gets that one or nothing; others do not wait behind it for theirs."""
+    """A request never gets a checkpoint that its terms forbid, and others do not wait behind it."""
     bound, free = QueuedRequest(0, NOW_S + 0.1, 50, eligible=frozenset({"good"})), QueuedRequest(1, NOW_S + 0.2, 50)
     assert next_batch([bound], [FAST], _moment()) is None
     choice = next_batch([bound, free], [FAST], _moment())
@@ -169,7 +169,7 @@ def test_nobody_is_given_what_its_terms_forbid() -> None:
 
 
 def test_texts_past_the_largest_run_take_several() -> None:
-    """The core-seconds of ten texts on a checkpoint that takes eight are those of a run of eight and one of two."""
+    """Ten texts on a checkpoint with batches of eight cost one batch of eight and one of two."""
     many = QueuedRequest(0, NOW_S + 1.0, 50, texts=10)
     assert run_s_of(FAST, (many,)) == pytest.approx(FAST.run_s(8, 50) + FAST.run_s(2, 50))
     assert run_s_of(FAST, (many, QueuedRequest(1, NOW_S, 50, texts=6))) == pytest.approx(2 * FAST.run_s(8, 50))

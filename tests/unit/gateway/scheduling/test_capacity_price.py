@@ -1,4 +1,4 @@
-"""The congestion price: frontiers, their slopes, and what traffic and waiting requests make of them."""
+"""The capacity price: Pareto fronts, their slopes, and how arrivals and queued requests set the price."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from gateway.scheduling.price import HORIZONS_S, CapacityPrice, ParetoPoint, joi
 
 @dataclass
 class Affine(ServedCheckpoint):
-    """A checkpoint whose runs take so long to begin with, and so much for each input."""
+    """A checkpoint whose batch takes a fixed time and a time for each input."""
 
     utility: float
     fixed_s: float
@@ -43,7 +43,7 @@ def _arrivals(rate_per_s: float, budget_s: float = 0.1, count: int = 400) -> Arr
 
 
 def _within(slacks_s: Sequence[float]) -> list[int]:
-    """How many of those, ascending, must be done within each of the horizons, and in all."""
+    """Return how many of these ascending slacks lie within each horizon, and how many there are."""
     return [*(bisect_right(slacks_s, horizon_s) for horizon_s in HORIZONS_S), len(slacks_s)]
 
 
@@ -56,7 +56,7 @@ def _value(front: list[ParetoPoint], cost_s: float) -> float:
 
 @given(clouds)
 def test_a_frontier_is_concave_and_over_every_point(points: list[ParetoPoint]) -> None:
-    """It begins with nothing, rises ever less steeply, passes below no point, and has its corners among them."""
+    """A Pareto front starts at the origin, is concave, passes below no point, and has its corners among the points."""
     front = pareto_front(points)
     assert front[0] == ParetoPoint(0.0, 0.0)
     assert set(front[1:]) <= set(points)
@@ -68,7 +68,7 @@ def test_a_frontier_is_concave_and_over_every_point(points: list[ParetoPoint]) -
 
 @given(clouds)
 def test_a_frontier_does_not_depend_on_the_order_of_the_points(points: list[ParetoPoint]) -> None:
-    """Checkpoints in any order have one pareto_front."""
+    """A Pareto front does not depend on the order of its points."""
     assert (
         pareto_front(points) == pareto_front(points[::-1]) == pareto_front(sorted(points, key=lambda one: one.utility))
     )
@@ -76,7 +76,7 @@ def test_a_frontier_does_not_depend_on_the_order_of_the_points(points: list[Pare
 
 @given(clouds)
 def test_the_price_falls_with_the_time_that_each_may_have(points: list[ParetoPoint]) -> None:
-    """It is the slope there: never less for less time, nothing once there is enough for the best."""
+    """The price never rises with the time that each request may have, and is 0 where the best is affordable."""
     front = pareto_front(points)
     prices = [price_of(front, each_s) for each_s in (0.0, 0.01, 0.1, 0.3, 0.7, 1.0)]
     assert prices == sorted(prices, reverse=True)
@@ -85,7 +85,7 @@ def test_the_price_falls_with_the_time_that_each_may_have(points: list[ParetoPoi
 
 
 def test_between_two_corners_the_cheaper_is_preferred() -> None:
-    """At the price of a time for which the dearer cannot be had, the cheaper leaves more of its worth."""
+    """Where the time does not suffice for the dearer checkpoint, the cheaper has the higher utility after its cost."""
     cheap, dear = ParetoPoint(0.01, 80.0), ParetoPoint(0.03, 90.0)
     price = price_of(pareto_front([cheap, dear]), 0.029)
     assert cheap.utility - price * cheap.cost_s > dear.utility - price * dear.cost_s
@@ -94,7 +94,7 @@ def test_between_two_corners_the_cheaper_is_preferred() -> None:
 
 @given(st.lists(clouds.map(pareto_front), min_size=1, max_size=5))
 def test_the_frontier_of_several_is_concave_and_their_mean_at_every_price(fronts: list[list[ParetoPoint]]) -> None:
-    """What is best at a price is the mean of what is best for each at that price: no other division buys more."""
+    """A joined Pareto front is concave, and its best utility at any price is the mean of what the fronts have there."""
     mean = joined(fronts)
     for price in (0.0, 1.0, 30.0, 300.0, 3000.0):
         best = max(point.utility - price * point.cost_s for point in mean)
@@ -105,7 +105,7 @@ def test_the_frontier_of_several_is_concave_and_their_mean_at_every_price(fronts
 
 
 def test_an_idle_task_has_time_for_nothing_and_everything() -> None:
-    """Before any arrival the price is 0 and a request costs nothing known."""
+    """Before any arrival the price is 0 and the least cost of a request is 0."""
     congestion = CapacityPrice(ArrivalStats(), [FAST, GOOD])
     assert congestion.price(_within([]), 2.0, 0.0, 0.0) == 0.0
     assert congestion.least_cost_s == 0.0
@@ -115,7 +115,7 @@ def test_an_idle_task_has_time_for_nothing_and_everything() -> None:
 def test_the_price_falls_with_cores_and_rises_with_who_waits(
     rate_per_s: float, slacks_s: list[float], busy_s: float
 ) -> None:
-    """Never below 0; more cores never make it dearer; ever more that wait end in the price of the first bargain."""
+    """The price is never negative, never rises with more cores, and never falls as the queue grows."""
     arrivals = _arrivals(rate_per_s, count=100)
     now_s = 99 / rate_per_s
     congestion = CapacityPrice(arrivals, [FAST, GOOD])
@@ -128,7 +128,7 @@ def test_the_price_falls_with_cores_and_rises_with_who_waits(
 
 
 def test_more_that_wait_never_cost_less() -> None:
-    """At a quiet rate the price climbs with the queue, from nothing to where the least is just worth it."""
+    """At a low arrival rate the price never falls as the queue grows, and is 0 for an empty queue."""
     congestion = CapacityPrice(_arrivals(20), [FAST, GOOD])
     now_s = 399 / 20
     prices = [congestion.price(_within([0.1] * waiting), 1.0, 0.0, now_s) for waiting in (0, 2, 4, 8, 16, 32, 64, 128)]
@@ -138,7 +138,7 @@ def test_more_that_wait_never_cost_less() -> None:
 
 
 def test_what_is_left_of_the_worth_is_nothing_once_there_is_too_much_to_do() -> None:
-    """With time for all the best leaves all its worth; with more demand than can be met, nothing."""
+    """The utility left after cost is the best quality on an idle gateway, and 0 under more demand than can be met."""
     now_s = 399 / 20
     congestion = CapacityPrice(_arrivals(20), [FAST, GOOD])
     congestion.price(_within([]), 4.0, 0.0, now_s)
@@ -148,7 +148,7 @@ def test_what_is_left_of_the_worth_is_nothing_once_there_is_too_much_to_do() -> 
 
 
 def test_runs_under_way_take_of_the_time() -> None:
-    """What is left of them is not there for who waits."""
+    """Running batches raise the price, since queued requests cannot have that core time."""
     congestion = CapacityPrice(_arrivals(20), [FAST, GOOD])
     now_s = 399 / 20
     assert congestion.price(_within([0.1] * 6), 1.0, 0.0, now_s) < congestion.price(
@@ -157,7 +157,7 @@ def test_runs_under_way_take_of_the_time() -> None:
 
 
 def test_the_long_run_charges_each_budget_by_its_own_batches() -> None:
-    """Short budgets leave no room for large batches: at one rate, behind as many, their time is dearer."""
+    """Short budgets pay a higher price than long ones at equal rates, because they leave no time for large batches."""
     rate_per_s = 100
     patient, pressed = _arrivals(rate_per_s, budget_s=1.0), _arrivals(rate_per_s, budget_s=0.03)
     now_s = 399 / rate_per_s
@@ -167,7 +167,7 @@ def test_the_long_run_charges_each_budget_by_its_own_batches() -> None:
 
 
 def test_with_nobody_waiting_nothing_is_asked_for() -> None:
-    """However often they come: who is alone with an idle core may have the best, and the next will find a price."""
+    """With an empty queue the price is 0 at any arrival rate."""
     for rate_per_s in (20, 150, 2000):
         congestion = CapacityPrice(_arrivals(rate_per_s), [FAST, GOOD])
         prices = [congestion.price(_within([0.09] * count), 1.0, 0.0, 399 / rate_per_s) for count in (0, 1, 2, 3)]
@@ -177,9 +177,9 @@ def test_with_nobody_waiting_nothing_is_asked_for() -> None:
 
 @pytest.mark.parametrize("rate_per_s", [300, 600, 2000])
 def test_a_rush_that_is_over_is_paid_for_no_longer(rate_per_s: float) -> None:
-    """What one asks who waits alone is next to the dearest in a rush, and two seconds after it nothing.
+    """A single queued request pays a high price in a rush, and nothing two seconds after it.
 
-    The mean of all that are remembered tells of the rush for longer; the rate of late says that it is over.
+    The mean rate stays high for longer; the recent rate shows that the rush is over.
     """
     arrivals, ends_s = _arrivals(rate_per_s), 399 / rate_per_s
     congestion = CapacityPrice(arrivals, [FAST, GOOD])
@@ -190,7 +190,7 @@ def test_a_rush_that_is_over_is_paid_for_no_longer(rate_per_s: float) -> None:
 
 
 def test_many_who_are_patient_do_not_make_the_time_of_few_pressed_ones_free() -> None:
-    """Each class of budgets asks its own price, and the highest rules: some who are pressed count beside any number."""
+    """A few urgent requests raise the price, however many patient ones wait beside them."""
     now_s = 399 / 100
     mixed = ArrivalStats()
     for place in range(400):
@@ -202,14 +202,14 @@ def test_many_who_are_patient_do_not_make_the_time_of_few_pressed_ones_free() ->
 
 
 def test_the_least_cost_is_that_of_the_cheapest_in_its_batch() -> None:
-    """In a batch of 16 the cheapest takes a sixteenth of what is taken once, and its own."""
+    """The least cost is that of the cheapest checkpoint in its largest batch."""
     congestion = CapacityPrice(_arrivals(20, budget_s=10.0), [FAST, GOOD])
     congestion.price(_within([]), 1.0, 0.0, 399 / 20)
     assert congestion.least_cost_s == pytest.approx(0.002 + 0.002 / 16)
 
 
 def test_sizes_end_with_the_most() -> None:
-    """Tried sizes ascend, begin with one, and the largest that is allowed is always among them."""
+    """The batch sizes that are tried ascend from one to the largest allowed."""
     for most in range(1, 200):
         tried = sizes(most)
         assert tried == sorted(set(tried))
@@ -217,7 +217,7 @@ def test_sizes_end_with_the_most() -> None:
 
 
 def test_what_is_run_between_two_corners_does_not_hang_on_a_few_percent() -> None:
-    """Where a price lies between two checkpoints, the cheaper still wins though the dearer be a little quicker."""
+    """At a price between two checkpoints the cheaper still wins if the dearer is 2 % quicker than profiled."""
     congestion = CapacityPrice(_arrivals(20), [FAST, GOOD])
     price = congestion.price(_within([0.1] * 16), 1.0, 0.0, 399 / 20)
     assert price > 0
@@ -227,21 +227,21 @@ def test_what_is_run_between_two_corners_does_not_hang_on_a_few_percent() -> Non
 
 
 def test_the_price_is_never_raised_past_the_best_bargain() -> None:
-    """However many wait, a full run of the cheapest is still worth its price, but for rounding."""
+    """However long the queue is, a full batch of the cheapest checkpoint is still worth its price."""
     congestion = CapacityPrice(_arrivals(20, budget_s=0.5), [FAST, GOOD])
     price = congestion.price(_within([0.5] * 2000), 1.0, 0.0, 399 / 20)
     assert 16 * FAST.utility - price * FAST.run_s(16, 50) == pytest.approx(0.0, abs=0.01)
 
 
 def test_checkpoints_that_are_worth_nothing_have_a_price_all_the_same() -> None:
-    """A catalog may say that its only checkpoint scores 0: its time costs nothing, and its requests are served."""
+    """A checkpoint of quality 0 costs nothing, and its requests are still priced."""
     congestion = CapacityPrice(_arrivals(1000.0), [Affine(0.0, 0.002, 0.002)])
     assert congestion.price(_within([0.01] * 50), 1.0, 0.0, 1.0) == 0.0
     assert congestion.least_cost_s == 0.0
 
 
 def test_only_the_horizon_that_overflows_is_crowded() -> None:
-    """A few too many at once crowd the time until they are due; a rate that is past all means crowds every time."""
+    """A burst crowds only the time until it is due; an arrival rate beyond all capacity crowds every horizon."""
     now_s = 399 / 20
     burst = CapacityPrice(_arrivals(20), [FAST, GOOD])
     burst.price(_within([0.02] * 20), 1.0, 0.0, now_s)
@@ -255,7 +255,7 @@ def test_only_the_horizon_that_overflows_is_crowded() -> None:
 
 
 def test_the_long_run_is_crowded_only_by_what_is_too_much_of_late_and_on_average() -> None:
-    """Neither many at once after long quiet nor the memory of a flood is a rush; a flood that lasts is."""
+    """The long run is crowded only where both the recent rate and the mean rate exceed the capacity."""
     arrivals = _arrivals(20)
     for place in range(200):
         arrivals.arrived(20.0 + place * 1e-4, 0.1, 50)

@@ -1,4 +1,4 @@
-"""The scheduler loop: nothing that happens to a waiter, at whatever moment, costs a core or leaves anything behind."""
+"""The scheduler loop: whatever happens to a queued request, no core is lost and nothing is left behind."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.virtual_time
 
 
 def passing(played: PlayedLoop, held: QueuedRequest) -> Batch | None:
-    """Passes without the loop: fails if anything is waited for."""
+    """Return the batch of a request that need not wait. Fails if anything is awaited."""
     coroutine = played.loop.passed(held, 60.0)
     try:
         coroutine.send(None)
@@ -30,18 +30,18 @@ def passing(played: PlayedLoop, held: QueuedRequest) -> Batch | None:
 
 
 class CountingLoop(asyncio.SelectorEventLoop):
-    """An event loop that counts the timers that are set."""
+    """An event loop that counts the timers set on it."""
 
     timers = 0
 
     def call_at(self, *given: Any, **named: Any) -> asyncio.TimerHandle:  # type: ignore[override]  # as it comes
-        """Sets one."""
+        """Count the timer and set it."""
         self.timers += 1
         return super().call_at(*given, **named)
 
 
 def test_a_free_core_is_had_without_a_turn_of_the_loop_or_a_timer() -> None:
-    """An uncontended request is through before anything else can run, and no alarm is set; who must wait has one."""
+    """A request that finds a free core begins without a turn of the event loop or a timer; a queued one sets one."""
 
     async def pass_both() -> None:
         played = played_loop()
@@ -62,14 +62,14 @@ def test_a_free_core_is_had_without_a_turn_of_the_loop_or_a_timer() -> None:
 
 
 async def test_a_hopeless_request_is_told_at_once() -> None:
-    """A strict one that comes too late waits for nothing either."""
+    """A strict request that arrives too late is given up at once."""
     played = played_loop()
     assert passing(played, played.play.queued_request(0.001, strict=True)) is None
     assert played.under_way == 0
 
 
 async def test_the_next_goes_when_a_core_is_free() -> None:
-    """Each in turn, the most urgent first; the core is free when all are through."""
+    """Queued requests begin one by one as the core becomes free, the most urgent first."""
     played = played_loop()
     first, patient, urgent = played.comes(), played.comes(5.0), played.comes(1.0)
     await turns()
@@ -87,7 +87,7 @@ async def test_the_next_goes_when_a_core_is_free() -> None:
 
 
 async def test_many_that_are_released_together_pass_in_one_turn() -> None:
-    """A run begins for all of its members at once: after one turn of the loop each has heard of it."""
+    """All members of a batch learn that it began within one turn of the event loop."""
     played = played_loop(max_batch=64)
     first = played.comes()
     waiting = [played.comes() for _ in range(50)]
@@ -106,7 +106,7 @@ async def test_many_that_are_released_together_pass_in_one_turn() -> None:
 
 
 async def test_who_leaves_while_waiting_frees_the_place() -> None:
-    """It is no longer in the room, and is never released."""
+    """A request that is cancelled while queued leaves the scheduler and never begins."""
     played = played_loop()
     first, waiting = played.comes(), played.comes()
     await turns()
@@ -121,7 +121,7 @@ async def test_who_leaves_while_waiting_frees_the_place() -> None:
 
 @pytest.mark.parametrize("cancelled_first", [True, False])
 async def test_who_leaves_in_the_moment_of_release_costs_no_core(cancelled_first: bool) -> None:
-    """Whichever comes first, the hang-up or the release, and neither task has run since: the core goes to the next."""
+    """A request that is cancelled as its batch begins passes its core to the next, whichever event comes first."""
     played = played_loop()
     first, leaving, following = played.comes(), played.comes(1.0), played.comes(2.0)
     await turns()
@@ -141,7 +141,7 @@ async def test_who_leaves_in_the_moment_of_release_costs_no_core(cancelled_first
 
 
 async def test_one_member_that_leaves_does_not_end_the_run_of_the_others() -> None:
-    """The core is theirs until the last of them is done with."""
+    """A batch keeps its core until its last member has ended, even if one is cancelled."""
     played = played_loop(max_batch=4)
     first, *members = played.comes(), played.comes(), played.comes(), played.comes()
     await turns()
@@ -159,7 +159,7 @@ async def test_one_member_that_leaves_does_not_end_the_run_of_the_others() -> No
 
 
 async def test_patience_ends() -> None:
-    """Who has waited as long as it would is told by a TimeoutError, and waits no longer in the room either."""
+    """A request whose patience ends raises TimeoutError and leaves the scheduler."""
     played = played_loop()
     first, impatient, hopeless = played.comes(), played.comes(patience_s=0.01), played.comes(patience_s=0.0)
     await asyncio.wait([impatient, hopeless])
@@ -174,7 +174,7 @@ async def test_patience_ends() -> None:
 
 
 async def test_the_alarm_comes_when_the_first_is_lost() -> None:
-    """A strict request is told when it waits in vain, though nothing else happens; each has its own alarm."""
+    """A strict request learns at its own latest instant that it waited in vain, even if nothing else happens."""
     played = played_loop()
     first = played.comes()
     await turns()
@@ -190,7 +190,7 @@ async def test_the_alarm_comes_when_the_first_is_lost() -> None:
 
 
 async def test_a_lane_that_comes_is_found() -> None:
-    """Where a replica comes back, who waits is let through though nobody says so: before long the room is asked."""
+    """A new slot is found within a few looks, although nothing announces it."""
     played = played_loop(slots=1)
     first, waiting = played.comes(), played.comes()
     played.play.scheduler.cores = 2.0
@@ -203,7 +203,7 @@ async def test_a_lane_that_comes_is_found() -> None:
 
 
 async def test_what_ends_in_one_scheduler_lets_others_through() -> None:
-    """Rooms that leave one another's urgent runs their cores are asked again when one of those ends."""
+    """When a batch ends in one scheduler, its neighbours look again for requests that can begin."""
     played = PlayedScheduler((Played("only", 0.010, 80.0, max_batch=1),), cores=2.0)
     one, other = PlayedLoop(played), PlayedLoop(PlayedScheduler((Played("only", 0.010, 80.0, max_batch=1),), cores=2.0))
     one.play.scheduler.neighbours, other.play.scheduler.neighbours = (
@@ -222,9 +222,9 @@ async def test_what_ends_in_one_scheduler_lets_others_through() -> None:
 
 
 async def test_a_storm_leaves_nothing_behind() -> None:
-    """Hundreds come, are answered, expire, are in vain or leave at any turn of the loop, and leave nothing behind.
+    """After hundreds of requests that end in every way, nothing is queued and nothing runs.
 
-    At the end nobody waits, nothing runs, every run ended exactly as often as it has members, and nobody was in two.
+    Every batch ends exactly as often as it has members, and no request was in two batches.
     """
     chance = random.Random(7)
     played = played_loop(max_batch=4)

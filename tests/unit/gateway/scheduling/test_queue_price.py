@@ -1,4 +1,4 @@
-"""The price by how many wait: its ends, its order, and that it is the solution of the equation it is said to solve."""
+"""The price by queue length: its limits, its order, and that it solves the equation it is derived from."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ mosts, dispersions = st.floats(1.0, 500.0), st.floats(0.3, 64.0)
 
 
 def _given_up(cheap: ParetoPoint, rate: float, dispersion: float) -> float:
-    """How many must wait for the cheaper of two to be preferred, of 30 at most."""
+    """Return how many must wait, of 30 at most, before the cheaper of two checkpoints is preferred."""
     price = QueuePrice([ParetoPoint(0.0, 0.0), cheap, DEAR], rate, 2.0, 30.0, dispersion).price
     return next(waiting / 10 for waiting in range(300) if price(waiting / 10) >= slope(cheap, DEAR) * (1 - 1e-9))
 
@@ -31,7 +31,7 @@ def _given_up(cheap: ParetoPoint, rate: float, dispersion: float) -> float:
 def test_it_climbs_from_nothing_to_the_dearest_that_pays(
     front: list[ParetoPoint], rate: float, cores: float, most: float, dispersion: float
 ) -> None:
-    """Never falling with who waits; nothing for nobody; once no more can be in time, the cheapest bargain's."""
+    """The price is 0 for an empty queue, never falls as the queue grows, and ends at that of the cheapest point."""
     price = QueuePrice(front, rate, cores, most, dispersion).price
     dearest = slope(front[0], front[1])
     asked = [price(most * part / 20) for part in range(21)]
@@ -45,14 +45,14 @@ def test_it_climbs_from_nothing_to_the_dearest_that_pays(
 def test_it_takes_any_rate_and_number_of_cores(
     front: list[ParetoPoint], rate: float, cores: float, most: float, dispersion: float
 ) -> None:
-    """Idle, tied or flooded: it is a number, of no fewer than none and no more than what the cheapest is worth."""
+    """At any rate and number of cores the price lies between 0 and the price of the cheapest point."""
     for faster in (1e-3, 1.0, 1e3):
         price = QueuePrice(front, rate * faster, cores, most, dispersion).price(most / 3)
         assert 0.0 <= price <= slope(front[0], front[1]) * (1 + 1e-9)
 
 
 def test_it_solves_its_equation() -> None:
-    """A step in who waits raises the price by the step times the excess over scale, at whatever price it stands."""
+    """The slope of the price by queue length satisfies the price's equation at every queue length."""
     rate, cores, dispersion = 300.0, 2.0, 4.0
     price = QueuePrice(HULL, rate, cores, 40.0, dispersion).price
 
@@ -60,7 +60,7 @@ def test_it_solves_its_equation() -> None:
         return rate * max(point.utility - at * point.cost_s for point in HULL) + cores * at
 
     def had(waiting: float) -> float:
-        """What F must exceed for the price to rise as it does there."""
+        """Return what F must exceed for the price to rise as it does there."""
         rise = (price(waiting + 1e-4) - price(waiting - 1e-4)) / 2e-4
         cost_s = (DEAR if price(waiting) < TIE else CHEAP).cost_s
         return utility(price(waiting)) - rise * rate * dispersion / 2 * cost_s
@@ -72,17 +72,17 @@ def test_it_solves_its_equation() -> None:
 
 
 def test_where_little_is_won_by_the_dearer_it_is_given_up_sooner() -> None:
-    """Two points are not worth the risk that forty are."""
+    """A better checkpoint is given up at a shorter queue where it gains less quality."""
     assert _given_up(ParetoPoint(0.003, 88.0), 300.0, 4.0) < _given_up(ParetoPoint(0.003, 50.0), 300.0, 4.0) - 3
 
 
 def test_bursts_make_it_careful() -> None:
-    """Where arrivals cluster the few who wait may be the first of many: the dearer is given up sooner."""
+    """A better checkpoint is given up at a shorter queue where arrivals come in bursts."""
     assert _given_up(CHEAP, 300.0, 16.0) < _given_up(CHEAP, 300.0, 1.0) - 3
 
 
 def test_the_more_come_the_sooner_it_is_given_up() -> None:
-    """Until it is hardly ever chosen, where the cheapest alone must be run for nearly all."""
+    """A better checkpoint is given up at a shorter queue the higher the arrival rate is."""
     given_up = [_given_up(CHEAP, rate, 4.0) for rate in (100.0, 200.0, 300.0, 450.0, 600.0)]
     assert given_up == sorted(given_up, reverse=True)
     assert given_up[0] > 20 and given_up[-1] < 6
@@ -90,7 +90,7 @@ def test_the_more_come_the_sooner_it_is_given_up() -> None:
 
 @pytest.mark.parametrize("most", [0.0, -1.0])
 def test_where_nobody_can_wait_whoever_waits_pays_the_most(most: float) -> None:
-    """Budgets as short as the shortest batch leave no time to wait in."""
+    """Where budgets leave no time to wait, any queued request pays the highest price."""
     price = QueuePrice(HULL, 100.0, 2.0, most, 1.0)
     assert price.price(0.0) == 0.0
     assert price.price(1.0) == price.price(1e6) == QueuePrice(HULL, 100.0, 2.0, 1.0, 1.0).price(1e6) > 0

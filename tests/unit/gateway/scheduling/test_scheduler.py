@@ -1,4 +1,4 @@
-"""The scheduler: who goes first, who goes together, who waits in vain, and what overdue requests get."""
+"""The scheduler: which requests run first, which share a batch, which are given up, and how late ones are served."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from gateway.scheduling.scheduler import AHEAD_S, LATE_CORE_SHARE, LOOK_AHEAD, M
 
 
 def batching(cores: float = 1.0, slots: int = 4) -> PlayedScheduler:
-    """One checkpoint, runs of up to eight, 10 ms for one."""
+    """Return a scheduler of one checkpoint with batches of up to eight; a batch of one takes 10 ms."""
     return PlayedScheduler((Played("only", 0.010, 80.0, slots=slots),), cores)
 
 
 def singly(cores: float = 1.0) -> PlayedScheduler:
-    """One checkpoint that runs one request at a time, 10 ms each."""
+    """Return a scheduler of one checkpoint that runs one request at a time, 10 ms each."""
     return PlayedScheduler((Played("only", 0.010, 80.0, max_batch=1),), cores)
 
 
 def test_an_idle_room_lets_a_request_through_at_once() -> None:
-    """It is released as it enters, alone, and nothing waits that had to be woken for."""
+    """A request that finds a free core begins at once, alone, and the scheduler asks for no wake-up."""
     play = batching()
     held = play.arrives(1.0)
     (release,) = play.released
@@ -32,7 +32,7 @@ def test_an_idle_room_lets_a_request_through_at_once() -> None:
 
 
 def test_those_who_wait_go_together() -> None:
-    """Where runs batch, who came while the core was busy has it next, together, no more than one run takes."""
+    """Requests that queue while the core is busy form the next batch, up to the checkpoint's batch size."""
     play = batching()
     play.arrives(1.0)
     waiting = [play.arrives(1.0) for _ in range(11)]
@@ -44,7 +44,7 @@ def test_those_who_wait_go_together() -> None:
 
 
 def test_texts_fill_a_run_not_requests() -> None:
-    """Three requests of three texts each are no run of eight: the third waits. One that is larger goes alone."""
+    """The batch size counts texts, not requests: two requests of three texts fill a batch of eight; twenty go alone."""
     play = batching()
     play.arrives(1.0)
     trios = [play.arrives(1.0, texts=3) for _ in range(3)]
@@ -60,7 +60,7 @@ def test_texts_fill_a_run_not_requests() -> None:
 
 @given(st.lists(st.floats(1.0, 5.0), min_size=1, max_size=12), st.booleans())
 def test_the_urgent_wait_no_longer_than_the_run_under_way(patient_s: list[float], batches: bool) -> None:
-    """Whoever else waits, and however long already, the one that is most urgent is in the very next run."""
+    """The most urgent queued request is in the very next batch, however many others wait and however long."""
     play = batching() if batches else singly()
     play.arrives(1.0)
     for budget_s in patient_s:
@@ -73,12 +73,12 @@ def test_the_urgent_wait_no_longer_than_the_run_under_way(patient_s: list[float]
 
 
 def test_who_cannot_wait_is_squeezed_in_beside() -> None:
-    """Where runs do not batch: beside the run under way, if that still is in time, and no more than two on a core."""
+    """Without batching, an urgent request starts beside the running one if it stays in time, at most two on a core."""
     for budget_s, now in ((0.080, "waits"), (0.070, "released"), (0.020, "waits")):
         play = PlayedScheduler((Played("only", 0.100, 80.0, max_batch=1), Played("swift", 0.010, 70.0, max_batch=1)))
         play.arrives(10.0)
         play.now_s += 0.040
-        urgent = play.arrives(budget_s)  # 60 ms of the run are left; alone it takes 13 ms at most, beside it 25 ms
+        urgent = play.arrives(budget_s)  # 60 ms of the batch are left; alone it takes 13 ms at most, beside it 25 ms
         assert play.where(urgent) == now
     play = PlayedScheduler((Played("only", 0.100, 80.0, max_batch=1), Played("swift", 0.010, 70.0, max_batch=1)))
     play.arrives(10.0)
@@ -90,7 +90,7 @@ def test_who_cannot_wait_is_squeezed_in_beside() -> None:
 
 
 def test_a_run_that_batches_is_not_squeezed_in() -> None:
-    """It is better served together with others in the next."""
+    """A request that can share the next batch is not started beside the running one."""
     play = PlayedScheduler((Played("only", 0.100, 80.0), Played("swift", 0.010, 70.0)))
     play.arrives(10.0)
     play.now_s += 0.040
@@ -98,10 +98,10 @@ def test_a_run_that_batches_is_not_squeezed_in() -> None:
 
 
 def test_the_strict_are_given_up_the_moment_it_is_in_vain() -> None:
-    """Not before the latest instant at which their run could begin, nor after, wherever in the queue they stand."""
+    """A strict request is given up at the latest instant its batch could begin, wherever in the queue it stands."""
     play = batching()
     play.arrives(5.0)
-    play.arrives(0.040)  # more urgent than the large one, and yet in time for longer
+    play.arrives(0.040)  # more urgent than the large request, but can wait longer
     large = play.arrives(0.060, texts=8, strict=True)
     small = play.arrives(0.050, strict=True)
     assert large.last_s < small.last_s
@@ -119,7 +119,7 @@ def test_the_strict_are_given_up_the_moment_it_is_in_vain() -> None:
 
 
 def test_a_wider_percentile_makes_none_be_given_up() -> None:
-    """A deadline moved forward, to be surer of it, orders the queue; whether one waits in vain is by the true one."""
+    """A percentile orders the queue by an earlier deadline, but a request is given up only by its true deadline."""
     play = batching()
     play.arrives(5.0)
     held = play.queued_request(0.100, strict=True)
@@ -134,7 +134,7 @@ def test_a_wider_percentile_makes_none_be_given_up() -> None:
 
 
 def test_the_overdue_wait_behind_and_are_not_starved() -> None:
-    """While others could be in time they get their share of the engine, and what nobody else wants."""
+    """Late requests get their fixed share of the core while others can still be in time."""
     play = singly()
     play.arrives(5.0)
     late = [play.arrives(0.010) for _ in range(2)]
@@ -153,7 +153,7 @@ def test_the_overdue_wait_behind_and_are_not_starved() -> None:
 
 
 def test_the_overdue_have_an_engine_that_nobody_wants() -> None:
-    """At once, one by one, so that who comes finds it free soon, on the fastest; it costs nothing of their share."""
+    """Late requests run one by one on the fastest checkpoint when no other request waits, without using their share."""
     play = PlayedScheduler((Played("grand", 0.050, 90.0), Played("swift", 0.010, 80.0)))
     late = [play.arrives(-0.5) for _ in range(3)]
     assert play.released[0].members == (late[0],) and play.released[0].checkpoint == "swift"
@@ -163,7 +163,7 @@ def test_the_overdue_have_an_engine_that_nobody_wants() -> None:
 
 
 def test_one_overdue_request_is_not_in_the_way_of_others() -> None:
-    """Where the first may not have what is free, the next that may has it, overdue or in time."""
+    """A late request that must wait for its checkpoint does not block those behind it that can begin."""
     play = PlayedScheduler((Played("grand", 0.050, 90.0, slots=1), Played("swift", 0.010, 80.0)), cores=2.0)
     play.arrives(5.0, 1, False, "grand")
     blocked = play.arrives(-0.1, 1, False, "grand")
@@ -176,7 +176,7 @@ def test_one_overdue_request_is_not_in_the_way_of_others() -> None:
 
 
 def test_no_more_than_so_many_wait_overdue() -> None:
-    """Of more the first are given up; the room says when it is full."""
+    """At most `MOST_LATE` late requests wait: one more gives up the first. The scheduler says when it is full."""
     play = batching()
     play.arrives(5.0)
     late = [play.arrives(0.001) for _ in range(MOST_LATE)]
@@ -187,7 +187,7 @@ def test_no_more_than_so_many_wait_overdue() -> None:
 
 
 def test_the_overdue_of_a_long_queue_do_not_hide_who_may_go() -> None:
-    """However many wait for a checkpoint that has no lane, one behind them that may have another goes."""
+    """A long queue for a checkpoint without a free slot does not hide a request that another checkpoint can serve."""
     play = PlayedScheduler((Played("grand", 0.050, 90.0, slots=1), Played("swift", 0.010, 80.0)), cores=2.0)
     for _ in range(LOOK_AHEAD + 2):
         play.arrives(5.0, 1, False, "grand")
@@ -196,7 +196,7 @@ def test_the_overdue_of_a_long_queue_do_not_hide_who_may_go() -> None:
 
 
 def test_who_is_stranded_is_given_back() -> None:
-    """A request none of whose checkpoints is up any more is told at the next look, strict or not, overdue or not."""
+    """A request with no checkpoint left is given up at the next look; one that has another waits on."""
     grand, swift = Played("grand", 0.050, 90.0), Played("swift", 0.010, 80.0)
     play = PlayedScheduler((grand, swift))
     play.arrives(5.0, 1, False, "swift")
@@ -212,7 +212,7 @@ def test_who_is_stranded_is_given_back() -> None:
 
 
 def test_a_run_wider_than_the_cores_has_them_alone() -> None:
-    """It begins where nothing runs, and nothing begins beside it."""
+    """A batch that needs more cores than there are begins only on an idle gateway and runs alone."""
     play = PlayedScheduler((Played("wide", 0.010, 90.0, threads=4), Played("slim", 0.010, 80.0)), cores=2.0)
     wide = play.arrives(1.0, 1, False, "wide")
     slim = play.arrives(1.0, 1, False, "slim")
@@ -223,14 +223,14 @@ def test_a_run_wider_than_the_cores_has_them_alone() -> None:
 
 
 def test_the_fastest_is_by_the_clock_and_not_by_its_cores() -> None:
-    """What two cores do in 10 ms is sooner done than what one does in 15, though it takes more of them."""
+    """The fastest checkpoint is the one with the shortest time, even where it uses more cores."""
     play = PlayedScheduler((Played("wide", 0.010, 80.0, threads=2), Played("slim", 0.015, 80.0)), cores=2.0)
     play.arrives(-0.1)
     assert play.released[0].checkpoint == "wide"
 
 
 def test_a_short_run_has_the_next_sent_ahead() -> None:
-    """Just before it should end, and no more than one for it; the room asks to be woken then. Long ones have none."""
+    """A short batch has its successor sent just before it should end, one at most; a long batch has none."""
     for one_s, ahead in ((0.002, True), (0.020, False)):
         play = PlayedScheduler((Played("only", one_s, 80.0, max_batch=1, slots=1),))
         play.arrives(5.0)
@@ -243,7 +243,7 @@ def test_a_short_run_has_the_next_sent_ahead() -> None:
 
 
 def test_nothing_is_sent_ahead_to_a_checkpoint_that_is_gone() -> None:
-    """A run may be under way on a replica that reports no more; the next waits for another."""
+    """No batch is sent ahead to a checkpoint that is down; the next request waits for another."""
     play = PlayedScheduler((Played("only", 0.002, 80.0), Played("other", 0.002, 70.0)))
     play.arrives(5.0)
     second = play.arrives(5.0)
@@ -256,7 +256,7 @@ def test_nothing_is_sent_ahead_to_a_checkpoint_that_is_gone() -> None:
 
 
 def test_the_overdue_run_with_those_of_their_length() -> None:
-    """In a turn that is theirs by right: a short text is not padded to a long one's length because both are late."""
+    """Late requests share a batch only with texts of their own length bucket, so padding stays small."""
     late = [QueuedRequest(place, 0.0, characters) for place, characters in enumerate((16, 900, 16, 900))]
     together, alone = (late_batch(late, [Played("only", 0.010, 80.0)], together=kind) for kind in (True, False))
     assert together is not None and together.members == (late[0], late[2])
@@ -264,11 +264,11 @@ def test_the_overdue_run_with_those_of_their_length() -> None:
 
 
 def test_a_newcomer_does_not_wait_for_those_who_will_be_given_up() -> None:
-    """Of more urgent ones it waits for as many as can yet begin in time, and for a patient one's work not at all."""
+    """The wait of a newcomer counts only more urgent requests that can still begin in time."""
     play = singly()
     play.arrives(10.0)
     for _ in range(8):
-        play.arrives(0.060, strict=True)  # each takes 10 ms: by their deadlines there is time for five at the most
+        play.arrives(0.060, strict=True)  # each takes 10 ms: at most five of them can be in time
     play.arrives(10.0)
     behind_all_s = play.scheduler.wait_s(play.now_s + 0.070, play.now_s)
     assert 0.040 <= behind_all_s <= 0.060

@@ -1,4 +1,4 @@
-"""The story of requests that have to wait for a core: how the wait can end, and what the client is told of it."""
+"""Requests that wait for a core: how the wait can end, and what the client learns of it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.virtual_time
 
 
 async def test_who_waits_goes_when_the_core_is_free_and_the_wait_is_told() -> None:
-    """Queue has the wait, predicted and the quantile count from the arrival, and the spans add up."""
+    """A queued request begins when the core is free, and its record contains the wait in its delay and its forecast."""
     told = crowded(FakeClock())
     first = await busy(told)
     second = sent(told, PATIENT)
@@ -44,7 +44,7 @@ async def test_who_waits_goes_when_the_core_is_free_and_the_wait_is_told() -> No
 
 
 async def test_a_strict_request_whose_time_passes_in_the_room_ends_at_its_deadline() -> None:
-    """504 with what it took, no later than its deadline and a look; nothing was sent, and it waits no longer."""
+    """A strict request that expires in the queue ends with a 504 by its deadline, and nothing is sent for it."""
     told = crowded()
     first = await busy(told)
     began_s = loop_clock()()
@@ -60,7 +60,7 @@ async def test_a_strict_request_whose_time_passes_in_the_room_ends_at_its_deadli
 
 
 async def test_a_client_that_hangs_up_while_waiting_leaves_the_room() -> None:
-    """One record, CANCELLED; the room forgets it, nothing was sent for it, and the next has the core."""
+    """A client that hangs up while queued leaves one CANCELLED record, and the next request gets the core."""
     told = crowded()
     first = await busy(told)
     leaving, staying = sent(told, PATIENT), sent(told, PATIENT)
@@ -74,7 +74,7 @@ async def test_a_client_that_hangs_up_while_waiting_leaves_the_room() -> None:
 
 
 async def test_a_client_that_hangs_up_under_way_frees_the_core() -> None:
-    """Whoever waits for it goes at once."""
+    """A client that hangs up while its batch runs frees the core for the next request."""
     told = crowded()
     first = await busy(told)
     second = sent(told, PATIENT)
@@ -87,7 +87,7 @@ async def test_a_client_that_hangs_up_under_way_frees_the_core() -> None:
 
 
 async def test_the_loss_of_every_replica_is_told_to_who_waits() -> None:
-    """503 at the next look, in either mode; who is under way is told when the transport says so."""
+    """When every replica is lost, all queued requests end with a 503 at the next look."""
     told = crowded()
     first = await busy(told)
     held = [sent(told, PATIENT), sent(told, strict(60.0)), sent(told, replace(PATIENT, pinned=GRAND))]
@@ -101,7 +101,7 @@ async def test_the_loss_of_every_replica_is_told_to_who_waits() -> None:
 
 
 async def test_who_could_have_another_checkpoint_waits_on() -> None:
-    """Where only some are lost, nobody is turned away who may have those that are left, looked at before or not."""
+    """When some checkpoints are lost, only the requests pinned to them end; the others wait for what is left."""
     told = crowded()
     first = await busy(told)
     second, pinned = sent(told, PATIENT), sent(told, replace(PATIENT, pinned=GRAND))
@@ -117,7 +117,7 @@ async def test_who_could_have_another_checkpoint_waits_on() -> None:
 
 
 async def test_a_strict_request_in_vain_is_a_504_where_the_best_are_lost_too() -> None:
-    """It had been let in with the best two looked at; that those are gone is not what ends it, while a third is up."""
+    """A strict request that expires in the queue is a 504 while any checkpoint is up, although the best are lost."""
     told = crowded()
     first = await busy(told)
     second = sent(told, strict(0.200))
@@ -129,7 +129,7 @@ async def test_a_strict_request_in_vain_is_a_504_where_the_best_are_lost_too() -
 
 
 async def test_best_effort_waits_past_its_deadline_but_not_for_ever() -> None:
-    """It is late in any case and still waits; after its patience it is a 504, counted from its own deadline."""
+    """A best-effort request waits past its deadline, until its patience ends with a 504."""
     told = crowded()
     first = await busy(told)
     request = told.request(replace(TERMS, budget_s=0.020))
@@ -146,7 +146,7 @@ async def test_best_effort_waits_past_its_deadline_but_not_for_ever() -> None:
 
 @pytest.mark.parametrize("terms", [replace(TERMS, budget_s=0.001), replace(TERMS, budget_s=0.001, pinned=GRAND)])
 async def test_where_too_many_wait_that_are_late_one_more_is_refused_at_once(terms: Terms) -> None:
-    """429 with Retry-After, pinned or not; who can be in time is let in as ever."""
+    """While too many late requests wait, one more is refused with a 429, and one that can be in time is admitted."""
     told = crowded(FakeClock())
     first = await busy(told)
     late = [sent(told, replace(TERMS, budget_s=0.001)) for _ in range(MOST_LATE)]
@@ -164,13 +164,13 @@ async def test_where_too_many_wait_that_are_late_one_more_is_refused_at_once(ter
 
 
 def shared(told: World) -> Sequence[asyncio.Task[Finished]]:
-    """Three requests for one checkpoint that wait together."""
+    """Send three requests for one checkpoint, which wait together."""
     return [sent(told, replace(PATIENT, pinned=SWIFT)) for _ in range(3)]
 
 
 @pytest.mark.parametrize("leaves", [False, True])
 async def test_a_shared_run_is_learnt_once(leaves: bool) -> None:
-    """The first answer says how far the forecast strayed, though a member left before; the others would echo it."""
+    """The forecaster learns once from a shared batch, even if one member has left."""
     told = crowded(FakeClock())
     first = await busy(told)
     members = shared(told)
@@ -188,7 +188,7 @@ async def test_a_shared_run_is_learnt_once(leaves: bool) -> None:
 
 
 async def test_a_replica_lost_under_way_frees_the_core_and_the_request_waits_anew() -> None:
-    """The lost attempt's core is another's before the request has one again, by what remains of its budget."""
+    """When a replica is lost, its core is freed and its request queues again with its remaining budget."""
     told = crowded(FakeClock())
     told.backend.behaviour = scripted(Failure(FailureKind.UNAVAILABLE), ANSWER)
     first = await busy(told)
@@ -202,7 +202,7 @@ async def test_a_replica_lost_under_way_frees_the_core_and_the_request_waits_ane
 
 
 async def test_a_storm_of_requests_leaves_the_gateway_empty() -> None:
-    """Of every kind, leaving at any moment: each has one record, and afterwards nothing waits and nothing runs."""
+    """After a storm of requests of every kind, nothing is queued or running, and none has more than one record."""
     told = crowded(cores=2.0)
     opened(told)
     script: list[Answer | Failure] = [
@@ -227,7 +227,7 @@ async def test_a_storm_of_requests_leaves_the_gateway_empty() -> None:
 
 
 async def test_the_headers_tell_of_the_wait() -> None:
-    """Server-Timing of an answer that waited has the wait in its queue, and its spans are within the total."""
+    """Server-Timing of a request that waited contains the wait, and its spans stay within the total."""
     told = crowded(FakeClock())
     first = await busy(told)
     client = client_of(told)

@@ -1,4 +1,4 @@
-"""What a classifier's runs cost: at the pace of the machine as it is, and among others as long."""
+"""The service time of a classifier's batches: it follows the slowdown of the machine and counts the whole batch."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from gateway.tasks.classify import BatchedModel, ClassifyParameters
 
 
 def classifier() -> BatchedModel:
-    """One that has learnt nothing yet."""
+    """Return a model that has learnt nothing yet."""
     return BatchedModel(latency_profile(0.010), 64)
 
 
 @pytest.mark.parametrize("times", [0.5, 2.0])
 def test_the_pace_of_scoring_is_learnt_quickly(times: float) -> None:
-    """Forty answers of a machine that takes so many times as long are enough to be near it, in batches as alone."""
+    """A slowdown is learnt within forty answers, from batches as from single texts."""
     for batch in (1, 4):
         seen = classifier()
         before = seen.service_time_s((56,))
@@ -31,7 +31,7 @@ def test_the_pace_of_scoring_is_learnt_quickly(times: float) -> None:
 
 
 def test_the_pace_of_scoring_is_learnt_from_single_texts() -> None:
-    """Of several it is not told which runs they were in, nor how long those were."""
+    """A slowdown is learnt only from single texts: the batches of several are not known."""
     seen = classifier()
     before = seen.service_time_s((56,))
     several = Answer((), InputReport(36, 36, False), ReplicaTimings(0.0, 9.0, 9.0, 2))
@@ -42,7 +42,7 @@ def test_the_pace_of_scoring_is_learnt_from_single_texts() -> None:
 
 
 def test_companions_lengthen_the_run() -> None:
-    """A run of one with so many companions takes what a run of so many and one does, and so of several texts."""
+    """A text in a batch takes the time of the whole batch, and so do several texts."""
     new = classifier()
     one = RequestShape((56,), ClassifyParameters())
     for companions in (0, 1, 3, 7):

@@ -1,4 +1,4 @@
-"""The plan of a summary at single places, and how a checkpoint that writes is forecast and learns."""
+"""The plan of a summary, case by case, and how a checkpoint that writes is forecast and learns."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ TIMES = DecodingTimes(0.100, lambda rows: 0.010 * rows)
 WANTED = Wanted(beams=4, max_new_tokens=60, expected_tokens=20.0)
 ASKED = RequestShape((400,), SummarizeParameters())
 NO_END_S = 600.0
-"""More budget than any plan uses."""
+"""More time than any plan uses."""
 
 
 def forecaster() -> Forecaster:
-    """One that has learnt nothing yet."""
+    """Return a forecaster that has learnt nothing yet."""
     return Forecaster(AbstractiveModel(seq2seq_manifest()))
 
 
@@ -44,14 +44,14 @@ def forecaster() -> Forecaster:
 def test_room_goes_to_length_and_then_to_width(
     room_s: float, beams: int, max_new_tokens: int, expected_s: float
 ) -> None:
-    """Beams are added where half as many tokens again as are expected fit; what is left over may make it longer."""
+    """A plan adds beams once 1.5 times the expected tokens fit; time that is left over allows more tokens."""
     made = plan(TIMES, WANTED, room_s)
     assert (made.beams, made.max_new_tokens) == (beams, max_new_tokens)
     assert made.expected_s == pytest.approx(expected_s)
 
 
 def test_no_headroom_is_kept_for_tokens_that_may_not_be_written() -> None:
-    """Where the most that is wanted fits, nothing can be cut, and so the search may be as wide."""
+    """A plan keeps no headroom where the most tokens that may be written fit."""
     short = Wanted(beams=4, max_new_tokens=20, expected_tokens=20.0)
     made = plan(TIMES, short, 0.905)
     assert (made.beams, made.max_new_tokens, made.expected_tokens) == (4, 20, 20.0)
@@ -61,12 +61,12 @@ def test_no_headroom_is_kept_for_tokens_that_may_not_be_written() -> None:
     ("most", "chosen"), [(1, (1,)), (3, (1, 2, 3)), (4, (1, 2, 4)), (8, (1, 2, 4, 8)), (16, (1, 2, 4, 8, 16))]
 )
 def test_widths_are_those_profiled_and_the_most(most: int, chosen: tuple[int, ...]) -> None:
-    """Doubling up to the most, and the most itself, were it no power of two."""
+    """The widths to choose from double up to the largest, and include it."""
     assert widths(most) == chosen
 
 
 def test_a_pace_stretches_reading_and_writing_alike() -> None:
-    """A machine at half the speed takes twice as long for either, and twice the budget buys the same plan."""
+    """A slowdown of two doubles the times of reading and writing, so twice the budget gives an equal plan."""
     times = WritingTimes.of(seq2seq_manifest())
     quiet, busy = times.for_text(100), times.for_text(100, slowdown=2.0)
     assert (busy.encode_s, busy.step_s(4)) == (2 * quiet.encode_s, 2 * quiet.step_s(4))
@@ -75,7 +75,7 @@ def test_a_pace_stretches_reading_and_writing_alike() -> None:
 
 
 def test_a_checkpoint_that_writes_is_forecast_as_widely_as_fits() -> None:
-    """With time enough at its widest, with less at the least; nothing else is ever forecast of it."""
+    """A checkpoint that writes is forecast at its widest plan where that fits, else at its leanest."""
     new = forecaster()
     lavish, tight = (new.forecast(ASKED, IDLE, 95.0, 0.0, left_s) for left_s in (NO_END_S, 0.050))
     assert (lavish.service_time_s, tight.service_time_s) == pytest.approx(new.model.service_times_s(ASKED, NO_END_S))
@@ -84,7 +84,7 @@ def test_a_checkpoint_that_writes_is_forecast_as_widely_as_fits() -> None:
 
 
 def test_what_waits_in_a_row_takes_room_and_what_takes_turns_does_not() -> None:
-    """Behind a backlog that must be worked off first less is left to write in; turns hold up as many times as many."""
+    """A backlog leaves less time to write; time slicing instead multiplies the time by the number of texts."""
     new = forecaster()
     idle = new.forecast(ASKED, IDLE, 95.0, 0.0, 1.0)
     behind = new.forecast(ASKED, QueueAhead(0.6), 95.0, 0.0, 1.0)
@@ -96,7 +96,7 @@ def test_what_waits_in_a_row_takes_room_and_what_takes_turns_does_not() -> None:
 
 
 def test_a_checkpoint_that_is_always_cut_is_not_quick() -> None:
-    """Answers that the deadline cut, or that are but a lead, do not bring the forecast down to the clients' budgets."""
+    """Answers that the deadline cut do not lower the forecast to the clients' budgets."""
     new = forecaster()
     before = new.forecast(ASKED, IDLE, 95.0, 0.0, 0.010)
     cut = summary(generation("deadline", 1, steps=0, lead=True), tokens=110, kept=0, service_time_s=0.0)
@@ -104,11 +104,11 @@ def test_a_checkpoint_that_is_always_cut_is_not_quick() -> None:
         forecast = new.forecast(ASKED, IDLE, 95.0, 0.0, 0.010)
         new.learn(forecast, ASKED, cut, 0.0015, 0.0)
     after = new.forecast(ASKED, IDLE, 95.0, 0.0, 0.010)
-    assert after.quantile_s == pytest.approx(before.quantile_s, rel=0.02)  # the overhead was learnt
+    assert after.quantile_s == pytest.approx(before.quantile_s, rel=0.02)  # the overhead has been learnt
 
 
 def test_a_cut_that_came_late_counts_as_late() -> None:
-    """What took longer than its quantile and was cut even so raises the quantile, as one that ended would."""
+    """A summary that was cut and yet came after its quantile raises the quantile."""
     new = forecaster()
     before = new.forecast(ASKED, IDLE, 95.0, 0.0, 0.010)
     for _ in range(ENOUGH):
@@ -129,11 +129,11 @@ def test_answers_in_time_make_the_forecast_surer() -> None:
     assert after.quantile_s < before.quantile_s
     assert after.quantile_s == pytest.approx(after.latency_s, rel=0.01)
     later = new.forecast(ASKED, IDLE, 95.0, MAX_AGE_S + 1, 0.010)
-    assert later.quantile_s == pytest.approx(before.quantile_s, rel=0.02)  # the overhead was learnt
+    assert later.quantile_s == pytest.approx(before.quantile_s, rel=0.02)  # the overhead has been learnt
 
 
 def test_kinds_do_not_stand_in_for_one_another() -> None:
-    """What classifiers met is shared among them, and held neither against a checkpoint that writes nor for it."""
+    """Residuals of classifiers are shared among classifiers and change no forecast of a checkpoint that writes."""
     served = served_checkpoints(catalog(), manifests(), LoadTracker())
     scores = RequestShape((20,), ClassifyParameters())
     swift, even, scribe = (served[name].forecaster for name in (SWIFT, EVEN, SCRIBE))

@@ -1,4 +1,4 @@
-"""What a request costs on each kind of checkpoint: by its profile at first, and nearer to what was seen with time."""
+"""The service time of each kind of checkpoint: first by its profile, then ever nearer to what was observed."""
 
 from __future__ import annotations
 
@@ -15,49 +15,49 @@ from gateway.tasks.service_time import LEAST_SLOWDOWN, MOST_SLOWDOWN, Slowdown, 
 from gateway.tasks.summarize import AbstractiveModel, ExtractiveModel, SummarizeParameters
 
 NO_END_S = 600.0
-"""More room than any plan uses."""
+"""More time than any plan uses."""
 
 OVER = 8 * WINDOW
-"""Characters that are two windows and more."""
+"""More characters than two windows hold."""
 
 
 def classifier(window_tokens: int = 64) -> BatchedModel:
-    """One that has learnt nothing yet."""
+    """Return a classifier's model that has learnt nothing yet."""
     return BatchedModel(latency_profile(0.010), window_tokens)
 
 
 def reading(per_token_s: float = 0.001) -> ExtractiveModel:
-    """One that picks sentences, and has learnt nothing yet."""
+    """Return an extractive model that has learnt nothing yet."""
     return ExtractiveModel(LatencyProfile.from_document(extractive_manifest("c", per_token_s).profile))
 
 
 def writing(**rules: int) -> AbstractiveModel:
-    """One that writes, and has learnt nothing yet."""
+    """Return an abstractive model that has learnt nothing yet."""
     return AbstractiveModel(seq2seq_manifest(**rules))
 
 
 def asked(*characters: int, parameters: SummarizeParameters | None = None) -> RequestShape:
-    """Texts of so many characters, to be summarised."""
+    """Return the shape of a request to summarise texts of these lengths, in characters."""
     return RequestShape(characters or (400,), parameters or SummarizeParameters())
 
 
 def least_s(cost: ExtractiveModel | AbstractiveModel, of: RequestShape) -> float:
-    """What it takes at the least."""
+    """Return the least service time."""
     return cost.service_times_s(of, NO_END_S)[1]
 
 
 def expected_tokens(cost: AbstractiveModel) -> float:
-    """How long a summary it expects, by what a text of 110 tokens costs it."""
+    """Return how many tokens a model expects, from its least time for a text of 110 tokens."""
     return (least_s(cost, asked(400)) - 0.010 * 110 / 32) / (0.002 * 1.110)
 
 
 def written(reason: FinishReason, tokens: int, max_new_tokens: int = 128, pieces: int = 1) -> Answer:
-    """A summary of which only the length is told, not what was run for it."""
+    """Return a summary of known length and unknown steps."""
     return summary(generation(reason, tokens, steps=0, max_new_tokens=max_new_tokens, pieces=pieces), tokens=110)
 
 
 def test_many_inputs_take_longer_than_one_and_less_than_their_sum() -> None:
-    """The texts of one request are batched: alike lengths together, so the order of texts does not matter."""
+    """The texts of one request are batched by length bucket, so they take less time than one after the other."""
     cells = {(1, 16): 0.010, (1, 64): 0.04, (8, 16): 0.040, (8, 64): 0.160}
     made = tuple(cell(batch, tokens, p50_s) for (batch, tokens), p50_s in cells.items())
     grid = LatencyProfile.from_document(ProfileDocument(threads=1, measured_on="nothing", cells=made))
@@ -69,14 +69,14 @@ def test_many_inputs_take_longer_than_one_and_less_than_their_sum() -> None:
 
 
 def test_tokens_stay_within_the_window() -> None:
-    """However long a text is, no more tokens are forecast than the checkpoint takes."""
+    """A forecast never has more tokens than the checkpoint's window."""
     new = classifier(window_tokens=64)
     assert new.tokens(10**6) == 64
     assert 0 < new.tokens(0) <= new.tokens(10) <= new.tokens(100)
 
 
 def test_the_forecast_of_tokens_follows_the_texts() -> None:
-    """After texts of another kind the forecast comes near what those had, from above as from below."""
+    """The forecast of tokens approaches that of the recent texts, whether they have more tokens or fewer."""
     for per_character in (0.1, 0.5, 1.0):
         new = classifier(window_tokens=10_000)
         for _ in range(200):
@@ -85,7 +85,7 @@ def test_the_forecast_of_tokens_follows_the_texts() -> None:
 
 
 def test_nothing_is_learnt_from_nothing() -> None:
-    """An empty text says nothing about tokens, nor does one that had only the special ones."""
+    """Empty texts and texts of special tokens only do not change the forecast of tokens."""
     rate = TokenRate()
     before = rate.tokens(100)
     rate.learn((0,), 5)
@@ -95,7 +95,7 @@ def test_nothing_is_learnt_from_nothing() -> None:
 
 
 def test_special_tokens_are_counted_once() -> None:
-    """Short texts, of whose tokens most are special, say no more of long texts than long ones do, however sent."""
+    """Special tokens count once for each text, so short texts do not raise the forecast for long ones."""
     one, many = classifier(window_tokens=512), classifier(window_tokens=512)
     for _ in range(200):
         one.learn_tokens((4,), 3)
@@ -105,14 +105,14 @@ def test_special_tokens_are_counted_once() -> None:
 
 
 def test_each_kind_has_its_own_cost() -> None:
-    """A classifier is priced by its batches, an extractive checkpoint by what it reads, one that writes by its plan."""
+    """Classifiers, extractive and abstractive checkpoints each have their own model of the service time."""
     assert isinstance(service_time_model(manifest("c", 0.010)), BatchedModel)
     assert isinstance(service_time_model(extractive_manifest("c", 0.001)), ExtractiveModel)
     assert isinstance(service_time_model(seq2seq_manifest()), AbstractiveModel)
 
 
 def test_only_writing_uses_the_room_that_it_is_given() -> None:
-    """Scoring and reading cost the same in any room; writing costs more in more, up to the widest it is made for."""
+    """Only writing takes longer where there is more time, up to the widest plan."""
     scoring = RequestShape((20,), ClassifyParameters())
     assert classifier().service_times_s(scoring, 0.0) == classifier().service_times_s(scoring, NO_END_S)
     assert reading().service_times_s(asked(), 0.0) == reading().service_times_s(asked(), NO_END_S)
@@ -124,14 +124,14 @@ def test_only_writing_uses_the_room_that_it_is_given() -> None:
 
 
 def test_every_text_is_read() -> None:
-    """Of an extractive checkpoint twice the texts take twice as long, and a long text longer than a short one."""
+    """An extractive checkpoint takes longer for a longer text, and twice as long for two texts."""
     assert least_s(reading(), asked(400, 400)) == pytest.approx(2 * least_s(reading(), asked(400)))
     assert least_s(reading(), asked(4000)) > 5 * least_s(reading(), asked(400))
 
 
 @pytest.mark.parametrize("truncation", ["longest_first", "error"])
 def test_only_chunking_reads_beyond_the_window(truncation: str) -> None:
-    """A text over the window costs what the window costs, unless it is to be taken in pieces."""
+    """A text longer than the window costs as much as the window, unless it is read in pieces."""
     head = SummarizeParameters(truncation=truncation)  # type: ignore[arg-type]  # the table's texts are of that kind
     cut = least_s(writing(), asked(OVER, parameters=head))
     assert cut == least_s(writing(), asked(100 * OVER, parameters=head))
@@ -140,7 +140,7 @@ def test_only_chunking_reads_beyond_the_window(truncation: str) -> None:
 
 
 def test_pieces_are_widened_like_a_text_of_its_own() -> None:
-    """Where there is room, every piece has its share and is written of as widely as that lets it be."""
+    """The pieces of a long text are written as wide as their share of the time allows."""
     whole, _ = writing().service_times_s(asked(400), NO_END_S)
     fully, least = writing().service_times_s(asked(OVER), NO_END_S)
     assert fully > 2 * whole
@@ -149,7 +149,7 @@ def test_pieces_are_widened_like_a_text_of_its_own() -> None:
 
 
 def test_what_the_client_allows_at_most_costs_less() -> None:
-    """Fewer tokens or beams than the checkpoint's own are cheaper; more than its own cost what its own do."""
+    """Fewer tokens or beams than the checkpoint's own cost less; more cost no more than its own."""
     own = writing().service_times_s(asked(), NO_END_S)
     short = writing().service_times_s(asked(parameters=SummarizeParameters(max_new_tokens=10)), NO_END_S)
     assert short[0] < own[0] and short[1] < own[1]
@@ -160,21 +160,21 @@ def test_what_the_client_allows_at_most_costs_less() -> None:
 
 
 def test_what_the_client_wants_at_least_costs_more() -> None:
-    """A least number of tokens over what is expected is paid for, up to the most that are written; a smaller is not."""
+    """A minimum of tokens costs more if it is above the expected length, up to the most that may be written."""
     own = least_s(writing(), asked())
     more = [least_s(writing(), asked(parameters=SummarizeParameters(min_new_tokens=n))) for n in (0, 10, 80, 128, 4096)]
     assert more[0] == more[1] == own < more[2] < more[3] == more[4]
 
 
 def test_no_least_of_the_client_lifts_that_of_the_checkpoint() -> None:
-    """Nought is a number: who wants no least does not get the checkpoint's."""
+    """A client's minimum of 0 tokens replaces the checkpoint's own minimum."""
     own = least_s(writing(min_new_tokens=100), asked())
     assert least_s(writing(min_new_tokens=100), asked(parameters=SummarizeParameters(min_new_tokens=0))) < own
 
 
 @pytest.mark.parametrize("tokens", [5, 20, 70])
 def test_the_length_of_summaries_is_learnt(tokens: int) -> None:
-    """After summaries of another length the cost is that of such ones, from above as from below."""
+    """The expected length approaches that of the recent summaries, whether they are longer or shorter."""
     seen = writing()
     assert expected_tokens(seen) == pytest.approx(OUTPUT_TOKENS)
     for _ in range(200):
@@ -184,7 +184,7 @@ def test_the_length_of_summaries_is_learnt(tokens: int) -> None:
 
 @pytest.mark.parametrize("reason", ["length", "deadline"])
 def test_a_cut_summary_is_no_shorter_than_expected(reason: FinishReason) -> None:
-    """One that was cut would have been longer: it lengthens what is expected, and never shortens it."""
+    """A summary that was cut can raise the expected length and never lowers it."""
     seen = writing()
     seen.learn(asked(), written(reason, 5))
     assert expected_tokens(seen) == pytest.approx(OUTPUT_TOKENS)
@@ -193,7 +193,7 @@ def test_a_cut_summary_is_no_shorter_than_expected(reason: FinishReason) -> None
 
 
 def test_summaries_without_room_say_nothing_of_length() -> None:
-    """Of those with little room only the short ones end by themselves, which would make the next seem shorter."""
+    """Summaries with little time to write do not change the expected length: only short ones end by themselves."""
     seen = writing()
     seen.learn(asked(), written("stop", 5, max_new_tokens=30))
     seen.learn(asked(), written("length", 59, max_new_tokens=59))
@@ -205,7 +205,7 @@ def test_summaries_without_room_say_nothing_of_length() -> None:
 
 
 def test_a_checkpoint_that_may_write_little_is_learnt_from_all_the_same() -> None:
-    """Where its own rules leave no more room than this, that is room enough."""
+    """A checkpoint whose own limit is short learns from summaries at that limit."""
     seen = writing(max_new_tokens=45)
     seen.learn(asked(), written("stop", 5, max_new_tokens=45))
     assert expected_tokens(seen) < OUTPUT_TOKENS - 1
@@ -213,7 +213,7 @@ def test_a_checkpoint_that_may_write_little_is_learnt_from_all_the_same() -> Non
 
 @pytest.mark.parametrize("times", [0.5, 3.0])
 def test_the_pace_of_writing_is_learnt(times: float) -> None:
-    """A machine that takes so many times as long as it did when it was profiled is soon forecast at that."""
+    """The slowdown of writing is learnt."""
     seen, of = writing(), asked()
     before = least_s(seen, of)
     for _ in range(200):
@@ -225,7 +225,7 @@ def test_the_pace_of_writing_is_learnt(times: float) -> None:
 
 @pytest.mark.parametrize("times", [0.5, 3.0])
 def test_the_pace_of_reading_is_learnt(times: float) -> None:
-    """Likewise of what picks sentences, from what it read, were it not all of the text."""
+    """The slowdown of an extractive checkpoint is learnt from the tokens that it read."""
     seen, of = reading(), asked(4000)
     before = least_s(seen, of)
     for _ in range(200):
@@ -234,7 +234,7 @@ def test_the_pace_of_reading_is_learnt(times: float) -> None:
 
 
 def test_the_pace_is_not_learnt_from_what_was_not_run() -> None:
-    """An answer for which no step was made in time took no time, and is no sign of a quick machine."""
+    """An answer without a single step teaches no slowdown."""
     for cost in (reading(), writing()):
         before = least_s(cost, asked())
         nothing = generation("deadline", tokens=0, steps=0, lead=True)
@@ -243,7 +243,7 @@ def test_the_pace_is_not_learnt_from_what_was_not_run() -> None:
 
 
 def test_the_pace_of_writing_is_learnt_from_one_text_in_one_piece() -> None:
-    """Of several, or of pieces, it is not told which steps were whose."""
+    """The slowdown of writing is learnt only from one text in one piece; for others the steps of each are unknown."""
     seen = writing()
     before = least_s(seen, asked())
     slow = generation("length", tokens=40)
@@ -253,7 +253,7 @@ def test_the_pace_of_writing_is_learnt_from_one_text_in_one_piece() -> None:
 
 
 def test_tokens_are_learnt_from_texts_that_were_taken_whole() -> None:
-    """After texts of many tokens a text costs more; one that was cut says nothing."""
+    """The number of tokens is learnt only from texts that were not cut."""
     for cost in (reading(), writing()):
         before = least_s(cost, asked())
         cost.learn(asked(), summary(generation("stop", pieces=2, steps=0), tokens=400, kept=1, service_time_s=0.004))
@@ -264,7 +264,7 @@ def test_tokens_are_learnt_from_texts_that_were_taken_whole() -> None:
 
 
 def test_a_pace_is_an_average_within_bounds() -> None:
-    """It moves by its weight, a freak moves it no more than the bound does, and a run of no length teaches nothing."""
+    """A slowdown is a weighted average; an outlier moves it no further than its bound, and a time of 0 s not at all."""
     slowdown = Slowdown(0.5)
     assert slowdown.value == 1.0
     slowdown.learn(2.0, 1.0)

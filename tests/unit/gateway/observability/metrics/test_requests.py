@@ -1,4 +1,4 @@
-"""What an ingress counts of requests: each once, whatever became of it, in series that are there from the start."""
+"""The request metrics of an ingress: each request counts once, in series that exist from the start."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gateway.scheduling.policy import Assessed, Candidate, Reason, Verdict
 
 
 def record(outcome: Outcome, latency_s: float = 0.004, *, answered: bool = True) -> RequestRecord:
-    """A request that ended so."""
+    """Return a record with this outcome."""
     return RequestRecord(
         request_id="SECRET-ID",
         task="classify",
@@ -29,7 +29,7 @@ def record(outcome: Outcome, latency_s: float = 0.004, *, answered: bool = True)
 
 
 def counted(*records: RequestRecord) -> str:
-    """The text of a process that saw these."""
+    """Return the metrics of a process that saw these records."""
     metrics = RequestMetrics(catalog())
     for one in records:
         metrics.observe(one)
@@ -37,7 +37,7 @@ def counted(*records: RequestRecord) -> str:
 
 
 def test_a_request_is_counted_once_under_its_outcome() -> None:
-    """Whatever the outcome, the total rises by one in one series."""
+    """A request adds one to one series, whatever its outcome."""
     text = counted(*(record(outcome, answered=outcome is Outcome.IN_TIME) for outcome in Outcome))
     found = [(labels["outcome"], value) for labels, value in samples(text, "punctual_requests_total") if value]
     assert dict(found) == {outcome.value: 1.0 for outcome in Outcome} and len(found) == len(Outcome)
@@ -45,7 +45,7 @@ def test_a_request_is_counted_once_under_its_outcome() -> None:
 
 
 def test_what_may_come_is_there_at_zero() -> None:
-    """Every checkpoint under every outcome and reason, and none at all: `rate` sees the first event."""
+    """Every series exists at 0 from the start, so that `rate` sees the first event."""
     found = samples(counted(), "punctual_requests_total")
     assert {value for _, value in found} == {0.0}
     places = {(labels["task"], labels["checkpoint"], labels["tier"]) for labels, _ in found}
@@ -57,7 +57,7 @@ def test_what_may_come_is_there_at_zero() -> None:
 
 
 def test_only_answered_requests_have_a_latency() -> None:
-    """A refusal is quick and must not make the latency look good; a strict answer that expired was not given."""
+    """Only answers have a latency: quick refusals must not improve it, and an expired answer was not given."""
     refused, expired = record(Outcome.SHED, answered=False), record(Outcome.EXPIRED, 9.0)
     text = counted(record(Outcome.IN_TIME), record(Outcome.LATE, 2.5), refused, expired)
     assert [value for _, value in samples(text, "punctual_request_latency_seconds_count")] == [2.0]
@@ -65,7 +65,7 @@ def test_only_answered_requests_have_a_latency() -> None:
 
 
 def test_latency_is_queueing_delay_and_service_time_and_overhead() -> None:
-    """The three of an answer add up to its latency; overhead is never negative, however clocks round."""
+    """Queueing delay, service time and overhead add up to the latency, and overhead is never negative."""
     one = replace(record(Outcome.IN_TIME, 0.5), queueing_delay_s=0.2, service_time_s=0.25)
     text = counted(one)
     parts = [total(text, f"punctual_request_{part}_seconds_sum") for part in ("queueing_delay", "service_time")]
@@ -76,7 +76,7 @@ def test_latency_is_queueing_delay_and_service_time_and_overhead() -> None:
 
 
 def test_latency_is_held_against_the_budget() -> None:
-    """An answer at its budget is within the bucket of 1, a later one is not."""
+    """An answer exactly at its budget is within the bucket of 1, and a later one is not."""
     at, over = (replace(record(Outcome.IN_TIME, latency_s), budget_s=0.2) for latency_s in (0.2, 0.21))
     name = "punctual_request_latency_budget_ratio"
     text = counted(at, over, over)
@@ -85,7 +85,7 @@ def test_latency_is_held_against_the_budget() -> None:
 
 
 def test_coverage_is_what_was_covered_of_what_was_forecast() -> None:
-    """Answers at or under their quantile, beside the shares that were promised; what had no forecast is in neither."""
+    """Coverage counts answers with a forecast, those at or under their quantile, and the shares promised."""
     one = replace(record(Outcome.LATE, 0.3), predicted_s=0.2, quantile_s=0.3, percentile=95.0)
     text = counted(one, replace(one, latency_s=0.31, percentile=50.0), record(Outcome.IN_TIME))
     names = ("answers", "covered_answers", "nominal_answers")
@@ -95,7 +95,7 @@ def test_coverage_is_what_was_covered_of_what_was_forecast() -> None:
 
 
 def test_a_decision_is_counted_with_all_it_looked_at() -> None:
-    """Its reason once, each candidate under its verdict, whether a checkpoint was chosen or none."""
+    """A decision counts its reason once and the verdict of each candidate, chosen or refused."""
     verdicts = tuple(
         Assessed(Candidate(name, Tier.REALTIME, 1.0, None, None), verdict)
         for name, verdict in ((GRAND, Verdict.TOO_SLOW), (SWIFT, Verdict.FITS))
@@ -115,21 +115,21 @@ VERDICTS = "punctual_candidate_verdicts_total"
 
 
 def test_what_was_written_is_counted_where_it_was_answered() -> None:
-    """Tokens of classified texts too; of answers that nobody had, none."""
+    """Tokens are counted only for requests that were answered."""
     text = counted(replace(record(Outcome.IN_TIME), kept=7), replace(record(Outcome.EXPIRED), kept=9))
     assert total(text, "punctual_input_tokens_total") == 7.0
     assert total(text, "punctual_output_tokens_total") == 0.0
 
 
 def test_a_cut_text_is_counted_where_it_was_answered() -> None:
-    """Once a request, and only where an answer was made of what was left."""
+    """A cut text counts once a request, and only if the request was answered."""
     cut = replace(record(Outcome.IN_TIME), truncated=True)
     text = counted(cut, cut, replace(cut, outcome=Outcome.EXPIRED), record(Outcome.IN_TIME))
     assert total(text, "punctual_truncated_requests_total") == 2.0
 
 
 def test_buckets_tell_milliseconds_apart() -> None:
-    """The buckets rise, and are fine where budgets are; a value at a bound is within it."""
+    """The latency buckets ascend, are finest below 100 ms, and include their upper bound."""
     assert list(BUCKETS) == sorted(set(BUCKETS)) and (BUCKETS[0], BUCKETS[-1]) == (0.001, 60.0)
     assert sum(bucket <= 0.1 for bucket in BUCKETS) >= 10
     text = counted(*(record(Outcome.IN_TIME, latency_s) for latency_s in (0.004, 0.005, 99.0)))
@@ -138,6 +138,6 @@ def test_buckets_tell_milliseconds_apart() -> None:
 
 
 def test_labels_are_closed_lists() -> None:
-    """Nothing a client chooses freely becomes a label, and no series says when it began."""
+    """No label has a value that a client chooses, and no series has a creation time."""
     text = counted(record(Outcome.IN_TIME))
     assert "SECRET" not in text and "_created" not in text

@@ -1,4 +1,4 @@
-"""How many processes become one scrape, and what is told of the application beside them."""
+"""How the metrics of many processes become one scrape, and what it adds about the application."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FACTS = ReplicaFacts(SWIFT, "classify", "realtime", agreement=0.995, started_s=1
 
 
 def ingress(*outcomes: Outcome) -> str:
-    """The text of an ingress whose requests ended so."""
+    """Return the metrics of an ingress whose requests had these outcomes."""
     metrics = RequestMetrics(catalog())
     for outcome in outcomes:
         record = RequestRecord(
@@ -39,7 +39,7 @@ def ingress(*outcomes: Outcome) -> str:
 
 
 def test_several_processes_are_one_scrape() -> None:
-    """Each family is described once; every sample keeps its value and says whose it is."""
+    """Each metric is described once, and each sample keeps its value and names its process."""
     texts = {
         "in-1": ingress(Outcome.IN_TIME, Outcome.IN_TIME),
         "in-2": ingress(Outcome.IN_TIME, Outcome.LATE),
@@ -66,7 +66,7 @@ def test_several_processes_are_one_scrape() -> None:
 
 
 async def test_requests_pass_between_two_metrics() -> None:
-    """Writing all metrics gives the same text as at once, and the event loop runs other work between any two."""
+    """Writing all metrics yields to the event loop between any two, and gives an unchanged text."""
     metrics = RequestMetrics(catalog())
     metrics.observe(replace(RECORD, checkpoint=SWIFT, tier="realtime"))
     turns = 0
@@ -84,7 +84,7 @@ async def test_requests_pass_between_two_metrics() -> None:
 
 
 def test_samples_of_one_family_stand_together() -> None:
-    """The text format wants all lines of a metric in one group, also when they come from several processes."""
+    """All samples of a metric stand together, whichever process they are from."""
     text = ingress(Outcome.IN_TIME)
     lines = one_scrape([Process("a", "gateway", text), Process("b", "gateway", text)]).decode().splitlines()
     where = [at for at, line in enumerate(lines) if line.startswith("punctual_requests_total")]
@@ -93,7 +93,7 @@ def test_samples_of_one_family_stand_together() -> None:
 
 
 async def test_a_series_without_labels_gets_its_first() -> None:
-    """The process's name is then the only one, whichever way the line was made."""
+    """A series without labels gets the process's name as its only label."""
     lost = counter("lost", "About.", ())
     lost.inc(3)
     text = await exposition(lost)
@@ -103,7 +103,7 @@ async def test_a_series_without_labels_gets_its_first() -> None:
 
 
 def test_a_silent_process_is_seen_to_be_silent() -> None:
-    """Every process has an `up`: 1 where it answered, 0 where it did not, with the deployment it is one of."""
+    """Every process has an `up` of 1 or 0, with its deployment."""
     asked = [Process("a", "gateway", ingress()), Process("b", SWIFT, ""), Process("c", SWIFT, None)]
     up = {
         (one["replica"], one["deployment"]): value for one, value in samples(one_scrape(asked), "punctual_replica_up")
@@ -112,7 +112,7 @@ def test_a_silent_process_is_seen_to_be_silent() -> None:
 
 
 def test_nobody_answering_is_still_a_scrape() -> None:
-    """An empty application gives an exposition that parses, and says how long it took."""
+    """A scrape of no processes parses, and has its duration."""
     scrape = one_scrape([], took_s=1.5)
     assert samples(scrape, "punctual_replica_up") == []
     assert samples(scrape, "punctual_scrape_duration_seconds") == [({}, 1.5)]
@@ -120,7 +120,7 @@ def test_nobody_answering_is_still_a_scrape() -> None:
 
 
 def test_a_replicas_totals_bear_its_checkpoint() -> None:
-    """Counters end in _total, gauges do not; odd names come through unharmed, also through the merging."""
+    """Counters of a replica end in _total and have its checkpoint; special characters in names survive."""
     odd = ReplicaFacts('odd"name\\\n{', "classify", "realtime", 1.0, 0.0)
     text = replica_text(odd, {"service_time_seconds": 0.1 + 0.2}, {"backlog_seconds": float("inf")}, {})
     scrape = one_scrape([Process('re"1\\', "odd", text)])
@@ -130,7 +130,7 @@ def test_a_replicas_totals_bear_its_checkpoint() -> None:
 
 
 def test_a_replica_says_what_it_was_proven_to_be() -> None:
-    """Its agreement with the source, that it passed, and since when it is there."""
+    """A replica exports its self-test, its agreement with the source and its start time."""
     text = replica_text(FACTS, {}, {}, {})
     assert total(text, "punctual_replica_self_test_agreement_ratio") == 0.995
     assert total(text, "punctual_replica_self_test_passed") == 1.0
@@ -138,7 +138,7 @@ def test_a_replica_says_what_it_was_proven_to_be() -> None:
 
 
 def test_batches_are_counted_by_their_size() -> None:
-    """Each batch within the least bucket that holds it; the sum is the inputs of all."""
+    """Each batch counts in the smallest bucket that holds its size; the sum counts all inputs."""
     text = replica_text(FACTS, {}, {}, {1: 5, 4: 2, 5: 1, 99: 1})
     name = "punctual_replica_batch_size"
     within = {one["le"]: value for one, value in samples(text, f"{name}_bucket")}
@@ -148,7 +148,7 @@ def test_batches_are_counted_by_their_size() -> None:
 
 
 def test_a_deployment_is_in_one_state_of_a_closed_list() -> None:
-    """1 for the one it is in and 0 for the others, so that a query finds each; its replicas likewise."""
+    """A deployment has 1 for its state and 0 for every other state, and so have its replicas."""
     seen = [
         SeenDeployment("gateway", "healthy", {"running": 2}),
         SeenDeployment(SWIFT, "updating", {"running": 1, "starting": 3}, self_test_failed=True),
