@@ -119,8 +119,8 @@ class Forecaster:
             self._forget()
         overhead_s, backlog_s = self._pooled.overhead_s, ahead.backlog_s
         companions, sliced = ahead.companions, ahead.sharing is not None
-        room_s = remaining_s - overhead_s - (0.0 if sliced else backlog_s)
-        fully_s, service_s = self.model.service_times_s(shape, room_s, companions)
+        available_s = remaining_s - overhead_s - (0.0 if sliced else backlog_s)
+        fully_s, service_s = self.model.service_times_s(shape, available_s, companions)
         cost_s = self._cores * service_s
         if companions:
             cost_s *= len(shape.characters) / (len(shape.characters) + companions)

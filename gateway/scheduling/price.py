@@ -299,8 +299,8 @@ class CapacityPrice:
                 price, binding = asked, of.front
         expected, budgets_s = arrivals.ahead(now_s), arrivals.budgets_s
         for horizon_s, count in zip(HORIZONS_S, waiting, strict=False):
-            rooms_s = [horizon_s - budget_s for budget_s in budgets_s if budget_s < horizon_s]
-            coming = sum(max(until(expected, room_s) - usual * room_s, 0.0) for room_s in rooms_s)
+            spans_s = [horizon_s - budget_s for budget_s in budgets_s if budget_s < horizon_s]
+            coming = sum(max(until(expected, span_s) - usual * span_s, 0.0) for span_s in spans_s)
             due = count + coming / max(len(budgets_s), 1)
             if due < 1:
                 continue

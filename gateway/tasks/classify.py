@@ -109,7 +109,7 @@ class BatchedModel:
         alone_s = sum(self._median_s(len(batch), batch[-1]) for batch in batches[:-1])
         return self.slowdown.value * (alone_s + self._median_s(len(batches[-1]) + companions, lengths[-1]))
 
-    def service_times_s(self, shape: RequestShape, room_s: float, companions: int = 0) -> tuple[float, float]:
+    def service_times_s(self, shape: RequestShape, available_s: float, companions: int = 0) -> tuple[float, float]:
         """Both times are equal: a classifier has one way to run.
 
         A single text, the common case, is looked up without a call.

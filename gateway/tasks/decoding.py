@@ -68,13 +68,13 @@ class WritingTimes:
         )
 
 
-def plan(times: DecodingTimes, wanted: Wanted, room_s: float) -> DecodingPlan:
+def plan(times: DecodingTimes, wanted: Wanted, available_s: float) -> DecodingPlan:
     """The most beams that leave room for `HEADROOM` times the expected tokens, then the most tokens.
 
     A wider search is planned only if the budget does not cut it below that, so more room never gives fewer beams. There
     is always at least one beam and one token.
     """
-    left_s = room_s - times.encode_s
+    left_s = available_s - times.encode_s
     expected = min(max(wanted.expected_tokens, 1.0), float(wanted.max_new_tokens))
     ample = min(HEADROOM * expected, float(wanted.max_new_tokens))
     beams = max((b for b in widths(wanted.beams) if ample * times.step_s(b) <= left_s), default=1)

@@ -57,8 +57,8 @@ class ServiceTimeModel(Protocol):
     def run_s(self, inputs: int, characters: int) -> float:
         """Median seconds of one run of `inputs` texts of `characters` each, done the cheapest way."""
 
-    def service_times_s(self, shape: RequestShape, room_s: float, companions: int = 0) -> tuple[float, float]:
-        """Median seconds of the request as done with `room_s` seconds of budget left, and as done the cheapest way.
+    def service_times_s(self, shape: RequestShape, available_s: float, companions: int = 0) -> tuple[float, float]:
+        """Median seconds of the request as done within `available_s` seconds, and as done the cheapest way.
 
         `companions` is the number of inputs of other requests, as long as these, in the same run.
         """

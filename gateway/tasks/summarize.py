@@ -161,7 +161,7 @@ class ExtractiveModel:
         """Median seconds of the texts, one after the other."""
         return self.slowdown.value * self._profiled_s(inputs * self._rate.tokens(characters), inputs)
 
-    def service_times_s(self, shape: RequestShape, room_s: float, companions: int = 0) -> tuple[float, float]:
+    def service_times_s(self, shape: RequestShape, available_s: float, companions: int = 0) -> tuple[float, float]:
         """Both times are for reading all sentences: an extract of half a text has less than the catalog's quality."""
         tokens = sum(map(self._rate.tokens, shape.characters))
         seconds = self.slowdown.value * self._profiled_s(tokens, len(shape.characters))
@@ -201,12 +201,12 @@ class AbstractiveModel:
         """Median seconds of the texts, one after the other, each with one beam."""
         return inputs * self._of_text(self._rate.tokens(characters), _USUAL, 0.0)[1]
 
-    def service_times_s(self, shape: RequestShape, room_s: float, companions: int = 0) -> tuple[float, float]:
+    def service_times_s(self, shape: RequestShape, available_s: float, companions: int = 0) -> tuple[float, float]:
         """Median seconds with as many beams as fit, and with one; several texts share the room equally."""
         texts = len(shape.characters)
         planned = least = 0.0
         for characters in shape.characters:
-            fully_s, leanest_s = self._of_text(self._rate.tokens(characters), shape.parameters, room_s / texts)
+            fully_s, leanest_s = self._of_text(self._rate.tokens(characters), shape.parameters, available_s / texts)
             planned, least = planned + fully_s, least + leanest_s
         return planned, least
 
@@ -241,7 +241,7 @@ class AbstractiveModel:
             seen = one.tokens if one.finish_reason == "stop" else max(one.tokens, expected)
             self._output_tokens += SMOOTHING * (seen - expected)
 
-    def _of_text(self, tokens: int, parameters: Parameters, room_s: float) -> tuple[float, float]:
+    def _of_text(self, tokens: int, parameters: Parameters, available_s: float) -> tuple[float, float]:
         """Median seconds of one text with as many beams as fit, and with one.
 
         A text over the window is read in pieces, and the summaries of the pieces are summarised once more. Each piece
@@ -252,12 +252,12 @@ class AbstractiveModel:
         pieces = ceil(tokens / self._window_tokens) if chunked else 1
         if pieces == 1:
             times = self._times(min(tokens, self._window_tokens))
-            return plan(times, wanted, room_s).expected_s, leanest(times, wanted).expected_s
+            return plan(times, wanted, available_s).expected_s, leanest(times, wanted).expected_s
         piece = self._times(ceil(tokens / pieces))
         last = self._times(min(round(pieces * wanted.expected_tokens), self._window_tokens))
-        read_s = pieces * plan(piece, wanted, room_s / (pieces + 1)).expected_s
+        read_s = pieces * plan(piece, wanted, available_s / (pieces + 1)).expected_s
         least_s = pieces * leanest(piece, wanted).expected_s + leanest(last, wanted).expected_s
-        return read_s + plan(last, wanted, room_s - read_s).expected_s, least_s
+        return read_s + plan(last, wanted, available_s - read_s).expected_s, least_s
 
     def _times(self, tokens: int) -> DecodingTimes:
         return self._writing.for_text(tokens, self.slowdown.value)

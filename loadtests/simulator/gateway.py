@@ -46,7 +46,7 @@ class VariantCost:
         """The median of one run, in seconds."""
         return self.slowdown.value * self._variant.median_s(inputs, characters)
 
-    def service_times_s(self, asked: RequestShape, room_s: float, companions: int = 0) -> tuple[float, float]:
+    def service_times_s(self, asked: RequestShape, available_s: float, companions: int = 0) -> tuple[float, float]:
         """The same time twice: it does not depend on the time left."""
         seconds = self.run_s(len(asked.characters) + companions, asked.characters[0])
         return seconds, seconds

@@ -220,7 +220,7 @@ class SummarizerMedians:
         """The gateway's service time for texts of this many tokens, before it has learnt from answers."""
         most = _MOST_CHARACTERS_PER_TOKEN * tokens
         characters = bisect_left(range(most), tokens, key=TokenRate().tokens)
-        return self.cost.service_times_s(RequestShape((characters,) * batch, SummarizeParameters()), room_s=0.0)[1]
+        return self.cost.service_times_s(RequestShape((characters,) * batch, SummarizeParameters()), available_s=0.0)[1]
 
 
 def catalog_of(scenario: Scenario) -> Catalog | None:

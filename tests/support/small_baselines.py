@@ -61,9 +61,12 @@ def poisson(rate_per_s: float, count: int, seed: int = 3) -> list[Offered]:
     return offered
 
 
-def waiting(*rooms_s: float, tokens: int = 64) -> list[Offered]:
+def waiting(*available_times_s: float, tokens: int = 64) -> list[Offered]:
     """Return a queue at time 0 whose requests leave these many seconds for a batch."""
-    return [Offered(place, TASK, 0.0, room_s + OVERHEAD_S, tokens) for place, room_s in enumerate(rooms_s)]
+    return [
+        Offered(place, TASK, 0.0, available_s + OVERHEAD_S, tokens)
+        for place, available_s in enumerate(available_times_s)
+    ]
 
 
 def told(rule: Rule, queue: Sequence[Offered]) -> Chosen:

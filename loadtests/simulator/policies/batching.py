@@ -56,13 +56,13 @@ class Profile:
         place = min(int(part * len(self._budgets_s)), len(self._budgets_s) - 1)
         return max(self._budgets_s[place] - self.setting.overhead_s, 0.0)
 
-    def room_s(self, request: Offered, now_s: float) -> float:
+    def available_s(self, request: Offered, now_s: float) -> float:
         """The longest run from now, in seconds, that answers the request in time."""
         return request.deadline_s - self.setting.overhead_s - now_s
 
     def is_lost(self, request: Offered, variant: Variant, now_s: float) -> bool:
         """True if the request would be late even in a median run of it alone."""
-        return variant.median_s(request.texts, request.tokens) > self.room_s(request, now_s)
+        return variant.median_s(request.texts, request.tokens) > self.available_s(request, now_s)
 
     def earliest_first(
         self, queue: Sequence[Offered], variant: Variant, now_s: float
@@ -73,9 +73,9 @@ class Profile:
         return sorted((request for request in queue if request not in gone), key=by_deadline), lost
 
     def filled(
-        self, variant: Variant, ordered: Sequence[Offered], room_s: float, most: int | None = None
+        self, variant: Variant, ordered: Sequence[Offered], available_s: float, most: int | None = None
     ) -> tuple[Offered, ...]:
-        """The first of the queue and as many after it as fit into a run of `room_s` seconds and `most` inputs.
+        """The first of the queue and as many after it as fit into a run of `available_s` seconds and `most` inputs.
 
         One that does not fit is skipped. The first is always taken.
         """
@@ -83,10 +83,10 @@ class Profile:
         members = [ordered[0]]
         inputs, tokens = ordered[0].texts, ordered[0].tokens
         for request in islice(ordered, 1, None):
-            if inputs >= most or self.p95_s(variant, inputs + 1, tokens) > room_s:
+            if inputs >= most or self.p95_s(variant, inputs + 1, tokens) > available_s:
                 break
             more, longer = inputs + request.texts, max(tokens, request.tokens)
-            if more <= most and self.p95_s(variant, more, longer) <= room_s:
+            if more <= most and self.p95_s(variant, more, longer) <= available_s:
                 members.append(request)
                 inputs, tokens = more, longer
         return tuple(members)
@@ -100,7 +100,7 @@ class Profile:
         Skipped requests stay queued: they are served if the burst ends in time.
         """
         for place, request in enumerate(ordered[: max(len(ordered) - window + 1, 0)]):
-            if self.p95_s(variant, window, request.tokens) <= self.room_s(request, now_s):
+            if self.p95_s(variant, window, request.tokens) <= self.available_s(request, now_s):
                 return ordered[place:]
         return ordered
 
@@ -141,7 +141,7 @@ class VariantQueues:
             ordered = sorted(min(waiting.values(), key=lambda of: min(map(by_deadline, of))), key=by_deadline)
             chosen = self._variants[ordered[0]]
             served = self._profile.after_early_drop(chosen, ordered, now_s, self._profile.window(chosen))
-            members = self._profile.filled(chosen, served, self._profile.room_s(served[0], now_s))
+            members = self._profile.filled(chosen, served, self._profile.available_s(served[0], now_s))
             self._running[chosen.name] += 1
         for request in (*lost, *members):
             del self._variants[request]

@@ -42,11 +42,11 @@ class PerQuery(Rule):
 
     def arrived(self, request: Offered, now_s: float) -> None:
         """Binds the request to its variant for good."""
-        room_s = self._profile.room_s(request, now_s)
+        available_s = self._profile.available_s(request, now_s)
         fitting = [
             variant
             for variant in self._profile.setting.variants
-            if self._profile.p95_s(variant, request.texts, request.tokens) <= room_s
+            if self._profile.p95_s(variant, request.texts, request.tokens) <= available_s
         ]
         self._queues.bind(request, self._select(fitting, self._profile) if fitting else self._profile.fastest)
 

@@ -233,7 +233,7 @@ class Ramsis(Rule):
 
     def _action(self, ordered: Sequence[Offered], now_s: float) -> tuple[Variant, tuple[Offered, ...]]:
         """The solved process's action if the most urgent request has time for it, else the fastest variant."""
-        slack_s = self._profile.room_s(ordered[0], now_s)
+        slack_s = self._profile.available_s(ordered[0], now_s)
         inputs = sum(request.texts for request in ordered)
         action = self._decisions(now_s).at(inputs, slack_s)
         variant, most = self._profile.fastest, None

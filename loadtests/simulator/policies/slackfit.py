@@ -53,7 +53,7 @@ class SlackFit(Rule):
         ordered, lost = self._profile.earliest_first(queue, fastest, now_s)
         if not ordered:
             return Chosen(drop=lost)
-        slack_s = self._profile.room_s(ordered[0], now_s)
+        slack_s = self._profile.available_s(ordered[0], now_s)
         controls = list(self._controls(ordered, slack_s))
         if not controls:
             return Chosen(fastest, self._profile.filled(fastest, ordered, slack_s), lost)

@@ -28,5 +28,5 @@ class Static(Rule):
             return Chosen(drop=lost)
         window = self._profile.window(self._variant)
         served = self._profile.after_early_drop(self._variant, ordered, now_s, window)
-        room_s = self._profile.room_s(served[0], now_s)
-        return Chosen(self._variant, self._profile.filled(self._variant, served, room_s), lost)
+        available_s = self._profile.available_s(served[0], now_s)
+        return Chosen(self._variant, self._profile.filled(self._variant, served, available_s), lost)

@@ -58,17 +58,17 @@ def taught(residuals: list[float]) -> Forecaster:
 
 
 @given(times(), wishes, rooms, rooms)
-def test_more_room_is_never_less(took: DecodingTimes, wanted: Wanted, one_s: float, other_s: float) -> None:
+def test_more_time_is_never_less(took: DecodingTimes, wanted: Wanted, one_s: float, other_s: float) -> None:
     """More time never gives a narrower search, nor a shorter one at an equal width."""
-    less, more = (plan(took, wanted, room_s) for room_s in sorted((one_s, other_s)))
+    less, more = (plan(took, wanted, available_s) for available_s in sorted((one_s, other_s)))
     assert more.beams >= less.beams
     assert more.beams > less.beams or more.max_new_tokens >= less.max_new_tokens
 
 
 @given(times(), wishes, rooms)
-def test_a_plan_is_within_what_is_wanted(took: DecodingTimes, wanted: Wanted, room_s: float) -> None:
+def test_a_plan_is_within_what_is_wanted(took: DecodingTimes, wanted: Wanted, available_s: float) -> None:
     """A plan has at least one beam and one token, at most those asked for, and expects no more than it allows."""
-    made = plan(took, wanted, room_s)
+    made = plan(took, wanted, available_s)
     assert 1 <= made.beams <= wanted.beams
     assert 1 <= made.max_new_tokens <= wanted.max_new_tokens
     assert 0 < made.expected_tokens <= made.max_new_tokens
@@ -76,15 +76,15 @@ def test_a_plan_is_within_what_is_wanted(took: DecodingTimes, wanted: Wanted, ro
 
 
 @given(times(), wishes, rooms)
-def test_what_fits_is_planned_to_fit(took: DecodingTimes, wanted: Wanted, room_s: float) -> None:
+def test_what_fits_is_planned_to_fit(took: DecodingTimes, wanted: Wanted, available_s: float) -> None:
     """Where the leanest plan fits with headroom, the plan fits too and cuts none of the expected tokens."""
     lean = leanest(took, wanted)
-    made = plan(took, wanted, room_s)
-    if took.encode_s + HEADROOM * (lean.expected_s - took.encode_s) <= room_s:
-        assert made.expected_s <= room_s * (1 + 1e-12)
+    made = plan(took, wanted, available_s)
+    if took.encode_s + HEADROOM * (lean.expected_s - took.encode_s) <= available_s:
+        assert made.expected_s <= available_s * (1 + 1e-12)
         assert made.expected_tokens >= int(lean.expected_tokens)
     if made.beams > 1:
-        assert made.expected_s <= room_s * (1 + 1e-12)
+        assert made.expected_s <= available_s * (1 + 1e-12)
 
 
 @given(times(), wishes)
@@ -136,13 +136,13 @@ def test_more_text_is_never_cheaper(characters: list[int], at: int, more: int, w
 
 @given(st.integers(0, 40_000), lengths, st.integers(1, 8), st.sampled_from(["chunk", "longest_first", "error"]), rooms)
 def test_what_the_client_allows_at_most_never_costs_more(
-    characters: int, most: int | None, beams: int, truncation: LongText, room_s: float
+    characters: int, most: int | None, beams: int, truncation: LongText, available_s: float
 ) -> None:
     """A client's limit on tokens or beams never raises the cost of a request."""
     cost = service_time_model(seq2seq_manifest(num_beams=8))
     own = SummarizeParameters(truncation=truncation)
     limited = SummarizeParameters(max_new_tokens=most, num_beams=beams, truncation=truncation)
-    for room in (room_s, 1e6):
+    for room in (available_s, 1e6):
         own_s, limited_s = (cost.service_times_s(RequestShape((characters,), one), room) for one in (own, limited))
         assert limited_s[1] <= own_s[1] * (1 + 1e-9)
         assert room < 1e6 or limited_s[0] <= own_s[0] * (1 + 1e-9)
@@ -179,16 +179,21 @@ def test_more_budget_never_makes_a_checkpoint_unfit(
 
 @given(st.lists(st.floats(0.0, 5.0), max_size=60), aheads(), percentiles, st.integers(0, 4 * WINDOW), parameters, rooms)
 def test_a_wider_plan_is_taken_only_where_its_quantile_fits(
-    seen: list[float], ahead: QueueAhead, percentile: float, characters: int, wished: SummarizeParameters, room_s: float
+    seen: list[float],
+    ahead: QueueAhead,
+    percentile: float,
+    characters: int,
+    wished: SummarizeParameters,
+    available_s: float,
 ) -> None:
     """A plan wider than the leanest is forecast only if its quantile fits; the idle quantile is the leanest plan's."""
     forecaster, asked = taught(seen), RequestShape((characters,), wished)
-    forecast = forecaster.forecast(asked, ahead, percentile, 0.0, room_s)
+    forecast = forecaster.forecast(asked, ahead, percentile, 0.0, available_s)
     lean: Forecast = forecaster.forecast(asked, ahead, percentile, 0.0, -1e9)
-    _, least_s = forecaster.model.service_times_s(asked, room_s)
+    _, least_s = forecaster.model.service_times_s(asked, available_s)
     assert forecast.idle_quantile_s == lean.idle_quantile_s and lean.service_time_s == least_s
     assert forecast.service_time_s >= least_s
-    assert forecast.service_time_s == least_s or forecast.quantile_s <= room_s
+    assert forecast.service_time_s == least_s or forecast.quantile_s <= available_s
 
 
 @given(aheads(), st.floats(0.0, 10.0), st.floats(0.0, 10.0))

@@ -20,7 +20,7 @@ runs_given = st.lists(st.tuples(durations_s, durations_s), min_size=1, max_size=
 
 
 @given(runs_given, st.sampled_from([0.0, 0.02]))
-def test_while_both_kinds_wait_the_overdue_have_their_share_and_no_more(
+def test_while_both_kinds_wait_the_late_have_their_share_and_no_more(
     runs: list[tuple[float, float]], earned_s: float
 ) -> None:
     """Late batches take at most their share of the time, plus one batch, and never two turns in a row.
@@ -42,7 +42,7 @@ def test_while_both_kinds_wait_the_overdue_have_their_share_and_no_more(
 
 
 @given(runs_given)
-def test_a_quiet_hour_earns_the_overdue_no_claim(runs: list[tuple[float, float]]) -> None:
+def test_a_quiet_hour_earns_the_late_no_claim(runs: list[tuple[float, float]]) -> None:
     """Batches that run while no request is late earn no share, and late batches on an idle engine use none."""
     share = LateShare()
     for timely_s, overdue_s in runs:
@@ -108,7 +108,7 @@ def test_goodput_under_overload_stays_at_nine_tenths_of_the_most(
 
 @given(st.integers(0, 5), st.integers(8, 64), st.floats(-0.5, 0.0), st.booleans(), st.sampled_from([PAYING, FLAT]))
 @tried(0.7)
-def test_overdue_work_does_not_starve(
+def test_late_work_does_not_starve(
     older: int, tokens: int, budget_s: float, strict: bool, profile: LatencyProfile
 ) -> None:
     """A late request starts in bounded time, however many others arrive.

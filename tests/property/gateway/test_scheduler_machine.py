@@ -17,7 +17,7 @@ eligible = st.one_of(st.none(), st.none(), st.frozensets(st.sampled_from(NAMES),
 at = st.integers(0, 99)
 
 
-class WaitingRoom(RuleBasedStateMachine):
+class SchedulerMachine(RuleBasedStateMachine):
     """Arrivals, time, batches that end early or late, clients that leave, slots and cores that change."""
 
     @initialize(cores=st.sampled_from([1.0, 1.3, 2.0, 3.0]))
@@ -182,5 +182,5 @@ class WaitingRoom(RuleBasedStateMachine):
             assert not self.waiting and not self.running and not len(self.play.scheduler)
 
 
-TestWaitingRoom = WaitingRoom.TestCase
-TestWaitingRoom.settings = tried(2.5, stateful_step_count=40)
+TestSchedulerMachine = SchedulerMachine.TestCase
+TestSchedulerMachine.settings = tried(2.5, stateful_step_count=40)

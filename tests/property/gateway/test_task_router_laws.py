@@ -67,7 +67,7 @@ def checkpoints(draw: st.DrawFn) -> list[Drawn]:
     ]
 
 
-def desk_of(drawn: Sequence[Drawn], under_way: int) -> TaskRouter:
+def task_router_of(drawn: Sequence[Drawn], under_way: int) -> TaskRouter:
     """Return a task router of these on four cores, with running batches where they fit and an empty queue."""
     pooled = PooledCalibration()
     load = LoadTracker()
@@ -104,7 +104,7 @@ def test_more_time_is_never_worse(
     drawn: list[Drawn], under_way: int, one_s: float, other_s: float, terms: Terms, percentile: float, price: float
 ) -> None:
     """At one price and load a client that grants more time is never given a worse checkpoint, nor refused for it."""
-    task_router = desk_of(drawn, under_way)
+    task_router = task_router_of(drawn, under_way)
     less, more = (
         task_router.decide(ASKED, replace(terms, percentile=percentile), Deadline(NOW_S, budget_s), NOW_S, price)
         for budget_s in sorted((one_s, other_s))
@@ -122,7 +122,7 @@ def test_the_order_of_checkpoints_never_matters(
     deadline = Deadline(NOW_S, budget_s)
     told = []
     for those in (drawn, shuffled):
-        task_router = desk_of(those, 0)
+        task_router = task_router_of(those, 0)
         decision = task_router.decide(ASKED, replace(terms, percentile=percentile), deadline, NOW_S, price)
         held = (
             task_router.queued(ASKED, replace(terms, percentile=percentile), deadline, NOW_S)
@@ -139,7 +139,7 @@ def test_looking_no_further_than_matters_decides_the_same(
     drawn: list[Drawn], under_way: int, budget_s: float, terms: Terms, percentile: float, price: float
 ) -> None:
     """The router decides on few candidates as `/route` does on all."""
-    task_router = desk_of(drawn, under_way)
+    task_router = task_router_of(drawn, under_way)
     brief, whole = (
         task_router.decide(
             ASKED, replace(terms, percentile=percentile), Deadline(NOW_S, budget_s), NOW_S, price, every=of
@@ -154,7 +154,7 @@ def test_who_is_let_in_does_not_wait_in_vain_from_the_first(
     drawn: list[Drawn], under_way: int, budget_s: float, terms: Terms, percentile: float, price: float
 ) -> None:
     """An admitted strict request can still be in time when it is queued, so it never waits in vain from the start."""
-    task_router = desk_of(drawn, under_way)
+    task_router = task_router_of(drawn, under_way)
     deadline = Deadline(NOW_S, budget_s)
     strict = replace(terms, strict=True, percentile=percentile)
     decision = task_router.decide(ASKED, strict, deadline, NOW_S, price)

@@ -56,17 +56,19 @@ def test_one_that_comes_alone_with_time_enough_is_never_dropped(name: str) -> No
 
 
 @tried(0.4)
-@given(offered=requests(), room_s=st.floats(0.0, 0.5), most=st.integers(1, 6))
-def test_a_batch_with_companions_keeps_its_room_and_its_size(offered: list[Offered], room_s: float, most: int) -> None:
+@given(offered=requests(), available_s=st.floats(0.0, 0.5), most=st.integers(1, 6))
+def test_a_batch_with_companions_keeps_its_room_and_its_size(
+    offered: list[Offered], available_s: float, most: int
+) -> None:
     """A batch of several requests keeps its size and its time; only its first request may exceed them."""
     profile = Profile(setting_of(40.0, VARIANTS[0.8]))
     variant = VARIANTS[0.8][0]
-    members = profile.filled(variant, offered, room_s, most)
+    members = profile.filled(variant, offered, available_s, most)
     inputs = sum(request.texts for request in members)
     assert members[0] is offered[0]
     if len(members) > 1:
         assert inputs <= min(most, LARGEST)
-        assert profile.p95_s(variant, inputs, max(request.tokens for request in members)) <= room_s
+        assert profile.p95_s(variant, inputs, max(request.tokens for request in members)) <= available_s
 
 
 @tried(0.4)
@@ -80,7 +82,7 @@ def test_only_what_leaves_no_time_for_company_is_passed_over(offered: list[Offer
     assert [*passed, *served] == ordered
     if passed:
         assert len(served) >= window
-        assert all(profile.p95_s(variant, window, one.tokens) > profile.room_s(one, now_s) for one in passed)
+        assert all(profile.p95_s(variant, window, one.tokens) > profile.available_s(one, now_s) for one in passed)
 
 
 @given(classes=st.integers(1, 8), rate_per_s=st.floats(0.1, 1000.0))

@@ -19,7 +19,7 @@ from gateway.scheduling.scheduler import Batch
 from gateway.tasks.summarize import SummarizeParameters
 
 
-def desk_of(told: World) -> TaskRouter:
+def task_router_of(told: World) -> TaskRouter:
     """Return the task router of the classifiers."""
     return told.service.router.task_routers["classify"]
 
@@ -48,7 +48,7 @@ def test_a_request_waits_until_its_optimistic_forecast_no_longer_fits() -> None:
     budget_s = 1.000001 * least_s(told, told.request(), SWIFT)
     request, deadline, decision, held = come(told, strict(budget_s))
     assert decision.reason is Reason.AT_RISK
-    task_router = desk_of(told)
+    task_router = task_router_of(told)
     task_router.scheduler.enter(held)
     assert not task_router.scheduler.expired(told.clock())
     assert task_router.scheduler.next_batch(told.clock()) is not None
@@ -138,10 +138,10 @@ def test_what_other_gateways_sent_is_in_what_is_bound() -> None:
     assert bound.chosen.forecast.queueing_delay_s == pytest.approx(3.0)
 
 
-def test_who_comes_behind_waiters_is_forecast_behind_those_more_urgent() -> None:
+def test_who_comes_behind_queued_requests_is_forecast_behind_those_more_urgent() -> None:
     """A request is forecast to wait for running batches and more urgent requests, and not for less urgent ones."""
     told = world()
-    task_router = desk_of(told)
+    task_router = task_router_of(told)
     for budget_s in (1.0, 1.0, *[0.5] * 20, *[3.0] * 20):
         task_router.scheduler.enter(come(told, replace(TERMS, budget_s=budget_s))[3])
     while task_router.scheduler.next_batch(told.clock()):
@@ -159,7 +159,7 @@ def test_who_comes_behind_waiters_is_forecast_behind_those_more_urgent() -> None
 def test_a_price_is_not_reckoned_for_every_request() -> None:
     """The price is computed anew only after `PRICE_AGE_S`, not for every request."""
     told = world()
-    task_router = desk_of(told)
+    task_router = task_router_of(told)
     assert task_router.price(told.clock()) == 0.0
     told.clock.advance(2 * PRICE_AGE_S)
     for _ in range(20):

@@ -113,7 +113,7 @@ async def test_stopping_need_not_wait_for_what_expires_meanwhile() -> None:
 
 
 @pytest.mark.asyncio
-async def test_overdue_work_yields_and_still_has_its_share() -> None:
+async def test_late_work_yields_and_still_has_its_share() -> None:
     """Late inputs get one batch and then pay for it: all inputs that can be in time go before the rest of them."""
     now, engine = 50.0, SummingEngine()
     async with batching(engine, busy=True, clock=lambda: now) as batcher:

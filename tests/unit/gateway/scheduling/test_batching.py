@@ -18,8 +18,8 @@ QUIET = (0.0,) * len(HORIZONS_S)
 FAST, GOOD = PlannedCheckpoint("fast", 80.0, 0.004, 0.001), PlannedCheckpoint("good", 90.0, 0.010, 0.005)
 
 
-def _waiting(*rooms_s: float) -> list[QueuedRequest]:
-    return [QueuedRequest(place, NOW_S + room_s, 50) for place, room_s in enumerate(rooms_s)]
+def _waiting(*available_times_s: float) -> list[QueuedRequest]:
+    return [QueuedRequest(place, NOW_S + available_s, 50) for place, available_s in enumerate(available_times_s)]
 
 
 def _moment(price: float = 0.0, utility_left: float = 50.0, crowded_s: float = math.inf) -> SchedulingContext:

@@ -189,7 +189,7 @@ async def test_the_alarm_comes_when_the_first_is_lost() -> None:
     assert first.done()
 
 
-async def test_a_lane_that_comes_is_found() -> None:
+async def test_a_slot_that_comes_is_found() -> None:
     """A new slot is found within a few looks, although nothing announces it."""
     played = played_loop(slots=1)
     first, waiting = played.comes(), played.comes()

@@ -21,7 +21,7 @@ def singly(cores: float = 1.0) -> PlayedScheduler:
     return PlayedScheduler((Played("only", 0.010, 80.0, max_batch=1),), cores)
 
 
-def test_an_idle_room_lets_a_request_through_at_once() -> None:
+def test_an_idle_scheduler_lets_a_request_through_at_once() -> None:
     """A request that finds a free core begins at once, alone, and the scheduler asks for no wake-up."""
     play = batching()
     held = play.arrives(1.0)
@@ -133,7 +133,7 @@ def test_a_wider_percentile_makes_none_be_given_up() -> None:
     assert play.where(held) == "released"
 
 
-def test_the_overdue_wait_behind_and_are_not_starved() -> None:
+def test_the_late_wait_behind_and_are_not_starved() -> None:
     """Late requests get their fixed share of the core while others can still be in time."""
     play = singly()
     play.arrives(5.0)
@@ -152,7 +152,7 @@ def test_the_overdue_wait_behind_and_are_not_starved() -> None:
     assert fed_s[1] - fed_s[0] == pytest.approx(0.010 * (1 - LATE_CORE_SHARE) / LATE_CORE_SHARE, rel=0.05)
 
 
-def test_the_overdue_have_an_engine_that_nobody_wants() -> None:
+def test_the_late_have_an_engine_that_nobody_wants() -> None:
     """Late requests run one by one on the fastest checkpoint when no other request waits, without using their share."""
     play = PlayedScheduler((Played("grand", 0.050, 90.0), Played("swift", 0.010, 80.0)))
     late = [play.arrives(-0.5) for _ in range(3)]
@@ -162,7 +162,7 @@ def test_the_overdue_have_an_engine_that_nobody_wants() -> None:
     assert play.released[1].price == 0.0
 
 
-def test_one_overdue_request_is_not_in_the_way_of_others() -> None:
+def test_one_late_request_is_not_in_the_way_of_others() -> None:
     """A late request that must wait for its checkpoint does not block those behind it that can begin."""
     play = PlayedScheduler((Played("grand", 0.050, 90.0, slots=1), Played("swift", 0.010, 80.0)), cores=2.0)
     play.arrives(5.0, 1, False, "grand")
@@ -175,7 +175,7 @@ def test_one_overdue_request_is_not_in_the_way_of_others() -> None:
     assert (play.where(timely), play.where(other)) == ("waits", "released")
 
 
-def test_no_more_than_so_many_wait_overdue() -> None:
+def test_no_more_than_so_many_wait_late() -> None:
     """At most `MOST_LATE` late requests wait: one more gives up the first. The scheduler says when it is full."""
     play = batching()
     play.arrives(5.0)
@@ -186,7 +186,7 @@ def test_no_more_than_so_many_wait_overdue() -> None:
     assert len(play.scheduler) == MOST_LATE
 
 
-def test_the_overdue_of_a_long_queue_do_not_hide_who_may_go() -> None:
+def test_the_late_of_a_long_queue_do_not_hide_who_may_go() -> None:
     """A long queue for a checkpoint without a free slot does not hide a request that another checkpoint can serve."""
     play = PlayedScheduler((Played("grand", 0.050, 90.0, slots=1), Played("swift", 0.010, 80.0)), cores=2.0)
     for _ in range(LOOK_AHEAD + 2):
@@ -255,7 +255,7 @@ def test_nothing_is_sent_ahead_to_a_checkpoint_that_is_gone() -> None:
     assert play.released[1].checkpoint == "other"
 
 
-def test_the_overdue_run_with_those_of_their_length() -> None:
+def test_the_late_run_with_those_of_their_length() -> None:
     """Late requests share a batch only with texts of their own length bucket, so padding stays small."""
     late = [QueuedRequest(place, 0.0, characters) for place, characters in enumerate((16, 900, 16, 900))]
     together, alone = (late_batch(late, [Played("only", 0.010, 80.0)], together=kind) for kind in (True, False))

@@ -54,7 +54,7 @@ def test_in_quiet_a_run_of_some_length_is_waited_for() -> None:
     assert len(play.ends(first)) == 1
 
 
-def test_the_room_asks_to_be_woken_for_it() -> None:
+def test_the_scheduler_asks_to_be_woken_for_it() -> None:
     """In a rush the scheduler asks to be woken to send the next batch; otherwise only when a request would be lost."""
     rush, quiet = playing(rush=True), playing(rush=False)
     wake_s, lost_s = rush.scheduler.wake_s(rush.now_s), quiet.scheduler.wake_s(quiet.now_s)
@@ -83,7 +83,7 @@ def test_one_run_after_the_other_is_sent_ahead_as_long_as_the_rush_lasts() -> No
         assert play.ends(running) == []
 
 
-def test_a_rush_that_is_over_is_over_for_the_room_as_well() -> None:
+def test_a_rush_that_is_over_is_over_for_the_scheduler_as_well() -> None:
     """A second or two after a rush, batches are waited for again, although the mean rate is still high."""
     play = playing(rush=True)
     while play.released[-1].left:

@@ -43,7 +43,7 @@ async def test_who_waits_goes_when_the_core_is_free_and_the_wait_is_told() -> No
     assert waiting(told) == under_way(told) == 0
 
 
-async def test_a_strict_request_whose_time_passes_in_the_room_ends_at_its_deadline() -> None:
+async def test_a_strict_request_whose_time_passes_in_the_queue_ends_at_its_deadline() -> None:
     """A strict request that expires in the queue ends with a 504 by its deadline, and nothing is sent for it."""
     told = crowded()
     first = await busy(told)
@@ -59,7 +59,7 @@ async def test_a_strict_request_whose_time_passes_in_the_room_ends_at_its_deadli
     await over(first)
 
 
-async def test_a_client_that_hangs_up_while_waiting_leaves_the_room() -> None:
+async def test_a_client_that_hangs_up_while_waiting_leaves_the_queue() -> None:
     """A client that hangs up while queued leaves one CANCELLED record, and the next request gets the core."""
     told = crowded()
     first = await busy(told)

@@ -29,7 +29,7 @@ def forecaster() -> Forecaster:
 
 
 @pytest.mark.parametrize(
-    ("room_s", "beams", "max_new_tokens", "expected_s"),
+    ("available_s", "beams", "max_new_tokens", "expected_s"),
     [
         (-1.0, 1, 1, 0.110),
         (0.100, 1, 1, 0.110),
@@ -41,11 +41,11 @@ def forecaster() -> Forecaster:
         (9.0, 4, 60, 0.900),
     ],
 )
-def test_room_goes_to_length_and_then_to_width(
-    room_s: float, beams: int, max_new_tokens: int, expected_s: float
+def test_budget_goes_to_length_and_then_to_width(
+    available_s: float, beams: int, max_new_tokens: int, expected_s: float
 ) -> None:
     """A plan adds beams once 1.5 times the expected tokens fit; time that is left over allows more tokens."""
-    made = plan(TIMES, WANTED, room_s)
+    made = plan(TIMES, WANTED, available_s)
     assert (made.beams, made.max_new_tokens) == (beams, max_new_tokens)
     assert made.expected_s == pytest.approx(expected_s)
 
@@ -83,7 +83,7 @@ def test_a_checkpoint_that_writes_is_forecast_as_widely_as_fits() -> None:
     assert lavish.idle_quantile_s == tight.idle_quantile_s == tight.quantile_s
 
 
-def test_what_waits_in_a_row_takes_room_and_what_takes_turns_does_not() -> None:
+def test_what_waits_in_a_row_takes_time_and_what_takes_turns_does_not() -> None:
     """A backlog leaves less time to write; time slicing instead multiplies the time by the number of texts."""
     new = forecaster()
     idle = new.forecast(ASKED, IDLE, 95.0, 0.0, 1.0)

@@ -111,14 +111,14 @@ def test_each_kind_has_its_own_cost() -> None:
     assert isinstance(service_time_model(seq2seq_manifest()), AbstractiveModel)
 
 
-def test_only_writing_uses_the_room_that_it_is_given() -> None:
+def test_only_writing_uses_the_time_that_it_is_given() -> None:
     """Only writing takes longer where there is more time, up to the widest plan."""
     scoring = RequestShape((20,), ClassifyParameters())
     assert classifier().service_times_s(scoring, 0.0) == classifier().service_times_s(scoring, NO_END_S)
     assert reading().service_times_s(asked(), 0.0) == reading().service_times_s(asked(), NO_END_S)
-    fully = [writing().service_times_s(asked(), room_s)[0] for room_s in (0.0, 0.2, 0.22, 0.25, NO_END_S)]
+    fully = [writing().service_times_s(asked(), available_s)[0] for available_s in (0.0, 0.2, 0.22, 0.25, NO_END_S)]
     assert fully == sorted(fully) and len(set(fully)) > 2
-    assert {writing().service_times_s(asked(), room_s)[1] for room_s in (0.0, 0.2, NO_END_S)} == {
+    assert {writing().service_times_s(asked(), available_s)[1] for available_s in (0.0, 0.2, NO_END_S)} == {
         least_s(writing(), asked())
     }
 
@@ -192,7 +192,7 @@ def test_a_cut_summary_is_no_shorter_than_expected(reason: FinishReason) -> None
     assert expected_tokens(seen) > OUTPUT_TOKENS + 1
 
 
-def test_summaries_without_room_say_nothing_of_length() -> None:
+def test_summaries_without_budget_say_nothing_of_length() -> None:
     """Summaries with little time to write do not change the expected length: only short ones end by themselves."""
     seen = writing()
     seen.learn(asked(), written("stop", 5, max_new_tokens=30))

@@ -57,8 +57,8 @@ def test_what_adapts_to_load_has_the_best_when_idle_and_beats_every_static_choic
 def test_a_static_batch_is_as_large_as_the_most_urgent_has_time_for() -> None:
     """A static batch is as large as the most urgent deadline allows: 20 ms for one input, 16 ms for each further."""
     rule = Static(setting_of(LOW), GRAND)
-    for room_s, size in ((0.022, 1), (0.040, 2), (0.120, 6), (0.130, 7)):
-        assert len(told(rule, waiting(*[room_s] * 10)).members) == size
+    for available_s, size in ((0.022, 1), (0.040, 2), (0.120, 6), (0.130, 7)):
+        assert len(told(rule, waiting(*[available_s] * 10)).members) == size
     assert len(told(rule, waiting(*[0.019] * 10)).drop) == 10
 
 
@@ -84,8 +84,8 @@ def test_choosing_for_each_query_by_itself_takes_no_notice_of_the_load(name: str
 
 def test_the_best_that_fits_is_the_best_whose_run_alone_keeps_the_budget() -> None:
     """The best feasible variant fits the budget by its 95th percentile; if none fits, the fastest runs."""
-    for room_s, fitting in ((0.025, "grand"), (0.020, "even"), (0.006, "swift"), (0.0041, "swift")):
-        variant = told(BASELINES["best-feasible"](setting_of(LOW)), waiting(room_s)).variant
+    for available_s, fitting in ((0.025, "grand"), (0.020, "even"), (0.006, "swift"), (0.0041, "swift")):
+        variant = told(BASELINES["best-feasible"](setting_of(LOW)), waiting(available_s)).variant
         assert variant is not None
         assert variant.name == fitting
 
@@ -151,7 +151,7 @@ def test_a_batch_of_clippers_that_was_not_full_teaches_it_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rooms_s", "variant", "members"),
+    ("available_times_s", "variant", "members"),
     [
         ([0.005], "swift", 1),
         ([0.010], "even", 1),
@@ -163,10 +163,10 @@ def test_a_batch_of_clippers_that_was_not_full_teaches_it_nothing() -> None:
     ],
 )
 def test_slackfit_runs_what_fills_the_slack_of_the_most_urgent(
-    rooms_s: list[float], variant: str, members: int
+    available_times_s: list[float], variant: str, members: int
 ) -> None:
     """SlackFit picks a fast variant for little slack, the best for a short queue, and a large batch for a long one."""
-    chosen = told(SlackFit(setting_of(LOW, three(sigma=0.0))), waiting(*rooms_s))
+    chosen = told(SlackFit(setting_of(LOW, three(sigma=0.0))), waiting(*available_times_s))
     assert chosen.variant is not None
     assert (chosen.variant.name, len(chosen.members)) == (variant, members)
 

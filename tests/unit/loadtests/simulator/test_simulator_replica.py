@@ -28,7 +28,7 @@ def test_the_earliest_deadline_is_next() -> None:
     assert watched.ends[2].at_s < watched.ends[1].at_s
 
 
-def test_each_lane_has_a_batch_of_its_own() -> None:
+def test_each_slot_has_a_batch_of_its_own() -> None:
     """On two slots a second batch begins while the first runs; on one it waits."""
     late = asked(1, 0.001)
     assert batched([asked(0), late], slots=2).ends[1].at_s == pytest.approx(0.011)

@@ -144,7 +144,7 @@ def test_a_text_that_waits_for_its_turns_begins_no_step_that_would_end_late() ->
 
 
 @pytest.mark.parametrize(("budget_s", "beams"), [(60.0, 4), (0.02 + 0.25, 2), (0.02 + 0.13, 1), (0.05, 1)])
-def test_beams_follow_the_room(budget_s: float, beams: int) -> None:
+def test_beams_follow_the_budget(budget_s: float, beams: int) -> None:
     """The plan has as many beams as the budget allows with half as many tokens more than expected."""
     writing = engine()
     assert summary(writing, budget_s).generation.beams == beams

@@ -81,7 +81,7 @@ def test_a_limit_in_tokens_is_three_quarters_as_many_words() -> None:
     assert (words_for(None), words_for(1), words_for(2), words_for(100)) == (None, 1, 1, 75)
 
 
-def test_a_room_counts_steps_and_keeps_the_time() -> None:
+def test_a_budget_counts_steps_and_keeps_the_time() -> None:
     """A budget lets steps run until the deadline less the reserve, and reports the headroom after the last step."""
     clock = FakeClock()
     room = TextBudget(clock() + 1.0, 0.25, clock)

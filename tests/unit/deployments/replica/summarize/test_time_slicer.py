@@ -130,7 +130,7 @@ async def test_no_more_are_begun_than_may_be() -> None:
 
 
 @pytest.mark.asyncio
-async def test_two_lanes_run_two_texts_at_once() -> None:
+async def test_two_slots_run_two_texts_at_once() -> None:
     """Two slots run two texts at once, and a third text waits."""
     async with played_slicer(slots=2) as at:
         texts = [at.submit(name, 2) for name in "abc"]
