@@ -203,7 +203,7 @@ def _patient_batch(
 def _grown(
     ranked: list[Entry], others: list[Entry], now: float, limits: BatchLimits, profile: MedianTimes
 ) -> FormedBatch[Entry]:
-    """Grows a batch from the head of `ranked` (most urgent first) with the companions that pay.
+    """Grows a batch from the head of `ranked` (most urgent first) with companions that save engine time.
 
     An entry joins if the batch stays within the limits and makes no timely entry late. `others` join only once all of
     `ranked` are in, so that they delay none of those. Of all sizes on the way, the best is the one that saves the most

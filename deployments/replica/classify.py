@@ -126,7 +126,7 @@ class OpenClassifier:
 
     manifest: ClassifierManifest
     engine: Engine
-    task: LabelScorer
+    scorer: LabelScorer
     profile: LatencyProfile
 
 
@@ -134,7 +134,7 @@ class ClassifierReplica:
     """Serves one classifier."""
 
     def __init__(self, entry: CatalogEntry, variant: OpenClassifier, max_queued_inputs: int, clock: Clock) -> None:
-        self._task = variant.task
+        self._scorer = variant.scorer
         self._clock = clock
         self.batcher = Batcher(
             variant.engine.run,
@@ -142,7 +142,7 @@ class ClassifierReplica:
             BATCH_LIMITS,
             clock,
             max_queued_inputs,
-            pad_id=variant.task.pad_id,
+            pad_id=variant.scorer.pad_id,
             threads=entry.slots,
             niceness=entry.niceness or 0,
         )
@@ -166,7 +166,7 @@ class ClassifierReplica:
         scored = await self._score(encoded, deadline, work)
         if isinstance(scored, Failure):
             return scored
-        outputs = tuple(self._task.scores(one.logits, parameters) for one in scored)
+        outputs = tuple(self._scorer.scores(one.logits, parameters) for one in scored)
         return Answer(outputs, _input_report(encoded), _timings(scored, self._clock() - arrived))
 
     def load(self) -> LoadReport:
@@ -186,7 +186,7 @@ class ClassifierReplica:
         """Encodes every input, or gives the first failure."""
         encoded: list[Encoded] = []
         for text in inputs:
-            one = self._task.encode(text, parameters.truncation)
+            one = self._scorer.encode(text, parameters.truncation)
             if isinstance(one, Failure):
                 return one
             encoded.append(one)
@@ -194,7 +194,7 @@ class ClassifierReplica:
 
     async def _score(self, encoded: Sequence[Encoded], deadline: float, work: Work) -> Sequence[Scored] | Failure:
         """Scores every input, or gives the first failure and withdraws the others. Queues them all together."""
-        strict, batch = work.strict, work.run
+        strict, batch = work.strict, work.batch
         if len(encoded) == 1:
             one = await self.batcher.submit(encoded[0].token_ids, deadline, strict, batch)
             return one if isinstance(one, Failure) else (one,)

@@ -34,7 +34,7 @@ BATCH_BUDGET_SHARE = 2 / 3
 """Under overload, longest time of a shared batch, as a share of the median budget.
 
 A request that arrives during a batch must wait for its end and then run too. Nexus takes half (Shen et al., SOSP 2019);
-in simulation, larger batches than two thirds starved requests that arrived meanwhile (docs/measurements.md).
+in simulation, larger batches than two thirds starved requests that arrived meanwhile (docs/performance.md).
 """
 
 
@@ -158,7 +158,7 @@ def _with_most_urgent(
     least_utility: float,
     tolerances_s: Sequence[float],
 ) -> PlannedBatch | None:
-    """The batch size of highest gain per request; among equals the one with the least core time per request."""
+    """The batch with the most urgent request that gains most per request; on a tie the one with the least core time."""
     best: PlannedBatch | None = None
     remaining_s = group[0].deadline_s - context.now_s
     for size in sizes(min(checkpoint.max_batch, len(group))):

@@ -102,7 +102,10 @@ class Decision(Struct, frozen=True, dict=True):
         return tuple(sorted(self.verdicts(), key=lambda one: _rank(one.candidate)))
 
     def verdicts(self) -> tuple[Assessed, ...]:
-        """Every candidate that was considered, with its verdict, in that order: cheap enough for every request."""
+        """Every candidate that was considered, with its verdict, in the order of `candidates`.
+
+        Unsorted, since every request calls it.
+        """
         return tuple([Assessed(one, self._verdict(one)) for one in self.candidates])
 
     @property
@@ -256,7 +259,7 @@ def _rank(candidate: Candidate) -> tuple[float, float, str]:
 
 
 class Shortlist:
-    """Says how far down the candidates, best first, `decide` must look to decide as it would on all of them.
+    """Tells the router when the remaining, lower-quality checkpoints can no longer change the decision.
 
     Starts from the candidates considered when the first of them fits. Utility must not rise as quality falls.
     """

@@ -45,7 +45,7 @@ def slope(left: ParetoPoint, right: ParetoPoint) -> float:
 
 
 class _Stretch(NamedTuple):
-    """The prices at which one point of the front is best: from `first` on, over a width of `prices`.
+    """A range of prices over which one point of the Pareto front is the best: from `first` on, `prices` wide.
 
     `utility` is the value of F at `first`, and `steepness` its slope there. `scale` is rate * dispersion / 2 * cost in
     the equation.
@@ -112,7 +112,9 @@ class QueuePrice:
 
 
 def _had(stretches: Sequence[_Stretch], best: float, most: float) -> float:
-    """The quality per second at which the stretches together are `most` wide; the further below the best, the wider.
+    """The utility per second that is had if at most `most` requests can wait: less than the best that F allows.
+
+    Found as the value at which the stretches together are `most` requests wide; the further below the best, the wider.
 
     If so many hardly ever wait, the stretches stay narrower even at almost no loss; `price` scales them up.
     """
@@ -155,7 +157,7 @@ UTILISATION = 0.9
 STEADY_UTILISATION = 0.8
 """Share of the core time that is given out in the long run: batches are often smaller, so dearer, than planned.
 
-Live, giving out all of it was 2 to 5 points behind (docs/measurements.md).
+Live, giving out all of it was 2 to 5 points behind (docs/performance.md).
 """
 
 CYCLE = 3.0
@@ -177,7 +179,7 @@ NEGLIGIBLE = 0.1
 For an answer that takes 100 ms it is a hundredth of a point.
 """
 
-_LEAST_SLACK = 0.25
+_LEAST_HEADROOM = 0.25
 """Least share of the mean budget that a request is taken to be able to wait."""
 
 _STEPS = 10
@@ -237,7 +239,7 @@ def price_of(front: Sequence[ParetoPoint], each_s: float) -> float:
 
 @dataclass(slots=True, eq=False)
 class _Class:
-    """Requests with budgets up to a horizon: their share of all, the front of their mean, and their longest queue.
+    """Requests with budgets of one size: their share of all, their mean Pareto front, and their longest queue.
 
     `most` is the number per core that can wait and still be in time. `prices` caches the price by rate and cores.
     """
@@ -249,7 +251,10 @@ class _Class:
     prices: dict[tuple[int, int], QueuePrice] = field(default_factory=dict)
 
     def price(self, waiting: float, rate: float, cores: float) -> float:
-        """The price with `waiting` of them queued; `rate`, of all arrivals, and `cores` are rounded to about 10 %."""
+        """The price with `waiting` requests of the class queued.
+
+        `rate`, of all arrivals, and `cores` are rounded to about 10 %.
+        """
         at = round(_STEPS * math.log(max(rate, 1e-6))), round(_STEPS * math.log(max(cores, 1e-6)))
         known = self.prices.get(at)
         if known is None:
@@ -343,9 +348,9 @@ class CapacityPrice:
         budgets_s = arrivals.budgets_s
         mean_s, share = sum(budgets_s[: len(fronts)]) / len(fronts), len(fronts) / len(budgets_s)
         shortest_s = min(one.run_s(1, arrivals.characters) for one in self._checkpoints)
-        slack_s = max(mean_s - shortest_s, _LEAST_SLACK * mean_s)
+        headroom_s = max(mean_s - shortest_s, _LEAST_HEADROOM * mean_s)
         dispersion = 1 + share * (arrivals.dispersion(min(mean_s, 1.0)) - 1)
-        return _Class(share, front, slack_s / _least_cost_s(fronts), dispersion)
+        return _Class(share, front, headroom_s / _least_cost_s(fronts), dispersion)
 
     def _front(self, horizon_s: float, most: int) -> list[ParetoPoint]:
         try:

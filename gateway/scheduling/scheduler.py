@@ -45,7 +45,7 @@ Between two batches a core idles for a round trip (`AHEAD_S`): a fifth of a batc
 AHEAD_S = 0.0006
 """Send the next batch this long before a short one ends, in seconds; otherwise the core idles for a round trip.
 
-About a way to the replica and back: 0.3 ms each way in docs/measurements.md.
+About a way to the replica and back: 0.3 ms each way in docs/performance.md.
 """
 
 PRESSED_S = 0.1

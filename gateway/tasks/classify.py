@@ -110,7 +110,7 @@ class BatchedModel:
         return self.slowdown.value * (alone_s + self._median_s(len(batches[-1]) + companions, lengths[-1]))
 
     def service_times_s(self, shape: RequestShape, available_s: float, companions: int = 0) -> tuple[float, float]:
-        """Both times are equal: a classifier has one way to run.
+        """Median seconds within the available time, and done the cheapest way: equal, for there is one way to classify.
 
         A single text, the common case, is looked up without a call.
         """

@@ -162,7 +162,10 @@ class ExtractiveModel:
         return self.slowdown.value * self._profiled_s(inputs * self._rate.tokens(characters), inputs)
 
     def service_times_s(self, shape: RequestShape, available_s: float, companions: int = 0) -> tuple[float, float]:
-        """Both times are for reading all sentences: an extract of half a text has less than the catalog's quality."""
+        """Median seconds within the available time, and done the cheapest way: equal, since all sentences are read.
+
+        An extract of half a text would have less than the catalog's quality.
+        """
         tokens = sum(map(self._rate.tokens, shape.characters))
         seconds = self.slowdown.value * self._profiled_s(tokens, len(shape.characters))
         return seconds, seconds

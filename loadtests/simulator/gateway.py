@@ -21,9 +21,8 @@ from gateway.router import TaskRouter, beside_one_another
 from gateway.scheduling.batching import QueuedRequest
 from gateway.scheduling.policy import Decision, Reason
 from gateway.scheduling.scheduler import Batch
-from gateway.tasks.classify import ClassifyParameters
+from gateway.tasks import TASKS
 from gateway.tasks.service_time import Slowdown
-from gateway.tasks.summarize import SummarizeParameters
 from loadtests.simulator.replica import BatchingReplica, SharingReplica
 from loadtests.simulator.world import World
 from loadtests.workload.arrivals import Offered
@@ -116,8 +115,7 @@ class Ingress:
         """Refuses the request, or queues it."""
         now_s = self._world.now_s
         task_router = self._task_routers[request.task]
-        parameters = ClassifyParameters() if request.task == "classify" else SummarizeParameters()
-        asked = RequestShape((request.tokens,) * request.texts, parameters)
+        asked = RequestShape((request.tokens,) * request.texts, TASKS[request.task].parameters())
         deadline = Deadline(now_s, request.budget_s)
         task_router.arrived(asked, request.budget_s, now_s)
         terms = Terms(percentile=request.percentile, strict=request.strict, domain=request.domain)

@@ -12,12 +12,12 @@ from difflib import get_close_matches
 from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Literal, Self, TypeAlias, get_args
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from gateway.catalogs.catalog import PACKAGED
+from gateway.catalogs.catalog import PACKAGED, TaskName
 from gateway.catalogs.catalog_yaml import shown
 from gateway.model.deadline import MAX_BUDGET_MS
 from loadtests.workload.files import ScenarioError, read_text
@@ -25,7 +25,6 @@ from loadtests.workload.files import ScenarioError, read_text
 TOKENS_PER_WORD = 1.33
 SPECIAL_TOKENS = 2
 
-Task: TypeAlias = Literal["classify", "summarize"]
 Name = Annotated[str, Field(min_length=1, max_length=100)]
 FileName = Annotated[str, Field(min_length=1)]
 Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
@@ -64,7 +63,7 @@ class RequestClass(_Frozen):
     """
 
     share: Positive = 1.0
-    task: Task = "classify"
+    task: TaskName = "classify"
     budget_ms: Annotated[tuple[BudgetMs, BudgetMs], AfterValidator(_rising)]
     words: Annotated[tuple[Words, Words], AfterValidator(_rising)] = (20.0, 20.0)
     texts: Annotated[int, Field(strict=True, ge=1, le=128)] = 1
@@ -82,7 +81,7 @@ class CatalogSource(_Frozen):
 
     manifests: FileName | None = None
     profile: FileName | None = None
-    task: Task = "classify"
+    task: TaskName = "classify"
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:

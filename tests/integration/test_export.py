@@ -41,10 +41,10 @@ def exported(checkpoint: Path, out: Path, precision: Precision, engine: str = "o
 
 def labels(variant: OpenClassifier, examples: list[Example]) -> list[str]:
     """The best label of each text, all run in one padded batch."""
-    encoded = [variant.task.encode(one.text, "longest_first") for one in examples]
-    batch = padded([e.token_ids for e in encoded if isinstance(e, Encoded)], variant.task.pad_id)
+    encoded = [variant.scorer.encode(one.text, "longest_first") for one in examples]
+    batch = padded([e.token_ids for e in encoded if isinstance(e, Encoded)], variant.scorer.pad_id)
     logits = variant.engine.run(batch.token_ids, batch.attention_mask)
-    return [variant.task.scores(row, ClassifyParameters())[0].label for row in logits]
+    return [variant.scorer.scores(row, ClassifyParameters())[0].label for row in logits]
 
 
 @pytest.mark.parametrize("precision", [Precision.FP32, Precision.INT8])

@@ -62,11 +62,11 @@ def pooled(latencies_s: Sequence[Sequence[float]], seconds: float) -> Sample:
 
 def answer(variant: OpenClassifier, text: str) -> tuple[LabelScore, ...]:
     """The variant's scores for one text, computed on the calling thread."""
-    encoded = variant.task.encode(text, "longest_first")
+    encoded = variant.scorer.encode(text, "longest_first")
     assert isinstance(encoded, Encoded), "only truncation='error' gives a failure"
-    batch = padded([encoded.token_ids], variant.task.pad_id)
+    batch = padded([encoded.token_ids], variant.scorer.pad_id)
     logits = variant.engine.run(batch.token_ids, batch.attention_mask)[0]
-    return variant.task.scores(logits, ClassifyParameters())
+    return variant.scorer.scores(logits, ClassifyParameters())
 
 
 def latencies(

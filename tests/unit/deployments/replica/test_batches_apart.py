@@ -211,7 +211,9 @@ async def test_a_classifier_passes_the_run_of_its_work_on(runs: tuple[int, ...],
     entry = catalog().checkpoints[1].model_copy(update={"cpus": 2.0})
     replica = ClassifierReplica(entry, OpenClassifier(manifest(EVEN, 0.01), engine, task, PROFILE), 99, FakeClock())
     replica.start()
-    works = [Work("classify", (f"run{run}",) * texts, ClassifyParameters(), 60.0, False, "r", run=run) for run in runs]
+    works = [
+        Work("classify", (f"run{run}",) * texts, ClassifyParameters(), 60.0, False, "r", batch=run) for run in runs
+    ]
     answers = await asyncio.gather(*map(replica.handle, works))
     await replica.stop(60)
     assert all(isinstance(answer, Answer) for answer in answers)
@@ -227,7 +229,7 @@ async def test_the_gateway_sends_the_members_of_one_release_for_one_run() -> Non
     await until(lambda: waiting(told) == 3)
     opened(told)
     await asyncio.gather(first, *held)
-    before, *together = [dispatch.work.run for dispatch in told.backend.dispatches]
+    before, *together = [dispatch.work.batch for dispatch in told.backend.dispatches]
     assert len(together) == 3 and len(set(together)) == 1
     assert before not in together
 
@@ -237,5 +239,5 @@ async def test_the_gateway_sends_two_releases_of_one_instant_for_two_runs() -> N
     told = crowded(FakeClock(), cores=2.0)
     opened(told)
     await asyncio.gather(*(sent(told, PATIENT) for _ in range(2)))
-    runs = [dispatch.work.run for dispatch in told.backend.dispatches]
+    runs = [dispatch.work.batch for dispatch in told.backend.dispatches]
     assert len(runs) == len(set(runs)) == 2

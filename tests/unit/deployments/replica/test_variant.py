@@ -43,9 +43,9 @@ def rejection(folder: Path) -> VariantRejected:
 def test_a_whole_variant_opens_and_answers(folder: Path) -> None:
     """A complete variant opens with an engine, task and profile that fit together."""
     opened = open_classifier(folder, threads=1)
-    encoded = opened.task.encode("a good film", "longest_first")
+    encoded = opened.scorer.encode("a good film", "longest_first")
     assert isinstance(encoded, Encoded)
-    batch = padded([encoded.token_ids], opened.task.pad_id)
+    batch = padded([encoded.token_ids], opened.scorer.pad_id)
     assert opened.engine.run(batch.token_ids, batch.attention_mask).shape == (1, len(LABELS))
     assert opened.profile.median_s(1, 8) == 0.001
 
