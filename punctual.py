@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -70,8 +70,9 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
-catalogs = typer.Typer(help="Check or show a catalog.", no_args_is_help=True)
+catalogs = typer.Typer(help="Check or show a catalog.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(catalogs, name="catalog")
 
 
@@ -110,7 +111,7 @@ def serve(
         ),
     ] = "-",
     log_format: Annotated[
-        str | None,
+        Literal["json", "text"] | None,
         typer.Option(
             envvar="PUNCTUAL_LOG_FORMAT",
             metavar="json|text",
@@ -174,7 +175,7 @@ def explain(
     cache: CacheOption = DEFAULT_CACHE,
     task: str = "classify",
     text: Annotated[str | None, typer.Option(help="the text; it or --file is required")] = None,
-    file: Annotated[Path | None, typer.Option(help="the text is in this file")] = None,
+    file: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="the text is in this file")] = None,
     domain: Annotated[str | None, typer.Option(help="the subject of the text, as in parameters.domain")] = None,
     budget_ms: Annotated[float | None, typer.Option(help="(default: the task's)")] = None,
     percentile: float = 95.0,
@@ -191,12 +192,14 @@ def explain(
     from gateway.router import explain as explained
     from gateway.tasks import read_manifest
 
-    if (text is None) == (file is None):
+    if text is None and file is None:
         raise typer.BadParameter("one of --text and --file is required", param_hint="--text / --file")
+    if text is not None and file is not None:
+        raise typer.BadParameter("not allowed with --text", param_hint="--file")
+    asked = text if file is None else _text_of(file)
     loaded = load_catalog(catalog)
     manifests = {name: read_manifest(at) for name, at in prepare(loaded, cache, console).items()}
     budget_s = None if budget_ms is None else budget_ms / 1000
-    asked = text if file is None else file.read_text(encoding="utf-8")
     terms = Terms(budget_s=budget_s, percentile=percentile, strict=strict, domain=domain)
     decision = explained(loaded, manifests, task, asked or "", terms, price)
     console.print(_candidates(decision, len(asked or ""), percentile))
@@ -208,6 +211,13 @@ def explain(
         console.print(f"refused: {decision.refusal}; least feasible budget {ms_above(decision.min_feasible_s):g} ms")
     else:
         console.print(f"refused: {decision.refusal}")
+
+
+def _text_of(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise typer.BadParameter(f"{file} is not UTF-8", param_hint="--file") from None
 
 
 def _candidates(decision: Decision, characters: int, percentile: float) -> Table:

@@ -38,7 +38,7 @@ class LazyCommand(TyperCommand):
         module, _, name = self._target.partition(":")
         found = getattr(import_module(module), name)
         if not isinstance(found, typer.Typer):
-            app = typer.Typer(add_completion=False)
+            app = typer.Typer(add_completion=False, rich_markup_mode=None)
             app.command(self.name)(found)
             found = app
         return typer.main.get_command(found).make_context(*arguments, **more)

@@ -30,7 +30,7 @@ COMMANDS["ceiling"] = (
     "Finds how many requests a second `punctual load` can send on time on this machine.",
 )
 
-bench = typer.Typer(cls=lazy_group(COMMANDS), no_args_is_help=True, add_completion=False)
+bench = typer.Typer(cls=lazy_group(COMMANDS), no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
 
 @bench.callback()

@@ -40,7 +40,7 @@ from loadtests.workload.options import (
 )
 from loadtests.workload.scenario import overridden, read_scenario
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 def _share(text: str) -> float:

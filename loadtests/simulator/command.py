@@ -14,10 +14,10 @@ from time import perf_counter
 from typing import Annotated, ClassVar
 
 import typer
-from platformdirs import user_cache_path
 from rich.console import Console
 from rich.progress import track
 
+from exporters.options import DEFAULT_CACHE, CacheOption
 from loadtests.reports.comparison import Place, Roles
 from loadtests.reports.runs import RunResult, write_json
 from loadtests.reports.tables import Entry, Grid, Row, bound_grids, figure_grids, margin_grid, overall_grid
@@ -49,17 +49,7 @@ class SimulateCommand(ScenarioCommand):
     alone: ClassVar = {"--shadow": str(REFUSALS)}
 
 
-app = typer.Typer(add_completion=False)
-
-
-def _default_cache() -> Path:
-    return user_cache_path("punctual")
-
-
-CacheOption = Annotated[
-    Path, typer.Option(envvar="PUNCTUAL_CACHE", default_factory=_default_cache, help="where variants are kept")
-]
-
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 PolicyOption = Annotated[
     list[str] | None,
@@ -86,7 +76,7 @@ MarkdownOption = Annotated[
 @app.command(cls=SimulateCommand)
 def simulate(
     scenario: ScenarioArgument,
-    cache: CacheOption,
+    cache: CacheOption = DEFAULT_CACHE,
     policy: PolicyOption = None,
     loads: LoadsOption = None,
     cvs: CvsOption = None,

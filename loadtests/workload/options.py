@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -58,7 +59,7 @@ class ScenarioCommand(TyperCommand):
 def spread(words: Sequence[str], alone: Mapping[str, str]) -> Iterator[str]:
     """Rewrites `--loads 1 2` as `--loads 1 --loads 2`, and adds the number to an option in `alone` that lacks it."""
     option = ""
-    for word, following in zip(words, (*words[1:], ""), strict=True):
+    for word, following in pairwise((*words, "")):
         if option and _is_number(word):
             yield from (option, word)
             continue
