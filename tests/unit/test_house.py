@@ -107,6 +107,7 @@ def test_the_command_expects_no_error_of_every_kind() -> None:
         "KeyboardInterrupt",
         "ModuleNotFoundError",
         "_expected()",
+        "UnicodeDecodeError",
     ]
     named = [getattr(import_module(module), name) for module, name in punctual.EXPECTED]
     assert all(issubclass(kind, Exception) and kind.__module__.split(".")[0] in PACKAGES for kind in named)
