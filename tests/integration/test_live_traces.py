@@ -33,12 +33,12 @@ class Collector:
         self.bodies.append(body)
 
     def spans(self) -> list[Span]:
-        """All spans that came so far."""
+        """All spans that came so far, each once: an export that a busy machine timed out is sent again, whole."""
         requests = [ExportTraceServiceRequest.FromString(body) for body in self.bodies]
         scopes = [
             scope for request in requests for resource in request.resource_spans for scope in resource.scope_spans
         ]
-        return [span for scope in scopes for span in scope.spans]
+        return list({span.span_id: span for scope in scopes for span in scope.spans}.values())
 
     def trace(self, request_id: str, count: int) -> dict[str, Span]:
         """The spans of that request's trace by name, once there are `count` of them."""
