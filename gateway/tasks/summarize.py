@@ -232,9 +232,9 @@ class AbstractiveModel:
         self.slowdown = Slowdown(SLOWDOWN_WEIGHT)
 
     def _learn_output(self, one: Generation, parameters: Parameters) -> None:
-        """Learns the output length from a summary that had room for more than expected.
+        """Learns the output length from a summary that had time for more tokens than expected.
 
-        Room decides, not how it ended: with little room only short summaries end by themselves. A summary that was cut
+        How it ended does not decide: with little time left, only short summaries end by themselves. A summary that was cut
         counts as at least the expected length. One that was forced to be longer says nothing.
         """
         expected = self._output_tokens
