@@ -234,8 +234,8 @@ class AbstractiveModel:
     def _learn_output(self, one: Generation, parameters: Parameters) -> None:
         """Learns the output length from a summary that had time for more tokens than expected.
 
-        How it ended does not decide: with little time left, only short summaries end by themselves. A summary that was cut
-        counts as at least the expected length. One that was forced to be longer says nothing.
+        How it ended does not decide: with little time left, only short summaries end by themselves. A summary that was
+        cut counts as at least the expected length. One that was forced to be longer says nothing.
         """
         expected = self._output_tokens
         ample = min(HEADROOM * expected, self._rules.max_new_tokens)
