@@ -43,10 +43,16 @@ def replicas_for(current: int, load: float) -> int:
 
 @dataclass(frozen=True)
 class FollowLoad:
-    """The scaling policy that Serve's controller asks in each of its rounds."""
+    """The scaling policy that Serve's controller asks in each of its rounds.
+
+    `build` differs in each build of the application. Serve forgets all policies at a build, and registers only those of
+    deployments whose configuration changed (Ray 2.60, `ApplicationState.update`): the same catalog deployed again after
+    one that could not be built would scale no more.
+    """
 
     target_busy_share: float
     target_backlog_s: float
+    build: str = ""
 
     def __call__(self, context: AutoscalingContext) -> tuple[int, dict[str, Any]]:
         """Gives the number of replicas to have, and no state to remember.
@@ -84,8 +90,10 @@ class BusyShare:
         return min((busy_s - busy_before_s) / passed_s, 1.0) if passed_s > 0 else 0.0
 
 
-def autoscaling_config(entry: CatalogEntry, budget_s: float) -> AutoscalingConfig | None:
+def autoscaling_config(entry: CatalogEntry, budget_s: float, build: str) -> AutoscalingConfig | None:
     """Configures Serve's autoscaling for a checkpoint; None if it does not scale. `budget_s` is its task's default.
+
+    `build` names this build of the application.
 
     By default the target backlog is half of that budget: a request behind it is still in time, unless its own service
     takes the other half.
@@ -107,6 +115,10 @@ def autoscaling_config(entry: CatalogEntry, budget_s: float) -> AutoscalingConfi
             metrics_interval_s=REPORT_EVERY_S,
             policy=AutoscalingPolicy(
                 policy_function=f"{FollowLoad.__module__}:{FollowLoad.__name__}",
-                policy_kwargs={"target_busy_share": asked.target_busy_share, "target_backlog_s": target_backlog_s},
+                policy_kwargs={
+                    "target_busy_share": asked.target_busy_share,
+                    "target_backlog_s": target_backlog_s,
+                    "build": build,
+                },
             ),
         )

@@ -6,6 +6,7 @@ switches of `environment` are set.
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,6 +52,7 @@ def application(catalog: Catalog, variants: Mapping[str, Path], placement: Place
     If the application already runs, the new graph's replicas start before the old ones are retired.
     """
     limits = catalog.limits
+    build = uuid.uuid4().hex
     replicas = {}
     for entry in catalog.checkpoints:
         settings = ReplicaSettings(entry, variants[entry.name], limits.max_queued_inputs)
@@ -60,7 +62,7 @@ def application(catalog: Catalog, variants: Mapping[str, Path], placement: Place
             max_ongoing_requests=100,
             max_constructor_retry_count=2,
             health_check_timeout_s=10,
-            **_number(entry, catalog.budget_s(entry.task)),
+            **_number(entry, catalog.budget_s(entry.task), build),
             **_shared(placement),
         )(CheckpointDeployment)
         replicas[entry.name] = deployment.bind(settings, placement.transport)
@@ -88,8 +90,8 @@ def _shared(placement: Placement) -> dict[str, Any]:
     }
 
 
-def _number(entry: CatalogEntry, budget_s: float) -> dict[str, Any]:
-    scaling = autoscaling_config(entry, budget_s)
+def _number(entry: CatalogEntry, budget_s: float, build: str) -> dict[str, Any]:
+    scaling = autoscaling_config(entry, budget_s, build)
     return {"num_replicas": entry.replicas} if scaling is None else {"autoscaling_config": scaling}
 
 

@@ -197,19 +197,6 @@ def test_checkpoints_of_every_node_answer(cluster: Cluster) -> None:
         assert (answer.status_code, answer.headers["x-checkpoint"]) == (200, checkpoint)
 
 
-def test_an_application_that_cannot_be_built_leaves_the_old_one_serving(
-    cluster: Cluster, small_catalog: tuple[Path, Path]
-) -> None:
-    """A catalog without prepared variants is refused with the command for them, and the old application serves on."""
-    good = cluster.deployed[-1]
-    cluster.deploy(classifiers(small_catalog[0], "unprepared", threads=2))
-    wait_until(lambda: cluster.standing()["status"] == "DEPLOY_FAILED", WITHIN_S)
-    assert "punctual prepare --catalog" in str(cluster.standing()["said"])
-    assert is_ready(cluster.url)
-    cluster.deploy(good)
-    wait_until(cluster.settled, WITHIN_S)
-
-
 @pytest.fixture(scope="module")
 def upgraded(cluster: Cluster, small_catalog: tuple[Path, Path]) -> Counter[object]:
     """The outcomes of requests while the cluster was upgraded in place to the second catalog."""
@@ -232,6 +219,24 @@ def test_an_upgrade_in_place_loses_no_request(cluster: Cluster, upgraded: Counte
     assert is_ready(cluster.url)
 
 
+@pytest.fixture(scope="module")
+def refused(cluster: Cluster, upgraded: Counter[object], small_catalog: tuple[Path, Path]) -> dict[str, object]:
+    """What Serve said of a catalog without prepared variants; the one before it is deployed again."""
+    good = cluster.deployed[-1]
+    cluster.deploy(classifiers(small_catalog[0], "unprepared", threads=2))
+    wait_until(lambda: cluster.standing()["status"] == "DEPLOY_FAILED", WITHIN_S)
+    standing = {**cluster.standing(), "ready": is_ready(cluster.url)}
+    cluster.deploy(good)
+    wait_until(cluster.settled, WITHIN_S)
+    return standing
+
+
+def test_an_application_that_cannot_be_built_leaves_the_old_one_serving(refused: dict[str, object]) -> None:
+    """A catalog without prepared variants is refused with the command for them, and the old application serves on."""
+    assert "punctual prepare --catalog" in str(refused["said"])
+    assert refused["ready"]
+
+
 @pytest.mark.usefixtures("upgraded")
 def test_any_ingress_tells_the_metrics_of_all(cluster: Cluster) -> None:
     """Any of two ingresses reports the requests of both, each counted once."""
@@ -246,21 +251,24 @@ def test_any_ingress_tells_the_metrics_of_all(cluster: Cluster) -> None:
         assert len(more) == 2 and min(more.values()) > 0, more
 
 
-@pytest.mark.usefixtures("upgraded")
+@pytest.mark.usefixtures("refused")
 def test_replicas_follow_the_load_and_lose_no_request(cluster: Cluster) -> None:
-    """A load starts a second replica and its end retires one, and every request is answered."""
-    wait_until(lambda: cluster.settled(slow=1), WITHIN_S)
+    """A load starts a second replica and its end retires one, and every request is answered.
+
+    Also after a catalog that was refused, and the same one deployed again.
+    """
+    wait_until(lambda: cluster.settled(slow=1), WITHIN_S, lambda: str(cluster.standing()))
 
     def linked() -> bool:
         """True if both ingresses, asked several times, have found two replicas."""
         return {linked_to(cluster.url, "slow") for _ in range(8)} == {2}
 
     def grow(ends: Counter[object]) -> None:
-        wait_until(lambda: cluster.settled(slow=2), WITHIN_S)
+        wait_until(lambda: cluster.settled(slow=2), WITHIN_S, lambda: str(cluster.standing()))
         wait_until(linked, WITHIN_S)
 
     def shrink(ends: Counter[object]) -> None:
-        wait_until(lambda: cluster.settled(slow=1), WITHIN_S)
+        wait_until(lambda: cluster.settled(slow=1), WITHIN_S, lambda: str(cluster.standing()))
 
     grown = asyncio.run(meanwhile(cluster.url, 0.005, grow))
     shrunk = asyncio.run(meanwhile(cluster.url, 1.0, shrink))

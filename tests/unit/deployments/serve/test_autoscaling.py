@@ -136,9 +136,9 @@ def entry(autoscaling: Autoscaling | None) -> CatalogEntry:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray's own warning, on import
 def test_serve_is_told_what_the_catalog_says() -> None:
     """Serve gets the catalog's bounds and delays, and our policy with its targets, which it can pickle."""
-    assert autoscaling_config(entry(None), 1.0) is None
+    assert autoscaling_config(entry(None), 1.0, "one") is None
     wished = Autoscaling(max_replicas=3, target_backlog_ms=50.0, upscale_delay_s=1.0, downscale_delay_s=7.0)
-    config = autoscaling_config(entry(wished), 1.0)
+    config = autoscaling_config(entry(wished), 1.0, "one")
     assert config is not None
     assert (config.min_replicas, config.max_replicas) == (1, 3)
     assert (config.upscale_delay_s, config.downscale_delay_s) == (1.0, 7.0)
@@ -148,6 +148,6 @@ def test_serve_is_told_what_the_catalog_says() -> None:
     assert pickled is not None
     again = pickle.loads(pickled)(**config.policy.policy_kwargs)
     assert again(Context(1, reports((1.0, 0.0)))) == (2, {})
-    unsaid = autoscaling_config(entry(Autoscaling(max_replicas=3)), 10.0)
+    unsaid = autoscaling_config(entry(Autoscaling(max_replicas=3)), 10.0, "two")
     assert unsaid is not None
     assert unsaid.policy.policy_kwargs["target_backlog_s"] == 5.0
