@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from gateway.forecasting.forecaster import Forecast
 from gateway.forecasting.load import LoadTracker
 from gateway.model.deadline import Clock, Deadline
 from gateway.model.errors import (
@@ -19,7 +18,7 @@ from gateway.model.errors import (
     Overloaded,
     Problem,
 )
-from gateway.model.faults import Note, attempt, log_fault
+from gateway.model.faults import Note, log_fault
 from gateway.model.messages import Answer, Failure, FailureKind, Generation, Work
 from gateway.model.outcome import Outcome
 from gateway.model.request import Request
@@ -27,8 +26,7 @@ from gateway.observability.record import Observer, RequestRecord, tell
 from gateway.refusals import failed, refused, refused_after_loss
 from gateway.router import Router
 from gateway.scheduling.loop import SchedulerLoop
-from gateway.scheduling.policy import Decision
-from gateway.scheduling.scheduler import Batch
+from gateway.scheduling.scheduler import Scheduler, Stage, Ticket
 
 ATTEMPTS = 3
 """Most replicas that a request may try: one that dies fails its requests, and they go elsewhere. Set by hand."""
@@ -60,26 +58,19 @@ class Finished:
 class _Trail:
     """What is known so far of a request in progress; its record is made of this.
 
-    `decided_s` is the instant of the latest decision. `route_s` is the time spent until then, without waiting;
-    `waited_s` is the time spent waiting for a batch. `attempts` counts dispatches: all but the last lost their replica,
-    and `lost` is the checkpoint of the latest one lost. `answered_s` is the time from arrival to the answer.
+    `ticket` is the latest: it has the decision. `route_s` is the time spent until that, without waiting; `waited_s` is
+    the time spent waiting for a batch. `attempts` counts dispatches: all but the last lost their replica, and `lost` is
+    the checkpoint of the latest one lost. `answered_s` is the time from arrival to the answer.
     """
 
     deadline: Deadline | None = None
-    decision: Decision | None = None
-    decided_s: float = 0.0
+    ticket: Ticket | None = None
     route_s: float | None = None
     waited_s: float = 0.0
     answer: Answer | None = None
     answered_s: float | None = None
     attempts: int = 0
     lost: str | None = None
-
-    def decided(self, decision: Decision, deadline: Deadline, now_s: float) -> Decision:
-        """Notes a decision and returns it."""
-        self.decision, self.decided_s = decision, now_s
-        self.route_s = deadline.elapsed_s(now_s) - self.waited_s
-        return decision
 
 
 @dataclass(slots=True)
@@ -94,15 +85,12 @@ class Service:
     clock: Clock
     note: Note = log_fault
     _underway: int = field(default=0, init=False)
-    _loops: dict[str, SchedulerLoop] = field(init=False)
+    _scheduler: Scheduler = field(init=False)
+    _loop: SchedulerLoop = field(init=False)
 
     def __post_init__(self) -> None:
-        self._loops = {
-            task: SchedulerLoop(task_router.scheduler, self.clock, self.note)
-            for task, task_router in self.router.task_routers.items()
-        }
-        for task, loop in self._loops.items():
-            loop.neighbours = tuple(other for name, other in self._loops.items() if name != task)
+        self._scheduler = self.router.scheduler
+        self._loop = SchedulerLoop(self._scheduler, self.clock)
 
     def missing(self) -> tuple[str, ...]:
         """The checkpoints without a replica that is up; the gateway is ready when there are none."""
@@ -144,118 +132,86 @@ class Service:
     async def _answer(self, request: Request, deadline: Deadline, trail: _Trail) -> Answer:
         if self._underway > self.max_concurrent_requests:
             raise Overloaded(f"{self.max_concurrent_requests} requests are under way, the limit", retry_after_s=1.0)
-        self.router.arrived(request, deadline)
         while True:
-            decision = trail.decided(self.router.decide(request, deadline), deadline, self.clock())
-            if decision.chosen is None:
-                if trail.lost is None:
-                    raise refused(decision)
-                raise refused_after_loss(decision, trail.lost, deadline, trail.decided_s)
-            batch = await self._wait_for_batch(request, deadline, decision, trail)
-            if batch is None:
+            ticket = trail.ticket = self.router.submit(request, deadline, again=trail.ticket is not None)
+            trail.route_s = deadline.elapsed_s(self.clock()) - trail.waited_s
+            await self._begin(ticket, deadline, trail)
+            if ticket.stage is Stage.STRANDED:
                 continue
-            try:
-                result = await self._send(request, deadline, batch, trail)
-            finally:
-                self._loops[request.task].ended(batch)
+            result = await self._send(request, ticket, trail)
             if isinstance(result, Answer):
                 return result
-            trail.lost = batch.checkpoint
+            trail.lost, _ = ticket.promise
 
-    async def _wait_for_batch(
-        self, request: Request, deadline: Deadline, decision: Decision, trail: _Trail
-    ) -> Batch | None:
-        """Waits for the request's batch. None if its checkpoints were lost meanwhile and it must be decided again.
+    async def _begin(self, ticket: Ticket, deadline: Deadline, trail: _Trail) -> None:
+        """Waits until the request's batch begins, or until its checkpoints are lost: then it must be submitted again.
 
-        Raises Overloaded for a request that would be late if too many late ones wait, and DeadlineExceeded if no batch
-        could begin in time.
+        Raises the problem of a request that is refused, DeadlineExceeded if no batch could begin in time, and
+        Overloaded if it is late and too many late ones wait.
         """
-        scheduler, strict = self.router.task_routers[request.task].scheduler, request.terms.strict
-        late_s = _late_s(decision)
-        if scheduler.full and late_s > 0 and not strict:
-            raise Overloaded("no checkpoint can answer in time, and too many late requests wait", late_s)
-        queued = self.router.queued(request, deadline)
-        began_s = self.clock()
-        try:
-            batch = await self._loops[request.task].passed(queued, _patience_s(deadline, strict, began_s))
-        except TimeoutError:
-            raise DeadlineExceeded(deadline.elapsed_s(self.clock())) from None
-        finally:
-            trail.waited_s += self.clock() - began_s
-        if batch is None and not scheduler.stranded(queued):
-            if strict:
+        if ticket.stage is Stage.WAITING:
+            began_s = self.clock()
+            try:
+                await self._loop.settled(ticket, _patience_s(deadline, ticket.terms.strict, began_s))
+            except TimeoutError:
+                raise DeadlineExceeded(deadline.elapsed_s(self.clock())) from None
+            finally:
+                trail.waited_s += self.clock() - began_s
+        match ticket.stage:
+            case Stage.REFUSED:
+                if (lost := trail.lost) is not None:
+                    raise refused_after_loss(ticket.decision, lost, deadline, ticket.decided_s)
+                raise refused(ticket.decision)
+            case Stage.CROWDED_OUT:
+                raise Overloaded("the request would be late, and too many late requests wait", ticket.late_s)
+            case Stage.EXPIRED:
                 raise DeadlineExceeded(deadline.elapsed_s(self.clock()))
-            raise Overloaded("the request became late, and too many late requests wait", late_s)
-        return batch
+            case _:
+                return
 
-    async def _send(self, request: Request, deadline: Deadline, batch: Batch, trail: _Trail) -> Answer | Failure:
-        """Sends a request whose batch can begin, and learns from its answer.
-
-        Returns a Failure if its replica was lost.
-        """
-        decided = trail.decision
-        assert decided is not None, "a request is decided before it waits for a batch"
-        decision = trail.decided(self.router.bind(request, decided, batch, deadline), deadline, self.clock())
-        chosen = decision.chosen
-        assert chosen is not None and chosen.forecast is not None, "a bound request has a checkpoint and a forecast"
+    async def _send(self, request: Request, ticket: Ticket, trail: _Trail) -> Answer | Failure:
+        """Sends a request whose batch has begun, and reports its end. Returns a Failure if its replica was lost."""
         trail.attempts += 1
-        batch_number = batch.members[0].place
-        result = await self._dispatch(request, deadline, chosen.name, chosen.forecast, batch_number)
-        if isinstance(result, Answer):
-            self._learn(request, trail, batch, chosen.forecast, result)
-        elif result.kind is not FailureKind.UNAVAILABLE or trail.attempts == ATTEMPTS:
-            if result.kind is FailureKind.EXPIRED:
-                self._learn(request, trail, batch, chosen.forecast, None)
-            raise failed(chosen.name, chosen.forecast, result, deadline.elapsed_s(self.clock()))
+        result: Answer | Failure | None = None
+        try:
+            result = await self._dispatch(request, ticket)
+        finally:
+            answer = result if isinstance(result, Answer) else None
+            expired = isinstance(result, Failure) and result.kind is FailureKind.EXPIRED
+            self._scheduler.completed(ticket, self.clock(), answer, expired=expired)
+            self._loop.look()
+        if isinstance(result, Failure) and (result.kind is not FailureKind.UNAVAILABLE or trail.attempts == ATTEMPTS):
+            checkpoint, forecast = ticket.promise
+            raise failed(checkpoint, forecast, result, ticket.deadline.elapsed_s(self.clock()))
         return result
 
-    async def _dispatch(
-        self, request: Request, deadline: Deadline, checkpoint: str, forecast: Forecast, batch_number: int
-    ) -> Answer | Failure:
+    async def _dispatch(self, request: Request, ticket: Ticket) -> Answer | Failure:
         """Sends the work with the budget left; waits until the deadline, for best effort `PATIENCE_S` longer."""
         now_s, terms = self.clock(), request.terms
+        checkpoint, forecast = ticket.promise
         work = Work(
             request.task,
             request.inputs,
             request.parameters,
-            deadline.remaining_s(now_s),
+            ticket.deadline.remaining_s(now_s),
             terms.strict,
             terms.request_id,
             terms.traceparent,
-            batch_number,
+            ticket.batch_number,
         )
         try:
-            async with asyncio.timeout(_patience_s(deadline, terms.strict, now_s)):
+            async with asyncio.timeout(_patience_s(ticket.deadline, terms.strict, now_s)):
                 return await self.backend.dispatch(checkpoint, work, forecast.cost_s)
         except TimeoutError:
             return Failure(FailureKind.EXPIRED)
 
-    def _learn(self, request: Request, trail: _Trail, batch: Batch, forecast: Forecast, answer: Answer | None) -> None:
-        """Teaches the forecaster what the answer took; None says that there was none in time.
-
-        Only the first member of a batch teaches the forecast error, since the other members would repeat it.
-        """
-        now_s = self.clock()
-        forecaster = self.router.served[batch.checkpoint].forecaster
-        first, batch.learnt = not batch.learnt, True
-
-        def learn() -> None:
-            if answer is None:
-                if first:
-                    forecaster.learn_expired(forecast, now_s - trail.decided_s, now_s)
-            elif first:
-                forecaster.learn(forecast, request.shape, answer, now_s - trail.decided_s, now_s)
-            else:
-                forecaster.model.learn(request.shape, answer)
-
-        attempt("learning", self.note, learn, lambda: None)
-
     def _record(self, request: Request, trail: _Trail, outcome: Outcome) -> RequestRecord:
-        decision, answer = trail.decision, trail.answer
+        ticket, answer = trail.ticket, trail.answer
+        decision = ticket.decision if ticket else None
         chosen = decision.chosen if decision else None
         forecast = chosen.forecast if chosen else None
         latency_s = self.clock() - request.arrived_s if trail.answered_s is None else trail.answered_s
-        decided_s = trail.decided_s - request.arrived_s
+        decided_s = ticket.decided_s - request.arrived_s if ticket else 0.0
         record = RequestRecord(
             request_id=request.terms.request_id,
             task=request.task,
@@ -309,9 +265,3 @@ def _finish_reason(generation: Sequence[Generation]) -> str | None:
     """The worst reason of several: deadline before length before stop; None if no text was written."""
     reasons = {one.finish_reason for one in generation}
     return next((reason for reason in ("deadline", "length", "stop") if reason in reasons), None)
-
-
-def _late_s(decision: Decision) -> float:
-    """How late the chosen checkpoint would be, in seconds; after this wait the request might be in time."""
-    forecast = decision.chosen.forecast if decision.chosen else None
-    return max(forecast.quantile_s - decision.remaining_s, 0.0) if forecast else 0.0

@@ -23,14 +23,14 @@ class GatewayState(Collector):
     def collect(self) -> Iterator[Metric]:
         """Yields every gauge, for `exposition`."""
         now_s = self._clock()
-        task_routers = self._service.router.task_routers.items()
+        scheduler = self._service.router.scheduler
         build = Reading((self._version, self._catalog.name), 1.0)
         yield gauge("build_info", "The gateway's version and its catalog.", ("version", "catalog"), [build])
         underway = Reading((), self._service.underway)
         yield gauge("requests_underway", "Requests in this gateway process now.", (), [underway])
-        waiting = (Reading((task,), len(task_router.scheduler)) for task, task_router in task_routers)
+        waiting = (Reading((task,), len(one.queue)) for task, one in scheduler.deciders.items())
         yield gauge("waiting_requests", "Queued requests: their batch has not begun.", ("task",), waiting)
-        prices = (Reading((task,), task_router.price(now_s)) for task, task_router in task_routers)
+        prices = (Reading((task,), scheduler.price(task, now_s)) for task in scheduler.deciders)
         yield gauge("congestion_price", "Capacity price: points of quality for a core-second.", ("task",), prices)
         yield from self._of_checkpoints(now_s)
 

@@ -6,94 +6,67 @@ The scheduler decides which requests run and when. This module has only the futu
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 
 from gateway.model.deadline import Clock
-from gateway.model.faults import Note, attempt, log_fault
-from gateway.scheduling.batching import QueuedRequest
-from gateway.scheduling.scheduler import Batch, Scheduler
+from gateway.scheduling.scheduler import Scheduler, Stage, Ticket
 
 LOOK_S = 0.25
 """Longest time between two looks at the queue, in seconds: a replica may come or go. Set by hand."""
 
 
 class SchedulerLoop:
-    """Starts the batches of one task."""
+    """Wakes the requests whose batches the scheduler begins, or that it gives up."""
 
-    def __init__(self, scheduler: Scheduler, clock: Clock, note: Note = log_fault) -> None:
-        """Starts nothing: call `passed` on the event loop."""
+    def __init__(self, scheduler: Scheduler, clock: Clock) -> None:
+        """Starts nothing: call `settled` on the event loop."""
         self._scheduler = scheduler
-        self._note = note
         self._clock = clock
-        self._waiting: dict[QueuedRequest, asyncio.Future[Batch | None]] = {}
+        self._waiting: dict[Ticket, asyncio.Future[None]] = {}
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_s = 0.0
-        self.neighbours: Sequence[SchedulerLoop] = ()
-        """Loops of the other tasks on the same cores.
 
-        When a batch ends here they look again, since it may free a core for them.
-        """
+    async def settled(self, ticket: Ticket, patience_s: float) -> None:
+        """Waits until a submitted request has begun or ended; its `stage` says which.
 
-    async def passed(self, queued: QueuedRequest, patience_s: float) -> Batch | None:
-        """Waits until the request's batch can begin; None if no batch will take it.
-
-        Raises TimeoutError after `patience_s` seconds. Cancelling the call withdraws the request. The caller must call
-        `ended` once for each member of the batch. If the batch can begin at once, this neither yields to the event loop
+        Raises TimeoutError after `patience_s` seconds. Cancelling the call withdraws the request; if its batch has
+        begun meanwhile, the call completes it. If nothing is to be waited for, this neither yields to the event loop
         nor sets a timer.
         """
-        future: asyncio.Future[Batch | None] = asyncio.get_running_loop().create_future()
-        self._waiting[queued] = future
-        self._scheduler.enter(queued)
-        self._start_batches()
+        if ticket.stage is not Stage.WAITING:
+            return
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting[ticket] = future
+        self.look()
         if future.done():
-            return future.result()
+            return
         try:
             async with asyncio.timeout(patience_s):
-                return await future
+                await future
         except (asyncio.CancelledError, TimeoutError):
-            self._withdraw(queued, future)
+            if not future.cancelled():  # its batch began, and its task has not run since
+                self._abandon(ticket)
+            elif self._waiting.pop(ticket, None) is not None:
+                self._scheduler.withdraw(ticket)
             raise
 
-    def ended(self, batch: Batch) -> None:
-        """Reports that one member of the batch is finished, in whatever way."""
-        self._scheduler.ended(batch)
-        for one in (self, *self.neighbours):
-            one.look()
-
     def look(self) -> None:
-        """Starts what can start now, if any request waits."""
-        if self._waiting:
-            self._start_batches()
-
-    def _start_batches(self) -> None:
+        """Begins what can begin now, if any request waits."""
+        if not self._waiting:
+            return
         now_s = self._clock()
-        for queued in self._scheduler.expired(now_s):
-            self._bind(queued, None)
-        while (batch := self._next(now_s)) is not None:
-            for member in batch.members:
-                self._bind(member, batch)
+        for ticket in self._scheduler.poll(now_s):
+            future = self._waiting.pop(ticket)
+            if future.cancelled():  # its client has just left, and its task has not run since
+                self._abandon(ticket)
+            else:
+                future.set_result(None)
         self._arm(now_s)
 
-    def _next(self, now_s: float) -> Batch | None:
-        scheduler = self._scheduler
-        return attempt(
-            "scheduling", self._note, lambda: scheduler.next_batch(now_s), lambda: scheduler.next_batch_plainly(now_s)
-        )
-
-    def _withdraw(self, queued: QueuedRequest, future: asyncio.Future[Batch | None]) -> None:
-        """Takes a request out of the queue; if its batch has just begun, reports its part as ended."""
-        if not future.cancelled():  # it was bound, and its task has not run since
-            if (batch := future.result()) is not None:
-                self.ended(batch)
-        elif self._waiting.pop(queued, None) is not None:
-            self._scheduler.leave(queued)
-
-    def _bind(self, queued: QueuedRequest, batch: Batch | None) -> None:
-        future = self._waiting.pop(queued)
-        if not future.done():
-            future.set_result(batch)
-        elif batch is not None:  # its client has just left, and its task has not run since
-            self._scheduler.ended(batch)
+    def _abandon(self, ticket: Ticket) -> None:
+        """Reports the part of a request as ended whose client left just when its batch began."""
+        if ticket.stage is Stage.BEGUN:
+            self._scheduler.completed(ticket, self._clock())
+            self.look()
 
     def _arm(self, now_s: float) -> None:
         """Sets the timer for the next look. An early alarm does no harm, so only an earlier one replaces it."""

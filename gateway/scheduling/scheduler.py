@@ -1,339 +1,297 @@
-"""The scheduler of one task: requests wait here for a core, and only then get their checkpoint.
+"""The scheduler of one node: takes requests, says which batches begin and who is given up, and learns from answers.
 
-A request sent at once to a busy replica is bound by what was known when it came. Here it is bound when its batch can
-begin, together with the other members and at the price of that moment. `batching.next_batch` chooses the batch. The
-scheduler is pure: callers pass the time, and it starts nothing. The live gateway and the simulator use the same one.
+It holds no clock, timer, future or connection. A shell submits requests, asks `poll` what follows, sends the batches,
+and reports each end. The live gateway is one such shell (`loop`), the simulator another: both run this object.
 """
 
 from __future__ import annotations
 
-import math
-from bisect import bisect_left, bisect_right, insort
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
-from operator import attrgetter
+from enum import Enum, auto
 
-from gateway.forecasting.forecaster import ServedCheckpoint
+from gateway.forecasting.forecaster import Forecast
+from gateway.model.deadline import Deadline
 from gateway.model.faults import Note, attempt, log_fault
-from gateway.scheduling.arrivals import ArrivalStats
-from gateway.scheduling.batching import (
-    QueuedRequest,
-    SchedulingContext,
-    fastest,
-    late_batch,
-    may_have,
-    next_batch,
-    run_s_of,
-    within,
-)
-from gateway.scheduling.late_share import LateShare
-from gateway.scheduling.price import HORIZONS_S, CapacityPrice
+from gateway.model.messages import Answer
+from gateway.model.request import RequestShape, Terms
+from gateway.scheduling.batching import QueuedRequest
+from gateway.scheduling.decider import Decider
+from gateway.scheduling.policy import Decision
+from gateway.scheduling.task_queue import Batch, TaskQueue
 
-SQUEEZE = 2.0
-"""Most engine threads under way, in multiples of the cores, if a request cannot wait for a batch to end.
+ALONE_AFTER = 2
+"""Arrivals in a row, of any task, that must have found the gateway empty before the last counts as alone.
 
-Set by hand.
+A client that sends one request after the other is alone from its second request on; the first of a burst is not.
 """
 
-SHORT_S, SHORT_IN_RUSH_S = 0.003, 0.03
-"""Longest batches, in seconds, before whose end the next is sent ahead: in general, and under lasting overload.
 
-Between two batches a core idles for a round trip (`AHEAD_S`): a fifth of a batch of 3 ms, a fiftieth of one of 30 ms.
-"""
+class Stage(Enum):
+    """How far a submitted request is. A shell acts on all but `WAITING`."""
 
-AHEAD_S = 0.0006
-"""Send the next batch this long before a short one ends, in seconds; otherwise the core idles for a round trip.
-
-About a way to the replica and back: 0.3 ms each way in docs/performance.md.
-"""
-
-PRESSED_S = 0.1
-"""A batch with less headroom than this, in seconds, keeps its cores from other tasks, up to half of all.
-
-Set by hand.
-"""
-
-LOOK_AHEAD = 256
-"""Number of the most urgent queued requests that are considered, so that a long queue costs no more. Set by hand."""
-
-LATE_CORE_SHARE = 0.01
-"""Share of the engines' time for requests that are late already, while others could be in time. Set by hand."""
-
-MOST_LATE = 64
-"""Most late requests that may wait; beyond it the oldest are given up. Set by hand."""
-
-_LEAST_SHARE = 0.1
-"""Share of the cores that a task is priced with even if the other tasks need all of them."""
-
-_TICK_S = 1e-4
-"""Added to a wake-up time, in seconds, so that its reason has come true by then."""
-
-_due = attrgetter("deadline_s")
+    REFUSED = auto()
+    """Its decision chose nothing."""
+    CROWDED_OUT = auto()
+    """It would be late or has become so, and too many late requests wait."""
+    WAITING = auto()
+    BEGUN = auto()
+    """Its batch began."""
+    EXPIRED = auto()
+    """It is strict, and no batch could begin in time."""
+    STRANDED = auto()
+    """Every checkpoint that may answer it is down; it may be submitted again."""
 
 
 @dataclass(slots=True, eq=False)
-class Batch:
-    """Requests that start together on one checkpoint.
+class Ticket:
+    """One submitted request, and how far it is.
 
-    It occupies `threads` cores, takes `run_s` core-seconds by the median and should end at `ends_s`. `price` is in
-    points of quality per core-second. `left` members are not finished yet. `learnt` is set once the forecaster has used
-    the first of their answers.
+    `decision` is that of its arrival, and once it has begun that of its batch; `decided_s` is the instant of it.
     """
 
-    checkpoint: str
-    members: tuple[QueuedRequest, ...]
-    threads: int
-    run_s: float
-    ends_s: float
-    price: float
-    left: int
-    learnt: bool = False
+    task: str
+    shape: RequestShape
+    terms: Terms
+    deadline: Deadline
+    decision: Decision
+    decided_s: float
+    stage: Stage = Stage.WAITING
+    batch: Batch | None = None
+    queued: QueuedRequest | None = None
+
+    @property
+    def promise(self) -> tuple[str, Forecast]:
+        """The checkpoint of a request that has begun, and its forecast."""
+        chosen = self.decision.chosen
+        assert chosen is not None and chosen.forecast is not None, "a batch has a checkpoint with a forecast"
+        return chosen.name, chosen.forecast
+
+    @property
+    def batch_number(self) -> int:
+        """The number of the batch of a request that has begun."""
+        return self.batch.members[0].place if self.batch else 0
+
+    @property
+    def late_s(self) -> float:
+        """How late the chosen checkpoint would be, in seconds; after this wait the request might be in time."""
+        forecast = self.decision.chosen.forecast if self.decision.chosen else None
+        return max(forecast.quantile_s - self.decision.remaining_s, 0.0) if forecast else 0.0
 
 
 @dataclass(slots=True)
 class Scheduler:
-    """Holds the queued requests of one task and says which run next.
+    """Schedules the requests of all tasks on the cores of one node."""
 
-    `cores` is the number of cores that its batches may occupy; it may be changed at any time. `neighbours` are the
-    schedulers of other tasks on the same cores; their least need is not given away.
-    """
-
-    checkpoints: Sequence[ServedCheckpoint]
-    arrivals: ArrivalStats
+    deciders: Mapping[str, Decider]
     note: Note = log_fault
-    cores: float = 1.0
-    neighbours: Sequence[Scheduler] = ()
-    _waiting: list[QueuedRequest] = field(default_factory=list, init=False)
-    _late: list[QueuedRequest] = field(default_factory=list, init=False)
-    _under_way: list[Batch] = field(default_factory=list, init=False)
-    _share: LateShare = field(default_factory=lambda: LateShare(LATE_CORE_SHARE), init=False)
-    _soonest_s: float = field(default=math.inf, init=False)
-    """A lower bound of when the first queued request becomes late."""
-    _capacity_price: CapacityPrice = field(init=False)
+    _tickets: dict[QueuedRequest, Ticket] = field(default_factory=dict, init=False)
+    _found_empty: int = field(default=0, init=False)
 
-    def __post_init__(self) -> None:
-        """Prices core time by the given arrivals."""
-        self._capacity_price = CapacityPrice(self.arrivals, self.checkpoints)
+    def submit(
+        self,
+        task: str,
+        shape: RequestShape,
+        terms: Terms,
+        deadline: Deadline,
+        now_s: float,
+        *,
+        again: bool = False,
+        insist: bool = False,
+    ) -> Ticket:
+        """Takes a request and decides it. On an idle node it begins at once; else call `poll`.
 
-    def __len__(self) -> int:
-        return len(self._waiting) + len(self._late)
-
-    def enter(self, queued: QueuedRequest) -> None:
-        """Adds a request to the queue."""
-        insort(self._waiting, queued, key=_due)
-        self._soonest_s = min(self._soonest_s, queued.last_s)
-
-    def leave(self, queued: QueuedRequest) -> None:
-        """Removes a request whose client has left; one whose batch has begun is no longer here."""
-        for queue in (self._waiting, self._late):
-            if queued in queue:
-                queue.remove(queued)
-
-    def ended(self, batch: Batch) -> None:
-        """Reports that one member of a batch is finished; the last of them frees its cores."""
-        batch.left -= 1
-        if batch.left == 0:
-            self._under_way.remove(batch)
-
-    @property
-    def full(self) -> bool:
-        """True if no further late request may wait."""
-        return len(self._late) >= MOST_LATE
-
-    def stranded(self, queued: QueuedRequest) -> bool:
-        """True if none of the checkpoints that may answer the request is up."""
-        return not may_have(queued, {one.name for one in self.checkpoints if one.slots})
-
-    def expired(self, now_s: float) -> list[QueuedRequest]:
-        """Takes out the requests that no batch will serve: late strict ones, and those whose checkpoints are all down.
-
-        Late best-effort requests move behind the others; beyond `MOST_LATE` of them, the oldest are taken out too.
+        `again` is set for a request that was submitted before and lost its replica: its arrival is not counted twice.
+        `insist` lets one wait that would be refused, which shows whether refusing it is right.
         """
-        lost: list[QueuedRequest] = []
-        up = {one.name for one in self.checkpoints if one.slots}
-        if len(up) < len(self.checkpoints):
-            lost += [queued for queued in (*self._waiting, *self._late) if not may_have(queued, up)]
-            self._without(lost)
-        if now_s > self._soonest_s:
-            late = [queued for queued in self._waiting if now_s > queued.last_s]
-            self._without(late)
-            self._soonest_s = min((queued.last_s for queued in self._waiting), default=math.inf)
-            lost += [queued for queued in late if queued.strict]
-            self._late += [queued for queued in late if not queued.strict]
-        surplus = max(0, len(self._late) - MOST_LATE)
-        lost += self._late[:surplus]
-        del self._late[:surplus]
-        return lost
+        decider = self.deciders[task]
+        if not again:
+            self._arrived(decider, shape, deadline)
+        price = 0.0 if self._found_empty >= ALONE_AFTER else self.price(task, now_s)
+        decision = self.decide(task, shape, terms, deadline, now_s, price)
+        ticket = Ticket(task, shape, terms, deadline, decision, now_s)
+        if decision.chosen is None and not insist:
+            ticket.stage = Stage.REFUSED
+        elif decider.queue.full and ticket.late_s > 0 and not (terms.strict or insist):
+            ticket.stage = Stage.CROWDED_OUT
+        elif not (decider.queue.idle and self._begin_at_once(ticket, decider, now_s)):
+            self._enter(ticket, decider, now_s)
+        return ticket
 
-    def next_batch(self, now_s: float) -> Batch | None:
-        """The next batch that can begin now, its members taken out; None if there is none.
+    def decide(
+        self,
+        task: str,
+        shape: RequestShape,
+        terms: Terms,
+        deadline: Deadline,
+        now_s: float,
+        price: float,
+        *,
+        every: bool = False,
+    ) -> Decision:
+        """Decides a request at a price, in points of quality per core-second, and submits nothing."""
+        decider = self.deciders[task]
+        return attempt(
+            "forecast",
+            self.note,
+            lambda: decider.decide(shape, terms, deadline, now_s, price, every=every),
+            lambda: decider.decide_plainly(terms, deadline, now_s),
+        )
 
-        Call `expired` first, then this until it returns None.
+    def price(self, task: str, now_s: float) -> float:
+        """The capacity price of a task, in points of quality per core-second, at most `PRICE_AGE_S` old."""
+        return self.deciders[task].price(now_s, self._demanded(task, now_s))
+
+    def poll(self, now_s: float) -> list[Ticket]:
+        """The requests that have just begun or ended without an answer; each has its `stage`.
+
+        Call it whenever a request was submitted and waits, was completed, or when `wake_s` has come.
         """
-        if not (self._waiting or self._late):
-            return None
-        busy = sum(batch.threads for batch in self._under_way)
-        left = min(sum(other.pressed(now_s) for other in self.neighbours), math.floor(self.cores / 2))
-        free = max(math.floor(self.cores), 1) - busy - left
-        if free > 0:
-            up = [one for one in self.checkpoints if self._slot(one) and (one.threads <= free or not busy)]
-            batch = self._late_batch(up, now_s, contested=bool(self._waiting)) if self._share.turn else None
-            batch = batch or self._next(up, free, now_s) or self._late_batch(up, now_s, contested=False)
-            if batch:
-                return batch
-        elif self._waiting and self._gap_s(now_s) <= AHEAD_S and busy <= self.cores:
-            following = {batch.checkpoint for batch in self._under_way}
-            batch = self._next([one for one in self.checkpoints if one.slots], 1, now_s, following)
-            if batch:
-                return batch
-        return self._beside_running(busy, now_s)
-
-    def next_batch_plainly(self, now_s: float) -> Batch | None:
-        """The most urgent request alone, on its checkpoint of lowest quality: used if choosing a batch fails."""
-        if sum(batch.threads for batch in self._under_way) >= max(math.floor(self.cores), 1):
-            return None
-        up = [one for one in self.checkpoints if self._slot(one)]
-        for queued in (*self._waiting, *self._late):
-            able = [one for one in up if queued.may(one.name)]
-            if able:
-                return self._begun(able[-1], (queued,), 0.0, 0.0, now_s)
-        return None
+        moved: list[Ticket] = []
+        for task, decider in self.deciders.items():
+            queue = decider.queue
+            if not len(queue):
+                continue
+            for queued in queue.expired(now_s):
+                ticket = self._tickets.pop(queued)
+                ticket.stage = _given_up(queue, queued)
+                moved.append(ticket)
+            while len(queue) and (batch := self._next_batch(task, decider, now_s)) is not None:
+                moved += self._begun(batch, decider, now_s)
+        return moved
 
     def wake_s(self, now_s: float) -> float | None:
-        """When to look again: a request becomes late, or a batch can be sent ahead. None if no timely request waits."""
-        if not self._waiting:
-            return None
-        lost_s = max(self._soonest_s, now_s) + _TICK_S
-        gap_s = self._gap_s(now_s)
-        return min(lost_s, now_s + gap_s - AHEAD_S + _TICK_S) if AHEAD_S < gap_s < math.inf else lost_s
+        """When to poll again though nothing has happened: a request becomes late, or a batch can be sent ahead."""
+        times_s = [wake_s for one in self.deciders.values() if (wake_s := one.queue.wake_s(now_s)) is not None]
+        return min(times_s, default=None)
 
-    def price(self, now_s: float) -> float:
-        """The capacity price now, in points of quality per core-second.
+    def withdraw(self, ticket: Ticket) -> None:
+        """Takes out a request whose client has left while it waited."""
+        if ticket.queued is not None and self._tickets.pop(ticket.queued, None) is not None:
+            self.deciders[ticket.task].queue.leave(ticket.queued)
 
-        It is 0 before any request has come, and if pricing fails.
+    def completed(
+        self,
+        ticket: Ticket,
+        now_s: float,
+        answer: Answer | None = None,
+        *,
+        expired: bool = False,
+        way_back_s: float = 0.0,
+    ) -> None:
+        """Reports that a request that had begun is finished, in whatever way, and learns from its answer.
+
+        `expired` says that its deadline passed before an answer came; `way_back_s` is what an answer still takes from
+        here to the client. Only the first member of a batch teaches the forecast's error, since the other members would
+        repeat it.
         """
-        if not self.arrivals.lesson:
-            return 0.0
-        return attempt("pricing", self.note, lambda: self._priced(now_s), lambda: 0.0)
+        batch = ticket.batch
+        assert batch is not None, "only a request that has begun is completed"
+        decider = self.deciders[ticket.task]
+        decider.queue.ended(batch)
+        if answer is None and not expired:
+            return
+        _, forecast = ticket.promise
+        forecaster = decider.by_name[batch.checkpoint].forecaster
+        first, batch.learnt = not batch.learnt, True
+        took_s = now_s + way_back_s - ticket.decided_s
 
-    def _priced(self, now_s: float) -> float:
-        waiting = [bisect_right(self._waiting, now_s + horizon_s, key=_due) for horizon_s in HORIZONS_S]
-        waiting.append(len(self._waiting))
-        cores = self._left_beside(other.demand(now_s) for other in self.neighbours)
-        return self._capacity_price.price(waiting, cores, self._busy_s(now_s), now_s)
+        def learn() -> None:
+            if answer is None:
+                if first:
+                    forecaster.learn_expired(forecast, took_s, now_s)
+            elif first:
+                forecaster.learn(forecast, ticket.shape, answer, took_s, now_s)
+            else:
+                forecaster.model.learn(ticket.shape, answer)
 
-    def demand(self, now_s: float) -> float:
-        """The cores that recent arrivals keep busy, if each request takes its cheapest checkpoint."""
-        return min(self.arrivals.rate(now_s) * self._capacity_price.least_cost_s, self.cores)
+        attempt("learning", self.note, learn, _nothing)
 
-    def pressed(self, now_s: float) -> int:
-        """The cores whose batches have less than `PRESSED_S` of headroom."""
-        return sum(batch.threads for batch in self._under_way if batch.members[0].deadline_s - batch.ends_s < PRESSED_S)
+    def __len__(self) -> int:
+        return len(self._tickets)
 
-    def wait_s(self, deadline_s: float, now_s: float) -> float:
-        """A lower bound of the time until a request with this deadline gets a core, in seconds.
+    def waiting(self) -> Sequence[Ticket]:
+        """The requests that wait."""
+        return list(self._tickets.values())
 
-        It counts the running batches, and every more urgent request that can still be in time, at its cheapest. It does
-        not count future arrivals, nor requests behind the first `LOOK_AHEAD`. Half a request is allowed for in judging
-        who can be in time.
-        """
-        more_urgent = bisect_left(self._waiting, deadline_s, key=_due)
-        if not more_urgent and sum(batch.threads for batch in self._under_way) < self.cores:
-            return 0.0
-        each_s = self._capacity_price.least_cost_s / max(self.cores, 1.0)
-        free_s = now_s + self._busy_s(now_s) / max(self.cores, 1.0) + each_s / 2
-        for queued in self._waiting[: min(more_urgent, LOOK_AHEAD)]:
-            if free_s <= queued.last_s:
-                free_s += each_s
-        return free_s - each_s / 2 - now_s
+    def _arrived(self, decider: Decider, shape: RequestShape, deadline: Deadline) -> None:
+        empty = all(one.queue.idle for one in self.deciders.values())
+        self._found_empty = self._found_empty + 1 if empty else 0
+        attempt("learning", self.note, lambda: decider.arrived(shape, deadline), _nothing)
 
-    def _left_beside(self, taken: Iterable[float]) -> float:
-        return max(self.cores - sum(taken), _LEAST_SHARE * self.cores)
-
-    def _gap_s(self, now_s: float) -> float:
-        """Seconds until the first running batch should end if all of them are short; infinite otherwise."""
-        short_s = SHORT_S if self._capacity_price.crowded_s < math.inf else SHORT_IN_RUSH_S
-        return math.inf if any(batch.run_s > short_s for batch in self._under_way) else self._first_end_s(now_s)
-
-    def _first_end_s(self, now_s: float) -> float:
-        return min((batch.ends_s - now_s for batch in self._under_way), default=math.inf)
-
-    def _slot(self, checkpoint: ServedCheckpoint) -> bool:
-        """True if a replica of the checkpoint has a free slot."""
-        return sum(batch.checkpoint == checkpoint.name for batch in self._under_way) < checkpoint.slots
-
-    def _next(
-        self, up: Sequence[ServedCheckpoint], free: int, now_s: float, only: Set[str] | None = None
-    ) -> Batch | None:
-        """The best batch on one of these checkpoints; None if it would run on a checkpoint that is not in `only`."""
-        names = {one.name for one in up}
-        able = list(islice((queued for queued in self._waiting if may_have(queued, names)), LOOK_AHEAD))
-        if not able:
-            return None
-        price = self.price(now_s)
-        context = SchedulingContext(
-            now_s=now_s,
-            price=price,
-            utility_left=self._capacity_price.utility_left,
-            crowded_s=self._capacity_price.crowded_s,
-            others_free=free - 1,
-            next_free_s=max(self._first_end_s(now_s), _TICK_S) if free == 1 else math.inf,
-            expected=self.arrivals.ahead(now_s),
-            budgets_s=self.arrivals.budgets_s,
+    def _begin_at_once(self, ticket: Ticket, decider: Decider, now_s: float) -> bool:
+        """Begins a request on the checkpoint that was just decided, if a core is free; True if it did."""
+        chosen = ticket.decision.chosen
+        if chosen is None or chosen.forecast is None:
+            return False
+        queued = decider.queued_at_once(ticket.shape, ticket.deadline)
+        batch = decider.queue.begin_at_once(
+            decider.by_name[chosen.name],
+            queued,
+            chosen.forecast.cost_s,
+            ticket.decision.price,
+            now_s,
+            self._kept(ticket.task, now_s),
         )
-        planned = next_batch(able, up, context)
-        if planned is None or (only is not None and planned.checkpoint.name not in only):
-            return None
-        members, run_s = within(planned.checkpoint, planned.members), planned.run_s
-        if len(members) < len(planned.members):
-            run_s = run_s_of(planned.checkpoint, members)
-        self._share.ran(run_s, late=False, contested=bool(self._late))
-        return self._begun(planned.checkpoint, members, run_s, price, now_s)
+        if batch is None:
+            return False
+        ticket.stage, ticket.batch = Stage.BEGUN, batch
+        return True
 
-    def _beside_running(self, busy: int, now_s: float) -> Batch | None:
-        """The most urgent request beside the running batches, if it can neither wait for one to end nor join a batch.
+    def _enter(self, ticket: Ticket, decider: Decider, now_s: float) -> None:
+        shape, terms, deadline = ticket.shape, ticket.terms, ticket.deadline
+        queued = attempt(
+            "forecast",
+            self.note,
+            lambda: decider.queued(shape, terms, deadline, now_s),
+            lambda: decider.queued_plainly(shape, terms, deadline),
+        )
+        ticket.queued = queued
+        self._tickets[queued] = ticket
+        decider.queue.enter(queued)
 
-        It slows those batches down. Under overload that helps nobody. On a checkpoint that batches, the request is
-        better served with others in the next batch.
-        """
-        queued = self._waiting[0] if self._waiting else None
-        able = [one for one in self.checkpoints if queued and self._slot(one) and queued.may(one.name)]
-        if not queued or not able:
-            return None
-        chosen = fastest(able, queued)
-        if chosen.max_batch > 1 or busy + chosen.threads > SQUEEZE * self.cores:
-            return None
-        price = self.price(now_s)
-        run_s, remaining_s = run_s_of(chosen, (queued,)), queued.deadline_s - now_s
-        shared_s = run_s * (busy + chosen.threads) / max(self.cores, 1.0)
-        can_wait = self._first_end_s(now_s) + chosen.reach_s(run_s, now_s) <= remaining_s
-        if can_wait or self._capacity_price.utility_left <= 0 or chosen.reach_s(shared_s, now_s) > remaining_s:
-            return None
-        self._share.ran(run_s, late=False, contested=bool(self._late))
-        return self._begun(chosen, (queued,), shared_s, price, now_s)
+    def _next_batch(self, task: str, decider: Decider, now_s: float) -> Batch | None:
+        queue = decider.queue
+        return attempt(
+            "scheduling",
+            self.note,
+            lambda: queue.next_batch(now_s, self._kept(task, now_s), self._demanded(task, now_s)),
+            lambda: queue.next_batch_plainly(now_s),
+        )
 
-    def _late_batch(self, up: Sequence[ServedCheckpoint], now_s: float, *, contested: bool) -> Batch | None:
-        planned = late_batch(self._late, up, together=contested)
-        if planned is None:
-            return None
-        self._share.ran(planned.run_s, late=True, contested=contested)
-        return self._begun(planned.checkpoint, planned.members, planned.run_s, 0.0, now_s)
+    def _begun(self, batch: Batch, decider: Decider, now_s: float) -> Iterator[Ticket]:
+        """Binds the members of a batch: each is decided anew, on the batch's checkpoint and at its price."""
+        for queued in batch.members:
+            ticket = self._tickets.pop(queued)
+            ticket.decision = attempt("forecast", self.note, *_binding(ticket, batch, decider, now_s))
+            ticket.decided_s, ticket.stage, ticket.batch = now_s, Stage.BEGUN, batch
+            yield ticket
 
-    def _begun(
-        self, checkpoint: ServedCheckpoint, members: Sequence[QueuedRequest], run_s: float, price: float, now_s: float
-    ) -> Batch:
-        self._without(members)
-        ends_s = now_s + run_s / checkpoint.threads
-        batch = Batch(checkpoint.name, tuple(members), checkpoint.threads, run_s, ends_s, price, len(members))
-        self._under_way.append(batch)
-        return batch
+    def _kept(self, task: str, now_s: float) -> int:
+        """The cores whose batches, of other tasks, have little headroom."""
+        return sum(one.queue.pressed(now_s) for name, one in self.deciders.items() if name != task)
 
-    def _without(self, gone: Sequence[QueuedRequest]) -> None:
-        if gone:
-            those = set(gone)
-            for queue in (self._waiting, self._late):
-                queue[:] = [queued for queued in queue if queued not in those]
+    def _demanded(self, task: str, now_s: float) -> float:
+        """The cores that the other tasks' arrivals keep busy at the least."""
+        return sum(one.queue.demand(now_s) for name, one in self.deciders.items() if name != task)
 
-    def _busy_s(self, now_s: float) -> float:
-        return sum(batch.threads * max(batch.ends_s - now_s, 0.0) for batch in self._under_way)
+
+def _given_up(queue: TaskQueue, queued: QueuedRequest) -> Stage:
+    """Why the queue has taken a request out that no batch will serve."""
+    if queue.stranded(queued):
+        return Stage.STRANDED
+    return Stage.EXPIRED if queued.strict else Stage.CROWDED_OUT
+
+
+def _binding(
+    ticket: Ticket, batch: Batch, decider: Decider, now_s: float
+) -> tuple[Callable[[], Decision], Callable[[], Decision]]:
+    """The decision of a member, and the plain one."""
+    return (
+        lambda: decider.bind(ticket.shape, ticket.decision, batch, ticket.deadline, now_s),
+        lambda: decider.bind_plainly(ticket.decision, batch, ticket.deadline, now_s),
+    )
+
+
+def _nothing() -> None:
+    return None

@@ -15,12 +15,10 @@ from gateway.forecasting.forecaster import Forecaster, PooledCalibration, Served
 from gateway.forecasting.load import LoadTracker
 from gateway.model.deadline import Deadline
 from gateway.model.faults import Part
-from gateway.model.messages import Answer, LoadReport
+from gateway.model.messages import Answer, InputReport, LoadReport, ReplicaTimings
 from gateway.model.request import RequestShape, Terms
-from gateway.router import TaskRouter, beside_one_another
-from gateway.scheduling.batching import QueuedRequest
-from gateway.scheduling.policy import Decision, Reason
-from gateway.scheduling.scheduler import Batch
+from gateway.scheduling.decider import Decider
+from gateway.scheduling.scheduler import Scheduler, Stage, Ticket
 from gateway.tasks import TASKS
 from gateway.tasks.service_time import Slowdown
 from loadtests.simulator.replica import BatchingReplica, SharingReplica
@@ -51,11 +49,11 @@ class VariantCost:
         return seconds, seconds
 
     def learn(self, asked: RequestShape, answer: Answer) -> None:
-        """Learns nothing: the length of a simulated text is known."""
-
-    def learn_run(self, inputs: int, characters: int, seconds: float) -> None:
-        """Learns how long a run took."""
-        self.slowdown.learn(seconds, self._variant.median_s(inputs, characters))
+        """Learns how long a run took. The length of a simulated text is known."""
+        timings = answer.timings
+        self.slowdown.learn(
+            timings.service_time_s, self._variant.median_s(timings.batch_size, max(asked.characters))
+        )
 
     def forget(self) -> None:
         """Resets the slowdown to 1."""
@@ -71,33 +69,13 @@ class Setup:
     overhead_s: float
 
 
-@dataclass(slots=True, eq=False)
-class _Open:
-    """A queued request with the decision made at its arrival."""
-
-    request: Offered
-    asked: RequestShape
-    decision: Decision
-    deadline: Deadline
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Sent:
-    """A request on its way to a replica, with the decision that bound it, made at `decided_s`."""
-
-    batch: Batch
-    request: Offered
-    decision: Decision
-    decided_s: float
-
-
 class Ingress:
-    """One gateway process, with a router for each task."""
+    """One gateway process: a scheduler of its own."""
 
     def __init__(
         self,
         world: World,
-        task_routers: Mapping[str, TaskRouter],
+        scheduler: Scheduler,
         replicas: Mapping[str, Replicas],
         setup: Setup,
         insist: frozenset[int],
@@ -105,88 +83,90 @@ class Ingress:
         """`replicas` are by variant name; requests with a sequence in `insist` are not refused."""
         self._insist = insist
         self._world = world
-        self._task_routers = task_routers
+        self._scheduler = scheduler
         self._replicas = replicas
         self._setup = setup
-        self._open: dict[QueuedRequest, _Open] = {}
-        self._wakes: dict[str, float] = {}
+        self._waiting: dict[Ticket, Offered] = {}
+        self._wake_s: float | None = None
 
     def arrived(self, request: Offered) -> None:
-        """Refuses the request, or queues it."""
+        """Submits the request: it is refused, begins or waits."""
         now_s = self._world.now_s
-        task_router = self._task_routers[request.task]
         asked = RequestShape((request.tokens,) * request.texts, TASKS[request.task].parameters())
-        deadline = Deadline(now_s, request.budget_s)
-        task_router.arrived(asked, request.budget_s, now_s)
         terms = Terms(percentile=request.percentile, strict=request.strict, domain=request.domain)
-        decision = task_router.decide(asked, terms, deadline, now_s)
-        hopeless = decision.chosen is None or (decision.reason is Reason.BEST_EFFORT and task_router.scheduler.full)
-        if hopeless and request.sequence not in self._insist:
-            self._world.refuse(request)
-            return
-        held = task_router.queued(asked, terms, deadline, now_s)
-        self._open[held] = _Open(request, asked, decision, deadline)
-        task_router.scheduler.enter(held)
-        self._fill(request.task)
+        deadline = Deadline(now_s, request.budget_s)
+        insisted = request.sequence in self._insist
+        ticket = self._scheduler.submit(request.task, asked, terms, deadline, now_s, insist=insisted)
+        match ticket.stage:
+            case Stage.WAITING:
+                self._waiting[ticket] = request
+                self._look()
+            case Stage.BEGUN:
+                self._send(ticket, request)
+            case _:
+                self._world.refuse(request)
 
     def ended(self) -> None:
         """Fails every request that is still queued."""
-        for one in self._open.values():
-            self._world.fail(one.request)
-        self._open.clear()
+        for request in self._waiting.values():
+            self._world.fail(request)
+        self._waiting.clear()
 
-    def _fill(self, task: str) -> None:
+    def _look(self) -> None:
         now_s = self._world.now_s
-        task_router = self._task_routers[task]
-        for held in task_router.scheduler.expired(now_s):
-            self._world.fail(self._open.pop(held).request)
-        while (batch := task_router.scheduler.next_batch(now_s)) is not None:
-            self._send(task_router, batch)
-        wake_s = task_router.scheduler.wake_s(now_s)
-        if wake_s is not None and self._wakes.get(task) != wake_s:
-            self._wakes[task] = wake_s
-            self._world.at(wake_s, self._woken, task, wake_s)
+        for ticket in self._scheduler.poll(now_s):
+            request = self._waiting.pop(ticket)
+            if ticket.stage is Stage.BEGUN:
+                self._send(ticket, request)
+            else:
+                self._world.fail(request)
+        wake_s = self._scheduler.wake_s(now_s)
+        if wake_s is not None and self._wake_s != wake_s:
+            self._wake_s = wake_s
+            self._world.at(wake_s, self._woken, wake_s)
 
-    def _woken(self, task: str, wake_s: float) -> None:
-        if self._wakes.get(task) == wake_s:
-            del self._wakes[task]
-            self._fill(task)
+    def _woken(self, wake_s: float) -> None:
+        if self._wake_s == wake_s:
+            self._wake_s = None
+            self._look()
 
-    def _send(self, task_router: TaskRouter, batch: Batch) -> None:
-        now_s = self._world.now_s
-        for held in batch.members:
-            one = self._open.pop(held)
-            decision = task_router.bind(one.asked, one.decision, batch, one.deadline, now_s)
-            self._world.after(self._setup.report_delay_s, self._enter, _Sent(batch, one.request, decision, now_s))
+    def _send(self, ticket: Ticket, request: Offered) -> None:
+        self._world.after(self._setup.report_delay_s, self._enter, ticket, request)
 
-    def _enter(self, sent: _Sent) -> None:
-        replica, place = self._replicas[sent.batch.checkpoint], sent.batch.members[0].place
-        replica.enter(sent.request, partial(self._ended, sent), place)
+    def _enter(self, ticket: Ticket, request: Offered) -> None:
+        checkpoint, _ = ticket.promise
+        self._replicas[checkpoint].enter(request, partial(self._ended, ticket), ticket.batch_number)
 
-    def _ended(self, sent: _Sent, request: Offered, service_s: float, answered: bool) -> None:
+    def _ended(self, ticket: Ticket, request: Offered, service_s: float, answered: bool) -> None:
         setup, world = self._setup, self._world
         if answered:
-            world.finish(request, sent.batch.checkpoint, world.now_s + setup.overhead_s - setup.report_delay_s)
+            checkpoint, _ = ticket.promise
+            world.finish(request, checkpoint, world.now_s + setup.overhead_s - setup.report_delay_s)
         else:
             world.fail(request)
-        world.after(setup.report_delay_s, self._learn, sent, service_s, answered)
+        world.after(setup.report_delay_s, self._completed, ticket, request, service_s if answered else None)
 
-    def _learn(self, sent: _Sent, service_s: float, answered: bool) -> None:
-        request, batch, chosen = sent.request, sent.batch, sent.decision.chosen
-        assert chosen is not None and chosen.forecast is not None, "a batched request has a decision"
-        task_router = self._task_routers[request.task]
-        if answered:
-            request.predicted_s = sent.decided_s - request.arrived_s + chosen.forecast.latency_s
-            request.quantile_s = sent.decided_s - request.arrived_s + chosen.forecast.quantile_s
-        if answered and batch.left == len(batch.members):
-            forecaster = task_router.by_name[batch.checkpoint].forecaster
-            latency_s = request.finished_s - sent.decided_s
-            forecaster.learn_latency(chosen.forecast, latency_s, self._setup.overhead_s, self._world.now_s)
-            if isinstance(forecaster.model, VariantCost):
-                inputs = sum(held.texts for held in batch.members)
-                forecaster.model.learn_run(inputs, request.tokens, service_s)
-        task_router.scheduler.ended(batch)
-        self._fill(request.task)
+    def _completed(self, ticket: Ticket, request: Offered, service_s: float | None) -> None:
+        setup, now_s = self._setup, self._world.now_s
+        way_back_s = setup.overhead_s - 2 * setup.report_delay_s
+        answer = None
+        if service_s is not None:
+            _, forecast = ticket.promise
+            decided_s = ticket.decided_s - request.arrived_s
+            request.predicted_s = decided_s + forecast.latency_s
+            request.quantile_s = decided_s + forecast.quantile_s
+            answer = _answer(ticket, now_s + way_back_s - ticket.decided_s - setup.overhead_s, service_s)
+        self._scheduler.completed(ticket, now_s, answer, way_back_s=way_back_s)
+        self._look()
+
+
+def _answer(ticket: Ticket, at_replica_s: float, service_s: float) -> Answer:
+    """The answer of a simulated replica, where the request was for `at_replica_s` seconds; it has no outputs."""
+    assert ticket.batch is not None, "only a request that has begun is answered"
+    inputs = sum(queued.texts for queued in ticket.batch.members)
+    tokens = sum(ticket.shape.characters)
+    timings = ReplicaTimings(at_replica_s - service_s, service_s, at_replica_s, inputs)
+    return Answer((), InputReport(tokens, tokens, False), timings)
 
 
 Replicas = BatchingReplica | SharingReplica
@@ -213,7 +193,7 @@ class Punctual:
                 replicas[variant.name] = SharingReplica(world, variant, cores)
         share = max(1.0, cores / setup.ingresses)
         self._ingresses = [
-            Ingress(world, _task_routers(variants, share, cores), replicas, setup, insist)
+            Ingress(world, _scheduler(variants, share, cores), replicas, setup, insist)
             for _ in range(setup.ingresses)
         ]
 
@@ -232,12 +212,12 @@ def _raise(part: Part, error: Exception) -> None:
     raise error
 
 
-def _task_routers(variants: Sequence[Variant], share: float, slots: int) -> dict[str, TaskRouter]:
-    """A router for each task; every variant has one idle replica with this many slots."""
+def _scheduler(variants: Sequence[Variant], share: float, slots: int) -> Scheduler:
+    """A scheduler of all tasks; every variant has one idle replica with this many slots."""
     load = LoadTracker()
     for variant in variants:
         load.reported(variant.name, "simulated", LoadReport(0.0, 0, cores=share), 0.0)
-    task_routers: dict[str, TaskRouter] = {}
+    deciders: dict[str, Decider] = {}
     for task in dict.fromkeys(variant.task for variant in variants):
         pooled = PooledCalibration()
         of_task = [variant for variant in variants if variant.task == task]
@@ -255,6 +235,5 @@ def _task_routers(variants: Sequence[Variant], share: float, slots: int) -> dict
             )
             for rank, one in zip(ranks, of_task, strict=True)
         ]
-        task_routers[task] = TaskRouter(offers, load, note=_raise)
-    beside_one_another(task_routers.values())
-    return task_routers
+        deciders[task] = Decider(offers, load, note=_raise)
+    return Scheduler(deciders, note=_raise)

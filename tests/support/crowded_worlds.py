@@ -82,12 +82,12 @@ async def busy(told: World) -> asyncio.Task[Finished]:
 
 def under_way(told: World) -> int:
     """Return the number of batches that run."""
-    return len(told.service.router.task_routers["classify"].scheduler._under_way)
+    return len(told.service.router.scheduler.deciders["classify"].queue.under_way)
 
 
 def waiting(told: World) -> int:
     """Return the number of queued requests."""
-    return len(told.service.router.task_routers["classify"].scheduler)
+    return len(told.service.router.scheduler.deciders["classify"].queue)
 
 
 def sent(told: World, terms: Terms) -> asyncio.Task[Finished]:

@@ -82,7 +82,7 @@ async def test_a_fault_in_learning_loses_the_lesson_alone() -> None:
     told = world(note=noted)
     for one in told.service.router.served.values():
         one.forecaster.learn = fails  # type: ignore[method-assign, assignment]
-    told.service.router.task_routers["classify"].arrivals.arrived = fails  # type: ignore[method-assign, assignment]
+    told.service.router.scheduler.deciders["classify"].arrivals.arrived = fails  # type: ignore[method-assign, assignment]
     assert (await ended(told)).record.outcome is Outcome.IN_TIME
     assert noted == ["learning", "learning"]
 

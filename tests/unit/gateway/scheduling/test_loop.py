@@ -7,25 +7,24 @@ import random
 from typing import Any
 
 import pytest
-from played_loops import PlayedLoop, played_loop
-from played_schedulers import Played, PlayedScheduler
+from played_loops import PlayedLoop, began, played_loop
+from played_queues import Played, PlayedQueue
 from virtual_time import loop_clock, passes, turns
 
-from gateway.scheduling.batching import QueuedRequest
 from gateway.scheduling.loop import LOOK_S
-from gateway.scheduling.scheduler import Batch
+from gateway.scheduling.scheduler import Stage, Ticket
+from gateway.scheduling.task_queue import Batch
 
 pytestmark = pytest.mark.virtual_time
 
 
-def passing(played: PlayedLoop, held: QueuedRequest) -> Batch | None:
-    """Return the batch of a request that need not wait. Fails if anything is awaited."""
-    coroutine = played.loop.passed(held, 60.0)
+def passing(played: PlayedLoop, ticket: Ticket) -> Stage:
+    """Return what became of a request that need not wait. Fails if anything is awaited."""
+    coroutine = played.settled(ticket)
     try:
         coroutine.send(None)
-    except StopIteration as ended:
-        release: Batch | None = ended.value
-        return release
+    except StopIteration:
+        return ticket.stage
     raise AssertionError("it waited")
 
 
@@ -45,8 +44,8 @@ def test_a_free_core_is_had_without_a_turn_of_the_loop_or_a_timer() -> None:
 
     async def pass_both() -> None:
         played = played_loop()
-        release = passing(played, played.play.queued_request(1.0))
-        assert release is not None and release.checkpoint == "only"
+        ticket = played.submit(1.0)
+        assert passing(played, ticket) is Stage.BEGUN and ticket.promise[0] == "only"
         assert loop.timers == 0
         waiting = played.comes()
         await turns()
@@ -62,10 +61,11 @@ def test_a_free_core_is_had_without_a_turn_of_the_loop_or_a_timer() -> None:
 
 
 async def test_a_hopeless_request_is_told_at_once() -> None:
-    """A strict request that arrives too late is given up at once."""
+    """A strict request that can wait for nothing is given up at once."""
     played = played_loop()
-    assert passing(played, played.play.queued_request(0.001, strict=True)) is None
-    assert played.under_way == 0
+    running = played.submit()
+    assert passing(played, played.submit(0.001, strict=True)) is Stage.EXPIRED
+    assert running.stage is Stage.BEGUN and played.under_way == 1
 
 
 async def test_the_next_goes_when_a_core_is_free() -> None:
@@ -75,14 +75,10 @@ async def test_the_next_goes_when_a_core_is_free() -> None:
     await turns()
     assert first.done() and not urgent.done()
     for done, following in ((first, urgent), (urgent, patient)):
-        release = done.result()
-        assert release is not None
-        played.loop.ended(release)
+        played.ends(done.result())
         await turns()
         assert following.done()
-    last = patient.result()
-    assert last is not None
-    played.loop.ended(last)
+    played.ends(patient.result())
     assert played.under_way == 0
 
 
@@ -92,16 +88,13 @@ async def test_many_that_are_released_together_pass_in_one_turn() -> None:
     first = played.comes()
     waiting = [played.comes() for _ in range(50)]
     await turns()
-    release = first.result()
-    assert release is not None
-    played.loop.ended(release)
+    played.ends(first.result())
     await turns(2)  # one for the futures to wake their tasks, one for these to end
-    shared = {id(task.result()) for task in waiting}
-    assert len(shared) == 1
-    together = waiting[0].result()
-    assert together is not None and len(together.members) == together.left == 50
-    for _ in waiting:
-        played.loop.ended(together)
+    together = began(waiting[0])
+    assert all(began(task) is together for task in waiting)
+    assert len(together.members) == together.left == 50
+    for task in waiting:
+        played.ends(task.result())
     assert together.left == 0 and played.under_way == 0
 
 
@@ -112,10 +105,8 @@ async def test_who_leaves_while_waiting_frees_the_place() -> None:
     await turns()
     waiting.cancel()
     await asyncio.wait([waiting])
-    assert waiting.cancelled() and len(played.play.scheduler) == 0
-    release = first.result()
-    assert release is not None
-    played.loop.ended(release)
+    assert waiting.cancelled() and len(played.play.queue) == 0
+    played.ends(first.result())
     assert played.under_way == 0
 
 
@@ -125,18 +116,15 @@ async def test_who_leaves_in_the_moment_of_release_costs_no_core(cancelled_first
     played = played_loop()
     first, leaving, following = played.comes(), played.comes(1.0), played.comes(2.0)
     await turns()
-    release = first.result()
-    assert release is not None
     if cancelled_first:
         leaving.cancel()
-    played.loop.ended(release)
+    played.ends(first.result())
     if not cancelled_first:
         leaving.cancel()
     await turns()
     assert leaving.cancelled() and following.done()
-    last = following.result()
-    assert last is not None and last.left == 1
-    played.loop.ended(last)
+    assert began(following).left == 1
+    played.ends(following.result())
     assert played.under_way == 0
 
 
@@ -145,16 +133,14 @@ async def test_one_member_that_leaves_does_not_end_the_run_of_the_others() -> No
     played = played_loop(max_batch=4)
     first, *members = played.comes(), played.comes(), played.comes(), played.comes()
     await turns()
-    release = first.result()
-    assert release is not None
-    played.loop.ended(release)
+    played.ends(first.result())
     members[1].cancel()
     await turns()
-    together = members[0].result()
-    assert together is not None and members[2].result() is together and together.left == 2
-    played.loop.ended(together)
+    together = began(members[0])
+    assert began(members[2]) is together and together.left == 2
+    played.ends(members[0].result())
     assert played.under_way == 1
-    played.loop.ended(together)
+    played.ends(members[2].result())
     assert played.under_way == 0
 
 
@@ -166,10 +152,8 @@ async def test_patience_ends() -> None:
     for task in (impatient, hopeless):
         with pytest.raises(TimeoutError):
             task.result()
-    assert len(played.play.scheduler) == 0
-    release = first.result()
-    assert release is not None
-    played.loop.ended(release)
+    assert len(played.play.queue) == 0
+    played.ends(first.result())
     assert played.under_way == 0
 
 
@@ -181,10 +165,10 @@ async def test_the_alarm_comes_when_the_first_is_lost() -> None:
     played.runs = True
     later, sooner = played.comes(0.060, strict=True), played.comes(0.030, strict=True)
     began_s = loop_clock()()
-    assert await sooner is None
+    assert (await sooner).stage is Stage.EXPIRED
     assert 0.020 <= loop_clock()() - began_s <= 0.030
     assert not later.done()
-    assert await later is None
+    assert (await later).stage is Stage.EXPIRED
     assert 0.050 <= loop_clock()() - began_s <= 0.060
     assert first.done()
 
@@ -193,30 +177,24 @@ async def test_a_slot_that_comes_is_found() -> None:
     """A new slot is found within a few looks, although nothing announces it."""
     played = played_loop(slots=1)
     first, waiting = played.comes(), played.comes()
-    played.play.scheduler.cores = 2.0
+    played.play.queue.cores = 2.0
     await turns()
     assert first.done() and not waiting.done()
     only = played.play.checkpoints[0]
     only.slots = 2
-    release = await asyncio.wait_for(waiting, 4 * LOOK_S)
-    assert release is not None and release.left == 1
+    await asyncio.wait_for(waiting, 4 * LOOK_S)
+    assert began(waiting).left == 1
 
 
-async def test_what_ends_in_one_scheduler_lets_others_through() -> None:
-    """When a batch ends in one scheduler, its neighbours look again for requests that can begin."""
-    played = PlayedScheduler((Played("only", 0.010, 80.0, max_batch=1),), cores=2.0)
-    one, other = PlayedLoop(played), PlayedLoop(PlayedScheduler((Played("only", 0.010, 80.0, max_batch=1),), cores=2.0))
-    one.play.scheduler.neighbours, other.play.scheduler.neighbours = (
-        (other.play.scheduler,),
-        (one.play.scheduler,),
+async def test_what_ends_in_one_task_lets_others_through() -> None:
+    """When a batch of one task ends that had little headroom, a request of another task gets the core."""
+    played = PlayedLoop(
+        tuple(PlayedQueue((Played("only", 0.010, 80.0, max_batch=1),), cores=2.0) for _ in range(2)),
     )
-    one.loop.neighbours, other.loop.neighbours = (other.loop,), (one.loop,)
-    urgent, first, waiting = one.comes(0.030), other.comes(), other.comes()
+    urgent, first, waiting = played.comes(0.030), played.comes(task=1), played.comes(task=1)
     await turns()
     assert urgent.done() and first.done() and not waiting.done()
-    release = urgent.result()
-    assert release is not None
-    one.loop.ended(release)
+    played.ends(urgent.result())
     await turns()
     assert waiting.done()
 
@@ -233,25 +211,24 @@ async def test_a_storm_leaves_nothing_behind() -> None:
     ends = {"passed": 0, "vain": 0, "impatient": 0, "left": 0}
 
     async def client() -> None:
-        held = played.play.queued_request(chance.choice((0.003, 0.02, 0.5)), strict=chance.random() < 0.5)
+        ticket = played.submit(chance.choice((0.003, 0.02, 0.5)), strict=chance.random() < 0.5)
         try:
-            release = await played.loop.passed(held, chance.choice((0.0, 0.005, 1.0)))
+            await played.loop.settled(ticket, chance.choice((0.0, 0.005, 1.0)))
         except TimeoutError:
             ends["impatient"] += 1
             return
         except asyncio.CancelledError:
             ends["left"] += 1
             raise
-        if release is None:
+        if ticket.batch is None:
             ends["vain"] += 1
             return
-        assert held in release.members
-        released.append(release)
+        released.append(ticket.batch)
         try:
             await passes(chance.choice((0.0, 0.0, 0.001)))
             ends["passed"] += 1
         finally:
-            played.loop.ended(release)
+            played.ends(ticket)
 
     tasks = []
     for _ in range(400):
@@ -262,7 +239,7 @@ async def test_a_storm_leaves_nothing_behind() -> None:
             chance.choice(tasks).cancel()
     await asyncio.wait(tasks)
     assert all(ends.values()), ends
-    assert len(played.play.scheduler) == 0 and played.under_way == 0
+    assert len(played.play.queue) == 0 and played.under_way == 0
     assert all(release.left == 0 for release in released)
     members = [id(held) for release in {id(one): one for one in released}.values() for held in release.members]
     assert len(members) == len(set(members))

@@ -18,7 +18,7 @@ from gateway.model.messages import Answer, Failure, FailureKind
 from gateway.model.outcome import Outcome
 from gateway.model.request import Terms
 from gateway.scheduling.loop import LOOK_S
-from gateway.scheduling.scheduler import MOST_LATE
+from gateway.scheduling.task_queue import MOST_LATE
 from gateway.service import PATIENCE_S, Finished
 
 pytestmark = pytest.mark.virtual_time
@@ -150,7 +150,7 @@ async def test_where_too_many_wait_that_are_late_one_more_is_refused_at_once(ter
     told = crowded(FakeClock())
     first = await busy(told)
     late = [sent(told, replace(TERMS, budget_s=0.001)) for _ in range(MOST_LATE)]
-    await until(lambda: told.service.router.task_routers["classify"].scheduler.full)
+    await until(lambda: told.service.router.scheduler.deciders["classify"].queue.full)
     finished = await told.service.handle(told.request(terms))
     assert isinstance(finished.problem, Overloaded) and finished.record.outcome is Outcome.SHED
     assert int(finished.problem.headers()["Retry-After"]) >= 1

@@ -6,18 +6,18 @@ import math
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from played_schedulers import Played, PlayedScheduler
+from played_queues import Played, PlayedQueue
 from tried import tried
 
 from gateway.scheduling.batching import QueuedRequest
-from gateway.scheduling.scheduler import AHEAD_S, MOST_LATE, SHORT_S, SQUEEZE, Batch
+from gateway.scheduling.task_queue import AHEAD_S, MOST_LATE, SHORT_S, SQUEEZE, Batch
 
 NAMES = ("brief", "grand", "swift", "whole", "wide")
 eligible = st.one_of(st.none(), st.none(), st.frozensets(st.sampled_from(NAMES), min_size=1))
 at = st.integers(0, 99)
 
 
-class SchedulerMachine(RuleBasedStateMachine):
+class TaskQueueMachine(RuleBasedStateMachine):
     """Arrivals, time, batches that end early or late, clients that leave, slots and cores that change."""
 
     @initialize(cores=st.sampled_from([1.0, 1.3, 2.0, 3.0]))
@@ -30,7 +30,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             Played("whole", 0.030, 95.0, max_batch=1, slots=1),
             Played("wide", 0.010, 85.0, max_batch=1, threads=2, slots=1),
         )
-        self.play = PlayedScheduler(checkpoints, cores)
+        self.play = PlayedQueue(checkpoints, cores)
         self.by_name = {one.name: one for one in checkpoints}
         self.waiting: list[QueuedRequest] = []
         self.running: list[Batch] = []
@@ -46,7 +46,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         """A request arrives, perhaps too late or with no checkpoint up."""
         held = self.play.queued_request(budget_s, texts, strict, who)
         self.play.arrivals.arrived(self.play.now_s, budget_s, 16)
-        self.play.scheduler.enter(held)
+        self.play.queue.enter(held)
         self.waiting.append(held)
         self.came += 1
         self.look()
@@ -84,7 +84,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     def a_waiter_leaves(self, which: int) -> None:
         """The client of a queued request hangs up."""
         held = self.waiting.pop(which % len(self.waiting))
-        self.play.scheduler.leave(held)
+        self.play.queue.leave(held)
         self.left += 1
 
     @rule(name=st.sampled_from(NAMES), slots=st.integers(0, 2))
@@ -96,12 +96,12 @@ class SchedulerMachine(RuleBasedStateMachine):
     @rule(cores=st.sampled_from([1.0, 1.3, 2.0, 3.0]))
     def cores_change(self, cores: float) -> None:
         """Another gateway or a node comes or goes."""
-        self.play.scheduler.cores = cores
+        self.play.queue.cores = cores
         self.look()
 
     def a_member_is_done(self, release: Batch) -> None:
         """End one member of a batch."""
-        self.play.scheduler.ended(release)
+        self.play.queue.ended(release)
         self.done += 1
         assert release.left >= 0
         if not release.left:
@@ -110,7 +110,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     def look(self) -> None:
         """Start every batch that can begin, and check each batch and each request that is given up."""
-        now_s, scheduler = self.play.now_s, self.play.scheduler
+        now_s, scheduler = self.play.now_s, self.play.queue
         for held in scheduler.expired(now_s):
             self.is_lost_rightly(held)
             self.waiting.remove(held)  # fails if the request had gone before
@@ -128,7 +128,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         stranded = not any(one.slots and held.may(one.name) for one in self.by_name.values())
         late = self.play.now_s > held.last_s
         assert stranded or (late and held.strict) or (late and len(self.waiting) > MOST_LATE)
-        assert self.play.scheduler.stranded(held) == stranded
+        assert self.play.queue.stranded(held) == stranded
 
     def is_right(self, release: Batch) -> None:
         """Laws: no expired strict request runs; members fit their checkpoint; batches fit the cores and slots."""
@@ -141,13 +141,13 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert len(release.members) == 1 or texts <= checkpoint.max_batch
         busy = sum(run.threads for run in self.running)
         assert release.threads == checkpoint.threads
-        assert not busy or busy + release.threads <= SQUEEZE * self.play.scheduler.cores
+        assert not busy or busy + release.threads <= SQUEEZE * self.play.queue.cores
         on_it = sum(run.checkpoint == checkpoint.name for run in self.running)
         first_end_s = min((run.ends_s - now_s for run in self.running), default=1.0)
         ahead = first_end_s <= AHEAD_S and all(run.run_s <= SHORT_S for run in self.running)
-        ahead = ahead and on_it > 0 and checkpoint.slots > 0 and busy <= self.play.scheduler.cores
+        ahead = ahead and on_it > 0 and checkpoint.slots > 0 and busy <= self.play.queue.cores
         assert ahead or on_it < checkpoint.slots
-        whole = math.floor(self.play.scheduler.cores)
+        whole = math.floor(self.play.queue.cores)
         squeezed = checkpoint.max_batch == 1 and len(release.members) == 1
         assert ahead or squeezed or not busy or busy + release.threads <= whole
         assert release.ends_s > now_s and release.price >= 0
@@ -157,7 +157,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         busy = sum(run.threads for run in self.running)
         for one in self.by_name.values():
             on_it = sum(run.checkpoint == one.name for run in self.running)
-            if on_it < one.slots and (not busy or busy + one.threads <= self.play.scheduler.cores):
+            if on_it < one.slots and (not busy or busy + one.threads <= self.play.queue.cores):
                 assert not any(held.may(one.name) for held in self.waiting)
 
     @invariant()
@@ -166,8 +166,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         if hasattr(self, "play"):
             under_way = sum(release.left for release in self.running)
             assert self.came == len(self.waiting) + under_way + self.done + self.left
-            assert len(self.play.scheduler) == len(self.waiting)
-            wake_s = self.play.scheduler.wake_s(self.play.now_s)
+            assert len(self.play.queue) == len(self.waiting)
+            wake_s = self.play.queue.wake_s(self.play.now_s)
             assert wake_s is None or wake_s > self.play.now_s
 
     def teardown(self) -> None:
@@ -179,8 +179,8 @@ class SchedulerMachine(RuleBasedStateMachine):
             for _ in range(len(self.waiting) + len(self.running)):
                 if self.running:
                     self.a_run_ends(0, 0.0)
-            assert not self.waiting and not self.running and not len(self.play.scheduler)
+            assert not self.waiting and not self.running and not len(self.play.queue)
 
 
-TestSchedulerMachine = SchedulerMachine.TestCase
-TestSchedulerMachine.settings = tried(2.5, stateful_step_count=40)
+TestTaskQueueMachine = TaskQueueMachine.TestCase
+TestTaskQueueMachine.settings = tried(2.5, stateful_step_count=40)

@@ -1,4 +1,4 @@
-"""The task router: what it decides when a request arrives and when its batch begins, and how the request waits."""
+"""The decider: what it decides when a request arrives and when its batch begins, and how the request waits."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from worlds import World, strict, summarizing, world
 from gateway.model.deadline import Deadline
 from gateway.model.request import Request, Terms
 from gateway.model.tier import Tier
-from gateway.router import PRICE_AGE_S, TaskRouter
+from gateway.scheduling.decider import PRICE_AGE_S, Decider
 from gateway.scheduling.batching import QueuedRequest
 from gateway.scheduling.policy import Decision, Reason
-from gateway.scheduling.scheduler import Batch
+from gateway.scheduling.task_queue import Batch
 from gateway.tasks.summarize import SummarizeParameters
 
 
-def task_router_of(told: World) -> TaskRouter:
-    """Return the task router of the classifiers."""
-    return told.service.router.task_routers["classify"]
+def decider_of(told: World) -> Decider:
+    """Return the decider of the classifiers."""
+    return told.service.router.scheduler.deciders["classify"]
 
 
 def come(told: World, terms: Terms = TERMS) -> tuple[Request, Deadline, Decision, QueuedRequest]:
     """Decide a request that arrives now, and return it with its place in the queue."""
-    router, request = told.service.router, told.request(terms)
+    router, request, decider = told.service.router, told.request(terms), decider_of(told)
     deadline = router.deadline(request)
-    router.arrived(request, deadline)
+    decider.arrived(request.shape, deadline)
     decision = router.decide(request, deadline)
-    return request, deadline, decision, router.queued(request, deadline)
+    return request, deadline, decision, decider.queued(request.shape, terms, deadline, told.clock())
 
 
 def least_s(told: World, request: Request, checkpoint: str) -> float:
@@ -48,10 +48,10 @@ def test_a_request_waits_until_its_optimistic_forecast_no_longer_fits() -> None:
     budget_s = 1.000001 * least_s(told, told.request(), SWIFT)
     request, deadline, decision, held = come(told, strict(budget_s))
     assert decision.reason is Reason.AT_RISK
-    task_router = task_router_of(told)
-    task_router.scheduler.enter(held)
-    assert not task_router.scheduler.expired(told.clock())
-    assert task_router.scheduler.next_batch(told.clock()) is not None
+    decider = decider_of(told)
+    decider.queue.enter(held)
+    assert not decider.queue.expired(told.clock())
+    assert decider.queue.next_batch(told.clock()) is not None
     assert held.last_s == pytest.approx(deadline.at_s - least_s(told, request, SWIFT))
 
 
@@ -92,12 +92,13 @@ def test_a_short_summary_does_not_wait_in_vain_sooner_than_it_would_be_done() ->
     """A summary with fewer tokens can wait longer before it is given up."""
     told = summarizing()
     router = told.service.router
+    decider = router.scheduler.deciders["summarize"]
     pinned = replace(TERMS, pinned=SCRIBE)
     last_s = []
     for parameters in (SummarizeParameters(), SummarizeParameters(max_new_tokens=5)):
         request = replace(told.page(pinned), parameters=parameters)
         deadline = router.deadline(request)
-        last_s.append(router.queued(request, deadline).last_s)
+        last_s.append(decider.queued(request.shape, pinned, deadline, told.clock()).last_s)
     assert last_s[0] < last_s[1] - 0.010
 
 
@@ -109,12 +110,14 @@ def begun(checkpoint: str, *members: QueuedRequest, price: float = 0.0) -> Batch
 def test_what_is_bound_is_forecast_as_it_will_run() -> None:
     """A bound request is forecast on its batch's checkpoint, at its price, with its companions and remaining budget."""
     told = world()
-    router = told.service.router
+    decider = decider_of(told)
     request, deadline, decision, held = come(told)
     others = [come(told)[3] for _ in range(3)]
     told.clock.advance(0.2)
-    alone = router.bind(request, decision, begun(EVEN, held), deadline)
-    bound = router.bind(request, decision, begun(EVEN, held, *others, price=7.0), deadline)
+    alone = decider.bind(request.shape, decision, begun(EVEN, held), deadline, told.clock())
+    bound = decider.bind(
+        request.shape, decision, begun(EVEN, held, *others, price=7.0), deadline, told.clock()
+    )
     for one in (alone, bound):
         assert one.chosen is not None and one.chosen.name == EVEN
         assert one.remaining_s == pytest.approx(0.8)
@@ -132,7 +135,7 @@ def test_what_other_gateways_sent_is_in_what_is_bound() -> None:
         told.up(name, backlog_s=3.0)
     request, deadline, decision, held = come(told)
     assert decision.reason is Reason.BEST_EFFORT
-    bound = told.service.router.bind(request, decision, begun(SWIFT, held), deadline)
+    bound = decider_of(told).bind(request.shape, decision, begun(SWIFT, held), deadline, told.clock())
     assert bound.reason is Reason.BEST_EFFORT
     assert bound.chosen is not None and bound.chosen.forecast is not None
     assert bound.chosen.forecast.queueing_delay_s == pytest.approx(3.0)
@@ -141,10 +144,10 @@ def test_what_other_gateways_sent_is_in_what_is_bound() -> None:
 def test_who_comes_behind_queued_requests_is_forecast_behind_those_more_urgent() -> None:
     """A request is forecast to wait for running batches and more urgent requests, and not for less urgent ones."""
     told = world()
-    task_router = task_router_of(told)
+    decider = decider_of(told)
     for budget_s in (1.0, 1.0, *[0.5] * 20, *[3.0] * 20):
-        task_router.scheduler.enter(come(told, replace(TERMS, budget_s=budget_s))[3])
-    while task_router.scheduler.next_batch(told.clock()):
+        decider.queue.enter(come(told, replace(TERMS, budget_s=budget_s))[3])
+    while decider.queue.next_batch(told.clock()):
         pass
     delays_s = []
     for budget_s in (0.4, 2.0, 4.0):
@@ -159,15 +162,15 @@ def test_who_comes_behind_queued_requests_is_forecast_behind_those_more_urgent()
 def test_a_price_is_not_reckoned_for_every_request() -> None:
     """The price is computed anew only after `PRICE_AGE_S`, not for every request."""
     told = world()
-    task_router = task_router_of(told)
-    assert task_router.price(told.clock()) == 0.0
+    decider = decider_of(told)
+    assert decider.price(told.clock()) == 0.0
     told.clock.advance(2 * PRICE_AGE_S)
     for _ in range(20):
-        task_router.scheduler.enter(come(told)[3])
-    first = task_router.price(told.clock())
+        decider.queue.enter(come(told)[3])
+    first = decider.price(told.clock())
     for _ in range(400):
-        task_router.scheduler.enter(come(told)[3])
+        decider.queue.enter(come(told)[3])
     told.clock.advance(0.5 * PRICE_AGE_S)
-    assert task_router.price(told.clock()) == first
+    assert decider.price(told.clock()) == first
     told.clock.advance(PRICE_AGE_S)
-    assert task_router.price(told.clock()) > first
+    assert decider.price(told.clock()) > first

@@ -1,4 +1,4 @@
-"""Laws of the task router's decision with forecasts, load and running batches, at one price and one load."""
+"""Laws of the decider with forecasts, load and running batches, at one price and one load."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gateway.model.deadline import Deadline
 from gateway.model.messages import LoadReport
 from gateway.model.request import RequestShape, Terms
 from gateway.model.tier import Tier
-from gateway.router import TaskRouter
+from gateway.scheduling.decider import Decider
 from gateway.scheduling.policy import Decision
 from gateway.tasks.classify import BatchedModel, ClassifyParameters
 
@@ -67,8 +67,8 @@ def checkpoints(draw: st.DrawFn) -> list[Drawn]:
     ]
 
 
-def task_router_of(drawn: Sequence[Drawn], under_way: int) -> TaskRouter:
-    """Return a task router of these on four cores, with running batches where they fit and an empty queue."""
+def decider_of(drawn: Sequence[Drawn], under_way: int) -> Decider:
+    """Return a decider of these on four cores, with running batches where they fit and an empty queue."""
     pooled = PooledCalibration()
     load = LoadTracker()
     served = {}
@@ -82,16 +82,16 @@ def task_router_of(drawn: Sequence[Drawn], under_way: int) -> TaskRouter:
         served[one.name] = ServedCheckpoint(
             one.name, one.tier, one.quality, one.quality, one.domain, forecaster, load, one.threads, 4
         )
-    task_router = TaskRouter([served[one.name] for one in drawn], load, reraise)
+    decider = Decider([served[one.name] for one in drawn], load, reraise)
     for _ in range(under_way):
-        task_router.arrived(ASKED, 1.0, NOW_S)
-        decision = task_router.decide(ASKED, Terms(), Deadline(NOW_S, 1.0), NOW_S, 0.0)
+        decider.arrived(ASKED, Deadline(NOW_S, 1.0))
+        decision = decider.decide(ASKED, Terms(), Deadline(NOW_S, 1.0), NOW_S, 0.0)
         if decision.chosen is not None:
-            task_router.scheduler.enter(task_router.queued(ASKED, Terms(), Deadline(NOW_S, 1.0), NOW_S))
-    task_router.scheduler.expired(NOW_S)
-    while task_router.scheduler.next_batch(NOW_S):
+            decider.queue.enter(decider.queued(ASKED, Terms(), Deadline(NOW_S, 1.0), NOW_S))
+    decider.queue.expired(NOW_S)
+    while decider.queue.next_batch(NOW_S):
         pass
-    return task_router
+    return decider
 
 
 def quality_given(decision: Decision) -> float:
@@ -104,9 +104,9 @@ def test_more_time_is_never_worse(
     drawn: list[Drawn], under_way: int, one_s: float, other_s: float, terms: Terms, percentile: float, price: float
 ) -> None:
     """At one price and load a client that grants more time is never given a worse checkpoint, nor refused for it."""
-    task_router = task_router_of(drawn, under_way)
+    decider = decider_of(drawn, under_way)
     less, more = (
-        task_router.decide(ASKED, replace(terms, percentile=percentile), Deadline(NOW_S, budget_s), NOW_S, price)
+        decider.decide(ASKED, replace(terms, percentile=percentile), Deadline(NOW_S, budget_s), NOW_S, price)
         for budget_s in sorted((one_s, other_s))
     )
     assert quality_given(more) >= quality_given(less)
@@ -122,10 +122,10 @@ def test_the_order_of_checkpoints_never_matters(
     deadline = Deadline(NOW_S, budget_s)
     told = []
     for those in (drawn, shuffled):
-        task_router = task_router_of(those, 0)
-        decision = task_router.decide(ASKED, replace(terms, percentile=percentile), deadline, NOW_S, price)
+        decider = decider_of(those, 0)
+        decision = decider.decide(ASKED, replace(terms, percentile=percentile), deadline, NOW_S, price)
         held = (
-            task_router.queued(ASKED, replace(terms, percentile=percentile), deadline, NOW_S)
+            decider.queued(ASKED, replace(terms, percentile=percentile), deadline, NOW_S)
             if decision.chosen
             else None
         )
@@ -138,10 +138,10 @@ def test_the_order_of_checkpoints_never_matters(
 def test_looking_no_further_than_matters_decides_the_same(
     drawn: list[Drawn], under_way: int, budget_s: float, terms: Terms, percentile: float, price: float
 ) -> None:
-    """The router decides on few candidates as `/route` does on all."""
-    task_router = task_router_of(drawn, under_way)
+    """The decider decides on few candidates as `/route` does on all."""
+    decider = decider_of(drawn, under_way)
     brief, whole = (
-        task_router.decide(
+        decider.decide(
             ASKED, replace(terms, percentile=percentile), Deadline(NOW_S, budget_s), NOW_S, price, every=of
         )
         for of in (False, True)
@@ -154,13 +154,13 @@ def test_who_is_let_in_does_not_wait_in_vain_from_the_first(
     drawn: list[Drawn], under_way: int, budget_s: float, terms: Terms, percentile: float, price: float
 ) -> None:
     """An admitted strict request can still be in time when it is queued, so it never waits in vain from the start."""
-    task_router = task_router_of(drawn, under_way)
+    decider = decider_of(drawn, under_way)
     deadline = Deadline(NOW_S, budget_s)
     strict = replace(terms, strict=True, percentile=percentile)
-    decision = task_router.decide(ASKED, strict, deadline, NOW_S, price)
+    decision = decider.decide(ASKED, strict, deadline, NOW_S, price)
     if decision.chosen is not None:
-        held = task_router.queued(ASKED, strict, deadline, NOW_S)
-        assert held.last_s >= NOW_S - 1e-9 and not task_router.scheduler.stranded(held)
+        held = decider.queued(ASKED, strict, deadline, NOW_S)
+        assert held.last_s >= NOW_S - 1e-9 and not decider.queue.stranded(held)
 
 
 @given(budgets, budgets, st.booleans(), prices, st.sampled_from([0.0, 0.02, 1.0]), st.sampled_from([None, "software"]))

@@ -1,4 +1,4 @@
-"""A scheduler as tests play it: checkpoints with known times, and a time that the test sets."""
+"""A queue as tests play it: checkpoints with known times, and a time that the test sets."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fakes import reraise
 from gateway.forecasting.forecaster import ServedCheckpoint
 from gateway.scheduling.arrivals import ArrivalStats
 from gateway.scheduling.batching import QueuedRequest
-from gateway.scheduling.scheduler import Batch, Scheduler
+from gateway.scheduling.task_queue import Batch, TaskQueue
 
 OVERHEAD_S = 0.001
 
@@ -36,8 +36,8 @@ class Played(ServedCheckpoint):
 
 
 @dataclass
-class PlayedScheduler:
-    """A scheduler with its checkpoints and time, which starts batches as the scheduler loop does and records them."""
+class PlayedQueue:
+    """A queue with its checkpoints and time, which starts batches as the scheduler does and records them."""
 
     checkpoints: Sequence[Played]
     cores: float = 1.0
@@ -47,9 +47,9 @@ class PlayedScheduler:
     places: int = 0
 
     def __post_init__(self) -> None:
-        """Create a scheduler with an empty queue and no arrivals yet."""
+        """Create the queue, empty, with no arrivals yet."""
         self.arrivals = ArrivalStats()
-        self.scheduler = Scheduler(self.checkpoints, self.arrivals, reraise, self.cores)
+        self.queue = TaskQueue(self.checkpoints, self.arrivals, reraise, self.cores)
 
     def queued_request(
         self, budget_s: float, texts: int = 1, strict: bool = False, eligible: frozenset[str] | None = None
@@ -65,15 +65,15 @@ class PlayedScheduler:
         """Enter a request, and start each batch that can begin."""
         held = self.queued_request(budget_s, texts, strict, frozenset(eligible) or None)
         self.arrivals.arrived(self.now_s, budget_s, 16)
-        self.scheduler.enter(held)
+        self.queue.enter(held)
         self.look()
         return held
 
     def look(self) -> list[Batch]:
         """Record the requests that are given up, and start each batch that can begin."""
-        self.lost += self.scheduler.expired(self.now_s)
+        self.lost += self.queue.expired(self.now_s)
         begun: list[Batch] = []
-        while (release := self.scheduler.next_batch(self.now_s)) is not None:
+        while (release := self.queue.next_batch(self.now_s)) is not None:
             begun.append(release)
         self.released += begun
         return begun
@@ -82,7 +82,7 @@ class PlayedScheduler:
         """End a batch for all of its members, `after_s` later."""
         self.now_s += after_s
         while release.left:
-            self.scheduler.ended(release)
+            self.queue.ended(release)
         return self.look()
 
     def where(self, held: QueuedRequest) -> str:

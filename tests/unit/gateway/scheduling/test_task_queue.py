@@ -1,34 +1,34 @@
-"""The scheduler: which requests run first, which share a batch, which are given up, and how late ones are served."""
+"""The queue of a task: which requests run first, which share a batch, which are given up, and how late ones are served."""
 
 from __future__ import annotations
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from played_schedulers import Played, PlayedScheduler
+from played_queues import Played, PlayedQueue
 
 from gateway.scheduling.batching import QueuedRequest, late_batch
-from gateway.scheduling.scheduler import AHEAD_S, LATE_CORE_SHARE, LOOK_AHEAD, MOST_LATE, SQUEEZE
+from gateway.scheduling.task_queue import AHEAD_S, LATE_CORE_SHARE, LOOK_AHEAD, MOST_LATE, SQUEEZE
 
 
-def batching(cores: float = 1.0, slots: int = 4) -> PlayedScheduler:
-    """Return a scheduler of one checkpoint with batches of up to eight; a batch of one takes 10 ms."""
-    return PlayedScheduler((Played("only", 0.010, 80.0, slots=slots),), cores)
+def batching(cores: float = 1.0, slots: int = 4) -> PlayedQueue:
+    """Return a queue of one checkpoint with batches of up to eight; a batch of one takes 10 ms."""
+    return PlayedQueue((Played("only", 0.010, 80.0, slots=slots),), cores)
 
 
-def singly(cores: float = 1.0) -> PlayedScheduler:
-    """Return a scheduler of one checkpoint that runs one request at a time, 10 ms each."""
-    return PlayedScheduler((Played("only", 0.010, 80.0, max_batch=1),), cores)
+def singly(cores: float = 1.0) -> PlayedQueue:
+    """Return a queue of one checkpoint that runs one request at a time, 10 ms each."""
+    return PlayedQueue((Played("only", 0.010, 80.0, max_batch=1),), cores)
 
 
-def test_an_idle_scheduler_lets_a_request_through_at_once() -> None:
-    """A request that finds a free core begins at once, alone, and the scheduler asks for no wake-up."""
+def test_an_idle_queue_lets_a_request_through_at_once() -> None:
+    """A request that finds a free core begins at once, alone, and the queue asks for no wake-up."""
     play = batching()
     held = play.arrives(1.0)
     (release,) = play.released
     assert release.members == (held,) and release.checkpoint == "only" and not release.learnt
     assert release.ends_s == pytest.approx(play.now_s + 0.010)
-    assert len(play.scheduler) == 0 and play.scheduler.wake_s(play.now_s) is None
+    assert len(play.queue) == 0 and play.queue.wake_s(play.now_s) is None
 
 
 def test_those_who_wait_go_together() -> None:
@@ -75,12 +75,12 @@ def test_the_urgent_wait_no_longer_than_the_run_under_way(patient_s: list[float]
 def test_who_cannot_wait_is_squeezed_in_beside() -> None:
     """Without batching, an urgent request starts beside the running one if it stays in time, at most two on a core."""
     for budget_s, now in ((0.080, "waits"), (0.070, "released"), (0.020, "waits")):
-        play = PlayedScheduler((Played("only", 0.100, 80.0, max_batch=1), Played("swift", 0.010, 70.0, max_batch=1)))
+        play = PlayedQueue((Played("only", 0.100, 80.0, max_batch=1), Played("swift", 0.010, 70.0, max_batch=1)))
         play.arrives(10.0)
         play.now_s += 0.040
         urgent = play.arrives(budget_s)  # 60 ms of the batch are left; alone it takes 13 ms at most, beside it 25 ms
         assert play.where(urgent) == now
-    play = PlayedScheduler((Played("only", 0.100, 80.0, max_batch=1), Played("swift", 0.010, 70.0, max_batch=1)))
+    play = PlayedQueue((Played("only", 0.100, 80.0, max_batch=1), Played("swift", 0.010, 70.0, max_batch=1)))
     play.arrives(10.0)
     play.now_s += 0.040
     squeezed, third = play.arrives(0.070), play.arrives(0.070)
@@ -91,7 +91,7 @@ def test_who_cannot_wait_is_squeezed_in_beside() -> None:
 
 def test_a_run_that_batches_is_not_squeezed_in() -> None:
     """A request that can share the next batch is not started beside the running one."""
-    play = PlayedScheduler((Played("only", 0.100, 80.0), Played("swift", 0.010, 70.0)))
+    play = PlayedQueue((Played("only", 0.100, 80.0), Played("swift", 0.010, 70.0)))
     play.arrives(10.0)
     play.now_s += 0.040
     assert play.where(play.arrives(0.070)) == "waits"
@@ -108,7 +108,7 @@ def test_the_strict_are_given_up_the_moment_it_is_in_vain() -> None:
     play.now_s = large.last_s
     play.look()
     assert play.where(large) == "waits"
-    wake_s = play.scheduler.wake_s(play.now_s)
+    wake_s = play.queue.wake_s(play.now_s)
     assert wake_s is not None and large.last_s < wake_s < large.last_s + 0.001
     play.now_s = wake_s
     play.look()
@@ -124,7 +124,7 @@ def test_a_wider_percentile_makes_none_be_given_up() -> None:
     play.arrives(5.0)
     held = play.queued_request(0.100, strict=True)
     held.deadline_s -= 0.095
-    play.scheduler.enter(held)
+    play.queue.enter(held)
     play.look()
     play.now_s += 0.050
     play.look()
@@ -142,7 +142,7 @@ def test_the_late_wait_behind_and_are_not_starved() -> None:
     play.look()
     began_s, fed_s = play.now_s, []
     while any(play.where(held) == "waits" for held in late):
-        while len(play.scheduler) < 6:
+        while len(play.queue) < 6:
             play.arrives(2.0)
         (begun,) = play.ends(play.released[-1], 0.010)
         if begun.members[0] in late:
@@ -154,7 +154,7 @@ def test_the_late_wait_behind_and_are_not_starved() -> None:
 
 def test_the_late_have_an_engine_that_nobody_wants() -> None:
     """Late requests run one by one on the fastest checkpoint when no other request waits, without using their share."""
-    play = PlayedScheduler((Played("grand", 0.050, 90.0), Played("swift", 0.010, 80.0)))
+    play = PlayedQueue((Played("grand", 0.050, 90.0), Played("swift", 0.010, 80.0)))
     late = [play.arrives(-0.5) for _ in range(3)]
     assert play.released[0].members == (late[0],) and play.released[0].checkpoint == "swift"
     play.ends(play.released[0], 0.010)
@@ -164,7 +164,7 @@ def test_the_late_have_an_engine_that_nobody_wants() -> None:
 
 def test_one_late_request_is_not_in_the_way_of_others() -> None:
     """A late request that must wait for its checkpoint does not block those behind it that can begin."""
-    play = PlayedScheduler((Played("grand", 0.050, 90.0, slots=1), Played("swift", 0.010, 80.0)), cores=2.0)
+    play = PlayedQueue((Played("grand", 0.050, 90.0, slots=1), Played("swift", 0.010, 80.0)), cores=2.0)
     play.arrives(5.0, 1, False, "grand")
     blocked = play.arrives(-0.1, 1, False, "grand")
     free = play.arrives(-0.1, 1, False, "swift")
@@ -176,19 +176,19 @@ def test_one_late_request_is_not_in_the_way_of_others() -> None:
 
 
 def test_no_more_than_so_many_wait_late() -> None:
-    """At most `MOST_LATE` late requests wait: one more gives up the first. The scheduler says when it is full."""
+    """At most `MOST_LATE` late requests wait: one more gives up the first. The queue says when it is full."""
     play = batching()
     play.arrives(5.0)
     late = [play.arrives(0.001) for _ in range(MOST_LATE)]
-    assert play.scheduler.full and not play.lost
+    assert play.queue.full and not play.lost
     one_more = play.arrives(0.001)
     assert play.lost == late[:1] and play.where(one_more) == "waits"
-    assert len(play.scheduler) == MOST_LATE
+    assert len(play.queue) == MOST_LATE
 
 
 def test_the_late_of_a_long_queue_do_not_hide_who_may_go() -> None:
     """A long queue for a checkpoint without a free slot does not hide a request that another checkpoint can serve."""
-    play = PlayedScheduler((Played("grand", 0.050, 90.0, slots=1), Played("swift", 0.010, 80.0)), cores=2.0)
+    play = PlayedQueue((Played("grand", 0.050, 90.0, slots=1), Played("swift", 0.010, 80.0)), cores=2.0)
     for _ in range(LOOK_AHEAD + 2):
         play.arrives(5.0, 1, False, "grand")
     other = play.arrives(6.0, 1, False, "swift")
@@ -198,22 +198,22 @@ def test_the_late_of_a_long_queue_do_not_hide_who_may_go() -> None:
 def test_who_is_stranded_is_given_back() -> None:
     """A request with no checkpoint left is given up at the next look; one that has another waits on."""
     grand, swift = Played("grand", 0.050, 90.0), Played("swift", 0.010, 80.0)
-    play = PlayedScheduler((grand, swift))
+    play = PlayedQueue((grand, swift))
     play.arrives(5.0, 1, False, "swift")
     pinned, late = play.arrives(5.0, 1, False, "grand"), play.arrives(0.001, 1, False, "grand")
     free = play.arrives(5.0)
     grand.slots = 0
     play.look()
-    assert play.scheduler.stranded(pinned) and play.scheduler.stranded(late) and not play.scheduler.stranded(free)
+    assert play.queue.stranded(pinned) and play.queue.stranded(late) and not play.queue.stranded(free)
     assert [play.where(held) for held in (pinned, late, free)] == ["lost", "lost", "waits"]
     swift.slots = 0
     play.look()
-    assert play.where(free) == "lost" and len(play.scheduler) == 0
+    assert play.where(free) == "lost" and len(play.queue) == 0
 
 
 def test_a_run_wider_than_the_cores_has_them_alone() -> None:
     """A batch that needs more cores than there are begins only on an idle gateway and runs alone."""
-    play = PlayedScheduler((Played("wide", 0.010, 90.0, threads=4), Played("slim", 0.010, 80.0)), cores=2.0)
+    play = PlayedQueue((Played("wide", 0.010, 90.0, threads=4), Played("slim", 0.010, 80.0)), cores=2.0)
     wide = play.arrives(1.0, 1, False, "wide")
     slim = play.arrives(1.0, 1, False, "slim")
     assert (play.where(wide), play.where(slim)) == ("released", "waits")
@@ -224,7 +224,7 @@ def test_a_run_wider_than_the_cores_has_them_alone() -> None:
 
 def test_the_fastest_is_by_the_clock_and_not_by_its_cores() -> None:
     """The fastest checkpoint is the one with the shortest time, even where it uses more cores."""
-    play = PlayedScheduler((Played("wide", 0.010, 80.0, threads=2), Played("slim", 0.015, 80.0)), cores=2.0)
+    play = PlayedQueue((Played("wide", 0.010, 80.0, threads=2), Played("slim", 0.015, 80.0)), cores=2.0)
     play.arrives(-0.1)
     assert play.released[0].checkpoint == "wide"
 
@@ -232,10 +232,10 @@ def test_the_fastest_is_by_the_clock_and_not_by_its_cores() -> None:
 def test_a_short_run_has_the_next_sent_ahead() -> None:
     """A short batch has its successor sent just before it should end, one at most; a long batch has none."""
     for one_s, ahead in ((0.002, True), (0.020, False)):
-        play = PlayedScheduler((Played("only", one_s, 80.0, max_batch=1, slots=1),))
+        play = PlayedQueue((Played("only", one_s, 80.0, max_batch=1, slots=1),))
         play.arrives(5.0)
         second, third = play.arrives(5.0), play.arrives(5.0)
-        wake_s = play.scheduler.wake_s(play.now_s)
+        wake_s = play.queue.wake_s(play.now_s)
         assert wake_s is not None and (wake_s < play.now_s + one_s) == ahead
         play.now_s += one_s - AHEAD_S + 0.0001
         play.look()
@@ -244,7 +244,7 @@ def test_a_short_run_has_the_next_sent_ahead() -> None:
 
 def test_nothing_is_sent_ahead_to_a_checkpoint_that_is_gone() -> None:
     """No batch is sent ahead to a checkpoint that is down; the next request waits for another."""
-    play = PlayedScheduler((Played("only", 0.002, 80.0), Played("other", 0.002, 70.0)))
+    play = PlayedQueue((Played("only", 0.002, 80.0), Played("other", 0.002, 70.0)))
     play.arrives(5.0)
     second = play.arrives(5.0)
     play.checkpoints[0].slots = 0
@@ -270,7 +270,7 @@ def test_a_newcomer_does_not_wait_for_those_who_will_be_given_up() -> None:
     for _ in range(8):
         play.arrives(0.060, strict=True)  # each takes 10 ms: at most five of them can be in time
     play.arrives(10.0)
-    behind_all_s = play.scheduler.wait_s(play.now_s + 0.070, play.now_s)
+    behind_all_s = play.queue.wait_s(play.now_s + 0.070, play.now_s)
     assert 0.040 <= behind_all_s <= 0.060
-    assert play.scheduler.wait_s(play.now_s + 0.050, play.now_s) <= 0.010 + 1e-9
-    assert play.scheduler.wait_s(play.now_s + 11.0, play.now_s) == pytest.approx(behind_all_s + 0.010)
+    assert play.queue.wait_s(play.now_s + 0.050, play.now_s) <= 0.010 + 1e-9
+    assert play.queue.wait_s(play.now_s + 11.0, play.now_s) == pytest.approx(behind_all_s + 0.010)

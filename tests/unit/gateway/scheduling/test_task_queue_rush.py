@@ -1,19 +1,19 @@
-"""The scheduler in a rush, when more arrives than can be served in the long run: how early the next batch is sent."""
+"""The queue of a task in a rush, when more arrives than can be served in the long run: how early the next batch is sent."""
 
 from __future__ import annotations
 
 import pytest
-from played_schedulers import Played, PlayedScheduler
+from played_queues import Played, PlayedQueue
 
-from gateway.scheduling.scheduler import AHEAD_S, SHORT_IN_RUSH_S
+from gateway.scheduling.task_queue import AHEAD_S, SHORT_IN_RUSH_S
 
 TICK_S = 0.00015
 """A little more than the scheduler may oversleep."""
 
 
-def playing(one_s: float = 0.010, *, rush: bool) -> PlayedScheduler:
-    """Return a scheduler with 20 queued requests, the first of them running; in a rush, 400 came just before."""
-    play = PlayedScheduler((Played("only", one_s, 80.0, max_batch=1, slots=1),))
+def playing(one_s: float = 0.010, *, rush: bool) -> PlayedQueue:
+    """Return a queue with 20 queued requests, the first of them running; in a rush, 400 came just before."""
+    play = PlayedQueue((Played("only", one_s, 80.0, max_batch=1, slots=1),))
     if rush:
         flood(play)
     for _ in range(20):
@@ -22,14 +22,14 @@ def playing(one_s: float = 0.010, *, rush: bool) -> PlayedScheduler:
     return play
 
 
-def flood(play: PlayedScheduler) -> None:
+def flood(play: PlayedQueue) -> None:
     """Record 1000 arrivals a second for 0.4 s: ten times what one core can serve at 10 ms each."""
     for _ in range(400):
         play.now_s += 0.001
         play.arrivals.arrived(play.now_s, 5.0, 16)
 
 
-def at(play: PlayedScheduler, now_s: float) -> int:
+def at(play: PlayedQueue, now_s: float) -> int:
     """Return how many batches begin at this time."""
     play.now_s = now_s
     return len(play.look())
@@ -54,10 +54,10 @@ def test_in_quiet_a_run_of_some_length_is_waited_for() -> None:
     assert len(play.ends(first)) == 1
 
 
-def test_the_scheduler_asks_to_be_woken_for_it() -> None:
-    """In a rush the scheduler asks to be woken to send the next batch; otherwise only when a request would be lost."""
+def test_the_queue_asks_to_be_woken_for_it() -> None:
+    """In a rush the queue asks to be woken to send the next batch; otherwise only when a request would be lost."""
     rush, quiet = playing(rush=True), playing(rush=False)
-    wake_s, lost_s = rush.scheduler.wake_s(rush.now_s), quiet.scheduler.wake_s(quiet.now_s)
+    wake_s, lost_s = rush.queue.wake_s(rush.now_s), quiet.queue.wake_s(quiet.now_s)
     assert wake_s is not None
     assert lost_s is not None
     due_s = rush.released[0].ends_s - AHEAD_S
@@ -83,12 +83,12 @@ def test_one_run_after_the_other_is_sent_ahead_as_long_as_the_rush_lasts() -> No
         assert play.ends(running) == []
 
 
-def test_a_rush_that_is_over_is_over_for_the_scheduler_as_well() -> None:
+def test_a_rush_that_is_over_is_over_for_the_queue_as_well() -> None:
     """A second or two after a rush, batches are waited for again, although the mean rate is still high."""
     play = playing(rush=True)
     while play.released[-1].left:
         play.ends(play.released[-1], 0.010)
-    assert len(play.scheduler) == 0
+    assert len(play.queue) == 0
     play.now_s += 1.5
     play.arrives(5.0)
     play.arrives(5.0)
@@ -98,7 +98,7 @@ def test_a_rush_that_is_over_is_over_for_the_scheduler_as_well() -> None:
 
 def test_a_crowd_for_a_moment_is_no_rush() -> None:
     """A burst after long quiet is not a rush: batches are waited for, although not all can be in time."""
-    play = PlayedScheduler((Played("only", 0.010, 80.0, max_batch=1, slots=2),))
+    play = PlayedQueue((Played("only", 0.010, 80.0, max_batch=1, slots=2),))
     for _ in range(30):
         play.arrives(0.045)
     assert len(play.released) == 1

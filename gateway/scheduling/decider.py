@@ -1,0 +1,161 @@
+"""Decides the requests of one task: forecasts each checkpoint, chooses one, and says how the request waits.
+
+A request that waits is decided twice: on arrival, to refuse at once what cannot be in time, and when its batch begins,
+to state what was promised then. `/classify`, `/route`, `punctual explain` and the simulator use the same code. Callers
+pass the time; it starts nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from gateway.forecasting.forecaster import USUAL_PERCENTILE, ServedCheckpoint
+from gateway.forecasting.load import IDLE, LoadTracker, QueueAhead
+from gateway.model.deadline import Deadline
+from gateway.model.faults import Note, log_fault
+from gateway.model.request import RequestShape, Terms
+from gateway.scheduling.arrivals import ArrivalStats
+from gateway.scheduling.batching import QueuedRequest
+from gateway.scheduling.policy import Candidate, Decision, Shortlist, barred, bind, decide
+from gateway.scheduling.task_queue import Batch, TaskQueue
+
+PRICE_AGE_S = 0.005
+"""Longest age of the price that an arriving request is decided at, in seconds; a batch is always priced anew.
+
+Set by hand.
+"""
+
+
+class Decider:
+    """Forecasts and decides the requests of one task, whose queue it owns."""
+
+    def __init__(self, checkpoints: Sequence[ServedCheckpoint], load: LoadTracker, note: Note = log_fault) -> None:
+        """Takes the task's checkpoints in any order. `note` takes faults of pricing."""
+        self.checkpoints = tuple(sorted(checkpoints, key=lambda one: (-one.quality, -one.utility)))
+        self.by_name = {one.name: one for one in self.checkpoints}
+        self.arrivals = ArrivalStats()
+        self.queue = TaskQueue(self.checkpoints, self.arrivals, note)
+        self._load = load
+        self._names = tuple(sorted(self.by_name))
+        self._places = 0
+        self._price = 0.0
+        self._priced_s = -math.inf
+
+    def arrived(self, shape: RequestShape, deadline: Deadline) -> None:
+        """Counts an arrival, and updates the number of cores that the queue may use."""
+        self.arrivals.arrived(deadline.arrived_s, deadline.budget_s, shape.characters[0])
+        self.queue.cores = self._load.cores(self._names)
+
+    def price(self, now_s: float, demanded: float = 0.0) -> float:
+        """The capacity price, in points of quality per core-second, at most `PRICE_AGE_S` old.
+
+        `demanded` is the number of cores that other tasks need.
+        """
+        if now_s - self._priced_s > PRICE_AGE_S:
+            self._price, self._priced_s = self.queue.price(now_s, demanded), now_s
+        return self._price
+
+    def decide(
+        self,
+        shape: RequestShape,
+        terms: Terms,
+        deadline: Deadline,
+        now_s: float,
+        price: float,
+        *,
+        every: bool = False,
+    ) -> Decision:
+        """Forecasts the checkpoints behind all more urgent work, and decides on that snapshot.
+
+        Goes from the best checkpoint down and stops where the rest cannot change the decision, unless `every` is set.
+        """
+        remaining_s, percentile = deadline.remaining_s(now_s), terms.percentile
+        wait_s = self.queue.wait_s(now_s + remaining_s, now_s)
+        shortlist: Shortlist | None = None
+        candidates: list[Candidate] = []
+        ahead_of, waits = self._load.ahead, wait_s > 0  # looked up once, not for every candidate
+        for one in self.checkpoints:
+            if shortlist is not None and shortlist.over(one.quality, one.utility):
+                break
+            forecast = None
+            name = one.name
+            if (ahead := ahead_of(name, now_s)) is not None:
+                if waits and wait_s > ahead.backlog_s:
+                    ahead = QueueAhead(wait_s)
+                forecast = one.forecaster.forecast(shape, ahead, percentile, now_s, remaining_s)
+            candidates.append(Candidate(name, one.tier, one.quality, one.domain, forecast, one.utility))
+            if shortlist is not None:
+                shortlist.look(candidates[-1])
+            elif forecast is not None and forecast.quantile_s <= remaining_s and not every:
+                shortlist = Shortlist(candidates, remaining_s, terms, price)
+        return decide(candidates, remaining_s, terms, deadline.elapsed_s(now_s), price)
+
+    def decide_plainly(self, terms: Terms, deadline: Deadline, now_s: float) -> Decision:
+        """Decides by the latency profiles alone, at no price: used if forecasting fails."""
+        candidates = [
+            Candidate(
+                one.name, one.tier, one.quality, one.domain, one.plain_forecast(terms.percentile, now_s), one.utility
+            )
+            for one in self.checkpoints
+        ]
+        return decide(candidates, deadline.remaining_s(now_s), terms, deadline.elapsed_s(now_s))
+
+    def queued_at_once(self, shape: RequestShape, deadline: Deadline) -> QueuedRequest:
+        """Returns a request that begins at once, so that nothing asks when it would be late."""
+        self._places += 1
+        texts = len(shape.characters)
+        characters = shape.characters[0] if texts == 1 else sum(shape.characters) // texts
+        return QueuedRequest(self._places, deadline.at_s, characters, texts)
+
+    def queued(self, shape: RequestShape, terms: Terms, deadline: Deadline, now_s: float) -> QueuedRequest:
+        """Returns the request as it waits, for any checkpoint that its terms allow.
+
+        A strict request waits as long as its optimistic forecast fits, the one it was admitted by. Best effort goes
+        behind the others once it is more likely late than not, since it is answered even then.
+        """
+        self._places += 1
+        eligible = [one for one in self.checkpoints if barred(one, terms) is None]
+        texts, characters = len(shape.characters), sum(shape.characters)
+        reserve_s = 0.0
+        if terms.percentile != USUAL_PERCENTILE:
+            fastest = min(eligible, key=lambda one: (one.run_s(texts, shape.characters[0]) / one.threads, one.name))
+            run_s = fastest.run_s(texts, shape.characters[0])
+            reserve_s = fastest.forecaster.reach_s(run_s, terms.percentile, now_s) - fastest.reach_s(run_s, now_s)
+        idle = (one.forecaster.forecast(shape, IDLE, terms.percentile, now_s, 0.0) for one in eligible if one.slots)
+        takes_s = (one.least_s if terms.strict else one.service_time_s for one in idle)
+        return QueuedRequest(
+            place=self._places,
+            deadline_s=deadline.at_s - reserve_s,
+            characters=characters // texts,
+            texts=texts,
+            strict=terms.strict,
+            eligible=None if len(eligible) == len(self.checkpoints) else frozenset(one.name for one in eligible),
+            last_s=deadline.at_s - min(takes_s, default=0.0),
+        )
+
+    def queued_plainly(self, shape: RequestShape, terms: Terms, deadline: Deadline) -> QueuedRequest:
+        """Returns the request as it waits until its very deadline: used if forecasting fails."""
+        self._places += 1
+        eligible = frozenset(one.name for one in self.checkpoints if barred(one, terms) is None)
+        texts, characters = len(shape.characters), sum(shape.characters)
+        return QueuedRequest(
+            self._places, deadline.at_s, characters // texts, texts, terms.strict, eligible, last_s=deadline.at_s
+        )
+
+    def bind(self, shape: RequestShape, decision: Decision, batch: Batch, deadline: Deadline, now_s: float) -> Decision:
+        """Decides when the request's batch can begin: its checkpoint and price, with a new forecast."""
+        remaining_s = deadline.remaining_s(now_s)
+        inputs = sum(member.texts for member in batch.members)
+        one = self.by_name[batch.checkpoint]
+        ahead = QueueAhead(one.others_s(now_s), None, inputs - len(shape.characters))
+        forecast = one.forecaster.forecast(shape, ahead, decision.terms.percentile, now_s, remaining_s)
+        chosen = Candidate(one.name, one.tier, one.quality, one.domain, forecast, one.utility)
+        return bind(decision, chosen, remaining_s, batch.price)
+
+    def bind_plainly(self, decision: Decision, batch: Batch, deadline: Deadline, now_s: float) -> Decision:
+        """Decides when the request's batch can begin, by the profile alone: used if forecasting fails."""
+        one = self.by_name[batch.checkpoint]
+        forecast = one.forecaster.plain(decision.terms.percentile)
+        chosen = Candidate(one.name, one.tier, one.quality, one.domain, forecast, one.utility)
+        return bind(decision, chosen, deadline.remaining_s(now_s), batch.price)

@@ -1,0 +1,378 @@
+"""The queue of one task: requests wait here for a core, and only then get their checkpoint.
+
+A request sent at once to a busy replica is bound by what was known when it came. Here it is bound when its batch can
+begin, together with the other members and at the price of that moment. `batching.next_batch` chooses the batch. The
+queue is pure: callers pass the time, and it starts nothing. `scheduler` holds one for each task of a node.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Sequence, Set
+from dataclasses import dataclass, field
+from itertools import islice
+from operator import attrgetter
+
+from gateway.forecasting.forecaster import ServedCheckpoint
+from gateway.model.faults import Note, attempt, log_fault
+from gateway.scheduling.arrivals import ArrivalStats
+from gateway.scheduling.batching import (
+    QueuedRequest,
+    SchedulingContext,
+    fastest,
+    late_batch,
+    may_have,
+    next_batch,
+    run_s_of,
+    within,
+)
+from gateway.scheduling.late_share import LateShare
+from gateway.scheduling.price import HORIZONS_S, CapacityPrice
+
+SQUEEZE = 2.0
+"""Most engine threads under way, in multiples of the cores, if a request cannot wait for a batch to end.
+
+Set by hand.
+"""
+
+SHORT_S, SHORT_IN_RUSH_S = 0.003, 0.03
+"""Longest batches, in seconds, before whose end the next is sent ahead: in general, and under lasting overload.
+
+Between two batches a core idles for a round trip (`AHEAD_S`): a fifth of a batch of 3 ms, a fiftieth of one of 30 ms.
+"""
+
+AHEAD_S = 0.0006
+"""Send the next batch this long before a short one ends, in seconds; otherwise the core idles for a round trip.
+
+About a way to the replica and back: 0.3 ms each way in docs/performance.md.
+"""
+
+PRESSED_S = 0.1
+"""A batch with less headroom than this, in seconds, keeps its cores from other tasks, up to half of all.
+
+Set by hand.
+"""
+
+LOOK_AHEAD = 256
+"""Number of the most urgent queued requests that are considered, so that a long queue costs no more. Set by hand."""
+
+LATE_CORE_SHARE = 0.01
+"""Share of the engines' time for requests that are late already, while others could be in time. Set by hand."""
+
+MOST_LATE = 64
+"""Most late requests that may wait; beyond it the oldest are given up. Set by hand."""
+
+_LEAST_SHARE = 0.1
+"""Share of the cores that a task is priced with even if the other tasks need all of them."""
+
+_TICK_S = 1e-4
+"""Added to a wake-up time, in seconds, so that its reason has come true by then."""
+
+_due = attrgetter("deadline_s")
+
+
+@dataclass(slots=True, eq=False)
+class Batch:
+    """Requests that start together on one checkpoint.
+
+    It occupies `threads` cores, takes `run_s` core-seconds by the median and should end at `ends_s`. `price` is in
+    points of quality per core-second. `left` members are not finished yet. `learnt` is set once the forecaster has used
+    the first of their answers.
+    """
+
+    checkpoint: str
+    members: tuple[QueuedRequest, ...]
+    threads: int
+    run_s: float
+    ends_s: float
+    price: float
+    left: int
+    learnt: bool = False
+
+
+@dataclass(slots=True)
+class TaskQueue:
+    """Holds the queued requests of one task and says which run next.
+
+    `cores` is the number of cores that its batches may occupy; it may be changed at any time. Of these, other tasks
+    have a claim, which the scheduler passes: `kept` cores have batches whose deadline is near, and `demanded` cores are
+    the least that the others' arrivals keep busy.
+    """
+
+    checkpoints: Sequence[ServedCheckpoint]
+    arrivals: ArrivalStats
+    note: Note = log_fault
+    cores: float = 1.0
+    _waiting: list[QueuedRequest] = field(default_factory=list, init=False)
+    _late: list[QueuedRequest] = field(default_factory=list, init=False)
+    _under_way: list[Batch] = field(default_factory=list, init=False)
+    _share: LateShare = field(default_factory=lambda: LateShare(LATE_CORE_SHARE), init=False)
+    _soonest_s: float = field(default=math.inf, init=False)
+    """A lower bound of when the first queued request becomes late."""
+    _capacity_price: CapacityPrice = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Prices core time by the given arrivals."""
+        self._capacity_price = CapacityPrice(self.arrivals, self.checkpoints)
+
+    def __len__(self) -> int:
+        return len(self._waiting) + len(self._late)
+
+    def enter(self, queued: QueuedRequest) -> None:
+        """Adds a request to the queue."""
+        insort(self._waiting, queued, key=_due)
+        self._soonest_s = min(self._soonest_s, queued.last_s)
+
+    def leave(self, queued: QueuedRequest) -> None:
+        """Removes a request whose client has left; one whose batch has begun is no longer here."""
+        for queue in (self._waiting, self._late):
+            if queued in queue:
+                queue.remove(queued)
+
+    def ended(self, batch: Batch) -> None:
+        """Reports that one member of a batch is finished; the last of them frees its cores."""
+        batch.left -= 1
+        if batch.left == 0:
+            self._under_way.remove(batch)
+
+    @property
+    def full(self) -> bool:
+        """True if no further late request may wait."""
+        return len(self._late) >= MOST_LATE
+
+    def stranded(self, queued: QueuedRequest) -> bool:
+        """True if none of the checkpoints that may answer the request is up."""
+        return not may_have(queued, {one.name for one in self.checkpoints if one.slots})
+
+    def expired(self, now_s: float) -> list[QueuedRequest]:
+        """Takes out the requests that no batch will serve: late strict ones, and those whose checkpoints are all down.
+
+        Late best-effort requests move behind the others; beyond `MOST_LATE` of them, the oldest are taken out too.
+        """
+        lost: list[QueuedRequest] = []
+        up = {one.name for one in self.checkpoints if one.slots}
+        if len(up) < len(self.checkpoints):
+            lost += [queued for queued in (*self._waiting, *self._late) if not may_have(queued, up)]
+            self._without(lost)
+        if now_s > self._soonest_s:
+            late = [queued for queued in self._waiting if now_s > queued.last_s]
+            self._without(late)
+            self._soonest_s = min((queued.last_s for queued in self._waiting), default=math.inf)
+            lost += [queued for queued in late if queued.strict]
+            self._late += [queued for queued in late if not queued.strict]
+        surplus = max(0, len(self._late) - MOST_LATE)
+        lost += self._late[:surplus]
+        del self._late[:surplus]
+        return lost
+
+    def next_batch(self, now_s: float, kept: int = 0, demanded: float = 0.0) -> Batch | None:
+        """The next batch that can begin now, its members taken out; None if there is none.
+
+        Call `expired` first, then this until it returns None.
+        """
+        if not (self._waiting or self._late):
+            return None
+        busy = self._busy
+        free = self._free(kept)
+        if free > 0:
+            up = [one for one in self.checkpoints if self._slot(one) and (one.threads <= free or not busy)]
+            batch = self._late_batch(up, now_s, contested=bool(self._waiting)) if self._share.turn else None
+            batch = batch or self._next(up, free, now_s, demanded) or self._late_batch(up, now_s, contested=False)
+            if batch:
+                return batch
+        elif self._waiting and self._gap_s(now_s) <= AHEAD_S and busy <= self.cores:
+            following = {batch.checkpoint for batch in self._under_way}
+            batch = self._next([one for one in self.checkpoints if one.slots], 1, now_s, demanded, following)
+            if batch:
+                return batch
+        return self._beside_running(busy, now_s, demanded)
+
+    def begin_at_once(
+        self, checkpoint: ServedCheckpoint, queued: QueuedRequest, run_s: float, price: float, now_s: float, kept: int
+    ) -> Batch | None:
+        """Begins a request that has just come on the checkpoint of its decision, alone; None if it must wait.
+
+        It begins if nothing waits, and a core and a slot are free. `run_s` is in core-seconds.
+        """
+        if self._waiting or self._late:
+            return None
+        free, threads = self._free(kept), checkpoint.threads
+        if free <= 0 or not self._slot(checkpoint) or (threads > free and self._busy):
+            return None
+        batch = Batch(checkpoint.name, (queued,), threads, run_s, now_s + run_s / threads, price, 1)
+        self._under_way.append(batch)
+        return batch
+
+    @property
+    def idle(self) -> bool:
+        """True if no request of the task waits or runs."""
+        return not (self._waiting or self._late or self._under_way)
+
+    @property
+    def under_way(self) -> Sequence[Batch]:
+        """The batches that have begun and not ended."""
+        return self._under_way
+
+    @property
+    def _busy(self) -> int:
+        """The cores that running batches occupy."""
+        busy = 0
+        for batch in self._under_way:
+            busy += batch.threads
+        return busy
+
+    def _free(self, kept: int) -> int:
+        """The whole cores that are neither busy nor kept for others, who may keep half of all."""
+        return max(math.floor(self.cores), 1) - self._busy - min(kept, math.floor(self.cores / 2))
+
+    def next_batch_plainly(self, now_s: float) -> Batch | None:
+        """The most urgent request alone, on its checkpoint of lowest quality: used if choosing a batch fails."""
+        if self._free(0) <= 0:
+            return None
+        up = [one for one in self.checkpoints if self._slot(one)]
+        for queued in (*self._waiting, *self._late):
+            able = [one for one in up if queued.may(one.name)]
+            if able:
+                return self._begun(able[-1], (queued,), 0.0, 0.0, now_s)
+        return None
+
+    def wake_s(self, now_s: float) -> float | None:
+        """When to look again: a request becomes late, or a batch can be sent ahead. None if no timely request waits."""
+        if not self._waiting:
+            return None
+        lost_s = max(self._soonest_s, now_s) + _TICK_S
+        gap_s = self._gap_s(now_s)
+        return min(lost_s, now_s + gap_s - AHEAD_S + _TICK_S) if AHEAD_S < gap_s < math.inf else lost_s
+
+    def price(self, now_s: float, demanded: float = 0.0) -> float:
+        """The capacity price now, in points of quality per core-second.
+
+        It is 0 before any request has come, and if pricing fails.
+        """
+        if not self.arrivals.lesson:
+            return 0.0
+        return attempt("pricing", self.note, lambda: self._priced(now_s, demanded), lambda: 0.0)
+
+    def _priced(self, now_s: float, demanded: float) -> float:
+        waiting = [bisect_right(self._waiting, now_s + horizon_s, key=_due) for horizon_s in HORIZONS_S]
+        waiting.append(len(self._waiting))
+        cores = max(self.cores - demanded, _LEAST_SHARE * self.cores)
+        return self._capacity_price.price(waiting, cores, self._busy_s(now_s), now_s)
+
+    def demand(self, now_s: float) -> float:
+        """The cores that recent arrivals keep busy, if each request takes its cheapest checkpoint."""
+        return min(self.arrivals.rate(now_s) * self._capacity_price.least_cost_s, self.cores)
+
+    def pressed(self, now_s: float) -> int:
+        """The cores whose batches have less than `PRESSED_S` of headroom."""
+        return sum(batch.threads for batch in self._under_way if batch.members[0].deadline_s - batch.ends_s < PRESSED_S)
+
+    def wait_s(self, deadline_s: float, now_s: float) -> float:
+        """A lower bound of the time until a request with this deadline gets a core, in seconds.
+
+        It counts the running batches, and every more urgent request that can still be in time, at its cheapest. It does
+        not count future arrivals, nor requests behind the first `LOOK_AHEAD`. Half a request is allowed for in judging
+        who can be in time.
+        """
+        more_urgent = bisect_left(self._waiting, deadline_s, key=_due)
+        if not more_urgent and sum(batch.threads for batch in self._under_way) < self.cores:
+            return 0.0
+        each_s = self._capacity_price.least_cost_s / max(self.cores, 1.0)
+        free_s = now_s + self._busy_s(now_s) / max(self.cores, 1.0) + each_s / 2
+        for queued in self._waiting[: min(more_urgent, LOOK_AHEAD)]:
+            if free_s <= queued.last_s:
+                free_s += each_s
+        return free_s - each_s / 2 - now_s
+
+    def _gap_s(self, now_s: float) -> float:
+        """Seconds until the first running batch should end if all of them are short; infinite otherwise."""
+        short_s = SHORT_S if self._capacity_price.crowded_s < math.inf else SHORT_IN_RUSH_S
+        return math.inf if any(batch.run_s > short_s for batch in self._under_way) else self._first_end_s(now_s)
+
+    def _first_end_s(self, now_s: float) -> float:
+        return min((batch.ends_s - now_s for batch in self._under_way), default=math.inf)
+
+    def _slot(self, checkpoint: ServedCheckpoint) -> bool:
+        """True if a replica of the checkpoint has a free slot."""
+        return sum(batch.checkpoint == checkpoint.name for batch in self._under_way) < checkpoint.slots
+
+    def _next(
+        self,
+        up: Sequence[ServedCheckpoint],
+        free: int,
+        now_s: float,
+        demanded: float,
+        only: Set[str] | None = None,
+    ) -> Batch | None:
+        """The best batch on one of these checkpoints; None if it would run on a checkpoint that is not in `only`."""
+        names = {one.name for one in up}
+        able = list(islice((queued for queued in self._waiting if may_have(queued, names)), LOOK_AHEAD))
+        if not able:
+            return None
+        price = self.price(now_s, demanded)
+        context = SchedulingContext(
+            now_s=now_s,
+            price=price,
+            utility_left=self._capacity_price.utility_left,
+            crowded_s=self._capacity_price.crowded_s,
+            others_free=free - 1,
+            next_free_s=max(self._first_end_s(now_s), _TICK_S) if free == 1 else math.inf,
+            expected=self.arrivals.ahead(now_s),
+            budgets_s=self.arrivals.budgets_s,
+        )
+        planned = next_batch(able, up, context)
+        if planned is None or (only is not None and planned.checkpoint.name not in only):
+            return None
+        members, run_s = within(planned.checkpoint, planned.members), planned.run_s
+        if len(members) < len(planned.members):
+            run_s = run_s_of(planned.checkpoint, members)
+        self._share.ran(run_s, late=False, contested=bool(self._late))
+        return self._begun(planned.checkpoint, members, run_s, price, now_s)
+
+    def _beside_running(self, busy: int, now_s: float, demanded: float) -> Batch | None:
+        """The most urgent request beside the running batches, if it can neither wait for one to end nor join a batch.
+
+        It slows those batches down. Under overload that helps nobody. On a checkpoint that batches, the request is
+        better served with others in the next batch.
+        """
+        queued = self._waiting[0] if self._waiting else None
+        able = [one for one in self.checkpoints if queued and self._slot(one) and queued.may(one.name)]
+        if not queued or not able:
+            return None
+        chosen = fastest(able, queued)
+        if chosen.max_batch > 1 or busy + chosen.threads > SQUEEZE * self.cores:
+            return None
+        price = self.price(now_s, demanded)
+        run_s, remaining_s = run_s_of(chosen, (queued,)), queued.deadline_s - now_s
+        shared_s = run_s * (busy + chosen.threads) / max(self.cores, 1.0)
+        can_wait = self._first_end_s(now_s) + chosen.reach_s(run_s, now_s) <= remaining_s
+        if can_wait or self._capacity_price.utility_left <= 0 or chosen.reach_s(shared_s, now_s) > remaining_s:
+            return None
+        self._share.ran(run_s, late=False, contested=bool(self._late))
+        return self._begun(chosen, (queued,), shared_s, price, now_s)
+
+    def _late_batch(self, up: Sequence[ServedCheckpoint], now_s: float, *, contested: bool) -> Batch | None:
+        planned = late_batch(self._late, up, together=contested)
+        if planned is None:
+            return None
+        self._share.ran(planned.run_s, late=True, contested=contested)
+        return self._begun(planned.checkpoint, planned.members, planned.run_s, 0.0, now_s)
+
+    def _begun(
+        self, checkpoint: ServedCheckpoint, members: Sequence[QueuedRequest], run_s: float, price: float, now_s: float
+    ) -> Batch:
+        self._without(members)
+        ends_s = now_s + run_s / checkpoint.threads
+        batch = Batch(checkpoint.name, tuple(members), checkpoint.threads, run_s, ends_s, price, len(members))
+        self._under_way.append(batch)
+        return batch
+
+    def _without(self, gone: Sequence[QueuedRequest]) -> None:
+        if gone:
+            those = set(gone)
+            for queue in (self._waiting, self._late):
+                queue[:] = [queued for queued in queue if queued not in those]
+
+    def _busy_s(self, now_s: float) -> float:
+        return sum(batch.threads * max(batch.ends_s - now_s, 0.0) for batch in self._under_way)
