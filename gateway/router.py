@@ -74,9 +74,7 @@ class Router:
         `again` is set for one that lost its replica: its arrival is not counted twice.
         """
         self._check_pin(request)
-        return self.scheduler.submit(
-            request.task, request.shape, request.terms, deadline, self._clock(), again=again
-        )
+        return self.scheduler.submit(request.task, request.shape, request.terms, deadline, self._clock(), again=again)
 
     def decide(
         self, request: Request, deadline: Deadline, price: float | None = None, *, every: bool = False

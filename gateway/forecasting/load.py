@@ -61,6 +61,7 @@ class ReplicaLoad:
 
 
 _NONE: Mapping[str, ReplicaLoad] = {}
+_NOBODY: list[tuple[str, ReplicaLoad]] = []
 
 
 class LoadTracker:
@@ -69,11 +70,14 @@ class LoadTracker:
     def __init__(self) -> None:
         self._replicas: dict[str, dict[str, ReplicaLoad]] = {}
         self._cores: dict[tuple[str, ...], float] = {}
+        self._up_now: dict[str, list[tuple[str, ReplicaLoad]]] = {}
+        self._shared: set[str] = set()
 
     def left(self, checkpoint: str, replica: str) -> None:
         """Removes a replica whose connection is gone; it returns with its next report."""
         self._replicas.get(checkpoint, {}).pop(replica, None)
         self._cores.clear()
+        self._count(checkpoint)
 
     def reported(self, checkpoint: str, replica: str, report: LoadReport, now_s: float, node: str = "") -> None:
         """Replaces what was estimated here by a replica's own report. The first report makes the replica available."""
@@ -93,6 +97,7 @@ class LoadTracker:
         if before is None or before.share != share or before.draining != report.draining:
             self._cores.clear()
         known[replica] = load
+        self._count(checkpoint)
 
     def cores(self, checkpoints: tuple[str, ...]) -> float:
         """The cores for this gateway process on the nodes of these checkpoints' replicas; at least 1."""
@@ -135,6 +140,8 @@ class LoadTracker:
 
         What this gateway sends waits before it is sent, so a replica that it alone sends to holds only its own work.
         """
+        if checkpoint not in self._shared:
+            return 0.0
         least_s, callers = math.inf, 1
         for _, load in self._up(checkpoint):
             if (backlog_s := load.backlog_at(now_s)) < least_s:
@@ -150,4 +157,13 @@ class LoadTracker:
         return len(self._up(checkpoint))
 
     def _up(self, checkpoint: str) -> list[tuple[str, ReplicaLoad]]:
-        return [(name, load) for name, load in self._replicas.get(checkpoint, {}).items() if not load.draining]
+        return self._up_now.get(checkpoint, _NOBODY)
+
+    def _count(self, checkpoint: str) -> None:
+        """Lists the replicas that are up anew; the list is read many times for every report."""
+        up = [(name, load) for name, load in self._replicas.get(checkpoint, {}).items() if not load.draining]
+        self._up_now[checkpoint] = up
+        if any(load.callers > 1 for _, load in up):
+            self._shared.add(checkpoint)
+        else:
+            self._shared.discard(checkpoint)

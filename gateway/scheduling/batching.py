@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from gateway.forecasting.forecaster import ServedCheckpoint
@@ -45,7 +45,8 @@ class QueuedRequest:
     `deadline_s` is the client's deadline minus what the request needs beyond the 95th percentile. `eligible` names the
     checkpoints that its terms allow; None means all of the task. `place` is its number in order of arrival. `last_s` is
     the latest start of a batch that still meets the true deadline. After it a strict request is given up; a best-effort
-    request is late and goes behind the others.
+    request is late and goes behind the others. `length_bucket` is the number of its length bucket: padding the shortest
+    text of a bucket to its longest wastes little.
     """
 
     place: int
@@ -55,11 +56,10 @@ class QueuedRequest:
     strict: bool = False
     eligible: frozenset[str] | None = None
     last_s: float = math.inf
+    length_bucket: int = field(init=False)
 
-    @property
-    def length_bucket(self) -> int:
-        """Number of the length bucket. Padding the shortest text of a bucket to its longest wastes little."""
-        return _length_bucket(self.characters)
+    def __post_init__(self) -> None:
+        self.length_bucket = _length_bucket(self.characters)
 
     def may(self, checkpoint: str) -> bool:
         """True if that checkpoint may answer the request."""

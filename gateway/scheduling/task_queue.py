@@ -151,8 +151,8 @@ class TaskQueue:
         Late best-effort requests move behind the others; beyond `MOST_LATE` of them, the oldest are taken out too.
         """
         lost: list[QueuedRequest] = []
-        up = {one.name for one in self.checkpoints if one.slots}
-        if len(up) < len(self.checkpoints):
+        if not all(one.slots for one in self.checkpoints):
+            up = {one.name for one in self.checkpoints if one.slots}
             lost += [queued for queued in (*self._waiting, *self._late) if not may_have(queued, up)]
             self._without(lost)
         if now_s > self._soonest_s:
@@ -295,7 +295,10 @@ class TaskQueue:
 
     def _slot(self, checkpoint: ServedCheckpoint) -> bool:
         """True if a replica of the checkpoint has a free slot."""
-        return sum(batch.checkpoint == checkpoint.name for batch in self._under_way) < checkpoint.slots
+        name, taken = checkpoint.name, 0
+        for batch in self._under_way:
+            taken += batch.checkpoint == name
+        return taken < checkpoint.slots
 
     def _next(
         self,

@@ -1,16 +1,19 @@
-"""`punctual bench decision`: the time that the router takes to choose among 1 to 32 made-up classifiers.
+"""`punctual bench decision`: the time that the gateway itself takes for a request to made-up classifiers.
 
-Text lengths vary at random. Between decisions the chosen checkpoint answers and its forecaster learns, as in service;
-this is not timed. No other part of the gateway runs.
+First the decision alone, among 1 to 32 of them. Text lengths vary at random; between decisions the chosen checkpoint
+answers and its forecaster learns, as in service; this is not timed. Then `Service.handle` whole, from the request to
+its record, without HTTP: the backend answers at once, on a clock that the benchmark moves.
 """
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import math
 import random
+from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from statistics import median
 from time import perf_counter
@@ -21,12 +24,13 @@ import typer
 from gateway.catalogs.catalog import Catalog, CatalogEntry, Quality
 from gateway.forecasting.load import LoadTracker
 from gateway.model.manifest import ClassifierManifest, GoldenInput, Precision, SelfTest, SourceOf, Verification
-from gateway.model.messages import Answer, InputReport, LoadReport, ReplicaTimings
+from gateway.model.messages import Answer, Failure, InputReport, LoadReport, ReplicaTimings, Work
 from gateway.model.profile import ProfileCell, ProfileDocument
 from gateway.model.request import Request, Terms
 from gateway.model.tier import Tier
 from gateway.router import Router
 from gateway.scheduling.policy import Decision
+from gateway.service import Service
 from gateway.tasks.classify import ClassifyParameters
 from loadtests import options
 from loadtests.bench.report import Report, Table, Verdict, present
@@ -37,6 +41,12 @@ COUNTS = (1, 3, 8, 32)
 
 CEILING_S = 50e-6
 """The target: a decision among the most candidates takes less, in seconds."""
+
+HANDLED = 3
+"""The number of classifiers behind `Service.handle`."""
+
+WAITING = (0, 40)
+"""The numbers of requests that wait while others are handled."""
 
 _BUDGETS_S = (0.002, 2.0)
 _NO_BUDGET_S = 1e-4
@@ -91,15 +101,16 @@ def command(
 
 def measure(settings: DecisionSettings) -> Report:
     """Times every situation, and judges it with the most candidates."""
-    return report_of(timed(settings), settings)
+    return report_of(timed(settings), settings, handling(settings))
 
 
-def report_of(timings: Sequence[Timing], settings: DecisionSettings) -> Report:
-    """One row per situation, one column per number of candidates."""
+def report_of(timings: Sequence[Timing], settings: DecisionSettings, handled: Sequence[Handling] = ()) -> Report:
+    """One row per situation, one column per number of candidates; then the whole of `Service.handle`."""
     rows = []
     for situation in Situation:
         spreads = [Spread.of(one.rounds_s) for one in timings if one.situation is situation]
         rows.append((situation, *(shown(spread, ".1f", 1e6) for spread in spreads)))
+    whole = [("idle" if not one.waiting else f"{one.waiting} wait", _shown(one.rounds_s)) for one in handled]
     return Report(
         tables=[
             Table(
@@ -107,11 +118,21 @@ def report_of(timings: Sequence[Timing], settings: DecisionSettings) -> Report:
                 ("situation", *(f"{count} candidates" for count in COUNTS)),
                 rows,
                 f"median of {settings.rounds} rounds' medians (minimum to maximum)",
-            )
+            ),
+            Table(
+                "µs in Service.handle",
+                ("gateway", f"{HANDLED} candidates"),
+                whole,
+                f"median of {settings.rounds} rounds (minimum to maximum); its median if idle, else its mean",
+            ),
         ],
-        document={"settings": settings, "timings": timings},
+        document={"settings": settings, "timings": timings, "handled": handled},
         verdicts=[_verdict(one) for one in timings if one.candidates == COUNTS[-1]],
     )
+
+
+def _shown(rounds_s: Sequence[float]) -> str:
+    return shown(Spread.of(rounds_s), ".1f", 1e6)
 
 
 def _verdict(timing: Timing) -> Verdict:
@@ -128,6 +149,85 @@ def timed(settings: DecisionSettings) -> list[Timing]:
         for situation, count in cases:
             rounds_s[situation, count].append(_round_s(situation, count, settings.decisions, settings.seed + number))
     return [Timing(situation, count, tuple(rounds_s[situation, count])) for situation, count in cases]
+
+
+@dataclass(frozen=True, slots=True)
+class Handling:
+    """The time of `Service.handle` in each round, in seconds a request, while `waiting` others wait."""
+
+    waiting: int
+    rounds_s: tuple[float, ...]
+
+
+@dataclass(slots=True)
+class _Replicas:
+    """A backend whose replicas answer when told, on a clock that each answer moves by its forecast."""
+
+    now_s: float = 1000.0
+    _sent: deque[tuple[asyncio.Future[None], float]] = field(default_factory=deque)
+
+    async def dispatch(self, checkpoint: str, work: Work, service_time_s: float) -> Answer | Failure:
+        """Answers once `answer` is called; one that is dispatched alone is answered at once."""
+        if work.request_id == "at once":
+            self.now_s += service_time_s
+        else:
+            future = asyncio.get_running_loop().create_future()
+            self._sent.append((future, service_time_s))
+            await future
+        timings = ReplicaTimings(0.0, service_time_s, service_time_s, 1)
+        return Answer((), InputReport(16, 16, truncated=False), timings)
+
+    def answer(self) -> None:
+        """Answers all that was sent."""
+        while self._sent:
+            future, service_time_s = self._sent.popleft()
+            self.now_s += service_time_s
+            if not future.done():
+                future.set_result(None)
+
+
+def handling(settings: DecisionSettings) -> list[Handling]:
+    """Times `Service.handle` on an idle gateway, and while others wait."""
+    rounds_s: dict[int, list[float]] = {waiting: [] for waiting in WAITING}
+    for _ in range(settings.rounds):
+        for waiting in WAITING:
+            gc.collect()
+            rounds_s[waiting].append(asyncio.run(_handled_s(waiting, settings.decisions)))
+    return [Handling(waiting, tuple(found)) for waiting, found in rounds_s.items()]
+
+
+async def _handled_s(waiting: int, requests: int) -> float:
+    """Seconds in `Service.handle` a request: one after the other, or with so many that wait for two cores."""
+    replicas, load = _Replicas(), LoadTracker()
+    entries = tuple(_entry(number) for number in range(HANDLED))
+    catalog = Catalog(name="made-up", checkpoints=entries)
+    manifests = {entry.name: _manifest(entry.name, 0.002 * 1.5**at) for at, entry in enumerate(entries)}
+    for name in manifests:
+        load.reported(name, "replica", LoadReport(0.0, 0, cores=2.0), replicas.now_s)
+    router = Router(catalog, manifests, load, lambda: replicas.now_s)
+    service = Service(router, replicas, load, 1024, (), lambda: replicas.now_s)
+
+    def request(identity: str) -> Request:
+        return Request("classify", ("x" * 60,), ClassifyParameters(), Terms(request_id=identity), replicas.now_s)
+
+    async def client(times: int) -> None:
+        for _ in range(times):
+            await service.handle(request("waits"))
+
+    if not waiting:
+        took_s = []
+        for _ in range(requests):
+            asked, began = request("at once"), perf_counter()
+            await service.handle(asked)
+            took_s.append(perf_counter() - began)
+            replicas.now_s += _TICK_S
+        return median(took_s)
+    clients = [asyncio.create_task(client(requests // waiting + 1)) for _ in range(waiting)]
+    began = perf_counter()
+    while not all(one.done() for one in clients):
+        await asyncio.sleep(0)
+        replicas.answer()
+    return (perf_counter() - began) / (waiting * (requests // waiting + 1))
 
 
 class Scene:

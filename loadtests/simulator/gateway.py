@@ -51,9 +51,7 @@ class VariantCost:
     def learn(self, asked: RequestShape, answer: Answer) -> None:
         """Learns how long a run took. The length of a simulated text is known."""
         timings = answer.timings
-        self.slowdown.learn(
-            timings.service_time_s, self._variant.median_s(timings.batch_size, max(asked.characters))
-        )
+        self.slowdown.learn(timings.service_time_s, self._variant.median_s(timings.batch_size, max(asked.characters)))
 
     def forget(self) -> None:
         """Resets the slowdown to 1."""
@@ -193,8 +191,7 @@ class Punctual:
                 replicas[variant.name] = SharingReplica(world, variant, cores)
         share = max(1.0, cores / setup.ingresses)
         self._ingresses = [
-            Ingress(world, _scheduler(variants, share, cores), replicas, setup, insist)
-            for _ in range(setup.ingresses)
+            Ingress(world, _scheduler(variants, share, cores), replicas, setup, insist) for _ in range(setup.ingresses)
         ]
 
     def arrived(self, request: Offered) -> None:

@@ -61,7 +61,7 @@ class PlayedDecider(Decider):
         return self._chosen(batch.checkpoint, decision.terms, deadline.remaining_s(now_s))
 
     def _chosen(self, name: str, terms: Terms, remaining_s: float) -> Decision:
-        one_s = self.by_name[name].one_s
+        one_s = self.by_name[name].run_s(1, ASKED.characters[0])
         forecast = Forecast(0.0, one_s, one_s, one_s, one_s, cost_s=one_s)
         chosen = Candidate(name, Tier.REALTIME, 80.0, None, forecast, 80.0)
         return Decision((chosen,), remaining_s, terms, chosen=chosen, reason=Reason.ONLY_CANDIDATE)

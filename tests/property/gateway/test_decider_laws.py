@@ -125,9 +125,7 @@ def test_the_order_of_checkpoints_never_matters(
         decider = decider_of(those, 0)
         decision = decider.decide(ASKED, replace(terms, percentile=percentile), deadline, NOW_S, price)
         held = (
-            decider.queued(ASKED, replace(terms, percentile=percentile), deadline, NOW_S)
-            if decision.chosen
-            else None
+            decider.queued(ASKED, replace(terms, percentile=percentile), deadline, NOW_S) if decision.chosen else None
         )
         waits = held and (held.deadline_s, held.last_s, held.eligible)
         told.append((decision.chosen, decision.reason, decision.refusal, decision.degraded, waits))
@@ -141,9 +139,7 @@ def test_looking_no_further_than_matters_decides_the_same(
     """The decider decides on few candidates as `/route` does on all."""
     decider = decider_of(drawn, under_way)
     brief, whole = (
-        decider.decide(
-            ASKED, replace(terms, percentile=percentile), Deadline(NOW_S, budget_s), NOW_S, price, every=of
-        )
+        decider.decide(ASKED, replace(terms, percentile=percentile), Deadline(NOW_S, budget_s), NOW_S, price, every=of)
         for of in (False, True)
     )
     assert (brief.chosen, brief.reason, brief.refusal) == (whole.chosen, whole.reason, whole.refusal)

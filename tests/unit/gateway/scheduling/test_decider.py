@@ -12,8 +12,8 @@ from worlds import World, strict, summarizing, world
 from gateway.model.deadline import Deadline
 from gateway.model.request import Request, Terms
 from gateway.model.tier import Tier
-from gateway.scheduling.decider import PRICE_AGE_S, Decider
 from gateway.scheduling.batching import QueuedRequest
+from gateway.scheduling.decider import PRICE_AGE_S, Decider
 from gateway.scheduling.policy import Decision, Reason
 from gateway.scheduling.task_queue import Batch
 from gateway.tasks.summarize import SummarizeParameters
@@ -115,9 +115,7 @@ def test_what_is_bound_is_forecast_as_it_will_run() -> None:
     others = [come(told)[3] for _ in range(3)]
     told.clock.advance(0.2)
     alone = decider.bind(request.shape, decision, begun(EVEN, held), deadline, told.clock())
-    bound = decider.bind(
-        request.shape, decision, begun(EVEN, held, *others, price=7.0), deadline, told.clock()
-    )
+    bound = decider.bind(request.shape, decision, begun(EVEN, held, *others, price=7.0), deadline, told.clock())
     for one in (alone, bound):
         assert one.chosen is not None and one.chosen.name == EVEN
         assert one.remaining_s == pytest.approx(0.8)

@@ -1,4 +1,4 @@
-"""The queue of a task: which requests run first, which share a batch, which are given up, and how late ones are served."""
+"""A task's queue: which requests run first, which share a batch, which are given up, and how late ones are served."""
 
 from __future__ import annotations
 

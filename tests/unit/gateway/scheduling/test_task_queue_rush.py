@@ -1,4 +1,4 @@
-"""The queue of a task in a rush, when more arrives than can be served in the long run: how early the next batch is sent."""
+"""A task's queue in a rush, when more arrives than can be served in the long run: how early a batch is sent."""
 
 from __future__ import annotations
 

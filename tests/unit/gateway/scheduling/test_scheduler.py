@@ -1,0 +1,148 @@
+"""The scheduler of a node: what a request finds when it comes, and what it costs to decide one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from fakes import ANSWER, EVEN, GRAND, MEDIANS_S, SWIFT, TERMS
+from worlds import World, strict, world
+
+from gateway.forecasting.forecaster import Forecaster
+from gateway.model.request import Terms
+from gateway.scheduling.policy import Reason
+from gateway.scheduling.scheduler import Stage, Ticket
+
+PATIENT = replace(TERMS, budget_s=10.0)
+
+
+def submit(told: World, terms: Terms = PATIENT) -> Ticket:
+    """Submit a request that arrives now."""
+    router, request = told.service.router, told.request(terms)
+    return router.submit(request, router.deadline(request))
+
+
+def answered(told: World, ticket: Ticket, after_s: float = 0.0) -> list[Ticket]:
+    """Report an answer, and return what follows."""
+    told.clock.advance(after_s)
+    scheduler = told.service.router.scheduler
+    scheduler.completed(ticket, told.clock(), ANSWER)
+    return scheduler.poll(told.clock())
+
+
+def rush(told: World) -> None:
+    """Let 5,000 requests a second come for a fifth of a second, and answer in no time those that have begun."""
+    begun: list[Ticket] = []
+
+    def note(moved: list[Ticket]) -> None:
+        begun.extend(ticket for ticket in moved if ticket.stage is Stage.BEGUN)
+
+    for _ in range(1000):
+        told.clock.advance(0.0002)
+        note([submit(told, replace(TERMS, budget_s=0.06)), *told.service.router.scheduler.poll(told.clock())])
+    while begun:
+        note(answered(told, begun.pop()))
+    assert not len(told.service.router.scheduler)
+
+
+def test_on_an_idle_node_a_request_begins_at_once() -> None:
+    """On an idle node a request begins when it is submitted, alone, on the checkpoint of its decision."""
+    told = world()
+    ticket = submit(told)
+    assert ticket.stage is Stage.BEGUN and ticket.promise[0] == GRAND
+    assert ticket.batch is not None and len(ticket.batch.members) == 1
+    assert ticket.batch.ends_s == pytest.approx(told.clock() + MEDIANS_S[GRAND], rel=0.01)
+    assert not told.service.router.scheduler.poll(told.clock())
+
+
+def test_who_comes_while_another_runs_waits_for_poll() -> None:
+    """A request that comes while another of its task runs waits, until `poll` says that it begins."""
+    told = world()
+    submit(told)
+    second = submit(told)
+    assert second.stage is Stage.WAITING
+    assert told.service.router.scheduler.poll(told.clock()) == [second]
+    assert second.stage is Stage.BEGUN
+
+
+def counted(told: World) -> Counter[str]:
+    """Count the forecasts of each checkpoint from now on."""
+    counts: Counter[str] = Counter()
+
+    def counting(name: str, forecast: Callable[..., Any]) -> Callable[..., Any]:
+        def count(*given: Any) -> Any:
+            counts[name] += 1
+            return forecast(*given)
+
+        return count
+
+    for name, one in told.service.router.served.items():
+        one.forecaster.forecast = counting(name, Forecaster.forecast.__get__(one.forecaster))  # type: ignore[method-assign]
+    return counts
+
+
+def test_on_an_idle_node_each_checkpoint_is_forecast_once_at_most() -> None:
+    """An idle request forecasts each checkpoint once at most, and none that cannot change the decision."""
+    told = world()
+    counts = counted(told)
+    submit(told, strict(1.2 * MEDIANS_S[GRAND]))
+    assert set(counts) <= {SWIFT, EVEN, GRAND} and set(counts.values()) == {1}
+
+
+@pytest.mark.parametrize("pause_s", [0.0, 0.001, 0.05])
+def test_a_client_that_is_alone_is_never_degraded(pause_s: float) -> None:
+    """A client that sends one request after the other gets the best checkpoint, whatever the rate was a moment ago.
+
+    Only the first request after a rush, which may still go on, can be given less.
+    """
+    told = world()
+    rush(told)
+    for number in range(200):
+        ticket = submit(told)
+        assert ticket.stage is Stage.BEGUN
+        if number:
+            assert ticket.promise[0] == GRAND and ticket.decision.reason is Reason.FITS
+        answered(told, ticket, MEDIANS_S[ticket.promise[0]])
+        told.clock.advance(pause_s)
+
+
+def test_who_finds_the_node_busy_is_not_alone() -> None:
+    """While others run, requests are decided at the price, however they came before."""
+    told = world()
+    rush(told)
+    price = told.service.router.scheduler.price("classify", told.clock())
+    assert price > 0, "the rush was a moment ago"
+    first = submit(told)
+    second = submit(told)
+    assert second.decision.price > 0
+    for ticket in (first, second):
+        if ticket.stage is Stage.WAITING:
+            told.service.router.scheduler.poll(told.clock())
+        answered(told, ticket)
+    assert submit(told).decision.price >= 0
+
+
+def test_who_leaves_while_waiting_is_never_begun() -> None:
+    """A withdrawn request leaves nothing behind; one that has begun cannot be withdrawn."""
+    told = world()
+    scheduler = told.service.router.scheduler
+    first, second = submit(told), submit(told)
+    scheduler.withdraw(second)
+    assert not len(scheduler) and not scheduler.poll(told.clock())
+    scheduler.withdraw(first)
+    assert len(scheduler.deciders["classify"].queue.under_way) == 1
+
+
+def test_a_request_is_counted_as_arrived_once() -> None:
+    """A request that is submitted again after a loss is not a second arrival."""
+    told = world()
+    router, request = told.service.router, told.request(PATIENT)
+    deadline = router.deadline(request)
+    arrivals = router.scheduler.deciders["classify"].arrivals
+    router.submit(request, deadline)
+    rate = arrivals.rate(told.clock())
+    router.submit(request, deadline, again=True)
+    assert arrivals.rate(told.clock()) == rate > 0
