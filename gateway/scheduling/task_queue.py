@@ -210,11 +210,6 @@ class TaskQueue:
         return not (self._waiting or self._late or self._under_way)
 
     @property
-    def under_way(self) -> Sequence[Batch]:
-        """The batches that have begun and not ended."""
-        return self._under_way
-
-    @property
     def _busy(self) -> int:
         """The cores that running batches occupy."""
         busy = 0

@@ -82,7 +82,7 @@ async def busy(told: World) -> asyncio.Task[Finished]:
 
 def under_way(told: World) -> int:
     """Return the number of batches that run."""
-    return len(told.service.router.scheduler.deciders["classify"].queue.under_way)
+    return len(told.service.router.scheduler.deciders["classify"].queue._under_way)
 
 
 def waiting(told: World) -> int:

@@ -29,6 +29,7 @@ class PlayedDecider(Decider):
     def __init__(self, play: PlayedQueue) -> None:
         self.play = play
         self.queue = play.queue
+        self.arrivals = play.arrivals
         self.by_name = {one.name: one for one in play.checkpoints}
 
     def arrived(self, shape: RequestShape, deadline: Deadline) -> None:
@@ -116,7 +117,7 @@ class PlayedLoop:
     @property
     def under_way(self) -> int:
         """Return 1 if the one core is busy, else 0."""
-        return len(self.play.queue.under_way)
+        return len(self.play.queue._under_way)
 
 
 def began(task: asyncio.Task[Ticket]) -> Batch:
