@@ -25,8 +25,8 @@ from deployments.replica.summarize.job import SummaryJob, TextBudget
 from deployments.replica.summarize.time_slicing import SLICE_S, TimeSlicer
 from loadtests.bench import sharing
 from loadtests.bench.decoding.peer import rules_of
-from loadtests.bench.report import present
-from loadtests.bench.rounds import WARM_UP, Slot, Turn, Turns
+from loadtests.bench.measuring.report import present
+from loadtests.bench.measuring.rounds import WARM_UP, Slot, Turn, Turns
 from loadtests.bench.sharing import (
     ARRANGEMENTS,
     BASELINE,
