@@ -235,7 +235,9 @@ def _schemas(tasks: Collection[Task]) -> Json:
     definitions = models["$defs"]
     definitions["CatalogEntry"].pop("additionalProperties")  # an entry that is shown has more beside it
     shown = [(task, definitions[task.body.__name__].get("examples", [])) for task in tasks]
-    definitions["RouteBody"]["examples"] = [{"task": task.name, **body} for task, bodies in shown for body in bodies]
+    definitions["RouteBody"]["examples"] = [
+        {"task": task.name, **body} for task, bodies in shown for body in bodies[:1]
+    ]
     outputs = {f"{_title(task)}Outputs": list[task.output] for task in tasks}  # type: ignore[name-defined]
     answers = [
         *outputs.values(),

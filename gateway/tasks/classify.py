@@ -7,7 +7,7 @@ from math import ceil
 from typing import Annotated, Literal, TypeAlias
 
 from msgspec import Struct
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, JsonValue
 
 from gateway.model.manifest import ClassifierManifest
 from gateway.model.messages import Answer, Parameters
@@ -38,10 +38,40 @@ class ClassifyBodyParameters(Strict):
     )
 
 
+_EXAMPLES: list[JsonValue] = [
+    {
+        "inputs": "What a wonderful film.",
+    },
+    {
+        "inputs": (
+            "The camera work is lovely and the first hour flies by, but then the story forgets where it was going "
+            "and the ending left me cold."
+        ),
+    },
+    {
+        "inputs": (
+            "I went in expecting very little. The trailer had shown me a film that I had already seen three times, "
+            "and the poster promised a fourth. For twenty minutes it kept that promise: a city at night, a "
+            "detective who drinks, a voice that explains what the pictures show. Then the old woman opens the "
+            "door, and it becomes something else. She does not weep, she does not confess; she offers him soup, "
+            "and while he eats it she tells him, in passing, everything he came to find out. The scene lasts "
+            "eleven minutes and has no music. I have not seen its like in years. What follows is uneven. The chase "
+            "through the market is shot so nervously that I lost count of who was running from whom, and the "
+            "brother's return is a coincidence that not even the actors seem to believe. But the film has earned "
+            "patience by then, and it repays it: the last shot, of the empty kitchen with two bowls on the table, "
+            "says more about grief than most films manage in two hours. I walked home instead of taking the tram. "
+            "It is not a perfect film. It is a generous one, which is rarer, and I would gladly see it again "
+            "tomorrow."
+        ),
+    },
+]
+"""Bodies that the contract shows and the console offers; written for Punctual."""
+
+
 class ClassifyBody(TaskBody):
     """The body of `POST /classify`: the Hugging Face Inference API's."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"inputs": "What a wonderful film."}]})
+    model_config = ConfigDict(json_schema_extra={"examples": _EXAMPLES})
 
     parameters: ClassifyBodyParameters | None = Field(default=None, description="how scores are made and cut")
 

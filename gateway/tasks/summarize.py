@@ -79,16 +79,53 @@ class SummarizeBodyParameters(Strict):
     clean_up_tokenization_spaces: bool | None = Field(default=None, description="accepted; spaces are always cleaned")
 
 
-_EXAMPLE: dict[str, JsonValue] = {
-    "inputs": "The build fails on Windows. Paths are joined with slashes, which its shell does not take.",
-    "parameters": {"max_new_tokens": 40, "domain": "software"},
-}
+_EXAMPLES: list[JsonValue] = [
+    {
+        "inputs": (
+            "The night train between the two capitals is to run again from December, eleven years after it was "
+            "given up. The operator has bought twelve used sleeping cars and had them rebuilt, with smaller "
+            "compartments, showers in every second car and racks for bicycles. Demand had never quite gone away, "
+            "said the head of the long-distance division; what had gone was the patience of accountants with cars "
+            "that stand idle by day. This time the sleeping cars will be coupled to regional services in the "
+            "morning hours, so that they earn money on both ends. A seat is to cost from 39 euros, a place in a "
+            "compartment for four from 69, and a compartment of one's own from 159. Environmental groups welcomed "
+            "the plan but criticised the price of single compartments. The association of passengers asked above "
+            "all for reliability: on the southern line, which was reopened two years ago, every fifth train "
+            "arrives more than an hour late, mostly because of works on the track. The operator promised to hold "
+            "connecting trains, and to pay for a taxi where that fails."
+        ),
+    },
+    {
+        "inputs": (
+            "libzc is a fast, portable and high-quality zip password cracking library. It is entirely written in C "
+            "and does not depend on other libraries. It offers brute force, dictionary and known plaintext "
+            "attacks, uses several threads where the machine has them, and comes with a small command line tool "
+            "that shows how the library is used. This package contains the development files."
+        ),
+        "parameters": {"max_new_tokens": 40, "domain": "software"},
+    },
+    {
+        "inputs": (
+            "We met on Tuesday to look at the outage of the week before. The cause is known by now: a certificate "
+            "of the message broker had expired, and the reminder for it went to a person who left in spring. The "
+            "broker itself kept running, so that the health checks stayed green, but no new connection could be "
+            "made, and each restart of a service made things worse. It took fifty minutes until somebody looked at "
+            "the right log. We agreed on three things. Certificates are renewed by a job from now on, and the "
+            "job's failure pages whoever is on duty. Health checks open a fresh connection instead of trusting an "
+            "old one. And reminders go to the team's address, never to a person. The second point needs care, "
+            "since a check that connects every second is a load of its own; Mara will measure it. We also asked "
+            "ourselves why three people restarted services without saying so in the channel. There was no good "
+            "answer, and we would rather have an easy way to say it than a rule that demands it."
+        ),
+    },
+]
+"""Bodies that the contract shows and the console offers; written for Punctual."""
 
 
 class SummarizeBody(TaskBody):
     """The body of `POST /summarize`: the Hugging Face Inference API's."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
+    model_config = ConfigDict(json_schema_extra={"examples": _EXAMPLES})
 
     parameters: SummarizeBodyParameters | None = Field(default=None, description="how a summary is written")
 

@@ -29,9 +29,9 @@ from gateway.model.request import BUDGET, CHECKPOINT
 from gateway.tasks import read_manifest
 from gateway.tasks.classify import LabelScore
 from loadtests import options
+from loadtests.bench.measuring.report import Report, Table, Verdict, present
 from loadtests.bench.peers.engine import answer
 from loadtests.bench.peers.servers import gateway
-from loadtests.bench.report import Report, Table, Verdict, present
 from loadtests.client import Client, Hung, NoReply, http_client
 from loadtests.sentences import classify_body, heldout_sentences
 

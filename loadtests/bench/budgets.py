@@ -33,7 +33,7 @@ from exporters.options import DEFAULT_CACHE, DEFAULT_CATALOG, CacheOption, Catal
 from exporters.verification import mean_rouge_l
 from gateway.catalogs.catalog import Catalog
 from loadtests import options
-from loadtests.bench.report import Report, Table, Verdict, present
+from loadtests.bench.measuring.report import Report, Table, Verdict, present
 from loadtests.bench.summaries import (
     PATH,
     Asked,

@@ -30,8 +30,8 @@ from gateway.model.deadline import Clock
 from gateway.model.request import CHECKPOINT
 from gateway.model.tier import Tier
 from loadtests import options
-from loadtests.bench.report import Report, Table, Verdict, present
-from loadtests.bench.rounds import WARM_UP, Plan, Slot, Target, Turn, Turns, take_turns
+from loadtests.bench.measuring.report import Report, Table, Verdict, present
+from loadtests.bench.measuring.rounds import WARM_UP, Plan, Slot, Target, Turn, Turns, take_turns
 from loadtests.bench.speed import raced_entry
 from loadtests.bench.summaries import (
     PATH,

@@ -33,8 +33,8 @@ from gateway.scheduling.policy import Decision
 from gateway.service import Service
 from gateway.tasks.classify import ClassifyParameters
 from loadtests import options
-from loadtests.bench.report import Report, Table, Verdict, present
-from loadtests.bench.rounds import Spread, shown
+from loadtests.bench.measuring.report import Report, Table, Verdict, present
+from loadtests.bench.measuring.rounds import Spread, shown
 
 COUNTS = (1, 3, 8, 32)
 """The numbers of candidates."""

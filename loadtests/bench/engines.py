@@ -24,9 +24,9 @@ from deployments.engines.host import read_host
 from loadtests import options
 from loadtests.bench.decoding.folders import RANDOM, Shapes, prepare, shapes
 from loadtests.bench.decoding.process import Ask, Job, Loaded, Writing, running
-from loadtests.bench.machine import not_quiet
-from loadtests.bench.report import Report, Table, present
-from loadtests.bench.rounds import Plan, Slot, Spread, Turns, draw_medians, shown, take_turns
+from loadtests.bench.measuring.machine import not_quiet
+from loadtests.bench.measuring.report import Report, Table, present
+from loadtests.bench.measuring.rounds import Plan, Slot, Spread, Turns, draw_medians, shown, take_turns
 from loadtests.errors import NoRace
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import typer
 
 from gateway.model.request import CHECKPOINT, MODE
 from loadtests import options
-from loadtests.bench.report import Report, Table, Verdict, present
+from loadtests.bench.measuring.report import Report, Table, Verdict, present
 from loadtests.offered_load import Ending, LoadReport, LoadSettings, offer, summarised
 from loadtests.sentences import classify_body, shuffled_texts
 

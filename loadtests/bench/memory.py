@@ -28,7 +28,7 @@ from deployments.engines.host import read_host
 from exporters.options import DEFAULT_CACHE, DEFAULT_CATALOG, CacheOption, CatalogOption
 from gateway.catalogs.catalog import Catalog
 from loadtests import options
-from loadtests.bench.report import Report, Table, Verdict, present
+from loadtests.bench.measuring.report import Report, Table, Verdict, present
 from loadtests.bench.summaries import (
     PATH,
     Asked,

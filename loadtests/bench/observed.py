@@ -34,9 +34,9 @@ from gateway.model.errors import (
 )
 from gateway.model.outcome import Outcome
 from loadtests import options
+from loadtests.bench.measuring.report import Report, Table, Verdict, present
 from loadtests.bench.peers.prometheus import Prometheus, Query, Rule, Sample, now_s, panel_queries, watching
 from loadtests.bench.peers.servers import gateway
-from loadtests.bench.report import Report, Table, Verdict, present
 from loadtests.generator.calls import Handling, held_out
 from loadtests.generator.checkpoints import live_variants
 from loadtests.generator.experiment import Experiment, Ran, Terms, planned

@@ -28,11 +28,11 @@ from gateway.catalogs.catalog import Catalog
 from gateway.model.deadline import Clock
 from gateway.model.request import CHECKPOINT
 from loadtests import options
-from loadtests.bench.machine import at_rest, cpu_seconds, not_quiet
+from loadtests.bench.measuring.machine import at_rest, cpu_seconds, not_quiet
+from loadtests.bench.measuring.report import Report, Table, Verdict, present
+from loadtests.bench.measuring.rounds import Plan, Slot, Spread, Turns, shown, take_turns
 from loadtests.bench.peers.servers import Server, gateway
 from loadtests.bench.peers.wrk import Sample, Wrk, find_wrk
-from loadtests.bench.report import Report, Table, Verdict, present
-from loadtests.bench.rounds import Plan, Slot, Spread, Turns, shown, take_turns
 from loadtests.bench.speed import raced_entry
 from loadtests.sentences import shuffled_texts
 

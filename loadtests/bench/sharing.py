@@ -40,9 +40,9 @@ from loadtests import options
 from loadtests.bench.decoding.folders import Shapes, prepare, shapes
 from loadtests.bench.decoding.peer import rules_of
 from loadtests.bench.engines import SETTLE_S, WORK, input_text
-from loadtests.bench.machine import Watch, not_quiet
-from loadtests.bench.report import Report, Table, present
-from loadtests.bench.rounds import WARM_UP, Plan, Slot, Spread, Turns, shown, take_turns
+from loadtests.bench.measuring.machine import Watch, not_quiet
+from loadtests.bench.measuring.report import Report, Table, present
+from loadtests.bench.measuring.rounds import WARM_UP, Plan, Slot, Spread, Turns, shown, take_turns
 from loadtests.client import NoReply, Reply
 from loadtests.errors import EngineFailed
 from loadtests.offered_load import LoadReport, LoadSettings, Quantiles, offered, summarised

@@ -29,12 +29,12 @@ from gateway.model.tier import Tier
 from gateway.tasks import read_manifest
 from gateway.tasks.classify import LabelScore
 from loadtests import options
-from loadtests.bench.machine import at_rest, not_quiet
+from loadtests.bench.measuring.machine import at_rest, not_quiet
+from loadtests.bench.measuring.report import Report, Table, present
+from loadtests.bench.measuring.rounds import Plan, Spread, Target, Turns, draw_medians, shown, take_turns
 from loadtests.bench.peers.engine import BareEngine, answer
 from loadtests.bench.peers.servers import fastapi, gateway
 from loadtests.bench.peers.wrk import Sample, Wrk, find_wrk
-from loadtests.bench.report import Report, Table, present
-from loadtests.bench.rounds import Plan, Spread, Target, Turns, draw_medians, shown, take_turns
 from loadtests.errors import NoRace, OtherAnswers
 from loadtests.sentences import classify_body, shuffled_texts
 

@@ -8,10 +8,14 @@ from collections.abc import Iterator
 import pytest
 from opened_console import Console, told_page
 
+from gateway.api.openapi import openapi_document
 from gateway.model.outcome import Outcome
 from gateway.scheduling.policy import Reason, Refusal, Verdict
+from gateway.tasks import TASKS
 
 pytestmark = pytest.mark.browser
+
+SIMPLE = {"string", "integer", "number", "boolean"}
 
 TEXT = r"""# HELP punctual_requests_total Requests.
 # TYPE punctual_requests_total counter
@@ -159,6 +163,57 @@ def test_every_word_of_the_gateway_has_words_of_the_pages(page: Console) -> None
     assert not [text for text in reasons + refusals if "“" in text or text.startswith("Refused:")]
     assert not set(verdicts) & ({one.value for one in Verdict} - {"fits"})
     assert len({*reasons, *verdicts, *refusals}) == len(Reason) + len(Verdict) + len(Refusal)
+
+
+def test_every_task_is_read_from_the_contract(page: Console) -> None:
+    """Each task that a checkpoint has is offered once, with the parameters of its body and a body to begin with."""
+    served = [{"task": name} for name in (*TASKS, *TASKS)]
+    told = page.of_module("contract", "m.tasksOf(g[0], g[1])", served, openapi_document())
+    assert [task["name"] for task in told] == list(TASKS)
+    assert all(task["examples"] and {one["type"] for one in task["parameters"]} <= SIMPLE for task in told)
+    parameters = {one["name"]: one for task in told for one in task["parameters"]}
+    assert {"top_k", "max_new_tokens", "domain", "truncation"} <= set(parameters)
+    assert (parameters["top_k"]["minimum"], parameters["top_k"]["maximum"]) == (1, 1000)
+    assert parameters["function_to_apply"]["choices"] == ["softmax", "sigmoid", "none"]
+
+
+def test_a_new_catalog_takes_nothing_from_the_form(page: Console) -> None:
+    """What was typed stays when a catalog is offered anew; what is no longer offered is not asked for."""
+    script = """(() => {
+        const form = new m.Form(document), of = (name) => form.node.querySelector(`[data-parameter=${name}]`);
+        const catalog = (domain) => [{name: "a", task: "read", domain}, {name: "b", task: "write"}];
+        form.offer(catalog("news"), g[0]);
+        form.text.value = "typed"; of("most").value = "2"; of("domain").value = "news"; form.pin.value = "a";
+        const terms = [form.terms()];
+        for (const one of [catalog("news"), catalog("law"), []])
+            { form.offer(one, one.length ? g[0] : g[0].slice(1)); terms.push(form.terms()); }
+        return terms.map(({task, text, parameters, checkpoint}) => [task, text, parameters, checkpoint]);
+    })()"""
+    fields = [{"name": "most", "type": "integer"}, {"name": "domain", "type": "string"}]
+    ready = [{"inputs": "ready to read"}], [{"inputs": ["several", "texts"]}, {"inputs": "ready to write"}]
+    tasks = [
+        {"name": "read", "parameters": fields, "examples": ready[0]},
+        {"name": "write", "parameters": [], "examples": ready[1]},
+    ]
+    assert page.of_module("form", script, tasks) == [
+        ["read", "typed", {"most": 2, "domain": "news"}, "a"],
+        ["read", "typed", {"most": 2, "domain": "news"}, "a"],
+        ["read", "typed", {"most": 2}, "a"],
+        ["write", "typed", {}, None],
+    ]
+
+
+def test_an_output_is_shown_by_its_shape(page: Console) -> None:
+    """Scored labels, a text, and any other document are each shown, whatever the task is."""
+    script = "g.map((one) => { const node = m.shown(one, 'red'); return [node.className, node.textContent]; })"
+    labels, text, other = (
+        [{"label": "good", "score": 0.9}],
+        {"translation_text": "hola"},
+        [{"word": "Rome", "score": 1}],
+    )
+    (first, second, third) = page.of_module("answer", script, labels, text, other)
+    assert first == ["labels", "good90 %"] and second == ["written", "hola"]
+    assert third[0] == "output" and '"word": "Rome"' in third[1]
 
 
 def test_the_time_line_spends_each_millisecond_once(page: Console) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pytest
+from made_up_task.task import COUNT
 from opened_console import NARROW, Console, document, told_page
 from selenium.webdriver.common.keys import Keys
 from small_gateway import Asked, SmallGateway, Told
+
+from gateway.api.openapi import openapi_document
+from gateway.tasks import TASKS
 
 pytestmark = pytest.mark.browser
 
@@ -63,17 +68,25 @@ class Played:
     """A gateway whose answers a test changes while the page is open."""
 
     names: list[str] = field(default_factory=lambda: ["grand"])
+    task: str = "classify"
     label: str = "positive"
     metrics: str | None = ""
 
     def checkpoints(self, asked: Asked) -> Told:
-        return document({"checkpoints": [served(name) for name in self.names]})
+        return document({"checkpoints": [served(name, self.task) for name in self.names]})
+
+    def contract(self, asked: Asked) -> Told:
+        return document(openapi_document())
 
     def route(self, asked: Asked) -> Told:
         return decided(asked, self.names[0])
 
     def classify(self, asked: Asked) -> Told:
         return answered(asked, self.label)
+
+    def counted(self, asked: Asked) -> Told:
+        told = json.loads(answered(asked).body)
+        return document({**told, "outputs": [{"words": 5, "languages": ["en"]}]})
 
     def scrape(self, asked: Asked) -> Told:
         return Told(503, {}, b"") if self.metrics is None else Told(200, {}, self.metrics.encode())
@@ -95,8 +108,9 @@ def played() -> Played:
 @pytest.fixture
 def gateway(played: Played) -> Iterator[tuple[str, SmallGateway]]:
     """The gateway's address, and the requests it got."""
-    answers = {"/checkpoints": played.checkpoints, "/route": played.route, "/classify": played.classify}
-    with told_page({**answers, "/metrics": played.scrape}) as told:
+    tasks = {"/classify": played.classify, "/count": played.counted}
+    asked = {"/checkpoints": played.checkpoints, "/route": played.route, "/openapi.json": played.contract}
+    with told_page({**tasks, **asked, "/metrics": played.scrape}) as told:
         yield told
 
 
@@ -166,6 +180,40 @@ def test_terms_travel_in_the_headers(console: Console, gateway: tuple[str, Small
     assert sent.document == {"inputs": "What a wonderful film."}
     assert (sent.headers["x-sla-mode"], sent.headers["x-checkpoint"]) == ("strict", "grand")
     assert "x-min-tier" not in sent.headers and sent.headers["x-latency-sla-ms"] == "50"
+
+
+def test_a_tasks_parameters_travel_in_the_body(console: Console, gateway: tuple[str, SmallGateway]) -> None:
+    """Parameters of the task are fields; those that are filled are sent in the body, each with its own type."""
+    url, small = gateway
+    console.open(url)
+    console.await_that(lambda: "grand" in console.said("#decision"))
+    console.find(".more summary").send_keys(Keys.ENTER)
+    console.find("[data-parameter=top_k]").send_keys("2")
+    console.find("[data-parameter=truncation]").send_keys("error")
+    console.find("#text").send_keys(Keys.CONTROL, Keys.ENTER)
+    console.await_that(lambda: "In time" in console.said("#answer"))
+    sent = next(one for one in small.asked if one.path == "/classify?details=true")
+    assert sent.document["parameters"] == {"top_k": 2, "truncation": "error"}
+    assert console.faults() == []
+
+
+def test_a_task_that_the_page_has_never_heard_of_is_offered(
+    console: Console, played: Played, gateway: tuple[str, SmallGateway], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task that is registered and served is offered with its parameters, and an answer of a new shape is shown."""
+    monkeypatch.setitem(TASKS, "count", COUNT)
+    played.task = "count"
+    url, small = gateway
+    console.open(url)
+    console.await_that(lambda: console.said("#tasks") == "Count")
+    console.find("#text").send_keys("a cat and a dog")
+    console.find(".more summary").send_keys(Keys.ENTER)
+    console.find("[data-parameter=distinct]").send_keys("true")
+    console.find("#send").send_keys(Keys.ENTER)
+    console.await_that(lambda: '"words": 5' in console.said("#answer"))
+    sent = next(one for one in small.asked if one.path == "/count?details=true")
+    assert sent.document == {"inputs": "a cat and a dog", "parameters": {"distinct": True}}
+    assert console.faults() == []
 
 
 def test_what_the_gateway_says_is_text(console: Console, played: Played, gateway: tuple[str, SmallGateway]) -> None:

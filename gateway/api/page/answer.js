@@ -20,10 +20,19 @@ export function answered(told, terms, colour) {
     ` of tier ${routing.tier} answered in ${time(timings.total)} of your ${time(routing.budget_ms)}: `,
     reason(routing.reason, { budgetMs: routing.budget_ms, percentile: terms.percentile }),
   );
-  const output = terms.task === "classify" ? labels(outputs[0], colour) : summary(outputs[0]);
+  const output = shown(outputs[0], colour);
   const heard = `${title}. ${routing.checkpoint} answered in ${time(timings.total)}.`;
   const spent = timeline(routing, timings, terms.percentile, colour);
   return { heard, parts: [lead, output, spent, small(told, terms), command(terms)] };
+}
+
+/** An output by its shape: scored labels, a text, or else the document as it came. */
+export function shown(output, colour) {
+  const parts = Array.isArray(output) ? output : Object.values(output);
+  const isLabel = (part) => typeof part?.score === "number" && "label" in part;
+  if (parts.length && parts.every(isLabel)) return labels(parts, colour);
+  if (parts.length === 1 && typeof parts[0] === "string") return written(parts[0]);
+  return make("pre", { class: "output", tabindex: "0" }, JSON.stringify(output, null, 2));
 }
 
 function labels(scores, colour) {
@@ -36,8 +45,8 @@ function labels(scores, colour) {
   return make("ol", { class: "labels" }, ...rows);
 }
 
-function summary({ summary_text: text }) {
-  return make("blockquote", { class: "summary" }, text || "The summary is empty.");
+function written(text) {
+  return make("blockquote", { class: "written" }, text || "The text is empty.");
 }
 
 /** What else the answer tells, for who wants to know. */
@@ -47,7 +56,7 @@ function small(told, terms) {
     `forecast ${time(routing.predicted_latency_ms)}`,
     `${brief(terms.percentile)} % under ${time(routing.forecast_quantile_ms)}`,
     `${input.truncated ? `${brief(input.kept)} of ` : ""}${brief(input.tokens)} tokens read`,
-    ...generation.map(written),
+    ...generation.map(writing),
     routing.batch_size > 1 ? `in a batch of ${routing.batch_size}` : null,
     routing.attempts > 1 ? `${routing.attempts} attempts, since a replica was lost` : null,
     `this browser waited ${time(told.waitedMs)}`,
@@ -55,9 +64,9 @@ function small(told, terms) {
   return make("p", { class: "small" }, facts.filter(Boolean).join(" · "));
 }
 
-function written({ finish_reason: finish, tokens, beams, pieces, lead }) {
+function writing({ finish_reason: finish, tokens, beams, pieces, lead }) {
   const ends = { stop: "ended by itself", length: "ended at its length", deadline: "stopped by the deadline" };
-  if (lead) return "no summary in time: the first sentence of the text instead";
+  if (lead) return "nothing written in time: the first sentence of the text instead";
   const how = [`${tokens} tokens written`, beams > 1 ? `${beams} beams` : null, pieces > 1 ? `${pieces} pieces` : null];
   return `${how.filter(Boolean).join(", ")}, ${ends[finish] ?? finish}`;
 }

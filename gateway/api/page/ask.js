@@ -32,14 +32,12 @@ export function headersOf(terms) {
   return headers;
 }
 
-/** The body of a set of terms: `domain` belongs to summaries alone. */
-export function bodyOf(terms) {
-  const body = { inputs: terms.text };
-  if (terms.domain && terms.task === "summarize") body.parameters = { domain: terms.domain };
-  return body;
+/** The body of a set of terms, with the parameters that are named. */
+export function bodyOf({ text, parameters }) {
+  return Object.keys(parameters).length ? { inputs: text, parameters } : { inputs: text };
 }
 
-/** Sends the text to be classified or summarised, with the details of what was done. */
+/** Sends the text to its task, and asks for the details of what was done. */
 export function answer(terms, signal) {
   const body = JSON.stringify(bodyOf(terms));
   return ask(`${terms.task}?details=true`, { method: "POST", headers: headersOf(terms), body, signal });
@@ -56,6 +54,13 @@ export async function checkpoints() {
   const told = await ask("checkpoints");
   if (!told.ok) throw new Error(told.document.title);
   return told.document.checkpoints;
+}
+
+/** The contract for machines, which says what parameters a task takes. */
+export async function contract() {
+  const told = await ask("openapi.json");
+  if (!told.ok) throw new Error(told.document.title);
+  return told.document;
 }
 
 /** One scrape of every process of the application. */

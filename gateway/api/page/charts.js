@@ -2,11 +2,10 @@
 
 import { make, say, styled } from "./dom.js";
 import { brief, percent, time } from "./figures.js";
-import { shade } from "./palette.js";
+import { shade, taskColour } from "./palette.js";
 import { Plot } from "./plot.js";
 import { TIERS } from "./readings.js";
 
-const TASKS = { classify: "var(--ink)", summarize: "var(--second)" };
 const perSecond = (value) => (value === null ? "–" : `${brief(value)}/s`);
 const inSeconds = (value) => time(value === null ? null : value * 1000);
 
@@ -78,7 +77,7 @@ const CHARTS = [
     none: "Uncongested: time asks no price.",
     plot: { least: 1, format: brief, quietAtZero: true },
     figure: brief,
-    series: ({ price }) => price && tasks(price, (value) => value),
+    series: ({ byTask, price }) => price && tasks(byTask, (_, task) => price.get(task) ?? null),
   },
   {
     title: "Queued work",
@@ -93,10 +92,12 @@ const CHARTS = [
 function tasks(byTask, valueOf) {
   return [...byTask]
     .sort(([a], [b]) => a.localeCompare(b))
-    .map(([task, told]) => {
-      const colour = TASKS[task] ?? "var(--ink-3)";
-      return { name: task, colour, value: valueOf(told), dashed: task !== "classify" };
-    });
+    .map(([task, told], nth) => ({
+      name: task,
+      colour: taskColour(nth),
+      value: valueOf(told, task),
+      dashed: nth > 0,
+    }));
 }
 
 /** All charts in one host. Pointed at, all tell the figures of that moment, and `onMoment` hears how long ago. */

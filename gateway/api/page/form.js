@@ -1,8 +1,8 @@
 // The form: reads the request's terms from its fields, and keeps slider and number field in step.
 
 import { make } from "./dom.js";
-import { EXAMPLES } from "./examples.js";
 import { time } from "./figures.js";
+import { field, fill, named } from "./parameters.js";
 import { msAt, placeOf, STEPS } from "./scale.js";
 
 /** The fields of the page's one form. */
@@ -14,18 +14,19 @@ export class Form {
     this.slider = of("slider");
     this.amount = of("amount");
     this.examples = of("examples");
+    this.choice = of("tasks");
+    this.parameters = of("parameters");
     this.pin = of("pin");
-    this.domain = of("domain");
     this.send = of("send");
     this.catalog = [];
+    this.tasks = [];
     this.slider.addEventListener("input", () => this.#budget(msAt(this.slider.value / STEPS), this.amount));
     this.amount.addEventListener("input", () => this.#budget(this.amount.valueAsNumber, this.slider));
-    for (const task of this.#all("task")) task.addEventListener("change", () => this.#taskChanged());
+    this.choice.addEventListener("change", () => this.#taskChanged());
     this.text.addEventListener("keydown", (event) => {
       if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) this.node.requestSubmit();
     });
     this.set({ budgetMs: this.amount.valueAsNumber });
-    this.#taskChanged();
   }
 
   /** What is asked for now. */
@@ -39,7 +40,7 @@ export class Form {
       percentile: Number(fields.get("percentile")) || 95,
       minTier: fields.get("minTier") || null,
       checkpoint: fields.get("checkpoint") || null,
-      domain: fields.get("domain") || null,
+      parameters: named(this.parameters),
     };
   }
 
@@ -54,13 +55,18 @@ export class Form {
 
   /** Whether what is in the fields can be sent at all. */
   isComplete() {
-    return this.text.value.trim() !== "" && this.amount.valueAsNumber > 0;
+    return this.tasks.length > 0 && this.text.value.trim() !== "" && this.amount.valueAsNumber > 0;
   }
 
-  /** Offers the checkpoints and domains there are. */
-  offer(checkpoints) {
+  /** Offers the checkpoints and tasks there are, and keeps what was chosen and typed where it is still offered. */
+  offer(checkpoints, tasks) {
+    const [chosen, typed] = [this.#task()?.name, named(this.parameters)];
+    const isKept = tasks.some(({ name }) => name === chosen);
     this.catalog = checkpoints;
-    this.#taskChanged({ keepText: true });
+    this.tasks = tasks;
+    this.choice.replaceChildren(...tasks.map(({ name }, nth) => radio(name, isKept ? name === chosen : nth === 0)));
+    this.#taskChanged({ keepText: isKept });
+    if (isKept) fill(this.parameters, typed);
   }
 
   #all(name) {
@@ -74,20 +80,28 @@ export class Form {
     this.slider.setAttribute("aria-valuetext", time(ms));
   }
 
+  #task() {
+    const chosen = new FormData(this.node).get("task");
+    return this.tasks.find(({ name }) => name === chosen);
+  }
+
   #taskChanged({ keepText = false } = {}) {
-    const task = new FormData(this.node).get("task");
-    const others = Object.entries(EXAMPLES).filter(([other]) => other !== task).flatMap(([, ready]) => ready);
-    const isReady = this.text.value === "" || others.some(({ text }) => text === this.text.value);
-    if (!keepText && isReady) this.#take(EXAMPLES[task][0]);
-    this.examples.replaceChildren(...EXAMPLES[task].map((ready) => this.#example(ready)));
-    const names = this.catalog.filter((one) => one.task === task);
-    offerIn(this.pin, names.map(({ name }) => name));
-    offerIn(this.domain, [...new Set(names.map(({ domain }) => domain).filter(Boolean))]);
-    this.domain.disabled = this.domain.options.length < 2;
+    const task = this.#task();
+    if (task === undefined) return;
+    const served = this.catalog.filter((one) => one.task === task.name);
+    const domains = [...new Set(served.map(({ domain }) => domain).filter(Boolean))];
+    const fields = task.parameters.map((one) => (one.name === "domain" ? field(one, domains) : field(one)));
+    this.parameters.replaceChildren(...fields);
+    offerIn(this.pin, served.map(({ name }) => name));
+    const ready = task.examples.filter(({ inputs }) => typeof inputs === "string");
+    const others = this.tasks.flatMap(({ examples }) => examples);
+    const isReady = this.text.value === "" || others.some(({ inputs }) => inputs === this.text.value);
+    if (!keepText && isReady && ready.length) this.#take(ready[0]);
+    this.examples.replaceChildren(...ready.map((one) => this.#example(one)));
   }
 
   #example(ready) {
-    const button = make("button", { type: "button" }, ready.name);
+    const button = make("button", { type: "button" }, beginning(ready.inputs));
     button.addEventListener("click", () => {
       this.#take(ready);
       this.node.dispatchEvent(new Event("input"));
@@ -95,11 +109,22 @@ export class Form {
     return button;
   }
 
-  #take({ text, domain = "" }) {
-    this.text.value = text;
-    this.domain.value = domain;
-    if (this.domain.selectedIndex < 0) this.domain.value = "";
+  #take({ inputs, parameters = {} }) {
+    this.text.value = inputs;
+    fill(this.parameters, parameters);
   }
+}
+
+/** The first words of a text, as many as a button has room for. */
+function beginning(text) {
+  const words = text.slice(0, 26);
+  return words === text ? text : `${words.slice(0, words.lastIndexOf(" "))} …`;
+}
+
+function radio(task, checked) {
+  const title = task.charAt(0).toUpperCase() + task.slice(1);
+  const control = make("input", { type: "radio", name: "task", value: task, checked });
+  return make("label", {}, control, make("span", {}, title));
 }
 
 /** Replaces all options but the first, which asks for nothing, and keeps the choice where it is still offered. */

@@ -1,6 +1,7 @@
 // Begins: one form, one trial, one watch, over the gateway that served this page.
 
-import { checkpoints } from "./ask.js";
+import { checkpoints, contract } from "./ask.js";
+import { tasksOf } from "./contract.js";
 import { Form } from "./form.js";
 import { coloursOf } from "./palette.js";
 import { Scraping } from "./scraping.js";
@@ -20,8 +21,12 @@ async function learn(before = "") {
     if (served !== null) {
       const colours = coloursOf(served);
       watch.know(served, colours);
-      known = served.map(({ name }) => name).join();
-      if (known !== before) trial.know(served, colours);
+      const names = served.map(({ name }) => name).join();
+      const told = names === before ? null : await contract().catch(() => null);
+      if (told !== null) {
+        trial.know(served, colours, tasksOf(served, told));
+        known = names;
+      }
     }
   }
   setTimeout(learn, AGAIN_MS, known);

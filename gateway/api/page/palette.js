@@ -14,6 +14,14 @@ export function coloursOf(checkpoints) {
   );
 }
 
+const OF_TASKS = ["var(--ink)", "var(--second)"];
+
+/** The colour of the nth task, which has no tier's hue. */
+export function taskColour(nth) {
+  const share = SHADES[Math.floor(nth / OF_TASKS.length) % SHADES.length];
+  return `color-mix(in oklab, ${OF_TASKS[nth % OF_TASKS.length]} ${share}%, var(--paper))`;
+}
+
 /** The colour of a tier, or its nth shade. */
 export function shade(tier, nth = 0) {
   return `color-mix(in oklab, var(--${tier}, var(--ink-3)) ${SHADES[nth % SHADES.length]}%, var(--paper))`;

@@ -30,11 +30,11 @@ export class Trial {
     });
   }
 
-  /** Takes what is known of the catalog. */
-  know(checkpoints, colours) {
+  /** Takes what is known of the catalog and of its tasks. */
+  know(checkpoints, colours, tasks) {
     this.colours = colours;
     this.domains = new Map(checkpoints.map(({ name, domain }) => [name, domain]));
-    this.form.offer(checkpoints);
+    this.form.offer(checkpoints, tasks);
     this.preview();
   }
 
@@ -48,6 +48,7 @@ export class Trial {
 
   async #previewNow() {
     this.#preview?.abort();
+    if (!this.form.tasks.length) return this.#noPreview("The gateway has not told yet what it serves.");
     if (!this.form.isComplete()) return this.#noPreview();
     const asking = new AbortController();
     this.#preview = asking;

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from loadtests.bench.load import report_of
-from loadtests.bench.report import present
+from loadtests.bench.measuring.report import present
 from loadtests.client import Hung, NoReply, Reply, http_client
 from loadtests.offered_load import Ending, LoadSettings, Shot, arrivals, ended, offered, summarised
 

@@ -15,7 +15,7 @@ from virtual_time import passes
 from exporters.texts import HELDOUT_NAME, Sentence
 from gateway.model.manifest import ClassifierManifest, Verification
 from loadtests.bench.accuracy import Agreement, Unanswered, judge, labels_of, report_of
-from loadtests.bench.report import present
+from loadtests.bench.measuring.report import present
 from loadtests.client import NoReply, Reply
 
 SENTENCES = [

@@ -20,7 +20,7 @@ from deployments.replica.summarize.step_log import VARIABLE, Entry, Step
 from gateway.model.messages import FinishReason
 from loadtests.bench import budgets as figures
 from loadtests.bench.budgets import Run, Scored, Settings, logging_steps, report_of, scored
-from loadtests.bench.report import present
+from loadtests.bench.measuring.report import present
 from loadtests.bench.summaries import Asked, HeldoutText, Kind, Summarised, Unsummarised
 
 EARLY = Step(-0.5, -0.1)

@@ -33,8 +33,8 @@ from loadtests.bench.coexistence import (
     summarizers_asked,
     verdict,
 )
-from loadtests.bench.report import present
-from loadtests.bench.rounds import Slot, Turn, Turns
+from loadtests.bench.measuring.report import present
+from loadtests.bench.measuring.rounds import Slot, Turn, Turns
 from loadtests.bench.summaries import NoSummarizer
 from loadtests.client import Reply
 from loadtests.offered_load import Ending, LoadSettings, Shot, summarised

@@ -37,8 +37,8 @@ from loadtests.bench.engines import (
     named_engines,
     report_of,
 )
-from loadtests.bench.report import present
-from loadtests.bench.rounds import WARM_UP, Slot, Spread, Turn, Turns
+from loadtests.bench.measuring.report import present
+from loadtests.bench.measuring.rounds import WARM_UP, Slot, Spread, Turn, Turns
 from loadtests.errors import NoRace
 
 OTHER = "ctranslate2-int8"

@@ -15,8 +15,8 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from loadtests.bench import memory
+from loadtests.bench.measuring.report import Report, present
 from loadtests.bench.memory import Run, Sample, Settings, fifth, growth_of, read_memory, report_of, sampled
-from loadtests.bench.report import Report, present
 from loadtests.bench.summaries import Asked, mixed_texts, requests_of
 from loadtests.client import NoReply, Reply
 

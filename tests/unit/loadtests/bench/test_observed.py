@@ -15,6 +15,7 @@ from threading import Thread
 import pytest
 from rich.console import Console
 
+from loadtests.bench.measuring.report import present
 from loadtests.bench.observed import (
     UNREPORTED,
     Asked,
@@ -40,7 +41,6 @@ from loadtests.bench.peers.prometheus import (
     panel_queries,
     watching,
 )
-from loadtests.bench.report import present
 from loadtests.client import Hung, NoReply, Reply
 from loadtests.errors import NothingShipped, PrometheusFailed, PrometheusMissing
 from loadtests.generator.calls import Call

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from rich.console import Console
 from waiting import wait_until
 
+from loadtests.bench.measuring.report import present
+from loadtests.bench.measuring.rounds import Slot, Turn, Turns
 from loadtests.bench.peers.wrk import Sample
-from loadtests.bench.report import present
-from loadtests.bench.rounds import Slot, Turn, Turns
 from loadtests.bench.scrape import (
     ALONE,
     LOGGED,

@@ -13,9 +13,9 @@ from rich.console import Console
 
 from gateway.catalogs.catalog import Catalog
 from gateway.model.tier import Tier
+from loadtests.bench.measuring.report import present
+from loadtests.bench.measuring.rounds import WARM_UP, Slot, Turn, Turns
 from loadtests.bench.peers.wrk import Sample
-from loadtests.bench.report import present
-from loadtests.bench.rounds import WARM_UP, Slot, Turn, Turns
 from loadtests.bench.speed import Race, SpeedSettings, beside, cautions, contests, raced_entry, report_of
 from loadtests.errors import NoRace
 

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 from helm_python import Chart
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 CHART = ROOT / "helm" / "punctual"
 NAMESPACE = "serving"
 RELEASE = "demo"

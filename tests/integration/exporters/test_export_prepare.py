@@ -29,7 +29,7 @@ from gateway.tasks import read_manifest
 
 pytestmark = pytest.mark.export
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 QUICK = Settings(profile_budget_s=0.05)
 BOTH = (Precision.INT8, Precision.FP32)
 needs_int8 = pytest.mark.skipif(read_host().dot_product is None, reason="this processor has no int8 dot products")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 from rich.console import Console
 from rich.progress import Progress
 
-from loadtests.bench.report import Verdict
+from loadtests.bench.measuring.report import Verdict
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import pytest
 from rich.console import Console
 
-from loadtests.bench.rounds import WARM_UP, Plan, Slot, Spread, Target, Turn, Turns, shown, take_turns
+from loadtests.bench.measuring.rounds import WARM_UP, Plan, Slot, Spread, Target, Turn, Turns, shown, take_turns
 
 MANY = 16
 

@@ -8,7 +8,7 @@ import sys
 import psutil
 from waiting import wait_until
 
-from loadtests.bench.machine import Watch, at_rest, cpu_seconds, not_quiet
+from loadtests.bench.measuring.machine import Watch, at_rest, cpu_seconds, not_quiet
 
 SPIN = "import time\nprint('spinning', flush=True)\nwhile time.process_time() < 60: pass"
 

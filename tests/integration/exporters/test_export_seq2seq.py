@@ -29,7 +29,7 @@ from gateway.model.manifest import MANIFEST_NAME, Precision, Seq2SeqManifest
 
 pytestmark = pytest.mark.export
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 QUICK = Settings(profile_budget_s=0.05)
 LAX = Settings(profile_budget_s=0.05, floor=0.0)
 """With random weights a slight change by int8 gives another token, and so other tokens after it."""

@@ -1,0 +1,33 @@
+// The tasks that the gateway serves, and what its contract says of each. Pure functions of `/checkpoints` and
+// `/openapi.json`; no task is known here by name.
+
+/** The tasks that a catalog has, in its order: [{name, parameters, examples}], `examples` being ready bodies. */
+export function tasksOf(checkpoints, contract) {
+  return [...new Set(checkpoints.map(({ task }) => task))].map((name) => {
+    const { requestBody } = contract.paths[`/${name}`].post;
+    const body = plain(requestBody.content["application/json"].schema, contract);
+    const { properties = {} } = plain(body.properties.parameters ?? {}, contract);
+    const parameters = Object.entries(properties).map(([name, schema]) => parameter(name, plain(schema, contract)));
+    return { name, parameters: parameters.filter(({ type }) => TYPES.includes(type)), examples: body.examples ?? [] };
+  });
+}
+
+/** The types of a parameter that one field can hold. */
+const TYPES = ["string", "integer", "number", "boolean"];
+
+function parameter(name, { type, description = "", minimum, maximum, enum: words }) {
+  const choices = words ?? (type === "boolean" ? ["true", "false"] : null);
+  return { name, type, description, minimum, maximum, choices };
+}
+
+/** The schema that a reference leads to, or that stands beside null, with the description of what led to it. */
+function plain(schema, contract) {
+  const inner = schema.$ref ? found(schema.$ref, contract) : schema.anyOf?.find(({ type }) => type !== "null");
+  if (inner === undefined) return schema;
+  const { description } = schema;
+  return { ...plain(inner, contract), ...(description && { description }) };
+}
+
+function found(reference, contract) {
+  return reference.split("/").slice(1).reduce((part, step) => part[step], contract);
+}
