@@ -53,7 +53,7 @@ def running(
         say(f"starting Ray Serve; its logs: {folder}/ray/session_latest/logs/serve")
         try:
             _start(catalog, variants, host, port, folder)
-            url = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"
+            url = _url(host, port)
             await_ready(url, READY_WITHIN_S)
             yield url
         finally:
@@ -96,11 +96,17 @@ def await_ready(url: str, within_s: float) -> None:
     raise NotReady(f"not ready within {within_s:.0f} s: {last}")
 
 
-def _start_ray(host: str, port: int, cpus: float, folder: Path) -> None:
-    """Starts Ray and Ray Serve on this host only, with HTTP on this port, and enough processors to reserve."""
+def _url(host: str, port: int) -> str:
+    """Where this host reaches a gateway that listens there."""
+    reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{reached}]:{port}" if ":" in reached else f"http://{reached}:{port}"
+
+
+def _start_ray(cpus: float, folder: Path) -> None:
+    """Starts Ray and Ray Serve on this host only, with enough processors to reserve. Ingresses listen themselves."""
     import ray  # only after the switches, which Ray reads at import
     from ray import serve as ray_serve
-    from ray.serve.config import HTTPOptions
+    from ray.serve.config import ProxyLocation
 
     warnings.filterwarnings("ignore", module="ray")
     ray.init(
@@ -112,19 +118,19 @@ def _start_ray(host: str, port: int, cpus: float, folder: Path) -> None:
         _temp_dir=str(folder / "ray"),
     )
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
-    ray_serve.start(http_options=HTTPOptions(host=host, port=port))
+    ray_serve.start(proxy_location=ProxyLocation.Disabled)
 
 
 def _start(catalog: Catalog, variants: Mapping[str, Path], host: str, port: int, folder: Path) -> None:
-    _start_ray(host, port, reserved_cpus(catalog), folder)
+    _start_ray(reserved_cpus(catalog), folder)
     from ray import serve as ray_serve
 
-    from deployments.serve.applications import APPLICATION, TransportSettings
+    from deployments.serve.applications import APPLICATION, Listening, TransportSettings
     from deployments.serve.graph import Placement, application
 
-    transport = TransportSettings(folder / "run", certificates=None)
+    placement = Placement(TransportSettings(folder / "run", certificates=None), Listening(host, port))
     try:
-        ray_serve.run(application(catalog, variants, Placement(transport)), name=APPLICATION, route_prefix="/")
+        ray_serve.run(application(catalog, variants, placement), name=APPLICATION, route_prefix=None)
     except RuntimeError as error:  # Ray Serve raises it if a replica's constructor raised
         deployments = ray_serve.status().applications[APPLICATION].deployments.values()
         raise NotReady(_cause([str(error), *(deployment.message for deployment in deployments)])) from None
