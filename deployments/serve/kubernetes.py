@@ -40,6 +40,8 @@ class BuildError(Exception):
 class Arguments(BaseModel):
     """The chart's arguments. Paths must be valid in every pod. Each ingress listens on `host` and `port` of its pod.
 
+    `ingresses` is how many there are, in place of the catalog's number.
+
     `transport_certificates` is a folder with ca.crt, tls.crt and tls.key, for connections between nodes. `access_log`
     is a path, `-` for the ingress's own output, or `off`; by default, the pod's environment decides. `revision` is the
     digest of the catalog's content: a changed catalog changes the Serve config, and Ray Serve builds the application
@@ -53,6 +55,7 @@ class Arguments(BaseModel):
     transport_certificates: Path
     host: str = Field(default="127.0.0.1", min_length=1)
     port: int = Field(default=8000, ge=1, le=65535)
+    ingresses: int | None = Field(default=None, ge=1)
     access_log: str | None = Field(default=None, min_length=1)
     tier_resources: bool = False
     revision: str = ""
@@ -65,6 +68,9 @@ def build(args: dict[str, Any]) -> Application:
     """
     given = arguments_of(args)
     catalog = load_catalog(given.catalog)
+    if given.ingresses is not None:
+        ingress = catalog.ingress.model_copy(update={"replicas": given.ingresses})
+        catalog = catalog.model_copy(update={"ingress": ingress})
     variants = prepared_variants(catalog, given.catalog, given.cache)
     from deployments.serve.applications import Listening, TransportSettings
     from deployments.serve.graph import Placement, application

@@ -46,6 +46,9 @@ from gateway.tasks.base import Task, TaskBody
 
 log = logging.getLogger("punctual.gateway")
 
+PROBES = ("/-/healthz", "/-/routes")
+"""Paths that Kubernetes' probes ask, as of Ray Serve's own proxy. They are no part of the contract."""
+
 Handler: TypeAlias = Callable[[HttpRequest], Awaitable[Response]]
 
 CLIENT_CLOSED_REQUEST = 499
@@ -317,8 +320,7 @@ def build(
         "/readyz": app.readyz,
         "/metrics": app.metrics,
         "/openapi.json": app.openapi,
-        "/-/healthz": app.probed,
-        "/-/routes": app.prefixes,
+        **dict(zip(PROBES, (app.probed, app.prefixes), strict=True)),
         **{path: partial(app.page, file) for path, file in read_page().items()},
     }
     posts: dict[str, Handler] = {f"/{task.name}": partial(app.answer, task) for task in TASKS.values()}

@@ -38,7 +38,7 @@ AUTOSCALING = {
 
 @dataclass(frozen=True)
 class Cluster:
-    """A running cluster: where HAProxy answers, and the arguments that the application is built with."""
+    """A running cluster: where its ingresses answer, and the arguments that the application is built with."""
 
     url: str
     process: subprocess.Popen[str]
@@ -105,7 +105,7 @@ def cluster(small_catalog: tuple[Path, Path], tmp_path_factory: pytest.TempPathF
     port = free_port()
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(
-            [sys.executable, str(CLUSTER), str(port)],
+            [sys.executable, str(CLUSTER)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -113,7 +113,12 @@ def cluster(small_catalog: tuple[Path, Path], tmp_path_factory: pytest.TempPathF
             bufsize=1,
         )
     assert process.stdin is not None and process.stdout is not None
-    arguments = {"cache": str(cache), "transport_certificates": str(certificates.folder), "tier_resources": True}
+    arguments = {
+        "cache": str(cache),
+        "transport_certificates": str(certificates.folder),
+        "port": port,
+        "tier_resources": True,
+    }
     made = Cluster(f"http://127.0.0.1:{port}", process, arguments, catalog.parent)
     try:
         read_answer(process)
