@@ -36,7 +36,7 @@ from gateway.model.request import REQUEST_ID
 Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
-Application: TypeAlias = Callable[[MutableMapping[str, Any], Receive, Send], Coroutine[Any, Any, None]]
+Application: TypeAlias = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 """An ASGI application that is a coroutine function."""
 
 FIRST_BYTE = "punctual.first_byte_s"
@@ -438,7 +438,8 @@ class Connection(asyncio.Protocol):
         if exchange.refusal is not None:
             exchange.refuse(exchange.refusal)
             return
-        task = self._loop.create_task(self._hub.app(exchange.scope, exchange.receive, exchange.send))
+        call = self._hub.app(exchange.scope, exchange.receive, exchange.send)
+        task = self._loop.create_task(cast(Coroutine[Any, Any, None], call))
         task.add_done_callback(partial(self._called, exchange))
         exchange.task = task
 

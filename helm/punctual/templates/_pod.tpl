@@ -139,13 +139,13 @@ if [ -e /tmp/was-ready ]; then answers {{ .Values.probes.alivePath }}; else answ
 
 {{/*
 Has Ray start this node's replicas elsewhere, and ends once those here are gone, or at the deadline.
-Their titles are Ray's.
+Their titles are Ray's; the brackets keep the script from finding itself.
 */}}
 {{- define "punctual.drainScript" -}}
 ray drain-node --reason DRAIN_NODE_REASON_PREEMPTION --reason-message "the pod ends" \
   --deadline-remaining-seconds {{ .Values.drain.deadlineSeconds }}
 for _ in $(seq {{ .Values.drain.deadlineSeconds }}); do
-  grep -qs 'ray::ServeReplica' /proc/[0-9]*/cmdline || break
+  grep -qs 'ray::[S]erveReplica' /proc/[0-9]*/cmdline || break
   sleep 1
 done
 {{- end -}}

@@ -192,9 +192,10 @@ async def test_a_client_that_hangs_up_cancels_its_request(echo: Echo) -> None:
 async def test_a_request_begins_with_its_first_byte(echo: Echo) -> None:
     """The scope says when the request's first byte was read, however late the rest comes."""
     async with serving(echo) as served, served.client() as client:
-        for part in (WHOLE[:1], WHOLE[1:]):
-            await client.send(part)
-            await passed(served)
+        await client.send(WHOLE[:1])
+        await until(lambda: busy(served))
+        served.clock.advance(2.0)
+        await client.send(WHOLE[1:])
         await client.answer()
         served.clock.advance(100.0)
         await client.send(WHOLE)
@@ -202,11 +203,9 @@ async def test_a_request_begins_with_its_first_byte(echo: Echo) -> None:
     assert [scope[FIRST_BYTE] for scope in echo.scopes] == [1000.0, 1102.0]
 
 
-async def passed(served: Served) -> None:
-    """Let the server read what was sent, then a second pass."""
-    for _ in range(50):
-        await asyncio.sleep(0.001)
-    served.clock.advance(1.0)
+def busy(served: Served) -> bool:
+    """True if a connection has begun to read a request."""
+    return any(not connection.idle for connection in served.server._hub.open)
 
 
 @pytest.mark.parametrize(
@@ -222,8 +221,7 @@ async def test_a_slow_client_is_told_and_let_go(echo: Echo, sent: bytes, seconds
     """A client that is slow with its head or body has a 408; one that sends nothing is let go without a word."""
     async with serving(echo) as served, served.client() as client:
         await client.send(sent)
-        await until(lambda: served.server.connections == 1)
-        await passed(served)
+        await until(lambda: served.server.connections == 1 and busy(served) == bool(sent))
         served.clock.advance(seconds)
         if code is not None:
             assert is_problem(await client.answer(), 408, code)
@@ -253,8 +251,9 @@ async def test_work_takes_as_long_as_it_takes(echo: Echo) -> None:
         await client.send(WHOLE)
         await until(lambda: len(echo.scopes) == 1)
         served.clock.advance(100_000.0)
-        for _ in range(20):
-            await asyncio.sleep(0.05)
+        for _ in range(2):
+            latest = served.server._looking
+            await until(lambda latest=latest: served.server._looking is not latest)  # type: ignore[misc]
         echo.gate.set()
         assert (await client.answer())[0] == 200
 
