@@ -24,7 +24,7 @@ from ray.serve.handle import DeploymentHandle
 from deployments.replica.replica import ReplicaSettings, open_replica
 from deployments.replica.tracing import TracedHandler, spans_of
 from deployments.serve.autoscaling import BACKLOG_S, BUSY_SHARE, BusyShare
-from deployments.serve.discovery import ServeDirectory, ask_all, read_statuses
+from deployments.serve.discovery import APPLICATION, INGRESS, ServeDirectory, ask_all, read_statuses
 from deployments.serve.observing import CLOSED_WITHIN_S, observing, utc_now
 from deployments.serve.scraping import ApplicationScrape, DeploymentStates
 from deployments.transport import Certificates, Endpoint, Handler, TcpAddress, TransportServer, UnixAddress
@@ -40,8 +40,6 @@ from gateway.router import Router
 from gateway.service import Service
 from gateway.state import GatewayState
 
-APPLICATION = "punctual"
-INGRESS = "gateway"
 CONNECTED_WITHIN_S = 10.0
 """Seconds that a new ingress waits for a connection to each checkpoint before it is ready anyway."""
 
@@ -191,6 +189,10 @@ class IngressDeployment:
     async def metrics(self) -> Process:
         """Gives this process's metrics."""
         return Process(self._id, INGRESS, await exposition(self._metrics, self._state, self._observing))
+
+    async def drain(self) -> None:
+        """Takes no new connections, and finishes the requests under way."""
+        await self._server.drain(0.0, self._listening.drain_s)
 
     async def __del__(self) -> None:
         """Finishes the requests under way, then writes the last lines of the log. Ray Serve awaits this at the end."""

@@ -19,13 +19,13 @@ from ray.serve.schema import LoggingConfig
 from deployments.replica.replica import ReplicaSettings
 from deployments.replica.variant import checked_manifest
 from deployments.serve.applications import (
-    INGRESS,
     CheckpointDeployment,
     IngressDeployment,
     Listening,
     TransportSettings,
 )
 from deployments.serve.autoscaling import autoscaling_config
+from deployments.serve.discovery import INGRESS
 from gateway.catalogs.catalog import Catalog, CatalogEntry
 from gateway.model.tier import Tier
 

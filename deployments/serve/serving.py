@@ -14,7 +14,7 @@ import urllib.error
 import urllib.request
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from deployments.replica.variant import VariantRejected
@@ -24,6 +24,12 @@ from gateway.catalogs.catalog import Catalog
 
 READY_WITHIN_S = 120.0
 """Seconds that the application may take to become ready."""
+
+DRAIN_S = 60.0
+"""Seconds that a stop leaves to requests under way."""
+
+ENDED_WITHIN_S = 2.0
+"""Seconds that an ingress may take beyond that."""
 
 log = logging.getLogger("punctual.serving")
 
@@ -78,6 +84,7 @@ def serve(
         say(f"ready at {url}")
         while not stop.wait(timeout=1.0):
             continue
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a second Ctrl-C waits for nobody
 
 
 def await_ready(url: str, within_s: float) -> None:
@@ -125,10 +132,11 @@ def _start(catalog: Catalog, variants: Mapping[str, Path], host: str, port: int,
     _start_ray(reserved_cpus(catalog), folder)
     from ray import serve as ray_serve
 
-    from deployments.serve.applications import APPLICATION, Listening, TransportSettings
+    from deployments.serve.applications import Listening, TransportSettings
+    from deployments.serve.discovery import APPLICATION
     from deployments.serve.graph import Placement, application
 
-    placement = Placement(TransportSettings(folder / "run", certificates=None), Listening(host, port))
+    placement = Placement(TransportSettings(folder / "run", certificates=None), Listening(host, port, drain_s=DRAIN_S))
     try:
         ray_serve.run(application(catalog, variants, placement), name=APPLICATION, route_prefix=None)
     except RuntimeError as error:  # Ray Serve raises it if a replica's constructor raised
@@ -150,12 +158,14 @@ def _cause(messages: Sequence[str]) -> str:
 
 
 def stop_ray() -> None:
-    """Drains the application, and ends Ray in this process."""
+    """Drains the ingresses, then the replicas that they need for that, and ends Ray in this process."""
     import ray
     from ray import serve as ray_serve
 
-    from deployments.serve.applications import APPLICATION
+    from deployments.serve.discovery import APPLICATION, drain_ingresses
 
     if ray.is_initialized():
-        ray_serve.delete(APPLICATION)  # drains; remaining processes end with the run folder
+        drain_ingresses(DRAIN_S + ENDED_WITHIN_S)
+        with suppress(TimeoutError):
+            ray_serve.delete(APPLICATION)  # remaining processes end with the run folder
         ray.shutdown()
