@@ -266,14 +266,16 @@ class Connection(asyncio.Protocol):
         """Takes the end of what a client sends as its leaving: the transport closes."""
 
     def pause_writing(self) -> None:
-        """Has answers in parts wait for a slow reader."""
+        """Has further answers, and further parts of one, wait for a slow reader."""
         self._writable = self._writable or self._loop.create_future()
 
     def resume_writing(self) -> None:
-        """Lets answers in parts go on."""
-        if self._writable is not None:
-            self._writable.set_result(None)
-            self._writable = None
+        """Lets them go on."""
+        writable, self._writable = self._writable, None
+        if writable is not None and not writable.done():
+            writable.set_result(None)
+        if self._exchanges and self._exchanges[0].task is None:
+            self._begin(self._exchanges[0])
 
     # --- what httptools calls
 
@@ -290,8 +292,9 @@ class Connection(asyncio.Protocol):
         self._target += part
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Takes a header."""
-        self._headers.append((name.lower(), value))
+        """Takes a header; what comes behind a body is left out."""
+        if self._in_head:
+            self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         """Makes the request. Raises a Problem, which the parser hands on to `data_received`."""
@@ -388,7 +391,7 @@ class Connection(asyncio.Protocol):
     def expire(self) -> None:
         """Ends a connection whose client took too long, with a 408 if it waits for an answer."""
         waits = self._in_head or self._reading is not None
-        if waits and not self._ending and not (self._reading and self._reading.answered):
+        if waits and self._writable is None and not self._ending and not (self._reading and self._reading.answered):
             self._refuse(RequestTimeout())
         else:
             self._transport.abort()
@@ -461,9 +464,10 @@ class Connection(asyncio.Protocol):
         if not done.keep_alive:
             self._linger()
         elif self._exchanges:
-            following = self._exchanges[0]
-            self.due_s = inf if following.whole else self._hub.clock() + self._hub.limits.body_timeout_s
-            self._begin(following)
+            following, reads = self._exchanges[0], self._writable is None
+            self.due_s = inf if following.whole and reads else self._hub.clock() + self._hub.limits.body_timeout_s
+            if reads:
+                self._begin(following)
         else:
             wait_s = self._hub.limits.header_timeout_s if self._in_head else self._hub.limits.idle_timeout_s
             self.due_s = self._hub.clock() + wait_s

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+from contextlib import suppress
 
 import pytest
 from served_app import HEAD, Client, Echo, Served, refuse, serving
@@ -287,6 +288,38 @@ async def test_draining_finishes_what_is_under_way(echo: Echo) -> None:
             assert (status, headers["connection"], body) == (200, "close", BODY)
             client.writer.close()
         await draining
+
+
+async def test_a_client_that_reads_no_answer_gets_no_more_work_and_is_let_go(echo: Echo) -> None:
+    """Requests of a client that reads no answers wait; it is let go after `body_timeout_s`, or served if it reads."""
+    long = HEAD + b"Content-Length: 1000000\r\n\r\n" + b"a" * 1_000_000
+    for reads in (True, False):
+        echo.scopes.clear()
+        async with serving(echo) as served, served.client() as client:
+            sending = asyncio.create_task(client.send(long * 30))
+            await until(lambda: any(one._writable is not None for one in served.server._hub.open))
+            begun = len(echo.scopes)
+            assert begun < 30
+            if reads:
+                for _ in range(30):
+                    assert len((await client.answer())[2]) == 1_000_000
+                await sending
+            else:
+                served.clock.advance(31.0)
+                await until(lambda: served.server.connections == 0)
+                assert len(echo.scopes) == begun
+                sending.cancel()
+                with suppress(ConnectionError, asyncio.CancelledError):
+                    await sending
+
+
+async def test_what_comes_behind_a_body_is_no_header(echo: Echo) -> None:
+    """Trailers do not become headers of the request."""
+    async with serving(echo) as served, served.client() as client:
+        await client.send(CHUNKED[:-2] + b"X-Checkpoint: a\r\n\r\n")
+        assert (await client.answer())[::2] == (200, b"hello")
+    (scope,) = echo.scopes
+    assert [name for name, _ in scope["headers"]] == [b"host", b"transfer-encoding"]
 
 
 async def test_what_cannot_be_finished_is_told(echo: Echo) -> None:
