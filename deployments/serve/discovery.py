@@ -1,4 +1,4 @@
-"""Asks Ray Serve where replicas listen, what each process counts, and how deployments are.
+"""Asks Ray Serve where replicas listen, what each process counts, and how deployments are, and ingresses to drain.
 
 Control plane only: a broadcast takes milliseconds, and no request waits for one.
 """
@@ -18,6 +18,10 @@ from ray.serve.handle import DeploymentHandle
 from deployments.serve.asking import ANSWER_WITHIN_S, each_within
 from deployments.serve.scraping import Status
 from deployments.transport import Endpoint
+
+APPLICATION = "punctual"
+INGRESS = "gateway"
+"""Names of the application, and of the ingresses' deployment."""
 
 log = logging.getLogger("punctual.directory")
 
@@ -67,3 +71,18 @@ def read_statuses(application: str) -> list[Status]:
         )
         for name, one in (overview.deployments.items() if overview else ())
     ]
+
+
+def drain_ingresses(within_s: float) -> None:
+    """Has every ingress that runs finish its requests, if the application runs at all. Blocking."""
+    running = {one.deployment: one.replicas.get("running", 0) for one in read_statuses(APPLICATION)}
+    if not running.get(INGRESS):
+        return
+
+    async def drain() -> None:  # by our switches, a handle needs a loop to run in
+        await serve.get_deployment_handle(INGRESS, APPLICATION).broadcast("drain").results_async(timeout_s=within_s)
+
+    try:
+        asyncio.run(drain())
+    except (TimeoutError, RayError, RayServeException) as error:
+        log.warning("not every ingress was drained: %s", type(error).__name__)

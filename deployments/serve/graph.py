@@ -18,8 +18,14 @@ from ray.serve.schema import LoggingConfig
 
 from deployments.replica.replica import ReplicaSettings
 from deployments.replica.variant import checked_manifest
-from deployments.serve.applications import INGRESS, CheckpointDeployment, IngressDeployment, TransportSettings
+from deployments.serve.applications import (
+    CheckpointDeployment,
+    IngressDeployment,
+    Listening,
+    TransportSettings,
+)
 from deployments.serve.autoscaling import autoscaling_config
+from deployments.serve.discovery import INGRESS
 from gateway.catalogs.catalog import Catalog, CatalogEntry
 from gateway.model.tier import Tier
 
@@ -31,12 +37,13 @@ _QUIET = LoggingConfig(enable_access_log=False)
 
 @dataclass(frozen=True)
 class Placement:
-    """Where the graph runs: its transport, and whether nodes offer a resource for each tier (`tier_resource`).
+    """Where the graph runs: its transport, where ingresses listen, and whether nodes offer a resource for each tier.
 
-    An ingress gets the variables of `ingress_environment` beside those of its node.
+    The resource is `tier_resource`. An ingress gets the variables of `ingress_environment` beside those of its node.
     """
 
     transport: TransportSettings
+    listening: Listening
     tier_resources: bool = False
     ingress_environment: Mapping[str, str] = field(default_factory=dict)
 
@@ -60,10 +67,8 @@ def application(catalog: Catalog, variants: Mapping[str, Path], placement: Place
             name=entry.name,
             ray_actor_options=_reserved(entry, placement),
             max_ongoing_requests=100,
-            max_constructor_retry_count=2,
-            health_check_timeout_s=10,
             **_number(entry, catalog.budget_s(entry.task), build),
-            **_shared(placement),
+            **_shared(placement.transport.retiring_s),
         )(CheckpointDeployment)
         replicas[entry.name] = deployment.bind(settings, placement.transport)
     actor: dict[str, Any] = {"num_cpus": catalog.ingress.cpus}
@@ -73,18 +78,19 @@ def application(catalog: Catalog, variants: Mapping[str, Path], placement: Place
         name=INGRESS,
         num_replicas=catalog.ingress.replicas,
         ray_actor_options=actor,
-        max_ongoing_requests=2 * limits.max_concurrent_requests,
-        **_shared(placement),
+        **_shared(placement.listening.retiring_s),
     )(IngressDeployment)
     manifests = {name: checked_manifest(variant) for name, variant in variants.items()}
-    return ingress.bind(catalog, manifests, placement.transport, replicas)
+    return ingress.bind(catalog, manifests, placement.transport, placement.listening, replicas)
 
 
-def _shared(placement: Placement) -> dict[str, Any]:
+def _shared(retiring_s: float) -> dict[str, Any]:
     return {
+        "max_constructor_retry_count": 2,
+        "health_check_timeout_s": 10,
         "health_check_period_s": 1,
         "max_surge_percent": 100,  # new replicas are ready before old ones are retired
-        "graceful_shutdown_timeout_s": placement.transport.retiring_s,
+        "graceful_shutdown_timeout_s": retiring_s,
         "graceful_shutdown_wait_loop_s": 0.2,
         "logging_config": _QUIET,
     }

@@ -26,7 +26,11 @@ LINGER_S = 6.0
 of the transport's backend)."""
 
 DRAIN_S = 60.0
-"""Seconds that a retired replica may take for its requests. The pod's grace period must be longer."""
+"""Seconds that a retired replica or ingress may take for its requests. The pod's grace period must be longer."""
+
+LEAVE_S = 20.0
+"""Seconds that a retired ingress serves on: longer than its pod's readiness probe takes to fail, and the Service to
+leave out the pod. A pod that is itself to go is left out at once."""
 
 
 class BuildError(Exception):
@@ -34,7 +38,9 @@ class BuildError(Exception):
 
 
 class Arguments(BaseModel):
-    """The chart's arguments. Paths must be valid in every pod.
+    """The chart's arguments. Paths must be valid in every pod. Each ingress listens on `host` and `port` of its pod.
+
+    `ingresses` is how many there are, in place of the catalog's number.
 
     `transport_certificates` is a folder with ca.crt, tls.crt and tls.key, for connections between nodes. `access_log`
     is a path, `-` for the ingress's own output, or `off`; by default, the pod's environment decides. `revision` is the
@@ -47,6 +53,9 @@ class Arguments(BaseModel):
     catalog: str = Field(min_length=1)
     cache: Path
     transport_certificates: Path
+    host: str = Field(default="127.0.0.1", min_length=1)
+    port: int = Field(default=8000, ge=1, le=65535)
+    ingresses: int | None = Field(default=None, ge=1)
     access_log: str | None = Field(default=None, min_length=1)
     tier_resources: bool = False
     revision: str = ""
@@ -59,14 +68,18 @@ def build(args: dict[str, Any]) -> Application:
     """
     given = arguments_of(args)
     catalog = load_catalog(given.catalog)
+    if given.ingresses is not None:
+        ingress = catalog.ingress.model_copy(update={"replicas": given.ingresses})
+        catalog = catalog.model_copy(update={"ingress": ingress})
     variants = prepared_variants(catalog, given.catalog, given.cache)
-    from deployments.serve.applications import TransportSettings
+    from deployments.serve.applications import Listening, TransportSettings
     from deployments.serve.graph import Placement, application
 
     sockets = Path(tempfile.gettempdir(), f"punctual-transport-{os.getuid()}")
     transport = TransportSettings(sockets, given.transport_certificates, linger_s=LINGER_S, drain_s=DRAIN_S)
     environment = {} if given.access_log is None else {ACCESS_LOG: given.access_log}
-    return application(catalog, variants, Placement(transport, given.tier_resources, environment))
+    listening = Listening(given.host, given.port, linger_s=LEAVE_S, drain_s=DRAIN_S)
+    return application(catalog, variants, Placement(transport, listening, given.tier_resources, environment))
 
 
 def arguments_of(args: dict[str, Any]) -> Arguments:

@@ -14,7 +14,7 @@ import urllib.error
 import urllib.request
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from deployments.replica.variant import VariantRejected
@@ -24,6 +24,12 @@ from gateway.catalogs.catalog import Catalog
 
 READY_WITHIN_S = 120.0
 """Seconds that the application may take to become ready."""
+
+DRAIN_S = 60.0
+"""Seconds that a stop leaves to requests under way."""
+
+ENDED_WITHIN_S = 2.0
+"""Seconds that an ingress may take beyond that."""
 
 log = logging.getLogger("punctual.serving")
 
@@ -53,7 +59,7 @@ def running(
         say(f"starting Ray Serve; its logs: {folder}/ray/session_latest/logs/serve")
         try:
             _start(catalog, variants, host, port, folder)
-            url = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"
+            url = _url(host, port)
             await_ready(url, READY_WITHIN_S)
             yield url
         finally:
@@ -78,6 +84,7 @@ def serve(
         say(f"ready at {url}")
         while not stop.wait(timeout=1.0):
             continue
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a second Ctrl-C waits for nobody
 
 
 def await_ready(url: str, within_s: float) -> None:
@@ -96,11 +103,17 @@ def await_ready(url: str, within_s: float) -> None:
     raise NotReady(f"not ready within {within_s:.0f} s: {last}")
 
 
-def _start_ray(host: str, port: int, cpus: float, folder: Path) -> None:
-    """Starts Ray and Ray Serve on this host only, with HTTP on this port, and enough processors to reserve."""
+def _url(host: str, port: int) -> str:
+    """Where this host reaches a gateway that listens there."""
+    reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{reached}]:{port}" if ":" in reached else f"http://{reached}:{port}"
+
+
+def _start_ray(cpus: float, folder: Path) -> None:
+    """Starts Ray and Ray Serve on this host only, with enough processors to reserve. Ingresses listen themselves."""
     import ray  # only after the switches, which Ray reads at import
     from ray import serve as ray_serve
-    from ray.serve.config import HTTPOptions
+    from ray.serve.config import ProxyLocation
 
     warnings.filterwarnings("ignore", module="ray")
     ray.init(
@@ -112,19 +125,20 @@ def _start_ray(host: str, port: int, cpus: float, folder: Path) -> None:
         _temp_dir=str(folder / "ray"),
     )
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
-    ray_serve.start(http_options=HTTPOptions(host=host, port=port))
+    ray_serve.start(proxy_location=ProxyLocation.Disabled)
 
 
 def _start(catalog: Catalog, variants: Mapping[str, Path], host: str, port: int, folder: Path) -> None:
-    _start_ray(host, port, reserved_cpus(catalog), folder)
+    _start_ray(reserved_cpus(catalog), folder)
     from ray import serve as ray_serve
 
-    from deployments.serve.applications import APPLICATION, TransportSettings
+    from deployments.serve.applications import Listening, TransportSettings
+    from deployments.serve.discovery import APPLICATION
     from deployments.serve.graph import Placement, application
 
-    transport = TransportSettings(folder / "run", certificates=None)
+    placement = Placement(TransportSettings(folder / "run", certificates=None), Listening(host, port, drain_s=DRAIN_S))
     try:
-        ray_serve.run(application(catalog, variants, Placement(transport)), name=APPLICATION, route_prefix="/")
+        ray_serve.run(application(catalog, variants, placement), name=APPLICATION, route_prefix=None)
     except RuntimeError as error:  # Ray Serve raises it if a replica's constructor raised
         deployments = ray_serve.status().applications[APPLICATION].deployments.values()
         raise NotReady(_cause([str(error), *(deployment.message for deployment in deployments)])) from None
@@ -144,12 +158,14 @@ def _cause(messages: Sequence[str]) -> str:
 
 
 def stop_ray() -> None:
-    """Drains the application, and ends Ray in this process."""
+    """Drains the ingresses, then the replicas that they need for that, and ends Ray in this process."""
     import ray
     from ray import serve as ray_serve
 
-    from deployments.serve.applications import APPLICATION
+    from deployments.serve.discovery import APPLICATION, drain_ingresses
 
     if ray.is_initialized():
-        ray_serve.delete(APPLICATION)  # drains; remaining processes end with the run folder
+        drain_ingresses(DRAIN_S + ENDED_WITHIN_S)
+        with suppress(TimeoutError):
+            ray_serve.delete(APPLICATION)  # remaining processes end with the run folder
         ray.shutdown()

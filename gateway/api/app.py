@@ -1,4 +1,4 @@
-"""The HTTP application: routes requests, reads bodies within their limits, writes answers and problems.
+"""The HTTP application: finds a path's handler, reads bodies within their limits, makes answers and problems.
 
 It decides nothing. `build` makes the ASGI application over one `Service`. Every response goes through `App._respond`,
 which adds the request's id.
@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
+from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.api import bodies
+from gateway.api.connection import FIRST_BYTE
 from gateway.api.console import PageFile, read_page
 from gateway.api.headers import read_terms, request_id_of
 from gateway.api.openapi import openapi_document
@@ -46,13 +46,27 @@ from gateway.tasks.base import Task, TaskBody
 
 log = logging.getLogger("punctual.gateway")
 
+PROBES = ("/-/healthz", "/-/routes")
+"""Paths that Kubernetes' probes ask, as of Ray Serve's own proxy. They are no part of the contract."""
+
+Handler: TypeAlias = Callable[[HttpRequest], Awaitable[Response]]
+
 CLIENT_CLOSED_REQUEST = 499
 """The status that proxies log for a client that left; nothing reads it."""
+
+_HEALTHY = b"success"
+"""What Ray Serve's own proxy answers to a probe, and KubeRay looks for."""
+
+_DRAINING = b"This node is being drained."
+
+_WRITE_WEIGHT = 0.05
+"""The weight of one answer in the mean time of writing: some twenty answers count. Set by hand."""
 
 _IDENTITY = "punctual.request_id"
 _TERMS = "punctual.terms"
 _IN_SERVICE = "punctual.in_service"
-"""Keys of the ASGI scope: the request's id, its terms, and whether the service has it and records it."""
+_ANSWERED = "punctual.answered_s"
+"""Keys of the ASGI scope: the request's id, its terms, whether the service has it and records it, and when it ended."""
 
 
 class Scrape(Protocol):
@@ -62,26 +76,67 @@ class Scrape(Protocol):
         """Returns one exposition in the Prometheus text format, in bounded time."""
 
 
+class WriteReserve:
+    """The time from the service's answer to the write of its last byte: the mean of the latest answers, in seconds.
+
+    It is spent from each budget beforehand, since an answer tells its own time before it is written.
+    """
+
+    def __init__(self) -> None:
+        self.mean_s = 0.0
+
+    def learn(self, seconds: float) -> None:
+        """Takes what one answer took."""
+        self.mean_s += _WRITE_WEIGHT * (seconds - self.mean_s)
+
+
 @dataclass(frozen=True)
 class App:
-    """The handlers of the contract's endpoints."""
+    """The handlers of the contract's endpoints. Called, it is the ASGI application, but for the last resort."""
 
     service: Service
     scrape: Scrape
     limits: Limits
     clock: Clock
-    echo_request_id: bool
     trace: Callable[[Terms], Terms] | None
+    draining: Callable[[], bool]
     contract: bytes
+    reserve: WriteReserve = field(default_factory=WriteReserve)
+    routes: dict[str, Mapping[str, Handler]] = field(default_factory=dict)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request."""
+        http = HttpRequest(scope, receive)
+        try:
+            response = await self._handler(scope["path"], scope["method"])(http)
+        except Problem as problem:
+            self._ended(http, problem.outcome)
+            response = self._problem(http, problem)
+        except ClientDisconnect:  # `_body` has counted the request
+            response = self._respond(http, b"", None, CLIENT_CLOSED_REQUEST)
+        await response(scope, receive, send)
+        answered_s = scope.get(_ANSWERED)
+        if answered_s is not None:
+            self.reserve.learn(self.clock() - answered_s)
+
+    def _handler(self, path: str, method: str) -> Handler:
+        """Finds what answers a path and method. Raises NotFound and MethodNotAllowed."""
+        methods = self.routes.get(path)
+        if methods is None:
+            raise NotFound("see /openapi.json for what is served")
+        if method not in methods:
+            raise MethodNotAllowed(sorted(methods))
+        return methods[method]
 
     async def answer(self, task: Task, http: HttpRequest) -> Response:
         """`POST` to a task's endpoint."""
-        arrived_s = self.clock()
+        arrived_s = self._arrived_s(http)
         terms = self._terms(http)
         body = bodies.parse(await self._body(http), task.body, self.limits)
         request = self._request(task, body, terms, arrived_s)
         http.scope[_IN_SERVICE] = True
         finished = await self.service.handle(request)
+        http.scope[_ANSWERED] = arrived_s + finished.record.latency_s
         headers = headers_of(finished.record)
         if finished.answer is None:
             return self._problem(http, finished.problem or InternalError(), headers)
@@ -90,7 +145,7 @@ class App:
 
     async def route(self, http: HttpRequest) -> Response:
         """`POST /route`: the decision and its reasons; nothing runs."""
-        arrived_s = self.clock()
+        arrived_s = self._arrived_s(http)
         terms = self._terms(http)
         body = bodies.parse(await self._body(http), bodies.RouteBody, self.limits)
         router = self.service.router
@@ -136,26 +191,33 @@ class App:
         content, status = (b"", 304) if known else (file.content, 200)
         return self._respond(http, content, file.media_type, status, file.headers())
 
-    async def on_problem(self, http: HttpRequest, error: Exception) -> Response:
-        """Answers a request that ended before the service had it, and counts it like any other."""
-        problem = error if isinstance(error, Problem) else _not_found(error)
-        self._ended(http, problem.outcome)
-        return self._problem(http, problem)
+    async def probed(self, http: HttpRequest) -> Response:
+        """`GET /-/healthz`: what KubeRay's probes ask, so that a process that drains leaves the Service first."""
+        draining = self.draining()
+        return self._respond(http, _DRAINING if draining else _HEALTHY, "text/plain", 503 if draining else 200)
 
-    async def on_hang_up(self, http: HttpRequest, error: Exception) -> Response:
-        """Answers a client that left before its body was read; `_body` has counted the request."""
-        return self._respond(http, b"", None, CLIENT_CLOSED_REQUEST)
+    async def prefixes(self, http: HttpRequest) -> Response:
+        """`GET /-/routes`: the applications by their prefix, as Ray Serve's own proxy tells them."""
+        return self._json(http, {"/": "punctual"})
 
     async def on_fault(self, http: HttpRequest, error: Exception) -> Response:
         """Answers an unexpected error, as the last resort.
 
-        Starlette raises it again, so that the server logs the traceback.
+        Starlette's middleware raises it again, so that the server logs the traceback.
         """
         if _IN_SERVICE not in http.scope:
             self._ended(http, Outcome.FAILED)
         request_id = self._request_id(http)
         log.error("request %s failed: %s", request_id, type(error).__name__, extra={"request_id": request_id})
         return self._problem(http, InternalError())
+
+    def _arrived_s(self, http: HttpRequest) -> float:
+        """When the budget begins: at the request's first byte, less the time that its answer will take to write.
+
+        A server that does not tell the first byte leaves the instant of this call.
+        """
+        first_byte_s: float | None = http.scope.get(FIRST_BYTE)
+        return (self.clock() if first_byte_s is None else first_byte_s) - self.reserve.mean_s
 
     def _request(self, task: Task, body: TaskBody, terms: Terms, arrived_s: float) -> Request:
         inputs = bodies.limited(body.texts(), self.limits)
@@ -230,10 +292,8 @@ class App:
         status: int = 200,
         headers: dict[str, str] | None = None,
     ) -> Response:
-        """Makes every response, with the request's id unless the server in front adds it."""
-        if self.echo_request_id:
-            headers = {**(headers or {}), REQUEST_ID: self._request_id(http)}
-        return Response(content, status, headers, media_type)
+        """Makes every response, with the request's id."""
+        return Response(content, status, {**(headers or {}), REQUEST_ID: self._request_id(http)}, media_type)
 
 
 def build(
@@ -242,42 +302,29 @@ def build(
     limits: Limits,
     clock: Clock,
     *,
-    echo_request_id: bool = True,
     trace: Callable[[Terms], Terms] | None = None,
-) -> Starlette:
-    """Makes the ASGI application. `echo_request_id` is off if the server in front echoes `X-Request-Id` itself.
+    draining: Callable[[], bool] = lambda: False,
+) -> ASGIApp:
+    """Makes the ASGI application.
 
-    `trace` gives a request its place in a trace; without it a client's `traceparent` is passed on unchanged.
+    `trace` gives a request its place in a trace; without it a client's `traceparent` is passed on unchanged. `draining`
+    says whether this process is about to end.
 
-    If a client hangs up, its request frees its place only if the server cancels the call, as Ray Serve does. Plain
-    uvicorn does not, and nothing here listens for it: there the work runs to its end.
+    The server must cancel the call if the client hangs up, as `connection` does; nothing here listens for it. It may
+    tell when the request's first byte was read, in the scope under `FIRST_BYTE`.
     """
-    contract = bodies.encode(openapi_document())
-    app = App(service, scrape, limits, clock, echo_request_id, trace, contract)
-    handlers: dict[type[Exception] | int, Callable[[HttpRequest, Exception], Awaitable[Response]]] = {
-        Problem: app.on_problem,
-        HTTPException: app.on_problem,
-        ClientDisconnect: app.on_hang_up,
-        Exception: app.on_fault,
+    app = App(service, scrape, limits, clock, trace, draining, bodies.encode(openapi_document()))
+    gets: dict[str, Handler] = {
+        "/checkpoints": app.checkpoints,
+        "/healthz": app.healthz,
+        "/readyz": app.readyz,
+        "/metrics": app.metrics,
+        "/openapi.json": app.openapi,
+        **dict(zip(PROBES, (app.probed, app.prefixes), strict=True)),
+        **{path: partial(app.page, file) for path, file in read_page().items()},
     }
-    routes = [
-        *(Route(f"/{task.name}", partial(app.answer, task), methods=["POST"]) for task in TASKS.values()),
-        Route("/route", app.route, methods=["POST"]),
-        Route("/checkpoints", app.checkpoints),
-        Route("/healthz", app.healthz),
-        Route("/readyz", app.readyz),
-        Route("/metrics", app.metrics),
-        Route("/openapi.json", app.openapi),
-        *(Route(path, partial(app.page, file)) for path, file in read_page().items()),
-    ]
-    application = Starlette(routes=routes, exception_handlers=handlers)
-    application.router.redirect_slashes = False  # an unknown path is a problem like any other
-    return application
-
-
-def _not_found(error: Exception) -> Problem:
-    """Turns Starlette's own refusals into problems."""
-    if isinstance(error, HTTPException) and error.status_code == 405:
-        allowed = (error.headers or {}).get("Allow", "")
-        return MethodNotAllowed(sorted(set(allowed.replace(" ", "").split(","))))
-    return NotFound("see /openapi.json for what is served")
+    posts: dict[str, Handler] = {f"/{task.name}": partial(app.answer, task) for task in TASKS.values()}
+    posts["/route"] = app.route
+    app.routes.update({path: {"GET": handler, "HEAD": handler} for path, handler in gets.items()})
+    app.routes.update({path: {"POST": handler} for path, handler in posts.items()})
+    return ServerErrorMiddleware(app, handler=app.on_fault)

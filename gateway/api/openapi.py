@@ -31,7 +31,14 @@ from gateway.tasks.base import Task
 Json = dict[str, Any]
 """A part of the document."""
 
-ALWAYS = (errors.MethodNotAllowed, errors.InternalError)
+ALWAYS = (
+    errors.MethodNotAllowed,
+    errors.RequestTimeout,
+    errors.HeadTooLarge,
+    errors.InternalError,
+    errors.TooManyConnections,
+    errors.Stopping,
+)
 READING = (errors.InvalidRequest, errors.UnknownTask, errors.UnknownCheckpoint, errors.InputTooLong)
 RUNNING = (
     errors.BudgetInfeasible,
@@ -107,7 +114,7 @@ _ANSWERED: Mapping[str, tuple[Json, str]] = {
 _OF_STATUS = {405: ("Allow",), 429: ("Retry-After",), 503: ("Retry-After",)}
 _ON_TASKS = tuple(name for name in _ANSWERED if name not in ("Allow", "Retry-After"))
 _ON_ALL = (request.REQUEST_ID,)
-_BEFORE_A_DECISION = (400, 405)
+_BEFORE_A_DECISION = (400, 405, 408, 431)
 
 
 def _json(name: str) -> tuple[str, Json]:
@@ -149,8 +156,9 @@ def openapi_document() -> Json:
         "/route": {"post": _route()},
         **{path: {"get": _get(*row)} for path, row in _GETS.items()},
     }
-    not_ready = "Not ready: the checkpoints without a replica are named."
-    paths["/readyz"]["get"]["responses"]["503"] = _reply(not_ready, *_json("Ready"))
+    unready = paths["/readyz"]["get"]["responses"]["503"]
+    unready["description"] = f"Not ready: the checkpoints without a replica are named. {unready['description']}"
+    unready["content"][_JSON] = {"schema": _ref("schemas", "Ready")}
     return {
         "openapi": "3.1.0",
         "info": _INFO,

@@ -28,6 +28,7 @@ MOST_REPLICAS = 64
 
 Replicas = Annotated[int, Field(strict=True, ge=1, le=MOST_REPLICAS)]
 Delay = Annotated[float, Field(strict=True, ge=0, le=86_400, allow_inf_nan=False)]
+Timeout = Annotated[float, Field(strict=True, gt=0, le=86_400, allow_inf_nan=False)]
 
 
 def _fill_in_replicas(given: Any) -> Any:
@@ -240,7 +241,9 @@ class Defaults(_Frozen):
 class Limits(_Frozen):
     """What one request, and all of them together, may ask for.
 
-    `max_input_chars` is for all texts of one request together, `max_queued_inputs` for each replica.
+    `max_input_chars` is for all texts of one request together, `max_queued_inputs` for each replica. The others are for
+    each ingress. A client has `header_timeout_s` seconds to send a request's head and then `body_timeout_s` for its
+    body. A connection without a request is closed after `idle_timeout_s`.
     """
 
     max_body_bytes: Count = 1024 * 1024
@@ -248,6 +251,10 @@ class Limits(_Frozen):
     max_input_chars: Count = 200_000
     max_concurrent_requests: Count = 1024
     max_queued_inputs: Count = 1024
+    max_connections: Count = 4096
+    header_timeout_s: Timeout = 10.0
+    body_timeout_s: Timeout = 30.0
+    idle_timeout_s: Timeout = 75.0
 
 
 class Catalog(_Frozen):

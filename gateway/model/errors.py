@@ -9,7 +9,12 @@
      ├─ Overloaded             429  strict, and not in time at this load; or a limit on queued work is reached
      ├─ DeadlineExceeded       504  admitted, and the deadline passed; the rest of the work was stopped
      ├─ CheckpointUnavailable  503  no healthy replica
-     └─ InferenceFailed        500  the engine failed
+     ├─ InferenceFailed        500  the engine failed
+     └─ of the HTTP server itself, about what is no request yet:
+        ├─ HeadTooLarge        431  target and headers are over the limit
+        ├─ RequestTimeout      408  the head or the body did not come in time
+        ├─ TooManyConnections  503  over the limit on connections
+        └─ Stopping            503  the process ends, and the request with it
 
 A problem never holds text of a request. The application's last resort for anything else is `InternalError`.
 """
@@ -263,6 +268,55 @@ class InferenceFailed(Problem):
 
     def __init__(self, checkpoint: str) -> None:
         super().__init__(f"checkpoint {checkpoint} failed", self.Members(checkpoint=checkpoint))
+
+
+class HeadTooLarge(Problem):
+    """Raised if a request's target and headers are over the limit of the server."""
+
+    class Members(TypedDict):
+        """The limit, in bytes."""
+
+        limit: int
+
+    code, status, title, outcome = "head_too_large", 431, "The headers are too large", Outcome.INVALID
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"target and headers may have {limit} bytes", self.Members(limit=limit))
+
+
+class RequestTimeout(Problem):
+    """Raised if the head or the body of a request did not come in time."""
+
+    code, status, title, outcome = "request_timeout", 408, "The request came too slowly", Outcome.CANCELLED
+
+    def __init__(self) -> None:
+        super().__init__("the rest of the request did not come in time")
+
+
+class TooManyConnections(Problem):
+    """Raised for a connection over the limit."""
+
+    code, status, title, outcome = "too_many_connections", 503, "Too many connections", Outcome.SHED
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"{limit} connections are open, the limit")
+
+    def headers(self) -> dict[str, str]:
+        """`Retry-After` of one second."""
+        return {"Retry-After": "1"}
+
+
+class Stopping(Problem):
+    """Raised for a request that a process could not answer before its end."""
+
+    code, status, title, outcome = "stopping", 503, "This gateway process ends", Outcome.CANCELLED
+
+    def __init__(self) -> None:
+        super().__init__("the process ends; another one takes new connections")
+
+    def headers(self) -> dict[str, str]:
+        """`Retry-After` of one second."""
+        return {"Retry-After": "1"}
 
 
 class InternalError(Problem):

@@ -90,9 +90,10 @@ class LiveResult(RunResult, frozen=True, kw_only=True):
     """A live run. Latencies are the client's, from the intended send time, in seconds.
 
     `coverage_at_gateway` is by the gateway's clock, which its forecasts use; unlike `coverage` it includes strict
-    requests that expired. `late_sends` is the share of requests sent later than the bound. `refusals` are latencies of
-    refusals. `details` counts problem codes and faults; `reasons` counts the route reasons of answers. `histograms` are
-    named by `histograms_of`. `capacity_per_s` is the rate at a load of 1.
+    requests that expired. `met_at_gateway` counts the answers that the gateway reported in time. `late_sends` is the
+    share of requests sent later than the bound. `refusals` are latencies of refusals. `details` counts problem codes
+    and faults; `reasons` counts the route reasons of answers. `histograms` are named by `histograms_of`.
+    `capacity_per_s` is the rate at a load of 1.
     """
 
     capacity_per_s: float
@@ -104,6 +105,7 @@ class LiveResult(RunResult, frozen=True, kw_only=True):
     shadows: Shadows | None
     coverage_at_gateway: float | None
     histograms: Mapping[str, Histogram]
+    met_at_gateway: int | None = None
 
 
 def live_result(
@@ -136,6 +138,7 @@ def live_result(
         shadows=_shadows(results),
         coverage_at_gateway=_coverage_at_gateway(results),
         histograms=histograms_of(results),
+        met_at_gateway=sum(bool(one.prediction and one.prediction.met) for one in results if one.fate in ANSWERED),
     )
 
 

@@ -20,10 +20,16 @@ def endings_grid(runs: Sequence[LiveResult]) -> Grid:
     for label, of in _cells(runs):
         offered = sum(run.offered for run in of)
         counts = [sum(getattr(run, name) for run in of) for name in ("served", "late", "refused", "failed")]
+        counts.insert(1, sum(run.met_at_gateway or 0 for run in of))
         said = sum((Counter(run.details) for run in of), Counter[str]())
         words = ", ".join(f"{detail} {count}" for detail, count in said.most_common(MOST_DETAILS))
         rows.append(Row(label, (Entry(str(offered)), *(Entry(f"{n / offered:.1%}") for n in counts), Entry(words))))
-    return Grid("Endings", ("policy", "offered", "in time", "late", "refused", "failed", "what was said"), tuple(rows))
+    return Grid(
+        "Endings",
+        ("policy", "offered", "in time", "at the gateway", "late", "refused", "failed", "what was said"),
+        tuple(rows),
+        "In time by the client's clock, from the intended send time, and by the gateway's, as X-SLA-Met says.",
+    )
 
 
 def latency_grid(runs: Sequence[LiveResult]) -> Grid:

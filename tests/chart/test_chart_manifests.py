@@ -19,7 +19,7 @@ EVERYTHING: Document = {
     "ingress": {"enabled": True, "hosts": [{"host": "punctual.test", "paths": ["/"]}]},
     "autoscaler": {"enabled": True},
     "cache": {"kind": "persistentVolumeClaim"},
-    "podMonitor": {"enabled": True},
+    "scrapeConfig": {"enabled": True},
     "prometheusRule": {"enabled": True},
     "dashboards": {"enabled": True},
     "imagePullSecrets": [{"name": "registry"}],
@@ -132,7 +132,7 @@ def test_names_fit_kuberay_whatever_the_release_is_called() -> None:
 def test_production_turns_everything_on() -> None:
     """The worked example has an Ingress, two ingress replicas, scaling, monitors, a policy and a volume."""
     made = render(production())
-    for kind in ("Ingress", "PersistentVolumeClaim", "PodMonitor", "PodDisruptionBudget", "ServiceAccount"):
+    for kind in ("Ingress", "PersistentVolumeClaim", "ScrapeConfig", "PodDisruptionBudget", "ServiceAccount"):
         made.one(kind)
     assert len(made.of_kind("NetworkPolicy")) == len(made.of_kind("PrometheusRule")) == 2
     assert production()["catalog"]["ingress"]["replicas"] >= 2

@@ -113,22 +113,20 @@ def test_another_release_in_the_namespace_is_a_stranger() -> None:
 
 
 def test_what_is_scraped_counts_everything_once() -> None:
-    """Prometheus scrapes only the head, so that every process is counted once."""
-    made = render({"podMonitor": {"enabled": True, "job": "gateway"}})
-    monitor = made.one("PodMonitor")["spec"]
-    assert selects(monitor["selector"], ray_pod(made, "head").labels)
-    assert not selects(monitor["selector"], ray_pod(made, "worker").labels)
-    (endpoint,) = monitor["podMetricsEndpoints"]
-    ports = made.head["spec"]["containers"][0]["ports"]
-    assert endpoint["port"] in [port["name"] for port in ports]
-    assert endpoint["relabelings"] == [{"action": "replace", "targetLabel": "job", "replacement": "gateway"}]
+    """Prometheus scrapes the Service, one target, so that every process is counted once."""
+    made = render({"scrapeConfig": {"enabled": True, "job": "gateway"}, "service": {"port": 81}})
+    (static,) = made.one("ScrapeConfig")["spec"]["staticConfigs"]
+    service = made.one("RayService")["spec"]["serveService"]
+    namespace = made.one("RayService")["metadata"]["namespace"]
+    assert static["targets"] == [f"{service['metadata']['name']}.{namespace}.svc:81"]
+    assert static["labels"] == {"job": "gateway", "namespace": namespace}
 
 
 def test_native_histograms_come_beside_the_classic_ones() -> None:
     """Native histograms are scraped beside the classic ones if the values say so."""
     switches = ("convertClassicHistogramsToNHCB", "scrapeClassicHistograms")
     for asked in (False, True):
-        monitor = render({"podMonitor": {"enabled": True, "nativeHistograms": asked}}).one("PodMonitor")
+        monitor = render({"scrapeConfig": {"enabled": True, "nativeHistograms": asked}}).one("ScrapeConfig")
         assert [monitor["spec"].get(switch, False) for switch in switches] == [asked, asked]
         assert not faults(monitor)
 

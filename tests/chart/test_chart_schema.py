@@ -41,7 +41,7 @@ WRONG: list[tuple[Document, str]] = [
     ({"drain": {"deadlineSeconds": 0}}, "/drain/deadlineSeconds"),
     ({"probes": {"readyPath": "readyz"}}, "/probes/readyPath"),
     ({"networkPolicy": {"operator": {"from": []}}}, "/networkPolicy/operator/from"),
-    ({"podMonitor": {"interval": "often"}}, "/podMonitor/interval"),
+    ({"scrapeConfig": {"interval": "often"}}, "/scrapeConfig/interval"),
     ({"prometheusRule": {"runbook": "docs/operating.md"}}, "/prometheusRule/runbook"),
     ({"dashboards": {"labels": {"grafana_dashboard": 1}}}, "/dashboards/labels/grafana_dashboard"),
     ({"tests": {"budgetMs": 700000}}, "/tests/budgetMs"),

@@ -75,21 +75,21 @@ def is_ready(gateway: Gateway, folder: Path) -> bool:
 
 def test_a_pod_is_ready_once_all_serve_and_stays_so_while_an_ingress_answers(tmp_path: Path) -> None:
     """A pod becomes ready once every checkpoint serves, and then stays ready while an ingress answers."""
-    gateway = Gateway({"/readyz": 503, "/healthz": 200})
+    gateway = Gateway({"/readyz": 503, "/-/healthz": 200})
     with listening(gateway):
         assert not is_ready(gateway, tmp_path), "not every checkpoint has served yet"
         gateway.status["/readyz"] = 200
         assert is_ready(gateway, tmp_path)
         gateway.status["/readyz"] = 503
         assert is_ready(gateway, tmp_path)
-        gateway.status["/healthz"] = 503
+        gateway.status["/-/healthz"] = 503
         assert not is_ready(gateway, tmp_path)
-    assert [path for path, _ in gateway.asked] == ["/readyz", "/readyz", "/healthz", "/healthz"]
+    assert [path for path, _ in gateway.asked] == ["/readyz", "/readyz", "/-/healthz", "/-/healthz"]
     assert not is_ready(gateway, tmp_path), "nobody listens"
 
 
-def test_a_pod_stays_while_replicas_or_the_proxy_are_in_it(tmp_path: Path) -> None:
-    """A pod waits for its last replica and proxy, found by Ray's process titles, but not for itself."""
+def test_a_pod_stays_while_replicas_are_in_it(tmp_path: Path) -> None:
+    """A pod waits for its last replica, found by Ray's process titles, but not for itself."""
     *shell, script = worker(render())["lifecycle"]["preStop"]["exec"]["command"]
     assert script.startswith("ray drain-node --reason DRAIN_NODE_REASON_PREEMPTION")
     loop = (
@@ -97,11 +97,12 @@ def test_a_pod_stays_while_replicas_or_the_proxy_are_in_it(tmp_path: Path) -> No
         .replace("/proc/", f"{tmp_path}/")
         .replace("sleep 1", "rm -r $(ls -d */ | head -1)")
     )
-    for number, title in (("11", "ray::ServeReplica:punctual:bart"), ("12", "ray::HAProxyManager"), ("13", loop)):
-        (tmp_path / number).mkdir()
-        (tmp_path / number / "cmdline").write_text(title)
+    titles = ("ray::ServeReplica:punctual:bart", "ray::ServeReplica:punctual:gateway", "ray::IDLE", loop)
+    for number, title in enumerate(titles, start=11):
+        (tmp_path / f"{number}").mkdir()
+        (tmp_path / f"{number}" / "cmdline").write_text(title)
     subprocess.run([*shell, loop], cwd=tmp_path, timeout=60, check=True)
-    assert [one.name for one in tmp_path.iterdir()] == ["13"], "two rounds: one for each that was still there"
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["13", "14"], "one round for each that was still there"
 
 
 @pytest.mark.parametrize(

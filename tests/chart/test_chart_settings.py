@@ -14,6 +14,7 @@ from rendered_chart import CHART, FULLNAME, ROOT, Document, Rendered, chart, ren
 
 from deployments.serve import kubernetes
 from deployments.serve.environment import cluster_environment
+from gateway.api import app
 from gateway.api.openapi import openapi_document
 from gateway.catalogs.catalog import load_catalog
 from gateway.model.tier import Tier
@@ -43,7 +44,7 @@ def test_the_application_takes_the_arguments(made: Rendered) -> None:
     """The application's arguments are valid, and each path in them is mounted in every pod."""
     (application,) = made.serve_config()["applications"]
     assert application["import_path"] == f"{kubernetes.__name__}:{kubernetes.build.__name__}"
-    assert (application["name"], application["route_prefix"]) == ("punctual", "/")
+    assert (application["name"], application["route_prefix"]) == ("punctual", None)
     arguments = kubernetes.Arguments.model_validate(application["args"])
     assert arguments.tier_resources
     for container in ray_containers(made):
@@ -101,10 +102,12 @@ def test_a_pod_outlives_its_replicas(made: Rendered) -> None:
     assert delay_s > load_catalog("starter").budget_s("summarize")
 
 
-def test_one_port_from_the_service_to_haproxy() -> None:
-    """The HTTP port is set once and used by Serve, containers, the probe, policies and the scrape."""
-    made = render({"http": {"port": 8123}, "podMonitor": {"enabled": True}})
-    assert made.serve_config()["http_options"]["port"] == 8123
+def test_one_port_from_the_service_to_the_ingress() -> None:
+    """The HTTP port is set once and used by the ingresses, containers, the probe and policies."""
+    made = render({"http": {"port": 8123}})
+    (application,) = made.serve_config()["applications"]
+    assert (application["args"]["host"], application["args"]["port"]) == ("0.0.0.0", 8123)  # noqa: S104  # a pod's own
+    assert made.serve_config()["proxy_location"] == "Disabled"
     for container in ray_containers(made):
         assert {"name": "serve", "containerPort": 8123} in container["ports"]
     for group in made.workers.values():
@@ -113,17 +116,31 @@ def test_one_port_from_the_service_to_haproxy() -> None:
     (_, open_to_all) = made.one("NetworkPolicy", FULLNAME)["spec"]["ingress"]
     assert open_to_all == {"ports": [{"protocol": "TCP", "port": 8123}]}
     assert made.one("RayService")["spec"]["serveService"]["spec"]["ports"][0]["targetPort"] == "serve"
-    assert made.one("PodMonitor")["spec"]["podMetricsEndpoints"][0]["port"] == "serve"
 
 
 def test_paths_are_the_gateways_own(made: Rendered) -> None:
     """The probed and scraped paths are among those that the gateway answers."""
     paths = openapi_document()["paths"]
     assert isinstance(paths, dict)
-    answered = set(paths)
     probes = chart().values["probes"]
-    scrape = render({"podMonitor": {"enabled": True}}).one("PodMonitor")["spec"]["podMetricsEndpoints"][0]
-    assert {probes["readyPath"], probes["alivePath"], scrape["path"]} <= answered
+    scrape = render({"scrapeConfig": {"enabled": True}}).one("ScrapeConfig")["spec"]
+    assert {probes["readyPath"], probes["alivePath"], scrape["metricsPath"]} <= {*paths, *app.PROBES}
+
+
+def test_an_ingress_that_ends_leaves_the_service_first() -> None:
+    """A retired ingress serves on until its pod's readiness probe has failed, and ends within the pod's drain."""
+    probes = chart().values["probes"]
+    noticed_s = probes["failureThreshold"] * (probes["periodSeconds"] + probes["timeoutSeconds"])
+    assert noticed_s < kubernetes.LEAVE_S
+    assert chart().values["drain"]["deadlineSeconds"] > kubernetes.LEAVE_S + kubernetes.DRAIN_S
+
+
+@pytest.mark.parametrize(("replicas", "pods", "ingresses"), [(1, 1, 2), (1, 3, 4), (5, 1, 5)])
+def test_each_pod_has_an_ingress(replicas: int, pods: int, ingresses: int) -> None:
+    """There are as many ingresses as pods at least, since a pod without one is never ready."""
+    made = render({"catalog": {"ingress": {"replicas": replicas}}, "tiers": {"realtime": {"pods": pods}}})
+    (application,) = made.serve_config()["applications"]
+    assert application["args"]["ingresses"] == ingresses
 
 
 def test_versions_are_those_that_are_tested(made: Rendered) -> None:

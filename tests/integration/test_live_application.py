@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 import yaml
 from certificates import Authority
-from live import free_port
+from live import free_port, mark_of
 from prometheus_client.parser import text_string_to_metric_families
 from waiting import wait_until
 
@@ -38,12 +39,12 @@ AUTOSCALING = {
 
 @dataclass(frozen=True)
 class Cluster:
-    """A running cluster: where HAProxy answers, and the arguments that the application is built with."""
+    """A running cluster: where its ingresses answer, and the arguments that the application is built with."""
 
     url: str
     process: subprocess.Popen[str]
     arguments: dict[str, object]
-    folder: Path
+    session: str
     deployed: list[Path] = field(default_factory=list)
 
     def deploy(self, catalog: Path) -> None:
@@ -105,7 +106,7 @@ def cluster(small_catalog: tuple[Path, Path], tmp_path_factory: pytest.TempPathF
     port = free_port()
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(
-            [sys.executable, str(CLUSTER), str(port)],
+            [sys.executable, str(CLUSTER)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -113,10 +114,14 @@ def cluster(small_catalog: tuple[Path, Path], tmp_path_factory: pytest.TempPathF
             bufsize=1,
         )
     assert process.stdin is not None and process.stdout is not None
-    arguments = {"cache": str(cache), "transport_certificates": str(certificates.folder), "tier_resources": True}
-    made = Cluster(f"http://127.0.0.1:{port}", process, arguments, catalog.parent)
+    arguments = {
+        "cache": str(cache),
+        "transport_certificates": str(certificates.folder),
+        "port": port,
+        "tier_resources": True,
+    }
     try:
-        read_answer(process)
+        made = Cluster(f"http://127.0.0.1:{port}", process, arguments, str(read_answer(process)["folder"]))
         made.deploy(before)
         wait_until(lambda: is_ready(made.url), WITHIN_S)
         yield made
@@ -124,6 +129,15 @@ def cluster(small_catalog: tuple[Path, Path], tmp_path_factory: pytest.TempPathF
         with process.stdout:
             process.stdin.close()
             process.wait(timeout=240)
+
+
+def ingresses(cluster: Cluster) -> list[psutil.Process]:
+    """The processes of the cluster's ingresses; Ray puts the deployment's name into their titles."""
+    return [
+        process
+        for process in psutil.process_iter()
+        if mark_of(process) == cluster.session and "ServeReplica:punctual:gateway" in " ".join(process.cmdline())
+    ]
 
 
 def is_ready(url: str) -> bool:
@@ -249,6 +263,25 @@ def test_any_ingress_tells_the_metrics_of_all(cluster: Cluster) -> None:
         more = {replica: now[replica] - before.get(replica, 0.0) for replica in now}
         assert sum(more.values()) == 40
         assert len(more) == 2 and min(more.values()) > 0, more
+
+
+@pytest.mark.usefixtures("upgraded")
+def test_a_killed_ingress_of_two_costs_only_what_it_held(cluster: Cluster) -> None:
+    """Of two ingresses, one that is killed costs only the requests that it held, and another takes its place."""
+    before = ingresses(cluster)
+    assert len(before) == 2
+
+    def kill(ends: Counter[object]) -> None:
+        wait_until(lambda: ends.total() > 20, WITHIN_S)
+        before[0].kill()
+        told = ends.total()
+        wait_until(lambda: ends.total() > told + 100, WITHIN_S)
+        wait_until(lambda: cluster.settled(gateway=2), WITHIN_S)
+
+    ends = asyncio.run(meanwhile(cluster.url, EVERY_S, kill))
+    assert ends.total() - ends[200] <= MOST_AT_ONCE, ends
+    assert set(ends) <= {200, "ReadError", "RemoteProtocolError", "ConnectError"}, ends
+    wait_until(lambda: len(ingresses(cluster)) == 2, WITHIN_S)
 
 
 @pytest.mark.usefixtures("refused")

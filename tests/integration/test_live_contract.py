@@ -1,4 +1,4 @@
-"""The HTTP contract of a running gateway, with HAProxy, Ray Serve, the transport and real engines."""
+"""The HTTP contract of a running gateway, with its HTTP server, Ray Serve, the transport and real engines."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def test_ctrl_c_leaves_nothing_behind(small_catalog: tuple[Path, Path], tmp_path
 
 
 def test_what_a_killed_gateway_left_is_cleared_by_the_next(small_catalog: tuple[Path, Path], tmp_path: Path) -> None:
-    """The start after a SIGKILL ends the orphaned Ray and HAProxy, and serves on the same port."""
+    """The start after a SIGKILL ends the orphaned Ray and ingress, and serves on the same port."""
     catalog, cache = small_catalog
     port = free_port()
     dead = start(catalog, cache, port, tmp_path / "dead.log")

@@ -103,7 +103,7 @@ def write_catalog(folder: Path) -> Path:
 def free_port() -> int:
     """Return a port that nothing listens on at the moment.
 
-    The proxy and the clients of the gateway need its port before it listens. The port is below those that the kernel
+    The clients of the gateway need its port before it listens. The port is below those that the kernel
     hands out, so that no server or client of another test gets it meanwhile.
     """
     for port in random.SystemRandom().sample(range(20_000, 32_768), 100):

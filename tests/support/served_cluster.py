@@ -1,6 +1,6 @@
 """A cluster of two nodes on this host, to which the application is deployed as KubeRay does it: by Serve configs.
 
-    python served_cluster.py PORT
+    python served_cluster.py
 
 Reads from its standard input, a line each: the arguments of `deployments.serve.kubernetes:build` as JSON, which it
 deploys, or an empty line, upon which it prints how many replicas of each deployment run, and how many come or go. It
@@ -22,17 +22,17 @@ PROCESSORS = 32
 """CPUs to reserve on each node, not to use: old and new replicas stand side by side."""
 
 TIERS = ("realtime", "quality")
-"""Each node is for the replicas of one tier; the first also has HAProxy."""
+"""Each node is for the replicas of one tier. Ingresses on both share a port."""
 
 
-def start_nodes(port: int, folder: Path) -> None:
-    """Start Ray's two nodes and Serve, with HTTP on this port."""
+def start_nodes(folder: Path) -> None:
+    """Start Ray's two nodes and Serve."""
     os.environ["RAY_TMPDIR"] = str(folder)  # where the second node looks for the first
     (folder / "ray").mkdir()
     import ray
     from ray import serve
     from ray.cluster_utils import Cluster
-    from ray.serve.config import HTTPOptions, ProxyLocation
+    from ray.serve.config import ProxyLocation
 
     from deployments.serve.graph import tier_resource
 
@@ -44,7 +44,7 @@ def start_nodes(port: int, folder: Path) -> None:
     cluster = Cluster(initialize_head=True, head_node_args=head)
     cluster.add_node(**nodes[1])
     ray.init(address=cluster.address, log_to_driver=False)
-    serve.start(proxy_location=ProxyLocation.HeadOnly, http_options=HTTPOptions(host="127.0.0.1", port=port))
+    serve.start(proxy_location=ProxyLocation.Disabled)
 
 
 def deploy(arguments: dict[str, object]) -> None:
@@ -54,13 +54,13 @@ def deploy(arguments: dict[str, object]) -> None:
 
     one = {
         "name": "punctual",
-        "route_prefix": "/",
+        "route_prefix": None,
         "import_path": "deployments.serve.kubernetes:build",
         "args": arguments,
     }
     client = _get_global_client()
     assert client is not None
-    client.deploy_apps(ServeDeploySchema.model_validate({"applications": [one]}))
+    client.deploy_apps(ServeDeploySchema.model_validate({"proxy_location": "Disabled", "applications": [one]}))
 
 
 def said() -> dict[str, object]:
@@ -82,11 +82,11 @@ def said() -> dict[str, object]:
     }
 
 
-def main(port: int) -> None:
+def main() -> None:
     """Serve until the standard input ends."""
     with environment.run_folder() as folder:
         environment.configure(folder)
-        start_nodes(port, folder)
+        start_nodes(folder)
         print(json.dumps({"folder": str(folder)}), flush=True)
         try:
             for line in sys.stdin:
@@ -98,4 +98,4 @@ def main(port: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main()

@@ -134,11 +134,11 @@ class OwnMetrics:
         return one_scrape([Process("only", "gateway", self.metrics.text())])
 
 
-def client_of(told: World, *, echo_request_id: bool = True) -> httpx.AsyncClient:
+def client_of(told: World) -> httpx.AsyncClient:
     """Return a client of the application over this world, whose requests are counted and kept."""
     scrape = OwnMetrics(told.catalog)
     told.service.observers = (told.kept, scrape.metrics)
-    application = app.build(told.service, scrape, told.catalog.limits, told.clock, echo_request_id=echo_request_id)
+    application = app.build(told.service, scrape, told.catalog.limits, told.clock)
     transport = httpx.ASGITransport(application, raise_app_exceptions=False)
     return httpx.AsyncClient(transport=transport, base_url="http://gateway")
 

@@ -2,13 +2,9 @@
 
 {{/* Ray's switches as `cluster_environment` of deployments/serve/environment.py has them, which says why; a test compares. */}}
 {{- define "punctual.env" -}}
-- {name: RAY_SERVE_ENABLE_HA_PROXY, value: "1"}
 - {name: RAY_SERVE_THROUGHPUT_OPTIMIZED, value: "1"}
+- {name: RAY_SERVE_ENABLE_DIRECT_INGRESS, value: "0"}
 - {name: RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE, value: "1"}
-- {name: RAY_SERVE_HAPROXY_NBTHREAD, value: "1"}
-- {name: RAY_SERVE_HAPROXY_METRICS_ENABLED, value: "0"}
-- {name: RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER, value: 1s}
-- {name: RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S, value: "5"}
 - {name: RAY_SERVE_CONTROL_LOOP_INTERVAL_S, value: "0.3"}
 - {name: RAY_USAGE_STATS_ENABLED, value: "0"}
 - {name: RAY_enable_metrics_collection, value: "0"}
@@ -130,7 +126,7 @@ periodSeconds: 5
 timeoutSeconds: 5
 {{- end -}}
 
-{{/* Ready once every checkpoint has served, then for as long as an ingress answers. bash, since the image has no curl. */}}
+{{/* Ready once every checkpoint has served, then for as long as the pod's ingress takes requests. bash, since the image has no curl. */}}
 {{- define "punctual.readyScript" -}}
 answers() {
   exec 3<>/dev/tcp/127.0.0.1/{{ .Values.http.port }} || return 1
@@ -142,14 +138,14 @@ if [ -e /tmp/was-ready ]; then answers {{ .Values.probes.alivePath }}; else answ
 {{- end -}}
 
 {{/*
-Has Ray start this node's replicas elsewhere, and ends once those here and the HAProxy are gone, or at the deadline.
-Their titles are Ray's.
+Has Ray start this node's replicas elsewhere, and ends once those here are gone, or at the deadline.
+Their titles are Ray's; the brackets keep the script from finding itself.
 */}}
 {{- define "punctual.drainScript" -}}
 ray drain-node --reason DRAIN_NODE_REASON_PREEMPTION --reason-message "the pod ends" \
   --deadline-remaining-seconds {{ .Values.drain.deadlineSeconds }}
 for _ in $(seq {{ .Values.drain.deadlineSeconds }}); do
-  grep -qsE 'ray::(ServeReplica|HAProxyManager)' /proc/[0-9]*/cmdline || break
+  grep -qs 'ray::[S]erveReplica' /proc/[0-9]*/cmdline || break
   sleep 1
 done
 {{- end -}}

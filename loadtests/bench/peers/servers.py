@@ -63,7 +63,7 @@ class Job(BaseModel):
 def gateway(
     catalog: Catalog, variants: Mapping[str, Path], ready_within_s: float = READY_WITHIN_S, access_log: str = OFF
 ) -> Iterator[Server]:
-    """Runs the gateway behind HAProxy, as `punctual serve` does. `access_log` is a file or `off`.
+    """Runs the gateway as `punctual serve` does. `access_log` is a file or `off`.
 
     Raises ServerFailed.
     """

@@ -1,8 +1,8 @@
 """The fields of custom resources that the chart may use, with their types: facts, each with its source.
 
 `RAY_SERVICE` is from KubeRay v1.7.0, ray-operator/apis/ray/v1/{rayservice,raycluster}_types.go (group ray.io, version
-v1). `POD_MONITOR` and `PROMETHEUS_RULE` are from Prometheus Operator, pkg/apis/monitoring/v1/ (group
-monitoring.coreos.com, version v1). Only what the chart uses is here; a field of the chart that is not here fails.
+v1). `SCRAPE_CONFIG` and `PROMETHEUS_RULE` are from Prometheus Operator, pkg/apis/monitoring/v1alpha1/ and v1/ (group
+monitoring.coreos.com). Only what the chart uses is here; a field of the chart that is not here fails.
 
 A path names a field below the document, `[]` the items of a list, `*` any key of a map. A type is one of `_CHECKS`, an
 enumeration `a|b`, or the name of a type of Kubernetes, whose own schema checks it elsewhere: `walk` stops there.
@@ -52,17 +52,14 @@ RAY_SERVICE_REQUIRED: Final = (
 LONGEST_NAME: Final = 47
 """Of a RayService: MaxRayServiceNameLength of KubeRay v1.7.0, ray-operator/controllers/ray/utils/constant.go."""
 
-POD_MONITOR: Final[Mapping[str, str]] = {
-    "spec.selector": "LabelSelector",
+SCRAPE_CONFIG: Final[Mapping[str, str]] = {
+    "spec.staticConfigs[].targets[]": "string",
+    "spec.staticConfigs[].labels.*": "string",
+    "spec.metricsPath": "string",
+    "spec.scrapeInterval": "duration",
+    "spec.scrapeTimeout": "duration",
     "spec.convertClassicHistogramsToNHCB": "boolean",
     "spec.scrapeClassicHistograms": "boolean",
-    "spec.podMetricsEndpoints[].port": "string",
-    "spec.podMetricsEndpoints[].path": "string",
-    "spec.podMetricsEndpoints[].interval": "duration",
-    "spec.podMetricsEndpoints[].scrapeTimeout": "duration",
-    "spec.podMetricsEndpoints[].relabelings[].action": "replace|keep|drop|labelmap|labeldrop|labelkeep",
-    "spec.podMetricsEndpoints[].relabelings[].targetLabel": "string",
-    "spec.podMetricsEndpoints[].relabelings[].replacement": "string",
 }
 PROMETHEUS_RULE: Final[Mapping[str, str]] = {
     "spec.groups[].name": "string",
@@ -75,7 +72,7 @@ PROMETHEUS_RULE: Final[Mapping[str, str]] = {
     "spec.groups[].rules[].labels.*": "string",
     "spec.groups[].rules[].annotations.*": "string",
 }
-FIELDS: Final = {"RayService": RAY_SERVICE, "PodMonitor": POD_MONITOR, "PrometheusRule": PROMETHEUS_RULE}
+FIELDS: Final = {"RayService": RAY_SERVICE, "ScrapeConfig": SCRAPE_CONFIG, "PrometheusRule": PROMETHEUS_RULE}
 
 _CHECKS: Final[Mapping[str, Callable[[Any], bool]]] = {
     "int32": lambda value: isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31,

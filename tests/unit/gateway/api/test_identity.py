@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from fakes import ANSWER
-from worlds import client_of, gateway, world
+from worlds import gateway
 
 from gateway.api.headers import request_id_of
 from gateway.model.messages import Answer, Work
@@ -59,20 +59,3 @@ async def test_what_is_no_identity_is_refused_and_not_repeated(value: bytes) -> 
     assert [error["header"] for error in response.json()["errors"]] == ["X-Request-Id"]
     assert response.headers["X-Request-Id"] == told.kept.records[0].request_id
     assert len(response.headers["X-Request-Id"]) == 32
-
-
-@pytest.mark.parametrize("path", ["/classify", "/route", "/healthz", "/checkpoints", "/nowhere"])
-async def test_a_server_that_echoes_the_identity_itself_is_left_to_it(path: str) -> None:
-    """Behind a server that adds X-Request-Id itself, the application never sends it."""
-    client = client_of(world(), echo_request_id=False)
-    for method in ("GET", "POST"):
-        assert "X-Request-Id" not in (await client.request(method, path, json=BODY)).headers
-
-
-async def test_what_a_server_echoes_itself_is_what_is_recorded() -> None:
-    """Behind a server that sets the request id, the record has that id, whatever happens to the request."""
-    for behaviour, content in ((None, b"nonsense"), (None, b'{"inputs": "a"}'), (faulty, b'{"inputs": "a"}')):
-        told = world(behaviour)
-        client = client_of(told, echo_request_id=False)
-        await client.post("/classify", content=content, headers={"X-Request-Id": "made-by-the-server"})
-        assert [record.request_id for record in told.kept.records] == ["made-by-the-server"]

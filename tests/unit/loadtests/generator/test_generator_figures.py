@@ -39,7 +39,7 @@ def ended(
 ) -> Result:
     """A result due at its own number of seconds: by default an answer of grand's, predicted exactly."""
     if prediction is None and fate in (Fate.IN_TIME, Fate.LATE):
-        prediction = Prediction("grand", "quality", "fits", 0.01, 0.01, 0.01)
+        prediction = Prediction("grand", "quality", "fits", 0.01, 0.01, 0.01, met=fate is Fate.IN_TIME)
     return Result(at, kind, "classify", at, 0.05, at + lag_s, latency_s, fate, detail, prediction, shadow)
 
 
@@ -140,4 +140,4 @@ def test_the_tables_say_what_the_runs_say() -> None:
     honest = [entry.text for entry in honesty_grid(runs).rows[0].entries]
     assert honest == ["50.0%", "100.0%", "95.0%", "2", "100% of 2", "0.00%", "1.0"]
     endings = [entry.text for entry in endings_grid(runs).rows[0].entries]
-    assert endings == ["4", "50.0%", "0.0%", "50.0%", "0.0%", "overloaded 2"]
+    assert endings == ["4", "50.0%", "50.0%", "0.0%", "50.0%", "0.0%", "overloaded 2"]

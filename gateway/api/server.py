@@ -1,0 +1,156 @@
+"""The HTTP server: listens, ends connections that take too long, and drains.
+
+Several servers may listen on one port, in one process each: the kernel spreads new connections over them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import Sequence
+from email.utils import formatdate
+
+from gateway.api.connection import Application, Connection, Hub
+from gateway.catalogs.catalog import Limits
+from gateway.model.deadline import Clock
+from gateway.model.errors import Stopping
+
+BACKLOG = 4096
+"""Connections that may wait to be accepted; Linux caps it at net.core.somaxconn, which has this default."""
+
+LOOK_EVERY_S = 0.5
+"""Seconds between two looks for connections that take too long: by so much a limit may be exceeded."""
+
+_ON_ITS_WAY_S = 0.25
+"""Seconds that connections without a request stay open after the port is closed: a request may be on its way."""
+
+_TOLD_WITHIN_S = 1.0
+"""Seconds for the last answers of a server that stops to reach their clients."""
+
+log = logging.getLogger("gateway.http")
+
+
+class HttpServer:
+    """Serves one application. `limits` has the time limits and the number of connections."""
+
+    def __init__(self, app: Application, limits: Limits, clock: Clock) -> None:
+        self._hub = Hub(app, limits, clock)
+        self._listeners: list[socket.socket] = []
+        self._accepting: set[asyncio.Task[object]] = set()
+        self._looking: asyncio.TimerHandle | None = None
+
+    @property
+    def draining(self) -> bool:
+        """True from the beginning of the drain."""
+        return self._hub.draining
+
+    @property
+    def connections(self) -> int:
+        """The number of open connections."""
+        return len(self._hub.open)
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on."""
+        port: int = self._listeners[0].getsockname()[1]
+        return port
+
+    async def start(self, host: str, port: int) -> None:
+        """Listens on every address of the host. Raises OSError."""
+        self._look()
+        for family, address in await _addresses(host, port):
+            self._listeners.append(_listener(family, address))
+            self._listen(self._listeners[-1])
+
+    async def drain(self, linger_s: float, within_s: float) -> None:
+        """Serves on for `linger_s` seconds, then takes no new connections and finishes the requests under way.
+
+        From the beginning, each answer is the last of its connection. Requests that are not answered `within_s` seconds
+        after the lingering are answered 503.
+        """
+        self._hub.draining = True
+        await asyncio.sleep(linger_s)
+        self._close_listeners()
+        await asyncio.gather(*self._accepting, return_exceptions=True)
+        if self._hub.open:
+            await asyncio.sleep(_ON_ITS_WAY_S)
+        for connection in list(self._hub.open):
+            if connection.idle:
+                connection.stop(None)
+        await self._empty(within_s)
+        for connection in list(self._hub.open):
+            connection.stop(Stopping())
+        await self._empty(_TOLD_WITHIN_S)
+        if self._looking is not None:
+            self._looking.cancel()
+
+    def _listen(self, listener: socket.socket) -> None:
+        if listener in self._listeners:
+            asyncio.get_running_loop().add_reader(listener, self._accept, listener)
+
+    def _accept(self, listener: socket.socket) -> None:
+        """Accepts what waits. Without a free file it tries again in a second, as asyncio does."""
+        loop = asyncio.get_running_loop()
+        try:
+            while True:
+                connection, _ = listener.accept()
+                connection.setblocking(False)
+                task = loop.create_task(loop.connect_accepted_socket(self._connection, connection))
+                self._accepting.add(task)
+                task.add_done_callback(self._accepting.discard)
+        except (BlockingIOError, ConnectionAbortedError):
+            return
+        except OSError as error:
+            log.error("no connection can be accepted: %s", error.strerror)
+            loop.remove_reader(listener)
+            loop.call_later(1.0, self._listen, listener)
+
+    def _close_listeners(self) -> None:
+        """Stops listening. Connections that the kernel has already made are accepted: it would reset them."""
+        for listener in self._listeners:
+            self._accept(listener)
+            asyncio.get_running_loop().remove_reader(listener)
+            listener.close()
+        self._listeners.clear()
+
+    async def _empty(self, within_s: float) -> None:
+        """Waits until no connection is open, for so long at most."""
+        if self._hub.open:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._hub.empty.wait(), within_s)
+
+    def _connection(self) -> Connection:
+        return Connection(self._hub)
+
+    def _look(self) -> None:
+        """Ends the connections that take too long, renews the date, and comes back."""
+        self._hub.date = f"date: {formatdate(usegmt=True)}\r\n".encode()
+        now_s = self._hub.clock()
+        for connection in [one for one in self._hub.open if one.due_s <= now_s]:
+            connection.expire()
+        self._looking = asyncio.get_running_loop().call_later(LOOK_EVERY_S, self._look)
+
+
+async def _addresses(host: str, port: int) -> Sequence[tuple[int, tuple[object, ...]]]:
+    """Every address of a host name, each once."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    return list(dict.fromkeys((int(family), tuple(address)) for family, _, _, _, address in found))
+
+
+def _listener(family: int, address: tuple[object, ...]) -> socket.socket:
+    """Binds a socket that may share its port with other processes of this user."""
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.setblocking(False)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    return listener

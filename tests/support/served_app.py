@@ -1,0 +1,109 @@
+"""The gateway's HTTP server over an application that a test writes, on a port of loopback, and a client that is raw."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from fakes import FakeClock
+
+from gateway.api.connection import Application, Message, Receive, Send
+from gateway.api.server import HttpServer
+from gateway.catalogs.catalog import Limits
+
+HEAD = b"POST / HTTP/1.1\r\nHost: gateway\r\n"
+
+
+@dataclass
+class Echo:
+    """An application that answers with the body, once its gate is open, and keeps the scopes that it was given.
+
+    `cancelled` counts its calls that were cancelled.
+    """
+
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+    scopes: list[Message] = field(default_factory=list)
+    cancelled: int = 0
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        self.scopes.append(scope)
+        try:
+            body, more = b"", True
+            while more:
+                message = await receive()
+                body, more = body + message["body"], message["more_body"]
+            await self.gate.wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        await answer(send, 200, body)
+
+
+async def refuse(scope: Message, receive: Receive, send: Send) -> None:
+    """Answer before anything of the body is read."""
+    await answer(send, 413, b"too long")
+
+
+async def answer(send: Send, status: int, body: bytes) -> None:
+    """Send a whole answer."""
+    headers = [(b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+@dataclass
+class Client:
+    """A connection that sends what it is given, byte by byte as it stands."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    async def send(self, data: bytes) -> None:
+        """Send bytes."""
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def answer(self) -> tuple[int, dict[str, str], bytes]:
+        """Read one answer: status, headers by their names in lower case, and body."""
+        async with asyncio.timeout(60):
+            first, *lines = (await self.reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+            headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines if line)}
+            body = await self.reader.readexactly(int(headers.get("content-length", "0")))
+        return int(first.split(" ")[1]), headers, body
+
+    async def ended(self) -> bytes:
+        """Read until the server ends the connection, and return what came."""
+        async with asyncio.timeout(60):
+            return await self.reader.read()
+
+
+@dataclass
+class Served:
+    """A server that runs, and its clock, which stands."""
+
+    server: HttpServer
+    clock: FakeClock
+
+    @asynccontextmanager
+    async def client(self) -> AsyncIterator[Client]:
+        """Connect a client."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.server.port)
+        try:
+            yield Client(reader, writer)
+        finally:
+            writer.close()
+
+
+@asynccontextmanager
+async def serving(app: Application, limits: Limits | None = None) -> AsyncIterator[Served]:
+    """Serve an application on a free port."""
+    clock = FakeClock()
+    server = HttpServer(app, limits or Limits(), clock)
+    await server.start("127.0.0.1", 0)
+    try:
+        yield Served(server, clock)
+    finally:
+        await server.drain(0.0, 0.0)

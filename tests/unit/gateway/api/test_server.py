@@ -1,0 +1,458 @@
+"""The HTTP server on real sockets: framing, limits of time and size, hang-ups, and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from contextlib import suppress
+
+import pytest
+from served_app import HEAD, Client, Echo, Served, refuse, serving
+from waiting import until
+
+from gateway.api.connection import FIRST_BYTE, MAX_HEAD, Message, Receive, Send
+from gateway.api.server import HttpServer
+from gateway.catalogs.catalog import Limits
+
+BODY = b"a good film"
+WHOLE = HEAD + b"Content-Length: 11\r\n\r\n" + BODY
+CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+
+MALFORMED = {
+    "no version": b"GET / \r\n\r\n",
+    "an unknown version": b"GET / HTTP/9.9\r\nHost: a\r\n\r\n",
+    "another protocol": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
+    "text before the method": b"Extra lineGET / HTTP/1.1\r\nHost: a\r\n\r\n",
+    "no host": b"GET / HTTP/1.1\r\n\r\n",
+    "two hosts": b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+    "a header's name with brackets": b"GET / HTTP/1.1\r\nHost: a\r\nX[]: b\r\n\r\n",
+    "a control character in a header": b"GET / HTTP/1.1\r\nHost: a\r\nX: b\x07\r\n\r\n",
+    "a bare carriage return": b"GET / HTTP/1.1\r\nHost: a\r\n\rX: b\r\n\r\n",
+    "a negative length": HEAD + b"Content-Length: -1\r\n\r\n",
+    "a length that is no number": HEAD + b"Content-Length: abc\r\n\r\n",
+    "two lengths": HEAD + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
+    "a length and chunks": HEAD + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+    "a chunk without its length": HEAD + b"Transfer-Encoding: chunked\r\n\r\nhello\r\n0\r\n\r\n",
+}
+
+
+@pytest.fixture
+def echo() -> Echo:
+    """An application that answers at once."""
+    made = Echo()
+    made.gate.set()
+    return made
+
+
+def is_problem(told: tuple[int, dict[str, str], bytes], status: int, code: str) -> bool:
+    """True if the answer is that problem, and the last of its connection."""
+    got, headers, body = told
+    assert (got, json.loads(body)["code"], json.loads(body)["status"]) == (status, code, status), told
+    assert headers["content-type"] == "application/problem+json" and headers["connection"] == "close"
+    return len(headers["x-request-id"]) == 32
+
+
+@pytest.mark.parametrize("request_", [WHOLE, CHUNKED, HEAD + b"\r\n"])
+@pytest.mark.parametrize("in_parts", [False, True])
+async def test_a_request_is_answered_however_it_is_cut(echo: Echo, request_: bytes, in_parts: bool) -> None:
+    """A request has its answer and keeps its connection, whether it comes at once or byte by byte."""
+    async with serving(echo) as served, served.client() as client:
+        for _ in range(2):
+            for part in [request_[at : at + 1] for at in range(len(request_))] if in_parts else [request_]:
+                await client.send(part)
+                if in_parts:
+                    await asyncio.sleep(0)
+            status, headers, body = await client.answer()
+            assert status == 200 and body in (BODY, b"hello", b"") and "connection" not in headers
+
+
+async def test_requests_sent_ahead_are_answered_in_their_order(echo: Echo) -> None:
+    """A client that does not wait for answers has them all, in the order of its requests."""
+    bodies = [b"%d" % number for number in range(100)]
+    async with serving(echo) as served, served.client() as client:
+        await client.send(b"".join(HEAD + b"Content-Length: %d\r\n\r\n" % len(one) + one for one in bodies))
+        assert [(await client.answer())[2] for _ in bodies] == bodies
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+async def test_what_is_not_http_is_a_problem(echo: Echo, name: str) -> None:
+    """Bytes that are no HTTP/1.1 request are a 400 in the contract's form, after which the connection ends."""
+    async with serving(echo) as served, served.client() as client:
+        await client.send(MALFORMED[name])
+        assert is_problem(await client.answer(), 400, "invalid_request")
+        assert await client.ended() == b""
+
+
+async def test_a_broken_request_does_not_cost_the_one_before_its_answer(echo: Echo) -> None:
+    """A request under way is answered before the one behind it is refused."""
+    echo.gate.clear()
+    async with serving(echo) as served, served.client() as client:
+        await client.send(WHOLE + MALFORMED["two hosts"])
+        await until(lambda: len(echo.scopes) == 1)
+        echo.gate.set()
+        assert (await client.answer())[::2] == (200, BODY)
+        assert is_problem(await client.answer(), 400, "invalid_request")
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET /" + b"a" * MAX_HEAD + b" HTTP/1.1\r\nHost: a\r\n\r\n",
+        HEAD + b"X: " + b"a" * MAX_HEAD + b"\r\n\r\n",
+        HEAD + b"X: " + b"a" * 2 * MAX_HEAD,
+    ],
+)
+async def test_a_head_over_the_limit_is_refused(echo: Echo, head: bytes) -> None:
+    """Target and headers over the limit are a 431, also those that never end."""
+    async with serving(echo) as served, served.client() as client:
+        for at in range(0, len(head), 10_000):
+            await client.send(head[at : at + 10_000])
+            await asyncio.sleep(0)
+        assert is_problem(await client.answer(), 431, "head_too_large")
+
+
+@pytest.mark.parametrize("target", [b"*", b"http://gateway/a%20b?c=d", b"/a%20b?c=d#e"])
+async def test_every_form_of_a_target_reaches_the_application(echo: Echo, target: bytes) -> None:
+    """Path and query are found in a path, in a whole URL and in the asterisk of OPTIONS."""
+    async with serving(echo) as served, served.client() as client:
+        await client.send(b"OPTIONS " + target + b" HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert (await client.answer())[0] == 200
+    (scope,) = echo.scopes
+    assert (scope["path"], scope["query_string"]) in (("*", b""), ("/a b", b"c=d"))
+
+
+async def test_an_upgrade_is_not_made(echo: Echo) -> None:
+    """A request to change the protocol is answered in HTTP/1.1."""
+    async with serving(echo) as served, served.client() as client:
+        await client.send(HEAD + b"Connection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 11\r\n\r\n" + BODY)
+        assert (await client.answer())[::2] == (200, BODY)
+
+
+@pytest.mark.parametrize("head", [b"POST / HTTP/1.0\r\n", HEAD + b"Connection: close\r\n"])
+async def test_a_connection_ends_where_the_client_wants_it(echo: Echo, head: bytes) -> None:
+    """HTTP/1.0, and `Connection: close`, end the connection after the answer."""
+    async with serving(echo) as served, served.client() as client:
+        await client.send(head + b"Content-Length: 11\r\n\r\n" + BODY)
+        status, headers, body = await client.answer()
+        assert (status, headers["connection"], body) == (200, "close", BODY)
+        assert await client.ended() == b""
+
+
+async def test_head_has_headers_only(echo: Echo) -> None:
+    """A HEAD request is answered with the head of the answer."""
+    async with serving(echo) as served, served.client() as client:
+        await client.send(WHOLE.replace(b"POST", b"HEAD").replace(b"/ ", b"/ ", 1))
+        await client.send(WHOLE.replace(b"POST", b"HEAD"))
+        told = await client.reader.readuntil(b"\r\n\r\n") + await client.reader.readuntil(b"\r\n\r\n")
+        assert told.count(b"HTTP/1.1 200 OK") == 2 and told.count(b"content-length: 11") == 2 and BODY not in told
+
+
+async def test_expectations_are_answered_at_once(echo: Echo) -> None:
+    """A client that asks before it sends its body is told to go on at once."""
+    async with serving(echo) as served, served.client() as client:
+        await client.send(HEAD + b"Content-Length: 11\r\nExpect: 100-continue\r\n\r\n")
+        assert (await client.answer())[0] == 100
+        await client.send(BODY)
+        assert (await client.answer())[::2] == (200, BODY)
+
+
+async def test_a_body_that_is_refused_beforehand_is_never_sent() -> None:
+    """A client that asks before it sends its body is refused at once, and the connection ends."""
+    async with serving(refuse) as served, served.client() as client:
+        await client.send(HEAD + b"Content-Length: 11000000\r\nExpect: 100-continue\r\n\r\n")
+        status, headers, _ = await client.answer()
+        assert (status, headers["connection"]) == (413, "close")
+
+
+@pytest.mark.parametrize("length", [1_000, 8_000_000])
+async def test_a_refusal_is_read_by_a_client_that_sends_first(length: int) -> None:
+    """A client that reads only when its whole body is sent reads the refusal; a short body keeps the connection."""
+    async with serving(refuse) as served, served.client() as client:
+        for _ in range(2 if length == 1_000 else 1):
+            await client.send(HEAD + b"Content-Length: %d\r\n\r\n" % length)
+            await asyncio.sleep(0)
+            await client.send(b"a" * length)
+            status, headers, body = await client.answer()
+            assert (status, body) == (413, b"too long")
+            assert headers.get("connection") == (None if length == 1_000 else "close")
+
+
+async def test_a_client_that_hangs_up_cancels_its_request(echo: Echo) -> None:
+    """The work for a client that leaves is cancelled, within its body and after it."""
+    echo.gate.clear()
+    async with serving(echo) as served:
+        for number, sent in enumerate((WHOLE, WHOLE[:-3]), start=1):
+            async with served.client() as client:
+                await client.send(sent)
+                await until(lambda number=number: len(echo.scopes) == number)  # type: ignore[misc]
+            await until(lambda number=number: echo.cancelled == number)  # type: ignore[misc]
+        await until(lambda: served.server.connections == 0)
+
+
+async def test_a_request_begins_with_its_first_byte(echo: Echo) -> None:
+    """The scope says when the request's first byte was read, however late the rest comes."""
+    async with serving(echo) as served, served.client() as client:
+        await client.send(WHOLE[:1])
+        await until(lambda: busy(served))
+        served.clock.advance(2.0)
+        await client.send(WHOLE[1:])
+        await client.answer()
+        served.clock.advance(100.0)
+        await client.send(WHOLE)
+        await client.answer()
+    assert [scope[FIRST_BYTE] for scope in echo.scopes] == [1000.0, 1102.0]
+
+
+def busy(served: Served) -> bool:
+    """True if a connection has begun to read a request."""
+    return any(not connection.idle for connection in served.server._hub.open)
+
+
+@pytest.mark.parametrize(
+    ("sent", "seconds", "code"),
+    [
+        (b"", 76.0, None),
+        (WHOLE[:9], 11.0, "request_timeout"),
+        (WHOLE[:-3], 31.0, "request_timeout"),
+        (CHUNKED[:-9], 31.0, "request_timeout"),
+    ],
+)
+async def test_a_slow_client_is_told_and_let_go(echo: Echo, sent: bytes, seconds: float, code: str | None) -> None:
+    """A client that is slow with its head or body has a 408; one that sends nothing is let go without a word."""
+    async with serving(echo) as served, served.client() as client:
+        await client.send(sent)
+        await until(lambda: served.server.connections == 1 and busy(served) == bool(sent))
+        served.clock.advance(seconds)
+        if code is not None:
+            assert is_problem(await client.answer(), 408, code)
+        else:
+            assert await client.ended() == b""
+    assert echo.cancelled == (1 if len(sent) > 40 else 0)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+async def test_a_client_may_wait_between_two_requests(echo: Echo, kept: bool) -> None:
+    """A connection without a request stays open for `idle_timeout_s`, and no longer."""
+    async with serving(echo, Limits(idle_timeout_s=75.0)) as served, served.client() as client:
+        await client.send(WHOLE)
+        await client.answer()
+        served.clock.advance(74.0 if kept else 76.0)
+        if kept:
+            await client.send(WHOLE)
+            assert (await client.answer())[0] == 200
+        else:
+            assert await client.ended() == b""
+
+
+async def test_work_takes_as_long_as_it_takes(echo: Echo) -> None:
+    """No time limit of the server ends a request that is whole: its budget does."""
+    echo.gate.clear()
+    async with serving(echo) as served, served.client() as client:
+        await client.send(WHOLE)
+        await until(lambda: len(echo.scopes) == 1)
+        served.clock.advance(100_000.0)
+        for _ in range(2):
+            latest = served.server._looking
+            await until(lambda latest=latest: served.server._looking is not latest)  # type: ignore[misc]
+        echo.gate.set()
+        assert (await client.answer())[0] == 200
+
+
+async def test_one_connection_too_many_is_told_so(echo: Echo) -> None:
+    """A connection over the limit is a 503, and those before it are served on."""
+    async with serving(echo, Limits(max_connections=1)) as served, served.client() as first:
+        await until(lambda: served.server.connections == 1)
+        async with served.client() as second:
+            await second.send(WHOLE)
+            told = await second.answer()
+            assert is_problem(told, 503, "too_many_connections") and told[1]["retry-after"] == "1"
+        await first.send(WHOLE)
+        assert (await first.answer())[0] == 200
+
+
+async def test_draining_finishes_what_is_under_way(echo: Echo) -> None:
+    """A drain answers what is under way and what is sent meanwhile, says that each answer is the last, and ends."""
+    echo.gate.clear()
+    async with serving(echo) as served, served.client() as busy, served.client() as idle, served.client() as late:
+        await busy.send(WHOLE)
+        await until(lambda: len(echo.scopes) == 1 and served.server.connections == 3)
+        draining = asyncio.create_task(served.server.drain(0.5, 60.0))
+        await until(lambda: served.server.draining)
+        await late.send(WHOLE)
+        await until(lambda: len(echo.scopes) == 2)
+        assert await idle.ended() == b""
+        echo.gate.set()
+        for client in (busy, late):
+            status, headers, body = await client.answer()
+            assert (status, headers["connection"], body) == (200, "close", BODY)
+            client.writer.close()
+        await draining
+
+
+async def test_a_client_that_reads_no_answer_gets_no_more_work_and_is_let_go(echo: Echo) -> None:
+    """Requests of a client that reads no answers wait; it is let go after `body_timeout_s`, or served if it reads."""
+    long = HEAD + b"Content-Length: 1000000\r\n\r\n" + b"a" * 1_000_000
+    for reads in (True, False):
+        echo.scopes.clear()
+        async with serving(echo) as served, served.client() as client:
+            sending = asyncio.create_task(client.send(long * 30))
+            await until(lambda: any(one._writable is not None for one in served.server._hub.open))
+            begun = len(echo.scopes)
+            assert begun < 30
+            if reads:
+                for _ in range(30):
+                    assert len((await client.answer())[2]) == 1_000_000
+                await sending
+            else:
+                served.clock.advance(31.0)
+                await until(lambda: served.server.connections == 0)
+                assert len(echo.scopes) == begun
+                sending.cancel()
+                with suppress(ConnectionError, asyncio.CancelledError):
+                    await sending
+
+
+async def test_what_comes_behind_a_body_is_no_header(echo: Echo) -> None:
+    """Trailers do not become headers of the request."""
+    async with serving(echo) as served, served.client() as client:
+        await client.send(CHUNKED[:-2] + b"X-Checkpoint: a\r\n\r\n")
+        assert (await client.answer())[::2] == (200, b"hello")
+    (scope,) = echo.scopes
+    assert [name for name, _ in scope["headers"]] == [b"host", b"transfer-encoding"]
+
+
+async def test_what_cannot_be_finished_is_told(echo: Echo) -> None:
+    """A request that is not answered at the end of the drain has a 503, and its work is cancelled."""
+    echo.gate.clear()
+    async with serving(echo) as served, served.client() as client:
+        await client.send(WHOLE)
+        await until(lambda: len(echo.scopes) == 1)
+        draining = asyncio.create_task(served.server.drain(0.0, 0.0))
+        assert is_problem(await client.answer(), 503, "stopping")
+        client.writer.close()
+        await draining
+    assert echo.cancelled == 1
+
+
+async def test_two_servers_share_a_port_and_one_takes_over(echo: Echo) -> None:
+    """Two servers listen on one port; while one ends, every new connection is answered."""
+    other = Echo(gate=echo.gate)
+    async with serving(echo) as served:
+        second = HttpServer(other, Limits(), served.clock)
+        await second.start("127.0.0.1", served.server.port)
+        statuses: list[int] = []
+
+        async def ask() -> None:
+            async with served.client() as client:
+                await client.send(WHOLE)
+                statuses.append((await client.answer())[0])
+
+        while not (echo.scopes and other.scopes):
+            await ask()
+        before = len(other.scopes)
+        ending = asyncio.create_task(second.drain(0.0, 60.0))
+        await asyncio.gather(*(ask() for _ in range(200)))
+        await ending
+        await ask()
+        assert set(statuses) == {200}
+        assert len(echo.scopes) + len(other.scopes) == len(statuses) and len(other.scopes) < before + 200
+
+
+async def test_connections_that_wait_are_accepted_before_the_end(echo: Echo) -> None:
+    """A connection that the kernel made before the port was closed is served."""
+    async with serving(echo) as served:
+        with socket.create_connection(("127.0.0.1", served.server.port)) as waiting:  # before the loop's next turn
+            served.server._close_listeners()
+            waiting.setblocking(False)
+            client = Client(*await asyncio.open_connection(sock=waiting))
+            await client.send(WHOLE)
+            assert (await client.answer())[0] == 200
+            client.writer.close()
+
+
+async def test_an_application_that_fails_is_a_problem() -> None:
+    """A fault of the application, or no answer at all, is a 500; a fault within an answer ends the connection."""
+
+    async def faulty(scope: Message, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/within":
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"part", "more_body": True})
+        if scope["path"] != "/silent":
+            raise ZeroDivisionError
+
+    async with serving(faulty) as served:
+        for path in (b"/", b"/silent"):
+            async with served.client() as client:
+                await client.send(WHOLE.replace(b"/ ", path + b" ", 1))
+                assert is_problem(await client.answer(), 500, "internal_error")
+        async with served.client() as client:
+            await client.send(WHOLE.replace(b"/ ", b"/within ", 1))
+            assert (await client.answer())[0] == 200
+            assert not (await client.ended()).endswith(b"0\r\n\r\n")
+
+
+async def test_an_answer_in_parts_is_chunked() -> None:
+    """An answer whose length is not known beforehand comes in chunks, and the connection stays."""
+
+    async def parts(scope: Message, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for part in (b"a" * 20, b"", b"b" * 5):
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async with serving(parts) as served, served.client() as client:
+        for _ in range(2):
+            await client.send(WHOLE)
+            told = await client.reader.readuntil(b"0\r\n\r\n")
+            assert b"transfer-encoding: chunked" in told and told.endswith(b"5\r\nbbbbb\r\n0\r\n\r\n")
+
+
+async def test_a_length_that_is_not_given_is_counted() -> None:
+    """A whole answer without a length has one."""
+
+    async def plain(scope: Message, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body", "body": b"abc"})
+
+    async with serving(plain) as served, served.client() as client:
+        await client.send(WHOLE)
+        assert (await client.answer())[::2] == (200, b"abc")
+
+
+async def test_an_identity_is_repeated_in_a_refusal(echo: Echo) -> None:
+    """A refusal of the server's own has the request's id."""
+    async with serving(echo) as served, served.client() as client:
+        await client.send(b"GET / HTTP/1.1\r\nX-Request-Id: mine\r\n\r\n")
+        status, headers, _ = await client.answer()
+        assert (status, headers["x-request-id"]) == (400, "mine")
+
+
+async def test_a_taken_port_is_an_error(echo: Echo) -> None:
+    """A port that another program listens on is not shared with it."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        server = HttpServer(echo, Limits(), lambda: 0.0)
+        with pytest.raises(OSError, match="in use"):
+            await server.start("127.0.0.1", other.getsockname()[1])
+        await server.drain(0.0, 0.0)
+
+
+async def test_ipv6_is_served(echo: Echo) -> None:
+    """A host may be an IPv6 address."""
+    server = HttpServer(echo, Limits(), lambda: 0.0)
+    try:
+        await server.start("::1", 0)
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    client = Client(*await asyncio.open_connection("::1", server.port))
+    await client.send(WHOLE)
+    assert (await client.answer())[0] == 200
+    client.writer.close()
+    await server.drain(0.0, 0.0)
+
+
+async def test_answers_name_the_date(echo: Echo) -> None:
+    """Each answer has the date, as RFC 9110 asks of a server with a clock."""
+    async with serving(echo) as served, served.client() as client:
+        await client.send(WHOLE)
+        assert (await client.answer())[1]["date"].endswith(" GMT")
