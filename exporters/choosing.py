@@ -81,7 +81,8 @@ def race(
     """Opens the candidates and times them in turns, in about the watch's budget; inputs repeat `token_ids`.
 
     Every round runs every shape once on each engine, the engines in shuffled order. The least time counts: what a
-    neighbour's work adds is not the engine's. A candidate that cannot be opened is recorded with the reason. Raises ExportFailed if none can.
+    neighbour's work adds is not the engine's. A candidate that cannot be opened is recorded with the reason. Raises
+    ExportFailed if none can.
     """
     shares = mixture(window)
     engines: dict[Candidate, Engine] = {}
