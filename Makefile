@@ -94,8 +94,8 @@ LOCK = $(BIN)/pip-compile --quiet --generate-hashes --strip-extras --no-emit-ind
 lock: $(TEST_READY)
 	$(PIP) 'pip-tools>=7.6'
 	$(LOCK) --all-build-deps --only-build-deps --output-file requirements/build.txt pyproject.toml
-	$(LOCK) --extra bench,dashboards,export,simulate,test,tracing --output-file requirements/test.txt pyproject.toml
-	$(LOCK) --constraint requirements/test.txt --extra bench,engines,export,simulate,tracing \
+	$(LOCK) --extra bench,dashboards,export,openvino,simulate,test,tracing --output-file requirements/test.txt pyproject.toml
+	$(LOCK) --constraint requirements/test.txt --extra bench,engines,export,openvino,simulate,tracing \
 		--output-file requirements/bench.txt pyproject.toml
 	$(LOCK) --constraint requirements/test.txt --extra export,tracing --output-file requirements/export.txt pyproject.toml
 	$(LOCK) --constraint requirements/test.txt --extra tracing --output-file requirements/serve.txt pyproject.toml

@@ -44,7 +44,8 @@ EXTRAS = {
     **dict.fromkeys(("huggingface_hub", "optimum", "rouge_score", "safetensors", "torch", "transformers"), "export"),
     **dict.fromkeys(("matplotlib", "scipy"), "simulate"),
     **dict.fromkeys(("aiohttp", "fastapi", "uvicorn"), "bench"),
-    **dict.fromkeys(("ctranslate2", "openvino"), "engines"),
+    "ctranslate2": "engines",
+    "openvino": "openvino",
 }
 """The extra that brings a library which a plain install may lack."""
 

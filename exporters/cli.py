@@ -19,7 +19,7 @@ from exporters.job import ExportJob, ProfileJob, run_shown
 from exporters.kinds import KINDS, kind_of
 from exporters.kinds.kind import TitledProfile
 from exporters.options import DEFAULT_CACHE, DEFAULT_CATALOG, CacheOption, CatalogOption, FloorOption
-from exporters.plan import Settings, VariantPlan
+from exporters.plan import PRECISIONS, Settings, VariantPlan
 from exporters.prepare import prepare as prepare_catalog
 from exporters.source import encoder_of, source_folder
 from exporters.store import Store
@@ -107,14 +107,16 @@ def profile_catalog(catalog: Catalog, cache: Path, settings: Settings, console: 
 
 
 def plan_for(location: str, revision: str | None, precision: Precision) -> VariantPlan:
-    """A plan for a checkpoint without a catalog entry, named by the last part of its location, on ONNX.
+    """A plan for a checkpoint without a catalog entry, named by the last part of its location.
 
-    Its task is that of its kind. Raises SourceRefused at once, where the child process would first import torch.
+    bf16 is OpenVINO's, other precisions are ONNX Runtime's. Its task is that of its kind. Raises SourceRefused at once,
+    where the child process would first import torch.
     """
     folder = source_folder(location, revision)
     config = json.loads((encoder_of(folder, location) / "config.json").read_bytes())
     name = location.rstrip("/").replace(":", "/").rsplit("/", 1)[-1]
-    return VariantPlan(name, kind_of(folder, location).task, str(config.get("model_type", name)), "onnx", precision)
+    engine = next(engine for engine, known in PRECISIONS.items() if precision in known)
+    return VariantPlan(name, kind_of(folder, location).task, str(config.get("model_type", name)), engine, precision)
 
 
 def measure_variant(

@@ -4,6 +4,7 @@ ExportError
 ├── SourceRefused    the checkpoint cannot be used: not safetensors, needs its own code, ...
 │   └── SourceAbsent it is not on this machine
 ├── ExportFailed     the export failed; the message holds the end of its log
+│   └── ExportCrashed its process was ended by a fault of native code, such as an engine's library
 └── VariantRefused   the variant agrees too little with its source to be served
 """
 
@@ -26,6 +27,10 @@ class SourceAbsent(SourceRefused):
 
 class ExportFailed(ExportError):
     """A step of an export failed for a reason other than the variant's quality."""
+
+
+class ExportCrashed(ExportFailed):
+    """The export's process was ended by a fault of native code (SIGSEGV, SIGILL, SIGABRT, ...)."""
 
 
 class Difference(Struct, frozen=True):

@@ -12,16 +12,17 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
-from deployments.engines.host import DOT_PRODUCT_FLAGS, Host, read_host
+from deployments.engines.host import BF16_FLAGS, DOT_PRODUCT_FLAGS, Host, read_host
 from deployments.replica.variant import open_variant
 from exporters.errors import ExportFailed, SourceRefused
 from exporters.kinds import KINDS, Kind, kind_of
-from exporters.plan import Progress, Settings, Step, VariantPlan, Workbench
+from exporters.plan import PRECISIONS, Candidate, Progress, Settings, Step, VariantPlan, Workbench
 from exporters.profiling import BUDGET_S
 from exporters.source import SourceFolder
 from gateway.model.manifest import MANIFEST_NAME, Precision, VariantManifest, write_manifest
@@ -77,18 +78,29 @@ def check_plan(plan: VariantPlan, kind: Kind[Any, Any], location: str, host: Hos
             f"{location}: is {kind.described}, which serves the task {kind.task!r}; "
             f"the task of {plan.checkpoint} is {plan.task!r}"
         )
-    if plan.engine not in kind.engines:
-        runs = " and ".join(f"{one.name}s" for one in KINDS.values() if plan.engine in one.engines) or "nothing"
+    for one in plan.tried:
+        _check_candidate(one, plan.checkpoint, kind, host)
+
+
+def _check_candidate(one: Candidate, checkpoint: str, kind: Kind[Any, Any], host: Host) -> None:
+    if one.engine not in kind.engines:
+        runs = " and ".join(f"{each.name}s" for each in KINDS.values() if one.engine in each.engines) or "nothing"
+        raise ExportFailed(f"{checkpoint}: the {one.engine} engine runs {runs} only, and this is {kind.described}")
+    if one.precision not in PRECISIONS[one.engine]:
+        raise ExportFailed(f"{checkpoint}: the {one.engine} engine runs {' and '.join(PRECISIONS[one.engine])} only")
+    needed = {
+        Precision.INT8: (host.dot_product, DOT_PRODUCT_FLAGS),
+        Precision.BF16: (host.bf16, BF16_FLAGS),
+        Precision.FP32: ("any", ()),
+    }
+    found, flags = needed[one.precision]
+    if found is None:
         raise ExportFailed(
-            f"{plan.checkpoint}: the {plan.engine} engine runs {runs} only, and this is {kind.described}"
-        )
-    if plan.engine == "torch" and plan.precision is not Precision.FP32:
-        raise ExportFailed(f"{plan.checkpoint}: the torch engine runs fp32 only")
-    if plan.precision is Precision.INT8 and host.dot_product is None:
-        raise ExportFailed(
-            f"{plan.checkpoint}: int8 needs a processor with one of {', '.join(DOT_PRODUCT_FLAGS)}; "
+            f"{checkpoint}: {one.precision} needs a processor with one of {', '.join(flags)}; "
             f"this is a {host.model}. Export fp32 instead"
         )
+    if one.engine == "openvino" and find_spec("openvino") is None:
+        raise ExportFailed(f"{checkpoint}: OpenVINO is not installed: pip install 'punctual[openvino]'")
 
 
 @contextmanager

@@ -8,6 +8,7 @@ and are raised again by the parent. All other output goes to a log, shown only i
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -22,7 +23,7 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
 from deployments.replica.variant import VariantRejected
-from exporters.errors import Difference, ExportFailed, SourceAbsent, SourceRefused, VariantRefused
+from exporters.errors import Difference, ExportCrashed, ExportFailed, SourceAbsent, SourceRefused, VariantRefused
 from exporters.plan import Progress, Settings, Step, VariantPlan
 from exporters.source import resolve_source
 
@@ -30,6 +31,10 @@ LOG_LINES = 15
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 """Defaults of the child's environment. Torch takes every core; on a busy machine or in a limited container its threads
 then wait for each other, and an export of 20 s took over 400 s."""
+
+
+FAULTS = frozenset({signal.SIGSEGV, signal.SIGILL, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE})
+"""The signals by which native code ends its process. Not SIGKILL, which a lack of memory may have sent."""
 
 
 class ExportJob(msgspec.Struct, frozen=True, tag="export"):
@@ -106,7 +111,7 @@ def run_job(job: Job, progress: Progress, begun: Callable[[subprocess.Popen[str]
     """Runs a job in a child process until it ends; calls `begun` with that process at the start.
 
     Raises SourceRefused, VariantRefused, VariantRejected (a failed self-test) or ExportFailed, which holds the end of
-    the child's log. An interrupt ends the child before it propagates.
+    the child's log (ExportCrashed if native code ended the child). An interrupt ends the child before it propagates.
     """
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log, _child(log) as child:
         assert child.stdin is not None and child.stdout is not None, "both are pipes"
@@ -150,7 +155,8 @@ def _raised(event: Event | None, code: int, log: IO[str]) -> Exception:
         return ERRORS[event.error](*event.arguments)
     log.seek(0)
     tail = "".join(log.readlines()[-LOG_LINES:])
-    return ExportFailed(f"the export process ended with status {code}; the end of its log:\n{tail}")
+    raised = ExportCrashed if -code in FAULTS else ExportFailed
+    return raised(f"the export process ended with status {code}; the end of its log:\n{tail}")
 
 
 def perform(job: Job, progress: Progress) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from deployments.engines.host import Host
 from deployments.replica.variant import file_sha256
@@ -24,6 +25,14 @@ EXPORTER_VERSION = "2"
 LIBRARIES = ("torch", "transformers", "optimum-onnx", "onnx", "onnxruntime", "tokenizers")
 
 
+PRECISIONS = {
+    "onnx": (Precision.INT8, Precision.FP32),
+    "openvino": (Precision.BF16,),
+    "torch": (Precision.FP32,),
+}
+"""What each engine computes in."""
+
+
 class Step(StrEnum):
     """The steps of an export, as progress shows them."""
 
@@ -31,6 +40,7 @@ class Step(StrEnum):
     ASKING = "asking the source"
     EXPORTING = "exporting"
     QUANTISING = "quantising"
+    CHOOSING = "choosing the engine"
     VERIFYING = "verifying"
     PROFILING = "profiling"
 
@@ -38,15 +48,11 @@ class Step(StrEnum):
 Progress = Callable[[Step, float], None]
 
 
-class VariantPlan(Struct, frozen=True):
-    """The variant to make of a checkpoint, and the threads that it is profiled and served on."""
+class Candidate(Struct, frozen=True):
+    """An engine and a precision that could run a checkpoint."""
 
-    checkpoint: str
-    task: str
-    family: str
     engine: str
     precision: Precision
-    threads: int = 1
 
     @property
     def variant(self) -> str:
@@ -54,19 +60,49 @@ class VariantPlan(Struct, frozen=True):
         return f"{self.engine}-{self.precision}"
 
 
+class VariantPlan(Struct, frozen=True):
+    """The variant to make of a checkpoint, and the threads that it is profiled and served on.
+
+    With `candidates`, in order of preference, the engine is `auto`: the fastest of them that holds is made.
+    """
+
+    checkpoint: str
+    task: str
+    family: str
+    engine: str
+    precision: Precision
+    threads: int = 1
+    candidates: tuple[Candidate, ...] = ()
+
+    @property
+    def variant(self) -> str:
+        """The variant's name: engine and precision, or `auto`."""
+        return self.engine if self.candidates else f"{self.engine}-{self.precision}"
+
+    @property
+    def tried(self) -> tuple[Candidate, ...]:
+        """The candidates; of a plan without them its own engine and precision."""
+        return self.candidates or (Candidate(self.engine, self.precision),)
+
+    def of(self, candidate: Candidate) -> VariantPlan:
+        """The plan for one of its candidates."""
+        return replace(self, engine=candidate.engine, precision=candidate.precision, candidates=())
+
+
 class Settings(Struct, frozen=True):
     """Thresholds and time budgets of an export.
 
     `floor` overrides the kind's floors of agreement with the source, from 0 to 1: the share of equal labels, equal
     summaries or equally chosen sentences. `drop` is the most accuracy or ROUGE-L that a variant may lose. An
-    encoder-decoder is verified on as many texts as fit into the budget. `provisional` skips profiling and marks the
-    profile as measured on no host.
+    encoder-decoder is verified on as many texts as fit into the budget. Engines are raced within theirs, but three
+    rounds at least. `provisional` skips profiling and marks the profile as measured on no host.
     """
 
     floor: float | None = None
     drop: float = 0.01
     profile_budget_s: float = BUDGET_S
     verification_budget_s: float = 60.0
+    race_budget_s: float = 4.0
     provisional: bool = False
 
 
@@ -111,17 +147,23 @@ class Workbench:
             source=SourceOf(location=source.location, revision=source.revision, sha256=source.sha256),
             files={file.name: file_sha256(file) for file in sorted(self.folder.iterdir())},
             cpu_features=self._features(),
-            made_with=made_with(),
+            made_with=made_with() | ({"openvino": _version("openvino")} if plan.engine == "openvino" else {}),
         )
 
     def _features(self) -> tuple[str, ...]:
-        relies = self.plan.precision is Precision.INT8 and self.host.dot_product is not None
-        return (str(self.host.dot_product),) if relies else ()
+        flags = {Precision.INT8: self.host.dot_product, Precision.BF16: self.host.bf16}
+        flag = flags.get(self.plan.precision)
+        return () if flag is None else (flag,)
 
 
 def made_with() -> dict[str, str]:
     """The versions of the exporter and of the libraries that affect a variant, read without importing them."""
     return {"exporter": EXPORTER_VERSION} | {name: _version(name) for name in LIBRARIES}
+
+
+def raced_with(candidates: tuple[Candidate, ...]) -> str:
+    """What the outcome of a race depends on beside the host: the candidates, and OpenVINO's version."""
+    return f"{' '.join(one.variant for one in candidates)} openvino {_version('openvino')}"
 
 
 def _version(name: str) -> str:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,13 +23,16 @@ from rich.markup import escape
 from deployments.engines.host import Host, read_host
 from deployments.replica.prepared import NotPrepared, note_prepared, prepared_variants
 from deployments.replica.variant import VariantRejected
-from exporters.errors import ExportFailed, VariantRefused
+from exporters.choosing import in_words
+from exporters.errors import ExportCrashed, ExportFailed, SourceAbsent, VariantRefused
 from exporters.job import ExportJob, ProfileJob, run_job, run_shown, shown_together
-from exporters.plan import Progress, Settings, VariantPlan
+from exporters.kinds import KINDS
+from exporters.plan import PRECISIONS, Candidate, Progress, Settings, VariantPlan
 from exporters.source import source_files, source_folder
 from exporters.store import State, Store
 from gateway.catalogs.catalog import Catalog, CatalogEntry, EngineName
-from gateway.model.manifest import Precision
+from gateway.model.manifest import ClassifierManifest, Precision
+from gateway.tasks import read_manifest
 
 
 def prepare(
@@ -38,21 +42,25 @@ def prepare(
     host: Host | None = None,
     settings: Settings | None = None,
     can_make: bool | None = None,
+    openvino: bool | None = None,
 ) -> Mapping[str, Path]:
     """The folder of a verified variant of every checkpoint of the catalog, by name; makes those that are missing.
 
     Takes the first of an entry's precisions that this host can run and that passes verification; prints every
     precision that it skips. Blocks, for minutes on the first start; concurrent starts wait for each other. Raises
     ExportError. Without the libraries that make variants (`can_make`; None: look for them), takes the variants that an
-    installation with them has prepared.
+    installation with them has prepared. `openvino` says whether OpenVINO may be raced (None: if it is installed).
     """
     if not (_libraries_installed() if can_make is None else can_make):
         return _prepared_elsewhere(catalog, cache_dir)
     store, host, settings = Store(cache_dir), host or read_host(), settings or Settings()
+    openvino = find_spec("openvino") is not None if openvino is None else openvino
     store.root.mkdir(parents=True, exist_ok=True)
     with FileLock(store.root / "prepare.lock"):
-        make_together(_missing(catalog, store, host, settings), store, settings, console)
-        folders = {entry.name: _prepared(entry, store, host, settings, console) for entry in catalog.checkpoints}
+        make_together(_missing(catalog, store, host, settings, openvino), store, settings, console)
+        folders = {
+            entry.name: _prepared(entry, store, host, settings, console, openvino) for entry in catalog.checkpoints
+        }
         if settings.floor is None:  # variants with another floor are stored apart
             for entry in catalog.checkpoints:
                 note_prepared(store.root, entry, folders[entry.name])
@@ -71,42 +79,77 @@ def _prepared_elsewhere(catalog: Catalog, cache_dir: Path) -> Mapping[str, Path]
 
 
 def precisions_for(entry: CatalogEntry, host: Host) -> tuple[Precision, ...]:
-    """The precisions to try, in order: int8 only for ONNX on a host with int8 dot products, else fp32."""
-    int8 = entry.engine is EngineName.ONNX and host.dot_product is not None
-    return tuple(p for p in entry.precision if p is not Precision.INT8 or int8) or (Precision.FP32,)
+    """The precisions to try with one engine, in order: what the engine and the host's processor have, else fp32.
+
+    Of an entry whose engine is `auto`, those of ONNX Runtime.
+    """
+    engine = EngineName.ONNX if entry.engine is EngineName.AUTO else entry.engine
+    if engine is EngineName.OPENVINO:
+        return (Precision.BF16,)
+    runs = {one for one in PRECISIONS[engine] if one is not Precision.INT8 or host.dot_product is not None}
+    return tuple(one for one in entry.precision if one in runs) or (Precision.FP32,)
 
 
-def _missing(catalog: Catalog, store: Store, host: Host, settings: Settings) -> list[Missing]:
-    """The variants of each entry's first precision that the cache lacks."""
+def plans_for(entry: CatalogEntry, host: Host, openvino: bool) -> tuple[VariantPlan, ...]:
+    """The variants to try, in order. `openvino` says whether its library is installed.
+
+    With the engine `auto`, first the fastest of ONNX Runtime and OpenVINO, then ONNX Runtime alone. Where OpenVINO is
+    not installed, the processor has no bf16, or the entry does not list it, there is nothing to race.
+    """
+    engine = EngineName.ONNX if entry.engine is EngineName.AUTO else entry.engine
+    precisions = precisions_for(entry, host)
+
+    def plan(engine: str, precision: Precision, candidates: tuple[Candidate, ...] = ()) -> VariantPlan:
+        return VariantPlan(entry.name, entry.task, entry.family, engine, precision, entry.threads, candidates)
+
+    alone = tuple(plan(engine, precision) for precision in precisions)
+    runs_it = any(kind.task == entry.task and EngineName.OPENVINO in kind.engines for kind in KINDS.values())
+    able = openvino and runs_it and host.bf16 is not None and Precision.BF16 in entry.precision
+    if entry.engine is not EngineName.AUTO or not able:
+        return alone
+    candidates = tuple(
+        Candidate(EngineName.OPENVINO if one is Precision.BF16 else EngineName.ONNX, one)
+        for one in entry.precision
+        if one is Precision.BF16 or one in precisions
+    )
+    return (plan(EngineName.AUTO, precisions[0], candidates), *alone)
+
+
+def _missing(catalog: Catalog, store: Store, host: Host, settings: Settings, openvino: bool) -> list[Missing]:
+    """The variants of each entry's first plan that the cache lacks."""
     missing = []
     for entry in catalog.checkpoints:
-        plan = _plan(entry, precisions_for(entry, host)[0])
+        plan = plans_for(entry, host, openvino)[0]
         folder = store.folder(plan, store.source_sha256(entry.source, entry.revision), settings)
         if store.state(folder, host, plan.threads) is State.ABSENT:
             missing.append(Missing(plan, entry.source, entry.revision, folder))
     return missing
 
 
-def _plan(entry: CatalogEntry, precision: Precision) -> VariantPlan:
-    return VariantPlan(entry.name, entry.task, entry.family, entry.engine, precision, entry.threads)
-
-
-def _prepared(entry: CatalogEntry, store: Store, host: Host, settings: Settings, console: Console) -> Path:
+def _prepared(
+    entry: CatalogEntry, store: Store, host: Host, settings: Settings, console: Console, openvino: bool
+) -> Path:
     sha256 = store.source_sha256(entry.source, entry.revision)
-    precisions = precisions_for(entry, host)
-    if precisions[0] is not entry.precision[0] and entry.engine is EngineName.ONNX:
-        console.print(f"[yellow]{entry.name}: this processor has no int8 dot products; serving {precisions[0]}[/]")
+    plans = plans_for(entry, host, openvino)
+    if host.dot_product is None and entry.precision[0] is Precision.INT8 and plans[0].engine != EngineName.TORCH:
+        console.print(f"[yellow]{entry.name}: this processor has no int8 dot products; serving {plans[0].variant}[/]")
     refused: VariantRefused | None = None
-    for precision in precisions:
-        plan = _plan(entry, precision)
+    for plan in plans:
         folder = store.folder(plan, sha256, settings)
         try:
             _make_ready(entry, plan, folder, store, host, settings, console)
+            _say_choice(entry.name, folder, console)
             return folder
         except VariantRefused as error:
             refused = error
             console.print(f"[yellow]{escape(str(error))}; not served[/]")
     raise refused or ExportFailed(f"{entry.name}: no precision to make")
+
+
+def _say_choice(name: str, folder: Path, console: Console) -> None:
+    manifest = read_manifest(folder)
+    if isinstance(manifest, ClassifierManifest) and manifest.choice is not None:
+        console.print(escape(f"{name}: {in_words(manifest.choice, manifest.variant)}"), soft_wrap=True)
 
 
 def _make_ready(
@@ -123,6 +166,13 @@ def _make_ready(
     if state is State.REFUSED:
         known = store.refusal(folder)
         raise VariantRefused(known.checkpoint, known.variant, known.reason, ())
+    export = ExportJob(plan, entry.source, entry.revision, str(folder), settings)
+    if state is State.PROFILED_ELSEWHERE and plan.candidates and not _chosen_here(folder, plan, host):
+        try:
+            _make(export, store, folder, console)
+            return
+        except SourceAbsent:
+            console.print(f"[yellow]{entry.name}: its engine was chosen on another host, and its source is absent[/]")
     if state is State.PROFILED_ELSEWHERE:
         try:
             run_shown(ProfileJob(str(folder), plan.threads, settings), plan, console)
@@ -130,11 +180,37 @@ def _make_ready(
             console.print(f"[yellow]{escape(str(rejected))}; making it again for this host[/]")
             state = State.ABSENT
     if state is State.ABSENT:
-        try:
-            run_shown(ExportJob(plan, entry.source, entry.revision, str(folder), settings), plan, console)
-        except VariantRefused as refused:
-            store.refuse(folder, refused)
+        _make(export, store, folder, console)
+
+
+def _make(export: ExportJob, store: Store, folder: Path, console: Console) -> None:
+    """Makes the variant; notes it if it is refused. Raises ExportError."""
+    with _refusals_noted(export.plan, folder, store):
+        run_shown(export, export.plan, console)
+
+
+@contextmanager
+def _refusals_noted(plan: VariantPlan, folder: Path, store: Store) -> Iterator[None]:
+    """Notes a refusal inside the block. An engine's crash counts as one if others are left to try."""
+    try:
+        yield
+    except VariantRefused as refused:
+        store.refuse(folder, refused)
+        raise
+    except ExportCrashed as crashed:
+        if not plan.candidates:
             raise
+        reason = f"{str(crashed).splitlines()[0].split(';')[0]}, perhaps by OpenVINO; ONNX Runtime is tried alone"
+        refusal = VariantRefused(plan.checkpoint, plan.variant, reason, ())
+        store.refuse(folder, refusal)
+        raise refusal from crashed
+
+
+def _chosen_here(folder: Path, plan: VariantPlan, host: Host) -> bool:
+    """Whether the variant's engine was chosen on this kind of host, for as many threads."""
+    manifest = read_manifest(folder)
+    choice = manifest.choice if isinstance(manifest, ClassifierManifest) else None
+    return choice is not None and (choice.measured_on, choice.threads) == (host.kind, plan.threads)
 
 
 AT_ONCE = 2
@@ -178,10 +254,8 @@ def make_together(
 
     def make(one: Missing, progress: Progress) -> None:
         job = ExportJob(one.plan, one.location, one.revision, str(one.folder), hasty)
-        try:
+        with suppress(VariantRefused), _refusals_noted(one.plan, one.folder, store):
             run_job(job, progress, children.append)
-        except VariantRefused as refused:
-            store.refuse(one.folder, refused)
 
     with ThreadPoolExecutor(at_once) as pool, shown_together([one.plan for one in small], console) as lines:
         jobs = [pool.submit(make, one, line) for one, line in zip(small, lines, strict=True)]

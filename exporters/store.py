@@ -17,7 +17,7 @@ import msgspec
 from deployments.engines.host import Host
 from deployments.replica.variant import VariantRejected, check_files, checked_manifest
 from exporters.errors import SourceAbsent, VariantRefused
-from exporters.plan import Settings, VariantPlan, made_with
+from exporters.plan import Settings, VariantPlan, made_with, raced_with
 from exporters.source import digest_of, encoder_of, source_files, source_folder
 from gateway.model.manifest import FORMAT
 
@@ -51,6 +51,8 @@ class Store:
         A variant with another floor than its kind's has a separate folder, so only starts with that floor find it.
         """
         parts = [source_sha256, plan.task, plan.family, plan.engine, plan.precision, str(FORMAT), str(made_with())]
+        if plan.candidates:
+            parts.append(raced_with(plan.candidates))
         settings = settings or Settings()
         if settings.floor is not None or settings.drop != Settings().drop:
             parts.append(f"floor {settings.floor} drop {settings.drop}")

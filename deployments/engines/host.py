@@ -14,6 +14,8 @@ from pathlib import Path
 CPUINFO = Path("/proc/cpuinfo")
 CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 DOT_PRODUCT_FLAGS = ("avx512_vnni", "avx_vnni", "asimddp")
+BF16_FLAGS = ("amx_bf16", "avx512_bf16")
+"""On ARM OpenVINO computes in fp16 instead, which was not tried."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,11 @@ class Host:
     def dot_product(self) -> str | None:
         """The flag of this host's int8 dot-product instructions; None means that int8 is slow or wrong here."""
         return next((flag for flag in DOT_PRODUCT_FLAGS if flag in self.features), None)
+
+    @property
+    def bf16(self) -> str | None:
+        """The flag of this host's fastest bf16 instructions; None means that bf16 is emulated here, or slower."""
+        return next((flag for flag in BF16_FLAGS if flag in self.features), None)
 
 
 def usable_cores(quota: Path = CPU_QUOTA) -> float:

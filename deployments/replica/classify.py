@@ -193,12 +193,22 @@ class ClassifierReplica:
         return encoded
 
     async def _score(self, encoded: Sequence[Encoded], deadline: float, work: Work) -> Sequence[Scored] | Failure:
-        """Scores every input, or gives the first failure and withdraws the others. Queues them all together."""
+        """Scores every input, or gives the first failure and withdraws the others. Queues them all together.
+
+        Inputs of equal token ids are one input to the engine. Alone or apart, dynamic int8 would answer them by the
+        scale of the batch that each is in, so that one request could hold two answers to one text.
+        """
         strict, batch = work.strict, work.batch
         if len(encoded) == 1:
             one = await self.batcher.submit(encoded[0].token_ids, deadline, strict, batch)
             return one if isinstance(one, Failure) else (one,)
-        return await all_or_failure(self.batcher.submit(one.token_ids, deadline, strict, batch) for one in encoded)
+        rows = [tuple(one.token_ids) for one in encoded]
+        distinct = list(dict.fromkeys(rows))
+        scored = await all_or_failure(self.batcher.submit(row, deadline, strict, batch) for row in distinct)
+        if isinstance(scored, Failure):
+            return scored
+        by_row = dict(zip(distinct, scored, strict=True))
+        return [by_row[row] for row in rows]
 
 
 def _input_report(encoded: Sequence[Encoded]) -> InputReport:
@@ -227,15 +237,15 @@ def open_classifier(folder: Path, threads: int) -> OpenClassifier:
     return opened
 
 
-def _open(folder: Path, manifest: ClassifierManifest, threads: int) -> OpenClassifier:
+def _open(folder: Path, manifest: ClassifierManifest, threads: int, at_once: int) -> OpenClassifier:
     task = LabelScorer.open(folder / TOKENIZER_FILE, manifest.labels, manifest.max_tokens, manifest.pad_token_id)
-    engine = open_engine(folder, manifest, threads)
+    engine = open_engine(folder, manifest, threads, at_once)
     check_answers(manifest.checkpoint, manifest.self_test, engine, task.ids)
     return OpenClassifier(manifest, engine, task, LatencyProfile.from_document(manifest.profile))
 
 
 def _files(manifest: ClassifierManifest) -> tuple[str, ...]:
-    return (TOKENIZER_FILE, ONNX_FILE) if manifest.engine == "onnx" else (TOKENIZER_FILE,)
+    return (TOKENIZER_FILE,) if manifest.engine == "torch" else (TOKENIZER_FILE, ONNX_FILE)
 
 
 KIND = ReplicaKind(_files, _open, ClassifierReplica)

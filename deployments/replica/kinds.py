@@ -46,13 +46,13 @@ class OpenVariant(Protocol):
 class ReplicaKind:
     """How replicas serve one kind of variant.
 
-    `files` names the files that it opens; each needs a digest in the manifest. `open` takes the folder, the manifest
-    and the engine's threads, repeats the golden answers and raises VariantRejected. `serve` takes the catalog entry,
-    the open variant, the most inputs in the queue and the clock, and makes the server.
+    `files` names the files that it opens; each needs a digest in the manifest. `open` takes the folder, the manifest,
+    the threads of one engine run and the runs at a time, repeats the golden answers and raises VariantRejected. `serve`
+    takes the catalog entry, the open variant, the most inputs in the queue and the clock, and makes the server.
     """
 
     files: Callable[[Any], tuple[str, ...]]
-    open: Callable[[Path, Any, int], OpenVariant]
+    open: Callable[[Path, Any, int, int], OpenVariant]
     serve: Callable[[CatalogEntry, Any, int, Clock], Server]
 
 

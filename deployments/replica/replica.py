@@ -82,7 +82,7 @@ def open_replica(settings: ReplicaSettings, clock: Clock) -> Replica:
     """Opens and checks a variant with the entry's priority and threads. Blocking. Raises VariantRejected."""
     entry = settings.entry
     yield_to_others(entry.niceness or 0)  # before the engine makes threads, which inherit it
-    variant = open_variant(settings.folder, entry.threads)
+    variant = open_variant(settings.folder, entry.threads, entry.slots)
     queued = settings.max_queued_inputs
     server = kind_named(variant.manifest.kind).serve(entry, variant, queued, clock)
     return Replica(entry, variant.manifest.agreement, server, clock)

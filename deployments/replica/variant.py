@@ -39,14 +39,17 @@ class VariantRejected(Exception):
         return f"{self.checkpoint}: {self.what}: expected {self.expected}, got {self.got}"
 
 
-def open_variant(folder: Path, threads: int) -> OpenVariant:
-    """Checks and opens the variant in a folder. Blocking. Raises VariantRejected."""
+def open_variant(folder: Path, threads: int, at_once: int = 1) -> OpenVariant:
+    """Checks and opens the variant in a folder, for `at_once` engine runs at a time on `threads` threads each.
+
+    Blocking. Raises VariantRejected.
+    """
     manifest = checked_manifest(folder)
     check_files(folder, manifest)
     missing = sorted(set(manifest.cpu_features) - read_host().features)
     if missing:
         raise VariantRejected(manifest.checkpoint, "the processor", " ".join(manifest.cpu_features), _without(missing))
-    return kind_named(manifest.kind).open(folder, manifest, threads)
+    return kind_named(manifest.kind).open(folder, manifest, threads, at_once)
 
 
 def checked_manifest(folder: Path) -> VariantManifest:

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from deployments.engines.base import Logits
-from deployments.engines.opening import ONNX_FILE, open_engine_named
+from deployments.engines.base import Engine, Logits
+from deployments.engines.opening import ONNX_FILE, EngineSize, open_engine_named
 from deployments.replica.classify import LabelScorer, OpenClassifier, applied
 from deployments.replica.tokens import TOKENIZER_FILE
+from exporters.choosing import Race, race
 from exporters.errors import Difference
-from exporters.kinds.graphs import export_graph, place_graphs, scratch_folder
+from exporters.kinds.graphs import export_graph, graph_folders, scratch_folder
 from exporters.kinds.kind import Kind, TitledProfile, share_with_floor
 from exporters.kinds.original import Original, load_original
-from exporters.plan import Step, Workbench
-from exporters.profiling import Advance, measure_grid
+from exporters.plan import Candidate, Step, Workbench
+from exporters.profiling import Advance, measure_grid, watch_here
 from exporters.source import SourceFolder
 from exporters.texts import TextSet, labelled_texts
 from exporters.verification import WORST, Comparison, RunRows, batched, record_self_test, run_all
-from gateway.model.manifest import ClassifierManifest, Precision, Verification
+from gateway.model.manifest import ClassifierManifest, EngineChoice, Precision, Verification
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -36,45 +38,109 @@ class LabelFloors:
     accuracy_drop: float = 0.01
 
 
-FLOORS = {Precision.FP32: LabelFloors(0.999), Precision.INT8: LabelFloors(0.985)}
+FLOORS = {
+    Precision.FP32: LabelFloors(0.999),
+    Precision.BF16: LabelFloors(0.995),  # the starters agree in 99.8 %
+    Precision.INT8: LabelFloors(0.985),
+}
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What a classifier's variants are made of beside its graph, and the logits that they are compared with."""
+
+    labels: tuple[str, ...]
+    window: int
+    pad_id: int
+    texts: TextSet
+    rows: list[list[int]]
+    meant: Logits
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """The candidate that is made: its open engine, its verification, and the race if there was one."""
+
+    candidate: Candidate
+    engine: Engine
+    verification: Verification
+    choice: EngineChoice | None
 
 
 def make_classifier(bench: Workbench) -> ClassifierManifest:
-    """Makes the variant in the bench's folder and returns its manifest, unwritten. Raises what `export` raises."""
+    """Makes the variant in the bench's folder and returns its manifest, unwritten. Raises what `export` raises.
+
+    The checkpoint is loaded, asked and exported once, however many engines could run it.
+    """
     plan = bench.plan
     original = _load(bench.source)
-    labels, window, pad_id = _labels(original.model), original.window, original.pad_id
+    source = _asked(original, bench)
+    bench.progress(Step.EXPORTING, 0.0)
+    with scratch_folder(bench) as scratch:
+        if plan.engine == "torch":
+            _copy_weights(bench)
+            folders = {Precision.FP32: bench.folder}
+        else:
+            export_graph(original.model, scratch)
+            del original  # free its memory before quantising and profiling
+            folders = graph_folders(bench, scratch, [one.precision for one in plan.tried])
+        chosen = _chosen(bench, source, folders)
+        if plan.engine != "torch":
+            for file in folders[chosen.candidate.precision].glob(f"{ONNX_FILE}*"):
+                file.rename(bench.folder / file.name)
+    task = LabelScorer.open(bench.folder / TOKENIZER_FILE, source.labels, source.window, source.pad_id)
+    self_test = record_self_test(chosen.engine, task.ids, source.window, [one.text for one in source.texts.texts])
+    budget_s, advance = bench.settings.profile_budget_s, bench.advance(Step.PROFILING)
+    return ClassifierManifest(
+        **replace(bench, plan=plan.of(chosen.candidate)).shared(),
+        labels=source.labels,
+        max_tokens=source.window,
+        pad_token_id=source.pad_id,
+        verification=chosen.verification,
+        self_test=self_test,
+        choice=chosen.choice,
+        profile=measure_grid(chosen.engine, source.window, self_test, plan.threads, budget_s, advance),
+    )
+
+
+def _asked(original: Original, bench: Workbench) -> _Source:
+    """Saves the checkpoint's tokenizer and asks the checkpoint for its logits of the verification texts."""
+    labels = _labels(original.model)
     original.save_tokenizer(bench.folder)
     texts = labelled_texts(bench.source).known_to(labels)
-    rows = [original.encode(one.text) for one in texts.texts]
-    meant = run_all(rows, _runner(original), bench.advance(Step.ASKING))
-    bench.progress(Step.EXPORTING, 0.0)
-    if plan.engine == "torch":
-        _copy_weights(bench)
-    else:
-        with scratch_folder(bench) as scratch:
-            export_graph(original.model, scratch)
-            place_graphs(bench, scratch, (ONNX_FILE,))
-    del original  # free its memory before profiling
-    engine = open_engine_named(plan.engine, bench.folder, plan.threads)
-    task = LabelScorer.open(bench.folder / TOKENIZER_FILE, labels, window, pad_id)
+    meant = run_all([original.encode(one.text) for one in texts.texts], _runner(original), bench.advance(Step.ASKING))
+    task = LabelScorer.open(bench.folder / TOKENIZER_FILE, labels, original.window, original.pad_id)
     rows = [task.ids(one.text) for one in texts.texts]
-    said = run_all(rows, batched(engine, pad_id), bench.advance(Step.VERIFYING))
-    found = compare_labels(
-        meant, said, labels, texts, floors_of(plan.precision, bench.settings.floor, bench.settings.drop)
-    )
-    verification = found.accepted(bench)
-    self_test = record_self_test(engine, task.ids, window, [one.text for one in texts.texts])
-    advance = bench.advance(Step.PROFILING)
-    return ClassifierManifest(
-        **bench.shared(),
-        labels=labels,
-        max_tokens=window,
-        pad_token_id=pad_id,
-        verification=verification,
-        self_test=self_test,
-        profile=measure_grid(engine, window, self_test, plan.threads, bench.settings.profile_budget_s, advance),
-    )
+    return _Source(labels, original.window, original.pad_id, texts, rows, meant)
+
+
+def _chosen(bench: Workbench, source: _Source, folders: Mapping[Precision, Path]) -> _Chosen:
+    """Races the plan's candidates if there are several, and takes the first in the race's order that holds.
+
+    Raises VariantRefused for the last if none does.
+    """
+    plan, settings = bench.plan, bench.settings
+
+    def opened(one: Candidate) -> Engine:
+        return open_engine_named(one.engine, folders[one.precision], EngineSize(plan.threads, 1, source.window))
+
+    found: Race | None = None
+    if plan.candidates:
+        watch = watch_here(settings.race_budget_s, bench.advance(Step.CHOOSING))
+        found = race(plan.candidates, opened, source.window, max(source.rows, key=len), watch)
+    agreements: dict[Candidate, float] = {}
+    order = found.ranked() if found else list(plan.tried)
+    for one in order:
+        engine = found.engines[one] if found else opened(one)
+        said = run_all(source.rows, batched(engine, source.pad_id), bench.advance(Step.VERIFYING))
+        floors = floors_of(one.precision, settings.floor, settings.drop)
+        compared = compare_labels(source.meant, said, source.labels, source.texts, floors)
+        agreements[one] = compared.verification.label_agreement
+        if compared.broken is None or one == order[-1]:
+            verification = compared.accepted(replace(bench, plan=plan.of(one)))
+            choice = found.choice(bench.host.kind, plan.threads, agreements) if found else None
+            return _Chosen(one, engine, verification, choice)
+    raise AssertionError("a plan has at least one candidate")
 
 
 def profile_classifier(opened: OpenClassifier, threads: int, budget_s: float, advance: Advance) -> ClassifierManifest:
@@ -200,7 +266,7 @@ CLASSIFIER: Kind[ClassifierManifest, OpenClassifier] = Kind(
     name="classifier",
     described="a classifier",
     task="classify",
-    engines=("onnx", "torch"),
+    engines=("onnx", "openvino", "torch"),
     recognises=lambda path, config: False,  # the default kind
     make=make_classifier,
     profile=profile_classifier,

@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 
 from deployments.engines.base import Logits
-from deployments.engines.opening import ONNX_FILE, open_engine_named
+from deployments.engines.opening import ONNX_FILE, EngineSize, open_engine_named
 from deployments.replica.summarize.extractive import RANKER_FILE, OpenExtractive
 from deployments.replica.summarize.ranking import (
     DEFAULT_COUNT,
@@ -150,7 +150,7 @@ def make_extractive(bench: Workbench) -> ExtractiveManifest:
         export_encoder(encoder, scratch / ONNX_FILE)
         del encoder  # free its memory before profiling
         place_graphs(bench, scratch, (ONNX_FILE,))
-    engine = open_engine_named(plan.engine, bench.folder, plan.threads)
+    engine = open_engine_named(plan.engine, bench.folder, EngineSize(plan.threads, 1, window))
     tokens = TextTokens.open(bench.folder / TOKENIZER_FILE)
 
     def encode(text: str) -> list[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,6 +57,20 @@ def place_graphs(bench: Workbench, scratch: Path, names: Sequence[str]) -> None:
                 file.unlink()
             else:
                 file.rename(bench.folder / file.name)
+
+
+def graph_folders(bench: Workbench, scratch: Path, precisions: Iterable[Precision]) -> dict[Precision, Path]:
+    """The folder of a one-pass graph for each precision, below a scratch folder that holds the fp32 graph.
+
+    Engines make bf16 of the fp32 graph themselves.
+    """
+    folders = dict.fromkeys(precisions, scratch)
+    if Precision.INT8 in folders:
+        bench.progress(Step.QUANTISING, 0.0)
+        folders[Precision.INT8] = scratch / "int8"
+        folders[Precision.INT8].mkdir()
+        quantise(scratch / ONNX_FILE, folders[Precision.INT8] / ONNX_FILE)
+    return folders
 
 
 def quantise(fp32: Path, int8: Path) -> None:

@@ -91,9 +91,11 @@ _SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*", re.ASCII)
 
 
 class EngineName(StrEnum):
-    """The engine that runs a variant."""
+    """The engine that runs a variant; `auto` means the fastest on the host where the variant is made."""
 
+    AUTO = "auto"
     ONNX = "onnx"
+    OPENVINO = "openvino"
     TORCH = "torch"
 
 
@@ -148,8 +150,9 @@ class Quality(_Frozen):
 class CatalogEntry(_Frozen):
     """One checkpoint: its name and promise, where it comes from, and how it runs.
 
-    `precision` is in order of preference: the first whose variant passes verification is served. `cpus` is what a
-    replica reserves and `threads` what one run of its engine uses; a replica runs `cpus / threads` batches at once.
+    `precision` lists what may be served, in order of preference: the first whose variant passes verification is. With
+    the engine `auto`, a later one goes first if it is clearly faster on this host. `cpus` is what a replica reserves
+    and `threads` what one run of its engine uses; a replica runs `cpus / threads` batches at once.
     `niceness` is its operating system priority (19 yields most). If absent, classifiers have 0, realtime summarizers 5
     and other summarizers 19. With `autoscaling`, `replicas` is its minimum.
     """
@@ -160,8 +163,8 @@ class CatalogEntry(_Frozen):
     family: Text
     source: Text
     revision: str | None = Field(default=None, validate_default=True)
-    engine: EngineName = EngineName.ONNX
-    precision: tuple[Precision, ...] = Field(default=(Precision.INT8, Precision.FP32), min_length=1)
+    engine: EngineName = EngineName.AUTO
+    precision: tuple[Precision, ...] = Field(default=(Precision.INT8, Precision.FP32, Precision.BF16), min_length=1)
     replicas: Replicas = 1
     autoscaling: Autoscaling | None = None
     cpus: float = Field(default=1.0, strict=True, gt=0, allow_inf_nan=False)

@@ -22,10 +22,11 @@ FORMAT = 2
 
 
 class Precision(StrEnum):
-    """The number format of a variant's weights."""
+    """The number format that a variant computes in."""
 
     FP32 = "fp32"
     INT8 = "int8"
+    BF16 = "bf16"
 
 
 class _Frozen(BaseModel):
@@ -54,6 +55,40 @@ class Verification(_Frozen):
     accuracy: float | None = Field(default=None, ge=0, le=1)
     source_accuracy: float | None = Field(default=None, ge=0, le=1)
     accuracy_drop_ceiling: float = Field(default=0.01, ge=0, le=1)
+
+
+class RacedShape(_Frozen):
+    """The least time of an engine's runs at one batch shape, and the share of runs that the shape stands for."""
+
+    batch: int = Field(ge=1)
+    tokens: int = Field(ge=1)
+    share: float = Field(gt=0, le=1)
+    least_s: float = Field(gt=0)
+
+
+class RacedEngine(_Frozen):
+    """What was measured of one engine that could run a checkpoint.
+
+    `mean_s` is the mean of the least times over `shapes`, by their shares. `memory_bytes` is about what the process
+    grew by when the engine was opened and had run every shape. `label_agreement` is with the source, None if a faster
+    engine was taken before it was asked. `failed` says why it could not be opened; it has then no shapes.
+    """
+
+    variant: str
+    mean_s: float | None = Field(default=None, gt=0)
+    shapes: tuple[RacedShape, ...] = ()
+    memory_bytes: int | None = Field(default=None, ge=0)
+    label_agreement: float | None = Field(default=None, ge=0, le=1)
+    failed: str | None = None
+
+
+class EngineChoice(_Frozen):
+    """How the engine of a variant was chosen on a host: all that were raced, in order of preference, and the rule."""
+
+    measured_on: str
+    threads: int = Field(ge=1)
+    rule: str
+    raced: tuple[RacedEngine, ...] = Field(min_length=1)
 
 
 class GoldenInput(_Frozen):
@@ -174,6 +209,7 @@ class ClassifierManifest(VariantManifest):
     labels: tuple[str, ...]
     verification: Verification
     self_test: SelfTest
+    choice: EngineChoice | None = Field(default=None, description="how its engine was chosen; None if it was given")
 
     @property
     def agreement(self) -> float:
@@ -181,8 +217,37 @@ class ClassifierManifest(VariantManifest):
         return self.verification.label_agreement
 
     def details(self) -> dict[str, object]:
-        """The labels."""
-        return {"labels": self.labels}
+        """The labels, and how the engine was chosen if it was."""
+        if self.choice is None:
+            return {"labels": self.labels}
+        return {"labels": self.labels, "engine_choice": _in_ms(self.choice)}
+
+
+def _in_ms(choice: EngineChoice) -> dict[str, object]:
+    """A choice as people read it: times in milliseconds, memory in bytes."""
+
+    def ms(seconds: float | None) -> float | None:
+        return None if seconds is None else round(seconds * 1000, 3)
+
+    return {
+        "measured_on": choice.measured_on,
+        "threads": choice.threads,
+        "rule": choice.rule,
+        "raced": [
+            {
+                "variant": one.variant,
+                "mean_ms": ms(one.mean_s),
+                "service_time_ms": [
+                    {"batch": at.batch, "tokens": at.tokens, "share": at.share, "least": ms(at.least_s)}
+                    for at in one.shapes
+                ],
+                "memory_bytes": one.memory_bytes,
+                "label_agreement": one.label_agreement,
+                "failed": one.failed,
+            }
+            for one in choice.raced
+        ],
+    }
 
 
 class ExtractiveManifest(VariantManifest):

@@ -15,8 +15,8 @@ LOCKS = ("build", "torch", "serve", "export", "bench", "test")
 EXTRAS = {
     "serve": {"tracing"},
     "export": {"export", "tracing"},
-    "bench": {"bench", "engines", "export", "simulate", "tracing"},
-    "test": {"bench", "dashboards", "export", "simulate", "test", "tracing"},
+    "bench": {"bench", "engines", "export", "openvino", "simulate", "tracing"},
+    "test": {"bench", "dashboards", "export", "openvino", "simulate", "test", "tracing"},
 }
 """The extras that each lock covers, in addition to what serving needs."""
 

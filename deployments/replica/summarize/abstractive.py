@@ -288,7 +288,7 @@ def _worst_reason(parts: Sequence[_Written]) -> FinishReason:
     return next(reason for reason in reasons if any(part.reason == reason for part in parts))
 
 
-def _open(folder: Path, manifest: Seq2SeqManifest, threads: int) -> OpenSeq2Seq:
+def _open(folder: Path, manifest: Seq2SeqManifest, threads: int, at_once: int) -> OpenSeq2Seq:
     tokens = TextTokens.open(folder / TOKENIZER_FILE)
     engine = open_seq2seq_engine(manifest.engine, folder, threads)
     check_writing(manifest, engine, tokens)

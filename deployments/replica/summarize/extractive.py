@@ -228,9 +228,9 @@ def _facts_of(stretches: Sequence[Facts], sentences: int) -> Facts:
     return Facts(**{column.name: whole(column.name) for column in fields(Facts)})
 
 
-def _open(folder: Path, manifest: ExtractiveManifest, threads: int) -> OpenExtractive:
+def _open(folder: Path, manifest: ExtractiveManifest, threads: int, at_once: int) -> OpenExtractive:
     tokens = TextTokens.open(folder / TOKENIZER_FILE)
-    engine = open_engine(folder, manifest, threads)
+    engine = open_engine(folder, manifest, threads, at_once)
     check_answers(
         manifest.checkpoint,
         manifest.self_test,

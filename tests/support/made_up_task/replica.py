@@ -56,7 +56,7 @@ class CounterServer:
         return self._totals
 
 
-def _open(folder: Path, manifest: CounterManifest, threads: int) -> OpenCounter:
+def _open(folder: Path, manifest: CounterManifest, threads: int, at_once: int) -> OpenCounter:
     return OpenCounter(manifest, frozenset(json.loads((folder / WORDS_FILE).read_text())))
 
 

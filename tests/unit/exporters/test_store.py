@@ -12,7 +12,7 @@ from deployments.engines.host import Host, read_host
 from exporters.errors import VariantRefused
 from exporters.export import replace_manifest, staged
 from exporters.plan import Settings, VariantPlan
-from exporters.prepare import precisions_for
+from exporters.prepare import plans_for, precisions_for
 from exporters.store import State, Store
 from gateway.catalogs.catalog import CatalogEntry, EngineName, Quality
 from gateway.model.manifest import Precision
@@ -54,6 +54,56 @@ def test_int8_is_tried_only_where_the_processor_has_it(
 ) -> None:
     """Int8 is tried only on processors with int8 dot products; fp32 always remains."""
     assert precisions_for(entry(engine, *preferred), host) == tried
+
+
+BF16 = Host("newer", 2, frozenset({"avx512_vnni", "avx512_bf16"}))
+ALL = (Precision.INT8, Precision.FP32, Precision.BF16)
+RACED = ("onnx-int8", "onnx-fp32", "openvino-bf16")
+
+
+@pytest.mark.parametrize(
+    ("engine", "allowed", "host", "openvino", "raced", "alone"),
+    [
+        (EngineName.AUTO, ALL, BF16, True, RACED, ("onnx-int8", "onnx-fp32")),
+        (EngineName.AUTO, ALL, BF16, False, (), ("onnx-int8", "onnx-fp32")),
+        (EngineName.AUTO, ALL, VNNI, True, (), ("onnx-int8", "onnx-fp32")),
+        (EngineName.AUTO, ALL[:2], BF16, True, (), ("onnx-int8", "onnx-fp32")),
+        (EngineName.AUTO, ALL[::2], BF16, True, RACED[::2], ("onnx-int8",)),
+        (EngineName.ONNX, ALL, BF16, True, (), ("onnx-int8", "onnx-fp32")),
+        (EngineName.OPENVINO, ALL, BF16, True, (), ("openvino-bf16",)),
+        (EngineName.TORCH, ALL, BF16, True, (), ("torch-fp32",)),
+    ],
+)
+def test_engines_are_raced_only_where_there_is_something_to_choose(
+    engine: EngineName,
+    allowed: tuple[Precision, ...],
+    host: Host,
+    openvino: bool,
+    raced: tuple[str, ...],
+    alone: tuple[str, ...],
+) -> None:
+    """Engines are raced if none is named, bf16 is allowed, its library is installed and the processor has it.
+
+    ONNX Runtime alone comes after the race; in all other cases the plans are those of a release without a race.
+    """
+    plans = plans_for(entry(engine, *allowed), host, openvino)
+    assert tuple(one.variant for one in plans[0].candidates) == raced
+    assert tuple(plan.variant for plan in plans if not plan.candidates) == alone
+    assert [plan.variant for plan in plans if plan.candidates] == ["auto"] * bool(raced)
+
+
+def test_a_writer_is_never_raced() -> None:
+    """Engines are raced for tasks that OpenVINO's engine serves only."""
+    writer = entry(EngineName.AUTO, *ALL).model_copy(update={"task": "summarize"})
+    assert not any(plan.candidates for plan in plans_for(writer, BF16, True))
+
+
+def test_the_place_of_a_raced_variant_follows_its_candidates(tmp_path: Path) -> None:
+    """A variant chosen among other candidates has another folder, and none that a single engine's variant has."""
+    (most, *_), (fewer, *_) = (plans_for(entry(EngineName.AUTO, *some), BF16, True) for some in (ALL, ALL[::2]))
+    store = Store(tmp_path)
+    plans = (most, fewer, *(most.of(one) for one in most.candidates))
+    assert len({store.folder(plan, "a") for plan in plans}) == 5
 
 
 def test_a_variant_is_kept_under_what_it_was_made_from(tmp_path: Path) -> None:

@@ -206,19 +206,22 @@ async def test_a_classifier_passes_the_run_of_its_work_on(runs: tuple[int, ...],
     """A classifier passes the batch number of its work on to the batcher, for one text or two."""
     engine = SummingEngine()
     engine.gate.set()
-    words = {"<unk>": 0, **{f"run{run}": run for run in runs}}
+    words = {"<unk>": 0, **{f"run{run}.{n}": 10 * run + n for run in runs for n in range(texts)}}
     task = LabelScorer(Tokenizer(models.WordLevel(words, unk_token="<unk>")), ("negative", "positive"), 64)
     entry = catalog().checkpoints[1].model_copy(update={"cpus": 2.0})
     replica = ClassifierReplica(entry, OpenClassifier(manifest(EVEN, 0.01), engine, task, PROFILE), 99, FakeClock())
     replica.start()
     works = [
-        Work("classify", (f"run{run}",) * texts, ClassifyParameters(), 60.0, False, "r", batch=run) for run in runs
+        Work(
+            "classify", tuple(f"run{run}.{n}" for n in range(texts)), ClassifyParameters(), 60.0, False, "r", batch=run
+        )
+        for run in runs
     ]
     answers = await asyncio.gather(*map(replica.handle, works))
     await replica.stop(60)
     assert all(isinstance(answer, Answer) for answer in answers)
-    expected = [[[run]] * (sizes * texts) for run in sorted(set(runs))]
-    assert sorted(engine.batches) == expected
+    expected = [[run] * (sizes * texts) for run in sorted(set(runs))]
+    assert sorted([ids[0] // 10 for ids in batch] for batch in engine.batches) == expected
 
 
 async def test_the_gateway_sends_the_members_of_one_release_for_one_run() -> None:

@@ -32,7 +32,8 @@ from gateway.tasks.summarize import SummarizeParameters
 
 STEP_S = 1 / 1024
 POISON = "poison"
-VOCABULARY = {"<unk>": 0, "well": 1, POISON: 2}
+OTHERS = [f"well{at}" for at in range(10)]
+VOCABULARY = {"<unk>": 0, "well": 1, POISON: 2} | {word: 3 + at for at, word in enumerate(OTHERS)}
 
 
 @dataclass
@@ -160,7 +161,7 @@ async def test_a_request_that_has_failed_is_not_run_on(tmp_path: Path) -> None:
     """If one input of a request fails, the request's inputs that still wait are withdrawn."""
     async with served(CLASSIFIER, tmp_path) as (engine, replica, client, _):
         engine.gate.set()
-        failed = await client.submit(CLASSIFIER.work("well", POISON, *["well"] * 10))
+        failed = await client.submit(CLASSIFIER.work("well", POISON, *OTHERS))
         assert failed == Failure(FailureKind.ENGINE, "ArithmeticError")
         await until(lambda: replica.load().backlog_s == 0.0)
         assert 3 <= len(engine.runs) <= 6, "the first, the culprit, and what began before the failure was heard of"

@@ -76,7 +76,7 @@ def test_sound_defaults() -> None:
     """An entry's variant and resources, the budgets and the limits have defaults."""
     catalog = load(ONE)
     entry = catalog.checkpoints[0]
-    assert (entry.engine, entry.precision) == (EngineName.ONNX, (Precision.INT8, Precision.FP32))
+    assert (entry.engine, entry.precision) == (EngineName.AUTO, (Precision.INT8, Precision.FP32, Precision.BF16))
     assert (entry.replicas, entry.cpus, entry.threads, entry.niceness) == (1, 1.0, 1, 0)
     assert (entry.kind, entry.revision, entry.domain) == (SourceKind.STARTER, None, None)
     assert catalog.budget_s("classify") == 1.0
@@ -166,7 +166,7 @@ HASH = "0123456789abcdef0123456789abcdef01234567"
         (
             "licence: MIT",
             "licence: MIT\n    precision: [fp32, int4]",
-            "c.yaml:14: checkpoints[0].precision[1]: must be 'fp32' or 'int8', got 'int4'",
+            "c.yaml:14: checkpoints[0].precision[1]: must be 'fp32', 'int8' or 'bf16', got 'int4'",
         ),
         ("name: mine", "name: mine\nlimits: {max_inputs: 0}", "c.yaml:2: limits.max_inputs: must be at least 1, got 0"),
         (
