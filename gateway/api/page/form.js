@@ -117,7 +117,7 @@ export class Form {
 
 /** The first words of a text, as many as a button has room for. */
 function beginning(text) {
-  const words = text.slice(0, 26);
+  const words = text.slice(0, 20);
   return words === text ? text : `${words.slice(0, words.lastIndexOf(" "))} …`;
 }
 

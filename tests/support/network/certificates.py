@@ -14,6 +14,18 @@ from cryptography.x509.oid import NameOID
 from deployments.transport.tls import AUTHORITY, CERTIFICATE, KEY, Certificates
 
 DAY = timedelta(days=1)
+SIGNS = x509.KeyUsage(
+    key_cert_sign=True,
+    crl_sign=True,
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    encipher_only=False,
+    decipher_only=False,
+)
+"""What an authority's key is for; Python's default context asks for it from 3.13 on."""
 
 
 def named(name: str) -> x509.Name:
@@ -41,6 +53,7 @@ class Authority:
         key = ec.generate_private_key(ec.SECP256R1())
         unsigned = _unsigned("authority", key, key, valid_until=datetime.now(UTC) + DAY)
         unsigned = unsigned.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        unsigned = unsigned.add_extension(SIGNS, critical=True)
         return cls(key, unsigned.sign(key, hashes.SHA256()))
 
     def write(self, folder: Path, *, expired: bool = False) -> Certificates:
