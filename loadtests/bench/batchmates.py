@@ -26,7 +26,7 @@ from exporters.options import DEFAULT_CACHE, DEFAULT_CATALOG, CacheOption, Catal
 from exporters.texts import HELDOUT
 from gateway.tasks import read_manifest
 from loadtests import options
-from loadtests.bench.report import Report, Table, present
+from loadtests.bench.measuring.report import Report, Table, present
 from loadtests.sentences import heldout_sentences
 
 Scores = NDArray[np.float64]

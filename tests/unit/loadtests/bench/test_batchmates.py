@@ -17,7 +17,7 @@ from small_variants import write_variant
 from deployments.engines.base import Logits, TokenIds
 from deployments.replica.classify import OpenClassifier, open_classifier
 from loadtests.bench.batchmates import NEIGHBOURS, Settings, compared, drawn, measure
-from loadtests.bench.report import present
+from loadtests.bench.measuring.report import present
 
 TEXTS = ["good film", "bad film", "very good", "very bad", "a film", "film.", "good", "bad"] * 3
 
