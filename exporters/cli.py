@@ -86,7 +86,7 @@ def export_variant(
     plan, store = plan_for(location, revision, precision), Store(cache)
     folder = out or store.folder(plan, store.source_sha256(location, revision), settings)
     try:
-        run_shown(ExportJob(plan, location, revision, str(folder.absolute()), settings), plan, console)
+        run_shown(ExportJob(plan, location, revision, str(folder.absolute()), str(cache), settings), plan, console)
     except VariantRefused as refused:
         console.print(_differences_table(refused))
         return False

@@ -27,6 +27,7 @@ LIBRARIES = ("torch", "transformers", "optimum-onnx", "onnx", "onnxruntime", "to
 class Step(StrEnum):
     """The steps of an export, as progress shows them."""
 
+    FETCHING = "fetching its base"
     LOADING = "loading"
     ASKING = "asking the source"
     EXPORTING = "exporting"

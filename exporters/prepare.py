@@ -25,7 +25,7 @@ from deployments.replica.variant import VariantRejected
 from exporters.errors import ExportFailed, VariantRefused
 from exporters.job import ExportJob, ProfileJob, run_job, run_shown, shown_together
 from exporters.plan import Progress, Settings, VariantPlan
-from exporters.source import source_files, source_folder
+from exporters.source import source_bytes
 from exporters.store import State, Store
 from gateway.catalogs.catalog import Catalog, CatalogEntry, EngineName
 from gateway.model.manifest import Precision
@@ -131,7 +131,9 @@ def _make_ready(
             state = State.ABSENT
     if state is State.ABSENT:
         try:
-            run_shown(ExportJob(plan, entry.source, entry.revision, str(folder), settings), plan, console)
+            run_shown(
+                ExportJob(plan, entry.source, entry.revision, str(folder), str(store.root), settings), plan, console
+            )
         except VariantRefused as refused:
             store.refuse(folder, refused)
             raise
@@ -158,7 +160,7 @@ class Missing:
     @property
     def source_bytes(self) -> int:
         """The size of the checkpoint. Resolves the source, so it raises SourceRefused."""
-        return sum(file.stat().st_size for file in source_files(source_folder(self.location, self.revision)))
+        return source_bytes(self.location, self.revision)
 
 
 def make_together(
@@ -177,7 +179,7 @@ def make_together(
     children: list[subprocess.Popen[str]] = []
 
     def make(one: Missing, progress: Progress) -> None:
-        job = ExportJob(one.plan, one.location, one.revision, str(one.folder), hasty)
+        job = ExportJob(one.plan, one.location, one.revision, str(one.folder), str(store.root), hasty)
         try:
             run_job(job, progress, children.append)
         except VariantRefused as refused:
