@@ -22,7 +22,7 @@ from rich.markup import escape
 from deployments.engines.host import Host, read_host
 from deployments.replica.prepared import NotPrepared, note_prepared, prepared_variants
 from deployments.replica.variant import VariantRejected
-from exporters.errors import ExportFailed, VariantRefused
+from exporters.errors import BaseAbsent, ExportFailed, VariantRefused
 from exporters.job import ExportJob, ProfileJob, run_job, run_shown, shown_together
 from exporters.plan import Progress, Settings, VariantPlan
 from exporters.source import source_bytes
@@ -42,9 +42,10 @@ def prepare(
     """The folder of a verified variant of every checkpoint of the catalog, by name; makes those that are missing.
 
     Takes the first of an entry's precisions that this host can run and that passes verification; prints every
-    precision that it skips. Blocks, for minutes on the first start; concurrent starts wait for each other. Raises
-    ExportError. Without the libraries that make variants (`can_make`; None: look for them), takes the variants that an
-    installation with them has prepared.
+    precision that it skips. Goes on without a checkpoint whose base cannot be fetched, unless its task would have none.
+    Blocks, for minutes on the first start; concurrent starts wait for each other. Raises ExportError. Without the
+    libraries that make variants (`can_make`; None: look for them), takes the variants that an installation with them
+    has prepared.
     """
     if not (_libraries_installed() if can_make is None else can_make):
         return _prepared_elsewhere(catalog, cache_dir)
@@ -52,11 +53,32 @@ def prepare(
     store.root.mkdir(parents=True, exist_ok=True)
     with FileLock(store.root / "prepare.lock"):
         make_together(_missing(catalog, store, host, settings), store, settings, console)
-        folders = {entry.name: _prepared(entry, store, host, settings, console) for entry in catalog.checkpoints}
+        folders = _all_prepared(catalog, store, host, settings, console)
         if settings.floor is None:  # variants with another floor are stored apart
-            for entry in catalog.checkpoints:
+            for entry in catalog.only(folders).checkpoints:
                 note_prepared(store.root, entry, folders[entry.name])
         return folders
+
+
+def _all_prepared(
+    catalog: Catalog, store: Store, host: Host, settings: Settings, console: Console
+) -> Mapping[str, Path]:
+    """The variants' folders by checkpoint; leaves out, and prints, a checkpoint whose base cannot be fetched.
+
+    Raises BaseAbsent if a task would have no checkpoint.
+    """
+    folders: dict[str, Path] = {}
+    absent: dict[str, BaseAbsent] = {}
+    for entry in catalog.checkpoints:
+        try:
+            folders[entry.name] = _prepared(entry, store, host, settings, console)
+        except BaseAbsent as error:
+            absent[entry.name] = error
+            console.print(f"[yellow]{escape(str(error))}. Going on without {entry.name}[/]", soft_wrap=True)
+    for entry in catalog.checkpoints:
+        if not any(other.name in folders for other in catalog.of_task(entry.task)):
+            raise absent[entry.name]
+    return folders
 
 
 def _libraries_installed() -> bool:
@@ -168,8 +190,9 @@ def make_together(
 ) -> None:
     """Makes the variants of small checkpoints in parallel, if there are several and enough cores.
 
-    A checkpoint is small up to `most_bytes`; the others stay missing. A variant under its floor is noted as refused.
-    Raises ExportError for any other failure, after it has ended the other processes.
+    A checkpoint is small up to `most_bytes`; the others stay missing. A variant under its floor is noted as refused,
+    one whose base cannot be fetched stays missing. Raises ExportError for any other failure, after it has ended the
+    other processes.
     """
     small = [one for one in missing if one.source_bytes <= most_bytes]
     at_once = min(AT_ONCE, os.cpu_count() or 1)
@@ -184,6 +207,8 @@ def make_together(
             run_job(job, progress, children.append)
         except VariantRefused as refused:
             store.refuse(one.folder, refused)
+        except BaseAbsent:
+            return  # stays missing, and the others are made
 
     with ThreadPoolExecutor(at_once) as pool, shown_together([one.plan for one in small], console) as lines:
         jobs = [pool.submit(make, one, line) for one, line in zip(small, lines, strict=True)]
