@@ -140,6 +140,7 @@ def serve(
     loaded = load_catalog(catalog)
     started = time.monotonic()
     variants = prepare(loaded, cache, console, settings=with_floor(Settings(), floor, console))
+    loaded = loaded.only(variants)
 
     def say(what: str) -> None:
         console.print(f"[dim]{time.monotonic() - started:6.1f} s[/dim]  {what}")
@@ -200,6 +201,7 @@ def explain(
     asked = text if file is None else _text_of(file)
     loaded = load_catalog(catalog)
     manifests = {name: read_manifest(at) for name, at in prepare(loaded, cache, console).items()}
+    loaded = loaded.only(manifests)
     budget_s = None if budget_ms is None else budget_ms / 1000
     terms = Terms(budget_s=budget_s, percentile=percentile, strict=strict, domain=domain)
     decision = explained(loaded, manifests, task, asked or "", terms, price)

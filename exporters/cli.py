@@ -86,7 +86,7 @@ def export_variant(
     plan, store = plan_for(location, revision, precision), Store(cache)
     folder = out or store.folder(plan, store.source_sha256(location, revision), settings)
     try:
-        run_shown(ExportJob(plan, location, revision, str(folder.absolute()), settings), plan, console)
+        run_shown(ExportJob(plan, location, revision, str(folder.absolute()), str(cache), settings), plan, console)
     except VariantRefused as refused:
         console.print(_differences_table(refused))
         return False
@@ -100,7 +100,7 @@ def export_variant(
 def profile_catalog(catalog: Catalog, cache: Path, settings: Settings, console: Console) -> None:
     """Measures every variant of the catalog again and prints the profiles. Raises ExportError or VariantRejected."""
     folders = prepare_catalog(catalog, cache, console, settings=settings)
-    for entry in catalog.checkpoints:
+    for entry in catalog.only(folders).checkpoints:
         manifest = measure_variant(folders[entry.name], console, entry.threads, settings)
         console.print(f"[bold]{entry.name}[/] {manifest.variant}")
         _print_profiles(manifest, console)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -16,8 +15,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from deployments.engines.host import BF16_FLAGS, DOT_PRODUCT_FLAGS, Host, read_host
 from deployments.replica.variant import open_variant
 from exporters.errors import ExportFailed, SourceRefused
@@ -25,6 +22,7 @@ from exporters.kinds import KINDS, Kind, kind_of
 from exporters.plan import PRECISIONS, Candidate, Progress, Settings, Step, VariantPlan, Workbench
 from exporters.profiling import BUDGET_S
 from exporters.source import SourceFolder
+from exporters.staging import partial_prefix, staged
 from gateway.model.manifest import MANIFEST_NAME, Precision, VariantManifest, write_manifest
 
 CHATTY = ("optimum", "transformers", "torch.onnx", "onnxruntime", "huggingface_hub", "onnxscript")
@@ -103,41 +101,11 @@ def _check_candidate(one: Candidate, checkpoint: str, kind: Kind[Any, Any], host
         raise ExportFailed(f"{checkpoint}: OpenVINO is not installed: pip install 'punctual[openvino]'")
 
 
-@contextmanager
-def staged(target: Path) -> Iterator[Path]:
-    """A fresh folder that replaces the target when the block ends without an exception.
-
-    First removes folders left by a killed process. A lock beside the target excludes other exporters, so no folder is
-    removed while another process fills it.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(target.parent / f".{target.name}.lock"):
-        _sweep(target)
-        folder = Path(tempfile.mkdtemp(prefix=_prefix(target), dir=target.parent))
-        folder.chmod(0o755)  # mkdtemp's mode is 0700, but the server may run as another user
-        try:
-            yield folder
-            if target.exists():
-                target.rename(folder.with_name(f"{folder.name}-replaced"))
-            folder.rename(target)
-        finally:
-            _sweep(target)
-
-
 def replace_manifest(folder: Path, manifest: VariantManifest) -> None:
     """Replaces a variant's manifest atomically."""
-    with tempfile.TemporaryDirectory(prefix=_prefix(folder), dir=folder.parent) as beside:
+    with tempfile.TemporaryDirectory(prefix=partial_prefix(folder), dir=folder.parent) as beside:
         write_manifest(Path(beside), manifest)
         os.replace(Path(beside) / MANIFEST_NAME, folder / MANIFEST_NAME)
-
-
-def _prefix(target: Path) -> str:
-    return f".{target.name}.partial-"
-
-
-def _sweep(target: Path) -> None:
-    for left in target.parent.glob(f"{_prefix(target)}*"):
-        shutil.rmtree(left, ignore_errors=True)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO, TypeAlias
 
@@ -23,7 +24,15 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
 from deployments.replica.variant import VariantRejected
-from exporters.errors import Difference, ExportCrashed, ExportFailed, SourceAbsent, SourceRefused, VariantRefused
+from exporters.errors import (
+    BaseAbsent,
+    Difference,
+    ExportCrashed,
+    ExportFailed,
+    SourceAbsent,
+    SourceRefused,
+    VariantRefused,
+)
 from exporters.plan import Progress, Settings, Step, VariantPlan
 from exporters.source import resolve_source
 
@@ -38,12 +47,13 @@ FAULTS = frozenset({signal.SIGSEGV, signal.SIGILL, signal.SIGABRT, signal.SIGBUS
 
 
 class ExportJob(msgspec.Struct, frozen=True, tag="export"):
-    """Make a variant in the folder `out`."""
+    """Make a variant in the folder `out`; the base of an adapter is kept below `cache`."""
 
     plan: VariantPlan
     location: str
     revision: str | None
     out: str
+    cache: str
     settings: Settings
 
 
@@ -75,9 +85,8 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
 
 Job: TypeAlias = ExportJob | ProfileJob
 Event: TypeAlias = Progressed | Done | Failed
-ERRORS: dict[str, Callable[..., Exception]] = {
-    one.__name__: one for one in (SourceRefused, SourceAbsent, VariantRefused, VariantRejected, ExportFailed)
-}
+RAISED = (SourceRefused, SourceAbsent, BaseAbsent, VariantRefused, VariantRejected, ExportFailed)
+ERRORS: dict[str, Callable[..., Exception]] = {one.__name__: one for one in RAISED}
 """The errors that a job may raise; all take positional arguments only."""
 
 
@@ -166,7 +175,8 @@ def perform(job: Job, progress: Progress) -> None:
     if isinstance(job, ProfileJob):
         profile_again(Path(job.folder), job.threads, progress, job.settings.profile_budget_s)
         return
-    source = resolve_source(job.location, job.revision)
+    fetching = partial(progress, Step.FETCHING)
+    source = resolve_source(job.location, job.revision, Path(job.cache), fetching)
     export(job.plan, source, Path(job.out), progress, job.settings)
 
 
@@ -182,7 +192,7 @@ def main() -> None:
     try:
         perform(job, lambda step, share: tell(Progressed(step, share)))
         tell(Done())
-    except (SourceRefused, VariantRefused, VariantRejected, ExportFailed) as error:
+    except RAISED as error:
         tell(Failed(type(error).__name__, error.args))
     except ModuleNotFoundError as missing:
         why = f"{missing.name} is not installed, which making variants needs: pip install 'punctual[export]'"

@@ -36,6 +36,7 @@ PRECISIONS = {
 class Step(StrEnum):
     """The steps of an export, as progress shows them."""
 
+    FETCHING = "fetching its base"
     LOADING = "loading"
     ASKING = "asking the source"
     EXPORTING = "exporting"

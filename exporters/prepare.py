@@ -24,11 +24,11 @@ from deployments.engines.host import Host, read_host
 from deployments.replica.prepared import NotPrepared, note_prepared, prepared_variants
 from deployments.replica.variant import VariantRejected
 from exporters.choosing import in_words
-from exporters.errors import ExportCrashed, ExportFailed, SourceAbsent, VariantRefused
+from exporters.errors import BaseAbsent, ExportCrashed, ExportFailed, SourceAbsent, VariantRefused
 from exporters.job import ExportJob, ProfileJob, run_job, run_shown, shown_together
 from exporters.kinds import KINDS
 from exporters.plan import PRECISIONS, Candidate, Progress, Settings, VariantPlan
-from exporters.source import source_files, source_folder
+from exporters.source import source_bytes
 from exporters.store import State, Store
 from gateway.catalogs.catalog import Catalog, CatalogEntry, EngineName
 from gateway.model.manifest import ClassifierManifest, Precision
@@ -47,9 +47,10 @@ def prepare(
     """The folder of a verified variant of every checkpoint of the catalog, by name; makes those that are missing.
 
     Takes the first of an entry's precisions that this host can run and that passes verification; prints every
-    precision that it skips. Blocks, for minutes on the first start; concurrent starts wait for each other. Raises
-    ExportError. Without the libraries that make variants (`can_make`; None: look for them), takes the variants that an
-    installation with them has prepared. `openvino` says whether OpenVINO may be raced (None: if it is installed).
+    precision that it skips. Goes on without a checkpoint whose base cannot be fetched, unless its task would have none.
+    Blocks, for minutes on the first start; concurrent starts wait for each other. Raises ExportError. Without the
+    libraries that make variants (`can_make`; None: look for them), takes the variants that an installation with them
+    has prepared. `openvino` says whether OpenVINO may be raced (None: if it is installed).
     """
     if not (_libraries_installed() if can_make is None else can_make):
         return _prepared_elsewhere(catalog, cache_dir)
@@ -58,13 +59,32 @@ def prepare(
     store.root.mkdir(parents=True, exist_ok=True)
     with FileLock(store.root / "prepare.lock"):
         make_together(_missing(catalog, store, host, settings, openvino), store, settings, console)
-        folders = {
-            entry.name: _prepared(entry, store, host, settings, console, openvino) for entry in catalog.checkpoints
-        }
+        folders = _all_prepared(catalog, store, host, settings, console, openvino)
         if settings.floor is None:  # variants with another floor are stored apart
-            for entry in catalog.checkpoints:
+            for entry in catalog.only(folders).checkpoints:
                 note_prepared(store.root, entry, folders[entry.name])
         return folders
+
+
+def _all_prepared(
+    catalog: Catalog, store: Store, host: Host, settings: Settings, console: Console, openvino: bool
+) -> Mapping[str, Path]:
+    """The variants' folders by checkpoint; leaves out, and prints, a checkpoint whose base cannot be fetched.
+
+    Raises BaseAbsent if a task would have no checkpoint.
+    """
+    folders: dict[str, Path] = {}
+    absent: dict[str, BaseAbsent] = {}
+    for entry in catalog.checkpoints:
+        try:
+            folders[entry.name] = _prepared(entry, store, host, settings, console, openvino)
+        except BaseAbsent as error:
+            absent[entry.name] = error
+            console.print(f"[yellow]{escape(str(error))}. Going on without {entry.name}[/]", soft_wrap=True)
+    for entry in catalog.checkpoints:
+        if not any(other.name in folders for other in catalog.of_task(entry.task)):
+            raise absent[entry.name]
+    return folders
 
 
 def _libraries_installed() -> bool:
@@ -166,7 +186,7 @@ def _make_ready(
     if state is State.REFUSED:
         known = store.refusal(folder)
         raise VariantRefused(known.checkpoint, known.variant, known.reason, ())
-    export = ExportJob(plan, entry.source, entry.revision, str(folder), settings)
+    export = ExportJob(plan, entry.source, entry.revision, str(folder), str(store.root), settings)
     if state is State.PROFILED_ELSEWHERE and plan.candidates and not _chosen_here(folder, plan, host):
         try:
             _make(export, store, folder, console)
@@ -234,7 +254,7 @@ class Missing:
     @property
     def source_bytes(self) -> int:
         """The size of the checkpoint. Resolves the source, so it raises SourceRefused."""
-        return sum(file.stat().st_size for file in source_files(source_folder(self.location, self.revision)))
+        return source_bytes(self.location, self.revision)
 
 
 def make_together(
@@ -242,8 +262,9 @@ def make_together(
 ) -> None:
     """Makes the variants of small checkpoints in parallel, if there are several and enough cores.
 
-    A checkpoint is small up to `most_bytes`; the others stay missing. A variant under its floor is noted as refused.
-    Raises ExportError for any other failure, after it has ended the other processes.
+    A checkpoint is small up to `most_bytes`; the others stay missing. A variant under its floor is noted as refused,
+    one whose base cannot be fetched stays missing. Raises ExportError for any other failure, after it has ended the
+    other processes.
     """
     small = [one for one in missing if one.source_bytes <= most_bytes]
     at_once = min(AT_ONCE, os.cpu_count() or 1)
@@ -253,9 +274,9 @@ def make_together(
     children: list[subprocess.Popen[str]] = []
 
     def make(one: Missing, progress: Progress) -> None:
-        job = ExportJob(one.plan, one.location, one.revision, str(one.folder), hasty)
-        with suppress(VariantRefused), _refusals_noted(one.plan, one.folder, store):
-            run_job(job, progress, children.append)
+        job = ExportJob(one.plan, one.location, one.revision, str(one.folder), str(store.root), hasty)
+        with suppress(VariantRefused, BaseAbsent), _refusals_noted(one.plan, one.folder, store):
+            run_job(job, progress, children.append)  # one whose base is absent stays missing
 
     with ThreadPoolExecutor(at_once) as pool, shown_together([one.plan for one in small], console) as lines:
         jobs = [pool.submit(make, one, line) for one, line in zip(small, lines, strict=True)]

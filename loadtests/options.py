@@ -34,9 +34,10 @@ Seconds = Annotated[int, typer.Option(min=1, help="duration of each turn")]
 def prepared(catalog: str, cache: Path) -> tuple[Catalog, Mapping[str, Path]]:
     """Loads a catalog and returns it with the folder of each checkpoint's variant; makes missing variants.
 
-    Raises CatalogError and ExportError.
+    Leaves out a checkpoint whose base cannot be fetched. Raises CatalogError and ExportError.
     """
     from exporters.prepare import prepare
 
     loaded = load_catalog(catalog)
-    return loaded, prepare(loaded, cache, console)
+    variants = prepare(loaded, cache, console)
+    return loaded.only(variants), variants

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from exporters.registry import NotFetched
 from exporters.starter.packages import CannotBuild
 from exporters.starter.publishing import write_digests
 
@@ -44,7 +45,7 @@ def run(
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console) as progress:
         try:
             made = build(options.out, options.cache, _ticker(progress), options.smoke)
-        except CannotBuild as missing:
+        except (CannotBuild, NotFetched) as missing:
             console.print(f"[red]{missing}[/red]")
             return 1
     write_digests(options.out)

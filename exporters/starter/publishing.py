@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import BaseModel, ConfigDict
 
 from deployments.replica.variant import file_sha256
-from exporters.starter.packages import MINILM, Package
+from exporters.registry import Package
+from exporters.starter.packages import MINILM
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

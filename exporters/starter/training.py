@@ -34,17 +34,17 @@ class Batch:
     attention_mask: torch.Tensor
 
 
-def padded(ids: Sequence[Sequence[int]], rows: Sequence[int]) -> Batch:
+def padded(ids: Sequence[Sequence[int]], rows: Sequence[int], pad_id: int = PAD_ID) -> Batch:
     """The rows of these indices, padded to the longest."""
-    input_ids = block([ids[i] for i in rows])
-    return Batch(torch.tensor(rows), input_ids, (input_ids != PAD_ID).long())
+    input_ids = block([ids[i] for i in rows], pad_id)
+    return Batch(torch.tensor(rows), input_ids, (input_ids != pad_id).long())
 
 
-def in_order(ids: Sequence[Sequence[int]], size: int) -> Iterator[Batch]:
+def in_order(ids: Sequence[Sequence[int]], size: int, pad_id: int = PAD_ID) -> Iterator[Batch]:
     """Every row once in batches, shortest first, which is fastest."""
     order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
     for start in range(0, len(order), size):
-        yield padded(ids, order[start : start + size])
+        yield padded(ids, order[start : start + size], pad_id)
 
 
 def decayed(parameters: Iterable[nn.Parameter], weight_decay: float, **settings: float) -> list[dict[str, Any]]:

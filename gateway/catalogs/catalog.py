@@ -7,7 +7,7 @@ source can be had: fetching and checking weights is the exporters' task.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from enum import StrEnum
 from importlib.resources import files
 from pathlib import Path
@@ -281,6 +281,10 @@ class Catalog(_Frozen):
     def by_name(self, name: str) -> CatalogEntry | None:
         """The checkpoint of that name, or None."""
         return next((entry for entry in self.checkpoints if entry.name == name), None)
+
+    def only(self, names: Container[str]) -> Catalog:
+        """The catalog with only the checkpoints of these names, of which at least one is in it."""
+        return self.model_copy(update={"checkpoints": tuple(one for one in self.checkpoints if one.name in names)})
 
     def budget_s(self, task: str) -> float:
         """The default latency budget of a task, in seconds."""

@@ -16,6 +16,7 @@ from deployments.replica.summarize.extractive import RANKER_FILE
 from deployments.replica.summarize.ranking import DEFAULT_COUNT, SCHEMA, Floats, Ranker, default_count
 from deployments.replica.variant import file_sha256
 from exporters.kinds.extractive import load_sentence_encoder
+from exporters.registry import fetch
 from exporters.source import EXTRACTIVE_FILE, SourceFolder
 from exporters.starter.command import Tick, Ticker
 from exporters.starter.data import Split
@@ -23,7 +24,7 @@ from exporters.starter.extractive import measure
 from exporters.starter.extractive.card import LIMITS, Data, ExtractiveCheckpoint, General, Held, card
 from exporters.starter.extractive.corpus import Document, free, heldout_rows, read_general, read_papers
 from exporters.starter.extractive.learn import Embedded, Recipe, embedded, extract, learn
-from exporters.starter.packages import ACLSUM, VADER, fetch
+from exporters.starter.packages import ACLSUM, VADER
 from exporters.starter.publishing import Provenance, seal, versions, write_json, write_lines
 from exporters.starter_files import starter_folder
 from exporters.texts import SUMMARIES

@@ -95,7 +95,15 @@ def describe(learned: Learned, before: list[Learned], material: Material, heldou
         labels=LABELS,
         stored_precision="float16",
         base=minilm(),
-        data=_data(material, heldout),
+        data=data_of(
+            heldout,
+            {
+                **{split.value: len(side) for split, side in sides.items()},
+                "lukewarm": len(material.lukewarm),
+                "lexicon": len(material.lexicon),
+            },
+            "the lukewarm rest is learnt from on the train side and never scored",
+        ),
         scores=Scores(
             heldout=score(sides[Split.HELDOUT], said),
             heldout_by_source=by_source(sides[Split.HELDOUT], said),
@@ -108,16 +116,13 @@ def describe(learned: Learned, before: list[Learned], material: Material, heldou
     )
 
 
-def _data(material: Material, heldout: Path) -> Data:
+def data_of(heldout: Path, sentences: dict[str, int], rest: str) -> Data:
+    """The record of the sentences; `rest` says what became of those without a clear rating."""
     return Data(
         origin=Provenance.of(VADER, "VADER ground truth (hutto_ICWSM_2014)", "C.J. Hutto and Eric Gilbert, ICWSM 2014"),
-        kept=f"|mean rating| >= {MIN_RATING}; the lukewarm rest is learnt from on the train side and never scored",
+        kept=f"|mean rating| >= {MIN_RATING}; {rest}",
         split_rule=SPLIT_RULE,
-        sentences={
-            **{split.value: len(side) for split, side in material.sentences.items()},
-            "lukewarm": len(material.lukewarm),
-            "lexicon": len(material.lexicon),
-        },
+        sentences=sentences,
         heldout_sha256=file_sha256(heldout),
     )
 

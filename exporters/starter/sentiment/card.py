@@ -102,15 +102,13 @@ LIMITS = (
 
 def card(manifest: Manifest) -> str:
     """The checkpoint's README in Markdown."""
-    training, scores = manifest.training, manifest.scores
-    rows = [_row(source, score) for source, score in scores.heldout_by_source.items()]
-    rows += [_row("**all held out**", scores.heldout), _row("dev (used for choices)", scores.dev)]
+    training = manifest.training
     return render(
         TEMPLATE,
         m=manifest,
         millions=manifest.parameters / 1e6,
         labels=" or ".join(f"`{label}`" for label in manifest.labels),
-        table="\n".join(rows),
+        table="\n".join(score_rows(manifest.scores)),
         epochs=", ".join(_percent(share) for share in training.dev_accuracy_by_epoch),
         taught=" and ".join(f"`{name}`" for name in training.teachers),
         minutes=training.wall_s / 60,
@@ -119,6 +117,12 @@ def card(manifest: Manifest) -> str:
         libraries=named(training.libraries),
         limits=bullets(manifest.limits),
     )
+
+
+def score_rows(scores: Scores) -> list[str]:
+    """The rows of a card's table of scores."""
+    rows = [_row(source, score) for source, score in scores.heldout_by_source.items()]
+    return [*rows, _row("**all held out**", scores.heldout), _row("dev (used for choices)", scores.dev)]
 
 
 def _row(name: str, score: Score) -> str:

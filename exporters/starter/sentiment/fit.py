@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from exporters.starter.command import Tick
-from exporters.starter.training import Batch, decayed, in_order, padded, take_step
+from exporters.starter.training import PAD_ID, Batch, decayed, in_order, padded, take_step
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """Maps the logits of a batch and its row indices to a scalar loss."""
@@ -22,7 +22,7 @@ POOL = 50
 """Batches per pool sorted by length: large enough for little padding, small enough to keep batches random."""
 
 
-def shuffled(ids: Sequence[Sequence[int]], size: int, rng: random.Random) -> Iterator[Batch]:
+def shuffled(ids: Sequence[Sequence[int]], size: int, rng: random.Random, pad_id: int = PAD_ID) -> Iterator[Batch]:
     """Every row once, in random batches of like lengths; equal `rng` states give equal batches."""
     order = list(range(len(ids)))
     rng.shuffle(order)
@@ -32,7 +32,7 @@ def shuffled(ids: Sequence[Sequence[int]], size: int, rng: random.Random) -> Ite
         groups += [pool[at : at + size] for at in range(0, len(pool), size)]
     rng.shuffle(groups)
     for group in groups:
-        yield padded(ids, group)
+        yield padded(ids, group, pad_id)
 
 
 @dataclass(frozen=True)
@@ -67,11 +67,11 @@ class Fitted:
 
 
 @torch.inference_mode()
-def logits_of(model: nn.Module, ids: Sequence[Sequence[int]], size: int = 32) -> torch.Tensor:
+def logits_of(model: nn.Module, ids: Sequence[Sequence[int]], size: int = 32, pad_id: int = PAD_ID) -> torch.Tensor:
     """Logits in fp32 for every row, in row order."""
     model.eval()
     out = torch.empty(len(ids), 2)
-    for batch in in_order(ids, size):
+    for batch in in_order(ids, size, pad_id):
         out[batch.rows] = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits.float()
     return out
 
@@ -87,7 +87,7 @@ def fit(model: nn.Module, ids: Sequence[Sequence[int]], loss: Loss, dev: Rows, r
     rng = random.Random(recipe.seed)
     steps = steps_of(len(ids), recipe)
     optimizer = torch.optim.AdamW(decayed(model.parameters(), recipe.weight_decay), lr=recipe.learning_rate)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _slope(step, steps, recipe.warmup_ratio))
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: slope(step, steps, recipe.warmup_ratio))
     scores: list[float] = []
     best: dict[str, torch.Tensor] = {}
     done = 0
@@ -117,6 +117,7 @@ def steps_of(rows: int, recipe: Recipe) -> int:
     return steps if recipe.max_steps is None else min(steps, recipe.max_steps)
 
 
-def _slope(step: int, steps: int, warmup_ratio: float) -> float:
+def slope(step: int, steps: int, warmup_ratio: float) -> float:
+    """The share of the learning rate at a step: linear warm-up, then linear decay to nothing."""
     warmup = max(1, int(steps * warmup_ratio))
     return min((step + 1) / warmup, max(0.0, (steps - step) / max(1, steps - warmup)))

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer
 
+from exporters.registry import fetch
 from exporters.starter.data import LABELS, MIN_RATING, Split, decided, on_side, read_lexicon, read_rated
-from exporters.starter.packages import VADER, fetch, fetch_minilm
+from exporters.starter.packages import VADER, fetch_minilm
 from exporters.starter.sentiment.fit import Rows
 from exporters.starter.training import encode
 from exporters.starter.vocabulary import Vocabulary, full_tokenizer, prune, pruned_tokenizer

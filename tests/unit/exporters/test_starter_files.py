@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from exporters.errors import SourceAbsent, SourceRefused
-from exporters.source import resolve_source
+from exporters.source import digest_of, resolve_source, source_folder
 from exporters.starter_files import HERE, VARIABLE, published, starter_folder, starter_root
 from exporters.store import Store
 
@@ -44,7 +44,8 @@ def test_a_checkout_s_checkpoints_are_found_beside_the_package(monkeypatch: pyte
     monkeypatch.delenv(VARIABLE, raising=False)
     assert starter_root() == CHECKOUT
     for name in published():
-        assert resolve_source(f"starter:{name}").path == CHECKOUT / name
+        assert source_folder(f"starter:{name}") == CHECKOUT / name
+        assert len(digest_of(CHECKOUT / name)) == 64
 
 
 def test_a_starter_is_found_where_the_environment_says(elsewhere: Path) -> None:

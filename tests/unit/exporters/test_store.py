@@ -10,9 +10,10 @@ from small_variants import write_variant
 
 from deployments.engines.host import Host, read_host
 from exporters.errors import VariantRefused
-from exporters.export import replace_manifest, staged
+from exporters.export import replace_manifest
 from exporters.plan import Settings, VariantPlan
 from exporters.prepare import plans_for, precisions_for
+from exporters.staging import staged
 from exporters.store import State, Store
 from gateway.catalogs.catalog import CatalogEntry, EngineName, Quality
 from gateway.model.manifest import Precision

@@ -10,6 +10,7 @@ import pytest
 from rich.table import Table
 
 from exporters.starter import command
+from exporters.starter.adapter import card as adapter
 from exporters.starter.extractive import card as extractive
 from exporters.starter.packages import CannotBuild
 from exporters.starter.publishing import read_manifest, seal, write_digests
@@ -20,6 +21,7 @@ from exporters.starter_files import DIGESTS, HERE
 RECIPES: dict[str, tuple[type[Any], Any]] = {
     "minilm-sentiment": (sentiment.Manifest, sentiment.card),
     "distilbert-sentiment": (sentiment.Manifest, sentiment.card),
+    "mpnet-sentiment": (adapter.AdapterManifest, adapter.card),
     "extract-realtime": (extractive.ExtractiveCheckpoint, extractive.card),
     "extract-quality": (extractive.ExtractiveCheckpoint, extractive.card),
     "bart-software": (software.SummariserManifest, software.card),
