@@ -6,7 +6,7 @@ and reports each end. The live gateway is one such shell (`loop`), the simulator
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
@@ -218,10 +218,6 @@ class Scheduler:
 
     def __len__(self) -> int:
         return len(self._tickets)
-
-    def waiting(self) -> Sequence[Ticket]:
-        """The requests that wait."""
-        return list(self._tickets.values())
 
     def _arrived(self, decider: Decider, shape: RequestShape, deadline: Deadline) -> None:
         empty = all(one.queue.idle for one in self.deciders.values())
