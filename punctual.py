@@ -187,6 +187,7 @@ def explain(
     ] = None,
 ) -> None:
     """Prints the decision for one text and budget on an idle gateway: every candidate's forecast and verdict."""
+    from deployments.replica.tokens import counters_of
     from exporters.prepare import prepare
     from gateway.catalogs.catalog import load_catalog
     from gateway.model.errors import ms_above
@@ -200,11 +201,12 @@ def explain(
         raise typer.BadParameter("not allowed with --text", param_hint="--file")
     asked = text if file is None else _text_of(file)
     loaded = load_catalog(catalog)
-    manifests = {name: read_manifest(at) for name, at in prepare(loaded, cache, console).items()}
+    folders = prepare(loaded, cache, console)
+    manifests = {name: read_manifest(at) for name, at in folders.items()}
     loaded = loaded.only(manifests)
     budget_s = None if budget_ms is None else budget_ms / 1000
     terms = Terms(budget_s=budget_s, percentile=percentile, strict=strict, domain=domain)
-    decision = explained(loaded, manifests, task, asked or "", terms, price)
+    decision = explained(loaded, manifests, task, asked or "", terms, price, counters_of(manifests, folders))
     console.print(_candidates(decision, len(asked or ""), percentile))
     if decision.price:
         console.print(f"capacity price: {decision.price:g} points of quality a core-second")

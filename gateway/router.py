@@ -13,13 +13,14 @@ from collections.abc import Iterable, Mapping
 
 from gateway.catalogs.catalog import Catalog, CatalogEntry
 from gateway.forecasting.forecaster import Forecaster, PooledCalibration, ServedCheckpoint
+from gateway.forecasting.lengths import Counter, Lengths, estimated
 from gateway.forecasting.load import LoadTracker
 from gateway.model.deadline import Clock, Deadline
 from gateway.model.errors import UnknownCheckpoint, UnknownTask
 from gateway.model.faults import Note, log_fault
 from gateway.model.manifest import VariantManifest
 from gateway.model.messages import LoadReport
-from gateway.model.request import Request, Terms
+from gateway.model.request import Request, RequestShape, Terms
 from gateway.scheduling.decider import Decider
 from gateway.scheduling.policy import Decision
 from gateway.scheduling.scheduler import Scheduler, Ticket
@@ -40,10 +41,21 @@ class Router:
         load: LoadTracker,
         clock: Clock,
         note: Note = log_fault,
+        counters: Mapping[str, Counter] | None = None,
     ) -> None:
-        """Serves the catalog's checkpoints, each by the manifest of its variant. `note` takes internal faults."""
+        """Serves the catalog's checkpoints, each by the manifest of its variant. `note` takes internal faults.
+
+        `counters` has the token counter of each checkpoint; those with one tokenizer share one. Without it tokens are
+        estimated.
+        """
         self.manifests = manifests
-        self.served = served_checkpoints(catalog, manifests, load)
+        known = {entry.name: (counters or {}).get(entry.name, estimated) for entry in catalog.checkpoints}
+        of_task = {
+            task: list(dict.fromkeys(known[entry.name] for entry in catalog.of_task(task))) for task in catalog.tasks
+        }
+        self._lengths = {task: Lengths(several) for task, several in of_task.items()}
+        places = {entry.name: of_task[entry.task].index(known[entry.name]) for entry in catalog.checkpoints}
+        self.served = served_checkpoints(catalog, manifests, load, places)
         self.entries = {entry.name: entry for entry in catalog.checkpoints}
         self._catalog = catalog
         self._clock = clock
@@ -74,7 +86,12 @@ class Router:
         `again` is set for one that lost its replica: its arrival is not counted twice.
         """
         self._check_pin(request)
-        return self.scheduler.submit(request.task, request.shape, request.terms, deadline, self._clock(), again=again)
+        shape = self.shape(request)
+        return self.scheduler.submit(request.task, shape, request.terms, deadline, self._clock(), again=again)
+
+    def shape(self, request: Request) -> RequestShape:
+        """Counts the tokens of the request's texts."""
+        return RequestShape(self._lengths[request.task].of(request.inputs), request.parameters)
 
     def decide(
         self, request: Request, deadline: Deadline, price: float | None = None, *, every: bool = False
@@ -85,9 +102,9 @@ class Router:
         decision are skipped unless `every` is set.
         """
         self._check_pin(request)
-        now_s, task = self._clock(), request.task
+        now_s, task, shape = self._clock(), request.task, self.shape(request)
         price = self.scheduler.price(task, now_s) if price is None else price
-        return self.scheduler.decide(task, request.shape, request.terms, deadline, now_s, price, every=every)
+        return self.scheduler.decide(task, shape, request.terms, deadline, now_s, price, every=every)
 
     def _check_pin(self, request: Request) -> None:
         pinned = request.terms.pinned
@@ -96,9 +113,14 @@ class Router:
 
 
 def served_checkpoints(
-    catalog: Catalog, manifests: Mapping[str, VariantManifest], load: LoadTracker
+    catalog: Catalog,
+    manifests: Mapping[str, VariantManifest],
+    load: LoadTracker,
+    tokenizers: Mapping[str, int] | None = None,
 ) -> dict[str, ServedCheckpoint]:
     """Returns every checkpoint of the catalog by name, each with a forecaster of its own.
+
+    `tokenizers` has the place of each checkpoint's tokenizer among those of its task; 0 where it is missing.
 
     Variants of one kind share a calibration. The length of a summary is uncertain in ways that scoring labels is not,
     so kinds do not stand in for each other.
@@ -116,7 +138,12 @@ def served_checkpoints(
             quality=entry.quality.standing,
             utility=utilities[entry.name],
             domain=entry.domain,
-            forecaster=Forecaster(service_time_model(manifest), pooled[manifest.kind], entry.threads),
+            forecaster=Forecaster(
+                service_time_model(manifest),
+                pooled[manifest.kind],
+                entry.threads,
+                (tokenizers or {}).get(entry.name, 0),
+            ),
             load=load,
             threads=entry.threads,
             slots_per_replica=entry.slots,
@@ -149,6 +176,7 @@ def explain(
     text: str,
     terms: Terms,
     price: float | None = None,
+    counters: Mapping[str, Counter] | None = None,
 ) -> Decision:
     """Decides as an idle gateway would: every checkpoint up, nothing queued. Raises UnknownTask.
 
@@ -158,6 +186,6 @@ def explain(
     load = LoadTracker()
     for entry in catalog.checkpoints:
         load.reported(entry.name, "idle", LoadReport(0.0, 0), now_s)
-    router = Router(catalog, manifests, load, lambda: now_s)
+    router = Router(catalog, manifests, load, lambda: now_s, counters=counters)
     request = Request(task, (text,), router.task(task).parameters(), terms, now_s)
     return router.decide(request, router.deadline(request), price, every=True)

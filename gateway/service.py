@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
-
 from gateway.forecasting.load import LoadTracker
 from gateway.model.deadline import Clock, Deadline
 from gateway.model.errors import (
@@ -19,13 +17,13 @@ from gateway.model.errors import (
     Problem,
 )
 from gateway.model.faults import Note, log_fault
-from gateway.model.messages import Answer, Failure, FailureKind, Generation, Work
+from gateway.model.messages import Answer, Failure, FailureKind, Generation
 from gateway.model.outcome import Outcome
 from gateway.model.request import Request
 from gateway.observability.record import Observer, RequestRecord, tell
 from gateway.refusals import failed, refused, refused_after_loss
 from gateway.router import Router
-from gateway.scheduling.loop import SchedulerLoop
+from gateway.scheduling.loop import Backend, SchedulerLoop
 from gateway.scheduling.scheduler import Scheduler, Stage, Ticket
 
 ATTEMPTS = 3
@@ -33,16 +31,6 @@ ATTEMPTS = 3
 
 PATIENCE_S = 30.0
 """Longest wait for a best-effort answer after its deadline, in seconds, so that nothing hangs. Set by hand."""
-
-
-class Backend(Protocol):
-    """Runs work on a replica of a checkpoint: the only way from the gateway to the deployments."""
-
-    async def dispatch(self, checkpoint: str, work: Work, service_time_s: float) -> Answer | Failure:
-        """Sends the work to the least loaded replica and waits. Cancelling the call cancels the work.
-
-        `service_time_s` is the forecast; it counts as the replica's load until the replica reports.
-        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +47,8 @@ class _Trail:
     """What is known so far of a request in progress; its record is made of this.
 
     `ticket` is the latest: it has the decision. `route_s` is the time spent until that, without waiting; `waited_s` is
-    the time spent waiting for a batch. `attempts` counts dispatches: all but the last lost their replica, and `lost` is
-    the checkpoint of the latest one lost. `answered_s` is the time from arrival to the answer.
+    the time spent waiting for a batch. `attempts` counts the times that it was sent: all but the last lost their
+    replica, and `lost` is the checkpoint of the latest one lost. `answered_s` is the time from arrival to the answer.
     """
 
     deadline: Deadline | None = None
@@ -90,7 +78,7 @@ class Service:
 
     def __post_init__(self) -> None:
         self._scheduler = self.router.scheduler
-        self._loop = SchedulerLoop(self._scheduler, self.clock)
+        self._loop = SchedulerLoop(self._scheduler, self.backend, self.clock)
 
     def missing(self) -> tuple[str, ...]:
         """The checkpoints without a replica that is up; the gateway is ready when there are none."""
@@ -134,76 +122,46 @@ class Service:
             raise Overloaded(f"{self.max_concurrent_requests} requests are under way, the limit", retry_after_s=1.0)
         while True:
             ticket = trail.ticket = self.router.submit(request, deadline, again=trail.ticket is not None)
-            trail.route_s = deadline.elapsed_s(self.clock()) - trail.waited_s
-            await self._begin(ticket, deadline, trail)
-            if ticket.stage is Stage.STRANDED:
-                continue
-            result = await self._send(request, ticket, trail)
+            now_s = self.clock()
+            trail.route_s = deadline.elapsed_s(now_s) - trail.waited_s
+            result = await self._result(request, ticket, trail, now_s)
             if isinstance(result, Answer):
                 return result
-            trail.lost, _ = ticket.promise
+            if isinstance(result, Failure):
+                checkpoint, forecast = ticket.promise
+                if result.kind is not FailureKind.UNAVAILABLE or trail.attempts == ATTEMPTS:
+                    raise failed(checkpoint, forecast, result, deadline.elapsed_s(self.clock()))
+                trail.lost = checkpoint
+            elif ticket.stage is not Stage.STRANDED:
+                raise self._unserved(ticket, deadline, trail)
 
-    async def _begin(self, ticket: Ticket, deadline: Deadline, trail: _Trail) -> None:
-        """Waits until the request's batch begins, or until its checkpoints are lost: then it must be submitted again.
+    async def _result(self, request: Request, ticket: Ticket, trail: _Trail, now_s: float) -> Answer | Failure | None:
+        """Waits for the request's batch and its result; None if no batch will serve it.
 
-        Raises the problem of a request that is refused, DeadlineExceeded if no batch could begin in time, and
-        Overloaded if it is late and too many late ones wait.
+        Raises DeadlineExceeded if no batch could begin in time.
         """
-        if ticket.stage is Stage.WAITING:
-            began_s = self.clock()
-            try:
-                await self._loop.settled(ticket, _patience_s(deadline, ticket.terms.strict, began_s))
-            except TimeoutError:
-                raise DeadlineExceeded(deadline.elapsed_s(self.clock())) from None
-            finally:
-                trail.waited_s += self.clock() - began_s
-        match ticket.stage:
-            case Stage.REFUSED:
-                if (lost := trail.lost) is not None:
-                    raise refused_after_loss(ticket.decision, lost, deadline, ticket.decided_s)
-                raise refused(ticket.decision)
-            case Stage.CROWDED_OUT:
-                raise Overloaded("the request would be late, and too many late requests wait", ticket.late_s)
-            case Stage.EXPIRED:
-                raise DeadlineExceeded(deadline.elapsed_s(self.clock()))
-            case _:
-                return
-
-    async def _send(self, request: Request, ticket: Ticket, trail: _Trail) -> Answer | Failure:
-        """Sends a request whose batch has begun, and reports its end. Returns a Failure if its replica was lost."""
-        trail.attempts += 1
-        result: Answer | Failure | None = None
+        waits, deadline = ticket.stage is Stage.WAITING, ticket.deadline
         try:
-            result = await self._dispatch(request, ticket)
-        finally:
-            answer = result if isinstance(result, Answer) else None
-            expired = isinstance(result, Failure) and result.kind is FailureKind.EXPIRED
-            self._scheduler.completed(ticket, self.clock(), answer, expired=expired)
-            self._loop.look()
-        if isinstance(result, Failure) and (result.kind is not FailureKind.UNAVAILABLE or trail.attempts == ATTEMPTS):
-            checkpoint, forecast = ticket.promise
-            raise failed(checkpoint, forecast, result, ticket.deadline.elapsed_s(self.clock()))
-        return result
-
-    async def _dispatch(self, request: Request, ticket: Ticket) -> Answer | Failure:
-        """Sends the work with the budget left; waits until the deadline, for best effort `PATIENCE_S` longer."""
-        now_s, terms = self.clock(), request.terms
-        checkpoint, forecast = ticket.promise
-        work = Work(
-            request.task,
-            request.inputs,
-            request.parameters,
-            ticket.deadline.remaining_s(now_s),
-            terms.strict,
-            terms.request_id,
-            terms.traceparent,
-            ticket.batch_number,
-        )
-        try:
-            async with asyncio.timeout(_patience_s(ticket.deadline, terms.strict, now_s)):
-                return await self.backend.dispatch(checkpoint, work, forecast.cost_s)
+            return await self._loop.result(ticket, request, _patience_s(deadline, ticket.terms.strict, now_s))
         except TimeoutError:
-            return Failure(FailureKind.EXPIRED)
+            raise DeadlineExceeded(deadline.elapsed_s(self.clock())) from None
+        finally:
+            begun = ticket.stage is Stage.BEGUN
+            trail.attempts += begun
+            if waits:
+                trail.waited_s += (ticket.decided_s if begun else self.clock()) - now_s
+
+    def _unserved(self, ticket: Ticket, deadline: Deadline, trail: _Trail) -> Problem:
+        """The problem of a request that no batch will serve."""
+        match ticket.stage:
+            case Stage.REFUSED if trail.lost is not None:
+                return refused_after_loss(ticket.decision, trail.lost, deadline, ticket.decided_s)
+            case Stage.REFUSED:
+                return refused(ticket.decision)
+            case Stage.CROWDED_OUT:
+                return Overloaded("the request would be late, and too many late requests wait", ticket.late_s)
+            case _:
+                return DeadlineExceeded(deadline.elapsed_s(self.clock()))
 
     def _record(self, request: Request, trail: _Trail, outcome: Outcome) -> RequestRecord:
         ticket, answer = trail.ticket, trail.answer

@@ -1,8 +1,8 @@
-"""The replica's batcher: inputs wait here for the engine, and each gets exactly one result.
+"""The replica's batcher: runs each batch as the gateway sent it, and gives every input exactly one result.
 
-It owns the queue and the engine's threads. `batch_forming` decides what runs next. The batcher knows neither engines
-nor requests. A batch starts as soon as a thread is free: inputs gather while the engine is busy, and never wait for
-companions. Strict inputs expire at their deadline, even while the engine is busy.
+The gateway forms the batches, when a core is free for them; so they seldom wait here. Those that do, as with several
+gateways, run in order of deadline. A batch of unlike lengths runs in the parts that take the least time (`runs_of`). The
+batcher owns the engine's threads. It knows neither engines nor requests.
 """
 
 from __future__ import annotations
@@ -10,32 +10,31 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from heapq import heappop, heappush
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from deployments.engines.base import Logits, TokenIds, guarded, padded, yield_to_others
-from deployments.replica.batch_forming import (
-    Backlog,
-    BatchLimits,
-    MedianTimes,
-    RememberedMedians,
-    Waiting,
-    form_batch,
-    of_next_batch,
-)
 from deployments.replica.totals import BatcherTotals
 from gateway.model.deadline import Clock
 from gateway.model.messages import Failure, FailureKind, LoadReport
-from gateway.scheduling.late_share import LateShare
+from gateway.tasks.runs import MedianTimes, RememberedMedians, runs_of
 
 EngineRun: TypeAlias = Callable[[TokenIds, TokenIds], Logits]
 _INTERRUPTED = Failure(FailureKind.ENGINE, "interrupted")
 
 
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One input of a batch: its token ids and its deadline, an instant on the batcher's clock."""
+
+    token_ids: Sequence[int]
+    deadline: float
+    strict: bool
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Scored:
-    """One input's logits (labels,), and its seconds. `service_time_s` is that of its whole batch."""
+    """One input's logits (labels,), and its seconds. `service_time_s` is that of its whole run."""
 
     logits: Logits
     queueing_delay_s: float
@@ -43,55 +42,66 @@ class Scored:
     batch_size: int
 
 
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class _Queued(Waiting):
-    """A waiting entry with its token ids and the future that its caller awaits."""
-
-    token_ids: Sequence[int]
-    result: asyncio.Future[Scored | Failure]
-
-    def resolve(self, result: Scored | Failure) -> None:
-        """Gives the caller its result, unless the caller has left or has one: a late result must never raise."""
-        if not self.result.done():
-            self.result.set_result(result)
+Results: TypeAlias = list[Scored | Failure]
 
 
 @dataclass(slots=True, eq=False)
-class _RunningBatch:
-    """A batch on the engine. The engine's thread writes its times and its outcome: logits, or one failure for all."""
+class _Batch:
+    """A batch under way: the results so far by place, and the future that its caller awaits."""
 
-    members: tuple[_Queued, ...]
-    expected_end: float
+    rows: Sequence[Row]
+    enqueued_at: float
+    done: asyncio.Future[Results]
+    results: dict[int, Scored | Failure] = field(default_factory=dict)
+
+    def resolve(self, place: int, result: Scored | Failure) -> None:
+        """Gives one input its result; the last one ends the batch, unless its caller has left."""
+        self.results[place] = result
+        if len(self.results) == len(self.rows) and not self.done.done():
+            self.done.set_result([self.results[at] for at in range(len(self.rows))])
+
+
+@dataclass(slots=True, eq=False)
+class _Run:
+    """Inputs of one batch that the engine runs together. Its thread writes the times and the outcome."""
+
+    batch: _Batch
+    places: Sequence[int]
+    median_s: float
+    deadline: float
     started: float = 0.0
     ended: float = 0.0
     outcome: Logits | Failure = _INTERRUPTED
+
+    @property
+    def rows(self) -> list[Row]:
+        return [self.batch.rows[place] for place in self.places]
 
     @property
     def service_time_s(self) -> float:
         return self.ended - self.started
 
     def resolve(self) -> None:
-        """Gives every member its row of the logits, or the failure."""
-        for row, entry in enumerate(self.members):
+        """Gives every input its row of the logits, or the failure."""
+        for row, place in enumerate(self.places):
             if isinstance(self.outcome, Failure):
-                entry.resolve(self.outcome)
+                self.batch.resolve(place, self.outcome)
             else:
-                delay_s = self.started - entry.enqueued_at
-                entry.resolve(Scored(self.outcome[row], delay_s, self.service_time_s, len(self.members)))
+                delay_s = self.started - self.batch.enqueued_at
+                self.batch.resolve(place, Scored(self.outcome[row], delay_s, self.service_time_s, len(self.places)))
 
 
 class Batcher:
-    """Turns token ids into logits by a deadline, through the blocking `engine_run` on `threads` threads.
+    """Turns batches of token ids into logits through the blocking `engine_run`, on `threads` threads.
 
     `niceness` applies to those threads; the loop's thread keeps its priority. Call the methods on the event loop that
-    `start` ran on. Deadlines are instants on `clock`.
+    `start` ran on. `profile` has the median times that runs are planned by.
     """
 
     def __init__(
         self,
         engine_run: EngineRun,
         profile: MedianTimes,
-        limits: BatchLimits,
         clock: Clock,
         max_queued: int,
         *,
@@ -103,21 +113,14 @@ class Batcher:
         self.totals = BatcherTotals()
         self._engine_run = engine_run
         self._medians = RememberedMedians(profile)
-        self._limits = limits
         self._clock = clock
         self._max_queued = max_queued
         self._pad_id = pad_id
         self._threads = threads
         self._niceness = niceness
-        self._waiting: dict[int, _Queued] = {}
-        self._backlog = Backlog(self._medians)
-        self._late_share = LateShare()
-        self._strict: list[tuple[float, int]] = []  # a heap of deadline and sequence, with entries that have left
-        self._alarm: asyncio.TimerHandle | None = None
-        self._running: set[_RunningBatch] = set()
-        self._sequence = 0
+        self._waiting: list[_Run] = []  # in order of deadline; of equals the earlier first
+        self._running: set[_Run] = set()
         self._open = False
-        self._forming_soon = False
         self._idle = asyncio.Event()
 
     def start(self) -> None:
@@ -129,7 +132,7 @@ class Batcher:
         self._open = True
 
     async def stop(self, grace_s: float) -> None:
-        """Admits no more inputs and finishes what it can within `grace_s` seconds; the rest fails as UNAVAILABLE."""
+        """Admits no more batches and finishes what it can within `grace_s` seconds; the rest fails as UNAVAILABLE."""
         if not self._open:
             return
         self._open = False
@@ -141,144 +144,115 @@ class Batcher:
         except TimeoutError:
             pass
         finally:
-            for entry in [*self._waiting.values(), *(member for batch in self._running for member in batch.members)]:
-                self._leave(entry)
-                entry.resolve(Failure(FailureKind.UNAVAILABLE, "stopped"))
+            for run in [*self._waiting, *self._running]:
+                for place in run.places:
+                    run.batch.resolve(place, Failure(FailureKind.UNAVAILABLE, "stopped"))
+            self._waiting.clear()
             self._engine_threads.shutdown(wait=False, cancel_futures=True)
 
-    async def submit(self, token_ids: Sequence[int], deadline: float, strict: bool, batch: int = 0) -> Scored | Failure:
-        """Queues one input and awaits its logits. Failures are values: EXPIRED, QUEUE_FULL, ENGINE, UNAVAILABLE.
+    async def submit(self, rows: Sequence[Row]) -> Results:
+        """Runs a batch and awaits its logits, one result for each row in order.
 
-        `batch` is the number of the batch that the gateway sent it in. Cancelling withdraws the input; if it is already
-        running, its result is discarded.
+        Failures are values: EXPIRED, QUEUE_FULL, ENGINE, UNAVAILABLE. Cancelling withdraws the rows; the results of
+        those that are already running are discarded.
         """
         if not self._open:
-            return Failure(FailureKind.UNAVAILABLE, "not started, or stopping")
-        if len(self._waiting) >= self._max_queued:
-            return Failure(FailureKind.QUEUE_FULL)
-        self._sequence += 1
-        now, result = self._clock(), self._loop.create_future()
-        entry = _Queued(
-            self._sequence, len(token_ids), deadline, strict, now, batch=batch, token_ids=token_ids, result=result
-        )
-        self._enter(entry)
-        if not self._forming_soon and len(self._running) < self._threads:
-            self._forming_soon = True  # not at once: inputs submitted in this turn of the loop may run together
-            self._loop.call_soon(self._form)
+            return [Failure(FailureKind.UNAVAILABLE, "not started, or stopping")] * len(rows)
+        if self._queued + len(rows) > max(self._max_queued, len(rows)):
+            return [Failure(FailureKind.QUEUE_FULL)] * len(rows)
+        batch = _Batch(rows, self._clock(), self._loop.create_future())
+        for places in runs_of([len(row.token_ids) for row in rows], self._medians.median_s):
+            self._enter(batch, places)
+        self._begin()
         try:
-            return await entry.result
+            return await batch.done
         except asyncio.CancelledError:
-            self.totals.cancelled += 1
-            self._leave(entry)
+            self.totals.cancelled += len(rows) - len(batch.results)
+            self._waiting = [run for run in self._waiting if run.batch is not batch]
             raise
 
     def load(self) -> LoadReport:
-        """Reports how long an input that arrives now would wait, by medians: queued work and the rest of what runs."""
+        """Reports how long a batch that arrives now would wait, by medians: what waits and the rest of what runs."""
         now = self._clock()
-        running_s = sum(max(0.0, batch.expected_end - now) for batch in self._running)
-        backlog_s = (self._backlog.waiting_s + running_s) / self._threads
-        return LoadReport(backlog_s, len(self._waiting), draining=not self._open)
+        running_s = sum(max(0.0, run.started + run.median_s - now) for run in self._running)
+        backlog_s = (sum(run.median_s for run in self._waiting) + running_s) / self._threads
+        return LoadReport(backlog_s, self._queued, draining=not self._open)
 
-    def _enter(self, entry: _Queued) -> None:
-        self._waiting[entry.sequence] = entry
-        self._backlog.enter(entry)
-        if entry.strict:
-            heappush(self._strict, (entry.deadline, entry.sequence))
-            if self._strict[0][1] == entry.sequence:
-                self._arm()
+    @property
+    def _queued(self) -> int:
+        """The number of inputs that wait."""
+        return sum(len(run.places) for run in self._waiting)
 
-    def _leave(self, entry: _Queued) -> None:
-        if self._waiting.pop(entry.sequence, None):
-            self._backlog.leave(entry)
+    def _enter(self, batch: _Batch, places: Sequence[int]) -> None:
+        """Queues inputs of one batch as one run, behind those that are as urgent."""
+        longest = max(len(batch.rows[place].token_ids) for place in places)
+        deadline = min(batch.rows[place].deadline for place in places)
+        run = _Run(batch, places, self._medians.median_s(len(places), longest), deadline)
+        at = next((at for at, other in enumerate(self._waiting) if other.deadline > deadline), len(self._waiting))
+        self._waiting.insert(at, run)
 
-    def _expire(self, entry: _Queued) -> None:
-        self._leave(entry)
-        self.totals.expired += 1
-        entry.resolve(Failure(FailureKind.EXPIRED))
-
-    def _arm(self) -> None:
-        """Sets the alarm to the earliest deadline of a waiting strict input."""
-        if self._alarm is not None:
-            self._alarm.cancel()
-        while self._strict and self._strict[0][1] not in self._waiting:
-            heappop(self._strict)
-        self._alarm = None
-        if self._strict:
-            self._alarm = self._loop.call_later(max(self._strict[0][0] - self._clock(), 0.0), self._time_up)
-
-    def _time_up(self) -> None:
-        """Expires strict inputs at their deadline; forming a batch would do so only when the engine is free again."""
-        now = self._clock()  # the loop's clock is coarser, and may be a different one
-        while self._strict and self._strict[0][0] <= now:
-            if (entry := self._waiting.get(heappop(self._strict)[1])) is not None:
-                self._expire(entry)
-        self._arm()
-
-    def _form(self) -> None:
-        """Gives each idle engine thread a batch."""
-        self._forming_soon = False
+    def _begin(self) -> None:
+        """Gives each idle engine thread a run."""
         while self._waiting and len(self._running) < self._threads:
-            now = self._clock()
-            formed = form_batch(
-                of_next_batch(self._waiting.values(), self._threads - len(self._running)),
-                now,
-                self._limits,
-                self._medians,
-                late_turn=self._late_share.turn,
-                threads=self._threads,
-            )
-            for entry in formed.expired:
-                self._expire(entry)
-            if formed.entries:
-                for entry in formed.entries:
-                    self._leave(entry)
-                self._backlog.learn(formed)
-                self._late_share.ran(formed.median_s, late=formed.late, contested=formed.contested)
-                batch = _RunningBatch(formed.entries, expected_end=now + formed.median_s)
-                self._running.add(batch)
-                self._engine_threads.submit(self._run_engine, batch)
+            run, now = self._waiting.pop(0), self._clock()
+            self._expire(run, now)
+            if run.places:
+                run.started = now
+                self._running.add(run)
+                self._engine_threads.submit(self._run_engine, run)
         if not self._waiting and not self._running:
             self._idle.set()
 
-    def _run_engine(self, batch: _RunningBatch) -> None:
-        """Runs a batch on the engine's thread. An exception of the engine becomes the failure of all members."""
-        batch.started = self._clock()
-        try:
-            batch.outcome = guarded(lambda: self._logits(batch.members))
-        finally:
-            batch.ended = self._clock()
-            self._loop.call_soon_threadsafe(self._finished, batch)
+    def _expire(self, run: _Run, now: float) -> None:
+        """Takes out the strict inputs that would miss their deadline even alone right now: lost work is never run."""
+        lost = [
+            place
+            for place in run.places
+            if (row := run.batch.rows[place]).strict
+            and now + self._medians.median_s(1, len(row.token_ids)) > row.deadline
+        ]
+        if lost:
+            self.totals.expired += len(lost)
+            for place in lost:
+                run.batch.resolve(place, Failure(FailureKind.EXPIRED))
+            run.places = [place for place in run.places if place not in lost]
 
-    def _logits(self, members: Sequence[_Queued]) -> Logits:
-        batch = padded([entry.token_ids for entry in members], self._pad_id)
+    def _run_engine(self, run: _Run) -> None:
+        """Runs on the engine's thread. An exception of the engine becomes the failure of all inputs."""
+        run.started = self._clock()
+        try:
+            run.outcome = guarded(lambda: self._logits(run.rows))
+        finally:
+            run.ended = self._clock()
+            self._loop.call_soon_threadsafe(self._finished, run)
+
+    def _logits(self, rows: Sequence[Row]) -> Logits:
+        batch = padded([row.token_ids for row in rows], self._pad_id)
         logits = self._engine_run(batch.token_ids, batch.attention_mask)
-        if len(logits) != len(members):
-            raise ValueError(f"the engine gave {len(logits)} rows for {len(members)} inputs")
+        if len(logits) != len(rows):
+            raise ValueError(f"the engine gave {len(logits)} rows for {len(rows)} inputs")
         return logits
 
-    def _finished(self, batch: _RunningBatch) -> None:
-        """Takes a batch back on the loop. Inputs that failed together run again one by one: only the culprit fails."""
-        self._running.discard(batch)
-        self._count(batch)
-        again = isinstance(batch.outcome, Failure) and len(batch.members) > 1
-        if again:
-            for entry in batch.members:
-                if not entry.result.done():
-                    self._enter(replace(entry, alone=True))
-        self._form()  # the engine works on while the answers go out
+    def _finished(self, run: _Run) -> None:
+        """Takes a run back on the loop. Inputs that failed together run again one by one: only the culprit fails."""
+        self._running.discard(run)
+        self._count(run)
+        again = isinstance(run.outcome, Failure) and len(run.places) > 1 and not run.batch.done.done()
+        for place in run.places if again else ():
+            self._enter(run.batch, (place,))
+        self._begin()  # the engine works on while the answers go out
         if not again:
-            batch.resolve()
+            run.resolve()
 
-    def _count(self, batch: _RunningBatch) -> None:
-        size, failed = len(batch.members), isinstance(batch.outcome, Failure)
-        helped = sum(
-            not failed and not entry.result.done() and batch.ended <= entry.deadline for entry in batch.members
-        )
+    def _count(self, run: _Run) -> None:
+        rows, failed = run.rows, isinstance(run.outcome, Failure)
+        size, left = len(rows), run.batch.done.done()
+        helped = 0 if failed or left else sum(run.ended <= row.deadline for row in rows)
         self.totals.batches += 1
         self.totals.sizes[size] += 1
         self.totals.inputs += size
-        self.totals.real_tokens += sum(entry.tokens for entry in batch.members)
-        self.totals.padded_tokens += size * max(entry.tokens for entry in batch.members)
+        self.totals.real_tokens += sum(len(row.token_ids) for row in rows)
+        self.totals.padded_tokens += size * max(len(row.token_ids) for row in rows)
         self.totals.engine_failures += failed
-        self.totals.busy_s += batch.service_time_s
-        self.totals.wasted_s += batch.service_time_s * (1 - helped / size)
+        self.totals.busy_s += run.service_time_s
+        self.totals.wasted_s += run.service_time_s * (1 - helped / size)

@@ -1,4 +1,4 @@
-"""Awaits the inputs of one request together: all results, or the first failure. Knows neither texts nor engines."""
+"""Awaits the inputs of one request, or the requests of one batch, together. Knows neither texts nor engines."""
 
 from __future__ import annotations
 
@@ -26,3 +26,13 @@ async def all_or_failure(pieces: Iterable[Coroutine[Any, Any, Piece | Failure]])
         for task in tasks:
             task.cancel()
     return [result for task in tasks if not isinstance(result := task.result(), Failure)]
+
+
+async def each(requests: Iterable[Coroutine[Any, Any, Piece]]) -> list[Piece]:
+    """Awaits the requests of a batch together, and gives their results in order. Cancelling it withdraws all."""
+    waiting = list(requests)
+    if len(waiting) == 1:
+        return [await waiting[0]]
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(one) for one in waiting]
+    return [task.result() for task in tasks]

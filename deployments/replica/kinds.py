@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -24,8 +24,8 @@ class Server(Protocol):
     async def stop(self, grace_s: float) -> None:
         """Admits no more work and finishes what it can within `grace_s` seconds."""
 
-    async def handle(self, work: Work) -> Answer | Failure:
-        """Answers one piece of work. Cancelling it withdraws the work."""
+    async def handle(self, batch: Sequence[Work]) -> Sequence[Answer | Failure]:
+        """Answers a batch: one result for each request, in order. Cancelling it withdraws the work."""
 
     def load(self) -> LoadReport:
         """Reports how much work is still to do."""

@@ -5,6 +5,7 @@ It knows no cluster. `deployments.serve.applications` connects it to the transpo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,9 +48,9 @@ class Replica:
         self._memory_bytes = 0
         self._memory_seen = float("-inf")
 
-    async def handle(self, work: Work) -> Answer | Failure:
-        """Answers one piece of work."""
-        return await self.server.handle(work)
+    async def handle(self, batch: Sequence[Work]) -> Sequence[Answer | Failure]:
+        """Answers a batch: one result for each request, in order."""
+        return await self.server.handle(batch)
 
     def load(self) -> LoadReport:
         """Reports the load, which goes out with every answer."""

@@ -1,14 +1,16 @@
-"""Turns texts into token ids and back, for tasks that cut and join texts themselves.
+"""Turns texts into token ids and back, for tasks that cut and join texts themselves, and counts tokens.
 
-Knows one tokenizer.json; knows no windows, padding or engines.
+Knows tokenizer.json; knows no windows, padding or engines.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from tokenizers import Encoding, Tokenizer
+
+from gateway.model.manifest import VariantManifest
 
 SAMPLE = "a"
 
@@ -57,6 +59,29 @@ class TextTokens:
         """Gives the text of token ids without specials, spaced by the tokenizer's own decoder."""
         text: str = self._tokenizer.decode(list(token_ids), skip_special_tokens=True)
         return text
+
+
+def counters_of(
+    manifests: Mapping[str, VariantManifest], folders: Mapping[str, Path]
+) -> dict[str, Callable[[str], int]]:
+    """Opens the token counter of each checkpoint whose variant is on this host; equal tokenizers share one.
+
+    Blocking.
+    """
+    by_digest: dict[str, Callable[[str], int]] = {}
+    counters: dict[str, Callable[[str], int]] = {}
+    for name, folder in folders.items():
+        file, digest = folder / TOKENIZER_FILE, manifests[name].files.get(TOKENIZER_FILE, "")
+        if digest not in by_digest and digest and file.exists():
+            by_digest[digest] = _counter(file)
+        if digest in by_digest:
+            counters[name] = by_digest[digest]
+    return counters
+
+
+def _counter(tokenizer_file: Path) -> Callable[[str], int]:
+    tokenizer = TextTokens.open(tokenizer_file)
+    return lambda text: len(tokenizer.encode(text))
 
 
 def encoding_of(tokenizer: Tokenizer, text: str) -> Encoding:

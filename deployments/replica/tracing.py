@@ -6,7 +6,7 @@ traces are asked for, since it loads OpenTelemetry.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from importlib import import_module
@@ -54,7 +54,7 @@ def spans_of(process: str, instance: str, environ: Mapping[str, str]) -> Spans |
 
 @dataclass(frozen=True, slots=True)
 class TracedHandler:
-    """Wraps a replica's handler: records a span for each answer, with a part for queueing and one for the engine."""
+    """Wraps a replica's handler: records a span for each request, with a part for queueing and one for the engine."""
 
     handle: Handler
     checkpoint: str
@@ -62,21 +62,25 @@ class TracedHandler:
     clock: Clock
     now: Callable[[], datetime]
 
-    async def __call__(self, work: Work) -> Answer | Failure:
-        """Answers one piece of work."""
-        if work.traceparent is None:
-            return await self.handle(work)
-        start = self.now()
-        span = self.spans.open(f"replica {self.checkpoint}", work.traceparent, start)
-        if not span.is_recording():
-            return await self.handle(work)
-        began_s = self.clock()
-        result: Answer | Failure = Failure(FailureKind.CANCELLED)  # unless it ends otherwise
+    async def __call__(self, batch: Sequence[Work]) -> Sequence[Answer | Failure]:
+        """Answers a batch, with a span for each request that is traced."""
+        start, began_s = self.now(), self.clock()
+        opened = [self._open(work, start) for work in batch]
+        results: Sequence[Answer | Failure] = (Failure(FailureKind.CANCELLED),) * len(batch)  # unless it ends otherwise
         try:
-            result = await self.handle(work)
+            results = await self.handle(batch)
         finally:
-            self._end(span, work, result, start, self.clock() - began_s)
-        return result
+            for work, span, result in zip(batch, opened, results, strict=True):
+                if span is not None:
+                    self._end(span, work, result, start, self.clock() - began_s)
+        return results
+
+    def _open(self, work: Work, start: datetime) -> Span | None:
+        """Opens the request's span; None if it is not traced."""
+        if work.traceparent is None:
+            return None
+        span = self.spans.open(f"replica {self.checkpoint}", work.traceparent, start)
+        return span if span.is_recording() else None
 
     def _end(self, span: Span, work: Work, result: Answer | Failure, start: datetime, total_s: float) -> None:
         """Ends the span. Its parts are counted back from now, when the engine has just ended."""

@@ -22,6 +22,7 @@ from ray.serve._private import replica
 from ray.serve.handle import DeploymentHandle
 
 from deployments.replica.replica import ReplicaSettings, open_replica
+from deployments.replica.tokens import counters_of
 from deployments.replica.tracing import TracedHandler, spans_of
 from deployments.serve.autoscaling import BACKLOG_S, BUSY_SHARE, BusyShare
 from deployments.serve.discovery import APPLICATION, INGRESS, ServeDirectory, ask_all, read_statuses
@@ -151,6 +152,7 @@ class IngressDeployment:
         self,
         catalog: Catalog,
         manifests: dict[str, VariantManifest],
+        variants: dict[str, Path],
         transport: TransportSettings,
         listening: Listening,
         replicas: dict[str, DeploymentHandle[Any]],
@@ -167,7 +169,7 @@ class IngressDeployment:
         self._observing = observing(self._id, os.environ)
         note = self._observing.faults.note
         self._service = Service(
-            router=Router(catalog, manifests, load, time.monotonic, note),
+            router=Router(catalog, manifests, load, time.monotonic, note, counters_of(manifests, variants)),
             backend=self._backend,
             load=load,
             max_concurrent_requests=catalog.limits.max_concurrent_requests,

@@ -81,7 +81,7 @@ def application(catalog: Catalog, variants: Mapping[str, Path], placement: Place
         **_shared(placement.listening.retiring_s),
     )(IngressDeployment)
     manifests = {name: checked_manifest(variant) for name, variant in variants.items()}
-    return ingress.bind(catalog, manifests, placement.transport, placement.listening, replicas)
+    return ingress.bind(catalog, manifests, dict(variants), placement.transport, placement.listening, replicas)
 
 
 def _shared(retiring_s: float) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""Connects the gateway to every replica, and sends each piece of work to the least loaded one.
+"""Connects the gateway to every replica, and sends each batch to the least loaded one.
 
-Implements `Backend` of `gateway/service.py`. A `Directory` finds the replicas; in production it asks Ray Serve. No
+Implements `Backend` of `gateway/scheduling/loop.py`. A `Directory` finds the replicas; in production it asks Ray Serve. No
 request waits for it.
 """
 
@@ -9,14 +9,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from deployments.transport import Certificates, Endpoint, TransportClient
+from deployments.transport.client import Done
 from gateway.forecasting.load import LoadTracker
 from gateway.model.deadline import Clock
-from gateway.model.messages import Answer, Failure, FailureKind, LoadReport, Work
+from gateway.model.messages import Failure, FailureKind, LoadReport, Work
 
 SETTLED_S = 5.0
 """Seconds between looks into the directory while every expected replica is connected, to find new ones."""
@@ -43,7 +44,7 @@ class _Connected:
 
 
 class TransportBackend:
-    """Keeps a connection to every replica, and sends each piece of work to the least loaded one of its checkpoint."""
+    """Keeps a connection to every replica, and sends each batch to the least loaded one of its checkpoint."""
 
     def __init__(
         self,
@@ -87,16 +88,17 @@ class TransportBackend:
             for replica_id in tuple(connected):
                 await self._disconnect(checkpoint, replica_id)
 
-    async def dispatch(self, checkpoint: str, work: Work, service_time_s: float) -> Answer | Failure:
-        """Sends the work to the least loaded replica of a checkpoint. UNAVAILABLE if none is up or it is lost."""
+    def dispatch(self, checkpoint: str, batch: Sequence[Work], service_time_s: float, done: Done) -> Callable[[], None]:
+        """Sends a batch to the least loaded replica of a checkpoint. UNAVAILABLE if none is up or it is lost."""
         now_s = self._clock()
         while (replica_id := self._load.least_loaded(checkpoint, now_s)) is not None:
             replica = self._connected[checkpoint].get(replica_id)
             if replica is not None and replica.client.connected:
                 self._load.dispatched(checkpoint, replica_id, service_time_s, now_s)
-                return await replica.client.submit(work)
+                return replica.client.submit(batch, done)
             self._load.left(checkpoint, replica_id)  # its connection has just ended, before `on_disconnect` was called
-        return Failure(FailureKind.UNAVAILABLE, "no replica is connected")
+        failure = Failure(FailureKind.UNAVAILABLE, "no replica is connected")
+        return asyncio.get_running_loop().call_soon(done, (failure,) * len(batch)).cancel
 
     async def _watch(self, checkpoint: str) -> None:
         """Follows the directory: often while a replica is missing, seldom once all are connected."""

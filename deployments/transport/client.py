@@ -1,9 +1,7 @@
-"""The gateway's end of the transport: keeps one connection to one replica, and every call returns a value.
+"""The gateway's end of the transport: keeps one connection to one replica, and every batch ends with a value.
 
-It does not choose among replicas and does not retry: the gateway does both, within the request's budget.
-
-A cancelled request never disturbs the reader or another request. (In a prototype, a result set on a cancelled future
-ended the reader, and with it every later request.)
+It sends batches and calls back with their results. It does not choose among replicas and does not retry: the gateway
+does both, within the requests' budgets. A cancelled batch never disturbs the reader or another batch.
 """
 
 from __future__ import annotations
@@ -13,21 +11,23 @@ import contextlib
 import logging
 import random
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple, TypeAlias
 
 from deployments.transport.address import Endpoint, UnixAddress, require_private
 from deployments.transport.connection import HANDSHAKE_S, HUNG_UP, Connection, HandshakeError
+from deployments.transport import frames
 from deployments.transport.frames import (
     Cancel,
     ClientFrame,
-    Done,
     Draining,
     FrameTooLong,
     Ping,
     Pong,
+    ProtocolError,
     ServerFrame,
     Submit,
     server_frames,
@@ -42,6 +42,17 @@ Requests are refused rather than held here, since their `remaining_s` would beco
 """
 
 
+Done: TypeAlias = Callable[[Sequence[Answer | Failure]], None]
+"""Takes the results of a batch, one for each request, in order. It must not raise."""
+
+
+class _Pending(NamedTuple):
+    """A batch under way: its number of requests, and what takes their results."""
+
+    size: int
+    done: Done
+
+
 class ClientConnection(Connection[ClientFrame, ServerFrame]):
     """One connection to one replica. `ready` resolves once: to None when it is open, else to why it never opened."""
 
@@ -50,31 +61,61 @@ class ClientConnection(Connection[ClientFrame, ServerFrame]):
         super().__init__(server_frames(), HANDSHAKE_S, heartbeat_s)
         self._on_load = on_load
         self._on_lost = on_lost
-        self._pending: dict[int, asyncio.Future[Answer | Failure]] = {}
+        self._pending: dict[int, _Pending] = {}
         self._next_id = 0
         self.ready: asyncio.Future[Exception | None] = self._loop.create_future()
 
-    async def submit(self, work: Work) -> Answer | Failure:
-        """Sends work and awaits the answer, or a failure. Cancelling it cancels the work at the replica.
-
-        Raises ProtocolError if the work cannot be encoded, which only a bug in the gateway can cause.
-        """
+    def submit(self, batch: Sequence[Work], done: Done) -> Callable[[], None]:
+        """Sends a batch; `done` gets its results later. The function that it returns cancels the batch."""
         if not self.is_open:
-            return Failure(FailureKind.UNAVAILABLE, "not connected")
+            return self._failed(len(batch), done, Failure(FailureKind.UNAVAILABLE, "not connected"))
         if self.unsent_bytes > SUBMIT_LIMIT_BYTES:
-            return Failure(FailureKind.UNAVAILABLE, "the replica does not read")
-        request_id, self._next_id = self._next_id, self._next_id + 1
+            return self._failed(len(batch), done, Failure(FailureKind.UNAVAILABLE, "the replica does not read"))
+        batch_id, self._next_id = self._next_id, self._next_id + 1
         try:
-            self.send(Submit(request_id, work))
-        except FrameTooLong as error:
-            return Failure(FailureKind.TOO_LONG, str(error))
-        future: asyncio.Future[Answer | Failure] = self._loop.create_future()
-        self._pending[request_id] = future
-        try:
-            return await future
-        finally:
-            if self._pending.pop(request_id, None) is not None:  # still there: cancelled before the answer came
-                self.send(Cancel(request_id))
+            self.send(Submit(batch_id, tuple(batch)))
+        except ProtocolError as error:
+            if len(batch) > 1:
+                return self._one_by_one(batch, done)
+            kind = FailureKind.TOO_LONG if isinstance(error, FrameTooLong) else FailureKind.ENGINE
+            return self._failed(1, done, Failure(kind, str(error)))
+        self._pending[batch_id] = _Pending(len(batch), done)
+        return partial(self._cancel, batch_id)
+
+    def _failed(self, size: int, done: Done, failure: Failure) -> Callable[[], None]:
+        """Fails a batch in the loop's next turn, so that `done` never runs inside `submit`."""
+        return self._loop.call_soon(done, (failure,) * size).cancel
+
+    def _one_by_one(self, batch: Sequence[Work], done: Done) -> Callable[[], None]:
+        """Sends a batch that one frame cannot hold in a frame for each request, so that only a faulty one fails."""
+        results: dict[int, Answer | Failure] = {}
+
+        def one_done(place: int, result: Sequence[Answer | Failure]) -> None:
+            (results[place],) = result
+            if len(results) == len(batch):
+                done([results[at] for at in range(len(batch))])
+
+        cancels = [self.submit((work,), partial(one_done, place)) for place, work in enumerate(batch)]
+
+        def cancel() -> None:
+            for one in cancels:
+                one()
+
+        return cancel
+
+    def _cancel(self, batch_id: int) -> None:
+        if self._pending.pop(batch_id, None) is not None:
+            self.send(Cancel(batch_id))
+
+    def _end(self, batch_id: int, results: tuple[Answer | Failure, ...]) -> None:
+        """Gives a batch its results, unless it was cancelled. A wrong number of results is the replica's failure."""
+        pending = self._pending.pop(batch_id, None)
+        if pending is None:
+            return
+        if len(results) != pending.size:
+            results = (Failure(FailureKind.ENGINE, f"{len(results)} results for {pending.size} requests"),)
+            results *= pending.size
+        pending.done(results)
 
     def opened(self) -> None:
         """Resolves `ready`: the replica has accepted this side."""
@@ -82,17 +123,14 @@ class ClientConnection(Connection[ClientFrame, ServerFrame]):
             self.ready.set_result(None)
 
     def received(self, frame: ServerFrame) -> None:
-        """Resolves a request and passes the load report on. For a cancelled request, only the load report counts.
+        """Ends a batch and passes the load report on. For a cancelled batch, only the load report counts.
 
-        `on_load` is called on its own by the loop, before the request resumes. If it raises, the loop logs the error
-        and no request is harmed.
+        `on_load` is called on its own by the loop. If it raises, the loop logs the error and no request is harmed.
         """
         self._loop.call_soon(self._on_load, frame.load)
         match frame:
-            case Done():
-                future = self._pending.pop(frame.id, None)
-                if future is not None and not future.done():
-                    future.set_result(frame.result)
+            case frames.Done():
+                self._end(frame.id, frame.results)
             case Pong() | Draining():
                 return
 
@@ -101,11 +139,9 @@ class ClientConnection(Connection[ClientFrame, ServerFrame]):
         self.send(Ping())
 
     def lost(self, reason: Exception | None) -> None:
-        """Ends every request under way at once, since the gateway may still have time to try elsewhere."""
-        pending, self._pending = self._pending, {}
-        for future in pending.values():
-            if not future.done():
-                future.set_result(Failure(FailureKind.UNAVAILABLE, "the connection was lost"))
+        """Ends every batch under way at once, since the gateway may still have time to try elsewhere."""
+        for batch_id, pending in tuple(self._pending.items()):
+            self._end(batch_id, (Failure(FailureKind.UNAVAILABLE, "the connection was lost"),) * pending.size)
         if not self.ready.done():
             self.ready.set_result(reason or HandshakeError(HUNG_UP))
         elif not self.ready.cancelled():
@@ -171,16 +207,18 @@ class TransportClient:
         """True if a `submit` would be sent."""
         return self._connection is not None and self._connection.is_open
 
-    async def submit(self, work: Work) -> Answer | Failure:
-        """Sends work and awaits the answer, or a Failure: UNAVAILABLE at once if it is not connected or dies meanwhile.
+    def submit(self, batch: Sequence[Work], done: Done) -> Callable[[], None]:
+        """Sends a batch. `done` is called once, later, with one result for each request, in order.
 
-        Cancelling it cancels the work at the replica and affects no other request. There is no timeout here: the work
-        carries the rest of its budget, and the caller watches its own. Work longer than MAX_FRAME_BYTES fails as
-        TOO_LONG, without token counts. Raises ProtocolError for work that cannot be encoded.
+        The function that it returns cancels the batch at the replica and affects no other; `done` is then not called.
+        Requests fail as UNAVAILABLE if this is not connected or the connection dies meanwhile. There is no timeout
+        here: work carries the rest of its budget, and the caller watches its own. A request longer than
+        MAX_FRAME_BYTES fails as TOO_LONG, without token counts; one that cannot be encoded, as ENGINE.
         """
         if self._connection is None:
-            return Failure(FailureKind.UNAVAILABLE, "not connected")
-        return await self._connection.submit(work)
+            failure = Failure(FailureKind.UNAVAILABLE, "not connected")
+            return asyncio.get_running_loop().call_soon(done, (failure,) * len(batch)).cancel
+        return self._connection.submit(batch, done)
 
     async def connect(self) -> None:
         """Tries once to connect, if not connected. Raises HandshakeError, or OSError (TimeoutError after CONNECT_S)."""

@@ -31,14 +31,14 @@ class FrameTooLong(ProtocolError):
 
 
 class Submit(Struct, frozen=True, array_like=True, tag=0):
-    """Asks for work. The client chooses `id`, which names the request on this connection until its `Done`."""
+    """Sends a batch. The client chooses `id`, which names the batch on this connection until its `Done`."""
 
     id: int
-    work: Work
+    batch: tuple[Work, ...]
 
 
 class Cancel(Struct, frozen=True, array_like=True, tag=1):
-    """Cancels a request. An unknown or finished one is no error, since the frames may cross."""
+    """Cancels a batch. An unknown or finished one is no error, since the frames may cross."""
 
     id: int
 
@@ -48,10 +48,10 @@ class Ping(Struct, frozen=True, array_like=True, tag=2):
 
 
 class Done(Struct, frozen=True, array_like=True, tag=3):
-    """Says how a request ended, and how busy the replica is now."""
+    """Says how each request of a batch ended, in order, and how busy the replica is now."""
 
     id: int
-    result: Answer | Failure
+    results: tuple[Answer | Failure, ...]
     load: LoadReport
 
 

@@ -1,7 +1,7 @@
-"""The replica's end of the transport: listens, runs each request as a task, and sends the answers back.
+"""The replica's end of the transport: listens, runs each batch as a task, and sends the answers back.
 
 `TransportServer` listens, drains and stops; `ServerConnection` serves one connection. A client can harm only its own
-requests, and a handler cannot end its connection. Knows nothing of Ray.
+batches, and a handler cannot end its connection. Knows nothing of Ray.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import traceback
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, TypeAlias
@@ -35,8 +35,12 @@ from deployments.transport.tls import Certificates, CertificatesError, TlsListen
 from gateway.model.messages import Answer, Failure, FailureKind, LoadReport, Work
 
 Result: TypeAlias = Answer | Failure
-Handler: TypeAlias = Callable[[Work], Coroutine[Any, Any, Result]]
-"""Does one piece of work. It should not raise, and is cancelled when nobody waits for the answer any more."""
+Results: TypeAlias = Sequence[Result]
+Handler: TypeAlias = Callable[[Sequence[Work]], Coroutine[Any, Any, Results]]
+"""Answers a batch with one result for each request, in order.
+
+It should not raise, and is cancelled when nobody waits for an answer any more.
+"""
 
 CLOSE_S: Final = 1.0
 """Seconds that `close` waits for cancelled handlers to end, and then again for clients to read what was sent."""
@@ -54,7 +58,7 @@ class ServerState:
     draining: bool = False
     stopped: bool = False
     connections: set[ServerConnection] = field(default_factory=set)
-    tasks: set[asyncio.Task[Result]] = field(default_factory=set)
+    tasks: set[asyncio.Task[Results]] = field(default_factory=set)
 
     def report(self) -> LoadReport:
         """Reports the load, marked as draining if the server drains."""
@@ -69,7 +73,7 @@ class ServerConnection(Connection[ServerFrame, ClientFrame]):
         """Takes the state shared with other connections, and the times of `Connection`."""
         super().__init__(client_frames(), handshake_s, beat_s)
         self._state = state
-        self._tasks: dict[int, asyncio.Task[Result]] = {}
+        self._tasks: dict[int, asyncio.Task[Results]] = {}
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by asyncio after TLS: the connection counts from now on."""
@@ -86,7 +90,7 @@ class ServerConnection(Connection[ServerFrame, ClientFrame]):
             self.send(Pong(self._state.load()))
 
     def received(self, frame: ClientFrame) -> None:
-        """Starts or cancels a request, or answers a ping. Raises ProtocolError for an id that is still under way."""
+        """Starts or cancels a batch, or answers a ping. Raises ProtocolError for an id that is still under way."""
         match frame:
             case Submit():
                 self._submit(frame)
@@ -100,7 +104,7 @@ class ServerConnection(Connection[ServerFrame, ClientFrame]):
         """Does nothing: the client pings, and the server only listens."""
 
     def lost(self, reason: Exception | None) -> None:
-        """Cancels the client's requests, since nobody waits for the answers."""
+        """Cancels the client's batches, since nobody waits for the answers."""
         self.abandon()
         self._state.connections.discard(self)
         if isinstance(reason, ProtocolError | HandshakeError):
@@ -111,7 +115,7 @@ class ServerConnection(Connection[ServerFrame, ClientFrame]):
         self.send(Draining(self._state.report()))
 
     def abandon(self) -> None:
-        """Cancels all of this client's requests without an answer."""
+        """Cancels all of this client's batches without an answer."""
         for task in self._tasks.values():
             task.cancel()
         self._tasks.clear()
@@ -128,47 +132,49 @@ class ServerConnection(Connection[ServerFrame, ClientFrame]):
 
     def _submit(self, frame: Submit) -> None:
         if frame.id in self._tasks:
-            raise ProtocolError(f"request {frame.id} is still under way")
+            raise ProtocolError(f"batch {frame.id} is still under way")
+        size = len(frame.batch)
         if self._state.draining:
-            self._reply(frame.id, Failure(FailureKind.UNAVAILABLE, "draining"))
+            self._reply(frame.id, (Failure(FailureKind.UNAVAILABLE, "draining"),) * size)
         elif len(self._tasks) >= self._state.max_in_flight:
-            self._reply(frame.id, Failure(FailureKind.QUEUE_FULL, "too many requests in flight on one connection"))
+            failure = Failure(FailureKind.QUEUE_FULL, "too many batches in flight on one connection")
+            self._reply(frame.id, (failure,) * size)
         else:
-            task = self._loop.create_task(self._state.handler(frame.work))
+            task = self._loop.create_task(self._state.handler(frame.batch))
             self._tasks[frame.id] = task
             self._state.tasks.add(task)  # the loop itself holds tasks only weakly
-            task.add_done_callback(partial(self._finished, frame.id))
+            task.add_done_callback(partial(self._finished, frame.id, size))
 
-    def _finished(self, request_id: int, task: asyncio.Task[Result]) -> None:
+    def _finished(self, batch_id: int, size: int, task: asyncio.Task[Results]) -> None:
         """Every task ends here. `abandon` has forgotten its tasks before, so that they end without a reply."""
         self._state.tasks.discard(task)
-        result = _outcome(task)
-        if self._tasks.get(request_id) is task:
-            del self._tasks[request_id]
-            self._reply(request_id, result)
+        results = _outcome(task, size)
+        if self._tasks.get(batch_id) is task:
+            del self._tasks[batch_id]
+            self._reply(batch_id, results)
 
-    def _reply(self, request_id: int, result: Result) -> None:
+    def _reply(self, batch_id: int, results: Results) -> None:
         load = self._state.report()
         try:
-            self.send(Done(request_id, result, load))
+            self.send(Done(batch_id, tuple(results), load))
         except ProtocolError as error:
             LOG.error("transport: an answer could not be sent: %s", error)
-            self.send(Done(request_id, Failure(FailureKind.ENGINE, type(error).__name__), load))
+            self.send(Done(batch_id, (Failure(FailureKind.ENGINE, type(error).__name__),) * len(results), load))
 
 
-def _outcome(task: asyncio.Task[Result]) -> Result:
-    """Turns a task's end into a value. Only the type of an exception is sent: its message may quote the request."""
+def _outcome(task: asyncio.Task[Results], size: int) -> Results:
+    """Turns a task's end into values. Only the type of an exception is sent: its message may quote the request."""
     if task.cancelled():
-        return Failure(FailureKind.CANCELLED)
+        return (Failure(FailureKind.CANCELLED),) * size
     if (error := task.exception()) is not None:
         where = "".join(traceback.format_tb(error.__traceback__))  # without the message, which may quote a request
         LOG.error("transport: the handler raised %s\n%s", type(error).__name__, where)
-        return Failure(FailureKind.ENGINE, type(error).__name__)
+        return (Failure(FailureKind.ENGINE, type(error).__name__),) * size
     return task.result()
 
 
 class TransportServer:
-    """Serves all clients that TLS or the socket's folder lets in, many requests at a time on each connection."""
+    """Serves all clients that TLS or the socket's folder lets in, many batches at a time on each connection."""
 
     def __init__(
         self,
@@ -183,7 +189,7 @@ class TransportServer:
         """Takes the handler, the load report, the certificates for TCP, and the limits of one connection.
 
         Load reports go out with `callers`, the number of open connections. A connection may have `max_in_flight`
-        requests; further ones fail as QUEUE_FULL. Clients ping every second. A connection that is silent for
+        batches; further ones fail as QUEUE_FULL. Clients ping every second. A connection that is silent for
         `silence_s` seconds is ended, so that those of a lost node do not pile up.
         """
         self._load = load
@@ -197,7 +203,7 @@ class TransportServer:
 
     @property
     def in_flight(self) -> int:
-        """The requests of all clients whose handlers have not ended."""
+        """The batches of all clients whose handlers have not ended."""
         return len(self._state.tasks)
 
     @property

@@ -37,8 +37,8 @@ _FIRST_OVERHEAD_S = 0.0015
 _LEAST_OVERHEAD_S = 0.0001
 """Least overhead, in seconds, from which the limit on a new observation is computed."""
 
-_PLAIN_CHARACTERS, _PLAIN_SPREAD = 400, 2.0
-"""Length of the text that a plain forecast is made for, in characters, and its quantile divided by its median."""
+_PLAIN_TOKENS, _PLAIN_SPREAD = 110, 2.0
+"""Length of the text that a plain forecast is made for, in tokens, and its quantile divided by its median."""
 
 
 class Forecast(Struct, frozen=True, gc=False):
@@ -82,16 +82,22 @@ class PooledCalibration:
 class Forecaster:
     """Forecasts one checkpoint and learns from its answers. Callers pass the time; it reads no clock."""
 
-    def __init__(self, model: ServiceTimeModel, pooled: PooledCalibration | None = None, cores: int = 1) -> None:
-        """`cores` is the number of processors that one run of the engine uses."""
+    def __init__(
+        self, model: ServiceTimeModel, pooled: PooledCalibration | None = None, cores: int = 1, tokenizer: int = 0
+    ) -> None:
+        """`cores` is the number of processors that one run of the engine uses.
+
+        `tokenizer` is the place of the checkpoint's tokenizer among those of its task.
+        """
         self.model = model
+        self.tokenizer = tokenizer
         self._cores = cores
         self._sigma = max(model.sigma, _LEAST_SIGMA)
         self._pooled = pooled or PooledCalibration()
         self._idle = Calibration(self._pooled.idle)
         self._queued = Calibration(self._pooled.queued)
         self._learnt_until_s = math.inf
-        self._plain_s = model.run_s(1, _PLAIN_CHARACTERS)
+        self._plain_s = model.run_s(1, _PLAIN_TOKENS)
 
     def plain(self, percentile: float) -> Forecast:
         """Forecasts any request by the profile alone: used if forecasting fails."""
@@ -120,10 +126,11 @@ class Forecaster:
         overhead_s, backlog_s = self._pooled.overhead_s, ahead.backlog_s
         companions, sliced = ahead.companions, ahead.sharing is not None
         available_s = remaining_s - overhead_s - (0.0 if sliced else backlog_s)
-        fully_s, service_s = self.model.service_times_s(shape, available_s, companions)
+        tokens = shape.tokens[self.tokenizer]
+        fully_s, service_s = self.model.service_times_s(tokens, shape.parameters, available_s, companions)
         cost_s = self._cores * service_s
         if companions:
-            cost_s *= len(shape.characters) / (len(shape.characters) + companions)
+            cost_s *= len(tokens) / (len(tokens) + companions)
         try:
             residuals = self._idle.known[percentile]
         except KeyError:
@@ -178,9 +185,9 @@ class Forecaster:
             quantile_s=quantile_s,
         )
 
-    def run_s(self, inputs: int, characters: int) -> float:
-        """Median core-seconds of one run of `inputs` texts of `characters` each."""
-        return self._cores * self.model.run_s(inputs, characters)
+    def run_s(self, inputs: int, tokens: int) -> float:
+        """Median core-seconds of a batch of `inputs` texts of `tokens` tokens each."""
+        return self._cores * self.model.run_s(inputs, tokens)
 
     def reach_s(self, run_s: float, percentile: float, now_s: float) -> float:
         """Latency at that percentile of a request with nothing queued before its run of `run_s` core-seconds."""
@@ -199,7 +206,11 @@ class Forecaster:
         if any(one.finish_reason == "deadline" for one in answer.generation):
             latency_s = max(latency_s, forecast.quantile_s)
         self.learn_latency(forecast, latency_s, overhead_s, now_s)
-        self.model.learn(shape, answer)
+        self.learn_service(shape, answer)
+
+    def learn_service(self, shape: RequestShape, answer: Answer) -> None:
+        """Learns the service time of an answer alone."""
+        self.model.learn(shape.tokens[self.tokenizer], shape.parameters, answer)
 
     def learn_latency(self, forecast: Forecast, latency_s: float, overhead_s: float, now_s: float) -> None:
         """Learns the error of a forecast and the overhead, in seconds."""
@@ -256,6 +267,7 @@ class ServedCheckpoint:
         "slots_per_replica",
         "threads",
         "tier",
+        "tokenizer",
         "utility",
     )
 
@@ -275,6 +287,7 @@ class ServedCheckpoint:
         self.forecaster = forecaster
         self.load = load
         self.max_batch = forecaster.model.max_batch
+        self.tokenizer = forecaster.tokenizer
         self.threads = threads
         self.slots_per_replica = slots_per_replica
 
@@ -291,9 +304,9 @@ class ServedCheckpoint:
         """Queueing delay behind work that other gateways sent to its replicas, in seconds."""
         return self.load.others_s(self.name, now_s)
 
-    def run_s(self, inputs: int, characters: int) -> float:
-        """Median core-seconds of one batch of `inputs` texts of `characters` each."""
-        return self.forecaster.run_s(inputs, characters)
+    def run_s(self, inputs: int, tokens: int) -> float:
+        """Median core-seconds of one batch of `inputs` texts of `tokens` tokens each, by its own tokenizer."""
+        return self.forecaster.run_s(inputs, tokens)
 
     def reach_s(self, run_s: float, now_s: float) -> float:
         """Latency at the 95th percentile, overhead included, of a request in a batch of `run_s` core-seconds."""

@@ -24,8 +24,7 @@ class Work(Struct, frozen=True, array_like=True):
 
     `remaining_s` is in seconds at the moment of sending. Once it has passed, `strict` work is dropped (outcome
     `EXPIRED`) and best-effort work is answered late. `traceparent` is the trace context that came with the request.
-    `batch` is the number of the gateway's batch: work of one number should run together. `parameters` are the task's
-    own; they arrive as plain data, which `parameters_of` reads.
+    `parameters` are the task's own; they arrive as plain data, which `parameters_of` reads.
     """
 
     task: str
@@ -35,7 +34,6 @@ class Work(Struct, frozen=True, array_like=True):
     strict: bool
     request_id: str
     traceparent: str | None = None
-    batch: int = 0
 
 
 ParametersT = TypeVar("ParametersT", bound=Parameters)

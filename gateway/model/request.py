@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from gateway.model.messages import Parameters
 from gateway.model.tier import Tier
@@ -42,10 +42,18 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class RequestShape:
-    """What decides the cost of a request: the characters of each text, and the parameters."""
+    """What decides the cost of a request: the tokens of its texts, and the parameters.
 
-    characters: tuple[int, ...]
+    `tokens` has, for each tokenizer of the task, the tokens of each text, specials included.
+    """
+
+    tokens: tuple[tuple[int, ...], ...]
     parameters: Parameters
+
+    @property
+    def texts(self) -> int:
+        """The number of texts."""
+        return len(self.tokens[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +65,3 @@ class Request:
     parameters: Parameters
     terms: Terms
     arrived_s: float
-    shape: RequestShape = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "shape", RequestShape(tuple(map(len, self.inputs)), self.parameters))

@@ -56,18 +56,20 @@ class ArrivalStats:
         self._budgets: deque[float] = deque(maxlen=REMEMBERED)
         self._decayed = 0.0
         self._since = 0
-        self._characters = 0.0
+        self._tokens: list[float] = []
         self.lesson = 0
         """Number of times that the statistics were learnt anew; figures from an earlier lesson are out of date."""
-        self.characters = 1
-        """Recent mean length of a text, in characters."""
+        self.tokens: Sequence[int] = ()
+        """Recent mean length of a text in tokens, by each tokenizer of the task."""
         self._following: list[tuple[float, ...] | None] = [None] * len(_AGES_S)
         self.budgets_s: Sequence[float] = ()
         """A sample of recent budgets in seconds: ascending, at most 16, evenly spaced in rank."""
 
-    def arrived(self, now_s: float, budget_s: float, characters: int) -> None:
-        """Records one arrival: its latency budget in seconds and the characters of one of its texts."""
-        self._characters += max(1 / (len(self._times) + 1), _SMOOTHING) * (characters - self._characters)
+    def arrived(self, now_s: float, budget_s: float, tokens: Sequence[int]) -> None:
+        """Records one arrival: its latency budget in seconds, and the length of one of its texts by each tokenizer."""
+        weight = max(1 / (len(self._times) + 1), _SMOOTHING)
+        known = self._tokens or [0.0] * len(tokens)
+        self._tokens = [one + weight * (new - one) for one, new in zip(known, tokens, strict=True)]
         self._decayed = self._decayed_to(now_s) + 1.0
         self._times.append(now_s)
         self._budgets.append(budget_s)
@@ -127,7 +129,7 @@ class ArrivalStats:
 
     def _relearn(self) -> None:
         self.lesson += 1
-        self.characters = max(1, round(self._characters))
+        self.tokens = [max(1, round(one)) for one in self._tokens]
         kept = sorted(self._budgets)
         step = max(1, len(kept) // _BUDGETS)
         self.budgets_s = tuple(kept[step // 2 :: step][:_BUDGETS])

@@ -18,8 +18,10 @@ from gateway.scheduling.arrivals import until
 from gateway.scheduling.price import sizes
 
 LENGTH_RATIO = 1.18
-"""Largest ratio of characters between two texts of one length bucket: as much padding as a replica's batches may
-have."""
+"""Largest ratio of tokens between two texts of one length bucket: so little padding wastes less than it saves."""
+
+SHORTEST = 16
+"""Texts of fewer tokens than this share a length bucket: the engine takes as long for them. In tokens."""
 
 LENIENCE = 0.7
 """Under overload a request is left out if this share of its cheapest cost, at the price, exceeds its utility.
@@ -42,8 +44,9 @@ in simulation, larger batches than two thirds starved requests that arrived mean
 class QueuedRequest:
     """A request that waits for a batch.
 
-    `deadline_s` is the client's deadline minus what the request needs beyond the 95th percentile. `eligible` names the
-    checkpoints that its terms allow; None means all of the task. `place` is its number in order of arrival. `last_s` is
+    `deadline_s` is the client's deadline minus what the request needs beyond the 95th percentile. `tokens` is the mean
+    length of its texts by each tokenizer of the task. `eligible` names the checkpoints that its terms allow; None means
+    all of the task. `place` is its number in order of arrival. `last_s` is
     the latest start of a batch that still meets the true deadline. After it a strict request is given up; a best-effort
     request is late and goes behind the others. `length_bucket` is the number of its length bucket: padding the shortest
     text of a bucket to its longest wastes little.
@@ -51,7 +54,7 @@ class QueuedRequest:
 
     place: int
     deadline_s: float
-    characters: int
+    tokens: tuple[int, ...]
     texts: int = 1
     strict: bool = False
     eligible: frozenset[str] | None = None
@@ -59,7 +62,7 @@ class QueuedRequest:
     length_bucket: int = field(init=False)
 
     def __post_init__(self) -> None:
-        self.length_bucket = _length_bucket(self.characters)
+        self.length_bucket = _length_bucket(self.tokens[0])
 
     def may(self, checkpoint: str) -> bool:
         """True if that checkpoint may answer the request."""
@@ -105,7 +108,7 @@ def next_batch(
     """
     best: PlannedBatch | None = None
     least_utility = min(checkpoint.utility for checkpoint in checkpoints)
-    tolerances_s = _tolerances_s(checkpoints, waiting[0].characters, context)
+    tolerances_s = _tolerances_s(checkpoints, waiting[0], context)
     for checkpoint in checkpoints:
         batch = _best_of(waiting, checkpoint, context, least_utility, tolerances_s)
         if batch is not None and (best is None or batch.gain > best.gain + 1e-12):
@@ -193,31 +196,31 @@ def _groups(
     text_s: dict[int, float] = {}
     groups: dict[int, list[QueuedRequest]] = {}
     for queued in able:
-        characters = queued.characters
-        if characters not in text_s:
-            text_s[characters] = _least_s(checkpoint, characters)
-        if context.price * LENIENCE * queued.texts * text_s[characters] <= checkpoint.utility:
+        tokens = queued.tokens[checkpoint.tokenizer]
+        if tokens not in text_s:
+            text_s[tokens] = _least_s(checkpoint, tokens)
+        if context.price * LENIENCE * queued.texts * text_s[tokens] <= checkpoint.utility:
             groups.setdefault(queued.length_bucket, []).append(queued)
     return list(groups.values())
 
 
-def _least_s(checkpoint: ServedCheckpoint, characters: int) -> float:
+def _least_s(checkpoint: ServedCheckpoint, tokens: int) -> float:
     """The fewest core-seconds that one text costs at any batch size."""
-    return min(checkpoint.run_s(size, characters) / size for size in sizes(checkpoint.max_batch))
+    return min(checkpoint.run_s(size, tokens) / size for size in sizes(checkpoint.max_batch))
 
 
 @lru_cache(maxsize=65536)
-def _length_bucket(characters: int) -> int:
-    return round(math.log(max(characters, 1)) / math.log(LENGTH_RATIO))
+def _length_bucket(tokens: int) -> int:
+    return round(math.log(max(tokens, SHORTEST)) / math.log(LENGTH_RATIO))
 
 
 def run_s_of(checkpoint: ServedCheckpoint, members: Sequence[QueuedRequest]) -> float:
     """Median core-seconds of the members' texts on one checkpoint, padded to the longest, in full batches."""
     inputs = sum(queued.texts for queued in members)
-    characters = max(queued.characters for queued in members)
+    tokens = max(queued.tokens[checkpoint.tokenizer] for queued in members)
     whole, rest = divmod(inputs, checkpoint.max_batch)
-    return (whole * checkpoint.run_s(checkpoint.max_batch, characters) if whole else 0.0) + (
-        checkpoint.run_s(rest, characters) if rest else 0.0
+    return (whole * checkpoint.run_s(checkpoint.max_batch, tokens) if whole else 0.0) + (
+        checkpoint.run_s(rest, tokens) if rest else 0.0
     )
 
 
@@ -226,9 +229,11 @@ def fastest(able: Sequence[ServedCheckpoint], queued: QueuedRequest) -> ServedCh
     return min(able, key=lambda one: (run_s_of(one, (queued,)) / one.threads, one.name))
 
 
-def _tolerances_s(checkpoints: Sequence[ServedCheckpoint], characters: int, context: SchedulingContext) -> list[float]:
-    """For each sampled budget, how long a request could wait for a core and still be in time on the fastest."""
-    fastest_s = min(checkpoint.reach_s(checkpoint.run_s(1, characters), context.now_s) for checkpoint in checkpoints)
+def _tolerances_s(
+    checkpoints: Sequence[ServedCheckpoint], like: QueuedRequest, context: SchedulingContext
+) -> list[float]:
+    """For each sampled budget, how long a request as long as `like` could wait for a core and still be in time."""
+    fastest_s = min(one.reach_s(one.run_s(1, like.tokens[one.tokenizer]), context.now_s) for one in checkpoints)
     return [budget_s - fastest_s for budget_s in context.budgets_s]
 
 

@@ -44,7 +44,7 @@ class Decider:
 
     def arrived(self, shape: RequestShape, deadline: Deadline) -> None:
         """Counts an arrival, and updates the number of cores that the queue may use."""
-        self.arrivals.arrived(deadline.arrived_s, deadline.budget_s, shape.characters[0])
+        self.arrivals.arrived(deadline.arrived_s, deadline.budget_s, [of_text[0] for of_text in shape.tokens])
         self.queue.cores = self._load.cores(self._names)
 
     def price(self, now_s: float, demanded: float = 0.0) -> float:
@@ -104,9 +104,7 @@ class Decider:
     def queued_at_once(self, shape: RequestShape, deadline: Deadline) -> QueuedRequest:
         """Returns a request that begins at once, so that nothing asks when it would be late."""
         self._places += 1
-        texts = len(shape.characters)
-        characters = shape.characters[0] if texts == 1 else sum(shape.characters) // texts
-        return QueuedRequest(self._places, deadline.at_s, characters, texts)
+        return QueuedRequest(self._places, deadline.at_s, _mean_length(shape), shape.texts)
 
     def queued(self, shape: RequestShape, terms: Terms, deadline: Deadline, now_s: float) -> QueuedRequest:
         """Returns the request as it waits, for any checkpoint that its terms allow.
@@ -116,18 +114,18 @@ class Decider:
         """
         self._places += 1
         eligible = [one for one in self.checkpoints if barred(one, terms) is None]
-        texts, characters = len(shape.characters), sum(shape.characters)
+        texts, tokens = shape.texts, _mean_length(shape)
         reserve_s = 0.0
         if terms.percentile != USUAL_PERCENTILE:
-            fastest = min(eligible, key=lambda one: (one.run_s(texts, shape.characters[0]) / one.threads, one.name))
-            run_s = fastest.run_s(texts, shape.characters[0])
+            fastest = min(eligible, key=lambda one: (one.run_s(texts, tokens[one.tokenizer]) / one.threads, one.name))
+            run_s = fastest.run_s(texts, tokens[fastest.tokenizer])
             reserve_s = fastest.forecaster.reach_s(run_s, terms.percentile, now_s) - fastest.reach_s(run_s, now_s)
         idle = (one.forecaster.forecast(shape, IDLE, terms.percentile, now_s, 0.0) for one in eligible if one.slots)
         takes_s = (one.least_s if terms.strict else one.service_time_s for one in idle)
         return QueuedRequest(
             place=self._places,
             deadline_s=deadline.at_s - reserve_s,
-            characters=characters // texts,
+            tokens=tokens,
             texts=texts,
             strict=terms.strict,
             eligible=None if len(eligible) == len(self.checkpoints) else frozenset(one.name for one in eligible),
@@ -138,9 +136,14 @@ class Decider:
         """Returns the request as it waits until its very deadline: used if forecasting fails."""
         self._places += 1
         eligible = frozenset(one.name for one in self.checkpoints if barred(one, terms) is None)
-        texts, characters = len(shape.characters), sum(shape.characters)
         return QueuedRequest(
-            self._places, deadline.at_s, characters // texts, texts, terms.strict, eligible, last_s=deadline.at_s
+            self._places,
+            deadline.at_s,
+            _mean_length(shape),
+            shape.texts,
+            terms.strict,
+            eligible,
+            last_s=deadline.at_s,
         )
 
     def bind(self, shape: RequestShape, decision: Decision, batch: Batch, deadline: Deadline, now_s: float) -> Decision:
@@ -148,7 +151,7 @@ class Decider:
         remaining_s = deadline.remaining_s(now_s)
         inputs = sum(member.texts for member in batch.members)
         one = self.by_name[batch.checkpoint]
-        ahead = QueueAhead(one.others_s(now_s), None, inputs - len(shape.characters))
+        ahead = QueueAhead(one.others_s(now_s), None, inputs - shape.texts)
         forecast = one.forecaster.forecast(shape, ahead, decision.terms.percentile, now_s, remaining_s)
         chosen = Candidate(one.name, one.tier, one.quality, one.domain, forecast, one.utility)
         return bind(decision, chosen, remaining_s, batch.price)
@@ -159,3 +162,8 @@ class Decider:
         forecast = one.forecaster.plain(decision.terms.percentile)
         chosen = Candidate(one.name, one.tier, one.quality, one.domain, forecast, one.utility)
         return bind(decision, chosen, deadline.remaining_s(now_s), batch.price)
+
+
+def _mean_length(shape: RequestShape) -> tuple[int, ...]:
+    """The mean tokens of the request's texts, by each tokenizer."""
+    return tuple([of_texts[0] if len(of_texts) == 1 else sum(of_texts) // len(of_texts) for of_texts in shape.tokens])

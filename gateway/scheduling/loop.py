@@ -1,76 +1,169 @@
-"""The scheduler on the event loop: requests wait here for their batch.
+"""The scheduler on the event loop: requests wait here for their batch and its answer.
 
-The scheduler decides which requests run and when. This module has only the futures and the timer.
+The scheduler decides which requests run and when; a `Backend` runs the batches. This module has only the futures and
+the timer.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol, TypeAlias
 
 from gateway.model.deadline import Clock
+from gateway.model.messages import Answer, Failure, FailureKind, Work
+from gateway.model.request import Request
 from gateway.scheduling.scheduler import Scheduler, Stage, Ticket
 
 LOOK_S = 0.25
 """Longest time between two looks at the queue, in seconds: a replica may come or go. Set by hand."""
 
+Result: TypeAlias = Answer | Failure
 
-class SchedulerLoop:
-    """Wakes the requests whose batches the scheduler begins, or that it gives up."""
 
-    def __init__(self, scheduler: Scheduler, clock: Clock) -> None:
-        """Starts nothing: call `settled` on the event loop."""
-        self._scheduler = scheduler
-        self._clock = clock
-        self._waiting: dict[Ticket, asyncio.Future[None]] = {}
-        self._alarm: asyncio.TimerHandle | None = None
-        self._alarm_s = 0.0
+class Backend(Protocol):
+    """Runs batches on a replica of a checkpoint: the only way from the gateway to the deployments."""
 
-    async def settled(self, ticket: Ticket, patience_s: float) -> None:
-        """Waits until a submitted request has begun or ended; its `stage` says which.
+    def dispatch(
+        self, checkpoint: str, batch: Sequence[Work], service_time_s: float, done: Callable[[Sequence[Result]], None]
+    ) -> Callable[[], None]:
+        """Sends a batch to the least loaded replica. `done` is called once, later, with a result for each request.
 
-        Raises TimeoutError after `patience_s` seconds. Cancelling the call withdraws the request; if its batch has
-        begun meanwhile, the call completes it. If nothing is to be waited for, this neither yields to the event loop
-        nor sets a timer.
+        The function that it returns cancels the batch; `done` is then not called. `service_time_s` is the forecast; it
+        counts as the replica's load until the replica reports. It raises nothing.
         """
-        if ticket.stage is not Stage.WAITING:
-            return
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting[ticket] = future
-        self.look()
-        if future.done():
-            return
+
+
+@dataclass(slots=True, eq=False)
+class _Sent:
+    """A batch under way: its requests, how many of them still wait, and what cancels it."""
+
+    tickets: Sequence[Ticket]
+    left: int
+    cancel: Callable[[], None] = lambda: None
+
+
+@dataclass(slots=True, eq=False)
+class _Call:
+    """A request that waits: its future, and once its batch has begun that batch."""
+
+    request: Request
+    future: asyncio.Future[Result | None]
+    sent: _Sent | None = None
+
+
+@dataclass(slots=True, eq=False)
+class SchedulerLoop:
+    """Sends the batches that the scheduler begins, and gives every waiting request its result."""
+
+    _scheduler: Scheduler
+    _backend: Backend
+    _clock: Clock
+    _calls: dict[Ticket, _Call] = field(default_factory=dict, init=False)
+    _alarm: asyncio.TimerHandle | None = field(default=None, init=False)
+    _alarm_s: float = field(default=0.0, init=False)
+
+    async def result(self, ticket: Ticket, request: Request, patience_s: float) -> Result | None:
+        """Waits for the result of a submitted request; None if no batch will serve it, and its `stage` says why.
+
+        After `patience_s` seconds, a request whose batch has begun gets EXPIRED, and one that still waits for a batch
+        raises TimeoutError. Cancelling the call withdraws the request, wherever it is.
+        """
+        if ticket.stage is not Stage.WAITING and ticket.stage is not Stage.BEGUN:
+            return None
+        call = _Call(request, asyncio.get_running_loop().create_future())
+        self._calls[ticket] = call
+        if ticket.stage is Stage.BEGUN:
+            self._send((ticket,))
+        else:
+            self.look()
         try:
             async with asyncio.timeout(patience_s):
-                await future
-        except (asyncio.CancelledError, TimeoutError):
-            if not future.cancelled():  # its batch began, and its task has not run since
-                self._abandon(ticket)
-            elif self._waiting.pop(ticket, None) is not None:
-                self._scheduler.withdraw(ticket)
+                return await call.future
+        except TimeoutError:
+            if not call.future.cancelled():  # it came in this very turn
+                return call.future.result()
+            if self._left(ticket, expired=True):
+                return Failure(FailureKind.EXPIRED)
+            raise
+        except asyncio.CancelledError:
+            self._left(ticket)
             raise
 
     def look(self) -> None:
-        """Begins what can begin now, if any request waits."""
-        if not self._waiting:
+        """Begins what can begin now, if any request waits for a batch."""
+        if not len(self._scheduler):
             return
         now_s = self._clock()
+        batches: dict[object, list[Ticket]] = {}
         for ticket in self._scheduler.poll(now_s):
-            future = self._waiting.pop(ticket)
-            if future.cancelled():  # its client has just left, and its task has not run since
-                self._abandon(ticket)
-            else:
-                future.set_result(None)
+            if ticket.stage is Stage.BEGUN:
+                batches.setdefault(ticket.batch, []).append(ticket)
+            elif not (call := self._calls.pop(ticket)).future.done():
+                call.future.set_result(None)
+        for tickets in batches.values():
+            self._send(tickets)
         self._arm(now_s)
 
-    def _abandon(self, ticket: Ticket) -> None:
-        """Reports the part of a request as ended whose client left just when its batch began."""
-        if ticket.stage is Stage.BEGUN:
-            self._scheduler.completed(ticket, self._clock())
-            self.look()
+    def _send(self, tickets: Sequence[Ticket]) -> None:
+        """Sends a batch, without the requests whose clients have just left and whose tasks have not run since."""
+        now_s = self._clock()
+        staying = [ticket for ticket in tickets if not self._calls[ticket].future.cancelled()]
+        if len(staying) < len(tickets):
+            for ticket in tickets:
+                if ticket not in staying:
+                    del self._calls[ticket]
+                    self._scheduler.completed(ticket, now_s)
+            if not staying:
+                self._look_soon()
+                return
+        sent, works, cost_s = _Sent(staying, len(staying)), [], 0.0
+        for ticket in staying:
+            call = self._calls[ticket]
+            call.sent = sent
+            checkpoint, forecast = ticket.promise
+            cost_s += forecast.cost_s
+            works.append(_work(call.request, ticket.deadline.remaining_s(now_s)))
+        sent.cancel = self._backend.dispatch(checkpoint, works, cost_s, partial(self._answered, sent))
+
+    def _answered(self, sent: _Sent, results: Sequence[Result]) -> None:
+        """Takes the results of a batch. The cores are free before any request of it goes on."""
+        now_s = self._clock()
+        for ticket, result in zip(sent.tickets, results, strict=True):
+            call = self._calls.get(ticket)
+            if call is None or call.sent is not sent:
+                continue  # its client has left, or its deadline has passed
+            del self._calls[ticket]
+            answer = result if isinstance(result, Answer) else None
+            expired = isinstance(result, Failure) and result.kind is FailureKind.EXPIRED
+            self._scheduler.completed(ticket, now_s, answer, expired=expired)
+            if not call.future.done():
+                call.future.set_result(result)
+        self.look()
+
+    def _left(self, ticket: Ticket, *, expired: bool = False) -> bool:
+        """Takes out a request that waits no longer; True if its batch has begun. The last one cancels its batch."""
+        call = self._calls.pop(ticket, None)
+        if call is None:
+            return ticket.stage is Stage.BEGUN
+        if call.sent is None:
+            self._scheduler.withdraw(ticket)
+            return False
+        self._scheduler.completed(ticket, self._clock(), expired=expired)
+        call.sent.left -= 1
+        if not call.sent.left:
+            call.sent.cancel()
+        self.look()
+        return True
+
+    def _look_soon(self) -> None:
+        asyncio.get_running_loop().call_soon(self.look)
 
     def _arm(self, now_s: float) -> None:
         """Sets the timer for the next look. An early alarm does no harm, so only an earlier one replaces it."""
-        if not self._waiting:
+        if not len(self._scheduler):
             return
         wake_s = min(self._scheduler.wake_s(now_s) or now_s + LOOK_S, now_s + LOOK_S)
         if self._alarm is not None:
@@ -83,3 +176,17 @@ class SchedulerLoop:
     def _woken(self) -> None:
         self._alarm = None
         self.look()
+
+
+def _work(request: Request, remaining_s: float) -> Work:
+    """The request as a replica sees it."""
+    terms = request.terms
+    return Work(
+        request.task,
+        request.inputs,
+        request.parameters,
+        remaining_s,
+        terms.strict,
+        terms.request_id,
+        terms.traceparent,
+    )

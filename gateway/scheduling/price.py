@@ -330,7 +330,7 @@ class CapacityPrice:
             if budget_s not in known:
                 within_s = budget_s / CYCLE
                 known[budget_s] = pareto_front(
-                    [_cheapest(one, arrivals.characters, within_s, one.max_batch) for one in self._checkpoints]
+                    [_cheapest(one, arrivals.tokens, within_s, one.max_batch) for one in self._checkpoints]
                 )
         fronts = [known[budget_s] for budget_s in budgets_s]
         self.least_cost_s = _least_cost_s(fronts)
@@ -347,7 +347,7 @@ class CapacityPrice:
             return None
         budgets_s = arrivals.budgets_s
         mean_s, share = sum(budgets_s[: len(fronts)]) / len(fronts), len(fronts) / len(budgets_s)
-        shortest_s = min(one.run_s(1, arrivals.characters) for one in self._checkpoints)
+        shortest_s = min(one.run_s(1, arrivals.tokens[one.tokenizer]) for one in self._checkpoints)
         headroom_s = max(mean_s - shortest_s, _LEAST_HEADROOM * mean_s)
         dispersion = 1 + share * (arrivals.dispersion(min(mean_s, 1.0)) - 1)
         return _Class(share, front, headroom_s / _least_cost_s(fronts), dispersion)
@@ -356,10 +356,8 @@ class CapacityPrice:
         try:
             return self._within[horizon_s, most]
         except KeyError:
-            characters = self._arrivals.characters
-            front = pareto_front(
-                [_cheapest(checkpoint, characters, horizon_s, most) for checkpoint in self._checkpoints]
-            )
+            tokens = self._arrivals.tokens
+            front = pareto_front([_cheapest(checkpoint, tokens, horizon_s, most) for checkpoint in self._checkpoints])
             return self._within.setdefault((horizon_s, most), front)
 
 
@@ -367,11 +365,12 @@ def _least_cost_s(fronts: Sequence[Sequence[ParetoPoint]]) -> float:
     return sum(front[1].cost_s for front in fronts if len(front) > 1) / max(len(fronts), 1)
 
 
-def _cheapest(checkpoint: ServedCheckpoint, characters: int, within_s: float, most: int) -> ParetoPoint:
+def _cheapest(checkpoint: ServedCheckpoint, lengths: Sequence[int], within_s: float, most: int) -> ParetoPoint:
     """The point of one checkpoint at its cheapest batch size, up to `most` requests and `within_s` core-seconds."""
-    cost_s = checkpoint.run_s(1, characters)
+    tokens = lengths[checkpoint.tokenizer]
+    cost_s = checkpoint.run_s(1, tokens)
     for size in sizes(min(most, checkpoint.max_batch))[1:] if most > 1 else ():
-        run_s = checkpoint.run_s(size, characters)
+        run_s = checkpoint.run_s(size, tokens)
         if run_s > within_s:
             break
         cost_s = min(cost_s, run_s / size)

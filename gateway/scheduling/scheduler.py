@@ -77,11 +77,6 @@ class Ticket:
         return chosen.name, chosen.forecast
 
     @property
-    def batch_number(self) -> int:
-        """The number of the batch of a request that has begun."""
-        return self.batch.members[0].place if self.batch else 0
-
-    @property
     def late_s(self) -> float:
         """How late the chosen checkpoint would be, in seconds; after this wait the request might be in time."""
         forecast = self.decision.chosen.forecast if self.decision.chosen else None
@@ -212,7 +207,7 @@ class Scheduler:
             elif first:
                 forecaster.learn(forecast, ticket.shape, answer, took_s, now_s)
             else:
-                forecaster.model.learn(ticket.shape, answer)
+                forecaster.learn_service(ticket.shape, answer)
 
         attempt("learning", self.note, learn, _nothing)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import ceil
 from typing import Annotated, Literal, TypeAlias
 
 from msgspec import Struct
@@ -12,18 +11,12 @@ from pydantic import ConfigDict, Field, JsonValue
 from gateway.model.manifest import ClassifierManifest
 from gateway.model.messages import Answer, Parameters
 from gateway.model.profile import LatencyProfile
-from gateway.model.request import RequestShape
 from gateway.tasks.base import Strict, Task, TaskBody, VariantKind
-from gateway.tasks.service_time import SLOWDOWN_WEIGHT, SPECIAL_TOKENS, Slowdown, TokenRate
+from gateway.tasks.runs import LARGEST_RUN, RememberedMedians, runs_of
+from gateway.tasks.service_time import SLOWDOWN_WEIGHT, Slowdown
 
 FunctionToApply: TypeAlias = Literal["softmax", "sigmoid", "none"]
 Truncation: TypeAlias = Literal["longest_first", "error"]
-
-LARGEST_RUN = 16
-"""Most inputs in one run of a classifier."""
-
-_BATCH = 8
-"""Inputs per run when one request has several, in order of length."""
 
 
 class ClassifyBodyParameters(Strict):
@@ -105,88 +98,62 @@ def _read(body: ClassifyBody) -> tuple[ClassifyParameters, None]:
 
 
 class BatchedModel:
-    """Service times of a classifier: inputs are cut to the window and run in batches of similar length."""
+    """Service times of a classifier: inputs are cut to the window, and run as `runs_of` divides them."""
 
     max_batch = LARGEST_RUN
 
     def __init__(self, profile: LatencyProfile, window_tokens: int) -> None:
         """`window_tokens` is the most that the checkpoint takes of one input."""
         self.sigma = profile.sigma
-        self._profile = profile
+        self._medians = RememberedMedians(profile)
         self._window_tokens = window_tokens
-        self._rate = TokenRate()
         self.slowdown = Slowdown(SLOWDOWN_WEIGHT)
         self._known: list[list[float]] = []
 
-    def tokens(self, characters: int) -> int:
-        """The expected tokens of a text of `characters`, specials included, cut to the window."""
-        tokens = self._rate.tokens(characters)
-        return tokens if tokens < self._window_tokens else self._window_tokens
+    def run_s(self, inputs: int, tokens: int) -> float:
+        """Median seconds of a batch of equally long inputs."""
+        return self.slowdown.value * self._alike_s(inputs, min(tokens, self._window_tokens))
 
-    def run_s(self, inputs: int, characters: int) -> float:
-        """Median seconds of one batch of equally long inputs."""
-        return self.slowdown.value * self._median_s(inputs, self.tokens(characters))
-
-    def service_time_s(self, characters: Sequence[int], companions: int = 0) -> float:
-        """Median seconds of inputs of these lengths, batched by length.
-
-        Companions run with the last batch, that of the longest inputs.
-        """
-        if len(characters) == 1:
-            return self.slowdown.value * self._median_s(1 + companions, self.tokens(characters[0]))
-        lengths = sorted(map(self.tokens, characters))
-        batches = [lengths[at : at + _BATCH] for at in range(0, len(lengths), _BATCH)]
-        alone_s = sum(self._median_s(len(batch), batch[-1]) for batch in batches[:-1])
-        return self.slowdown.value * (alone_s + self._median_s(len(batches[-1]) + companions, lengths[-1]))
-
-    def service_times_s(self, shape: RequestShape, available_s: float, companions: int = 0) -> tuple[float, float]:
+    def service_times_s(
+        self, tokens: Sequence[int], parameters: Parameters, available_s: float, companions: int = 0
+    ) -> tuple[float, float]:
         """Median seconds within the available time, and done the cheapest way: equal, for there is one way to classify.
 
-        A single text, the common case, is looked up without a call.
+        A single text, the common case, is looked up with few calls. Companions are as long as the longest text.
         """
-        try:
-            (characters,) = shape.characters
-            known = self._known[companions]
-        except (ValueError, IndexError):  # several texts, or a new number of companions
-            pass
+        window = self._window_tokens
+        if len(tokens) == 1:
+            own = tokens[0] if tokens[0] < window else window
+            service_time_s = self.slowdown.value * self._alike_s(1 + companions, own)
         else:
-            tokens = ceil(characters * self._rate.per_character) + SPECIAL_TOKENS
-            known_s = known[tokens if tokens < self._window_tokens else self._window_tokens]
-            if known_s:
-                service_time_s = self.slowdown.value * known_s
-                return service_time_s, service_time_s
-        service_time_s = self.service_time_s(shape.characters, companions)
+            lengths = [min(one, window) for one in tokens]
+            service_time_s = self.slowdown.value * self._unlike_s([*lengths, *[max(lengths)] * companions])
         return service_time_s, service_time_s
 
-    def learn(self, shape: RequestShape, answer: Answer) -> None:
-        """Learns tokens per character and the slowdown.
-
-        An input that was cut is skipped for tokens, since the tokenizer may not count all of it. The slowdown is learnt
-        from single inputs, since only their run is known.
-        """
-        if not answer.input.truncated:
-            self.learn_tokens(shape.characters, answer.input.tokens)
+    def learn(self, tokens: Sequence[int], parameters: Parameters, answer: Answer) -> None:
+        """Learns the slowdown, from single inputs, since only their run is known."""
         batch = answer.timings.batch_size
-        if len(shape.characters) == 1 and batch > 0 and 0 < answer.input.kept <= self._window_tokens:
-            profiled_s = self._median_s(batch, answer.input.kept)
+        if len(tokens) == 1 and batch > 0 and 0 < answer.input.kept <= self._window_tokens:
+            profiled_s = self._medians.median_s(batch, answer.input.kept)
             self.slowdown.learn(answer.timings.service_time_s, profiled_s)
 
     def forget(self) -> None:
-        """Resets the slowdown alone; tokens per character do not depend on the machine."""
+        """Resets the slowdown to 1."""
         self.slowdown = Slowdown(SLOWDOWN_WEIGHT)
 
-    def learn_tokens(self, characters: Sequence[int], tokens: int) -> None:
-        """Learns from the total tokens, specials included, of texts of these lengths."""
-        self._rate.learn(characters, tokens)
-
-    def _median_s(self, batch: int, tokens: int) -> float:
-        """The profile's median, cached by batch size and length; 0 marks a length not looked up yet."""
-        while len(self._known) < batch:
+    def _alike_s(self, inputs: int, tokens: int) -> float:
+        """Median seconds of equally long inputs, cached by number and length; 0 marks what is not looked up yet."""
+        while len(self._known) < inputs:
             self._known.append([0.0] * (self._window_tokens + 1))
-        of_batch = self._known[batch - 1]
-        if not of_batch[tokens]:
-            of_batch[tokens] = self._profile.median_s(batch, tokens)
-        return of_batch[tokens]
+        of_number = self._known[inputs - 1]
+        if not of_number[tokens]:
+            of_number[tokens] = self._unlike_s([tokens] * inputs)
+        return of_number[tokens]
+
+    def _unlike_s(self, lengths: Sequence[int]) -> float:
+        """Median seconds of inputs of these lengths, in the runs that the replica divides them into."""
+        median_s = self._medians.median_s
+        return sum(median_s(len(run), lengths[run[-1]]) for run in runs_of(lengths, median_s))
 
 
 CLASSIFY = Task(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import ceil
 from typing import Annotated, Literal, TypeAlias, cast, get_args
 
@@ -12,11 +13,10 @@ from gateway.model.errors import InvalidRequest
 from gateway.model.manifest import ExtractiveManifest, GenerationRules, Seq2SeqManifest
 from gateway.model.messages import Answer, FinishReason, Generation, Parameters
 from gateway.model.profile import LatencyProfile
-from gateway.model.request import RequestShape
 from gateway.model.tier import Tier
 from gateway.tasks.base import Strict, Task, TaskBody, VariantKind
 from gateway.tasks.decoding import HEADROOM, DecodingTimes, Wanted, WritingTimes, leanest, plan
-from gateway.tasks.service_time import SLOWDOWN_WEIGHT, SMOOTHING, Slowdown, TokenRate
+from gateway.tasks.service_time import SLOWDOWN_WEIGHT, SMOOTHING, Slowdown
 
 LongText: TypeAlias = Literal["chunk", "longest_first", "error"]
 
@@ -191,28 +191,26 @@ class ExtractiveModel:
         self.sigma = profile.sigma
         self._per_token_s = profile.median_s(_BATCH, _SENTENCE_TOKENS) / (_BATCH * _SENTENCE_TOKENS)
         self._least_s = profile.median_s(1, _SENTENCE_TOKENS)
-        self._rate = TokenRate()
         self.slowdown = Slowdown(SLOWDOWN_WEIGHT)
 
-    def run_s(self, inputs: int, characters: int) -> float:
+    def run_s(self, inputs: int, tokens: int) -> float:
         """Median seconds of the texts, one after the other."""
-        return self.slowdown.value * self._profiled_s(inputs * self._rate.tokens(characters), inputs)
+        return self.slowdown.value * self._profiled_s(inputs * tokens, inputs)
 
-    def service_times_s(self, shape: RequestShape, available_s: float, companions: int = 0) -> tuple[float, float]:
+    def service_times_s(
+        self, tokens: Sequence[int], parameters: Parameters, available_s: float, companions: int = 0
+    ) -> tuple[float, float]:
         """Median seconds within the available time, and done the cheapest way: equal, since all sentences are read.
 
         An extract of half a text would have less than the catalog's quality.
         """
-        tokens = sum(map(self._rate.tokens, shape.characters))
-        seconds = self.slowdown.value * self._profiled_s(tokens, len(shape.characters))
+        seconds = self.slowdown.value * self._profiled_s(sum(tokens), len(tokens))
         return seconds, seconds
 
-    def learn(self, shape: RequestShape, answer: Answer) -> None:
-        """Learns tokens per character from texts that were read to their end, and the slowdown from what was read."""
-        if not answer.input.truncated:
-            self._rate.learn(shape.characters, answer.input.tokens)
+    def learn(self, tokens: Sequence[int], parameters: Parameters, answer: Answer) -> None:
+        """Learns the slowdown from what was read."""
         if answer.input.kept > 0:
-            profiled_s = self._profiled_s(answer.input.kept, len(shape.characters))
+            profiled_s = self._profiled_s(answer.input.kept, len(tokens))
             self.slowdown.learn(answer.timings.service_time_s, profiled_s)
 
     def forget(self) -> None:
@@ -234,31 +232,26 @@ class AbstractiveModel:
         self._window_tokens = manifest.max_tokens
         self._rules = manifest.generation
         self._output_tokens = manifest.output_tokens
-        self._rate = TokenRate()
         self.slowdown = Slowdown(SLOWDOWN_WEIGHT)
 
-    def run_s(self, inputs: int, characters: int) -> float:
+    def run_s(self, inputs: int, tokens: int) -> float:
         """Median seconds of the texts, one after the other, each with one beam."""
-        return inputs * self._of_text(self._rate.tokens(characters), _USUAL, 0.0)[1]
+        return inputs * self._of_text(tokens, _USUAL, 0.0)[1]
 
-    def service_times_s(self, shape: RequestShape, available_s: float, companions: int = 0) -> tuple[float, float]:
+    def service_times_s(
+        self, tokens: Sequence[int], parameters: Parameters, available_s: float, companions: int = 0
+    ) -> tuple[float, float]:
         """Median seconds with as many beams as fit, and with one; several texts share the room equally."""
-        texts = len(shape.characters)
         planned = least = 0.0
-        for characters in shape.characters:
-            fully_s, leanest_s = self._of_text(self._rate.tokens(characters), shape.parameters, available_s / texts)
+        for of_text in tokens:
+            fully_s, leanest_s = self._of_text(of_text, parameters, available_s / len(tokens))
             planned, least = planned + fully_s, least + leanest_s
         return planned, least
 
-    def learn(self, shape: RequestShape, answer: Answer) -> None:
-        """Learns tokens per character, the output length and the slowdown.
-
-        Tokens come from texts that were taken whole, the slowdown from single texts in one piece.
-        """
-        if not answer.input.truncated:
-            self._rate.learn(shape.characters, answer.input.tokens)
+    def learn(self, tokens: Sequence[int], parameters: Parameters, answer: Answer) -> None:
+        """Learns the output length, and the slowdown from single texts in one piece."""
         for one in answer.generation:
-            self._learn_output(one, shape.parameters)
+            self._learn_output(one, parameters)
         if len(answer.generation) == 1 and (one := answer.generation[0]).pieces == 1 and one.steps:
             times = self._writing.for_text(answer.input.kept)
             profiled_s = times.encode_s + (one.steps - 1) * times.step_s(one.beams)

@@ -12,7 +12,7 @@ import gc
 import math
 import random
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from statistics import median
@@ -24,11 +24,12 @@ import typer
 from gateway.catalogs.catalog import Catalog, CatalogEntry, Quality
 from gateway.forecasting.load import LoadTracker
 from gateway.model.manifest import ClassifierManifest, GoldenInput, Precision, SelfTest, SourceOf, Verification
-from gateway.model.messages import Answer, Failure, InputReport, LoadReport, ReplicaTimings, Work
+from gateway.model.messages import Answer, InputReport, LoadReport, ReplicaTimings, Work
 from gateway.model.profile import ProfileCell, ProfileDocument
 from gateway.model.request import Request, Terms
 from gateway.model.tier import Tier
 from gateway.router import Router
+from gateway.scheduling.loop import Result
 from gateway.scheduling.policy import Decision
 from gateway.service import Service
 from gateway.tasks.classify import ClassifyParameters
@@ -164,26 +165,24 @@ class _Replicas:
     """A backend whose replicas answer when told, on a clock that each answer moves by its forecast."""
 
     now_s: float = 1000.0
-    _sent: deque[tuple[asyncio.Future[None], float]] = field(default_factory=deque)
+    _sent: deque[tuple[int, float, Callable[[Sequence[Result]], None]]] = field(default_factory=deque)
 
-    async def dispatch(self, checkpoint: str, work: Work, service_time_s: float) -> Answer | Failure:
-        """Answers once `answer` is called; one that is dispatched alone is answered at once."""
-        if work.request_id == "at once":
-            self.now_s += service_time_s
-        else:
-            future = asyncio.get_running_loop().create_future()
-            self._sent.append((future, service_time_s))
-            await future
-        timings = ReplicaTimings(0.0, service_time_s, service_time_s, 1)
-        return Answer((), InputReport(16, 16, truncated=False), timings)
+    def dispatch(
+        self, checkpoint: str, batch: Sequence[Work], service_time_s: float, done: Callable[[Sequence[Result]], None]
+    ) -> Callable[[], None]:
+        """Answers once `answer` is called; one that is dispatched alone is answered in the loop's next turn."""
+        self._sent.append((len(batch), service_time_s, done))
+        if batch[0].request_id == "at once":
+            asyncio.get_running_loop().call_soon(self.answer)
+        return lambda: None
 
     def answer(self) -> None:
         """Answers all that was sent."""
-        while self._sent:
-            future, service_time_s = self._sent.popleft()
+        for _ in range(len(self._sent)):
+            size, service_time_s, done = self._sent.popleft()
             self.now_s += service_time_s
-            if not future.done():
-                future.set_result(None)
+            timings = ReplicaTimings(0.0, service_time_s, service_time_s, size)
+            done([Answer((), InputReport(16, 16, truncated=False), timings)] * size)
 
 
 def handling(settings: DecisionSettings) -> list[Handling]:
@@ -276,7 +275,7 @@ class Scene:
         answer = Answer((), InputReport(tokens, tokens, truncated=tokens == _WINDOW), timings)
         latency_s = forecast.queueing_delay_s + service_s + 0.001
         self._router.served[decision.chosen.name].forecaster.learn(
-            forecast, request.shape, answer, latency_s, self._now_s
+            forecast, self._router.shape(request), answer, latency_s, self._now_s
         )
 
     def _log_uniform(self, bounds: tuple[float, float]) -> float:

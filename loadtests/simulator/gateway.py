@@ -9,13 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from deployments.replica.batch_forming import BatchLimits
-from deployments.replica.classify import BATCH_LIMITS
 from gateway.forecasting.forecaster import Forecaster, PooledCalibration, ServedCheckpoint
 from gateway.forecasting.load import LoadTracker
 from gateway.model.deadline import Deadline
 from gateway.model.faults import Part
-from gateway.model.messages import Answer, InputReport, LoadReport, ReplicaTimings
+from gateway.model.messages import Answer, InputReport, LoadReport, Parameters, ReplicaTimings
 from gateway.model.request import RequestShape, Terms
 from gateway.scheduling.decider import Decider
 from gateway.scheduling.scheduler import Scheduler, Stage, Ticket
@@ -30,7 +28,7 @@ _SLOWDOWN_WEIGHT = 0.1
 
 
 class VariantCost:
-    """The service-time model of a simulated variant. Characters are tokens here."""
+    """The service-time model of a simulated variant."""
 
     def __init__(self, variant: Variant) -> None:
         """Uses the variant's medians and spread."""
@@ -39,19 +37,21 @@ class VariantCost:
         self._variant = variant
         self.slowdown = Slowdown(_SLOWDOWN_WEIGHT)
 
-    def run_s(self, inputs: int, characters: int) -> float:
+    def run_s(self, inputs: int, tokens: int) -> float:
         """The median of one run, in seconds."""
-        return self.slowdown.value * self._variant.median_s(inputs, characters)
+        return self.slowdown.value * self._variant.batch_s(inputs, tokens)
 
-    def service_times_s(self, asked: RequestShape, available_s: float, companions: int = 0) -> tuple[float, float]:
+    def service_times_s(
+        self, tokens: Sequence[int], parameters: Parameters, available_s: float, companions: int = 0
+    ) -> tuple[float, float]:
         """The same time twice: it does not depend on the time left."""
-        seconds = self.run_s(len(asked.characters) + companions, asked.characters[0])
+        seconds = self.run_s(len(tokens) + companions, tokens[0])
         return seconds, seconds
 
-    def learn(self, asked: RequestShape, answer: Answer) -> None:
-        """Learns how long a run took. The length of a simulated text is known."""
+    def learn(self, tokens: Sequence[int], parameters: Parameters, answer: Answer) -> None:
+        """Learns how long a run took."""
         timings = answer.timings
-        self.slowdown.learn(timings.service_time_s, self._variant.median_s(timings.batch_size, max(asked.characters)))
+        self.slowdown.learn(timings.service_time_s, self._variant.batch_s(timings.batch_size, max(tokens)))
 
     def forget(self) -> None:
         """Resets the slowdown to 1."""
@@ -90,7 +90,7 @@ class Ingress:
     def arrived(self, request: Offered) -> None:
         """Submits the request: it is refused, begins or waits."""
         now_s = self._world.now_s
-        asked = RequestShape((request.tokens,) * request.texts, TASKS[request.task].parameters())
+        asked = RequestShape(((request.tokens,) * request.texts,), TASKS[request.task].parameters())
         terms = Terms(percentile=request.percentile, strict=request.strict, domain=request.domain)
         deadline = Deadline(now_s, request.budget_s)
         insisted = request.sequence in self._insist
@@ -100,7 +100,7 @@ class Ingress:
                 self._waiting[ticket] = request
                 self._look()
             case Stage.BEGUN:
-                self._send(ticket, request)
+                self._send([(ticket, request)])
             case _:
                 self._world.refuse(request)
 
@@ -112,12 +112,15 @@ class Ingress:
 
     def _look(self) -> None:
         now_s = self._world.now_s
+        batches: dict[object, list[tuple[Ticket, Offered]]] = {}
         for ticket in self._scheduler.poll(now_s):
             request = self._waiting.pop(ticket)
             if ticket.stage is Stage.BEGUN:
-                self._send(ticket, request)
+                batches.setdefault(ticket.batch, []).append((ticket, request))
             else:
                 self._world.fail(request)
+        for members in batches.values():
+            self._send(members)
         wake_s = self._scheduler.wake_s(now_s)
         if wake_s is not None and self._wake_s != wake_s:
             self._wake_s = wake_s
@@ -128,12 +131,12 @@ class Ingress:
             self._wake_s = None
             self._look()
 
-    def _send(self, ticket: Ticket, request: Offered) -> None:
-        self._world.after(self._setup.report_delay_s, self._enter, ticket, request)
+    def _send(self, members: Sequence[tuple[Ticket, Offered]]) -> None:
+        self._world.after(self._setup.report_delay_s, self._enter, members)
 
-    def _enter(self, ticket: Ticket, request: Offered) -> None:
-        checkpoint, _ = ticket.promise
-        self._replicas[checkpoint].enter(request, partial(self._ended, ticket), ticket.batch_number)
+    def _enter(self, members: Sequence[tuple[Ticket, Offered]]) -> None:
+        checkpoint, _ = members[0][0].promise
+        self._replicas[checkpoint].enter([(request, partial(self._ended, ticket)) for ticket, request in members])
 
     def _ended(self, ticket: Ticket, request: Offered, service_s: float, answered: bool) -> None:
         setup, world = self._setup, self._world
@@ -162,7 +165,7 @@ def _answer(ticket: Ticket, at_replica_s: float, service_s: float) -> Answer:
     """The answer of a simulated replica, where the request was for `at_replica_s` seconds; it has no outputs."""
     assert ticket.batch is not None, "only a request that has begun is answered"
     inputs = sum(queued.texts for queued in ticket.batch.members)
-    tokens = sum(ticket.shape.characters)
+    tokens = sum(ticket.shape.tokens[0])
     timings = ReplicaTimings(at_replica_s - service_s, service_s, at_replica_s, inputs)
     return Answer((), InputReport(tokens, tokens, False), timings)
 
@@ -184,11 +187,8 @@ class Punctual:
         """Each variant is up with a slot on every core. Requests with a sequence in `insist` are not refused."""
         replicas: dict[str, Replicas] = {}
         for variant in variants:
-            if variant.max_batch > 1:
-                limits = BatchLimits(variant.max_batch, max(BATCH_LIMITS.max_batch_tokens, 1 << 20), 0.15)
-                replicas[variant.name] = BatchingReplica(world, variant, cores, limits)
-            else:
-                replicas[variant.name] = SharingReplica(world, variant, cores)
+            kind = BatchingReplica if variant.max_batch > 1 else SharingReplica
+            replicas[variant.name] = kind(world, variant, cores)
         share = max(1.0, cores / setup.ingresses)
         self._ingresses = [
             Ingress(world, _scheduler(variants, share, cores), replicas, setup, insist) for _ in range(setup.ingresses)

@@ -1,15 +1,15 @@
 """Replicas in the simulator: the live replica's rules over simulated runs.
 
-The live batching and time slicing functions choose the next batch or step; only the engine is simulated. A request
-ends at its deadline even while the engine is busy, as it does live.
+Batches run as they are sent. The live time slicing functions choose the next step; only the engine is simulated.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from bisect import insort
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
 
-from deployments.replica.batch_forming import BatchLimits, RememberedMedians, Waiting, form_batch, of_next_batch
 from deployments.replica.summarize.time_slicing import MOST_BEGUN, SLICE_S, Sharing, contested, next_text
 from gateway.scheduling.late_share import LateShare
 from loadtests.simulator.world import PATIENT, URGENT, Run, World
@@ -23,107 +23,56 @@ _DONE_S = 1e-9
 _LEAST_LEFT_S = 1e-4
 
 
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class _Input(Waiting):
-    whole: _Whole
-
-
 @dataclass(slots=True, eq=False)
-class _Whole:
-    """A request at the replica: its inputs left to answer, those waiting, and the start of its first run."""
+class _Batch:
+    """A batch at the replica: its members, each with what is called at its end, and its deadline."""
 
-    request: Offered
-    on_end: OnEnd
-    left: int
-    waiting: set[int] = field(default_factory=set)
-    began_s: float | None = None
+    members: list[tuple[Offered, OnEnd]]
+    deadline_s: float
 
 
 class BatchingReplica:
-    """A classifier: batches inputs of like length, earliest deadline first."""
+    """A classifier: runs each batch as it was sent; those that wait, in order of deadline."""
 
-    def __init__(self, world: World, variant: Variant, slots: int, limits: BatchLimits) -> None:
+    def __init__(self, world: World, variant: Variant, slots: int) -> None:
         """Runs up to `slots` batches at once."""
         self._world = world
         self._variant = variant
         self._slots = slots
-        self._limits = limits
-        self._medians = RememberedMedians(variant)
-        self._late_share = LateShare()
-        self._waiting: dict[int, _Input] = {}
+        self._waiting: list[_Batch] = []
         self._running = 0
-        self._sequence = 0
 
-    def enter(self, request: Offered, on_end: OnEnd, run: int = 0) -> None:
-        """Queues the request's inputs for that run; batches are formed after all arrivals of the same instant."""
-        whole = _Whole(request, on_end, request.texts)
-        for _ in range(request.texts):
-            self._sequence += 1
-            whole.waiting.add(self._sequence)
-            self._waiting[self._sequence] = _Input(
-                sequence=self._sequence,
-                tokens=request.tokens,
-                deadline=request.deadline_s,
-                strict=request.strict,
-                enqueued_at=self._world.now_s,
-                batch=run,
-                whole=whole,
-            )
-        self._world.after(0.0, self._form)
-        if request.strict:
-            self._world.at(request.deadline_s, self._time_up, whole)
+    def enter(self, members: Sequence[tuple[Offered, OnEnd]]) -> None:
+        """Takes a batch."""
+        deadline_s = min(request.deadline_s for request, _ in members)
+        insort(self._waiting, _Batch(list(members), deadline_s), key=attrgetter("deadline_s"))
+        self._begin()
 
-    def _time_up(self, whole: _Whole) -> None:
-        if whole.waiting:
-            self._give_up(whole)
-
-    def _form(self) -> None:
+    def _begin(self) -> None:
         while self._waiting and self._running < self._slots:
-            formed = form_batch(
-                of_next_batch(self._waiting.values(), self._slots - self._running),
-                self._world.now_s,
-                self._limits,
-                self._medians,
-                late_turn=self._late_share.turn,
-                threads=self._slots,
-            )
-            for entry in formed.expired:
-                self._give_up(entry.whole)
-            if formed.entries:
-                self._late_share.ran(formed.median_s, late=formed.late, contested=formed.contested)
-                self._run(formed.entries)
+            batch, now_s = self._waiting.pop(0), self._world.now_s
+            staying = []
+            for request, on_end in batch.members:
+                if request.strict and now_s + self._variant.median_s(1, request.tokens) > request.deadline_s:
+                    on_end(request, 0.0, False)
+                else:
+                    staying.append((request, on_end))
+            if staying:
+                self._run(staying)
 
-    def _run(self, entries: tuple[_Input, ...]) -> None:
+    def _run(self, members: Sequence[tuple[Offered, OnEnd]]) -> None:
         def done(run: Run) -> None:
             self._running -= 1
-            for entry in entries:
-                self._answered(entry.whole)
-            self._form()
+            took_s = self._world.now_s - run.began_s
+            self._begin()  # the engine works on while the answers go out
+            for request, on_end in members:
+                on_end(request, took_s, True)
 
-        for entry in entries:
-            del self._waiting[entry.sequence]
-            entry.whole.waiting.discard(entry.sequence)
-            if entry.whole.began_s is None:
-                entry.whole.began_s = self._world.now_s
         self._running += 1
-        tokens = max(entry.tokens for entry in entries)
-        self._world.node.start(self._variant, [entry.whole.request for entry in entries], tokens, done, URGENT)
-
-    def _answered(self, whole: _Whole) -> None:
-        """Counts one input as answered; the last one ends the request, timed from the start of its first run."""
-        whole.left -= 1
-        if whole.left == 0 and whole.began_s is not None:
-            whole.on_end(whole.request, self._world.now_s - whole.began_s, True)
-
-    def _give_up(self, whole: _Whole) -> None:
-        """Fails the request after one of its inputs expired, and withdraws the others; running inputs are wasted."""
-        if whole.left <= 0:
-            return
-        whole.left = 0
-        for sequence in whole.waiting:
-            del self._waiting[sequence]
-        whole.waiting.clear()
-        whole.on_end(whole.request, 0.0, False)
+        tokens = max(request.tokens for request, _ in members)
+        inputs = sum(request.texts for request, _ in members)
+        seconds = self._variant.batch_s(inputs, tokens) * self._variant.times.noise(inputs, self._world.chance)
+        self._world.node.start_work(self._variant, [request for request, _ in members], seconds, done, URGENT)
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -152,8 +101,12 @@ class SharingReplica:
         self._begun = 0
         self._sequence = 0
 
-    def enter(self, request: Offered, on_end: OnEnd, run: int = 0) -> None:
-        """Queues the request's texts as one job. `run` is ignored: time slicing has no batches."""
+    def enter(self, members: Sequence[tuple[Offered, OnEnd]]) -> None:
+        """Queues the texts of each request as one job."""
+        for request, on_end in members:
+            self._enter(request, on_end)
+
+    def _enter(self, request: Offered, on_end: OnEnd) -> None:
         self._sequence += 1
         median_s = self._variant.median_s(1, request.tokens) * request.texts
         text = _Text(

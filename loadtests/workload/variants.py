@@ -18,14 +18,13 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Protocol
 
-from deployments.replica.classify import BATCH_LIMITS
 from gateway.catalogs.catalog import Catalog, CatalogEntry, load_catalog
 from gateway.model.manifest import ClassifierManifest, VariantManifest
 from gateway.model.profile import LatencyProfile, spread_of
-from gateway.model.request import RequestShape
 from gateway.model.tier import Tier
 from gateway.tasks import read_manifest, service_time_model
-from gateway.tasks.service_time import ServiceTimeModel, TokenRate
+from gateway.tasks.runs import LARGEST_RUN
+from gateway.tasks.service_time import ServiceTimeModel
 from gateway.tasks.summarize import SummarizeParameters
 from loadtests.workload.files import Row, ScenarioError, read_table
 from loadtests.workload.scenario import Scenario
@@ -67,6 +66,13 @@ class Variant:
             return self._known[batch, tokens]
         except KeyError:
             return self._known.setdefault((batch, tokens), self.times.median_s(batch, tokens))
+
+    def batch_s(self, inputs: int, tokens: int) -> float:
+        """The median seconds of any number of inputs of these tokens, in full batches."""
+        whole, rest = divmod(inputs, self.max_batch)
+        return (whole * self.median_s(self.max_batch, tokens) if whole else 0.0) + (
+            self.median_s(rest, tokens) if rest else 0.0
+        )
 
     def cheapest_s(self, tokens: int) -> float:
         """The least engine seconds per input over all batch sizes."""
@@ -186,9 +192,6 @@ def _take(row: Row, measured: dict[str, _Measured]) -> None:
     one.samples.setdefault(batch, []).append(seconds)
 
 
-_MOST_CHARACTERS_PER_TOKEN = 16
-
-
 class Medians(Protocol):
     """The part of a latency profile that is needed here."""
 
@@ -202,7 +205,7 @@ class ClassifierMedians:
 
     profile: LatencyProfile
     window_tokens: int
-    max_batch: int = BATCH_LIMITS.max_batch
+    max_batch: int = LARGEST_RUN
 
     def median_s(self, batch: int, tokens: int) -> float:
         """The median seconds of one engine run."""
@@ -218,9 +221,7 @@ class SummarizerMedians:
 
     def median_s(self, batch: int, tokens: int) -> float:
         """The gateway's service time for texts of this many tokens, before it has learnt from answers."""
-        most = _MOST_CHARACTERS_PER_TOKEN * tokens
-        characters = bisect_left(range(most), tokens, key=TokenRate().tokens)
-        return self.cost.service_times_s(RequestShape((characters,) * batch, SummarizeParameters()), available_s=0.0)[1]
+        return self.cost.service_times_s((tokens,) * batch, SummarizeParameters(), available_s=0.0)[1]
 
 
 def catalog_of(scenario: Scenario) -> Catalog | None:

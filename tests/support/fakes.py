@@ -6,7 +6,7 @@ The catalog and the manifests that come with them are real, and small.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -19,6 +19,7 @@ from gateway.model.profile import LatencyProfile, ProfileCell, ProfileDocument
 from gateway.model.request import Terms
 from gateway.model.tier import Tier
 from gateway.observability.record import RequestRecord
+from gateway.scheduling.loop import Result
 from gateway.tasks.classify import LabelScore
 
 SWIFT, EVEN, GRAND = "swift", "even", "grand"
@@ -35,7 +36,7 @@ ANSWER = Answer(
 )
 
 Behaviour: TypeAlias = Callable[[str, Work], Answer | Failure | None]
-"""What a checkpoint returns for a piece of work; None hangs until it is cancelled. It may raise."""
+"""What a checkpoint returns for a request; None hangs until it is cancelled."""
 
 
 @dataclass
@@ -55,7 +56,7 @@ class FakeClock:
 
 @dataclass(frozen=True)
 class Dispatch:
-    """One call of the backend."""
+    """One request that the backend got."""
 
     checkpoint: str
     work: Work
@@ -64,25 +65,34 @@ class Dispatch:
 
 @dataclass
 class FakeBackend:
-    """A `Backend` that behaves as scripted and records its calls. `cancelled` counts the calls that were cancelled."""
+    """A `Backend` that behaves as scripted and records the requests that it gets.
+
+    `cancelled` counts those of batches that were cancelled. A batch hangs if one of its requests does.
+    """
 
     behaviour: Behaviour = lambda checkpoint, work: ANSWER
     dispatches: list[Dispatch] = field(default_factory=list)
     cancelled: int = 0
 
-    async def dispatch(self, checkpoint: str, work: Work, service_time_s: float) -> Answer | Failure:
+    def dispatch(
+        self, checkpoint: str, batch: Sequence[Work], service_time_s: float, done: Callable[[Sequence[Result]], None]
+    ) -> Callable[[], None]:
         """Give the loop a turn, as the transport does, then behave."""
-        self.dispatches.append(Dispatch(checkpoint, work, service_time_s))
-        try:
-            await asyncio.sleep(0)
-            result = self.behaviour(checkpoint, work)
-            if result is None:
-                await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            self.cancelled += 1
-            raise
-        assert result is not None
-        return result
+        self.dispatches += [Dispatch(checkpoint, work, service_time_s / len(batch)) for work in batch]
+
+        def behave() -> None:
+            results = [self.behaviour(checkpoint, work) for work in batch]
+            answered = [one for one in results if one is not None]
+            if len(answered) == len(batch):
+                done(answered)
+
+        turn = asyncio.get_running_loop().call_soon(behave)
+
+        def cancel() -> None:
+            turn.cancel()
+            self.cancelled += len(batch)
+
+        return cancel
 
 
 def reraise(part: Part, error: Exception) -> None:

@@ -15,7 +15,6 @@ from itertools import accumulate
 from deployments.replica.summarize.sentences import SentenceSpan, split_sentences
 from deployments.replica.tokens import TextTokens
 from gateway.model.deadline import Clock
-from gateway.tasks.service_time import TokenRate
 
 
 def pieces_of(sentences: Sequence[SentenceSpan], tokens: Sequence[int], most_tokens: int) -> list[SentenceSpan]:
@@ -79,6 +78,13 @@ class Pieces:
     total: int
 
 
+_FIRST_TOKENS_PER_CHARACTER = 0.27
+"""Tokens per character before any text was read. Set by hand."""
+
+_SMOOTHING = 0.05
+"""Weight of a new observation of tokens per character. Set by hand."""
+
+
 class Windowing:
     """Fits texts into windows of one size. Safe to use from several threads at once."""
 
@@ -88,11 +94,11 @@ class Windowing:
         self.own: int = len(tokens.encode(prefix)) if prefix else tokens.specials
         self._tokens = tokens
         self._prefix = prefix
-        self._rate = TokenRate()
+        self._per_character = _FIRST_TOKENS_PER_CHARACTER
 
     def expected(self, characters: int) -> int:
         """Estimates the tokens of a text by its characters, prefix and specials included."""
-        return self._rate.tokens(characters) + self.own
+        return math.ceil(characters * self._per_character) + self.own
 
     def encode(self, text: str) -> list[int]:
         """The token ids of the prefix and the text."""
@@ -111,7 +117,8 @@ class Windowing:
             token_ids = self.encode(text[:characters])
         if characters < len(text):
             return Head(token_ids, math.ceil(len(token_ids) * len(text) / characters))
-        self._rate.learn((len(text),), len(token_ids))
+        if text and len(token_ids) > self.own:
+            self._per_character += _SMOOTHING * ((len(token_ids) - self.own) / len(text) - self._per_character)
         return Head(token_ids, len(token_ids))
 
     def pieces(self, text: str, clock: Clock, until: float) -> Pieces:

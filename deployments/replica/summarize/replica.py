@@ -10,7 +10,7 @@ from typing import Protocol
 
 import msgspec
 
-from deployments.replica.gathering import all_or_failure
+from deployments.replica.gathering import all_or_failure, each
 from deployments.replica.summarize.job import SummaryJob, SummaryResult, TextBudget, lead_of, usable, words_for
 from deployments.replica.summarize.step_log import step_log_for
 from deployments.replica.summarize.time_slicing import FinishedJob, TimeSlicer
@@ -55,8 +55,12 @@ class SummarizerReplica:
         """Admits no more work and finishes what it can within `grace_s` seconds."""
         await self.time_slicer.stop(grace_s)
 
-    async def handle(self, work: Work) -> Answer | Failure:
-        """Answers one piece of work by its deadline, strict or not. Cancelling it stops it after the current step.
+    async def handle(self, batch: Sequence[Work]) -> Sequence[Answer | Failure]:
+        """Answers a batch, each request by its deadline. The texts of all of them share the engine."""
+        return await each(self._answer(work) for work in batch)
+
+    async def _answer(self, work: Work) -> Answer | Failure:
+        """Answers one request by its deadline, strict or not. Cancelling it stops it after the current step.
 
         If a summary is not usable by then, strict work fails as EXPIRED. Best-effort work gets the first sentence of
         its text, marked as such.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,8 +39,11 @@ class CounterServer:
     async def stop(self, grace_s: float) -> None:
         """Do nothing: there is nothing to wait for."""
 
-    async def handle(self, work: Work) -> Answer | Failure:
-        """Return the counts of each text."""
+    async def handle(self, batch: Sequence[Work]) -> Sequence[Answer | Failure]:
+        """Count the texts of each request."""
+        return [self._counted(work) for work in batch]
+
+    def _counted(self, work: Work) -> Answer:
         began, parameters = self._clock(), parameters_of(work, CountParameters)
         words = [[word for word in text.split() if word not in self._uncounted] for text in work.inputs]
         counts = tuple(Counted(len(set(found)) if parameters.distinct else len(found)) for found in words)
