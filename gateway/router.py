@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeAlias
 
 from gateway.catalogs.catalog import Catalog, CatalogEntry
 from gateway.forecasting.forecaster import Forecaster, PooledCalibration, ServedCheckpoint
@@ -31,6 +32,10 @@ LEAST_STEP = 0.5
 """Least step in utility from one rank to the next better one, in points of quality. Set by hand."""
 
 
+MakeScheduler: TypeAlias = Callable[[Mapping[str, Decider], Note], Scheduler]
+"""Makes the scheduler of a node from the decider of each task."""
+
+
 class Router:
     """Decides requests on what the forecasters and the load tracker know now. It starts nothing."""
 
@@ -42,11 +47,12 @@ class Router:
         clock: Clock,
         note: Note = log_fault,
         counters: Mapping[str, Counter] | None = None,
+        scheduler: MakeScheduler = Scheduler,
     ) -> None:
         """Serves the catalog's checkpoints, each by the manifest of its variant. `note` takes internal faults.
 
         `counters` has the token counter of each checkpoint; those with one tokenizer share one. Without it tokens are
-        estimated.
+        estimated. `scheduler` makes the scheduler: ours, or that of another policy.
         """
         self.manifests = manifests
         known = {entry.name: (counters or {}).get(entry.name, estimated) for entry in catalog.checkpoints}
@@ -64,7 +70,7 @@ class Router:
             task: Decider([self.served[entry.name] for entry in catalog.of_task(task)], load, note)
             for task in self._tasks
         }
-        self.scheduler = Scheduler(deciders, note)
+        self.scheduler = scheduler(deciders, note)
 
     def task(self, name: str) -> Task:
         """Returns the task of that name. Raises UnknownTask if no checkpoint serves it."""

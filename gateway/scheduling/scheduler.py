@@ -267,7 +267,7 @@ class Scheduler:
         """Binds the members of a batch: each is decided anew, on the batch's checkpoint and at its price."""
         for queued in batch.members:
             ticket = self._tickets.pop(queued)
-            ticket.decision = attempt("forecast", self.note, *_binding(ticket, batch, decider, now_s))
+            ticket.decision = attempt("forecast", self.note, *binding(ticket, batch, decider, now_s))
             ticket.decided_s, ticket.stage, ticket.batch = now_s, Stage.BEGUN, batch
             yield ticket
 
@@ -287,10 +287,10 @@ def _given_up(queue: TaskQueue, queued: QueuedRequest) -> Stage:
     return Stage.EXPIRED if queued.strict else Stage.CROWDED_OUT
 
 
-def _binding(
+def binding(
     ticket: Ticket, batch: Batch, decider: Decider, now_s: float
 ) -> tuple[Callable[[], Decision], Callable[[], Decision]]:
-    """The decision of a member, and the plain one."""
+    """What decides a member of a batch anew, and what does so plainly."""
     return (
         lambda: decider.bind(ticket.shape, ticket.decision, batch, ticket.deadline, now_s),
         lambda: decider.bind_plainly(ticket.decision, batch, ticket.deadline, now_s),

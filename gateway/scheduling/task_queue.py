@@ -204,6 +204,10 @@ class TaskQueue:
         self._under_way.append(batch)
         return batch
 
+    def begin(self, checkpoint: ServedCheckpoint, members: Sequence[QueuedRequest], now_s: float) -> Batch:
+        """Begins a batch that another policy has chosen of requests that do not wait here."""
+        return self._begun(checkpoint, members, run_s_of(checkpoint, members), 0.0, now_s)
+
     @property
     def idle(self) -> bool:
         """True if no request of the task waits or runs."""

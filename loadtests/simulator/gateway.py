@@ -1,13 +1,14 @@
-"""The gateway in the simulator: the live router, scheduler, forecasts and prices on a virtual clock.
+"""The gateway in the simulator: the live scheduler, forecasts and prices on a virtual clock.
 
-Several ingresses share the node. Each learns of the others and of its own runs with the scenario's delay.
+Several ingresses share the node. Each learns of the others and of its own runs with the scenario's delay. Published
+policies run in the same shell.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from typing import TypeAlias
 
 from gateway.forecasting.forecaster import Forecaster, PooledCalibration, ServedCheckpoint
 from gateway.forecasting.load import LoadTracker
@@ -16,7 +17,9 @@ from gateway.model.faults import Part
 from gateway.model.messages import Answer, InputReport, LoadReport, Parameters, ReplicaTimings
 from gateway.model.request import RequestShape, Terms
 from gateway.scheduling.decider import Decider
+from gateway.scheduling.ruled import Rule, RuledScheduler
 from gateway.scheduling.scheduler import Scheduler, Stage, Ticket
+from gateway.scheduling.task_queue import Batch
 from gateway.tasks import TASKS
 from gateway.tasks.service_time import Slowdown
 from loadtests.simulator.replica import BatchingReplica, SharingReplica
@@ -68,7 +71,7 @@ class Setup:
 
 
 class Ingress:
-    """One gateway process: a scheduler of its own."""
+    """One gateway process: a scheduler, and the replicas that it sends batches to."""
 
     def __init__(
         self,
@@ -85,6 +88,7 @@ class Ingress:
         self._replicas = replicas
         self._setup = setup
         self._waiting: dict[Ticket, Offered] = {}
+        self._tickets: dict[Offered, Ticket] = {}
         self._wake_s: float | None = None
 
     def arrived(self, request: Offered) -> None:
@@ -100,7 +104,7 @@ class Ingress:
                 self._waiting[ticket] = request
                 self._look()
             case Stage.BEGUN:
-                self._send([(ticket, request)])
+                self._send(ticket, [request])
             case _:
                 self._world.refuse(request)
 
@@ -112,15 +116,16 @@ class Ingress:
 
     def _look(self) -> None:
         now_s = self._world.now_s
-        batches: dict[object, list[tuple[Ticket, Offered]]] = {}
+        batches: dict[Batch | None, tuple[Ticket, list[Offered]]] = {}
         for ticket in self._scheduler.poll(now_s):
             request = self._waiting.pop(ticket)
             if ticket.stage is Stage.BEGUN:
-                batches.setdefault(ticket.batch, []).append((ticket, request))
+                self._tickets[request] = ticket
+                batches.setdefault(ticket.batch, (ticket, []))[1].append(request)
             else:
                 self._world.fail(request)
-        for members in batches.values():
-            self._send(members)
+        for ticket, members in batches.values():
+            self._send(ticket, members)
         wake_s = self._scheduler.wake_s(now_s)
         if wake_s is not None and self._wake_s != wake_s:
             self._wake_s = wake_s
@@ -131,33 +136,35 @@ class Ingress:
             self._wake_s = None
             self._look()
 
-    def _send(self, members: Sequence[tuple[Ticket, Offered]]) -> None:
-        self._world.after(self._setup.report_delay_s, self._enter, members)
+    def _send(self, first: Ticket, members: list[Offered]) -> None:
+        """Sends a batch, by the ticket of its first member."""
+        self._tickets[members[0]] = first
+        checkpoint, _ = first.promise
+        self._world.after(self._setup.report_delay_s, self._replicas[checkpoint].enter, members, self._ended)
 
-    def _enter(self, members: Sequence[tuple[Ticket, Offered]]) -> None:
-        checkpoint, _ = members[0][0].promise
-        self._replicas[checkpoint].enter([(request, partial(self._ended, ticket)) for ticket, request in members])
-
-    def _ended(self, ticket: Ticket, request: Offered, service_s: float, answered: bool) -> None:
+    def _ended(self, members: Sequence[Offered], service_s: float, answered: bool) -> None:
+        """Ends members of one batch for their clients, and hears of it a moment later."""
         setup, world = self._setup, self._world
-        if answered:
-            checkpoint, _ = ticket.promise
-            world.finish(request, checkpoint, world.now_s + setup.overhead_s - setup.report_delay_s)
-        else:
-            world.fail(request)
-        world.after(setup.report_delay_s, self._completed, ticket, request, service_s if answered else None)
+        for request in members:
+            if answered:
+                checkpoint, _ = self._tickets[request].promise
+                world.finish(request, checkpoint, world.now_s + setup.overhead_s - setup.report_delay_s)
+            else:
+                world.fail(request)
+        world.after(setup.report_delay_s, self._completed, members, service_s if answered else None)
 
-    def _completed(self, ticket: Ticket, request: Offered, service_s: float | None) -> None:
+    def _completed(self, members: Sequence[Offered], service_s: float | None) -> None:
         setup, now_s = self._setup, self._world.now_s
         way_back_s = setup.overhead_s - 2 * setup.report_delay_s
-        answer = None
-        if service_s is not None:
-            _, forecast = ticket.promise
-            decided_s = ticket.decided_s - request.arrived_s
-            request.predicted_s = decided_s + forecast.latency_s
-            request.quantile_s = decided_s + forecast.quantile_s
-            answer = _answer(ticket, now_s + way_back_s - ticket.decided_s - setup.overhead_s, service_s)
-        self._scheduler.completed(ticket, now_s, answer, way_back_s=way_back_s)
+        for request in members:
+            ticket, answer = self._tickets.pop(request), None
+            if service_s is not None:
+                _, forecast = ticket.promise
+                decided_s = ticket.decided_s - request.arrived_s
+                request.predicted_s = decided_s + forecast.latency_s
+                request.quantile_s = decided_s + forecast.quantile_s
+                answer = _answer(ticket, now_s + way_back_s - ticket.decided_s - setup.overhead_s, service_s)
+            self._scheduler.completed(ticket, now_s, answer, way_back_s=way_back_s)
         self._look()
 
 
@@ -170,29 +177,15 @@ def _answer(ticket: Ticket, at_replica_s: float, service_s: float) -> Answer:
     return Answer((), InputReport(tokens, tokens, False), timings)
 
 
-Replicas = BatchingReplica | SharingReplica
+Replicas: TypeAlias = BatchingReplica | SharingReplica
 
 
-class Punctual:
-    """The gateway as a policy: requests go to its ingresses round robin."""
+class Gateway:
+    """A simulated gateway: requests go to its ingresses round robin."""
 
-    def __init__(
-        self,
-        world: World,
-        variants: Sequence[Variant],
-        cores: int,
-        setup: Setup,
-        insist: frozenset[int] = frozenset(),
-    ) -> None:
-        """Each variant is up with a slot on every core. Requests with a sequence in `insist` are not refused."""
-        replicas: dict[str, Replicas] = {}
-        for variant in variants:
-            kind = BatchingReplica if variant.max_batch > 1 else SharingReplica
-            replicas[variant.name] = kind(world, variant, cores)
-        share = max(1.0, cores / setup.ingresses)
-        self._ingresses = [
-            Ingress(world, _scheduler(variants, share, cores), replicas, setup, insist) for _ in range(setup.ingresses)
-        ]
+    def __init__(self, ingresses: Sequence[Ingress]) -> None:
+        """Takes at least one ingress."""
+        self._ingresses = ingresses
 
     def arrived(self, request: Offered) -> None:
         """Passes the request to the next ingress."""
@@ -204,13 +197,54 @@ class Punctual:
             ingress.ended()
 
 
+class Punctual(Gateway):
+    """The gateway with our policy."""
+
+    def __init__(
+        self,
+        world: World,
+        variants: Sequence[Variant],
+        cores: int,
+        setup: Setup,
+        insist: frozenset[int] = frozenset(),
+    ) -> None:
+        """Each variant is up with a slot on every core. Requests with a sequence in `insist` are not refused."""
+        replicas: dict[str, Replicas] = {
+            one.name: (BatchingReplica if one.max_batch > 1 else SharingReplica)(world, one, cores) for one in variants
+        }
+        share = max(1.0, cores / setup.ingresses)
+        super().__init__(
+            [
+                Ingress(world, Scheduler(_deciders(variants, share, cores), note=_raise), replicas, setup, insist)
+                for _ in range(setup.ingresses)
+            ]
+        )
+
+
+class Ruled(Gateway):
+    """The gateway with a published policy: one ingress, which decides in no time and shares the cores with nothing."""
+
+    def __init__(
+        self,
+        world: World,
+        variants: Sequence[Variant],
+        rules: Mapping[str, Rule[Variant]],
+        cores: int,
+        overhead_s: float,
+    ) -> None:
+        """Takes the variants of all tasks and a rule for each task; answers reach clients after `overhead_s`."""
+        scheduler = RuledScheduler(_deciders(variants, cores, cores), note=_raise, rules=rules)
+        replicas = {one.name: BatchingReplica(world, one, cores) for one in variants}
+        super().__init__([Ingress(world, scheduler, replicas, Setup(1, 0.0, overhead_s), frozenset())])
+
+
 def _raise(part: Part, error: Exception) -> None:
     """Raises a fault that the live gateway would degrade on."""
     raise error
 
 
-def _scheduler(variants: Sequence[Variant], share: float, slots: int) -> Scheduler:
-    """A scheduler of all tasks; every variant has one idle replica with this many slots."""
+def _deciders(variants: Sequence[Variant], share: float, slots: int) -> dict[str, Decider]:
+    """The decider of each task; every variant has one idle replica with this many slots."""
     load = LoadTracker()
     for variant in variants:
         load.reported(variant.name, "simulated", LoadReport(0.0, 0, cores=share), 0.0)
@@ -233,4 +267,4 @@ def _scheduler(variants: Sequence[Variant], share: float, slots: int) -> Schedul
             for rank, one in zip(ranks, of_task, strict=True)
         ]
         deciders[task] = Decider(offers, load, note=_raise)
-    return Scheduler(deciders, note=_raise)
+    return deciders

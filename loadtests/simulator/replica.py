@@ -16,8 +16,8 @@ from loadtests.simulator.world import PATIENT, URGENT, Run, World
 from loadtests.workload.arrivals import Offered
 from loadtests.workload.variants import Variant
 
-OnEnd = Callable[[Offered, float, bool], None]
-"""Called when a request ends, with its service time in seconds, and True if answered, False if expired."""
+OnEnd = Callable[[Sequence[Offered], float, bool], None]
+"""Called when members of a batch end, with their service time in seconds, and True if answered, False if expired."""
 
 _DONE_S = 1e-9
 _LEAST_LEFT_S = 1e-4
@@ -25,9 +25,10 @@ _LEAST_LEFT_S = 1e-4
 
 @dataclass(slots=True, eq=False)
 class _Batch:
-    """A batch at the replica: its members, each with what is called at its end, and its deadline."""
+    """A batch at the replica: its members, what is called at their end, and its deadline."""
 
-    members: list[tuple[Offered, OnEnd]]
+    members: Sequence[Offered]
+    on_end: OnEnd
     deadline_s: float
 
 
@@ -42,37 +43,36 @@ class BatchingReplica:
         self._waiting: list[_Batch] = []
         self._running = 0
 
-    def enter(self, members: Sequence[tuple[Offered, OnEnd]]) -> None:
+    def enter(self, members: Sequence[Offered], on_end: OnEnd) -> None:
         """Takes a batch."""
-        deadline_s = min(request.deadline_s for request, _ in members)
-        insort(self._waiting, _Batch(list(members), deadline_s), key=attrgetter("deadline_s"))
+        deadline_s = min(request.deadline_s for request in members)
+        insort(self._waiting, _Batch(members, on_end, deadline_s), key=attrgetter("deadline_s"))
         self._begin()
 
     def _begin(self) -> None:
         while self._waiting and self._running < self._slots:
             batch, now_s = self._waiting.pop(0), self._world.now_s
-            staying = []
-            for request, on_end in batch.members:
-                if request.strict and now_s + self._variant.median_s(1, request.tokens) > request.deadline_s:
-                    on_end(request, 0.0, False)
-                else:
-                    staying.append((request, on_end))
-            if staying:
-                self._run(staying)
+            lost = [
+                one
+                for one in batch.members
+                if one.strict and now_s + self._variant.median_s(1, one.tokens) > one.deadline_s
+            ]
+            if lost:
+                batch.on_end(lost, 0.0, False)
+            members = [one for one in batch.members if one not in lost] if lost else batch.members
+            if members:
+                self._run(members, batch.on_end)
 
-    def _run(self, members: Sequence[tuple[Offered, OnEnd]]) -> None:
+    def _run(self, members: Sequence[Offered], on_end: OnEnd) -> None:
         def done(run: Run) -> None:
             self._running -= 1
-            took_s = self._world.now_s - run.began_s
             self._begin()  # the engine works on while the answers go out
-            for request, on_end in members:
-                on_end(request, took_s, True)
+            on_end(members, self._world.now_s - run.began_s, True)
 
         self._running += 1
-        tokens = max(request.tokens for request, _ in members)
-        inputs = sum(request.texts for request, _ in members)
+        tokens, inputs = max(one.tokens for one in members), sum(one.texts for one in members)
         seconds = self._variant.batch_s(inputs, tokens) * self._variant.times.noise(inputs, self._world.chance)
-        self._world.node.start_work(self._variant, [request for request, _ in members], seconds, done, URGENT)
+        self._world.node.start_work(self._variant, members, seconds, done, URGENT)
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -101,9 +101,9 @@ class SharingReplica:
         self._begun = 0
         self._sequence = 0
 
-    def enter(self, members: Sequence[tuple[Offered, OnEnd]]) -> None:
+    def enter(self, members: Sequence[Offered], on_end: OnEnd) -> None:
         """Queues the texts of each request as one job."""
-        for request, on_end in members:
+        for request in members:
             self._enter(request, on_end)
 
     def _enter(self, request: Offered, on_end: OnEnd) -> None:
@@ -161,4 +161,4 @@ class SharingReplica:
 
     def _end(self, text: _Text, answered: bool) -> None:
         self._begun -= text.begun
-        text.on_end(text.request, text.attained_s, answered)
+        text.on_end([text.request], text.attained_s, answered)

@@ -12,10 +12,10 @@ import msgspec
 
 from loadtests.errors import LoadTestError
 from loadtests.reports.runs import Conditions, Recorded, recorded, result_of, sample_of
-from loadtests.simulator.gateway import Punctual, Setup
+from loadtests.simulator.gateway import Punctual, Ruled, Setup
 from loadtests.simulator.oracle.bound import oracle_bound
-from loadtests.simulator.policies.central import Central, RuleMaker, Setting
 from loadtests.simulator.policies.registry import BASELINES, statics
+from loadtests.simulator.policies.setting import RuleMaker, Setting
 from loadtests.simulator.world import Policy, World
 from loadtests.workload.arrivals import Fate, Offered, offered_of, rate_of
 from loadtests.workload.scenario import Scenario, tokens_of
@@ -125,16 +125,21 @@ class Simulation:
         makers = _makers(policy, of_task)
         if makers is None:
             raise UnknownPolicy(policy, *self.policies)
-        rules = {task: makers[task](self._setting(task, of, place)) for task, of in of_task.items()}
-        return Central(world, rules, node.cores, node.overhead_ms / 1000)
+        settings = self.settings(place, node.cores)
+        rules = {task: makers[task](settings[task]) for task in of_task}
+        general = [one for of in of_task.values() for one in of]
+        return Ruled(world, general, rules, node.cores, node.overhead_ms / 1000)
 
     def _by_task(self) -> dict[str, tuple[Variant, ...]]:
         """The variants of each task that serve all domains; published policies know no domains."""
         general = [one for one in self.variants if one.domain is None]
         return {task: tuple(one for one in general if one.task == task) for task in sorted(self.scenario.tasks)}
 
-    def _setting(self, task: str, variants: tuple[Variant, ...], place: Place) -> Setting:
-        """What a published policy knows of one task in advance."""
+    def settings(self, place: Place, cores: int) -> Mapping[str, Setting]:
+        """What a published policy knows in advance of each task of the scenario."""
+        return {task: self._setting(task, of, place, cores) for task, of in self._by_task().items() if of}
+
+    def _setting(self, task: str, variants: tuple[Variant, ...], place: Place, cores: int) -> Setting:
         scenario = self.scenario
         classes = [one for one in scenario.requests if one.task == task]
         shares = [one.share for one in classes]
@@ -143,7 +148,7 @@ class Simulation:
         rate_per_s = rate_of(scenario, self.variants, place.load)
         return Setting(
             variants=variants,
-            cores=scenario.node.cores,
+            cores=cores,
             rate_per_s=rate_per_s * sum(shares) / sum(one.share for one in scenario.requests),
             budgets_s=tuple(chance.uniform(*one.budget_ms) / 1000 for one in drawn),
             tokens=round(fmean(tokens_of(sum(one.words) / 2) for one in drawn)),

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from gateway.scheduling.ruled import Asked, Chosen, Rule
 from loadtests.simulator.policies.batching import Profile, VariantQueues
-from loadtests.simulator.policies.central import Chosen, Rule, Setting
 from loadtests.simulator.policies.observed_load import ArrivalRate, BudgetClasses, level_of, rate_at
-from loadtests.workload.arrivals import Offered
+from loadtests.simulator.policies.setting import Setting
 from loadtests.workload.variants import Variant
 
 CLASSES = 6
@@ -39,7 +39,7 @@ Planner = Callable[[Sequence[float]], Division]
 """Divides at least one core by the inputs per second of each budget class."""
 
 
-class Divided(Rule):
+class Divided(Rule[Variant]):
     """A rule that binds each request to a variant by the shares of its class, and follows the division of cores.
 
     Cores are interchangeable: a variant runs on at most its number of cores at once. Requests bound to a variant that
@@ -57,7 +57,7 @@ class Divided(Rule):
         self._next_s = PERIOD_S
         self._division = planner([rate_at(level_of(per_s)) for per_s in classes.expected_per_s])
 
-    def arrived(self, request: Offered, now_s: float) -> None:
+    def arrived(self, request: Asked, now_s: float) -> None:
         """Counts the request, plans anew after a period, and binds it."""
         self._rates[self._classes.of(request)].add(request.texts, now_s)
         if now_s >= self._next_s:
@@ -66,15 +66,15 @@ class Divided(Rule):
             self._queues.rebind(lambda variant: self._division.cores.get(variant.name, 0) > 0, self._route)
         self._queues.bind(request, self._route(request))
 
-    def choose(self, queue: Sequence[Offered], now_s: float) -> Chosen:
+    def choose(self, queue: Sequence[Asked], now_s: float) -> Chosen[Variant]:
         """A batch of the most urgent variant with a free core of its own."""
         return self._queues.choose(queue, now_s, self._division.cores)
 
-    def ended(self, variant: Variant, members: Sequence[Offered], seconds: float, now_s: float) -> None:
+    def ended(self, variant: Variant, members: Sequence[Asked], seconds: float, now_s: float) -> None:
         """Frees the run's core."""
         self._queues.ended(variant)
 
-    def _route(self, request: Offered) -> Variant:
+    def _route(self, request: Asked) -> Variant:
         """The variant furthest below its share of the request's class."""
         place = self._classes.of(request)
         shares = {name: share for name, share in self._division.shares[place].items() if self._division.cores.get(name)}

@@ -9,9 +9,9 @@ from itertools import combinations_with_replacement
 from math import comb
 
 from loadtests.simulator.policies.batching import Profile
-from loadtests.simulator.policies.central import Setting
 from loadtests.simulator.policies.division import CLASSES, Divided, Division
 from loadtests.simulator.policies.observed_load import BudgetClasses
+from loadtests.simulator.policies.setting import Setting
 
 ENOUGH = 0.99
 """The share of the load that a selection must have capacity for before quality counts."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from loadtests.simulator.policies.central import Central, Chosen, Rule, Setting
+from gateway.scheduling.ruled import Asked, Chosen, Rule
+from loadtests.simulator.gateway import Ruled
 from loadtests.simulator.policies.observed_load import ArrivalRate, level_of, rate_at
+from loadtests.simulator.policies.setting import Setting
 from loadtests.simulator.policies.static import Static
 from loadtests.simulator.world import World
 from loadtests.workload.arrivals import Fate, Offered
@@ -25,7 +27,7 @@ TRIED = range(400, 4000)
 """... and its least and greatest number of requests. The first half is warm-up and does not count."""
 
 
-class ModelSwitching(Rule):
+class ModelSwitching(Rule[Variant]):
     """Switching by load.
 
     Source: Zhang et al., "Model-Switching: Dealing with Fluctuating Workloads in Machine-Learning-as-a-Service
@@ -44,11 +46,11 @@ class ModelSwitching(Rule):
         self._statics = {variant.name: Static(setting, variant) for variant in setting.variants}
         self._best: dict[int, Variant] = {}
 
-    def arrived(self, request: Offered, now_s: float) -> None:
+    def arrived(self, request: Asked, now_s: float) -> None:
         """Adds the arrival to the observed load."""
         self._rate.add(request.texts, now_s)
 
-    def choose(self, queue: Sequence[Offered], now_s: float) -> Chosen:
+    def choose(self, queue: Sequence[Asked], now_s: float) -> Chosen[Variant]:
         """A batch of the best variant for the load, formed as `Static` does."""
         variant = self._best_at(level_of(self._rate.per_s(now_s)))
         return self._statics[variant.name].choose(queue, now_s)
@@ -76,6 +78,6 @@ def attained(setting: Setting, variant: Variant, rate_per_s: float) -> float:
         now_s += chance.expovariate(rate_per_s)
         offered.append(Offered(sequence, variant.task, now_s, chance.choice(setting.budgets_s), setting.tokens))
     rule = Static(setting, variant)
-    world.play(offered, Central(world, {variant.task: rule}, setting.cores, setting.overhead_s))
+    world.play(offered, Ruled(world, setting.variants, {variant.task: rule}, setting.cores, setting.overhead_s))
     counted = offered[len(offered) // 2 :]
     return sum(request.fate is Fate.IN_TIME for request in counted) / len(counted)

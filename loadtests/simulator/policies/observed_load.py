@@ -9,9 +9,9 @@ import math
 from bisect import bisect_right
 from collections import deque
 
+from gateway.scheduling.ruled import Asked
 from loadtests.simulator.policies.batching import Profile
-from loadtests.simulator.policies.central import Setting
-from loadtests.workload.arrivals import Offered
+from loadtests.simulator.policies.setting import Setting
 
 STEP = 1.2
 """The ratio of neighbouring levels of load; plans are made once a level and kept."""
@@ -29,7 +29,7 @@ class BudgetClasses:
             sizes[self._place(budget_s)] += 1
         self.expected_per_s = tuple(setting.rate_per_s * size / sum(sizes) for size in sizes)
 
-    def of(self, request: Offered) -> int:
+    def of(self, request: Asked) -> int:
         """The index of a request's class."""
         return self._place(request.budget_s)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from gateway.scheduling.ruled import Asked, Chosen, Rule
 from loadtests.simulator.policies.batching import Profile, VariantQueues
-from loadtests.simulator.policies.central import Chosen, Rule, Setting
-from loadtests.workload.arrivals import Offered
+from loadtests.simulator.policies.setting import Setting
 from loadtests.workload.variants import Variant
 
 Select = Callable[[Sequence[Variant], Profile], Variant]
@@ -24,7 +24,7 @@ def best_of(fitting: Sequence[Variant], profile: Profile) -> Variant:
     return fastest_of([variant for variant in fitting if variant.quality == top], profile)
 
 
-class PerQuery(Rule):
+class PerQuery(Rule[Variant]):
     """Selection by INFaaS: of the variants whose profiled latency meets the query's budget, one is taken at once.
 
     Source: Romero et al., "INFaaS: Automated Model-less Inference Serving", USENIX ATC 2021.
@@ -40,7 +40,7 @@ class PerQuery(Rule):
         self._select = select
         self._queues = VariantQueues(self._profile)
 
-    def arrived(self, request: Offered, now_s: float) -> None:
+    def arrived(self, request: Asked, now_s: float) -> None:
         """Binds the request to its variant for good."""
         available_s = self._profile.available_s(request, now_s)
         fitting = [
@@ -50,10 +50,10 @@ class PerQuery(Rule):
         ]
         self._queues.bind(request, self._select(fitting, self._profile) if fitting else self._profile.fastest)
 
-    def choose(self, queue: Sequence[Offered], now_s: float) -> Chosen:
+    def choose(self, queue: Sequence[Asked], now_s: float) -> Chosen[Variant]:
         """A batch from the queue with the most urgent head."""
         return self._queues.choose(queue, now_s)
 
-    def ended(self, variant: Variant, members: Sequence[Offered], seconds: float, now_s: float) -> None:
+    def ended(self, variant: Variant, members: Sequence[Asked], seconds: float, now_s: float) -> None:
         """Frees the run's core."""
         self._queues.ended(variant)

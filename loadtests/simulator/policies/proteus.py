@@ -11,9 +11,9 @@ from scipy.linalg import block_diag
 from scipy.optimize import Bounds, LinearConstraint, milp
 
 from loadtests.simulator.policies.batching import Profile
-from loadtests.simulator.policies.central import Setting
 from loadtests.simulator.policies.division import CLASSES, Divided, Division
 from loadtests.simulator.policies.observed_load import BudgetClasses
+from loadtests.simulator.policies.setting import Setting
 from loadtests.workload.variants import Variant
 
 HEADROOM = 1.05

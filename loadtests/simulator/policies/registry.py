@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import partial
 
-from loadtests.simulator.policies.central import RuleMaker, Setting
 from loadtests.simulator.policies.clipper import ClipperAimd
 from loadtests.simulator.policies.jellyfish import jellyfish
 from loadtests.simulator.policies.model_switching import ModelSwitching
 from loadtests.simulator.policies.per_query import PerQuery, best_of, fastest_of
 from loadtests.simulator.policies.proteus import proteus
 from loadtests.simulator.policies.ramsis import Ramsis
+from loadtests.simulator.policies.setting import RuleMaker, Setting
 from loadtests.simulator.policies.slackfit import SlackFit
 from loadtests.simulator.policies.static import Static
 from loadtests.workload.variants import Variant

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from gateway.scheduling.ruled import Asked, Chosen, Rule
 from loadtests.simulator.policies.batching import Profile
-from loadtests.simulator.policies.central import Chosen, Rule, Setting
-from loadtests.workload.arrivals import Offered
+from loadtests.simulator.policies.setting import Setting
 from loadtests.workload.variants import Variant
 
 
-class Static(Rule):
+class Static(Rule[Variant]):
     """Always the same variant: earliest deadline first, in the largest batch that keeps the first in time.
 
     The usual baseline of the papers. Its order, its batching and its dropping of requests that would be late even alone
@@ -21,7 +21,7 @@ class Static(Rule):
         self._profile = Profile(setting)
         self._variant = variant
 
-    def choose(self, queue: Sequence[Offered], now_s: float) -> Chosen:
+    def choose(self, queue: Sequence[Asked], now_s: float) -> Chosen[Variant]:
         """The largest batch that the most urgent request has time for."""
         ordered, lost = self._profile.earliest_first(queue, self._variant, now_s)
         if not ordered:
