@@ -80,14 +80,16 @@ BEST_EFFORT: Mode = "best-effort"
 
 @dataclass(frozen=True)
 class Handling:
-    """How checkpoints are chosen: by the gateway, or by a pin for each class. Reports show `label`.
+    """How checkpoints are chosen: by a gateway, or by a pin for each class. Reports show `label`.
 
-    The gateway chooses for a class without a pin. `mode` overrides the scenario's.
+    The gateway chooses for a class without a pin. `mode` overrides the scenario's. `url` is that of another gateway
+    than the experiment's, which runs another policy.
     """
 
     label: str
     pins: Mapping[int, str] = field(default_factory=dict)
     mode: Mode | None = None
+    url: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

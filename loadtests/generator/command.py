@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from loadtests.generator.calls import held_out
+from loadtests.generator.calls import Handling, held_out
 from loadtests.generator.capacity import Capacity, Step
 from loadtests.generator.ceiling import find_ceiling
 from loadtests.generator.checkpoints import live_variants
@@ -61,6 +61,10 @@ ModeOption = Annotated[
 StaticsOption = Annotated[
     bool, typer.Option("--statics", help="also run every static choice, in rotation with the gateway's own")
 ]
+RivalOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="LABEL=URL", help="also send to this gateway, in rotation: one with another --policy"),
+]
 MeasureOption = Annotated[
     bool,
     typer.Option("--measure-capacity", help="first measure the quality tier's capacity; loads are relative to it"),
@@ -90,6 +94,7 @@ def load(
     pin: PinOption = None,
     mode: ModeOption = None,
     statics: StaticsOption = False,
+    rival: RivalOption = None,
     loads: LoadsOption = None,
     cvs: CvsOption = None,
     seeds: SeedsOption = None,
@@ -114,6 +119,7 @@ def load(
     handlings = [own_handling(policy_label, pin or (), mode, of, variants)]
     if statics:
         handlings += [one for one in static_handlings(of, variants, mode) if one.label != handlings[0].label]
+    handlings += [_rival(given, mode) for given in rival or ()]
     runs = planned(of, handlings)
     with generating() as generator, Bars(len(runs), of.warmup_s + of.seconds, console) as bars:
         experiment = Experiment(of, variants, held_out(), terms, generator.fire)
@@ -129,6 +135,13 @@ def load(
 
         write_report(of, results, html, [kept for _, kept in done], handlings[0].label)
     raise typer.Exit(0 if all(result.valid for result in results) else 1)
+
+
+def _rival(given: str, mode: Literal["strict", "best-effort"] | None) -> Handling:
+    label, _, url = given.partition("=")
+    if not label or not url.startswith(("http://", "https://")):
+        raise typer.BadParameter("must be a label, = and a URL", param_hint="--rival")
+    return Handling(label, mode=mode, url=url.rstrip("/"))
 
 
 def ceiling(seconds: RateSecondsOption = 3.0) -> None:

@@ -161,7 +161,7 @@ class Experiment:
         def fire(load: float) -> Step:
             short = step_scenario(scenario, load * promised_per_s)
             calls = self._calls(short, pinned, load, 1.0, seed=round(1000 * load))
-            results = self._fire(self._order(calls), lambda age_s: tick(None, age_s))
+            results = self._fire(self._order(calls, pinned), lambda age_s: tick(None, age_s))
             step = step_of(load, results, short.warmup_s, short.seconds)
             tick(step, 0.0)
             return step
@@ -182,7 +182,7 @@ class Experiment:
                     neighbour.tick(age_s)
                 tick(age_s)
 
-            results = self._fire(self._order(calls), age)
+            results = self._fire(self._order(calls, one.handling), age)
             note = neighbour.note if neighbour is not None else ""
         counted = tuple(result for result in results if result.due_s >= scenario.warmup_s)
         conditions = Conditions(
@@ -202,6 +202,6 @@ class Experiment:
         offered = offered_of(scenario, self._variants, load, cv, seed)
         return calls_of(offered, handling, self._stock, self._terms.shadow_share, seed)
 
-    def _order(self, calls: Sequence[Call]) -> Order:
+    def _order(self, calls: Sequence[Call], handling: Handling) -> Order:
         longest_s = max((call.budget_s for call in calls), default=0.0)
-        return Order(self._terms.url, calls, longest_s + self._terms.patience_s)
+        return Order(handling.url or self._terms.url, calls, longest_s + self._terms.patience_s)
