@@ -1,8 +1,8 @@
 """One replica: a variant that answers requests of one task behind the transport.
 
 `replica` holds the variant and reports its load and metrics. `kinds` lists the kinds of variant by name; `classify`
-serves classifiers, `summarize` serves summarizers. `batcher` queues inputs for the engine, and `batch_forming` is its
-rule for the next batch. `gathering` awaits all inputs of a request. `variant` opens a variant and checks its files and
+serves classifiers, `summarize` serves summarizers. `batcher` runs batches on the engine's threads. `gathering` awaits
+all inputs of a request. `variant` opens a variant and checks its files and
 answers; `prepared` finds the variants of a catalog. `tokens` turns texts into token ids. `totals` defines what is
 counted, and `tracing` sends spans.
 """
