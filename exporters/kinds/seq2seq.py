@@ -182,7 +182,7 @@ def make_seq2seq(bench: Workbench) -> Seq2SeqManifest:
     floors = floors_of(plan.precision, settings.floor, settings.drop)
     verification = compare_writing(meant, said, tokens, texts, floors).accepted(bench)
     golden = record_writing(engine, tokens, texts, rules, window, pad_id)
-    watch = watch_here(settings.profile_budget_s, bench.advance(Step.PROFILING))
+    watch = bench.profiling()
     profile, step_profile = _profiles(engine, window, golden, rules, plan.threads, watch)
     return Seq2SeqManifest(
         **bench.shared(),

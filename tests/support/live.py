@@ -128,13 +128,16 @@ def start(catalog: Path, cache: Path, port: int, log: Path, *options: str) -> Li
 
 
 def await_ready(live: Live) -> None:
-    """Wait until the command and `/readyz` say ready; fail with the command's output if they never do."""
+    """Wait until the command and `/readyz` say ready, with every replica up; fail with the output if they never do.
+
+    Checkpoints that are still to come are not waited for.
+    """
 
     def ended_or_ready() -> bool:
         if live.process.poll() is not None:
             return True
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"{live.url}/readyz", timeout=60):
-            return "ready at" in live.log.read_text()
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"{live.url}/readyz", timeout=60) as answer:
+            return not json.load(answer)["missing"] and "ready at" in live.log.read_text()
         return False
 
     wait_until(ended_or_ready, 600, lambda: live.log.read_text())
