@@ -26,7 +26,7 @@ LIBRARIES = ("torch", "transformers", "optimum-onnx", "onnx", "onnxruntime", "to
 
 
 PRECISIONS = {
-    "onnx": (Precision.INT8, Precision.FP32),
+    "onnx": (Precision.INT8, Precision.INT8_WEIGHTS, Precision.FP32),
     "openvino": (Precision.BF16,),
     "torch": (Precision.FP32,),
 }

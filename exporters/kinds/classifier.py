@@ -42,6 +42,7 @@ FLOORS = {
     Precision.FP32: LabelFloors(0.999),
     Precision.BF16: LabelFloors(0.995),  # the starters agree in 99.8 %
     Precision.INT8: LabelFloors(0.985),
+    Precision.INT8_WEIGHTS: LabelFloors(0.99),
 }
 
 

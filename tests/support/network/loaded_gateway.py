@@ -28,7 +28,7 @@ def post(url: str, statuses: Counter[int], over: threading.Event, **headers: str
 
 @contextmanager
 def loaded(live: Live, **headers: str) -> Iterator[Counter[int]]:
-    """Four clients send during the context, which begins once some were answered; yields their statuses, as they grow."""
+    """Four clients send during the context, which begins once some were answered; yields their growing statuses."""
     statuses: Counter[int] = Counter()
     over = threading.Event()
     clients = [threading.Thread(target=post, args=(live.url, statuses, over), kwargs=headers) for _ in range(4)]
