@@ -1,7 +1,7 @@
 """Divides a first start in two: what the gateway waits for, and what is prepared behind it while it serves.
 
-A start waits for small checkpoints, and for one of each task. Large ones, and those that must be fetched first, come
-later.
+A start waits for one checkpoint of each task. The others that must be made come later: small ones first, then large
+ones and those that must be fetched.
 """
 
 from __future__ import annotations
@@ -82,19 +82,20 @@ def prepare_first(catalog: Catalog, cache_dir: Path, console: Console, settings:
         _, missing = known_variants(catalog, cache_dir)
         return FirstStart(folders, Behind(None, (), dict.fromkeys(missing, "it was not prepared")))
     preparer = preparer_here(cache_dir, console, settings=settings)
-    late = late_ones(catalog, [entry for entry in catalog.checkpoints if preparer.takes_long(entry)])
+    late = late_ones(catalog, [entry for entry in catalog.checkpoints if preparer.is_missing(entry)])
+    late = tuple(sorted(late, key=preparer.takes_long))
     first = catalog.only({entry.name for entry in catalog.checkpoints if entry not in late})
     folders, absent = preparer.prepare_all(first)
     failed = {name: reason_of(error) for name, error in absent.items()}
     return FirstStart(folders, Behind(preparer, late, failed))
 
 
-def late_ones(catalog: Catalog, slow: Sequence[CatalogEntry]) -> tuple[CatalogEntry, ...]:
-    """Of the checkpoints that are slow to prepare, those that the gateway need not wait for.
+def late_ones(catalog: Catalog, missing: Sequence[CatalogEntry]) -> tuple[CatalogEntry, ...]:
+    """Of the checkpoints that must be made, those that the gateway need not wait for.
 
-    It waits for one of each task, of any domain if there is one: of slow ones for that of the lowest tier.
+    It waits for one of each task, of any domain if there is one: where all are missing, for that of the lowest tier.
     """
-    late = list(slow)
+    late = list(missing)
     for task in catalog.tasks:
         entries = catalog.of_task(task)
         general = [entry for entry in entries if entry.domain is None] or list(entries)

@@ -173,17 +173,25 @@ class Preparer:
 
         Raises SourceRefused.
         """
-        if entry.kind is SourceKind.HUB and not self.store.knows(entry.source, entry.revision):
+        if not self.is_missing(entry):
+            return False
+        return self._is_unseen(entry) or source_bytes(entry.source, entry.revision) > MOST_BYTES
+
+    def is_missing(self, entry: CatalogEntry) -> bool:
+        """True if the entry's variant must be made. Raises SourceRefused."""
+        if self._is_unseen(entry):
             return True
         for plan in plans_for(entry, self.host, self.openvino):
             match self._state(self._folder(entry, plan), plan):
                 case State.REFUSED:
                     continue
-                case State.ABSENT:
-                    return source_bytes(entry.source, entry.revision) > MOST_BYTES
-                case _:
-                    return False
+                case state:
+                    return state is State.ABSENT
         return False
+
+    def _is_unseen(self, entry: CatalogEntry) -> bool:
+        """True for a checkpoint on the Hub that was never fetched: only fetching it tells how large it is."""
+        return entry.kind is SourceKind.HUB and not self.store.knows(entry.source, entry.revision)
 
     def _missing(self, entries: Sequence[CatalogEntry]) -> list[Missing]:
         """The variants of each entry's first plan that the cache lacks."""

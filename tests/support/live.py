@@ -100,6 +100,13 @@ def write_catalog(folder: Path) -> Path:
     return catalog
 
 
+def make_variants(catalog: Path, cache: Path) -> None:
+    """Make every variant beforehand, so that no checkpoint comes later than the gateway."""
+    command = [sys.executable, "-m", "punctual", "prepare", "--catalog", str(catalog), "--cache", str(cache)]
+    made = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert made.returncode == 0, made.stdout + made.stderr
+
+
 def free_port() -> int:
     """Return a port that nothing listens on at the moment.
 
