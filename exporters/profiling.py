@@ -91,12 +91,12 @@ def watch_here(budget_s: float, advance: Advance) -> Watch:
     return Watch(time.perf_counter, random.Random(SEED), budget_s, advance)
 
 
-def watch_beside(threads: int, budget_s: float, advance: Advance) -> Watch:
+def watch_beside(threads: int, budget_s: float, advance: Advance, processor_s: Clock = time.process_time) -> Watch:
     """A watch for an engine that runs on `threads` threads beside other work: its clock is processor time.
 
     What the engine waits for a processor is not its service time. The threads share it evenly, as engines' threads do.
     """
-    return replace(watch_here(budget_s, advance), clock=lambda: time.process_time() / threads)
+    return replace(watch_here(budget_s, advance), clock=lambda: processor_s() / threads)
 
 
 def measure_grid(engine: Engine, window: int, self_test: SelfTest, threads: int, watch: Watch) -> ProfileDocument:

@@ -151,5 +151,5 @@ def test_a_stop_ends_what_is_being_prepared(catalog: Path, tmp_path: Path) -> No
     finally:
         stop(one)
     assert not [process for process in family if process.is_running()]
-    with FileLock(cache / LATE).acquire(timeout=0):
+    with FileLock(cache / LATE).acquire(blocking=False):
         assert not [left for left in cache.rglob("*.partial-*") if left.is_dir()]
