@@ -7,6 +7,7 @@ no load test.
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -129,23 +130,23 @@ def serve(
     ] = None,
     floor: FloorOption = None,
 ) -> None:
-    """Makes missing variants on this host, then serves until Ctrl-C."""
+    """Makes missing variants on this host and serves until Ctrl-C; large ones are made while it serves."""
     from deployments.serve.command import ServeOptions, serve_until_stopped
+    from exporters.behind import prepare_first
     from exporters.cli import with_floor
     from exporters.plan import Settings
-    from exporters.prepare import prepare
     from gateway.catalogs.catalog import load_catalog
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # an interrupt ends what is being made
     options = ServeOptions(host, port, access_log, log_format, traces)
     loaded = load_catalog(catalog)
     started = time.monotonic()
-    variants = prepare(loaded, cache, console, settings=with_floor(Settings(), floor, console))
-    loaded = loaded.only(variants)
+    first = prepare_first(loaded, cache, console, settings=with_floor(Settings(), floor, console))
 
     def say(what: str) -> None:
         console.print(f"[dim]{time.monotonic() - started:6.1f} s[/dim]  {what}")
 
-    serve_until_stopped(loaded, variants, options, say)
+    serve_until_stopped(loaded, first.variants, options, say, first.behind)
 
 
 @catalogs.command()

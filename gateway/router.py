@@ -1,7 +1,8 @@
-"""The router: which checkpoints are served, and what a client's terms mean for them.
+"""The router: which checkpoints are served, which are still to come, and what a client's terms mean for them.
 
-It reads the catalog and the manifests into deciders, one a task, and the scheduler over them. `/route` and `punctual
-explain` decide here without submitting anything. It starts nothing.
+It reads the catalog and the manifests into deciders, one a task, and the scheduler over them. A checkpoint without a
+manifest is coming: it joins once its manifest is known. `/route` and `punctual explain` decide here without submitting
+anything. It starts nothing.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from gateway.catalogs.catalog import Catalog, CatalogEntry
 from gateway.forecasting.forecaster import Forecaster, PooledCalibration, ServedCheckpoint
 from gateway.forecasting.lengths import Counter, Lengths, estimated
 from gateway.forecasting.load import LoadTracker
+from gateway.model.coming import Coming
 from gateway.model.deadline import Clock, Deadline
-from gateway.model.errors import UnknownCheckpoint, UnknownTask
+from gateway.model.errors import CheckpointUnavailable, UnknownCheckpoint, UnknownTask
 from gateway.model.faults import Note, log_fault
 from gateway.model.manifest import VariantManifest
 from gateway.model.messages import LoadReport
@@ -49,28 +51,55 @@ class Router:
         counters: Mapping[str, Counter] | None = None,
         scheduler: MakeScheduler = Scheduler,
     ) -> None:
-        """Serves the catalog's checkpoints, each by the manifest of its variant. `note` takes internal faults.
+        """Serves the catalog's checkpoints, each by the manifest of its variant; those without one are coming.
 
-        `counters` has the token counter of each checkpoint; those with one tokenizer share one. Without it tokens are
-        estimated. `scheduler` makes the scheduler: ours, or that of another policy.
+        Each task has at least one manifest. `note` takes internal faults. `counters` has the token counter of each
+        checkpoint; those with one tokenizer share one. Without it tokens are estimated. `scheduler` makes the
+        scheduler: ours, or that of another policy.
         """
-        self.manifests = manifests
-        known = {entry.name: (counters or {}).get(entry.name, estimated) for entry in catalog.checkpoints}
-        of_task = {
-            task: list(dict.fromkeys(known[entry.name] for entry in catalog.of_task(task))) for task in catalog.tasks
-        }
-        self._lengths = {task: Lengths(several) for task, several in of_task.items()}
-        places = {entry.name: of_task[entry.task].index(known[entry.name]) for entry in catalog.checkpoints}
-        self.served = served_checkpoints(catalog, manifests, load, places)
+        self.manifests = dict(manifests)
+        self._pooled: defaultdict[str, PooledCalibration] = defaultdict(PooledCalibration)
+        self._lengths, self._tokenizers = lengths_of(catalog, manifests, counters or {})
+        self.served = served_checkpoints(catalog, manifests, load, self._pooled, tokenizers=self._tokenizers)
         self.entries = {entry.name: entry for entry in catalog.checkpoints}
+        self.coming = {name: Coming(name) for name in self.entries if name not in self.served}
         self._catalog = catalog
+        self._load = load
         self._clock = clock
         self._tasks = catalog.tasks
         deciders = {
-            task: Decider([self.served[entry.name] for entry in catalog.of_task(task)], load, note)
+            task: Decider(
+                [self.served[entry.name] for entry in catalog.of_task(task) if entry.name in self.served], load, note
+            )
             for task in self._tasks
         }
         self.scheduler = scheduler(deciders, note)
+
+    def told(self, coming: Coming) -> None:
+        """Notes how far a checkpoint is that is still to come; one that has joined stays."""
+        if coming.checkpoint in self.coming:
+            self.coming[coming.checkpoint] = coming
+
+    def join(self, name: str, manifest: VariantManifest, counter: Counter = estimated) -> None:
+        """Takes in a checkpoint that was coming: requests that come from now on may go to it."""
+        catalog, task = self._catalog.only((name,)), self.entries[name].task
+        (one,) = served_checkpoints(
+            catalog, {name: manifest}, self._load, self._pooled, utilities(self._catalog), self._tokenizers
+        ).values()
+        self._lengths[task].take(self._tokenizers[name], counter)
+        self.scheduler.deciders[task].join(one)
+        self.manifests[name], self.served[name] = manifest, one
+        del self.coming[name]
+
+    @property
+    def ready(self) -> bool:
+        """True if every task has a checkpoint up that answers any domain, or has none of that kind."""
+        return all(self._is_up(task) for task in self._tasks)
+
+    def _is_up(self, task: str) -> bool:
+        entries = self._catalog.of_task(task)
+        general = [entry for entry in entries if entry.domain is None] or entries
+        return any(entry.name in self.served and self._load.replicas(entry.name) for entry in general)
 
     def task(self, name: str) -> Task:
         """Returns the task of that name. Raises UnknownTask if no checkpoint serves it."""
@@ -114,35 +143,62 @@ class Router:
 
     def _check_pin(self, request: Request) -> None:
         pinned = request.terms.pinned
-        if pinned is not None and pinned not in self.scheduler.deciders[request.task].by_name:
-            raise UnknownCheckpoint([entry.name for entry in self._catalog.of_task(request.task)])
+        if pinned is None or pinned in self.scheduler.deciders[request.task].by_name:
+            return
+        entries = self._catalog.of_task(request.task)
+        if pinned in self.coming and any(entry.name == pinned for entry in entries):
+            raise CheckpointUnavailable([pinned])
+        raise UnknownCheckpoint([entry.name for entry in entries])
+
+
+def lengths_of(
+    catalog: Catalog, manifests: Mapping[str, VariantManifest], counters: Mapping[str, Counter]
+) -> tuple[dict[str, Lengths], dict[str, int]]:
+    """Returns what counts the tokens of each task, and the place of each checkpoint's tokenizer in it.
+
+    A checkpoint that is coming has a place of its own, so that it can join while requests wait.
+    """
+    lengths: dict[str, Lengths] = {}
+    places: dict[str, int] = {}
+    for task in catalog.tasks:
+        of_task: list[Counter] = []
+        for entry in catalog.of_task(task):
+            counter = counters.get(entry.name, estimated)
+            if counter not in of_task or entry.name not in manifests:
+                of_task.append(counter)
+                places[entry.name] = len(of_task) - 1
+            else:
+                places[entry.name] = of_task.index(counter)
+        lengths[task] = Lengths(of_task)
+    return lengths, places
 
 
 def served_checkpoints(
     catalog: Catalog,
     manifests: Mapping[str, VariantManifest],
     load: LoadTracker,
+    pooled: defaultdict[str, PooledCalibration] | None = None,
+    worth: Mapping[str, float] | None = None,
     tokenizers: Mapping[str, int] | None = None,
 ) -> dict[str, ServedCheckpoint]:
-    """Returns every checkpoint of the catalog by name, each with a forecaster of its own.
-
-    `tokenizers` has the place of each checkpoint's tokenizer among those of its task; 0 where it is missing.
+    """Returns every checkpoint of the catalog that has a manifest by name, each with a forecaster of its own.
 
     Variants of one kind share a calibration. The length of a summary is uncertain in ways that scoring labels is not,
-    so kinds do not stand in for each other.
+    so kinds do not stand in for each other. `worth` is the utility by name if the catalog is a part of one.
+    `tokenizers` has the place of each checkpoint's tokenizer among those of its task; 0 where it is missing.
     """
-    pooled: defaultdict[str, PooledCalibration] = defaultdict(PooledCalibration)
+    pooled = defaultdict(PooledCalibration) if pooled is None else pooled
+    worth = utilities(catalog) if worth is None else worth
     served: dict[str, ServedCheckpoint] = {}
-    utilities: dict[str, float] = {}
-    for task in catalog.tasks:
-        utilities |= utilities_of(catalog.of_task(task))
     for entry in catalog.checkpoints:
-        manifest = manifests[entry.name]
+        manifest = manifests.get(entry.name)
+        if manifest is None:
+            continue
         served[entry.name] = ServedCheckpoint(
             name=entry.name,
             tier=entry.tier,
             quality=entry.quality.standing,
-            utility=utilities[entry.name],
+            utility=worth[entry.name],
             domain=entry.domain,
             forecaster=Forecaster(
                 service_time_model(manifest),
@@ -155,6 +211,11 @@ def served_checkpoints(
             slots_per_replica=entry.slots,
         )
     return served
+
+
+def utilities(catalog: Catalog) -> dict[str, float]:
+    """Returns the utility of every checkpoint of the catalog by name, served or coming."""
+    return {name: of for task in catalog.tasks for name, of in utilities_of(catalog.of_task(task)).items()}
 
 
 def utilities_of(entries: Iterable[CatalogEntry]) -> dict[str, float]:

@@ -82,7 +82,7 @@ class Service:
         self._loop = SchedulerLoop(self._scheduler, self.backend, self.clock)
 
     def missing(self) -> tuple[str, ...]:
-        """The checkpoints without a replica that is up; the gateway is ready when there are none."""
+        """The served checkpoints without a replica that is up."""
         return tuple(name for name in self.router.served if self.load.replicas(name) == 0)
 
     @property

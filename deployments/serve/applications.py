@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import random
 import time
 from dataclasses import dataclass
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,18 @@ from ray.serve.handle import DeploymentHandle
 from deployments.replica.replica import ReplicaSettings, open_replica
 from deployments.replica.tokens import counters_of
 from deployments.replica.tracing import TracedHandler, spans_of
+from deployments.replica.variant import checked_manifest
 from deployments.serve.autoscaling import BACKLOG_S, BUSY_SHARE, BusyShare
-from deployments.serve.discovery import APPLICATION, INGRESS, ServeDirectory, ask_all, read_statuses
+from deployments.serve.discovery import (
+    APPLICATION,
+    INGRESS,
+    ServeDirectory,
+    ask_all,
+    ask_variant,
+    late_handle,
+    read_statuses,
+)
+from deployments.serve.late import Joining, Notes
 from deployments.serve.observing import CLOSED_WITHIN_S, observing, utc_now
 from deployments.serve.scraping import ApplicationScrape, DeploymentStates
 from deployments.transport import Certificates, Endpoint, Handler, TcpAddress, TransportServer, UnixAddress
@@ -46,6 +56,8 @@ CONNECTED_WITHIN_S = 10.0
 
 ENDED_WITHIN_S = 5.0
 """Seconds that a drained ingress has for its last answers and the last lines of its log."""
+
+log = logging.getLogger("punctual.ingress")
 
 
 @dataclass(frozen=True)
@@ -105,6 +117,8 @@ class CheckpointDeployment:
     ) -> None:
         self._id = _prepare_process(transport)
         self._replica = await asyncio.to_thread(open_replica, settings, time.monotonic)
+        self._manifest = await asyncio.to_thread(checked_manifest, settings.folder)
+        self._folder = settings.folder
         self._replica.server.start()
         self._busy = BusyShare(time.monotonic, settings.entry.slots)
         self._transport = transport
@@ -121,6 +135,10 @@ class CheckpointDeployment:
     async def endpoint(self) -> Endpoint:
         """Says where this replica listens."""
         return self._endpoint
+
+    async def variant(self) -> tuple[VariantManifest, Path]:
+        """Gives the manifest and the folder of the variant that this replica serves."""
+        return self._manifest, self._folder
 
     async def metrics(self) -> Process:
         """Gives this replica's metrics."""
@@ -156,6 +174,7 @@ class IngressDeployment:
         transport: TransportSettings,
         listening: Listening,
         replicas: dict[str, DeploymentHandle[Any]],
+        notes: Path | None,
     ) -> None:
         self._id = _prepare_process(transport)
         self._listening = listening
@@ -179,11 +198,14 @@ class IngressDeployment:
         )
         self._state = GatewayState(self._service, catalog, version("punctual"), time.monotonic)
         asked = {INGRESS: serve.get_deployment_handle(INGRESS, APPLICATION), **replicas}
-        states = DeploymentStates(partial(read_statuses, APPLICATION), replicas, time.monotonic)
+        states = DeploymentStates(read_statuses, expected, time.monotonic)
         self._scrape = ApplicationScrape(
             list(asked), lambda deployment: ask_all(asked[deployment], "metrics"), states, time.monotonic
         )
         self._backend.start()
+        if notes is not None:
+            self._joining = asyncio.create_task(self._joined(notes, replicas, asked))
+            self._joining.add_done_callback(_report)
         await self._connected()
         self._server = HttpServer(self._application(catalog), catalog.limits, time.monotonic)
         await self._server.start(listening.host, listening.port)
@@ -202,6 +224,19 @@ class IngressDeployment:
             await self._server.drain(self._listening.linger_s, self._listening.drain_s)
         if hasattr(self, "_observing"):
             await asyncio.to_thread(self._observing.close)
+
+    async def _joined(
+        self, notes: Path, replicas: dict[str, DeploymentHandle[Any]], asked: dict[str, DeploymentHandle[Any]]
+    ) -> None:
+        """Takes in the checkpoints that come later than this ingress, until nothing more can come."""
+
+        def find(name: str) -> None:
+            if name not in replicas:
+                replicas[name] = asked[name] = late_handle(name)
+                self._scrape.add(name)
+
+        router, load = self._service.router, self._service.load
+        await Joining(router, load, Notes(notes), find, lambda name: ask_variant(replicas[name])).run()
 
     def _application(self, catalog: Catalog) -> Application:
         return app.build(
@@ -222,6 +257,12 @@ class IngressDeployment:
             async with asyncio.timeout(CONNECTED_WITHIN_S):
                 while self._service.missing():  # noqa: ASYNC110  # no event exists for this, and it soon ends
                     await asyncio.sleep(0.02)
+
+
+def _report(joining: asyncio.Task[None]) -> None:
+    """Logs that no checkpoint can join any more."""
+    if not joining.cancelled() and (error := joining.exception()) is not None:
+        log.critical("late checkpoints are not taken in any more", exc_info=error)
 
 
 def _prepare_process(transport: TransportSettings) -> str:

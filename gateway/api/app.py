@@ -30,6 +30,7 @@ from gateway.api.responses import (
     Ready,
     answer_document,
     checkpoint_document,
+    coming_document,
     decision_document,
     headers_of,
 )
@@ -157,7 +158,7 @@ class App:
         )
 
     async def checkpoints(self, http: HttpRequest) -> Response:
-        """`GET /checkpoints`: the catalog as served."""
+        """`GET /checkpoints`: the catalog as served, and what is still to come."""
         now_s = self.clock()
         load, router = self.service.load, self.service.router
         documents = [
@@ -165,17 +166,20 @@ class App:
                 entry, router.manifests[name], load.replicas(name), load.backlog_s(name, now_s), load.memory_bytes(name)
             )
             for name, entry in router.entries.items()
+            if name in router.served
         ]
-        return self._json(http, Checkpoints(documents))
+        coming = [coming_document(router.entries[one.checkpoint], one) for one in router.coming.values()]
+        return self._json(http, Checkpoints(documents, coming))
 
     async def healthz(self, http: HttpRequest) -> Response:
         """`GET /healthz`: the process answers."""
         return self._json(http, Alive())
 
     async def readyz(self, http: HttpRequest) -> Response:
-        """`GET /readyz`: 200 once every checkpoint has a replica that loaded, self-tested and connected, else 503."""
-        missing = self.service.missing()
-        return self._json(http, Ready(not missing, missing), status=503 if missing else 200)
+        """`GET /readyz`: 200 once every task has a replica that loaded, self-tested and connected, else 503."""
+        router = self.service.router
+        document = Ready(router.ready, self.service.missing(), list(router.coming.values()))
+        return self._json(http, document, status=200 if document.ready else 503)
 
     async def metrics(self, http: HttpRequest) -> Response:
         """`GET /metrics`: every process of the application in one scrape."""

@@ -130,12 +130,13 @@ _GETS: Mapping[str, tuple[str, str, str, str, str, Json]] = {
         "checkpoints",
         "routing",
         "The catalog as served",
-        "Every checkpoint with its catalog entry, provenance, verification, latency profile and live load.",
+        "Every checkpoint with its catalog entry, provenance, verification, latency profile and live load; "
+        "and those that are not served yet, with what they wait for.",
         *_json("Checkpoints"),
     ),
     "/": ("console", "operating", "The console", "A page to try the gateway and to watch it.", "text/html", _STRING),
     "/healthz": ("alive", "operating", "Alive", "The process answers.", *_json("Alive")),
-    "/readyz": ("ready", "operating", "Ready", "Every checkpoint has a replica that is ready.", *_json("Ready")),
+    "/readyz": ("ready", "operating", "Ready", "Every task has a replica that is ready.", *_json("Ready")),
     "/metrics": ("metrics", "operating", "Metrics", "Prometheus text of every process.", "text/plain", _STRING),
     "/openapi.json": ("contract", "operating", "This document", "The interface for machines.", _JSON, _OBJECT),
 }
@@ -157,7 +158,9 @@ def openapi_document() -> Json:
         **{path: {"get": _get(*row)} for path, row in _GETS.items()},
     }
     unready = paths["/readyz"]["get"]["responses"]["503"]
-    unready["description"] = f"Not ready: the checkpoints without a replica are named. {unready['description']}"
+    unready["description"] = (
+        f"Not ready: a task has no replica. The checkpoints without one are named. {unready['description']}"
+    )
     unready["content"][_JSON] = {"schema": _ref("schemas", "Ready")}
     return {
         "openapi": "3.1.0",

@@ -15,6 +15,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType, to_builtins
 
 from gateway.catalogs.catalog import CatalogEntry, SourceKind
 from gateway.forecasting.forecaster import Forecast
+from gateway.model.coming import Coming, ComingState
 from gateway.model.deadline import budget_ms, ms
 from gateway.model.errors import ms_above
 from gateway.model.manifest import SourceOf, VariantManifest
@@ -168,10 +169,23 @@ class Checkpoint(dict[str, object]):
     """One checkpoint: its `CatalogEntry`, `CheckpointVariant`, what its kind adds, and its `CheckpointState`."""
 
 
+class ComingCheckpoint(Struct, frozen=True):
+    """A checkpoint of the catalog that is not served yet."""
+
+    name: str
+    task: str
+    tier: Tier
+    family: str
+    source: str
+    state: Annotated[ComingState, Meta(description="what it waits for; failed: it will not come before a new start")]
+    reason: Annotated[str, Meta(description="why, in a sentence")]
+
+
 class Checkpoints(Struct, frozen=True):
-    """The catalog as served."""
+    """The catalog: the checkpoints that are served, and those that are not yet."""
 
     checkpoints: Sequence[Checkpoint]
+    coming: Sequence[ComingCheckpoint]
 
 
 class Alive(Struct, frozen=True):
@@ -181,10 +195,14 @@ class Alive(Struct, frozen=True):
 
 
 class Ready(Struct, frozen=True):
-    """Whether every checkpoint has a replica; those that have none are missing."""
+    """Whether every task has a checkpoint with a replica.
+
+    `missing` are the served checkpoints that have none, `coming` those that are not served yet.
+    """
 
     ready: bool
     missing: Sequence[str]
+    coming: Sequence[Coming]
 
 
 def decimal(number: float) -> str:
@@ -264,9 +282,8 @@ def checkpoint_document(
 
     Of a source that is a folder only the last part is shown: where it lies on the host is nobody else's business.
     """
-    source, provenance = entry.source, manifest.source
+    source, provenance = _shown_source(entry), manifest.source
     if entry.kind is SourceKind.FOLDER:
-        source = PurePath(source).name
         provenance = provenance.model_copy(update={"location": PurePath(provenance.location).name})
     profile = manifest.profile
     state = CheckpointState(
@@ -282,6 +299,17 @@ def checkpoint_document(
         **manifest.details(),
         **to_builtins(state, enc_hook=SourceOf.model_dump),
     )
+
+
+def coming_document(entry: CatalogEntry, coming: Coming) -> ComingCheckpoint:
+    """One checkpoint that is not served yet, as `/checkpoints` shows it."""
+    return ComingCheckpoint(
+        entry.name, entry.task, entry.tier, entry.family, _shown_source(entry), coming.state, coming.reason
+    )
+
+
+def _shown_source(entry: CatalogEntry) -> str:
+    return PurePath(entry.source).name if entry.kind is SourceKind.FOLDER else entry.source
 
 
 def _routing(record: RequestRecord) -> Routing:

@@ -119,6 +119,15 @@ class TaskQueue:
     def __len__(self) -> int:
         return len(self._waiting) + len(self._late)
 
+    def join(self, checkpoints: Sequence[ServedCheckpoint]) -> None:
+        """Replaces the checkpoints by more. Requests that wait keep to those that they may have had until now."""
+        known = frozenset(one.name for one in self.checkpoints)
+        for queued in (*self._waiting, *self._late):
+            if queued.eligible is None:
+                queued.eligible = known
+        self.checkpoints = checkpoints
+        self._capacity_price = CapacityPrice(self.arrivals, checkpoints)
+
     def enter(self, queued: QueuedRequest) -> None:
         """Adds a request to the queue."""
         insort(self._waiting, queued, key=_due)

@@ -80,8 +80,16 @@ class Checkpoint(Struct, frozen=True):
     step_ms: tuple[Cell, ...] = ()
 
 
+class Coming(Struct, frozen=True):
+    """A checkpoint that is not served yet, or will not be."""
+
+    name: str
+    state: str
+
+
 class _Checkpoints(Struct):
     checkpoints: tuple[Checkpoint, ...]
+    coming: tuple[Coming, ...] = ()
 
 
 def live_variants(url: str) -> tuple[Variant, ...]:
@@ -90,9 +98,18 @@ def live_variants(url: str) -> tuple[Variant, ...]:
 
 
 def variants_from(content: bytes, url: str = "the gateway") -> tuple[Variant, ...]:
-    """Parses a `/checkpoints` body. Raises NoGateway if it is malformed or a checkpoint has no replica up."""
+    """Parses a `/checkpoints` body; a checkpoint that will not come is left out.
+
+    Raises NoGateway if it is malformed, a checkpoint has no replica up, or one is still being prepared, which takes
+    processor time and would change what is measured.
+    """
     try:
-        checkpoints = msgspec.json.decode(content, type=_Checkpoints).checkpoints
+        told = msgspec.json.decode(content, type=_Checkpoints)
+        checkpoints = told.checkpoints
+        if coming := [one.name for one in told.coming if one.state != "failed"]:
+            raise NoGateway(
+                f"{url}: {', '.join(coming)} is still to come; measure once /readyz lists nothing as coming"
+            )
         missing = [one.name for one in checkpoints if not one.load.replicas_up]
         if missing or not checkpoints:
             raise NoGateway(f"{url}: no replica is up for {', '.join(missing) or 'any checkpoint'}")

@@ -242,15 +242,15 @@ def catalog_of(scenario: Scenario) -> Catalog | None:
 def variants_of(scenario: Scenario, prepared: Mapping[str, Path] | None = None) -> tuple[Variant, ...]:
     """The variants of a scenario, the best of each task first.
 
-    `prepared` holds the folder of each checkpoint of `catalog_of` by name; a CSV needs none. Raises ScenarioError and
-    CatalogError.
+    `prepared` holds the folders of the checkpoints of `catalog_of` by name; one without is left out. A CSV needs none.
+    Raises ScenarioError and CatalogError.
     """
     if scenario.catalog.profile is not None:
         return read_profile(Path(scenario.catalog.profile), scenario.catalog.task)
     catalog = catalog_of(scenario)
     if catalog is None or prepared is None:
         raise ScenarioError(f"{scenario.name}: catalog.manifests: its variants must be prepared first")
-    return manifest_variants(catalog, prepared)
+    return manifest_variants(catalog.only(prepared), prepared)
 
 
 def manifest_variants(catalog: Catalog, variants: Mapping[str, Path]) -> tuple[Variant, ...]:

@@ -64,10 +64,15 @@ class World:
 
 
 def world(
-    behaviour: Behaviour | None = None, limits: Limits | None = None, *, up: bool = True, note: Note = reraise
+    behaviour: Behaviour | None = None,
+    limits: Limits | None = None,
+    *,
+    up: bool = True,
+    note: Note = reraise,
+    coming: Sequence[str] = (),
 ) -> World:
-    """Return a gateway over `catalog()`, every checkpoint idle and, by default, up."""
-    manifests = {name: manifest(name, median_s) for name, median_s in MEDIANS_S.items()}
+    """Return a gateway over `catalog()`, every checkpoint idle and, by default, up; those `coming` have no manifest."""
+    manifests = {name: manifest(name, median_s) for name, median_s in MEDIANS_S.items() if name not in coming}
     return _world(catalog(limits), manifests, behaviour or FakeBackend().behaviour, up=up, note=note)
 
 

@@ -7,10 +7,6 @@ import random
 from dataclasses import replace
 
 import pytest
-from drawn_queues import NOW, limits_given, profiles, queues
-from hypothesis import given
-from hypothesis import strategies as st
-
 from deployments.replica.batch_forming import (
     HOLDING_PRICE,
     Backlog,
@@ -19,6 +15,10 @@ from deployments.replica.batch_forming import (
     Waiting,
     form_batch,
 )
+from drawn_queues import NOW, limits_given, profiles, queues
+from hypothesis import given
+from hypothesis import strategies as st
+
 from gateway.model.profile import LatencyProfile
 
 

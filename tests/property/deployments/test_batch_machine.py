@@ -8,11 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import accumulate
 
+from deployments.replica.batch_forming import BatchLimits, FormedBatch, Waiting, form_batch
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from tried import tried
 
-from deployments.replica.batch_forming import BatchLimits, FormedBatch, Waiting, form_batch
 from gateway.model.profile import LatencyProfile
 from gateway.scheduling.late_share import LateShare
 

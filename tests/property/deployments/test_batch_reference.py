@@ -7,10 +7,6 @@ from collections import Counter
 from dataclasses import dataclass, field
 from itertools import accumulate
 
-from drawn_queues import NOW, limits_given, profiles, queues
-from hypothesis import example, given
-from hypothesis import strategies as st
-
 from deployments.replica.batch_forming import (
     HOLDING_PRICE,
     PASSING_GAIN,
@@ -19,6 +15,10 @@ from deployments.replica.batch_forming import (
     Waiting,
     form_batch,
 )
+from drawn_queues import NOW, limits_given, profiles, queues
+from hypothesis import example, given
+from hypothesis import strategies as st
+
 from gateway.model.profile import LatencyProfile
 
 

@@ -7,11 +7,11 @@ import time
 from typing import NamedTuple
 
 import numpy as np
+from deployments.replica.batch_forming import BatchLimits
 from hypothesis import given
 from hypothesis import strategies as st
 
 from deployments.engines.base import Logits, TokenIds
-from deployments.replica.batch_forming import BatchLimits
 from deployments.replica.batcher import Batcher, Scored
 from gateway.model.messages import Failure, FailureKind
 from gateway.model.profile import LatencyProfile

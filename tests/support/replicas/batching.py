@@ -10,9 +10,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
+from deployments.replica.batch_forming import BatchLimits
 
 from deployments.engines.base import Logits, TokenIds
-from deployments.replica.batch_forming import BatchLimits
 from deployments.replica.batcher import Batcher
 from gateway.model.profile import LatencyProfile
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 
-from hypothesis import strategies as st
-
 from deployments.replica.batch_forming import (
     BatchLimits,
     Waiting,
 )
+from hypothesis import strategies as st
+
 from gateway.model.profile import LatencyProfile
 
 NOW = 100.0

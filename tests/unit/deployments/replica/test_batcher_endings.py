@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from deployments.replica.batch_forming import BatchLimits
 from waiting import until
 
 from deployments.engines.base import Logits, TokenIds
-from deployments.replica.batch_forming import BatchLimits
 from deployments.replica.batcher import Batcher, Scored
 from gateway.model.messages import Failure, FailureKind
 from gateway.model.profile import LatencyProfile

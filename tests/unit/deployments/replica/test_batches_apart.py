@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from batching import PROFILE, SummingEngine, a_run_begins, batching, soon
 from crowded_worlds import PATIENT, busy, crowded, opened, sent, waiting
+from deployments.replica.batch_forming import Waiting, of_next_batch
 from fakes import EVEN, FakeClock, catalog, manifest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,7 +23,6 @@ from tokenizers import Tokenizer, models
 from waiting import until
 
 from deployments.engines.base import Logits, TokenIds
-from deployments.replica.batch_forming import Waiting, of_next_batch
 from deployments.replica.batcher import Batcher, Scored
 from deployments.replica.classify import ClassifierReplica, LabelScorer, OpenClassifier
 from gateway.model.messages import Answer, Failure, Work
