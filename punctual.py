@@ -7,6 +7,7 @@ no load test.
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 import time
@@ -40,6 +41,9 @@ LAZY_COMMANDS = {
     "bench": ("loadtests.cli:bench", "Runs benchmarks against named baselines and targets."),
 }
 """Commands with their import path and help, imported when they run."""
+
+OURS = "punctual"
+"""The policy that `punctual serve` serves unless another is named."""
 
 EXTRAS = {
     **dict.fromkeys(("huggingface_hub", "optimum", "rouge_score", "safetensors", "torch", "transformers"), "export"),
@@ -135,18 +139,28 @@ def serve(
     from exporters.behind import prepare_first
     from exporters.cli import with_floor
     from exporters.plan import Settings
+    from exporters.prepare import prepare
     from gateway.catalogs.catalog import load_catalog
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # an interrupt ends what is being made
-    options = ServeOptions(host, port, access_log, log_format, traces)
     loaded = load_catalog(catalog)
     started = time.monotonic()
-    first = prepare_first(loaded, cache, console, settings=with_floor(Settings(), floor, console))
+    settings = with_floor(Settings(), floor, console)
+    if policy == OURS:
+        first = prepare_first(loaded, cache, console, settings=settings)
+        variants, behind, scheduler = first.variants, first.behind, None
+    else:
+        from loadtests.simulator.served import published
+
+        variants, behind = prepare(loaded, cache, console, settings=settings), None
+        loaded = loaded.only(variants)
+        scheduler = published(policy, loaded, variants, policy_scenario, os.cpu_count() or 1)
+    options = ServeOptions(host, port, access_log, log_format, traces, scheduler)
 
     def say(what: str) -> None:
         console.print(f"[dim]{time.monotonic() - started:6.1f} s[/dim]  {what}")
 
-    serve_until_stopped(loaded, first.variants, options, say, first.behind)
+    serve_until_stopped(loaded, variants, options, say, behind)
 
 
 @catalogs.command()

@@ -47,7 +47,7 @@ from gateway.catalogs.catalog import Catalog
 from gateway.forecasting.load import LoadTracker
 from gateway.model.manifest import VariantManifest
 from gateway.observability.metrics import Process, RequestMetrics, exposition
-from gateway.router import Router
+from gateway.router import MakeScheduler, Router
 from gateway.service import Service
 from gateway.state import GatewayState
 
@@ -175,6 +175,7 @@ class IngressDeployment:
         listening: Listening,
         replicas: dict[str, DeploymentHandle[Any]],
         notes: Path | None,
+        scheduler: MakeScheduler,
     ) -> None:
         self._id = _prepare_process(transport)
         self._listening = listening
@@ -188,7 +189,7 @@ class IngressDeployment:
         self._observing = observing(self._id, os.environ)
         note = self._observing.faults.note
         self._service = Service(
-            router=Router(catalog, manifests, load, time.monotonic, note, counters_of(manifests, variants)),
+            router=Router(catalog, manifests, load, time.monotonic, note, counters_of(manifests, variants), scheduler),
             backend=self._backend,
             load=load,
             max_concurrent_requests=catalog.limits.max_concurrent_requests,

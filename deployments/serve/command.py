@@ -16,6 +16,7 @@ from gateway.observability.access_log import LogFormat
 
 if TYPE_CHECKING:
     from deployments.serve.late import Preparing
+    from gateway.router import MakeScheduler
 
 _TRACES = "/v1/traces"
 
@@ -25,7 +26,8 @@ class ServeOptions:
     """Where the gateway listens, and where its access log and traces go.
 
     `access_log` is a path, `-` for this process's output, or `off`. Without a `log_format` it is text on a terminal,
-    else JSON. `traces` is the URL of an OpenTelemetry collector, if any.
+    else JSON. `traces` is the URL of an OpenTelemetry collector, if any. `scheduler` makes the scheduler of another
+    policy than ours.
     """
 
     host: str
@@ -33,6 +35,7 @@ class ServeOptions:
     access_log: str
     log_format: str | None
     traces: str | None
+    scheduler: MakeScheduler | None = None
 
 
 def serve_until_stopped(
@@ -53,4 +56,4 @@ def serve_until_stopped(
     require_tracing(os.environ)
     on_terminal = options.access_log == "-" and sys.stdout.isatty()
     os.environ[LOG_FORMAT] = options.log_format or (LogFormat.TEXT if on_terminal else LogFormat.JSON)
-    serving.serve(catalog, variants, options.host, options.port, say, options.access_log, preparing)
+    serving.serve(catalog, variants, options.host, options.port, say, options.access_log, preparing, options.scheduler)

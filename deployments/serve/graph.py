@@ -28,6 +28,8 @@ from deployments.serve.autoscaling import autoscaling_config
 from deployments.serve.discovery import INGRESS
 from gateway.catalogs.catalog import Catalog, CatalogEntry
 from gateway.model.tier import Tier
+from gateway.router import MakeScheduler
+from gateway.scheduling.scheduler import Scheduler
 
 TIER_SHARE = 0.001
 """The part of its tier's resource that a replica takes: so small that a node's processors are always the limit."""
@@ -40,7 +42,8 @@ class Placement:
     """Where the graph runs: its transport, where ingresses listen, and whether nodes offer a resource for each tier.
 
     The resource is `tier_resource`. An ingress gets the variables of `ingress_environment` beside those of its node.
-    `notes` is the file with the notes on checkpoints that are still to come, if any are.
+    `notes` is the file with the notes on checkpoints that are still to come, if any are. `scheduler` makes the
+    scheduler of each ingress.
     """
 
     transport: TransportSettings
@@ -48,6 +51,7 @@ class Placement:
     tier_resources: bool = False
     ingress_environment: Mapping[str, str] = field(default_factory=dict)
     notes: Path | None = None
+    scheduler: MakeScheduler = Scheduler
 
 
 def tier_resource(tier: Tier) -> str:
@@ -77,7 +81,14 @@ def application(catalog: Catalog, variants: Mapping[str, Path], placement: Place
     )(IngressDeployment)
     manifests = {name: checked_manifest(variant) for name, variant in variants.items()}
     return ingress.bind(
-        catalog, manifests, dict(variants), placement.transport, placement.listening, replicas, placement.notes
+        catalog,
+        manifests,
+        dict(variants),
+        placement.transport,
+        placement.listening,
+        replicas,
+        placement.notes,
+        placement.scheduler,
     )
 
 

@@ -17,6 +17,7 @@ import urllib.request
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,7 @@ from gateway.catalogs.catalog import Catalog
 
 if TYPE_CHECKING:
     from deployments.serve.graph import Placement
+    from gateway.router import MakeScheduler
 
 READY_WITHIN_S = 120.0
 """Seconds that the application may take to become ready."""
@@ -58,13 +60,14 @@ def running(
     say: Callable[[str], None],
     access_log: str = OFF,
     preparing: Preparing | None = None,
+    scheduler: MakeScheduler | None = None,
 ) -> Iterator[str]:
     """Runs a gateway during the context; yields its URL once it is ready for requests.
 
     `variants` has the folder of each checkpoint's variant, but for those that `preparing` makes during the context; of
-    each task there is at least one. `access_log` is a path, `-` for this process's output, or
-    `off`. At the end, requests under way are finished and no process is left behind. Raises PortTaken, NotReady and
-    LogUnwritable.
+    each task there is at least one. `access_log` is a path, `-` for this process's output, or `off`. `scheduler` makes
+    the scheduler of another policy than ours. At the end, requests under way are finished and no process is left
+    behind. Raises PortTaken, NotReady and LogUnwritable.
     """
     with environment.run_folder() as folder, access_log_to(access_log, folder):
         environment.require_free(host, port)  # after the processes of dead gateways have been ended
@@ -74,7 +77,7 @@ def running(
         try:
             if preparing is not None:
                 latecomers = Latecomers(preparing, Notes(folder / NOTES), say)
-            placement = _start(catalog, variants, host, port, folder)
+            placement = _start(catalog, variants, host, port, folder, scheduler)
             url = _url(host, port)
             await_ready(url, READY_WITHIN_S)
             if latecomers is not None:
@@ -95,10 +98,11 @@ def serve(
     say: Callable[[str], None],
     access_log: str = OFF,
     preparing: Preparing | None = None,
+    scheduler: MakeScheduler | None = None,
 ) -> None:
     """Runs the gateway until SIGINT or SIGTERM."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # until it is ready, both interrupt the start
-    with running(catalog, variants, host, port, say, access_log, preparing) as url:
+    with running(catalog, variants, host, port, say, access_log, preparing, scheduler) as url:
         stop = threading.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: stop.set())  # only now, since Ray sets handlers of its own
@@ -149,7 +153,14 @@ def _start_ray(cpus: float, folder: Path) -> None:
     ray_serve.start(proxy_location=ProxyLocation.Disabled)
 
 
-def _start(catalog: Catalog, variants: Mapping[str, Path], host: str, port: int, folder: Path) -> Placement:
+def _start(
+    catalog: Catalog,
+    variants: Mapping[str, Path],
+    host: str,
+    port: int,
+    folder: Path,
+    scheduler: MakeScheduler | None,
+) -> Placement:
     """Starts the gateway with the checkpoints that have a variant. Raises NotReady if one is rejected."""
     _start_ray(reserved_cpus(catalog), folder)
     from ray import serve as ray_serve
@@ -160,6 +171,8 @@ def _start(catalog: Catalog, variants: Mapping[str, Path], host: str, port: int,
 
     transport = TransportSettings(folder / "run", certificates=None)
     placement = Placement(transport, Listening(host, port, drain_s=DRAIN_S), notes=folder / NOTES)
+    if scheduler is not None:
+        placement = replace(placement, scheduler=scheduler)
     try:
         ray_serve.run(application(catalog, variants, placement), name=APPLICATION, route_prefix=None)
     except RuntimeError as error:  # Ray Serve raises it if a replica's constructor raised
