@@ -133,6 +133,16 @@ def serve(
         ),
     ] = None,
     floor: FloorOption = None,
+    policy: Annotated[
+        str,
+        typer.Option(
+            help="serve a published policy in place of ours, for comparison: a name of punctual simulate, such as "
+            "slackfit, ramsis or static:NAME"
+        ),
+    ] = OURS,
+    policy_scenario: Annotated[
+        str, typer.Option(help="the scenario whose budgets and rate such a policy knows in advance")
+    ] = "live-classify",
 ) -> None:
     """Makes missing variants on this host and serves until Ctrl-C; large ones are made while it serves."""
     from deployments.serve.command import ServeOptions, serve_until_stopped
