@@ -103,7 +103,7 @@ def table_of(variants: Sequence[MadeUp]) -> str:
     """The profile of the variants as a CSV; with a column `task` if they serve several."""
     several = len({one.task for one in variants}) > 1
     lines = [
-        "# Made up by loadtests/workload/made_up.py: no machine ran these variants. One row a timed run of a whole batch.",
+        "# Made up by loadtests/workload/made_up.py: no machine ran this. One row is one run of a whole batch.",
         ",".join((*COLUMNS, "task") if several else COLUMNS),
     ]
     for one in variants:

@@ -76,8 +76,8 @@ class CatalogSource(_Frozen):
     """The variants' source: a catalog (packaged or a file), or a CSV of measured samples.
 
     `profile` has the columns `variant,quality,batch,latency_ms`, one row a sample; a relative path starts at the
-    scenario's folder. Its variants serve `task`, or one of `tasks` each, by a further column `task`; a catalog names its
-    tasks itself.
+    scenario's folder. Its variants serve `task`, or each one of `tasks`, which a further column `task` names; a catalog
+    names its tasks itself.
     """
 
     manifests: FileName | None = None

@@ -167,11 +167,9 @@ def read_profile(path: Path, *tasks: str) -> tuple[Variant, ...]:
     for task in tasks:
         of_task = {name: one for name, one in measured.items() if one.task == task}
         qualities = [one.quality for one in of_task.values()]
-        made = [
-            Variant(name, task, one.quality, tier_of(one.quality, qualities), SampledTimes(one.samples), max(one.samples))
-            for name, one in of_task.items()
-        ]
-        variants += sorted(made, key=lambda variant: -variant.quality)
+        for name, one in sorted(of_task.items(), key=lambda pair: -pair[1].quality):
+            tier = tier_of(one.quality, qualities)
+            variants.append(Variant(name, task, one.quality, tier, SampledTimes(one.samples), max(one.samples)))
     return tuple(variants)
 
 
