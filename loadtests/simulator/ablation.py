@@ -95,6 +95,7 @@ def _never(*_: object) -> bool:
 
 _price = CapacityPrice.price
 _class_of = CapacityPrice._class_of
+_next_batch = batching.next_batch
 _build_forecaster = Forecaster.__init__
 _build_pooled = PooledCalibration.__init__
 
@@ -130,6 +131,17 @@ def _urgent_first(
     return batching._with_most_urgent(group, checkpoint, context, least_utility, tolerances_s)
 
 
+def _doubtful_last(
+    waiting: Sequence[QueuedRequest], checkpoints: Sequence[ServedCheckpoint], context: SchedulingContext
+) -> PlannedBatch | None:
+    """The best batch with the most urgent request that a checkpoint is sure to reach; if there is none, any alone."""
+    for at in range(len(waiting)):
+        batch = _next_batch(waiting[at:], checkpoints, context)
+        if batch is not None and batch.gain > -math.inf:
+            return batch
+    return _next_batch(waiting, checkpoints, context)
+
+
 def _one_by_one(most: int) -> list[int]:
     return [1]
 
@@ -162,6 +174,11 @@ ABLATIONS = (
         "overload rule",
         "Under overload, too, each batch has the most urgent request.",
         {f"{_BATCHING}:_best_of": _urgent_first},
+    ),
+    Ablation(
+        "doubtful first",
+        "A request that no checkpoint is sure to reach runs alone only if no other can be in time.",
+        {f"{_QUEUE}:next_batch": _doubtful_last},
     ),
     Ablation("lenience", "Under overload a request must be worth its whole price.", {f"{_BATCHING}:LENIENCE": 1.0}),
     Ablation(
