@@ -71,8 +71,9 @@ def test_a_number_is_replaced_wherever_it_is_read() -> None:
     left = []
     for path in GATEWAY.rglob("*.py"):
         module = ".".join(path.relative_to(GATEWAY.parent).with_suffix("").parts)
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            for alias in node.names if isinstance(node, ast.ImportFrom) else []:
+        nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in (node for node in nodes if isinstance(node, ast.ImportFrom)):
+            for alias in node.names:
                 ablation = read.get(f"{node.module}:{alias.name}")
                 if ablation and f"{module}:{alias.name}" not in ablation.replaced:
                     left.append(f"{module}:{alias.name}")
