@@ -23,7 +23,8 @@ from loadtests.errors import LoadTestError
 from loadtests.options import positive
 from loadtests.reports.losses import Loss, loss_grid, loss_of, loss_sentences, scenario_grid
 from loadtests.reports.runs import RunResult, write_json
-from loadtests.simulator.ablation import ABLATIONS, FULL, ablation_of, applied
+from loadtests.reports.tables import Entry, Grid, Row
+from loadtests.simulator.ablation import ABLATIONS, FULL, NOT_ABLATED, ablation_of, applied
 from loadtests.simulator.command import prepared_variants
 from loadtests.simulator.runs import side_by_side, usable_cores
 from loadtests.simulator.simulation import OURS, Place, Simulation
@@ -121,7 +122,8 @@ def ablation(
         write_json(sorted((one.result for one in played), key=_order), json)
     if markdown:
         parts = (f"```\n{command}\n```\n", "".join(f"- {sentence}\n" for sentence in said))
-        markdown.write_text("\n".join((*parts, *(grid.markdown() for grid in grids))), encoding="utf-8")
+        every = (*grids, excused_grid())
+        markdown.write_text("\n".join((*parts, *(grid.markdown() for grid in every))), encoding="utf-8")
     if html:
         from loadtests.reports.loss_plot import write_losses  # needs Matplotlib, which may be missing
 
@@ -157,6 +159,12 @@ def losses_of(simulations: Sequence[Simulation], runs: Sequence[RunResult], part
         by_part[run.policy].append(run)
     ablations = [one for one in ABLATIONS if one.name in parts]
     return [loss_of(one.name, one.about, one.kept, by_part[FULL], by_part[one.name], best) for one in ablations]
+
+
+def excused_grid() -> Grid:
+    """The numbers of the policy that no ablation names, each with the reason."""
+    rows = tuple(Row(Entry(place), (Entry(reason),)) for place, reason in NOT_ABLATED.items())
+    return Grid("Numbers that are not switched off", ("number", "why"), rows)
 
 
 def _places(scenario: Scenario) -> list[tuple[float, float]]:

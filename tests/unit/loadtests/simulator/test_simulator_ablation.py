@@ -175,6 +175,7 @@ def test_the_command_plays_tabulates_and_writes(tmp_path: Path, capsys: pytest.C
     assert "punctual simulate ablation --scenario made-up/tight --only batches --only squeeze --longer 0.2" in text
     assert "| squeeze | No request runs beside those that fill the cores. | 0.00 ± 0.00 |" in text
     assert "| part | tight |" in text and "earns" in text
+    assert "| gateway.scheduling.price:_SIZES | the batch sizes that are tried |" in text
     page = files["html"].read_text()
     assert "batches" in page and "<svg" in page
     runs = read_json(files["json"])
