@@ -124,7 +124,8 @@ def _best_of(
 
     Under overload only requests due within the crowded time lead a batch; the others can be served after it.
     """
-    able = [queued for queued in waiting if queued.may(checkpoint.name)]
+    name = checkpoint.name
+    able = [queued for queued in waiting if queued.eligible is None or name in queued.eligible]
     if not able:
         return None
     if context.utility_left > 1e-9 or context.crowded_s <= 0.0:
@@ -159,22 +160,24 @@ def _with_most_urgent(
     tolerances_s: Sequence[float],
 ) -> PlannedBatch | None:
     """The batch with the most urgent request that gains most per request; on a tie the one with the least core time."""
-    best: PlannedBatch | None = None
+    count, best_gain, best_s = 0, -math.inf, 0.0
     remaining_s = group[0].deadline_s - context.now_s
+    texts = characters = at = 0
     for size in sizes(min(checkpoint.max_batch, len(group))):
-        members = group[:size]
-        run_s = run_s_of(checkpoint, members)
+        while at < size:
+            queued = group[at]
+            texts += queued.texts
+            if queued.characters > characters:
+                characters = queued.characters
+            at += 1
+        run_s = texts_s(checkpoint, texts, characters)
         if checkpoint.reach_s(run_s, context.now_s) > remaining_s:
             break
         lost = least_utility * _lost(run_s / checkpoint.threads, context, tolerances_s)
         gain = checkpoint.utility - (context.price * run_s + lost) / size
-        if (
-            best is None
-            or gain > best.gain + 1e-9
-            or (gain > best.gain - 1e-9 and run_s * len(best.members) < best.run_s * size)
-        ):
-            best = PlannedBatch(gain, checkpoint, tuple(members), run_s)
-    return best
+        if not count or gain > best_gain + 1e-9 or (gain > best_gain - 1e-9 and run_s * count < best_s * size):
+            count, best_gain, best_s = size, gain, run_s
+    return PlannedBatch(best_gain, checkpoint, tuple(group[:count]), best_s) if count else None
 
 
 def _group_with(
@@ -213,8 +216,16 @@ def _length_bucket(characters: int) -> int:
 
 def run_s_of(checkpoint: ServedCheckpoint, members: Sequence[QueuedRequest]) -> float:
     """Median core-seconds of the members' texts on one checkpoint, padded to the longest, in full batches."""
-    inputs = sum(queued.texts for queued in members)
-    characters = max(queued.characters for queued in members)
+    if len(members) == 1:
+        return texts_s(checkpoint, members[0].texts, members[0].characters)
+    inputs = sum([queued.texts for queued in members])
+    return texts_s(checkpoint, inputs, max([queued.characters for queued in members]))
+
+
+def texts_s(checkpoint: ServedCheckpoint, inputs: int, characters: int) -> float:
+    """Median core-seconds of so many texts of one length on one checkpoint, in full batches."""
+    if inputs <= checkpoint.max_batch:
+        return checkpoint.run_s(inputs, characters)
     whole, rest = divmod(inputs, checkpoint.max_batch)
     return (whole * checkpoint.run_s(checkpoint.max_batch, characters) if whole else 0.0) + (
         checkpoint.run_s(rest, characters) if rest else 0.0
