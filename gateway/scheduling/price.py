@@ -313,13 +313,7 @@ class CapacityPrice:
                 price, binding = asked, of.front
         expected, sampled = arrivals.ahead(now_s), max(len(arrivals.budgets_s), 1)
         for horizon_s, count, spans in zip(HORIZONS_S, waiting, self._spans, strict=False):
-            coming = 0.0
-            for span_s, right, share in spans:
-                left = expected[right - 1]
-                more = left + (expected[right] - left) * share - usual * span_s
-                if more > 0.0:
-                    coming += more
-            due = count + coming / sampled
+            due = count + _beyond(spans, expected, usual) / sampled
             if due < 1:
                 continue
             each_s = max(cores * horizon_s - busy_s, 1e-4) * UTILISATION / due
@@ -328,10 +322,7 @@ class CapacityPrice:
                 self.crowded_s = max(self.crowded_s, horizon_s)
             if (pressed := price_of(front, each_s)) > price:
                 price, binding = pressed, front
-        if price == 0.0:  # the front's last point costs most and has most utility
-            self.utility_left = binding[-1].utility if binding else 0.0
-        else:
-            self.utility_left = max([point.utility - price * point.cost_s for point in binding], default=0.0)
+        self.utility_left = _utility_left(binding, price)
         if price < NEGLIGIBLE:
             return 0.0
         return max(price, min(price * (1 + DOUBT), slope(binding[0], binding[1])))
@@ -397,6 +388,24 @@ def _span(span_s: float) -> tuple[float, int, float]:
     right = bisect_right(AHEAD_S, span_s)
     left_s, right_s = AHEAD_S[right - 1], AHEAD_S[right]
     return span_s, right, (span_s - left_s) / (right_s - left_s)
+
+
+def _beyond(spans: Sequence[tuple[float, int, float]], expected: Sequence[float], usual: float) -> float:
+    """The arrivals that a burst lets expect within each span beyond the usual ones, summed over the spans."""
+    coming = 0.0
+    for span_s, right, share in spans:
+        left = expected[right - 1]
+        more = left + (expected[right] - left) * share - usual * span_s
+        if more > 0.0:
+            coming += more
+    return coming
+
+
+def _utility_left(front: Sequence[ParetoPoint], price: float) -> float:
+    """The most utility that a point of the front leaves at a price."""
+    if price == 0.0:  # its last point costs most and has most utility
+        return front[-1].utility if front else 0.0
+    return max([point.utility - price * point.cost_s for point in front], default=0.0)
 
 
 def _least_cost_s(fronts: Sequence[Sequence[ParetoPoint]]) -> float:
