@@ -1,7 +1,7 @@
 """Connects the gateway to every replica, and sends each batch to the least loaded one.
 
-Implements `Backend` of `gateway/scheduling/loop.py`. A `Directory` finds the replicas; in production it asks Ray Serve. No
-request waits for it.
+Implements `Backend` of `gateway/scheduling/loop.py`. A `Directory` finds the replicas; in production it asks Ray Serve.
+No request waits for it.
 """
 
 from __future__ import annotations

@@ -17,9 +17,9 @@ from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple, TypeAlias
 
+from deployments.transport import frames
 from deployments.transport.address import Endpoint, UnixAddress, require_private
 from deployments.transport.connection import HANDSHAKE_S, HUNG_UP, Connection, HandshakeError
-from deployments.transport import frames
 from deployments.transport.frames import (
     Cancel,
     ClientFrame,
