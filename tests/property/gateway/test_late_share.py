@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from itertools import count, islice, pairwise
 
 import pytest
+from deployments.replica.batch_forming import BatchLimits, MedianTimes, RememberedMedians, Waiting, form_batch
 from hypothesis import given
 from hypothesis import strategies as st
 from tried import tried
 
-from deployments.replica.batch_forming import BatchLimits, MedianTimes, RememberedMedians, Waiting, form_batch
 from gateway.model.profile import LatencyProfile
 from gateway.scheduling.late_share import LATE_SHARE, LateShare
 

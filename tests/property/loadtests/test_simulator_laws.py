@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import pytest
+from deployments.replica.batch_forming import BatchLimits
 from hypothesis import given
 from hypothesis import strategies as st
 from small_scenarios import ONE, Even, variant
 
-from deployments.replica.batch_forming import BatchLimits
 from loadtests.simulator.replica import BatchingReplica, SharingReplica
 from loadtests.simulator.world import LEAST_FREE, PATIENT, URGENT, Run, World
 from loadtests.workload.arrivals import Offered

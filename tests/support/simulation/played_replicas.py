@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from deployments.replica.batch_forming import BatchLimits
 from small_scenarios import Even, variant
 
-from deployments.replica.batch_forming import BatchLimits
 from loadtests.simulator.replica import BatchingReplica, SharingReplica
 from loadtests.simulator.world import World
 from loadtests.workload.arrivals import Offered

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from fakes import dispatched
 from virtual_time import loop_clock, passes
 from waiting import until
 
@@ -89,14 +90,8 @@ class Door:
     directory: FakeDirectory
 
     async def results(self, size: int = 1) -> list[Answer | Failure]:
-        """The results of a batch; cancelling the wait cancels the batch."""
-        future: asyncio.Future[list[Answer | Failure]] = asyncio.get_running_loop().create_future()
-        cancel = self.backend.dispatch("c", [WORK] * size, 0.01, lambda results: future.set_result(list(results)))
-        try:
-            return await future
-        except asyncio.CancelledError:
-            cancel()
-            raise
+        """The results of a batch."""
+        return await dispatched(self.backend, *[WORK] * size, service_time_s=0.01)
 
     async def answered_by(self) -> str:
         """The name of the replica that answers a request, or the failure."""
