@@ -283,7 +283,7 @@ class AbstractiveModel:
         wanted = self._wanted(parameters)
         chunked = isinstance(parameters, SummarizeParameters) and parameters.truncation == "chunk"
         pieces = ceil(tokens / self._window_tokens) if chunked else 1
-        if pieces == 1:
+        if pieces <= 1:
             times = self._times(min(tokens, self._window_tokens))
             return plan(times, wanted, available_s).expected_s, leanest(times, wanted).expected_s
         piece = self._times(ceil(tokens / pieces))

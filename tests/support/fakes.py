@@ -19,7 +19,7 @@ from gateway.model.profile import LatencyProfile, ProfileCell, ProfileDocument
 from gateway.model.request import Terms
 from gateway.model.tier import Tier
 from gateway.observability.record import RequestRecord
-from gateway.scheduling.loop import Result
+from gateway.scheduling.loop import Backend, Result
 from gateway.tasks.classify import LabelScore
 
 SWIFT, EVEN, GRAND = "swift", "even", "grand"
@@ -93,6 +93,17 @@ class FakeBackend:
             self.cancelled += len(batch)
 
         return cancel
+
+
+async def dispatched(backend: Backend, *batch: Work, service_time_s: float = 0.0) -> list[Result]:
+    """Dispatch a batch to the checkpoint `c` and wait for its results. Cancelling the wait cancels the batch."""
+    future: asyncio.Future[list[Result]] = asyncio.get_running_loop().create_future()
+    cancel = backend.dispatch("c", batch, service_time_s, lambda results: future.set_result(list(results)))
+    try:
+        return await future
+    except asyncio.CancelledError:
+        cancel()
+        raise
 
 
 def reraise(part: Part, error: Exception) -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from fakes import FakeBackend, FakeClock, Kept
+from fakes import FakeClock, Kept
 from made_up_task.exporter import COUNTER
 from made_up_task.task import COUNT, CounterManifest
 from worlds import OwnMetrics
@@ -25,8 +26,9 @@ from gateway.api import app
 from gateway.catalogs.catalog import Catalog, load_catalog
 from gateway.forecasting.load import LoadTracker
 from gateway.model.manifest import Precision, VariantManifest
-from gateway.model.messages import Answer, Failure, LoadReport, Work
+from gateway.model.messages import LoadReport, Work
 from gateway.router import Router
+from gateway.scheduling.loop import Result
 from gateway.service import Service
 from gateway.tasks import TASKS, read_manifest
 
@@ -42,6 +44,7 @@ checkpoints:
     quality: {metric: exactness, value: 100.0, data_set: none, reference: made up}
     licence: Apache-2.0
 """
+Done, Cancel = Callable[[Sequence[Result]], None], Callable[[], None]
 TEXT = "the cat saw the other cat"
 
 
@@ -78,9 +81,11 @@ async def client_of(catalog: Catalog, manifests: Mapping[str, VariantManifest], 
     replica = open_replica(ReplicaSettings(entry, variant, 9), time.monotonic)
     load, clock, kept, scrape = LoadTracker(), FakeClock(), Kept(), OwnMetrics(catalog)
 
-    class Direct(FakeBackend):
-        async def dispatch(self, checkpoint: str, work: Work, service_time_s: float) -> Answer | Failure:
-            return await replica.handle(work)
+    class Direct:
+        def dispatch(self, checkpoint: str, batch: Sequence[Work], service_time_s: float, done: Done) -> Cancel:
+            answering = asyncio.create_task(replica.handle(batch))
+            answering.add_done_callback(lambda task: done(task.result()))
+            return lambda: None
 
     load.reported(entry.name, "replica", LoadReport(0.0, 0), clock())
     service = Service(Router(catalog, manifests, load, clock), Direct(), load, 9, (kept, scrape.metrics), clock)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from fakes import ANSWER, EVEN, GRAND, SWIFT, TERMS, scripted
+from fakes import ANSWER, EVEN, GRAND, SWIFT, TERMS, FakeBackend, scripted
 from worlds import ended, strict, took, world
 
 from gateway.model.errors import CheckpointUnavailable, DeadlineExceeded, InputTooLong, UnknownTask
-from gateway.model.messages import Answer, Failure, FailureKind, Work
+from gateway.model.messages import Failure, FailureKind, Work
 from gateway.model.outcome import Outcome
 
 pytestmark = pytest.mark.virtual_time
@@ -155,13 +156,15 @@ async def test_an_unknown_task_is_an_end_like_any_other() -> None:
 async def test_a_fault_is_recorded_and_raised() -> None:
     """An unexpected exception is recorded once as FAILED, raised to the edge, and frees the place of its request."""
 
-    def faulty(checkpoint: str, work: Work) -> Answer:
-        raise ZeroDivisionError
+    class Faulty(FakeBackend):
+        def dispatch(self, *given: object, **named: object) -> Callable[[], None]:
+            raise ZeroDivisionError
 
-    told = world(faulty)
+    told = world(scripted(ANSWER))
+    told.service._loop._backend = Faulty()
     for count in (1, 2):
         with pytest.raises(ZeroDivisionError):
             await told.service.handle(told.request())
         assert told.kept.outcomes == [Outcome.FAILED] * count
-    told.backend.behaviour = scripted(ANSWER)
+    told.service._loop._backend = told.backend
     assert (await told.service.handle(told.request())).answer is ANSWER

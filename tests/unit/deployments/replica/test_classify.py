@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from small_variants import LABELS, WINDOW, tokenizer
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from tokenizers import Encoding, Tokenizer, models, pre_tokenizers, processors
 
-from deployments.replica.classify import Encoded, LabelScorer, applied
+from deployments.replica.classify import READ_CHARACTERS, Encoded, LabelScorer, applied
 from gateway.model.messages import Failure, FailureKind
 from gateway.tasks.classify import ClassifyParameters, FunctionToApply
 
@@ -63,6 +63,60 @@ def test_error_truncation_refuses_exactly_what_passes_the_window(task: LabelScor
         assert isinstance(found, Encoded) and not found.truncated
     else:
         assert found == Failure(FailureKind.TOO_LONG, "over the checkpoint's window", words + 2, WINDOW)
+
+
+class Reading:
+    """A tokenizer that notes how many characters it was given."""
+
+    def __init__(self, inner: Tokenizer) -> None:
+        self.inner = inner
+        self.given: list[int] = []
+
+    def encode(self, text: str) -> Encoding:
+        """Encodes a text."""
+        self.given.append(len(text))
+        return self.inner.encode(text)
+
+
+def reading() -> tuple[Reading, LabelScorer]:
+    """A scorer of a window of `WINDOW` tokens, and the tokenizer that it reads with."""
+    made = tokenizer()
+    made.no_padding()
+    made.enable_truncation(WINDOW)
+    noted = Reading(made)
+    return noted, LabelScorer(noted, LABELS, WINDOW)  # type: ignore[arg-type]  # all of a tokenizer that it calls
+
+
+FIRST_LOOK = READ_CHARACTERS * WINDOW
+
+
+@pytest.mark.parametrize("characters", [FIRST_LOOK, FIRST_LOOK + 1, 3_000_000])
+def test_of_a_long_text_only_the_head_is_read(characters: int) -> None:
+    """Of a text of any length no more is tokenised than overfills the window, and the rest is estimated by it."""
+    noted, scorer = reading()
+    text = ("good film " * (characters // 10 + 1))[:characters]
+    found = encoded(scorer, text)
+    assert noted.given == [FIRST_LOOK]
+    assert found.token_ids == encoded(scorer, text[:FIRST_LOOK]).token_ids and found.truncated
+    assert found.tokens_total == pytest.approx(len(whole_ids(text)), rel=0.1, abs=3)
+
+
+def test_a_text_of_few_tokens_is_read_to_its_end() -> None:
+    """A text whose head does not fill the window is read on, four times as far each time, so that nothing is lost."""
+    noted, scorer = reading()
+    text = "good" + " " * (20 * FIRST_LOOK) + "film"
+    assert encoded(scorer, text).token_ids == whole_ids(text)
+    assert noted.given == [FIRST_LOOK, 4 * FIRST_LOOK, 16 * FIRST_LOOK, len(text)]
+
+
+@pytest.mark.parametrize("spaces", [0, FIRST_LOOK, 10 * FIRST_LOOK])
+def test_a_long_text_is_refused_where_it_passes_the_window(spaces: int) -> None:
+    """With `error`, a text over the window is refused however much of it is blank, and one within it is not."""
+    _, scorer = reading()
+    fits = " ".join(["good"] * (WINDOW - 3)) + " " * spaces + " film"
+    assert isinstance(scorer.encode(fits, "error"), Encoded)
+    refused = scorer.encode(fits + " film", "error")
+    assert isinstance(refused, Failure) and refused.kind is FailureKind.TOO_LONG and refused.tokens > WINDOW
 
 
 @given(st.text(st.characters(codec=None), max_size=60))

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from fakes import manifest
 from hypothesis import given
 from hypothesis import strategies as st
 from small_variants import tokenizer
 
-from deployments.replica.tokens import TextTokens, well_formed
+from deployments.replica.tokens import TOKENIZER_FILE, TextTokens, counters_of, well_formed
+from deployments.replica.variant import file_sha256
+from gateway.model.manifest import VariantManifest
 
 LONG = "a very good film good film bad films ."
 
@@ -60,3 +65,33 @@ def test_what_utf8_cannot_hold_is_read_as_a_replacement(tokens: TextTokens) -> N
     """A lone surrogate is read as one replacement character, and a pair as the character that it encodes."""
     assert tokens.encode("good \ud800") == tokens.encode("good \ufffd")
     assert well_formed("\ud83d\ude00 \udfff") == "\U0001f600 \ufffd"
+
+
+def variant(folder: Path, name: str, text: str) -> tuple[VariantManifest, Path]:
+    """Write a variant with this tokenizer file; return its manifest, with the file's digest, and its folder."""
+    (folder / name).mkdir()
+    file = folder / name / TOKENIZER_FILE
+    file.write_text(text)
+    digest = file_sha256(file)
+    return manifest(name, 0.01).model_copy(update={"files": {TOKENIZER_FILE: digest}}), folder / name
+
+
+def test_equal_tokenizers_share_a_counter(tmp_path: Path) -> None:
+    """Checkpoints with equal tokenizer files share a counter, which counts all tokens; others have their own."""
+    one, other = tokenizer(), tokenizer()
+    other.post_processor = None
+    made = {name: variant(tmp_path, name, text.to_str()) for name, text in (("a", one), ("b", one), ("c", other))}
+    manifests = {name: of_one for name, (of_one, _) in made.items()}
+    counters = counters_of(manifests, {name: folder for name, (_, folder) in made.items()})
+    assert counters["a"] is counters["b"] is not counters["c"]
+    assert [counters[name](LONG) for name in "abc"] == [12, 12, 10]
+    assert counters["a"]("good \ud800") == counters["a"]("good \ufffd")
+
+
+def test_a_checkpoint_that_is_not_on_this_host_has_no_counter(tmp_path: Path) -> None:
+    """A checkpoint without a tokenizer file here, or whose manifest has no digest of it, has no counter."""
+    there, folder = variant(tmp_path, "a", tokenizer().to_str())
+    manifests = {"a": there, "away": there, "undigested": manifest("undigested", 0.01)}
+    folders = {"away": tmp_path / "away", "undigested": folder}
+    assert counters_of(manifests, folders) == {}
+    assert set(counters_of(manifests, {**folders, "a": folder})) >= {"a"}
