@@ -144,7 +144,7 @@ def serve(
     first = prepare_first(loaded, cache, console, settings=with_floor(Settings(), floor, console))
 
     def say(what: str) -> None:
-        console.print(f"[dim]{time.monotonic() - started:6.1f} s[/dim]  {what}")
+        console.print(f"[dim]{time.monotonic() - started:6.1f} s[/dim]  {escape(what)}")
 
     serve_until_stopped(loaded, first.variants, options, say, first.behind)
 
