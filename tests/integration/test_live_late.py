@@ -77,6 +77,28 @@ def classify(live: Live, **headers: str) -> httpx.Response:
     return httpx.post(f"{live.url}/classify", json=BODY, headers={"X-Latency-SLA-Ms": "60000", **headers}, timeout=60)
 
 
+def says_what_is_coming(live: Live) -> None:
+    """Checks what a gateway says while two checkpoints are still to come, and that it serves without them."""
+    told = coming(live)
+    assert {entry["checkpoint"] for entry in told} == {"even", "late"}
+    assert all(entry["state"] in ("waiting", "preparing") and entry["reason"] for entry in told)
+    shown = httpx.get(f"{live.url}/checkpoints", timeout=60).json()
+    assert [entry["name"] for entry in shown["checkpoints"]] == ["small"]
+    assert {entry["name"] for entry in shown["coming"]} == {"even", "late"}
+    refused = classify(live, **{"X-Checkpoint": "late"})
+    assert refused.status_code == 503 and refused.headers["Retry-After"]
+    assert classify(live).headers["X-Checkpoint"] == "small"
+
+
+def serves_all(live: Live) -> None:
+    """Checks that both have joined: the best answers, each may be pinned, and scrapes have their replicas."""
+    assert classify(live).headers["X-Checkpoint"] == "late"
+    assert all(classify(live, **{"X-Checkpoint": name}).status_code == 200 for name in ("even", "late"))
+    metrics = httpx.get(f"{live.url}/metrics", timeout=60).text
+    assert total(metrics, "punctual_checkpoint_replicas_up", checkpoint="late") == 1.0
+    assert total(metrics, "punctual_replica_up", deployment="late") == 1.0
+
+
 def test_late_checkpoints_join_without_a_failed_request(catalog: Path, tmp_path: Path) -> None:
     """The gateway serves while others are prepared, takes each in under load, and has them at once the next time."""
     cache = tmp_path / "cache"
@@ -86,15 +108,7 @@ def test_late_checkpoints_join_without_a_failed_request(catalog: Path, tmp_path:
     one = start(catalog, cache, free_port(), tmp_path / "log")
     try:
         await_ready(one)
-        told = coming(one)
-        assert {entry["checkpoint"] for entry in told} == {"even", "late"}
-        assert all(entry["state"] in ("waiting", "preparing") and entry["reason"] for entry in told)
-        shown = httpx.get(f"{one.url}/checkpoints", timeout=60).json()
-        assert [entry["name"] for entry in shown["checkpoints"]] == ["small"]
-        assert {entry["name"] for entry in shown["coming"]} == {"even", "late"}
-        refused = classify(one, **{"X-Checkpoint": "late"})
-        assert refused.status_code == 503 and refused.headers["Retry-After"]
-        assert classify(one).headers["X-Checkpoint"] == "small"
+        says_what_is_coming(one)
         before = one.replica("small").pid
         with loaded(one) as statuses:
             held.release()
@@ -103,12 +117,8 @@ def test_late_checkpoints_join_without_a_failed_request(catalog: Path, tmp_path:
             wait_until(lambda: statuses.total() > enough)
         assert set(statuses) == {200}, statuses
         assert one.replica("small").pid == before
-        assert classify(one).headers["X-Checkpoint"] == "late"
-        assert all(classify(one, **{"X-Checkpoint": name}).status_code == 200 for name in ("even", "late"))
+        serves_all(one)
         wait_until(lambda: "late has joined" in one.log.read_text())
-        metrics = httpx.get(f"{one.url}/metrics", timeout=60).text
-        assert total(metrics, "punctual_checkpoint_replicas_up", checkpoint="late") == 1.0
-        assert total(metrics, "punctual_replica_up", deployment="late") == 1.0
         said = one.log.read_text()
         assert said.index("even has joined") < said.index("late has joined"), "small ones come first"
     finally:
