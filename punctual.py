@@ -168,7 +168,7 @@ def serve(
     options = ServeOptions(host, port, access_log, log_format, traces, scheduler)
 
     def say(what: str) -> None:
-        console.print(f"[dim]{time.monotonic() - started:6.1f} s[/dim]  {what}")
+        console.print(f"[dim]{time.monotonic() - started:6.1f} s[/dim]  {escape(what)}")
 
     serve_until_stopped(loaded, variants, options, say, behind)
 

@@ -184,6 +184,8 @@ def _start(
 def _deployer(catalog: Catalog, placement: Placement, url: str) -> Deploy:
     """What deploys a late checkpoint to the gateway that answers at the URL."""
     from ray import serve as ray_serve
+    from ray.exceptions import RayError
+    from ray.serve.exceptions import RayServeException
     from ray.serve.schema import ApplicationStatus
 
     from deployments.serve.discovery import late_application
@@ -193,6 +195,12 @@ def _deployer(catalog: Catalog, placement: Placement, url: str) -> Deploy:
 
     def deploy(checkpoint: str, variant: Path, stopping: threading.Event) -> None:
         """Deploys it, and waits until an ingress has taken it in."""
+        try:
+            bring_up(checkpoint, variant, stopping)
+        except (RayError, RayServeException) as error:
+            raise NeverReady(f"Ray Serve: {error}", "its replica could not be started") from error
+
+    def bring_up(checkpoint: str, variant: Path, stopping: threading.Event) -> None:
         graph = checkpoint_application(catalog, entries[checkpoint], variant, placement)
         name = late_application(checkpoint)
         target = ray_serve.RunTarget(target=graph, name=name, route_prefix=None)

@@ -1,4 +1,4 @@
-"""A checkpoint that comes later than its gateway: prepared behind it, and taken in while it serves."""
+"""Checkpoints that come later than their gateway: prepared behind it, and taken in while it serves."""
 
 from __future__ import annotations
 
@@ -37,12 +37,17 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def catalog(index: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A catalog of a small checkpoint, and of a better one whose base must be fetched."""
+    """A catalog of two small checkpoints, and of a better one whose base must be fetched."""
     folder = tmp_path_factory.mktemp("catalog")
     index.mkdir()
     make_checkpoint(folder / "small")
+    make_checkpoint(folder / "even", "bert")
     write_adapter(folder / "late", index, LARGE)
-    entries = [("small", "realtime", "DistilBERT", 80.0), ("late", "quality", "MPNet", 90.0)]
+    entries = [
+        ("late", "quality", "MPNet", 90.0),
+        ("even", "balanced", "BERT", 85.0),
+        ("small", "realtime", "DistilBERT", 80.0),
+    ]
     rows = "".join(ENTRY.format(name=n, tier=t, family=f, quality=q) for n, t, f, q in entries)
     path = folder / "catalog.yaml"
     path.write_text(f"name: late\ncheckpoints:{rows}")
@@ -72,8 +77,30 @@ def classify(live: Live, **headers: str) -> httpx.Response:
     return httpx.post(f"{live.url}/classify", json=BODY, headers={"X-Latency-SLA-Ms": "60000", **headers}, timeout=60)
 
 
-def test_a_late_checkpoint_joins_without_a_failed_request(catalog: Path, tmp_path: Path) -> None:
-    """The gateway serves while a checkpoint is prepared, takes it in under load, and has it at once the next time."""
+def says_what_is_coming(live: Live) -> None:
+    """Checks what a gateway says while two checkpoints are still to come, and that it serves without them."""
+    told = coming(live)
+    assert {entry["checkpoint"] for entry in told} == {"even", "late"}
+    assert all(entry["state"] in ("waiting", "preparing") and entry["reason"] for entry in told)
+    shown = httpx.get(f"{live.url}/checkpoints", timeout=60).json()
+    assert [entry["name"] for entry in shown["checkpoints"]] == ["small"]
+    assert {entry["name"] for entry in shown["coming"]} == {"even", "late"}
+    refused = classify(live, **{"X-Checkpoint": "late"})
+    assert refused.status_code == 503 and refused.headers["Retry-After"]
+    assert classify(live).headers["X-Checkpoint"] == "small"
+
+
+def serves_all(live: Live) -> None:
+    """Checks that both have joined: the best answers, each may be pinned, and scrapes have their replicas."""
+    assert classify(live).headers["X-Checkpoint"] == "late"
+    assert all(classify(live, **{"X-Checkpoint": name}).status_code == 200 for name in ("even", "late"))
+    metrics = httpx.get(f"{live.url}/metrics", timeout=60).text
+    assert total(metrics, "punctual_checkpoint_replicas_up", checkpoint="late") == 1.0
+    assert total(metrics, "punctual_replica_up", deployment="late") == 1.0
+
+
+def test_late_checkpoints_join_without_a_failed_request(catalog: Path, tmp_path: Path) -> None:
+    """The gateway serves while others are prepared, takes each in under load, and has them at once the next time."""
     cache = tmp_path / "cache"
     cache.mkdir()
     held = FileLock(cache / LATE)
@@ -81,14 +108,7 @@ def test_a_late_checkpoint_joins_without_a_failed_request(catalog: Path, tmp_pat
     one = start(catalog, cache, free_port(), tmp_path / "log")
     try:
         await_ready(one)
-        (told,) = coming(one)
-        assert told["checkpoint"] == "late" and told["state"] in ("waiting", "preparing") and told["reason"]
-        shown = httpx.get(f"{one.url}/checkpoints", timeout=60).json()
-        assert [entry["name"] for entry in shown["checkpoints"]] == ["small"]
-        assert [entry["name"] for entry in shown["coming"]] == ["late"]
-        refused = classify(one, **{"X-Checkpoint": "late"})
-        assert refused.status_code == 503 and refused.headers["Retry-After"]
-        assert classify(one).headers["X-Checkpoint"] == "small"
+        says_what_is_coming(one)
         before = one.replica("small").pid
         with loaded(one) as statuses:
             held.release()
@@ -97,12 +117,10 @@ def test_a_late_checkpoint_joins_without_a_failed_request(catalog: Path, tmp_pat
             wait_until(lambda: statuses.total() > enough)
         assert set(statuses) == {200}, statuses
         assert one.replica("small").pid == before
-        assert classify(one).headers["X-Checkpoint"] == "late"
-        assert classify(one, **{"X-Checkpoint": "late"}).status_code == 200
+        serves_all(one)
         wait_until(lambda: "late has joined" in one.log.read_text())
-        metrics = httpx.get(f"{one.url}/metrics", timeout=60).text
-        assert total(metrics, "punctual_checkpoint_replicas_up", checkpoint="late") == 1.0
-        assert total(metrics, "punctual_replica_up", deployment="late") == 1.0
+        said = one.log.read_text()
+        assert said.index("even has joined") < said.index("late has joined"), "small ones come first"
     finally:
         stop(one)
     again = start(catalog, cache, free_port(), tmp_path / "again.log")
@@ -121,11 +139,11 @@ def test_a_gateway_serves_on_without_what_cannot_be_fetched(
     one = start(catalog, tmp_path / "cache", free_port(), tmp_path / "log")
     try:
         await_ready(one)
-        wait_until(lambda: coming(one)[0]["state"] == "failed", WITHIN_S, one.log.read_text)
+        wait_until(lambda: [entry["state"] for entry in coming(one)] == ["failed"], WITHIN_S, one.log.read_text)
         assert coming(one)[0]["reason"] == "the weights that it adapts cannot be fetched"
         (shown,) = httpx.get(f"{one.url}/checkpoints", timeout=60).json()["coming"]
         assert (shown["name"], shown["state"]) == ("late", "failed")
-        assert classify(one).headers["X-Checkpoint"] == "small"
+        assert classify(one).headers["X-Checkpoint"] == "even"
         assert classify(one, **{"X-Checkpoint": "late"}).status_code == 503
         assert one.log.read_text().count("going on without late") == 1 and "Traceback" not in one.log.read_text()
     finally:
