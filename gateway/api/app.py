@@ -28,9 +28,9 @@ from gateway.api.responses import (
     Alive,
     Checkpoints,
     Ready,
-    answer_document,
     checkpoint_document,
     decision_document,
+    detailed_document,
     headers_of,
 )
 from gateway.catalogs.catalog import Limits
@@ -140,8 +140,10 @@ class App:
         headers = headers_of(finished.record)
         if finished.answer is None:
             return self._problem(http, finished.problem or InternalError(), headers)
-        details = b"details=true" in http.scope["query_string"].split(b"&")
-        return self._json(http, answer_document(finished, finished.answer, details), headers=headers)
+        document: object = finished.answer.outputs
+        if b"details=true" in http.scope["query_string"].split(b"&"):
+            document = detailed_document(finished, finished.answer, bodies.ignored(body))
+        return self._json(http, document, headers=headers)
 
     async def route(self, http: HttpRequest) -> Response:
         """`POST /route`: the decision and its reasons; nothing runs."""
@@ -150,11 +152,11 @@ class App:
         body = bodies.parse(await self._body(http), bodies.RouteBody, self.limits)
         router = self.service.router
         task = router.task(body.task)
-        request = self._request(task, bodies.of_task(body, task), terms, arrived_s)
+        own = bodies.of_task(body, task)
+        request = self._request(task, own, terms, arrived_s)
         deadline = router.deadline(request)
-        return self._json(
-            http, decision_document(request, router.decide(request, deadline, every=True), deadline.budget_s)
-        )
+        decision = router.decide(request, deadline, every=True)
+        return self._json(http, decision_document(request, decision, deadline.budget_s, bodies.ignored(own)))
 
     async def checkpoints(self, http: HttpRequest) -> Response:
         """`GET /checkpoints`: the catalog as served."""

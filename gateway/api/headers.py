@@ -33,7 +33,12 @@ KNOWN = {
 
 _RAW_REQUEST_ID = REQUEST_ID.lower().encode()
 _WHITESPACE = " \t"  # HTTP's own (RFC 9110, section 5.6.3); Python's has more
-_DECIMAL = re.compile(r"[0-9]{1,9}(\.[0-9]{1,6})?", re.ASCII)
+_DECIMAL = re.compile(r"(?=.{1,40}$)([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?", re.ASCII)
+"""A number without a sign, as languages print a float: `50`, `33.333333333333336`, `.5`, `5e1`."""
+
+_BUDGET_DECIMALS = 6
+"""Decimals of a budget in milliseconds that count; the answer repeats so many."""
+
 _GRPC = re.compile(r"([0-9]{1,8})([HMSmun])", re.ASCII)
 _GRPC_UNIT_S = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
@@ -84,10 +89,13 @@ def _known(raw_headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
 
 def _budget_s(headers: Mapping[str, str]) -> float | None:
     if (text := headers.get(BUDGET)) is not None:
-        must_be = f"must be a positive number of milliseconds, at most {MAX_BUDGET_MS:.0f}"
-        if not _DECIMAL.fullmatch(text) or not 0 < float(text) <= MAX_BUDGET_MS:
-            raise bad_header(BUDGET, must_be)
-        return float(text) / 1000
+        budget_ms = round(float(text), _BUDGET_DECIMALS) if _DECIMAL.fullmatch(text) else 0.0
+        if not 0 < budget_ms <= MAX_BUDGET_MS:
+            least = f"{10**-_BUDGET_DECIMALS:f}"
+            raise bad_header(
+                BUDGET, f"must be a number of milliseconds, at least {least} and at most {MAX_BUDGET_MS:.0f}"
+            )
+        return budget_ms / 1000
     if (text := headers.get(GRPC_TIMEOUT)) is not None:
         match = _GRPC.fullmatch(text)
         budget_s = int(match[1]) * _GRPC_UNIT_S[match[2]] if match else 0.0

@@ -79,6 +79,7 @@ class Details(Struct, frozen=True):
     routing: Routing
     timings_ms: Timings
     input: InputDetails
+    ignored: Annotated[Sequence[str], Meta(description="what was sent and changes nothing, by its path in the body")]
 
 
 class WrittenDetails(Details, frozen=True):
@@ -127,6 +128,7 @@ class RouteDecision(Struct, frozen=True):
     retry_after_ms: float | None
     min_feasible_ms: Annotated[float | None, Meta(description="the least budget that an idle gateway would admit")]
     candidates: list[RouteCandidate]
+    ignored: Annotated[Sequence[str], Meta(description="what was sent and changes nothing, by its path in the body")]
 
 
 class CheckpointVariant(Struct, frozen=True):
@@ -214,20 +216,18 @@ def headers_of(record: RequestRecord) -> dict[str, str]:
     return headers
 
 
-def answer_document(finished: Finished, answer: Answer, details: bool) -> object:
-    """The answer's body: the outputs alone, or with routing, timings and input when details were asked for."""
-    if not details:
-        return answer.outputs
+def detailed_document(finished: Finished, answer: Answer, ignored: Sequence[str]) -> Details:
+    """The answer's body where details were asked for: outputs with routing, timings, input and what was ignored."""
     record = finished.record
     timings = Timings(**{name: ms(seconds) for name, seconds in _spans(record).items()})
     taken = InputDetails(record.tokens, record.truncated, record.kept)
     if not answer.generation:
-        return Details(answer.outputs, _routing(record), timings, taken)
+        return Details(answer.outputs, _routing(record), timings, taken, ignored)
     generation = [_generation(one) for one in answer.generation]
-    return WrittenDetails(answer.outputs, _routing(record), timings, taken, generation)
+    return WrittenDetails(answer.outputs, _routing(record), timings, taken, ignored, generation)
 
 
-def decision_document(request: Request, decision: Decision, budget_s: float) -> RouteDecision:
+def decision_document(request: Request, decision: Decision, budget_s: float, ignored: Sequence[str]) -> RouteDecision:
     """The body of `/route`: what would be decided and why, every candidate with its forecast and verdict."""
     chosen = decision.chosen
     return RouteDecision(
@@ -244,6 +244,7 @@ def decision_document(request: Request, decision: Decision, budget_s: float) -> 
         retry_after_ms=ms_above(decision.retry_after_s) if decision.retry_after_s else None,
         min_feasible_ms=ms_above(decision.min_feasible_s) if decision.min_feasible_s else None,
         candidates=[_candidate(assessed, decision.price) for assessed in decision.assessed],
+        ignored=ignored,
     )
 
 

@@ -12,8 +12,24 @@ from gateway.model.errors import InvalidRequest
 from gateway.model.request import Terms
 from gateway.model.tier import Tier
 
-NO_NUMBERS = ["", " ", "0", "0.0", "-1", "+5", "nan", "NaN", "inf", "-inf", "1e3", "0x32", "5,0", "1_000", "5 0", ".5"]
-NO_NUMBERS += ["5.", "50ms", "٥٠", "５０", "½", "9" * 400, "0.0000001", "1;2", "true", "null", "5\x00"]
+NO_NUMBERS = ["", " ", "0", "0.0", "-1", "+5", "nan", "NaN", "inf", "-inf", "1e", "0x32", "5,0", "1_000", "5 0", "."]
+NO_NUMBERS += [
+    "e1",
+    "5e1.0",
+    "5e+",
+    "5e1000",
+    "50ms",
+    "٥٠",
+    "５０",
+    "½",
+    "9" * 400,
+    "0.0000004",
+    "1e-320",
+    "1;2",
+    "true",
+    "null",
+    "5\x00",
+]
 
 
 def terms(**headers: str) -> Terms:
@@ -47,7 +63,15 @@ def test_nothing_sent_leaves_the_defaults() -> None:
 
 @pytest.mark.parametrize(
     ("text", "budget_s"),
-    [("50", 0.05), ("0.5", 0.0005), ("1234.567", 1.234567), ("600000", 600.0), (" 50\t", 0.05), ("007", 0.007)],
+    [
+        *(("50", 0.05), ("0.5", 0.0005), ("1234.567", 1.234567), ("600000", 600.0), (" 50\t", 0.05), ("007", 0.007)),
+        ("33.333333333333336", 0.033333333),
+        (".5", 0.0005),
+        ("5.", 0.005),
+        ("5e1", 0.05),
+        ("1.0E2", 0.1),
+        ("5e-05", 5e-8),
+    ],
 )
 def test_a_budget_is_milliseconds(text: str, budget_s: float) -> None:
     """X-Latency-SLA-Ms is in milliseconds and becomes seconds."""
