@@ -35,7 +35,7 @@ from gateway.api.server import HttpServer
 from gateway.catalogs.catalog import Catalog
 from gateway.forecasting.load import LoadTracker
 from gateway.model.manifest import VariantManifest
-from gateway.observability.metrics import Process, RequestMetrics, exposition
+from gateway.observability.metrics import Process, RequestMetrics, ServerErrors, exposition
 from gateway.router import Router
 from gateway.service import Service
 from gateway.state import GatewayState
@@ -164,6 +164,7 @@ class IngressDeployment:
         directory, certificates = ServeDirectory(replicas), transport.checked_certificates()
         self._backend = TransportBackend(expected, directory, load, node, time.monotonic, chance, certificates)
         self._metrics = RequestMetrics(catalog)
+        self._errors = ServerErrors()
         self._observing = observing(self._id, os.environ)
         note = self._observing.faults.note
         self._service = Service(
@@ -183,12 +184,12 @@ class IngressDeployment:
         )
         self._backend.start()
         await self._connected()
-        self._server = HttpServer(self._application(catalog), catalog.limits, time.monotonic)
+        self._server = HttpServer(self._application(catalog), catalog.limits, time.monotonic, self._errors.count)
         await self._server.start(listening.host, listening.port)
 
     async def metrics(self) -> Process:
         """Gives this process's metrics."""
-        return Process(self._id, INGRESS, await exposition(self._metrics, self._state, self._observing))
+        return Process(self._id, INGRESS, await exposition(self._metrics, self._state, self._observing, self._errors))
 
     async def drain(self) -> None:
         """Takes no new connections, and finishes the requests under way."""
@@ -209,6 +210,7 @@ class IngressDeployment:
             time.monotonic,
             trace=self._observing.trace,
             draining=lambda: self._server.draining,
+            refused=self._errors.count,
         )
 
     async def _connected(self) -> None:

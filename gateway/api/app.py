@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from gateway.api import bodies
 from gateway.api.connection import FIRST_BYTE
 from gateway.api.console import PageFile, read_page
+from gateway.api.encodings import DecodedTooLong, decoded
 from gateway.api.headers import read_terms, request_id_of
 from gateway.api.openapi import openapi_document
 from gateway.api.responses import (
@@ -100,6 +101,7 @@ class App:
     clock: Clock
     trace: Callable[[Terms], Terms] | None
     draining: Callable[[], bool]
+    refused: Callable[[Problem], None]
     contract: bytes
     reserve: WriteReserve = field(default_factory=WriteReserve)
     routes: dict[str, Mapping[str, Handler]] = field(default_factory=dict)
@@ -110,7 +112,7 @@ class App:
         try:
             response = await self._handler(scope["path"], scope["method"])(http)
         except Problem as problem:
-            self._ended(http, problem.outcome)
+            self._ended(http, problem.outcome, problem)
             response = self._problem(http, problem)
         except ClientDisconnect:  # `_body` has counted the request
             response = self._respond(http, b"", None, CLIENT_CLOSED_REQUEST)
@@ -208,7 +210,7 @@ class App:
         Starlette's middleware raises it again, so that the server logs the traceback.
         """
         if _IN_SERVICE not in http.scope:
-            self._ended(http, Outcome.FAILED)
+            self._ended(http, Outcome.FAILED, InternalError())
         request_id = self._request_id(http)
         log.error("request %s failed: %s", request_id, type(error).__name__, extra={"request_id": request_id})
         return self._problem(http, InternalError())
@@ -228,8 +230,9 @@ class App:
         return Request(task.name, inputs, parameters, terms, arrived_s)
 
     async def _body(self, http: HttpRequest) -> bytes:
-        """Reads the body, up to its limit. Raises InputTooLong, or ClientDisconnect."""
+        """Reads and decodes the body, up to its limit. Raises InputTooLong, UnsupportedEncoding, ClientDisconnect."""
         limit = self.limits.max_body_bytes
+        encoding = ",".join(http.headers.getlist("content-encoding"))
         announced = http.headers.get("content-length", "")
         if announced.isdecimal() and float(announced) > limit:  # int() refuses thousands of digits
             raise bodies.body_too_long(limit)
@@ -244,7 +247,10 @@ class App:
         except (ClientDisconnect, asyncio.CancelledError):  # the server decides which of the two
             self._ended(http, Outcome.CANCELLED)
             raise
-        return b"".join(parts)
+        try:
+            return decoded(b"".join(parts), encoding, limit)
+        except DecodedTooLong:
+            raise bodies.body_too_long(limit) from None
 
     def _terms(self, http: HttpRequest) -> Terms:
         terms = read_terms(http.scope["headers"])
@@ -261,10 +267,13 @@ class App:
             known = http.scope[_IDENTITY] = request_id_of(http.scope["headers"])
         return known
 
-    def _ended(self, http: HttpRequest, outcome: Outcome) -> None:
-        """Records a request that the service never had."""
-        task = http.url.path.removeprefix("/")
-        if task in TASKS:
+    def _ended(self, http: HttpRequest, outcome: Outcome, problem: Problem | None = None) -> None:
+        """Records a request that the service never had; what is no request of a task is counted by its problem."""
+        task = http.scope["path"].removeprefix("/")
+        if task not in TASKS:
+            if problem is not None:
+                self.refused(problem)
+        else:
             terms: Terms | None = http.scope.get(_TERMS)
             record = RequestRecord(
                 request_id=self._request_id(http),
@@ -306,16 +315,17 @@ def build(
     *,
     trace: Callable[[Terms], Terms] | None = None,
     draining: Callable[[], bool] = lambda: False,
+    refused: Callable[[Problem], None] = lambda problem: None,
 ) -> ASGIApp:
     """Makes the ASGI application.
 
     `trace` gives a request its place in a trace; without it a client's `traceparent` is passed on unchanged. `draining`
-    says whether this process is about to end.
+    says whether this process is about to end. `refused` is told of each error about what is no request of a task.
 
     The server must cancel the call if the client hangs up, as `connection` does; nothing here listens for it. It may
     tell when the request's first byte was read, in the scope under `FIRST_BYTE`.
     """
-    app = App(service, scrape, limits, clock, trace, draining, bodies.encode(openapi_document()))
+    app = App(service, scrape, limits, clock, trace, draining, refused, bodies.encode(openapi_document()))
     gets: dict[str, Handler] = {
         "/checkpoints": app.checkpoints,
         "/healthz": app.healthz,

@@ -35,11 +35,18 @@ ALWAYS = (
     errors.MethodNotAllowed,
     errors.RequestTimeout,
     errors.HeadTooLarge,
+    errors.VersionNotSupported,
     errors.InternalError,
     errors.TooManyConnections,
     errors.Stopping,
 )
-READING = (errors.InvalidRequest, errors.UnknownTask, errors.UnknownCheckpoint, errors.InputTooLong)
+READING = (
+    errors.InvalidRequest,
+    errors.UnknownTask,
+    errors.UnknownCheckpoint,
+    errors.UnsupportedEncoding,
+    errors.InputTooLong,
+)
 RUNNING = (
     errors.BudgetInfeasible,
     errors.Overloaded,
@@ -109,12 +116,13 @@ _ANSWERED: Mapping[str, tuple[Json, str]] = {
     "X-Finish-Reason": ({"enum": list(get_args(FinishReason))}, "Why a text ended: the worst reason of several."),
     "Server-Timing": (_STRING, "The spans `route`, `queue`, `infer`, `total` and `predicted`, in milliseconds."),
     "Allow": (_STRING, "The methods that the path has."),
+    "Accept-Encoding": (_STRING, "The encodings of a body that are read."),
     "Retry-After": ({"type": "integer"}, "Seconds after which to try again."),
 }
-_OF_STATUS = {405: ("Allow",), 429: ("Retry-After",), 503: ("Retry-After",)}
-_ON_TASKS = tuple(name for name in _ANSWERED if name not in ("Allow", "Retry-After"))
+_OF_STATUS = {405: ("Allow",), 415: ("Accept-Encoding",), 429: ("Retry-After",), 503: ("Retry-After",)}
+_ON_TASKS = tuple(name for name in _ANSWERED if name not in ("Allow", "Accept-Encoding", "Retry-After"))
 _ON_ALL = (request.REQUEST_ID,)
-_BEFORE_A_DECISION = (400, 405, 408, 431)
+_BEFORE_A_DECISION = (400, 405, 408, 415, 431, 505)
 
 
 def _json(name: str) -> tuple[str, Json]:

@@ -4,6 +4,7 @@
      ├─ InvalidRequest         422  the body does not validate, or no checkpoint meets the terms (400: unreadable)
      ├─ NotFound               404  no such path, task or checkpoint; the names that exist are listed
      ├─ MethodNotAllowed       405
+     ├─ UnsupportedEncoding    415  the body is compressed in a way that is not read
      ├─ InputTooLong           413  over a limit, or over the checkpoint's window with truncation "error"
      ├─ BudgetInfeasible       422  strict, and not even an idle gateway could make it
      ├─ Overloaded             429  strict, and not in time at this load; or a limit on queued work is reached
@@ -11,6 +12,7 @@
      ├─ CheckpointUnavailable  503  no healthy replica
      ├─ InferenceFailed        500  the engine failed
      └─ of the HTTP server itself, about what is no request yet:
+        ├─ VersionNotSupported 505  not HTTP/1.1 or 1.0
         ├─ HeadTooLarge        431  target and headers are over the limit
         ├─ RequestTimeout      408  the head or the body did not come in time
         ├─ TooManyConnections  503  over the limit on connections
@@ -165,6 +167,26 @@ class MethodNotAllowed(Problem):
         return {"Allow": ", ".join(self._allowed)}
 
 
+class UnsupportedEncoding(Problem):
+    """Raised for a body whose Content-Encoding is not read."""
+
+    class Members(TypedDict):
+        """The encodings that are read."""
+
+        accepted: list[str]
+
+    code, status, title, outcome = "unsupported_encoding", 415, "The encoding is not read", Outcome.INVALID
+
+    def __init__(self, accepted: Sequence[str]) -> None:
+        names = ", ".join(accepted)
+        super().__init__(f"Content-Encoding must be one of: {names}", self.Members(accepted=list(accepted)))
+        self._names = names
+
+    def headers(self) -> dict[str, str]:
+        """`Accept-Encoding`, by which RFC 9110 has a 415 say what is read."""
+        return {"Accept-Encoding": self._names}
+
+
 class InputTooLong(Problem):
     """Raised for a body, a list or a text over its limit, and for a text over the window that may not be cut."""
 
@@ -268,6 +290,15 @@ class InferenceFailed(Problem):
 
     def __init__(self, checkpoint: str) -> None:
         super().__init__(f"checkpoint {checkpoint} failed", self.Members(checkpoint=checkpoint))
+
+
+class VersionNotSupported(Problem):
+    """Raised for a request of another version of HTTP."""
+
+    code, status, title, outcome = "version_not_supported", 505, "The version of HTTP is not supported", Outcome.INVALID
+
+    def __init__(self) -> None:
+        super().__init__("this server speaks HTTP/1.1 and HTTP/1.0")
 
 
 class HeadTooLarge(Problem):
