@@ -198,6 +198,7 @@ class Service:
             terms.request_id,
             terms.traceparent,
             ticket.batch_number,
+            terms.tracestate,
         )
         try:
             async with asyncio.timeout(_patience_s(ticket.deadline, terms.strict, now_s)):

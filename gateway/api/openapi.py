@@ -100,8 +100,9 @@ _SENT: Mapping[str, tuple[Json, str]] = {
     ),
     request.MIN_TIER: ({"enum": list(Tier)}, "Never answer with less than this tier."),
     request.CHECKPOINT: (_STRING, "Pin one checkpoint. The budget then only decides whether to admit."),
-    request.REQUEST_ID: ({**_STRING, "maxLength": 128}, "Continued. The gateway makes one where it is absent."),
-    request.TRACEPARENT: (_STRING, "W3C trace context."),
+    request.REQUEST_ID: ({**_STRING, "maxLength": 128}, "Continued. One is made where it is absent or cannot be used."),
+    request.TRACEPARENT: (_STRING, "W3C trace context. One that cannot be read is dropped, and a new trace begins."),
+    request.TRACESTATE: (_STRING, "It goes with a valid traceparent."),
 }
 _ANSWERED: Mapping[str, tuple[Json, str]] = {
     request.REQUEST_ID: (_STRING, "The request's own id, or the one that was made for it. On every answer."),
