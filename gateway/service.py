@@ -114,7 +114,7 @@ class Service:
             deadline = trail.deadline = self.router.deadline(request)
             trail.answer = await self._answer(request, deadline, trail)
             trail.answered_s = deadline.elapsed_s(self.clock())
-            outcome = _timeliness(trail.answered_s, deadline.budget_s, request.terms.strict)
+            outcome = _timeliness(trail.answer, trail.answered_s, deadline.budget_s, request.terms.strict)
         except Problem as error:
             problem, outcome = error, error.outcome
         except asyncio.CancelledError:
@@ -154,7 +154,7 @@ class Service:
             try:
                 await self._loop.settled(ticket, _patience_s(deadline, ticket.terms.strict, began_s))
             except TimeoutError:
-                raise DeadlineExceeded(deadline.elapsed_s(self.clock())) from None
+                raise DeadlineExceeded(deadline.elapsed_s(self.clock()), deadline.budget_s) from None
             finally:
                 trail.waited_s += self.clock() - began_s
         match ticket.stage:
@@ -165,7 +165,7 @@ class Service:
             case Stage.CROWDED_OUT:
                 raise Overloaded("the request would be late, and too many late requests wait", ticket.late_s)
             case Stage.EXPIRED:
-                raise DeadlineExceeded(deadline.elapsed_s(self.clock()))
+                raise DeadlineExceeded(deadline.elapsed_s(self.clock()), deadline.budget_s)
             case _:
                 return
 
@@ -182,7 +182,7 @@ class Service:
             self._loop.look()
         if isinstance(result, Failure) and (result.kind is not FailureKind.UNAVAILABLE or trail.attempts == ATTEMPTS):
             checkpoint, forecast = ticket.promise
-            raise failed(checkpoint, forecast, result, ticket.deadline.elapsed_s(self.clock()))
+            raise failed(checkpoint, forecast, result, ticket.deadline, self.clock())
         return result
 
     async def _dispatch(self, request: Request, ticket: Ticket) -> Answer | Failure:
@@ -253,12 +253,12 @@ def _patience_s(deadline: Deadline, strict: bool, now_s: float) -> float:
     return max(deadline.remaining_s(now_s) + (0.0 if strict else PATIENCE_S), 0.0)
 
 
-def _timeliness(elapsed_s: float, budget_s: float, strict: bool) -> Outcome:
+def _timeliness(answer: Answer, elapsed_s: float, budget_s: float, strict: bool) -> Outcome:
     """Whether an answer is in time or late. Raises DeadlineExceeded if it is late and strict, so of no use."""
     if elapsed_s <= budget_s:
-        return Outcome.IN_TIME
+        return Outcome.LEAD if any(one.lead for one in answer.generation) else Outcome.IN_TIME
     if strict:
-        raise DeadlineExceeded(elapsed_s)
+        raise DeadlineExceeded(elapsed_s, budget_s)
     return Outcome.LATE
 
 

@@ -16,12 +16,14 @@ from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from gateway.api import responses
 from gateway.api.bodies import RouteBody
+from gateway.api.responses import OUTCOME
 from gateway.catalogs.catalog import CatalogEntry
 from gateway.model import errors, request
 from gateway.model.deadline import MAX_BUDGET_MS
 from gateway.model.errors import Problem
 from gateway.model.manifest import SourceOf
 from gateway.model.messages import FinishReason
+from gateway.model.outcome import Outcome
 from gateway.model.request import DEFAULT_PERCENTILE
 from gateway.model.tier import Tier
 from gateway.scheduling.policy import Reason
@@ -110,7 +112,8 @@ _ANSWERED: Mapping[str, tuple[Json, str]] = {
     request.CHECKPOINT: (_STRING, "The checkpoint. Once a decision was made, as are the others."),
     "X-Tier": ({"enum": list(Tier)}, "The tier of the checkpoint."),
     "X-Route-Reason": ({"enum": list(Reason)}, "Why this checkpoint was chosen."),
-    "X-SLA-Met": ({"enum": ["true", "false"]}, "Whether the answer came within the budget."),
+    "X-SLA-Met": ({"enum": ["true", "false"]}, "Whether the checkpoint's answer came within the budget."),
+    OUTCOME: ({"enum": list(Outcome)}, "How the request ended, as the metrics count it."),
     "X-Predicted-Latency-Ms": (_NUMBER, "The median forecast, from the arrival."),
     "X-Forecast-Quantile-Ms": (_NUMBER, "The forecast at the percentile that was asked for, from the arrival."),
     "X-Input-Truncated": ({"enum": ["true"]}, "An input was cut, or not read to its end."),

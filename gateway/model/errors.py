@@ -8,7 +8,7 @@
      ├─ InputTooLong           413  over a limit, or over the checkpoint's window with truncation "error"
      ├─ BudgetInfeasible       422  strict, and not even an idle gateway could make it
      ├─ Overloaded             429  strict, and not in time at this load; or a limit on queued work is reached
-     ├─ DeadlineExceeded       504  admitted, and the deadline passed; the rest of the work was stopped
+     ├─ DeadlineExceeded       504  admitted, and the deadline passed or could not be kept; the work was stopped
      ├─ CheckpointUnavailable  503  no healthy replica
      ├─ InferenceFailed        500  the engine failed
      └─ of the HTTP server itself, about what is no request yet:
@@ -207,20 +207,24 @@ class BudgetInfeasible(Problem):
     """Raised in strict mode if no candidate could answer in time even on an idle gateway."""
 
     class Members(TypedDict):
-        """The least budget that an idle gateway would admit, and the checkpoints that could make it."""
+        """The least budget that an idle gateway keeps at the percentile that was asked for, and who would keep it.
+
+        `min_admitted_ms` is the least that is let in now: one answer in twenty is then in time.
+        """
 
         min_feasible_ms: float
+        min_admitted_ms: float
         feasible_checkpoints: list[str]
 
     code, status, title = "budget_infeasible", 422, "No checkpoint can answer within this budget"
     outcome = Outcome.INFEASIBLE
 
-    def __init__(self, min_feasible_s: float, checkpoints: Sequence[str]) -> None:
+    def __init__(self, min_feasible_s: float, min_admitted_s: float, checkpoints: Sequence[str]) -> None:
         """`checkpoints` are those that a budget of `min_feasible_s` would make feasible."""
-        ms = ms_above(min_feasible_s)
+        feasible, admitted = ms_above(min_feasible_s), ms_above(min_admitted_s)
         super().__init__(
-            f"the least budget that an idle gateway would admit is {ms} ms",
-            self.Members(min_feasible_ms=ms, feasible_checkpoints=list(checkpoints)),
+            f"an idle gateway would keep {feasible} ms; from {admitted} ms on a request is let in at its own risk",
+            self.Members(min_feasible_ms=feasible, min_admitted_ms=admitted, feasible_checkpoints=list(checkpoints)),
         )
 
 
@@ -244,18 +248,23 @@ class Overloaded(Problem):
 
 
 class DeadlineExceeded(Problem):
-    """Raised if admitted work was stopped because its deadline, or the patience with best effort, passed."""
+    """Raised if admitted work was stopped because its deadline, or the patience with best effort, passed.
+
+    Also raised before the deadline, once it is certain that it cannot be kept.
+    """
 
     class Members(TypedDict):
         """The time from the arrival to the stop."""
 
         elapsed_ms: float
 
-    code, status, title, outcome = "deadline_exceeded", 504, "The deadline passed", Outcome.EXPIRED
+    code, status, title, outcome = "deadline_exceeded", 504, "No answer within the budget", Outcome.EXPIRED
 
-    def __init__(self, elapsed_s: float) -> None:
-        ms = round(elapsed_s * 1000, 1)
-        super().__init__(f"no answer within the budget; stopped after {ms} ms", self.Members(elapsed_ms=ms))
+    def __init__(self, elapsed_s: float, budget_s: float) -> None:
+        ms, budget_ms = round(elapsed_s * 1000, 1), round(budget_s * 1000, 1)
+        passed = f"the deadline passed; stopped after {ms} ms of {budget_ms}"
+        kept = f"the deadline could not be kept; given up after {ms} ms of {budget_ms}"
+        super().__init__(kept if elapsed_s < budget_s else passed, self.Members(elapsed_ms=ms))
 
 
 class CheckpointUnavailable(Problem):

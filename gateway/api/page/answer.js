@@ -10,7 +10,8 @@ import { problem, reason, remedies } from "./words.js";
 export function answered(told, terms, colour) {
   const { outputs, routing, timings_ms: timings } = told.document;
   const met = routing.sla_met;
-  const title = met ? "In time" : `Late by ${time(timings.total - routing.budget_ms)}`;
+  const late = timings.total - routing.budget_ms;
+  const title = met ? "In time" : late > 0 ? `Late by ${time(late)}` : "Nothing written in time";
   const lead = make(
     "p",
     { class: "lead" },
