@@ -88,7 +88,10 @@ def _too_long(checkpoint: str, failure: Failure) -> Problem:
     if not failure.limit:
         return InputTooLong(f"{checkpoint}: {failure.detail or 'over its limit'}", {"checkpoint": checkpoint})
     members = {"tokens": failure.tokens, "limit": failure.limit, "unit": "tokens", "checkpoint": checkpoint}
-    return InputTooLong(f"{checkpoint} takes {failure.limit} tokens, got {failure.tokens}", members)
+    detail = f"{checkpoint} takes {failure.limit} tokens, got {failure.tokens}"
+    if failure.index is None:
+        return InputTooLong(detail, members)
+    return InputTooLong(f"inputs[{failure.index}]: {detail}", {**members, "index": failure.index})
 
 
 def _unmet(decision: Decision) -> Problem:

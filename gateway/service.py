@@ -256,13 +256,14 @@ def _patience_s(deadline: Deadline, strict: bool, now_s: float) -> float:
 def _timeliness(answer: Answer, elapsed_s: float, budget_s: float, strict: bool) -> Outcome:
     """Whether an answer is in time or late. Raises DeadlineExceeded if it is late and strict, so of no use."""
     if elapsed_s <= budget_s:
-        return Outcome.LEAD if any(one.lead for one in answer.generation) else Outcome.IN_TIME
+        stands_in = any(one.lead and one.finish_reason != "length" for one in answer.generation)  # that is as asked for
+        return Outcome.LEAD if stands_in else Outcome.IN_TIME
     if strict:
         raise DeadlineExceeded(elapsed_s, budget_s)
     return Outcome.LATE
 
 
 def _finish_reason(generation: Sequence[Generation]) -> str | None:
-    """The worst reason of several: deadline before length before stop; None if no text was written."""
+    """The worst reason of several: deadline before length, stop and short; None if no text was written."""
     reasons = {one.finish_reason for one in generation}
-    return next((reason for reason in ("deadline", "length", "stop") if reason in reasons), None)
+    return next((reason for reason in ("deadline", "length", "stop", "short") if reason in reasons), None)

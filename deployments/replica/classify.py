@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 from tokenizers import Tokenizer
 
 from deployments.engines.base import Engine, Logits
@@ -16,7 +17,7 @@ from deployments.replica.batch_forming import BatchLimits
 from deployments.replica.batcher import Batcher, Scored
 from deployments.replica.gathering import all_or_failure
 from deployments.replica.kinds import ReplicaKind
-from deployments.replica.tokens import TOKENIZER_FILE, encoding_of
+from deployments.replica.tokens import TOKENIZER_FILE, TextEncoder
 from deployments.replica.totals import Totals
 from deployments.replica.variant import VariantRejected, check_answers, open_variant
 from gateway.catalogs.catalog import CatalogEntry
@@ -59,7 +60,7 @@ class LabelScorer:
 
     def __init__(self, tokenizer: Tokenizer, labels: tuple[str, ...], window: int, pad_id: int = 0) -> None:
         """Takes a tokenizer that truncates at `window` and does not pad, as `open` makes it."""
-        self._tokenizer = tokenizer
+        self._encoder = TextEncoder(tokenizer)
         self.labels = labels
         self.window = window
         self.pad_id = pad_id
@@ -78,7 +79,7 @@ class LabelScorer:
         One pass cuts and counts: the tokenizer returns what it cut off as overflow, in pieces with special tokens of
         their own, which are not counted again.
         """
-        encoding = encoding_of(self._tokenizer, text)
+        encoding = self._encoder.encode(text)
         total = len(encoding.ids)
         if total >= self.window:
             total += sum(len(piece) - sum(piece.special_tokens_mask) for piece in encoding.overflowing)
@@ -183,12 +184,12 @@ class ClassifierReplica:
         return await asyncio.to_thread(self._encode_all, inputs, parameters)
 
     def _encode_all(self, inputs: Sequence[str], parameters: ClassifyParameters) -> list[Encoded] | Failure:
-        """Encodes every input, or gives the first failure."""
+        """Encodes every input, or gives the first failure, with the index of its input."""
         encoded: list[Encoded] = []
-        for text in inputs:
+        for at, text in enumerate(inputs):
             one = self._scorer.encode(text, parameters.truncation)
             if isinstance(one, Failure):
-                return one
+                return msgspec.structs.replace(one, index=at)
             encoded.append(one)
         return encoded
 

@@ -65,7 +65,9 @@ class InputDetails(Struct, frozen=True):
 class GenerationDetails(Struct, frozen=True):
     """How one text was written."""
 
-    finish_reason: Annotated[FinishReason, Meta(description="it ended by itself, by its length, or by the deadline")]
+    finish_reason: Annotated[
+        FinishReason, Meta(description="by itself, its length, the deadline, or for the text is too short to summarise")
+    ]
     steps: Annotated[int, Meta(description="steps of the engine")]
     tokens: Annotated[int, Meta(description="tokens of the text that was written")]
     beams: Annotated[int, Meta(description="beams of the search, as planned for the budget")]

@@ -191,13 +191,17 @@ class InputTooLong(Problem):
     """Raised for a body, a list or a text over its limit, and for a text over the window that may not be cut."""
 
     class Members(TypedDict, total=False):
-        """The limit with its unit, what was sent in that unit, and the checkpoint where it is the limit's."""
+        """The limit with its unit, what was sent in that unit, and the checkpoint where it is the limit's.
+
+        `index` is that of the text in `inputs`, where one text alone is too long.
+        """
 
         limit: int
         unit: Literal["bytes", "inputs", "characters", "tokens"]
         inputs: int
         characters: int
         tokens: int
+        index: int
         checkpoint: str
 
     code, status, title, outcome = "input_too_long", 413, "The input is too long", Outcome.TOO_LONG

@@ -220,6 +220,8 @@ class ExtractiveModel:
 
     def learn(self, shape: RequestShape, answer: Answer) -> None:
         """Learns tokens per character from texts that were read to their end, and the slowdown from what was read."""
+        if _was_short(answer):
+            return
         if not answer.input.truncated:
             self._rate.learn(shape.characters, answer.input.tokens)
         if answer.input.kept > 0:
@@ -266,6 +268,8 @@ class AbstractiveModel:
 
         Tokens come from texts that were taken whole, the slowdown from single texts in one piece.
         """
+        if _was_short(answer):
+            return
         if not answer.input.truncated:
             self._rate.learn(shape.characters, answer.input.tokens)
         for one in answer.generation:
@@ -316,6 +320,11 @@ class AbstractiveModel:
     def _wanted(self, parameters: Parameters) -> Wanted:
         given = parameters if isinstance(parameters, SummarizeParameters) else SummarizeParameters()
         return wanted_of(given, self._rules, self._output_tokens)
+
+
+def _was_short(answer: Answer) -> bool:
+    """True if a text was too short to summarise: nothing ran for it, so that its part of the tokens took no time."""
+    return any(one.finish_reason == "short" for one in answer.generation)
 
 
 def wanted_of(parameters: SummarizeParameters, rules: GenerationRules, expected_tokens: float) -> Wanted:

@@ -7,6 +7,7 @@ import json
 import pytest
 from fakes import ANSWER
 from served_app import Client, serving
+from starlette.types import ASGIApp
 from worlds import OwnMetrics, World, world
 
 from gateway.api import app
@@ -48,7 +49,7 @@ NO_IDS = (
 )
 
 
-def application(told: World) -> app.ASGIApp:
+def application(told: World) -> ASGIApp:
     """Return the application over this world, which counts its records."""
     told.service.observers = (told.kept,)
     return app.build(told.service, OwnMetrics(told.catalog), told.catalog.limits, told.clock)

@@ -229,7 +229,9 @@ async def test_an_answer_that_was_not_written_is_none_in_time(leads: int) -> Non
     (record,) = told.kept.records
     assert record.outcome is Outcome.LEAD and record.answered and not record.met
     lines = [line for line in scrape.metrics.text().splitlines() if line.startswith("punctual_requests_total{")]
-    assert [line.endswith(" 1.0") for line in lines if record.checkpoint in line and 'outcome="lead"' in line] == [True]
+    assert [
+        line.endswith(" 1.0") for line in lines if f'"{record.checkpoint}"' in line and 'outcome="lead"' in line
+    ] == [True]
     assert not any(line.endswith(" 1.0") for line in lines if 'outcome="in_time"' in line)
 
 
@@ -253,6 +255,17 @@ async def test_the_gateway_learns_how_long_summaries_are() -> None:
     for _ in range(100):
         await predicted_s(told.service)
     assert await predicted_s(told.service) < 0.8 * first
+
+
+async def test_texts_that_are_their_own_summaries_teach_nothing() -> None:
+    """A text that is too short to summarise comes back at once; forecasts of others are as they were."""
+    told = summarizing()
+    terms = replace(TERMS, pinned=SCRIBE, budget_s=10.0)
+    short = generation("short", 1, steps=0, beams=1, max_new_tokens=0)
+    told.backend.behaviour = as_each(summary(short, tokens=3, service_time_s=0.0, text="ok"))
+    records = [(await told.service.handle(told.page(terms))).record for _ in range(30)]
+    assert {(one.outcome, one.finish_reason) for one in records} == {(Outcome.IN_TIME, "short")}
+    assert len({one.predicted_s for one in records}) == 1
 
 
 async def test_every_kind_of_checkpoint_is_told_whole() -> None:

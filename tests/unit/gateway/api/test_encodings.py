@@ -41,7 +41,7 @@ async def test_a_compressed_body_is_read(encoding: str, content: bytes) -> None:
 async def test_another_encoding_is_refused_with_those_that_are_read(encoding: str) -> None:
     """Another encoding is a 415 whose `Accept-Encoding` and members have those that are read."""
     _, client = gateway()
-    response = await client.post("/classify", content=PACKED, headers={"Content-Encoding": encoding.encode("latin-1")})
+    response = await client.post("/classify", content=PACKED, headers={b"Content-Encoding": encoding.encode("latin-1")})
     assert is_problem(response, "unsupported_encoding", 415)
     assert response.headers["Accept-Encoding"] == "gzip, deflate, identity"
     assert response.json()["accepted"] == ["gzip", "deflate", "identity"]
