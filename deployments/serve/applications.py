@@ -30,6 +30,7 @@ from deployments.serve.scraping import ApplicationScrape, DeploymentStates
 from deployments.transport import Certificates, Endpoint, Handler, TcpAddress, TransportServer, UnixAddress
 from deployments.transport.backend import TransportBackend
 from gateway.api import app
+from gateway.api.access import Access
 from gateway.api.connection import Application
 from gateway.api.server import HttpServer
 from gateway.catalogs.catalog import Catalog
@@ -211,6 +212,7 @@ class IngressDeployment:
             trace=self._observing.trace,
             draining=lambda: self._server.draining,
             refused=self._errors.count,
+            access=Access.of(self._listening.host, os.environ),
         )
 
     async def _connected(self) -> None:

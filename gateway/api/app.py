@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol, TypeAlias
@@ -20,11 +20,12 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.api import bodies
+from gateway.api.access import Access, preflight_headers
 from gateway.api.connection import FIRST_BYTE
 from gateway.api.console import PageFile, read_page
-from gateway.api.encodings import DecodedTooLong, decoded
+from gateway.api.encodings import DecodedTooLong, decoded, packed, takes_gzip
 from gateway.api.headers import read_terms, request_id_of
-from gateway.api.openapi import openapi_document
+from gateway.api.openapi import ANSWERED, openapi_document
 from gateway.api.responses import (
     Alive,
     Checkpoints,
@@ -57,6 +58,11 @@ CLIENT_CLOSED_REQUEST = 499
 
 _HEALTHY = b"success"
 """What Ray Serve's own proxy answers to a probe, and KubeRay looks for."""
+
+_EVERY_METHOD = ("GET", "HEAD", "POST")
+
+EVERYWHERE = Access()
+"""Any host is answered, and no page of another origin reads an answer."""
 
 _DRAINING = b"This node is being drained."
 
@@ -102,6 +108,7 @@ class App:
     trace: Callable[[Terms], Terms] | None
     draining: Callable[[], bool]
     refused: Callable[[Problem], None]
+    access: Access
     contract: bytes
     reserve: WriteReserve = field(default_factory=WriteReserve)
     routes: dict[str, Mapping[str, Handler]] = field(default_factory=dict)
@@ -110,6 +117,7 @@ class App:
         """Answers one request."""
         http = HttpRequest(scope, receive)
         try:
+            self.access.check_host(scope["headers"])
             response = await self._handler(scope["path"], scope["method"])(http)
         except Problem as problem:
             self._ended(http, problem.outcome, problem)
@@ -123,12 +131,21 @@ class App:
 
     def _handler(self, path: str, method: str) -> Handler:
         """Finds what answers a path and method. Raises NotFound and MethodNotAllowed."""
-        methods = self.routes.get(path)
+        methods = _EVERY_METHOD if path == "*" else self.routes.get(path)
         if methods is None:
             raise NotFound("see /openapi.json for what is served")
+        if method == "OPTIONS":
+            return partial(self.options, sorted([*methods, "OPTIONS"]))
         if method not in methods:
             raise MethodNotAllowed(sorted(methods))
         return methods[method]
+
+    async def options(self, methods: Sequence[str], http: HttpRequest) -> Response:
+        """`OPTIONS` of any path, or of `*`: its methods, and to a browser whether a page may use them."""
+        headers = {"Allow": ", ".join(methods)}
+        if "access-control-request-method" in http.headers and self.access.reads(http.headers.get("origin", "")):
+            headers |= preflight_headers(methods)
+        return self._respond(http, b"", None, 204, headers)
 
     async def answer(self, task: Task, http: HttpRequest) -> Response:
         """`POST` to a task's endpoint."""
@@ -183,17 +200,22 @@ class App:
 
     async def metrics(self, http: HttpRequest) -> Response:
         """`GET /metrics`: every process of the application in one scrape."""
-        return self._respond(http, await self.scrape.gather(), metrics.CONTENT_TYPE)
+        content, headers = await self.scrape.gather(), {"Vary": "Accept-Encoding"}
+        if takes_gzip(http.headers.get("accept-encoding", "")):
+            content = await asyncio.to_thread(packed, content)
+            headers["Content-Encoding"] = "gzip"
+        return self._respond(http, content, metrics.CONTENT_TYPE, 200, headers)
 
     async def openapi(self, http: HttpRequest) -> Response:
         """`GET /openapi.json`: this contract for machines."""
-        return self._respond(http, self.contract, "application/json")
+        return self._respond(http, self.contract, "application/json", 200, {"Cache-Control": "no-cache"})
 
     async def page(self, file: PageFile, http: HttpRequest) -> Response:
         """`GET /` and `GET /console/...`: one file of the console, or 304 if the client has it."""
-        known = file.is_known(http.headers.get("if-none-match", ""))
-        content, status = (b"", 304) if known else (file.content, 200)
-        return self._respond(http, content, file.media_type, status, file.headers())
+        gzip = takes_gzip(http.headers.get("accept-encoding", ""))
+        if file.is_known(http.headers.get("if-none-match", "")):
+            return self._respond(http, b"", file.media_type, 304, file.headers(gzip))
+        return self._respond(http, file.packed if gzip else file.content, file.media_type, 200, file.headers(gzip))
 
     async def probed(self, http: HttpRequest) -> Response:
         """`GET /-/healthz`: what KubeRay's probes ask, so that a process that drains leaves the Service first."""
@@ -303,8 +325,15 @@ class App:
         status: int = 200,
         headers: dict[str, str] | None = None,
     ) -> Response:
-        """Makes every response, with the request's id."""
-        return Response(content, status, {**(headers or {}), REQUEST_ID: self._request_id(http)}, media_type)
+        """Makes every response, with the request's id. What is read by GET is not kept, unless `headers` say so."""
+        told = {"Cache-Control": "no-store"} if http.scope["method"] in ("GET", "HEAD") else {}
+        told |= headers or {}
+        response = Response(content, status, {**told, REQUEST_ID: self._request_id(http)}, media_type)
+        if self.access.cors_origins:
+            origin = http.headers.get("origin", "")
+            response.headers.update(self.access.headers(origin, tuple(ANSWERED)))
+            response.headers.add_vary_header("Origin")
+        return response
 
 
 def build(
@@ -316,16 +345,18 @@ def build(
     trace: Callable[[Terms], Terms] | None = None,
     draining: Callable[[], bool] = lambda: False,
     refused: Callable[[Problem], None] = lambda problem: None,
+    access: Access = EVERYWHERE,
 ) -> ASGIApp:
     """Makes the ASGI application.
 
     `trace` gives a request its place in a trace; without it a client's `traceparent` is passed on unchanged. `draining`
     says whether this process is about to end. `refused` is told of each error about what is no request of a task.
+    `access` says from where the gateway may be asked.
 
     The server must cancel the call if the client hangs up, as `connection` does; nothing here listens for it. It may
     tell when the request's first byte was read, in the scope under `FIRST_BYTE`.
     """
-    app = App(service, scrape, limits, clock, trace, draining, refused, bodies.encode(openapi_document()))
+    app = App(service, scrape, limits, clock, trace, draining, refused, access, bodies.encode(openapi_document()))
     gets: dict[str, Handler] = {
         "/checkpoints": app.checkpoints,
         "/healthz": app.healthz,

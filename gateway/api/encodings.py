@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import re
 import zlib
 
 from gateway.model.errors import InvalidRequest, UnsupportedEncoding
@@ -14,6 +16,10 @@ MOST_MEMBERS = 16
 
 _GZIP_OR_ZLIB = zlib.MAX_WBITS | 32  # by the header, which the data begin with
 _UNCHANGED = ("", "identity")
+
+
+_LEVEL = 6  # of gzip: what it has by default
+_CODING = re.compile(r"\s*([^;\s]+)\s*(?:;\s*q=([0-9.]+)\s*)?")
 
 
 class DecodedTooLong(Exception):
@@ -36,6 +42,21 @@ def decoded(body: bytes, encoding: str, limit: int) -> bytes:
         raise _damaged(name) from None
     except EOFError:
         raise _damaged(name) from None
+
+
+def takes_gzip(accept_encoding: str) -> bool:
+    """True if the client's `Accept-Encoding` has gzip, or all, with a weight above 0."""
+    weights: dict[str, str] = {}
+    for one in accept_encoding.lower().split(","):
+        if match := _CODING.fullmatch(one):
+            weights.setdefault(match[1], match[2] or "1")
+    weight = weights.get("gzip", weights.get("*", "0"))
+    return weight.strip("0.") != ""
+
+
+def packed(content: bytes) -> bytes:
+    """Compresses by gzip: equal content to equal bytes."""
+    return gzip.compress(content, _LEVEL, mtime=0)
 
 
 def _inflated(body: bytes, limit: int) -> bytes:

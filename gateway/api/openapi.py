@@ -35,6 +35,7 @@ Json = dict[str, Any]
 
 ALWAYS = (
     errors.MethodNotAllowed,
+    errors.UnknownHost,
     errors.RequestTimeout,
     errors.HeadTooLarge,
     errors.VersionNotSupported,
@@ -106,7 +107,7 @@ _SENT: Mapping[str, tuple[Json, str]] = {
     request.TRACEPARENT: (_STRING, "W3C trace context. One that cannot be read is dropped, and a new trace begins."),
     request.TRACESTATE: (_STRING, "It goes with a valid traceparent."),
 }
-_ANSWERED: Mapping[str, tuple[Json, str]] = {
+ANSWERED: Mapping[str, tuple[Json, str]] = {
     request.REQUEST_ID: (_STRING, "The request's own id, or the one that was made for it. On every answer."),
     request.BUDGET: (_NUMBER, "The budget in effect, in milliseconds. Once it is known, on refusals too."),
     request.CHECKPOINT: (_STRING, "The checkpoint. Once a decision was made, as are the others."),
@@ -124,9 +125,9 @@ _ANSWERED: Mapping[str, tuple[Json, str]] = {
     "Retry-After": ({"type": "integer"}, "Seconds after which to try again."),
 }
 _OF_STATUS = {405: ("Allow",), 415: ("Accept-Encoding",), 429: ("Retry-After",), 503: ("Retry-After",)}
-_ON_TASKS = tuple(name for name in _ANSWERED if name not in ("Allow", "Accept-Encoding", "Retry-After"))
+_ON_TASKS = tuple(name for name in ANSWERED if name not in ("Allow", "Accept-Encoding", "Retry-After"))
 _ON_ALL = (request.REQUEST_ID,)
-_BEFORE_A_DECISION = (400, 405, 408, 415, 431, 505)
+_BEFORE_A_DECISION = (400, 405, 408, 415, 421, 431, 505)
 
 
 def _json(name: str) -> tuple[str, Json]:
@@ -181,7 +182,7 @@ def openapi_document() -> Json:
         "components": {
             "schemas": _schemas(TASKS.values()),
             "parameters": {name: _parameter(name) for name in _SENT},
-            "headers": {name: _header(name) for name in _ANSWERED},
+            "headers": {name: _header(name) for name in ANSWERED},
         },
     }
 
@@ -242,7 +243,7 @@ def _parameter(name: str) -> Json:
 
 
 def _header(name: str) -> Json:
-    schema, description = _ANSWERED[name]
+    schema, description = ANSWERED[name]
     return {"schema": schema, "description": description, "required": name in _ON_ALL}
 
 

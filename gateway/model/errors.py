@@ -4,6 +4,7 @@
      ├─ InvalidRequest         422  the body does not validate, or no checkpoint meets the terms (400: unreadable)
      ├─ NotFound               404  no such path, task or checkpoint; the names that exist are listed
      ├─ MethodNotAllowed       405
+     ├─ UnknownHost            421  a gateway on loopback was asked by another name
      ├─ UnsupportedEncoding    415  the body is compressed in a way that is not read
      ├─ InputTooLong           413  over a limit, or over the checkpoint's window with truncation "error"
      ├─ BudgetInfeasible       422  strict, and not even an idle gateway could make it
@@ -146,6 +147,15 @@ class UnknownCheckpoint(NotFound):
     def __init__(self, checkpoints: Sequence[str]) -> None:
         names = ", ".join(checkpoints)
         super().__init__(f"X-Checkpoint must be one of: {names}", self.Members(checkpoints=list(checkpoints)))
+
+
+class UnknownHost(Problem):
+    """Raised for a request that names a host which is not this gateway's."""
+
+    code, status, title, outcome = "unknown_host", 421, "This gateway does not answer to that host", Outcome.INVALID
+
+    def __init__(self) -> None:
+        super().__init__("the Host header must name loopback, as localhost does, or a host given by --allow-host")
 
 
 class MethodNotAllowed(Problem):

@@ -85,6 +85,13 @@ async def test_any_header_is_answered(name: str) -> None:
                 assert status == 200 or name not in IDENTITY
 
 
+async def test_options_of_the_whole_server_are_answered() -> None:
+    """`OPTIONS *` is answered with the methods there are."""
+    async with serving(application(world())) as served, served.client() as client:
+        status, headers = await ask(client, b"OPTIONS", b"*")
+    assert (status, headers["allow"], len(headers["x-request-id"])) == (204, "GET, HEAD, OPTIONS, POST", 32)
+
+
 @pytest.mark.parametrize("value", NO_IDS)
 async def test_an_id_that_cannot_be_used_is_replaced(value: bytes) -> None:
     """An id that is not 1 to 128 harmless characters is replaced on every path, in the record too."""

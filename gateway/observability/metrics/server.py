@@ -18,6 +18,7 @@ _KINDS: tuple[type[Problem], ...] = (
     errors.InvalidRequest,
     errors.NotFound,
     errors.MethodNotAllowed,
+    errors.UnknownHost,
     errors.InputTooLong,
     errors.VersionNotSupported,
     errors.HeadTooLarge,
