@@ -10,10 +10,11 @@ import asyncio
 import http
 import logging
 import socket
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Coroutine, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from ipaddress import IPv6Network
 from math import inf
 from typing import Any, TypeAlias, cast
 from urllib.parse import unquote
@@ -79,7 +80,7 @@ log = logging.getLogger("gateway.http")  # none of those that the access log sho
 class Hub:
     """What the connections of one server share. `date` is the header line of that name; `empty`: none is open.
 
-    `refused` is told of each request that the server answers itself.
+    `by_address` counts the open ones by their client. `refused` is told of each request that the server answers itself.
     """
 
     app: Application
@@ -87,6 +88,7 @@ class Hub:
     clock: Clock
     refused: Callable[[Problem], None] = lambda problem: None
     open: set[Connection] = field(default_factory=set)
+    by_address: Counter[str] = field(default_factory=Counter)
     draining: bool = False
     date: bytes = b""
     empty: asyncio.Event = field(default_factory=asyncio.Event)
@@ -220,6 +222,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, hub: Hub) -> None:
         self.due_s = inf
+        self._address = ""
         self._hub = hub
         self._loop = asyncio.get_running_loop()
         self._parser: Any = httptools.HttpRequestParser(self)
@@ -244,12 +247,20 @@ class Connection(asyncio.Protocol):
         self._hub.open.add(self)
         self._hub.empty.clear()
         self.due_s = self._hub.clock() + self._hub.limits.idle_timeout_s
-        if len(self._hub.open) > self._hub.limits.max_connections:
-            self._refuse(TooManyConnections(self._hub.limits.max_connections))
+        self._address = _address_of(transport.get_extra_info("peername"))
+        self._hub.by_address[self._address] += 1
+        limits = self._hub.limits
+        if len(self._hub.open) > limits.max_connections:
+            self._refuse(TooManyConnections(limits.max_connections))
+        elif self._hub.by_address[self._address] > limits.max_connections_per_address:
+            self._refuse(TooManyConnections(limits.max_connections_per_address, " from this address"))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Cancels the work for a client that left."""
         self._hub.open.discard(self)
+        self._hub.by_address[self._address] -= 1
+        if not self._hub.by_address[self._address]:
+            del self._hub.by_address[self._address]
         if not self._hub.open:
             self._hub.empty.set()
         for exchange in self._exchanges:
@@ -564,6 +575,12 @@ def _problem_of(error: httptools.HttpParserError) -> Problem:
 
 def _malformed(detail: str) -> InvalidRequest:
     return InvalidRequest(detail, malformed=True)
+
+
+def _address_of(peer: tuple[Any, ...] | str | None) -> str:
+    """A client's address; of IPv6 its network of 64 bits, all of which one client usually has."""
+    host = str(peer[0]).partition("%")[0] if isinstance(peer, tuple) else ""
+    return str(IPv6Network((host, 64), strict=False)) if ":" in host else host
 
 
 def _split(target: bytes) -> dict[str, Any]:

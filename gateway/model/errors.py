@@ -348,12 +348,13 @@ class RequestTimeout(Problem):
 
 
 class TooManyConnections(Problem):
-    """Raised for a connection over the limit."""
+    """Raised for a connection over the limit, of all clients together or of one address."""
 
     code, status, title, outcome = "too_many_connections", 503, "Too many connections", Outcome.SHED
 
-    def __init__(self, limit: int) -> None:
-        super().__init__(f"{limit} connections are open, the limit")
+    def __init__(self, limit: int, of: str = "") -> None:
+        """`of` is nothing, or says whose limit it is."""
+        super().__init__(f"{limit} connections are open{of}, the limit")
 
     def headers(self) -> dict[str, str]:
         """`Retry-After` of one second."""

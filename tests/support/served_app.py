@@ -106,9 +106,9 @@ class Served:
     refused: list[str]
 
     @asynccontextmanager
-    async def client(self) -> AsyncIterator[Client]:
-        """Connect a client."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.server.port)
+    async def client(self, address: str = "127.0.0.1") -> AsyncIterator[Client]:
+        """Connect a client from an address of loopback."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.server.port, local_addr=(address, 0))
         try:
             yield Client(reader, writer)
         finally:

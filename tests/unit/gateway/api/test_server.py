@@ -10,7 +10,7 @@ import pytest
 from served_app import BODY, CHUNKED, HEAD, WHOLE, Client, Echo, Served, is_problem, refuse, serving
 from waiting import until
 
-from gateway.api.connection import FIRST_BYTE, Message, Receive, Send
+from gateway.api.connection import FIRST_BYTE, Message, Receive, Send, _address_of
 from gateway.api.server import HttpServer
 from gateway.catalogs.catalog import Limits
 
@@ -154,6 +154,41 @@ async def test_one_connection_too_many_is_told_so(echo: Echo) -> None:
             assert is_problem(told, 503, "too_many_connections") and told[1]["retry-after"] == "1"
         await first.send(WHOLE)
         assert (await first.answer())[0] == 200
+
+
+async def test_one_address_does_not_lock_out_the_others(echo: Echo) -> None:
+    """A connection over the limit of its address is a 503, other addresses are served, and a place is free again."""
+    async with serving(echo, Limits(max_connections_per_address=2)) as served:
+        async with served.client() as one, served.client() as two:
+            await until(lambda: served.server.connections == 2)
+            async with served.client() as third, served.client("127.0.0.2") as other:
+                await third.send(WHOLE)
+                told = await third.answer()
+                assert is_problem(told, 503, "too_many_connections") and b"from this address" in told[2]
+                for client in (one, two, other):
+                    await client.send(WHOLE)
+                    assert (await client.answer())[0] == 200
+        await until(lambda: served.server.connections == 0)
+        assert not served.server._hub.by_address
+        async with served.client() as again:
+            await again.send(WHOLE)
+            assert (await again.answer())[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("peer", "address"),
+    [
+        (("127.0.0.1", 80), "127.0.0.1"),
+        (("2001:db8::1", 80, 0, 0), "2001:db8::/64"),
+        (("2001:db8::ffff:1", 80, 0, 0), "2001:db8::/64"),
+        (("fe80::1%eth0", 80, 0, 2), "fe80::/64"),
+        (None, ""),
+        ("", ""),
+    ],
+)
+def test_a_client_of_ipv6_is_its_network(peer: tuple[str, int] | None, address: str) -> None:
+    """An address of IPv6 counts by its first 64 bits, which one client has to itself."""
+    assert _address_of(peer) == address
 
 
 async def test_draining_finishes_what_is_under_way(echo: Echo) -> None:
