@@ -131,11 +131,11 @@ class App:
 
     def _handler(self, path: str, method: str) -> Handler:
         """Finds what answers a path and method. Raises NotFound and MethodNotAllowed."""
-        methods = _EVERY_METHOD if path == "*" else self.routes.get(path)
+        methods = self.routes.get(path)
+        if method == "OPTIONS" and (methods or path == "*"):
+            return partial(self.options, sorted([*(methods or _EVERY_METHOD), "OPTIONS"]))
         if methods is None:
             raise NotFound("see /openapi.json for what is served")
-        if method == "OPTIONS":
-            return partial(self.options, sorted([*methods, "OPTIONS"]))
         if method not in methods:
             raise MethodNotAllowed(sorted(methods))
         return methods[method]
