@@ -6,13 +6,16 @@ options that `huggingface_hub` and `@huggingface/inference` send.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import fake_summaries
 import pytest
-from worlds import client_of, summarizing
+from huggingface_hub import InferenceClient
+from served_app import serving
+from worlds import OwnMetrics, client_of, summarizing
 
-pytestmark = pytest.mark.virtual_time
+from gateway.api import app
 
 TEXT = "a good film"
 PAGE = fake_summaries.PAGE
@@ -28,6 +31,7 @@ async def asked(path: str, body: dict[str, Any], code: int = 200) -> tuple[Any, 
     return response.json(), {name: getattr(sent, name) for name in getattr(sent, "__struct_fields__", ())}
 
 
+@pytest.mark.virtual_time
 @pytest.mark.parametrize(
     ("parameters", "understood"),
     [
@@ -52,6 +56,7 @@ async def test_parameters_of_a_classification_are_understood(
     assert sent.items() >= understood.items() and document["ignored"] == []
 
 
+@pytest.mark.virtual_time
 @pytest.mark.parametrize(
     ("parameters", "understood"),
     [
@@ -72,6 +77,7 @@ async def test_parameters_of_a_summary_are_understood(parameters: dict[str, Any]
     assert sent.items() >= understood.items() and document["ignored"] == []
 
 
+@pytest.mark.virtual_time
 @pytest.mark.parametrize(
     ("path", "body", "listed"),
     [
@@ -106,6 +112,7 @@ async def test_what_changes_nothing_is_ignored_and_listed(path: str, body: dict[
     assert routed["ignored"] == document["ignored"]
 
 
+@pytest.mark.virtual_time
 @pytest.mark.parametrize(
     ("path", "parameters", "named"),
     [
@@ -129,6 +136,7 @@ async def test_what_would_change_the_answer_is_refused_by_name(
     assert named in [error["field"] for error in document["errors"]] and not sent
 
 
+@pytest.mark.virtual_time
 @pytest.mark.parametrize("text", ["33.333333333333336", ".5e3", "5e2", "500.", "1.0E3"])
 async def test_a_budget_is_read_as_languages_print_a_float(text: str) -> None:
     """A budget may have any number of decimals, or an exponent; the answer tells it to a millionth."""
@@ -137,3 +145,30 @@ async def test_a_budget_is_read_as_languages_print_a_float(text: str) -> None:
     )
     assert response.status_code == 200
     assert float(response.headers["X-Latency-SLA-Ms"]) == round(float(text), 6)
+
+
+async def test_hugging_faces_own_client_works_unchanged() -> None:
+    """`huggingface_hub.InferenceClient` reads answers of both tasks, with every parameter that its methods have."""
+    told = summarizing()
+    application = app.build(told.service, OwnMetrics(told.catalog), told.catalog.limits, told.clock)
+    async with serving(application) as served:
+        url = f"http://127.0.0.1:{served.server.port}"
+
+        def ask() -> tuple[Any, Any]:
+            labels = InferenceClient(model=f"{url}/classify").text_classification(
+                TEXT, top_k=1, function_to_apply="sigmoid"
+            )
+            summary = InferenceClient(model=f"{url}/summarize").summarization(
+                PAGE,
+                clean_up_tokenization_spaces=True,
+                truncation="only_second",
+                generate_parameters={"max_length": 60, "do_sample": False, "temperature": 1.0},
+            )
+            return labels, summary
+
+        labels, summary = await asyncio.to_thread(ask)
+    assert (labels[0].label, labels[0].score) == ("positive", 0.75)
+    assert summary.summary_text == "In short."
+    sent = [one.work.parameters for one in told.backend.dispatches]
+    assert (sent[0].top_k, sent[0].function_to_apply) == (1, "sigmoid")
+    assert (sent[1].max_new_tokens, sent[1].truncation) == (60, "chunk")
