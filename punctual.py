@@ -55,6 +55,7 @@ EXTRAS = {
 """The extra that brings a library which a plain install may lack."""
 
 EXPECTED = (
+    ("gateway.api.access", "BadOrigin"),
     ("gateway.catalogs.catalog_yaml", "CatalogError"),
     ("gateway.model.errors", "Problem"),
     ("deployments.replica.variant", "VariantRejected"),
@@ -132,6 +133,19 @@ def serve(
             "OpenTelemetry's environment variables also apply",
         ),
     ] = None,
+    cors_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ORIGIN",
+            help="pages of this origin (https://example.org, or * for any) may read answers; may be repeated",
+        ),
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="answer to this name in the Host header, beside those of loopback; may be repeated"
+        ),
+    ] = None,
     floor: FloorOption = None,
     policy: Annotated[
         str,
@@ -153,6 +167,7 @@ def serve(
     from gateway.catalogs.catalog import load_catalog
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # an interrupt ends what is being made
+    _hand_on(cors_origin, allow_host)
     loaded = load_catalog(catalog)
     started = time.monotonic()
     settings = with_floor(Settings(), floor, console)
@@ -171,6 +186,16 @@ def serve(
         console.print(f"[dim]{time.monotonic() - started:6.1f} s[/dim]  {escape(what)}")
 
     serve_until_stopped(loaded, variants, options, say, behind)
+
+
+def _hand_on(cors_origins: Sequence[str] | None, hosts: Sequence[str] | None) -> None:
+    """Sets the variables by which ingresses learn from where they may be asked."""
+    from gateway.api.access import ALLOWED_HOSTS, CORS_ORIGINS, checked_origins
+
+    if cors_origins:
+        os.environ[CORS_ORIGINS] = " ".join(checked_origins(cors_origins))
+    if hosts:
+        os.environ[ALLOWED_HOSTS] = " ".join(hosts)
 
 
 @catalogs.command()

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+import msgspec
 from tokenizers import Encoding, Tokenizer
 
 from deployments.engines.base import Engine, Logits
 from deployments.engines.opening import ONNX_FILE, open_engine
 from deployments.replica.batcher import Batcher, Row, Scored
 from deployments.replica.kinds import ReplicaKind
-from deployments.replica.tokens import TOKENIZER_FILE, encoding_of
+from deployments.replica.tokens import TOKENIZER_FILE, TextEncoder
 from deployments.replica.totals import Totals
 from deployments.replica.variant import VariantRejected, check_answers, open_variant
 from gateway.catalogs.catalog import CatalogEntry
@@ -65,7 +66,7 @@ class LabelScorer:
 
     def __init__(self, tokenizer: Tokenizer, labels: tuple[str, ...], window: int, pad_id: int = 0) -> None:
         """Takes a tokenizer that truncates at `window` and does not pad, as `open` makes it."""
-        self._tokenizer = tokenizer
+        self._encoder = TextEncoder(tokenizer)
         self.labels = labels
         self.window = window
         self.pad_id = pad_id
@@ -101,7 +102,7 @@ class LabelScorer:
         One pass does both: the tokenizer returns what it cut off as overflow, in pieces with special tokens of their
         own, which are not counted again.
         """
-        encoding = encoding_of(self._tokenizer, text)
+        encoding = self._encoder.encode(text)
         total = len(encoding.ids)
         if total >= self.window:
             total += sum(len(piece) - sum(piece.special_tokens_mask) for piece in encoding.overflowing)
@@ -207,13 +208,13 @@ class ClassifierReplica:
         return self.batcher.totals
 
     def _read(self, work: Work, arrived: float) -> _Read | Failure:
-        """Tokenises the inputs of a request, or gives the first failure."""
+        """Tokenises the inputs of a request, or gives the first failure, with the index of its input."""
         parameters, deadline = parameters_of(work, ClassifyParameters), arrived + work.remaining_s
         encoded: list[Encoded] = []
-        for text in work.inputs:
+        for at, text in enumerate(work.inputs):
             one = self._scorer.encode(text, parameters.truncation)
             if isinstance(one, Failure):
-                return one
+                return msgspec.structs.replace(one, index=at)
             encoded.append(one)
         places: dict[tuple[int, ...], int] = {}
         for one in encoded:

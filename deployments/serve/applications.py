@@ -41,12 +41,13 @@ from deployments.serve.scraping import ApplicationScrape, DeploymentStates
 from deployments.transport import Certificates, Endpoint, Handler, TcpAddress, TransportServer, UnixAddress
 from deployments.transport.backend import TransportBackend
 from gateway.api import app
+from gateway.api.access import Access
 from gateway.api.connection import Application
 from gateway.api.server import HttpServer
 from gateway.catalogs.catalog import Catalog
 from gateway.forecasting.load import LoadTracker
 from gateway.model.manifest import VariantManifest
-from gateway.observability.metrics import Process, RequestMetrics, exposition
+from gateway.observability.metrics import Process, RequestMetrics, ServerErrors, exposition
 from gateway.router import MakeScheduler, Router
 from gateway.service import Service
 from gateway.state import GatewayState
@@ -186,6 +187,7 @@ class IngressDeployment:
         directory, certificates = ServeDirectory(replicas), transport.checked_certificates()
         self._backend = TransportBackend(expected, directory, load, node, time.monotonic, chance, certificates)
         self._metrics = RequestMetrics(catalog)
+        self._errors = ServerErrors()
         self._observing = observing(self._id, os.environ)
         note = self._observing.faults.note
         self._service = Service(
@@ -208,12 +210,12 @@ class IngressDeployment:
             self._joining = asyncio.create_task(self._joined(notes, replicas, asked))
             self._joining.add_done_callback(_report)
         await self._connected()
-        self._server = HttpServer(self._application(catalog), catalog.limits, time.monotonic)
+        self._server = HttpServer(self._application(catalog), catalog.limits, time.monotonic, self._errors.count)
         await self._server.start(listening.host, listening.port)
 
     async def metrics(self) -> Process:
         """Gives this process's metrics."""
-        return Process(self._id, INGRESS, await exposition(self._metrics, self._state, self._observing))
+        return Process(self._id, INGRESS, await exposition(self._metrics, self._state, self._observing, self._errors))
 
     async def drain(self) -> None:
         """Takes no new connections, and finishes the requests under way."""
@@ -247,6 +249,8 @@ class IngressDeployment:
             time.monotonic,
             trace=self._observing.trace,
             draining=lambda: self._server.draining,
+            refused=self._errors.count,
+            access=Access.of(self._listening.host, os.environ),
         )
 
     async def _connected(self) -> None:

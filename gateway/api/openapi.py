@@ -16,12 +16,14 @@ from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from gateway.api import responses
 from gateway.api.bodies import RouteBody
+from gateway.api.responses import OUTCOME
 from gateway.catalogs.catalog import CatalogEntry
 from gateway.model import errors, request
 from gateway.model.deadline import MAX_BUDGET_MS
 from gateway.model.errors import Problem
 from gateway.model.manifest import SourceOf
 from gateway.model.messages import FinishReason
+from gateway.model.outcome import Outcome
 from gateway.model.request import DEFAULT_PERCENTILE
 from gateway.model.tier import Tier
 from gateway.scheduling.policy import Reason
@@ -33,13 +35,21 @@ Json = dict[str, Any]
 
 ALWAYS = (
     errors.MethodNotAllowed,
+    errors.UnknownHost,
     errors.RequestTimeout,
     errors.HeadTooLarge,
+    errors.VersionNotSupported,
     errors.InternalError,
     errors.TooManyConnections,
     errors.Stopping,
 )
-READING = (errors.InvalidRequest, errors.UnknownTask, errors.UnknownCheckpoint, errors.InputTooLong)
+READING = (
+    errors.InvalidRequest,
+    errors.UnknownTask,
+    errors.UnknownCheckpoint,
+    errors.UnsupportedEncoding,
+    errors.InputTooLong,
+)
 RUNNING = (
     errors.BudgetInfeasible,
     errors.Overloaded,
@@ -93,28 +103,31 @@ _SENT: Mapping[str, tuple[Json, str]] = {
     ),
     request.MIN_TIER: ({"enum": list(Tier)}, "Never answer with less than this tier."),
     request.CHECKPOINT: (_STRING, "Pin one checkpoint. The budget then only decides whether to admit."),
-    request.REQUEST_ID: ({**_STRING, "maxLength": 128}, "Continued. The gateway makes one where it is absent."),
-    request.TRACEPARENT: (_STRING, "W3C trace context."),
+    request.REQUEST_ID: ({**_STRING, "maxLength": 128}, "Continued. One is made where it is absent or cannot be used."),
+    request.TRACEPARENT: (_STRING, "W3C trace context. One that cannot be read is dropped, and a new trace begins."),
+    request.TRACESTATE: (_STRING, "It goes with a valid traceparent."),
 }
-_ANSWERED: Mapping[str, tuple[Json, str]] = {
+ANSWERED: Mapping[str, tuple[Json, str]] = {
     request.REQUEST_ID: (_STRING, "The request's own id, or the one that was made for it. On every answer."),
     request.BUDGET: (_NUMBER, "The budget in effect, in milliseconds. Once it is known, on refusals too."),
     request.CHECKPOINT: (_STRING, "The checkpoint. Once a decision was made, as are the others."),
     "X-Tier": ({"enum": list(Tier)}, "The tier of the checkpoint."),
     "X-Route-Reason": ({"enum": list(Reason)}, "Why this checkpoint was chosen."),
-    "X-SLA-Met": ({"enum": ["true", "false"]}, "Whether the answer came within the budget."),
+    "X-SLA-Met": ({"enum": ["true", "false"]}, "Whether the checkpoint's answer came within the budget."),
+    OUTCOME: ({"enum": list(Outcome)}, "How the request ended, as the metrics count it."),
     "X-Predicted-Latency-Ms": (_NUMBER, "The median forecast, from the arrival."),
     "X-Forecast-Quantile-Ms": (_NUMBER, "The forecast at the percentile that was asked for, from the arrival."),
     "X-Input-Truncated": ({"enum": ["true"]}, "An input was cut, or not read to its end."),
     "X-Finish-Reason": ({"enum": list(get_args(FinishReason))}, "Why a text ended: the worst reason of several."),
     "Server-Timing": (_STRING, "The spans `route`, `queue`, `infer`, `total` and `predicted`, in milliseconds."),
     "Allow": (_STRING, "The methods that the path has."),
+    "Accept-Encoding": (_STRING, "The encodings of a body that are read."),
     "Retry-After": ({"type": "integer"}, "Seconds after which to try again."),
 }
-_OF_STATUS = {405: ("Allow",), 429: ("Retry-After",), 503: ("Retry-After",)}
-_ON_TASKS = tuple(name for name in _ANSWERED if name not in ("Allow", "Retry-After"))
+_OF_STATUS = {405: ("Allow",), 415: ("Accept-Encoding",), 429: ("Retry-After",), 503: ("Retry-After",)}
+_ON_TASKS = tuple(name for name in ANSWERED if name not in ("Allow", "Accept-Encoding", "Retry-After"))
 _ON_ALL = (request.REQUEST_ID,)
-_BEFORE_A_DECISION = (400, 405, 408, 431)
+_BEFORE_A_DECISION = (400, 405, 408, 415, 421, 431, 505)
 
 
 def _json(name: str) -> tuple[str, Json]:
@@ -172,7 +185,7 @@ def openapi_document() -> Json:
         "components": {
             "schemas": _schemas(TASKS.values()),
             "parameters": {name: _parameter(name) for name in _SENT},
-            "headers": {name: _header(name) for name in _ANSWERED},
+            "headers": {name: _header(name) for name in ANSWERED},
         },
     }
 
@@ -233,7 +246,7 @@ def _parameter(name: str) -> Json:
 
 
 def _header(name: str) -> Json:
-    schema, description = _ANSWERED[name]
+    schema, description = ANSWERED[name]
     return {"schema": schema, "description": description, "required": name in _ON_ALL}
 
 

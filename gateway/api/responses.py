@@ -20,10 +20,12 @@ from gateway.model.deadline import budget_ms, ms
 from gateway.model.errors import ms_above
 from gateway.model.manifest import SourceOf, VariantManifest
 from gateway.model.messages import Answer, FinishReason, Generation
+from gateway.model.outcome import Outcome
 from gateway.model.profile import CellMs
 from gateway.model.request import BUDGET, CHECKPOINT, Request
 from gateway.model.tier import Tier
 from gateway.observability.record import RequestRecord
+from gateway.refusals import min_admitted_s
 from gateway.scheduling.policy import Assessed, Decision, Reason, Refusal, Verdict
 from gateway.service import Finished
 
@@ -37,7 +39,8 @@ class Routing(Struct, frozen=True):
     budget_ms: Annotated[float, Meta(description="the budget that was in effect")]
     predicted_latency_ms: Annotated[float, Meta(description="the median forecast, from the arrival")]
     forecast_quantile_ms: Annotated[float, Meta(description="the forecast at the percentile, from the arrival")]
-    sla_met: bool
+    sla_met: Annotated[bool, Meta(description="in time, and not by the text's first sentence standing in")]
+    outcome: Annotated[Outcome, Meta(description="how the request ended")]
     attempts: Annotated[int, Meta(description="replicas that were tried")]
     batch_size: Annotated[int | None, Meta(description="inputs in the batch that carried the request")]
 
@@ -63,7 +66,9 @@ class InputDetails(Struct, frozen=True):
 class GenerationDetails(Struct, frozen=True):
     """How one text was written."""
 
-    finish_reason: Annotated[FinishReason, Meta(description="it ended by itself, by its length, or by the deadline")]
+    finish_reason: Annotated[
+        FinishReason, Meta(description="by itself, its length, the deadline, or for the text is too short to summarise")
+    ]
     steps: Annotated[int, Meta(description="steps of the engine")]
     tokens: Annotated[int, Meta(description="tokens of the text that was written")]
     beams: Annotated[int, Meta(description="beams of the search, as planned for the budget")]
@@ -80,6 +85,7 @@ class Details(Struct, frozen=True):
     routing: Routing
     timings_ms: Timings
     input: InputDetails
+    ignored: Annotated[Sequence[str], Meta(description="what was sent and changes nothing, by its path in the body")]
 
 
 class WrittenDetails(Details, frozen=True):
@@ -126,8 +132,12 @@ class RouteDecision(Struct, frozen=True):
     price: Annotated[float, Meta(description="the capacity price: points of quality for a core-second")]
     ceiling: Annotated[float | None, Meta(description="the quality above which nothing is worth its price, if any")]
     retry_after_ms: float | None
-    min_feasible_ms: Annotated[float | None, Meta(description="the least budget that an idle gateway would admit")]
+    min_feasible_ms: Annotated[
+        float | None, Meta(description="the least budget that an idle gateway keeps at the percentile")
+    ]
+    min_admitted_ms: Annotated[float | None, Meta(description="the least budget that strict would let in now")]
     candidates: list[RouteCandidate]
+    ignored: Annotated[Sequence[str], Meta(description="what was sent and changes nothing, by its path in the body")]
 
 
 class CheckpointVariant(Struct, frozen=True):
@@ -205,6 +215,10 @@ class Ready(Struct, frozen=True):
     coming: Sequence[Coming]
 
 
+OUTCOME = "X-Outcome"
+"""The header that says how the request ended."""
+
+
 def decimal(number: float) -> str:
     """The number without an exponent, and without more decimals than it has, of which at most six."""
     return f"{number:.6f}".rstrip("0").rstrip(".")
@@ -212,7 +226,7 @@ def decimal(number: float) -> str:
 
 def headers_of(record: RequestRecord) -> dict[str, str]:
     """The contract's response headers on a request's way, of which it has as many as it got to."""
-    headers: dict[str, str] = {}
+    headers: dict[str, str] = {OUTCOME: record.outcome.value}
     if record.budget_s is not None:
         headers[BUDGET] = decimal(budget_ms(record.budget_s))
     if record.checkpoint is not None:
@@ -232,20 +246,18 @@ def headers_of(record: RequestRecord) -> dict[str, str]:
     return headers
 
 
-def answer_document(finished: Finished, answer: Answer, details: bool) -> object:
-    """The answer's body: the outputs alone, or with routing, timings and input when details were asked for."""
-    if not details:
-        return answer.outputs
+def detailed_document(finished: Finished, answer: Answer, ignored: Sequence[str]) -> Details:
+    """The answer's body where details were asked for: outputs with routing, timings, input and what was ignored."""
     record = finished.record
     timings = Timings(**{name: ms(seconds) for name, seconds in _spans(record).items()})
     taken = InputDetails(record.tokens, record.truncated, record.kept)
     if not answer.generation:
-        return Details(answer.outputs, _routing(record), timings, taken)
+        return Details(answer.outputs, _routing(record), timings, taken, ignored)
     generation = [_generation(one) for one in answer.generation]
-    return WrittenDetails(answer.outputs, _routing(record), timings, taken, generation)
+    return WrittenDetails(answer.outputs, _routing(record), timings, taken, ignored, generation)
 
 
-def decision_document(request: Request, decision: Decision, budget_s: float) -> RouteDecision:
+def decision_document(request: Request, decision: Decision, budget_s: float, ignored: Sequence[str]) -> RouteDecision:
     """The body of `/route`: what would be decided and why, every candidate with its forecast and verdict."""
     chosen = decision.chosen
     return RouteDecision(
@@ -261,7 +273,9 @@ def decision_document(request: Request, decision: Decision, budget_s: float) -> 
         ceiling=decision.ceiling if math.isfinite(decision.ceiling) else None,
         retry_after_ms=ms_above(decision.retry_after_s) if decision.retry_after_s else None,
         min_feasible_ms=ms_above(decision.min_feasible_s) if decision.min_feasible_s else None,
+        min_admitted_ms=ms_above(min_admitted_s(decision)) if decision.min_feasible_s else None,
         candidates=[_candidate(assessed, decision.price) for assessed in decision.assessed],
+        ignored=ignored,
     )
 
 
@@ -322,6 +336,7 @@ def _routing(record: RequestRecord) -> Routing:
         predicted_latency_ms=ms(record.predicted_s or 0.0),
         forecast_quantile_ms=ms(record.quantile_s or 0.0),
         sla_met=record.met,
+        outcome=record.outcome,
         attempts=record.attempts,
         batch_size=record.batch_size,
     )

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias, TypeVar
 import msgspec
 from msgspec import Struct
 
-FinishReason: TypeAlias = Literal["stop", "length", "deadline"]
+FinishReason: TypeAlias = Literal["stop", "length", "deadline", "short"]
 
 
 class Parameters(Struct, frozen=True, array_like=True):
@@ -23,7 +23,7 @@ class Work(Struct, frozen=True, array_like=True):
     """One request as a replica sees it: texts, parameters and the budget left.
 
     `remaining_s` is in seconds at the moment of sending. Once it has passed, `strict` work is dropped (outcome
-    `EXPIRED`) and best-effort work is answered late. `traceparent` is the trace context that came with the request.
+    `EXPIRED`) and best-effort work is answered late. `traceparent` and `tracestate` are the request's place in a trace.
     `parameters` are the task's own; they arrive as plain data, which `parameters_of` reads.
     """
 
@@ -34,6 +34,7 @@ class Work(Struct, frozen=True, array_like=True):
     strict: bool
     request_id: str
     traceparent: str | None = None
+    tracestate: str | None = None
 
 
 ParametersT = TypeVar("ParametersT", bound=Parameters)
@@ -47,6 +48,8 @@ def parameters_of(work: Work, kind: type[ParametersT]) -> ParametersT:
 
 class Generation(Struct, frozen=True, array_like=True):
     """How one summary was written: why it ended, what ran for it, and what the budget allowed.
+
+    `short` says that the text was too short to be summarised, and is its own summary.
 
     `steps` counts the engine's decoding steps (or batches of sentences read), `tokens` those of the summary. `beams`
     and `max_new_tokens` are what was planned. The text was read in `pieces`. `headroom_s` was left of the budget when
@@ -111,13 +114,14 @@ class Failure(Struct, frozen=True, array_like=True, tag="failure"):
     """Work that ended without an answer. It crosses processes as a value, not as an exception.
 
     `UNAVAILABLE` (the replica is draining, or its connection broke) may be tried elsewhere; other failures may not.
-    `tokens` and `limit` are set for `TOO_LONG`. `detail` never holds text of the request.
+    `tokens`, `limit` and the `index` of the input are set for `TOO_LONG`. `detail` never holds text of the request.
     """
 
     kind: FailureKind
     detail: str = ""
     tokens: int = 0
     limit: int = 0
+    index: int | None = None
 
 
 class LoadReport(Struct, frozen=True, array_like=True):

@@ -12,6 +12,7 @@ from fakes import ANSWER, MEDIANS_S, TERMS, Behaviour, FakeBackend, FakeClock, K
 from starlette.types import Message, Scope
 
 from gateway.api import app
+from gateway.api.access import Access
 from gateway.catalogs.catalog import Catalog, Limits
 from gateway.forecasting.load import LoadTracker
 from gateway.model.deadline import Clock
@@ -139,11 +140,11 @@ class OwnMetrics:
         return one_scrape([Process("only", "gateway", self.metrics.text())])
 
 
-def client_of(told: World) -> httpx.AsyncClient:
+def client_of(told: World, access: Access = app.EVERYWHERE) -> httpx.AsyncClient:
     """Return a client of the application over this world, whose requests are counted and kept."""
     scrape = OwnMetrics(told.catalog)
     told.service.observers = (told.kept, scrape.metrics)
-    application = app.build(told.service, scrape, told.catalog.limits, told.clock)
+    application = app.build(told.service, scrape, told.catalog.limits, told.clock, access=access)
     transport = httpx.ASGITransport(application, raise_app_exceptions=False)
     return httpx.AsyncClient(transport=transport, base_url="http://gateway")
 

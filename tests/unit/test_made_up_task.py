@@ -117,6 +117,11 @@ async def test_it_is_answered_explained_counted_and_described(variant: Path, tmp
         assert answer.headers["x-checkpoint"] == "counter" and answer.headers["x-sla-met"] == "true"
         distinct = await client.post("/count", json=body | {"parameters": {"distinct": True}})
         assert distinct.json() == [{"words": 3}, {"words": 2}]
+        options = {"options": {"use_cache": True}}
+        detailed = (await client.post("/count?details=true", json=body | options)).json()
+        assert detailed["ignored"] == ["options.use_cache"]
+        marked = await client.post("/count", content=b'\xef\xbb\xbf{"inputs": "a cat \\ud83d"}')
+        assert marked.json() == [{"words": 3}]
         refused = await client.post("/count", json=body | {"parameters": {"top_k": 1}})
         assert refused.status_code == 422 and "parameters.top_k" in refused.text
         routed = (await client.post("/route", json=body | {"task": "count"})).json()

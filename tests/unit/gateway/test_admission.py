@@ -64,6 +64,28 @@ async def test_strict_refuses_what_no_idle_gateway_could_make() -> None:
     assert again.record.outcome is Outcome.IN_TIME
 
 
+@pytest.mark.parametrize("elapsed_s", [0.0, 0.4])
+@pytest.mark.parametrize("backlog_s", [0.0, 0.002])
+async def test_strict_lets_in_from_the_budget_that_its_refusal_names(elapsed_s: float, backlog_s: float) -> None:
+    """The least budget that is let in, as a refusal names it, is let in, and any budget below it is refused."""
+    told = world()
+    for name in (SWIFT, EVEN, GRAND) if backlog_s else ():
+        told.up(name, backlog_s=backlog_s)
+
+    async def asked(budget_s: float) -> Finished:
+        request = told.request(strict(budget_s))
+        told.clock.advance(elapsed_s)
+        return await told.service.handle(request)
+
+    problem = (await asked(elapsed_s + 0.0001)).problem
+    assert isinstance(problem, BudgetInfeasible)
+    admitted_ms, feasible_ms = problem.members["min_admitted_ms"], problem.members["min_feasible_ms"]
+    assert isinstance(admitted_ms, float) and isinstance(feasible_ms, float) and admitted_ms < feasible_ms
+    assert isinstance((await asked((admitted_ms - 0.2) / 1000)).problem, BudgetInfeasible)
+    let_in = await asked(admitted_ms / 1000)
+    assert let_in.record.checkpoint is not None and let_in.record.reason == "at-risk"
+
+
 async def test_the_least_feasible_budget_has_the_time_that_went_by() -> None:
     """The least feasible budget includes the time that passed before the decision."""
     told = world()

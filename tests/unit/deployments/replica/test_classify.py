@@ -119,6 +119,30 @@ def test_a_long_text_is_refused_where_it_passes_the_window(spaces: int) -> None:
     assert isinstance(refused, Failure) and refused.kind is FailureKind.TOO_LONG and refused.tokens > WINDOW
 
 
+@pytest.mark.parametrize("specials", [("[CLS]", "[SEP]"), ("<s>", "</s>")])
+@pytest.mark.parametrize("tokens", [510, 511, 512, 513, 514])
+def test_a_window_of_512_is_judged_to_the_token(tmp_path: Path, specials: tuple[str, str], tokens: int) -> None:
+    """Tokens are counted exactly at the window of BERT and RoBERTa, specials included, whether cut or refused."""
+    first, last = specials
+    made = Tokenizer(models.WordLevel({first: 0, last: 1, "x": 2}, unk_token="x"))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    made.add_special_tokens([first, last])
+    made.post_processor = processors.TemplateProcessing(
+        single=f"{first} $A {last}", special_tokens=[(first, 0), (last, 1)]
+    )
+    made.save(str(tmp_path / "tokenizer.json"))
+    task = LabelScorer.open(tmp_path / "tokenizer.json", LABELS, 512)
+    text = "x " * (tokens - 2)
+    cut, refused = task.encode(text, "longest_first"), task.encode(text, "error")
+    assert isinstance(cut, Encoded)
+    assert (cut.tokens_total, cut.kept, cut.truncated) == (tokens, min(tokens, 512), tokens > 512)
+    assert cut.token_ids[0] == 0 and cut.token_ids[-1] == 1
+    if tokens > 512:
+        assert refused == Failure(FailureKind.TOO_LONG, "over the checkpoint's window", tokens, 512)
+    else:
+        assert refused == cut
+
+
 @given(st.text(st.characters(codec=None), max_size=60))
 def test_no_text_breaks_the_tokenizer(task: LabelScorer, text: str) -> None:
     """Any text gives ids within the window: control characters, NULs, emoji, lone surrogates."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from fakes import manifest
 from hypothesis import given
 from hypothesis import strategies as st
 from small_variants import tokenizer
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from deployments.replica.tokens import TOKENIZER_FILE, TextTokens, counters_of, well_formed
 from deployments.replica.variant import file_sha256
@@ -95,3 +97,34 @@ def test_a_checkpoint_that_is_not_on_this_host_has_no_counter(tmp_path: Path) ->
     folders = {"away": tmp_path / "away", "undigested": folder}
     assert counters_of(manifests, folders) == {}
     assert set(counters_of(manifests, {**folders, "a": folder})) >= {"a"}
+
+
+def pieces() -> Tokenizer:
+    """Return a tokenizer like those of SentencePiece, whose vocabulary has its special tokens as pieces."""
+    named = ["<pad>", "</s>", "<unk>"]
+    letters = [("\u2581", -2.0), *((letter, -4.0) for letter in "ab</>spd"), ("\u2581a", -2.5)]
+    made = Tokenizer(models.Unigram([*((name, 0.0) for name in named), *letters], unk_id=2))
+    made.normalizer = normalizers.NFKC()
+    made.pre_tokenizer = pre_tokenizers.Metaspace()
+    made.add_special_tokens(named)
+    made.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    return made
+
+
+@pytest.mark.parametrize("made", [tokenizer, pieces])
+def test_special_tokens_in_a_text_are_text(made: Callable[[], Tokenizer]) -> None:
+    """The name of a special token in a client's text never becomes that token, however often it comes."""
+    tokens = TextTokens(made())
+    specials = {made().token_to_id(name) for name in ("[PAD]", "[SEP]", "[CLS]", "<pad>", "</s>")} - {None}
+    texts = ["a [SEP] b", "[PAD]" * 200, "[CLS]", "a </s> b", "</s>" * 200, "<pad>", "\uff1c/s\uff1e", "\ud800</s>"]
+    for text, ids in zip(texts, tokens.encode_batch(texts), strict=True):
+        assert ids == tokens.encode(text)
+        own = ids[tokens._leading : len(ids) - (tokens.specials - tokens._leading)]
+        assert own and specials.isdisjoint(own), text
+
+
+def test_what_is_unknown_is_not_taken_apart() -> None:
+    """A character that the vocabulary lacks stays the unknown token, which is special too."""
+    tokens = TextTokens(pieces())
+    assert tokens.encode("a \u4e2d").count(2) == 1
+    assert tokens.encode("a \u4e2d </s>").count(2) == 1

@@ -52,10 +52,10 @@ async def test_the_default_budget_and_a_made_identity_are_told() -> None:
 
 
 async def test_details_tell_the_same_in_the_body() -> None:
-    """With ?details=true the body is an object with the outputs, the routing, the timings and the input."""
+    """With ?details=true the body has the outputs, the routing, the timings, the input and what was ignored."""
     _, client = gateway()
     document = (await client.post("/classify?details=true", json=BODY)).json()
-    assert set(document) == {"outputs", "routing", "timings_ms", "input"}
+    assert set(document) == {"outputs", "routing", "timings_ms", "input", "ignored"}
     assert document["outputs"] == (await client.post("/classify", json=BODY)).json()
     routing = document["routing"]
     assert (routing["checkpoint"], routing["tier"], routing["reason"]) == (GRAND, "quality", "fits")

@@ -54,6 +54,17 @@ async def test_a_refusal_is_a_problem_that_bears_the_identity(
     assert len(told.kept.records) == 1 and not told.backend.dispatches
 
 
+async def test_of_a_list_the_text_that_is_too_long_is_named() -> None:
+    """A text over the window is a 413 with its index, its tokens and the limit."""
+    failure = Failure(FailureKind.TOO_LONG, tokens=700, limit=512, index=1)
+    _, client = gateway(scripted(failure))
+    response = await client.post("/classify", json={"inputs": [SECRET, SECRET], "parameters": {"truncation": "error"}})
+    assert is_problem(response, "input_too_long", 413)
+    document = response.json()
+    assert (document["index"], document["tokens"], document["limit"], document["unit"]) == (1, 700, 512, "tokens")
+    assert document["detail"].startswith("inputs[1]: ") and SECRET not in response.text
+
+
 async def test_overload_tells_when_to_come_back() -> None:
     """A refusal for load is a 429 with Retry-After."""
     told, client = gateway()

@@ -18,6 +18,7 @@ from gateway.api.openapi import ALWAYS, READING, RUNNING, openapi_document
 from gateway.model import errors
 from gateway.model.errors import Problem
 from gateway.model.messages import Answer, Failure, FailureKind, InputReport, ReplicaTimings
+from gateway.model.request import REQUEST_ID, TRACEPARENT, TRACESTATE
 from gateway.scheduling.policy import Reason, Verdict
 from gateway.tasks import TASKS
 from gateway.tasks.classify import ClassifyBody
@@ -188,7 +189,8 @@ async def test_every_header_that_is_read_is_documented() -> None:
     served = await document()
     for path in BODIES:
         parameters = [at(served, one) for one in served["paths"][path]["post"]["parameters"]]
-        assert {one["name"] for one in parameters if one["in"] == "header"} == set(headers.KNOWN.values())
+        told = {one["name"] for one in parameters if one["in"] == "header"}
+        assert told == {*headers.KNOWN.values(), REQUEST_ID, TRACEPARENT, TRACESTATE}
 
 
 async def test_details_are_documented_as_they_are_sent() -> None:

@@ -158,7 +158,7 @@ def test_a_level_says_whose_matter_it_is(outcome: Outcome) -> None:
     """A failure or an outage is an error, a missed deadline or a refusal for load a warning, all else info."""
     level = json.loads(written(replace(RECORD, outcome=outcome)))["level"]
     assert (level == "error") == (outcome in (Outcome.FAILED, Outcome.UNAVAILABLE))
-    assert (level == "warning") == (outcome in (Outcome.LATE, Outcome.SHED, Outcome.EXPIRED))
+    assert (level == "warning") == (outcome in (Outcome.LEAD, Outcome.LATE, Outcome.SHED, Outcome.EXPIRED))
 
 
 async def logged(log: AccessLog, behaviour: object = None, **parts: object) -> httpx.Response:

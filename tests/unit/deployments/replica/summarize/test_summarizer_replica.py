@@ -166,6 +166,39 @@ async def test_no_text_with_anything_in_it_is_answered_with_nothing(text: str) -
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize("blank", [" ", "\x00", "\u200b", "\n\t\x00"])
+@pytest.mark.parametrize("strict", [True, False])
+async def test_a_text_that_says_nothing_costs_the_others_nothing(blank: str, strict: bool) -> None:
+    """A text that says nothing has an empty summary, and the others of its list have theirs, strict or not."""
+    clock = FakeClock()
+    for make in (writer, reader):
+        (answer,) = await handled(make(clock), clock, work(TEXT, blank, strict=strict))
+        assert isinstance(answer, Answer)
+        assert answer.outputs[0].summary_text and answer.outputs[1].summary_text == ""
+        assert [one.finish_reason for one in answer.generation] == ["stop", "short"]
+        assert not any(one.lead for one in answer.generation)
+
+
+@pytest.mark.asyncio
+async def test_a_text_too_long_is_named_by_its_index() -> None:
+    """Of a list in which one text is over the window, the failure has its index and its tokens."""
+    clock = FakeClock()
+    (failure,) = await handled(writer(clock), clock, work(TEXT, "the river " * 300, TEXT, truncation="error"))
+    assert isinstance(failure, Failure) and failure.kind is FailureKind.TOO_LONG
+    assert (failure.index, failure.tokens) == (1, 602)
+
+
+@pytest.mark.asyncio
+async def test_a_writer_that_says_nothing_with_time_to_spare_misses_no_deadline() -> None:
+    """Nothing written with time to spare is no missed deadline: the first sentence stands in, and the reason stays."""
+    clock = FakeClock()
+    silent = AbstractiveSummarizer(writer_manifest(), FakeSeq2Seq(clock, says([])), text_tokens())
+    (answer,) = await handled(silent, clock, work(strict=True))
+    assert isinstance(answer, Answer) and answer.outputs[0].summary_text == "The river rose."
+    assert (answer.generation[0].finish_reason, answer.generation[0].lead) == ("stop", True)
+
+
+@pytest.mark.asyncio
 async def test_one_failure_fails_the_work_and_withdraws_the_rest() -> None:
     """If one text fails, the whole request fails and its other texts are withdrawn."""
     clock = FakeClock()
