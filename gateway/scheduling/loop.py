@@ -188,4 +188,5 @@ def _work(request: Request, remaining_s: float) -> Work:
         terms.strict,
         terms.request_id,
         terms.traceparent,
+        terms.tracestate,
     )

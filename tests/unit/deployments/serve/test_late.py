@@ -118,9 +118,9 @@ async def test_an_ingress_takes_in_what_is_connected_and_no_sooner(tmp_path: Pat
     """A checkpoint joins once it is starting, a replica of it is connected, and one has told its manifest."""
     told, notes = world(coming=[EVEN, GRAND]), Notes(tmp_path / "notes")
     found: list[str] = []
-    answers: dict[str, VariantManifest | None] = {GRAND: None}
+    answers: dict[str, tuple[VariantManifest, Path] | None] = {GRAND: None}
 
-    async def ask(checkpoint: str) -> VariantManifest | None:
+    async def ask(checkpoint: str) -> tuple[VariantManifest, Path] | None:
         return answers[checkpoint]
 
     router = told.service.router
@@ -133,7 +133,7 @@ async def test_an_ingress_takes_in_what_is_connected_and_no_sooner(tmp_path: Pat
     told.up(GRAND)
     await joining.look()
     assert GRAND not in router.served, "nobody has told its manifest"
-    answers[GRAND] = manifest(GRAND, MEDIANS_S[GRAND])
+    answers[GRAND] = manifest(GRAND, MEDIANS_S[GRAND]), tmp_path
     await joining.look()
     assert GRAND in router.served and set(router.coming) == {EVEN}
     notes.write(Coming(EVEN, ComingState.FAILED, REASON))
