@@ -85,7 +85,13 @@ def prepare_first(catalog: Catalog, cache_dir: Path, console: Console, settings:
     late = late_ones(catalog, [entry for entry in catalog.checkpoints if preparer.is_missing(entry)])
     late = tuple(sorted(late, key=preparer.takes_long))
     first = catalog.only({entry.name for entry in catalog.checkpoints if entry not in late})
-    folders, absent = preparer.prepare_all(first)
+    try:
+        folders, absent = preparer.prepare_all(first)
+    except (BaseAbsent, VariantRefused):  # the one that was to answer for its task cannot: another may
+        if not late:
+            raise
+        late = ()
+        folders, absent = preparer.prepare_all(catalog)
     failed = {name: reason_of(error) for name, error in absent.items()}
     return FirstStart(folders, Behind(preparer, late, failed))
 
@@ -97,8 +103,7 @@ def late_ones(catalog: Catalog, missing: Sequence[CatalogEntry]) -> tuple[Catalo
     """
     late = list(missing)
     for task in catalog.tasks:
-        entries = catalog.of_task(task)
-        general = [entry for entry in entries if entry.domain is None] or list(entries)
+        general = catalog.general(task)
         if all(entry in late for entry in general):
             late.remove(min(general, key=lambda entry: (entry.tier.rank, entry.quality.standing)))
     return tuple(late)

@@ -106,9 +106,10 @@ class Preparer:
             if entries:
                 with self.alone(lock):
                     self._prepare_each(entries, folders, absent)
-        for entry in catalog.checkpoints:
-            if not any(other.name in folders for other in catalog.of_task(entry.task)):
-                raise absent[entry.name]
+        for task in catalog.tasks:
+            general = catalog.general(task)
+            if not any(entry.name in folders for entry in general):
+                raise absent[general[0].name]
         for name, why in absent.items():
             self.console.print(f"[yellow]{escape(str(why))}. Going on without {name}[/]", soft_wrap=True)
         return {entry.name: folders[entry.name] for entry in catalog.checkpoints if entry.name in folders}, absent

@@ -97,9 +97,8 @@ class Router:
         return all(self._is_up(task) for task in self._tasks)
 
     def _is_up(self, task: str) -> bool:
-        entries = self._catalog.of_task(task)
-        general = [entry for entry in entries if entry.domain is None] or entries
-        return any(entry.name in self.served and self._load.replicas(entry.name) for entry in general)
+        entries = self._catalog.general(task)
+        return any(entry.name in self.served and self._load.replicas(entry.name) for entry in entries)
 
     def task(self, name: str) -> Task:
         """Returns the task of that name. Raises UnknownTask if no checkpoint serves it."""

@@ -280,6 +280,11 @@ class Catalog(_Frozen):
         """The checkpoints of a task, in the catalog's order; none if the task is not served."""
         return tuple(entry for entry in self.checkpoints if entry.task == task)
 
+    def general(self, task: str) -> tuple[CatalogEntry, ...]:
+        """The checkpoints of a task that answer any domain; all of the task if each is made for one."""
+        entries = self.of_task(task)
+        return tuple(entry for entry in entries if entry.domain is None) or entries
+
     def by_name(self, name: str) -> CatalogEntry | None:
         """The checkpoint of that name, or None."""
         return next((entry for entry in self.checkpoints if entry.name == name), None)
