@@ -198,7 +198,6 @@ class Service:
             terms.request_id,
             terms.traceparent,
             ticket.batch_number,
-            terms.tracestate,
         )
         try:
             async with asyncio.timeout(_patience_s(ticket.deadline, terms.strict, now_s)):

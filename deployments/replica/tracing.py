@@ -67,7 +67,7 @@ class TracedHandler:
         if work.traceparent is None:
             return await self.handle(work)
         start = self.now()
-        span = self.spans.open(f"replica {self.checkpoint}", work.traceparent, start, work.tracestate)
+        span = self.spans.open(f"replica {self.checkpoint}", work.traceparent, start)
         if not span.is_recording():
             return await self.handle(work)
         began_s = self.clock()

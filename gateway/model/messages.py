@@ -23,7 +23,7 @@ class Work(Struct, frozen=True, array_like=True):
     """One request as a replica sees it: texts, parameters and the budget left.
 
     `remaining_s` is in seconds at the moment of sending. Once it has passed, `strict` work is dropped (outcome
-    `EXPIRED`) and best-effort work is answered late. `traceparent` and `tracestate` are the request's place in a trace.
+    `EXPIRED`) and best-effort work is answered late. `traceparent` is the trace context that came with the request.
     `batch` is the number of the gateway's batch: work of one number should run together. `parameters` are the task's
     own; they arrive as plain data, which `parameters_of` reads.
     """
@@ -36,7 +36,6 @@ class Work(Struct, frozen=True, array_like=True):
     request_id: str
     traceparent: str | None = None
     batch: int = 0
-    tracestate: str | None = None
 
 
 ParametersT = TypeVar("ParametersT", bound=Parameters)
