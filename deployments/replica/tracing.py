@@ -83,7 +83,7 @@ class TracedHandler:
         """Opens the request's span; None if it is not traced."""
         if work.traceparent is None:
             return None
-        span = self.spans.open(f"replica {self.checkpoint}", work.traceparent, start, work.tracestate)
+        span = self.spans.open(f"replica {self.checkpoint}", work.traceparent, start)
         return span if span.is_recording() else None
 
     def _end(self, span: Span, work: Work, result: Answer | Failure, start: datetime, total_s: float) -> None:

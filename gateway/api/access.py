@@ -55,9 +55,7 @@ class Access:
         return cls(frozenset(origins), named if named or is_loopback(bound) else None)
 
     def check_host(self, raw_headers: Iterable[tuple[bytes, bytes]]) -> None:
-        """Raises UnknownHost (421) for a name that is not this gateway's. HTTP/1.0 need not name any."""
-        if self.hosts is None:
-            return
+        """Raises UnknownHost (421) for a name that is none of `hosts` or of loopback. HTTP/1.0 need not name any."""
         sent = next((value for name, value in raw_headers if name == b"host"), None)
         if sent is not None and not self._is_own(sent.decode("latin-1").strip()):
             raise UnknownHost

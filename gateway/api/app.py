@@ -118,7 +118,8 @@ class App:
         """Answers one request."""
         http = HttpRequest(scope, receive)
         try:
-            self.access.check_host(scope["headers"])
+            if self.access.hosts is not None:
+                self.access.check_host(scope["headers"])
             response = await self._handler(scope["path"], scope["method"])(http)
         except Problem as problem:
             self._ended(http, problem.outcome, problem)
@@ -273,6 +274,8 @@ class App:
         except (ClientDisconnect, asyncio.CancelledError):  # the server decides which of the two
             self._ended(http, Outcome.CANCELLED)
             raise
+        if not encoding:
+            return b"".join(parts)
         try:
             return decoded(b"".join(parts), encoding, limit)
         except DecodedTooLong:

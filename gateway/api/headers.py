@@ -10,7 +10,7 @@ import re
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 
-from gateway.api.trace_context import read_trace_context
+from gateway.api.trace_context import TRACEPARENT, read_trace_context
 from gateway.model.deadline import MAX_BUDGET_MS
 from gateway.model.errors import bad_header
 from gateway.model.request import (
@@ -46,7 +46,8 @@ _NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
 def read_terms(raw_headers: Sequence[tuple[bytes, bytes]]) -> Terms:
     """Parses the headers of an ASGI scope. Raises InvalidRequest (400) naming the faulty header."""
     headers = _known(raw_headers)
-    traceparent, tracestate = read_trace_context(raw_headers)
+    traced = any(name == TRACEPARENT for name, _ in raw_headers)
+    traceparent, tracestate = read_trace_context(raw_headers) if traced else (None, None)
     return Terms(
         budget_s=_budget_s(headers),
         percentile=_percentile(headers.get(PERCENTILE)),

@@ -23,7 +23,7 @@ class Work(Struct, frozen=True, array_like=True):
     """One request as a replica sees it: texts, parameters and the budget left.
 
     `remaining_s` is in seconds at the moment of sending. Once it has passed, `strict` work is dropped (outcome
-    `EXPIRED`) and best-effort work is answered late. `traceparent` and `tracestate` are the request's place in a trace.
+    `EXPIRED`) and best-effort work is answered late. `traceparent` is the trace context that came with the request.
     `parameters` are the task's own; they arrive as plain data, which `parameters_of` reads.
     """
 
@@ -34,7 +34,6 @@ class Work(Struct, frozen=True, array_like=True):
     strict: bool
     request_id: str
     traceparent: str | None = None
-    tracestate: str | None = None
 
 
 ParametersT = TypeVar("ParametersT", bound=Parameters)

@@ -188,5 +188,4 @@ def _work(request: Request, remaining_s: float) -> Work:
         terms.strict,
         terms.request_id,
         terms.traceparent,
-        terms.tracestate,
     )

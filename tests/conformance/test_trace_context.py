@@ -12,6 +12,7 @@ from collected_spans import Collected, named, place, read
 from worlds import OwnMetrics, world
 
 from gateway.api import app
+from gateway.api.trace_context import read_trace_context
 from gateway.model.messages import Work
 
 pytestmark = pytest.mark.virtual_time
@@ -127,7 +128,6 @@ async def test_a_trace_that_cannot_be_read_begins_anew(name: str, traced: bool) 
     """A trace that cannot be read refuses nothing: it and its state are dropped, and a new one begins if traced."""
     collected = Collected() if traced else None
     work = await sent([*parents(BEGUN_ANEW[name]), ("tracestate", "foo=1")], collected)
-    assert work.tracestate is None
     if collected is None:
         assert work.traceparent is None
     else:
@@ -135,21 +135,18 @@ async def test_a_trace_that_cannot_be_read_begins_anew(name: str, traced: bool) 
         assert begun.is_valid and begun.trace_id not in (int(TRACE, 16), int("1" * 32, 16))
         ended = named(collected.ended())
         assert {place(span).trace_id for span in ended.values()} == {begun.trace_id}
-        assert ended["POST /classify"].parent is None
+        assert ended["POST /classify"].parent is None and not place(ended["POST /classify"]).trace_state
 
 
 @pytest.mark.parametrize("name", STATES)
 async def test_a_state_goes_with_its_trace(name: str) -> None:
-    """A state that can be read goes on with its trace, in order; one that cannot be is dropped alone."""
+    """A state that can be read stays with its trace, in order, on every span; one that cannot be is dropped alone."""
     values, handed_on = STATES[name]
-    work = await sent([("traceparent", PARENT), *(("tracestate", value) for value in values)])
-    assert work.traceparent == PARENT
-    assert work.tracestate == (None if handed_on == "refused" else handed_on or ",".join(values))
-
-
-async def test_a_state_is_in_the_spans() -> None:
-    """Spans of a traced request have its state, as has what goes to the replica."""
     collected = Collected()
-    work = await sent([("traceparent", PARENT), ("tracestate", "foo=1,bar=2")], collected)
-    assert work.tracestate == "foo=1,bar=2"
-    assert {place(span).trace_state.to_header() for span in collected.ended()} == {"foo=1,bar=2"}
+    headers = [("traceparent", PARENT), *(("tracestate", value) for value in values)]
+    _, state = read_trace_context([(name.encode(), value.encode("latin-1")) for name, value in headers])
+    assert state == (None if handed_on == "refused" else handed_on or ",".join(values))
+    await sent(headers, collected)
+    spans = collected.ended()
+    assert {place(span).trace_id for span in spans} == {int(TRACE, 16)}
+    assert {place(span).trace_state.to_header() for span in spans} == {state or ""}

@@ -155,7 +155,7 @@ def hang_up(live: Live, path: str, body: object, **headers: str) -> None:
     """Send a request and close the connection once the gateway has it as its only one."""
     wait_until(lambda: underway(live) == 0)
     content = json.dumps(body).encode()
-    lines = {"Host": "gateway", "Content-Length": str(len(content)), **headers}
+    lines = {"Host": "localhost", "Content-Length": str(len(content)), **headers}
     head = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in lines.items())
     with socket.create_connection(("127.0.0.1", int(live.url.rpartition(":")[2]))) as connection:
         connection.sendall(f"POST {path} HTTP/1.1\r\n{head}\r\n".encode() + content)

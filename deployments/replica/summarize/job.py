@@ -17,7 +17,7 @@ from gateway.model.messages import Failure, FinishReason, Generation, InputRepor
 LEAST_WORDS = 3
 """Words that make a summary usable if the deadline cut it short."""
 
-SHORT_WORDS, SHORT_CHARACTERS = 5, 60
+SHORT_WORDS, SHORT_CHARACTERS = 4, 60
 """Most words, and characters, of a text that is its own summary. Of "ok" a writer can only invent. Set by hand."""
 
 LEAD_WORDS = 40
