@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+
 from gateway.forecasting.load import LoadTracker
 from gateway.model.deadline import Clock, Deadline
 from gateway.model.errors import (

@@ -1,8 +1,8 @@
 """The replica's batcher: runs each batch as the gateway sent it, and gives every input exactly one result.
 
 The gateway forms the batches, when a core is free for them; so they seldom wait here. Those that do, as with several
-gateways, run in order of deadline. A batch of unlike lengths runs in the parts that take the least time (`runs_of`). The
-batcher owns the engine's threads. It knows neither engines nor requests.
+gateways, run in order of deadline. A batch of unlike lengths runs in the parts that take the least time (`runs_of`).
+The batcher owns the engine's threads. It knows neither engines nor requests.
 """
 
 from __future__ import annotations
