@@ -67,17 +67,21 @@ class Dispatch:
 class FakeBackend:
     """A `Backend` that behaves as scripted and records the requests that it gets.
 
-    `cancelled` counts those of batches that were cancelled. A batch hangs if one of its requests does.
+    `cancelled` counts those of batches that were cancelled. A batch hangs if one of its requests does. `fault` is
+    raised by every dispatch, though no backend should raise: a fault of the gateway's own.
     """
 
     behaviour: Behaviour = lambda checkpoint, work: ANSWER
     dispatches: list[Dispatch] = field(default_factory=list)
     cancelled: int = 0
+    fault: Exception | None = None
 
     def dispatch(
         self, checkpoint: str, batch: Sequence[Work], service_time_s: float, done: Callable[[Sequence[Result]], None]
     ) -> Callable[[], None]:
         """Give the loop a turn, as the transport does, then behave."""
+        if self.fault is not None:
+            raise self.fault
         self.dispatches += [Dispatch(checkpoint, work, service_time_s / len(batch)) for work in batch]
 
         def behave() -> None:

@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import httpx
 import pytest
@@ -44,7 +44,8 @@ checkpoints:
     quality: {metric: exactness, value: 100.0, data_set: none, reference: made up}
     licence: Apache-2.0
 """
-Done, Cancel = Callable[[Sequence[Result]], None], Callable[[], None]
+Done: TypeAlias = Callable[[Sequence[Result]], None]
+Cancel: TypeAlias = Callable[[], None]
 TEXT = "the cat saw the other cat"
 
 

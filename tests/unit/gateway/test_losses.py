@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from fakes import ANSWER, EVEN, GRAND, SWIFT, TERMS, FakeBackend, scripted
+from fakes import ANSWER, EVEN, GRAND, SWIFT, TERMS, scripted
 from worlds import ended, strict, took, world
 
 from gateway.model.errors import CheckpointUnavailable, DeadlineExceeded, InputTooLong, UnknownTask
@@ -155,16 +154,11 @@ async def test_an_unknown_task_is_an_end_like_any_other() -> None:
 
 async def test_a_fault_is_recorded_and_raised() -> None:
     """An unexpected exception is recorded once as FAILED, raised to the edge, and frees the place of its request."""
-
-    class Faulty(FakeBackend):
-        def dispatch(self, *given: object, **named: object) -> Callable[[], None]:
-            raise ZeroDivisionError
-
-    told = world(scripted(ANSWER))
-    told.service._loop._backend = Faulty()
+    told = world()
+    told.backend.fault = ZeroDivisionError()
     for count in (1, 2):
         with pytest.raises(ZeroDivisionError):
             await told.service.handle(told.request())
         assert told.kept.outcomes == [Outcome.FAILED] * count
-    told.service._loop._backend = told.backend
+    told.backend.fault = None
     assert (await told.service.handle(told.request())).answer is ANSWER

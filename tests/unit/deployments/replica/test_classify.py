@@ -84,7 +84,7 @@ def reading() -> tuple[Reading, LabelScorer]:
     made.no_padding()
     made.enable_truncation(WINDOW)
     noted = Reading(made)
-    return noted, LabelScorer(noted, LABELS, WINDOW)  # type: ignore[arg-type]  # all of a tokenizer that it calls
+    return noted, LabelScorer(noted, LABELS, WINDOW)
 
 
 FIRST_LOOK = READ_CHARACTERS * WINDOW

@@ -74,7 +74,7 @@ async def test_each_request_of_a_batch_has_a_span_under_its_own() -> None:
         work(UNKEPT, "r-4"),
         work(others[1], "r-5"),
     ]
-    results = [ANSWER, ANSWER, Failure(FailureKind.EXPIRED), ANSWER, ANSWER]
+    results: list[Answer | Failure] = [ANSWER, ANSWER, Failure(FailureKind.EXPIRED), ANSWER, ANSWER]
     assert await handler(collected, *results)(batch) == results
     spans = collected.ended()
     wholes = {span.attributes["punctual.request_id"]: span for span in spans if span.attributes and not _is_part(span)}

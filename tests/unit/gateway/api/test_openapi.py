@@ -301,7 +301,8 @@ async def test_a_failure_is_documented_as_it_is_sent(kind: FailureKind) -> None:
 
 async def test_a_fault_an_overload_and_a_wrong_method_are_documented_as_they_are_sent() -> None:
     """An unexpected exception, a refusal for load and a wrong method are documented as they are sent."""
-    served, told = await document(), world(_breaks)
+    served, told = await document(), world()
+    told.backend.fault = ZeroDivisionError()
     client = client_of(told)
     broken = await client.post("/classify", json=BODIES["/classify"])
     assert broken.json()["code"] == "internal_error" and is_documented(served, broken)
@@ -312,10 +313,6 @@ async def test_a_fault_an_overload_and_a_wrong_method_are_documented_as_they_are
     for path in ("/classify", "/route", "/checkpoints", "/"):
         wrong = await client.delete(path)
         assert wrong.json()["code"] == "method_not_allowed" and is_documented(served, wrong)
-
-
-def _breaks(checkpoint: str, work: object) -> Answer:
-    raise ZeroDivisionError
 
 
 @pytest.mark.parametrize("path", ["/checkpoints", "/healthz", "/readyz", "/openapi.json"])

@@ -65,7 +65,8 @@ async def test_what_is_sent_is_the_request_and_the_rest_of_its_budget() -> None:
     played.play.now_s += 0.5
     played.sent[0].ends()
     (work,) = played.sent[1].works
-    assert work == Work("classify", (waiting.name,), ClassifyParameters(), pytest.approx(1.5), True, waiting.name, None)
+    assert work == Work("classify", (waiting.name,), ClassifyParameters(), work.remaining_s, True, waiting.name, None)
+    assert work.remaining_s == pytest.approx(1.5)
     assert (played.sent[1].checkpoint, played.sent[1].service_time_s) == ("only", 0.010)
     played.sent[1].ends()
     await turns()
@@ -365,7 +366,7 @@ async def test_a_slot_that_comes_is_found() -> None:
     first, waiting = played.comes(), played.comes()
     played.play.queue.cores = 2.0
     await turns()
-    assert first.begun and not waiting.begun
+    assert [one.begun for one in (first, waiting)] == [True, False]
     played.play.checkpoints[0].slots = 2
     await passes(4 * LOOK_S)
     assert waiting.begun and waiting.batch.left == 1
@@ -382,7 +383,7 @@ async def test_what_ends_in_one_task_lets_others_through() -> None:
     )
     urgent, first, waiting = played.comes(0.030), played.comes(task=1), played.comes(task=1)
     await turns()
-    assert urgent.begun and first.begun and not waiting.begun
+    assert [one.begun for one in (urgent, first, waiting)] == [True, True, False]
     played.sent[0].ends()
     assert waiting.begun
     for one in played.sent[1:]:
