@@ -6,13 +6,14 @@ import asyncio
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
 import msgspec
 from tokenizers import Encoding, Tokenizer
 
-from deployments.engines.base import Engine, Logits
+from deployments.engines.base import Engine, Logits, guarded
 from deployments.engines.opening import ONNX_FILE, open_engine
 from deployments.replica.batcher import Batcher, Row, Scored
 from deployments.replica.kinds import ReplicaKind
@@ -192,9 +193,9 @@ class ClassifierReplica:
         """Answers a batch: one result for each request, in order. Cancelling it withdraws its queued inputs."""
         arrived = self._clock()
         if sum(len(text) for work in batch for text in work.inputs) <= INLINE_CHARACTERS:
-            read = [self._read(work, arrived) for work in batch]
+            read = self._read_all(batch, arrived)
         else:
-            read = await asyncio.to_thread(lambda: [self._read(work, arrived) for work in batch])
+            read = await asyncio.to_thread(self._read_all, batch, arrived)
         rows = [row for one in read if isinstance(one, _Read) for row in one.rows]
         scored = iter(await self.batcher.submit(rows) if rows else ())
         return [one if isinstance(one, Failure) else self._answered(one, scored, arrived) for one in read]
@@ -206,6 +207,10 @@ class ClassifierReplica:
     def totals(self) -> Totals:
         """The counts since the start."""
         return self.batcher.totals
+
+    def _read_all(self, batch: Sequence[Work], arrived: float) -> list[_Read | Failure]:
+        """Reads each request. One that cannot be read, for whatever reason, fails alone."""
+        return [guarded(partial(self._read, work, arrived)) for work in batch]
 
     def _read(self, work: Work, arrived: float) -> _Read | Failure:
         """Tokenises the inputs of a request, or gives the first failure, with the index of its input."""

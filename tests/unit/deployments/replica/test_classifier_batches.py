@@ -101,3 +101,11 @@ async def test_a_long_batch_is_read_off_the_loop_with_the_same_answers(character
     results = await answered(engine, request("w1"), request(filler))
     assert [firsts(result) for result in results] == [[1], [7]]
     assert (getattr(loop, "_default_executor", None) is before) == (characters <= INLINE_CHARACTERS)
+
+
+async def test_a_request_that_breaks_the_reading_fails_alone() -> None:
+    """A request whose parameters are another task's fails alone as ENGINE; the others of its batch are answered."""
+    broken = Work("classify", ("w2",), "no parameters", 1.0, True, "r")
+    results = await answered(TokenEngine(), request("w1"), broken, request("w4"))
+    assert isinstance(results[1], Failure) and results[1].kind is FailureKind.ENGINE
+    assert (firsts(results[0]), firsts(results[2])) == ([1], [4])
