@@ -129,8 +129,9 @@ class LoadReport(Struct, frozen=True, array_like=True):
     `backlog_s` is the service time of admitted and unfinished work, in seconds, by the replica's own latency profile,
     including the rest of the running batches. `queued` counts inputs, not requests. `sharing` is the number of texts
     that share the engine by time slicing, so that a short one need not wait for the whole backlog; None without time
-    slicing. `memory_bytes` is the process's resident memory. `callers` counts the gateway processes that send it work, including the receiver.
-    `cores` is the number of processors that it may use, shared with the other replicas of its node.
+    slicing. `memory_bytes` is the process's resident memory. `callers` counts the gateway processes that send it work,
+    including the receiver. `cores` is the number of processors that it may use, shared with the other replicas of its
+    node.
     """
 
     backlog_s: float
