@@ -32,7 +32,7 @@ from exporters.source import source_bytes
 from exporters.store import State, Store
 from gateway.catalogs.catalog import Catalog, CatalogEntry, EngineName
 from gateway.model.manifest import ClassifierManifest, Precision
-from gateway.tasks import read_manifest
+from gateway.tasks import read_manifest, tasks_of
 
 
 def prepare(
@@ -82,8 +82,9 @@ def _all_prepared(
             absent[entry.name] = error
             console.print(f"[yellow]{escape(str(error))}. Going on without {entry.name}[/]", soft_wrap=True)
     for entry in catalog.checkpoints:
-        if not any(other.name in folders for other in catalog.of_task(entry.task)):
-            raise absent[entry.name]
+        for task in entry.tasks:
+            if not any(other.name in folders for other in catalog.of_task(task)):
+                raise absent[entry.name]
     return folders
 
 
@@ -123,7 +124,7 @@ def plans_for(entry: CatalogEntry, host: Host, openvino: bool) -> tuple[VariantP
         return VariantPlan(entry.name, entry.task, entry.family, engine, precision, entry.threads, candidates)
 
     alone = tuple(plan(engine, precision) for precision in precisions)
-    runs_it = any(kind.task == entry.task and EngineName.OPENVINO in kind.engines for kind in KINDS.values())
+    runs_it = any(entry.task in tasks_of(name) and EngineName.OPENVINO in kind.engines for name, kind in KINDS.items())
     able = openvino and runs_it and host.bf16 is not None and Precision.BF16 in entry.precision
     if entry.engine is not EngineName.AUTO or not able:
         return alone

@@ -10,6 +10,7 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import TypeAlias
 
 from gateway.catalogs.catalog import Catalog, CatalogEntry
@@ -17,7 +18,7 @@ from gateway.forecasting.forecaster import Forecaster, PooledCalibration, Served
 from gateway.forecasting.lengths import Counter, Lengths, estimated
 from gateway.forecasting.load import LoadTracker
 from gateway.model.deadline import Clock, Deadline
-from gateway.model.errors import UnknownCheckpoint, UnknownTask
+from gateway.model.errors import CheckpointUnavailable, UnknownCheckpoint, UnknownTask
 from gateway.model.faults import Note, log_fault
 from gateway.model.manifest import VariantManifest
 from gateway.model.messages import LoadReport
@@ -60,17 +61,18 @@ class Router:
             task: list(dict.fromkeys(known[entry.name] for entry in catalog.of_task(task))) for task in catalog.tasks
         }
         self._lengths = {task: Lengths(several) for task, several in of_task.items()}
-        places = {entry.name: of_task[entry.task].index(known[entry.name]) for entry in catalog.checkpoints}
-        self.served = served_checkpoints(catalog, manifests, load, places)
         self.entries = {entry.name: entry for entry in catalog.checkpoints}
         self._catalog = catalog
         self._clock = clock
         self._tasks = catalog.tasks
-        deciders = {
-            task: Decider([self.served[entry.name] for entry in catalog.of_task(task)], load, note)
-            for task in self._tasks
-        }
+        pooled: defaultdict[str, PooledCalibration] = defaultdict(PooledCalibration)
+        deciders: dict[str, Decider] = {}
+        for task in self._tasks:
+            places = {entry.name: of_task[task].index(known[entry.name]) for entry in catalog.of_task(task)}
+            deciders[task] = Decider(served_checkpoints(catalog, task, manifests, load, pooled, places), load, note)
+        self.served = {entry.name: deciders[entry.task].by_name[entry.name] for entry in catalog.checkpoints}
         self.scheduler = scheduler(deciders, note)
+        self._fixed = {task: catalog.default_checkpoint(task) for task in self._tasks}
 
     def task(self, name: str) -> Task:
         """Returns the task of that name. Raises UnknownTask if no checkpoint serves it."""
@@ -87,13 +89,13 @@ class Router:
         return Deadline(request.arrived_s, budget_s)
 
     def submit(self, request: Request, deadline: Deadline, *, again: bool = False) -> Ticket:
-        """Gives a request to the scheduler. Raises UnknownCheckpoint.
+        """Gives a request to the scheduler. Raises what `_terms` raises.
 
         `again` is set for one that lost its replica: its arrival is not counted twice.
         """
-        self._check_pin(request)
+        terms = self._terms(request)
         shape = self.shape(request)
-        return self.scheduler.submit(request.task, shape, request.terms, deadline, self._clock(), again=again)
+        return self.scheduler.submit(request.task, shape, terms, deadline, self._clock(), again=again)
 
     def shape(self, request: Request) -> RequestShape:
         """Counts the tokens of the request's texts."""
@@ -102,59 +104,74 @@ class Router:
     def decide(
         self, request: Request, deadline: Deadline, price: float | None = None, *, every: bool = False
     ) -> Decision:
-        """Decides a request as it would be decided now, and submits nothing. Raises UnknownCheckpoint.
+        """Decides a request as it would be decided now, and submits nothing. Raises what `_terms` raises.
 
         `price` is in points of quality per core-second; None takes the present one. Checkpoints that cannot change the
         decision are skipped unless `every` is set.
         """
-        self._check_pin(request)
+        terms = self._terms(request)
         now_s, task, shape = self._clock(), request.task, self.shape(request)
         price = self.scheduler.price(task, now_s) if price is None else price
-        return self.scheduler.decide(task, shape, request.terms, deadline, now_s, price, every=every)
+        return self.scheduler.decide(task, shape, terms, deadline, now_s, price, every=every)
 
-    def _check_pin(self, request: Request) -> None:
-        pinned = request.terms.pinned
-        if pinned is not None and pinned not in self.scheduler.deciders[request.task].by_name:
-            raise UnknownCheckpoint([entry.name for entry in self._catalog.of_task(request.task)])
+    def _terms(self, request: Request) -> Terms:
+        """The request's terms, with the checkpoint pinned that answers a task whose checkpoint is fixed.
+
+        Raises UnknownCheckpoint, InvalidRequest if the fixed checkpoint cannot do what is asked, and
+        CheckpointUnavailable if it is not served.
+        """
+        task, terms = request.task, request.terms
+        served = self.scheduler.deciders[task].by_name
+        if terms.pinned is not None and terms.pinned not in served:
+            raise UnknownCheckpoint([entry.name for entry in self._catalog.of_task(task)])
+        default = self._fixed[task]
+        if default is None:
+            return terms
+        fixed = terms.pinned or default
+        if fixed not in served:
+            raise CheckpointUnavailable([fixed])
+        TASKS[task].check(self.manifests[fixed], request.parameters)
+        return terms if terms.pinned else replace(terms, pinned=fixed)
 
 
 def served_checkpoints(
     catalog: Catalog,
+    task: str,
     manifests: Mapping[str, VariantManifest],
     load: LoadTracker,
+    pooled: defaultdict[str, PooledCalibration] | None = None,
     tokenizers: Mapping[str, int] | None = None,
-) -> dict[str, ServedCheckpoint]:
-    """Returns every checkpoint of the catalog by name, each with a forecaster of its own.
+) -> list[ServedCheckpoint]:
+    """Returns the checkpoints of a task, each with a forecaster of its own for it.
 
     `tokenizers` has the place of each checkpoint's tokenizer among those of its task; 0 where it is missing.
 
-    Variants of one kind share a calibration. The length of a summary is uncertain in ways that scoring labels is not,
-    so kinds do not stand in for each other.
+    Variants of one kind share a calibration in `pooled`. The length of a summary is uncertain in ways that scoring
+    labels is not, so kinds do not stand in for each other.
     """
-    pooled: defaultdict[str, PooledCalibration] = defaultdict(PooledCalibration)
-    served: dict[str, ServedCheckpoint] = {}
-    utilities: dict[str, float] = {}
-    for task in catalog.tasks:
-        utilities |= utilities_of(catalog.of_task(task))
-    for entry in catalog.checkpoints:
-        manifest = manifests[entry.name]
-        served[entry.name] = ServedCheckpoint(
+    pooled = defaultdict(PooledCalibration) if pooled is None else pooled
+    entries = catalog.of_task(task)
+    utilities = utilities_of(entries)
+    return [
+        ServedCheckpoint(
             name=entry.name,
             tier=entry.tier,
             quality=entry.quality.standing,
             utility=utilities[entry.name],
             domain=entry.domain,
             forecaster=Forecaster(
-                service_time_model(manifest),
-                pooled[manifest.kind],
+                service_time_model(manifests[entry.name], task),
+                pooled[manifests[entry.name].kind],
                 entry.threads,
                 (tokenizers or {}).get(entry.name, 0),
             ),
             load=load,
             threads=entry.threads,
             slots_per_replica=entry.slots,
+            shared=len(entry.tasks) > 1,
         )
-    return served
+        for entry in entries
+    ]
 
 
 def utilities_of(entries: Iterable[CatalogEntry]) -> dict[str, float]:

@@ -83,7 +83,7 @@ def seal(folder: Path, manifest: Manifest, card: str) -> Manifest:
 def write_digests(out: Path) -> None:
     """Writes the digests of the checkpoints below `out` in `sha256sum` format, for `exporters.starter_files`."""
     checkpoints = out / "checkpoints"
-    files = sorted(path for path in checkpoints.glob("*/*") if path.name != CARD)
+    files = sorted(path for path in checkpoints.glob("*/**/*") if path.is_file() and path.name != CARD)
     lines = (f"{file_sha256(path)}  {path.relative_to(checkpoints).as_posix()}\n" for path in files)
     (out / DIGESTS).write_text("".join(lines), encoding="utf-8")
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, JsonValue, ValidationError
 
 from gateway.catalogs.catalog import Limits
 from gateway.model.errors import InputTooLong, InvalidRequest
-from gateway.tasks.base import Inputs, Strict, Task, TaskBody
+from gateway.tasks.base import INPUTS_TAGS, RequestBody, Strict, Task
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -28,7 +28,7 @@ class RouteBody(Strict):
     """The body of `POST /route`: a task, and what its own endpoint would be sent."""
 
     task: str = Field(description="the name of a task, which is that of its endpoint")
-    inputs: Inputs = Field(description="one text, or a list of them")
+    inputs: JsonValue = Field(description="those of the task's own body, such as one text, or a list of them")
     parameters: dict[str, JsonValue] | None = Field(default=None, description="those of the task's own body")
 
 
@@ -63,7 +63,7 @@ def limited(texts: Sequence[str], limits: Limits) -> tuple[str, ...]:
     return listed
 
 
-def of_task(body: RouteBody, task: Task) -> TaskBody:
+def of_task(body: RouteBody, task: Task) -> RequestBody:
     """Converts the body of `POST /route` to that of its task's own endpoint. Raises InvalidRequest as that would."""
     try:
         return task.body.model_validate({"parameters": body.parameters, "inputs": body.inputs})
@@ -95,7 +95,7 @@ def _path(location: Sequence[int | str]) -> str:
     for at, part in enumerate(location):
         if isinstance(part, int):
             path += f"[{part}]"
-        elif at != 1 or location[0] != "inputs":  # within `inputs` only the tag has a name
+        elif at != 1 or location[0] != "inputs" or part not in INPUTS_TAGS:
             name = part[:MOST_CHARACTERS_OF_A_NAME]
             path += f".{name}" if path else name
     return path

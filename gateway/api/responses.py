@@ -12,6 +12,7 @@ from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType, to_builtins
+from msgspec.structs import asdict
 
 from gateway.catalogs.catalog import CatalogEntry, SourceKind
 from gateway.forecasting.forecaster import Forecast
@@ -214,17 +215,20 @@ def headers_of(record: RequestRecord) -> dict[str, str]:
     return headers
 
 
-def answer_document(finished: Finished, answer: Answer, details: bool) -> object:
-    """The answer's body: the outputs alone, or with routing, timings and input when details were asked for."""
+def answer_document(
+    finished: Finished, answer: Answer, details: bool, facts: Mapping[str, str | int] | None = None
+) -> object:
+    """The answer's body: the outputs alone, or with routing, timings, input and facts when details were asked for."""
     if not details:
         return answer.outputs
     record = finished.record
     timings = Timings(**{name: ms(seconds) for name, seconds in _spans(record).items()})
     taken = InputDetails(record.tokens, record.truncated, record.kept)
-    if not answer.generation:
-        return Details(answer.outputs, _routing(record), timings, taken)
-    generation = [_generation(one) for one in answer.generation]
-    return WrittenDetails(answer.outputs, _routing(record), timings, taken, generation)
+    document = Details(answer.outputs, _routing(record), timings, taken)
+    if answer.generation:
+        generation = [_generation(one) for one in answer.generation]
+        document = WrittenDetails(answer.outputs, document.routing, timings, taken, generation)
+    return {**asdict(document), "facts": facts} if facts else document
 
 
 def decision_document(request: Request, decision: Decision, budget_s: float) -> RouteDecision:

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from small_variants import LABELS, WINDOW, tokenizer
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from deployments.replica.classify import Encoded, LabelScorer, applied
+from deployments.replica.classify import LabelScorer, applied
+from deployments.replica.windowed import Encoded
 from gateway.model.messages import Failure, FailureKind
 from gateway.tasks.classify import ClassifyParameters, FunctionToApply
 
