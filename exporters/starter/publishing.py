@@ -74,7 +74,8 @@ def read_manifest(folder: Path, kind: type[Manifest]) -> Manifest:
 def seal(folder: Path, manifest: Manifest, card: str) -> Manifest:
     """Writes card and manifest into a checkpoint's folder; returns the manifest with every file's digest."""
     (folder / CARD).write_text(card, encoding="utf-8")
-    files = {path.name: file_sha256(path) for path in sorted(folder.iterdir()) if path.name != MANIFEST}
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != MANIFEST]
+    files = {path.relative_to(folder).as_posix(): file_sha256(path) for path in paths}
     sealed = manifest.model_copy(update={"files": files})
     (folder / MANIFEST).write_text(sealed.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return sealed

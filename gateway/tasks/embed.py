@@ -68,10 +68,10 @@ class _Frozen(BaseModel):
 class EmbeddingVerification(_Frozen):
     """How an embedder's vectors compare with its source's over `texts` texts.
 
-    Cosines are between the two vectors of one text, from -1 to 1. `neighbours` is the share of texts whose nearest
-    neighbour among the others is the same by both.
-    `unlike_alone` is the largest cosine distance between the variant's vector of a text alone and within a batch of
-    unlike lengths.
+    Cosines are between the two vectors of one text, from -1 to 1. `neighbours` is the share of searches that find the
+    same text, or one hardly farther by the source's own vectors. The reciprocal rank is the mean over searches with a
+    summary for its own text, from 0 to 1; None if the texts have no summaries. `moved` is how far a text's vector lies,
+    as one less the cosine, from that of the same text among others of unlike lengths.
     """
 
     texts: int = Field(ge=1)
@@ -81,8 +81,11 @@ class EmbeddingVerification(_Frozen):
     least_cosine_floor: float = Field(ge=-1, le=1)
     neighbours: float = Field(ge=0, le=1)
     neighbours_floor: float = Field(ge=0, le=1)
-    unlike_alone: float = Field(ge=0, le=2)
-    unlike_alone_ceiling: float = Field(ge=0, le=2)
+    reciprocal_rank: float | None = Field(default=None, ge=0, le=1)
+    source_reciprocal_rank: float | None = Field(default=None, ge=0, le=1)
+    reciprocal_rank_drop_ceiling: float = Field(ge=0, le=1)
+    moved: float = Field(ge=0, le=2)
+    moved_ceiling: float = Field(ge=0, le=2)
 
 
 class EmbedderManifest(VariantManifest):
@@ -103,7 +106,7 @@ class EmbedderManifest(VariantManifest):
 
     @property
     def agreement(self) -> float:
-        """The share of texts that have the source's nearest neighbour."""
+        """The share of searches that find what the source's vectors find."""
         return self.verification.neighbours
 
     @property
