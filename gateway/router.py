@@ -72,7 +72,8 @@ class Router:
             deciders[task] = Decider(served_checkpoints(catalog, task, manifests, load, pooled, places), load, note)
         self.served = {entry.name: deciders[entry.task].by_name[entry.name] for entry in catalog.checkpoints}
         self.scheduler = scheduler(deciders, note)
-        self._fixed = {task: catalog.default_checkpoint(task) for task in self._tasks}
+        defaults = {task: catalog.default_checkpoint(task) for task in self._tasks}
+        self.fixed = {task: name for task, name in defaults.items() if name is not None}
 
     def task(self, name: str) -> Task:
         """Returns the task of that name. Raises UnknownTask if no checkpoint serves it."""
@@ -124,7 +125,7 @@ class Router:
         served = self.scheduler.deciders[task].by_name
         if terms.pinned is not None and terms.pinned not in served:
             raise UnknownCheckpoint([entry.name for entry in self._catalog.of_task(task)])
-        default = self._fixed[task]
+        default = self.fixed.get(task)
         if default is None:
             return terms
         fixed = terms.pinned or default

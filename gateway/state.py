@@ -35,30 +35,28 @@ class GatewayState(Collector):
         yield from self._of_checkpoints(now_s)
 
     def _of_checkpoints(self, now_s: float) -> Iterator[Metric]:
-        load, deciders = self._service.load, self._service.router.scheduler.deciders
+        load, router = self._service.load, self._service.router
 
-        def of_each(name: str, about: str, value: Callable[[str, CatalogEntry], float | None]) -> Metric:
-            served = [(task, one) for one in self._catalog.checkpoints for task in one.tasks]
-            readings = (Reading((task, one.name, one.tier.value), value(task, one)) for task, one in served)
+        def of_each(name: str, about: str, value: Callable[[CatalogEntry], float | None]) -> Metric:
+            entries = [one for one in self._catalog.checkpoints if one.name in router.served]
+            readings = (Reading((one.task, one.name, one.tier.value), value(one)) for one in entries)
             return gauge(f"checkpoint_{name}", about, ("task", "checkpoint", "tier"), readings)
 
         yield of_each(
             "quality",
             "Utility of an answer in time, in points of quality.",
-            lambda task, one: deciders[task].by_name[one.name].utility,
+            lambda one: router.served[one.name].utility,
         )
-        yield of_each("threads", "Processors that one run of its engine uses.", lambda task, one: one.threads)
-        yield of_each("replicas_expected", "Replicas by the catalog.", lambda task, one: one.replicas)
-        yield of_each(
-            "replicas_up", "Replicas that this gateway is connected to.", lambda task, one: load.replicas(one.name)
-        )
+        yield of_each("threads", "Processors that one run of its engine uses.", lambda one: one.threads)
+        yield of_each("replicas_expected", "Replicas by the catalog.", lambda one: one.replicas)
+        yield of_each("replicas_up", "Replicas that this gateway is connected to.", lambda one: load.replicas(one.name))
         yield of_each(
             "backlog_seconds",
             "Service time queued at the least loaded replica, as far as this gateway knows.",
-            lambda task, one: load.backlog_s(one.name, now_s),
+            lambda one: load.backlog_s(one.name, now_s),
         )
         yield of_each(
             "pace_ratio",
             "Slowdown: live service time divided by that of the latency profile.",
-            lambda task, one: deciders[task].by_name[one.name].forecaster.model.slowdown.value,
+            lambda one: router.served[one.name].forecaster.model.slowdown.value,
         )

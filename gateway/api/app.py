@@ -176,7 +176,7 @@ class App:
             )
             for name, entry in router.entries.items()
         ]
-        return self._json(http, Checkpoints(documents))
+        return self._json(http, Checkpoints(documents, router.fixed))
 
     async def healthz(self, http: HttpRequest) -> Response:
         """`GET /healthz`: the process answers."""

@@ -173,6 +173,10 @@ class Checkpoints(Struct, frozen=True):
     """The catalog as served."""
 
     checkpoints: Sequence[Checkpoint]
+    defaults: Annotated[
+        Mapping[str, str],
+        Meta(description="who answers without a pin, by task, where answers of different checkpoints do not compare"),
+    ]
 
 
 class Alive(Struct, frozen=True):

@@ -47,7 +47,7 @@ export class Watch {
 
   #reading(frames, latest) {
     const worth = this.#worth(latest);
-    const tasks = [...new Set(this.known.map(({ task }) => task))];
+    const tasks = [...new Set(this.known.flatMap(servedBy))];
     const answers = read.answers(frames);
     const of = (task) => ({ ...read.promises(frames, task), quality: read.effectiveQuality(frames, task, worth) });
     return {
