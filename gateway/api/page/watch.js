@@ -1,6 +1,7 @@
 // Watch it: turns frames into readings, and shows them as a glance, charts and the table of what is served.
 
 import { Charts } from "./charts.js";
+import { servedBy } from "./contract.js";
 import { make, say, styled } from "./dom.js";
 import { brief, percent, time } from "./figures.js";
 import { glance } from "./glance.js";
