@@ -87,7 +87,7 @@ def _invalid(error: ValidationError) -> InvalidRequest:
 
 
 def _path(location: Sequence[int | str]) -> str:
-    """Formats `('inputs', 'many', 3)` as `inputs[3]`: the union's tag is no field.
+    """Formats `('inputs', '(many)', 3)` as `inputs[3]`: the union's tag is no field.
 
     Names are the client's, and cut if long.
     """

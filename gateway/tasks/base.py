@@ -17,19 +17,19 @@ from gateway.tasks.service_time import ServiceTimeModel
 Text = Annotated[str, StringConstraints(min_length=1)]
 
 
-INPUTS_TAGS = ("one", "many")
-"""The union tags of `inputs`, which pydantic names in the places of faults."""
+_ONE, _MANY = INPUTS_TAGS = ("(one)", "(many)")
+"""The union tags of `inputs`, which pydantic names in the places of faults, and no client as a field."""
 
 
 def _one_or_many(inputs: object) -> str | None:
     """The union tag of `inputs`, by its kind alone: errors inside are then reported for that kind only."""
     if isinstance(inputs, str):
-        return "one"
-    return "many" if isinstance(inputs, list) else None
+        return _ONE
+    return _MANY if isinstance(inputs, list) else None
 
 
 Inputs = Annotated[
-    Annotated[Text, Tag("one")] | Annotated[list[Text], Tag("many")],
+    Annotated[Text, Tag(_ONE)] | Annotated[list[Text], Tag(_MANY)],
     Discriminator(
         _one_or_many, custom_error_type="text_type", custom_error_message="Input should be a text or a list of texts"
     ),

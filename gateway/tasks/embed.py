@@ -20,7 +20,10 @@ SHOWN_OF_A_DIGEST = 12
 
 
 class EmbedBodyParameters(Strict):
-    """The `parameters` of `POST /embed`: those of Hugging Face's feature extraction."""
+    """The `parameters` of `POST /embed`: those of Hugging Face's feature extraction.
+
+    Its clients send them beside `inputs`, so they may stand there too; within `parameters` they go first.
+    """
 
     normalize: bool | None = Field(
         default=None, description="give vectors of length 1; where absent as the checkpoint's own configuration says"
@@ -44,7 +47,7 @@ _EXAMPLES: list[JsonValue] = [
 """Bodies that the contract shows and the console offers; written for Punctual."""
 
 
-class EmbedBody(TaskBody):
+class EmbedBody(TaskBody, EmbedBodyParameters):
     """The body of `POST /embed`: the Hugging Face Inference API's for feature extraction."""
 
     model_config = ConfigDict(json_schema_extra={"examples": _EXAMPLES})
@@ -126,11 +129,12 @@ class EmbedderManifest(VariantManifest):
 
 def _read(body: EmbedBody) -> tuple[EmbedParameters, None]:
     """The parameters with the contract's defaults filled in."""
-    given = body.parameters
-    if given is None:
-        return EmbedParameters(), None
-    cut: Side = "left" if given.truncation_direction in ("Left", "left") else "right"
-    return EmbedParameters(given.normalize, given.truncate is not False, cut, given.prompt_name), None
+    inner = body.parameters or EmbedBodyParameters()
+    normalize = body.normalize if inner.normalize is None else inner.normalize
+    truncate = body.truncate if inner.truncate is None else inner.truncate
+    direction = inner.truncation_direction or body.truncation_direction
+    cut: Side = "left" if direction in ("Left", "left") else "right"
+    return EmbedParameters(normalize, truncate is not False, cut, inner.prompt_name or body.prompt_name), None
 
 
 def _check(manifest: EmbedderManifest, parameters: EmbedParameters) -> None:
