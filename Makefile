@@ -2,6 +2,7 @@
 # make observe      a Prometheus on 127.0.0.1:9090 with the chart's rules, watching the gateway on 127.0.0.1:8000
 # make test         lint, types and every test, with the share of branches that they take
 # make unit         the quick tests alone: no Ray, no browser
+# make conformance  what other people's clients and suites send, against the server: protocol, headers, bodies, traces
 # make test-explore the quick tests, their properties tried on many new cases
 # make coverage     every test; the lines and branches that none takes are shown in htmlcov/index.html
 # make fmt          formats and sorts imports
@@ -41,9 +42,9 @@ $(PIP) --no-deps --no-build-isolation --editable .
 endef
 
 PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS)
-QUICK := tests/unit tests/property -m 'not ray and not export and not browser'
+QUICK := tests/unit tests/property tests/conformance -m 'not ray and not export and not browser'
 
-.PHONY: help serve observe test unit test-explore coverage fmt lint types dashboards lock clean
+.PHONY: help serve observe test unit conformance test-explore coverage fmt lint types dashboards lock clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -63,6 +64,9 @@ test: lint types
 
 unit: $(TEST_READY)
 	$(PYTEST) $(QUICK)
+
+conformance: $(TEST_READY)
+	$(PYTEST) tests/conformance
 
 test-explore: $(TEST_READY)
 	HYPOTHESIS_PROFILE=explore $(PYTEST) $(QUICK)

@@ -7,6 +7,8 @@ no load test.
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -40,6 +42,9 @@ LAZY_COMMANDS = {
 }
 """Commands with their import path and help, imported when they run."""
 
+OURS = "punctual"
+"""The policy that `punctual serve` serves unless another is named."""
+
 EXTRAS = {
     **dict.fromkeys(("huggingface_hub", "optimum", "rouge_score", "safetensors", "torch", "transformers"), "export"),
     **dict.fromkeys(("matplotlib", "scipy"), "simulate"),
@@ -50,6 +55,7 @@ EXTRAS = {
 """The extra that brings a library which a plain install may lack."""
 
 EXPECTED = (
+    ("gateway.api.access", "BadOrigin"),
     ("gateway.catalogs.catalog_yaml", "CatalogError"),
     ("gateway.model.errors", "Problem"),
     ("deployments.replica.variant", "VariantRejected"),
@@ -127,25 +133,69 @@ def serve(
             "OpenTelemetry's environment variables also apply",
         ),
     ] = None,
+    cors_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ORIGIN",
+            help="pages of this origin (https://example.org, or * for any) may read answers; may be repeated",
+        ),
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="answer to this name in the Host header, beside those of loopback; may be repeated"
+        ),
+    ] = None,
     floor: FloorOption = None,
+    policy: Annotated[
+        str,
+        typer.Option(
+            help="serve a published policy in place of ours, for comparison: a name of punctual simulate, such as "
+            "slackfit, ramsis or static:NAME"
+        ),
+    ] = OURS,
+    policy_scenario: Annotated[
+        str, typer.Option(help="the scenario whose budgets and rate such a policy knows in advance")
+    ] = "live-classify",
 ) -> None:
-    """Makes missing variants on this host, then serves until Ctrl-C."""
+    """Makes missing variants on this host and serves until Ctrl-C; large ones are made while it serves."""
     from deployments.serve.command import ServeOptions, serve_until_stopped
+    from exporters.behind import prepare_first
     from exporters.cli import with_floor
     from exporters.plan import Settings
     from exporters.prepare import prepare
     from gateway.catalogs.catalog import load_catalog
 
-    options = ServeOptions(host, port, access_log, log_format, traces)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # an interrupt ends what is being made
+    _hand_on(cors_origin, allow_host)
     loaded = load_catalog(catalog)
     started = time.monotonic()
-    variants = prepare(loaded, cache, console, settings=with_floor(Settings(), floor, console))
-    loaded = loaded.only(variants)
+    settings = with_floor(Settings(), floor, console)
+    if policy == OURS:
+        first = prepare_first(loaded, cache, console, settings=settings)
+        variants, behind, scheduler = first.variants, first.behind, None
+    else:
+        from loadtests.simulator.served import published
+
+        variants, behind = prepare(loaded, cache, console, settings=settings), None
+        loaded = loaded.only(variants)
+        scheduler = published(policy, loaded, variants, policy_scenario, os.cpu_count() or 1)
+    options = ServeOptions(host, port, access_log, log_format, traces, scheduler)
 
     def say(what: str) -> None:
-        console.print(f"[dim]{time.monotonic() - started:6.1f} s[/dim]  {what}")
+        console.print(f"[dim]{time.monotonic() - started:6.1f} s[/dim]  {escape(what)}")
 
-    serve_until_stopped(loaded, variants, options, say)
+    serve_until_stopped(loaded, variants, options, say, behind)
+
+
+def _hand_on(cors_origins: Sequence[str] | None, hosts: Sequence[str] | None) -> None:
+    """Sets the variables by which ingresses learn from where they may be asked."""
+    from gateway.api.access import ALLOWED_HOSTS, CORS_ORIGINS, checked_origins
+
+    if cors_origins:
+        os.environ[CORS_ORIGINS] = " ".join(checked_origins(cors_origins))
+    if hosts:
+        os.environ[ALLOWED_HOSTS] = " ".join(hosts)
 
 
 @catalogs.command()

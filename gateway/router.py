@@ -1,7 +1,8 @@
-"""The router: which checkpoints are served, and what a client's terms mean for them.
+"""The router: which checkpoints are served, which are still to come, and what a client's terms mean for them.
 
-It reads the catalog and the manifests into deciders, one a task, and the scheduler over them. `/route` and `punctual
-explain` decide here without submitting anything. It starts nothing.
+It reads the catalog and the manifests into deciders, one a task, and the scheduler over them. A checkpoint without a
+manifest is coming: it joins once its manifest is known. `/route` and `punctual explain` decide here without submitting
+anything. It starts nothing.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from gateway.catalogs.catalog import Catalog, CatalogEntry
 from gateway.forecasting.forecaster import Forecaster, PooledCalibration, ServedCheckpoint
 from gateway.forecasting.lengths import Counter, Lengths, estimated
 from gateway.forecasting.load import LoadTracker
+from gateway.model.coming import Coming
 from gateway.model.deadline import Clock, Deadline
 from gateway.model.errors import CheckpointUnavailable, UnknownCheckpoint, UnknownTask
 from gateway.model.faults import Note, log_fault
@@ -50,30 +52,55 @@ class Router:
         counters: Mapping[str, Counter] | None = None,
         scheduler: MakeScheduler = Scheduler,
     ) -> None:
-        """Serves the catalog's checkpoints, each by the manifest of its variant. `note` takes internal faults.
+        """Serves the catalog's checkpoints, each by the manifest of its variant; those without one are coming.
 
-        `counters` has the token counter of each checkpoint; those with one tokenizer share one. Without it tokens are
-        estimated. `scheduler` makes the scheduler: ours, or that of another policy.
+        Each task has at least one manifest. `note` takes internal faults. `counters` has the token counter of each
+        checkpoint; those with one tokenizer share one. Without it tokens are estimated. `scheduler` makes the
+        scheduler: ours, or that of another policy.
         """
-        self.manifests = manifests
-        known = {entry.name: (counters or {}).get(entry.name, estimated) for entry in catalog.checkpoints}
-        of_task = {
-            task: list(dict.fromkeys(known[entry.name] for entry in catalog.of_task(task))) for task in catalog.tasks
-        }
-        self._lengths = {task: Lengths(several) for task, several in of_task.items()}
+        self.manifests = dict(manifests)
+        self._pooled: defaultdict[str, PooledCalibration] = defaultdict(PooledCalibration)
+        self._lengths, self._tokenizers = lengths_of(catalog, manifests, counters or {})
         self.entries = {entry.name: entry for entry in catalog.checkpoints}
         self._catalog = catalog
+        self._load = load
         self._clock = clock
         self._tasks = catalog.tasks
-        pooled: defaultdict[str, PooledCalibration] = defaultdict(PooledCalibration)
         deciders: dict[str, Decider] = {}
-        for task in self._tasks:
-            places = {entry.name: of_task[task].index(known[entry.name]) for entry in catalog.of_task(task)}
-            deciders[task] = Decider(served_checkpoints(catalog, task, manifests, load, pooled, places), load, note)
-        self.served = {entry.name: deciders[entry.task].by_name[entry.name] for entry in catalog.checkpoints}
+        for task, places in self._tokenizers.items():
+            served = served_checkpoints(catalog, task, manifests, load, self._pooled, tokenizers=places)
+            deciders[task] = Decider([*served.values()], load, note)
+        known = {name: entry.task for name, entry in self.entries.items() if name in manifests}
+        self.served = {name: deciders[task].by_name[name] for name, task in known.items()}
+        self.coming = {name: Coming(name) for name in self.entries if name not in self.served}
         self.scheduler = scheduler(deciders, note)
         defaults = {task: catalog.default_checkpoint(task) for task in self._tasks}
         self.fixed = {task: name for task, name in defaults.items() if name is not None}
+
+    def told(self, coming: Coming) -> None:
+        """Notes how far a checkpoint is that is still to come; one that has joined stays."""
+        if coming.checkpoint in self.coming:
+            self.coming[coming.checkpoint] = coming
+
+    def join(self, name: str, manifest: VariantManifest, counter: Counter = estimated) -> None:
+        """Takes in a checkpoint that was coming: requests that come from now on may go to it."""
+        catalog, entry = self._catalog.only((name,)), self.entries[name]
+        for task in reversed(entry.tasks):
+            worth, places = utilities_of(self._catalog.of_task(task)), self._tokenizers[task]
+            one = served_checkpoints(catalog, task, {name: manifest}, self._load, self._pooled, worth, places)[name]
+            self._lengths[task].take(places[name], counter)
+            self.scheduler.deciders[task].join(one)
+        self.manifests[name], self.served[name] = manifest, one
+        del self.coming[name]
+
+    @property
+    def ready(self) -> bool:
+        """True if every task has a checkpoint up that answers any domain, or has none of that kind."""
+        return all(self._is_up(task) for task in self._tasks)
+
+    def _is_up(self, task: str) -> bool:
+        entries = self._catalog.general(task)
+        return any(entry.name in self.served and self._load.replicas(entry.name) for entry in entries)
 
     def task(self, name: str) -> Task:
         """Returns the task of that name. Raises UnknownTask if no checkpoint serves it."""
@@ -119,20 +146,43 @@ class Router:
         """The request's terms, with the checkpoint pinned that answers a task whose checkpoint is fixed.
 
         Raises UnknownCheckpoint, InvalidRequest if the fixed checkpoint cannot do what is asked, and
-        CheckpointUnavailable if it is not served.
+        CheckpointUnavailable if it is not served, or not yet.
         """
         task, terms = request.task, request.terms
-        served = self.scheduler.deciders[task].by_name
-        if terms.pinned is not None and terms.pinned not in served:
-            raise UnknownCheckpoint([entry.name for entry in self._catalog.of_task(task)])
-        default = self.fixed.get(task)
-        if default is None:
+        name = terms.pinned or self.fixed.get(task)
+        if name is None:
             return terms
-        fixed = terms.pinned or default
-        if fixed not in served:
-            raise CheckpointUnavailable([fixed])
-        TASKS[task].check(self.manifests[fixed], request.parameters)
-        return terms if terms.pinned else replace(terms, pinned=fixed)
+        if name not in self.scheduler.deciders[task].by_name:
+            entries = self._catalog.of_task(task)
+            if terms.pinned is None or any(entry.name == name for entry in entries):
+                raise CheckpointUnavailable([name])
+            raise UnknownCheckpoint([entry.name for entry in entries])
+        if task in self.fixed:
+            TASKS[task].check(self.manifests[name], request.parameters)
+        return terms if terms.pinned else replace(terms, pinned=name)
+
+
+def lengths_of(
+    catalog: Catalog, manifests: Mapping[str, VariantManifest], counters: Mapping[str, Counter]
+) -> tuple[dict[str, Lengths], dict[str, dict[str, int]]]:
+    """Returns what counts the tokens of each task, and for each task the place of each checkpoint's tokenizer in it.
+
+    A checkpoint that is coming has a place of its own, so that it can join while requests wait.
+    """
+    lengths: dict[str, Lengths] = {}
+    places: dict[str, dict[str, int]] = {}
+    for task in catalog.tasks:
+        of_task: list[Counter] = []
+        at = places[task] = {}
+        for entry in catalog.of_task(task):
+            counter = counters.get(entry.name, estimated)
+            if counter not in of_task or entry.name not in manifests:
+                of_task.append(counter)
+                at[entry.name] = len(of_task) - 1
+            else:
+                at[entry.name] = of_task.index(counter)
+        lengths[task] = Lengths(of_task)
+    return lengths, places
 
 
 def served_checkpoints(
@@ -141,24 +191,24 @@ def served_checkpoints(
     manifests: Mapping[str, VariantManifest],
     load: LoadTracker,
     pooled: defaultdict[str, PooledCalibration] | None = None,
+    worth: Mapping[str, float] | None = None,
     tokenizers: Mapping[str, int] | None = None,
-) -> list[ServedCheckpoint]:
-    """Returns the checkpoints of a task, each with a forecaster of its own for it.
-
-    `tokenizers` has the place of each checkpoint's tokenizer among those of its task; 0 where it is missing.
+) -> dict[str, ServedCheckpoint]:
+    """Returns the checkpoints of a task that have a manifest by name, each with a forecaster of its own for it.
 
     Variants of one kind share a calibration in `pooled`. The length of a summary is uncertain in ways that scoring
-    labels is not, so kinds do not stand in for each other.
+    labels is not, so kinds do not stand in for each other. `worth` is the utility by name if the catalog is a part of
+    one. `tokenizers` has the place of each checkpoint's tokenizer among those of its task; 0 where it is missing.
     """
     pooled = defaultdict(PooledCalibration) if pooled is None else pooled
     entries = catalog.of_task(task)
-    utilities = utilities_of(entries)
-    return [
-        ServedCheckpoint(
+    worth = utilities_of(entries) if worth is None else worth
+    return {
+        entry.name: ServedCheckpoint(
             name=entry.name,
             tier=entry.tier,
             quality=entry.quality.standing,
-            utility=utilities[entry.name],
+            utility=worth[entry.name],
             domain=entry.domain,
             forecaster=Forecaster(
                 service_time_model(manifests[entry.name], task),
@@ -172,7 +222,8 @@ def served_checkpoints(
             shared=len(entry.tasks) > 1,
         )
         for entry in entries
-    ]
+        if entry.name in manifests
+    }
 
 
 def utilities_of(entries: Iterable[CatalogEntry]) -> dict[str, float]:

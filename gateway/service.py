@@ -82,7 +82,7 @@ class Service:
         self._loop = SchedulerLoop(self._scheduler, self.backend, self.clock)
 
     def missing(self) -> tuple[str, ...]:
-        """The checkpoints without a replica that is up; the gateway is ready when there are none."""
+        """The served checkpoints without a replica that is up."""
         return tuple(name for name in self.router.served if self.load.replicas(name) == 0)
 
     @property
@@ -103,7 +103,7 @@ class Service:
             deadline = trail.deadline = self.router.deadline(request)
             trail.answer = await self._answer(request, deadline, trail)
             trail.answered_s = deadline.elapsed_s(self.clock())
-            outcome = _timeliness(trail.answered_s, deadline.budget_s, request.terms.strict)
+            outcome = _timeliness(trail.answer, trail.answered_s, deadline.budget_s, request.terms.strict)
         except Problem as error:
             problem, outcome = error, error.outcome
         except asyncio.CancelledError:
@@ -131,7 +131,7 @@ class Service:
             if isinstance(result, Failure):
                 checkpoint, forecast = ticket.promise
                 if result.kind is not FailureKind.UNAVAILABLE or trail.attempts == ATTEMPTS:
-                    raise failed(checkpoint, forecast, result, deadline.elapsed_s(self.clock()))
+                    raise failed(checkpoint, forecast, result, deadline, self.clock())
                 trail.lost = checkpoint
             elif ticket.stage is not Stage.STRANDED:
                 raise self._unserved(ticket, deadline, trail)
@@ -145,7 +145,7 @@ class Service:
         try:
             return await self._loop.result(ticket, request, _patience_s(deadline, ticket.terms.strict, now_s))
         except TimeoutError:
-            raise DeadlineExceeded(deadline.elapsed_s(self.clock())) from None
+            raise DeadlineExceeded(deadline.elapsed_s(self.clock()), deadline.budget_s) from None
         finally:
             begun = ticket.stage is Stage.BEGUN
             trail.attempts += begun
@@ -162,7 +162,7 @@ class Service:
             case Stage.CROWDED_OUT:
                 return Overloaded("the request would be late, and too many late requests wait", ticket.late_s)
             case _:
-                return DeadlineExceeded(deadline.elapsed_s(self.clock()))
+                return DeadlineExceeded(deadline.elapsed_s(self.clock()), deadline.budget_s)
 
     def _record(self, request: Request, trail: _Trail, outcome: Outcome) -> RequestRecord:
         ticket, answer = trail.ticket, trail.answer
@@ -211,16 +211,17 @@ def _patience_s(deadline: Deadline, strict: bool, now_s: float) -> float:
     return max(deadline.remaining_s(now_s) + (0.0 if strict else PATIENCE_S), 0.0)
 
 
-def _timeliness(elapsed_s: float, budget_s: float, strict: bool) -> Outcome:
+def _timeliness(answer: Answer, elapsed_s: float, budget_s: float, strict: bool) -> Outcome:
     """Whether an answer is in time or late. Raises DeadlineExceeded if it is late and strict, so of no use."""
     if elapsed_s <= budget_s:
-        return Outcome.IN_TIME
+        stands_in = any(one.lead and one.finish_reason != "length" for one in answer.generation)  # that is as asked for
+        return Outcome.LEAD if stands_in else Outcome.IN_TIME
     if strict:
-        raise DeadlineExceeded(elapsed_s)
+        raise DeadlineExceeded(elapsed_s, budget_s)
     return Outcome.LATE
 
 
 def _finish_reason(generation: Sequence[Generation]) -> str | None:
-    """The worst reason of several: deadline before length before stop; None if no text was written."""
+    """The worst reason of several: deadline before length, stop and short; None if no text was written."""
     reasons = {one.finish_reason for one in generation}
-    return next((reason for reason in ("deadline", "length", "stop") if reason in reasons), None)
+    return next((reason for reason in ("deadline", "length", "stop", "short") if reason in reasons), None)

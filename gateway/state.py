@@ -40,7 +40,7 @@ class GatewayState(Collector):
         labels = ("task", "checkpoint", "tier")
 
         def of_each(name: str, about: str, value: Callable[[CatalogEntry], float | None]) -> Metric:
-            entries = self._catalog.checkpoints
+            entries = [one for one in self._catalog.checkpoints if one.name in router.served]
             readings = (Reading((one.task, one.name, one.tier.value), value(one)) for one in entries)
             return gauge(f"checkpoint_{name}", about, labels, readings)
 

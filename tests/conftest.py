@@ -68,11 +68,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 @pytest.fixture(scope="session")
 def small_catalog(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A catalog of small checkpoints, and the cache that its variants go into."""
-    from live import write_catalog  # here, since it imports torch, which most tests do without
+    """A catalog of small checkpoints, and the cache with its variants."""
+    from live import make_variants, write_catalog  # here, since it imports torch, which most tests do without
 
     folder = tmp_path_factory.mktemp("small")
-    return write_catalog(folder), folder / "cache"
+    catalog = write_catalog(folder)
+    make_variants(catalog, folder / "cache")
+    return catalog, folder / "cache"
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Generic, TypeVar
 
+from msgspec.structs import replace
+
 from deployments.engines.base import Engine, Logits
 from deployments.replica.batcher import Batcher, Row, Scored
 from deployments.replica.totals import Totals
@@ -119,12 +121,12 @@ def batcher_of(
 
 
 def encoded_all(texts: Sequence[str], encode: Callable[[str], Encoded | Failure]) -> list[Encoded] | Failure:
-    """Every text as it is encoded, or the first failure."""
+    """Every text as it is encoded, or the first failure, with the index of its text."""
     encoded: list[Encoded] = []
-    for text in texts:
+    for at, text in enumerate(texts):
         one = encode(text)
         if isinstance(one, Failure):
-            return one
+            return replace(one, index=at)
         encoded.append(one)
     return encoded
 

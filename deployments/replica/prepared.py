@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from gateway.catalogs.catalog import Catalog, CatalogEntry
@@ -18,6 +19,15 @@ _DECIDE = frozenset({"name", "task", "family", "source", "revision", "engine", "
 
 class NotPrepared(Exception):
     """Checkpoints of a catalog have no variant in the cache. The message names them, and the command to run."""
+
+
+class NeverReady(Exception):
+    """A checkpoint will not be served before a new start. The message is for the operator, `reason` for clients."""
+
+    def __init__(self, message: str, reason: str) -> None:
+        """`reason` is a sentence without paths of this host."""
+        super().__init__(message)
+        self.reason = reason
 
 
 def note_prepared(cache: Path, entry: CatalogEntry, folder: Path) -> None:
@@ -31,13 +41,25 @@ def note_prepared(cache: Path, entry: CatalogEntry, folder: Path) -> None:
 
 def prepared_variants(catalog: Catalog, catalog_path: Path | str, cache: Path) -> dict[str, Path]:
     """Finds the folder of each checkpoint's variant, by the checkpoint's name. Raises NotPrepared."""
-    folders = {entry.name: _prepared(cache, entry) for entry in catalog.checkpoints}
-    if missing := [name for name, folder in folders.items() if folder is None]:
-        raise NotPrepared(
-            f"{cache} holds no variant of {', '.join(missing)}; run: "
-            f"punctual prepare --catalog {catalog_path} --cache {cache}"
-        )
-    return {name: folder for name, folder in folders.items() if folder is not None}
+    folders, missing = known_variants(catalog, cache)
+    if missing:
+        raise NotPrepared(not_prepared(missing, catalog_path, cache))
+    return folders
+
+
+def known_variants(catalog: Catalog, cache: Path) -> tuple[dict[str, Path], list[str]]:
+    """The folders of the variants that are prepared by checkpoint, and the names of the others."""
+    found = {entry.name: _prepared(cache, entry) for entry in catalog.checkpoints}
+    folders = {name: folder for name, folder in found.items() if folder is not None}
+    return folders, [name for name in found if name not in folders]
+
+
+def not_prepared(missing: Sequence[str], catalog_path: Path | str, cache: Path) -> str:
+    """Says which checkpoints have no variant, and the command to run."""
+    return (
+        f"{cache} holds no variant of {', '.join(missing)}; run: "
+        f"punctual prepare --catalog {catalog_path} --cache {cache}"
+    )
 
 
 def _prepared(cache: Path, entry: CatalogEntry) -> Path | None:

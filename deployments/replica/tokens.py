@@ -6,6 +6,7 @@ Knows tokenizer.json; knows no windows, padding or engines.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from tokenizers import Encoding, Tokenizer
@@ -17,12 +18,76 @@ SAMPLE = "a"
 TOKENIZER_FILE = "tokenizer.json"
 
 
+TAKEN_APART = 3
+"""Most times that one text is taken apart; once is enough for every vocabulary that is known."""
+
+_IN_NO_VOCABULARY = "\U000f0000"
+
+
+class TextEncoder:
+    """Encodes texts of clients, in which the name of a special token is text like any other.
+
+    `[SEP]` in a text would end it for the model, and 200 times `[PAD]` would hide what follows. Tokenizers can leave
+    such names in the text, but a vocabulary may have them as pieces too, as those of SentencePiece do. Where one is
+    found as such, a space takes it apart. Safe to use from many threads, since it never changes.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        """Takes a tokenizer as its file has it, and sets it to leave special tokens in the text."""
+        tokenizer.encode_special_tokens = True
+        self._tokenizer = tokenizer
+        self._pieces = _special_pieces(tokenizer)
+
+    def encode(self, text: str) -> Encoding:
+        """Encodes one text. Lone surrogates, which UTF-8 cannot hold, count as U+FFFD."""
+        try:
+            encoding = self._tokenizer.encode(text)
+        except TypeError:  # what tokenizers raises for a str that UTF-8 cannot hold
+            text = well_formed(text)
+            encoding = self._tokenizer.encode(text)
+        return self._apart(text, encoding) if self._pieces else encoding
+
+    def encode_batch(self, texts: Sequence[str]) -> list[Encoding]:
+        """Encodes each text as `encode` does; faster than one by one."""
+        texts = list(texts)
+        try:
+            encodings: list[Encoding] = self._tokenizer.encode_batch(texts)
+        except TypeError:
+            texts = [well_formed(text) for text in texts]
+            encodings = self._tokenizer.encode_batch(texts)
+        if not self._pieces:
+            return encodings
+        return [self._apart(text, encoding) for text, encoding in zip(texts, encodings, strict=True)]
+
+    def _apart(self, text: str, encoding: Encoding) -> Encoding:
+        """The encoding of the text with a space in each name of a special token that became one."""
+        for _ in range(TAKEN_APART):
+            marked = zip(encoding.ids, encoding.special_tokens_mask, encoding.offsets, strict=True)
+            starts = [start for token_id, special, (start, _) in marked if not special and token_id in self._pieces]
+            if not starts:
+                break
+            borders = [0, *(start + 1 for start in starts), len(text)]
+            text = " ".join(text[begin:end] for begin, end in pairwise(borders))
+            encoding = self._tokenizer.encode(text)
+        return encoding
+
+
+def _special_pieces(tokenizer: Tokenizer) -> frozenset[int]:
+    """The ids of special tokens that their names still become; that of an unknown character is not among them."""
+    unknown = set(tokenizer.encode(_IN_NO_VOCABULARY, add_special_tokens=False).ids)
+    named = {at: token.content for at, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+    return frozenset(
+        at for at, name in named.items() if at in set(tokenizer.encode(name, add_special_tokens=False).ids) - unknown
+    )
+
+
 class TextTokens:
     """A tokenizer that neither cuts nor pads. Safe to use from many threads, since it never changes."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         """Takes a tokenizer without truncation and padding, as `open` makes it."""
         self._tokenizer = tokenizer
+        self._encoder = TextEncoder(tokenizer)
         mask = list(tokenizer.encode(SAMPLE).special_tokens_mask)
         self._leading = mask.index(0) if 0 in mask else len(mask)
         self.specials = sum(mask)
@@ -37,16 +102,12 @@ class TextTokens:
 
     def encode(self, text: str) -> list[int]:
         """Gives the text's token ids between its `specials`. Lone surrogates count as U+FFFD."""
-        ids: list[int] = encoding_of(self._tokenizer, text).ids
+        ids: list[int] = self._encoder.encode(text).ids
         return ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Gives the token ids of each text, as `encode` does; faster than one by one."""
-        try:
-            encodings: list[Encoding] = self._tokenizer.encode_batch(list(texts))
-        except TypeError:
-            encodings = self._tokenizer.encode_batch([well_formed(text) for text in texts])
-        return [encoding.ids for encoding in encodings]
+        return [encoding.ids for encoding in self._encoder.encode_batch(texts)]
 
     def cut(self, token_ids: Sequence[int], window: int) -> list[int]:
         """Cuts a text's token ids to `window`: keeps the head, and the specials at the end."""
@@ -82,14 +143,6 @@ def counters_of(
 def _counter(tokenizer_file: Path) -> Callable[[str], int]:
     tokenizer = TextTokens.open(tokenizer_file)
     return lambda text: len(tokenizer.encode(text))
-
-
-def encoding_of(tokenizer: Tokenizer, text: str) -> Encoding:
-    """Tokenises a text, with lone surrogates, which UTF-8 cannot hold, as U+FFFD."""
-    try:
-        return tokenizer.encode(text)
-    except TypeError:  # what tokenizers raises for a str that UTF-8 cannot hold
-        return tokenizer.encode(well_formed(text))
 
 
 def well_formed(text: str) -> str:

@@ -6,6 +6,7 @@ traces are asked for, since it loads OpenTelemetry.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -66,9 +67,12 @@ class TracedHandler:
         """Answers a batch, with a span for each request that is traced."""
         start, began_s = self.now(), self.clock()
         opened = [self._open(work, start) for work in batch]
-        results: Sequence[Answer | Failure] = (Failure(FailureKind.CANCELLED),) * len(batch)  # unless it ends otherwise
+        results: Sequence[Answer | Failure] = [Failure(FailureKind.ENGINE)] * len(batch)  # if the handler raises
         try:
             results = await self.handle(batch)
+        except asyncio.CancelledError:
+            results = [Failure(FailureKind.CANCELLED)] * len(batch)
+            raise
         finally:
             for work, span, result in zip(batch, opened, results, strict=True):
                 if span is not None:

@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 
 from tokenizers import Encoding, Tokenizer
 
-from deployments.replica.tokens import encoding_of
+from deployments.replica.tokens import TextEncoder
 from gateway.model.messages import Failure, FailureKind
 
 Side: TypeAlias = Literal["left", "right"]
@@ -56,7 +56,7 @@ class WindowedTokens:
 
     def __init__(self, tokenizer: Tokenizer, window: int, side: Side = "right") -> None:
         """Takes a tokenizer that truncates at `window` on that side and does not pad, as `open` makes it."""
-        self._tokenizer = tokenizer
+        self._encoder = TextEncoder(tokenizer)
         self.window = window
         self.side = side
 
@@ -98,7 +98,7 @@ class WindowedTokens:
         One pass does both: the tokenizer returns what it cut off as overflow, in pieces with special tokens of their
         own, which are not counted again.
         """
-        encoding = encoding_of(self._tokenizer, text)
+        encoding = self._encoder.encode(text)
         total = len(encoding.ids)
         if total >= self.window:
             total += sum(len(piece) - sum(piece.special_tokens_mask) for piece in encoding.overflowing)

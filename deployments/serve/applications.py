@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import random
 import time
 from dataclasses import dataclass
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,20 +24,31 @@ from ray.serve.handle import DeploymentHandle
 from deployments.replica.replica import ReplicaSettings, open_replica
 from deployments.replica.tokens import counters_of
 from deployments.replica.tracing import TracedHandler, spans_of
+from deployments.replica.variant import checked_manifest
 from deployments.serve.autoscaling import BACKLOG_S, BUSY_SHARE, BusyShare
-from deployments.serve.discovery import APPLICATION, INGRESS, ServeDirectory, ask_all, read_statuses
+from deployments.serve.discovery import (
+    APPLICATION,
+    INGRESS,
+    ServeDirectory,
+    ask_all,
+    ask_variant,
+    late_handle,
+    read_statuses,
+)
+from deployments.serve.late import Joining, Notes
 from deployments.serve.observing import CLOSED_WITHIN_S, observing, utc_now
 from deployments.serve.scraping import ApplicationScrape, DeploymentStates
 from deployments.transport import Certificates, Endpoint, Handler, TcpAddress, TransportServer, UnixAddress
 from deployments.transport.backend import TransportBackend
 from gateway.api import app
+from gateway.api.access import Access
 from gateway.api.connection import Application
 from gateway.api.server import HttpServer
 from gateway.catalogs.catalog import Catalog
 from gateway.forecasting.load import LoadTracker
 from gateway.model.manifest import VariantManifest
-from gateway.observability.metrics import Process, RequestMetrics, exposition
-from gateway.router import Router
+from gateway.observability.metrics import Process, RequestMetrics, ServerErrors, exposition
+from gateway.router import MakeScheduler, Router
 from gateway.service import Service
 from gateway.state import GatewayState
 
@@ -46,6 +57,8 @@ CONNECTED_WITHIN_S = 10.0
 
 ENDED_WITHIN_S = 5.0
 """Seconds that a drained ingress has for its last answers and the last lines of its log."""
+
+log = logging.getLogger("punctual.ingress")
 
 
 @dataclass(frozen=True)
@@ -105,6 +118,8 @@ class CheckpointDeployment:
     ) -> None:
         self._id = _prepare_process(transport)
         self._replica = await asyncio.to_thread(open_replica, settings, time.monotonic)
+        self._manifest = await asyncio.to_thread(checked_manifest, settings.folder)
+        self._folder = settings.folder
         self._replica.server.start()
         self._busy = BusyShare(time.monotonic, settings.entry.slots)
         self._transport = transport
@@ -121,6 +136,10 @@ class CheckpointDeployment:
     async def endpoint(self) -> Endpoint:
         """Says where this replica listens."""
         return self._endpoint
+
+    async def variant(self) -> tuple[VariantManifest, Path]:
+        """Gives the manifest and the folder of the variant that this replica serves."""
+        return self._manifest, self._folder
 
     async def metrics(self) -> Process:
         """Gives this replica's metrics."""
@@ -156,6 +175,8 @@ class IngressDeployment:
         transport: TransportSettings,
         listening: Listening,
         replicas: dict[str, DeploymentHandle[Any]],
+        notes: Path | None,
+        scheduler: MakeScheduler,
     ) -> None:
         self._id = _prepare_process(transport)
         self._listening = listening
@@ -166,10 +187,11 @@ class IngressDeployment:
         directory, certificates = ServeDirectory(replicas), transport.checked_certificates()
         self._backend = TransportBackend(expected, directory, load, node, time.monotonic, chance, certificates)
         self._metrics = RequestMetrics(catalog)
+        self._errors = ServerErrors()
         self._observing = observing(self._id, os.environ)
         note = self._observing.faults.note
         self._service = Service(
-            router=Router(catalog, manifests, load, time.monotonic, note, counters_of(manifests, variants)),
+            router=Router(catalog, manifests, load, time.monotonic, note, counters_of(manifests, variants), scheduler),
             backend=self._backend,
             load=load,
             max_concurrent_requests=catalog.limits.max_concurrent_requests,
@@ -179,18 +201,21 @@ class IngressDeployment:
         )
         self._state = GatewayState(self._service, catalog, version("punctual"), time.monotonic)
         asked = {INGRESS: serve.get_deployment_handle(INGRESS, APPLICATION), **replicas}
-        states = DeploymentStates(partial(read_statuses, APPLICATION), replicas, time.monotonic)
+        states = DeploymentStates(read_statuses, expected, time.monotonic)
         self._scrape = ApplicationScrape(
             list(asked), lambda deployment: ask_all(asked[deployment], "metrics"), states, time.monotonic
         )
         self._backend.start()
+        if notes is not None:
+            self._joining = asyncio.create_task(self._joined(notes, replicas, asked))
+            self._joining.add_done_callback(_report)
         await self._connected()
-        self._server = HttpServer(self._application(catalog), catalog.limits, time.monotonic)
+        self._server = HttpServer(self._application(catalog), catalog.limits, time.monotonic, self._errors.count)
         await self._server.start(listening.host, listening.port)
 
     async def metrics(self) -> Process:
         """Gives this process's metrics."""
-        return Process(self._id, INGRESS, await exposition(self._metrics, self._state, self._observing))
+        return Process(self._id, INGRESS, await exposition(self._metrics, self._state, self._observing, self._errors))
 
     async def drain(self) -> None:
         """Takes no new connections, and finishes the requests under way."""
@@ -203,6 +228,19 @@ class IngressDeployment:
         if hasattr(self, "_observing"):
             await asyncio.to_thread(self._observing.close)
 
+    async def _joined(
+        self, notes: Path, replicas: dict[str, DeploymentHandle[Any]], asked: dict[str, DeploymentHandle[Any]]
+    ) -> None:
+        """Takes in the checkpoints that come later than this ingress, until nothing more can come."""
+
+        def find(name: str) -> None:
+            if name not in replicas:
+                replicas[name] = asked[name] = late_handle(name)
+                self._scrape.add(name)
+
+        router, load = self._service.router, self._service.load
+        await Joining(router, load, Notes(notes), find, lambda name: ask_variant(replicas[name])).run()
+
     def _application(self, catalog: Catalog) -> Application:
         return app.build(
             self._service,
@@ -211,6 +249,8 @@ class IngressDeployment:
             time.monotonic,
             trace=self._observing.trace,
             draining=lambda: self._server.draining,
+            refused=self._errors.count,
+            access=Access.of(self._listening.host, os.environ),
         )
 
     async def _connected(self) -> None:
@@ -222,6 +262,12 @@ class IngressDeployment:
             async with asyncio.timeout(CONNECTED_WITHIN_S):
                 while self._service.missing():  # noqa: ASYNC110  # no event exists for this, and it soon ends
                     await asyncio.sleep(0.02)
+
+
+def _report(joining: asyncio.Task[None]) -> None:
+    """Logs that no checkpoint can join any more."""
+    if not joining.cancelled() and (error := joining.exception()) is not None:
+        log.critical("late checkpoints are not taken in any more", exc_info=error)
 
 
 def _prepare_process(transport: TransportSettings) -> str:

@@ -7,11 +7,16 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from deployments.replica.tracing import TRACES_ENDPOINT, require_tracing
 from deployments.serve.observing import LOG_FORMAT
 from gateway.catalogs.catalog import Catalog
 from gateway.observability.access_log import LogFormat
+
+if TYPE_CHECKING:
+    from deployments.serve.late import Preparing
+    from gateway.router import MakeScheduler
 
 _TRACES = "/v1/traces"
 
@@ -21,7 +26,8 @@ class ServeOptions:
     """Where the gateway listens, and where its access log and traces go.
 
     `access_log` is a path, `-` for this process's output, or `off`. Without a `log_format` it is text on a terminal,
-    else JSON. `traces` is the URL of an OpenTelemetry collector, if any.
+    else JSON. `traces` is the URL of an OpenTelemetry collector, if any. `scheduler` makes the scheduler of another
+    policy than ours.
     """
 
     host: str
@@ -29,12 +35,20 @@ class ServeOptions:
     access_log: str
     log_format: str | None
     traces: str | None
+    scheduler: MakeScheduler | None = None
 
 
 def serve_until_stopped(
-    catalog: Catalog, variants: Mapping[str, Path], options: ServeOptions, say: Callable[[str], None]
+    catalog: Catalog,
+    variants: Mapping[str, Path],
+    options: ServeOptions,
+    say: Callable[[str], None],
+    preparing: Preparing | None = None,
 ) -> None:
-    """Serves until Ctrl-C. Raises PortTaken, NotReady and TracingMissing."""
+    """Serves until Ctrl-C; checkpoints whose variants `preparing` makes come later.
+
+    Raises PortTaken, NotReady and TracingMissing.
+    """
     from deployments.serve import serving
 
     if options.traces is not None:
@@ -42,4 +56,4 @@ def serve_until_stopped(
     require_tracing(os.environ)
     on_terminal = options.access_log == "-" and sys.stdout.isatty()
     os.environ[LOG_FORMAT] = options.log_format or (LogFormat.TEXT if on_terminal else LogFormat.JSON)
-    serving.serve(catalog, variants, options.host, options.port, say, options.access_log)
+    serving.serve(catalog, variants, options.host, options.port, say, options.access_log, preparing, options.scheduler)

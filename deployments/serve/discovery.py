@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from ray import serve
@@ -18,6 +19,7 @@ from ray.serve.handle import DeploymentHandle
 from deployments.serve.asking import ANSWER_WITHIN_S, each_within
 from deployments.serve.scraping import Status
 from deployments.transport import Endpoint
+from gateway.model.manifest import VariantManifest
 
 APPLICATION = "punctual"
 INGRESS = "gateway"
@@ -27,14 +29,15 @@ log = logging.getLogger("punctual.directory")
 
 
 class ServeDirectory:
-    """Finds the replicas of each checkpoint's deployment."""
+    """Finds the replicas of each checkpoint's deployment. `handles` may gain checkpoints at any time."""
 
     def __init__(self, handles: Mapping[str, DeploymentHandle[Any]]) -> None:
         self._handles = handles
 
     async def endpoints(self, checkpoint: str) -> Sequence[Endpoint]:
-        """Finds the replicas that answer now; empty if none does in time."""
-        answers = await ask_all(self._handles[checkpoint], "endpoint")
+        """Finds the replicas that answer now; empty if none does in time, or the checkpoint is still to come."""
+        handle = self._handles.get(checkpoint)
+        answers = [] if handle is None else await ask_all(handle, "endpoint")
         return [answer for answer in answers if isinstance(answer, Endpoint)]
 
 
@@ -55,12 +58,28 @@ async def ask_all(handle: DeploymentHandle[Any], method: str) -> list[object | N
     return await each_within(calls, until_s - loop.time())
 
 
-def read_statuses(application: str) -> list[Status]:
-    """Reads the states of an application's deployments; none if Ray is in trouble. Blocking."""
+def late_application(checkpoint: str) -> str:
+    """Names the application of a checkpoint that comes later than the gateway."""
+    return f"{APPLICATION}-{checkpoint}"
+
+
+def late_handle(checkpoint: str) -> DeploymentHandle[Any]:
+    """A handle of a late checkpoint's deployment, which need not exist yet."""
+    return serve.get_deployment_handle(checkpoint, late_application(checkpoint), _check_exists=False)
+
+
+async def ask_variant(handle: DeploymentHandle[Any]) -> tuple[VariantManifest, Path] | None:
+    """Asks a checkpoint's replicas for the manifest and the folder of their variant; None if none answers."""
+    answers = await ask_all(handle, "variant")
+    return next((answer for answer in answers if isinstance(answer, tuple)), None)
+
+
+def read_statuses() -> list[Status]:
+    """Reads the states of the gateway's deployments; none if Ray is in trouble. Blocking."""
     try:
-        overview = serve.status().applications.get(application)
+        applications = serve.status().applications
     except (RayError, RayServeException) as error:
-        log.info("no status of %s: %s", application, type(error).__name__)
+        log.info("no status: %s", type(error).__name__)
         return []
     return [
         Status(
@@ -69,13 +88,15 @@ def read_statuses(application: str) -> list[Status]:
             {state.lower(): count for state, count in one.replica_states.items()},
             one.message,
         )
-        for name, one in (overview.deployments.items() if overview else ())
+        for application, overview in applications.items()
+        if application == APPLICATION or application.startswith(late_application(""))
+        for name, one in overview.deployments.items()
     ]
 
 
 def drain_ingresses(within_s: float) -> None:
     """Has every ingress that runs finish its requests, if the application runs at all. Blocking."""
-    running = {one.deployment: one.replicas.get("running", 0) for one in read_statuses(APPLICATION)}
+    running = {one.deployment: one.replicas.get("running", 0) for one in read_statuses()}
     if not running.get(INGRESS):
         return
 

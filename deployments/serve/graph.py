@@ -28,6 +28,8 @@ from deployments.serve.autoscaling import autoscaling_config
 from deployments.serve.discovery import INGRESS
 from gateway.catalogs.catalog import Catalog, CatalogEntry
 from gateway.model.tier import Tier
+from gateway.router import MakeScheduler
+from gateway.scheduling.scheduler import Scheduler
 
 TIER_SHARE = 0.001
 """The part of its tier's resource that a replica takes: so small that a node's processors are always the limit."""
@@ -40,12 +42,16 @@ class Placement:
     """Where the graph runs: its transport, where ingresses listen, and whether nodes offer a resource for each tier.
 
     The resource is `tier_resource`. An ingress gets the variables of `ingress_environment` beside those of its node.
+    `notes` is the file with the notes on checkpoints that are still to come, if any are. `scheduler` makes the
+    scheduler of each ingress.
     """
 
     transport: TransportSettings
     listening: Listening
     tier_resources: bool = False
     ingress_environment: Mapping[str, str] = field(default_factory=dict)
+    notes: Path | None = None
+    scheduler: MakeScheduler = Scheduler
 
 
 def tier_resource(tier: Tier) -> str:
@@ -56,21 +62,14 @@ def tier_resource(tier: Tier) -> str:
 def application(catalog: Catalog, variants: Mapping[str, Path], placement: Placement) -> Application:
     """Makes the graph of a catalog with its variants' folders. Raises VariantRejected for one without a manifest.
 
+    A checkpoint without a folder is still to come: the ingresses take it in once it has an application of its own.
     If the application already runs, the new graph's replicas start before the old ones are retired.
     """
-    limits = catalog.limits
-    build = uuid.uuid4().hex
-    replicas = {}
-    for entry in catalog.checkpoints:
-        settings = ReplicaSettings(entry, variants[entry.name], limits.max_queued_inputs)
-        deployment = serve.deployment(
-            name=entry.name,
-            ray_actor_options=_reserved(entry, placement),
-            max_ongoing_requests=100,
-            **_number(entry, catalog.budget_s(entry.task), build),
-            **_shared(placement.transport.retiring_s),
-        )(CheckpointDeployment)
-        replicas[entry.name] = deployment.bind(settings, placement.transport)
+    replicas = {
+        entry.name: checkpoint_application(catalog, entry, variants[entry.name], placement)
+        for entry in catalog.checkpoints
+        if entry.name in variants
+    }
     actor: dict[str, Any] = {"num_cpus": catalog.ingress.cpus}
     if placement.ingress_environment:
         actor["runtime_env"] = {"env_vars": dict(placement.ingress_environment)}
@@ -81,7 +80,29 @@ def application(catalog: Catalog, variants: Mapping[str, Path], placement: Place
         **_shared(placement.listening.retiring_s),
     )(IngressDeployment)
     manifests = {name: checked_manifest(variant) for name, variant in variants.items()}
-    return ingress.bind(catalog, manifests, dict(variants), placement.transport, placement.listening, replicas)
+    return ingress.bind(
+        catalog,
+        manifests,
+        dict(variants),
+        placement.transport,
+        placement.listening,
+        replicas,
+        placement.notes,
+        placement.scheduler,
+    )
+
+
+def checkpoint_application(catalog: Catalog, entry: CatalogEntry, variant: Path, placement: Placement) -> Application:
+    """Makes the graph of one checkpoint: a part of that of its catalog, or alone for one that comes later."""
+    settings = ReplicaSettings(entry, variant, catalog.limits.max_queued_inputs)
+    deployment = serve.deployment(
+        name=entry.name,
+        ray_actor_options=_reserved(entry, placement),
+        max_ongoing_requests=100,
+        **_number(entry, catalog.budget_s(entry.task), uuid.uuid4().hex),
+        **_shared(placement.transport.retiring_s),
+    )(CheckpointDeployment)
+    return deployment.bind(settings, placement.transport)
 
 
 def _shared(retiring_s: float) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -117,7 +118,7 @@ def access_log_to(path: str, folder: Path) -> Iterator[None]:
     if path == "-":
         pipe = folder / "access.log"
         os.environ[ACCESS_LOG] = str(pipe)
-        with relayed(pipe, sys.stdout.fileno()):
+        with relayed(pipe, to_terminal if sys.stdout.isatty() else partial(write_all, sys.stdout.fileno())):
             yield
         return
     if path != OFF:
@@ -132,9 +133,22 @@ def access_log_to(path: str, folder: Path) -> Iterator[None]:
     yield
 
 
+def to_terminal(lines: bytes) -> None:
+    """Writes to this process's output through Python, so that a progress bar stays below the lines."""
+    sys.stdout.write(lines.decode(errors="replace"))
+    sys.stdout.flush()
+
+
+def write_all(output: int, content: bytes) -> None:
+    """Writes to a file descriptor, however often it takes only a part. Raises OSError."""
+    left = memoryview(content)
+    while left:
+        left = left[os.write(output, left) :]
+
+
 @contextmanager
-def relayed(path: Path, output: int) -> Iterator[None]:
-    """Makes a pipe at `path`, and copies what is written into it to the file descriptor `output` during the context.
+def relayed(path: Path, write: Callable[[bytes], None]) -> Iterator[None]:
+    """Makes a pipe at `path`, and gives what is written into it to `write` during the context.
 
     Everything written before the end still comes out, unless a writer keeps the pipe open for seconds more. Writers see
     a full pipe while the output blocks, and a broken pipe once it is closed.
@@ -143,7 +157,7 @@ def relayed(path: Path, output: int) -> Iterator[None]:
     source = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a blocking open would wait for a writer
     held_open = os.open(path, os.O_WRONLY | os.O_CLOEXEC)  # keeps the pipe open while writers come and go
     os.set_blocking(source, True)
-    copying = threading.Thread(target=_copy, args=(source, output), name="relay", daemon=True)
+    copying = threading.Thread(target=_copy, args=(source, write), name="relay", daemon=True)
     copying.start()
     try:
         yield
@@ -152,13 +166,11 @@ def relayed(path: Path, output: int) -> Iterator[None]:
         copying.join(_RELAY_ENDED_WITHIN_S)
 
 
-def _copy(source: int, output: int) -> None:
+def _copy(source: int, write: Callable[[bytes], None]) -> None:
     """Copies until the last writer has closed the pipe, or the output is closed."""
     try:
         while some := os.read(source, _MOST_AT_ONCE):
-            left = memoryview(some)
-            while left:
-                left = left[os.write(output, left) :]
+            write(some)
     except OSError:  # a closed terminal: writers then see a broken pipe, and count lost lines
         return
     finally:

@@ -91,6 +91,10 @@ class ApplicationScrape:
         """The known processes of each deployment, from their latest answers."""
         self._under_way: asyncio.Task[bytes] | None = None
 
+    def add(self, deployment: str) -> None:
+        """Asks this deployment as well from the next scrape on."""
+        self._known.setdefault(deployment, frozenset())
+
     async def gather(self) -> bytes:
         """Gives one exposition with all processes that answer in time."""
         if self._under_way is None or self._under_way.done():

@@ -1,10 +1,12 @@
 """Starts and stops a gateway on this host, from a catalog and the folders of its variants.
 
-`punctual serve` calls `serve`. Functions import Ray themselves, after `environment.configure` has set its switches.
+`punctual serve` calls `serve`. Checkpoints without a folder come later (`late`). Functions import Ray themselves, after
+`environment.configure` has set its switches.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import os
@@ -15,18 +17,29 @@ import urllib.request
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from deployments.replica.prepared import NeverReady
 from deployments.replica.variant import VariantRejected
 from deployments.serve import environment
+from deployments.serve.late import LOOK_S, Deploy, Latecomers, Notes, Preparing
 from deployments.serve.observing import OFF, access_log_to
 from gateway.catalogs.catalog import Catalog
+
+if TYPE_CHECKING:
+    from deployments.serve.graph import Placement
+    from gateway.router import MakeScheduler
 
 READY_WITHIN_S = 120.0
 """Seconds that the application may take to become ready."""
 
 DRAIN_S = 60.0
 """Seconds that a stop leaves to requests under way."""
+
+NOTES = "coming.json"
+"""The file of the run folder with the notes on late checkpoints."""
 
 ENDED_WITHIN_S = 2.0
 """Seconds that an ingress may take beyond that."""
@@ -46,24 +59,34 @@ def running(
     port: int,
     say: Callable[[str], None],
     access_log: str = OFF,
+    preparing: Preparing | None = None,
+    scheduler: MakeScheduler | None = None,
 ) -> Iterator[str]:
     """Runs a gateway during the context; yields its URL once it is ready for requests.
 
-    `variants` has the folder of each checkpoint's variant. `access_log` is a path, `-` for this process's output, or
-    `off`. At the end, requests under way are finished and no process is left behind. Raises PortTaken, NotReady and
-    LogUnwritable.
+    `variants` has the folder of each checkpoint's variant, but for those that `preparing` makes during the context; of
+    each task there is at least one. `access_log` is a path, `-` for this process's output, or `off`. `scheduler` makes
+    the scheduler of another policy than ours. At the end, requests under way are finished and no process is left
+    behind. Raises PortTaken, NotReady and LogUnwritable.
     """
     with environment.run_folder() as folder, access_log_to(access_log, folder):
         environment.require_free(host, port)  # after the processes of dead gateways have been ended
         environment.configure(folder)
         say(f"starting Ray Serve; its logs: {folder}/ray/session_latest/logs/serve")
+        latecomers = None
         try:
-            _start(catalog, variants, host, port, folder)
+            if preparing is not None:
+                latecomers = Latecomers(preparing, Notes(folder / NOTES), say)
+            placement = _start(catalog, variants, host, port, folder, scheduler)
             url = _url(host, port)
             await_ready(url, READY_WITHIN_S)
+            if latecomers is not None:
+                latecomers.start(_deployer(catalog, placement, url))
             yield url
         finally:
             say("stopping")
+            if latecomers is not None:
+                latecomers.stop()
             stop_ray()
 
 
@@ -74,10 +97,12 @@ def serve(
     port: int,
     say: Callable[[str], None],
     access_log: str = OFF,
+    preparing: Preparing | None = None,
+    scheduler: MakeScheduler | None = None,
 ) -> None:
     """Runs the gateway until SIGINT or SIGTERM."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # until it is ready, both interrupt the start
-    with running(catalog, variants, host, port, say, access_log) as url:
+    with running(catalog, variants, host, port, say, access_log, preparing, scheduler) as url:
         stop = threading.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: stop.set())  # only now, since Ray sets handlers of its own
@@ -128,7 +153,15 @@ def _start_ray(cpus: float, folder: Path) -> None:
     ray_serve.start(proxy_location=ProxyLocation.Disabled)
 
 
-def _start(catalog: Catalog, variants: Mapping[str, Path], host: str, port: int, folder: Path) -> None:
+def _start(
+    catalog: Catalog,
+    variants: Mapping[str, Path],
+    host: str,
+    port: int,
+    folder: Path,
+    scheduler: MakeScheduler | None,
+) -> Placement:
+    """Starts the gateway with the checkpoints that have a variant. Raises NotReady if one is rejected."""
     _start_ray(reserved_cpus(catalog), folder)
     from ray import serve as ray_serve
 
@@ -136,12 +169,63 @@ def _start(catalog: Catalog, variants: Mapping[str, Path], host: str, port: int,
     from deployments.serve.discovery import APPLICATION
     from deployments.serve.graph import Placement, application
 
-    placement = Placement(TransportSettings(folder / "run", certificates=None), Listening(host, port, drain_s=DRAIN_S))
+    transport = TransportSettings(folder / "run", certificates=None)
+    placement = Placement(transport, Listening(host, port, drain_s=DRAIN_S), notes=folder / NOTES)
+    if scheduler is not None:
+        placement = replace(placement, scheduler=scheduler)
     try:
         ray_serve.run(application(catalog, variants, placement), name=APPLICATION, route_prefix=None)
     except RuntimeError as error:  # Ray Serve raises it if a replica's constructor raised
         deployments = ray_serve.status().applications[APPLICATION].deployments.values()
         raise NotReady(_cause([str(error), *(deployment.message for deployment in deployments)])) from None
+    return placement
+
+
+def _deployer(catalog: Catalog, placement: Placement, url: str) -> Deploy:
+    """What deploys a late checkpoint to the gateway that answers at the URL."""
+    from ray import serve as ray_serve
+    from ray.exceptions import RayError
+    from ray.serve.exceptions import RayServeException
+    from ray.serve.schema import ApplicationStatus
+
+    from deployments.serve.discovery import late_application
+    from deployments.serve.graph import checkpoint_application
+
+    entries = {entry.name: entry for entry in catalog.checkpoints}
+
+    def deploy(checkpoint: str, variant: Path, stopping: threading.Event) -> None:
+        """Deploys it, and waits until an ingress has taken it in."""
+        try:
+            bring_up(checkpoint, variant, stopping)
+        except (RayError, RayServeException) as error:
+            raise NeverReady(f"Ray Serve: {error}", "its replica could not be started") from error
+
+    def bring_up(checkpoint: str, variant: Path, stopping: threading.Event) -> None:
+        graph = checkpoint_application(catalog, entries[checkpoint], variant, placement)
+        name = late_application(checkpoint)
+        target = ray_serve.RunTarget(target=graph, name=name, route_prefix=None)
+        ray_serve.run_many([target], wait_for_applications_running=False)
+        for _ in range(int(READY_WITHIN_S / LOOK_S)):
+            if stopping.wait(LOOK_S) or _has_joined(url, checkpoint):
+                return
+            application = ray_serve.status().applications[name]
+            if application.status is ApplicationStatus.DEPLOY_FAILED:
+                messages = [application.message, *(one.message for one in application.deployments.values())]
+                ray_serve.delete(name, _blocking=False)
+                raise NeverReady(_cause(messages), "its replica did not start")
+        raise NeverReady(f"{checkpoint} was not taken in within {READY_WITHIN_S:.0f} s", "its replica did not answer")
+
+    return deploy
+
+
+def _has_joined(url: str, checkpoint: str) -> bool:
+    """True if an ingress says that the checkpoint is no longer coming; False also if none answers."""
+    try:
+        with urllib.request.urlopen(f"{url}/readyz", timeout=2) as answer:
+            ready = json.load(answer)
+    except (OSError, ValueError):
+        return False
+    return all(coming["checkpoint"] != checkpoint for coming in ready["coming"])
 
 
 def reserved_cpus(catalog: Catalog) -> float:
@@ -166,6 +250,8 @@ def stop_ray() -> None:
 
     if ray.is_initialized():
         drain_ingresses(DRAIN_S + ENDED_WITHIN_S)
+        for late in ray_serve.status().applications.keys() - {APPLICATION}:
+            ray_serve.delete(late, _blocking=False)
         with suppress(TimeoutError):
             ray_serve.delete(APPLICATION)  # remaining processes end with the run folder
         ray.shutdown()

@@ -29,6 +29,7 @@ from deployments.transport.frames import (
     ProtocolError,
     ServerFrame,
     Submit,
+    append_frame,
     client_frames,
 )
 from deployments.transport.tls import Certificates, CertificatesError, TlsListener
@@ -154,12 +155,25 @@ class ServerConnection(Connection[ServerFrame, ClientFrame]):
             self._reply(batch_id, results)
 
     def _reply(self, batch_id: int, results: Results) -> None:
-        load = self._state.report()
+        done = Done(batch_id, tuple(results), self._state.report())
         try:
-            self.send(Done(batch_id, tuple(results), load))
+            self.send(done)
         except ProtocolError as error:
             LOG.error("transport: an answer could not be sent: %s", error)
-            self.send(Done(batch_id, (Failure(FailureKind.ENGINE, type(error).__name__),) * len(results), load))
+            self.send(_sendable(done))
+
+
+def _sendable(done: Done) -> Done:
+    """Fails the results that cannot be encoded, or that one frame cannot hold with those before them."""
+    sent = replace(done, results=())
+    for result in done.results:
+        longer = replace(sent, results=(*sent.results, result))
+        try:
+            append_frame(bytearray(), longer)
+            sent = longer
+        except ProtocolError as error:
+            sent = replace(sent, results=(*sent.results, Failure(FailureKind.ENGINE, type(error).__name__)))
+    return sent
 
 
 def _outcome(task: asyncio.Task[Results], size: int) -> Results:

@@ -42,6 +42,7 @@ FLOORS = {
     Precision.FP32: LabelFloors(0.999),
     Precision.BF16: LabelFloors(0.995),  # the starters agree in 99.8 %
     Precision.INT8: LabelFloors(0.985),
+    Precision.INT8_WEIGHTS: LabelFloors(0.99),
 }
 
 
@@ -90,7 +91,6 @@ def make_classifier(bench: Workbench) -> ClassifierManifest:
                 file.rename(bench.folder / file.name)
     task = LabelScorer.open(bench.folder / TOKENIZER_FILE, source.labels, source.window, source.pad_id)
     self_test = record_self_test(chosen.engine, task.ids, source.window, [one.text for one in source.texts.texts])
-    budget_s, advance = bench.settings.profile_budget_s, bench.advance(Step.PROFILING)
     return ClassifierManifest(
         **replace(bench, plan=plan.of(chosen.candidate)).shared(),
         labels=source.labels,
@@ -99,7 +99,7 @@ def make_classifier(bench: Workbench) -> ClassifierManifest:
         verification=chosen.verification,
         self_test=self_test,
         choice=chosen.choice,
-        profile=measure_grid(chosen.engine, source.window, self_test, plan.threads, budget_s, advance),
+        profile=measure_grid(chosen.engine, source.window, self_test, plan.threads, bench.profiling()),
     )
 
 
@@ -146,7 +146,8 @@ def _chosen(bench: Workbench, source: _Source, folders: Mapping[Precision, Path]
 def profile_classifier(opened: OpenClassifier, threads: int, budget_s: float, advance: Advance) -> ClassifierManifest:
     """The variant's manifest with a profile measured now on this host."""
     manifest = opened.manifest
-    profile = measure_grid(opened.engine, manifest.max_tokens, manifest.self_test, threads, budget_s, advance)
+    watch = watch_here(budget_s, advance)
+    profile = measure_grid(opened.engine, manifest.max_tokens, manifest.self_test, threads, watch)
     return manifest.model_copy(update={"profile": profile})
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol, TypeAlias
@@ -20,17 +20,20 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.api import bodies
+from gateway.api.access import Access, preflight_headers
 from gateway.api.connection import FIRST_BYTE
 from gateway.api.console import PageFile, read_page
+from gateway.api.encodings import DecodedTooLong, decoded, packed, takes_gzip
 from gateway.api.headers import read_terms, request_id_of
-from gateway.api.openapi import openapi_document
+from gateway.api.openapi import ANSWERED, openapi_document
 from gateway.api.responses import (
     Alive,
     Checkpoints,
     Ready,
-    answer_document,
     checkpoint_document,
+    coming_document,
     decision_document,
+    detailed_document,
     headers_of,
 )
 from gateway.catalogs.catalog import Limits
@@ -56,6 +59,11 @@ CLIENT_CLOSED_REQUEST = 499
 
 _HEALTHY = b"success"
 """What Ray Serve's own proxy answers to a probe, and KubeRay looks for."""
+
+_EVERY_METHOD = ("GET", "HEAD", "POST")
+
+EVERYWHERE = Access()
+"""Any host is answered, and no page of another origin reads an answer."""
 
 _DRAINING = b"This node is being drained."
 
@@ -100,6 +108,8 @@ class App:
     clock: Clock
     trace: Callable[[Terms], Terms] | None
     draining: Callable[[], bool]
+    refused: Callable[[Problem], None]
+    access: Access
     contract: bytes
     reserve: WriteReserve = field(default_factory=WriteReserve)
     routes: dict[str, Mapping[str, Handler]] = field(default_factory=dict)
@@ -108,9 +118,11 @@ class App:
         """Answers one request."""
         http = HttpRequest(scope, receive)
         try:
+            if self.access.hosts is not None:
+                self.access.check_host(scope["headers"])
             response = await self._handler(scope["path"], scope["method"])(http)
         except Problem as problem:
-            self._ended(http, problem.outcome)
+            self._ended(http, problem.outcome, problem)
             response = self._problem(http, problem)
         except ClientDisconnect:  # `_body` has counted the request
             response = self._respond(http, b"", None, CLIENT_CLOSED_REQUEST)
@@ -122,11 +134,20 @@ class App:
     def _handler(self, path: str, method: str) -> Handler:
         """Finds what answers a path and method. Raises NotFound and MethodNotAllowed."""
         methods = self.routes.get(path)
+        if method == "OPTIONS" and (methods or path == "*"):
+            return partial(self.options, sorted([*(methods or _EVERY_METHOD), "OPTIONS"]))
         if methods is None:
             raise NotFound("see /openapi.json for what is served")
         if method not in methods:
             raise MethodNotAllowed(sorted(methods))
         return methods[method]
+
+    async def options(self, methods: Sequence[str], http: HttpRequest) -> Response:
+        """`OPTIONS` of any path, or of `*`: its methods, and to a browser whether a page may use them."""
+        headers = {"Allow": ", ".join(methods)}
+        if "access-control-request-method" in http.headers and self.access.reads(http.headers.get("origin", "")):
+            headers |= preflight_headers(methods)
+        return self._respond(http, b"", None, 204, headers)
 
     async def answer(self, task: Task, http: HttpRequest) -> Response:
         """`POST` to a task's endpoint."""
@@ -140,11 +161,13 @@ class App:
         headers = headers_of(finished.record)
         if finished.answer is None:
             return self._problem(http, finished.problem or InternalError(), headers)
+        document: object = finished.answer.outputs
         facts = self._facts(task, finished.record.checkpoint)
         headers |= {fact.header: str(value) for fact, value in facts}
-        details = b"details=true" in http.scope["query_string"].split(b"&")
-        told = {fact.name: value for fact, value in facts}
-        return self._json(http, answer_document(finished, finished.answer, details, told), headers=headers)
+        if b"details=true" in http.scope["query_string"].split(b"&"):
+            told = {fact.name: value for fact, value in facts}
+            document = detailed_document(finished, finished.answer, bodies.ignored(body), told)
+        return self._json(http, document, headers=headers)
 
     def _facts(self, task: Task, checkpoint: str | None) -> list[tuple[Fact, str | int]]:
         """What the task tells of the checkpoint that answered."""
@@ -160,14 +183,14 @@ class App:
         body = bodies.parse(await self._body(http), bodies.RouteBody, self.limits)
         router = self.service.router
         task = router.task(body.task)
-        request = self._request(task, bodies.of_task(body, task), terms, arrived_s)
+        own = bodies.of_task(body, task)
+        request = self._request(task, own, terms, arrived_s)
         deadline = router.deadline(request)
-        return self._json(
-            http, decision_document(request, router.decide(request, deadline, every=True), deadline.budget_s)
-        )
+        decision = router.decide(request, deadline, every=True)
+        return self._json(http, decision_document(request, decision, deadline.budget_s, bodies.ignored(own)))
 
     async def checkpoints(self, http: HttpRequest) -> Response:
-        """`GET /checkpoints`: the catalog as served."""
+        """`GET /checkpoints`: the catalog as served, and what is still to come."""
         now_s = self.clock()
         load, router = self.service.load, self.service.router
         documents = [
@@ -175,31 +198,39 @@ class App:
                 entry, router.manifests[name], load.replicas(name), load.backlog_s(name, now_s), load.memory_bytes(name)
             )
             for name, entry in router.entries.items()
+            if name in router.served
         ]
-        return self._json(http, Checkpoints(documents, router.fixed))
+        coming = [coming_document(router.entries[one.checkpoint], one) for one in router.coming.values()]
+        return self._json(http, Checkpoints(documents, coming, router.fixed))
 
     async def healthz(self, http: HttpRequest) -> Response:
         """`GET /healthz`: the process answers."""
         return self._json(http, Alive())
 
     async def readyz(self, http: HttpRequest) -> Response:
-        """`GET /readyz`: 200 once every checkpoint has a replica that loaded, self-tested and connected, else 503."""
-        missing = self.service.missing()
-        return self._json(http, Ready(not missing, missing), status=503 if missing else 200)
+        """`GET /readyz`: 200 once every task has a replica that loaded, self-tested and connected, else 503."""
+        router = self.service.router
+        document = Ready(router.ready, self.service.missing(), list(router.coming.values()))
+        return self._json(http, document, status=200 if document.ready else 503)
 
     async def metrics(self, http: HttpRequest) -> Response:
         """`GET /metrics`: every process of the application in one scrape."""
-        return self._respond(http, await self.scrape.gather(), metrics.CONTENT_TYPE)
+        content, headers = await self.scrape.gather(), {"Vary": "Accept-Encoding"}
+        if takes_gzip(http.headers.get("accept-encoding", "")):
+            content = await asyncio.to_thread(packed, content)
+            headers["Content-Encoding"] = "gzip"
+        return self._respond(http, content, metrics.CONTENT_TYPE, 200, headers)
 
     async def openapi(self, http: HttpRequest) -> Response:
         """`GET /openapi.json`: this contract for machines."""
-        return self._respond(http, self.contract, "application/json")
+        return self._respond(http, self.contract, "application/json", 200, {"Cache-Control": "no-cache"})
 
     async def page(self, file: PageFile, http: HttpRequest) -> Response:
         """`GET /` and `GET /console/...`: one file of the console, or 304 if the client has it."""
-        known = file.is_known(http.headers.get("if-none-match", ""))
-        content, status = (b"", 304) if known else (file.content, 200)
-        return self._respond(http, content, file.media_type, status, file.headers())
+        gzip = takes_gzip(http.headers.get("accept-encoding", ""))
+        if file.is_known(http.headers.get("if-none-match", "")):
+            return self._respond(http, b"", file.media_type, 304, file.headers(gzip))
+        return self._respond(http, file.packed if gzip else file.content, file.media_type, 200, file.headers(gzip))
 
     async def probed(self, http: HttpRequest) -> Response:
         """`GET /-/healthz`: what KubeRay's probes ask, so that a process that drains leaves the Service first."""
@@ -216,7 +247,7 @@ class App:
         Starlette's middleware raises it again, so that the server logs the traceback.
         """
         if _IN_SERVICE not in http.scope:
-            self._ended(http, Outcome.FAILED)
+            self._ended(http, Outcome.FAILED, InternalError())
         request_id = self._request_id(http)
         log.error("request %s failed: %s", request_id, type(error).__name__, extra={"request_id": request_id})
         return self._problem(http, InternalError())
@@ -236,8 +267,9 @@ class App:
         return Request(task.name, inputs, parameters, terms, arrived_s)
 
     async def _body(self, http: HttpRequest) -> bytes:
-        """Reads the body, up to its limit. Raises InputTooLong, or ClientDisconnect."""
+        """Reads and decodes the body, up to its limit. Raises InputTooLong, UnsupportedEncoding, ClientDisconnect."""
         limit = self.limits.max_body_bytes
+        encoding = ",".join(http.headers.getlist("content-encoding"))
         announced = http.headers.get("content-length", "")
         if announced.isdecimal() and float(announced) > limit:  # int() refuses thousands of digits
             raise bodies.body_too_long(limit)
@@ -252,7 +284,12 @@ class App:
         except (ClientDisconnect, asyncio.CancelledError):  # the server decides which of the two
             self._ended(http, Outcome.CANCELLED)
             raise
-        return b"".join(parts)
+        if not encoding:
+            return b"".join(parts)
+        try:
+            return decoded(b"".join(parts), encoding, limit)
+        except DecodedTooLong:
+            raise bodies.body_too_long(limit) from None
 
     def _terms(self, http: HttpRequest) -> Terms:
         terms = read_terms(http.scope["headers"])
@@ -269,10 +306,13 @@ class App:
             known = http.scope[_IDENTITY] = request_id_of(http.scope["headers"])
         return known
 
-    def _ended(self, http: HttpRequest, outcome: Outcome) -> None:
-        """Records a request that the service never had."""
-        task = http.url.path.removeprefix("/")
-        if task in TASKS:
+    def _ended(self, http: HttpRequest, outcome: Outcome, problem: Problem | None = None) -> None:
+        """Records a request that the service never had; what is no request of a task is counted by its problem."""
+        task = http.scope["path"].removeprefix("/")
+        if task not in TASKS:
+            if problem is not None:
+                self.refused(problem)
+        else:
             terms: Terms | None = http.scope.get(_TERMS)
             record = RequestRecord(
                 request_id=self._request_id(http),
@@ -302,8 +342,15 @@ class App:
         status: int = 200,
         headers: dict[str, str] | None = None,
     ) -> Response:
-        """Makes every response, with the request's id."""
-        return Response(content, status, {**(headers or {}), REQUEST_ID: self._request_id(http)}, media_type)
+        """Makes every response, with the request's id. What is read by GET is not kept, unless `headers` say so."""
+        told = {"Cache-Control": "no-store"} if http.scope["method"] in ("GET", "HEAD") else {}
+        told |= headers or {}
+        response = Response(content, status, {**told, REQUEST_ID: self._request_id(http)}, media_type)
+        if self.access.cors_origins:
+            origin = http.headers.get("origin", "")
+            response.headers.update(self.access.headers(origin, tuple(ANSWERED)))
+            response.headers.add_vary_header("Origin")
+        return response
 
 
 def build(
@@ -314,16 +361,19 @@ def build(
     *,
     trace: Callable[[Terms], Terms] | None = None,
     draining: Callable[[], bool] = lambda: False,
+    refused: Callable[[Problem], None] = lambda problem: None,
+    access: Access = EVERYWHERE,
 ) -> ASGIApp:
     """Makes the ASGI application.
 
     `trace` gives a request its place in a trace; without it a client's `traceparent` is passed on unchanged. `draining`
-    says whether this process is about to end.
+    says whether this process is about to end. `refused` is told of each error about what is no request of a task.
+    `access` says from where the gateway may be asked.
 
     The server must cancel the call if the client hangs up, as `connection` does; nothing here listens for it. It may
     tell when the request's first byte was read, in the scope under `FIRST_BYTE`.
     """
-    app = App(service, scrape, limits, clock, trace, draining, bodies.encode(openapi_document()))
+    app = App(service, scrape, limits, clock, trace, draining, refused, access, bodies.encode(openapi_document()))
     gets: dict[str, Handler] = {
         "/checkpoints": app.checkpoints,
         "/healthz": app.healthz,

@@ -5,23 +5,38 @@ Pydantic models stay at this edge; further in there are msgspec structs and froz
 
 from __future__ import annotations
 
+import json
+import re
+from codecs import BOM_UTF8
 from collections.abc import Sequence
-from typing import TypeVar
+from itertools import islice
+from typing import Any, NoReturn, TypeVar
 
 import msgspec
 from pydantic import BaseModel, Field, JsonValue, ValidationError
+from pydantic_core import from_json
 
 from gateway.catalogs.catalog import Limits
 from gateway.model.errors import InputTooLong, InvalidRequest
-from gateway.tasks.base import INPUTS_TAGS, RequestBody, Strict, Task
+from gateway.tasks.base import INPUTS_TAGS, MOST_CHARACTERS_OF_A_NAME, RequestBody, Strict, Task
 
 Body = TypeVar("Body", bound=BaseModel)
 
 MOST_FAULTS = 16
 """Faults of a body that a problem lists."""
 
-MOST_CHARACTERS_OF_A_NAME = 64
-"""Characters of a client's field name that a problem repeats."""
+MOST_IGNORED = 64
+"""Fields without effect that an answer lists."""
+
+_HALF_A_PAIR = re.compile(rb"\\u[dD][89a-fA-F]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_LOOKS = (
+    (re.compile(rb"\xff\xfe|\xfe\xff|([^\0]\0){2}|(\0[^\0]){2}"), "it looks like UTF-16"),
+    (re.compile(rb"\x1f\x8b"), "it looks like gzip, which Content-Encoding has to say"),
+    (re.compile(rb"\s*[\[{]\s*'"), "it looks like a Python literal; JSON has double quotes"),
+    (re.compile(rb"[A-Za-z_]+="), "it looks like a form"),
+)
+"""What is sent in place of JSON, by how it begins."""
 
 
 class RouteBody(Strict):
@@ -30,16 +45,26 @@ class RouteBody(Strict):
     task: str = Field(description="the name of a task, which is that of its endpoint")
     inputs: JsonValue = Field(description="those of the task's own body, such as one text, or a list of them")
     parameters: dict[str, JsonValue] | None = Field(default=None, description="those of the task's own body")
+    options: dict[str, JsonValue] | None = Field(default=None, description="likewise; without effect")
 
 
 def parse(body: bytes, model: type[Body], limits: Limits) -> Body:
-    """Validates a body. Raises InputTooLong (413), or InvalidRequest: 400 if it is not JSON, else 422."""
+    """Validates a body. Raises InputTooLong (413), or InvalidRequest: 400 if it is not JSON, else 422.
+
+    A byte-order mark of UTF-8 is skipped, half of a surrogate pair is read as U+FFFD, and a whole number may be written
+    `60.0`.
+    """
     if len(body) > limits.max_body_bytes:
         raise body_too_long(limits.max_body_bytes)
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
-        raise _invalid(error) from None
+        fault = error
+    if not _is_unreadable(fault):
+        return _validated(from_json(body), model) if _has_whole_float(fault) else _refuse(fault)
+    if body.startswith(BOM_UTF8) or _HALF_A_PAIR.search(body):
+        return _validated(_read_again(body, fault), model)
+    return _refuse(fault, body)
 
 
 def body_too_long(limit_bytes: int) -> InputTooLong:
@@ -65,10 +90,12 @@ def limited(texts: Sequence[str], limits: Limits) -> tuple[str, ...]:
 
 def of_task(body: RouteBody, task: Task) -> RequestBody:
     """Converts the body of `POST /route` to that of its task's own endpoint. Raises InvalidRequest as that would."""
-    try:
-        return task.body.model_validate({"parameters": body.parameters, "inputs": body.inputs})
-    except ValidationError as error:
-        raise _invalid(error) from None
+    return _validated({"inputs": body.inputs, "parameters": body.parameters, "options": body.options}, task.body)
+
+
+def ignored(body: RequestBody) -> list[str]:
+    """What was sent and changes nothing, by its path in the body, as far as `MOST_IGNORED`."""
+    return list(islice(body.ignored(), MOST_IGNORED))
 
 
 def encode(document: object) -> bytes:
@@ -76,14 +103,84 @@ def encode(document: object) -> bytes:
     return msgspec.json.encode(document)
 
 
-def _invalid(error: ValidationError) -> InvalidRequest:
+def _validated(document: object, model: type[Body]) -> Body:
+    """Validates a document, in which whole numbers may be floats. Raises InvalidRequest."""
+    try:
+        return model.model_validate(document)
+    except ValidationError as error:
+        if not _has_whole_float(error):
+            raise _invalid(error) from None
+    try:
+        return model.model_validate(_mended(document))
+    except ValidationError as error:
+        raise _invalid(error) from None
+
+
+def _refuse(error: ValidationError, body: bytes = b"") -> NoReturn:
+    raise _invalid(error, body) from None
+
+
+def _is_unreadable(error: ValidationError) -> bool:
+    return error.error_count() == 1 and error.errors(include_input=False)[0]["type"] == "json_invalid"
+
+
+def _has_whole_float(error: ValidationError) -> bool:
+    """True if a field that takes whole numbers was given one as a float."""
+    faults = error.errors(include_url=False, include_context=False)[:MOST_FAULTS]
+    return any(
+        fault["type"] == "int_type" and isinstance(fault["input"], float) and fault["input"].is_integer()
+        for fault in faults
+    )
+
+
+def _read_again(body: bytes, fault: ValidationError) -> object:
+    """Reads JSON that pydantic does not: with a byte-order mark, or half of a surrogate pair."""
+    try:
+        return _mended(json.loads(body.decode("utf-8-sig")))
+    except (ValueError, RecursionError):
+        raise _invalid(fault, body) from None
+
+
+def _mended(document: Any) -> Any:
+    """The document with U+FFFD in place of each half of a surrogate pair, and with whole numbers as integers."""
+    match document:
+        case str():
+            return _SURROGATE.sub("\ufffd", document)
+        case float() if document.is_integer():
+            return int(document)
+        case list():
+            return [_mended(one) for one in document]
+        case dict():
+            return {_mended(name): _mended(one) for name, one in document.items()}
+    return document
+
+
+def _invalid(error: ValidationError, body: bytes = b"") -> InvalidRequest:
     """Makes the problem that names each faulty field and what it must be; values are not repeated."""
     faults = error.errors(include_url=False, include_context=False, include_input=False)
     if faults[0]["type"] == "json_invalid":
-        return InvalidRequest("the body is not JSON in UTF-8", [{"message": faults[0]["msg"]}], malformed=True)
+        guess = _guess(body)
+        detail = f"the body is not JSON in UTF-8{': ' if guess else ''}{guess}"
+        return InvalidRequest(detail, [{"message": faults[0]["msg"]}], malformed=True)
     errors = [{"field": _path(fault["loc"]), "message": fault["msg"]} for fault in faults[:MOST_FAULTS]]
     first = errors[0]
     return InvalidRequest(f"{first['field'] or 'body'}: {first['message']}", errors)
+
+
+def _guess(body: bytes) -> str:
+    """What a body that is no JSON looks like, or nothing."""
+    if not body.strip():
+        return "it is empty"
+    for pattern, guess in _LOOKS:
+        if pattern.match(body):
+            return guess
+    try:
+        body.decode()
+    except UnicodeDecodeError as error:
+        if error.end == len(body) and error.reason == "unexpected end of data":
+            return "it ends within a character"
+        return f"byte {error.start} is no UTF-8; it looks like Latin-1"
+    return ""
 
 
 def _path(location: Sequence[int | str]) -> str:

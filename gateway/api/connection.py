@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import http
 import logging
-from collections import deque
+import socket
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Coroutine, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from ipaddress import IPv6Network
 from math import inf
 from typing import Any, TypeAlias, cast
 from urllib.parse import unquote
@@ -30,6 +32,7 @@ from gateway.model.errors import (
     Problem,
     RequestTimeout,
     TooManyConnections,
+    VersionNotSupported,
 )
 from gateway.model.request import REQUEST_ID
 
@@ -54,11 +57,19 @@ MOST_QUEUED = 32
 MOST_DROPPED = 64 * 1024 * 1024
 """Bytes that are read and dropped after a last answer, since a client that still sends does not read it yet."""
 
+PROBE_S = 0.01
+"""Seconds after which a client that has ended its side is first looked at again; a far one needs a round trip."""
+
+MOST_PROBE_S = 0.5
+"""Most seconds between two such looks."""
+
 LINGER_S = 5.0
 """Seconds that a client has to close a connection after its last answer, as in nginx."""
 
 _STATUS_LINES = {one.value: f"HTTP/1.1 {one.value} {one.phrase}\r\n".encode() for one in http.HTTPStatus}
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_PROCESSING = b"HTTP/1.1 102 Processing\r\n\r\n"
+_OTHER_VERSIONS = ("Invalid HTTP version", "Pause on PRI/Upgrade")  # in llhttp's words
 _CLOSE = b"connection: close\r\n"
 _WITHOUT_BODY = (204, 304)
 
@@ -67,12 +78,17 @@ log = logging.getLogger("gateway.http")  # none of those that the access log sho
 
 @dataclass
 class Hub:
-    """What the connections of one server share. `date` is the header line of that name; `empty`: none is open."""
+    """What the connections of one server share. `date` is the header line of that name; `empty`: none is open.
+
+    `by_address` counts the open ones by their client. `refused` is told of each request that the server answers itself.
+    """
 
     app: Application
     limits: Limits
     clock: Clock
+    refused: Callable[[Problem], None] = lambda problem: None
     open: set[Connection] = field(default_factory=set)
+    by_address: Counter[str] = field(default_factory=Counter)
     draining: bool = False
     date: bytes = b""
     empty: asyncio.Event = field(default_factory=asyncio.Event)
@@ -173,6 +189,7 @@ class Exchange:
         }
         headers = [(name.encode(), value.encode()) for name, value in told.items()]
         self.keep_alive = False
+        self._connection.refused(problem)
         head = self._begun(problem.http_status, headers, content, more=False)
         self._connection.write(head if self.scope["method"] == "HEAD" else head + content)
         self.answered = True
@@ -205,6 +222,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, hub: Hub) -> None:
         self.due_s = inf
+        self._address = ""
         self._hub = hub
         self._loop = asyncio.get_running_loop()
         self._parser: Any = httptools.HttpRequestParser(self)
@@ -216,6 +234,7 @@ class Connection(asyncio.Protocol):
         self._target = b""
         self._headers: list[tuple[bytes, bytes]] = []
         self._ending = False  # no further request is read
+        self._half_closed = False  # the client has ended its side
         self._dropped = 0
         self._paused = False
         self._writable: asyncio.Future[None] | None = None
@@ -228,12 +247,20 @@ class Connection(asyncio.Protocol):
         self._hub.open.add(self)
         self._hub.empty.clear()
         self.due_s = self._hub.clock() + self._hub.limits.idle_timeout_s
-        if len(self._hub.open) > self._hub.limits.max_connections:
-            self._refuse(TooManyConnections(self._hub.limits.max_connections))
+        self._address = _address_of(transport.get_extra_info("peername"))
+        self._hub.by_address[self._address] += 1
+        limits = self._hub.limits
+        if len(self._hub.open) > limits.max_connections:
+            self._refuse(TooManyConnections(limits.max_connections))
+        elif self._hub.by_address[self._address] > limits.max_connections_per_address:
+            self._refuse(TooManyConnections(limits.max_connections_per_address, " from this address"))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Cancels the work for a client that left."""
         self._hub.open.discard(self)
+        self._hub.by_address[self._address] -= 1
+        if not self._hub.by_address[self._address]:
+            del self._hub.by_address[self._address]
         if not self._hub.open:
             self._hub.empty.set()
         for exchange in self._exchanges:
@@ -256,14 +283,29 @@ class Connection(asyncio.Protocol):
             self._parse(data)
         except httptools.HttpParserError as error:
             if not self._ending:
-                told = error.__context__
-                self._refuse(told if isinstance(told, Problem) else _malformed("the request is not HTTP/1.1"))
+                self._refuse(_problem_of(error))
         if self._in_head and self._head_read > MAX_HEAD:
             self._refuse(HeadTooLarge(MAX_HEAD))
         self.flow()
 
-    def eof_received(self) -> None:
-        """Takes the end of what a client sends as its leaving: the transport closes."""
+    def eof_received(self) -> bool:
+        """Answers what is under way for a client that has ended its side; without that the transport closes.
+
+        Such a client may have left altogether, which TCP does not tell apart before something is written.
+        """
+        if self._ending and not self._exchanges:
+            return False
+        self._half_closed = True
+        if self._in_head or self._reading is not None:
+            self._refuse(_malformed("the request ends before it is whole"))
+        if not self._exchanges:
+            return False
+        self._ending, self._exchanges[-1].keep_alive = True, False
+        first = self._exchanges[0]
+        if not first.started and first.scope["http_version"] == "1.1":
+            self.write(_PROCESSING)
+        self._look_for_client(PROBE_S)
+        return True
 
     def pause_writing(self) -> None:
         """Has further answers, and further parts of one, wait for a slow reader."""
@@ -300,6 +342,8 @@ class Connection(asyncio.Protocol):
         """Makes the request. Raises a Problem, which the parser hands on to `data_received`."""
         self._in_head = False
         method, version = self._parser.get_method(), self._parser.get_http_version()
+        if version not in ("1.0", "1.1"):
+            raise VersionNotSupported
         if method == b"CONNECT":
             raise _malformed("this is no proxy")
         if self._parser.should_upgrade():
@@ -373,8 +417,14 @@ class Connection(asyncio.Protocol):
             self.due_s = self._hub.clock() + self._hub.limits.body_timeout_s
             self.flow()
 
+    def refused(self, problem: Problem) -> None:
+        """Notes an answer of the server's own."""
+        self._hub.refused(problem)
+
     def flow(self) -> None:
         """Pauses reading from a client that is too far ahead, and resumes."""
+        if self._half_closed:
+            return
         unread = self._reading.unread if self._reading else 0
         pause = not self._ending and (unread > MOST_UNREAD or len(self._exchanges) > MOST_QUEUED)
         if pause != self._paused and not self._transport.is_closing():
@@ -492,6 +542,14 @@ class Connection(asyncio.Protocol):
         elif exchange is self._exchanges[0]:
             exchange.refuse(problem)
 
+    def _look_for_client(self, again_s: float) -> None:
+        """Ends the connection if the client has left: its side answers what was written to it with a reset."""
+        if self._exchanges and not self._transport.is_closing():
+            if self._transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                self._transport.abort()
+            else:
+                self._loop.call_later(again_s, self._look_for_client, min(2 * again_s, MOST_PROBE_S))
+
     def _linger(self) -> None:
         """Ends the connection without losing its last answer.
 
@@ -501,12 +559,28 @@ class Connection(asyncio.Protocol):
         self._ending = True
         self._exchanges.clear()
         self.due_s = self._hub.clock() + LINGER_S
-        if not self._transport.is_closing():
+        if self._half_closed:
+            self._transport.close()
+        elif not self._transport.is_closing():
             self._transport.write_eof()
+
+
+def _problem_of(error: httptools.HttpParserError) -> Problem:
+    """The problem of what the parser refused, or of what its callback raised."""
+    told = error.__context__
+    if isinstance(told, Problem):
+        return told
+    return VersionNotSupported() if str(error) in _OTHER_VERSIONS else _malformed("the request is not HTTP/1.1")
 
 
 def _malformed(detail: str) -> InvalidRequest:
     return InvalidRequest(detail, malformed=True)
+
+
+def _address_of(peer: tuple[Any, ...] | str | None) -> str:
+    """A client's address; of IPv6 its network of 64 bits, all of which one client usually has."""
+    host = str(peer[0]).partition("%")[0] if isinstance(peer, tuple) else ""
+    return str(IPv6Network((host, 64), strict=False)) if ":" in host else host
 
 
 def _split(target: bytes) -> dict[str, Any]:

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from gateway.api.encodings import packed
+
 FOLDER = Path(__file__).parent / "page"
 FRONT = "index.html"
 MEDIA_TYPES = {
@@ -43,17 +45,23 @@ class PageFile:
     """One file of the page as it is sent."""
 
     content: bytes
+    packed: bytes
     media_type: str
     tag: str
 
     def is_known(self, if_none_match: str) -> bool:
-        """True if the client's `If-None-Match` names this content, so that a 304 is enough."""
+        """True if the client's `If-None-Match` names this content, packed or not, so that a 304 is enough."""
         tags = {tag.strip().removeprefix("W/") for tag in if_none_match.split(",")}
-        return self.tag in tags or "*" in tags
+        return bool({self.tag, self._tag_packed, "*"} & tags)
 
-    def headers(self) -> dict[str, str]:
-        """The file's response headers, on a 304 too."""
-        return {**_HEADERS, "ETag": self.tag}
+    def headers(self, gzip: bool) -> dict[str, str]:
+        """The response headers of the file, or of its packed form, on a 304 too."""
+        told = {**_HEADERS, "Vary": "Accept-Encoding", "ETag": self._tag_packed if gzip else self.tag}
+        return told | {"Content-Encoding": "gzip"} if gzip else told
+
+    @property
+    def _tag_packed(self) -> str:
+        return f'{self.tag[:-1]}-gzip"'
 
 
 def read_page() -> Mapping[str, PageFile]:
@@ -64,4 +72,4 @@ def read_page() -> Mapping[str, PageFile]:
 
 def _read(path: Path) -> PageFile:
     content = path.read_bytes()
-    return PageFile(content, MEDIA_TYPES[path.suffix], f'"{hashlib.sha256(content).hexdigest()[:32]}"')
+    return PageFile(content, packed(content), MEDIA_TYPES[path.suffix], f'"{hashlib.sha256(content).hexdigest()[:32]}"')

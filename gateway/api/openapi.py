@@ -16,12 +16,14 @@ from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from gateway.api import responses
 from gateway.api.bodies import RouteBody
+from gateway.api.responses import OUTCOME
 from gateway.catalogs.catalog import CatalogEntry
 from gateway.model import errors, request
 from gateway.model.deadline import MAX_BUDGET_MS
 from gateway.model.errors import Problem
 from gateway.model.manifest import SourceOf
 from gateway.model.messages import FinishReason
+from gateway.model.outcome import Outcome
 from gateway.model.request import DEFAULT_PERCENTILE
 from gateway.model.tier import Tier
 from gateway.scheduling.policy import Reason
@@ -33,13 +35,21 @@ Json = dict[str, Any]
 
 ALWAYS = (
     errors.MethodNotAllowed,
+    errors.UnknownHost,
     errors.RequestTimeout,
     errors.HeadTooLarge,
+    errors.VersionNotSupported,
     errors.InternalError,
     errors.TooManyConnections,
     errors.Stopping,
 )
-READING = (errors.InvalidRequest, errors.UnknownTask, errors.UnknownCheckpoint, errors.InputTooLong)
+READING = (
+    errors.InvalidRequest,
+    errors.UnknownTask,
+    errors.UnknownCheckpoint,
+    errors.UnsupportedEncoding,
+    errors.InputTooLong,
+)
 RUNNING = (
     errors.BudgetInfeasible,
     errors.Overloaded,
@@ -97,28 +107,31 @@ _SENT: Mapping[str, tuple[Json, str]] = {
     ),
     request.MIN_TIER: ({"enum": list(Tier)}, "Never answer with less than this tier."),
     request.CHECKPOINT: (_STRING, "Pin one checkpoint. The budget then only decides whether to admit."),
-    request.REQUEST_ID: ({**_STRING, "maxLength": 128}, "Continued. The gateway makes one where it is absent."),
-    request.TRACEPARENT: (_STRING, "W3C trace context."),
+    request.REQUEST_ID: ({**_STRING, "maxLength": 128}, "Continued. One is made where it is absent or cannot be used."),
+    request.TRACEPARENT: (_STRING, "W3C trace context. One that cannot be read is dropped, and a new trace begins."),
+    request.TRACESTATE: (_STRING, "It goes with a valid traceparent."),
 }
-_ANSWERED: Mapping[str, tuple[Json, str]] = {
+ANSWERED: Mapping[str, tuple[Json, str]] = {
     request.REQUEST_ID: (_STRING, "The request's own id, or the one that was made for it. On every answer."),
     request.BUDGET: (_NUMBER, "The budget in effect, in milliseconds. Once it is known, on refusals too."),
     request.CHECKPOINT: (_STRING, "The checkpoint. Once a decision was made, as are the others."),
     "X-Tier": ({"enum": list(Tier)}, "The tier of the checkpoint."),
     "X-Route-Reason": ({"enum": list(Reason)}, "Why this checkpoint was chosen."),
-    "X-SLA-Met": ({"enum": ["true", "false"]}, "Whether the answer came within the budget."),
+    "X-SLA-Met": ({"enum": ["true", "false"]}, "Whether the checkpoint's answer came within the budget."),
+    OUTCOME: ({"enum": list(Outcome)}, "How the request ended, as the metrics count it."),
     "X-Predicted-Latency-Ms": (_NUMBER, "The median forecast, from the arrival."),
     "X-Forecast-Quantile-Ms": (_NUMBER, "The forecast at the percentile that was asked for, from the arrival."),
     "X-Input-Truncated": ({"enum": ["true"]}, "An input was cut, or not read to its end."),
     "X-Finish-Reason": ({"enum": list(get_args(FinishReason))}, "Why a text ended: the worst reason of several."),
     "Server-Timing": (_STRING, "The spans `route`, `queue`, `infer`, `total` and `predicted`, in milliseconds."),
     "Allow": (_STRING, "The methods that the path has."),
+    "Accept-Encoding": (_STRING, "The encodings of a body that are read."),
     "Retry-After": ({"type": "integer"}, "Seconds after which to try again."),
 }
-_OF_STATUS = {405: ("Allow",), 429: ("Retry-After",), 503: ("Retry-After",)}
-_ON_TASKS = tuple(name for name in _ANSWERED if name not in ("Allow", "Retry-After"))
+_OF_STATUS = {405: ("Allow",), 415: ("Accept-Encoding",), 429: ("Retry-After",), 503: ("Retry-After",)}
+_ON_TASKS = tuple(name for name in ANSWERED if name not in ("Allow", "Accept-Encoding", "Retry-After"))
 _ON_ALL = (request.REQUEST_ID,)
-_BEFORE_A_DECISION = (400, 405, 408, 431)
+_BEFORE_A_DECISION = (400, 405, 408, 415, 421, 431, 505)
 
 
 def _json(name: str) -> tuple[str, Json]:
@@ -134,12 +147,13 @@ _GETS: Mapping[str, tuple[str, str, str, str, str, Json]] = {
         "checkpoints",
         "routing",
         "The catalog as served",
-        "Every checkpoint with its catalog entry, provenance, verification, latency profile and live load.",
+        "Every checkpoint with its catalog entry, provenance, verification, latency profile and live load; "
+        "and those that are not served yet, with what they wait for.",
         *_json("Checkpoints"),
     ),
     "/": ("console", "operating", "The console", "A page to try the gateway and to watch it.", "text/html", _STRING),
     "/healthz": ("alive", "operating", "Alive", "The process answers.", *_json("Alive")),
-    "/readyz": ("ready", "operating", "Ready", "Every checkpoint has a replica that is ready.", *_json("Ready")),
+    "/readyz": ("ready", "operating", "Ready", "Every task has a replica that is ready.", *_json("Ready")),
     "/metrics": ("metrics", "operating", "Metrics", "Prometheus text of every process.", "text/plain", _STRING),
     "/openapi.json": ("contract", "operating", "This document", "The interface for machines.", _JSON, _OBJECT),
 }
@@ -161,7 +175,9 @@ def openapi_document() -> Json:
         **{path: {"get": _get(*row)} for path, row in _GETS.items()},
     }
     unready = paths["/readyz"]["get"]["responses"]["503"]
-    unready["description"] = f"Not ready: the checkpoints without a replica are named. {unready['description']}"
+    unready["description"] = (
+        f"Not ready: a task has no replica. The checkpoints without one are named. {unready['description']}"
+    )
     unready["content"][_JSON] = {"schema": _ref("schemas", "Ready")}
     return {
         "openapi": "3.1.0",
@@ -173,7 +189,7 @@ def openapi_document() -> Json:
         "components": {
             "schemas": _schemas(TASKS.values()),
             "parameters": {name: _parameter(name) for name in _SENT},
-            "headers": {name: _header(name) for name in _answered()},
+            "headers": {name: _header(name) for name in answered()},
         },
     }
 
@@ -238,14 +254,14 @@ def _parameter(name: str) -> Json:
 _OF_TYPE: Mapping[type, Json] = {str: _STRING, int: {"type": "integer"}}
 
 
-def _answered() -> Mapping[str, tuple[Json, str]]:
+def answered() -> Mapping[str, tuple[Json, str]]:
     """Every response header: the contract's own, and those of tasks that tell facts."""
     facts = {fact.header: fact for task in TASKS.values() for fact in task.facts}
-    return {**_ANSWERED, **{name: (_OF_TYPE[fact.type], fact.description) for name, fact in facts.items()}}
+    return {**ANSWERED, **{name: (_OF_TYPE[fact.type], fact.description) for name, fact in facts.items()}}
 
 
 def _header(name: str) -> Json:
-    schema, description = _answered()[name]
+    schema, description = answered()[name]
     return {"schema": schema, "description": description, "required": name in _ON_ALL}
 
 

@@ -16,14 +16,17 @@ from msgspec.structs import asdict
 
 from gateway.catalogs.catalog import CatalogEntry, SourceKind
 from gateway.forecasting.forecaster import Forecast
+from gateway.model.coming import Coming, ComingState
 from gateway.model.deadline import budget_ms, ms
 from gateway.model.errors import ms_above
 from gateway.model.manifest import SourceOf, VariantManifest
 from gateway.model.messages import Answer, FinishReason, Generation
+from gateway.model.outcome import Outcome
 from gateway.model.profile import CellMs
 from gateway.model.request import BUDGET, CHECKPOINT, Request
 from gateway.model.tier import Tier
 from gateway.observability.record import RequestRecord
+from gateway.refusals import min_admitted_s
 from gateway.scheduling.policy import Assessed, Decision, Reason, Refusal, Verdict
 from gateway.service import Finished
 
@@ -37,7 +40,8 @@ class Routing(Struct, frozen=True):
     budget_ms: Annotated[float, Meta(description="the budget that was in effect")]
     predicted_latency_ms: Annotated[float, Meta(description="the median forecast, from the arrival")]
     forecast_quantile_ms: Annotated[float, Meta(description="the forecast at the percentile, from the arrival")]
-    sla_met: bool
+    sla_met: Annotated[bool, Meta(description="in time, and not by the text's first sentence standing in")]
+    outcome: Annotated[Outcome, Meta(description="how the request ended")]
     attempts: Annotated[int, Meta(description="replicas that were tried")]
     batch_size: Annotated[int | None, Meta(description="inputs in the batch that carried the request")]
 
@@ -63,7 +67,9 @@ class InputDetails(Struct, frozen=True):
 class GenerationDetails(Struct, frozen=True):
     """How one text was written."""
 
-    finish_reason: Annotated[FinishReason, Meta(description="it ended by itself, by its length, or by the deadline")]
+    finish_reason: Annotated[
+        FinishReason, Meta(description="by itself, its length, the deadline, or for the text is too short to summarise")
+    ]
     steps: Annotated[int, Meta(description="steps of the engine")]
     tokens: Annotated[int, Meta(description="tokens of the text that was written")]
     beams: Annotated[int, Meta(description="beams of the search, as planned for the budget")]
@@ -80,6 +86,7 @@ class Details(Struct, frozen=True):
     routing: Routing
     timings_ms: Timings
     input: InputDetails
+    ignored: Annotated[Sequence[str], Meta(description="what was sent and changes nothing, by its path in the body")]
 
 
 class WrittenDetails(Details, frozen=True):
@@ -126,8 +133,12 @@ class RouteDecision(Struct, frozen=True):
     price: Annotated[float, Meta(description="the capacity price: points of quality for a core-second")]
     ceiling: Annotated[float | None, Meta(description="the quality above which nothing is worth its price, if any")]
     retry_after_ms: float | None
-    min_feasible_ms: Annotated[float | None, Meta(description="the least budget that an idle gateway would admit")]
+    min_feasible_ms: Annotated[
+        float | None, Meta(description="the least budget that an idle gateway keeps at the percentile")
+    ]
+    min_admitted_ms: Annotated[float | None, Meta(description="the least budget that strict would let in now")]
     candidates: list[RouteCandidate]
+    ignored: Annotated[Sequence[str], Meta(description="what was sent and changes nothing, by its path in the body")]
 
 
 class CheckpointVariant(Struct, frozen=True):
@@ -169,10 +180,23 @@ class Checkpoint(dict[str, object]):
     """One checkpoint: its `CatalogEntry`, `CheckpointVariant`, what its kind adds, and its `CheckpointState`."""
 
 
+class ComingCheckpoint(Struct, frozen=True):
+    """A checkpoint of the catalog that is not served yet."""
+
+    name: str
+    task: str
+    tier: Tier
+    family: str
+    source: str
+    state: Annotated[ComingState, Meta(description="what it waits for; failed: it will not come before a new start")]
+    reason: Annotated[str, Meta(description="why, in a sentence")]
+
+
 class Checkpoints(Struct, frozen=True):
-    """The catalog as served."""
+    """The catalog: the checkpoints that are served, and those that are not yet."""
 
     checkpoints: Sequence[Checkpoint]
+    coming: Sequence[ComingCheckpoint]
     defaults: Annotated[
         Mapping[str, str],
         Meta(description="who answers without a pin, by task, where answers of different checkpoints do not compare"),
@@ -186,10 +210,18 @@ class Alive(Struct, frozen=True):
 
 
 class Ready(Struct, frozen=True):
-    """Whether every checkpoint has a replica; those that have none are missing."""
+    """Whether every task has a checkpoint with a replica.
+
+    `missing` are the served checkpoints that have none, `coming` those that are not served yet.
+    """
 
     ready: bool
     missing: Sequence[str]
+    coming: Sequence[Coming]
+
+
+OUTCOME = "X-Outcome"
+"""The header that says how the request ended."""
 
 
 def decimal(number: float) -> str:
@@ -199,7 +231,7 @@ def decimal(number: float) -> str:
 
 def headers_of(record: RequestRecord) -> dict[str, str]:
     """The contract's response headers on a request's way, of which it has as many as it got to."""
-    headers: dict[str, str] = {}
+    headers: dict[str, str] = {OUTCOME: record.outcome.value}
     if record.budget_s is not None:
         headers[BUDGET] = decimal(budget_ms(record.budget_s))
     if record.checkpoint is not None:
@@ -219,23 +251,21 @@ def headers_of(record: RequestRecord) -> dict[str, str]:
     return headers
 
 
-def answer_document(
-    finished: Finished, answer: Answer, details: bool, facts: Mapping[str, str | int] | None = None
+def detailed_document(
+    finished: Finished, answer: Answer, ignored: Sequence[str], facts: Mapping[str, str | int] | None = None
 ) -> object:
-    """The answer's body: the outputs alone, or with routing, timings, input and facts when details were asked for."""
-    if not details:
-        return answer.outputs
+    """The answer's body where details were asked for: outputs with routing, timings, input, what was ignored, facts."""
     record = finished.record
     timings = Timings(**{name: ms(seconds) for name, seconds in _spans(record).items()})
     taken = InputDetails(record.tokens, record.truncated, record.kept)
-    document = Details(answer.outputs, _routing(record), timings, taken)
+    document = Details(answer.outputs, _routing(record), timings, taken, ignored)
     if answer.generation:
         generation = [_generation(one) for one in answer.generation]
-        document = WrittenDetails(answer.outputs, document.routing, timings, taken, generation)
+        document = WrittenDetails(answer.outputs, document.routing, timings, taken, ignored, generation)
     return {**asdict(document), "facts": facts} if facts else document
 
 
-def decision_document(request: Request, decision: Decision, budget_s: float) -> RouteDecision:
+def decision_document(request: Request, decision: Decision, budget_s: float, ignored: Sequence[str]) -> RouteDecision:
     """The body of `/route`: what would be decided and why, every candidate with its forecast and verdict."""
     chosen = decision.chosen
     return RouteDecision(
@@ -251,7 +281,9 @@ def decision_document(request: Request, decision: Decision, budget_s: float) -> 
         ceiling=decision.ceiling if math.isfinite(decision.ceiling) else None,
         retry_after_ms=ms_above(decision.retry_after_s) if decision.retry_after_s else None,
         min_feasible_ms=ms_above(decision.min_feasible_s) if decision.min_feasible_s else None,
+        min_admitted_ms=ms_above(min_admitted_s(decision)) if decision.min_feasible_s else None,
         candidates=[_candidate(assessed, decision.price) for assessed in decision.assessed],
+        ignored=ignored,
     )
 
 
@@ -272,9 +304,8 @@ def checkpoint_document(
 
     Of a source that is a folder only the last part is shown: where it lies on the host is nobody else's business.
     """
-    source, provenance = entry.source, manifest.source
+    source, provenance = _shown_source(entry), manifest.source
     if entry.kind is SourceKind.FOLDER:
-        source = PurePath(source).name
         provenance = provenance.model_copy(update={"location": PurePath(provenance.location).name})
     profile = manifest.profile
     state = CheckpointState(
@@ -292,6 +323,17 @@ def checkpoint_document(
     )
 
 
+def coming_document(entry: CatalogEntry, coming: Coming) -> ComingCheckpoint:
+    """One checkpoint that is not served yet, as `/checkpoints` shows it."""
+    return ComingCheckpoint(
+        entry.name, entry.task, entry.tier, entry.family, _shown_source(entry), coming.state, coming.reason
+    )
+
+
+def _shown_source(entry: CatalogEntry) -> str:
+    return PurePath(entry.source).name if entry.kind is SourceKind.FOLDER else entry.source
+
+
 def _routing(record: RequestRecord) -> Routing:
     assert record.checkpoint and record.tier and record.reason, "what is answered was decided"
     return Routing(
@@ -302,6 +344,7 @@ def _routing(record: RequestRecord) -> Routing:
         predicted_latency_ms=ms(record.predicted_s or 0.0),
         forecast_quantile_ms=ms(record.quantile_s or 0.0),
         sla_met=record.met,
+        outcome=record.outcome,
         attempts=record.attempts,
         batch_size=record.batch_size,
     )

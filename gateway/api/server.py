@@ -9,13 +9,13 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from email.utils import formatdate
 
 from gateway.api.connection import Application, Connection, Hub
 from gateway.catalogs.catalog import Limits
 from gateway.model.deadline import Clock
-from gateway.model.errors import Stopping
+from gateway.model.errors import Problem, Stopping
 
 BACKLOG = 4096
 """Connections that may wait to be accepted; Linux caps it at net.core.somaxconn, which has this default."""
@@ -33,10 +33,15 @@ log = logging.getLogger("gateway.http")
 
 
 class HttpServer:
-    """Serves one application. `limits` has the time limits and the number of connections."""
+    """Serves one application. `limits` has the time limits and the number of connections.
 
-    def __init__(self, app: Application, limits: Limits, clock: Clock) -> None:
-        self._hub = Hub(app, limits, clock)
+    `refused` is told of each request that the server answers itself, with an error.
+    """
+
+    def __init__(
+        self, app: Application, limits: Limits, clock: Clock, refused: Callable[[Problem], None] = lambda problem: None
+    ) -> None:
+        self._hub = Hub(app, limits, clock, refused)
         self._listeners: list[socket.socket] = []
         self._accepting: set[asyncio.Task[object]] = set()
         self._looking: asyncio.TimerHandle | None = None

@@ -277,8 +277,9 @@ class Limits(_Frozen):
     """What one request, and all of them together, may ask for.
 
     `max_input_chars` is for all texts of one request together, `max_queued_inputs` for each replica. The others are for
-    each ingress. A client has `header_timeout_s` seconds to send a request's head and then `body_timeout_s` for its
-    body. A connection without a request is closed after `idle_timeout_s`.
+    each ingress. A client's address may have half of the connections, so that no client alone locks out the others; a
+    proxy in front has one address for all of its clients. A client has `header_timeout_s` seconds to send a request's
+    head and then `body_timeout_s` for its body. A connection without a request is closed after `idle_timeout_s`.
     """
 
     max_body_bytes: Count = 1024 * 1024
@@ -287,6 +288,7 @@ class Limits(_Frozen):
     max_concurrent_requests: Count = 1024
     max_queued_inputs: Count = 1024
     max_connections: Count = 4096
+    max_connections_per_address: Count = 2048
     header_timeout_s: Timeout = 10.0
     body_timeout_s: Timeout = 30.0
     idle_timeout_s: Timeout = 75.0
@@ -324,6 +326,11 @@ class Catalog(_Frozen):
         """The checkpoints that a request without a pin may get: all of the task, or its default one."""
         default = self.default_checkpoint(task)
         return tuple(entry for entry in self.of_task(task) if default in (None, entry.name))
+
+    def general(self, task: str) -> tuple[CatalogEntry, ...]:
+        """The checkpoints that a request without a pin and of any domain may get; all of the task if each has one."""
+        entries = self.routed(task)
+        return tuple(entry for entry in entries if entry.domain is None) or entries
 
     def by_name(self, name: str) -> CatalogEntry | None:
         """The checkpoint of that name, or None."""

@@ -199,8 +199,11 @@ class Forecaster:
         """Learns from an answer that took `latency_s` seconds from the decision.
 
         An answer that its deadline cut short would have taken longer, so it counts as at least the quantile. Otherwise
-        a checkpoint that is always cut would seem as fast as its budgets are short.
+        a checkpoint that is always cut would seem as fast as its budgets are short. Texts that were their own summaries
+        say nothing of how long others take.
         """
+        if any(one.finish_reason == "short" for one in answer.generation):
+            return  # no engine ran for a part of it
         timings = answer.timings
         overhead_s = latency_s - timings.queueing_delay_s - timings.service_time_s
         if any(one.finish_reason == "deadline" for one in answer.generation):

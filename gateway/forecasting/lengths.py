@@ -41,6 +41,10 @@ class Lengths:
         """Takes one counter for each tokenizer."""
         self._counters = [(counter, counter("")) for counter in counters]
 
+    def take(self, place: int, counter: Counter) -> None:
+        """Counts by this counter from now on, in place of another."""
+        self._counters[place] = (counter, counter(""))
+
     def of(self, texts: Sequence[str]) -> tuple[tuple[int, ...], ...]:
         """The tokens of each text, for each tokenizer. Exact for up to `COUNTED` characters in all, else estimated."""
         share = COUNTED if len(texts) == 1 else max(COUNTED // len(texts), SAMPLES * SHORTEST_SAMPLE)

@@ -4,13 +4,16 @@
      ├─ InvalidRequest         422  the body does not validate, or no checkpoint meets the terms (400: unreadable)
      ├─ NotFound               404  no such path, task or checkpoint; the names that exist are listed
      ├─ MethodNotAllowed       405
+     ├─ UnknownHost            421  a gateway on loopback was asked by another name
+     ├─ UnsupportedEncoding    415  the body is compressed in a way that is not read
      ├─ InputTooLong           413  over a limit, or over the checkpoint's window with truncation "error"
      ├─ BudgetInfeasible       422  strict, and not even an idle gateway could make it
      ├─ Overloaded             429  strict, and not in time at this load; or a limit on queued work is reached
-     ├─ DeadlineExceeded       504  admitted, and the deadline passed; the rest of the work was stopped
+     ├─ DeadlineExceeded       504  admitted, and the deadline passed or could not be kept; the work was stopped
      ├─ CheckpointUnavailable  503  no healthy replica
      ├─ InferenceFailed        500  the engine failed
      └─ of the HTTP server itself, about what is no request yet:
+        ├─ VersionNotSupported 505  not HTTP/1.1 or 1.0
         ├─ HeadTooLarge        431  target and headers are over the limit
         ├─ RequestTimeout      408  the head or the body did not come in time
         ├─ TooManyConnections  503  over the limit on connections
@@ -146,6 +149,15 @@ class UnknownCheckpoint(NotFound):
         super().__init__(f"X-Checkpoint must be one of: {names}", self.Members(checkpoints=list(checkpoints)))
 
 
+class UnknownHost(Problem):
+    """Raised for a request that names a host which is not this gateway's."""
+
+    code, status, title, outcome = "unknown_host", 421, "This gateway does not answer to that host", Outcome.INVALID
+
+    def __init__(self) -> None:
+        super().__init__("the Host header must name loopback, as localhost does, or a host given by --allow-host")
+
+
 class MethodNotAllowed(Problem):
     """Raised for a path that exists under another method."""
 
@@ -165,17 +177,41 @@ class MethodNotAllowed(Problem):
         return {"Allow": ", ".join(self._allowed)}
 
 
+class UnsupportedEncoding(Problem):
+    """Raised for a body whose Content-Encoding is not read."""
+
+    class Members(TypedDict):
+        """The encodings that are read."""
+
+        accepted: list[str]
+
+    code, status, title, outcome = "unsupported_encoding", 415, "The encoding is not read", Outcome.INVALID
+
+    def __init__(self, accepted: Sequence[str]) -> None:
+        names = ", ".join(accepted)
+        super().__init__(f"Content-Encoding must be one of: {names}", self.Members(accepted=list(accepted)))
+        self._names = names
+
+    def headers(self) -> dict[str, str]:
+        """`Accept-Encoding`, by which RFC 9110 has a 415 say what is read."""
+        return {"Accept-Encoding": self._names}
+
+
 class InputTooLong(Problem):
     """Raised for a body, a list or a text over its limit, and for a text over the window that may not be cut."""
 
     class Members(TypedDict, total=False):
-        """The limit with its unit, what was sent in that unit, and the checkpoint where it is the limit's."""
+        """The limit with its unit, what was sent in that unit, and the checkpoint where it is the limit's.
+
+        `index` is that of the text in `inputs`, where one text alone is too long.
+        """
 
         limit: int
         unit: Literal["bytes", "inputs", "characters", "tokens"]
         inputs: int
         characters: int
         tokens: int
+        index: int
         checkpoint: str
 
     code, status, title, outcome = "input_too_long", 413, "The input is too long", Outcome.TOO_LONG
@@ -185,20 +221,24 @@ class BudgetInfeasible(Problem):
     """Raised in strict mode if no candidate could answer in time even on an idle gateway."""
 
     class Members(TypedDict):
-        """The least budget that an idle gateway would admit, and the checkpoints that could make it."""
+        """The least budget that an idle gateway keeps at the percentile that was asked for, and who would keep it.
+
+        `min_admitted_ms` is the least that is let in now: one answer in twenty is then in time.
+        """
 
         min_feasible_ms: float
+        min_admitted_ms: float
         feasible_checkpoints: list[str]
 
     code, status, title = "budget_infeasible", 422, "No checkpoint can answer within this budget"
     outcome = Outcome.INFEASIBLE
 
-    def __init__(self, min_feasible_s: float, checkpoints: Sequence[str]) -> None:
+    def __init__(self, min_feasible_s: float, min_admitted_s: float, checkpoints: Sequence[str]) -> None:
         """`checkpoints` are those that a budget of `min_feasible_s` would make feasible."""
-        ms = ms_above(min_feasible_s)
+        feasible, admitted = ms_above(min_feasible_s), ms_above(min_admitted_s)
         super().__init__(
-            f"the least budget that an idle gateway would admit is {ms} ms",
-            self.Members(min_feasible_ms=ms, feasible_checkpoints=list(checkpoints)),
+            f"an idle gateway would keep {feasible} ms; from {admitted} ms on a request is let in at its own risk",
+            self.Members(min_feasible_ms=feasible, min_admitted_ms=admitted, feasible_checkpoints=list(checkpoints)),
         )
 
 
@@ -222,18 +262,23 @@ class Overloaded(Problem):
 
 
 class DeadlineExceeded(Problem):
-    """Raised if admitted work was stopped because its deadline, or the patience with best effort, passed."""
+    """Raised if admitted work was stopped because its deadline, or the patience with best effort, passed.
+
+    Also raised before the deadline, once it is certain that it cannot be kept.
+    """
 
     class Members(TypedDict):
         """The time from the arrival to the stop."""
 
         elapsed_ms: float
 
-    code, status, title, outcome = "deadline_exceeded", 504, "The deadline passed", Outcome.EXPIRED
+    code, status, title, outcome = "deadline_exceeded", 504, "No answer within the budget", Outcome.EXPIRED
 
-    def __init__(self, elapsed_s: float) -> None:
-        ms = round(elapsed_s * 1000, 1)
-        super().__init__(f"no answer within the budget; stopped after {ms} ms", self.Members(elapsed_ms=ms))
+    def __init__(self, elapsed_s: float, budget_s: float) -> None:
+        ms, budget_ms = round(elapsed_s * 1000, 1), round(budget_s * 1000, 1)
+        passed = f"the deadline passed; stopped after {ms} ms of {budget_ms}"
+        kept = f"the deadline could not be kept; given up after {ms} ms of {budget_ms}"
+        super().__init__(kept if elapsed_s < budget_s else passed, self.Members(elapsed_ms=ms))
 
 
 class CheckpointUnavailable(Problem):
@@ -270,6 +315,15 @@ class InferenceFailed(Problem):
         super().__init__(f"checkpoint {checkpoint} failed", self.Members(checkpoint=checkpoint))
 
 
+class VersionNotSupported(Problem):
+    """Raised for a request of another version of HTTP."""
+
+    code, status, title, outcome = "version_not_supported", 505, "The version of HTTP is not supported", Outcome.INVALID
+
+    def __init__(self) -> None:
+        super().__init__("this server speaks HTTP/1.1 and HTTP/1.0")
+
+
 class HeadTooLarge(Problem):
     """Raised if a request's target and headers are over the limit of the server."""
 
@@ -294,12 +348,13 @@ class RequestTimeout(Problem):
 
 
 class TooManyConnections(Problem):
-    """Raised for a connection over the limit."""
+    """Raised for a connection over the limit, of all clients together or of one address."""
 
     code, status, title, outcome = "too_many_connections", 503, "Too many connections", Outcome.SHED
 
-    def __init__(self, limit: int) -> None:
-        super().__init__(f"{limit} connections are open, the limit")
+    def __init__(self, limit: int, of: str = "") -> None:
+        """`of` is nothing, or says whose limit it is."""
+        super().__init__(f"{limit} connections are open{of}, the limit")
 
     def headers(self) -> dict[str, str]:
         """`Retry-After` of one second."""

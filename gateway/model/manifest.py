@@ -22,10 +22,11 @@ FORMAT = 2
 
 
 class Precision(StrEnum):
-    """The number format that a variant computes in."""
+    """The number format that a variant computes in; of `int8-weights` only the matrices are int8, in blocks."""
 
     FP32 = "fp32"
     INT8 = "int8"
+    INT8_WEIGHTS = "int8-weights"
     BF16 = "bf16"
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias, TypeVar
 import msgspec
 from msgspec import Struct
 
-FinishReason: TypeAlias = Literal["stop", "length", "deadline"]
+FinishReason: TypeAlias = Literal["stop", "length", "deadline", "short"]
 
 
 class Parameters(Struct, frozen=True, array_like=True):
@@ -47,6 +47,8 @@ def parameters_of(work: Work, kind: type[ParametersT]) -> ParametersT:
 
 class Generation(Struct, frozen=True, array_like=True):
     """How one summary was written: why it ended, what ran for it, and what the budget allowed.
+
+    `short` says that the text was too short to be summarised, and is its own summary.
 
     `steps` counts the engine's decoding steps (or batches of sentences read), `tokens` those of the summary. `beams`
     and `max_new_tokens` are what was planned. The text was read in `pieces`. `headroom_s` was left of the budget when
@@ -111,13 +113,14 @@ class Failure(Struct, frozen=True, array_like=True, tag="failure"):
     """Work that ended without an answer. It crosses processes as a value, not as an exception.
 
     `UNAVAILABLE` (the replica is draining, or its connection broke) may be tried elsewhere; other failures may not.
-    `tokens` and `limit` are set for `TOO_LONG`. `detail` never holds text of the request.
+    `tokens`, `limit` and the `index` of the input are set for `TOO_LONG`. `detail` never holds text of the request.
     """
 
     kind: FailureKind
     detail: str = ""
     tokens: int = 0
     limit: int = 0
+    index: int | None = None
 
 
 class LoadReport(Struct, frozen=True, array_like=True):

@@ -6,9 +6,13 @@ from enum import StrEnum
 
 
 class Outcome(StrEnum):
-    """How one request ended; each is counted once."""
+    """How one request ended; each is counted once.
+
+    LEAD is an answer in time for which too little was written: the text's first sentence stands in.
+    """
 
     IN_TIME = "in_time"
+    LEAD = "lead"
     LATE = "late"
     INVALID = "invalid"
     TOO_LONG = "too_long"

@@ -14,6 +14,7 @@ MIN_TIER = "X-Min-Tier"
 CHECKPOINT = "X-Checkpoint"
 REQUEST_ID = "X-Request-Id"
 TRACEPARENT = "traceparent"
+TRACESTATE = "tracestate"
 GRPC_TIMEOUT = "grpc-timeout"
 """Headers by which a client states its terms."""
 
@@ -26,7 +27,7 @@ class Terms:
     """What the client asked for besides the answer: budget, percentile, mode, choice of checkpoint, and identity.
 
     `budget_s` is None if the client set none. `domain` is the body's. `traceparent` is the client's own or, with
-    tracing, that of the request's open `span`, which only `tracing` looks into.
+    tracing, that of the request's open `span`, which only `tracing` looks into. `tracestate` goes with it.
     """
 
     budget_s: float | None = None
@@ -37,6 +38,7 @@ class Terms:
     domain: str | None = None
     request_id: str = ""
     traceparent: str | None = None
+    tracestate: str | None = None
     span: object | None = None
 
 

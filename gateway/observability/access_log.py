@@ -39,7 +39,7 @@ GATHERED_S = 0.1
 The thread then wakes ten times a second, not once per line.
 """
 
-_WARNINGS = frozenset((Outcome.LATE, Outcome.SHED, Outcome.EXPIRED))
+_WARNINGS = frozenset((Outcome.LEAD, Outcome.LATE, Outcome.SHED, Outcome.EXPIRED))
 _ERRORS = frozenset((Outcome.FAILED, Outcome.UNAVAILABLE))
 
 

@@ -56,13 +56,16 @@ class RequestRecord:
 
     @property
     def met(self) -> bool:
-        """True if the client had its answer in time."""
+        """True if the client had the checkpoint's answer in time, and not a text's first sentence in its place."""
         return self.outcome is Outcome.IN_TIME
 
     @property
     def answered(self) -> bool:
-        """True if the client had an answer, in time or late."""
-        return self.outcome in (Outcome.IN_TIME, Outcome.LATE)
+        """True if the client had an answer: in time or late, written or standing in."""
+        return self.outcome in _ANSWERED
+
+
+_ANSWERED = frozenset((Outcome.IN_TIME, Outcome.LEAD, Outcome.LATE))
 
 
 class Observer(Protocol):

@@ -26,7 +26,7 @@ from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_contex
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from gateway.model.outcome import Outcome
-from gateway.model.request import TRACEPARENT, Terms
+from gateway.model.request import TRACEPARENT, TRACESTATE, Terms
 from gateway.observability.record import RequestRecord
 
 Value: TypeAlias = str | bool | int | float
@@ -55,9 +55,10 @@ class Spans:
         """The process that these spans belong to."""
         return self._provider.resource
 
-    def open(self, name: str, traceparent: str | None, start: datetime) -> Span:
+    def open(self, name: str, traceparent: str | None, start: datetime, tracestate: str | None = None) -> Span:
         """Opens a span under that of another process, or as the root of a new trace."""
-        above = _PROPAGATOR.extract({TRACEPARENT: traceparent}) if traceparent else Context()
+        sent = {TRACEPARENT: traceparent, TRACESTATE: tracestate} if tracestate else {TRACEPARENT: traceparent}
+        above = _PROPAGATOR.extract(sent) if traceparent else Context()
         return self._tracer.start_span(name, above, SpanKind.SERVER, start_time=_ns(start))
 
     def part(
@@ -84,7 +85,7 @@ class Tracing:
 
     def begin(self, terms: Terms) -> Terms:
         """Opens the request's span under its client's, and returns the terms with the new span as `traceparent`."""
-        span = self._spans.open("request", terms.traceparent, self._now())
+        span = self._spans.open("request", terms.traceparent, self._now(), terms.tracestate)
         return replace(terms, traceparent=traceparent_of(span), span=span)
 
     def observe(self, record: RequestRecord) -> None:

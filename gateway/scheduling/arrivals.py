@@ -61,7 +61,8 @@ class ArrivalStats:
         """Number of times that the statistics were learnt anew; figures from an earlier lesson are out of date."""
         self.tokens: Sequence[int] = ()
         """Recent mean length of a text in tokens, by each tokenizer of the task."""
-        self._following: list[tuple[float, ...] | None] = [None] * len(_AGES_S)
+        self._following: dict[int, tuple[float, ...] | None] = {}
+        self._lesson_s: Sequence[float] = ()
         self.budgets_s: Sequence[float] = ()
         """A sample of recent budgets in seconds: ascending, at most 16, evenly spaced in rank."""
 
@@ -116,7 +117,10 @@ class ArrivalStats:
         """
         if self._times:
             pause_s = now_s - self._times[-1]
-            following = self._following[bisect_right(_AGES_S, max(pause_s, 0.0)) - 1]
+            at = bisect_right(_AGES_S, max(pause_s, 0.0)) - 1
+            if at not in self._following:
+                self._following[at] = _following(self._lesson_s, _AGES_S[at])
+            following = self._following[at]
             if following is not None:
                 return following
         rate = self.rate(now_s)
@@ -133,8 +137,8 @@ class ArrivalStats:
         kept = sorted(self._budgets)
         step = max(1, len(kept) // _BUDGETS)
         self.budgets_s = tuple(kept[step // 2 :: step][:_BUDGETS])
-        times = list(self._times)
-        self._following = [_following(times, age_s) for age_s in _AGES_S]
+        self._following.clear()
+        self._lesson_s = list(self._times)
 
 
 def until(counts: Sequence[float], horizon_s: float) -> float:

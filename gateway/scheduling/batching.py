@@ -104,16 +104,22 @@ def next_batch(
 ) -> PlannedBatch | None:
     """Chooses the batch to start now from requests in order of deadline; None if no checkpoint may answer any.
 
-    If no checkpoint is sure to meet the deadline of the most urgent request, that request runs alone on the fastest.
+    A request whose deadline no checkpoint is sure to meet lets the others go first. If there is no other, the most
+    urgent runs alone on the fastest.
     """
-    best: PlannedBatch | None = None
     least_utility = min(checkpoint.utility for checkpoint in checkpoints)
-    tolerances_s = _tolerances_s(checkpoints, waiting[0], context)
-    for checkpoint in checkpoints:
-        batch = _best_of(waiting, checkpoint, context, least_utility, tolerances_s)
-        if batch is not None and (best is None or batch.gain > best.gain + 1e-12):
-            best = batch
-    return best or _alone(waiting, checkpoints)
+    crowded = context.utility_left <= 1e-9 and context.crowded_s > 0.0  # then a batch may be led by any request
+    for first in range(1 if crowded else len(waiting)):
+        best: PlannedBatch | None = None
+        left = waiting[first:] if first else waiting
+        tolerances_s = _tolerances_s(checkpoints, left[0], context)
+        for checkpoint in checkpoints:
+            batch = _best_of(left, checkpoint, context, least_utility, tolerances_s)
+            if batch is not None and (best is None or batch.gain > best.gain + 1e-12):
+                best = batch
+        if best is not None:
+            return best
+    return _alone(waiting, checkpoints)
 
 
 def _best_of(
@@ -127,7 +133,8 @@ def _best_of(
 
     Under overload only requests due within the crowded time lead a batch; the others can be served after it.
     """
-    able = [queued for queued in waiting if queued.may(checkpoint.name)]
+    name = checkpoint.name
+    able = [queued for queued in waiting if queued.eligible is None or name in queued.eligible]
     if not able:
         return None
     if context.utility_left > 1e-9 or context.crowded_s <= 0.0:
@@ -162,22 +169,24 @@ def _with_most_urgent(
     tolerances_s: Sequence[float],
 ) -> PlannedBatch | None:
     """The batch with the most urgent request that gains most per request; on a tie the one with the least core time."""
-    best: PlannedBatch | None = None
+    count, best_gain, best_s = 0, -math.inf, 0.0
     remaining_s = group[0].deadline_s - context.now_s
+    texts = tokens = at = 0
     for size in sizes(min(checkpoint.max_batch, len(group))):
-        members = group[:size]
-        run_s = run_s_of(checkpoint, members)
+        while at < size:
+            queued = group[at]
+            texts += queued.texts
+            if queued.tokens[checkpoint.tokenizer] > tokens:
+                tokens = queued.tokens[checkpoint.tokenizer]
+            at += 1
+        run_s = texts_s(checkpoint, texts, tokens)
         if checkpoint.reach_s(run_s, context.now_s) > remaining_s:
             break
         lost = least_utility * _lost(run_s / checkpoint.threads, context, tolerances_s)
         gain = checkpoint.utility - (context.price * run_s + lost) / size
-        if (
-            best is None
-            or gain > best.gain + 1e-9
-            or (gain > best.gain - 1e-9 and run_s * len(best.members) < best.run_s * size)
-        ):
-            best = PlannedBatch(gain, checkpoint, tuple(members), run_s)
-    return best
+        if not count or gain > best_gain + 1e-9 or (gain > best_gain - 1e-9 and run_s * count < best_s * size):
+            count, best_gain, best_s = size, gain, run_s
+    return PlannedBatch(best_gain, checkpoint, tuple(group[:count]), best_s) if count else None
 
 
 def _group_with(
@@ -216,8 +225,17 @@ def _length_bucket(tokens: int) -> int:
 
 def run_s_of(checkpoint: ServedCheckpoint, members: Sequence[QueuedRequest]) -> float:
     """Median core-seconds of the members' texts on one checkpoint, padded to the longest, in full batches."""
-    inputs = sum(queued.texts for queued in members)
-    tokens = max(queued.tokens[checkpoint.tokenizer] for queued in members)
+    place = checkpoint.tokenizer
+    if len(members) == 1:
+        return texts_s(checkpoint, members[0].texts, members[0].tokens[place])
+    inputs = sum([queued.texts for queued in members])
+    return texts_s(checkpoint, inputs, max([queued.tokens[place] for queued in members]))
+
+
+def texts_s(checkpoint: ServedCheckpoint, inputs: int, tokens: int) -> float:
+    """Median core-seconds of so many texts of one length on one checkpoint, in full batches."""
+    if inputs <= checkpoint.max_batch:
+        return checkpoint.run_s(inputs, tokens)
     whole, rest = divmod(inputs, checkpoint.max_batch)
     return (whole * checkpoint.run_s(checkpoint.max_batch, tokens) if whole else 0.0) + (
         checkpoint.run_s(rest, tokens) if rest else 0.0

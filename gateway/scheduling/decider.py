@@ -42,6 +42,14 @@ class Decider:
         self._price = 0.0
         self._priced_s = -math.inf
 
+    def join(self, checkpoint: ServedCheckpoint) -> None:
+        """Takes in one more checkpoint: later decisions and batches may choose it."""
+        self.checkpoints = tuple(sorted((*self.checkpoints, checkpoint), key=lambda one: (-one.quality, -one.utility)))
+        self.by_name[checkpoint.name] = checkpoint
+        self._names = tuple(sorted(self.by_name))
+        self._priced_s = -math.inf
+        self.queue.join(self.checkpoints)
+
     def arrived(self, shape: RequestShape, deadline: Deadline) -> None:
         """Counts an arrival, and updates the number of cores that the queue may use."""
         self.arrivals.arrived(deadline.arrived_s, deadline.budget_s, [of_text[0] for of_text in shape.tokens])

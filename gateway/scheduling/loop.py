@@ -75,11 +75,11 @@ class SchedulerLoop:
             return None
         call = _Call(request, asyncio.get_running_loop().create_future())
         self._calls[ticket] = call
-        if ticket.stage is Stage.BEGUN:
-            self._send((ticket,))
-        else:
-            self.look()
         try:
+            if ticket.stage is Stage.BEGUN:
+                self._send((ticket,))
+            else:
+                self.look()
             async with asyncio.timeout(patience_s):
                 return await call.future
         except TimeoutError:
@@ -88,9 +88,8 @@ class SchedulerLoop:
             if self._left(ticket, expired=True):
                 return Failure(FailureKind.EXPIRED)
             raise
-        except asyncio.CancelledError:
-            self._left(ticket)
-            raise
+        finally:
+            self._left(ticket)  # cancelled, or sending it has raised; else it is out already
 
     def look(self) -> None:
         """Begins what can begin now, if any request waits for a batch."""

@@ -17,7 +17,8 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from gateway.forecasting.forecaster import ServedCheckpoint
-from gateway.scheduling.arrivals import ArrivalStats, until
+from gateway.scheduling.arrivals import HORIZONS_S as AHEAD_S
+from gateway.scheduling.arrivals import ArrivalStats
 
 _NARROWEST = 1e-9
 """Smallest shortfall of quality that is tried, as a share of the best."""
@@ -132,8 +133,13 @@ def _had(stretches: Sequence[_Stretch], best: float, most: float) -> float:
 
 def _wider(stretches: Sequence[_Stretch], had: float, most: float) -> bool:
     """True if the stretches together are wider than `most`. Called often, so it stops as soon as it knows."""
-    for stretch in stretches:
-        most -= _width(stretch, had)
+    for _, prices, utility, steepness, scale in stretches:
+        excess = utility - had
+        grown = steepness * prices / excess
+        if -_STRAIGHT < grown < _STRAIGHT:
+            most -= scale * prices / excess
+        else:
+            most -= scale * math.log(max(1 + grown, _ROUNDING)) / steepness
         if most < 0:
             return True
     return False
@@ -250,12 +256,10 @@ class _Class:
     dispersion: float
     prices: dict[tuple[int, int], QueuePrice] = field(default_factory=dict)
 
-    def price(self, waiting: float, rate: float, cores: float) -> float:
-        """The price with `waiting` requests of the class queued.
-
-        `rate`, of all arrivals, and `cores` are rounded to about 10 %.
-        """
-        at = round(_STEPS * math.log(max(rate, 1e-6))), round(_STEPS * math.log(max(cores, 1e-6)))
+    def price(self, waiting: float, at: tuple[int, int]) -> float:
+        """The price with `waiting` requests of the class queued; `at` has the steps of the rate and of the cores."""
+        if waiting <= 0:
+            return 0.0
         known = self.prices.get(at)
         if known is None:
             rate, cores = self.share * math.exp(at[0] / _STEPS), math.exp(at[1] / _STEPS)
@@ -281,11 +285,14 @@ class CapacityPrice:
 
         Infinite if that holds in the long run, 0 if all can be served.
         """
+        self.lasting = False
+        """True if the last price, or `notice`, found more arrivals in the long run than can be served."""
         self._in_the_long_run: list[ParetoPoint] = []
         self._classes: list[_Class | None] = []
         self.least_cost_s = 0.0
         """Mean of the fewest core-seconds that a request costs; 0 before any has come."""
         self._within: dict[tuple[float, int], list[ParetoPoint]] = {}
+        self._spans: list[list[tuple[float, int, float]]] = []
 
     def price(self, waiting: Sequence[int], cores: float, busy_s: float, now_s: float) -> float:
         """Points of quality per core-second.
@@ -297,16 +304,16 @@ class CapacityPrice:
         if arrivals.lesson != self._lesson:
             self._learn()
         rate, usual = arrivals.rate(now_s), arrivals.mean_rate(now_s)
-        self.crowded_s = math.inf if cores < min(rate, usual) * self.least_cost_s else 0.0
+        self.lasting = cores < min(rate, usual) * self.least_cost_s
+        self.crowded_s = math.inf if self.lasting else 0.0
         binding, price, lasting = self._in_the_long_run, 0.0, min(usual, LASTING * rate)
+        at = _step(lasting), _step(STEADY_UTILISATION * cores)
         for of, count in zip(self._classes, waiting, strict=True):
-            if of is not None and (asked := of.price(count, lasting, STEADY_UTILISATION * cores)) > price:
+            if of is not None and (asked := of.price(count, at)) > price:
                 price, binding = asked, of.front
-        expected, budgets_s = arrivals.ahead(now_s), arrivals.budgets_s
-        for horizon_s, count in zip(HORIZONS_S, waiting, strict=False):
-            spans_s = [horizon_s - budget_s for budget_s in budgets_s if budget_s < horizon_s]
-            coming = sum(max(until(expected, span_s) - usual * span_s, 0.0) for span_s in spans_s)
-            due = count + coming / max(len(budgets_s), 1)
+        expected, sampled = arrivals.ahead(now_s), max(len(arrivals.budgets_s), 1)
+        for horizon_s, count, spans in zip(HORIZONS_S, waiting, self._spans, strict=False):
+            due = count + _beyond(spans, expected, usual) / sampled
             if due < 1:
                 continue
             each_s = max(cores * horizon_s - busy_s, 1e-4) * UTILISATION / due
@@ -315,10 +322,17 @@ class CapacityPrice:
                 self.crowded_s = max(self.crowded_s, horizon_s)
             if (pressed := price_of(front, each_s)) > price:
                 price, binding = pressed, front
-        self.utility_left = max((point.utility - price * point.cost_s for point in binding), default=0.0)
+        self.utility_left = _utility_left(binding, price)
         if price < NEGLIGIBLE:
             return 0.0
         return max(price, min(price * (1 + DOUBT), slope(binding[0], binding[1])))
+
+    def notice(self, cores: float, now_s: float) -> None:
+        """Notices lasting overload without a price."""
+        arrivals = self._arrivals
+        if arrivals.lesson != self._lesson:
+            self._learn()
+        self.lasting = cores < min(arrivals.rate(now_s), arrivals.mean_rate(now_s)) * self.least_cost_s
 
     def _learn(self) -> None:
         arrivals = self._arrivals
@@ -332,6 +346,9 @@ class CapacityPrice:
                 known[budget_s] = pareto_front(
                     [_cheapest(one, arrivals.tokens, within_s, one.max_batch) for one in self._checkpoints]
                 )
+        self._spans = [
+            [_span(horizon_s - budget_s) for budget_s in budgets_s if budget_s < horizon_s] for horizon_s in HORIZONS_S
+        ]
         fronts = [known[budget_s] for budget_s in budgets_s]
         self.least_cost_s = _least_cost_s(fronts)
         self._in_the_long_run = joined(fronts)
@@ -359,6 +376,36 @@ class CapacityPrice:
             tokens = self._arrivals.tokens
             front = pareto_front([_cheapest(checkpoint, tokens, horizon_s, most) for checkpoint in self._checkpoints])
             return self._within.setdefault((horizon_s, most), front)
+
+
+def _step(value: float) -> int:
+    """The step of a rate or a number of cores, to about 10 %."""
+    return round(_STEPS * math.log(max(value, 1e-6)))
+
+
+def _span(span_s: float) -> tuple[float, int, float]:
+    """A time ahead, the horizon of the expected arrivals to its right, and its share of the way there."""
+    right = bisect_right(AHEAD_S, span_s)
+    left_s, right_s = AHEAD_S[right - 1], AHEAD_S[right]
+    return span_s, right, (span_s - left_s) / (right_s - left_s)
+
+
+def _beyond(spans: Sequence[tuple[float, int, float]], expected: Sequence[float], usual: float) -> float:
+    """The arrivals that a burst lets expect within each span beyond the usual ones, summed over the spans."""
+    coming = 0.0
+    for span_s, right, share in spans:
+        left = expected[right - 1]
+        more = left + (expected[right] - left) * share - usual * span_s
+        if more > 0.0:
+            coming += more
+    return coming
+
+
+def _utility_left(front: Sequence[ParetoPoint], price: float) -> float:
+    """The most utility that a point of the front leaves at a price."""
+    if price == 0.0:  # its last point costs most and has most utility
+        return front[-1].utility if front else 0.0
+    return max([point.utility - price * point.cost_s for point in front], default=0.0)
 
 
 def _least_cost_s(fronts: Sequence[Sequence[ParetoPoint]]) -> float:

@@ -119,6 +119,15 @@ class TaskQueue:
     def __len__(self) -> int:
         return len(self._waiting) + len(self._late)
 
+    def join(self, checkpoints: Sequence[ServedCheckpoint]) -> None:
+        """Replaces the checkpoints by more. Requests that wait keep to those that they may have had until now."""
+        known = frozenset(one.name for one in self.checkpoints)
+        for queued in (*self._waiting, *self._late):
+            if queued.eligible is None:
+                queued.eligible = known
+        self.checkpoints = checkpoints
+        self._capacity_price = CapacityPrice(self.arrivals, checkpoints)
+
     def enter(self, queued: QueuedRequest) -> None:
         """Adds a request to the queue."""
         insort(self._waiting, queued, key=_due)
@@ -286,7 +295,7 @@ class TaskQueue:
 
     def _gap_s(self, now_s: float) -> float:
         """Seconds until the first running batch should end if all of them are short; infinite otherwise."""
-        short_s = SHORT_S if self._capacity_price.crowded_s < math.inf else SHORT_IN_RUSH_S
+        short_s = SHORT_IN_RUSH_S if self._capacity_price.lasting else SHORT_S
         return math.inf if any(batch.run_s > short_s for batch in self._under_way) else self._first_end_s(now_s)
 
     def _first_end_s(self, now_s: float) -> float:
@@ -345,11 +354,15 @@ class TaskQueue:
         chosen = fastest(able, queued)
         if chosen.max_batch > 1 or busy + chosen.threads > SQUEEZE * self.cores:
             return None
-        price = self.price(now_s, demanded)
         run_s, remaining_s = run_s_of(chosen, (queued,)), queued.deadline_s - now_s
         shared_s = run_s * (busy + chosen.threads) / max(self.cores, 1.0)
         can_wait = self._first_end_s(now_s) + chosen.reach_s(run_s, now_s) <= remaining_s
-        if can_wait or self._capacity_price.utility_left <= 0 or chosen.reach_s(shared_s, now_s) > remaining_s:
+        if can_wait or chosen.reach_s(shared_s, now_s) > remaining_s:
+            if self.arrivals.lesson:
+                self._capacity_price.notice(max(self.cores - demanded, _LEAST_SHARE * self.cores), now_s)
+            return None
+        price = self.price(now_s, demanded)
+        if self._capacity_price.utility_left <= 0:
             return None
         self._share.ran(run_s, late=False, contested=bool(self._late))
         return self._begun(chosen, (queued,), shared_s, price, now_s)

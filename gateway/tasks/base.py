@@ -1,13 +1,29 @@
-"""What a task is to the gateway: a name, a body, what is sent to a replica, and how long that takes."""
+"""What a task is to the gateway: a name, a body, what is sent to a replica, and how long that takes.
+
+A body is read generously, as other clients of the Hugging Face Inference API write it. A task declares how in its
+fields: `Ignored` for what changes nothing, `Spellings` for other words for its values, `Sampling` for the parameters of
+random draws where a task has none. What is not declared is refused by name.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    JsonValue,
+    StringConstraints,
+    Tag,
+)
+from pydantic_core import CoreSchema, core_schema
 
 from gateway.model.manifest import VariantManifest
 from gateway.model.messages import Parameters
@@ -36,10 +52,94 @@ Inputs = Annotated[
 ]
 
 
+MOST_CHARACTERS_OF_A_NAME = 64
+"""Characters of a client's field name that an answer repeats."""
+
+BY_ANOTHER_NAME: dict[str, JsonValue] = {"deprecated": True}
+"""`json_schema_extra` of a field that exists for clients of other servers only: the console offers none of them."""
+
+
+class _WithoutEffect:
+    """Marks the fields of `Ignored`."""
+
+
+_ValueT = TypeVar("_ValueT")
+
+Ignored: TypeAlias = Annotated[
+    _ValueT | None,
+    _WithoutEffect(),
+    Field(description="accepted and without effect", json_schema_extra=BY_ANOTHER_NAME),
+]
+"""The type of a field that changes nothing here. It is accepted, and listed in the details if it was sent."""
+
+
+@dataclass(frozen=True, eq=False)
+class Spellings:
+    """Other words for the values of a field, each with the value that it is read as."""
+
+    others: Mapping[str | bool, str]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Has the field translated before it is validated."""
+        return core_schema.no_info_before_validator_function(self._own, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """Documents the other words beside the field's own."""
+        return {"anyOf": [handler(schema), {"enum": list(self.others)}]}
+
+    def _own(self, value: object) -> object:
+        return self.others.get(value, value) if isinstance(value, str | bool) else value
+
+
 class Strict(BaseModel):
     """A part of a request body: unknown fields are refused, and nothing is coerced."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    def ignored(self, path: str = "") -> Iterator[str]:
+        """The paths of all that was sent and changes nothing, such as `parameters.temperature`."""
+        for name, field in type(self).model_fields.items():
+            value = getattr(self, name)
+            if value is None or name not in self.model_fields_set:
+                continue
+            if isinstance(value, Strict):
+                yield from value.ignored(f"{path}{name}.")
+            elif any(isinstance(one, _WithoutEffect) for one in field.metadata):
+                within = [f".{key[:MOST_CHARACTERS_OF_A_NAME]}" for key in value] if isinstance(value, dict) else [""]
+                yield from (f"{path}{name}{key}" for key in within)
+
+
+class Sampling(Strict):
+    """Parameters of random draws, for tasks that draw nothing: they search for the likeliest text.
+
+    Where `do_sample` is false, as always here, those that shape the draw change nothing. Those that change a search too
+    have the one value that leaves it as it is.
+    """
+
+    do_sample: Literal[False] | None = Field(
+        default=None, description="texts are searched for, never drawn", json_schema_extra=BY_ANOTHER_NAME
+    )
+    temperature: Ignored[float] = None
+    top_k: Ignored[int] = None
+    top_p: Ignored[float] = None
+    typical_p: Ignored[float] = None
+    min_p: Ignored[float] = None
+    epsilon_cutoff: Ignored[float] = None
+    eta_cutoff: Ignored[float] = None
+    seed: Ignored[int] = None
+    use_cache: Ignored[bool] = None
+    repetition_penalty: Annotated[float, Field(ge=1, le=1)] | None = Field(
+        default=None, description="1 alone: no word is made less likely", json_schema_extra=BY_ANOTHER_NAME
+    )
+    diversity_penalty: Annotated[float, Field(ge=0, le=0)] | None = Field(
+        default=None, description="0 alone: beams do not repel each other", json_schema_extra=BY_ANOTHER_NAME
+    )
+    num_beam_groups: Annotated[int, Field(ge=1, le=1)] | None = Field(
+        default=None, description="1 alone: there is one group of beams", json_schema_extra=BY_ANOTHER_NAME
+    )
+    num_return_sequences: Annotated[int, Field(ge=1, le=1)] | None = Field(
+        default=None, description="1 alone: an input has one answer", json_schema_extra=BY_ANOTHER_NAME
+    )
 
 
 class RequestBody(Strict, ABC):
@@ -59,6 +159,9 @@ class TaskBody(RequestBody):
     """A body with a text or a list of texts, and in a subclass the parameters."""
 
     inputs: Inputs = Field(description="one text, or a list of them")
+    options: Ignored[dict[str, JsonValue]] = Field(
+        default=None, description="how Hugging Face's own servers queue and cache; accepted and without effect"
+    )
 
     def texts(self) -> Sequence[str]:
         """The texts to answer."""

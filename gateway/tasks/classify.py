@@ -11,12 +11,23 @@ from pydantic import ConfigDict, Field, JsonValue
 from gateway.model.manifest import ClassifierManifest
 from gateway.model.messages import Answer, Parameters
 from gateway.model.profile import LatencyProfile
-from gateway.tasks.base import Strict, Task, TaskBody, VariantKind
+from gateway.tasks.base import BY_ANOTHER_NAME, Ignored, Spellings, Strict, Task, TaskBody, VariantKind
 from gateway.tasks.runs import LARGEST_RUN, RememberedMedians, runs_of
 from gateway.tasks.service_time import SLOWDOWN_WEIGHT, Slowdown
 
 FunctionToApply: TypeAlias = Literal["softmax", "sigmoid", "none"]
 Truncation: TypeAlias = Literal["longest_first", "error"]
+
+_LONG_TEXT = Spellings(
+    {
+        "only_first": "longest_first",
+        "only_second": "error",
+        "do_not_truncate": "error",
+        True: "longest_first",
+        False: "error",
+    }
+)
+"""Hugging Face's words for the ways to treat a long text, and ours. Nothing has a second text that could be cut."""
 
 
 class ClassifyBodyParameters(Strict):
@@ -25,9 +36,19 @@ class ClassifyBodyParameters(Strict):
     top_k: Annotated[int, Field(ge=1, le=1000)] | None = Field(
         default=None, description="how many labels to answer, best first; all where absent"
     )
+    return_all_scores: bool | None = Field(
+        default=None,
+        description="where top_k is absent: false answers the best label alone, true all",
+        json_schema_extra=BY_ANOTHER_NAME,
+    )
     function_to_apply: FunctionToApply | None = Field(default=None, description="softmax where absent")
-    truncation: Truncation | None = Field(
-        default=None, description="longest_first (the default) keeps the head of a text over the window; error refuses"
+    truncation: Annotated[Truncation, _LONG_TEXT] | None = Field(
+        default=None,
+        description="longest_first (the default) keeps the head of a text over the window; error refuses. Hugging "
+        "Face's only_first and true are read as longest_first, its do_not_truncate, only_second and false as error",
+    )
+    padding: Ignored[bool | str] = Field(
+        default=None, description="accepted and without effect: texts are padded as their batch needs it"
     )
 
 
@@ -92,8 +113,9 @@ def _read(body: ClassifyBody) -> tuple[ClassifyParameters, None]:
     given = body.parameters
     if given is None:
         return ClassifyParameters(), None
+    best_alone = given.top_k is None and given.return_all_scores is False
     return ClassifyParameters(
-        given.top_k, given.function_to_apply or "softmax", given.truncation or "longest_first"
+        1 if best_alone else given.top_k, given.function_to_apply or "softmax", given.truncation or "longest_first"
     ), None
 
 

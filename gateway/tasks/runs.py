@@ -43,7 +43,7 @@ def runs_of(lengths: Sequence[int], median_s: Callable[[int, int], float]) -> li
     """Divides inputs of these lengths, in tokens, into the runs that take the least time; gives their places.
 
     Runs are of neighbours in order of length, of at most `LARGEST_RUN` inputs and `MOST_PADDED_TOKENS` tokens, unless
-    one input alone has more. Of equally fast divisions it takes one with fewer runs.
+    one input alone has more. Of equally fast divisions it takes one whose last run is the largest.
     """
     if len(lengths) == 1:
         return [[0]]

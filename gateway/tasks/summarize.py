@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import ceil
-from typing import Annotated, Literal, TypeAlias, cast, get_args
+from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 from msgspec import Struct
 from pydantic import ConfigDict, Field, JsonValue, StringConstraints
@@ -14,7 +14,7 @@ from gateway.model.manifest import ExtractiveManifest, GenerationRules, Seq2SeqM
 from gateway.model.messages import Answer, FinishReason, Generation, Parameters
 from gateway.model.profile import LatencyProfile
 from gateway.model.tier import Tier
-from gateway.tasks.base import Strict, Task, TaskBody, VariantKind
+from gateway.tasks.base import BY_ANOTHER_NAME, Ignored, Sampling, Spellings, Task, TaskBody, VariantKind
 from gateway.tasks.decoding import HEADROOM, DecodingTimes, Wanted, WritingTimes, leanest, plan
 from gateway.tasks.service_time import SLOWDOWN_WEIGHT, SMOOTHING, Slowdown
 
@@ -26,8 +26,16 @@ MOST_NEW_TOKENS = 4096
 MOST_BEAMS = 16
 """Most beams that a request may ask for."""
 
-_LONG_TEXT: dict[str, LongText] = {"only_first": "longest_first", "do_not_truncate": "chunk"}
-"""Hugging Face's names for the ways to treat a long text, and ours."""
+_LONG_TEXT = Spellings(
+    {
+        "only_first": "longest_first",
+        "only_second": "chunk",
+        "do_not_truncate": "chunk",
+        True: "longest_first",
+        False: "chunk",
+    }
+)
+"""Hugging Face's words for the ways to treat a long text, and ours. Nothing has a second text that could be cut."""
 
 _BATCH = 8
 """Sentences per batch that the encoder's time per token is taken from."""
@@ -40,13 +48,17 @@ LeastTokens = Annotated[int, Field(ge=0, le=MOST_NEW_TOKENS)]
 Beams = Annotated[int, Field(ge=1, le=MOST_BEAMS)]
 
 
-class GenerateParameters(Strict):
-    """`generate_parameters`: those of transformers that a summary takes. `max_length` is read as `max_new_tokens`."""
+class GenerateParameters(Sampling):
+    """The parameters of transformers that a summary takes. Lengths are of the summary: nothing else is written."""
 
     max_new_tokens: Tokens | None = Field(default=None, description="at most; the budget may leave fewer")
-    max_length: Tokens | None = Field(default=None, description="read as max_new_tokens")
+    max_length: Tokens | None = Field(
+        default=None, description="read as max_new_tokens", json_schema_extra=BY_ANOTHER_NAME
+    )
     min_new_tokens: LeastTokens | None = Field(default=None, description="at least, where the budget lets it")
-    min_length: LeastTokens | None = Field(default=None, description="read as min_new_tokens")
+    min_length: LeastTokens | None = Field(
+        default=None, description="read as min_new_tokens", json_schema_extra=BY_ANOTHER_NAME
+    )
     num_beams: Beams | None = Field(default=None, description="at most; the budget may leave fewer")
     length_penalty: Annotated[float, Field(ge=-10, le=10)] | None = Field(
         default=None, description="above 0 the search prefers longer summaries, below 0 shorter ones"
@@ -57,26 +69,24 @@ class GenerateParameters(Strict):
     early_stopping: bool | None = Field(
         default=None, description="the search stops at as many finished beams as it is wide"
     )
-    do_sample: Literal[False] | None = Field(default=None, description="summaries are searched for, never drawn")
 
 
-class SummarizeBodyParameters(Strict):
+class SummarizeBodyParameters(GenerateParameters):
     """The `parameters` of `POST /summarize`. They override the same fields of `generate_parameters`."""
 
-    max_new_tokens: Tokens | None = Field(default=None, description="at most; the budget may leave fewer")
-    min_new_tokens: LeastTokens | None = Field(default=None, description="at least, where the budget lets it")
-    num_beams: Beams | None = Field(default=None, description="at most; the budget may leave fewer")
-    truncation: Literal[LongText, "only_first", "do_not_truncate"] | None = Field(
+    truncation: Annotated[LongText, _LONG_TEXT] | None = Field(
         default=None,
         description="of a text over the window: chunk (the default) summarises it piece by piece and the pieces once "
-        "more, longest_first keeps its head, error refuses. only_first is read as longest_first, do_not_truncate as "
-        "chunk",
+        "more, longest_first keeps its head, error refuses. Hugging Face's only_first and true are read as "
+        "longest_first, its do_not_truncate, only_second and false as chunk",
     )
     domain: Annotated[str, StringConstraints(min_length=1, max_length=63)] | None = Field(
         default=None, description="what the text is about: checkpoints made for that domain are candidates too"
     )
-    generate_parameters: GenerateParameters | None = None
-    clean_up_tokenization_spaces: bool | None = Field(default=None, description="accepted; spaces are always cleaned")
+    generate_parameters: GenerateParameters | None = Field(default=None, description="those of transformers, likewise")
+    clean_up_tokenization_spaces: Ignored[bool] = Field(
+        default=None, description="accepted and without effect: spaces are always cleaned"
+    )
 
 
 _EXAMPLES: list[JsonValue] = [
@@ -158,27 +168,27 @@ class Summary(Struct, frozen=True):
 def _read(body: SummarizeBody) -> tuple[SummarizeParameters, str | None]:
     """The parameters with the contract's defaults filled in. Raises InvalidRequest if a minimum exceeds its maximum."""
     given = body.parameters or SummarizeBodyParameters()
-    more = given.generate_parameters or GenerateParameters()
-    most = given.max_new_tokens or more.max_new_tokens or more.max_length
-    leasts = (
-        ("parameters.min_new_tokens", given.min_new_tokens),
-        ("parameters.generate_parameters.min_new_tokens", more.min_new_tokens),
-        ("parameters.generate_parameters.min_length", more.min_length),
-    )
-    name, least = next((one for one in leasts if one[1] is not None), ("", None))
+    levels = {"parameters": given, "parameters.generate_parameters": given.generate_parameters or GenerateParameters()}
+    _, most = _first(levels, "max_new_tokens", "max_length")
+    name, least = _first(levels, "min_new_tokens", "min_length")
     if most is not None and least is not None and least > most:
         message = f"must be at most the {most} new tokens that are allowed"
         raise InvalidRequest(f"{name}: {message}", [{"field": name, "message": message}])
-    truncation = given.truncation or "chunk"
     return SummarizeParameters(
         max_new_tokens=most,
         min_new_tokens=least,
-        num_beams=given.num_beams or more.num_beams,
-        length_penalty=more.length_penalty,
-        no_repeat_ngram_size=more.no_repeat_ngram_size,
-        early_stopping=more.early_stopping,
-        truncation=_LONG_TEXT.get(truncation) or cast(LongText, truncation),
+        num_beams=_first(levels, "num_beams")[1],
+        length_penalty=_first(levels, "length_penalty")[1],
+        no_repeat_ngram_size=_first(levels, "no_repeat_ngram_size")[1],
+        early_stopping=_first(levels, "early_stopping")[1],
+        truncation=given.truncation or "chunk",
     ), given.domain
+
+
+def _first(levels: Mapping[str, GenerateParameters], *names: str) -> tuple[str, Any]:
+    """The first of these fields that was given, by its path and value; the upper level goes first."""
+    given = ((f"{path}.{name}", getattr(level, name)) for path, level in levels.items() for name in names)
+    return next((one for one in given if one[1] is not None), ("", None))
 
 
 class ExtractiveModel:
@@ -209,6 +219,8 @@ class ExtractiveModel:
 
     def learn(self, tokens: Sequence[int], parameters: Parameters, answer: Answer) -> None:
         """Learns the slowdown from what was read."""
+        if _was_short(answer):
+            return
         if answer.input.kept > 0:
             profiled_s = self._profiled_s(answer.input.kept, len(tokens))
             self.slowdown.learn(answer.timings.service_time_s, profiled_s)
@@ -250,6 +262,8 @@ class AbstractiveModel:
 
     def learn(self, tokens: Sequence[int], parameters: Parameters, answer: Answer) -> None:
         """Learns the output length, and the slowdown from single texts in one piece."""
+        if _was_short(answer):
+            return
         for one in answer.generation:
             self._learn_output(one, parameters)
         if len(answer.generation) == 1 and (one := answer.generation[0]).pieces == 1 and one.steps:
@@ -283,7 +297,7 @@ class AbstractiveModel:
         wanted = self._wanted(parameters)
         chunked = isinstance(parameters, SummarizeParameters) and parameters.truncation == "chunk"
         pieces = ceil(tokens / self._window_tokens) if chunked else 1
-        if pieces == 1:
+        if pieces <= 1:
             times = self._times(min(tokens, self._window_tokens))
             return plan(times, wanted, available_s).expected_s, leanest(times, wanted).expected_s
         piece = self._times(ceil(tokens / pieces))
@@ -298,6 +312,11 @@ class AbstractiveModel:
     def _wanted(self, parameters: Parameters) -> Wanted:
         given = parameters if isinstance(parameters, SummarizeParameters) else SummarizeParameters()
         return wanted_of(given, self._rules, self._output_tokens)
+
+
+def _was_short(answer: Answer) -> bool:
+    """True if a text was too short to summarise: nothing ran for it, so that its part of the tokens took no time."""
+    return any(one.finish_reason == "short" for one in answer.generation)
 
 
 def wanted_of(parameters: SummarizeParameters, rules: GenerationRules, expected_tokens: float) -> Wanted:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from helm.dashboards.board import Board, Row
 from helm.dashboards.panels import PanelBuilder, Query, figure, heat, lines
 from helm.dashboards.words import (
+    ANSWERED,
     CHECKPOINT,
     OF_CHECKPOINT,
     OFFERED,
@@ -72,7 +73,7 @@ def _figures() -> tuple[PanelBuilder, ...]:
             Query(
                 share(
                     total("punctual_truncated_requests_total", selector=CHECKPOINT, window=window),
-                    total("punctual_requests_total", selector=f'{CHECKPOINT},outcome=~"in_time|late"', window=window),
+                    total("punctual_requests_total", selector=f"{CHECKPOINT},{ANSWERED}", window=window),
                 )
             ),
             wide=6,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from helm.dashboards.board import Board, Row
 from helm.dashboards.panels import Column, PanelBuilder, Query, figure, lines, listing, words
 from helm.dashboards.words import (
+    ANSWERED,
     ATTAINMENT_LIMITS,
     CAUSE_COLOURS,
     NONE,
@@ -202,7 +203,7 @@ def _tiers() -> tuple[PanelBuilder, ...]:
             "Answers a second, in time or late, by tier. If realtime takes over from quality, budgets are tight, the "
             "capacity price is above 0, or a quality checkpoint is down.",
             "reqps",
-            Query(total(REQUESTS, "tier", f'{TIER},outcome=~"in_time|late"'), "{{tier}}"),
+            Query(total(REQUESTS, "tier", f"{TIER},{ANSWERED}"), "{{tier}}"),
             colours=TIER_COLOURS,
             stacked=True,
             wide=12,
@@ -213,8 +214,8 @@ def _tiers() -> tuple[PanelBuilder, ...]:
             "change.",
             "percentunit",
             Query(
-                f'sum by (task, checkpoint) (rate({REQUESTS}{{{TIER},outcome=~"in_time|late"}}[$__rate_interval])) '
-                f'/ on (task) group_left () (sum by (task) (rate({REQUESTS}{{{TIER},outcome=~"in_time|late"}}'
+                f"sum by (task, checkpoint) (rate({REQUESTS}{{{TIER},{ANSWERED}}}[$__rate_interval])) "
+                f"/ on (task) group_left () (sum by (task) (rate({REQUESTS}{{{TIER},{ANSWERED}}}"
                 "[$__rate_interval])) > 0)",
                 "{{task}} {{checkpoint}}",
             ),

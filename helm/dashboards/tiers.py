@@ -5,6 +5,7 @@ from __future__ import annotations
 from helm.dashboards.board import Board, Row
 from helm.dashboards.panels import Column, PanelBuilder, Query, heat, lines, listing
 from helm.dashboards.words import (
+    ANSWERED,
     CHECKPOINT,
     OF_CHECKPOINT,
     TIER,
@@ -16,7 +17,7 @@ from helm.dashboards.words import (
     total,
 )
 
-ANSWERED = f'{CHECKPOINT},outcome=~"in_time|late"'
+OF_ANSWERED = f"{CHECKPOINT},{ANSWERED}"
 NAME = "{{task}} {{checkpoint}} ({{tier}})"
 RATIO = "punctual_request_latency_budget_ratio"
 
@@ -49,7 +50,7 @@ def _side_by_side() -> PanelBuilder:
         "one profiled (`punctual profile` measures it again). An empty cell: it answered nothing.",
         (),
         Column("quality", f"max by ({by}) (punctual_checkpoint_quality{{{CHECKPOINT}}})", "none"),
-        Column("answers/s", total("punctual_requests_total", by, ANSWERED, window), "reqps"),
+        Column("answers/s", total("punctual_requests_total", by, OF_ANSWERED, window), "reqps"),
         Column("p50", quantile(0.5, latency, by, window=window), "s"),
         Column("p95", quantile(0.95, latency, by, window=window), "s"),
         Column("p99", quantile(0.99, latency, by, window=window), "s"),

@@ -16,6 +16,9 @@ RUNBOOK = "https://punctual.example/docs/operating.md"
 OFFERED = 'outcome!~"invalid|too_long"'
 """The outcomes that count as offered: the others could not be served at all."""
 
+ANSWERED = 'outcome=~"in_time|lead|late"'
+"""The outcomes of requests that had an answer."""
+
 REFUSED = 'outcome=~"infeasible|shed|unavailable"'
 """The outcomes of requests that were refused before work."""
 
@@ -27,6 +30,7 @@ OF_CHECKPOINT = "task, checkpoint, tier"
 TIER_COLOURS = {"realtime": "blue", "balanced": "purple", "quality": "green"}
 OUTCOME_COLOURS = {
     "in_time": "green",
+    "lead": "light-orange",
     "late": "orange",
     "expired": "dark-orange",
     "infeasible": "light-blue",

@@ -366,8 +366,7 @@ def counted_both(
 def reported_outcome(result: Result) -> str:
     """The outcome that the gateway reported to the client, else `UNREPORTED`."""
     if result.fate in ANSWERED:
-        met = result.prediction.met if result.prediction else None
-        return UNREPORTED if met is None else Outcome.IN_TIME if met else Outcome.LATE
+        return (result.prediction.outcome if result.prediction else None) or UNREPORTED
     return _BY_CODE.get(result.detail.rpartition(" ")[2], UNREPORTED)
 
 

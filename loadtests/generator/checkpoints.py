@@ -82,8 +82,16 @@ class Checkpoint(Struct, frozen=True):
     step_ms: tuple[Cell, ...] = ()
 
 
+class Coming(Struct, frozen=True):
+    """A checkpoint that is not served yet, or will not be."""
+
+    name: str
+    state: str
+
+
 class _Checkpoints(Struct):
     checkpoints: tuple[Checkpoint, ...]
+    coming: tuple[Coming, ...] = ()
     defaults: dict[str, str] = {}
 
 
@@ -93,15 +101,23 @@ def live_variants(url: str) -> tuple[Variant, ...]:
 
 
 def variants_from(content: bytes, url: str = "the gateway") -> tuple[Variant, ...]:
-    """Parses a `/checkpoints` body. Raises NoGateway if it is malformed or a checkpoint has no replica up."""
+    """Parses a `/checkpoints` body; a checkpoint that will not come is left out.
+
+    Raises NoGateway if it is malformed, a checkpoint has no replica up, or one is still being prepared, which takes
+    processor time and would change what is measured.
+    """
     try:
-        found = msgspec.json.decode(content, type=_Checkpoints)
-        checkpoints = found.checkpoints
+        told = msgspec.json.decode(content, type=_Checkpoints)
+        checkpoints = told.checkpoints
+        if coming := [one.name for one in told.coming if one.state != "failed"]:
+            raise NoGateway(
+                f"{url}: {', '.join(coming)} is still to come; measure once /readyz lists nothing as coming"
+            )
         missing = [one.name for one in checkpoints if not one.load.replicas_up]
         if missing or not checkpoints:
             raise NoGateway(f"{url}: no replica is up for {', '.join(missing) or 'any checkpoint'}")
         served = [(task, one) for one in checkpoints for task in (one.task, *one.also)]
-        answering = [(task, one) for task, one in served if found.defaults.get(task) in (None, one.name)]
+        answering = [(task, one) for task, one in served if told.defaults.get(task) in (None, one.name)]
         return ranked([(one.quality.standing, _variant(one, task)) for task, one in answering])
     except (msgspec.DecodeError, ValidationError, ValueError, KeyError) as error:
         raise NoGateway(f"{url}/checkpoints: not a gateway's answer: {error}") from None

@@ -49,7 +49,7 @@ class Prediction:
     """The gateway's forecast for one request, in seconds from its arrival at the gateway.
 
     `gateway_s` is the latency by the gateway's clock, which forecasts refer to; `met` says whether the gateway reported
-    it in time.
+    it in time, and `outcome` how it ended.
     """
 
     checkpoint: str
@@ -60,6 +60,7 @@ class Prediction:
     gateway_s: float | None
     finish_reason: str | None = None
     met: bool | None = None
+    outcome: str | None = None
 
     @property
     def cut(self) -> bool:
@@ -135,6 +136,7 @@ def prediction_in(headers: Mapping[str, str]) -> Prediction | None:
         gateway_s=_seconds(total[1]) if total else None,
         finish_reason=headers.get("x-finish-reason"),
         met=_MET.get(headers.get("x-sla-met", "")),
+        outcome=headers.get("x-outcome"),
     )
 
 

@@ -112,9 +112,9 @@ def ratios(runs: Sequence[RunResult], policy: str, other: str, figure: Figure) -
     return _paired(runs, policy, other, figure, ratio=True)
 
 
-def student_t(freedom: int) -> float:
-    """The 97.5 % quantile of Student's t with this many degrees of freedom."""
-    return float(t.ppf(0.975, freedom))
+def student_t(freedom: float, level: float = 0.975) -> float:
+    """The quantile of Student's t with this many degrees of freedom; by default that of a 95 % interval."""
+    return float(t.ppf(level, freedom))
 
 
 def _cell(policy: str, place: Place, runs: Sequence[RunResult]) -> Cell:

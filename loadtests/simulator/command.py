@@ -9,9 +9,10 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from time import perf_counter
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import typer
 from rich.console import Console
@@ -27,13 +28,14 @@ from loadtests.simulator.verdicts import sentences, verdict_of
 from loadtests.workload.options import (
     CvsOption,
     HtmlOption,
+    JobsOption,
     JsonOption,
     LoadsOption,
+    MarkdownOption,
     ScenarioArgument,
     ScenarioCommand,
     SecondsOption,
     SeedsOption,
-    writable,
 )
 from loadtests.workload.scenario import Scenario, overridden, read_scenario
 from loadtests.workload.variants import Variant, catalog_of, variants_of
@@ -43,10 +45,29 @@ FORMER = {"clairvoyant": BOUND}
 """Former names of policies, still accepted."""
 
 
+SEVERAL = {
+    "ablation": "loadtests.simulator.ablation_command:app",
+    "made-up": "loadtests.simulator.several:app",
+}
+"""What is played in the place of one scenario: the command of each name, with options of its own."""
+
+
 class SimulateCommand(ScenarioCommand):
-    """Accepts `--shadow` without a number."""
+    """Accepts `--shadow` without a number, and passes the names of `SEVERAL` to their commands."""
 
     alone: ClassVar = {"--shadow": str(REFUSALS)}
+
+    def make_context(self, info_name: str | None, args: list[str], *arguments: Any, **more: Any) -> Any:
+        """The context of this command, or of the one that the first word names."""
+        if not args or args[0] not in SEVERAL:
+            return super().make_context(info_name, args, *arguments, **more)
+        module, _, name = SEVERAL[args[0]].partition(":")
+        other = typer.main.get_command(getattr(import_module(module), name))
+        return other.make_context(f"{info_name} {args[0]}", args[1:], *arguments, **more)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs the command of the context."""
+        return super().invoke(ctx) if ctx.command is self else ctx.command.invoke(ctx)
 
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -54,10 +75,6 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 PolicyOption = Annotated[
     list[str] | None,
     typer.Option(metavar="NAME", help="run this policy; may be repeated (default: all policies)"),
-]
-JobsOption = Annotated[
-    int | None,
-    typer.Option(min=1, metavar="N", help="processes; does not change results (default: the number of cores)"),
 ]
 ShadowOption = Annotated[
     int | None,
@@ -67,9 +84,6 @@ ShadowOption = Annotated[
         help="admit N refused requests of each run, one at a time, and report how many were refused rightly "
         f"(default: none; {REFUSALS} without N)",
     ),
-]
-MarkdownOption = Annotated[
-    Path | None, typer.Option(parser=writable, metavar="FILE", help="write the tables there, in Markdown")
 ]
 
 
@@ -88,11 +102,15 @@ def simulate(
     html: HtmlOption = None,
     markdown: MarkdownOption = None,
 ) -> None:
-    """Simulates a scenario under the gateway's policy and under published ones."""
+    """Simulates a scenario under the gateway's policy and under published ones.
+
+    In the place of SCENARIO, made-up plays ten scenarios of made-up catalogs, and ablation switches each part of the
+    gateway's policy off in turn; both have options of their own.
+    """
     began_s, console = perf_counter(), Console(highlight=False)
     numbers = {"loads": loads, "cvs": cvs, "seeds": seeds, "seconds": seconds}
     of = overridden(read_scenario(scenario), numbers)
-    simulation = Simulation(of, _variants(of, cache, console))
+    simulation = Simulation(of, prepared_variants(of, cache, console))
     processes = jobs or usable_cores()
     orders = orders_of(of, _policies(policy, simulation), html is not None, shadow or 0)
     ran = list(track(run_all(simulation, orders, processes), "runs", len(orders), console=console))
@@ -201,7 +219,7 @@ def speed(ran: Sequence[Ran]) -> float:
     return sum(one.requests for one in ran) / core_s if core_s else 0.0
 
 
-def _variants(scenario: Scenario, cache: Path, console: Console) -> tuple[Variant, ...]:
+def prepared_variants(scenario: Scenario, cache: Path, console: Console) -> tuple[Variant, ...]:
     """The scenario's variants; prepares missing variants of a catalog on this host."""
     catalog = catalog_of(scenario)
     if catalog is None:

@@ -40,6 +40,13 @@ JsonOption = Annotated[
     Path | None,
     typer.Option(parser=writable, metavar="FILE", help="write every run there; JSON Lines where it ends in .jsonl"),
 ]
+MarkdownOption = Annotated[
+    Path | None, typer.Option(parser=writable, metavar="FILE", help="write the tables there, in Markdown")
+]
+JobsOption = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="processes; does not change results (default: the number of cores)"),
+]
 HtmlOption = Annotated[
     Path | None, typer.Option(parser=writable, metavar="FILE", help="write a page of plots and tables there")
 ]

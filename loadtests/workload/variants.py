@@ -151,30 +151,33 @@ SHORTEST_MS, LONGEST_MS = 1e-4, 3_600_000.0
 
 @dataclass
 class _Measured:
-    """One variant read so far: its quality, the line of that quality, and its samples by batch size."""
+    """One variant read so far: its quality and task, the line of these, and its samples by batch size."""
 
     quality: float
+    task: str
     line: int
     samples: dict[int, list[float]] = field(default_factory=dict)
 
 
-def read_profile(path: Path, task: str) -> tuple[Variant, ...]:
-    """The variants of a CSV, best quality first; a row is one timed run of `batch` inputs. Raises ScenarioError.
+def read_profile(path: Path, *tasks: str) -> tuple[Variant, ...]:
+    """The variants of a CSV by task, best quality first; a row is one timed run of `batch` inputs.
 
-    A variant batches up to its largest measured batch size. Variants off the Pareto front are kept; policies must avoid
-    them.
+    Of several tasks the column `task` names each variant's. A variant batches up to its largest measured batch size.
+    Variants off the Pareto front are kept; policies must avoid them. Raises ScenarioError.
     """
     measured: dict[str, _Measured] = {}
-    for row in read_table(path, COLUMNS):
-        _take(row, measured)
+    for row in read_table(path, COLUMNS if len(tasks) == 1 else (*COLUMNS, "task")):
+        _take(row, measured, tasks)
     if not measured:
         raise ScenarioError(f"{path}: has no rows under its header")
-    qualities = [one.quality for one in measured.values()]
-    variants = [
-        Variant(name, task, one.quality, tier_of(one.quality, qualities), SampledTimes(one.samples), max(one.samples))
-        for name, one in measured.items()
-    ]
-    return tuple(sorted(variants, key=lambda variant: -variant.quality))
+    variants: list[Variant] = []
+    for task in tasks:
+        of_task = {name: one for name, one in measured.items() if one.task == task}
+        qualities = [one.quality for one in of_task.values()]
+        for name, one in sorted(of_task.items(), key=lambda pair: -pair[1].quality):
+            tier = tier_of(one.quality, qualities)
+            variants.append(Variant(name, task, one.quality, tier, SampledTimes(one.samples), max(one.samples)))
+    return tuple(variants)
 
 
 def tier_of(quality: float, among: Collection[float]) -> Tier:
@@ -184,12 +187,17 @@ def tier_of(quality: float, among: Collection[float]) -> Tier:
     return Tier.REALTIME if quality == min(among) else Tier.BALANCED
 
 
-def _take(row: Row, measured: dict[str, _Measured]) -> None:
+def _take(row: Row, measured: dict[str, _Measured], tasks: Sequence[str]) -> None:
     name, quality = row.name("variant"), row.number("quality", LEAST_QUALITY, MOST_QUALITY)
+    task = row.cells["task"] if len(tasks) > 1 else tasks[0]
+    if task not in tasks:
+        raise row.fault("task", f"must be {' or '.join(tasks)}, as the scenario's catalog.tasks")
     batch, seconds = row.count("batch", LARGEST_BATCH), row.number("latency_ms", SHORTEST_MS, LONGEST_MS) / 1000
-    one = measured.setdefault(name, _Measured(quality, row.line))
+    one = measured.setdefault(name, _Measured(quality, task, row.line))
     if quality != one.quality:
         raise row.fault("quality", f"must be {one.quality:g}, as line {one.line} says of {name}")
+    if task != one.task:
+        raise row.fault("task", f"must be {one.task}, as line {one.line} says of {name}")
     one.samples.setdefault(batch, []).append(seconds)
 
 
@@ -243,15 +251,15 @@ def catalog_of(scenario: Scenario) -> Catalog | None:
 def variants_of(scenario: Scenario, prepared: Mapping[str, Path] | None = None) -> tuple[Variant, ...]:
     """The variants of a scenario, the best of each task first.
 
-    `prepared` holds the folder of each checkpoint of `catalog_of` by name; a CSV needs none. Raises ScenarioError and
-    CatalogError.
+    `prepared` holds the folders of the checkpoints of `catalog_of` by name; one without is left out. A CSV needs none.
+    Raises ScenarioError and CatalogError.
     """
     if scenario.catalog.profile is not None:
-        return read_profile(Path(scenario.catalog.profile), scenario.catalog.task)
+        return read_profile(Path(scenario.catalog.profile), *scenario.catalog.served)
     catalog = catalog_of(scenario)
     if catalog is None or prepared is None:
         raise ScenarioError(f"{scenario.name}: catalog.manifests: its variants must be prepared first")
-    return manifest_variants(catalog, prepared, scenario.tasks)
+    return manifest_variants(catalog.only(prepared), prepared, scenario.tasks)
 
 
 def manifest_variants(

@@ -71,9 +71,11 @@ class Played:
     task: str = "classify"
     label: str = "positive"
     metrics: str | None = ""
+    coming: list[dict[str, object]] = field(default_factory=list)
 
     def checkpoints(self, asked: Asked) -> Told:
-        return document({"checkpoints": [served(name, self.task) for name in self.names]})
+        listed = {"checkpoints": [served(name, self.task) for name in self.names]}
+        return document({**listed, "coming": self.coming} if self.coming else listed)
 
     def contract(self, asked: Asked) -> Told:
         return document(openapi_document())
@@ -119,6 +121,16 @@ def grant(console: Console, budget_ms: float) -> None:
     amount = console.find("#amount")
     amount.clear()
     amount.send_keys(str(budget_ms))
+
+
+def test_what_is_still_to_come_is_listed(console: Console, gateway: tuple[str, SmallGateway], played: Played) -> None:
+    """A checkpoint that is not served yet has a line with its state and reason, and cannot be pinned."""
+    url, _ = gateway
+    late = {"name": "late", "task": "classify", "tier": "quality", "family": "MPNet", "source": "starter:late"}
+    played.coming = [{**late, "state": "preparing", "reason": "its variant is being made"}]
+    console.open(url, NARROW)
+    console.await_that(lambda: "quality, preparing: its variant is being made" in console.said("#served"))
+    assert "grand" in console.said("#served") and "late" not in console.said("#pin")
 
 
 def test_a_refusal_offers_what_would_help(console: Console, gateway: tuple[str, SmallGateway]) -> None:

@@ -13,6 +13,7 @@ from small_adapters import base_of, write_wheels
 from small_checkpoints import make_checkpoint
 from small_mpnet import make_base, material_of
 
+from exporters.behind import prepare_first
 from exporters.errors import BaseAbsent
 from exporters.plan import Settings
 from exporters.prepare import prepare
@@ -108,3 +109,27 @@ def test_a_start_goes_on_without_a_base_that_cannot_be_fetched(
         prepared(tmp_path / "cache", large)
     monkeypatch.setenv("PIP_FIND_LINKS", str(index))
     assert set(prepared(tmp_path / "cache", large, small)[0]) == {"large", "small"}
+
+
+def test_where_the_first_of_a_task_cannot_be_had_another_is_waited_for(
+    adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A first start waits for the lowest tier; if its base cannot be fetched, it waits for the others instead."""
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    small = entry("small", make_checkpoint(tmp_path / "small"), Tier.QUALITY)
+    catalog = Catalog(name="test", checkpoints=(entry("large", adapter, Tier.REALTIME), small))
+    first = prepare_first(catalog, tmp_path / "cache", Console(file=StringIO()), QUICK)
+    assert set(first.variants) == {"small"} and not first.behind.names
+    assert first.behind.failed == {"large": "the weights that it adapts cannot be fetched"}
+
+
+def test_a_first_start_waits_for_one_of_each_task_and_leaves_the_rest_behind(adapter: Path, tmp_path: Path) -> None:
+    """Of two that are missing the lower tier is made at once, and the other when it is asked for; then none is late."""
+    small = entry("small", make_checkpoint(tmp_path / "small"), Tier.REALTIME)
+    catalog = Catalog(name="test", checkpoints=(entry("large", adapter, Tier.QUALITY), small))
+    console = Console(file=StringIO())
+    first = prepare_first(catalog, tmp_path / "cache", console, QUICK)
+    assert set(first.variants) == {"small"} and list(first.behind.names) == ["large"]
+    folder = first.behind.prepare("large")
+    again = prepare_first(catalog, tmp_path / "cache", console, QUICK)
+    assert again.variants == {"large": folder, **first.variants} and not again.behind.names

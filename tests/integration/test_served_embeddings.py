@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -138,7 +139,7 @@ async def test_a_stock_client_chooses_how_a_text_is_cut(variants: Path) -> None:
     async with served(variants) as url:
         client = InferenceClient(model=f"{url}/embed", headers={"X-Checkpoint": "small"})
 
-        async def vector(text: str, side: str | None = None) -> list[float]:
+        async def vector(text: str, side: Literal["Left", "Right"] | None = None) -> list[float]:
             found = await asyncio.to_thread(client.feature_extraction, text, truncate=True, truncation_direction=side)
             return list(found[0])
 

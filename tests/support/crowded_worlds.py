@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from fakes import EVEN, GRAND, MEDIANS_S, SWIFT, TERMS, FakeBackend, FakeClock, Kept, catalog, cell, manifest
@@ -11,10 +12,11 @@ from worlds import World
 
 from gateway.forecasting.load import LoadTracker
 from gateway.model.deadline import Clock
-from gateway.model.messages import Answer, Failure, LoadReport, Work
+from gateway.model.messages import LoadReport, Work
 from gateway.model.profile import ProfileDocument
 from gateway.model.request import Terms
 from gateway.router import Router
+from gateway.scheduling.loop import Result
 from gateway.service import Finished, Service
 
 PATIENT = replace(TERMS, budget_s=60.0)
@@ -31,21 +33,33 @@ class RunningClock(FakeClock):
 
 @dataclass
 class Gated(FakeBackend):
-    """Replicas that answer once their gate is open."""
+    """Replicas that answer once their gate is open. `sizes` has the number of requests of each batch."""
 
     def __post_init__(self) -> None:
         self.gate = asyncio.Event()
+        self.sizes: list[int] = []
 
-    async def dispatch(self, checkpoint: str, work: Work, service_time_s: float) -> Answer | Failure:
+    def dispatch(
+        self, checkpoint: str, batch: Sequence[Work], service_time_s: float, done: Callable[[Sequence[Result]], None]
+    ) -> Callable[[], None]:
         """Wait for the gate, then behave."""
-        answer = super().dispatch(checkpoint, work, service_time_s)
-        try:
+        self.sizes.append(len(batch))
+        cancels: list[Callable[[], None]] = []
+
+        async def behind_the_gate() -> None:
             await self.gate.wait()
-        except asyncio.CancelledError:
-            answer.close()
-            self.cancelled += 1
-            raise
-        return await answer
+            cancels.append(super(Gated, self).dispatch(checkpoint, batch, service_time_s, done))
+
+        waiting = asyncio.create_task(behind_the_gate())
+
+        def cancel() -> None:
+            waiting.cancel()
+            if cancels:
+                cancels[0]()
+            else:
+                self.cancelled += len(batch)
+
+        return cancel
 
 
 def crowded(clock: FakeClock | None = None, cores: float = 1.0) -> World:

@@ -19,7 +19,7 @@ from gateway.model.profile import LatencyProfile, ProfileCell, ProfileDocument
 from gateway.model.request import Terms
 from gateway.model.tier import Tier
 from gateway.observability.record import RequestRecord
-from gateway.scheduling.loop import Result
+from gateway.scheduling.loop import Backend, Result
 from gateway.tasks.classify import LabelScore
 
 SWIFT, EVEN, GRAND = "swift", "even", "grand"
@@ -67,17 +67,21 @@ class Dispatch:
 class FakeBackend:
     """A `Backend` that behaves as scripted and records the requests that it gets.
 
-    `cancelled` counts those of batches that were cancelled. A batch hangs if one of its requests does.
+    `cancelled` counts those of batches that were cancelled. A batch hangs if one of its requests does. `fault` is
+    raised by every dispatch, though no backend should raise: a fault of the gateway's own.
     """
 
     behaviour: Behaviour = lambda checkpoint, work: ANSWER
     dispatches: list[Dispatch] = field(default_factory=list)
     cancelled: int = 0
+    fault: Exception | None = None
 
     def dispatch(
         self, checkpoint: str, batch: Sequence[Work], service_time_s: float, done: Callable[[Sequence[Result]], None]
     ) -> Callable[[], None]:
         """Give the loop a turn, as the transport does, then behave."""
+        if self.fault is not None:
+            raise self.fault
         self.dispatches += [Dispatch(checkpoint, work, service_time_s / len(batch)) for work in batch]
 
         def behave() -> None:
@@ -93,6 +97,17 @@ class FakeBackend:
             self.cancelled += len(batch)
 
         return cancel
+
+
+async def dispatched(backend: Backend, *batch: Work, service_time_s: float = 0.0) -> list[Result]:
+    """Dispatch a batch to the checkpoint `c` and wait for its results. Cancelling the wait cancels the batch."""
+    future: asyncio.Future[list[Result]] = asyncio.get_running_loop().create_future()
+    cancel = backend.dispatch("c", batch, service_time_s, lambda results: future.set_result(list(results)))
+    try:
+        return await future
+    except asyncio.CancelledError:
+        cancel()
+        raise
 
 
 def reraise(part: Part, error: Exception) -> None:

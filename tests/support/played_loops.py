@@ -1,26 +1,47 @@
-"""A scheduler and its loop as tests play them: one task on one core, with known times."""
+"""A scheduler and its loop as tests play them: one task on one core with known times, and batches that tests end."""
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 from fakes import reraise
 from played_queues import Played, PlayedQueue
 
 from gateway.forecasting.forecaster import Forecast
 from gateway.model.deadline import Deadline
-from gateway.model.request import RequestShape, Terms
+from gateway.model.messages import Answer, InputReport, ReplicaTimings, Work
+from gateway.model.request import Request, RequestShape, Terms
 from gateway.model.tier import Tier
 from gateway.scheduling.batching import QueuedRequest
 from gateway.scheduling.decider import Decider
-from gateway.scheduling.loop import SchedulerLoop
+from gateway.scheduling.loop import Result, SchedulerLoop
 from gateway.scheduling.policy import Candidate, Decision, Reason
 from gateway.scheduling.scheduler import Scheduler, Stage, Ticket
 from gateway.scheduling.task_queue import Batch
 from gateway.tasks.classify import ClassifyParameters
 
-ASKED = RequestShape((16,), ClassifyParameters())
+ASKED = RequestShape(((16,),), ClassifyParameters())
+
+
+class Lessons:
+    """Takes the place of a forecaster and records what it should learn."""
+
+    def __init__(self) -> None:
+        self.learnt: list[str] = []
+
+    def learn(self, forecast: Forecast, shape: RequestShape, answer: Answer, latency_s: float, now_s: float) -> None:
+        """Record an answer whose forecast is learnt from."""
+        self.learnt.append("answer")
+
+    def learn_service(self, shape: RequestShape, answer: Answer) -> None:
+        """Record an answer of which only the service time is learnt."""
+        self.learnt.append("service")
+
+    def learn_expired(self, forecast: Forecast, waited_s: float, now_s: float) -> None:
+        """Record a request that expired."""
+        self.learnt.append("expired")
 
 
 class PlayedDecider(Decider):
@@ -31,10 +52,13 @@ class PlayedDecider(Decider):
         self.queue = play.queue
         self.arrivals = play.arrivals
         self.by_name = {one.name: one for one in play.checkpoints}
+        self.lessons = Lessons()
+        for one in play.checkpoints:
+            one.forecaster = self.lessons  # type: ignore[assignment]  # all of a forecaster that a scheduler calls
 
     def arrived(self, shape: RequestShape, deadline: Deadline) -> None:
         """Count the arrival."""
-        self.play.arrivals.arrived(deadline.arrived_s, deadline.budget_s, shape.characters[0])
+        self.play.arrivals.arrived(deadline.arrived_s, deadline.budget_s, shape.tokens[0])
 
     def price(self, now_s: float, demanded: float = 0.0) -> float:
         """Return no price."""
@@ -62,10 +86,76 @@ class PlayedDecider(Decider):
         return self._chosen(batch.checkpoint, decision.terms, deadline.remaining_s(now_s))
 
     def _chosen(self, name: str, terms: Terms, remaining_s: float) -> Decision:
-        one_s = self.by_name[name].run_s(1, ASKED.characters[0])
+        one_s = self.by_name[name].run_s(1, ASKED.tokens[0][0])
         forecast = Forecast(0.0, one_s, one_s, one_s, one_s, cost_s=one_s)
         chosen = Candidate(name, Tier.REALTIME, 80.0, None, forecast, 80.0)
         return Decision((chosen,), remaining_s, terms, chosen=chosen, reason=Reason.ONLY_CANDIDATE)
+
+
+@dataclass(eq=False)
+class SentBatch:
+    """A batch at the backend, which runs until a test ends it."""
+
+    checkpoint: str
+    works: Sequence[Work]
+    service_time_s: float
+    done: Callable[[Sequence[Result]], None]
+    cancelled: int = 0
+    ended: bool = False
+
+    def ends(self, *results: Result) -> None:
+        """End it with these results, or with an answer to each request that names it."""
+        assert not self.ended and not self.cancelled, "a batch ends once"
+        self.ended = True
+        self.done(results or [answer(work.request_id) for work in self.works])
+
+    def cancel(self) -> None:
+        """Count that it was cancelled."""
+        self.cancelled += 1
+
+
+@dataclass
+class PlayedBackend:
+    """A `Backend` that keeps the batches that it gets."""
+
+    sent: list[SentBatch] = field(default_factory=list)
+
+    def dispatch(
+        self, checkpoint: str, batch: Sequence[Work], service_time_s: float, done: Callable[[Sequence[Result]], None]
+    ) -> Callable[[], None]:
+        """Keep a batch."""
+        self.sent.append(SentBatch(checkpoint, tuple(batch), service_time_s, done))
+        return self.sent[-1].cancel
+
+
+def answer(name: str) -> Answer:
+    """Return the answer to the request of that name."""
+    return Answer((name,), InputReport(1, 1, False), ReplicaTimings(0.0, 0.010, 0.010, 1))
+
+
+@dataclass(eq=False)
+class Caller:
+    """A client of the loop: its request's ticket once it is submitted, and the task that waits for the result."""
+
+    name: str
+    ticket: Ticket | None = None
+    task: asyncio.Task[Result | None] = field(init=False)
+
+    @property
+    def begun(self) -> bool:
+        """Return whether its batch has begun."""
+        return self.ticket is not None and self.ticket.stage is Stage.BEGUN
+
+    @property
+    def batch(self) -> Batch:
+        """Return its batch, which has begun."""
+        assert self.ticket is not None and self.ticket.batch is not None
+        return self.ticket.batch
+
+    @property
+    def answered(self) -> bool:
+        """Return whether it has its own answer."""
+        return self.task.done() and not self.task.cancelled() and self.task.result() == answer(self.name)
 
 
 @dataclass
@@ -74,57 +164,57 @@ class PlayedLoop:
 
     plays: tuple[PlayedQueue, ...]
     runs: bool = False
+    callers: int = 0
 
     def __post_init__(self) -> None:
         self.began_s = asyncio.get_running_loop().time()
-        self.scheduler = Scheduler({str(at): PlayedDecider(play) for at, play in enumerate(self.plays)}, reraise)
-        self.loop = SchedulerLoop(self.scheduler, self.clock)
+        self.deciders = {str(at): PlayedDecider(play) for at, play in enumerate(self.plays)}
+        self.scheduler = Scheduler(self.deciders, reraise)
+        self.backend = PlayedBackend()
+        self.loop = SchedulerLoop(self.scheduler, self.backend, self.clock)
 
     @property
     def play(self) -> PlayedQueue:
         """Return the first task's queue."""
         return self.plays[0]
 
+    @property
+    def sent(self) -> list[SentBatch]:
+        """Return the batches that were sent."""
+        return self.backend.sent
+
+    @property
+    def learnt(self) -> list[str]:
+        """Return what the first task's forecaster should have learnt."""
+        return self.deciders["0"].lessons.learnt
+
     def clock(self) -> float:
         """Return the time."""
         return self.play.now_s + (asyncio.get_running_loop().time() - self.began_s if self.runs else 0.0)
 
-    def submit(self, budget_s: float = 5.0, strict: bool = False, task: int = 0) -> Ticket:
-        """Submit a request that arrives now."""
-        now_s = self.clock()
-        return self.scheduler.submit(str(task), ASKED, Terms(strict=strict), Deadline(now_s, budget_s), now_s)
-
-    async def settled(self, ticket: Ticket, patience_s: float = 60.0) -> Ticket:
-        """Wait for what becomes of a request."""
-        await self.loop.settled(ticket, patience_s)
-        return ticket
-
-    def comes(
-        self, budget_s: float = 5.0, patience_s: float = 60.0, strict: bool = False, task: int = 0
-    ) -> asyncio.Task[Ticket]:
+    def comes(self, budget_s: float = 5.0, patience_s: float = 60.0, strict: bool = False, task: int = 0) -> Caller:
         """Send a request to the scheduler and its loop, as a task of its own."""
+        self.callers += 1
+        caller = Caller(f"r-{self.callers}")
 
-        async def client() -> Ticket:
-            return await self.settled(self.submit(budget_s, strict, task), patience_s)
+        async def call() -> Result | None:
+            terms, now_s = Terms(strict=strict, request_id=caller.name), self.clock()
+            caller.ticket = self.scheduler.submit(str(task), ASKED, terms, Deadline(now_s, budget_s), now_s)
+            request = Request("classify", (caller.name,), ASKED.parameters, terms, now_s)
+            return await self.loop.result(caller.ticket, request, patience_s)
 
-        return asyncio.create_task(client())
-
-    def ends(self, ticket: Ticket) -> None:
-        """Report that a request that had begun is finished."""
-        self.scheduler.completed(ticket, self.clock())
-        self.loop.look()
+        caller.task = asyncio.create_task(call())
+        return caller
 
     @property
     def under_way(self) -> int:
         """Return 1 if the one core is busy, else 0."""
         return len(self.play.queue._under_way)
 
-
-def began(task: asyncio.Task[Ticket]) -> Batch:
-    """Return the batch in which a request has begun."""
-    batch = task.result().batch
-    assert task.result().stage is Stage.BEGUN and batch is not None
-    return batch
+    def is_empty(self) -> bool:
+        """Return whether nothing is queued, runs or is waited for."""
+        waits = any(len(play.queue) or play.queue._under_way for play in self.plays)
+        return not (waits or len(self.scheduler) or self.loop._calls)
 
 
 def played_loop(max_batch: int = 1, slots: int = 4) -> PlayedLoop:

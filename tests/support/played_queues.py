@@ -25,8 +25,9 @@ class Played(ServedCheckpoint):
     max_batch: int = 8
     threads: int = 1
     slots: int = 4
+    tokenizer: int = 0
 
-    def run_s(self, inputs: int, characters: int) -> float:
+    def run_s(self, inputs: int, tokens: int) -> float:
         """Return the core-seconds of a batch, whatever its length."""
         return self.threads * self.one_s * (1 + 0.5 * (inputs - 1))
 
@@ -59,12 +60,12 @@ class PlayedQueue:
         able = [one for one in self.checkpoints if eligible is None or one.name in eligible]
         least_s = min(0.9 * one.run_s(texts, 1) / one.threads for one in able)
         deadline_s = self.now_s + budget_s
-        return QueuedRequest(self.places, deadline_s, 16, texts, strict, eligible, last_s=deadline_s - least_s)
+        return QueuedRequest(self.places, deadline_s, (16,), texts, strict, eligible, last_s=deadline_s - least_s)
 
     def arrives(self, budget_s: float, texts: int = 1, strict: bool = False, *eligible: str) -> QueuedRequest:
         """Enter a request, and start each batch that can begin."""
         held = self.queued_request(budget_s, texts, strict, frozenset(eligible) or None)
-        self.arrivals.arrived(self.now_s, budget_s, 16)
+        self.arrivals.arrived(self.now_s, budget_s, (16,))
         self.queue.enter(held)
         self.look()
         return held

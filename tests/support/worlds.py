@@ -13,6 +13,7 @@ from fakes import ANSWER, MEDIANS_S, TERMS, Behaviour, FakeBackend, FakeClock, K
 from starlette.types import Message, Scope
 
 from gateway.api import app
+from gateway.api.access import Access
 from gateway.catalogs.catalog import Catalog, Limits
 from gateway.forecasting.load import LoadTracker
 from gateway.model.deadline import Clock
@@ -65,10 +66,15 @@ class World:
 
 
 def world(
-    behaviour: Behaviour | None = None, limits: Limits | None = None, *, up: bool = True, note: Note = reraise
+    behaviour: Behaviour | None = None,
+    limits: Limits | None = None,
+    *,
+    up: bool = True,
+    note: Note = reraise,
+    coming: Sequence[str] = (),
 ) -> World:
-    """Return a gateway over `catalog()`, every checkpoint idle and, by default, up."""
-    manifests = {name: manifest(name, median_s) for name, median_s in MEDIANS_S.items()}
+    """Return a gateway over `catalog()`, every checkpoint idle and, by default, up; those `coming` have no manifest."""
+    manifests = {name: manifest(name, median_s) for name, median_s in MEDIANS_S.items() if name not in coming}
     return _world(catalog(limits), manifests, behaviour or FakeBackend().behaviour, up=up, note=note)
 
 
@@ -142,11 +148,11 @@ class OwnMetrics:
         return one_scrape([Process("only", "gateway", self.metrics.text())])
 
 
-def client_of(told: World) -> httpx.AsyncClient:
+def client_of(told: World, access: Access = app.EVERYWHERE) -> httpx.AsyncClient:
     """Return a client of the application over this world, whose requests are counted and kept."""
     scrape = OwnMetrics(told.catalog)
     told.service.observers = (told.kept, scrape.metrics)
-    application = app.build(told.service, scrape, told.catalog.limits, told.clock)
+    application = app.build(told.service, scrape, told.catalog.limits, told.clock, access=access)
     transport = httpx.ASGITransport(application, raise_app_exceptions=False)
     return httpx.AsyncClient(transport=transport, base_url="http://gateway")
 

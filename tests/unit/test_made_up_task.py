@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import httpx
 import pytest
-from fakes import FakeBackend, FakeClock, Kept
+from fakes import FakeClock, Kept
 from made_up_task.exporter import COUNTER
 from made_up_task.task import COUNT, CounterManifest
 from worlds import OwnMetrics
@@ -25,8 +26,9 @@ from gateway.api import app
 from gateway.catalogs.catalog import Catalog, load_catalog
 from gateway.forecasting.load import LoadTracker
 from gateway.model.manifest import Precision, VariantManifest
-from gateway.model.messages import Answer, Failure, LoadReport, Work
+from gateway.model.messages import LoadReport, Work
 from gateway.router import Router
+from gateway.scheduling.loop import Result
 from gateway.service import Service
 from gateway.tasks import TASKS, read_manifest
 
@@ -42,6 +44,8 @@ checkpoints:
     quality: {metric: exactness, value: 100.0, data_set: none, reference: made up}
     licence: Apache-2.0
 """
+Done: TypeAlias = Callable[[Sequence[Result]], None]
+Cancel: TypeAlias = Callable[[], None]
 TEXT = "the cat saw the other cat"
 
 
@@ -78,9 +82,11 @@ async def client_of(catalog: Catalog, manifests: Mapping[str, VariantManifest], 
     replica = open_replica(ReplicaSettings(entry, variant, 9), time.monotonic)
     load, clock, kept, scrape = LoadTracker(), FakeClock(), Kept(), OwnMetrics(catalog)
 
-    class Direct(FakeBackend):
-        async def dispatch(self, checkpoint: str, work: Work, service_time_s: float) -> Answer | Failure:
-            return await replica.handle(work)
+    class Direct:
+        def dispatch(self, checkpoint: str, batch: Sequence[Work], service_time_s: float, done: Done) -> Cancel:
+            answering = asyncio.create_task(replica.handle(batch))
+            answering.add_done_callback(lambda task: done(task.result()))
+            return lambda: None
 
     load.reported(entry.name, "replica", LoadReport(0.0, 0), clock())
     service = Service(Router(catalog, manifests, load, clock), Direct(), load, 9, (kept, scrape.metrics), clock)
@@ -112,6 +118,11 @@ async def test_it_is_answered_explained_counted_and_described(variant: Path, tmp
         assert answer.headers["x-checkpoint"] == "counter" and answer.headers["x-sla-met"] == "true"
         distinct = await client.post("/count", json=body | {"parameters": {"distinct": True}})
         assert distinct.json() == [{"words": 3}, {"words": 2}]
+        options = {"options": {"use_cache": True}}
+        detailed = (await client.post("/count?details=true", json=body | options)).json()
+        assert detailed["ignored"] == ["options.use_cache"]
+        marked = await client.post("/count", content=b'\xef\xbb\xbf{"inputs": "a cat \\ud83d"}')
+        assert marked.json() == [{"words": 3}]
         refused = await client.post("/count", json=body | {"parameters": {"top_k": 1}})
         assert refused.status_code == 422 and "parameters.top_k" in refused.text
         routed = (await client.post("/route", json=body | {"task": "count"})).json()

@@ -21,6 +21,7 @@ from waiting import until
 from worlds import OwnMetrics
 
 from deployments.replica.replica import ReplicaSettings, open_replica
+from deployments.replica.tokens import counters_of
 from deployments.transport import Endpoint, TransportServer, UnixAddress
 from deployments.transport.backend import TransportBackend
 from gateway.api import app
@@ -149,7 +150,9 @@ async def gateway(folder: Path, clock: FakeClock) -> AsyncIterator[httpx.AsyncCl
     backend = TransportBackend(
         {NAME: 1}, Beside(Endpoint("replica", "here", address)), load, "here", clock, random.Random(1)
     )
-    service = Service(Router(catalog, {NAME: manifest}, load, clock), backend, load, 99, (scrape.metrics,), clock)
+    counters = counters_of({NAME: manifest}, {NAME: folder / "variant"})
+    router = Router(catalog, {NAME: manifest}, load, clock, counters=counters)
+    service = Service(router, backend, load, 99, (scrape.metrics,), clock)
     application = app.build(service, scrape, catalog.limits, clock)
     backend.start()
     try:

@@ -21,12 +21,15 @@ from deployments.replica.summarize.beam_search import BeamSearch, SearchRules, s
 from deployments.replica.summarize.casing import restored
 from deployments.replica.summarize.chunking import Piece, Windowing
 from deployments.replica.summarize.job import (
+    SHORT_CHARACTERS,
     SLOWDOWN_WEIGHT,
     Steps,
     SummaryJob,
     SummaryResult,
     TextBudget,
+    as_it_is,
     finished_text,
+    too_short,
     usable,
 )
 from deployments.replica.summarize.replica import SummarizerReplica
@@ -121,6 +124,8 @@ class AbstractiveSummarizer:
 
     def _steps(self, order: _Order) -> Steps:
         windowing, truncation = self._windowing, order.parameters.truncation
+        if too_short(order.text):
+            return as_it_is(order.text, len(windowing.encode(order.text[:SHORT_CHARACTERS])), order.budget)
         if order.remaining_s <= 0:
             nothing = _Written("", "deadline", plan(self._times.for_text(1), order.wanted, 0.0), 0)
             return self._result(nothing, order, 1, InputReport(windowing.expected(len(order.text)), 0, True))

@@ -24,6 +24,8 @@ from deployments.replica.summarize.job import (
     SummaryJob,
     SummaryResult,
     TextBudget,
+    as_it_is,
+    readable,
     words_for,
 )
 from deployments.replica.summarize.ranking import Facts, Ranker, default_count, describe
@@ -100,6 +102,8 @@ class ExtractiveSummarizer:
         return SummaryJob(budget, self._steps(text, parameters, budget))
 
     def _steps(self, text: str, parameters: SummarizeParameters, budget: TextBudget) -> Steps:
+        if not readable(text):
+            return as_it_is(text, 0, budget)
         read = _Read()
         if budget.remaining_s <= 0:
             read.total = _estimated_tokens(len(text))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from dataclasses import dataclass
 from typing import TypeAlias
+from unicodedata import category
 
 from deployments.replica.summarize.sentences import MAX_CHARACTERS, split_sentences, whole_sentences
 from gateway.model.deadline import Clock
@@ -16,11 +17,16 @@ from gateway.model.messages import Failure, FinishReason, Generation, InputRepor
 LEAST_WORDS = 3
 """Words that make a summary usable if the deadline cut it short."""
 
+SHORT_WORDS, SHORT_CHARACTERS = 4, 60
+"""Most words, and characters, of a text that is its own summary. Of "ok" a writer can only invent. Set by hand."""
+
 LEAD_WORDS = 40
 """Most words of the source's first sentence that replace an unusable summary."""
 
 WORDS_PER_TOKEN = 0.75
 """Estimated words in a token, where no tokenizer is at hand."""
+
+_UNREADABLE = frozenset(("Cc", "Cf", "Zs", "Zl", "Zp"))
 
 SLOWDOWN_WEIGHT = 0.1
 """Weight of each new measurement in a summarizer's running averages of time."""
@@ -113,8 +119,27 @@ def finished_text(written: str, reason: FinishReason) -> str:
 
 
 def usable(text: str, reason: FinishReason) -> bool:
-    """True if a summary says something: it has a word, or `LEAST_WORDS` if the deadline cut it short."""
-    return len(text.split(None, LEAST_WORDS)) >= (LEAST_WORDS if reason == "deadline" else 1)
+    """True if a summary says something: it has a word, or `LEAST_WORDS` if the deadline cut it short.
+
+    What is too short to summarise is its own summary, also if it says nothing.
+    """
+    return reason == "short" or len(text.split(None, LEAST_WORDS)) >= (LEAST_WORDS if reason == "deadline" else 1)
+
+
+def as_it_is(text: str, tokens: int, budget: TextBudget) -> SummaryResult:
+    """The summary of a text that is `too_short`: the text itself, or '' if it says nothing. No engine runs."""
+    generation = Generation("short", 0, tokens, 1, 0, 1, budget.headroom_s)
+    return SummaryResult(text.strip() if readable(text) else "", generation, InputReport(tokens, tokens, False))
+
+
+def too_short(text: str) -> bool:
+    """True if a summary could only say what the text does not: it has `SHORT_WORDS` words at most, or says nothing."""
+    return not readable(text) or (len(text) <= SHORT_CHARACTERS and len(text.split()) <= SHORT_WORDS)
+
+
+def readable(text: str) -> bool:
+    """True if a text has anything beside white space, control characters and marks of zero width."""
+    return any(category(letter) not in _UNREADABLE for letter in text)
 
 
 def words_for(tokens: int | None) -> int | None:

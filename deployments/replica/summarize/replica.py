@@ -62,8 +62,8 @@ class SummarizerReplica:
     async def _answer(self, work: Work) -> Answer | Failure:
         """Answers one request by its deadline, strict or not. Cancelling it stops it after the current step.
 
-        If a summary is not usable by then, strict work fails as EXPIRED. Best-effort work gets the first sentence of
-        its text, marked as such.
+        If a summary is not usable by then, strict work fails as EXPIRED. Else the first sentence of its text stands in,
+        marked as such, as it does where a checkpoint wrote nothing with time to spare.
         """
         arrived = self._clock()
         parameters = parameters_of(work, SummarizeParameters)
@@ -76,7 +76,7 @@ class SummarizerReplica:
         if isinstance(finished, Failure):
             return finished
         summaries = [one.summary for one in finished]
-        if work.strict and not all(usable(one.text, one.generation.finish_reason) for one in summaries):
+        if work.strict and any(_cut_short(one) for one in summaries):
             return Failure(FailureKind.EXPIRED)
         summaries = [_or_lead(one, text, parameters) for one, text in zip(summaries, work.inputs, strict=True)]
         return Answer(
@@ -103,11 +103,17 @@ def reserve_s(remaining_s: float) -> float:
     return min(0.008 + max(remaining_s, 0.0) / 50, 0.05, max(remaining_s, 0.0) / 4)
 
 
+def _cut_short(one: SummaryResult) -> bool:
+    """True if the deadline left nothing usable."""
+    reason = one.generation.finish_reason
+    return reason == "deadline" and not usable(one.text, reason)
+
+
 def _or_lead(one: SummaryResult, source: str, parameters: SummarizeParameters) -> SummaryResult:
     """The summary if it is usable, else the source's first sentence within the requested length."""
     if usable(one.text, one.generation.finish_reason):
         return one
-    generation = msgspec.structs.replace(one.generation, finish_reason="deadline", lead=True)
+    generation = msgspec.structs.replace(one.generation, lead=True)
     return SummaryResult(lead_of(source, words_for(parameters.max_new_tokens)), generation, one.input)
 
 

@@ -33,7 +33,7 @@ from exporters.starter.vocabulary import MAX_TOKENS, write_tokenizer
 from exporters.texts import Sentence
 
 SMOKE_SENTENCES = 40
-TIERS = {POLISHED: "quality", STUDENT: "realtime"}
+TIERS = {POLISHED: "balanced", STUDENT: "realtime"}
 SETTINGS: dict[str, float | str] = {
     "rating_slope": RATING_SLOPE,
     "label_weight": LABEL_WEIGHT,

@@ -10,7 +10,8 @@ import { problem, reason, remedies } from "./words.js";
 export function answered(told, terms, colour) {
   const { outputs, routing, timings_ms: timings } = told.document;
   const met = routing.sla_met;
-  const title = met ? "In time" : `Late by ${time(timings.total - routing.budget_ms)}`;
+  const late = timings.total - routing.budget_ms;
+  const title = met ? "In time" : late > 0 ? `Late by ${time(late)}` : "Nothing written in time";
   const lead = make(
     "p",
     { class: "lead" },
@@ -84,6 +85,7 @@ function small(told, terms) {
 
 function writing({ finish_reason: finish, tokens, beams, pieces, lead }) {
   const ends = { stop: "ended by itself", length: "ended at its length", deadline: "stopped by the deadline" };
+  if (finish === "short") return "too short to summarise: the text itself";
   if (lead) return "nothing written in time: the first sentence of the text instead";
   const how = [`${tokens} tokens written`, beams > 1 ? `${beams} beams` : null, pieces > 1 ? `${pieces} pieces` : null];
   return `${how.filter(Boolean).join(", ")}, ${ends[finish] ?? finish}`;

@@ -49,11 +49,11 @@ export function decision(terms, signal) {
   return ask("route", { method: "POST", headers: headersOf(terms), body, signal });
 }
 
-/** The catalog as served: the documents of its checkpoints. */
+/** The catalog: the documents of the checkpoints that are served, and of those that are still to come. */
 export async function checkpoints() {
   const told = await ask("checkpoints");
   if (!told.ok) throw new Error(told.document.title);
-  return told.document.checkpoints;
+  return { served: told.document.checkpoints, coming: told.document.coming ?? [] };
 }
 
 /** The contract for machines, which says what parameters a task takes. */

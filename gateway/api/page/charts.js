@@ -65,7 +65,7 @@ const CHARTS = [
   },
   {
     title: "Effective quality",
-    hint: "points, over all offered; late or refused is 0",
+    hint: "points, over all offered; late, refused or unwritten is 0",
     none: "Idle: nothing was asked.",
     plot: { least: 100, format: brief },
     figure: brief,

@@ -17,7 +17,8 @@ export function tasksOf(checkpoints, contract) {
     const { requestBody } = contract.paths[`/${name}`].post;
     const body = plain(requestBody.content["application/json"].schema, contract);
     const { properties = {} } = plain(body.properties.parameters ?? {}, contract);
-    const parameters = Object.entries(properties).map(([name, schema]) => parameter(name, plain(schema, contract)));
+    const own = Object.entries(properties).filter(([, schema]) => !schema.deprecated); // the rest is for other clients
+    const parameters = own.map(([name, schema]) => parameter(name, plain(schema, contract)));
     const parts = partsOf(plain(body.properties.inputs ?? {}, contract));
     const simple = parameters.filter(({ type }) => TYPES.includes(type));
     return { name, parts, parameters: simple, examples: body.examples ?? [] };

@@ -13,14 +13,15 @@ const AGAIN_MS = 15_000;
 const trial = new Trial(document, new Form(document));
 const watch = new Watch(document);
 
-/** The catalog is asked for again now and then, since a rolling update may change it under an open page. */
+/** The catalog is asked for again now and then: a rolling update may change it, and a late checkpoint may join. */
 async function learn(before = "") {
   let known = before;
   if (document.visibilityState === "visible" || before === "") {
-    const served = await checkpoints().catch(() => null);
-    if (served !== null) {
+    const catalog = await checkpoints().catch(() => null);
+    if (catalog !== null) {
+      const { served, coming } = catalog;
       const colours = coloursOf(served);
-      watch.know(served, colours);
+      watch.know(served, colours, coming);
       const names = served.map(({ name }) => name).join();
       const told = names === before ? null : await contract().catch(() => null);
       if (told !== null) {

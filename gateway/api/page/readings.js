@@ -25,6 +25,7 @@ export const TIERS = ["quality", "balanced", "realtime"];
 const ENDS = {
   in_time: "inTime",
   late: "late",
+  lead: "late", // nothing was written in time
   infeasible: "refused",
   shed: "refused",
   unavailable: "refused",
@@ -32,6 +33,9 @@ const ENDS = {
   failed: "failed",
   cancelled: "left",
 };
+
+/** The outcomes of requests that had an answer. */
+const ANSWERED = ["in_time", "lead", "late"];
 
 /** Requests a second by how they ended, and what follows: of all tasks or one. A ratio is null if none was offered. */
 export function promises(frames, task = null) {
@@ -73,7 +77,7 @@ export function answers(frames) {
   const rate = rateOver(frames);
   const rates = new Map();
   for (const { labels, value } of grown(frames, REQUESTS)) {
-    if (labels.outcome !== "in_time" && labels.outcome !== "late") continue;
+    if (!ANSWERED.includes(labels.outcome)) continue;
     rates.set(labels.checkpoint, (rates.get(labels.checkpoint) ?? 0) + rate(value));
   }
   return rates;

@@ -23,11 +23,13 @@ export class Watch {
     Object.assign(this, { served: of("served"), build: of("build") });
     this.charts = new Charts(of("charts"), (agoS) => say(this.state, agoS > 0 ? `${agoS.toFixed()} s ago` : LATELY));
     this.known = [];
+    this.coming = [];
   }
 
-  /** Takes what is known of the catalog. */
-  know(checkpoints, colours) {
+  /** Takes what is known of the catalog: the checkpoints that are served, and those that are still to come. */
+  know(checkpoints, colours, coming = []) {
     this.known = checkpoints.map((one) => ({ ...one, colour: colours.get(one.name) }));
+    this.coming = coming;
   }
 
   /** Shows the frames of the last minute, the latest last. */
@@ -146,6 +148,10 @@ export class Watch {
       const cells = figures.map((figure) => make("td", { class: "number" }, figure));
       return styled(make("tr", { "data-down": there < expected }, head, ...cells), { "--colour": colour });
     });
-    this.served.replaceChildren(...rows);
+    const later = this.coming.map(({ name, tier, state, reason }) => {
+      const about = make("span", { class: "tier" }, `${tier}, ${state}: ${reason}`);
+      return make("tr", {}, make("th", { scope: "row", colspan: "6" }, `${name} `, about));
+    });
+    this.served.replaceChildren(...rows, ...later);
   }
 }

@@ -47,7 +47,7 @@ export function refusal(decision) {
 const PROBLEMS = {
   budget_infeasible: "In strict mode the gateway refuses at once what it cannot keep, instead of being late.",
   overloaded: "Too much waits already. The gateway says so at once, so that you can try again or elsewhere.",
-  deadline_exceeded: "It was let in, and its time passed before there was an answer. The rest of the work was stopped.",
+  deadline_exceeded: "It was let in, and no answer could come within its time. The rest of the work was stopped.",
   checkpoint_unavailable: "No replica that could answer is up. Lost ones are started again by themselves.",
   inference_failed: "The engine failed on this text. The gateway's log has the reason, under the request id.",
   input_too_long: "The text is longer than this gateway or this checkpoint takes.",

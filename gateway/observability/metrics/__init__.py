@@ -1,10 +1,10 @@
 """Prometheus metrics: what each process counts, and how the metrics of many processes become one scrape.
 
 The only package that knows `prometheus_client`. Names follow the glossary. Every label has a closed list of values:
-task, checkpoint, tier, outcome, reason, verdict, finish reason, part, deployment and its states, replica.
+task, checkpoint, tier, outcome, reason, verdict, finish reason, code, part, deployment and its states, replica.
 
-`requests` counts finished requests, `replicas` and `application` report a replica and all deployments, and `exposition`
-writes the text format and merges it.
+`requests` counts finished requests, `server` errors about what is none, `replicas` and `application` report a replica
+and all deployments, and `exposition` writes the text format and merges it.
 """
 
 from prometheus_client.core import Metric
@@ -29,6 +29,7 @@ from gateway.observability.metrics.exposition import (
 )
 from gateway.observability.metrics.replicas import BATCH_SIZES, ReplicaFacts, replica_text
 from gateway.observability.metrics.requests import BUCKETS, RequestMetrics
+from gateway.observability.metrics.server import ServerErrors
 
 __all__ = [
     "BATCH_SIZES",
@@ -43,6 +44,7 @@ __all__ = [
     "ReplicaFacts",
     "RequestMetrics",
     "SeenDeployment",
+    "ServerErrors",
     "application_text",
     "counter",
     "exposition",

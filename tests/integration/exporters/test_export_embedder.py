@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -90,7 +90,7 @@ def test_a_variant_is_true_to_its_source(variant: Path) -> None:
     assert manifest.max_tokens == LENGTH < WINDOW
 
 
-WAYS = {
+WAYS: dict[str, Callable[[Logits], Logits]] = {
     "cls_token": lambda tokens: tokens[0],
     "max_tokens": lambda tokens: tokens.max(axis=0),
     "mean_tokens": lambda tokens: tokens.mean(axis=0),

@@ -38,7 +38,7 @@ async def answered(texts: list[str], engine: BatchDependent) -> Answer:
     replica = ClassifierReplica(catalog().checkpoints[1], opened, 99, FakeClock())
     replica.start()
     parameters = ClassifyParameters(function_to_apply="none")
-    answer = await replica.handle(Work("classify", tuple(texts), parameters, 60.0, False, "r"))
+    (answer,) = await replica.handle([Work("classify", tuple(texts), parameters, 60.0, False, "r")])
     await replica.stop(60)
     assert isinstance(answer, Answer)
     return answer

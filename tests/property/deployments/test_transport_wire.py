@@ -8,10 +8,12 @@ import math
 import random
 import socket
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 import pytest
+from batches import result_of
 from hypothesis import given
 from hypothesis import strategies as st
 from tried import tried
@@ -80,9 +82,15 @@ answers = st.builds(
 )
 failures = st.builds(Failure, st.sampled_from(FailureKind), texts, counts, counts)
 loads = st.builds(LoadReport, floats, counts, st.booleans(), st.none() | counts, counts)
-to_server: st.SearchStrategy[ClientFrame] = st.builds(Submit, ids, works) | st.builds(Cancel, ids) | st.just(Ping())
+batches = st.lists(works, max_size=3).map(tuple)
+results = st.lists(answers | failures, max_size=3).map(tuple)
+to_server: st.SearchStrategy[ClientFrame] = st.builds(Submit, ids, batches) | st.builds(Cancel, ids) | st.just(Ping())
 to_client: st.SearchStrategy[ServerFrame] = (
-    st.builds(Done, ids, answers | failures, loads) | st.builds(Pong, loads) | st.builds(Draining, loads)
+    st.builds(Done, ids, results, loads)
+    | st.builds(Pong, loads)
+    | st.builds(Draining, loads)
+    | st.builds(Pong, loads)
+    | st.builds(Draining, loads)
 )
 
 
@@ -156,9 +164,9 @@ def test_only_the_hello_is_a_hello(said: bytes) -> None:
         assert said.startswith(HELLO) if complete else HELLO.startswith(said)
 
 
-async def echo(work: Work) -> Failure:
-    """Answers any work."""
-    return Failure(FailureKind.TOO_LONG, work.inputs[0] if work.inputs else "", 1, 1)
+async def echo(batch: Sequence[Work]) -> Sequence[Failure]:
+    """Answers any batch."""
+    return [Failure(FailureKind.TOO_LONG, work.inputs[0] if work.inputs else "", 1, 1) for work in batch]
 
 
 async def ask_beside(address: UnixAddress) -> None:
@@ -167,7 +175,7 @@ async def ask_beside(address: UnixAddress) -> None:
     running = asyncio.create_task(client.run())
     await until(lambda: client.connected)
     work = Work("classify", ("well?",), ClassifyParameters(), 1.0, True, "r")
-    assert await client.submit(work) == Failure(FailureKind.TOO_LONG, "well?", 1, 1)
+    assert await result_of(client, work) == Failure(FailureKind.TOO_LONG, "well?", 1, 1)
     await client.close()
     await running
 
@@ -226,6 +234,6 @@ def test_noise_for_a_hello_is_hung_up_on_in_time(address: UnixAddress, chunks: l
 def test_outputs_are_the_same_json_after_the_crossing(labels: list[LabelScore], text: str) -> None:
     """The client receives byte for byte the JSON that the replica meant, since the gateway passes it on unparsed."""
     sent = Answer((tuple(labels), Summary(text)), InputReport(1, 1, False), ReplicaTimings(0.0, 0.0, 0.0, 1))
-    (done,) = server_frames().feed(encoded(Done(1, sent, LoadReport(0.0, 0))))
-    assert isinstance(done, Done) and isinstance(done.result, Answer)
-    assert msgspec.json.encode(done.result.outputs) == msgspec.json.encode(sent.outputs)
+    (done,) = server_frames().feed(encoded(Done(1, (sent,), LoadReport(0.0, 0))))
+    assert isinstance(done, Done) and isinstance(done.results[0], Answer)
+    assert msgspec.json.encode(done.results[0].outputs) == msgspec.json.encode(sent.outputs)

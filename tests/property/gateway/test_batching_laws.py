@@ -40,7 +40,7 @@ def some_waiting(draw: st.DrawFn) -> list[QueuedRequest]:
     available_times_s = sorted(draw(st.lists(st.floats(0.001, 0.5), min_size=1, max_size=24)))
     eligible = st.one_of(st.none(), st.just(None), st.frozensets(st.sampled_from(["checkpoint-0", "checkpoint-1"])))
     return [
-        QueuedRequest(place, NOW_S + available_s, 50, texts=draw(st.integers(1, 2)), eligible=draw(eligible))
+        QueuedRequest(place, NOW_S + available_s, (50,), texts=draw(st.integers(1, 2)), eligible=draw(eligible))
         for place, available_s in enumerate(available_times_s)
     ]
 

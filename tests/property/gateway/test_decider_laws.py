@@ -22,7 +22,7 @@ from gateway.scheduling.policy import Decision
 from gateway.tasks.classify import BatchedModel, ClassifyParameters
 
 NOW_S = 1000.0
-ASKED = RequestShape((40,), ClassifyParameters())
+ASKED = RequestShape(((13,),), ClassifyParameters())
 budgets = st.one_of(st.floats(0.0001, 0.3), st.sampled_from([0.002, 0.01, 0.05, 1.0, 60.0]))
 prices = st.sampled_from([0.0, 20.0, 200.0, 2000.0, 1e6])
 percentiles = st.sampled_from([50.0, 95.0, 99.9])

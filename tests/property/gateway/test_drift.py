@@ -78,8 +78,8 @@ def served(
     for errors, count in phases:
         for _ in range(count):
             now_s += 0.02
-            asked = RequestShape((chance.randint(4, 100),), ClassifyParameters())
-            tokens = round(0.27 * asked.characters[0]) + 2
+            tokens = round(0.27 * chance.randint(4, 100)) + 2
+            asked = RequestShape(((tokens,),), ClassifyParameters())
             queue_s = chance.choice(queues_s)
             forecast = forecaster.forecast(asked, QueueAhead(queue_s), chance.choice(percentiles), now_s, NO_END_S)
             run_s = PROFILE.median_s(1, tokens) * errors(chance)
@@ -161,7 +161,7 @@ def test_of_those_refused_nearly_all_would_have_been_late(errors: Errors) -> Non
     refused = rightly = admitted = 0
     for seed in range(3):
         chance, known = random.Random(seed), forecaster()
-        asked = RequestShape((56,), ClassifyParameters())
+        asked = RequestShape(((18,),), ClassifyParameters())
         for number in range(3000):
             now_s, queue_s = number * 0.02, chance.choice((0.0, 0.01, 0.05))
             budget_s = math.exp(chance.uniform(math.log(0.004), math.log(0.4)))

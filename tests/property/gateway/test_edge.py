@@ -148,7 +148,7 @@ def test_a_text_arrives_as_it_was_sent(text: str) -> None:
 @given(st.floats(0.0, 599.0), st.sampled_from([0.0, 0.1, 1000.0, 1e6]))
 def test_a_bound_that_is_told_holds_when_it_is_sent_back(seconds: float, arrived_s: float) -> None:
     """A least feasible budget, sent back as a header, exceeds the computed one, by less than 0.2 ms."""
-    sent = str(BudgetInfeasible(seconds, ["c"]).members["min_feasible_ms"])
+    sent = str(BudgetInfeasible(seconds, seconds, ["c"]).members["min_feasible_ms"])
     budget_s = read_terms([(b"x-latency-sla-ms", sent.encode())]).budget_s
     assert budget_s is not None
     assert seconds < Deadline(arrived_s, budget_s).remaining_s(arrived_s) < seconds + 0.0002

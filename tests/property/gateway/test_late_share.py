@@ -1,18 +1,12 @@
-"""The share of late requests: it is guaranteed, it is small, and it costs little goodput under overload."""
+"""The share of late requests: it is guaranteed, and it is small."""
 
 from __future__ import annotations
 
-import random
-from dataclasses import dataclass, field
-from itertools import count, islice, pairwise
+from itertools import pairwise
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tried import tried
 
-from deployments.replica.batch_forming import BatchLimits, MedianTimes, RememberedMedians, Waiting, form_batch
-from gateway.model.profile import LatencyProfile
 from gateway.scheduling.late_share import LATE_SHARE, LateShare
 
 durations_s = st.one_of(st.floats(0.001, 0.5), st.floats(0.001, 0.01))
@@ -51,80 +45,3 @@ def test_a_quiet_hour_earns_the_late_no_claim(runs: list[tuple[float, float]]) -
         assert not share.turn
     share.ran(0.001, late=False, contested=True)
     assert share.turn
-
-
-PAYING = LatencyProfile((1, 16), (8, 64), ((0.004, 0.005), (0.005, 0.012)), sigma=0.1)
-FLAT = LatencyProfile((1, 16), (8, 64), ((0.001, 0.004), (0.012, 0.06)), sigma=0.1)
-LIMITS = BatchLimits(max_batch=16, max_batch_tokens=2048, max_padding_waste=0.15)
-
-
-@dataclass
-class Offering:
-    """One engine and open-loop arrivals at a rate; counts the answers in time."""
-
-    profile: MedianTimes
-    rate: float
-    budgets_s: tuple[float, float]
-    strict: bool
-    most_waiting: int
-    chance: random.Random = field(default_factory=lambda: random.Random(7))
-    in_time: int = 0
-    now: float = 0.0
-
-    def last(self, seconds: float) -> None:
-        """Run until this time."""
-        waiting: dict[int, Waiting] = {}
-        share, arrives, sequence = LateShare(), 0.0, 0
-        while self.now < seconds:
-            while arrives <= self.now:
-                tokens, budget_s = self.chance.randint(8, 64), self.chance.uniform(*self.budgets_s)
-                if len(waiting) < self.most_waiting:
-                    waiting[sequence] = Waiting(sequence, tokens, arrives + budget_s, self.strict, arrives)
-                sequence, arrives = sequence + 1, arrives + self.chance.expovariate(self.rate)
-            formed = form_batch(waiting.values(), self.now, LIMITS, self.profile, late_turn=share.turn)
-            for entry in (*formed.expired, *formed.entries):
-                del waiting[entry.sequence]
-            share.ran(formed.median_s, late=formed.late, contested=formed.contested)
-            self.in_time += sum(self.now + formed.median_s <= entry.deadline for entry in formed.entries)
-            self.now = max(self.now + formed.median_s, 0.0 if formed.entries else arrives)
-
-
-@pytest.mark.parametrize("strict", [False, True])
-@pytest.mark.parametrize(("profile", "enough"), [(PAYING, 1500), (FLAT, 500)])
-@pytest.mark.parametrize("most_waiting", [400, 100_000])
-def test_goodput_under_overload_stays_at_nine_tenths_of_the_most(
-    profile: LatencyProfile, enough: float, strict: bool, most_waiting: int
-) -> None:
-    """An overload of ten times the capacity costs at most a tenth of the goodput, strict or not, for any queue."""
-    medians, most = RememberedMedians(profile), 0
-    for times in (0.5, 1.0, 2.0):
-        offering = Offering(medians, times * enough, (0.05, 0.2), strict, most_waiting)
-        offering.last(1.5)
-        most = max(most, offering.in_time)
-    offering = Offering(medians, 10 * enough, (0.05, 0.2), strict, most_waiting)
-    offering.last(1.5 if most_waiting < 1_000 else 0.6)
-    assert offering.in_time / offering.now >= 0.9 * most / 1.5
-
-
-@given(st.integers(0, 5), st.integers(8, 64), st.floats(-0.5, 0.0), st.booleans(), st.sampled_from([PAYING, FLAT]))
-@tried(0.7)
-def test_late_work_does_not_starve(
-    older: int, tokens: int, budget_s: float, strict: bool, profile: LatencyProfile
-) -> None:
-    """A late request starts in bounded time, however many others arrive.
-
-    The bound is one turn for it and for each older late request; between two turns lie 1 / share turns and two batches.
-    """
-    waiting = [Waiting(at, 64 - 8 * at, budget_s, False, 0.0) for at in range(older)]
-    victim = Waiting(older, tokens, budget_s, False, 0.0)
-    waiting, share, now, turn_s, run_s = [*waiting, victim], LateShare(), 0.0, 0.0, 0.0
-    arrivals = count(older + 1)
-    while victim in waiting:
-        assert now <= (older + 1) * (turn_s / LATE_SHARE + 2 * run_s)
-        waiting += [Waiting(at, 8 + at % 57, now + 0.07, strict, now) for at in islice(arrivals, 9)]
-        formed = form_batch(waiting, now, LIMITS, profile, late_turn=share.turn)
-        share.ran(formed.median_s, late=formed.late, contested=formed.contested)
-        gone = {*formed.entries, *formed.expired}
-        waiting = [entry for entry in waiting if entry not in gone]
-        now, run_s = now + formed.median_s, max(run_s, formed.median_s)
-        turn_s = max(turn_s, formed.median_s * formed.late)

@@ -45,7 +45,7 @@ class TaskQueueMachine(RuleBasedStateMachine):
     def arrive(self, budget_s: float, texts: int, strict: bool, who: frozenset[str] | None) -> None:
         """A request arrives, perhaps too late or with no checkpoint up."""
         held = self.play.queued_request(budget_s, texts, strict, who)
-        self.play.arrivals.arrived(self.play.now_s, budget_s, 16)
+        self.play.arrivals.arrived(self.play.now_s, budget_s, (16,))
         self.play.queue.enter(held)
         self.waiting.append(held)
         self.came += 1

@@ -20,9 +20,10 @@ class PlannedCheckpoint(ServedCheckpoint):
     slots: int = 1
     stretch: float = 1.0
     overhead_s: float = 0.0
+    tokenizer: int = 0
 
-    def run_s(self, inputs: int, characters: int) -> float:
-        """Return the time of a batch, whatever its characters."""
+    def run_s(self, inputs: int, tokens: int) -> float:
+        """Return the time of a batch, whatever its length."""
         return self.fixed_s + self.each_s * inputs
 
     def reach_s(self, run_s: float, now_s: float) -> float:

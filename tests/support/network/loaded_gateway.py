@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import httpx
 import psutil
@@ -25,8 +26,9 @@ def post(url: str, statuses: Counter[int], over: threading.Event, **headers: str
                 assert answer.status_code != 503 or "Retry-After" in answer.headers
 
 
-def under_load(live: Live, harm: psutil.Process, seen: Callable[[Counter[int]], bool], **headers: str) -> Counter[int]:
-    """Kill a process under the load of four clients, and return their statuses once `seen` is satisfied."""
+@contextmanager
+def loaded(live: Live, **headers: str) -> Iterator[Counter[int]]:
+    """Four clients send during the context, which begins once some were answered; yields their growing statuses."""
     statuses: Counter[int] = Counter()
     over = threading.Event()
     clients = [threading.Thread(target=post, args=(live.url, statuses, over), kwargs=headers) for _ in range(4)]
@@ -34,11 +36,17 @@ def under_load(live: Live, harm: psutil.Process, seen: Callable[[Counter[int]], 
         client.start()
     try:
         wait_until(lambda: statuses[200] > 50)
-        harm.kill()
-        wait_until(lambda: not harm.is_running() or harm.status() == psutil.STATUS_ZOMBIE)
-        wait_until(lambda: seen(statuses))
+        yield statuses
     finally:
         over.set()
         for client in clients:
             client.join()
+
+
+def under_load(live: Live, harm: psutil.Process, seen: Callable[[Counter[int]], bool], **headers: str) -> Counter[int]:
+    """Kill a process under the load of four clients, and return their statuses once `seen` is satisfied."""
+    with loaded(live, **headers) as statuses:
+        harm.kill()
+        wait_until(lambda: not harm.is_running() or harm.status() == psutil.STATUS_ZOMBIE)
+        wait_until(lambda: seen(statuses))
     return statuses

@@ -125,7 +125,7 @@ def told_page(answers: dict[str, Behaviour]) -> Iterator[tuple[str, SmallGateway
     def behave(asked: Asked) -> Told:
         path = asked.path.partition("?")[0]
         if (file := page.get(path)) is not None:
-            return Told(200, {**file.headers(), "Content-Type": file.media_type}, file.content)
+            return Told(200, {**file.headers(gzip=False), "Content-Type": file.media_type}, file.content)
         return answers[path](asked) if path in answers else Told(404, {}, b"{}")
 
     small = SmallGateway(behave)

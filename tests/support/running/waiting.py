@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from virtual_time import VirtualLoop
@@ -24,16 +24,16 @@ _LOOK_S = 0.05
 
 @dataclass
 class Gate:
-    """A handler that answers once the gate is open."""
+    """A handler that answers once the gate is open. `begun` counts batches."""
 
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     begun: int = 0
 
-    async def handle(self, work: Work) -> Failure:
+    async def handle(self, batch: Sequence[Work]) -> Sequence[Failure]:
         """Wait for the gate, then answer."""
         self.begun += 1
         await self.gate.wait()
-        return ECHO
+        return [ECHO] * len(batch)
 
 
 def idle() -> LoadReport:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 from small_scenarios import Even, variant
 
-from deployments.replica.batch_forming import BatchLimits
 from loadtests.simulator.replica import BatchingReplica, SharingReplica
 from loadtests.simulator.world import World
 from loadtests.workload.arrivals import Offered
@@ -18,8 +17,6 @@ BATCHING = variant("batching", 80.0, Even(fixed_s=0.008, per_token_s=0.0001), ma
 
 SUMMARIZER = variant("summarizer", 40.0, Even(per_token_s=0.001), task="summarize")
 """A token takes a millisecond."""
-
-LIMITS = BatchLimits(max_batch=8, max_batch_tokens=100_000, max_padding_waste=0.15)
 
 
 def asked(
@@ -40,27 +37,52 @@ class End:
 
 @dataclass
 class Watched:
-    """Sends every request to one replica, and records its end."""
+    """Sends every request to one replica, as a batch of its own, and records its end."""
 
     world: World
     replica: BatchingReplica | SharingReplica
     ends: dict[int, End] = field(default_factory=dict)
 
     def arrived(self, request: Offered) -> None:
-        self.replica.enter(request, self._told)
+        self.replica.enter([request], self._told)
 
     def ended(self) -> None:
         """Do nothing: no request is held here."""
 
-    def _told(self, request: Offered, service_s: float, answered: bool) -> None:
-        assert request.sequence not in self.ends, "one request told of twice"
-        self.ends[request.sequence] = End(self.world.now_s, service_s, answered)
+    def _told(self, requests: Sequence[Offered], service_s: float, answered: bool) -> None:
+        for request in requests:
+            assert request.sequence not in self.ends, "one request told of twice"
+            self.ends[request.sequence] = End(self.world.now_s, service_s, answered)
 
 
 def batched(offered: Sequence[Offered], slots: int = 1, of: Variant = BATCHING) -> Watched:
     """Play requests on a batching replica with a core for each slot."""
     world = World(slots, seed=1)
-    watched = Watched(world, BatchingReplica(world, of, slots, LIMITS))
+    watched = Watched(world, BatchingReplica(world, of, slots))
+    world.play(offered, watched)
+    return watched
+
+
+@dataclass
+class Together(Watched):
+    """Sends the requests that arrive at one instant as one batch."""
+
+    gathered: list[Offered] = field(default_factory=list)
+
+    def arrived(self, request: Offered) -> None:
+        self.gathered.append(request)
+        self.world.after(0.0, self._enter)
+
+    def _enter(self) -> None:
+        if self.gathered:
+            self.replica.enter(self.gathered, self._told)
+            self.gathered = []
+
+
+def together(offered: Sequence[Offered], slots: int = 1) -> Together:
+    """Play batches on a batching replica with a core for each slot: requests of one instant are one batch."""
+    world = World(slots, seed=1)
+    watched = Together(world, BatchingReplica(world, BATCHING, slots))
     world.play(offered, watched)
     return watched
 

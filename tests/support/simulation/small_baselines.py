@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from gateway.model.tier import Tier
-from loadtests.simulator.policies.central import Central, Chosen, Rule, Setting
+from gateway.scheduling.ruled import Asked, Chosen, Rule
+from loadtests.simulator.gateway import Ruled
+from loadtests.simulator.policies.setting import Setting
 from loadtests.simulator.world import World
 from loadtests.workload.arrivals import Fate, Offered
 from loadtests.workload.variants import Variant
@@ -69,7 +71,7 @@ def waiting(*available_times_s: float, tokens: int = 64) -> list[Offered]:
     ]
 
 
-def told(rule: Rule, queue: Sequence[Offered]) -> Chosen:
+def told(rule: Rule[Variant], queue: Sequence[Offered]) -> Chosen[Variant]:
     """Return what a rule chooses at time 0 from a queue that has just arrived."""
     for request in queue:
         rule.arrived(request, 0.0)
@@ -80,16 +82,16 @@ def told(rule: Rule, queue: Sequence[Offered]) -> Chosen:
 class Watched:
     """A rule whose choices are checked at each call."""
 
-    rule: Rule
+    rule: Rule[Variant]
     under_way: int = 0
-    held: set[Offered] = field(default_factory=set)
+    held: set[Asked] = field(default_factory=set)
     ran: list[tuple[str, int]] = field(default_factory=list)
 
-    def arrived(self, request: Offered, now_s: float) -> None:
+    def arrived(self, request: Asked, now_s: float) -> None:
         self.held.add(request)
         self.rule.arrived(request, now_s)
 
-    def choose(self, queue: Sequence[Offered], now_s: float) -> Chosen:
+    def choose(self, queue: Sequence[Asked], now_s: float) -> Chosen[Variant]:
         chosen = self.rule.choose(queue, now_s)
         gone = [*chosen.drop, *chosen.members]
         assert len(set(gone)) == len(gone), "one request twice"
@@ -104,16 +106,16 @@ class Watched:
             self.ran.append((chosen.variant.name, len(chosen.members)))
         return chosen
 
-    def ended(self, variant: Variant, members: Sequence[Offered], seconds: float, now_s: float) -> None:
+    def ended(self, variant: Variant, members: Sequence[Asked], seconds: float, now_s: float) -> None:
         self.under_way -= 1
         self.rule.ended(variant, members, seconds, now_s)
 
 
-def played(maker: Callable[[Setting], Rule], setting: Setting, offered: Sequence[Offered]) -> Watched:
+def played(maker: Callable[[Setting], Rule[Variant]], setting: Setting, offered: Sequence[Offered]) -> Watched:
     """Play the requests by a watched rule."""
     watched = Watched(maker(setting))
     world = World(setting.cores, seed=4)
-    world.play(offered, Central(world, {TASK: watched}, setting.cores, setting.overhead_s))
+    world.play(offered, Ruled(world, setting.variants, {TASK: watched}, setting.cores, setting.overhead_s))
     return watched
 
 

@@ -20,6 +20,7 @@ from exporters.profiling import (
     grid,
     measure_profile,
     measure_reading_and_steps,
+    watch_beside,
 )
 from gateway.model.profile import LatencyProfile, ProfileCell, ProfileDocument
 
@@ -170,3 +171,10 @@ def test_progress_is_told_from_start_to_end() -> None:
     machine = Writer()
     machine.profiles(64, budget_s=1.0)
     assert machine.told == sorted(machine.told) and machine.told[-1] == pytest.approx(1.0)
+
+
+def test_beside_other_work_the_clock_is_processor_time() -> None:
+    """A profile that is measured beside a gateway counts the engine's processor time, divided by its threads."""
+    machine = Machine(0.0, now=8.0)
+    one, four = (watch_beside(threads, 1.0, lambda share: None, machine.clock) for threads in (1, 4))
+    assert (one.clock(), four.clock()) == (8.0, 2.0)

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 from fake_summaries import DOMAIN, GLANCE, OUTPUT_TOKENS, PAGE, SCRIBE, STUDY, SUMMARY
-from fakes import ANSWER, EVEN, GRAND, MEDIANS_S, SWIFT, FakeBackend, FakeClock, latency_profile, scripted
+from fakes import ANSWER, EVEN, GRAND, MEDIANS_S, SWIFT, FakeBackend, FakeClock, dispatched, latency_profile, scripted
 from worlds import summarizing, world
 
 from gateway.model.messages import Failure, FailureKind, Work
@@ -28,21 +28,21 @@ def test_the_clock_stands_until_it_is_advanced() -> None:
 
 
 async def test_the_backend_follows_its_script_and_keeps_to_the_last_line() -> None:
-    """A scripted backend returns its results in order and repeats the last one; it notes every call."""
+    """A scripted backend returns its results in order and repeats the last one; it notes every request."""
     backend = FakeBackend(scripted(GONE, ANSWER))
-    results = [await backend.dispatch("c", WORK, 0.5) for _ in range(3)]
-    assert results == [GONE, ANSWER, ANSWER]
+    results = [await dispatched(backend, *[WORK] * size, service_time_s=0.5 * size) for size in (1, 2)]
+    assert results == [[GONE], [ANSWER, ANSWER]]
     assert [(one.checkpoint, one.work, one.service_time_s) for one in backend.dispatches] == [("c", WORK, 0.5)] * 3
     assert backend.cancelled == 0
 
 
 async def test_a_hanging_backend_hangs_until_it_is_cancelled() -> None:
-    """A backend with None in its script never answers, and counts the call when it is cancelled."""
-    backend = FakeBackend(scripted(None))
+    """A batch with None in its script never ends, and its requests are counted when it is cancelled."""
+    backend = FakeBackend(scripted(ANSWER, None))
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(600):
-            await backend.dispatch("c", WORK, 0.0)
-    assert backend.cancelled == 1
+            await dispatched(backend, WORK, WORK)
+    assert backend.cancelled == 2
 
 
 def test_a_slower_checkpoint_is_a_better_one() -> None:

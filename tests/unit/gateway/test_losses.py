@@ -9,7 +9,7 @@ from fakes import ANSWER, EVEN, GRAND, SWIFT, TERMS, scripted
 from worlds import ended, strict, took, world
 
 from gateway.model.errors import CheckpointUnavailable, DeadlineExceeded, InputTooLong, UnknownTask
-from gateway.model.messages import Answer, Failure, FailureKind, Work
+from gateway.model.messages import Failure, FailureKind, Work
 from gateway.model.outcome import Outcome
 
 pytestmark = pytest.mark.virtual_time
@@ -154,14 +154,11 @@ async def test_an_unknown_task_is_an_end_like_any_other() -> None:
 
 async def test_a_fault_is_recorded_and_raised() -> None:
     """An unexpected exception is recorded once as FAILED, raised to the edge, and frees the place of its request."""
-
-    def faulty(checkpoint: str, work: Work) -> Answer:
-        raise ZeroDivisionError
-
-    told = world(faulty)
+    told = world()
+    told.backend.fault = ZeroDivisionError()
     for count in (1, 2):
         with pytest.raises(ZeroDivisionError):
             await told.service.handle(told.request())
         assert told.kept.outcomes == [Outcome.FAILED] * count
-    told.backend.behaviour = scripted(ANSWER)
+    told.backend.fault = None
     assert (await told.service.handle(told.request())).answer is ANSWER

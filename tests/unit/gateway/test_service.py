@@ -148,6 +148,17 @@ async def test_strict_work_is_stopped_at_its_deadline() -> None:
     assert told.backend.dispatches[0].work.strict
 
 
+@pytest.mark.parametrize(("took_s", "said"), [(0.003, "could not be kept"), (0.6, "passed")])
+async def test_a_504_says_whether_the_deadline_passed(took_s: float, said: str) -> None:
+    """Work given up before its deadline is told so: a 504 says that a deadline passed only if it has."""
+    told = world()
+    told.backend.behaviour = took(told, took_s, Failure(FailureKind.EXPIRED))
+    problem = (await ended(told, strict(0.5))).problem
+    assert isinstance(problem, DeadlineExceeded) and f"the deadline {said}" in problem.detail
+    assert f"after {1000 * took_s:.1f} ms of 500.0" in problem.detail
+    assert problem.members == {"elapsed_ms": 1000 * took_s} and "passed" not in problem.title
+
+
 async def test_best_effort_work_outlives_its_deadline() -> None:
     """A best-effort request is waited for after its deadline."""
     told = world(scripted(None))

@@ -20,7 +20,7 @@ from fake_summaries import (
 )
 from fakes import EVEN, TERMS
 from prometheus_client.parser import text_string_to_metric_families
-from worlds import World, client_of, gateway, is_problem, strict, summarizing
+from worlds import OwnMetrics, World, client_of, gateway, is_problem, strict, summarizing, took
 
 from gateway.catalogs.catalog import Limits
 from gateway.model.messages import FinishReason, Generation
@@ -112,7 +112,7 @@ async def test_details_tell_how_each_summary_came_about() -> None:
     how = Generation("deadline", 7, 3, 2, 30, 4, -0.0125, lead=True)
     _, client = kinds(generation("length", 9), how)
     document = (await client.post("/summarize?details=true", json={"inputs": ["One.", "Two."]})).json()
-    assert set(document) == {"outputs", "routing", "timings_ms", "input", "generation"}
+    assert set(document) == {"outputs", "routing", "timings_ms", "input", "ignored", "generation"}
     assert document["outputs"] == [{"summary_text": "In short."}] * 2
     assert document["generation"][1] == {
         "finish_reason": "deadline",
@@ -215,6 +215,33 @@ async def test_strict_refuses_a_page_that_cannot_be_in_time_and_says_what_could(
     assert again.record.outcome is Outcome.IN_TIME
 
 
+@pytest.mark.parametrize("leads", [1, 2])
+async def test_an_answer_that_was_not_written_is_none_in_time(leads: int) -> None:
+    """An answer with a first sentence standing in has its own outcome: no promise is kept, and no quality counted."""
+    how = [generation("deadline", 1, steps=0, lead=True)] * leads + [generation()] * (2 - leads)
+    told, client = kinds(*how)
+    scrape = OwnMetrics(told.catalog)
+    told.service.observers = (told.kept, scrape.metrics)
+    response = await client.post("/summarize?details=true", json={"inputs": ["One.", "Two."]})
+    assert (response.headers["X-SLA-Met"], response.headers["X-Outcome"]) == ("false", "lead")
+    routing = response.json()["routing"]
+    assert (routing["sla_met"], routing["outcome"]) == (False, "lead")
+    (record,) = told.kept.records
+    assert record.outcome is Outcome.LEAD and record.answered and not record.met
+    lines = [line for line in scrape.metrics.text().splitlines() if line.startswith("punctual_requests_total{")]
+    assert [
+        line.endswith(" 1.0") for line in lines if f'"{record.checkpoint}"' in line and 'outcome="lead"' in line
+    ] == [True]
+    assert not any(line.endswith(" 1.0") for line in lines if 'outcome="in_time"' in line)
+
+
+async def test_an_answer_that_was_not_written_and_is_late_is_late() -> None:
+    """A first sentence standing in that comes after the deadline is late."""
+    told = summarizing()
+    told.backend.behaviour = took(told, 20.0, summary(generation("deadline", 1, steps=0, lead=True)))
+    assert (await told.service.handle(told.page())).record.outcome is Outcome.LATE
+
+
 async def test_the_gateway_learns_how_long_summaries_are() -> None:
     """After many short summaries the checkpoint is forecast to take less time."""
     told = summarizing()
@@ -228,6 +255,17 @@ async def test_the_gateway_learns_how_long_summaries_are() -> None:
     for _ in range(100):
         await predicted_s(told.service)
     assert await predicted_s(told.service) < 0.8 * first
+
+
+async def test_texts_that_are_their_own_summaries_teach_nothing() -> None:
+    """A text that is too short to summarise comes back at once; forecasts of others are as they were."""
+    told = summarizing()
+    terms = replace(TERMS, pinned=SCRIBE, budget_s=10.0)
+    short = generation("short", 1, steps=0, beams=1, max_new_tokens=0)
+    told.backend.behaviour = as_each(summary(short, tokens=3, service_time_s=0.0, text="ok"))
+    records = [(await told.service.handle(told.page(terms))).record for _ in range(30)]
+    assert {(one.outcome, one.finish_reason) for one in records} == {(Outcome.IN_TIME, "short")}
+    assert len({one.predicted_s for one in records}) == 1
 
 
 async def test_every_kind_of_checkpoint_is_told_whole() -> None:

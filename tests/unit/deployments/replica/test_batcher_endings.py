@@ -13,13 +13,11 @@ import pytest
 from waiting import until
 
 from deployments.engines.base import Logits, TokenIds
-from deployments.replica.batch_forming import BatchLimits
-from deployments.replica.batcher import Batcher, Scored
+from deployments.replica.batcher import Batcher, Results, Row, Scored
 from gateway.model.messages import Failure, FailureKind
 from gateway.model.profile import LatencyProfile
 
 PROFILE = LatencyProfile((1, 8), (8, 64), ((0.01, 0.08), (0.04, 0.32)), sigma=0.1)
-LIMITS = BatchLimits(max_batch=8, max_batch_tokens=512, max_padding_waste=0.25)
 POISON = 666
 
 
@@ -43,16 +41,26 @@ class TouchyEngine:
 
 def started(engine: TouchyEngine, busy: bool = False) -> Batcher:
     """A started batcher; `busy` shuts the engine's gate."""
-    batcher = Batcher(engine.run, PROFILE, LIMITS, time.monotonic, max_queued=100)
+    batcher = Batcher(engine.run, PROFILE, time.monotonic, max_queued=100)
     batcher.start()
     if not busy:
         engine.gate.set()
     return batcher
 
 
-def submitted(batcher: Batcher, first_id: int) -> asyncio.Task[Scored | Failure]:
-    """An input of 8 tokens with time enough, recognised by its first id."""
-    return asyncio.create_task(batcher.submit([first_id] * 8, time.monotonic() + 600, True))
+def batch(*first_ids: int) -> list[Row]:
+    """A batch of inputs of 8 tokens with time enough, each recognised by its first id."""
+    return [Row([first_id] * 8, time.monotonic() + 600, True) for first_id in first_ids]
+
+
+def sent(batcher: Batcher, *first_ids: int) -> asyncio.Task[Results]:
+    """Sends a batch of these inputs."""
+    return asyncio.create_task(batcher.submit(batch(*first_ids)))
+
+
+def scored(results: Results) -> list[bool]:
+    """Which of the inputs have logits."""
+    return [isinstance(result, Scored) for result in results]
 
 
 async def a_run_begins(engine: TouchyEngine) -> None:
@@ -68,17 +76,33 @@ def complaints() -> list[dict[str, Any]]:
 
 
 @pytest.mark.asyncio
-async def test_only_the_culprit_of_a_failed_batch_fails() -> None:
-    """Only the poisonous input of a failed batch fails, naming the exception; the others cost one more run."""
+async def test_only_the_culprit_of_a_failed_run_fails() -> None:
+    """Only the poisonous input of a failed run fails, naming the exception; the others run again, each alone."""
     engine = TouchyEngine()
     batcher = started(engine)
-    results = await asyncio.gather(*(submitted(batcher, first_id) for first_id in (1, 2, POISON, 4)))
+    results = await batcher.submit(batch(1, 2, POISON, 4))
     assert results[2] == Failure(FailureKind.ENGINE, "ArithmeticError")
-    assert [isinstance(result, Scored) for result in results] == [True, True, False, True]
+    assert scored(results) == [True, True, False, True]
     assert engine.batches == [[1, 2, POISON, 4], [1], [2], [POISON], [4]]
     assert batcher.totals.engine_failures == 2
     assert 0 < batcher.totals.wasted_s < batcher.totals.busy_s
-    assert isinstance(await submitted(batcher, 5), Scored)
+    assert scored(await batcher.submit(batch(5))) == [True]
+    await batcher.stop(60)
+
+
+@pytest.mark.asyncio
+async def test_a_failed_run_costs_no_other_batch_its_result() -> None:
+    """A batch beside a failed one runs once and whole, and one that is more urgent runs before the repeats."""
+    engine = TouchyEngine()
+    batcher = started(engine, busy=True)
+    failing = sent(batcher, 1, POISON)
+    await a_run_begins(engine)
+    urgent = [Row([first_id] * 8, time.monotonic() + 300, True) for first_id in (3, 4)]
+    beside = asyncio.create_task(batcher.submit(urgent))
+    await asyncio.sleep(0)
+    engine.gate.set()
+    assert scored(await beside) == [True, True] and scored(await failing) == [True, False]
+    assert engine.batches == [[1, POISON], [3, 4], [1], [POISON]]
     await batcher.stop(60)
 
 
@@ -87,65 +111,67 @@ async def test_an_engine_that_miscounts_has_failed() -> None:
     """An engine that returns fewer rows than inputs has failed them all, and the batcher goes on."""
 
     def miscounting(token_ids: TokenIds, mask: TokenIds) -> Logits:
-        return np.zeros((0, 2), np.float32)
+        return np.zeros((len(token_ids) - 1, 2), np.float32)
 
-    batcher = Batcher(miscounting, PROFILE, LIMITS, time.monotonic, max_queued=100)
+    batcher = Batcher(miscounting, PROFILE, time.monotonic, max_queued=100)
     batcher.start()
-    for _ in range(2):
-        assert await submitted(batcher, 1) == Failure(FailureKind.ENGINE, "ValueError")
+    for size in (1, 3):
+        results = await batcher.submit(batch(*range(size)))
+        assert results == [Failure(FailureKind.ENGINE, "ValueError")] * size
     await batcher.stop(60)
 
 
 @pytest.mark.asyncio
-async def test_an_input_cancelled_while_waiting_never_runs() -> None:
-    """An input that is cancelled while it waits never runs and leaves the backlog."""
+async def test_a_batch_cancelled_while_waiting_never_runs() -> None:
+    """Cancelling a batch withdraws its waiting runs, all of them and no others, and they leave the backlog."""
     engine = TouchyEngine()
     batcher = started(engine, busy=True)
-    first = submitted(batcher, 1)
+    first = sent(batcher, 1)
     await a_run_begins(engine)
-    leaving, staying = submitted(batcher, 2), submitted(batcher, 3)
+    leaving = asyncio.create_task(batcher.submit([*batch(2, 3), Row([4] * 64, time.monotonic() + 600, True)]))
+    staying = sent(batcher, 5, 6)
     await asyncio.sleep(0)
+    assert batcher.load().queued == 5
     leaving.cancel()
     await asyncio.sleep(0)
-    assert batcher.load().queued == 1
+    assert batcher.load().queued == 2
     engine.gate.set()
-    assert isinstance(await first, Scored) and isinstance(await staying, Scored)
-    assert leaving.cancelled() and engine.batches == [[1], [3]]
-    assert batcher.totals.cancelled == 1 and batcher.load().backlog_s == 0.0
+    assert scored(await first) == [True] and scored(await staying) == [True, True]
+    assert leaving.cancelled() and engine.batches == [[1], [5, 6]]
+    assert batcher.totals.cancelled == 3 and batcher.load().backlog_s == 0.0
     await batcher.stop(60)
 
 
 @pytest.mark.asyncio
 async def test_a_result_nobody_waits_for_is_discarded_in_silence() -> None:
-    """A caller that leaves during its run disturbs no other input, and its share of the batch is wasted."""
+    """A caller that leaves during its run disturbs no other batch, and the run is wasted."""
     engine = TouchyEngine()
     heard = complaints()
     batcher = started(engine, busy=True)
-    leaving, staying = submitted(batcher, 1), submitted(batcher, 2)
+    leaving, staying = sent(batcher, 1, 2), sent(batcher, 3)
     await a_run_begins(engine)
     leaving.cancel()
     engine.gate.set()
-    assert isinstance(await staying, Scored)
-    assert leaving.cancelled() and batcher.totals.cancelled == 1
-    assert batcher.totals.wasted_s == pytest.approx(batcher.totals.busy_s / 2)
-    assert isinstance(await submitted(batcher, 3), Scored)
+    assert scored(await staying) == [True]
+    assert leaving.cancelled() and batcher.totals.cancelled == 2
+    assert 0 < batcher.totals.wasted_s < batcher.totals.busy_s
+    assert scored(await batcher.submit(batch(4))) == [True]
     await batcher.stop(60)
-    assert heard == []
+    assert heard == [] and engine.batches == [[1, 2], [3], [4]]
 
 
 @pytest.mark.asyncio
 async def test_who_left_a_failed_batch_is_not_run_again() -> None:
-    """After a failed batch only inputs whose callers still wait are run again."""
+    """After a failed run nothing is run again if the caller has left, and another batch is served."""
     engine = TouchyEngine()
     heard = complaints()
     batcher = started(engine, busy=True)
-    staying, leaving, culprit = (submitted(batcher, first_id) for first_id in (1, 2, POISON))
+    leaving, staying = sent(batcher, 1, POISON), sent(batcher, 3, POISON)
     await a_run_begins(engine)
     leaving.cancel()
     engine.gate.set()
-    assert isinstance(await staying, Scored)
-    assert await culprit == Failure(FailureKind.ENGINE, "ArithmeticError")
-    assert engine.batches == [[1, 2, POISON], [1], [POISON]]
+    assert scored(await staying) == [True, False]
+    assert engine.batches == [[1, POISON], [3, POISON], [3], [POISON]]
     await batcher.stop(60)
     assert heard == []
 
@@ -153,12 +179,12 @@ async def test_who_left_a_failed_batch_is_not_run_again() -> None:
 @pytest.mark.asyncio
 async def test_a_batcher_that_is_not_open_is_unavailable() -> None:
     """A batcher that is not started, or stopped, answers UNAVAILABLE; its constructor runs nothing."""
-    batcher = Batcher(TouchyEngine().run, PROFILE, LIMITS, time.monotonic, max_queued=100)
+    batcher = Batcher(TouchyEngine().run, PROFILE, time.monotonic, max_queued=100)
     threads = set(threading.enumerate())
     await batcher.stop(60)
     for _ in range(2):
-        result = await batcher.submit([1], time.monotonic() + 600, True)
-        assert isinstance(result, Failure) and result.kind is FailureKind.UNAVAILABLE
+        results = await batcher.submit(batch(1, 2))
+        assert [one.kind for one in results if isinstance(one, Failure)] == [FailureKind.UNAVAILABLE] * 2
         assert batcher.load().draining and not set(threading.enumerate()) - threads
         batcher.start()
         await batcher.stop(60)
@@ -166,33 +192,35 @@ async def test_a_batcher_that_is_not_open_is_unavailable() -> None:
 
 @pytest.mark.asyncio
 async def test_stopping_finishes_what_it_has_admitted() -> None:
-    """Stopping answers everything that runs or waits within the grace, and admits nothing new."""
+    """Stopping answers everything that runs or waits within the grace, repeats included, and admits nothing new."""
     engine = TouchyEngine()
     batcher = started(engine, busy=True)
-    admitted = [submitted(batcher, first_id) for first_id in range(20)]
+    admitted = [sent(batcher, 2 * at, POISON if at == 5 else 2 * at + 1) for at in range(20)]
     await a_run_begins(engine)
     stopping = asyncio.create_task(batcher.stop(60))
     await asyncio.sleep(0)
-    assert isinstance(await batcher.submit([1], time.monotonic() + 600, True), Failure)
+    assert scored(await batcher.submit(batch(1))) == [False]
     engine.gate.set()
     await stopping
-    assert all(isinstance(result, Scored) for result in await asyncio.gather(*admitted))
+    results = await asyncio.gather(*admitted)
+    assert [scored(one) for one in results] == [[True, at != 5] for at in range(20)]
+    assert results[5][1] == Failure(FailureKind.ENGINE, "ArithmeticError")
 
 
 @pytest.mark.asyncio
-async def test_stopping_outlasts_no_stuck_engine() -> None:
-    """After the grace every input ends as UNAVAILABLE, even behind a stuck engine that comes back later."""
+@pytest.mark.parametrize("first_id", [1, POISON])
+async def test_stopping_outlasts_no_stuck_engine(first_id: int) -> None:
+    """After the grace every input ends as UNAVAILABLE, even behind a stuck engine that comes back or fails later."""
     engine = TouchyEngine()
     heard = complaints()
     batcher = started(engine, busy=True)
-    running = submitted(batcher, 1)
+    running = sent(batcher, first_id, 1)
     await a_run_begins(engine)
-    waiting = submitted(batcher, 2)
+    waiting = sent(batcher, 2, 3, 4)
     await asyncio.sleep(0)
     await batcher.stop(0.01)
-    for client in (running, waiting):
-        result = await client
-        assert isinstance(result, Failure) and result.kind is FailureKind.UNAVAILABLE
+    results = [*await running, *await waiting]
+    assert [one.kind for one in results if isinstance(one, Failure)] == [FailureKind.UNAVAILABLE] * 5
     engine.gate.set()
     await until(lambda: batcher.totals.batches == 1)  # the run has come back, after the grace
-    assert engine.batches == [[1]] and heard == [] and batcher.load().backlog_s == 0.0
+    assert engine.batches == [[first_id, 1]] and heard == [] and batcher.load().backlog_s == 0.0

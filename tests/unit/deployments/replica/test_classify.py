@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from small_variants import LABELS, WINDOW, tokenizer
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from tokenizers import Encoding, Tokenizer, models, pre_tokenizers, processors
 
 from deployments.replica.classify import LabelScorer, applied
-from deployments.replica.windowed import Encoded
+from deployments.replica.windowed import READ_CHARACTERS, Encoded
 from gateway.model.messages import Failure, FailureKind
 from gateway.tasks.classify import ClassifyParameters, FunctionToApply
 
@@ -64,6 +64,84 @@ def test_error_truncation_refuses_exactly_what_passes_the_window(task: LabelScor
         assert isinstance(found, Encoded) and not found.truncated
     else:
         assert found == Failure(FailureKind.TOO_LONG, "over the checkpoint's window", words + 2, WINDOW)
+
+
+class Reading:
+    """A tokenizer that notes how many characters it was given."""
+
+    def __init__(self, inner: Tokenizer) -> None:
+        self.inner = inner
+        self.given: list[int] = []
+
+    def encode(self, text: str) -> Encoding:
+        """Encodes a text."""
+        self.given.append(len(text))
+        return self.inner.encode(text)
+
+
+def reading() -> tuple[Reading, LabelScorer]:
+    """A scorer of a window of `WINDOW` tokens, and the tokenizer that it reads with."""
+    made = tokenizer()
+    made.no_padding()
+    made.enable_truncation(WINDOW)
+    noted = Reading(made)
+    return noted, LabelScorer(noted, LABELS, WINDOW)
+
+
+FIRST_LOOK = READ_CHARACTERS * WINDOW
+
+
+@pytest.mark.parametrize("characters", [FIRST_LOOK, FIRST_LOOK + 1, 3_000_000])
+def test_of_a_long_text_only_the_head_is_read(characters: int) -> None:
+    """Of a text of any length no more is tokenised than overfills the window, and the rest is estimated by it."""
+    noted, scorer = reading()
+    text = ("good film " * (characters // 10 + 1))[:characters]
+    found = encoded(scorer, text)
+    assert noted.given == [FIRST_LOOK]
+    assert found.token_ids == encoded(scorer, text[:FIRST_LOOK]).token_ids and found.truncated
+    assert found.tokens_total == pytest.approx(len(whole_ids(text)), rel=0.1, abs=3)
+
+
+def test_a_text_of_few_tokens_is_read_to_its_end() -> None:
+    """A text whose head does not fill the window is read on, four times as far each time, so that nothing is lost."""
+    noted, scorer = reading()
+    text = "good" + " " * (20 * FIRST_LOOK) + "film"
+    assert encoded(scorer, text).token_ids == whole_ids(text)
+    assert noted.given == [FIRST_LOOK, 4 * FIRST_LOOK, 16 * FIRST_LOOK, len(text)]
+
+
+@pytest.mark.parametrize("spaces", [0, FIRST_LOOK, 10 * FIRST_LOOK])
+def test_a_long_text_is_refused_where_it_passes_the_window(spaces: int) -> None:
+    """With `error`, a text over the window is refused however much of it is blank, and one within it is not."""
+    _, scorer = reading()
+    fits = " ".join(["good"] * (WINDOW - 3)) + " " * spaces + " film"
+    assert isinstance(scorer.encode(fits, "error"), Encoded)
+    refused = scorer.encode(fits + " film", "error")
+    assert isinstance(refused, Failure) and refused.kind is FailureKind.TOO_LONG and refused.tokens > WINDOW
+
+
+@pytest.mark.parametrize("specials", [("[CLS]", "[SEP]"), ("<s>", "</s>")])
+@pytest.mark.parametrize("tokens", [510, 511, 512, 513, 514])
+def test_a_window_of_512_is_judged_to_the_token(tmp_path: Path, specials: tuple[str, str], tokens: int) -> None:
+    """Tokens are counted exactly at the window of BERT and RoBERTa, specials included, whether cut or refused."""
+    first, last = specials
+    made = Tokenizer(models.WordLevel({first: 0, last: 1, "x": 2}, unk_token="x"))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    made.add_special_tokens([first, last])
+    made.post_processor = processors.TemplateProcessing(
+        single=f"{first} $A {last}", special_tokens=[(first, 0), (last, 1)]
+    )
+    made.save(str(tmp_path / "tokenizer.json"))
+    task = LabelScorer.open(tmp_path / "tokenizer.json", LABELS, 512)
+    text = "x " * (tokens - 2)
+    cut, refused = task.encode(text, "longest_first"), task.encode(text, "error")
+    assert isinstance(cut, Encoded)
+    assert (cut.tokens_total, cut.kept, cut.truncated) == (tokens, min(tokens, 512), tokens > 512)
+    assert cut.token_ids[0] == 0 and cut.token_ids[-1] == 1
+    if tokens > 512:
+        assert refused == Failure(FailureKind.TOO_LONG, "over the checkpoint's window", tokens, 512)
+    else:
+        assert refused == cut
 
 
 @given(st.text(st.characters(codec=None), max_size=60))

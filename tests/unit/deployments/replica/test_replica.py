@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -24,9 +25,9 @@ from gateway.tasks.summarize import SummarizeParameters
 class FakeServer:
     """A server whose answers a test sets."""
 
-    async def handle(self, work: Work) -> Any:
+    async def handle(self, batch: Sequence[Work]) -> Any:
         """Gives every request one answer."""
-        return ANSWER
+        return [ANSWER] * len(batch)
 
     def start(self) -> None:
         """Does nothing."""
@@ -64,7 +65,8 @@ async def test_the_load_has_the_memory_of_the_process() -> None:
     assert replica.load().memory_bytes == load.memory_bytes
     clock.advance(1.01 * MEMORY_AGE_S)
     assert replica.load().memory_bytes > load.memory_bytes + 10_000_000 and ballast
-    assert await replica.handle(Work("summarize", ("x",), SummarizeParameters(), 1.0, False, "r")) is ANSWER
+    work = Work("summarize", ("x",), SummarizeParameters(), 1.0, False, "r")
+    assert await replica.handle([work, work]) == [ANSWER, ANSWER]
 
 
 def test_the_metrics_parse() -> None:
@@ -93,7 +95,7 @@ async def test_a_summarizers_totals_are_in_the_scrape() -> None:
     server = SummarizerReplica(entry("scribe", Tier.BALANCED, 40.0), reader, 9, clock)
     replica = Replica(SCRIBE, 1.0, server, clock)
     server.start()
-    await replica.handle(Work("summarize", ("The river rose.",), SummarizeParameters(), 1.0, False, "r"))
+    await replica.handle([Work("summarize", ("The river rose.",), SummarizeParameters(), 1.0, False, "r")])
     samples = scraped(replica.metrics())
     assert samples["punctual_replica_steps_total"] == samples["punctual_replica_inputs_total"] == 1
     assert samples["punctual_replica_late_steps_total"] == 0

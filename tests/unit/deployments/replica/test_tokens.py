@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
+from fakes import manifest
 from hypothesis import given
 from hypothesis import strategies as st
 from small_variants import tokenizer
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from deployments.replica.tokens import TextTokens, well_formed
+from deployments.replica.tokens import TOKENIZER_FILE, TextTokens, counters_of, well_formed
+from deployments.replica.variant import file_sha256
+from gateway.model.manifest import VariantManifest
 
 LONG = "a very good film good film bad films ."
 
@@ -60,3 +67,64 @@ def test_what_utf8_cannot_hold_is_read_as_a_replacement(tokens: TextTokens) -> N
     """A lone surrogate is read as one replacement character, and a pair as the character that it encodes."""
     assert tokens.encode("good \ud800") == tokens.encode("good \ufffd")
     assert well_formed("\ud83d\ude00 \udfff") == "\U0001f600 \ufffd"
+
+
+def variant(folder: Path, name: str, text: str) -> tuple[VariantManifest, Path]:
+    """Write a variant with this tokenizer file; return its manifest, with the file's digest, and its folder."""
+    (folder / name).mkdir()
+    file = folder / name / TOKENIZER_FILE
+    file.write_text(text)
+    digest = file_sha256(file)
+    return manifest(name, 0.01).model_copy(update={"files": {TOKENIZER_FILE: digest}}), folder / name
+
+
+def test_equal_tokenizers_share_a_counter(tmp_path: Path) -> None:
+    """Checkpoints with equal tokenizer files share a counter, which counts all tokens; others have their own."""
+    one, other = tokenizer(), tokenizer()
+    other.post_processor = None
+    made = {name: variant(tmp_path, name, text.to_str()) for name, text in (("a", one), ("b", one), ("c", other))}
+    manifests = {name: of_one for name, (of_one, _) in made.items()}
+    counters = counters_of(manifests, {name: folder for name, (_, folder) in made.items()})
+    assert counters["a"] is counters["b"] is not counters["c"]
+    assert [counters[name](LONG) for name in "abc"] == [12, 12, 10]
+    assert counters["a"]("good \ud800") == counters["a"]("good \ufffd")
+
+
+def test_a_checkpoint_that_is_not_on_this_host_has_no_counter(tmp_path: Path) -> None:
+    """A checkpoint without a tokenizer file here, or whose manifest has no digest of it, has no counter."""
+    there, folder = variant(tmp_path, "a", tokenizer().to_str())
+    manifests = {"a": there, "away": there, "undigested": manifest("undigested", 0.01)}
+    folders = {"away": tmp_path / "away", "undigested": folder}
+    assert counters_of(manifests, folders) == {}
+    assert set(counters_of(manifests, {**folders, "a": folder})) >= {"a"}
+
+
+def pieces() -> Tokenizer:
+    """Return a tokenizer like those of SentencePiece, whose vocabulary has its special tokens as pieces."""
+    named = ["<pad>", "</s>", "<unk>"]
+    letters = [("\u2581", -2.0), *((letter, -4.0) for letter in "ab</>spd"), ("\u2581a", -2.5)]
+    made = Tokenizer(models.Unigram([*((name, 0.0) for name in named), *letters], unk_id=2))
+    made.normalizer = normalizers.NFKC()
+    made.pre_tokenizer = pre_tokenizers.Metaspace()
+    made.add_special_tokens(named)
+    made.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    return made
+
+
+@pytest.mark.parametrize("made", [tokenizer, pieces])
+def test_special_tokens_in_a_text_are_text(made: Callable[[], Tokenizer]) -> None:
+    """The name of a special token in a client's text never becomes that token, however often it comes."""
+    tokens = TextTokens(made())
+    specials = {made().token_to_id(name) for name in ("[PAD]", "[SEP]", "[CLS]", "<pad>", "</s>")} - {None}
+    texts = ["a [SEP] b", "[PAD]" * 200, "[CLS]", "a </s> b", "</s>" * 200, "<pad>", "\uff1c/s\uff1e", "\ud800</s>"]
+    for text, ids in zip(texts, tokens.encode_batch(texts), strict=True):
+        assert ids == tokens.encode(text)
+        own = ids[tokens._leading : len(ids) - (tokens.specials - tokens._leading)]
+        assert own and specials.isdisjoint(own), text
+
+
+def test_what_is_unknown_is_not_taken_apart() -> None:
+    """A character that the vocabulary lacks stays the unknown token, which is special too."""
+    tokens = TextTokens(pieces())
+    assert tokens.encode("a \u4e2d").count(2) == 1
+    assert tokens.encode("a \u4e2d </s>").count(2) == 1

@@ -25,21 +25,24 @@ from gateway.observability.tracing import Spans, Tracing, open_spans
 from gateway.tasks.classify import ClassifyParameters
 
 
-def work(traceparent: str | None) -> Work:
+def work(traceparent: str | None, request_id: str = "r-1") -> Work:
     """Work as a replica receives it."""
-    return Work("classify", (MARK,), ClassifyParameters(), 1.0, False, "r-1", traceparent)
+    return Work("classify", (MARK,), ClassifyParameters(), 1.0, False, request_id, traceparent)
 
 
-def handler(collected: Collected, result: Answer | Failure | None) -> TracedHandler:
-    """A replica that answers after 5 ms, or never if the result is None."""
+def handler(collected: Collected, *results: Answer | Failure | Exception | None) -> TracedHandler:
+    """A replica that gives these results to a batch after 5 ms; never if one is None. It raises an exception."""
     clock = FakeClock()
 
-    async def handle(asked: Work) -> Answer | Failure:
+    async def handle(batch: Sequence[Work]) -> Sequence[Answer | Failure]:
         clock.advance(0.005)
-        if result is None:
+        if None in results:
             await asyncio.Event().wait()
-        assert result is not None
-        return result
+        for one in results:
+            if isinstance(one, Exception):
+                raise one
+        assert len(batch) == len(results)
+        return [one for one in results if isinstance(one, Answer | Failure)]
 
     return TracedHandler(handle, "grand", collected.spans, clock, lambda: NOON + timedelta(seconds=clock() - 1000.0))
 
@@ -47,7 +50,7 @@ def handler(collected: Collected, result: Answer | Failure | None) -> TracedHand
 async def test_a_replica_hangs_its_spans_on_the_gateways() -> None:
     """A replica puts a span of its own under the gateway's, and under that the queueing and the engine's run."""
     collected = Collected()
-    assert await handler(collected, ANSWER)(work(CLIENTS)) is ANSWER
+    assert await handler(collected, ANSWER)([work(CLIENTS)]) == [ANSWER]
     spans = named(collected.ended())
     whole, queue, run = spans["replica grand"], spans["replica queue"], spans["engine run"]
     assert parent(whole) == read(CLIENTS).span_id
@@ -60,33 +63,73 @@ async def test_a_replica_hangs_its_spans_on_the_gateways() -> None:
     assert MARK not in str([span.to_json() for span in spans.values()])
 
 
+async def test_each_request_of_a_batch_has_a_span_under_its_own() -> None:
+    """Each traced request of a batch has a span in its own trace, with its own id and end; the others have none."""
+    collected = Collected()
+    others = [f"00-{str(at) * 32}-{'b' * 16}-01" for at in (1, 2)]
+    batch = [
+        work(CLIENTS, "r-1"),
+        work(None, "r-2"),
+        work(others[0], "r-3"),
+        work(UNKEPT, "r-4"),
+        work(others[1], "r-5"),
+    ]
+    results: list[Answer | Failure] = [ANSWER, ANSWER, Failure(FailureKind.EXPIRED), ANSWER, ANSWER]
+    assert await handler(collected, *results)(batch) == results
+    spans = collected.ended()
+    wholes = {span.attributes["punctual.request_id"]: span for span in spans if span.attributes and not _is_part(span)}
+    assert {name: place(span).trace_id for name, span in wholes.items()} == {
+        "r-1": read(CLIENTS).trace_id, "r-3": read(others[0]).trace_id, "r-5": read(others[1]).trace_id,
+    }  # fmt: skip
+    assert {name: span.status.description for name, span in wholes.items()} == {
+        "r-1": None,
+        "r-3": "expired",
+        "r-5": None,
+    }
+    runs = [span for span in spans if span.name == "engine run"]
+    assert {parent(span) for span in runs} == {place(wholes[name]).span_id for name in ("r-1", "r-5")}
+
+
+def _is_part(span: ReadableSpan) -> bool:
+    return span.name in ("engine run", "replica queue")
+
+
 @pytest.mark.parametrize("kind", FailureKind)
 async def test_a_replicas_failure_is_in_the_status(kind: FailureKind) -> None:
     """The span of a failure has its kind as status, and not its detail."""
     collected = Collected()
-    await handler(collected, Failure(kind, MARK))(work(CLIENTS))
+    await handler(collected, Failure(kind, MARK))([work(CLIENTS)])
     (span,) = collected.ended()
     assert span.status.status_code is StatusCode.ERROR and span.status.description == kind.value
     assert MARK not in span.to_json()
 
 
 async def test_withdrawn_work_has_a_span() -> None:
-    """Withdrawn work has a span that ends as cancelled, and the cancellation goes on."""
+    """Each request of a withdrawn batch has a span that ends as cancelled, and the cancellation goes on."""
     collected = Collected()
-    task = asyncio.create_task(handler(collected, None)(work(CLIENTS)))
+    task = asyncio.create_task(handler(collected, None, None)([work(CLIENTS), work(CLIENTS)]))
     await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    (span,) = collected.ended()
-    assert span.status.description == "cancelled"
+    assert [span.status.description for span in collected.ended()] == ["cancelled"] * 2
+
+
+async def test_a_handler_that_raises_has_failed_in_the_trace() -> None:
+    """If the handler raises, each request's span ends as the engine's failure, without the message."""
+    collected = Collected()
+    with pytest.raises(ArithmeticError):
+        await handler(collected, ArithmeticError(MARK), ANSWER)([work(CLIENTS), work(CLIENTS)])
+    spans = collected.ended()
+    assert [span.status.description for span in spans] == ["engine"] * 2
+    assert MARK not in str([span.to_json() for span in spans])
 
 
 @pytest.mark.parametrize("traceparent", [UNKEPT, None])
 async def test_what_is_not_kept_makes_no_spans_at_a_replica(traceparent: str | None) -> None:
     """Work that is not sampled, or came without a trace, makes no spans at a replica."""
     collected = Collected()
-    assert await handler(collected, ANSWER)(work(traceparent)) is ANSWER
+    assert await handler(collected, ANSWER)([work(traceparent)]) == [ANSWER]
     assert not collected.ended()
 
 

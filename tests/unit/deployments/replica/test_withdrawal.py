@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from batches import result_of, results_of
 from fake_engines import in_steps
 from fakes import EVEN, FakeClock, catalog, entry, latency_profile, manifest
 from prometheus_client.parser import text_string_to_metric_families
@@ -135,11 +136,11 @@ async def test_who_leaves_frees_the_queue_and_the_engine(kind: Kind, hangs_up: b
     Its queued request never runs, its running one runs no further, and what it ran counts as wasted in the scrape.
     """
     async with served(kind, tmp_path) as (engine, replica, leaver, stayer):
-        leaving = [asyncio.create_task(leaver.submit(kind.work()))]
+        leaving = [asyncio.create_task(result_of(leaver, kind.work()))]
         await until(lambda: len(engine.runs) == 1)
-        leaving.append(asyncio.create_task(leaver.submit(kind.work())))
+        leaving.append(asyncio.create_task(result_of(leaver, kind.work())))
         await until(lambda: replica.load().queued == 1)
-        staying = asyncio.create_task(stayer.submit(kind.work()))
+        staying = asyncio.create_task(result_of(stayer, kind.work()))
         await until(lambda: replica.load().queued == 2)
         if hangs_up:
             await leaver.close()
@@ -157,12 +158,31 @@ async def test_who_leaves_frees_the_queue_and_the_engine(kind: Kind, hangs_up: b
 
 
 @pytest.mark.asyncio
-async def test_a_request_that_has_failed_is_not_run_on(tmp_path: Path) -> None:
-    """If one input of a request fails, the request's inputs that still wait are withdrawn."""
-    async with served(CLASSIFIER, tmp_path) as (engine, replica, client, _):
+async def test_a_batch_that_is_cancelled_leaves_others_alone(tmp_path: Path) -> None:
+    """Cancelling a batch stops all of its requests, running and queued, and none of another batch."""
+    async with served(CLASSIFIER, tmp_path) as (engine, replica, leaver, stayer):
+        running = asyncio.create_task(results_of(leaver, *[CLASSIFIER.work()] * 3))
+        await until(lambda: len(engine.runs) >= 1)
+        waiting = asyncio.create_task(results_of(leaver, *[CLASSIFIER.work()] * 3))
+        await until(lambda: replica.load().queued >= 3)
+        before = replica.load().queued
+        staying = asyncio.create_task(results_of(stayer, *[CLASSIFIER.work()] * 2))
+        await until(lambda: replica.load().queued == before + 2)
+        for task in (running, waiting):
+            task.cancel()
+        await until(lambda: scraped(replica)["cancelled_total"] == 6 and replica.load().queued == 2)
         engine.gate.set()
-        failed = await client.submit(CLASSIFIER.work("well", POISON, *OTHERS))
-        assert failed == Failure(FailureKind.ENGINE, "ArithmeticError")
+        assert [isinstance(one, Answer) for one in await staying] == [True, True]
         await until(lambda: replica.load().backlog_s == 0.0)
-        assert 3 <= len(engine.runs) <= 6, "the first, the culprit, and what began before the failure was heard of"
-        assert scraped(replica)["cancelled_total"] >= 12 - 6
+        assert sum(engine.runs[1:]) == 2
+
+
+@pytest.mark.asyncio
+async def test_a_request_that_the_engine_cannot_run_fails_alone(tmp_path: Path) -> None:
+    """A request with a text on which the engine raises fails alone, and the others of its batch are answered."""
+    async with served(CLASSIFIER, tmp_path) as (engine, _, client, _):
+        engine.gate.set()
+        works = [CLASSIFIER.work(*texts) for texts in (("well",), (OTHERS[0], POISON), OTHERS[1:3])]
+        first, failed, last = await results_of(client, *works)
+    assert failed == Failure(FailureKind.ENGINE, "ArithmeticError")
+    assert [len(one.outputs) for one in (first, last) if isinstance(one, Answer)] == [1, 2]

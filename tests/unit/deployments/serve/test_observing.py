@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,8 @@ from deployments.serve.observing import (
     access_log_to,
     observing,
     relayed,
+    to_terminal,
+    write_all,
 )
 from gateway.observability.access_log import LogFile
 from gateway.observability.metrics import exposition
@@ -81,7 +84,7 @@ def test_the_format_is_the_environments(tmp_path: Path) -> None:
 def test_what_is_relayed_comes_out_though_writers_come_and_go(tmp_path: Path) -> None:
     """A relay outputs every line written before its end, though the ingresses that write come and go."""
     source, output = os.pipe()
-    with relayed(tmp_path / "pipe", output):
+    with relayed(tmp_path / "pipe", partial(write_all, output)):
         for line in ("one\n", "two\n"):
             file = LogFile(str(tmp_path / "pipe"))
             file.write(line)
@@ -96,11 +99,20 @@ def test_a_relay_ends_though_its_output_is_gone(tmp_path: Path) -> None:
     """A relay ends when its output is gone, as in `punctual serve | head`: writers see a broken pipe."""
     source, output = os.pipe()
     os.close(source)
-    with relayed(tmp_path / "pipe", output):
+    with relayed(tmp_path / "pipe", partial(write_all, output)):
         file = LogFile(str(tmp_path / "pipe"))
         file.write("one\n")
         file.close()
     os.close(output)
+
+
+def test_on_a_terminal_lines_go_through_python(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """On a terminal a relay writes by way of `sys.stdout`, so that a progress bar there stays whole."""
+    with relayed(tmp_path / "pipe", to_terminal):
+        file = LogFile(str(tmp_path / "pipe"))
+        file.write("one\n")
+        file.close()
+    assert capsys.readouterr().out == "one\n"
 
 
 def test_a_path_is_told_whole_and_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

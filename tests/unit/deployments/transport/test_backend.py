@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from fakes import dispatched
 from virtual_time import loop_clock, passes
 from waiting import until
 
@@ -53,8 +54,8 @@ class Played:
         """The endpoint where the replica listens."""
         return Endpoint(self.name, "here", UnixAddress(str(self.directory / self.name)))
 
-    async def handle(self, work: Work) -> Answer:
-        """Answers with its name."""
+    async def handle(self, batch: Sequence[Work]) -> Sequence[Answer]:
+        """Answers each request with its name."""
         self.begun += 1
         try:
             if self.hangs:
@@ -62,9 +63,8 @@ class Played:
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
-        return Answer(
-            ([{"label": self.name, "score": 1.0}],), InputReport(1, 1, False), ReplicaTimings(0.0, 0.0, 0.0, 1)
-        )
+        outputs = ([{"label": self.name, "score": 1.0}],)
+        return [Answer(outputs, InputReport(1, 1, False), ReplicaTimings(0.0, 0.0, 0.0, 1))] * len(batch)
 
     def load(self) -> LoadReport:
         """The load that the replica reports."""
@@ -83,15 +83,19 @@ class Played:
 
 @dataclass
 class Door:
-    """A backend with its directory and load book."""
+    """A backend with its directory and load tracker."""
 
     backend: TransportBackend
     load: LoadTracker
     directory: FakeDirectory
 
+    async def results(self, size: int = 1) -> list[Answer | Failure]:
+        """The results of a batch."""
+        return await dispatched(self.backend, *[WORK] * size, service_time_s=0.01)
+
     async def answered_by(self) -> str:
-        """The name of the replica that answers a piece of work, or the failure."""
-        result = await self.backend.dispatch("c", WORK, 0.01)
+        """The name of the replica that answers a request, or the failure."""
+        (result,) = await self.results()
         if not isinstance(result, Answer):
             return f"{result.kind}: {result.detail}"
         [scores] = result.outputs
@@ -112,7 +116,7 @@ async def door(*replicas: Played, expected: int = 1) -> AsyncIterator[Door]:
 
 
 async def test_a_replica_that_the_directory_knows_is_connected_and_used(tmp_path: Path) -> None:
-    """A replica in the directory is connected, is up in the load book, and gets work."""
+    """A replica in the directory is connected, is up in the load tracker, and gets batches."""
     replica = Played("a", tmp_path)
     async with replica.listening(), door(replica) as opened:
         await until(lambda: opened.load.replicas("c") == 1)
@@ -120,7 +124,7 @@ async def test_a_replica_that_the_directory_knows_is_connected_and_used(tmp_path
 
 
 async def test_work_goes_to_the_least_loaded(tmp_path: Path) -> None:
-    """Work goes to the replica with the least reported backlog, and is spread over equal ones."""
+    """A request goes to the replica with the least reported backlog, and is spread over equal ones."""
     busy, idle, other = Played("a", tmp_path, backlog_s=30.0), Played("b", tmp_path), Played("c", tmp_path)
     async with busy.listening(), idle.listening(), other.listening(), door(busy, idle, other, expected=3) as opened:
         await until(lambda: opened.load.replicas("c") == 3)
@@ -132,9 +136,40 @@ async def test_nobody_to_ask_is_told_at_once() -> None:
     """Without a replica work is UNAVAILABLE at once."""
     async with door() as opened:
         began_s = loop_clock()()
-        result = await opened.backend.dispatch("c", WORK, 0.01)
+        results = await opened.results(size=3)
         assert loop_clock()() == began_s
-        assert isinstance(result, Failure) and result.kind is FailureKind.UNAVAILABLE
+        assert [one.kind for one in results if isinstance(one, Failure)] == [FailureKind.UNAVAILABLE] * 3
+
+
+async def test_results_never_come_within_a_dispatch_nor_after_its_cancel(tmp_path: Path) -> None:
+    """With a replica and without one, results come in a later turn of the loop, and never once it is cancelled."""
+    replica = Played("a", tmp_path)
+    async with replica.listening(), door(replica) as opened, door() as empty:
+        await until(lambda: opened.load.replicas("c") == 1)
+        for backend in (opened.backend, empty.backend):
+            await ends_later(backend)
+
+
+async def ends_later(backend: TransportBackend) -> None:
+    """Dispatches two batches and cancels one: the other alone has results, and in a later turn."""
+    ends: list[str] = []
+    backend.dispatch("c", [WORK], 0.01, lambda results: ends.append("kept"))
+    cancel = backend.dispatch("c", [WORK], 0.01, lambda results: ends.append("left"))
+    assert ends == []
+    cancel()
+    await until(lambda: ends == ["kept"])
+    await passes(1.0)
+    assert ends == ["kept"]
+
+
+async def test_a_batch_goes_to_one_replica_whole(tmp_path: Path) -> None:
+    """A batch goes whole to the least loaded replica, and its forecast counts as that replica's load at once."""
+    one, other = Played("a", tmp_path), Played("b", tmp_path)
+    async with one.listening(), other.listening(), door(one, other, expected=2) as opened:
+        await until(lambda: opened.load.replicas("c") == 2)
+        first, second = await asyncio.gather(opened.results(size=3), opened.results(size=2))
+        assert {len(first), len(second)} == {3, 2} and all(isinstance(one, Answer) for one in (*first, *second))
+        assert (one.begun, other.begun) == (1, 1)
 
 
 async def test_a_replica_that_goes_away_fails_its_work_at_once_and_is_connected_again(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from batches import one_by_one, result_of, results_of
 from certificates import Authority
 from virtual_time import passes
 from waiting import Gate, until
@@ -18,7 +19,6 @@ from deployments.transport import (
     MAX_FRAME_BYTES,
     Certificates,
     Endpoint,
-    ProtocolError,
     TcpAddress,
     TransportClient,
     TransportServer,
@@ -98,7 +98,9 @@ class Connected:
 async def connected(directory: Path, max_in_flight: int = 4096) -> AsyncIterator[Connected]:
     """A server on a socket file and on TCP."""
     echo, certificates = Echo(), Authority.made().write(directory / "certificates")
-    server = TransportServer(echo.handle, echo.report, certificates=certificates, max_in_flight=max_in_flight)
+    server = TransportServer(
+        one_by_one(echo.handle), echo.report, certificates=certificates, max_in_flight=max_in_flight
+    )
     unix = UnixAddress(str(directory / "s"))
     await server.start(unix, TcpAddress("127.0.0.1", 0))
     made = Connected(echo, server, Endpoint("replica", "here", unix, server.tcp), certificates)
@@ -115,8 +117,8 @@ async def test_a_request_gets_its_answer_and_the_load(tmp_path: Path, node_id: s
     """A request gets its answer unchanged, and the load report with it, over the socket file and over TLS."""
     async with connected(tmp_path) as made:
         client = await made.client(node_id)
-        assert await client.submit(work("hello")) == answer("hello")
-        assert await client.submit(work("fail")) == Failure(FailureKind.TOO_LONG, tokens=9, limit=8)
+        assert await result_of(client, work("hello")) == answer("hello")
+        assert await result_of(client, work("fail")) == Failure(FailureKind.TOO_LONG, tokens=9, limit=8)
         assert made.loads == [LoadReport(0.5, 3)] * 3  # on opening, and with each answer
 
 
@@ -126,7 +128,7 @@ async def test_a_thousand_at_once_each_get_their_own(tmp_path: Path, node_id: st
     """A thousand requests at once share a connection and never an answer."""
     async with connected(tmp_path) as made:
         client = await made.client(node_id)
-        results = await asyncio.gather(*(client.submit(work(f"text {n}")) for n in range(1000)))
+        results = await asyncio.gather(*(result_of(client, work(f"text {n}")) for n in range(1000)))
         assert results == [answer(f"text {n}") for n in range(1000)]
         assert made.server.in_flight == 0
 
@@ -139,7 +141,7 @@ async def test_a_quick_answer_overtakes_a_slow_one(tmp_path: Path) -> None:
         order: list[str] = []
 
         async def ask(text: str) -> None:
-            await client.submit(work(text))
+            await result_of(client, work(text))
             order.append(text)
 
         slow = asyncio.create_task(ask("wait"))
@@ -156,15 +158,15 @@ async def test_cancelling_a_request_cancels_its_work_and_no_other(tmp_path: Path
     """Cancelling a request cancels its work on the server and no other request."""
     async with connected(tmp_path) as made:
         client = await made.client(node_id)
-        leaving = asyncio.create_task(client.submit(work("wait: leaves")))
-        staying = asyncio.create_task(client.submit(work("wait: stays")))
+        leaving = asyncio.create_task(result_of(client, work("wait: leaves")))
+        staying = asyncio.create_task(result_of(client, work("wait: stays")))
         await until(lambda: len(made.echo.begun) == 2)
         leaving.cancel()
         await until(lambda: made.echo.cancelled == ["wait: leaves"])
         await until(lambda: leaving.cancelled() and made.server.in_flight == 1)
         made.echo.gate.set()
         assert await staying == answer("wait: stays")
-        assert await client.submit(work("next")) == answer("next")
+        assert await result_of(client, work("next")) == answer("next")
 
 
 @pytest.mark.virtual_time
@@ -175,15 +177,15 @@ async def test_leaving_as_the_answer_arrives_disturbs_nobody(tmp_path: Path) -> 
         rng = random.Random(3)
 
         async def impatient(n: int) -> None:
-            task = asyncio.create_task(client.submit(work(f"after {rng.random() / 50:.4f}")))
+            task = asyncio.create_task(result_of(client, work(f"after {rng.random() / 50:.4f}")))
             await passes(rng.random() / 50)
             task.cancel()
             await asyncio.wait([task])
 
-        patient = asyncio.gather(*(client.submit(work(f"text {n}")) for n in range(200)))
+        patient = asyncio.gather(*(result_of(client, work(f"text {n}")) for n in range(200)))
         await asyncio.gather(*(impatient(n) for n in range(300)))
         assert await patient == [answer(f"text {n}") for n in range(200)]
-        assert client.connected and await client.submit(work("last")) == answer("last")
+        assert client.connected and await result_of(client, work("last")) == answer("last")
         await until(lambda: made.server.in_flight == 0)
 
 
@@ -192,15 +194,15 @@ async def test_a_client_that_hangs_up_takes_only_its_own_requests(tmp_path: Path
     """A client that closes cancels its own work and calls, while another client's request goes on."""
     async with connected(tmp_path) as made:
         leaving, staying = await made.client(), await made.client("elsewhere")
-        lost = asyncio.create_task(leaving.submit(work("wait: leaves")))
-        kept = asyncio.create_task(staying.submit(work("wait: stays")))
+        lost = asyncio.create_task(result_of(leaving, work("wait: leaves")))
+        kept = asyncio.create_task(result_of(staying, work("wait: stays")))
         await until(lambda: len(made.echo.begun) == 2)
         await leaving.close()
         assert await lost == Failure(FailureKind.UNAVAILABLE, "the connection was lost")
         await until(lambda: made.echo.cancelled == ["wait: leaves"])
         made.echo.gate.set()
         assert await kept == answer("wait: stays")
-        assert (await leaving.submit(work("more"))) == Failure(FailureKind.UNAVAILABLE, "not connected")
+        assert (await result_of(leaving, work("more"))) == Failure(FailureKind.UNAVAILABLE, "not connected")
 
 
 @pytest.mark.asyncio
@@ -208,8 +210,8 @@ async def test_a_handler_that_raises_fails_one_request(tmp_path: Path) -> None:
     """A handler that raises fails one request: the caller learns the error's type, not its text."""
     async with connected(tmp_path) as made:
         client = await made.client()
-        assert await client.submit(work("raise")) == Failure(FailureKind.ENGINE, "SecretiveError")
-        assert await client.submit(work("next")) == answer("next")
+        assert await result_of(client, work("raise")) == Failure(FailureKind.ENGINE, "SecretiveError")
+        assert await result_of(client, work("next")) == answer("next")
 
 
 @pytest.mark.asyncio
@@ -217,8 +219,8 @@ async def test_an_answer_too_long_to_send_fails_one_request(tmp_path: Path) -> N
     """An answer too long to send fails its request as the engine's failure, and the connection goes on."""
     async with connected(tmp_path) as made:
         client = await made.client()
-        assert await client.submit(work("huge")) == Failure(FailureKind.ENGINE, "FrameTooLong")
-        assert await client.submit(work("next")) == answer("next")
+        assert await result_of(client, work("huge")) == Failure(FailureKind.ENGINE, "FrameTooLong")
+        assert await result_of(client, work("next")) == answer("next")
 
 
 @pytest.mark.asyncio
@@ -226,26 +228,24 @@ async def test_work_that_cannot_be_sent_fails_alone(tmp_path: Path) -> None:
     """Work that is too long or cannot be encoded fails its caller alone and is never sent."""
     async with connected(tmp_path) as made:
         client = await made.client()
-        refusal = await client.submit(work("x" * MAX_FRAME_BYTES))
-        assert isinstance(refusal, Failure) and refusal.kind is FailureKind.TOO_LONG
-        with pytest.raises(ProtocolError):
-            await client.submit(work("\ud800"))
-        assert await client.submit(work("next")) == answer("next")
+        refusals = [await result_of(client, work(text)) for text in ("x" * MAX_FRAME_BYTES, "\ud800")]
+        assert [one.kind for one in refusals if isinstance(one, Failure)] == [FailureKind.TOO_LONG, FailureKind.ENGINE]
+        assert await result_of(client, work("next")) == answer("next")
         assert made.echo.begun == ["next"]
 
 
 @pytest.mark.asyncio
-async def test_requests_past_the_limit_are_refused(tmp_path: Path) -> None:
-    """Requests over the limit of a connection are refused until one of them ends or is cancelled."""
+async def test_batches_past_the_limit_are_refused(tmp_path: Path) -> None:
+    """Batches over the limit of a connection are refused whole until one of them ends or is cancelled."""
     async with connected(tmp_path, max_in_flight=2) as made:
         client = await made.client()
-        held = [asyncio.create_task(client.submit(work(f"wait {n}"))) for n in range(2)]
+        held = [asyncio.create_task(result_of(client, work(f"wait {n}"))) for n in range(2)]
         await until(lambda: len(made.echo.begun) == 2)
-        refusal = await client.submit(work("one too many"))
-        assert isinstance(refusal, Failure) and refusal.kind is FailureKind.QUEUE_FULL
+        refusals = await results_of(client, work("one"), work("too many"))
+        assert [one.kind for one in refusals if isinstance(one, Failure)] == [FailureKind.QUEUE_FULL] * 2
         held[0].cancel()
         await until(lambda: made.server.in_flight == 1)
-        assert await client.submit(work("fits")) == answer("fits")
+        assert await result_of(client, work("fits")) == answer("fits")
         made.echo.gate.set()
         assert await held[1] == answer("wait 1")
 
@@ -263,8 +263,8 @@ async def test_an_owner_that_raises_harms_no_request(tmp_path: Path) -> None:
         client = TransportClient(made.endpoint, "here", buggy, random.Random(1))
         made.clients.append(client)
         await client.connect()
-        assert await client.submit(work("one")) == answer("one")
-        assert await client.submit(work("two")) == answer("two")
+        assert await result_of(client, work("one")) == answer("one")
+        assert await result_of(client, work("two")) == answer("two")
         assert [type(error) for error in reported] == [KeyError] * 3  # on opening, and with each answer
 
 
@@ -275,7 +275,7 @@ async def test_large_answers_come_back_whole(tmp_path: Path, node_id: str) -> No
     async with connected(tmp_path) as made:
         client = await made.client(node_id)
         texts = [f"{n} " * 250_000 for n in range(0, 100, 10)]
-        results = await asyncio.gather(*(client.submit(work(text)) for text in texts))
+        results = await asyncio.gather(*(result_of(client, work(text)) for text in texts))
         assert results == [answer(text) for text in texts]
 
 

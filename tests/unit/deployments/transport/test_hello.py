@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -35,9 +36,9 @@ def test_a_stranger_is_refused_at_its_first_wrong_byte() -> None:
         hello_received(b"G")
 
 
-async def never(work: Work) -> Failure:
+async def never(batch: Sequence[Work]) -> Sequence[Failure]:
     """A handler that must not be called."""
-    raise AssertionError(work)
+    raise AssertionError(batch)
 
 
 def client_at(address: UnixAddress) -> TransportClient:
@@ -58,7 +59,7 @@ async def test_a_client_of_another_version_is_refused_with_one_line(
     assert await asyncio.wait_for(reader.read(), timeout=30.0) in (b"", HELLO)
     await until(lambda: server.connections == 0)
     [line] = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
-    assert "speaks version 2 of the transport, this side 3" in line
+    assert f"speaks version 2 of the transport, this side {VERSION}" in line
     writer.close()
     await server.close()
 

@@ -6,12 +6,13 @@ import asyncio
 import random
 import socket
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from batches import result_of
 from virtual_time import loop_clock, passes
 from waiting import ECHO, Gate, idle, until
 
@@ -61,10 +62,10 @@ class RawClient:
 
 
 def submits(count: int) -> bytearray:
-    """That number of requests in a row."""
+    """That number of batches in a row, each of one request."""
     buffer = bytearray()
     for n in range(count):
-        append_frame(buffer, Submit(n, WORK))
+        append_frame(buffer, Submit(n, (WORK,)))
     return buffer
 
 
@@ -90,7 +91,7 @@ async def test_a_broken_frame_ends_one_connection(tmp_path: Path, offence: bytes
     async with serving(tmp_path) as (server, gate, address):
         client = client_at(address)
         await client.connect()
-        beside = asyncio.create_task(client.submit(WORK))
+        beside = asyncio.create_task(result_of(client, WORK))
         raw = await RawClient.greet(address)
         await raw.say(submits(1))
         await until(lambda: gate.begun == 2)
@@ -152,8 +153,8 @@ async def test_a_client_that_never_reads_again_is_given_up(tmp_path: Path) -> No
 async def test_answers_too_many_for_memory_end_the_connection(tmp_path: Path) -> None:
     """A client is given up when the answers to its requests exceed the memory for waiting ones."""
 
-    async def large(work: Work) -> Failure:
-        return Failure(FailureKind.ENGINE, "x" * (MAX_FRAME_BYTES // 2))
+    async def large(batch: Sequence[Work]) -> Sequence[Failure]:
+        return [Failure(FailureKind.ENGINE, "x" * (MAX_FRAME_BYTES // 2))] * len(batch)
 
     address = UnixAddress(str(tmp_path / "s"))
     server = TransportServer(large, idle)
@@ -181,7 +182,7 @@ async def test_a_server_that_breaks_the_rules_is_left(tmp_path: Path, offence: b
     listener = await asyncio.start_unix_server(offender, address.path)
     client = client_at(address)
     await client.connect()
-    assert await client.submit(WORK) == LOST
+    assert await result_of(client, WORK) == LOST
     assert not client.connected
     listener.close()
     await client.close()

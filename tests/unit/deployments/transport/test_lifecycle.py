@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from batches import result_of
 from certificates import Authority
 from virtual_time import loop_clock, passes
 from waiting import ECHO, Gate, idle, until
@@ -36,7 +37,7 @@ import asyncio, sys
 from deployments.transport import TransportServer, UnixAddress
 from gateway.model.messages import LoadReport
 
-async def hang(work):
+async def hang(batch):
     print("begun", flush=True)
     await asyncio.Event().wait()
 
@@ -92,18 +93,18 @@ async def test_a_killed_replica_fails_its_requests_at_once_and_is_found_again(tm
     client = client_of(Endpoint("replica", "here", address), heard, losses, heartbeat_s=600.0)
     running = asyncio.create_task(client.run())
     await until(lambda: client.connected)
-    pending = asyncio.gather(*(client.submit(WORK) for _ in range(10)))
+    pending = asyncio.gather(*(result_of(client, WORK) for _ in range(10)))
     assert [await process.stdout.readline() for _ in range(10)] == [b"begun\n"] * 10
     process.kill()
     assert await asyncio.wait_for(pending, timeout=60.0) == [LOST] * 10  # no heartbeat is missed so early
     assert losses == ["lost"] and not client.connected
-    assert (await client.submit(WORK)) == Failure(FailureKind.UNAVAILABLE, "not connected")
+    assert (await result_of(client, WORK)) == Failure(FailureKind.UNAVAILABLE, "not connected")
     await process.wait()
 
     async with serving(tmp_path) as (_, gate, _):
         gate.gate.set()
         await until(lambda: client.connected)
-        assert await client.submit(WORK) == ECHO
+        assert await result_of(client, WORK) == ECHO
         await client.close()
         await running
     assert losses == ["lost"]
@@ -140,7 +141,7 @@ async def test_cancelling_run_leaves_nothing_broken(tmp_path: Path) -> None:
         await until(lambda: client.connected)
         running.cancel()
         await asyncio.wait([running])
-        assert await client.submit(WORK) == ECHO
+        assert await result_of(client, WORK) == ECHO
         await client.close()
 
 
@@ -160,7 +161,7 @@ async def test_a_silent_peer_is_given_up(tmp_path: Path) -> None:
     client = client_of(endpoint, [], losses, 0.03, "there", certificates)
     await client.connect()
     began_s = loop_clock()()
-    assert await client.submit(WORK) == LOST
+    assert await result_of(client, WORK) == LOST
     assert loop_clock()() - began_s <= 4 * 0.03
     assert losses == ["lost"]
     listener.close()
@@ -174,7 +175,7 @@ async def test_a_living_peer_with_nothing_to_say_is_kept(tmp_path: Path) -> None
         heard, losses = list[LoadReport](), list[str]()
         client = client_of(endpoint, heard, losses, heartbeat_s=0.04)
         await client.connect()
-        slow = asyncio.create_task(client.submit(WORK))
+        slow = asyncio.create_task(result_of(client, WORK))
         await passes(3.0)
         gate.gate.set()
         assert await slow == ECHO and not losses
@@ -189,11 +190,11 @@ async def test_draining_finishes_what_was_begun_and_takes_no_more(tmp_path: Path
         heard: list[LoadReport] = []
         client = client_of(endpoint, heard, [])
         await client.connect()
-        begun = asyncio.create_task(client.submit(WORK))
+        begun = asyncio.create_task(result_of(client, WORK))
         await until(lambda: gate.begun == 1)
         drained = asyncio.create_task(server.drain(grace_s=5.0))
         await until(lambda: LoadReport(0.0, 0, draining=True) in heard)
-        assert await client.submit(WORK) == Failure(FailureKind.UNAVAILABLE, "draining")
+        assert await result_of(client, WORK) == Failure(FailureKind.UNAVAILABLE, "draining")
         gate.gate.set()
         assert await begun == ECHO
         assert await drained == 0
@@ -206,7 +207,7 @@ async def test_grace_ends(tmp_path: Path) -> None:
     async with serving(tmp_path) as (server, gate, endpoint):
         client = client_of(endpoint, [], [])
         await client.connect()
-        endless = asyncio.create_task(client.submit(WORK))
+        endless = asyncio.create_task(result_of(client, WORK))
         await until(lambda: gate.begun == 1)
         began_s = loop_clock()()
         assert await server.drain(grace_s=5.0) == 1

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 import uvloop
+from batches import result_of
 from certificates import Authority
 from msgspec.structs import replace
 from waiting import ECHO, Gate, idle, until
@@ -90,7 +91,7 @@ async def is_served(endpoint: Endpoint, certificates: Certificates) -> None:
     """True if a client with these certificates is accepted and answered."""
     client = client_of(endpoint, certificates)
     await client.connect()
-    assert await client.submit(WORK) == ECHO
+    assert await result_of(client, WORK) == ECHO
     await client.close()
 
 
@@ -302,7 +303,7 @@ def test_hostile_bytes_inside_tls_end_one_connection(tmp_path: Path, run: Callab
                     writer.write(said)
                     await asyncio.wait_for(asyncio.gather(reader.read(), return_exceptions=True), timeout=30.0)
                 await until(lambda: server.connections == 1)
-            assert await beside.submit(WORK) == ECHO and gate.begun == 1
+            assert await result_of(beside, WORK) == ECHO and gate.begun == 1
             await beside.close()
 
     run(main)
@@ -318,7 +319,7 @@ def test_many_requests_share_a_connection(tmp_path: Path, run: Callable[[Session
             gate.gate.clear()
             client = client_of(endpoint, good)
             await client.connect()
-            tasks = [asyncio.create_task(client.submit(replace(WORK, inputs=(text,)))) for text in texts]
+            tasks = [asyncio.create_task(result_of(client, replace(WORK, inputs=(text,)))) for text in texts]
             await until(lambda: server.in_flight == 1000)
             for task in tasks[::2]:
                 task.cancel()
@@ -338,7 +339,7 @@ def test_a_client_that_does_not_read_is_not_read_from(tmp_path: Path, run: Calla
     assert count * len(ECHO.detail) > UNSENT_LIMIT_BYTES
     flood = bytearray(HELLO)
     for n in range(count):
-        append_frame(flood, Submit(n, replace(WORK, inputs=("hello " * 200,))))
+        append_frame(flood, Submit(n, (replace(WORK, inputs=("hello " * 200,)),)))
 
     async def main() -> None:
         async with (
@@ -413,7 +414,7 @@ def test_a_renewed_certificate_is_used_by_the_next_connection(tmp_path: Path, ru
             client = client_of(endpoint, ours)
             await client.connect()
             new.write(tmp_path / "ours")
-            assert await client.submit(WORK) == ECHO, "what is connected stays connected"
+            assert await result_of(client, WORK) == ECHO, "what is connected stays connected"
             await is_served(endpoint, ours)
             with pytest.raises((HandshakeError, ConnectionError)):
                 await client_of(endpoint, former).connect()
@@ -438,7 +439,7 @@ def test_certificates_that_are_gone_refuse_the_next_connection_only(
             (good.folder / KEY).unlink()
             with pytest.raises((HandshakeError, ConnectionError)):
                 await client_of(endpoint, client_side).connect()
-            assert await client.submit(WORK) == ECHO
+            assert await result_of(client, WORK) == ECHO
             (good.folder / KEY).write_bytes(kept)
             await is_served(endpoint, client_side)
             await client.close()

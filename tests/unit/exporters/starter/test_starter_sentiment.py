@@ -64,7 +64,7 @@ def built(material: Material, tmp_path_factory: pytest.TempPathFactory) -> tuple
 def test_a_build_leaves_two_complete_checkpoints(built: tuple[Path, list[Manifest]]) -> None:
     """A build leaves two complete checkpoints, whose manifests name every file, and no training state."""
     out, manifests = built
-    assert [m.tier for m in manifests] == ["quality", "realtime"]
+    assert [m.tier for m in manifests] == ["balanced", "realtime"]
     for m in manifests:
         folder = out / "checkpoints" / m.name
         assert m.files == {

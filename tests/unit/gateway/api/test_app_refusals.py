@@ -7,10 +7,10 @@ import math
 from collections.abc import AsyncIterator
 
 import pytest
-from fakes import ANSWER, EVEN, GRAND, SWIFT, scripted
+from fakes import EVEN, GRAND, SWIFT, scripted
 from worlds import gateway, is_problem
 
-from gateway.model.messages import Answer, Failure, FailureKind, Work
+from gateway.model.messages import Failure, FailureKind
 from gateway.model.outcome import Outcome
 
 pytestmark = pytest.mark.virtual_time
@@ -52,6 +52,17 @@ async def test_a_refusal_is_a_problem_that_bears_the_identity(
     assert response.headers["X-Request-Id"] == "mine"
     assert SECRET not in response.text
     assert len(told.kept.records) == 1 and not told.backend.dispatches
+
+
+async def test_of_a_list_the_text_that_is_too_long_is_named() -> None:
+    """A text over the window is a 413 with its index, its tokens and the limit."""
+    failure = Failure(FailureKind.TOO_LONG, tokens=700, limit=512, index=1)
+    _, client = gateway(scripted(failure))
+    response = await client.post("/classify", json={"inputs": [SECRET, SECRET], "parameters": {"truncation": "error"}})
+    assert is_problem(response, "input_too_long", 413)
+    document = response.json()
+    assert (document["index"], document["tokens"], document["limit"], document["unit"]) == (1, 700, 512, "tokens")
+    assert document["detail"].startswith("inputs[1]: ") and SECRET not in response.text
 
 
 async def test_overload_tells_when_to_come_back() -> None:
@@ -113,16 +124,10 @@ async def test_wrong_paths_and_methods_are_problems() -> None:
 
 async def test_a_fault_of_the_gateway_is_a_500_and_the_next_request_is_served() -> None:
     """After an unexpected exception the client gets a 500 that hides the cause, and the next request is served."""
-    failing = True
-
-    def behave(checkpoint: str, work: Work) -> Answer:
-        if failing:
-            raise ZeroDivisionError(SECRET)
-        return ANSWER
-
-    _, client = gateway(behave)
+    told, client = gateway()
+    told.backend.fault = ZeroDivisionError(SECRET)
     response = await client.post("/classify", json=BODY)
     assert is_problem(response, "internal_error", 500)
     assert not any(word in response.text for word in (SECRET, "Traceback", "ZeroDivision", ".py"))
-    failing = False
+    told.backend.fault = None
     assert (await client.post("/classify", json=BODY)).status_code == 200

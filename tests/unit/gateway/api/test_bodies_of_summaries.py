@@ -55,14 +55,14 @@ def named(refusal: InvalidRequest) -> set[str]:
     [
         ([], {"parameters"}),
         (SECRET, {"parameters"}),
-        ({"top_k": 1}, {"parameters.top_k"}),
-        ({"max_length": 10}, {"parameters.max_length"}),
-        ({"length_penalty": 1.0}, {"parameters.length_penalty"}),
+        ({"topk": 1}, {"parameters.topk"}),
+        ({"max_length": 0}, {"parameters.max_length"}),
+        ({"length_penalty": 11.0}, {"parameters.length_penalty"}),
         ({"max_new_tokens": 0}, {"parameters.max_new_tokens"}),
         ({"max_new_tokens": -1}, {"parameters.max_new_tokens"}),
         ({"max_new_tokens": 4097}, {"parameters.max_new_tokens"}),
         ({"max_new_tokens": 10**40}, {"parameters.max_new_tokens"}),
-        ({"max_new_tokens": 8.0}, {"parameters.max_new_tokens"}),
+        ({"max_new_tokens": 8.5}, {"parameters.max_new_tokens"}),
         ({"max_new_tokens": True}, {"parameters.max_new_tokens"}),
         ({"max_new_tokens": "8"}, {"parameters.max_new_tokens"}),
         ({"max_new_tokens": SECRET}, {"parameters.max_new_tokens"}),
@@ -71,9 +71,8 @@ def named(refusal: InvalidRequest) -> set[str]:
         ({"num_beams": 0}, {"parameters.num_beams"}),
         ({"num_beams": 17}, {"parameters.num_beams"}),
         ({"num_beams": 2.5}, {"parameters.num_beams"}),
-        ({"truncation": "only_second"}, {"parameters.truncation"}),
         ({"truncation": SECRET}, {"parameters.truncation"}),
-        ({"truncation": True}, {"parameters.truncation"}),
+        ({"truncation": 1}, {"parameters.truncation"}),
         ({"truncation": ["chunk"]}, {"parameters.truncation"}),
         ({"domain": ""}, {"parameters.domain"}),
         ({"domain": "x" * 64}, {"parameters.domain"}),
@@ -81,7 +80,7 @@ def named(refusal: InvalidRequest) -> set[str]:
         ({"clean_up_tokenization_spaces": 1}, {"parameters.clean_up_tokenization_spaces"}),
         ({"generate_parameters": []}, {GENERATE}),
         ({"generate_parameters": SECRET}, {GENERATE}),
-        (generate(temperature=0.5), {f"{GENERATE}.temperature"}),
+        (generate(temperature="hot"), {f"{GENERATE}.temperature"}),
         (generate(truncation="chunk"), {f"{GENERATE}.truncation"}),
         (generate(domain="law"), {f"{GENERATE}.domain"}),
         (generate(max_new_tokens=0), {f"{GENERATE}.max_new_tokens"}),
@@ -134,6 +133,13 @@ def test_a_bad_parameter_is_a_422_that_names_it(parameters: object, fields: set[
         ({"truncation": "only_first"}, SummarizeParameters(truncation="longest_first")),
         ({"truncation": "do_not_truncate"}, SummarizeParameters(truncation="chunk")),
         (generate(max_length=50), SummarizeParameters(max_new_tokens=50)),
+        ({"max_length": 50, "min_length": 5}, SummarizeParameters(max_new_tokens=50, min_new_tokens=5)),
+        ({"max_length": 50, **generate(max_new_tokens=40)}, SummarizeParameters(max_new_tokens=50)),
+        ({"max_new_tokens": 60.0, "num_beams": 2.0}, SummarizeParameters(max_new_tokens=60, num_beams=2)),
+        (generate(max_length=60.0), SummarizeParameters(max_new_tokens=60)),
+        ({"truncation": "only_second"}, SummarizeParameters(truncation="chunk")),
+        ({"truncation": True}, SummarizeParameters(truncation="longest_first")),
+        ({"truncation": False}, SummarizeParameters(truncation="chunk")),
         (generate(max_length=50, max_new_tokens=40), SummarizeParameters(max_new_tokens=40)),
         (generate(min_length=0), SummarizeParameters(min_new_tokens=0)),
         (generate(min_length=5, min_new_tokens=4), SummarizeParameters(min_new_tokens=4)),
@@ -186,7 +192,7 @@ def test_route_reads_the_parameters_of_its_task() -> None:
     """`/route` reads the parameters of its task and refuses those of the other."""
     assert routed({"top_k": 1}, "classify") == (ClassifyParameters(top_k=1), None)
     assert routed({"domain": "law", "num_beams": 2}) == (SummarizeParameters(num_beams=2), "law")
-    for parameters, task in (({"top_k": 1}, "summarize"), ({"domain": "law"}, "classify")):
+    for parameters, task in (({"function_to_apply": "none"}, "summarize"), ({"domain": "law"}, "classify")):
         with pytest.raises(InvalidRequest) as caught:
             routed(parameters, task)
         assert named(caught.value) == {f"parameters.{next(iter(parameters))}"}

@@ -12,8 +12,24 @@ from gateway.model.errors import InvalidRequest
 from gateway.model.request import Terms
 from gateway.model.tier import Tier
 
-NO_NUMBERS = ["", " ", "0", "0.0", "-1", "+5", "nan", "NaN", "inf", "-inf", "1e3", "0x32", "5,0", "1_000", "5 0", ".5"]
-NO_NUMBERS += ["5.", "50ms", "٥٠", "５０", "½", "9" * 400, "0.0000001", "1;2", "true", "null", "5\x00"]
+NO_NUMBERS = ["", " ", "0", "0.0", "-1", "+5", "nan", "NaN", "inf", "-inf", "1e", "0x32", "5,0", "1_000", "5 0", "."]
+NO_NUMBERS += [
+    "e1",
+    "5e1.0",
+    "5e+",
+    "5e1000",
+    "50ms",
+    "٥٠",
+    "５０",
+    "½",
+    "9" * 400,
+    "0.0000004",
+    "1e-320",
+    "1;2",
+    "true",
+    "null",
+    "5\x00",
+]
 
 
 def terms(**headers: str) -> Terms:
@@ -47,7 +63,15 @@ def test_nothing_sent_leaves_the_defaults() -> None:
 
 @pytest.mark.parametrize(
     ("text", "budget_s"),
-    [("50", 0.05), ("0.5", 0.0005), ("1234.567", 1.234567), ("600000", 600.0), (" 50\t", 0.05), ("007", 0.007)],
+    [
+        *(("50", 0.05), ("0.5", 0.0005), ("1234.567", 1.234567), ("600000", 600.0), (" 50\t", 0.05), ("007", 0.007)),
+        ("33.333333333333336", 0.033333333),
+        (".5", 0.0005),
+        ("5.", 0.005),
+        ("5e1", 0.05),
+        ("1.0E2", 0.1),
+        ("5e-05", 5e-8),
+    ],
 )
 def test_a_budget_is_milliseconds(text: str, budget_s: float) -> None:
     """X-Latency-SLA-Ms is in milliseconds and becomes seconds."""
@@ -135,36 +159,9 @@ def test_names_and_identities_are_taken_as_sent() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "a b", "a\tb", "é", "x" * 129, "a\x7f", "a\x00b", "\x1b[31m"])
-@pytest.mark.parametrize("header", ["X-Request-Id", "X-Checkpoint"])
-def test_an_identity_is_visible_ascii_and_short(header: str, text: str) -> None:
-    """A request id or a pin with characters other than visible ASCII, or longer than 128, is a 400."""
-    assert_names(refused((header, text)), header)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "00",
-        "00-zz-b7ad6b7169203331-01",
-        "00-0AF7651916CD43DD8448EB211C80319C-B7-01",
-        f"00-{'0' * 32}-{'1' * 16}-01",
-        f"00-{'1' * 32}-{'0' * 16}-01",
-        f"ff-{'1' * 32}-{'1' * 16}-01",
-        f"00-{'1' * 32}-{'1' * 16}-01-more",
-        f"01-{'1' * 32}-{'1' * 16}-01-\x01x",
-        f"00-{'1' * 32}-{'1' * 16}-01\n",
-    ],
-)
-def test_a_malformed_trace_context_is_refused(text: str) -> None:
-    """A traceparent that W3C calls invalid is a 400: another shape, ids of zeros only, version ff."""
-    assert_names(refused(("traceparent", text)), "traceparent")
-
-
-def test_a_trace_context_of_a_later_version_may_say_more() -> None:
-    """A traceparent of a later version may have more fields, which are ignored."""
-    trace = f"01-{'1' * 32}-{'1' * 16}-01-more"
-    assert terms(traceparent=trace).traceparent == trace
+def test_a_pin_is_visible_ascii_and_short(text: str) -> None:
+    """A pin with characters other than those of names, or longer than 128, is a 400."""
+    assert_names(refused(("X-Checkpoint", text)), "X-Checkpoint")
 
 
 @pytest.mark.parametrize("value", [b"50\xa0", b"\x8550", b"50\x1c", b"\x0b50", b"50\n"])
@@ -193,7 +190,6 @@ def test_a_default_budget_is_one_that_a_client_could_send() -> None:
         ("X-SLA-Mode", "strict", "best-effort"),
         ("X-Min-Tier", "quality", "realtime"),
         ("X-Checkpoint", "a", "b"),
-        ("X-Request-Id", "a", "b"),
     ],
 )
 def test_a_header_sent_twice_must_say_the_same(header: str, one: str, other: str) -> None:

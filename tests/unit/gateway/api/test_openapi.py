@@ -18,6 +18,7 @@ from gateway.api.openapi import ALWAYS, READING, RUNNING, openapi_document
 from gateway.model import errors
 from gateway.model.errors import Problem
 from gateway.model.messages import Answer, Failure, FailureKind, InputReport, ReplicaTimings
+from gateway.model.request import REQUEST_ID, TRACEPARENT, TRACESTATE
 from gateway.scheduling.policy import Reason, Verdict
 from gateway.tasks import TASKS
 from gateway.tasks.classify import ClassifyBody
@@ -188,7 +189,8 @@ async def test_every_header_that_is_read_is_documented() -> None:
     served = await document()
     for path in BODIES:
         parameters = [at(served, one) for one in served["paths"][path]["post"]["parameters"]]
-        assert {one["name"] for one in parameters if one["in"] == "header"} == set(headers.KNOWN.values())
+        told = {one["name"] for one in parameters if one["in"] == "header"}
+        assert told == {*headers.KNOWN.values(), REQUEST_ID, TRACEPARENT, TRACESTATE}
 
 
 async def test_details_are_documented_as_they_are_sent() -> None:
@@ -299,7 +301,8 @@ async def test_a_failure_is_documented_as_it_is_sent(kind: FailureKind) -> None:
 
 async def test_a_fault_an_overload_and_a_wrong_method_are_documented_as_they_are_sent() -> None:
     """An unexpected exception, a refusal for load and a wrong method are documented as they are sent."""
-    served, told = await document(), world(_breaks)
+    served, told = await document(), world()
+    told.backend.fault = ZeroDivisionError()
     client = client_of(told)
     broken = await client.post("/classify", json=BODIES["/classify"])
     assert broken.json()["code"] == "internal_error" and is_documented(served, broken)
@@ -310,10 +313,6 @@ async def test_a_fault_an_overload_and_a_wrong_method_are_documented_as_they_are
     for path in ("/classify", "/route", "/checkpoints", "/"):
         wrong = await client.delete(path)
         assert wrong.json()["code"] == "method_not_allowed" and is_documented(served, wrong)
-
-
-def _breaks(checkpoint: str, work: object) -> Answer:
-    raise ZeroDivisionError
 
 
 @pytest.mark.parametrize("path", ["/checkpoints", "/healthz", "/readyz", "/openapi.json"])

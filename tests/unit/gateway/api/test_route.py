@@ -20,7 +20,7 @@ def routed(told: World, price: float | None = None, terms: Terms = TERMS) -> dic
     request = told.request(terms)
     deadline = told.service.router.deadline(request)
     decision = told.service.router.decide(request, deadline, price, every=True)
-    document: dict[str, Any] = msgspec.to_builtins(decision_document(request, decision, deadline.budget_s))
+    document: dict[str, Any] = msgspec.to_builtins(decision_document(request, decision, deadline.budget_s, ()))
     return document
 
 

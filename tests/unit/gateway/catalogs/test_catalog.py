@@ -166,7 +166,7 @@ HASH = "0123456789abcdef0123456789abcdef01234567"
         (
             "licence: MIT",
             "licence: MIT\n    precision: [fp32, int4]",
-            "c.yaml:14: checkpoints[0].precision[1]: must be 'fp32', 'int8' or 'bf16', got 'int4'",
+            "c.yaml:14: checkpoints[0].precision[1]: must be 'fp32', 'int8', 'int8-weights' or 'bf16', got 'int4'",
         ),
         ("name: mine", "name: mine\nlimits: {max_inputs: 0}", "c.yaml:2: limits.max_inputs: must be at least 1, got 0"),
         (

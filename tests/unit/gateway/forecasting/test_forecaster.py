@@ -27,12 +27,12 @@ def forecaster(median_s: float = 0.010, pooled: PooledCalibration | None = None)
     return Forecaster(BatchedModel(latency_profile(median_s), 64), pooled)
 
 
-def asked(*characters: int) -> RequestShape:
-    """Return the shape of a request to classify texts of these lengths, in characters."""
-    return RequestShape(characters, ClassifyParameters())
+def asked(*tokens: int) -> RequestShape:
+    """Return the shape of a request to classify texts of these lengths, in tokens of the one tokenizer."""
+    return RequestShape((tokens,), ClassifyParameters())
 
 
-SHORT, LONG = asked(20), asked(100)
+SHORT, LONG = asked(8), asked(29)
 NO_END_S = 600.0
 """The largest budget."""
 
@@ -171,7 +171,7 @@ def test_what_runs_with_others_takes_as_long_as_the_run_and_costs_its_share() ->
     among = forecaster().forecast(SHORT, QueueAhead(0.0, None, 3), 95.0, 0.0, NO_END_S)
     assert among.service_time_s == pytest.approx(4 * alone.service_time_s)
     assert (alone.cost_s, among.cost_s) == pytest.approx((0.010, 0.010))
-    two = asked(20, 20)
+    two = asked(8, 8)
     share = forecaster().forecast(two, QueueAhead(0.0, None, 2), 95.0, 0.0, NO_END_S)
     assert share.cost_s == pytest.approx(share.service_time_s / 2)
     wide = Forecaster(BatchedModel(latency_profile(0.010), 64), cores=4)

@@ -10,17 +10,17 @@ import pytest
 from gateway.scheduling.arrivals import HORIZONS_S, MEMORY_S, REMEMBERED, ArrivalStats, until
 
 
-def _steady(count: int, gap_s: float, budget_s: float = 0.1, characters: int = 50) -> ArrivalStats:
+def _steady(count: int, gap_s: float, budget_s: float = 0.1, tokens: int = 50) -> ArrivalStats:
     arrivals = ArrivalStats()
     for place in range(count):
-        arrivals.arrived(place * gap_s, budget_s, characters)
+        arrivals.arrived(place * gap_s, budget_s, (tokens,))
     return arrivals
 
 
 def _arriving(times_s: Iterable[float]) -> ArrivalStats:
     arrivals = ArrivalStats()
     for time_s in times_s:
-        arrivals.arrived(time_s, 0.1, 50)
+        arrivals.arrived(time_s, 0.1, (50,))
     return arrivals
 
 
@@ -62,7 +62,7 @@ def test_arrivals_in_bursts_are_expected_in_bursts() -> None:
     arrivals = ArrivalStats()
     for burst in range(40):
         for place in range(8):
-            arrivals.arrived(burst * 0.2 + place * 0.001, 0.1, 50)
+            arrivals.arrived(burst * 0.2 + place * 0.001, 0.1, (50,))
     last_s = 39 * 0.2 + 7 * 0.001
     within, between = until(arrivals.ahead(last_s), 0.01), until(arrivals.ahead(last_s + 0.05), 0.01)
     assert within > 2
@@ -73,9 +73,9 @@ def test_budgets_are_a_sample_in_order_of_the_latest() -> None:
     """The budgets are an ascending sample of at most 16 of those remembered; earlier ones are forgotten."""
     arrivals = ArrivalStats()
     for place in range(REMEMBERED):
-        arrivals.arrived(place * 0.01, 9.0, 50)
+        arrivals.arrived(place * 0.01, 9.0, (50,))
     for place in range(REMEMBERED + 64):  # until the first lesson after the last of the others is forgotten
-        arrivals.arrived(5.0 + place * 0.01, 0.001 * (1 + (place * 37) % REMEMBERED), 50)
+        arrivals.arrived(5.0 + place * 0.01, 0.001 * (1 + (place * 37) % REMEMBERED), (50,))
     sample = arrivals.budgets_s
     assert len(sample) == 16
     assert list(sample) == sorted(sample)
@@ -83,13 +83,22 @@ def test_budgets_are_a_sample_in_order_of_the_latest() -> None:
     assert sum(sample) / 16 == pytest.approx(0.001 * (REMEMBERED + 1) / 2, rel=0.05)
 
 
-def test_characters_follow_the_texts() -> None:
-    """The mean text length follows the recent texts."""
-    arrivals = _steady(10, 0.01, characters=100)
-    assert arrivals.characters == 100
+def test_lengths_follow_the_texts() -> None:
+    """The mean length follows the recent texts."""
+    arrivals = _steady(10, 0.01, tokens=100)
+    assert arrivals.tokens == [100]
     for place in range(600):
-        arrivals.arrived(1.0 + place * 0.01, 0.1, 400)
-    assert arrivals.characters == pytest.approx(400, rel=0.01)
+        arrivals.arrived(1.0 + place * 0.01, 0.1, (400,))
+    assert arrivals.tokens == [pytest.approx(400, rel=0.01)]
+
+
+def test_each_tokenizer_has_lengths_of_its_own() -> None:
+    """The mean length is learnt by each tokenizer apart, and is never below one token."""
+    arrivals = ArrivalStats()
+    for place in range(600):
+        arrivals.arrived(place * 0.01, 0.1, (100, 0, 250 if place % 2 else 150))
+    assert list(arrivals.tokens[:2]) == [100, 1]
+    assert arrivals.tokens[2] == pytest.approx(200, rel=0.05)
 
 
 def test_a_lesson_is_counted_whenever_something_was_learnt() -> None:
@@ -97,10 +106,10 @@ def test_a_lesson_is_counted_whenever_something_was_learnt() -> None:
     assert _steady(16, 0.01).lesson == 16
     arrivals = _steady(300, 0.01)
     before = arrivals.lesson, arrivals.budgets_s
-    arrivals.arrived(3.0, 7.0, 50)
+    arrivals.arrived(3.0, 7.0, (50,))
     assert (arrivals.lesson, arrivals.budgets_s) == before
     for place in range(64):
-        arrivals.arrived(3.1 + place * 0.01, 7.0, 50)
+        arrivals.arrived(3.1 + place * 0.01, 7.0, (50,))
     assert arrivals.lesson == before[0] + 1
     assert arrivals.budgets_s != before[1]
 

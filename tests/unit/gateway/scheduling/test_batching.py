@@ -19,7 +19,7 @@ FAST, GOOD = PlannedCheckpoint("fast", 80.0, 0.004, 0.001), PlannedCheckpoint("g
 
 
 def _waiting(*available_times_s: float) -> list[QueuedRequest]:
-    return [QueuedRequest(place, NOW_S + available_s, 50) for place, available_s in enumerate(available_times_s)]
+    return [QueuedRequest(place, NOW_S + available_s, (50,)) for place, available_s in enumerate(available_times_s)]
 
 
 def _moment(price: float = 0.0, utility_left: float = 50.0, crowded_s: float = math.inf) -> SchedulingContext:
@@ -111,8 +111,11 @@ def test_in_a_crowd_the_pressed_go_before_a_fuller_run_of_the_patient() -> None:
 
     In a crowd without end all requests count fully, and the fuller batch goes.
     """
-    three = [QueuedRequest(place, NOW_S + 0.04, 50) for place in range(3)]
-    mixed = [QueuedRequest(3, NOW_S + 0.045, 400), *(QueuedRequest(place, NOW_S + 0.3, 400) for place in range(4, 9))]
+    three = [QueuedRequest(place, NOW_S + 0.04, (50,)) for place in range(3)]
+    mixed = [
+        QueuedRequest(3, NOW_S + 0.045, (400,)),
+        *(QueuedRequest(place, NOW_S + 0.3, (400,)) for place in range(4, 9)),
+    ]
     pressing, endless = (
         next_batch([*three, *mixed], [FAST], _moment(1000.0, 0.0, crowded_s)) for crowded_s in (0.05, math.inf)
     )
@@ -161,7 +164,10 @@ def test_what_may_come_and_cannot_wait_is_reckoned_with() -> None:
 
 def test_nobody_is_given_what_its_terms_forbid() -> None:
     """A request never gets a checkpoint that its terms forbid, and others do not wait behind it."""
-    bound, free = QueuedRequest(0, NOW_S + 0.1, 50, eligible=frozenset({"good"})), QueuedRequest(1, NOW_S + 0.2, 50)
+    bound, free = (
+        QueuedRequest(0, NOW_S + 0.1, (50,), eligible=frozenset({"good"})),
+        QueuedRequest(1, NOW_S + 0.2, (50,)),
+    )
     assert next_batch([bound], [FAST], _moment()) is None
     choice = next_batch([bound, free], [FAST], _moment())
     assert choice is not None
@@ -170,6 +176,6 @@ def test_nobody_is_given_what_its_terms_forbid() -> None:
 
 def test_texts_past_the_largest_run_take_several() -> None:
     """Ten texts on a checkpoint with batches of eight cost one batch of eight and one of two."""
-    many = QueuedRequest(0, NOW_S + 1.0, 50, texts=10)
+    many = QueuedRequest(0, NOW_S + 1.0, (50,), texts=10)
     assert run_s_of(FAST, (many,)) == pytest.approx(FAST.run_s(8, 50) + FAST.run_s(2, 50))
-    assert run_s_of(FAST, (many, QueuedRequest(1, NOW_S, 50, texts=6))) == pytest.approx(2 * FAST.run_s(8, 50))
+    assert run_s_of(FAST, (many, QueuedRequest(1, NOW_S, (50,), texts=6))) == pytest.approx(2 * FAST.run_s(8, 50))

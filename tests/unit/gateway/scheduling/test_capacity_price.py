@@ -24,8 +24,9 @@ class Affine(ServedCheckpoint):
     fixed_s: float
     each_s: float
     max_batch: int = 16
+    tokenizer: int = 0
 
-    def run_s(self, inputs: int, characters: int) -> float:
+    def run_s(self, inputs: int, tokens: int) -> float:
         return self.fixed_s + self.each_s * inputs
 
 
@@ -38,7 +39,7 @@ clouds = st.lists(corners, min_size=1, max_size=8)
 def _arrivals(rate_per_s: float, budget_s: float = 0.1, count: int = 400) -> ArrivalStats:
     arrivals = ArrivalStats()
     for place in range(count):
-        arrivals.arrived(place / rate_per_s, budget_s, 50)
+        arrivals.arrived(place / rate_per_s, budget_s, (50,))
     return arrivals
 
 
@@ -194,7 +195,7 @@ def test_many_who_are_patient_do_not_make_the_time_of_few_pressed_ones_free() ->
     now_s = 399 / 100
     mixed = ArrivalStats()
     for place in range(400):
-        mixed.arrived(place / 100, 0.04 if place % 4 == 0 else 3.0, 50)
+        mixed.arrived(place / 100, 0.04 if place % 4 == 0 else 3.0, (50,))
     congestion = CapacityPrice(mixed, [FAST, GOOD])
     patient = congestion.price(_within([2.0] * 8), 1.0, 0.0, now_s)
     both = congestion.price(_within([0.02] * 8 + [2.0] * 8), 1.0, 0.0, now_s)
@@ -258,7 +259,7 @@ def test_the_long_run_is_crowded_only_by_what_is_too_much_of_late_and_on_average
     """The long run is crowded only where both the recent rate and the mean rate exceed the capacity."""
     arrivals = _arrivals(20)
     for place in range(200):
-        arrivals.arrived(20.0 + place * 1e-4, 0.1, 50)
+        arrivals.arrived(20.0 + place * 1e-4, 0.1, (50,))
     heap, flooded = CapacityPrice(arrivals, [FAST]), CapacityPrice(_arrivals(1000), [FAST])
     heap.price(_within([]), 0.5, 0.0, 20.02)
     assert arrivals.rate(20.02) * heap.least_cost_s > 0.5 > arrivals.mean_rate(20.02) * heap.least_cost_s

@@ -28,9 +28,10 @@ def come(told: World, terms: Terms = TERMS) -> tuple[Request, Deadline, Decision
     """Decide a request that arrives now, and return it with its place in the queue."""
     router, request, decider = told.service.router, told.request(terms), decider_of(told)
     deadline = router.deadline(request)
-    decider.arrived(request.shape, deadline)
+    shape = router.shape(request)
+    decider.arrived(shape, deadline)
     decision = router.decide(request, deadline)
-    return request, deadline, decision, decider.queued(request.shape, terms, deadline, told.clock())
+    return request, deadline, decision, decider.queued(shape, terms, deadline, told.clock())
 
 
 def least_s(told: World, request: Request, checkpoint: str) -> float:
@@ -98,7 +99,7 @@ def test_a_short_summary_does_not_wait_in_vain_sooner_than_it_would_be_done() ->
     for parameters in (SummarizeParameters(), SummarizeParameters(max_new_tokens=5)):
         request = replace(told.page(pinned), parameters=parameters)
         deadline = router.deadline(request)
-        last_s.append(decider.queued(request.shape, pinned, deadline, told.clock()).last_s)
+        last_s.append(decider.queued(router.shape(request), pinned, deadline, told.clock()).last_s)
     assert last_s[0] < last_s[1] - 0.010
 
 
@@ -114,8 +115,9 @@ def test_what_is_bound_is_forecast_as_it_will_run() -> None:
     request, deadline, decision, held = come(told)
     others = [come(told)[3] for _ in range(3)]
     told.clock.advance(0.2)
-    alone = decider.bind(request.shape, decision, begun(EVEN, held), deadline, told.clock())
-    bound = decider.bind(request.shape, decision, begun(EVEN, held, *others, price=7.0), deadline, told.clock())
+    shape = told.service.router.shape(request)
+    alone = decider.bind(shape, decision, begun(EVEN, held), deadline, told.clock())
+    bound = decider.bind(shape, decision, begun(EVEN, held, *others, price=7.0), deadline, told.clock())
     for one in (alone, bound):
         assert one.chosen is not None and one.chosen.name == EVEN
         assert one.remaining_s == pytest.approx(0.8)
@@ -133,7 +135,8 @@ def test_what_other_gateways_sent_is_in_what_is_bound() -> None:
         told.up(name, backlog_s=3.0)
     request, deadline, decision, held = come(told)
     assert decision.reason is Reason.BEST_EFFORT
-    bound = decider_of(told).bind(request.shape, decision, begun(SWIFT, held), deadline, told.clock())
+    shape = told.service.router.shape(request)
+    bound = decider_of(told).bind(shape, decision, begun(SWIFT, held), deadline, told.clock())
     assert bound.reason is Reason.BEST_EFFORT
     assert bound.chosen is not None and bound.chosen.forecast is not None
     assert bound.chosen.forecast.queueing_delay_s == pytest.approx(3.0)

@@ -257,7 +257,7 @@ def test_nothing_is_sent_ahead_to_a_checkpoint_that_is_gone() -> None:
 
 def test_the_late_run_with_those_of_their_length() -> None:
     """Late requests share a batch only with texts of their own length bucket, so padding stays small."""
-    late = [QueuedRequest(place, 0.0, characters) for place, characters in enumerate((16, 900, 16, 900))]
+    late = [QueuedRequest(place, 0.0, (tokens,)) for place, tokens in enumerate((16, 900, 16, 900))]
     together, alone = (late_batch(late, [Played("only", 0.010, 80.0)], together=kind) for kind in (True, False))
     assert together is not None and together.members == (late[0], late[2])
     assert alone is not None and alone.members == (late[0],)

@@ -26,7 +26,7 @@ def flood(play: PlayedQueue) -> None:
     """Record 1000 arrivals a second for 0.4 s: ten times what one core can serve at 10 ms each."""
     for _ in range(400):
         play.now_s += 0.001
-        play.arrivals.arrived(play.now_s, 5.0, 16)
+        play.arrivals.arrived(play.now_s, 5.0, (16,))
 
 
 def at(play: PlayedQueue, now_s: float) -> int:

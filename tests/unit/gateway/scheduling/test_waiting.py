@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from crowded_worlds import PATIENT, busy, crowded, opened, over, sent, under_way, waiting
+from crowded_worlds import PATIENT, Gated, busy, crowded, opened, over, sent, under_way, waiting
 from fakes import ANSWER, EVEN, GRAND, SWIFT, TERMS, FakeClock, scripted
 from virtual_time import loop_clock, passes
 from waiting import until
@@ -166,6 +166,41 @@ async def test_where_too_many_wait_that_are_late_one_more_is_refused_at_once(ter
 def shared(told: World) -> Sequence[asyncio.Task[Finished]]:
     """Send three requests for one checkpoint, which wait together."""
     return [sent(told, replace(PATIENT, pinned=SWIFT)) for _ in range(3)]
+
+
+async def test_requests_that_wait_together_are_sent_as_one_batch() -> None:
+    """Requests that begin together on one checkpoint are one batch for the backend."""
+    told = crowded(FakeClock())
+    first = await busy(told)
+    members = shared(told)
+    await until(lambda: waiting(told) == 3)
+    opened(told)
+    assert all(one.answer is ANSWER for one in await asyncio.gather(first, *members))
+    assert isinstance(told.backend, Gated) and told.backend.sizes == [1, 3]
+    assert len({one.checkpoint for one in told.backend.dispatches[1:]}) == 1
+
+
+async def test_requests_that_begin_on_two_cores_at_once_are_two_batches() -> None:
+    """Two requests that find two idle cores at one instant are two batches, not one."""
+    told = crowded(FakeClock(), cores=2.0)
+    opened(told)
+    await asyncio.gather(*(sent(told, PATIENT) for _ in range(2)))
+    assert isinstance(told.backend, Gated) and told.backend.sizes == [1, 1]
+
+
+async def test_a_batch_whose_replica_is_lost_is_tried_anew_by_each_of_its_members() -> None:
+    """When the replica of a batch is lost, each member goes on within its own budget and is answered."""
+    told = crowded(FakeClock())
+    gone = Failure(FailureKind.UNAVAILABLE)
+    told.backend.behaviour = scripted(ANSWER, gone, gone, gone, ANSWER)
+    first = await busy(told)
+    members = shared(told)
+    await until(lambda: waiting(told) == 3)
+    opened(told)
+    records = [(await one).record for one in (first, *members)]
+    assert [one.outcome for one in records] == [Outcome.IN_TIME] * 4
+    assert [one.attempts for one in records] == [1, 2, 2, 2]
+    assert waiting(told) == under_way(told) == 0
 
 
 @pytest.mark.parametrize("leaves", [False, True])

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+
 import pytest
 from fake_summaries import SCRIBE, catalog, generation, manifests, seq2seq_manifest, summary
 from fakes import EVEN, SWIFT
 from msgspec.structs import replace
 
 from gateway.forecasting.calibration import ENOUGH, MAX_AGE_S, WINDOW
-from gateway.forecasting.forecaster import Forecaster
+from gateway.forecasting.forecaster import Forecaster, PooledCalibration
 from gateway.forecasting.load import IDLE, LoadTracker, QueueAhead
 from gateway.model.request import RequestShape
 from gateway.router import served_checkpoints
@@ -18,7 +20,7 @@ from gateway.tasks.summarize import AbstractiveModel, SummarizeParameters
 
 TIMES = DecodingTimes(0.100, lambda rows: 0.010 * rows)
 WANTED = Wanted(beams=4, max_new_tokens=60, expected_tokens=20.0)
-ASKED = RequestShape((400,), SummarizeParameters())
+ASKED = RequestShape(((110,),), SummarizeParameters())
 NO_END_S = 600.0
 """More time than any plan uses."""
 
@@ -78,7 +80,9 @@ def test_a_checkpoint_that_writes_is_forecast_as_widely_as_fits() -> None:
     """A checkpoint that writes is forecast at its widest plan where that fits, else at its leanest."""
     new = forecaster()
     lavish, tight = (new.forecast(ASKED, IDLE, 95.0, 0.0, left_s) for left_s in (NO_END_S, 0.050))
-    assert (lavish.service_time_s, tight.service_time_s) == pytest.approx(new.model.service_times_s(ASKED, NO_END_S))
+    assert (lavish.service_time_s, tight.service_time_s) == pytest.approx(
+        new.model.service_times_s((110,), ASKED.parameters, NO_END_S)
+    )
     assert lavish.quantile_s > lavish.latency_s > tight.latency_s > tight.service_time_s
     assert lavish.idle_quantile_s == tight.idle_quantile_s == tight.quantile_s
 
@@ -134,8 +138,13 @@ def test_answers_in_time_make_the_forecast_surer() -> None:
 
 def test_kinds_do_not_stand_in_for_one_another() -> None:
     """Residuals of classifiers are shared among classifiers and change no forecast of a checkpoint that writes."""
-    served = served_checkpoints(catalog(), manifests(), LoadTracker())
-    scores = RequestShape((20,), ClassifyParameters())
+    whole, load, pooled = catalog(), LoadTracker(), defaultdict[str, PooledCalibration](PooledCalibration)
+    served = {
+        name: one
+        for task in whole.tasks
+        for name, one in served_checkpoints(whole, task, manifests(), load, pooled).items()
+    }
+    scores = RequestShape(((8,),), ClassifyParameters())
     swift, even, scribe = (served[name].forecaster for name in (SWIFT, EVEN, SCRIBE))
     before = [one.forecast(of, IDLE, 95.0, 0.0, 0.010) for one, of in ((even, scores), (scribe, ASKED))]
     for _ in range(ENOUGH):

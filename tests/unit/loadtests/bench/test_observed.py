@@ -47,14 +47,14 @@ from loadtests.generator.calls import Call
 from loadtests.generator.results import Result, result_of_call
 
 
-def landing(task: str = "classify", latency_s: float = 0.05, met: str | None = "true", code: str = "") -> Result:
+def landing(task: str = "classify", latency_s: float = 0.05, outcome: str | None = "in_time", code: str = "") -> Result:
     """A request with a budget of 0.1 s: answered with this verdict of the gateway, or a problem with this code."""
     call = Call(1, 0, 0.0, task, 0.1, b"", {})
     if code:
         status = {"overloaded": 429, "budget_infeasible": 422, "deadline_exceeded": 504}.get(code, 500)
         reply = Reply(status, {}, json.dumps({"code": code}).encode())
     else:
-        told = {} if met is None else {"x-checkpoint": "fast", "x-sla-met": met}
+        told = {} if outcome is None else {"x-checkpoint": "fast", "x-outcome": outcome}
         reply = Reply(200, told, b"")
     return result_of_call(call, reply, 0.0, latency_s)
 
@@ -182,9 +182,13 @@ def test_a_sample_counts_once_it_is_of_after_the_instant() -> None:
 @pytest.mark.parametrize(
     ("one", "outcome"),
     [
-        (landing(met="true", latency_s=0.2), "in_time"),  # the gateway's verdict, whatever the client's clock says
-        (landing(met="false", latency_s=0.05), "late"),
-        (landing(met=None), UNREPORTED),
+        (
+            landing(outcome="in_time", latency_s=0.2),
+            "in_time",
+        ),  # the gateway says so, whatever the clock
+        (landing(outcome="late", latency_s=0.05), "late"),
+        (landing(outcome="lead"), "lead"),
+        (landing(outcome=None), UNREPORTED),
         (landing(code="overloaded"), "shed"),
         (landing(code="budget_infeasible"), "infeasible"),
         (landing(code="deadline_exceeded"), "expired"),
@@ -204,7 +208,7 @@ def test_an_end_is_what_the_gateway_said(one: Result, outcome: str) -> None:
 
 def test_a_load_is_counted_on_both_sides() -> None:
     """A load is counted by the client and by the gateway, whose counters are compared with their values before."""
-    results = [landing(), landing(latency_s=0.2), landing(met="false", latency_s=0.2), landing(code="overloaded")]
+    results = [landing(), landing(latency_s=0.2), landing(outcome="late", latency_s=0.2), landing(code="overloaded")]
     (counts,) = counted_both(
         [*results], counter(in_time=10, late=0), counter(in_time=12, late=1, shed=1, failed=0), {"classify": 0.5}
     )
@@ -215,7 +219,7 @@ def test_a_load_is_counted_on_both_sides() -> None:
 
 def test_a_request_that_only_one_side_has_is_seen() -> None:
     """A request that only one side counted, or that they counted differently, is a disagreement."""
-    told = [landing(), landing(met="false")]
+    told = [landing(), landing(outcome="late")]
     for after in (counter(in_time=1), counter(in_time=2, late=1), counter(in_time=2), counter(in_time=1, late=-1)):
         (counts,) = counted_both(told, [], after, {})
         assert not counts.agree, after

@@ -85,6 +85,17 @@ def test_a_profile_with_holes_is_told() -> None:
         variants_from(msgspec.json.encode(document))
 
 
+def test_what_is_still_to_come_is_waited_for() -> None:
+    """Nothing is measured while a checkpoint is being prepared; one that will not come is left out."""
+    document = msgspec.json.decode(published())
+    for state in ("waiting", "preparing", "starting"):
+        document["coming"] = [{"name": "late", "state": state}]
+        with pytest.raises(NoGateway, match="late is still to come"):
+            variants_from(msgspec.json.encode(document))
+    document["coming"] = [{"name": "late", "state": "failed"}]
+    assert {one.name for one in variants_from(msgspec.json.encode(document))} == set(fake_summaries.manifests())
+
+
 def test_variants_are_read_from_a_running_gateway() -> None:
     """Variants are read over HTTP; a server that does not answer, or answers 404, is no gateway."""
     with SmallGateway(lambda asked: Told(body=published())).elsewhere() as url:

@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 from small_baselines import TASK, attainment, mixed_budgets, played, poisson, quality, setting_of, three, told, waiting
 
-from loadtests.simulator.policies.central import Chosen
+from gateway.scheduling.ruled import Chosen
 from loadtests.simulator.policies.clipper import ClipperAimd
 from loadtests.simulator.policies.division import PERIOD_S, Divided, Division
 from loadtests.simulator.policies.model_switching import attained

@@ -1,31 +1,33 @@
-"""Replicas in the simulator: batches and time slices by the live rules, and an end at the deadline."""
+"""Replicas in the simulator: batches that run as sent, and time slices by the live rules."""
 
 from __future__ import annotations
 
 import pytest
-from played_replicas import asked, batched, shared
+from played_replicas import asked, batched, shared, together
 
 from deployments.replica.summarize.time_slicing import MOST_BEGUN, SLICE_S
 
 
-def test_what_comes_at_one_instant_is_one_batch() -> None:
-    """Requests that arrive at one instant form one batch."""
-    watched = batched([asked(place) for place in range(4)])
+def test_a_batch_runs_as_it_was_sent() -> None:
+    """The requests of a batch run together, padded to the longest, and end together."""
+    watched = together([asked(place) for place in range(4)])
     assert [end.at_s for end in watched.ends.values()] == pytest.approx([0.016] * 4)
+    unlike = together([asked(0), asked(1, tokens=200), asked(2)])
+    assert [end.at_s for end in unlike.ends.values()] == pytest.approx([0.008 + 3 * 0.020] * 3)
 
 
-def test_alike_lengths_run_together_and_others_apart() -> None:
-    """Texts of like length share a batch; longer ones run apart, so that padding stays within its limit."""
-    watched = batched([asked(0), asked(1, tokens=200), asked(2)])
-    together, apart, too = (watched.ends[place].at_s for place in range(3))
-    assert together == too == pytest.approx(0.012)
-    assert apart == pytest.approx(0.012 + 0.028)
+def test_batches_that_wait_are_not_merged() -> None:
+    """Batches that wait for a slot run one after the other."""
+    watched = batched([asked(place) for place in range(3)])
+    assert sorted(end.at_s for end in watched.ends.values()) == pytest.approx([0.010, 0.020, 0.030])
 
 
 def test_the_earliest_deadline_is_next() -> None:
-    """The request with the earliest deadline runs next, whatever the order of arrival."""
-    watched = batched([asked(0), asked(1, 0.001, 0.9, tokens=200), asked(2, 0.002, 0.1)])
-    assert watched.ends[2].at_s < watched.ends[1].at_s
+    """The batch with the earliest deadline runs next, whatever the order of arrival; of equal ones the first."""
+    watched = batched([asked(0), asked(1, 0.001, 0.9, tokens=200), asked(2, 0.002, 0.1), asked(3, 0.002, 0.1)])
+    assert watched.ends[2].at_s < watched.ends[3].at_s < watched.ends[1].at_s
+    urgent = together([asked(0), asked(1, 0.001, 0.9), asked(2, 0.002, 0.5), asked(3, 0.002, 3.0)])
+    assert urgent.ends[2].at_s == urgent.ends[3].at_s < urgent.ends[1].at_s
 
 
 def test_each_slot_has_a_batch_of_its_own() -> None:
@@ -35,30 +37,31 @@ def test_each_slot_has_a_batch_of_its_own() -> None:
     assert batched([asked(0), late], slots=1).ends[1].at_s == pytest.approx(0.020)
 
 
-def test_the_strict_end_at_their_deadline_however_long_the_engine_is_busy() -> None:
-    """A strict request ends unanswered at its deadline without running; a best-effort one is answered late."""
-    offered = [asked(0, tokens=400), asked(1, 0.001, 0.02, strict=True), asked(2, 0.001, 0.02)]
-    watched = batched(offered)
-    assert not watched.ends[1].answered and watched.ends[1].at_s == pytest.approx(0.021)
-    assert watched.ends[2].answered and watched.ends[2].at_s == pytest.approx(0.058)
+def test_lost_work_is_not_run() -> None:
+    """A strict request that would be late even alone when its batch begins ends unanswered, and costs no core time.
+
+    A best-effort one is answered late, and the others of the batch run without it.
+    """
+    offered = [asked(0, tokens=400), asked(1, 0.001, 0.02, strict=True), asked(2, 0.001, 0.02), asked(3, 0.001)]
+    watched = together(offered)
+    assert not watched.ends[1].answered and watched.ends[1].at_s == pytest.approx(0.048)
+    assert [watched.ends[place].answered for place in (2, 3)] == [True, True]
+    assert watched.ends[2].at_s == watched.ends[3].at_s == pytest.approx(0.048 + 0.012)
     assert offered[1].engine_s == 0.0
 
 
-def test_a_request_of_many_texts_is_answered_with_its_last() -> None:
-    """A request of many texts is answered with its last; its service time runs from its first batch to its last."""
+def test_a_batch_that_is_lost_whole_lets_the_next_begin() -> None:
+    """A batch of which nothing is left to run takes no time, and the next one begins at once."""
+    watched = batched([asked(0, tokens=400), asked(1, 0.001, 0.02, strict=True), asked(2, 0.002, 0.9)])
+    assert not watched.ends[1].answered and watched.ends[2].at_s == pytest.approx(0.048 + 0.010)
+
+
+def test_a_request_of_many_texts_takes_full_batches() -> None:
+    """A request of many texts is answered when all have run, in batches as large as the variant's."""
     watched = batched([asked(0, texts=12)])
     first_s, second_s = 0.008 + 8 * 0.002, 0.008 + 4 * 0.002
     assert watched.ends[0].answered
     assert watched.ends[0].at_s == watched.ends[0].service_s == pytest.approx(first_s + second_s)
-
-
-def test_once_its_time_is_up_no_more_of_a_strict_request_runs() -> None:
-    """No further text of a strict request runs after its deadline."""
-    offered = [asked(0, budget_s=0.030, texts=24, strict=True)]
-    watched = batched(offered)
-    assert watched.ends[0].answered is False
-    assert watched.world.node.busy_s <= 2 * 0.024 + 1e-9
-    assert watched.ends[0].at_s <= 0.030 + 1e-9
 
 
 def test_a_short_text_that_comes_behind_a_long_one_is_done_soon() -> None:

@@ -12,7 +12,7 @@ from gateway.catalogs.catalog import load_catalog
 from loadtests.errors import LoadTestError
 from loadtests.workload.arrivals import offered_of
 from loadtests.workload.files import MOST_BYTES, ScenarioError
-from loadtests.workload.scenario import SHIPPED, Scenario, read_scenario
+from loadtests.workload.scenario import MADE_UP, SHIPPED, Scenario, read_scenario
 from loadtests.workload.variants import catalog_of, variants_of
 
 LEAST = """\
@@ -58,11 +58,11 @@ def test_a_shipped_scenario_is_read_by_its_name(name: str) -> None:
 
 def test_every_shipped_file_has_a_name_to_read_it_by() -> None:
     """Every shipped file is in the list of shipped scenarios."""
-    shipped = Path(str(files("loadtests").joinpath("workload", "data"))).glob("*.toml")
-    assert {path.stem for path in shipped} == set(SHIPPED)
+    data = Path(str(files("loadtests").joinpath("workload", "data")))
+    assert {path.relative_to(data).with_suffix("").as_posix() for path in data.rglob("*.toml")} == set(SHIPPED)
 
 
-@pytest.mark.parametrize("name", ["example-profile", "example-trace"])
+@pytest.mark.parametrize("name", ["example-profile", "example-trace", *MADE_UP])
 def test_a_shipped_example_plays_as_it_is(name: str) -> None:
     """A shipped example needs nothing prepared, because its variants and its trace are shipped with it."""
     made = read_scenario(name)
@@ -187,6 +187,8 @@ def test_a_catalog_is_one_thing_and_serves_what_is_asked(tmp_path: Path) -> None
     assert faults(tmp_path, both) == ["catalog: exactly one of manifests and profile is required"]
     other = LEAST.replace('manifests = "starter"', 'profile = "p.csv"') + 'task = "summarize"\n'
     assert faults(tmp_path, other) == ["requests.0.task: must be classify, as the profile's catalog.task"]
+    both = other.replace("[[requests]]", 'tasks = ["classify", "summarize"]\n[[requests]]')
+    assert read(tmp_path, both).catalog.served == ("classify", "summarize")
 
 
 def test_all_faults_are_told_at_once(tmp_path: Path) -> None:

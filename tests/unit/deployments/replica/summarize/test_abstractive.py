@@ -215,13 +215,40 @@ def test_what_has_lost_its_capitals_gets_the_sources() -> None:
     assert condensed.text == "the River Bridge."
 
 
-@pytest.mark.parametrize("text", [" ", "\n\n", "word", "...!?", "\x00", "\ud800", "x" * 100_000, "\x00 \ud800" * 5000])
+@pytest.mark.parametrize("text", ["x" * 100_000, "\x00 \ud800" * 5000, "the river " * 500, "\u4e2d" * 61])
 @pytest.mark.parametrize("truncation", ["chunk", "longest_first"])
 def test_any_text_has_an_end(text: str, truncation: Any) -> None:
     """Any text, even whitespace, invalid characters or one endless word, ends in an answer with a consistent report."""
     condensed = summary(engine(), 60.0, text=text, window=20, truncation=truncation)
     assert condensed.text and condensed.generation.finish_reason == "stop"
     assert condensed.input.truncated == (condensed.input.kept < condensed.input.tokens)
+
+
+@pytest.mark.parametrize(
+    ("text", "summarised"),
+    [
+        ("ok", "ok"),
+        (" word \n", "word"),
+        ("...!?", "...!?"),
+        ("\ud800", "\ud800"),
+        ("The river rose again.", "The river rose again."),
+        (" ", ""),
+        ("\n\n", ""),
+        ("\x00", ""),
+        ("\u200b\ufeff\u2060", ""),
+        (" \u200b" * 5000, ""),
+    ],
+)
+@pytest.mark.parametrize("truncation", ["chunk", "longest_first", "error"])
+@pytest.mark.parametrize("budget_s", [60.0, 0.0])
+def test_what_is_too_short_to_summarise_comes_back_as_it_is(
+    text: str, summarised: str, truncation: Any, budget_s: float
+) -> None:
+    """A text of a few words is its own summary, and one that says nothing has an empty one: no engine runs for it."""
+    writing = engine()
+    condensed = summary(writing, budget_s, text=text, truncation=truncation)
+    assert (condensed.text, condensed.generation.finish_reason) == (summarised, "short")
+    assert writing.read == [] and condensed.generation.steps == 0 and not condensed.input.truncated
 
 
 def test_an_engine_that_raises_is_heard() -> None:

@@ -53,12 +53,18 @@ def reader(clock: FakeClock, **how: Any) -> ExtractiveSummarizer:
     return ExtractiveSummarizer(reader_manifest(), FakeReader(clock, **how), text_tokens(), ranker())
 
 
+async def answered(replica: SummarizerReplica, work: Work) -> Answer | Failure:
+    """The replica's answer to a batch of this request alone."""
+    (result,) = await replica.handle([work])
+    return result
+
+
 async def handled(summarizer: Summarizer, clock: Clock, *works: Work) -> list[Answer | Failure]:
     """The replica's answers to these requests, one after the other; the replica is idle afterwards."""
     replica = SummarizerReplica(ENTRY, summarizer, 100, clock)
     replica.start()
     try:
-        results = [await replica.handle(one) for one in works]
+        results = [await answered(replica, one) for one in works]
         await until(lambda: replica.load().sharing == 0)
         assert replica.load().backlog_s == 0 and replica.load().queued == 0
         return results
@@ -160,6 +166,39 @@ async def test_no_text_with_anything_in_it_is_answered_with_nothing(text: str) -
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize("blank", [" ", "\x00", "\u200b", "\n\t\x00"])
+@pytest.mark.parametrize("strict", [True, False])
+async def test_a_text_that_says_nothing_costs_the_others_nothing(blank: str, strict: bool) -> None:
+    """A text that says nothing has an empty summary, and the others of its list have theirs, strict or not."""
+    clock = FakeClock()
+    for make in (writer, reader):
+        (answer,) = await handled(make(clock), clock, work(TEXT, blank, strict=strict))
+        assert isinstance(answer, Answer)
+        assert answer.outputs[0].summary_text and answer.outputs[1].summary_text == ""
+        assert [one.finish_reason for one in answer.generation] == ["stop", "short"]
+        assert not any(one.lead for one in answer.generation)
+
+
+@pytest.mark.asyncio
+async def test_a_text_too_long_is_named_by_its_index() -> None:
+    """Of a list in which one text is over the window, the failure has its index and its tokens."""
+    clock = FakeClock()
+    (failure,) = await handled(writer(clock), clock, work(TEXT, "the river " * 300, TEXT, truncation="error"))
+    assert isinstance(failure, Failure) and failure.kind is FailureKind.TOO_LONG
+    assert (failure.index, failure.tokens) == (1, 602)
+
+
+@pytest.mark.asyncio
+async def test_a_writer_that_says_nothing_with_time_to_spare_misses_no_deadline() -> None:
+    """Nothing written with time to spare is no missed deadline: the first sentence stands in, and the reason stays."""
+    clock = FakeClock()
+    silent = AbstractiveSummarizer(writer_manifest(), FakeSeq2Seq(clock, says([])), text_tokens())
+    (answer,) = await handled(silent, clock, work(strict=True))
+    assert isinstance(answer, Answer) and answer.outputs[0].summary_text == "The river rose."
+    assert (answer.generation[0].finish_reason, answer.generation[0].lead) == ("stop", True)
+
+
+@pytest.mark.asyncio
 async def test_one_failure_fails_the_work_and_withdraws_the_rest() -> None:
     """If one text fails, the whole request fails and its other texts are withdrawn."""
     clock = FakeClock()
@@ -167,13 +206,46 @@ async def test_one_failure_fails_the_work_and_withdraws_the_rest() -> None:
     scripted.gate.clear()
     replica = SummarizerReplica(ENTRY, scripted, 100, clock)
     replica.start()
-    task = asyncio.create_task(replica.handle(work("long", "poison", "longer", remaining_s=600.0)))
+    task = asyncio.create_task(answered(replica, work("long", "poison", "longer", remaining_s=600.0)))
     await until(lambda: replica.load().sharing == 3 and bool(scripted.ran))
     scripted.gate.set()
     assert await task == Failure(FailureKind.ENGINE, "ArithmeticError")
     await until(lambda: replica.load().sharing == 0)
     await replica.stop(60)
     assert len(scripted.ran) < 20 and replica.totals().inputs == 3
+
+
+@pytest.mark.asyncio
+async def test_the_requests_of_a_batch_share_the_engine_and_end_each_for_itself() -> None:
+    """Each request of a batch has its own answer or failure, and one that fails withdraws no texts of another."""
+    clock = FakeClock()
+    scripted = Scripted(clock, steps=3, step_s=1 / 64)
+    replica = SummarizerReplica(ENTRY, scripted, 100, clock)
+    replica.start()
+    first, failed, last = await replica.handle([work("a", "b"), work("poison", "c"), work("d")])
+    assert [len(one.outputs) for one in (first, last) if isinstance(one, Answer)] == [2, 1]
+    assert failed == Failure(FailureKind.ENGINE, "ArithmeticError")
+    await until(lambda: replica.load().sharing == 0)
+    await replica.stop(60)
+
+
+@pytest.mark.asyncio
+async def test_cancelling_a_batch_withdraws_the_texts_of_all_its_requests() -> None:
+    """Cancelling a batch withdraws the texts of all its requests, and none of another batch."""
+    scripted = Scripted(FakeClock())
+    scripted.gate.clear()
+    replica = SummarizerReplica(ENTRY, scripted, 100, scripted.clock)
+    replica.start()
+    leaving = asyncio.create_task(replica.handle([work("a", "b"), work("c")]))
+    staying = asyncio.create_task(replica.handle([work("d"), work("e")]))
+    await until(lambda: replica.load().sharing == 5 and bool(scripted.ran))
+    leaving.cancel()
+    await asyncio.gather(leaving, return_exceptions=True)
+    await until(lambda: replica.load().sharing == 2)
+    scripted.gate.set()
+    assert [isinstance(one, Answer) for one in await staying] == [True, True]
+    await replica.stop(60)
+    assert leaving.cancelled() and replica.totals().cancelled == 3
 
 
 @pytest.mark.asyncio
@@ -184,7 +256,7 @@ async def test_a_queue_without_room_for_all_takes_none() -> None:
     scripted.gate.clear()
     replica = SummarizerReplica(ENTRY, scripted, 3, clock)
     replica.start()
-    assert await replica.handle(work(*"abcdefgh", remaining_s=600.0)) == Failure(FailureKind.QUEUE_FULL)
+    assert await answered(replica, work(*"abcdefgh", remaining_s=600.0)) == Failure(FailureKind.QUEUE_FULL)
     await until(lambda: replica.load().sharing == 0)
     scripted.gate.set()
     await replica.stop(60)
@@ -199,7 +271,7 @@ async def test_cancelling_the_work_withdraws_all_its_texts(inputs: int) -> None:
     scripted.gate.clear()
     replica = SummarizerReplica(ENTRY, scripted, 100, scripted.clock)
     replica.start()
-    task = asyncio.create_task(replica.handle(work(*(str(at) for at in range(inputs)))))
+    task = asyncio.create_task(answered(replica, work(*(str(at) for at in range(inputs)))))
     await until(lambda: bool(scripted.ran))
     assert replica.load().sharing == inputs
     task.cancel()
@@ -218,7 +290,7 @@ async def test_a_stopped_replica_is_unavailable() -> None:
     replica = SummarizerReplica(ENTRY, Scripted(clock), 100, clock)
     replica.start()
     await replica.stop(1)
-    failure = await replica.handle(work("a", "b"))
+    failure = await answered(replica, work("a", "b"))
     assert isinstance(failure, Failure) and failure.kind is FailureKind.UNAVAILABLE
 
 
@@ -242,9 +314,9 @@ async def test_work_behind_a_stuck_engine_is_answered_by_its_deadline() -> None:
     stuck.gate.clear()
     replica = SummarizerReplica(ENTRY, stuck, 100, clock)
     replica.start()
-    hanging = asyncio.create_task(replica.handle(work("stuck", remaining_s=600.0)))
+    hanging = asyncio.create_task(answered(replica, work("stuck", remaining_s=600.0)))
     assert await asyncio.to_thread(began.wait, 60)
-    behind = [asyncio.create_task(replica.handle(work("x", remaining_s=0.4))) for _ in range(12)]
+    behind = [asyncio.create_task(answered(replica, work("x", remaining_s=0.4))) for _ in range(12)]
     await turns()
     clock.advance(0.4 - reserve_s(0.4))
     await turns()

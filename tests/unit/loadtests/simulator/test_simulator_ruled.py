@@ -1,4 +1,4 @@
-"""The frame in which published policies run: a queue for each task, free cores, and every request ends."""
+"""The scheduler of published policies, simulated: a queue for each task, free cores, and every request ends."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import pytest
 from small_scenarios import Even, variant
 
-from loadtests.simulator.policies.central import Central, Chosen
+from gateway.scheduling.ruled import Asked, Chosen
+from loadtests.simulator.gateway import Ruled
 from loadtests.simulator.world import World
 from loadtests.workload.arrivals import Fate, Offered
 from loadtests.workload.variants import Variant
@@ -16,7 +17,7 @@ from loadtests.workload.variants import Variant
 QUICK = variant("quick", 80.0, Even(fixed_s=0.008, per_text_s=0.002), max_batch=8)
 LONG = variant("long", 40.0, Even(per_text_s=0.030), task="summarize")
 
-Choose = Callable[[Sequence[Offered], float], Chosen]
+Choose = Callable[[Sequence[Asked], float], Chosen[Variant]]
 
 
 @dataclass
@@ -24,17 +25,17 @@ class Simple:
     """A rule given as a function of the queue and the time; it records arrivals and endings."""
 
     choose_of: Choose
-    heard: list[int] = field(default_factory=list)
+    heard: list[Asked] = field(default_factory=list)
     ends: list[tuple[str, tuple[int, ...], float]] = field(default_factory=list)
 
-    def arrived(self, request: Offered, now_s: float) -> None:
-        self.heard.append(request.sequence)
+    def arrived(self, request: Asked, now_s: float) -> None:
+        self.heard.append(request)
 
-    def choose(self, queue: Sequence[Offered], now_s: float) -> Chosen:
+    def choose(self, queue: Sequence[Asked], now_s: float) -> Chosen[Variant]:
         return self.choose_of(queue, now_s)
 
-    def ended(self, variant: Variant, members: Sequence[Offered], seconds: float, now_s: float) -> None:
-        self.ends.append((variant.name, tuple(one.sequence for one in members), seconds))
+    def ended(self, variant: Variant, members: Sequence[Asked], seconds: float, now_s: float) -> None:
+        self.ends.append((variant.name, tuple(self.heard.index(one) for one in members), seconds))
 
 
 def first_of(variant: Variant, most: int = 1) -> Choose:
@@ -42,7 +43,7 @@ def first_of(variant: Variant, most: int = 1) -> Choose:
     return lambda queue, now_s: Chosen(variant, tuple(queue[:most]))
 
 
-def nothing(queue: Sequence[Offered], now_s: float) -> Chosen:
+def nothing(queue: Sequence[Asked], now_s: float) -> Chosen[Variant]:
     """Neither runs nor drops anything."""
     return Chosen()
 
@@ -55,7 +56,7 @@ def requests(*arrived_s: float, task: str = "classify", budget_s: float = 1.0, t
 def play(offered: Sequence[Offered], cores: int = 1, overhead_s: float = 0.001, **rules: Simple) -> World:
     """Simulates the requests under a rule for each task."""
     world = World(cores, seed=1)
-    world.play(offered, Central(world, rules, cores, overhead_s))
+    world.play(offered, Ruled(world, (QUICK, LONG), rules, cores, overhead_s))
     return world
 
 
@@ -65,7 +66,7 @@ def test_a_run_follows_the_other_on_a_free_core_and_the_overhead_comes_on_top() 
     rule = Simple(first_of(QUICK))
     play(offered, cores=2, classify=rule)
     assert [one.finished_s for one in offered] == pytest.approx([0.011, 0.011, 0.021])
-    assert rule.heard == [0, 1, 2]
+    assert [one.arrived_s for one in rule.heard] == [0.0, 0.0, 0.0]
     assert [seconds for _, _, seconds in rule.ends] == pytest.approx([0.010] * 3)
 
 
@@ -82,12 +83,13 @@ def test_what_a_rule_drops_has_failed_and_costs_nothing() -> None:
     """A dropped request has failed and takes no time of a core."""
     offered = requests(0.0, 0.0, 0.0)
 
-    def drop_odd(queue: Sequence[Offered], now_s: float) -> Chosen:
-        odd = tuple(one for one in queue if one.sequence % 2)
-        kept = tuple(one for one in queue if not one.sequence % 2)
+    def drop_odd(queue: Sequence[Asked], now_s: float) -> Chosen[Variant]:
+        odd = tuple(one for one in queue if rule.heard.index(one) % 2)
+        kept = tuple(one for one in queue if one not in odd)
         return Chosen(QUICK, kept[:1], odd) if kept else Chosen(drop=odd)
 
-    world = play(offered, classify=Simple(drop_odd))
+    rule = Simple(drop_odd)
+    world = play(offered, classify=rule)
     assert [one.fate for one in offered] == [Fate.IN_TIME, Fate.FAILED, Fate.IN_TIME]
     assert world.node.busy_s == pytest.approx(0.020)
 

@@ -1,0 +1,165 @@
+"""HTTP/1.1 as RFC 9110 and RFC 9112 have it, on real sockets: framing, targets, versions, and the end of a connection.
+
+The malformed requests are those of h1spec (github.com/uNetworking/h1spec) that a server may meet, and of their kind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from served_app import BODY, CHUNKED, HEAD, WHOLE, Echo, is_problem, serving
+from waiting import until
+
+from gateway.api.connection import MAX_HEAD
+
+MALFORMED = {
+    "no version": b"GET / \r\n\r\n",
+    "another protocol": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
+    "text before the method": b"Extra lineGET / HTTP/1.1\r\nHost: a\r\n\r\n",
+    "no host": b"GET / HTTP/1.1\r\n\r\n",
+    "two hosts": b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+    "a header's name with brackets": b"GET / HTTP/1.1\r\nHost: a\r\nX[]: b\r\n\r\n",
+    "a control character in a header": b"GET / HTTP/1.1\r\nHost: a\r\nX: b\x07\r\n\r\n",
+    "a bare carriage return": b"GET / HTTP/1.1\r\nHost: a\r\n\rX: b\r\n\r\n",
+    "a negative length": HEAD + b"Content-Length: -1\r\n\r\n",
+    "a length that is no number": HEAD + b"Content-Length: abc\r\n\r\n",
+    "two lengths": HEAD + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
+    "a length and chunks": HEAD + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+    "a chunk without its length": HEAD + b"Transfer-Encoding: chunked\r\n\r\nhello\r\n0\r\n\r\n",
+    "half a head": b"GET / HTTP/1.1\r\nHost: a\r\n",
+    "half a body": HEAD + b"Content-Length: 12\r\n\r\nhello",
+    "half a chunk": HEAD + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhel",
+    "a proxy's request": b"CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n",
+    "an unknown method": b"MEET / HTTP/1.1\r\nHost: a\r\n\r\n",
+}
+
+
+@pytest.fixture
+def echo() -> Echo:
+    """An application that answers at once."""
+    made = Echo()
+    made.gate.set()
+    return made
+
+
+@pytest.mark.parametrize("request_", [WHOLE, CHUNKED, HEAD + b"\r\n"])
+@pytest.mark.parametrize("in_parts", [False, True])
+async def test_a_request_is_answered_however_it_is_cut(echo: Echo, request_: bytes, in_parts: bool) -> None:
+    """A request has its answer and keeps its connection, whether it comes at once or byte by byte."""
+    async with serving(echo) as served, served.client() as client:
+        for _ in range(2):
+            for part in [request_[at : at + 1] for at in range(len(request_))] if in_parts else [request_]:
+                await client.send(part)
+                if in_parts:
+                    await asyncio.sleep(0)
+            status, headers, body = await client.answer()
+            assert status == 200 and body in (BODY, b"hello", b"") and "connection" not in headers
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+async def test_what_is_not_http_is_a_problem(echo: Echo, name: str) -> None:
+    """Bytes that are no HTTP/1.1 request are a 400 in the contract's form, after which the connection ends."""
+    async with serving(echo) as served, served.client() as client:
+        await client.send(MALFORMED[name])
+        client.writer.write_eof()
+        assert is_problem(await client.last_answer(), 400, "invalid_request")
+        assert await client.ended() == b""
+    assert served.refused == ["invalid_request"]
+
+
+@pytest.mark.parametrize("version", ["0.9", "1.2", "2.0", "9.9"])
+async def test_other_versions_are_not_supported(echo: Echo, version: str) -> None:
+    """A request of another version of HTTP is a 505."""
+    async with serving(echo) as served, served.client() as client:
+        await client.send(b"GET / HTTP/" + version.encode() + b"\r\nHost: a\r\n\r\n")
+        assert is_problem(await client.answer(), 505, "version_not_supported")
+    assert served.refused == ["version_not_supported"]
+
+
+@pytest.mark.parametrize("sent", [WHOLE, CHUNKED, WHOLE + CHUNKED, WHOLE.replace(b"1.1", b"1.0")])
+async def test_a_half_closed_request_has_its_answer(echo: Echo, sent: bytes) -> None:
+    """A client that has ended its side, as `nc -N` does, reads the answers of all that it has sent."""
+    echo.gate.clear()
+    async with serving(echo) as served, served.client() as client:
+        await client.send(sent)
+        client.writer.write_eof()
+        await until(lambda: len(echo.scopes) == 1)
+        echo.gate.set()
+        for body in [one for one in (BODY, b"hello") if one in sent]:
+            assert (await client.last_answer())[::2] == (200, body)
+        assert await client.ended() == b""
+        await until(lambda: served.server.connections == 0)
+    assert echo.cancelled == 0 and served.refused == []
+
+
+async def test_of_a_half_closed_connection_the_unfinished_request_alone_is_refused(echo: Echo) -> None:
+    """A request that ends before it is whole is a 400; those before it are answered."""
+    async with serving(echo) as served, served.client() as client:
+        await client.send(WHOLE + WHOLE[:-3])
+        client.writer.write_eof()
+        assert (await client.last_answer())[::2] == (200, BODY)
+        assert is_problem(await client.last_answer(), 400, "invalid_request")
+        assert await client.ended() == b""
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET /" + b"a" * MAX_HEAD + b" HTTP/1.1\r\nHost: a\r\n\r\n",
+        HEAD + b"X: " + b"a" * MAX_HEAD + b"\r\n\r\n",
+        HEAD + b"X: " + b"a" * 2 * MAX_HEAD,
+    ],
+)
+async def test_a_head_over_the_limit_is_refused(echo: Echo, head: bytes) -> None:
+    """Target and headers over the limit are a 431, also those that never end."""
+    async with serving(echo) as served, served.client() as client:
+        for at in range(0, len(head), 10_000):
+            await client.send(head[at : at + 10_000])
+            await asyncio.sleep(0)
+        assert is_problem(await client.answer(), 431, "head_too_large")
+
+
+@pytest.mark.parametrize("target", [b"*", b"http://gateway/a%20b?c=d", b"/a%20b?c=d#e"])
+async def test_every_form_of_a_target_reaches_the_application(echo: Echo, target: bytes) -> None:
+    """Path and query are found in a path, in a whole URL and in the asterisk of OPTIONS."""
+    async with serving(echo) as served, served.client() as client:
+        await client.send(b"OPTIONS " + target + b" HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert (await client.answer())[0] == 200
+    (scope,) = echo.scopes
+    assert (scope["path"], scope["query_string"]) in (("*", b""), ("/a b", b"c=d"))
+
+
+async def test_an_upgrade_is_not_made(echo: Echo) -> None:
+    """A request to change the protocol is answered in HTTP/1.1."""
+    async with serving(echo) as served, served.client() as client:
+        await client.send(HEAD + b"Connection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 11\r\n\r\n" + BODY)
+        assert (await client.answer())[::2] == (200, BODY)
+
+
+@pytest.mark.parametrize("head", [b"POST / HTTP/1.0\r\n", HEAD + b"Connection: close\r\n"])
+async def test_a_connection_ends_where_the_client_wants_it(echo: Echo, head: bytes) -> None:
+    """HTTP/1.0, and `Connection: close`, end the connection after the answer."""
+    async with serving(echo) as served, served.client() as client:
+        await client.send(head + b"Content-Length: 11\r\n\r\n" + BODY)
+        status, headers, body = await client.answer()
+        assert (status, headers["connection"], body) == (200, "close", BODY)
+        assert await client.ended() == b""
+
+
+async def test_head_has_headers_only(echo: Echo) -> None:
+    """A HEAD request is answered with the head of the answer."""
+    async with serving(echo) as served, served.client() as client:
+        await client.send(WHOLE.replace(b"POST", b"HEAD").replace(b"/ ", b"/ ", 1))
+        await client.send(WHOLE.replace(b"POST", b"HEAD"))
+        told = await client.reader.readuntil(b"\r\n\r\n") + await client.reader.readuntil(b"\r\n\r\n")
+        assert told.count(b"HTTP/1.1 200 OK") == 2 and told.count(b"content-length: 11") == 2 and BODY not in told
+
+
+async def test_expectations_are_answered_at_once(echo: Echo) -> None:
+    """A client that asks before it sends its body is told to go on at once."""
+    async with serving(echo) as served, served.client() as client:
+        await client.send(HEAD + b"Content-Length: 11\r\nExpect: 100-continue\r\n\r\n")
+        assert (await client.answer())[0] == 100
+        await client.send(BODY)
+        assert (await client.answer())[::2] == (200, BODY)

@@ -1,0 +1,174 @@
+"""Bodies as clients of the Hugging Face Inference API write them, against the whole application.
+
+The parameters are those of the API's text classification and summarization, of transformers' generation, and of the
+options that `huggingface_hub` and `@huggingface/inference` send.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import fake_summaries
+import pytest
+from huggingface_hub import InferenceClient
+from served_app import serving
+from worlds import OwnMetrics, client_of, summarizing
+
+from gateway.api import app
+
+TEXT = "a good film"
+PAGE = fake_summaries.PAGE
+OPTIONS = {"wait_for_model": True, "use_cache": False, "use_gpu": False, "dont_load_model": False}
+
+
+async def asked(path: str, body: dict[str, Any], code: int = 200) -> tuple[Any, dict[str, Any]]:
+    """Post a body; return the document, and the parameters that were sent to the replica."""
+    told = summarizing()
+    response = await client_of(told).post(f"{path}?details=true", json=body)
+    assert response.status_code == code, response.text
+    sent = told.backend.dispatches[0].work.parameters if told.backend.dispatches else None
+    return response.json(), {name: getattr(sent, name) for name in getattr(sent, "__struct_fields__", ())}
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize(
+    ("parameters", "understood"),
+    [
+        ({"top_k": 1}, {"top_k": 1}),
+        ({"top_k": 1.0}, {"top_k": 1}),
+        ({"top_k": None}, {"top_k": None}),
+        ({"return_all_scores": True}, {"top_k": None}),
+        ({"return_all_scores": False}, {"top_k": 1}),
+        ({"return_all_scores": False, "top_k": 2}, {"top_k": 2}),
+        ({"function_to_apply": "sigmoid"}, {"function_to_apply": "sigmoid"}),
+        ({"truncation": True}, {"truncation": "longest_first"}),
+        ({"truncation": "only_first"}, {"truncation": "longest_first"}),
+        ({"truncation": "only_second"}, {"truncation": "error"}),
+        ({"truncation": "do_not_truncate"}, {"truncation": "error"}),
+    ],
+)
+async def test_parameters_of_a_classification_are_understood(
+    parameters: dict[str, Any], understood: dict[str, Any]
+) -> None:
+    """What means something here reaches the replica by its meaning, and is not called ignored."""
+    document, sent = await asked("/classify", {"inputs": TEXT, "parameters": parameters})
+    assert sent.items() >= understood.items() and document["ignored"] == []
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize(
+    ("parameters", "understood"),
+    [
+        ({"max_length": 60, "min_length": 5}, {"max_new_tokens": 60, "min_new_tokens": 5}),
+        ({"max_length": 60.0, "min_length": 5.0}, {"max_new_tokens": 60, "min_new_tokens": 5}),
+        ({"max_new_tokens": 60.0}, {"max_new_tokens": 60}),
+        ({"do_sample": False, "num_beams": 2, "length_penalty": 2, "early_stopping": True}, {"num_beams": 2}),
+        ({"no_repeat_ngram_size": 3.0}, {"no_repeat_ngram_size": 3}),
+        ({"repetition_penalty": 1.0, "num_return_sequences": 1, "num_beam_groups": 1}, {"num_beams": None}),
+        ({"truncation": "only_second"}, {"truncation": "chunk"}),
+        ({"truncation": "do_not_truncate"}, {"truncation": "chunk"}),
+        ({"generate_parameters": {"max_length": 60, "do_sample": False}}, {"max_new_tokens": 60}),
+    ],
+)
+async def test_parameters_of_a_summary_are_understood(parameters: dict[str, Any], understood: dict[str, Any]) -> None:
+    """Lengths and the search may stand in `parameters` itself, under either name, whole numbers as floats."""
+    document, sent = await asked("/summarize", {"inputs": PAGE, "parameters": parameters})
+    assert sent.items() >= understood.items() and document["ignored"] == []
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize(
+    ("path", "body", "listed"),
+    [
+        ("/classify", {"inputs": TEXT, "options": OPTIONS}, [f"options.{name}" for name in OPTIONS]),
+        ("/classify", {"inputs": TEXT, "options": {}}, []),
+        ("/classify", {"inputs": TEXT, "options": None}, []),
+        ("/classify", {"inputs": TEXT, "parameters": {"padding": True}}, ["parameters.padding"]),
+        ("/summarize", {"inputs": PAGE, "options": {"use_cache": True}}, ["options.use_cache"]),
+        ("/summarize", {"inputs": PAGE, "parameters": {"temperature": 1.0}}, ["parameters.temperature"]),
+        (
+            "/summarize",
+            {"inputs": PAGE, "parameters": {"top_k": 50, "top_p": 0.9, "seed": 7, "do_sample": False}},
+            ["parameters.top_k", "parameters.top_p", "parameters.seed"],
+        ),
+        (
+            "/summarize",
+            {"inputs": PAGE, "parameters": {"generate_parameters": {"temperature": 0}}},
+            ["parameters.generate_parameters.temperature"],
+        ),
+        (
+            "/summarize",
+            {"inputs": PAGE, "parameters": {"clean_up_tokenization_spaces": True, "temperature": None}},
+            ["parameters.clean_up_tokenization_spaces"],
+        ),
+    ],
+)
+async def test_what_changes_nothing_is_ignored_and_listed(path: str, body: dict[str, Any], listed: list[str]) -> None:
+    """What changes nothing is accepted, and the details and `/route` list it by its path."""
+    document, _ = await asked(path, body)
+    assert sorted(document["ignored"]) == sorted(listed)
+    routed, _ = await asked("/route", {"task": path[1:], **body})
+    assert routed["ignored"] == document["ignored"]
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize(
+    ("path", "parameters", "named"),
+    [
+        ("/summarize", {"do_sample": True}, "parameters.do_sample"),
+        ("/summarize", {"do_sample": True, "temperature": 0.7}, "parameters.do_sample"),
+        ("/summarize", {"generate_parameters": {"do_sample": True}}, "parameters.generate_parameters.do_sample"),
+        ("/summarize", {"repetition_penalty": 1.2}, "parameters.repetition_penalty"),
+        ("/summarize", {"num_return_sequences": 3}, "parameters.num_return_sequences"),
+        ("/summarize", {"num_beam_groups": 2}, "parameters.num_beam_groups"),
+        ("/summarize", {"max_time": 2.0}, "parameters.max_time"),
+        ("/summarize", {"max_length": 60.5}, "parameters.max_length"),
+        ("/classify", {"temperature": 0.7}, "parameters.temperature"),
+        ("/classify", {"max_length": 128}, "parameters.max_length"),
+    ],
+)
+async def test_what_would_change_the_answer_is_refused_by_name(
+    path: str, parameters: dict[str, Any], named: str
+) -> None:
+    """What would change the answer and cannot be done is a 422 that names it, and nothing is run."""
+    document, sent = await asked(path, {"inputs": PAGE, "parameters": parameters}, 422)
+    assert named in [error["field"] for error in document["errors"]] and not sent
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize("text", ["33.333333333333336", ".5e3", "5e2", "500.", "1.0E3"])
+async def test_a_budget_is_read_as_languages_print_a_float(text: str) -> None:
+    """A budget may have any number of decimals, or an exponent; the answer tells it to a millionth."""
+    response = await client_of(summarizing()).post(
+        "/classify", json={"inputs": TEXT}, headers={"X-Latency-SLA-Ms": text}
+    )
+    assert response.status_code == 200
+    assert float(response.headers["X-Latency-SLA-Ms"]) == round(float(text), 6)
+
+
+async def test_hugging_faces_own_client_works_unchanged() -> None:
+    """`huggingface_hub.InferenceClient` reads answers of both tasks, with every parameter that its methods have."""
+    told = summarizing()
+    application = app.build(told.service, OwnMetrics(told.catalog), told.catalog.limits, told.clock)
+    async with serving(application) as served:
+        url = f"http://127.0.0.1:{served.server.port}"
+
+        def ask() -> tuple[Any, Any]:
+            labels = InferenceClient(model=f"{url}/classify").text_classification(
+                TEXT, top_k=1, function_to_apply="sigmoid"
+            )
+            summary = InferenceClient(model=f"{url}/summarize").summarization(
+                PAGE,
+                clean_up_tokenization_spaces=True,
+                truncation="only_second",
+                generate_parameters={"max_length": 60, "do_sample": False, "temperature": 1.0},
+            )
+            return labels, summary
+
+        labels, summary = await asyncio.to_thread(ask)
+    assert (labels[0].label, labels[0].score) == ("positive", 0.75)
+    assert summary.summary_text == "In short."
+    sent = [one.work.parameters for one in told.backend.dispatches]
+    assert (sent[0].top_k, sent[0].function_to_apply) == (1, "sigmoid")
+    assert (sent[1].max_new_tokens, sent[1].truncation) == (60, "chunk")
