@@ -28,6 +28,9 @@ _QUEUE, _ARRIVALS = "gateway.scheduling.task_queue", "gateway.scheduling.arrival
 _SCHEDULER, _LATE = "gateway.scheduling.scheduler", "gateway.scheduling.late_share"
 _CALIBRATION, _FORECASTER = "gateway.forecasting.calibration", "gateway.forecasting.forecaster"
 
+_LENGTHS = "gateway.forecasting.lengths"
+_OF_LENGTHS = ("COUNTED", "SAMPLES", "SHORTEST_SAMPLE", "TOKENS_PER_CHARACTER", "SPECIAL_TOKENS")
+
 _ENDLESS = 10**9
 
 
@@ -106,8 +109,9 @@ def _free_of_charge(of: CapacityPrice, waiting: Sequence[int], cores: float, bus
     return 0.0
 
 
-def _price_of_rate(of: price._Class, waiting: float, rate: float, cores: float) -> float:
+def _price_of_rate(of: price._Class, waiting: float, at: tuple[int, int]) -> float:
     """The price at which the arrivals just fill the cores, whatever waits."""
+    rate, cores = (math.exp(step / price._STEPS) for step in at)
     return price.price_of(of.front, cores / max(of.share * rate, 1e-6))
 
 
@@ -131,15 +135,16 @@ def _urgent_first(
     return batching._with_most_urgent(group, checkpoint, context, least_utility, tolerances_s)
 
 
-def _doubtful_last(
+def _doubtful_first(
     waiting: Sequence[QueuedRequest], checkpoints: Sequence[ServedCheckpoint], context: SchedulingContext
 ) -> PlannedBatch | None:
-    """The best batch with the most urgent request that a checkpoint is sure to reach; if there is none, any alone."""
-    for at in range(len(waiting)):
-        batch = _next_batch(waiting[at:], checkpoints, context)
-        if batch is not None and batch.gain > -math.inf:
-            return batch
-    return _next_batch(waiting, checkpoints, context)
+    """The best batch with the most urgent request; if no checkpoint is sure to reach it, that request alone."""
+    batch = _next_batch(waiting, checkpoints, context)
+    if batch is None or context.utility_left <= 1e-9 < context.crowded_s or waiting[0] in batch.members:
+        return batch
+    if not any(waiting[0].may(one.name) for one in checkpoints):
+        return batch
+    return batching._alone(waiting, checkpoints)
 
 
 def _one_by_one(most: int) -> list[int]:
@@ -176,9 +181,9 @@ ABLATIONS = (
         {f"{_BATCHING}:_best_of": _urgent_first},
     ),
     Ablation(
-        "doubtful first",
-        "A request that no checkpoint is sure to reach runs alone only if no other can be in time.",
-        {f"{_QUEUE}:next_batch": _doubtful_last},
+        "doubtful last",
+        "A request that no checkpoint is sure to reach runs in its turn, alone, and not after the others.",
+        {f"{_QUEUE}:next_batch": _doubtful_first},
     ),
     Ablation("lenience", "Under overload a request must be worth its whole price.", {f"{_BATCHING}:LENIENCE": 1.0}),
     Ablation(
@@ -213,7 +218,7 @@ ABLATIONS = (
     Ablation(
         "expected rush",
         "The rush price counts the queue only, not the arrivals that a burst lets expect.",
-        {f"{_PRICE}:until": _zero},
+        {f"{_PRICE}:_beyond": _zero},
     ),
     Ablation(
         "class prices",
@@ -384,9 +389,11 @@ NOT_ABLATED: Mapping[str, str] = {
     f"{_CALIBRATION}:_MOST_KNOWN": "the size of a cache",
     f"{_FORECASTER}:_FIRST_OVERHEAD_S": "the guess before the first answer",
     f"{_FORECASTER}:_LEAST_OVERHEAD_S": "a limit of one observation",
-    f"{_FORECASTER}:_PLAIN_CHARACTERS": "used only if forecasting fails",
+    f"{_FORECASTER}:_PLAIN_TOKENS": "used only if forecasting fails",
     f"{_FORECASTER}:_PLAIN_SPREAD": "used only if forecasting fails",
+    f"{_BATCHING}:SHORTEST": "the length below which the engine takes as long for fewer tokens",
     f"{_FORECASTER}:USUAL_PERCENTILE": "the default of a header",
+    **{f"{_LENGTHS}:{name}": "live only: the tokens of simulated requests are known" for name in _OF_LENGTHS},
 }
 """The numbers of the policy that no ablation names, each with the reason."""
 

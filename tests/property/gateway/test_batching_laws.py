@@ -61,6 +61,10 @@ def some_moments(draw: st.DrawFn) -> SchedulingContext:
     )
 
 
+def _reaches(checkpoint: PlannedCheckpoint, held: QueuedRequest) -> bool:
+    return checkpoint.reach_s(run_s_of(checkpoint, (held,)), NOW_S) <= held.deadline_s - NOW_S
+
+
 def _told(choice: PlannedBatch | None) -> tuple[object, ...] | None:
     return (
         None
@@ -111,11 +115,18 @@ def test_the_order_of_checkpoints_never_matters(
 def test_the_most_urgent_is_passed_over_only_where_not_all_can_be_served(
     waiting: list[QueuedRequest], checkpoints: list[PlannedCheckpoint], context: SchedulingContext
 ) -> None:
-    """While capacity suffices for all, a batch takes the most urgent of the requests that may have its checkpoint."""
+    """While capacity suffices for all, a batch takes the most urgent of the requests that may have its checkpoint.
+
+    It passes over only those that no checkpoint is sure to reach.
+    """
     choice = next_batch(waiting, checkpoints, replace(context, utility_left=1.0))
     if choice is not None:
         able = [held for held in waiting if held.may(choice.checkpoint.name)]
-        assert list(choice.members) == able[: len(choice.members)]
+        first = able.index(choice.members[0])
+        assert list(choice.members) == able[first : first + len(choice.members)]
+        for held in waiting[: waiting.index(choice.members[0])]:
+            sure = [one for one in checkpoints if held.may(one.name) and _reaches(one, held)]
+            assert not sure
 
 
 @given(some_waiting(), some_checkpoints(), some_moments(), st.floats(1.0, 50.0))

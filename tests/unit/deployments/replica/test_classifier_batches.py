@@ -72,7 +72,7 @@ async def test_a_request_that_cannot_be_read_fails_alone() -> None:
     """A request with a text over the window fails alone as TOO_LONG, and none of its texts runs."""
     engine, long = TokenEngine(), " ".join(["w5"] * (WINDOW + 1))
     results = await answered(engine, request("w1"), request("w6", long, truncation="error"), request(long))
-    assert results[1] == Failure(FailureKind.TOO_LONG, "over the checkpoint's window", WINDOW + 1, WINDOW)
+    assert results[1] == Failure(FailureKind.TOO_LONG, "over the checkpoint's window", WINDOW + 1, WINDOW, index=1)
     assert (firsts(results[0]), firsts(results[2])) == ([1], [5])
     assert sorted(ids[0] for run in engine.batches for ids in run) == [1, 5]
 

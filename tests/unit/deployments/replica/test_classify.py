@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from small_variants import LABELS, WINDOW, tokenizer
-from tokenizers import Encoding, Tokenizer, models, pre_tokenizers, processors
+from tokenizers import AddedToken, Encoding, Tokenizer, models, pre_tokenizers, processors
 
 from deployments.replica.classify import LabelScorer, applied
 from deployments.replica.windowed import READ_CHARACTERS, Encoded
@@ -73,10 +73,15 @@ class Reading:
         self.inner = inner
         self.given: list[int] = []
 
-    def encode(self, text: str) -> Encoding:
+    def encode(self, text: str, add_special_tokens: bool = True) -> Encoding:
         """Encodes a text."""
         self.given.append(len(text))
-        return self.inner.encode(text)
+        return self.inner.encode(text, add_special_tokens=add_special_tokens)
+
+    def get_added_tokens_decoder(self) -> dict[int, AddedToken]:
+        """The special tokens."""
+        decoder: dict[int, AddedToken] = self.inner.get_added_tokens_decoder()
+        return decoder
 
 
 def reading() -> tuple[Reading, LabelScorer]:
@@ -85,7 +90,9 @@ def reading() -> tuple[Reading, LabelScorer]:
     made.no_padding()
     made.enable_truncation(WINDOW)
     noted = Reading(made)
-    return noted, LabelScorer(noted, LABELS, WINDOW)
+    scorer = LabelScorer(noted, LABELS, WINDOW)
+    noted.given.clear()
+    return noted, scorer
 
 
 FIRST_LOOK = READ_CHARACTERS * WINDOW
