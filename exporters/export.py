@@ -72,7 +72,7 @@ def check_plan(plan: VariantPlan, kind: Kind[Any, Any], location: str, host: Hos
 
     Raises SourceRefused if the kind does not serve the task, and ExportFailed if the engine cannot run it.
     """
-    serves = tasks_of(kind.name)
+    serves = tuple(dict.fromkeys((kind.task, *tasks_of(kind.name))))
     if plan.task not in serves:
         listed = " and ".join(map(repr, serves))
         raise SourceRefused(
