@@ -54,9 +54,9 @@ class Router:
     ) -> None:
         """Serves the catalog's checkpoints, each by the manifest of its variant; those without one are coming.
 
-        Each task has at least one manifest. `note` takes internal faults. `counters` has the token counter of each
-        checkpoint; those with one tokenizer share one. Without it tokens are estimated. `scheduler` makes the
-        scheduler: ours, or that of another policy.
+        A task without any manifest answers once one of its checkpoints has joined. `note` takes internal faults.
+        `counters` has the token counter of each checkpoint; those with one tokenizer share one. Without it tokens are
+        estimated. `scheduler` makes the scheduler: ours, or that of another policy.
         """
         self.manifests = dict(manifests)
         self._pooled: defaultdict[str, PooledCalibration] = defaultdict(PooledCalibration)
@@ -95,12 +95,19 @@ class Router:
 
     @property
     def ready(self) -> bool:
-        """True if every task has a checkpoint up that answers any domain, or has none of that kind."""
-        return all(self._is_up(task) for task in self._tasks)
+        """True if every task has a checkpoint up that answers any domain, or has none of that kind.
+
+        A task whose checkpoints will not come, such as one whose weights cannot be fetched, keeps no other waiting.
+        """
+        return all(self._is_up(task) or self._is_given_up(task) for task in self._tasks)
 
     def _is_up(self, task: str) -> bool:
         entries = self._catalog.general(task)
         return any(entry.name in self.served and self._load.replicas(entry.name) for entry in entries)
+
+    def _is_given_up(self, task: str) -> bool:
+        names = [entry.name for entry in self._catalog.general(task)]
+        return all(name in self.coming and not self.coming[name].expected for name in names)
 
     def task(self, name: str) -> Task:
         """Returns the task of that name. Raises UnknownTask if no checkpoint serves it."""
@@ -149,11 +156,13 @@ class Router:
         CheckpointUnavailable if it is not served, or not yet.
         """
         task, terms = request.task, request.terms
+        served, entries = self.scheduler.deciders[task].by_name, self._catalog.of_task(task)
         name = terms.pinned or self.fixed.get(task)
         if name is None:
+            if not served:
+                raise CheckpointUnavailable([entry.name for entry in entries])
             return terms
-        if name not in self.scheduler.deciders[task].by_name:
-            entries = self._catalog.of_task(task)
+        if name not in served:
             if terms.pinned is None or any(entry.name == name for entry in entries):
                 raise CheckpointUnavailable([name])
             raise UnknownCheckpoint([entry.name for entry in entries])

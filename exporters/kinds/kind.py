@@ -28,8 +28,8 @@ class Kind(Generic[Manifest, Opened]):
     """One kind of checkpoint: how to recognise it, and how to make its variants.
 
     `name` is the kind in the manifest, `described` its description with an article, `task` the task that it serves
-    where a plan does not say which, and `engines` those that run it. `Manifest` is the type of its manifests, `Opened` what
-    `open_variant` returns.
+    where a plan does not say which, and `engines` those that run it. `Manifest` is the type of its manifests, `Opened`
+    what `open_variant` returns.
     """
 
     name: str
