@@ -96,8 +96,9 @@ export class Form {
     const fields = task.parameters.map((one) => (one.name === "domain" ? field(one, domains) : field(one)));
     this.parameters.replaceChildren(...fields);
     offerIn(this.pin, served.map(({ name }) => name));
-    say(this.hint, hint(task.parts));
-    this.hint.hidden = task.parts === null;
+    const { parts = null } = task;
+    say(this.hint, hint(parts));
+    this.hint.hidden = parts === null;
     const ready = textsOf(task);
     const others = this.tasks.flatMap(textsOf);
     const isReady = this.text.value === "" || others.some(({ text }) => text === this.text.value);
@@ -121,7 +122,7 @@ export class Form {
 }
 
 /** The examples of a task that the text field can hold, as their text and parameters. */
-function textsOf({ examples, parts }) {
+function textsOf({ examples, parts = null }) {
   const found = examples.map(({ inputs, parameters = {} }) => ({ text: textOf(inputs, parts), parameters }));
   return found.filter(({ text }) => text !== null);
 }
