@@ -371,9 +371,8 @@ class Catalog(_Frozen):
     def _default_faults(self) -> Iterator[tuple[Place, str]]:
         for task, name in self.defaults.checkpoint.items():
             names = [entry.name for entry in self.of_task(task)]
-            if name not in names:
-                known = f"one of {', '.join(names)}" if names else "absent, since no checkpoint serves the task"
-                yield ("defaults", "checkpoint", task), f"must be {known}, got {shown(name)}"
+            if names and name not in names:  # for a task that nothing serves, as its default budget, it is idle
+                yield ("defaults", "checkpoint", task), f"must be one of {', '.join(names)}, got {shown(name)}"
 
     def _replica_faults(self) -> Iterator[tuple[Place, str]]:
         for at, entry in enumerate(self.checkpoints):
