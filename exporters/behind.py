@@ -75,7 +75,8 @@ class Behind:
 def prepare_first(catalog: Catalog, cache_dir: Path, console: Console, settings: Settings | None = None) -> FirstStart:
     """Prepares what the gateway starts with, and says what comes later. Blocks. Raises ExportError.
 
-    Without the libraries that make variants, nothing comes later.
+    A task whose checkpoints cannot be had is left without, as where weights cannot be fetched, unless none would have
+    one. Without the libraries that make variants, nothing comes later.
     """
     if not libraries_installed():
         folders = prepare(catalog, cache_dir, console, settings=settings, can_make=False)
@@ -88,10 +89,8 @@ def prepare_first(catalog: Catalog, cache_dir: Path, console: Console, settings:
     try:
         folders, absent = preparer.prepare_all(first)
     except (BaseAbsent, VariantRefused):  # the one that was to answer for its task cannot: another may
-        if not late:
-            raise
         late = ()
-        folders, absent = preparer.prepare_all(catalog)
+        folders, absent = preparer.prepare_all(catalog, every_task=False)
     failed = {name: reason_of(error) for name, error in absent.items()}
     return FirstStart(folders, Behind(preparer, late, failed))
 

@@ -3,7 +3,7 @@
 ExportError
 ├── SourceRefused    the checkpoint cannot be used: not safetensors, needs its own code, ...
 │   └── SourceAbsent it is not on this machine
-│       └── BaseAbsent the weights that it adapts cannot be fetched now
+│       └── BaseAbsent its weights, or those that it adapts, cannot be fetched now
 ├── ExportFailed     the export failed; the message holds the end of its log
 │   └── ExportCrashed its process was ended by a fault of native code, such as an engine's library
 └── VariantRefused   the variant agrees too little with its source to be served
@@ -27,7 +27,7 @@ class SourceAbsent(SourceRefused):
 
 
 class BaseAbsent(SourceAbsent):
-    """The weights that a checkpoint adapts are not here and cannot be fetched now; a later start may have them."""
+    """A checkpoint's weights, or those that it adapts, cannot be fetched now; a later start may have them."""
 
 
 class ExportFailed(ExportError):

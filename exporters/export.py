@@ -24,6 +24,7 @@ from exporters.profiling import BUDGET_S
 from exporters.source import SourceFolder
 from exporters.staging import partial_prefix, staged
 from gateway.model.manifest import MANIFEST_NAME, Precision, VariantManifest, write_manifest
+from gateway.tasks import tasks_of
 
 CHATTY = ("optimum", "transformers", "torch.onnx", "onnxruntime", "huggingface_hub", "onnxscript")
 NOT_MEASURED = "not measured"
@@ -71,9 +72,11 @@ def check_plan(plan: VariantPlan, kind: Kind[Any, Any], location: str, host: Hos
 
     Raises SourceRefused if the kind does not serve the task, and ExportFailed if the engine cannot run it.
     """
-    if plan.task != kind.task:
+    serves = tuple(dict.fromkeys((kind.task, *tasks_of(kind.name))))
+    if plan.task not in serves:
+        listed = " and ".join(map(repr, serves))
         raise SourceRefused(
-            f"{location}: is {kind.described}, which serves the task {kind.task!r}; "
+            f"{location}: is {kind.described}, which serves the task{'s' * (len(serves) > 1)} {listed}; "
             f"the task of {plan.checkpoint} is {plan.task!r}"
         )
     for one in plan.tried:

@@ -32,7 +32,7 @@ from exporters.source import source_bytes
 from exporters.store import State, Store
 from gateway.catalogs.catalog import Catalog, CatalogEntry, EngineName, SourceKind
 from gateway.model.manifest import ClassifierManifest, Precision
-from gateway.tasks import read_manifest
+from gateway.tasks import read_manifest, tasks_of
 
 
 def prepare(
@@ -93,10 +93,13 @@ class Preparer:
     _states: dict[Path, State] = field(default_factory=dict, repr=False)
     """What was found in the cache: hashing a variant takes up to a second, so no folder is looked at twice."""
 
-    def prepare_all(self, catalog: Catalog) -> tuple[Mapping[str, Path], Mapping[str, ExportError]]:
+    def prepare_all(
+        self, catalog: Catalog, *, every_task: bool = True
+    ) -> tuple[Mapping[str, Path], Mapping[str, ExportError]]:
         """The variants' folders by checkpoint, and why others have none. Makes small ones first, in parallel.
 
-        Prints why a checkpoint is left out. Raises that error if its task would have no checkpoint.
+        Prints why a checkpoint is left out. Raises that error if its task would have no checkpoint, or without
+        `every_task` if no task would have one.
         """
         late = [entry for entry in catalog.checkpoints if self.takes_long(entry)]
         first = [entry for entry in catalog.checkpoints if entry not in late]
@@ -106,10 +109,10 @@ class Preparer:
             if entries:
                 with self.alone(lock):
                     self._prepare_each(entries, folders, absent)
+        served = {task for task in catalog.tasks if any(entry.name in folders for entry in catalog.general(task))}
         for task in catalog.tasks:
-            general = catalog.general(task)
-            if not any(entry.name in folders for entry in general):
-                raise absent[general[0].name]
+            if task not in served and (every_task or not served):
+                raise absent[catalog.general(task)[0].name]
         for name, why in absent.items():
             self.console.print(f"[yellow]{escape(str(why))}. Going on without {name}[/]", soft_wrap=True)
         return {entry.name: folders[entry.name] for entry in catalog.checkpoints if entry.name in folders}, absent
@@ -294,7 +297,7 @@ def plans_for(entry: CatalogEntry, host: Host, openvino: bool) -> tuple[VariantP
         return VariantPlan(entry.name, entry.task, entry.family, engine, precision, entry.threads, candidates)
 
     alone = tuple(plan(engine, precision) for precision in precisions)
-    runs_it = any(kind.task == entry.task and EngineName.OPENVINO in kind.engines for kind in KINDS.values())
+    runs_it = any(entry.task in tasks_of(name) and EngineName.OPENVINO in kind.engines for name, kind in KINDS.items())
     able = openvino and runs_it and host.bf16 is not None and Precision.BF16 in entry.precision
     if entry.engine is not EngineName.AUTO or not able:
         return alone

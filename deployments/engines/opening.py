@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deployments.engines.base import ONNX_FILE, SEQ2SEQ_FILES, Engine, Seq2SeqEngine
-from gateway.model.manifest import ClassifierManifest, ExtractiveManifest
+from gateway.model.manifest import VariantManifest
 
 __all__ = ["ONNX_FILE", "SEQ2SEQ_FILES", "EngineSize", "open_engine", "open_engine_named", "open_seq2seq_engine"]
 
@@ -23,9 +23,7 @@ class EngineSize:
     window: int
 
 
-def open_engine(
-    folder: Path, manifest: ClassifierManifest | ExtractiveManifest, threads: int, at_once: int = 1
-) -> Engine:
+def open_engine(folder: Path, manifest: VariantManifest, threads: int, at_once: int = 1) -> Engine:
     """Opens the engine of a variant's folder, for `at_once` runs at a time on `threads` threads each.
 
     Where OpenVINO cannot be loaded, ONNX Runtime runs the same graph in fp32, which takes longer; the log says so.

@@ -58,6 +58,7 @@ class ReplicaKind:
 
 KINDS: dict[str, str] = {
     "classifier": "deployments.replica.classify",
+    "embedder": "deployments.replica.embedding",
     "extractive": "deployments.replica.summarize.extractive",
     "seq2seq": "deployments.replica.summarize.abstractive",
 }

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from exporters.kinds.classifier import CLASSIFIER
+from exporters.kinds.embedder import EMBEDDER
 from exporters.kinds.extractive import EXTRACTIVE
 from exporters.kinds.kind import Kind
 from exporters.kinds.seq2seq import SEQ2SEQ
@@ -17,7 +18,10 @@ from exporters.source import read_object
 
 __all__ = ["KINDS", "Kind", "kind_of"]
 
-KINDS: dict[str, Kind[Any, Any]] = {"classifier": CLASSIFIER, "extractive": EXTRACTIVE, "seq2seq": SEQ2SEQ}
+KINDS: dict[str, Kind[Any, Any]] = {
+    kind.name: kind
+    for kind in (CLASSIFIER, EXTRACTIVE, SEQ2SEQ, EMBEDDER)  # the first that recognises a checkpoint takes it
+}
 """The kinds, by their names in manifests."""
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -29,8 +28,8 @@ from deployments.replica.summarize.ranking import (
 )
 from deployments.replica.summarize.sentences import split_sentences
 from deployments.replica.tokens import TOKENIZER_FILE, TextTokens
-from exporters.errors import Difference, ExportFailed, SourceRefused
-from exporters.kinds.graphs import place_graphs, scratch_folder
+from exporters.errors import Difference, SourceRefused
+from exporters.kinds.graphs import export_vectors, place_graphs, scratch_folder
 from exporters.kinds.kind import Kind, TitledProfile, rouge, share_with_floor
 from exporters.kinds.original import Original, load_original
 from exporters.plan import Step, Workbench
@@ -61,7 +60,6 @@ MOST_SENTENCES = 60
 """The most sentences of one text; both source and variant ignore the rest."""
 
 UNUSED_HEADS = ("pooler.",)
-OPSET = 17
 
 
 class Description(msgspec.Struct, frozen=True):
@@ -151,7 +149,7 @@ def make_extractive(bench: Workbench) -> ExtractiveManifest:
     meant = vectors_of(texts, encoder.original.encode, encoder.run, bench.advance(Step.ASKING))
     with scratch_folder(bench) as scratch:
         bench.progress(Step.EXPORTING, 0.0)
-        export_encoder(encoder, scratch / ONNX_FILE)
+        export_vectors(encoder.original.model, encoder.pooled, scratch / ONNX_FILE)
         del encoder  # free its memory before profiling
         place_graphs(bench, scratch, (ONNX_FILE,))
     engine = open_engine_named(plan.engine, bench.folder, EngineSize(plan.threads, 1, window))
@@ -242,35 +240,6 @@ def _mean_of_tokens(model: PreTrainedModel) -> torch.nn.Module:
             return (hidden * mask).sum(dim=1) / mask.sum(dim=1)
 
     return MeanOfTokens()
-
-
-def export_encoder(encoder: SentenceEncoder, file: Path) -> None:
-    """Writes the ONNX graph: token ids and mask in, vectors out, with dynamic sentence and token axes.
-
-    Raises ExportFailed.
-    """
-    import torch
-
-    from deployments.engines.onnx import ATTENTION_MASK, INPUT_IDS, LOGITS  # imports ONNX Runtime
-
-    model = encoder.original.model
-    model.set_attn_implementation("eager")  # exportable in every opset
-    sample = torch.ones(2, 8, dtype=torch.int64)
-    axes = {0: "batch", 1: "tokens"}
-    try:
-        with torch.inference_mode():
-            torch.onnx.export(
-                encoder.pooled,
-                (sample, sample),
-                str(file),
-                input_names=[INPUT_IDS, ATTENTION_MASK],
-                output_names=[LOGITS],
-                dynamic_axes={INPUT_IDS: axes, ATTENTION_MASK: axes, LOGITS: {0: "batch"}},
-                opset_version=OPSET,
-                dynamo=False,
-            )
-    except (ValueError, KeyError, NotImplementedError, RuntimeError) as error:
-        raise ExportFailed(f"{model.config.model_type} cannot be exported to ONNX: {error}") from error
 
 
 def floors_of(precision: Precision, floor: float | None, drop: float) -> ChoiceFloors:

@@ -17,9 +17,11 @@ from exporters.plan import Step, Workbench
 from gateway.model.manifest import Precision
 
 if TYPE_CHECKING:
+    import torch
     from numpy.typing import NDArray
     from transformers import PreTrainedModel
 
+OPSET = 17
 LARGEST_FILE = 2**31 - 2**24
 """The most bytes in one ONNX file, with a margin; larger weights go to a separate file beside it."""
 
@@ -41,6 +43,34 @@ def export_seq2seq_graphs(model: PreTrainedModel, folder: Path) -> None:
     Weights over 2 GB go beside their graph, since an ONNX file holds no more.
     """
     _export(model, folder, "text2text-generation-with-past", SEQ2SEQ_FILES)
+
+
+def export_vectors(model: PreTrainedModel, pooled: torch.nn.Module, file: Path) -> None:
+    """Writes the graph of a model with its pooling: token ids and mask in, vectors out, batch and tokens dynamic.
+
+    Raises ExportFailed.
+    """
+    import torch
+
+    from deployments.engines.onnx import ATTENTION_MASK, INPUT_IDS, LOGITS  # imports ONNX Runtime
+
+    model.set_attn_implementation("eager")  # exportable in every opset
+    sample = torch.ones(2, 8, dtype=torch.int64)
+    axes = {0: "batch", 1: "tokens"}
+    try:
+        with torch.inference_mode():
+            torch.onnx.export(
+                pooled,
+                (sample, sample),
+                str(file),
+                input_names=[INPUT_IDS, ATTENTION_MASK],
+                output_names=[LOGITS],
+                dynamic_axes={INPUT_IDS: axes, ATTENTION_MASK: axes, LOGITS: {0: "batch"}},
+                opset_version=OPSET,
+                dynamo=False,
+            )
+    except (ValueError, KeyError, NotImplementedError, RuntimeError) as error:
+        raise ExportFailed(f"{model.config.model_type} cannot be exported to ONNX: {error}") from error
 
 
 @contextmanager

@@ -27,8 +27,9 @@ class TitledProfile(NamedTuple):
 class Kind(Generic[Manifest, Opened]):
     """One kind of checkpoint: how to recognise it, and how to make its variants.
 
-    `name` is the kind in the manifest, `described` its description with an article, `task` the task that it serves, and
-    `engines` those that run it. `Manifest` is the type of its manifests, `Opened` what `open_variant` returns.
+    `name` is the kind in the manifest, `described` its description with an article, `task` the task that it serves
+    where a plan does not say which, and `engines` those that run it. `Manifest` is the type of its manifests, `Opened`
+    what `open_variant` returns.
     """
 
     name: str
@@ -53,5 +54,5 @@ def share_with_floor(share: float, floor: float, texts: int) -> str:
 
 
 def rouge(value: float | None) -> str:
-    """A ROUGE score from 0 to 1 for a table, or a dash."""
+    """A score from 0 to 1 for a table, such as ROUGE, or a dash."""
     return "-" if value is None else f"{value:.3f}"

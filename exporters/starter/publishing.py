@@ -74,7 +74,8 @@ def read_manifest(folder: Path, kind: type[Manifest]) -> Manifest:
 def seal(folder: Path, manifest: Manifest, card: str) -> Manifest:
     """Writes card and manifest into a checkpoint's folder; returns the manifest with every file's digest."""
     (folder / CARD).write_text(card, encoding="utf-8")
-    files = {path.name: file_sha256(path) for path in sorted(folder.iterdir()) if path.name != MANIFEST}
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != MANIFEST]
+    files = {path.relative_to(folder).as_posix(): file_sha256(path) for path in paths}
     sealed = manifest.model_copy(update={"files": files})
     (folder / MANIFEST).write_text(sealed.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return sealed
@@ -83,7 +84,7 @@ def seal(folder: Path, manifest: Manifest, card: str) -> Manifest:
 def write_digests(out: Path) -> None:
     """Writes the digests of the checkpoints below `out` in `sha256sum` format, for `exporters.starter_files`."""
     checkpoints = out / "checkpoints"
-    files = sorted(path for path in checkpoints.glob("*/*") if path.name != CARD)
+    files = sorted(path for path in checkpoints.glob("*/**/*") if path.is_file() and path.name != CARD)
     lines = (f"{file_sha256(path)}  {path.relative_to(checkpoints).as_posix()}\n" for path in files)
     (out / DIGESTS).write_text("".join(lines), encoding="utf-8")
 

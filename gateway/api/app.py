@@ -45,7 +45,7 @@ from gateway.observability import metrics
 from gateway.observability.record import RequestRecord
 from gateway.service import Service
 from gateway.tasks import TASKS
-from gateway.tasks.base import Task, TaskBody
+from gateway.tasks.base import Fact, RequestBody, Task
 
 log = logging.getLogger("punctual.gateway")
 
@@ -162,9 +162,19 @@ class App:
         if finished.answer is None:
             return self._problem(http, finished.problem or InternalError(), headers)
         document: object = finished.answer.outputs
+        facts = self._facts(task, finished.record.checkpoint)
+        headers |= {fact.header: str(value) for fact, value in facts}
         if b"details=true" in http.scope["query_string"].split(b"&"):
-            document = detailed_document(finished, finished.answer, bodies.ignored(body))
+            told = {fact.name: value for fact, value in facts}
+            document = detailed_document(finished, finished.answer, bodies.ignored(body), told)
         return self._json(http, document, headers=headers)
+
+    def _facts(self, task: Task, checkpoint: str | None) -> list[tuple[Fact, str | int]]:
+        """What the task tells of the checkpoint that answered."""
+        if not task.facts or checkpoint is None:
+            return []
+        manifest = self.service.router.manifests[checkpoint]
+        return [(fact, fact.of(manifest)) for fact in task.facts]
 
     async def route(self, http: HttpRequest) -> Response:
         """`POST /route`: the decision and its reasons; nothing runs."""
@@ -191,7 +201,7 @@ class App:
             if name in router.served
         ]
         coming = [coming_document(router.entries[one.checkpoint], one) for one in router.coming.values()]
-        return self._json(http, Checkpoints(documents, coming))
+        return self._json(http, Checkpoints(documents, coming, router.fixed))
 
     async def healthz(self, http: HttpRequest) -> Response:
         """`GET /healthz`: the process answers."""
@@ -250,7 +260,7 @@ class App:
         first_byte_s: float | None = http.scope.get(FIRST_BYTE)
         return (self.clock() if first_byte_s is None else first_byte_s) - self.reserve.mean_s
 
-    def _request(self, task: Task, body: TaskBody, terms: Terms, arrived_s: float) -> Request:
+    def _request(self, task: Task, body: RequestBody, terms: Terms, arrived_s: float) -> Request:
         inputs = bodies.limited(body.texts(), self.limits)
         parameters, domain = task.read(body)
         terms = replace(terms, domain=domain) if domain else terms

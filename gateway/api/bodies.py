@@ -18,7 +18,7 @@ from pydantic_core import from_json
 
 from gateway.catalogs.catalog import Limits
 from gateway.model.errors import InputTooLong, InvalidRequest
-from gateway.tasks.base import MOST_CHARACTERS_OF_A_NAME, Inputs, Strict, Task, TaskBody
+from gateway.tasks.base import INPUTS_TAGS, MOST_CHARACTERS_OF_A_NAME, RequestBody, Strict, Task
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -43,7 +43,7 @@ class RouteBody(Strict):
     """The body of `POST /route`: a task, and what its own endpoint would be sent."""
 
     task: str = Field(description="the name of a task, which is that of its endpoint")
-    inputs: Inputs = Field(description="one text, or a list of them")
+    inputs: JsonValue = Field(description="those of the task's own body, such as one text, or a list of them")
     parameters: dict[str, JsonValue] | None = Field(default=None, description="those of the task's own body")
     options: dict[str, JsonValue] | None = Field(default=None, description="likewise; without effect")
 
@@ -88,12 +88,12 @@ def limited(texts: Sequence[str], limits: Limits) -> tuple[str, ...]:
     return listed
 
 
-def of_task(body: RouteBody, task: Task) -> TaskBody:
+def of_task(body: RouteBody, task: Task) -> RequestBody:
     """Converts the body of `POST /route` to that of its task's own endpoint. Raises InvalidRequest as that would."""
     return _validated({"inputs": body.inputs, "parameters": body.parameters, "options": body.options}, task.body)
 
 
-def ignored(body: TaskBody) -> list[str]:
+def ignored(body: RequestBody) -> list[str]:
     """What was sent and changes nothing, by its path in the body, as far as `MOST_IGNORED`."""
     return list(islice(body.ignored(), MOST_IGNORED))
 
@@ -184,7 +184,7 @@ def _guess(body: bytes) -> str:
 
 
 def _path(location: Sequence[int | str]) -> str:
-    """Formats `('inputs', 'many', 3)` as `inputs[3]`: the union's tag is no field.
+    """Formats `('inputs', '(many)', 3)` as `inputs[3]`: the union's tag is no field.
 
     Names are the client's, and cut if long.
     """
@@ -192,7 +192,7 @@ def _path(location: Sequence[int | str]) -> str:
     for at, part in enumerate(location):
         if isinstance(part, int):
             path += f"[{part}]"
-        elif at != 1 or location[0] != "inputs":  # within `inputs` only the tag has a name
+        elif at != 1 or location[0] != "inputs" or part not in INPUTS_TAGS:
             name = part[:MOST_CHARACTERS_OF_A_NAME]
             path += f".{name}" if path else name
     return path

@@ -7,9 +7,9 @@ classes. It knows no task by name: one that is registered has its operation here
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
-from msgspec import UNSET, Struct, UnsetType, defstruct
+from msgspec import UNSET, Meta, Struct, UnsetType, defstruct
 from msgspec.json import schema_components
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
@@ -72,10 +72,14 @@ _TAGS = {
     "routing": "What would be decided, and between which checkpoints.",
     "operating": "The state of the gateway, for probes, scrapes and people.",
 }
-_HOW = (
-    f"The best checkpoint whose forecast fits the budget of `{request.BUDGET}` answers. The body is the Hugging Face "
-    "Inference API's, so its clients work unchanged. With `details=true` the outputs come in an object, beside the "
-    "decision and the time that each part took."
+_HOW = f"The best checkpoint whose forecast fits the budget of `{request.BUDGET}` answers."
+_HOW_FIXED = (
+    f"Answers of different checkpoints do not compare, so the one that `{request.CHECKPOINT}` pins answers, else the "
+    f"catalog's default one. The budget of `{request.BUDGET}` decides whether the request is admitted."
+)
+_BODY = (
+    "The body is the Hugging Face Inference API's, so its clients work unchanged. With `details=true` the outputs come "
+    "in an object, beside the decision and the time that each part took."
 )
 _WHY = "The decision on such a request, with every candidate, its forecast and its verdict. Nothing is run."
 _STRING: Json = {"type": "string"}
@@ -185,7 +189,7 @@ def openapi_document() -> Json:
         "components": {
             "schemas": _schemas(TASKS.values()),
             "parameters": {name: _parameter(name) for name in _SENT},
-            "headers": {name: _header(name) for name in ANSWERED},
+            "headers": {name: _header(name) for name in answered()},
         },
     }
 
@@ -193,9 +197,11 @@ def openapi_document() -> Json:
 def _task(task: Task) -> Json:
     name = _title(task)
     either = {"oneOf": [_ref("schemas", f"{name}Outputs"), _ref("schemas", f"{name}Details")]}
-    answer = _reply("The outputs, or an object with details.", _JSON, either, _ON_TASKS)
+    facts = [fact.header for fact in task.facts]
+    answer = _reply("The outputs, or an object with details.", _JSON, either, (*_ON_TASKS, *facts))
     replies = {"200": answer, **_refusals((*ALWAYS, *READING, *RUNNING), _ON_TASKS)}
-    return _operation(task.name, "tasks", task.summary, _HOW, replies) | _asked(task.body, _DETAILS)
+    how = _HOW_FIXED if task.fixed_checkpoint else _HOW
+    return _operation(task.name, "tasks", task.summary, f"{how} {_BODY}", replies) | _asked(task.body, _DETAILS)
 
 
 def _route() -> Json:
@@ -245,8 +251,17 @@ def _parameter(name: str) -> Json:
     return {"name": name, "in": "header", "schema": schema, "description": description}
 
 
+_OF_TYPE: Mapping[type, Json] = {str: _STRING, int: {"type": "integer"}}
+
+
+def answered() -> Mapping[str, tuple[Json, str]]:
+    """Every response header: the contract's own, and those of tasks that tell facts."""
+    facts = {fact.header: fact for task in TASKS.values() for fact in task.facts}
+    return {**ANSWERED, **{name: (_OF_TYPE[fact.type], fact.description) for name, fact in facts.items()}}
+
+
 def _header(name: str) -> Json:
-    schema, description = ANSWERED[name]
+    schema, description = answered()[name]
     return {"schema": schema, "description": description, "required": name in _ON_ALL}
 
 
@@ -288,7 +303,11 @@ def _checkpoint() -> Json:
 def _details(task: Task) -> type[Struct]:
     """The details of a task's answers, their outputs being of its type."""
     base = responses.WrittenDetails if task.finish_reasons else responses.Details
-    fields = [("outputs", list[task.output])]  # type: ignore[name-defined]
+    fields: list[Any] = [("outputs", list[task.output])]  # type: ignore[name-defined]
+    if task.facts:
+        members = [(fact.name, Annotated[fact.type, Meta(description=fact.description)]) for fact in task.facts]
+        about = {"__doc__": "What the task tells of the checkpoint that answered."}
+        fields.append(("facts", defstruct(f"{_title(task)}Facts", members, namespace=about)))
     return defstruct(f"{_title(task)}Details", fields, bases=(base,), namespace={"__doc__": base.__doc__})
 
 

@@ -12,6 +12,7 @@ from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType, to_builtins
+from msgspec.structs import asdict
 
 from gateway.catalogs.catalog import CatalogEntry, SourceKind
 from gateway.forecasting.forecaster import Forecast
@@ -196,6 +197,10 @@ class Checkpoints(Struct, frozen=True):
 
     checkpoints: Sequence[Checkpoint]
     coming: Sequence[ComingCheckpoint]
+    defaults: Annotated[
+        Mapping[str, str],
+        Meta(description="who answers without a pin, by task, where answers of different checkpoints do not compare"),
+    ]
 
 
 class Alive(Struct, frozen=True):
@@ -246,15 +251,18 @@ def headers_of(record: RequestRecord) -> dict[str, str]:
     return headers
 
 
-def detailed_document(finished: Finished, answer: Answer, ignored: Sequence[str]) -> Details:
-    """The answer's body where details were asked for: outputs with routing, timings, input and what was ignored."""
+def detailed_document(
+    finished: Finished, answer: Answer, ignored: Sequence[str], facts: Mapping[str, str | int] | None = None
+) -> object:
+    """The answer's body where details were asked for: outputs with routing, timings, input, what was ignored, facts."""
     record = finished.record
     timings = Timings(**{name: ms(seconds) for name, seconds in _spans(record).items()})
     taken = InputDetails(record.tokens, record.truncated, record.kept)
-    if not answer.generation:
-        return Details(answer.outputs, _routing(record), timings, taken, ignored)
-    generation = [_generation(one) for one in answer.generation]
-    return WrittenDetails(answer.outputs, _routing(record), timings, taken, ignored, generation)
+    document = Details(answer.outputs, _routing(record), timings, taken, ignored)
+    if answer.generation:
+        generation = [_generation(one) for one in answer.generation]
+        document = WrittenDetails(answer.outputs, document.routing, timings, taken, ignored, generation)
+    return {**asdict(document), "facts": facts} if facts else document
 
 
 def decision_document(request: Request, decision: Decision, budget_s: float, ignored: Sequence[str]) -> RouteDecision:

@@ -121,7 +121,8 @@ BudgetMs = Annotated[float, Field(strict=True, gt=0, le=MAX_BUDGET_MS, allow_inf
 
 def _task(name: str) -> str:
     if name not in TASKS:
-        raise ValueError(f"must be {' or '.join(map(repr, TASKS))}")
+        *others, last = map(repr, TASKS)
+        raise ValueError(f"must be {', '.join(others)} or {last}")
     return name
 
 
@@ -150,7 +151,8 @@ class Quality(_Frozen):
 class CatalogEntry(_Frozen):
     """One checkpoint: its name and promise, where it comes from, and how it runs.
 
-    `precision` lists what may be served, in order of preference: the first whose variant passes verification is. With
+    `also` names further tasks that the same replicas serve. `precision` lists what may be served, in order of
+    preference: the first whose variant passes verification is. With
     the engine `auto`, a later one goes first if it is clearly faster on this host. `cpus` is what a replica reserves
     and `threads` what one run of its engine uses; a replica runs `cpus / threads` batches at once.
     `niceness` is its operating system priority (19 yields most). If absent, classifiers have 0, realtime summarizers 5
@@ -159,6 +161,7 @@ class CatalogEntry(_Frozen):
 
     name: Slug
     task: TaskName
+    also: tuple[TaskName, ...] = Field(default=(), validate_default=True)
     tier: Tier
     family: Text
     source: Text
@@ -177,6 +180,11 @@ class CatalogEntry(_Frozen):
     _least = check_model(mode="before")(_fill_in_replicas)
 
     @property
+    def tasks(self) -> tuple[str, ...]:
+        """Every task that it serves, its first before the others."""
+        return (self.task, *self.also)
+
+    @property
     def slots(self) -> int:
         """The number of batches a replica runs at once: as many as fit its processors, at least one."""
         return max(1, int(self.cpus // self.threads))
@@ -190,6 +198,19 @@ class CatalogEntry(_Frozen):
     def kind(self) -> SourceKind:
         """Where the source is."""
         return _kind(self.source)
+
+    @field_validator("also")
+    @classmethod
+    def _one_kind_serves_all(cls, also: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        task = info.data.get("task")
+        if task is None:
+            return also
+        if len({task, *also}) <= len(also):
+            raise ValueError("must name tasks other than `task`, each once")
+        for other in also:
+            if not TASKS[other].kinds.keys() & TASKS[task].kinds.keys():
+                raise ValueError(f"no kind of checkpoint serves both {task!r} and {other!r}")
+        return also
 
     @field_validator("source")
     @classmethod
@@ -235,10 +256,21 @@ class CatalogEntry(_Frozen):
         return precision
 
 
+def _fixed_task(name: str) -> str:
+    if not TASKS[name].fixed_checkpoint:
+        raise ValueError(f"is for tasks whose answers do not compare between checkpoints, and {name!r} is none")
+    return name
+
+
 class Defaults(_Frozen):
-    """What applies to a request that does not say: the latency budget in milliseconds, by task."""
+    """What applies to a request that does not say, by task.
+
+    `budget_ms` is the latency budget in milliseconds. `checkpoint` is who answers a task whose answers do not compare
+    between checkpoints; where it is absent, the one of the best quality.
+    """
 
     budget_ms: dict[TaskName, BudgetMs] = Field(default_factory=dict)
+    checkpoint: dict[Annotated[TaskName, AfterValidator(_fixed_task)], Slug] = Field(default_factory=dict)
 
 
 class Limits(_Frozen):
@@ -278,11 +310,26 @@ class Catalog(_Frozen):
 
     def of_task(self, task: str) -> tuple[CatalogEntry, ...]:
         """The checkpoints of a task, in the catalog's order; none if the task is not served."""
-        return tuple(entry for entry in self.checkpoints if entry.task == task)
+        return tuple(entry for entry in self.checkpoints if task in entry.tasks)
+
+    def default_checkpoint(self, task: str) -> str | None:
+        """Who answers a request without a pin, whatever its budget; None for a task that is routed.
+
+        It may be missing from the catalog that `only` gives: another one's answers would not compare with its.
+        """
+        if not TASKS[task].fixed_checkpoint:
+            return None
+        best = max(self.of_task(task), key=lambda one: (one.quality.standing, one.quality.value), default=None)
+        return self.defaults.checkpoint.get(task) or (best.name if best else None)
+
+    def routed(self, task: str) -> tuple[CatalogEntry, ...]:
+        """The checkpoints that a request without a pin may get: all of the task, or its default one."""
+        default = self.default_checkpoint(task)
+        return tuple(entry for entry in self.of_task(task) if default in (None, entry.name))
 
     def general(self, task: str) -> tuple[CatalogEntry, ...]:
-        """The checkpoints of a task that answer any domain; all of the task if each is made for one."""
-        entries = self.of_task(task)
+        """The checkpoints that a request without a pin and of any domain may get; all of the task if each has one."""
+        entries = self.routed(task)
         return tuple(entry for entry in entries if entry.domain is None) or entries
 
     def by_name(self, name: str) -> CatalogEntry | None:
@@ -299,7 +346,7 @@ class Catalog(_Frozen):
 
     @check_model(mode="after")
     def _checkpoints_agree(self) -> Self:
-        faults = (*self._name_faults(), *self._quality_faults(), *self._replica_faults())
+        faults = (*self._name_faults(), *self._quality_faults(), *self._replica_faults(), *self._default_faults())
         if faults:
             raise PydanticCustomError(ACROSS, "the checkpoints do not agree", {"faults": faults})
         return self
@@ -317,9 +364,15 @@ class Catalog(_Frozen):
             ranked = any(quality.rank for quality in qualities)
             measures = {(quality.metric, quality.data_set) for quality in qualities}
             for at, entry in enumerate(self.checkpoints):
-                if entry.task == task and entry.quality.rank is None and (ranked or len(measures) > 1):
+                if task in entry.tasks and entry.quality.rank is None and (ranked or len(measures) > 1):
                     why = "another has one" if ranked else "their metrics or data sets differ"
                     yield ("checkpoints", at, "quality", "rank"), f"is required of every {task} checkpoint, since {why}"
+
+    def _default_faults(self) -> Iterator[tuple[Place, str]]:
+        for task, name in self.defaults.checkpoint.items():
+            names = [entry.name for entry in self.of_task(task)]
+            if names and name not in names:  # for a task that nothing serves, as its default budget, it is idle
+                yield ("defaults", "checkpoint", task), f"must be one of {', '.join(names)}, got {shown(name)}"
 
     def _replica_faults(self) -> Iterator[tuple[Place, str]]:
         for at, entry in enumerate(self.checkpoints):

@@ -257,7 +257,7 @@ class ServedCheckpoint:
     """One checkpoint of a task as it is served. `quality` orders checkpoints; `utility` is in points of quality.
 
     `threads` is the number of cores that one batch occupies, `slots_per_replica` the batches that a replica runs at
-    once.
+    once. A `shared` one has work of other tasks too, which the queue of this task does not know.
     """
 
     __slots__ = (
@@ -267,6 +267,7 @@ class ServedCheckpoint:
         "max_batch",
         "name",
         "quality",
+        "shared",
         "slots_per_replica",
         "threads",
         "tier",
@@ -285,6 +286,7 @@ class ServedCheckpoint:
         load: LoadTracker,
         threads: int = 1,
         slots_per_replica: int = 1,
+        shared: bool = False,
     ) -> None:
         self.name, self.tier, self.quality, self.utility, self.domain = name, tier, quality, utility, domain
         self.forecaster = forecaster
@@ -293,6 +295,7 @@ class ServedCheckpoint:
         self.tokenizer = forecaster.tokenizer
         self.threads = threads
         self.slots_per_replica = slots_per_replica
+        self.shared = shared
 
     @property
     def slots(self) -> int:
@@ -304,7 +307,9 @@ class ServedCheckpoint:
         return None if self.load.ahead(self.name, now_s) is None else self.forecaster.plain(percentile)
 
     def others_s(self, now_s: float) -> float:
-        """Queueing delay behind work that other gateways sent to its replicas, in seconds."""
+        """Queueing delay behind work that other gateways or other tasks sent to its replicas, in seconds."""
+        if self.shared:
+            return self.load.backlog_s(self.name, now_s) or 0.0
         return self.load.others_s(self.name, now_s)
 
     def run_s(self, inputs: int, tokens: int) -> float:

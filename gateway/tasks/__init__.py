@@ -10,10 +10,12 @@ from pathlib import Path
 from gateway.model.manifest import VariantManifest, parse_manifest
 from gateway.tasks.base import Task, VariantKind
 from gateway.tasks.classify import CLASSIFY
+from gateway.tasks.embed import EMBED
 from gateway.tasks.service_time import ServiceTimeModel
+from gateway.tasks.similarity import SIMILARITY
 from gateway.tasks.summarize import SUMMARIZE
 
-TASKS: dict[str, Task] = {task.name: task for task in (CLASSIFY, SUMMARIZE)}
+TASKS: dict[str, Task] = {task.name: task for task in (CLASSIFY, SUMMARIZE, EMBED, SIMILARITY)}
 
 
 def tasks_of(kind: str) -> tuple[str, ...]:
@@ -21,14 +23,17 @@ def tasks_of(kind: str) -> tuple[str, ...]:
     return tuple(name for name, task in TASKS.items() if kind in task.kinds)
 
 
-def kind_of(manifest: VariantManifest) -> VariantKind:
-    """The kind of a variant. Raises KeyError for a task or kind that is not registered."""
-    return TASKS[manifest.task].kinds[manifest.kind]
+def kind_of(manifest: VariantManifest, task: str | None = None) -> VariantKind:
+    """The kind of a variant, as it serves a task (default: the manifest's own).
+
+    Raises KeyError for a task or kind that is not registered.
+    """
+    return TASKS[task or manifest.task].kinds[manifest.kind]
 
 
-def service_time_model(manifest: VariantManifest) -> ServiceTimeModel:
-    """The service-time model of a variant of any kind."""
-    return kind_of(manifest).service_time(manifest)
+def service_time_model(manifest: VariantManifest, task: str | None = None) -> ServiceTimeModel:
+    """The service-time model of a variant of any kind, for a task (default: the manifest's own)."""
+    return kind_of(manifest, task).service_time(manifest)
 
 
 def read_manifest(folder: Path) -> VariantManifest:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from gateway.model.request import BUDGET, CHECKPOINT, MODE, PERCENTILE
+from gateway.tasks import TASKS
 from loadtests.bench.summaries import SHIPPED, Kind, mixed_texts
 from loadtests.sentences import shuffled_texts
 from loadtests.workload.arrivals import Offered
@@ -51,17 +52,18 @@ class Stock:
     """The texts of every kind that a scenario may request."""
 
     def __init__(self, sentences: Shelf, domains: Mapping[str | None, Shelf]) -> None:
-        """Sentences to classify, and texts to summarise by domain; the key None serves any missing domain."""
+        """Sentences, and by domain the documents that tasks which write read; the key None serves any other domain."""
         self._sentences = sentences
         self._domains = domains
 
     def body(self, task: str, words: Sequence[int], domain: str | None, chance: random.Random) -> bytes:
         """The JSON body of one request, with one text of each of these lengths in words."""
-        summarize = task == "summarize"
-        shelf = self._domains.get(domain, self._domains[None]) if summarize else self._sentences
+        known = TASKS[task]
+        writes = bool(known.finish_reasons)
+        shelf = self._domains.get(domain, self._domains[None]) if writes else self._sentences
         texts = [shelf.text(count, chance) for count in words]
-        document: dict[str, object] = {"inputs": texts[0] if len(texts) == 1 else texts}
-        if summarize and domain is not None:
+        document: dict[str, object] = {"inputs": known.body.inputs_of(texts)}
+        if writes and domain is not None:
             document["parameters"] = {"domain": domain}
         return json.dumps(document, ensure_ascii=False).encode()
 

@@ -13,11 +13,12 @@ import msgspec
 from msgspec import Struct
 from pydantic import ValidationError
 
-from gateway.model.manifest import GenerationRules, Seq2SeqManifest
+from gateway.model.manifest import GenerationRules
 from gateway.model.profile import LatencyProfile, ProfileCell, ProfileDocument
 from gateway.model.tier import Tier
+from gateway.tasks import TASKS
+from gateway.tasks.classify import BatchedModel
 from gateway.tasks.service_time import ServiceTimeModel
-from gateway.tasks.summarize import AbstractiveModel, ExtractiveModel
 from loadtests.errors import LoadTestError
 from loadtests.workload.variants import ClassifierMedians, ProfiledTimes, SummarizerMedians, Variant, ranked
 
@@ -74,6 +75,7 @@ class Checkpoint(Struct, frozen=True):
     max_tokens: int
     latency_profile: Profile
     load: Load
+    also: tuple[str, ...] = ()
     domain: str | None = None
     generation: dict[str, object] | None = None
     output_tokens: float | None = None
@@ -90,6 +92,7 @@ class Coming(Struct, frozen=True):
 class _Checkpoints(Struct):
     checkpoints: tuple[Checkpoint, ...]
     coming: tuple[Coming, ...] = ()
+    defaults: dict[str, str] = {}
 
 
 def live_variants(url: str) -> tuple[Variant, ...]:
@@ -113,8 +116,10 @@ def variants_from(content: bytes, url: str = "the gateway") -> tuple[Variant, ..
         missing = [one.name for one in checkpoints if not one.load.replicas_up]
         if missing or not checkpoints:
             raise NoGateway(f"{url}: no replica is up for {', '.join(missing) or 'any checkpoint'}")
-        return ranked([(one.quality.standing, _variant(one)) for one in checkpoints])
-    except (msgspec.DecodeError, ValidationError, ValueError) as error:
+        served = [(task, one) for one in checkpoints for task in (one.task, *one.also)]
+        answering = [(task, one) for task, one in served if told.defaults.get(task) in (None, one.name)]
+        return ranked([(one.quality.standing, _variant(one, task)) for task, one in answering])
+    except (msgspec.DecodeError, ValidationError, ValueError, KeyError) as error:
         raise NoGateway(f"{url}/checkpoints: not a gateway's answer: {error}") from None
 
 
@@ -127,30 +132,29 @@ def _fetched(url: str) -> bytes:
     return content
 
 
-def _variant(one: Checkpoint) -> Variant:
+def _variant(one: Checkpoint, task: str) -> Variant:
     profile = LatencyProfile.from_document(_document(one.latency_profile, one.latency_profile.service_time_ms))
-    medians: ClassifierMedians | SummarizerMedians
-    if one.kind == "classifier":
-        medians, sigma = ClassifierMedians(profile, one.max_tokens), profile.sigma
-    else:
-        cost = _cost(one, profile)
-        medians, sigma = SummarizerMedians(cost), cost.sigma
-    times = ProfiledTimes(medians, sigma)
-    return Variant(one.name, one.task, one.quality.value, one.tier, times, medians.max_batch, one.domain)
+    cost = _cost(one, task)
+    batches = isinstance(cost, BatchedModel)
+    medians = ClassifierMedians(profile, one.max_tokens) if batches else SummarizerMedians(cost)
+    times = ProfiledTimes(medians, cost.sigma)
+    return Variant(one.name, task, one.quality.value, one.tier, times, medians.max_batch, one.domain)
 
 
-def _cost(one: Checkpoint, profile: LatencyProfile) -> ServiceTimeModel:
-    """The service-time model of a summarizer, from a manifest with only the fields that it needs."""
-    if one.kind != "seq2seq":
-        return ExtractiveModel(profile)
+def _cost(one: Checkpoint, task: str) -> ServiceTimeModel:
+    """The service-time model of the checkpoint's kind, from a manifest with only the fields that models need."""
+    kind = TASKS[task].kinds[one.kind]
     needed: dict[str, Any] = {
         "max_tokens": one.max_tokens,
         "profile": _document(one.latency_profile, one.latency_profile.service_time_ms),
-        "step_profile": _document(one.latency_profile, one.step_ms),
-        "generation": GenerationRules.model_validate(one.generation),
-        "output_tokens": one.output_tokens,
     }
-    return AbstractiveModel(Seq2SeqManifest.model_construct(**needed))
+    if one.generation is not None:
+        needed |= {
+            "step_profile": _document(one.latency_profile, one.step_ms),
+            "generation": GenerationRules.model_validate(one.generation),
+            "output_tokens": one.output_tokens,
+        }
+    return kind.service_time(kind.manifest.model_construct(**needed))
 
 
 def _document(profile: Profile, cells: Sequence[Cell]) -> ProfileDocument:

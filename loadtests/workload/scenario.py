@@ -234,6 +234,7 @@ SHIPPED = (
     "grid-both",
     "live-classify",
     "live-mixed",
+    "live-embed",
     "live-watched",
     "example-profile",
     "example-trace",

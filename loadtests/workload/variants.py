@@ -19,10 +19,11 @@ from statistics import median, quantiles
 from typing import Protocol
 
 from gateway.catalogs.catalog import Catalog, CatalogEntry, load_catalog
-from gateway.model.manifest import ClassifierManifest, VariantManifest
+from gateway.model.manifest import VariantManifest
 from gateway.model.profile import LatencyProfile, spread_of
 from gateway.model.tier import Tier
 from gateway.tasks import read_manifest, service_time_model
+from gateway.tasks.classify import BatchedModel
 from gateway.tasks.runs import LARGEST_RUN
 from gateway.tasks.service_time import ServiceTimeModel
 from gateway.tasks.summarize import SummarizeParameters
@@ -243,7 +244,7 @@ def catalog_of(scenario: Scenario) -> Catalog | None:
     for at, asked in enumerate(scenario.requests):
         if not whole.of_task(asked.task):
             raise ScenarioError(f"{scenario.name}: requests.{at}.task: the catalog {whole.name} has no {asked.task}")
-    asked_for = tuple(entry for entry in whole.checkpoints if entry.task in scenario.tasks)
+    asked_for = tuple(entry for entry in whole.checkpoints if scenario.tasks & {*entry.tasks})
     return whole.model_copy(update={"checkpoints": asked_for})
 
 
@@ -258,16 +259,25 @@ def variants_of(scenario: Scenario, prepared: Mapping[str, Path] | None = None) 
     catalog = catalog_of(scenario)
     if catalog is None or prepared is None:
         raise ScenarioError(f"{scenario.name}: catalog.manifests: its variants must be prepared first")
-    return manifest_variants(catalog.only(prepared), prepared)
+    return manifest_variants(catalog.only(prepared), prepared, scenario.tasks)
 
 
-def manifest_variants(catalog: Catalog, variants: Mapping[str, Path]) -> tuple[Variant, ...]:
-    """The catalog's variants by task, best first, from their folders by name.
+def manifest_variants(
+    catalog: Catalog, variants: Mapping[str, Path], tasks: Collection[str] | None = None
+) -> tuple[Variant, ...]:
+    """The variants that the requests of these tasks (None: all) may get, by task, best first.
 
-    Raises ScenarioError if a checkpoint has no folder or no readable manifest.
+    They are read from their folders, given by name. Raises ScenarioError if a checkpoint has no folder or no readable
+    manifest.
     """
-    entries = (entry for task in catalog.tasks for entry in catalog.of_task(task))
-    return ranked([(entry.quality.standing, _variant(entry, _manifest(entry.name, variants))) for entry in entries])
+    served = [task for task in catalog.tasks if tasks is None or task in tasks]
+    return ranked(
+        [
+            (entry.quality.standing, _variant(entry, task, _manifest(entry.name, variants)))
+            for task in served
+            for entry in catalog.routed(task)
+        ]
+    )
 
 
 def ranked(variants: Sequence[tuple[float, Variant]]) -> tuple[Variant, ...]:
@@ -284,18 +294,18 @@ def ranked(variants: Sequence[tuple[float, Variant]]) -> tuple[Variant, ...]:
     return tuple(made)
 
 
-def _variant(entry: CatalogEntry, manifest: VariantManifest) -> Variant:
+def _variant(entry: CatalogEntry, task: str, manifest: VariantManifest) -> Variant:
     medians: ClassifierMedians | SummarizerMedians
     try:
-        cost = service_time_model(manifest)
-        if isinstance(manifest, ClassifierManifest):
+        cost = service_time_model(manifest, task)
+        if isinstance(cost, BatchedModel):
             medians = ClassifierMedians(LatencyProfile.from_document(manifest.profile), manifest.max_tokens)
         else:
             medians = SummarizerMedians(cost)
     except ValueError as error:
         raise ScenarioError(f"{entry.name}: {error}") from None
     times = ProfiledTimes(medians, cost.sigma)
-    return Variant(entry.name, entry.task, entry.quality.value, entry.tier, times, medians.max_batch, entry.domain)
+    return Variant(entry.name, task, entry.quality.value, entry.tier, times, medians.max_batch, entry.domain)
 
 
 def _manifest(name: str, variants: Mapping[str, Path]) -> VariantManifest:

@@ -187,7 +187,7 @@ def test_a_new_catalog_takes_nothing_from_the_form(page: Console) -> None:
         const terms = [form.terms()];
         for (const one of [catalog("news"), catalog("law"), []])
             { form.offer(one, one.length ? g[0] : g[0].slice(1)); terms.push(form.terms()); }
-        return terms.map(({task, text, parameters, checkpoint}) => [task, text, parameters, checkpoint]);
+        return terms.map(({task, inputs, parameters, checkpoint}) => [task, inputs, parameters, checkpoint]);
     })()"""
     fields = [{"name": "most", "type": "integer"}, {"name": "domain", "type": "string"}]
     ready = [{"inputs": "ready to read"}], [{"inputs": ["several", "texts"]}, {"inputs": "ready to write"}]
@@ -203,15 +203,41 @@ def test_a_new_catalog_takes_nothing_from_the_form(page: Console) -> None:
     ]
 
 
+def test_inputs_with_parts_are_written_in_lines(page: Console) -> None:
+    """A text field holds inputs with parts, a line for each and what is left for the last; texts stay as they are."""
+    script = """(() => {
+        const [schema, inputs, text] = g, parts = m.partsOf(schema);
+        return [parts.map(({name, many}) => [name, many]), m.inputsIn(m.textOf(inputs, parts), parts),
+            m.inputsIn(" a \\n\\n b", parts), m.hint(parts), m.inputsIn(text, m.partsOf({})), m.hint(null)];
+    })()"""
+    schema = {
+        "properties": {
+            "one": {"type": "string", "description": "the first"},
+            "others": {"type": "array", "description": "what it is compared with"},
+        }
+    }
+    inputs = {"one": "a", "others": ["b", "c"]}
+    assert page.of_module("lines", script, schema, inputs, "a\nb") == [
+        [["one", False], ["others", True]],
+        inputs,
+        {"one": "a", "others": ["b"]},
+        "First line: the first. Further lines: what it is compared with.",
+        "a\nb",
+        "",
+    ]
+
+
 def test_an_output_is_shown_by_its_shape(page: Console) -> None:
-    """Scored labels, a text, and any other document are each shown, whatever the task is."""
+    """Scored labels, a text, a vector, and any other document are each shown, whatever the task is."""
     script = "g.map((one) => { const node = m.shown(one, 'red'); return [node.className, node.textContent]; })"
     labels, text, other = (
         [{"label": "good", "score": 0.9}],
         {"translation_text": "hola"},
         [{"word": "Rome", "score": 1}],
     )
-    (first, second, third) = page.of_module("answer", script, labels, text, other)
+    vector = [0.25] * 384
+    (first, second, third, fourth) = page.of_module("answer", script, labels, text, other, vector)
+    assert fourth[0] == "output" and fourth[1].startswith("384 numbers: 0.2500, 0.2500")
     assert first == ["labels", "good90 %"] and second == ["written", "hola"]
     assert third[0] == "output" and '"word": "Rome"' in third[1]
 

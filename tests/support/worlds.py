@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import fake_embedders
 import fake_summaries
 import httpx
 from fakes import ANSWER, MEDIANS_S, TERMS, Behaviour, FakeBackend, FakeClock, Kept, catalog, manifest, reraise
@@ -80,6 +81,13 @@ def world(
 def summarizing(behaviour: Behaviour = fake_summaries.by_task, limits: Limits | None = None) -> World:
     """Return a gateway over the catalog of `fake_summaries`: classifiers and summarizers, all up and idle."""
     return _world(fake_summaries.catalog(limits), fake_summaries.manifests(), behaviour, up=True)
+
+
+def embedding(
+    behaviour: Behaviour = fake_embedders.by_task, default: str | None = None, *, note: Note = reraise
+) -> World:
+    """Return a gateway over the catalog of `fake_embedders`, all up and idle; `default` answers `/embed`."""
+    return _world(fake_embedders.catalog(default), fake_embedders.manifests(), behaviour, up=True, note=note)
 
 
 def _world(

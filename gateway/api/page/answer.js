@@ -21,19 +21,37 @@ export function answered(told, terms, colour) {
     ` of tier ${routing.tier} answered in ${time(timings.total)} of your ${time(routing.budget_ms)}: `,
     reason(routing.reason, { budgetMs: routing.budget_ms, percentile: terms.percentile }),
   );
-  const output = shown(outputs[0], colour);
+  const output = numbers(outputs) ? scored(outputs, terms.inputs, colour) : shown(outputs[0], colour);
   const heard = `${title}. ${routing.checkpoint} answered in ${time(timings.total)}.`;
   const spent = timeline(routing, timings, terms.percentile, colour);
   return { heard, parts: [lead, output, spent, small(told, terms), command(terms)] };
 }
 
-/** An output by its shape: scored labels, a text, or else the document as it came. */
+/** An output by its shape: scored labels, a text, a vector, or else the document as it came. */
 export function shown(output, colour) {
+  if (numbers(output)) return vector(output);
   const parts = Array.isArray(output) ? output : Object.values(output);
   const isLabel = (part) => typeof part?.score === "number" && "label" in part;
   if (parts.length && parts.every(isLabel)) return labels(parts, colour);
   if (parts.length === 1 && typeof parts[0] === "string") return written(parts[0]);
   return make("pre", { class: "output", tabindex: "0" }, JSON.stringify(output, null, 2));
+}
+
+function numbers(output) {
+  return Array.isArray(output) && output.length > 0 && output.every((part) => typeof part === "number");
+}
+
+const SHOWN_NUMBERS = 8;
+
+function vector(values) {
+  const first = values.slice(0, SHOWN_NUMBERS).map((value) => value.toFixed(4)).join(", ");
+  return make("pre", { class: "output", tabindex: "0" }, `${values.length} numbers: ${first}, …`);
+}
+
+/** A number for each of the texts that inputs hold as a list, as a list with meters. */
+function scored(outputs, inputs, colour) {
+  const texts = Object.values(inputs).find(Array.isArray) ?? [];
+  return labels(outputs.map((score, nth) => ({ label: texts[nth] ?? `text ${nth + 1}`, score })), colour);
 }
 
 function labels(scores, colour) {

@@ -33,8 +33,8 @@ export function headersOf(terms) {
 }
 
 /** The body of a set of terms, with the parameters that are named. */
-export function bodyOf({ text, parameters }) {
-  return Object.keys(parameters).length ? { inputs: text, parameters } : { inputs: text };
+export function bodyOf({ inputs, parameters }) {
+  return Object.keys(parameters).length ? { inputs, parameters } : { inputs };
 }
 
 /** Sends the text to its task, and asks for the details of what was done. */

@@ -1,15 +1,27 @@
 // The tasks that the gateway serves, and what its contract says of each. Pure functions of `/checkpoints` and
 // `/openapi.json`; no task is known here by name.
 
-/** The tasks that a catalog has, in its order: [{name, parameters, examples}], `examples` being ready bodies. */
+import { partsOf } from "./lines.js";
+
+/** The tasks that a checkpoint serves. */
+export function servedBy({ task, also = [] }) {
+  return [task, ...also];
+}
+
+/**
+ * The tasks that a catalog has, in its order: [{name, parts, parameters, examples}], `parts` being those of its inputs
+ * and `examples` ready bodies.
+ */
 export function tasksOf(checkpoints, contract) {
-  return [...new Set(checkpoints.map(({ task }) => task))].map((name) => {
+  return [...new Set(checkpoints.flatMap(servedBy))].map((name) => {
     const { requestBody } = contract.paths[`/${name}`].post;
     const body = plain(requestBody.content["application/json"].schema, contract);
     const { properties = {} } = plain(body.properties.parameters ?? {}, contract);
     const own = Object.entries(properties).filter(([, schema]) => !schema.deprecated); // the rest is for other clients
     const parameters = own.map(([name, schema]) => parameter(name, plain(schema, contract)));
-    return { name, parameters: parameters.filter(({ type }) => TYPES.includes(type)), examples: body.examples ?? [] };
+    const parts = partsOf(plain(body.properties.inputs ?? {}, contract));
+    const simple = parameters.filter(({ type }) => TYPES.includes(type));
+    return { name, parts, parameters: simple, examples: body.examples ?? [] };
   });
 }
 

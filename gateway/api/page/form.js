@@ -1,7 +1,9 @@
 // The form: reads the request's terms from its fields, and keeps slider and number field in step.
 
-import { make } from "./dom.js";
+import { servedBy } from "./contract.js";
+import { make, say } from "./dom.js";
 import { time } from "./figures.js";
+import { hint, inputsIn, textOf } from "./lines.js";
 import { field, fill, named } from "./parameters.js";
 import { msAt, placeOf, STEPS } from "./scale.js";
 
@@ -14,6 +16,7 @@ export class Form {
     this.slider = of("slider");
     this.amount = of("amount");
     this.examples = of("examples");
+    this.hint = of("hint");
     this.choice = of("tasks");
     this.parameters = of("parameters");
     this.pin = of("pin");
@@ -34,7 +37,7 @@ export class Form {
     const fields = new FormData(this.node);
     return {
       task: fields.get("task"),
-      text: this.text.value,
+      inputs: inputsIn(this.text.value, this.#task()?.parts ?? null),
       budgetMs: this.amount.valueAsNumber,
       mode: fields.get("mode"),
       percentile: Number(fields.get("percentile")) || 95,
@@ -88,20 +91,23 @@ export class Form {
   #taskChanged({ keepText = false } = {}) {
     const task = this.#task();
     if (task === undefined) return;
-    const served = this.catalog.filter((one) => one.task === task.name);
+    const served = this.catalog.filter((one) => servedBy(one).includes(task.name));
     const domains = [...new Set(served.map(({ domain }) => domain).filter(Boolean))];
     const fields = task.parameters.map((one) => (one.name === "domain" ? field(one, domains) : field(one)));
     this.parameters.replaceChildren(...fields);
     offerIn(this.pin, served.map(({ name }) => name));
-    const ready = task.examples.filter(({ inputs }) => typeof inputs === "string");
-    const others = this.tasks.flatMap(({ examples }) => examples);
-    const isReady = this.text.value === "" || others.some(({ inputs }) => inputs === this.text.value);
+    const { parts = null } = task;
+    say(this.hint, hint(parts));
+    this.hint.hidden = parts === null;
+    const ready = textsOf(task);
+    const others = this.tasks.flatMap(textsOf);
+    const isReady = this.text.value === "" || others.some(({ text }) => text === this.text.value);
     if (!keepText && isReady && ready.length) this.#take(ready[0]);
     this.examples.replaceChildren(...ready.map((one) => this.#example(one)));
   }
 
   #example(ready) {
-    const button = make("button", { type: "button" }, beginning(ready.inputs));
+    const button = make("button", { type: "button" }, beginning(ready.text));
     button.addEventListener("click", () => {
       this.#take(ready);
       this.node.dispatchEvent(new Event("input"));
@@ -109,10 +115,16 @@ export class Form {
     return button;
   }
 
-  #take({ inputs, parameters = {} }) {
-    this.text.value = inputs;
+  #take({ text, parameters }) {
+    this.text.value = text;
     fill(this.parameters, parameters);
   }
+}
+
+/** The examples of a task that the text field can hold, as their text and parameters. */
+function textsOf({ examples, parts = null }) {
+  const found = examples.map(({ inputs, parameters = {} }) => ({ text: textOf(inputs, parts), parameters }));
+  return found.filter(({ text }) => text !== null);
 }
 
 /** The first words of a text, as many as a button has room for. */

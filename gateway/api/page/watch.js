@@ -1,6 +1,7 @@
 // Watch it: turns frames into readings, and shows them as a glance, charts and the table of what is served.
 
 import { Charts } from "./charts.js";
+import { servedBy } from "./contract.js";
 import { make, say, styled } from "./dom.js";
 import { brief, percent, time } from "./figures.js";
 import { glance } from "./glance.js";
@@ -49,7 +50,7 @@ export class Watch {
 
   #reading(frames, latest) {
     const worth = this.#worth(latest);
-    const tasks = [...new Set(this.known.map(({ task }) => task))];
+    const tasks = [...new Set(this.known.flatMap(servedBy))];
     const answers = read.answers(frames);
     const of = (task) => ({ ...read.promises(frames, task), quality: read.effectiveQuality(frames, task, worth) });
     return {

@@ -125,17 +125,19 @@ class RequestMetrics(Collector):
     def __init__(self, catalog: Catalog) -> None:
         self._families = families = _Families()
         self._chosen = {
-            entry.name: _Tally(families, entry.task, entry.name, entry.tier) for entry in catalog.checkpoints
+            (task, entry.name): _Tally(families, task, entry.name, entry.tier)
+            for entry in catalog.checkpoints
+            for task in entry.tasks
         }
         self._none_chosen = {task: _Tally(families, task, "", "") for task in TASKS}
 
     def observe(self, record: RequestRecord) -> None:
         """Counts one request by its outcome, its decision and, if it was answered, its durations."""
-        name = record.checkpoint
-        tally = self._none_chosen[record.task] if name is None else self._chosen[name]
+        task, name = record.task, record.checkpoint
+        tally = self._none_chosen[task] if name is None else self._chosen[task, name]
         tally.ended[record.outcome].inc()
         for assessed in record.verdicts:
-            self._chosen[assessed.candidate.name].verdicts[assessed.verdict].inc()
+            self._chosen[task, assessed.candidate.name].verdicts[assessed.verdict].inc()
         if record.attempts:
             tally.attempts.inc(record.attempts)
         if record.reason is not None:

@@ -10,7 +10,8 @@ import pytest
 from small_checkpoints import FAMILIES, WINDOW, Example, make_checkpoint, make_unquantisable, sentences, write_texts
 
 from deployments.engines.base import padded
-from deployments.replica.classify import Encoded, OpenClassifier, open_classifier
+from deployments.replica.classify import OpenClassifier, open_classifier
+from deployments.replica.windowed import Encoded
 from exporters.errors import SourceRefused, VariantRefused
 from exporters.export import export
 from exporters.plan import Settings, Step, VariantPlan

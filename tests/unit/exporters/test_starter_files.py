@@ -30,9 +30,9 @@ def test_the_published_digests_are_those_of_the_checkout() -> None:
     """The published digests cover every file of every checkpoint in the checkout, except read-mes."""
     found = {
         folder.name: {
-            file.name: hashlib.sha256(file.read_bytes()).hexdigest()
-            for file in folder.iterdir()
-            if file.name != "README.md"
+            file.relative_to(folder).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
+            for file in folder.rglob("*")
+            if file.is_file() and file.name != "README.md"
         }
         for folder in CHECKOUT.iterdir()
     }
@@ -57,7 +57,7 @@ def test_a_starter_is_found_where_the_environment_says(elsewhere: Path) -> None:
 @pytest.mark.parametrize("name", ["other", "../starters/extract-realtime", "", "."])
 def test_a_starter_is_found_by_a_published_name_alone(elsewhere: Path, name: str) -> None:
     """A name that is not published, such as a path out of the folder, is refused with the list of names."""
-    with pytest.raises(SourceRefused, match="no such starter checkpoint; there are bart-software, distilbert"):
+    with pytest.raises(SourceRefused, match="no such starter checkpoint; there are all-minilm-l6, bart-software"):
         starter_folder(f"starter:{name}")
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+
 import pytest
 from fake_summaries import SCRIBE, catalog, generation, manifests, seq2seq_manifest, summary
 from fakes import EVEN, SWIFT
 from msgspec.structs import replace
 
 from gateway.forecasting.calibration import ENOUGH, MAX_AGE_S, WINDOW
-from gateway.forecasting.forecaster import Forecaster
+from gateway.forecasting.forecaster import Forecaster, PooledCalibration
 from gateway.forecasting.load import IDLE, LoadTracker, QueueAhead
 from gateway.model.request import RequestShape
 from gateway.router import served_checkpoints
@@ -136,7 +138,12 @@ def test_answers_in_time_make_the_forecast_surer() -> None:
 
 def test_kinds_do_not_stand_in_for_one_another() -> None:
     """Residuals of classifiers are shared among classifiers and change no forecast of a checkpoint that writes."""
-    served = served_checkpoints(catalog(), manifests(), LoadTracker())
+    whole, load, pooled = catalog(), LoadTracker(), defaultdict[str, PooledCalibration](PooledCalibration)
+    served = {
+        name: one
+        for task in whole.tasks
+        for name, one in served_checkpoints(whole, task, manifests(), load, pooled).items()
+    }
     scores = RequestShape(((8,),), ClassifyParameters())
     swift, even, scribe = (served[name].forecaster for name in (SWIFT, EVEN, SCRIBE))
     before = [one.forecast(of, IDLE, 95.0, 0.0, 0.010) for one, of in ((even, scores), (scribe, ASKED))]

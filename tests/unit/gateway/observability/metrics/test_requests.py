@@ -13,6 +13,7 @@ from gateway.model.tier import Tier
 from gateway.observability.metrics import BUCKETS, RequestMetrics
 from gateway.observability.record import RequestRecord
 from gateway.scheduling.policy import Assessed, Candidate, Reason, Verdict
+from gateway.tasks import TASKS
 
 
 def record(outcome: Outcome, latency_s: float = 0.004, *, answered: bool = True) -> RequestRecord:
@@ -50,7 +51,7 @@ def test_what_may_come_is_there_at_zero() -> None:
     assert {value for _, value in found} == {0.0}
     places = {(labels["task"], labels["checkpoint"], labels["tier"]) for labels, _ in found}
     named = {("classify", SWIFT, "realtime"), ("classify", EVEN, "balanced"), ("classify", GRAND, "quality")}
-    assert places == {*named, ("classify", "", ""), ("summarize", "", "")}
+    assert places == {*named, *((task, "", "") for task in TASKS)}
     assert len(found) == len(places) * len(Outcome)
     reasons = [labels["reason"] for labels, _ in samples(counted(), "punctual_routed_requests_total")]
     assert set(reasons) == {reason.value for reason in Reason} and len(reasons) == len(places) * len(Reason)

