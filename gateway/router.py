@@ -156,13 +156,14 @@ class Router:
         CheckpointUnavailable if it is not served, or not yet.
         """
         task, terms = request.task, request.terms
-        served, entries = self.scheduler.deciders[task].by_name, self._catalog.of_task(task)
+        served = self.scheduler.deciders[task].by_name
         name = terms.pinned or self.fixed.get(task)
-        if name is None:
-            if not served:
-                raise CheckpointUnavailable([entry.name for entry in entries])
+        if name is None and served:
             return terms
-        if name not in served:
+        if name is None or name not in served:
+            entries = self._catalog.of_task(task)
+            if name is None:
+                raise CheckpointUnavailable([entry.name for entry in entries])
             if terms.pinned is None or any(entry.name == name for entry in entries):
                 raise CheckpointUnavailable([name])
             raise UnknownCheckpoint([entry.name for entry in entries])

@@ -17,8 +17,8 @@ from msgspec.structs import replace
 
 from deployments.engines.base import Engine, Logits, guarded
 from deployments.replica.batcher import Batcher, Row, Scored
+from deployments.replica.tokens import Encoded
 from deployments.replica.totals import Totals
-from deployments.replica.windowed import Encoded
 from gateway.catalogs.catalog import CatalogEntry
 from gateway.model.deadline import Clock
 from gateway.model.messages import Answer, Failure, InputReport, LoadReport, Parameters, ReplicaTimings, Work

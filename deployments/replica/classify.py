@@ -13,9 +13,8 @@ from deployments.engines.base import Engine, Logits
 from deployments.engines.opening import ONNX_FILE, open_engine
 from deployments.replica.batched import BatchedReplica, batcher_of, encoded_all
 from deployments.replica.kinds import ReplicaKind
-from deployments.replica.tokens import TOKENIZER_FILE
+from deployments.replica.tokens import TOKENIZER_FILE, Encoded, WindowedTokens, cutting_tokenizer
 from deployments.replica.variant import VariantRejected, check_answers, open_variant
-from deployments.replica.windowed import Encoded, WindowedTokens, cutting_tokenizer
 from gateway.catalogs.catalog import CatalogEntry
 from gateway.model.deadline import Clock
 from gateway.model.manifest import ClassifierManifest

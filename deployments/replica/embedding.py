@@ -18,9 +18,8 @@ from deployments.engines.base import Engine, Logits
 from deployments.engines.opening import ONNX_FILE, open_engine
 from deployments.replica.batched import BatchedReplica, batcher_of, encoded_all
 from deployments.replica.kinds import ReplicaKind
-from deployments.replica.tokens import TOKENIZER_FILE
+from deployments.replica.tokens import TOKENIZER_FILE, Encoded, Side, WindowedTokens
 from deployments.replica.variant import check_answers
-from deployments.replica.windowed import Encoded, Side, WindowedTokens
 from gateway.catalogs.catalog import CatalogEntry
 from gateway.model.deadline import Clock
 from gateway.model.messages import Failure, Work, parameters_of

@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -31,6 +32,7 @@ from gateway.router import Router
 from gateway.scheduling.loop import Result
 from gateway.service import Service
 from gateway.tasks import TASKS, read_manifest
+from gateway.tasks.base import Fact
 
 CATALOG = """
 name: counting
@@ -133,3 +135,20 @@ async def test_it_is_answered_explained_counted_and_described(variant: Path, tmp
         assert 'task="count"' in scrape
         described = (await client.get("/openapi.json")).json()
         assert "/count" in described["paths"] and "CountBody" in described["components"]["schemas"]
+
+
+async def test_it_may_fix_its_checkpoint_and_tell_facts_of_it(
+    variant: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new task may say that the budget never switches its checkpoint, and what its answers tell of that."""
+    fact = Fact("window", "X-Window", int, "The tokens of one input.", lambda manifest: manifest.max_tokens)
+    monkeypatch.setitem(TASKS, "count", replace(COUNT, fixed_checkpoint=True, facts=(fact,)))
+    catalog = catalog_of(tmp_path)
+    assert catalog.default_checkpoint("count") == "counter"
+    async with await client_of(catalog, {"counter": read_manifest(variant)}, variant) as client:
+        answer = await client.post("/count?details=true", json={"inputs": TEXT})
+        assert answer.headers["x-route-reason"] == "pinned" and answer.headers["x-window"] == "64"
+        assert answer.json()["facts"] == {"window": 64}
+        assert (await client.get("/checkpoints")).json()["defaults"] == {"count": "counter"}
+        described = (await client.get("/openapi.json")).json()
+        assert described["components"]["headers"]["X-Window"]["schema"] == {"type": "integer"}

@@ -14,7 +14,7 @@ import numpy as np
 
 from deployments.engines.base import padded
 from deployments.replica.classify import OpenClassifier, open_classifier
-from deployments.replica.windowed import Encoded
+from deployments.replica.tokens import Encoded
 from gateway.tasks.classify import ClassifyParameters, LabelScore
 from loadtests.bench.peers.wrk import Sample
 from loadtests.errors import EngineFailed

@@ -11,7 +11,7 @@ from small_checkpoints import FAMILIES, WINDOW, Example, make_checkpoint, make_u
 
 from deployments.engines.base import padded
 from deployments.replica.classify import OpenClassifier, open_classifier
-from deployments.replica.windowed import Encoded
+from deployments.replica.tokens import Encoded
 from exporters.errors import SourceRefused, VariantRefused
 from exporters.export import export
 from exporters.plan import Settings, Step, VariantPlan

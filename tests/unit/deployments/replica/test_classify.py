@@ -14,7 +14,7 @@ from small_variants import LABELS, WINDOW, tokenizer
 from tokenizers import AddedToken, Encoding, Tokenizer, models, pre_tokenizers, processors
 
 from deployments.replica.classify import LabelScorer, applied
-from deployments.replica.windowed import READ_CHARACTERS, Encoded
+from deployments.replica.tokens import READ_CHARACTERS, Encoded
 from gateway.model.messages import Failure, FailureKind
 from gateway.tasks.classify import ClassifyParameters, FunctionToApply
 

@@ -13,8 +13,8 @@ from small_variants import LABELS, write_variant
 
 from deployments.engines.base import padded
 from deployments.replica.classify import open_classifier
+from deployments.replica.tokens import Encoded
 from deployments.replica.variant import VariantRejected, open_variant
-from deployments.replica.windowed import Encoded
 from gateway.model.manifest import MANIFEST_NAME
 
 Tamper = Callable[[dict[str, Any]], None]

@@ -9,7 +9,7 @@ from fake_embedders import WINDOW, WORDS, write_tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.replica.windowed import READ_CHARACTERS, Encoded, Side, WindowedTokens
+from deployments.replica.tokens import READ_CHARACTERS, Encoded, Side, WindowedTokens
 from gateway.model.messages import Failure
 
 words = st.lists(st.sampled_from(WORDS[4:]), max_size=40)
