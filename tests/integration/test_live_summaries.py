@@ -141,7 +141,7 @@ def test_a_long_text_is_written_of_in_pieces(client: httpx.Client) -> None:
         ({"max_new_tokens": "many"}, "parameters.max_new_tokens"),
         ({"truncation": "tail"}, "parameters.truncation"),
         ({"generate_parameters": {"do_sample": True}}, "parameters.generate_parameters.do_sample"),
-        ({"temperature": 1}, "parameters.temperature"),
+        ({"warmth": 1}, "parameters.warmth"),
     ],
 )
 def test_a_bad_parameter_is_named_and_costs_the_next_request_nothing(

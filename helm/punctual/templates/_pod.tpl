@@ -6,6 +6,7 @@
 - {name: RAY_SERVE_ENABLE_DIRECT_INGRESS, value: "0"}
 - {name: RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE, value: "1"}
 - {name: RAY_SERVE_CONTROL_LOOP_INTERVAL_S, value: "0.3"}
+- {name: RAY_SERVE_METRICS_EXPORT_INTERVAL_MS, value: "0"}
 - {name: RAY_USAGE_STATS_ENABLED, value: "0"}
 - {name: RAY_enable_metrics_collection, value: "0"}
 - {name: RAY_worker_niceness, value: "0"}
