@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import logging
 import socket
+import struct
+import sys
 from collections.abc import Callable, Sequence
 from email.utils import formatdate
 
@@ -23,8 +26,22 @@ BACKLOG = 4096
 LOOK_EVERY_S = 0.5
 """Seconds between two looks for connections that take too long: by so much a limit may be exceeded."""
 
+_HANDSHAKE_S = 0.05
+"""Seconds that the kernel has to finish connections that have begun, before the port is closed."""
+
 _ON_ITS_WAY_S = 0.25
 """Seconds that connections without a request stay open after the port is closed: a request may be on its way."""
+
+_SO_ATTACH_FILTER = 26
+"""The socket option that attaches a classic BPF program (Linux's asm-generic/socket.h); Python has no name for it."""
+
+_DROP_SYN = (
+    (0x30, 0, 0, 13),  # load byte 13 of the TCP header, the flags
+    (0x45, 0, 1, 0x02),  # if SYN is set, take the next step, else the one behind it
+    (0x06, 0, 0, 0),  # drop the packet
+    (0x06, 0, 0, 0xFFFFFFFF),  # keep it whole
+)
+"""A BPF program: each step is an operation, two jumps and a value (Linux's filter.rst)."""
 
 _TOLD_WITHIN_S = 1.0
 """Seconds for the last answers of a server that stops to reach their clients."""
@@ -77,7 +94,7 @@ class HttpServer:
         """
         self._hub.draining = True
         await asyncio.sleep(linger_s)
-        self._close_listeners()
+        await self._close_listeners()
         await asyncio.gather(*self._accepting, return_exceptions=True)
         if self._hub.open:
             await asyncio.sleep(_ON_ITS_WAY_S)
@@ -112,8 +129,15 @@ class HttpServer:
             loop.remove_reader(listener)
             loop.call_later(1.0, self._listen, listener)
 
-    def _close_listeners(self) -> None:
-        """Stops listening. Connections that the kernel has already made are accepted: it would reset them."""
+    async def _close_listeners(self) -> None:
+        """Stops listening. Connections that have begun are accepted first, since the kernel would reset them.
+
+        New ones meanwhile are left unanswered: their clients ask again within a second, by themselves, and reach
+        another server of the port.
+        """
+        for listener in self._listeners:
+            _ignore_new(listener)
+        await asyncio.sleep(_HANDSHAKE_S)
         for listener in self._listeners:
             self._accept(listener)
             asyncio.get_running_loop().remove_reader(listener)
@@ -136,6 +160,14 @@ class HttpServer:
         for connection in [one for one in self._hub.open if one.due_s <= now_s]:
             connection.expire()
         self._looking = asyncio.get_running_loop().call_later(LOOK_EVERY_S, self._look)
+
+
+def _ignore_new(listener: socket.socket) -> None:
+    """Lets Linux drop each packet that begins a connection to a listening socket, and no other packet."""
+    if sys.platform == "linux":
+        filtering = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *step) for step in _DROP_SYN))
+        program = struct.pack("HP", len(_DROP_SYN), ctypes.addressof(filtering))
+        listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
 
 
 async def _addresses(host: str, port: int) -> Sequence[tuple[int, tuple[object, ...]]]:

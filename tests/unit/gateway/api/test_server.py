@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 from contextlib import suppress
 
@@ -11,7 +12,7 @@ from served_app import BODY, CHUNKED, HEAD, WHOLE, Client, Echo, Served, is_prob
 from waiting import until
 
 from gateway.api.connection import FIRST_BYTE, Message, Receive, Send, _address_of
-from gateway.api.server import HttpServer
+from gateway.api.server import HttpServer, _ignore_new
 from gateway.catalogs.catalog import Limits
 
 
@@ -283,12 +284,32 @@ async def test_connections_that_wait_are_accepted_before_the_end(echo: Echo) -> 
     """A connection that the kernel made before the port was closed is served."""
     async with serving(echo) as served:
         with socket.create_connection(("127.0.0.1", served.server.port)) as waiting:  # before the loop's next turn
-            served.server._close_listeners()
+            await served.server._close_listeners()
             waiting.setblocking(False)
             client = Client(*await asyncio.open_connection(sock=waiting))
             await client.send(WHOLE)
             assert (await client.answer())[0] == 200
             client.writer.close()
+
+
+async def test_a_connection_that_begins_while_a_port_is_closed_reaches_the_next_server(echo: Echo) -> None:
+    """A client that connects to a server that ends is neither refused nor reset: the server beside it answers."""
+    async with serving(echo) as served:
+        first = HttpServer(Echo(), Limits(), served.clock)
+        await first.start("127.0.0.1", 0)
+        port = first.port
+        _ignore_new(first._listeners[0])
+        connecting = socket.socket()
+        connecting.setblocking(False)
+        assert connecting.connect_ex(("127.0.0.1", port)) == errno.EINPROGRESS
+        with pytest.raises(OSError, match="not connected"):
+            connecting.getpeername()
+        await served.server.start("127.0.0.1", port)
+        await first.drain(0.0, 60.0)
+        await asyncio.get_running_loop().sock_sendall(connecting, WHOLE)
+        client = Client(*await asyncio.open_connection(sock=connecting))
+        assert (await client.answer())[::2] == (200, BODY)
+        client.writer.close()
 
 
 async def test_an_application_that_fails_is_a_problem() -> None:
