@@ -66,14 +66,25 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return Grouped(config, log)
 
 
+@pytest.fixture(scope="module")
+def warm() -> Iterator[None]:
+    """Export jobs of a file's tests begin with their libraries imported."""
+    from warm_jobs import warm_jobs  # here, since it starts a process that imports torch
+
+    with warm_jobs():
+        yield
+
+
 @pytest.fixture(scope="session")
 def small_catalog(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A catalog of small checkpoints, and the cache with its variants."""
-    from live import make_variants, write_catalog  # here, since it imports torch, which most tests do without
+    from live import make_variants, write_catalog  # here, since they import torch, which most tests do without
+    from warm_jobs import warm_jobs
 
     folder = tmp_path_factory.mktemp("small")
     catalog = write_catalog(folder)
-    make_variants(catalog, folder / "cache")
+    with warm_jobs():
+        make_variants(catalog, folder / "cache")
     return catalog, folder / "cache"
 
 

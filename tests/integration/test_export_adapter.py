@@ -24,7 +24,7 @@ from gateway.model.manifest import ClassifierManifest, Precision
 from gateway.model.tier import Tier
 from gateway.tasks import read_manifest
 
-pytestmark = pytest.mark.export
+pytestmark = [pytest.mark.export, pytest.mark.usefixtures("warm")]
 
 QUICK = Settings(floor=0.0, drop=1.0, profile_budget_s=0.05)
 """A head of a few steps over random weights decides nothing: the floors are not what is tried here."""

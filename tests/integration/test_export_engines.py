@@ -25,6 +25,7 @@ pytest.importorskip("openvino", reason="OpenVINO is an extra: pip install 'punct
 HERE = read_host()
 pytestmark = [
     pytest.mark.export,
+    pytest.mark.usefixtures("warm"),
     pytest.mark.skipif(HERE.bf16 is None or HERE.dot_product is None, reason="this processor lacks bf16 or int8"),
 ]
 QUICK = Settings(profile_budget_s=0.05, race_budget_s=0.05)

@@ -10,12 +10,19 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from live import Live, await_ready, free_port, mark_of, start, stop
+from live import Live, await_ready, free_port, mark_of, narrowed, start, stop
 from loaded_gateway import under_load
 
 from gateway.model.manifest import MANIFEST_NAME
 
 pytestmark = pytest.mark.ray
+
+
+@pytest.fixture
+def lone_catalog(small_catalog: tuple[Path, Path]) -> tuple[Path, Path]:
+    """A catalog of one checkpoint, for gateways that are started to be stopped, and the cache with its variant."""
+    catalog, cache = small_catalog
+    return narrowed(catalog, "slow"), cache
 
 
 def family_of(live: Live) -> list[psutil.Process]:
@@ -44,9 +51,9 @@ def test_a_killed_replica_that_is_pinned_is_said_to_be_unavailable(live: Live) -
     assert answer.status_code == 200
 
 
-def test_ctrl_c_leaves_nothing_behind(small_catalog: tuple[Path, Path], tmp_path: Path) -> None:
+def test_ctrl_c_leaves_nothing_behind(lone_catalog: tuple[Path, Path], tmp_path: Path) -> None:
     """Ctrl-C ends the command with status 0 and leaves no process, port or run folder."""
-    catalog, cache = small_catalog
+    catalog, cache = lone_catalog
     port = free_port()
     one = start(catalog, cache, port, tmp_path / "log")
     try:
@@ -63,9 +70,9 @@ def test_ctrl_c_leaves_nothing_behind(small_catalog: tuple[Path, Path], tmp_path
         probe.bind(("127.0.0.1", port))
 
 
-def test_what_a_killed_gateway_left_is_cleared_by_the_next(small_catalog: tuple[Path, Path], tmp_path: Path) -> None:
+def test_what_a_killed_gateway_left_is_cleared_by_the_next(lone_catalog: tuple[Path, Path], tmp_path: Path) -> None:
     """The start after a SIGKILL ends the orphaned Ray and ingress, and serves on the same port."""
-    catalog, cache = small_catalog
+    catalog, cache = lone_catalog
     port = free_port()
     dead = start(catalog, cache, port, tmp_path / "dead.log")
     try:
@@ -82,9 +89,9 @@ def test_what_a_killed_gateway_left_is_cleared_by_the_next(small_catalog: tuple[
         stop(heir)
 
 
-def test_a_taken_port_is_said_in_a_sentence(small_catalog: tuple[Path, Path], tmp_path: Path, live: Live) -> None:
+def test_a_taken_port_is_said_in_a_sentence(lone_catalog: tuple[Path, Path], tmp_path: Path, live: Live) -> None:
     """A second gateway on a taken port says so in one sentence and ends, and the first goes on."""
-    catalog, cache = small_catalog
+    catalog, cache = lone_catalog
     second = start(catalog, cache, int(live.url.rpartition(":")[2]), tmp_path / "log")
     assert second.process.wait(timeout=240) == 1
     said = second.log.read_text()
@@ -92,9 +99,9 @@ def test_a_taken_port_is_said_in_a_sentence(small_catalog: tuple[Path, Path], tm
     assert httpx.get(f"{live.url}/healthz", timeout=60).status_code == 200
 
 
-def test_a_tampered_variant_is_not_served(small_catalog: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_tampered_variant_is_not_served(lone_catalog: tuple[Path, Path], tmp_path: Path) -> None:
     """A variant whose manifest has a wrong answer keeps the gateway from being ready, and the error names it."""
-    catalog, cache = small_catalog
+    catalog, cache = lone_catalog
     copy = tmp_path / "cache"
     shutil.copytree(cache, copy)
     manifest = next(copy.glob(f"variants/slow/*/{MANIFEST_NAME}"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from functools import lru_cache
 
 from gateway.scheduling.ruled import Asked, Chosen, Rule
 from loadtests.simulator.gateway import Ruled
@@ -68,6 +69,7 @@ class ModelSwitching(Rule[Variant]):
         return self._best[level]
 
 
+@lru_cache(maxsize=1024)
 def attained(setting: Setting, variant: Variant, rate_per_s: float) -> float:
     """The share of requests that the variant alone answers in time at this rate."""
     chance = random.Random(1)

@@ -27,7 +27,7 @@ from gateway.model.manifest import MANIFEST_NAME, Precision
 from gateway.model.tier import Tier
 from gateway.tasks import read_manifest
 
-pytestmark = pytest.mark.export
+pytestmark = [pytest.mark.export, pytest.mark.usefixtures("warm")]
 
 ROOT = Path(__file__).parents[3]
 QUICK = Settings(profile_budget_s=0.05)

@@ -27,7 +27,7 @@ from exporters.plan import Settings, Step, VariantPlan
 from exporters.source import resolve_source
 from gateway.model.manifest import MANIFEST_NAME, Precision, Seq2SeqManifest
 
-pytestmark = pytest.mark.export
+pytestmark = [pytest.mark.export, pytest.mark.usefixtures("warm")]
 
 ROOT = Path(__file__).parents[3]
 QUICK = Settings(profile_budget_s=0.05)
