@@ -160,10 +160,10 @@ def serve(
 ) -> None:
     """Makes missing variants on this host and serves until Ctrl-C; large ones are made while it serves."""
     from deployments.serve.command import ServeOptions, serve_until_stopped
-    from exporters.behind import prepare_first
     from exporters.cli import with_floor
     from exporters.plan import Settings
-    from exporters.prepare import prepare
+    from exporters.preparing.behind import prepare_first
+    from exporters.preparing.prepare import prepare
     from gateway.catalogs.catalog import load_catalog
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # an interrupt ends what is being made
@@ -238,7 +238,7 @@ def explain(
 ) -> None:
     """Prints the decision for one text and budget on an idle gateway: every candidate's forecast and verdict."""
     from deployments.replica.tokens import counters_of
-    from exporters.prepare import prepare
+    from exporters.preparing.prepare import prepare
     from gateway.catalogs.catalog import load_catalog
     from gateway.model.errors import ms_above
     from gateway.model.request import Terms

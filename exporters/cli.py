@@ -15,14 +15,14 @@ from rich.table import Table
 
 from deployments.replica.variant import checked_manifest
 from exporters.errors import ExportFailed, VariantRefused
-from exporters.job import ExportJob, ProfileJob, run_shown
 from exporters.kinds import KINDS, kind_of
 from exporters.kinds.kind import TitledProfile
 from exporters.options import DEFAULT_CACHE, DEFAULT_CATALOG, CacheOption, CatalogOption, FloorOption
 from exporters.plan import PRECISIONS, Settings, VariantPlan
-from exporters.prepare import prepare as prepare_catalog
-from exporters.source import encoder_of, source_folder
-from exporters.store import Store
+from exporters.preparing.job import ExportJob, ProfileJob, run_shown
+from exporters.preparing.prepare import prepare as prepare_catalog
+from exporters.preparing.store import Store
+from exporters.sources.source import encoder_of, source_folder
 from gateway.catalogs.catalog import Catalog, load_catalog
 from gateway.model.manifest import Precision, VariantManifest
 from gateway.model.profile import LatencyProfile

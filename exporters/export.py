@@ -21,8 +21,8 @@ from exporters.errors import ExportFailed, SourceRefused
 from exporters.kinds import KINDS, Kind, kind_of
 from exporters.plan import PRECISIONS, Candidate, Progress, Settings, Step, VariantPlan, Workbench
 from exporters.profiling import BUDGET_S
-from exporters.source import SourceFolder
-from exporters.staging import partial_prefix, staged
+from exporters.sources.source import SourceFolder
+from exporters.sources.staging import partial_prefix, staged
 from gateway.model.manifest import MANIFEST_NAME, Precision, VariantManifest, write_manifest
 from gateway.tasks import tasks_of
 

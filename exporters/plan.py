@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from deployments.engines.host import Host
 from deployments.replica.variant import file_sha256
 from exporters.profiling import BUDGET_S, Advance, Watch, watch_beside, watch_here
-from exporters.source import SourceFolder
+from exporters.sources.source import SourceFolder
 from gateway.model.manifest import Precision, SourceOf
 
 EXPORTER_VERSION = "2"

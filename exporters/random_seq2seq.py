@@ -27,7 +27,7 @@ from transformers import (
 )
 
 from exporters.errors import SourceRefused
-from exporters.starter_files import starter_folder
+from exporters.sources.starter_files import starter_folder
 
 TOKENIZER_OF = "starter:minilm-sentiment"
 SHORTEST, LONGEST = 56, 142

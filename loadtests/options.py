@@ -36,7 +36,7 @@ def prepared(catalog: str, cache: Path) -> tuple[Catalog, Mapping[str, Path]]:
 
     Leaves out a checkpoint whose base cannot be fetched. Raises CatalogError and ExportError.
     """
-    from exporters.prepare import prepare
+    from exporters.preparing.prepare import prepare
 
     loaded = load_catalog(catalog)
     variants = prepare(loaded, cache, console)

@@ -6,7 +6,7 @@ import json
 import random
 from pathlib import Path
 
-from exporters.texts import HELDOUT, Sentence, read_heldout
+from exporters.sources.texts import HELDOUT, Sentence, read_heldout
 from loadtests.errors import NoSentences
 
 ORDER_SEED = 11

@@ -14,7 +14,7 @@ from exporters.kinds.embedder import EMBEDDER
 from exporters.kinds.extractive import EXTRACTIVE
 from exporters.kinds.kind import Kind
 from exporters.kinds.seq2seq import SEQ2SEQ
-from exporters.source import read_object
+from exporters.sources.source import read_object
 
 __all__ = ["KINDS", "Kind", "kind_of"]
 

@@ -21,8 +21,8 @@ from exporters.kinds.kind import Kind, TitledProfile, share_with_floor
 from exporters.kinds.original import Original, load_original
 from exporters.plan import Candidate, Step, Workbench
 from exporters.profiling import Advance, measure_grid, watch_here
-from exporters.source import SourceFolder
-from exporters.texts import TextSet, labelled_texts
+from exporters.sources.source import SourceFolder
+from exporters.sources.texts import TextSet, labelled_texts
 from exporters.verification import WORST, Comparison, RunRows, batched, record_self_test, run_all
 from gateway.model.manifest import ClassifierManifest, EngineChoice, Precision, Verification
 

@@ -25,8 +25,8 @@ from exporters.kinds.original import Original, load_original
 from exporters.kinds.seq2seq import lower_cases
 from exporters.plan import Step, Workbench
 from exporters.profiling import Advance, measure_grid, watch_here
-from exporters.source import SourceFolder, read_object
-from exporters.texts import OWN_TEXTS, SOFTWARE, SUMMARIES, read_texts, summarised_texts
+from exporters.sources.source import SourceFolder, read_object
+from exporters.sources.texts import OWN_TEXTS, SOFTWARE, SUMMARIES, read_texts, summarised_texts
 from exporters.verification import (
     BATCH,
     SHOWN_CHARACTERS,

@@ -34,8 +34,8 @@ from exporters.kinds.kind import Kind, TitledProfile, rouge, share_with_floor
 from exporters.kinds.original import Original, load_original
 from exporters.plan import Step, Workbench
 from exporters.profiling import Advance, measure_grid, watch_here
-from exporters.source import EXTRACTIVE_FILE, SourceFolder
-from exporters.texts import TextSet, summarised_texts
+from exporters.sources.source import EXTRACTIVE_FILE, SourceFolder
+from exporters.sources.texts import TextSet, summarised_texts
 from exporters.verification import (
     SHOWN_CHARACTERS,
     WORST,
@@ -66,7 +66,7 @@ class Description(msgspec.Struct, frozen=True):
     """The contents of `extractive.json`.
 
     They are the layer to average (from 1; None: the last), the tokens per sentence, the sentences per summary, and the
-    ranker's file. `exporters.source` reads the encoder's location.
+    ranker's file. `exporters.sources.source` reads the encoder's location.
     """
 
     schema: Literal[1] = 1

@@ -33,8 +33,8 @@ from exporters.kinds.kind import Kind, TitledProfile, rouge, share_with_floor
 from exporters.kinds.original import Original, load_original
 from exporters.plan import Step, Workbench
 from exporters.profiling import Advance, Clock, Watch, measure_reading_and_steps, watch_here
-from exporters.source import SourceFolder
-from exporters.texts import Text, TextSet, summarised_texts
+from exporters.sources.source import SourceFolder
+from exporters.sources.texts import Text, TextSet, summarised_texts
 from exporters.verification import (
     ODD,
     SHOWN_CHARACTERS,

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from exporters.registry import NotFetched
+from exporters.sources.registry import NotFetched
 from exporters.starter.packages import CannotBuild
 from exporters.starter.publishing import write_digests
 

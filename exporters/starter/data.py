@@ -15,8 +15,8 @@ from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
 
+from exporters.sources.texts import HELDOUT, Sentence
 from exporters.starter.packages import member
-from exporters.texts import HELDOUT, Sentence
 
 NOTICE = HELDOUT.with_name("NOTICE.md")
 LABELS = ("negative", "positive")

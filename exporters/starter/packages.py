@@ -10,8 +10,8 @@ import tarfile
 import zipfile
 from pathlib import Path
 
-from exporters.adapters import Base
-from exporters.registry import Package, fetch
+from exporters.sources.adapters import Base
+from exporters.sources.registry import Package, fetch
 
 
 class CannotBuild(RuntimeError):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import BaseModel, ConfigDict
 
 from deployments.replica.variant import file_sha256
-from exporters.registry import Package
+from exporters.sources.registry import Package
 from exporters.starter.packages import MINILM
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def seal(folder: Path, manifest: Manifest, card: str) -> Manifest:
 
 
 def write_digests(out: Path) -> None:
-    """Writes the digests of the checkpoints below `out` in `sha256sum` format, for `exporters.starter_files`."""
+    """Writes the digests of the checkpoints below `out` in `sha256sum` format, for `sources.starter_files`."""
     checkpoints = out / "checkpoints"
     files = sorted(path for path in checkpoints.glob("*/**/*") if path.is_file() and path.name != CARD)
     lines = (f"{file_sha256(path)}  {path.relative_to(checkpoints).as_posix()}\n" for path in files)

@@ -22,7 +22,7 @@ from rich.progress import Progress
 
 from deployments.replica.classify import open_classifier
 from exporters.options import DEFAULT_CACHE, DEFAULT_CATALOG, CacheOption, CatalogOption
-from exporters.texts import HELDOUT, HELDOUT_NAME, Sentence
+from exporters.sources.texts import HELDOUT, HELDOUT_NAME, Sentence
 from gateway.catalogs.catalog import Catalog, CatalogEntry
 from gateway.model.manifest import ClassifierManifest
 from gateway.model.request import BUDGET, CHECKPOINT
@@ -296,6 +296,6 @@ async def _label(client: Client, text: str, headers: Mapping[str, str]) -> str |
 def _source_labels(entry: CatalogEntry, texts: Sequence[str]) -> list[str]:
     """The labels by the checkpoint's source, run with torch."""
     from exporters.kinds.classifier import source_labels  # loads torch and transformers
-    from exporters.source import resolve_source
+    from exporters.sources.source import resolve_source
 
     return source_labels(resolve_source(entry.source, entry.revision), texts)

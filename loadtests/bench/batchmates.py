@@ -23,7 +23,7 @@ from rich.progress import Progress
 from deployments.engines.base import padded
 from deployments.replica.classify import OpenClassifier, applied, open_classifier
 from exporters.options import DEFAULT_CACHE, DEFAULT_CATALOG, CacheOption, CatalogOption
-from exporters.texts import HELDOUT
+from exporters.sources.texts import HELDOUT
 from gateway.tasks import read_manifest
 from loadtests import options
 from loadtests.bench.measuring.report import Report, Table, present

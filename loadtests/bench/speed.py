@@ -22,7 +22,7 @@ from rich.console import Console
 from deployments.engines.host import read_host
 from deployments.replica.classify import open_classifier
 from exporters.options import DEFAULT_CACHE, DEFAULT_CATALOG, CacheOption, CatalogOption
-from exporters.texts import HELDOUT
+from exporters.sources.texts import HELDOUT
 from gateway.catalogs.catalog import Catalog, CatalogEntry
 from gateway.model.request import CHECKPOINT
 from gateway.model.tier import Tier

@@ -21,8 +21,8 @@ import msgspec
 from msgspec import Struct
 from rich.console import Console
 
-from exporters.texts import SOFTWARE
-from exporters.texts import SUMMARIES as PAPERS
+from exporters.sources.texts import SOFTWARE
+from exporters.sources.texts import SUMMARIES as PAPERS
 from gateway.catalogs.catalog import Catalog
 from gateway.model.deadline import Clock
 from gateway.model.messages import FinishReason

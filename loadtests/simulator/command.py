@@ -224,7 +224,7 @@ def prepared_variants(scenario: Scenario, cache: Path, console: Console) -> tupl
     catalog = catalog_of(scenario)
     if catalog is None:
         return variants_of(scenario)
-    from exporters.prepare import prepare
+    from exporters.preparing.prepare import prepare
 
     return variants_of(scenario, prepare(catalog, cache, console))
 

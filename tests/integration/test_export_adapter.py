@@ -13,10 +13,10 @@ from small_adapters import base_of, write_wheels
 from small_checkpoints import make_checkpoint
 from small_mpnet import make_base, material_of
 
-from exporters.behind import prepare_first
 from exporters.errors import BaseAbsent
 from exporters.plan import Settings
-from exporters.prepare import prepare
+from exporters.preparing.behind import prepare_first
+from exporters.preparing.prepare import prepare
 from exporters.starter.adapter.build import NAME, build_from
 from exporters.starter.adapter.fit import Recipe
 from gateway.catalogs.catalog import Catalog, CatalogEntry, Quality

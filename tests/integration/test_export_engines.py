@@ -14,7 +14,7 @@ from small_checkpoints import make_checkpoint
 from deployments.engines.host import read_host
 from deployments.replica.classify import open_classifier
 from exporters.plan import Settings
-from exporters.prepare import prepare
+from exporters.preparing.prepare import prepare
 from gateway.catalogs.catalog import Catalog, CatalogEntry, EngineName, Quality
 from gateway.model.manifest import MANIFEST_NAME, ClassifierManifest, Precision
 from gateway.model.tier import Tier

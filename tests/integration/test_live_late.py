@@ -18,7 +18,7 @@ from small_checkpoints import make_checkpoint
 from small_mpnet import write_adapter
 from waiting import wait_until
 
-from exporters.prepare import LATE
+from exporters.preparing.prepare import LATE
 
 pytestmark = pytest.mark.ray
 
@@ -159,7 +159,7 @@ def test_a_stop_ends_what_is_being_prepared(catalog: Path, tmp_path: Path) -> No
         jobs: list[psutil.Process] = []
 
         def begun() -> bool:
-            jobs[:] = [process for process in one.family() if "exporters.job" in process.cmdline()]
+            jobs[:] = [process for process in one.family() if "exporters.preparing.job" in process.cmdline()]
             return bool(jobs)
 
         wait_until(begun, WITHIN_S, one.log.read_text)

@@ -17,7 +17,7 @@ from live import Live
 from programs import program
 from waiting import wait_until
 
-from exporters.texts import SUMMARIES
+from exporters.sources.texts import SUMMARIES
 from loadtests.bench.observed import Asked, asked_of
 from loadtests.bench.peers.prometheus import Prometheus, now_s, panel_queries, watching
 

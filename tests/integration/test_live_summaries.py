@@ -15,7 +15,7 @@ from live import Live, hang_up
 from prometheus_client.parser import text_string_to_metric_families
 from waiting import wait_until
 
-from exporters.texts import SUMMARIES
+from exporters.sources.texts import SUMMARIES
 
 pytestmark = pytest.mark.ray
 

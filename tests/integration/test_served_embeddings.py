@@ -21,7 +21,7 @@ from worlds import OwnMetrics
 from deployments.replica.replica import Replica, ReplicaSettings, open_replica
 from exporters.export import export
 from exporters.plan import Settings, VariantPlan
-from exporters.source import resolve_source
+from exporters.sources.source import resolve_source
 from gateway.api import app
 from gateway.api.server import HttpServer
 from gateway.catalogs.catalog import Catalog, load_catalog

@@ -82,8 +82,8 @@ FOUND = """
 import sys
 from pathlib import Path
 import exporters
-from exporters.source import resolve_source
-from exporters.texts import labelled_texts, summarised_texts
+from exporters.sources.source import resolve_source
+from exporters.sources.texts import labelled_texts, summarised_texts
 assert Path(exporters.__file__).is_relative_to(sys.argv[1])
 for name in ("minilm-sentiment", "distilbert-sentiment", "extract-realtime", "extract-quality", "bart-software"):
     source = resolve_source(f"starter:{name}")

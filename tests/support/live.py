@@ -24,7 +24,7 @@ from rich.console import Console
 from small_extractive import make_extractive_checkpoint
 from waiting import wait_until
 
-from exporters.prepare import prepare
+from exporters.preparing.prepare import prepare
 from gateway.catalogs.catalog import load_catalog
 
 ENTRY = """

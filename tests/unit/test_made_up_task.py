@@ -22,7 +22,7 @@ from deployments.replica.replica import ReplicaSettings, open_replica
 from exporters.export import export, profile_again
 from exporters.kinds import KINDS
 from exporters.plan import VariantPlan
-from exporters.source import resolve_source
+from exporters.sources.source import resolve_source
 from gateway.api import app
 from gateway.catalogs.catalog import Catalog, load_catalog
 from gateway.forecasting.load import LoadTracker

@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import MPNetForSequenceClassification
 
-from exporters.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS, BASE_FILE, Base, fetch_base, merge
+from exporters.sources.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS, BASE_FILE, Base, fetch_base, merge
+from exporters.sources.texts import HELDOUT, Sentence
 from exporters.starter.adapter.card import METHOD, AdapterManifest, card
 from exporters.starter.adapter.fit import ADAPTED, FED, Fitted, Recipe, fit, model_from, pad_of
 from exporters.starter.adapter.material import Material, prepare
@@ -25,7 +26,6 @@ from exporters.starter.sentiment.build import by_source, data_of, score
 from exporters.starter.sentiment.card import LIMITS, Scores, Training
 from exporters.starter.sentiment.fit import logits_of
 from exporters.starter.vocabulary import MAX_TOKENS
-from exporters.texts import HELDOUT, Sentence
 
 NAME = "mpnet-sentiment"
 SMOKE_SENTENCES = 40

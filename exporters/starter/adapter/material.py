@@ -8,14 +8,14 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from exporters.registry import fetch
+from exporters.sources.registry import fetch
+from exporters.sources.texts import Sentence
 from exporters.starter.data import Split, decided, on_side, read_rated
 from exporters.starter.packages import VADER
 from exporters.starter.sentiment.fit import Rows
 from exporters.starter.sentiment.material import rows_of
 from exporters.starter.training import encode
 from exporters.starter.vocabulary import full_tokenizer
-from exporters.texts import Sentence
 
 
 @dataclass(frozen=True)

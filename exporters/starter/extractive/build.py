@@ -16,8 +16,10 @@ from deployments.replica.summarize.extractive import RANKER_FILE
 from deployments.replica.summarize.ranking import DEFAULT_COUNT, SCHEMA, Floats, Ranker, default_count
 from deployments.replica.variant import file_sha256
 from exporters.kinds.extractive import load_sentence_encoder
-from exporters.registry import fetch
-from exporters.source import EXTRACTIVE_FILE, SourceFolder
+from exporters.sources.registry import fetch
+from exporters.sources.source import EXTRACTIVE_FILE, SourceFolder
+from exporters.sources.starter_files import starter_folder
+from exporters.sources.texts import SUMMARIES
 from exporters.starter.command import Tick, Ticker
 from exporters.starter.data import Split
 from exporters.starter.extractive import measure
@@ -26,8 +28,6 @@ from exporters.starter.extractive.corpus import Document, free, heldout_rows, re
 from exporters.starter.extractive.learn import Embedded, Recipe, embedded, extract, learn
 from exporters.starter.packages import ACLSUM, VADER
 from exporters.starter.publishing import Provenance, seal, versions, write_json, write_lines
-from exporters.starter_files import starter_folder
-from exporters.texts import SUMMARIES
 from exporters.verification import run_all
 
 MAX_TOKENS = 128

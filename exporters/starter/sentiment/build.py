@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 from transformers import AutoModelForSequenceClassification
 
 from deployments.replica.variant import file_sha256
+from exporters.sources.texts import Sentence
 from exporters.starter.command import THREADS, Ticker
 from exporters.starter.data import LABELS, MIN_RATING, NOTICE, SOURCES, SPLIT_RULE, Split, heldout_rows
 from exporters.starter.packages import MINILM, VADER
@@ -30,7 +31,6 @@ from exporters.starter.sentiment.lessons import (
 from exporters.starter.sentiment.material import RATING_SLOPE, Material, prepare
 from exporters.starter.training import encode
 from exporters.starter.vocabulary import MAX_TOKENS, write_tokenizer
-from exporters.texts import Sentence
 
 SMOKE_SENTENCES = 40
 TIERS = {POLISHED: "balanced", STUDENT: "realtime"}

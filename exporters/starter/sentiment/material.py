@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer
 
-from exporters.registry import fetch
+from exporters.sources.registry import fetch
+from exporters.sources.texts import Sentence
 from exporters.starter.data import LABELS, MIN_RATING, Split, decided, on_side, read_lexicon, read_rated
 from exporters.starter.packages import VADER, fetch_minilm
 from exporters.starter.sentiment.fit import Rows
 from exporters.starter.training import encode
 from exporters.starter.vocabulary import Vocabulary, full_tokenizer, prune, pruned_tokenizer
-from exporters.texts import Sentence
 
 RATING_SLOPE = 1.5
 """The slope of the target P(positive) = sigmoid(1.5 r) of a mean rating r: 0.5 at 0, 0.68 at 0.5, 0.95 at 2."""

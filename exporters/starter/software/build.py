@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer
 
+from exporters.sources.texts import SOFTWARE
 from exporters.starter.command import THREADS, Tick, Ticker
 from exporters.starter.data import Split
 from exporters.starter.publishing import write_lines
@@ -21,7 +22,6 @@ from exporters.starter.software.material import Material, prepare
 from exporters.starter.software.model import bart_from
 from exporters.starter.software.publish import NAME, Trained, describe, write_checkpoint
 from exporters.starter.software.score import Texts, choose_settings, measure
-from exporters.texts import SOFTWARE
 
 SMOKE_PAIRS = 12
 SMOKE_STEPS = 3

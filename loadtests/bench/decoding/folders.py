@@ -20,7 +20,7 @@ from filelock import FileLock
 from rich.console import Console
 from tokenizers import Tokenizer
 
-from exporters.source import resolve_source
+from exporters.sources.source import resolve_source
 from loadtests.bench.peers.servers import ROOT, child_environment
 from loadtests.errors import EngineFailed, NoRace
 

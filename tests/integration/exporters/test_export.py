@@ -15,7 +15,7 @@ from deployments.replica.tokens import Encoded
 from exporters.errors import SourceRefused, VariantRefused
 from exporters.export import export
 from exporters.plan import Settings, Step, VariantPlan
-from exporters.source import resolve_source
+from exporters.sources.source import resolve_source
 from gateway.model.manifest import ClassifierManifest, Precision
 from gateway.tasks.classify import ClassifyParameters
 

@@ -23,7 +23,7 @@ from exporters.export import export, profile_again
 from exporters.kinds import KINDS, kind_of
 from exporters.kinds.embedder import POOLINGS
 from exporters.plan import Settings, VariantPlan
-from exporters.source import resolve_source
+from exporters.sources.source import resolve_source
 from gateway.model.manifest import MANIFEST_NAME, Precision
 from gateway.tasks.embed import EmbedderManifest
 

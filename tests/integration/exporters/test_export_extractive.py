@@ -20,8 +20,8 @@ from deployments.replica.variant import VariantRejected, file_sha256, open_varia
 from exporters.errors import SourceRefused
 from exporters.export import export, profile_again
 from exporters.plan import Settings, VariantPlan
-from exporters.source import resolve_source
-from exporters.store import Store
+from exporters.preparing.store import Store
+from exporters.sources.source import resolve_source
 from gateway.model.manifest import MANIFEST_NAME, ExtractiveManifest, Precision
 
 pytestmark = pytest.mark.export

@@ -21,7 +21,7 @@ from deployments.replica.variant import open_variant
 from exporters.cli import export, export_variant, measure_variant, profile_catalog
 from exporters.errors import SourceRefused, VariantRefused
 from exporters.plan import Settings
-from exporters.prepare import prepare
+from exporters.preparing.prepare import prepare
 from gateway.catalogs.catalog import Catalog, CatalogEntry, Quality
 from gateway.model.manifest import MANIFEST_NAME, Precision
 from gateway.model.tier import Tier
@@ -85,7 +85,7 @@ SECOND_START = """
 import sys
 from pathlib import Path
 from rich.console import Console
-from exporters.prepare import prepare
+from exporters.preparing.prepare import prepare
 from gateway.catalogs.catalog import Catalog
 from deployments.replica.variant import open_variant
 document, cache = sys.argv[1:]
@@ -167,7 +167,7 @@ def test_the_commands_print_what_came_of_them(checkpoint: Path, tmp_path: Path) 
 
 OFFLINE = """
 from exporters.errors import SourceRefused
-from exporters.source import resolve_source
+from exporters.sources.source import resolve_source
 try:
     resolve_source("owner/name", "0123456789abcdef0123456789abcdef01234567")
 except SourceRefused as refused:

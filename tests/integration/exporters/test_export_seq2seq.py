@@ -24,7 +24,7 @@ from exporters.errors import ExportFailed, SourceRefused
 from exporters.export import export, profile_again
 from exporters.kinds.seq2seq import FLOORS
 from exporters.plan import Settings, Step, VariantPlan
-from exporters.source import resolve_source
+from exporters.sources.source import resolve_source
 from gateway.model.manifest import MANIFEST_NAME, Precision, Seq2SeqManifest
 
 pytestmark = [pytest.mark.export, pytest.mark.usefixtures("warm")]

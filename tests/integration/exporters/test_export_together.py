@@ -15,8 +15,8 @@ from deployments.engines.host import read_host
 from exporters.errors import ExportError
 from exporters.export import NOT_MEASURED
 from exporters.plan import Settings, VariantPlan
-from exporters.prepare import Missing, make_together, prepare
-from exporters.store import Store
+from exporters.preparing.prepare import Missing, make_together, prepare
+from exporters.preparing.store import Store
 from gateway.catalogs.catalog import Catalog, CatalogEntry, Quality
 from gateway.model.manifest import Precision
 from gateway.model.tier import Tier
@@ -71,7 +71,7 @@ def test_a_fault_of_one_ends_the_others(checkpoint: Path, tmp_path: Path) -> Non
     both = [missing("broken", broken, tmp_path), missing("sound", checkpoint, tmp_path)]
     with pytest.raises(ExportError):
         make_together(both, Store(tmp_path / "store"), QUICK, Console(file=StringIO()))
-    assert not [child for child in psutil.Process().children() if "exporters.job" in child.cmdline()]
+    assert not [child for child in psutil.Process().children() if "exporters.preparing.job" in child.cmdline()]
 
 
 def test_a_large_checkpoint_is_left_to_be_made_alone(checkpoint: Path, tmp_path: Path) -> None:

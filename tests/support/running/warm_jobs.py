@@ -17,7 +17,7 @@ from typing import IO, Any
 
 import pytest
 
-from exporters import job
+from exporters.preparing import job
 
 CONTEXT = multiprocessing.get_context("forkserver")
 

@@ -17,7 +17,7 @@ from exporters.errors import ExportFailed, SourceRefused
 from exporters.export import check_plan, export
 from exporters.kinds import KINDS, Kind, kind_of
 from exporters.plan import Step, VariantPlan, Workbench
-from exporters.source import resolve_source
+from exporters.sources.source import resolve_source
 from gateway.model.manifest import ClassifierManifest, Precision
 from gateway.tasks import read_manifest, tasks_of
 

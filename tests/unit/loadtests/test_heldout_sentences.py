@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from exporters.texts import HELDOUT
+from exporters.sources.texts import HELDOUT
 from loadtests.errors import NoSentences
 from loadtests.sentences import classify_body, heldout_sentences, shuffled_texts
 

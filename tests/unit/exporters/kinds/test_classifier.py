@@ -8,7 +8,7 @@ from small_variants import LABELS
 
 from deployments.engines.base import Logits
 from exporters.kinds.classifier import LabelFloors, compare_labels
-from exporters.texts import Text, TextSet
+from exporters.sources.texts import Text, TextSet
 
 SOURCE = np.array([[2, 0], [0, 2], [1, 0], [0, 1]], dtype=np.float32)
 FLOORS = LabelFloors(label_agreement=0.75, accuracy_drop=0.3)

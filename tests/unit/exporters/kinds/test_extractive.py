@@ -15,7 +15,7 @@ from exporters.kinds.extractive import (
     split_texts,
     vectors_of,
 )
-from exporters.texts import Text, TextSet
+from exporters.sources.texts import Text, TextSet
 from gateway.model.manifest import Precision
 
 SENTENCES = ("The first has quite a few words.", "The second has quite a few words.", "The third has words to say too.")

@@ -25,7 +25,7 @@ from exporters.kinds.seq2seq import (
     stripped,
     summarising,
 )
-from exporters.texts import Text, TextSet
+from exporters.sources.texts import Text, TextSet
 from gateway.model.manifest import Precision
 
 BART: dict[str, Any] = {

@@ -14,8 +14,8 @@ from small_adapters import sha256
 from small_mpnet import LAYERS, make_base, material_of
 from transformers import AutoModelForSequenceClassification, MPNetForSequenceClassification
 
-from exporters.adapters import ADAPTER_WEIGHTS, Base, is_adapter, merge, read_base
-from exporters.registry import Package
+from exporters.sources.adapters import ADAPTER_WEIGHTS, Base, is_adapter, merge, read_base
+from exporters.sources.registry import Package
 from exporters.starter.adapter.build import NAME, build_from
 from exporters.starter.adapter.card import AdapterManifest
 from exporters.starter.adapter.fit import Recipe, adapted_names, fit, model_from

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporters.adapters import ADAPTER_WEIGHTS, is_adapter
+from exporters.sources.adapters import ADAPTER_WEIGHTS, is_adapter
+from exporters.sources.texts import HELDOUT, Sentence, read_heldout
 from exporters.starter.adapter.card import AdapterManifest
 from exporters.starter.data import (
     LABELS,
@@ -24,7 +25,6 @@ from exporters.starter.data import (
 )
 from exporters.starter.publishing import read_manifest, write_lines
 from exporters.starter.sentiment.card import Manifest
-from exporters.texts import HELDOUT, Sentence, read_heldout
 
 CHECKPOINTS = HELDOUT.with_name("checkpoints")
 FOLDERS = sorted(path for path in CHECKPOINTS.iterdir() if path.name.endswith("-sentiment"))

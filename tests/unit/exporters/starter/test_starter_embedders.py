@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from exporters.fetched import is_fetched, read_fetched
 from exporters.kinds import KINDS, kind_of
 from exporters.kinds.embedder import read_configuration
-from exporters.source import source_bytes, source_folder
+from exporters.sources.fetched import is_fetched, read_fetched
+from exporters.sources.source import source_bytes, source_folder
+from exporters.sources.texts import SOFTWARE
 from exporters.starter.embedders.build import RECIPES, Recipe
 from exporters.starter.embedders.card import EmbedderCard, card
 from exporters.starter.publishing import read_manifest
-from exporters.texts import SOFTWARE
 from gateway.catalogs.catalog import load_catalog
 
 LIMIT = 1_000_000

@@ -11,10 +11,10 @@ import pytest
 
 from deployments.replica.summarize.ranking import Ranker, default_count, describe
 from deployments.replica.summarize.sentences import split_sentences
+from exporters.sources.texts import SUMMARIES
 from exporters.starter.extractive.card import ExtractiveCheckpoint
 from exporters.starter.extractive.corpus import FREE_FROM, detokenised, published
 from exporters.starter.publishing import read_manifest
-from exporters.texts import SUMMARIES
 
 CHECKPOINTS = SUMMARIES.with_name("checkpoints")
 FOLDERS = [CHECKPOINTS / name for name in ("extract-realtime", "extract-quality")]

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from rich.table import Table
 
+from exporters.sources.starter_files import DIGESTS, HERE
 from exporters.starter import command
 from exporters.starter.adapter import card as adapter
 from exporters.starter.extractive import card as extractive
@@ -16,7 +17,6 @@ from exporters.starter.packages import CannotBuild
 from exporters.starter.publishing import read_manifest, seal, write_digests
 from exporters.starter.sentiment import card as sentiment
 from exporters.starter.software import card as software
-from exporters.starter_files import DIGESTS, HERE
 
 RECIPES: dict[str, tuple[type[Any], Any]] = {
     "minilm-sentiment": (sentiment.Manifest, sentiment.card),

@@ -14,13 +14,13 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertModel
 
+from exporters.sources.texts import Sentence
 from exporters.starter.data import LABELS, Split
 from exporters.starter.sentiment.build import build_from, wilson
 from exporters.starter.sentiment.card import Manifest
 from exporters.starter.sentiment.lessons import LAYERS, student_from, teacher_from
 from exporters.starter.sentiment.material import Material
 from exporters.starter.vocabulary import prune, pruned_tokenizer
-from exporters.texts import Sentence
 
 pytestmark = pytest.mark.export
 

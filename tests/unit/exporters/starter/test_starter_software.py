@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from exporters.sources.texts import SOFTWARE
 from exporters.starter.data import Split
 from exporters.starter.publishing import write_lines
 from exporters.starter.software.build import heldout_rows
@@ -27,7 +28,6 @@ from exporters.starter.software.descriptions import (
 from exporters.starter.software.families import A_FAMILY_AT_MOST, LARGE, apart, families, side_of, split, stem
 from exporters.starter.software.material import HELDOUT_COUNT
 from exporters.starter.software.score import first_sentence, first_words, margin, rouge
-from exporters.texts import SOFTWARE
 
 LONG = "It does what it says, and it says so at some length, so that there is something here to make a summary of. "
 TRANSLATION = f"""Package: foo

@@ -12,7 +12,7 @@ from rich.console import Console
 from small_variants import write_variant
 from virtual_time import passes
 
-from exporters.texts import HELDOUT_NAME, Sentence
+from exporters.sources.texts import HELDOUT_NAME, Sentence
 from gateway.model.manifest import ClassifierManifest, Verification
 from loadtests.bench.accuracy import Agreement, Unanswered, judge, labels_of, report_of
 from loadtests.bench.measuring.report import present

@@ -70,7 +70,7 @@ def test_the_cheapest_batch_is_the_one_that_costs_least_a_text() -> None:
 
 @pytest.fixture
 def prepared(tmp_path: Path) -> dict[str, Path]:
-    """The folders of variants for every checkpoint, as `exporters.prepare` returns them."""
+    """The folders of variants for every checkpoint, as `exporters.preparing.prepare` returns them."""
     for name, made in manifests().items():
         (tmp_path / name).mkdir()
         write_manifest(tmp_path / name, made)

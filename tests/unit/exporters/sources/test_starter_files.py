@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from exporters.errors import SourceAbsent, SourceRefused
-from exporters.source import digest_of, resolve_source, source_folder
-from exporters.starter_files import HERE, VARIABLE, published, starter_folder, starter_root
-from exporters.store import Store
+from exporters.preparing.store import Store
+from exporters.sources.source import digest_of, resolve_source, source_folder
+from exporters.sources.starter_files import HERE, VARIABLE, published, starter_folder, starter_root
 
 CHECKOUT = HERE / "checkpoints"
 

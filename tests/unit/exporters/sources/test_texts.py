@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from exporters.errors import SourceRefused
-from exporters.source import SourceFolder
-from exporters.texts import Text, TextSet, labelled_texts, summarised_texts
+from exporters.sources.source import SourceFolder
+from exporters.sources.texts import Text, TextSet, labelled_texts, summarised_texts
 
 SENTIMENTS = TextSet("set", (Text("a bad film", "negative"), Text("a fine film", "positive")))
 

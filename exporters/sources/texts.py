@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from exporters.errors import SourceRefused
-from exporters.source import SourceFolder
+from exporters.sources.source import SourceFolder
 
 OWN_TEXTS = "verification.jsonl"
 HELDOUT_NAME = "starter-heldout"
-STARTER = Path(__file__).parent / "starter"
+STARTER = Path(__file__).parents[1] / "starter"
 HELDOUT = STARTER / "heldout.jsonl"
 SUMMARIES = STARTER / "summaries-heldout.jsonl"
 SOFTWARE = STARTER / "software-heldout.jsonl"

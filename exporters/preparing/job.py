@@ -2,7 +2,7 @@
 
 The child reads the job from standard input and writes events to standard output as JSON lines. Errors cross as values
 and are raised again by the parent. All other output goes to a log, shown only if the child fails. As
-`python -m exporters.job` this module is the child.
+`python -m exporters.preparing.job` this module is the child.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from exporters.errors import (
     VariantRefused,
 )
 from exporters.plan import Progress, Settings, Step, VariantPlan
-from exporters.source import resolve_source
+from exporters.sources.source import resolve_source
 
 LOG_LINES = 15
 LEAST_PRIORITY = 19
@@ -145,10 +145,10 @@ def run_job(job: Job, progress: Progress, begun: Begun = lambda child: None) -> 
 
 
 def _child(log: IO[str]) -> subprocess.Popen[str]:
-    root = str(Path(__file__).parents[1])
+    root = str(Path(__file__).parents[2])
     search = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
     return subprocess.Popen(
-        [sys.executable, "-m", "exporters.job"],
+        [sys.executable, "-m", "exporters.preparing.job"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=log,

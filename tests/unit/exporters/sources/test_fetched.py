@@ -19,12 +19,12 @@ from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import load_file, save
 from small_adapters import drawn, sha256
 
-from exporters.adapters import WEIGHTS
 from exporters.errors import BaseAbsent, SourceRefused
-from exporters.fetched import FETCHED_FILE, Fetched, Form
-from exporters.registry import Package
-from exporters.source import resolve_source, source_bytes
-from exporters.store import Store
+from exporters.preparing.store import Store
+from exporters.sources.adapters import WEIGHTS
+from exporters.sources.fetched import FETCHED_FILE, Fetched, Form
+from exporters.sources.registry import Package
+from exporters.sources.source import resolve_source, source_bytes
 
 TENSORS = {"encoder.layer.0.dense.weight": drawn(1, 4, 3), "encoder.layer.0.dense.bias": drawn(2, 4)}
 SAFE = save(TENSORS, metadata={"format": "pt"})

@@ -9,8 +9,8 @@ import pytest
 
 from exporters.errors import ExportError, SourceRefused
 from exporters.kinds import KINDS, kind_of
-from exporters.source import resolve_source
-from exporters.starter_files import starter_folder
+from exporters.sources.source import resolve_source
+from exporters.sources.starter_files import starter_folder
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

@@ -9,9 +9,9 @@ from rich.console import Console
 
 from deployments.engines.host import Host
 from deployments.replica.prepared import NeverReady, note_prepared
-from exporters.behind import Behind, late_ones, reason_of
 from exporters.errors import BaseAbsent, ExportFailed, SourceAbsent, VariantRefused
-from exporters.prepare import prepare, preparer_here
+from exporters.preparing.behind import Behind, late_ones, reason_of
+from exporters.preparing.prepare import prepare, preparer_here
 from gateway.catalogs.catalog import Catalog, CatalogEntry, Quality, load_catalog
 from gateway.model.manifest import MANIFEST_NAME
 from gateway.model.tier import Tier

@@ -19,13 +19,13 @@ from msgspec.structs import replace as changed
 from safetensors.numpy import load_file, save
 from small_adapters import ALPHA, CONFIG, RANK, base_files, base_of, write_adapter, write_wheels
 
-from exporters.adapters import ADAPTER_WEIGHTS, BASE_FILE, WEIGHTS, Base
 from exporters.errors import BaseAbsent, SourceAbsent, SourceRefused
-from exporters.job import ExportJob, run_job
 from exporters.plan import Settings, Step, VariantPlan
-from exporters.registry import NotFetched, Package, fetch
-from exporters.source import resolve_source, source_bytes
-from exporters.store import Store
+from exporters.preparing.job import ExportJob, run_job
+from exporters.preparing.store import Store
+from exporters.sources.adapters import ADAPTER_WEIGHTS, BASE_FILE, WEIGHTS, Base
+from exporters.sources.registry import NotFetched, Package, fetch
+from exporters.sources.source import resolve_source, source_bytes
 from gateway.model.manifest import Precision
 
 

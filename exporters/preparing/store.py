@@ -18,7 +18,7 @@ from deployments.engines.host import Host
 from deployments.replica.variant import VariantRejected, check_files, checked_manifest
 from exporters.errors import SourceAbsent, VariantRefused
 from exporters.plan import Settings, VariantPlan, made_with, raced_with
-from exporters.source import digest_of, encoder_of, source_files, source_folder
+from exporters.sources.source import digest_of, encoder_of, source_files, source_folder
 from gateway.model.manifest import FORMAT
 
 

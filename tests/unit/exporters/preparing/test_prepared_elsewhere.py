@@ -9,7 +9,7 @@ from rich.console import Console
 
 from deployments.replica.prepared import note_prepared
 from exporters.errors import ExportFailed
-from exporters.prepare import prepare
+from exporters.preparing.prepare import prepare
 from gateway.catalogs.catalog import load_catalog
 from gateway.model.manifest import MANIFEST_NAME
 

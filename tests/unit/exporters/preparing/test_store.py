@@ -12,9 +12,9 @@ from deployments.engines.host import Host, read_host
 from exporters.errors import VariantRefused
 from exporters.export import replace_manifest
 from exporters.plan import Settings, VariantPlan
-from exporters.prepare import plans_for, precisions_for
-from exporters.staging import staged
-from exporters.store import State, Store
+from exporters.preparing.prepare import plans_for, precisions_for
+from exporters.preparing.store import State, Store
+from exporters.sources.staging import staged
 from gateway.catalogs.catalog import CatalogEntry, EngineName, Quality
 from gateway.model.manifest import Precision
 from gateway.model.tier import Tier

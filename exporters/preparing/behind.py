@@ -21,7 +21,7 @@ from deployments.replica.prepared import NeverReady, known_variants
 from deployments.replica.variant import VariantRejected
 from exporters.errors import BaseAbsent, ExportError, SourceRefused, VariantRefused
 from exporters.plan import Settings
-from exporters.prepare import LATE, Preparer, libraries_installed, prepare, preparer_here
+from exporters.preparing.prepare import LATE, Preparer, libraries_installed, prepare, preparer_here
 from gateway.catalogs.catalog import Catalog, CatalogEntry
 
 ENDS_WITHIN_S = 3.0

@@ -17,7 +17,7 @@ from exporters.errors import SourceAbsent, SourceRefused
 
 STARTER = "starter:"
 VARIABLE = "PUNCTUAL_STARTER"
-HERE = Path(__file__).parent / "starter"
+HERE = Path(__file__).parents[1] / "starter"
 DIGESTS = HERE / "checkpoints.sha256"
 
 

@@ -25,11 +25,11 @@ from deployments.replica.prepared import known_variants, not_prepared, note_prep
 from deployments.replica.variant import VariantRejected
 from exporters.choosing import in_words
 from exporters.errors import BaseAbsent, ExportCrashed, ExportError, ExportFailed, SourceAbsent, VariantRefused
-from exporters.job import ExportJob, ProfileJob, run_job, run_shown, shown_together
 from exporters.kinds import KINDS
 from exporters.plan import PRECISIONS, Candidate, Progress, Settings, VariantPlan
-from exporters.source import source_bytes
-from exporters.store import State, Store
+from exporters.preparing.job import ExportJob, ProfileJob, run_job, run_shown, shown_together
+from exporters.preparing.store import State, Store
+from exporters.sources.source import source_bytes
 from gateway.catalogs.catalog import Catalog, CatalogEntry, EngineName, SourceKind
 from gateway.model.manifest import ClassifierManifest, Precision
 from gateway.tasks import read_manifest, tasks_of

