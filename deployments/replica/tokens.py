@@ -28,8 +28,6 @@ Side: TypeAlias = Literal["left", "right"]
 TAKEN_APART = 3
 """Most times that one text is taken apart; once is enough for every vocabulary that is known."""
 
-_IN_NO_VOCABULARY = "\U000f0000"
-
 
 class TextEncoder:
     """Encodes texts of clients, in which the name of a special token is text like any other.
@@ -70,7 +68,11 @@ class TextEncoder:
         """The encoding of the text with a space in each name of a special token that became one."""
         for _ in range(TAKEN_APART):
             marked = zip(encoding.ids, encoding.special_tokens_mask, encoding.offsets, strict=True)
-            starts = [start for token_id, special, (start, _) in marked if not special and token_id in self._pieces]
+            starts = [
+                start
+                for token_id, special, (start, end) in marked
+                if not special and self._is_named(token_id, text[start:end])
+            ]
             if not starts:
                 break
             borders = [0, *(start + 1 for start in starts), len(text)]
@@ -78,14 +80,24 @@ class TextEncoder:
             encoding = self._tokenizer.encode(text)
         return encoding
 
+    def _is_named(self, token_id: int, part: str) -> bool:
+        """True if the part of a text became a special token by its name, not as something unknown."""
+        return token_id in self._pieces and self._pieces[token_id] in _normalised(self._tokenizer, part)
 
-def _special_pieces(tokenizer: Tokenizer) -> frozenset[int]:
-    """The ids of special tokens that their names still become; that of an unknown character is not among them."""
-    unknown = set(tokenizer.encode(_IN_NO_VOCABULARY, add_special_tokens=False).ids)
+
+def _special_pieces(tokenizer: Tokenizer) -> Mapping[int, str]:
+    """The special tokens that their names become in a text, each with its name as the tokenizer reads it."""
     named = {at: token.content for at, token in tokenizer.get_added_tokens_decoder().items() if token.special}
-    return frozenset(
-        at for at, name in named.items() if at in set(tokenizer.encode(name, add_special_tokens=False).ids) - unknown
-    )
+    return {
+        at: _normalised(tokenizer, name)
+        for at, name in named.items()
+        if at in tokenizer.encode(name, add_special_tokens=False).ids
+    }
+
+
+def _normalised(tokenizer: Tokenizer, text: str) -> str:
+    normaliser = tokenizer.normalizer
+    return text if normaliser is None else str(normaliser.normalize_str(text))
 
 
 class TextTokens:

@@ -128,3 +128,12 @@ def test_what_is_unknown_is_not_taken_apart() -> None:
     tokens = TextTokens(pieces())
     assert tokens.encode("a \u4e2d").count(2) == 1
     assert tokens.encode("a \u4e2d </s>").count(2) == 1
+
+
+def test_unknown_words_are_one_token_each() -> None:
+    """A vocabulary without brackets reads the name of its unknown token as unknown: no unknown word is taken apart."""
+    made = Tokenizer(models.WordPiece({"[UNK]": 0, "a": 1, "film": 2}, unk_token="[UNK]"))
+    made.normalizer = normalizers.BertNormalizer(lowercase=True)
+    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    made.add_special_tokens(["[UNK]"])
+    assert TextTokens(made).encode("perhaps a marvellous film [UNK]") == [0, 1, 0, 2, 0, 0, 0]
