@@ -19,6 +19,10 @@ Logits: TypeAlias = NDArray[np.float32]
 ONNX_FILE = "model.onnx"
 """The graph of a variant that runs in one pass."""
 
+OPENVINO_FILE = "openvino.xml"
+OPENVINO_WEIGHTS = "openvino.bin"
+"""The same graph as OpenVINO keeps it, with its weights beside it in fp16."""
+
 ENCODER_FILE = "encoder_model.onnx"
 FIRST_STEP_FILE = "decoder_model.onnx"
 NEXT_STEP_FILE = "decoder_with_past_model.onnx"

@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from deployments.engines.base import ONNX_FILE, SEQ2SEQ_FILES, Engine, Seq2SeqEngine
+from deployments.engines.base import ONNX_FILE, OPENVINO_FILE, SEQ2SEQ_FILES, Engine, Seq2SeqEngine
 from gateway.model.manifest import VariantManifest
 
 __all__ = ["ONNX_FILE", "SEQ2SEQ_FILES", "EngineSize", "open_engine", "open_engine_named", "open_seq2seq_engine"]
@@ -50,7 +50,7 @@ def open_engine_named(name: str, folder: Path, size: EngineSize) -> Engine:
         case "openvino":
             from deployments.engines.openvino import OpenVinoEngine  # 0.3 s and 60 MB; only its extra installs it
 
-            return OpenVinoEngine.open(folder / ONNX_FILE, size.threads, size.at_once, size.window)
+            return OpenVinoEngine.open(folder / OPENVINO_FILE, size.threads, size.at_once, size.window)
         case "torch":
             from deployments.engines.torch import TorchEngine  # takes 2 s and 277 MB, which ONNX replicas do without
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from deployments.engines.base import Engine, Logits
+from deployments.engines.base import OPENVINO_FILE, OPENVINO_WEIGHTS, Engine, Logits
 from deployments.engines.opening import ONNX_FILE, open_engine
 from deployments.replica.batched import BatchedReplica, batcher_of, encoded_all
 from deployments.replica.kinds import ReplicaKind
@@ -113,7 +113,8 @@ def _open(folder: Path, manifest: ClassifierManifest, threads: int, at_once: int
 
 
 def _files(manifest: ClassifierManifest) -> tuple[str, ...]:
-    return (TOKENIZER_FILE,) if manifest.engine == "torch" else (TOKENIZER_FILE, ONNX_FILE)
+    graphs = {"torch": (), "openvino": (ONNX_FILE, OPENVINO_FILE, OPENVINO_WEIGHTS)}
+    return (TOKENIZER_FILE, *graphs.get(manifest.engine, (ONNX_FILE,)))
 
 
 KIND = ReplicaKind(_files, _open, ClassifierReplica)

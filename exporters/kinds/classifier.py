@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from deployments.engines.base import Engine, Logits
+from deployments.engines.base import OPENVINO_FILE, OPENVINO_WEIGHTS, Engine, Logits
 from deployments.engines.opening import ONNX_FILE, EngineSize, open_engine_named
 from deployments.replica.classify import LabelScorer, OpenClassifier, applied
 from deployments.replica.tokens import TOKENIZER_FILE
 from exporters.choosing import Race, race
 from exporters.errors import Difference
-from exporters.kinds.graphs import export_graph, graph_folders, scratch_folder
+from exporters.kinds.graphs import add_openvino, export_graph, graph_folders, scratch_folder
 from exporters.kinds.kind import Kind, TitledProfile, share_with_floor
 from exporters.kinds.original import Original, load_original
 from exporters.plan import Candidate, Step, Workbench
@@ -87,7 +87,9 @@ def make_classifier(bench: Workbench) -> ClassifierManifest:
             folders = graph_folders(bench, scratch, [one.precision for one in plan.tried])
         chosen = _chosen(bench, source, folders)
         if plan.engine != "torch":
-            for file in folders[chosen.candidate.precision].glob(f"{ONNX_FILE}*"):
+            own = (OPENVINO_FILE, OPENVINO_WEIGHTS) if chosen.candidate.engine == "openvino" else ()
+            graphs = folders[chosen.candidate.precision]
+            for file in (*graphs.glob(f"{ONNX_FILE}*"), *(graphs / name for name in own)):
                 file.rename(bench.folder / file.name)
     task = LabelScorer.open(bench.folder / TOKENIZER_FILE, source.labels, source.window, source.pad_id)
     self_test = record_self_test(chosen.engine, task.ids, source.window, [one.text for one in source.texts.texts])
@@ -122,6 +124,8 @@ def _chosen(bench: Workbench, source: _Source, folders: Mapping[Precision, Path]
     plan, settings = bench.plan, bench.settings
 
     def opened(one: Candidate) -> Engine:
+        if one.engine == "openvino":
+            add_openvino(folders[one.precision])
         return open_engine_named(one.engine, folders[one.precision], EngineSize(plan.threads, 1, source.window))
 
     found: Race | None = None

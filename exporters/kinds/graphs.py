@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from deployments.engines.opening import ONNX_FILE, SEQ2SEQ_FILES
+from deployments.engines.base import ONNX_FILE, OPENVINO_FILE, SEQ2SEQ_FILES
 from exporters.errors import ExportFailed
 from exporters.plan import Step, Workbench
 from gateway.model.manifest import Precision
@@ -109,6 +109,19 @@ def graph_folders(bench: Workbench, scratch: Path, precisions: Iterable[Precisio
         folders[precision].mkdir()
         QUANTISED[precision](scratch / ONNX_FILE, folders[precision] / ONNX_FILE)
     return folders
+
+
+def add_openvino(folder: Path) -> None:
+    """Writes the folder's fp32 graph once more, in OpenVINO's own form with weights in fp16, unless it is there.
+
+    What is served is read from this form, so the proof compares it. Raises what OpenVINO raises.
+    """
+    import openvino  # part of its extra
+
+    if not (folder / OPENVINO_FILE).exists():
+        openvino.save_model(
+            openvino.Core().read_model(folder / ONNX_FILE), folder / OPENVINO_FILE, compress_to_fp16=True
+        )
 
 
 def quantise(fp32: Path, int8: Path) -> None:

@@ -94,6 +94,7 @@ def test_a_named_engine_is_served_without_a_race(checkpoint: Path, tmp_path: Pat
     assert manifest.variant == "openvino-bf16" and manifest.choice is None
     assert manifest.cpu_features == (HERE.bf16,) and "openvino" in manifest.made_with
     assert manifest.verification.label_agreement >= 0.995
+    assert {"model.onnx", "openvino.xml", "openvino.bin"} <= set(manifest.files)
     assert type(open_classifier(folder, 1).engine).__name__ == "OpenVinoEngine"
 
 

@@ -18,6 +18,7 @@ from deployments.engines.opening import ONNX_FILE
 from deployments.replica.classify import LabelScorer
 from deployments.replica.tokens import TOKENIZER_FILE
 from deployments.replica.variant import file_sha256
+from exporters.kinds.graphs import add_openvino
 from exporters.verification import record_self_test
 from gateway.model.manifest import ClassifierManifest, Precision, SourceOf, Verification, write_manifest
 from gateway.model.profile import ProfileCell, ProfileDocument
@@ -73,10 +74,12 @@ def write_graph(path: Path, extra_input: str | None = None) -> None:
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(path))
 
 
-def write_variant(folder: Path, cpu_features: tuple[str, ...] = ()) -> ClassifierManifest:
-    """Write a whole variant of the graph: files, self-test, profile, manifest."""
+def write_variant(folder: Path, cpu_features: tuple[str, ...] = (), engine: str = "onnx") -> ClassifierManifest:
+    """Write a whole variant of the graph for an engine: files, self-test, profile, manifest."""
     folder.mkdir(parents=True)
     write_graph(folder / ONNX_FILE)
+    if engine == "openvino":
+        add_openvino(folder)
     tokenizer().save(str(folder / TOKENIZER_FILE))
     task = LabelScorer.open(folder / TOKENIZER_FILE, LABELS, WINDOW)
     cell = ProfileCell(batch=1, tokens=8, samples=1, p50_s=0.001, p95_s=0.002, min_s=0.001, max_s=0.002)
@@ -84,7 +87,7 @@ def write_variant(folder: Path, cpu_features: tuple[str, ...] = ()) -> Classifie
         checkpoint="by-hand",
         task="classify",
         family="sum",
-        engine="onnx",
+        engine=engine,
         precision=Precision.FP32,
         source=SourceOf(location="here", revision="", sha256="0" * 64),
         labels=LABELS,

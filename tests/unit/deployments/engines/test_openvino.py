@@ -13,7 +13,6 @@ import pytest
 from small_variants import WINDOW, weights, write_graph, write_variant
 
 from deployments.engines.base import padded
-from gateway.model.manifest import write_manifest
 
 pytest.importorskip("openvino", reason="OpenVINO is an extra: pip install 'punctual[openvino]'")
 
@@ -115,8 +114,7 @@ def opened(folder: Path, *first: Path) -> tuple[str, str]:
 def variant(tmp_path: Path) -> Path:
     """A variant whose manifest names OpenVINO."""
     folder = tmp_path / "variant"
-    manifest = write_variant(folder)
-    write_manifest(folder, manifest.model_copy(update={"engine": "openvino"}))
+    write_variant(folder, engine="openvino")
     return folder
 
 
