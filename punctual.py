@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -73,7 +74,6 @@ errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 app = typer.Typer(
     cls=lazy_group(LAZY_COMMANDS),
-    help="An inference gateway that answers on time.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -81,6 +81,21 @@ app = typer.Typer(
 )
 catalogs = typer.Typer(help="Check or show a catalog.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(catalogs, name="catalog")
+
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"punctual {version('punctual')}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    _asked: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_tell_version, help="print the version and exit")
+    ] = False,
+) -> None:
+    """An inference gateway that answers on time."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from email import message_from_bytes
 from pathlib import Path
 
 import pytest
@@ -18,13 +19,19 @@ PIP = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built from a copy of the tree, so that no build folder is left in it."""
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of what is built from, so that no build folder is left in the checkout."""
     tree = tmp_path_factory.mktemp("tree")
     for name in BUILT_FROM:
         shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE", "punctual.py"):
         shutil.copyfile(ROOT / name, tree / name)
+    return tree
+
+
+@pytest.fixture(scope="module")
+def wheel(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of that tree."""
     out = tmp_path_factory.mktemp("wheel")
     subprocess.run([*PIP, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(out), str(tree)], check=True)
     (built,) = out.glob("punctual-*.whl")
@@ -65,7 +72,29 @@ def test_the_wheel_has_the_packages_and_neither_recipes_nor_weights(wheel: Path)
         "software-heldout.jsonl",
         "summaries-heldout.jsonl",
     }
+    assert {f"{name}/py.typed" for name in BUILT_FROM} <= set(names)
     assert wheel.stat().st_size < 5_000_000
+
+
+def test_the_wheel_says_what_it_is(wheel: Path) -> None:
+    """The wheel's metadata hold the README, who made it and under which licence."""
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = [one for one in archive.namelist() if one.endswith(".dist-info/METADATA")]
+        told = message_from_bytes(archive.read(name))
+    assert told["Author"] and told["License-Expression"] == "Apache-2.0"
+    assert told["Description-Content-Type"] == "text/markdown"
+    assert told.get_payload(decode=True) == (ROOT / "README.md").read_bytes()
+
+
+def test_a_source_distribution_is_small_and_whole(tree: Path, tmp_path: Path) -> None:
+    """What a source distribution holds is under 20 MB, and a wheel can be built of it."""
+    build = "import sys; from setuptools.build_meta import build_sdist; build_sdist(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", build, str(tmp_path)], cwd=tree, check=True, stdout=subprocess.DEVNULL)
+    (made,) = tmp_path.glob("punctual-*.tar.gz")
+    assert made.stat().st_size < 20_000_000
+    command = [*PIP, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(tmp_path), str(made)]
+    subprocess.run(command, check=True)
+    assert list(tmp_path.glob("punctual-*.whl"))
 
 
 def test_a_starter_without_its_weights_is_one_clear_error(installed: Path, tmp_path: Path) -> None:

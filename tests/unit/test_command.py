@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,12 @@ def test_a_text_that_is_not_utf8_is_refused(tmp_path: Path, capsys: pytest.Captu
     (tmp_path / "latin").write_bytes("é".encode("latin-1"))
     assert punctual.main(["explain", "--file", str(tmp_path / "latin")]) == 2
     assert "latin is not UTF-8" in capsys.readouterr().err
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    """`punctual --version` prints the installed version and nothing else."""
+    assert punctual.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"punctual {version('punctual')}\n"
 
 
 @pytest.mark.parametrize("flag", ["-h", "--help"])
