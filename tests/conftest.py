@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,10 +24,22 @@ settings.register_profile("ci", unhurried, max_examples=60, derandomize=True, da
 settings.register_profile("explore", unhurried, max_examples=1000, derandomize=False)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
+PRIORITY = os.getpriority(os.PRIO_PROCESS, 0)
+"""The niceness that the tests were started with."""
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Makes the mark known."""
     config.addinivalue_line("markers", "virtual_time(flows=True): runs a coroutine on a loop with a clock of its own")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """No test leaves its process at a lower priority: all tests after it would wait for everything else."""
+    if os.getpriority(os.PRIO_PROCESS, 0) != PRIORITY:
+        with suppress(PermissionError):  # only root may raise it again
+            os.setpriority(os.PRIO_PROCESS, 0, PRIORITY)
+        pytest.fail(f"{item.nodeid} has lowered the priority of its process", pytrace=False)
 
 
 def pytest_asyncio_loop_factories(

@@ -81,7 +81,7 @@ def catalog_of(folder: Path) -> Catalog:
 async def client_of(catalog: Catalog, manifests: Mapping[str, VariantManifest], variant: Path) -> httpx.AsyncClient:
     """A client of a gateway that calls the variant's replica directly."""
     (entry,) = catalog.checkpoints
-    replica = open_replica(ReplicaSettings(entry, variant, 9), time.monotonic)
+    replica = await asyncio.to_thread(open_replica, ReplicaSettings(entry, variant, 9), time.monotonic)  # it yields
     load, clock, kept, scrape = LoadTracker(), FakeClock(), Kept(), OwnMetrics(catalog)
 
     class Direct:
