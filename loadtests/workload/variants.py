@@ -88,7 +88,7 @@ class SampledTimes:
     extrapolated from the last two above the largest, as in the gateway's profiles.
     """
 
-    samples: Mapping[int, Sequence[float]]
+    samples: Mapping[int, Sequence[float]] = field(hash=False)
 
     @cached_property
     def _medians(self) -> tuple[tuple[int, float], ...]:
