@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -60,9 +60,11 @@ EXPECTED = (
     ("gateway.catalogs.catalog_yaml", "CatalogError"),
     ("gateway.model.errors", "Problem"),
     ("deployments.replica.variant", "VariantRejected"),
+    ("deployments.serve.environment", "NoRunFolder"),
     ("deployments.serve.environment", "PortTaken"),
     ("deployments.serve.observing", "LogUnwritable"),
     ("deployments.serve.serving", "NotReady"),
+    ("deployments.serve.serving", "PartLost"),
     ("deployments.replica.tracing", "TracingMissing"),
     ("exporters.errors", "ExportError"),
     ("loadtests.errors", "LoadTestError"),
@@ -102,8 +104,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command. Exit status: 0 success, 1 failure with a message, 2 wrong options, 130 interrupted."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     given = _with_collector(list(sys.argv[1:] if arguments is None else arguments))
+    return _status_of(lambda: app(given, prog_name="punctual"))
+
+
+def _status_of(command: Callable[[], object]) -> int:
+    """Runs a command, says what fails by its errors, and returns its exit status."""
     try:
-        app(given, prog_name="punctual")
+        command()
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0
     except KeyboardInterrupt:
@@ -174,33 +181,40 @@ def serve(
     ] = "live-classify",
 ) -> None:
     """Makes missing variants on this host and serves until Ctrl-C; large ones are made while it serves."""
-    from deployments.serve.command import ServeOptions, serve_until_stopped
-    from exporters.cli import with_floor
-    from exporters.plan import Settings
-    from exporters.preparing.behind import prepare_first
-    from exporters.preparing.prepare import prepare
-    from gateway.catalogs.catalog import load_catalog
+    from deployments.serve.keeping import keep
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # an interrupt ends what is being made
-    _hand_on(cors_origin, allow_host)
-    loaded = load_catalog(catalog)
+    where = (host, port, access_log, log_format, traces)
     started = time.monotonic()
-    settings = with_floor(Settings(), floor, console)
-    if policy == OURS:
-        first = prepare_first(loaded, cache, console, settings=settings)
-        variants, behind, scheduler = first.variants, first.behind, None
-    else:
-        from loadtests.simulator.served import published
-
-        variants, behind = prepare(loaded, cache, console, settings=settings), None
-        loaded = loaded.only(variants)
-        scheduler = published(policy, loaded, variants, policy_scenario, os.cpu_count() or 1)
-    options = ServeOptions(host, port, access_log, log_format, traces, scheduler)
 
     def say(what: str) -> None:
         console.print(f"[dim]{time.monotonic() - started:6.1f} s[/dim]  {escape(what)}")
 
-    serve_until_stopped(loaded, variants, options, say, behind)
+    def gateway(folder: Path) -> None:
+        from deployments.serve.command import ServeOptions, require_servable, serve_until_stopped
+        from exporters.cli import with_floor
+        from exporters.plan import Settings
+        from exporters.preparing.behind import prepare_first
+        from exporters.preparing.prepare import prepare
+        from gateway.catalogs.catalog import load_catalog
+
+        _hand_on(cors_origin, allow_host)
+        options = ServeOptions(*where)
+        require_servable(options)
+        loaded = load_catalog(catalog)
+        settings = with_floor(Settings(), floor, console)
+        if policy == OURS:
+            first = prepare_first(loaded, cache, console, settings=settings)
+            serve_until_stopped(folder, loaded, first.variants, options, say, first.behind)
+            return
+        from deployments.engines.host import usable_cores
+        from loadtests.simulator.served import published
+
+        variants = prepare(loaded, cache, console, settings=settings)
+        loaded = loaded.only(variants)
+        scheduler = published(policy, loaded, variants, policy_scenario, max(int(usable_cores()), 1))
+        serve_until_stopped(folder, loaded, variants, replace(options, scheduler=scheduler), say)
+
+    raise typer.Exit(keep(lambda folder: _status_of(lambda: gateway(folder)), _warned))
 
 
 def _hand_on(cors_origins: Sequence[str] | None, hosts: Sequence[str] | None) -> None:
@@ -307,6 +321,11 @@ def _candidates(decision: Decision, characters: int, percentile: float) -> Table
         cells.append("-" if left is None else f"{left:.1f}")
         table.add_row(candidate.name, candidate.tier, f"{candidate.utility:.1f}", *cells, assessed.verdict)
     return table
+
+
+def _warned(what: str) -> None:
+    """Says what the operator must know, on standard error."""
+    errors.print(f"[yellow]{escape(what)}[/]")
 
 
 def _failed(why: str) -> int:

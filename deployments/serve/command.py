@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deployments.replica.tracing import TRACES_ENDPOINT, require_tracing
+from deployments.serve.environment import require_free
 from deployments.serve.observing import LOG_FORMAT
 from gateway.catalogs.catalog import Catalog
 from gateway.observability.access_log import LogFormat
@@ -38,22 +39,30 @@ class ServeOptions:
     scheduler: MakeScheduler | None = None
 
 
+def require_servable(options: ServeOptions) -> None:
+    """Finds out what cannot succeed, before minutes are spent on variants. Raises PortTaken and TracingMissing."""
+    if options.traces is not None:
+        os.environ[TRACES_ENDPOINT] = options.traces.removesuffix("/").removesuffix(_TRACES) + _TRACES
+    require_tracing(os.environ)
+    require_free(options.host, options.port)
+
+
 def serve_until_stopped(
+    folder: Path,
     catalog: Catalog,
     variants: Mapping[str, Path],
     options: ServeOptions,
     say: Callable[[str], None],
     preparing: Preparing | None = None,
 ) -> None:
-    """Serves until Ctrl-C; checkpoints whose variants `preparing` makes come later.
+    """Serves in a run folder until Ctrl-C; checkpoints whose variants `preparing` makes come later.
 
-    Raises PortTaken, NotReady and TracingMissing.
+    Raises PortTaken, NotReady, PartLost and TracingMissing.
     """
     from deployments.serve import serving
 
-    if options.traces is not None:
-        os.environ[TRACES_ENDPOINT] = options.traces.removesuffix("/").removesuffix(_TRACES) + _TRACES
-    require_tracing(os.environ)
-    on_terminal = options.access_log == "-" and sys.stdout.isatty()
+    on_terminal = options.access_log == "-" and sys.stdout is not None and sys.stdout.isatty()
     os.environ[LOG_FORMAT] = options.log_format or (LogFormat.TEXT if on_terminal else LogFormat.JSON)
-    serving.serve(catalog, variants, options.host, options.port, say, options.access_log, preparing, options.scheduler)
+    require_servable(options)
+    where = (options.host, options.port)
+    serving.serve(folder, catalog, variants, *where, say, options.access_log, preparing, options.scheduler)

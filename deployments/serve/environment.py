@@ -8,44 +8,96 @@ not import Ray.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
+from filelock import FileLock, Timeout
 
-PREFIX = "punctual-"
-_OWNER = "owner.pid"
-_BEING_MADE_S = 60.0
+PREFIX = "punctual."
+_BEGUN = ".punctual-"
+_LOCK = "owner.lock"
 _MARK = "PUNCTUAL_RUN_FOLDER"
+_LEFT_WITHIN_S = 1.0
+"""Seconds that processes have to end at a SIGTERM; then they are killed. Ray's own block it (`keeping`)."""
+
+_KILLED_WITHIN_S = 3.0
+"""Seconds that the kernel may take to end what was killed."""
+
+SOCKET_PATH_BYTES = 107
+"""The longest path of a Unix socket (unix(7))."""
+
+_LONGEST_BELOW = "/punctual.abcdefgh/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
+"""The longest path of a socket below the base: that of Ray's object store, with a process number of seven digits."""
+
+_PLAIN = re.compile(r"[A-Za-z0-9._/-]+")
+"""Paths that Ray's command lines carry unharmed."""
+
+_BASES = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108  # run folders have names that nobody can guess, and mode 0700
+"""Where run folders are made if the environment's temporary folder cannot hold one."""
+
+_LEAST_FREE_BYTES = 64 << 20
+"""What a run folder needs: Ray's logs and the sockets take a few MB."""
 
 
 class PortTaken(Exception):
     """Another process listens on the gateway's port."""
 
 
+class NoRunFolder(Exception):
+    """No folder can hold the gateway's sockets. The message says why each was left out."""
+
+
 @contextmanager
 def run_folder() -> Iterator[Path]:
     """Makes a private folder for sockets and Ray's session, after removing those of dead gateways.
 
-    Its path is short, since Unix socket paths have at most 107 bytes. When the context ends, processes that still
-    belong to the folder are ended and the folder is removed.
+    This process holds a lock in it for as long as it lives. When the context ends, processes that still belong to the
+    folder are ended and the folder is removed. Raises NoRunFolder.
     """
-    base = Path(tempfile.gettempdir())
-    for dead in base.glob(f"{PREFIX}*"):
-        if not _owned(dead):
-            remove(dead)
-    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=base))
-    (folder / _OWNER).write_text(str(os.getpid()))
+    bases = [Path(tempfile.gettempdir()), *map(Path, _BASES)]
+    for dead in {dead for base in bases for dead in base.glob(f"{PREFIX}*") if not _owned(dead)}:
+        remove(dead)
+    base = base_of(bases)
+    begun = Path(tempfile.mkdtemp(prefix=_BEGUN, dir=base))
+    lock = FileLock(begun / _LOCK)
+    lock.acquire()
+    folder = begun.rename(base / f"{PREFIX}{begun.name.removeprefix(_BEGUN)}")  # seen by others only with its lock
     try:
         yield folder
     finally:
         remove(folder)
+        lock.release()
+
+
+def base_of(bases: Sequence[Path]) -> Path:
+    """The first folder that can hold a run folder. Raises NoRunFolder, which says what is wrong with each."""
+    faults = {base: _fault_of(base) for base in bases}
+    for base, fault in faults.items():
+        if fault is None:
+            return base
+    said = "; ".join(f"{base}: {fault}" for base, fault in faults.items())
+    raise NoRunFolder(f"the gateway has no folder for its sockets: {said}. Set TMPDIR to one that is short and plain")
+
+
+def _fault_of(base: Path) -> str | None:
+    """Why a folder cannot hold a run folder; None if it can."""
+    most = SOCKET_PATH_BYTES - len(_LONGEST_BELOW)
+    if not _PLAIN.fullmatch(str(base)):
+        return "its name has other characters than letters, digits, dots and dashes"
+    if len(str(base)) > most:
+        return f"its name is longer than {most} characters"
+    if not os.access(base, os.W_OK | os.X_OK):
+        return "it cannot be written"
+    if shutil.disk_usage(base).free < _LEAST_FREE_BYTES:
+        return f"it has less than {_LEAST_FREE_BYTES >> 20} MB free"
+    return None
 
 
 def cluster_environment() -> dict[str, str]:
@@ -62,9 +114,14 @@ def cluster_environment() -> dict[str, str]:
     }
 
 
+def mark(folder: Path) -> None:
+    """Marks the processes that this one starts from now on: they end with the folder."""
+    os.environ[_MARK] = str(folder)
+
+
 def configure(folder: Path) -> None:
     """Sets Ray's switches for this process and those it starts. A switch that is already set stays."""
-    os.environ[_MARK] = str(folder)
+    mark(folder)
     here = {
         # Despite its name: with 0, Ray uses loopback as the node's address, and its own ports stay on it.
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
@@ -86,16 +143,30 @@ def require_free(host: str, port: int) -> None:
 
 def remove(folder: Path) -> None:
     """Ends every process that was started for the folder (Ray's own), then removes it."""
-    left = [
-        process for process in psutil.process_iter() if process.pid != os.getpid() and _started_for(process, folder)
-    ]
-    for process in left:
+    end([one for one in psutil.process_iter() if one.pid != os.getpid() and _started_for(one, folder)])
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def end_session(leader: int) -> None:
+    """Ends every process of a session, by the number of the process that began it."""
+    end([one for one in psutil.process_iter() if _session_of(one) == leader])
+
+
+def end(processes: Sequence[psutil.Process]) -> None:
+    """Ends processes: by SIGTERM, and those that are left after a second by SIGKILL."""
+    for process in processes:
         _send(process, signal.SIGTERM)
-    _, stubborn = psutil.wait_procs(left, timeout=3)
+    _, stubborn = psutil.wait_procs(processes, _LEFT_WITHIN_S)
     for process in stubborn:
         _send(process, signal.SIGKILL)
-    psutil.wait_procs(stubborn, timeout=3)
-    shutil.rmtree(folder, ignore_errors=True)
+    psutil.wait_procs(stubborn, _KILLED_WITHIN_S)
+
+
+def _session_of(process: psutil.Process) -> int | None:
+    try:
+        return os.getsid(process.pid)
+    except (ProcessLookupError, PermissionError):
+        return None
 
 
 def _started_for(process: psutil.Process, folder: Path) -> bool:
@@ -114,10 +185,13 @@ def _send(process: psutil.Process, number: signal.Signals) -> None:
 
 
 def _owned(folder: Path) -> bool:
-    """True if the process that made the folder still runs, or if the folder is so new that it may be in the making."""
-    try:
-        return psutil.pid_exists(int((folder / _OWNER).read_text()))
-    except (NotADirectoryError, PermissionError):
+    """True if the process that made the folder still runs, or is another user's."""
+    if folder.lstat().st_uid != os.getuid():
         return True
-    except (FileNotFoundError, ValueError):
-        return datetime.now(UTC).timestamp() - folder.stat().st_mtime < _BEING_MADE_S
+    lock = FileLock(folder / _LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except (Timeout, OSError):
+        return True
+    lock.release()
+    return False

@@ -1,7 +1,7 @@
 """Starts and stops a gateway on this host, from a catalog and the folders of its variants.
 
-`punctual serve` calls `serve`. Checkpoints without a folder come later (`late`). Functions import Ray themselves, after
-`environment.configure` has set its switches.
+`punctual serve` calls `serve`, in the process that its keeper has made (`keeping`). Checkpoints without a folder come
+later (`late`). Functions import Ray themselves, after `environment.configure` has set its switches.
 """
 
 from __future__ import annotations
@@ -21,10 +21,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
+
 from deployments.replica.prepared import NeverReady
 from deployments.replica.variant import VariantRejected
 from deployments.serve import environment
-from deployments.serve.late import LOOK_S, Deploy, Latecomers, Notes, Preparing
+from deployments.serve.keeping import ready
+from deployments.serve.late import LOOK_S as JOIN_LOOK_S
+from deployments.serve.late import Deploy, Latecomers, Notes, Preparing
 from deployments.serve.observing import OFF, access_log_to
 from gateway.catalogs.catalog import Catalog
 
@@ -44,6 +48,9 @@ NOTES = "coming.json"
 ENDED_WITHIN_S = 2.0
 """Seconds that an ingress may take beyond that."""
 
+_DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""Opens the gateway's own pages, whatever proxy the environment names."""
+
 log = logging.getLogger("punctual.serving")
 
 
@@ -51,8 +58,13 @@ class NotReady(Exception):
     """The application did not become ready. The message says what is missing."""
 
 
+class PartLost(Exception):
+    """A process died that no gateway can replace. The message says which."""
+
+
 @contextmanager
 def running(
+    folder: Path,
     catalog: Catalog,
     variants: Mapping[str, Path],
     host: str,
@@ -62,14 +74,15 @@ def running(
     preparing: Preparing | None = None,
     scheduler: MakeScheduler | None = None,
 ) -> Iterator[str]:
-    """Runs a gateway during the context; yields its URL once it is ready for requests.
+    """Runs a gateway in a run folder during the context; yields its URL once it is ready for requests.
 
     `variants` has the folder of each checkpoint's variant, but for those that `preparing` makes during the context; of
     each task there is at least one. `access_log` is a path, `-` for this process's output, or `off`. `scheduler` makes
-    the scheduler of another policy than ours. At the end, requests under way are finished and no process is left
-    behind. Raises PortTaken, NotReady and LogUnwritable.
+    the scheduler of another policy than ours. At the end, requests under way are finished, unless the gateway was never
+    ready or has lost a part; the processes that are left end with the run folder. Raises PortTaken, NotReady and
+    LogUnwritable.
     """
-    with environment.run_folder() as folder, access_log_to(access_log, folder):
+    with access_log_to(access_log, folder):
         environment.require_free(host, port)  # after the processes of dead gateways have been ended
         environment.configure(folder)
         say(f"starting Ray Serve; its logs: {folder}/ray/session_latest/logs/serve")
@@ -83,14 +96,15 @@ def running(
             if latecomers is not None:
                 latecomers.start(_deployer(catalog, placement, url))
             yield url
-        finally:
             say("stopping")
+            stop_serving()
+        finally:
             if latecomers is not None:
                 latecomers.stop()
-            stop_ray()
 
 
 def serve(
+    folder: Path,
     catalog: Catalog,
     variants: Mapping[str, Path],
     host: str,
@@ -100,16 +114,36 @@ def serve(
     preparing: Preparing | None = None,
     scheduler: MakeScheduler | None = None,
 ) -> None:
-    """Runs the gateway until SIGINT or SIGTERM."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # until it is ready, both interrupt the start
-    with running(catalog, variants, host, port, say, access_log, preparing, scheduler) as url:
+    """Runs the gateway in a run folder until SIGINT or SIGTERM. Raises as `running`, and PartLost."""
+    with running(folder, catalog, variants, host, port, say, access_log, preparing, scheduler) as url:
         stop = threading.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: stop.set())  # only now, since Ray sets handlers of its own
+        ready(folder)
         say(f"ready at {url}")
-        while not stop.wait(timeout=1.0):
-            continue
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # a second Ctrl-C waits for nobody
+        parts = _parts()
+        while not stop.wait(LOOK_S):
+            require_alive(parts)
+
+
+LOOK_S = 1.0
+"""Seconds between two looks at whether Ray's own processes live."""
+
+PARTS = {"gcs_server": "Ray's head process (gcs_server)", "raylet": "Ray's node process (raylet)"}
+"""Processes that Ray starts once and never again: without them no replica can be watched or replaced."""
+
+
+def _parts() -> Mapping[str, psutil.Process]:
+    """The processes of `PARTS`, by what they are."""
+    children = {child.name(): child for child in psutil.Process().children()}
+    return {said: children[name] for name, said in PARTS.items() if name in children}
+
+
+def require_alive(parts: Mapping[str, psutil.Process]) -> None:
+    """Raises PartLost if one of the processes has ended."""
+    for said, process in parts.items():
+        if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
+            raise PartLost(f"{said} has died, and nothing can replace it: the gateway ends. Start it again")
 
 
 def await_ready(url: str, within_s: float) -> None:
@@ -118,7 +152,7 @@ def await_ready(url: str, within_s: float) -> None:
     pause = threading.Event()
     for _ in range(int(within_s / 0.1)):
         try:
-            with urllib.request.urlopen(f"{url}/readyz", timeout=2):  # the scheme is ours
+            with _DIRECTLY.open(f"{url}/readyz", timeout=2):
                 return
         except urllib.error.HTTPError as error:
             last = error.read(2000).decode(errors="replace")
@@ -205,8 +239,8 @@ def _deployer(catalog: Catalog, placement: Placement, url: str) -> Deploy:
         name = late_application(checkpoint)
         target = ray_serve.RunTarget(target=graph, name=name, route_prefix=None)
         ray_serve.run_many([target], wait_for_applications_running=False)
-        for _ in range(int(READY_WITHIN_S / LOOK_S)):
-            if stopping.wait(LOOK_S) or _has_joined(url, checkpoint):
+        for _ in range(int(READY_WITHIN_S / JOIN_LOOK_S)):
+            if stopping.wait(JOIN_LOOK_S) or _has_joined(url, checkpoint):
                 return
             application = ray_serve.status().applications[name]
             if application.status is ApplicationStatus.DEPLOY_FAILED:
@@ -221,7 +255,7 @@ def _deployer(catalog: Catalog, placement: Placement, url: str) -> Deploy:
 def _has_joined(url: str, checkpoint: str) -> bool:
     """True if an ingress says that the checkpoint is no longer coming; False also if none answers."""
     try:
-        with urllib.request.urlopen(f"{url}/readyz", timeout=2) as answer:
+        with _DIRECTLY.open(f"{url}/readyz", timeout=2) as answer:
             ready = json.load(answer)
     except (OSError, ValueError):
         return False
@@ -241,17 +275,15 @@ def _cause(messages: Sequence[str]) -> str:
     return next(filter(None, named), messages[0])
 
 
-def stop_ray() -> None:
-    """Drains the ingresses, then the replicas that they need for that, and ends Ray in this process."""
-    import ray
+def stop_serving() -> None:
+    """Drains the ingresses, then the replicas that they need for that. Ray itself goes on."""
     from ray import serve as ray_serve
 
     from deployments.serve.discovery import APPLICATION, drain_ingresses
 
-    if ray.is_initialized():
-        drain_ingresses(DRAIN_S + ENDED_WITHIN_S)
-        for late in ray_serve.status().applications.keys() - {APPLICATION}:
-            ray_serve.delete(late, _blocking=False)
-        with suppress(TimeoutError):
-            ray_serve.delete(APPLICATION)  # remaining processes end with the run folder
-        ray.shutdown()
+    logging.getLogger("ray.serve").setLevel(logging.CRITICAL)  # its handles complain that their loops have ended
+    drain_ingresses(DRAIN_S + ENDED_WITHIN_S)
+    for late in ray_serve.status().applications.keys() - {APPLICATION}:
+        ray_serve.delete(late, _blocking=False)
+    with suppress(TimeoutError):
+        ray_serve.delete(APPLICATION)  # remaining processes end with the run folder

@@ -201,6 +201,7 @@ def yield_to_all() -> None:
 def main() -> None:
     """Runs the child. Standard output carries only events; library output goes to standard error."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that temporary folders are removed
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # `punctual serve` blocks it
     job: Job = msgspec.json.decode(sys.stdin.buffer.read(), type=Job)
     events = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)

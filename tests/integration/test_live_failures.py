@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import socket
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import psutil
 import pytest
 from live import Live, await_ready, free_port, mark_of, narrowed, start, stop
 from loaded_gateway import under_load
+from waiting import wait_until
 
 from gateway.model.manifest import MANIFEST_NAME
 
@@ -26,8 +29,17 @@ def lone_catalog(small_catalog: tuple[Path, Path]) -> tuple[Path, Path]:
 
 
 def family_of(live: Live) -> list[psutil.Process]:
-    """The gateway's processes, its own included."""
-    return [psutil.Process(live.process.pid), *live.family()]
+    """The gateway's processes, the command's own included."""
+    command = psutil.Process(live.process.pid)
+    return [command, *command.children(recursive=True)]
+
+
+def require_gone(family: list[psutil.Process], port: int) -> None:
+    """Fail if one of the processes runs, or something listens on the port."""
+    assert not [process for process in family if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a past connection in TIME_WAIT is no listener
+        probe.bind(("127.0.0.1", port))
 
 
 def test_a_killed_replica_costs_no_answer_where_another_checkpoint_can_give_it(live: Live) -> None:
@@ -51,8 +63,11 @@ def test_a_killed_replica_that_is_pinned_is_said_to_be_unavailable(live: Live) -
     assert answer.status_code == 200
 
 
-def test_ctrl_c_leaves_nothing_behind(lone_catalog: tuple[Path, Path], tmp_path: Path) -> None:
-    """Ctrl-C ends the command with status 0 and leaves no process, port or run folder."""
+def test_sigterm_to_every_process_leaves_nothing_behind(lone_catalog: tuple[Path, Path], tmp_path: Path) -> None:
+    """Systemd's stop, a SIGTERM to each process at once, ends the command with status 0 and leaves nothing.
+
+    No process, port or run folder is left, and the stop is said in one line.
+    """
     catalog, cache = lone_catalog
     port = free_port()
     one = start(catalog, cache, port, tmp_path / "log")
@@ -60,14 +75,50 @@ def test_ctrl_c_leaves_nothing_behind(lone_catalog: tuple[Path, Path], tmp_path:
         await_ready(one)
         family = family_of(one)
         folders = {mark for process in family if (mark := mark_of(process))}
+        for process in family:
+            process.terminate()
+        status = one.process.wait(timeout=240)
     finally:
-        status = stop(one)
+        stop(one)
     assert status == 0, one.log.read_text()
-    assert not [process for process in family if process.is_running()]
+    require_gone(family, port)
     assert folders and not any(Path(folder).exists() for folder in folders)
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a past connection in TIME_WAIT is no listener
-        probe.bind(("127.0.0.1", port))
+    assert "ERROR" not in one.log.read_text()
+
+
+def test_a_signal_during_the_start_ends_it(lone_catalog: tuple[Path, Path], tmp_path: Path) -> None:
+    """A start ends at a SIGTERM to its group, as by `timeout`, with the signal's status, and leaves nothing."""
+    catalog, cache = lone_catalog
+    port = free_port()
+    one = start(catalog, cache, port, tmp_path / "log")
+    try:
+        wait_until(lambda: "starting Ray Serve" in one.log.read_text(), 240)
+        wait_until(lambda: any(process.name() == "raylet" for process in family_of(one)), 240)
+        family = family_of(one)
+        os.killpg(one.process.pid, signal.SIGTERM)
+        assert one.process.wait(timeout=240) == 128 + signal.SIGTERM
+    finally:
+        stop(one)
+    require_gone(family, port)
+    assert "Traceback" not in one.log.read_text()
+
+
+def test_the_death_of_a_part_that_cannot_be_replaced_ends_the_gateway(
+    lone_catalog: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Without Ray's node process nothing can be replaced: the gateway says so, ends, and leaves nothing."""
+    catalog, cache = lone_catalog
+    port = free_port()
+    one = start(catalog, cache, port, tmp_path / "log")
+    try:
+        await_ready(one)
+        family = family_of(one)
+        next(process for process in family if process.name() == "raylet").kill()
+        assert one.process.wait(timeout=240) == 1
+    finally:
+        stop(one)
+    require_gone(family, port)
+    assert "Ray's node process (raylet) has died" in one.log.read_text()
 
 
 def test_what_a_killed_gateway_left_is_cleared_by_the_next(lone_catalog: tuple[Path, Path], tmp_path: Path) -> None:
@@ -86,7 +137,8 @@ def test_what_a_killed_gateway_left_is_cleared_by_the_next(lone_catalog: tuple[P
         await_ready(heir)
         assert not [process for process in family if process.is_running()]
     finally:
-        stop(heir)
+        status = stop(heir)
+    assert status == 0, "Ctrl-C ends a gateway that is ready with status 0"
 
 
 def test_a_taken_port_is_said_in_a_sentence(lone_catalog: tuple[Path, Path], tmp_path: Path, live: Live) -> None:

@@ -82,6 +82,15 @@ def said() -> dict[str, object]:
     }
 
 
+def stop() -> None:
+    """Drain the gateway, and end Ray."""
+    import ray
+
+    if ray.is_initialized():
+        serving.stop_serving()
+        ray.shutdown()
+
+
 def main() -> None:
     """Serve until the standard input ends."""
     with environment.run_folder() as folder:
@@ -94,7 +103,7 @@ def main() -> None:
                     deploy(json.loads(line))
                 print(json.dumps(said()), flush=True)
         finally:
-            serving.stop_ray()
+            stop()
 
 
 if __name__ == "__main__":

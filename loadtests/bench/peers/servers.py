@@ -163,11 +163,16 @@ def _stop(server: Server) -> None:
 def _serve(job: Job) -> None:
     """Runs the gateway in this process. Blocking."""
     from deployments.serve import serving
+    from deployments.serve.keeping import keep
 
     def say(what: str) -> None:
         print(what, file=sys.stderr)
 
-    serving.serve(job.catalog, job.variants, "127.0.0.1", job.port, say, job.access_log)
+    def gateway(folder: Path) -> int:
+        serving.serve(folder, job.catalog, job.variants, "127.0.0.1", job.port, say, job.access_log)
+        return 0
+
+    sys.exit(keep(gateway, say))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from fakes import catalog
@@ -30,14 +31,14 @@ def _as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.parametrize(
     ("given", "form"), [(None, LogFormat.JSON), (LogFormat.TEXT, LogFormat.TEXT), (LogFormat.JSON, LogFormat.JSON)]
 )
-def test_a_taken_port_is_said_before_anything_starts(given: LogFormat | None, form: LogFormat) -> None:
+def test_a_taken_port_is_said_before_anything_starts(given: LogFormat | None, form: LogFormat, tmp_path: Path) -> None:
     """A port that another process has ends the command at once, with its number and nothing left behind."""
     said: list[str] = []
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         options = ServeOptions("127.0.0.1", port, "off", given, "http://127.0.0.1:4318/v1/traces/")
         with pytest.raises(PortTaken, match=str(port)):
-            serve_until_stopped(catalog(), {}, options, said.append)
+            serve_until_stopped(tmp_path, catalog(), {}, options, said.append)
     assert said == []
     assert os.environ[LOG_FORMAT] == form
     assert os.environ[TRACES_ENDPOINT] == "http://127.0.0.1:4318/v1/traces"
