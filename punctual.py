@@ -125,60 +125,69 @@ def _status_of(command: Callable[[], object]) -> int:
     return 0
 
 
+AccessLogOption = Annotated[
+    str,
+    typer.Option(
+        envvar="PUNCTUAL_ACCESS_LOG",
+        metavar="PATH",
+        help="the access log, one line per finished request; - for standard output, off for none",
+    ),
+]
+LogFormatOption = Annotated[
+    Literal["json", "text"] | None,
+    typer.Option(
+        envvar="PUNCTUAL_LOG_FORMAT",
+        metavar="json|text",
+        help="format of the access log (default: text on a terminal, else json)",
+    ),
+]
+TracesOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="[URL]",
+        help=f"send traces to this OpenTelemetry collector, by OTLP over HTTP (without a URL: {COLLECTOR}); "
+        "OpenTelemetry's environment variables also apply",
+    ),
+]
+OriginsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="ORIGIN",
+        help="pages of this origin (https://example.org, or * for any) may read answers; may be repeated",
+    ),
+]
+HostsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME", help="answer to this name in the Host header, beside those of loopback; may be repeated"
+    ),
+]
+PolicyOption = Annotated[
+    str,
+    typer.Option(
+        help="serve a published policy in place of ours, for comparison: a name of punctual simulate, such as "
+        "slackfit, ramsis or static:NAME"
+    ),
+]
+KnownScenarioOption = Annotated[
+    str, typer.Option(help="the scenario whose budgets and rate such a policy knows in advance")
+]
+
+
 @app.command()
 def serve(
     catalog: CatalogOption = DEFAULT_CATALOG,
     cache: CacheOption = DEFAULT_CACHE,
     host: Annotated[str, typer.Option(help="the interface to bind")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
-    access_log: Annotated[
-        str,
-        typer.Option(
-            envvar="PUNCTUAL_ACCESS_LOG",
-            metavar="PATH",
-            help="the access log, one line per finished request; - for standard output, off for none",
-        ),
-    ] = "-",
-    log_format: Annotated[
-        Literal["json", "text"] | None,
-        typer.Option(
-            envvar="PUNCTUAL_LOG_FORMAT",
-            metavar="json|text",
-            help="format of the access log (default: text on a terminal, else json)",
-        ),
-    ] = None,
-    traces: Annotated[
-        str | None,
-        typer.Option(
-            metavar="[URL]",
-            help=f"send traces to this OpenTelemetry collector, by OTLP over HTTP (without a URL: {COLLECTOR}); "
-            "OpenTelemetry's environment variables also apply",
-        ),
-    ] = None,
-    cors_origin: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="ORIGIN",
-            help="pages of this origin (https://example.org, or * for any) may read answers; may be repeated",
-        ),
-    ] = None,
-    allow_host: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME", help="answer to this name in the Host header, beside those of loopback; may be repeated"
-        ),
-    ] = None,
+    access_log: AccessLogOption = "-",
+    log_format: LogFormatOption = None,
+    traces: TracesOption = None,
+    cors_origin: OriginsOption = None,
+    allow_host: HostsOption = None,
     floor: FloorOption = None,
-    policy: Annotated[
-        str,
-        typer.Option(
-            help="serve a published policy in place of ours, for comparison: a name of punctual simulate, such as "
-            "slackfit, ramsis or static:NAME"
-        ),
-    ] = OURS,
-    policy_scenario: Annotated[
-        str, typer.Option(help="the scenario whose budgets and rate such a policy knows in advance")
-    ] = "live-classify",
+    policy: PolicyOption = OURS,
+    policy_scenario: KnownScenarioOption = "live-classify",
 ) -> None:
     """Makes missing variants on this host and serves until Ctrl-C; large ones are made while it serves."""
     from deployments.serve.keeping import keep
