@@ -20,6 +20,9 @@ from gateway.model.manifest import MANIFEST_NAME
 
 pytestmark = pytest.mark.ray
 
+NOT_NEEDED = ("monitor.py", "log_monitor.py")
+"""Processes that Ray starts unless it is told not to: its autoscaler, and what copies logs to the driver."""
+
 
 @pytest.fixture
 def lone_catalog(small_catalog: tuple[Path, Path]) -> tuple[Path, Path]:
@@ -75,6 +78,7 @@ def test_sigterm_to_every_process_leaves_nothing_behind(lone_catalog: tuple[Path
         await_ready(one)
         family = family_of(one)
         folders = {mark for process in family if (mark := mark_of(process))}
+        assert not [part for one in family for part in one.cmdline() if Path(part).name in NOT_NEEDED]
         for process in family:
             process.terminate()
         status = one.process.wait(timeout=240)
