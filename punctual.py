@@ -103,6 +103,7 @@ def common(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command. Exit status: 0 success, 1 failure with a message, 2 wrong options, 130 interrupted."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # ONNX Runtime would look up a telemetry host
     given = _with_collector(list(sys.argv[1:] if arguments is None else arguments))
     return _status_of(lambda: app(given, prog_name="punctual"))
 
@@ -196,7 +197,7 @@ def serve(
     started = time.monotonic()
 
     def say(what: str) -> None:
-        console.print(f"[dim]{time.monotonic() - started:6.1f} s[/dim]  {escape(what)}")
+        console.print(f"[dim]{time.monotonic() - started:6.1f} s[/dim]  {escape(what)}", soft_wrap=True)
 
     def gateway(folder: Path) -> None:
         from deployments.serve.command import ServeOptions, require_servable, serve_until_stopped

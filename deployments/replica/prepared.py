@@ -64,10 +64,11 @@ def not_prepared(missing: Sequence[str], catalog_path: Path | str, cache: Path) 
 
 def _prepared(cache: Path, entry: CatalogEntry) -> Path | None:
     note = _note(cache, entry)
-    if not note.exists():
+    try:
+        folder = cache / note.read_text("utf-8").strip()
+        return folder if (folder / MANIFEST_NAME).exists() else None
+    except (FileNotFoundError, ValueError):  # without a note, or with a damaged one
         return None
-    folder = cache / note.read_text().strip()
-    return folder if (folder / MANIFEST_NAME).exists() else None
 
 
 def _note(cache: Path, entry: CatalogEntry) -> Path:

@@ -218,8 +218,9 @@ class IngressDeployment:
         return Process(self._id, INGRESS, await exposition(self._metrics, self._state, self._observing, self._errors))
 
     async def drain(self) -> None:
-        """Takes no new connections, and finishes the requests under way."""
+        """Takes no new connections, and finishes the requests under way; then needs no replica any more."""
         await self._server.drain(0.0, self._listening.drain_s)
+        await self._backend.close()
 
     async def __del__(self) -> None:
         """Finishes the requests under way, then writes the last lines of the log. Ray Serve awaits this at the end."""

@@ -42,6 +42,9 @@ _PLAIN = re.compile(r"[A-Za-z0-9._/-]+")
 _BASES = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108  # run folders have names that nobody can guess, and mode 0700
 """Where run folders are made if the environment's temporary folder cannot hold one."""
 
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+"""What is asked without a proxy."""
+
 _LEAST_FREE_BYTES = 64 << 20
 """What a run folder needs: Ray's logs and the sockets take a few MB."""
 
@@ -110,6 +113,7 @@ def cluster_environment() -> dict[str, str]:
         "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "0",  # nobody reads them; 100 by default: ten wake-ups a second
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_enable_metrics_collection": "0",  # Ray's own metrics; the gateway's are on /metrics
+        "ORT_DISABLE_TELEMETRY": "1",  # ONNX Runtime would look up a telemetry host and queue names of files
         "RAY_worker_niceness": "0",  # Ray's own is 15; the catalog says which replicas yield
     }
 
@@ -128,6 +132,9 @@ def configure(folder: Path) -> None:
     }
     for name, value in {**cluster_environment(), **here}.items():
         os.environ.setdefault(name, value)
+    spared = os.environ.get("no_proxy") or os.environ.get("NO_PROXY", "")
+    for name in ("no_proxy", "NO_PROXY"):  # gRPC, which Ray talks by, reads the one, other libraries the other
+        os.environ[name] = ",".join(filter(None, (spared, *_LOOPBACK)))
 
 
 def require_free(host: str, port: int) -> None:

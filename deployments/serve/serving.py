@@ -16,7 +16,7 @@ import urllib.error
 import urllib.request
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import chdir, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from importlib import import_module
@@ -187,14 +187,15 @@ def _start_ray(cpus: float, folder: Path) -> None:
 
     warnings.filterwarnings("ignore", module="ray")
     _leave_out_monitors()
-    ray.init(
-        num_cpus=max(os.cpu_count() or 1, math.ceil(cpus)),
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        _node_ip_address="127.0.0.1",
-        _temp_dir=str(folder / "ray"),
-    )
+    with chdir(folder):  # Ray's workers search the driver's folder for modules: one named gateway/ would be taken
+        ray.init(
+            num_cpus=max(os.cpu_count() or 1, math.ceil(cpus)),
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            _node_ip_address="127.0.0.1",
+            _temp_dir=str(folder / "ray"),
+        )
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     ray_serve.start(proxy_location=ProxyLocation.Disabled)
 
@@ -220,7 +221,8 @@ def _start(
     if scheduler is not None:
         placement = replace(placement, scheduler=scheduler)
     try:
-        ray_serve.run(application(catalog, variants, placement), name=APPLICATION, route_prefix=None)
+        absolute = {name: variant.absolute() for name, variant in variants.items()}
+        ray_serve.run(application(catalog, absolute, placement), name=APPLICATION, route_prefix=None)
     except RuntimeError as error:  # Ray Serve raises it if a replica's constructor raised
         deployments = ray_serve.status().applications[APPLICATION].deployments.values()
         raise NotReady(_cause([str(error), *(deployment.message for deployment in deployments)])) from None
@@ -247,7 +249,7 @@ def _deployer(catalog: Catalog, placement: Placement, url: str) -> Deploy:
             raise NeverReady(f"Ray Serve: {error}", "its replica could not be started") from error
 
     def bring_up(checkpoint: str, variant: Path, stopping: threading.Event) -> None:
-        graph = checkpoint_application(catalog, entries[checkpoint], variant, placement)
+        graph = checkpoint_application(catalog, entries[checkpoint], variant.absolute(), placement)
         name = late_application(checkpoint)
         target = ray_serve.RunTarget(target=graph, name=name, route_prefix=None)
         ray_serve.run_many([target], wait_for_applications_running=False)

@@ -41,10 +41,10 @@ LOG_LINES = 15
 LEAST_PRIORITY = 19
 """The niceness of a job that runs beside a gateway: it takes what others leave."""
 
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-"""Defaults of the child's environment. Torch takes every core; on a busy machine or in a limited container its threads
-then wait for each other, and an export of 20 s took over 400 s."""
-
+DEFAULTS = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "ORT_DISABLE_TELEMETRY": "1"}
+"""The child's environment, where nothing else is set. Torch takes every core; on a busy machine or in a limited
+container its threads then wait for each other, and an export of 20 s took over 400 s. ONNX Runtime would look up a
+telemetry host."""
 
 FAULTS = frozenset({signal.SIGSEGV, signal.SIGILL, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE})
 """The signals by which native code ends its process. Not SIGKILL, which a lack of memory may have sent."""
@@ -145,15 +145,16 @@ def run_job(job: Job, progress: Progress, begun: Begun = lambda child: None) -> 
 
 
 def _child(log: IO[str]) -> subprocess.Popen[str]:
+    """Starts the child. It does not search the current folder for modules (`-P`)."""
     root = str(Path(__file__).parents[2])
     search = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
     return subprocess.Popen(
-        [sys.executable, "-m", "exporters.preparing.job"],
+        [sys.executable, "-P", "-m", "exporters.preparing.job"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=log,
-        env=ONE_THREAD | os.environ | {"PYTHONPATH": search},
-        text=True,
+        env=DEFAULTS | os.environ | {"PYTHONPATH": search},
+        encoding="utf-8",
     )
 
 

@@ -10,7 +10,7 @@ import os
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -68,13 +68,18 @@ def preparer_here(
 ) -> Preparer:
     """A preparer for this host, unless another is given, and this cache; `openvino` as for `prepare`."""
     store = Store(cache_dir)
-    store.root.mkdir(parents=True, exist_ok=True)
+    try:
+        store.root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ExportFailed(f"the cache {cache_dir} cannot be made: {error.strerror}. {_ELSEWHERE}") from None
     openvino = find_spec("openvino") is not None if openvino is None else openvino
     return Preparer(store, host or read_host(), settings or Settings(), console, openvino)
 
 
 FIRST, LATE = "prepare.lock", "late.lock"
 """Locks of the cache: one process at a time makes what a start waits for, and one what comes later."""
+
+_ELSEWHERE = "Name another folder by --cache"
 
 WAIT_S = 0.5
 """Seconds between two looks at whether to go on waiting for a lock."""
@@ -107,7 +112,7 @@ class Preparer:
         absent: dict[str, ExportError] = {}
         for lock, entries in ((FIRST, first), (LATE, late)):
             if entries:
-                with self.alone(lock):
+                with self.alone(lock) if self.store.writable else nullcontext():
                     self._prepare_each(entries, folders, absent)
         served = {task for task in catalog.tasks if any(entry.name in folders for entry in catalog.general(task))}
         for task in catalog.tasks:
@@ -140,7 +145,8 @@ class Preparer:
     def _prepare_each(
         self, entries: Sequence[CatalogEntry], folders: dict[str, Path], absent: dict[str, ExportError]
     ) -> None:
-        made = make_together(self._missing(entries), self.store, self.settings, self.console)
+        missing = self._missing(entries) if self.store.writable else ()
+        made = make_together(missing, self.store, self.settings, self.console)
         for folder in made:
             self._states.pop(folder, None)
         for entry in entries:
@@ -167,7 +173,7 @@ class Preparer:
                 console.print(f"[yellow]{escape(str(error))}; not served[/]")
                 continue
             _say_choice(entry.name, folder, console)
-            if self.settings.floor is None:  # variants with another floor are stored apart
+            if self.settings.floor is None and self.store.writable:  # variants with another floor are stored apart
                 note_prepared(self.store.root, entry, folder)
             return folder
         raise refused or ExportFailed(f"{entry.name}: no precision to make")
@@ -218,10 +224,12 @@ class Preparer:
     def _make_ready(self, entry: CatalogEntry, plan: VariantPlan, folder: Path) -> None:
         """Makes the variant in the folder READY. Raises VariantRefused, also if an earlier start noted it."""
         state = self._state(folder, plan)
-        if state is State.REFUSED:
-            known = self.store.refusal(folder)
+        if (known := self.store.refusal(folder)) is not None:
             raise VariantRefused(known.checkpoint, known.variant, known.reason, ())
         if state is State.READY:
+            return
+        if not self.store.writable:
+            self._do_without_writing(entry, state)
             return
         del self._states[folder]
         export = ExportJob(plan, entry.source, entry.revision, str(folder), str(self.store.root), self.settings)
@@ -240,6 +248,16 @@ class Preparer:
                 state = State.ABSENT
         if state is State.ABSENT:
             self._make(export, folder)
+
+    def _do_without_writing(self, entry: CatalogEntry, state: State) -> None:
+        """Goes on with a variant that was profiled elsewhere, where nothing can be written. Raises ExportFailed."""
+        if state is State.ABSENT:
+            what = f"it holds no variant of {entry.name} for this host"
+            raise ExportFailed(f"the cache {self.store.root} cannot be written, and {what}. {_ELSEWHERE}")
+        told = (
+            f"{entry.name} was profiled on another host, and {self.store.root} cannot be written: forecasts will learn"
+        )
+        self.console.print(f"[yellow]{escape(told)}[/]", soft_wrap=True)
 
     def _make(self, export: ExportJob, folder: Path) -> None:
         """Makes the variant; notes it if it is refused. Raises ExportError."""

@@ -59,9 +59,14 @@ class Store:
         digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
         return self.root / "variants" / plan.checkpoint / f"{plan.variant}-{digest}"
 
+    @property
+    def writable(self) -> bool:
+        """Whether variants can be made here. A cache that is complete may be on a disk that nobody can write."""
+        return not self.root.exists() or os.access(self.root, os.W_OK)
+
     def knows(self, location: str, revision: str | None) -> bool:
         """True if the digest of this source has been computed before."""
-        return self._note(location, revision).exists()
+        return "sha256" in _read_note(self._note(location, revision))
 
     def source_sha256(self, location: str, revision: str | None) -> str:
         """The digest of a source, from the cache if its files are unchanged; a pinned revision never changes.
@@ -70,7 +75,7 @@ class Store:
         source, so it raises SourceRefused.
         """
         note = self._note(location, revision)
-        known: dict[str, str] = json.loads(note.read_bytes()) if note.exists() else {}
+        known = _read_note(note)
         if revision is not None and "sha256" in known:
             return known["sha256"]
         try:
@@ -83,10 +88,11 @@ class Store:
         seen = _fingerprint(folder, encoder)
         if known.get("fingerprint") != seen:
             known = {"fingerprint": seen, "sha256": digest_of(folder, encoder)}
-            note.parent.mkdir(parents=True, exist_ok=True)
-            beside = note.with_suffix(f".{os.getpid()}")
-            beside.write_text(json.dumps(known))
-            beside.replace(note)
+            if self.writable:
+                note.parent.mkdir(parents=True, exist_ok=True)
+                beside = note.with_suffix(f".{os.getpid()}")
+                beside.write_text(json.dumps(known))
+                beside.replace(note)
         return known["sha256"]
 
     def _note(self, location: str, revision: str | None) -> Path:
@@ -100,13 +106,16 @@ class Store:
             msgspec.json.encode(Refusal(refused.checkpoint, refused.variant, refused.reason))
         )
 
-    def refusal(self, folder: Path) -> Refusal:
-        """The note for a folder in the state REFUSED."""
-        return msgspec.json.decode(_refusal_file(folder).read_bytes(), type=Refusal)
+    def refusal(self, folder: Path) -> Refusal | None:
+        """The note for a folder in the state REFUSED; None without one, or if it is damaged."""
+        try:
+            return msgspec.json.decode(_refusal_file(folder).read_bytes(), type=Refusal)
+        except (FileNotFoundError, msgspec.DecodeError):
+            return None
 
     def state(self, folder: Path, host: Host, threads: int) -> State:
         """Checks whether the variant is complete, runs on this host and was profiled on it."""
-        if _refusal_file(folder).exists():
+        if self.refusal(folder) is not None:
             return State.REFUSED
         try:
             manifest = checked_manifest(folder)
@@ -117,6 +126,14 @@ class Store:
             return State.ABSENT
         profiled_here = (manifest.profile.measured_on, manifest.profile.threads) == (host.kind, threads)
         return State.READY if profiled_here else State.PROFILED_ELSEWHERE
+
+
+def _read_note(note: Path) -> dict[str, str]:
+    """What is noted of a source; nothing without a note, or if it is damaged: then it is written anew."""
+    try:
+        return msgspec.json.decode(note.read_bytes(), type=dict[str, str])
+    except (FileNotFoundError, msgspec.DecodeError):
+        return {}
 
 
 def _refusal_file(folder: Path) -> Path:

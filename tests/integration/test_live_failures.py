@@ -7,12 +7,13 @@ import os
 import shutil
 import signal
 import socket
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
-from live import Live, await_ready, free_port, mark_of, narrowed, start, stop
+from live import Live, await_ready, free_port, mark_of, narrowed, start, start_unusually, stop
 from loaded_gateway import under_load
 from waiting import wait_until
 
@@ -88,6 +89,34 @@ def test_sigterm_to_every_process_leaves_nothing_behind(lone_catalog: tuple[Path
     require_gone(family, port)
     assert folders and not any(Path(folder).exists() for folder in folders)
     assert "ERROR" not in one.log.read_text()
+
+
+def test_an_unusual_host_serves_and_its_first_answer_is_right(lone_catalog: tuple[Path, Path], tmp_path: Path) -> None:
+    """A gateway serves whatever its environment, limits and current folder; the first answer at its port is a 200.
+
+    Before that a connection is refused: nothing listens that could not answer.
+    """
+    catalog, cache = lone_catalog
+    port = free_port()
+    one = start_unusually(catalog, cache, port, tmp_path)
+    answers: list[httpx.Response] = []
+
+    def answered() -> bool:
+        with suppress(httpx.ConnectError):
+            answers.append(client.post(f"{one.url}/classify", json={"inputs": "a good film"}))
+        return bool(answers) or one.process.poll() is not None
+
+    try:
+        with httpx.Client(trust_env=False, timeout=60) as client:
+            wait_until(answered, 240, lambda: one.log.read_text())
+        assert answers and answers[0].status_code == 200, one.log.read_text()
+        wait_until(lambda: f"ready at {one.url}" in one.log.read_text(), 240)
+        family = family_of(one)
+    finally:
+        status = stop(one)
+    assert status == 0, one.log.read_text()
+    require_gone(family, port)
+    assert "Traceback" not in one.log.read_text()
 
 
 def test_a_signal_during_the_start_ends_it(lone_catalog: tuple[Path, Path], tmp_path: Path) -> None:

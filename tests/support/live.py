@@ -152,6 +152,41 @@ def start(catalog: Path, cache: Path, port: int, log: Path, *options: str) -> Li
     return Live(f"http://127.0.0.1:{port}", process, log)
 
 
+UNUSUAL = 'ulimit -n 256; exec "$@" <&-'
+"""Shell: few files may be open, and the standard input is closed."""
+
+
+def start_unusually(catalog: Path, cache: Path, port: int, folder: Path) -> Live:
+    """Start `punctual serve` on IPv6 where much is unusual, from an empty folder; return at once.
+
+    The environment has little, and a proxy that nobody answers for. The temporary folder has a space, a `#` and a long
+    name. The current folder has packages of the gateway's own names, the locale is C.
+    """
+    temporary, current = folder / ("a #" * 20), folder / "current"
+    temporary.mkdir()
+    for shadow in ("gateway", "deployments", "exporters", "tokenizers", "ray"):
+        (current / shadow).mkdir(parents=True)
+        (current / shadow / "__init__.py").write_text("raise ImportError('taken from the current folder')")
+    command = [str(Path(sys.executable).with_name("punctual")), "serve", "--catalog", str(catalog)]
+    log = folder / "log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            ["/bin/sh", "-c", UNUSUAL, "sh", *command, "--cache", str(cache), "--port", str(port), "--host", "::1"],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+            cwd=current,
+            env={
+                "PATH": os.environ["PATH"],
+                "LC_ALL": "C",
+                "TMPDIR": str(temporary),
+                **dict.fromkeys(("http_proxy", "HTTP_PROXY", "https_proxy", "all_proxy"), "http://127.0.0.1:9"),
+            },
+        )
+    return Live(f"http://[::1]:{port}", process, log)
+
+
 def await_ready(live: Live) -> None:
     """Wait until the command and `/readyz` say ready, with every replica up; fail with the output if they never do.
 

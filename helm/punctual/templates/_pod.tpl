@@ -9,6 +9,7 @@
 - {name: RAY_SERVE_METRICS_EXPORT_INTERVAL_MS, value: "0"}
 - {name: RAY_USAGE_STATS_ENABLED, value: "0"}
 - {name: RAY_enable_metrics_collection, value: "0"}
+- {name: ORT_DISABLE_TELEMETRY, value: "1"}
 - {name: RAY_worker_niceness, value: "0"}
 - {name: HOME, value: /tmp} # the only place to write to
 {{- with .root.Values.extraEnv }}

@@ -29,7 +29,7 @@ class WarmJob:
         read_job, write_job = os.pipe()
         read_events, write_events = os.pipe()
         streams = [reduction.DupFd(number) for number in (read_job, write_events, log.fileno())]
-        self._process = CONTEXT.Process(target=_become, args=(streams, job.ONE_THREAD | os.environ))
+        self._process = CONTEXT.Process(target=_become, args=(streams, job.DEFAULTS | os.environ))
         self._process.start()
         os.close(read_job)
         os.close(write_events)
@@ -74,7 +74,7 @@ def warm_jobs() -> Iterator[None]:
     """Run all export jobs of the block in such processes."""
     CONTEXT.set_forkserver_preload(["warmed"])
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in job.ONE_THREAD.items():
+        for name, value in job.DEFAULTS.items():
             patch.setenv(name, os.environ.get(name, value))  # read by the libraries as they are imported
         patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # Python 3.11 to 3.13 give the process no other
         forkserver.ensure_running()

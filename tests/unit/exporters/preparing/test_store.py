@@ -9,13 +9,14 @@ import pytest
 from small_variants import write_variant
 
 from deployments.engines.host import Host, read_host
+from deployments.replica.prepared import known_variants, note_prepared
 from exporters.errors import VariantRefused
 from exporters.export import replace_manifest
 from exporters.plan import Settings, VariantPlan
 from exporters.preparing.prepare import plans_for, precisions_for
 from exporters.preparing.store import State, Store
 from exporters.sources.staging import staged
-from gateway.catalogs.catalog import CatalogEntry, EngineName, Quality
+from gateway.catalogs.catalog import Catalog, CatalogEntry, EngineName, Quality
 from gateway.model.manifest import Precision
 from gateway.model.tier import Tier
 from gateway.tasks import read_manifest
@@ -155,7 +156,30 @@ def test_a_refusal_is_remembered(tmp_path: Path) -> None:
     folder = store.folder(PLAN, "a")
     store.refuse(folder, VariantRefused("by-hand", "onnx-int8", "it is bad", ()))
     assert store.state(folder, VNNI, 1) is State.REFUSED
-    assert store.refusal(folder).reason == "it is bad"
+    known = store.refusal(folder)
+    assert known is not None
+    assert known.reason == "it is bad"
+
+
+@pytest.mark.parametrize("damage", [b"", b"\xff\xfe", b"[1]", b'{"checkpoint": '])
+def test_a_damaged_note_is_as_good_as_none(damage: bytes, tmp_path: Path) -> None:
+    """A note that cannot be read, as after a power cut, is written anew and ends no start."""
+    store, folder = Store(tmp_path / "cache"), tmp_path / "checkpoint"
+    folder.mkdir()
+    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+        (folder / name).write_text("{}")
+    sha256 = store.source_sha256(str(folder), None)
+    variant = store.folder(PLAN, sha256)
+    store.refuse(variant, VariantRefused("by-hand", "onnx-int8", "it is bad", ()))
+    note_prepared(store.root, entry(EngineName.ONNX, Precision.FP32), variant)
+    for note in [path for path in store.root.rglob("*") if path.is_file()]:
+        note.write_bytes(damage)
+    assert not store.knows(str(folder), None)
+    assert store.source_sha256(str(folder), None) == sha256
+    assert store.knows(str(folder), None)
+    assert store.state(variant, VNNI, 1) is State.ABSENT
+    catalog = Catalog(name="one", checkpoints=(entry(EngineName.ONNX, Precision.FP32),))
+    assert known_variants(catalog, store.root) == ({}, ["by-hand"])
 
 
 def test_the_digest_of_a_source_is_read_once_and_follows_its_files(tmp_path: Path) -> None:
