@@ -108,8 +108,11 @@ def test_an_unusual_host_serves_and_its_first_answer_is_right(lone_catalog: tupl
         assert answers and answers[0].status_code == 200, one.log.read_text()
         wait_until(lambda: f"ready at {one.url}" in one.log.read_text(), 240)
         family = family_of(one)
+        assert not [process for process in family if "dashboard.py" in " ".join(process.cmdline())]
+        quiet = {process.environ().get("ORT_DISABLE_TELEMETRY") for process in one.family()}
     finally:
         status = stop(one)
+    assert quiet == {"1"}, "ONNX Runtime would look up a telemetry host, and Ray's API server the metadata of clouds"
     assert status == 0, one.log.read_text()
     require_gone(family, port)
     assert "Traceback" not in one.log.read_text()

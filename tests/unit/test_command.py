@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -32,6 +34,13 @@ def test_a_text_that_is_not_utf8_is_refused(tmp_path: Path, capsys: pytest.Captu
     (tmp_path / "latin").write_bytes("é".encode("latin-1"))
     assert punctual.main(["explain", "--file", str(tmp_path / "latin")]) == 2
     assert "latin is not UTF-8" in capsys.readouterr().err
+
+
+def test_closed_streams_are_no_fault() -> None:
+    """A command runs without standard input, output and error, as some supervisors start it."""
+    shell = 'exec "$@" <&- >&- 2>&-'
+    command = [sys.executable, "-m", "punctual", "catalog", "check", "starter"]
+    assert subprocess.run(["/bin/sh", "-c", shell, "sh", *command], check=False).returncode == 0
 
 
 @pytest.mark.parametrize("flag", ["-h", "--help"])
