@@ -64,7 +64,6 @@ EXPECTED = (
     ("deployments.serve.environment", "PortTaken"),
     ("deployments.serve.observing", "LogUnwritable"),
     ("deployments.serve.serving", "NotReady"),
-    ("deployments.serve.serving", "PartLost"),
     ("deployments.replica.tracing", "TracingMissing"),
     ("exporters.errors", "ExportError"),
     ("loadtests.errors", "LoadTestError"),
@@ -104,8 +103,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command. Exit status: 0 success, 1 failure with a message, 2 wrong options, 130 interrupted."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # ONNX Runtime would look up a telemetry host
+    _open_standard_streams()
     given = _with_collector(list(sys.argv[1:] if arguments is None else arguments))
     return _status_of(lambda: app(given, prog_name="punctual"))
+
+
+def _open_standard_streams() -> None:
+    """Opens the null device in place of closed standard streams: a socket would take their numbers otherwise."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != number:
+                os.dup2(null, number)
+                os.close(null)
+            setattr(sys, name, os.fdopen(number, "w" if number else "r"))
 
 
 def _status_of(command: Callable[[], object]) -> int:
@@ -193,14 +204,13 @@ def serve(
     """Makes missing variants on this host and serves until Ctrl-C; large ones are made while it serves."""
     from deployments.serve.keeping import keep
 
-    where = (host, port, access_log, log_format, traces)
     started = time.monotonic()
 
     def say(what: str) -> None:
         console.print(f"[dim]{time.monotonic() - started:6.1f} s[/dim]  {escape(what)}", soft_wrap=True)
 
     def gateway(folder: Path) -> None:
-        from deployments.serve.command import ServeOptions, require_servable, serve_until_stopped
+        from deployments.serve.command import ServeOptions, servable, serve_until_stopped
         from exporters.cli import with_floor
         from exporters.plan import Settings
         from exporters.preparing.behind import prepare_first
@@ -208,21 +218,21 @@ def serve(
         from gateway.catalogs.catalog import load_catalog
 
         _hand_on(cors_origin, allow_host)
-        options = ServeOptions(*where)
-        require_servable(options)
-        loaded = load_catalog(catalog)
-        settings = with_floor(Settings(), floor, console)
-        if policy == OURS:
-            first = prepare_first(loaded, cache, console, settings=settings)
-            serve_until_stopped(folder, loaded, first.variants, options, say, first.behind)
-            return
-        from deployments.engines.host import usable_cores
-        from loadtests.simulator.served import published
+        options = ServeOptions(host, port, access_log, log_format, traces)
+        with servable(options):
+            loaded = load_catalog(catalog)
+            settings = with_floor(Settings(), floor, console)
+            if policy == OURS:
+                first = prepare_first(loaded, cache, console, settings=settings)
+                serve_until_stopped(folder, loaded, first.variants, options, say, first.behind)
+                return
+            from deployments.engines.host import usable_cores
+            from loadtests.simulator.served import published
 
-        variants = prepare(loaded, cache, console, settings=settings)
-        loaded = loaded.only(variants)
-        scheduler = published(policy, loaded, variants, policy_scenario, max(int(usable_cores()), 1))
-        serve_until_stopped(folder, loaded, variants, replace(options, scheduler=scheduler), say)
+            variants = prepare(loaded, cache, console, settings=settings)
+            loaded = loaded.only(variants)
+            scheduler = published(policy, loaded, variants, policy_scenario, max(int(usable_cores()), 1))
+            serve_until_stopped(folder, loaded, variants, replace(options, scheduler=scheduler), say)
 
     raise typer.Exit(keep(lambda folder: _status_of(lambda: gateway(folder)), _warned))
 

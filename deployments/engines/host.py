@@ -6,13 +6,15 @@ nothing of engines or variants.
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 from dataclasses import dataclass
 from pathlib import Path
 
 CPUINFO = Path("/proc/cpuinfo")
-CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+CGROUPS = Path("/sys/fs/cgroup")
+OWN_CGROUP = Path("/proc/self/cgroup")
 DOT_PRODUCT_FLAGS = ("avx512_vnni", "avx_vnni", "asimddp")
 BF16_FLAGS = ("amx_bf16", "avx512_bf16")
 """On ARM OpenVINO computes in fp16 instead, which was not tried."""
@@ -42,14 +44,37 @@ class Host:
         return next((flag for flag in BF16_FLAGS if flag in self.features), None)
 
 
-def usable_cores(quota: Path = CPU_QUOTA) -> float:
-    """The processors that this process may use: those it is bound to, or its container's quota if that is less."""
+def usable_cores(cgroups: Path = CGROUPS, own: Path = OWN_CGROUP) -> float:
+    """The processors that this process may use: those it is bound to, or the least quota of its control groups."""
     bound = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     try:
-        allowed, period = quota.read_text().split()
-        return bound if allowed == "max" else min(bound, int(allowed) / int(period))
+        path = Path(own.read_text().partition("0::/")[2].splitlines()[0])
+    except (OSError, IndexError):
+        path = Path()
+    return min([bound, *(_quota(cgroups / one) for one in (path, *path.parents))])
+
+
+def _quota(cgroup: Path) -> float:
+    """The processors that a control group (version 2) may use; infinity without a limit."""
+    try:
+        allowed, period = (cgroup / "cpu.max").read_text().split()
+        return math.inf if allowed == "max" else int(allowed) / int(period)
     except (OSError, ValueError):
-        return bound
+        return math.inf
+
+
+def cores_said(usable: float, present: int, threads: int) -> str | None:
+    """What an operator is told where a process may use fewer cores than the host has; None where it may use all.
+
+    `threads` is the most that one engine run takes. Forecasts follow the usable cores by themselves, except for the
+    time of a run of more threads than there are cores: that was measured on all.
+    """
+    if usable >= present:
+        return None
+    said = f"this process may use {usable:g} of the host's {present} cores, and schedules for these"
+    if threads <= max(usable, 1):
+        return said
+    return f"{said}; a run of {threads} threads was measured on all of them, and its forecasts have to learn"
 
 
 def read_host(cpuinfo: Path = CPUINFO) -> Host:

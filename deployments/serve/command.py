@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deployments.engines.host import cores_said, usable_cores
 from deployments.replica.tracing import TRACES_ENDPOINT, require_tracing
-from deployments.serve.environment import require_free
+from deployments.serve.environment import port_held
 from deployments.serve.observing import LOG_FORMAT
 from gateway.catalogs.catalog import Catalog
 from gateway.observability.access_log import LogFormat
@@ -39,12 +41,19 @@ class ServeOptions:
     scheduler: MakeScheduler | None = None
 
 
-def require_servable(options: ServeOptions) -> None:
-    """Finds out what cannot succeed, before minutes are spent on variants. Raises PortTaken and TracingMissing."""
+@contextmanager
+def servable(options: ServeOptions) -> Iterator[None]:
+    """Finds out what cannot succeed before minutes are spent on variants, and holds the port during the context.
+
+    Raises PortTaken and TracingMissing.
+    """
     if options.traces is not None:
         os.environ[TRACES_ENDPOINT] = options.traces.removesuffix("/").removesuffix(_TRACES) + _TRACES
     require_tracing(os.environ)
-    require_free(options.host, options.port)
+    on_terminal = options.access_log == "-" and sys.stdout is not None and sys.stdout.isatty()
+    os.environ[LOG_FORMAT] = options.log_format or (LogFormat.TEXT if on_terminal else LogFormat.JSON)
+    with port_held(options.host, options.port):
+        yield
 
 
 def serve_until_stopped(
@@ -57,12 +66,12 @@ def serve_until_stopped(
 ) -> None:
     """Serves in a run folder until Ctrl-C; checkpoints whose variants `preparing` makes come later.
 
-    Raises PortTaken, NotReady, PartLost and TracingMissing.
+    Call it within `servable`. Raises NotReady and LogUnwritable.
     """
     from deployments.serve import serving
 
-    on_terminal = options.access_log == "-" and sys.stdout is not None and sys.stdout.isatty()
-    os.environ[LOG_FORMAT] = options.log_format or (LogFormat.TEXT if on_terminal else LogFormat.JSON)
-    require_servable(options)
+    most = max(entry.threads for entry in catalog.checkpoints)
+    if (limited := cores_said(usable_cores(), os.cpu_count() or 1, most)) is not None:
+        say(limited)
     where = (options.host, options.port)
     serving.serve(folder, catalog, variants, *where, say, options.access_log, preparing, options.scheduler)

@@ -137,15 +137,36 @@ def configure(folder: Path) -> None:
         os.environ[name] = ",".join(filter(None, (spared, *_LOOPBACK)))
 
 
-def require_free(host: str, port: int) -> None:
-    """Raises PortTaken if something already listens there."""
+@contextmanager
+def port_held(host: str, port: int) -> Iterator[None]:
+    """Keeps other programs, and other gateways, from a port during the context. Raises PortTaken.
+
+    It listens nowhere. Ingresses of this user may listen on the port meanwhile, since they share it.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    with socket.socket(family) as probe, socket.socket(family) as holder:
         try:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, port))
+            probe.close()
+            _bind_shared(holder, host, port)
         except OSError as error:
             raise PortTaken(f"{host}:{port}: {error.strerror}") from None
+        yield
+
+
+def _bind_shared(holder: socket.socket, host: str, port: int) -> None:
+    """Binds a port so that only those who share it can bind it too.
+
+    Past connections of a server that did not share it (TIME_WAIT) are in the way of that for a minute; then those who
+    merely reuse addresses, as other gateways' probes, can bind it too.
+    """
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        holder.bind((host, port))
+    except OSError:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind((host, port))
 
 
 def remove(folder: Path) -> None:

@@ -60,10 +60,6 @@ class NotReady(Exception):
     """The application did not become ready. The message says what is missing."""
 
 
-class PartLost(Exception):
-    """A process died that no gateway can replace. The message says which."""
-
-
 @contextmanager
 def running(
     folder: Path,
@@ -81,17 +77,17 @@ def running(
     `variants` has the folder of each checkpoint's variant, but for those that `preparing` makes during the context; of
     each task there is at least one. `access_log` is a path, `-` for this process's output, or `off`. `scheduler` makes
     the scheduler of another policy than ours. At the end, requests under way are finished, unless the gateway was never
-    ready or has lost a part; the processes that are left end with the run folder. Raises PortTaken, NotReady and
-    LogUnwritable.
+    ready; the processes that are left end with the run folder. Raises NotReady and LogUnwritable.
     """
     with access_log_to(access_log, folder):
-        environment.require_free(host, port)  # after the processes of dead gateways have been ended
         environment.configure(folder)
         say(f"starting Ray Serve; its logs: {folder}/ray/session_latest/logs/serve")
         latecomers = None
         try:
             if preparing is not None:
                 latecomers = Latecomers(preparing, Notes(folder / NOTES), say)
+            _start_ray(reserved_cpus(catalog), folder)
+            _watch_parts(say)
             placement = _start(catalog, variants, host, port, folder, scheduler)
             url = _url(host, port)
             await_ready(url, READY_WITHIN_S)
@@ -116,16 +112,17 @@ def serve(
     preparing: Preparing | None = None,
     scheduler: MakeScheduler | None = None,
 ) -> None:
-    """Runs the gateway in a run folder until SIGINT or SIGTERM. Raises as `running`, and PartLost."""
+    """Runs the gateway in a run folder until SIGINT or SIGTERM. Raises as `running`.
+
+    Ends the process if a part of Ray dies that cannot be replaced.
+    """
     with running(folder, catalog, variants, host, port, say, access_log, preparing, scheduler) as url:
         stop = threading.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: stop.set())  # only now, since Ray sets handlers of its own
         ready(folder)
         say(f"ready at {url}")
-        parts = _parts()
-        while not stop.wait(LOOK_S):
-            require_alive(parts)
+        stop.wait()
 
 
 LOOK_S = 1.0
@@ -135,17 +132,29 @@ PARTS = {"gcs_server": "Ray's head process (gcs_server)", "raylet": "Ray's node 
 """Processes that Ray starts once and never again: without them no replica can be watched or replaced."""
 
 
-def _parts() -> Mapping[str, psutil.Process]:
-    """The processes of `PARTS`, by what they are."""
+def _watch_parts(say: Callable[[str], None]) -> None:
+    """Has a thread end this process once one of its parts has died, whatever else it waits for; the keeper clears."""
     children = {child.name(): child for child in psutil.Process().children()}
-    return {said: children[name] for name, said in PARTS.items() if name in children}
+    parts = {said: children[name] for name, said in PARTS.items() if name in children}
+
+    def watch() -> None:
+        pause = threading.Event()
+        while (lost := lost_part(parts)) is None:
+            pause.wait(LOOK_S)
+        say(f"error: {lost} has died, and nothing can replace it: the gateway ends. Start it again")
+        os._exit(1)  # Ray's calls wait for what is no longer there
+
+    threading.Thread(target=watch, name="parts", daemon=True).start()
 
 
-def require_alive(parts: Mapping[str, psutil.Process]) -> None:
-    """Raises PartLost if one of the processes has ended."""
+def lost_part(parts: Mapping[str, psutil.Process]) -> str | None:
+    """What has died of the processes, by what they are; None while all live."""
     for said, process in parts.items():
-        if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
-            raise PartLost(f"{said} has died, and nothing can replace it: the gateway ends. Start it again")
+        with suppress(psutil.NoSuchProcess):
+            if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+                continue
+        return said
+    return None
 
 
 def await_ready(url: str, within_s: float) -> None:
@@ -170,13 +179,19 @@ def _url(host: str, port: int) -> str:
     return f"http://[{reached}]:{port}" if ":" in reached else f"http://{reached}:{port}"
 
 
-def _leave_out_monitors() -> None:
-    """Has Ray start neither its autoscaler nor what copies the workers' logs to the driver: on one host none is used.
+def _leave_out_what_serves_nobody() -> None:
+    """Keeps Ray from starting three processes that nothing asks on one host; `ray.init` has no option for any.
 
-    Each is a process of 80 MB, and together they took 1.4 % of a core when idle.
+    The API server asks the metadata hosts of clouds where it runs, even with usage statistics off. Ray has a way to go
+    on without one, for hosts where it does not start: this is what it gets there. The autoscaler has no nodes to add,
+    and the log monitor copies workers' logs to a driver that wants none.
     """
-    parameters: Any = import_module("ray._private.parameter")  # `ray.init` has no option for either
-    parameters.RayParams = partial(parameters.RayParams, include_log_monitor=False, no_monitor=True)
+    services: Any = import_module("ray._private.services")
+    parameter: Any = import_module("ray._private.parameter")
+    if not (callable(getattr(services, "start_api_server", None)) and hasattr(parameter, "RayParams")):
+        raise RuntimeError("Ray starts its processes by other names: look at deployments/serve/serving.py again")
+    services.start_api_server = lambda *_, **__: (None, None)
+    parameter.RayParams = partial(parameter.RayParams, include_log_monitor=False, no_monitor=True)
 
 
 def _start_ray(cpus: float, folder: Path) -> None:
@@ -185,8 +200,8 @@ def _start_ray(cpus: float, folder: Path) -> None:
     from ray import serve as ray_serve
     from ray.serve.config import ProxyLocation
 
+    _leave_out_what_serves_nobody()
     warnings.filterwarnings("ignore", module="ray")
-    _leave_out_monitors()
     with chdir(folder):  # Ray's workers search the driver's folder for modules: one named gateway/ would be taken
         ray.init(
             num_cpus=max(os.cpu_count() or 1, math.ceil(cpus)),
@@ -209,7 +224,6 @@ def _start(
     scheduler: MakeScheduler | None,
 ) -> Placement:
     """Starts the gateway with the checkpoints that have a variant. Raises NotReady if one is rejected."""
-    _start_ray(reserved_cpus(catalog), folder)
     from ray import serve as ray_serve
 
     from deployments.serve.applications import Listening, TransportSettings

@@ -7,6 +7,7 @@ and are raised again by the parent. All other output goes to a log, shown only i
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -141,7 +142,7 @@ def run_job(job: Job, progress: Progress, begun: Begun = lambda child: None) -> 
         finally:
             child.terminate()
         if not isinstance(last, Done):
-            raise _raised(last, code, log)
+            raise failure_of(last, code, log)
 
 
 def _child(log: IO[str]) -> subprocess.Popen[str]:
@@ -168,11 +169,15 @@ def _follow(lines: IO[str], progress: Progress) -> Event | None:
     return None
 
 
-def _raised(event: Event | None, code: int, log: IO[str]) -> Exception:
+def failure_of(event: Event | None, code: int, log: IO[str]) -> Exception:
+    """The error of a job that ended with this event and status, and wrote this log."""
     if isinstance(event, Failed):
         return ERRORS[event.error](*event.arguments)
     log.seek(0)
     tail = "".join(log.readlines()[-LOG_LINES:])
+    if os.strerror(errno.ENOSPC) in tail:  # the libraries that write say it by errors of their own
+        where = f"of the cache or of {tempfile.gettempdir()}"
+        return ExportFailed(f"the disk is full, {where}. Free some of it, or name another folder by --cache")
     raised = ExportCrashed if -code in FAULTS else ExportFailed
     return raised(f"the export process ended with status {code}; the end of its log:\n{tail}")
 

@@ -6,7 +6,6 @@ start several are made in parallel; since they share the machine, they are profi
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -20,7 +19,7 @@ from msgspec.structs import replace
 from rich.console import Console
 from rich.markup import escape
 
-from deployments.engines.host import Host, read_host
+from deployments.engines.host import Host, read_host, usable_cores
 from deployments.replica.prepared import known_variants, not_prepared, note_prepared
 from deployments.replica.variant import VariantRejected
 from exporters.choosing import in_words
@@ -391,7 +390,7 @@ def make_together(
     other processes.
     """
     small = [one for one in missing if one.source_bytes <= most_bytes]
-    at_once = min(AT_ONCE, os.cpu_count() or 1)
+    at_once = min(AT_ONCE, int(usable_cores()))
     if at_once < 2 or len(small) < 2:
         return []
     hasty = replace(settings, profile_budget_s=_HASTY_S, provisional=True)

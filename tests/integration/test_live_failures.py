@@ -21,8 +21,8 @@ from gateway.model.manifest import MANIFEST_NAME
 
 pytestmark = pytest.mark.ray
 
-NOT_NEEDED = ("monitor.py", "log_monitor.py")
-"""Processes that Ray starts unless it is told not to: its autoscaler, and what copies logs to the driver."""
+NOT_NEEDED = ("monitor.py", "log_monitor.py", "dashboard.py")
+"""Processes that Ray starts unless it is kept from it: its autoscaler, what copies logs, and its API server."""
 
 
 @pytest.fixture
@@ -112,8 +112,11 @@ def test_an_unusual_host_serves_and_its_first_answer_is_right(lone_catalog: tupl
         assert answers and answers[0].status_code == 200, one.log.read_text()
         wait_until(lambda: f"ready at {one.url}" in one.log.read_text(), 240)
         family = family_of(one)
+        assert not [process for process in family if "dashboard.py" in " ".join(process.cmdline())]
+        quiet = {process.environ().get("ORT_DISABLE_TELEMETRY") for process in one.family()}
     finally:
         status = stop(one)
+    assert quiet == {"1"}, "ONNX Runtime would look up a telemetry host, and Ray's API server the metadata of clouds"
     assert status == 0, one.log.read_text()
     require_gone(family, port)
     assert "Traceback" not in one.log.read_text()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -39,6 +41,13 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     """`punctual --version` prints the installed version and nothing else."""
     assert punctual.main(["--version"]) == 0
     assert capsys.readouterr().out == f"punctual {version('punctual')}\n"
+
+
+def test_closed_streams_are_no_fault() -> None:
+    """A command runs without standard input, output and error, as some supervisors start it."""
+    shell = 'exec "$@" <&- >&- 2>&-'
+    command = [sys.executable, "-m", "punctual", "catalog", "check", "starter"]
+    assert subprocess.run(["/bin/sh", "-c", shell, "sh", *command], check=False).returncode == 0
 
 
 @pytest.mark.parametrize("flag", ["-h", "--help"])

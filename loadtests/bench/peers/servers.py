@@ -162,14 +162,15 @@ def _stop(server: Server) -> None:
 
 def _serve(job: Job) -> None:
     """Runs the gateway in this process. Blocking."""
-    from deployments.serve import serving
+    from deployments.serve import environment, serving
     from deployments.serve.keeping import keep
 
     def say(what: str) -> None:
         print(what, file=sys.stderr)
 
     def gateway(folder: Path) -> int:
-        serving.serve(folder, job.catalog, job.variants, "127.0.0.1", job.port, say, job.access_log)
+        with environment.port_held("127.0.0.1", job.port):
+            serving.serve(folder, job.catalog, job.variants, "127.0.0.1", job.port, say, job.access_log)
         return 0
 
     sys.exit(keep(gateway, say))
