@@ -13,30 +13,66 @@ from deployments.engines.base import Engine, Logits
 from deployments.engines.opening import ONNX_FILE, open_engine
 from deployments.replica.batched import BatchedReplica, batcher_of, encoded_all
 from deployments.replica.kinds import ReplicaKind
-from deployments.replica.tokens import TOKENIZER_FILE, Encoded, WindowedTokens, cutting_tokenizer
+from deployments.replica.tokens import TOKENIZER_FILE, Encoded, Side, WindowedTokens, cutting_tokenizer
 from deployments.replica.variant import VariantRejected, check_answers, open_variant
 from gateway.catalogs.catalog import CatalogEntry
 from gateway.model.deadline import Clock
-from gateway.model.manifest import ClassifierManifest
+from gateway.model.manifest import ClassifierManifest, FunctionToApply
 from gateway.model.messages import Failure, Work, parameters_of
 from gateway.model.profile import LatencyProfile
-from gateway.tasks.classify import ClassifyParameters, FunctionToApply, LabelScore, Truncation
+from gateway.tasks.classify import ClassifyParameters, LabelScore, Truncation
 
 
 class LabelScorer:
     """Tokenises texts and scores labels from logits. Safe to use from many threads, since it never changes."""
 
-    def __init__(self, tokenizer: Tokenizer, labels: tuple[str, ...], window: int, pad_id: int = 0) -> None:
-        """Takes a tokenizer that truncates at `window` and does not pad, as `open` makes it."""
-        self._tokens = WindowedTokens(tokenizer, window)
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        labels: tuple[str, ...],
+        window: int,
+        pad_id: int = 0,
+        *,
+        function: FunctionToApply = "softmax",
+        side: Side = "right",
+    ) -> None:
+        """Takes a tokenizer that truncates at `window` on that side and does not pad, as `open` makes it.
+
+        `function` makes scores of logits where a request does not say which.
+        """
+        self._tokens = WindowedTokens(tokenizer, window, side)
         self.labels = labels
         self.window = window
         self.pad_id = pad_id
+        self.function = function
 
     @classmethod
-    def open(cls, tokenizer_file: Path, labels: tuple[str, ...], window: int, pad_id: int = 0) -> LabelScorer:
+    def open(
+        cls,
+        tokenizer_file: Path,
+        labels: tuple[str, ...],
+        window: int,
+        pad_id: int = 0,
+        *,
+        function: FunctionToApply = "softmax",
+        side: Side = "right",
+    ) -> LabelScorer:
         """Loads a tokenizer.json, and replaces its truncation and padding by a cut at the window."""
-        return cls(cutting_tokenizer(tokenizer_file, window), labels, window, pad_id)
+        return cls(
+            cutting_tokenizer(tokenizer_file, window, side), labels, window, pad_id, function=function, side=side
+        )
+
+    @classmethod
+    def of(cls, folder: Path, manifest: ClassifierManifest) -> LabelScorer:
+        """The scorer of a variant's folder."""
+        return cls.open(
+            folder / TOKENIZER_FILE,
+            manifest.labels,
+            manifest.max_tokens,
+            manifest.pad_token_id,
+            function=manifest.function_to_apply,
+            side=manifest.truncation_side,
+        )
 
     def encode(self, text: str, truncation: Truncation) -> Encoded | Failure:
         """Tokenises a text and cuts it to the window; TOO_LONG if it is longer and truncation is `error`."""
@@ -48,7 +84,7 @@ class LabelScorer:
 
     def scores(self, logits: Logits, parameters: ClassifyParameters) -> tuple[LabelScore, ...]:
         """Scores labels from one row of logits: best first, at most `top_k`; equal scores keep the labels' order."""
-        values = applied(parameters.function_to_apply, logits)
+        values = applied(parameters.function_to_apply or self.function, logits)
         best = sorted(range(len(values)), key=lambda i: -values[i])[: parameters.top_k]
         return tuple(LabelScore(self.labels[i], values[i]) for i in best)
 
@@ -106,7 +142,7 @@ def open_classifier(folder: Path, threads: int) -> OpenClassifier:
 
 
 def _open(folder: Path, manifest: ClassifierManifest, threads: int, at_once: int) -> OpenClassifier:
-    task = LabelScorer.open(folder / TOKENIZER_FILE, manifest.labels, manifest.max_tokens, manifest.pad_token_id)
+    task = LabelScorer.of(folder, manifest)
     engine = open_engine(folder, manifest, threads, at_once)
     check_answers(manifest.checkpoint, manifest.self_test, engine, task.ids)
     return OpenClassifier(manifest, engine, task, LatencyProfile.from_document(manifest.profile))

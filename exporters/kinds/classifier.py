@@ -1,4 +1,4 @@
-"""Makes classifier variants: one ONNX graph, or the weights for torch; verified by their labels."""
+"""Makes classifier variants: one ONNX graph, or the weights for torch; verified by what their head says."""
 
 from __future__ import annotations
 
@@ -6,53 +6,37 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import numpy as np
 
 from deployments.engines.base import Engine, Logits
 from deployments.engines.opening import ONNX_FILE, EngineSize, open_engine_named
-from deployments.replica.classify import LabelScorer, OpenClassifier, applied
-from deployments.replica.tokens import TOKENIZER_FILE
+from deployments.replica.classify import LabelScorer, OpenClassifier
+from deployments.replica.tokens import TOKENIZER_FILE, Side
 from exporters.choosing import Race, race
-from exporters.errors import Difference
+from exporters.errors import SourceRefused
 from exporters.kinds.graphs import export_graph, graph_folders, scratch_folder
+from exporters.kinds.heads import Head, compare_labels, floors_of, read_head
 from exporters.kinds.kind import Kind, TitledProfile, share_with_floor
 from exporters.kinds.original import Original, load_original
 from exporters.plan import Candidate, Step, Workbench
 from exporters.profiling import Advance, measure_grid, watch_here
-from exporters.sources.source import SourceFolder
+from exporters.sources.source import SourceFolder, read_object
 from exporters.sources.texts import TextSet, labelled_texts
-from exporters.verification import WORST, Comparison, RunRows, batched, record_self_test, run_all
-from gateway.model.manifest import ClassifierManifest, EngineChoice, Precision, Verification
+from exporters.verification import RunRows, batched, record_self_test, run_all
+from gateway.model.manifest import ClassifierManifest, EngineChoice, Measure, Precision, Verification
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+CONFIG_FILE = "config.json"
 
-
-@dataclass(frozen=True)
-class LabelFloors:
-    """The least share of equal labels, and the most accuracy that a variant may lose."""
-
-    label_agreement: float
-    accuracy_drop: float = 0.01
-
-
-FLOORS = {
-    Precision.FP32: LabelFloors(0.999),
-    Precision.BF16: LabelFloors(0.995),  # the starters agree in 99.8 %
-    Precision.INT8: LabelFloors(0.985),
-    Precision.INT8_WEIGHTS: LabelFloors(0.99),
-}
+MEASURED: Mapping[Measure, str] = {"label": "agreement", "each_label": "agreement by label", "error": "explained"}
+"""The title of the column with the agreement, by its measure."""
 
 
 @dataclass(frozen=True)
 class _Source:
     """What a classifier's variants are made of beside its graph, and the logits that they are compared with."""
 
-    labels: tuple[str, ...]
-    window: int
-    pad_id: int
+    head: Head
+    side: Side
+    scorer: LabelScorer
     texts: TextSet
     rows: list[list[int]]
     meant: Logits
@@ -74,8 +58,8 @@ def make_classifier(bench: Workbench) -> ClassifierManifest:
     The checkpoint is loaded, asked and exported once, however many engines could run it.
     """
     plan = bench.plan
-    original = _load(bench.source)
-    source = _asked(original, bench)
+    head, original = _load(bench.source)
+    source = _asked(original, head, bench)
     bench.progress(Step.EXPORTING, 0.0)
     with scratch_folder(bench) as scratch:
         if plan.engine == "torch":
@@ -89,29 +73,44 @@ def make_classifier(bench: Workbench) -> ClassifierManifest:
         if plan.engine != "torch":
             for file in folders[chosen.candidate.precision].glob(f"{ONNX_FILE}*"):
                 file.rename(bench.folder / file.name)
-    task = LabelScorer.open(bench.folder / TOKENIZER_FILE, source.labels, source.window, source.pad_id)
-    self_test = record_self_test(chosen.engine, task.ids, source.window, [one.text for one in source.texts.texts])
+    self_test = record_self_test(
+        chosen.engine, source.scorer.ids, source.scorer.window, [one.text for one in source.texts.texts]
+    )
     return ClassifierManifest(
         **replace(bench, plan=plan.of(chosen.candidate)).shared(),
-        labels=source.labels,
-        max_tokens=source.window,
-        pad_token_id=source.pad_id,
+        labels=source.head.labels,
+        function_to_apply=source.head.function,
+        truncation_side=source.side,
+        max_tokens=source.scorer.window,
+        pad_token_id=source.scorer.pad_id,
         verification=chosen.verification,
         self_test=self_test,
         choice=chosen.choice,
-        profile=measure_grid(chosen.engine, source.window, self_test, plan.threads, bench.profiling()),
+        profile=measure_grid(chosen.engine, source.scorer.window, self_test, plan.threads, bench.profiling()),
     )
 
 
-def _asked(original: Original, bench: Workbench) -> _Source:
-    """Saves the checkpoint's tokenizer and asks the checkpoint for its logits of the verification texts."""
-    labels = _labels(original.model)
+def _asked(original: Original, head: Head, bench: Workbench) -> _Source:
+    """Saves the checkpoint's tokenizer and asks the checkpoint for its logits of the verification texts.
+
+    Raises SourceRefused if it has not one logit for each label.
+    """
     original.save_tokenizer(bench.folder)
-    texts = labelled_texts(bench.source).known_to(labels)
+    texts = labelled_texts(bench.source).known_to(head.labels)
     meant = run_all([original.encode(one.text) for one in texts.texts], _runner(original), bench.advance(Step.ASKING))
-    task = LabelScorer.open(bench.folder / TOKENIZER_FILE, labels, original.window, original.pad_id)
-    rows = [task.ids(one.text) for one in texts.texts]
-    return _Source(labels, original.window, original.pad_id, texts, rows, meant)
+    if meant.shape[1:] != (len(head.labels),):
+        found = " by ".join(map(str, meant.shape[1:]))
+        raise SourceRefused(f"{bench.source.location}: it has {len(head.labels)} labels, and gives {found} logits")
+    scorer = LabelScorer.open(
+        bench.folder / TOKENIZER_FILE,
+        head.labels,
+        original.window,
+        original.pad_id,
+        function=head.function,
+        side=original.truncation_side,
+    )
+    rows = [scorer.ids(one.text) for one in texts.texts]
+    return _Source(head, original.truncation_side, scorer, texts, rows, meant)
 
 
 def _chosen(bench: Workbench, source: _Source, folders: Mapping[Precision, Path]) -> _Chosen:
@@ -122,19 +121,19 @@ def _chosen(bench: Workbench, source: _Source, folders: Mapping[Precision, Path]
     plan, settings = bench.plan, bench.settings
 
     def opened(one: Candidate) -> Engine:
-        return open_engine_named(one.engine, folders[one.precision], EngineSize(plan.threads, 1, source.window))
+        return open_engine_named(one.engine, folders[one.precision], EngineSize(plan.threads, 1, source.scorer.window))
 
     found: Race | None = None
     if plan.candidates:
         watch = watch_here(settings.race_budget_s, bench.advance(Step.CHOOSING))
-        found = race(plan.candidates, opened, source.window, max(source.rows, key=len), watch)
+        found = race(plan.candidates, opened, source.scorer.window, max(source.rows, key=len), watch)
     agreements: dict[Candidate, float] = {}
     order = found.ranked() if found else list(plan.tried)
     for one in order:
         engine = found.engines[one] if found else opened(one)
-        said = run_all(source.rows, batched(engine, source.pad_id), bench.advance(Step.VERIFYING))
+        said = run_all(source.rows, batched(engine, source.scorer.pad_id), bench.advance(Step.VERIFYING))
         floors = floors_of(one.precision, settings.floor, settings.drop)
-        compared = compare_labels(source.meant, said, source.labels, source.texts, floors)
+        compared = compare_labels(source.meant, said, source.head, source.texts, floors)
         agreements[one] = compared.verification.label_agreement
         if compared.broken is None or one == order[-1]:
             verification = compared.accepted(replace(bench, plan=plan.of(one)))
@@ -153,48 +152,16 @@ def profile_classifier(opened: OpenClassifier, threads: int, budget_s: float, ad
 
 def source_labels(source: SourceFolder, texts: Sequence[str]) -> list[str]:
     """The source checkpoint's label of each text, by torch. Raises SourceRefused."""
-    original = _load(source)
+    head, original = _load(source)
     logits = run_all([original.encode(text) for text in texts], _runner(original), lambda share: None)
-    labels = _labels(original.model)
-    return [labels[int(best)] for best in logits.argmax(axis=1)]
+    return [head.labels[int(best)] for best in logits.argmax(axis=1)]
 
 
-def floors_of(precision: Precision, floor: float | None, drop: float) -> LabelFloors:
-    """The floors: `floor` if given, else the precision's own."""
-    return LabelFloors(FLOORS[precision].label_agreement if floor is None else floor, drop)
-
-
-def compare_labels(
-    source: Logits, variant: Logits, labels: tuple[str, ...], texts: TextSet, floors: LabelFloors
-) -> Comparison[Verification]:
-    """Compares the variant's logits with the source's, and both with the texts' labels if they have any."""
-    said, meant = variant.argmax(axis=1), source.argmax(axis=1)
-    agreement = float((said == meant).mean())
-    true = [labels.index(one.answer) if one.answer is not None else -1 for one in texts.texts]
-    labelled = np.asarray(true) >= 0
-    accuracy = float((said == true)[labelled].mean()) if labelled.any() else None
-    source_accuracy = float((meant == true)[labelled].mean()) if labelled.any() else None
-    apart = np.abs(variant - source)
-    verification = Verification(
-        texts=len(texts.texts),
-        data_set=texts.name,
-        label_agreement=agreement,
-        label_agreement_floor=floors.label_agreement,
-        largest_logit_difference=float(np.nan_to_num(apart, nan=np.inf, posinf=np.inf).max()),
-        accuracy=accuracy,
-        source_accuracy=source_accuracy,
-        accuracy_drop_ceiling=floors.accuracy_drop,
-    )
-    return Comparison(verification, _broken(verification), _worst(source, variant, labels))
-
-
-def _load(source: SourceFolder) -> Original:
-    return load_original(source.path, source.location, "AutoModelForSequenceClassification", "a classifier")
-
-
-def _labels(model: PreTrainedModel) -> tuple[str, ...]:
-    names: dict[int, str] = model.config.id2label or {}
-    return tuple(str(names[at]) for at in range(model.config.num_labels))
+def _load(source: SourceFolder) -> tuple[Head, Original]:
+    """The head of a checkpoint, and the checkpoint loaded. Raises SourceRefused, of a wrong head at once."""
+    head = read_head(read_object(source.path / CONFIG_FILE, source.location), source.location)
+    loaded = load_original(source.path, source.location, "AutoModelForSequenceClassification", "a classifier")
+    return head, loaded
 
 
 def _runner(original: Original) -> RunRows:
@@ -212,47 +179,14 @@ def _runner(original: Original) -> RunRows:
 def _copy_weights(bench: Workbench) -> None:
     """Copies the checkpoint's files, which the torch engine runs as they are."""
     source = bench.source.path
-    for file in (source / "config.json", *source.glob("*.safetensors*")):
+    for file in (source / CONFIG_FILE, *source.glob("*.safetensors*")):
         shutil.copyfile(file, bench.folder / file.name)
-
-
-def _broken(found: Verification) -> str | None:
-    if not np.isfinite(found.largest_logit_difference):
-        return "some of its logits are not numbers"
-    if found.label_agreement < found.label_agreement_floor:
-        return (
-            f"{found.label_agreement:.2%} of {found.texts} labels agree with the source, "
-            f"under the floor of {found.label_agreement_floor:.2%}"
-        )
-    if found.accuracy is not None and found.source_accuracy is not None:
-        drop = found.source_accuracy - found.accuracy
-        if drop > found.accuracy_drop_ceiling:
-            return (
-                f"its accuracy is {found.accuracy:.2%} and the source's {found.source_accuracy:.2%}, "
-                f"a drop over the ceiling of {found.accuracy_drop_ceiling:.2%}"
-            )
-    return None
-
-
-def _worst(source: Logits, variant: Logits, labels: tuple[str, ...]) -> tuple[Difference, ...]:
-    """The worst texts: those with another label than the source's first, then by difference of scores."""
-    meant = np.asarray([applied("softmax", row) for row in source])
-    said = np.asarray([applied("softmax", row) for row in variant])
-    flipped = meant.argmax(axis=1) != said.argmax(axis=1)
-    apart = np.abs(meant - said).max(axis=1)
-    order = sorted(range(len(meant)), key=lambda i: (not flipped[i], -apart[i]))[:WORST]
-    return tuple(Difference(i, _answer(meant[i], labels), _answer(said[i], labels)) for i in order if apart[i] > 0)
-
-
-def _answer(scores: Logits, labels: tuple[str, ...]) -> str:
-    """The best label with its score."""
-    return f"{labels[int(scores.argmax())]} {scores.max():.3f}"
 
 
 def _agreement(manifest: ClassifierManifest) -> Mapping[str, str]:
     found = manifest.verification
     return {
-        "agreement": share_with_floor(found.label_agreement, found.label_agreement_floor, found.texts),
+        MEASURED[found.measure]: share_with_floor(found.label_agreement, found.label_agreement_floor, found.texts),
         "accuracy": _share(found.accuracy),
         "source accuracy": _share(found.source_accuracy),
         "largest logit difference": f"{found.largest_logit_difference:.2g}",

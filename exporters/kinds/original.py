@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deployments.engines.base import padded
-from deployments.replica.tokens import TOKENIZER_FILE
+from deployments.replica.tokens import TOKENIZER_FILE, Side
 from exporters.errors import SourceRefused
 
 if TYPE_CHECKING:
@@ -33,6 +33,11 @@ class Original:
     tokenizer: PreTrainedTokenizerFast
     window: int
     pad_id: int
+
+    @property
+    def truncation_side(self) -> Side:
+        """The side on which the checkpoint's own tokenizer cuts a text."""
+        return "left" if self.tokenizer.truncation_side == "left" else "right"
 
     def encode(self, text: str) -> list[int]:
         """Token ids by the checkpoint's own tokenizer, cut at the window."""

@@ -8,14 +8,13 @@ from typing import Annotated, Literal, TypeAlias
 from msgspec import Struct
 from pydantic import ConfigDict, Field, JsonValue
 
-from gateway.model.manifest import ClassifierManifest
+from gateway.model.manifest import ClassifierManifest, FunctionToApply
 from gateway.model.messages import Answer, Parameters
 from gateway.model.profile import LatencyProfile
 from gateway.tasks.base import BY_ANOTHER_NAME, Ignored, Spellings, Strict, Task, TaskBody, VariantKind
 from gateway.tasks.runs import LARGEST_RUN, RememberedMedians, runs_of
 from gateway.tasks.service_time import SLOWDOWN_WEIGHT, Slowdown
 
-FunctionToApply: TypeAlias = Literal["softmax", "sigmoid", "none"]
 Truncation: TypeAlias = Literal["longest_first", "error"]
 
 _LONG_TEXT = Spellings(
@@ -41,7 +40,11 @@ class ClassifyBodyParameters(Strict):
         description="where top_k is absent: false answers the best label alone, true all",
         json_schema_extra=BY_ANOTHER_NAME,
     )
-    function_to_apply: FunctionToApply | None = Field(default=None, description="softmax where absent")
+    function_to_apply: FunctionToApply | None = Field(
+        default=None,
+        description="what makes scores of logits; where absent, the checkpoint's own: softmax for one label of "
+        "several, sigmoid for one label alone or several independent ones, none for a regression",
+    )
     truncation: Annotated[Truncation, _LONG_TEXT] | None = Field(
         default=None,
         description="longest_first (the default) keeps the head of a text over the window; error refuses. Hugging "
@@ -91,15 +94,18 @@ class ClassifyBody(TaskBody):
 
 
 class ClassifyParameters(Parameters, frozen=True, array_like=True, tag="classify"):
-    """How the scores of a classification are computed and cut; the defaults are the contract's."""
+    """How the scores of a classification are computed and cut; the defaults are the contract's.
+
+    Without a `function_to_apply` the checkpoint's own is meant.
+    """
 
     top_k: int | None = None
-    function_to_apply: FunctionToApply = "softmax"
+    function_to_apply: FunctionToApply | None = None
     truncation: Truncation = "longest_first"
 
 
 class LabelScore(Struct, frozen=True):
-    """One label with its score: a probability unless `function_to_apply` is `none`.
+    """One label with its score: a probability unless no function was applied.
 
     Encodes as the object on the wire.
     """
@@ -115,7 +121,7 @@ def _read(body: ClassifyBody) -> tuple[ClassifyParameters, None]:
         return ClassifyParameters(), None
     best_alone = given.top_k is None and given.return_all_scores is False
     return ClassifyParameters(
-        1 if best_alone else given.top_k, given.function_to_apply or "softmax", given.truncation or "longest_first"
+        1 if best_alone else given.top_k, given.function_to_apply, given.truncation or "longest_first"
     ), None
 
 

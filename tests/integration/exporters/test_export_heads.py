@@ -1,0 +1,118 @@
+"""Laws of odd classifiers: each is exported and answers as transformers' pipeline, or one sentence says why not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from odd_checkpoints import HEADS, MOODS, edited, headed, named, pipeline_scores, varied
+from small_checkpoints import WINDOW, make_checkpoint, sentences
+
+from deployments.engines.base import padded
+from deployments.replica.classify import OpenClassifier, open_classifier
+from deployments.replica.tokens import Encoded
+from exporters.errors import SourceRefused, VariantRefused
+from exporters.export import export
+from exporters.plan import Settings, VariantPlan
+from exporters.sources.source import resolve_source
+from gateway.model.manifest import ClassifierManifest, Precision
+from gateway.tasks.classify import ClassifyParameters, LabelScore
+
+pytestmark = pytest.mark.export
+LONG = "i loved the plot . " + "the film was a film and it was a film . " * 20 + "awful acting and cold food"
+TEXTS = [*(one.text for one in sentences(12, seed=5)), "ok", "caf\u00e9 \u2014 na\u00efve \U0001f600", LONG]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny DistilBERT."""
+    return make_checkpoint(tmp_path_factory.mktemp("checkpoint") / "tiny")
+
+
+def exported(
+    checkpoint: Path, out: Path, precision: Precision = Precision.FP32, settings: Settings | None = None
+) -> ClassifierManifest:
+    """The variant of a tiny checkpoint, hardly profiled."""
+    plan = VariantPlan(checkpoint.name, "classify", "distilbert", "onnx", precision)
+    source = resolve_source(str(checkpoint))
+    manifest = export(plan, source, out, lambda step, share: None, settings or Settings(profile_budget_s=0.05))
+    assert isinstance(manifest, ClassifierManifest)
+    return manifest
+
+
+def answers(variant: OpenClassifier, texts: list[str]) -> list[list[LabelScore]]:
+    """The scores of each text, all run in one padded batch, as a request without parameters gets them."""
+    encoded = [variant.scorer.encode(text, "longest_first") for text in texts]
+    batch = padded([one.token_ids for one in encoded if isinstance(one, Encoded)], variant.scorer.pad_id)
+    logits = variant.engine.run(batch.token_ids, batch.attention_mask)
+    return [list(variant.scorer.scores(row, ClassifyParameters())) for row in logits]
+
+
+def agree(ours: list[list[LabelScore]], theirs: list[list[LabelScore]], within: float) -> bool:
+    """True if both have the same labels, and scores as near as that."""
+    return all(
+        (mine := {one.label: one.score for one in own}).keys() == {one.label for one in other}
+        and all(abs(mine[one.label] - one.score) <= within for one in other)
+        for own, other in zip(ours, theirs, strict=True)
+    )
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_every_head_answers_as_the_pipeline(checkpoint: Path, tmp_path: Path, head: str) -> None:
+    """Whatever a checkpoint's head is for, and wherever it cuts a text, the answer is the pipeline's."""
+    odd, function = HEADS[head]
+    folder = varied(checkpoint, tmp_path / "odd", odd)
+    manifest = exported(folder, tmp_path / "variant")
+    assert manifest.function_to_apply == function
+    assert manifest.truncation_side == ("left" if head == "cut on the left" else "right")
+    opened = open_classifier(tmp_path / "variant", 1)
+    assert agree(answers(opened, TEXTS), pipeline_scores(folder, TEXTS, WINDOW), within=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("head", "measure"), [("regression", "error"), ("independent labels", "each_label"), ("one label", "error")]
+)
+def test_a_head_is_proven_by_what_it_is_for(checkpoint: Path, tmp_path: Path, head: str, measure: str) -> None:
+    """A number is verified by its error and independent labels each by itself, in int8 too; no accuracy is claimed."""
+    folder = varied(checkpoint, tmp_path / "odd", HEADS[head][0])
+    found = exported(folder, tmp_path / "variant", Precision.INT8).verification
+    assert found.measure == measure and found.accuracy is None
+    assert found.label_agreement >= found.label_agreement_floor
+    if measure == "each_label":
+        assert found.score_difference is not None and found.score_difference_ceiling is not None
+        assert 0 < found.score_difference <= found.score_difference_ceiling
+    else:
+        assert found.label_agreement < 1
+
+
+WRONG_LABELS: dict[str, tuple[Callable[[Path], None], str]] = {
+    "from one": (edited("config.json", id2label={"1": "bad", "2": "good"}), "numbers its labels 1, 2; .* from 0"),
+    "with a gap": (headed([(0, 1)] * 2, id2label={"0": "bad", "2": "good"}), "numbers its labels 0, 2; .* a gap"),
+    "by name": (edited("config.json", id2label={"bad": 0, "good": 1}), "has the key 'bad', which is no number"),
+    "twice": (edited("config.json", id2label={"0": "x", "1": "x"}), "calls two labels 'x', 0 and 1"),
+    "a list": (edited("config.json", id2label=["bad", "good"]), "is no object that has a label for each number"),
+    "without text": (edited("config.json", id2label={"0": "bad", "1": []}), "has no text for label 1"),
+    "of another head": (edited("config.json", **named(*MOODS)), "cannot be loaded as a classifier"),
+}
+
+
+@pytest.mark.parametrize("labels", WRONG_LABELS)
+def test_labels_that_do_not_fit_are_refused_in_a_sentence(checkpoint: Path, tmp_path: Path, labels: str) -> None:
+    """Labels that are not one distinct text for each logit are refused, and the sentence says what is wrong."""
+    odd, said = WRONG_LABELS[labels]
+    with pytest.raises(SourceRefused, match=said):
+        exported(varied(checkpoint, tmp_path / "odd", odd), tmp_path / "variant")
+    assert not (tmp_path / "variant").exists()
+
+
+def test_a_number_that_int8_blurs_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    """A regression is refused for its error, though its best label is always right: it has only one."""
+    from small_checkpoints import make_unquantisable
+
+    def odd(folder: Path) -> None:
+        HEADS["regression"][0](folder)
+        make_unquantisable(folder)
+
+    with pytest.raises(VariantRefused, match=r"its numbers explain .* of the variance of the source's on 60 texts"):
+        exported(varied(checkpoint, tmp_path / "odd", odd), tmp_path / "variant", Precision.INT8)
