@@ -124,4 +124,6 @@ def _positions_kept_back(model: PreTrainedModel) -> int:
 
 
 def _first_line(error: BaseException) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    """What an error says in its first line, with its type where that is no sentence."""
+    said = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    return f"{type(error).__name__} {said}".strip() if isinstance(error, KeyError) or not said else said

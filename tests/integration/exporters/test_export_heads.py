@@ -12,14 +12,15 @@ from small_checkpoints import WINDOW, make_checkpoint, sentences
 from deployments.engines.base import padded
 from deployments.replica.classify import OpenClassifier, open_classifier
 from deployments.replica.tokens import Encoded
-from exporters.errors import SourceRefused, VariantRefused
+from exporters.errors import ExportFailed, SourceRefused, VariantRefused
 from exporters.export import export
 from exporters.plan import Settings, VariantPlan
+from exporters.preparing.job import ExportJob, run_job
 from exporters.sources.source import resolve_source
 from gateway.model.manifest import ClassifierManifest, Precision
 from gateway.tasks.classify import ClassifyParameters, LabelScore
 
-pytestmark = pytest.mark.export
+pytestmark = [pytest.mark.export, pytest.mark.usefixtures("warm")]
 LONG = "i loved the plot . " + "the film was a film and it was a film . " * 20 + "awful acting and cold food"
 TEXTS = [*(one.text for one in sentences(12, seed=5)), "ok", "caf\u00e9 \u2014 na\u00efve \U0001f600", LONG]
 
@@ -116,3 +117,19 @@ def test_a_number_that_int8_blurs_is_refused(checkpoint: Path, tmp_path: Path) -
 
     with pytest.raises(VariantRefused, match=r"its numbers explain .* of the variance of the source's on 60 texts"):
         exported(varied(checkpoint, tmp_path / "odd", odd), tmp_path / "variant", Precision.INT8)
+
+
+def test_what_nobody_foresaw_is_a_sentence_too(checkpoint: Path, tmp_path: Path) -> None:
+    """A fault of a library's own, here of one that raises a bare `Exception`, reaches the user without a traceback."""
+
+    def odd(folder: Path) -> None:
+        (folder / "tokenizer.json").write_text('{"added_tokens": [], "model": {"type": "Unheard"}}')
+
+    folder = varied(checkpoint, tmp_path / "odd", odd)
+    plan = VariantPlan("odd", "classify", "distilbert", "onnx", Precision.FP32)
+    job = ExportJob(plan, str(folder), None, str(tmp_path / "variant"), str(tmp_path / "cache"), Settings())
+    with pytest.raises(ExportFailed) as caught:
+        run_job(job, lambda step, share: None)
+    said = str(caught.value)
+    assert said.startswith("an unexpected fault while loading: Exception: ") and said.count("\n") == 0
+    assert ", from tokenization_utils_fast.py:" in said and "Traceback" not in said
