@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from deployments.engines.base import Engine, Logits
@@ -12,16 +13,17 @@ from deployments.engines.opening import ONNX_FILE, EngineSize, open_engine_named
 from deployments.replica.classify import LabelScorer, OpenClassifier
 from deployments.replica.tokens import TOKENIZER_FILE, Side
 from exporters.choosing import Race, race
-from exporters.errors import SourceRefused
+from exporters.errors import ExportFailed, SourceRefused
 from exporters.kinds.graphs import export_graph, graph_folders, scratch_folder
 from exporters.kinds.heads import Head, compare_labels, floors_of, read_head
 from exporters.kinds.kind import Kind, TitledProfile, share_with_floor
 from exporters.kinds.original import Original, load_original
+from exporters.kinds.shapes import batches_of, prove_shapes
 from exporters.plan import Candidate, Step, Workbench
 from exporters.profiling import Advance, measure_grid, watch_here
 from exporters.sources.source import SourceFolder, read_object
 from exporters.sources.texts import TextSet, labelled_texts
-from exporters.verification import RunRows, batched, record_self_test, run_all
+from exporters.verification import RunRows, batched, golden_texts, record_self_test, run_all
 from gateway.model.manifest import ClassifierManifest, EngineChoice, Measure, Precision, Verification
 
 CONFIG_FILE = "config.json"
@@ -67,7 +69,9 @@ def make_classifier(bench: Workbench) -> ClassifierManifest:
             folders = {Precision.FP32: bench.folder}
         else:
             export_graph(original.model, scratch)
-            del original  # free its memory before quantising and profiling
+        _prove(bench, original, source, bench.folder if plan.engine == "torch" else scratch)
+        del original  # free its memory before quantising and profiling
+        if plan.engine != "torch":
             folders = graph_folders(bench, scratch, [one.precision for one in plan.tried])
         chosen = _chosen(bench, source, folders)
         if plan.engine != "torch":
@@ -111,6 +115,19 @@ def _asked(original: Original, head: Head, bench: Workbench) -> _Source:
     )
     rows = [scorer.ids(one.text) for one in texts.texts]
     return _Source(head, original.truncation_side, scorer, texts, rows, meant)
+
+
+def _prove(bench: Workbench, original: Original, source: _Source, folder: Path) -> None:
+    """Proves the exported graph, or the weights as torch runs them, at several shapes. Raises ExportFailed."""
+    scorer, family = source.scorer, original.model.config.model_type
+    engine = "torch" if bench.plan.engine == "torch" else "onnx"
+    try:
+        opened = open_engine_named(engine, folder, EngineSize(bench.plan.threads, 1, scorer.window))
+    except ValueError as error:
+        raise ExportFailed(f"{family} is not served as a classifier: {error}") from error
+    text = golden_texts([one.text for one in source.texts.texts], scorer.window)[-1]
+    batches = batches_of(partial(original.encode, text), scorer.window)
+    prove_shapes(family, batches, _runner(original), batched(opened, scorer.pad_id))
 
 
 def _chosen(bench: Workbench, source: _Source, folders: Mapping[Precision, Path]) -> _Chosen:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+TYPE_IDS = "token_type_ids"
 UNLIMITED = 1_000_000
 DEFAULT_WINDOW = 512
 
@@ -39,9 +42,9 @@ class Original:
         """The side on which the checkpoint's own tokenizer cuts a text."""
         return "left" if self.tokenizer.truncation_side == "left" else "right"
 
-    def encode(self, text: str) -> list[int]:
-        """Token ids by the checkpoint's own tokenizer, cut at the window."""
-        ids: list[int] = self.tokenizer(text, truncation=True, max_length=self.window)["input_ids"]
+    def encode(self, text: str, most: int | None = None) -> list[int]:
+        """Token ids by the checkpoint's own tokenizer, cut at the window, or at `most` tokens."""
+        ids: list[int] = self.tokenizer(text, truncation=True, max_length=most or self.window)["input_ids"]
         return ids
 
     def tensors(self, rows: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:
@@ -49,10 +52,18 @@ class Original:
         import torch
 
         batch = padded(rows, self.pad_id)
-        return {
+        found = {
             "input_ids": torch.from_numpy(batch.token_ids),
             "attention_mask": torch.from_numpy(batch.attention_mask),
         }
+        if self._takes_types:
+            found[TYPE_IDS] = torch.zeros_like(found["input_ids"])
+        return found
+
+    @cached_property
+    def _takes_types(self) -> bool:
+        """True if the tokenizer gives token types, as a pipeline would pass them, and the model takes them."""
+        return TYPE_IDS in self.tokenizer.model_input_names and TYPE_IDS in signature(self.model.forward).parameters
 
     def save_tokenizer(self, folder: Path) -> None:
         """Writes tokenizer.json as transformers uses it, which may differ from the checkpoint's file."""
@@ -111,7 +122,7 @@ def _window_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> in
     """The most tokens of one input: the lesser of the tokenizer's limit and the model's positions."""
     limits = [int(tokenizer.model_max_length)] if tokenizer.model_max_length < UNLIMITED else []
     positions = getattr(model.config, "max_position_embeddings", None)
-    if positions:
+    if positions and positions > 0:  # XLNet says -1: it has no table of positions
         limits.append(positions - _positions_kept_back(model))
     return min(limits, default=DEFAULT_WINDOW)
 

@@ -133,3 +133,37 @@ def test_what_nobody_foresaw_is_a_sentence_too(checkpoint: Path, tmp_path: Path)
     said = str(caught.value)
     assert said.startswith("an unexpected fault while loading: Exception: ") and said.count("\n") == 0
     assert ", from tokenization_utils_fast.py:" in said and "Traceback" not in said
+
+
+@pytest.mark.parametrize("family", ["albert", "electra", "deberta", "bart", "gpt2"])
+def test_further_families_answer_as_the_pipeline(tmp_path: Path, family: str) -> None:
+    """Families with shared layers, relative positions, or an answer at the end of a text are exported, and right."""
+    folder = make_checkpoint(tmp_path / family, family)
+    exported(folder, tmp_path / "variant")
+    opened = open_classifier(tmp_path / "variant", 1)
+    assert agree(answers(opened, TEXTS), pipeline_scores(folder, TEXTS, WINDOW), within=1e-4)
+
+
+def test_a_family_that_reads_padding_is_refused_by_name(tmp_path: Path) -> None:
+    """Where padding moves an answer, no batch can be right: the proof finds it in a batch of unlike lengths."""
+    folder = make_checkpoint(tmp_path / "convbert", "convbert")
+    with pytest.raises(ExportFailed, match=r"convbert cannot be served .* for a batch of \d texts of [\d, ]+ tokens a"):
+        exported(folder, tmp_path / "variant")
+
+
+def test_a_family_that_needs_another_input_is_refused_by_name(tmp_path: Path) -> None:
+    """A graph with an input that no text gives is refused with the names of its inputs."""
+    folder = make_checkpoint(tmp_path / "longformer", "longformer")
+    with pytest.raises(ExportFailed, match=r"longformer is not served as a classifier: .*global_attention_mask"):
+        exported(folder, tmp_path / "variant")
+
+
+def test_a_graph_that_leaves_out_what_the_pipeline_passes_is_refused(tmp_path: Path) -> None:
+    """A GPT-2 whose tokenizer gives token types answers otherwise without them, which the proof finds."""
+    folder = varied(
+        make_checkpoint(tmp_path / "gpt2", "gpt2"),
+        tmp_path / "odd",
+        edited("tokenizer_config.json", model_input_names=["input_ids", "token_type_ids", "attention_mask"]),
+    )
+    with pytest.raises(ExportFailed, match="gpt2 cannot be served as it is exported: for a text of"):
+        exported(folder, tmp_path / "variant")
