@@ -101,7 +101,9 @@ def _asked(original: Original, head: Head, bench: Workbench) -> _Source:
     """
     original.save_tokenizer(bench.folder)
     texts = labelled_texts(bench.source).known_to(head.labels)
-    meant = run_all([original.encode(one.text) for one in texts.texts], _runner(original), bench.advance(Step.ASKING))
+    asked = [original.encode(one.text) for one in texts.texts]
+    original.check_ids(asked, bench.source.location)
+    meant = run_all(asked, _runner(original), bench.advance(Step.ASKING))
     if meant.shape[1:] != (len(head.labels),):
         found = " by ".join(map(str, meant.shape[1:]))
         raise SourceRefused(f"{bench.source.location}: it has {len(head.labels)} labels, and gives {found} logits")

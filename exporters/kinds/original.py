@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from deployments.engines.base import padded
 from deployments.replica.tokens import TOKENIZER_FILE, Side
 from exporters.errors import SourceRefused
+from exporters.sources.source import SENTENCEPIECE
 
 if TYPE_CHECKING:
     import torch
@@ -59,6 +60,16 @@ class Original:
         if self._takes_types:
             found[TYPE_IDS] = torch.zeros_like(found["input_ids"])
         return found
+
+    def check_ids(self, rows: Sequence[Sequence[int]], location: str) -> None:
+        """Checks that the weights know every token of the rows. Raises SourceRefused."""
+        embeddings: Any = self.model.get_input_embeddings()
+        known, largest = embeddings.num_embeddings, max(map(max, rows))
+        if largest >= known:
+            raise SourceRefused(
+                f"{location}: its tokenizer gives the token {largest}, and its weights know {known} from 0; "
+                f"they do not belong together"
+            )
 
     @cached_property
     def _takes_types(self) -> bool:
@@ -109,13 +120,30 @@ def _load_model(path: Path, location: str, auto_class: str, name: str, heads: tu
 def _load_tokenizer(path: Path, location: str) -> PreTrainedTokenizerFast:
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+    _check_pieces(path, location)
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, use_fast=True, trust_remote_code=False, local_files_only=True)
-    except (OSError, ValueError, ImportError, KeyError) as error:
+    except (OSError, ValueError, ImportError, KeyError, AttributeError, TypeError) as error:
         raise SourceRefused(f"{location}: its tokenizer cannot be loaded: {_first_line(error)}") from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise SourceRefused(f"{location}: its tokenizer has no fast form, which is the only one served")
     return tokenizer
+
+
+def _check_pieces(path: Path, location: str) -> None:
+    """Checks the file of SentencePiece that a tokenizer is converted from, where it is not converted yet.
+
+    Raises SourceRefused; transformers' own errors name neither the file nor the cause.
+    """
+    if (path / TOKENIZER_FILE).exists():
+        return
+    for file in sorted(path.glob(f"*{SENTENCEPIECE}")):
+        from sentencepiece import SentencePieceProcessor  # needed for such checkpoints only
+
+        try:
+            SentencePieceProcessor(model_file=str(file))
+        except (OSError, RuntimeError) as error:
+            raise SourceRefused(f"{location}: its {file.name} is no file of SentencePiece's") from error
 
 
 def _window_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> int:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from odd_checkpoints import HEADS, MOODS, edited, headed, named, pipeline_scores, varied
+from odd_checkpoints import HEADS, MOODS, PIECES, edited, headed, make_pieces, named, pipeline_scores, varied
 from small_checkpoints import WINDOW, make_checkpoint, sentences
 
 from deployments.engines.base import padded
@@ -167,3 +168,38 @@ def test_a_graph_that_leaves_out_what_the_pipeline_passes_is_refused(tmp_path: P
     )
     with pytest.raises(ExportFailed, match="gpt2 cannot be served as it is exported: for a text of"):
         exported(folder, tmp_path / "variant")
+
+
+@pytest.mark.parametrize("family", PIECES)
+def test_a_tokenizer_of_sentencepiece_alone_is_converted(tmp_path: Path, family: str) -> None:
+    """A checkpoint with a file of SentencePiece and no tokenizer.json is exported, and answers as the pipeline."""
+    folder = make_pieces(tmp_path / family, family, [one.text for one in sentences(300)])
+    exported(folder, tmp_path / "variant", settings=Settings(profile_budget_s=0.05, floor=0.9))
+    opened = open_classifier(tmp_path / "variant", 1)
+    assert agree(answers(opened, TEXTS), pipeline_scores(folder, TEXTS, WINDOW), within=1e-4)
+
+
+@pytest.mark.parametrize("family", PIECES)
+def test_a_file_that_is_not_sentencepieces_is_named(checkpoint: Path, tmp_path: Path, family: str) -> None:
+    """What is no file of SentencePiece is refused by its name, whatever transformers makes of it."""
+    file, tokenizer, _ = PIECES[family]
+
+    def odd(folder: Path) -> None:
+        (folder / "tokenizer.json").unlink()
+        (folder / file).write_bytes(b"\x0a\x00")
+        edited("tokenizer_config.json", tokenizer_class=tokenizer)(folder)
+
+    with pytest.raises(SourceRefused, match=f"its {file} is no file of SentencePiece's"):
+        exported(varied(checkpoint, tmp_path / "odd", odd), tmp_path / "variant")
+
+
+def test_a_tokenizer_of_other_weights_is_named(checkpoint: Path, tmp_path: Path) -> None:
+    """A token that the weights do not know is named before it is looked up."""
+
+    def odd(folder: Path) -> None:
+        document = json.loads((folder / "tokenizer.json").read_bytes())
+        document["model"]["vocab"]["film"] = 9_999
+        (folder / "tokenizer.json").write_text(json.dumps(document))
+
+    with pytest.raises(SourceRefused, match=r"gives the token 9999, and its weights know \d+ from 0"):
+        exported(varied(checkpoint, tmp_path / "odd", odd), tmp_path / "variant")

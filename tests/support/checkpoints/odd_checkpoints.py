@@ -5,6 +5,7 @@ Its weights stay fitted, so that each has scores that tell its texts apart.
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from collections.abc import Callable, Sequence
@@ -68,6 +69,48 @@ HEADS: dict[str, tuple[Callable[[Path], None], str]] = {
     "cut on the left": (edited("tokenizer_config.json", truncation_side="left"), "softmax"),
 }
 """What is done to a checkpoint of two labels, and the function that transformers' pipeline then applies."""
+
+
+PIECES: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "albert": (
+        "spiece.model",
+        "AlbertTokenizer",
+        {"pad_id": 0, "unk_id": 1, "bos_id": -1, "eos_id": -1, "user_defined_symbols": "[CLS],[SEP],[MASK]"},
+    ),
+    "roberta": ("sentencepiece.bpe.model", "XLMRobertaTokenizer", {}),
+    "deberta": (
+        "spm.model",
+        "DebertaV2Tokenizer",
+        {"pad_id": 0, "bos_id": 1, "eos_id": 2, "unk_id": 3, "pad_piece": "[PAD]", "unk_piece": "[UNK]"}
+        | {"bos_piece": "[CLS]", "eos_piece": "[SEP]"},
+    ),
+}
+"""The file of SentencePiece in checkpoints of a family, its tokenizer, and how it was trained."""
+
+
+def make_pieces(folder: Path, family: str, texts: Sequence[str]) -> Path:
+    """Write a checkpoint with a tokenizer of SentencePiece alone, trained on the texts, and weights by chance."""
+    import sentencepiece
+    from small_checkpoints import FAMILIES, FURTHER_FAMILIES, WINDOW, sentences, write_texts
+
+    folder.mkdir()
+    file, tokenizer, rules = PIECES[family]
+    trained = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(texts),
+        model_writer=trained,
+        vocab_size=80,
+        hard_vocab_limit=False,
+        minloglevel=2,
+        **rules,
+    )
+    (folder / file).write_bytes(trained.getvalue())
+    torch.manual_seed(7)
+    (FAMILIES | FURTHER_FAMILIES)[family](100).save_pretrained(folder)
+    said = {"tokenizer_class": tokenizer, "model_max_length": WINDOW}
+    (folder / "tokenizer_config.json").write_text(json.dumps(said))
+    write_texts(folder, sentences(40))
+    return folder
 
 
 def pipeline_scores(checkpoint: Path, inputs: Sequence[Any], window: int) -> list[list[LabelScore]]:
