@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -35,16 +35,19 @@ class LabelScorer:
         *,
         function: FunctionToApply = "softmax",
         side: Side = "right",
+        types: bool = True,
     ) -> None:
         """Takes a tokenizer that truncates at `window` on that side and does not pad, as `open` makes it.
 
-        `function` makes scores of logits where a request does not say which.
+        `function` makes scores of logits where a request does not say which. Without `types` the checkpoint is told no
+        token types, whatever its tokenizer.json gives.
         """
         self._tokens = WindowedTokens(tokenizer, window, side)
         self.labels = labels
         self.window = window
         self.pad_id = pad_id
         self.function = function
+        self._types = types
 
     @classmethod
     def open(
@@ -56,11 +59,11 @@ class LabelScorer:
         *,
         function: FunctionToApply = "softmax",
         side: Side = "right",
+        types: bool = True,
     ) -> LabelScorer:
         """Loads a tokenizer.json, and replaces its truncation and padding by a cut at the window."""
-        return cls(
-            cutting_tokenizer(tokenizer_file, window, side), labels, window, pad_id, function=function, side=side
-        )
+        tokenizer = cutting_tokenizer(tokenizer_file, window, side)
+        return cls(tokenizer, labels, window, pad_id, function=function, side=side, types=types)
 
     @classmethod
     def of(cls, folder: Path, manifest: ClassifierManifest) -> LabelScorer:
@@ -72,11 +75,19 @@ class LabelScorer:
             manifest.pad_token_id,
             function=manifest.function_to_apply,
             side=manifest.truncation_side,
+            types=manifest.token_types,
         )
 
     def encode(self, text: str, truncation: Truncation) -> Encoded | Failure:
         """Tokenises a text and cuts it to the window; TOO_LONG if it is longer and truncation is `error`."""
         return self._tokens.encode(text, cut=truncation != "error")
+
+    def encode_pair(self, text: str, other: str, truncation: Truncation) -> Encoded | Failure:
+        """Tokenises two texts as one input and cuts the longer first; TOO_LONG as `encode` says."""
+        encoded = self._tokens.encode_pair(text, other, cut=truncation != "error")
+        if self._types or isinstance(encoded, Failure):
+            return encoded
+        return replace(encoded, token_types=[0] * encoded.kept)
 
     def ids(self, text: str) -> list[int]:
         """The text's token ids, cut to the window."""
@@ -125,7 +136,15 @@ class ClassifierReplica(BatchedReplica[ClassifyParameters]):
     def encode(self, work: Work) -> tuple[ClassifyParameters, list[Encoded]] | Failure:
         """Tokenises the texts of a request, or gives the first failure."""
         parameters = parameters_of(work, ClassifyParameters)
-        encoded = encoded_all(work.inputs, lambda text: self._scorer.encode(text, parameters.truncation))
+        cut, seconds = parameters.truncation, parameters.second_at or (None,) * len(work.inputs)
+
+        def encode(input_: tuple[str, int | None]) -> Encoded | Failure:
+            text, at = input_
+            if at is None:
+                return self._scorer.encode(text, cut)
+            return self._scorer.encode_pair(text[:at], text[at:], cut)
+
+        encoded = encoded_all(list(zip(work.inputs, seconds, strict=True)), encode)
         return encoded if isinstance(encoded, Failure) else (parameters, encoded)
 
     def outputs(self, parameters: ClassifyParameters, logits: Sequence[Logits]) -> tuple[object, ...]:

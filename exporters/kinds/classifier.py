@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from deployments.engines.base import Engine, Logits
+from deployments.engines.base import Engine, Logits, padded
 from deployments.engines.opening import ONNX_FILE, EngineSize, open_engine_named
 from deployments.replica.classify import LabelScorer, OpenClassifier
-from deployments.replica.tokens import TOKENIZER_FILE, Side
+from deployments.replica.tokens import TOKENIZER_FILE, Encoded, Side
 from exporters.choosing import Race, race
 from exporters.errors import ExportFailed, SourceRefused
 from exporters.kinds.graphs import export_graph, graph_folders, scratch_folder
@@ -23,7 +23,7 @@ from exporters.plan import Candidate, Step, Workbench
 from exporters.profiling import Advance, measure_grid, watch_here
 from exporters.sources.source import SourceFolder, read_object
 from exporters.sources.texts import TextSet, labelled_texts
-from exporters.verification import RunRows, batched, golden_texts, record_self_test, run_all
+from exporters.verification import RunRows, batched, by_length, golden_texts, record_self_test, run_all
 from gateway.model.manifest import ClassifierManifest, EngineChoice, Measure, Precision, Verification
 
 CONFIG_FILE = "config.json"
@@ -38,6 +38,7 @@ class _Source:
 
     head: Head
     side: Side
+    types: bool
     scorer: LabelScorer
     texts: TextSet
     rows: list[list[int]]
@@ -85,6 +86,7 @@ def make_classifier(bench: Workbench) -> ClassifierManifest:
         labels=source.head.labels,
         function_to_apply=source.head.function,
         truncation_side=source.side,
+        token_types=source.types,
         max_tokens=source.scorer.window,
         pad_token_id=source.scorer.pad_id,
         verification=chosen.verification,
@@ -114,9 +116,10 @@ def _asked(original: Original, head: Head, bench: Workbench) -> _Source:
         original.pad_id,
         function=head.function,
         side=original.truncation_side,
+        types=original.takes_types,
     )
     rows = [scorer.ids(one.text) for one in texts.texts]
-    return _Source(head, original.truncation_side, scorer, texts, rows, meant)
+    return _Source(head, original.truncation_side, original.takes_types, scorer, texts, rows, meant)
 
 
 def _prove(bench: Workbench, original: Original, source: _Source, folder: Path) -> None:
@@ -130,6 +133,33 @@ def _prove(bench: Workbench, original: Original, source: _Source, folder: Path) 
     text = golden_texts([one.text for one in source.texts.texts], scorer.window)[-1]
     batches = batches_of(partial(original.encode, text), scorer.window)
     prove_shapes(family, batches, _runner(original), batched(opened, scorer.pad_id))
+    _prove_pairs(family, original, scorer, opened, by_length([one.text for one in source.texts.texts]), text)
+
+
+def _prove_pairs(
+    family: str, original: Original, scorer: LabelScorer, engine: Engine, texts: Sequence[str], long: str
+) -> None:
+    """Proves that pairs of texts are read and answered as by the checkpoint: short, long and unlike ones.
+
+    Raises ExportFailed.
+    """
+    pairs = [(texts[-1], texts[0]), (texts[0], texts[-1]), (texts[0], long), (long, texts[0]), (long, long)]
+    types: dict[tuple[int, ...], list[int]] = {}
+    for pair in pairs:
+        ids, kinds = original.encode_pair(*pair)
+        read = scorer.encode_pair(*pair, "longest_first")
+        expected = kinds if original.takes_types else [0] * len(ids)
+        if not isinstance(read, Encoded) or (read.token_ids, list(read.token_types)) != (ids, expected):
+            raise ExportFailed(f"{family}: a pair of texts is not read as by the checkpoint's own tokenizer")
+        types[tuple(ids)] = expected
+
+    def run(rows: list[list[int]]) -> Logits:
+        """Logits of a batch of pairs by the engine."""
+        batch = padded(rows, scorer.pad_id, [types[tuple(row)] for row in rows])
+        return engine.run(batch.token_ids, batch.attention_mask, batch.token_types)
+
+    rows = [list(ids) for ids in types]
+    prove_shapes(f"{family}, for pairs of texts,", [*([row] for row in rows), rows], _runner(original, types), run)
 
 
 def _chosen(bench: Workbench, source: _Source, folders: Mapping[Precision, Path]) -> _Chosen:
@@ -183,13 +213,16 @@ def _load(source: SourceFolder) -> tuple[Head, Original]:
     return head, loaded
 
 
-def _runner(original: Original) -> RunRows:
+def _runner(original: Original, types: Mapping[tuple[int, ...], Sequence[int]] | None = None) -> RunRows:
+    """Runs the checkpoint, on pairs of texts with the token types of each row if any are given."""
+
     def run(rows: list[list[int]]) -> Logits:
         """Logits (rows, labels) of a batch padded to its longest row."""
         import torch
 
         with torch.inference_mode():
-            logits: Logits = original.model(**original.tensors(rows)).logits.numpy()
+            given = original.tensors(rows, None if types is None else [types[tuple(row)] for row in rows])
+            logits: Logits = original.model(**given).logits.numpy()
         return logits
 
     return run

@@ -48,17 +48,25 @@ class Original:
         ids: list[int] = self.tokenizer(text, truncation=True, max_length=most or self.window)["input_ids"]
         return ids
 
-    def tensors(self, rows: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:
-        """Ids and mask of a batch padded to its longest row, as the model's keyword arguments."""
+    def encode_pair(self, text: str, other: str) -> tuple[list[int], list[int]]:
+        """Token ids and types of two texts as one input, cut at the window; no types where the tokenizer gives none."""
+        found = self.tokenizer(text, other, truncation=True, max_length=self.window)
+        return found["input_ids"], found.get(TYPE_IDS, [])
+
+    def tensors(
+        self, rows: Sequence[Sequence[int]], types: Sequence[Sequence[int]] | None = None
+    ) -> dict[str, torch.Tensor]:
+        """Ids, mask and types of a batch padded to its longest row, as the model's keyword arguments."""
         import torch
 
-        batch = padded(rows, self.pad_id)
+        batch = padded(rows, self.pad_id, types)
         found = {
             "input_ids": torch.from_numpy(batch.token_ids),
             "attention_mask": torch.from_numpy(batch.attention_mask),
         }
-        if self._takes_types:
-            found[TYPE_IDS] = torch.zeros_like(found["input_ids"])
+        if self.takes_types:
+            blank = batch.token_types is None
+            found[TYPE_IDS] = torch.zeros_like(found["input_ids"]) if blank else torch.from_numpy(batch.token_types)
         return found
 
     def check_ids(self, rows: Sequence[Sequence[int]], location: str) -> None:
@@ -72,7 +80,7 @@ class Original:
             )
 
     @cached_property
-    def _takes_types(self) -> bool:
+    def takes_types(self) -> bool:
         """True if the tokenizer gives token types, as a pipeline would pass them, and the model takes them."""
         return TYPE_IDS in self.tokenizer.model_input_names and TYPE_IDS in signature(self.model.forward).parameters
 

@@ -227,6 +227,9 @@ class ClassifierManifest(VariantManifest):
     truncation_side: Literal["left", "right"] = Field(
         default="right", description="the side on which a text over the window is cut"
     )
+    token_types: bool = Field(
+        default=True, description="whether the checkpoint is told which of a pair's texts a token is of"
+    )
     verification: Verification
     self_test: SelfTest
     choice: EngineChoice | None = Field(default=None, description="how its engine was chosen; None if it was given")

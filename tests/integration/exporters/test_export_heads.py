@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from fakes import catalog
 from odd_checkpoints import HEADS, MOODS, PIECES, edited, headed, make_pieces, named, pipeline_scores, varied
 from small_checkpoints import WINDOW, make_checkpoint, sentences
 
 from deployments.engines.base import padded
-from deployments.replica.classify import OpenClassifier, open_classifier
+from deployments.replica.classify import ClassifierReplica, OpenClassifier, open_classifier
 from deployments.replica.tokens import Encoded
 from exporters.errors import ExportFailed, SourceRefused, VariantRefused
 from exporters.export import export
@@ -19,7 +22,8 @@ from exporters.plan import Settings, VariantPlan
 from exporters.preparing.job import ExportJob, run_job
 from exporters.sources.source import resolve_source
 from gateway.model.manifest import ClassifierManifest, Precision
-from gateway.tasks.classify import ClassifyParameters, LabelScore
+from gateway.model.messages import Answer, Work
+from gateway.tasks.classify import CLASSIFY, ClassifyBody, ClassifyParameters, LabelScore
 
 pytestmark = [pytest.mark.export, pytest.mark.usefixtures("warm")]
 LONG = "i loved the plot . " + "the film was a film and it was a film . " * 20 + "awful acting and cold food"
@@ -168,6 +172,45 @@ def test_a_graph_that_leaves_out_what_the_pipeline_passes_is_refused(tmp_path: P
     )
     with pytest.raises(ExportFailed, match="gpt2 cannot be served as it is exported: for a text of"):
         exported(folder, tmp_path / "variant")
+
+
+PAIRS = [
+    ("the film was good", "i hated the food"),
+    ("ok", LONG),
+    (LONG, "ok"),
+    (LONG, f"very {LONG}"),
+    ("caf\u00e9 \u2014 na\u00efve", "\U0001f600"),
+]
+
+
+@pytest.mark.parametrize("family", ["bert", "distilbert", "roberta", "bart"])
+async def test_pairs_of_texts_answer_as_the_pipeline(tmp_path: Path, family: str) -> None:
+    """Two texts reach a model as its own tokenizer joins them, with token types or end tokens, beside single texts."""
+    folder = make_checkpoint(tmp_path / family, family)
+    exported(folder, tmp_path / "variant")
+    opened = open_classifier(tmp_path / "variant", 1)
+    inputs: list[Any] = [{"text": one, "text_pair": other} for one, other in PAIRS]
+    body = ClassifyBody.model_validate({"inputs": [TEXTS[0], *inputs, TEXTS[1], {"text": TEXTS[2]}]})
+    parameters, _ = CLASSIFY.read(body)
+    replica = ClassifierReplica(catalog().checkpoints[0], opened, 100, time.monotonic)
+    replica.start()
+    (answer,) = await replica.handle([Work("classify", tuple(body.texts()), parameters, 600.0, False, "1")])
+    await replica.stop(60)
+    assert isinstance(answer, Answer)
+    meant = pipeline_scores(folder, [TEXTS[0], *inputs, TEXTS[1], TEXTS[2]], WINDOW)
+    assert agree([list(one) for one in answer.outputs], meant, within=1e-4)
+
+
+def test_token_types_that_the_tokenizer_withholds_do_not_reach_the_model(checkpoint: Path, tmp_path: Path) -> None:
+    """Where a checkpoint's tokenizer gives no token types its model is told none, though its template has them."""
+    assert not exported(checkpoint, tmp_path / "distilbert").token_types
+    folder = make_checkpoint(tmp_path / "bert", "bert")
+    assert exported(folder, tmp_path / "types").token_types
+    edited("tokenizer_config.json", model_input_names=["input_ids", "attention_mask"])(folder)
+    assert not exported(folder, tmp_path / "none").token_types
+    scorer = open_classifier(tmp_path / "none", 1).scorer
+    encoded = scorer.encode_pair("the film", "was good", "longest_first")
+    assert isinstance(encoded, Encoded) and set(encoded.token_types) == {0}
 
 
 @pytest.mark.parametrize("family", PIECES)

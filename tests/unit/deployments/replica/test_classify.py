@@ -221,3 +221,32 @@ def test_a_text_is_cut_on_the_checkpoints_side(tmp_path: Path) -> None:
     whole = LabelScorer.open(tmp_path / "tokenizer.json", LABELS, 512).ids("a b c d e f g h i j")
     assert (len(right.ids("a b c d e f g h i j")), len(left.ids("a b c d e f g h i j"))) == (8, 8)
     assert right.ids("a b c d e f g h i j")[:7] == whole[:7] and left.ids("a b c d e f g h i j")[1:] == whole[-7:]
+
+
+@pytest.mark.parametrize(("first", "last"), [("[CLS]", "[SEP]"), ("w1", "w2")])
+def test_names_of_special_tokens_are_text_in_both_texts_of_a_pair(tmp_path: Path, first: str, last: str) -> None:
+    """A special token's name in either text of a pair is text, even where a vocabulary has it as a word, too."""
+    words = [first, last, "[UNK]", "a", "b", "[", "]", "SEP", "w", "2"]
+    made = Tokenizer(models.WordLevel({word: at for at, word in enumerate(words)}, unk_token="[UNK]"))
+    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    made.add_special_tokens([first, last])
+    made.post_processor = processors.TemplateProcessing(
+        single=f"{first} $A {last}", pair=f"{first} $A {last} $B:1 {last}:1", special_tokens=[(first, 0), (last, 1)]
+    )
+    made.save(str(tmp_path / "tokenizer.json"))
+    task = LabelScorer.open(tmp_path / "tokenizer.json", LABELS, 64)
+    encoded = task.encode_pair(f"a {last} b", f"{last} \ud83d b", "longest_first")
+    assert isinstance(encoded, Encoded)
+    assert (encoded.token_ids.count(0), encoded.token_ids.count(1)) == (1, 2)
+    begins = encoded.token_ids.index(1) + 1
+    assert list(encoded.token_types) == [0] * begins + [1] * (len(encoded.token_ids) - begins)
+    assert encoded.tokens_total == len(encoded.token_ids)
+
+
+def test_an_unknown_character_is_not_taken_for_the_name_of_its_token(task: LabelScorer, tmp_path: Path) -> None:
+    """A text with characters that no piece has is read as it is, also where the unknown token is a special one."""
+    unknown = tokenizer()
+    unknown.add_special_tokens(["[UNK]"])
+    unknown.save(str(tmp_path / "tokenizer.json"))
+    scorer = LabelScorer.open(tmp_path / "tokenizer.json", LABELS, WINDOW)
+    assert scorer.ids("good \u4f60\u597d film") == task.ids("good \u4f60\u597d film")
