@@ -47,7 +47,8 @@ OURS = "punctual"
 """The policy that `punctual serve` serves unless another is named."""
 
 EXTRAS = {
-    **dict.fromkeys(("huggingface_hub", "optimum", "rouge_score", "safetensors", "torch", "transformers"), "export"),
+    **dict.fromkeys(("huggingface_hub", "optimum", "rouge_score", "safetensors"), "export"),
+    **dict.fromkeys(("sentencepiece", "torch", "transformers"), "export"),
     **dict.fromkeys(("matplotlib", "scipy"), "simulate"),
     **dict.fromkeys(("aiohttp", "fastapi", "uvicorn"), "bench"),
     "ctranslate2": "engines",

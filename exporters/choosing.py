@@ -17,7 +17,7 @@ import psutil
 from deployments.engines.base import Engine
 from exporters.errors import ExportFailed
 from exporters.plan import Candidate
-from exporters.profiling import Shape, Watch
+from exporters.profiling import Shape, Watch, batch_like
 from gateway.model.manifest import EngineChoice, RacedEngine, RacedShape
 
 MIXTURE = {Shape(1, 16): 0.40, Shape(1, 64): 0.25, Shape(1, 128): 0.10, Shape(8, 32): 0.20, Shape(1, 512): 0.05}
@@ -129,7 +129,7 @@ def _rounds(
 
 
 def _timed(engine: Engine, shape: Shape, token_ids: Sequence[int], watch: Watch) -> float:
-    ids = np.resize(np.asarray(token_ids, dtype=np.int64), (shape.batch, shape.tokens))
+    ids = batch_like(token_ids, shape)
     mask = np.ones_like(ids)
     began = watch.clock()
     engine.run(ids, mask)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
@@ -22,7 +21,7 @@ from exporters.plan import PRECISIONS, Settings, VariantPlan
 from exporters.preparing.job import ExportJob, ProfileJob, run_shown
 from exporters.preparing.prepare import prepare as prepare_catalog
 from exporters.preparing.store import Store
-from exporters.sources.source import encoder_of, source_folder
+from exporters.sources.source import encoder_of, read_object, source_folder
 from gateway.catalogs.catalog import Catalog, load_catalog
 from gateway.model.manifest import Precision, VariantManifest
 from gateway.model.profile import LatencyProfile
@@ -116,7 +115,7 @@ def plan_for(location: str, revision: str | None, precision: Precision) -> Varia
     where the child process would first import torch.
     """
     folder = source_folder(location, revision)
-    config = json.loads((encoder_of(folder, location) / "config.json").read_bytes())
+    config = read_object(encoder_of(folder, location) / "config.json", location)
     name = location.rstrip("/").replace(":", "/").rsplit("/", 1)[-1]
     engine = next(engine for engine, known in PRECISIONS.items() if precision in known)
     return VariantPlan(name, kind_of(folder, location).task, str(config.get("model_type", name)), engine, precision)

@@ -33,8 +33,11 @@ SEQ2SEQ_FILES = (ENCODER_FILE, FIRST_STEP_FILE, NEXT_STEP_FILE)
 class Engine(Protocol):
     """Runs one variant. Blocking: call it on the engine's thread, never on the replica's loop."""
 
-    def run(self, token_ids: TokenIds, attention_mask: TokenIds) -> Logits:
-        """Computes logits (batch, labels) of token ids and mask, both (batch, tokens). Raises the library's errors."""
+    def run(self, token_ids: TokenIds, attention_mask: TokenIds, token_types: TokenIds | None = None) -> Logits:
+        """Computes logits (batch, labels) of ids, mask and types, all (batch, tokens). Raises the library's errors.
+
+        Types say which of two texts a token is of; without them all are 0. A variant that knows none ignores them.
+        """
 
 
 class Decoder(Protocol):
@@ -60,21 +63,30 @@ class Seq2SeqEngine(Protocol):
 
 @dataclass(frozen=True)
 class PaddedBatch:
-    """Token ids and their mask, both (batch, longest row). The mask is 0 for padding, which is on the right."""
+    """Token ids and their mask, both (batch, longest row). The mask is 0 for padding, which is on the right.
+
+    Token types are None where all are 0.
+    """
 
     token_ids: TokenIds
     attention_mask: TokenIds
+    token_types: TokenIds | None = None
 
 
-def padded(rows: Sequence[Sequence[int]], pad_id: int) -> PaddedBatch:
-    """Pads rows to the length of the longest."""
+def padded(rows: Sequence[Sequence[int]], pad_id: int, types: Sequence[Sequence[int]] | None = None) -> PaddedBatch:
+    """Pads rows to the length of the longest, and their token types, if any row has some, with 0."""
     longest = max(map(len, rows))
     token_ids = np.full((len(rows), longest), pad_id, dtype=np.int64)
     attention_mask = np.zeros((len(rows), longest), dtype=np.int64)
     for at, row in enumerate(rows):
         token_ids[at, : len(row)] = row
         attention_mask[at, : len(row)] = 1
-    return PaddedBatch(token_ids, attention_mask)
+    if types is None or not any(map(any, types)):
+        return PaddedBatch(token_ids, attention_mask)
+    token_types = np.zeros_like(token_ids)
+    for at, one in enumerate(types):
+        token_types[at, : len(one)] = one
+    return PaddedBatch(token_ids, attention_mask, token_types)
 
 
 Made = TypeVar("Made")

@@ -47,10 +47,10 @@ class OnnxEngine:
             raise ValueError(f"{path.name} wants the inputs {sorted(inputs)}")
         return cls(session, inputs)
 
-    def run(self, token_ids: TokenIds, attention_mask: TokenIds) -> Logits:
-        """Computes logits (batch, labels), float32. Token types, if the graph takes them, are all zero."""
+    def run(self, token_ids: TokenIds, attention_mask: TokenIds, token_types: TokenIds | None = None) -> Logits:
+        """Computes logits (batch, labels), float32. Token types count if the graph takes them."""
         feeds = {INPUT_IDS: token_ids, ATTENTION_MASK: attention_mask}
         if self._wants_types:
-            feeds[TOKEN_TYPES] = np.zeros_like(token_ids)
+            feeds[TOKEN_TYPES] = np.zeros_like(token_ids) if token_types is None else token_types
         logits: Logits = self._session.run([LOGITS], feeds)[0].astype(np.float32, copy=False)
         return logits

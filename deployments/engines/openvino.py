@@ -67,14 +67,14 @@ class OpenVinoEngine:
         """The threads of all its streams together, as OpenVINO has them."""
         return int(self._model.get_property("INFERENCE_NUM_THREADS"))
 
-    def run(self, token_ids: TokenIds, attention_mask: TokenIds) -> Logits:
-        """Computes logits (batch, labels), float32. Token types, if the graph takes them, are all zero.
+    def run(self, token_ids: TokenIds, attention_mask: TokenIds, token_types: TokenIds | None = None) -> Logits:
+        """Computes logits (batch, labels), float32. Token types count if the graph takes them.
 
         Safe to call from several threads; from more than `at_once`, some wait.
         """
         feeds = {INPUT_IDS: self._widened(token_ids), ATTENTION_MASK: self._widened(attention_mask)}
         if self._wants_types:
-            feeds[TOKEN_TYPES] = np.zeros_like(feeds[INPUT_IDS])
+            feeds[TOKEN_TYPES] = self._widened(np.zeros_like(token_ids) if token_types is None else token_types)
         request = self._idle.get()
         try:
             request.infer(feeds)

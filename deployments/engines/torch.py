@@ -5,6 +5,7 @@ Imported only when such a variant is opened: torch and transformers take seconds
 
 from __future__ import annotations
 
+from inspect import signature
 from pathlib import Path
 
 import torch
@@ -19,6 +20,7 @@ class TorchEngine:
     def __init__(self, model: PreTrainedModel) -> None:
         """Takes a loaded model, as `open` makes it."""
         self._model = model
+        self._takes_types = "token_type_ids" in signature(model.forward).parameters
 
     @classmethod
     def open(cls, folder: Path, threads: int) -> TorchEngine:
@@ -36,9 +38,12 @@ class TorchEngine:
         )
         return cls(model.eval())
 
-    def run(self, token_ids: TokenIds, attention_mask: TokenIds) -> Logits:
-        """Computes logits (batch, labels), float32."""
+    def run(self, token_ids: TokenIds, attention_mask: TokenIds, token_types: TokenIds | None = None) -> Logits:
+        """Computes logits (batch, labels), float32. Token types count if the model takes them."""
+        given = {"input_ids": token_ids, "attention_mask": attention_mask}
+        if token_types is not None and self._takes_types:
+            given["token_type_ids"] = token_types
         with torch.inference_mode():
-            output = self._model(input_ids=torch.from_numpy(token_ids), attention_mask=torch.from_numpy(attention_mask))
+            output = self._model(**{name: torch.from_numpy(array) for name, array in given.items()})
         logits: Logits = output.logits.numpy()
         return logits

@@ -28,13 +28,14 @@ INLINE_CHARACTERS = 2_000
 """Characters of a batch up to which it is tokenised on the loop (under 0.1 ms); longer ones go to a thread."""
 
 ParametersT = TypeVar("ParametersT", bound=Parameters)
+Input = TypeVar("Input")
 
 
 @dataclass(frozen=True, slots=True)
 class _Read(Generic[ParametersT]):
     """A request's inputs as token ids. `rows` are its distinct ones, and `places` has each input's row.
 
-    Inputs of equal token ids are one row. Apart, dynamic int8 would answer them by the scale of the run that each is
+    Inputs of equal tokens are one row. Apart, dynamic int8 would answer them by the scale of the run that each is
     in, so that one request could hold two answers to one text.
     """
 
@@ -97,11 +98,10 @@ class BatchedReplica(ABC, Generic[ParametersT]):
         if isinstance(found, Failure):
             return found
         parameters, encoded = found
-        places: dict[tuple[int, ...], int] = {}
-        for one in encoded:
-            places.setdefault(tuple(one.token_ids), len(places))
-        rows = [Row(token_ids, arrived + work.remaining_s, work.strict) for token_ids in places]
-        return _Read(parameters, encoded, rows, [places[tuple(one.token_ids)] for one in encoded])
+        places: dict[tuple[tuple[int, ...], tuple[int, ...]], int] = {}
+        at = [places.setdefault((tuple(one.token_ids), tuple(one.token_types)), len(places)) for one in encoded]
+        rows = [Row(ids, arrived + work.remaining_s, work.strict, types) for ids, types in places]
+        return _Read(parameters, encoded, rows, at)
 
     def _answered(
         self, read: _Read[ParametersT], scored: Iterator[Scored | Failure], arrived: float
@@ -125,11 +125,11 @@ def batcher_of(
     )
 
 
-def encoded_all(texts: Sequence[str], encode: Callable[[str], Encoded | Failure]) -> list[Encoded] | Failure:
-    """Every text as it is encoded, or the first failure, with the index of its text."""
+def encoded_all(inputs: Sequence[Input], encode: Callable[[Input], Encoded | Failure]) -> list[Encoded] | Failure:
+    """Every input as it is encoded, or the first failure, with its index."""
     encoded: list[Encoded] = []
-    for at, text in enumerate(texts):
-        one = encode(text)
+    for at, given in enumerate(inputs):
+        one = encode(given)
         if isinstance(one, Failure):
             return replace(one, index=at)
         encoded.append(one)

@@ -19,17 +19,23 @@ from gateway.model.deadline import Clock
 from gateway.model.messages import Failure, FailureKind, LoadReport
 from gateway.tasks.runs import MedianTimes, RememberedMedians, runs_of
 
-EngineRun: TypeAlias = Callable[[TokenIds, TokenIds], Logits]
+EngineRun: TypeAlias = Callable[[TokenIds, TokenIds, TokenIds | None], Logits]
+"""An engine's `run`: token ids, mask, and token types or None."""
+
 _INTERRUPTED = Failure(FailureKind.ENGINE, "interrupted")
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One input of a batch: its token ids and its deadline, an instant on the batcher's clock."""
+    """One input of a batch: its token ids and its deadline, an instant on the batcher's clock.
+
+    `token_types` are those of a pair of texts; a single text has none.
+    """
 
     token_ids: Sequence[int]
     deadline: float
     strict: bool
+    token_types: Sequence[int] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,6 +95,16 @@ class _Run:
             else:
                 delay_s = self.started - self.batch.enqueued_at
                 self.batch.resolve(place, Scored(self.outcome[row], delay_s, self.service_time_s, len(self.places)))
+
+
+def _alike(rows: Sequence[Row]) -> list[list[int]]:
+    """The places of single texts and of pairs, which do not share a run.
+
+    BART's classifier is wrong, without a fault, where the rows of a batch have unlike numbers of end tokens.
+    """
+    singles = [place for place, row in enumerate(rows) if not row.token_types]
+    pairs = [place for place, row in enumerate(rows) if row.token_types]
+    return [one for one in (singles, pairs) if one]
 
 
 class Batcher:
@@ -161,8 +177,10 @@ class Batcher:
         if self._queued + len(rows) > max(self._max_queued, len(rows)):
             return [Failure(FailureKind.QUEUE_FULL)] * len(rows)
         batch = _Batch(rows, self._clock(), self._loop.create_future())
-        for places in runs_of([len(row.token_ids) for row in rows], self._medians.median_s):
-            self._enter(batch, places)
+        for alike in _alike(rows):
+            lengths = [len(rows[place].token_ids) for place in alike]
+            for places in runs_of(lengths, self._medians.median_s):
+                self._enter(batch, [alike[place] for place in places])
         self._begin()
         try:
             return await batch.done
@@ -227,8 +245,8 @@ class Batcher:
             self._loop.call_soon_threadsafe(self._finished, run)
 
     def _logits(self, rows: Sequence[Row]) -> Logits:
-        batch = padded([row.token_ids for row in rows], self._pad_id)
-        logits = self._engine_run(batch.token_ids, batch.attention_mask)
+        batch = padded([row.token_ids for row in rows], self._pad_id, [row.token_types for row in rows])
+        logits = self._engine_run(batch.token_ids, batch.attention_mask, batch.token_types)
         if len(logits) != len(rows):
             raise ValueError(f"the engine gave {len(logits)} rows for {len(rows)} inputs")
         return logits

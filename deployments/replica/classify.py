@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -13,34 +13,81 @@ from deployments.engines.base import OPENVINO_FILE, OPENVINO_WEIGHTS, Engine, Lo
 from deployments.engines.opening import ONNX_FILE, open_engine
 from deployments.replica.batched import BatchedReplica, batcher_of, encoded_all
 from deployments.replica.kinds import ReplicaKind
-from deployments.replica.tokens import TOKENIZER_FILE, Encoded, WindowedTokens, cutting_tokenizer
+from deployments.replica.tokens import TOKENIZER_FILE, Encoded, Side, WindowedTokens, cutting_tokenizer
 from deployments.replica.variant import VariantRejected, check_answers, open_variant
 from gateway.catalogs.catalog import CatalogEntry
 from gateway.model.deadline import Clock
-from gateway.model.manifest import ClassifierManifest
+from gateway.model.manifest import ClassifierManifest, FunctionToApply
 from gateway.model.messages import Failure, Work, parameters_of
 from gateway.model.profile import LatencyProfile
-from gateway.tasks.classify import ClassifyParameters, FunctionToApply, LabelScore, Truncation
+from gateway.tasks.classify import ClassifyParameters, LabelScore, Truncation
 
 
 class LabelScorer:
     """Tokenises texts and scores labels from logits. Safe to use from many threads, since it never changes."""
 
-    def __init__(self, tokenizer: Tokenizer, labels: tuple[str, ...], window: int, pad_id: int = 0) -> None:
-        """Takes a tokenizer that truncates at `window` and does not pad, as `open` makes it."""
-        self._tokens = WindowedTokens(tokenizer, window)
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        labels: tuple[str, ...],
+        window: int,
+        pad_id: int = 0,
+        *,
+        function: FunctionToApply = "softmax",
+        side: Side = "right",
+        types: bool = True,
+    ) -> None:
+        """Takes a tokenizer that truncates at `window` on that side and does not pad, as `open` makes it.
+
+        `function` makes scores of logits where a request does not say which. Without `types` the checkpoint is told no
+        token types, whatever its tokenizer.json gives.
+        """
+        self._tokens = WindowedTokens(tokenizer, window, side)
         self.labels = labels
         self.window = window
         self.pad_id = pad_id
+        self.function = function
+        self._types = types
 
     @classmethod
-    def open(cls, tokenizer_file: Path, labels: tuple[str, ...], window: int, pad_id: int = 0) -> LabelScorer:
+    def open(
+        cls,
+        tokenizer_file: Path,
+        labels: tuple[str, ...],
+        window: int,
+        pad_id: int = 0,
+        *,
+        function: FunctionToApply = "softmax",
+        side: Side = "right",
+        types: bool = True,
+    ) -> LabelScorer:
         """Loads a tokenizer.json, and replaces its truncation and padding by a cut at the window."""
-        return cls(cutting_tokenizer(tokenizer_file, window), labels, window, pad_id)
+        tokenizer = cutting_tokenizer(tokenizer_file, window, side)
+        return cls(tokenizer, labels, window, pad_id, function=function, side=side, types=types)
+
+    @classmethod
+    def of(cls, folder: Path, manifest: ClassifierManifest) -> LabelScorer:
+        """The scorer of a variant's folder."""
+        return cls.open(
+            folder / TOKENIZER_FILE,
+            manifest.labels,
+            manifest.max_tokens,
+            manifest.pad_token_id,
+            function=manifest.function_to_apply,
+            side=manifest.truncation_side,
+            types=manifest.token_types,
+        )
 
     def encode(self, text: str, truncation: Truncation) -> Encoded | Failure:
         """Tokenises a text and cuts it to the window; TOO_LONG if it is longer and truncation is `error`."""
         return self._tokens.encode(text, cut=truncation != "error")
+
+    def encode_pair(self, text: str, other: str, truncation: Truncation) -> Encoded | Failure:
+        """Tokenises two texts as one input and cuts the longer first; TOO_LONG as `encode` says."""
+        encoded = self._tokens.encode_pair(text, other, cut=truncation != "error")
+        if self._types or isinstance(encoded, Failure):
+            return encoded
+        return replace(encoded, token_types=[0] * encoded.kept)
 
     def ids(self, text: str) -> list[int]:
         """The text's token ids, cut to the window."""
@@ -48,7 +95,7 @@ class LabelScorer:
 
     def scores(self, logits: Logits, parameters: ClassifyParameters) -> tuple[LabelScore, ...]:
         """Scores labels from one row of logits: best first, at most `top_k`; equal scores keep the labels' order."""
-        values = applied(parameters.function_to_apply, logits)
+        values = applied(parameters.function_to_apply or self.function, logits)
         best = sorted(range(len(values)), key=lambda i: -values[i])[: parameters.top_k]
         return tuple(LabelScore(self.labels[i], values[i]) for i in best)
 
@@ -89,7 +136,15 @@ class ClassifierReplica(BatchedReplica[ClassifyParameters]):
     def encode(self, work: Work) -> tuple[ClassifyParameters, list[Encoded]] | Failure:
         """Tokenises the texts of a request, or gives the first failure."""
         parameters = parameters_of(work, ClassifyParameters)
-        encoded = encoded_all(work.inputs, lambda text: self._scorer.encode(text, parameters.truncation))
+        cut, seconds = parameters.truncation, parameters.second_at or (None,) * len(work.inputs)
+
+        def encode(input_: tuple[str, int | None]) -> Encoded | Failure:
+            text, at = input_
+            if at is None:
+                return self._scorer.encode(text, cut)
+            return self._scorer.encode_pair(text[:at], text[at:], cut)
+
+        encoded = encoded_all(list(zip(work.inputs, seconds, strict=True)), encode)
         return encoded if isinstance(encoded, Failure) else (parameters, encoded)
 
     def outputs(self, parameters: ClassifyParameters, logits: Sequence[Logits]) -> tuple[object, ...]:
@@ -106,7 +161,7 @@ def open_classifier(folder: Path, threads: int) -> OpenClassifier:
 
 
 def _open(folder: Path, manifest: ClassifierManifest, threads: int, at_once: int) -> OpenClassifier:
-    task = LabelScorer.open(folder / TOKENIZER_FILE, manifest.labels, manifest.max_tokens, manifest.pad_token_id)
+    task = LabelScorer.of(folder, manifest)
     engine = open_engine(folder, manifest, threads, at_once)
     check_answers(manifest.checkpoint, manifest.self_test, engine, task.ids)
     return OpenClassifier(manifest, engine, task, LatencyProfile.from_document(manifest.profile))

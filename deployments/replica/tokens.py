@@ -52,6 +52,16 @@ class TextEncoder:
             encoding = self._tokenizer.encode(text)
         return self._apart(text, encoding) if self._pieces else encoding
 
+    def encode_pair(self, text: str, other: str) -> Encoding:
+        """Encodes two texts as one input, in both of which names of special tokens are text."""
+        text, other = (self._plain(well_formed(one)) for one in (text, other))
+        return self._tokenizer.encode(text, other)
+
+    def specials(self, pair: bool) -> int:
+        """How many special tokens an input has, of one text or of a pair."""
+        number: int = self._tokenizer.num_special_tokens_to_add(pair)
+        return number
+
     def encode_batch(self, texts: Sequence[str]) -> list[Encoding]:
         """Encodes each text as `encode` does; faster than one by one."""
         texts = list(texts)
@@ -64,8 +74,15 @@ class TextEncoder:
             return encodings
         return [self._apart(text, encoding) for text, encoding in zip(texts, encodings, strict=True)]
 
+    def _plain(self, text: str) -> str:
+        """The text with a space in each name of a special token that would become one."""
+        return self._parted(text, self._tokenizer.encode(text))[0] if self._pieces else text
+
     def _apart(self, text: str, encoding: Encoding) -> Encoding:
         """The encoding of the text with a space in each name of a special token that became one."""
+        return self._parted(text, encoding)[1]
+
+    def _parted(self, text: str, encoding: Encoding) -> tuple[str, Encoding]:
         for _ in range(TAKEN_APART):
             marked = zip(encoding.ids, encoding.special_tokens_mask, encoding.offsets, strict=True)
             starts = [
@@ -78,7 +95,7 @@ class TextEncoder:
             borders = [0, *(start + 1 for start in starts), len(text)]
             text = " ".join(text[begin:end] for begin, end in pairwise(borders))
             encoding = self._tokenizer.encode(text)
-        return encoding
+        return text, encoding
 
     def _is_named(self, token_id: int, part: str) -> bool:
         """True if the part of a text became a special token by its name, not as something unknown."""
@@ -143,10 +160,14 @@ class TextTokens:
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """One text's token ids, cut to the window, and the `tokens_total` before the cut, specials included in both."""
+    """One text's token ids, cut to the window, and the `tokens_total` before the cut, specials included in both.
+
+    Of a pair of texts, `token_types` has the type of each token, as the tokenizer gives it; a single text has none.
+    """
 
     token_ids: list[int]
     tokens_total: int
+    token_types: Sequence[int] = ()
 
     @property
     def kept(self) -> int:
@@ -204,6 +225,26 @@ class WindowedTokens:
         if total > self.window and not cut:
             return Failure(FailureKind.TOO_LONG, "over the checkpoint's window", total, self.window)
         return Encoded(encoding.ids, total)
+
+    def encode_pair(self, text: str, other: str, *, cut: bool = True) -> Encoded | Failure:
+        """Tokenises two texts as one input, and cuts the longer of them until both fit into the window.
+
+        TOO_LONG if they do not and may not be cut. As much is read of each as of a text alone.
+        """
+        characters = READ_CHARACTERS * self.window
+        counted = [self.encode(one) for one in (text, other)]
+        alone, together = self._encoder.specials(False), self._encoder.specials(True)
+        total = sum(one.tokens_total - alone for one in counted if isinstance(one, Encoded)) + together
+        if total > self.window and not cut:
+            return Failure(FailureKind.TOO_LONG, "over the checkpoint's window", total, self.window)
+        while True:
+            parts = self._part(text, characters), self._part(other, characters)
+            encoding = self._encoder.encode_pair(*parts)
+            if len(encoding.ids) >= min(self.window, total) or parts == (text, other):
+                break
+            characters *= 4
+        kept = len(encoding.ids)
+        return Encoded(encoding.ids, max(total, kept), encoding.type_ids)
 
     def ids(self, text: str) -> list[int]:
         """The text's token ids, cut to the window."""

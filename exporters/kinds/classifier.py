@@ -1,58 +1,45 @@
-"""Makes classifier variants: one ONNX graph, or the weights for torch; verified by their labels."""
+"""Makes classifier variants: one ONNX graph, or the weights for torch; verified by what their head says."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import numpy as np
-
-from deployments.engines.base import OPENVINO_FILE, OPENVINO_WEIGHTS, Engine, Logits
+from deployments.engines.base import OPENVINO_FILE, OPENVINO_WEIGHTS, Engine, Logits, padded
 from deployments.engines.opening import ONNX_FILE, EngineSize, open_engine_named
-from deployments.replica.classify import LabelScorer, OpenClassifier, applied
-from deployments.replica.tokens import TOKENIZER_FILE
+from deployments.replica.classify import LabelScorer, OpenClassifier
+from deployments.replica.tokens import TOKENIZER_FILE, Encoded, Side
 from exporters.choosing import Race, race
-from exporters.errors import Difference
+from exporters.errors import ExportFailed, SourceRefused
 from exporters.kinds.graphs import add_openvino, export_graph, graph_folders, scratch_folder
+from exporters.kinds.heads import Head, compare_labels, floors_of, read_head
 from exporters.kinds.kind import Kind, TitledProfile, share_with_floor
 from exporters.kinds.original import Original, load_original
+from exporters.kinds.shapes import batches_of, prove_shapes
 from exporters.plan import Candidate, Step, Workbench
 from exporters.profiling import Advance, measure_grid, watch_here
-from exporters.sources.source import SourceFolder
+from exporters.sources.source import SourceFolder, read_object
 from exporters.sources.texts import TextSet, labelled_texts
-from exporters.verification import WORST, Comparison, RunRows, batched, record_self_test, run_all
-from gateway.model.manifest import ClassifierManifest, EngineChoice, Precision, Verification
+from exporters.verification import RunRows, batched, by_length, golden_texts, record_self_test, run_all
+from gateway.model.manifest import ClassifierManifest, EngineChoice, Measure, Precision, Verification
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+CONFIG_FILE = "config.json"
 
-
-@dataclass(frozen=True)
-class LabelFloors:
-    """The least share of equal labels, and the most accuracy that a variant may lose."""
-
-    label_agreement: float
-    accuracy_drop: float = 0.01
-
-
-FLOORS = {
-    Precision.FP32: LabelFloors(0.999),
-    Precision.BF16: LabelFloors(0.995),  # the starters agree in 99.8 %
-    Precision.INT8: LabelFloors(0.985),
-    Precision.INT8_WEIGHTS: LabelFloors(0.99),
-}
+MEASURED: Mapping[Measure, str] = {"label": "agreement", "each_label": "agreement by label", "error": "explained"}
+"""The title of the column with the agreement, by its measure."""
 
 
 @dataclass(frozen=True)
 class _Source:
     """What a classifier's variants are made of beside its graph, and the logits that they are compared with."""
 
-    labels: tuple[str, ...]
-    window: int
-    pad_id: int
+    head: Head
+    side: Side
+    types: bool
+    scorer: LabelScorer
     texts: TextSet
     rows: list[list[int]]
     meant: Logits
@@ -74,8 +61,8 @@ def make_classifier(bench: Workbench) -> ClassifierManifest:
     The checkpoint is loaded, asked and exported once, however many engines could run it.
     """
     plan = bench.plan
-    original = _load(bench.source)
-    source = _asked(original, bench)
+    head, original = _load(bench.source)
+    source = _asked(original, head, bench)
     bench.progress(Step.EXPORTING, 0.0)
     with scratch_folder(bench) as scratch:
         if plan.engine == "torch":
@@ -83,7 +70,9 @@ def make_classifier(bench: Workbench) -> ClassifierManifest:
             folders = {Precision.FP32: bench.folder}
         else:
             export_graph(original.model, scratch)
-            del original  # free its memory before quantising and profiling
+        _prove(bench, original, source, bench.folder if plan.engine == "torch" else scratch)
+        del original  # free its memory before quantising and profiling
+        if plan.engine != "torch":
             folders = graph_folders(bench, scratch, [one.precision for one in plan.tried])
         chosen = _chosen(bench, source, folders)
         if plan.engine != "torch":
@@ -91,29 +80,88 @@ def make_classifier(bench: Workbench) -> ClassifierManifest:
             graphs = folders[chosen.candidate.precision]
             for file in (*graphs.glob(f"{ONNX_FILE}*"), *(graphs / name for name in own)):
                 file.rename(bench.folder / file.name)
-    task = LabelScorer.open(bench.folder / TOKENIZER_FILE, source.labels, source.window, source.pad_id)
-    self_test = record_self_test(chosen.engine, task.ids, source.window, [one.text for one in source.texts.texts])
+    self_test = record_self_test(
+        chosen.engine, source.scorer.ids, source.scorer.window, [one.text for one in source.texts.texts]
+    )
     return ClassifierManifest(
         **replace(bench, plan=plan.of(chosen.candidate)).shared(),
-        labels=source.labels,
-        max_tokens=source.window,
-        pad_token_id=source.pad_id,
+        labels=source.head.labels,
+        function_to_apply=source.head.function,
+        truncation_side=source.side,
+        token_types=source.types,
+        max_tokens=source.scorer.window,
+        pad_token_id=source.scorer.pad_id,
         verification=chosen.verification,
         self_test=self_test,
         choice=chosen.choice,
-        profile=measure_grid(chosen.engine, source.window, self_test, plan.threads, bench.profiling()),
+        profile=measure_grid(chosen.engine, source.scorer.window, self_test, plan.threads, bench.profiling()),
     )
 
 
-def _asked(original: Original, bench: Workbench) -> _Source:
-    """Saves the checkpoint's tokenizer and asks the checkpoint for its logits of the verification texts."""
-    labels = _labels(original.model)
+def _asked(original: Original, head: Head, bench: Workbench) -> _Source:
+    """Saves the checkpoint's tokenizer and asks the checkpoint for its logits of the verification texts.
+
+    Raises SourceRefused if it has not one logit for each label.
+    """
     original.save_tokenizer(bench.folder)
-    texts = labelled_texts(bench.source).known_to(labels)
-    meant = run_all([original.encode(one.text) for one in texts.texts], _runner(original), bench.advance(Step.ASKING))
-    task = LabelScorer.open(bench.folder / TOKENIZER_FILE, labels, original.window, original.pad_id)
-    rows = [task.ids(one.text) for one in texts.texts]
-    return _Source(labels, original.window, original.pad_id, texts, rows, meant)
+    texts = labelled_texts(bench.source).known_to(head.labels)
+    asked = [original.encode(one.text) for one in texts.texts]
+    original.check_ids(asked, bench.source.location)
+    meant = run_all(asked, _runner(original), bench.advance(Step.ASKING))
+    if meant.shape[1:] != (len(head.labels),):
+        found = " by ".join(map(str, meant.shape[1:]))
+        raise SourceRefused(f"{bench.source.location}: it has {len(head.labels)} labels, and gives {found} logits")
+    scorer = LabelScorer.open(
+        bench.folder / TOKENIZER_FILE,
+        head.labels,
+        original.window,
+        original.pad_id,
+        function=head.function,
+        side=original.truncation_side,
+        types=original.takes_types,
+    )
+    rows = [scorer.ids(one.text) for one in texts.texts]
+    return _Source(head, original.truncation_side, original.takes_types, scorer, texts, rows, meant)
+
+
+def _prove(bench: Workbench, original: Original, source: _Source, folder: Path) -> None:
+    """Proves the exported graph, or the weights as torch runs them, at several shapes. Raises ExportFailed."""
+    scorer, family = source.scorer, original.model.config.model_type
+    engine = "torch" if bench.plan.engine == "torch" else "onnx"
+    try:
+        opened = open_engine_named(engine, folder, EngineSize(bench.plan.threads, 1, scorer.window))
+    except ValueError as error:
+        raise ExportFailed(f"{family} is not served as a classifier: {error}") from error
+    text = golden_texts([one.text for one in source.texts.texts], scorer.window)[-1]
+    batches = batches_of(partial(original.encode, text), scorer.window)
+    prove_shapes(family, batches, _runner(original), batched(opened, scorer.pad_id))
+    _prove_pairs(family, original, scorer, opened, by_length([one.text for one in source.texts.texts]), text)
+
+
+def _prove_pairs(
+    family: str, original: Original, scorer: LabelScorer, engine: Engine, texts: Sequence[str], long: str
+) -> None:
+    """Proves that pairs of texts are read and answered as by the checkpoint: short, long and unlike ones.
+
+    Raises ExportFailed.
+    """
+    pairs = [(texts[-1], texts[0]), (texts[0], texts[-1]), (texts[0], long), (long, texts[0]), (long, long)]
+    types: dict[tuple[int, ...], list[int]] = {}
+    for pair in pairs:
+        ids, kinds = original.encode_pair(*pair)
+        read = scorer.encode_pair(*pair, "longest_first")
+        expected = kinds if original.takes_types else [0] * len(ids)
+        if not isinstance(read, Encoded) or (read.token_ids, list(read.token_types)) != (ids, expected):
+            raise ExportFailed(f"{family}: a pair of texts is not read as by the checkpoint's own tokenizer")
+        types[tuple(ids)] = expected
+
+    def run(rows: list[list[int]]) -> Logits:
+        """Logits of a batch of pairs by the engine."""
+        batch = padded(rows, scorer.pad_id, [types[tuple(row)] for row in rows])
+        return engine.run(batch.token_ids, batch.attention_mask, batch.token_types)
+
+    rows = [list(ids) for ids in types]
+    prove_shapes(f"{family}, for pairs of texts,", [*([row] for row in rows), rows], _runner(original, types), run)
 
 
 def _chosen(bench: Workbench, source: _Source, folders: Mapping[Precision, Path]) -> _Chosen:
@@ -126,19 +174,19 @@ def _chosen(bench: Workbench, source: _Source, folders: Mapping[Precision, Path]
     def opened(one: Candidate) -> Engine:
         if one.engine == "openvino":
             add_openvino(folders[one.precision])
-        return open_engine_named(one.engine, folders[one.precision], EngineSize(plan.threads, 1, source.window))
+        return open_engine_named(one.engine, folders[one.precision], EngineSize(plan.threads, 1, source.scorer.window))
 
     found: Race | None = None
     if plan.candidates:
         watch = watch_here(settings.race_budget_s, bench.advance(Step.CHOOSING))
-        found = race(plan.candidates, opened, source.window, max(source.rows, key=len), watch)
+        found = race(plan.candidates, opened, source.scorer.window, max(source.rows, key=len), watch)
     agreements: dict[Candidate, float] = {}
     order = found.ranked() if found else list(plan.tried)
     for one in order:
         engine = found.engines[one] if found else opened(one)
-        said = run_all(source.rows, batched(engine, source.pad_id), bench.advance(Step.VERIFYING))
+        said = run_all(source.rows, batched(engine, source.scorer.pad_id), bench.advance(Step.VERIFYING))
         floors = floors_of(one.precision, settings.floor, settings.drop)
-        compared = compare_labels(source.meant, said, source.labels, source.texts, floors)
+        compared = compare_labels(source.meant, said, source.head, source.texts, floors)
         agreements[one] = compared.verification.label_agreement
         if compared.broken is None or one == order[-1]:
             verification = compared.accepted(replace(bench, plan=plan.of(one)))
@@ -157,57 +205,28 @@ def profile_classifier(opened: OpenClassifier, threads: int, budget_s: float, ad
 
 def source_labels(source: SourceFolder, texts: Sequence[str]) -> list[str]:
     """The source checkpoint's label of each text, by torch. Raises SourceRefused."""
-    original = _load(source)
+    head, original = _load(source)
     logits = run_all([original.encode(text) for text in texts], _runner(original), lambda share: None)
-    labels = _labels(original.model)
-    return [labels[int(best)] for best in logits.argmax(axis=1)]
+    return [head.labels[int(best)] for best in logits.argmax(axis=1)]
 
 
-def floors_of(precision: Precision, floor: float | None, drop: float) -> LabelFloors:
-    """The floors: `floor` if given, else the precision's own."""
-    return LabelFloors(FLOORS[precision].label_agreement if floor is None else floor, drop)
+def _load(source: SourceFolder) -> tuple[Head, Original]:
+    """The head of a checkpoint, and the checkpoint loaded. Raises SourceRefused, of a wrong head at once."""
+    head = read_head(read_object(source.path / CONFIG_FILE, source.location), source.location)
+    loaded = load_original(source.path, source.location, "AutoModelForSequenceClassification", "a classifier")
+    return head, loaded
 
 
-def compare_labels(
-    source: Logits, variant: Logits, labels: tuple[str, ...], texts: TextSet, floors: LabelFloors
-) -> Comparison[Verification]:
-    """Compares the variant's logits with the source's, and both with the texts' labels if they have any."""
-    said, meant = variant.argmax(axis=1), source.argmax(axis=1)
-    agreement = float((said == meant).mean())
-    true = [labels.index(one.answer) if one.answer is not None else -1 for one in texts.texts]
-    labelled = np.asarray(true) >= 0
-    accuracy = float((said == true)[labelled].mean()) if labelled.any() else None
-    source_accuracy = float((meant == true)[labelled].mean()) if labelled.any() else None
-    apart = np.abs(variant - source)
-    verification = Verification(
-        texts=len(texts.texts),
-        data_set=texts.name,
-        label_agreement=agreement,
-        label_agreement_floor=floors.label_agreement,
-        largest_logit_difference=float(np.nan_to_num(apart, nan=np.inf, posinf=np.inf).max()),
-        accuracy=accuracy,
-        source_accuracy=source_accuracy,
-        accuracy_drop_ceiling=floors.accuracy_drop,
-    )
-    return Comparison(verification, _broken(verification), _worst(source, variant, labels))
+def _runner(original: Original, types: Mapping[tuple[int, ...], Sequence[int]] | None = None) -> RunRows:
+    """Runs the checkpoint, on pairs of texts with the token types of each row if any are given."""
 
-
-def _load(source: SourceFolder) -> Original:
-    return load_original(source.path, source.location, "AutoModelForSequenceClassification", "a classifier")
-
-
-def _labels(model: PreTrainedModel) -> tuple[str, ...]:
-    names: dict[int, str] = model.config.id2label or {}
-    return tuple(str(names[at]) for at in range(model.config.num_labels))
-
-
-def _runner(original: Original) -> RunRows:
     def run(rows: list[list[int]]) -> Logits:
         """Logits (rows, labels) of a batch padded to its longest row."""
         import torch
 
         with torch.inference_mode():
-            logits: Logits = original.model(**original.tensors(rows)).logits.numpy()
+            given = original.tensors(rows, None if types is None else [types[tuple(row)] for row in rows])
+            logits: Logits = original.model(**given).logits.numpy()
         return logits
 
     return run
@@ -216,47 +235,14 @@ def _runner(original: Original) -> RunRows:
 def _copy_weights(bench: Workbench) -> None:
     """Copies the checkpoint's files, which the torch engine runs as they are."""
     source = bench.source.path
-    for file in (source / "config.json", *source.glob("*.safetensors*")):
+    for file in (source / CONFIG_FILE, *source.glob("*.safetensors*")):
         shutil.copyfile(file, bench.folder / file.name)
-
-
-def _broken(found: Verification) -> str | None:
-    if not np.isfinite(found.largest_logit_difference):
-        return "some of its logits are not numbers"
-    if found.label_agreement < found.label_agreement_floor:
-        return (
-            f"{found.label_agreement:.2%} of {found.texts} labels agree with the source, "
-            f"under the floor of {found.label_agreement_floor:.2%}"
-        )
-    if found.accuracy is not None and found.source_accuracy is not None:
-        drop = found.source_accuracy - found.accuracy
-        if drop > found.accuracy_drop_ceiling:
-            return (
-                f"its accuracy is {found.accuracy:.2%} and the source's {found.source_accuracy:.2%}, "
-                f"a drop over the ceiling of {found.accuracy_drop_ceiling:.2%}"
-            )
-    return None
-
-
-def _worst(source: Logits, variant: Logits, labels: tuple[str, ...]) -> tuple[Difference, ...]:
-    """The worst texts: those with another label than the source's first, then by difference of scores."""
-    meant = np.asarray([applied("softmax", row) for row in source])
-    said = np.asarray([applied("softmax", row) for row in variant])
-    flipped = meant.argmax(axis=1) != said.argmax(axis=1)
-    apart = np.abs(meant - said).max(axis=1)
-    order = sorted(range(len(meant)), key=lambda i: (not flipped[i], -apart[i]))[:WORST]
-    return tuple(Difference(i, _answer(meant[i], labels), _answer(said[i], labels)) for i in order if apart[i] > 0)
-
-
-def _answer(scores: Logits, labels: tuple[str, ...]) -> str:
-    """The best label with its score."""
-    return f"{labels[int(scores.argmax())]} {scores.max():.3f}"
 
 
 def _agreement(manifest: ClassifierManifest) -> Mapping[str, str]:
     found = manifest.verification
     return {
-        "agreement": share_with_floor(found.label_agreement, found.label_agreement_floor, found.texts),
+        MEASURED[found.measure]: share_with_floor(found.label_agreement, found.label_agreement_floor, found.texts),
         "accuracy": _share(found.accuracy),
         "source accuracy": _share(found.source_accuracy),
         "largest logit difference": f"{found.largest_logit_difference:.2g}",

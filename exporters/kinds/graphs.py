@@ -210,8 +210,14 @@ def _export(model: PreTrainedModel, folder: Path, task: str, files: tuple[str, .
     family = model.config.model_type
     try:
         onnx_export_from_model(model, output=folder, task=task, do_validation=False, no_post_process=len(files) > 1)
-    except (ValueError, KeyError, NotImplementedError, RuntimeError) as error:
-        raise ExportFailed(f"{family} cannot be exported to ONNX: {error}") from error
+    except (ValueError, KeyError, IndexError, NotImplementedError, RuntimeError) as error:
+        raise ExportFailed(f"{family} cannot be exported to ONNX: {_in_short(error)}") from error
     missing = [name for name in files if not (folder / name).exists()]
     if missing:
         raise ExportFailed(f"the export of {family} left no {', '.join(missing)}")
+
+
+def _in_short(error: Exception) -> str:
+    """The first line of what a library says, without its advice."""
+    said = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return said.partition(". Please ")[0]

@@ -7,17 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deployments.engines.base import padded
-from deployments.replica.tokens import TOKENIZER_FILE
+from deployments.replica.tokens import TOKENIZER_FILE, Side
 from exporters.errors import SourceRefused
+from exporters.sources.source import SENTENCEPIECE
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+TYPE_IDS = "token_type_ids"
 UNLIMITED = 1_000_000
 DEFAULT_WINDOW = 512
 
@@ -34,20 +38,51 @@ class Original:
     window: int
     pad_id: int
 
-    def encode(self, text: str) -> list[int]:
-        """Token ids by the checkpoint's own tokenizer, cut at the window."""
-        ids: list[int] = self.tokenizer(text, truncation=True, max_length=self.window)["input_ids"]
+    @property
+    def truncation_side(self) -> Side:
+        """The side on which the checkpoint's own tokenizer cuts a text."""
+        return "left" if self.tokenizer.truncation_side == "left" else "right"
+
+    def encode(self, text: str, most: int | None = None) -> list[int]:
+        """Token ids by the checkpoint's own tokenizer, cut at the window, or at `most` tokens."""
+        ids: list[int] = self.tokenizer(text, truncation=True, max_length=most or self.window)["input_ids"]
         return ids
 
-    def tensors(self, rows: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:
-        """Ids and mask of a batch padded to its longest row, as the model's keyword arguments."""
+    def encode_pair(self, text: str, other: str) -> tuple[list[int], list[int]]:
+        """Token ids and types of two texts as one input, cut at the window; no types where the tokenizer gives none."""
+        found = self.tokenizer(text, other, truncation=True, max_length=self.window)
+        return found["input_ids"], found.get(TYPE_IDS, [])
+
+    def tensors(
+        self, rows: Sequence[Sequence[int]], types: Sequence[Sequence[int]] | None = None
+    ) -> dict[str, torch.Tensor]:
+        """Ids, mask and types of a batch padded to its longest row, as the model's keyword arguments."""
         import torch
 
-        batch = padded(rows, self.pad_id)
-        return {
+        batch = padded(rows, self.pad_id, types)
+        found = {
             "input_ids": torch.from_numpy(batch.token_ids),
             "attention_mask": torch.from_numpy(batch.attention_mask),
         }
+        if self.takes_types:
+            blank = batch.token_types is None
+            found[TYPE_IDS] = torch.zeros_like(found["input_ids"]) if blank else torch.from_numpy(batch.token_types)
+        return found
+
+    def check_ids(self, rows: Sequence[Sequence[int]], location: str) -> None:
+        """Checks that the weights know every token of the rows. Raises SourceRefused."""
+        embeddings: Any = self.model.get_input_embeddings()
+        known, largest = embeddings.num_embeddings, max(map(max, rows))
+        if largest >= known:
+            raise SourceRefused(
+                f"{location}: its tokenizer gives the token {largest}, and its weights know {known} from 0; "
+                f"they do not belong together"
+            )
+
+    @cached_property
+    def takes_types(self) -> bool:
+        """True if the tokenizer gives token types, as a pipeline would pass them, and the model takes them."""
+        return TYPE_IDS in self.tokenizer.model_input_names and TYPE_IDS in signature(self.model.forward).parameters
 
     def save_tokenizer(self, folder: Path) -> None:
         """Writes tokenizer.json as transformers uses it, which may differ from the checkpoint's file."""
@@ -93,20 +128,37 @@ def _load_model(path: Path, location: str, auto_class: str, name: str, heads: tu
 def _load_tokenizer(path: Path, location: str) -> PreTrainedTokenizerFast:
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+    _check_pieces(path, location)
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, use_fast=True, trust_remote_code=False, local_files_only=True)
-    except (OSError, ValueError, ImportError, KeyError) as error:
+    except (OSError, ValueError, ImportError, KeyError, AttributeError, TypeError) as error:
         raise SourceRefused(f"{location}: its tokenizer cannot be loaded: {_first_line(error)}") from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise SourceRefused(f"{location}: its tokenizer has no fast form, which is the only one served")
     return tokenizer
 
 
+def _check_pieces(path: Path, location: str) -> None:
+    """Checks the file of SentencePiece that a tokenizer is converted from, where it is not converted yet.
+
+    Raises SourceRefused; transformers' own errors name neither the file nor the cause.
+    """
+    if (path / TOKENIZER_FILE).exists():
+        return
+    for file in sorted(path.glob(f"*{SENTENCEPIECE}")):
+        from sentencepiece import SentencePieceProcessor  # needed for such checkpoints only
+
+        try:
+            SentencePieceProcessor(model_file=str(file))
+        except (OSError, RuntimeError) as error:
+            raise SourceRefused(f"{location}: its {file.name} is no file of SentencePiece's") from error
+
+
 def _window_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> int:
     """The most tokens of one input: the lesser of the tokenizer's limit and the model's positions."""
     limits = [int(tokenizer.model_max_length)] if tokenizer.model_max_length < UNLIMITED else []
     positions = getattr(model.config, "max_position_embeddings", None)
-    if positions:
+    if positions and positions > 0:  # XLNet says -1: it has no table of positions
         limits.append(positions - _positions_kept_back(model))
     return min(limits, default=DEFAULT_WINDOW)
 
@@ -119,4 +171,6 @@ def _positions_kept_back(model: PreTrainedModel) -> int:
 
 
 def _first_line(error: BaseException) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    """What an error says in its first line, with its type where that is no sentence."""
+    said = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    return f"{type(error).__name__} {said}".strip() if isinstance(error, KeyError) or not said else said

@@ -13,10 +13,12 @@ import signal
 import subprocess
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from types import TracebackType
 from typing import IO, TypeAlias
 
 import msgspec
@@ -215,14 +217,54 @@ def main() -> None:
     def tell(event: Event) -> None:
         events.write(msgspec.json.encode(event) + b"\n")
 
-    try:
-        perform(job, lambda step, share: tell(Progressed(step, share)))
-        tell(Done())
-    except RAISED as error:
-        tell(Failed(type(error).__name__, error.args))
-    except ModuleNotFoundError as missing:
-        why = f"{missing.name} is not installed, which making variants needs: pip install 'punctual[export]'"
-        tell(Failed(ExportFailed.__name__, (why,)))
+    with _Ending(tell) as ending:
+        perform(job, ending.progress)
+
+
+class _Ending:
+    """Tells the parent how far a job is, and at its end how it ended: a fault that nobody expected in a sentence, too.
+
+    Whole tracebacks go to the log.
+    """
+
+    def __init__(self, tell: Callable[[Event], None]) -> None:
+        self._tell = tell
+        self._step = Step.LOADING
+
+    def progress(self, step: Step, share: float) -> None:
+        """Tells the current step."""
+        self._step = step
+        self._tell(Progressed(step, share))
+
+    def __enter__(self) -> _Ending:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        """Tells the end. Signals and interrupts go on."""
+        match error:
+            case None:
+                self._tell(Done())
+            case _ if isinstance(error, RAISED):
+                self._tell(Failed(type(error).__name__, error.args))
+            case ModuleNotFoundError():
+                why = f"{error.name} is not installed, which making variants needs: pip install 'punctual[export]'"
+                self._tell(Failed(ExportFailed.__name__, (why,)))
+            case Exception():
+                traceback.print_exception(error)
+                self._tell(Failed(ExportFailed.__name__, (unexpected(error, self._step),)))
+            case _:
+                return False
+        return True
+
+
+def unexpected(error: Exception, step: Step) -> str:
+    """A sentence about an exception that no part of an export foresees: when it came, what it says, and from where."""
+    said = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f", from {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    return f"an unexpected fault while {step}: {type(error).__name__}{f': {said}' if said else ''}{place}"
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from platformdirs import user_cache_path
 from deployments.replica.variant import file_sha256
 from exporters.errors import SourceAbsent, SourceRefused
 from exporters.profiling import Advance
-from exporters.sources.adapters import is_adapter, merged, read_base
+from exporters.sources.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS, BASE_FILE, is_adapter, merged, read_base
 from exporters.sources.fetched import completed, is_fetched, read_fetched
 from exporters.sources.starter_files import STARTER, check_published, starter_folder
 
@@ -30,7 +30,10 @@ PATTERNS = ("*.safetensors", "*.json", "*.jsonl", "*.txt", "*.model")
 MODULES = "[0-9]_*/config.json"
 """The configurations of what sentence-transformers puts behind a transformer, each in a folder of its own."""
 
-TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
+TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json")
+SENTENCEPIECE = ".model"
+"""How the names of SentencePiece's files end: `spiece.model`, `spm.model`, `sentencepiece.bpe.model`, ..."""
+
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -109,6 +112,7 @@ def check_folder(path: Path, location: str) -> None:
         check_folder(encoder, f"{location}, its encoder {encoder.name}")
         return
     names = sorted(file.name for file in path.iterdir())
+    _check_adapter(path, location, names)
     if "config.json" not in names:
         raise SourceRefused(f"{location}: no config.json; found {_listed(names)}")
     if is_fetched(path):
@@ -118,10 +122,24 @@ def check_folder(path: Path, location: str) -> None:
         raise SourceRefused(f"{location}: no *.safetensors weights; found {_listed(weights or names)}")
     if is_adapter(path):
         read_base(path, location)
-    elif not any(name in names for name in TOKENIZER_FILES):
-        raise SourceRefused(f"{location}: no tokenizer; one of {', '.join(TOKENIZER_FILES)} is needed")
+    elif not any(name in TOKENIZER_FILES or name.endswith(SENTENCEPIECE) for name in names):
+        needed = f"{', '.join(TOKENIZER_FILES)} or a {SENTENCEPIECE} file of SentencePiece"
+        raise SourceRefused(f"{location}: no tokenizer; one of {needed} is needed")
     _check_code(path, location, names)
     _check_shards(path, location, names)
+
+
+def _check_adapter(path: Path, location: str, names: Sequence[str]) -> None:
+    """Refuses an adapter that pins no base: it is no checkpoint by itself."""
+    weights = {name for name in names if name.endswith(".safetensors")} - {ADAPTER_WEIGHTS}
+    if ADAPTER_CONFIG not in names or is_adapter(path) or weights:
+        return
+    base = read_object(path / ADAPTER_CONFIG, location).get("base_model_name_or_path")
+    of = f" of {base}" if isinstance(base, str) and base else ""
+    raise SourceRefused(
+        f"{location}: is an adapter{of} ({ADAPTER_CONFIG}) without the weights that it adapts; "
+        f"merge it into them first (merge_and_unload of PEFT), or pin them in a {BASE_FILE}"
+    )
 
 
 def _check_code(path: Path, location: str, names: Sequence[str]) -> None:
@@ -132,7 +150,10 @@ def _check_code(path: Path, location: str, names: Sequence[str]) -> None:
 
 def _check_shards(path: Path, location: str, names: Sequence[str]) -> None:
     for index in path.glob("*.safetensors.index.json"):
-        shards = set(read_object(index, location).get("weight_map", {}).values())
+        placed = read_object(index, location).get("weight_map")
+        if not isinstance(placed, dict) or not all(isinstance(name, str) for name in placed.values()):
+            raise SourceRefused(f"{location}: {index.name} has no weight_map that names the file of each weight")
+        shards = set(placed.values())
         missing = sorted(shards - set(names))
         if missing:
             raise SourceRefused(f"{location}: shards of the weights are missing: {_listed(missing)}")

@@ -29,6 +29,9 @@ MOST_IGNORED = 64
 """Fields without effect that an answer lists."""
 
 _HALF_A_PAIR = re.compile(rb"\\u[dD][89a-fA-F]")
+_TAGGED = (1, 3)
+"""Where the place of a fault may name a union's tag: that of `inputs`, and of one of a list of them."""
+
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _LOOKS = (
     (re.compile(rb"\xff\xfe|\xfe\xff|([^\0]\0){2}|(\0[^\0]){2}"), "it looks like UTF-16"),
@@ -192,7 +195,7 @@ def _path(location: Sequence[int | str]) -> str:
     for at, part in enumerate(location):
         if isinstance(part, int):
             path += f"[{part}]"
-        elif at != 1 or location[0] != "inputs" or part not in INPUTS_TAGS:
+        elif at not in _TAGGED or location[0] != "inputs" or part not in INPUTS_TAGS:
             name = part[:MOST_CHARACTERS_OF_A_NAME]
             path += f".{name}" if path else name
     return path

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
@@ -19,6 +19,13 @@ from gateway.model.profile import ProfileDocument
 MANIFEST_NAME = "manifest.json"
 FORMAT = 2
 """Version of the manifest's fields."""
+
+
+FunctionToApply: TypeAlias = Literal["softmax", "sigmoid", "none"]
+"""What makes scores of a classifier's logits."""
+
+Measure: TypeAlias = Literal["label", "each_label", "error"]
+"""How a classifier is compared with its source: by the best label, by each label, or by the error of its numbers."""
 
 
 class Precision(StrEnum):
@@ -45,14 +52,20 @@ class SourceOf(_Frozen):
 class Verification(_Frozen):
     """How a classifier compares with its source over `texts` texts, and the floors it had to reach.
 
-    Agreements and accuracies are shares from 0 to 1; accuracies are None if the texts have no labels.
+    Agreements and accuracies are shares from 0 to 1; accuracies are None if the texts have no labels. `label_agreement`
+    is by `measure`: the share of texts with the same best label (`label`), of labels that both give a text or both
+    withhold (`each_label`), or of the variance of the source's numbers that the variant's explain (`error`).
+    `score_difference` is of independent labels: the mean difference of the scores of the worst of them.
     """
 
     texts: int = Field(ge=1)
     data_set: str
     label_agreement: float = Field(ge=0, le=1)
     label_agreement_floor: float = Field(ge=0, le=1)
+    measure: Measure = "label"
     largest_logit_difference: float = Field(ge=0)
+    score_difference: float | None = Field(default=None, ge=0)
+    score_difference_ceiling: float | None = Field(default=None, ge=0)
     accuracy: float | None = Field(default=None, ge=0, le=1)
     source_accuracy: float | None = Field(default=None, ge=0, le=1)
     accuracy_drop_ceiling: float = Field(default=0.01, ge=0, le=1)
@@ -208,20 +221,30 @@ class ClassifierManifest(VariantManifest):
 
     kind: Literal["classifier"] = "classifier"
     labels: tuple[str, ...]
+    function_to_apply: FunctionToApply = Field(
+        default="softmax", description="what makes scores of its logits where a request does not say"
+    )
+    truncation_side: Literal["left", "right"] = Field(
+        default="right", description="the side on which a text over the window is cut"
+    )
+    token_types: bool = Field(
+        default=True, description="whether the checkpoint is told which of a pair's texts a token is of"
+    )
     verification: Verification
     self_test: SelfTest
     choice: EngineChoice | None = Field(default=None, description="how its engine was chosen; None if it was given")
 
     @property
     def agreement(self) -> float:
-        """The share of texts that both give the same label."""
+        """The share of texts that both give the same label, or what the verification measures in its place."""
         return self.verification.label_agreement
 
     def details(self) -> dict[str, object]:
-        """The labels, and how the engine was chosen if it was."""
-        if self.choice is None:
-            return {"labels": self.labels}
-        return {"labels": self.labels, "engine_choice": _in_ms(self.choice)}
+        """The labels, how scores are made, and how the engine was chosen if it was."""
+        found: dict[str, object] = {"labels": self.labels, "function_to_apply": self.function_to_apply}
+        if self.choice is not None:
+            found["engine_choice"] = _in_ms(self.choice)
+        return found
 
 
 def _in_ms(choice: EngineChoice) -> dict[str, object]:

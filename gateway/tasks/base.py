@@ -33,19 +33,19 @@ from gateway.tasks.service_time import ServiceTimeModel
 Text = Annotated[str, StringConstraints(min_length=1)]
 
 
-_ONE, _MANY = INPUTS_TAGS = ("(one)", "(many)")
+ONE, MANY, PAIR = INPUTS_TAGS = ("(one)", "(many)", "(pair)")
 """The union tags of `inputs`, which pydantic names in the places of faults, and no client as a field."""
 
 
 def _one_or_many(inputs: object) -> str | None:
     """The union tag of `inputs`, by its kind alone: errors inside are then reported for that kind only."""
     if isinstance(inputs, str):
-        return _ONE
-    return _MANY if isinstance(inputs, list) else None
+        return ONE
+    return MANY if isinstance(inputs, list) else None
 
 
 Inputs = Annotated[
-    Annotated[Text, Tag(_ONE)] | Annotated[list[Text], Tag(_MANY)],
+    Annotated[Text, Tag(ONE)] | Annotated[list[Text], Tag(MANY)],
     Discriminator(
         _one_or_many, custom_error_type="text_type", custom_error_message="Input should be a text or a list of texts"
     ),
@@ -155,13 +155,18 @@ class RequestBody(Strict, ABC):
         """The `inputs` of a body with these texts, at least one, as JSON data: what a load generator sends."""
 
 
+Options: TypeAlias = Ignored[dict[str, JsonValue]]
+OPTIONS: Any = Field(
+    default=None, description="how Hugging Face's own servers queue and cache; accepted and without effect"
+)
+"""The field `options` of a body."""
+
+
 class TaskBody(RequestBody):
     """A body with a text or a list of texts, and in a subclass the parameters."""
 
     inputs: Inputs = Field(description="one text, or a list of them")
-    options: Ignored[dict[str, JsonValue]] = Field(
-        default=None, description="how Hugging Face's own servers queue and cache; accepted and without effect"
-    )
+    options: Options = OPTIONS
 
     def texts(self) -> Sequence[str]:
         """The texts to answer."""

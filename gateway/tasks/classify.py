@@ -6,16 +6,29 @@ from collections.abc import Sequence
 from typing import Annotated, Literal, TypeAlias
 
 from msgspec import Struct
-from pydantic import ConfigDict, Field, JsonValue
+from pydantic import ConfigDict, Discriminator, Field, JsonValue, Tag
 
-from gateway.model.manifest import ClassifierManifest
+from gateway.model.manifest import ClassifierManifest, FunctionToApply
 from gateway.model.messages import Answer, Parameters
 from gateway.model.profile import LatencyProfile
-from gateway.tasks.base import BY_ANOTHER_NAME, Ignored, Spellings, Strict, Task, TaskBody, VariantKind
+from gateway.tasks.base import (
+    BY_ANOTHER_NAME,
+    MANY,
+    ONE,
+    OPTIONS,
+    PAIR,
+    Ignored,
+    Options,
+    RequestBody,
+    Spellings,
+    Strict,
+    Task,
+    Text,
+    VariantKind,
+)
 from gateway.tasks.runs import LARGEST_RUN, RememberedMedians, runs_of
 from gateway.tasks.service_time import SLOWDOWN_WEIGHT, Slowdown
 
-FunctionToApply: TypeAlias = Literal["softmax", "sigmoid", "none"]
 Truncation: TypeAlias = Literal["longest_first", "error"]
 
 _LONG_TEXT = Spellings(
@@ -41,7 +54,11 @@ class ClassifyBodyParameters(Strict):
         description="where top_k is absent: false answers the best label alone, true all",
         json_schema_extra=BY_ANOTHER_NAME,
     )
-    function_to_apply: FunctionToApply | None = Field(default=None, description="softmax where absent")
+    function_to_apply: FunctionToApply | None = Field(
+        default=None,
+        description="what makes scores of logits; where absent, the checkpoint's own: softmax for one label of "
+        "several, sigmoid for one label alone or several independent ones, none for a regression",
+    )
     truncation: Annotated[Truncation, _LONG_TEXT] | None = Field(
         default=None,
         description="longest_first (the default) keeps the head of a text over the window; error refuses. Hugging "
@@ -50,6 +67,36 @@ class ClassifyBodyParameters(Strict):
     padding: Ignored[bool | str] = Field(
         default=None, description="accepted and without effect: texts are padded as their batch needs it"
     )
+
+
+class TextPair(Strict):
+    """Two texts that are classified as one input, such as a question and an answer, or a premise and a hypothesis."""
+
+    text: Text = Field(description="the first text")
+    text_pair: Text | None = Field(default=None, description="the second text; without it the first is alone")
+
+
+def _kind_of(given: object) -> str | None:
+    """The union tag of one text or pair, by its kind alone: errors inside are then reported for that kind only."""
+    if isinstance(given, str):
+        return ONE
+    return PAIR if isinstance(given, dict | TextPair) else None
+
+
+def _one_or_many(inputs: object) -> str | None:
+    return MANY if isinstance(inputs, list) else _kind_of(inputs)
+
+
+_MESSAGE = "Input should be a text, a pair of texts, or a list of them"
+_EACH = "Input should be a text or a pair of texts"
+ClassifyInput = Annotated[
+    Annotated[Text, Tag(ONE)] | Annotated[TextPair, Tag(PAIR)],
+    Discriminator(_kind_of, custom_error_type="text_type", custom_error_message=_EACH),
+]
+ClassifyInputs = Annotated[
+    Annotated[Text, Tag(ONE)] | Annotated[TextPair, Tag(PAIR)] | Annotated[list[ClassifyInput], Tag(MANY)],
+    Discriminator(_one_or_many, custom_error_type="text_type", custom_error_message=_MESSAGE),
+]
 
 
 _EXAMPLES: list[JsonValue] = [
@@ -82,24 +129,48 @@ _EXAMPLES: list[JsonValue] = [
 """Bodies that the contract shows and the console offers; written for Punctual."""
 
 
-class ClassifyBody(TaskBody):
-    """The body of `POST /classify`: the Hugging Face Inference API's."""
+class ClassifyBody(RequestBody):
+    """The body of `POST /classify`: the Hugging Face Inference API's, with transformers' pairs of texts."""
 
     model_config = ConfigDict(json_schema_extra={"examples": _EXAMPLES})
 
+    inputs: ClassifyInputs = Field(description="one text, one pair of texts, or a list of them")
     parameters: ClassifyBodyParameters | None = Field(default=None, description="how scores are made and cut")
+    options: Options = OPTIONS
+
+    def texts(self) -> Sequence[str]:
+        """Each input as one text: of a pair the first and then the second, which `second_at` finds."""
+        return [one if isinstance(one, str) else one.text + (one.text_pair or "") for one in self._each()]
+
+    def second_at(self) -> tuple[int | None, ...] | None:
+        """Where the second text of each input begins, in characters; None for one alone. None if there is no pair."""
+        places = tuple(len(one.text) if isinstance(one, TextPair) and one.text_pair else None for one in self._each())
+        return places if any(at is not None for at in places) else None
+
+    def _each(self) -> Sequence[str | TextPair]:
+        return self.inputs if isinstance(self.inputs, list) else (self.inputs,)
+
+    @staticmethod
+    def inputs_of(texts: Sequence[str]) -> object:
+        """A single text as itself, several as a list."""
+        return texts[0] if len(texts) == 1 else list(texts)
 
 
 class ClassifyParameters(Parameters, frozen=True, array_like=True, tag="classify"):
-    """How the scores of a classification are computed and cut; the defaults are the contract's."""
+    """How the scores of a classification are computed and cut; the defaults are the contract's.
+
+    Without a `function_to_apply` the checkpoint's own is meant. A pair travels as one text. `second_at` has for each
+    input the character where its second text begins, None where there is none; it is None if no input is a pair.
+    """
 
     top_k: int | None = None
-    function_to_apply: FunctionToApply = "softmax"
+    function_to_apply: FunctionToApply | None = None
     truncation: Truncation = "longest_first"
+    second_at: tuple[int | None, ...] | None = None
 
 
 class LabelScore(Struct, frozen=True):
-    """One label with its score: a probability unless `function_to_apply` is `none`.
+    """One label with its score: a probability unless no function was applied.
 
     Encodes as the object on the wire.
     """
@@ -110,13 +181,12 @@ class LabelScore(Struct, frozen=True):
 
 def _read(body: ClassifyBody) -> tuple[ClassifyParameters, None]:
     """The parameters with the contract's defaults filled in."""
-    given = body.parameters
+    given, second_at = body.parameters, body.second_at()
     if given is None:
-        return ClassifyParameters(), None
+        return ClassifyParameters(second_at=second_at), None
     best_alone = given.top_k is None and given.return_all_scores is False
-    return ClassifyParameters(
-        1 if best_alone else given.top_k, given.function_to_apply or "softmax", given.truncation or "longest_first"
-    ), None
+    top_k = 1 if best_alone else given.top_k
+    return ClassifyParameters(top_k, given.function_to_apply, given.truncation or "longest_first", second_at), None
 
 
 class BatchedModel:

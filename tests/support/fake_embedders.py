@@ -114,7 +114,7 @@ class SummingEngine:
 
     shapes: list[tuple[int, ...]] = field(default_factory=list)
 
-    def run(self, token_ids: TokenIds, attention_mask: TokenIds) -> Logits:
+    def run(self, token_ids: TokenIds, attention_mask: TokenIds, token_types: TokenIds | None = None) -> Logits:
         """Compute vectors (batch, `DIMENSIONS`)."""
         self.shapes.append(token_ids.shape)
         table = np.random.default_rng(3).normal(size=(len(WORDS), DIMENSIONS)).astype(np.float32)

@@ -60,7 +60,7 @@ callers_given = st.lists(
 )
 
 
-def engine_run(token_ids: TokenIds, mask: TokenIds) -> Logits:
+def engine_run(token_ids: TokenIds, mask: TokenIds, token_types: TokenIds | None = None) -> Logits:
     """Echoes each row's first id, which identifies the input; raises on poison."""
     if (token_ids >= POISON).any():
         raise ArithmeticError("poison")

@@ -24,7 +24,7 @@ class BatchDependent:
     def __init__(self) -> None:
         self.rows = 0
 
-    def run(self, token_ids: TokenIds, attention_mask: TokenIds) -> Logits:
+    def run(self, token_ids: TokenIds, attention_mask: TokenIds, token_types: TokenIds | None = None) -> Logits:
         """Answer a row by its token, by its place and by how many rows came before."""
         places = np.arange(len(token_ids)) + self.rows
         self.rows += len(token_ids)

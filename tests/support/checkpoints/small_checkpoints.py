@@ -8,18 +8,32 @@ from __future__ import annotations
 
 import json
 import random
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import (
+    AlbertConfig,
+    AlbertForSequenceClassification,
+    BartConfig,
+    BartForSequenceClassification,
     BertConfig,
     BertForSequenceClassification,
+    ConvBertConfig,
+    ConvBertForSequenceClassification,
     DistilBertConfig,
     DistilBertForSequenceClassification,
+    ElectraConfig,
+    ElectraForSequenceClassification,
+    GPT2Config,
+    GPT2ForSequenceClassification,
+    LongformerConfig,
+    LongformerForSequenceClassification,
     MobileBertConfig,
     MobileBertForSequenceClassification,
     PreTrainedModel,
@@ -106,12 +120,79 @@ def roberta(vocabulary: int) -> PreTrainedModel:
     )
 
 
+def albert(vocabulary: int) -> PreTrainedModel:
+    """Return a model whose two layers share their weights."""
+    return AlbertForSequenceClassification(
+        AlbertConfig(vocab_size=vocabulary, embedding_size=16, max_position_embeddings=WINDOW, **SIZES, **LABELS)
+    )
+
+
+def electra(vocabulary: int) -> PreTrainedModel:
+    """Return a discriminator of two layers."""
+    return ElectraForSequenceClassification(
+        ElectraConfig(vocab_size=vocabulary, embedding_size=16, max_position_embeddings=WINDOW, **SIZES, **LABELS)
+    )
+
+
+def deberta(vocabulary: int) -> PreTrainedModel:
+    """Return a model of two layers with relative positions."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its module uses torch.jit.script, which torch has deprecated
+        from transformers import DebertaV2Config, DebertaV2ForSequenceClassification
+    attention = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "type_vocab_size": 0}
+    return DebertaV2ForSequenceClassification(
+        DebertaV2Config(vocab_size=vocabulary, max_position_embeddings=WINDOW, **attention, **SIZES, **LABELS)
+    )
+
+
+def bart(vocabulary: int) -> PreTrainedModel:
+    """Return an encoder-decoder that classifies, at the token that ends a text."""
+    parts = {"d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64}
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    ids = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3, "decoder_start_token_id": 3}
+    ends = {"forced_eos_token_id": None}
+    return BartForSequenceClassification(
+        BartConfig(vocab_size=vocabulary, max_position_embeddings=WINDOW, **parts, **heads, **ids, **ends, **LABELS)
+    )
+
+
+def gpt2(vocabulary: int) -> PreTrainedModel:
+    """Return a decoder that classifies, at the last token that is no padding."""
+    return GPT2ForSequenceClassification(
+        GPT2Config(vocab_size=vocabulary, n_positions=WINDOW, n_embd=32, n_layer=2, n_head=2, pad_token_id=0, **LABELS)
+    )
+
+
+def convbert(vocabulary: int) -> PreTrainedModel:
+    """Return a model whose convolutions read padding as if it were text."""
+    return ConvBertForSequenceClassification(
+        ConvBertConfig(vocab_size=vocabulary, embedding_size=16, max_position_embeddings=WINDOW, **SIZES, **LABELS)
+    )
+
+
+def longformer(vocabulary: int) -> PreTrainedModel:
+    """Return a model that attends within a window, and from a mask of its own everywhere."""
+    positions = {"attention_window": 8, "max_position_embeddings": WINDOW + 2, "pad_token_id": 1}
+    sizes: dict[str, Any] = {"vocab_size": vocabulary, **positions, **SIZES, **LABELS}
+    return LongformerForSequenceClassification(LongformerConfig(**sizes))
+
+
 FAMILIES: dict[str, Callable[[int], PreTrainedModel]] = {
     "distilbert": distilbert,
     "bert": bert,
     "mobilebert": mobilebert,
     "roberta": roberta,
 }
+FURTHER_FAMILIES: dict[str, Callable[[int], PreTrainedModel]] = {
+    "albert": albert,
+    "electra": electra,
+    "deberta": deberta,
+    "bart": bart,
+    "gpt2": gpt2,
+    "convbert": convbert,
+    "longformer": longformer,
+}
+"""Families of which not every law is tried, with the tokenizer of BERT's kind."""
 
 
 def make_checkpoint(folder: Path, family: str = "distilbert", half: bool = True) -> Path:
@@ -119,12 +200,15 @@ def make_checkpoint(folder: Path, family: str = "distilbert", half: bool = True)
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = byte_level() if family == "roberta" else wordpiece()
     torch.manual_seed(7)
-    model = FAMILIES[family](tokenizer.get_vocab_size())
+    model = (FAMILIES | FURTHER_FAMILIES)[family](tokenizer.get_vocab_size())
     _fit(model, tokenizer)
     (model.half() if half else model).save_pretrained(folder, safe_serialization=True)
     tokenizer.save(str(folder / "tokenizer.json"))
     kind = {"roberta": "RobertaTokenizerFast", "distilbert": "DistilBertTokenizerFast"}.get(family, "BertTokenizerFast")
-    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": kind, "model_max_length": WINDOW}))
+    said: dict[str, object] = {"tokenizer_class": kind, "model_max_length": WINDOW}
+    if family in ("bart", "gpt2"):
+        said["model_input_names"] = ["input_ids", "attention_mask"]
+    (folder / "tokenizer_config.json").write_text(json.dumps(said))
     write_texts(folder, sentences(60))
     return folder
 
@@ -173,12 +257,13 @@ def _fit(model: PreTrainedModel, tokenizer: Tokenizer) -> None:
     examples = sentences(64, seed=3)
     rows = [tokenizer.encode(one.text).ids[:WINDOW] for one in examples]
     batch = padded(rows, model.config.pad_token_id or 0)
+    masked = torch.from_numpy(batch.attention_mask)
     targets = torch.tensor([LABEL_IDS[one.label] for one in examples])
     model.eval()
     torch.set_num_threads(1)  # with more threads, such small matrices only wait for each other
     optimiser = torch.optim.Adam(model.parameters(), lr=3e-3)
     for _ in range(STEPS):
-        logits = model(torch.from_numpy(batch.token_ids), torch.from_numpy(batch.attention_mask)).logits
+        logits = model(input_ids=torch.from_numpy(batch.token_ids), attention_mask=masked).logits
         optimiser.zero_grad()
         torch.nn.functional.cross_entropy(logits, targets).backward()
         optimiser.step()

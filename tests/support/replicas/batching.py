@@ -27,7 +27,7 @@ class SummingEngine:
     begun: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     batches: list[list[list[int]]] = field(default_factory=list)
 
-    def run(self, token_ids: TokenIds, mask: TokenIds) -> Logits:
+    def run(self, token_ids: TokenIds, mask: TokenIds, token_types: TokenIds | None = None) -> Logits:
         """Record the batch as given, with its padding, and run it."""
         self.batches.append(token_ids.tolist())
         self.begun.release()

@@ -138,7 +138,7 @@ class FakeReader:
     began: list[float] = field(default_factory=list)
     batches: list[list[list[int]]] = field(default_factory=list)
 
-    def run(self, token_ids: TokenIds, attention_mask: TokenIds) -> Logits:
+    def run(self, token_ids: TokenIds, attention_mask: TokenIds, token_types: TokenIds | None = None) -> Logits:
         """Run one batch of sentences."""
         self.began.append(self.clock())
         self.clock.advance(self.batch_s)

@@ -33,7 +33,7 @@ class Timed:
         self._clock, self._per_token_s = clock, per_token_s
         self.shapes: list[tuple[int, ...]] = []
 
-    def run(self, token_ids: TokenIds, attention_mask: TokenIds) -> Logits:
+    def run(self, token_ids: TokenIds, attention_mask: TokenIds, token_types: TokenIds | None = None) -> Logits:
         """Let the time pass."""
         self._clock[0] += self._per_token_s * token_ids.size
         self.shapes.append(token_ids.shape)

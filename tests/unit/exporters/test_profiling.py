@@ -34,7 +34,7 @@ class Machine:
     now: float = 0.0
     runs: list[Shape] = field(default_factory=list)
 
-    def run(self, token_ids: TokenIds, attention_mask: TokenIds) -> Logits:
+    def run(self, token_ids: TokenIds, attention_mask: TokenIds, token_types: TokenIds | None = None) -> Logits:
         assert token_ids.shape == attention_mask.shape and attention_mask.all()
         self.runs.append(Shape(*token_ids.shape))
         self.now += self.per_token_s * token_ids.size * (2 if self.now >= self.drift_at_s else 1)

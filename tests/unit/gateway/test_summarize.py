@@ -282,7 +282,11 @@ async def test_every_kind_of_checkpoint_is_told_whole() -> None:
     }
     assert listed[SCRIBE]["load"] == {"replicas_up": 1, "backlog_ms": 500.0, "memory_bytes": 123_456_789}
     assert listed[GLANCE]["load"] == {"replicas_up": 0, "backlog_ms": None, "memory_bytes": None}
-    own = {EVEN: {"labels"}, STUDY: {"sentences"}, SCRIBE: {"generation", "output_tokens", "step_ms"}}
+    own = {
+        EVEN: {"labels", "function_to_apply"},
+        STUDY: {"sentences"},
+        SCRIBE: {"generation", "output_tokens", "step_ms"},
+    }
     for name, members in own.items():
         assert members <= set(listed[name])
         for other in own.keys() - {name}:

@@ -27,6 +27,19 @@ def test_a_padded_row_gets_its_own_logits(tmp_path: Path, extra: str | None, thr
     np.testing.assert_allclose(logits, expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("extra", [None, "token_type_ids"])
+def test_token_types_reach_a_graph_that_takes_them(tmp_path: Path, extra: str | None) -> None:
+    """Token types are padded with 0 and given to a graph that takes them; another is not asked."""
+    write_graph(tmp_path / "model.onnx", extra)
+    types = [[0, 0, 1, 1], []]
+    batch = padded(ROWS, 1, types)
+    assert batch.token_types is not None and batch.token_types.tolist() == [[0, 0, 1, 1], [0, 0, 0, 0]]
+    assert padded(ROWS, 1, [[], [0, 0, 0]]).token_types is None
+    logits = OnnxEngine.open(tmp_path / "model.onnx", 1).run(batch.token_ids, batch.attention_mask, batch.token_types)
+    taken = [[2, 6, 6, 4], ROWS[1]] if extra else ROWS  # this graph adds types to ids
+    np.testing.assert_allclose(logits, np.stack([weights()[row].sum(axis=0) for row in taken]), rtol=1e-5)
+
+
 def test_a_graph_that_wants_more_is_refused_as_it_is_opened(tmp_path: Path) -> None:
     """A graph with an input that the engine cannot give is refused by name when it is opened, not at a request."""
     write_graph(tmp_path / "model.onnx", "pixel_values")

@@ -29,7 +29,7 @@ class TouchyEngine:
     begun: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     batches: list[list[int]] = field(default_factory=list)
 
-    def run(self, token_ids: TokenIds, mask: TokenIds) -> Logits:
+    def run(self, token_ids: TokenIds, mask: TokenIds, token_types: TokenIds | None = None) -> Logits:
         """Records each input's first id."""
         self.batches.append(token_ids[:, 0].tolist())
         self.begun.release()
@@ -110,7 +110,7 @@ async def test_a_failed_run_costs_no_other_batch_its_result() -> None:
 async def test_an_engine_that_miscounts_has_failed() -> None:
     """An engine that returns fewer rows than inputs has failed them all, and the batcher goes on."""
 
-    def miscounting(token_ids: TokenIds, mask: TokenIds) -> Logits:
+    def miscounting(token_ids: TokenIds, mask: TokenIds, token_types: TokenIds | None = None) -> Logits:
         return np.zeros((len(token_ids) - 1, 2), np.float32)
 
     batcher = Batcher(miscounting, PROFILE, time.monotonic, max_queued=100)

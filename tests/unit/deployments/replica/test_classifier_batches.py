@@ -24,7 +24,7 @@ WORDS = {"<unk>": 0} | {f"w{at}": at for at in range(1, 30)}
 class TokenEngine(SummingEngine):
     """An engine whose first logit is the first token of the text, with an open gate."""
 
-    def run(self, token_ids: TokenIds, mask: TokenIds) -> Logits:
+    def run(self, token_ids: TokenIds, mask: TokenIds, token_types: TokenIds | None = None) -> Logits:
         """Records the batch and runs it."""
         self.gate.set()
         super().run(token_ids, mask)
@@ -110,3 +110,28 @@ async def test_a_request_that_breaks_the_reading_fails_alone() -> None:
     results = await answered(TokenEngine(), request("w1"), broken, request("w4"))
     assert isinstance(results[1], Failure) and results[1].kind is FailureKind.ENGINE
     assert (firsts(results[0]), firsts(results[2])) == ([1], [4])
+
+
+def pair(text: str, other: str, truncation: Truncation = "longest_first") -> Work:
+    """A request for the logits of one pair of texts."""
+    parameters = ClassifyParameters(function_to_apply="none", truncation=truncation, second_at=(len(text),))
+    return Work("classify", (text + other,), parameters, 60.0, True, "r")
+
+
+async def test_pairs_and_single_texts_do_not_share_a_run() -> None:
+    """Pairs run together and single texts run together, however they came; each request gets its own answers."""
+    engine = TokenEngine()
+    results = await answered(engine, pair("w1", "w2"), request("w3", "w4"), pair("w5", "w6"))
+    assert [firsts(result) for result in results] == [[1], [3, 4], [5]]
+    assert sorted(engine.batches) == [[[1, 2], [5, 6]], [[3], [4]]]
+
+
+async def test_of_a_long_pair_the_longer_text_is_cut() -> None:
+    """A pair over the window loses tokens of its longer text; its whole length is told, and may be refused."""
+    engine, long = TokenEngine(), " ".join(f"w{at}" for at in range(1, 21))
+    results = await answered(
+        engine, pair(long, "w21 w22"), pair("w21 w22", long), pair("w21", long, truncation="error")
+    )
+    assert engine.batches == [[[1, 2, 3, 4, 5, 6, 21, 22], [21, 22, 1, 2, 3, 4, 5, 6]]]
+    assert [one.input.tokens for one in results if isinstance(one, Answer)] == [22, 22]
+    assert results[2] == Failure(FailureKind.TOO_LONG, "over the checkpoint's window", 21, WINDOW, index=0)

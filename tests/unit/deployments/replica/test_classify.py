@@ -15,8 +15,9 @@ from tokenizers import AddedToken, Encoding, Tokenizer, models, pre_tokenizers, 
 
 from deployments.replica.classify import LabelScorer, applied
 from deployments.replica.tokens import READ_CHARACTERS, Encoded
+from gateway.model.manifest import FunctionToApply
 from gateway.model.messages import Failure, FailureKind
-from gateway.tasks.classify import ClassifyParameters, FunctionToApply
+from gateway.tasks.classify import ClassifyParameters
 
 ROWS = st.lists(st.floats(-1e6, 1e6, width=32), min_size=2, max_size=2)
 
@@ -202,3 +203,50 @@ def test_the_best_comes_first(task: LabelScorer, row: list[float], function: Fun
     assert len(scores) == min(top_k or 2, 2)
     assert all(better.score >= worse.score for better, worse in pairwise(scores))
     assert scores[0].label == LABELS[row.index(max(row))] or scores[0].score == scores[-1].score
+
+
+def test_a_checkpoint_scores_by_its_own_function_unless_a_request_names_one(tmp_path: Path) -> None:
+    """Without `function_to_apply` the checkpoint's own is applied; a request's own goes before it."""
+    tokenizer().save(str(tmp_path / "tokenizer.json"))
+    task = LabelScorer.open(tmp_path / "tokenizer.json", LABELS, WINDOW, function="none")
+    logits = np.array([-3, 0], dtype=np.float32)
+    assert [one.score for one in task.scores(logits, ClassifyParameters())] == [0, -3]
+    assert task.scores(logits, ClassifyParameters(function_to_apply="sigmoid"))[0].score == 0.5
+
+
+def test_a_text_is_cut_on_the_checkpoints_side(tmp_path: Path) -> None:
+    """A checkpoint that cuts on the left keeps the end of a text over its window."""
+    tokenizer().save(str(tmp_path / "tokenizer.json"))
+    right, left = (LabelScorer.open(tmp_path / "tokenizer.json", LABELS, 8, side=side) for side in ("right", "left"))
+    whole = LabelScorer.open(tmp_path / "tokenizer.json", LABELS, 512).ids("a b c d e f g h i j")
+    assert (len(right.ids("a b c d e f g h i j")), len(left.ids("a b c d e f g h i j"))) == (8, 8)
+    assert right.ids("a b c d e f g h i j")[:7] == whole[:7] and left.ids("a b c d e f g h i j")[1:] == whole[-7:]
+
+
+@pytest.mark.parametrize(("first", "last"), [("[CLS]", "[SEP]"), ("w1", "w2")])
+def test_names_of_special_tokens_are_text_in_both_texts_of_a_pair(tmp_path: Path, first: str, last: str) -> None:
+    """A special token's name in either text of a pair is text, even where a vocabulary has it as a word, too."""
+    words = [first, last, "[UNK]", "a", "b", "[", "]", "SEP", "w", "2"]
+    made = Tokenizer(models.WordLevel({word: at for at, word in enumerate(words)}, unk_token="[UNK]"))
+    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    made.add_special_tokens([first, last])
+    made.post_processor = processors.TemplateProcessing(
+        single=f"{first} $A {last}", pair=f"{first} $A {last} $B:1 {last}:1", special_tokens=[(first, 0), (last, 1)]
+    )
+    made.save(str(tmp_path / "tokenizer.json"))
+    task = LabelScorer.open(tmp_path / "tokenizer.json", LABELS, 64)
+    encoded = task.encode_pair(f"a {last} b", f"{last} \ud83d b", "longest_first")
+    assert isinstance(encoded, Encoded)
+    assert (encoded.token_ids.count(0), encoded.token_ids.count(1)) == (1, 2)
+    begins = encoded.token_ids.index(1) + 1
+    assert list(encoded.token_types) == [0] * begins + [1] * (len(encoded.token_ids) - begins)
+    assert encoded.tokens_total == len(encoded.token_ids)
+
+
+def test_an_unknown_character_is_not_taken_for_the_name_of_its_token(task: LabelScorer, tmp_path: Path) -> None:
+    """A text with characters that no piece has is read as it is, also where the unknown token is a special one."""
+    unknown = tokenizer()
+    unknown.add_special_tokens(["[UNK]"])
+    unknown.save(str(tmp_path / "tokenizer.json"))
+    scorer = LabelScorer.open(tmp_path / "tokenizer.json", LABELS, WINDOW)
+    assert scorer.ids("good \u4f60\u597d film") == task.ids("good \u4f60\u597d film")

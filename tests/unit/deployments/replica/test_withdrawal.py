@@ -48,7 +48,7 @@ class GatedEngine:
     gate: threading.Event = field(default_factory=threading.Event)
     runs: list[int] = field(default_factory=list)
 
-    def run(self, token_ids: TokenIds, attention_mask: TokenIds) -> Logits:
+    def run(self, token_ids: TokenIds, attention_mask: TokenIds, token_types: TokenIds | None = None) -> Logits:
         """Runs a batch, behind the gate."""
         self.step(len(token_ids))
         if (token_ids == VOCABULARY[POISON]).any():

@@ -40,8 +40,8 @@ def test_the_bytes_of_the_wire_are_pinned() -> None:
     buffer = bytearray()
     append_frame(buffer, Submit(7, (WORK,)))
     assert buffer.hex() == (
-        "00000046" "930007" "91" "97" "a8636c617373696679" "91a6612074657874"
-        "94a8636c617373696679c0a7736f66746d6178ad6c6f6e676573745f6669727374" "cb3fd0000000000000" "c3" "a3722d31"
+        "00000040" "930007" "91" "97" "a8636c617373696679" "91a6612074657874"
+        "95a8636c617373696679c0c0ad6c6f6e676573745f6669727374c0" "cb3fd0000000000000" "c3" "a3722d31"
         "c0"
     )  # fmt: skip
 

@@ -78,6 +78,35 @@ def test_an_incomplete_folder_is_refused(checkpoint: Path, name: str) -> None:
     assert f"no {name.split('.')[0]}" in refusal(checkpoint)
 
 
+@pytest.mark.parametrize("placed", ["[]", '{"weight_map": null}', '{"weight_map": ["a"]}', '{"weight_map": {"a": 1}}'])
+def test_an_index_without_a_map_is_refused(checkpoint: Path, placed: str) -> None:
+    """An index of shards that does not say where each weight is is refused in a sentence."""
+    (checkpoint / "model.safetensors.index.json").write_text(placed)
+    assert "index.json" in refusal(checkpoint)
+
+
+@pytest.mark.parametrize("name", ["spiece.model", "spm.model", "sentencepiece.bpe.model", "tokenizer.model"])
+def test_a_file_of_sentencepiece_is_a_tokenizer(checkpoint: Path, name: str) -> None:
+    """SentencePiece's file counts as a tokenizer under each of its usual names, and the digest follows it."""
+    (checkpoint / "tokenizer.json").unlink()
+    assert "no tokenizer; one of tokenizer.json, vocab.txt" in refusal(checkpoint)
+    (checkpoint / name).write_bytes(b"pieces")
+    before = resolve_source(str(checkpoint)).sha256
+    (checkpoint / name).write_bytes(b"piecez")
+    assert resolve_source(str(checkpoint)).sha256 != before
+
+
+@pytest.mark.parametrize("config", [True, False])
+def test_an_adapter_alone_is_refused_by_the_name_of_its_base(checkpoint: Path, config: bool) -> None:
+    """An adapter without what it adapts is called one, and the sentence says how to make a checkpoint of it."""
+    (checkpoint / "adapter_config.json").write_text('{"base_model_name_or_path": "x/y"}')
+    resolve_source(str(checkpoint))  # weights of its own: the adapter's note is a leftover
+    (checkpoint / "model.safetensors").rename(checkpoint / "adapter_model.safetensors")
+    if not config:
+        (checkpoint / "config.json").unlink()
+    assert "is an adapter of x/y (adapter_config.json) without the weights that it adapts" in refusal(checkpoint)
+
+
 def test_a_ranker_may_leave_its_weights_to_another_checkpoint(checkpoint: Path, tmp_path: Path) -> None:
     """An extractive checkpoint may use another's weights, by a starter's name or a folder; its digest covers both."""
     folder = tmp_path / "ranker"

@@ -130,7 +130,11 @@ def test_a_fault_is_named_in_a_body_that_had_to_be_mended() -> None:
         ({"inputs": None}, {"inputs"}),
         ({"inputs": 7}, {"inputs"}),
         ({"inputs": True}, {"inputs"}),
-        ({"inputs": {"text": SECRET}}, {"inputs"}),
+        ({"inputs": {"text": 7}}, {"inputs.text"}),
+        ({"inputs": {"text_pair": SECRET}}, {"inputs.text"}),
+        ({"inputs": {"text": SECRET, "text_pair": ""}}, {"inputs.text_pair"}),
+        ({"inputs": {"text": SECRET, "other": SECRET}}, {"inputs.other"}),
+        ({"inputs": [SECRET, {"text": SECRET, "text_pair": 7}]}, {"inputs[1].text_pair"}),
         ({"inputs": ""}, {"inputs"}),
         ({"inputs": []}, {"inputs"}),
         ({"inputs": [SECRET, ""]}, {"inputs[1]"}),
@@ -228,8 +232,8 @@ def test_a_long_name_is_cut() -> None:
 
 def test_the_first_fault_is_the_one_that_helps() -> None:
     """The detail of a refusal is about the faulty text, not about the list that contains it."""
-    assert refused(b'{"inputs": [1]}').detail == "inputs[0]: Input should be a valid string"
-    assert refused(b'{"inputs": 7}').detail == "inputs: Input should be a text or a list of texts"
+    assert refused(b'{"inputs": [1]}').detail == "inputs[0]: Input should be a text or a pair of texts"
+    assert refused(b'{"inputs": 7}').detail == "inputs: Input should be a text, a pair of texts, or a list of them"
 
 
 def test_many_faults_are_told_in_a_bounded_answer() -> None:
@@ -243,7 +247,7 @@ def test_parameters_left_out_or_null_are_the_contracts_defaults() -> None:
     """Absent and null parameters mean the defaults: all labels, softmax, and the head of a long text."""
     for body in (b'{"inputs": "a"}', b'{"inputs": "a", "parameters": null}', b'{"inputs": "a", "parameters": {}}'):
         parsed = bodies.parse(body, ClassifyBody, LIMITS)
-        assert CLASSIFY.read(parsed) == (ClassifyParameters(None, "softmax", "longest_first"), None)
+        assert CLASSIFY.read(parsed) == (ClassifyParameters(None, None, "longest_first"), None)
     given = ClassifyBodyParameters(top_k=1, function_to_apply="none", truncation="error")
     assert CLASSIFY.read(ClassifyBody(inputs="a", parameters=given)) == (ClassifyParameters(1, "none", "error"), None)
 
@@ -260,3 +264,27 @@ def test_route_takes_a_task_and_its_parameters() -> None:
         sent = b'{"task": "classify", "inputs": "a", "parameters": ' + wrong + b"}"
         with pytest.raises(InvalidRequest):
             bodies.of_task(bodies.parse(sent, RouteBody, LIMITS), CLASSIFY)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "texts", "second_at"),
+    [
+        ("one", ["one"], None),
+        (["one", "two"], ["one", "two"], None),
+        ({"text": "one", "text_pair": "two"}, ["onetwo"], (3,)),
+        ({"text": "one"}, ["one"], None),
+        ({"text": "one", "text_pair": None}, ["one"], None),
+        (
+            ["one", {"text": "two", "text_pair": "three"}, {"text": "four"}],
+            ["one", "twothree", "four"],
+            (None, 3, None),
+        ),
+    ],
+)
+def test_a_pair_travels_as_one_text_with_the_place_of_its_second(
+    inputs: object, texts: list[str], second_at: tuple[int | None, ...] | None
+) -> None:
+    """Inputs may be texts, pairs or both; each is one text on its way, and the parameters say where pairs divide."""
+    body = bodies.parse(json.dumps({"inputs": inputs}).encode(), ClassifyBody, LIMITS)
+    assert list(body.texts()) == texts
+    assert CLASSIFY.read(body) == (ClassifyParameters(second_at=second_at), None)

@@ -25,7 +25,7 @@ TEXTS = ["good film", "bad film", "very good", "very bad", "a film", "film.", "g
 class ByBatch:
     """An engine whose logits flip as soon as a row has company."""
 
-    def run(self, token_ids: TokenIds, attention_mask: TokenIds) -> Logits:
+    def run(self, token_ids: TokenIds, attention_mask: TokenIds, token_types: TokenIds | None = None) -> Logits:
         """Answer the first label alone and the second in company."""
         row = [0.1, 0.0] if len(token_ids) == 1 else [0.0, 0.1]
         return np.array([row] * len(token_ids), dtype=np.float32)

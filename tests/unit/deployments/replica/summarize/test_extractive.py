@@ -172,7 +172,7 @@ def test_the_engines_answer_is_taken_only_whole() -> None:
     """Fewer vectors than sentences, or an error that the engine raises, is the engine's failure."""
 
     class Short(FakeReader):
-        def run(self, token_ids: Any, attention_mask: Any) -> Any:
+        def run(self, token_ids: Any, attention_mask: Any, token_types: Any | None = None) -> Any:
             return np.zeros((1, 4), np.float32)
 
     with pytest.raises(ValueError, match="shorter"):
