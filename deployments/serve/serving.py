@@ -86,8 +86,8 @@ def running(
         try:
             if preparing is not None:
                 latecomers = Latecomers(preparing, Notes(folder / NOTES), say)
-            _start_ray(reserved_cpus(catalog), folder)
             _watch_parts(say)
+            _start_ray(reserved_cpus(catalog), folder)
             placement = _start(catalog, variants, host, port, folder, scheduler)
             url = _url(host, port)
             await_ready(url, READY_WITHIN_S)
@@ -134,17 +134,27 @@ PARTS = {"gcs_server": "Ray's head process (gcs_server)", "raylet": "Ray's node 
 
 def _watch_parts(say: Callable[[str], None]) -> None:
     """Has a thread end this process once one of its parts has died, whatever else it waits for; the keeper clears."""
-    children = {child.name(): child for child in psutil.Process().children()}
-    parts = {said: children[name] for name, said in PARTS.items() if name in children}
 
     def watch() -> None:
+        parts: dict[str, psutil.Process] = {}
         pause = threading.Event()
         while (lost := lost_part(parts)) is None:
             pause.wait(LOOK_S)
+            if len(parts) < len(PARTS):
+                parts |= _parts()
         say(f"error: {lost} has died, and nothing can replace it: the gateway ends. Start it again")
         os._exit(1)  # Ray's calls wait for what is no longer there
 
     threading.Thread(target=watch, name="parts", daemon=True).start()
+
+
+def _parts() -> Mapping[str, psutil.Process]:
+    """The processes of `PARTS` that have been started by now, by what they are."""
+    found = {}
+    for child in psutil.Process().children():
+        with suppress(psutil.NoSuchProcess):
+            found[child.name()] = child
+    return {said: found[name] for name, said in PARTS.items() if name in found}
 
 
 def lost_part(parts: Mapping[str, psutil.Process]) -> str | None:
