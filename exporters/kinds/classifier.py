@@ -225,7 +225,7 @@ def _runner(original: Original, types: Mapping[tuple[int, ...], Sequence[int]] |
         import torch
 
         with torch.inference_mode():
-            given = original.tensors(rows, None if types is None else [types[tuple(row)] for row in rows])
+            given = original.typed_tensors(rows, None if types is None else [types[tuple(row)] for row in rows])
             logits: Logits = original.model(**given).logits.numpy()
         return logits
 

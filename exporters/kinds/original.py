@@ -53,18 +53,25 @@ class Original:
         found = self.tokenizer(text, other, truncation=True, max_length=self.window)
         return found["input_ids"], found.get(TYPE_IDS, [])
 
-    def tensors(
-        self, rows: Sequence[Sequence[int]], types: Sequence[Sequence[int]] | None = None
-    ) -> dict[str, torch.Tensor]:
-        """Ids, mask and types of a batch padded to its longest row, as the model's keyword arguments."""
+    def tensors(self, rows: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:
+        """Ids and mask of a batch padded to its longest row, as the model's keyword arguments."""
         import torch
 
-        batch = padded(rows, self.pad_id, types)
-        found = {
+        batch = padded(rows, self.pad_id)
+        return {
             "input_ids": torch.from_numpy(batch.token_ids),
             "attention_mask": torch.from_numpy(batch.attention_mask),
         }
+
+    def typed_tensors(
+        self, rows: Sequence[Sequence[int]], types: Sequence[Sequence[int]] | None
+    ) -> dict[str, torch.Tensor]:
+        """The same with token types, if the model takes any: 0 where none are given, as the replica sends them."""
+        import torch
+
+        found = self.tensors(rows)
         if self.takes_types:
+            batch = padded(rows, self.pad_id, types)
             blank = batch.token_types is None
             found[TYPE_IDS] = torch.zeros_like(found["input_ids"]) if blank else torch.from_numpy(batch.token_types)
         return found

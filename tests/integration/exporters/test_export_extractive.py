@@ -61,6 +61,12 @@ def copy(variant: Path, tmp_path: Path) -> Path:
     return shutil.copytree(variant, tmp_path / "variant")
 
 
+def test_an_encoder_with_token_types_is_pooled_without_them(tmp_path: Path) -> None:
+    """The encoder of a BERT, which takes token types, gives the vectors of its source."""
+    manifest = exported(make_extractive_checkpoint(tmp_path / "ranker", "bert"), tmp_path / "variant")
+    assert manifest.verification.same_choice == 1.0 and manifest.verification.least_cosine > 0.9999
+
+
 def test_a_ranker_chooses_as_its_source(variant: Path) -> None:
     """A ranker in fp32 chooses the sentences of its source, and batches give the vectors of single sentences."""
     opened = open_variant(variant, threads=1)
