@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from small_variants import write_variant
 
 import punctual
 
@@ -56,3 +57,42 @@ def test_every_command_helps(command: list[str], flag: str, capsys: pytest.Captu
     """Both flags print the usage of the command, in one look everywhere."""
     assert punctual.main([*command, flag]) == 0
     assert capsys.readouterr().out.startswith(" ".join(["Usage: punctual", *command]))
+
+
+def test_a_catalog_is_checked_and_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    """`catalog check` counts what a catalog has, and `catalog show` lists it."""
+    assert punctual.main(["catalog", "check", "starter"]) == 0
+    assert "8 checkpoints, tasks classify, summarize, embed, similarity: valid" in capsys.readouterr().out
+    assert punctual.main(["catalog", "show", "starter"]) == 0
+    out = capsys.readouterr().out
+    assert "minilm-sentiment" in out and "balanced" in out
+    assert punctual.main(["catalog", "check", "/nowhere.yaml"]) == 1
+    assert "error: /nowhere.yaml" in capsys.readouterr().err
+
+
+CATALOG = """
+name: small
+checkpoints:
+  - {name: by-hand, task: classify, tier: realtime, family: sum, source: ./by-hand, licence: none,
+     quality: {metric: accuracy, value: 80.0, data_set: none, reference: none}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ([], "chosen: by-hand (only-candidate)"),
+        (["--price", "5"], "capacity price: 5 points"),
+        (["--budget-ms", "0.001", "--strict"], "refused: "),
+    ],
+)
+def test_a_decision_is_explained(
+    options: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`explain` shows each candidate's forecast, what is chosen and why, or the refusal."""
+    write_variant(tmp_path / "variant")
+    (tmp_path / "catalog.yaml").write_text(CATALOG)
+    monkeypatch.setattr("exporters.preparing.prepare.prepare", lambda *_: {"by-hand": tmp_path / "variant"})
+    assert punctual.main(["explain", "--catalog", str(tmp_path / "catalog.yaml"), "--text", "good film", *options]) == 0
+    out = capsys.readouterr().out
+    assert "by-hand" in out and said in out

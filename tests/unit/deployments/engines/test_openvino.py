@@ -13,6 +13,7 @@ import pytest
 from small_variants import WINDOW, weights, write_graph, write_variant
 
 from deployments.engines.base import padded
+from deployments.replica.classify import open_classifier
 
 pytest.importorskip("openvino", reason="OpenVINO is an extra: pip install 'punctual[openvino]'")
 
@@ -133,3 +134,12 @@ def test_onnx_runtime_takes_over_where_openvino_cannot_be_loaded(variant: Path, 
     engine, said = opened(variant, broken)
     assert engine == "OnnxEngine"
     assert said.count("OpenVINO cannot be loaded") == 1 and "by-hand" in said and "no such" in said
+
+
+def test_the_engine_that_takes_over_is_said(
+    variant: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without OpenVINO's library the same variant is opened by ONNX Runtime, with one warning that names it."""
+    monkeypatch.setitem(sys.modules, "deployments.engines.openvino", None)
+    assert type(open_classifier(variant, 1).engine).__name__ == "OnnxEngine"
+    assert [record.getMessage() for record in caplog.records if "OpenVINO cannot be loaded" in record.getMessage()]

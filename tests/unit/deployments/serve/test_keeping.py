@@ -25,6 +25,7 @@ from deployments.serve.keeping import (
     STOPS,
     Stopping,
     Verdict,
+    keep,
 )
 from deployments.serve.serving import DRAIN_S, lost_part
 
@@ -165,3 +166,44 @@ def test_a_part_that_died_is_named() -> None:
     wait_until(lambda: lost_part(parts) == "the part")
     part.wait()
     assert lost_part(parts) == "the part"
+
+
+def test_a_gateway_that_ends_gives_its_status_and_leaves_no_folder() -> None:
+    """The keeper has the gateway's exit status, removes its run folder, and gives the signals back."""
+    before = [signal.getsignal(number) for number in STOPS]
+    folders = os.pipe()
+
+    def gateway(folder: Path) -> int:
+        os.write(folders[1], str(folder).encode())
+        return 7
+
+    assert keep(gateway, print) == 7
+    assert not Path(os.read(folders[0], 4096).decode()).exists()
+    assert [signal.getsignal(number) for number in STOPS] == before
+    for end in folders:
+        os.close(end)
+
+
+def test_a_gateway_that_is_killed_is_said() -> None:
+    """A gateway that a signal has ended is said to be, and the status is 1."""
+    said: list[str] = []
+
+    def gateway(folder: Path) -> int:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return 0
+
+    assert keep(gateway, said.append) == 1
+    assert said == ["the gateway's process was ended by SIGKILL"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_start_that_is_stopped_ends_by_the_signals_status(number: signal.Signals) -> None:
+    """A signal to the keeper reaches a gateway that is not ready as an interrupt, and gives the exit status."""
+    keeper = os.getpid()
+
+    def gateway(folder: Path) -> int:
+        os.kill(keeper, number)
+        while True:
+            signal.pause()
+
+    assert keep(gateway, print) == 128 + number

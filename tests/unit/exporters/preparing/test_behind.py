@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
+import psutil
 import pytest
 from rich.console import Console
+from waiting import wait_until
 
 from deployments.engines.host import Host
 from deployments.replica.prepared import NeverReady, note_prepared
 from exporters.errors import BaseAbsent, ExportFailed, SourceAbsent, VariantRefused
-from exporters.preparing.behind import Behind, late_ones, reason_of
+from exporters.preparing.behind import Behind, _end, late_ones, reason_of
 from exporters.preparing.prepare import prepare, preparer_here
 from gateway.catalogs.catalog import Catalog, CatalogEntry, Quality, load_catalog
 from gateway.model.manifest import MANIFEST_NAME
@@ -107,3 +111,14 @@ def test_without_the_exporters_a_start_goes_on_without_what_was_not_prepared(tmp
         folders = prepare(catalog, tmp_path, console, can_make=False)
     assert set(folders) == {one.name for one in catalog.checkpoints} - {"mpnet-sentiment"}
     assert "no variant of mpnet-sentiment" in heard.get()
+
+
+def test_a_stop_ends_a_job_and_what_it_has_started() -> None:
+    """The end of a job ends the processes that it has started too."""
+    starts = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'import signal; signal.pause()']).wait()"
+    job = subprocess.Popen([sys.executable, "-c", starts], text=True)
+    wait_until(lambda: bool(psutil.Process(job.pid).children()))
+    (other,) = psutil.Process(job.pid).children()
+    _end(job)
+    wait_until(lambda: not other.is_running() or other.status() == psutil.STATUS_ZOMBIE)
+    assert job.poll() is not None
