@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -96,3 +98,30 @@ def test_a_decision_is_explained(
     assert punctual.main(["explain", "--catalog", str(tmp_path / "catalog.yaml"), "--text", "good film", *options]) == 0
     out = capsys.readouterr().out
     assert "by-hand" in out and said in out
+
+
+def test_a_gateway_that_cannot_start_ends_with_a_sentence(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """`serve` with a catalog that is not there ends with status 1 and one sentence, before Ray is started."""
+    missing = str(tmp_path / "nowhere.yaml")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    assert punctual.main(["serve", "--catalog", missing, "--port", str(port), "--traces"]) == 1
+    said = capfd.readouterr().err
+    assert missing in said and "Traceback" not in said
+
+
+def test_an_interrupt_and_a_missing_extra_have_their_own_end(capsys: pytest.CaptureFixture[str]) -> None:
+    """An interrupted command has status 130; a library of an extra is named with the extra, any other is a fault."""
+
+    def raises(error: BaseException) -> Callable[[], None]:
+        def command() -> None:
+            raise error
+
+        return command
+
+    assert punctual._status_of(raises(KeyboardInterrupt())) == 130
+    assert punctual._status_of(raises(ModuleNotFoundError(name="torch.nn"))) == 1
+    assert "torch is not installed: pip install 'punctual[export]'" in capsys.readouterr().err
+    with pytest.raises(ModuleNotFoundError):
+        punctual._status_of(raises(ModuleNotFoundError(name="nobody_knows")))
