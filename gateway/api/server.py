@@ -167,7 +167,8 @@ def _ignore_new(listener: socket.socket) -> None:
     if sys.platform == "linux":
         filtering = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *step) for step in _DROP_SYN))
         program = struct.pack("HP", len(_DROP_SYN), ctypes.addressof(filtering))
-        listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+        with contextlib.suppress(OSError):  # a sandbox may forbid filters: the port is closed all the same
+            listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
 
 
 async def _addresses(host: str, port: int) -> Sequence[tuple[int, tuple[object, ...]]]:
