@@ -25,9 +25,6 @@ from gateway.tasks.service_time import ServiceTimeModel
 _LEAST_SIGMA = 0.10
 """Least relative spread of a latency, if the profile shows less. Set by hand."""
 
-_OVERHEAD_SIGMA = 0.25
-"""Relative spread of the overhead. Set by hand."""
-
 _SMOOTHING = 0.05
 """Weight of a new observation of the overhead."""
 
@@ -138,7 +135,7 @@ class Forecaster:
         if now_s > residuals.until_s:
             residuals = self._idle.read(percentile, now_s)
         sigma, latency_s = self._sigma, service_s + overhead_s
-        scale_s = sigma * latency_s + _OVERHEAD_SIGMA * overhead_s
+        scale_s = sigma * latency_s
         least_s, idle_s = latency_s + residuals.least * scale_s, latency_s + residuals.most * scale_s
         if least_s < 0.0:
             least_s = 0.0
@@ -241,7 +238,7 @@ class Forecaster:
         return self._idle, self._pooled.idle
 
     def _scale_s(self, latency_s: float) -> float:
-        return self._sigma * latency_s + _OVERHEAD_SIGMA * self._pooled.overhead_s
+        return self._sigma * latency_s
 
     def _forget(self) -> None:
         """Returns to the profile's service times after a minute without any answer."""

@@ -8,13 +8,12 @@ Under overload, when even the best batch is not worth its price, it takes the ba
 from __future__ import annotations
 
 import math
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 from functools import lru_cache
 
 from gateway.forecasting.forecaster import ServedCheckpoint
-from gateway.scheduling.arrivals import until
 from gateway.scheduling.price import sizes
 
 LENGTH_RATIO = 1.18
@@ -28,9 +27,6 @@ LENIENCE = 0.7
 
 Below 1 because the price is for texts of mean length. Set by hand.
 """
-
-LATER_WEIGHT = 0.2
-"""Under overload, weight of a request that is due after the crowded time: it can be served later. Set by hand."""
 
 BATCH_BUDGET_SHARE = 2 / 3
 """Under overload, longest time of a shared batch, as a share of the median budget.
@@ -85,8 +81,8 @@ class SchedulingContext:
 
     `price` is in points of quality per core-second, and `utility_left` is what the best use of a core-second leaves
     after it. Within `crowded_s` seconds not all due requests can be served; infinite if that holds in the long run.
-    `others_free` counts further free cores; if there is none, `next_free_s` is the time until one is free. `expected`
-    is the number of arrivals at `arrivals.HORIZONS_S`; `budgets_s` is a sample of budgets.
+    `others_free` counts further free cores; if there is none, `next_free_s` is the time until one is free. `rate` is in
+    arrivals per second; `budgets_s` is a sample of budgets.
     """
 
     now_s: float
@@ -95,7 +91,7 @@ class SchedulingContext:
     crowded_s: float
     others_free: float
     next_free_s: float
-    expected: Sequence[float]
+    rate: float
     budgets_s: Sequence[float]
 
 
@@ -154,8 +150,7 @@ def _best_of(
             members = group[first : first + size]
             if len(members) < size or remaining_s[first] > context.crowded_s or (best and run_s > longest_s):
                 break
-            pressed = bisect_right(remaining_s, context.crowded_s, first, first + size) - first
-            gain = (pressed + LATER_WEIGHT * (size - pressed)) * checkpoint.utility - context.price * run_s
+            gain = size * checkpoint.utility - context.price * run_s
             if best is None or gain > best.gain:
                 best = PlannedBatch(gain, checkpoint, tuple(members), run_s)
     return best
@@ -263,10 +258,9 @@ def _lost(run_s: float, context: SchedulingContext, tolerances_s: Sequence[float
     if not tolerances_s:
         return 0.0
     blocked_s = min(run_s, context.next_free_s)
-    lost = sum(until(context.expected, blocked_s - t) for t in tolerances_s if t < blocked_s) / len(tolerances_s)
+    lost = context.rate * sum(blocked_s - max(t, 0.0) for t in tolerances_s if t < blocked_s) / len(tolerances_s)
     if lost and context.others_free > 0:
-        demand = until(context.expected, blocked_s) * run_s / (blocked_s * context.others_free * 2)
-        lost *= min(1.0, demand) ** context.others_free
+        lost *= min(1.0, context.rate * run_s / (context.others_free * 2)) ** context.others_free
     return lost
 
 

@@ -10,14 +10,12 @@ checkpoints by their service times.
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
 from gateway.forecasting.forecaster import ServedCheckpoint
-from gateway.scheduling.arrivals import HORIZONS_S as AHEAD_S
 from gateway.scheduling.arrivals import ArrivalStats
 
 _NARROWEST = 1e-9
@@ -48,8 +46,7 @@ def slope(left: ParetoPoint, right: ParetoPoint) -> float:
 class _Stretch(NamedTuple):
     """A range of prices over which one point of the Pareto front is the best: from `first` on, `prices` wide.
 
-    `utility` is the value of F at `first`, and `steepness` its slope there. `scale` is rate * dispersion / 2 * cost in
-    the equation.
+    `utility` is the value of F at `first`, and `steepness` its slope there. `scale` is rate / 2 * cost in the equation.
     """
 
     first: float
@@ -76,20 +73,20 @@ class QueuePrice:
     With `rate` requests and `cores` core-seconds per second, let F(p) = rate * max over the front's points of
     (utility - p * cost) + cores * p: the utility per second at a price p that never changed. Its minimum is the most
     that can be had. As the number n of queued requests grows from none to `most`, the price p rises from zero to that
-    at which the cheapest point buys nothing, by dn = rate * dispersion / 2 * cost * dp / (F(p) - g), with g the utility
-    that is had. Between two points of the front F is a straight line, so that n is a logarithm of p.
+    at which the cheapest point buys nothing, by dn = rate / 2 * cost * dp / (F(p) - g), with g the utility that is had,
+    if arrivals are independent. Between two points of the front F is a straight line, so that n is a logarithm of p.
     """
 
-    def __init__(self, front: Sequence[ParetoPoint], rate: float, cores: float, most: float, dispersion: float) -> None:
+    def __init__(self, front: Sequence[ParetoPoint], rate: float, cores: float, most: float) -> None:
         """`front` has at least two points, the first at (0, 0); at most `most` requests can wait and still be in time.
 
-        `rate` is in arrivals per second. `dispersion` is the variance of the number of arrivals divided by its mean.
+        `rate` is in arrivals per second.
         """
         low, utility = 0.0, rate * front[-1].utility
         self._stretches: list[_Stretch] = []
         for left, right in reversed(list(pairwise(front))):
             high, steepness = slope(left, right), cores - rate * right.cost_s
-            scale = rate * dispersion / 2 * right.cost_s
+            scale = rate / 2 * right.cost_s
             self._stretches.append(_Stretch(low, high - low, utility, steepness, scale))
             low, utility = high, utility + steepness * (high - low)
         self._dearest = low
@@ -169,24 +166,8 @@ Live, giving out all of it was 2 to 5 points behind (docs/performance.md).
 CYCLE = 3.0
 """In the long run a batch may take 1 / CYCLE of a budget: a batch runs before it, and half of one is left over."""
 
-DOUBT = 0.05
-"""Share by which the price is raised: noise in learnt service times must not break a tie for the dearer checkpoint.
-
-Between two points of the front both are equally good at the price. The price is never raised past the slope of the
-front's first step, so the best use of a core-second still pays. Set by hand.
-"""
-
 LASTING = 3.0
 """If the recent rate is below the mean rate by more than this factor, the rush behind the mean is over. Set by hand."""
-
-NEGLIGIBLE = 0.1
-"""A price below this, in points per core-second, counts as 0.
-
-For an answer that takes 100 ms it is a hundredth of a point.
-"""
-
-_LEAST_HEADROOM = 0.25
-"""Least share of the mean budget that a request is taken to be able to wait."""
 
 _STEPS = 10
 """Prices are kept for rates and cores rounded to steps of 1 / 10 on the natural logarithm."""
@@ -243,30 +224,6 @@ def price_of(front: Sequence[ParetoPoint], each_s: float) -> float:
     return 0.0
 
 
-@dataclass(slots=True, eq=False)
-class _Class:
-    """Requests with budgets of one size: their share of all, their mean Pareto front, and their longest queue.
-
-    `most` is the number per core that can wait and still be in time. `prices` caches the price by rate and cores.
-    """
-
-    share: float
-    front: list[ParetoPoint]
-    most: float
-    dispersion: float
-    prices: dict[tuple[int, int], QueuePrice] = field(default_factory=dict)
-
-    def price(self, waiting: float, at: tuple[int, int]) -> float:
-        """The price with `waiting` requests of the class queued; `at` has the steps of the rate and of the cores."""
-        if waiting <= 0:
-            return 0.0
-        known = self.prices.get(at)
-        if known is None:
-            rate, cores = self.share * math.exp(at[0] / _STEPS), math.exp(at[1] / _STEPS)
-            known = self.prices.setdefault(at, QueuePrice(self.front, rate, cores, cores * self.most, self.dispersion))
-        return known.price(waiting)
-
-
 class CapacityPrice:
     """Prices the core time of one task's requests from its arrivals and its queue.
 
@@ -285,14 +242,14 @@ class CapacityPrice:
 
         Infinite if that holds in the long run, 0 if all can be served.
         """
-        self.lasting = False
-        """True if the last price, or `notice`, found more arrivals in the long run than can be served."""
-        self._in_the_long_run: list[ParetoPoint] = []
-        self._classes: list[_Class | None] = []
         self.least_cost_s = 0.0
         """Mean of the fewest core-seconds that a request costs; 0 before any has come."""
+        self._usual: list[ParetoPoint] = []
+        """The mean Pareto front of recent requests."""
+        self._most = 0.0
+        """The number of requests per core that can wait and still be in time."""
+        self._by_queue: dict[tuple[int, int], QueuePrice] = {}
         self._within: dict[tuple[float, int], list[ParetoPoint]] = {}
-        self._spans: list[list[tuple[float, int, float]]] = []
 
     def price(self, waiting: Sequence[int], cores: float, busy_s: float, now_s: float) -> float:
         """Points of quality per core-second.
@@ -304,17 +261,10 @@ class CapacityPrice:
         if arrivals.lesson != self._lesson:
             self._learn()
         rate, usual = arrivals.rate(now_s), arrivals.mean_rate(now_s)
-        self.lasting = cores < min(rate, usual) * self.least_cost_s
-        self.crowded_s = math.inf if self.lasting else 0.0
-        binding, price, lasting = self._in_the_long_run, 0.0, min(usual, LASTING * rate)
-        at = _step(lasting), _step(STEADY_UTILISATION * cores)
-        for of, count in zip(self._classes, waiting, strict=True):
-            if of is not None and (asked := of.price(count, at)) > price:
-                price, binding = asked, of.front
-        expected, sampled = arrivals.ahead(now_s), max(len(arrivals.budgets_s), 1)
-        for horizon_s, count, spans in zip(HORIZONS_S, waiting, self._spans, strict=False):
-            due = count + _beyond(spans, expected, usual) / sampled
-            if due < 1:
+        self.crowded_s = math.inf if cores < min(rate, usual) * self.least_cost_s else 0.0
+        binding, price = self._usual, self._in_the_long_run(waiting[-1], min(usual, LASTING * rate), cores)
+        for horizon_s, due in zip(HORIZONS_S, waiting, strict=False):
+            if not due:
                 continue
             each_s = max(cores * horizon_s - busy_s, 1e-4) * UTILISATION / due
             front = self._front(horizon_s, math.ceil(due / cores))
@@ -323,51 +273,37 @@ class CapacityPrice:
             if (pressed := price_of(front, each_s)) > price:
                 price, binding = pressed, front
         self.utility_left = _utility_left(binding, price)
-        if price < NEGLIGIBLE:
-            return 0.0
-        return max(price, min(price * (1 + DOUBT), slope(binding[0], binding[1])))
+        return price
 
-    def notice(self, cores: float, now_s: float) -> None:
-        """Notices lasting overload without a price."""
-        arrivals = self._arrivals
-        if arrivals.lesson != self._lesson:
-            self._learn()
-        self.lasting = cores < min(arrivals.rate(now_s), arrivals.mean_rate(now_s)) * self.least_cost_s
+    def _in_the_long_run(self, waiting: int, rate: float, cores: float) -> float:
+        """The price by backlog: with so many queued, at `rate` arrivals per second."""
+        if not waiting or len(self._usual) < 2:
+            return 0.0
+        at = _step(rate), _step(STEADY_UTILISATION * cores)
+        known = self._by_queue.get(at)
+        if known is None:
+            rounded, usable = (math.exp(step / _STEPS) for step in at)
+            known = self._by_queue.setdefault(at, QueuePrice(self._usual, rounded, usable, usable * self._most))
+        return known.price(waiting)
 
     def _learn(self) -> None:
         arrivals = self._arrivals
         self._lesson = arrivals.lesson
         self._within.clear()
-        budgets_s = arrivals.budgets_s
+        self._by_queue.clear()
         known: dict[float, list[ParetoPoint]] = {}
-        for budget_s in budgets_s:
+        for budget_s in arrivals.budgets_s:
             if budget_s not in known:
                 within_s = budget_s / CYCLE
                 known[budget_s] = pareto_front(
                     [_cheapest(one, arrivals.tokens, within_s, one.max_batch) for one in self._checkpoints]
                 )
-        self._spans = [
-            [_span(horizon_s - budget_s) for budget_s in budgets_s if budget_s < horizon_s] for horizon_s in HORIZONS_S
-        ]
-        fronts = [known[budget_s] for budget_s in budgets_s]
+        fronts = [known[budget_s] for budget_s in arrivals.budgets_s]
         self.least_cost_s = _least_cost_s(fronts)
-        self._in_the_long_run = joined(fronts)
-        counts = [bisect_right(budgets_s, horizon_s) for horizon_s in (*HORIZONS_S, math.inf)]
-        self._classes = [
-            self._class_of(fronts[:count]) if count > before else None for before, count in pairwise((0, *counts))
-        ]
-
-    def _class_of(self, fronts: Sequence[list[ParetoPoint]]) -> _Class | None:
-        """The class of the shortest budgets, one request for each front; None if nothing is worth running."""
-        arrivals, front = self._arrivals, joined(fronts)
-        if len(front) < 2:
-            return None
-        budgets_s = arrivals.budgets_s
-        mean_s, share = sum(budgets_s[: len(fronts)]) / len(fronts), len(fronts) / len(budgets_s)
-        shortest_s = min(one.run_s(1, arrivals.tokens[one.tokenizer]) for one in self._checkpoints)
-        headroom_s = max(mean_s - shortest_s, _LEAST_HEADROOM * mean_s)
-        dispersion = 1 + share * (arrivals.dispersion(min(mean_s, 1.0)) - 1)
-        return _Class(share, front, headroom_s / _least_cost_s(fronts), dispersion)
+        self._usual = joined(fronts)
+        if len(self._usual) > 1:
+            shortest_s = min(one.run_s(1, arrivals.tokens[one.tokenizer]) for one in self._checkpoints)
+            self._most = (sum(arrivals.budgets_s) / len(fronts) - shortest_s) / self.least_cost_s
 
     def _front(self, horizon_s: float, most: int) -> list[ParetoPoint]:
         try:
@@ -381,24 +317,6 @@ class CapacityPrice:
 def _step(value: float) -> int:
     """The step of a rate or a number of cores, to about 10 %."""
     return round(_STEPS * math.log(max(value, 1e-6)))
-
-
-def _span(span_s: float) -> tuple[float, int, float]:
-    """A time ahead, the horizon of the expected arrivals to its right, and its share of the way there."""
-    right = bisect_right(AHEAD_S, span_s)
-    left_s, right_s = AHEAD_S[right - 1], AHEAD_S[right]
-    return span_s, right, (span_s - left_s) / (right_s - left_s)
-
-
-def _beyond(spans: Sequence[tuple[float, int, float]], expected: Sequence[float], usual: float) -> float:
-    """The arrivals that a burst lets expect within each span beyond the usual ones, summed over the spans."""
-    coming = 0.0
-    for span_s, right, share in spans:
-        left = expected[right - 1]
-        more = left + (expected[right] - left) * share - usual * span_s
-        if more > 0.0:
-            coming += more
-    return coming
 
 
 def _utility_left(front: Sequence[ParetoPoint], price: float) -> float:

@@ -15,7 +15,6 @@ from gateway.model.deadline import Deadline
 from gateway.model.faults import Note, attempt, log_fault
 from gateway.model.messages import Answer
 from gateway.model.request import RequestShape, Terms
-from gateway.scheduling.arrivals import until
 from gateway.scheduling.batching import QueuedRequest
 from gateway.scheduling.decider import Decider
 from gateway.scheduling.policy import Decision
@@ -224,10 +223,9 @@ class Scheduler:
         chosen = ticket.decision.chosen
         if chosen is None or chosen.forecast is None:
             return False
-        if self._found_empty < ALONE_AFTER:
-            expected = until(decider.arrivals.ahead(now_s), chosen.forecast.service_time_s)
-            if expected >= FEW_EXPECTED:
-                return False
+        expected = decider.arrivals.rate(now_s) * chosen.forecast.service_time_s
+        if self._found_empty < ALONE_AFTER and expected >= FEW_EXPECTED:
+            return False
         queued = decider.queued_at_once(ticket.shape, ticket.deadline)
         batch = decider.queue.begin_at_once(
             decider.by_name[chosen.name],

@@ -20,7 +20,6 @@ from gateway.scheduling.arrivals import ArrivalStats
 from gateway.scheduling.batching import (
     QueuedRequest,
     SchedulingContext,
-    fastest,
     late_batch,
     may_have,
     next_batch,
@@ -30,14 +29,8 @@ from gateway.scheduling.batching import (
 from gateway.scheduling.late_share import LateShare
 from gateway.scheduling.price import HORIZONS_S, CapacityPrice
 
-SQUEEZE = 2.0
-"""Most engine threads under way, in multiples of the cores, if a request cannot wait for a batch to end.
-
-Set by hand.
-"""
-
-SHORT_S, SHORT_IN_RUSH_S = 0.003, 0.03
-"""Longest batches, in seconds, before whose end the next is sent ahead: in general, and under lasting overload.
+SHORT_S = 0.003
+"""Longest batch, in seconds, before whose end the next is sent ahead.
 
 Between two batches a core idles for a round trip (`AHEAD_S`): a fifth of a batch of 3 ms, a fiftieth of one of 30 ms.
 """
@@ -187,15 +180,11 @@ class TaskQueue:
         if free > 0:
             up = [one for one in self.checkpoints if self._slot(one) and (one.threads <= free or not busy)]
             batch = self._late_batch(up, now_s, contested=bool(self._waiting)) if self._share.turn else None
-            batch = batch or self._next(up, free, now_s, demanded) or self._late_batch(up, now_s, contested=False)
-            if batch:
-                return batch
-        elif self._waiting and self._gap_s(now_s) <= AHEAD_S and busy <= self.cores:
+            return batch or self._next(up, free, now_s, demanded) or self._late_batch(up, now_s, contested=False)
+        if self._waiting and self._gap_s(now_s) <= AHEAD_S and busy <= self.cores:
             following = {batch.checkpoint for batch in self._under_way}
-            batch = self._next([one for one in self.checkpoints if one.slots], 1, now_s, demanded, following)
-            if batch:
-                return batch
-        return self._beside_running(busy, now_s, demanded)
+            return self._next([one for one in self.checkpoints if one.slots], 1, now_s, demanded, following)
+        return None
 
     def begin_at_once(
         self, checkpoint: ServedCheckpoint, queued: QueuedRequest, run_s: float, price: float, now_s: float, kept: int
@@ -295,8 +284,7 @@ class TaskQueue:
 
     def _gap_s(self, now_s: float) -> float:
         """Seconds until the first running batch should end if all of them are short; infinite otherwise."""
-        short_s = SHORT_IN_RUSH_S if self._capacity_price.lasting else SHORT_S
-        return math.inf if any(batch.run_s > short_s for batch in self._under_way) else self._first_end_s(now_s)
+        return math.inf if any(batch.run_s > SHORT_S for batch in self._under_way) else self._first_end_s(now_s)
 
     def _first_end_s(self, now_s: float) -> float:
         return min((batch.ends_s - now_s for batch in self._under_way), default=math.inf)
@@ -329,7 +317,7 @@ class TaskQueue:
             crowded_s=self._capacity_price.crowded_s,
             others_free=free - 1,
             next_free_s=max(self._first_end_s(now_s), _TICK_S) if free == 1 else math.inf,
-            expected=self.arrivals.ahead(now_s),
+            rate=self.arrivals.rate(now_s),
             budgets_s=self.arrivals.budgets_s,
         )
         planned = next_batch(able, up, context)
@@ -340,32 +328,6 @@ class TaskQueue:
             run_s = run_s_of(planned.checkpoint, members)
         self._share.ran(run_s, late=False, contested=bool(self._late))
         return self._begun(planned.checkpoint, members, run_s, price, now_s)
-
-    def _beside_running(self, busy: int, now_s: float, demanded: float) -> Batch | None:
-        """The most urgent request beside the running batches, if it can neither wait for one to end nor join a batch.
-
-        It slows those batches down. Under overload that helps nobody. On a checkpoint that batches, the request is
-        better served with others in the next batch.
-        """
-        queued = self._waiting[0] if self._waiting else None
-        able = [one for one in self.checkpoints if queued and self._slot(one) and queued.may(one.name)]
-        if not queued or not able:
-            return None
-        chosen = fastest(able, queued)
-        if chosen.max_batch > 1 or busy + chosen.threads > SQUEEZE * self.cores:
-            return None
-        run_s, remaining_s = run_s_of(chosen, (queued,)), queued.deadline_s - now_s
-        shared_s = run_s * (busy + chosen.threads) / max(self.cores, 1.0)
-        can_wait = self._first_end_s(now_s) + chosen.reach_s(run_s, now_s) <= remaining_s
-        if can_wait or chosen.reach_s(shared_s, now_s) > remaining_s:
-            if self.arrivals.lesson:
-                self._capacity_price.notice(max(self.cores - demanded, _LEAST_SHARE * self.cores), now_s)
-            return None
-        price = self.price(now_s, demanded)
-        if self._capacity_price.utility_left <= 0:
-            return None
-        self._share.ran(run_s, late=False, contested=bool(self._late))
-        return self._begun(chosen, (queued,), shared_s, price, now_s)
 
     def _late_batch(self, up: Sequence[ServedCheckpoint], now_s: float, *, contested: bool) -> Batch | None:
         planned = late_batch(self._late, up, together=contested)

@@ -17,7 +17,7 @@ from types import ModuleType
 from gateway.forecasting.forecaster import Forecaster, PooledCalibration, ServedCheckpoint
 from gateway.scheduling import batching, price
 from gateway.scheduling.batching import PlannedBatch, QueuedRequest, SchedulingContext
-from gateway.scheduling.price import CapacityPrice, ParetoPoint
+from gateway.scheduling.price import CapacityPrice
 from gateway.tasks.service_time import ServiceTimeModel
 
 FULL = "the whole policy"
@@ -97,7 +97,6 @@ def _never(*_: object) -> bool:
 
 
 _price = CapacityPrice.price
-_class_of = CapacityPrice._class_of
 _next_batch = batching.next_batch
 _build_forecaster = Forecaster.__init__
 _build_pooled = PooledCalibration.__init__
@@ -109,15 +108,9 @@ def _free_of_charge(of: CapacityPrice, waiting: Sequence[int], cores: float, bus
     return 0.0
 
 
-def _price_of_rate(of: price._Class, waiting: float, at: tuple[int, int]) -> float:
+def _price_of_rate(of: CapacityPrice, waiting: int, rate: float, cores: float) -> float:
     """The price at which the arrivals just fill the cores, whatever waits."""
-    rate, cores = (math.exp(step / price._STEPS) for step in at)
-    return price.price_of(of.front, cores / max(of.share * rate, 1e-6))
-
-
-def _one_class(of: CapacityPrice, fronts: Sequence[list[ParetoPoint]]) -> price._Class | None:
-    """The class of all budgets together; no class of the shorter ones."""
-    return _class_of(of, fronts) if len(fronts) == len(of._arrivals.budgets_s) else None
+    return price.price_of(of._usual, price.STEADY_UTILISATION * cores / max(rate, 1e-6))
 
 
 def _urgent_first(
@@ -187,11 +180,6 @@ ABLATIONS = (
     ),
     Ablation("lenience", "Under overload a request must be worth its whole price.", {f"{_BATCHING}:LENIENCE": 1.0}),
     Ablation(
-        "later weight",
-        "Under overload a request that can be served later counts as much as one that cannot.",
-        {f"{_BATCHING}:LATER_WEIGHT": 1.0},
-    ),
-    Ablation(
         "batch budget share",
         "Under overload a batch may take as long as its members can bear.",
         {f"{_BATCHING}:BATCH_BUDGET_SHARE": math.inf},
@@ -206,26 +194,19 @@ ABLATIONS = (
     Ablation(
         "price by backlog",
         "The long-run price depends on the arrival rate, not on the queue.",
-        {f"{_PRICE}:_Class.price": _price_of_rate},
+        {f"{_PRICE}:CapacityPrice._in_the_long_run": _price_of_rate},
     ),
-    Ablation("long-run price", "Only rushes within half a second have a price.", {f"{_PRICE}:_Class.price": _zero}),
+    Ablation(
+        "long-run price",
+        "Only rushes within half a second have a price.",
+        {f"{_PRICE}:CapacityPrice._in_the_long_run": _zero},
+    ),
     Ablation("rush price", "Only the long run has a price.", {f"{_PRICE}:price_of": _zero}),
     Ablation(
         "short crowding",
         "Only lasting overload is overload, not a rush of half a second.",
         {f"{_PRICE}:_crowded": _never},
     ),
-    Ablation(
-        "expected rush",
-        "The rush price counts the queue only, not the arrivals that a burst lets expect.",
-        {f"{_PRICE}:_beyond": _zero},
-    ),
-    Ablation(
-        "class prices",
-        "All budgets have one long-run price, not the short ones another.",
-        {f"{_PRICE}:CapacityPrice._class_of": _one_class},
-    ),
-    Ablation("dispersion", "Arrivals count as independent.", {f"{_ARRIVALS}:ArrivalStats.dispersion": lambda *_: 1.0}),
     Ablation("utilisation", "The rush price gives all of the core time out.", {f"{_PRICE}:UTILISATION": 1.0}),
     Ablation(
         "steady utilisation",
@@ -233,12 +214,7 @@ ABLATIONS = (
         {f"{_PRICE}:STEADY_UTILISATION": 1.0},
     ),
     Ablation("cycle", "In the long run a batch may take a whole budget.", {f"{_PRICE}:CYCLE": 1.0}),
-    Ablation("doubt", "The price is not raised for noise.", {f"{_PRICE}:DOUBT": 0.0}),
     Ablation("lasting", "After a rush its mean rate holds until it is forgotten.", {f"{_PRICE}:LASTING": math.inf}),
-    Ablation("negligible", "The smallest price counts.", {f"{_PRICE}:NEGLIGIBLE": 0.0}),
-    Ablation(
-        "least headroom", "A budget no longer than a run leaves no room to wait.", {f"{_PRICE}:_LEAST_HEADROOM": 0.0}
-    ),
     Ablation(
         "price age",
         "Each arrival is decided at a price of its own.",
@@ -248,23 +224,12 @@ ABLATIONS = (
     # What is known of the arrivals.
     Ablation("memory", "The recent rate is that of two seconds, not of half a one.", {f"{_ARRIVALS}:MEMORY_S": 2.0}),
     Ablation("remembered", "64 arrivals are remembered, not 256.", {f"{_ARRIVALS}:REMEMBERED": 64}),
-    Ablation(
-        "following pauses",
-        "Arrivals are expected at the recent rate, whatever followed such pauses before.",
-        {f"{_ARRIVALS}:_LEAST_CASES": _ENDLESS},
-    ),
     Ablation("mean length", "The mean length of a text is that of the last one.", {f"{_ARRIVALS}:_SMOOTHING": 1.0}),
     # The queue.
-    Ablation("squeeze", "No request runs beside those that fill the cores.", {f"{_QUEUE}:SQUEEZE": 0.0}),
     Ablation(
         "send ahead",
         "A batch is sent when the one before has ended.",
-        {f"{_QUEUE}:SHORT_S": 0.0, f"{_QUEUE}:SHORT_IN_RUSH_S": 0.0, f"{_QUEUE}:AHEAD_S": 0.0},
-    ),
-    Ablation(
-        "send ahead in rush",
-        "Under lasting overload, too, only before the end of short batches the next is sent.",
-        {f"{_QUEUE}:SHORT_IN_RUSH_S": 0.003},
+        {f"{_QUEUE}:SHORT_S": 0.0, f"{_QUEUE}:AHEAD_S": 0.0},
     ),
     Ablation(
         "pressed cores",
@@ -361,7 +326,6 @@ ABLATIONS = (
         {f"{_CALIBRATION}:LEAST_SHARE": 0.5},
     ),
     Ablation("least sigma", "A latency may vary as little as its profile says.", {f"{_FORECASTER}:_LEAST_SIGMA": 0.0}),
-    Ablation("overhead sigma", "The overhead does not vary.", {f"{_FORECASTER}:_OVERHEAD_SIGMA": 0.0}),
     Ablation("learnt overhead", "The overhead stays at its first guess, 1.5 ms.", {f"{_FORECASTER}:_SMOOTHING": 0.0}),
 )
 
@@ -372,17 +336,10 @@ NOT_ABLATED: Mapping[str, str] = {
     f"{_PRICE}:_ROUNDING": "where a formula would take the logarithm of zero",
     f"{_PRICE}:_STEPS": "how finely a cache is kept",
     f"{_PRICE}:_SIZES": "the batch sizes that are tried",
-    f"{_PRICE}:HORIZONS_S": "the grid of the rush price and of the class prices, which are ablated",
-    f"{_ARRIVALS}:HORIZONS_S": "the grid of the expected arrivals, which are ablated",
-    f"{_ARRIVALS}:_AGES_S": "the grid of the following pauses, which are ablated",
+    f"{_PRICE}:HORIZONS_S": "the grid of the rush price, which is ablated",
     f"{_ARRIVALS}:_RELEARNT_EVERY": "how often the statistics are computed anew",
     f"{_ARRIVALS}:_BUDGETS": "the size of a sample",
     f"{_ARRIVALS}:_SHORTEST_S": "where a rate would divide by zero",
-    f"{_ARRIVALS}:_FEW": "the arrivals that the dispersion, which is ablated, needs",
-    f"{_ARRIVALS}:_WINDOWS": "a sample of the dispersion, which is ablated",
-    f"{_ARRIVALS}:_WIDEST": "a sample of the dispersion, which is ablated",
-    f"{_ARRIVALS}:_LEAST_DISPERSION": "a limit of the dispersion, which is ablated",
-    f"{_ARRIVALS}:_MOST_DISPERSION": "a limit of the dispersion, which is ablated",
     f"{_QUEUE}:_TICK_S": "the tick of a timer",
     "gateway.scheduling.loop:LOOK_S": "live only: a simulated replica neither comes nor goes",
     f"{_CALIBRATION}:_MOST_SHIFT": "a limit of the adaptive level, which is ablated",

@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from planned_checkpoints import PlannedCheckpoint
 
-from gateway.scheduling.arrivals import HORIZONS_S
 from gateway.scheduling.batching import PlannedBatch, QueuedRequest, SchedulingContext, next_batch, run_s_of
 
 NOW_S = 100.0
@@ -48,7 +47,6 @@ def some_waiting(draw: st.DrawFn) -> list[QueuedRequest]:
 @st.composite
 def some_moments(draw: st.DrawFn) -> SchedulingContext:
     """Draw a context with any price, crowded or not, and any expected arrivals."""
-    rate_per_s = draw(st.floats(0, 300))
     return SchedulingContext(
         now_s=NOW_S,
         price=draw(st.floats(0, 40_000)),
@@ -56,7 +54,7 @@ def some_moments(draw: st.DrawFn) -> SchedulingContext:
         crowded_s=draw(st.sampled_from([0.0, 0.05, 0.5, float("inf")])),
         others_free=draw(st.sampled_from([0.0, 1.0, 3.0])),
         next_free_s=draw(st.sampled_from([0.001, 0.03, float("inf")])),
-        expected=tuple(rate_per_s * horizon_s for horizon_s in HORIZONS_S),
+        rate=draw(st.floats(0, 300)),
         budgets_s=(0.03, 0.08, 0.4),
     )
 

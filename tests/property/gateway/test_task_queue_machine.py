@@ -10,7 +10,7 @@ from played_queues import Played, PlayedQueue
 from tried import tried
 
 from gateway.scheduling.batching import QueuedRequest
-from gateway.scheduling.task_queue import AHEAD_S, MOST_LATE, SHORT_S, SQUEEZE, Batch
+from gateway.scheduling.task_queue import AHEAD_S, MOST_LATE, SHORT_S, Batch
 
 NAMES = ("brief", "grand", "swift", "whole", "wide")
 eligible = st.one_of(st.none(), st.none(), st.frozensets(st.sampled_from(NAMES), min_size=1))
@@ -141,15 +141,13 @@ class TaskQueueMachine(RuleBasedStateMachine):
         assert len(release.members) == 1 or texts <= checkpoint.max_batch
         busy = sum(run.threads for run in self.running)
         assert release.threads == checkpoint.threads
-        assert not busy or busy + release.threads <= SQUEEZE * self.play.queue.cores
         on_it = sum(run.checkpoint == checkpoint.name for run in self.running)
         first_end_s = min((run.ends_s - now_s for run in self.running), default=1.0)
         ahead = first_end_s <= AHEAD_S and all(run.run_s <= SHORT_S for run in self.running)
         ahead = ahead and on_it > 0 and checkpoint.slots > 0 and busy <= self.play.queue.cores
         assert ahead or on_it < checkpoint.slots
         whole = math.floor(self.play.queue.cores)
-        squeezed = checkpoint.max_batch == 1 and len(release.members) == 1
-        assert ahead or squeezed or not busy or busy + release.threads <= whole
+        assert ahead or not busy or busy + release.threads <= whole
         assert release.ends_s > now_s and release.price >= 0
 
     def no_core_idles(self) -> None:

@@ -8,12 +8,9 @@ from dataclasses import replace
 import pytest
 from planned_checkpoints import PlannedCheckpoint
 
-from gateway.scheduling.arrivals import HORIZONS_S
 from gateway.scheduling.batching import QueuedRequest, SchedulingContext, next_batch, run_s_of
 
 NOW_S = 10.0
-QUIET = (0.0,) * len(HORIZONS_S)
-
 
 FAST, GOOD = PlannedCheckpoint("fast", 80.0, 0.004, 0.001), PlannedCheckpoint("good", 90.0, 0.010, 0.005)
 
@@ -23,7 +20,7 @@ def _waiting(*available_times_s: float) -> list[QueuedRequest]:
 
 
 def _moment(price: float = 0.0, utility_left: float = 50.0, crowded_s: float = math.inf) -> SchedulingContext:
-    return SchedulingContext(NOW_S, price, utility_left, crowded_s, 0.0, math.inf, QUIET, (0.1,))
+    return SchedulingContext(NOW_S, price, utility_left, crowded_s, 0.0, math.inf, 0.0, (0.1,))
 
 
 def test_where_time_is_free_the_best_that_fits_is_given() -> None:
@@ -106,34 +103,6 @@ def test_in_a_crowd_one_long_run_is_better_than_none() -> None:
     assert len(choice.members) == 1
 
 
-def test_in_a_crowd_the_pressed_go_before_a_fuller_run_of_the_patient() -> None:
-    """In a crowd that will end, urgent requests go before a fuller batch of patient ones, which count in part.
-
-    In a crowd without end all requests count fully, and the fuller batch goes.
-    """
-    three = [QueuedRequest(place, NOW_S + 0.04, (50,)) for place in range(3)]
-    mixed = [
-        QueuedRequest(3, NOW_S + 0.045, (400,)),
-        *(QueuedRequest(place, NOW_S + 0.3, (400,)) for place in range(4, 9)),
-    ]
-    pressing, endless = (
-        next_batch([*three, *mixed], [FAST], _moment(1000.0, 0.0, crowded_s)) for crowded_s in (0.05, math.inf)
-    )
-    assert pressing is not None
-    assert endless is not None
-    assert pressing.members == tuple(three)
-    assert endless.members == tuple(mixed)
-
-
-def test_in_a_crowd_the_patient_join_where_they_cost_little() -> None:
-    """In a crowd patient requests join an urgent batch while a place costs less than the part that they count for."""
-    waiting = _waiting(0.04, *[0.3] * 7)
-    cheap, dear = (next_batch(waiting, [FAST], _moment(price, 0.0, 0.05)) for price in (1000.0, 20_000.0))
-    assert cheap is not None
-    assert dear is not None
-    assert (len(cheap.members), len(dear.members)) == (8, 1)
-
-
 def test_a_crowd_is_served_together_however_much_cheaper_that_is_than_alone() -> None:
     """In a crowd a batch is formed whose requests would not be worth their core time alone."""
     frugal = PlannedCheckpoint("frugal", 80.0, fixed_s=0.01, each_s=0.0005, max_batch=16)
@@ -154,7 +123,7 @@ def test_who_cannot_be_sure_to_be_in_time_lets_the_others_go_first() -> None:
 def test_what_may_come_and_cannot_wait_is_reckoned_with() -> None:
     """A long batch is not run on the last free core when urgent arrivals are expected."""
     slow = PlannedCheckpoint("slow", 90.0, 0.2, 0.0)
-    burst = replace(_moment(), expected=tuple(horizon_s * 10 for horizon_s in HORIZONS_S))
+    burst = replace(_moment(), rate=10.0)
     quiet, busy = (next_batch(_waiting(1.0), [FAST, slow], context) for context in (_moment(), burst))
     spare = next_batch(_waiting(1.0), [FAST, slow], replace(burst, others_free=7.0))
     assert quiet is not None

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from played_queues import Played, PlayedQueue
 
 from gateway.scheduling.batching import QueuedRequest, late_batch
-from gateway.scheduling.task_queue import AHEAD_S, LATE_CORE_SHARE, LOOK_AHEAD, MOST_LATE, SQUEEZE
+from gateway.scheduling.task_queue import AHEAD_S, LATE_CORE_SHARE, LOOK_AHEAD, MOST_LATE
 
 
 def batching(cores: float = 1.0, slots: int = 4) -> PlayedQueue:
@@ -70,31 +70,6 @@ def test_the_urgent_wait_no_longer_than_the_run_under_way(patient_s: list[float]
     assert play.where(urgent) == "waits"
     (begun,) = play.ends(play.released[0], 0.010)
     assert urgent in begun.members
-
-
-def test_who_cannot_wait_is_squeezed_in_beside() -> None:
-    """Without batching, an urgent request starts beside the running one if it stays in time, at most two on a core."""
-    for budget_s, now in ((0.080, "waits"), (0.070, "released"), (0.020, "waits")):
-        play = PlayedQueue((Played("only", 0.100, 80.0, max_batch=1), Played("swift", 0.010, 70.0, max_batch=1)))
-        play.arrives(10.0)
-        play.now_s += 0.040
-        urgent = play.arrives(budget_s)  # 60 ms of the batch are left; alone it takes 13 ms at most, beside it 25 ms
-        assert play.where(urgent) == now
-    play = PlayedQueue((Played("only", 0.100, 80.0, max_batch=1), Played("swift", 0.010, 70.0, max_batch=1)))
-    play.arrives(10.0)
-    play.now_s += 0.040
-    squeezed, third = play.arrives(0.070), play.arrives(0.070)
-    assert play.released[1].checkpoint == "swift"
-    assert (play.where(squeezed), play.where(third)) == ("released", "waits")
-    assert play.released[1].ends_s == pytest.approx(play.now_s + SQUEEZE * 0.010)
-
-
-def test_a_run_that_batches_is_not_squeezed_in() -> None:
-    """A request that can share the next batch is not started beside the running one."""
-    play = PlayedQueue((Played("only", 0.100, 80.0), Played("swift", 0.010, 70.0)))
-    play.arrives(10.0)
-    play.now_s += 0.040
-    assert play.where(play.arrives(0.070)) == "waits"
 
 
 def test_the_strict_are_given_up_the_moment_it_is_in_vain() -> None:
