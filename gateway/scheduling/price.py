@@ -10,6 +10,7 @@ checkpoints by their service times.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -249,6 +250,8 @@ class CapacityPrice:
         self._most = 0.0
         """The number of requests per core that can wait and still be in time."""
         self._by_queue: dict[tuple[int, int], QueuePrice] = {}
+        self._runs: list[list[tuple[int, float]]] = []
+        """For each checkpoint the batch sizes to try and their core-seconds, at the mean length."""
         self._within: dict[tuple[float, int], list[ParetoPoint]] = {}
 
     def price(self, waiting: Sequence[int], cores: float, busy_s: float, now_s: float) -> float:
@@ -267,7 +270,7 @@ class CapacityPrice:
             if not due:
                 continue
             each_s = max(cores * horizon_s - busy_s, 1e-4) * UTILISATION / due
-            front = self._front(horizon_s, math.ceil(due / cores))
+            front = self._front(horizon_s, due / cores)
             if _crowded(front, each_s):
                 self.crowded_s = max(self.crowded_s, horizon_s)
             if (pressed := price_of(front, each_s)) > price:
@@ -291,27 +294,32 @@ class CapacityPrice:
         self._lesson = arrivals.lesson
         self._within.clear()
         self._by_queue.clear()
-        known: dict[float, list[ParetoPoint]] = {}
-        for budget_s in arrivals.budgets_s:
-            if budget_s not in known:
-                within_s = budget_s / CYCLE
-                known[budget_s] = pareto_front(
-                    [_cheapest(one, arrivals.tokens, within_s, one.max_batch) for one in self._checkpoints]
-                )
+        self._runs = []
+        for one in self._checkpoints if arrivals.tokens else ():
+            tokens = arrivals.tokens[one.tokenizer]
+            self._runs.append([(size, one.run_s(size, tokens)) for size in sizes(one.max_batch)])
+        known = {budget_s: self._front_of(budget_s / CYCLE, math.inf) for budget_s in set(arrivals.budgets_s)}
         fronts = [known[budget_s] for budget_s in arrivals.budgets_s]
         self.least_cost_s = _least_cost_s(fronts)
         self._usual = joined(fronts)
         if len(self._usual) > 1:
-            shortest_s = min(one.run_s(1, arrivals.tokens[one.tokenizer]) for one in self._checkpoints)
+            shortest_s = min(runs[0][1] for runs in self._runs)
             self._most = (sum(arrivals.budgets_s) / len(fronts) - shortest_s) / self.least_cost_s
 
-    def _front(self, horizon_s: float, most: int) -> list[ParetoPoint]:
+    def _front(self, horizon_s: float, most: float) -> list[ParetoPoint]:
+        place = bisect_left(_SIZES, most)
         try:
-            return self._within[horizon_s, most]
+            return self._within[horizon_s, place]
         except KeyError:
-            tokens = self._arrivals.tokens
-            front = pareto_front([_cheapest(checkpoint, tokens, horizon_s, most) for checkpoint in self._checkpoints])
-            return self._within.setdefault((horizon_s, most), front)
+            front = self._front_of(horizon_s, _SIZES[place] if place < len(_SIZES) else math.inf)
+            return self._within.setdefault((horizon_s, place), front)
+
+    def _front_of(self, within_s: float, most: float) -> list[ParetoPoint]:
+        """The Pareto front of batches of up to `most` requests that take up to `within_s` core-seconds."""
+        costs_s = [_least_s(runs, within_s, most) for runs in self._runs]
+        return pareto_front(
+            [ParetoPoint(cost_s, one.utility) for cost_s, one in zip(costs_s, self._checkpoints, strict=True)]
+        )
 
 
 def _step(value: float) -> int:
@@ -330,16 +338,14 @@ def _least_cost_s(fronts: Sequence[Sequence[ParetoPoint]]) -> float:
     return sum(front[1].cost_s for front in fronts if len(front) > 1) / max(len(fronts), 1)
 
 
-def _cheapest(checkpoint: ServedCheckpoint, lengths: Sequence[int], within_s: float, most: int) -> ParetoPoint:
-    """The point of one checkpoint at its cheapest batch size, up to `most` requests and `within_s` core-seconds."""
-    tokens = lengths[checkpoint.tokenizer]
-    cost_s = checkpoint.run_s(1, tokens)
-    for size in sizes(min(most, checkpoint.max_batch))[1:] if most > 1 else ():
-        run_s = checkpoint.run_s(size, tokens)
-        if run_s > within_s:
+def _least_s(runs: Sequence[tuple[int, float]], within_s: float, most: float) -> float:
+    """The core-seconds per request at the cheapest batch size, up to `most` requests and `within_s` core-seconds."""
+    cost_s = runs[0][1]
+    for size, run_s in runs[1:]:
+        if size > most or run_s > within_s:
             break
         cost_s = min(cost_s, run_s / size)
-    return ParetoPoint(cost_s, checkpoint.utility)
+    return cost_s
 
 
 def _crowded(front: Sequence[ParetoPoint], each_s: float) -> bool:
