@@ -80,7 +80,7 @@ class SchedulingContext:
     """What the batching rule knows besides the queue and the checkpoints.
 
     `price` is in points of quality per core-second, and `utility_left` is what the best use of a core-second leaves
-    after it. Within `crowded_s` seconds not all due requests can be served; infinite if that holds in the long run.
+    after it. `crowded` is set while more arrives than can be served.
     `others_free` counts further free cores; if there is none, `next_free_s` is the time until one is free. `rate` is in
     arrivals per second; `budgets_s` is a sample of budgets.
     """
@@ -88,7 +88,7 @@ class SchedulingContext:
     now_s: float
     price: float
     utility_left: float
-    crowded_s: float
+    crowded: bool
     others_free: float
     next_free_s: float
     rate: float
@@ -104,7 +104,7 @@ def next_batch(
     urgent runs alone on the fastest.
     """
     least_utility = min(checkpoint.utility for checkpoint in checkpoints)
-    crowded = context.utility_left <= 1e-9 and context.crowded_s > 0.0  # then a batch may be led by any request
+    crowded = context.utility_left <= 1e-9 and context.crowded  # then a batch may be led by any request
     for first in range(1 if crowded else len(waiting)):
         best: PlannedBatch | None = None
         left = waiting[first:] if first else waiting
@@ -125,15 +125,12 @@ def _best_of(
     least_utility: float,
     tolerances_s: Sequence[float],
 ) -> PlannedBatch | None:
-    """The best batch on one checkpoint: with the most urgent request, or under overload of any requests.
-
-    Under overload only requests due within the crowded time lead a batch; the others can be served after it.
-    """
+    """The best batch on one checkpoint: with the most urgent request, or under overload of any requests."""
     name = checkpoint.name
     able = [queued for queued in waiting if queued.eligible is None or name in queued.eligible]
     if not able:
         return None
-    if context.utility_left > 1e-9 or context.crowded_s <= 0.0:
+    if context.utility_left > 1e-9 or not context.crowded:
         if able[0] is not waiting[0]:
             return None
         return _with_most_urgent(
@@ -148,7 +145,7 @@ def _best_of(
             run_s = run_s_of(checkpoint, group[:size])
             first = bisect_left(remaining_s, checkpoint.reach_s(run_s, context.now_s))
             members = group[first : first + size]
-            if len(members) < size or remaining_s[first] > context.crowded_s or (best and run_s > longest_s):
+            if len(members) < size or (best and run_s > longest_s):
                 break
             gain = size * checkpoint.utility - context.price * run_s
             if best is None or gain > best.gain:

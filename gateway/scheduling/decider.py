@@ -55,13 +55,10 @@ class Decider:
         self.arrivals.arrived(deadline.arrived_s, deadline.budget_s, [of_text[0] for of_text in shape.tokens])
         self.queue.cores = self._load.cores(self._names)
 
-    def price(self, now_s: float, demanded: float = 0.0) -> float:
-        """The capacity price, in points of quality per core-second, at most `PRICE_AGE_S` old.
-
-        `demanded` is the number of cores that other tasks need.
-        """
+    def price(self, now_s: float) -> float:
+        """The capacity price, in points of quality per core-second, at most `PRICE_AGE_S` old."""
         if now_s - self._priced_s > PRICE_AGE_S:
-            self._price, self._priced_s = self.queue.price(now_s, demanded), now_s
+            self._price, self._priced_s = self.queue.price(now_s), now_s
         return self._price
 
     def decide(

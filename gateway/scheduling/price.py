@@ -238,11 +238,8 @@ class CapacityPrice:
         self._lesson = -1
         self.utility_left = 0.0
         """Utility per request that the best point of the front leaves after the last price; 0 under overload."""
-        self.crowded_s = 0.0
-        """Seconds within which not all due requests can be served, by the last price.
-
-        Infinite if that holds in the long run, 0 if all can be served.
-        """
+        self.crowded = False
+        """True if by the last price more arrives than can be served, lately and on average."""
         self.least_cost_s = 0.0
         """Mean of the fewest core-seconds that a request costs; 0 before any has come."""
         self._usual: list[ParetoPoint] = []
@@ -264,15 +261,13 @@ class CapacityPrice:
         if arrivals.lesson != self._lesson:
             self._learn()
         rate, usual = arrivals.rate(now_s), arrivals.mean_rate(now_s)
-        self.crowded_s = math.inf if cores < min(rate, usual) * self.least_cost_s else 0.0
+        self.crowded = cores < min(rate, usual) * self.least_cost_s
         binding, price = self._usual, self._in_the_long_run(waiting[-1], min(usual, LASTING * rate), cores)
         for horizon_s, due in zip(HORIZONS_S, waiting, strict=False):
             if not due:
                 continue
             each_s = max(cores * horizon_s - busy_s, 1e-4) * UTILISATION / due
             front = self._front(horizon_s, due / cores)
-            if _crowded(front, each_s):
-                self.crowded_s = max(self.crowded_s, horizon_s)
             if (pressed := price_of(front, each_s)) > price:
                 price, binding = pressed, front
         self.utility_left = _utility_left(binding, price)
@@ -346,8 +341,3 @@ def _least_s(runs: Sequence[tuple[int, float]], within_s: float, most: float) ->
             break
         cost_s = min(cost_s, run_s / size)
     return cost_s
-
-
-def _crowded(front: Sequence[ParetoPoint], each_s: float) -> bool:
-    """True if `each_s` core-seconds are less than the cheapest answer costs."""
-    return len(front) > 1 and each_s < front[1].cost_s

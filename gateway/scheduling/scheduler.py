@@ -143,7 +143,7 @@ class Scheduler:
 
     def price(self, task: str, now_s: float) -> float:
         """The capacity price of a task, in points of quality per core-second, at most `PRICE_AGE_S` old."""
-        return self.deciders[task].price(now_s, self._demanded(task, now_s))
+        return self.deciders[task].price(now_s)
 
     def poll(self, now_s: float) -> list[Ticket]:
         """The requests that have just begun or ended without an answer; each has its `stage`.
@@ -257,7 +257,7 @@ class Scheduler:
         return attempt(
             "scheduling",
             self.note,
-            lambda: queue.next_batch(now_s, self._kept(task, now_s), self._demanded(task, now_s)),
+            lambda: queue.next_batch(now_s, self._kept(task, now_s)),
             lambda: queue.next_batch_plainly(now_s),
         )
 
@@ -272,10 +272,6 @@ class Scheduler:
     def _kept(self, task: str, now_s: float) -> int:
         """The cores whose batches, of other tasks, have little headroom."""
         return sum(one.queue.pressed(now_s) for name, one in self.deciders.items() if name != task)
-
-    def _demanded(self, task: str, now_s: float) -> float:
-        """The cores that the other tasks' arrivals keep busy at the least."""
-        return sum(one.queue.demand(now_s) for name, one in self.deciders.items() if name != task)
 
 
 def _given_up(queue: TaskQueue, queued: QueuedRequest) -> Stage:

@@ -56,9 +56,6 @@ LATE_CORE_SHARE = 0.01
 MOST_LATE = 64
 """Most late requests that may wait; beyond it the oldest are given up. Set by hand."""
 
-_LEAST_SHARE = 0.1
-"""Share of the cores that a task is priced with even if the other tasks need all of them."""
-
 _TICK_S = 1e-4
 """Added to a wake-up time, in seconds, so that its reason has come true by then."""
 
@@ -88,9 +85,8 @@ class Batch:
 class TaskQueue:
     """Holds the queued requests of one task and says which run next.
 
-    `cores` is the number of cores that its batches may occupy; it may be changed at any time. Of these, other tasks
-    have a claim, which the scheduler passes: `kept` cores have batches whose deadline is near, and `demanded` cores are
-    the least that the others' arrivals keep busy.
+    `cores` is the number of cores that its batches may occupy; it may be changed at any time. Of these the
+    scheduler says how many are `kept` for batches of other tasks whose deadline is near.
     """
 
     checkpoints: Sequence[ServedCheckpoint]
@@ -168,7 +164,7 @@ class TaskQueue:
         del self._late[:surplus]
         return lost
 
-    def next_batch(self, now_s: float, kept: int = 0, demanded: float = 0.0) -> Batch | None:
+    def next_batch(self, now_s: float, kept: int = 0) -> Batch | None:
         """The next batch that can begin now, its members taken out; None if there is none.
 
         Call `expired` first, then this until it returns None.
@@ -180,10 +176,10 @@ class TaskQueue:
         if free > 0:
             up = [one for one in self.checkpoints if self._slot(one) and (one.threads <= free or not busy)]
             batch = self._late_batch(up, now_s, contested=bool(self._waiting)) if self._share.turn else None
-            return batch or self._next(up, free, now_s, demanded) or self._late_batch(up, now_s, contested=False)
+            return batch or self._next(up, free, now_s) or self._late_batch(up, now_s, contested=False)
         if self._waiting and self._gap_s(now_s) <= AHEAD_S and busy <= self.cores:
             following = {batch.checkpoint for batch in self._under_way}
-            return self._next([one for one in self.checkpoints if one.slots], 1, now_s, demanded, following)
+            return self._next([one for one in self.checkpoints if one.slots], 1, now_s, following)
         return None
 
     def begin_at_once(
@@ -242,24 +238,19 @@ class TaskQueue:
         gap_s = self._gap_s(now_s)
         return min(lost_s, now_s + gap_s - AHEAD_S + _TICK_S) if AHEAD_S < gap_s < math.inf else lost_s
 
-    def price(self, now_s: float, demanded: float = 0.0) -> float:
+    def price(self, now_s: float) -> float:
         """The capacity price now, in points of quality per core-second.
 
         It is 0 before any request has come, and if pricing fails.
         """
         if not self.arrivals.lesson:
             return 0.0
-        return attempt("pricing", self.note, lambda: self._priced(now_s, demanded), lambda: 0.0)
+        return attempt("pricing", self.note, lambda: self._priced(now_s), lambda: 0.0)
 
-    def _priced(self, now_s: float, demanded: float) -> float:
+    def _priced(self, now_s: float) -> float:
         waiting = [bisect_right(self._waiting, now_s + horizon_s, key=_due) for horizon_s in HORIZONS_S]
         waiting.append(len(self._waiting))
-        cores = max(self.cores - demanded, _LEAST_SHARE * self.cores)
-        return self._capacity_price.price(waiting, cores, self._busy_s(now_s), now_s)
-
-    def demand(self, now_s: float) -> float:
-        """The cores that recent arrivals keep busy, if each request takes its cheapest checkpoint."""
-        return min(self.arrivals.rate(now_s) * self._capacity_price.least_cost_s, self.cores)
+        return self._capacity_price.price(waiting, self.cores, self._busy_s(now_s), now_s)
 
     def pressed(self, now_s: float) -> int:
         """The cores whose batches have less than `PRESSED_S` of headroom."""
@@ -301,7 +292,6 @@ class TaskQueue:
         up: Sequence[ServedCheckpoint],
         free: int,
         now_s: float,
-        demanded: float,
         only: Set[str] | None = None,
     ) -> Batch | None:
         """The best batch on one of these checkpoints; None if it would run on a checkpoint that is not in `only`."""
@@ -309,12 +299,12 @@ class TaskQueue:
         able = list(islice((queued for queued in self._waiting if may_have(queued, names)), LOOK_AHEAD))
         if not able:
             return None
-        price = self.price(now_s, demanded)
+        price = self.price(now_s)
         context = SchedulingContext(
             now_s=now_s,
             price=price,
             utility_left=self._capacity_price.utility_left,
-            crowded_s=self._capacity_price.crowded_s,
+            crowded=self._capacity_price.crowded,
             others_free=free - 1,
             next_free_s=max(self._first_end_s(now_s), _TICK_S) if free == 1 else math.inf,
             rate=self.arrivals.rate(now_s),

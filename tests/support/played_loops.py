@@ -60,7 +60,7 @@ class PlayedDecider(Decider):
         """Count the arrival."""
         self.play.arrivals.arrived(deadline.arrived_s, deadline.budget_s, shape.tokens[0])
 
-    def price(self, now_s: float, demanded: float = 0.0) -> float:
+    def price(self, now_s: float) -> float:
         """Return no price."""
         return 0.0
 

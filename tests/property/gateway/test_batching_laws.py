@@ -51,7 +51,7 @@ def some_moments(draw: st.DrawFn) -> SchedulingContext:
         now_s=NOW_S,
         price=draw(st.floats(0, 40_000)),
         utility_left=draw(st.sampled_from([0.0, 5.0, 60.0])),
-        crowded_s=draw(st.sampled_from([0.0, 0.05, 0.5, float("inf")])),
+        crowded=draw(st.booleans()),
         others_free=draw(st.sampled_from([0.0, 1.0, 3.0])),
         next_free_s=draw(st.sampled_from([0.001, 0.03, float("inf")])),
         rate=draw(st.floats(0, 300)),

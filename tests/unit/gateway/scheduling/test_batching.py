@@ -19,8 +19,8 @@ def _waiting(*available_times_s: float) -> list[QueuedRequest]:
     return [QueuedRequest(place, NOW_S + available_s, (50,)) for place, available_s in enumerate(available_times_s)]
 
 
-def _moment(price: float = 0.0, utility_left: float = 50.0, crowded_s: float = math.inf) -> SchedulingContext:
-    return SchedulingContext(NOW_S, price, utility_left, crowded_s, 0.0, math.inf, 0.0, (0.1,))
+def _moment(price: float = 0.0, utility_left: float = 50.0, crowded: bool = True) -> SchedulingContext:
+    return SchedulingContext(NOW_S, price, utility_left, crowded, 0.0, math.inf, 0.0, (0.1,))
 
 
 def test_where_time_is_free_the_best_that_fits_is_given() -> None:
@@ -66,17 +66,6 @@ def test_in_a_crowd_the_too_urgent_are_passed_over() -> None:
     assert calm is not None
     assert [held.place for held in crowded.members] == list(range(1, 9))
     assert [held.place for held in calm.members] == [0]
-
-
-def test_in_a_crowd_that_ends_those_who_can_wait_for_its_end_do() -> None:
-    """In a crowd that will end, a batch begins with a request that is due before the end."""
-    waiting = _waiting(0.0055, 0.02, 0.02, *[0.2] * 8)
-    choices = [next_batch(waiting, [FAST], _moment(8000.0, 0.0, crowded_s)) for crowded_s in (0.05, math.inf)]
-    assert [choice and choice.members[0].place for choice in choices] == [1, 1]
-    late = _waiting(0.0055, *[0.2] * 8)
-    ending = next_batch(late, [FAST], _moment(8000.0, 0.0, 0.05))
-    assert ending is not None
-    assert [held.place for held in ending.members] == [0]
 
 
 def test_in_a_crowd_nobody_shares_a_run_that_keeps_newcomers_too_long() -> None:

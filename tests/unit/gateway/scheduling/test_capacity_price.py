@@ -231,30 +231,16 @@ def test_checkpoints_that_are_worth_nothing_have_a_price_all_the_same() -> None:
     assert congestion.least_cost_s == 0.0
 
 
-def test_only_the_horizon_that_overflows_is_crowded() -> None:
-    """A burst crowds only the time until it is due; an arrival rate beyond all capacity crowds every horizon."""
-    now_s = 399 / 20
-    burst = CapacityPrice(_arrivals(20), [FAST, GOOD])
-    burst.price(_within([0.02] * 20), 1.0, 0.0, now_s)
-    assert burst.crowded_s == 0.025
-    calm = CapacityPrice(_arrivals(20), [FAST, GOOD])
-    calm.price(_within([]), 1.0, 0.0, now_s)
-    assert calm.crowded_s == 0.0
-    flood = CapacityPrice(_arrivals(2000), [FAST, GOOD])
-    flood.price(_within([]), 1.0, 0.0, 399 / 2000)
-    assert flood.crowded_s == float("inf")
-
-
-def test_the_long_run_is_crowded_only_by_what_is_too_much_of_late_and_on_average() -> None:
-    """The long run is crowded only where both the recent rate and the mean rate exceed the capacity."""
+def test_a_crowd_is_what_is_too_much_of_late_and_on_average() -> None:
+    """It is crowded only while both the recent rate and the mean rate exceed the capacity, however many are queued."""
     arrivals = _arrivals(20)
     for place in range(200):
         arrivals.arrived(20.0 + place * 1e-4, 0.1, (50,))
     heap, flooded = CapacityPrice(arrivals, [FAST]), CapacityPrice(_arrivals(1000), [FAST])
-    heap.price(_within([]), 0.5, 0.0, 20.02)
+    heap.price(_within([0.02] * 20), 0.5, 0.0, 20.02)
     assert arrivals.rate(20.02) * heap.least_cost_s > 0.5 > arrivals.mean_rate(20.02) * heap.least_cost_s
-    assert heap.crowded_s < float("inf")
+    assert not heap.crowded
     flooded.price(_within([]), 0.2, 0.0, 0.399)
-    assert flooded.crowded_s == float("inf")
+    assert flooded.crowded
     flooded.price(_within([]), 0.2, 0.0, 0.399 + 2.0)
-    assert flooded.crowded_s == 0.0
+    assert not flooded.crowded

@@ -59,7 +59,7 @@ def test_every_ablation_replaces_something_that_there_is(target: str) -> None:
 def test_every_number_of_the_policy_is_ablated_or_says_why_not() -> None:
     """Every number in the scheduler and the forecasts is named by one ablation, or excused with a reason, not both."""
     found = set(numbers())
-    assert {"gateway.scheduling.price:DOUBT", "gateway.scheduling.task_queue:SHORT_IN_RUSH_S"} <= found
+    assert {"gateway.scheduling.price:CYCLE", "gateway.scheduling.task_queue:SHORT_S"} <= found
     assert found - set(TARGETS) - set(NOT_ABLATED) == set()
     assert set(TARGETS) & set(NOT_ABLATED) == set()
     assert all(NOT_ABLATED.values()) and set(NOT_ABLATED) <= found
@@ -91,10 +91,10 @@ def test_names_are_different_and_sentences_are_sentences() -> None:
 
 def test_a_place_that_there_is_not_is_an_error() -> None:
     """An ablation of a name that does not exist raises, before anything is replaced."""
-    wrong = Ablation("wrong", "", {"gateway.scheduling.price:DOUBT": 0.5, "gateway.scheduling.price:NO_SUCH": 1})
+    wrong = Ablation("wrong", "", {"gateway.scheduling.price:CYCLE": 0.5, "gateway.scheduling.price:NO_SUCH": 1})
     with pytest.raises(AttributeError, match="NO_SUCH"), applied(wrong):
         pass
-    assert price.DOUBT != 0.5
+    assert price.CYCLE != 0.5
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -166,27 +166,27 @@ def test_a_loss_is_in_percent_of_the_best_quality() -> None:
 def test_the_command_plays_tabulates_and_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`punctual simulate ablation` names what earns nothing, in the terminal, in Markdown and on a page."""
     files = {kind: tmp_path / f"losses.{kind}" for kind in ("md", "html", "json")}
-    words = ["--scenario", "made-up/tight", "--only", "batches", "--only", "squeeze", "--longer", "0.2", "--jobs", "1"]
+    played = ["--scenario", "made-up/tight", "--only", "batches", "--only", "look ahead", "--longer", "0.2"]
     written = ["--markdown", str(files["md"]), "--html", str(files["html"]), "--json", str(files["json"])]
-    assert punctual.main(["simulate", "ablation", *words, *written]) == 0
+    assert punctual.main(["simulate", "ablation", *played, "--jobs", "1", *written]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "Earn less than 0.5 points anywhere beyond chance: squeeze." in said and "never acts" in said
+    assert "kept for another reason: look ahead (it bounds the time that a decision takes)" in said
     text = files["md"].read_text()
-    assert "punctual simulate ablation --scenario made-up/tight --only batches --only squeeze --longer 0.2" in text
-    assert "| squeeze | No request runs beside those that fill the cores. | 0.00 ± 0.00 |" in text
+    assert "punctual simulate ablation --scenario made-up/tight --only batches --only 'look ahead' --longer 0.2" in text
+    assert "| look ahead | All queued requests are considered. |" in text
     assert "| part | tight |" in text and "earns" in text
     assert "| gateway.scheduling.price:_SIZES | the batch sizes that are tried |" in text
     page = files["html"].read_text()
     assert "batches" in page and "<svg" in page
     runs = read_json(files["json"])
-    assert {run.policy for run in runs} == {FULL, "batches", "squeeze"} and OURS not in {run.policy for run in runs}
+    assert {run.policy for run in runs} == {FULL, "batches", "look ahead"} and OURS not in {run.policy for run in runs}
     assert len(runs) == 3 * 4 * 3
 
 
 def test_an_unknown_part_is_named_with_those_like_it(capsys: pytest.CaptureFixture[str]) -> None:
     """A part that the policy has not is refused before anything is played."""
-    assert punctual.main(["simulate", "ablation", "--only", "squeezing"]) == 1
-    assert "squeezing: no such part; known: squeeze" in capsys.readouterr().err
+    assert punctual.main(["simulate", "ablation", "--only", "calibrating"]) == 1
+    assert "calibrating: no such part; known: calibration" in capsys.readouterr().err
     assert issubclass(UnknownPart, Exception)
 
 
