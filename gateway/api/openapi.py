@@ -196,7 +196,7 @@ def openapi_document() -> Json:
 
 def _task(task: Task) -> Json:
     name = _title(task)
-    either = {"oneOf": [_ref("schemas", f"{name}Outputs"), _ref("schemas", f"{name}Details")]}
+    either = {"oneOf": [_ref("schemas", _outputs(task)), _ref("schemas", f"{name}Details")]}
     facts = [fact.header for fact in task.facts]
     answer = _reply("The outputs, or an object with details.", _JSON, either, (*_ON_TASKS, *facts))
     replies = {"200": answer, **_refusals((*ALWAYS, *READING, *RUNNING), _ON_TASKS)}
@@ -277,7 +277,8 @@ def _schemas(tasks: Collection[Task]) -> Json:
     definitions["RouteBody"]["examples"] = [
         {"task": task.name, **body} for task, bodies in shown for body in bodies[:1]
     ]
-    outputs = {f"{_title(task)}Outputs": list[task.output] for task in tasks}  # type: ignore[name-defined]
+    outputs: dict[str, Any] = {_outputs(task): list[task.output] for task in tasks}  # type: ignore[name-defined]
+    outputs |= {_output(task): task.output for task in tasks if task.alone}
     answers = [
         *outputs.values(),
         *map(_details, tasks),
@@ -286,7 +287,11 @@ def _schemas(tasks: Collection[Task]) -> Json:
         *map(_problem, (*ALWAYS, *READING, *RUNNING)),
     ]
     schemas, structs = schema_components(answers, schema_hook=_custom, ref_template=template)
-    return {**structs, **definitions, **dict(zip(outputs, schemas, strict=False)), "Checkpoint": _checkpoint()}
+    listed = dict(zip(outputs, schemas, strict=False))
+    for task in tasks:
+        if task.alone:
+            listed[_outputs(task)] = {"anyOf": [listed[_outputs(task)], _ref("schemas", _output(task))]}
+    return {**structs, **definitions, **listed, "Checkpoint": _checkpoint()}
 
 
 def _custom(kind: type) -> Json:
@@ -300,10 +305,24 @@ def _checkpoint() -> Json:
     return {"description": responses.Checkpoint.__doc__, "allOf": listed}
 
 
+def _outputs(task: Task) -> str:
+    """The name of the schema of a task's outputs."""
+    return f"{_title(task)}Outputs"
+
+
+def _output(task: Task) -> str:
+    """The name of the schema of the output of a single text, where that is the whole answer."""
+    return f"{_title(task)}Output"
+
+
 def _details(task: Task) -> type[Struct]:
     """The details of a task's answers, their outputs being of its type."""
     base = responses.WrittenDetails if task.finish_reasons else responses.Details
     fields: list[Any] = [("outputs", list[task.output])]  # type: ignore[name-defined]
+    if task.alone:
+        fields = [("outputs", Annotated[Any, Meta(extra_json_schema=_ref("schemas", _outputs(task)))])]
+    if task.windowed:
+        fields.append(("input", responses.WindowedInputDetails))
     if task.facts:
         members = [(fact.name, Annotated[fact.type, Meta(description=fact.description)]) for fact in task.facts]
         about = {"__doc__": "What the task tells of the checkpoint that answered."}

@@ -64,6 +64,12 @@ class InputDetails(Struct, frozen=True):
     kept: int
 
 
+class WindowedInputDetails(InputDetails, frozen=True):
+    """The tokens of all inputs together, each counted once, and the overlapping windows that they were taken in."""
+
+    windows: int
+
+
 class GenerationDetails(Struct, frozen=True):
     """How one text was written."""
 
@@ -252,16 +258,22 @@ def headers_of(record: RequestRecord) -> dict[str, str]:
 
 
 def detailed_document(
-    finished: Finished, answer: Answer, ignored: Sequence[str], facts: Mapping[str, str | int] | None = None
+    finished: Finished,
+    answer: Answer,
+    outputs: object,
+    ignored: Sequence[str],
+    facts: Mapping[str, str | int] | None = None,
 ) -> object:
     """The answer's body where details were asked for: outputs with routing, timings, input, what was ignored, facts."""
     record = finished.record
     timings = Timings(**{name: ms(seconds) for name, seconds in _spans(record).items()})
     taken = InputDetails(record.tokens, record.truncated, record.kept)
-    document = Details(answer.outputs, _routing(record), timings, taken, ignored)
+    if answer.input.windows:
+        taken = WindowedInputDetails(record.tokens, record.truncated, record.kept, answer.input.windows)
+    document = Details(outputs, _routing(record), timings, taken, ignored)
     if answer.generation:
         generation = [_generation(one) for one in answer.generation]
-        document = WrittenDetails(answer.outputs, document.routing, timings, taken, ignored, generation)
+        document = WrittenDetails(outputs, document.routing, timings, taken, ignored, generation)
     return {**asdict(document), "facts": facts} if facts else document
 
 

@@ -149,6 +149,11 @@ class RequestBody(Strict, ABC):
     def texts(self) -> Sequence[str]:
         """The texts that a replica is sent, in order."""
 
+    @property
+    def is_single(self) -> bool:
+        """True if the inputs are one text, and no list with one text."""
+        return False
+
     @staticmethod
     @abstractmethod
     def inputs_of(texts: Sequence[str]) -> object:
@@ -171,6 +176,11 @@ class TaskBody(RequestBody):
     def texts(self) -> Sequence[str]:
         """The texts to answer."""
         return (self.inputs,) if isinstance(self.inputs, str) else self.inputs
+
+    @property
+    def is_single(self) -> bool:
+        """True if the inputs are one text, and no list with one text."""
+        return isinstance(self.inputs, str)
 
     @staticmethod
     def inputs_of(texts: Sequence[str]) -> object:
@@ -212,7 +222,8 @@ class Task:
     `parameters` are sent to a replica; made without arguments they are the defaults. `output` is one output on the
     wire. `kinds` maps the name in a manifest to a kind of variant. `niceness` is the operating system priority of a
     replica by tier, 0 for a tier that is missing. `finish_reasons` are the reasons why a written text ends. `facts` are
-    told with every answer.
+    told with every answer. `alone` says that the output of a single text is the whole answer, not a list with it.
+    `windowed` tasks take long texts in overlapping windows, and details say how many.
 
     `fixed_checkpoint` says that answers of different checkpoints do not compare. The budget then never switches: a
     request without a pin gets the catalog's default checkpoint. `check` raises InvalidRequest if that checkpoint cannot
@@ -230,5 +241,7 @@ class Task:
     niceness: Mapping[Tier, int]
     finish_reasons: tuple[str, ...] = ()
     facts: tuple[Fact, ...] = ()
+    alone: bool = False
+    windowed: bool = False
     fixed_checkpoint: bool = False
     check: Callable[[Any, Any], None] = _anything
