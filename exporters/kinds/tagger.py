@@ -7,7 +7,7 @@ does not say is read from `task_specific_params`, which transformers' pipelines 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
@@ -183,9 +183,9 @@ def runner(original: Original) -> RunRows:
 
 
 def floors_of(precision: Precision, floor: float | None) -> TaggingFloors:
-    """The floors: `floor` if given replaces those of agreement, else the precision's own."""
+    """The floors: `floor` if given, else the precision's own."""
     usual = FLOORS[precision]
-    return usual if floor is None else replace(usual, label_agreement=floor, tagged_agreement=floor)
+    return usual if floor is None else TaggingFloors(floor, floor, max(usual.logit_error, 1 - floor))
 
 
 def compare_tags(

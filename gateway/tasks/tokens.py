@@ -64,8 +64,8 @@ class TokensBodyParameters(Strict):
 _EXAMPLES: list[JsonValue] = [
     {
         "inputs": (
-            "My name is Maria Gonzalez and I live at 42 Elm Street, Springfield. "
-            "Call me at (555) 123-4567 or write to maria.g@example.org."
+            "Hi, it's Jos\u00e9 from \u00c1vila. My landlord is Wei Zhang, 9 Harbour Road, "
+            "Bristol. He will call you on Tuesday."
         ),
         "parameters": {"redact": True},
     },
