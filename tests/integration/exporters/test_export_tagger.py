@@ -43,9 +43,11 @@ TEXTS = [
 """Texts with marks, emoji of several code points, combining marks, words that the vocabulary lacks, and none at all."""
 
 
-def exported(root: Path, precision: Precision = Precision.FP32, floor: float | None = None) -> Path:
+def exported(
+    root: Path, family: str = "bert", precision: Precision = Precision.FP32, floor: float | None = None
+) -> Path:
     """Export a small tagger; return the folder of its variant. The checkpoint is beside it."""
-    source = make_tagger_checkpoint(root / "source")
+    source = make_tagger_checkpoint(root / "source", family)
     plan = VariantPlan("small", "tokens", "BERT", "onnx", precision)
     settings = Settings(floor=floor, profile_budget_s=0.05)
     export(plan, resolve_source(str(source)), root / "variant", lambda step, share: None, settings)
@@ -77,10 +79,8 @@ def found_in(tagger: OpenTagger, text: str, aggregation: Aggregation, ignored: S
     return document
 
 
-@pytest.mark.parametrize("ignored", [["O"], [], ["O", "PER", "B-LOC"]], ids=str)
-@pytest.mark.parametrize("aggregation", get_args(Aggregation))
-def test_entities_are_those_of_the_pipeline(variant: Path, aggregation: Aggregation, ignored: list[str]) -> None:
-    """Each strategy gives the entities, words, scores and places that transformers' pipeline gives."""
+def assert_as_the_pipeline(variant: Path, aggregation: Aggregation, ignored: list[str]) -> None:
+    """Fail unless a variant finds in each text what transformers' pipeline finds with its checkpoint."""
     tagger = opened(variant)
     theirs = pipeline(
         "token-classification",
@@ -94,6 +94,21 @@ def test_entities_are_those_of_the_pipeline(variant: Path, aggregation: Aggregat
         for one, other in zip(ours, expected, strict=True):
             assert one.pop("score") == pytest.approx(float(other.pop("score")), abs=1e-4)
             assert one == other
+
+
+@pytest.mark.parametrize("ignored", [["O"], [], ["O", "PER", "B-LOC"]], ids=str)
+@pytest.mark.parametrize("aggregation", get_args(Aggregation))
+def test_entities_are_those_of_the_pipeline(variant: Path, aggregation: Aggregation, ignored: list[str]) -> None:
+    """Each strategy gives the entities, words, scores and places that transformers' pipeline gives."""
+    assert_as_the_pipeline(variant, aggregation, ignored)
+
+
+@pytest.mark.filterwarnings("ignore:Tokenizer does not support real words")
+def test_bytes_are_joined_as_by_the_pipeline(tmp_path: Path) -> None:
+    """Where a tokenizer knows no words but bytes, strategies of words go by spaces, as transformers has it."""
+    made = exported(tmp_path, "roberta")
+    for aggregation in get_args(Aggregation):
+        assert_as_the_pipeline(made, aggregation, ["O"])
 
 
 def test_a_variant_is_true_to_its_source(variant: Path) -> None:
@@ -132,7 +147,7 @@ def test_a_quantised_variant_serves(tmp_path: Path, precision: Precision) -> Non
     """In few bits it still has most labels of its source, repeats its golden inputs, and answers."""
     if precision is Precision.INT8 and read_host().dot_product is None:
         pytest.skip("this processor has no int8 dot products")
-    tagger = opened(exported(tmp_path, precision, floor=0.8))
+    tagger = opened(exported(tmp_path, precision=precision, floor=0.8))
     assert tagger.manifest.verification.label_agreement > 0.8
     assert found_in(tagger, TEXTS[0], "simple", [])
 

@@ -12,6 +12,7 @@ from fake_taggers import WINDOW, KnowingEngine, replica
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deployments.replica.batched import INLINE_CHARACTERS
 from deployments.replica.tagging.entities import with_kinds
 from gateway.model.messages import Answer, Work
 from gateway.tasks.tokens import Aggregation, Entity, TokensParameters
@@ -83,6 +84,14 @@ async def test_a_long_text_is_taken_in_windows_without_doubles(tmp_path: Path, s
     assert answer.input.windows > 8 and not answer.input.truncated
     assert answer.input.tokens == answer.input.kept == 62 + 3
     assert max(map(len, engine.rows)) == WINDOW
+
+
+async def test_a_text_of_many_pages_is_answered_as_its_parts(tmp_path: Path) -> None:
+    """A text that is too long for the loop, which is read and answered on threads, loses nothing."""
+    text = "ann lee and " * 400
+    assert len(text) > INLINE_CHARACTERS
+    (entities,) = (await answered(tmp_path, tokens(text))).outputs
+    assert found(text, entities) == [("PER", "ann lee")] * 400
 
 
 @pytest.mark.parametrize("aggregation", ["none", "simple", "first", "average", "max"])
