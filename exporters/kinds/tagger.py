@@ -50,6 +50,10 @@ DESCRIPTIONS, LONG_TEXTS = 60, 10
 documents, most of which have nothing to find."""
 
 
+NO_NUMBER = float(np.finfo(np.float32).max)
+"""How far a logit counts as off that is no number."""
+
+
 @dataclass(frozen=True)
 class TaggingFloors:
     """What a variant has to reach: the least agreement of all labels and of those that are no `O`, and the most error.
@@ -196,7 +200,8 @@ def compare_tags(
     wanted, given = meant.argmax(axis=1), said.argmax(axis=1)
     same = wanted == given
     tagged = np.asarray([label != OUTSIDE for label in labels])[wanted]
-    off = np.abs(np.nan_to_num(said.astype(np.float64) - meant, nan=float(np.finfo(np.float32).max)))
+    apart = np.abs(said.astype(np.float64) - meant)
+    off = np.nan_to_num(apart, nan=NO_NUMBER, posinf=NO_NUMBER)
     spread = max(float(meant.std()), 1e-9)
     verification = TaggingVerification(
         texts=len(source),
@@ -211,7 +216,7 @@ def compare_tags(
         logit_error_ceiling=floors.logit_error,
         largest_logit_difference=float(off.max()),
     )
-    return Comparison(verification, _broken(verification), _worst(source, variant, labels, texts))
+    return Comparison(verification, _broken(verification), _worst(source, variant, labels))
 
 
 def _broken(found: TaggingVerification) -> str | None:
@@ -233,13 +238,11 @@ def _broken(found: TaggingVerification) -> str | None:
     return None
 
 
-def _worst(
-    source: Sequence[Logits], variant: Sequence[Logits], labels: Sequence[str], texts: TextSet
-) -> tuple[Difference, ...]:
+def _worst(source: Sequence[Logits], variant: Sequence[Logits], labels: Sequence[str]) -> tuple[Difference, ...]:
     """The texts with the most tokens of another label, those labels first."""
     pairs = [(one.argmax(axis=1), other.argmax(axis=1)) for one, other in zip(source, variant, strict=True)]
     flips = [np.flatnonzero(one != other).tolist() for one, other in pairs]
-    order = sorted((at for at in range(len(texts.texts)) if flips[at]), key=lambda at: -len(flips[at]))[:WORST]
+    order = sorted((at for at in range(len(flips)) if flips[at]), key=lambda at: -len(flips[at]))[:WORST]
 
     def shown(at: int, which: int) -> str:
         return " ".join(f"{token}:{labels[int(pairs[at][which][token])]}" for token in flips[at])[:SHOWN_CHARACTERS]
