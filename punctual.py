@@ -254,8 +254,8 @@ def check(catalog: Annotated[str, typer.Argument(help="starter, hub or a file")]
     from gateway.catalogs.catalog import load_catalog
 
     found = load_catalog(catalog)
-    told = f"{catalog}: {len(found.checkpoints)} checkpoints, tasks {', '.join(found.tasks)}: valid"
-    console.print(told, soft_wrap=True)
+    said = f"{catalog}: {len(found.checkpoints)} checkpoints, tasks {', '.join(found.tasks)}: valid"
+    console.print(said, soft_wrap=True)
 
 
 @catalogs.command()

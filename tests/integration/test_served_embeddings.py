@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from huggingface_hub import InferenceClient
 from huggingface_hub.errors import HfHubHTTPError
-from served_variants import served
+from served_replicas import served
 from small_checkpoints import sentences
 from small_embedders import DIMENSIONS, LENGTH, make_embedder_checkpoint
 
@@ -50,7 +50,7 @@ def variants(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 async def test_a_stock_client_gets_vectors(variants: Path) -> None:
     """`InferenceClient.feature_extraction` gives what it gives against the API that it was written for."""
-    async with served(variants / "catalog.yaml") as url:
+    async with served(variants, NAMES) as url:
         client = InferenceClient(model=f"{url}/embed")
         unit = await asyncio.to_thread(client.feature_extraction, TEXTS[0], normalize=True)
         raw = await asyncio.to_thread(client.feature_extraction, TEXTS[0])
@@ -61,7 +61,7 @@ async def test_a_stock_client_gets_vectors(variants: Path) -> None:
 
 async def test_a_stock_client_gets_similarities(variants: Path) -> None:
     """`InferenceClient.sentence_similarity` gives a score for each sentence: the cosine of the two vectors."""
-    async with served(variants / "catalog.yaml") as url:
+    async with served(variants, NAMES) as url:
         client = InferenceClient(model=f"{url}/similarity", headers={"X-Checkpoint": "small"})
         scores = await asyncio.to_thread(client.sentence_similarity, TEXTS[0], other_sentences=TEXTS[1:])
         pinned = InferenceClient(model=f"{url}/embed", headers={"X-Checkpoint": "small"})
@@ -72,7 +72,7 @@ async def test_a_stock_client_gets_similarities(variants: Path) -> None:
 async def test_a_stock_client_chooses_how_a_text_is_cut(variants: Path) -> None:
     """`truncate` and `truncation_direction` reach the replica: a long text is refused, or keeps the side asked for."""
     long = " ".join(["good"] * LENGTH + ["bad"] * LENGTH)
-    async with served(variants / "catalog.yaml") as url:
+    async with served(variants, NAMES) as url:
         client = InferenceClient(model=f"{url}/embed", headers={"X-Checkpoint": "small"})
 
         async def vector(text: str, side: Literal["Left", "Right"] | None = None) -> list[float]:

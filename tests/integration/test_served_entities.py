@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 from huggingface_hub import InferenceClient
-from served_variants import served
+from served_replicas import served
 from small_checkpoints import WINDOW
 from small_taggers import make_tagger_checkpoint
 from transformers import pipeline
@@ -45,7 +45,7 @@ def catalog(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 async def test_a_stock_client_finds_what_the_pipeline_finds(catalog: Path) -> None:
     """`InferenceClient.token_classification` gives the pipeline's entities; without a strategy the checkpoint's own."""
-    async with served(catalog) as url:
+    async with served(catalog.parent, ["small"]) as url:
         client = InferenceClient(model=f"{url}/tokens")
         own = await asyncio.to_thread(client.token_classification, TEXT)
         single = await asyncio.to_thread(
@@ -66,7 +66,7 @@ async def test_a_stock_client_finds_what_the_pipeline_finds(catalog: Path) -> No
 async def test_a_long_text_is_answered_whole(catalog: Path) -> None:
     """A text of many windows is answered to its end, and redacted; the details say that it was taken in windows."""
     text = " ".join(["good", "film", "zz9"] * WINDOW)
-    async with served(catalog) as url, httpx.AsyncClient(base_url=url, timeout=60) as client:
+    async with served(catalog.parent, ["small"]) as url, httpx.AsyncClient(base_url=url, timeout=60) as client:
         body = {"inputs": text, "parameters": {"ignore_labels": [], "redact": True}}
         told = (await client.post("/tokens?details=true", json=body)).json()
     entities, taken = told["outputs"]["entities"], told["input"]

@@ -1,4 +1,4 @@
-"""A gateway in the process over real variants: real replicas, the HTTP server, and no transport between them."""
+"""A gateway over replicas of this process, as clients reach it: variants that were made for real, without a cluster."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ class OwnReplicas:
 
 
 @asynccontextmanager
-async def served(file: Path) -> AsyncIterator[str]:
-    """Yield the URL of a gateway on loopback over a catalog file, with variants in folders `NAME-variant` beside it."""
-    catalog: Catalog = load_catalog(file)
-    folders = {entry.name: file.parent / f"{entry.name}-variant" for entry in catalog.checkpoints}
+async def served(variants: Path, names: Sequence[str]) -> AsyncIterator[str]:
+    """Serve a folder's `catalog.yaml` over its variants `NAME-variant`, on a free port of loopback; the URL."""
+    catalog: Catalog = load_catalog(variants / "catalog.yaml")
+    folders = {name: variants / f"{name}-variant" for name in names}
     replicas = {
         entry.name: open_replica(ReplicaSettings(entry, folders[entry.name], 99), monotonic)
         for entry in catalog.checkpoints
