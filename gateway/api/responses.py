@@ -258,11 +258,7 @@ def headers_of(record: RequestRecord) -> dict[str, str]:
 
 
 def detailed_document(
-    finished: Finished,
-    answer: Answer,
-    outputs: object,
-    ignored: Sequence[str],
-    facts: Mapping[str, str | int] | None = None,
+    finished: Finished, answer: Answer, ignored: Sequence[str], facts: Mapping[str, str | int] | None = None
 ) -> object:
     """The answer's body where details were asked for: outputs with routing, timings, input, what was ignored, facts."""
     record = finished.record
@@ -270,10 +266,10 @@ def detailed_document(
     taken = InputDetails(record.tokens, record.truncated, record.kept)
     if answer.input.windows:
         taken = WindowedInputDetails(record.tokens, record.truncated, record.kept, answer.input.windows)
-    document = Details(outputs, _routing(record), timings, taken, ignored)
+    document = Details(answer.outputs, _routing(record), timings, taken, ignored)
     if answer.generation:
         generation = [_generation(one) for one in answer.generation]
-        document = WrittenDetails(outputs, document.routing, timings, taken, ignored, generation)
+        document = WrittenDetails(answer.outputs, document.routing, timings, taken, ignored, generation)
     return {**asdict(document), "facts": facts} if facts else document
 
 

@@ -149,11 +149,6 @@ class RequestBody(Strict, ABC):
     def texts(self) -> Sequence[str]:
         """The texts that a replica is sent, in order."""
 
-    @property
-    def is_single(self) -> bool:
-        """True if the inputs are one text, and no list with one text."""
-        return False
-
     @staticmethod
     @abstractmethod
     def inputs_of(texts: Sequence[str]) -> object:
@@ -176,11 +171,6 @@ class TaskBody(RequestBody):
     def texts(self) -> Sequence[str]:
         """The texts to answer."""
         return (self.inputs,) if isinstance(self.inputs, str) else self.inputs
-
-    @property
-    def is_single(self) -> bool:
-        """True if the inputs are one text, and no list with one text."""
-        return isinstance(self.inputs, str)
 
     @staticmethod
     def inputs_of(texts: Sequence[str]) -> object:
@@ -210,6 +200,18 @@ class Fact:
     of: Callable[[Any], str | int]
 
 
+@dataclass(frozen=True, slots=True)
+class Document:
+    """How an answer is made of the outputs, where it is not the list of them.
+
+    `of` takes the body, the outputs and the client's `User-Agent`, which may be empty. `types` are the documents that
+    it makes. The details have the outputs as they are.
+    """
+
+    types: tuple[Any, ...]
+    of: Callable[[Any, Sequence[Any], str], object]
+
+
 def _anything(manifest: VariantManifest, parameters: Parameters) -> None:
     """Refuse nothing."""
 
@@ -222,8 +224,8 @@ class Task:
     `parameters` are sent to a replica; made without arguments they are the defaults. `output` is one output on the
     wire. `kinds` maps the name in a manifest to a kind of variant. `niceness` is the operating system priority of a
     replica by tier, 0 for a tier that is missing. `finish_reasons` are the reasons why a written text ends. `facts` are
-    told with every answer. `alone` says that the output of a single text is the whole answer, not a list with it.
-    `windowed` tasks take long texts in overlapping windows, and details say how many.
+    told with every answer. `document` makes the answer where it is more than the list of outputs. `windowed` tasks take
+    long texts in overlapping windows, and details say how many.
 
     `fixed_checkpoint` says that answers of different checkpoints do not compare. The budget then never switches: a
     request without a pin gets the catalog's default checkpoint. `check` raises InvalidRequest if that checkpoint cannot
@@ -241,7 +243,7 @@ class Task:
     niceness: Mapping[Tier, int]
     finish_reasons: tuple[str, ...] = ()
     facts: tuple[Fact, ...] = ()
-    alone: bool = False
+    document: Document | None = None
     windowed: bool = False
     fixed_checkpoint: bool = False
     check: Callable[[Any, Any], None] = _anything

@@ -7,7 +7,7 @@ windows (`windows_of`), which replica and forecast share; so nothing is cut.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints
@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints
 from gateway.model.manifest import SelfTest, VariantManifest
 from gateway.model.messages import Parameters
 from gateway.model.profile import LatencyProfile
-from gateway.tasks.base import Strict, Task, TaskBody, VariantKind
+from gateway.tasks.base import Document, Strict, Task, TaskBody, VariantKind
 from gateway.tasks.classify import BatchedModel
 
 Aggregation: TypeAlias = Literal["none", "simple", "first", "average", "max"]
@@ -112,6 +112,19 @@ class RedactedText(Struct, frozen=True):
 
     redacted: str
     entities: list[Entity]
+
+
+_ENTITIES = {"type": "array", "items": {"$ref": "#/components/schemas/Entity"}}
+_OUTPUT = {"anyOf": [_ENTITIES, {"$ref": "#/components/schemas/RedactedText"}]}
+Answered: TypeAlias = Annotated[
+    Any, Meta(extra_json_schema={"anyOf": [*_OUTPUT["anyOf"], {"type": "array", "items": _OUTPUT}]})
+]
+"""The document of an answer: one output, or a list of them; msgspec has no union of two lists."""
+
+
+def _answered(body: TokensBody, outputs: Sequence[Any], client: str) -> object:
+    """The output of a text that came alone, as transformers' pipeline answers it; of a list the list of outputs."""
+    return outputs[0] if isinstance(body.inputs, str) else outputs
 
 
 def windows_of(tokens: int, room: int, stride: int | None) -> list[tuple[int, int]]:
@@ -235,7 +248,7 @@ TOKENS = Task(
     read=_read,
     parameters=TokensParameters,
     output=list[Entity] | RedactedText,
-    alone=True,
+    document=Document((Answered,), _answered),
     windowed=True,
     kinds={
         "tagger": VariantKind(

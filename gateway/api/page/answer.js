@@ -30,9 +30,8 @@ export function answered(told, terms, colour) {
 
 /** The outputs of a request with one text: marks in it, scores of its parts, or what is answered to it. */
 function outputOf(outputs, { inputs }, colour) {
-  if (typeof inputs === "string" && marksIn(outputs)) return marked(inputs, outputs);
-  if (numbers(outputs)) return scored(outputs, inputs, colour);
-  return shown(Array.isArray(outputs) ? outputs[0] : outputs, colour);
+  if (typeof inputs === "string" && marksIn(outputs[0])) return marked(inputs, outputs[0]);
+  return numbers(outputs) ? scored(outputs, inputs, colour) : shown(outputs[0], colour);
 }
 
 /** An output by its shape: scored labels, a text, a vector, or else the document as it came. */

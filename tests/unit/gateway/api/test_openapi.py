@@ -22,6 +22,7 @@ from gateway.model.request import REQUEST_ID, TRACEPARENT, TRACESTATE
 from gateway.scheduling.policy import Reason, Verdict
 from gateway.tasks import TASKS
 from gateway.tasks.classify import ClassifyBody
+from gateway.tasks.tokens import Entity, RedactedText
 
 pytestmark = pytest.mark.virtual_time
 
@@ -209,6 +210,19 @@ async def test_details_are_documented_as_they_are_sent() -> None:
     sent = (await client_of(tagging()).post("/tokens?details=true", json=BODIES["/tokens"])).json()
     assert list(properties(served, "TokensDetails")) == list(sent)
     assert list(properties(served, "WindowedInputDetails")) == list(sent["input"])
+
+
+@pytest.mark.parametrize("query", ["", "?details=true"])
+@pytest.mark.parametrize("inputs", ["ann", ["ann"], ["ann", "lee"]], ids=str)
+@pytest.mark.parametrize("output", [[], [Entity(entity_group="PER", score=0.9, word="ann", start=0, end=3)]], ids=len)
+async def test_an_answer_of_any_shape_is_documented(query: str, inputs: str | list[str], output: list[Entity]) -> None:
+    """Answers to one text alone and to a list, with entities and without, and redacted ones, fit the document."""
+    served = await document()
+    texts = 1 if isinstance(inputs, str) else len(inputs)
+    for each in (output, RedactedText("[PER]", output)):
+        answer = Answer((each,) * texts, InputReport(3, 3, False, texts), ReplicaTimings(0.0, 0.002, 0.002, 1))
+        response = await client_of(tagging(scripted(answer))).post(f"/tokens{query}", json={"inputs": inputs})
+        assert response.status_code == 200 and is_documented(served, response)
 
 
 @pytest.mark.parametrize("task", ["classify", "summarize"])

@@ -56,7 +56,7 @@ async def test_a_single_text_is_answered_without_a_list() -> None:
         listed = (await client.post("/tokens", json={"inputs": ["ann"]})).json()
         details = (await client.post("/tokens?details=true", json={"inputs": "ann"})).json()
     assert alone == [{"entity_group": "PER", "score": 0.9, "word": "ann", "start": 0, "end": 3}]
-    assert listed == [alone] and details["outputs"] == alone and details["input"]["windows"] == 1
+    assert listed == details["outputs"] == [alone] and details["input"]["windows"] == 1
 
 
 @pytest.mark.parametrize(
