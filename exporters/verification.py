@@ -52,15 +52,20 @@ class Comparison(Generic[Verified]):
 
 
 def run_all(rows: list[list[int]], run: RunRows, advance: Advance, at_once: int = BATCH) -> Logits:
-    """Logits of every row in order, computed in batches of like lengths."""
+    """Logits of every row in order as one array, computed in batches of like lengths."""
+    return np.stack(run_rows(rows, run, advance, at_once))
+
+
+def run_rows(rows: list[list[int]], run: RunRows, advance: Advance, at_once: int = BATCH) -> list[Logits]:
+    """Logits of every row in order, computed in batches of like lengths; those of each token without the padding."""
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
     found: dict[int, Logits] = {}
     for start in range(0, len(order), at_once):
         chosen = order[start : start + at_once]
         for at, logits in zip(chosen, run([rows[i] for i in chosen]), strict=True):
-            found[at] = logits
+            found[at] = logits[: len(rows[at])] if logits.ndim > 1 else logits
         advance(len(found) / len(rows))
-    return np.stack([found[i] for i in range(len(rows))])
+    return [found[i] for i in range(len(rows))]
 
 
 def batched(engine: Engine, pad_id: int) -> RunRows:

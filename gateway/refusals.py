@@ -100,6 +100,9 @@ def _unmet(decision: Decision) -> Problem:
     terms = [term for verdict, term in _TERM_OF.items() if verdict in verdicts]
     names = " and ".join(name for term in terms for name in term.values())
     message = "no checkpoint of the task meets this" + (" together with the others" if len(terms) > 1 else "")
+    if Verdict.OTHER_DOMAIN in verdicts:
+        made_for = sorted({one.candidate.domain or "" for one in decision.assessed} - {""})
+        message += f"; there are checkpoints for {', '.join(made_for)}"
     return InvalidRequest(f"no checkpoint of the task meets {names}", [{**term, "message": message} for term in terms])
 
 

@@ -95,7 +95,7 @@ class Router:
 
     @property
     def ready(self) -> bool:
-        """True if every task has a checkpoint up that answers any domain, or has none of that kind.
+        """True if every task has a checkpoint up that answers without a domain's name, or has none of that kind.
 
         A task whose checkpoints will not come, such as one whose weights cannot be fetched, keeps no other waiting.
         """
@@ -150,7 +150,7 @@ class Router:
         return self.scheduler.decide(task, shape, terms, deadline, now_s, price, every=every)
 
     def _terms(self, request: Request) -> Terms:
-        """The request's terms, with the checkpoint pinned that answers a task whose checkpoint is fixed.
+        """The request's terms, with the task's default domain, or the checkpoint pinned that answers a fixed task.
 
         Raises UnknownCheckpoint, InvalidRequest if the fixed checkpoint cannot do what is asked, and
         CheckpointUnavailable if it is not served, or not yet.
@@ -159,7 +159,8 @@ class Router:
         served = self.scheduler.deciders[task].by_name
         name = terms.pinned or self.fixed.get(task)
         if name is None and served:
-            return terms
+            domain = terms.domain or self._catalog.defaults.domain.get(task)
+            return terms if domain == terms.domain else replace(terms, domain=domain)
         if name is None or name not in served:
             entries = self._catalog.of_task(task)
             if name is None:

@@ -21,32 +21,36 @@ from deployments.replica.tokens import Encoded
 from deployments.replica.totals import Totals
 from gateway.catalogs.catalog import CatalogEntry
 from gateway.model.deadline import Clock
-from gateway.model.messages import Answer, Failure, InputReport, LoadReport, Parameters, ReplicaTimings, Work
+from gateway.model.messages import Answer, Failure, InputReport, LoadReport, ReplicaTimings, Work
 from gateway.model.profile import LatencyProfile
 
 INLINE_CHARACTERS = 2_000
 """Characters of a batch up to which it is tokenised on the loop (under 0.1 ms); longer ones go to a thread."""
 
-ParametersT = TypeVar("ParametersT", bound=Parameters)
+AskedT = TypeVar("AskedT")
+"""What a request's outputs are made of beside the engine's rows: its parameters, and what else a kind keeps."""
 Input = TypeVar("Input")
 
 
 @dataclass(frozen=True, slots=True)
-class _Read(Generic[ParametersT]):
-    """A request's inputs as token ids. `rows` are its distinct ones, and `places` has each input's row.
+class _Read(Generic[AskedT]):
+    """What the engine is given for a request, as token ids. `rows` are the distinct ones; `places` has each one's row.
 
     Inputs of equal tokens are one row. Apart, dynamic int8 would answer them by the scale of the run that each is
     in, so that one request could hold two answers to one text.
     """
 
-    parameters: ParametersT
+    asked: AskedT
     encoded: Sequence[Encoded]
     rows: Sequence[Row]
     places: Sequence[int]
 
 
-class BatchedReplica(ABC, Generic[ParametersT]):
+class BatchedReplica(ABC, Generic[AskedT]):
     """Serves one variant. A subclass tokenises requests and makes their outputs."""
+
+    answers_take_long = False
+    """Whether the outputs of long texts take long to make; they are then made on a thread."""
 
     def __init__(self, batcher: Batcher, clock: Clock) -> None:
         """Takes a batcher that has not started."""
@@ -54,12 +58,19 @@ class BatchedReplica(ABC, Generic[ParametersT]):
         self._clock = clock
 
     @abstractmethod
-    def encode(self, work: Work) -> tuple[ParametersT, list[Encoded]] | Failure:
-        """Tokenises the texts of a request, or gives the first failure. Any thread may call it."""
+    def encode(self, work: Work) -> tuple[AskedT, list[Encoded]] | Failure:
+        """Tokenises the texts of a request, or gives the first failure. Any thread may call it.
+
+        A kind that takes long texts in windows gives several rows for one text.
+        """
 
     @abstractmethod
-    def outputs(self, parameters: ParametersT, logits: Sequence[Logits]) -> tuple[object, ...]:
-        """The outputs of a request, from one row of the engine for each of its texts."""
+    def outputs(self, asked: AskedT, logits: Sequence[Logits]) -> tuple[object, ...]:
+        """The outputs of a request, from one row of the engine for each that `encode` gave, padding included."""
+
+    def report(self, asked: AskedT, encoded: Sequence[Encoded]) -> InputReport:
+        """What was read of the texts of a request."""
+        return _input_report(encoded)
 
     def start(self) -> None:
         """Opens the queue on the running loop."""
@@ -72,13 +83,16 @@ class BatchedReplica(ABC, Generic[ParametersT]):
     async def handle(self, batch: Sequence[Work]) -> Sequence[Answer | Failure]:
         """Answers a batch: one result for each request, in order. Cancelling it withdraws its queued inputs."""
         arrived = self._clock()
-        if sum(len(text) for work in batch for text in work.inputs) <= INLINE_CHARACTERS:
+        is_short = sum(len(text) for work in batch for text in work.inputs) <= INLINE_CHARACTERS
+        if is_short:
             read = self._read_all(batch, arrived)
         else:
             read = await asyncio.to_thread(self._read_all, batch, arrived)
         rows = [row for one in read if isinstance(one, _Read) for row in one.rows]
-        scored = iter(await self.batcher.submit(rows) if rows else ())
-        return [one if isinstance(one, Failure) else self._answered(one, scored, arrived) for one in read]
+        scored = await self.batcher.submit(rows) if rows else []
+        if is_short or not self.answers_take_long:
+            return self._answered_all(read, scored, arrived)
+        return await asyncio.to_thread(self._answered_all, read, scored, arrived)
 
     def load(self) -> LoadReport:
         """Reports the load, which goes out with every answer."""
@@ -88,32 +102,36 @@ class BatchedReplica(ABC, Generic[ParametersT]):
         """The counts since the start."""
         return self.batcher.totals
 
-    def _read_all(self, batch: Sequence[Work], arrived: float) -> list[_Read[ParametersT] | Failure]:
+    def _read_all(self, batch: Sequence[Work], arrived: float) -> list[_Read[AskedT] | Failure]:
         """Reads each request. One that cannot be read, for whatever reason, fails alone."""
         return [guarded(partial(self._read, work, arrived)) for work in batch]
 
-    def _read(self, work: Work, arrived: float) -> _Read[ParametersT] | Failure:
+    def _read(self, work: Work, arrived: float) -> _Read[AskedT] | Failure:
         """Tokenises the inputs of a request, or gives the first failure."""
         found = self.encode(work)
         if isinstance(found, Failure):
             return found
-        parameters, encoded = found
+        asked, encoded = found
         places: dict[tuple[tuple[int, ...], tuple[int, ...]], int] = {}
         at = [places.setdefault((tuple(one.token_ids), tuple(one.token_types)), len(places)) for one in encoded]
         rows = [Row(ids, arrived + work.remaining_s, work.strict, types) for ids, types in places]
-        return _Read(parameters, encoded, rows, at)
+        return _Read(asked, encoded, rows, at)
 
-    def _answered(
-        self, read: _Read[ParametersT], scored: Iterator[Scored | Failure], arrived: float
-    ) -> Answer | Failure:
+    def _answered_all(
+        self, read: Sequence[_Read[AskedT] | Failure], scored: Sequence[Scored | Failure], arrived: float
+    ) -> list[Answer | Failure]:
+        results = iter(scored)
+        return [one if isinstance(one, Failure) else self._answered(one, results, arrived) for one in read]
+
+    def _answered(self, read: _Read[AskedT], scored: Iterator[Scored | Failure], arrived: float) -> Answer | Failure:
         """Takes the next results for a request's rows, and makes its answer, or gives the first failure."""
         results = list(islice(scored, len(read.rows)))
         failed = next((one for one in results if isinstance(one, Failure)), None)
         if failed is not None:
             return failed
         of_input = [one for place in read.places if isinstance(one := results[place], Scored)]
-        outputs = self.outputs(read.parameters, [one.logits for one in of_input])
-        return Answer(outputs, _input_report(read.encoded), _timings(of_input, self._clock() - arrived))
+        outputs = self.outputs(read.asked, [one.logits for one in of_input])
+        return Answer(outputs, self.report(read.asked, read.encoded), _timings(of_input, self._clock() - arrived))
 
 
 def batcher_of(

@@ -61,6 +61,7 @@ KINDS: dict[str, str] = {
     "embedder": "deployments.replica.embedding",
     "extractive": "deployments.replica.summarize.extractive",
     "seq2seq": "deployments.replica.summarize.abstractive",
+    "tagger": "deployments.replica.tagging.replica",
 }
 """The module of each kind, with a `KIND`. It is imported only when a variant of the kind is opened."""
 

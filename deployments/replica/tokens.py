@@ -52,6 +52,17 @@ class TextEncoder:
             encoding = self._tokenizer.encode(text)
         return self._apart(text, encoding) if self._pieces else encoding
 
+    def encode_placed(self, text: str) -> tuple[Encoding, list[tuple[int, int]]]:
+        """Encodes one text as `encode` does; gives each token's place in the text as it is given, in characters."""
+        text = well_formed(text)
+        encoding = self._tokenizer.encode(text)
+        parted, encoding = self._parted(text, encoding) if self._pieces else (text, encoding)
+        offsets: list[tuple[int, int]] = encoding.offsets
+        if parted == text:
+            return encoding, offsets
+        places = _places(text, parted)
+        return encoding, [(places[start], places[end]) for start, end in offsets]
+
     def encode_pair(self, text: str, other: str) -> Encoding:
         """Encodes two texts as one input, in both of which names of special tokens are text."""
         text, other = (self._plain(well_formed(one)) for one in (text, other))
@@ -110,6 +121,15 @@ def _special_pieces(tokenizer: Tokenizer) -> Mapping[int, str]:
         for at, name in named.items()
         if at in tokenizer.encode(name, add_special_tokens=False).ids
     }
+
+
+def _places(text: str, parted: str) -> list[int]:
+    """For each character of a text with spaces put in, and for its end, the place in the text without them."""
+    places, at = [], 0
+    for character in parted:
+        places.append(at)
+        at += at < len(text) and character == text[at]
+    return [*places, at]
 
 
 def _normalised(tokenizer: Tokenizer, text: str) -> str:

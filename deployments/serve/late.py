@@ -140,10 +140,13 @@ class Latecomers:
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def start(self, deploy: Deploy) -> None:
-        """Begins, once the gateway is ready."""
+    def tell(self) -> None:
+        """Notes what will not come, before the gateway is ready: a task that has nothing else keeps it from that."""
         for name, reason in self._preparing.failed.items():
             self._notes.write(Coming(name, ComingState.FAILED, reason))
+
+    def start(self, deploy: Deploy) -> None:
+        """Begins, once the gateway is ready."""
         for name in self._preparing.names:
             self._notes.write(Coming(name))
         if self._preparing.names:

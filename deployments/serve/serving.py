@@ -75,9 +75,10 @@ def running(
     """Runs a gateway in a run folder during the context; yields its URL once it is ready for requests.
 
     `variants` has the folder of each checkpoint's variant, but for those that `preparing` makes during the context; of
-    each task there is at least one. `access_log` is a path, `-` for this process's output, or `off`. `scheduler` makes
-    the scheduler of another policy than ours. At the end, requests under way are finished, unless the gateway was never
-    ready; the processes that are left end with the run folder. Raises NotReady and LogUnwritable.
+    each task there is at least one, unless all of its checkpoints have failed by `preparing`. `access_log` is a path,
+    `-` for this process's output, or `off`. `scheduler` makes the scheduler of another policy than ours. At the end,
+    requests under way are finished, unless the gateway was never ready; the processes that are left end with the run
+    folder. Raises NotReady and LogUnwritable.
     """
     with access_log_to(access_log, folder):
         environment.configure(folder)
@@ -86,6 +87,7 @@ def running(
         try:
             if preparing is not None:
                 latecomers = Latecomers(preparing, Notes(folder / NOTES), say)
+                latecomers.tell()
             _watch_parts(say)
             _start_ray(reserved_cpus(catalog), folder)
             placement = _start(catalog, variants, host, port, folder, scheduler)

@@ -14,13 +14,14 @@ from exporters.kinds.embedder import EMBEDDER
 from exporters.kinds.extractive import EXTRACTIVE
 from exporters.kinds.kind import Kind
 from exporters.kinds.seq2seq import SEQ2SEQ
+from exporters.kinds.tagger import TAGGER
 from exporters.sources.source import read_object
 
 __all__ = ["KINDS", "Kind", "kind_of"]
 
 KINDS: dict[str, Kind[Any, Any]] = {
     kind.name: kind
-    for kind in (CLASSIFIER, EXTRACTIVE, SEQ2SEQ, EMBEDDER)  # the first that recognises a checkpoint takes it
+    for kind in (CLASSIFIER, EXTRACTIVE, SEQ2SEQ, EMBEDDER, TAGGER)  # the first that recognises a checkpoint takes it
 }
 """The kinds, by their names in manifests."""
 

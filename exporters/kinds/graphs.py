@@ -37,6 +37,11 @@ def export_graph(model: PreTrainedModel, folder: Path) -> None:
     _export(model, folder, "text-classification", (ONNX_FILE,))
 
 
+def export_tagging_graph(model: PreTrainedModel, folder: Path) -> None:
+    """Writes the model.onnx of a model that labels tokens, with dynamic batch and token axes. Raises ExportFailed."""
+    _export(model, folder, "token-classification", (ONNX_FILE,))
+
+
 def export_seq2seq_graphs(model: PreTrainedModel, folder: Path) -> None:
     """Writes an encoder-decoder's three graphs: encoder, first decoding step, later steps. Raises ExportFailed.
 

@@ -42,16 +42,16 @@ def batches_of(cut: Cut, window: int) -> list[list[list[int]]]:
 def prove_shapes(family: str, batches: Sequence[Sequence[list[int]]], ask: RunRows, run: RunRows) -> None:
     """Compares every row of every batch with the checkpoint's answer to that row alone. Raises ExportFailed.
 
-    `ask` runs the checkpoint, `run` what was made of it, in fp32 both.
+    `ask` runs the checkpoint, `run` what was made of it, in fp32 both. Logits are those of a row (labels,) or of each
+    of its tokens (tokens, labels).
     """
     rows = {tuple(row): row for batch in batches for row in batch}
     meant = {key: _ran(family, [row], ask, "the checkpoint itself")[0] for key, row in rows.items()}
-    every = np.stack(list(meant.values()))
+    every = np.concatenate([one.reshape(-1, one.shape[-1]) for one in meant.values()])
     allowed = NEAR * np.ptp(every, axis=0).max() + EXACT * np.abs(every).max()
     for batch in batches:
         said = _ran(family, list(batch), run, "what was exported")
-        expected = np.stack([meant[tuple(row)] for row in batch])
-        off = float(np.nan_to_num(np.abs(said - expected), nan=np.inf).max())
+        off = max(_off(meant[tuple(row)], logits) for row, logits in zip(batch, said, strict=True))
         if off > allowed:
             raise ExportFailed(
                 f"{family} cannot be served as it is exported: for {_described(batch)} a logit is {off:.3g} off from "
@@ -59,8 +59,13 @@ def prove_shapes(family: str, batches: Sequence[Sequence[list[int]]], ask: RunRo
             )
 
 
+def _off(expected: Logits, said: Logits) -> float:
+    """The largest difference of a row's logits; those of padding do not count."""
+    return float(np.nan_to_num(np.abs(said[: len(expected)] - expected), nan=np.inf).max())
+
+
 def _ran(family: str, batch: list[list[int]], run: RunRows, who: str) -> Logits:
-    """The logits (rows, labels) of a batch. Raises ExportFailed if there are none."""
+    """The logits of a batch. Raises ExportFailed if there are none."""
     found = guarded(lambda: run(batch))
     if isinstance(found, Failure):
         raise ExportFailed(f"{family}: {who} fails for {_described(batch)}: {found.detail}")

@@ -112,7 +112,7 @@ def reason_of(error: Exception) -> str:
     """Why a checkpoint has no variant, in a sentence for clients, without paths of this host."""
     match error:
         case BaseAbsent():
-            return "the weights that it adapts cannot be fetched"
+            return "its weights, or those that it adapts, cannot be fetched"
         case VariantRefused():
             return f"no variant of it may be served: {error.reason}"
         case SourceRefused():

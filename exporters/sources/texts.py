@@ -19,6 +19,7 @@ STARTER = Path(__file__).parents[1] / "starter"
 HELDOUT = STARTER / "heldout.jsonl"
 SUMMARIES = STARTER / "summaries-heldout.jsonl"
 SOFTWARE = STARTER / "software-heldout.jsonl"
+PERSONAL = STARTER / "personal-heldout.jsonl"
 SUMMARIES_OF = {"starter:bart-software": SOFTWARE}
 """The held-out texts of starters that were trained on texts of their own kind, by location."""
 

@@ -27,9 +27,9 @@ def fetch_all(packages: Sequence[Package], wheels: Path, whose: str, advance: Ad
         try:
             paths.append(fetch(package, wheels))
         except NotFetched as missing:
+            count = f"They are {len(packages)} packages" if len(packages) > 1 else "It is one package"
             raise BaseAbsent(
-                f"{whose} cannot be fetched; {missing}. They are {len(packages)} packages; "
-                f"files put into {wheels} by hand are taken from there"
+                f"{whose} cannot be fetched; {missing}. {count}; files put into {wheels} by hand are taken from there"
             ) from missing
     advance(len(packages) / (len(packages) + 1))
     return paths

@@ -161,13 +161,17 @@ class App:
         headers = headers_of(finished.record)
         if finished.answer is None:
             return self._problem(http, finished.problem or InternalError(), headers)
-        document: object = finished.answer.outputs
+        outputs = finished.answer.outputs
         facts = self._facts(task, finished.record.checkpoint)
         headers |= {fact.header: str(value) for fact, value in facts}
         if b"details=true" in http.scope["query_string"].split(b"&"):
             told = {fact.name: value for fact, value in facts}
-            document = detailed_document(finished, finished.answer, bodies.ignored(body), told)
-        return self._json(http, document, headers=headers)
+            details = detailed_document(finished, finished.answer, bodies.ignored(body), told)
+            return self._json(http, details, headers=headers)
+        if task.document is not None:
+            shaped = task.document.of(body, outputs, http.headers.get("user-agent", ""))
+            return self._json(http, shaped, headers={**headers, "Vary": "User-Agent"})
+        return self._json(http, outputs, headers=headers)
 
     def _facts(self, task: Task, checkpoint: str | None) -> list[tuple[Fact, str | int]]:
         """What the task tells of the checkpoint that answered."""

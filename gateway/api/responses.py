@@ -64,6 +64,12 @@ class InputDetails(Struct, frozen=True):
     kept: int
 
 
+class WindowedInputDetails(InputDetails, frozen=True):
+    """The tokens of all inputs together, each counted once, and the overlapping windows that they were taken in."""
+
+    windows: int
+
+
 class GenerationDetails(Struct, frozen=True):
     """How one text was written."""
 
@@ -258,6 +264,8 @@ def detailed_document(
     record = finished.record
     timings = Timings(**{name: ms(seconds) for name, seconds in _spans(record).items()})
     taken = InputDetails(record.tokens, record.truncated, record.kept)
+    if answer.input.windows:
+        taken = WindowedInputDetails(record.tokens, record.truncated, record.kept, answer.input.windows)
     document = Details(answer.outputs, _routing(record), timings, taken, ignored)
     if answer.generation:
         generation = [_generation(one) for one in answer.generation]

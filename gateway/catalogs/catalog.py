@@ -266,11 +266,13 @@ class Defaults(_Frozen):
     """What applies to a request that does not say, by task.
 
     `budget_ms` is the latency budget in milliseconds. `checkpoint` is who answers a task whose answers do not compare
-    between checkpoints; where it is absent, the one of the best quality.
+    between checkpoints; where it is absent, the one of the best quality. `domain` is that of a request which names
+    none: checkpoints made for it are then candidates too.
     """
 
     budget_ms: dict[TaskName, BudgetMs] = Field(default_factory=dict)
     checkpoint: dict[Annotated[TaskName, AfterValidator(_fixed_task)], Slug] = Field(default_factory=dict)
+    domain: dict[TaskName, Slug] = Field(default_factory=dict)
 
 
 class Limits(_Frozen):
@@ -328,9 +330,9 @@ class Catalog(_Frozen):
         return tuple(entry for entry in self.of_task(task) if default in (None, entry.name))
 
     def general(self, task: str) -> tuple[CatalogEntry, ...]:
-        """The checkpoints that a request without a pin and of any domain may get; all of the task if each has one."""
-        entries = self.routed(task)
-        return tuple(entry for entry in entries if entry.domain is None) or entries
+        """The checkpoints that a request without a pin and a domain may get; all of the task if there is none."""
+        entries, domains = self.routed(task), (None, self.defaults.domain.get(task))
+        return tuple(entry for entry in entries if entry.domain in domains) or entries
 
     def by_name(self, name: str) -> CatalogEntry | None:
         """The checkpoint of that name, or None."""
@@ -373,6 +375,12 @@ class Catalog(_Frozen):
             names = [entry.name for entry in self.of_task(task)]
             if names and name not in names:  # for a task that nothing serves, as its default budget, it is idle
                 yield ("defaults", "checkpoint", task), f"must be one of {', '.join(names)}, got {shown(name)}"
+
+        for task, domain in self.defaults.domain.items():
+            domains = sorted({entry.domain for entry in self.of_task(task) if entry.domain is not None})
+            if self.of_task(task) and domain not in domains:
+                known = f"must be one of {', '.join(domains)}" if domains else "must be absent: no checkpoint has one"
+                yield ("defaults", "domain", task), f"{known}, got {shown(domain)}"
 
     def _replica_faults(self) -> Iterator[tuple[Place, str]]:
         for at, entry in enumerate(self.checkpoints):

@@ -69,12 +69,14 @@ class Generation(Struct, frozen=True, array_like=True):
 class InputReport(Struct, frozen=True, array_like=True):
     """What was read of the texts of one request, summed over its inputs.
 
-    `tokens` were in the texts, and `kept` were given to the engine; `truncated` says that they differ.
+    `tokens` were in the texts, and `kept` were given to the engine; `truncated` says that they differ. `windows` are
+    the overlapping windows that the texts were taken in; 0 where a task has none.
     """
 
     tokens: int
     kept: int
     truncated: bool
+    windows: int = 0
 
 
 class ReplicaTimings(Struct, frozen=True, array_like=True):

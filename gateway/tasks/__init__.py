@@ -14,8 +14,9 @@ from gateway.tasks.embed import EMBED
 from gateway.tasks.service_time import ServiceTimeModel
 from gateway.tasks.similarity import SIMILARITY
 from gateway.tasks.summarize import SUMMARIZE
+from gateway.tasks.tokens import TOKENS
 
-TASKS: dict[str, Task] = {task.name: task for task in (CLASSIFY, SUMMARIZE, EMBED, SIMILARITY)}
+TASKS: dict[str, Task] = {task.name: task for task in (CLASSIFY, SUMMARIZE, EMBED, SIMILARITY, TOKENS)}
 
 
 def tasks_of(kind: str) -> tuple[str, ...]:

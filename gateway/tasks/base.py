@@ -200,6 +200,18 @@ class Fact:
     of: Callable[[Any], str | int]
 
 
+@dataclass(frozen=True, slots=True)
+class Document:
+    """How an answer is made of the outputs, where it is not the list of them.
+
+    `of` takes the body, the outputs and the client's `User-Agent`, which may be empty. `types` are the documents that
+    it makes. The details have the outputs as they are.
+    """
+
+    types: tuple[Any, ...]
+    of: Callable[[Any, Sequence[Any], str], object]
+
+
 def _anything(manifest: VariantManifest, parameters: Parameters) -> None:
     """Refuse nothing."""
 
@@ -212,7 +224,8 @@ class Task:
     `parameters` are sent to a replica; made without arguments they are the defaults. `output` is one output on the
     wire. `kinds` maps the name in a manifest to a kind of variant. `niceness` is the operating system priority of a
     replica by tier, 0 for a tier that is missing. `finish_reasons` are the reasons why a written text ends. `facts` are
-    told with every answer.
+    told with every answer. `document` makes the answer where it is more than the list of outputs. `windowed` tasks take
+    long texts in overlapping windows, and details say how many.
 
     `fixed_checkpoint` says that answers of different checkpoints do not compare. The budget then never switches: a
     request without a pin gets the catalog's default checkpoint. `check` raises InvalidRequest if that checkpoint cannot
@@ -230,5 +243,7 @@ class Task:
     niceness: Mapping[Tier, int]
     finish_reasons: tuple[str, ...] = ()
     facts: tuple[Fact, ...] = ()
+    document: Document | None = None
+    windowed: bool = False
     fixed_checkpoint: bool = False
     check: Callable[[Any, Any], None] = _anything

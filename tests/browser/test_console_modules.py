@@ -242,6 +242,24 @@ def test_an_output_is_shown_by_its_shape(page: Console) -> None:
     assert third[0] == "output" and '"word": "Rome"' in third[1]
 
 
+def test_marks_are_shown_in_the_text_that_was_sent(page: Console) -> None:
+    """Places count characters as the gateway does, so that no emoji moves a mark; an empty list is told."""
+    script = """(() => { const node = m.marked(g[0], g[1]); return [node.textContent,
+        [...node.querySelectorAll("mark")].map((one) => one.firstChild.textContent)]; })()"""
+    text = "\U0001f600 Ann in New York"
+    marks = [
+        {"entity_group": "PER", "score": 0.9, "word": "ann", "start": 2, "end": 5},
+        {"entity": "B-LOC", "score": 1.0, "index": 3, "word": "new", "start": 9, "end": 12},
+    ]
+    told, marked = page.of_module("spans", script, text, marks)
+    assert told == "\U0001f600 Ann PER 90 % in New B-LOC 100 % York" and marked == ["Ann", "New"]
+    told, _ = page.of_module("spans", script, text, {"entities": marks[:1], "redacted": "\U0001f600 [PER] in New York"})
+    assert told.endswith("York\U0001f600 [PER] in New York")
+    assert page.of_module("spans", script, text, []) == [f"Nothing was found.{text}", []]
+    others: list[object] = [[[{"label": "good", "score": 0.9}]], [[0.5]], [0.5], {"answer": "x", "start": 1, "end": 2}]
+    assert page.of_module("spans", "g.map((one) => m.marksIn(one) === null)", *others) == [True] * len(others)
+
+
 def test_the_time_line_spends_each_millisecond_once(page: Console) -> None:
     """The time line's spans add up to the budget, and the line is cut only for a budget far above them."""
     timings = {"route": 0.6, "queue": 0.8, "infer": 28.0, "total": 30.6}

@@ -13,7 +13,7 @@ import fake_summaries
 import pytest
 from huggingface_hub import InferenceClient
 from served_app import serving
-from worlds import OwnMetrics, client_of, summarizing
+from worlds import OwnMetrics, client_of, summarizing, tagging
 
 from gateway.api import app
 
@@ -172,3 +172,19 @@ async def test_hugging_faces_own_client_works_unchanged() -> None:
     sent = [one.work.parameters for one in told.backend.dispatches]
     assert (sent[0].top_k, sent[0].function_to_apply) == (1, "sigmoid")
     assert (sent[1].max_new_tokens, sent[1].truncation) == (60, "chunk")
+
+
+async def test_hugging_faces_own_client_finds_entities() -> None:
+    """`InferenceClient.token_classification` reads answers of `/tokens`, with every parameter that the method has."""
+    told = tagging()
+    application = app.build(told.service, OwnMetrics(told.catalog), told.catalog.limits, told.clock)
+    async with serving(application) as served:
+        client = InferenceClient(model=f"http://127.0.0.1:{served.server.port}/tokens")
+        (plain,) = await asyncio.to_thread(client.token_classification, "ann")
+        (asked,) = await asyncio.to_thread(
+            client.token_classification, "ann", aggregation_strategy="max", ignore_labels=["O", "LOC"], stride=4
+        )
+    assert (plain.entity_group, plain.word, plain.start, plain.end, plain.score) == ("PER", "ann", 0, 3, 0.9)
+    assert asked == plain
+    sent = told.backend.dispatches[1].work.parameters
+    assert (sent.aggregation, sent.ignored, sent.stride) == ("max", ("O", "LOC"), 4)

@@ -120,7 +120,7 @@ def test_where_the_first_of_a_task_cannot_be_had_another_is_waited_for(
     catalog = Catalog(name="test", checkpoints=(entry("large", adapter, Tier.REALTIME), small))
     first = prepare_first(catalog, tmp_path / "cache", Console(file=StringIO()), QUICK)
     assert set(first.variants) == {"small"} and not first.behind.names
-    assert first.behind.failed == {"large": "the weights that it adapts cannot be fetched"}
+    assert first.behind.failed == {"large": "its weights, or those that it adapts, cannot be fetched"}
 
 
 def test_a_first_start_waits_for_one_of_each_task_and_leaves_the_rest_behind(adapter: Path, tmp_path: Path) -> None:

@@ -140,7 +140,7 @@ def test_a_gateway_serves_on_without_what_cannot_be_fetched(
     try:
         await_ready(one)
         wait_until(lambda: [entry["state"] for entry in coming(one)] == ["failed"], WITHIN_S, one.log.read_text)
-        assert coming(one)[0]["reason"] == "the weights that it adapts cannot be fetched"
+        assert coming(one)[0]["reason"] == "its weights, or those that it adapts, cannot be fetched"
         (shown,) = httpx.get(f"{one.url}/checkpoints", timeout=60).json()["coming"]
         assert (shown["name"], shown["state"]) == ("late", "failed")
         assert classify(one).headers["X-Checkpoint"] == "even"

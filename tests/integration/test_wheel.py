@@ -69,6 +69,7 @@ def test_the_wheel_has_the_packages_and_neither_recipes_nor_weights(wheel: Path)
         "NOTICE.md",
         "checkpoints.sha256",
         "heldout.jsonl",
+        "personal-heldout.jsonl",
         "software-heldout.jsonl",
         "summaries-heldout.jsonl",
     }

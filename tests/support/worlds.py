@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import fake_embedders
 import fake_summaries
+import fake_taggers
 import httpx
 from fakes import ANSWER, MEDIANS_S, TERMS, Behaviour, FakeBackend, FakeClock, Kept, catalog, manifest, reraise
 from starlette.types import Message, Scope
@@ -88,6 +89,11 @@ def embedding(
 ) -> World:
     """Return a gateway over the catalog of `fake_embedders`, all up and idle; `default` answers `/embed`."""
     return _world(fake_embedders.catalog(default), fake_embedders.manifests(), behaviour, up=True, note=note)
+
+
+def tagging(behaviour: Behaviour = fake_taggers.answered, default: str | None = fake_taggers.DOMAIN) -> World:
+    """Return a gateway over the catalog of `fake_taggers`, up and idle; `default` is the domain of who names none."""
+    return _world(fake_taggers.catalog(default), fake_taggers.manifests(), behaviour, up=True)
 
 
 def _world(

@@ -3,6 +3,7 @@
 import { bodyOf, headersOf } from "./ask.js";
 import { make } from "./dom.js";
 import { brief, percent, time } from "./figures.js";
+import { marked, marksIn } from "./spans.js";
 import { timeline } from "./timeline.js";
 import { problem, reason, remedies } from "./words.js";
 
@@ -21,10 +22,16 @@ export function answered(told, terms, colour) {
     ` of tier ${routing.tier} answered in ${time(timings.total)} of your ${time(routing.budget_ms)}: `,
     reason(routing.reason, { budgetMs: routing.budget_ms, percentile: terms.percentile }),
   );
-  const output = numbers(outputs) ? scored(outputs, terms.inputs, colour) : shown(outputs[0], colour);
+  const output = outputOf(outputs, terms, colour);
   const heard = `${title}. ${routing.checkpoint} answered in ${time(timings.total)}.`;
   const spent = timeline(routing, timings, terms.percentile, colour);
   return { heard, parts: [lead, output, spent, small(told, terms), command(terms)] };
+}
+
+/** The outputs of a request with one text: marks in it, scores of its parts, or what is answered to it. */
+function outputOf(outputs, { inputs }, colour) {
+  if (typeof inputs === "string" && marksIn(outputs[0])) return marked(inputs, outputs[0]);
+  return numbers(outputs) ? scored(outputs, inputs, colour) : shown(outputs[0], colour);
 }
 
 /** An output by its shape: scored labels, a text, a vector, or else the document as it came. */
@@ -75,6 +82,7 @@ function small(told, terms) {
     `forecast ${time(routing.predicted_latency_ms)}`,
     `${brief(terms.percentile)} % under ${time(routing.forecast_quantile_ms)}`,
     `${input.truncated ? `${brief(input.kept)} of ` : ""}${brief(input.tokens)} tokens read`,
+    input.windows > 1 ? `in ${input.windows} overlapping windows` : null,
     ...generation.map(writing),
     routing.batch_size > 1 ? `in a batch of ${routing.batch_size}` : null,
     routing.attempts > 1 ? `${routing.attempts} attempts, since a replica was lost` : null,

