@@ -1,17 +1,18 @@
 """The replica of a variant that answers in one pass: reads texts, runs them in padded batches, and shares out the rows.
 
-A kind says how a request's texts are tokenised and what a row of its engine means. It knows no task.
+A kind says how a request's texts are tokenised and what a row of its engine means, and so may a task that reads
+variants of several kinds. It knows no task.
 """
 
 from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from msgspec.structs import replace
 
@@ -21,37 +22,21 @@ from deployments.replica.tokens import Encoded
 from deployments.replica.totals import Totals
 from gateway.catalogs.catalog import CatalogEntry
 from gateway.model.deadline import Clock
-from gateway.model.messages import Answer, Failure, InputReport, LoadReport, Parameters, ReplicaTimings, Work
+from gateway.model.messages import Answer, Failure, InputReport, LoadReport, ReplicaTimings, Work
 from gateway.model.profile import LatencyProfile
 
 INLINE_CHARACTERS = 2_000
 """Characters of a batch up to which it is tokenised on the loop (under 0.1 ms); longer ones go to a thread."""
 
-ParametersT = TypeVar("ParametersT", bound=Parameters)
+ParametersT = TypeVar("ParametersT")
 Input = TypeVar("Input")
 
 
-@dataclass(frozen=True, slots=True)
-class _Read(Generic[ParametersT]):
-    """A request's inputs as token ids. `rows` are its distinct ones, and `places` has each input's row.
+class Reading(ABC, Generic[ParametersT]):
+    """How a task reads a variant: what is run for a request, and what the rows of the engine mean.
 
-    Inputs of equal tokens are one row. Apart, dynamic int8 would answer them by the scale of the run that each is
-    in, so that one request could hold two answers to one text.
+    `ParametersT` is what the one has to tell the other of a request: its parameters, or more.
     """
-
-    parameters: ParametersT
-    encoded: Sequence[Encoded]
-    rows: Sequence[Row]
-    places: Sequence[int]
-
-
-class BatchedReplica(ABC, Generic[ParametersT]):
-    """Serves one variant. A subclass tokenises requests and makes their outputs."""
-
-    def __init__(self, batcher: Batcher, clock: Clock) -> None:
-        """Takes a batcher that has not started."""
-        self.batcher = batcher
-        self._clock = clock
 
     @abstractmethod
     def encode(self, work: Work) -> tuple[ParametersT, list[Encoded]] | Failure:
@@ -60,6 +45,30 @@ class BatchedReplica(ABC, Generic[ParametersT]):
     @abstractmethod
     def outputs(self, parameters: ParametersT, logits: Sequence[Logits]) -> tuple[object, ...]:
         """The outputs of a request, from one row of the engine for each of its texts."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A request's inputs as token ids. `rows` are its distinct ones, and `places` has each input's row.
+
+    Inputs of equal tokens are one row. Apart, dynamic int8 would answer them by the scale of the run that each is
+    in, so that one request could hold two answers to one text.
+    """
+
+    outputs: Callable[[Sequence[Logits]], tuple[object, ...]]
+    encoded: Sequence[Encoded]
+    rows: Sequence[Row]
+    places: Sequence[int]
+
+
+class BatchedReplica(Reading[ParametersT]):
+    """Serves one variant. A subclass tokenises requests and makes outputs, but for tasks with readings of their own."""
+
+    def __init__(self, batcher: Batcher, clock: Clock, readings: Mapping[str, Reading[Any]] | None = None) -> None:
+        """Takes a batcher that has not started, and by name the tasks that read the variant in a way of their own."""
+        self.batcher = batcher
+        self._clock = clock
+        self._readings = readings or {}
 
     def start(self) -> None:
         """Opens the queue on the running loop."""
@@ -88,31 +97,30 @@ class BatchedReplica(ABC, Generic[ParametersT]):
         """The counts since the start."""
         return self.batcher.totals
 
-    def _read_all(self, batch: Sequence[Work], arrived: float) -> list[_Read[ParametersT] | Failure]:
+    def _read_all(self, batch: Sequence[Work], arrived: float) -> list[_Read | Failure]:
         """Reads each request. One that cannot be read, for whatever reason, fails alone."""
         return [guarded(partial(self._read, work, arrived)) for work in batch]
 
-    def _read(self, work: Work, arrived: float) -> _Read[ParametersT] | Failure:
+    def _read(self, work: Work, arrived: float) -> _Read | Failure:
         """Tokenises the inputs of a request, or gives the first failure."""
-        found = self.encode(work)
+        reading: Reading[Any] = self._readings.get(work.task, self)
+        found = reading.encode(work)
         if isinstance(found, Failure):
             return found
         parameters, encoded = found
         places: dict[tuple[tuple[int, ...], tuple[int, ...]], int] = {}
         at = [places.setdefault((tuple(one.token_ids), tuple(one.token_types)), len(places)) for one in encoded]
         rows = [Row(ids, arrived + work.remaining_s, work.strict, types) for ids, types in places]
-        return _Read(parameters, encoded, rows, at)
+        return _Read(partial(reading.outputs, parameters), encoded, rows, at)
 
-    def _answered(
-        self, read: _Read[ParametersT], scored: Iterator[Scored | Failure], arrived: float
-    ) -> Answer | Failure:
+    def _answered(self, read: _Read, scored: Iterator[Scored | Failure], arrived: float) -> Answer | Failure:
         """Takes the next results for a request's rows, and makes its answer, or gives the first failure."""
         results = list(islice(scored, len(read.rows)))
         failed = next((one for one in results if isinstance(one, Failure)), None)
         if failed is not None:
             return failed
         of_input = [one for place in read.places if isinstance(one := results[place], Scored)]
-        outputs = self.outputs(read.parameters, [one.logits for one in of_input])
+        outputs = read.outputs([one.logits for one in of_input])
         return Answer(outputs, _input_report(read.encoded), _timings(of_input, self._clock() - arrived))
 
 

@@ -44,7 +44,7 @@ from gateway.model.request import REQUEST_ID, Request, Terms
 from gateway.observability import metrics
 from gateway.observability.record import RequestRecord
 from gateway.service import Service
-from gateway.tasks import TASKS
+from gateway.tasks import TASKS, meant_for
 from gateway.tasks.base import Fact, RequestBody, Task
 
 log = logging.getLogger("punctual.gateway")
@@ -71,10 +71,12 @@ _WRITE_WEIGHT = 0.05
 """The weight of one answer in the mean time of writing: some twenty answers count. Set by hand."""
 
 _IDENTITY = "punctual.request_id"
+_TASK = "punctual.task"
 _TERMS = "punctual.terms"
 _IN_SERVICE = "punctual.in_service"
 _ANSWERED = "punctual.answered_s"
-"""Keys of the ASGI scope: the request's id, its terms, whether the service has it and records it, and when it ended."""
+"""Keys of the ASGI scope: the request's id, its task once that is known, its terms, whether the service has it and
+records it, and when it ended."""
 
 
 class Scrape(Protocol):
@@ -149,11 +151,14 @@ class App:
             headers |= preflight_headers(methods)
         return self._respond(http, b"", None, 204, headers)
 
-    async def answer(self, task: Task, http: HttpRequest) -> Response:
-        """`POST` to a task's endpoint."""
+    async def answer(self, endpoint: Task, http: HttpRequest) -> Response:
+        """`POST` to a task's endpoint, with a body of that task or of one that claims such bodies."""
         arrived_s = self._arrived_s(http)
         terms = self._terms(http)
-        body = bodies.parse(await self._body(http), task.body, self.limits)
+        content = await self._body(http)
+        task = meant_for(endpoint.name, partial(bodies.has_parameter, content))
+        http.scope[_TASK] = task.name
+        body = bodies.parse(content, task.body, self.limits)
         request = self._request(task, body, terms, arrived_s)
         http.scope[_IN_SERVICE] = True
         finished = await self.service.handle(request)
@@ -161,13 +166,17 @@ class App:
         headers = headers_of(finished.record)
         if finished.answer is None:
             return self._problem(http, finished.problem or InternalError(), headers)
-        document: object = finished.answer.outputs
+        outputs = finished.answer.outputs
         facts = self._facts(task, finished.record.checkpoint)
         headers |= {fact.header: str(value) for fact, value in facts}
         if b"details=true" in http.scope["query_string"].split(b"&"):
             told = {fact.name: value for fact, value in facts}
-            document = detailed_document(finished, finished.answer, bodies.ignored(body), told)
-        return self._json(http, document, headers=headers)
+            details = detailed_document(finished, finished.answer, bodies.ignored(body), told)
+            return self._json(http, details, headers=headers)
+        if task.document is not None:
+            shaped = task.document.of(body, outputs, http.headers.get("user-agent", ""))
+            return self._json(http, shaped, headers={**headers, "Vary": "User-Agent"})
+        return self._json(http, outputs, headers=headers)
 
     def _facts(self, task: Task, checkpoint: str | None) -> list[tuple[Fact, str | int]]:
         """What the task tells of the checkpoint that answered."""
@@ -183,6 +192,7 @@ class App:
         body = bodies.parse(await self._body(http), bodies.RouteBody, self.limits)
         router = self.service.router
         task = router.task(body.task)
+        task = router.task(meant_for(task.name, (body.parameters or {}).__contains__).name)
         own = bodies.of_task(body, task)
         request = self._request(task, own, terms, arrived_s)
         deadline = router.deadline(request)
@@ -308,7 +318,7 @@ class App:
 
     def _ended(self, http: HttpRequest, outcome: Outcome, problem: Problem | None = None) -> None:
         """Records a request that the service never had; what is no request of a task is counted by its problem."""
-        task = http.scope["path"].removeprefix("/")
+        task = http.scope.get(_TASK) or http.scope["path"].removeprefix("/")
         if task not in TASKS:
             if problem is not None:
                 self.refused(problem)

@@ -7,6 +7,7 @@ classes. It knows no task by name: one that is registered has its operation here
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from msgspec import UNSET, Meta, Struct, UnsetType, defstruct
@@ -196,7 +197,7 @@ def openapi_document() -> Json:
 
 def _task(task: Task) -> Json:
     name = _title(task)
-    either = {"oneOf": [_ref("schemas", f"{name}Outputs"), _ref("schemas", f"{name}Details")]}
+    either = {"oneOf": [*map(partial(_ref, "schemas"), _documents(task)), _ref("schemas", f"{name}Details")]}
     facts = [fact.header for fact in task.facts]
     answer = _reply("The outputs, or an object with details.", _JSON, either, (*_ON_TASKS, *facts))
     replies = {"200": answer, **_refusals((*ALWAYS, *READING, *RUNNING), _ON_TASKS)}
@@ -277,7 +278,7 @@ def _schemas(tasks: Collection[Task]) -> Json:
     definitions["RouteBody"]["examples"] = [
         {"task": task.name, **body} for task, bodies in shown for body in bodies[:1]
     ]
-    outputs = {f"{_title(task)}Outputs": list[task.output] for task in tasks}  # type: ignore[name-defined]
+    outputs = {name: kind for task in tasks for name, kind in _documents(task).items()}
     answers = [
         *outputs.values(),
         *map(_details, tasks),
@@ -287,6 +288,14 @@ def _schemas(tasks: Collection[Task]) -> Json:
     ]
     schemas, structs = schema_components(answers, schema_hook=_custom, ref_template=template)
     return {**structs, **definitions, **dict(zip(outputs, schemas, strict=False)), "Checkpoint": _checkpoint()}
+
+
+def _documents(task: Task) -> dict[str, Any]:
+    """The types of a task's answers without details, by the names of their schemas."""
+    name = f"{_title(task)}Outputs"
+    if task.document is None:
+        return {name: list[task.output]}  # type: ignore[name-defined]
+    return {f"{name}{nth}": kind for nth, kind in enumerate(task.document.types, start=1)}
 
 
 def _custom(kind: type) -> Json:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from gateway.model.manifest import VariantManifest, parse_manifest
@@ -14,13 +15,24 @@ from gateway.tasks.embed import EMBED
 from gateway.tasks.service_time import ServiceTimeModel
 from gateway.tasks.similarity import SIMILARITY
 from gateway.tasks.summarize import SUMMARIZE
+from gateway.tasks.zero_shot import ZERO_SHOT
 
-TASKS: dict[str, Task] = {task.name: task for task in (CLASSIFY, SUMMARIZE, EMBED, SIMILARITY)}
+TASKS: dict[str, Task] = {task.name: task for task in (CLASSIFY, SUMMARIZE, EMBED, SIMILARITY, ZERO_SHOT)}
 
 
 def tasks_of(kind: str) -> tuple[str, ...]:
     """The tasks that variants of a kind serve."""
     return tuple(name for name, task in TASKS.items() if kind in task.kinds)
+
+
+def meant_for(endpoint: str, has: Callable[[str], bool]) -> Task:
+    """The task that answers a body of an endpoint: the one that claims it, else the endpoint's own.
+
+    `has` says whether the body's `parameters` have a member of that name. Raises KeyError for an unknown endpoint.
+    """
+    claims = ((task, task.claims) for task in TASKS.values())
+    claiming = (task for task, claim in claims if claim and claim.endpoint == endpoint and has(claim.parameter))
+    return next(claiming, TASKS[endpoint])
 
 
 def kind_of(manifest: VariantManifest, task: str | None = None) -> VariantKind:

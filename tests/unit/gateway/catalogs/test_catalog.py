@@ -129,7 +129,7 @@ HASH = "0123456789abcdef0123456789abcdef01234567"
         (
             "task: classify",
             "task: rank",
-            "c.yaml:4: checkpoints[0].task: must be 'classify', 'summarize', 'embed' or 'similarity', got 'rank'",
+            "c.yaml:4: checkpoints[0].task: must be 'classify', 'summarize', 'embed', 'similarity' or 'zero-shot', got",
         ),
         ("name: small", "name: Small_1", "c.yaml:3: checkpoints[0].name: must be at most 63 lower-case letters"),
         ("starter:small", "small", "c.yaml:7: checkpoints[0].source: must be starter:NAME, the Hub's OWNER/NAME, or"),
