@@ -254,7 +254,8 @@ def check(catalog: Annotated[str, typer.Argument(help="starter, hub or a file")]
     from gateway.catalogs.catalog import load_catalog
 
     found = load_catalog(catalog)
-    console.print(f"{catalog}: {len(found.checkpoints)} checkpoints, tasks {', '.join(found.tasks)}: valid")
+    said = f"{catalog}: {len(found.checkpoints)} checkpoints, tasks {', '.join(found.tasks)}: valid"
+    console.print(said, soft_wrap=True)
 
 
 @catalogs.command()

@@ -11,8 +11,7 @@ from typing import Any
 import httpx
 import pytest
 import torch
-from huggingface_hub import InferenceClient
-from huggingface_hub.inference._generated.types import ZeroShotClassificationOutputElement
+from huggingface_hub import InferenceClient, ZeroShotClassificationOutputElement
 from odd_checkpoints import edited, headed, named, varied
 from served_replicas import served
 from small_checkpoints import make_checkpoint, sentences
@@ -122,7 +121,7 @@ async def test_entailment_scores_as_the_pipeline(variants: Path, multi_label: bo
 
 @pytest.mark.parametrize("family", ["bert", "roberta", "bart"])
 async def test_every_family_judges_as_the_pipeline(tmp_path: Path, family: str) -> None:
-    """Families with token types, two end tokens or a decoder score as the pipeline, with entailment as the first label."""
+    """Families with token types, two end tokens or a decoder score as the pipeline, entailment first."""
     folder = make_checkpoint(tmp_path / "judge", family)
     edited("config.json", **named("entailment", "not_entailment"))(folder)
     made(folder, tmp_path / "judge-variant", "zero-shot")

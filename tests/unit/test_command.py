@@ -64,7 +64,7 @@ def test_every_command_helps(command: list[str], flag: str, capsys: pytest.Captu
 def test_a_catalog_is_checked_and_shown(capsys: pytest.CaptureFixture[str]) -> None:
     """`catalog check` counts what a catalog has, and `catalog show` lists it."""
     assert punctual.main(["catalog", "check", "starter"]) == 0
-    assert "8 checkpoints, tasks classify, summarize, embed, similarity: valid" in capsys.readouterr().out
+    assert "8 checkpoints, tasks classify, summarize, embed, similarity, zero-shot: valid" in capsys.readouterr().out
     assert punctual.main(["catalog", "show", "starter"]) == 0
     out = capsys.readouterr().out
     assert "minilm-sentiment" in out and "balanced" in out

@@ -29,6 +29,9 @@ from exporters.starter.zero_shot.material import Topics, intents, sections
 from exporters.verification import run_all
 from gateway.tasks.zero_shot import DEFAULT_TEMPLATE, PLACE
 
+WIDTH = 150
+"""Columns of the table, so that no cell is cut."""
+
 Vectors: TypeAlias = Callable[[Sequence[str]], Cosines]
 
 
@@ -72,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m exporters.starter.zero_shot", description=__doc__)
     parser.add_argument("--cache", type=Path, default=CACHE, help="the folder of downloads")
     options = parser.parse_args(arguments)
-    console = Console()
+    console = Console(width=WIDTH)
     torch.set_num_threads(THREADS)
     try:
         fitted_on, scored_on = sections(options.cache / "lists"), intents(options.cache)

@@ -65,8 +65,8 @@ class Topics:
     right: Sequence[int]
 
 
-def sections(folder: Path) -> Topics:
-    """The first two sentences about packages of each section. Raises NoDescriptions."""
+def sections(folder: Path, of_each: int = OF_EACH) -> Topics:
+    """The first two sentences about so many packages of each section. Raises NoDescriptions."""
     found, of = read_packages(fetch_lists(folder)), read_sections(folder)
     by_section: defaultdict[str, dict[str, str]] = defaultdict(dict)
     for package in found:
@@ -77,7 +77,7 @@ def sections(folder: Path) -> Topics:
     drawn = [
         (text, at)
         for at, section in enumerate(SECTIONS)
-        for text in chance.sample(sorted(set(by_section[section].values())), OF_EACH)
+        for text in chance.sample(sorted(set(by_section[section].values())), of_each)
     ]
     texts, right = zip(*drawn, strict=True)
     return Topics("Debian's packages by section", texts, list(SECTIONS.values()), right)
