@@ -68,7 +68,7 @@ def test_packages_are_taken_by_section_one_of_a_source(tmp_path: Path) -> None:
     """Each topic has as many texts as asked for, of packages of its section, and no source has two."""
     stanzas: list[str] = []
     described: list[str] = []
-    long = "It is described at such length that nobody could call it short, and then at more length still."
+    long = "It is described at such length that nobody could call it short, " + "and then at more length still, " * 3
     for section in (*SECTIONS, "libs"):
         for at in range(4):
             name = f"{section}{at}"
