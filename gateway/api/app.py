@@ -156,7 +156,7 @@ class App:
         arrived_s = self._arrived_s(http)
         terms = self._terms(http)
         content = await self._body(http)
-        task = meant_for(endpoint.name, partial(bodies.has_parameter, content))
+        task = TASKS[meant_for(endpoint.name, partial(bodies.has_parameter, content))]
         http.scope[_TASK] = task.name
         body = bodies.parse(content, task.body, self.limits)
         request = self._request(task, body, terms, arrived_s)
@@ -191,8 +191,7 @@ class App:
         terms = self._terms(http)
         body = bodies.parse(await self._body(http), bodies.RouteBody, self.limits)
         router = self.service.router
-        task = router.task(body.task)
-        task = router.task(meant_for(task.name, (body.parameters or {}).__contains__).name)
+        task = router.task(meant_for(body.task, (body.parameters or {}).__contains__))
         own = bodies.of_task(body, task)
         request = self._request(task, own, terms, arrived_s)
         deadline = router.deadline(request)

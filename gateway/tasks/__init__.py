@@ -25,14 +25,14 @@ def tasks_of(kind: str) -> tuple[str, ...]:
     return tuple(name for name, task in TASKS.items() if kind in task.kinds)
 
 
-def meant_for(endpoint: str, has: Callable[[str], bool]) -> Task:
-    """The task that answers a body of an endpoint: the one that claims it, else the endpoint's own.
+def meant_for(endpoint: str, has: Callable[[str], bool]) -> str:
+    """The name of the task that answers a body of an endpoint: the one that claims it, else the endpoint's own.
 
-    `has` says whether the body's `parameters` have a member of that name. Raises KeyError for an unknown endpoint.
+    `has` says whether the body's `parameters` have a member of that name.
     """
-    claims = ((task, task.claims) for task in TASKS.values())
-    claiming = (task for task, claim in claims if claim and claim.endpoint == endpoint and has(claim.parameter))
-    return next(claiming, TASKS[endpoint])
+    claims = ((name, task.claims) for name, task in TASKS.items())
+    claiming = (name for name, claim in claims if claim and claim.endpoint == endpoint and has(claim.parameter))
+    return next(claiming, endpoint)
 
 
 def kind_of(manifest: VariantManifest, task: str | None = None) -> VariantKind:

@@ -57,9 +57,9 @@ async def test_a_body_with_labels_is_decided_as_a_task_of_its_own() -> None:
     told = embedding(also=ALSO)
     async with client_of(told) as client:
         await client.post("/classify", json=BODY)
-        routed = await client.post("/route", json={"task": "zero-shot", **BODY})
+        routed = [await client.post("/route", json={"task": task, **BODY}) for task in ("zero-shot", "classify")]
         await client.post("/classify", json=BODY | {"inputs": 3})
-    assert routed.json()["task"] == "zero-shot"
+    assert [one.json()["task"] for one in routed] == ["zero-shot"] * 2
     assert [(record.task, record.inputs) for record in told.kept.records] == [("zero-shot", 1), ("zero-shot", 0)]
 
 
@@ -83,9 +83,9 @@ async def test_where_no_checkpoint_serves_it_the_answer_says_so() -> None:
 
 def test_every_other_body_is_its_endpoint_s_own() -> None:
     """A task claims bodies of the one endpoint that it names, by the one parameter."""
-    assert meant_for("classify", lambda name: name == "candidate_labels").name == "zero-shot"
-    assert meant_for("classify", lambda name: False).name == "classify"
-    assert meant_for("embed", lambda name: True).name == "embed"
+    assert meant_for("classify", lambda name: name == "candidate_labels") == "zero-shot"
+    assert meant_for("classify", lambda name: False) == "classify"
+    assert meant_for("embed", lambda name: True) == "embed"
 
 
 @pytest.mark.parametrize("version", ["0.36.2", "1.0.0", "1.1.0"])

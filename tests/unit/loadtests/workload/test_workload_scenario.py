@@ -128,7 +128,7 @@ def test_a_trace_is_replayed_as_recorded_unless_a_rate_is_asked_for(tmp_path: Pa
         ("task = 1979-05-27", "requests.0.task: must be text, got datetime.date(1979, 5, 27)"),
         (
             "task = 'rank'",
-            "requests.0.task: must be 'classify', 'summarize', 'embed', 'similarity' or 'zero-shot', got",
+            "requests.0.task: must be 'classify', 'summarize', 'embed', 'similarity' or 'zero-shot', got 'rank'",
         ),
     ],
 )
