@@ -44,7 +44,7 @@ from gateway.model.request import REQUEST_ID, Request, Terms
 from gateway.observability import metrics
 from gateway.observability.record import RequestRecord
 from gateway.service import Service
-from gateway.tasks import TASKS, meant_for
+from gateway.tasks import TASKS, claims_on
 from gateway.tasks.base import Fact, RequestBody, Task
 
 log = logging.getLogger("punctual.gateway")
@@ -151,12 +151,13 @@ class App:
             headers |= preflight_headers(methods)
         return self._respond(http, b"", None, 204, headers)
 
-    async def answer(self, endpoint: Task, http: HttpRequest) -> Response:
-        """`POST` to a task's endpoint, with a body of that task or of one that claims such bodies."""
+    async def answer(self, endpoint: str, claims: Mapping[str, str], http: HttpRequest) -> Response:
+        """`POST` to a task's endpoint, with a body of that task or of one that claims it by a parameter."""
         arrived_s = self._arrived_s(http)
         terms = self._terms(http)
         content = await self._body(http)
-        task = TASKS[meant_for(endpoint.name, partial(bodies.has_parameter, content))]
+        claimed = (name for parameter, name in claims.items() if bodies.has_parameter(content, parameter))
+        task = TASKS[next(claimed, endpoint)]
         http.scope[_TASK] = task.name
         body = bodies.parse(content, task.body, self.limits)
         request = self._request(task, body, terms, arrived_s)
@@ -191,7 +192,8 @@ class App:
         terms = self._terms(http)
         body = bodies.parse(await self._body(http), bodies.RouteBody, self.limits)
         router = self.service.router
-        task = router.task(meant_for(body.task, (body.parameters or {}).__contains__))
+        claims, sent = claims_on(body.task), body.parameters or {}
+        task = router.task(next((name for parameter, name in claims.items() if parameter in sent), body.task))
         own = bodies.of_task(body, task)
         request = self._request(task, own, terms, arrived_s)
         deadline = router.deadline(request)
@@ -392,7 +394,7 @@ def build(
         **dict(zip(PROBES, (app.probed, app.prefixes), strict=True)),
         **{path: partial(app.page, file) for path, file in read_page().items()},
     }
-    posts: dict[str, Handler] = {f"/{task.name}": partial(app.answer, task) for task in TASKS.values()}
+    posts: dict[str, Handler] = {f"/{name}": partial(app.answer, name, claims_on(name)) for name in TASKS}
     posts["/route"] = app.route
     app.routes.update({path: {"GET": handler, "HEAD": handler} for path, handler in gets.items()})
     app.routes.update({path: {"POST": handler} for path, handler in posts.items()})

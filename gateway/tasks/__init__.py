@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from gateway.model.manifest import VariantManifest, parse_manifest
@@ -25,14 +24,10 @@ def tasks_of(kind: str) -> tuple[str, ...]:
     return tuple(name for name, task in TASKS.items() if kind in task.kinds)
 
 
-def meant_for(endpoint: str, has: Callable[[str], bool]) -> str:
-    """The name of the task that answers a body of an endpoint: the one that claims it, else the endpoint's own.
-
-    `has` says whether the body's `parameters` have a member of that name.
-    """
+def claims_on(endpoint: str) -> dict[str, str]:
+    """The tasks that claim bodies of an endpoint, by the parameter that such a body has."""
     claims = ((name, task.claims) for name, task in TASKS.items())
-    claiming = (name for name, claim in claims if claim and claim.endpoint == endpoint and has(claim.parameter))
-    return next(claiming, endpoint)
+    return {claim.parameter: name for name, claim in claims if claim is not None and claim.endpoint == endpoint}
 
 
 def kind_of(manifest: VariantManifest, task: str | None = None) -> VariantKind:

@@ -15,7 +15,7 @@ from worlds import client_of, embedding, is_problem, world
 
 from gateway.model.messages import Answer, InputReport, ReplicaTimings
 from gateway.model.request import BUDGET, CHECKPOINT
-from gateway.tasks import meant_for
+from gateway.tasks import TASKS, claims_on
 from gateway.tasks.base import TaskBody
 from gateway.tasks.classify import BatchedModel
 from gateway.tasks.zero_shot import (
@@ -83,9 +83,8 @@ async def test_where_no_checkpoint_serves_it_the_answer_says_so() -> None:
 
 def test_every_other_body_is_its_endpoint_s_own() -> None:
     """A task claims bodies of the one endpoint that it names, by the one parameter."""
-    assert meant_for("classify", lambda name: name == "candidate_labels") == "zero-shot"
-    assert meant_for("classify", lambda name: False) == "classify"
-    assert meant_for("embed", lambda name: True) == "embed"
+    assert claims_on("classify") == {"candidate_labels": "zero-shot"}
+    assert all(claims_on(name) == {} for name in TASKS if name != "classify")
 
 
 @pytest.mark.parametrize("version", ["0.36.2", "1.0.0", "1.1.0"])
