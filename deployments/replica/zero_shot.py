@@ -18,16 +18,16 @@ from numpy.typing import NDArray
 from deployments.engines.base import Logits
 from deployments.replica.batched import Reading, encoded_all
 from deployments.replica.classify import LabelScorer, OpenClassifier, applied
-from deployments.replica.embedding import OpenEmbedder, TextReader, unit_length
+from deployments.replica.embedding import OpenEmbedder, TextReader, Vectors, unit_length
 from deployments.replica.tokens import Encoded
 from gateway.model.messages import Failure, Work, parameters_of
 from gateway.tasks.classify import LabelScore
 from gateway.tasks.zero_shot import DEFAULT_TEMPLATE, MOST_REMEMBERED, PLACE, ZeroShotParameters, entailment_of
 
-Vector: TypeAlias = NDArray[np.float64]
+Vector: TypeAlias = NDArray[np.float32]
 
 MOST_BYTES = 32 * 1024 * 1024
-"""Bytes of remembered vectors and their sentences. Set by hand: twice `MOST_REMEMBERED` vectors of 768 numbers."""
+"""Bytes of remembered vectors and their sentences. Set by hand: `MOST_REMEMBERED` of 768 numbers take under half."""
 
 TEMPERATURE = 0.058
 """What cosines are divided by before the softmax.
@@ -111,7 +111,7 @@ class ByVectors(Reading[_Compared]):
         """The scored labels of each text; the vectors of new sentences are remembered."""
         vectors = unit_length(np.stack(logits).astype(np.float64))
         texts = len(vectors) - len(asked.missing)
-        new = dict(zip(asked.missing, vectors[texts:], strict=True))
+        new = dict(zip(asked.missing, vectors[texts:].astype(np.float32), strict=True))
         self._vectors.remember({sentence: vector.copy() for sentence, vector in new.items()})
         of_label = np.stack([asked.known[one] if one in asked.known else new[one] for one in asked.sentences])
         return tuple(
@@ -120,7 +120,7 @@ class ByVectors(Reading[_Compared]):
         )
 
 
-def scores_of(cosines: Vector, *, alone: bool) -> list[float]:
+def scores_of(cosines: Vectors, *, alone: bool) -> list[float]:
     """Scores of labels by their cosines with one text: shares of 1, or each `alone`."""
     if alone:
         return applied("sigmoid", SLOPE * (cosines - MIDDLE))

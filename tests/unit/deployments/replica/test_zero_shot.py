@@ -118,7 +118,7 @@ def test_scores_are_shares_or_each_between_0_and_1(cosines: list[float]) -> None
 
 def vector() -> Vector:
     """A vector of the size that embedders of tests have."""
-    return np.ones(DIMENSIONS)
+    return np.ones(DIMENSIONS, np.float32)
 
 
 def test_remembered_vectors_are_bounded_in_number_and_bytes() -> None:
