@@ -24,6 +24,7 @@ from exporters.profiling import BUDGET_S
 from exporters.sources.source import SourceFolder
 from exporters.sources.staging import partial_prefix, staged
 from gateway.model.manifest import MANIFEST_NAME, Precision, VariantManifest, write_manifest
+from gateway.tasks import kind_of as served_kind
 from gateway.tasks import tasks_of
 
 CHATTY = ("optimum", "transformers", "torch.onnx", "onnxruntime", "huggingface_hub", "onnxscript")
@@ -45,6 +46,7 @@ def export(
     with quiet_libraries(), staged(out) as folder:
         bench = Workbench(plan, source, folder, host, settings or Settings(), progress)
         manifest: VariantManifest = kind.make(bench)
+        _check_lacks(manifest, source.location)
         if bench.settings.provisional:
             profile = manifest.profile.model_copy(update={"measured_on": NOT_MEASURED})
             manifest = manifest.model_copy(update={"profile": profile})
@@ -65,6 +67,13 @@ def profile_again(folder: Path, threads: int, progress: Progress, budget_s: floa
     manifest: VariantManifest = KINDS[opened.manifest.kind].profile(opened, threads, budget_s, advance)
     replace_manifest(folder, manifest)
     return manifest
+
+
+def _check_lacks(manifest: VariantManifest, location: str) -> None:
+    """Raises SourceRefused if a variant lacks what its task needs."""
+    missing = served_kind(manifest).lacks(manifest)
+    if missing is not None:
+        raise SourceRefused(f"{location}: the task {manifest.task!r} needs {missing}")
 
 
 def check_plan(plan: VariantPlan, kind: Kind[Any, Any], location: str, host: Host) -> None:

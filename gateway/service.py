@@ -186,7 +186,7 @@ class Service:
             queueing_delay_s=trail.waited_s + answer.timings.queueing_delay_s if answer else trail.waited_s or None,
             service_time_s=answer.timings.service_time_s if answer else None,
             batch_size=answer.timings.batch_size if answer else None,
-            inputs=len(request.inputs),
+            inputs=len(request.inputs) - request.parameters.shared,
             tokens=answer.input.tokens if answer else 0,
             kept=answer.input.kept if answer else 0,
             truncated=answer.input.truncated if answer else False,

@@ -1,17 +1,18 @@
 """The replica of a variant that answers in one pass: reads texts, runs them in padded batches, and shares out the rows.
 
-A kind says how a request's texts are tokenised and what a row of its engine means. It knows no task.
+A kind says how a request's texts are tokenised and what a row of its engine means, and so may a task that reads
+variants of several kinds. It knows no task.
 """
 
 from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from msgspec.structs import replace
 
@@ -28,34 +29,15 @@ INLINE_CHARACTERS = 2_000
 """Characters of a batch up to which it is tokenised on the loop (under 0.1 ms); longer ones go to a thread."""
 
 AskedT = TypeVar("AskedT")
-"""What a request's outputs are made of beside the engine's rows: its parameters, and what else a kind keeps."""
+"""What `encode` has to tell `outputs` of a request: its parameters, or more."""
 Input = TypeVar("Input")
 
 
-@dataclass(frozen=True, slots=True)
-class _Read(Generic[AskedT]):
-    """What the engine is given for a request, as token ids. `rows` are the distinct ones; `places` has each one's row.
-
-    Inputs of equal tokens are one row. Apart, dynamic int8 would answer them by the scale of the run that each is
-    in, so that one request could hold two answers to one text.
-    """
-
-    asked: AskedT
-    encoded: Sequence[Encoded]
-    rows: Sequence[Row]
-    places: Sequence[int]
-
-
-class BatchedReplica(ABC, Generic[AskedT]):
-    """Serves one variant. A subclass tokenises requests and makes their outputs."""
+class Reading(ABC, Generic[AskedT]):
+    """How a task reads a variant: what is run for a request, and what the rows of the engine mean."""
 
     answers_take_long = False
     """Whether the outputs of long texts take long to make; they are then made on a thread."""
-
-    def __init__(self, batcher: Batcher, clock: Clock) -> None:
-        """Takes a batcher that has not started."""
-        self.batcher = batcher
-        self._clock = clock
 
     @abstractmethod
     def encode(self, work: Work) -> tuple[AskedT, list[Encoded]] | Failure:
@@ -71,6 +53,30 @@ class BatchedReplica(ABC, Generic[AskedT]):
     def report(self, asked: AskedT, encoded: Sequence[Encoded]) -> InputReport:
         """What was read of the texts of a request."""
         return _input_report(encoded)
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A request's inputs as token ids, and what makes its outputs of them.
+
+    `rows` are the distinct inputs, and `places` has each input's row. Apart, dynamic int8 would answer equal inputs by
+    the scale of the run that each is in, so that one request could hold two answers to one text.
+    """
+
+    outputs: Callable[[Sequence[Logits]], tuple[object, ...]]
+    report: Callable[[], InputReport]
+    rows: Sequence[Row]
+    places: Sequence[int]
+
+
+class BatchedReplica(Reading[AskedT]):
+    """Serves one variant. A subclass tokenises requests and makes outputs, but for tasks with readings of their own."""
+
+    def __init__(self, batcher: Batcher, clock: Clock, readings: Mapping[str, Reading[Any]] | None = None) -> None:
+        """Takes a batcher that has not started, and by name the tasks that read the variant in a way of their own."""
+        self.batcher = batcher
+        self._clock = clock
+        self._readings = readings or {}
 
     def start(self) -> None:
         """Opens the queue on the running loop."""
@@ -102,36 +108,37 @@ class BatchedReplica(ABC, Generic[AskedT]):
         """The counts since the start."""
         return self.batcher.totals
 
-    def _read_all(self, batch: Sequence[Work], arrived: float) -> list[_Read[AskedT] | Failure]:
+    def _read_all(self, batch: Sequence[Work], arrived: float) -> list[_Read | Failure]:
         """Reads each request. One that cannot be read, for whatever reason, fails alone."""
         return [guarded(partial(self._read, work, arrived)) for work in batch]
 
-    def _read(self, work: Work, arrived: float) -> _Read[AskedT] | Failure:
+    def _read(self, work: Work, arrived: float) -> _Read | Failure:
         """Tokenises the inputs of a request, or gives the first failure."""
-        found = self.encode(work)
+        reading: Reading[Any] = self._readings.get(work.task, self)
+        found = reading.encode(work)
         if isinstance(found, Failure):
             return found
         asked, encoded = found
         places: dict[tuple[tuple[int, ...], tuple[int, ...]], int] = {}
         at = [places.setdefault((tuple(one.token_ids), tuple(one.token_types)), len(places)) for one in encoded]
         rows = [Row(ids, arrived + work.remaining_s, work.strict, types) for ids, types in places]
-        return _Read(asked, encoded, rows, at)
+        return _Read(partial(reading.outputs, asked), partial(reading.report, asked, encoded), rows, at)
 
     def _answered_all(
-        self, read: Sequence[_Read[AskedT] | Failure], scored: Sequence[Scored | Failure], arrived: float
+        self, read: Sequence[_Read | Failure], scored: Sequence[Scored | Failure], arrived: float
     ) -> list[Answer | Failure]:
         results = iter(scored)
         return [one if isinstance(one, Failure) else self._answered(one, results, arrived) for one in read]
 
-    def _answered(self, read: _Read[AskedT], scored: Iterator[Scored | Failure], arrived: float) -> Answer | Failure:
+    def _answered(self, read: _Read, scored: Iterator[Scored | Failure], arrived: float) -> Answer | Failure:
         """Takes the next results for a request's rows, and makes its answer, or gives the first failure."""
         results = list(islice(scored, len(read.rows)))
         failed = next((one for one in results if isinstance(one, Failure)), None)
         if failed is not None:
             return failed
         of_input = [one for place in read.places if isinstance(one := results[place], Scored)]
-        outputs = self.outputs(read.asked, [one.logits for one in of_input])
-        return Answer(outputs, self.report(read.asked, read.encoded), _timings(of_input, self._clock() - arrived))
+        outputs = read.outputs([one.logits for one in of_input])
+        return Answer(outputs, read.report(), _timings(of_input, self._clock() - arrived))
 
 
 def batcher_of(

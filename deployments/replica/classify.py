@@ -6,13 +6,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from deployments.engines.base import OPENVINO_FILE, OPENVINO_WEIGHTS, Engine, Logits
 from deployments.engines.opening import ONNX_FILE, open_engine
 from deployments.replica.batched import BatchedReplica, batcher_of, encoded_all
-from deployments.replica.kinds import ReplicaKind
+from deployments.replica.kinds import ReplicaKind, readings_of
 from deployments.replica.tokens import TOKENIZER_FILE, Encoded, Side, WindowedTokens, cutting_tokenizer
 from deployments.replica.variant import VariantRejected, check_answers, open_variant
 from gateway.catalogs.catalog import CatalogEntry
@@ -100,7 +103,7 @@ class LabelScorer:
         return tuple(LabelScore(self.labels[i], values[i]) for i in best)
 
 
-def applied(function: FunctionToApply, logits: Logits) -> list[float]:
+def applied(function: FunctionToApply, logits: NDArray[np.floating[Any]]) -> list[float]:
     """Applies a function to one row of logits in float64, without overflow for large logits."""
     row: list[float] = logits.tolist()
     match function:
@@ -131,7 +134,7 @@ class ClassifierReplica(BatchedReplica[ClassifyParameters]):
     def __init__(self, entry: CatalogEntry, variant: OpenClassifier, max_queued_inputs: int, clock: Clock) -> None:
         self._scorer = variant.scorer
         batcher = batcher_of(entry, variant.engine, variant.profile, variant.scorer.pad_id, max_queued_inputs, clock)
-        super().__init__(batcher, clock)
+        super().__init__(batcher, clock, readings_of(entry.tasks, variant))
 
     def encode(self, work: Work) -> tuple[ClassifyParameters, list[Encoded]] | Failure:
         """Tokenises the texts of a request, or gives the first failure."""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from deployments.engines.base import Engine, Logits
 from deployments.engines.opening import ONNX_FILE, open_engine
 from deployments.replica.batched import BatchedReplica, batcher_of, encoded_all
-from deployments.replica.kinds import ReplicaKind
+from deployments.replica.kinds import ReplicaKind, readings_of
 from deployments.replica.tokens import TOKENIZER_FILE, Encoded, Side, WindowedTokens
 from deployments.replica.variant import check_answers
 from gateway.catalogs.catalog import CatalogEntry
@@ -83,7 +83,7 @@ class EmbedderReplica(BatchedReplica[EmbedderParameters]):
         self._reader = variant.reader
         self._normalized = manifest.normalized
         batcher = batcher_of(entry, variant.engine, variant.profile, manifest.pad_token_id, max_queued_inputs, clock)
-        super().__init__(batcher, clock)
+        super().__init__(batcher, clock, readings_of(entry.tasks, variant))
 
     def encode(self, work: Work) -> tuple[EmbedderParameters, list[Encoded]] | Failure:
         """Tokenises the texts of a request, or gives the first failure."""

@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
+from deployments.replica.batched import Reading
 from deployments.replica.totals import Totals
 from gateway.catalogs.catalog import CatalogEntry
 from gateway.model.deadline import Clock
@@ -64,6 +65,18 @@ KINDS: dict[str, str] = {
     "tagger": "deployments.replica.tagging.replica",
 }
 """The module of each kind, with a `KIND`. It is imported only when a variant of the kind is opened."""
+
+
+READINGS: dict[str, str] = {"zero-shot": "deployments.replica.zero_shot"}
+"""The module of each task that reads variants of other tasks' kinds, with `READINGS`: what makes its reading of an open
+variant, by kind. It is imported only where the task is served."""
+
+
+def readings_of(tasks: Sequence[str], variant: OpenVariant) -> dict[str, Reading[Any]]:
+    """The readings of a variant by those of these tasks that have their own."""
+    own = {task: import_module(READINGS[task]).READINGS for task in tasks if task in READINGS}
+    kind = variant.manifest.kind
+    return {task: makers[kind](variant) for task, makers in own.items() if kind in makers}
 
 
 def kind_named(name: str) -> ReplicaKind:

@@ -15,7 +15,7 @@ import psutil
 from deployments.engines.base import yield_to_others
 from deployments.engines.host import usable_cores
 from deployments.replica.kinds import Server, kind_named
-from deployments.replica.variant import open_variant
+from deployments.replica.variant import check_tasks, open_variant
 from gateway.catalogs.catalog import CatalogEntry
 from gateway.model.deadline import Clock
 from gateway.model.messages import Answer, Failure, LoadReport, Work
@@ -84,6 +84,7 @@ def open_replica(settings: ReplicaSettings, clock: Clock) -> Replica:
     entry = settings.entry
     yield_to_others(entry.niceness or 0)  # before the engine makes threads, which inherit it
     variant = open_variant(settings.folder, entry.threads, entry.slots)
+    check_tasks(variant.manifest, entry.tasks)
     queued = settings.max_queued_inputs
     server = kind_named(variant.manifest.kind).serve(entry, variant, queued, clock)
     return Replica(entry, variant.manifest.agreement, server, clock)

@@ -8,7 +8,7 @@ imported and how it is opened (`kinds`).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from deployments.engines.base import Engine, padded
 from deployments.engines.host import read_host
 from deployments.replica.kinds import OpenVariant, kind_named
 from gateway.model.manifest import MANIFEST_NAME, SelfTest, VariantManifest
-from gateway.tasks import read_manifest, tasks_of
+from gateway.tasks import kind_of, read_manifest, tasks_of
 
 Encode = Callable[[str], list[int]]
 
@@ -70,6 +70,16 @@ def checked_manifest(folder: Path) -> VariantManifest:
     if outside is not None:
         raise VariantRejected(manifest.checkpoint, MANIFEST_NAME, "plain file names", repr(outside))
     return manifest
+
+
+def check_tasks(manifest: VariantManifest, tasks: Sequence[str]) -> None:
+    """Checks that a variant has what each of these tasks needs. Raises VariantRejected."""
+    for task in tasks:
+        if task not in tasks_of(manifest.kind):
+            raise VariantRejected(manifest.checkpoint, f"the task {task!r}", "a kind that serves it", manifest.kind)
+        missing = kind_of(manifest, task).lacks(manifest)
+        if missing is not None:
+            raise VariantRejected(manifest.checkpoint, f"the task {task!r}", missing, "none")
 
 
 def check_files(folder: Path, manifest: VariantManifest) -> None:

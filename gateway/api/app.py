@@ -44,7 +44,7 @@ from gateway.model.request import REQUEST_ID, Request, Terms
 from gateway.observability import metrics
 from gateway.observability.record import RequestRecord
 from gateway.service import Service
-from gateway.tasks import TASKS
+from gateway.tasks import TASKS, claims_on
 from gateway.tasks.base import Fact, RequestBody, Task
 
 log = logging.getLogger("punctual.gateway")
@@ -71,10 +71,12 @@ _WRITE_WEIGHT = 0.05
 """The weight of one answer in the mean time of writing: some twenty answers count. Set by hand."""
 
 _IDENTITY = "punctual.request_id"
+_TASK = "punctual.task"
 _TERMS = "punctual.terms"
 _IN_SERVICE = "punctual.in_service"
 _ANSWERED = "punctual.answered_s"
-"""Keys of the ASGI scope: the request's id, its terms, whether the service has it and records it, and when it ended."""
+"""Keys of the ASGI scope: the request's id, its task once that is known, its terms, whether the service has it and
+records it, and when it ended."""
 
 
 class Scrape(Protocol):
@@ -149,11 +151,15 @@ class App:
             headers |= preflight_headers(methods)
         return self._respond(http, b"", None, 204, headers)
 
-    async def answer(self, task: Task, http: HttpRequest) -> Response:
-        """`POST` to a task's endpoint."""
+    async def answer(self, endpoint: str, claims: Mapping[str, str], http: HttpRequest) -> Response:
+        """`POST` to a task's endpoint, with a body of that task or of one that claims it by a parameter."""
         arrived_s = self._arrived_s(http)
         terms = self._terms(http)
-        body = bodies.parse(await self._body(http), task.body, self.limits)
+        content = await self._body(http)
+        claimed = (name for parameter, name in claims.items() if bodies.has_parameter(content, parameter))
+        task = TASKS[next(claimed, endpoint)]
+        http.scope[_TASK] = task.name
+        body = bodies.parse(content, task.body, self.limits)
         request = self._request(task, body, terms, arrived_s)
         http.scope[_IN_SERVICE] = True
         finished = await self.service.handle(request)
@@ -186,7 +192,8 @@ class App:
         terms = self._terms(http)
         body = bodies.parse(await self._body(http), bodies.RouteBody, self.limits)
         router = self.service.router
-        task = router.task(body.task)
+        claims, sent = claims_on(body.task), body.parameters or {}
+        task = router.task(next((name for parameter, name in claims.items() if parameter in sent), body.task))
         own = bodies.of_task(body, task)
         request = self._request(task, own, terms, arrived_s)
         deadline = router.deadline(request)
@@ -312,7 +319,7 @@ class App:
 
     def _ended(self, http: HttpRequest, outcome: Outcome, problem: Problem | None = None) -> None:
         """Records a request that the service never had; what is no request of a task is counted by its problem."""
-        task = http.scope["path"].removeprefix("/")
+        task = http.scope.get(_TASK) or http.scope["path"].removeprefix("/")
         if task not in TASKS:
             if problem is not None:
                 self.refused(problem)
@@ -387,7 +394,7 @@ def build(
         **dict(zip(PROBES, (app.probed, app.prefixes), strict=True)),
         **{path: partial(app.page, file) for path, file in read_page().items()},
     }
-    posts: dict[str, Handler] = {f"/{task.name}": partial(app.answer, task) for task in TASKS.values()}
+    posts: dict[str, Handler] = {f"/{name}": partial(app.answer, name, claims_on(name)) for name in TASKS}
     posts["/route"] = app.route
     app.routes.update({path: {"GET": handler, "HEAD": handler} for path, handler in gets.items()})
     app.routes.update({path: {"POST": handler} for path, handler in posts.items()})

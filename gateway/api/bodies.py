@@ -70,6 +70,21 @@ def parse(body: bytes, model: type[Body], limits: Limits) -> Body:
     return _refuse(fault, body)
 
 
+def has_parameter(body: bytes, name: str) -> bool:
+    """True if the body is JSON whose `parameters` have a member of that name.
+
+    Bodies without the name anywhere, which are nearly all, are not read for it.
+    """
+    if name.encode() not in body:
+        return False
+    try:
+        document = json.loads(body.decode("utf-8-sig"))
+    except (ValueError, RecursionError):
+        return False  # what is wrong with it is said where it is validated
+    parameters = document.get("parameters") if isinstance(document, dict) else None
+    return isinstance(parameters, dict) and name in parameters
+
+
 def body_too_long(limit_bytes: int) -> InputTooLong:
     """Makes the 413 of a body over the limit; raised before all of it is read."""
     return InputTooLong(f"the body may have {limit_bytes} bytes", {"limit": limit_bytes, "unit": "bytes"})

@@ -47,15 +47,27 @@ class Lengths:
 
     def of(self, texts: Sequence[str]) -> tuple[tuple[int, ...], ...]:
         """The tokens of each text, for each tokenizer. Exact for up to `COUNTED` characters in all, else estimated."""
-        share = COUNTED if len(texts) == 1 else max(COUNTED // len(texts), SAMPLES * SHORTEST_SAMPLE)
-        if sum(map(len, texts)) <= COUNTED:
-            share = COUNTED
+        share = COUNTED if len(texts) == 1 else _share([len(text) for text in texts])
         return tuple(
             [
                 tuple([counter(text) if len(text) <= share else _sampled(text, share, counter, own) for text in texts])
                 for counter, own in self._counters
             ]
         )
+
+
+def _share(lengths: Sequence[int]) -> int:
+    """Most characters of each text that are counted: short texts whole, long ones by an equal part of what is left.
+
+    So labels beside a long text take little of its part.
+    """
+    left, texts = COUNTED, len(lengths)
+    for length in sorted(lengths):
+        if length * texts > left:
+            return max(left // texts, SAMPLES * SHORTEST_SAMPLE)
+        left -= length
+        texts -= 1
+    return COUNTED
 
 
 def _sampled(text: str, characters: int, counter: Counter, own: int) -> int:

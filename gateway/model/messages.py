@@ -18,6 +18,14 @@ FinishReason: TypeAlias = Literal["stop", "length", "deadline", "short"]
 class Parameters(Struct, frozen=True, array_like=True):
     """How the client wants a task done; each task has its own subclass, with a default for every field."""
 
+    @property
+    def shared(self) -> int:
+        """How many of the last texts a replica may know from earlier requests, such as the labels to choose from.
+
+        They are forecast where a checkpoint does not know them, and no queue counts them as texts to answer.
+        """
+        return 0
+
 
 class Work(Struct, frozen=True, array_like=True):
     """One request as a replica sees it: texts, parameters and the budget left.

@@ -54,8 +54,8 @@ class RequestShape:
 
     @property
     def texts(self) -> int:
-        """The number of texts."""
-        return len(self.tokens[0])
+        """The number of texts to answer: the first ones, without those that are `shared`."""
+        return len(self.tokens[0]) - self.parameters.shared
 
 
 @dataclass(frozen=True, slots=True)

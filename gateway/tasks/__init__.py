@@ -15,13 +15,20 @@ from gateway.tasks.service_time import ServiceTimeModel
 from gateway.tasks.similarity import SIMILARITY
 from gateway.tasks.summarize import SUMMARIZE
 from gateway.tasks.tokens import TOKENS
+from gateway.tasks.zero_shot import ZERO_SHOT
 
-TASKS: dict[str, Task] = {task.name: task for task in (CLASSIFY, SUMMARIZE, EMBED, SIMILARITY, TOKENS)}
+TASKS: dict[str, Task] = {task.name: task for task in (CLASSIFY, SUMMARIZE, EMBED, SIMILARITY, TOKENS, ZERO_SHOT)}
 
 
 def tasks_of(kind: str) -> tuple[str, ...]:
     """The tasks that variants of a kind serve."""
     return tuple(name for name, task in TASKS.items() if kind in task.kinds)
+
+
+def claims_on(endpoint: str) -> dict[str, str]:
+    """The tasks that claim bodies of an endpoint, by the parameter that such a body has."""
+    claims = ((name, task.claims) for name, task in TASKS.items())
+    return {claim.parameter: name for name, claim in claims if claim is not None and claim.endpoint == endpoint}
 
 
 def kind_of(manifest: VariantManifest, task: str | None = None) -> VariantKind:

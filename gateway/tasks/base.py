@@ -152,7 +152,12 @@ class RequestBody(Strict, ABC):
     @staticmethod
     @abstractmethod
     def inputs_of(texts: Sequence[str]) -> object:
-        """The `inputs` of a body with these texts, at least one, as JSON data: what a load generator sends."""
+        """The `inputs` of a body with these texts, at least one, as JSON data."""
+
+    @classmethod
+    def document_of(cls, texts: Sequence[str]) -> dict[str, object]:
+        """A body with these texts, at least one, as JSON data: what a load generator sends."""
+        return {"inputs": cls.inputs_of(texts)}
 
 
 Options: TypeAlias = Ignored[dict[str, JsonValue]]
@@ -178,12 +183,22 @@ class TaskBody(RequestBody):
         return texts[0] if len(texts) == 1 else list(texts)
 
 
+def _nothing(manifest: VariantManifest) -> str | None:
+    """Every variant of the kind serves the task."""
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class VariantKind:
-    """A kind of variant that serves a task: its manifest, and its service-time model."""
+    """A kind of variant that serves a task: its manifest, and its service-time model.
+
+    `lacks` says what a variant of the kind must have and does not, in a few words, or None. One that lacks something is
+    refused where it is made for the task, and by its replicas.
+    """
 
     manifest: type[VariantManifest]
     service_time: Callable[[Any], ServiceTimeModel]
+    lacks: Callable[[Any], str | None] = _nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +213,17 @@ class Fact:
     type: type[str] | type[int]
     description: str
     of: Callable[[Any], str | int]
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The bodies of another task's endpoint that are meant for this task: those with a member in their `parameters`.
+
+    Other servers have one endpoint a model, and tell tasks apart by what is sent.
+    """
+
+    endpoint: str
+    parameter: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,8 +250,9 @@ class Task:
     `parameters` are sent to a replica; made without arguments they are the defaults. `output` is one output on the
     wire. `kinds` maps the name in a manifest to a kind of variant. `niceness` is the operating system priority of a
     replica by tier, 0 for a tier that is missing. `finish_reasons` are the reasons why a written text ends. `facts` are
-    told with every answer. `document` makes the answer where it is more than the list of outputs. `windowed` tasks take
-    long texts in overlapping windows, and details say how many.
+    told with every answer. `claims` says which bodies of another endpoint are meant for this task, and `document` makes
+    the answer where it is more than the list of outputs. `windowed` tasks take long texts in overlapping windows, and
+    details say how many.
 
     `fixed_checkpoint` says that answers of different checkpoints do not compare. The budget then never switches: a
     request without a pin gets the catalog's default checkpoint. `check` raises InvalidRequest if that checkpoint cannot
@@ -243,6 +270,7 @@ class Task:
     niceness: Mapping[Tier, int]
     finish_reasons: tuple[str, ...] = ()
     facts: tuple[Fact, ...] = ()
+    claims: Claim | None = None
     document: Document | None = None
     windowed: bool = False
     fixed_checkpoint: bool = False

@@ -62,7 +62,7 @@ class Stock:
         writes = bool(known.finish_reasons)
         shelf = self._domains.get(domain, self._domains[None]) if writes else self._sentences
         texts = [shelf.text(count, chance) for count in words]
-        document: dict[str, object] = {"inputs": known.body.inputs_of(texts)}
+        document = known.body.document_of(texts)
         if writes and domain is not None:
             document["parameters"] = {"domain": domain}
         return json.dumps(document, ensure_ascii=False).encode()

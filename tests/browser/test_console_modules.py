@@ -175,6 +175,18 @@ def test_every_task_is_read_from_the_contract(page: Console) -> None:
     assert {"top_k", "max_new_tokens", "domain", "truncation"} <= set(parameters)
     assert (parameters["top_k"]["minimum"], parameters["top_k"]["maximum"]) == (1, 1000)
     assert parameters["function_to_apply"]["choices"] == ["softmax", "sigmoid", "none"]
+    assert parameters["candidate_labels"]["type"] == "string" and parameters["candidate_labels"]["choices"] is None
+
+
+def test_a_list_fills_the_field_of_a_text_with_commas(page: Console) -> None:
+    """A parameter that may be a list or one text is filled from a list, and read as a text that means the same."""
+    script = """(() => {
+        const host = document.createElement("div");
+        host.append(m.field({name: "labels", type: "string", description: "", choices: null}));
+        m.fill(host, {labels: g[0]});
+        return m.named(host);
+    })()"""
+    assert page.of_module("parameters", script, ["praise", "a complaint"]) == {"labels": "praise,a complaint"}
 
 
 def test_a_new_catalog_takes_nothing_from_the_form(page: Console) -> None:

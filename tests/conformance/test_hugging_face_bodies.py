@@ -13,7 +13,7 @@ import fake_summaries
 import pytest
 from huggingface_hub import InferenceClient
 from served_app import serving
-from worlds import OwnMetrics, client_of, summarizing, tagging
+from worlds import OwnMetrics, client_of, embedding, summarizing, tagging
 
 from gateway.api import app
 
@@ -145,6 +145,23 @@ async def test_a_budget_is_read_as_languages_print_a_float(text: str) -> None:
     )
     assert response.status_code == 200
     assert float(response.headers["X-Latency-SLA-Ms"]) == round(float(text), 6)
+
+
+async def test_labels_of_its_own_reach_the_replica_as_hugging_faces_client_sends_them() -> None:
+    """`InferenceClient.zero_shot_classification` works against `/classify` and the task's own endpoint."""
+    told = embedding(also=("zero-shot",))
+    application = app.build(told.service, OwnMetrics(told.catalog), told.catalog.limits, told.clock)
+    async with serving(application) as served:
+
+        def ask(path: str) -> Any:
+            client = InferenceClient(model=f"http://127.0.0.1:{served.server.port}{path}")
+            return client.zero_shot_classification(TEXT, ["a", "b"], multi_label=True, hypothesis_template="so {}")
+
+        found = [await asyncio.to_thread(ask, path) for path in ("/classify", "/zero-shot")]
+    assert [[(one.label, one.score) for one in labels] for labels in found] == [[("a", 1.0), ("b", 0.5)]] * 2
+    sent = [one.work for one in told.backend.dispatches]
+    assert {work.task for work in sent} == {"zero-shot"} and {work.inputs for work in sent} == {(TEXT, "so a", "so b")}
+    assert all(work.parameters.multi_label for work in sent)
 
 
 async def test_hugging_faces_own_client_works_unchanged() -> None:

@@ -15,6 +15,7 @@ from gateway.catalogs.catalog import Catalog, CatalogEntry, Defaults, Quality
 from gateway.model.manifest import GoldenInput, Precision, SelfTest, SourceOf
 from gateway.model.messages import Answer, InputReport, ReplicaTimings, Work
 from gateway.model.tier import Tier
+from gateway.tasks.classify import LabelScore
 from gateway.tasks.embed import EmbedderManifest, EmbeddingVerification
 
 QUICK, FINE = "quick", "fine"
@@ -27,22 +28,22 @@ DIMENSIONS = 4
 PROMPTS = {"query": "query: "}
 
 
-def catalog(default: str | None = None) -> Catalog:
-    """Return two embedders that serve both tasks: quick (realtime), and fine (quality), slower and better."""
+def catalog(default: str | None = None, also: tuple[str, ...] = ("similarity",)) -> Catalog:
+    """Return two embedders that serve `embed` and `also`: quick (realtime), and fine (quality), slower and better."""
     return Catalog(
         name="vectors",
         defaults=Defaults(checkpoint={"embed": default} if default else {}),
-        checkpoints=(entry(QUICK, Tier.REALTIME, 80.0), entry(FINE, Tier.QUALITY, 90.0)),
+        checkpoints=(entry(QUICK, Tier.REALTIME, 80.0, also), entry(FINE, Tier.QUALITY, 90.0, also)),
     )
 
 
-def entry(name: str, tier: Tier, value: float) -> CatalogEntry:
+def entry(name: str, tier: Tier, value: float, also: tuple[str, ...] = ("similarity",)) -> CatalogEntry:
     """Return the entry of an embedder with this quality, in points."""
     quality = Quality(metric="mean reciprocal rank", value=value, data_set="by hand", reference="made up")
     return CatalogEntry(
         name=name,
         task="embed",
-        also=("similarity",),
+        also=also,
         tier=tier,
         family="BERT",
         source="starter:by-hand",
@@ -92,11 +93,15 @@ def manifests() -> dict[str, EmbedderManifest]:
 
 
 def by_task(checkpoint: str, work: Work) -> Answer:
-    """Answer each text of `/embed` with a vector that tells the checkpoint, and `/similarity` with scores."""
+    """Answer `/embed` with vectors that tell the checkpoint, `/similarity` with scores, `/zero-shot` with labels."""
     timings = ReplicaTimings(0.001, 0.002, 0.003, 1)
     report = InputReport(4, 4, False)
     if work.task == "embed":
         return Answer(tuple([float(len(checkpoint)), *[0.5] * (DIMENSIONS - 1)] for _ in work.inputs), report, timings)
+    if work.task == "zero-shot":
+        labels = work.parameters.labels
+        scored = tuple(LabelScore(label, 1 / (1 + at)) for at, label in enumerate(labels))
+        return Answer(tuple(scored for _ in work.inputs[: len(work.inputs) - len(labels)]), report, timings)
     return Answer(tuple(0.5 for _ in work.inputs[1:]), report, timings)
 
 
@@ -131,5 +136,8 @@ def replica(
     made = manifest(FINE, normalized=normalized, prompts=prompts)
     reader = TextReader.open(folder / "tokenizer.json", WINDOW, made.prompts, made.default_prompt)
     return EmbedderReplica(
-        catalog().checkpoints[1], OpenEmbedder(made, engine, reader, latency_profile(0.01)), 999, FakeClock()
+        catalog(also=("similarity", "zero-shot")).checkpoints[1],
+        OpenEmbedder(made, engine, reader, latency_profile(0.01)),
+        999,
+        FakeClock(),
     )

@@ -85,10 +85,14 @@ def summarizing(behaviour: Behaviour = fake_summaries.by_task, limits: Limits | 
 
 
 def embedding(
-    behaviour: Behaviour = fake_embedders.by_task, default: str | None = None, *, note: Note = reraise
+    behaviour: Behaviour = fake_embedders.by_task,
+    default: str | None = None,
+    *,
+    note: Note = reraise,
+    also: tuple[str, ...] = ("similarity",),
 ) -> World:
     """Return a gateway over the catalog of `fake_embedders`, all up and idle; `default` answers `/embed`."""
-    return _world(fake_embedders.catalog(default), fake_embedders.manifests(), behaviour, up=True, note=note)
+    return _world(fake_embedders.catalog(default, also), fake_embedders.manifests(), behaviour, up=True, note=note)
 
 
 def tagging(behaviour: Behaviour = fake_taggers.answered, default: str | None = fake_taggers.DOMAIN) -> World:

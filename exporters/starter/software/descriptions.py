@@ -91,6 +91,12 @@ def read_packages(folder: Path) -> list[Package]:
     return [found[name] for name in sorted(found)]
 
 
+def read_sections(folder: Path) -> dict[str, str]:
+    """The section of each package, such as `games`, by the package's name."""
+    stanzas = (_fields(stanza) for path in _indices(folder, "Packages") for stanza in _stanzas(path))
+    return {fields["Package"]: fields.get("Section", "") for fields in stanzas}
+
+
 def _indices(folder: Path, kind: str) -> list[Path]:
     return sorted(folder.glob(f"*_{kind}"))
 

@@ -117,7 +117,7 @@ def test_an_answer_other_than_the_golden_one_is_found(folder: Path, change: Tamp
 @pytest.mark.parametrize(
     ("change", "what", "expected"),
     [
-        (of_another_task, "manifest.json, task", "'classify' of a variant of the kind classifier"),
+        (of_another_task, "manifest.json, task", "'classify' or 'zero-shot' of a variant of the kind classifier"),
         (unsigned, "manifest.json, files", "a digest of model.onnx"),
     ],
 )

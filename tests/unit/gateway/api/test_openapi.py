@@ -32,6 +32,7 @@ BODIES: dict[str, dict[str, object]] = {
     "/embed": {"inputs": "a good film"},
     "/similarity": {"inputs": {"source_sentence": "a good film", "sentences": ["a bad one"]}},
     "/tokens": {"inputs": "a good film"},
+    "/zero-shot": {"inputs": "a good film", "parameters": {"candidate_labels": ["praise", "complaint"]}},
     "/route": {"task": "classify", "inputs": "a good film"},
 }
 
@@ -125,7 +126,8 @@ async def test_the_document_has_the_shape_of_openapi_3_1() -> None:
 
 async def test_every_documented_call_exists() -> None:
     """Every documented path answers each of its documented methods, where the catalog has the task."""
-    clients = [client_of(summarizing()), client_of(embedding()), client_of(tagging())]
+    told = (summarizing(), embedding(), embedding(also=("zero-shot",)), tagging())
+    clients = [client_of(one) for one in told]
     for path, operations in (await document())["paths"].items():
         for method in operations:
             responses = [await client.request(method, path, json=BODIES.get(path)) for client in clients]

@@ -97,6 +97,15 @@ def test_the_work_is_bounded(lengths: list[int]) -> None:
     assert len(counting.given) <= SAMPLES * len(lengths)
 
 
+def test_short_texts_leave_their_part_to_a_long_one() -> None:
+    """Beside many labels, a long text is counted by nearly as many characters as alone."""
+    counting = Counting()
+    counts = Lengths([counting])
+    counting.given.clear()
+    counts.of(texts_of([*[10] * 64, 20_000]))
+    assert sum(counting.given) == pytest.approx(COUNTED, abs=SAMPLES) and max(counting.given) > COUNTED // SAMPLES // 2
+
+
 @given(text_lengths)
 def test_an_even_text_is_estimated_exactly(lengths: list[int]) -> None:
     """Where every character has as many tokens as another, the estimate is exact, and specials are counted once."""
