@@ -60,7 +60,7 @@ observe:
 		--web.listen-address=127.0.0.1:9090
 
 test: lint types
-	$(PYTEST) --cov --cov-report=term
+	$(PYTEST) --cov --cov-report=term --durations=30
 
 unit: $(TEST_READY)
 	$(PYTEST) $(QUICK)

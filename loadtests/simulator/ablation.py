@@ -333,12 +333,6 @@ ABLATIONS = (
         "a refusal is right 95 times in 100",
     ),
     Ablation(
-        "least sigma",
-        "A latency may vary as little as its profile says.",
-        {f"{_FORECASTER}:_LEAST_SIGMA": 0.0},
-        "errors are divided by it",
-    ),
-    Ablation(
         "learnt overhead",
         "The overhead stays at its first guess, 1.5 ms.",
         {f"{_FORECASTER}:_SMOOTHING": 0.0},
@@ -361,6 +355,7 @@ NOT_ABLATED: Mapping[str, str] = {
     "gateway.scheduling.loop:LOOK_S": "live only: a simulated replica neither comes nor goes",
     f"{_CALIBRATION}:_MOST_SHIFT": "a limit of the adaptive level, which is ablated",
     f"{_CALIBRATION}:_MOST_KNOWN": "the size of a cache",
+    f"{_FORECASTER}:_LEAST_SIGMA": "errors are divided by it",
     f"{_FORECASTER}:_FIRST_OVERHEAD_S": "the guess before the first answer",
     f"{_FORECASTER}:_LEAST_OVERHEAD_S": "a limit of one observation",
     f"{_FORECASTER}:_PLAIN_TOKENS": "used only if forecasting fails",
