@@ -191,8 +191,12 @@ class TaggerManifest(VariantManifest):
         return self.max_tokens - self.special_tokens
 
     def details(self) -> dict[str, object]:
-        """The labels, and how tokens become entities."""
-        return {"labels": self.labels, "aggregation_strategy": self.aggregation_strategy}
+        """The labels, how tokens become entities, and how many tokens of a window are special."""
+        return {
+            "labels": self.labels,
+            "aggregation_strategy": self.aggregation_strategy,
+            "special_tokens": self.special_tokens,
+        }
 
 
 class WindowedModel(BatchedModel):

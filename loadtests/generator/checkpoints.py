@@ -14,13 +14,12 @@ from msgspec import Struct
 from pydantic import ValidationError
 
 from gateway.model.manifest import GenerationRules
-from gateway.model.profile import LatencyProfile, ProfileCell, ProfileDocument
+from gateway.model.profile import ProfileCell, ProfileDocument
 from gateway.model.tier import Tier
 from gateway.tasks import TASKS
-from gateway.tasks.classify import BatchedModel
 from gateway.tasks.service_time import ServiceTimeModel
 from loadtests.errors import LoadTestError
-from loadtests.workload.variants import ClassifierMedians, ProfiledTimes, SummarizerMedians, Variant, ranked
+from loadtests.workload.variants import ProfiledTimes, Variant, medians_of, ranked
 
 WITHIN_S = 10.0
 
@@ -80,6 +79,8 @@ class Checkpoint(Struct, frozen=True):
     generation: dict[str, object] | None = None
     output_tokens: float | None = None
     step_ms: tuple[Cell, ...] = ()
+    published: dict[str, Any] = {}
+    """The whole entry: a kind's service times may need fields of its own."""
 
 
 class Coming(Struct, frozen=True):
@@ -90,7 +91,7 @@ class Coming(Struct, frozen=True):
 
 
 class _Checkpoints(Struct):
-    checkpoints: tuple[Checkpoint, ...]
+    checkpoints: tuple[dict[str, Any], ...]
     coming: tuple[Coming, ...] = ()
     defaults: dict[str, str] = {}
 
@@ -108,7 +109,7 @@ def variants_from(content: bytes, url: str = "the gateway") -> tuple[Variant, ..
     """
     try:
         told = msgspec.json.decode(content, type=_Checkpoints)
-        checkpoints = told.checkpoints
+        checkpoints = [msgspec.convert({**one, "published": one}, Checkpoint) for one in told.checkpoints]
         if coming := [one.name for one in told.coming if one.state != "failed"]:
             raise NoGateway(
                 f"{url}: {', '.join(coming)} is still to come; measure once /readyz lists nothing as coming"
@@ -119,7 +120,7 @@ def variants_from(content: bytes, url: str = "the gateway") -> tuple[Variant, ..
         served = [(task, one) for one in checkpoints for task in (one.task, *one.also)]
         answering = [(task, one) for task, one in served if told.defaults.get(task) in (None, one.name)]
         return ranked([(one.quality.standing, _variant(one, task)) for task, one in answering])
-    except (msgspec.DecodeError, ValidationError, ValueError, KeyError) as error:
+    except (msgspec.DecodeError, ValidationError, ValueError, KeyError, AttributeError) as error:
         raise NoGateway(f"{url}/checkpoints: not a gateway's answer: {error}") from None
 
 
@@ -133,10 +134,8 @@ def _fetched(url: str) -> bytes:
 
 
 def _variant(one: Checkpoint, task: str) -> Variant:
-    profile = LatencyProfile.from_document(_document(one.latency_profile, one.latency_profile.service_time_ms))
     cost = _cost(one, task)
-    batches = isinstance(cost, BatchedModel)
-    medians = ClassifierMedians(profile, one.max_tokens) if batches else SummarizerMedians(cost)
+    medians = medians_of(cost)
     times = ProfiledTimes(medians, cost.sigma)
     return Variant(one.name, task, one.quality.value, one.tier, times, medians.max_batch, one.domain)
 
@@ -145,7 +144,7 @@ def _cost(one: Checkpoint, task: str) -> ServiceTimeModel:
     """The service-time model of the checkpoint's kind, from a manifest with only the fields that models need."""
     kind = TASKS[task].kinds[one.kind]
     needed: dict[str, Any] = {
-        "max_tokens": one.max_tokens,
+        **{name: one.published[name] for name in kind.manifest.model_fields if name in one.published},
         "profile": _document(one.latency_profile, one.latency_profile.service_time_ms),
     }
     if one.generation is not None:

@@ -20,7 +20,7 @@ from typing import Protocol
 
 from gateway.catalogs.catalog import Catalog, CatalogEntry, load_catalog
 from gateway.model.manifest import VariantManifest
-from gateway.model.profile import LatencyProfile, spread_of
+from gateway.model.profile import spread_of
 from gateway.model.tier import Tier
 from gateway.tasks import read_manifest, service_time_model
 from gateway.tasks.classify import BatchedModel
@@ -209,16 +209,15 @@ class Medians(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class ClassifierMedians:
-    """A classifier's medians from its profile; inputs are cut at its window, with up to `max_batch` a run."""
+class BatchedMedians:
+    """The medians of a checkpoint that takes up to `max_batch` inputs a run, cut at its window or taken in windows."""
 
-    profile: LatencyProfile
-    window_tokens: int
+    cost: BatchedModel
     max_batch: int = LARGEST_RUN
 
     def median_s(self, batch: int, tokens: int) -> float:
-        """The median seconds of one engine run."""
-        return self.profile.median_s(batch, min(tokens, self.window_tokens))
+        """The median seconds of one engine run, or of those of all windows."""
+        return self.cost.run_s(batch, tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +230,11 @@ class SummarizerMedians:
     def median_s(self, batch: int, tokens: int) -> float:
         """The gateway's service time for texts of this many tokens, before it has learnt from answers."""
         return self.cost.service_times_s((tokens,) * batch, SummarizeParameters(), available_s=0.0)[1]
+
+
+def medians_of(cost: ServiceTimeModel) -> BatchedMedians | SummarizerMedians:
+    """The medians of the checkpoint with these service times."""
+    return BatchedMedians(cost) if isinstance(cost, BatchedModel) else SummarizerMedians(cost)
 
 
 def catalog_of(scenario: Scenario) -> Catalog | None:
@@ -295,15 +299,11 @@ def ranked(variants: Sequence[tuple[float, Variant]]) -> tuple[Variant, ...]:
 
 
 def _variant(entry: CatalogEntry, task: str, manifest: VariantManifest) -> Variant:
-    medians: ClassifierMedians | SummarizerMedians
     try:
         cost = service_time_model(manifest, task)
-        if isinstance(cost, BatchedModel):
-            medians = ClassifierMedians(LatencyProfile.from_document(manifest.profile), manifest.max_tokens)
-        else:
-            medians = SummarizerMedians(cost)
     except ValueError as error:
         raise ScenarioError(f"{entry.name}: {error}") from None
+    medians = medians_of(cost)
     times = ProfiledTimes(medians, cost.sigma)
     return Variant(entry.name, task, entry.quality.value, entry.tier, times, medians.max_batch, entry.domain)
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import fake_embedders
 import fake_summaries
+import fake_taggers
 import msgspec
 import pytest
 from fake_summaries import GLANCE, SCRIBE, STUDY
 from small_gateway import SmallGateway, Told, checkpoints
 
 from gateway.catalogs.catalog import Catalog
-from gateway.model.manifest import write_manifest
+from gateway.model.manifest import VariantManifest, write_manifest
+from gateway.tasks import TASKS
 from loadtests.generator.checkpoints import NoGateway, live_variants, variants_from
 from loadtests.workload.variants import manifest_variants
 
@@ -43,6 +46,27 @@ def test_what_is_published_says_what_the_manifests_say(tmp_path: Path) -> None:
             median_s = theirs.median_s(batch, tokens)
             assert ours.median_s(batch, tokens) == pytest.approx(median_s, rel=0.02, abs=2e-6), ours.name
         assert ours.times.sigma == pytest.approx(theirs.times.sigma, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("catalog", "manifests"),
+    [
+        (fake_embedders.catalog(also=("similarity", "zero-shot")), fake_embedders.manifests()),
+        (fake_taggers.catalog(fake_taggers.DOMAIN), fake_taggers.manifests()),
+    ],
+    ids=["embedders", "taggers"],
+)
+def test_every_kind_publishes_what_its_service_times_need(
+    catalog: Catalog, manifests: Mapping[str, VariantManifest]
+) -> None:
+    """Each task of each kind of checkpoint has the service times of its manifest, known from `/checkpoints` alone."""
+    tasks = {(one.name, task) for one in catalog.checkpoints for task in (one.task, *one.also)}
+    found = variants_from(checkpoints(catalog, manifests, 1))
+    assert {(one.name, one.task) for one in found} == tasks
+    for one in found:
+        kind = TASKS[one.task].kinds[manifests[one.name].kind]
+        expected_s = kind.service_time(manifests[one.name]).run_s(1, 300)
+        assert one.median_s(1, 300) == pytest.approx(expected_s, rel=0.02), (one.name, one.task)
 
 
 def test_a_checkpoint_counts_no_less_than_one_it_ranks_above() -> None:
