@@ -81,17 +81,18 @@ class SchedulingContext:
 
     `price` is in points of quality per core-second, and `utility_left` is what the best use of a core-second leaves
     after it. `crowded` is set while more arrives than can be served.
-    `others_free` counts further free cores; if there is none, `next_free_s` is the time until one is free. `rate` is in
-    arrivals per second; `budgets_s` is a sample of budgets.
+    `others` counts the further cores, and `next_free_s` is the time until one of them is free. `rate` is in arrivals
+    per second, each of which takes `least_cost_s` core-seconds at the least; `budgets_s` is a sample of budgets.
     """
 
     now_s: float
     price: float
     utility_left: float
     crowded: bool
-    others_free: float
+    others: int
     next_free_s: float
     rate: float
+    least_cost_s: float
     budgets_s: Sequence[float]
 
 
@@ -250,15 +251,30 @@ def _tolerances_s(
 def _lost(run_s: float, context: SchedulingContext, tolerances_s: Sequence[float]) -> float:
     """Expected number of future requests that miss their deadline because this batch holds the core.
 
-    If other cores are free, only the requests that those cannot take count, by the share of their time in demand.
+    Until another core is free, all that come wait. From then on they wait for the other cores, and those are lost that
+    wait longer than they can: exp(-2 (1 - rho) n t / s) of the waits on n cores, busy for a share rho of the time with
+    runs of equal length s, exceed t (Kingman's approximation for heavy traffic), and rho ** (sqrt(2 n + 2) - 1) wait at
+    all (Sakasegawa, "An approximation formula", Annals of the Institute of Statistical Mathematics 29, 1977).
     """
-    if not tolerances_s:
+    lost_s = 0.0
+    for tolerance_s in tolerances_s:
+        tolerance_s = max(tolerance_s, 0.0)
+        if tolerance_s < run_s:
+            blocked_s = max(min(run_s, context.next_free_s) - tolerance_s, 0.0)
+            shared_s = run_s - tolerance_s - blocked_s
+            lost_s += blocked_s + (shared_s * _waits(tolerance_s, context) if shared_s > 0.0 else 0.0)
+    return context.rate * lost_s / len(tolerances_s) if lost_s else 0.0
+
+
+def _waits(longer_than_s: float, context: SchedulingContext) -> float:
+    """The share of arrivals that wait longer than this for one of the other cores."""
+    others, run_s = context.others, context.least_cost_s
+    busy = context.rate * run_s / others if others else 1.0
+    if busy >= 1.0:
+        return 1.0
+    if busy <= 0.0:
         return 0.0
-    blocked_s = min(run_s, context.next_free_s)
-    lost = context.rate * sum(blocked_s - max(t, 0.0) for t in tolerances_s if t < blocked_s) / len(tolerances_s)
-    if lost and context.others_free > 0:
-        lost *= min(1.0, context.rate * run_s / (context.others_free * 2)) ** context.others_free
-    return lost
+    return float(busy ** (math.sqrt(2 * others + 2) - 1) * math.exp(-2 * (1 - busy) * others * longer_than_s / run_s))
 
 
 def _alone(waiting: Sequence[QueuedRequest], checkpoints: Sequence[ServedCheckpoint]) -> PlannedBatch | None:

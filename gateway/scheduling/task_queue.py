@@ -305,9 +305,10 @@ class TaskQueue:
             price=price,
             utility_left=self._capacity_price.utility_left,
             crowded=self._capacity_price.crowded,
-            others_free=free - 1,
-            next_free_s=max(self._first_end_s(now_s), _TICK_S) if free == 1 else math.inf,
+            others=max(math.floor(self.cores), 1) - 1,
+            next_free_s=max(self._first_end_s(now_s), _TICK_S) if free == 1 else 0.0,
             rate=self.arrivals.rate(now_s),
+            least_cost_s=self._capacity_price.least_cost_s,
             budgets_s=self.arrivals.budgets_s,
         )
         planned = next_batch(able, up, context)

@@ -52,8 +52,9 @@ def some_moments(draw: st.DrawFn) -> SchedulingContext:
         price=draw(st.floats(0, 40_000)),
         utility_left=draw(st.sampled_from([0.0, 5.0, 60.0])),
         crowded=draw(st.booleans()),
-        others_free=draw(st.sampled_from([0.0, 1.0, 3.0])),
-        next_free_s=draw(st.sampled_from([0.001, 0.03, float("inf")])),
+        others=draw(st.sampled_from([0, 1, 3])),
+        next_free_s=draw(st.sampled_from([0.0, 0.001, 0.03, float("inf")])),
+        least_cost_s=draw(st.sampled_from([0.0, 0.001, 0.02])),
         rate=draw(st.floats(0, 300)),
         budgets_s=(0.03, 0.08, 0.4),
     )

@@ -20,7 +20,7 @@ def _waiting(*available_times_s: float) -> list[QueuedRequest]:
 
 
 def _moment(price: float = 0.0, utility_left: float = 50.0, crowded: bool = True) -> SchedulingContext:
-    return SchedulingContext(NOW_S, price, utility_left, crowded, 0.0, math.inf, 0.0, (0.1,))
+    return SchedulingContext(NOW_S, price, utility_left, crowded, 0, math.inf, 0.0, 0.004, (0.1,))
 
 
 def test_where_time_is_free_the_best_that_fits_is_given() -> None:
@@ -114,11 +114,20 @@ def test_what_may_come_and_cannot_wait_is_reckoned_with() -> None:
     slow = PlannedCheckpoint("slow", 90.0, 0.2, 0.0)
     burst = replace(_moment(), rate=10.0)
     quiet, busy = (next_batch(_waiting(1.0), [FAST, slow], context) for context in (_moment(), burst))
-    spare = next_batch(_waiting(1.0), [FAST, slow], replace(burst, others_free=7.0))
+    spare = next_batch(_waiting(1.0), [FAST, slow], replace(burst, others=7, next_free_s=0.0))
     assert quiet is not None
     assert busy is not None
     assert spare is not None
     assert (quiet.checkpoint, busy.checkpoint, spare.checkpoint) == (slow, FAST, slow)
+
+
+@pytest.mark.parametrize(("rate", "chosen"), [(10.0, "slow"), (180.0, "fast"), (400.0, "fast")])
+def test_a_core_that_is_soon_free_does_not_make_up_for_one_that_is_kept(rate: float, chosen: str) -> None:
+    """A long batch is not run beside another core that is soon free, if that one will have more to do than it can."""
+    slow = PlannedCheckpoint("slow", 90.0, 0.4, 0.0)
+    context = replace(_moment(), rate=rate, others=1, next_free_s=0.005, budgets_s=(0.02, 1.0))
+    choice = next_batch(_waiting(1.0), [FAST, slow], context)
+    assert choice is not None and choice.checkpoint.name == chosen
 
 
 def test_nobody_is_given_what_its_terms_forbid() -> None:
