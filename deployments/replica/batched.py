@@ -50,9 +50,13 @@ class Reading(ABC, Generic[AskedT]):
     def outputs(self, asked: AskedT, logits: Sequence[Logits]) -> tuple[object, ...]:
         """The outputs of a request, from one row of the engine for each that `encode` gave, padding included."""
 
+    def characters(self, work: Work) -> int:
+        """The characters that `encode` tokenises."""
+        return sum(map(len, work.inputs))
+
     def report(self, asked: AskedT, encoded: Sequence[Encoded]) -> InputReport:
         """What was read of the texts of a request."""
-        return _input_report(encoded)
+        return input_report(encoded)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +93,7 @@ class BatchedReplica(Reading[AskedT]):
     async def handle(self, batch: Sequence[Work]) -> Sequence[Answer | Failure]:
         """Answers a batch: one result for each request, in order. Cancelling it withdraws its queued inputs."""
         arrived = self._clock()
-        is_short = sum(len(text) for work in batch for text in work.inputs) <= INLINE_CHARACTERS
+        is_short = sum(self._reading(work).characters(work) for work in batch) <= INLINE_CHARACTERS
         if is_short:
             read = self._read_all(batch, arrived)
         else:
@@ -108,13 +112,16 @@ class BatchedReplica(Reading[AskedT]):
         """The counts since the start."""
         return self.batcher.totals
 
+    def _reading(self, work: Work) -> Reading[Any]:
+        return self._readings.get(work.task, self)
+
     def _read_all(self, batch: Sequence[Work], arrived: float) -> list[_Read | Failure]:
         """Reads each request. One that cannot be read, for whatever reason, fails alone."""
         return [guarded(partial(self._read, work, arrived)) for work in batch]
 
     def _read(self, work: Work, arrived: float) -> _Read | Failure:
         """Tokenises the inputs of a request, or gives the first failure."""
-        reading: Reading[Any] = self._readings.get(work.task, self)
+        reading = self._reading(work)
         found = reading.encode(work)
         if isinstance(found, Failure):
             return found
@@ -128,7 +135,9 @@ class BatchedReplica(Reading[AskedT]):
         self, read: Sequence[_Read | Failure], scored: Sequence[Scored | Failure], arrived: float
     ) -> list[Answer | Failure]:
         results = iter(scored)
-        return [one if isinstance(one, Failure) else self._answered(one, results, arrived) for one in read]
+        return [
+            one if isinstance(one, Failure) else guarded(partial(self._answered, one, results, arrived)) for one in read
+        ]
 
     def _answered(self, read: _Read, scored: Iterator[Scored | Failure], arrived: float) -> Answer | Failure:
         """Takes the next results for a request's rows, and makes its answer, or gives the first failure."""
@@ -161,7 +170,8 @@ def encoded_all(inputs: Sequence[Input], encode: Callable[[Input], Encoded | Fai
     return encoded
 
 
-def _input_report(encoded: Sequence[Encoded]) -> InputReport:
+def input_report(encoded: Sequence[Encoded]) -> InputReport:
+    """What was read of these inputs."""
     return InputReport(
         sum(one.tokens_total for one in encoded),
         sum(one.kept for one in encoded),

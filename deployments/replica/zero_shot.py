@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deployments.engines.base import Logits
-from deployments.replica.batched import Reading, encoded_all
+from deployments.replica.batched import Reading, encoded_all, input_report
 from deployments.replica.classify import LabelScorer, OpenClassifier, applied
 from deployments.replica.embedding import OpenEmbedder, TextReader, Vectors, unit_length
 from deployments.replica.tokens import Encoded
-from gateway.model.messages import Failure, Work, parameters_of
+from gateway.model.messages import Failure, InputReport, Work, parameters_of
 from gateway.tasks.classify import LabelScore
 from gateway.tasks.zero_shot import DEFAULT_TEMPLATE, MOST_REMEMBERED, PLACE, ZeroShotParameters, entailment_of
 
@@ -94,7 +94,7 @@ class ByVectors(Reading[_Compared]):
 
     def __init__(self, reader: TextReader, vectors: LabelVectors | None = None) -> None:
         self._reader = reader
-        self._vectors = vectors or LabelVectors()
+        self._vectors = LabelVectors() if vectors is None else vectors
 
     def encode(self, work: Work) -> tuple[_Compared, list[Encoded]] | Failure:
         """Tokenises the texts, cut to the window, and then the sentences that are not known."""
@@ -115,9 +115,13 @@ class ByVectors(Reading[_Compared]):
         self._vectors.remember({sentence: vector.copy() for sentence, vector in new.items()})
         of_label = np.stack([asked.known[one] if one in asked.known else new[one] for one in asked.sentences])
         return tuple(
-            ranked(asked.parameters.labels, scores_of(row, alone=asked.parameters.multi_label))
+            ranked(asked.parameters.labels, scores_of(row, alone=asked.parameters.multi_label or len(row) == 1))
             for row in vectors[:texts] @ of_label.T
         )
+
+    def report(self, asked: _Compared, encoded: Sequence[Encoded]) -> InputReport:
+        """What was read of the texts; the labels are not counted, whether they ran or were known."""
+        return input_report(encoded[: len(encoded) - len(asked.missing)])
 
 
 def scores_of(cosines: Vectors, *, alone: bool) -> list[float]:
@@ -152,6 +156,16 @@ class ByEntailment(Reading[ZeroShotParameters]):
         pairs = [(text, sentence) for text in texts for sentence in sentences]
         encoded = encoded_all(pairs, lambda pair: self._scorer.encode_pair(*pair, "longest_first"))
         return encoded if isinstance(encoded, Failure) else (parameters, encoded)
+
+    def characters(self, work: Work) -> int:
+        """Every text and every sentence is tokenised once for each pair that it is in."""
+        parameters = parameters_of(work, ZeroShotParameters)
+        texts, sentences = divided(work, parameters)
+        return len(sentences) * sum(map(len, texts)) + len(texts) * sum(map(len, sentences))
+
+    def report(self, asked: ZeroShotParameters, encoded: Sequence[Encoded]) -> InputReport:
+        """What was read of the texts, each beside its first label."""
+        return input_report(encoded[:: len(asked.labels)])
 
     def outputs(self, asked: ZeroShotParameters, logits: Sequence[Logits]) -> tuple[object, ...]:
         """The scored labels of each text."""

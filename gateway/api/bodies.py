@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field, JsonValue, ValidationError
 from pydantic_core import from_json
 
 from gateway.catalogs.catalog import Limits
-from gateway.model.errors import InputTooLong, InvalidRequest
+from gateway.model.errors import InputTooLong, InvalidRequest, no_text
 from gateway.tasks.base import INPUTS_TAGS, MOST_CHARACTERS_OF_A_NAME, RequestBody, Strict, Task
 
 Body = TypeVar("Body", bound=BaseModel)
@@ -94,9 +94,7 @@ def limited(texts: Sequence[str], limits: Limits) -> tuple[str, ...]:
     """Returns the texts if their number and total length are allowed. Raises InputTooLong or InvalidRequest."""
     listed = tuple(texts)
     if not listed:
-        raise InvalidRequest(
-            "inputs: must hold at least one text", [{"field": "inputs", "message": "must not be empty"}]
-        )
+        raise no_text()
     if len(listed) > limits.max_inputs:
         members = {"inputs": len(listed), "limit": limits.max_inputs, "unit": "inputs"}
         raise InputTooLong(f"inputs: may hold {limits.max_inputs} texts, got {len(listed)}", members)

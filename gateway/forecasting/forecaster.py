@@ -127,7 +127,7 @@ class Forecaster:
         fully_s, service_s = self.model.service_times_s(tokens, shape.parameters, available_s, companions)
         cost_s = self._cores * service_s
         if companions:
-            cost_s *= len(tokens) / (len(tokens) + companions)
+            cost_s *= shape.texts / (shape.texts + companions)
         try:
             residuals = self._idle.known[percentile]
         except KeyError:

@@ -104,6 +104,11 @@ class InvalidRequest(Problem):
         return 400 if self._malformed else self.status
 
 
+def no_text() -> InvalidRequest:
+    """Makes the 422 of a request without a text."""
+    return InvalidRequest("inputs: must hold at least one text", [{"field": "inputs", "message": "must not be empty"}])
+
+
 def bad_header(name: str, requirement: str) -> InvalidRequest:
     """Makes the 400 that names the header and what it must be; its value is not repeated."""
     return InvalidRequest(f"header {name}: {requirement}", [{"header": name, "message": requirement}], malformed=True)

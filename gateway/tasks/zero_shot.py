@@ -24,7 +24,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from gateway.model.errors import InvalidRequest
+from gateway.model.errors import InvalidRequest, no_text
 from gateway.model.manifest import ClassifierManifest
 from gateway.model.messages import Answer, Parameters
 from gateway.model.profile import LatencyProfile
@@ -71,7 +71,7 @@ class _Listed:
 
     @staticmethod
     def _parts(given: object) -> object:
-        return [part.strip() for part in given.split(",")] if isinstance(given, str) else given
+        return [part.strip() for part in given.split(",") if part.strip()] if isinstance(given, str) else given
 
 
 def _not_blank(label: str) -> str:
@@ -170,9 +170,11 @@ class ZeroShotParameters(Parameters, frozen=True, array_like=True, tag="zero-sho
 
 
 def _read(body: ZeroShotBody) -> tuple[ZeroShotParameters, None]:
-    """The parameters with the contract's defaults filled in. Raises InvalidRequest for too many pairs."""
+    """The parameters with the contract's defaults filled in. Raises InvalidRequest for no text or too many pairs."""
     given = body.parameters
     labels, texts = given.candidate_labels, len(TaskBody.texts(body))
+    if not texts:
+        raise no_text()
     if texts * len(labels) > MOST_PAIRS:
         field = "parameters.candidate_labels"
         message = f"times the texts may be {MOST_PAIRS}, got {len(labels)} times {texts}"
@@ -188,7 +190,7 @@ class Ranked(Struct, frozen=True):
     scores: Sequence[float]
 
 
-_HUB = re.compile(r"\bhf_hub/(\d+)\.(\d+)")
+_HUB = re.compile(r"\bhf_hub/(\d{1,4})\.(\d{1,4})")
 READS_ELEMENTS = (1, 2)
 """The first version of huggingface_hub whose client reads `[{label, score}, ...]`; 1.1 reads `{labels, scores}` alone.
 
@@ -238,11 +240,6 @@ class EmbeddedLabels(BatchedModel):
             self._remembered.move_to_end(sentence)
         while len(self._remembered) > MOST_REMEMBERED:
             self._remembered.popitem(last=False)
-
-    def forget(self) -> None:
-        """Resets the slowdown to 1, and forgets what is known."""
-        super().forget()
-        self._remembered.clear()
 
     def _to_run(self, tokens: Sequence[int], parameters: Parameters) -> Sequence[int]:
         texts, sentences = len(tokens) - parameters.shared, _sentences(parameters)

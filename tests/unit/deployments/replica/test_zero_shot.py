@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from deployments.replica.embedding import EmbedderReplica
 from deployments.replica.variant import VariantRejected, check_tasks
 from deployments.replica.zero_shot import LabelVectors, Vector, ranked, scores_of
-from gateway.model.messages import Answer, Work
+from gateway.model.messages import Answer, Failure, Work
 from gateway.tasks.similarity import SimilarityParameters
 from gateway.tasks.zero_shot import ZeroShotParameters
 
@@ -82,7 +82,24 @@ async def test_known_labels_are_not_run_again(serving: tuple[EmbedderReplica, Su
     assert [[one.label for one in scored] for scored in second.outputs] == [
         [one.label for one in scored] for scored in first.outputs
     ]
-    assert second.input.tokens == 4 and second.timings.batch_size == 1
+    assert first.input.tokens == second.input.tokens == 4 and second.timings.batch_size == 1
+
+
+async def test_a_label_alone_has_a_score_of_its_own(serving: tuple[EmbedderReplica, SummingEngine]) -> None:
+    """A single label is scored by itself, as transformers' pipeline does, and not as all of 1."""
+    scores = []
+    for text in ("dog", "sun"):
+        parameters = ZeroShotParameters(("dog",))
+        (scored,) = (await answered(serving[0], Work("zero-shot", (text, "dog"), parameters, 60.0, False, "r"))).outputs
+        scores.append(scored[0].score)
+    assert 1 > scores[0] > scores[1] > 0
+
+
+async def test_what_cannot_be_answered_fails_alone(serving: tuple[EmbedderReplica, SummingEngine]) -> None:
+    """A request whose outputs cannot be made fails, and the one beside it in the batch is answered."""
+    broken = Work("zero-shot", (), ZeroShotParameters(()), 60.0, False, "r")
+    failed, fine = await serving[0].handle([broken, choose("dog")])
+    assert isinstance(failed, Failure) and isinstance(fine, Answer)
 
 
 async def test_a_template_makes_a_sentence_of_its_own(serving: tuple[EmbedderReplica, SummingEngine]) -> None:
