@@ -130,8 +130,9 @@ def profile_tagger(opened: OpenTagger, threads: int, budget_s: float, advance: A
 
 def read_aggregation(config: Mapping[str, Any], location: str) -> Aggregation:
     """How a checkpoint's tokens become entities: by its own word, else `simple`. Raises SourceRefused."""
-    own = (config.get("task_specific_params") or {}).get(PIPELINE) or {}
-    named = str(own.get("aggregation_strategy", "simple")).lower()
+    tasks = config.get("task_specific_params")
+    own = tasks.get(PIPELINE) if isinstance(tasks, Mapping) else None
+    named = str((own.get("aggregation_strategy") if isinstance(own, Mapping) else None) or "simple").lower()
     found = next((one for one in get_args(Aggregation) if one == named), None)
     if found is None:
         raise SourceRefused(f"{location}: its config.json asks for the aggregation_strategy {named!r}, which is none")

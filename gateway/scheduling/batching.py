@@ -42,10 +42,10 @@ class QueuedRequest:
 
     `deadline_s` is the client's deadline minus what the request needs beyond the 95th percentile. `tokens` is the mean
     length of its texts by each tokenizer of the task. `eligible` names the checkpoints that its terms allow; None means
-    all of the task. `place` is its number in order of arrival. `last_s` is
-    the latest start of a batch that still meets the true deadline. After it a strict request is given up; a best-effort
-    request is late and goes behind the others. `length_bucket` is the number of its length bucket: padding the shortest
-    text of a bucket to its longest wastes little.
+    all of the task. `place` is its number in order of arrival. `last_s` is the latest start of a batch that still meets
+    the true deadline. After it a strict request is given up; a best-effort request is late and goes behind the others.
+    `length_bucket` is the number of its length bucket: padding the shortest text of a bucket to its longest wastes
+    little.
     """
 
     place: int

@@ -2,8 +2,8 @@
 
 It is the shadow price of capacity in "maximise the total quality of answers in time": the slope, at the core time that
 each request can be given, of the best utility which that time buys. `QueuePrice` gives the price by the number of
-queued requests in the long run. `CapacityPrice` also prices several horizons, within each of which the queued requests
-and those to expect must be done; the highest price rules. Pure: it knows requests by the time they have left, and
+queued requests in the long run. `CapacityPrice` also prices several horizons, within each of which the requests due
+by then must be done; the highest price rules. Pure: it knows requests by the time they have left, and
 checkpoints by their service times.
 """
 

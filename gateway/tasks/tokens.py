@@ -127,6 +127,10 @@ def _answered(body: TokensBody, outputs: Sequence[Any], client: str) -> object:
     return outputs[0] if isinstance(body.inputs, str) else outputs
 
 
+MOST_WINDOWS = 128
+"""Windows that the texts of a request may take. Set by hand: of 28 ms each, as on two cores here, they take 3.6 s."""
+
+
 def windows_of(tokens: int, room: int, stride: int | None) -> list[tuple[int, int]]:
     """The windows of a text with that many tokens, specials not counted: first token, and the one after the last.
 
@@ -199,6 +203,10 @@ class TaggerManifest(VariantManifest):
         }
 
 
+MOST_KNOWN = 4096
+"""Lengths whose windows' time is cached, since one decision asks for it many times."""
+
+
 class WindowedModel(BatchedModel):
     """Service times of an encoder that takes long texts in windows, which are run as `runs_of` divides them."""
 
@@ -206,12 +214,18 @@ class WindowedModel(BatchedModel):
         """`window_tokens` is the most that the checkpoint takes at once, with that many special ones."""
         super().__init__(profile, window_tokens)
         self._specials = special_tokens
+        self._of_text: dict[int, float] = {}
 
     def run_s(self, inputs: int, tokens: int) -> float:
         """Median seconds of a batch of equally long inputs."""
         if tokens <= self._window_tokens:
             return super().run_s(inputs, tokens)
-        return self.slowdown.value * self._windows_s(self._lengths(tokens, None) * inputs)
+        of_text = self._of_text.get(tokens)
+        if of_text is None:
+            if len(self._of_text) >= MOST_KNOWN:
+                self._of_text.clear()
+            of_text = self._of_text.setdefault(tokens, self._windows_s(self._lengths(tokens, None)))
+        return self.slowdown.value * inputs * of_text
 
     def service_times_s(
         self, tokens: Sequence[int], parameters: Parameters, available_s: float, companions: int = 0

@@ -1,7 +1,8 @@
 """Makes entities of labelled tokens as transformers' pipeline does, and puts their kinds in their place.
 
-Each strategy gives what `TokenClassificationPipeline` of transformers 4.57 gives for the same logits. Two things are
-added: redaction, and that a text over the window is not cut. Knows no engine and no window.
+Each strategy gives what `TokenClassificationPipeline` of transformers 4.57 gives for the same logits, but for words
+with combining marks, which that takes for the end of the word before. Two things are added: redaction, and that a text
+over the window is not cut. Knows no engine and no window.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
+from unicodedata import category, combining
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,7 +47,7 @@ class Tagger:
         self._unknown_id = unknown_id
         decoder = tokenizer.decoder
         self._written: Callable[[list[str]], str] = " ".join if decoder is None else decoder.decode
-        self._has_word_pieces = bool(getattr(tokenizer.model, "continuing_subword_prefix", None))
+        self._continuing: str | None = getattr(tokenizer.model, "continuing_subword_prefix", None)
 
     def entities(
         self, read: ReadText, logits: Logits, aggregation: Aggregation, ignored: Sequence[str]
@@ -101,12 +103,12 @@ class Tagger:
         return words
 
     def _continues(self, read: ReadText, at: int) -> bool:
-        """True if a token continues the word of the one before it, by transformers' rules."""
+        """True if a token continues the word of the one before it."""
         if read.ids[at] == self._unknown_id:
             return False
-        start, end = read.places[at]
-        if self._has_word_pieces:
-            return len(read.pieces[at]) != end - start
+        if self._continuing:
+            return read.pieces[at].startswith(self._continuing)
+        start, _ = read.places[at]
         return start > 0 and " " not in read.text[start - 1 : start + 1]
 
     def _joined(self, group: Sequence[_Unit], whole: bool) -> Entity:
@@ -141,19 +143,32 @@ def _of_words(scores: Scores, words: Sequence[Sequence[int]], aggregation: Aggre
 def with_kinds(text: str, entities: Sequence[Entity]) -> str:
     """The text with `[KIND]` in place of each entity.
 
-    Entities of one kind are replaced together if only punctuation is between them, as in an address of e-mail. A token
-    that belongs to nothing stays, even where a request asks for it.
+    Entities of one kind are replaced together if only punctuation is between them, as in an address of e-mail. White
+    space around an entity stays, and marks that combine with its last letter go with it. A token that belongs to
+    nothing stays, even where a request asks for it.
     """
     found: list[str] = []
     done, last = 0, None
     for one in entities:
         if one.entity_group == OUTSIDE or one.end <= done:
             continue
-        between = text[done : one.start]
-        if one.entity_group != last or any(part.isalnum() or part.isspace() for part in between):
+        start, end = _visible(text, max(one.start, done), one.end)
+        between = text[done:start]
+        if one.entity_group != last or any(not category(part).startswith("P") for part in between):
             found += [between, f"[{one.entity_group}]"]
-        done, last = one.end, one.entity_group
+        done, last = end, one.entity_group
     return "".join([*found, text[done:]])
+
+
+def _visible(text: str, start: int, end: int) -> tuple[int, int]:
+    """A place without the white space at its ends, and with the marks that combine with its last letter."""
+    while start < end and text[start].isspace():
+        start += 1
+    while end > start and text[end - 1].isspace():
+        end -= 1
+    while end < len(text) and combining(text[end]):
+        end += 1
+    return start, end
 
 
 def _of_token(one: _Unit) -> Entity:

@@ -19,9 +19,9 @@ from deployments.replica.tokens import TOKENIZER_FILE, Encoded
 from deployments.replica.variant import check_answers
 from gateway.catalogs.catalog import CatalogEntry
 from gateway.model.deadline import Clock
-from gateway.model.messages import Failure, InputReport, Work, parameters_of
+from gateway.model.messages import Failure, FailureKind, InputReport, Work, parameters_of
 from gateway.model.profile import LatencyProfile
-from gateway.tasks.tokens import TaggerManifest, TokensParameters
+from gateway.tasks.tokens import MOST_WINDOWS, TaggerManifest, TokensParameters
 
 GLIMPSES = 8
 """Tokens of a golden input whose logits are kept, evenly spaced: those of all would make a manifest of megabytes."""
@@ -73,9 +73,12 @@ class TaggerReplica(BatchedReplica[_Asked]):
         super().__init__(batcher, clock)
 
     def encode(self, work: Work) -> tuple[_Asked, list[Encoded]] | Failure:
-        """Tokenises the texts of a request, and divides them into windows."""
+        """Tokenises the texts of a request, and divides them into windows; TOO_LONG if these are too many."""
         parameters = parameters_of(work, TokensParameters)
         texts = [self._reader.read(text, parameters.stride) for text in work.inputs]
+        windows = sum(len(read.windows) for read in texts)
+        if windows > MOST_WINDOWS:
+            return Failure(FailureKind.TOO_LONG, f"the texts take {windows} windows, a request may have {MOST_WINDOWS}")
         return _Asked(parameters, texts), [row for read in texts for row in self._reader.encoded(read)]
 
     def outputs(self, asked: _Asked, logits: Sequence[Logits]) -> tuple[object, ...]:

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from deployments.replica.batched import INLINE_CHARACTERS
 from deployments.replica.tagging.entities import with_kinds
-from gateway.model.messages import Answer, Work
-from gateway.tasks.tokens import Aggregation, Entity, TokensParameters
+from gateway.model.messages import Answer, Failure, FailureKind, Work
+from gateway.tasks.tokens import MOST_WINDOWS, Aggregation, Entity, TokensParameters
 
 SMILE, FAMILY = "\U0001f600", "\U0001f468\u200d\U0001f469\u200d\U0001f467"
 
@@ -88,10 +88,30 @@ async def test_a_long_text_is_taken_in_windows_without_doubles(tmp_path: Path, s
 
 async def test_a_text_of_many_pages_is_answered_as_its_parts(tmp_path: Path) -> None:
     """A text that is too long for the loop, which is read and answered on threads, loses nothing."""
-    text = "ann lee and " * 400
+    text = "ann lee and " * 180
     assert len(text) > INLINE_CHARACTERS
     (entities,) = (await answered(tmp_path, tokens(text))).outputs
-    assert found(text, entities) == [("PER", "ann lee")] * 400
+    assert found(text, entities) == [("PER", "ann lee")] * 180
+
+
+async def test_a_request_of_too_many_windows_is_refused(tmp_path: Path) -> None:
+    """Texts that take more windows than a request may have run none of them, however many texts they are."""
+    made = replica(tmp_path, engine := KnowingEngine(), "simple")
+    made.start()
+    refused = await made.handle([tokens("ann lee and " * 400), tokens(*["ann lee and " * 40] * 10)])
+    await made.stop(60)
+    for one in refused:
+        assert isinstance(one, Failure) and one.kind is FailureKind.TOO_LONG
+        assert str(MOST_WINDOWS) in one.detail and "ann" not in one.detail
+    assert not engine.rows
+
+
+@pytest.mark.parametrize("aggregation", ["simple", "first", "average", "max"])
+async def test_combining_marks_do_not_hide_a_name(tmp_path: Path, aggregation: Aggregation) -> None:
+    """A word whose letters have marks of their own is a word, and is redacted with its marks."""
+    text = "lee\u0301 and an\u0301n lee in york\u0308."
+    answer = await answered(tmp_path, tokens(text, aggregation=aggregation, redact=True))
+    assert answer.outputs[0].redacted == "[PER] and [PER] in [LOC]."
 
 
 @pytest.mark.parametrize("aggregation", ["none", "simple", "first", "average", "max"])
@@ -126,6 +146,12 @@ def test_parts_of_one_address_are_one_kind() -> None:
     assert with_kinds(text, parts) == "[EMAIL] e"
     assert with_kinds(text, [*parts, entity("EMAIL", 8, 9)]) == "[EMAIL] [EMAIL]"
     assert with_kinds(text, [parts[0], entity("NAME", 2, 3), *parts[2:]]) == "[EMAIL].[NAME]@[EMAIL] e"
+
+
+def test_what_surrounds_an_entity_stays() -> None:
+    """White space in a place stays in the text, and an emoji between two entities is no punctuation."""
+    assert with_kinds("Mail Ann Bob now", [entity("NAME", 4, 8), entity("NAME", 8, 12)]) == "Mail [NAME] [NAME] now"
+    assert with_kinds(f"Ann{SMILE}Bob", [entity("NAME", 0, 3), entity("NAME", 4, 7)]) == f"[NAME]{SMILE}[NAME]"
 
 
 @given(st.text(max_size=30), st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), max_size=6))
