@@ -25,7 +25,7 @@ ALONE_AFTER = 8
 
 A client that sends one request after the other is alone from its eighth request on. Independent clients find a gateway
 empty that often in a row only if they hardly load it: on two cores half busy, with 2 in place of 8, the best classifier
-kept a core from so many urgent requests that 3.1 points were lost (`punctual simulate live-classify`).
+kept a core from so many urgent requests that 2.6 points were lost (`punctual simulate live-classify`).
 """
 
 FEW_EXPECTED = 0.5

@@ -199,12 +199,7 @@ ABLATIONS = (
         {f"{_PRICE}:CapacityPrice._in_the_long_run": _zero},
     ),
     Ablation("rush price", "Only the long run has a price.", {f"{_PRICE}:price_of": _zero}),
-    Ablation(
-        "utilisation",
-        "The rush price gives all of the core time out.",
-        {f"{_PRICE}:UTILISATION": 1.0},
-        "without it the losses by the parts deleted so far add up to 0.65 points in day",
-    ),
+    Ablation("utilisation", "The rush price gives all of the core time out.", {f"{_PRICE}:UTILISATION": 1.0}),
     Ablation(
         "steady utilisation",
         "The long-run price gives all of the core time out.",
