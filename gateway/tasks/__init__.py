@@ -11,13 +11,16 @@ from gateway.model.manifest import VariantManifest, parse_manifest
 from gateway.tasks.base import Task, VariantKind
 from gateway.tasks.classify import CLASSIFY
 from gateway.tasks.embed import EMBED
+from gateway.tasks.generate import GENERATE
 from gateway.tasks.service_time import ServiceTimeModel
 from gateway.tasks.similarity import SIMILARITY
 from gateway.tasks.summarize import SUMMARIZE
 from gateway.tasks.tokens import TOKENS
 from gateway.tasks.zero_shot import ZERO_SHOT
 
-TASKS: dict[str, Task] = {task.name: task for task in (CLASSIFY, SUMMARIZE, EMBED, SIMILARITY, TOKENS, ZERO_SHOT)}
+TASKS: dict[str, Task] = {
+    task.name: task for task in (CLASSIFY, SUMMARIZE, EMBED, SIMILARITY, TOKENS, ZERO_SHOT, GENERATE)
+}
 
 
 def tasks_of(kind: str) -> tuple[str, ...]:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
-from gateway.model.manifest import Seq2SeqManifest
-from gateway.model.profile import LatencyProfile
+from gateway.model.messages import Generation
+from gateway.model.profile import LatencyProfile, ProfileDocument
 
 BEAMS = (1, 2, 4, 8)
 """Numbers of beams that are profiled and planned with."""
@@ -49,15 +50,30 @@ class DecodingPlan:
     expected_s: float
 
 
+class Writes(Protocol):
+    """The manifest of a checkpoint that writes: what reading with the first step takes, and each later step."""
+
+    @property
+    def profile(self) -> ProfileDocument:
+        """Reading a text, with the first step."""
+
+    @property
+    def step_profile(self) -> ProfileDocument:
+        """Each later step, by rows and by tokens before it."""
+
+
 @dataclass(frozen=True, slots=True)
 class WritingTimes:
-    """The two latency profiles of an encoder-decoder: reading with the first step, and each later step by beams."""
+    """The two latency profiles of a checkpoint that writes: reading with the first step, and each later step by rows.
+
+    Rows are the beams of a search.
+    """
 
     encoder: LatencyProfile
     steps: LatencyProfile
 
     @classmethod
-    def of(cls, manifest: Seq2SeqManifest) -> WritingTimes:
+    def of(cls, manifest: Writes) -> WritingTimes:
         """Reads the profiles of the manifest. Raises ValueError for a grid with holes."""
         return cls(LatencyProfile.from_document(manifest.profile), LatencyProfile.from_document(manifest.step_profile))
 
@@ -94,3 +110,8 @@ def leanest(times: DecodingTimes, wanted: Wanted) -> DecodingPlan:
 def widths(most: int) -> tuple[int, ...]:
     """The numbers of beams to choose from, up to and including `most`."""
     return tuple(sorted({*(b for b in BEAMS if b < most), most}))
+
+
+def was_short(generation: Generation) -> bool:
+    """True if a text was too short to write about: nothing ran for it, so that its part of the tokens took no time."""
+    return generation.finish_reason == "short"

@@ -11,12 +11,13 @@ from pydantic import ConfigDict, Field, JsonValue, StringConstraints
 
 from gateway.model.errors import InvalidRequest
 from gateway.model.manifest import ExtractiveManifest, GenerationRules, Seq2SeqManifest
-from gateway.model.messages import Answer, FinishReason, Generation, Parameters
+from gateway.model.messages import Answer, FinishReason, Parameters
 from gateway.model.profile import LatencyProfile
 from gateway.model.tier import Tier
 from gateway.tasks.base import BY_ANOTHER_NAME, Ignored, Sampling, Spellings, Task, TaskBody, VariantKind
-from gateway.tasks.decoding import HEADROOM, DecodingTimes, Wanted, WritingTimes, leanest, plan
-from gateway.tasks.service_time import SLOWDOWN_WEIGHT, SMOOTHING, Slowdown
+from gateway.tasks.decoding import Wanted, WritingTimes, leanest, plan, was_short
+from gateway.tasks.service_time import SLOWDOWN_WEIGHT, Slowdown
+from gateway.tasks.writing import WritingModel
 
 LongText: TypeAlias = Literal["chunk", "longest_first", "error"]
 
@@ -219,7 +220,7 @@ class ExtractiveModel:
 
     def learn(self, tokens: Sequence[int], parameters: Parameters, answer: Answer) -> None:
         """Learns the slowdown from what was read."""
-        if _was_short(answer):
+        if any(was_short(one) for one in answer.generation):
             return
         if answer.input.kept > 0:
             profiled_s = self._profiled_s(answer.input.kept, len(tokens))
@@ -233,60 +234,15 @@ class ExtractiveModel:
         return max(tokens * self._per_token_s, self._least_s * texts)
 
 
-class AbstractiveModel:
+class AbstractiveModel(WritingModel):
     """Service times of an encoder-decoder, which reads texts in pieces and writes as many beams as time allows."""
 
-    max_batch = 1
+    usual = _USUAL
 
     def __init__(self, manifest: Seq2SeqManifest) -> None:
-        self._writing = WritingTimes.of(manifest)
-        self.sigma = max(self._writing.encoder.sigma, self._writing.steps.sigma)
+        super().__init__(WritingTimes.of(manifest), manifest.output_tokens)
         self._window_tokens = manifest.max_tokens
         self._rules = manifest.generation
-        self._output_tokens = manifest.output_tokens
-        self.slowdown = Slowdown(SLOWDOWN_WEIGHT)
-
-    def run_s(self, inputs: int, tokens: int) -> float:
-        """Median seconds of the texts, one after the other, each with one beam."""
-        return inputs * self._of_text(tokens, _USUAL, 0.0)[1]
-
-    def service_times_s(
-        self, tokens: Sequence[int], parameters: Parameters, available_s: float, companions: int = 0
-    ) -> tuple[float, float]:
-        """Median seconds with as many beams as fit, and with one; several texts share the room equally."""
-        planned = least = 0.0
-        for of_text in tokens:
-            fully_s, leanest_s = self._of_text(of_text, parameters, available_s / len(tokens))
-            planned, least = planned + fully_s, least + leanest_s
-        return planned, least
-
-    def learn(self, tokens: Sequence[int], parameters: Parameters, answer: Answer) -> None:
-        """Learns the output length, and the slowdown from single texts in one piece."""
-        if _was_short(answer):
-            return
-        for one in answer.generation:
-            self._learn_output(one, parameters)
-        if len(answer.generation) == 1 and (one := answer.generation[0]).pieces == 1 and one.steps:
-            times = self._writing.for_text(answer.input.kept)
-            profiled_s = times.encode_s + (one.steps - 1) * times.step_s(one.beams)
-            self.slowdown.learn(answer.timings.service_time_s, profiled_s)
-
-    def forget(self) -> None:
-        """Resets the slowdown alone; the length of summaries does not depend on the machine."""
-        self.slowdown = Slowdown(SLOWDOWN_WEIGHT)
-
-    def _learn_output(self, one: Generation, parameters: Parameters) -> None:
-        """Learns the output length from a summary that had time for more tokens than expected.
-
-        How it ended does not decide: with little time left, only short summaries end by themselves. A summary that was
-        cut counts as at least the expected length. One that was forced to be longer says nothing.
-        """
-        expected = self._output_tokens
-        ample = min(HEADROOM * expected, self._rules.max_new_tokens)
-        forced = isinstance(parameters, SummarizeParameters) and (parameters.min_new_tokens or 0) > expected
-        if one.pieces == 1 and one.max_new_tokens >= ample and not forced:
-            seen = one.tokens if one.finish_reason == "stop" else max(one.tokens, expected)
-            self._output_tokens += SMOOTHING * (seen - expected)
 
     def _of_text(self, tokens: int, parameters: Parameters, available_s: float) -> tuple[float, float]:
         """Median seconds of one text with as many beams as fit, and with one.
@@ -306,17 +262,13 @@ class AbstractiveModel:
         least_s = pieces * leanest(piece, wanted).expected_s + leanest(last, wanted).expected_s
         return read_s + plan(last, wanted, available_s - read_s).expected_s, least_s
 
-    def _times(self, tokens: int) -> DecodingTimes:
-        return self._writing.for_text(tokens, self.slowdown.value)
+    def _forced(self, parameters: Parameters) -> bool:
+        least = parameters.min_new_tokens if isinstance(parameters, SummarizeParameters) else None
+        return (least or 0) > self._output_tokens
 
     def _wanted(self, parameters: Parameters) -> Wanted:
         given = parameters if isinstance(parameters, SummarizeParameters) else SummarizeParameters()
         return wanted_of(given, self._rules, self._output_tokens)
-
-
-def _was_short(answer: Answer) -> bool:
-    """True if a text was too short to summarise: nothing ran for it, so that its part of the tokens took no time."""
-    return any(one.finish_reason == "short" for one in answer.generation)
 
 
 def wanted_of(parameters: SummarizeParameters, rules: GenerationRules, expected_tokens: float) -> Wanted:

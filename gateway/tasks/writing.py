@@ -1,0 +1,92 @@
+"""Service times of what writes token by token, whatever it reads: what a text takes, and what answers teach."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+from gateway.model.messages import Answer, Generation, Parameters
+from gateway.tasks.decoding import HEADROOM, DecodingTimes, Wanted, WritingTimes, was_short
+from gateway.tasks.service_time import SLOWDOWN_WEIGHT, SMOOTHING, Slowdown
+
+
+class WritingModel(ABC):
+    """Service times of a checkpoint that writes its answers, one text after the other.
+
+    A subclass says what one text takes and what a request wants. Learnt are the length of answers and the slowdown.
+    """
+
+    max_batch = 1
+
+    def __init__(self, writing: WritingTimes, output_tokens: float) -> None:
+        """Takes the two profiles, and the mean length of what is written if a request does not limit it."""
+        self.sigma = max(writing.encoder.sigma, writing.steps.sigma)
+        self.slowdown = Slowdown(SLOWDOWN_WEIGHT)
+        self._writing = writing
+        self._output_tokens = output_tokens
+
+    @property
+    @abstractmethod
+    def usual(self) -> Parameters:
+        """The parameters of a request that names none."""
+
+    @abstractmethod
+    def _wanted(self, parameters: Parameters) -> Wanted:
+        """What a request asks for, within the checkpoint's own rules."""
+
+    @abstractmethod
+    def _of_text(self, tokens: int, parameters: Parameters, available_s: float) -> tuple[float, float]:
+        """Median seconds of one text as done within the available time, and as done the cheapest way."""
+
+    @abstractmethod
+    def _forced(self, parameters: Parameters) -> bool:
+        """True if a request asks for more tokens than are usual, so that its length says nothing of others."""
+
+    def _texts(self, tokens: Sequence[int], parameters: Parameters) -> Sequence[int]:
+        """The tokens of each text that is answered by itself."""
+        return tokens
+
+    def run_s(self, inputs: int, tokens: int) -> float:
+        """Median seconds of the texts, one after the other, each done the cheapest way."""
+        return inputs * self._of_text(tokens, self.usual, 0.0)[1]
+
+    def service_times_s(
+        self, tokens: Sequence[int], parameters: Parameters, available_s: float, companions: int = 0
+    ) -> tuple[float, float]:
+        """Median seconds within the available time, and the least; several texts share the time equally."""
+        texts = self._texts(tokens, parameters)
+        planned = least = 0.0
+        for of_text in texts:
+            fully_s, leanest_s = self._of_text(of_text, parameters, available_s / len(texts))
+            planned, least = planned + fully_s, least + leanest_s
+        return planned, least
+
+    def learn(self, tokens: Sequence[int], parameters: Parameters, answer: Answer) -> None:
+        """Learns the output length, and the slowdown from single texts in one piece."""
+        if any(was_short(one) for one in answer.generation):
+            return
+        for one in answer.generation:
+            self._learn_output(one, parameters)
+        if len(answer.generation) == 1 and (one := answer.generation[0]).pieces == 1 and one.steps:
+            times = self._writing.for_text(answer.input.kept)
+            profiled_s = times.encode_s + (one.steps - 1) * times.step_s(one.beams)
+            self.slowdown.learn(answer.timings.service_time_s, profiled_s)
+
+    def forget(self) -> None:
+        """Resets the slowdown alone; the length of answers does not depend on the machine."""
+        self.slowdown = Slowdown(SLOWDOWN_WEIGHT)
+
+    def _learn_output(self, one: Generation, parameters: Parameters) -> None:
+        """Learns the output length from a text that had time for more tokens than expected.
+
+        How it ended does not decide: with little time left, only short texts end by themselves. One that was cut counts
+        as at least the expected length. One that was forced to be longer says nothing.
+        """
+        expected = self._output_tokens
+        ample = min(HEADROOM * expected, float(self._wanted(self.usual).max_new_tokens))
+        if one.pieces == 1 and one.max_new_tokens >= ample and not self._forced(parameters):
+            seen = one.tokens if one.finish_reason == "stop" else max(one.tokens, expected)
+            self._output_tokens += SMOOTHING * (seen - expected)
+
+    def _times(self, tokens: int) -> DecodingTimes:
+        return self._writing.for_text(tokens, self.slowdown.value)
