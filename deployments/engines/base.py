@@ -29,6 +29,9 @@ NEXT_STEP_FILE = "decoder_with_past_model.onnx"
 SEQ2SEQ_FILES = (ENCODER_FILE, FIRST_STEP_FILE, NEXT_STEP_FILE)
 """The graphs of an encoder-decoder, named as optimum exports them."""
 
+CAUSAL_FILES = (ONNX_FILE,)
+"""The graph of a decoder-only checkpoint, which takes any number of tokens after those that it has read."""
+
 
 class Engine(Protocol):
     """Runs one variant. Blocking: call it on the engine's thread, never on the replica's loop."""
@@ -59,6 +62,19 @@ class Seq2SeqEngine(Protocol):
 
     def encode(self, token_ids: TokenIds) -> Decoder:
         """Runs the encoder on one text, token ids (tokens,), and gives its decoder. Blocking."""
+
+
+class CausalEngine(Protocol):
+    """Runs one decoder-only variant. Safe to use from several threads at once. Is a `Seq2SeqEngine` too."""
+
+    def encode(self, token_ids: TokenIds) -> Decoder:
+        """Reads a prompt without its last token, token ids (tokens,), of which there may be none. Blocking.
+
+        The first step of the decoder that it gives continues row 0 with the prompt's last token.
+        """
+
+    def score(self, token_ids: TokenIds) -> Logits:
+        """Computes the logits (tokens, vocabulary) after each token of a text, token ids (tokens,). Blocking."""
 
 
 @dataclass(frozen=True)

@@ -56,16 +56,16 @@ class OnnxSeq2Seq:
         errors.
         """
         encoder, first, later = (open_session(folder / name, threads, many_shapes=True) for name in SEQ2SEQ_FILES)
-        _check(ENCODER_FILE, names_in(encoder), {INPUT_IDS}, {ATTENTION_MASK})
-        _check(FIRST_STEP_FILE, names_in(first), {INPUT_IDS, ENCODER_STATES}, {ENCODER_MASK})
+        check_taken(ENCODER_FILE, names_in(encoder), {INPUT_IDS}, {ATTENTION_MASK})
+        check_taken(FIRST_STEP_FILE, names_in(first), {INPUT_IDS, ENCODER_STATES}, {ENCODER_MASK})
         taken = names_in(later)
         past = tuple(name for name in taken if name.startswith(PAST))
         cross = tuple(name for name in past if CROSS in name)
         own = tuple(name for name in past if CROSS not in name)
-        _check(NEXT_STEP_FILE, taken, {INPUT_IDS, *past}, {ENCODER_MASK, ENCODER_STATES})
-        _check_given(ENCODER_FILE, encoder, (STATES,))
-        _check_given(FIRST_STEP_FILE, first, (LOGITS, *map(_present, past)))
-        _check_given(NEXT_STEP_FILE, later, (LOGITS, *map(_present, own)))
+        check_taken(NEXT_STEP_FILE, taken, {INPUT_IDS, *past}, {ENCODER_MASK, ENCODER_STATES})
+        check_given(ENCODER_FILE, encoder, (STATES,))
+        check_given(FIRST_STEP_FILE, first, (LOGITS, *map(present_of, past)))
+        check_given(NEXT_STEP_FILE, later, (LOGITS, *map(present_of, own)))
         if not own or not cross:
             raise ValueError(f"{NEXT_STEP_FILE} takes no keys and values of earlier steps")
         shares = shares_cross(later, own, cross)
@@ -102,11 +102,11 @@ class OnnxDecoder:
             return self._first_step(tokens)
         self._follow(origins)
         graphs = self._graphs
-        outputs = [LOGITS, *map(_present, graphs.own)]
+        outputs = [LOGITS, *map(present_of, graphs.own)]
         feeds = self._text | self._own | {INPUT_IDS: tokens[:, np.newaxis]}
         logits, *own = graphs.later.run(outputs, feeds)
         self._own = dict(zip(graphs.own, own, strict=True))
-        return _last(logits)
+        return last_logits(logits)
 
     def _first_step(self, tokens: TokenIds) -> Logits:
         """Runs the first step's graph, and keeps only the arrays that later steps take."""
@@ -116,12 +116,12 @@ class OnnxDecoder:
         past = (*graphs.cross, *graphs.own)
         feeds = {name: array for name, array in self._text.items() if name in graphs.first_inputs}
         feeds[INPUT_IDS] = tokens[:, np.newaxis]
-        logits, *made = graphs.first.run([LOGITS, *map(_present, past)], feeds)
+        logits, *made = graphs.first.run([LOGITS, *map(present_of, past)], feeds)
         kept = dict(zip(past, made, strict=True))
         self._own = {name: kept.pop(name) for name in graphs.own}
         self._text = {name: array for name, array in (self._text | kept).items() if name in graphs.later_inputs}
         self._rows = 1
-        return _last(logits)
+        return last_logits(logits)
 
     def _follow(self, origins: TokenIds) -> None:
         """Reorders keys and values of self-attention by the rows' origins; cross-attention is equal for all rows."""
@@ -158,7 +158,7 @@ def shares_cross(later: onnxruntime.InferenceSession, own: tuple[str, ...], cros
             shared[node.name] = np.zeros((1, text, node.shape[2]), dtype=np.float32)
     shared = {name: array for name, array in shared.items() if name in names_in(later)}
     apart = {name: np.repeat(array, rows // len(array), axis=0) for name, array in shared.items()}
-    outputs = [LOGITS, *map(_present, own)]
+    outputs = [LOGITS, *map(present_of, own)]
     try:
         found = later.run(outputs, shared)
     except (Fail, InvalidArgument, RuntimeException):
@@ -166,24 +166,24 @@ def shares_cross(later: onnxruntime.InferenceSession, own: tuple[str, ...], cros
     return all(map(np.array_equal, found, later.run(outputs, apart)))
 
 
-def _present(past: str) -> str:
+def present_of(past: str) -> str:
     """The output name that belongs to an input name of past keys and values."""
     return PRESENT + past.removeprefix(PAST)
 
 
-def _last(logits: Logits) -> Logits:
+def last_logits(logits: Logits) -> Logits:
     """Takes the only position of (rows, 1, vocabulary), as float32."""
     last: Logits = logits[:, -1].astype(np.float32, copy=False)
     return last
 
 
-def _check(file: str, inputs: list[str], needed: set[str], fed: set[str]) -> None:
+def check_taken(file: str, inputs: list[str], needed: set[str], fed: set[str]) -> None:
     """Raises ValueError for an input that is not fed, or a missing one."""
     if not needed <= set(inputs) <= needed | fed:
         raise ValueError(f"{file} wants the inputs {sorted(inputs)}")
 
 
-def _check_given(file: str, session: onnxruntime.InferenceSession, needed: tuple[str, ...]) -> None:
+def check_given(file: str, session: onnxruntime.InferenceSession, needed: tuple[str, ...]) -> None:
     """Raises ValueError for a missing output."""
     missing = sorted(set(needed) - {node.name for node in session.get_outputs()})
     if missing:

@@ -6,10 +6,27 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from deployments.engines.base import ONNX_FILE, OPENVINO_FILE, SEQ2SEQ_FILES, Engine, Seq2SeqEngine
+from deployments.engines.base import (
+    CAUSAL_FILES,
+    ONNX_FILE,
+    OPENVINO_FILE,
+    SEQ2SEQ_FILES,
+    CausalEngine,
+    Engine,
+    Seq2SeqEngine,
+)
 from gateway.model.manifest import VariantManifest
 
-__all__ = ["ONNX_FILE", "SEQ2SEQ_FILES", "EngineSize", "open_engine", "open_engine_named", "open_seq2seq_engine"]
+__all__ = [
+    "CAUSAL_FILES",
+    "ONNX_FILE",
+    "SEQ2SEQ_FILES",
+    "EngineSize",
+    "open_causal_engine",
+    "open_engine",
+    "open_engine_named",
+    "open_seq2seq_engine",
+]
 
 log = logging.getLogger("punctual.engines")
 
@@ -65,3 +82,12 @@ def open_seq2seq_engine(name: str, folder: Path, threads: int) -> Seq2SeqEngine:
     from deployments.engines.onnx_seq2seq import OnnxSeq2Seq
 
     return OnnxSeq2Seq.open(folder, threads)
+
+
+def open_causal_engine(name: str, folder: Path, threads: int) -> CausalEngine:
+    """Opens the decoder-only engine of that name on a folder. Raises ValueError for an unknown engine."""
+    if name != "onnx":
+        raise ValueError(f"no engine that writes on is called {name!r}")
+    from deployments.engines.onnx_causal import OnnxCausal
+
+    return OnnxCausal.open(folder, threads)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from deployments.engines.base import ONNX_FILE, OPENVINO_FILE, SEQ2SEQ_FILES
+from deployments.engines.base import CAUSAL_FILES, ONNX_FILE, OPENVINO_FILE, SEQ2SEQ_FILES
 from exporters.errors import ExportFailed
 from exporters.plan import Step, Workbench
 from gateway.model.manifest import Precision
@@ -48,6 +48,11 @@ def export_seq2seq_graphs(model: PreTrainedModel, folder: Path) -> None:
     Weights over 2 GB go beside their graph, since an ONNX file holds no more.
     """
     _export(model, folder, "text2text-generation-with-past", SEQ2SEQ_FILES)
+
+
+def export_causal_graph(model: PreTrainedModel, folder: Path) -> None:
+    """Writes a decoder-only model's model.onnx, with the keys and values of earlier tokens. Raises ExportFailed."""
+    _export(model, folder, "text-generation-with-past", CAUSAL_FILES)
 
 
 def export_vectors(model: PreTrainedModel, pooled: torch.nn.Module, file: Path) -> None:

@@ -1,0 +1,141 @@
+"""Runs decoder-only checkpoints with ONNX Runtime on the CPU, from one graph as optimum exports it.
+
+The graph takes tokens, and the keys and values of the tokens before them. Inputs, outputs and the shapes of keys and
+values are found in the graph, so Llama, GPT-2 and GPT-Neo need no code of their own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+from deployments.engines.base import CAUSAL_FILES, Logits, TokenIds
+from deployments.engines.onnx import ATTENTION_MASK, INPUT_IDS, LOGITS, open_session
+from deployments.engines.onnx_seq2seq import (
+    PAST,
+    Arrays,
+    check_given,
+    check_taken,
+    last_logits,
+    names_in,
+    present_of,
+)
+
+POSITION_IDS = "position_ids"
+
+SCORED_FROM = "scored_from"
+"""The input of a graph that says from which of the given tokens on it computes logits: its head is a large matrix, and
+of a prompt only the last token's are of use. Graphs without it compute them all."""
+
+FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+"""The types that keys and values may have."""
+
+
+@dataclass(frozen=True, slots=True)
+class CausalGraph:
+    """The session with the names of its inputs. Safe to use from several threads at once.
+
+    `empty` are the keys and values before the first token, of one row and no tokens, by the names of inputs.
+    """
+
+    session: onnxruntime.InferenceSession
+    inputs: frozenset[str]
+    empty: Arrays
+
+    def run(self, tokens: TokenIds, past: Arrays, scored_from: int) -> tuple[Logits, Arrays]:
+        """Runs tokens (rows, tokens) after the past of as many rows.
+
+        Gives the logits from the token at `scored_from` on, or of all tokens, and the past with these tokens.
+        """
+        before = next(iter(past.values())).shape[2]
+        rows, count = tokens.shape
+        feeds: Arrays = {
+            INPUT_IDS: tokens,
+            ATTENTION_MASK: np.ones((rows, before + count), dtype=np.int64),
+            POSITION_IDS: np.tile(np.arange(before, before + count, dtype=np.int64), (rows, 1)),
+            SCORED_FROM: np.asarray([scored_from], dtype=np.int64),
+        }
+        fed = {name: array for name, array in feeds.items() if name in self.inputs} | past
+        logits, *made = self.session.run([LOGITS, *map(present_of, past)], fed)
+        return logits, dict(zip(past, made, strict=True))
+
+
+class OnnxCausal:
+    """Runs a decoder-only checkpoint on the calling thread and `threads - 1` helpers. Implements `CausalEngine`."""
+
+    def __init__(self, graph: CausalGraph) -> None:
+        """Takes an open graph, as `open` makes it."""
+        self._graph = graph
+
+    @classmethod
+    def open(cls, folder: Path, threads: int) -> OnnxCausal:
+        """Loads the graph of a folder. Raises ValueError for one that this engine cannot feed, and ORT's errors."""
+        (file,) = CAUSAL_FILES
+        session = open_session(folder / file, threads, many_shapes=True)
+        inputs = names_in(session)
+        past = [name for name in inputs if name.startswith(PAST)]
+        check_taken(file, inputs, {INPUT_IDS, *past}, {ATTENTION_MASK, POSITION_IDS, SCORED_FROM})
+        check_given(file, session, (LOGITS, *map(present_of, past)))
+        if not past:
+            raise ValueError(f"{file} takes no keys and values of earlier tokens")
+        return cls(CausalGraph(session, frozenset(inputs), _empty(file, session)))
+
+    def encode(self, token_ids: TokenIds) -> OnnxWriting:
+        """Reads a prompt without its last token, token ids (tokens,), and gives its decoder. Blocking."""
+        past = self._graph.empty
+        if len(token_ids):
+            _, past = self._graph.run(token_ids[np.newaxis], past, len(token_ids) - 1)
+        return OnnxWriting(self._graph, past)
+
+    def score(self, token_ids: TokenIds) -> Logits:
+        """Computes the logits (tokens, vocabulary) after each token of a text, token ids (tokens,). Blocking."""
+        logits: Logits = self._graph.run(token_ids[np.newaxis], self._graph.empty, 0)[0][0]
+        return logits.astype(np.float32, copy=False)
+
+
+class OnnxWriting:
+    """One prompt that is written on, in one row or several. Implements `Decoder`.
+
+    The graph itself makes the keys and values anew with each token; they are copied once more only when rows fork or
+    die.
+    """
+
+    def __init__(self, graph: CausalGraph, past: Arrays) -> None:
+        """Takes the keys and values of all tokens of the prompt but the last, in one row."""
+        self._graph = graph
+        self._past = past
+        self._rows = 1
+        self._begun = False
+
+    def step(self, tokens: TokenIds, origins: TokenIds) -> Logits:
+        """Runs one step; gives logits (rows, vocabulary), float32. Raises ValueError for several rows at first."""
+        if not self._begun and len(tokens) != 1:
+            raise ValueError(f"a first step of {len(tokens)} rows")
+        self._begun = True
+        self._follow(origins)
+        logits, self._past = self._graph.run(tokens[:, np.newaxis], self._past, 0)
+        return last_logits(logits)
+
+    def _follow(self, origins: TokenIds) -> None:
+        """Reorders keys and values by the rows' origins."""
+        rows = len(origins)
+        if rows != self._rows or (origins != np.arange(rows)).any():
+            self._past = {name: array.take(origins, axis=0) for name, array in self._past.items()}
+        self._rows = rows
+
+
+def _empty(file: str, session: onnxruntime.InferenceSession) -> Arrays:
+    """Keys and values of one row and no tokens. Raises ValueError for those of a shape or type that is not known."""
+    found: Arrays = {}
+    for node in session.get_inputs():
+        if not node.name.startswith(PAST):
+            continue
+        rows, heads, tokens, width = node.shape if len(node.shape) == 4 else (0, 0, 0, 0)
+        sized = isinstance(heads, int) and isinstance(width, int)
+        if node.type not in FLOATS or not sized or isinstance(rows, int) or isinstance(tokens, int):
+            raise ValueError(f"{file} takes {node.name} as {node.type} {node.shape}")
+        found[node.name] = np.zeros((1, heads, 0, width), dtype=FLOATS[node.type])
+    return found

@@ -1,0 +1,140 @@
+"""Laws of decoder-only graphs in ONNX Runtime, on real architectures: they write what the model writes."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from optimum.exporters.onnx import onnx_export_from_model
+from small_causal import (
+    CAUSAL_FAMILIES,
+    END,
+    TorchWriting,
+    generated,
+    ids_of,
+    prompts,
+    small_causal,
+)
+from transformers import PreTrainedModel
+
+from deployments.engines.base import ONNX_FILE, CausalEngine, TokenIds
+from deployments.engines.onnx_causal import OnnxCausal
+from deployments.engines.opening import open_causal_engine
+from exporters.export import quiet_libraries
+from exporters.kinds.graphs import export_causal_graph
+
+pytestmark = pytest.mark.export
+
+MOST = 24
+
+Exported = dict[str, tuple[PreTrainedModel, Path]]
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """A tiny model of each family with the folder of its fp32 graph."""
+    root = tmp_path_factory.mktemp("graphs")
+    made = {}
+    for family in CAUSAL_FAMILIES:
+        with quiet_libraries():
+            export_causal_graph(small_causal(family), root / family)
+        made[family] = small_causal(family), root / family
+    return made
+
+
+def written(engine: CausalEngine, ids: TokenIds, most: int = MOST) -> tuple[int, ...]:
+    """What the engine writes greedily after a prompt, its end token too."""
+    decoder, row, found = engine.encode(ids[:-1]), np.zeros(1, dtype=np.int64), list[int]()
+    token = int(ids[-1])
+    while len(found) < most and END not in found:
+        token = int(decoder.step(np.asarray([token]), row)[0].argmax())
+        found.append(token)
+    return tuple(found)
+
+
+@pytest.mark.parametrize("family", CAUSAL_FAMILIES)
+def test_a_graph_writes_what_generate_writes(exported: Exported, family: str) -> None:
+    """The graph writes the tokens of `generate`, for prompts of any length, one after another on one engine."""
+    model, folder = exported[family]
+    engine = open_causal_engine("onnx", folder, 1)
+    asked = [ids_of(text) for text in (*prompts(6), "a")]  # the last has one token: nothing to read before it
+    assert len({len(ids) for ids in asked}) > 4
+    found = [written(engine, ids) for ids in asked]
+    assert found == [generated(model, ids.tolist(), MOST) for ids in asked]
+    assert len({token for row in found for token in row}) > 10
+
+
+@pytest.mark.parametrize("family", CAUSAL_FAMILIES)
+def test_rows_follow_their_origins(exported: Exported, family: str) -> None:
+    """The logits of each row are the model's own, whatever rows fork, end or swap.
+
+    Two prompts at once do not affect each other.
+    """
+    model, folder = exported[family]
+    engine = OnnxCausal.open(folder, 1)
+    steps = [([5], [0]), ([6, 7, 8], [0, 0, 0]), ([9, 4, 9], [2, 0, 1]), ([4, 4, 5, 6], [0, 0, 2, 1]), ([8, 3], [3, 1])]
+    pairs = [
+        (engine.encode(ids), TorchWriting(model, ids)) for ids in map(ids_of, ("the river", "a bridge was closed"))
+    ]
+    for tokens, origins in steps:
+        for ours, theirs in pairs:
+            given = np.array(tokens), np.array(origins)
+            np.testing.assert_allclose(ours.step(*given), theirs.step(*given), atol=5e-3)  # a wrong row is off by 1
+
+
+@pytest.mark.parametrize("family", CAUSAL_FAMILIES)
+def test_every_token_of_a_text_is_scored_at_once(exported: Exported, family: str) -> None:
+    """The logits after each token of a text are the model's own, up to the whole window."""
+    model, folder = exported[family]
+    engine = OnnxCausal.open(folder, 1)
+    for ids in (ids_of("a"), ids_of("seven hundred"), np.resize(ids_of("the river rose"), 90)):
+        with torch.inference_mode():
+            meant = model(input_ids=torch.from_numpy(ids)[None]).logits[0].numpy()
+        np.testing.assert_allclose(engine.score(ids), meant, atol=5e-3)
+
+
+def test_threads_share_an_engine(exported: Exported) -> None:
+    """Prompts that are written on from several threads at once get what they get alone."""
+    engine = OnnxCausal.open(exported["llama"][1], 1)
+    asked = [ids_of(text) for text in prompts(6)]
+    alone = [written(engine, ids) for ids in asked]
+    with ThreadPoolExecutor(3) as threads:
+        assert list(threads.map(lambda ids: written(engine, ids), asked)) == alone
+
+
+def test_a_first_step_of_several_rows_is_refused(exported: Exported) -> None:
+    """A first step with several rows is refused, since there is only row 0 to continue."""
+    decoder = OnnxCausal.open(exported["gpt2"][1], 1).encode(ids_of("the"))
+    with pytest.raises(ValueError, match="2 rows"):
+        decoder.step(np.array([4, 5]), np.array([0, 0]))
+
+
+def test_graphs_of_another_form_are_refused_as_they_are_opened(exported: Exported, tmp_path: Path) -> None:
+    """A graph without past, with keys of another shape, or without an output is refused by name."""
+    with quiet_libraries():
+        onnx_export_from_model(small_causal("gpt2"), output=tmp_path / "pastless", task="text-generation")
+    with pytest.raises(ValueError, match="takes no keys and values"):
+        OnnxCausal.open(tmp_path / "pastless", 1)
+    graph = onnx.load(str(exported["gpt2"][1] / ONNX_FILE))
+    (tmp_path / "poor").mkdir()
+    last = graph.graph.output.pop()
+    onnx.save(graph, str(tmp_path / "poor" / ONNX_FILE))
+    with pytest.raises(ValueError, match=f"does not give {last.name}"):
+        OnnxCausal.open(tmp_path / "poor", 1)
+    graph.graph.output.append(last)
+    keys = next(one for one in graph.graph.input if one.name.startswith("past_key_values"))
+    keys.type.tensor_type.shape.dim[1].ClearField("dim_value")
+    keys.type.tensor_type.shape.dim[1].dim_param = "heads"
+    onnx.save(graph, str(tmp_path / "poor" / ONNX_FILE))
+    with pytest.raises(ValueError, match=f"takes {keys.name} as"):
+        OnnxCausal.open(tmp_path / "poor", 1)
+
+
+def test_an_engine_of_another_name_is_refused(tmp_path: Path) -> None:
+    """Only ONNX Runtime writes on."""
+    with pytest.raises(ValueError, match="torch"):
+        open_causal_engine("torch", tmp_path, 1)
