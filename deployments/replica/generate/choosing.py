@@ -100,7 +100,7 @@ def shaped(scores: NDArray[np.float64], choice: Choice) -> NDArray[np.float64]:
     if 0 < choice.top_k < len(scores):
         least = np.partition(scores, -choice.top_k)[-choice.top_k]
         scores[scores < least] = -np.inf
-    likely = np.exp(scores - scores.max())
+    likely: NDArray[np.float64] = np.exp(scores - scores.max())
     likely /= likely.sum()
     if choice.top_p < 1.0:
         order = np.argsort(-likely, kind="stable")

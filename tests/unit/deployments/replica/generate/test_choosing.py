@@ -43,7 +43,7 @@ def test_tokens_are_drawn_with_the_probabilities_of_transformers(
     processors += [theirs.TopPLogitsWarper(top_p)] if top_p < 1.0 else []
     scores = torch.from_numpy(found)[None].double()
     for one in processors:
-        scores = one(torch.tensor([prompt]), scores)  # type: ignore[arg-type]
+        scores = one(torch.tensor([prompt]), scores)
     assert ours == pytest.approx(torch.softmax(scores, -1)[0].numpy(), abs=1e-9)
 
 
