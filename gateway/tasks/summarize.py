@@ -14,7 +14,7 @@ from gateway.model.manifest import ExtractiveManifest, GenerationRules, Seq2SeqM
 from gateway.model.messages import Answer, FinishReason, Generation, Parameters
 from gateway.model.profile import LatencyProfile
 from gateway.model.tier import Tier
-from gateway.tasks.base import BY_ANOTHER_NAME, Ignored, Sampling, Spellings, Task, TaskBody, VariantKind
+from gateway.tasks.base import BY_ANOTHER_NAME, Ignored, Sampling, Spellings, StreamedBody, Streaming, Task, VariantKind
 from gateway.tasks.decoding import HEADROOM, DecodingTimes, Wanted, WritingTimes, leanest, plan
 from gateway.tasks.service_time import SLOWDOWN_WEIGHT, SMOOTHING, Slowdown
 
@@ -132,7 +132,7 @@ _EXAMPLES: list[JsonValue] = [
 """Bodies that the contract shows and the console offers; written for Punctual."""
 
 
-class SummarizeBody(TaskBody):
+class SummarizeBody(StreamedBody):
     """The body of `POST /summarize`: the Hugging Face Inference API's."""
 
     model_config = ConfigDict(json_schema_extra={"examples": _EXAMPLES})
@@ -342,4 +342,5 @@ SUMMARIZE = Task(
     default_budget_ms=10_000.0,
     niceness={Tier.REALTIME: 5, Tier.BALANCED: 19, Tier.QUALITY: 19},
     finish_reasons=get_args(FinishReason),
+    streams=Streaming(),
 )
