@@ -19,7 +19,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway.api import bodies
+from gateway.api import bodies, streaming
 from gateway.api.access import Access, preflight_headers
 from gateway.api.connection import FIRST_BYTE
 from gateway.api.console import PageFile, read_page
@@ -32,20 +32,23 @@ from gateway.api.responses import (
     Ready,
     checkpoint_document,
     coming_document,
+    decided_headers,
     decision_document,
     detailed_document,
     headers_of,
 )
+from gateway.api.streaming import EVENT_STREAM, Answering, EventResponse
 from gateway.catalogs.catalog import Limits
 from gateway.model.deadline import Clock
 from gateway.model.errors import InternalError, MethodNotAllowed, NotFound, Problem
+from gateway.model.messages import Answer
 from gateway.model.outcome import Outcome
 from gateway.model.request import REQUEST_ID, Request, Terms
 from gateway.observability import metrics
 from gateway.observability.record import RequestRecord
-from gateway.service import Service
+from gateway.service import Finished, Service
 from gateway.tasks import TASKS, claims_on
-from gateway.tasks.base import Fact, RequestBody, Task
+from gateway.tasks.base import Event, Fact, RequestBody, Streaming, Task
 
 log = logging.getLogger("punctual.gateway")
 
@@ -162,6 +165,9 @@ class App:
         body = bodies.parse(content, task.body, self.limits)
         request = self._request(task, body, terms, arrived_s)
         http.scope[_IN_SERVICE] = True
+        accept = http.headers.get("accept", "")
+        if (task.streams or EVENT_STREAM in accept) and streaming.is_asked_for(accept, body):
+            return await self._streamed(http, task, body, Answering(self.service, request))
         finished = await self.service.handle(request)
         http.scope[_ANSWERED] = arrived_s + finished.record.latency_s
         headers = headers_of(finished.record)
@@ -171,13 +177,38 @@ class App:
         facts = self._facts(task, finished.record.checkpoint)
         headers |= {fact.header: str(value) for fact, value in facts}
         if b"details=true" in http.scope["query_string"].split(b"&"):
-            told = {fact.name: value for fact, value in facts}
-            details = detailed_document(finished, finished.answer, bodies.ignored(body), told)
-            return self._json(http, details, headers=headers)
+            return self._json(http, self._details(task, body, finished, finished.answer), headers=headers)
         if task.document is not None:
             shaped = task.document.of(body, outputs, http.headers.get("user-agent", ""))
             return self._json(http, shaped, headers={**headers, "Vary": "User-Agent"})
         return self._json(http, outputs, headers=headers)
+
+    async def _streamed(self, http: HttpRequest, task: Task, body: RequestBody, answering: Answering) -> Response:
+        """The answer as events, from its first delta on; a problem before that is answered as any."""
+        begun = await answering.begun()
+        if isinstance(begun, Finished) and begun.answer is None:
+            return self._problem(http, begun.problem or InternalError(), headers_of(begun.record))
+        record = begun.record if isinstance(begun, Finished) else begun
+        headers = {**decided_headers(record), **streaming.HEADERS}
+        headers |= {fact.header: str(value) for fact, value in self._facts(task, record.checkpoint)}
+        streams = task.streams or Streaming()
+
+        def at_end(finished: Finished) -> Sequence[Event]:
+            if finished.answer is None:
+                return (streaming.error_event(finished.problem or InternalError()),)
+            return streams.end(body, self._details(task, body, finished, finished.answer, streamed=True))
+
+        head = self._respond(http, b"", EVENT_STREAM, 200, headers)
+        return EventResponse(head, answering, partial(streams.delta, body), at_end)
+
+    def _details(
+        self, task: Task, body: RequestBody, finished: Finished, answer: Answer, *, streamed: bool = False
+    ) -> Mapping[str, object]:
+        """The document of the details; of an answer that is streamed it has `finish_reason` beside."""
+        told = {fact.name: value for fact, value in self._facts(task, finished.record.checkpoint)}
+        details = detailed_document(finished, answer, bodies.ignored(body), told)
+        reason = finished.record.finish_reason
+        return {**details, "finish_reason": reason} if streamed and reason else details
 
     def _facts(self, task: Task, checkpoint: str | None) -> list[tuple[Fact, str | int]]:
         """What the task tells of the checkpoint that answered."""

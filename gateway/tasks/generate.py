@@ -6,15 +6,15 @@ answers turns into its prompt, by its own template.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Literal, TypeAlias, get_args
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, TypeAlias, get_args
 
-from msgspec import Struct
+from msgspec import Struct, to_builtins
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, JsonValue, StringConstraints, Tag
 
 from gateway.model.errors import InvalidRequest
 from gateway.model.manifest import GoldenSummary, VariantManifest
-from gateway.model.messages import FinishReason, Parameters
+from gateway.model.messages import Delta, FinishReason, Parameters
 from gateway.model.profile import ProfileDocument
 from gateway.model.tier import Tier
 from gateway.tasks.base import (
@@ -23,9 +23,11 @@ from gateway.tasks.base import (
     MANY,
     ONE,
     OPTIONS,
+    Event,
     Ignored,
     Options,
-    RequestBody,
+    StreamedBody,
+    Streaming,
     Strict,
     Task,
     Text,
@@ -174,7 +176,7 @@ _EXAMPLES: list[JsonValue] = [
 """Bodies that the contract shows and the console offers; written for Punctual."""
 
 
-class GenerateBody(RequestBody):
+class GenerateBody(StreamedBody):
     """The body of `POST /generate`: the Hugging Face Inference API's for text generation, or a conversation."""
 
     model_config = ConfigDict(json_schema_extra={"examples": _EXAMPLES})
@@ -383,6 +385,22 @@ class CausalModel(WritingModel):
         return wanted_tokens(given, self._rules, self._output_tokens, 1, self._window_tokens)
 
 
+def _delta_event(body: GenerateBody, delta: Delta) -> Event:
+    """A delta, also as Hugging Face's clients read it: for them it is a token, whose number nobody uses."""
+    return Event({"index": delta.index, "text": delta.text, "token": _token(delta.text)})
+
+
+def _done_event(body: GenerateBody, details: Mapping[str, object]) -> Sequence[Event]:
+    """The end: the details, and what those clients look for in their last token."""
+    outputs: Any = to_builtins(details["outputs"])
+    last = {"index": 0, "token": _token("", special=True), "generated_text": outputs[0]["generated_text"]}
+    return (Event({**details, **last}, "done"),)
+
+
+def _token(text: str, *, special: bool = False) -> dict[str, object]:
+    return {"id": -1, "text": text, "logprob": None, "special": special}
+
+
 def _finish_reasons() -> tuple[str, ...]:
     return tuple(one for one in get_args(FinishReason) if one != "short")
 
@@ -398,4 +416,5 @@ GENERATE = Task(
     default_budget_ms=10_000.0,
     niceness={Tier.REALTIME: 5, Tier.BALANCED: 19, Tier.QUALITY: 19},
     finish_reasons=_finish_reasons(),
+    streams=Streaming(_delta_event, _done_event),
 )

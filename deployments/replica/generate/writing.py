@@ -11,7 +11,7 @@ from tokenizers.decoders import DecodeStream
 from deployments.engines.base import Seq2SeqEngine
 from deployments.replica.generate.choosing import Choice, Chooser
 from deployments.replica.generate.prompts import Prompts
-from deployments.replica.summarize.job import SLOWDOWN_WEIGHT, Steps, SummaryJob, SummaryResult, TextBudget
+from deployments.replica.summarize.job import SLOWDOWN_WEIGHT, Settled, Steps, SummaryJob, SummaryResult, TextBudget
 from gateway.model.messages import Failure, FailureKind, FinishReason, Generation, InputReport
 from gateway.tasks.decoding import DecodingPlan, Wanted, WritingTimes, plan
 from gateway.tasks.generate import CausalManifest, GenerateParameters, wanted_tokens
@@ -110,7 +110,7 @@ class Scribe:
         wanted: Wanted,
         budget: TextBudget,
         written: WrittenText,
-    ) -> Generator[None, None, tuple[int, FinishReason]]:
+    ) -> Generator[Settled, None, tuple[int, FinishReason]]:
         """Writes until something ends the answer, or the next step would end too late; gives its tokens, and what did.
 
         A step that has ended is counted before the next is thought of, for other texts may run between them.
@@ -121,6 +121,10 @@ class Scribe:
         chooser = Chooser(choice, prompt, np.random.default_rng(parameters.seed))
         token, tokens, step_s = prompt[-1], 0, times.step_s(1)
         decoder, row = None, np.zeros(1, dtype=np.int64)
+
+        def settled() -> str:
+            return written.settled
+
         while True:
             began = budget.clock()
             decoder = decoder or self._engine.encode(np.asarray(prompt[:-1], dtype=np.int64))
@@ -135,7 +139,7 @@ class Scribe:
                 written.add(token)
             over = ended or written.stopped or tokens == wanted.max_new_tokens
             budget.left_s = 0.0 if over else max(wanted.expected_tokens - tokens, 1.0) * step_s
-            yield
+            yield settled
             if over:
                 return tokens, "stop" if ended or written.stopped else "length"
             if not budget.fits(step_s):

@@ -5,7 +5,7 @@ Abstractive and extractive jobs both run step by step, so that a caller can stop
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import TypeAlias
 from unicodedata import category
@@ -76,9 +76,15 @@ class TextBudget:
         return self.deadline - self._last_step_ended
 
 
-Steps: TypeAlias = Generator[None, None, SummaryResult | Failure]
+Settled: TypeAlias = Callable[[], str]
+"""Says how the summary under work begins, whatever its later steps find. It is asked only if somebody reads along."""
+
+Steps: TypeAlias = Generator[Settled | None, None, SummaryResult | Failure]
 """A summarizer's work on one text: yields after each step, starts a step only if it fits the budget, and returns the
-outcome."""
+outcome.
+
+It yields what says how the summary begins, or None while nothing is certain. What was once said is a beginning of all
+that is said later, and of the outcome's text, and makes that usable."""
 
 
 class SummaryJob:
@@ -91,16 +97,21 @@ class SummaryJob:
         self.budget = budget
         self.outcome: SummaryResult | Failure | None = None
         self._steps = steps
+        self._settled: Settled | None = None
 
     def step(self) -> bool:
         """Runs one step; True if the outcome is there. Blocking. Raises what the engine raises."""
         try:
-            next(self._steps)
+            self._settled = next(self._steps)
         except StopIteration as end:
             self.outcome = end.value
             return True
         self.budget.stepped()
         return False
+
+    def settled(self) -> str:
+        """The beginning of the summary that no later step will change; '' if nothing is certain."""
+        return self._settled() if self._settled is not None else ""
 
 
 def finished_text(written: str, reason: FinishReason) -> str:
@@ -114,8 +125,21 @@ def finished_text(written: str, reason: FinishReason) -> str:
     whole = whole_sentences(text)
     if whole:
         return whole
-    words = text.split()
-    return " ".join(words[:-1]) if len(words) > LEAST_WORDS else text
+    return _but_the_last_word(text) if len(text.split()) > LEAST_WORDS else text
+
+
+def settled_text(written: str) -> str:
+    """The beginning of what `finished_text` gives of any text that begins as this one, however it ends.
+
+    Until a sentence is complete, all words but the last; from then on whole sentences, since what is cut later loses
+    the rest. A character that is not whole yet, which is decoded as U+FFFD, counts as unwritten.
+    """
+    text = written.rstrip("\ufffd").strip()
+    return whole_sentences(text, settled=True) or _but_the_last_word(text)
+
+
+def _but_the_last_word(text: str) -> str:
+    return text[: len(text) - len(text.split()[-1])].rstrip() if text else ""
 
 
 def usable(text: str, reason: FinishReason) -> bool:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -108,6 +108,8 @@ class _Text(Sharing):
     job: SummaryJob
     entered: float
     result: asyncio.Future[FinishedJob | Failure]
+    tell: Callable[[str], None] | None = None
+    told: str = ""
     alarm: asyncio.TimerHandle | None = None
     withdrawn: bool = False
     begun: bool = False
@@ -191,10 +193,13 @@ class TimeSlicer:
             self._threads.shutdown(wait=False)
             self._ending_thread.shutdown(wait=False)
 
-    async def submit(self, name: str, job: SummaryJob) -> FinishedJob | Failure:
+    async def submit(
+        self, name: str, job: SummaryJob, tell: Callable[[str], None] | None = None
+    ) -> FinishedJob | Failure:
         """Runs one job to its end. Failures are values: QUEUE_FULL, TOO_LONG, ENGINE, UNAVAILABLE.
 
-        Cancelling it withdraws the text after the current step. `name` is the text's name in the step log.
+        Cancelling it withdraws the text after the current step. `name` is the text's name in the step log. `tell` is
+        called on the loop, after each step that settles more of the summary, with all that is settled.
         """
         if not self._open:
             return Failure(FailureKind.UNAVAILABLE, "not started, or stopping")
@@ -209,6 +214,7 @@ class TimeSlicer:
             job=job,
             entered=self._clock(),
             result=self._loop.create_future(),
+            tell=tell,
         )
         self._waiting.add(text)
         self._share_engine()
@@ -280,6 +286,8 @@ class TimeSlicer:
                 step_began = ended
                 done = guarded(text.job.step)
                 ended = self._clock()
+                if text.tell is not None and done is False:
+                    self._tell(text, text.tell)
                 if isinstance(done, Failure):
                     text.failure, text.done = done, True
                 elif done:
@@ -289,6 +297,13 @@ class TimeSlicer:
         finally:
             text.attained_s += ended - began
             self._loop.call_soon_threadsafe(self._back, text, ended - began)
+
+    def _tell(self, text: _Text, tell: Callable[[str], None]) -> None:
+        """On a thread: has the loop tell what the step has settled. What fails there costs the text its parts only."""
+        settled = guarded(text.job.settled)
+        if isinstance(settled, str) and len(settled) > len(text.told):
+            text.told = settled
+            self._loop.call_soon_threadsafe(tell, settled)
 
     def _back(self, text: _Text, ran_s: float) -> None:
         """On the loop: starts the next text first, so that the engine works while this result goes out."""

@@ -56,7 +56,7 @@ def test_a_conversation_is_that_of_the_tasks_own_endpoint() -> None:
     )
     document = body.document("generate")
     assert document["inputs"] == [{"role": "system", "content": "Be brief."}, *HELLO]
-    parameters, _ = TASKS["generate"].read(TASKS["generate"].body.model_validate(document))
+    parameters: Any = TASKS["generate"].read(TASKS["generate"].body.model_validate(document))[0]
     assert (parameters.max_new_tokens, parameters.sample, parameters.stop) == (5, False, ("\n",))
 
 
