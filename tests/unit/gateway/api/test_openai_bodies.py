@@ -19,7 +19,6 @@ from gateway.model.tier import Tier
 from gateway.tasks import TASKS
 
 CHECKPOINTS = {"scribbler": ("generate",), "scribe": ("summarize",), "vectors": ("embed", "similarity")}
-TASKS_SERVED = ("generate", "summarize", "embed", "similarity")
 TOLD = Told("r-1", 1_700_000_000, "scribbler")
 HELLO = [{"role": "user", "content": "Hello?"}]
 
@@ -97,14 +96,14 @@ def test_what_changes_nothing_is_accepted_and_listed() -> None:
 def test_a_model_is_a_checkpoint_a_tier_or_a_task(model: str, task: str, asked: Terms) -> None:
     """The name of the model decides the task and the terms."""
     body = CompletionBody.model_validate({"model": model, "prompt": "Say:"})
-    assert openai.placed(body, CHECKPOINTS, TASKS_SERVED) == (task, asked)
+    assert openai.placed(body, CHECKPOINTS) == (task, asked)
 
 
 def test_a_model_that_cannot_answer_is_not_found() -> None:
     """The error lists those that can."""
     for model in ("vectors", "gpt-4o"):
         with pytest.raises(UnknownCheckpoint) as refused:
-            openai.placed(chat(model=model), CHECKPOINTS, TASKS_SERVED)
+            openai.placed(chat(model=model), CHECKPOINTS)
         assert refused.value.members["checkpoints"] == ["scribbler"]
     status, document = openai.problem_document(refused.value)
     assert (status, document.error.code) == (404, "model_not_found")
@@ -117,13 +116,13 @@ def test_the_models_that_are_listed_may_all_be_asked() -> None:
         CompletionBody.model_validate({"model": "a", "prompt": "a"}),
         EmbeddingsBody.model_validate({"model": "a", "input": "a"}),
     )
-    for listed in openai.models_of(CHECKPOINTS, TASKS_SERVED, 0).data:
+    for listed in openai.models_of(CHECKPOINTS, 0).data:
         assert any(_is_placed(one.model_copy(update={"model": listed.id})) for one in bodies), listed.id
 
 
 def _is_placed(body: openai.OpenAIBody) -> bool:
     try:
-        openai.placed(body, CHECKPOINTS, TASKS_SERVED)
+        openai.placed(body, CHECKPOINTS)
     except UnknownCheckpoint:
         return False
     return True
