@@ -64,6 +64,8 @@ def failed(checkpoint: str, forecast: Forecast, failure: Failure, deadline: Dead
             return DeadlineExceeded(deadline.elapsed_s(now_s), deadline.budget_s)
         case FailureKind.TOO_LONG:
             return _too_long(checkpoint, failure)
+        case FailureKind.REFUSED:
+            return _not_taken(checkpoint, failure)
         case FailureKind.QUEUE_FULL:
             return Overloaded(f"the queue of {checkpoint} is full", forecast.queueing_delay_s)
         case FailureKind.UNAVAILABLE:
@@ -92,6 +94,12 @@ def _too_long(checkpoint: str, failure: Failure) -> Problem:
     if failure.index is None:
         return InputTooLong(detail, members)
     return InputTooLong(f"inputs[{failure.index}]: {detail}", {**members, "index": failure.index})
+
+
+def _not_taken(checkpoint: str, failure: Failure) -> Problem:
+    """The problem of inputs that the checkpoint does not take."""
+    message = f"{checkpoint}: {failure.detail}"
+    return InvalidRequest(f"inputs: {message}", [{"field": "inputs", "message": message}])
 
 
 def _unmet(decision: Decision) -> Problem:

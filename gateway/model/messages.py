@@ -114,6 +114,7 @@ class FailureKind(StrEnum):
     EXPIRED = "expired"
     CANCELLED = "cancelled"
     TOO_LONG = "too_long"
+    REFUSED = "refused"
     QUEUE_FULL = "queue_full"
     ENGINE = "engine"
     UNAVAILABLE = "unavailable"
@@ -123,7 +124,8 @@ class Failure(Struct, frozen=True, array_like=True, tag="failure"):
     """Work that ended without an answer. It crosses processes as a value, not as an exception.
 
     `UNAVAILABLE` (the replica is draining, or its connection broke) may be tried elsewhere; other failures may not.
-    `tokens`, `limit` and the `index` of the input are set for `TOO_LONG`. `detail` never holds text of the request.
+    `REFUSED` says that the checkpoint does not take such inputs, and `detail` why. `tokens`, `limit` and the `index` of
+    the input are set for `TOO_LONG`. `detail` never holds text of the request.
     """
 
     kind: FailureKind

@@ -33,7 +33,7 @@ from gateway.tasks.service_time import ServiceTimeModel
 Text = Annotated[str, StringConstraints(min_length=1)]
 
 
-ONE, MANY, PAIR = INPUTS_TAGS = ("(one)", "(many)", "(pair)")
+ONE, MANY, PAIR, CONVERSATION = INPUTS_TAGS = ("(one)", "(many)", "(pair)", "(conversation)")
 """The union tags of `inputs`, which pydantic names in the places of faults, and no client as a field."""
 
 

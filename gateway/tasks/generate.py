@@ -19,6 +19,7 @@ from gateway.model.profile import ProfileDocument
 from gateway.model.tier import Tier
 from gateway.tasks.base import (
     BY_ANOTHER_NAME,
+    CONVERSATION,
     MANY,
     ONE,
     OPTIONS,
@@ -45,9 +46,6 @@ MESSAGE_TOKENS = 8
 Role: TypeAlias = Literal["system", "user", "assistant"]
 
 ROLES: tuple[Role, ...] = get_args(Role)
-
-CONVERSATION = "(conversation)"
-"""The union tag of `inputs` that are messages; pydantic names it in the places of faults, and no client as a field."""
 
 
 class Message(Strict):

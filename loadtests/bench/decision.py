@@ -146,6 +146,7 @@ def timed(settings: DecisionSettings) -> list[Timing]:
     """Times every situation with every number of candidates, once in each round."""
     cases = [(situation, count) for situation in Situation for count in COUNTS]
     rounds_s: dict[tuple[Situation, int], list[float]] = {case: [] for case in cases}
+    gc.collect()  # once: it looks at all that the process holds, which in a large one takes seconds
     for number in range(settings.rounds):
         for situation, count in cases:
             rounds_s[situation, count].append(_round_s(situation, count, settings.decisions, settings.seed + number))
@@ -288,7 +289,6 @@ def _round_s(situation: Situation, candidates: int, decisions: int, seed: int) -
     scene = Scene(situation, candidates, seed)
     for _ in range(decisions // 2):
         scene.decide()
-    gc.collect()
     return median(scene.decide()[1] for _ in range(decisions))
 
 

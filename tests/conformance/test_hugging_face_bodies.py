@@ -13,7 +13,7 @@ import fake_summaries
 import pytest
 from huggingface_hub import InferenceClient
 from served_app import serving
-from worlds import OwnMetrics, client_of, embedding, summarizing, tagging
+from worlds import OwnMetrics, client_of, embedding, generating, summarizing, tagging
 
 from gateway.api import app
 
@@ -205,3 +205,38 @@ async def test_hugging_faces_own_client_finds_entities() -> None:
     assert asked == plain
     sent = told.backend.dispatches[1].work.parameters
     assert (sent.aggregation, sent.ignored, sent.stride) == ("max", ("O", "LOC"), 4)
+
+
+async def test_hugging_faces_own_client_has_texts_written_on() -> None:
+    """`InferenceClient.text_generation` reads answers of `/generate`, with every parameter that is done here."""
+    told = generating()
+    application = app.build(told.service, OwnMetrics(told.catalog), told.catalog.limits, told.clock)
+    async with serving(application) as served:
+        client = InferenceClient(model=f"http://127.0.0.1:{served.server.port}/generate")
+        plain = await asyncio.to_thread(client.text_generation, "Say:")
+        asked = await asyncio.to_thread(
+            client.text_generation,
+            "Say:",
+            details=False,
+            stream=False,
+            best_of=1,
+            decoder_input_details=False,
+            do_sample=True,
+            frequency_penalty=0.5,
+            max_new_tokens=9,
+            repetition_penalty=1.2,
+            return_full_text=True,
+            seed=7,
+            stop=["."],
+            temperature=0.7,
+            top_k=5,
+            top_p=0.9,
+            truncate=20,
+            typical_p=1.0,
+            watermark=False,
+        )
+    assert plain == asked == " all is well."
+    sent = told.backend.dispatches[1].work.parameters
+    assert (sent.max_new_tokens, sent.sample, sent.temperature, sent.top_k, sent.top_p) == (9, True, 0.7, 5, 0.9)
+    assert (sent.repetition_penalty, sent.frequency_penalty, sent.seed, sent.stop) == (1.2, 0.5, 7, (".",))
+    assert (sent.full_text, sent.truncate) == (True, 20)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import fake_embedders
 import fake_summaries
 import fake_taggers
+import fake_writers
 import httpx
 from fakes import ANSWER, MEDIANS_S, TERMS, Behaviour, FakeBackend, FakeClock, Kept, catalog, manifest, reraise
 from starlette.types import Message, Scope
@@ -98,6 +99,11 @@ def embedding(
 def tagging(behaviour: Behaviour = fake_taggers.answered, default: str | None = fake_taggers.DOMAIN) -> World:
     """Return a gateway over the catalog of `fake_taggers`, up and idle; `default` is the domain of who names none."""
     return _world(fake_taggers.catalog(default), fake_taggers.manifests(), behaviour, up=True)
+
+
+def generating(behaviour: Behaviour = fake_writers.answered) -> World:
+    """Return a gateway over the catalog of `fake_writers`, all up and idle."""
+    return _world(fake_writers.catalog(), fake_writers.manifests(), behaviour, up=True)
 
 
 def _world(

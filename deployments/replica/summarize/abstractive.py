@@ -16,6 +16,7 @@ import numpy as np
 
 from deployments.engines.base import Seq2SeqEngine
 from deployments.engines.opening import SEQ2SEQ_FILES, open_seq2seq_engine
+from deployments.replica.golden import check_written
 from deployments.replica.kinds import ReplicaKind
 from deployments.replica.summarize.beam_search import BeamSearch, SearchRules, search_rules, source_ids, write_golden
 from deployments.replica.summarize.casing import restored
@@ -35,10 +36,9 @@ from deployments.replica.summarize.job import (
 from deployments.replica.summarize.replica import SummarizerReplica
 from deployments.replica.summarize.sentences import whole_sentences
 from deployments.replica.tokens import TOKENIZER_FILE, TextTokens
-from deployments.replica.variant import VariantRejected, checked_ids
 from gateway.catalogs.catalog import CatalogEntry
 from gateway.model.deadline import Clock
-from gateway.model.manifest import GoldenSummary, Seq2SeqManifest
+from gateway.model.manifest import Seq2SeqManifest
 from gateway.model.messages import Failure, FailureKind, FinishReason, Generation, InputReport
 from gateway.tasks.decoding import HEADROOM, DecodingPlan, Wanted, WritingTimes, leanest, plan
 from gateway.tasks.service_time import Slowdown
@@ -49,13 +49,6 @@ COUNTING_SHARE = 0.25
 
 CASED_CHARACTERS = 20_000
 """Characters of the source that are searched for the casing of its words."""
-
-WRITTEN_AGAIN = 0.5
-"""The share of the golden tokens that must be written again before the first that differs.
-
-On the machine that made the variant, every token is equal. Other processors with the same features round the last bits
-differently, int8 activations carry that on, and one near tie changes all later tokens. A wrong graph, cache or kernel
-already differs at the first tokens."""
 
 _FIRST_CASING_S = 2e-6  # seconds for each character of the source, until measured
 
@@ -301,26 +294,14 @@ def _open(folder: Path, manifest: Seq2SeqManifest, threads: int, at_once: int) -
 
 
 def check_writing(manifest: Seq2SeqManifest, engine: Seq2SeqEngine, tokens: TextTokens) -> None:
-    """Checks that golden texts give their token ids and enough of their golden summaries.
-
-    Raises VariantRejected for other token ids, or if less than `WRITTEN_AGAIN` of the golden tokens is written again.
-    """
-    rules, found = manifest.generation, []
-    for at, golden in enumerate(manifest.self_test):
-        ids = source_ids(tokens, golden.text, rules.prefix, manifest.max_tokens)
-        checked_ids(manifest.checkpoint, at, golden.token_ids, ids)
-        found.append(write_golden(engine, ids, rules, manifest.pad_token_id))
-    same = sum(_matching_tokens(one, written) for one, written in zip(manifest.self_test, found, strict=True))
-    if same < WRITTEN_AGAIN * sum(len(one.written) for one in manifest.self_test):
-        at = min(range(len(found)), key=lambda i: _matching_tokens(manifest.self_test[i], found[i]))
-        what, expected = f"golden text {at}, tokens written", str(manifest.self_test[at].written)
-        raise VariantRejected(manifest.checkpoint, what, expected, str(found[at]))
-
-
-def _matching_tokens(golden: GoldenSummary, written: tuple[int, ...]) -> int:
-    """Counts the golden tokens that were written again before the first that differs."""
-    pairs = zip(golden.written, written, strict=False)
-    return next((at for at, (one, other) in enumerate(pairs) if one != other), min(len(golden.written), len(written)))
+    """Checks that golden texts are read and written as they were. Raises VariantRejected."""
+    rules, window, pad_id = manifest.generation, manifest.max_tokens, manifest.pad_token_id
+    check_written(
+        manifest.checkpoint,
+        manifest.self_test,
+        lambda text: source_ids(tokens, text, rules.prefix, window),
+        lambda ids: write_golden(engine, ids, rules, pad_id),
+    )
 
 
 def _serve(entry: CatalogEntry, variant: OpenSeq2Seq, max_queued_inputs: int, clock: Clock) -> SummarizerReplica:

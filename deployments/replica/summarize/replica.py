@@ -81,8 +81,8 @@ class SummarizerReplica:
         summaries = [_or_lead(one, text, parameters) for one, text in zip(summaries, work.inputs, strict=True)]
         return Answer(
             tuple(Summary(well_formed(one.text)) for one in summaries),
-            _input_report([one.input for one in summaries]),
-            _timings(finished, self._clock() - arrived),
+            input_report([one.input for one in summaries]),
+            timings(finished, self._clock() - arrived),
             tuple(one.generation for one in summaries),
         )
 
@@ -117,13 +117,14 @@ def _or_lead(one: SummaryResult, source: str, parameters: SummarizeParameters) -
     return SummaryResult(lead_of(source, words_for(parameters.max_new_tokens)), generation, one.input)
 
 
-def _input_report(reports: Sequence[InputReport]) -> InputReport:
+def input_report(reports: Sequence[InputReport]) -> InputReport:
+    """What was read of a request's texts together."""
     return InputReport(
         sum(one.tokens for one in reports), sum(one.kept for one in reports), any(one.truncated for one in reports)
     )
 
 
-def _timings(finished: Sequence[FinishedJob], total_s: float) -> ReplicaTimings:
+def timings(finished: Sequence[FinishedJob], total_s: float) -> ReplicaTimings:
     """Splits the total into engine time for all texts of the request and time spent waiting."""
     service_time_s = min(sum(one.service_time_s for one in finished), total_s)
     queueing_delay_s = min(one.queueing_delay_s for one in finished) if len(finished) == 1 else total_s - service_time_s

@@ -1,0 +1,175 @@
+"""Writes on from a prompt token by token, until it ends by itself or by a stop text, or until length or budget do."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+
+import numpy as np
+from tokenizers import Tokenizer
+from tokenizers.decoders import DecodeStream
+
+from deployments.engines.base import Seq2SeqEngine
+from deployments.replica.generate.choosing import Choice, Chooser
+from deployments.replica.generate.prompts import Prompts
+from deployments.replica.summarize.job import SLOWDOWN_WEIGHT, Steps, SummaryJob, SummaryResult, TextBudget
+from gateway.model.messages import Failure, FailureKind, FinishReason, Generation, InputReport
+from gateway.tasks.decoding import DecodingPlan, Wanted, WritingTimes, plan
+from gateway.tasks.generate import CausalManifest, GenerateParameters, wanted_tokens
+from gateway.tasks.service_time import Slowdown
+
+
+class WrittenText:
+    """The text of the tokens so far, as far as no later token can change it, up to a stop text.
+
+    A token may be a part of a character; what is not whole is held back, and left out at the end. So is what may become
+    a stop text.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, stops: Sequence[str]) -> None:
+        """Takes the tokenizer that made the prompt, and the texts that end an answer."""
+        self.text = ""
+        self.stopped = False
+        self._tokenizer = tokenizer
+        self._stream = DecodeStream([], skip_special_tokens=True)
+        self._stops = stops
+        self._longest = max(map(len, stops), default=0)
+
+    def add(self, token: int) -> None:
+        """Takes the next token; `stopped` is true from the first stop text on, before which the text ends."""
+        said = self._stream.step(self._tokenizer, token)
+        if not said or self.stopped:
+            return
+        begun = max(0, len(self.text) - self._longest + 1)
+        self.text += said
+        found = [at for stop in self._stops if (at := self.text.find(stop, begun)) >= 0]
+        if found:
+            self.text, self.stopped = self.text[: min(found)], True
+
+    @property
+    def settled(self) -> str:
+        """The part of the text that no later token can take back: without what may be the beginning of a stop text."""
+        if self.stopped:
+            return self.text
+        kept = len(self.text)
+        for stop in self._stops:
+            for size in range(min(len(stop) - 1, len(self.text)), 0, -1):
+                if self.text.endswith(stop[:size]):
+                    kept = min(kept, len(self.text) - size)
+                    break
+        return self.text[:kept]
+
+
+class Scribe:
+    """Writes answers with one decoder-only checkpoint. Several jobs may be under way at once."""
+
+    def __init__(self, manifest: CausalManifest, engine: Seq2SeqEngine, prompts: Prompts) -> None:
+        self._rules = manifest.generation
+        self._window = manifest.max_tokens
+        self._expected = manifest.output_tokens
+        self._times = WritingTimes.of(manifest)
+        self._engine = engine
+        self._prompts = prompts
+        self._slowdown = Slowdown(SLOWDOWN_WEIGHT)
+
+    def read(self, texts: Sequence[str], parameters: GenerateParameters) -> list[list[int]] | Failure:
+        """The token ids of each prompt, whole; of a conversation those of its one prompt, or REFUSED."""
+        if not parameters.roles:
+            return [self._prompts.of_text(text) for text in texts]
+        prompt = self._prompts.of_conversation(parameters.roles, texts)
+        return prompt if isinstance(prompt, Failure) else [prompt]
+
+    def begin(self, prompt: Sequence[int], parameters: GenerateParameters, budget: TextBudget) -> SummaryJob:
+        """Makes the job of one prompt; runs nothing yet."""
+        wanted = wanted_tokens(parameters, self._rules, self._expected, len(prompt), self._window)
+        times = self._times.for_text(min(len(prompt), self._window), self._slowdown.value)
+        budget.left_s = times.encode_s + wanted.expected_tokens * times.step_s(1)
+        return SummaryJob(budget, self._steps(prompt, parameters, budget))
+
+    def _steps(self, prompt: Sequence[int], parameters: GenerateParameters, budget: TextBudget) -> Steps:
+        total, most = len(prompt), self._window - 1
+        kept = prompt[-parameters.truncate :] if parameters.truncate else prompt
+        if len(kept) > most:
+            return Failure(FailureKind.TOO_LONG, "over the checkpoint's window", len(kept), most)
+        if not kept:
+            return Failure(FailureKind.REFUSED, "the text has no token that the checkpoint knows")
+        wanted = wanted_tokens(parameters, self._rules, self._expected, len(kept), self._window)
+        times = self._times.for_text(len(kept), self._slowdown.value)
+        planned = plan(times, wanted, budget.remaining_s)
+        written = WrittenText(self._prompts.tokenizer, parameters.stop)
+        if not budget.fits(times.encode_s):
+            budget.left_s = 0.0
+            return _result(written, 0, "deadline", planned, budget, InputReport(total, 0, True))
+        tokens, reason = yield from self._write(kept, parameters, wanted, budget, written)
+        budget.left_s = 0.0
+        return _result(written, tokens, reason, planned, budget, InputReport(total, len(kept), len(kept) < total))
+
+    def _write(
+        self,
+        prompt: Sequence[int],
+        parameters: GenerateParameters,
+        wanted: Wanted,
+        budget: TextBudget,
+        written: WrittenText,
+    ) -> Generator[None, None, tuple[int, FinishReason]]:
+        """Writes until something ends the answer, or the next step would end too late; gives its tokens, and what did.
+
+        A step that has ended is counted before the next is thought of, for other texts may run between them.
+        """
+        slowdown = self._slowdown.value
+        times = self._times.for_text(len(prompt), slowdown)
+        choice = Choice.of(parameters, self._rules)
+        chooser = Chooser(choice, prompt, np.random.default_rng(parameters.seed))
+        token, tokens, step_s = prompt[-1], 0, times.step_s(1)
+        decoder, row = None, np.zeros(1, dtype=np.int64)
+        while True:
+            began = budget.clock()
+            decoder = decoder or self._engine.encode(np.asarray(prompt[:-1], dtype=np.int64))
+            token = chooser.choose(decoder.step(np.asarray([token], dtype=np.int64), row)[0])
+            took_s = budget.clock() - began
+            profiled_s = times.step_s(1) if tokens else times.encode_s
+            self._slowdown.learn(took_s, profiled_s / slowdown)
+            step_s += 0.5 * (took_s - step_s) if tokens else 0.0
+            ended = token in choice.eos_token_ids
+            if not ended:
+                tokens += 1
+                written.add(token)
+            over = ended or written.stopped or tokens == wanted.max_new_tokens
+            budget.left_s = 0.0 if over else max(wanted.expected_tokens - tokens, 1.0) * step_s
+            yield
+            if over:
+                return tokens, "stop" if ended or written.stopped else "length"
+            if not budget.fits(step_s):
+                return tokens, "deadline"
+
+
+def write_on(engine: Seq2SeqEngine, prompt: Sequence[int], ends: Sequence[int], most: int) -> tuple[int, ...]:
+    """Writes at most that many tokens after a prompt, each the likeliest, without what ends them. Blocking."""
+    decoder, row = engine.encode(np.asarray(prompt[:-1], dtype=np.int64)), np.zeros(1, dtype=np.int64)
+    written: list[int] = []
+    token = prompt[-1]
+    while len(written) < most:
+        token = int(decoder.step(np.asarray([token], dtype=np.int64), row)[0].argmax())
+        if token in ends:
+            break
+        written.append(token)
+    return tuple(written)
+
+
+def _result(
+    written: WrittenText,
+    tokens: int,
+    reason: FinishReason,
+    planned: DecodingPlan,
+    budget: TextBudget,
+    read: InputReport,
+) -> SummaryResult:
+    generation = Generation(
+        finish_reason=reason,
+        steps=budget.steps,
+        tokens=tokens,
+        beams=1,
+        max_new_tokens=planned.max_new_tokens,
+        pieces=1,
+        headroom_s=budget.headroom_s,
+    )
+    return SummaryResult(written.text, generation, read)

@@ -1,0 +1,442 @@
+"""OpenAI's interface: bodies become those of the tasks, and answers and problems become OpenAI's, over one path.
+
+Nothing here runs or decides. `model` names a checkpoint, a tier ("at least that good"), or a task; a checkpoint is
+pinned as `X-Checkpoint` does it, a tier is asked for as `X-Min-Tier` does. Budgets are those of the contract's headers.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+import sys
+from abc import abstractmethod
+from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Annotated, Any, Literal, TypeAlias
+
+from msgspec import UNSET, Meta, Struct, UnsetType, to_builtins
+from pydantic import Field, JsonValue
+
+from gateway.model.errors import InputTooLong, InvalidRequest, Problem, UnknownCheckpoint
+from gateway.model.messages import Answer, FinishReason
+from gateway.model.request import Terms
+from gateway.model.tier import Tier
+from gateway.tasks.base import Ignored, Strict, Text
+
+PREFIX = "/v1/"
+"""Paths of OpenAI's interface, whose errors have OpenAI's form."""
+
+ANY_MODEL = "punctual"
+"""The `model` that leaves the choice of task and checkpoint to the gateway."""
+
+Json: TypeAlias = dict[str, Any]
+
+
+class Part(Strict):
+    """A part of what a message says."""
+
+    type: Literal["text"] = Field(description="text alone: no image or sound is read")
+    text: str
+
+
+class ChatMessage(Strict):
+    """One message of a conversation."""
+
+    role: Literal["system", "developer", "user", "assistant"] = Field(description="developer is read as system")
+    content: str | list[Part]
+    name: Ignored[str] = None
+
+    def said(self) -> str:
+        """The text of the message."""
+        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+
+
+class StreamOptions(Strict):
+    """How parts are streamed."""
+
+    include_usage: bool | None = Field(default=None, description="the numbers of tokens come in a last part")
+    include_obfuscation: Ignored[bool] = None
+
+
+class TextFormat(Strict):
+    """The form of the answer."""
+
+    type: Literal["text"] = Field(description="text alone: no grammar is followed")
+
+
+class OpenAIBody(Strict):
+    """What every body of OpenAI's interface has."""
+
+    model: str = Field(description="a checkpoint, a tier, a task, or `punctual`, which leaves the choice to the budget")
+    user: Ignored[str] = None
+
+    @abstractmethod
+    def tasks(self) -> Sequence[str]:
+        """The tasks that may answer, the most wanted first."""
+
+    @abstractmethod
+    def document(self, task: str) -> Json:
+        """The body of that task's own endpoint."""
+
+    @abstractmethod
+    def answer(self, answer: Answer, told: Told) -> object:
+        """The document of an answer."""
+
+
+class Told(Struct, frozen=True):
+    """What an answer says of itself: its id, the seconds since 1970, and the checkpoint that answered."""
+
+    id: str
+    created: int
+    checkpoint: str
+
+
+class WritingBody(OpenAIBody):
+    """What bodies have that ask for text."""
+
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    seed: int | None = None
+    stop: str | list[str] | None = None
+    n: Annotated[int, Field(ge=1, le=1)] | None = Field(default=None, description="1 alone: one answer is written")
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    logit_bias: Annotated[dict[str, JsonValue], Field(max_length=0)] | None = Field(
+        default=None, description="empty alone: no token is made likelier by hand"
+    )
+    metadata: Ignored[dict[str, JsonValue]] = None
+    store: Ignored[bool] = None
+    service_tier: Ignored[str] = None
+
+    def shaped(self, most: int | None) -> Json:
+        """The `parameters` of `/generate`, of which those that were not given are left out."""
+        stop = [self.stop] if isinstance(self.stop, str) else self.stop
+        given = {
+            "max_new_tokens": most,
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "presence_penalty": self.presence_penalty,
+            "frequency_penalty": self.frequency_penalty,
+            "seed": None if self.seed is None else self.seed % 2**63,
+            "stop": stop,
+        }
+        return {name: value for name, value in given.items() if value is not None}
+
+
+class ChatBody(WritingBody):
+    """The body of `POST /v1/chat/completions`."""
+
+    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    logprobs: Literal[False] | None = None
+    response_format: TextFormat | None = None
+    tools: Annotated[list[JsonValue], Field(max_length=0)] | None = Field(
+        default=None, description="empty alone: no tool is called"
+    )
+    tool_choice: Literal["none", "auto"] | None = None
+    parallel_tool_calls: Ignored[bool] = None
+    reasoning_effort: Ignored[str] = None
+    prompt_cache_key: Ignored[str] = None
+    safety_identifier: Ignored[str] = None
+
+    def tasks(self) -> Sequence[str]:
+        """A conversation is written on."""
+        return ("generate",)
+
+    def document(self, task: str) -> Json:
+        """The conversation. A system message that says nothing is left out."""
+        messages = [
+            {"role": "system" if one.role == "developer" else one.role, "content": one.said()}
+            for one in self.messages
+            if one.said() or one.role not in ("system", "developer")
+        ]
+        most = self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
+        return {"inputs": messages, "parameters": self.shaped(most)}
+
+    def answer(self, answer: Answer, told: Told) -> ChatCompletion:
+        """What the assistant says."""
+        choices = [
+            ChatChoice(at, ChatSaid(text), reason)
+            for at, (text, reason) in enumerate(_written(answer, "generated_text"))
+        ]
+        return ChatCompletion(f"chatcmpl-{told.id}", told.created, told.checkpoint, choices, usage_of(answer))
+
+
+class CompletionBody(WritingBody):
+    """The body of `POST /v1/completions`."""
+
+    prompt: str | list[Text]
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    echo: bool | None = None
+    suffix: Annotated[str, Field(max_length=0)] | None = Field(default=None, description="empty alone")
+    best_of: Annotated[int, Field(ge=1, le=1)] | None = Field(default=None, description="1 alone")
+    logprobs: Annotated[int, Field(ge=0, le=0)] | None = Field(default=None, description="0 alone")
+
+    def tasks(self) -> Sequence[str]:
+        """A prompt is written on; a checkpoint that reads first and then writes does so, as in a summary."""
+        return ("generate", "summarize")
+
+    def document(self, task: str) -> Json:
+        """The prompts; of what only shapes draws, a search is told nothing."""
+        parameters = self.shaped(self.max_tokens)
+        if task == "summarize":
+            known = ("max_new_tokens", "temperature", "top_p", "seed")
+            return {"inputs": self.prompt, "parameters": {k: v for k, v in parameters.items() if k in known}}
+        return {"inputs": self.prompt, "parameters": parameters | ({"return_full_text": True} if self.echo else {})}
+
+    def answer(self, answer: Answer, told: Told) -> Completion:
+        """What was written after each prompt."""
+        choices = [TextChoice(at, text, reason) for at, (text, reason) in enumerate(_written(answer, None))]
+        return Completion(f"cmpl-{told.id}", told.created, told.checkpoint, choices, usage_of(answer))
+
+
+class EmbeddingsBody(OpenAIBody):
+    """The body of `POST /v1/embeddings`."""
+
+    input: str | list[Text]
+    encoding_format: Literal["float", "base64"] | None = None
+
+    def tasks(self) -> Sequence[str]:
+        """Texts become vectors."""
+        return ("embed",)
+
+    def document(self, task: str) -> Json:
+        """The texts; one over the window is refused, as there."""
+        return {"inputs": self.input, "parameters": {"normalize": True, "truncate": False}}
+
+    def answer(self, answer: Answer, told: Told) -> Embeddings:
+        """The vectors, as numbers or as the base64 of their 32-bit floats, little-endian."""
+        packed = self.encoding_format == "base64"
+        data = [Embedding(at, _packed(one) if packed else one) for at, one in enumerate(answer.outputs)]
+        read = answer.input.tokens
+        return Embeddings(told.checkpoint, data, EmbeddingUsage(read, read))
+
+
+Ended: TypeAlias = Literal["stop", "length"]
+"""Why a text ends, in OpenAI's words. One that the deadline cut counts as `length`; X-Finish-Reason tells."""
+
+
+class Usage(Struct, frozen=True):
+    """The tokens of a request, by the checkpoint's own tokenizer: read, written, and together."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class EmbeddingUsage(Struct, frozen=True):
+    """The tokens of texts that became vectors."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class ChatSaid(Struct, frozen=True):
+    """What the assistant says."""
+
+    content: str
+    role: Literal["assistant"] = "assistant"
+    refusal: None = None
+
+
+class ChatChoice(Struct, frozen=True):
+    """One answer of the assistant."""
+
+    index: int
+    message: ChatSaid
+    finish_reason: Ended
+    logprobs: None = None
+
+
+class ChatCompletion(Struct, frozen=True):
+    """The answer of `POST /v1/chat/completions`."""
+
+    id: str
+    created: Annotated[int, Meta(description="seconds since 1970")]
+    model: Annotated[str, Meta(description="the checkpoint that answered")]
+    choices: list[ChatChoice]
+    usage: Usage
+    object: Literal["chat.completion"] = "chat.completion"
+
+
+class TextChoice(Struct, frozen=True):
+    """What was written after one prompt."""
+
+    index: int
+    text: str
+    finish_reason: Ended
+    logprobs: None = None
+
+
+class Completion(Struct, frozen=True):
+    """The answer of `POST /v1/completions`."""
+
+    id: str
+    created: Annotated[int, Meta(description="seconds since 1970")]
+    model: Annotated[str, Meta(description="the checkpoint that answered")]
+    choices: list[TextChoice]
+    usage: Usage
+    object: Literal["text_completion"] = "text_completion"
+
+
+class Embedding(Struct, frozen=True):
+    """The vector of one text."""
+
+    index: int
+    embedding: Annotated[
+        Any, Meta(extra_json_schema={"anyOf": [{"type": "array", "items": {"type": "number"}}, {"type": "string"}]})
+    ]
+    object: Literal["embedding"] = "embedding"
+
+
+class Embeddings(Struct, frozen=True):
+    """The answer of `POST /v1/embeddings`."""
+
+    model: Annotated[str, Meta(description="the checkpoint that answered")]
+    data: list[Embedding]
+    usage: EmbeddingUsage
+    object: Literal["list"] = "list"
+
+
+class Model(Struct, frozen=True):
+    """Something that `model` may name: a checkpoint, a tier or a task."""
+
+    id: str
+    created: Annotated[int, Meta(description="seconds since 1970: when this process began")]
+    owned_by: str = "punctual"
+    object: Literal["model"] = "model"
+
+
+class Models(Struct, frozen=True):
+    """The answer of `GET /v1/models`."""
+
+    data: list[Model]
+    object: Literal["list"] = "list"
+
+
+class OpenAIFault(Struct, frozen=True):
+    """What is wrong with a request."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str
+
+
+class OpenAIProblem(Struct, frozen=True):
+    """An error in OpenAI's form. The problem's own members stand beside it, such as the least feasible budget."""
+
+    error: OpenAIFault
+    punctual: Annotated[dict[str, Any] | UnsetType, Meta(description="the problem document of the contract")] = UNSET
+
+
+def usage_of(answer: Answer) -> Usage:
+    """The tokens that were read and written."""
+    read, written = answer.input.kept, sum(one.tokens for one in answer.generation)
+    return Usage(read, written, read + written)
+
+
+def ended(reason: FinishReason) -> Ended:
+    """Why a text ends, in OpenAI's words."""
+    return "stop" if reason in ("stop", "short") else "length"
+
+
+def models_of(checkpoints: Mapping[str, Sequence[str]], tasks: Sequence[str], created: int) -> Models:
+    """What `model` may name: the served checkpoints with their tasks, then tiers, tasks and the choice of all.
+
+    Only what answers in OpenAI's interface is listed.
+    """
+    answering = ("generate", "summarize", "embed")
+    names = [name for name, of in checkpoints.items() if any(task in answering for task in of)]
+    names += [*Tier, *(task for task in tasks if task in answering), ANY_MODEL]
+    return Models([Model(name, created) for name in names])
+
+
+def placed(body: OpenAIBody, checkpoints: Mapping[str, Sequence[str]], tasks: Sequence[str]) -> tuple[str, Terms]:
+    """The task that answers a body, and the terms that its `model` asks for.
+
+    `checkpoints` has the tasks of each checkpoint of the catalog, `tasks` those that it has at all. Raises
+    UnknownCheckpoint if the model is nothing that is served here.
+    """
+    wanted = [task for task in body.tasks() if task in tasks] or list(body.tasks()[:1])
+    model = body.model
+    if model in checkpoints:
+        own = [task for task in wanted if task in checkpoints[model]]
+        if own:
+            return own[0], Terms(pinned=model)
+    elif model in set(Tier):
+        return wanted[0], Terms(min_tier=Tier(model))
+    elif model in wanted or model == ANY_MODEL:
+        return (model if model in wanted else wanted[0]), Terms()
+    raise UnknownCheckpoint(sorted(name for name, of in checkpoints.items() if any(task in of for task in wanted)))
+
+
+def joined(terms: Terms, asked: Terms) -> Terms:
+    """The terms of the headers with those of the `model`, which says more: it stands in the body."""
+    return replace(terms, pinned=asked.pinned or terms.pinned, min_tier=asked.min_tier or terms.min_tier)
+
+
+_OURS = re.compile(r"inputs(?=\b)|parameters\.(?=\w)")
+_THEIRS = {
+    "ChatBody": {"inputs": "messages", "max_new_tokens": "max_tokens"},
+    "CompletionBody": {"inputs": "prompt", "max_new_tokens": "max_tokens"},
+    "EmbeddingsBody": {"inputs": "input"},
+}
+
+
+def in_their_words(problem: Problem, body: type[OpenAIBody]) -> Problem:
+    """The problem with the fields of this body in place of those of the task's own, where it names some."""
+    names = _THEIRS.get(body.__name__, {})
+
+    def theirs(text: str) -> str:
+        text = _OURS.sub(lambda found: names.get(found[0], ""), text)
+        return text.replace("max_new_tokens", names.get("max_new_tokens", "max_new_tokens"))
+
+    if isinstance(problem, InvalidRequest | InputTooLong):
+        problem.detail = theirs(problem.detail)
+        errors = problem.members.get("errors", [])
+        if isinstance(errors, list):
+            problem.members |= {"errors": [{k: theirs(v) for k, v in one.items()} for one in errors]} if errors else {}
+    return problem
+
+
+def problem_document(problem: Problem) -> tuple[int, OpenAIProblem]:
+    """The status and the document of a problem in OpenAI's form.
+
+    What does not validate is a 400 there, and so is a text that is too long. All other statuses are the contract's.
+    """
+    status = problem.http_status
+    if isinstance(problem, InvalidRequest | InputTooLong):
+        status = 400
+    errors = problem.members.get("errors")
+    first = errors[0] if isinstance(errors, list) and errors else {}
+    code = {"input_too_long": "context_length_exceeded", "unknown_checkpoint": "model_not_found"}
+    kind = "invalid_request_error" if status < 429 else "rate_limit_error" if status == 429 else "server_error"
+    fault = OpenAIFault(problem.detail, kind, first.get("field"), code.get(problem.code, problem.code))
+    return status, OpenAIProblem(fault, problem.document())
+
+
+def _written(answer: Answer, key: str | None) -> list[tuple[str, Ended]]:
+    """Each text that was written, with why it ends. Outputs come as plain data, under the name of their task's."""
+    outputs = [to_builtins(one) for one in answer.outputs]
+    texts = [str(next(iter(one.values())) if key is None else one[key]) for one in outputs]
+    return [(text, ended(how.finish_reason)) for text, how in zip(texts, answer.generation, strict=True)]
+
+
+def _packed(vector: Sequence[float]) -> str:
+    numbers = array("f", vector)
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return base64.b64encode(numbers.tobytes()).decode()
+
+
+BODIES: dict[str, type[OpenAIBody]] = {
+    "/v1/chat/completions": ChatBody,
+    "/v1/completions": CompletionBody,
+    "/v1/embeddings": EmbeddingsBody,
+}
+"""The bodies of OpenAI's endpoints by path."""
