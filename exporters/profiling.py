@@ -222,6 +222,7 @@ def measure_reading_and_steps(
     threads: int,
     measured_on: str,
     watch: Watch,
+    rows_at_once: Sequence[int] = ROWS,
 ) -> tuple[ProfileDocument, ProfileDocument]:
     """Two profiles: of encoding with the first decode step, and of each later step.
 
@@ -238,7 +239,7 @@ def measure_reading_and_steps(
 
     def step(shape: Shape) -> Mapping[Shape, float]:
         decoder = _begun(engine, _source(token_ids, shape.tokens), first)
-        rows = list(ROWS)
+        rows = list(rows_at_once)
         watch.chance.shuffle(rows)
         return {Shape(count, shape.tokens): _mean_step_s(decoder, count, token_ids, watch) for count in rows}
 

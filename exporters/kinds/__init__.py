@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from exporters.kinds.causal import CAUSAL
 from exporters.kinds.classifier import CLASSIFIER
 from exporters.kinds.embedder import EMBEDDER
 from exporters.kinds.extractive import EXTRACTIVE
@@ -20,10 +21,9 @@ from exporters.sources.source import read_object
 __all__ = ["KINDS", "Kind", "kind_of"]
 
 KINDS: dict[str, Kind[Any, Any]] = {
-    kind.name: kind
-    for kind in (CLASSIFIER, EXTRACTIVE, SEQ2SEQ, EMBEDDER, TAGGER)  # the first that recognises a checkpoint takes it
+    kind.name: kind for kind in (CLASSIFIER, EXTRACTIVE, SEQ2SEQ, CAUSAL, EMBEDDER, TAGGER)
 }
-"""The kinds, by their names in manifests."""
+"""The kinds, by their names in manifests. The first that recognises a checkpoint takes it."""
 
 
 def kind_of(path: Path, location: str) -> Kind[Any, Any]:

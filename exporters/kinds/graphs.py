@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -19,14 +19,17 @@ from gateway.model.manifest import Precision
 if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
+    from onnx import ModelProto
     from transformers import PreTrainedModel
+
+Quantise: TypeAlias = Mapping[Precision, Callable[[Path, Path], None]]
 
 OPSET = 17
 LARGEST_FILE = 2**31 - 2**24
 """The most bytes in one ONNX file, with a margin; larger weights go to a separate file beside it."""
 
 BLOCK = 128
-"""Weights that share a scale."""
+"""Weights that share a scale, where a kind does not say otherwise."""
 
 
 def export_graph(model: PreTrainedModel, folder: Path) -> None:
@@ -51,8 +54,39 @@ def export_seq2seq_graphs(model: PreTrainedModel, folder: Path) -> None:
 
 
 def export_causal_graph(model: PreTrainedModel, folder: Path) -> None:
-    """Writes a decoder-only model's model.onnx, with the keys and values of earlier tokens. Raises ExportFailed."""
+    """Writes a decoder-only model's model.onnx, with the keys and values of earlier tokens. Raises ExportFailed.
+
+    The graph computes the logits of the tokens that are asked for alone.
+    """
     _export(model, folder, "text-generation-with-past", CAUSAL_FILES)
+    _score_from(folder / CAUSAL_FILES[0])
+
+
+def _score_from(file: Path) -> None:
+    """Gives a graph the input that says from which token on logits are computed, if a head of one matrix makes them.
+
+    Of SmolLM2-135M's multiplications the head's are a fifth, and its logits take 197 kB a token.
+    """
+    import onnx  # export time only
+
+    from deployments.engines.onnx import LOGITS  # imports ONNX Runtime
+    from deployments.engines.onnx_causal import SCORED_FROM
+
+    model = onnx.load(file)
+    graph = model.graph
+    weights = {one.name for one in graph.initializer}
+    at, head = next((at, node) for at, node in enumerate(graph.node) if LOGITS in node.output)
+    if head.op_type != "MatMul" or head.input[1] not in weights:
+        return
+    graph.input.append(onnx.helper.make_tensor_value_info(SCORED_FROM, onnx.TensorProto.INT64, [1]))
+    bounds = {"end": np.iinfo(np.int64).max, "axis": 1}
+    for name, value in bounds.items():
+        graph.initializer.append(onnx.numpy_helper.from_array(np.asarray([value], np.int64), f"{SCORED_FROM}_{name}"))
+    inputs = [head.input[0], SCORED_FROM, *(f"{SCORED_FROM}_{name}" for name in bounds)]
+    graph.node.insert(at, onnx.helper.make_node("Slice", inputs, [f"{SCORED_FROM}_output"], f"{SCORED_FROM}_slice"))
+    head.input[0] = f"{SCORED_FROM}_output"
+    next(one for one in graph.output if one.name == LOGITS).type.tensor_type.shape.dim[1].dim_param = "scored_length"
+    _save(model, file)
 
 
 def export_vectors(model: PreTrainedModel, pooled: torch.nn.Module, file: Path) -> None:
@@ -90,12 +124,13 @@ def scratch_folder(bench: Workbench) -> Iterator[Path]:
         yield Path(folder)
 
 
-def place_graphs(bench: Workbench, scratch: Path, names: Sequence[str]) -> None:
+def place_graphs(bench: Workbench, scratch: Path, names: Sequence[str], ways: Quantise | None = None) -> None:
     """Moves the named fp32 graphs from the scratch folder to the variant's, in the plan's precision.
 
-    One at a time: quantising needs several times the graph's memory, so release the model first.
+    One at a time: quantising needs several times the graph's memory, so release the model first. `ways` are in place of
+    `QUANTISED`.
     """
-    quantised = QUANTISED.get(bench.plan.precision)
+    quantised = (ways or QUANTISED).get(bench.plan.precision)
     for at, name in enumerate(names):
         if quantised is not None:
             bench.progress(Step.QUANTISING, at / len(names))
@@ -156,8 +191,8 @@ def quantise(fp32: Path, int8: Path) -> None:
     )
 
 
-def quantise_weights(fp32: Path, out: Path) -> None:
-    """Quantises the matrices of a graph to int8 in blocks of 128 weights, each with a scale; the rest stays fp32.
+def quantise_weights(fp32: Path, out: Path, block: int = BLOCK) -> None:
+    """Quantises the matrices of a graph to int8 in blocks of weights, each with a scale; the rest stays fp32.
 
     ONNX Runtime multiplies them with activations that it rounds to int8 in blocks as well (`MatMulNBits`). A block is
     finer than a channel, so a deep model keeps more of its answers than by `quantise`: of mpnet-sentiment's labels on
@@ -176,37 +211,47 @@ def quantise_weights(fp32: Path, out: Path) -> None:
         matrix = onnx.numpy_helper.to_array(weights[name])
         if matrix.ndim != 2 or matrix.dtype != np.float32 or users[name] > 1:
             continue
-        packed, scales = in_blocks(matrix)
+        packed, scales = in_blocks(matrix, block)
         graph.initializer.remove(weights.pop(name))
         for suffix, array in (("packed", packed), ("scales", scales)):
             graph.initializer.append(onnx.numpy_helper.from_array(array, f"{name}_{suffix}"))
-        sizes = {"K": matrix.shape[0], "N": matrix.shape[1], "bits": 8, "block_size": BLOCK, "accuracy_level": 4}
+        sizes = {"K": matrix.shape[0], "N": matrix.shape[1], "bits": 8, "block_size": block, "accuracy_level": 4}
         inputs = [node.input[0], f"{name}_packed", f"{name}_scales"]
         node.CopyFrom(
             onnx.helper.make_node("MatMulNBits", inputs, node.output, node.name, domain="com.microsoft", **sizes)
         )
     if not any(one.domain == "com.microsoft" for one in model.opset_import):
         model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
-    onnx.save(model, out, save_as_external_data=model.ByteSize() > LARGEST_FILE, location=f"{out.name}.data")
+    _save(model, out)
 
 
-def in_blocks(matrix: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """The columns of a matrix (K, N) as uint8 (N, blocks, `BLOCK`), and the scale of each block (N, blocks).
+def _save(model: ModelProto, out: Path) -> None:
+    """Writes a graph; large weights go to a separate file beside it, in place of what lies there."""
+    import onnx  # export time only
+
+    beside = f"{out.name}.data"
+    for old in out.parent.glob(f"{out.name}*"):
+        old.unlink()
+    onnx.save(model, out, save_as_external_data=model.ByteSize() > LARGEST_FILE, location=beside)
+
+
+def in_blocks(matrix: NDArray[np.float32], block: int = BLOCK) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """The columns of a matrix (K, N) as uint8 (N, blocks, `block`), and the scale of each block (N, blocks).
 
     A weight is its number less 128, times its block's scale; the last block is filled up with zeros.
     """
     rows, columns = matrix.shape
-    blocks = -(-rows // BLOCK)
-    padded = np.zeros((columns, blocks * BLOCK), dtype=np.float32)
+    blocks = -(-rows // block)
+    padded = np.zeros((columns, blocks * block), dtype=np.float32)
     padded[:, :rows] = matrix.T
-    padded = padded.reshape(columns, blocks, BLOCK)
+    padded = padded.reshape(columns, blocks, block)
     scales = np.abs(padded).max(axis=2) / 127
     scales[scales == 0] = 1.0
     packed = np.rint(padded / scales[:, :, None]) + 128
     return packed.astype(np.uint8), scales
 
 
-QUANTISED: dict[Precision, Callable[[Path, Path], None]] = {
+QUANTISED: Quantise = {
     Precision.INT8: quantise,
     Precision.INT8_WEIGHTS: quantise_weights,
 }

@@ -28,6 +28,7 @@ from deployments.replica.summarize.beam_search import (
 )
 from deployments.replica.tokens import TOKENIZER_FILE, TextTokens
 from exporters.errors import Difference, SourceRefused
+from exporters.kinds.generation import UNSUPPORTED, Fields, Harmless, check_supported, for_task, ids_of
 from exporters.kinds.graphs import export_seq2seq_graphs, place_graphs, scratch_folder
 from exporters.kinds.kind import Kind, TitledProfile, rouge, share_with_floor
 from exporters.kinds.original import Original, load_original
@@ -49,7 +50,6 @@ from exporters.verification import (
 from gateway.model.manifest import GenerationRules, GoldenSummary, Precision, Seq2SeqManifest, TokenVerification
 from gateway.model.profile import ProfileDocument
 
-Fields: TypeAlias = Mapping[str, Any]
 Written: TypeAlias = tuple[int, ...]
 WriteRows: TypeAlias = Callable[[list[list[int]], int], list[list[int]]]
 
@@ -59,7 +59,6 @@ VERIFIED_TOKENS = 64
 
 ASKED_AT_ONCE = 4
 NUM_BEAMS = 4
-LIBRARY_MAX_LENGTH = 20
 MAX_NEW_TOKENS = 128
 """The limit if no file of the checkpoint gives one; transformers' default of 20 tokens is too short for a summary."""
 
@@ -77,20 +76,7 @@ USED = (
     "forced_bos_token_id",
     "forced_eos_token_id",
 )
-UNKNOWN: dict[str, tuple[object, ...]] = {
-    "repetition_penalty": (None, 1.0),
-    "encoder_repetition_penalty": (None, 1.0),
-    "encoder_no_repeat_ngram_size": (None, 0),
-    "bad_words_ids": (None,),
-    "suppress_tokens": (None, []),
-    "begin_suppress_tokens": (None, []),
-    "forced_decoder_ids": (None,),
-    "sequence_bias": (None,),
-    "exponential_decay_length_penalty": (None,),
-    "num_beam_groups": (None, 1),
-    "penalty_alpha": (None,),
-    "guidance_scale": (None, 1.0),
-}
+UNKNOWN: Harmless = {**UNSUPPORTED, "repetition_penalty": (None, 1.0), "early_stopping": (None, True, False)}
 """Generation fields that replicas do not support, with the values that have no effect."""
 
 GREEDY: dict[str, Any] = {
@@ -246,13 +232,7 @@ def summarising(generation: Fields, config: Fields) -> dict[str, Any]:
 
     `config` is the checkpoint's config.json: its `task_specific_params.summarization` overrides the generation config.
     """
-    special = (config.get("task_specific_params") or {}).get("summarization") or {}
-    known = {name: value for name, value in special.items() if name in USED or name in UNKNOWN}
-    found = dict(generation) | known
-    said = found.get("max_new_tokens") is not None or found.get("max_length") not in (None, LIBRARY_MAX_LENGTH)
-    if not said:
-        found["max_new_tokens"] = MAX_NEW_TOKENS
-    return found
+    return for_task(generation, config, "summarization", {*USED, *UNKNOWN}, MAX_NEW_TOKENS)
 
 
 def prefix_of(config: Fields) -> str:
@@ -263,7 +243,7 @@ def prefix_of(config: Fields) -> str:
 
 def rules_of(generation: Fields, config: Fields, location: str, lower_cased: bool) -> GenerationRules:
     """The generation rules of a generation config. Raises SourceRefused, which names the field."""
-    _check(generation, location)
+    check_supported(generation, UNKNOWN, location)
     starts = (generation.get(name) for name in ("decoder_start_token_id", "bos_token_id"))
     start = next((token for token in starts if token is not None), None)
     if start is None:
@@ -273,7 +253,7 @@ def rules_of(generation: Fields, config: Fields, location: str, lower_cased: boo
     penalty = generation.get("length_penalty")
     return GenerationRules(
         decoder_start_token_id=int(start),
-        eos_token_ids=_ids(generation.get("eos_token_id")),
+        eos_token_ids=ids_of(generation.get("eos_token_id")),
         max_new_tokens=max(1, int(most if most is not None else generation["max_length"] - 1)),
         min_new_tokens=max(0, int(least if least is not None else (generation.get("min_length") or 0) - 1)),
         num_beams=_beams(generation),
@@ -300,28 +280,14 @@ def _lowers(normalizer: Any) -> bool:
     return normalizer.get("type") == "Lowercase" or bool(normalizer.get("lowercase"))
 
 
-def _check(generation: Fields, location: str) -> None:
-    harmless = {**UNKNOWN, "early_stopping": (None, True, False)}
-    for name, values in harmless.items():
-        if generation.get(name) not in values:
-            asked = f"{name}={generation[name]!r}"
-            raise SourceRefused(f"{location}: its generation config asks for {asked}, which is not supported")
-
-
 def _beams(generation: Fields) -> int:
     """The checkpoint's number of beams; if it names none, the usual number of summarisers."""
     beams = int(generation.get("num_beams") or 1)
     return beams if beams > 1 else NUM_BEAMS
 
 
-def _ids(value: Any) -> tuple[int, ...]:
-    if value is None:
-        return ()
-    return tuple(int(one) for one in value) if isinstance(value, (list, tuple)) else (int(value),)
-
-
 def _one(generation: Fields, name: str, location: str) -> int | None:
-    ids = _ids(generation.get(name))
+    ids = ids_of(generation.get(name))
     if len(ids) > 1:
         raise SourceRefused(f"{location}: its generation config has more than one {name}")
     return ids[0] if ids else None

@@ -18,6 +18,7 @@ import msgspec
 from exporters.errors import SourceRefused
 from exporters.profiling import Advance
 from exporters.sources.adapters import WEIGHTS
+from exporters.sources.gguf_weights import of_gguf_llama
 from exporters.sources.onnx_weights import of_onnx_bert, of_onnx_q4
 from exporters.sources.registry import Package
 from exporters.sources.staging import made_once
@@ -27,7 +28,7 @@ FETCHED_FILE = "fetched.json"
 LEFT_OUT = (FETCHED_FILE, "README.md", "manifest.json")
 """Files of the folder that no export reads."""
 
-Form: TypeAlias = Literal["safetensors", "onnx-bert", "onnx-q4"]
+Form: TypeAlias = Literal["safetensors", "onnx-bert", "onnx-q4", "gguf-llama"]
 
 
 class Fetched(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -107,5 +108,6 @@ FORMS: Mapping[Form, Callable[[Path, Path], None]] = {
     "safetensors": _as_they_are,
     "onnx-bert": of_onnx_bert,
     "onnx-q4": of_onnx_q4,
+    "gguf-llama": of_gguf_llama,
 }
 """How weights of each form become `model.safetensors`."""
