@@ -26,7 +26,7 @@ from gateway.api.console import PageFile, read_page
 from gateway.api.encodings import DecodedTooLong, decoded, packed, takes_gzip
 from gateway.api.forms import Form, TaskForm
 from gateway.api.headers import read_terms, request_id_of
-from gateway.api.openai import OpenAIBody, OpenAIForm, now_s
+from gateway.api.openai import Endpoint, OpenAIForm, now_s
 from gateway.api.openapi import ANSWERED, openapi_document
 from gateway.api.responses import (
     Alive,
@@ -204,15 +204,15 @@ class App:
         head, events = self._respond(http, b"", EVENT_STREAM, 200, headers), form.events(record, told)
         return EventResponse(head, answering, events.delta, events.end)
 
-    async def openai(self, kind: type[OpenAIBody], http: HttpRequest) -> Response:
+    async def openai(self, endpoint: Endpoint, http: HttpRequest) -> Response:
         """`POST` to an endpoint of OpenAI's interface: the task's own request, and the answer in OpenAI's form."""
         arrived_s = self._arrived_s(http)
         terms = self._terms(http)
-        body = bodies.parse(await self._body(http), kind, self.limits)
-        name, asked = openai.placed(body, self._tasks())
-        http.scope[_TASK] = name
-        own = bodies.validated(body.document(name), TASKS[name].body)
-        request = self._request(TASKS[name], own, openai.joined(terms, asked), arrived_s)
+        body = bodies.parse(await self._body(http), endpoint.body, self.limits)
+        task, asked = openai.placed(endpoint.name, body.model, self._tasks())
+        http.scope[_TASK] = task.name
+        own = bodies.validated(openai.document_of(body, endpoint.name, task), task.body)
+        request = self._request(task, own, openai.joined(terms, asked), arrived_s)
         form = OpenAIForm(body, terms.request_id, now_s())
         return await (self._streamed if body.wants_events else self._plain)(http, request, form)
 
@@ -391,7 +391,7 @@ class App:
     def _problem(self, http: HttpRequest, problem: Problem, headers: dict[str, str] | None = None) -> Response:
         headers = {**(headers or {}), **problem.headers()}
         if (path := http.scope["path"]).startswith(openai.PREFIX):
-            status, document = openai.problem_document(problem, openai.BODIES.get(path))
+            status, document = openai.problem_document(problem, path)
             return self._json(http, document, status, headers)
         content = bodies.encode(problem.document())
         return self._respond(http, content, "application/problem+json", problem.http_status, headers)
@@ -453,7 +453,7 @@ def build(
     }
     posts: dict[str, Handler] = {f"/{name}": partial(app.answer, name, claims_on(name)) for name in TASKS}
     posts["/route"] = app.route
-    posts |= {path: partial(app.openai, body) for path, body in openai.BODIES.items()}
+    posts |= {path: partial(app.openai, one) for path, one in openai.ENDPOINTS.items()}
     app.routes.update({path: {"GET": handler, "HEAD": handler} for path, handler in gets.items()})
     app.routes.update({path: {"POST": handler} for path, handler in posts.items()})
     return ServerErrorMiddleware(app, handler=app.on_fault)

@@ -27,7 +27,8 @@ from gateway.model.request import Terms
 from gateway.model.tier import Tier
 from gateway.observability.record import RequestRecord
 from gateway.service import Finished
-from gateway.tasks.base import Event, Ignored, Strict, Text
+from gateway.tasks import TASKS
+from gateway.tasks.base import Event, Ignored, Strict, Task, Text
 
 PREFIX = "/v1/"
 """Paths of OpenAI's interface, whose errors have OpenAI's form."""
@@ -77,12 +78,12 @@ class OpenAIBody(Strict):
     user: Ignored[str] = None
 
     @abstractmethod
-    def tasks(self) -> Sequence[str]:
-        """The tasks that may answer, the most wanted first."""
+    def inputs(self) -> object:
+        """The `inputs` of the task's own body."""
 
     @abstractmethod
-    def document(self, task: str) -> Json:
-        """The body of that task's own endpoint."""
+    def parameters(self) -> Json:
+        """The `parameters` of that body, of which those that were not given are left out."""
 
     @property
     def wants_events(self) -> bool:
@@ -140,7 +141,7 @@ class WritingBody(OpenAIBody):
         return self.stream is True
 
     def shaped(self, most: int | None) -> Json:
-        """The `parameters` of `/generate`, of which those that were not given are left out."""
+        """How a text of at most so many tokens is to be written."""
         stop = [self.stop] if isinstance(self.stop, str) else self.stop
         given = {
             "max_new_tokens": most,
@@ -171,19 +172,17 @@ class ChatBody(WritingBody):
     prompt_cache_key: Ignored[str] = None
     safety_identifier: Ignored[str] = None
 
-    def tasks(self) -> Sequence[str]:
-        """A conversation is written on."""
-        return ("generate",)
-
-    def document(self, task: str) -> Json:
+    def inputs(self) -> object:
         """The conversation. A system message that says nothing is left out."""
-        messages = [
+        return [
             {"role": "system" if one.role == "developer" else one.role, "content": one.said()}
             for one in self.messages
             if one.said() or one.role not in ("system", "developer")
         ]
-        most = self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
-        return {"inputs": messages, "parameters": self.shaped(most)}
+
+    def parameters(self) -> Json:
+        """How the assistant's answer is to be written."""
+        return self.shaped(self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens)
 
     def answer(self, answer: Answer, told: Told) -> ChatCompletion:
         """What the assistant says."""
@@ -212,17 +211,13 @@ class CompletionBody(WritingBody):
     best_of: Annotated[int, Field(ge=1, le=1)] | None = Field(default=None, description="1 alone")
     logprobs: Annotated[int, Field(ge=0, le=0)] | None = Field(default=None, description="0 alone")
 
-    def tasks(self) -> Sequence[str]:
-        """A prompt is written on; a checkpoint that reads first and then writes does so, as in a summary."""
-        return ("generate", "summarize")
+    def inputs(self) -> object:
+        """The prompts."""
+        return self.prompt
 
-    def document(self, task: str) -> Json:
-        """The prompts; of what only shapes draws, a search is told nothing."""
-        parameters = self.shaped(self.max_tokens)
-        if task == "summarize":
-            known = ("max_new_tokens", "temperature", "top_p", "seed")
-            return {"inputs": self.prompt, "parameters": {k: v for k, v in parameters.items() if k in known}}
-        return {"inputs": self.prompt, "parameters": parameters | ({"return_full_text": True} if self.echo else {})}
+    def parameters(self) -> Json:
+        """How each is to be written on, or summarised."""
+        return self.shaped(self.max_tokens) | ({"return_full_text": True} if self.echo else {})
 
     def answer(self, answer: Answer, told: Told) -> Completion:
         """What was written after each prompt."""
@@ -241,13 +236,13 @@ class EmbeddingsBody(OpenAIBody):
     input: str | list[Text]
     encoding_format: Literal["float", "base64"] | None = None
 
-    def tasks(self) -> Sequence[str]:
-        """Texts become vectors."""
-        return ("embed",)
+    def inputs(self) -> object:
+        """The texts."""
+        return self.input
 
-    def document(self, task: str) -> Json:
-        """The texts; one over the window is refused, as there."""
-        return {"inputs": self.input, "parameters": {"normalize": True, "truncate": False}}
+    def parameters(self) -> Json:
+        """Vectors have the length 1; a text over the window is refused."""
+        return {"normalize": True, "truncate": False}
 
     def answer(self, answer: Answer, told: Told) -> Embeddings:
         """The vectors, as numbers or as the base64 of their 32-bit floats, little-endian."""
@@ -436,33 +431,45 @@ def models_of(checkpoints: Mapping[str, Sequence[str]], created: int) -> Models:
 
     Only what answers in OpenAI's interface is listed.
     """
-    answering = [task for task in ("generate", "summarize", "embed") if any(task in of for of in checkpoints.values())]
+    answering = [name for name in _served(checkpoints) if TASKS[name].openai]
     if not answering:
         return Models([])
     names = [name for name, of in checkpoints.items() if any(task in answering for task in of)]
     return Models([Model(name, created) for name in (*names, *Tier, *answering, ANY_MODEL)])
 
 
-def placed(body: OpenAIBody, checkpoints: Mapping[str, Sequence[str]]) -> tuple[str, Terms]:
-    """The task that answers a body, and the terms that its `model` asks for.
+def placed(endpoint: str, model: str, checkpoints: Mapping[str, Sequence[str]]) -> tuple[Task, Terms]:
+    """The task that answers a body of an endpoint, and the terms that its `model` asks for.
 
-    `checkpoints` has the tasks of each checkpoint of the catalog. Raises UnknownTask if none of them has such a task,
-    UnknownCheckpoint if the model is nothing that is served here.
+    `checkpoints` has the tasks of each checkpoint of the catalog. Raises UnknownTask if none of them has a task that
+    answers there, UnknownCheckpoint if the model is nothing that is served here.
     """
-    served = {task for of in checkpoints.values() for task in of}
-    wanted = [task for task in body.tasks() if task in served]
-    if not wanted:
-        raise UnknownTask(sorted(served))
-    model = body.model
+    served = _served(checkpoints)
+    answering = [name for name in served if endpoint in TASKS[name].openai]
+    if not answering:
+        raise UnknownTask(served)
+    wanted = sorted(answering, key=lambda name: -len(TASKS[name].openai[endpoint]))
     if model in checkpoints:
         own = [task for task in wanted if task in checkpoints[model]]
         if own:
-            return own[0], Terms(pinned=model)
+            return TASKS[own[0]], Terms(pinned=model)
     elif model in set(Tier):
-        return wanted[0], Terms(min_tier=Tier(model))
+        return TASKS[wanted[0]], Terms(min_tier=Tier(model))
     elif model in wanted or model == ANY_MODEL:
-        return (model if model in wanted else wanted[0]), Terms()
+        return TASKS[model if model in wanted else wanted[0]], Terms()
     raise UnknownCheckpoint(sorted(name for name, of in checkpoints.items() if any(task in of for task in wanted)))
+
+
+def document_of(body: OpenAIBody, endpoint: str, task: Task) -> Json:
+    """The body of a task's own endpoint. What the task does not take is left out: a search is told nothing of draws."""
+    taken = task.openai[endpoint]
+    parameters = {name: value for name, value in body.parameters().items() if name in taken}
+    return {"inputs": body.inputs(), "parameters": parameters}
+
+
+def _served(checkpoints: Mapping[str, Sequence[str]]) -> list[str]:
+    """The tasks that some checkpoint serves, as they are registered."""
+    return [name for name in TASKS if any(name in of for of in checkpoints.values())]
 
 
 def joined(terms: Terms, asked: Terms) -> Terms:
@@ -494,12 +501,13 @@ def in_their_words(problem: Problem, body: type[OpenAIBody] | None) -> Problem:
     return problem
 
 
-def problem_document(problem: Problem, body: type[OpenAIBody] | None = None) -> tuple[int, OpenAIProblem]:
-    """The status and the document of a problem in OpenAI's form, with the fields of the body that was sent.
+def problem_document(problem: Problem, path: str = "") -> tuple[int, OpenAIProblem]:
+    """The status and the document of a problem in OpenAI's form, with the fields of the path's own body.
 
     What does not validate is a 400 there, and so is a text that is too long. All other statuses are the contract's.
     """
-    problem = in_their_words(problem, body)
+    endpoint = ENDPOINTS.get(path)
+    problem = in_their_words(problem, endpoint.body if endpoint else None)
     status = problem.http_status
     if isinstance(problem, InvalidRequest | InputTooLong):
         status = 400
@@ -543,7 +551,7 @@ class OpenAIForm:
 
         def end(finished: Finished) -> Sequence[Event]:
             if finished.answer is None:
-                return (Event(problem_document(finished.problem or InternalError(), type(body))[1]),)
+                return (Event(problem_document(finished.problem or InternalError())[1]),)
             parts = []
             for at, (text, why) in enumerate(_written(finished.answer, None)):
                 parts += [Said(at, text, first=True)] if first(at) else []  # of which nothing was told on the way
@@ -578,9 +586,26 @@ def _packed(vector: Sequence[float]) -> str:
     return base64.b64encode(numbers.tobytes()).decode()
 
 
-BODIES: dict[str, type[OpenAIBody]] = {
-    "/v1/chat/completions": ChatBody,
-    "/v1/completions": CompletionBody,
-    "/v1/embeddings": EmbeddingsBody,
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """An endpoint of OpenAI's interface that answers bodies; one that can stream has a type of its chunks."""
+
+    name: str
+    summary: str
+    body: type[OpenAIBody]
+    answer: type[Struct]
+    chunk: type[Struct] | None = None
+
+
+ENDPOINTS: dict[str, Endpoint] = {
+    "/v1/chat/completions": Endpoint(
+        "chat", "Answer a conversation within a latency budget", ChatBody, ChatCompletion, ChatChunk
+    ),
+    "/v1/completions": Endpoint(
+        "completions", "Continue a text within a latency budget", CompletionBody, Completion, TextChunk
+    ),
+    "/v1/embeddings": Endpoint(
+        "embeddings", "Turn texts into vectors within a latency budget", EmbeddingsBody, Embeddings
+    ),
 }
-"""The bodies of OpenAI's endpoints by path."""
+"""The endpoints by path."""

@@ -8,8 +8,8 @@ random draws where a task has none. What is not declared is refused by name.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 from pydantic import (
@@ -98,13 +98,13 @@ class Strict(BaseModel):
 
     def ignored(self, path: str = "") -> Iterator[str]:
         """The paths of all that was sent and changes nothing, such as `parameters.temperature`."""
-        for name, field in type(self).model_fields.items():
+        for name, known in type(self).model_fields.items():
             value = getattr(self, name)
             if value is None or name not in self.model_fields_set:
                 continue
             if isinstance(value, Strict):
                 yield from value.ignored(f"{path}{name}.")
-            elif any(isinstance(one, _WithoutEffect) for one in field.metadata):
+            elif any(isinstance(one, _WithoutEffect) for one in known.metadata):
                 within = [f".{key[:MOST_CHARACTERS_OF_A_NAME]}" for key in value] if isinstance(value, dict) else [""]
                 yield from (f"{path}{name}{key}" for key in within)
 
@@ -303,6 +303,10 @@ class Task:
     A task that is told while it is written `streams`: its replicas emit deltas, and its body is a `StreamedBody`. What
     any other task answers to a client that reads events alone is one event, at its end.
 
+    `openai` has the endpoints of OpenAI's interface that the task answers (`chat`, `completions`, `embeddings`), each
+    with the parameters of its body that it takes of what may be asked there. Of several tasks that which takes the most
+    answers a client that names none.
+
     `fixed_checkpoint` says that answers of different checkpoints do not compare. The budget then never switches: a
     request without a pin gets the catalog's default checkpoint. `check` raises InvalidRequest if that checkpoint cannot
     do what the parameters ask for; tasks whose checkpoint is not fixed have none.
@@ -322,6 +326,7 @@ class Task:
     claims: Claim | None = None
     document: Document | None = None
     streams: Streaming | None = None
+    openai: Mapping[str, Collection[str]] = field(default_factory=dict)
     windowed: bool = False
     fixed_checkpoint: bool = False
     check: Callable[[Any, Any], None] = _anything

@@ -417,4 +417,5 @@ GENERATE = Task(
     niceness={Tier.REALTIME: 5, Tier.BALANCED: 19, Tier.QUALITY: 19},
     finish_reasons=_finish_reasons(),
     streams=Streaming(_delta_event, _done_event),
+    openai=dict.fromkeys(("chat", "completions"), GenerateBodyParameters.model_fields),
 )

@@ -305,4 +305,5 @@ SUMMARIZE = Task(
     niceness={Tier.REALTIME: 5, Tier.BALANCED: 19, Tier.QUALITY: 19},
     finish_reasons=get_args(FinishReason),
     streams=Streaming(),
+    openai={"completions": GenerateParameters.model_fields},
 )
