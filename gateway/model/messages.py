@@ -6,7 +6,7 @@ travels as what remains of it, never as a deadline, since the monotonic clocks o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import Any, Literal, TypeAlias, TypeVar
 
@@ -26,6 +26,10 @@ class Parameters(Struct, frozen=True, array_like=True):
         They are forecast where a checkpoint does not know them, and no queue counts them as texts to answer.
         """
         return 0
+
+    def answered(self, tokens: Sequence[int]) -> Sequence[int]:
+        """The tokens of each text that is answered, of the tokens of all inputs: by default those not shared."""
+        return tokens[: len(tokens) - self.shared]
 
 
 class Work(Struct, frozen=True, array_like=True):

@@ -25,8 +25,8 @@ pytestmark = pytest.mark.export
 CATALOG = """
 name: writers
 checkpoints:
-  - {{name: small, task: generate, tier: quality, family: Llama, source: {0}/source, licence: none, precision: [fp32], niceness: 0,
-     quality: {{metric: right, value: 50.0, data_set: none, reference: made up}}}}
+  - {{name: small, task: generate, tier: quality, family: Llama, source: {0}/source, licence: none, niceness: 0,
+     precision: [fp32], quality: {{metric: right, value: 50.0, data_set: none, reference: made up}}}}
 """
 PROMPTS = ("the river rose", "\U0001f600 caf\u00e9", "a", "bridge closed for hours and people waited")
 TALK = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "the town <|im_end|> was dark"}]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from deployments.engines.base import Seq2SeqEngine
+from deployments.engines.base import CausalEngine
 from deployments.engines.opening import CAUSAL_FILES, open_causal_engine
 from deployments.replica.gathering import all_or_failure, each
 from deployments.replica.generate.prompts import TEMPLATE_FILE, Prompts
@@ -32,7 +32,7 @@ class OpenCausal:
     """A decoder-only checkpoint that has passed its checks, ready to serve."""
 
     manifest: CausalManifest
-    engine: Seq2SeqEngine
+    engine: CausalEngine
     prompts: Prompts
 
 
@@ -43,7 +43,9 @@ class GeneratorReplica:
         self._scribe = scribe
         self._clock = clock
         log = step_log_for(entry.name)
-        self.time_slicer = TimeSlicer(entry.slots, clock, max_queued_inputs, log, niceness=entry.niceness or 0)
+        self.time_slicer = TimeSlicer(
+            entry.slots, clock, max_queued_inputs, log, niceness=entry.niceness or 0, together=scribe.together()
+        )
 
     def start(self) -> None:
         """Opens the queue on the running loop."""

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from typing import TypeAlias
 from unicodedata import category
 
+import numpy as np
+
+from deployments.engines.base import Decoder, Logits
 from deployments.replica.summarize.sentences import MAX_CHARACTERS, split_sentences, whole_sentences
 from gateway.model.deadline import Clock
 from gateway.model.messages import Failure, FinishReason, Generation, InputReport
@@ -79,12 +82,37 @@ class TextBudget:
 Settled: TypeAlias = Callable[[], str]
 """Says how the summary under work begins, whatever its later steps find. It is asked only if somebody reads along."""
 
-Steps: TypeAlias = Generator[Settled | None, None, SummaryResult | Failure]
-"""A summarizer's work on one text: yields after each step, starts a step only if it fits the budget, and returns the
-outcome.
 
-It yields what says how the summary begins, or None while nothing is certain. What was once said is a beginning of all
-that is said later, and of the outcome's text, and makes that usable."""
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What a text asks of the engine for its next step: one token more of its decoder, which should take `step_s`.
+
+    Texts that ask may step together. `settled` is of the text so far.
+    """
+
+    decoder: Decoder
+    token: int
+    step_s: float
+    settled: Settled
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What a text that asked is given: its logits (vocabulary,), and how many texts stepped together, in what time."""
+
+    logits: Logits
+    texts: int
+    took_s: float
+
+
+Steps: TypeAlias = Generator[Settled | Ask | None, Given | None, SummaryResult | Failure]
+"""The work on one text: yields after each step, starts a step only if it fits the budget, and returns the outcome.
+
+A text that runs its steps itself yields what says how it begins, or None while nothing is certain. What was once said
+is a beginning of all that is said later, and of the outcome's text, and makes that usable. A text that leaves a step to
+its caller yields an `Ask`, and is sent what it asked for, or None if there is no time for it."""
+
+_ONE_ROW = np.zeros(1, dtype=np.int64)
 
 
 class SummaryJob:
@@ -97,16 +125,41 @@ class SummaryJob:
         self.budget = budget
         self.outcome: SummaryResult | Failure | None = None
         self._steps = steps
+        self.ask: Ask | None = None
         self._settled: Settled | None = None
 
     def step(self) -> bool:
         """Runs one step; True if the outcome is there. Blocking. Raises what the engine raises."""
-        try:
-            self._settled = next(self._steps)
-        except StopIteration as end:
-            self.outcome = end.value
-            return True
+        ask = self.ask
+        if ask is None:
+            over = self._sent(None)
+            if not over:
+                self.budget.stepped()
+            return over
+        if not self.in_time:
+            return self._sent(None)
+        began = self.budget.clock()
+        logits = ask.decoder.step(np.asarray([ask.token], dtype=np.int64), _ONE_ROW)[0]
+        return self.take(Given(logits, 1, self.budget.clock() - began))
+
+    @property
+    def in_time(self) -> bool:
+        """False if what the text asks for would come too late."""
+        return self.ask is None or self.budget.fits(self.ask.step_s)
+
+    def take(self, given: Given) -> bool:
+        """Takes what the text has asked for; True if the outcome is there."""
         self.budget.stepped()
+        return self._sent(given)
+
+    def _sent(self, given: Given | None) -> bool:
+        try:
+            came = self._steps.send(given)
+        except StopIteration as end:
+            self.ask, self.outcome = None, end.value
+            return True
+        self.ask = came if isinstance(came, Ask) else None
+        self._settled = came.settled if isinstance(came, Ask) else came
         return False
 
     def settled(self) -> str:

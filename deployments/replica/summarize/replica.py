@@ -174,7 +174,12 @@ def input_report(reports: Sequence[InputReport]) -> InputReport:
 
 
 def timings(finished: Sequence[FinishedJob], total_s: float) -> ReplicaTimings:
-    """Splits the total into engine time for all texts of the request and time spent waiting."""
-    service_time_s = min(sum(one.service_time_s for one in finished), total_s)
+    """Splits the total into the time of steps of all texts of the request and time spent waiting.
+
+    Of several texts that stepped together each counts for its part.
+    """
+    texts = max(one.texts for one in finished)
+    several = len(finished) > 1
+    service_time_s = min(sum(one.service_time_s / (one.texts if several else 1) for one in finished), total_s)
     queueing_delay_s = min(one.queueing_delay_s for one in finished) if len(finished) == 1 else total_s - service_time_s
-    return ReplicaTimings(max(queueing_delay_s, 0.0), service_time_s, total_s, 1)
+    return ReplicaTimings(max(queueing_delay_s, 0.0), service_time_s, total_s, texts)
