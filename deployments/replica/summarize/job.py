@@ -84,7 +84,7 @@ Steps: TypeAlias = Generator[Settled | None, None, SummaryResult | Failure]
 outcome.
 
 It yields what says how the summary begins, or None while nothing is certain. What was once said is a beginning of all
-that is said later, and of the outcome's text, and makes that usable."""
+that is said later, and of the outcome's text."""
 
 
 class SummaryJob:
