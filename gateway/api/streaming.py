@@ -60,6 +60,7 @@ class Answering:
         """Gives the request to the service. Needs a running loop."""
         self._stream = Stream()
         self._handling = asyncio.get_running_loop().create_task(service.handle(request, self._stream))
+        self._handling.add_done_callback(self._ended)
 
     async def begun(self) -> RequestRecord | Finished:
         """Waits for the first delta, and gives the record as it stood then; how it ended if it has ended by now.
@@ -86,6 +87,9 @@ class Answering:
     def finished(self) -> Finished:
         """How it ended without a fault."""
         return self._handling.result()
+
+    def _ended(self, handling: asyncio.Task[Finished]) -> None:
+        self._stream.end()
 
     def leave(self) -> None:
         """Cancels the request, unless it has ended."""

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 from fake_summaries import SUMMARY
 from fakes import scripted
+from virtual_time import turns
 from worlds import World, strict, summarizing, took
 
 from gateway.model.errors import CheckpointUnavailable, DeadlineExceeded
@@ -32,7 +33,7 @@ async def test_a_stream_has_the_deltas_and_the_decision_before_the_answer() -> N
     told, stream = telling(*DELTAS), Stream()
     told.backend.behaviour = took(told, 0.25, SUMMARY)
     finished = await told.service.handle(told.page(), stream)
-    assert finished.answer is SUMMARY and await stream.take() == list(DELTAS) and await stream.take() == []
+    assert finished.answer is SUMMARY and await stream.take() == list(DELTAS)
     record, begun = finished.record, stream.begun
     assert begun is not None and begun.checkpoint == record.checkpoint and begun.predicted_s == record.predicted_s
     assert record.first_delta_s == 0.0 and record.latency_s == 0.25 and told.kept.records == [record]
@@ -67,7 +68,7 @@ async def test_a_strict_answer_that_is_late_is_none_though_it_was_told() -> None
     told.backend.behaviour = took(told, 1.5, SUMMARY)
     finished = await told.service.handle(told.page(strict(1.0)), stream)
     assert isinstance(finished.problem, DeadlineExceeded) and finished.record.outcome is Outcome.EXPIRED
-    assert stream.ended and await stream.take() == list(DELTAS)
+    assert await stream.take() == list(DELTAS)
 
 
 async def test_a_reader_that_leaves_cancels_the_work() -> None:
@@ -80,4 +81,20 @@ async def test_a_reader_that_leaves_cancels_the_work() -> None:
     with pytest.raises(asyncio.CancelledError):
         await handling
     assert told.kept.outcomes == [Outcome.CANCELLED] and told.backend.cancelled == 1
-    assert told.kept.records[0].first_delta_s == 0.0 and stream.ended
+    assert told.kept.records[0].first_delta_s == 0.0
+
+
+async def test_a_reader_takes_what_has_come_and_then_waits() -> None:
+    """Each delta is taken once, with all that came meanwhile; at the end what is left, and then nothing."""
+    stream = Stream()
+    taking = asyncio.create_task(stream.take())
+    await turns()
+    stream.put(DELTAS[0])
+    stream.put(DELTAS[1])
+    assert await taking == list(DELTAS)
+    taking = asyncio.create_task(stream.take())
+    await turns()
+    assert not taking.done()
+    stream.put(DELTAS[0])
+    stream.end()
+    assert await taking == [DELTAS[0]] and await stream.take() == []
