@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.api import bodies
 from gateway.api.connection import IDLE
-from gateway.model.errors import InternalError, Problem
+from gateway.model.errors import InternalError, Problem, Stopping
 from gateway.model.messages import Delta
 from gateway.model.request import Request
 from gateway.observability.record import RequestRecord
@@ -115,7 +115,7 @@ class EventResponse(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Writes the events as they come, those that came while the client did not read together.
 
-        A client that leaves cancels it, and with it the request.
+        A client that leaves cancels it, and with it the request. So does a process that ends, as the last event says.
         """
         start = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
         try:
@@ -127,6 +127,9 @@ class EventResponse(Response):
             await send(_body(events, more=False))
             if fault:
                 raise fault
+        except asyncio.CancelledError:
+            await send(_body([error_event(Stopping())], more=False))
+            raise
         finally:
             self._answering.leave()
 

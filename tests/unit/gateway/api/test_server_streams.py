@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import socket
 import struct
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ BODY = json.dumps({"inputs": "The river rose. The bridge was closed for hours.",
 ASKED = b"POST /summarize HTTP/1.1\r\nHost: gateway\r\nContent-Length: %d\r\n\r\n" % len(BODY) + BODY
 FIRST = b'data: {"index":0,"text":"In"}\n\n'
 DELTAS = (Delta(0, "In"), Delta(0, " short."))
+MORE_THAN_BUFFERS = 64_000_000
+"""Bytes that the kernel does not take at once, whatever its buffers."""
 
 
 @dataclass
@@ -127,30 +130,42 @@ async def test_a_reader_that_only_ends_its_side_reads_on() -> None:
 
 async def test_a_reader_that_stops_reading_is_let_go() -> None:
     """Writing waits for a client that does not read, as long as for a body, and then ends its connection."""
-    endless = Endless(bytes(4_000_000))
+    endless = Endless(bytes(MORE_THAN_BUFFERS))
     async with serving(endless, Limits(body_timeout_s=30.0)) as served, served.client() as client:
         await client.send(WHOLE)
-        for _ in range(100):
-            endless.gate.release()
+        endless.gate.release()
+        await until(lambda: served.server.connections == 1)
         (connection,) = served.server._hub.open
-        await until(lambda: connection._writable is not None and endless.parts > 0)
-        parts = endless.parts
-        served.clock.advance(29.0)
-        assert connection.due_s == pytest.approx(served.clock() + 1.0) and endless.parts == parts < 100
-        served.clock.advance(2.0)
+        await until(lambda: connection.due_s < math.inf and connection._writable is not None)
+        assert connection.due_s == served.clock() + 30.0 and not endless.parts
+        served.clock.advance(31.0)
         await until(lambda: endless.cancelled)
         assert served.server.connections == 0
 
 
 async def test_a_reader_that_reads_again_has_all_the_time_that_the_answer_takes() -> None:
     """Once a slow client has read what was written, no limit of the server ends the answer."""
-    endless = Endless(bytes(4_000_000))
+    endless = Endless(bytes(MORE_THAN_BUFFERS))
     async with serving(endless) as served, served.client() as client:
         await client.send(WHOLE)
         endless.gate.release()
+        await until(lambda: served.server.connections == 1)
         (connection,) = served.server._hub.open
         await until(lambda: connection._writable is not None)
         await client.reader.readuntil(b"\r\n\r\n")
-        await client.reader.readexactly(8 + 4_000_000 + 2)
+        await client.reader.readexactly(len(b"%x\r\n" % MORE_THAN_BUFFERS) + MORE_THAN_BUFFERS + 2)
         await until(lambda: endless.parts == 1)
-        assert connection.due_s == float("inf")
+        assert connection.due_s == math.inf
+
+
+async def test_a_process_that_ends_says_so_in_the_last_event() -> None:
+    """Events under way when a process has no more time end with an event, and the work for them is stopped."""
+    told = summarizing(scripted(None))
+    told.backend.deltas = DELTAS[:1]
+    async with serving(application(told)) as served, served.client() as client:
+        await client.send(ASKED)
+        assert await chunks(client, FIRST) == FIRST
+        await served.server.drain(0.0, 0.0)
+        rest = await client.ended()
+        assert b"event: error" in rest and b'"code":"stopping"' in rest and rest.endswith(b"0\r\n\r\n")
+    assert told.kept.outcomes == [Outcome.CANCELLED] and told.backend.cancelled == 1
