@@ -18,6 +18,7 @@ from pydantic.json_schema import JsonSchemaMode, models_json_schema
 from gateway.api import openai, responses
 from gateway.api.bodies import RouteBody
 from gateway.api.responses import OUTCOME
+from gateway.api.streaming import EVENT_STREAM
 from gateway.catalogs.catalog import CatalogEntry
 from gateway.model import errors, request
 from gateway.model.deadline import MAX_BUDGET_MS
@@ -82,6 +83,16 @@ _HOW_FIXED = (
 _BODY = (
     "The body is the Hugging Face Inference API's, so its clients work unchanged. With `details=true` the outputs come "
     "in an object, beside the decision and the time that each part took."
+)
+_EVENTS = (
+    "Server-sent events, where the body says `stream`, or where `Accept` has this type and no JSON. An event has the "
+    "next piece of an input's text that can no longer change, with the input's index. The last one is `done`, whose "
+    "data is the object with details and `finish_reason`, or `error`, whose data is a problem. Headers have what is "
+    "known at the first event."
+)
+_EVENTS_EXAMPLE = (
+    'data: {"index":0,"text":"The night train"}\n\ndata: {"index":0,"text":" is to run again."}\n\n'
+    'event: done\ndata: {"outputs":[{"summary_text":"The night train is to run again."}],"finish_reason":"stop"}\n\n'
 )
 _WHY = "The decision on such a request, with every candidate, its forecast and its verdict. Nothing is run."
 _STRING: Json = {"type": "string"}
@@ -208,6 +219,8 @@ def _task(task: Task) -> Json:
     either = {"oneOf": [*map(partial(_ref, "schemas"), _documents(task)), _ref("schemas", f"{name}Details")]}
     facts = [fact.header for fact in task.facts]
     answer = _reply("The outputs, or an object with details.", _JSON, either, (*_ON_TASKS, *facts))
+    if task.streams is not None:
+        answer["content"][EVENT_STREAM] = {"schema": _STRING | {"description": _EVENTS}, "example": _EVENTS_EXAMPLE}
     replies = {"200": answer, **_refusals((*ALWAYS, *READING, *RUNNING), _ON_TASKS)}
     how = _HOW_FIXED if task.fixed_checkpoint else _HOW
     return _operation(task.name, "tasks", task.summary, f"{how} {_BODY}", replies) | _asked(task.body, _DETAILS)

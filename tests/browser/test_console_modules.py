@@ -375,3 +375,18 @@ def test_latency_is_told_by_tier_over_all_its_checkpoints(page: Console) -> None
     buckets += [("quality", "0.02", 6), ("quality", "+Inf", 6), ("realtime", "0.01", 0), ("realtime", "+Inf", 0)]
     told = dict(page.of_module("readings", f"[...m.latency([{FRAME}], 'tier', 0.5)]", [], buckets))
     assert told == {"quality": pytest.approx(0.015), "realtime": None}
+
+
+def test_events_are_read_however_they_are_cut(page: Console) -> None:
+    """Whole events are found with their names and data, comments are none, and what is cut off is left for later."""
+    told = ': \n\ndata: {"text":"a\\n\\nb"}\n\nevent: done\ndata: {"outputs":[]}\n\ndata: {"te'
+    found, rest = page.of_module("events", "m.eventsIn(g[0])", told)
+    assert found == [{"name": "message", "data": {"text": "a\n\nb"}}, {"name": "done", "data": {"outputs": []}}]
+    assert rest == 'data: {"te'
+
+
+def test_only_tasks_that_stream_are_read_along(page: Console) -> None:
+    """The contract says which answers can be read while they are written."""
+    served = [{"name": name, "task": name} for name in TASKS]
+    tasks = page.of_module("contract", "m.tasksOf(g[0], g[1])", served, openapi_document())
+    assert {one["name"] for one in tasks if one["streams"]} == {task.name for task in TASKS.values() if task.streams}

@@ -71,7 +71,8 @@ function labels(scores, colour) {
   return make("ol", { class: "labels" }, ...rows);
 }
 
-function written(text) {
+/** A text that was written. */
+export function written(text) {
   return make("blockquote", { class: "written" }, text || "The text is empty.");
 }
 
