@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from gateway.model.manifest import VariantManifest, parse_manifest
+from gateway.tasks.answer import ANSWER
 from gateway.tasks.base import Task, VariantKind
 from gateway.tasks.classify import CLASSIFY
 from gateway.tasks.embed import EMBED
@@ -17,7 +18,9 @@ from gateway.tasks.summarize import SUMMARIZE
 from gateway.tasks.tokens import TOKENS
 from gateway.tasks.zero_shot import ZERO_SHOT
 
-TASKS: dict[str, Task] = {task.name: task for task in (CLASSIFY, SUMMARIZE, EMBED, SIMILARITY, TOKENS, ZERO_SHOT)}
+TASKS: dict[str, Task] = {
+    task.name: task for task in (CLASSIFY, SUMMARIZE, EMBED, SIMILARITY, TOKENS, ZERO_SHOT, ANSWER)
+}
 
 
 def tasks_of(kind: str) -> tuple[str, ...]:

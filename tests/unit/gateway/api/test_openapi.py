@@ -33,6 +33,7 @@ BODIES: dict[str, dict[str, object]] = {
     "/similarity": {"inputs": {"source_sentence": "a good film", "sentences": ["a bad one"]}},
     "/tokens": {"inputs": "a good film"},
     "/zero-shot": {"inputs": "a good film", "parameters": {"candidate_labels": ["praise", "complaint"]}},
+    "/answer": {"inputs": {"question": "What is it?", "context": "It is a good film."}},
     "/route": {"task": "classify", "inputs": "a good film"},
 }
 
@@ -126,7 +127,7 @@ async def test_the_document_has_the_shape_of_openapi_3_1() -> None:
 
 async def test_every_documented_call_exists() -> None:
     """Every documented path answers each of its documented methods, where the catalog has the task."""
-    told = (summarizing(), embedding(), embedding(also=("zero-shot",)), tagging())
+    told = (summarizing(), embedding(), embedding(also=("zero-shot", "answer")), tagging())
     clients = [client_of(one) for one in told]
     for path, operations in (await document())["paths"].items():
         for method in operations:

@@ -51,7 +51,7 @@ def test_what_is_published_says_what_the_manifests_say(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("catalog", "manifests"),
     [
-        (fake_embedders.catalog(also=("similarity", "zero-shot")), fake_embedders.manifests()),
+        (fake_embedders.catalog(also=("similarity", "zero-shot", "answer")), fake_embedders.manifests()),
         (fake_taggers.catalog(fake_taggers.DOMAIN), fake_taggers.manifests()),
     ],
     ids=["embedders", "taggers"],
