@@ -58,6 +58,7 @@ class ReplicaKind:
 
 
 KINDS: dict[str, str] = {
+    "answerer": "deployments.replica.answering.replica",
     "classifier": "deployments.replica.classify",
     "embedder": "deployments.replica.embedding",
     "extractive": "deployments.replica.summarize.extractive",

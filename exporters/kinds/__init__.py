@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from exporters.kinds.answerer import ANSWERER
 from exporters.kinds.classifier import CLASSIFIER
 from exporters.kinds.embedder import EMBEDDER
 from exporters.kinds.extractive import EXTRACTIVE
@@ -21,7 +22,14 @@ __all__ = ["KINDS", "Kind", "kind_of"]
 
 KINDS: dict[str, Kind[Any, Any]] = {
     kind.name: kind
-    for kind in (CLASSIFIER, EXTRACTIVE, SEQ2SEQ, EMBEDDER, TAGGER)  # the first that recognises a checkpoint takes it
+    for kind in (
+        CLASSIFIER,
+        EXTRACTIVE,
+        ANSWERER,
+        SEQ2SEQ,
+        EMBEDDER,
+        TAGGER,
+    )  # the first that recognises a checkpoint takes it
 }
 """The kinds, by their names in manifests."""
 

@@ -25,6 +25,9 @@ OPSET = 17
 LARGEST_FILE = 2**31 - 2**24
 """The most bytes in one ONNX file, with a margin; larger weights go to a separate file beside it."""
 
+SPAN_OUTPUTS = ("start_logits", "end_logits")
+"""The outputs of a graph that finds answers, as optimum names them."""
+
 BLOCK = 128
 """Weights that share a scale."""
 
@@ -40,6 +43,30 @@ def export_graph(model: PreTrainedModel, folder: Path) -> None:
 def export_tagging_graph(model: PreTrainedModel, folder: Path) -> None:
     """Writes the model.onnx of a model that labels tokens, with dynamic batch and token axes. Raises ExportFailed."""
     _export(model, folder, "token-classification", (ONNX_FILE,))
+
+
+def export_span_graph(model: PreTrainedModel, folder: Path) -> None:
+    """Writes the model.onnx of a model that finds answers: two logits for each token, of the first and the last.
+
+    Raises ExportFailed.
+    """
+    import onnx  # export time only
+
+    from deployments.engines.onnx import LOGITS  # imports ONNX Runtime
+
+    _export(model, folder, "question-answering", (ONNX_FILE,))
+    exported = onnx.load(folder / ONNX_FILE, load_external_data=False)
+    graph, helper = exported.graph, onnx.helper
+    names = [one.name for one in graph.output]
+    if names[:2] != list(SPAN_OUTPUTS):
+        raise ExportFailed(f"the graph of {model.config.model_type} gives {', '.join(names)}")
+    graph.initializer.append(onnx.numpy_helper.from_array(np.asarray([2]), f"{LOGITS}_axis"))
+    for name in SPAN_OUTPUTS:
+        graph.node.append(helper.make_node("Unsqueeze", [name, f"{LOGITS}_axis"], [f"{name}_column"]))
+    graph.node.append(helper.make_node("Concat", [f"{name}_column" for name in SPAN_OUTPUTS], [LOGITS], axis=2))
+    del graph.output[:]
+    graph.output.append(helper.make_tensor_value_info(LOGITS, onnx.TensorProto.FLOAT, ["batch", "tokens", 2]))
+    onnx.save(exported, folder / ONNX_FILE)
 
 
 def export_seq2seq_graphs(model: PreTrainedModel, folder: Path) -> None:

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import ceil
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 from msgspec import Meta, Struct
-from pydantic import ConfigDict, Discriminator, Field, JsonValue, StringConstraints, Tag, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, JsonValue, StringConstraints, Tag, model_validator
 
+from gateway.model.manifest import SelfTest, VariantManifest
 from gateway.model.messages import Answer, Parameters
 from gateway.model.profile import LatencyProfile
 from gateway.tasks.base import MANY, ONE, OPTIONS, Document, Options, RequestBody, Strict, Task, Text, VariantKind
 from gateway.tasks.classify import BatchedModel
 from gateway.tasks.embed import EmbedderManifest
+from gateway.tasks.windows import MOST_WINDOWS, PLANNED, WindowedModel, windows_of
 
 MOST_ANSWERS = 100
 """Answers to one question. Set by hand."""
@@ -217,11 +219,112 @@ def _read(body: AnswerBody) -> tuple[AnswerParameters, None]:
     ), None
 
 
+USUAL_WINDOW_TOKENS, USUAL_OVERLAP = 384, 128
+"""Tokens of a window, the question included, and of an overlap, where a request does not say, as in transformers."""
+
+
+def window_of(window_tokens: int, parameters: AnswerParameters | None) -> int:
+    """The tokens of one window with its question, by the parameters and the checkpoint's own window."""
+    asked = parameters.window_tokens if parameters is not None else None
+    return min(asked or USUAL_WINDOW_TOKENS, window_tokens)
+
+
+def overlap_of(window: int, room: int, parameters: AnswerParameters | None) -> int:
+    """The tokens that two windows share, of which each holds `room` tokens of the context beside the question.
+
+    Half of the room where transformers' pipeline would fail: where the overlap that is asked for fills it.
+    """
+    asked = parameters.overlap if parameters is not None else None
+    overlap = min(window // 2, USUAL_OVERLAP) if asked is None else asked
+    return overlap if overlap < room else room // 2
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SpanVerification(_Frozen):
+    """How the answers of a variant compare with its source's, over `questions` questions in `windows` windows.
+
+    `same_answers` is the share of questions that both answer by the same place in the context. `logit_error` is the
+    root mean square of the logits' errors, as a share of the standard deviation of the source's logits.
+    """
+
+    questions: int = Field(ge=1)
+    windows: int = Field(ge=1)
+    data_set: str
+    same_answers: float = Field(ge=0, le=1)
+    same_answers_floor: float = Field(ge=0, le=1)
+    logit_error: float = Field(ge=0)
+    logit_error_ceiling: float = Field(ge=0)
+    largest_logit_difference: float = Field(ge=0)
+
+
+class AnswererManifest(VariantManifest):
+    """The manifest of an encoder that finds the first and the last token of an answer.
+
+    Its logits are two for each token. The golden inputs are contexts beside `golden_question`, with the logits of a few
+    tokens. `special_tokens` are those of a window, and `no_answer_token` says that the first of them stands for none.
+    """
+
+    kind: Literal["answerer"] = "answerer"
+    token_types: bool = Field(description="whether the checkpoint is told what is question and what is context")
+    special_tokens: int = Field(ge=0)
+    no_answer_token: bool = Field(description="whether the first token of a window stands for no answer")
+    golden_question: str
+    verification: SpanVerification
+    self_test: SelfTest
+
+    @property
+    def agreement(self) -> float:
+        """The share of questions that both answer alike."""
+        return self.verification.same_answers
+
+    def details(self) -> dict[str, object]:
+        """What a forecast of windows needs beyond the common fields."""
+        return {"special_tokens": self.special_tokens}
+
+
+COUNTED_SPECIALS = 2
+"""Special tokens of a text as it is counted before the decision."""
+
+TOKENS_PER_CHARACTER = 0.27
+"""Tokens per character of a question in English: of question and context, only the sum is counted."""
+
+USUAL_QUESTION_TOKENS = 12
+"""Tokens of a question until one is known. Set by hand."""
+
+
+class SpansModel(WindowedModel):
+    """Service times of an encoder that reads a question beside each window of its context."""
+
+    def __init__(self, profile: LatencyProfile, window_tokens: int, special_tokens: int) -> None:
+        """`window_tokens` is the most that the checkpoint takes at once, with that many special ones."""
+        super().__init__(profile, window_tokens)
+        self._specials = special_tokens
+
+    def lengths(self, tokens: int, parameters: Parameters | None, place: int) -> list[int]:
+        """The tokens of each window of a context, question and specials included.
+
+        More windows than a request may have are forecast as so many: they are refused where they are read.
+        """
+        asked = parameters if isinstance(parameters, AnswerParameters) else None
+        window = window_of(self._window_tokens, asked)
+        question = USUAL_QUESTION_TOKENS
+        if asked is not None and place < len(asked.second_at):
+            question = ceil(asked.second_at[place] * TOKENS_PER_CHARACTER)
+            question = min(question, asked.question_tokens or question)
+        context = max(tokens - COUNTED_SPECIALS - question, 0)
+        beside = min(question + self._specials, window - 1)
+        room = window - beside
+        overlap = overlap_of(window, room, asked)
+        if context - overlap > MOST_WINDOWS * (room - overlap):
+            return [window] * MOST_WINDOWS
+        return [beside + end - start for start, end in windows_of(context, room, overlap)]
+
+
 SENTENCE_TOKENS = 32
 """Tokens of a sentence, specials included, as many as in the texts that summaries were measured on."""
-
-PLANNED = 64
-"""Most sentences whose runs are forecast one by one; a longer text takes as much longer as it has more of them."""
 
 
 class SentencesModel(BatchedModel):
@@ -265,6 +368,12 @@ ANSWER = Task(
         "embedder": VariantKind(
             EmbedderManifest,
             lambda manifest: SentencesModel(LatencyProfile.from_document(manifest.profile), manifest.max_tokens),
+        ),
+        "answerer": VariantKind(
+            AnswererManifest,
+            lambda manifest: SpansModel(
+                LatencyProfile.from_document(manifest.profile), manifest.max_tokens, manifest.special_tokens
+            ),
         ),
     },
     default_budget_ms=1000.0,

@@ -1,4 +1,5 @@
 """Answers to questions about a text.
 
-`sentences` answers with an embedder, by the sentence that is nearest to the question.
+`replica` serves a checkpoint made for it: `reading` tokenises questions with the windows of their contexts, `spans`
+finds answers by logits. `sentences` answers with an embedder, by the sentence that is nearest to the question.
 """
