@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from worlds import client_of, embedding, is_problem
 
+from gateway.model.messages import Answer, InputReport, ReplicaTimings
 from gateway.model.request import BUDGET, CHECKPOINT
 from gateway.tasks.answer import (
     MOST_ANSWERS,
@@ -18,7 +19,10 @@ from gateway.tasks.answer import (
     AnswerBody,
     AnswerParameters,
     SentencesModel,
+    SpansModel,
+    overlap_of,
 )
+from gateway.tasks.windows import MOST_WINDOWS
 
 ASKED = {"question": "Who?", "context": "Ann did it. Bob did not."}
 FIRST = {"answer": "A", "score": 0.5, "start": 0, "end": 1}
@@ -151,3 +155,50 @@ def test_a_longer_context_takes_longer(tokens: list[int]) -> None:
     before = time_s(*tokens)
     model.learn(tokens, parameters, ANSWER)
     assert time_s(*tokens) == before
+
+
+WINDOW, SPECIALS = 512, 3
+
+
+def spans_s(*tokens: int, **parameters: Any) -> float:
+    """The median seconds of questions of four characters with contexts, of so many tokens each."""
+    model = SpansModel(latency_profile(0.010), WINDOW, SPECIALS)
+    told = AnswerParameters(second_at=(4,) * len(tokens), **parameters)
+    fully_s, least_s = model.service_times_s(tokens, told, 0.0)
+    assert fully_s == least_s
+    return least_s
+
+
+def test_a_long_context_takes_the_time_of_its_windows() -> None:
+    """A context over 384 tokens is forecast with all of its windows, which the parameters make more or fewer."""
+    assert spans_s(300) < spans_s(400) < spans_s(2_000) < spans_s(2_000, overlap=300)
+    assert spans_s(2_000, window_tokens=100) > spans_s(2_000, window_tokens=512)
+    assert spans_s(500, window_tokens=512) < spans_s(500) <= spans_s(500, 30)
+    model = SpansModel(latency_profile(0.010), WINDOW, SPECIALS)
+    assert model.run_s(2, 900) == pytest.approx(2 * model.run_s(1, 900)) and model.run_s(1, 900) > model.run_s(1, 90)
+
+
+@given(st.integers(2, 200_000), st.integers(0, 2_000), st.integers(1, 600), st.integers(0, 600), st.integers(1, 90))
+def test_forecast_windows_are_within_their_bounds(tokens: int, at: int, window: int, overlap: int, most: int) -> None:
+    """Whatever is asked for, there are at most so many windows as are let in, none over the checkpoint's own."""
+    told = AnswerParameters(window_tokens=window, overlap=overlap, question_tokens=most, second_at=(at,))
+    lengths = SpansModel(latency_profile(0.010), WINDOW, SPECIALS).lengths(tokens, told, 0)
+    assert 1 <= len(lengths) <= MOST_WINDOWS + 1 and max(lengths) <= min(window, WINDOW)
+
+
+@given(st.integers(1, 512), st.integers(1, 512), st.none() | st.integers(0, 600))
+def test_an_overlap_leaves_windows_room(window: int, room: int, asked: int | None) -> None:
+    """Two windows never share all that one holds, and share what is asked for where that leaves room."""
+    overlap = overlap_of(window, room, AnswerParameters(overlap=asked))
+    assert 0 <= overlap < room
+    assert asked is None or asked >= room or overlap == asked
+
+
+def test_only_a_context_of_one_window_tells_how_fast_the_machine_is() -> None:
+    """Of several windows the runs are not known, so nothing is learned from their time."""
+    model, parameters = SpansModel(latency_profile(0.010), WINDOW, SPECIALS), AnswerParameters(second_at=(4,))
+    slow = ReplicaTimings(0.0, 1.0, 1.0, 1)
+    model.learn([400], parameters, Answer((), InputReport(400, 400, False, 2), slow))
+    assert model.slowdown.value == 1
+    model.learn([300], parameters, Answer((), InputReport(300, 300, False, 1), slow))
+    assert model.slowdown.value > 1
