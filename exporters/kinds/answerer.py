@@ -90,7 +90,7 @@ have several answers that are nearly as good. No trained checkpoint was at hand 
 
 
 @dataclass(frozen=True)
-class _Asked:
+class Asked:
     """What the checkpoint answers: its questions, the windows of each context as rows, and the logits of each row."""
 
     texts: TextSet
@@ -174,7 +174,7 @@ def _check_sides(original: Original, location: str) -> None:
                                 f"{doing} on the right")  # fmt: skip
 
 
-def _ask(original: Original, reader: QuestionReader, bench: Workbench) -> _Asked:
+def _ask(original: Original, reader: QuestionReader, bench: Workbench) -> Asked:
     """Asks the checkpoint for the logits of every window of the verification texts.
 
     Raises ExportFailed if they are not read as by its tokenizer, SourceRefused if it has not two logits for a token.
@@ -193,7 +193,7 @@ def _ask(original: Original, reader: QuestionReader, bench: Workbench) -> _Asked
     original.check_ids(rows, location)
     meant = run_rows(rows, runner(original, types), bench.advance(Step.ASKING))
     first = original.tokenizer.cls_token_id
-    return _Asked(texts, contexts, rows, meant, types, first is not None and rows[0][0] == first)
+    return Asked(texts, contexts, rows, meant, types, first is not None and rows[0][0] == first)
 
 
 def _as_transformers(original: Original, text: Text, read: ReadContext, rows: Sequence[Encoded]) -> bool:
@@ -213,7 +213,7 @@ def _as_transformers(original: Original, text: Text, read: ReadContext, rows: Se
     return bool(ids == [one.token_ids for one in rows] and types == [list(one.token_types) for one in rows])
 
 
-def _prove(original: Original, asked: _Asked, engine: Engine) -> None:
+def _prove(original: Original, asked: Asked, engine: Engine) -> None:
     """Proves the exported graph at several lengths and batches, padding and types included. Raises ExportFailed."""
     types: dict[tuple[int, ...], list[int]] = {}
     text = golden_texts([one.text for one in asked.texts.texts], original.window)[-1]
@@ -260,7 +260,7 @@ def floors_of(precision: Precision, floor: float | None) -> SpanFloors:
     return usual if floor is None else SpanFloors(floor, max(usual.logit_error, 1 - floor))
 
 
-def compare_answers(asked: _Asked, said: Sequence[Logits], floors: SpanFloors) -> Comparison[SpanVerification]:
+def compare_answers(asked: Asked, said: Sequence[Logits], floors: SpanFloors) -> Comparison[SpanVerification]:
     """Compares a variant's answers and logits with the source's."""
     wanted, given = asked.answers(asked.meant), asked.answers(said)
     same = [(one.start, one.end) == (other.start, other.end) for one, other in zip(wanted, given, strict=True)]

@@ -107,7 +107,7 @@ _EXAMPLES: list[JsonValue] = [
     {"inputs": {"question": "How far can the light be seen?", "context": _CONTEXT}, "parameters": {"top_k": 3}},
     {
         "inputs": {
-            "question": "When do I get my money back?",
+            "question": "Is postage refunded?",
             "context": (
                 "You may return what you bought within 30 days. Please keep the receipt. We refund the price five days "
                 "after the parcel has reached us. Postage is not refunded."

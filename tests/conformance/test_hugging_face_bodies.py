@@ -205,3 +205,27 @@ async def test_hugging_faces_own_client_finds_entities() -> None:
     assert asked == plain
     sent = told.backend.dispatches[1].work.parameters
     assert (sent.aggregation, sent.ignored, sent.stride) == ("max", ("O", "LOC"), 4)
+
+
+async def test_hugging_faces_own_client_finds_answers() -> None:
+    """`InferenceClient.question_answering` reads answers of `/answer`, with every parameter that the method has."""
+    told = embedding(also=("answer",))
+    application = app.build(told.service, OwnMetrics(told.catalog), told.catalog.limits, told.clock)
+    asked: dict[str, Any] = {
+        "align_to_words": False,
+        "doc_stride": 9,
+        "handle_impossible_answer": True,
+        "max_answer_len": 8,
+        "max_question_len": 7,
+        "max_seq_len": 60,
+        "top_k": 2,
+    }
+    async with serving(application) as served:
+        client = InferenceClient(model=f"http://127.0.0.1:{served.server.port}/answer")
+        one: Any = await asyncio.to_thread(client.question_answering, "Who?", "Ann did it.")
+        two: Any = await asyncio.to_thread(client.question_answering, "Who?", "Ann did it.", **asked)
+    assert (one.answer, one.score, one.start, one.end) == ("A", 0.5, 0, 1)
+    assert [other.answer for other in two] == ["A", "n"]
+    sent = told.backend.dispatches[1].work.parameters
+    assert (sent.top_k, sent.max_answer_tokens, sent.impossible, sent.whole_words) == (2, 8, True, False)
+    assert (sent.window_tokens, sent.overlap, sent.question_tokens) == (60, 9, 7)
