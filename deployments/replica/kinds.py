@@ -62,6 +62,7 @@ KINDS: dict[str, str] = {
     "classifier": "deployments.replica.classify",
     "embedder": "deployments.replica.embedding",
     "extractive": "deployments.replica.summarize.extractive",
+    "filler": "deployments.replica.filling",
     "seq2seq": "deployments.replica.summarize.abstractive",
     "tagger": "deployments.replica.tagging.replica",
 }

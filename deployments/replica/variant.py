@@ -24,7 +24,7 @@ from gateway.tasks import kind_of, read_manifest, tasks_of
 Encode = Callable[[str], list[int]]
 
 GLIMPSES = 8
-"""Tokens of a golden input whose logits are kept, evenly spaced: those of all would make a manifest of megabytes."""
+"""Places of a golden input's logits that are kept, evenly spaced: all would make a manifest of megabytes."""
 
 
 class VariantRejected(Exception):
@@ -45,19 +45,20 @@ class VariantRejected(Exception):
 
 @dataclass(frozen=True)
 class Glimpse:
-    """An `Engine` over one that answers each token: gives the logits of a few tokens of each row, joined.
+    """An `Engine` over one that gives many logits: some along an axis, joined, which is what golden inputs keep.
 
-    That is what golden inputs keep.
+    Axis 1 is that of tokens or masks, axis 2 that of what each of them is.
     """
 
     engine: Engine
+    axis: int = 1
 
     def run(self, token_ids: TokenIds, attention_mask: TokenIds, token_types: TokenIds | None = None) -> Logits:
-        """Computes logits (batch, glimpses x labels)."""
+        """Computes some of the logits (batch, chosen)."""
         logits = self.engine.run(token_ids, attention_mask, token_types)
-        tokens = logits.shape[1]
-        some = [at * (tokens - 1) // (GLIMPSES - 1) for at in range(GLIMPSES)]
-        found: Logits = logits[:, some].reshape(len(logits), -1)
+        places = logits.shape[self.axis]
+        some = [at * (places - 1) // (GLIMPSES - 1) for at in range(GLIMPSES)]
+        found: Logits = logits.take(some, axis=self.axis).reshape(len(logits), -1)
         return found
 
 

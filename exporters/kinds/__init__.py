@@ -13,6 +13,7 @@ from exporters.kinds.answerer import ANSWERER
 from exporters.kinds.classifier import CLASSIFIER
 from exporters.kinds.embedder import EMBEDDER
 from exporters.kinds.extractive import EXTRACTIVE
+from exporters.kinds.filler import FILLER
 from exporters.kinds.kind import Kind
 from exporters.kinds.seq2seq import SEQ2SEQ
 from exporters.kinds.tagger import TAGGER
@@ -21,17 +22,9 @@ from exporters.sources.source import read_object
 __all__ = ["KINDS", "Kind", "kind_of"]
 
 KINDS: dict[str, Kind[Any, Any]] = {
-    kind.name: kind
-    for kind in (
-        CLASSIFIER,
-        EXTRACTIVE,
-        ANSWERER,
-        SEQ2SEQ,
-        EMBEDDER,
-        TAGGER,
-    )  # the first that recognises a checkpoint takes it
+    kind.name: kind for kind in (CLASSIFIER, EXTRACTIVE, ANSWERER, SEQ2SEQ, EMBEDDER, TAGGER, FILLER)
 }
-"""The kinds, by their names in manifests."""
+"""The kinds, by their names in manifests. The first that recognises a checkpoint takes it."""
 
 
 def kind_of(path: Path, location: str) -> Kind[Any, Any]:

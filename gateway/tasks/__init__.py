@@ -12,6 +12,7 @@ from gateway.tasks.answer import ANSWER
 from gateway.tasks.base import Task, VariantKind
 from gateway.tasks.classify import CLASSIFY
 from gateway.tasks.embed import EMBED
+from gateway.tasks.fill import FILL
 from gateway.tasks.service_time import ServiceTimeModel
 from gateway.tasks.similarity import SIMILARITY
 from gateway.tasks.summarize import SUMMARIZE
@@ -19,7 +20,7 @@ from gateway.tasks.tokens import TOKENS
 from gateway.tasks.zero_shot import ZERO_SHOT
 
 TASKS: dict[str, Task] = {
-    task.name: task for task in (CLASSIFY, SUMMARIZE, EMBED, SIMILARITY, TOKENS, ZERO_SHOT, ANSWER)
+    task.name: task for task in (CLASSIFY, SUMMARIZE, EMBED, SIMILARITY, TOKENS, ZERO_SHOT, ANSWER, FILL)
 }
 
 

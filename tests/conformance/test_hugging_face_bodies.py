@@ -13,7 +13,7 @@ import fake_summaries
 import pytest
 from huggingface_hub import InferenceClient
 from served_app import serving
-from worlds import OwnMetrics, client_of, embedding, summarizing, tagging
+from worlds import OwnMetrics, client_of, embedding, filling, summarizing, tagging
 
 from gateway.api import app
 
@@ -229,3 +229,17 @@ async def test_hugging_faces_own_client_finds_answers() -> None:
     sent = told.backend.dispatches[1].work.parameters
     assert (sent.top_k, sent.max_answer_tokens, sent.impossible, sent.whole_words) == (2, 8, True, False)
     assert (sent.window_tokens, sent.overlap, sent.question_tokens) == (60, 9, 7)
+
+
+async def test_hugging_faces_own_client_fills_masks() -> None:
+    """`InferenceClient.fill_mask` reads answers of `/fill`, with every parameter that the method has."""
+    told = filling()
+    application = app.build(told.service, OwnMetrics(told.catalog), told.catalog.limits, told.clock)
+    async with serving(application) as served:
+        client = InferenceClient(model=f"http://127.0.0.1:{served.server.port}/fill")
+        plain = await asyncio.to_thread(client.fill_mask, "Ann <mask>.")
+        (asked,) = await asyncio.to_thread(client.fill_mask, "Ann [MASK].", top_k=1, targets=["ann", "lee"])
+    assert len(plain) == 5 and plain[0] == asked
+    assert (asked.score, asked.token, asked.token_str, asked.sequence) == (0.5, 5, "ann", "ann said")
+    sent = told.backend.dispatches[1].work.parameters
+    assert (sent.top_k, sent.targets) == (1, ("ann", "lee"))

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import fake_embedders
+import fake_fillers
 import fake_summaries
 import fake_taggers
 import httpx
@@ -98,6 +99,11 @@ def embedding(
 def tagging(behaviour: Behaviour = fake_taggers.answered, default: str | None = fake_taggers.DOMAIN) -> World:
     """Return a gateway over the catalog of `fake_taggers`, up and idle; `default` is the domain of who names none."""
     return _world(fake_taggers.catalog(default), fake_taggers.manifests(), behaviour, up=True)
+
+
+def filling(behaviour: Behaviour = fake_fillers.answered) -> World:
+    """Return a gateway over the catalog of `fake_fillers`, up and idle."""
+    return _world(fake_fillers.catalog(), fake_fillers.manifests(), behaviour, up=True)
 
 
 def _world(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import fake_answerers
 import fake_embedders
+import fake_fillers
 import fake_summaries
 import fake_taggers
 import msgspec
@@ -55,8 +56,9 @@ def test_what_is_published_says_what_the_manifests_say(tmp_path: Path) -> None:
         (fake_embedders.catalog(also=("similarity", "zero-shot", "answer")), fake_embedders.manifests()),
         (fake_taggers.catalog(fake_taggers.DOMAIN), fake_taggers.manifests()),
         (fake_answerers.catalog(), fake_answerers.manifests()),
+        (fake_fillers.catalog(), fake_fillers.manifests()),
     ],
-    ids=["embedders", "taggers", "answerers"],
+    ids=["embedders", "taggers", "answerers", "fillers"],
 )
 def test_every_kind_publishes_what_its_service_times_need(
     catalog: Catalog, manifests: Mapping[str, VariantManifest]
