@@ -93,7 +93,6 @@ def make_filler(bench: Workbench) -> FillerManifest:
     return FillerManifest(
         **bench.shared(),
         mask_token=mask,
-        mask_token_id=reader.mask_id,
         cleans_spaces=cleans,
         max_tokens=window,
         pad_token_id=pad_id,

@@ -1,6 +1,6 @@
 """The tasks: one module each, with its body, parameters, service-time model and answer; registered here by name.
 
-`base` says what a task is, `service_time` and `decoding` are the models that tasks share.
+`base` says what a task is; `service_time`, `windows` and `decoding` are the models that tasks share.
 """
 
 from __future__ import annotations

@@ -140,7 +140,6 @@ class FillerManifest(VariantManifest):
 
     kind: Literal["filler"] = "filler"
     mask_token: str
-    mask_token_id: int = Field(ge=0)
     cleans_spaces: bool = Field(description="whether its tokenizer takes spaces before punctuation out of texts")
     verification: FillVerification
     self_test: SelfTest

@@ -57,7 +57,6 @@ def manifest() -> FillerManifest:
         source=SourceOf(location="starter:by-hand", revision="", sha256="0123456789abcdef" * 4),
         max_tokens=WINDOW,
         mask_token="[MASK]",
-        mask_token_id=MASK_ID,
         cleans_spaces=True,
         files={},
         cpu_features=(),
