@@ -241,18 +241,24 @@ def test_inputs_with_parts_are_written_in_lines(page: Console) -> None:
 
 
 def test_an_output_is_shown_by_its_shape(page: Console) -> None:
-    """Scored labels, a text, a vector, and any other document are each shown, whatever the task is."""
+    """Whatever is scored, a text, a vector, and any other document are each shown, whatever the task is."""
     script = "g.map((one) => { const node = m.shown(one, 'red'); return [node.className, node.textContent]; })"
     labels, text, other = (
         [{"label": "good", "score": 0.9}],
         {"translation_text": "hola"},
-        [{"word": "Rome", "score": 1}],
+        [{"word": "Rome", "place": 1}],
     )
+    answers = [{"answer": "Rome", "score": 1.5, "start": 3}, {"answer": "", "score": 0.25, "start": 0}]
+    words = [[{"score": 0.5, "token": 7, "token_str": "rome"}]]
     vector = [0.25] * 384
     (first, second, third, fourth) = page.of_module("answer", script, labels, text, other, vector)
     assert fourth[0] == "output" and fourth[1].startswith("384 numbers: 0.2500, 0.2500")
     assert first == ["labels", "good90 %"] and second == ["written", "hola"]
     assert third[0] == "output" and '"word": "Rome"' in third[1]
+    assert page.of_module("answer", script, answers, words) == [
+        ["labels", "Rome150 %nothing25 %"],
+        ["labels", "rome50 %"],
+    ]
 
 
 def test_marks_are_shown_in_the_text_that_was_sent(page: Console) -> None:
