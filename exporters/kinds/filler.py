@@ -126,7 +126,7 @@ def _ask(original: Original, reader: MaskReader, bench: Workbench) -> _Asked:
     location, texts = bench.source.location, masked_texts(bench.source)
     rows = [reader.masked(one.text) for one in texts.texts]
     whole = [original.encode(one.text) for one in texts.texts]
-    alike = all(sum(a != b for a, b in zip(row, own, strict=True)) <= 1 for row, own in zip(rows, whole, strict=True))
+    alike = all(_differ(row, own) <= 1 for row, own in zip(rows, whole, strict=True))
     written = f"{texts.texts[0].text[:100]} {MASKS[0]} {MASKS[-1]}."
     named = written.replace(MASKS[0], original.tokenizer.mask_token).replace(MASKS[-1], original.tokenizer.mask_token)
     if not alike or reader.encode(written) != reader.encode(named):
@@ -134,6 +134,11 @@ def _ask(original: Original, reader: MaskReader, bench: Workbench) -> _Asked:
     original.check_ids(rows, location)
     found = run_rows(rows, runner(original, reader.mask_id), bench.advance(Step.ASKING), at_once=1)
     return _Asked(texts, rows, [logits[0] for logits in found])
+
+
+def _differ(row: Sequence[int], other: Sequence[int]) -> int:
+    """The number of places where two rows differ, and how much longer one is."""
+    return sum(one != two for one, two in zip(row, other, strict=False)) + abs(len(row) - len(other))
 
 
 def _prove(original: Original, asked: _Asked, mask_id: int, run: RunRows) -> None:

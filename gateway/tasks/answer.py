@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, JsonValue, Str
 from gateway.model.manifest import SelfTest, VariantManifest
 from gateway.model.messages import Answer, Parameters
 from gateway.model.profile import LatencyProfile
-from gateway.tasks.base import MANY, ONE, OPTIONS, Document, Options, RequestBody, Strict, Task, Text, VariantKind
+from gateway.tasks.base import MANY, ONE, OPTIONS, Document, Fact, Options, RequestBody, Strict, Task, Text, VariantKind
 from gateway.tasks.classify import BatchedModel
 from gateway.tasks.embed import EmbedderManifest
 from gateway.tasks.windows import MOST_WINDOWS, PLANNED, WindowedModel, windows_of
@@ -355,6 +355,9 @@ class SentencesModel(BatchedModel):
         return self._alike_s(planned, min(SENTENCE_TOKENS, self._window_tokens)) * sentences / planned
 
 
+_FORMS = {"embedder": "sentence", "answerer": "words"}
+"""What answers of each kind of checkpoint are."""
+
 ANSWER = Task(
     name="answer",
     summary="Find the answer to a question in a text within a latency budget",
@@ -378,4 +381,13 @@ ANSWER = Task(
     },
     default_budget_ms=1000.0,
     niceness={},
+    facts=(
+        Fact(
+            "form",
+            "X-Answer-Form",
+            str,
+            "What an answer is: `words`, as few as answer the question, or the `sentence` that holds them.",
+            lambda manifest: _FORMS[manifest.kind],
+        ),
+    ),
 )

@@ -99,6 +99,7 @@ async def test_the_budget_chooses_between_the_kinds(variants: Path) -> None:
         body["inputs"]["question"] = "good " * 70
         refused = await client.post("/answer", json=body, headers={CHECKPOINT: "spans"})
     assert (generous.headers[CHECKPOINT], tight.headers[CHECKPOINT]) == NAMES
+    assert [one.headers["X-Answer-Form"] for one in (generous, tight)] == ["words", "sentence"]
     assert generous.json()["input"]["windows"] == 1 and generous.json()["outputs"][0][0].keys() == tight.json().keys()
     assert refused.status_code == 413
     assert refused.json()["detail"] == "spans: inputs.question has 70 tokens, and may have 60 in a window of 64"

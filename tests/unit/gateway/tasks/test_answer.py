@@ -62,6 +62,7 @@ async def test_details_have_a_list_for_each_question() -> None:
     """With details the outputs are a list of answers for each question, however they were asked for."""
     details = (await answered({"inputs": ASKED}, "/answer?details=true")).json()
     assert details["outputs"] == [[FIRST]] and details["input"]["windows"] == 1
+    assert details["facts"] == {"form": "sentence"}
 
 
 @pytest.mark.parametrize("parameters", [None, {}, {"top_k": 1}])
