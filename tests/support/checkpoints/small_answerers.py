@@ -81,6 +81,7 @@ def make_answerer_checkpoint(folder: Path, family: str = "bert", **told: object)
     """Write a checkpoint with contexts of its own, of one window or several; `told` are settings of its tokenizer."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer, (kind, model) = pairing(family), FAMILIES[family]
+    torch.set_num_threads(1)  # with more threads, such small matrices only wait for each other
     torch.manual_seed(7)
     model(tokenizer.get_vocab_size()).save_pretrained(folder, safe_serialization=True)
     tokenizer.save(str(folder / "tokenizer.json"))

@@ -85,6 +85,7 @@ def make_filler_checkpoint(folder: Path, family: str = "bert", *, cleans: bool =
     tokenizer = byte_level() if family == "roberta" else wordpiece()
     tokenizer.decoder = decoders.ByteLevel() if family == "roberta" else decoders.WordPiece(cleanup=False)
     names = ("<pad>", "<unk>", "<mask>") if family == "roberta" else ("[PAD]", "[UNK]", "[MASK]")
+    torch.set_num_threads(1)  # with more threads, such small matrices only wait for each other
     torch.manual_seed(7)
     model(tokenizer.get_vocab_size()).save_pretrained(folder, safe_serialization=True)
     tokenizer.save(str(folder / "tokenizer.json"))
