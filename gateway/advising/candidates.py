@@ -71,15 +71,15 @@ def candidates(task: str, known: Knowledge, offers: Sequence[Offered]) -> list[C
 
     Of catalogs with equal sources the first counts. A public one whose own source a catalog has is that of the catalog.
     """
-    found = [one for offered in offers for one in _of_catalog(task, known, offered)]
-    by_source: dict[str, Candidate] = {}
-    for one in found:
-        by_source.setdefault(one.source, one)
-    listed = list(by_source.values())
+    listed: list[Candidate] = []
+    sources: set[str] = set()
+    for offered in offers:
+        listed += [one for one in _of_catalog(task, known, offered) if one.source not in sources]
+        sources.update(one.source for one in listed)
     does = known.tasks[task].does
     for public in known.checkpoints:
         architecture = known.families[public.family].architecture
-        if public.hub is None or public.hub in by_source:
+        if public.hub is None or public.hub in sources:
             continue
         able = known.architectures[architecture].does == does and not public.nothing_else
         if able or task in public.answers:
