@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import yaml
 from msgspec import Struct
 
 from gateway.advising.candidates import Candidate, Offered, bases, candidates, set_aside
 from gateway.advising.knowledge import Knowledge, knowledge
-from gateway.advising.rules import FEW, LONGEST_TRAINED, TRAINING_BATCH, Case, Memory, Reason, Verdict, reasons
+from gateway.advising.rules import FEW, LONGEST_TRAINED, TRAINING_BATCH, Case, Memory, Ruling, Verdict, reasons
 from gateway.advising.shape import PROCESS_BYTES
 from gateway.advising.situation import Machine, Situation
 from gateway.advising.timing import Basis, Timed, estimated, nearest, published, timed
@@ -103,7 +104,7 @@ class Advised(Struct, frozen=True):
     latency: AdvisedLatency | None
     memory: AdvisedMemory
     licence: str
-    why: tuple[Reason, ...]
+    why: tuple[Ruling, ...]
     entry: str | None
     sources: tuple[str, ...]
 
@@ -114,7 +115,7 @@ class Advice(Struct, frozen=True):
     `unknown` says in sentences what is not known here and would change the answer.
     """
 
-    situation: dict[str, object]
+    situation: dict[str, Any]
     checklist: tuple[Answered, ...]
     right: tuple[Advised, ...]
     wrong: tuple[Advised, ...]
@@ -226,7 +227,7 @@ def _memory(situation: Situation, one: Candidate, given: float | None) -> Memory
     return Memory(resident or serve, resident is not None, shape.fine_tune_bytes(batch, trained), batch)
 
 
-def _rank(case: Case, why: Sequence[Reason]) -> tuple[object, ...]:
+def _rank(case: Case, why: Sequence[Ruling]) -> tuple[object, ...]:
     """The order: right ones first; then the subject's own, ready ones if no examples were named, and by score.
 
     A checkpoint of fewer languages knows each better than one of many at the same size (Conneau et al., 2020, the curse
@@ -249,7 +250,7 @@ def _rank(case: Case, why: Sequence[Reason]) -> tuple[object, ...]:
     )
 
 
-def _advised(case: Case, why: tuple[Reason, ...]) -> Advised:
+def _advised(case: Case, why: tuple[Ruling, ...]) -> Advised:
     candidate, shape = case.candidate, case.candidate.shape
     verdicts = {reason.verdict for reason in why}
     verdict: Verdict = "out" if "out" in verdicts else "caution" if "caution" in verdicts else "in"

@@ -34,7 +34,7 @@ LONGEST_TRAINED = 512
 """Tokens of a training text, where the situation's are longer and the window is not."""
 
 
-class Reason(Struct, frozen=True):
+class Ruling(Struct, frozen=True):
     """What one rule says of a checkpoint, in a sentence with its numbers."""
 
     rule: str
@@ -86,22 +86,22 @@ class Case:
         return self.situation.rate * self.timed.core_s / self.cores
 
 
-Rule: TypeAlias = Callable[[Case], Iterator[Reason]]
+Rule: TypeAlias = Callable[[Case], Iterator[Ruling]]
 
 
-def language(case: Case) -> Iterator[Reason]:
+def language(case: Case) -> Iterator[Ruling]:
     """It was pretrained on every language of the texts."""
     known, asked = case.candidate.known, case.situation
     if known is None:
-        yield Reason("language", "caution", "its languages are not known here")
+        yield Ruling("language", "caution", "its languages are not known here")
         return
     lacking = [one for one in asked.language_codes if one not in known.languages]
     if lacking:
-        yield Reason("language", "out", f"not pretrained on {_listed(lacking)}: {_spoken(case)}")
+        yield Ruling("language", "out", f"not pretrained on {_listed(lacking)}: {_spoken(case)}")
     elif known.spoken < asked.language_count:
-        yield Reason("language", "out", f"{asked.language_count} languages are asked for: {_spoken(case)}")
+        yield Ruling("language", "out", f"{asked.language_count} languages are asked for: {_spoken(case)}")
     else:
-        yield Reason("language", "in", f"{_spoken(case)}")
+        yield Ruling("language", "in", f"{_spoken(case)}")
 
 
 def _spoken(case: Case) -> str:
@@ -110,121 +110,121 @@ def _spoken(case: Case) -> str:
     return f"it has {known.spoken} languages" if known.spoken > 8 else f"it has {_listed(known.languages)}"
 
 
-def domain(case: Case) -> Iterator[Reason]:
+def domain(case: Case) -> Iterator[Ruling]:
     """It was pretrained on texts of the subject, and on no other subject's."""
     asked, own = case.situation.domain, case.candidate.domain
     if own is not None and own != asked:
-        yield Reason("domain", "out", f"made for {own} texts alone" + (f", and {asked} was asked for" if asked else ""))
+        yield Ruling("domain", "out", f"made for {own} texts alone" + (f", and {asked} was asked for" if asked else ""))
     elif asked is not None and own == asked:
-        yield Reason("domain", "in", f"pretrained on {asked} texts")
+        yield Ruling("domain", "in", f"pretrained on {asked} texts")
     elif asked is not None:
-        yield Reason("domain", "caution", f"pretrained on general text, not on {asked}")
+        yield Ruling("domain", "caution", f"pretrained on general text, not on {asked}")
 
 
-def offers(case: Case) -> Iterator[Reason]:
+def offers(case: Case) -> Iterator[Ruling]:
     """It offers what is needed, and needs nothing that the texts do not have."""
     own = () if case.candidate.known is None else case.candidate.known.offers
     for need in case.situation.needs:
         if need in own:
-            yield Reason("offers", "in", f"it has {need}")
+            yield Ruling("offers", "in", f"it has {need}")
         else:
-            yield Reason("offers", "out", f"it has no {need}")
+            yield Ruling("offers", "out", f"it has no {need}")
     for unused in own:
         if unused not in case.situation.needs:
-            yield Reason("offers", "out", f"it wants {unused} with every text, which was not asked for")
+            yield Ruling("offers", "out", f"it wants {unused} with every text, which was not asked for")
 
 
-def length(case: Case) -> Iterator[Reason]:
+def length(case: Case) -> Iterator[Ruling]:
     """Its window holds the longest text."""
     held, shape, asked = case.candidate.held, case.candidate.shape, case.situation.max_tokens
     window = held.manifest.max_tokens if held is not None else None if shape is None else shape.window
     if window is None:
-        yield Reason("length", "caution", "its window is not known here")
+        yield Ruling("length", "caution", "its window is not known here")
     elif asked <= window:
-        yield Reason("length", "in", f"its window of {window} tokens holds {asked}")
+        yield Ruling("length", "in", f"its window of {window} tokens holds {asked}")
     elif case.candidate.ready and case.knowledge.tasks[case.situation.task].does != "understand":
-        yield Reason("length", "caution", f"{asked} tokens are over its window of {window}: they are read in pieces")
+        yield Ruling("length", "caution", f"{asked} tokens are over its window of {window}: they are read in pieces")
     else:
-        yield Reason("length", "out", f"its window is {window} tokens, and texts have {asked}")
+        yield Ruling("length", "out", f"its window is {window} tokens, and texts have {asked}")
 
 
-def budget(case: Case) -> Iterator[Reason]:
+def budget(case: Case) -> Iterator[Ruling]:
     """Its forecast at the percentile is within the budget."""
     timed = case.timed
     if timed is None:
-        yield Reason("budget", "caution", "its latency is not known: neither measured here nor of a known shape")
+        yield Ruling("budget", "caution", "its latency is not known: neither measured here nor of a known shape")
         return
     how = "measured" if timed.measured else f"estimated from {timed.basis}"
     percentile = case.situation.percentile
     said = f"p{percentile:g} {_ms(timed.quantile_s)} ms ({how})"
     fits = timed.quantile_s <= case.budget_s
     comparison = "within" if fits else "over"
-    yield Reason("budget", "in" if fits else "out", f"{said}, {comparison} the budget of {_ms(case.budget_s)} ms")
+    yield Ruling("budget", "in" if fits else "out", f"{said}, {comparison} the budget of {_ms(case.budget_s)} ms")
 
 
-def load(case: Case) -> Iterator[Reason]:
+def load(case: Case) -> Iterator[Ruling]:
     """The processors have time for the load, with room for queues."""
     timed, cores, rate = case.timed, case.cores, case.situation.rate
     if timed is None:
         return
     if cores is None:
-        yield Reason("load", "caution", "the machine's processors are not known, so neither is whether they suffice")
+        yield Ruling("load", "caution", "the machine's processors are not known, so neither is whether they suffice")
         return
     alone, batched = (rate * seconds / cores for seconds in (timed.core_s, timed.batched_core_s))
     said = f"{rate:g} requests/s of {_ms(timed.core_s)} core-ms take {alone:.0%} of {cores:g} cores"
     needed = math.ceil(rate * timed.batched_core_s / BUSY_SHARE)
     if alone <= BUSY_SHARE:
-        yield Reason("load", "in", said)
+        yield Ruling("load", "in", said)
     elif batched <= BUSY_SHARE:
-        yield Reason("load", "caution", f"{said}; in batches {batched:.0%}")
+        yield Ruling("load", "caution", f"{said}; in batches {batched:.0%}")
     else:
-        yield Reason("load", "out", f"{said}, over {BUSY_SHARE:.0%}: it takes {needed} cores")
+        yield Ruling("load", "out", f"{said}, over {BUSY_SHARE:.0%}: it takes {needed} cores")
 
 
-def serving_memory(case: Case) -> Iterator[Reason]:
+def serving_memory(case: Case) -> Iterator[Ruling]:
     """A replica of it fits into the memory."""
     needed, given = case.memory.serve_bytes, case.memory_bytes
     if needed is None or given is None:
         what = "its size is" if needed is None else "the machine's memory is"
-        yield Reason("serving memory", "caution", f"{what} not known here")
+        yield Ruling("serving memory", "caution", f"{what} not known here")
         return
     how = "resident" if case.memory.serve_measured else "estimated"
     fits = needed <= given
     comparison = "within" if fits else "over"
     said = f"{_mb(needed)} MB to serve ({how}), {comparison} {_mb(given)} MB"
-    yield Reason("serving memory", "in" if fits else "out", said)
+    yield Ruling("serving memory", "in" if fits else "out", said)
 
 
-def training(case: Case) -> Iterator[Reason]:
+def training(case: Case) -> Iterator[Ruling]:
     """It answers the task as it is, or there are examples to fine-tune it with."""
     labelled = case.situation.labelled
     if case.candidate.ready:
         entry = case.candidate.entry
         scored = "" if entry is None else f"; scored on {entry.quality.data_set}"
-        yield Reason("training", "in", f"answers the task as it is{scored}")
+        yield Ruling("training", "in", f"answers the task as it is{scored}")
     elif labelled is None:
-        yield Reason("training", "caution", "has to be fine-tuned first; say how many labelled examples there are")
+        yield Ruling("training", "caution", "has to be fine-tuned first; say how many labelled examples there are")
     elif labelled == 0:
-        yield Reason("training", "out", "has to be fine-tuned first, and there are 0 labelled examples")
+        yield Ruling("training", "out", "has to be fine-tuned first, and there are 0 labelled examples")
     elif labelled < FEW:
-        yield Reason("training", "caution", f"fine-tuning on {labelled} examples is unstable under about {FEW}")
+        yield Ruling("training", "caution", f"fine-tuning on {labelled} examples is unstable under about {FEW}")
     else:
-        yield Reason("training", "in", f"to be fine-tuned on {labelled} examples")
+        yield Ruling("training", "in", f"to be fine-tuned on {labelled} examples")
 
 
-def training_memory(case: Case) -> Iterator[Reason]:
+def training_memory(case: Case) -> Iterator[Ruling]:
     """Fine-tuning fits into the memory, where it is to be done here."""
     needed, given = case.memory.fine_tune_bytes, case.memory_bytes
     if not case.situation.train:
         return
     if needed is None or given is None:
-        yield Reason("training memory", "caution", "the memory to fine-tune it is not known here")
+        yield Ruling("training memory", "caution", "the memory to fine-tune it is not known here")
         return
     batch = case.memory.fine_tune_batch
     said = f"{_mb(needed)} MB to fine-tune {batch} texts at a time"
     fits = needed <= given
     comparison = "within" if fits else "over"
-    yield Reason("training memory", "in" if fits else "out", f"{said}, {comparison} {_mb(given)} MB")
+    yield Ruling("training memory", "in" if fits else "out", f"{said}, {comparison} {_mb(given)} MB")
 
 
 RULES: tuple[Rule, ...] = (
@@ -241,7 +241,7 @@ RULES: tuple[Rule, ...] = (
 """In the order of the guide: what the texts are, what there is to learn from, how fast, how large."""
 
 
-def reasons(case: Case) -> tuple[Reason, ...]:
+def reasons(case: Case) -> tuple[Ruling, ...]:
     """What every rule says of a checkpoint."""
     return tuple(reason for rule in RULES for reason in rule(case))
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import NormalDist
 from typing import Any
 
@@ -109,6 +110,7 @@ def nearest(shape: Shape, bases: Iterable[Basis], writes: bool) -> Basis | None:
     )
 
 
+@lru_cache(maxsize=512)
 def estimated_reading(shape: Shape, basis: Basis) -> ProfileDocument:
     """The profile of a shape by that of another: each cell times the ratio of their operations.
 

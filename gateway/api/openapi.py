@@ -15,6 +15,9 @@ from msgspec.json import schema_components
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
+from gateway.advising.advice import Advice
+from gateway.advising.knowledge import knowledge
+from gateway.advising.situation import Situation
 from gateway.api import responses
 from gateway.api.bodies import RouteBody
 from gateway.api.responses import OUTCOME
@@ -83,6 +86,11 @@ _BODY = (
     "in an object, beside the decision and the time that each part took."
 )
 _WHY = "The decision on such a request, with every candidate, its forecast and its verdict. Nothing is run."
+_ADVICE = (
+    "The questions of the usual guide to choosing transformers, answered for a situation: every checkpoint that is "
+    "served, and public ones, with forecasts for this host, memory, licence, why it is in or out, and the catalog "
+    "entry to paste. A client that takes HTML gets the page that asks for it."
+)
 _STRING: Json = {"type": "string"}
 _NUMBER: Json = {"type": "number"}
 _OBJECT: Json = {"type": "object"}
@@ -173,6 +181,7 @@ def openapi_document() -> Json:
     paths = {
         **{f"/{task.name}": {"post": _task(task)} for task in TASKS.values()},
         "/route": {"post": _route()},
+        "/advise": {"get": _advise()},
         **{path: {"get": _get(*row)} for path, row in _GETS.items()},
     }
     unready = paths["/readyz"]["get"]["responses"]["503"]
@@ -209,6 +218,29 @@ def _route() -> Json:
     answer = _reply("The decision, with every candidate and its forecast.", *_json("RouteDecision"))
     replies = {"200": answer, **_refusals((*ALWAYS, *READING))}
     return _operation("route", "routing", "What would be decided and why", _WHY, replies) | _asked(RouteBody)
+
+
+def _advise() -> Json:
+    """The operation of advice: a situation in the query, and JSON, or the page for a client that takes HTML."""
+    answer = _reply("The checklist, and the checkpoints judged and ranked.", *_json("Advice"))
+    answer["content"]["text/html"] = {"schema": _STRING}
+    properties = Situation.model_json_schema()["properties"]
+    properties["task"]["enum"] = list(knowledge().tasks)
+    sent = [
+        {
+            "name": name,
+            "in": "query",
+            "description": schema.pop("description"),
+            "schema": schema,
+            **({"style": "form", "explode": False} if schema.get("type") == "array" else {}),
+        }
+        for name, schema in properties.items()
+    ]
+    summary = "Which checkpoint to serve, and why"
+    described = f"{_ADVICE} Without a `task` the first that is served is meant."
+    replies = {"200": answer, **_refusals((*ALWAYS, errors.InvalidRequest))}
+    found = _operation("advise", "routing", summary, described, replies)
+    return found | {"parameters": [_ref("parameters", request.REQUEST_ID), *sent]}
 
 
 def _get(name: str, tag: str, summary: str, description: str, media_type: str, schema: Json) -> Json:
@@ -283,7 +315,7 @@ def _schemas(tasks: Collection[Task]) -> Json:
         *outputs.values(),
         *map(_details, tasks),
         *(responses.RouteDecision, responses.Checkpoints, responses.CheckpointVariant, responses.CheckpointState),
-        *(responses.Alive, responses.Ready),
+        *(responses.Alive, responses.Ready, Advice),
         *map(_problem, (*ALWAYS, *READING, *RUNNING)),
     ]
     schemas, structs = schema_components(answers, schema_hook=_custom, ref_template=template)
