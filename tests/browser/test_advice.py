@@ -33,7 +33,9 @@ def advised(asked: Asked) -> Told:
 
 @pytest.fixture
 def page(console: Console) -> Iterator[tuple[Console, str]]:
-    """The console, and the address of a gateway that advises."""
+    """The console without the faults of earlier tests, and the address of a gateway that advises."""
+    console.driver.get("about:blank")
+    console.faults()
     answers = {"/advise": advised, "/openapi.json": lambda asked: document(openapi_document())}
     with told_page(answers) as (url, _):
         yield console, url
