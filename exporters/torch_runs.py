@@ -133,7 +133,7 @@ class TorchRuns:
         drawn = torch.randint(5, min(1000, self._model.config.vocab_size), (batch, tokens))
         given = {"input_ids": drawn, "attention_mask": torch.ones_like(drawn)}
         if self._writes:
-            given["decoder_input_ids"] = drawn[:, : min(tokens, WRITTEN)]
+            given["decoder_input_ids"] = drawn[:, : min(tokens, WRITTEN)].contiguous()
         return given
 
 
@@ -173,4 +173,6 @@ def config_of(family: str, shape: Shape) -> PretrainedConfig:
         config.attention_window = [shape.attention_window] * shape.layers
     if config.pad_token_id is None:
         config.pad_token_id = 0
+    if config.is_encoder_decoder and config.decoder_start_token_id is None:
+        config.decoder_start_token_id = config.pad_token_id
     return config

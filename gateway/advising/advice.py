@@ -15,7 +15,7 @@ from msgspec import Struct
 from gateway.advising.candidates import Candidate, Offered, bases, candidates, set_aside
 from gateway.advising.knowledge import Knowledge, knowledge
 from gateway.advising.rules import FEW, LONGEST_TRAINED, TRAINING_BATCH, Case, Memory, Ruling, Verdict, reasons
-from gateway.advising.shape import PROCESS_BYTES
+from gateway.advising.shape import PROCESS_BYTES, TRAINER_BYTES
 from gateway.advising.situation import Machine, Situation
 from gateway.advising.timing import Basis, Timed, estimated, nearest, published, timed
 from gateway.model.manifest import Precision
@@ -220,11 +220,12 @@ def _memory(situation: Situation, one: Candidate, given: float | None) -> Memory
     serve = shape.serve_bytes(precision, 1, tokens)
     if held is not None and held.file_bytes is not None:
         serve = PROCESS_BYTES + held.file_bytes + shape.running_bytes(1, tokens)
-    trained = min(tokens, max(LONGEST_TRAINED, 1))
+    trained = min(tokens, LONGEST_TRAINED)
     batch = TRAINING_BATCH
-    while given is not None and batch > 1 and shape.fine_tune_bytes(batch, trained) > given:
+    while given is not None and batch > 1 and TRAINER_BYTES + shape.fine_tune_bytes(batch, trained) > given:
         batch //= 2
-    return Memory(resident or serve, resident is not None, shape.fine_tune_bytes(batch, trained), batch)
+    tuned = TRAINER_BYTES + shape.fine_tune_bytes(batch, trained)
+    return Memory(resident or serve, resident is not None, tuned, batch)
 
 
 def _rank(case: Case, why: Sequence[Ruling]) -> tuple[object, ...]:

@@ -35,6 +35,11 @@ TRAINING_BYTES = 16
 """Bytes of a parameter in training by Adam: weight, gradient and two moments, in fp32 each. Rajbhandari et al., ZeRO,
 SC 2020, section 3.1, count as many for mixed precision."""
 
+TRAINER_BYTES = 540_000_000
+"""What fine-tuning takes beside weights, their state and activations: Python, PyTorch and transformers (390 MB), and
+what the backward pass loads and the allocator holds. Measured by this project, `punctual bench checkpoints`: 100 to
+220 MB over the formula for TinyBERT, MiniLM, ELECTRA-small and DistilBERT."""
+
 Size = Annotated[int, Field(ge=1)]
 
 SIZE_CLASSES = ((30e6, "tiny"), (90e6, "small"), (300e6, "base"), (700e6, "large"))

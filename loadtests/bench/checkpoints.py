@@ -2,7 +2,7 @@
 
 It asks what transformers' `PyTorchBenchmark` asked. Each kind of run has its own process: the engine of a variant that
 was made, and in PyTorch the forward pass and one step of training by Adam, of a folder or of random weights in full
-size. Shapes are timed in shuffled rounds, as latency profiles are. There is no target.
+size. Shapes are timed in shuffled rounds, as latency profiles are. There is no target; a run that fails is status 1.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from gateway.catalogs.catalog import PACKAGED, Catalog, load_catalog
 from gateway.model.manifest import MANIFEST_NAME
 from loadtests import options
 from loadtests.bench.measuring.machine import Watch, not_quiet
-from loadtests.bench.measuring.report import Report, Table, present
+from loadtests.bench.measuring.report import Report, Table, Verdict, present
 from loadtests.bench.measuring.runs import FOLDER, RANDOM, VARIANT, Cell, Job, Measured, measured
-from loadtests.errors import NoRace
+from loadtests.errors import EngineFailed, NoRace
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -109,11 +109,15 @@ class Finding:
 
 @dataclass(frozen=True)
 class Study:
-    """The conditions and all findings. `others` is the share of the machine that other processes used."""
+    """The conditions, all findings, and which runs failed and how.
+
+    `others` is the share of the machine that other processes used.
+    """
 
     host: str
     settings: Settings
     findings: tuple[Finding, ...]
+    failures: tuple[str, ...]
     others: float
     lasted_s: float
 
@@ -198,13 +202,13 @@ def _shape(source: str, revision: str | None) -> Shape | None:
 
 
 def study(subjects: Sequence[Subject], settings: Settings, console: Console) -> Study:
-    """Runs every job of every subject, with a progress bar. Leaves out steps of training that memory cannot hold.
+    """Runs every job of every subject, with a progress bar; one that fails is noted, and the others go on.
 
-    Raises EngineFailed.
+    Leaves out steps of training that memory cannot hold.
     """
     began_s, watch = perf_counter(), Watch()
     jobs = [(one, job) for one in subjects for job in one.jobs(settings)]
-    findings = []
+    findings, failures = [], []
     with Progress(console=console, refresh_per_second=1) as bar:  # drawing takes time on the measured machine
         line = bar.add_task("measuring", total=float(len(jobs)))
         for number, (one, job) in enumerate(jobs):
@@ -212,10 +216,15 @@ def study(subjects: Sequence[Subject], settings: Settings, console: Console) -> 
             if job.run == TRAINING and (why := too_large(one, settings, psutil.virtual_memory().available)):
                 console.print(f"[yellow]{one.name}: {why}[/]")
                 continue
-            found = measured(job, lambda share, at=number: bar.update(line, completed=at + share))  # type: ignore[misc]
+            try:
+                found = measured(job, lambda share, at=number: bar.update(line, completed=at + share))  # type: ignore[misc]
+            except EngineFailed as failed:
+                failures.append(f"{one.name}: {failed}")
+                continue
             findings.append(Finding(one.name, job.run, one.shape, found))
         bar.update(line, completed=float(len(jobs)))
-    return Study(read_host().kind, settings, tuple(findings), watch.use().others, perf_counter() - began_s)
+    lasted_s = perf_counter() - began_s
+    return Study(read_host().kind, settings, tuple(findings), tuple(failures), watch.use().others, lasted_s)
 
 
 def too_large(one: Subject, settings: Settings, available_bytes: float) -> str | None:
@@ -238,6 +247,7 @@ def report_of(found: Study) -> Report:
             "MB: the most that a run's process held beyond its libraries: weights, activations, what training keeps",
         ],
         cautions=not_quiet(found.others),
+        verdicts=[Verdict(said, met=False) for said in found.failures],
         figure=lambda: _plot(found),
     )
 
@@ -282,7 +292,7 @@ def _note(one: Finding) -> str:
         said = (
             f"{largest.batch} texts of {largest.tokens} tokens: {taken / MB:.0f} MB measured, {estimated / MB:.0f} MB"
         )
-        parts.append(f"{said} by the adviser's formula ({taken / estimated:.2f} times)")
+        parts.append(f"{said} by the formula ({taken / estimated:.2f} times)")
     return "; ".join(parts)
 
 

@@ -16,7 +16,12 @@ runs = pytest.importorskip("exporters.torch_runs")
 pytestmark = pytest.mark.export
 
 TINY = Shape(layers=2, width=16, inner=32, heads=2, vocabulary=1100, window=32)
-FAMILIES: dict[str, Architecture] = {"DistilBERT": "encoder", "GPT-2": "decoder", "BART": "encoder-decoder"}
+FAMILIES: dict[str, Architecture] = {
+    "DistilBERT": "encoder",
+    "GPT-2": "decoder",
+    "BART": "encoder-decoder",
+    "T5": "encoder-decoder",
+}
 COMPARED = (
     "albert-base-v2",
     "bart-base",

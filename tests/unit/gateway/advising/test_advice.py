@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from gateway.advising.advice import Adviser, UnknownSituation
 from gateway.advising.candidates import Held, Offered
 from gateway.advising.knowledge import Knowledge, knowledge
-from gateway.advising.shape import Shape
+from gateway.advising.shape import TRAINER_BYTES, Shape
 from gateway.advising.situation import Machine, Situation
 from gateway.advising.timing import Basis, estimated, nearest, published
 from gateway.catalogs.catalog import load_catalog, parse_catalog
@@ -155,7 +155,7 @@ def test_an_unknown_machine_is_said_and_rules_nothing_out() -> None:
 def test_fewer_texts_are_trained_at_a_time_where_sixteen_do_not_fit() -> None:
     """A memory that holds a checkpoint's state and few activations is enough, with a smaller batch."""
     shape = knowledge().named("distilbert-base-uncased").shape
-    given_gb = (16 * shape.count + shape.kept_bytes(2, 512)) / 1e9
+    given_gb = (TRAINER_BYTES + 16 * shape.count + shape.kept_bytes(2, 512)) / 1e9
     advice = STARTER.advise(situation(train=True, max_tokens=512, memory_gb=given_gb, budget_ms=60_000))
     found = next(one for one in advice.right if one.name == "distilbert-base-uncased")
     assert found.memory.fine_tune_batch == 2

@@ -133,7 +133,7 @@ def a_study() -> Study:
     loaded = Measured(400_000_000, 14_000_000, cells)
     engine = Measured(400_000_000, None, tuple(Cell(c.batch, c.tokens, 9, c.p50_s, c.p95_s, None) for c in cells))
     findings = (Finding("tiny", ENGINE_RUN, shape, engine), Finding("tiny", TRAINING, shape, loaded))
-    return Study("a host", BRIEF, findings, 0.5, 3.0)
+    return Study("a host", BRIEF, findings, (), 0.5, 3.0)
 
 
 def test_the_report_tells_time_memory_and_the_formula(tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_the_report_tells_time_memory_and_the_formula(tmp_path: Path) -> None:
     report = report_of(a_study())
     engine, training = report.tables
     assert engine.rows[0][3] == "-" and training.rows[0][3] == "356"
-    assert "14.0 M parameters" in training.note and "by the adviser's formula" in training.note
+    assert "14.0 M parameters" in training.note and "by the formula" in training.note
     assert any("not quiet" in caution for caution in report.cautions)
     out = io.StringIO()
     files = {"json": tmp_path / "a.json", "markdown": tmp_path / "a.md", "plot": tmp_path / "a.svg"}
@@ -156,6 +156,15 @@ def test_a_study_measures_every_job(variant: Path) -> None:
     found = study([subject(str(variant), (), variant)], BRIEF, Console(file=io.StringIO()))
     assert [(one.checkpoint, one.run) for one in found.findings] == [("variant", ENGINE_RUN)]
     assert FORWARD not in {one.run for one in found.findings}
+
+
+def test_a_run_that_fails_leaves_the_others(variant: Path, tmp_path: Path) -> None:
+    """A subject whose process fails is told with its reason and missed; what was measured of others stays."""
+    broken = Subject("broken", variant=tmp_path / "nowhere")
+    found = study([broken, subject(str(variant), (), variant)], BRIEF, Console(file=io.StringIO()))
+    assert [one.checkpoint for one in found.findings] == ["variant"]
+    report = report_of(found)
+    assert not report.met and "broken" in report.verdicts[0].sentence and len(report.tables) == 1
 
 
 def test_a_wrong_option_is_named() -> None:
