@@ -103,9 +103,9 @@ def _option(field: str) -> str:
 
 
 def this_machine() -> Machine:
-    """The processors and the memory that this process may use."""
+    """The processors and the memory that this process may use, and whether int8 is fast on them."""
     present = float(psutil.virtual_memory().total)
-    return Machine(read_host().kind, usable_cores(), usable_memory_bytes(present))
+    return Machine(usable_cores(), usable_memory_bytes(present), read_host().dot_product is not None)
 
 
 def offered(catalog: Catalog, cache: Path) -> Offered:

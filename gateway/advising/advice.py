@@ -196,6 +196,8 @@ class Adviser:
         if not measured:
             where = self.known.reference.reading.measured_on
             said.append(f"nothing was measured on this host: latencies are estimated from figures of {where}")
+        if self.machine.dot_product is False:
+            said.append("this processor has no int8 dot products: estimates in int8 are too low for it")
         if situation.task not in TASKS:
             said.append(f"this gateway does not serve {situation.task} yet")
         if situation.domain and not any(situation.domain == one.domain for one in self.known.checkpoints):

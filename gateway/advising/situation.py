@@ -89,8 +89,8 @@ class Situation(BaseModel):
 
 @dataclass(frozen=True)
 class Machine:
-    """Where it is to run, as far as that is known: a host's name, cores, and memory in bytes."""
+    """Where it is to run, as far as that is known: cores, memory in bytes, and whether int8 is fast on them."""
 
-    host: str | None = None
     cores: float | None = None
     memory_bytes: float | None = None
+    dot_product: bool | None = None

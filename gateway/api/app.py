@@ -116,6 +116,7 @@ class App:
     access: Access
     contract: bytes
     reserve: WriteReserve = field(default_factory=WriteReserve)
+    advising: asyncio.Lock = field(default_factory=asyncio.Lock)
     routes: dict[str, Mapping[str, Handler]] = field(default_factory=dict)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -219,7 +220,7 @@ class App:
     async def advise(self, page: PageFile, http: HttpRequest) -> Response:
         """`GET /advise`: which checkpoint to serve in a situation; a browser gets the page that asks for that.
 
-        It takes some milliseconds, on a thread.
+        It takes some milliseconds, on a thread; one at a time, so that requests of tasks keep the processors.
         """
         varies = {"Vary": "Accept"}
         if "text/html" in http.headers.get("accept", ""):
@@ -231,7 +232,8 @@ class App:
         situation = bodies.from_query(query, Situation)
         machine = Machine(cores=self.service.load.cores(tuple(router.manifests)))
         try:
-            advice = await asyncio.to_thread(Adviser([router.offered()], machine).advise, situation)
+            async with self.advising:
+                advice = await asyncio.to_thread(Adviser([router.offered()], machine).advise, situation)
         except UnknownSituation as unknown:
             fault = {"field": unknown.field, "message": unknown.message}
             raise InvalidRequest(f"{unknown.field}: {unknown.message}", [fault]) from None

@@ -18,7 +18,7 @@ from gateway.catalogs.catalog import load_catalog
 
 pytestmark = pytest.mark.browser
 
-ADVISER = Adviser([Offered(load_catalog("starter"))], Machine("a host", 2, 8e9))
+ADVISER = Adviser([Offered(load_catalog("starter"))], Machine(2, 8e9))
 REALTIME = "task=classify&budget_ms=50&rate=40&max_tokens=64&labelled=10000"
 
 

@@ -21,7 +21,7 @@ from gateway.catalogs.catalog import load_catalog, parse_catalog
 from gateway.forecasting.forecaster import Forecaster
 from gateway.tasks import service_time_model
 
-MACHINE = Machine("a host", 2, 8e9)
+MACHINE = Machine(2, 8e9)
 TWICE = Shape(layers=4, width=64, inner=256, heads=4, vocabulary=1000, window=64)
 ONCE = TWICE.model_copy(update={"layers": 2})
 
@@ -150,6 +150,13 @@ def test_an_unknown_machine_is_said_and_rules_nothing_out() -> None:
     assert any("memory_gb" in one for one in advice.unknown) and any("cores" in one for one in advice.unknown)
     ruled = {reason.rule for one in advice.wrong for reason in one.why if reason.verdict == "out"}
     assert not ruled & {"load", "serving memory", "training memory"}
+
+
+def test_a_processor_without_int8_is_told() -> None:
+    """Where int8 has no instructions of its own, estimates in int8 are said to be too low."""
+    advice = Adviser(STARTER.offers, Machine(2, 8e9, dot_product=False)).advise(situation())
+    assert any("int8" in sentence for sentence in advice.unknown)
+    assert not any("int8" in sentence for sentence in STARTER.advise(situation()).unknown)
 
 
 def test_fewer_texts_are_trained_at_a_time_where_sixteen_do_not_fit() -> None:

@@ -135,7 +135,7 @@ GUIDE = (
 @cache
 def adviser() -> Adviser:
     """Return an adviser on the packaged catalogs, of which nothing was made or measured."""
-    return Adviser([Offered(load_catalog("starter")), Offered(load_catalog("hub"))], Machine("a host", 2, 24e9))
+    return Adviser([Offered(load_catalog("starter")), Offered(load_catalog("hub"))], Machine(2, 24e9))
 
 
 def advised(**asked: Any) -> Advice:
