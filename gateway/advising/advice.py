@@ -223,11 +223,17 @@ def _memory(situation: Situation, one: Candidate, given: float | None) -> Memory
     if held is not None and held.file_bytes is not None:
         serve = PROCESS_BYTES + held.file_bytes + shape.running_bytes(1, tokens)
     trained = min(tokens, LONGEST_TRAINED)
+    written = {"decoder": trained, "encoder-decoder": min(situation.output_tokens, trained)}.get(
+        str(one.architecture), 0
+    )
+
+    def tuned(batch: int) -> float:
+        return TRAINER_BYTES + shape.fine_tune_bytes(batch, trained, written)
+
     batch = TRAINING_BATCH
-    while given is not None and batch > 1 and TRAINER_BYTES + shape.fine_tune_bytes(batch, trained) > given:
+    while given is not None and batch > 1 and tuned(batch) > given:
         batch //= 2
-    tuned = TRAINER_BYTES + shape.fine_tune_bytes(batch, trained)
-    return Memory(resident or serve, resident is not None, tuned, batch)
+    return Memory(resident or serve, resident is not None, tuned(batch), batch)
 
 
 def _rank(case: Case, why: Sequence[Ruling]) -> tuple[object, ...]:
@@ -374,7 +380,7 @@ def _architecture(situation: Situation, known: Knowledge) -> Answered:
     return Answered(
         "understand, generate or transform?",
         f"{task.does}: {architecture}",
-        f"wanted is {task.title}; an {architecture} {facts.why}. Set aside: {aside}",
+        f"wanted is {task.title}; an {architecture} {facts.why}. Set aside, but for what a catalog has for it: {aside}",
     )
 
 

@@ -130,19 +130,24 @@ class Shape(BaseModel):
         held = HELD_BY_WRITERS if self.decoder_layers else 1.0
         return PROCESS_BYTES + held * self.weight_bytes(precision) + self.running_bytes(batch, tokens)
 
-    def kept_bytes(self, batch: int, tokens: int) -> float:
+    def kept_bytes(self, batch: int, tokens: int, written: int = 0) -> float:
         """Bytes of the activations that a training step in fp32 keeps for the backward pass.
 
         Korthikanti et al., Reducing Activation Recomputation in Large Transformer Models, MLSys 2023, section 4.1: a
         layer keeps `s b h (34 + 5 a s / h)` bytes in 16 bits, for s tokens, b texts, width h and a heads. Here in fp32
         and with any inner width: 8 values of the width and 2 of the inner width a token, 2 values a score of the
-        attention, and the masks of dropout in one byte each.
+        attention, and the masks of dropout in one byte each. Of `written` tokens a decoder behind an encoder keeps as
+        much and the attention to the text, and each has its logits over the vocabulary, and their gradients.
         """
         seen = min(tokens, self.attention_window or tokens)
         own = COMPUTED_BYTES * (8 * self.width + 2 * self.inner) + 2 * self.width
-        scores = self.heads * seen * (2 * COMPUTED_BYTES + 1)
-        return float(batch * tokens * (self.layers + self.decoder_layers) * (own + scores))
+        score = self.heads * (2 * COMPUTED_BYTES + 1)
+        read = tokens * self.layers * (own + score * seen)
+        crossed = COMPUTED_BYTES * 4 * self.width + score * tokens
+        decoded = written * self.decoder_layers * (own + score * written + crossed)
+        logits = written * self.vocabulary * 2 * COMPUTED_BYTES
+        return float(batch * (read + decoded + logits))
 
-    def fine_tune_bytes(self, batch: int, tokens: int) -> float:
+    def fine_tune_bytes(self, batch: int, tokens: int, written: int = 0) -> float:
         """Bytes to fine-tune all parameters in fp32 by Adam: weights, gradients, moments and kept activations."""
-        return TRAINING_BYTES * self.count + self.kept_bytes(batch, tokens)
+        return TRAINING_BYTES * self.count + self.kept_bytes(batch, tokens, written)

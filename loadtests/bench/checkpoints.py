@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 
 PREFIX = "random:"
 ENGINE_RUN, FORWARD, TRAINING = "engine", "torch forward", "torch training step"
+WRITTEN = 32
+"""Tokens that an encoder-decoder is trained to write for a text, as `exporters.torch_runs` has it."""
+
 MB = 1e6
 BATCHES, LENGTHS = (1, 8), (32, 128)
 HEADROOM = 1.3
@@ -60,13 +63,17 @@ class Settings:
 
 @dataclass(frozen=True)
 class Subject:
-    """One checkpoint to measure: where its variant and its folder are, or the random weights that stand for it."""
+    """One checkpoint to measure: where its variant and its folder are, or the random weights that stand for it.
+
+    `decodes` says that it is a decoder alone, whose training writes every token of a text.
+    """
 
     name: str
     variant: Path | None = None
     folder: Path | None = None
     random: str | None = None
     shape: Shape | None = None
+    decodes: bool = False
 
     def jobs(self, settings: Settings) -> Iterator[Job]:
         """What is run of it. In PyTorch only where that is installed."""
@@ -94,6 +101,13 @@ class Finding:
     run: str
     shape: Shape | None
     measured: Measured
+    decodes: bool = False
+
+    def written(self, tokens: int) -> int:
+        """The tokens that a step of training on texts of `tokens` learns to write; 0 for what understands."""
+        if self.shape is not None and self.shape.decoder_layers:
+            return min(tokens, WRITTEN)
+        return tokens if self.decodes else 0
 
     @property
     def weights_bytes(self) -> float:
@@ -176,7 +190,9 @@ def _random(name: str) -> Subject:
     if not found:
         names = ", ".join(one.name for one in knowledge().checkpoints)
         raise NoRace(f"no shape is known of {name!r}; there are {names}")
-    return Subject(f"{PREFIX}{found[0].name}", random=found[0].name, shape=found[0].shape)
+    first = found[0]
+    decodes = knowledge().families[first.family].architecture == "decoder"
+    return Subject(f"{PREFIX}{first.name}", random=first.name, shape=first.shape, decodes=decodes)
 
 
 def _at(folder: Path, name: str) -> Subject:
@@ -221,7 +237,7 @@ def study(subjects: Sequence[Subject], settings: Settings, console: Console) -> 
             except EngineFailed as failed:
                 failures.append(f"{one.name}: {failed}")
                 continue
-            findings.append(Finding(one.name, job.run, one.shape, found))
+            findings.append(Finding(one.name, job.run, one.shape, found, one.decodes))
         bar.update(line, completed=float(len(jobs)))
     lasted_s = perf_counter() - began_s
     return Study(read_host().kind, settings, tuple(findings), tuple(failures), watch.use().others, lasted_s)
@@ -288,7 +304,7 @@ def _note(one: Finding) -> str:
     largest = max(one.measured.cells, key=lambda cell: (cell.batch * cell.tokens, cell.batch))
     taken = one.taken_bytes(largest)
     if one.run == TRAINING and one.shape is not None and taken is not None:
-        estimated = one.shape.fine_tune_bytes(largest.batch, largest.tokens)
+        estimated = one.shape.fine_tune_bytes(largest.batch, largest.tokens, one.written(largest.tokens))
         said = (
             f"{largest.batch} texts of {largest.tokens} tokens: {taken / MB:.0f} MB measured, {estimated / MB:.0f} MB"
         )

@@ -82,6 +82,16 @@ def test_kept_activations_are_those_of_the_source() -> None:
     assert shape.kept_bytes(batch, tokens) == 4 * values + masks
 
 
+def test_what_is_written_is_kept_too() -> None:
+    """Training keeps more the more is written; the logits alone are two values a token and word of the vocabulary."""
+    known = knowledge()
+    writer, decoder = known.named("bart-large").shape, known.named("gpt2").shape
+    assert decoder.kept_bytes(4, 64, 64) - decoder.kept_bytes(4, 64) == 4 * 64 * decoder.vocabulary * 8
+    few, many = writer.fine_tune_bytes(4, 512, 30), writer.fine_tune_bytes(4, 512, 60)
+    assert writer.fine_tune_bytes(4, 512) < few < many
+    assert writer.fine_tune_bytes(4, 512, 60) < writer.fine_tune_bytes(4, 512, 512)
+
+
 def test_a_window_of_attention_makes_long_texts_linear() -> None:
     """Twice the tokens beyond the attention's window take twice the operations, where full attention takes more."""
     known = knowledge()
