@@ -15,6 +15,9 @@ from msgspec.json import schema_components
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
+from gateway.advising.advice import Advice
+from gateway.advising.knowledge import knowledge
+from gateway.advising.situation import Situation
 from gateway.api import openai, responses
 from gateway.api.bodies import RouteBody
 from gateway.api.responses import OUTCOME
@@ -95,6 +98,11 @@ _EVENTS_EXAMPLE = (
     'event: done\ndata: {"outputs":[{"summary_text":"The night train is to run again."}],"finish_reason":"stop"}\n\n'
 )
 _WHY = "The decision on such a request, with every candidate, its forecast and its verdict. Nothing is run."
+_ADVICE = (
+    "The questions of the usual guide to choosing transformers, answered for a situation: every checkpoint that is "
+    "served, and public ones, with forecasts for this host, memory, licence, why it is in or out, and the catalog "
+    "entry to paste. A client that takes HTML gets the page that asks for it."
+)
 _STRING: Json = {"type": "string"}
 _NUMBER: Json = {"type": "number"}
 _OBJECT: Json = {"type": "object"}
@@ -192,6 +200,7 @@ def openapi_document() -> Json:
         **{path: {"post": _openai(endpoint)} for path, endpoint in openai.ENDPOINTS.items()},
         "/v1/models": {"get": _models()},
         "/route": {"post": _route()},
+        "/advise": {"get": _advise()},
         **{path: {"get": _get(*row)} for path, row in _GETS.items()},
     }
     unready = paths["/readyz"]["get"]["responses"]["503"]
@@ -255,6 +264,29 @@ def _route() -> Json:
     answer = _reply("The decision, with every candidate and its forecast.", *_json("RouteDecision"))
     replies = {"200": answer, **_refusals((*ALWAYS, *READING))}
     return _operation("route", "routing", "What would be decided and why", _WHY, replies) | _asked(RouteBody)
+
+
+def _advise() -> Json:
+    """The operation of advice: a situation in the query, and JSON, or the page for a client that takes HTML."""
+    answer = _reply("The checklist, and the checkpoints judged and ranked.", *_json("Advice"))
+    answer["content"]["text/html"] = {"schema": _STRING}
+    properties = Situation.model_json_schema()["properties"]
+    properties["task"]["enum"] = list(knowledge().tasks)
+    sent = [
+        {
+            "name": name,
+            "in": "query",
+            "description": schema.pop("description"),
+            "schema": schema,
+            **({"style": "form", "explode": False} if schema.get("type") == "array" else {}),
+        }
+        for name, schema in properties.items()
+    ]
+    summary = "Which checkpoint to serve, and why"
+    described = f"{_ADVICE} Without a `task` the first that is served is meant."
+    replies = {"200": answer, **_refusals((*ALWAYS, errors.InvalidRequest))}
+    found = _operation("advise", "routing", summary, described, replies)
+    return found | {"parameters": [_ref("parameters", request.REQUEST_ID), *sent]}
 
 
 def _get(name: str, tag: str, summary: str, description: str, media_type: str, schema: Json) -> Json:
@@ -330,7 +362,7 @@ def _schemas(tasks: Collection[Task]) -> Json:
         *outputs.values(),
         *map(_details, tasks),
         *(responses.RouteDecision, responses.Checkpoints, responses.CheckpointVariant, responses.CheckpointState),
-        *(responses.Alive, responses.Ready, openai.Models, openai.OpenAIProblem),
+        *(responses.Alive, responses.Ready, openai.Models, openai.OpenAIProblem, Advice),
         *(one for endpoint in openai.ENDPOINTS.values() for one in (endpoint.answer, endpoint.chunk) if one),
         *map(_problem, (*ALWAYS, *READING, *RUNNING)),
     ]

@@ -91,6 +91,11 @@ export async function contract() {
   return told.document;
 }
 
+/** What the gateway advises for a situation, which is a query. */
+export function advice(situation) {
+  return ask(`advise?${situation}`, { headers: { Accept: "application/json" } });
+}
+
 /** One scrape of every process of the application. */
 export async function metrics(signal) {
   const response = await fetch("metrics", { cache: "no-store", signal });
