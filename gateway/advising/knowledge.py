@@ -83,7 +83,7 @@ class ReadingReference(_Frozen):
 
 
 class WritingReference(ReadingReference):
-    """The same of a checkpoint that writes, with medians of a written token by beams."""
+    """A reading reference of a checkpoint that writes, with medians of a written token by beams."""
 
     step_ms: dict[int, float] = Field(min_length=1)
 

@@ -46,7 +46,7 @@ class Ruling(Struct, frozen=True):
 class Memory:
     """Bytes to serve a checkpoint and to fine-tune it; None where its shape is not known.
 
-    `serve_measured` says that `serve_bytes` is of a replica that runs, `files_measured` that its weights are files.
+    `serve_measured` says that `serve_bytes` is of a replica that runs.
     """
 
     serve_bytes: float | None
@@ -90,7 +90,7 @@ Rule: TypeAlias = Callable[[Case], Iterator[Ruling]]
 
 
 def language(case: Case) -> Iterator[Ruling]:
-    """It was pretrained on every language of the texts."""
+    """A checkpoint has to be pretrained on every language of the texts."""
     known, asked = case.candidate.known, case.situation
     if known is None:
         yield Ruling("language", "caution", "its languages are not known here")
@@ -111,7 +111,7 @@ def _spoken(case: Case) -> str:
 
 
 def domain(case: Case) -> Iterator[Ruling]:
-    """It was pretrained on texts of the subject, and on no other subject's."""
+    """A checkpoint should be pretrained on texts of the subject, and must not be made for another."""
     asked, own = case.situation.domain, case.candidate.domain
     if own is not None and own != asked:
         yield Ruling("domain", "out", f"made for {own} texts alone" + (f", and {asked} was asked for" if asked else ""))
@@ -122,7 +122,7 @@ def domain(case: Case) -> Iterator[Ruling]:
 
 
 def offers(case: Case) -> Iterator[Ruling]:
-    """It offers what is needed, and needs nothing that the texts do not have."""
+    """A checkpoint has to offer what is needed, and to need nothing that the texts do not have."""
     own = () if case.candidate.known is None else case.candidate.known.offers
     for need in case.situation.needs:
         if need in own:
@@ -135,7 +135,7 @@ def offers(case: Case) -> Iterator[Ruling]:
 
 
 def length(case: Case) -> Iterator[Ruling]:
-    """Its window holds the longest text."""
+    """The window has to hold the longest text, unless a text is read in pieces to be rewritten."""
     held, shape, asked = case.candidate.held, case.candidate.shape, case.situation.max_tokens
     window = held.manifest.max_tokens if held is not None else None if shape is None else shape.window
     if window is None:
@@ -149,7 +149,7 @@ def length(case: Case) -> Iterator[Ruling]:
 
 
 def budget(case: Case) -> Iterator[Ruling]:
-    """Its forecast at the percentile is within the budget."""
+    """The forecast at the percentile has to be within the budget."""
     timed = case.timed
     if timed is None:
         yield Ruling("budget", "caution", "its latency is not known: neither measured here nor of a known shape")
@@ -163,7 +163,7 @@ def budget(case: Case) -> Iterator[Ruling]:
 
 
 def load(case: Case) -> Iterator[Ruling]:
-    """The processors have time for the load, with room for queues."""
+    """The processors have to have time for the load, with room for queues."""
     timed, cores, rate = case.timed, case.cores, case.situation.rate
     if timed is None:
         return
@@ -182,7 +182,7 @@ def load(case: Case) -> Iterator[Ruling]:
 
 
 def serving_memory(case: Case) -> Iterator[Ruling]:
-    """A replica of it fits into the memory."""
+    """A replica has to fit into the memory."""
     needed, given = case.memory.serve_bytes, case.memory_bytes
     if needed is None or given is None:
         what = "its size is" if needed is None else "the machine's memory is"
@@ -196,7 +196,7 @@ def serving_memory(case: Case) -> Iterator[Ruling]:
 
 
 def training(case: Case) -> Iterator[Ruling]:
-    """It answers the task as it is, or there are examples to fine-tune it with."""
+    """A checkpoint has to answer the task as it is, or there are examples to fine-tune it with."""
     labelled = case.situation.labelled
     if case.candidate.ready:
         entry = case.candidate.entry
@@ -213,7 +213,7 @@ def training(case: Case) -> Iterator[Ruling]:
 
 
 def training_memory(case: Case) -> Iterator[Ruling]:
-    """Fine-tuning fits into the memory, where it is to be done here."""
+    """Fine-tuning has to fit into the memory, where it is to be done here."""
     needed, given = case.memory.fine_tune_bytes, case.memory_bytes
     if not case.situation.train:
         return

@@ -56,9 +56,8 @@ class Basis:
     @classmethod
     def of(cls, manifest: VariantManifest, shape: Shape) -> Basis:
         """The profiles of a variant. Raises ValueError for a grid with holes."""
-        steps = None
-        if isinstance(manifest, Seq2SeqManifest):
-            steps = LatencyProfile.from_document(manifest.step_profile)
+        written: ProfileDocument | None = getattr(manifest, "step_profile", None)  # of every kind that writes
+        steps = None if written is None else LatencyProfile.from_document(written)
         reading = LatencyProfile.from_document(manifest.profile)
         document = manifest.profile
         precision, name = manifest.precision, manifest.checkpoint

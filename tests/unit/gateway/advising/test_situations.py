@@ -78,19 +78,19 @@ GUIDE = (
     ),
     Row(
         "translation of a pair",
-        {"task": "translate", "languages": "en,de", "rate": 0.5},
+        {"task": "translate", "languages": "en,de", "rate": 0.5, "budget_ms": 1000},
         {"MarianMT"},
         {"opus-mt-en-fr": "language", "bart-base": "language"},
     ),
     Row(
         "translation among many",
-        {"task": "translate", "languages": "en,de,ja,sw", "rate": 0.5, "labelled": 100_000},
+        {"task": "translate", "languages": "en,de,ja,sw", "rate": 0.5, "budget_ms": 1000, "labelled": 100_000},
         {"mT5"},
         {"opus-mt-en-de": "language", "t5-base": "language"},
     ),
     Row(
         "dialogue",
-        {"task": "generate", "domain": "dialogue", "rate": 0.5},
+        {"task": "generate", "domain": "dialogue", "rate": 0.5, "budget_ms": 1000},
         {"DialoGPT"},
         {"dialogpt-medium": "budget"},
     ),
@@ -102,7 +102,7 @@ GUIDE = (
     ),
     Row(
         "text that goes on",
-        {"task": "generate", "rate": 0.5},
+        {"task": "generate", "rate": 0.5, "budget_ms": 1000},
         {"GPT-2", "DistilGPT-2", "GPT-Neo"},
         {"ctrl": "offers", "dialogpt-small": "domain"},
     ),
