@@ -22,10 +22,13 @@ from small_causal import (
 )
 
 from deployments.engines.opening import CAUSAL_FILES, open_causal_engine
+from deployments.replica.generate.prompts import TEMPLATE_FILE
+from deployments.replica.generate.writing import write_on
+from deployments.replica.variant import open_variant
 from exporters.errors import ExportFailed, SourceRefused, VariantRefused
-from exporters.export import export
+from exporters.export import export, profile_again
 from exporters.kinds import kind_of
-from exporters.kinds.causal import CAUSAL, TEMPLATE_FILE, write_on
+from exporters.kinds.causal import CAUSAL
 from exporters.plan import Settings, VariantPlan
 from exporters.sources.source import resolve_source
 from gateway.model.manifest import Precision
@@ -89,6 +92,16 @@ def test_a_template_in_a_file_of_its_own_comes_along(tmp_path: Path) -> None:
     assert (tmp_path / "variant" / TEMPLATE_FILE).read_text() == TEMPLATE
 
 
+@pytest.mark.parametrize("family", CAUSAL_FAMILIES)
+def test_a_replica_opens_a_variant(tmp_path: Path, family: str) -> None:
+    """A variant passes the checks of a replica, and is profiled again as it was."""
+    made = exported(tmp_path, make_causal_checkpoint(tmp_path / "source", family))
+    assert open_variant(tmp_path / "variant", 1).manifest == made
+    again = profile_again(tmp_path / "variant", 1, lambda step, share: None, 0.05)
+    assert isinstance(again, CausalManifest)
+    assert [cell.tokens for cell in again.step_profile.cells] == [cell.tokens for cell in made.step_profile.cells]
+
+
 def test_int8_weights_are_verified(tmp_path: Path) -> None:
     """A variant in int8 weights runs and is measured; one under the floor is refused and says how far it is off."""
     source = make_causal_checkpoint(tmp_path / "source")
@@ -145,7 +158,14 @@ def test_weights_of_another_vocabulary_are_refused(tmp_path: Path) -> None:
 def test_a_template_that_takes_no_user_is_refused(tmp_path: Path) -> None:
     """A template that raises for a single message of a user is of no use to any client."""
     source = make_causal_checkpoint(tmp_path / "source", template="{{ raise_exception('only systems') }}")
-    with pytest.raises(SourceRefused, match="takes no message of a user: only systems"):
+    with pytest.raises(SourceRefused, match="takes no message of a user"):
+        exported(tmp_path, source)
+
+
+def test_a_template_that_replicas_read_otherwise_is_refused(tmp_path: Path) -> None:
+    """A conversation that replicas would make other tokens of than the checkpoint's own tokenizer is not served."""
+    source = make_causal_checkpoint(tmp_path / "source", template="{{ bos_token }}" + TEMPLATE)
+    with pytest.raises(ExportFailed, match="a conversation is not read as by"):
         exported(tmp_path, source)
 
 
