@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from gateway.forecasting.load import LoadTracker
 from gateway.model.deadline import Clock, Deadline
@@ -18,13 +19,13 @@ from gateway.model.errors import (
     Problem,
 )
 from gateway.model.faults import Note, log_fault
-from gateway.model.messages import Answer, Failure, FailureKind, Generation
+from gateway.model.messages import Answer, Delta, Failure, FailureKind, Generation
 from gateway.model.outcome import Outcome
 from gateway.model.request import Request
 from gateway.observability.record import Observer, RequestRecord, tell
 from gateway.refusals import failed, refused, refused_after_loss
 from gateway.router import Router
-from gateway.scheduling.loop import Backend, SchedulerLoop
+from gateway.scheduling.loop import Backend, SchedulerLoop, Tell
 from gateway.scheduling.scheduler import Scheduler, Stage, Ticket
 
 ATTEMPTS = 3
@@ -43,13 +44,50 @@ class Finished:
     problem: Problem | None = None
 
 
+class Stream:
+    """The deltas of one answer as they come, for one reader.
+
+    `begun` is the request's record as it stood at the first of them; its outcome means nothing yet. `ended` says that
+    no more will come.
+    """
+
+    def __init__(self) -> None:
+        self.begun: RequestRecord | None = None
+        self.ended = False
+        self._deltas: list[Delta] = []
+        self._ready = asyncio.Event()
+
+    def put(self, delta: Delta) -> None:
+        """Adds a delta. As many may wait as the answer has, which the gateway holds as a whole in the end."""
+        self._deltas.append(delta)
+        self._ready.set()
+
+    def end(self) -> None:
+        """Notes that no more will come."""
+        self.ended = True
+        self._ready.set()
+
+    async def ready(self) -> None:
+        """Waits until there is a delta to take, or none will come."""
+        await self._ready.wait()
+
+    async def take(self) -> Sequence[Delta]:
+        """Waits for deltas, and gives all that have come; none once there will be no more."""
+        await self._ready.wait()
+        deltas, self._deltas = self._deltas, []
+        if not self.ended:
+            self._ready.clear()
+        return deltas
+
+
 @dataclass(slots=True)
 class _Trail:
     """What is known so far of a request in progress; its record is made of this.
 
     `ticket` is the latest: it has the decision. `route_s` is the time spent until that, without waiting; `waited_s` is
     the time spent waiting for a batch. `attempts` counts the times that it was sent: all but the last lost their
-    replica, and `lost` is the checkpoint of the latest one lost. `answered_s` is the time from arrival to the answer.
+    replica, and `lost` is the checkpoint of the latest one lost. `answered_s` is the time from arrival to the answer,
+    `first_delta_s` that to the first delta of one that is streamed.
     """
 
     deadline: Deadline | None = None
@@ -60,6 +98,7 @@ class _Trail:
     answered_s: float | None = None
     attempts: int = 0
     lost: str | None = None
+    first_delta_s: float | None = None
 
 
 @dataclass(slots=True)
@@ -90,8 +129,8 @@ class Service:
         """The number of requests in progress."""
         return self._underway
 
-    async def handle(self, request: Request) -> Finished:
-        """Answers one request and records its outcome exactly once.
+    async def handle(self, request: Request, stream: Stream | None = None) -> Finished:
+        """Answers one request and records its outcome exactly once. The deltas of its answer go to the stream, if any.
 
         Returns every outcome as a value. Only a cancellation, or a fault of the gateway's own, is raised.
         """
@@ -101,7 +140,8 @@ class Service:
         self._underway += 1
         try:
             deadline = trail.deadline = self.router.deadline(request)
-            trail.answer = await self._answer(request, deadline, trail)
+            tell = partial(self._told, request, trail, stream) if stream is not None else None
+            trail.answer = await self._answer(request, deadline, trail, tell)
             trail.answered_s = deadline.elapsed_s(self.clock())
             outcome = _timeliness(trail.answer, trail.answered_s, deadline.budget_s, request.terms.strict)
         except Problem as error:
@@ -111,39 +151,53 @@ class Service:
             raise
         finally:
             self._underway -= 1
-            record = self._record(request, trail, outcome)
+            record = self._as_it_stands(request, trail, outcome)
+            self.observe(record)
+            if stream is not None:
+                stream.end()
         return Finished(record, None if problem else trail.answer, problem)
 
     def observe(self, record: RequestRecord) -> None:
         """Gives a record to every observer."""
         tell(self.observers, record, self.note)
 
-    async def _answer(self, request: Request, deadline: Deadline, trail: _Trail) -> Answer:
+    async def _answer(self, request: Request, deadline: Deadline, trail: _Trail, tell: Tell | None) -> Answer:
         if self._underway > self.max_concurrent_requests:
             raise Overloaded(f"{self.max_concurrent_requests} requests are under way, the limit", retry_after_s=1.0)
         while True:
             ticket = trail.ticket = self.router.submit(request, deadline, again=trail.ticket is not None)
             now_s = self.clock()
             trail.route_s = deadline.elapsed_s(now_s) - trail.waited_s
-            result = await self._result(request, ticket, trail, now_s)
+            result = await self._result(request, ticket, trail, now_s, tell)
             if isinstance(result, Answer):
                 return result
             if isinstance(result, Failure):
                 checkpoint, forecast = ticket.promise
-                if result.kind is not FailureKind.UNAVAILABLE or trail.attempts == ATTEMPTS:
+                may_retry = trail.attempts < ATTEMPTS and trail.first_delta_s is None  # what is sent cannot be unsaid
+                if result.kind is not FailureKind.UNAVAILABLE or not may_retry:
                     raise failed(checkpoint, forecast, result, deadline, self.clock())
                 trail.lost = checkpoint
             elif ticket.stage is not Stage.STRANDED:
                 raise self._unserved(ticket, deadline, trail)
 
-    async def _result(self, request: Request, ticket: Ticket, trail: _Trail, now_s: float) -> Answer | Failure | None:
+    def _told(self, request: Request, trail: _Trail, stream: Stream, delta: Delta) -> None:
+        """Takes a delta of the answer; the first tells how the request stands."""
+        if stream.begun is None:
+            trail.first_delta_s = self.clock() - request.arrived_s
+            stream.begun = self._as_it_stands(request, trail, Outcome.FAILED)
+        stream.put(delta)
+
+    async def _result(
+        self, request: Request, ticket: Ticket, trail: _Trail, now_s: float, tell: Tell | None
+    ) -> Answer | Failure | None:
         """Waits for the request's batch and its result; None if no batch will serve it.
 
         Raises DeadlineExceeded if no batch could begin in time.
         """
         waits, deadline = ticket.stage is Stage.WAITING, ticket.deadline
         try:
-            return await self._loop.result(ticket, request, _patience_s(deadline, ticket.terms.strict, now_s))
+            patience_s = _patience_s(deadline, ticket.terms.strict, now_s)
+            return await self._loop.result(ticket, request, patience_s, tell)
         except TimeoutError:
             raise DeadlineExceeded(deadline.elapsed_s(self.clock()), deadline.budget_s) from None
         finally:
@@ -164,14 +218,15 @@ class Service:
             case _:
                 return DeadlineExceeded(deadline.elapsed_s(self.clock()), deadline.budget_s)
 
-    def _record(self, request: Request, trail: _Trail, outcome: Outcome) -> RequestRecord:
+    def _as_it_stands(self, request: Request, trail: _Trail, outcome: Outcome) -> RequestRecord:
+        """The record of a request with this outcome, by what is known of it now."""
         ticket, answer = trail.ticket, trail.answer
         decision = ticket.decision if ticket else None
         chosen = decision.chosen if decision else None
         forecast = chosen.forecast if chosen else None
         latency_s = self.clock() - request.arrived_s if trail.answered_s is None else trail.answered_s
         decided_s = ticket.decided_s - request.arrived_s if ticket else 0.0
-        record = RequestRecord(
+        return RequestRecord(
             request_id=request.terms.request_id,
             task=request.task,
             outcome=outcome,
@@ -201,9 +256,8 @@ class Service:
             verdicts=decision.verdicts() if decision else (),
             traceparent=request.terms.traceparent,
             span=request.terms.span,
+            first_delta_s=trail.first_delta_s,
         )
-        self.observe(record)
-        return record
 
 
 def _patience_s(deadline: Deadline, strict: bool, now_s: float) -> float:

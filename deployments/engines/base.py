@@ -73,6 +73,12 @@ class CausalEngine(Protocol):
         The first step of the decoder that it gives continues row 0 with the prompt's last token.
         """
 
+    def step_together(self, decoders: Sequence[Decoder], tokens: Sequence[int]) -> Logits:
+        """Runs the next token of each of this engine's decoders in one step; logits (decoders, vocabulary). Blocking.
+
+        Each decoder has had its first step, and has one row.
+        """
+
     def score(self, token_ids: TokenIds) -> Logits:
         """Computes the logits (tokens, vocabulary) after each token of a text, token ids (tokens,). Blocking."""
 

@@ -6,13 +6,14 @@ values are found in the graph, so Llama, GPT-2 and GPT-Neo need no code of their
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 
-from deployments.engines.base import CAUSAL_FILES, Logits, TokenIds
+from deployments.engines.base import CAUSAL_FILES, Decoder, Logits, TokenIds
 from deployments.engines.onnx import ATTENTION_MASK, INPUT_IDS, LOGITS, open_session
 from deployments.engines.onnx_seq2seq import (
     PAST,
@@ -45,17 +46,22 @@ class CausalGraph:
     inputs: frozenset[str]
     empty: Arrays
 
-    def run(self, tokens: TokenIds, past: Arrays, scored_from: int) -> tuple[Logits, Arrays]:
+    def run(
+        self, tokens: TokenIds, past: Arrays, scored_from: int, lengths: TokenIds | None = None
+    ) -> tuple[Logits, Arrays]:
         """Runs tokens (rows, tokens) after the past of as many rows.
 
         Gives the logits from the token at `scored_from` on, or of all tokens, and the past with these tokens.
+        `lengths` (rows,) are the tokens of each row's past, where it is padded on its left; all of them without.
         """
         before = next(iter(past.values())).shape[2]
         rows, count = tokens.shape
+        places = np.arange(before + count, dtype=np.int64)
+        padding = np.zeros((rows, 1), dtype=np.int64) if lengths is None else before - lengths[:, np.newaxis]
         feeds: Arrays = {
             INPUT_IDS: tokens,
-            ATTENTION_MASK: np.ones((rows, before + count), dtype=np.int64),
-            POSITION_IDS: np.tile(np.arange(before, before + count, dtype=np.int64), (rows, 1)),
+            ATTENTION_MASK: (places >= padding).astype(np.int64),
+            POSITION_IDS: places[before:] - padding,
             SCORED_FROM: np.asarray([scored_from], dtype=np.int64),
         }
         fed = {name: array for name, array in feeds.items() if name in self.inputs} | past
@@ -72,12 +78,15 @@ class OnnxCausal:
 
     @classmethod
     def open(cls, folder: Path, threads: int) -> OnnxCausal:
-        """Loads the graph of a folder. Raises ValueError for one that this engine cannot feed, and ORT's errors."""
+        """Loads the graph of a folder. Raises ValueError for one that this engine cannot feed, and ORT's errors.
+
+        A graph must take a mask and positions, without which prompts of unlike lengths cannot step together.
+        """
         (file,) = CAUSAL_FILES
         session = open_session(folder / file, threads, many_shapes=True)
         inputs = names_in(session)
         past = [name for name in inputs if name.startswith(PAST)]
-        check_taken(file, inputs, {INPUT_IDS, *past}, {ATTENTION_MASK, POSITION_IDS, SCORED_FROM})
+        check_taken(file, inputs, {INPUT_IDS, ATTENTION_MASK, POSITION_IDS, *past}, {SCORED_FROM})
         check_given(file, session, (LOGITS, *map(present_of, past)))
         if not past:
             raise ValueError(f"{file} takes no keys and values of earlier tokens")
@@ -90,6 +99,23 @@ class OnnxCausal:
             _, past = self._graph.run(token_ids[np.newaxis], past, len(token_ids) - 1)
         return OnnxWriting(self._graph, past)
 
+    def step_together(self, decoders: Sequence[Decoder], tokens: Sequence[int]) -> Logits:
+        """Runs the next token of each decoder in one step; gives logits (decoders, vocabulary). Blocking.
+
+        Each decoder has had its first step, and has one row. Keys and values are put together only when other decoders
+        step together than the time before.
+        """
+        writings = tuple(one for one in decoders if isinstance(one, OnnxWriting))
+        company = writings[0].company
+        if company is None or company.members != writings:
+            company = Company.of(writings)
+        lengths = np.asarray([one.length for one in writings], dtype=np.int64)
+        column = np.asarray(tokens, dtype=np.int64)[:, np.newaxis]
+        logits, company.past = self._graph.run(column, company.past, 0, lengths)
+        for one in writings:
+            one.length += 1
+        return last_logits(logits)
+
     def score(self, token_ids: TokenIds) -> Logits:
         """Computes the logits (tokens, vocabulary) after each token of a text, token ids (tokens,). Blocking."""
         logits: Logits = self._graph.run(token_ids[np.newaxis], self._graph.empty, 0)[0][0]
@@ -100,11 +126,13 @@ class OnnxWriting:
     """One prompt that is written on, in one row or several. Implements `Decoder`.
 
     The graph itself makes the keys and values anew with each token; they are copied once more only when rows fork or
-    die.
+    die, and when the company changes in which a row steps. Alone a row has no company. `length` is that of its past.
     """
 
     def __init__(self, graph: CausalGraph, past: Arrays) -> None:
         """Takes the keys and values of all tokens of the prompt but the last, in one row."""
+        self.length = _tokens_in(past)
+        self.company: Company | None = None
         self._graph = graph
         self._past = past
         self._rows = 1
@@ -115,9 +143,22 @@ class OnnxWriting:
         if not self._begun and len(tokens) != 1:
             raise ValueError(f"a first step of {len(tokens)} rows")
         self._begun = True
+        self._past, self.company = self.past(), None
         self._follow(origins)
         logits, self._past = self._graph.run(tokens[:, np.newaxis], self._past, 0)
+        self.length += 1
         return last_logits(logits)
+
+    def past(self) -> Arrays:
+        """Its keys and values, without padding."""
+        if self.company is None:
+            return self._past
+        place = self.company.members.index(self)
+        return {name: array[place : place + 1, :, -self.length :] for name, array in self.company.past.items()}
+
+    def enter(self, company: Company) -> None:
+        """Goes on in a company, which has its keys and values."""
+        self._past, self.company = {}, company
 
     def _follow(self, origins: TokenIds) -> None:
         """Reorders keys and values by the rows' origins."""
@@ -125,6 +166,36 @@ class OnnxWriting:
         if rows != self._rows or (origins != np.arange(rows)).any():
             self._past = {name: array.take(origins, axis=0) for name, array in self._past.items()}
         self._rows = rows
+
+
+@dataclass(slots=True, eq=False)
+class Company:
+    """Rows that step together: their keys and values end at the same place, and are padded before they begin."""
+
+    members: tuple[OnnxWriting, ...]
+    past: Arrays
+
+    @classmethod
+    def of(cls, members: tuple[OnnxWriting, ...]) -> Company:
+        """Puts the keys and values of rows together, each with at least one token."""
+        pasts = [one.past() for one in members]
+        longest = max(map(_tokens_in, pasts))
+        joined: Arrays = {}
+        for name, first in pasts[0].items():
+            _, heads, _, width = first.shape
+            joined[name] = np.zeros((len(members), heads, longest, width), dtype=first.dtype)
+            for row, past in enumerate(pasts):
+                joined[name][row, :, longest - past[name].shape[2] :] = past[name][0]
+        company = cls(members, joined)
+        for one in members:
+            one.enter(company)
+        return company
+
+
+def _tokens_in(past: Arrays) -> int:
+    """The tokens that keys and values have, padding included."""
+    tokens: int = next(iter(past.values())).shape[2]
+    return tokens
 
 
 def _empty(file: str, session: onnxruntime.InferenceSession) -> Arrays:

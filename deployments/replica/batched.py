@@ -22,7 +22,7 @@ from deployments.replica.tokens import Encoded
 from deployments.replica.totals import Totals
 from gateway.catalogs.catalog import CatalogEntry
 from gateway.model.deadline import Clock
-from gateway.model.messages import Answer, Failure, InputReport, LoadReport, ReplicaTimings, Work
+from gateway.model.messages import Answer, Emit, Failure, InputReport, LoadReport, ReplicaTimings, Work, to_nobody
 from gateway.model.profile import LatencyProfile
 
 INLINE_CHARACTERS = 2_000
@@ -90,8 +90,11 @@ class BatchedReplica(Reading[AskedT]):
         """Admits no more work and finishes what it can within `grace_s` seconds."""
         await self.batcher.stop(grace_s)
 
-    async def handle(self, batch: Sequence[Work]) -> Sequence[Answer | Failure]:
-        """Answers a batch: one result for each request, in order. Cancelling it withdraws its queued inputs."""
+    async def handle(self, batch: Sequence[Work], emit: Emit = to_nobody) -> Sequence[Answer | Failure]:
+        """Answers a batch: one result for each request, in order. Cancelling it withdraws its queued inputs.
+
+        Nothing is emitted: one pass of the engine gives a whole answer.
+        """
         arrived = self._clock()
         is_short = sum(self._reading(work).characters(work) for work in batch) <= INLINE_CHARACTERS
         if is_short:

@@ -13,7 +13,7 @@ from deployments.replica.totals import Totals
 from gateway.catalogs.catalog import CatalogEntry
 from gateway.model.deadline import Clock
 from gateway.model.manifest import VariantManifest
-from gateway.model.messages import Answer, Failure, LoadReport, Work
+from gateway.model.messages import Answer, Emit, Failure, LoadReport, Work, to_nobody
 
 
 class Server(Protocol):
@@ -25,8 +25,12 @@ class Server(Protocol):
     async def stop(self, grace_s: float) -> None:
         """Admits no more work and finishes what it can within `grace_s` seconds."""
 
-    async def handle(self, batch: Sequence[Work]) -> Sequence[Answer | Failure]:
-        """Answers a batch: one result for each request, in order. Cancelling it withdraws the work."""
+    async def handle(self, batch: Sequence[Work], emit: Emit = to_nobody) -> Sequence[Answer | Failure]:
+        """Answers a batch: one result for each request, in order. Cancelling it withdraws the work.
+
+        Of requests that are `streamed`, `emit` may be called meanwhile, on the loop, with text that can no longer
+        change. A server of a task without such text never calls it.
+        """
 
     def load(self) -> LoadReport:
         """Reports how much work is still to do."""

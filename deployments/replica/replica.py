@@ -18,7 +18,7 @@ from deployments.replica.kinds import Server, kind_named
 from deployments.replica.variant import check_tasks, open_variant
 from gateway.catalogs.catalog import CatalogEntry
 from gateway.model.deadline import Clock
-from gateway.model.messages import Answer, Failure, LoadReport, Work
+from gateway.model.messages import Answer, Emit, Failure, LoadReport, Work, to_nobody
 from gateway.observability.metrics import ReplicaFacts, replica_text
 
 MEMORY_AGE_S = 1.0
@@ -48,9 +48,9 @@ class Replica:
         self._memory_bytes = 0
         self._memory_seen = float("-inf")
 
-    async def handle(self, batch: Sequence[Work]) -> Sequence[Answer | Failure]:
-        """Answers a batch: one result for each request, in order."""
-        return await self.server.handle(batch)
+    async def handle(self, batch: Sequence[Work], emit: Emit = to_nobody) -> Sequence[Answer | Failure]:
+        """Answers a batch: one result for each request, in order. `emit` gets deltas of streamed answers before."""
+        return await self.server.handle(batch, emit)
 
     def load(self) -> LoadReport:
         """Reports the load, which goes out with every answer."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from deployments.transport import Handler
 from gateway.model.deadline import Clock
-from gateway.model.messages import Answer, Failure, FailureKind, ReplicaTimings, Work
+from gateway.model.messages import Answer, Emit, Failure, FailureKind, ReplicaTimings, Work, to_nobody
 
 if TYPE_CHECKING:
     from gateway.observability.tracing import Span, Spans
@@ -63,13 +63,13 @@ class TracedHandler:
     clock: Clock
     now: Callable[[], datetime]
 
-    async def __call__(self, batch: Sequence[Work]) -> Sequence[Answer | Failure]:
+    async def __call__(self, batch: Sequence[Work], emit: Emit = to_nobody) -> Sequence[Answer | Failure]:
         """Answers a batch, with a span for each request that is traced."""
         start, began_s = self.now(), self.clock()
         opened = [self._open(work, start) for work in batch]
         results: Sequence[Answer | Failure] = [Failure(FailureKind.ENGINE)] * len(batch)  # if the handler raises
         try:
-            results = await self.handle(batch)
+            results = await self.handle(batch, emit)
         except asyncio.CancelledError:
             results = [Failure(FailureKind.CANCELLED)] * len(batch)
             raise

@@ -17,7 +17,7 @@ from deployments.transport import Certificates, Endpoint, TransportClient
 from deployments.transport.client import Done
 from gateway.forecasting.load import LoadTracker
 from gateway.model.deadline import Clock
-from gateway.model.messages import Failure, FailureKind, LoadReport, Work
+from gateway.model.messages import Emit, Failure, FailureKind, LoadReport, Work, to_nobody
 
 SETTLED_S = 5.0
 """Seconds between looks into the directory while every expected replica is connected, to find new ones."""
@@ -88,14 +88,16 @@ class TransportBackend:
             for replica_id in tuple(connected):
                 await self._disconnect(checkpoint, replica_id)
 
-    def dispatch(self, checkpoint: str, batch: Sequence[Work], service_time_s: float, done: Done) -> Callable[[], None]:
+    def dispatch(
+        self, checkpoint: str, batch: Sequence[Work], service_time_s: float, done: Done, emit: Emit = to_nobody
+    ) -> Callable[[], None]:
         """Sends a batch to the least loaded replica of a checkpoint. UNAVAILABLE if none is up or it is lost."""
         now_s = self._clock()
         while (replica_id := self._load.least_loaded(checkpoint, now_s)) is not None:
             replica = self._connected[checkpoint].get(replica_id)
             if replica is not None and replica.client.connected:
                 self._load.dispatched(checkpoint, replica_id, service_time_s, now_s)
-                return replica.client.submit(batch, done)
+                return replica.client.submit(batch, done, emit)
             self._load.left(checkpoint, replica_id)  # its connection has just ended, before `on_disconnect` was called
         failure = Failure(FailureKind.UNAVAILABLE, "no replica is connected")
         return asyncio.get_running_loop().call_soon(done, (failure,) * len(batch)).cancel

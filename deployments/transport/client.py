@@ -27,13 +27,14 @@ from deployments.transport.frames import (
     FrameTooLong,
     Ping,
     Pong,
+    Progress,
     ProtocolError,
     ServerFrame,
     Submit,
     server_frames,
 )
 from deployments.transport.tls import SHUTDOWN_S, Certificates, reason_of
-from gateway.model.messages import Answer, Failure, FailureKind, LoadReport, Work
+from gateway.model.messages import Answer, Delta, Emit, Failure, FailureKind, LoadReport, Work, to_nobody
 
 SUBMIT_LIMIT_BYTES: Final = 8 * 1024 * 1024
 """Unsent bytes above which a replica gets no more requests: half of what ends the connection.
@@ -47,10 +48,11 @@ Done: TypeAlias = Callable[[Sequence[Answer | Failure]], None]
 
 
 class _Pending(NamedTuple):
-    """A batch under way: its number of requests, and what takes their results."""
+    """A batch under way: its number of requests, what takes their results, and what takes deltas before."""
 
     size: int
     done: Done
+    emit: Emit
 
 
 class ClientConnection(Connection[ClientFrame, ServerFrame]):
@@ -65,8 +67,11 @@ class ClientConnection(Connection[ClientFrame, ServerFrame]):
         self._next_id = 0
         self.ready: asyncio.Future[Exception | None] = self._loop.create_future()
 
-    def submit(self, batch: Sequence[Work], done: Done) -> Callable[[], None]:
-        """Sends a batch; `done` gets its results later. The function that it returns cancels the batch."""
+    def submit(self, batch: Sequence[Work], done: Done, emit: Emit) -> Callable[[], None]:
+        """Sends a batch; `done` gets its results later, and `emit` deltas of streamed answers before.
+
+        The function that it returns cancels the batch.
+        """
         if not self.is_open:
             return self._failed(len(batch), done, Failure(FailureKind.UNAVAILABLE, "not connected"))
         if self.unsent_bytes > SUBMIT_LIMIT_BYTES:
@@ -76,17 +81,17 @@ class ClientConnection(Connection[ClientFrame, ServerFrame]):
             self.send(Submit(batch_id, tuple(batch)))
         except ProtocolError as error:
             if len(batch) > 1:
-                return self._one_by_one(batch, done)
+                return self._one_by_one(batch, done, emit)
             kind = FailureKind.TOO_LONG if isinstance(error, FrameTooLong) else FailureKind.ENGINE
             return self._failed(1, done, Failure(kind, str(error)))
-        self._pending[batch_id] = _Pending(len(batch), done)
+        self._pending[batch_id] = _Pending(len(batch), done, emit)
         return partial(self._cancel, batch_id)
 
     def _failed(self, size: int, done: Done, failure: Failure) -> Callable[[], None]:
         """Fails a batch in the loop's next turn, so that `done` never runs inside `submit`."""
         return self._loop.call_soon(done, (failure,) * size).cancel
 
-    def _one_by_one(self, batch: Sequence[Work], done: Done) -> Callable[[], None]:
+    def _one_by_one(self, batch: Sequence[Work], done: Done, emit: Emit) -> Callable[[], None]:
         """Sends a batch that one frame cannot hold in a frame for each request, so that only a faulty one fails."""
         results: dict[int, Answer | Failure] = {}
 
@@ -95,7 +100,12 @@ class ClientConnection(Connection[ClientFrame, ServerFrame]):
             if len(results) == len(batch):
                 done([results[at] for at in range(len(batch))])
 
-        cancels = [self.submit((work,), partial(one_done, place)) for place, work in enumerate(batch)]
+        def one_told(place: int, _: int, delta: Delta) -> None:
+            emit(place, delta)
+
+        cancels = [
+            self.submit((work,), partial(one_done, place), partial(one_told, place)) for place, work in enumerate(batch)
+        ]
 
         def cancel() -> None:
             for one in cancels:
@@ -117,16 +127,25 @@ class ClientConnection(Connection[ClientFrame, ServerFrame]):
             results *= pending.size
         pending.done(results)
 
+    def _told(self, frame: Progress) -> None:
+        """Passes a delta on, unless its batch was cancelled. One of no request of the batch is dropped."""
+        pending = self._pending.get(frame.id)
+        if pending is not None and 0 <= frame.place < pending.size:
+            pending.emit(frame.place, frame.delta)
+
     def opened(self) -> None:
         """Resolves `ready`: the replica has accepted this side."""
         if not self.ready.done():
             self.ready.set_result(None)
 
     def received(self, frame: ServerFrame) -> None:
-        """Ends a batch and passes the load report on. For a cancelled batch, only the load report counts.
+        """Ends a batch, or passes a delta or a load report on. For a cancelled batch, only the load report counts.
 
         `on_load` is called on its own by the loop. If it raises, the loop logs the error and no request is harmed.
         """
+        if isinstance(frame, Progress):
+            self._told(frame)
+            return
         self._loop.call_soon(self._on_load, frame.load)
         match frame:
             case frames.Done():
@@ -207,8 +226,10 @@ class TransportClient:
         """True if a `submit` would be sent."""
         return self._connection is not None and self._connection.is_open
 
-    def submit(self, batch: Sequence[Work], done: Done) -> Callable[[], None]:
+    def submit(self, batch: Sequence[Work], done: Done, emit: Emit = to_nobody) -> Callable[[], None]:
         """Sends a batch. `done` is called once, later, with one result for each request, in order.
+
+        Before that, `emit` is called with the deltas of streamed answers, if the replica has any.
 
         The function that it returns cancels the batch at the replica and affects no other; `done` is then not called.
         Requests fail as UNAVAILABLE if this is not connected or the connection dies meanwhile. There is no timeout
@@ -218,7 +239,7 @@ class TransportClient:
         if self._connection is None:
             failure = Failure(FailureKind.UNAVAILABLE, "not connected")
             return asyncio.get_running_loop().call_soon(done, (failure,) * len(batch)).cancel
-        return self._connection.submit(batch, done)
+        return self._connection.submit(batch, done, emit)
 
     async def connect(self) -> None:
         """Tries once to connect, if not connected. Raises HandshakeError, or OSError (TimeoutError after CONNECT_S)."""

@@ -13,7 +13,7 @@ from typing import Final, Generic, TypeVar, cast
 
 from deployments.transport.frames import ClientFrame, FrameReader, ProtocolError, ServerFrame, append_frame
 
-VERSION: Final = 5
+VERSION: Final = 6
 """Version of the frames. Raise it with any change to them, so that the two ends refuse each other, not misread."""
 
 HELLO: Final = b"PNL" + bytes([VERSION])

@@ -12,7 +12,7 @@ from typing import Final, Generic, TypeAlias, TypeVar
 from msgspec import Struct
 from msgspec.msgpack import Decoder, Encoder
 
-from gateway.model.messages import Answer, Failure, LoadReport, Work
+from gateway.model.messages import Answer, Delta, Failure, LoadReport, Work
 
 MAX_FRAME_BYTES: Final = 4 * 1024 * 1024
 """Longest body of one frame. No checkpoint reads a text of nearly 4 MiB."""
@@ -67,8 +67,16 @@ class Draining(Struct, frozen=True, array_like=True, tag=5):
     load: LoadReport
 
 
+class Progress(Struct, frozen=True, array_like=True, tag=6):
+    """Passes on a delta of the answer to one request of a batch, by its place in it, before the batch's `Done`."""
+
+    id: int
+    place: int
+    delta: Delta
+
+
 ClientFrame: TypeAlias = Submit | Cancel | Ping
-ServerFrame: TypeAlias = Done | Pong | Draining
+ServerFrame: TypeAlias = Done | Pong | Draining | Progress
 
 _ENCODER: Final = Encoder()
 _CLIENT_DECODER: Final[Decoder[ClientFrame]] = Decoder(ClientFrame)

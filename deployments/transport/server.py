@@ -26,6 +26,7 @@ from deployments.transport.frames import (
     Draining,
     Ping,
     Pong,
+    Progress,
     ProtocolError,
     ServerFrame,
     Submit,
@@ -33,12 +34,12 @@ from deployments.transport.frames import (
     client_frames,
 )
 from deployments.transport.tls import Certificates, CertificatesError, TlsListener
-from gateway.model.messages import Answer, Failure, FailureKind, LoadReport, Work
+from gateway.model.messages import Answer, Delta, Emit, Failure, FailureKind, LoadReport, Work
 
 Result: TypeAlias = Answer | Failure
 Results: TypeAlias = Sequence[Result]
-Handler: TypeAlias = Callable[[Sequence[Work]], Coroutine[Any, Any, Results]]
-"""Answers a batch with one result for each request, in order.
+Handler: TypeAlias = Callable[[Sequence[Work], Emit], Coroutine[Any, Any, Results]]
+"""Answers a batch with one result for each request, in order; until it returns it may emit deltas of streamed answers.
 
 It should not raise, and is cancelled when nobody waits for an answer any more.
 """
@@ -141,10 +142,15 @@ class ServerConnection(Connection[ServerFrame, ClientFrame]):
             failure = Failure(FailureKind.QUEUE_FULL, "too many batches in flight on one connection")
             self._reply(frame.id, (failure,) * size)
         else:
-            task = self._loop.create_task(self._state.handler(frame.batch))
+            task = self._loop.create_task(self._state.handler(frame.batch, partial(self._told, frame.id)))
             self._tasks[frame.id] = task
             self._state.tasks.add(task)  # the loop itself holds tasks only weakly
             task.add_done_callback(partial(self._finished, frame.id, size))
+
+    def _told(self, batch_id: int, place: int, delta: Delta) -> None:
+        """Sends a delta, unless the batch has ended."""
+        if batch_id in self._tasks:
+            self.send(Progress(batch_id, place, delta))
 
     def _finished(self, batch_id: int, size: int, task: asyncio.Task[Results]) -> None:
         """Every task ends here. `abandon` has forgotten its tasks before, so that they end without a reply."""

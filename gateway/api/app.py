@@ -19,12 +19,14 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway.api import bodies
+from gateway.api import bodies, openai, streaming
 from gateway.api.access import Access, preflight_headers
 from gateway.api.connection import FIRST_BYTE
 from gateway.api.console import PageFile, read_page
 from gateway.api.encodings import DecodedTooLong, decoded, packed, takes_gzip
+from gateway.api.forms import Form, TaskForm
 from gateway.api.headers import read_terms, request_id_of
+from gateway.api.openai import Endpoint, OpenAIForm, now_s
 from gateway.api.openapi import ANSWERED, openapi_document
 from gateway.api.responses import (
     Alive,
@@ -32,18 +34,19 @@ from gateway.api.responses import (
     Ready,
     checkpoint_document,
     coming_document,
+    decided_headers,
     decision_document,
-    detailed_document,
     headers_of,
 )
+from gateway.api.streaming import EVENT_STREAM, Answering, EventResponse
 from gateway.catalogs.catalog import Limits
 from gateway.model.deadline import Clock
-from gateway.model.errors import InternalError, MethodNotAllowed, NotFound, Problem
+from gateway.model.errors import InternalError, MethodNotAllowed, NotFound, Problem, UnknownCheckpoint
 from gateway.model.outcome import Outcome
 from gateway.model.request import REQUEST_ID, Request, Terms
 from gateway.observability import metrics
 from gateway.observability.record import RequestRecord
-from gateway.service import Service
+from gateway.service import Finished, Service
 from gateway.tasks import TASKS, claims_on
 from gateway.tasks.base import Fact, RequestBody, Task
 
@@ -51,6 +54,9 @@ log = logging.getLogger("punctual.gateway")
 
 PROBES = ("/-/healthz", "/-/routes")
 """Paths that Kubernetes' probes ask, as of Ray Serve's own proxy. They are no part of the contract."""
+
+MODEL = "/v1/models/"
+"""Below this path each model has its own."""
 
 Handler: TypeAlias = Callable[[HttpRequest], Awaitable[Response]]
 
@@ -115,6 +121,7 @@ class App:
     contract: bytes
     reserve: WriteReserve = field(default_factory=WriteReserve)
     routes: dict[str, Mapping[str, Handler]] = field(default_factory=dict)
+    started: int = field(default_factory=now_s)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
@@ -136,6 +143,9 @@ class App:
     def _handler(self, path: str, method: str) -> Handler:
         """Finds what answers a path and method. Raises NotFound and MethodNotAllowed."""
         methods = self.routes.get(path)
+        if methods is None and path.startswith(MODEL):
+            one = partial(self.model, path.removeprefix(MODEL))
+            methods = {"GET": one, "HEAD": one}
         if method == "OPTIONS" and (methods or path == "*"):
             return partial(self.options, sorted([*(methods or _EVERY_METHOD), "OPTIONS"]))
         if methods is None:
@@ -161,23 +171,66 @@ class App:
         http.scope[_TASK] = task.name
         body = bodies.parse(content, task.body, self.limits)
         request = self._request(task, body, terms, arrived_s)
+        accept = http.headers.get("accept", "")
+        events = (task.streams or EVENT_STREAM in accept) and streaming.is_asked_for(accept, body)
+        details = b"details=true" in http.scope["query_string"].split(b"&")
+        form = TaskForm(task, body, details, http.headers.get("user-agent", ""))
+        return await (self._streamed if events else self._plain)(http, request, form)
+
+    async def _plain(self, http: HttpRequest, request: Request, form: Form) -> Response:
+        """The whole answer at once, or the problem."""
         http.scope[_IN_SERVICE] = True
         finished = await self.service.handle(request)
-        http.scope[_ANSWERED] = arrived_s + finished.record.latency_s
+        http.scope[_ANSWERED] = request.arrived_s + finished.record.latency_s
         headers = headers_of(finished.record)
         if finished.answer is None:
             return self._problem(http, finished.problem or InternalError(), headers)
-        outputs = finished.answer.outputs
-        facts = self._facts(task, finished.record.checkpoint)
-        headers |= {fact.header: str(value) for fact, value in facts}
-        if b"details=true" in http.scope["query_string"].split(b"&"):
-            told = {fact.name: value for fact, value in facts}
-            details = detailed_document(finished, finished.answer, bodies.ignored(body), told)
-            return self._json(http, details, headers=headers)
-        if task.document is not None:
-            shaped = task.document.of(body, outputs, http.headers.get("user-agent", ""))
-            return self._json(http, shaped, headers={**headers, "Vary": "User-Agent"})
-        return self._json(http, outputs, headers=headers)
+        told = self._facts(TASKS[request.task], finished.record.checkpoint)
+        headers |= {fact.header: str(value) for fact, value in told}
+        document = form.document(finished, finished.answer, told)
+        return self._json(http, document, headers={**headers, **form.headers})
+
+    async def _streamed(self, http: HttpRequest, request: Request, form: Form) -> Response:
+        """The answer as events, from its first delta on; a problem before that is answered as any."""
+        http.scope[_IN_SERVICE] = True
+        answering = Answering(self.service, request)
+        begun = await answering.begun()
+        if isinstance(begun, Finished) and begun.answer is None:
+            return self._problem(http, begun.problem or InternalError(), headers_of(begun.record))
+        record = begun.record if isinstance(begun, Finished) else begun
+        told = self._facts(TASKS[request.task], record.checkpoint)
+        headers = {**decided_headers(record), **streaming.HEADERS}
+        headers |= {fact.header: str(value) for fact, value in told}
+        head, events = self._respond(http, b"", EVENT_STREAM, 200, headers), form.events(record, told)
+        return EventResponse(head, answering, events.delta, events.end)
+
+    async def openai(self, endpoint: Endpoint, http: HttpRequest) -> Response:
+        """`POST` to an endpoint of OpenAI's interface: the task's own request, and the answer in OpenAI's form."""
+        arrived_s = self._arrived_s(http)
+        terms = self._terms(http)
+        body = bodies.parse(await self._body(http), endpoint.body, self.limits)
+        task, asked = openai.placed(endpoint.name, body.model, self._tasks())
+        http.scope[_TASK] = task.name
+        own = bodies.validated(openai.document_of(body, endpoint.name, task), task.body)
+        request = self._request(task, own, openai.joined(terms, asked), arrived_s)
+        form = OpenAIForm(body, terms.request_id, now_s())
+        return await (self._streamed if body.wants_events else self._plain)(http, request, form)
+
+    async def models(self, http: HttpRequest) -> Response:
+        """`GET /v1/models`: what a `model` may name."""
+        return self._json(http, openai.models_of(self._tasks(), self.started))
+
+    async def model(self, name: str, http: HttpRequest) -> Response:
+        """`GET /v1/models/NAME`: one of them."""
+        listed = openai.models_of(self._tasks(), self.started).data
+        found = next((one for one in listed if one.id == name), None)
+        if found is None:
+            raise UnknownCheckpoint([one.id for one in listed])
+        return self._json(http, found)
+
+    def _tasks(self) -> dict[str, tuple[str, ...]]:
+        """The tasks of each checkpoint of the catalog."""
+        return {name: entry.tasks for name, entry in self.service.router.entries.items()}
 
     def _facts(self, task: Task, checkpoint: str | None) -> list[tuple[Fact, str | int]]:
         """What the task tells of the checkpoint that answered."""
@@ -337,6 +390,9 @@ class App:
 
     def _problem(self, http: HttpRequest, problem: Problem, headers: dict[str, str] | None = None) -> Response:
         headers = {**(headers or {}), **problem.headers()}
+        if (path := http.scope["path"]).startswith(openai.PREFIX):
+            status, document = openai.problem_document(problem, path)
+            return self._json(http, document, status, headers)
         content = bodies.encode(problem.document())
         return self._respond(http, content, "application/problem+json", problem.http_status, headers)
 
@@ -391,11 +447,13 @@ def build(
         "/readyz": app.readyz,
         "/metrics": app.metrics,
         "/openapi.json": app.openapi,
+        MODEL.rstrip("/"): app.models,
         **dict(zip(PROBES, (app.probed, app.prefixes), strict=True)),
         **{path: partial(app.page, file) for path, file in read_page().items()},
     }
     posts: dict[str, Handler] = {f"/{name}": partial(app.answer, name, claims_on(name)) for name in TASKS}
     posts["/route"] = app.route
+    posts |= {path: partial(app.openai, one) for path, one in openai.ENDPOINTS.items()}
     app.routes.update({path: {"GET": handler, "HEAD": handler} for path, handler in gets.items()})
     app.routes.update({path: {"POST": handler} for path, handler in posts.items()})
     return ServerErrorMiddleware(app, handler=app.on_fault)

@@ -64,9 +64,9 @@ def parse(body: bytes, model: type[Body], limits: Limits) -> Body:
     except ValidationError as error:
         fault = error
     if not _is_unreadable(fault):
-        return _validated(from_json(body), model) if _has_whole_float(fault) else _refuse(fault)
+        return validated(from_json(body), model) if _has_whole_float(fault) else _refuse(fault)
     if body.startswith(BOM_UTF8) or _HALF_A_PAIR.search(body):
-        return _validated(_read_again(body, fault), model)
+        return validated(_read_again(body, fault), model)
     return _refuse(fault, body)
 
 
@@ -106,7 +106,7 @@ def limited(texts: Sequence[str], limits: Limits) -> tuple[str, ...]:
 
 def of_task(body: RouteBody, task: Task) -> RequestBody:
     """Converts the body of `POST /route` to that of its task's own endpoint. Raises InvalidRequest as that would."""
-    return _validated({"inputs": body.inputs, "parameters": body.parameters, "options": body.options}, task.body)
+    return validated({"inputs": body.inputs, "parameters": body.parameters, "options": body.options}, task.body)
 
 
 def ignored(body: RequestBody) -> list[str]:
@@ -119,8 +119,8 @@ def encode(document: object) -> bytes:
     return msgspec.json.encode(document)
 
 
-def _validated(document: object, model: type[Body]) -> Body:
-    """Validates a document, in which whole numbers may be floats. Raises InvalidRequest."""
+def validated(document: object, model: type[Body]) -> Body:
+    """Validates a document in Python's types, in which whole numbers may be floats. Raises InvalidRequest."""
     try:
         return model.model_validate(document)
     except ValidationError as error:

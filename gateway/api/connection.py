@@ -45,6 +45,10 @@ Application: TypeAlias = Callable[[MutableMapping[str, Any], Receive, Send], Awa
 FIRST_BYTE = "punctual.first_byte_s"
 """Key of the ASGI scope: when the request's first byte was read, in seconds on the server's monotonic clock."""
 
+IDLE = "punctual.idle"
+"""Key of the message that begins an answer: bytes that may stand anywhere between two parts of its body, and mean
+nothing there. They are written to see whether a client that has ended its side still reads."""
+
 MAX_HEAD = 32 * 1024
 """Most bytes of a request's target and headers together; nginx takes 32 KiB, Node 16."""
 
@@ -156,6 +160,11 @@ class Exchange:
         body = b"".join(self._body)
         self._body, self.unread = [], 0
         return {"type": "http.request", "body": body, "more_body": not self.whole}
+
+    def idle(self) -> None:
+        """Writes bytes that mean nothing into an answer that has begun, if it has such."""
+        if idle := self._head.get(IDLE):
+            self._connection.write(b"%x\r\n%b\r\n" % (len(idle), idle) if self._chunked else idle)
 
     async def send(self, message: Message) -> None:
         """Writes the answer: its head together with the first part of its body."""
@@ -304,6 +313,8 @@ class Connection(asyncio.Protocol):
         first = self._exchanges[0]
         if not first.started and first.scope["http_version"] == "1.1":
             self.write(_PROCESSING)
+        elif first.started:
+            first.idle()
         self._look_for_client(PROBE_S)
         return True
 
@@ -403,9 +414,11 @@ class Connection(asyncio.Protocol):
             self._transport.write(data)
 
     async def writable(self) -> None:
-        """Waits for a slow reader."""
+        """Waits for a slow reader, who has as long as for a body."""
         if self._writable is not None:
+            self.due_s = self._hub.clock() + self._hub.limits.body_timeout_s
             await self._writable
+            self.due_s = inf
 
     def answered(self, exchange: Exchange) -> None:
         """Goes on to the next request, once this one is whole."""

@@ -12,17 +12,23 @@ import sys
 from abc import abstractmethod
 from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, TypeAlias
 
-from msgspec import UNSET, Meta, Struct, UnsetType, to_builtins
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType, to_builtins
 from pydantic import Field, JsonValue
 
-from gateway.model.errors import InputTooLong, InvalidRequest, Problem, UnknownCheckpoint
-from gateway.model.messages import Answer, FinishReason
+from gateway.api.forms import Events
+from gateway.api.forms import Told as Facts
+from gateway.model.errors import InputTooLong, InternalError, InvalidRequest, Problem, UnknownCheckpoint, UnknownTask
+from gateway.model.messages import Answer, Delta, FinishReason
 from gateway.model.request import Terms
 from gateway.model.tier import Tier
-from gateway.tasks.base import Ignored, Strict, Text
+from gateway.observability.record import RequestRecord
+from gateway.service import Finished
+from gateway.tasks import TASKS
+from gateway.tasks.base import Event, Ignored, Strict, Task, Text
 
 PREFIX = "/v1/"
 """Paths of OpenAI's interface, whose errors have OpenAI's form."""
@@ -72,16 +78,25 @@ class OpenAIBody(Strict):
     user: Ignored[str] = None
 
     @abstractmethod
-    def tasks(self) -> Sequence[str]:
-        """The tasks that may answer, the most wanted first."""
+    def inputs(self) -> object:
+        """The `inputs` of the task's own body."""
 
     @abstractmethod
-    def document(self, task: str) -> Json:
-        """The body of that task's own endpoint."""
+    def parameters(self) -> Json:
+        """The `parameters` of that body, of which those that were not given are left out."""
+
+    @property
+    def wants_events(self) -> bool:
+        """True if the answer is to be told while it is written."""
+        return False
 
     @abstractmethod
     def answer(self, answer: Answer, told: Told) -> object:
         """The document of an answer."""
+
+    def chunk(self, told: Told, choices: Sequence[Said], usage: Usage | None = None) -> object:
+        """The document of a part of an answer. Only bodies that want events are asked for one."""
+        raise NotImplementedError
 
 
 class Told(Struct, frozen=True):
@@ -90,6 +105,15 @@ class Told(Struct, frozen=True):
     id: str
     created: int
     checkpoint: str
+
+
+class Said(Struct, frozen=True):
+    """What a part says: of which choice, its text, whether that is the choice's first, and why the choice ends."""
+
+    index: int
+    text: str
+    first: bool = False
+    ended: Ended | None = None
 
 
 class WritingBody(OpenAIBody):
@@ -111,8 +135,13 @@ class WritingBody(OpenAIBody):
     store: Ignored[bool] = None
     service_tier: Ignored[str] = None
 
+    @property
+    def wants_events(self) -> bool:
+        """What `stream` says."""
+        return self.stream is True
+
     def shaped(self, most: int | None) -> Json:
-        """The `parameters` of `/generate`, of which those that were not given are left out."""
+        """How a text of at most so many tokens is to be written."""
         stop = [self.stop] if isinstance(self.stop, str) else self.stop
         given = {
             "max_new_tokens": most,
@@ -143,19 +172,17 @@ class ChatBody(WritingBody):
     prompt_cache_key: Ignored[str] = None
     safety_identifier: Ignored[str] = None
 
-    def tasks(self) -> Sequence[str]:
-        """A conversation is written on."""
-        return ("generate",)
-
-    def document(self, task: str) -> Json:
+    def inputs(self) -> object:
         """The conversation. A system message that says nothing is left out."""
-        messages = [
+        return [
             {"role": "system" if one.role == "developer" else one.role, "content": one.said()}
             for one in self.messages
             if one.said() or one.role not in ("system", "developer")
         ]
-        most = self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
-        return {"inputs": messages, "parameters": self.shaped(most)}
+
+    def parameters(self) -> Json:
+        """How the assistant's answer is to be written."""
+        return self.shaped(self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens)
 
     def answer(self, answer: Answer, told: Told) -> ChatCompletion:
         """What the assistant says."""
@@ -164,6 +191,14 @@ class ChatBody(WritingBody):
             for at, (text, reason) in enumerate(_written(answer, "generated_text"))
         ]
         return ChatCompletion(f"chatcmpl-{told.id}", told.created, told.checkpoint, choices, usage_of(answer))
+
+    def chunk(self, told: Told, choices: Sequence[Said], usage: Usage | None = None) -> ChatChunk:
+        """What the assistant says next."""
+        parts = [
+            ChatPart(one.index, {"role": "assistant", "content": one.text} if one.first else _content(one), one.ended)
+            for one in choices
+        ]
+        return ChatChunk(f"chatcmpl-{told.id}", told.created, told.checkpoint, parts, usage or UNSET)
 
 
 class CompletionBody(WritingBody):
@@ -176,22 +211,23 @@ class CompletionBody(WritingBody):
     best_of: Annotated[int, Field(ge=1, le=1)] | None = Field(default=None, description="1 alone")
     logprobs: Annotated[int, Field(ge=0, le=0)] | None = Field(default=None, description="0 alone")
 
-    def tasks(self) -> Sequence[str]:
-        """A prompt is written on; a checkpoint that reads first and then writes does so, as in a summary."""
-        return ("generate", "summarize")
+    def inputs(self) -> object:
+        """The prompts."""
+        return self.prompt
 
-    def document(self, task: str) -> Json:
-        """The prompts; of what only shapes draws, a search is told nothing."""
-        parameters = self.shaped(self.max_tokens)
-        if task == "summarize":
-            known = ("max_new_tokens", "temperature", "top_p", "seed")
-            return {"inputs": self.prompt, "parameters": {k: v for k, v in parameters.items() if k in known}}
-        return {"inputs": self.prompt, "parameters": parameters | ({"return_full_text": True} if self.echo else {})}
+    def parameters(self) -> Json:
+        """How each is to be written on, or summarised."""
+        return self.shaped(self.max_tokens) | ({"return_full_text": True} if self.echo else {})
 
     def answer(self, answer: Answer, told: Told) -> Completion:
         """What was written after each prompt."""
         choices = [TextChoice(at, text, reason) for at, (text, reason) in enumerate(_written(answer, None))]
         return Completion(f"cmpl-{told.id}", told.created, told.checkpoint, choices, usage_of(answer))
+
+    def chunk(self, told: Told, choices: Sequence[Said], usage: Usage | None = None) -> TextChunk:
+        """What was written next."""
+        parts = [TextPart(one.index, one.text, one.ended) for one in choices]
+        return TextChunk(f"cmpl-{told.id}", told.created, told.checkpoint, parts, usage or UNSET)
 
 
 class EmbeddingsBody(OpenAIBody):
@@ -200,13 +236,13 @@ class EmbeddingsBody(OpenAIBody):
     input: str | list[Text]
     encoding_format: Literal["float", "base64"] | None = None
 
-    def tasks(self) -> Sequence[str]:
-        """Texts become vectors."""
-        return ("embed",)
+    def inputs(self) -> object:
+        """The texts."""
+        return self.input
 
-    def document(self, task: str) -> Json:
-        """The texts; one over the window is refused, as there."""
-        return {"inputs": self.input, "parameters": {"normalize": True, "truncate": False}}
+    def parameters(self) -> Json:
+        """Vectors have the length 1; a text over the window is refused."""
+        return {"normalize": True, "truncate": False}
 
     def answer(self, answer: Answer, told: Told) -> Embeddings:
         """The vectors, as numbers or as the base64 of their 32-bit floats, little-endian."""
@@ -261,6 +297,46 @@ class ChatCompletion(Struct, frozen=True):
     choices: list[ChatChoice]
     usage: Usage
     object: Literal["chat.completion"] = "chat.completion"
+
+
+class ChatPart(Struct, frozen=True):
+    """What an answer of the assistant goes on with."""
+
+    index: int
+    delta: dict[str, str]
+    finish_reason: Ended | None
+    logprobs: None = None
+
+
+class ChatChunk(Struct, frozen=True):
+    """One event of a streamed answer of `POST /v1/chat/completions`."""
+
+    id: str
+    created: int
+    model: str
+    choices: list[ChatPart]
+    usage: Usage | UnsetType = UNSET
+    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
+
+
+class TextPart(Struct, frozen=True):
+    """What the text after one prompt goes on with."""
+
+    index: int
+    text: str
+    finish_reason: Ended | None
+    logprobs: None = None
+
+
+class TextChunk(Struct, frozen=True):
+    """One event of a streamed answer of `POST /v1/completions`."""
+
+    id: str
+    created: int
+    model: str
+    choices: list[TextPart]
+    usage: Usage | UnsetType = UNSET
+    object: Literal["text_completion"] = "text_completion"
 
 
 class TextChoice(Struct, frozen=True):
@@ -334,6 +410,11 @@ class OpenAIProblem(Struct, frozen=True):
     punctual: Annotated[dict[str, Any] | UnsetType, Meta(description="the problem document of the contract")] = UNSET
 
 
+def now_s() -> int:
+    """The seconds since 1970."""
+    return int(datetime.now(UTC).timestamp())
+
+
 def usage_of(answer: Answer) -> Usage:
     """The tokens that were read and written."""
     read, written = answer.input.kept, sum(one.tokens for one in answer.generation)
@@ -345,34 +426,50 @@ def ended(reason: FinishReason) -> Ended:
     return "stop" if reason in ("stop", "short") else "length"
 
 
-def models_of(checkpoints: Mapping[str, Sequence[str]], tasks: Sequence[str], created: int) -> Models:
-    """What `model` may name: the served checkpoints with their tasks, then tiers, tasks and the choice of all.
+def models_of(checkpoints: Mapping[str, Sequence[str]], created: int) -> Models:
+    """What `model` may name: the checkpoints, of which the tasks are given, then tiers, tasks and the choice of all.
 
     Only what answers in OpenAI's interface is listed.
     """
-    answering = ("generate", "summarize", "embed")
+    answering = [name for name in _served(checkpoints) if TASKS[name].openai]
+    if not answering:
+        return Models([])
     names = [name for name, of in checkpoints.items() if any(task in answering for task in of)]
-    names += [*Tier, *(task for task in tasks if task in answering), ANY_MODEL]
-    return Models([Model(name, created) for name in names])
+    return Models([Model(name, created) for name in (*names, *Tier, *answering, ANY_MODEL)])
 
 
-def placed(body: OpenAIBody, checkpoints: Mapping[str, Sequence[str]], tasks: Sequence[str]) -> tuple[str, Terms]:
-    """The task that answers a body, and the terms that its `model` asks for.
+def placed(endpoint: str, model: str, checkpoints: Mapping[str, Sequence[str]]) -> tuple[Task, Terms]:
+    """The task that answers a body of an endpoint, and the terms that its `model` asks for.
 
-    `checkpoints` has the tasks of each checkpoint of the catalog, `tasks` those that it has at all. Raises
-    UnknownCheckpoint if the model is nothing that is served here.
+    `checkpoints` has the tasks of each checkpoint of the catalog. Raises UnknownTask if none of them has a task that
+    answers there, UnknownCheckpoint if the model is nothing that is served here.
     """
-    wanted = [task for task in body.tasks() if task in tasks] or list(body.tasks()[:1])
-    model = body.model
+    served = _served(checkpoints)
+    answering = [name for name in served if endpoint in TASKS[name].openai]
+    if not answering:
+        raise UnknownTask(served)
+    wanted = sorted(answering, key=lambda name: -len(TASKS[name].openai[endpoint]))
     if model in checkpoints:
         own = [task for task in wanted if task in checkpoints[model]]
         if own:
-            return own[0], Terms(pinned=model)
+            return TASKS[own[0]], Terms(pinned=model)
     elif model in set(Tier):
-        return wanted[0], Terms(min_tier=Tier(model))
+        return TASKS[wanted[0]], Terms(min_tier=Tier(model))
     elif model in wanted or model == ANY_MODEL:
-        return (model if model in wanted else wanted[0]), Terms()
+        return TASKS[model if model in wanted else wanted[0]], Terms()
     raise UnknownCheckpoint(sorted(name for name, of in checkpoints.items() if any(task in of for task in wanted)))
+
+
+def document_of(body: OpenAIBody, endpoint: str, task: Task) -> Json:
+    """The body of a task's own endpoint. What the task does not take is left out: a search is told nothing of draws."""
+    taken = task.openai[endpoint]
+    parameters = {name: value for name, value in body.parameters().items() if name in taken}
+    return {"inputs": body.inputs(), "parameters": parameters}
+
+
+def _served(checkpoints: Mapping[str, Sequence[str]]) -> list[str]:
+    """The tasks that some checkpoint serves, as they are registered."""
+    return [name for name in TASKS if any(name in of for of in checkpoints.values())]
 
 
 def joined(terms: Terms, asked: Terms) -> Terms:
@@ -388,9 +485,9 @@ _THEIRS = {
 }
 
 
-def in_their_words(problem: Problem, body: type[OpenAIBody]) -> Problem:
+def in_their_words(problem: Problem, body: type[OpenAIBody] | None) -> Problem:
     """The problem with the fields of this body in place of those of the task's own, where it names some."""
-    names = _THEIRS.get(body.__name__, {})
+    names = _THEIRS.get(body.__name__, {}) if body is not None else {}
 
     def theirs(text: str) -> str:
         text = _OURS.sub(lambda found: names.get(found[0], ""), text)
@@ -404,11 +501,13 @@ def in_their_words(problem: Problem, body: type[OpenAIBody]) -> Problem:
     return problem
 
 
-def problem_document(problem: Problem) -> tuple[int, OpenAIProblem]:
-    """The status and the document of a problem in OpenAI's form.
+def problem_document(problem: Problem, path: str = "") -> tuple[int, OpenAIProblem]:
+    """The status and the document of a problem in OpenAI's form, with the fields of the path's own body.
 
     What does not validate is a 400 there, and so is a text that is too long. All other statuses are the contract's.
     """
+    endpoint = ENDPOINTS.get(path)
+    problem = in_their_words(problem, endpoint.body if endpoint else None)
     status = problem.http_status
     if isinstance(problem, InvalidRequest | InputTooLong):
         status = 400
@@ -418,6 +517,59 @@ def problem_document(problem: Problem) -> tuple[int, OpenAIProblem]:
     kind = "invalid_request_error" if status < 429 else "rate_limit_error" if status == 429 else "server_error"
     fault = OpenAIFault(problem.detail, kind, first.get("field"), code.get(problem.code, problem.code))
     return status, OpenAIProblem(fault, problem.document())
+
+
+@dataclass(frozen=True, slots=True)
+class OpenAIForm:
+    """The form of OpenAI's interface, of the answer to one body."""
+
+    body: OpenAIBody
+    id: str
+    created: int
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """No more than those of the contract."""
+        return {}
+
+    def document(self, finished: Finished, answer: Answer, told: Facts) -> object:
+        """The body of a plain answer."""
+        return self.body.answer(answer, self._told(finished.record))
+
+    def events(self, begun: RequestRecord, told: Facts) -> Events:
+        """A chunk for each delta; at the end one for each choice, the usage if it was asked for, and `[DONE]`."""
+        said, body = self._told(begun), self.body
+        seen: set[int] = set()
+
+        def first(index: int) -> bool:
+            known = index in seen
+            seen.add(index)
+            return not known
+
+        def delta(one: Delta) -> Event:
+            return Event(body.chunk(said, [Said(one.index, one.text, first(one.index))]))
+
+        def end(finished: Finished) -> Sequence[Event]:
+            if finished.answer is None:
+                return (Event(problem_document(finished.problem or InternalError())[1]),)
+            parts = []
+            for at, (text, why) in enumerate(_written(finished.answer, None)):
+                parts += [Said(at, text, first=True)] if first(at) else []  # of which nothing was told on the way
+                parts.append(Said(at, "", ended=why))
+            chunks: list[object] = [body.chunk(said, [one]) for one in parts]
+            options = body.stream_options if isinstance(body, WritingBody) else None
+            if options is not None and options.include_usage:
+                chunks.append(body.chunk(said, [], usage_of(finished.answer)))
+            return [*map(Event, chunks), Event(Raw(b"[DONE]"))]
+
+        return Events(delta, end)
+
+    def _told(self, record: RequestRecord) -> Told:
+        return Told(self.id, self.created, record.checkpoint or "")
+
+
+def _content(one: Said) -> dict[str, str]:
+    return {"content": one.text} if one.text else {}
 
 
 def _written(answer: Answer, key: str | None) -> list[tuple[str, Ended]]:
@@ -434,9 +586,26 @@ def _packed(vector: Sequence[float]) -> str:
     return base64.b64encode(numbers.tobytes()).decode()
 
 
-BODIES: dict[str, type[OpenAIBody]] = {
-    "/v1/chat/completions": ChatBody,
-    "/v1/completions": CompletionBody,
-    "/v1/embeddings": EmbeddingsBody,
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """An endpoint of OpenAI's interface that answers bodies; one that can stream has a type of its chunks."""
+
+    name: str
+    summary: str
+    body: type[OpenAIBody]
+    answer: type[Struct]
+    chunk: type[Struct] | None = None
+
+
+ENDPOINTS: dict[str, Endpoint] = {
+    "/v1/chat/completions": Endpoint(
+        "chat", "Answer a conversation within a latency budget", ChatBody, ChatCompletion, ChatChunk
+    ),
+    "/v1/completions": Endpoint(
+        "completions", "Continue a text within a latency budget", CompletionBody, Completion, TextChunk
+    ),
+    "/v1/embeddings": Endpoint(
+        "embeddings", "Turn texts into vectors within a latency budget", EmbeddingsBody, Embeddings
+    ),
 }
-"""The bodies of OpenAI's endpoints by path."""
+"""The endpoints by path."""

@@ -15,7 +15,7 @@ from msgspec.json import schema_components
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
-from gateway.api import responses
+from gateway.api import openai, responses
 from gateway.api.bodies import RouteBody
 from gateway.api.responses import OUTCOME
 from gateway.catalogs.catalog import CatalogEntry
@@ -70,6 +70,7 @@ _INFO = {
 }
 _TAGS = {
     "tasks": "Answers within a latency budget.",
+    "openai": "OpenAI's interface: the same answers, for clients of that.",
     "routing": "What would be decided, and between which checkpoints.",
     "operating": "The state of the gateway, for probes, scrapes and people.",
 }
@@ -160,6 +161,11 @@ _GETS: Mapping[str, tuple[str, str, str, str, str, Json]] = {
 }
 """The paths under GET: operation, tag, summary, description, media type and schema."""
 
+_V1 = (
+    "The interface of OpenAI, answered by the tasks. `model` names a checkpoint, a tier, a task or "
+    f"`{openai.ANY_MODEL}`. Errors have OpenAI's form; what does not validate, and a text that is too long, is a 400."
+)
+
 _DETAILS = {
     "name": "details",
     "in": "query",
@@ -172,6 +178,8 @@ def openapi_document() -> Json:
     """The document for the tasks that are registered now. It is the same for every catalog."""
     paths = {
         **{f"/{task.name}": {"post": _task(task)} for task in TASKS.values()},
+        **{path: {"post": _openai(endpoint)} for path, endpoint in openai.ENDPOINTS.items()},
+        "/v1/models": {"get": _models()},
         "/route": {"post": _route()},
         **{path: {"get": _get(*row)} for path, row in _GETS.items()},
     }
@@ -203,6 +211,31 @@ def _task(task: Task) -> Json:
     replies = {"200": answer, **_refusals((*ALWAYS, *READING, *RUNNING), _ON_TASKS)}
     how = _HOW_FIXED if task.fixed_checkpoint else _HOW
     return _operation(task.name, "tasks", task.summary, f"{how} {_BODY}", replies) | _asked(task.body, _DETAILS)
+
+
+def _openai(endpoint: openai.Endpoint) -> Json:
+    answer = _reply("The answer.", *_json(endpoint.answer.__name__), _ON_TASKS)
+    if endpoint.chunk is not None:
+        answer["content"]["text/event-stream"] = {"schema": _ref("schemas", endpoint.chunk.__name__)}
+    replies = {"200": answer, **_openai_refusals((*ALWAYS, *READING, *RUNNING))}
+    return _operation(endpoint.name, "openai", endpoint.summary, _V1, replies) | _asked(endpoint.body)
+
+
+def _models() -> Json:
+    replies = {"200": _reply("The models.", *_json("Models")), **_openai_refusals(ALWAYS)}
+    about = _operation("models", "openai", "What a `model` may name", "Checkpoints, tiers and tasks.", replies)
+    return about | {"parameters": [_ref("parameters", request.REQUEST_ID)]}
+
+
+def _openai_refusals(kinds: Sequence[type[Problem]]) -> Json:
+    """The replies that are problems of these kinds, by status, in OpenAI's form."""
+    replies = _refusals([kind for kind in kinds if kind not in (errors.InvalidRequest, errors.InputTooLong)])
+    if errors.InvalidRequest in kinds:
+        replies["400"] = {"description": "The request is not valid, or too long.", "headers": {}}
+    for reply in replies.values():
+        reply["headers"] = {request.REQUEST_ID: _ref("headers", request.REQUEST_ID), **reply["headers"]}
+        reply["content"] = {_JSON: {"schema": _ref("schemas", "OpenAIProblem")}}
+    return replies
 
 
 def _route() -> Json:
@@ -269,6 +302,7 @@ def _header(name: str) -> Json:
 def _schemas(tasks: Collection[Task]) -> Json:
     """Every schema by its name: the bodies and what they are made of, the answers, the problems."""
     read: list[tuple[type[BaseModel], JsonSchemaMode]] = [(task.body, "validation") for task in tasks]
+    read += [(endpoint.body, "validation") for endpoint in openai.ENDPOINTS.values()]
     read += [(RouteBody, "validation"), (CatalogEntry, "serialization"), (SourceOf, "serialization")]
     template = "#/components/schemas/{name}"
     _, models = models_json_schema(read, ref_template=template.replace("name", "model"))
@@ -283,7 +317,8 @@ def _schemas(tasks: Collection[Task]) -> Json:
         *outputs.values(),
         *map(_details, tasks),
         *(responses.RouteDecision, responses.Checkpoints, responses.CheckpointVariant, responses.CheckpointState),
-        *(responses.Alive, responses.Ready),
+        *(responses.Alive, responses.Ready, openai.Models, openai.OpenAIProblem),
+        *(one for endpoint in openai.ENDPOINTS.values() for one in (endpoint.answer, endpoint.chunk) if one),
         *map(_problem, (*ALWAYS, *READING, *RUNNING)),
     ]
     schemas, structs = schema_components(answers, schema_hook=_custom, ref_template=template)

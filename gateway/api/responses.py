@@ -237,18 +237,9 @@ def decimal(number: float) -> str:
 
 def headers_of(record: RequestRecord) -> dict[str, str]:
     """The contract's response headers on a request's way, of which it has as many as it got to."""
-    headers: dict[str, str] = {OUTCOME: record.outcome.value}
-    if record.budget_s is not None:
-        headers[BUDGET] = decimal(budget_ms(record.budget_s))
+    headers = {OUTCOME: record.outcome.value, **decided_headers(record)}
     if record.checkpoint is not None:
-        headers[CHECKPOINT] = record.checkpoint
-        headers["X-Tier"] = record.tier or ""
-        headers["X-Route-Reason"] = record.reason or ""
         headers["X-SLA-Met"] = "true" if record.met else "false"
-    if record.predicted_s is not None:
-        headers["X-Predicted-Latency-Ms"] = decimal(ms(record.predicted_s))
-    if record.quantile_s is not None:
-        headers["X-Forecast-Quantile-Ms"] = decimal(ms(record.quantile_s))
     if record.truncated:
         headers["X-Input-Truncated"] = "true"
     if record.finish_reason is not None:
@@ -257,9 +248,25 @@ def headers_of(record: RequestRecord) -> dict[str, str]:
     return headers
 
 
+def decided_headers(record: RequestRecord) -> dict[str, str]:
+    """Those of the contract's response headers that are known before the answer."""
+    headers: dict[str, str] = {}
+    if record.budget_s is not None:
+        headers[BUDGET] = decimal(budget_ms(record.budget_s))
+    if record.checkpoint is not None:
+        headers[CHECKPOINT] = record.checkpoint
+        headers["X-Tier"] = record.tier or ""
+        headers["X-Route-Reason"] = record.reason or ""
+    if record.predicted_s is not None:
+        headers["X-Predicted-Latency-Ms"] = decimal(ms(record.predicted_s))
+    if record.quantile_s is not None:
+        headers["X-Forecast-Quantile-Ms"] = decimal(ms(record.quantile_s))
+    return headers
+
+
 def detailed_document(
     finished: Finished, answer: Answer, ignored: Sequence[str], facts: Mapping[str, str | int] | None = None
-) -> object:
+) -> dict[str, object]:
     """The answer's body where details were asked for: outputs with routing, timings, input, what was ignored, facts."""
     record = finished.record
     timings = Timings(**{name: ms(seconds) for name, seconds in _spans(record).items()})
@@ -270,7 +277,7 @@ def detailed_document(
     if answer.generation:
         generation = [_generation(one) for one in answer.generation]
         document = WrittenDetails(answer.outputs, document.routing, timings, taken, ignored, generation)
-    return {**asdict(document), "facts": facts} if facts else document
+    return {**asdict(document), "facts": facts} if facts else asdict(document)
 
 
 def decision_document(request: Request, decision: Decision, budget_s: float, ignored: Sequence[str]) -> RouteDecision:

@@ -6,6 +6,7 @@ travels as what remains of it, never as a deadline, since the monotonic clocks o
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import Any, Literal, TypeAlias, TypeVar
 
@@ -26,12 +27,17 @@ class Parameters(Struct, frozen=True, array_like=True):
         """
         return 0
 
+    def answered(self, tokens: Sequence[int]) -> Sequence[int]:
+        """The tokens of each text that is answered, of the tokens of all inputs: by default those not shared."""
+        return tokens[: len(tokens) - self.shared]
+
 
 class Work(Struct, frozen=True, array_like=True):
     """One request as a replica sees it: texts, parameters and the budget left.
 
     `remaining_s` is in seconds at the moment of sending. Once it has passed, `strict` work is dropped (outcome
     `EXPIRED`) and best-effort work is answered late. `traceparent` is the trace context that came with the request.
+    `streamed` says that somebody takes the answer as deltas come; a replica may have none to give.
     `parameters` are the task's own; they arrive as plain data, which `parameters_of` reads.
     """
 
@@ -42,6 +48,7 @@ class Work(Struct, frozen=True, array_like=True):
     strict: bool
     request_id: str
     traceparent: str | None = None
+    streamed: bool = False
 
 
 ParametersT = TypeVar("ParametersT", bound=Parameters)
@@ -51,6 +58,24 @@ def parameters_of(work: Work, kind: type[ParametersT]) -> ParametersT:
     """Returns the work's parameters as its task's type. Raises msgspec.ValidationError for those of another task."""
     given = work.parameters
     return given if isinstance(given, kind) else msgspec.convert(given, kind)
+
+
+class Delta(Struct, frozen=True, array_like=True):
+    """The next piece of one answer's text that can no longer change, by the index of its input.
+
+    The pieces of an input, joined, are the text of its output, whatever comes later.
+    """
+
+    index: int
+    text: str
+
+
+Emit: TypeAlias = Callable[[int, Delta], None]
+"""Takes a delta of the answer to one request of a batch, by the request's place in it. It must not raise."""
+
+
+def to_nobody(place: int, delta: Delta) -> None:
+    """Drops a delta."""
 
 
 class Generation(Struct, frozen=True, array_like=True):

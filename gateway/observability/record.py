@@ -21,7 +21,7 @@ class RequestRecord:
     checkpoint of the task was on offer and was not used. `percentile`, in percent, and `strict` are as asked for.
     `price` is the capacity price of the decision, in points of quality per core-second. `verdicts` has each candidate
     considered, with what was found of it. `traceparent` and `span` are the request's place in its trace, and its open
-    span if tracing is on.
+    span if tracing is on. `first_delta_s` is the time from arrival to the first delta of an answer that is streamed.
     """
 
     request_id: str
@@ -53,6 +53,7 @@ class RequestRecord:
     verdicts: tuple[Assessed, ...] = ()
     traceparent: str | None = None
     span: object | None = None
+    first_delta_s: float | None = None
 
     @property
     def met(self) -> bool:

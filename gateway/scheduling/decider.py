@@ -171,5 +171,5 @@ class Decider:
 
 def _mean_length(shape: RequestShape) -> tuple[int, ...]:
     """The mean tokens of the request's texts, by each tokenizer."""
-    texts = shape.texts
-    return tuple([of_texts[0] if texts == 1 else sum(of_texts[:texts]) // texts for of_texts in shape.tokens])
+    each = [shape.parameters.answered(of_texts) for of_texts in shape.tokens]
+    return tuple([of_texts[0] if len(of_texts) == 1 else sum(of_texts) // len(of_texts) for of_texts in each])

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Protocol, TypeAlias
 
 from gateway.model.deadline import Clock
-from gateway.model.messages import Answer, Failure, FailureKind, Work
+from gateway.model.messages import Answer, Delta, Emit, Failure, FailureKind, Work, to_nobody
 from gateway.model.request import Request
 from gateway.scheduling.scheduler import Scheduler, Stage, Ticket
 
@@ -21,15 +21,24 @@ LOOK_S = 0.25
 """Longest time between two looks at the queue, in seconds: a replica may come or go. Set by hand."""
 
 Result: TypeAlias = Answer | Failure
+Tell: TypeAlias = Callable[[Delta], None]
+"""Takes a delta of one request's answer. It must not raise."""
 
 
 class Backend(Protocol):
     """Runs batches on a replica of a checkpoint: the only way from the gateway to the deployments."""
 
     def dispatch(
-        self, checkpoint: str, batch: Sequence[Work], service_time_s: float, done: Callable[[Sequence[Result]], None]
+        self,
+        checkpoint: str,
+        batch: Sequence[Work],
+        service_time_s: float,
+        done: Callable[[Sequence[Result]], None],
+        emit: Emit = to_nobody,
     ) -> Callable[[], None]:
         """Sends a batch to the least loaded replica. `done` is called once, later, with a result for each request.
+
+        Before that, `emit` is called with the deltas of streamed answers, if the replica has any.
 
         The function that it returns cancels the batch; `done` is then not called. `service_time_s` is the forecast; it
         counts as the replica's load until the replica reports. It raises nothing.
@@ -47,10 +56,11 @@ class _Sent:
 
 @dataclass(slots=True, eq=False)
 class _Call:
-    """A request that waits: its future, and once its batch has begun that batch."""
+    """A request that waits: its future, what takes deltas of its answer, and once its batch has begun that batch."""
 
     request: Request
     future: asyncio.Future[Result | None]
+    tell: Tell | None
     sent: _Sent | None = None
 
 
@@ -65,15 +75,19 @@ class SchedulerLoop:
     _alarm: asyncio.TimerHandle | None = field(default=None, init=False)
     _alarm_s: float = field(default=0.0, init=False)
 
-    async def result(self, ticket: Ticket, request: Request, patience_s: float) -> Result | None:
+    async def result(
+        self, ticket: Ticket, request: Request, patience_s: float, tell: Tell | None = None
+    ) -> Result | None:
         """Waits for the result of a submitted request; None if no batch will serve it, and its `stage` says why.
+
+        With `tell` the request is sent as one that is streamed, and the deltas of its answer go there as they come.
 
         After `patience_s` seconds, a request whose batch has begun gets EXPIRED, and one that still waits for a batch
         raises TimeoutError. Cancelling the call withdraws the request, wherever it is.
         """
         if ticket.stage is not Stage.WAITING and ticket.stage is not Stage.BEGUN:
             return None
-        call = _Call(request, asyncio.get_running_loop().create_future())
+        call = _Call(request, asyncio.get_running_loop().create_future(), tell)
         self._calls[ticket] = call
         try:
             if ticket.stage is Stage.BEGUN:
@@ -124,8 +138,15 @@ class SchedulerLoop:
             call.sent = sent
             checkpoint, forecast = ticket.promise
             cost_s += forecast.cost_s
-            works.append(_work(call.request, ticket.deadline.remaining_s(now_s)))
-        sent.cancel = self._backend.dispatch(checkpoint, works, cost_s, partial(self._answered, sent))
+            works.append(_work(call, ticket.deadline.remaining_s(now_s)))
+        done, emit = partial(self._answered, sent), partial(self._told, sent)
+        sent.cancel = self._backend.dispatch(checkpoint, works, cost_s, done, emit)
+
+    def _told(self, sent: _Sent, place: int, delta: Delta) -> None:
+        """Passes a delta on, if its request still waits for the rest."""
+        call = self._calls.get(sent.tickets[place])
+        if call is not None and call.sent is sent and call.tell is not None:
+            call.tell(delta)
 
     def _answered(self, sent: _Sent, results: Sequence[Result]) -> None:
         """Takes the results of a batch. The cores are free before any request of it goes on."""
@@ -177,9 +198,9 @@ class SchedulerLoop:
         self.look()
 
 
-def _work(request: Request, remaining_s: float) -> Work:
+def _work(call: _Call, remaining_s: float) -> Work:
     """The request as a replica sees it."""
-    terms = request.terms
+    request, terms = call.request, call.request.terms
     return Work(
         request.task,
         request.inputs,
@@ -188,4 +209,5 @@ def _work(request: Request, remaining_s: float) -> Work:
         terms.strict,
         terms.request_id,
         terms.traceparent,
+        call.tell is not None,
     )

@@ -8,8 +8,8 @@ random draws where a task has none. What is not declared is refused by name.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 from pydantic import (
@@ -26,7 +26,7 @@ from pydantic import (
 from pydantic_core import CoreSchema, core_schema
 
 from gateway.model.manifest import VariantManifest
-from gateway.model.messages import Parameters
+from gateway.model.messages import Delta, Parameters
 from gateway.model.tier import Tier
 from gateway.tasks.service_time import ServiceTimeModel
 
@@ -98,13 +98,13 @@ class Strict(BaseModel):
 
     def ignored(self, path: str = "") -> Iterator[str]:
         """The paths of all that was sent and changes nothing, such as `parameters.temperature`."""
-        for name, field in type(self).model_fields.items():
+        for name, known in type(self).model_fields.items():
             value = getattr(self, name)
             if value is None or name not in self.model_fields_set:
                 continue
             if isinstance(value, Strict):
                 yield from value.ignored(f"{path}{name}.")
-            elif any(isinstance(one, _WithoutEffect) for one in field.metadata):
+            elif any(isinstance(one, _WithoutEffect) for one in known.metadata):
                 within = [f".{key[:MOST_CHARACTERS_OF_A_NAME]}" for key in value] if isinstance(value, dict) else [""]
                 yield from (f"{path}{name}{key}" for key in within)
 
@@ -145,6 +145,11 @@ class Sampling(Strict):
 class RequestBody(Strict, ABC):
     """The body of a task's endpoint, whatever its `inputs` look like."""
 
+    @property
+    def wants_events(self) -> bool | None:
+        """Whether the answer is to come as server-sent events; None leaves that to the headers."""
+        return None
+
     @abstractmethod
     def texts(self) -> Sequence[str]:
         """The texts that a replica is sent, in order."""
@@ -181,6 +186,19 @@ class TaskBody(RequestBody):
     def inputs_of(texts: Sequence[str]) -> object:
         """A single text as itself, several as a list."""
         return texts[0] if len(texts) == 1 else list(texts)
+
+
+class StreamedBody(RequestBody):
+    """The body of a task whose answers are told while they are written."""
+
+    stream: bool | None = Field(
+        default=None, description="true answers by server-sent events, as the header Accept: text/event-stream does"
+    )
+
+    @property
+    def wants_events(self) -> bool | None:
+        """What `stream` says."""
+        return self.stream
 
 
 def _nothing(manifest: VariantManifest) -> str | None:
@@ -238,6 +256,34 @@ class Document:
     of: Callable[[Any, Sequence[Any], str], object]
 
 
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One server-sent event: its data, which is encoded as JSON (but for msgspec.Raw), and its name if it has one."""
+
+    data: object
+    name: str | None = None
+
+
+def _delta_event(body: Any, delta: Delta) -> Event:
+    return Event({"index": delta.index, "text": delta.text})
+
+
+def _done_event(body: Any, details: Mapping[str, object]) -> Sequence[Event]:
+    return (Event(details, "done"),)
+
+
+@dataclass(frozen=True, slots=True)
+class Streaming:
+    """The events of an answer that is told while it is written.
+
+    `delta` makes one of the body and a delta, `end` the last ones of the body and the document of the details, which
+    has `finish_reason` beside.
+    """
+
+    delta: Callable[[Any, Delta], Event] = _delta_event
+    end: Callable[[Any, Mapping[str, object]], Sequence[Event]] = _done_event
+
+
 def _anything(manifest: VariantManifest, parameters: Parameters) -> None:
     """Refuse nothing."""
 
@@ -253,6 +299,13 @@ class Task:
     told with every answer. `claims` says which bodies of another endpoint are meant for this task, and `document` makes
     the answer where it is more than the list of outputs. `windowed` tasks take long texts in overlapping windows, and
     details say how many.
+
+    A task that is told while it is written `streams`: its replicas emit deltas, and its body is a `StreamedBody`. What
+    any other task answers to a client that reads events alone is one event, at its end.
+
+    `openai` has the endpoints of OpenAI's interface that the task answers (`chat`, `completions`, `embeddings`), each
+    with the parameters of its body that it takes of what may be asked there. Of several tasks that which takes the most
+    answers a client that names none.
 
     `fixed_checkpoint` says that answers of different checkpoints do not compare. The budget then never switches: a
     request without a pin gets the catalog's default checkpoint. `check` raises InvalidRequest if that checkpoint cannot
@@ -272,6 +325,8 @@ class Task:
     facts: tuple[Fact, ...] = ()
     claims: Claim | None = None
     document: Document | None = None
+    streams: Streaming | None = None
+    openai: Mapping[str, Collection[str]] = field(default_factory=dict)
     windowed: bool = False
     fixed_checkpoint: bool = False
     check: Callable[[Any, Any], None] = _anything

@@ -183,5 +183,6 @@ EMBED = Task(
         ),
     ),
     fixed_checkpoint=True,
+    openai={"embeddings": EmbedBodyParameters.model_fields},
     check=_check,
 )

@@ -14,7 +14,17 @@ from gateway.model.manifest import ExtractiveManifest, GenerationRules, Seq2SeqM
 from gateway.model.messages import Answer, FinishReason, Parameters
 from gateway.model.profile import LatencyProfile
 from gateway.model.tier import Tier
-from gateway.tasks.base import BY_ANOTHER_NAME, Ignored, Sampling, Spellings, Task, TaskBody, VariantKind
+from gateway.tasks.base import (
+    BY_ANOTHER_NAME,
+    Ignored,
+    Sampling,
+    Spellings,
+    StreamedBody,
+    Streaming,
+    Task,
+    TaskBody,
+    VariantKind,
+)
 from gateway.tasks.decoding import Wanted, WritingTimes, leanest, plan, was_short
 from gateway.tasks.service_time import SLOWDOWN_WEIGHT, Slowdown
 from gateway.tasks.writing import WritingModel
@@ -133,7 +143,7 @@ _EXAMPLES: list[JsonValue] = [
 """Bodies that the contract shows and the console offers; written for Punctual."""
 
 
-class SummarizeBody(TaskBody):
+class SummarizeBody(TaskBody, StreamedBody):
     """The body of `POST /summarize`: the Hugging Face Inference API's."""
 
     model_config = ConfigDict(json_schema_extra={"examples": _EXAMPLES})
@@ -294,4 +304,6 @@ SUMMARIZE = Task(
     default_budget_ms=10_000.0,
     niceness={Tier.REALTIME: 5, Tier.BALANCED: 19, Tier.QUALITY: 19},
     finish_reasons=get_args(FinishReason),
+    streams=Streaming(),
+    openai={"completions": GenerateParameters.model_fields},
 )

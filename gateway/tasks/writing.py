@@ -42,10 +42,6 @@ class WritingModel(ABC):
     def _forced(self, parameters: Parameters) -> bool:
         """True if a request asks for more tokens than are usual, so that its length says nothing of others."""
 
-    def _texts(self, tokens: Sequence[int], parameters: Parameters) -> Sequence[int]:
-        """The tokens of each text that is answered by itself."""
-        return tokens
-
     def run_s(self, inputs: int, tokens: int) -> float:
         """Median seconds of the texts, one after the other, each done the cheapest way."""
         return inputs * self._of_text(tokens, self.usual, 0.0)[1]
@@ -54,10 +50,9 @@ class WritingModel(ABC):
         self, tokens: Sequence[int], parameters: Parameters, available_s: float, companions: int = 0
     ) -> tuple[float, float]:
         """Median seconds within the available time, and the least; several texts share the time equally."""
-        texts = self._texts(tokens, parameters)
         planned = least = 0.0
-        for of_text in texts:
-            fully_s, leanest_s = self._of_text(of_text, parameters, available_s / len(texts))
+        for of_text in tokens:
+            fully_s, leanest_s = self._of_text(of_text, parameters, available_s / len(tokens))
             planned, least = planned + fully_s, least + leanest_s
         return planned, least
 
@@ -69,7 +64,8 @@ class WritingModel(ABC):
             self._learn_output(one, parameters)
         if len(answer.generation) == 1 and (one := answer.generation[0]).pieces == 1 and one.steps:
             times = self._writing.for_text(answer.input.kept)
-            profiled_s = times.encode_s + (one.steps - 1) * times.step_s(one.beams)
+            rows = one.beams * answer.timings.batch_size
+            profiled_s = times.encode_s + (one.steps - 1) * times.step_s(rows)
             self.slowdown.learn(answer.timings.service_time_s, profiled_s)
 
     def forget(self) -> None:

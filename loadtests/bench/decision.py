@@ -24,7 +24,7 @@ import typer
 from gateway.catalogs.catalog import Catalog, CatalogEntry, Quality
 from gateway.forecasting.load import LoadTracker
 from gateway.model.manifest import ClassifierManifest, GoldenInput, Precision, SelfTest, SourceOf, Verification
-from gateway.model.messages import Answer, InputReport, LoadReport, ReplicaTimings, Work
+from gateway.model.messages import Answer, Emit, InputReport, LoadReport, ReplicaTimings, Work, to_nobody
 from gateway.model.profile import ProfileCell, ProfileDocument
 from gateway.model.request import Request, Terms
 from gateway.model.tier import Tier
@@ -169,7 +169,12 @@ class _Replicas:
     _sent: deque[tuple[int, float, Callable[[Sequence[Result]], None]]] = field(default_factory=deque)
 
     def dispatch(
-        self, checkpoint: str, batch: Sequence[Work], service_time_s: float, done: Callable[[Sequence[Result]], None]
+        self,
+        checkpoint: str,
+        batch: Sequence[Work],
+        service_time_s: float,
+        done: Callable[[Sequence[Result]], None],
+        emit: Emit = to_nobody,
     ) -> Callable[[], None]:
         """Answers once `answer` is called; one that is dispatched alone is answered in the loop's next turn."""
         self._sent.append((len(batch), service_time_s, done))

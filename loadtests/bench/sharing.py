@@ -341,7 +341,7 @@ def decode_steps(engine: Seq2SeqEngine, text: Text, budget: TextBudget, written:
         search.feed(decoder.step(*search.pending))
         written.append(budget.clock())
         budget.left_s = (text.rules.max_new_tokens - search.steps) * STEP_S
-        yield
+        yield None
     read, tokens = len(text.token_ids), text.rules.max_new_tokens
     report = Generation("length", budget.steps, tokens, 1, tokens, 1, budget.headroom_s)
     return SummaryResult("", report, InputReport(read, read, truncated=False))
@@ -374,7 +374,7 @@ async def _kept_busy(client: TextClient, longs: int) -> AsyncIterator[None]:
     """Keeps `longs` long texts running. Cancels them at the end."""
     tasks = [asyncio.create_task(client.keep_busy()) for _ in range(longs)]
     try:
-        yield
+        yield None
     finally:
         for task in tasks:
             task.cancel()

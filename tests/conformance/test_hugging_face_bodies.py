@@ -16,6 +16,7 @@ from served_app import serving
 from worlds import OwnMetrics, client_of, embedding, generating, summarizing, tagging
 
 from gateway.api import app
+from gateway.model.messages import Delta
 
 TEXT = "a good film"
 PAGE = fake_summaries.PAGE
@@ -240,3 +241,25 @@ async def test_hugging_faces_own_client_has_texts_written_on() -> None:
     assert (sent.max_new_tokens, sent.sample, sent.temperature, sent.top_k, sent.top_p) == (9, True, 0.7, 5, 0.9)
     assert (sent.repetition_penalty, sent.frequency_penalty, sent.seed, sent.stop) == (1.2, 0.5, 7, (".",))
     assert (sent.full_text, sent.truncate) == (True, 20)
+
+
+async def test_hugging_faces_own_client_reads_what_is_streamed() -> None:
+    """`text_generation` and `chat_completion`, the latter of OpenAI's interface, read an answer piece by piece."""
+    told = generating()
+    told.backend.deltas = (Delta(0, " all"), Delta(0, " is well."))
+    application = app.build(told.service, OwnMetrics(told.catalog), told.catalog.limits, told.clock)
+    async with serving(application) as served:
+        url = f"http://127.0.0.1:{served.server.port}"
+
+        def ask() -> tuple[list[str], list[Any], Any]:
+            written = list(InferenceClient(model=f"{url}/generate").text_generation("Say:", stream=True))
+            client = InferenceClient(base_url=f"{url}/v1")
+            messages = [{"role": "user", "content": "Hello?"}]
+            parts = list(client.chat_completion(messages, model="punctual", stream=True, max_tokens=9))
+            return written, parts, client.chat_completion(messages, model="punctual", temperature=0.5, seed=1)
+
+        written, parts, whole = await asyncio.to_thread(ask)
+    assert written == [" all", " is well.", ""]
+    assert "".join(one.choices[0].delta.content or "" for one in parts) == " all is well."
+    assert parts[-1].choices[0].finish_reason == whole.choices[0].finish_reason == "stop"
+    assert whole.choices[0].message.content == " all is well." and whole.usage.completion_tokens == 4

@@ -138,3 +138,35 @@ def test_an_engine_of_another_name_is_refused(tmp_path: Path) -> None:
     """Only ONNX Runtime writes on."""
     with pytest.raises(ValueError, match="torch"):
         open_causal_engine("torch", tmp_path, 1)
+
+
+@pytest.mark.parametrize("family", CAUSAL_FAMILIES)
+def test_prompts_that_step_together_are_written_as_alone(exported: Exported, family: str) -> None:
+    """Prompts of unlike lengths write what `generate` writes, whoever joins, leaves or steps alone in between."""
+    model, folder = exported[family]
+    engine, chance = OnnxCausal.open(folder, 1), np.random.default_rng(5)
+    asked = [ids_of(text) for text in (*prompts(7), "a")]
+    assert len({len(ids) for ids in asked}) > 4
+    decoders = [engine.encode(ids[:-1]) for ids in asked]
+    found: list[list[int]] = [[] for _ in asked]
+    going_on: set[int] = set()
+    waiting = list(range(len(asked)))
+    while going_on or waiting:
+        if waiting and (not going_on or chance.random() < 0.3):
+            at = waiting.pop()
+            logits = decoders[at].step(asked[at][-1:], np.zeros(1, dtype=np.int64))
+            stepping = [at]
+            going_on.add(at)
+        else:
+            number = int(chance.integers(1, len(going_on) + 1))
+            stepping = [int(one) for one in chance.permutation(sorted(going_on))[:number]]
+            last = [found[at][-1] for at in stepping]
+            if len(stepping) == 1 and chance.random() < 0.5:
+                logits = decoders[stepping[0]].step(np.asarray(last), np.zeros(1, dtype=np.int64))
+            else:
+                logits = engine.step_together([decoders[at] for at in stepping], last)
+        for at, row in zip(stepping, logits, strict=True):
+            found[at].append(int(row.argmax()))
+            if found[at][-1] == END or len(found[at]) == MOST:
+                going_on.discard(at)
+    assert [tuple(one) for one in found] == [generated(model, ids.tolist(), MOST) for ids in asked]

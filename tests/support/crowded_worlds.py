@@ -12,7 +12,7 @@ from worlds import World
 
 from gateway.forecasting.load import LoadTracker
 from gateway.model.deadline import Clock
-from gateway.model.messages import LoadReport, Work
+from gateway.model.messages import Emit, LoadReport, Work, to_nobody
 from gateway.model.profile import ProfileDocument
 from gateway.model.request import Terms
 from gateway.router import Router
@@ -40,7 +40,12 @@ class Gated(FakeBackend):
         self.sizes: list[int] = []
 
     def dispatch(
-        self, checkpoint: str, batch: Sequence[Work], service_time_s: float, done: Callable[[Sequence[Result]], None]
+        self,
+        checkpoint: str,
+        batch: Sequence[Work],
+        service_time_s: float,
+        done: Callable[[Sequence[Result]], None],
+        emit: Emit = to_nobody,
     ) -> Callable[[], None]:
         """Wait for the gate, then behave."""
         self.sizes.append(len(batch))
@@ -48,7 +53,7 @@ class Gated(FakeBackend):
 
         async def behind_the_gate() -> None:
             await self.gate.wait()
-            cancels.append(super(Gated, self).dispatch(checkpoint, batch, service_time_s, done))
+            cancels.append(super(Gated, self).dispatch(checkpoint, batch, service_time_s, done, emit))
 
         waiting = asyncio.create_task(behind_the_gate())
 

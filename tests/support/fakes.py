@@ -13,7 +13,7 @@ from typing import TypeAlias
 from gateway.catalogs.catalog import Catalog, CatalogEntry, Limits, Quality
 from gateway.model.faults import Part
 from gateway.model.manifest import ClassifierManifest, GoldenInput, Precision, SelfTest, SourceOf, Verification
-from gateway.model.messages import Answer, Failure, InputReport, ReplicaTimings, Work
+from gateway.model.messages import Answer, Delta, Emit, Failure, InputReport, ReplicaTimings, Work, to_nobody
 from gateway.model.outcome import Outcome
 from gateway.model.profile import LatencyProfile, ProfileCell, ProfileDocument
 from gateway.model.request import Terms
@@ -68,16 +68,23 @@ class FakeBackend:
     """A `Backend` that behaves as scripted and records the requests that it gets.
 
     `cancelled` counts those of batches that were cancelled. A batch hangs if one of its requests does. `fault` is
-    raised by every dispatch, though no backend should raise: a fault of the gateway's own.
+    raised by every dispatch, though no backend should raise: a fault of the gateway's own. `deltas` are emitted for
+    each request that is streamed.
     """
 
     behaviour: Behaviour = lambda checkpoint, work: ANSWER
     dispatches: list[Dispatch] = field(default_factory=list)
     cancelled: int = 0
     fault: Exception | None = None
+    deltas: Sequence[Delta] = ()
 
     def dispatch(
-        self, checkpoint: str, batch: Sequence[Work], service_time_s: float, done: Callable[[Sequence[Result]], None]
+        self,
+        checkpoint: str,
+        batch: Sequence[Work],
+        service_time_s: float,
+        done: Callable[[Sequence[Result]], None],
+        emit: Emit = to_nobody,
     ) -> Callable[[], None]:
         """Give the loop a turn, as the transport does, then behave."""
         if self.fault is not None:
@@ -85,6 +92,9 @@ class FakeBackend:
         self.dispatches += [Dispatch(checkpoint, work, service_time_s / len(batch)) for work in batch]
 
         def behave() -> None:
+            for place in [at for at, work in enumerate(batch) if work.streamed]:
+                for delta in self.deltas:
+                    emit(place, delta)
             results = [self.behaviour(checkpoint, work) for work in batch]
             answered = [one for one in results if one is not None]
             if len(answered) == len(batch):

@@ -11,7 +11,7 @@ from played_queues import Played, PlayedQueue
 
 from gateway.forecasting.forecaster import Forecast
 from gateway.model.deadline import Deadline
-from gateway.model.messages import Answer, InputReport, ReplicaTimings, Work
+from gateway.model.messages import Answer, Emit, InputReport, ReplicaTimings, Work, to_nobody
 from gateway.model.request import Request, RequestShape, Terms
 from gateway.model.tier import Tier
 from gateway.scheduling.batching import QueuedRequest
@@ -121,7 +121,12 @@ class PlayedBackend:
     sent: list[SentBatch] = field(default_factory=list)
 
     def dispatch(
-        self, checkpoint: str, batch: Sequence[Work], service_time_s: float, done: Callable[[Sequence[Result]], None]
+        self,
+        checkpoint: str,
+        batch: Sequence[Work],
+        service_time_s: float,
+        done: Callable[[Sequence[Result]], None],
+        emit: Emit = to_nobody,
     ) -> Callable[[], None]:
         """Keep a batch."""
         self.sent.append(SentBatch(checkpoint, tuple(batch), service_time_s, done))

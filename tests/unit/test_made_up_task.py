@@ -27,7 +27,7 @@ from gateway.api import app
 from gateway.catalogs.catalog import Catalog, load_catalog
 from gateway.forecasting.load import LoadTracker
 from gateway.model.manifest import Precision, VariantManifest
-from gateway.model.messages import LoadReport, Work
+from gateway.model.messages import Emit, LoadReport, Work, to_nobody
 from gateway.router import Router
 from gateway.scheduling.loop import Result
 from gateway.service import Service
@@ -85,8 +85,10 @@ async def client_of(catalog: Catalog, manifests: Mapping[str, VariantManifest], 
     load, clock, kept, scrape = LoadTracker(), FakeClock(), Kept(), OwnMetrics(catalog)
 
     class Direct:
-        def dispatch(self, checkpoint: str, batch: Sequence[Work], service_time_s: float, done: Done) -> Cancel:
-            answering = asyncio.create_task(replica.handle(batch))
+        def dispatch(
+            self, checkpoint: str, batch: Sequence[Work], service_time_s: float, done: Done, emit: Emit = to_nobody
+        ) -> Cancel:
+            answering = asyncio.create_task(replica.handle(batch, emit))
             answering.add_done_callback(lambda task: done(task.result()))
             return lambda: None
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from deployments.engines.base import Seq2SeqEngine
+from deployments.engines.base import CausalEngine
 from deployments.engines.opening import CAUSAL_FILES, open_causal_engine
 from deployments.replica.gathering import all_or_failure, each
 from deployments.replica.generate.prompts import TEMPLATE_FILE, Prompts
@@ -15,14 +16,14 @@ from deployments.replica.golden import check_written
 from deployments.replica.kinds import ReplicaKind
 from deployments.replica.summarize.beam_search import GOLDEN_TOKENS
 from deployments.replica.summarize.job import TextBudget
-from deployments.replica.summarize.replica import input_report, reserve_s, timings
+from deployments.replica.summarize.replica import GrowingAnswer, input_report, reserve_s, timings
 from deployments.replica.summarize.step_log import step_log_for
 from deployments.replica.summarize.time_slicing import TimeSlicer
 from deployments.replica.tokens import TOKENIZER_FILE
 from deployments.replica.totals import Totals
 from gateway.catalogs.catalog import CatalogEntry
 from gateway.model.deadline import Clock
-from gateway.model.messages import Answer, Failure, FailureKind, LoadReport, Work, parameters_of
+from gateway.model.messages import Answer, Delta, Emit, Failure, FailureKind, LoadReport, Work, parameters_of, to_nobody
 from gateway.tasks.generate import CausalManifest, GeneratedText, GenerateParameters
 
 
@@ -31,7 +32,7 @@ class OpenCausal:
     """A decoder-only checkpoint that has passed its checks, ready to serve."""
 
     manifest: CausalManifest
-    engine: Seq2SeqEngine
+    engine: CausalEngine
     prompts: Prompts
 
 
@@ -42,7 +43,9 @@ class GeneratorReplica:
         self._scribe = scribe
         self._clock = clock
         log = step_log_for(entry.name)
-        self.time_slicer = TimeSlicer(entry.slots, clock, max_queued_inputs, log, niceness=entry.niceness or 0)
+        self.time_slicer = TimeSlicer(
+            entry.slots, clock, max_queued_inputs, log, niceness=entry.niceness or 0, together=scribe.together()
+        )
 
     def start(self) -> None:
         """Opens the queue on the running loop."""
@@ -52,11 +55,14 @@ class GeneratorReplica:
         """Admits no more work and finishes what it can within `grace_s` seconds."""
         await self.time_slicer.stop(grace_s)
 
-    async def handle(self, batch: Sequence[Work]) -> Sequence[Answer | Failure]:
-        """Answers a batch, each request by its deadline. The texts of all of them share the engine."""
-        return await each(self._answer(work) for work in batch)
+    async def handle(self, batch: Sequence[Work], emit: Emit = to_nobody) -> Sequence[Answer | Failure]:
+        """Answers a batch, each request by its deadline. The texts of all of them share the engine.
 
-    async def _answer(self, work: Work) -> Answer | Failure:
+        Of those that are streamed it emits, after each step, what of a text is settled.
+        """
+        return await each(self._answer(work, partial(emit, place)) for place, work in enumerate(batch))
+
+    async def _answer(self, work: Work, emit: Callable[[Delta], None]) -> Answer | Failure:
         """Answers one request by its deadline, strict or not, with what was written by then.
 
         Strict work for which nothing was written fails as EXPIRED. Cancelling it stops it after the current step.
@@ -70,15 +76,22 @@ class GeneratorReplica:
         begun = [
             self._scribe.begin(prompt, parameters, TextBudget(deadline, reserve, self._clock)) for prompt in prompts
         ]
-        finished = await all_or_failure(self.time_slicer.submit(work.request_id, one) for one in begun)
+        repeated = work.inputs if parameters.full_text and not parameters.roles else [""] * len(begun)
+        growing = [GrowingAnswer(index, emit) for index in range(len(begun))]
+        finished = await all_or_failure(
+            self.time_slicer.submit(work.request_id, one, partial(_told, grown, prompt) if work.streamed else None)
+            for one, grown, prompt in zip(begun, growing, repeated, strict=True)
+        )
         if isinstance(finished, Failure):
             return finished
         written = [one.summary for one in finished]
         if work.strict and any(one.generation.finish_reason == "deadline" and not one.text for one in written):
             return Failure(FailureKind.EXPIRED)
-        before = work.inputs if parameters.full_text and not parameters.roles else [""] * len(written)
+        texts = [f"{prompt}{one.text}" for prompt, one in zip(repeated, written, strict=True)]
+        if work.streamed and not all(grown.end(text) for grown, text in zip(growing, texts, strict=True)):
+            return Failure(FailureKind.ENGINE, "a text does not begin as it was streamed")
         return Answer(
-            tuple(GeneratedText(f"{prompt}{one.text}") for prompt, one in zip(before, written, strict=True)),
+            tuple(map(GeneratedText, texts)),
             input_report([one.input for one in written]),
             timings(finished, self._clock() - arrived),
             tuple(one.generation for one in written),
@@ -91,6 +104,11 @@ class GeneratorReplica:
     def totals(self) -> Totals:
         """The counts since the start."""
         return self.time_slicer.totals
+
+
+def _told(grown: GrowingAnswer, prompt: str, settled: str) -> None:
+    """Emits what is settled behind the prompt that the answer repeats, if it does."""
+    grown.take(f"{prompt}{settled}")
 
 
 def _open(folder: Path, manifest: CausalManifest, threads: int, at_once: int) -> OpenCausal:

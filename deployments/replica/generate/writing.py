@@ -8,13 +8,14 @@ import numpy as np
 from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
-from deployments.engines.base import Seq2SeqEngine
+from deployments.engines.base import CausalEngine, Seq2SeqEngine
 from deployments.replica.generate.choosing import Choice, Chooser
 from deployments.replica.generate.prompts import Prompts
-from deployments.replica.summarize.job import SLOWDOWN_WEIGHT, Steps, SummaryJob, SummaryResult, TextBudget
+from deployments.replica.summarize.job import SLOWDOWN_WEIGHT, Ask, Given, Steps, SummaryJob, SummaryResult, TextBudget
+from deployments.replica.summarize.time_slicing import Together
 from gateway.model.messages import Failure, FailureKind, FinishReason, Generation, InputReport
 from gateway.tasks.decoding import DecodingPlan, Wanted, WritingTimes, plan
-from gateway.tasks.generate import CausalManifest, GenerateParameters, wanted_tokens
+from gateway.tasks.generate import MOST_TOGETHER, CausalManifest, GenerateParameters, wanted_tokens
 from gateway.tasks.service_time import Slowdown
 
 
@@ -62,7 +63,7 @@ class WrittenText:
 class Scribe:
     """Writes answers with one decoder-only checkpoint. Several jobs may be under way at once."""
 
-    def __init__(self, manifest: CausalManifest, engine: Seq2SeqEngine, prompts: Prompts) -> None:
+    def __init__(self, manifest: CausalManifest, engine: CausalEngine, prompts: Prompts) -> None:
         self._rules = manifest.generation
         self._window = manifest.max_tokens
         self._expected = manifest.output_tokens
@@ -70,6 +71,12 @@ class Scribe:
         self._engine = engine
         self._prompts = prompts
         self._slowdown = Slowdown(SLOWDOWN_WEIGHT)
+
+    def together(self) -> Together:
+        """How texts step together: what a step of several takes is that of a text of half the window."""
+        steps, tokens = self._times.steps, self._window // 2
+        alone_s = steps.median_s(1, tokens)
+        return Together(self._engine.step_together, lambda rows: steps.median_s(rows, tokens) / alone_s, MOST_TOGETHER)
 
     def read(self, texts: Sequence[str], parameters: GenerateParameters) -> list[list[int]] | Failure:
         """The token ids of each prompt, whole; of a conversation those of its one prompt, or REFUSED."""
@@ -110,36 +117,38 @@ class Scribe:
         wanted: Wanted,
         budget: TextBudget,
         written: WrittenText,
-    ) -> Generator[None, None, tuple[int, FinishReason]]:
+    ) -> Generator[Ask | None, Given | None, tuple[int, FinishReason]]:
         """Writes until something ends the answer, or the next step would end too late; gives its tokens, and what did.
 
-        A step that has ended is counted before the next is thought of, for other texts may run between them.
+        The prompt is read and the first token written at once. Further steps are asked for, so that they may be taken
+        together with those of other texts.
         """
         slowdown = self._slowdown.value
         times = self._times.for_text(len(prompt), slowdown)
-        choice = Choice.of(parameters, self._rules)
-        chooser = Chooser(choice, prompt, np.random.default_rng(parameters.seed))
-        token, tokens, step_s = prompt[-1], 0, times.step_s(1)
-        decoder, row = None, np.zeros(1, dtype=np.int64)
+        chooser = Chooser(Choice.of(parameters, self._rules), prompt, np.random.default_rng(parameters.seed))
+        began = budget.clock()
+        decoder = self._engine.encode(np.asarray(prompt[:-1], dtype=np.int64))
+        logits = decoder.step(np.asarray(prompt[-1:], dtype=np.int64), np.zeros(1, dtype=np.int64))[0]
+        self._slowdown.learn(budget.clock() - began, times.encode_s / slowdown)
+        step_s, tokens = times.step_s(1), 0
         while True:
-            began = budget.clock()
-            decoder = decoder or self._engine.encode(np.asarray(prompt[:-1], dtype=np.int64))
-            token = chooser.choose(decoder.step(np.asarray([token], dtype=np.int64), row)[0])
-            took_s = budget.clock() - began
-            profiled_s = times.step_s(1) if tokens else times.encode_s
-            self._slowdown.learn(took_s, profiled_s / slowdown)
-            step_s += 0.5 * (took_s - step_s) if tokens else 0.0
-            ended = token in choice.eos_token_ids
+            token = chooser.choose(logits)
+            ended = token in self._rules.eos_token_ids
             if not ended:
                 tokens += 1
                 written.add(token)
-            over = ended or written.stopped or tokens == wanted.max_new_tokens
-            budget.left_s = 0.0 if over else max(wanted.expected_tokens - tokens, 1.0) * step_s
-            yield
-            if over:
+            if ended or written.stopped or tokens == wanted.max_new_tokens:
+                budget.left_s = 0.0
+                if budget.steps == 0:
+                    yield None  # the first step is over, which its caller counts
                 return tokens, "stop" if ended or written.stopped else "length"
-            if not budget.fits(step_s):
+            budget.left_s = max(wanted.expected_tokens - tokens, 1.0) * step_s
+            given = yield Ask(decoder, token, step_s, lambda: written.settled)
+            if given is None:
                 return tokens, "deadline"
+            logits = given.logits
+            self._slowdown.learn(given.took_s, times.step_s(given.texts) / slowdown)
+            step_s += 0.5 * (given.took_s - step_s)
 
 
 def write_on(engine: Seq2SeqEngine, prompt: Sequence[int], ends: Sequence[int], most: int) -> tuple[int, ...]:

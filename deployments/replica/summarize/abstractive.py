@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 
@@ -19,17 +20,19 @@ from deployments.engines.opening import SEQ2SEQ_FILES, open_seq2seq_engine
 from deployments.replica.golden import check_written
 from deployments.replica.kinds import ReplicaKind
 from deployments.replica.summarize.beam_search import BeamSearch, SearchRules, search_rules, source_ids, write_golden
-from deployments.replica.summarize.casing import restored
+from deployments.replica.summarize.casing import GrowingSummary, restored
 from deployments.replica.summarize.chunking import Piece, Windowing
 from deployments.replica.summarize.job import (
     SHORT_CHARACTERS,
     SLOWDOWN_WEIGHT,
+    Settled,
     Steps,
     SummaryJob,
     SummaryResult,
     TextBudget,
     as_it_is,
     finished_text,
+    settled_text,
     too_short,
     usable,
 )
@@ -55,13 +58,14 @@ _FIRST_CASING_S = 2e-6  # seconds for each character of the source, until measur
 
 @dataclass(frozen=True, slots=True)
 class _Order:
-    """One text to summarise: how, and the instant by which the last step must end."""
+    """One text to summarise: how, the instant by which the last step must end, and what restores its casing if any."""
 
     text: str
     parameters: SummarizeParameters
     wanted: Wanted
     budget: TextBudget
     stop_at: float
+    growing: GrowingSummary | None
 
     @property
     def remaining_s(self) -> float:
@@ -109,7 +113,8 @@ class AbstractiveSummarizer:
         """Makes the job of one text; runs nothing yet."""
         wanted = wanted_of(parameters, self._rules, self._expected)
         casing_s = self._casing_s * min(len(text), CASED_CHARACTERS) if self._rules.lower_cased else 0.0
-        order = _Order(text, parameters, wanted, budget, budget.stop_at - casing_s)
+        growing = GrowingSummary(text[:CASED_CHARACTERS]) if self._rules.lower_cased else None
+        order = _Order(text, parameters, wanted, budget, budget.stop_at - casing_s, growing)
         tokens = self._windowing.expected(len(text))
         pieces = math.ceil(tokens / self._windowing.window) if parameters.truncation == "chunk" else 1
         budget.left_s = self._rest_s(pieces, wanted) if pieces > 1 else self._expected_s(tokens, order)
@@ -131,7 +136,7 @@ class AbstractiveSummarizer:
 
     def _whole(self, token_ids: list[int], total: int, order: _Order) -> Steps:
         fitting = self._windowing.cut(token_ids)
-        written = yield from self._write(fitting, order, order.stop_at)
+        written = yield from self._write(fitting, order, order.stop_at, is_last=True)
         kept = len(fitting) if order.budget.steps else 0
         return self._result(written, order, 1, InputReport(total, kept, kept < total))
 
@@ -159,12 +164,14 @@ class AbstractiveSummarizer:
         token_ids = windowing.encode(joined)
         if not taken:  # a single sentence cannot be cut into pieces
             return (yield from self._whole(token_ids, len(token_ids), order))
-        last = yield from self._write(windowing.cut(token_ids), order, order.stop_at)
+        last = yield from self._write(windowing.cut(token_ids), order, order.stop_at, is_last=True)
         if not usable(last.text, last.reason):
             last = _joined(parts, order, "deadline" if last.reason == "deadline" else _worst_reason(parts))
         return self._result(last, order, taken, read)
 
-    def _round(self, pieces: Sequence[Piece], order: _Order, parts: list[_Written]) -> Generator[None, None, int]:
+    def _round(
+        self, pieces: Sequence[Piece], order: _Order, parts: list[_Written]
+    ) -> Generator[Settled | None, None, int]:
         """Summarises the pieces in order into `parts` while time lasts; returns how many tokens were read.
 
         Each piece gets an equal share of the remaining time, with one share kept for the last round. A piece always
@@ -186,15 +193,19 @@ class AbstractiveSummarizer:
         return kept
 
     def _write(
-        self, token_ids: list[int], order: _Order, until: float, rest_s: float = 0.0
-    ) -> Generator[None, None, _Written]:
-        """Writes until the search is done or the next step would end after `until`. `rest_s` is the work after it."""
+        self, token_ids: list[int], order: _Order, until: float, rest_s: float = 0.0, *, is_last: bool = False
+    ) -> Generator[Settled | None, None, _Written]:
+        """Writes until the search is done or the next step would end after `until`. `rest_s` is the work after it.
+
+        What is written last is the summary, and is read while it is written.
+        """
         budget, slowdown = order.budget, self._slowdown.value
         times = self._times.for_text(len(token_ids), slowdown)
         planned = plan(times, order.wanted, until - budget.clock())
         if budget.clock() + times.encode_s > until:
             return _Written("", "deadline", planned, 0)
         decoder, search = None, BeamSearch(self._search_rules(order.parameters, planned))
+        settled = partial(self._settled, search, order) if is_last else None
         step_s = times.step_s(planned.beams)
         going_on = True
         while going_on:
@@ -209,7 +220,7 @@ class AbstractiveSummarizer:
                 step_s += 0.5 * (took_s - step_s)
             going_on = not search.done and budget.clock() + step_s <= until
             budget.left_s = rest_s + max(order.wanted.expected_tokens - search.steps, 1.0) * step_s * going_on
-            yield
+            yield settled
             going_on = going_on and budget.clock() + step_s <= until  # other texts may have run meanwhile
         reason: FinishReason = "deadline"
         if search.ended:  # a complete summary, even if a longer search could find a better one
@@ -218,6 +229,13 @@ class AbstractiveSummarizer:
             reason = "length"
         best = search.best()
         return _Written(finished_text(self._tokens.decode(best), reason), reason, planned, len(best))
+
+    def _settled(self, search: BeamSearch, order: _Order) -> str:
+        """How the summary of a search begins, whatever its later steps find; '' while it might be unusable."""
+        text = settled_text(self._tokens.decode(search.settled()))
+        if order.growing is not None:
+            text = order.growing.settled(text)
+        return text if usable(text, "deadline") else ""
 
     def _result(self, written: _Written, order: _Order, pieces: int, read: InputReport) -> SummaryResult:
         planned, budget = written.plan, order.budget

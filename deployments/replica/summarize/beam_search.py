@@ -72,6 +72,7 @@ class BeamSearch:
         """Prepares the first step, which continues row 0 with the start token."""
         self._rules = rules
         self._ends = frozenset(rules.eos_token_ids)
+        self._left_out = self._ends | {rules.decoder_start_token_id, rules.pad_token_id}
         self._rows = np.full((1, rules.max_new_tokens + 1), rules.decoder_start_token_id, dtype=np.int64)
         self._origins: TokenIds = np.zeros(1, dtype=np.int64)
         self._scores: Logits = np.zeros(1, dtype=np.float32)  # the sum of each row's log-probabilities
@@ -106,8 +107,23 @@ class BeamSearch:
 
         A finished row is the best unless an unfinished one scores higher for its length.
         """
-        left_out = self._ends | {self._rules.decoder_start_token_id, self._rules.pad_token_id}
+        left_out = self._left_out
         return tuple(token for token in self._leading().tokens if token not in left_out)
+
+    def settled(self) -> tuple[int, ...]:
+        """The tokens with which `best` begins, whatever later steps find: those that all rows have in common.
+
+        Rows that ended count too, while they may still be the best.
+        """
+        if self._done:
+            return self.best()
+        rows = self._rows[:, 1 : self._steps + 1]
+        common: list[int] = rows[0, : _length_in_common(rows)].tolist()
+        for one in self._finished:
+            pairs = zip(common, one.tokens, strict=False)
+            common = common[: next((at for at, (mine, its) in enumerate(pairs) if mine != its), len(one.tokens))]
+        left_out = self._left_out
+        return tuple(token for token in common if token not in left_out)
 
     def feed(self, logits: Logits) -> None:
         """Takes the logits (rows, vocabulary) of the pending step, and leaves them unchanged.
@@ -225,6 +241,12 @@ class BeamSearch:
             ended=False,
         )
         return max([*self._finished[:1], going_on], key=lambda one: one.score)
+
+
+def _length_in_common(rows: NDArray[np.int64]) -> int:
+    """How many of their first tokens all rows (rows, tokens) have in common."""
+    differ = np.flatnonzero((rows != rows[0]).any(axis=0))
+    return int(differ[0]) if len(differ) else rows.shape[1]
 
 
 def repeating(row: NDArray[np.int64], size: int) -> list[int]:

@@ -32,6 +32,9 @@ POINTING = frozenset(("it", "this", "that", "these", "those", "there", "here", "
 FOLLOWS_A_NAME = frozenset(
     ("is", "was", "are", "has", "can", "provides", "allows", "offers", "supports", "contains", "lets", "aims")
 )
+HELD = 2
+"""Words or marks after a space that may decide about it."""
+
 Key = tuple[str, ...]
 
 
@@ -54,12 +57,35 @@ def restored(summary: str, source: str) -> str:
     atoms = list(_atoms(summary))
     read = list(_atoms(source))
     said = {atom.folded for atom in atoms}
-    forms = _forms(read, said)
-    tight = _tight(atoms, _gaps(read, said))
-    written = (
+    return "".join(_written(atoms, _forms(read, said), _gaps(read, said)))
+
+
+class GrowingSummary:
+    """Restores a summary while it is written. The source is looked through once, when it is first needed."""
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+        self._known: tuple[dict[str, str], dict[Key, int]] | None = None
+
+    def settled(self, beginning: str) -> str:
+        """The beginning of `restored`, for any summary that begins with these words.
+
+        The last `HELD` words or marks are held back, since those that follow may change the spaces before them.
+        """
+        if self._known is None:
+            read = list(_atoms(self._source))
+            said = {atom.folded for atom in read}
+            self._known = _forms(read, said), _gaps(read, said)
+        written = _written(list(_atoms(beginning)), *self._known)
+        return "".join(written[: max(len(written) - HELD, 0)])
+
+
+def _written(atoms: list[Atom], forms: dict[str, str], votes: dict[Key, int]) -> list[str]:
+    """Each atom as it is written, with the space before it if there is one."""
+    tight = _tight(atoms, votes)
+    return [
         ("" if joined else " ") + forms.get(atom.folded, atom.form) for atom, joined in zip(atoms, tight, strict=True)
-    )
-    return "".join(written)
+    ]
 
 
 def folded(text: str) -> str:

@@ -126,7 +126,7 @@ class ExtractiveSummarizer:
                 self._read(batch, read)
                 self._slowdown.learn(budget.clock() - began, profiled_s)
                 budget.left_s = rest_s + self._batches_s(batches[at + 1 :])
-                yield
+                yield None  # the choice is made among all sentences, at the end
         return self._chosen(text, spans, read, parameters, budget)
 
     def _encoded(self, text: str, stretch: Sequence[SentenceSpan], first: int) -> list[_Encoded]:

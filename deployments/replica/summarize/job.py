@@ -5,11 +5,14 @@ Abstractive and extractive jobs both run step by step, so that a caller can stop
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import TypeAlias
 from unicodedata import category
 
+import numpy as np
+
+from deployments.engines.base import Decoder, Logits
 from deployments.replica.summarize.sentences import MAX_CHARACTERS, split_sentences, whole_sentences
 from gateway.model.deadline import Clock
 from gateway.model.messages import Failure, FinishReason, Generation, InputReport
@@ -76,9 +79,40 @@ class TextBudget:
         return self.deadline - self._last_step_ended
 
 
-Steps: TypeAlias = Generator[None, None, SummaryResult | Failure]
-"""A summarizer's work on one text: yields after each step, starts a step only if it fits the budget, and returns the
-outcome."""
+Settled: TypeAlias = Callable[[], str]
+"""Says how the summary under work begins, whatever its later steps find. It is asked only if somebody reads along."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What a text asks of the engine for its next step: one token more of its decoder, which should take `step_s`.
+
+    Texts that ask may step together. `settled` is of the text so far.
+    """
+
+    decoder: Decoder
+    token: int
+    step_s: float
+    settled: Settled
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What a text that asked is given: its logits (vocabulary,), and how many texts stepped together, in what time."""
+
+    logits: Logits
+    texts: int
+    took_s: float
+
+
+Steps: TypeAlias = Generator[Settled | Ask | None, Given | None, SummaryResult | Failure]
+"""The work on one text: yields after each step, starts a step only if it fits the budget, and returns the outcome.
+
+A text that runs its steps itself yields what says how it begins, or None while nothing is certain. What was once said
+is a beginning of all that is said later, and of the outcome's text, and makes that usable. A text that leaves a step to
+its caller yields an `Ask`, and is sent what it asked for, or None if there is no time for it."""
+
+_ONE_ROW = np.zeros(1, dtype=np.int64)
 
 
 class SummaryJob:
@@ -91,16 +125,46 @@ class SummaryJob:
         self.budget = budget
         self.outcome: SummaryResult | Failure | None = None
         self._steps = steps
+        self.ask: Ask | None = None
+        self._settled: Settled | None = None
 
     def step(self) -> bool:
         """Runs one step; True if the outcome is there. Blocking. Raises what the engine raises."""
-        try:
-            next(self._steps)
-        except StopIteration as end:
-            self.outcome = end.value
-            return True
+        ask = self.ask
+        if ask is None:
+            over = self._sent(None)
+            if not over:
+                self.budget.stepped()
+            return over
+        if not self.in_time:
+            return self._sent(None)
+        began = self.budget.clock()
+        logits = ask.decoder.step(np.asarray([ask.token], dtype=np.int64), _ONE_ROW)[0]
+        return self.take(Given(logits, 1, self.budget.clock() - began))
+
+    @property
+    def in_time(self) -> bool:
+        """False if what the text asks for would come too late."""
+        return self.ask is None or self.budget.fits(self.ask.step_s)
+
+    def take(self, given: Given) -> bool:
+        """Takes what the text has asked for; True if the outcome is there."""
         self.budget.stepped()
+        return self._sent(given)
+
+    def _sent(self, given: Given | None) -> bool:
+        try:
+            came = self._steps.send(given)
+        except StopIteration as end:
+            self.ask, self.outcome = None, end.value
+            return True
+        self.ask = came if isinstance(came, Ask) else None
+        self._settled = came.settled if isinstance(came, Ask) else came
         return False
+
+    def settled(self) -> str:
+        """The beginning of the summary that no later step will change; '' if nothing is certain."""
+        return self._settled() if self._settled is not None else ""
 
 
 def finished_text(written: str, reason: FinishReason) -> str:
@@ -114,8 +178,21 @@ def finished_text(written: str, reason: FinishReason) -> str:
     whole = whole_sentences(text)
     if whole:
         return whole
-    words = text.split()
-    return " ".join(words[:-1]) if len(words) > LEAST_WORDS else text
+    return _but_the_last_word(text) if len(text.split()) > LEAST_WORDS else text
+
+
+def settled_text(written: str) -> str:
+    """The beginning of what `finished_text` gives of any text that begins as this one, however it ends.
+
+    Until a sentence is complete, all words but the last; from then on whole sentences, since what is cut later loses
+    the rest. A character that is not whole yet, which is decoded as U+FFFD, counts as unwritten.
+    """
+    text = written.rstrip("\ufffd").strip()
+    return whole_sentences(text, settled=True) or _but_the_last_word(text)
+
+
+def _but_the_last_word(text: str) -> str:
+    return text[: len(text) - len(text.split()[-1])].rstrip() if text else ""
 
 
 def usable(text: str, reason: FinishReason) -> bool:

@@ -5,13 +5,15 @@ How a summary is made is the business of `abstractive` and `extractive`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Protocol
 
 import msgspec
 
 from deployments.replica.gathering import all_or_failure, each
 from deployments.replica.summarize.job import SummaryJob, SummaryResult, TextBudget, lead_of, usable, words_for
+from deployments.replica.summarize.sentences import split_sentences
 from deployments.replica.summarize.step_log import step_log_for
 from deployments.replica.summarize.time_slicing import FinishedJob, TimeSlicer
 from deployments.replica.tokens import well_formed
@@ -20,6 +22,8 @@ from gateway.catalogs.catalog import CatalogEntry
 from gateway.model.deadline import Clock
 from gateway.model.messages import (
     Answer,
+    Delta,
+    Emit,
     Failure,
     FailureKind,
     InputReport,
@@ -27,6 +31,7 @@ from gateway.model.messages import (
     ReplicaTimings,
     Work,
     parameters_of,
+    to_nobody,
 )
 from gateway.tasks.summarize import SummarizeParameters, Summary
 
@@ -55,11 +60,15 @@ class SummarizerReplica:
         """Admits no more work and finishes what it can within `grace_s` seconds."""
         await self.time_slicer.stop(grace_s)
 
-    async def handle(self, batch: Sequence[Work]) -> Sequence[Answer | Failure]:
-        """Answers a batch, each request by its deadline. The texts of all of them share the engine."""
-        return await each(self._answer(work) for work in batch)
+    async def handle(self, batch: Sequence[Work], emit: Emit = to_nobody) -> Sequence[Answer | Failure]:
+        """Answers a batch, each request by its deadline. The texts of all of them share the engine.
 
-    async def _answer(self, work: Work) -> Answer | Failure:
+        Of those that are streamed it emits, after each step, what of a summary is settled, and at the end the rest by
+        sentences.
+        """
+        return await each(self._answer(work, partial(emit, place)) for place, work in enumerate(batch))
+
+    async def _answer(self, work: Work, emit: Callable[[Delta], None]) -> Answer | Failure:
         """Answers one request by its deadline, strict or not. Cancelling it stops it after the current step.
 
         If a summary is not usable by then, strict work fails as EXPIRED. Else the first sentence of its text stands in,
@@ -72,15 +81,22 @@ class SummarizerReplica:
         begun = [
             self._summarizer.begin(text, parameters, budget) for text, budget in zip(work.inputs, budgets, strict=True)
         ]
-        finished = await all_or_failure(self.time_slicer.submit(work.request_id, one) for one in begun)
+        growing = [GrowingAnswer(index, emit) for index in range(len(begun))]
+        finished = await all_or_failure(
+            self.time_slicer.submit(work.request_id, one, grown.take if work.streamed else None)
+            for one, grown in zip(begun, growing, strict=True)
+        )
         if isinstance(finished, Failure):
             return finished
         summaries = [one.summary for one in finished]
         if work.strict and any(_cut_short(one) for one in summaries):
             return Failure(FailureKind.EXPIRED)
         summaries = [_or_lead(one, text, parameters) for one, text in zip(summaries, work.inputs, strict=True)]
+        texts = [well_formed(one.text) for one in summaries]
+        if work.streamed and not all(grown.end(text) for grown, text in zip(growing, texts, strict=True)):
+            return Failure(FailureKind.ENGINE, "a summary does not begin as it was streamed")
         return Answer(
-            tuple(Summary(well_formed(one.text)) for one in summaries),
+            tuple(map(Summary, texts)),
             input_report([one.input for one in summaries]),
             timings(finished, self._clock() - arrived),
             tuple(one.generation for one in summaries),
@@ -93,6 +109,39 @@ class SummarizerReplica:
     def totals(self) -> Totals:
         """The counts since the start."""
         return self.time_slicer.totals
+
+
+class GrowingAnswer:
+    """One summary as it is streamed: what was emitted of it so far."""
+
+    def __init__(self, index: int, emit: Callable[[Delta], None]) -> None:
+        self._index = index
+        self._emit = emit
+        self._sent = ""
+
+    def take(self, settled: str) -> None:
+        """Emits what is new of a summary's beginning."""
+        if settled.startswith(self._sent):
+            self._emit(Delta(self._index, settled[len(self._sent) :]))
+            self._sent = settled
+
+    def end(self, text: str) -> bool:
+        """Emits the rest of the finished summary, by sentences; False if it does not begin as it was emitted."""
+        if not text.startswith(self._sent):
+            return False
+        for sentence in _sentences(text[len(self._sent) :]):
+            self._emit(Delta(self._index, sentence))
+        self._sent = text
+        return True
+
+
+def _sentences(text: str) -> Iterator[str]:
+    """Cuts a text behind each sentence; joined, they are the text."""
+    at = 0
+    for end in [*(span.end for span in split_sentences(text)[:-1]), len(text)]:
+        if end > at:
+            yield text[at:end]
+            at = end
 
 
 def reserve_s(remaining_s: float) -> float:
@@ -125,7 +174,12 @@ def input_report(reports: Sequence[InputReport]) -> InputReport:
 
 
 def timings(finished: Sequence[FinishedJob], total_s: float) -> ReplicaTimings:
-    """Splits the total into engine time for all texts of the request and time spent waiting."""
-    service_time_s = min(sum(one.service_time_s for one in finished), total_s)
+    """Splits the total into the time of steps of all texts of the request and time spent waiting.
+
+    Of several texts that stepped together each counts for its part.
+    """
+    texts = max(one.texts for one in finished)
+    several = len(finished) > 1
+    service_time_s = min(sum(one.service_time_s / (one.texts if several else 1) for one in finished), total_s)
     queueing_delay_s = min(one.queueing_delay_s for one in finished) if len(finished) == 1 else total_s - service_time_s
-    return ReplicaTimings(max(queueing_delay_s, 0.0), service_time_s, total_s, 1)
+    return ReplicaTimings(max(queueing_delay_s, 0.0), service_time_s, total_s, texts)

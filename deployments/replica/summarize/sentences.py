@@ -25,6 +25,14 @@ SHORT_LINE = 50
 
 TERMINATORS = ".!?…。！？"
 CLOSERS = "'\"”’»)]}*_"
+CONTEXT = 200
+"""Characters before an end that decide whether it is a sentence's: abbreviations are shorter. Set by hand."""
+
+_ENDING = re.compile("(?:[。！？]|[.!?…](?=['\"”’»)\\]}*_]*(?:\\s|$)))['\"”’»)\\]}*_]*")
+"""Where a sentence may end: at a terminator with its closers, before white space if the script has some."""
+
+_AFTER = re.compile(r"\s+\S+|\S")
+_FIRST_WORD = re.compile(r"\A\S+")
 _PROBE = " Xx"  # not a word that `sentencex` knows as a sentence's start, which would make even `Dr.` an end
 _QUOTES = re.compile("[\"'`´‘’‚‛“”„‟«»‹›()\\[\\]{}（）「」『』【】〈〉《》]")
 _UNREADABLE = re.compile("[\r\x00\ud800-\udfff]")
@@ -53,16 +61,31 @@ def split_sentences(text: str) -> list[SentenceSpan]:
     ]
 
 
-def whole_sentences(text: str) -> str:
+def whole_sentences(text: str, *, settled: bool = False) -> str:
     """Cuts a text after its last complete sentence; '' if no sentence is complete.
 
     A complete sentence ends in `.`, `!`, `?` or `…`, perhaps with closing quotes and brackets, and another could begin
     after it: `He met Dr.` is not complete. Use it on a text that a model wrote until its tokens ran out.
+
+    Only the `CONTEXT` before an end and the word after it decide. So what is found of a text with a whole word after it
+    is found of every longer text; with `settled`, no other end counts.
     """
-    for span in reversed(split_sentences(text)):
-        if _is_complete(text[span.start : span.end]):
-            return text[: span.end]
+    for match in reversed([*_ENDING.finditer(text)]):
+        end, after = match.end(), _AFTER.match(text, match.end())
+        if settled and (after is None or after.end() == len(text) > end + 1):
+            continue
+        if _ends_there(text, end, after[0] if after else ""):
+            return text[:end]
     return ""
+
+
+def _ends_there(text: str, end: int, after: str) -> bool:
+    """True if a complete sentence ends at this place, before what comes `after` it."""
+    context = text[max(0, end - CONTEXT) : end]
+    if end > CONTEXT:
+        context = _FIRST_WORD.sub("", context)  # which may be half a word
+    spans = [span for span in split_sentences(context + after) if span.end == len(context)]
+    return any(_is_complete(context[span.start : span.end]) for span in spans)
 
 
 def _is_complete(sentence: str) -> bool:

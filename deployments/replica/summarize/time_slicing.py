@@ -6,13 +6,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from deployments.engines.base import guarded, yield_to_others
-from deployments.replica.summarize.job import SummaryJob, SummaryResult, usable
+from deployments.engines.base import Decoder, Logits, guarded, yield_to_others
+from deployments.replica.summarize.job import Given, SummaryJob, SummaryResult, usable
 from deployments.replica.summarize.step_log import NO_LOG, Step, StepLog
 from deployments.replica.totals import TimeSlicerTotals
 from gateway.model.deadline import Clock
@@ -74,6 +74,22 @@ def contested(waiting: Collection[Sharing], now: float) -> bool:
     return len({text.late(now) for text in waiting}) > 1
 
 
+def company(chosen: Text, others: Collection[Text], now: float, pace: Callable[[int], float], most: int) -> list[Text]:
+    """Picks the texts that take the next step with the chosen one, at most `most` with it.
+
+    A step of several texts takes longer than one of one: `pace` says how many times as long. So a text joins only where
+    every text that would be in time alone still is, the least slack first.
+    """
+    members = [chosen]
+    for other in sorted(others, key=lambda text: (text.late(now), text.slack_s(now), text.sequence)):
+        if len(members) == most:
+            break
+        slower = pace(len(members) + 1)
+        if all(one.late(now) or one.deadline - now >= slower * one.left_s for one in (*members, other)):
+            members.append(other)
+    return members
+
+
 def _attained(text: Sharing) -> tuple[float, int]:
     return text.attained_s, text.sequence
 
@@ -89,12 +105,25 @@ _TICK_S = 0.001  # seconds after a deadline before its alarm
 
 
 @dataclass(frozen=True, slots=True)
+class Together:
+    """How texts step together: at most `most` of them, by `step`, which takes `pace` times as long as a step of one."""
+
+    step: Callable[[Sequence[Decoder], Sequence[int]], Logits]
+    pace: Callable[[int], float]
+    most: int
+
+
+@dataclass(frozen=True, slots=True)
 class FinishedJob:
-    """How a text ended, and its seconds of waiting and of engine time."""
+    """How a text ended, and its seconds of waiting and of steps.
+
+    `texts` is the number of texts that stepped together with it, itself included, by the mean of its steps.
+    """
 
     summary: SummaryResult
     queueing_delay_s: float
     service_time_s: float
+    texts: int = 1
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -108,11 +137,15 @@ class _Text(Sharing):
     job: SummaryJob
     entered: float
     result: asyncio.Future[FinishedJob | Failure]
+    tell: Callable[[str], None] | None = None
+    told: str = ""
     alarm: asyncio.TimerHandle | None = None
     withdrawn: bool = False
     begun: bool = False
     failure: Failure | None = None
     done: bool = False
+    stepped_s: float = 0.0
+    stepped_texts: int = 0
     ran_late: bool = False
     ran_contested: bool = False
     steps: list[Step] = field(default_factory=list)
@@ -138,10 +171,12 @@ class TimeSlicer:
         *,
         niceness: int = 0,
         slice_s: float = SLICE_S,
+        together: Together | None = None,
     ) -> None:
         """Starts nothing; `start` does. `niceness` applies to the engine's threads only.
 
-        A slice ends after `slice_s` seconds if others wait; if that is infinite, when its text ends.
+        A slice ends after `slice_s` seconds if others wait; if that is infinite, when its text ends. Texts that ask for
+        their steps take them `together` where that is given.
         """
         self.totals = TimeSlicerTotals()
         self._slots = slots
@@ -150,6 +185,8 @@ class TimeSlicer:
         self._log = log
         self._niceness = niceness
         self._slice_s = slice_s
+        self._together = together
+        self._busy = 0
         self._waiting: set[_Text] = set()
         self._running: set[_Text] = set()
         self._ending: set[_Text] = set()
@@ -191,10 +228,13 @@ class TimeSlicer:
             self._threads.shutdown(wait=False)
             self._ending_thread.shutdown(wait=False)
 
-    async def submit(self, name: str, job: SummaryJob) -> FinishedJob | Failure:
+    async def submit(
+        self, name: str, job: SummaryJob, tell: Callable[[str], None] | None = None
+    ) -> FinishedJob | Failure:
         """Runs one job to its end. Failures are values: QUEUE_FULL, TOO_LONG, ENGINE, UNAVAILABLE.
 
-        Cancelling it withdraws the text after the current step. `name` is the text's name in the step log.
+        Cancelling it withdraws the text after the current step. `name` is the text's name in the step log. `tell` is
+        called on the loop, after each step that settles more of the summary, with all that is settled.
         """
         if not self._open:
             return Failure(FailureKind.UNAVAILABLE, "not started, or stopping")
@@ -209,6 +249,7 @@ class TimeSlicer:
             job=job,
             entered=self._clock(),
             result=self._loop.create_future(),
+            tell=tell,
         )
         self._waiting.add(text)
         self._share_engine()
@@ -229,6 +270,9 @@ class TimeSlicer:
         now = self._clock()
         sharing = [text for text in (*self._waiting, *self._running) if not text.withdrawn]
         backlog_s = sum(max(0.0, min(text.job.budget.left_s, text.deadline - now)) for text in sharing)
+        if self._together is not None and sharing:
+            number = min(len(sharing), self._together.most)
+            backlog_s *= self._together.pace(number) / number
         return LoadReport(backlog_s / self._slots, len(self._waiting), draining=not self._open, sharing=len(sharing))
 
     def _under_work(self) -> bool:
@@ -252,17 +296,25 @@ class TimeSlicer:
             self._waiting.discard(text)
             self._ending.add(text)
             self._ending_thread.submit(self._run_slice, text)
-        while len(self._running) < self._slots:
+        while self._busy < self._slots:
             ready = [text for text in self._waiting if text.begun or self._begun < MOST_BEGUN]
             if not ready:
                 break
             text = next_text(ready, now, late_turn=self._late_share.turn)
             text.ran_late, text.ran_contested = text.late(now), contested(ready, now)
-            self._waiting.discard(text)
-            self._running.add(text)
+            texts = [text]
+            if self._together is not None and text.job.ask is not None:
+                others = [one for one in ready if one is not text and one.job.ask is not None]
+                texts = company(text, others, now, self._together.pace, self._together.most)
+            self._waiting.difference_update(texts)
+            self._running.update(texts)
             self._begun += not text.begun
             text.begun = True
-            self._threads.submit(self._run_slice, text)
+            self._busy += 1
+            if self._together is None or len(texts) == 1:
+                self._threads.submit(self._run_slice, text)
+            else:
+                self._threads.submit(self._run_company, self._together, texts)
         if not self._under_work():
             self._idle.set()
 
@@ -280,33 +332,83 @@ class TimeSlicer:
                 step_began = ended
                 done = guarded(text.job.step)
                 ended = self._clock()
-                if isinstance(done, Failure):
-                    text.failure, text.done = done, True
-                elif done:
-                    text.done = True
-                else:
-                    text.steps.append(Step(step_began - budget.deadline, ended - budget.deadline))
+                self._stepped(text, done, step_began, ended, 1)
         finally:
-            text.attained_s += ended - began
-            self._loop.call_soon_threadsafe(self._back, text, ended - began)
+            self._loop.call_soon_threadsafe(self._back, (text,), ended - began)
 
-    def _back(self, text: _Text, ran_s: float) -> None:
-        """On the loop: starts the next text first, so that the engine works while this result goes out."""
-        self.totals.turns += 1
-        if text in self._running:
-            self.totals.sizes[len(self._waiting) + len(self._running)] += 1
-        self._running.discard(text)
-        self._ending.discard(text)
-        self._late_share.ran(ran_s, late=text.ran_late, contested=text.ran_contested)
-        text.left_s = text.job.budget.left_s
-        over = text.done or text.withdrawn
-        if over:
-            self._end(text)
+    def _run_company(self, together: Together, texts: Sequence[_Text]) -> None:
+        """On a thread: texts that ask step together until one of them ends, or their slice is over and others wait.
+
+        One whose step would come too late ends before it.
+        """
+        began = ended = self._clock()
+        try:
+            while not any(text.done or text.withdrawn for text in texts):
+                if self._waiting and ended - began >= self._slice_s:
+                    break
+                step_began = ended
+                late = [text for text in texts if not text.job.in_time]
+                asks = [text.job.ask for text in texts if text.job.ask is not None]
+                if late or len(asks) < len(texts):
+                    for text in late:
+                        self._stepped(text, guarded(text.job.step), step_began, step_began, 1)
+                    break
+                decoders, tokens = [ask.decoder for ask in asks], [ask.token for ask in asks]
+                logits = guarded(lambda: together.step(decoders, tokens))  # noqa: B023 - called at once
+                ended = self._clock()
+                for at, text in enumerate(texts):
+                    done: bool | Failure
+                    if isinstance(logits, Failure):
+                        done = logits
+                    else:
+                        given = Given(logits[at], len(texts), ended - step_began)
+                        done = guarded(lambda: text.job.take(given))  # noqa: B023 - called at once
+                    self._stepped(text, done, step_began, ended, len(texts))
+        finally:
+            self._loop.call_soon_threadsafe(self._back, texts, ended - began)
+
+    def _stepped(self, text: _Text, done: bool | Failure, began: float, ended: float, texts: int) -> None:
+        """On a thread: notes a step of a text, one of so many that took it together."""
+        text.attained_s += (ended - began) / texts
+        text.stepped_s += ended - began
+        text.stepped_texts += texts
+        if text.tell is not None and done is False:
+            self._tell(text, text.tell)
+        if isinstance(done, Failure):
+            text.failure, text.done = done, True
+        elif done:
+            text.done = True
         else:
-            self._waiting.add(text)
+            deadline = text.job.budget.deadline
+            text.steps.append(Step(began - deadline, ended - deadline))
+
+    def _tell(self, text: _Text, tell: Callable[[str], None]) -> None:
+        """On a thread: has the loop tell what the step has settled. What fails there costs the text its parts only."""
+        settled = guarded(text.job.settled)
+        if isinstance(settled, str) and len(settled) > len(text.told):
+            text.told = settled
+            self._loop.call_soon_threadsafe(tell, settled)
+
+    def _back(self, texts: Sequence[_Text], ran_s: float) -> None:
+        """On the loop: starts the next texts first, so that the engine works while these results go out."""
+        first = texts[0]
+        self.totals.turns += 1
+        if first in self._running:
+            self.totals.sizes[len(self._waiting) + len(self._running)] += 1
+            self._busy -= 1
+        self._late_share.ran(ran_s, late=first.ran_late, contested=first.ran_contested)
+        for text in texts:
+            self._running.discard(text)
+            self._ending.discard(text)
+            text.left_s = text.job.budget.left_s
+            if text.done or text.withdrawn:
+                self._end(text)
+            else:
+                self._waiting.add(text)
         self._share_engine()
-        if over:
-            text.resolve(self._result(text))
+        for text in texts:
+            if text.done or text.withdrawn:
+                text.resolve(self._result(text))
 
     def _result(self, text: _Text) -> FinishedJob | Failure:
         outcome = text.failure or text.job.outcome
@@ -314,7 +416,8 @@ class TimeSlicer:
             return Failure(FailureKind.CANCELLED)
         if isinstance(outcome, Failure):
             return outcome
-        return FinishedJob(outcome, self._clock() - text.entered - text.attained_s, text.attained_s)
+        texts = round(text.stepped_texts / max(len(text.steps) + 1, 1)) or 1
+        return FinishedJob(outcome, self._clock() - text.entered - text.stepped_s, text.stepped_s, texts)
 
     def _helped(self, text: _Text) -> bool:
         """True if its client got a usable summary in time."""

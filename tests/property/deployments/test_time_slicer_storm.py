@@ -84,7 +84,7 @@ class Watch:
                 self._begin(name, room)
             self._end(name, caller, step)
             room.left_s -= STEP_S
-            yield
+            yield None
         return CONDENSED
 
     def _begin(self, name: str, room: TextBudget) -> None:

@@ -37,6 +37,7 @@ from deployments.transport.frames import (
 )
 from gateway.model.messages import (
     Answer,
+    Emit,
     Failure,
     FailureKind,
     Generation,
@@ -164,7 +165,7 @@ def test_only_the_hello_is_a_hello(said: bytes) -> None:
         assert said.startswith(HELLO) if complete else HELLO.startswith(said)
 
 
-async def echo(batch: Sequence[Work]) -> Sequence[Failure]:
+async def echo(batch: Sequence[Work], emit: Emit) -> Sequence[Failure]:
     """Answers any batch."""
     return [Failure(FailureKind.TOO_LONG, work.inputs[0] if work.inputs else "", 1, 1) for work in batch]
 

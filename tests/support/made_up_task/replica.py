@@ -11,7 +11,17 @@ from deployments.replica.kinds import ReplicaKind
 from deployments.replica.totals import Totals
 from gateway.catalogs.catalog import CatalogEntry
 from gateway.model.deadline import Clock
-from gateway.model.messages import Answer, Failure, InputReport, LoadReport, ReplicaTimings, Work, parameters_of
+from gateway.model.messages import (
+    Answer,
+    Emit,
+    Failure,
+    InputReport,
+    LoadReport,
+    ReplicaTimings,
+    Work,
+    parameters_of,
+    to_nobody,
+)
 from made_up_task.task import Counted, CounterManifest, CountParameters
 
 WORDS_FILE = "words.json"
@@ -39,7 +49,7 @@ class CounterServer:
     async def stop(self, grace_s: float) -> None:
         """Do nothing: there is nothing to wait for."""
 
-    async def handle(self, batch: Sequence[Work]) -> Sequence[Answer | Failure]:
+    async def handle(self, batch: Sequence[Work], emit: Emit = to_nobody) -> Sequence[Answer | Failure]:
         """Count the texts of each request."""
         return [self._counted(work) for work in batch]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from deployments.replica.gathering import each
 from deployments.transport import Handler, TransportClient
-from gateway.model.messages import Answer, Failure, Work
+from gateway.model.messages import Answer, Emit, Failure, Work
 
 
 async def results_of(client: TransportClient, *batch: Work) -> list[Answer | Failure]:
@@ -31,7 +31,7 @@ async def result_of(client: TransportClient, work: Work) -> Answer | Failure:
 def one_by_one(handle: Callable[[Work], Coroutine[Any, Any, Answer | Failure]]) -> Handler:
     """Return a handler that answers the requests of a batch at once, each by `handle`."""
 
-    async def handler(batch: Sequence[Work]) -> Sequence[Answer | Failure]:
+    async def handler(batch: Sequence[Work], emit: Emit) -> Sequence[Answer | Failure]:
         return await each(handle(work) for work in batch)
 
     return handler

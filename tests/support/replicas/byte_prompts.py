@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from fake_engines import Saying
 from fakes import FakeClock, cell
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from deployments.engines.base import Logits, TokenIds
+from deployments.engines.base import Decoder, Logits, TokenIds
 from deployments.replica.generate.prompts import Prompts
 from deployments.replica.generate.writing import Scribe
 from gateway.model.manifest import GoldenSummary, Precision, SourceOf
@@ -65,7 +67,7 @@ def manifest(**rules: int | float | bool) -> CausalManifest:
     given = {"eos_token_ids": (EOS,), "max_new_tokens": 40, **rules}
 
     def profile(seconds: float) -> ProfileDocument:
-        cells = tuple(cell(1, tokens, seconds) for tokens in (8, WINDOW))
+        cells = tuple(cell(rows, tokens, seconds * (1 + rows) / 2) for rows in (1, 2, 4, 8) for tokens in (8, WINDOW))
         return ProfileDocument(threads=1, measured_on="a desk", cells=cells)
 
     return CausalManifest(
@@ -102,7 +104,8 @@ def manifest(**rules: int | float | bool) -> CausalManifest:
 class Scribbler:
     """A `Seq2SeqEngine` that follows a saying: a prompt takes `encode_s` with its first token, each later one `step_s`.
 
-    `read` has the prompts it was given, without their last tokens, and `steps` the number of its steps.
+    `read` has the prompts it was given, without their last tokens, `steps` the number of tokens that it wrote, and
+    `companies` how many stepped together each time.
     """
 
     clock: FakeClock
@@ -111,12 +114,30 @@ class Scribbler:
     step_s: float = 0.01
     read: list[tuple[int, ...]] = field(default_factory=list)
     steps: int = 0
+    companies: list[int] = field(default_factory=list)
+    gate: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        """Leave the gate open, before which a prompt waits to be read."""
+        self.gate.set()
 
     def encode(self, token_ids: TokenIds) -> _Line:
         """Read a prompt."""
+        self.gate.wait(60)
         self.read.append(tuple(token_ids.tolist()))
         self.clock.advance(self.encode_s)
         return _Line(self, [*self.read[-1]])
+
+    def step_together(self, decoders: Sequence[Decoder], tokens: Sequence[int]) -> Logits:
+        """Let each go on; a step of two takes half as long again as one of one, and so on."""
+        lines = [one for one in decoders if isinstance(one, _Line)]
+        self.companies.append(len(lines))
+        self.clock.advance(self.step_s * (1 + len(lines)) / 2)
+        return np.concatenate([one.said(token) for one, token in zip(lines, tokens, strict=True)])
+
+    def score(self, token_ids: TokenIds) -> Logits:
+        """No test asks for it."""
+        raise NotImplementedError
 
 
 @dataclass
@@ -127,15 +148,17 @@ class _Line:
 
     def step(self, tokens: TokenIds, origins: TokenIds) -> Logits:
         """Return logits that favour the saying's next token by far."""
-        engine = self.engine
-        engine.steps += 1
-        self.tokens.extend(tokens.tolist())
         if self.prompt:
-            engine.clock.advance(engine.step_s)
-        else:
-            self.prompt = tuple(self.tokens)
+            self.engine.clock.advance(self.engine.step_s)
+        return self.said(int(tokens[0]))
+
+    def said(self, token: int) -> Logits:
+        """Go on, in no time."""
+        self.engine.steps += 1
+        self.tokens.append(token)
+        self.prompt = self.prompt or tuple(self.tokens)
         logits = np.zeros((1, EOS + 1), dtype=np.float32)
-        logits[0, engine.saying(self.prompt, tuple(self.tokens[len(self.prompt) :]))] = 8
+        logits[0, self.engine.saying(self.prompt, tuple(self.tokens[len(self.prompt) :]))] = 8
         return logits
 
 

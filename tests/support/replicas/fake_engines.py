@@ -238,7 +238,7 @@ def in_steps(room: TextBudget, count: int, run: Callable[[], object], step_s: fl
                 break
             run()
             room.left_s = (left - 1) * step_s
-            yield
+            yield None
         return CONDENSED
 
     room.left_s = count * step_s

@@ -16,7 +16,7 @@ from gateway.api import app
 from gateway.api.server import HttpServer
 from gateway.catalogs.catalog import Catalog, load_catalog
 from gateway.forecasting.load import LoadTracker
-from gateway.model.messages import LoadReport, Work
+from gateway.model.messages import Emit, LoadReport, Work, to_nobody
 from gateway.router import Router
 from gateway.scheduling.loop import Result
 from gateway.service import Service
@@ -31,12 +31,17 @@ class OwnReplicas:
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     def dispatch(
-        self, checkpoint: str, batch: Sequence[Work], service_time_s: float, done: Callable[[Sequence[Result]], None]
+        self,
+        checkpoint: str,
+        batch: Sequence[Work],
+        service_time_s: float,
+        done: Callable[[Sequence[Result]], None],
+        emit: Emit = to_nobody,
     ) -> Callable[[], None]:
         """Give the batch to the checkpoint's replica."""
 
         async def handle() -> None:
-            done(await self.replicas[checkpoint].handle(batch))
+            done(await self.replicas[checkpoint].handle(batch, emit))
 
         task = asyncio.get_running_loop().create_task(handle())
         self.tasks.add(task)

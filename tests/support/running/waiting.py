@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from virtual_time import VirtualLoop
 
-from gateway.model.messages import Failure, FailureKind, LoadReport, Work
+from gateway.model.messages import Emit, Failure, FailureKind, LoadReport, Work
 
 ECHO = Failure(FailureKind.TOO_LONG, "answer " * 200, 9, 8)
 """The gated handler's answer."""
@@ -29,7 +29,7 @@ class Gate:
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     begun: int = 0
 
-    async def handle(self, batch: Sequence[Work]) -> Sequence[Failure]:
+    async def handle(self, batch: Sequence[Work], emit: Emit) -> Sequence[Failure]:
         """Wait for the gate, then answer."""
         self.begun += 1
         await self.gate.wait()

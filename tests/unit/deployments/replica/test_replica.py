@@ -18,7 +18,7 @@ from deployments.replica.replica import MEMORY_AGE_S, Replica
 from deployments.replica.summarize.extractive import ExtractiveSummarizer
 from deployments.replica.summarize.replica import SummarizerReplica
 from deployments.replica.totals import TimeSlicerTotals, Totals
-from gateway.model.messages import LoadReport, Work
+from gateway.model.messages import Emit, LoadReport, Work, to_nobody
 from gateway.model.tier import Tier
 from gateway.tasks.summarize import SummarizeParameters
 
@@ -26,7 +26,7 @@ from gateway.tasks.summarize import SummarizeParameters
 class FakeServer:
     """A server whose answers a test sets."""
 
-    async def handle(self, batch: Sequence[Work]) -> Any:
+    async def handle(self, batch: Sequence[Work], emit: Emit = to_nobody) -> Any:
         """Gives every request one answer."""
         return [ANSWER] * len(batch)
 

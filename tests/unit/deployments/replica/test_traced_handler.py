@@ -20,7 +20,7 @@ from opentelemetry.trace import StatusCode
 from sample_records import MARK, RECORD
 
 from deployments.replica.tracing import TracedHandler, spans_of, traces_asked_for
-from gateway.model.messages import Answer, Failure, FailureKind, Work
+from gateway.model.messages import Answer, Emit, Failure, FailureKind, Work
 from gateway.observability.tracing import Spans, Tracing, open_spans
 from gateway.tasks.classify import ClassifyParameters
 
@@ -34,7 +34,7 @@ def handler(collected: Collected, *results: Answer | Failure | Exception | None)
     """A replica that gives these results to a batch after 5 ms; never if one is None. It raises an exception."""
     clock = FakeClock()
 
-    async def handle(batch: Sequence[Work]) -> Sequence[Answer | Failure]:
+    async def handle(batch: Sequence[Work], emit: Emit) -> Sequence[Answer | Failure]:
         clock.advance(0.005)
         if None in results:
             await asyncio.Event().wait()

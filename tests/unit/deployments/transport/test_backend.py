@@ -17,7 +17,7 @@ from waiting import until
 from deployments.transport import Endpoint, TransportServer, UnixAddress
 from deployments.transport.backend import SETTLED_S, TransportBackend
 from gateway.forecasting.load import LoadTracker
-from gateway.model.messages import Answer, Failure, FailureKind, InputReport, LoadReport, ReplicaTimings, Work
+from gateway.model.messages import Answer, Emit, Failure, FailureKind, InputReport, LoadReport, ReplicaTimings, Work
 from gateway.tasks.classify import ClassifyParameters
 
 pytestmark = pytest.mark.virtual_time
@@ -54,7 +54,7 @@ class Played:
         """The endpoint where the replica listens."""
         return Endpoint(self.name, "here", UnixAddress(str(self.directory / self.name)))
 
-    async def handle(self, batch: Sequence[Work]) -> Sequence[Answer]:
+    async def handle(self, batch: Sequence[Work], emit: Emit) -> Sequence[Answer]:
         """Answers each request with its name."""
         self.begun += 1
         try:

@@ -17,7 +17,7 @@ from waiting import idle, until
 from deployments.transport import MAX_FRAME_BYTES, Endpoint, Handler, TransportClient, TransportServer, UnixAddress
 from deployments.transport.connection import HELLO
 from deployments.transport.frames import Cancel, ClientFrame, Done, ServerFrame, Submit, append_frame, client_frames
-from gateway.model.messages import Answer, Failure, FailureKind, InputReport, LoadReport, ReplicaTimings, Work
+from gateway.model.messages import Answer, Emit, Failure, FailureKind, InputReport, LoadReport, ReplicaTimings, Work
 from gateway.tasks.classify import ClassifyParameters
 
 LONG = "x" * (MAX_FRAME_BYTES // 2)
@@ -48,7 +48,7 @@ class Echo:
 
     batches: list[list[str]] = field(default_factory=list)
 
-    async def handle(self, batch: Sequence[Work]) -> Sequence[Answer | Failure]:
+    async def handle(self, batch: Sequence[Work], emit: Emit) -> Sequence[Answer | Failure]:
         """Answers a batch."""
         self.batches.append([work.inputs[0] for work in batch])
         return [self._answered(work.inputs[0]) for work in batch]
@@ -96,7 +96,7 @@ async def test_a_handler_that_raises_fails_its_batch_alone(tmp_path: Path) -> No
             raise ArithmeticError("a secret")
         return answer(work.inputs[0])
 
-    async def handler(batch: Sequence[Work]) -> Sequence[Answer]:
+    async def handler(batch: Sequence[Work], emit: Emit) -> Sequence[Answer]:
         return [await raises(work) for work in batch]
 
     async with serving(tmp_path, handler) as client:
@@ -112,7 +112,7 @@ async def test_a_handler_that_raises_fails_its_batch_alone(tmp_path: Path) -> No
 async def test_a_wrong_number_of_results_is_the_failure_of_the_replica(tmp_path: Path, short_of: int) -> None:
     """A handler that returns too few results or too many fails its whole batch: nobody gets another's answer."""
 
-    async def miscounting(batch: Sequence[Work]) -> Sequence[Answer]:
+    async def miscounting(batch: Sequence[Work], emit: Emit) -> Sequence[Answer]:
         texts = [work.inputs[0] for work in batch]
         if "right" in texts:
             return [answer(text) for text in texts]

@@ -15,13 +15,14 @@ from deployments.transport.frames import (
     Draining,
     FrameTooLong,
     Ping,
+    Progress,
     ProtocolError,
     Submit,
     append_frame,
     client_frames,
     server_frames,
 )
-from gateway.model.messages import LoadReport, Work
+from gateway.model.messages import Delta, LoadReport, Work
 from gateway.tasks.classify import ClassifyParameters
 
 PLAIN = msgspec.to_builtins(ClassifyParameters())
@@ -40,15 +41,18 @@ def test_the_bytes_of_the_wire_are_pinned() -> None:
     buffer = bytearray()
     append_frame(buffer, Submit(7, (WORK,)))
     assert buffer.hex() == (
-        "00000040" "930007" "91" "97" "a8636c617373696679" "91a6612074657874"
+        "00000041" "930007" "91" "98" "a8636c617373696679" "91a6612074657874"
         "95a8636c617373696679c0c0ad6c6f6e676573745f6669727374c0" "cb3fd0000000000000" "c3" "a3722d31"
-        "c0"
+        "c0" "c2"
     )  # fmt: skip
+    buffer.clear()
+    append_frame(buffer, Progress(7, 1, Delta(2, "it")))
+    assert buffer.hex() == "00000009" "940607" "01" "9202a26974"  # fmt: skip
 
 
 def test_work_from_before_trace_contexts_is_still_read() -> None:
     """Work from an older process is still read: a field that it lacks gets its default."""
-    earlier = msgspec.msgpack.encode(msgspec.structs.astuple(WORK)[:-1])
+    earlier = msgspec.msgpack.encode(msgspec.structs.astuple(WORK)[:-2])
     assert msgspec.msgpack.decode(earlier, type=Work) == WORK
 
 

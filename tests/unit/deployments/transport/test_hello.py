@@ -15,7 +15,7 @@ from waiting import idle, until
 
 from deployments.transport import Endpoint, HandshakeError, TransportClient, TransportServer, UnixAddress
 from deployments.transport.connection import HELLO, VERSION, hello_received
-from gateway.model.messages import Failure, Work
+from gateway.model.messages import Emit, Failure, Work
 
 
 def test_a_hello_is_waited_for_byte_by_byte() -> None:
@@ -36,7 +36,7 @@ def test_a_stranger_is_refused_at_its_first_wrong_byte() -> None:
         hello_received(b"G")
 
 
-async def never(batch: Sequence[Work]) -> Sequence[Failure]:
+async def never(batch: Sequence[Work], emit: Emit) -> Sequence[Failure]:
     """A handler that must not be called."""
     raise AssertionError(batch)
 

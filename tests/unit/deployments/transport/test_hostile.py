@@ -19,7 +19,7 @@ from waiting import ECHO, Gate, idle, until
 from deployments.transport import MAX_FRAME_BYTES, Endpoint, TransportClient, TransportServer, UnixAddress
 from deployments.transport.connection import HELLO
 from deployments.transport.frames import Done, FrameReader, Pong, ServerFrame, Submit, append_frame, server_frames
-from gateway.model.messages import Failure, FailureKind, Work
+from gateway.model.messages import Emit, Failure, FailureKind, Work
 from gateway.tasks.classify import ClassifyParameters
 
 WORK = Work("classify", ("hello " * 200,), ClassifyParameters(), remaining_s=1.0, strict=True, request_id="r")
@@ -153,7 +153,7 @@ async def test_a_client_that_never_reads_again_is_given_up(tmp_path: Path) -> No
 async def test_answers_too_many_for_memory_end_the_connection(tmp_path: Path) -> None:
     """A client is given up when the answers to its requests exceed the memory for waiting ones."""
 
-    async def large(batch: Sequence[Work]) -> Sequence[Failure]:
+    async def large(batch: Sequence[Work], emit: Emit) -> Sequence[Failure]:
         return [Failure(FailureKind.ENGINE, "x" * (MAX_FRAME_BYTES // 2))] * len(batch)
 
     address = UnixAddress(str(tmp_path / "s"))

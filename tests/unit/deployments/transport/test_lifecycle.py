@@ -37,7 +37,7 @@ import asyncio, sys
 from deployments.transport import TransportServer, UnixAddress
 from gateway.model.messages import LoadReport
 
-async def hang(batch):
+async def hang(batch, emit):
     print("begun", flush=True)
     await asyncio.Event().wait()
 

@@ -19,7 +19,6 @@ from gateway.model.tier import Tier
 from gateway.tasks import TASKS
 
 CHECKPOINTS = {"scribbler": ("generate",), "scribe": ("summarize",), "vectors": ("embed", "similarity")}
-TASKS_SERVED = ("generate", "summarize", "embed", "similarity")
 TOLD = Told("r-1", 1_700_000_000, "scribbler")
 HELLO = [{"role": "user", "content": "Hello?"}]
 
@@ -54,9 +53,9 @@ def test_a_conversation_is_that_of_the_tasks_own_endpoint() -> None:
         stop="\n",
         seed=-1,
     )
-    document = body.document("generate")
+    document = openai.document_of(body, "chat", TASKS["generate"])
     assert document["inputs"] == [{"role": "system", "content": "Be brief."}, *HELLO]
-    parameters, _ = TASKS["generate"].read(TASKS["generate"].body.model_validate(document))
+    parameters: Any = TASKS["generate"].read(TASKS["generate"].body.model_validate(document))[0]
     assert (parameters.max_new_tokens, parameters.sample, parameters.stop) == (5, False, ("\n",))
 
 
@@ -96,15 +95,14 @@ def test_what_changes_nothing_is_accepted_and_listed() -> None:
 )
 def test_a_model_is_a_checkpoint_a_tier_or_a_task(model: str, task: str, asked: Terms) -> None:
     """The name of the model decides the task and the terms."""
-    body = CompletionBody.model_validate({"model": model, "prompt": "Say:"})
-    assert openai.placed(body, CHECKPOINTS, TASKS_SERVED) == (task, asked)
+    assert openai.placed("completions", model, CHECKPOINTS) == (TASKS[task], asked)
 
 
 def test_a_model_that_cannot_answer_is_not_found() -> None:
     """The error lists those that can."""
     for model in ("vectors", "gpt-4o"):
         with pytest.raises(UnknownCheckpoint) as refused:
-            openai.placed(chat(model=model), CHECKPOINTS, TASKS_SERVED)
+            openai.placed("chat", model, CHECKPOINTS)
         assert refused.value.members["checkpoints"] == ["scribbler"]
     status, document = openai.problem_document(refused.value)
     assert (status, document.error.code) == (404, "model_not_found")
@@ -112,18 +110,13 @@ def test_a_model_that_cannot_answer_is_not_found() -> None:
 
 def test_the_models_that_are_listed_may_all_be_asked() -> None:
     """Each name that `/v1/models` lists places a body of some endpoint."""
-    bodies = (
-        chat(),
-        CompletionBody.model_validate({"model": "a", "prompt": "a"}),
-        EmbeddingsBody.model_validate({"model": "a", "input": "a"}),
-    )
-    for listed in openai.models_of(CHECKPOINTS, TASKS_SERVED, 0).data:
-        assert any(_is_placed(one.model_copy(update={"model": listed.id})) for one in bodies), listed.id
+    for listed in openai.models_of(CHECKPOINTS, 0).data:
+        assert any(_is_placed(endpoint.name, listed.id) for endpoint in openai.ENDPOINTS.values()), listed.id
 
 
-def _is_placed(body: openai.OpenAIBody) -> bool:
+def _is_placed(endpoint: str, model: str) -> bool:
     try:
-        openai.placed(body, CHECKPOINTS, TASKS_SERVED)
+        openai.placed(endpoint, model, CHECKPOINTS)
     except UnknownCheckpoint:
         return False
     return True
@@ -143,8 +136,9 @@ def test_an_answer_of_the_assistant_has_openais_form(reason: FinishReason, ended
 def test_a_completion_is_of_any_task_that_writes() -> None:
     """Prompts are written on, or summarised by a checkpoint that reads first; echo repeats the prompt."""
     body = CompletionBody.model_validate({"model": "a", "prompt": ["a", "b"], "echo": True, "stop": "."})
-    assert body.document("generate")["parameters"] == {"stop": ["."], "return_full_text": True}
-    assert body.document("summarize")["parameters"] == {}
+    asked = openai.document_of(body, "completions", TASKS["generate"])
+    assert asked["parameters"] == {"stop": ["."], "return_full_text": True}
+    assert openai.document_of(body, "completions", TASKS["summarize"])["parameters"] == {}
     document = plain(body.answer(answer({"summary_text": "A."}, {"summary_text": "B."}), TOLD))
     assert [one["text"] for one in document["choices"]] == ["A.", "B."]
 

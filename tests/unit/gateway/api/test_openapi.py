@@ -35,6 +35,9 @@ BODIES: dict[str, dict[str, object]] = {
     "/generate": {"inputs": "a good film"},
     "/zero-shot": {"inputs": "a good film", "parameters": {"candidate_labels": ["praise", "complaint"]}},
     "/route": {"task": "classify", "inputs": "a good film"},
+    "/v1/chat/completions": {"model": "punctual", "messages": [{"role": "user", "content": "Hello?"}]},
+    "/v1/completions": {"model": "punctual", "prompt": "a good film"},
+    "/v1/embeddings": {"model": "fine", "input": "a good film"},
 }
 
 CUT = Answer(ANSWER.outputs, InputReport(900, 64, True), ReplicaTimings(0.0, 0.002, 0.002, 1))

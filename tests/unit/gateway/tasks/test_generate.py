@@ -101,10 +101,14 @@ def test_an_answer_takes_its_prompt_and_its_expected_tokens() -> None:
 
 
 def test_a_conversation_is_one_prompt_and_prompts_are_many() -> None:
-    """Two prompts take twice as long as one; two messages are read together and answered once."""
+    """Prompts are read one after the other and step together; two messages are read together and answered once."""
     one, _ = model().service_times_s([8], GenerateParameters(), 9.0)
-    assert model().service_times_s([8, 8], GenerateParameters(), 9.0)[0] == pytest.approx(2 * one)
-    together, _ = model().service_times_s([8, 8], GenerateParameters(roles=("system", "user")), 9.0)
+    both, _ = model().service_times_s([8, 8], GenerateParameters(), 9.0)
+    assert both == pytest.approx(2 * 0.02 + OUTPUT_TOKENS * 0.015) == model().run_s(2, 8)
+    assert model().service_times_s([8], GenerateParameters(), 9.0, companions=1)[0] == pytest.approx(both)
+    ten, _ = model().service_times_s([8] * 10, GenerateParameters(), 9.0)
+    assert ten == pytest.approx(model().run_s(8, 8) + model().run_s(2, 8)) == model().run_s(10, 8)
+    together, _ = model().service_times_s([4, 4], GenerateParameters(roles=("system", "user")), 9.0)
     assert together == pytest.approx(one)
 
 

@@ -84,7 +84,7 @@ async def test_what_came_to_nothing_was_wasted() -> None:
 
     def way(clock: FakeClock, end: SummaryResult | Failure) -> Steps:
         clock.advance(STEP_S)
-        yield
+        yield None
         return end
 
     async with played_slicer() as at:
