@@ -69,7 +69,7 @@ def test_a_variant_writes_as_its_source(tmp_path: Path, family: str) -> None:
     for golden in made.self_test:
         assert golden.token_ids == tuple(ids_of(golden.text).tolist())
         assert write_on(engine, golden.token_ids, (END,), 24) == golden.written
-    assert {cell.batch for cell in made.step_profile.cells} == {1}
+    assert {cell.batch for cell in made.step_profile.cells} == {1, 2, 4, 8}
     assert 1.0 <= made.output_tokens <= WINDOW
 
 
@@ -102,9 +102,10 @@ def test_a_replica_opens_a_variant(tmp_path: Path, family: str) -> None:
     assert [cell.tokens for cell in again.step_profile.cells] == [cell.tokens for cell in made.step_profile.cells]
 
 
-def test_int8_weights_are_verified(tmp_path: Path) -> None:
+@pytest.mark.parametrize("family", CAUSAL_FAMILIES)
+def test_int8_weights_are_verified(tmp_path: Path, family: str) -> None:
     """A variant in int8 weights runs and is measured; one under the floor is refused and says how far it is off."""
-    source = make_causal_checkpoint(tmp_path / "source")
+    source = make_causal_checkpoint(tmp_path / "source", family)
     made = exported(tmp_path, source, Precision.INT8_WEIGHTS, 0.5)
     assert 0.5 <= made.verification.agreement <= 1.0
     with pytest.raises(VariantRefused, match=r"of \d+ next tokens are the source's, under the floor of 100.0%"):
