@@ -280,7 +280,7 @@ def _ask(original: Original, tokens: TextTokens, bench: Workbench, window: int) 
     """
     location, texts = bench.source.location, read_on_texts(bench.source)
     most = min(VERIFIED_TOKENS, window)
-    whole = [original.encode(one.text) for one in texts.texts]
+    whole: list[list[int]] = [original.tokenizer(one.text)["input_ids"] for one in texts.texts]  # not cut at either end
     if any(row[:most] != tokens.encode(one.text)[:most] for row, one in zip(whole, texts.texts, strict=True)):
         raise ExportFailed(f"{location}: a text is not read as by the checkpoint's own tokenizer")
     kept = [(one, row[:most]) for one, row in zip(texts.texts, whole, strict=True) if len(row) > 1]
