@@ -34,6 +34,9 @@ STEPS = 6
 """Later steps per sample, at each number of rows. All are taken in one decoding, so that the source is encoded once
 and all cells have the same mean number of generated tokens."""
 
+TOKENS_AFTER = 1 + len(ROWS) * (1 + STEPS)
+"""Tokens that such a decoding writes after those that it has read."""
+
 READING_SHARE = 0.4
 
 Clock = Callable[[], float]
@@ -222,12 +225,13 @@ def measure_reading_and_steps(
     threads: int,
     measured_on: str,
     watch: Watch,
-    rows_at_once: Sequence[int] = ROWS,
+    searching: bool = True,
 ) -> tuple[ProfileDocument, ProfileDocument]:
     """Two profiles: of encoding with the first decode step, and of each later step.
 
     The first is by source tokens at batch size 1, the second by rows and source tokens. Both are made within about the
-    watch's budget. Sources repeat `token_ids`. Raises what the engine raises.
+    watch's budget. Sources repeat `token_ids`. `searching` permutes the rows at each step, as beam search does. Raises
+    what the engine raises.
     """
     first = np.asarray([start_token], dtype=np.int64)
 
@@ -239,9 +243,9 @@ def measure_reading_and_steps(
 
     def step(shape: Shape) -> Mapping[Shape, float]:
         decoder = _begun(engine, _source(token_ids, shape.tokens), first)
-        rows = list(rows_at_once)
+        rows = list(ROWS)
         watch.chance.shuffle(rows)
-        return {Shape(count, shape.tokens): _mean_step_s(decoder, count, token_ids, watch) for count in rows}
+        return {Shape(count, shape.tokens): _mean_step_s(decoder, count, token_ids, watch, searching) for count in rows}
 
     def profile(lengths: Iterable[int], probe: Probe, part: Watch) -> ProfileDocument:
         cells = measure([Shape(1, length) for length in _up_to(lengths, window)], probe, part)
@@ -251,14 +255,16 @@ def measure_reading_and_steps(
     return profile(READ_LENGTHS, read, reading), profile((*STEP_LENGTHS, window), step, stepping)
 
 
-def _mean_step_s(decoder: Decoder, rows: int, token_ids: tuple[int, ...], watch: Watch) -> float:
+def _mean_step_s(decoder: Decoder, rows: int, token_ids: tuple[int, ...], watch: Watch, searching: bool) -> float:
     """Mean seconds of a step with this number of rows, without the step that changes the number."""
     tokens = np.resize(np.asarray(token_ids, dtype=np.int64), rows)
     decoder.step(tokens, np.zeros(rows, dtype=np.int64))
-    permuted = np.arange(rows, dtype=np.int64)[::-1].copy()  # permutes the rows, as beam search does
+    origins = np.arange(rows, dtype=np.int64)
+    if searching:
+        origins = origins[::-1].copy()
     started = watch.clock()
     for _ in range(STEPS):
-        decoder.step(tokens, permuted)
+        decoder.step(tokens, origins)
     return (watch.clock() - started) / STEPS
 
 

@@ -14,16 +14,19 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deployments.engines.base import CausalEngine, Decoder, Logits, Seq2SeqEngine, TokenIds
+from deployments.engines.base import CausalEngine, Logits, Seq2SeqEngine, TokenIds
 from deployments.engines.host import read_host
 from deployments.engines.opening import CAUSAL_FILES, open_causal_engine
+from deployments.replica.generate.prompts import TEMPLATE_FILE, Prompts
+from deployments.replica.generate.replica import OpenCausal
+from deployments.replica.generate.writing import write_on
 from deployments.replica.summarize.beam_search import GOLDEN_TOKENS
-from deployments.replica.tokens import TOKENIZER_FILE, TextTokens
+from deployments.replica.tokens import TextTokens
 from exporters.errors import Difference, ExportFailed, SourceRefused
 from exporters.kinds.embedder import MODULES_FILE
 from exporters.kinds.generation import UNSUPPORTED, Fields, Harmless, check_supported, for_task, ids_of
@@ -39,18 +42,17 @@ from exporters.kinds.kind import Kind, TitledProfile, share_with_floor
 from exporters.kinds.original import Original, load_original
 from exporters.kinds.shapes import LENGTHS, LONGEST, prove_shapes
 from exporters.plan import Step, Workbench
-from exporters.profiling import STEPS, Advance, Clock, Watch, measure_reading_and_steps, watch_here
+from exporters.profiling import TOKENS_AFTER, Advance, Clock, Watch, measure_reading_and_steps, watch_here
 from exporters.sources.source import SourceFolder
 from exporters.sources.texts import OWN_TEXTS, SOFTWARE, SUMMARIES, TextSet, read_texts
 from exporters.verification import ODD, SHOWN_CHARACTERS, WORST, Comparison, by_length
 from gateway.model.manifest import GoldenSummary, Precision
+from gateway.model.messages import Failure
 from gateway.model.profile import ProfileDocument
 from gateway.tasks.generate import CausalManifest, NextTokenVerification, WritingRules
 
 ARCHITECTURES = ("ForCausalLM", "LMHeadModel")
 PIPELINE = "text-generation"
-
-TEMPLATE_FILE = "chat_template.jinja"
 
 MOST_WINDOW = 2048
 """Most tokens of prompt and answer together, whatever a checkpoint may take. Set by hand: one run of so many, which
@@ -59,27 +61,22 @@ profiling makes, takes seconds, and attention takes memory by their square."""
 MAX_NEW_TOKENS = 256
 """The most new tokens where no file of the checkpoint says it, as in transformers' pipeline for text generation."""
 
-MOST_TEXTS = 100
+MOST_TEXTS = 40
 VERIFIED_TOKENS = 128
 """Tokens read of a verification text: each is compared, and a matrix of logits of so many takes tens of megabytes."""
 
 BLOCK = 32
 """Weights that share a scale in int8. Of the next tokens of SmolLM2-135M, 4,693 of package descriptions and documents,
-95.9 % are those of its source with 32, 93.8 % with 64, 92.5 % with 128; a step took as long with each."""
+95.9 % are those of its source with 32, 93.8 % with 64, 92.5 % with 128. A step takes 8 % more processor time with 32
+than with 128."""
 
 QUANTISED_FINELY: Quantise = {**QUANTISED, Precision.INT8_WEIGHTS: partial(quantise_weights, block=BLOCK)}
-
-ROWS_AT_ONCE = (1,)
-"""Rows of a step that are profiled: an answer is written in one."""
-
-LATER_STEPS = STEPS + 2
-"""Tokens that profiling writes after those that it reads: no position may be over the window."""
 
 LAST_STEPS = 4
 """Tokens of a row that the proof takes step by step, after it has read those before at once."""
 
 GOLDEN_WORDS = 24
-LENGTH_PROMPTS, LONGEST_ANSWER = 6, 128
+LENGTH_PROMPTS, LONGEST_ANSWER = 4, 128
 """Prompts that are answered to learn the mean length, and the most tokens of an answer that is measured."""
 
 NO_NUMBER = 1e4
@@ -112,18 +109,6 @@ USED = (
     "top_k",
     "top_p",
 )
-
-
-class OpenWriter(Protocol):
-    """A decoder-only variant that has passed its checks, as a replica opens it."""
-
-    @property
-    def manifest(self) -> CausalManifest:
-        """The manifest that describes it."""
-
-    @property
-    def engine(self) -> Seq2SeqEngine:
-        """What runs it."""
 
 
 @dataclass(frozen=True)
@@ -168,9 +153,9 @@ def make_causal(bench: Workbench) -> CausalManifest:
     window, pad_id = min(original.window, MOST_WINDOW), original.pad_id
     original.save_tokenizer(bench.folder)
     template = _save_template(original, bench.folder, bench.source.location)
-    tokens = TextTokens.open(bench.folder / TOKENIZER_FILE)
-    asked = _ask(original, tokens, bench, window)
-    prompts = [_prompt(original, one.text, window) for one in asked.texts.texts[:LENGTH_PROMPTS]]
+    prompts = Prompts.open(bench.folder, rules.eos_token_ids)
+    asked = _ask(original, prompts.tokens, bench, window)
+    questions = _prompts(original, prompts, asked, bench.source.location)
     with scratch_folder(bench) as scratch:
         bench.progress(Step.EXPORTING, 0.0)
         export_causal_graph(original.model, scratch)
@@ -180,10 +165,10 @@ def make_causal(bench: Workbench) -> CausalManifest:
     engine = open_causal_engine(plan.engine, bench.folder, plan.threads)
     said = variant_scored(engine, asked.rows, bench.advance(Step.VERIFYING))
     floors = floors_of(plan.precision, bench.settings.floor)
-    verification = compare_next_tokens(asked, said, tokens, floors).accepted(bench)
-    golden = record_prompts(engine, tokens, asked.texts, rules, window)
+    verification = compare_next_tokens(asked, said, prompts.tokens, floors).accepted(bench)
+    golden = record_prompts(engine, prompts.tokens, asked.texts, rules, window)
     budget_s = bench.settings.verification_budget_s / 4
-    output_tokens = mean_length(engine, prompts, rules, window, time.perf_counter, budget_s)
+    output_tokens = mean_length(engine, questions, rules, window, time.perf_counter, budget_s)
     profile, step_profile = _profiles(engine, window, golden, plan.threads, bench.profiling())
     return CausalManifest(
         **bench.shared(),
@@ -199,7 +184,7 @@ def make_causal(bench: Workbench) -> CausalManifest:
     )
 
 
-def profile_causal(opened: OpenWriter, threads: int, budget_s: float, advance: Advance) -> CausalManifest:
+def profile_causal(opened: OpenCausal, threads: int, budget_s: float, advance: Advance) -> CausalManifest:
     """The variant's manifest with both profiles measured now on this host."""
     manifest, watch = opened.manifest, watch_here(budget_s, advance)
     profile, step_profile = _profiles(opened.engine, manifest.max_tokens, manifest.self_test, threads, watch)
@@ -212,8 +197,8 @@ def _profiles(
     """The profiles of reading and of later steps on this host; the longest golden prompt is what is read."""
     longest = max((one.token_ids for one in golden), key=len)
     host = read_host().kind
-    most = max(1, window - LATER_STEPS)
-    return measure_reading_and_steps(engine, most, longest, longest[-1], threads, host, watch, ROWS_AT_ONCE)
+    most = max(1, window - TOKENS_AFTER)  # no position may be over the window
+    return measure_reading_and_steps(engine, most, longest, longest[-1], threads, host, watch, searching=False)
 
 
 def load_writer(source: SourceFolder) -> tuple[Original, WritingRules]:
@@ -258,19 +243,25 @@ def _save_template(original: Original, folder: Path, location: str) -> bool:
     return True
 
 
-def _prompt(original: Original, text: str, window: int) -> list[int]:
-    """The token ids of a text as one would ask with it: as a user's message if the checkpoint knows conversations."""
-    from jinja2 import TemplateError
+def _prompts(original: Original, prompts: Prompts, asked: Asked, location: str) -> list[list[int]]:
+    """The token ids of a few texts as one would ask with them: as a user's messages, if there is a chat template.
 
+    Raises SourceRefused if its template takes no message of a user, ExportFailed if replicas read one otherwise.
+    """
+    most = original.window // 2
+    few = [_opening(one.text, prompts.tokens, most) for one in asked.texts.texts[:LENGTH_PROMPTS]]
     if original.tokenizer.chat_template is None:
-        return original.encode(text)[: window // 2]
-    words = " ".join(text.split()[: window // 8])
+        return [prompts.of_text(text) for text in few]
     tokenizer: Any = original.tokenizer  # whose result is typed as many things
-    try:
-        ids: list[int] = tokenizer.apply_chat_template([{"role": "user", "content": words}], add_generation_prompt=True)
-    except TemplateError as error:
-        raise SourceRefused(f"its chat template takes no message of a user: {error}") from error
-    return ids[-(window // 2) :]
+    found = []
+    for text in few:
+        ids = prompts.of_conversation(("user",), (text,))
+        if isinstance(ids, Failure):
+            raise SourceRefused(f"{location}: its chat template takes no message of a user")
+        if ids != tokenizer.apply_chat_template([{"role": "user", "content": text}], add_generation_prompt=True):
+            raise ExportFailed(f"{location}: a conversation is not read as by the checkpoint's own template")
+        found.append(ids)
+    return found
 
 
 def read_on_texts(source: SourceFolder) -> TextSet:
@@ -289,7 +280,7 @@ def _ask(original: Original, tokens: TextTokens, bench: Workbench, window: int) 
     """
     location, texts = bench.source.location, read_on_texts(bench.source)
     most = min(VERIFIED_TOKENS, window)
-    whole = [original.encode(one.text) for one in texts.texts]
+    whole: list[list[int]] = [original.tokenizer(one.text)["input_ids"] for one in texts.texts]  # not cut at either end
     if any(row[:most] != tokens.encode(one.text)[:most] for row, one in zip(whole, texts.texts, strict=True)):
         raise ExportFailed(f"{location}: a text is not read as by the checkpoint's own tokenizer")
     kept = [(one, row[:most]) for one, row in zip(texts.texts, whole, strict=True) if len(row) > 1]
@@ -298,12 +289,12 @@ def _ask(original: Original, tokens: TextTokens, bench: Workbench, window: int) 
     rows = [row for _, row in kept]
     original.check_ids(rows, location)
     budget_s = bench.settings.verification_budget_s / 2  # the other half is for the variant
-    meant = source_scored(partial(_logits, original), rows, time.perf_counter, budget_s, bench.advance(Step.ASKING))
+    meant = source_scored(partial(logits_of, original), rows, time.perf_counter, budget_s, bench.advance(Step.ASKING))
     count = len(meant)
     return Asked(TextSet(texts.name, tuple(one for one, _ in kept[:count])), rows[:count], meant)
 
 
-def _logits(original: Original, row: Sequence[int]) -> Logits:
+def logits_of(original: Original, row: Sequence[int]) -> Logits:
     """The source's logits (tokens, vocabulary) after each token of a row."""
     import torch
 
@@ -359,7 +350,7 @@ def _prove(original: Original, asked: Asked, engine: CausalEngine, window: int) 
     rows = {len(row): row for length in (*LENGTHS, LONGEST) if (row := text[: min(length, window)])}
 
     def meant(batch: list[list[int]]) -> Logits:
-        return np.stack([_logits(original, row)[-LAST_STEPS:] for row in batch])
+        return np.stack([logits_of(original, row)[-LAST_STEPS:] for row in batch])
 
     def said(batch: list[list[int]]) -> Logits:
         return np.stack([_by_steps(engine, row) for row in batch])
@@ -437,9 +428,9 @@ def record_prompts(
     median = ordered[len(ordered) // 2]
     golden = []
     for text in dict.fromkeys((median, ordered[0], f"{ODD} {median}")):
-        opening = _opening(text, tokens, window // 2)
+        opening = _opening(text, tokens, max(1, window - GOLDEN_TOKENS))
         ids = tokens.encode(opening)
-        written = write_on(engine, ids, rules.eos_token_ids, min(GOLDEN_TOKENS, window - len(ids)))
+        written = write_on(engine, ids, rules.eos_token_ids, GOLDEN_TOKENS)
         golden.append(GoldenSummary(text=opening, token_ids=tuple(ids), written=written))
     return tuple(golden)
 
@@ -450,19 +441,6 @@ def _opening(text: str, tokens: TextTokens, most: int) -> str:
     while len(words) > 1 and len(tokens.encode(" ".join(words))) > most:
         words.pop()
     return " ".join(words)
-
-
-def write_on(engine: Seq2SeqEngine, prompt: Sequence[int], ends: Sequence[int], most: int) -> tuple[int, ...]:
-    """Writes at most that many tokens after a prompt, each the likeliest, without what ends them. Blocking."""
-    decoder: Decoder = engine.encode(np.asarray(prompt[:-1], dtype=np.int64))
-    written: list[int] = []
-    token = prompt[-1]
-    while len(written) < most:
-        token = int(decoder.step(np.asarray([token], dtype=np.int64), np.zeros(1, dtype=np.int64))[0].argmax())
-        if token in ends:
-            break
-        written.append(token)
-    return tuple(written)
 
 
 def mean_length(
@@ -499,7 +477,7 @@ def _agreement(manifest: CausalManifest) -> Mapping[str, str]:
     }
 
 
-CAUSAL: Kind[CausalManifest, OpenWriter] = Kind(
+CAUSAL: Kind[CausalManifest, OpenCausal] = Kind(
     name="causal",
     described="a decoder-only checkpoint",
     task="generate",

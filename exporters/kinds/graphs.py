@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import onnx
     import torch
     from numpy.typing import NDArray
-    from onnx import ModelProto
+    from onnx import GraphProto, ModelProto, NodeProto
     from transformers import PreTrainedModel
 
 Quantise: TypeAlias = Mapping[Precision, Callable[[Path, Path], None]]
@@ -150,11 +150,40 @@ def export_causal_graph(model: PreTrainedModel, folder: Path) -> None:
 
     The graph computes the logits of the tokens that are asked for alone.
     """
+    import onnx  # export time only
+
     _export(model, folder, "text-generation-with-past", CAUSAL_FILES)
-    _score_from(folder / CAUSAL_FILES[0])
+    file = folder / CAUSAL_FILES[0]
+    made = onnx.load(file)
+    _part_products(made.graph)
+    _score_from(made.graph)
+    _save(made, file)
 
 
-def _score_from(file: Path) -> None:
+def _part_products(graph: GraphProto) -> None:
+    """Makes a product and a sum of each product with a bias, so that its matrix can be quantised in blocks.
+
+    GPT-2 has such products alone.
+    """
+    import onnx  # export time only
+
+    weights = {one.name for one in graph.initializer}
+    nodes: list[NodeProto] = []
+    for node in graph.node:
+        settings = {one.name: onnx.helper.get_attribute_value(one) for one in node.attribute}
+        plain = settings.get("alpha", 1.0) == settings.get("beta", 1.0) == 1.0
+        turned = settings.get("transA", 0) or settings.get("transB", 0)
+        if node.op_type != "Gemm" or len(node.input) < 3 or node.input[1] not in weights or turned or not plain:
+            nodes.append(node)
+            continue
+        product = f"{node.output[0]}_product"
+        nodes.append(onnx.helper.make_node("MatMul", node.input[:2], [product], f"{node.name}_product"))
+        nodes.append(onnx.helper.make_node("Add", [product, node.input[2]], node.output, node.name))
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def _score_from(graph: GraphProto) -> None:
     """Gives a graph the input that says from which token on logits are computed, if a head of one matrix makes them.
 
     Of SmolLM2-135M's multiplications the head's are a fifth, and its logits take 197 kB a token.
@@ -164,8 +193,6 @@ def _score_from(file: Path) -> None:
     from deployments.engines.onnx import LOGITS  # imports ONNX Runtime
     from deployments.engines.onnx_causal import SCORED_FROM
 
-    model = onnx.load(file)
-    graph = model.graph
     weights = {one.name for one in graph.initializer}
     at, head = next((at, node) for at, node in enumerate(graph.node) if LOGITS in node.output)
     if head.op_type != "MatMul" or head.input[1] not in weights:
@@ -178,7 +205,6 @@ def _score_from(file: Path) -> None:
     graph.node.insert(at, onnx.helper.make_node("Slice", inputs, [f"{SCORED_FROM}_output"], f"{SCORED_FROM}_slice"))
     head.input[0] = f"{SCORED_FROM}_output"
     next(one for one in graph.output if one.name == LOGITS).type.tensor_type.shape.dim[1].dim_param = "scored_length"
-    _save(model, file)
 
 
 def export_vectors(model: PreTrainedModel, pooled: torch.nn.Module, file: Path) -> None:

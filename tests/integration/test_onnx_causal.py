@@ -22,7 +22,7 @@ from small_causal import (
 from transformers import PreTrainedModel
 
 from deployments.engines.base import ONNX_FILE, CausalEngine, TokenIds
-from deployments.engines.onnx_causal import OnnxCausal
+from deployments.engines.onnx_causal import SCORED_FROM, OnnxCausal
 from deployments.engines.opening import open_causal_engine
 from exporters.export import quiet_libraries
 from exporters.kinds.graphs import export_causal_graph
@@ -95,6 +95,16 @@ def test_every_token_of_a_text_is_scored_at_once(exported: Exported, family: str
         with torch.inference_mode():
             meant = model(input_ids=torch.from_numpy(ids)[None]).logits[0].numpy()
         np.testing.assert_allclose(engine.score(ids), meant, atol=5e-3)
+
+
+@pytest.mark.parametrize("family", CAUSAL_FAMILIES)
+def test_every_matrix_of_a_graph_can_be_quantised(exported: Exported, family: str) -> None:
+    """No product of a graph has its matrix beside a bias, and logits are computed from where it is asked for."""
+    graph = onnx.load(str(exported[family][1] / ONNX_FILE)).graph
+    weights = {one.name for one in graph.initializer}
+    products = [node.op_type for node in graph.node if len(node.input) > 1 and node.input[1] in weights]
+    assert "Gemm" not in products and products.count("MatMul") > 8
+    assert SCORED_FROM in {one.name for one in graph.input}
 
 
 def test_threads_share_an_engine(exported: Exported) -> None:

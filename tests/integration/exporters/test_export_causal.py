@@ -22,10 +22,13 @@ from small_causal import (
 )
 
 from deployments.engines.opening import CAUSAL_FILES, open_causal_engine
+from deployments.replica.generate.prompts import TEMPLATE_FILE
+from deployments.replica.generate.writing import write_on
+from deployments.replica.variant import open_variant
 from exporters.errors import ExportFailed, SourceRefused, VariantRefused
-from exporters.export import export
+from exporters.export import export, profile_again
 from exporters.kinds import kind_of
-from exporters.kinds.causal import CAUSAL, TEMPLATE_FILE, write_on
+from exporters.kinds.causal import CAUSAL
 from exporters.plan import Settings, VariantPlan
 from exporters.sources.source import resolve_source
 from gateway.model.manifest import Precision
@@ -66,7 +69,7 @@ def test_a_variant_writes_as_its_source(tmp_path: Path, family: str) -> None:
     for golden in made.self_test:
         assert golden.token_ids == tuple(ids_of(golden.text).tolist())
         assert write_on(engine, golden.token_ids, (END,), 24) == golden.written
-    assert {cell.batch for cell in made.step_profile.cells} == {1}
+    assert {cell.batch for cell in made.step_profile.cells} == {1, 2, 4, 8}
     assert 1.0 <= made.output_tokens <= WINDOW
 
 
@@ -89,9 +92,19 @@ def test_a_template_in_a_file_of_its_own_comes_along(tmp_path: Path) -> None:
     assert (tmp_path / "variant" / TEMPLATE_FILE).read_text() == TEMPLATE
 
 
-def test_int8_weights_are_verified(tmp_path: Path) -> None:
+def test_a_replica_opens_a_variant(tmp_path: Path) -> None:
+    """A variant passes the checks of a replica, and is profiled again as it was."""
+    made = exported(tmp_path, make_causal_checkpoint(tmp_path / "source", "gpt2"))
+    assert open_variant(tmp_path / "variant", 1).manifest == made
+    again = profile_again(tmp_path / "variant", 1, lambda step, share: None, 0.05)
+    assert isinstance(again, CausalManifest)
+    assert [cell.tokens for cell in again.step_profile.cells] == [cell.tokens for cell in made.step_profile.cells]
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_int8_weights_are_verified(tmp_path: Path, family: str) -> None:
     """A variant in int8 weights runs and is measured; one under the floor is refused and says how far it is off."""
-    source = make_causal_checkpoint(tmp_path / "source")
+    source = make_causal_checkpoint(tmp_path / "source", family)
     made = exported(tmp_path, source, Precision.INT8_WEIGHTS, 0.5)
     assert 0.5 <= made.verification.agreement <= 1.0
     with pytest.raises(VariantRefused, match=r"of \d+ next tokens are the source's, under the floor of 100.0%"):
@@ -130,6 +143,14 @@ def test_what_replicas_do_not_do_is_refused_by_name(tmp_path: Path, generation: 
         exported(tmp_path, source)
 
 
+def test_a_tokenizer_that_cuts_on_the_left_is_read_the_same(tmp_path: Path) -> None:
+    """Texts over the window are read from their beginning, whichever side the checkpoint's tokenizer cuts."""
+    source = make_causal_checkpoint(tmp_path / "source")
+    edited("tokenizer_config.json", truncation_side="left")(source)
+    (source / "verification.jsonl").write_text(json.dumps({"text": " ".join(prompts(20))}) + "\n")
+    assert exported(tmp_path, source).verification.tokens == WINDOW
+
+
 def test_weights_of_another_vocabulary_are_refused(tmp_path: Path) -> None:
     """A tokenizer with more tokens than the weights know is told as such."""
     source = make_causal_checkpoint(tmp_path / "source")
@@ -145,7 +166,14 @@ def test_weights_of_another_vocabulary_are_refused(tmp_path: Path) -> None:
 def test_a_template_that_takes_no_user_is_refused(tmp_path: Path) -> None:
     """A template that raises for a single message of a user is of no use to any client."""
     source = make_causal_checkpoint(tmp_path / "source", template="{{ raise_exception('only systems') }}")
-    with pytest.raises(SourceRefused, match="takes no message of a user: only systems"):
+    with pytest.raises(SourceRefused, match="takes no message of a user"):
+        exported(tmp_path, source)
+
+
+def test_a_template_that_replicas_read_otherwise_is_refused(tmp_path: Path) -> None:
+    """A conversation that replicas would make other tokens of than the checkpoint's own tokenizer is not served."""
+    source = make_causal_checkpoint(tmp_path / "source", template="{{ bos_token }}" + TEMPLATE)
+    with pytest.raises(ExportFailed, match="a conversation is not read as by"):
         exported(tmp_path, source)
 
 

@@ -54,11 +54,15 @@ def test_shipped_catalogs_load(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["starter", "hub"])
 def test_shipped_catalogs_offer_a_choice(name: str) -> None:
-    """A shipped catalog offers several tiers for every task that is not of one domain; the best has the highest."""
+    """A shipped catalog offers several tiers for every task of several checkpoints; the best has the highest.
+
+    Those of a domain do not count, nor does the one language model that there is.
+    """
     catalog = load_catalog(name)
     for task in catalog.tasks:
         general = [entry for entry in catalog.of_task(task) if entry.domain is None]
-        if not general:
+        if len(general) < 2:
+            assert task in ("generate", "tokens")
             continue
         tiers = {entry.tier for entry in general}
         assert len(tiers) > 1

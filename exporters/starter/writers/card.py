@@ -1,0 +1,63 @@
+"""The manifest of a starter that writes on, and its card, which is written from the manifest alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from exporters.starter.publishing import Part, Provenance, bullets, named, render
+
+TEMPLATE = Path(__file__).with_name("card.md")
+
+
+class Score(Part):
+    """How many plain questions are answered right, and how well texts are predicted.
+
+    `nats` is the mean negative log-likelihood of a text's token after those before it.
+    """
+
+    questions: int
+    questions_sha256: str
+    right: int
+    texts: int
+    texts_of: str
+    tokens: int
+    nats: float
+
+
+class WriterCard(Part):
+    """The manifest of a starter checkpoint that writes on. `packages` hold its weights and its tokenizer."""
+
+    name: str
+    task: str
+    tier: str
+    family: str
+    architecture: str
+    layers: int
+    width: int
+    parameters: int
+    window: int
+    past_bytes: int
+    fetched_bytes: int
+    packages: tuple[Provenance, ...]
+    conversion: str
+    score: Score
+    libraries: dict[str, str]
+    licences: dict[str, str]
+    limits: tuple[str, ...]
+    files: dict[str, str]
+
+
+def card(manifest: WriterCard) -> str:
+    """The checkpoint's README in Markdown."""
+    return render(
+        TEMPLATE,
+        m=manifest,
+        millions=manifest.parameters / 1e6,
+        megabytes=manifest.fetched_bytes / 1e6,
+        past_kb=manifest.past_bytes / 1e3,
+        past_mb=manifest.past_bytes * manifest.window / 1e6,
+        share=100 * manifest.score.right / manifest.score.questions,
+        packages=bullets(f"`{one.package}=={one.version}` (sha256 `{one.sha256}`)" for one in manifest.packages),
+        libraries=named(manifest.libraries),
+        limits=bullets(manifest.limits),
+    )
