@@ -87,9 +87,9 @@ FLOORS = {
 }
 """Set by hand: no trained checkpoint was at hand to measure one.
 
-They are looser than those of labels, since an answer differs if one of its two borders does. Of MiniLM-L6 with a head of
-random weights, for which all answers are nearly as good, int8 keeps 67 %, int8 weights 85 %, and logits are off by 0.147
-and 0.038: that is refused, and what a training has told apart lies farther apart.
+They are looser than those of labels, since an answer differs if one of its two borders does. Of MiniLM-L6 with a head
+of random weights, for which all answers are nearly as good, int8 keeps 67 %, int8 weights 85 %, and logits are off by
+0.147 and 0.038: that is refused, and what a training has told apart lies farther apart.
 """
 
 

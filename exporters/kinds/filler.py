@@ -55,9 +55,9 @@ FLOORS = {
 }
 """Set by hand: no trained checkpoint was at hand to measure one.
 
-They are looser than those of labels, since of a whole vocabulary several words are often nearly as likely. Of MiniLM-L6
-with a head of random weights int8 keeps 50 % of the likeliest words, int8 weights 88.5 %, and logits are off by 0.26 and
-0.066: that is refused, and what a training has told apart lies farther apart.
+They are looser than those of labels, since of a whole vocabulary several words are often nearly as likely. Of
+MiniLM-L6 with a head of random weights int8 keeps 50 % of the likeliest words, int8 weights 88.5 %, and logits are
+off by 0.26 and 0.066: that is refused, and what a training has told apart lies farther apart.
 """
 
 
