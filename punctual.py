@@ -1,4 +1,4 @@
-"""The command: `punctual serve`, `prepare`, `export`, `profile`, `catalog`, `explain`, `simulate`, `load` and `bench`.
+"""The command `punctual`: serves, makes and measures variants, explains, advises, simulates and benchmarks.
 
 Each command imports its modules when it runs, so that `punctual --help` answers at once and `punctual serve` imports
 no load test.
@@ -34,6 +34,7 @@ LAZY_COMMANDS = {
         "exporters.cli:profile",
         "Measures the latency profiles of a catalog's variants again on this host.",
     ),
+    "advise": ("exporters.advising:command", "Advises which checkpoint to serve or fine-tune for a situation."),
     "simulate": (
         "loadtests.simulator.command:app",
         "Simulates a scenario on a virtual clock, under our policy and others.",

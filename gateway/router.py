@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import TypeAlias
 
+from gateway.advising.candidates import Held, Offered
 from gateway.catalogs.catalog import Catalog, CatalogEntry
 from gateway.forecasting.forecaster import Forecaster, PooledCalibration, ServedCheckpoint
 from gateway.forecasting.lengths import Counter, Lengths, estimated
@@ -108,6 +109,12 @@ class Router:
     def _is_given_up(self, task: str) -> bool:
         names = [entry.name for entry in self._catalog.general(task)]
         return all(name in self.coming and not self.coming[name].expected for name in names)
+
+    def offered(self) -> Offered:
+        """Returns what is served, for advice: the variants with the memory that their replicas take."""
+        resident = {name: self._load.memory_bytes(name) for name in self.manifests}
+        held = {name: Held(one, resident_bytes=resident[name] or None) for name, one in self.manifests.items()}
+        return Offered(self._catalog, held, served=True)
 
     def task(self, name: str) -> Task:
         """Returns the task of that name. Raises UnknownTask if no checkpoint serves it."""

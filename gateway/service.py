@@ -63,7 +63,7 @@ class Stream:
         self._ready.set()
 
     def end(self) -> None:
-        """Notes that no more will come."""
+        """Notes that no more will come. Whoever waits for the request's end says so."""
         self.ended = True
         self._ready.set()
 
@@ -153,8 +153,6 @@ class Service:
             self._underway -= 1
             record = self._as_it_stands(request, trail, outcome)
             self.observe(record)
-            if stream is not None:
-                stream.end()
         return Finished(record, None if problem else trail.answer, problem)
 
     def observe(self, record: RequestRecord) -> None:

@@ -21,6 +21,7 @@ BENCHMARKS = {
     "sharing": "Compares ways in which texts being decoded can share an engine.",
     "budgets": "Requests summaries with random budgets and measures how many are in time.",
     "coexistence": "Measures a classifier's latency beside a busy summarizer.",
+    "checkpoints": "Measures time and memory of checkpoints by batch and length, training included.",
     "memory": "Measures whether a summarizer's memory grows over many summaries.",
 }
 """What each benchmark does, by the name of its module, whose `command` is the command."""

@@ -47,11 +47,7 @@ class Host:
 def usable_cores(cgroups: Path = CGROUPS, own: Path = OWN_CGROUP) -> float:
     """The processors that this process may use: those it is bound to, or the least quota of its control groups."""
     bound = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-    try:
-        path = Path(own.read_text().partition("0::/")[2].splitlines()[0])
-    except (OSError, IndexError):
-        path = Path()
-    return min([bound, *(_quota(cgroups / one) for one in (path, *path.parents))])
+    return min([bound, *(_quota(cgroups / one) for one in _groups(own))])
 
 
 def _quota(cgroup: Path) -> float:
@@ -61,6 +57,29 @@ def _quota(cgroup: Path) -> float:
         return math.inf if allowed == "max" else int(allowed) / int(period)
     except (OSError, ValueError):
         return math.inf
+
+
+def usable_memory_bytes(present: float, cgroups: Path = CGROUPS, own: Path = OWN_CGROUP) -> float:
+    """The memory that this process may use, of the `present` bytes: the least limit of its control groups."""
+    return min([present, *(_memory_limit(cgroups / one) for one in _groups(own))])
+
+
+def _memory_limit(cgroup: Path) -> float:
+    """The bytes that a control group (version 2) may use; infinity without a limit."""
+    try:
+        allowed = (cgroup / "memory.max").read_text().strip()
+        return math.inf if allowed == "max" else float(allowed)
+    except (OSError, ValueError):
+        return math.inf
+
+
+def _groups(own: Path) -> tuple[Path, ...]:
+    """The control groups (version 2) of this process, from its own up, relative to their root."""
+    try:
+        path = Path(own.read_text().partition("0::/")[2].splitlines()[0])
+    except (OSError, IndexError):
+        path = Path()
+    return (path, *path.parents)
 
 
 def cores_said(usable: float, present: int, threads: int) -> str | None:

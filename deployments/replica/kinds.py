@@ -62,17 +62,22 @@ class ReplicaKind:
 
 
 KINDS: dict[str, str] = {
+    "answerer": "deployments.replica.answering.replica",
     "causal": "deployments.replica.generate.replica",
     "classifier": "deployments.replica.classify",
     "embedder": "deployments.replica.embedding",
     "extractive": "deployments.replica.summarize.extractive",
+    "filler": "deployments.replica.filling",
     "seq2seq": "deployments.replica.summarize.abstractive",
     "tagger": "deployments.replica.tagging.replica",
 }
 """The module of each kind, with a `KIND`. It is imported only when a variant of the kind is opened."""
 
 
-READINGS: dict[str, str] = {"zero-shot": "deployments.replica.zero_shot"}
+READINGS: dict[str, str] = {
+    "answer": "deployments.replica.answering.sentences",
+    "zero-shot": "deployments.replica.zero_shot",
+}
 """The module of each task that reads variants of other tasks' kinds, with `READINGS`: what makes its reading of an open
 variant, by kind. It is imported only where the task is served."""
 

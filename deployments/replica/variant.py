@@ -9,18 +9,22 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from pydantic import ValidationError
 
-from deployments.engines.base import Engine, padded
+from deployments.engines.base import Engine, Logits, TokenIds, padded
 from deployments.engines.host import read_host
 from deployments.replica.kinds import OpenVariant, kind_named
 from gateway.model.manifest import MANIFEST_NAME, SelfTest, VariantManifest
 from gateway.tasks import kind_of, read_manifest, tasks_of
 
 Encode = Callable[[str], list[int]]
+
+GLIMPSES = 8
+"""Places of a golden input's logits that are kept, evenly spaced: all would make a manifest of megabytes."""
 
 
 class VariantRejected(Exception):
@@ -37,6 +41,25 @@ class VariantRejected(Exception):
     def __str__(self) -> str:
         """Says in one sentence where to look."""
         return f"{self.checkpoint}: {self.what}: expected {self.expected}, got {self.got}"
+
+
+@dataclass(frozen=True)
+class Glimpse:
+    """An `Engine` over one that gives many logits: some along an axis, joined, which is what golden inputs keep.
+
+    Axis 1 is that of tokens or masks, axis 2 that of what each of them is.
+    """
+
+    engine: Engine
+    axis: int = 1
+
+    def run(self, token_ids: TokenIds, attention_mask: TokenIds, token_types: TokenIds | None = None) -> Logits:
+        """Computes some of the logits (batch, chosen)."""
+        logits = self.engine.run(token_ids, attention_mask, token_types)
+        places = logits.shape[self.axis]
+        some = [at * (places - 1) // (GLIMPSES - 1) for at in range(GLIMPSES)]
+        found: Logits = logits.take(some, axis=self.axis).reshape(len(logits), -1)
+        return found
 
 
 def open_variant(folder: Path, threads: int, at_once: int = 1) -> OpenVariant:

@@ -9,10 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from exporters.kinds.answerer import ANSWERER
 from exporters.kinds.causal import CAUSAL
 from exporters.kinds.classifier import CLASSIFIER
 from exporters.kinds.embedder import EMBEDDER
 from exporters.kinds.extractive import EXTRACTIVE
+from exporters.kinds.filler import FILLER
 from exporters.kinds.kind import Kind
 from exporters.kinds.seq2seq import SEQ2SEQ
 from exporters.kinds.tagger import TAGGER
@@ -21,7 +23,7 @@ from exporters.sources.source import read_object
 __all__ = ["KINDS", "Kind", "kind_of"]
 
 KINDS: dict[str, Kind[Any, Any]] = {
-    kind.name: kind for kind in (CLASSIFIER, EXTRACTIVE, SEQ2SEQ, CAUSAL, EMBEDDER, TAGGER)
+    kind.name: kind for kind in (CLASSIFIER, EXTRACTIVE, ANSWERER, SEQ2SEQ, CAUSAL, EMBEDDER, TAGGER, FILLER)
 }
 """The kinds, by their names in manifests. The first that recognises a checkpoint takes it."""
 

@@ -17,6 +17,7 @@ from exporters.plan import Step, Workbench
 from gateway.model.manifest import Precision
 
 if TYPE_CHECKING:
+    import onnx
     import torch
     from numpy.typing import NDArray
     from onnx import GraphProto, ModelProto, NodeProto
@@ -27,6 +28,9 @@ Quantise: TypeAlias = Mapping[Precision, Callable[[Path, Path], None]]
 OPSET = 17
 LARGEST_FILE = 2**31 - 2**24
 """The most bytes in one ONNX file, with a margin; larger weights go to a separate file beside it."""
+
+SPAN_OUTPUTS = ("start_logits", "end_logits")
+"""The outputs of a graph that finds answers, as optimum names them."""
 
 BLOCK = 128
 """Weights that share a scale, where a kind does not say otherwise."""
@@ -43,6 +47,94 @@ def export_graph(model: PreTrainedModel, folder: Path) -> None:
 def export_tagging_graph(model: PreTrainedModel, folder: Path) -> None:
     """Writes the model.onnx of a model that labels tokens, with dynamic batch and token axes. Raises ExportFailed."""
     _export(model, folder, "token-classification", (ONNX_FILE,))
+
+
+def export_span_graph(model: PreTrainedModel, folder: Path) -> None:
+    """Writes the model.onnx of a model that finds answers: two logits for each token, of the first and the last.
+
+    Raises ExportFailed.
+    """
+    import onnx  # export time only
+
+    from deployments.engines.onnx import LOGITS  # imports ONNX Runtime
+
+    _export(model, folder, "question-answering", (ONNX_FILE,))
+    exported = onnx.load(folder / ONNX_FILE, load_external_data=False)
+    graph, helper = exported.graph, onnx.helper
+    names = [one.name for one in graph.output]
+    if names[:2] != list(SPAN_OUTPUTS):
+        raise ExportFailed(f"the graph of {model.config.model_type} gives {', '.join(names)}")
+    graph.initializer.append(onnx.numpy_helper.from_array(np.asarray([2]), f"{LOGITS}_axis"))
+    for name in SPAN_OUTPUTS:
+        graph.node.append(helper.make_node("Unsqueeze", [name, f"{LOGITS}_axis"], [f"{name}_column"]))
+    graph.node.append(helper.make_node("Concat", [f"{name}_column" for name in SPAN_OUTPUTS], [LOGITS], axis=2))
+    del graph.output[:]
+    graph.output.append(helper.make_tensor_value_info(LOGITS, onnx.TensorProto.FLOAT, ["batch", "tokens", 2]))
+    onnx.save(exported, folder / ONNX_FILE)
+
+
+def export_mask_graph(model: PreTrainedModel, folder: Path, mask_id: int) -> None:
+    """Writes the model.onnx of a model that fills masks: logits (batch, masks, vocabulary) of its masks alone.
+
+    A text with fewer masks than another of its batch has logits of other tokens after those of its own. The rows of
+    masks are gathered before the last product, which is with a number for every token of the vocabulary: of all tokens
+    it would take as long as several layers, and hundreds of MB. Raises ExportFailed.
+    """
+    import onnx  # export time only
+
+    from deployments.engines.onnx import INPUT_IDS, LOGITS  # imports ONNX Runtime
+
+    _export(model, folder, "fill-mask", (ONNX_FILE,))
+    exported = onnx.load(folder / ONNX_FILE, load_external_data=False)
+    graph = exported.graph
+    last = _last_product(graph, LOGITS)
+    if last is None:
+        raise ExportFailed(f"the head of {model.config.model_type} does not end with a product for each token")
+    added = _masked_rows(graph, INPUT_IDS, last.input[0], mask_id)
+    last.input[0] = added[-1].output[0]
+    at = next(place for place, one in enumerate(graph.node) if one.output[0] == last.output[0])
+    nodes = [*graph.node[:at], *added, *graph.node[at:]]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    axes = ["batch", "masks", "vocabulary"]
+    del graph.output[:]
+    graph.output.append(onnx.helper.make_tensor_value_info(LOGITS, onnx.TensorProto.FLOAT, axes))
+    onnx.save(exported, folder / ONNX_FILE)
+
+
+def _masked_rows(graph: onnx.GraphProto, ids: str, hidden: str, mask_id: int) -> list[onnx.NodeProto]:
+    """Nodes that take the rows of masks, in order, out of hidden states (batch, tokens, size); the last gives them.
+
+    Every text has as many rows as the one with the most masks, and at least one.
+    """
+    import onnx
+
+    constants = {"mask": np.asarray([mask_id]), "one": np.asarray([1]), "last": np.asarray([-1])}
+    constants |= {"least": np.ones(1, dtype=np.float32)}
+    for name, value in constants.items():
+        graph.initializer.append(onnx.numpy_helper.from_array(value, f"masks_{name}"))
+    make, kinds = onnx.helper.make_node, onnx.TensorProto
+    return [
+        make("Equal", [ids, "masks_mask"], ["masks_found"]),
+        make("Cast", ["masks_found"], ["masks_scores"], to=kinds.FLOAT),
+        make("ReduceSum", ["masks_scores", "masks_one"], ["masks_counts"], keepdims=0),
+        make("ReduceMax", ["masks_counts"], ["masks_most"], keepdims=1),
+        make("Max", ["masks_most", "masks_least"], ["masks_some"]),
+        make("Cast", ["masks_some"], ["masks_number"], to=kinds.INT64),
+        make("TopK", ["masks_scores", "masks_number"], ["masks_top", "masks_places"], axis=1),  # equal ones in order
+        make("Unsqueeze", ["masks_places", "masks_last"], ["masks_indices"]),
+        make("GatherND", [hidden, "masks_indices"], ["masks_rows"], batch_dims=1),
+    ]
+
+
+def _last_product(graph: onnx.GraphProto, output: str) -> onnx.NodeProto | None:
+    """The product that gives an output, but for what is added to each of its columns; None if another thing does."""
+    made = {name: node for node in graph.node for name in node.output}
+    known = {one.name for one in graph.initializer}
+    node = made.get(output)
+    while node is not None and node.op_type in ("Add", "Identity"):
+        node = next((made[name] for name in node.input if name in made and name not in known), None)
+    return node if node is not None and node.op_type == "MatMul" else None
 
 
 def export_seq2seq_graphs(model: PreTrainedModel, folder: Path) -> None:

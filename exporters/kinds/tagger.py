@@ -17,8 +17,9 @@ import numpy as np
 from deployments.engines.base import Logits
 from deployments.engines.opening import ONNX_FILE, EngineSize, open_engine_named
 from deployments.replica.tagging.reading import TextReader
-from deployments.replica.tagging.replica import Glimpse, OpenTagger
+from deployments.replica.tagging.replica import OpenTagger
 from deployments.replica.tokens import TOKENIZER_FILE
+from deployments.replica.variant import Glimpse
 from exporters.errors import Difference, ExportFailed, SourceRefused
 from exporters.kinds.graphs import export_tagging_graph, place_graphs, scratch_folder
 from exporters.kinds.heads import read_head

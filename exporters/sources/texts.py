@@ -41,7 +41,7 @@ def read_heldout(path: Path = HELDOUT) -> list[Sentence]:
 
 @dataclass(frozen=True)
 class Text:
-    """A text, with a human label or summary if it has one."""
+    """A text, with a human label, summary or question if it has one."""
 
     text: str
     answer: str | None = None
@@ -95,6 +95,15 @@ def summarised_texts(source: SourceFolder, heldout: Path = SUMMARIES) -> TextSet
     if not file.exists():
         raise SourceRefused(f"{source.location}: no texts to verify it on: neither {own.name} in it nor {file.name}")
     return read_texts(file)
+
+
+def asked_texts(source: SourceFolder) -> TextSet | None:
+    """The checkpoint's own contexts, each with a `question` as its answer if it has one; None without any.
+
+    Raises SourceRefused as the others do.
+    """
+    own = source.path / OWN_TEXTS
+    return _read(own, OWN_TEXTS, "question") if own.exists() else None
 
 
 def read_texts(file: Path) -> TextSet:

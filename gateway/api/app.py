@@ -19,10 +19,12 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from gateway.advising.advice import Adviser, UnknownSituation
+from gateway.advising.situation import Machine, Situation
 from gateway.api import bodies, openai, streaming
 from gateway.api.access import Access, preflight_headers
 from gateway.api.connection import FIRST_BYTE
-from gateway.api.console import PageFile, read_page
+from gateway.api.console import ADVICE, PATHS, PageFile, read_page
 from gateway.api.encodings import DecodedTooLong, decoded, packed, takes_gzip
 from gateway.api.forms import Form, TaskForm
 from gateway.api.headers import read_terms, request_id_of
@@ -41,7 +43,7 @@ from gateway.api.responses import (
 from gateway.api.streaming import EVENT_STREAM, Answering, EventResponse
 from gateway.catalogs.catalog import Limits
 from gateway.model.deadline import Clock
-from gateway.model.errors import InternalError, MethodNotAllowed, NotFound, Problem, UnknownCheckpoint
+from gateway.model.errors import InternalError, InvalidRequest, MethodNotAllowed, NotFound, Problem, UnknownCheckpoint
 from gateway.model.outcome import Outcome
 from gateway.model.request import REQUEST_ID, Request, Terms
 from gateway.observability import metrics
@@ -120,6 +122,7 @@ class App:
     access: Access
     contract: bytes
     reserve: WriteReserve = field(default_factory=WriteReserve)
+    advising: asyncio.Lock = field(default_factory=asyncio.Lock)
     routes: dict[str, Mapping[str, Handler]] = field(default_factory=dict)
     started: int = field(default_factory=now_s)
 
@@ -267,6 +270,28 @@ class App:
         coming = [coming_document(router.entries[one.checkpoint], one) for one in router.coming.values()]
         return self._json(http, Checkpoints(documents, coming, router.fixed))
 
+    async def advise(self, page: PageFile, http: HttpRequest) -> Response:
+        """`GET /advise`: which checkpoint to serve in a situation; a browser gets the page that asks for that.
+
+        It takes some milliseconds, on a thread; one at a time, so that requests of tasks keep the processors.
+        """
+        varies = {"Vary": "Accept"}
+        if "text/html" in http.headers.get("accept", ""):
+            response = await self.page(page, http)
+            response.headers.add_vary_header("Accept")
+            return response
+        router = self.service.router
+        query = {"task": next(iter(router.scheduler.deciders)), **http.query_params}
+        situation = bodies.from_query(query, Situation)
+        machine = Machine(cores=self.service.load.cores(tuple(router.manifests)))
+        try:
+            async with self.advising:
+                advice = await asyncio.to_thread(Adviser([router.offered()], machine).advise, situation)
+        except UnknownSituation as unknown:
+            fault = {"field": unknown.field, "message": unknown.message}
+            raise InvalidRequest(f"{unknown.field}: {unknown.message}", [fault]) from None
+        return self._json(http, advice, headers=varies)
+
     async def healthz(self, http: HttpRequest) -> Response:
         """`GET /healthz`: the process answers."""
         return self._json(http, Alive())
@@ -290,7 +315,7 @@ class App:
         return self._respond(http, self.contract, "application/json", 200, {"Cache-Control": "no-cache"})
 
     async def page(self, file: PageFile, http: HttpRequest) -> Response:
-        """`GET /` and `GET /console/...`: one file of the console, or 304 if the client has it."""
+        """`GET /`, `GET /advise` and `GET /console/...`: one file of the console, or 304 if the client has it."""
         gzip = takes_gzip(http.headers.get("accept-encoding", ""))
         if file.is_known(http.headers.get("if-none-match", "")):
             return self._respond(http, b"", file.media_type, 304, file.headers(gzip))
@@ -441,6 +466,7 @@ def build(
     tell when the request's first byte was read, in the scope under `FIRST_BYTE`.
     """
     app = App(service, scrape, limits, clock, trace, draining, refused, access, bodies.encode(openapi_document()))
+    pages = read_page()
     gets: dict[str, Handler] = {
         "/checkpoints": app.checkpoints,
         "/healthz": app.healthz,
@@ -449,7 +475,8 @@ def build(
         "/openapi.json": app.openapi,
         MODEL.rstrip("/"): app.models,
         **dict(zip(PROBES, (app.probed, app.prefixes), strict=True)),
-        **{path: partial(app.page, file) for path, file in read_page().items()},
+        **{path: partial(app.page, file) for path, file in pages.items()},
+        PATHS[ADVICE]: partial(app.advise, pages[PATHS[ADVICE]]),
     }
     posts: dict[str, Handler] = {f"/{name}": partial(app.answer, name, claims_on(name)) for name in TASKS}
     posts["/route"] = app.route

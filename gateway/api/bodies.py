@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from codecs import BOM_UTF8
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any, NoReturn, TypeVar
 
@@ -68,6 +68,11 @@ def parse(body: bytes, model: type[Body], limits: Limits) -> Body:
     if body.startswith(BOM_UTF8) or _HALF_A_PAIR.search(body):
         return validated(_read_again(body, fault), model)
     return _refuse(fault, body)
+
+
+def from_query(query: Mapping[str, str], model: type[Body]) -> Body:
+    """Validates the parameters of a query; empty ones count as absent. Raises InvalidRequest."""
+    return validated({name: value for name, value in query.items() if value}, model)
 
 
 def has_parameter(body: bytes, name: str) -> bool:

@@ -460,12 +460,20 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
     def stop(self, problem: Problem | None) -> None:
-        """Ends the connection; a request under way is answered with the problem."""
+        """Ends the connection; a request under way is answered with the problem.
+
+        An answer that has begun is cancelled, and may say so in its own way before its connection ends.
+        """
         under_way = self._exchanges[0] if self._exchanges else None
-        if under_way is None or problem is None or under_way.started:
+        if under_way is None or problem is None:
+            self._transport.close()
+        elif not under_way.started:
+            self._supersede(under_way, problem)
+        elif under_way.task is None or under_way.task.done():
             self._transport.close()
         else:
-            self._supersede(under_way, problem)
+            under_way.task.add_done_callback(lambda task: self._transport.close())
+            under_way.task.cancel()
 
     # --- its own
 

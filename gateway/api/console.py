@@ -1,4 +1,4 @@
-"""The console's files: the page at `/` and what it loads, with headers that confine it to this gateway.
+"""The console's files: the pages at `/` and `/advise` and what they load, with headers that confine it to this gateway.
 
 It knows files and HTTP caching. The page asks for everything it shows over the public interface.
 """
@@ -13,7 +13,10 @@ from pathlib import Path
 from gateway.api.encodings import packed
 
 FOLDER = Path(__file__).parent / "page"
-FRONT = "index.html"
+FRONT, ADVICE = "index.html", "advise.html"
+PATHS = {FRONT: "/", ADVICE: "/advise"}
+"""The pages by their files; what they load is under `/console`."""
+
 MEDIA_TYPES = {
     ".html": "text/html",
     ".css": "text/css",
@@ -65,9 +68,9 @@ class PageFile:
 
 
 def read_page() -> Mapping[str, PageFile]:
-    """Reads every file of the page, by its path: `/` is the page itself, `/console/NAME` what it loads."""
+    """Reads every file of the console, by its path: that of a page, or `/console/NAME` for what pages load."""
     files = (path for path in sorted(FOLDER.iterdir()) if path.suffix in MEDIA_TYPES)
-    return {"/" if path.name == FRONT else f"/console/{path.name}": _read(path) for path in files}
+    return {PATHS.get(path.name, f"/console/{path.name}"): _read(path) for path in files}
 
 
 def _read(path: Path) -> PageFile:

@@ -15,9 +15,13 @@ from msgspec.json import schema_components
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
+from gateway.advising.advice import Advice
+from gateway.advising.knowledge import knowledge
+from gateway.advising.situation import Situation
 from gateway.api import openai, responses
 from gateway.api.bodies import RouteBody
 from gateway.api.responses import OUTCOME
+from gateway.api.streaming import EVENT_STREAM
 from gateway.catalogs.catalog import CatalogEntry
 from gateway.model import errors, request
 from gateway.model.deadline import MAX_BUDGET_MS
@@ -83,7 +87,22 @@ _BODY = (
     "The body is the Hugging Face Inference API's, so its clients work unchanged. With `details=true` the outputs come "
     "in an object, beside the decision and the time that each part took."
 )
+_EVENTS = (
+    "Server-sent events, where the body says `stream`, or where `Accept` has this type and no JSON. An event has the "
+    "next piece of an input's text that can no longer change, with the input's index. The last one is `done`, whose "
+    "data is the object with details and `finish_reason`, or `error`, whose data is a problem. Headers have what is "
+    "known at the first event."
+)
+_EVENTS_EXAMPLE = (
+    'data: {"index":0,"text":"The night train"}\n\ndata: {"index":0,"text":" is to run again."}\n\n'
+    'event: done\ndata: {"outputs":[{"summary_text":"The night train is to run again."}],"finish_reason":"stop"}\n\n'
+)
 _WHY = "The decision on such a request, with every candidate, its forecast and its verdict. Nothing is run."
+_ADVICE = (
+    "The questions of the usual guide to choosing transformers, answered for a situation: every checkpoint that is "
+    "served, and public ones, with forecasts for this host, memory, licence, why it is in or out, and the catalog "
+    "entry to paste. A client that takes HTML gets the page that asks for it."
+)
 _STRING: Json = {"type": "string"}
 _NUMBER: Json = {"type": "number"}
 _OBJECT: Json = {"type": "object"}
@@ -181,6 +200,7 @@ def openapi_document() -> Json:
         **{path: {"post": _openai(endpoint)} for path, endpoint in openai.ENDPOINTS.items()},
         "/v1/models": {"get": _models()},
         "/route": {"post": _route()},
+        "/advise": {"get": _advise()},
         **{path: {"get": _get(*row)} for path, row in _GETS.items()},
     }
     unready = paths["/readyz"]["get"]["responses"]["503"]
@@ -208,6 +228,8 @@ def _task(task: Task) -> Json:
     either = {"oneOf": [*map(partial(_ref, "schemas"), _documents(task)), _ref("schemas", f"{name}Details")]}
     facts = [fact.header for fact in task.facts]
     answer = _reply("The outputs, or an object with details.", _JSON, either, (*_ON_TASKS, *facts))
+    if task.streams is not None:
+        answer["content"][EVENT_STREAM] = {"schema": _STRING | {"description": _EVENTS}, "example": _EVENTS_EXAMPLE}
     replies = {"200": answer, **_refusals((*ALWAYS, *READING, *RUNNING), _ON_TASKS)}
     how = _HOW_FIXED if task.fixed_checkpoint else _HOW
     return _operation(task.name, "tasks", task.summary, f"{how} {_BODY}", replies) | _asked(task.body, _DETAILS)
@@ -242,6 +264,29 @@ def _route() -> Json:
     answer = _reply("The decision, with every candidate and its forecast.", *_json("RouteDecision"))
     replies = {"200": answer, **_refusals((*ALWAYS, *READING))}
     return _operation("route", "routing", "What would be decided and why", _WHY, replies) | _asked(RouteBody)
+
+
+def _advise() -> Json:
+    """The operation of advice: a situation in the query, and JSON, or the page for a client that takes HTML."""
+    answer = _reply("The checklist, and the checkpoints judged and ranked.", *_json("Advice"))
+    answer["content"]["text/html"] = {"schema": _STRING}
+    properties = Situation.model_json_schema()["properties"]
+    properties["task"]["enum"] = list(knowledge().tasks)
+    sent = [
+        {
+            "name": name,
+            "in": "query",
+            "description": schema.pop("description"),
+            "schema": schema,
+            **({"style": "form", "explode": False} if schema.get("type") == "array" else {}),
+        }
+        for name, schema in properties.items()
+    ]
+    summary = "Which checkpoint to serve, and why"
+    described = f"{_ADVICE} Without a `task` the first that is served is meant."
+    replies = {"200": answer, **_refusals((*ALWAYS, errors.InvalidRequest))}
+    found = _operation("advise", "routing", summary, described, replies)
+    return found | {"parameters": [_ref("parameters", request.REQUEST_ID), *sent]}
 
 
 def _get(name: str, tag: str, summary: str, description: str, media_type: str, schema: Json) -> Json:
@@ -317,7 +362,7 @@ def _schemas(tasks: Collection[Task]) -> Json:
         *outputs.values(),
         *map(_details, tasks),
         *(responses.RouteDecision, responses.Checkpoints, responses.CheckpointVariant, responses.CheckpointState),
-        *(responses.Alive, responses.Ready, openai.Models, openai.OpenAIProblem),
+        *(responses.Alive, responses.Ready, openai.Models, openai.OpenAIProblem, Advice),
         *(one for endpoint in openai.ENDPOINTS.values() for one in (endpoint.answer, endpoint.chunk) if one),
         *map(_problem, (*ALWAYS, *READING, *RUNNING)),
     ]

@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.api import bodies
 from gateway.api.connection import IDLE
-from gateway.model.errors import InternalError, Problem
+from gateway.model.errors import InternalError, Problem, Stopping
 from gateway.model.messages import Delta
 from gateway.model.request import Request
 from gateway.observability.record import RequestRecord
@@ -60,6 +60,7 @@ class Answering:
         """Gives the request to the service. Needs a running loop."""
         self._stream = Stream()
         self._handling = asyncio.get_running_loop().create_task(service.handle(request, self._stream))
+        self._handling.add_done_callback(self._ended)
 
     async def begun(self) -> RequestRecord | Finished:
         """Waits for the first delta, and gives the record as it stood then; how it ended if it has ended by now.
@@ -87,6 +88,9 @@ class Answering:
         """How it ended without a fault."""
         return self._handling.result()
 
+    def _ended(self, handling: asyncio.Task[Finished]) -> None:
+        self._stream.end()
+
     def leave(self) -> None:
         """Cancels the request, unless it has ended."""
         self._handling.cancel()
@@ -111,7 +115,7 @@ class EventResponse(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Writes the events as they come, those that came while the client did not read together.
 
-        A client that leaves cancels it, and with it the request.
+        A client that leaves cancels it, and with it the request. So does a process that ends, as the last event says.
         """
         start = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
         try:
@@ -123,6 +127,9 @@ class EventResponse(Response):
             await send(_body(events, more=False))
             if fault:
                 raise fault
+        except asyncio.CancelledError:
+            await send(_body([error_event(Stopping())], more=False))
+            raise
         finally:
             self._answering.leave()
 

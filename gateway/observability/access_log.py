@@ -72,6 +72,7 @@ class RequestLine(Struct, kw_only=True, omit_defaults=True):
     route_ms: float | None = None
     queue_ms: float | None = None
     infer_ms: float | None = None
+    first_delta_ms: float | None = None
     batch_size: int | None = None
     inputs: int
     tokens: int
@@ -302,6 +303,7 @@ def line_of(record: RequestRecord, now: datetime) -> RequestLine:
         route_ms=_ms(record.route_s),
         queue_ms=_ms(record.queueing_delay_s),
         infer_ms=_ms(record.service_time_s),
+        first_delta_ms=_ms(record.first_delta_s),
         batch_size=record.batch_size,
         inputs=record.inputs,
         tokens=record.tokens,

@@ -1,6 +1,6 @@
 """The tasks: one module each, with its body, parameters, service-time model and answer; registered here by name.
 
-`base` says what a task is, `service_time` and `decoding` are the models that tasks share.
+`base` says what a task is; `service_time`, `windows` and `decoding` are the models that tasks share.
 """
 
 from __future__ import annotations
@@ -8,9 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from gateway.model.manifest import VariantManifest, parse_manifest
+from gateway.tasks.answer import ANSWER
 from gateway.tasks.base import Task, VariantKind
 from gateway.tasks.classify import CLASSIFY
 from gateway.tasks.embed import EMBED
+from gateway.tasks.fill import FILL
 from gateway.tasks.generate import GENERATE
 from gateway.tasks.service_time import ServiceTimeModel
 from gateway.tasks.similarity import SIMILARITY
@@ -19,7 +21,7 @@ from gateway.tasks.tokens import TOKENS
 from gateway.tasks.zero_shot import ZERO_SHOT
 
 TASKS: dict[str, Task] = {
-    task.name: task for task in (CLASSIFY, SUMMARIZE, EMBED, SIMILARITY, TOKENS, ZERO_SHOT, GENERATE)
+    task.name: task for task in (CLASSIFY, SUMMARIZE, EMBED, SIMILARITY, TOKENS, ZERO_SHOT, ANSWER, FILL, GENERATE)
 }
 
 

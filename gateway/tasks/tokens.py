@@ -16,7 +16,7 @@ from gateway.model.manifest import SelfTest, VariantManifest
 from gateway.model.messages import Parameters
 from gateway.model.profile import LatencyProfile
 from gateway.tasks.base import Document, Strict, Task, TaskBody, VariantKind
-from gateway.tasks.classify import BatchedModel
+from gateway.tasks.windows import WindowedModel, windows_of
 
 Aggregation: TypeAlias = Literal["none", "simple", "first", "average", "max"]
 """How tokens become entities, by transformers' names."""
@@ -26,9 +26,6 @@ OUTSIDE = "O"
 
 OVERLAP = 4
 """A quarter of a window is read twice, unless a request says otherwise. Set by hand: more than any name or number."""
-
-PLANNED = 64
-"""Most windows whose runs are forecast one by one; a longer text takes as much longer as it has more of them."""
 
 MOST_IGNORED_LABELS = 256
 """Labels that a request may leave out."""
@@ -127,19 +124,9 @@ def _answered(body: TokensBody, outputs: Sequence[Any], client: str) -> object:
     return outputs[0] if isinstance(body.inputs, str) else outputs
 
 
-MOST_WINDOWS = 128
-"""Windows that the texts of a request may take. Set by hand: of 28 ms each, as on two cores here, they take 3.6 s."""
-
-
-def windows_of(tokens: int, room: int, stride: int | None) -> list[tuple[int, int]]:
-    """The windows of a text with that many tokens, specials not counted: first token, and the one after the last.
-
-    `room` is the most tokens of one, `stride` those that two share: at most half of the room, by default a quarter.
-    """
-    if tokens <= room:
-        return [(0, tokens)]
-    overlap = room // OVERLAP if stride is None else min(stride, room // 2)
-    return [(start, min(start + room, tokens)) for start in range(0, tokens - overlap, room - overlap)]
+def overlap_of(room: int, stride: int | None) -> int:
+    """The tokens that two windows share, of which each holds `room`: at most half of the room, by default a quarter."""
+    return room // OVERLAP if stride is None else min(stride, room // 2)
 
 
 class _Frozen(BaseModel):
@@ -203,53 +190,22 @@ class TaggerManifest(VariantManifest):
         }
 
 
-MOST_KNOWN = 4096
-"""Lengths whose windows' time is cached, since one decision asks for it many times."""
-
-
-class WindowedModel(BatchedModel):
-    """Service times of an encoder that takes long texts in windows, which are run as `runs_of` divides them."""
+class TaggedModel(WindowedModel):
+    """Service times of a tagger."""
 
     def __init__(self, profile: LatencyProfile, window_tokens: int, special_tokens: int) -> None:
         """`window_tokens` is the most that the checkpoint takes at once, with that many special ones."""
         super().__init__(profile, window_tokens)
         self._specials = special_tokens
-        self._of_text: dict[int, float] = {}
 
-    def run_s(self, inputs: int, tokens: int) -> float:
-        """Median seconds of a batch of equally long inputs."""
-        if tokens <= self._window_tokens:
-            return super().run_s(inputs, tokens)
-        of_text = self._of_text.get(tokens)
-        if of_text is None:
-            if len(self._of_text) >= MOST_KNOWN:
-                self._of_text.clear()
-            of_text = self._of_text.setdefault(tokens, self._windows_s(self._lengths(tokens, None)))
-        return self.slowdown.value * inputs * of_text
-
-    def service_times_s(
-        self, tokens: Sequence[int], parameters: Parameters, available_s: float, companions: int = 0
-    ) -> tuple[float, float]:
-        """Median seconds of all windows, twice: there is one way. Companions are as long as the longest text."""
-        if max(tokens, default=0) <= self._window_tokens:
-            return super().service_times_s(tokens, parameters, available_s, companions)
-        stride = parameters.stride if isinstance(parameters, TokensParameters) else None
-        lengths = [one for text in tokens for one in self._lengths(text, stride)]
-        lengths += self._lengths(max(tokens), stride) * companions
-        service_time_s = self.slowdown.value * self._windows_s(lengths)
-        return service_time_s, service_time_s
-
-    def _lengths(self, tokens: int, stride: int | None) -> list[int]:
+    def lengths(self, tokens: int, parameters: Parameters | None, place: int) -> list[int]:
         """The tokens of each window of a text, specials included."""
-        specials = self._specials
-        windows = windows_of(max(tokens - specials, 0), self._window_tokens - specials, stride)
+        if tokens <= self._window_tokens:
+            return [tokens]
+        specials, room = self._specials, self._window_tokens - self._specials
+        stride = parameters.stride if isinstance(parameters, TokensParameters) else None
+        windows = windows_of(tokens - specials, room, overlap_of(room, stride))
         return [end - start + specials for start, end in windows]
-
-    def _windows_s(self, lengths: Sequence[int]) -> float:
-        if len(lengths) <= PLANNED:
-            return self._unlike_s(lengths)
-        some = [lengths[at * len(lengths) // PLANNED] for at in range(PLANNED)]
-        return self._unlike_s(some) * len(lengths) / PLANNED
 
 
 def _read(body: TokensBody) -> tuple[TokensParameters, str | None]:
@@ -271,7 +227,7 @@ TOKENS = Task(
     kinds={
         "tagger": VariantKind(
             TaggerManifest,
-            lambda manifest: WindowedModel(
+            lambda manifest: TaggedModel(
                 LatencyProfile.from_document(manifest.profile), manifest.max_tokens, manifest.special_tokens
             ),
         )

@@ -173,7 +173,8 @@ def test_every_task_is_read_from_the_contract(page: Console) -> None:
     assert all(task["examples"] and {one["type"] for one in task["parameters"]} <= SIMPLE for task in told)
     parameters = {one["name"]: one for task in told for one in task["parameters"]}
     assert {"top_k", "max_new_tokens", "domain", "truncation"} <= set(parameters)
-    assert (parameters["top_k"]["minimum"], parameters["top_k"]["maximum"]) == (1, 1000)
+    (top_k,) = (one for one in told[0]["parameters"] if one["name"] == "top_k")
+    assert (told[0]["name"], top_k["minimum"], top_k["maximum"]) == ("classify", 1, 1000)
     assert parameters["function_to_apply"]["choices"] == ["softmax", "sigmoid", "none"]
     assert parameters["candidate_labels"]["type"] == "string" and parameters["candidate_labels"]["choices"] is None
 
@@ -240,18 +241,24 @@ def test_inputs_with_parts_are_written_in_lines(page: Console) -> None:
 
 
 def test_an_output_is_shown_by_its_shape(page: Console) -> None:
-    """Scored labels, a text, a vector, and any other document are each shown, whatever the task is."""
+    """Whatever is scored, a text, a vector, and any other document are each shown, whatever the task is."""
     script = "g.map((one) => { const node = m.shown(one, 'red'); return [node.className, node.textContent]; })"
     labels, text, other = (
         [{"label": "good", "score": 0.9}],
         {"translation_text": "hola"},
-        [{"word": "Rome", "score": 1}],
+        [{"word": "Rome", "place": 1}],
     )
+    answers = [{"answer": "Rome", "score": 1.5, "start": 3}, {"answer": "", "score": 0.25, "start": 0}]
+    words = [[{"score": 0.5, "token": 7, "token_str": "rome"}]]
     vector = [0.25] * 384
     (first, second, third, fourth) = page.of_module("answer", script, labels, text, other, vector)
     assert fourth[0] == "output" and fourth[1].startswith("384 numbers: 0.2500, 0.2500")
     assert first == ["labels", "good90 %"] and second == ["written", "hola"]
     assert third[0] == "output" and '"word": "Rome"' in third[1]
+    assert page.of_module("answer", script, answers, words) == [
+        ["labels", "Rome150 %nothing25 %"],
+        ["labels", "rome50 %"],
+    ]
 
 
 def test_marks_are_shown_in_the_text_that_was_sent(page: Console) -> None:
@@ -375,3 +382,18 @@ def test_latency_is_told_by_tier_over_all_its_checkpoints(page: Console) -> None
     buckets += [("quality", "0.02", 6), ("quality", "+Inf", 6), ("realtime", "0.01", 0), ("realtime", "+Inf", 0)]
     told = dict(page.of_module("readings", f"[...m.latency([{FRAME}], 'tier', 0.5)]", [], buckets))
     assert told == {"quality": pytest.approx(0.015), "realtime": None}
+
+
+def test_events_are_read_however_they_are_cut(page: Console) -> None:
+    """Whole events are found with their names and data, comments are none, and what is cut off is left for later."""
+    told = ': \n\ndata: {"text":"a\\n\\nb"}\n\nevent: done\ndata: {"outputs":[]}\n\ndata: {"te'
+    found, rest = page.of_module("events", "m.eventsIn(g[0])", told)
+    assert found == [{"name": "message", "data": {"text": "a\n\nb"}}, {"name": "done", "data": {"outputs": []}}]
+    assert rest == 'data: {"te'
+
+
+def test_only_tasks_that_stream_are_read_along(page: Console) -> None:
+    """The contract says which answers can be read while they are written."""
+    served = [{"name": name, "task": name} for name in TASKS]
+    tasks = page.of_module("contract", "m.tasksOf(g[0], g[1])", served, openapi_document())
+    assert {one["name"] for one in tasks if one["streams"]} == {task.name for task in TASKS.values() if task.streams}

@@ -13,7 +13,7 @@ import fake_summaries
 import pytest
 from huggingface_hub import InferenceClient
 from served_app import serving
-from worlds import OwnMetrics, client_of, embedding, generating, summarizing, tagging
+from worlds import OwnMetrics, client_of, embedding, filling, generating, summarizing, tagging
 
 from gateway.api import app
 from gateway.model.messages import Delta
@@ -263,3 +263,41 @@ async def test_hugging_faces_own_client_reads_what_is_streamed() -> None:
     assert "".join(one.choices[0].delta.content or "" for one in parts) == " all is well."
     assert parts[-1].choices[0].finish_reason == whole.choices[0].finish_reason == "stop"
     assert whole.choices[0].message.content == " all is well." and whole.usage.completion_tokens == 4
+
+
+async def test_hugging_faces_own_client_finds_answers() -> None:
+    """`InferenceClient.question_answering` reads answers of `/answer`, with every parameter that the method has."""
+    told = embedding(also=("answer",))
+    application = app.build(told.service, OwnMetrics(told.catalog), told.catalog.limits, told.clock)
+    asked: dict[str, Any] = {
+        "align_to_words": False,
+        "doc_stride": 9,
+        "handle_impossible_answer": True,
+        "max_answer_len": 8,
+        "max_question_len": 7,
+        "max_seq_len": 60,
+        "top_k": 2,
+    }
+    async with serving(application) as served:
+        client = InferenceClient(model=f"http://127.0.0.1:{served.server.port}/answer")
+        one: Any = await asyncio.to_thread(client.question_answering, "Who?", "Ann did it.")
+        two: Any = await asyncio.to_thread(client.question_answering, "Who?", "Ann did it.", **asked)
+    assert (one.answer, one.score, one.start, one.end) == ("A", 0.5, 0, 1)
+    assert [other.answer for other in two] == ["A", "n"]
+    sent = told.backend.dispatches[1].work.parameters
+    assert (sent.top_k, sent.max_answer_tokens, sent.impossible, sent.whole_words) == (2, 8, True, False)
+    assert (sent.window_tokens, sent.overlap, sent.question_tokens) == (60, 9, 7)
+
+
+async def test_hugging_faces_own_client_fills_masks() -> None:
+    """`InferenceClient.fill_mask` reads answers of `/fill`, with every parameter that the method has."""
+    told = filling()
+    application = app.build(told.service, OwnMetrics(told.catalog), told.catalog.limits, told.clock)
+    async with serving(application) as served:
+        client = InferenceClient(model=f"http://127.0.0.1:{served.server.port}/fill")
+        plain = await asyncio.to_thread(client.fill_mask, "Ann <mask>.")
+        (asked,) = await asyncio.to_thread(client.fill_mask, "Ann [MASK].", top_k=1, targets=["ann", "lee"])
+    assert len(plain) == 5 and plain[0] == asked
+    assert (asked.score, asked.token, asked.token_str, asked.sequence) == (0.5, 5, "ann", "ann said")
+    sent = told.backend.dispatches[1].work.parameters
+    assert (sent.top_k, sent.targets) == (1, ("ann", "lee"))

@@ -126,3 +126,10 @@ def test_starter_weights_are_found_where_the_environment_says(installed: Path) -
     ended = run(installed, "-c", FOUND, str(installed), PUNCTUAL_STARTER=str(STARTER / "checkpoints"))
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.count(str(STARTER / "checkpoints")) == 5 and " 1896 " in ended.stdout
+
+
+def test_the_wheel_advises(installed: Path, tmp_path: Path) -> None:
+    """An installed `punctual advise` has its knowledge, and advises before anything was made."""
+    asked = ("-m", "punctual", "advise", "--task", "classify", "--json", "--cache", str(tmp_path))
+    told = run(installed, *asked)
+    assert told.returncode == 0 and '"right"' in told.stdout, told.stderr

@@ -15,6 +15,7 @@ from gateway.catalogs.catalog import Catalog, CatalogEntry, Defaults, Quality
 from gateway.model.manifest import GoldenInput, Precision, SelfTest, SourceOf
 from gateway.model.messages import Answer, InputReport, ReplicaTimings, Work
 from gateway.model.tier import Tier
+from gateway.tasks.answer import FoundAnswer
 from gateway.tasks.classify import LabelScore
 from gateway.tasks.embed import EmbedderManifest, EmbeddingVerification
 
@@ -93,11 +94,21 @@ def manifests() -> dict[str, EmbedderManifest]:
 
 
 def by_task(checkpoint: str, work: Work) -> Answer:
-    """Answer `/embed` with vectors that tell the checkpoint, `/similarity` with scores, `/zero-shot` with labels."""
+    """Answer `/embed` with vectors that tell the checkpoint, `/similarity` with scores, `/zero-shot` with labels.
+
+    `/answer` gets as many answers as are asked for, each a character of the context.
+    """
     timings = ReplicaTimings(0.001, 0.002, 0.003, 1)
     report = InputReport(4, 4, False)
     if work.task == "embed":
         return Answer(tuple([float(len(checkpoint)), *[0.5] * (DIMENSIONS - 1)] for _ in work.inputs), report, timings)
+    if work.task == "answer":
+        asked = zip(work.inputs, work.parameters.second_at, strict=True)
+        found = tuple(
+            [FoundAnswer(text[at + nth], 1 / (2 + nth), nth, nth + 1) for nth in range(work.parameters.top_k)]
+            for text, at in asked
+        )
+        return Answer(found, InputReport(4, 4, False, len(found)), timings)
     if work.task == "zero-shot":
         labels = work.parameters.labels
         scored = tuple(LabelScore(label, 1 / (1 + at)) for at, label in enumerate(labels))
@@ -136,7 +147,7 @@ def replica(
     made = manifest(FINE, normalized=normalized, prompts=prompts)
     reader = TextReader.open(folder / "tokenizer.json", WINDOW, made.prompts, made.default_prompt)
     return EmbedderReplica(
-        catalog(also=("similarity", "zero-shot")).checkpoints[1],
+        catalog(also=("similarity", "zero-shot", "answer")).checkpoints[1],
         OpenEmbedder(made, engine, reader, latency_profile(0.01)),
         999,
         FakeClock(),

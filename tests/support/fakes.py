@@ -69,7 +69,7 @@ class FakeBackend:
 
     `cancelled` counts those of batches that were cancelled. A batch hangs if one of its requests does. `fault` is
     raised by every dispatch, though no backend should raise: a fault of the gateway's own. `deltas` are emitted for
-    each request that is streamed.
+    each request that is streamed; with a `pause`, the results come once that is over.
     """
 
     behaviour: Behaviour = lambda checkpoint, work: ANSWER
@@ -77,6 +77,7 @@ class FakeBackend:
     cancelled: int = 0
     fault: Exception | None = None
     deltas: Sequence[Delta] = ()
+    pause: asyncio.Event | None = None
 
     def dispatch(
         self,
@@ -92,21 +93,37 @@ class FakeBackend:
         self.dispatches += [Dispatch(checkpoint, work, service_time_s / len(batch)) for work in batch]
 
         def behave() -> None:
-            for place in [at for at, work in enumerate(batch) if work.streamed]:
-                for delta in self.deltas:
-                    emit(place, delta)
+            self._emit(batch, emit)
+            if self.pause is None:
+                end()
+            else:
+                pausing.append(asyncio.create_task(end_after(self.pause)))
+
+        async def end_after(pause: asyncio.Event) -> None:
+            await pause.wait()
+            end()
+
+        def end() -> None:
             results = [self.behaviour(checkpoint, work) for work in batch]
             answered = [one for one in results if one is not None]
             if len(answered) == len(batch):
                 done(answered)
 
+        pausing: list[asyncio.Task[None]] = []
         turn = asyncio.get_running_loop().call_soon(behave)
 
         def cancel() -> None:
             turn.cancel()
+            for one in pausing:
+                one.cancel()
             self.cancelled += len(batch)
 
         return cancel
+
+    def _emit(self, batch: Sequence[Work], emit: Emit) -> None:
+        for place in [at for at, work in enumerate(batch) if work.streamed]:
+            for delta in self.deltas:
+                emit(place, delta)
 
 
 async def dispatched(backend: Backend, *batch: Work, service_time_s: float = 0.0) -> list[Result]:

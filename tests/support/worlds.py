@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import fake_embedders
+import fake_fillers
 import fake_summaries
 import fake_taggers
 import fake_writers
@@ -104,6 +105,11 @@ def tagging(behaviour: Behaviour = fake_taggers.answered, default: str | None = 
 def generating(behaviour: Behaviour = fake_writers.answered) -> World:
     """Return a gateway over the catalog of `fake_writers`, all up and idle."""
     return _world(fake_writers.catalog(), fake_writers.manifests(), behaviour, up=True)
+
+
+def filling(behaviour: Behaviour = fake_fillers.answered) -> World:
+    """Return a gateway over the catalog of `fake_fillers`, up and idle."""
+    return _world(fake_fillers.catalog(), fake_fillers.manifests(), behaviour, up=True)
 
 
 def _world(

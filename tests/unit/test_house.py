@@ -21,7 +21,7 @@ NAMES_THAT_SAY_NOTHING = {"utils", "util", "helpers", "helper", "common", "misc"
 BROAD_HANDLERS = 2
 OWNED = {"ray", "ctranslate2", "onnxruntime", "openvino", "optimum", "prometheus_client", "torch", "transformers"}
 ASK_ANY_TASK = ("gateway", "deployments", "exporters")
-UNITS = {"tokens"}
+UNITS = {"tokens", "answer"}
 """Names of tasks that are words for something else too; modules that mean the task would write its path."""
 KNOW_THEIR_TASK = ("gateway/tasks/", "deployments/replica/", "exporters/kinds/", "exporters/starter/")
 

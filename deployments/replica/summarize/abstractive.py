@@ -53,6 +53,9 @@ COUNTING_SHARE = 0.25
 CASED_CHARACTERS = 20_000
 """Characters of the source that are searched for the casing of its words."""
 
+AMPLE = 4.0
+"""Times the median of a text's work that are ample time for the rest of it. Set by hand."""
+
 _FIRST_CASING_S = 2e-6  # seconds for each character of the source, until measured
 
 
@@ -65,7 +68,7 @@ class _Order:
     wanted: Wanted
     budget: TextBudget
     stop_at: float
-    growing: GrowingSummary | None
+    casing: GrowingSummary | None
 
     @property
     def remaining_s(self) -> float:
@@ -84,6 +87,31 @@ class _Written:
     @property
     def out_of_time(self) -> bool:
         return self.reason == "deadline" and not self.text
+
+
+class _Growing:
+    """A summary that is read while it is written.
+
+    If time ran out before it is usable, something else would stand in for it: the summaries of the pieces if it
+    `has_other`, else the text's first sentence. So it is told from its first word on if there is ample time, else from
+    where it is usable. What was told stays, even if the time was not ample after all.
+    """
+
+    def __init__(self, order: _Order, *, has_other: bool = False) -> None:
+        self._budget = order.budget
+        self._casing = order.casing
+        self._has_other = has_other
+        self._ample_s = AMPLE * order.budget.left_s
+        self._is_told = False
+
+    def settled(self, text: str) -> str:
+        """What is told of a beginning that is settled, in the casing of the source."""
+        if self._casing is not None:
+            text = self._casing.settled(text)
+        if not self._is_told:
+            is_ample = not self._has_other and self._budget.remaining_s > self._ample_s
+            self._is_told = bool(text) and (is_ample or usable(text, "deadline"))
+        return text if self._is_told else ""
 
 
 @dataclass(frozen=True)
@@ -113,8 +141,8 @@ class AbstractiveSummarizer:
         """Makes the job of one text; runs nothing yet."""
         wanted = wanted_of(parameters, self._rules, self._expected)
         casing_s = self._casing_s * min(len(text), CASED_CHARACTERS) if self._rules.lower_cased else 0.0
-        growing = GrowingSummary(text[:CASED_CHARACTERS]) if self._rules.lower_cased else None
-        order = _Order(text, parameters, wanted, budget, budget.stop_at - casing_s, growing)
+        casing = GrowingSummary(text[:CASED_CHARACTERS]) if self._rules.lower_cased else None
+        order = _Order(text, parameters, wanted, budget, budget.stop_at - casing_s, casing)
         tokens = self._windowing.expected(len(text))
         pieces = math.ceil(tokens / self._windowing.window) if parameters.truncation == "chunk" else 1
         budget.left_s = self._rest_s(pieces, wanted) if pieces > 1 else self._expected_s(tokens, order)
@@ -135,8 +163,8 @@ class AbstractiveSummarizer:
         return (yield from self._whole(head.token_ids, head.total, order))
 
     def _whole(self, token_ids: list[int], total: int, order: _Order) -> Steps:
-        fitting = self._windowing.cut(token_ids)
-        written = yield from self._write(fitting, order, order.stop_at, is_last=True)
+        fitting, growing = self._windowing.cut(token_ids), _Growing(order)
+        written = yield from self._write(fitting, order, order.stop_at, growing=growing)
         kept = len(fitting) if order.budget.steps else 0
         return self._result(written, order, 1, InputReport(total, kept, kept < total))
 
@@ -164,7 +192,8 @@ class AbstractiveSummarizer:
         token_ids = windowing.encode(joined)
         if not taken:  # a single sentence cannot be cut into pieces
             return (yield from self._whole(token_ids, len(token_ids), order))
-        last = yield from self._write(windowing.cut(token_ids), order, order.stop_at, is_last=True)
+        growing = _Growing(order, has_other=True)
+        last = yield from self._write(windowing.cut(token_ids), order, order.stop_at, growing=growing)
         if not usable(last.text, last.reason):
             last = _joined(parts, order, "deadline" if last.reason == "deadline" else _worst_reason(parts))
         return self._result(last, order, taken, read)
@@ -193,11 +222,11 @@ class AbstractiveSummarizer:
         return kept
 
     def _write(
-        self, token_ids: list[int], order: _Order, until: float, rest_s: float = 0.0, *, is_last: bool = False
+        self, token_ids: list[int], order: _Order, until: float, rest_s: float = 0.0, *, growing: _Growing | None = None
     ) -> Generator[Settled | None, None, _Written]:
         """Writes until the search is done or the next step would end after `until`. `rest_s` is the work after it.
 
-        What is written last is the summary, and is read while it is written.
+        What is written last is the summary, which may be read while it is `growing`.
         """
         budget, slowdown = order.budget, self._slowdown.value
         times = self._times.for_text(len(token_ids), slowdown)
@@ -205,7 +234,7 @@ class AbstractiveSummarizer:
         if budget.clock() + times.encode_s > until:
             return _Written("", "deadline", planned, 0)
         decoder, search = None, BeamSearch(self._search_rules(order.parameters, planned))
-        settled = partial(self._settled, search, order) if is_last else None
+        settled = partial(self._settled, search, growing) if growing is not None else None
         step_s = times.step_s(planned.beams)
         going_on = True
         while going_on:
@@ -230,12 +259,9 @@ class AbstractiveSummarizer:
         best = search.best()
         return _Written(finished_text(self._tokens.decode(best), reason), reason, planned, len(best))
 
-    def _settled(self, search: BeamSearch, order: _Order) -> str:
-        """How the summary of a search begins, whatever its later steps find; '' while it might be unusable."""
-        text = settled_text(self._tokens.decode(search.settled()))
-        if order.growing is not None:
-            text = order.growing.settled(text)
-        return text if usable(text, "deadline") else ""
+    def _settled(self, search: BeamSearch, growing: _Growing) -> str:
+        """How the summary of a search begins, whatever its later steps find."""
+        return growing.settled(settled_text(self._tokens.decode(search.settled())))
 
     def _result(self, written: _Written, order: _Order, pieces: int, read: InputReport) -> SummaryResult:
         planned, budget = written.plan, order.budget

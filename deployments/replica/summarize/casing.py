@@ -33,7 +33,7 @@ FOLLOWS_A_NAME = frozenset(
     ("is", "was", "are", "has", "can", "provides", "allows", "offers", "supports", "contains", "lets", "aims")
 )
 HELD = 2
-"""Words or marks after a space that may decide about it."""
+"""Words or marks after a gap and what it is before that may decide about the gap."""
 
 Key = tuple[str, ...]
 
@@ -70,14 +70,20 @@ class GrowingSummary:
     def settled(self, beginning: str) -> str:
         """The beginning of `restored`, for any summary that begins with these words.
 
-        The last `HELD` words or marks are held back, since those that follow may change the spaces before them.
+        A word or mark beside a mark is held back until `HELD` more are there, since they may decide about the space
+        between the two. Words are always apart.
         """
         if self._known is None:
             read = list(_atoms(self._source))
             said = {atom.folded for atom in read}
             self._known = _forms(read, said), _gaps(read, said)
-        written = _written(list(_atoms(beginning)), *self._known)
-        return "".join(written[: max(len(written) - HELD, 0)])
+        atoms = list(_atoms(beginning))
+        certain = len(atoms) - HELD
+        settled = next(
+            (at for at in range(max(certain, 1), len(atoms)) if not (atoms[at - 1].is_word and atoms[at].is_word)),
+            len(atoms),
+        )
+        return "".join(_written(atoms, *self._known)[:settled])
 
 
 def _written(atoms: list[Atom], forms: dict[str, str], votes: dict[Key, int]) -> list[str]:

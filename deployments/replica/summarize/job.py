@@ -109,7 +109,7 @@ Steps: TypeAlias = Generator[Settled | Ask | None, Given | None, SummaryResult |
 """The work on one text: yields after each step, starts a step only if it fits the budget, and returns the outcome.
 
 A text that runs its steps itself yields what says how it begins, or None while nothing is certain. What was once said
-is a beginning of all that is said later, and of the outcome's text, and makes that usable. A text that leaves a step to
+is a beginning of all that is said later, and of the outcome's text. A text that leaves a step to
 its caller yields an `Ask`, and is sent what it asked for, or None if there is no time for it."""
 
 _ONE_ROW = np.zeros(1, dtype=np.int64)

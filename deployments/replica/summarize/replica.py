@@ -91,7 +91,10 @@ class SummarizerReplica:
         summaries = [one.summary for one in finished]
         if work.strict and any(_cut_short(one) for one in summaries):
             return Failure(FailureKind.EXPIRED)
-        summaries = [_or_lead(one, text, parameters) for one, text in zip(summaries, work.inputs, strict=True)]
+        summaries = [
+            one if grown.begun else _or_lead(one, text, parameters)
+            for one, text, grown in zip(summaries, work.inputs, growing, strict=True)
+        ]
         texts = [well_formed(one.text) for one in summaries]
         if work.streamed and not all(grown.end(text) for grown, text in zip(growing, texts, strict=True)):
             return Failure(FailureKind.ENGINE, "a summary does not begin as it was streamed")
@@ -118,6 +121,11 @@ class GrowingAnswer:
         self._index = index
         self._emit = emit
         self._sent = ""
+
+    @property
+    def begun(self) -> bool:
+        """True if something was emitted, which nothing else can replace."""
+        return bool(self._sent)
 
     def take(self, settled: str) -> None:
         """Emits what is new of a summary's beginning."""

@@ -17,7 +17,8 @@ from tokenizers import Tokenizer
 
 from deployments.engines.base import Logits
 from deployments.replica.tokens import SAMPLE, Encoded, TextEncoder
-from gateway.tasks.tokens import windows_of
+from gateway.tasks.tokens import overlap_of
+from gateway.tasks.windows import windows_of
 
 Place: TypeAlias = tuple[int, int]
 """The first character of something in a text, and the one after its last."""
@@ -69,7 +70,8 @@ class TextReader:
         encoding, places = self._encoder.encode_placed(text)
         own = slice(len(self._before), len(encoding.ids) - len(self._after))
         ids = encoding.ids[own]
-        windows = windows_of(len(ids), self._window - self.specials, stride)
+        room = self._window - self.specials
+        windows = windows_of(len(ids), room, overlap_of(room, stride))
         return ReadText(text, ids, encoding.tokens[own], places[own], windows, len(self._before))
 
     def encoded(self, read: ReadText) -> list[Encoded]:

@@ -9,37 +9,20 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from deployments.engines.base import Engine, Logits, TokenIds
+from deployments.engines.base import Engine, Logits
 from deployments.engines.opening import ONNX_FILE, open_engine
 from deployments.replica.batched import BatchedReplica, batcher_of
 from deployments.replica.kinds import ReplicaKind
 from deployments.replica.tagging.entities import Tagger
 from deployments.replica.tagging.reading import ReadText, TextReader
 from deployments.replica.tokens import TOKENIZER_FILE, Encoded
-from deployments.replica.variant import check_answers
+from deployments.replica.variant import Glimpse, check_answers
 from gateway.catalogs.catalog import CatalogEntry
 from gateway.model.deadline import Clock
 from gateway.model.messages import Failure, FailureKind, InputReport, Work, parameters_of
 from gateway.model.profile import LatencyProfile
-from gateway.tasks.tokens import MOST_WINDOWS, TaggerManifest, TokensParameters
-
-GLIMPSES = 8
-"""Tokens of a golden input whose logits are kept, evenly spaced: those of all would make a manifest of megabytes."""
-
-
-@dataclass(frozen=True)
-class Glimpse:
-    """An `Engine` over a tagger that gives the logits of a few tokens of each row, joined: what golden inputs keep."""
-
-    engine: Engine
-
-    def run(self, token_ids: TokenIds, attention_mask: TokenIds, token_types: TokenIds | None = None) -> Logits:
-        """Computes logits (batch, glimpses x labels)."""
-        logits = self.engine.run(token_ids, attention_mask, token_types)
-        tokens = logits.shape[1]
-        some = [at * (tokens - 1) // (GLIMPSES - 1) for at in range(GLIMPSES)]
-        found: Logits = logits[:, some].reshape(len(logits), -1)
-        return found
+from gateway.tasks.tokens import TaggerManifest, TokensParameters
+from gateway.tasks.windows import MOST_WINDOWS
 
 
 @dataclass(frozen=True)

@@ -4,63 +4,26 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeAlias
 
-import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
 
-from deployments.replica.embedding import unit_length
 from deployments.replica.zero_shot import MIDDLE, SLOPE, TEMPERATURE
 from exporters.errors import ExportError
-from exporters.kinds.embedder import pooled_tokens, read_configuration, runner
-from exporters.kinds.original import load_original
 from exporters.sources.registry import NotFetched
-from exporters.sources.source import resolve_source
 from exporters.starter.command import CACHE, THREADS
 from exporters.starter.embedders.build import RECIPES
+from exporters.starter.embedders.vectors import Vectors, vectors_of
 from exporters.starter.packages import CannotBuild
 from exporters.starter.zero_shot.fit import Cosines, accuracy, loss, off, sigmoid_of, temperature_of
 from exporters.starter.zero_shot.material import Topics, intents, sections
-from exporters.verification import run_all
 from gateway.tasks.zero_shot import DEFAULT_TEMPLATE, PLACE
 
 WIDTH = 150
 """Columns of the table, so that no cell is cut."""
-
-Vectors: TypeAlias = Callable[[Sequence[str]], Cosines]
-
-
-def vectors_of(name: str, cache: Path) -> Vectors:
-    """What gives unit vectors of texts by a starter embedder, in fp32 as torch runs it."""
-    whole = resolve_source(f"starter:{name}", cache=cache).path
-    found = read_configuration(whole, name)
-    original = load_original(whole, name, "AutoModel", "an encoder", ("pooler.",))
-    original = replace(original, window=min(found.window or original.window, original.window))
-    run = runner(original, pooled_tokens(original.model, found.pooling))
-
-    def vectors(texts: Sequence[str]) -> Cosines:
-        rows = run_all([original.encode(one) for one in texts], run, lambda share: None)
-        return unit_length(rows.astype(np.float64))
-
-    return cache_of(vectors)
-
-
-def cache_of(vectors: Vectors) -> Vectors:
-    """The same vectors, each list of texts run once."""
-    known: dict[tuple[str, ...], Cosines] = {}
-
-    def remembered(texts: Sequence[str]) -> Cosines:
-        key = tuple(texts)
-        if key not in known:
-            known[key] = vectors(texts)
-        return known[key]
-
-    return remembered
 
 
 def measured(topics: Topics, vectors: Vectors, template: str) -> Cosines:

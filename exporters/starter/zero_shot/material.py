@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from exporters.sources.registry import Package, fetch
 from exporters.starter.packages import CannotBuild
@@ -89,15 +90,21 @@ def beginning(text: str) -> str:
     return match[0] if match else text
 
 
-def intents(cache: Path) -> Topics:
-    """The 693 utterances of BIG-bench's intent recognition, which are SNIPS'. Raises NotFetched or CannotBuild."""
+def benchmark(task: str, cache: Path) -> dict[str, Any]:
+    """A task of BIG-bench, by the end of its file's name. Raises NotFetched or CannotBuild."""
     try:
         with tarfile.open(fetch(BIGBENCH, cache)) as archive:
-            name = next(one.name for one in archive if one.name.endswith(TASK))
+            name = next(one.name for one in archive if one.name.endswith(task))
             stream = archive.extractfile(name)
-            task = json.load(stream) if stream else {}
+            found: dict[str, Any] = json.load(stream) if stream else {}
     except StopIteration:
-        raise CannotBuild(f"{BIGBENCH.filename} has no {TASK}") from None
+        raise CannotBuild(f"{BIGBENCH.filename} has no {task}") from None
+    return found
+
+
+def intents(cache: Path) -> Topics:
+    """The 693 utterances of BIG-bench's intent recognition, which are SNIPS'. Raises NotFetched or CannotBuild."""
+    task = benchmark(TASK, cache)
     examples = task["examples"]
     names = sorted(examples[0]["target_scores"])
     texts = [one["input"].removeprefix("Utterance:").strip() for one in examples]

@@ -34,14 +34,23 @@ function outputOf(outputs, { inputs }, colour) {
   return numbers(outputs) ? scored(outputs, inputs, colour) : shown(outputs[0], colour);
 }
 
-/** An output by its shape: scored labels, a text, a vector, or else the document as it came. */
+/** An output by its shape: what is scored by its first text, a text, a vector, or else the document as it came. */
 export function shown(output, colour) {
   if (numbers(output)) return vector(output);
   const parts = Array.isArray(output) ? output : Object.values(output);
-  const isLabel = (part) => typeof part?.score === "number" && "label" in part;
-  if (parts.length && parts.every(isLabel)) return labels(parts, colour);
+  const texts = parts.map(textIn);
+  const isScored = (part, nth) => typeof part?.score === "number" && texts[nth] !== undefined;
+  if (parts.length && parts.every(isScored)) {
+    return labels(parts.map(({ score }, nth) => ({ label: texts[nth] || "nothing", score })), colour);
+  }
   if (parts.length === 1 && typeof parts[0] === "string") return written(parts[0]);
+  if (parts.length === 1 && Array.isArray(parts[0])) return shown(parts[0], colour);
   return make("pre", { class: "output", tabindex: "0" }, JSON.stringify(output, null, 2));
+}
+
+/** The first text of a part of an output, such as its label. */
+function textIn(part) {
+  return Object.values(part ?? {}).find((value) => typeof value === "string");
 }
 
 function numbers(output) {
@@ -64,14 +73,15 @@ function scored(outputs, inputs, colour) {
 function labels(scores, colour) {
   const rows = scores.map(({ label, score }) => {
     const meter = make("span", { class: "meter" }, make("i"));
-    meter.style.setProperty("--share", String(score));
+    meter.style.setProperty("--share", String(Math.min(score, 1)));
     meter.style.setProperty("--colour", colour);
     return make("li", {}, make("span", {}, label), meter, make("b", {}, percent(score)));
   });
   return make("ol", { class: "labels" }, ...rows);
 }
 
-function written(text) {
+/** A text that was written. */
+export function written(text) {
   return make("blockquote", { class: "written" }, text || "The text is empty.");
 }
 

@@ -9,19 +9,20 @@ export function servedBy({ task, also = [] }) {
 }
 
 /**
- * The tasks that a catalog has, in its order: [{name, parts, parameters, examples}], `parts` being those of its inputs
- * and `examples` ready bodies.
+ * The tasks that a catalog has, in its order: [{name, parts, parameters, examples, streams}], `parts` being those of
+ * its inputs and `examples` ready bodies; `streams` says that answers can be read while they are written.
  */
 export function tasksOf(checkpoints, contract) {
   return [...new Set(checkpoints.flatMap(servedBy))].map((name) => {
-    const { requestBody } = contract.paths[`/${name}`].post;
+    const { requestBody, responses } = contract.paths[`/${name}`].post;
     const body = plain(requestBody.content["application/json"].schema, contract);
     const { properties = {} } = plain(body.properties.parameters ?? {}, contract);
     const own = Object.entries(properties).filter(([, schema]) => !schema.deprecated); // the rest is for other clients
     const parameters = own.map(([name, schema]) => parameter(name, plain(schema, contract)));
     const parts = partsOf(plain(body.properties.inputs ?? {}, contract));
     const simple = parameters.filter(({ type }) => TYPES.includes(type));
-    return { name, parts, parameters: simple, examples: body.examples ?? [] };
+    const streams = "text/event-stream" in (responses?.["200"]?.content ?? {});
+    return { name, parts, parameters: simple, examples: body.examples ?? [], streams };
   });
 }
 

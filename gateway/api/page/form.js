@@ -44,6 +44,7 @@ export class Form {
       minTier: fields.get("minTier") || null,
       checkpoint: fields.get("checkpoint") || null,
       parameters: named(this.parameters),
+      streams: this.#task()?.streams ?? false,
     };
   }
 

@@ -1,6 +1,6 @@
 // Try it: previews the decision while the terms change, sends the request, and shows what came of it.
 
-import { answered, refused } from "./answer.js";
+import { answered, refused, written } from "./answer.js";
 import { answer, decision } from "./ask.js";
 import { say } from "./dom.js";
 import { drawCandidates, drawTicks, moveBudget, tellDecision } from "./ruler.js";
@@ -84,7 +84,7 @@ export class Trial {
     this.#underway = asking;
     const waiting = setTimeout(() => say(this.form.send, "Stop"), 300);
     try {
-      const told = await answer(terms, asking.signal);
+      const told = await answer(terms, asking.signal, (text) => this.#write(text));
       this.#show(told.ok ? this.#answered(told, terms) : this.#refused(told, terms));
     } catch (error) {
       this.#show(this.#refused(lost(asking.signal.aborted, error), terms));
@@ -93,6 +93,12 @@ export class Trial {
       say(this.form.send, "Send");
       this.#underway = null;
     }
+  }
+
+  /** Shows what is written so far; it is read out only once it is whole. */
+  #write(text) {
+    this.panel.hidden = false;
+    this.panel.replaceChildren(written(text));
   }
 
   #answered(told, terms) {

@@ -63,6 +63,11 @@ class _Families:
         self.queueing_delay = self._seconds("queueing_delay", "Waiting for a batch, at the gateway and at the replica")
         self.service_time = self._seconds("service_time", "The engine's runs that carried the request")
         self.overhead = self._seconds("overhead", "Latency minus queueing delay and service time")
+        self.first_delta = self._spread(
+            "request_first_delta_seconds",
+            "From arrival at the gateway to the first text that was told of an answer, of answers that were streamed.",
+            BUCKETS,
+        )
         self.budget_ratio = self._spread(
             "request_latency_budget_ratio", "Latency of answered requests divided by their budgets.", BUDGET_RATIOS
         )
@@ -108,15 +113,22 @@ class _Tally:
 
 
 class _Spreads:
-    """The histograms of one checkpoint."""
+    """The histograms of one checkpoint; that of streamed answers is made with the first of them."""
 
     def __init__(self, families: _Families, of: tuple[str, str, str]) -> None:
+        self._families = families
+        self._of = of
         self.latency = families.latency.labels(*of)
         self.queueing_delay = families.queueing_delay.labels(*of)
         self.service_time = families.service_time.labels(*of)
         self.overhead = families.overhead.labels(*of)
         self.budget_ratio = families.budget_ratio.labels(*of)
         self.forecast_ratio = families.forecast_ratio.labels(*of)
+
+    @cached_property
+    def first_delta(self) -> Histogram:
+        """The time to the first text of a streamed answer."""
+        return self._families.first_delta.labels(*self._of)
 
 
 class RequestMetrics(Collector):
@@ -164,6 +176,8 @@ def _observe_answer(tally: _Tally, record: RequestRecord) -> None:
     spreads.queueing_delay.observe(queueing_s)
     spreads.service_time.observe(service_s)
     spreads.overhead.observe(max(latency_s - queueing_s - service_s, 0.0))
+    if record.first_delta_s is not None:
+        spreads.first_delta.observe(record.first_delta_s)
     if record.budget_s:
         spreads.budget_ratio.observe(latency_s / record.budget_s)
     tally.tokens_in.inc(record.kept)

@@ -1,4 +1,5 @@
 """How every benchmark measures and tells.
 
-`rounds` lets contestants take turns, `machine` watches whether the machine is quiet, `report` presents the figures.
+`rounds` lets contestants take turns, `machine` watches whether the machine is quiet, `runs` measures one checkpoint in
+a process of its own, `report` presents the figures.
 """

@@ -149,7 +149,8 @@ def test_it_serves_both_tasks_and_no_other(checkpoint: Path, tmp_path: Path) -> 
     assert kind_of(checkpoint, "here") is KINDS["embedder"]
     assert exported(checkpoint, tmp_path / "variant", task="similarity").task == "similarity"
     with pytest.raises(
-        SourceRefused, match="serves the tasks 'embed' and 'similarity' and 'zero-shot'; the task of bert is 'classify'"
+        SourceRefused,
+        match="serves the tasks 'embed' and 'similarity' and 'zero-shot' and 'answer'; the task of bert is 'classify'",
     ):
         exported(checkpoint, tmp_path / "other", task="classify")
 

@@ -119,12 +119,12 @@ def browser() -> Iterator[Console]:
 
 @contextmanager
 def told_page(answers: dict[str, Behaviour]) -> Iterator[tuple[str, SmallGateway]]:
-    """Serve the shipped page with these answers by path; any other path is a 404."""
+    """Serve the shipped pages, and these answers by path, to who takes JSON of a page too; any other path is a 404."""
     page = read_page()
 
     def behave(asked: Asked) -> Told:
         path = asked.path.partition("?")[0]
-        if (file := page.get(path)) is not None:
+        if (file := page.get(path)) is not None and "json" not in asked.headers.get("accept", ""):
             return Told(200, {**file.headers(gzip=False), "Content-Type": file.media_type}, file.content)
         return answers[path](asked) if path in answers else Told(404, {}, b"{}")
 

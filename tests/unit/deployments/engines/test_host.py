@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from deployments.engines.host import cores_said, usable_cores
+from deployments.engines.host import cores_said, usable_cores, usable_memory_bytes
 
 
 @pytest.mark.parametrize(
@@ -32,6 +32,27 @@ def test_the_least_quota_counts(quotas: dict[str, str], usable: float | None, tm
         (tmp_path / group).mkdir(parents=True, exist_ok=True)
         (tmp_path / group / "cpu.max").write_text(f"{quota}\n")
     assert usable_cores(tmp_path, own) == (len(os.sched_getaffinity(0)) if usable is None else usable)
+
+
+@pytest.mark.parametrize(
+    ("limits", "usable"),
+    [
+        ({}, 8e9),
+        ({"": "max"}, 8e9),
+        ({"a.slice": "4000000000", "a.slice/b.service": "2000000000"}, 2e9),
+        ({"a.slice": "16000000000"}, 8e9),
+        ({"other.service": "1000"}, 8e9),
+        ({"": "nonsense"}, 8e9),
+    ],
+)
+def test_the_least_limit_of_memory_counts(limits: dict[str, str], usable: float, tmp_path: Path) -> None:
+    """A limit of the process's control group, or of one above it, bounds its memory; another group's does not."""
+    own = tmp_path / "own"
+    own.write_text("0::/a.slice/b.service\n")
+    for group, limit in limits.items():
+        (tmp_path / group).mkdir(parents=True, exist_ok=True)
+        (tmp_path / group / "memory.max").write_text(f"{limit}\n")
+    assert usable_memory_bytes(8e9, tmp_path, own) == usable
 
 
 def test_a_bound_process_counts_its_own_processors(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from deployments.replica.batched import INLINE_CHARACTERS
 from deployments.replica.tagging.entities import with_kinds
 from gateway.model.messages import Answer, Failure, FailureKind, Work
-from gateway.tasks.tokens import MOST_WINDOWS, Aggregation, Entity, TokensParameters
+from gateway.tasks.tokens import Aggregation, Entity, TokensParameters
+from gateway.tasks.windows import MOST_WINDOWS
 
 SMILE, FAMILY = "\U0001f600", "\U0001f468\u200d\U0001f469\u200d\U0001f467"
 

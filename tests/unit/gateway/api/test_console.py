@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from worlds import client_of, gateway, is_problem, world
 
-from gateway.api.console import FOLDER, FRONT, MEDIA_TYPES, read_page
+from gateway.api.console import FOLDER, MEDIA_TYPES, PATHS, read_page
 
 pytestmark = pytest.mark.virtual_time
 
@@ -30,7 +30,8 @@ def label(path: Path) -> str:
 async def test_every_file_is_served_as_what_it_is(path: Path) -> None:
     """Every file of the folder is served with its path, media type and content."""
     _, client = gateway()
-    response = await client.get("/" if path.name == FRONT else f"/console/{path.name}")
+    accept = {"Accept": "text/html"} if path.suffix == ".html" else {}
+    response = await client.get(PATHS.get(path.name, f"/console/{path.name}"), headers=accept)
     assert response.status_code == 200 and response.content == CONTENTS[path.name]
     assert response.headers["content-type"].startswith(MEDIA_TYPES[path.suffix])
     assert response.headers["x-content-type-options"] == "nosniff"
@@ -62,7 +63,13 @@ async def test_a_file_is_sent_once_for_each_content() -> None:
 async def test_what_is_no_file_of_the_page_is_a_problem() -> None:
     """A path outside the console is a 404, and another method is a 405."""
     _, client = gateway()
-    for path in ("/console/", "/console/index.html", "/console/../app.py", "/console/%2e%2e/app.py", "/index.html"):
+    for path in (
+        "/console/",
+        "/console/advise.html",
+        "/console/../app.py",
+        "/console/%2e%2e/app.py",
+        "/index.html",
+    ):
         assert is_problem(await client.get(path), "not_found", 404)
     assert is_problem(await client.post("/"), "method_not_allowed", 405)
 
@@ -74,14 +81,15 @@ async def test_looking_at_the_page_is_no_request_that_is_counted() -> None:
     assert told.kept.records == []
 
 
-def test_the_page_loads_what_there_is() -> None:
-    """Every file that the page or a module loads exists, and every module is loaded."""
-    named = {path.removeprefix("console/") for path in LOADED.findall((FOLDER / FRONT).read_text("utf-8"))}
+def test_the_pages_load_what_there_is() -> None:
+    """Every file that a page or a module loads exists, and every module is loaded."""
+    pages = [(FOLDER / page).read_text("utf-8") for page in PATHS]
+    named = {path.removeprefix("console/") for page in pages for path in LOADED.findall(page)}
     reached = set(named)
     while fresh := {one for name in named if name.endswith(".js") for one in imports(FOLDER / name)} - reached:
         reached |= fresh
         named = fresh
-    assert reached == {path.name for path in FILES} - {FRONT}
+    assert reached == {path.name for path in FILES} - set(PATHS)
 
 
 def imports(script: Path) -> set[str]:

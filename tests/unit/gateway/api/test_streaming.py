@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
 import httpx
 import pytest
-from worlds import client_of, is_problem, summarizing
+from fake_summaries import SUMMARY
+from fakes import Kept
+from virtual_time import turns
+from waiting import until
+from worlds import World, client_of, is_problem, summarizing, took
 
 from gateway.api.streaming import is_asked_for
-from gateway.model.messages import Delta, Failure, FailureKind
+from gateway.model.messages import Answer, Delta, Failure, FailureKind
+from gateway.observability.record import RequestRecord
 from gateway.tasks.classify import ClassifyBody
 from gateway.tasks.summarize import SummarizeBody
 
@@ -96,3 +102,57 @@ async def test_a_refusal_before_the_first_event_is_a_problem() -> None:
     assert is_problem(response, "inference_failed", 500)
     infeasible = {**EVENTS, "X-SLA-Mode": "strict", "X-Latency-SLA-Ms": "0.001"}
     assert is_problem(await client_of(told).post("/summarize", json=BODY, headers=infeasible), "budget_infeasible", 422)
+
+
+@pytest.mark.parametrize(
+    ("result", "code"),
+    [
+        (Failure(FailureKind.UNAVAILABLE, "the connection was lost"), "checkpoint_unavailable"),
+        (Failure(FailureKind.EXPIRED), "deadline_exceeded"),
+        (Failure(FailureKind.ENGINE), "inference_failed"),
+        (SUMMARY, "deadline_exceeded"),
+    ],
+)
+async def test_what_goes_wrong_after_the_first_event_is_the_last_one(result: Answer | Failure, code: str) -> None:
+    """Once an event was sent, a lost replica, a missed deadline or a failure is an event with its problem document."""
+    told = summarizing()
+    told.backend.behaviour = took(told, 2.0, result)
+    headers = {**EVENTS, "X-SLA-Mode": "strict", "X-Latency-SLA-Ms": "1000"}
+    response = await after_the_first_event(told, headers)
+    assert response.status_code == 200
+    first, (name, problem) = events_of(response)
+    assert first == ("message", {"index": 0, "text": "In"})
+    assert (name, problem["code"]) == ("error", code) and problem["title"] and problem["detail"]
+    assert len(told.kept.records) == 1 and not told.kept.records[0].answered
+
+
+async def after_the_first_event(told: World, headers: dict[str, str]) -> httpx.Response:
+    """The answer to a request whose replica goes on only once its first delta was sent."""
+    told.backend.deltas, told.backend.pause = DELTAS[:1], asyncio.Event()
+    asking = asyncio.create_task(client_of(told).post("/summarize", json=BODY, headers=headers))
+    await until(lambda: len(told.backend.dispatches) == 1)
+    await turns()
+    told.backend.pause.set()
+    return await asking
+
+
+async def test_a_fault_of_the_gateway_after_the_first_event_is_the_last_one() -> None:
+    """Even an internal fault is told as an event, without its cause."""
+
+    class Broken(Kept):
+        def observe(self, record: RequestRecord) -> None:
+            raise ArithmeticError("SECRET")
+
+    told = summarizing()
+    told.kept = Broken()
+    first, (name, problem) = events_of(await after_the_first_event(told, EVENTS))
+    assert first[0] == "message" and (name, problem["code"], problem["status"]) == ("error", "internal_error", 500)
+    assert "SECRET" not in str(problem)
+
+
+async def test_deltas_that_came_meanwhile_are_written_together() -> None:
+    """A client that reads slowly has every delta as an event of its own, whenever it reads."""
+    told = summarizing()
+    told.backend.deltas = tuple(Delta(at % 2, str(at)) for at in range(100))
+    events = events_of(await client_of(told).post("/summarize", json={**BODY, "stream": True}))
+    assert [data for _, data in events[:-1]] == [{"index": at % 2, "text": str(at)} for at in range(100)]

@@ -14,7 +14,8 @@ from worlds import client_of, is_problem, tagging
 
 from gateway.catalogs.catalog import CatalogError, parse_catalog
 from gateway.model.request import CHECKPOINT
-from gateway.tasks.tokens import TokensParameters, WindowedModel, windows_of
+from gateway.tasks.tokens import TaggedModel, TokensParameters, overlap_of
+from gateway.tasks.windows import windows_of
 
 WINDOW, SPECIALS = 64, 2
 
@@ -22,16 +23,16 @@ WINDOW, SPECIALS = 64, 2
 @given(st.integers(0, 500), st.integers(1, 60), st.none() | st.integers(0, 100))
 def test_windows_cover_a_text(tokens: int, room: int, stride: int | None) -> None:
     """Windows hold every token in order, none is over its room, and no token is in more than two of them."""
-    windows = windows_of(tokens, room, stride)
+    windows = windows_of(tokens, room, overlap_of(room, stride))
     seen = [sum(start <= at < end for start, end in windows) for at in range(tokens)]
     assert all(1 <= times <= 2 for times in seen) and all(end - start <= room for start, end in windows)
     assert windows == sorted(windows) and windows[0][0] == 0 and windows[-1][1] == tokens
     assert (len(windows) == 1) == (tokens <= room)
 
 
-def model() -> WindowedModel:
+def model() -> TaggedModel:
     """Return a model that has learnt nothing yet."""
-    return WindowedModel(latency_profile(0.010), WINDOW, SPECIALS)
+    return TaggedModel(latency_profile(0.010), WINDOW, SPECIALS)
 
 
 def time_s(*tokens: int, companions: int = 0, stride: int | None = None) -> float:

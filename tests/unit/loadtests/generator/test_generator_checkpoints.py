@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import fake_answerers
 import fake_embedders
+import fake_fillers
 import fake_summaries
 import fake_taggers
 import msgspec
@@ -51,10 +53,12 @@ def test_what_is_published_says_what_the_manifests_say(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("catalog", "manifests"),
     [
-        (fake_embedders.catalog(also=("similarity", "zero-shot")), fake_embedders.manifests()),
+        (fake_embedders.catalog(also=("similarity", "zero-shot", "answer")), fake_embedders.manifests()),
         (fake_taggers.catalog(fake_taggers.DOMAIN), fake_taggers.manifests()),
+        (fake_answerers.catalog(), fake_answerers.manifests()),
+        (fake_fillers.catalog(), fake_fillers.manifests()),
     ],
-    ids=["embedders", "taggers"],
+    ids=["embedders", "taggers", "answerers", "fillers"],
 )
 def test_every_kind_publishes_what_its_service_times_need(
     catalog: Catalog, manifests: Mapping[str, VariantManifest]

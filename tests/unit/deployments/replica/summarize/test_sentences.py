@@ -13,8 +13,10 @@ from sentencex import get_sentence_boundaries
 
 from deployments.replica.summarize.sentences import (
     _QUOTES,
+    CLOSERS,
     MAX_CHARACTERS,
     MAX_QUOTES,
+    TERMINATORS,
     SentenceSpan,
     split_sentences,
     whole_sentences,
@@ -78,10 +80,19 @@ def test_splitting_is_a_function(text: str) -> None:
 
 @given(texts)
 def test_whole_sentences_are_a_beginning_of_the_text(text: str) -> None:
-    """Whole sentences of a text are a prefix of it that ends where a sentence ends, or nothing."""
+    """Whole sentences of a text are a prefix of it that ends as a sentence does, and that stays whole alone."""
     whole = whole_sentences(text)
     assert text.startswith(whole)
-    assert not whole or len(whole) in {span.end for span in split_sentences(text)}
+    assert not whole or whole.rstrip(CLOSERS)[-1] in TERMINATORS
+    assert whole_sentences(whole) == whole
+
+
+@given(texts, texts)
+def test_an_end_with_a_word_after_it_is_settled(text: str, more: str) -> None:
+    """An end that is followed by a whole word is one of every text that goes on from there."""
+    settled = whole_sentences(text, settled=True)
+    assert whole_sentences(text).startswith(settled)
+    assert whole_sentences(text + more, settled=True).startswith(settled)
 
 
 @pytest.mark.parametrize(

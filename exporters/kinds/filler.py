@@ -1,0 +1,239 @@
+"""Makes filler variants: one ONNX graph that finds the tokens for masks, verified by the likeliest of them.
+
+Each verification text has a mask in place of its middle token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from deployments.engines.base import Logits
+from deployments.engines.opening import ONNX_FILE, EngineSize, open_engine_named
+from deployments.replica.filling import MaskReader, OpenFiller
+from deployments.replica.tokens import TOKENIZER_FILE
+from deployments.replica.variant import Glimpse
+from exporters.errors import Difference, ExportFailed, SourceRefused
+from exporters.kinds.graphs import export_mask_graph, place_graphs, scratch_folder
+from exporters.kinds.kind import Kind, TitledProfile, share_with_floor
+from exporters.kinds.original import Original, load_original
+from exporters.kinds.shapes import batches_of, prove_shapes
+from exporters.plan import Step, Workbench
+from exporters.profiling import Advance, measure_grid, watch_here
+from exporters.sources.source import SourceFolder
+from exporters.sources.texts import OWN_TEXTS, SOFTWARE, SUMMARIES, TextSet, read_texts
+from exporters.verification import WORST, Comparison, RunRows, batched, golden_texts, record_self_test, run_rows
+from gateway.model.manifest import Precision
+from gateway.tasks.fill import MASKS, FillerManifest, FillVerification
+
+ARCHITECTURE = "ForMaskedLM"
+
+DESCRIPTIONS, LONG_TEXTS = 190, 10
+"""Verification texts of a checkpoint without its own: package descriptions, and documents to be cut."""
+
+NO_NUMBER = float(np.finfo(np.float32).max)
+"""How far a logit counts as off that is no number."""
+
+
+@dataclass(frozen=True)
+class FillFloors:
+    """What a variant has to reach: the least share of equal words, and the most error.
+
+    `logit_error` is a share of the standard deviation of the source's logits.
+    """
+
+    same_word: float
+    logit_error: float
+
+
+FLOORS = {
+    Precision.FP32: FillFloors(0.99, 0.001),
+    Precision.INT8: FillFloors(0.8, 0.2),
+    Precision.INT8_WEIGHTS: FillFloors(0.9, 0.1),
+}
+"""Set by hand, and looser than those of labels: of a whole vocabulary, several words are often nearly as likely. No
+trained checkpoint was at hand to measure one."""
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What the checkpoint answers: its texts as rows with one mask each, and the logits (vocabulary,) of each mask."""
+
+    texts: TextSet
+    rows: list[list[int]]
+    meant: list[Logits]
+
+
+def make_filler(bench: Workbench) -> FillerManifest:
+    """Makes the variant in the bench's folder and returns its manifest, unwritten. Raises what `export` raises."""
+    plan, location = bench.plan, bench.source.location
+    original = load_original(bench.source.path, location, "AutoModelForMaskedLM", "a filler")
+    tokenizer = original.tokenizer
+    if tokenizer.mask_token is None:
+        raise SourceRefused(f"{location}: its tokenizer has no mask token")
+    original.save_tokenizer(bench.folder)
+    mask, window, pad_id = str(tokenizer.mask_token), original.window, original.pad_id
+    cleans = bool(tokenizer.clean_up_tokenization_spaces)
+    reader = MaskReader(bench.folder / TOKENIZER_FILE, window, mask, pad_id, cleans=cleans)
+    asked = _ask(original, reader, bench)
+    with scratch_folder(bench) as scratch:
+        bench.progress(Step.EXPORTING, 0.0)
+        export_mask_graph(original.model, scratch, reader.mask_id)
+        fp32 = batched(open_engine_named("onnx", scratch, EngineSize(plan.threads, 1, window)), pad_id)
+        _prove(original, asked, reader.mask_id, fp32)
+        del original, fp32  # free their memory before quantising and profiling
+        place_graphs(bench, scratch, (ONNX_FILE,))
+    engine = open_engine_named(plan.engine, bench.folder, EngineSize(plan.threads, 1, window))
+    said = [one[0] for one in run_rows(asked.rows, batched(engine, pad_id), bench.advance(Step.VERIFYING))]
+    verification = compare_words(asked.meant, said, asked.texts.name, floors_of(plan.precision, bench.settings.floor))
+    texts = [one.text for one in asked.texts.texts]
+    self_test = record_self_test(Glimpse(engine, axis=2), reader.masked, window, texts)
+    return FillerManifest(
+        **bench.shared(),
+        mask_token=mask,
+        cleans_spaces=cleans,
+        max_tokens=window,
+        pad_token_id=pad_id,
+        verification=verification.accepted(bench),
+        self_test=self_test,
+        profile=measure_grid(engine, window, self_test, plan.threads, bench.profiling()),
+    )
+
+
+def profile_filler(opened: OpenFiller, threads: int, budget_s: float, advance: Advance) -> FillerManifest:
+    """The variant's manifest with a profile measured now on this host."""
+    manifest = opened.manifest
+    watch = watch_here(budget_s, advance)
+    profile = measure_grid(opened.engine, manifest.max_tokens, manifest.self_test, threads, watch)
+    return manifest.model_copy(update={"profile": profile})
+
+
+def masked_texts(source: SourceFolder) -> TextSet:
+    """The checkpoint's own texts; else package descriptions, and documents to be cut."""
+    if (source.path / OWN_TEXTS).exists():
+        return read_texts(source.path / OWN_TEXTS)
+    sets = (read_texts(SOFTWARE).spread(DESCRIPTIONS), read_texts(SUMMARIES).spread(LONG_TEXTS))
+    return TextSet(", ".join(one.name for one in sets), tuple(text for one in sets for text in one.texts))
+
+
+def _ask(original: Original, reader: MaskReader, bench: Workbench) -> _Asked:
+    """Asks the checkpoint for the logits of the mask of each verification text.
+
+    Raises ExportFailed if texts are not read as by its tokenizer.
+    """
+    location, texts = bench.source.location, masked_texts(bench.source)
+    rows = [reader.masked(one.text) for one in texts.texts]
+    whole = [original.encode(one.text) for one in texts.texts]
+    alike = all(_differ(row, own) <= 1 for row, own in zip(rows, whole, strict=True))
+    written = f"{texts.texts[0].text[:100]} {MASKS[0]} {MASKS[-1]}."
+    named = written.replace(MASKS[0], original.tokenizer.mask_token).replace(MASKS[-1], original.tokenizer.mask_token)
+    if not alike or reader.encode(written) != reader.encode(named):
+        raise ExportFailed(f"{location}: a text is not read as by the checkpoint's own tokenizer")
+    original.check_ids(rows, location)
+    found = run_rows(rows, runner(original, reader.mask_id), bench.advance(Step.ASKING), at_once=1)
+    return _Asked(texts, rows, [logits[0] for logits in found])
+
+
+def _differ(row: Sequence[int], other: Sequence[int]) -> int:
+    """The number of places where two rows differ, and how much longer one is."""
+    return sum(one != two for one, two in zip(row, other, strict=False)) + abs(len(row) - len(other))
+
+
+def _prove(original: Original, asked: _Asked, mask_id: int, run: RunRows) -> None:
+    """Proves the exported graph at several lengths, batches and numbers of masks. Raises ExportFailed."""
+    text = golden_texts([one.text for one in asked.texts.texts], original.window)[-1]
+
+    def cut(most: int) -> list[int]:
+        """The long text's token ids, cut, with as many masks as half of its length has bits set."""
+        row = original.encode(text, most)
+        for nth in range((len(row) // 2).bit_count()):
+            row[1 + nth] = mask_id
+        return row
+
+    ask = runner(original, mask_id)
+    prove_shapes(original.model.config.model_type, batches_of(cut, original.window), ask, run)
+
+
+def runner(original: Original, mask_id: int) -> RunRows:
+    """A function that gives the source's logits (rows, masks, vocabulary) of a batch's masks, as the graph does.
+
+    Those of a row with fewer masks than another one are 0 where it has none.
+    """
+
+    def run(rows: list[list[int]]) -> Logits:
+        import torch
+
+        with torch.inference_mode():
+            logits = original.model(**original.typed_tensors(rows, None)).logits
+        places = [[at for at, one in enumerate(row) if one == mask_id] for row in rows]
+        found: Logits = np.zeros((len(rows), max(map(len, places)), logits.shape[-1]), dtype=np.float32)
+        for nth, at in enumerate(places):
+            found[nth, : len(at)] = logits[nth, at].numpy()
+        return found
+
+    return run
+
+
+def floors_of(precision: Precision, floor: float | None) -> FillFloors:
+    """The floors: `floor` if given, else the precision's own."""
+    usual = FLOORS[precision]
+    return usual if floor is None else FillFloors(floor, max(usual.logit_error, 1 - floor))
+
+
+def compare_words(
+    source: Sequence[Logits], variant: Sequence[Logits], data_set: str, floors: FillFloors
+) -> Comparison[FillVerification]:
+    """Compares a variant's likeliest words and logits with the source's."""
+    meant, said = np.stack(source), np.stack(variant)
+    wanted, given = meant.argmax(axis=1), said.argmax(axis=1)
+    off = np.abs(said.astype(np.float64) - meant)
+    off = np.nan_to_num(off, nan=NO_NUMBER, posinf=NO_NUMBER)
+    verification = FillVerification(
+        texts=len(source),
+        data_set=data_set,
+        same_word=float((wanted == given).mean()),
+        same_word_floor=floors.same_word,
+        logit_error=float(np.sqrt((off**2).mean())) / max(float(meant.std()), 1e-9),
+        logit_error_ceiling=floors.logit_error,
+        largest_logit_difference=float(off.max()),
+    )
+    worst = np.flatnonzero(wanted != given).tolist()[:WORST]
+    differences = tuple(Difference(at, f"token {wanted[at]}", f"token {given[at]}") for at in worst)
+    return Comparison(verification, _broken(verification), differences)
+
+
+def _broken(found: FillVerification) -> str | None:
+    if found.same_word < found.same_word_floor:
+        return (
+            f"{found.same_word:.2%} of {found.texts} texts have the source's likeliest word, "
+            f"under the floor of {found.same_word_floor:.2%}"
+        )
+    if not found.logit_error <= found.logit_error_ceiling:
+        return (
+            f"its logits are off by {found.logit_error:.4f} of their standard deviation, "
+            f"over the ceiling of {found.logit_error_ceiling:.4f}"
+        )
+    return None
+
+
+def _agreement(manifest: FillerManifest) -> Mapping[str, str]:
+    found = manifest.verification
+    return {
+        "same word": share_with_floor(found.same_word, found.same_word_floor, found.texts),
+        "logit error": f"{found.logit_error:.2g} (ceiling {found.logit_error_ceiling:.2g})",
+    }
+
+
+FILLER: Kind[FillerManifest, OpenFiller] = Kind(
+    name="filler",
+    described="a filler",
+    task="fill",
+    engines=("onnx",),
+    recognises=lambda path, config: any(str(one).endswith(ARCHITECTURE) for one in config.get("architectures") or ()),
+    make=make_filler,
+    profile=profile_filler,
+    agreement=_agreement,
+    profiles=lambda manifest: (TitledProfile(manifest.profile, "service time", "batch"),),
+)
