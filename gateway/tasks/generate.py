@@ -51,8 +51,6 @@ MESSAGE_TOKENS = 8
 
 Role: TypeAlias = Literal["system", "user", "assistant"]
 
-ROLES: tuple[Role, ...] = get_args(Role)
-
 
 class Message(Strict):
     """One message of a conversation."""

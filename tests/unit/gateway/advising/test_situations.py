@@ -103,7 +103,7 @@ GUIDE = (
     Row(
         "text that goes on",
         {"task": "generate", "rate": 0.5, "budget_ms": 1000},
-        {"GPT-2", "DistilGPT-2", "GPT-Neo"},
+        {"GPT-2", "DistilGPT-2", "GPT-Neo", "Llama"},
         {"ctrl": "offers", "dialogpt-small": "domain"},
     ),
     Row(
