@@ -260,6 +260,7 @@ class ServedCheckpoint:
     __slots__ = (
         "domain",
         "forecaster",
+        "joins",
         "load",
         "max_batch",
         "name",
@@ -288,7 +289,7 @@ class ServedCheckpoint:
         self.name, self.tier, self.quality, self.utility, self.domain = name, tier, quality, utility, domain
         self.forecaster = forecaster
         self.load = load
-        self.max_batch = forecaster.model.max_batch
+        self.max_batch, self.joins = forecaster.model.max_batch, forecaster.model.joins
         self.tokenizer = forecaster.tokenizer
         self.threads = threads
         self.slots_per_replica = slots_per_replica

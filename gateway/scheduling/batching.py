@@ -185,9 +185,14 @@ def _with_most_urgent(
 def _group_with(
     head: QueuedRequest, able: Sequence[QueuedRequest], checkpoint: ServedCheckpoint
 ) -> Sequence[QueuedRequest]:
-    """Returns the head and the requests that may share its batch: those of its length bucket, in order of deadline."""
+    """Returns the head and the requests that may share its batch: those of its length bucket, in order of deadline.
+
+    Where no length is padded, all may.
+    """
     if checkpoint.max_batch == 1:
         return (head,)
+    if checkpoint.joins:
+        return able
     return [queued for queued in able if queued.length_bucket == head.length_bucket]
 
 
@@ -202,7 +207,7 @@ def _groups(
         if tokens not in text_s:
             text_s[tokens] = _least_s(checkpoint, tokens)
         if context.price * LENIENCE * queued.texts * text_s[tokens] <= checkpoint.utility:
-            groups.setdefault(queued.length_bucket, []).append(queued)
+            groups.setdefault(0 if checkpoint.joins else queued.length_bucket, []).append(queued)
     return list(groups.values())
 
 

@@ -86,7 +86,9 @@ class Decider:
             forecast = None
             name = one.name
             if (ahead := ahead_of(name, now_s)) is not None:
-                if waits and wait_s > ahead.backlog_s:
+                if one.joins and (company := self.queue.company(one)) is not None:
+                    ahead = QueueAhead(0.0, None, company)
+                elif waits and wait_s > ahead.backlog_s:
                     ahead = QueueAhead(wait_s)
                 forecast = one.forecaster.forecast(shape, ahead, percentile, now_s, remaining_s)
             candidates.append(Candidate(name, one.tier, one.quality, one.domain, forecast, one.utility))
@@ -154,7 +156,7 @@ class Decider:
     def bind(self, shape: RequestShape, decision: Decision, batch: Batch, deadline: Deadline, now_s: float) -> Decision:
         """Decides when the request's batch can begin: its checkpoint and price, with a new forecast."""
         remaining_s = deadline.remaining_s(now_s)
-        inputs = sum(member.texts for member in batch.members)
+        inputs = sum(member.texts for member in batch.members) + batch.company
         one = self.by_name[batch.checkpoint]
         ahead = QueueAhead(one.others_s(now_s), None, inputs - shape.texts)
         forecast = one.forecaster.forecast(shape, ahead, decision.terms.percentile, now_s, remaining_s)

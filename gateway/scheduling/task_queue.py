@@ -68,7 +68,8 @@ class Batch:
 
     It occupies `threads` cores, takes `run_s` core-seconds by the median and should end at `ends_s`. `price` is in
     points of quality per core-second. `left` members are not finished yet. `learnt` is set once the forecaster has used
-    the first of their answers.
+    the first of their answers. One that joins others shares their cores, and occupies none; `company` is the number of
+    texts that it has joined.
     """
 
     checkpoint: str
@@ -79,6 +80,12 @@ class Batch:
     price: float
     left: int
     learnt: bool = False
+    company: int = 0
+
+    @property
+    def texts(self) -> int:
+        """The texts of members that are not finished, if all members have as many."""
+        return -(-sum(member.texts for member in self.members) * self.left // len(self.members))
 
 
 @dataclass(slots=True)
@@ -129,10 +136,16 @@ class TaskQueue:
                 queue.remove(queued)
 
     def ended(self, batch: Batch) -> None:
-        """Reports that one member of a batch is finished; the last of them frees its cores."""
+        """Reports that one member of a batch is finished; the last of them frees its cores.
+
+        If others have joined it, one of them keeps the cores.
+        """
         batch.left -= 1
         if batch.left == 0:
             self._under_way.remove(batch)
+            joined = (one for one in self._under_way if one.checkpoint == batch.checkpoint and not one.threads)
+            if batch.threads and (heir := next(joined, None)) is not None:
+                heir.threads = batch.threads
 
     @property
     def full(self) -> bool:
@@ -176,11 +189,58 @@ class TaskQueue:
         if free > 0:
             up = [one for one in self.checkpoints if self._slot(one) and (one.threads <= free or not busy)]
             batch = self._late_batch(up, now_s, contested=bool(self._waiting)) if self._share.turn else None
-            return batch or self._next(up, free, now_s) or self._late_batch(up, now_s, contested=False)
+            batch = batch or self._next(up, free, now_s) or self._late_batch(up, now_s, contested=False)
+            return batch or self._joining(now_s)
         if self._waiting and self._gap_s(now_s) <= AHEAD_S and busy <= self.cores:
             following = {batch.checkpoint for batch in self._under_way}
-            return self._next([one for one in self.checkpoints if one.slots], 1, now_s, following)
+            batch = self._next([one for one in self.checkpoints if one.slots], 1, now_s, following)
+            return batch or self._joining(now_s)
+        return self._joining(now_s)
+
+    def company(self, checkpoint: ServedCheckpoint) -> int | None:
+        """The texts that a request would join on a checkpoint if it came now; None if it could join none."""
+        if not checkpoint.joins or self._waiting or self._late:
+            return None
+        texts = self._texts_on(checkpoint)
+        return texts if 0 < texts < checkpoint.max_batch * checkpoint.slots else None
+
+    def _texts_on(self, checkpoint: ServedCheckpoint) -> int:
+        return sum(batch.texts for batch in self._under_way if batch.checkpoint == checkpoint.name)
+
+    def _joining(self, now_s: float) -> Batch | None:
+        """The most urgent request that may join others under way on a checkpoint, the best first; None if none may.
+
+        Sharing steps makes everybody slower. So a request joins only if it would be in time, unless it is late anyway,
+        and if nobody under way who would be in time comes too late by it.
+        """
+        for checkpoint in (one for one in self.checkpoints if one.joins):
+            texts = self._texts_on(checkpoint)
+            if not 0 < texts < checkpoint.max_batch * checkpoint.slots:
+                continue
+            for queued in (self._waiting or self._late)[:LOOK_AHEAD]:
+                if queued.may(checkpoint.name) and (batch := self._joined(queued, checkpoint, texts, now_s)):
+                    return batch
         return None
+
+    def _joined(self, queued: QueuedRequest, checkpoint: ServedCheckpoint, texts: int, now_s: float) -> Batch | None:
+        together = min(texts + queued.texts, checkpoint.max_batch)
+        tokens = queued.tokens[checkpoint.tokenizer]
+        run_s = checkpoint.run_s(together, tokens)
+        if now_s + checkpoint.reach_s(run_s, now_s) > queued.deadline_s and queued not in self._late:
+            return None
+        slower = run_s / checkpoint.run_s(min(texts, checkpoint.max_batch), tokens)
+        others = [batch for batch in self._under_way if batch.checkpoint == checkpoint.name]
+        ends_s = [now_s + slower * max(batch.ends_s - now_s, 0.0) for batch in others]
+        for batch, later_s in zip(others, ends_s, strict=True):
+            if any(batch.ends_s <= member.deadline_s < later_s for member in batch.members):
+                return None
+        for batch, later_s in zip(others, ends_s, strict=True):
+            batch.ends_s = later_s
+        self._without((queued,))
+        ends = now_s + run_s / checkpoint.threads
+        batch = Batch(checkpoint.name, (queued,), 0, run_s, ends, self.price(now_s), 1, company=texts)
+        self._under_way.append(batch)
+        return batch
 
     def begin_at_once(
         self, checkpoint: ServedCheckpoint, queued: QueuedRequest, run_s: float, price: float, now_s: float, kept: int

@@ -334,6 +334,7 @@ class SentencesModel(BatchedModel):
     """
 
     max_batch = 1
+    joins = False
 
     def run_s(self, inputs: int, tokens: int) -> float:
         """Median seconds of that many contexts with their questions."""

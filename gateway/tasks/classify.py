@@ -193,6 +193,7 @@ class BatchedModel:
     """Service times of a classifier: inputs are cut to the window, and run as `runs_of` divides them."""
 
     max_batch = LARGEST_RUN
+    joins = False
 
     def __init__(self, profile: LatencyProfile, window_tokens: int) -> None:
         """`window_tokens` is the most that the checkpoint takes of one input."""

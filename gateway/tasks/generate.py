@@ -367,6 +367,7 @@ class CausalModel(WritingModel):
 
     usual = _USUAL
     max_batch = MOST_TOGETHER
+    joins = True
 
     def __init__(self, manifest: CausalManifest) -> None:
         super().__init__(WritingTimes.of(manifest), manifest.output_tokens)

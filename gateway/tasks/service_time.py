@@ -43,6 +43,8 @@ class ServiceTimeModel(Protocol):
     sigma: float
     max_batch: int
     """Most inputs of different requests in one run of the engine; 1 if requests share none."""
+    joins: bool
+    """True if inputs share steps, not runs: a request may join those under way, and no length is padded."""
     slowdown: Slowdown
     """Present service time divided by that of the profile."""
 

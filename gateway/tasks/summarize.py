@@ -206,6 +206,7 @@ class ExtractiveModel:
     """Service times of an extractive checkpoint, which encodes every sentence, in batches of similar length."""
 
     max_batch = 1
+    joins = False
 
     def __init__(self, profile: LatencyProfile) -> None:
         """Takes the encoder's profile; a sentence counts as 32 tokens, as many as in the texts that were measured."""

@@ -17,6 +17,7 @@ class WritingModel(ABC):
     """
 
     max_batch = 1
+    joins = False
 
     def __init__(self, writing: WritingTimes, output_tokens: float) -> None:
         """Takes the two profiles, and the mean length of what is written if a request does not limit it."""

@@ -272,6 +272,7 @@ class EntailedLabels(BatchedModel):
     """
 
     max_batch = 1
+    joins = False
 
     def __init__(self, profile: LatencyProfile, window_tokens: int) -> None:
         super().__init__(profile, window_tokens)

@@ -36,7 +36,7 @@ class VariantCost:
     def __init__(self, variant: Variant) -> None:
         """Uses the variant's medians and spread."""
         self.sigma = variant.times.sigma
-        self.max_batch = variant.max_batch
+        self.max_batch, self.joins = variant.max_batch, False
         self._variant = variant
         self.slowdown = Slowdown(_SLOWDOWN_WEIGHT)
 

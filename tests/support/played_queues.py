@@ -26,6 +26,7 @@ class Played(ServedCheckpoint):
     threads: int = 1
     slots: int = 4
     tokenizer: int = 0
+    joins: bool = False
 
     def run_s(self, inputs: int, tokens: int) -> float:
         """Return the core-seconds of a batch, whatever its length."""
