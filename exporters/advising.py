@@ -7,6 +7,7 @@ makes no variant and fetches nothing: what was not made is estimated.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +21,7 @@ from rich.table import Table
 
 from deployments.engines.host import read_host, usable_cores, usable_memory_bytes
 from deployments.replica.prepared import known_variants
+from deployments.replica.variant import VariantRejected, checked_manifest
 from exporters.errors import SourceRefused
 from exporters.options import DEFAULT_CACHE, CacheOption
 from exporters.sources.source import encoder_of, read_object, source_folder
@@ -28,7 +30,6 @@ from gateway.advising.candidates import Held, Offered
 from gateway.advising.shape import Shape
 from gateway.advising.situation import Machine, Situation
 from gateway.catalogs.catalog import PACKAGED, Catalog, SourceKind, load_catalog
-from gateway.tasks import read_manifest
 
 FIELDS: Mapping[str, tuple[str, ...]] = {
     "layers": ("encoder_layers", "num_hidden_layers", "n_layers", "n_layer", "num_layers"),
@@ -109,9 +110,15 @@ def this_machine() -> Machine:
 
 
 def offered(catalog: Catalog, cache: Path) -> Offered:
-    """A catalog with the variants that the cache holds of it, and the shapes of its folders."""
+    """A catalog with the variants that the cache holds of it, and the shapes of its folders.
+
+    A variant that cannot be served, such as one of another format, counts as not made.
+    """
     folders, _ = known_variants(catalog, cache)
-    held = {name: _held(folder) for name, folder in folders.items()}
+    held: dict[str, Held] = {}
+    for name, folder in folders.items():
+        with suppress(VariantRejected, FileNotFoundError):
+            held[name] = _held(folder)
     shapes = {entry.source: shape_of_source(entry.source) for entry in catalog.checkpoints if _is_local(entry.kind)}
     return Offered(catalog, held, shapes={source: shape for source, shape in shapes.items() if shape is not None})
 
@@ -121,7 +128,7 @@ def _is_local(kind: SourceKind) -> bool:
 
 
 def _held(folder: Path) -> Held:
-    manifest = read_manifest(folder)
+    manifest = checked_manifest(folder)
     return Held(manifest, sum((folder / file).stat().st_size for file in manifest.files))
 
 

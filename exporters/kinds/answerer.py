@@ -85,8 +85,12 @@ FLOORS = {
     Precision.INT8: SpanFloors(0.85, 0.15),
     Precision.INT8_WEIGHTS: SpanFloors(0.9, 0.1),
 }
-"""Set by hand, and looser than those of labels: an answer differs if one of its two borders does, and many questions
-have several answers that are nearly as good. No trained checkpoint was at hand to measure one."""
+"""Set by hand: no trained checkpoint was at hand to measure one.
+
+They are looser than those of labels, since an answer differs if one of its two borders does. Of MiniLM-L6 with a head
+of random weights, for which all answers are nearly as good, int8 keeps 67 %, int8 weights 85 %, and logits are off by
+0.147 and 0.038: that is refused, and what a training has told apart lies farther apart.
+"""
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from gateway.tasks.fill import MASKS, FillerManifest, FillVerification
 
 ARCHITECTURE = "ForMaskedLM"
 
-DESCRIPTIONS, LONG_TEXTS = 190, 10
+DESCRIPTIONS, LONG_TEXTS = 145, 5
 """Verification texts of a checkpoint without its own: package descriptions, and documents to be cut."""
 
 NO_NUMBER = float(np.finfo(np.float32).max)
@@ -53,8 +53,12 @@ FLOORS = {
     Precision.INT8: FillFloors(0.8, 0.2),
     Precision.INT8_WEIGHTS: FillFloors(0.9, 0.1),
 }
-"""Set by hand, and looser than those of labels: of a whole vocabulary, several words are often nearly as likely. No
-trained checkpoint was at hand to measure one."""
+"""Set by hand: no trained checkpoint was at hand to measure one.
+
+They are looser than those of labels, since of a whole vocabulary several words are often nearly as likely. Of
+MiniLM-L6 with a head of random weights int8 keeps 50 % of the likeliest words, int8 weights 88.5 %, and logits are
+off by 0.26 and 0.066: that is refused, and what a training has told apart lies farther apart.
+"""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ size. Shapes are timed in shuffled rounds, as latency profiles are. There is no 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -37,6 +37,7 @@ from loadtests.bench.measuring.runs import FOLDER, RANDOM, VARIANT, Cell, Job, M
 from loadtests.errors import EngineFailed, NoRace
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 PREFIX = "random:"
@@ -75,6 +76,12 @@ class Subject:
     shape: Shape | None = None
     decodes: bool = False
 
+    def weights_bytes(self, found: Measured) -> float:
+        """Bytes of the weights of a run: in fp32 where PyTorch counted them, else the variant's files."""
+        if found.parameters is not None or self.variant is None:
+            return 4.0 * (found.parameters or 0)
+        return float(sum(file.stat().st_size for file in self.variant.iterdir() if file.is_file()))
+
     def jobs(self, settings: Settings) -> Iterator[Job]:
         """What is run of it. In PyTorch only where that is installed."""
         lengths = tuple(one for one in settings.lengths if self.shape is None or one <= self.shape.window)
@@ -95,12 +102,13 @@ class Subject:
 
 @dataclass(frozen=True)
 class Finding:
-    """What was measured of one kind of run of a checkpoint."""
+    """What was measured of one kind of run of a checkpoint, and the bytes of the weights that it loaded."""
 
     checkpoint: str
     run: str
     shape: Shape | None
     measured: Measured
+    weights_bytes: float
     decodes: bool = False
 
     def written(self, tokens: int) -> int:
@@ -108,11 +116,6 @@ class Finding:
         if self.shape is not None and self.shape.decoder_layers:
             return min(tokens, WRITTEN)
         return tokens if self.decodes else 0
-
-    @property
-    def weights_bytes(self) -> float:
-        """Bytes of the weights in fp32, where PyTorch loaded them; else 0."""
-        return 4.0 * (self.measured.parameters or 0)
 
     def taken_bytes(self, cell: Cell) -> float | None:
         """The peak of a cell beside the process itself: weights, activations, and what training keeps."""
@@ -237,7 +240,7 @@ def study(subjects: Sequence[Subject], settings: Settings, console: Console) -> 
             except EngineFailed as failed:
                 failures.append(f"{one.name}: {failed}")
                 continue
-            findings.append(Finding(one.name, job.run, one.shape, found, one.decodes))
+            findings.append(Finding(one.name, job.run, one.shape, found, one.weights_bytes(found), one.decodes))
         bar.update(line, completed=float(len(jobs)))
     lasted_s = perf_counter() - began_s
     return Study(read_host().kind, settings, tuple(findings), tuple(failures), watch.use().others, lasted_s)
@@ -313,19 +316,36 @@ def _note(one: Finding) -> str:
 
 
 def _plot(found: Study) -> Figure:
-    """One panel a kind of run: the median by length, a line for each checkpoint and batch, both axes logarithmic."""
+    """One column a kind of run, time above and memory below, by length: a line for each checkpoint and batch."""
     from matplotlib.figure import Figure
 
     runs = list(dict.fromkeys(one.run for one in found.findings))
-    figure = Figure(figsize=(5.0 * max(len(runs), 1), 4.2), layout="constrained")
-    for axes, run in zip(figure.subplots(1, max(len(runs), 1), squeeze=False)[0], runs, strict=True):
-        for one in (finding for finding in found.findings if finding.run == run):
-            for batch in found.settings.batches:
-                line = sorted((cell.tokens, cell.p50_s * 1000) for cell in one.measured.cells if cell.batch == batch)
-                axes.plot(*zip(*line, strict=True), marker="o", label=f"{one.checkpoint}, batch {batch}")
-        axes.set_xscale("log", base=2)
-        axes.set_yscale("log")
-        axes.set_xlabel("tokens")
-        axes.set_title(f"{run}: median, ms", loc="left", fontsize="medium")
-        axes.legend(fontsize="small")
+    figure = Figure(figsize=(5.0 * max(len(runs), 1), 7.6), layout="constrained")
+    panels = figure.subplots(2, max(len(runs), 1), squeeze=False)
+    for column, run in enumerate(runs):
+        findings = [one for one in found.findings if one.run == run]
+        _draw(panels[0][column], findings, found.settings, lambda one, cell: cell.p50_s * 1000)
+        _draw(panels[1][column], findings, found.settings, lambda one, cell: (one.taken_bytes(cell) or 0) / MB)
+        panels[0][column].set_title(f"{run}: median, ms", loc="left", fontsize="medium")
+        panels[1][column].set_title(f"{run}: MB beyond the libraries", loc="left", fontsize="medium")
+        panels[0][column].legend(fontsize="small")
     return figure
+
+
+def _draw(axes: Axes, findings: Sequence[Finding], settings: Settings, value: Callable[[Finding, Cell], float]) -> None:
+    """Draws a value of every cell by its length, both axes logarithmic; cells without one are left out."""
+    for one in findings:
+        for batch in settings.batches:
+            found = [(cell.tokens, value(one, cell)) for cell in one.measured.cells if cell.batch == batch]
+            line = sorted((tokens, height) for tokens, height in found if height > 0)
+            if line:
+                axes.plot(
+                    [at for at, _ in line], [to for _, to in line], marker="o", label=f"{one.checkpoint}, {batch}"
+                )
+    axes.set_xscale("log", base=2)
+    if axes.has_data():
+        axes.set_yscale("log")
+    axes.set_xticks(settings.lengths, [str(one) for one in settings.lengths])
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("{x:g}")
+    axes.set_xlabel("tokens")

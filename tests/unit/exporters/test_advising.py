@@ -79,6 +79,13 @@ def test_a_prepared_variant_is_measured_and_sized_by_its_files(small: Path, caps
     assert held.file_bytes is not None and 0 < held.file_bytes < 1e6
 
 
+def test_a_damaged_variant_counts_as_not_made(small: Path) -> None:
+    """A variant whose manifest cannot be read is not at hand, and advice is given without it."""
+    (small / "cache" / "variants" / "by-hand" / "manifest.json").write_text("{}")
+    assert offered(load_catalog(small / "catalog.yaml"), small / "cache").held == {}
+    assert punctual.main(advised(small)) == 0
+
+
 def test_the_terminal_shows_the_table_and_the_entry(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The tables name the checkpoints, mark estimates, and end with the entry of the first that is right."""
     assert punctual.main(advised(small, "--labelled", "10000", "--train", "--memory-gb", "64")) == 0

@@ -132,7 +132,7 @@ def a_study() -> Study:
     )
     loaded = Measured(400_000_000, 14_000_000, cells)
     engine = Measured(400_000_000, None, tuple(Cell(c.batch, c.tokens, 9, c.p50_s, c.p95_s, None) for c in cells))
-    findings = (Finding("tiny", ENGINE_RUN, shape, engine), Finding("tiny", TRAINING, shape, loaded))
+    findings = (Finding("tiny", ENGINE_RUN, shape, engine, 20e6), Finding("tiny", TRAINING, shape, loaded, 56e6))
     return Study("a host", BRIEF, findings, (), 0.5, 3.0)
 
 
