@@ -46,6 +46,7 @@ MODEL_TYPES = {
     "GPT-2": "gpt2",
     "GPT-Neo": "gpt_neo",
     "LayoutLM": "layoutlm",
+    "Llama": "llama",
     "Longformer": "longformer",
     "MPNet": "mpnet",
     "MarianMT": "marian",
@@ -59,6 +60,15 @@ MODEL_TYPES = {
     "mT5": "mt5",
 }
 """The architecture of transformers for each family of the knowledge."""
+
+GIVEN: dict[str, Callable[[Shape], dict[str, Any]]] = {
+    "gpt_neo": lambda shape: {
+        "num_layers": shape.layers,
+        "attention_types": [[["global", "local"], shape.layers // 2]],  # layers see all and near tokens in turn
+    },
+    "llama": lambda shape: {"num_key_value_heads": shape.heads, "head_dim": shape.width // shape.heads},
+}
+"""Fields that the shape decides for an architecture alone. No shape says how many heads share keys and values."""
 
 NAMES: dict[str, tuple[str, ...]] = {
     "layers": ("num_hidden_layers", "n_layers", "n_layer", "num_layers", "encoder_layers"),
@@ -153,9 +163,7 @@ def config_of(family: str, shape: Shape) -> PretrainedConfig:
     """The configuration of a family in these sizes. Raises SourceRefused, which lists the families."""
     if family not in MODEL_TYPES:
         raise SourceRefused(f"{family}: no such family; there are {', '.join(MODEL_TYPES)}")
-    given: dict[str, Any] = {}
-    if MODEL_TYPES[family] == "gpt_neo":  # its layers attend to all and to near tokens in turn
-        given = {"num_layers": shape.layers, "attention_types": [[["global", "local"], shape.layers // 2]]}
+    given = GIVEN[MODEL_TYPES[family]](shape) if MODEL_TYPES[family] in GIVEN else {}
     config = AutoConfig.for_model(MODEL_TYPES[family], **given)
     own = config.to_dict().keys() - given.keys()
     sizes = shape.model_dump() | {

@@ -70,7 +70,7 @@ BLOCK = 32
 95.9 % are those of its source with 32, 93.8 % with 64, 92.5 % with 128. A step takes 8 % more processor time with 32
 than with 128."""
 
-QUANTISED_FINELY: Quantise = {**QUANTISED, Precision.INT8_WEIGHTS: partial(quantise_weights, block=BLOCK)}
+QUANTISED_FINELY: Quantise = {**QUANTISED, Precision.INT8_WEIGHTS: partial(quantise_weights, block=BLOCK, tables=True)}
 
 LAST_STEPS = 4
 """Tokens of a row that the proof takes step by step, after it has read those before at once."""

@@ -19,6 +19,7 @@ TINY = Shape(layers=2, width=16, inner=32, heads=2, vocabulary=1100, window=32)
 FAMILIES: dict[str, Architecture] = {
     "DistilBERT": "encoder",
     "GPT-2": "decoder",
+    "Llama": "decoder",
     "BART": "encoder-decoder",
     "T5": "encoder-decoder",
 }

@@ -57,3 +57,25 @@ def test_a_graph_in_blocks_answers_nearly_as_in_fp32(tmp_path: Path) -> None:
     )
     assert not np.array_equal(fp32, blocks)
     assert np.abs(fp32 - blocks).max() < 0.02 * np.abs(fp32).max()
+
+
+def test_a_table_in_blocks_gives_nearly_the_rows_in_fp32(tmp_path: Path) -> None:
+    """Rows taken of a quantised table are within half a step of their blocks; other tables stay as they are."""
+    tables = {"wide": CHANCE.normal(size=(50, 64)).astype(np.float32), "odd": np.ones((50, 7), dtype=np.float32)}
+    nodes = [onnx.helper.make_node("Gather", [name, "ids"], [f"{name}_rows"], name) for name in tables]
+    taken = onnx.helper.make_tensor_value_info("ids", onnx.TensorProto.INT64, [None])
+    given = [
+        onnx.helper.make_tensor_value_info(f"{name}_rows", onnx.TensorProto.FLOAT, [None, None]) for name in tables
+    ]
+    known = [onnx.numpy_helper.from_array(table, name) for name, table in tables.items()]
+    whole = onnx.helper.make_graph(nodes, "tables", [taken], given, known)
+    model = onnx.helper.make_model(whole, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, tmp_path / "fp32.onnx")
+    quantise_weights(tmp_path / "fp32.onnx", tmp_path / "blocks.onnx", block=32, tables=True)
+    kinds = [node.op_type for node in onnx.load(tmp_path / "blocks.onnx").graph.node]
+    assert kinds == ["GatherBlockQuantized", "Gather"]
+    session = onnxruntime.InferenceSession(str(tmp_path / "blocks.onnx"), providers=["CPUExecutionProvider"])
+    ids = np.array([3, 49, 0])
+    rows = session.run(["wide_rows"], {"ids": ids})[0]
+    step = np.abs(tables["wide"][ids]).max(axis=1, keepdims=True) / 127
+    assert (np.abs(rows - tables["wide"][ids]) <= 0.51 * step).all() and not np.array_equal(rows, tables["wide"][ids])
