@@ -43,7 +43,7 @@ from gateway.api.responses import (
 from gateway.api.streaming import EVENT_STREAM, Answering, EventResponse
 from gateway.catalogs.catalog import Limits
 from gateway.model.deadline import Clock
-from gateway.model.errors import InternalError, InvalidRequest, MethodNotAllowed, NotFound, Problem, UnknownCheckpoint
+from gateway.model.errors import InternalError, InvalidRequest, MethodNotAllowed, NotFound, Problem, UnknownModel
 from gateway.model.outcome import Outcome
 from gateway.model.request import REQUEST_ID, Request, Terms
 from gateway.observability import metrics
@@ -228,7 +228,7 @@ class App:
         listed = openai.models_of(self._tasks(), self.started).data
         found = next((one for one in listed if one.id == name), None)
         if found is None:
-            raise UnknownCheckpoint([one.id for one in listed])
+            raise UnknownModel([one.id for one in listed])
         return self._json(http, found)
 
     def _tasks(self) -> dict[str, tuple[str, ...]]:

@@ -21,7 +21,7 @@ from pydantic import Field, JsonValue
 
 from gateway.api.forms import Events
 from gateway.api.forms import Told as Facts
-from gateway.model.errors import InputTooLong, InternalError, InvalidRequest, Problem, UnknownCheckpoint, UnknownTask
+from gateway.model.errors import InputTooLong, InternalError, InvalidRequest, Problem, UnknownModel, UnknownTask
 from gateway.model.messages import Answer, Delta, FinishReason
 from gateway.model.request import Terms
 from gateway.model.tier import Tier
@@ -434,15 +434,14 @@ def models_of(checkpoints: Mapping[str, Sequence[str]], created: int) -> Models:
     answering = [name for name in _served(checkpoints) if TASKS[name].openai]
     if not answering:
         return Models([])
-    names = [name for name, of in checkpoints.items() if any(task in answering for task in of)]
-    return Models([Model(name, created) for name in (*names, *Tier, *answering, ANY_MODEL)])
+    return Models([Model(name, created) for name in _models(checkpoints, answering)])
 
 
 def placed(endpoint: str, model: str, checkpoints: Mapping[str, Sequence[str]]) -> tuple[Task, Terms]:
     """The task that answers a body of an endpoint, and the terms that its `model` asks for.
 
     `checkpoints` has the tasks of each checkpoint of the catalog. Raises UnknownTask if none of them has a task that
-    answers there, UnknownCheckpoint if the model is nothing that is served here.
+    answers there, UnknownModel if the model is nothing that is served here.
     """
     served = _served(checkpoints)
     answering = [name for name in served if endpoint in TASKS[name].openai]
@@ -457,7 +456,7 @@ def placed(endpoint: str, model: str, checkpoints: Mapping[str, Sequence[str]]) 
         return TASKS[wanted[0]], Terms(min_tier=Tier(model))
     elif model in wanted or model == ANY_MODEL:
         return TASKS[model if model in wanted else wanted[0]], Terms()
-    raise UnknownCheckpoint(sorted(name for name, of in checkpoints.items() if any(task in of for task in wanted)))
+    raise UnknownModel(_models(checkpoints, wanted))
 
 
 def document_of(body: OpenAIBody, endpoint: str, task: Task) -> Json:
@@ -470,6 +469,12 @@ def document_of(body: OpenAIBody, endpoint: str, task: Task) -> Json:
 def _served(checkpoints: Mapping[str, Sequence[str]]) -> list[str]:
     """The tasks that some checkpoint serves, as they are registered."""
     return [name for name in TASKS if any(name in of for of in checkpoints.values())]
+
+
+def _models(checkpoints: Mapping[str, Sequence[str]], tasks: Sequence[str]) -> list[str]:
+    """What `model` may name where one of these tasks answers."""
+    names = [name for name, of in checkpoints.items() if any(task in of for task in tasks)]
+    return [*names, *Tier, *tasks, ANY_MODEL]
 
 
 def joined(terms: Terms, asked: Terms) -> Terms:
@@ -513,9 +518,10 @@ def problem_document(problem: Problem, path: str = "") -> tuple[int, OpenAIProbl
         status = 400
     errors = problem.members.get("errors")
     first = errors[0] if isinstance(errors, list) and errors else {}
-    code = {"input_too_long": "context_length_exceeded", "unknown_checkpoint": "model_not_found"}
+    param = "model" if isinstance(problem, UnknownModel) else first.get("field")
+    code = {"input_too_long": "context_length_exceeded", "unknown_model": "model_not_found"}
     kind = "invalid_request_error" if status < 429 else "rate_limit_error" if status == 429 else "server_error"
-    fault = OpenAIFault(problem.detail, kind, first.get("field"), code.get(problem.code, problem.code))
+    fault = OpenAIFault(problem.detail, kind, param, code.get(problem.code, problem.code))
     return status, OpenAIProblem(fault, problem.document())
 
 

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from gateway.api import openai
 from gateway.api.openai import ChatBody, CompletionBody, EmbeddingsBody, Told
-from gateway.model.errors import InputTooLong, InvalidRequest, Overloaded, UnknownCheckpoint
+from gateway.model.errors import InputTooLong, InvalidRequest, Overloaded, UnknownModel
 from gateway.model.messages import Answer, FinishReason, Generation, InputReport, ReplicaTimings
 from gateway.model.request import Terms
 from gateway.model.tier import Tier
@@ -101,9 +101,9 @@ def test_a_model_is_a_checkpoint_a_tier_or_a_task(model: str, task: str, asked: 
 def test_a_model_that_cannot_answer_is_not_found() -> None:
     """The error lists those that can."""
     for model in ("vectors", "gpt-4o"):
-        with pytest.raises(UnknownCheckpoint) as refused:
+        with pytest.raises(UnknownModel) as refused:
             openai.placed("chat", model, CHECKPOINTS)
-        assert refused.value.members["checkpoints"] == ["scribbler"]
+        assert refused.value.members["models"] == ["scribbler", *Tier, "generate", "punctual"]
     status, document = openai.problem_document(refused.value)
     assert (status, document.error.code) == (404, "model_not_found")
 
@@ -117,7 +117,7 @@ def test_the_models_that_are_listed_may_all_be_asked() -> None:
 def _is_placed(endpoint: str, model: str) -> bool:
     try:
         openai.placed(endpoint, model, CHECKPOINTS)
-    except UnknownCheckpoint:
+    except UnknownModel:
         return False
     return True
 
