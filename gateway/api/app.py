@@ -28,7 +28,7 @@ from gateway.api.console import ADVICE, PATHS, PageFile, read_page
 from gateway.api.encodings import DecodedTooLong, decoded, packed, takes_gzip
 from gateway.api.forms import Form, TaskForm
 from gateway.api.headers import read_terms, request_id_of
-from gateway.api.openai import Endpoint, OpenAIForm, now_s
+from gateway.api.openai import Endpoint, OpenAIForm, UnknownModel, now_s
 from gateway.api.openapi import ANSWERED, openapi_document
 from gateway.api.responses import (
     Alive,
@@ -43,7 +43,7 @@ from gateway.api.responses import (
 from gateway.api.streaming import EVENT_STREAM, Answering, EventResponse
 from gateway.catalogs.catalog import Limits
 from gateway.model.deadline import Clock
-from gateway.model.errors import InternalError, InvalidRequest, MethodNotAllowed, NotFound, Problem, UnknownModel
+from gateway.model.errors import InternalError, InvalidRequest, MethodNotAllowed, NotFound, Problem
 from gateway.model.outcome import Outcome
 from gateway.model.request import REQUEST_ID, Request, Terms
 from gateway.observability import metrics

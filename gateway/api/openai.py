@@ -14,14 +14,14 @@ from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias, TypedDict
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, to_builtins
 from pydantic import Field, JsonValue
 
 from gateway.api.forms import Events
 from gateway.api.forms import Told as Facts
-from gateway.model.errors import InputTooLong, InternalError, InvalidRequest, Problem, UnknownModel, UnknownTask
+from gateway.model.errors import InputTooLong, InternalError, InvalidRequest, NotFound, Problem, UnknownTask
 from gateway.model.messages import Answer, Delta, FinishReason
 from gateway.model.request import Terms
 from gateway.model.tier import Tier
@@ -408,6 +408,20 @@ class OpenAIProblem(Struct, frozen=True):
 
     error: OpenAIFault
     punctual: Annotated[dict[str, Any] | UnsetType, Meta(description="the problem document of the contract")] = UNSET
+
+
+class UnknownModel(NotFound):
+    """Raised if the `model` of OpenAI's interface names nothing that answers there."""
+
+    class Members(TypedDict):
+        """What it may name."""
+
+        models: list[str]
+
+    code, title = "unknown_model", "The model is not served"
+
+    def __init__(self, models: Sequence[str]) -> None:
+        super().__init__(f"model must be one of: {', '.join(models)}", self.Members(models=list(models)))
 
 
 def now_s() -> int:

@@ -364,7 +364,7 @@ def _schemas(tasks: Collection[Task]) -> Json:
         *(responses.RouteDecision, responses.Checkpoints, responses.CheckpointVariant, responses.CheckpointState),
         *(responses.Alive, responses.Ready, openai.Models, openai.OpenAIProblem, Advice),
         *(one for endpoint in openai.ENDPOINTS.values() for one in (endpoint.answer, endpoint.chunk) if one),
-        *map(_problem, (*ALWAYS, *READING, *RUNNING, errors.UnknownModel)),
+        *map(_problem, (*ALWAYS, *READING, *RUNNING)),
     ]
     schemas, structs = schema_components(answers, schema_hook=_custom, ref_template=template)
     return {**structs, **definitions, **dict(zip(outputs, schemas, strict=False)), "Checkpoint": _checkpoint()}

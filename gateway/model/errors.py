@@ -154,20 +154,6 @@ class UnknownCheckpoint(NotFound):
         super().__init__(f"X-Checkpoint must be one of: {names}", self.Members(checkpoints=list(checkpoints)))
 
 
-class UnknownModel(NotFound):
-    """Raised if the `model` of OpenAI's interface names nothing that answers there."""
-
-    class Members(TypedDict):
-        """What it may name."""
-
-        models: list[str]
-
-    code, title = "unknown_model", "The model is not served"
-
-    def __init__(self, models: Sequence[str]) -> None:
-        super().__init__(f"model must be one of: {', '.join(models)}", self.Members(models=list(models)))
-
-
 class UnknownHost(Problem):
     """Raised for a request that names a host which is not this gateway's."""
 

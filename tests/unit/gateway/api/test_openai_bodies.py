@@ -11,8 +11,8 @@ import pytest
 from pydantic import ValidationError
 
 from gateway.api import openai
-from gateway.api.openai import ChatBody, CompletionBody, EmbeddingsBody, Told
-from gateway.model.errors import InputTooLong, InvalidRequest, Overloaded, UnknownModel
+from gateway.api.openai import ChatBody, CompletionBody, EmbeddingsBody, Told, UnknownModel
+from gateway.model.errors import InputTooLong, InvalidRequest, Overloaded
 from gateway.model.messages import Answer, FinishReason, Generation, InputReport, ReplicaTimings
 from gateway.model.request import Terms
 from gateway.model.tier import Tier
