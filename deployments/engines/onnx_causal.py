@@ -103,18 +103,19 @@ class OnnxCausal:
         """Runs the next token of each decoder in one step; gives logits (decoders, vocabulary). Blocking.
 
         Each decoder has had its first step, and has one row. Keys and values are put together only when other decoders
-        step together than the time before.
+        step together than in the last step of each of them.
         """
-        writings = tuple(one for one in decoders if isinstance(one, OnnxWriting))
-        company = writings[0].company
-        if company is None or company.members != writings:
-            company = Company.of(writings)
-        lengths = np.asarray([one.length for one in writings], dtype=np.int64)
-        column = np.asarray(tokens, dtype=np.int64)[:, np.newaxis]
-        logits, company.past = self._graph.run(column, company.past, 0, lengths)
+        writings = [one for one in decoders if isinstance(one, OnnxWriting)]
+        shared = writings[0].shared
+        if shared is None or shared.rows != len(writings) or any(one.shared is not shared for one in writings):
+            shared = joined(writings)
+        rows = [one.row for one in writings]
+        lengths, column = np.empty(len(rows), dtype=np.int64), np.empty((len(rows), 1), dtype=np.int64)
+        lengths[rows], column[rows, 0] = [one.length for one in writings], tokens
+        logits, shared.past = self._graph.run(column, shared.past, 0, lengths)
         for one in writings:
             one.length += 1
-        return last_logits(logits)
+        return last_logits(logits)[rows]
 
     def score(self, token_ids: TokenIds) -> Logits:
         """Computes the logits (tokens, vocabulary) after each token of a text, token ids (tokens,). Blocking."""
@@ -126,13 +127,15 @@ class OnnxWriting:
     """One prompt that is written on, in one row or several. Implements `Decoder`.
 
     The graph itself makes the keys and values anew with each token; they are copied once more only when rows fork or
-    die, and when the company changes in which a row steps. Alone a row has no company. `length` is that of its past.
+    die, and when others step together with it than before. `length` is that of its past. While it steps together with
+    others its past is a `row` of what they have `shared`.
     """
 
     def __init__(self, graph: CausalGraph, past: Arrays) -> None:
         """Takes the keys and values of all tokens of the prompt but the last, in one row."""
         self.length = _tokens_in(past)
-        self.company: Company | None = None
+        self.shared: SharedPast | None = None
+        self.row = 0
         self._graph = graph
         self._past = past
         self._rows = 1
@@ -143,7 +146,7 @@ class OnnxWriting:
         if not self._begun and len(tokens) != 1:
             raise ValueError(f"a first step of {len(tokens)} rows")
         self._begun = True
-        self._past, self.company = self.past(), None
+        self._past, self.shared = self.past(), None
         self._follow(origins)
         logits, self._past = self._graph.run(tokens[:, np.newaxis], self._past, 0)
         self.length += 1
@@ -151,14 +154,14 @@ class OnnxWriting:
 
     def past(self) -> Arrays:
         """Its keys and values, without padding."""
-        if self.company is None:
+        if self.shared is None:
             return self._past
-        place = self.company.members.index(self)
-        return {name: array[place : place + 1, :, -self.length :] for name, array in self.company.past.items()}
+        row = slice(self.row, self.row + 1)
+        return {name: array[row, :, -self.length :] for name, array in self.shared.past.items()}
 
-    def enter(self, company: Company) -> None:
-        """Goes on in a company, which has its keys and values."""
-        self._past, self.company = {}, company
+    def share(self, shared: SharedPast, row: int) -> None:
+        """Goes on in a row of what several share, which has its keys and values."""
+        self._past, self.shared, self.row = {}, shared, row
 
     def _follow(self, origins: TokenIds) -> None:
         """Reorders keys and values by the rows' origins."""
@@ -169,27 +172,30 @@ class OnnxWriting:
 
 
 @dataclass(slots=True, eq=False)
-class Company:
-    """Rows that step together: their keys and values end at the same place, and are padded before they begin."""
+class SharedPast:
+    """Keys and values of prompts that step together: all end at the same place, and are padded before they begin.
 
-    members: tuple[OnnxWriting, ...]
+    It knows no prompts, so that it goes when the last of them does.
+    """
+
     past: Arrays
+    rows: int
 
-    @classmethod
-    def of(cls, members: tuple[OnnxWriting, ...]) -> Company:
-        """Puts the keys and values of rows together, each with at least one token."""
-        pasts = [one.past() for one in members]
-        longest = max(map(_tokens_in, pasts))
-        joined: Arrays = {}
-        for name, first in pasts[0].items():
-            _, heads, _, width = first.shape
-            joined[name] = np.zeros((len(members), heads, longest, width), dtype=first.dtype)
-            for row, past in enumerate(pasts):
-                joined[name][row, :, longest - past[name].shape[2] :] = past[name][0]
-        company = cls(members, joined)
-        for one in members:
-            one.enter(company)
-        return company
+
+def joined(writings: Sequence[OnnxWriting]) -> SharedPast:
+    """Puts the keys and values of prompts together, each with at least one token."""
+    pasts = [one.past() for one in writings]
+    longest = max(map(_tokens_in, pasts))
+    together: Arrays = {}
+    for name, first in pasts[0].items():
+        _, heads, _, width = first.shape
+        together[name] = np.zeros((len(writings), heads, longest, width), dtype=first.dtype)
+        for row, past in enumerate(pasts):
+            together[name][row, :, longest - past[name].shape[2] :] = past[name][0]
+    shared = SharedPast(together, len(writings))
+    for row, one in enumerate(writings):
+        one.share(shared, row)
+    return shared
 
 
 def _tokens_in(past: Arrays) -> int:

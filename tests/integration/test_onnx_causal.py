@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -169,7 +171,8 @@ def test_prompts_that_step_together_are_written_as_alone(exported: Exported, fam
             going_on.add(at)
         else:
             number = int(chance.integers(1, len(going_on) + 1))
-            stepping = [int(one) for one in chance.permutation(sorted(going_on))[:number]]
+            order = chance.permutation(sorted(going_on)) if chance.random() < 0.3 else np.asarray(sorted(going_on))
+            stepping = [int(one) for one in order[: len(order) if chance.random() < 0.5 else number]]
             last = [found[at][-1] for at in stepping]
             if len(stepping) == 1 and chance.random() < 0.5:
                 logits = decoders[stepping[0]].step(np.asarray(last), np.zeros(1, dtype=np.int64))
@@ -180,3 +183,25 @@ def test_prompts_that_step_together_are_written_as_alone(exported: Exported, fam
             if found[at][-1] == END or len(found[at]) == MOST:
                 going_on.discard(at)
     assert [tuple(one) for one in found] == [generated(model, ids.tolist(), MOST) for ids in asked]
+
+
+def test_a_past_goes_with_the_last_that_has_it(exported: Exported) -> None:
+    """What prompts shared is freed when they are, without a collection; who goes on alone keeps no other's."""
+    _, folder = next(iter(exported.values()))
+    engine = OnnxCausal.open(folder, 1)
+    decoders: list[OnnxWriting] = []
+    for text in prompts(3):
+        ids = ids_of(text)
+        decoders.append(engine.encode(ids[:-1]))
+        decoders[-1].step(ids[-1:], np.zeros(1, dtype=np.int64))
+    engine.step_together(decoders, [5, 6, 7])
+    assert decoders[0].shared is not None
+    shared = weakref.ref(next(iter(decoders[0].shared.past.values())))
+    decoders[0].step(np.asarray([8]), np.zeros(1, dtype=np.int64))
+    gc.disable()
+    try:
+        assert shared() is not None
+        del decoders[1:]
+        assert shared() is None
+    finally:
+        gc.enable()
