@@ -198,14 +198,18 @@ class App:
         http.scope[_IN_SERVICE] = True
         answering = Answering(self.service, request)
         begun = await answering.begun()
-        if isinstance(begun, Finished) and begun.answer is None:
-            return self._problem(http, begun.problem or InternalError(), headers_of(begun.record))
-        record = begun.record if isinstance(begun, Finished) else begun
-        told = self._facts(TASKS[request.task], record.checkpoint)
-        headers = {**decided_headers(record), **streaming.HEADERS}
-        headers |= {fact.header: str(value) for fact, value in told}
-        head, events = self._respond(http, b"", EVENT_STREAM, 200, headers), form.events(record, told)
-        return EventResponse(head, answering, events.delta, events.end)
+        try:
+            if isinstance(begun, Finished) and begun.answer is None:
+                return self._problem(http, begun.problem or InternalError(), headers_of(begun.record))
+            record = begun.record if isinstance(begun, Finished) else begun
+            told = self._facts(TASKS[request.task], record.checkpoint)
+            headers = {**decided_headers(record), **streaming.HEADERS}
+            headers |= {fact.header: str(value) for fact, value in told}
+            head, events = self._respond(http, b"", EVENT_STREAM, 200, headers), form.events(record, told)
+        except BaseException:
+            answering.leave()
+            raise
+        return EventResponse(head, answering, events.delta, events.end, events.fault)
 
     async def openai(self, endpoint: Endpoint, http: HttpRequest) -> Response:
         """`POST` to an endpoint of OpenAI's interface: the task's own request, and the answer in OpenAI's form."""

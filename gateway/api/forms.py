@@ -11,7 +11,7 @@ from typing import Protocol, TypeAlias
 
 from gateway.api import bodies, streaming
 from gateway.api.responses import detailed_document
-from gateway.model.errors import InternalError
+from gateway.model.errors import InternalError, Problem
 from gateway.model.messages import Answer, Delta
 from gateway.observability.record import RequestRecord
 from gateway.service import Finished
@@ -23,10 +23,11 @@ Told: TypeAlias = Sequence[tuple[Fact, str | int]]
 
 @dataclass(frozen=True, slots=True)
 class Events:
-    """The events of one answer: what one delta makes, and what its end does, whichever that is."""
+    """The events of one answer: what one delta makes, what its end does, whichever that is, and what goes wrong."""
 
     delta: Callable[[Delta], Event]
     end: Callable[[Finished], Sequence[Event]]
+    fault: Callable[[Problem], Event] = streaming.error_event
 
 
 class Form(Protocol):

@@ -496,7 +496,10 @@ def joined(terms: Terms, asked: Terms) -> Terms:
     return replace(terms, pinned=asked.pinned or terms.pinned, min_tier=asked.min_tier or terms.min_tier)
 
 
-_OURS = re.compile(r"inputs(?=\b)|parameters\.(?=\w)")
+_OURS = re.compile(r"^(?:(inputs)\b|parameters\.)")
+_UNION = re.compile(r"\.(?:str|list\[[\w-]+\])(?=$|[.\[])")
+"""Where a field is the task's own, and the tags by which pydantic tells the kinds of a field apart."""
+
 _THEIRS = {
     "ChatBody": {"inputs": "messages", "max_new_tokens": "max_tokens"},
     "CompletionBody": {"inputs": "prompt", "max_new_tokens": "max_tokens"},
@@ -508,15 +511,18 @@ def in_their_words(problem: Problem, body: type[OpenAIBody] | None) -> Problem:
     """The problem with the fields of this body in place of those of the task's own, where it names some."""
     names = _THEIRS.get(body.__name__, {}) if body is not None else {}
 
-    def theirs(text: str) -> str:
-        text = _OURS.sub(lambda found: names.get(found[0], ""), text)
-        return text.replace("max_new_tokens", names.get("max_new_tokens", "max_new_tokens"))
+    def theirs(field: str) -> str:
+        field = _OURS.sub(lambda found: names.get(found[1], found[1]) if found[1] else "", field)
+        return _UNION.sub("", field.replace("max_new_tokens", names.get("max_new_tokens", "max_new_tokens"), 1))
 
     if isinstance(problem, InvalidRequest | InputTooLong):
-        problem.detail = theirs(problem.detail)
-        errors = problem.members.get("errors", [])
+        field, colon, message = problem.detail.partition(": ")
+        problem.detail = f"{theirs(field)}{colon}{message}"
+        errors = problem.members.get("errors")
         if isinstance(errors, list):
-            problem.members |= {"errors": [{k: theirs(v) for k, v in one.items()} for one in errors]} if errors else {}
+            problem.members["errors"] = [
+                {key: theirs(value) if key == "field" else value for key, value in one.items()} for one in errors
+            ]
     return problem
 
 
@@ -571,7 +577,7 @@ class OpenAIForm:
 
         def end(finished: Finished) -> Sequence[Event]:
             if finished.answer is None:
-                return (Event(problem_document(finished.problem or InternalError())[1]),)
+                return (fault(finished.problem or InternalError()),)
             parts = []
             for at, (text, why) in enumerate(_written(finished.answer, None)):
                 parts += [Said(at, text, first=True)] if first(at) else []  # of which nothing was told on the way
@@ -582,7 +588,10 @@ class OpenAIForm:
                 chunks.append(body.chunk(said, [], usage_of(finished.answer)))
             return [*map(Event, chunks), Event(Raw(b"[DONE]"))]
 
-        return Events(delta, end)
+        def fault(problem: Problem) -> Event:
+            return Event(problem_document(problem)[1])
+
+        return Events(delta, end, fault)
 
     def _told(self, record: RequestRecord) -> Told:
         return Told(self.id, self.created, record.checkpoint or "")

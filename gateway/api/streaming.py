@@ -97,7 +97,7 @@ class Answering:
 
 
 class EventResponse(Response):
-    """An answer as events. `head` has its headers; `of_delta` and `at_end` make its events."""
+    """An answer as events. `head` has its headers; `of_delta`, `at_end` and `of_fault` make its events."""
 
     def __init__(
         self,
@@ -105,12 +105,14 @@ class EventResponse(Response):
         answering: Answering,
         of_delta: Callable[[Delta], Event],
         at_end: Callable[[Finished], Sequence[Event]],
+        of_fault: Callable[[Problem], Event] = error_event,
     ) -> None:
         super().__init__(None, head.status_code)
         self.raw_headers = [header for header in head.raw_headers if header[0] != b"content-length"]
         self._answering = answering
         self._of_delta = of_delta
         self._at_end = at_end
+        self._of_fault = of_fault
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Writes the events as they come, those that came while the client did not read together.
@@ -123,12 +125,12 @@ class EventResponse(Response):
             while deltas := await self._answering.deltas():
                 await send(_body(map(self._of_delta, deltas), more=True))
             fault = await self._answering.fault()
-            events = [error_event(InternalError())] if fault else self._at_end(self._answering.finished())
+            events = [self._of_fault(InternalError())] if fault else self._at_end(self._answering.finished())
             await send(_body(events, more=False))
             if fault:
                 raise fault
         except asyncio.CancelledError:
-            await send(_body([error_event(Stopping())], more=False))
+            await send(_body([self._of_fault(Stopping())], more=False))
             raise
         finally:
             self._answering.leave()

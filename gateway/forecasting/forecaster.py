@@ -186,6 +186,11 @@ class Forecaster:
         """Median core-seconds of a batch of `inputs` texts of `tokens` tokens each."""
         return self._cores * self.model.run_s(inputs, tokens)
 
+    def joined_s(self, shape: RequestShape, companions: int) -> float:
+        """Median core-seconds of a request that shares steps with so many texts under way, done the cheapest way."""
+        tokens = shape.tokens[self.tokenizer]
+        return self._cores * self.model.service_times_s(tokens, shape.parameters, 0.0, companions)[1]
+
     def reach_s(self, run_s: float, percentile: float, now_s: float) -> float:
         """Latency at that percentile of a request with nothing queued before its run of `run_s` core-seconds."""
         latency_s = run_s / self._cores + self._pooled.overhead_s
@@ -313,6 +318,10 @@ class ServedCheckpoint:
     def run_s(self, inputs: int, tokens: int) -> float:
         """Median core-seconds of one batch of `inputs` texts of `tokens` tokens each, by its own tokenizer."""
         return self.forecaster.run_s(inputs, tokens)
+
+    def joined_s(self, shape: RequestShape, companions: int) -> float:
+        """Median core-seconds of a request that shares steps with so many texts under way."""
+        return self.forecaster.joined_s(shape, companions)
 
     def reach_s(self, run_s: float, now_s: float) -> float:
         """Latency at the 95th percentile, overhead included, of a request in a batch of `run_s` core-seconds."""

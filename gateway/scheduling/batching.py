@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from gateway.forecasting.forecaster import ServedCheckpoint
+from gateway.model.request import RequestShape
 from gateway.scheduling.price import sizes
 
 LENGTH_RATIO = 1.18
@@ -45,7 +46,7 @@ class QueuedRequest:
     all of the task. `place` is its number in order of arrival. `last_s` is the latest start of a batch that still meets
     the true deadline. After it a strict request is given up; a best-effort request is late and goes behind the others.
     `length_bucket` is the number of its length bucket: padding the shortest text of a bucket to its longest wastes
-    little.
+    little. `shape` says what it asks for, where checkpoints whose texts share steps have to know.
     """
 
     place: int
@@ -55,6 +56,7 @@ class QueuedRequest:
     strict: bool = False
     eligible: frozenset[str] | None = None
     last_s: float = math.inf
+    shape: RequestShape | None = None
     length_bucket: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -187,12 +189,10 @@ def _group_with(
 ) -> Sequence[QueuedRequest]:
     """Returns the head and the requests that may share its batch: those of its length bucket, in order of deadline.
 
-    Where no length is padded, all may.
+    Where texts share steps a batch is one request, which others join: then each is answered when it ends.
     """
-    if checkpoint.max_batch == 1:
+    if checkpoint.max_batch == 1 or checkpoint.joins is not None:
         return (head,)
-    if checkpoint.joins:
-        return able
     return [queued for queued in able if queued.length_bucket == head.length_bucket]
 
 
@@ -207,7 +207,9 @@ def _groups(
         if tokens not in text_s:
             text_s[tokens] = _least_s(checkpoint, tokens)
         if context.price * LENIENCE * queued.texts * text_s[tokens] <= checkpoint.utility:
-            groups.setdefault(0 if checkpoint.joins else queued.length_bucket, []).append(queued)
+            groups.setdefault(queued.length_bucket, []).append(queued)
+    if checkpoint.joins is not None:
+        return [[queued] for group in groups.values() for queued in group]
     return list(groups.values())
 
 
@@ -224,6 +226,8 @@ def _length_bucket(tokens: int) -> int:
 def run_s_of(checkpoint: ServedCheckpoint, members: Sequence[QueuedRequest]) -> float:
     """Median core-seconds of the members' texts on one checkpoint, padded to the longest, in full batches."""
     place = checkpoint.tokenizer
+    if checkpoint.joins is not None and len(members) == 1 and (shape := members[0].shape) is not None:
+        return checkpoint.joined_s(shape, 0)
     if len(members) == 1:
         return texts_s(checkpoint, members[0].texts, members[0].tokens[place])
     inputs = sum([queued.texts for queued in members])
@@ -318,6 +322,6 @@ def late_batch(late: Sequence[QueuedRequest], up: Sequence[ServedCheckpoint], *,
         if able:
             chosen = fastest(able, queued)
             same_bucket = [one for one in late if one.may(chosen.name) and one.length_bucket == queued.length_bucket]
-            members = within(chosen, same_bucket if together else (queued,))
+            members = within(chosen, same_bucket if together and chosen.joins is None else (queued,))
             return PlannedBatch(-math.inf, chosen, tuple(members), run_s_of(chosen, members))
     return None

@@ -52,7 +52,7 @@ class Decider:
 
     def arrived(self, shape: RequestShape, deadline: Deadline) -> None:
         """Counts an arrival, and updates the number of cores that the queue may use."""
-        self.arrivals.arrived(deadline.arrived_s, deadline.budget_s, [of_text[0] for of_text in shape.tokens])
+        self.arrivals.arrived(deadline.arrived_s, deadline.budget_s, _mean_length(shape))
         self.queue.cores = self._load.cores(self._names)
 
     def price(self, now_s: float) -> float:
@@ -86,8 +86,8 @@ class Decider:
             forecast = None
             name = one.name
             if (ahead := ahead_of(name, now_s)) is not None:
-                if one.joins and (company := self.queue.company(one)) is not None:
-                    ahead = QueueAhead(0.0, None, company)
+                if one.joins is not None and (texts := self.queue.joinable(one)) is not None:
+                    ahead = QueueAhead(one.others_s(now_s), None, texts)
                 elif waits and wait_s > ahead.backlog_s:
                     ahead = QueueAhead(wait_s)
                 forecast = one.forecaster.forecast(shape, ahead, percentile, now_s, remaining_s)
@@ -137,6 +137,7 @@ class Decider:
             strict=terms.strict,
             eligible=None if len(eligible) == len(self.checkpoints) else frozenset(one.name for one in eligible),
             last_s=deadline.at_s - min(takes_s, default=0.0),
+            shape=shape,
         )
 
     def queued_plainly(self, shape: RequestShape, terms: Terms, deadline: Deadline) -> QueuedRequest:
@@ -156,7 +157,7 @@ class Decider:
     def bind(self, shape: RequestShape, decision: Decision, batch: Batch, deadline: Deadline, now_s: float) -> Decision:
         """Decides when the request's batch can begin: its checkpoint and price, with a new forecast."""
         remaining_s = deadline.remaining_s(now_s)
-        inputs = sum(member.texts for member in batch.members) + batch.company
+        inputs = sum(member.texts for member in batch.members) + batch.joined
         one = self.by_name[batch.checkpoint]
         ahead = QueueAhead(one.others_s(now_s), None, inputs - shape.texts)
         forecast = one.forecaster.forecast(shape, ahead, decision.terms.percentile, now_s, remaining_s)

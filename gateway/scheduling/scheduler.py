@@ -192,7 +192,7 @@ class Scheduler:
         batch = ticket.batch
         assert batch is not None, "only a request that has begun is completed"
         decider = self.deciders[ticket.task]
-        decider.queue.ended(batch)
+        decider.queue.ended(batch, now_s)
         if answer is None and not expired:
             return
         _, forecast = ticket.promise

@@ -28,6 +28,7 @@ from gateway.scheduling.batching import (
 )
 from gateway.scheduling.late_share import LateShare
 from gateway.scheduling.price import HORIZONS_S, CapacityPrice
+from gateway.tasks.service_time import StepSharing
 
 SHORT_S = 0.003
 """Longest batch, in seconds, before whose end the next is sent ahead.
@@ -68,8 +69,8 @@ class Batch:
 
     It occupies `threads` cores, takes `run_s` core-seconds by the median and should end at `ends_s`. `price` is in
     points of quality per core-second. `left` members are not finished yet. `learnt` is set once the forecaster has used
-    the first of their answers. One that joins others shares their cores, and occupies none; `company` is the number of
-    texts that it has joined.
+    the first of their answers, or others have changed what it takes. One that joins others shares their cores, and
+    occupies none; `joined` is the number of texts that it found under way.
     """
 
     checkpoint: str
@@ -80,7 +81,7 @@ class Batch:
     price: float
     left: int
     learnt: bool = False
-    company: int = 0
+    joined: int = 0
 
     @property
     def texts(self) -> int:
@@ -135,17 +136,24 @@ class TaskQueue:
             if queued in queue:
                 queue.remove(queued)
 
-    def ended(self, batch: Batch) -> None:
+    def ended(self, batch: Batch, now_s: float | None = None) -> None:
         """Reports that one member of a batch is finished; the last of them frees its cores.
 
         If others have joined it, one of them keeps the cores.
         """
+        before = batch.texts
         batch.left -= 1
+        sharing = [one for one in self._under_way if one.checkpoint == batch.checkpoint and one is not batch]
         if batch.left == 0:
             self._under_way.remove(batch)
-            joined = (one for one in self._under_way if one.checkpoint == batch.checkpoint and not one.threads)
-            if batch.threads and (heir := next(joined, None)) is not None:
+            if batch.threads and (heir := next((one for one in sharing if not one.threads), None)) is not None:
                 heir.threads = batch.threads
+        checkpoint = next((one for one in self.checkpoints if one.name == batch.checkpoint), None)
+        if now_s is not None and sharing and checkpoint is not None and checkpoint.joins is not None:
+            texts = sum(one.texts for one in sharing) + batch.texts
+            quicker = checkpoint.joins.pace(texts) / checkpoint.joins.pace(texts + before - batch.texts)
+            for one in sharing:
+                one.ends_s = now_s + quicker * max(one.ends_s - now_s, 0.0)
 
     @property
     def full(self) -> bool:
@@ -197,48 +205,74 @@ class TaskQueue:
             return batch or self._joining(now_s)
         return self._joining(now_s)
 
-    def company(self, checkpoint: ServedCheckpoint) -> int | None:
-        """The texts that a request would join on a checkpoint if it came now; None if it could join none."""
-        if not checkpoint.joins or self._waiting or self._late:
+    def joinable(self, checkpoint: ServedCheckpoint) -> int | None:
+        """The texts under way on a checkpoint that a request would join if it came now; None if it could join none."""
+        if checkpoint.joins is None or self._waiting or self._late:
             return None
         texts = self._texts_on(checkpoint)
-        return texts if 0 < texts < checkpoint.max_batch * checkpoint.slots else None
+        return texts if 0 < texts < checkpoint.max_batch else None
 
     def _texts_on(self, checkpoint: ServedCheckpoint) -> int:
-        return sum(batch.texts for batch in self._under_way if batch.checkpoint == checkpoint.name)
+        """The texts under way on each of a checkpoint's slots, by the mean."""
+        texts = sum(batch.texts for batch in self._under_way if batch.checkpoint == checkpoint.name)
+        return -(-texts // max(checkpoint.slots, 1))
 
     def _joining(self, now_s: float) -> Batch | None:
-        """The most urgent request that may join others under way on a checkpoint, the best first; None if none may.
+        """The most urgent request, if it may join others under way; None if not. The best checkpoint goes first.
 
-        Sharing steps makes everybody slower. So a request joins only if it would be in time, unless it is late anyway,
-        and if nobody under way who would be in time comes too late by it.
+        Sharing steps makes everybody slower. So a timely request joins only if it would be in time, and if nobody under
+        way who would be in time comes too late by it. While the most urgent one cannot join nobody else does, so that a
+        core becomes free for it. A late one joins where no timely one waits, or by its share of the cores.
         """
-        for checkpoint in (one for one in self.checkpoints if one.joins):
-            texts = self._texts_on(checkpoint)
-            if not 0 < texts < checkpoint.max_batch * checkpoint.slots:
+        late = bool(self._late) and (not self._waiting or self._share.turn)
+        waiting = self._late if late else self._waiting
+        if not waiting:
+            return None
+        queued = waiting[0]
+        for checkpoint in self.checkpoints:
+            if checkpoint.joins is None or not queued.may(checkpoint.name):
                 continue
-            for queued in (self._waiting or self._late)[:LOOK_AHEAD]:
-                if queued.may(checkpoint.name) and (batch := self._joined(queued, checkpoint, texts, now_s)):
-                    return batch
+            texts = self._texts_on(checkpoint)
+            if not texts or texts + queued.texts > checkpoint.max_batch:
+                continue
+            batch = self._joined(queued, checkpoint, checkpoint.joins, texts, now_s, late=late)
+            if batch is not None:
+                self._share.ran(batch.run_s, late=late, contested=bool(self._waiting and self._late))
+                return batch
         return None
 
-    def _joined(self, queued: QueuedRequest, checkpoint: ServedCheckpoint, texts: int, now_s: float) -> Batch | None:
-        together = min(texts + queued.texts, checkpoint.max_batch)
+    def _joined(
+        self,
+        queued: QueuedRequest,
+        checkpoint: ServedCheckpoint,
+        sharing: StepSharing,
+        texts: int,
+        now_s: float,
+        *,
+        late: bool,
+    ) -> Batch | None:
+        """Has a request join so many texts on a checkpoint; None if that would make it or another late.
+
+        Those under way wait while it is read, and step slower for as long as both go on.
+        """
         tokens = queued.tokens[checkpoint.tokenizer]
-        run_s = checkpoint.run_s(together, tokens)
-        if now_s + checkpoint.reach_s(run_s, now_s) > queued.deadline_s and queued not in self._late:
+        if queued.shape is None:
+            run_s = checkpoint.run_s(texts + queued.texts, tokens)
+        else:
+            run_s = checkpoint.joined_s(queued.shape, texts)
+        if not late and now_s + checkpoint.reach_s(run_s, now_s) > queued.deadline_s:
             return None
-        slower = run_s / checkpoint.run_s(min(texts, checkpoint.max_batch), tokens)
+        held_s, own_s = queued.texts * sharing.reading_s(tokens), run_s / checkpoint.threads
+        slower = sharing.pace(texts + queued.texts) / sharing.pace(texts) - 1
         others = [batch for batch in self._under_way if batch.checkpoint == checkpoint.name]
-        ends_s = [now_s + slower * max(batch.ends_s - now_s, 0.0) for batch in others]
-        for batch, later_s in zip(others, ends_s, strict=True):
-            if any(batch.ends_s <= member.deadline_s < later_s for member in batch.members):
+        later_s = [batch.ends_s + held_s + slower * min(max(batch.ends_s - now_s, 0.0), own_s) for batch in others]
+        for batch, ends_s in zip(others, later_s, strict=True):
+            if any(batch.ends_s <= member.deadline_s < ends_s for member in batch.members):
                 return None
-        for batch, later_s in zip(others, ends_s, strict=True):
-            batch.ends_s = later_s
+        for batch, ends_s in zip(others, later_s, strict=True):
+            batch.ends_s, batch.learnt = ends_s, True
         self._without((queued,))
-        ends = now_s + run_s / checkpoint.threads
-        batch = Batch(checkpoint.name, (queued,), 0, run_s, ends, self.price(now_s), 1, company=texts)
+        batch = Batch(checkpoint.name, (queued,), 0, run_s, now_s + own_s, self.price(now_s), 1, joined=texts)
         self._under_way.append(batch)
         return batch
 
@@ -338,13 +372,13 @@ class TaskQueue:
         return math.inf if any(batch.run_s > SHORT_S for batch in self._under_way) else self._first_end_s(now_s)
 
     def _first_end_s(self, now_s: float) -> float:
-        return min((batch.ends_s - now_s for batch in self._under_way), default=math.inf)
+        return min((self._ends_s(batch) - now_s for batch in self._under_way if batch.threads), default=math.inf)
 
     def _slot(self, checkpoint: ServedCheckpoint) -> bool:
         """True if a replica of the checkpoint has a free slot."""
         name, taken = checkpoint.name, 0
         for batch in self._under_way:
-            taken += batch.checkpoint == name
+            taken += batch.checkpoint == name and batch.threads > 0
         return taken < checkpoint.slots
 
     def _next(
@@ -403,4 +437,17 @@ class TaskQueue:
                 queue[:] = [queued for queued in queue if queued not in those]
 
     def _busy_s(self, now_s: float) -> float:
-        return sum(batch.threads * max(batch.ends_s - now_s, 0.0) for batch in self._under_way)
+        """The core-seconds that batches under way still take; those that have joined others keep their cores."""
+        busy_s = 0.0
+        for batch in self._under_way:
+            if batch.threads:
+                busy_s += batch.threads * max(self._ends_s(batch) - now_s, 0.0)
+        return busy_s
+
+    def _ends_s(self, batch: Batch) -> float:
+        """When the cores of a batch should become free."""
+        ends_s = batch.ends_s
+        for other in self._under_way:
+            if not other.threads and other.checkpoint == batch.checkpoint and other.ends_s > ends_s:
+                ends_s = other.ends_s
+        return ends_s

@@ -19,6 +19,7 @@ from gateway.model.profile import LatencyProfile
 from gateway.tasks.base import MANY, ONE, OPTIONS, Document, Fact, Options, RequestBody, Strict, Task, Text, VariantKind
 from gateway.tasks.classify import BatchedModel
 from gateway.tasks.embed import EmbedderManifest
+from gateway.tasks.service_time import StepSharing
 from gateway.tasks.windows import MOST_WINDOWS, PLANNED, WindowedModel, windows_of
 
 MOST_ANSWERS = 100
@@ -334,7 +335,7 @@ class SentencesModel(BatchedModel):
     """
 
     max_batch = 1
-    joins = False
+    joins: StepSharing | None = None
 
     def run_s(self, inputs: int, tokens: int) -> float:
         """Median seconds of that many contexts with their questions."""

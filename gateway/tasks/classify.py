@@ -27,7 +27,7 @@ from gateway.tasks.base import (
     VariantKind,
 )
 from gateway.tasks.runs import LARGEST_RUN, RememberedMedians, runs_of
-from gateway.tasks.service_time import SLOWDOWN_WEIGHT, Slowdown
+from gateway.tasks.service_time import SLOWDOWN_WEIGHT, Slowdown, StepSharing
 
 Truncation: TypeAlias = Literal["longest_first", "error"]
 
@@ -193,7 +193,7 @@ class BatchedModel:
     """Service times of a classifier: inputs are cut to the window, and run as `runs_of` divides them."""
 
     max_batch = LARGEST_RUN
-    joins = False
+    joins: StepSharing | None = None
 
     def __init__(self, profile: LatencyProfile, window_tokens: int) -> None:
         """`window_tokens` is the most that the checkpoint takes of one input."""

@@ -34,6 +34,7 @@ from gateway.tasks.base import (
     VariantKind,
 )
 from gateway.tasks.decoding import DecodingTimes, Wanted, WritingTimes, leanest, plan
+from gateway.tasks.service_time import StepSharing
 from gateway.tasks.writing import WritingModel
 
 MOST_NEW_TOKENS = 4096
@@ -106,7 +107,7 @@ class GenerateBodyParameters(Strict):
     top_p: Annotated[float, Field(gt=0, le=1)] | None = Field(
         default=None, description="tokens are drawn from the likeliest that make up this probability together"
     )
-    repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = Field(
+    repetition_penalty: Annotated[float, Field(ge=0.01, le=10)] | None = Field(
         default=None, description="above 1, tokens of the prompt and of the answer so far become less likely"
     )
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = Field(
@@ -367,12 +368,12 @@ class CausalModel(WritingModel):
 
     usual = _USUAL
     max_batch = MOST_TOGETHER
-    joins = True
 
     def __init__(self, manifest: CausalManifest) -> None:
         super().__init__(WritingTimes.of(manifest), manifest.output_tokens)
         self._window_tokens = manifest.max_tokens
         self._rules = manifest.generation
+        self.joins = StepSharing(lambda tokens: self._times(min(tokens, manifest.max_tokens)).encode_s, self._pace)
 
     def run_s(self, inputs: int, tokens: int) -> float:
         """Median seconds of so many texts of one length, as many together as may be."""
@@ -383,30 +384,38 @@ class CausalModel(WritingModel):
     def service_times_s(
         self, tokens: Sequence[int], parameters: Parameters, available_s: float, companions: int = 0
     ) -> tuple[float, float]:
-        """Median seconds within the available time, and the least. Companions are as long as the longest text."""
+        """Median seconds within the available time, and the least. Companions are under way, and not read anew."""
         given = parameters if isinstance(parameters, GenerateParameters) else _USUAL
         texts = parameters.answered(tokens)
-        lengths = [*texts, *[max(texts)] * companions]
-        groups = [lengths[at : at + MOST_TOGETHER] for at in range(0, len(lengths), MOST_TOGETHER)]
-        each = [self._together(group, given, available_s / len(groups)) for group in groups]
+        groups = [texts[at : at + MOST_TOGETHER] for at in range(0, len(texts), MOST_TOGETHER)]
+        each = [self._together(group, given, available_s / len(groups), companions) for group in groups]
         return sum(fully_s for fully_s, _ in each), sum(least_s for _, least_s in each)
 
     def _of_text(self, tokens: int, parameters: Parameters, available_s: float) -> tuple[float, float]:
         return self.service_times_s([tokens], parameters, available_s)
 
-    def _together(self, lengths: Sequence[int], given: GenerateParameters, available_s: float) -> tuple[float, float]:
+    def _together(
+        self, lengths: Sequence[int], given: GenerateParameters, available_s: float, companions: int = 0
+    ) -> tuple[float, float]:
         """Median seconds of texts that step together: as done within the available time, and the least.
 
         Their prompts are read one after the other. Steps count as those in the middle of the longest answer, since each
         takes longer than the one before.
         """
         read = [min(one, given.truncate or one, self._window_tokens) for one in lengths]
-        longest, rows = max(read), len(read)
+        longest, rows = max(read), min(len(read) + companions, MOST_TOGETHER)
         wanted = wanted_tokens(given, self._rules, self._output_tokens, longest, self._window_tokens)
         midway = self._times(min(longest + round(self._output_tokens / 2), self._window_tokens))
         reading_s = sum(self._times(one).encode_s for one in read)
         times = DecodingTimes(reading_s, lambda beams: midway.step_s(rows))
         return plan(times, wanted, available_s).expected_s, leanest(times, wanted).expected_s
+
+    def _pace(self, rows: int) -> float:
+        steps, tokens = self._writing.steps, self._window_tokens // 2
+        return steps.median_s(min(rows, MOST_TOGETHER), tokens) / steps.median_s(1, tokens)
+
+    def _midway(self, kept: int, tokens: int) -> int:
+        return min(kept + tokens // 2, self._window_tokens)
 
     def _forced(self, parameters: Parameters) -> bool:
         return isinstance(parameters, GenerateParameters) and parameters.min_new_tokens > self._output_tokens

@@ -6,7 +6,8 @@ are the forecaster's.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from gateway.model.messages import Answer, Parameters
@@ -37,14 +38,26 @@ SLOWDOWN_WEIGHT = 0.1
 """Weight of a new observation of the slowdown. Set by hand."""
 
 
+@dataclass(frozen=True, slots=True)
+class StepSharing:
+    """How texts of several requests share steps: what one takes before it does, and how much slower steps become.
+
+    `reading_s` has the seconds for which a text of so many tokens holds up all others when it joins; `pace` says how
+    many times as long a step of so many texts takes as one of one.
+    """
+
+    reading_s: Callable[[int], float]
+    pace: Callable[[int], float]
+
+
 class ServiceTimeModel(Protocol):
     """Service times of one checkpoint. Callers report answers; it reads no clock."""
 
     sigma: float
     max_batch: int
     """Most inputs of different requests in one run of the engine; 1 if requests share none."""
-    joins: bool
-    """True if inputs share steps, not runs: a request may join those under way, and no length is padded."""
+    joins: StepSharing | None
+    """How texts share steps, where a request may join those under way; None if texts share runs or nothing."""
     slowdown: Slowdown
     """Present service time divided by that of the profile."""
 

@@ -26,7 +26,7 @@ from gateway.tasks.base import (
     VariantKind,
 )
 from gateway.tasks.decoding import Wanted, WritingTimes, leanest, plan, was_short
-from gateway.tasks.service_time import SLOWDOWN_WEIGHT, Slowdown
+from gateway.tasks.service_time import SLOWDOWN_WEIGHT, Slowdown, StepSharing
 from gateway.tasks.writing import WritingModel
 
 LongText: TypeAlias = Literal["chunk", "longest_first", "error"]
@@ -206,7 +206,7 @@ class ExtractiveModel:
     """Service times of an extractive checkpoint, which encodes every sentence, in batches of similar length."""
 
     max_batch = 1
-    joins = False
+    joins: StepSharing | None = None
 
     def __init__(self, profile: LatencyProfile) -> None:
         """Takes the encoder's profile; a sentence counts as 32 tokens, as many as in the texts that were measured."""

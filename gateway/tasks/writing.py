@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from gateway.model.messages import Answer, Generation, Parameters
 from gateway.tasks.decoding import HEADROOM, DecodingTimes, Wanted, WritingTimes, was_short
-from gateway.tasks.service_time import SLOWDOWN_WEIGHT, SMOOTHING, Slowdown
+from gateway.tasks.service_time import SLOWDOWN_WEIGHT, SMOOTHING, Slowdown, StepSharing
 
 
 class WritingModel(ABC):
@@ -17,7 +17,7 @@ class WritingModel(ABC):
     """
 
     max_batch = 1
-    joins = False
+    joins: StepSharing | None = None
 
     def __init__(self, writing: WritingTimes, output_tokens: float) -> None:
         """Takes the two profiles, and the mean length of what is written if a request does not limit it."""
@@ -43,6 +43,10 @@ class WritingModel(ABC):
     def _forced(self, parameters: Parameters) -> bool:
         """True if a request asks for more tokens than are usual, so that its length says nothing of others."""
 
+    def _midway(self, kept: int, tokens: int) -> int:
+        """The tokens before the mean one of the steps that wrote `tokens` after `kept` ones."""
+        return kept
+
     def run_s(self, inputs: int, tokens: int) -> float:
         """Median seconds of the texts, one after the other, each done the cheapest way."""
         return inputs * self._of_text(tokens, self.usual, 0.0)[1]
@@ -66,7 +70,8 @@ class WritingModel(ABC):
         if len(answer.generation) == 1 and (one := answer.generation[0]).pieces == 1 and one.steps:
             times = self._writing.for_text(answer.input.kept)
             rows = one.beams * answer.timings.batch_size
-            profiled_s = times.encode_s + (one.steps - 1) * times.step_s(rows)
+            step_s = self._writing.for_text(self._midway(answer.input.kept, one.tokens)).step_s(rows)
+            profiled_s = times.encode_s + (one.steps - 1) * step_s
             self.slowdown.learn(answer.timings.service_time_s, profiled_s)
 
     def forget(self) -> None:

@@ -31,6 +31,7 @@ from gateway.model.profile import LatencyProfile
 from gateway.tasks.base import Claim, Document, Strict, Task, TaskBody, VariantKind
 from gateway.tasks.classify import BatchedModel, LabelScore
 from gateway.tasks.embed import EmbedderManifest
+from gateway.tasks.service_time import StepSharing
 
 MOST_LABELS = 64
 """Labels of one request. Set by hand: each is a run of an engine's row, of every text where entailment is asked."""
@@ -272,7 +273,7 @@ class EntailedLabels(BatchedModel):
     """
 
     max_batch = 1
-    joins = False
+    joins: StepSharing | None = None
 
     def __init__(self, profile: LatencyProfile, window_tokens: int) -> None:
         super().__init__(profile, window_tokens)

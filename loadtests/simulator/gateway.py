@@ -21,7 +21,7 @@ from gateway.scheduling.ruled import Rule, RuledScheduler
 from gateway.scheduling.scheduler import Scheduler, Stage, Ticket
 from gateway.scheduling.task_queue import Batch
 from gateway.tasks import TASKS
-from gateway.tasks.service_time import Slowdown
+from gateway.tasks.service_time import Slowdown, StepSharing
 from loadtests.simulator.replica import BatchingReplica, SharingReplica
 from loadtests.simulator.world import World
 from loadtests.workload.arrivals import Offered
@@ -33,10 +33,12 @@ _SLOWDOWN_WEIGHT = 0.1
 class VariantCost:
     """The service-time model of a simulated variant."""
 
+    joins: StepSharing | None = None
+
     def __init__(self, variant: Variant) -> None:
         """Uses the variant's medians and spread."""
         self.sigma = variant.times.sigma
-        self.max_batch, self.joins = variant.max_batch, False
+        self.max_batch = variant.max_batch
         self._variant = variant
         self.slowdown = Slowdown(_SLOWDOWN_WEIGHT)
 

@@ -24,7 +24,7 @@ from small_causal import (
 from transformers import PreTrainedModel
 
 from deployments.engines.base import ONNX_FILE, CausalEngine, TokenIds
-from deployments.engines.onnx_causal import SCORED_FROM, OnnxCausal
+from deployments.engines.onnx_causal import SCORED_FROM, OnnxCausal, OnnxWriting
 from deployments.engines.opening import open_causal_engine
 from exporters.export import quiet_libraries
 from exporters.kinds.graphs import export_causal_graph

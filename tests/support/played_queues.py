@@ -11,6 +11,7 @@ from gateway.forecasting.forecaster import ServedCheckpoint
 from gateway.scheduling.arrivals import ArrivalStats
 from gateway.scheduling.batching import QueuedRequest
 from gateway.scheduling.task_queue import Batch, TaskQueue
+from gateway.tasks.service_time import StepSharing
 
 OVERHEAD_S = 0.001
 
@@ -26,7 +27,7 @@ class Played(ServedCheckpoint):
     threads: int = 1
     slots: int = 4
     tokenizer: int = 0
-    joins: bool = False
+    joins: StepSharing | None = None
 
     def run_s(self, inputs: int, tokens: int) -> float:
         """Return the core-seconds of a batch, whatever its length."""
@@ -84,7 +85,7 @@ class PlayedQueue:
         """End a batch for all of its members, `after_s` later."""
         self.now_s += after_s
         while release.left:
-            self.queue.ended(release)
+            self.queue.ended(release, self.now_s)
         return self.look()
 
     def where(self, held: QueuedRequest) -> str:

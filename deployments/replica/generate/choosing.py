@@ -57,19 +57,22 @@ class Chooser:
         """Takes the token ids of the prompt, and the source of draws."""
         self._choice = choice
         self._ends = list(choice.eos_token_ids)
-        self._seen = np.unique(np.asarray(prompt, dtype=np.int64))
+        self._seen = {*prompt}
         self._counts: dict[int, int] = {}
+        self._written = 0
         self._chance = chance
 
     def choose(self, logits: Logits) -> int:
         """Takes the logits (vocabulary,) of a step, which stay unchanged, and gives the next token."""
-        choice, written = self._choice, sum(self._counts.values())
+        choice = self._choice
         scores = logits.astype(np.float64)
         self._penalise(scores)
-        if written < choice.min_new_tokens:
+        if self._written < choice.min_new_tokens:
             scores[self._ends] = -np.inf
         token = self._drawn(scores) if choice.sample else int(scores.argmax())
         self._counts[token] = self._counts.get(token, 0) + 1
+        self._seen.add(token)
+        self._written += 1
         return token
 
     def probabilities(self, logits: Logits) -> NDArray[np.float64]:
@@ -80,12 +83,12 @@ class Chooser:
 
     def _penalise(self, scores: NDArray[np.float64]) -> None:
         choice = self._choice
-        written = np.fromiter(self._counts, dtype=np.int64, count=len(self._counts))
         if choice.repetition_penalty != 1.0:
-            seen = np.union1d(self._seen, written)
+            seen = np.fromiter(self._seen, dtype=np.int64, count=len(self._seen))
             found = scores[seen]
             scores[seen] = np.where(found < 0, found * choice.repetition_penalty, found / choice.repetition_penalty)
         if choice.frequency_penalty or choice.presence_penalty:
+            written = np.fromiter(self._counts, dtype=np.int64, count=len(self._counts))
             counts = np.fromiter(self._counts.values(), dtype=np.float64, count=len(self._counts))
             scores[written] -= counts * choice.frequency_penalty + choice.presence_penalty
 
@@ -96,11 +99,11 @@ class Chooser:
 
 def shaped(scores: NDArray[np.float64], choice: Choice) -> NDArray[np.float64]:
     """The probabilities (vocabulary,) that tokens of these scores are drawn with."""
-    scores = scores / choice.temperature
+    scores = (scores - scores.max()) / choice.temperature  # the likeliest is at 0, however small the divisor
     if 0 < choice.top_k < len(scores):
         least = np.partition(scores, -choice.top_k)[-choice.top_k]
         scores[scores < least] = -np.inf
-    likely: NDArray[np.float64] = np.exp(scores - scores.max())
+    likely: NDArray[np.float64] = np.exp(scores)
     likely /= likely.sum()
     if choice.top_p < 1.0:
         order = np.argsort(-likely, kind="stable")

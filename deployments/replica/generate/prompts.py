@@ -64,7 +64,7 @@ class Prompts:
             special = {"bos_token": "", "eos_token": self._end}
             try:
                 text = self._template.render(messages=messages, add_generation_prompt=True, **special)
-            except (TemplateError, TypeError, ValueError, KeyError, IndexError):
+            except (TemplateError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError):
                 return Failure(FailureKind.REFUSED, "the checkpoint's chat template does not take these roles")
         ids: list[int] = self._whole.encode(text).ids
         return ids

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +26,9 @@ from gateway.catalogs.catalog import CatalogEntry
 from gateway.model.deadline import Clock
 from gateway.model.messages import Answer, Delta, Emit, Failure, FailureKind, LoadReport, Work, parameters_of, to_nobody
 from gateway.tasks.generate import CausalManifest, GeneratedText, GenerateParameters
+
+READ_AT_ONCE = 2000
+"""Characters that are read on the event loop: in about 1 ms."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,7 @@ class GeneratorReplica:
         """
         arrived = self._clock()
         parameters = parameters_of(work, GenerateParameters)
-        prompts = self._scribe.read(work.inputs, parameters)
+        prompts = await self._read(work.inputs, parameters)
         if isinstance(prompts, Failure):
             return prompts
         deadline, reserve = arrived + work.remaining_s, reserve_s(work.remaining_s)
@@ -96,6 +100,12 @@ class GeneratorReplica:
             timings(finished, self._clock() - arrived),
             tuple(one.generation for one in written),
         )
+
+    async def _read(self, texts: Sequence[str], parameters: GenerateParameters) -> list[list[int]] | Failure:
+        """Reads prompts: short ones at once, long ones on a thread, since they would hold up everybody."""
+        if sum(map(len, texts)) <= READ_AT_ONCE:
+            return self._scribe.read(texts, parameters)
+        return await asyncio.to_thread(self._scribe.read, texts, parameters)
 
     def load(self) -> LoadReport:
         """Reports the load, which goes out with every answer."""

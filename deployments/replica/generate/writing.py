@@ -87,8 +87,9 @@ class Scribe:
 
     def begin(self, prompt: Sequence[int], parameters: GenerateParameters, budget: TextBudget) -> SummaryJob:
         """Makes the job of one prompt; runs nothing yet."""
-        wanted = wanted_tokens(parameters, self._rules, self._expected, len(prompt), self._window)
-        times = self._times.for_text(min(len(prompt), self._window), self._slowdown.value)
+        kept = min(len(prompt), parameters.truncate or len(prompt), self._window)
+        wanted = wanted_tokens(parameters, self._rules, self._expected, kept, self._window)
+        times = self._times.for_text(kept, self._slowdown.value)
         budget.left_s = times.encode_s + wanted.expected_tokens * times.step_s(1)
         return SummaryJob(budget, self._steps(prompt, parameters, budget))
 
@@ -147,8 +148,11 @@ class Scribe:
             if given is None:
                 return tokens, "deadline"
             logits = given.logits
-            self._slowdown.learn(given.took_s, times.step_s(given.texts) / slowdown)
-            step_s += 0.5 * (given.took_s - step_s)
+            at = len(prompt) + tokens
+            profiled_s = self._times.steps.median_s(given.texts, at)
+            self._slowdown.learn(given.took_s, profiled_s)
+            alone_s = given.took_s * self._times.steps.median_s(1, at) / profiled_s
+            step_s += 0.5 * (alone_s - step_s)
 
 
 def write_on(engine: Seq2SeqEngine, prompt: Sequence[int], ends: Sequence[int], most: int) -> tuple[int, ...]:
@@ -180,5 +184,6 @@ def _result(
         max_new_tokens=planned.max_new_tokens,
         pieces=1,
         headroom_s=budget.headroom_s,
+        lead=reason == "deadline" and not written.text,
     )
     return SummaryResult(written.text, generation, read)

@@ -85,9 +85,9 @@ Settled: TypeAlias = Callable[[], str]
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What a text asks of the engine for its next step: one token more of its decoder, which should take `step_s`.
+    """What a text asks of the engine for its next step: one token more of its decoder.
 
-    Texts that ask may step together. `settled` is of the text so far.
+    Alone that should take `step_s`. Texts that ask may step together. `settled` is of the text so far.
     """
 
     decoder: Decoder
@@ -136,16 +136,15 @@ class SummaryJob:
             if not over:
                 self.budget.stepped()
             return over
-        if not self.in_time:
+        if not self.in_time():
             return self._sent(None)
         began = self.budget.clock()
         logits = ask.decoder.step(np.asarray([ask.token], dtype=np.int64), _ONE_ROW)[0]
         return self.take(Given(logits, 1, self.budget.clock() - began))
 
-    @property
-    def in_time(self) -> bool:
-        """False if what the text asks for would come too late."""
-        return self.ask is None or self.budget.fits(self.ask.step_s)
+    def in_time(self, pace: float = 1.0) -> bool:
+        """False if what the text asks for would come too late, where a step takes `pace` times as long as alone."""
+        return self.ask is None or self.budget.fits(pace * self.ask.step_s)
 
     def take(self, given: Given) -> bool:
         """Takes what the text has asked for; True if the outcome is there."""

@@ -347,7 +347,7 @@ class TimeSlicer:
                 if self._waiting and ended - began >= self._slice_s:
                     break
                 step_began = ended
-                late = [text for text in texts if not text.job.in_time]
+                late = [text for text in texts if not text.job.in_time(together.pace(len(texts)))]
                 asks = [text.job.ask for text in texts if text.job.ask is not None]
                 if late or len(asks) < len(texts):
                     for text in late:
@@ -357,9 +357,9 @@ class TimeSlicer:
                 logits = guarded(lambda: together.step(decoders, tokens))  # noqa: B023 - called at once
                 ended = self._clock()
                 for at, text in enumerate(texts):
-                    done: bool | Failure
-                    if isinstance(logits, Failure):
-                        done = logits
+                    if isinstance(logits, Failure):  # it may be one's fault: each tries alone
+                        done = guarded(text.job.step)
+                        ended = self._clock()
                     else:
                         given = Given(logits[at], len(texts), ended - step_began)
                         done = guarded(lambda: text.job.take(given))  # noqa: B023 - called at once

@@ -16,7 +16,7 @@ class PlannedCheckpoint(ServedCheckpoint):
     fixed_s: float
     each_s: float
     max_batch: int = 8
-    joins: bool = False
+    joins: None = None
     threads: int = 1
     slots: int = 1
     stretch: float = 1.0

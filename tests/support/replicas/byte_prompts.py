@@ -133,7 +133,10 @@ class Scribbler:
         lines = [one for one in decoders if isinstance(one, _Line)]
         self.companies.append(len(lines))
         self.clock.advance(self.step_s * (1 + len(lines)) / 2)
-        return np.concatenate([one.said(token) for one, token in zip(lines, tokens, strict=True)])
+        said = [one.said(token) for one, token in zip(lines, tokens, strict=True)]
+        for one, token in zip(lines, tokens, strict=True):
+            one.go_on(token)
+        return np.concatenate(said)
 
     def score(self, token_ids: TokenIds) -> Logits:
         """No test asks for it."""
@@ -150,16 +153,23 @@ class _Line:
         """Return logits that favour the saying's next token by far."""
         if self.prompt:
             self.engine.clock.advance(self.engine.step_s)
-        return self.said(int(tokens[0]))
+        said = self.said(int(tokens[0]))
+        self.go_on(int(tokens[0]))
+        return said
 
     def said(self, token: int) -> Logits:
-        """Go on, in no time."""
+        """Return what follows the next token, and stay where it is."""
+        tokens = [*self.tokens, token]
+        prompt = self.prompt or tuple(tokens)
+        logits = np.zeros((1, EOS + 1), dtype=np.float32)
+        logits[0, self.engine.saying(prompt, tuple(tokens[len(prompt) :]))] = 8
+        return logits
+
+    def go_on(self, token: int) -> None:
+        """Take the next token."""
         self.engine.steps += 1
         self.tokens.append(token)
         self.prompt = self.prompt or tuple(self.tokens)
-        logits = np.zeros((1, EOS + 1), dtype=np.float32)
-        logits[0, self.engine.saying(self.prompt, tuple(self.tokens[len(self.prompt) :]))] = 8
-        return logits
 
 
 def scribe(folder: Path, engine: Scribbler, **rules: int | float | bool) -> Scribe:

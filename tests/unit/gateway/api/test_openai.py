@@ -87,6 +87,8 @@ async def test_a_streamed_answer_says_what_a_plain_one_does(deltas: tuple[Delta,
     [
         ("/v1/chat/completions", {"messages": [{"role": "user", "content": ""}]}, 400, "messages[0].content"),
         ("/v1/chat/completions", {"messages": HELLO, "n": 2}, 400, "n"),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": 7}]}, 400, "messages[0].content"),
+        ("/v1/embeddings", {"input": 7}, 400, "input"),
         ("/v1/completions", {"prompt": "a", "max_tokens": 5000}, 400, "max_tokens"),
         ("/v1/completions", {"prompt": []}, 400, "prompt"),
         ("/v1/chat/completions", {"messages": HELLO, "model": "gpt-4o"}, 404, "model"),

@@ -7,12 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from played_queues import Played, PlayedQueue
 
+from gateway.tasks.service_time import StepSharing
+
 ONE_S = 0.1
+READ_S = 0.01
+SHARING = StepSharing(lambda tokens: READ_S, lambda rows: (1 + rows) / 2)
+"""A prompt takes 10 ms to read, and a step of two takes half as long again as one of one."""
 
 
 def writing(cores: float = 2.0, most: int = 4) -> PlayedQueue:
     """Return a queue of one checkpoint that takes both cores, and up to four texts together; one takes 100 ms."""
-    return PlayedQueue((Played("only", ONE_S, 80.0, max_batch=most, threads=2, slots=1, joins=True),), cores)
+    return PlayedQueue((Played("only", ONE_S, 80.0, max_batch=most, threads=2, slots=1, joins=SHARING),), cores)
 
 
 def test_a_request_joins_those_under_way() -> None:
@@ -21,8 +26,9 @@ def test_a_request_joins_those_under_way() -> None:
     play.arrives(9.0)
     play.arrives(9.0)
     first, second = play.released
-    assert (second.threads, second.company) == (0, 1)
-    assert [first.ends_s, second.ends_s] == pytest.approx([play.now_s + 1.5 * ONE_S] * 2)
+    assert (second.threads, second.joined) == (0, 1)
+    assert second.ends_s == pytest.approx(play.now_s + 1.5 * ONE_S)
+    assert first.ends_s == pytest.approx(play.now_s + 1.5 * ONE_S + READ_S)
 
 
 def test_no_more_join_than_may_step_together() -> None:
@@ -30,9 +36,9 @@ def test_no_more_join_than_may_step_together() -> None:
     play = writing()
     for _ in range(6):
         play.arrives(9.0)
-    assert [batch.company for batch in play.released] == [0, 1, 2, 3] and len(play.queue) == 2
+    assert [batch.joined for batch in play.released] == [0, 1, 2, 3] and len(play.queue) == 2
     play.ends(play.released[1], 0.05)
-    assert [batch.company for batch in play.released] == [0, 1, 2, 3, 3] and len(play.queue) == 1
+    assert [batch.joined for batch in play.released] == [0, 1, 2, 3, 3] and len(play.queue) == 1
 
 
 def test_one_that_has_joined_keeps_the_cores_of_one_that_ends() -> None:
@@ -71,18 +77,57 @@ def test_where_texts_do_not_share_steps_nobody_joins() -> None:
     assert play.where(play.arrives(9.0)) == "waits"
 
 
+def test_who_cannot_join_is_not_passed_over_for_ever() -> None:
+    """While the most urgent request cannot join, nobody else does: the cores become free for it."""
+    play = PlayedQueue(
+        (
+            Played("joined", ONE_S, 80.0, max_batch=4, threads=2, slots=1, joins=SHARING),
+            Played("other", ONE_S, 70.0, max_batch=1, threads=2, slots=1),
+        ),
+        2.0,
+    )
+    play.arrives(9.0, 1, False, "joined")
+    pinned = play.arrives(1.0, 1, False, "other")
+    for _ in range(5):
+        play.arrives(8.0, 1, False, "joined")
+        play.now_s += 0.02
+    assert play.where(pinned) == "waits" and len(play.released) == 1
+    play.ends(play.released[0])
+    assert play.where(pinned) == "released"
+
+
+def test_those_who_go_on_are_expected_sooner_once_others_have_ended() -> None:
+    """The end of one of two halves what is left of the other by its part of the steps."""
+    play = writing()
+    play.arrives(9.0)
+    play.arrives(9.0)
+    first, second = play.released
+    left_s = second.ends_s - play.now_s
+    play.ends(first)
+    assert second.ends_s == pytest.approx(play.now_s + left_s / 1.5)
+
+
+def test_no_more_texts_join_than_there_are_rows() -> None:
+    """A request of several texts joins only if all of them may step."""
+    play = writing()
+    play.arrives(9.0)
+    assert play.where(play.arrives(9.0, texts=4)) == "waits"
+    play = writing()
+    play.arrives(9.0)
+    assert play.where(play.arrives(9.0, texts=3)) == "released"
+
+
 @given(st.lists(st.tuples(st.floats(0.05, 3.0), st.floats(0.0, 0.2), st.booleans()), min_size=1, max_size=30))
 def test_whoever_was_expected_in_time_still_is(arrivals: list[tuple[float, float, bool]]) -> None:
     """No arrival moves the expected end of a batch behind a deadline that it would have met; each request ends once."""
     play = writing()
     for budget_s, after_s, ends in arrivals:
-        before = {id(one): one.ends_s for one in play.released if one.left}
         met = [one for one in play.released if one.left and one.ends_s <= one.members[0].deadline_s]
         play.arrives(budget_s)
         assert all(one.ends_s <= one.members[0].deadline_s for one in met)
-        assert all(one.ends_s >= before[id(one)] for one in play.released if id(one) in before)
         busy = [one for one in play.released if one.left]
         assert sum(one.threads for one in busy) == (2 if busy else 0)
+        assert sum(one.texts for one in busy) <= 4
         play.now_s += after_s
         if ends and busy:
             play.ends(busy[0])
