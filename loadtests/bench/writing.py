@@ -1,8 +1,9 @@
 """`punctual bench writing`: what is gained where the texts of a decoder-only checkpoint step together.
 
 Several prompts at once are written on by the replica as it is served, by the same replica whose texts share the engine
-by time slices only, and by `generate` of transformers in batches. All run in this process, each on one thread, in
-shuffled rounds. Every text has a fixed number of new tokens, each the likeliest, and none ends early; all are streamed,
+by time slices only, and by `generate` of transformers in batches. All run in this process, each on one thread, and take
+turns in shuffled order after every group of texts, so that a busy moment of the machine is short beside what is
+compared. Every text has a fixed number of new tokens, each the likeliest, and none ends early; all are streamed,
 so that first tokens can be timed. Durations are in seconds.
 
 Time slices are what replicas had before texts stepped together. The code for both is one, so that a text alone shows
@@ -18,7 +19,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from time import perf_counter
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
@@ -50,6 +51,7 @@ from loadtests.bench.measuring.rounds import (
     Plan,
     Slot,
     Target,
+    Turn,
     Turns,
     draw_medians,
     shown,
@@ -154,8 +156,20 @@ def slowest_s(sample: Sample) -> float:
     return max(one.ended_s for one in sample.written)
 
 
-Contestant: TypeAlias = Callable[[Sequence[Sequence[str]]], Sequence[Sequence[Written]]]
-"""Writes groups of prompts, one group after another. Blocking. Raises EngineFailed."""
+@dataclass(frozen=True)
+class Race:
+    """One turn of all contestants by name, group after group."""
+
+    samples: Mapping[str, Sample]
+
+    @property
+    def invalid(self) -> str:
+        """Every turn counts, as those of its contestants do."""
+        return ""
+
+
+Contestant: TypeAlias = Callable[[Sequence[str]], Sequence[Written]]
+"""Writes on a group of prompts that are submitted at once. Blocking. Raises EngineFailed."""
 
 
 @dataclass(frozen=True)
@@ -231,8 +245,9 @@ def measure(folder: Path, cache: Path, settings: Settings, console: Console) -> 
     }
     if not isinstance(peer, str):
         contestants[TRANSFORMERS] = partial(generated, opened.prompts, peer, settings.tokens)
-    plan = Plan(list(contestants), settings.at_once, settings.rounds, seed=settings.seed)
-    turns = take_turns(plan, partial(_turn, contestants, texts, settings.tokens), console, "at once")
+    plan = Plan(["all"], settings.at_once, settings.rounds, seed=settings.seed)
+    race = partial(_race, contestants, texts, settings.tokens, random.Random(settings.seed))
+    turns = by_contestant(take_turns(plan, race, console, "at once"))
     return report_of(
         Run(
             checkpoint=opened.manifest.checkpoint,
@@ -296,16 +311,12 @@ class Apart(Scribe):
 
 
 def served(
-    opened: OpenCausal,
-    scribe: type[Scribe],
-    tokens: int,
-    groups: Sequence[Sequence[str]],
-    clock: Clock = perf_counter,
-) -> Sequence[Sequence[Written]]:
-    """Has a replica over the variant write on groups of prompts. Blocking. Raises EngineFailed."""
+    opened: OpenCausal, scribe: type[Scribe], tokens: int, group: Sequence[str], clock: Clock = perf_counter
+) -> Sequence[Written]:
+    """Has a replica over the variant write on a group of prompts. Blocking. Raises EngineFailed."""
     writer = scribe(opened.manifest, opened.engine, opened.prompts)
     replica = GeneratorReplica(_entry(opened.manifest), writer, TEXTS, clock)
-    return uvloop.run(_answered(replica, tokens, groups, clock))
+    return uvloop.run(_answered(replica, tokens, group, clock))
 
 
 def _entry(manifest: CausalManifest) -> CatalogEntry:
@@ -325,17 +336,12 @@ def _entry(manifest: CausalManifest) -> CatalogEntry:
     )
 
 
-async def _answered(
-    replica: GeneratorReplica, tokens: int, groups: Sequence[Sequence[str]], clock: Clock
-) -> list[list[Written]]:
-    """Submits the prompts of a group as requests of their own, all at once, and each group when the last has ended."""
+async def _answered(replica: GeneratorReplica, tokens: int, group: Sequence[str], clock: Clock) -> list[Written]:
+    """Submits each prompt as a request of its own, all at once."""
     replica.start()
     try:
-        found = []
-        for group in groups:
-            began = clock()
-            found.append(list(await asyncio.gather(*(_asked(replica, text, tokens, began, clock) for text in group))))
-        return found
+        began = clock()
+        return list(await asyncio.gather(*(_asked(replica, text, tokens, began, clock) for text in group)))
     finally:
         await replica.stop(STOP_WITHIN_S)
 
@@ -360,21 +366,14 @@ async def _asked(replica: GeneratorReplica, text: str, tokens: int, began: float
 
 
 def generated(
-    prompts: Prompts,
-    peer: CausalTorchPeer,
-    tokens: int,
-    groups: Sequence[Sequence[str]],
-    clock: Clock = perf_counter,
-) -> Sequence[Sequence[Written]]:
-    """Has transformers write on each group of prompts, as one batch. Blocking."""
-    found = []
-    for group in groups:
-        began, told = clock(), list[float]()
-        rows = peer.write([prompts.of_text(text) for text in group], tokens, lambda: told.append(clock()))  # noqa: B023 - called at once
-        texts = [_text_of(prompts, row) for row in rows]
-        ended = clock()
-        found.append([Written(text, told[0] - began, ended - began) for text in texts])
-    return found
+    prompts: Prompts, peer: CausalTorchPeer, tokens: int, group: Sequence[str], clock: Clock = perf_counter
+) -> Sequence[Written]:
+    """Has transformers write on a group of prompts, as one batch. Blocking."""
+    began, told = clock(), list[float]()
+    rows = peer.write([prompts.of_text(text) for text in group], tokens, lambda: told.append(clock()))
+    texts = [_text_of(prompts, row) for row in rows]
+    ended = clock()
+    return [Written(text, told[0] - began, ended - began) for text in texts]
 
 
 def _text_of(prompts: Prompts, token_ids: Sequence[int]) -> str:
@@ -385,14 +384,35 @@ def _text_of(prompts: Prompts, token_ids: Sequence[int]) -> str:
     return written.text
 
 
-def _turn(
-    contestants: Mapping[str, Contestant], texts: Sequence[str], tokens: int, slot: Slot, _seconds: float
-) -> Sample:
-    """Measures one contestant with all texts, `slot.load` at once; of the warm-up one group only."""
+def _race(
+    contestants: Mapping[str, Contestant],
+    texts: Sequence[str],
+    tokens: int,
+    chance: random.Random,
+    slot: Slot,
+    _seconds: float,
+) -> Race:
+    """Has all contestants write on all texts, `slot.load` at once, in turns by group; in the warm-up one group each."""
     groups = [texts[at : at + slot.load] for at in range(0, len(texts), slot.load)]
-    watch = Watch()
-    found = contestants[slot.contestant](groups[:1] if slot.round == WARM_UP else groups)
-    return Sample(tuple(map(tuple, found)), tokens, watch.use().others)
+    written: dict[str, list[tuple[Written, ...]]] = {name: [] for name in contestants}
+    others: dict[str, list[float]] = {name: [] for name in contestants}
+    for group in groups[:1] if slot.round == WARM_UP else groups:
+        for name in chance.sample(list(contestants), len(contestants)):
+            watch = Watch()
+            written[name].append(tuple(contestants[name](group)))
+            others[name].append(watch.use().others)
+    return Race({name: Sample(tuple(written[name]), tokens, fmean(others[name])) for name in contestants})
+
+
+def by_contestant(races: Turns[Race]) -> Turns[Sample]:
+    """The turns of each contestant in races of all."""
+    return Turns(
+        tuple(
+            Turn(replace(race.slot, contestant=name), sample)
+            for race in races.taken
+            for name, sample in race.sample.samples.items()
+        )
+    )
 
 
 def report_of(run: Run) -> Report:
@@ -456,7 +476,7 @@ def conditions(run: Run) -> str:
     settings, read = run.settings, run.prompt_tokens
     return (
         f"{len(read)} prompts of {min(read)} to {max(read)} tokens (median {median(read):g}), each written on by "
-        f"{settings.tokens} tokens, so many at once, a group when the one before has ended; each contestant on "
+        f"{settings.tokens} tokens, so many at once; contestants take turns after each such group, each on "
         f"{THREADS} thread, {TRANSFORMERS} in fp32 and a batch padded on its left; at most {MOST_TOGETHER} texts step "
         f"{TOGETHER}; median (minimum to maximum) of "
         f"{settings.rounds} rounds; × is the ratio to {BASELINE} within each round; {run.lasted_s:.0f} s in all"

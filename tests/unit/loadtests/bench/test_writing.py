@@ -184,9 +184,9 @@ def test_texts_step_together_or_never(tmp_path: Path) -> None:
     companies = []
     for scribe in (Scribe, Apart):
         engine = Scribbler(FakeClock(), says_text(SAID))
-        found = served(opened(tmp_path, engine), scribe, 9, [texts], engine.clock)
-        assert [one.text for group in found for one in group] == [SAID[:9]] * TEXTS
-        assert all(0 < one.first_s <= one.ended_s for group in found for one in group)
+        found = served(opened(tmp_path, engine), scribe, 9, texts, engine.clock)
+        assert [one.text for one in found] == [SAID[:9]] * TEXTS
+        assert all(0 < one.first_s <= one.ended_s for one in found)
         assert engine.steps == 9 * TEXTS
         companies.append(engine.companies)
     together, apart = companies
@@ -196,9 +196,8 @@ def test_texts_step_together_or_never(tmp_path: Path) -> None:
 def test_a_group_is_timed_from_its_own_start(tmp_path: Path) -> None:
     """Texts one at a time each take what a text alone takes, whatever went before."""
     engine = Scribbler(FakeClock(), says_text(SAID))
-    found = served(opened(tmp_path, engine), Scribe, TOKENS, [["a"], ["b"], ["c"]], engine.clock)
-    assert [len(group) for group in found] == [1, 1, 1]
-    for (one,) in found:
+    for prompt in "abc":
+        (one,) = served(opened(tmp_path, engine), Scribe, TOKENS, [prompt], engine.clock)
         assert one.ended_s == pytest.approx(engine.encode_s + (TOKENS - 1) * engine.step_s)
 
 
@@ -210,7 +209,7 @@ def test_an_engine_that_fails_ends_the_measurement(tmp_path: Path) -> None:
 
     engine = Scribbler(FakeClock(), failing)
     with pytest.raises(EngineFailed, match="a text failed: engine ArithmeticError"):
-        served(opened(tmp_path, engine), Apart, TOKENS, [["a", "b"]], engine.clock)
+        served(opened(tmp_path, engine), Apart, TOKENS, ["a", "b"], engine.clock)
 
 
 def test_prompts_have_unlike_lengths_and_fit_into_the_window(tmp_path: Path) -> None:
