@@ -18,6 +18,7 @@ BENCHMARKS = {
     "observed": "Compares the counts of a real Prometheus with the client's, under load.",
     "scrape": "Measures the throughput that scraping /metrics every second costs.",
     "engines": "Measures the time per token of each decoding engine.",
+    "writing": "Measures what texts that step together gain over one by one, and over transformers.",
     "sharing": "Compares ways in which texts being decoded can share an engine.",
     "budgets": "Requests summaries with random budgets and measures how many are in time.",
     "coexistence": "Measures a classifier's latency beside a busy summarizer.",

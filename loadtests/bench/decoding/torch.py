@@ -1,17 +1,18 @@
-"""PyTorch in bf16 with `generate` of transformers: the cost of a checkpoint that is not exported."""
+"""PyTorch with `generate` of transformers: the cost of a checkpoint that is not exported."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForSeq2SeqLM, GenerationConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, GenerationConfig, PreTrainedModel
+from transformers.generation.streamers import BaseStreamer
 
 
 class TorchPeer:
-    """A decoding peer that loads a checkpoint's original folder."""
+    """A decoding peer, in bf16, that loads a checkpoint's original folder."""
 
     encodes_alone = True
     arithmetic = "bf16"
@@ -51,3 +52,62 @@ class TorchPeer:
         with torch.inference_mode():
             written = self._model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=rules)
         return int(written.shape[1]) - 1  # the start token stands first
+
+
+class CausalTorchPeer:
+    """A decoder-only checkpoint's original folder in fp32, which writes on from prompts in one batch."""
+
+    def __init__(self, model: PreTrainedModel, pad_id: int, end_ids: Sequence[int]) -> None:
+        """Takes a loaded model; `open` makes one."""
+        model.generation_config = GenerationConfig()  # else `generate` also applies the checkpoint's own rules
+        self._model: Any = model  # its methods are typed as tensors
+        self._pad_id = pad_id
+        self._end_ids = list(end_ids)
+
+    @classmethod
+    def open(cls, folder: Path, threads: int, pad_id: int, end_ids: Sequence[int]) -> CausalTorchPeer:
+        """Loads safetensors weights as fp32 and runs no code of the checkpoint. Sets the process's thread count."""
+        torch.set_num_threads(threads)
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, local_files_only=True
+        )
+        return cls(model.eval(), pad_id, end_ids)
+
+    def write(
+        self, prompts: Sequence[Sequence[int]], tokens: int, told: Callable[[], None] = lambda: None
+    ) -> list[list[int]]:
+        """The `tokens` likeliest tokens after each prompt, none of which ends it. Prompts are padded on their left.
+
+        `told` is called whenever each prompt has one more token.
+        """
+        longest = max(map(len, prompts))
+        ids = torch.tensor([[self._pad_id] * (longest - len(one)) + list(one) for one in prompts])
+        mask = torch.tensor([[0] * (longest - len(one)) + [1] * len(one) for one in prompts])
+        rules = GenerationConfig(
+            eos_token_id=self._end_ids,
+            pad_token_id=self._pad_id,
+            min_new_tokens=tokens,
+            max_new_tokens=tokens,
+            do_sample=False,
+        )
+        with torch.inference_mode():
+            written = self._model.generate(ids, attention_mask=mask, generation_config=rules, streamer=_Told(told))
+        found: list[list[int]] = written[:, longest:].tolist()
+        return found
+
+
+class _Told(BaseStreamer):
+    """Calls back at each step of `generate`, which gives it the prompts first."""
+
+    def __init__(self, told: Callable[[], None]) -> None:
+        self._told = told
+        self._begun = False
+
+    def put(self, value: torch.Tensor) -> None:
+        """Takes the prompts, or the next token of each."""
+        if self._begun:
+            self._told()
+        self._begun = True
+
+    def end(self) -> None:
+        """Does nothing: `generate` returns all tokens."""
