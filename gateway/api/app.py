@@ -285,7 +285,8 @@ class App:
             response.headers.add_vary_header("Accept")
             return response
         router = self.service.router
-        query = {"task": next(iter(router.scheduler.deciders)), **http.query_params}
+        query = {name: value for name, value in http.query_params.items() if value}
+        query.setdefault("task", next(iter(router.scheduler.deciders)))
         situation = bodies.from_query(query, Situation)
         machine = Machine(cores=self.service.load.cores(tuple(router.manifests)))
         try:

@@ -7,6 +7,7 @@ after it is an event. Which events a task has is the task's (`gateway/tasks/base
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Iterable, Sequence
 
 from starlette.responses import Response
@@ -22,6 +23,7 @@ from gateway.service import Finished, Service, Stream
 from gateway.tasks.base import Event, RequestBody
 
 EVENT_STREAM = "text/event-stream"
+_NEVER = re.compile(r"q=0(\.0*)?")
 _JSON_TYPES = ("application/json", "application/*", "*/*")
 
 HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
@@ -35,7 +37,8 @@ def is_asked_for(accept: str, body: RequestBody) -> bool:
     """True if the client reads events: its body says so, or says nothing and `Accept` has events and no JSON."""
     if body.wants_events is not None:
         return body.wants_events
-    types = [one.partition(";")[0].strip() for one in accept.split(",")]
+    parts = [[part.strip() for part in one.split(";")] for one in accept.split(",")]
+    types = [kind for kind, *terms in parts if not any(_NEVER.fullmatch(term) for term in terms)]
     return EVENT_STREAM in types and not any(one in types for one in _JSON_TYPES)
 
 

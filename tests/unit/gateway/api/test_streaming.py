@@ -74,6 +74,9 @@ async def test_the_headers_tell_what_is_known_at_the_first_event() -> None:
         ("application/json, text/event-stream", None, False),
         ("text/event-stream, */*", None, False),
         ("text/event-streams", None, False),
+        ("text/event-stream;q=0", None, False),
+        ("text/event-stream;q=0.0, application/json;q=0", None, False),
+        ("text/event-stream, */*;q=0", None, True),
         ("", None, False),
     ],
 )
