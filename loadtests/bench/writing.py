@@ -441,23 +441,25 @@ def targets(run: Run) -> list[Target]:
 
 
 def agreement(run: Run) -> str:
-    """How many texts of the other contestants are equal to those of one by one, in all rounds that count."""
-    counted = [turn for turn in run.turns.taken if turn.slot.round != WARM_UP]
-    baseline = {
-        (turn.slot.round, turn.slot.load): [one.text for one in turn.sample.written]
-        for turn in counted
-        if turn.slot.contestant == BASELINE
-    }
+    """How many texts of the other contestants are equal to those of one by one, by number at once.
+
+    In int8 they need not be: activations are rounded, and the least difference in front of a rounding, such as padding
+    makes, may become one of the size of the rounding itself.
+    """
+    written = {turn.slot: [one.text for one in turn.sample.written] for turn in run.turns.taken}
     parts = []
     for name in (one for one in run.contestants if one != BASELINE):
-        same = [
-            one.text == text
-            for turn in counted
-            if turn.slot.contestant == name
-            for one, text in zip(turn.sample.written, baseline[turn.slot.round, turn.slot.load], strict=True)
-        ]
-        parts.append(f"{sum(same)} of {len(same)} {name}")
-    return f"texts equal to those of {BASELINE}: {'; '.join(parts)}"
+        counts = []
+        for load in run.settings.at_once:
+            slots = [Slot(number, load, name) for number in run.turns.rounds(load)]
+            pairs = [
+                pair
+                for slot in slots
+                for pair in zip(written[slot], written[replace(slot, contestant=BASELINE)], strict=True)
+            ]
+            counts.append(f"{sum(one == other for one, other in pairs)} of {len(pairs)} at {load}")
+        parts.append(f"{name} {', '.join(counts)}")
+    return f"texts equal to those of {BASELINE}, by number at once: {'; '.join(parts)}"
 
 
 def reading(run: Run) -> list[str]:

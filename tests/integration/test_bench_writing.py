@@ -41,8 +41,8 @@ def test_all_contestants_write_the_same_tokens(variant: Path, tmp_path: Path) ->
     files = [part for kind in ("json", "markdown", "svg") for part in (f"--{kind}", str(tmp_path / f"race.{kind}"))]
     done = CliRunner().invoke(bench, ["writing", "--checkpoint", str(variant), *asked, *files], env={"COLUMNS": "200"})
     assert done.exit_code in (0, 1), done.output  # the gain on such a model is no law
-    total = TEXTS * len(AT_ONCE) * ROUNDS
-    said = f"texts equal to those of {ONE_BY_ONE}: {total} of {total} {TOGETHER}; {total} of {total} {TRANSFORMERS}"
+    equal = ", ".join(f"{TEXTS * ROUNDS} of {TEXTS * ROUNDS} at {number}" for number in AT_ONCE)
+    said = f"texts equal to those of {ONE_BY_ONE}, by number at once: {TOGETHER} {equal}; {TRANSFORMERS} {equal}"
     for text in (" ".join(done.output.split()), (tmp_path / "race.markdown").read_text()):
         assert said in text, text
         assert "tokens/s with 8 texts at once: at least 2.5 ×" in text and "the time of a text alone: at most" in text

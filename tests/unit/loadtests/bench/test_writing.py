@@ -132,12 +132,15 @@ def test_too_small_a_gain_is_a_missed_target() -> None:
 def test_other_texts_are_counted() -> None:
     """A contestant that writes something else than one by one is told so, text by text."""
     same = a_run(turns(0.1, 0.2))
-    assert agreement(same).endswith(f"128 of 128 {TOGETHER}; 128 of 128 {TRANSFORMERS}")
+    all_equal = "32 of 32 at 1, 32 of 32 at 4, 32 of 32 at 8, 32 of 32 at 16"
+    assert agreement(same).endswith(f": {TOGETHER} {all_equal}; {TRANSFORMERS} {all_equal}")
     odd = tuple(
         replace(turn, sample=sample(turn.slot.load, 0.1, said="else")) if turn.slot == Slot(1, 8, TOGETHER) else turn
         for turn in same.turns.taken
     )
-    assert f"112 of 128 {TOGETHER}; " in agreement(replace(same, turns=Turns(odd)))
+    assert f": {TOGETHER} 32 of 32 at 1, 32 of 32 at 4, 16 of 32 at 8, 32 of 32 at 16; " in agreement(
+        replace(same, turns=Turns(odd))
+    )
 
 
 def test_what_reading_takes_is_told_where_texts_alone_were_measured() -> None:
