@@ -44,7 +44,7 @@ MOST_STOPS, MOST_STOP_CHARACTERS = 16, 200
 """Texts at which a request may have its answer end, and the characters of each."""
 
 MOST_TOGETHER = 8
-"""Most texts that step together. A step of 8 took 2.1 times as long as one of 1 (SmolLM2, int8 weights, one thread).
+"""Most texts that step together. A step of 8 took 2.1 to 3.1 times as long as one of 1 (SmolLM2, int8 weights).
 So many rows are profiled, and each holds its past in memory."""
 
 MESSAGE_TOKENS = 8
