@@ -68,8 +68,14 @@ class MaskReader:
         self._cleans = cleans
 
     def encode(self, text: str) -> Encoded | Failure:
-        """Tokenises a text, in which each mask stands for the checkpoint's own; TOO_LONG if it is over the window."""
-        ids = self._encoder.encode(MASK.sub(lambda found: self._mask, text)).ids
+        """Tokenises a text, in which each mask stands for the checkpoint's own; TOO_LONG if it is over the window.
+
+        REFUSED if it spells the mask otherwise, as in wide letters that a tokenizer makes narrow: no limit counted it.
+        """
+        text, masks = MASK.subn(lambda found: self._mask, text)
+        ids = self._encoder.encode(text).ids
+        if ids.count(self.mask_id) > masks:
+            return Failure(FailureKind.REFUSED, "a text spells the mask in other letters than [MASK] or <mask>")
         if len(ids) > self._window:
             return Failure(FailureKind.TOO_LONG, "over the checkpoint's window", len(ids), self._window)
         return Encoded(ids, len(ids))

@@ -15,7 +15,7 @@ import numpy as np
 
 from deployments.engines.base import Engine, Logits, padded
 from deployments.engines.opening import ONNX_FILE, EngineSize, open_engine_named
-from deployments.replica.answering.reading import QuestionReader, ReadContext
+from deployments.replica.answering.reading import QuestionReader, QuestionTooLong, ReadContext
 from deployments.replica.answering.replica import OpenAnswerer
 from deployments.replica.answering.spans import found_answers
 from deployments.replica.tokens import TOKENIZER_FILE, Encoded
@@ -186,7 +186,12 @@ def _ask(original: Original, reader: QuestionReader, bench: Workbench) -> Asked:
     location, texts = bench.source.location, questioned(bench.source)
     contexts, encoded = [], []
     for one in texts.texts:
-        read = reader.read(one.answer or "", one.text)
+        try:
+            read = reader.read(one.answer or "", one.text)
+        except QuestionTooLong as error:
+            raise SourceRefused(
+                f"{location}: a question of its verification texts leaves its window no room"
+            ) from error
         windows = reader.encoded(read)
         if not _as_transformers(original, one, read, windows):
             raise ExportFailed(f"{location}: a question is not read as by the checkpoint's own tokenizer")

@@ -250,7 +250,7 @@ def _prompts(original: Original, prompts: Prompts, asked: Asked, location: str) 
     """
     most = original.window // 2
     few = [_opening(one.text, prompts.tokens, most) for one in asked.texts.texts[:LENGTH_PROMPTS]]
-    if original.tokenizer.chat_template is None:
+    if not original.tokenizer.chat_template:
         return [prompts.of_text(text) for text in few]
     tokenizer: Any = original.tokenizer  # whose result is typed as many things
     found = []

@@ -158,9 +158,13 @@ class Adviser:
         return candidates(situation.task, self.known, self.offers)
 
     def _budget_s(self, situation: Situation) -> float:
-        task = TASKS.get(situation.task)
-        usual_ms = USUAL_BUDGET_MS if task is None else task.default_budget_ms
-        return (usual_ms if situation.budget_ms is None else situation.budget_ms) / 1000
+        if situation.budget_ms is not None:
+            return situation.budget_ms / 1000
+        if situation.task not in TASKS:
+            return USUAL_BUDGET_MS / 1000
+        offered = sorted(self.offers, key=lambda one: not one.served)
+        usual = TASKS[situation.task].default_budget_ms / 1000
+        return offered[0].catalog.budget_s(situation.task) if offered else usual
 
     def _case(
         self, situation: Situation, one: Candidate, measured: Sequence[Basis], reference: Sequence[Basis]

@@ -17,6 +17,7 @@ from gateway.advising.candidates import Candidate
 from gateway.advising.knowledge import Knowledge
 from gateway.advising.situation import Machine, Situation
 from gateway.advising.timing import Timed
+from gateway.tasks import TASKS
 
 Verdict: TypeAlias = Literal["in", "caution", "out"]
 
@@ -71,6 +72,13 @@ class Case:
     def cores(self) -> float | None:
         """The processors to serve on, as asked for, else the machine's."""
         return self.situation.cores or self.machine.cores
+
+    @property
+    def in_pieces(self) -> bool:
+        """True if the task takes a text over the window in several parts: in windows, or in pieces to be rewritten."""
+        task = TASKS.get(self.situation.task)
+        windowed = task is not None and task.windowed
+        return windowed or self.knowledge.tasks[self.situation.task].does == "transform"
 
     @property
     def memory_bytes(self) -> float | None:
@@ -135,14 +143,14 @@ def offers(case: Case) -> Iterator[Ruling]:
 
 
 def length(case: Case) -> Iterator[Ruling]:
-    """The window has to hold the longest text, unless a text is read in pieces to be rewritten."""
+    """The window has to hold the longest text, unless the task takes texts in windows, or reads them in pieces."""
     held, shape, asked = case.candidate.held, case.candidate.shape, case.situation.max_tokens
     window = held.manifest.max_tokens if held is not None else None if shape is None else shape.window
     if window is None:
         yield Ruling("length", "caution", "its window is not known here")
     elif asked <= window:
         yield Ruling("length", "in", f"its window of {window} tokens holds {asked}")
-    elif case.candidate.ready and case.knowledge.tasks[case.situation.task].does != "understand":
+    elif case.candidate.ready and case.in_pieces:
         yield Ruling("length", "caution", f"{asked} tokens are over its window of {window}: they are read in pieces")
     else:
         yield Ruling("length", "out", f"its window is {window} tokens, and texts have {asked}")

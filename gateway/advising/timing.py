@@ -25,6 +25,7 @@ from gateway.model.profile import LatencyProfile, ProfileCell, ProfileDocument
 from gateway.model.request import RequestShape
 from gateway.tasks import TASKS, service_time_model
 from gateway.tasks.classify import BatchedModel
+from gateway.tasks.generate import CausalManifest
 from gateway.tasks.runs import LARGEST_RUN
 from gateway.tasks.service_time import ServiceTimeModel
 from gateway.tasks.summarize import AbstractiveModel
@@ -159,7 +160,13 @@ class Timed:
 
 
 def timed(situation: Situation, manifest: VariantManifest, threads: int, budget_s: float) -> Timed:
-    """The forecast by a variant's own profile. Raises KeyError if its kind does not serve the task."""
+    """The forecast by a variant's own profile. Raises KeyError if its kind does not serve the task.
+
+    One that writes is asked for `output_tokens`, as estimated ones are.
+    """
+    if isinstance(manifest, Seq2SeqManifest | CausalManifest):
+        tokens = min(situation.output_tokens, manifest.generation.max_new_tokens)
+        manifest = manifest.model_copy(update={"output_tokens": float(tokens)})
     model = service_time_model(manifest, situation.task)
     on, precision = manifest.profile.measured_on, manifest.precision
     return _forecast(situation, model, threads, budget_s, True, manifest.checkpoint, on, precision)

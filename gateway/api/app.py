@@ -19,7 +19,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway.advising.advice import Adviser, UnknownSituation
+from gateway.advising.advice import Advice, Adviser, UnknownSituation
 from gateway.advising.situation import Machine, Situation
 from gateway.api import bodies, openai, streaming
 from gateway.api.access import Access, preflight_headers
@@ -277,7 +277,8 @@ class App:
     async def advise(self, page: PageFile, http: HttpRequest) -> Response:
         """`GET /advise`: which checkpoint to serve in a situation; a browser gets the page that asks for that.
 
-        It takes some milliseconds, on a thread; one at a time, so that requests of tasks keep the processors.
+        It takes some milliseconds, on a thread; one at a time, also where clients leave, so that requests of tasks keep
+        the processors.
         """
         varies = {"Vary": "Accept"}
         if "text/html" in http.headers.get("accept", ""):
@@ -290,12 +291,15 @@ class App:
         situation = bodies.from_query(query, Situation)
         machine = Machine(cores=self.service.load.cores(tuple(router.manifests)))
         try:
-            async with self.advising:
-                advice = await asyncio.to_thread(Adviser([router.offered()], machine).advise, situation)
+            advice = await asyncio.shield(self._advised(Adviser([router.offered()], machine), situation))
         except UnknownSituation as unknown:
             fault = {"field": unknown.field, "message": unknown.message}
             raise InvalidRequest(f"{unknown.field}: {unknown.message}", [fault]) from None
         return self._json(http, advice, headers=varies)
+
+    async def _advised(self, adviser: Adviser, situation: Situation) -> Advice:
+        async with self.advising:
+            return await asyncio.to_thread(adviser.advise, situation)
 
     async def healthz(self, http: HttpRequest) -> Response:
         """`GET /healthz`: the process answers."""

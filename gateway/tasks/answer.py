@@ -345,7 +345,7 @@ class SentencesModel(BatchedModel):
         self, tokens: Sequence[int], parameters: Parameters, available_s: float, companions: int = 0
     ) -> tuple[float, float]:
         """Median seconds of all sentences, twice: there is one way to do it."""
-        service_time_s = self.slowdown.value * self._sentences_s(sum(tokens))
+        service_time_s = self.slowdown.value * sum(self._sentences_s(one) for one in tokens)
         return service_time_s, service_time_s
 
     def learn(self, tokens: Sequence[int], parameters: Parameters, answer: Answer) -> None:

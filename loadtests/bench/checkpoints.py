@@ -85,6 +85,8 @@ class Subject:
     def jobs(self, settings: Settings) -> Iterator[Job]:
         """What is run of it. In PyTorch only where that is installed."""
         lengths = tuple(one for one in settings.lengths if self.shape is None or one <= self.shape.window)
+        if not lengths:
+            return
 
         def job(kind: str, place: str, run: str) -> Job:
             return Job(kind, place, run, settings.batches, lengths, settings.threads, settings.seconds)

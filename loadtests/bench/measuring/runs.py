@@ -163,9 +163,10 @@ def _of_variant(folder: Path, threads: int) -> Run:
     """A run of a variant's engine: a padded batch, or of an encoder-decoder the reading of each text in turn."""
     import numpy as np
 
-    from deployments.engines.opening import open_engine, open_seq2seq_engine
+    from deployments.engines.opening import open_causal_engine, open_engine, open_seq2seq_engine
     from gateway.model.manifest import Seq2SeqManifest
     from gateway.tasks import read_manifest
+    from gateway.tasks.generate import CausalManifest
 
     manifest = read_manifest(folder)
 
@@ -180,6 +181,14 @@ def _of_variant(folder: Path, threads: int) -> Run:
                 writer.encode(row).step(first + manifest.generation.decoder_start_token_id, first)
 
         return read
+    if isinstance(manifest, CausalManifest):
+        causal = open_causal_engine(manifest.engine, folder, threads)
+
+        def begin(batch: int, tokens: int) -> None:
+            for row in texts(batch, tokens):
+                causal.encode(row[:-1]).step(row[-1:], np.zeros(1, dtype=np.int64))
+
+        return begin
     engine = open_engine(folder, manifest, threads)
 
     def run(batch: int, tokens: int) -> None:

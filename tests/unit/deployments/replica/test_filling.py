@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from fake_fillers import MASK_ID, WINDOW, WORDS, CopyingEngine, replica, tokenizer
+from tokenizers import Tokenizer, models, normalizers
 
 from deployments.replica.filling import MaskReader
 from deployments.replica.tokens import Encoded
@@ -118,3 +119,16 @@ def test_a_tokenizer_without_the_mask_is_refused(tmp_path: Path) -> None:
     tokenizer().save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(ValueError, match="has no token '<mask>'"):
         MaskReader(tmp_path / "tokenizer.json", WINDOW, "<mask>", 0, cleans=True)
+
+
+def test_a_mask_in_other_letters_is_refused(tmp_path: Path) -> None:
+    """No tokenizer makes masks of what the limit on masks has not counted: wide letters that it reads as narrow."""
+    pieces = [("[MASK]", 0.0), ("<unk>", -9.0), ("a", -1.0), *((letter, -5.0) for letter in "[]MSK ")]
+    made = Tokenizer(models.Unigram(pieces, unk_id=1))
+    made.normalizer = normalizers.NFKC()
+    made.add_special_tokens(["[MASK]", "<unk>"])
+    made.save(str(tmp_path / "tokenizer.json"))
+    reader = MaskReader(tmp_path / "tokenizer.json", WINDOW, "[MASK]", 1, cleans=True)
+    assert isinstance(reader.encode("a[MASK]a<mask>"), Encoded)
+    found = reader.encode("a[MASK]a" + "".join(chr(ord(one) + 0xFEE0) for one in "[MASK]"))
+    assert isinstance(found, Failure) and found.kind is FailureKind.REFUSED

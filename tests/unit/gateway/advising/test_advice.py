@@ -195,3 +195,31 @@ def test_packaged_catalogs_have_known_shapes() -> None:
     """The shape of every checkpoint of the packaged catalogs is known, to be estimated before it is made."""
     entries = [entry for name in ("starter", "hub") for entry in load_catalog(name).checkpoints]
     assert [entry.name for entry in entries if knowledge().of_source(entry.source) is None] == []
+
+
+def test_windowed_tasks_take_texts_over_the_window_and_writers_do_not() -> None:
+    """A text over the window is read in windows by `/tokens`, in pieces by `/summarize`, and refused by `/generate`."""
+    served = Adviser([Offered(load_catalog("starter"), {})], Machine(cores=2.0, memory_bytes=8e9))
+
+    def verdict(task: str, name: str) -> str:
+        advice = served.advise(
+            Situation(task=task, max_tokens=3000, domain="personal-data" if task == "tokens" else None)
+        )
+        (one,) = (one for one in (*advice.right, *advice.wrong) if one.name == name)
+        return next(reason.verdict for reason in one.why if reason.rule == "length")
+
+    assert verdict("tokens", "rampart") == "caution"
+    assert verdict("generate", "smollm2") == "out"
+    assert verdict("classify", "minilm-sentiment") == "out"
+
+
+def test_the_usual_budget_is_that_of_the_catalog() -> None:
+    """Where no budget is asked for, that of the served catalog holds, as it does for requests."""
+    catalog = load_catalog("starter")
+    short = catalog.model_copy(
+        update={"defaults": catalog.defaults.model_copy(update={"budget_ms": {"classify": 1.0}})}
+    )
+    served = Adviser([Offered(short, {}, served=True)], Machine(cores=2.0, memory_bytes=8e9))
+    advice = served.advise(Situation(task="classify"))
+    said = [reason.text for one in advice.wrong for reason in one.why if reason.rule == "budget"]
+    assert any("the budget of 1 ms" in text for text in said), said
