@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol, TypeAlias
@@ -198,7 +199,8 @@ class App:
         http.scope[_IN_SERVICE] = True
         answering = Answering(self.service, request)
         begun = await answering.begun()
-        try:
+        with ExitStack() as left:
+            left.callback(answering.leave)
             if isinstance(begun, Finished) and begun.answer is None:
                 return self._problem(http, begun.problem or InternalError(), headers_of(begun.record))
             record = begun.record if isinstance(begun, Finished) else begun
@@ -206,9 +208,7 @@ class App:
             headers = {**decided_headers(record), **streaming.HEADERS}
             headers |= {fact.header: str(value) for fact, value in told}
             head, events = self._respond(http, b"", EVENT_STREAM, 200, headers), form.events(record, told)
-        except BaseException:
-            answering.leave()
-            raise
+            left.pop_all()  # from here on the response leaves it
         return EventResponse(head, answering, events.delta, events.end, events.fault)
 
     async def openai(self, endpoint: Endpoint, http: HttpRequest) -> Response:

@@ -155,6 +155,7 @@ def test_a_bad_parameter_is_named_and_costs_the_next_request_nothing(
 
 def test_a_summary_is_read_while_it_is_written(client: httpx.Client) -> None:
     """The events of a replica in another process, joined, are the text of the last event, extracted or written."""
+    counted = total(client, "punctual_request_first_delta_seconds_count", "ranker")
     for checkpoint in ("ranker", "writer"):
         headers = {**AMPLE, "X-Checkpoint": checkpoint, "Accept": "text/event-stream"}
         body = {"inputs": PAGE, "parameters": {"num_beams": 1, "truncation": "longest_first"}}
@@ -164,7 +165,7 @@ def test_a_summary_is_read_while_it_is_written(client: httpx.Client) -> None:
         told = [json.loads(one.removeprefix("data: "))["text"] for one in deltas]
         done = json.loads(last.removeprefix("event: done\ndata: "))
         assert told and "".join(told) == done["outputs"][0]["summary_text"]
-    assert total(client, "punctual_request_first_delta_seconds_count", "ranker") == 1
+    assert total(client, "punctual_request_first_delta_seconds_count", "ranker") == counted + 1
 
 
 def test_a_client_that_hangs_up_stops_its_summary(live: Live, client: httpx.Client) -> None:
