@@ -136,10 +136,10 @@ class TaskQueue:
             if queued in queue:
                 queue.remove(queued)
 
-    def ended(self, batch: Batch, now_s: float | None = None) -> None:
+    def ended(self, batch: Batch, now_s: float) -> None:
         """Reports that one member of a batch is finished; the last of them frees its cores.
 
-        If others have joined it, one of them keeps the cores.
+        If others have joined it, one of them keeps the cores, and all of them step faster from now on.
         """
         before = batch.texts
         batch.left -= 1
@@ -149,7 +149,7 @@ class TaskQueue:
             if batch.threads and (heir := next((one for one in sharing if not one.threads), None)) is not None:
                 heir.threads = batch.threads
         checkpoint = next((one for one in self.checkpoints if one.name == batch.checkpoint), None)
-        if now_s is not None and sharing and checkpoint is not None and checkpoint.joins is not None:
+        if sharing and checkpoint is not None and checkpoint.joins is not None:
             texts = sum(one.texts for one in sharing) + batch.texts
             quicker = checkpoint.joins.pace(texts) / checkpoint.joins.pace(texts + before - batch.texts)
             for one in sharing:

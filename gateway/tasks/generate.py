@@ -391,9 +391,6 @@ class CausalModel(WritingModel):
         each = [self._together(group, given, available_s / len(groups), companions) for group in groups]
         return sum(fully_s for fully_s, _ in each), sum(least_s for _, least_s in each)
 
-    def _of_text(self, tokens: int, parameters: Parameters, available_s: float) -> tuple[float, float]:
-        return self.service_times_s([tokens], parameters, available_s)
-
     def _together(
         self, lengths: Sequence[int], given: GenerateParameters, available_s: float, companions: int = 0
     ) -> tuple[float, float]:

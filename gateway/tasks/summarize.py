@@ -255,6 +255,20 @@ class AbstractiveModel(WritingModel):
         self._window_tokens = manifest.max_tokens
         self._rules = manifest.generation
 
+    def run_s(self, inputs: int, tokens: int) -> float:
+        """Median seconds of the texts, one after the other, each done the cheapest way."""
+        return inputs * self._of_text(tokens, _USUAL, 0.0)[1]
+
+    def service_times_s(
+        self, tokens: Sequence[int], parameters: Parameters, available_s: float, companions: int = 0
+    ) -> tuple[float, float]:
+        """Median seconds within the available time, and the least; several texts share the time equally."""
+        planned = least = 0.0
+        for of_text in tokens:
+            fully_s, leanest_s = self._of_text(of_text, parameters, available_s / len(tokens))
+            planned, least = planned + fully_s, least + leanest_s
+        return planned, least
+
     def _of_text(self, tokens: int, parameters: Parameters, available_s: float) -> tuple[float, float]:
         """Median seconds of one text with as many beams as fit, and with one.
 

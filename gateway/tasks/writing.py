@@ -11,9 +11,9 @@ from gateway.tasks.service_time import SLOWDOWN_WEIGHT, SMOOTHING, Slowdown, Ste
 
 
 class WritingModel(ABC):
-    """Service times of a checkpoint that writes its answers, one text after the other.
+    """What answers teach of a checkpoint that writes them: their length, and the slowdown.
 
-    A subclass says what one text takes and what a request wants. Learnt are the length of answers and the slowdown.
+    A subclass says what texts take, and what a request wants.
     """
 
     max_batch = 1
@@ -36,30 +36,12 @@ class WritingModel(ABC):
         """What a request asks for, within the checkpoint's own rules."""
 
     @abstractmethod
-    def _of_text(self, tokens: int, parameters: Parameters, available_s: float) -> tuple[float, float]:
-        """Median seconds of one text as done within the available time, and as done the cheapest way."""
-
-    @abstractmethod
     def _forced(self, parameters: Parameters) -> bool:
         """True if a request asks for more tokens than are usual, so that its length says nothing of others."""
 
     def _midway(self, kept: int, tokens: int) -> int:
         """The tokens before the mean one of the steps that wrote `tokens` after `kept` ones."""
         return kept
-
-    def run_s(self, inputs: int, tokens: int) -> float:
-        """Median seconds of the texts, one after the other, each done the cheapest way."""
-        return inputs * self._of_text(tokens, self.usual, 0.0)[1]
-
-    def service_times_s(
-        self, tokens: Sequence[int], parameters: Parameters, available_s: float, companions: int = 0
-    ) -> tuple[float, float]:
-        """Median seconds within the available time, and the least; several texts share the time equally."""
-        planned = least = 0.0
-        for of_text in tokens:
-            fully_s, leanest_s = self._of_text(of_text, parameters, available_s / len(tokens))
-            planned, least = planned + fully_s, least + leanest_s
-        return planned, least
 
     def learn(self, tokens: Sequence[int], parameters: Parameters, answer: Answer) -> None:
         """Learns the output length, and the slowdown from single texts in one piece."""

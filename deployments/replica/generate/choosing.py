@@ -64,22 +64,20 @@ class Chooser:
 
     def choose(self, logits: Logits) -> int:
         """Takes the logits (vocabulary,) of a step, which stay unchanged, and gives the next token."""
-        choice = self._choice
-        scores = logits.astype(np.float64)
-        self._penalise(scores)
-        if self._written < choice.min_new_tokens:
-            scores[self._ends] = -np.inf
-        token = self._drawn(scores) if choice.sample else int(scores.argmax())
+        scores = self.scores(logits)
+        token = self._drawn(scores) if self._choice.sample else int(scores.argmax())
         self._counts[token] = self._counts.get(token, 0) + 1
         self._seen.add(token)
         self._written += 1
         return token
 
-    def probabilities(self, logits: Logits) -> NDArray[np.float64]:
-        """The probability (vocabulary,) of each token to be drawn next, which chooses none."""
+    def scores(self, logits: Logits) -> NDArray[np.float64]:
+        """The logits (vocabulary,) after penalties, without an end that would come too soon."""
         scores = logits.astype(np.float64)
         self._penalise(scores)
-        return shaped(scores, self._choice)
+        if self._written < self._choice.min_new_tokens:
+            scores[self._ends] = -np.inf
+        return scores
 
     def _penalise(self, scores: NDArray[np.float64]) -> None:
         choice = self._choice

@@ -27,14 +27,12 @@ class Prompts:
     def __init__(self, tokenizer_file: Path, template: str | None, ends: Sequence[int]) -> None:
         """Takes the tokenizer's file, the chat template if there is one, and the tokens that end an answer."""
         self.tokens = TextTokens.open(tokenizer_file)
-        self.tokenizer = self._whole = Tokenizer.from_file(
-            str(tokenizer_file)
-        )  # which reads the names of special tokens as such
-        self._whole.no_padding()
-        self._whole.no_truncation()
-        added = self._whole.get_added_tokens_decoder().values()
+        self.tokenizer = Tokenizer.from_file(str(tokenizer_file))  # which reads the names of special tokens as such
+        self.tokenizer.no_padding()
+        self.tokenizer.no_truncation()
+        added = self.tokenizer.get_added_tokens_decoder().values()
         self._names = tuple(token.content for token in added if token.special and len(token.content) > 1)
-        self._end = self._whole.id_to_token(ends[0]) if ends else ""
+        self._end = self.tokenizer.id_to_token(ends[0]) if ends else ""
         environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
         environment.globals |= {"raise_exception": _refuse, "strftime_now": time.strftime}
         self._template = None if template is None else environment.from_string(template)
@@ -66,7 +64,7 @@ class Prompts:
                 text = self._template.render(messages=messages, add_generation_prompt=True, **special)
             except (TemplateError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError):
                 return Failure(FailureKind.REFUSED, "the checkpoint's chat template does not take these roles")
-        ids: list[int] = self._whole.encode(text).ids
+        ids: list[int] = self.tokenizer.encode(text).ids
         return ids
 
     def _plain(self, text: str) -> str:

@@ -11,12 +11,12 @@ from tokenizers.decoders import DecodeStream
 from deployments.engines.base import CausalEngine, Seq2SeqEngine
 from deployments.replica.generate.choosing import Choice, Chooser
 from deployments.replica.generate.prompts import Prompts
-from deployments.replica.summarize.job import SLOWDOWN_WEIGHT, Ask, Given, Steps, SummaryJob, SummaryResult, TextBudget
+from deployments.replica.summarize.job import Ask, Given, Steps, SummaryJob, SummaryResult, TextBudget
 from deployments.replica.summarize.time_slicing import Together
 from gateway.model.messages import Failure, FailureKind, FinishReason, Generation, InputReport
 from gateway.tasks.decoding import DecodingPlan, Wanted, WritingTimes, plan
 from gateway.tasks.generate import MOST_TOGETHER, CausalManifest, GenerateParameters, wanted_tokens
-from gateway.tasks.service_time import Slowdown
+from gateway.tasks.service_time import SLOWDOWN_WEIGHT, Slowdown
 
 
 class WrittenText:

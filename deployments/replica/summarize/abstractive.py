@@ -24,7 +24,6 @@ from deployments.replica.summarize.casing import GrowingSummary, restored
 from deployments.replica.summarize.chunking import Piece, Windowing
 from deployments.replica.summarize.job import (
     SHORT_CHARACTERS,
-    SLOWDOWN_WEIGHT,
     Settled,
     Steps,
     SummaryJob,
@@ -44,7 +43,7 @@ from gateway.model.deadline import Clock
 from gateway.model.manifest import Seq2SeqManifest
 from gateway.model.messages import Failure, FailureKind, FinishReason, Generation, InputReport
 from gateway.tasks.decoding import HEADROOM, DecodingPlan, Wanted, WritingTimes, leanest, plan
-from gateway.tasks.service_time import Slowdown
+from gateway.tasks.service_time import SLOWDOWN_WEIGHT, Slowdown
 from gateway.tasks.summarize import SummarizeParameters, wanted_of
 
 COUNTING_SHARE = 0.25

@@ -18,7 +18,6 @@ from deployments.engines.base import Engine, Logits, padded
 from deployments.engines.opening import ONNX_FILE, open_engine
 from deployments.replica.kinds import ReplicaKind
 from deployments.replica.summarize.job import (
-    SLOWDOWN_WEIGHT,
     WORDS_PER_TOKEN,
     Steps,
     SummaryJob,
@@ -38,7 +37,7 @@ from gateway.model.deadline import Clock
 from gateway.model.manifest import ExtractiveManifest
 from gateway.model.messages import FinishReason, Generation, InputReport
 from gateway.model.profile import LatencyProfile
-from gateway.tasks.service_time import Slowdown
+from gateway.tasks.service_time import SLOWDOWN_WEIGHT, Slowdown
 from gateway.tasks.summarize import SummarizeParameters
 
 STRETCH = 64

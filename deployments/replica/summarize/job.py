@@ -31,9 +31,6 @@ WORDS_PER_TOKEN = 0.75
 
 _UNREADABLE = frozenset(("Cc", "Cf", "Zs", "Zl", "Zp"))
 
-SLOWDOWN_WEIGHT = 0.1
-"""Weight of each new measurement in a summarizer's running averages of time."""
-
 
 @dataclass(frozen=True, slots=True)
 class SummaryResult:

@@ -350,22 +350,29 @@ class TimeSlicer:
                 late = [text for text in texts if not text.job.in_time(together.pace(len(texts)))]
                 asks = [text.job.ask for text in texts if text.job.ask is not None]
                 if late or len(asks) < len(texts):
-                    for text in late:
-                        self._stepped(text, guarded(text.job.step), step_began, step_began, 1)
+                    ended = self._each_alone(late, step_began)
                     break
                 decoders, tokens = [ask.decoder for ask in asks], [ask.token for ask in asks]
                 logits = guarded(lambda: together.step(decoders, tokens))  # noqa: B023 - called at once
                 ended = self._clock()
+                if isinstance(logits, Failure):  # it may be one's fault
+                    ended = self._each_alone(texts, ended)
+                    continue
                 for at, text in enumerate(texts):
-                    if isinstance(logits, Failure):  # it may be one's fault: each tries alone
-                        done = guarded(text.job.step)
-                        ended = self._clock()
-                    else:
-                        given = Given(logits[at], len(texts), ended - step_began)
-                        done = guarded(lambda: text.job.take(given))  # noqa: B023 - called at once
+                    given = Given(logits[at], len(texts), ended - step_began)
+                    done = guarded(lambda: text.job.take(given))  # noqa: B023 - called at once
                     self._stepped(text, done, step_began, ended, len(texts))
         finally:
             self._loop.call_soon_threadsafe(self._back, texts, ended - began)
+
+    def _each_alone(self, texts: Sequence[_Text], began: float) -> float:
+        """On a thread: has each text take its next step by itself, or end for want of time; gives when the last did."""
+        for text in texts:
+            done = guarded(text.job.step)
+            ended = self._clock()
+            self._stepped(text, done, began, ended, 1)
+            began = ended
+        return began
 
     def _stepped(self, text: _Text, done: bool | Failure, began: float, ended: float, texts: int) -> None:
         """On a thread: notes a step of a text, one of so many that took it together."""

@@ -101,7 +101,7 @@ class TaskQueueMachine(RuleBasedStateMachine):
 
     def a_member_is_done(self, release: Batch) -> None:
         """End one member of a batch."""
-        self.play.queue.ended(release)
+        self.play.queue.ended(release, self.play.now_s)
         self.done += 1
         assert release.left >= 0
         if not release.left:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers.generation import logits_process as theirs
 
-from deployments.replica.generate.choosing import Choice, Chooser
+from deployments.replica.generate.choosing import Choice, Chooser, shaped
 from gateway.tasks.generate import GenerateParameters, WritingRules
 
 VOCABULARY, END = 50, 49
@@ -35,7 +35,7 @@ def test_tokens_are_drawn_with_the_probabilities_of_transformers(
     """Penalty, temperature, top_k and top_p shape the logits as transformers' processors do, in their order."""
     prompt, found = [3, 5, 7, 7], logits(seed)
     given = choice(sample=True, temperature=temperature, top_k=top_k, top_p=top_p, repetition_penalty=penalty)
-    ours = Chooser(given, prompt, np.random.default_rng(0)).probabilities(found)
+    ours = shaped(Chooser(given, prompt, np.random.default_rng(0)).scores(found), given)
     processors: list[theirs.LogitsProcessor] = [theirs.TemperatureLogitsWarper(temperature)]
     if penalty != 1.0:
         processors.insert(0, theirs.RepetitionPenaltyLogitsProcessor(penalty))
