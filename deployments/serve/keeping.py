@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from queue import SimpleQueue
 from typing import NoReturn
 
 from deployments.serve import environment
@@ -103,6 +104,18 @@ def keep(gateway: Callable[[Path], int], say: Callable[[str], None]) -> int:
 def ready(folder: Path) -> None:
     """Tells the keeper that from now on a stop has requests to wait for."""
     (folder / _READY).touch()
+
+
+def stops(*numbers: signal.Signals) -> SimpleQueue[int]:
+    """Has each of these signals put into the queue from now on; its `get` waits for the first one.
+
+    A handler runs in the middle of whatever the main thread does. If that is waiting for an event, or another handler
+    that sets it, the event's own lock is held and the handler waits for ever. A SimpleQueue's `put` may interrupt both.
+    """
+    told = SimpleQueue[int]()
+    for number in numbers:
+        signal.signal(number, lambda heard, _: told.put(heard))
+    return told
 
 
 @contextmanager

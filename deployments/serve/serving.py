@@ -28,7 +28,7 @@ import psutil
 from deployments.replica.prepared import NeverReady
 from deployments.replica.variant import VariantRejected
 from deployments.serve import environment
-from deployments.serve.keeping import ready
+from deployments.serve.keeping import ready, stops
 from deployments.serve.late import LOOK_S as JOIN_LOOK_S
 from deployments.serve.late import Deploy, Latecomers, Notes, Preparing
 from deployments.serve.observing import OFF, access_log_to
@@ -119,12 +119,10 @@ def serve(
     Ends the process if a part of Ray dies that cannot be replaced.
     """
     with running(folder, catalog, variants, host, port, say, access_log, preparing, scheduler) as url:
-        stop = threading.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: stop.set())  # only now, since Ray sets handlers of its own
+        told = stops(signal.SIGINT, signal.SIGTERM)  # only now, since Ray sets handlers of its own
         ready(folder)
         say(f"ready at {url}")
-        stop.wait()
+        told.get()
 
 
 LOOK_S = 1.0

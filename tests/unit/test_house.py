@@ -19,6 +19,7 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 
 NAMES_THAT_SAY_NOTHING = {"utils", "util", "helpers", "helper", "common", "misc"}
 BROAD_HANDLERS = 2
+MAY_INTERRUPT = {"told.put", "sys.exit"}
 OWNED = {"ray", "ctranslate2", "onnxruntime", "openvino", "optimum", "prometheus_client", "torch", "transformers"}
 ASK_ANY_TASK = ("gateway", "deployments", "exporters")
 UNITS = {"tokens", "answer"}
@@ -99,6 +100,19 @@ def test_any_exception_is_caught_at_two_places_at_most() -> None:
     ]
     assert len(broad) <= BROAD_HANDLERS, broad
     assert {where.partition(":")[0] for where in broad} <= {"deployments/engines/base.py", "gateway/model/faults.py"}
+
+
+def test_a_signals_handler_takes_no_lock() -> None:
+    """A handler runs amid anything, its own lock's holder too: it puts into a queue that allows that, or exits."""
+    found = []
+    for path in MODULES + TESTS:
+        for call in nodes(path):
+            if isinstance(call, ast.Call) and ast.unparse(call.func) == "signal.signal":
+                inner = [
+                    node.func for handler in call.args[1:] for node in ast.walk(handler) if isinstance(node, ast.Call)
+                ]
+                found += [(label(path), ast.unparse(name)) for name in inner if ast.unparse(name) not in MAY_INTERRUPT]
+    assert not found
 
 
 def test_the_command_expects_no_error_of_every_kind() -> None:

@@ -10,24 +10,25 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
-from deployments.serve.keeping import keep, ready
+from deployments.serve.keeping import keep, ready, stops
 
 
 def gateway(folder: Path) -> int:
     """Start a process, say so, and do what the argument says."""
     other = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"], process_group=0)
-    stop = threading.Event()
-    if sys.argv[1] == "waits":
-        signal.signal(signal.SIGINT, lambda *_: stop.set())
+    told = stops(signal.SIGINT) if sys.argv[1] == "waits" else None
+    if told:
         ready(folder)
     print(folder, other.pid, flush=True)
     if sys.argv[1] == "fails":
         return 7
-    stop.wait()
-    return 0
+    if told:
+        told.get()
+        return 0
+    while True:
+        signal.pause()
 
 
 if __name__ == "__main__":

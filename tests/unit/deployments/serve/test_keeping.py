@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -155,6 +155,17 @@ def test_the_next_start_clears_what_a_killed_keeper_left() -> None:
         with environment.run_folder():
             assert not one.folder.exists()
         wait_until(lambda: not one.left())
+
+
+def test_every_signal_of_a_burst_is_taken() -> None:
+    """Signals that interrupt each other, and the wait for the first one, hold nobody up."""
+    with begun("waits") as one:
+        gateway = next(process for process in one.family if process.ppid() == one.keeper.pid)
+        with suppress(psutil.NoSuchProcess):
+            for _ in range(1000):
+                gateway.send_signal(signal.SIGINT)
+        assert one.keeper.wait(WITHIN_S) == 0
+        assert not one.left()
 
 
 def test_a_part_that_died_is_named() -> None:
