@@ -25,8 +25,8 @@ from deployments.engines.opening import CAUSAL_FILES, open_causal_engine
 from deployments.replica.generate.prompts import TEMPLATE_FILE, Prompts
 from deployments.replica.generate.replica import OpenCausal
 from deployments.replica.generate.writing import write_on
-from deployments.replica.summarize.beam_search import GOLDEN_TOKENS
 from deployments.replica.tokens import TextTokens
+from deployments.replica.writing.beam_search import GOLDEN_TOKENS
 from exporters.errors import Difference, ExportFailed, SourceRefused
 from exporters.kinds.embedder import MODULES_FILE
 from exporters.kinds.generation import UNSUPPORTED, Fields, Harmless, check_supported, for_task, ids_of

@@ -16,6 +16,7 @@ import numpy as np
 
 from deployments.engines.base import Logits
 from deployments.engines.opening import ONNX_FILE, EngineSize, open_engine_named
+from deployments.replica.sentences import split_sentences
 from deployments.replica.summarize.extractive import RANKER_FILE, OpenExtractive
 from deployments.replica.summarize.ranking import (
     DEFAULT_COUNT,
@@ -26,7 +27,6 @@ from deployments.replica.summarize.ranking import (
     describe,
     unit_rows,
 )
-from deployments.replica.summarize.sentences import split_sentences
 from deployments.replica.tokens import TOKENIZER_FILE, TextTokens
 from exporters.errors import Difference, SourceRefused
 from exporters.kinds.graphs import export_vectors, place_graphs, scratch_folder

@@ -19,14 +19,14 @@ from deployments.engines.base import Seq2SeqEngine
 from deployments.engines.host import read_host
 from deployments.engines.opening import SEQ2SEQ_FILES, open_seq2seq_engine
 from deployments.replica.summarize.abstractive import OpenSeq2Seq
-from deployments.replica.summarize.beam_search import (
+from deployments.replica.tokens import TOKENIZER_FILE, TextTokens
+from deployments.replica.writing.beam_search import (
     SearchRules,
     search_rules,
     source_ids,
     write_golden,
     write_greedily,
 )
-from deployments.replica.tokens import TOKENIZER_FILE, TextTokens
 from exporters.errors import Difference, SourceRefused
 from exporters.kinds.generation import UNSUPPORTED, Fields, Harmless, check_supported, for_task, ids_of
 from exporters.kinds.graphs import export_seq2seq_graphs, place_graphs, scratch_folder

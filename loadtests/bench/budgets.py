@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from deployments.engines.host import read_host
-from deployments.replica.summarize.step_log import VARIABLE, Entry, Step, read_log
+from deployments.replica.writing.step_log import VARIABLE, Entry, Step, read_log
 from exporters.options import DEFAULT_CACHE, DEFAULT_CATALOG, CacheOption, CatalogOption
 from exporters.verification import mean_rouge_l
 from gateway.catalogs.catalog import Catalog

@@ -31,9 +31,9 @@ from rich.console import Console
 from deployments.engines.base import Decoder, Seq2SeqEngine
 from deployments.engines.host import read_host
 from deployments.engines.opening import open_seq2seq_engine
-from deployments.replica.summarize.beam_search import BeamSearch, SearchRules
-from deployments.replica.summarize.job import Steps, SummaryJob, SummaryResult, TextBudget
-from deployments.replica.summarize.time_slicing import SLICE_S, TimeSlicer
+from deployments.replica.writing.beam_search import BeamSearch, SearchRules
+from deployments.replica.writing.job import Steps, TextBudget, WritingJob, WritingResult
+from deployments.replica.writing.time_slicing import SLICE_S, TimeSlicer
 from gateway.model.deadline import Clock
 from gateway.model.messages import Failure, Generation, InputReport
 from loadtests import options
@@ -326,11 +326,11 @@ class TextClient:
             raise NoReply(self.failed[-1])
 
 
-def summary_job(engine: Seq2SeqEngine, text: Text, written: list[float], clock: Clock) -> SummaryJob:
+def summary_job(engine: Seq2SeqEngine, text: Text, written: list[float], clock: Clock) -> WritingJob:
     """A job that decodes the text, with a deadline an hour away."""
     budget = TextBudget(clock() + NO_DEADLINE_S, 0.0, clock)
     budget.left_s = text.rules.max_new_tokens * STEP_S
-    return SummaryJob(budget, decode_steps(engine, text, budget, written))
+    return WritingJob(budget, decode_steps(engine, text, budget, written))
 
 
 def decode_steps(engine: Seq2SeqEngine, text: Text, budget: TextBudget, written: list[float]) -> Steps:
@@ -344,7 +344,7 @@ def decode_steps(engine: Seq2SeqEngine, text: Text, budget: TextBudget, written:
         yield None
     read, tokens = len(text.token_ids), text.rules.max_new_tokens
     report = Generation("length", budget.steps, tokens, 1, tokens, 1, budget.headroom_s)
-    return SummaryResult("", report, InputReport(read, read, truncated=False))
+    return WritingResult("", report, InputReport(read, read, truncated=False))
 
 
 async def shared(engine: Seq2SeqEngine, arrangement: Arrangement, load: Load) -> Sample:

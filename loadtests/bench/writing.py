@@ -32,8 +32,8 @@ from deployments.replica.generate.prompts import Prompts
 from deployments.replica.generate.replica import GeneratorReplica, OpenCausal
 from deployments.replica.generate.writing import Scribe, WrittenText
 from deployments.replica.prepared import known_variants
-from deployments.replica.summarize.time_slicing import Together
 from deployments.replica.variant import open_variant
+from deployments.replica.writing.time_slicing import Together
 from exporters.errors import SourceRefused
 from exporters.options import DEFAULT_CACHE, DEFAULT_CATALOG, CacheOption, CatalogOption
 from exporters.sources.source import resolve_source

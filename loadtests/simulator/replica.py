@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 
-from deployments.replica.summarize.time_slicing import MOST_BEGUN, SLICE_S, Sharing, contested, next_text
+from deployments.replica.writing.time_slicing import MOST_BEGUN, SLICE_S, Sharing, contested, next_text
 from gateway.scheduling.late_share import LateShare
 from loadtests.simulator.world import PATIENT, URGENT, Run, World
 from loadtests.workload.arrivals import Offered

@@ -23,7 +23,7 @@ from transformers import PreTrainedModel
 
 from deployments.engines.base import FIRST_STEP_FILE, NEXT_STEP_FILE, SEQ2SEQ_FILES, TokenIds
 from deployments.engines.onnx_seq2seq import OnnxSeq2Seq
-from deployments.replica.summarize.beam_search import BeamSearch
+from deployments.replica.writing.beam_search import BeamSearch
 from exporters.export import quiet_libraries
 from exporters.kinds.graphs import quantise
 

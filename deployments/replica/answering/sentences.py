@@ -16,7 +16,7 @@ from deployments.engines.base import Logits
 from deployments.replica.batched import Reading, encoded_all, input_report
 from deployments.replica.classify import applied
 from deployments.replica.embedding import OpenEmbedder, TextReader, Vectors, cosines
-from deployments.replica.summarize.sentences import SentenceSpan, split_sentences
+from deployments.replica.sentences import SentenceSpan, split_sentences
 from deployments.replica.tokens import Encoded
 from gateway.model.messages import Failure, FailureKind, InputReport, Work, parameters_of
 from gateway.tasks.answer import AnswerParameters, FoundAnswer

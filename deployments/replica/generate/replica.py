@@ -15,13 +15,13 @@ from deployments.replica.generate.prompts import TEMPLATE_FILE, Prompts
 from deployments.replica.generate.writing import Scribe, write_on
 from deployments.replica.golden import check_written
 from deployments.replica.kinds import ReplicaKind
-from deployments.replica.summarize.beam_search import GOLDEN_TOKENS
-from deployments.replica.summarize.job import TextBudget
-from deployments.replica.summarize.replica import GrowingAnswer, input_report, reserve_s, timings
-from deployments.replica.summarize.step_log import step_log_for
-from deployments.replica.summarize.time_slicing import TimeSlicer
 from deployments.replica.tokens import TOKENIZER_FILE
 from deployments.replica.totals import Totals
+from deployments.replica.writing.answers import GrowingAnswer, input_report, reserve_s, timings
+from deployments.replica.writing.beam_search import GOLDEN_TOKENS
+from deployments.replica.writing.job import TextBudget
+from deployments.replica.writing.step_log import step_log_for
+from deployments.replica.writing.time_slicing import TimeSlicer
 from gateway.catalogs.catalog import CatalogEntry
 from gateway.model.deadline import Clock
 from gateway.model.messages import Answer, Delta, Emit, Failure, FailureKind, LoadReport, Work, parameters_of, to_nobody

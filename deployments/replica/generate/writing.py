@@ -11,8 +11,8 @@ from tokenizers.decoders import DecodeStream
 from deployments.engines.base import CausalEngine, Seq2SeqEngine
 from deployments.replica.generate.choosing import Choice, Chooser
 from deployments.replica.generate.prompts import Prompts
-from deployments.replica.summarize.job import Ask, Given, Steps, SummaryJob, SummaryResult, TextBudget
-from deployments.replica.summarize.time_slicing import Together
+from deployments.replica.writing.job import Ask, Given, Steps, TextBudget, WritingJob, WritingResult
+from deployments.replica.writing.time_slicing import Together
 from gateway.model.messages import Failure, FailureKind, FinishReason, Generation, InputReport
 from gateway.tasks.decoding import DecodingPlan, Wanted, WritingTimes, plan
 from gateway.tasks.generate import MOST_TOGETHER, CausalManifest, GenerateParameters, wanted_tokens
@@ -85,13 +85,13 @@ class Scribe:
         prompt = self._prompts.of_conversation(parameters.roles, texts)
         return prompt if isinstance(prompt, Failure) else [prompt]
 
-    def begin(self, prompt: Sequence[int], parameters: GenerateParameters, budget: TextBudget) -> SummaryJob:
+    def begin(self, prompt: Sequence[int], parameters: GenerateParameters, budget: TextBudget) -> WritingJob:
         """Makes the job of one prompt; runs nothing yet."""
         kept = min(len(prompt), parameters.truncate or len(prompt), self._window)
         wanted = wanted_tokens(parameters, self._rules, self._expected, kept, self._window)
         times = self._times.for_text(kept, self._slowdown.value)
         budget.left_s = times.encode_s + wanted.expected_tokens * times.step_s(1)
-        return SummaryJob(budget, self._steps(prompt, parameters, budget))
+        return WritingJob(budget, self._steps(prompt, parameters, budget))
 
     def _steps(self, prompt: Sequence[int], parameters: GenerateParameters, budget: TextBudget) -> Steps:
         total, most = len(prompt), self._window - 1
@@ -175,7 +175,7 @@ def _result(
     planned: DecodingPlan,
     budget: TextBudget,
     read: InputReport,
-) -> SummaryResult:
+) -> WritingResult:
     generation = Generation(
         finish_reason=reason,
         steps=budget.steps,
@@ -186,4 +186,4 @@ def _result(
         headroom_s=budget.headroom_s,
         lead=reason == "deadline" and not written.text,
     )
-    return SummaryResult(written.text, generation, read)
+    return WritingResult(written.text, generation, read)

@@ -1,8 +1,6 @@
-"""Summarizers: each text is a job of engine steps that stops in time for its deadline.
+"""Summarizers: how a text becomes a job of engine steps, and its steps a summary.
 
-`job` defines the job and the time it has. `abstractive` writes summaries with an encoder-decoder, `extractive` picks
-sentences with an encoder. `replica` answers requests with either, and `time_slicing` lets their texts share the engine.
-`beam_search` chooses tokens, `ranking` chooses sentences, `sentences` finds where sentences are, and `chunking` fits
-texts into a model's window. `casing` restores the capitals of a lower-cased summary. `step_log` records when each
-step ran.
+`abstractive` writes summaries with an encoder-decoder, `extractive` picks sentences with an encoder. `replica` answers
+requests with either. `ranking` chooses sentences, and `chunking` fits texts into a model's window. `casing` restores
+the capitals of a lower-cased summary.
 """

@@ -19,25 +19,25 @@ from deployments.engines.base import Seq2SeqEngine
 from deployments.engines.opening import SEQ2SEQ_FILES, open_seq2seq_engine
 from deployments.replica.golden import check_written
 from deployments.replica.kinds import ReplicaKind
-from deployments.replica.summarize.beam_search import BeamSearch, SearchRules, search_rules, source_ids, write_golden
+from deployments.replica.sentences import whole_sentences
 from deployments.replica.summarize.casing import GrowingSummary, restored
 from deployments.replica.summarize.chunking import Piece, Windowing
-from deployments.replica.summarize.job import (
+from deployments.replica.summarize.replica import SummarizerReplica
+from deployments.replica.tokens import TOKENIZER_FILE, TextTokens
+from deployments.replica.writing.beam_search import BeamSearch, SearchRules, search_rules, source_ids, write_golden
+from deployments.replica.writing.job import (
     SHORT_CHARACTERS,
     Settled,
     Steps,
-    SummaryJob,
-    SummaryResult,
     TextBudget,
+    WritingJob,
+    WritingResult,
     as_it_is,
     finished_text,
     settled_text,
     too_short,
     usable,
 )
-from deployments.replica.summarize.replica import SummarizerReplica
-from deployments.replica.summarize.sentences import whole_sentences
-from deployments.replica.tokens import TOKENIZER_FILE, TextTokens
 from gateway.catalogs.catalog import CatalogEntry
 from gateway.model.deadline import Clock
 from gateway.model.manifest import Seq2SeqManifest
@@ -136,7 +136,7 @@ class AbstractiveSummarizer:
         self._slowdown = Slowdown(SLOWDOWN_WEIGHT)
         self._casing_s = _FIRST_CASING_S
 
-    def begin(self, text: str, parameters: SummarizeParameters, budget: TextBudget) -> SummaryJob:
+    def begin(self, text: str, parameters: SummarizeParameters, budget: TextBudget) -> WritingJob:
         """Makes the job of one text; runs nothing yet."""
         wanted = wanted_of(parameters, self._rules, self._expected)
         casing_s = self._casing_s * min(len(text), CASED_CHARACTERS) if self._rules.lower_cased else 0.0
@@ -145,7 +145,7 @@ class AbstractiveSummarizer:
         tokens = self._windowing.expected(len(text))
         pieces = math.ceil(tokens / self._windowing.window) if parameters.truncation == "chunk" else 1
         budget.left_s = self._rest_s(pieces, wanted) if pieces > 1 else self._expected_s(tokens, order)
-        return SummaryJob(budget, self._steps(order))
+        return WritingJob(budget, self._steps(order))
 
     def _steps(self, order: _Order) -> Steps:
         windowing, truncation = self._windowing, order.parameters.truncation
@@ -262,7 +262,7 @@ class AbstractiveSummarizer:
         """How the summary of a search begins, whatever its later steps find."""
         return growing.settled(settled_text(self._tokens.decode(search.settled())))
 
-    def _result(self, written: _Written, order: _Order, pieces: int, read: InputReport) -> SummaryResult:
+    def _result(self, written: _Written, order: _Order, pieces: int, read: InputReport) -> WritingResult:
         planned, budget = written.plan, order.budget
         generation = Generation(
             finish_reason=written.reason,
@@ -273,7 +273,7 @@ class AbstractiveSummarizer:
             pieces=pieces,
             headroom_s=budget.headroom_s,
         )
-        return SummaryResult(self._cased(written.text, order), generation, read)
+        return WritingResult(self._cased(written.text, order), generation, read)
 
     def _cased(self, written: str, order: _Order) -> str:
         if not (self._rules.lower_cased and written):

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from deployments.replica.summarize.sentences import SentenceSpan, split_sentences
+from deployments.replica.sentences import SentenceSpan, split_sentences
 from deployments.replica.tokens import TextTokens
 from gateway.model.deadline import Clock
 

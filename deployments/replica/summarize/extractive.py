@@ -17,21 +17,21 @@ from numpy.typing import NDArray
 from deployments.engines.base import Engine, Logits, padded
 from deployments.engines.opening import ONNX_FILE, open_engine
 from deployments.replica.kinds import ReplicaKind
-from deployments.replica.summarize.job import (
+from deployments.replica.sentences import SentenceSpan, split_sentences
+from deployments.replica.summarize.ranking import Facts, Ranker, default_count, describe
+from deployments.replica.summarize.replica import SummarizerReplica
+from deployments.replica.tokens import TOKENIZER_FILE, TextTokens
+from deployments.replica.variant import VariantRejected, check_answers
+from deployments.replica.writing.job import (
     WORDS_PER_TOKEN,
     Steps,
-    SummaryJob,
-    SummaryResult,
     TextBudget,
+    WritingJob,
+    WritingResult,
     as_it_is,
     readable,
     words_for,
 )
-from deployments.replica.summarize.ranking import Facts, Ranker, default_count, describe
-from deployments.replica.summarize.replica import SummarizerReplica
-from deployments.replica.summarize.sentences import SentenceSpan, split_sentences
-from deployments.replica.tokens import TOKENIZER_FILE, TextTokens
-from deployments.replica.variant import VariantRejected, check_answers
 from gateway.catalogs.catalog import CatalogEntry
 from gateway.model.deadline import Clock
 from gateway.model.manifest import ExtractiveManifest
@@ -95,10 +95,10 @@ class ExtractiveSummarizer:
         self._ranker = ranker
         self._slowdown = Slowdown(SLOWDOWN_WEIGHT)
 
-    def begin(self, text: str, parameters: SummarizeParameters, budget: TextBudget) -> SummaryJob:
+    def begin(self, text: str, parameters: SummarizeParameters, budget: TextBudget) -> WritingJob:
         """Makes the job of one text; runs nothing yet."""
         budget.left_s = self._expected_s(_estimated_tokens(len(text)))
-        return SummaryJob(budget, self._steps(text, parameters, budget))
+        return WritingJob(budget, self._steps(text, parameters, budget))
 
     def _steps(self, text: str, parameters: SummarizeParameters, budget: TextBudget) -> Steps:
         if not readable(text):
@@ -144,7 +144,7 @@ class ExtractiveSummarizer:
 
     def _chosen(
         self, text: str, spans: Sequence[SentenceSpan], read: _Read, parameters: SummarizeParameters, budget: TextBudget
-    ) -> SummaryResult:
+    ) -> WritingResult:
         """Picks the summary from what was read: whole sentences, or the start of one if none is short enough."""
         reason: FinishReason = "stop" if len(read.vectors) == len(spans) else "deadline"
         if not read.vectors:
@@ -183,7 +183,7 @@ class ExtractiveSummarizer:
 
     def _result(
         self, summary: str, reason: FinishReason, read: _Read, parameters: SummarizeParameters, budget: TextBudget
-    ) -> SummaryResult:
+    ) -> WritingResult:
         generation = Generation(
             finish_reason=reason,
             steps=budget.steps,
@@ -193,7 +193,7 @@ class ExtractiveSummarizer:
             pieces=1,
             headroom_s=budget.headroom_s,
         )
-        return SummaryResult(summary, generation, InputReport(read.total, read.kept, read.kept < read.total))
+        return WritingResult(summary, generation, InputReport(read.total, read.kept, read.kept < read.total))
 
     def _count_tokens(self, summary: str) -> int:
         return len(self._tokens.encode(summary)) - self._tokens.specials if summary else 0

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deployments.replica.summarize.sentences import CLOSERS, TERMINATORS, SentenceSpan
+from deployments.replica.sentences import CLOSERS, TERMINATORS, SentenceSpan
 
 Floats = NDArray[np.float32]
 Flags = NDArray[np.bool_]

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from deployments.replica.summarize.sentences import split_sentences
+from deployments.replica.sentences import split_sentences
 from exporters.starter.software.descriptions import cleaned, counts, fetch_lists, read_packages, read_sections
 from exporters.starter.zero_shot.material import SECTIONS, SEED, benchmark
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deployments.replica.summarize.sentences import SentenceSpan, split_sentences
+from deployments.replica.sentences import SentenceSpan, split_sentences
 from exporters.starter.data import Split, cleaned, split_of
 from exporters.starter.packages import member
 

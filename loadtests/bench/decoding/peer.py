@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from deployments.engines.base import Seq2SeqEngine
-from deployments.replica.summarize.beam_search import BeamSearch, SearchRules
+from deployments.replica.writing.beam_search import BeamSearch, SearchRules
 
 
 class DecodingPeer(Protocol):

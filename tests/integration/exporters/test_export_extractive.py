@@ -166,7 +166,7 @@ from pathlib import Path
 from deployments.replica.variant import open_variant
 open_variant(Path(sys.argv[1]), 1)
 assert not {"torch", "transformers", "optimum", "onnx", "rouge_score"} & set(sys.modules), "only the runtime is needed"
-assert "deployments.replica.summarize.beam_search" not in sys.modules, "no search is needed to choose"
+assert "deployments.replica.writing.beam_search" not in sys.modules, "no search is needed to choose"
 """
 
 

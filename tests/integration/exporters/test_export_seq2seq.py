@@ -17,8 +17,8 @@ from small_seq2seq import LONGEST_OUTPUT, SEQ2SEQ_FAMILIES, WINDOW, articles, ma
 from deployments.engines.host import read_host
 from deployments.replica.classify import open_classifier
 from deployments.replica.summarize.abstractive import OpenSeq2Seq
-from deployments.replica.summarize.beam_search import search_rules, source_ids, write_greedily
 from deployments.replica.variant import VariantRejected, open_variant
+from deployments.replica.writing.beam_search import search_rules, source_ids, write_greedily
 from exporters.cli import export_variant, plan_for, with_floor
 from exporters.errors import ExportFailed, SourceRefused
 from exporters.export import export, profile_again

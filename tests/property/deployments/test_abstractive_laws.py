@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deployments.replica.summarize.abstractive import AbstractiveSummarizer
-from deployments.replica.summarize.job import SummaryResult, TextBudget, usable
+from deployments.replica.writing.job import TextBudget, WritingResult, usable
 from gateway.model.messages import Failure, FailureKind
 from gateway.tasks.summarize import SummarizeParameters
 
@@ -109,7 +109,7 @@ def in_time(engine: FakeSeq2Seq, room: TextBudget, slowdown: float, parameters: 
     assert late_s <= 1e-9 or not engine.began or late_s <= (2 * longest_s if slowdown > 1 else 0) + 1e-9
 
 
-def limits_hold(outcome: SummaryResult, engine: FakeSeq2Seq, window: int, parameters: SummarizeParameters) -> None:
+def limits_hold(outcome: WritingResult, engine: FakeSeq2Seq, window: int, parameters: SummarizeParameters) -> None:
     """Checks the limits on the engine's work and on the answer."""
     generation, read = outcome.generation, outcome.input
     most = min(parameters.max_new_tokens or 24, 24)

@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from deployments.engines.base import Logits, TokenIds
-from deployments.replica.summarize.beam_search import BeamSearch, SearchRules
+from deployments.replica.writing.beam_search import BeamSearch, SearchRules
 
 VOCABULARY = 40  # more than the longest row has tokens, so that a rule never bans them all
 START, PAD, ENDS = 0, 1, (2, 3)

@@ -7,9 +7,9 @@ from fakes import FakeClock
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deployments.replica.sentences import split_sentences
 from deployments.replica.summarize.extractive import MOST_IN_BATCH, ExtractiveSummarizer
-from deployments.replica.summarize.job import SummaryResult, TextBudget
-from deployments.replica.summarize.sentences import split_sentences
+from deployments.replica.writing.job import TextBudget, WritingResult
 from gateway.tasks.summarize import SummarizeParameters
 
 BATCH_S = 0.01
@@ -44,7 +44,7 @@ def test_the_laws_of_reading(
     room = TextBudget(clock() + budget_s, reserve_s, clock)
     reader = ExtractiveSummarizer(reader_manifest(batch_s=BATCH_S), engine, TOKENS, ranker())
     outcome = through(reader.begin(text, SummarizeParameters(max_new_tokens=most, min_new_tokens=least), room))
-    assert isinstance(outcome, SummaryResult)
+    assert isinstance(outcome, WritingResult)
     generation, read = outcome.generation, outcome.input
 
     assert all(began + 1e-9 < room.stop_at for began in engine.began)

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from small_seq2seq import byte_level_bpe, sentencepiece_unigram
 
 from deployments.replica.summarize.abstractive import AMPLE, AbstractiveSummarizer
-from deployments.replica.summarize.beam_search import BeamSearch, SearchRules
 from deployments.replica.summarize.casing import GrowingSummary, restored
-from deployments.replica.summarize.job import SummaryResult, TextBudget, finished_text, settled_text, usable
 from deployments.replica.tokens import TextTokens
+from deployments.replica.writing.beam_search import BeamSearch, SearchRules
+from deployments.replica.writing.job import TextBudget, WritingResult, finished_text, settled_text, usable
 from gateway.model.messages import FinishReason
 from gateway.tasks.summarize import SummarizeParameters
 
@@ -171,7 +171,7 @@ def test_a_summary_begins_as_it_was_told(
                 told = job.settled()
             clock.advance(left.pop() if left else 0.0)  # others have the engine
         outcome = job.outcome
-        if isinstance(outcome, SummaryResult) and told:
+        if isinstance(outcome, WritingResult) and told:
             assert outcome.text.startswith(told)
             assert usable(outcome.text, outcome.generation.finish_reason) or budget_s > AMPLE * 0.2
         outcomes.append(outcome)

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from virtual_time import run_virtually
 from waiting import until
 
-from deployments.replica.summarize.job import Steps, SummaryJob, TextBudget
-from deployments.replica.summarize.step_log import Step
-from deployments.replica.summarize.time_slicing import MOST_BEGUN, FinishedJob, TimeSlicer
+from deployments.replica.writing.job import Steps, TextBudget, WritingJob
+from deployments.replica.writing.step_log import Step
+from deployments.replica.writing.time_slicing import MOST_BEGUN, FinishedJob, TimeSlicer
 from gateway.model.messages import Failure, FailureKind
 
 STEP_S = 0.0003
@@ -70,10 +70,10 @@ class Watch:
         with self.lock:
             self.begun.discard(request_id)
 
-    def text(self, name: str, caller: Caller) -> SummaryJob:
+    def text(self, name: str, caller: Caller) -> WritingJob:
         """A text whose steps are watched."""
         room = TextBudget(self.clock() + caller.budget_s, 0.0, self.clock)
-        return SummaryJob(room, self._way(name, caller, room))
+        return WritingJob(room, self._way(name, caller, room))
 
     def _way(self, name: str, caller: Caller, room: TextBudget) -> Steps:
         for step in range(caller.steps):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from deployments.replica.summarize.time_slicing import SLICE_S, Sharing, next_text
+from deployments.replica.writing.time_slicing import SLICE_S, Sharing, next_text
 
 STEP_S = 0.01
 

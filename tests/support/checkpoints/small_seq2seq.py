@@ -28,7 +28,7 @@ from transformers import (
 from transformers.modeling_outputs import BaseModelOutput
 
 from deployments.engines.base import Decoder, Logits, TokenIds
-from deployments.replica.summarize.beam_search import BeamSearch, SearchRules
+from deployments.replica.writing.beam_search import BeamSearch, SearchRules
 
 NEWS = (
     "the a of and to in was said for on with as by at from river bridge council water winter harbour market train "

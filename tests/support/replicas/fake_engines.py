@@ -14,9 +14,9 @@ from fakes import FakeClock, cell
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from deployments.engines.base import Logits, TokenIds
-from deployments.replica.summarize.job import Steps, SummaryJob, SummaryResult, TextBudget
 from deployments.replica.summarize.ranking import FEATURES, Ranker
 from deployments.replica.tokens import TextTokens
+from deployments.replica.writing.job import Steps, TextBudget, WritingJob, WritingResult
 from gateway.model.manifest import (
     ExtractiveManifest,
     GenerationRules,
@@ -217,10 +217,10 @@ def reader_manifest(window: int = 32, batch_s: float = 0.01, sentences: int = 3)
     )
 
 
-CONDENSED = SummaryResult("done", Generation("stop", 1, 1, 1, 1, 1, 0.0), InputReport(1, 1, False))
+CONDENSED = WritingResult("done", Generation("stop", 1, 1, 1, 1, 1, 0.0), InputReport(1, 1, False))
 
 
-def through(condensing: SummaryJob) -> SummaryResult | Failure:
+def through(condensing: WritingJob) -> WritingResult | Failure:
     """Step a text to its end, alone."""
     while not condensing.step():
         pass
@@ -228,7 +228,7 @@ def through(condensing: SummaryJob) -> SummaryResult | Failure:
     return condensing.outcome
 
 
-def in_steps(room: TextBudget, count: int, run: Callable[[], object], step_s: float = 0.01) -> SummaryJob:
+def in_steps(room: TextBudget, count: int, run: Callable[[], object], step_s: float = 0.01) -> WritingJob:
     """Return a text of this many steps, each of which calls `run` and is forecast to take `step_s`."""
 
     def way() -> Steps:
@@ -242,4 +242,4 @@ def in_steps(room: TextBudget, count: int, run: Callable[[], object], step_s: fl
         return CONDENSED
 
     room.left_s = count * step_s
-    return SummaryJob(room, way())
+    return WritingJob(room, way())

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from fake_engines import in_steps
 from fakes import FakeClock
 
-from deployments.replica.summarize.job import SummaryJob, TextBudget
-from deployments.replica.summarize.step_log import NO_LOG, StepLog
-from deployments.replica.summarize.time_slicing import FinishedJob, TimeSlicer
+from deployments.replica.writing.job import TextBudget, WritingJob
+from deployments.replica.writing.step_log import NO_LOG, StepLog
+from deployments.replica.writing.time_slicing import FinishedJob, TimeSlicer
 from gateway.model.messages import Failure, LoadReport
 
 IDLE = LoadReport(0.0, 0, sharing=0)
@@ -36,7 +36,7 @@ class PlayedSlicer:
     begun: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     ran: list[str] = field(default_factory=list)
 
-    def text(self, name: str, steps: int, budget_s: float = 600.0, step_s: float = STEP_S) -> SummaryJob:
+    def text(self, name: str, steps: int, budget_s: float = 600.0, step_s: float = STEP_S) -> WritingJob:
         """Return a text of this many steps."""
 
         def run() -> None:

@@ -23,8 +23,8 @@ from deployments.engines.base import Logits, TokenIds
 from deployments.replica.classify import ClassifierReplica, LabelScorer, OpenClassifier
 from deployments.replica.kinds import Server
 from deployments.replica.replica import Replica
-from deployments.replica.summarize.job import SummaryJob, TextBudget
 from deployments.replica.summarize.replica import SummarizerReplica
+from deployments.replica.writing.job import TextBudget, WritingJob
 from deployments.transport import Endpoint, TransportClient, TransportServer, UnixAddress
 from gateway.model.messages import Answer, Failure, FailureKind, Work
 from gateway.model.tier import Tier
@@ -61,7 +61,7 @@ class GatedEngine:
         assert self.gate.wait(60)
         self.clock.advance(STEP_S)
 
-    def begin(self, text: str, parameters: SummarizeParameters, room: TextBudget) -> SummaryJob:
+    def begin(self, text: str, parameters: SummarizeParameters, room: TextBudget) -> WritingJob:
         """A text of nine steps, as a summarizer has it."""
         return in_steps(room, 9, self.step, STEP_S)
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from small_variants import tokenizer
 
-from deployments.replica.summarize.beam_search import SearchRules
 from deployments.replica.tokens import TextTokens
+from deployments.replica.writing.beam_search import SearchRules
 from exporters.errors import SourceRefused
 from exporters.kinds.seq2seq import (
     ASKED_AT_ONCE,

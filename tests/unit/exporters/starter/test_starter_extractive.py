@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from deployments.replica.sentences import split_sentences
 from deployments.replica.summarize.ranking import Ranker, default_count, describe
-from deployments.replica.summarize.sentences import split_sentences
 from exporters.sources.texts import SUMMARIES
 from exporters.starter.extractive.card import ExtractiveCheckpoint
 from exporters.starter.extractive.corpus import FREE_FROM, detokenised, published

@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 from typer.testing import CliRunner
 
-from deployments.replica.summarize.step_log import VARIABLE, Entry, Step
+from deployments.replica.writing.step_log import VARIABLE, Entry, Step
 from gateway.model.messages import FinishReason
 from loadtests.bench import budgets as figures
 from loadtests.bench.budgets import Run, Scored, Settings, logging_steps, report_of, scored

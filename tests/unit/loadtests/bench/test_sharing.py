@@ -21,8 +21,8 @@ from typer.testing import CliRunner
 from waiting import take_up
 
 from deployments.engines.base import Logits, TokenIds
-from deployments.replica.summarize.job import SummaryJob, TextBudget
-from deployments.replica.summarize.time_slicing import SLICE_S, TimeSlicer
+from deployments.replica.writing.job import TextBudget, WritingJob
+from deployments.replica.writing.time_slicing import SLICE_S, TimeSlicer
 from loadtests.bench import sharing
 from loadtests.bench.decoding.peer import rules_of
 from loadtests.bench.measuring.report import present
@@ -253,7 +253,7 @@ def test_a_text_writes_exactly_as_many_tokens_as_it_is_told() -> None:
     """A text is written with exactly the requested number of tokens, even if the engine would end at once."""
     instants: list[float] = []
     room = TextBudget(100.0, 0.0, lambda: 1.0)
-    job, engine = SummaryJob(room, decode_steps(SlowEngine(), a_text(5), room, instants)), SlowEngine(step_s=0.25)
+    job, engine = WritingJob(room, decode_steps(SlowEngine(), a_text(5), room, instants)), SlowEngine(step_s=0.25)
     left = []
     while not job.step():
         left.append(room.left_s)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from played_replicas import asked, batched, shared, together
 
-from deployments.replica.summarize.time_slicing import MOST_BEGUN, SLICE_S
+from deployments.replica.writing.time_slicing import MOST_BEGUN, SLICE_S
 
 
 def test_a_batch_runs_as_it_was_sent() -> None:

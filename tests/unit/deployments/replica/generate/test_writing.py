@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deployments.replica.generate.writing import WrittenText, write_on
-from deployments.replica.summarize.job import SummaryResult, TextBudget
+from deployments.replica.writing.job import TextBudget, WritingResult
 from gateway.model.messages import Failure, FailureKind
 from gateway.tasks.generate import GenerateParameters
 
@@ -20,7 +20,7 @@ PROMPT = "Say: "
 
 def wrote(
     folder: Path, saying: str, remaining_s: float = 60.0, prompt: str = PROMPT, **parameters: object
-) -> SummaryResult | Failure:
+) -> WritingResult | Failure:
     """What is written after a prompt by an engine that means to say this."""
     clock = FakeClock()
     engine = Scribbler(clock, says_text(saying))
@@ -36,9 +36,9 @@ def wrote(
     return job.outcome
 
 
-def ending(found: SummaryResult | Failure) -> tuple[str, str, int]:
+def ending(found: WritingResult | Failure) -> tuple[str, str, int]:
     """The text, why it ended, and its tokens."""
-    assert isinstance(found, SummaryResult)
+    assert isinstance(found, WritingResult)
     return found.text, found.generation.finish_reason, found.generation.tokens
 
 
@@ -67,7 +67,7 @@ def test_nothing_is_begun_that_cannot_give_a_token_in_time(tmp_path: Path) -> No
     """A prompt that takes longer to read than there is time is not read."""
     found = wrote(tmp_path, "abc", remaining_s=0.01)
     assert ending(found) == ("", "deadline", 0)
-    assert isinstance(found, SummaryResult) and found.generation.steps == 0 and found.input.kept == 0
+    assert isinstance(found, WritingResult) and found.generation.steps == 0 and found.input.kept == 0
 
 
 def test_a_character_that_is_not_whole_is_left_out(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_prompt_and_answer_share_the_window(tmp_path: Path) -> None:
 def test_a_prompt_is_cut_on_its_left_where_asked(tmp_path: Path) -> None:
     """`truncate` keeps the last tokens, and the answer says that others were not read."""
     found = wrote(tmp_path, "abc", prompt="x" * WINDOW, truncate=10)
-    assert isinstance(found, SummaryResult)
+    assert isinstance(found, WritingResult)
     assert (found.input.tokens, found.input.kept, found.input.truncated) == (WINDOW, 10, True)
 
 

@@ -18,8 +18,8 @@ from fake_engines import (
 from fakes import FakeClock
 
 from deployments.replica.summarize.abstractive import AbstractiveSummarizer
-from deployments.replica.summarize.beam_search import search_rules, write
-from deployments.replica.summarize.job import SummaryResult, TextBudget
+from deployments.replica.writing.beam_search import search_rules, write
+from deployments.replica.writing.job import TextBudget, WritingResult
 from gateway.model.messages import Failure, FailureKind, InputReport
 from gateway.tasks.summarize import SummarizeParameters
 
@@ -30,7 +30,7 @@ TWO_SENTENCES = [*words(3), STOP, *words(4), STOP]
 
 def summary(
     engine: FakeSeq2Seq, budget_s: float, text: str = TEXT, reserve_s: float = 0.0, window: int = 64, **given: Any
-) -> SummaryResult:
+) -> WritingResult:
     """The summary of the text within the budget; `given` are parameters, `rules__NAME` rules of the checkpoint."""
     rules = {name[7:]: given.pop(name) for name in list(given) if name.startswith("rules__")}
     manifest = writer_manifest(window, **rules)
@@ -38,7 +38,7 @@ def summary(
     condensed = through(
         AbstractiveSummarizer(manifest, engine, text_tokens()).begin(text, SummarizeParameters(**given), room)
     )
-    assert isinstance(condensed, SummaryResult)
+    assert isinstance(condensed, WritingResult)
     return condensed
 
 
@@ -140,7 +140,7 @@ def test_a_text_that_waits_for_its_turns_begins_no_step_that_would_end_late() ->
         if len(writing.rows) == 4:
             writing.clock.advance(0.125)
     assert len(writing.rows) == 4 and room.headroom_s > 0.1
-    assert isinstance(condensing.outcome, SummaryResult) and condensing.outcome.generation.finish_reason == "deadline"
+    assert isinstance(condensing.outcome, WritingResult) and condensing.outcome.generation.finish_reason == "deadline"
 
 
 @pytest.mark.parametrize(("budget_s", "beams"), [(60.0, 4), (0.02 + 0.25, 2), (0.02 + 0.13, 1), (0.05, 1)])
@@ -266,6 +266,6 @@ def test_the_pace_is_learnt_from_what_steps_take() -> None:
         condensed = through(
             writer.begin(TEXT, SummarizeParameters(num_beams=1), TextBudget(writing.clock() + 0.3, 0, writing.clock))
         )
-        assert isinstance(condensed, SummaryResult)
+        assert isinstance(condensed, WritingResult)
         planned.append(condensed.generation.max_new_tokens)
     assert planned[0] == 24 and planned[-1] == pytest.approx((0.3 - 0.04) / 0.02, abs=2)

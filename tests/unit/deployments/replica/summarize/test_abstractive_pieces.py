@@ -9,9 +9,9 @@ from counted_steps import steps_of
 from fake_engines import STOP, WORDS, FakeSeq2Seq, Saying, says, says_head, text_tokens, through, words, writer_manifest
 from fakes import FakeClock
 
+from deployments.replica.sentences import split_sentences
 from deployments.replica.summarize.abstractive import AbstractiveSummarizer
-from deployments.replica.summarize.job import SummaryResult, TextBudget
-from deployments.replica.summarize.sentences import split_sentences
+from deployments.replica.writing.job import TextBudget, WritingResult
 from gateway.tasks.summarize import SummarizeParameters
 
 WINDOW = 40
@@ -30,7 +30,7 @@ def text_of(sentences: int) -> str:
 
 def condense(
     engine: FakeSeq2Seq, text: str, budget_s: float = 600.0, reserve_s: float = 0.0, window: int = WINDOW, **given: Any
-) -> SummaryResult:
+) -> WritingResult:
     """The summary of the text; the plan expects as many tokens as the engine writes."""
     rules = {name[7:]: given.pop(name) for name in list(given) if name.startswith("rules__")}
     manifest = writer_manifest(window, output_tokens=WRITES, **rules)
@@ -38,7 +38,7 @@ def condense(
     condensed = through(
         AbstractiveSummarizer(manifest, engine, text_tokens()).begin(text, SummarizeParameters(**given), room)
     )
-    assert isinstance(condensed, SummaryResult)
+    assert isinstance(condensed, WritingResult)
     return condensed
 
 
@@ -216,6 +216,6 @@ def test_counting_stops_in_time() -> None:
             text_of(2000), SummarizeParameters(num_beams=1), room
         )
     )
-    assert isinstance(condensed, SummaryResult) and condensed.text
+    assert isinstance(condensed, WritingResult) and condensed.text
     assert condensed.generation.headroom_s >= 0 and condensed.input.truncated
     assert condensed.input.tokens == pytest.approx(20_002, rel=0.1)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deployments.replica.sentences import SentenceSpan
 from deployments.replica.summarize.chunking import pieces_of
-from deployments.replica.summarize.sentences import SentenceSpan
 
 MOST = 50
 

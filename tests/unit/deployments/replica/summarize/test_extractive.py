@@ -10,9 +10,9 @@ import pytest
 from fake_engines import END, WORDS, FakeReader, ranker, reader_manifest, text_tokens, through
 from fakes import FakeClock
 
+from deployments.replica.sentences import split_sentences
 from deployments.replica.summarize.extractive import MOST_IN_BATCH, ExtractiveSummarizer
-from deployments.replica.summarize.job import SummaryResult, TextBudget
-from deployments.replica.summarize.sentences import split_sentences
+from deployments.replica.writing.job import TextBudget, WritingResult
 from gateway.tasks.summarize import SummarizeParameters
 
 
@@ -29,12 +29,12 @@ def text_of(count: int) -> str:
 
 def condense(
     engine: FakeReader, text: str, budget_s: float = 60.0, reserve_s: float = 0.0, **given: Any
-) -> SummaryResult:
+) -> WritingResult:
     """The summary of the text within the budget."""
     room = TextBudget(engine.clock() + budget_s, reserve_s, engine.clock)
     reader = ExtractiveSummarizer(reader_manifest(), engine, text_tokens(), ranker())
     condensed = through(reader.begin(text, SummarizeParameters(**given), room))
-    assert isinstance(condensed, SummaryResult)
+    assert isinstance(condensed, WritingResult)
     return condensed
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from counted_steps import steps_of
 
+from deployments.replica.sentences import split_sentences
 from deployments.replica.summarize.ranking import FEATURES, Floats, Ranker, describe
-from deployments.replica.summarize.sentences import split_sentences
 
 TEXT = (
     "The bridge fell into the river on Monday. Why did it fall at all that day? It fell. Nobody was hurt there at all."

@@ -31,8 +31,8 @@ from waiting import until
 
 from deployments.replica.summarize.abstractive import AbstractiveSummarizer
 from deployments.replica.summarize.extractive import ExtractiveSummarizer
-from deployments.replica.summarize.job import Steps, SummaryJob, TextBudget
 from deployments.replica.summarize.replica import Summarizer, SummarizerReplica
+from deployments.replica.writing.job import Steps, TextBudget, WritingJob
 from gateway.model.messages import Answer, Delta, Failure, FailureKind, Work
 from gateway.model.tier import Tier
 from gateway.tasks.summarize import SummarizeParameters
@@ -144,14 +144,14 @@ async def test_nothing_is_told_of_what_is_not_usable(remaining_s: float, strict:
 class Changing:
     """A summarizer that tells what its summary does not begin with, which none may do."""
 
-    def begin(self, text: str, parameters: SummarizeParameters, budget: TextBudget) -> SummaryJob:
+    def begin(self, text: str, parameters: SummarizeParameters, budget: TextBudget) -> WritingJob:
         """Begins a text that is told as nonsense."""
 
         def steps() -> Steps:
             yield lambda: "nonsense"
             return CONDENSED
 
-        return SummaryJob(budget, steps())
+        return WritingJob(budget, steps())
 
 
 async def test_a_summary_that_does_not_begin_as_it_was_told_fails() -> None:
@@ -171,7 +171,7 @@ class Gated:
         self.gate = threading.Semaphore(0)
         self.ran = 0
 
-    def begin(self, text: str, parameters: SummarizeParameters, budget: TextBudget) -> SummaryJob:
+    def begin(self, text: str, parameters: SummarizeParameters, budget: TextBudget) -> WritingJob:
         """Begins a text of many steps."""
 
         def steps() -> Steps:
@@ -180,7 +180,7 @@ class Gated:
                 self.ran += 1
                 yield partial("x".__mul__, self.ran)
 
-        return SummaryJob(budget, steps())
+        return WritingJob(budget, steps())
 
 
 async def test_a_reader_that_leaves_stops_the_text_within_one_step() -> None:

@@ -26,9 +26,10 @@ from waiting import until
 
 from deployments.replica.summarize.abstractive import AbstractiveSummarizer
 from deployments.replica.summarize.extractive import ExtractiveSummarizer
-from deployments.replica.summarize.job import SummaryJob, SummaryResult, TextBudget
-from deployments.replica.summarize.replica import Summarizer, SummarizerReplica, reserve_s
-from deployments.replica.summarize.step_log import VARIABLE, read_log
+from deployments.replica.summarize.replica import Summarizer, SummarizerReplica
+from deployments.replica.writing.answers import reserve_s
+from deployments.replica.writing.job import TextBudget, WritingJob, WritingResult
+from deployments.replica.writing.step_log import VARIABLE, read_log
 from gateway.model.deadline import Clock
 from gateway.model.messages import Answer, Failure, FailureKind, InputReport, Work
 from gateway.model.tier import Tier
@@ -76,7 +77,7 @@ class Scripted:
     """A summarizer whose every text takes the scripted number of steps of `step_s`."""
 
     def __init__(
-        self, clock: FakeClock, steps: int = 3, step_s: float = 0.1, condensed: SummaryResult = CONDENSED
+        self, clock: FakeClock, steps: int = 3, step_s: float = 0.1, condensed: WritingResult = CONDENSED
     ) -> None:
         self.clock, self.steps, self.step_s, self.summary = clock, steps, step_s, condensed
         self.begun: list[str] = []
@@ -84,7 +85,7 @@ class Scripted:
         self.gate = threading.Event()
         self.gate.set()
 
-    def begin(self, text: str, parameters: SummarizeParameters, room: TextBudget) -> SummaryJob:
+    def begin(self, text: str, parameters: SummarizeParameters, room: TextBudget) -> WritingJob:
         """Begins a text of the scripted number of steps."""
         self.begun.append(text)
 
@@ -306,7 +307,7 @@ async def test_work_behind_a_stuck_engine_is_answered_by_its_deadline() -> None:
     class Stuck(Scripted):
         """A summarizer whose first text never ends."""
 
-        def begin(self, text: str, parameters: SummarizeParameters, room: TextBudget) -> SummaryJob:
+        def begin(self, text: str, parameters: SummarizeParameters, room: TextBudget) -> WritingJob:
             """A text of one step, which hangs the first time and takes a millisecond afterwards."""
             return in_steps(room, 1, hang if text == "stuck" else (lambda: None), 0.001)
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from deployments.engines.base import Decoder, Logits, guarded, yield_to_others
-from deployments.replica.summarize.job import Given, SummaryJob, SummaryResult, usable
-from deployments.replica.summarize.step_log import NO_LOG, Step, StepLog
 from deployments.replica.totals import TimeSlicerTotals
+from deployments.replica.writing.job import Given, WritingJob, WritingResult, usable
+from deployments.replica.writing.step_log import NO_LOG, Step, StepLog
 from gateway.model.deadline import Clock
 from gateway.model.messages import Failure, FailureKind, LoadReport
 from gateway.scheduling.late_share import LateShare
@@ -120,7 +120,7 @@ class FinishedJob:
     `texts` is the number of texts that stepped together with it, itself included, by the mean of its steps.
     """
 
-    summary: SummaryResult
+    summary: WritingResult
     queueing_delay_s: float
     service_time_s: float
     texts: int = 1
@@ -134,7 +134,7 @@ class _Text(Sharing):
     """
 
     name: str
-    job: SummaryJob
+    job: WritingJob
     entered: float
     result: asyncio.Future[FinishedJob | Failure]
     tell: Callable[[str], None] | None = None
@@ -229,7 +229,7 @@ class TimeSlicer:
             self._ending_thread.shutdown(wait=False)
 
     async def submit(
-        self, name: str, job: SummaryJob, tell: Callable[[str], None] | None = None
+        self, name: str, job: WritingJob, tell: Callable[[str], None] | None = None
     ) -> FinishedJob | Failure:
         """Runs one job to its end. Failures are values: QUEUE_FULL, TOO_LONG, ENGINE, UNAVAILABLE.
 
@@ -429,7 +429,7 @@ class TimeSlicer:
     def _helped(self, text: _Text) -> bool:
         """True if its client got a usable summary in time."""
         outcome = text.job.outcome
-        if text.withdrawn or not isinstance(outcome, SummaryResult) or self._clock() > text.job.budget.deadline:
+        if text.withdrawn or not isinstance(outcome, WritingResult) or self._clock() > text.job.budget.deadline:
             return False
         return usable(outcome.text, outcome.generation.finish_reason)
 

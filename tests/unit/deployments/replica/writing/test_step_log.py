@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from deployments.replica.summarize.step_log import NO_LOG, VARIABLE, Entry, FileLog, Step, read_log, step_log_for
+from deployments.replica.writing.step_log import NO_LOG, VARIABLE, Entry, FileLog, Step, read_log, step_log_for
 
 ENTRIES = [
     Entry("r-1", (Step(-0.5, -0.25), Step(-0.25, 0.125)), False),

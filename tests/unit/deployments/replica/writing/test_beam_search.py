@@ -20,7 +20,7 @@ from small_seq2seq import (
 from transformers import PreTrainedModel
 
 from deployments.engines.base import TokenIds
-from deployments.replica.summarize.beam_search import BeamSearch, SearchRules, best_places, repeating
+from deployments.replica.writing.beam_search import BeamSearch, SearchRules, best_places, repeating
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "plain": {},

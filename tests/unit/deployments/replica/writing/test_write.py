@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from deployments.engines.base import Decoder, Logits, TokenIds
-from deployments.replica.summarize.beam_search import GOLDEN_TOKENS, search_rules, write, write_golden, write_greedily
+from deployments.replica.writing.beam_search import GOLDEN_TOKENS, search_rules, write, write_golden, write_greedily
 from gateway.model.manifest import GenerationRules
 
 START, END, PAD = 1, 2, 0

@@ -13,8 +13,8 @@ from slicing import IDLE, STEP_S, played_slicer
 from virtual_time import loop_clock, turns
 from waiting import until
 
-from deployments.replica.summarize.job import SummaryJob, TextBudget
-from deployments.replica.summarize.time_slicing import MOST_BEGUN, SLICE_S, FinishedJob, TimeSlicer
+from deployments.replica.writing.job import TextBudget, WritingJob
+from deployments.replica.writing.time_slicing import MOST_BEGUN, SLICE_S, FinishedJob, TimeSlicer
 from gateway.model.deadline import Clock
 from gateway.model.messages import Failure, FailureKind, LoadReport
 from gateway.scheduling.late_share import LATE_SHARE
@@ -24,7 +24,7 @@ TICK_S = 0.002
 
 
 @asynccontextmanager
-async def stuck(clock: Clock) -> AsyncIterator[tuple[TimeSlicer, Callable[[float], SummaryJob]]]:
+async def stuck(clock: Clock) -> AsyncIterator[tuple[TimeSlicer, Callable[[float], WritingJob]]]:
     """A time slicer whose only slot runs a step without end, and texts with a budget, of one step of 1 ms."""
     time_slicer, gate, begun = TimeSlicer(1, clock, 100), threading.Event(), threading.Event()
     time_slicer.start()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from deployments.replica.summarize.time_slicing import SLICE_S, Sharing, contested, next_text
+from deployments.replica.writing.time_slicing import SLICE_S, Sharing, contested, next_text
 
 NOW = 100.0
 

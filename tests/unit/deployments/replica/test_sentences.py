@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sentencex import get_sentence_boundaries
 
-from deployments.replica.summarize.sentences import (
+from deployments.replica.sentences import (
     _QUOTES,
     CLOSERS,
     MAX_CHARACTERS,

@@ -11,8 +11,8 @@ from fakes import FakeClock
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.replica.summarize.job import LEAD_WORDS, TextBudget, finished_text, lead_of, usable, words_for
-from deployments.replica.summarize.sentences import MAX_CHARACTERS
+from deployments.replica.sentences import MAX_CHARACTERS
+from deployments.replica.writing.job import LEAD_WORDS, TextBudget, finished_text, lead_of, usable, words_for
 from gateway.model.messages import FinishReason
 
 

@@ -14,9 +14,9 @@ from msgspec.structs import replace
 from slicing import IDLE, STEP_S, played_slicer
 from waiting import until
 
-from deployments.replica.summarize.job import Steps, SummaryJob, SummaryResult, TextBudget
-from deployments.replica.summarize.step_log import Step
-from deployments.replica.summarize.time_slicing import FinishedJob, TimeSlicer
+from deployments.replica.writing.job import Steps, TextBudget, WritingJob, WritingResult
+from deployments.replica.writing.step_log import Step
+from deployments.replica.writing.time_slicing import FinishedJob, TimeSlicer
 from gateway.model.messages import Failure, FailureKind
 
 
@@ -35,7 +35,7 @@ class Kept:
         self.entries[request_id] = (tuple(steps), withdrawn)
 
 
-def failing(clock: FakeClock, after: int) -> SummaryJob:
+def failing(clock: FakeClock, after: int) -> WritingJob:
     """A text whose engine raises at the step after the given number."""
     left = [None] * after
 
@@ -74,7 +74,7 @@ async def test_a_way_may_end_in_a_failure() -> None:
 
     async with played_slicer() as at:
         room = TextBudget(at.clock() + 9, 0.0, at.clock)
-        assert await at.time_slicer.submit("long", SummaryJob(room, way())) == too_long
+        assert await at.time_slicer.submit("long", WritingJob(room, way())) == too_long
         assert at.time_slicer.totals.engine_failures == 0
 
 
@@ -82,7 +82,7 @@ async def test_a_way_may_end_in_a_failure() -> None:
 async def test_what_came_to_nothing_was_wasted() -> None:
     """Time is counted as wasted for texts that end unusable or in a failure, and not for a usable one."""
 
-    def way(clock: FakeClock, end: SummaryResult | Failure) -> Steps:
+    def way(clock: FakeClock, end: WritingResult | Failure) -> Steps:
         clock.advance(STEP_S)
         yield None
         return end
@@ -90,10 +90,10 @@ async def test_what_came_to_nothing_was_wasted() -> None:
     async with played_slicer() as at:
         at.gate.set()
         cut = replace(CONDENSED.generation, finish_reason="deadline")
-        said = [SummaryResult(text, cut, CONDENSED.input) for text in ("two words", "three whole words")]
-        ends: list[SummaryResult | Failure] = [said[0], Failure(FailureKind.TOO_LONG), CONDENSED, said[1]]
+        said = [WritingResult(text, cut, CONDENSED.input) for text in ("two words", "three whole words")]
+        ends: list[WritingResult | Failure] = [said[0], Failure(FailureKind.TOO_LONG), CONDENSED, said[1]]
         for end, wasted in zip(ends, (1, 2, 2, 2), strict=True):
-            await at.time_slicer.submit("x", SummaryJob(TextBudget(at.clock() + 9, 0.0, at.clock), way(at.clock, end)))
+            await at.time_slicer.submit("x", WritingJob(TextBudget(at.clock() + 9, 0.0, at.clock), way(at.clock, end)))
             assert at.time_slicer.totals.wasted_s == pytest.approx(wasted * STEP_S)
         assert at.time_slicer.totals.busy_s == pytest.approx(4 * STEP_S)
 

@@ -1,4 +1,4 @@
-"""The job of summarising one text, its time budget, and when an unfinished summary is good enough.
+"""The job of writing one text, its time budget, and when what is unfinished is good enough.
 
 Abstractive and extractive jobs both run step by step, so that a caller can stop, slice or withdraw them between steps.
 """
@@ -13,7 +13,7 @@ from unicodedata import category
 import numpy as np
 
 from deployments.engines.base import Decoder, Logits
-from deployments.replica.summarize.sentences import MAX_CHARACTERS, split_sentences, whole_sentences
+from deployments.replica.sentences import MAX_CHARACTERS, split_sentences, whole_sentences
 from gateway.model.deadline import Clock
 from gateway.model.messages import Failure, FinishReason, Generation, InputReport
 
@@ -33,8 +33,8 @@ _UNREADABLE = frozenset(("Cc", "Cf", "Zs", "Zl", "Zp"))
 
 
 @dataclass(frozen=True, slots=True)
-class SummaryResult:
-    """A summary, how it was made, and how much of the text was read."""
+class WritingResult:
+    """What was written, how, and how much of the text was read."""
 
     text: str
     generation: Generation
@@ -102,7 +102,7 @@ class Given:
     took_s: float
 
 
-Steps: TypeAlias = Generator[Settled | Ask | None, Given | None, SummaryResult | Failure]
+Steps: TypeAlias = Generator[Settled | Ask | None, Given | None, WritingResult | Failure]
 """The work on one text: yields after each step, starts a step only if it fits the budget, and returns the outcome.
 
 A text that runs its steps itself yields what says how it begins, or None while nothing is certain. What was once said
@@ -112,15 +112,15 @@ its caller yields an `Ask`, and is sent what it asked for, or None if there is n
 _ONE_ROW = np.zeros(1, dtype=np.int64)
 
 
-class SummaryJob:
-    """The summary of one text under work: call `step` until it returns True; then `outcome` holds the result.
+class WritingJob:
+    """One text that is being written: call `step` until it returns True; then `outcome` holds the result.
 
     Any thread may call it, one at a time.
     """
 
     def __init__(self, budget: TextBudget, steps: Steps) -> None:
         self.budget = budget
-        self.outcome: SummaryResult | Failure | None = None
+        self.outcome: WritingResult | Failure | None = None
         self._steps = steps
         self.ask: Ask | None = None
         self._settled: Settled | None = None
@@ -159,7 +159,7 @@ class SummaryJob:
         return False
 
     def settled(self) -> str:
-        """The beginning of the summary that no later step will change; '' if nothing is certain."""
+        """The beginning of what is written that no later step will change; '' if nothing is certain."""
         return self._settled() if self._settled is not None else ""
 
 
@@ -199,10 +199,10 @@ def usable(text: str, reason: FinishReason) -> bool:
     return reason == "short" or len(text.split(None, LEAST_WORDS)) >= (LEAST_WORDS if reason == "deadline" else 1)
 
 
-def as_it_is(text: str, tokens: int, budget: TextBudget) -> SummaryResult:
+def as_it_is(text: str, tokens: int, budget: TextBudget) -> WritingResult:
     """The summary of a text that is `too_short`: the text itself, or '' if it says nothing. No engine runs."""
     generation = Generation("short", 0, tokens, 1, 0, 1, budget.headroom_s)
-    return SummaryResult(text.strip() if readable(text) else "", generation, InputReport(tokens, tokens, False))
+    return WritingResult(text.strip() if readable(text) else "", generation, InputReport(tokens, tokens, False))
 
 
 def too_short(text: str) -> bool:

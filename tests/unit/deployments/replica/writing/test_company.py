@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.replica.summarize.time_slicing import Sharing, company
+from deployments.replica.writing.time_slicing import Sharing, company
 
 NOW = 100.0
 
