@@ -19,6 +19,7 @@ from exporters.kinds.kind import TitledProfile
 from exporters.options import DEFAULT_CACHE, DEFAULT_CATALOG, CacheOption, CatalogOption, FloorOption
 from exporters.plan import PRECISIONS, Settings, VariantPlan
 from exporters.preparing.job import ExportJob, ProfileJob, run_shown
+from exporters.preparing.prepare import lone_threads_of
 from exporters.preparing.prepare import prepare as prepare_catalog
 from exporters.preparing.store import Store
 from exporters.sources.source import encoder_of, read_object, source_folder
@@ -103,7 +104,8 @@ def profile_catalog(catalog: Catalog, cache: Path, settings: Settings, console: 
     """Measures every variant of the catalog again and prints the profiles. Raises ExportError or VariantRejected."""
     folders = prepare_catalog(catalog, cache, console, settings=settings)
     for entry in catalog.only(folders).checkpoints:
-        manifest = measure_variant(folders[entry.name], console, entry.threads, settings)
+        lone = lone_threads_of(entry)
+        manifest = measure_variant(folders[entry.name], console, entry.threads, settings, lone_threads=lone)
         console.print(f"[bold]{entry.name}[/] {manifest.variant}")
         _print_profiles(manifest, console)
 
@@ -122,17 +124,22 @@ def plan_for(location: str, revision: str | None, precision: Precision) -> Varia
 
 
 def measure_variant(
-    folder: Path, console: Console, threads: int | None = None, settings: Settings | None = None
+    folder: Path,
+    console: Console,
+    threads: int | None = None,
+    settings: Settings | None = None,
+    *,
+    lone_threads: int = 1,
 ) -> VariantManifest:
     """Measures a variant's latency profile again on this host, and returns the updated manifest.
 
-    `threads` defaults to the profile's previous number. Raises ExportError, or VariantRejected if the folder holds no
-    variant or the variant fails its self-test.
+    `threads` defaults to the profile's previous number. A lone run may have `lone_threads`. Raises ExportError, or
+    VariantRejected if the folder holds no variant or the variant fails its self-test.
     """
     before = checked_manifest(folder)
     threads = threads or before.profile.threads
     plan = VariantPlan(before.checkpoint, before.task, before.family, before.engine, before.precision, threads)
-    run_shown(ProfileJob(str(folder.absolute()), threads, settings or Settings()), plan, console)
+    run_shown(ProfileJob(str(folder.absolute()), threads, lone_threads, settings or Settings()), plan, console)
     return read_manifest(folder)
 
 

@@ -15,12 +15,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from deployments.engines.host import BF16_FLAGS, DOT_PRODUCT_FLAGS, Host, read_host
+from deployments.engines.host import BF16_FLAGS, DOT_PRODUCT_FLAGS, Host, read_host, usable_cores
+from deployments.engines.opening import EngineSize, open_engine_named
 from deployments.replica.variant import open_variant
 from exporters.errors import ExportFailed, SourceRefused
 from exporters.kinds import KINDS, Kind, kind_of
 from exporters.plan import PRECISIONS, Candidate, Progress, Settings, Step, VariantPlan, Workbench
-from exporters.profiling import BUDGET_S
+from exporters.profiling import BUDGET_S, LONE_BUDGET_SHARE, Watch, measure_lone, watch_here
 from exporters.sources.source import SourceFolder
 from exporters.sources.staging import partial_prefix, staged
 from gateway.model.manifest import MANIFEST_NAME, Precision, VariantManifest, write_manifest
@@ -47,6 +48,8 @@ def export(
         bench = Workbench(plan, source, folder, host, settings or Settings(), progress)
         manifest: VariantManifest = kind.make(bench)
         _check_lacks(manifest, source.location)
+        if not bench.settings.provisional:
+            manifest = with_lone_runs(manifest, folder, plan.threads, plan.lone_threads, bench.profiling())
         if bench.settings.provisional:
             profile = manifest.profile.model_copy(update={"measured_on": NOT_MEASURED})
             manifest = manifest.model_copy(update={"profile": profile})
@@ -54,7 +57,9 @@ def export(
     return manifest
 
 
-def profile_again(folder: Path, threads: int, progress: Progress, budget_s: float = BUDGET_S) -> VariantManifest:
+def profile_again(
+    folder: Path, threads: int, progress: Progress, budget_s: float = BUDGET_S, *, lone_threads: int = 1
+) -> VariantManifest:
     """Measures a finished variant's latency profile on this host and writes it into the manifest.
 
     Raises VariantRejected if the variant fails its self-test.
@@ -65,8 +70,27 @@ def profile_again(folder: Path, threads: int, progress: Progress, budget_s: floa
 
     opened = open_variant(folder, threads)
     manifest: VariantManifest = KINDS[opened.manifest.kind].profile(opened, threads, budget_s, advance)
+    manifest = with_lone_runs(manifest, folder, threads, lone_threads, watch_here(budget_s, advance))
     replace_manifest(folder, manifest)
     return manifest
+
+
+def with_lone_runs(
+    manifest: VariantManifest, folder: Path, threads: int, lone_threads: int, watch: Watch
+) -> VariantManifest:
+    """The manifest with how much faster lone runs are on this host; without, where there are none.
+
+    torch has one pool of threads for all its runs, so it has no lone ones.
+    """
+    lone_threads = min(lone_threads, int(usable_cores()))
+    golden = KINDS[manifest.kind].golden
+    if golden is None or manifest.engine == "torch" or lone_threads <= threads:
+        return manifest
+    lone = open_engine_named(manifest.engine, folder, EngineSize(lone_threads, 1, manifest.max_tokens, lone=True))
+    usual = open_engine_named(manifest.engine, folder, EngineSize(threads, 1, manifest.max_tokens))
+    watch = watch.part(0, LONE_BUDGET_SHARE)
+    measured = measure_lone(usual, lone, (threads, lone_threads), manifest.max_tokens, golden(manifest), watch)
+    return manifest.model_copy(update={"profile": manifest.profile.model_copy(update={"lone": measured})})
 
 
 def _check_lacks(manifest: VariantManifest, location: str) -> None:

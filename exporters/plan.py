@@ -64,7 +64,8 @@ class Candidate(Struct, frozen=True):
 class VariantPlan(Struct, frozen=True):
     """The variant to make of a checkpoint, and the threads that it is profiled and served on.
 
-    With `candidates`, in order of preference, the engine is `auto`: the fastest of them that holds is made.
+    With `candidates`, in order of preference, the engine is `auto`: the fastest of them that holds is made. A lone run
+    may have `lone_threads`.
     """
 
     checkpoint: str
@@ -74,6 +75,7 @@ class VariantPlan(Struct, frozen=True):
     precision: Precision
     threads: int = 1
     candidates: tuple[Candidate, ...] = ()
+    lone_threads: int = 1
 
     @property
     def variant(self) -> str:

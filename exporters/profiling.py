@@ -18,13 +18,16 @@ import numpy as np
 from deployments.engines.base import Decoder, Engine, Seq2SeqEngine, TokenIds
 from deployments.engines.host import read_host
 from gateway.model.manifest import SelfTest
-from gateway.model.profile import ProfileCell, ProfileDocument
+from gateway.model.profile import LoneCell, LoneDocument, ProfileCell, ProfileDocument
 
 BATCHES = (1, 2, 4, 8, 16)
 LENGTHS = (8, 16, 32, 64, 128, 256, 512)
 SAMPLES = 7
 MOST_SAMPLES = 40
 BUDGET_S = 8.0
+LONE_BUDGET_SHARE = 0.25
+"""The part of a profile's budget that lone runs may take on top of it. Set by hand."""
+
 SEED = 20
 
 READ_LENGTHS = (16, 32, 64, 128, 256, 512, 1024)
@@ -62,12 +65,16 @@ Probe = Callable[[Shape], Mapping[Shape, float]]
 
 @dataclass(frozen=True)
 class Watch:
-    """The context of a measurement: clock, random generator, time budget in seconds, and progress callback."""
+    """The context of a measurement: clock, random generator, time budget in seconds, and progress callback.
+
+    `beside` other work the clock is processor time, shared out over the threads of a usual run.
+    """
 
     clock: Clock
     chance: random.Random
     budget_s: float = BUDGET_S
     advance: Advance = lambda _: None
+    beside: bool = False
 
     def part(self, start: float, end: float) -> Watch:
         """The watch for the part of the measurement between the shares `start` and `end`."""
@@ -99,7 +106,7 @@ def watch_beside(threads: int, budget_s: float, advance: Advance, processor_s: C
 
     What the engine waits for a processor is not its service time. The threads share it evenly, as engines' threads do.
     """
-    return replace(watch_here(budget_s, advance), clock=lambda: processor_s() / threads)
+    return replace(watch_here(budget_s, advance), clock=lambda: processor_s() / threads, beside=True)
 
 
 def measure_grid(engine: Engine, window: int, self_test: SelfTest, threads: int, watch: Watch) -> ProfileDocument:
@@ -127,6 +134,32 @@ def measure_profile(
         return {shape: watch.clock() - started}
 
     return ProfileDocument(threads=threads, measured_on=measured_on, cells=measure(grid(window), probe, watch))
+
+
+def measure_lone(
+    engine: Engine, lone: Engine, threads: tuple[int, int], window: int, self_test: SelfTest, watch: Watch
+) -> LoneDocument:
+    """How much faster an engine for lone runs is than one for usual runs, by the tokens of one text, in turns.
+
+    `threads` are those of a usual and of a lone run. Each length has `SAMPLES` turns, fewer once the watch's budget is
+    spent.
+    """
+    token_ids = max((golden.token_ids for golden in self_test.golden), key=len)
+    cells, started = [], watch.clock()
+    for length in _up_to(LENGTHS, window):
+        ids = batch_like(token_ids, Shape(1, length))
+        mask = np.ones_like(ids)
+        took_s: tuple[list[float], list[float]] = ([], [])
+        for turn in range(SAMPLES + 1):
+            if turn > 1 and watch.clock() - started > watch.budget_s:
+                break
+            for one, its_threads, seconds in zip((engine, lone), threads, took_s, strict=True):
+                began_s = watch.clock()
+                one.run(ids, mask)
+                seconds.append((watch.clock() - began_s) * (threads[0] / its_threads if watch.beside else 1.0))
+        usual_s, lone_s = (median(seconds[1:]) for seconds in took_s)  # the first turn warms both up
+        cells.append(LoneCell(tokens=length, share=max(lone_s, 1e-9) / max(usual_s, 1e-9)))
+    return LoneDocument(threads=threads[1], cells=tuple(cells))
 
 
 def batch_like(token_ids: Sequence[int], shape: Shape) -> TokenIds:

@@ -25,6 +25,7 @@ from gateway.model.errors import CheckpointUnavailable, UnknownCheckpoint, Unkno
 from gateway.model.faults import Note, log_fault
 from gateway.model.manifest import VariantManifest
 from gateway.model.messages import LoadReport
+from gateway.model.profile import LoneRuns
 from gateway.model.request import Request, RequestShape, Terms
 from gateway.scheduling.decider import Decider
 from gateway.scheduling.policy import Decision
@@ -233,6 +234,7 @@ def served_checkpoints(
                 pooled[manifests[entry.name].kind],
                 entry.threads,
                 (tokenizers or {}).get(entry.name, 0),
+                lone_runs(entry, manifests[entry.name]),
             ),
             load=load,
             threads=entry.threads,
@@ -242,6 +244,12 @@ def served_checkpoints(
         for entry in entries
         if entry.name in manifests
     }
+
+
+def lone_runs(entry: CatalogEntry, manifest: VariantManifest) -> LoneRuns | None:
+    """Returns how much faster a lone run of the variant is; None if its replicas have too few processors for one."""
+    lone = LoneRuns.from_document(manifest.profile)
+    return lone if lone is not None and lone.threads <= entry.threads * entry.slots else None
 
 
 def utilities_of(entries: Iterable[CatalogEntry]) -> dict[str, float]:

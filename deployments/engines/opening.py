@@ -15,7 +15,9 @@ from deployments.engines.base import (
     Engine,
     Seq2SeqEngine,
 )
+from deployments.engines.host import usable_cores
 from gateway.model.manifest import VariantManifest
+from gateway.model.profile import LoneRuns
 
 __all__ = [
     "CAUSAL_FILES",
@@ -25,6 +27,7 @@ __all__ = [
     "open_causal_engine",
     "open_engine",
     "open_engine_named",
+    "open_lone_engine",
     "open_seq2seq_engine",
 ]
 
@@ -33,11 +36,15 @@ log = logging.getLogger("punctual.engines")
 
 @dataclass(frozen=True, slots=True)
 class EngineSize:
-    """What an engine is opened for: the threads of one run, the runs at a time, and the most tokens of a row."""
+    """What an engine is opened for: the threads of one run, the runs at a time, and the most tokens of a row.
+
+    A `lone` one makes one run at a time, on threads that spin while it lasts.
+    """
 
     threads: int
     at_once: int
     window: int
+    lone: bool = False
 
 
 def open_engine(folder: Path, manifest: VariantManifest, threads: int, at_once: int = 1) -> Engine:
@@ -57,13 +64,28 @@ def open_engine(folder: Path, manifest: VariantManifest, threads: int, at_once: 
         return open_engine_named("onnx", folder, size)
 
 
+def open_lone_engine(folder: Path, manifest: VariantManifest, most_threads: int) -> Engine | None:
+    """Opens the engine for lone runs, on the threads that the variant's profile says, if as many may be used.
+
+    None if it was not measured or does not pay, or if the processors are too few.
+    """
+    lone = LoneRuns.from_document(manifest.profile)
+    if lone is None or lone.threads > min(most_threads, usable_cores()):
+        return None
+    size = EngineSize(lone.threads, 1, manifest.max_tokens, lone=True)
+    try:
+        return open_engine_named(manifest.engine, folder, size)
+    except (ImportError, OSError, RuntimeError):
+        return None  # `open_engine` has said why
+
+
 def open_engine_named(name: str, folder: Path, size: EngineSize) -> Engine:
     """Opens the engine of that name on a folder without a manifest, as an export verifies it. Raises ValueError."""
     match name:
         case "onnx":
             from deployments.engines.onnx import OnnxEngine
 
-            return OnnxEngine.open(folder / ONNX_FILE, size.threads)
+            return OnnxEngine.open(folder / ONNX_FILE, size.threads, lone=size.lone)
         case "openvino":
             from deployments.engines.openvino import OpenVinoEngine  # 0.3 s and 60 MB; only its extra installs it
 

@@ -102,7 +102,8 @@ class BatchedReplica(Reading[AskedT]):
         else:
             read = await asyncio.to_thread(self._read_all, batch, arrived)
         rows = [row for one in read if isinstance(one, _Read) for row in one.rows]
-        scored = await self.batcher.submit(rows) if rows else []
+        lone = all(work.lone for work in batch)
+        scored = await self.batcher.submit(rows, lone=lone) if rows else []
         if is_short or not self.answers_take_long:
             return self._answered_all(read, scored, arrived)
         return await asyncio.to_thread(self._answered_all, read, scored, arrived)

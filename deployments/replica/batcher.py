@@ -58,6 +58,7 @@ class _Batch:
     rows: Sequence[Row]
     enqueued_at: float
     done: asyncio.Future[Results]
+    lone: bool
     results: dict[int, Scored | Failure] = field(default_factory=dict)
 
     def resolve(self, place: int, result: Scored | Failure) -> None:
@@ -111,7 +112,8 @@ class Batcher:
     """Turns batches of token ids into logits through the blocking `engine_run`, on `threads` threads.
 
     `niceness` applies to those threads; the loop's thread keeps its priority. Call the methods on the event loop that
-    `start` ran on. `profile` has the median times that runs are planned by.
+    `start` ran on. `profile` has the median times that runs are planned by. `lone_run`, if it is set, runs a batch that
+    has the node for itself.
     """
 
     def __init__(
@@ -127,6 +129,7 @@ class Batcher:
     ) -> None:
         """Starts nothing; `start` does."""
         self.totals = BatcherTotals()
+        self.lone_run: EngineRun | None = None
         self._engine_run = engine_run
         self._medians = RememberedMedians(profile)
         self._clock = clock
@@ -166,8 +169,10 @@ class Batcher:
             self._waiting.clear()
             self._engine_threads.shutdown(wait=False, cancel_futures=True)
 
-    async def submit(self, rows: Sequence[Row]) -> Results:
+    async def submit(self, rows: Sequence[Row], *, lone: bool = False) -> Results:
         """Runs a batch and awaits its logits, one result for each row in order.
+
+        A `lone` batch that is one run, and finds the replica idle, goes to `lone_run`.
 
         Failures are values: EXPIRED, QUEUE_FULL, ENGINE, UNAVAILABLE. Cancelling withdraws the rows; the results of
         those that are already running are discarded.
@@ -176,7 +181,8 @@ class Batcher:
             return [Failure(FailureKind.UNAVAILABLE, "not started, or stopping")] * len(rows)
         if self._queued + len(rows) > max(self._max_queued, len(rows)):
             return [Failure(FailureKind.QUEUE_FULL)] * len(rows)
-        batch = _Batch(rows, self._clock(), self._loop.create_future())
+        idle = not (self._waiting or self._running)
+        batch = _Batch(rows, self._clock(), self._loop.create_future(), lone and idle)
         for alike in _alike(rows):
             lengths = [len(rows[place].token_ids) for place in alike]
             for places in runs_of(lengths, self._medians.median_s):
@@ -239,14 +245,21 @@ class Batcher:
         """Runs on the engine's thread. An exception of the engine becomes the failure of all inputs."""
         run.started = self._clock()
         try:
-            run.outcome = guarded(lambda: self._logits(run.rows))
+            run.outcome = guarded(lambda: self._logits(run.rows, self._engine_of(run)))
         finally:
             run.ended = self._clock()
             self._loop.call_soon_threadsafe(self._finished, run)
 
-    def _logits(self, rows: Sequence[Row]) -> Logits:
+    def _engine_of(self, run: _Run) -> EngineRun:
+        """The engine for a run; a lone batch in several runs, or what runs again, has no processors to itself."""
+        if self.lone_run is None or not run.batch.lone or len(run.places) < len(run.batch.rows):
+            return self._engine_run
+        self.totals.lone += 1
+        return self.lone_run
+
+    def _logits(self, rows: Sequence[Row], engine_run: EngineRun) -> Logits:
         batch = padded([row.token_ids for row in rows], self._pad_id, [row.token_types for row in rows])
-        logits = self._engine_run(batch.token_ids, batch.attention_mask, batch.token_types)
+        logits = engine_run(batch.token_ids, batch.attention_mask, batch.token_types)
         if len(logits) != len(rows):
             raise ValueError(f"the engine gave {len(logits)} rows for {len(rows)} inputs")
         return logits

@@ -14,6 +14,8 @@ import psutil
 
 from deployments.engines.base import yield_to_others
 from deployments.engines.host import usable_cores
+from deployments.engines.opening import open_lone_engine
+from deployments.replica.batched import BatchedReplica
 from deployments.replica.kinds import Server, kind_named
 from deployments.replica.variant import check_tasks, open_variant
 from gateway.catalogs.catalog import CatalogEntry
@@ -87,4 +89,7 @@ def open_replica(settings: ReplicaSettings, clock: Clock) -> Replica:
     check_tasks(variant.manifest, entry.tasks)
     queued = settings.max_queued_inputs
     server = kind_named(variant.manifest.kind).serve(entry, variant, queued, clock)
+    if isinstance(server, BatchedReplica):
+        lone = open_lone_engine(settings.folder, variant.manifest, entry.threads * entry.slots)
+        server.batcher.lone_run = lone.run if lone is not None else None
     return Replica(entry, variant.manifest.agreement, server, clock)

@@ -31,13 +31,15 @@ class Totals:
 class BatcherTotals(Totals):
     """The counts of a batcher, with failed batches. Each input counts for an equal share of its batch's time.
 
-    `expired` counts strict inputs that were not run. A batch's size is its number of inputs.
+    `expired` counts strict inputs that were not run. A batch's size is its number of inputs. `lone` ones had the node
+    for themselves, and all processors of the replica.
     """
 
     batches: int = 0
     real_tokens: int = 0
     padded_tokens: int = 0
     expired: int = 0
+    lone: int = 0
 
 
 @dataclass(slots=True)

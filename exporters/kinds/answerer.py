@@ -327,4 +327,5 @@ ANSWERER: Kind[AnswererManifest, OpenAnswerer] = Kind(
     profile=profile_answerer,
     agreement=_agreement,
     profiles=lambda manifest: (TitledProfile(manifest.profile, "service time", "batch"),),
+    golden=lambda manifest: manifest.self_test,
 )

@@ -263,4 +263,5 @@ CLASSIFIER: Kind[ClassifierManifest, OpenClassifier] = Kind(
     profile=profile_classifier,
     agreement=_agreement,
     profiles=lambda manifest: (TitledProfile(manifest.profile, "service time", "batch"),),
+    golden=lambda manifest: manifest.self_test,
 )

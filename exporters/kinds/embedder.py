@@ -462,4 +462,5 @@ EMBEDDER: Kind[EmbedderManifest, OpenEmbedder] = Kind(
     profile=profile_embedder,
     agreement=_agreement,
     profiles=lambda manifest: (TitledProfile(manifest.profile, "service time", "batch"),),
+    golden=lambda manifest: manifest.self_test,
 )

@@ -240,4 +240,5 @@ FILLER: Kind[FillerManifest, OpenFiller] = Kind(
     profile=profile_filler,
     agreement=_agreement,
     profiles=lambda manifest: (TitledProfile(manifest.profile, "service time", "batch"),),
+    golden=lambda manifest: manifest.self_test,
 )

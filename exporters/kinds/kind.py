@@ -9,6 +9,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from exporters.plan import Workbench
 from exporters.profiling import Advance
+from gateway.model.manifest import SelfTest
 from gateway.model.profile import ProfileDocument
 
 Manifest = TypeVar("Manifest")
@@ -46,6 +47,8 @@ class Kind(Generic[Manifest, Opened]):
     """A variant's agreement with its source: table cells by title."""
     profiles: Callable[[Manifest], Sequence[TitledProfile]]
     """The profiles of a variant, for tables."""
+    golden: Callable[[Manifest], SelfTest] | None = None
+    """The golden inputs of a variant whose replicas answer by one run of an engine; such a run may be a lone one."""
 
 
 def share_with_floor(share: float, floor: float, texts: int) -> str:

@@ -274,4 +274,5 @@ TAGGER: Kind[TaggerManifest, OpenTagger] = Kind(
     profile=profile_tagger,
     agreement=_agreement,
     profiles=lambda manifest: (TitledProfile(manifest.profile, "service time", "batch"),),
+    golden=lambda manifest: manifest.self_test,
 )

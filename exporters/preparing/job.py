@@ -69,6 +69,7 @@ class ProfileJob(msgspec.Struct, frozen=True, tag="profile"):
 
     folder: str
     threads: int
+    lone_threads: int
     settings: Settings
 
 
@@ -191,7 +192,8 @@ def perform(job: Job, progress: Progress) -> None:
     if job.settings.yielding:
         yield_to_all()
     if isinstance(job, ProfileJob):
-        profile_again(Path(job.folder), job.threads, progress, job.settings.profile_budget_s)
+        budget_s, lone_threads = job.settings.profile_budget_s, job.lone_threads
+        profile_again(Path(job.folder), job.threads, progress, budget_s, lone_threads=lone_threads)
         return
     fetching = partial(progress, Step.FETCHING)
     source = resolve_source(job.location, job.revision, Path(job.cache), fetching)

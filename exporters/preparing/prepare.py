@@ -241,7 +241,12 @@ class Preparer:
                 self.console.print(f"[yellow]{told}[/]")
         if state is State.PROFILED_ELSEWHERE:
             try:
-                run_shown(ProfileJob(str(folder), plan.threads, self.settings), plan, self.console, self.begun)
+                run_shown(
+                    ProfileJob(str(folder), plan.threads, plan.lone_threads, self.settings),
+                    plan,
+                    self.console,
+                    self.begun,
+                )
             except VariantRejected as rejected:
                 self.console.print(f"[yellow]{escape(str(rejected))}; making it again for this host[/]")
                 state = State.ABSENT
@@ -301,6 +306,15 @@ def precisions_for(entry: CatalogEntry, host: Host) -> tuple[Precision, ...]:
     return tuple(one for one in entry.precision if one in runs) or (Precision.FP32,)
 
 
+MOST_LONE_THREADS = 4
+"""Most threads of a lone run: a small model gains little from more. Set by hand, on two cores."""
+
+
+def lone_threads_of(entry: CatalogEntry) -> int:
+    """The threads of a lone run: all processors that the entry reserves, up to a limit."""
+    return max(entry.threads, min(entry.threads * entry.slots, MOST_LONE_THREADS))
+
+
 def plans_for(entry: CatalogEntry, host: Host, openvino: bool) -> tuple[VariantPlan, ...]:
     """The variants to try, in order. `openvino` says whether its library is installed.
 
@@ -311,7 +325,9 @@ def plans_for(entry: CatalogEntry, host: Host, openvino: bool) -> tuple[VariantP
     precisions = precisions_for(entry, host)
 
     def plan(engine: str, precision: Precision, candidates: tuple[Candidate, ...] = ()) -> VariantPlan:
-        return VariantPlan(entry.name, entry.task, entry.family, engine, precision, entry.threads, candidates)
+        return VariantPlan(
+            entry.name, entry.task, entry.family, engine, precision, entry.threads, candidates, lone_threads_of(entry)
+        )
 
     alone = tuple(plan(engine, precision) for precision in precisions)
     runs_it = any(entry.task in tasks_of(name) and EngineName.OPENVINO in kind.engines for name, kind in KINDS.items())

@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from gateway.forecasting.calibration import MAX_AGE_S, Calibration
 from gateway.forecasting.load import LoadTracker, QueueAhead
 from gateway.model.messages import Answer
+from gateway.model.profile import LoneRuns
 from gateway.model.request import RequestShape
 from gateway.model.tier import Tier
 from gateway.tasks.service_time import ServiceTimeModel
@@ -44,7 +45,7 @@ class Forecast(Struct, frozen=True, gc=False):
     `latency_s` is the median. `quantile_s` is the quantile at `percentile`, `idle_quantile_s` the one with nothing
     queued, and one answer in twenty takes less than `least_s`. `backlog_s` is all queued work, of which the request
     waits for `queueing_delay_s`. `cost_s` is the request's share of the batch in core-seconds, done the cheapest way;
-    it does not depend on the budget.
+    it does not depend on the budget. A `lone` run has all processors of its replica, and costs what a usual run does.
     """
 
     queueing_delay_s: float
@@ -56,6 +57,7 @@ class Forecast(Struct, frozen=True, gc=False):
     cost_s: float = 0.0
     backlog_s: float = 0.0
     percentile: float = 95.0
+    lone: bool = False
 
 
 class PooledCalibration:
@@ -69,6 +71,7 @@ class PooledCalibration:
         self.overhead_s = _FIRST_OVERHEAD_S
         self.idle = Calibration()
         self.queued = Calibration()
+        self.lone = Calibration()
 
     def learn_overhead(self, overhead_s: float) -> None:
         """Learns from the overhead of one answer, in seconds; at most ten times the present value counts."""
@@ -80,11 +83,17 @@ class Forecaster:
     """Forecasts one checkpoint and learns from its answers. Callers pass the time; it reads no clock."""
 
     def __init__(
-        self, model: ServiceTimeModel, pooled: PooledCalibration | None = None, cores: int = 1, tokenizer: int = 0
+        self,
+        model: ServiceTimeModel,
+        pooled: PooledCalibration | None = None,
+        cores: int = 1,
+        tokenizer: int = 0,
+        lone: LoneRuns | None = None,
     ) -> None:
         """`cores` is the number of processors that one run of the engine uses.
 
-        `tokenizer` is the place of the checkpoint's tokenizer among those of its task.
+        `tokenizer` is the place of the checkpoint's tokenizer among those of its task. `lone` tells what a run gains
+        that has the node for itself; None if its replicas make none.
         """
         self.model = model
         self.tokenizer = tokenizer
@@ -93,6 +102,8 @@ class Forecaster:
         self._pooled = pooled or PooledCalibration()
         self._idle = Calibration(self._pooled.idle)
         self._queued = Calibration(self._pooled.queued)
+        self._lone = Calibration(self._pooled.lone)
+        self.lone = lone
         self._learnt_until_s = math.inf
         self._plain_s = model.run_s(1, _PLAIN_TOKENS)
 
@@ -160,6 +171,31 @@ class Forecaster:
             return self._if_it_fits(fully_s, least, ahead, now_s, remaining_s)
         return least
 
+    def hurried(self, usual: Forecast, shape: RequestShape, now_s: float) -> Forecast:
+        """Forecasts a request that has the node for itself, by its forecast on an idle replica.
+
+        Returns that one if no lone run pays: by the profile, or by the errors of those before on this machine.
+        """
+        share = 1.0 if self.lone is None else self.lone.share(sum(shape.tokens[self.tokenizer]))
+        if share == 1.0:
+            return usual
+        service_s = share * usual.service_time_s
+        latency_s = service_s + self._pooled.overhead_s
+        residuals, scale_s = self._lone.residuals(usual.percentile, now_s), self._scale_s(latency_s)
+        least_s = max(latency_s + residuals.least * scale_s, 0.0)
+        quantile_s = max(latency_s + residuals.most * scale_s, least_s)
+        if quantile_s >= usual.quantile_s:
+            return usual
+        return replace(
+            usual,
+            service_time_s=service_s,
+            latency_s=latency_s,
+            quantile_s=quantile_s,
+            idle_quantile_s=quantile_s,
+            least_s=least_s,
+            lone=True,
+        )
+
     def _if_it_fits(
         self, service_s: float, least: Forecast, ahead: QueueAhead, now_s: float, remaining_s: float
     ) -> Forecast:
@@ -211,7 +247,8 @@ class Forecaster:
         if any(one.finish_reason == "deadline" for one in answer.generation):
             latency_s = max(latency_s, forecast.quantile_s)
         self.learn_latency(forecast, latency_s, overhead_s, now_s)
-        self.learn_service(shape, answer)
+        if not forecast.lone:  # it tells how fast a lone run is, and its error has that already
+            self.learn_service(shape, answer)
 
     def learn_service(self, shape: RequestShape, answer: Answer) -> None:
         """Learns the service time of an answer alone."""
@@ -240,6 +277,8 @@ class Forecaster:
         """The calibrations of such a forecast: the checkpoint's own, and the pooled one."""
         if forecast.queueing_delay_s > 0:
             return self._queued, self._pooled.queued
+        if forecast.lone:
+            return self._lone, self._pooled.lone
         return self._idle, self._pooled.idle
 
     def _scale_s(self, latency_s: float) -> float:

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from gateway.model.profile import ProfileDocument
 
 MANIFEST_NAME = "manifest.json"
-FORMAT = 2
+FORMAT = 3
 """Version of the manifest's fields."""
 
 

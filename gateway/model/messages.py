@@ -37,7 +37,8 @@ class Work(Struct, frozen=True, array_like=True):
 
     `remaining_s` is in seconds at the moment of sending. Once it has passed, `strict` work is dropped (outcome
     `EXPIRED`) and best-effort work is answered late. `traceparent` is the trace context that came with the request.
-    `streamed` says that somebody takes the answer as deltas come; a replica may have none to give.
+    `streamed` says that somebody takes the answer as deltas come; a replica may have none to give. `lone` work had the
+    node for itself when it was sent: its engine run may take all processors of the replica.
     `parameters` are the task's own; they arrive as plain data, which `parameters_of` reads.
     """
 
@@ -49,6 +50,7 @@ class Work(Struct, frozen=True, array_like=True):
     request_id: str
     traceparent: str | None = None
     streamed: bool = False
+    lone: bool = False
 
 
 ParametersT = TypeVar("ParametersT", bound=Parameters)

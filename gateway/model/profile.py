@@ -40,14 +40,36 @@ class CellMs(TypedDict):
     p95: float
 
 
+class LoneCell(BaseModel):
+    """The time of a lone run of so many tokens as a share of that of a usual run; medians of runs in turns."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tokens: int = Field(ge=1)
+    share: float = Field(gt=0)
+
+
+class LoneDocument(BaseModel):
+    """Lone runs as stored in a manifest: the threads of one, more than a usual run has, and cells by tokens."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    threads: int = Field(ge=2)
+    cells: tuple[LoneCell, ...] = Field(min_length=1)
+
+
 class ProfileDocument(BaseModel):
-    """The profile as stored in a manifest: a full grid of cells, and the host and threads that it applies to."""
+    """The profile as stored in a manifest: a full grid of cells, and the host and threads that it applies to.
+
+    `lone` is there if lone runs were measured.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     threads: int = Field(ge=1)
     measured_on: str
     cells: tuple[ProfileCell, ...] = Field(min_length=1)
+    lone: LoneDocument | None = None
 
     def cells_ms(self) -> list[CellMs]:
         """The cells as people read them: medians and 95th percentiles in milliseconds."""
@@ -92,6 +114,35 @@ class LatencyProfile:
             return _along(self.lengths, self.medians_s[0], tokens)
         column = [_along(self.lengths, row, tokens) for row in self.medians_s]
         return _along(self.batches, column, batch)
+
+
+PAYS = 0.9
+"""Most share of a usual run's time at which a lone run is worth its threads' extra work. Set by hand."""
+
+
+@dataclass(frozen=True)
+class LoneRuns:
+    """How much faster a batch runs if nothing else does, on `threads` threads: a share of its usual time."""
+
+    threads: int
+    lengths: tuple[int, ...]
+    shares: tuple[float, ...]
+
+    @classmethod
+    def from_document(cls, document: ProfileDocument) -> LoneRuns | None:
+        """The lone runs of a profile; None if none were measured, or if they do not pay at any length."""
+        if document.lone is None or all(cell.share > PAYS for cell in document.lone.cells):
+            return None
+        cells = sorted(document.lone.cells, key=lambda cell: cell.tokens)
+        return cls(document.lone.threads, tuple(one.tokens for one in cells), tuple(one.share for one in cells))
+
+    def share(self, tokens: int) -> float:
+        """The time of a lone run of so many tokens in all, divided by that of a usual run; 1 where it does not pay.
+
+        Past the last length the share is that of the last.
+        """
+        share = _along(self.lengths, self.shares, min(tokens, self.lengths[-1]))
+        return share if share <= PAYS else 1.0
 
 
 def spread_of(ratios: Sequence[float]) -> float:

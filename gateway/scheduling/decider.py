@@ -38,6 +38,7 @@ class Decider:
         self.queue = TaskQueue(self.checkpoints, self.arrivals, note)
         self._load = load
         self._names = tuple(sorted(self.by_name))
+        self.may_be_lone = any(one.forecaster.lone is not None for one in self.checkpoints)
         self._places = 0
         self._price = 0.0
         self._priced_s = -math.inf
@@ -48,6 +49,7 @@ class Decider:
         self.by_name[checkpoint.name] = checkpoint
         self._names = tuple(sorted(self.by_name))
         self._priced_s = -math.inf
+        self.may_be_lone = self.may_be_lone or checkpoint.forecaster.lone is not None
         self.queue.join(self.checkpoints)
 
     def arrived(self, shape: RequestShape, deadline: Deadline) -> None:
@@ -70,10 +72,12 @@ class Decider:
         price: float,
         *,
         every: bool = False,
+        lone: bool = False,
     ) -> Decision:
         """Forecasts the checkpoints behind all more urgent work, and decides on that snapshot.
 
         Goes from the best checkpoint down and stops where the rest cannot change the decision, unless `every` is set.
+        `lone` forecasts a request that begins at once while nothing else runs on the node.
         """
         remaining_s, percentile = deadline.remaining_s(now_s), terms.percentile
         wait_s = self.queue.wait_s(now_s + remaining_s, now_s)
@@ -91,6 +95,8 @@ class Decider:
                 elif waits and wait_s > ahead.backlog_s:
                     ahead = QueueAhead(wait_s)
                 forecast = one.forecaster.forecast(shape, ahead, percentile, now_s, remaining_s)
+                if lone and ahead == IDLE:
+                    forecast = one.forecaster.hurried(forecast, shape, now_s)
             candidates.append(Candidate(name, one.tier, one.quality, one.domain, forecast, one.utility))
             if shortlist is not None:
                 shortlist.look(candidates[-1])

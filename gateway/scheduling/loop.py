@@ -138,7 +138,7 @@ class SchedulerLoop:
             call.sent = sent
             checkpoint, forecast = ticket.promise
             cost_s += forecast.cost_s
-            works.append(_work(call, ticket.deadline.remaining_s(now_s)))
+            works.append(_work(call, ticket.deadline.remaining_s(now_s), lone=forecast.lone))
         done, emit = partial(self._answered, sent), partial(self._told, sent)
         sent.cancel = self._backend.dispatch(checkpoint, works, cost_s, done, emit)
 
@@ -198,7 +198,7 @@ class SchedulerLoop:
         self.look()
 
 
-def _work(call: _Call, remaining_s: float) -> Work:
+def _work(call: _Call, remaining_s: float, *, lone: bool) -> Work:
     """The request as a replica sees it."""
     request, terms = call.request, call.request.terms
     return Work(
@@ -210,4 +210,5 @@ def _work(call: _Call, remaining_s: float) -> Work:
         terms.request_id,
         terms.traceparent,
         call.tell is not None,
+        lone,
     )

@@ -91,6 +91,8 @@ class Scheduler:
     note: Note = log_fault
     _tickets: dict[QueuedRequest, Ticket] = field(default_factory=dict, init=False)
     _found_empty: int = field(default=0, init=False)
+    _lone: Batch | None = field(default=None, init=False)
+    """The batch that had the node for itself when it began, while nothing else has begun since."""
 
     def submit(
         self,
@@ -112,6 +114,11 @@ class Scheduler:
         if not again:
             self._arrived(decider, shape, deadline)
         price = 0.0 if self._found_empty >= ALONE_AFTER else self.price(task, now_s)
+        if decider.may_be_lone and self._is_empty:
+            decision = self.decide(task, shape, terms, deadline, now_s, price, lone=True)
+            ticket = Ticket(task, shape, terms, deadline, decision, now_s)
+            if self._begin_at_once(ticket, decider, now_s):
+                return ticket
         decision = self.decide(task, shape, terms, deadline, now_s, price)
         ticket = Ticket(task, shape, terms, deadline, decision, now_s)
         if decision.chosen is None and not insist:
@@ -132,13 +139,14 @@ class Scheduler:
         price: float,
         *,
         every: bool = False,
+        lone: bool = False,
     ) -> Decision:
         """Decides a request at a price, in points of quality per core-second, and submits nothing."""
         decider = self.deciders[task]
         return attempt(
             "forecast",
             self.note,
-            lambda: decider.decide(shape, terms, deadline, now_s, price, every=every),
+            lambda: decider.decide(shape, terms, deadline, now_s, price, every=every, lone=lone),
             lambda: decider.decide_plainly(terms, deadline, now_s),
         )
 
@@ -215,9 +223,13 @@ class Scheduler:
         return len(self._tickets)
 
     def _arrived(self, decider: Decider, shape: RequestShape, deadline: Deadline) -> None:
-        empty = all(one.queue.idle for one in self.deciders.values())
-        self._found_empty = self._found_empty + 1 if empty else 0
+        self._found_empty = self._found_empty + 1 if self._is_empty else 0
         attempt("learning", self.note, lambda: decider.arrived(shape, deadline), _nothing)
+
+    @property
+    def _is_empty(self) -> bool:
+        """True if no request of any task waits or runs."""
+        return all(one.queue.idle for one in self.deciders.values())
 
     def _begin_at_once(self, ticket: Ticket, decider: Decider, now_s: float) -> bool:
         """Begins a request on the checkpoint just decided, if a core is free and few follow; True if it did."""
@@ -239,7 +251,17 @@ class Scheduler:
         if batch is None:
             return False
         ticket.stage, ticket.batch = Stage.BEGUN, batch
+        self._is_joined(now_s)
+        if chosen.forecast.lone:
+            batch.hurried(chosen.forecast.service_time_s, now_s)
+            self._lone = batch
         return True
+
+    def _is_joined(self, now_s: float) -> None:
+        """Notes that a batch begins: one that had the node for itself goes on at the usual pace."""
+        if self._lone is not None:
+            self._lone.slowed(now_s)
+            self._lone = None
 
     def _enter(self, ticket: Ticket, decider: Decider, now_s: float) -> None:
         shape, terms, deadline = ticket.shape, ticket.terms, ticket.deadline
@@ -264,6 +286,7 @@ class Scheduler:
 
     def _begun(self, batch: Batch, decider: Decider, now_s: float) -> Iterator[Ticket]:
         """Binds the members of a batch: each is decided anew, on the batch's checkpoint and at its price."""
+        self._is_joined(now_s)
         for queued in batch.members:
             ticket = self._tickets.pop(queued)
             ticket.decision = attempt("forecast", self.note, *binding(ticket, batch, decider, now_s))

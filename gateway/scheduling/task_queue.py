@@ -70,7 +70,8 @@ class Batch:
     It occupies `threads` cores, takes `run_s` core-seconds by the median and should end at `ends_s`. `price` is in
     points of quality per core-second. `left` members are not finished yet. `learnt` is set once the forecaster has used
     the first of their answers, or others have changed what it takes. One that joins others shares their cores, and
-    occupies none; `joined` is the number of texts that it found under way.
+    occupies none; `joined` is the number of texts that it found under way. A lone one has the node for itself and goes
+    `pace` times as fast as usual.
     """
 
     checkpoint: str
@@ -82,6 +83,17 @@ class Batch:
     left: int
     learnt: bool = False
     joined: int = 0
+    pace: float = 1.0
+
+    def hurried(self, run_s: float, now_s: float) -> None:
+        """Has a batch that begins take `run_s` seconds, since nothing else runs on the node."""
+        self.pace = (self.ends_s - now_s) / run_s
+        self.ends_s = now_s + run_s
+
+    def slowed(self, now_s: float) -> None:
+        """Has the rest of a hurried batch go on at the usual pace, since another begins."""
+        self.ends_s = now_s + self.pace * max(self.ends_s - now_s, 0.0)
+        self.pace = 1.0
 
     @property
     def texts(self) -> int:

@@ -52,6 +52,7 @@ class PlayedDecider(Decider):
         self.queue = play.queue
         self.arrivals = play.arrivals
         self.by_name = {one.name: one for one in play.checkpoints}
+        self.may_be_lone = False
         self.lessons = Lessons()
         for one in play.checkpoints:
             one.forecaster = self.lessons  # type: ignore[assignment]  # all of a forecaster that a scheduler calls
@@ -65,7 +66,15 @@ class PlayedDecider(Decider):
         return 0.0
 
     def decide(
-        self, shape: RequestShape, terms: Terms, deadline: Deadline, now_s: float, price: float, *, every: bool = False
+        self,
+        shape: RequestShape,
+        terms: Terms,
+        deadline: Deadline,
+        now_s: float,
+        price: float,
+        *,
+        every: bool = False,
+        lone: bool = False,
     ) -> Decision:
         """Choose the first checkpoint."""
         return self._chosen(self.play.checkpoints[0].name, terms, deadline.remaining_s(now_s))

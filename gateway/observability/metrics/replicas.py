@@ -19,6 +19,7 @@ _LABELS = ("checkpoint", "task", "tier")
 _ABOUT = {
     "turns": "Time slices",
     "batches": "Engine runs, each of one batch",
+    "lone": "Engine runs that had the node for themselves, and all processors of the replica",
     "sharing_inputs": "Texts that share the engine by time slicing",
 }
 """Descriptions of metrics whose name is not in the glossary's words."""

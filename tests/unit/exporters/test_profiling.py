@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -18,10 +18,12 @@ from exporters.profiling import (
     Shape,
     Watch,
     grid,
+    measure_lone,
     measure_profile,
     measure_reading_and_steps,
     watch_beside,
 )
+from gateway.model.manifest import GoldenInput, SelfTest
 from gateway.model.profile import LatencyProfile, ProfileCell, ProfileDocument
 
 
@@ -47,6 +49,29 @@ class Machine:
         """Measures the profile of this machine."""
         watch = Watch(self.clock, random.Random(1), budget_s)
         return measure_profile(self, window, (5, 6, 7), 1, "here", watch)
+
+
+@pytest.mark.parametrize(("beside", "share"), [(False, 0.625), (True, 0.3125)])
+def test_lone_runs_are_a_share_of_usual_ones(beside: bool, share: float) -> None:
+    """Lone runs are measured in turns with usual ones; by processor time their threads share what they take."""
+    machine = Machine(40e-6)
+
+    class Lone:
+        """Runs on the same machine in five eighths of the time."""
+
+        def run(self, token_ids: TokenIds, attention_mask: TokenIds, types: TokenIds | None = None) -> Logits:
+            before = machine.now
+            logits = machine.run(token_ids, attention_mask)
+            machine.now = before + 0.625 * (machine.now - before)
+            return logits
+
+    self_test = SelfTest(tolerance=0.1, golden=(GoldenInput(text="a", token_ids=(5, 6, 7), logits=(0.0, 1.0)),))
+    watch = Watch(machine.clock, random.Random(1), 12.0, beside=beside)
+    measured = measure_lone(machine, Lone(), (1, 2), 100, self_test, watch)
+    assert measured.threads == 2 and [cell.tokens for cell in measured.cells] == [8, 16, 32, 64, 100]
+    assert all(cell.share == pytest.approx(share) for cell in measured.cells)
+    spent = measure_lone(machine, Lone(), (1, 2), 100, self_test, replace(watch, budget_s=0.0))
+    assert len(spent.cells) == 5, "each length has its turn even so"
 
 
 @pytest.mark.parametrize("window", [2, 8, 100, 128, 512, 4096])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,22 @@ def test_a_padded_row_gets_its_own_logits(tmp_path: Path, extra: str | None, thr
     expected = np.stack([weights()[row].sum(axis=0) for row in ROWS])
     assert logits.dtype == np.float32
     np.testing.assert_allclose(logits, expected, rtol=1e-5)
+
+
+def test_a_lone_engine_gives_the_same_logits(tmp_path: Path) -> None:
+    """An engine whose helpers spin during a run, kept off the caller's processor, computes the same."""
+    write_graph(tmp_path / "model.onnx", None)
+    batch = padded(ROWS, pad_id=1)
+    allowed, before = os.sched_getaffinity(0), set(os.listdir("/proc/self/task"))
+    lone = OnnxEngine.open(tmp_path / "model.onnx", 2, lone=True)
+    helpers = [int(thread) for thread in set(os.listdir("/proc/self/task")) - before]
+    usual = OnnxEngine.open(tmp_path / "model.onnx", 1)
+    for _ in range(3):
+        given = (batch.token_ids, batch.attention_mask)
+        np.testing.assert_array_equal(lone.run(*given), usual.run(*given))
+    assert os.sched_getaffinity(0) == allowed, "the caller may run anywhere"
+    if len(allowed) > 1:
+        assert {len(os.sched_getaffinity(helper)) for helper in helpers} == {len(allowed) - 1}
 
 
 @pytest.mark.parametrize("extra", [None, "token_type_ids"])

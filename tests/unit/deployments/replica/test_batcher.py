@@ -7,6 +7,7 @@ import asyncio
 import pytest
 from batching import PROFILE, SummingEngine, a_run_begins, batching, row, sent, soon
 
+from deployments.engines.base import Logits, TokenIds
 from deployments.replica.batcher import Scored
 from gateway.model.messages import Failure, FailureKind, LoadReport
 from gateway.tasks.runs import LARGEST_RUN, runs_of
@@ -69,6 +70,39 @@ async def test_a_batch_of_unlike_lengths_runs_in_the_parts_that_take_least() -> 
     assert sums == [(place + 1) * tokens for place, tokens in enumerate(lengths)]
     sizes = {place: len(run) for run in expected for place in run}
     assert [one.batch_size for one in results if isinstance(one, Scored)] == [sizes[at] for at in range(len(lengths))]
+
+
+@pytest.mark.asyncio
+async def test_a_lone_batch_has_the_engine_for_lone_runs() -> None:
+    """A batch that has the node for itself goes to `lone_run`; not one in several runs, nor one beside another."""
+    usual, lone = SummingEngine(), SummingEngine()
+    lone.gate.set()
+    async with batching(usual, threads=2) as batcher:
+        batcher.lone_run = lone.run
+        await batcher.submit([row([1] * 8)] * 3, lone=True)
+        assert (len(lone.batches), len(usual.batches), batcher.totals.lone) == (1, 0, 1)
+        await batcher.submit([row([1] * 8)])
+        await batcher.submit([row([1] * tokens) for tokens in (4, 64)], lone=True)
+        usual.gate.clear()
+        held = sent(batcher, row([1] * 8))
+        beside = asyncio.create_task(batcher.submit([row([1] * 8)], lone=True))
+        usual.gate.set()
+        await asyncio.gather(held, beside)
+    assert (len(lone.batches), len(usual.batches), batcher.totals.lone) == (1, 5, 1)
+
+
+@pytest.mark.asyncio
+async def test_a_lone_batch_that_fails_runs_again_as_usual() -> None:
+    """Inputs that failed together in a lone run run again one by one, on the usual engine."""
+    usual = SummingEngine()
+
+    def fails(token_ids: TokenIds, mask: TokenIds, token_types: TokenIds | None = None) -> Logits:
+        raise ValueError("too many at once")
+
+    async with batching(usual) as batcher:
+        batcher.lone_run = fails
+        results = await batcher.submit([row([1] * 8)] * 2, lone=True)
+    assert all(isinstance(one, Scored) for one in results) and len(usual.batches) == 2
 
 
 @pytest.mark.asyncio

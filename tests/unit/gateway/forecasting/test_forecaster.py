@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from fakes import cell, latency_profile
+from fakes import cell, latency_profile, profile_document
 
 from gateway.forecasting.calibration import ENOUGH, MAX_AGE_S, WINDOW
 from gateway.forecasting.forecaster import Forecaster, PooledCalibration
 from gateway.forecasting.load import IDLE, QueueAhead
 from gateway.model.messages import Answer, InputReport, ReplicaTimings
-from gateway.model.profile import LatencyProfile, ProfileDocument
+from gateway.model.profile import LatencyProfile, LoneCell, LoneDocument, LoneRuns, ProfileDocument
 from gateway.model.request import RequestShape
 from gateway.tasks.classify import BatchedModel, ClassifyParameters
 
@@ -33,8 +33,37 @@ def asked(*tokens: int) -> RequestShape:
 
 
 SHORT, LONG = asked(8), asked(29)
+LONE = LoneRuns(2, (8, 64), (0.8, 0.6))
+"""A lone run of up to 8 tokens takes four fifths of the usual time, one of 64 and more three fifths."""
 NO_END_S = 600.0
 """The largest budget."""
+
+
+def test_a_lone_run_takes_its_share_of_the_usual_time() -> None:
+    """The share is linear between measured lengths, and 1 where it does not pay; lone runs that never pay are none."""
+    assert [LONE.share(tokens) for tokens in (1, 8, 36, 64, 999)] == pytest.approx([0.8, 0.8, 0.7, 0.6, 0.6])
+    cells = [LoneCell(tokens=8, share=1.1), LoneCell(tokens=64, share=0.7)]
+    document = profile_document(0.010).model_copy(update={"lone": LoneDocument(threads=2, cells=tuple(cells))})
+    lone = LoneRuns.from_document(document)
+    assert lone is not None and [lone.share(8), lone.share(36), lone.share(64)] == pytest.approx([1.0, 0.9, 0.7])
+    dear = LoneDocument(threads=2, cells=(LoneCell(tokens=8, share=0.95),))
+    assert LoneRuns.from_document(document.model_copy(update={"lone": dear})) is None
+    assert LoneRuns.from_document(profile_document(0.010)) is None
+
+
+def test_a_lone_run_is_forecast_by_its_share_and_its_own_errors() -> None:
+    """A request with the node for itself takes its share of the service time; bad errors bring the usual run back."""
+    of = Forecaster(BatchedModel(latency_profile(0.010), 64), lone=LONE)
+    usual = of.forecast(SHORT, IDLE, 95, 0.0, NO_END_S)
+    lone = of.hurried(usual, SHORT, 0.0)
+    assert lone.lone and lone.service_time_s == pytest.approx(0.8 * usual.service_time_s)
+    assert lone.quantile_s < usual.quantile_s and lone.cost_s == usual.cost_s
+    assert forecaster().hurried(usual, SHORT, 0.0) is usual, "this one has no lone runs"
+    for at in range(ENOUGH):
+        of.learn_latency(lone, 3 * lone.latency_s, 0.001, float(at))
+    again = of.forecast(SHORT, IDLE, 95, float(ENOUGH), NO_END_S)
+    assert again.service_time_s == usual.service_time_s, "nothing is learnt of usual runs"
+    assert of.hurried(again, SHORT, float(ENOUGH)) is again
 
 
 def test_a_profile_is_exact_where_it_was_measured() -> None:

@@ -12,6 +12,7 @@ from fakes import ANSWER, EVEN, GRAND, MEDIANS_S, SWIFT, TERMS
 from worlds import World, strict, world
 
 from gateway.forecasting.forecaster import Forecaster
+from gateway.model.profile import LoneRuns
 from gateway.model.request import Terms
 from gateway.scheduling.policy import Reason
 from gateway.scheduling.scheduler import ALONE_AFTER, Stage, Ticket
@@ -66,6 +67,44 @@ def test_who_comes_while_another_runs_waits_for_poll() -> None:
     stages = [second.stage]
     assert told.service.router.scheduler.poll(told.clock()) == [second]
     assert [*stages, second.stage] == [Stage.WAITING, Stage.BEGUN]
+
+
+def lone_world() -> World:
+    """Return a world whose best checkpoint takes half the time for a lone run."""
+    told = world()
+    scheduler = told.service.router.scheduler
+    for decider in scheduler.deciders.values():
+        for one in decider.checkpoints:
+            if one.name == GRAND:
+                one.forecaster.lone, decider.may_be_lone = LoneRuns(2, (8,), (0.5,)), True
+    return told
+
+
+def test_a_request_that_finds_the_node_empty_has_it_for_itself() -> None:
+    """Its forecast is that of a lone run, and it is sent as one; who comes meanwhile is not, and slows the first."""
+    told = lone_world()
+    alone = submit(told)
+    now_s = told.clock()
+    assert alone.promise[1].lone and alone.batch is not None
+    assert alone.batch.ends_s == pytest.approx(now_s + MEDIANS_S[GRAND] / 2, rel=0.01)
+    told.clock.advance(MEDIANS_S[GRAND] / 4)
+    second = submit(told)
+    assert told.service.router.scheduler.poll(told.clock()) == [second]
+    assert not second.promise[1].lone
+    assert alone.batch.ends_s == pytest.approx(now_s + MEDIANS_S[GRAND] * 3 / 4, rel=0.01)
+    answered(told, alone)
+    answered(told, second)
+    assert submit(told).promise[1].lone
+
+
+def test_a_lone_run_brings_a_better_checkpoint_into_a_tight_budget() -> None:
+    """A budget that only a lone run of the best checkpoint fits gets it on an empty node, and the next one beside."""
+    told = lone_world()
+    terms = replace(TERMS, budget_s=0.8 * MEDIANS_S[GRAND])
+    assert submit(told, terms).promise[0] == GRAND
+    second = submit(told, terms)
+    told.service.router.scheduler.poll(told.clock())
+    assert second.promise[0] != GRAND
 
 
 def counted(told: World) -> Counter[str]:
