@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -33,6 +34,12 @@ def pytest_configure(config: pytest.Config) -> None:
     """Makes the mark known, and heeds SIGHUP even under `nohup`: a gateway inherits that it is ignored."""
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     config.addinivalue_line("markers", "virtual_time(flows=True): runs a coroutine on a loop with a clock of its own")
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Keeps what collecting has made out of all later garbage collections: it lives as long as the process."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(trylast=True)
