@@ -120,6 +120,11 @@ class Calibration:
         self.known: dict[float, Residuals] = fallback.known if fallback else self._own
         """Quantiles read since the last error came, by percentile; those of the fallback while it is in use."""
 
+    @property
+    def enough(self) -> bool:
+        """True if it has enough errors of its own, and asks no fallback."""
+        return len(self._window) >= ENOUGH
+
     def residuals(self, percentile: float, now_s: float) -> Residuals:
         """The quantiles at `percentile` (in percent) now."""
         known = self.known.get(percentile)
@@ -130,7 +135,7 @@ class Calibration:
         self._forget(now_s)
         fallback = self._fallback
         residuals = fallback.residuals(percentile, now_s) if fallback else _expected(percentile)
-        if len(self._window) >= ENOUGH:
+        if self.enough:
             most = self._window.most(_shifted(percentile / 100, self._shift_most), residuals.most)
             least = self._window.least(_shifted(LEAST_SHARE, self._shift_least), residuals.least)
             residuals = Residuals(min(least, most), most, self._window.oldest_s + MAX_AGE_S)
@@ -146,7 +151,7 @@ class Calibration:
         move the levels for it once more.
         """
         self._forget(now_s)
-        if len(self._window) >= ENOUGH:
+        if self.enough:
             said = self.residuals(percentile, now_s)
             self._shift_most = _moved(self._shift_most, (residual > said.most) - (1 - percentile / 100))
             self._shift_least = _moved(self._shift_least, LEAST_SHARE - (residual < said.least))
@@ -167,7 +172,7 @@ class Calibration:
         if not len(self._window):
             self._shift_most = self._shift_least = 0.0
         self._own.clear()
-        fallback = self._fallback if len(self._window) < ENOUGH else None
+        fallback = None if self.enough else self._fallback
         self.known = fallback.known if fallback else self._own
 
 

@@ -171,10 +171,11 @@ class Forecaster:
             return self._if_it_fits(fully_s, least, ahead, now_s, remaining_s)
         return least
 
-    def hurried(self, usual: Forecast, shape: RequestShape, now_s: float) -> Forecast:
+    def hurried(self, usual: Forecast, shape: RequestShape, now_s: float, remaining_s: float) -> Forecast:
         """Forecasts a request that has the node for itself, by its forecast on an idle replica.
 
-        Returns that one if no lone run pays: by the profile, or by the errors of those before on this machine.
+        Returns that one if no lone run pays: by the profile, or by the errors of those before on this machine. While
+        too few are known, a lone run is tried where there is time for it.
         """
         share = 1.0 if self.lone is None else self.lone.share(sum(shape.tokens[self.tokenizer]))
         if share == 1.0:
@@ -184,7 +185,7 @@ class Forecaster:
         residuals, scale_s = self._lone.residuals(usual.percentile, now_s), self._scale_s(latency_s)
         least_s = max(latency_s + residuals.least * scale_s, 0.0)
         quantile_s = max(latency_s + residuals.most * scale_s, least_s)
-        if quantile_s >= usual.quantile_s:
+        if quantile_s >= usual.quantile_s and (self._lone.enough or quantile_s > remaining_s):
             return usual
         return replace(
             usual,

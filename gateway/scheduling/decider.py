@@ -96,7 +96,7 @@ class Decider:
                     ahead = QueueAhead(wait_s)
                 forecast = one.forecaster.forecast(shape, ahead, percentile, now_s, remaining_s)
                 if lone and ahead == IDLE:
-                    forecast = one.forecaster.hurried(forecast, shape, now_s)
+                    forecast = one.forecaster.hurried(forecast, shape, now_s, remaining_s)
             candidates.append(Candidate(name, one.tier, one.quality, one.domain, forecast, one.utility))
             if shortlist is not None:
                 shortlist.look(candidates[-1])

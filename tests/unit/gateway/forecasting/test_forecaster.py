@@ -55,15 +55,30 @@ def test_a_lone_run_is_forecast_by_its_share_and_its_own_errors() -> None:
     """A request with the node for itself takes its share of the service time; bad errors bring the usual run back."""
     of = Forecaster(BatchedModel(latency_profile(0.010), 64), lone=LONE)
     usual = of.forecast(SHORT, IDLE, 95, 0.0, NO_END_S)
-    lone = of.hurried(usual, SHORT, 0.0)
+    lone = of.hurried(usual, SHORT, 0.0, NO_END_S)
     assert lone.lone and lone.service_time_s == pytest.approx(0.8 * usual.service_time_s)
     assert lone.quantile_s < usual.quantile_s and lone.cost_s == usual.cost_s
-    assert forecaster().hurried(usual, SHORT, 0.0) is usual, "this one has no lone runs"
+    assert forecaster().hurried(usual, SHORT, 0.0, NO_END_S) is usual, "this one has no lone runs"
     for at in range(ENOUGH):
         of.learn_latency(lone, 3 * lone.latency_s, 0.001, float(at))
     again = of.forecast(SHORT, IDLE, 95, float(ENOUGH), NO_END_S)
     assert again.service_time_s == usual.service_time_s, "nothing is learnt of usual runs"
-    assert of.hurried(again, SHORT, float(ENOUGH)) is again
+    assert of.hurried(again, SHORT, float(ENOUGH), NO_END_S) is again
+    late_s = ENOUGH + MAX_AGE_S
+    after = of.forecast(SHORT, IDLE, 95, late_s, NO_END_S)
+    assert of.hurried(after, SHORT, late_s, NO_END_S).lone, "they are forgotten"
+
+
+def test_a_lone_run_is_tried_while_little_is_known_of_them() -> None:
+    """Where usual runs are known well, a lone one has the wider quantile at first; it is tried where that fits."""
+    of = Forecaster(BatchedModel(latency_profile(0.010), 64), lone=LONE)
+    plain = of.forecast(SHORT, IDLE, 95, 0.0, NO_END_S)
+    for at in range(ENOUGH):
+        of.learn_latency(plain, 0.7 * plain.latency_s, 0.001, at / 1000)
+    usual = of.forecast(SHORT, IDLE, 95, 1.0, NO_END_S)
+    tried = of.hurried(usual, SHORT, 1.0, NO_END_S)
+    assert tried.lone and tried.quantile_s > usual.quantile_s
+    assert of.hurried(usual, SHORT, 1.0, (tried.quantile_s + usual.quantile_s) / 2) is usual
 
 
 def test_a_profile_is_exact_where_it_was_measured() -> None:
