@@ -163,6 +163,9 @@ def _profile_table(one: TitledProfile) -> Table:
     threads = f"{document.threads} thread{'' if document.threads == 1 else 's'}"
     table = Table(one.rows, *(f"{length} tokens" for length in profile.lengths))
     table.title = f"median {one.measures} in ms, {threads} on {document.measured_on}"
+    if document.lone is not None:
+        shares = ", ".join(f"{cell.share:.2f} at {cell.tokens}" for cell in document.lone.cells)
+        table.caption = f"of that time, a run on {document.lone.threads} threads takes, by tokens: {shares}"
     for batch, row in zip(profile.batches, profile.medians_s, strict=True):
         table.add_row(str(batch), *(f"{seconds * 1000:.2f}" for seconds in row))
     return table

@@ -27,6 +27,7 @@ from gateway.model.request import BUDGET, CHECKPOINT, Request
 from gateway.model.tier import Tier
 from gateway.observability.record import RequestRecord
 from gateway.refusals import min_admitted_s
+from gateway.router import lone_runs
 from gateway.scheduling.policy import Assessed, Decision, Reason, Refusal, Verdict
 from gateway.service import Finished
 
@@ -154,12 +155,30 @@ class CheckpointVariant(Struct, frozen=True):
     kind: Annotated[str, Meta(description="what kind of model it is; each kind adds members of its own")]
 
 
+class LoneShare(Struct, frozen=True):
+    """The time of a lone run of so many tokens, as a share of that of a usual run."""
+
+    tokens: int
+    share: float
+
+
+class LoneTimes(Struct, frozen=True):
+    """What runs gain that have the node for themselves, and more threads than others."""
+
+    threads: int
+    shares: list[LoneShare]
+
+
 class ServiceTimes(Struct, frozen=True):
-    """The latency profile: service times by batch size and tokens, and where they were measured."""
+    """The latency profile: service times by batch size and tokens, and where they were measured.
+
+    `lone_runs` is null if none were measured, or if replicas make none.
+    """
 
     threads: int
     measured_on: str
     service_time_ms: list[CellMs]
+    lone_runs: LoneTimes | None
 
 
 class CheckpointLoad(Struct, frozen=True):
@@ -322,12 +341,14 @@ def checkpoint_document(
     source, provenance = _shown_source(entry), manifest.source
     if entry.kind is SourceKind.FOLDER:
         provenance = provenance.model_copy(update={"location": PurePath(provenance.location).name})
-    profile = manifest.profile
+    profile, lone = manifest.profile, lone_runs(entry, manifest)
+    shares = [] if lone is None else [LoneShare(at, round(lone.share(at), 3)) for at in lone.lengths]
+    lone_times = None if lone is None else LoneTimes(lone.threads, shares)
     state = CheckpointState(
         max_tokens=manifest.max_tokens,
         provenance=provenance,
         verification=manifest.model_dump(mode="json", include={"verification"}).get("verification", UNSET),
-        latency_profile=ServiceTimes(profile.threads, profile.measured_on, profile.cells_ms()),
+        latency_profile=ServiceTimes(profile.threads, profile.measured_on, profile.cells_ms(), lone_times),
         load=CheckpointLoad(replicas, None if backlog_s is None else ms(backlog_s), memory_bytes),
     )
     return Checkpoint(
