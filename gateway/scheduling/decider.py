@@ -127,8 +127,11 @@ class Decider:
             fastest = min(eligible, key=lambda one: (one.run_s(texts, tokens[one.tokenizer]) / one.threads, one.name))
             run_s = fastest.run_s(texts, tokens[fastest.tokenizer])
             reserve_s = fastest.forecaster.reach_s(run_s, terms.percentile, now_s) - fastest.reach_s(run_s, now_s)
-        idle = (one.forecaster.forecast(shape, IDLE, terms.percentile, now_s, 0.0) for one in eligible if one.slots)
-        takes_s = (one.least_s if terms.strict else one.service_time_s for one in idle)
+        up = [one.forecaster for one in eligible if one.slots]
+        if terms.strict:
+            takes_s = [one.forecast(shape, IDLE, terms.percentile, now_s, 0.0).least_s for one in up]
+        else:
+            takes_s = [one.service_s(shape, now_s) for one in up]
         return QueuedRequest(
             place=self._places,
             deadline_s=deadline.at_s - reserve_s,

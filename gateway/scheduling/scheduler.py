@@ -272,7 +272,7 @@ class Scheduler:
 
     def _kept(self, task: str, now_s: float) -> int:
         """The cores whose batches, of other tasks, have little headroom."""
-        return sum(one.queue.pressed(now_s) for name, one in self.deciders.items() if name != task)
+        return sum([one.queue.pressed(now_s) for name, one in self.deciders.items() if name != task])
 
 
 def _given_up(queue: TaskQueue, queued: QueuedRequest) -> Stage:

@@ -162,7 +162,7 @@ class TaskQueue:
 
     def stranded(self, queued: QueuedRequest) -> bool:
         """True if none of the checkpoints that may answer the request is up."""
-        return not may_have(queued, {one.name for one in self.checkpoints if one.slots})
+        return not may_have(queued, self._up)
 
     def expired(self, now_s: float) -> list[QueuedRequest]:
         """Takes out the requests that no batch will serve: late strict ones, and those whose checkpoints are all down.
@@ -170,14 +170,14 @@ class TaskQueue:
         Late best-effort requests move behind the others; beyond `MOST_LATE` of them, the oldest are taken out too.
         """
         lost: list[QueuedRequest] = []
-        if not all(one.slots for one in self.checkpoints):
-            up = {one.name for one in self.checkpoints if one.slots}
+        up = self._up
+        if len(up) < len(self.checkpoints):
             lost += [queued for queued in (*self._waiting, *self._late) if not may_have(queued, up)]
             self._without(lost)
         if now_s > self._soonest_s:
             late = [queued for queued in self._waiting if now_s > queued.last_s]
             self._without(late)
-            self._soonest_s = min((queued.last_s for queued in self._waiting), default=math.inf)
+            self._soonest_s = min([queued.last_s for queued in self._waiting], default=math.inf)
             lost += [queued for queued in late if queued.strict]
             self._late += [queued for queued in late if not queued.strict]
         surplus = max(0, len(self._late) - MOST_LATE)
@@ -302,6 +302,11 @@ class TaskQueue:
         return not (self._waiting or self._late or self._under_way)
 
     @property
+    def _up(self) -> set[str]:
+        """The checkpoints that have a replica, by name."""
+        return {one.name for one in self.checkpoints if one.slots}
+
+    @property
     def _busy(self) -> int:
         """The cores that running batches occupy."""
         busy = 0
@@ -348,7 +353,11 @@ class TaskQueue:
 
     def pressed(self, now_s: float) -> int:
         """The cores whose batches have less than `PRESSED_S` of headroom."""
-        return sum(batch.threads for batch in self._under_way if batch.members[0].deadline_s - batch.ends_s < PRESSED_S)
+        pressed = 0
+        for batch in self._under_way:
+            if batch.members[0].deadline_s - batch.ends_s < PRESSED_S:
+                pressed += batch.threads
+        return pressed
 
     def wait_s(self, deadline_s: float, now_s: float) -> float:
         """A lower bound of the time until a request with this deadline gets a core, in seconds.
@@ -358,7 +367,7 @@ class TaskQueue:
         who can be in time.
         """
         more_urgent = bisect_left(self._waiting, deadline_s, key=_due)
-        if not more_urgent and sum(batch.threads for batch in self._under_way) < self.cores:
+        if not more_urgent and self._busy < self.cores:
             return 0.0
         each_s = self._capacity_price.least_cost_s / max(self.cores, 1.0)
         free_s = now_s + self._busy_s(now_s) / max(self.cores, 1.0) + each_s / 2

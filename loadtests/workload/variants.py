@@ -70,6 +70,8 @@ class Variant:
 
     def batch_s(self, inputs: int, tokens: int) -> float:
         """The median seconds of any number of inputs of these tokens, in full batches."""
+        if inputs <= self.max_batch:
+            return self.median_s(inputs, tokens)
         whole, rest = divmod(inputs, self.max_batch)
         return (whole * self.median_s(self.max_batch, tokens) if whole else 0.0) + (
             self.median_s(rest, tokens) if rest else 0.0
