@@ -165,7 +165,7 @@ class Scheduler:
         return moved
 
     def wake_s(self, now_s: float) -> float | None:
-        """When to poll again though nothing has happened: a request becomes late, or a batch can be sent ahead."""
+        """When to poll again though nothing has happened, since a request becomes late; None if none will."""
         times_s = [wake_s for one in self.deciders.values() if (wake_s := one.queue.wake_s(now_s)) is not None]
         return min(times_s, default=None)
 

@@ -234,11 +234,6 @@ ABLATIONS = (
     ),
     # The queue.
     Ablation(
-        "send ahead",
-        "A batch is sent when the one before has ended.",
-        {f"{_QUEUE}:SHORT_S": 0.0, f"{_QUEUE}:AHEAD_S": 0.0},
-    ),
-    Ablation(
         "pressed cores",
         "A batch of little headroom keeps no core from other tasks.",
         {f"{_QUEUE}:PRESSED_S": -math.inf},
