@@ -1,6 +1,6 @@
 """Replicas in the simulator: the live replica's rules over simulated runs.
 
-Batches run as they are sent. The live time slicing functions choose the next step; only the engine is simulated.
+Batches run as they are sent. The live functions choose the next batch and the next step; only the engine is simulated.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 
+from deployments.replica.batcher import NextRun, next_run
 from deployments.replica.writing.time_slicing import MOST_BEGUN, SLICE_S, Sharing, contested, next_text
 from gateway.scheduling.late_share import LateShare
 from loadtests.simulator.world import PATIENT, URGENT, Run, World
@@ -25,54 +26,81 @@ _LEAST_LEFT_S = 1e-4
 
 @dataclass(slots=True, eq=False)
 class _Batch:
-    """A batch at the replica: its members, what is called at their end, and its deadline."""
+    """A batch at the replica: its members, its median time, what is called at their end, and its deadlines' ends."""
 
     members: Sequence[Offered]
     on_end: OnEnd
+    median_s: float
     deadline_s: float
+    latest_s: float
+
+    def late(self, now: float) -> bool:
+        """True if no member would be in time, were it run now."""
+        return now + self.median_s > self.latest_s
 
 
 class BatchingReplica:
-    """A classifier: runs each batch as it was sent; those that wait, in order of deadline."""
+    """A classifier: runs each batch as it was sent; those that wait, in order of deadline, late ones behind."""
 
     def __init__(self, world: World, variant: Variant, slots: int) -> None:
         """Runs up to `slots` batches at once."""
         self._world = world
         self._variant = variant
         self._slots = slots
+        self._late_share = LateShare()
         self._waiting: list[_Batch] = []
         self._running = 0
 
     def enter(self, members: Sequence[Offered], on_end: OnEnd) -> None:
         """Takes a batch."""
-        deadline_s = min(request.deadline_s for request in members)
-        insort(self._waiting, _Batch(members, on_end, deadline_s), key=attrgetter("deadline_s"))
+        self._enter(members, on_end)
         self._begin()
 
-    def _begin(self) -> None:
-        while self._waiting and self._running < self._slots:
-            batch, now_s = self._waiting.pop(0), self._world.now_s
-            lost = [
-                one
-                for one in batch.members
-                if one.strict and now_s + self._variant.median_s(1, one.tokens) > one.deadline_s
-            ]
-            if lost:
-                batch.on_end(lost, 0.0, False)
-            members = [one for one in batch.members if one not in lost] if lost else batch.members
-            if members:
-                self._run(members, batch.on_end)
+    def _enter(self, members: Sequence[Offered], on_end: OnEnd) -> None:
+        deadlines_s = [request.deadline_s for request in members]
+        median_s = self._variant.batch_s(*_size(members))
+        batch = _Batch(members, on_end, median_s, min(deadlines_s), max(deadlines_s))
+        insort(self._waiting, batch, key=attrgetter("deadline_s"))
 
-    def _run(self, members: Sequence[Offered], on_end: OnEnd) -> None:
+    def _begin(self) -> None:
+        now_s = self._world.now_s
+        self._expire(now_s)
+        while self._waiting and self._running < self._slots:
+            chosen = next_run(self._waiting, now_s, late_turn=self._late_share.turn)
+            self._waiting.remove(chosen.run)
+            self._run(chosen)
+
+    def _expire(self, now_s: float) -> None:
+        """Ends the strict requests that would be late even alone right now."""
+        for batch in [batch for batch in self._waiting if now_s + batch.median_s > batch.deadline_s]:
+            lost = [one for one in batch.members if self._is_lost(one, now_s)]
+            if lost:
+                self._waiting.remove(batch)
+                if len(lost) < len(batch.members):
+                    self._enter([one for one in batch.members if one not in lost], batch.on_end)
+                batch.on_end(lost, 0.0, False)
+
+    def _is_lost(self, request: Offered, now_s: float) -> bool:
+        return request.strict and now_s + self._variant.median_s(1, request.tokens) > request.deadline_s
+
+    def _run(self, chosen: NextRun[_Batch]) -> None:
+        batch = chosen.run
+
         def done(run: Run) -> None:
             self._running -= 1
+            self._late_share.ran(self._world.now_s - run.began_s, late=chosen.late, contested=chosen.contested)
             self._begin()  # the engine works on while the answers go out
-            on_end(members, self._world.now_s - run.began_s, True)
+            batch.on_end(batch.members, self._world.now_s - run.began_s, True)
 
         self._running += 1
-        tokens, inputs = max(one.tokens for one in members), sum(one.texts for one in members)
-        seconds = self._variant.batch_s(inputs, tokens) * self._variant.times.noise(inputs, self._world.chance)
-        self._world.node.start_work(self._variant, members, seconds, done, URGENT)
+        inputs, _ = _size(batch.members)
+        seconds = batch.median_s * self._variant.times.noise(inputs, self._world.chance)
+        self._world.node.start_work(self._variant, batch.members, seconds, done, URGENT)
+
+
+def _size(members: Sequence[Offered]) -> tuple[int, int]:
+    """The texts of a batch, and the tokens that they are padded to."""
+    return sum([one.texts for one in members]), max([one.tokens for one in members])
 
 
 @dataclass(slots=True, eq=False, kw_only=True)

@@ -30,6 +30,12 @@ def test_the_earliest_deadline_is_next() -> None:
     assert urgent.ends[2].at_s == urgent.ends[3].at_s < urgent.ends[1].at_s
 
 
+def test_a_late_batch_lets_timely_ones_go_first() -> None:
+    """A batch that cannot be in time runs behind one that can, as at a live replica."""
+    watched = batched([asked(0, tokens=400), asked(1, 0.001, 0.010), asked(2, 0.002, 0.9)])
+    assert watched.ends[2].at_s < watched.ends[1].at_s and watched.ends[1].answered
+
+
 def test_each_slot_has_a_batch_of_its_own() -> None:
     """On two slots a second batch begins while the first runs; on one it waits."""
     late = asked(1, 0.001)
