@@ -11,14 +11,17 @@ from dataclasses import dataclass
 from operator import attrgetter
 
 from deployments.replica.batcher import NextRun, next_run
-from deployments.replica.writing.time_slicing import MOST_BEGUN, SLICE_S, Sharing, contested, next_text
+from deployments.replica.writing.time_slicing import MOST_BEGUN, SLICE_S, Sharing, company, contested, next_text
 from gateway.scheduling.late_share import LateShare
 from loadtests.simulator.world import PATIENT, URGENT, Run, World
 from loadtests.workload.arrivals import Offered
 from loadtests.workload.variants import Variant
 
-OnEnd = Callable[[Sequence[Offered], float, bool], None]
-"""Called when members of a batch end, with their service time in seconds, and True if answered, False if expired."""
+OnEnd = Callable[[Sequence[Offered], float, bool, int], None]
+"""Called when members of a batch end.
+
+It gets their service time in seconds, True if answered and False if expired, and the texts that ran with theirs.
+"""
 
 _DONE_S = 1e-9
 _LEAST_LEFT_S = 1e-4
@@ -78,7 +81,7 @@ class BatchingReplica:
                 self._waiting.remove(batch)
                 if len(lost) < len(batch.members):
                     self._enter([one for one in batch.members if one not in lost], batch.on_end)
-                batch.on_end(lost, 0.0, False)
+                batch.on_end(lost, 0.0, False, 0)
 
     def _is_lost(self, request: Offered, now_s: float) -> bool:
         return request.strict and now_s + self._variant.median_s(1, request.tokens) > request.deadline_s
@@ -90,7 +93,7 @@ class BatchingReplica:
             self._running -= 1
             self._late_share.ran(self._world.now_s - run.began_s, late=chosen.late, contested=chosen.contested)
             self._begin()  # the engine works on while the answers go out
-            batch.on_end(batch.members, self._world.now_s - run.began_s, True)
+            batch.on_end(batch.members, self._world.now_s - run.began_s, True, inputs)
 
         self._running += 1
         inputs, _ = _size(batch.members)
@@ -105,24 +108,56 @@ def _size(members: Sequence[Offered]) -> tuple[int, int]:
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class _Text(Sharing):
+    """A request's texts, one after the other. `reading_s` and `work_s` are what is left of it alone on the engine.
+
+    It is read alone, and then steps. `stepped_s` is the time of its turns, in each of which some texts took part.
+    """
+
     request: Offered
     on_end: OnEnd
+    reading_s: float
     work_s: float
     begun: bool = False
+    turns: int = 0
+    stepped_s: float = 0.0
+    stepped_texts: int = 0
+
+    def took(self, passed_s: float, alone_s: float, texts: int) -> None:
+        """Counts a turn of `passed_s` seconds with so many texts, which would have taken it `alone_s`."""
+        self.turns += 1
+        self.stepped_s += passed_s
+        self.stepped_texts += texts
+        self.attained_s += passed_s / texts
+        self.left_s = max(self.left_s - alone_s, _LEAST_LEFT_S)
+        if self.reading_s:
+            self.reading_s = 0.0
+        else:
+            self.work_s -= alone_s
+
+    @property
+    def texts(self) -> int:
+        """The texts that stepped together with it, its own included, by the mean of its turns."""
+        return max(self.request.texts, round(self.stepped_texts / max(self.turns, 1)))
+
+
+def _alone(texts: int) -> float:
+    return float(texts)
 
 
 class SharingReplica:
-    """A summarizer: its texts share the engine by time slicing.
+    """A writer: its texts share the engine by time slicing, or step together where the variant's do.
 
     A text ends at its deadline: a strict one without an answer, another with a partial one that arrives late by the
     time of the return path.
     """
 
     def __init__(self, world: World, variant: Variant, slots: int) -> None:
-        """Runs up to `slots` texts at once, at a lower priority than the node's classifiers."""
+        """Runs up to `slots` texts, or companies of texts, at once, at a lower priority than the node's classifiers."""
         self._world = world
         self._variant = variant
         self._slots = slots
+        self._most = variant.max_batch if variant.joins else 1
+        self._pace = variant.joins.pace if variant.joins else _alone
         self._late_share = LateShare(earned_s=SLICE_S)
         self._waiting: list[_Text] = []
         self._running = 0
@@ -136,14 +171,18 @@ class SharingReplica:
 
     def _enter(self, request: Offered, on_end: OnEnd) -> None:
         self._sequence += 1
-        median_s = self._variant.median_s(1, request.tokens) * request.texts
+        joins, texts = self._variant.joins, request.texts
+        median_s = self._variant.median_s(1, request.tokens) * texts
+        reading_s = joins.reading_s(request.tokens) * texts if joins else 0.0
+        noise = self._variant.times.noise(1, self._world.chance)
         text = _Text(
             sequence=self._sequence,
             deadline=request.deadline_s,
             left_s=median_s,
             request=request,
             on_end=on_end,
-            work_s=median_s * self._variant.times.noise(1, self._world.chance),
+            reading_s=reading_s * noise,
+            work_s=(median_s - reading_s) * noise,
         )
         self._waiting.append(text)
         self._give_turns()
@@ -163,30 +202,39 @@ class SharingReplica:
             if not ready:
                 break
             text = next_text(ready, now_s, late_turn=self._late_share.turn)
-            self._turn(text, late=text.late(now_s), contested=contested(ready, now_s))
+            late, both = text.late(now_s), contested(ready, now_s)
+            self._turn(self._company(text, ready, now_s), late=late, contested=both)
 
-    def _turn(self, text: _Text, late: bool, contested: bool) -> None:
-        turn_s = min(SLICE_S, text.work_s)
+    def _company(self, chosen: _Text, ready: Sequence[_Text], now_s: float) -> list[_Text]:
+        """The texts of the next turn: the chosen one, and those that have been read and step with it."""
+        if self._most == 1 or chosen.reading_s:
+            return [chosen]
+        others = [text for text in ready if text is not chosen and text.begun and not text.reading_s]
+        return company(chosen, others, now_s, self._pace, self._most)
+
+    def _turn(self, texts: Sequence[_Text], late: bool, contested: bool) -> None:
+        slower, first = self._pace(len(texts)), texts[0]
+        alone_s = first.reading_s or min(SLICE_S / slower, *[text.work_s for text in texts])
 
         def done(run: Run) -> None:
             passed_s = self._world.now_s - run.began_s
             self._running -= 1
             self._late_share.ran(passed_s, late=late, contested=contested)
-            text.attained_s += passed_s
-            text.work_s -= turn_s
-            text.left_s = max(text.left_s - turn_s, _LEAST_LEFT_S)
-            if text.work_s <= _DONE_S:
-                self._end(text, answered=True)
-            else:
-                self._waiting.append(text)
+            for text in texts:
+                text.took(passed_s, alone_s, len(texts))
+                if text.work_s <= _DONE_S:
+                    self._end(text, answered=True)
+                else:
+                    self._waiting.append(text)
             self._give_turns()
 
-        self._waiting.remove(text)
+        for text in texts:
+            self._waiting.remove(text)
         self._running += 1
-        self._begun += not text.begun
-        text.begun = True
-        self._world.node.start_work(self._variant, (text.request,), turn_s, done, PATIENT)
+        self._begun += not first.begun
+        first.begun = True
+        self._world.node.start_work(self._variant, [text.request for text in texts], alone_s * slower, done, PATIENT)
 
     def _end(self, text: _Text, answered: bool) -> None:
         self._begun -= text.begun
-        text.on_end([text.request], text.attained_s, answered)
+        text.on_end([text.request], text.stepped_s, answered, text.texts)

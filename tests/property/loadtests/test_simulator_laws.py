@@ -118,7 +118,7 @@ class Sends:
     def ended(self) -> None:
         """Does nothing, since no request waits here."""
 
-    def _end(self, requests: Sequence[Offered], service_s: float, answered: bool) -> None:
+    def _end(self, requests: Sequence[Offered], service_s: float, answered: bool, texts: int) -> None:
         self.told += [(request, answered, self.world.now_s) for request in requests]
 
 
