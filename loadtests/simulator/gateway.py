@@ -22,7 +22,7 @@ from gateway.scheduling.scheduler import Scheduler, Stage, Ticket
 from gateway.scheduling.task_queue import Batch
 from gateway.tasks import TASKS
 from gateway.tasks.service_time import Slowdown, StepSharing
-from loadtests.simulator.replica import BatchingReplica, SharingReplica
+from loadtests.simulator.replica import BatchingReplica, SharingReplica, WritingReplicas
 from loadtests.simulator.world import World
 from loadtests.workload.arrivals import Offered
 from loadtests.workload.variants import Variant
@@ -182,7 +182,7 @@ def _answer(ticket: Ticket, at_replica_s: float, service_s: float, texts: int) -
     return Answer((), InputReport(tokens, tokens, False), timings)
 
 
-Replicas: TypeAlias = BatchingReplica | SharingReplica
+Replicas: TypeAlias = BatchingReplica | SharingReplica | WritingReplicas
 
 
 class Gateway:
@@ -213,14 +213,8 @@ class Punctual(Gateway):
         setup: Setup,
         insist: frozenset[int] = frozenset(),
     ) -> None:
-        """Each variant is up with a slot on every core, or with one if its texts share steps.
-
-        Requests with a sequence in `insist` are not refused.
-        """
-        replicas: dict[str, Replicas] = {
-            one.name: (BatchingReplica if _in_runs(one) else SharingReplica)(world, one, _slots(one, cores))
-            for one in variants
-        }
+        """Each variant is up with a slot on every core. Requests with a sequence in `insist` are not refused."""
+        replicas = {one.name: _replica(world, one, cores) for one in variants}
         share = max(1.0, cores / setup.ingresses)
         super().__init__(
             [
@@ -247,14 +241,11 @@ class Ruled(Gateway):
         super().__init__([Ingress(world, scheduler, replicas, Setup(1, 0.0, overhead_s), frozenset())])
 
 
-def _in_runs(variant: Variant) -> bool:
-    """True if a variant answers a batch in one run of the engine."""
-    return variant.max_batch > 1 and variant.joins is None
-
-
-def _slots(variant: Variant, cores: int) -> int:
-    """The batches that a replica runs at once: one on each core, unless texts share steps, which then all do."""
-    return 1 if variant.joins else cores
+def _replica(world: World, variant: Variant, cores: int) -> Replicas:
+    """The replica of a variant by how the live one answers: in runs of a batch, by time slices, or in shared steps."""
+    if variant.joins:
+        return WritingReplicas(world, variant, cores)
+    return (BatchingReplica if variant.max_batch > 1 else SharingReplica)(world, variant, cores)
 
 
 def _raise(part: Part, error: Exception) -> None:
@@ -263,7 +254,7 @@ def _raise(part: Part, error: Exception) -> None:
 
 
 def _deciders(variants: Sequence[Variant], share: float, slots: int) -> dict[str, Decider]:
-    """The decider of each task; every variant has one idle replica with this many slots, or one if steps are shared."""
+    """The decider of each task; every variant has one idle replica with this many slots."""
     load = LoadTracker()
     for variant in variants:
         load.reported(variant.name, "simulated", LoadReport(0.0, 0, cores=share), 0.0)
@@ -281,7 +272,7 @@ def _deciders(variants: Sequence[Variant], share: float, slots: int) -> dict[str
                 domain=one.domain,
                 forecaster=Forecaster(VariantCost(one), pooled),
                 load=load,
-                slots_per_replica=_slots(one, slots),
+                slots_per_replica=slots,
             )
             for rank, one in zip(ranks, of_task, strict=True)
         ]

@@ -163,6 +163,10 @@ class SharingReplica:
         self._running = 0
         self._begun = 0
         self._sequence = 0
+        self._texts = 0
+
+    def __len__(self) -> int:
+        return self._texts
 
     def enter(self, members: Sequence[Offered], on_end: OnEnd) -> None:
         """Queues the texts of each request as one job."""
@@ -171,6 +175,7 @@ class SharingReplica:
 
     def _enter(self, request: Offered, on_end: OnEnd) -> None:
         self._sequence += 1
+        self._texts += 1
         joins, texts = self._variant.joins, request.texts
         median_s = self._variant.median_s(1, request.tokens) * texts
         reading_s = joins.reading_s(request.tokens) * texts if joins else 0.0
@@ -237,4 +242,17 @@ class SharingReplica:
 
     def _end(self, text: _Text, answered: bool) -> None:
         self._begun -= text.begun
+        self._texts -= 1
         text.on_end([text.request], text.stepped_s, answered, text.texts)
+
+
+class WritingReplicas:
+    """Replicas of a variant whose texts share steps, one on each core; a batch goes where the fewest texts are."""
+
+    def __init__(self, world: World, variant: Variant, cores: int) -> None:
+        """Starts with no text under way."""
+        self._replicas = [SharingReplica(world, variant, 1) for _ in range(cores)]
+
+    def enter(self, members: Sequence[Offered], on_end: OnEnd) -> None:
+        """Takes a batch."""
+        min(self._replicas, key=len).enter(members, on_end)
