@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from small_scenarios import Even, variant
 
 from gateway.tasks.service_time import StepSharing
-from loadtests.simulator.replica import BatchingReplica, SharingReplica
+from loadtests.simulator.replica import BatchingReplica, SharingReplica, WritingReplicas
 from loadtests.simulator.world import World
 from loadtests.workload.arrivals import Offered
 from loadtests.workload.variants import Variant
@@ -48,7 +48,7 @@ class Watched:
     """Sends every request to one replica, as a batch of its own, and records its end."""
 
     world: World
-    replica: BatchingReplica | SharingReplica
+    replica: BatchingReplica | SharingReplica | WritingReplicas
     ends: dict[int, End] = field(default_factory=dict)
 
     def arrived(self, request: Offered) -> None:
