@@ -110,11 +110,13 @@ def _size(members: Sequence[Offered]) -> tuple[int, int]:
 class _Text(Sharing):
     """A request's texts, one after the other. `reading_s` and `work_s` are what is left of it alone on the engine.
 
-    It is read alone, and then steps. `stepped_s` is the time of its turns, in each of which some texts took part.
+    It is read alone, a text in `each_s`, and then steps. `stepped_s` is the time of its turns, in each of which some
+    texts took part.
     """
 
     request: Offered
     on_end: OnEnd
+    each_s: float
     reading_s: float
     work_s: float
     begun: bool = False
@@ -130,7 +132,7 @@ class _Text(Sharing):
         self.attained_s += passed_s / texts
         self.left_s = max(self.left_s - alone_s, _LEAST_LEFT_S)
         if self.reading_s:
-            self.reading_s = 0.0
+            self.reading_s = self.reading_s - alone_s if self.reading_s - alone_s > _DONE_S else 0.0
         else:
             self.work_s -= alone_s
 
@@ -178,7 +180,8 @@ class SharingReplica:
         self._texts += 1
         joins, texts = self._variant.joins, request.texts
         median_s = self._variant.median_s(1, request.tokens) * texts
-        reading_s = joins.reading_s(request.tokens) * texts if joins else 0.0
+        each_s = joins.reading_s(request.tokens) if joins else 0.0
+        reading_s = each_s * texts
         noise = self._variant.times.noise(1, self._world.chance)
         text = _Text(
             sequence=self._sequence,
@@ -186,6 +189,7 @@ class SharingReplica:
             left_s=median_s,
             request=request,
             on_end=on_end,
+            each_s=each_s * noise,
             reading_s=reading_s * noise,
             work_s=(median_s - reading_s) * noise,
         )
@@ -219,7 +223,7 @@ class SharingReplica:
 
     def _turn(self, texts: Sequence[_Text], late: bool, contested: bool) -> None:
         slower, first = self._pace(len(texts)), texts[0]
-        alone_s = first.reading_s or min(SLICE_S / slower, *[text.work_s for text in texts])
+        alone_s = min(first.each_s, first.reading_s) or min(SLICE_S / slower, *[text.work_s for text in texts])
 
         def done(run: Run) -> None:
             passed_s = self._world.now_s - run.began_s

@@ -68,9 +68,12 @@ def test_texts_of_a_profile_with_reading_share_steps(tmp_path: Path) -> None:
     assert writer.joins.reading_s(20) == pytest.approx(0.010)
     assert [writer.joins.pace(texts) for texts in (1, 4)] == pytest.approx([1.0, 2.0])
     assert pickle.loads(pickle.dumps(writer)).joins.pace(4) == pytest.approx(2.0)
-    for rows, fault in (("writer,60,4,240,60", "must be less than latency_ms / 4"), ("writer,60,1,110,-1", "number")):
+    for rows, fault in (
+        ("writer,60,4,240,60", "must be less than latency_ms / 4"),
+        ("writer,60,1,110,-1", "must be a number"),
+    ):
         path.write_text(f"{head}{rows}\n")
-        with pytest.raises(ScenarioError, match=rf"p\.csv:2: reading_ms: must be .*{fault}"):
+        with pytest.raises(ScenarioError, match=rf"p\.csv:2: reading_ms: {fault}"):
             read_profile(path, "generate")
     path.write_text(f"{head}writer,60,1,110,10\nwriter,60,2,150,11\n")
     with pytest.raises(ScenarioError, match=r"p\.csv:3: reading_ms: must be as in line 2 for writer"):
