@@ -46,17 +46,16 @@ class NextRun(Generic[QueuedT]):
     contested: bool
 
 
-def next_run(waiting: Sequence[QueuedT], now: float, *, late_turn: bool) -> NextRun[QueuedT]:
+def next_run(waiting: Sequence[QueuedT], now: float, late_share: LateShare) -> NextRun[QueuedT]:
     """Picks the first run that can be in time, of runs in order of deadline.
 
-    Late runs yield to all others, except when `late_turn` is set (`LateShare` says when): then the first late one is
-    next.
+    Late runs yield to all others, except when it is their turn by the late share: then the first late one is next.
     """
     late: list[QueuedT] = []
     timely: list[QueuedT] = []
     for run in waiting:
         (late if run.late(now) else timely).append(run)
-    if late and (late_turn or not timely):
+    if late and (not timely or late_share.turn):
         return NextRun(late[0], True, bool(timely))
     return NextRun(timely[0], False, bool(late))
 
@@ -262,7 +261,7 @@ class Batcher:
         now = self._clock()
         self._expire(now)
         while self._waiting and len(self._running) < self._threads:
-            chosen = next_run(self._waiting, now, late_turn=self._late_share.turn)
+            chosen = next_run(self._waiting, now, self._late_share)
             run = chosen.run
             self._waiting.remove(run)
             run.started, run.ran_late, run.ran_contested = now, chosen.late, chosen.contested
@@ -305,7 +304,8 @@ class Batcher:
     def _finished(self, run: _Run) -> None:
         """Takes a run back on the loop. Inputs that failed together run again one by one: only the culprit fails."""
         self._running.discard(run)
-        self._late_share.ran(run.service_time_s, late=run.ran_late, contested=run.ran_contested)
+        if run.ran_contested:
+            self._late_share.ran(run.service_time_s, late=run.ran_late, contested=True)
         self._count(run)
         again = isinstance(run.outcome, Failure) and len(run.places) > 1 and not run.batch.done.done()
         for place in run.places if again else ():

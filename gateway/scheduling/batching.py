@@ -46,7 +46,7 @@ class QueuedRequest:
     all of the task. `place` is its number in order of arrival. `last_s` is the latest start of a batch that still meets
     the true deadline. After it a strict request is given up; a best-effort request is late and goes behind the others.
     `length_bucket` is the number of its length bucket: padding the shortest text of a bucket to its longest wastes
-    little. `shape` says what it asks for, where checkpoints whose texts share steps have to know.
+    little. `shape` is its shape, where checkpoints whose texts share steps have to know.
     """
 
     place: int

@@ -109,7 +109,7 @@ class Decider:
         return decide(candidates, deadline.remaining_s(now_s), terms, deadline.elapsed_s(now_s))
 
     def queued_at_once(self, shape: RequestShape, deadline: Deadline) -> QueuedRequest:
-        """Returns a request that begins at once, so that nothing asks when it would be late."""
+        """Returns a request that begins at once, so that it has no latest start."""
         self._places += 1
         return QueuedRequest(self._places, deadline.at_s, _mean_length(shape), shape.texts)
 

@@ -1,7 +1,7 @@
 """The scheduler of one node: takes requests, says which batches begin and who is given up, and learns from answers.
 
-It holds no clock, timer, future or connection. A shell submits requests, asks `poll` what follows, sends the batches,
-and reports each end. The live gateway is one such shell (`loop`), the simulator another: both run this object.
+It holds no clock, timer, future or connection. A shell submits requests, calls `poll`, sends the batches, and reports
+each end. The live gateway is one such shell (`loop`), the simulator another: both run this object.
 """
 
 from __future__ import annotations

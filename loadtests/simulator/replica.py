@@ -69,7 +69,7 @@ class BatchingReplica:
         now_s = self._world.now_s
         self._expire(now_s)
         while self._waiting and self._running < self._slots:
-            chosen = next_run(self._waiting, now_s, late_turn=self._late_share.turn)
+            chosen = next_run(self._waiting, now_s, self._late_share)
             self._waiting.remove(chosen.run)
             self._run(chosen)
 
@@ -91,7 +91,8 @@ class BatchingReplica:
 
         def done(run: Run) -> None:
             self._running -= 1
-            self._late_share.ran(self._world.now_s - run.began_s, late=chosen.late, contested=chosen.contested)
+            if chosen.contested:
+                self._late_share.ran(self._world.now_s - run.began_s, late=chosen.late, contested=True)
             self._begin()  # the engine works on while the answers go out
             batch.on_end(batch.members, self._world.now_s - run.began_s, True, inputs)
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from deployments.engines.base import Logits, TokenIds
 from deployments.replica.batcher import Batcher, Scored, next_run
 from gateway.model.messages import Failure, FailureKind
+from gateway.scheduling.late_share import LateShare
 from gateway.tasks.runs import LARGEST_RUN
 
 EXPIRED = Failure(FailureKind.EXPIRED)
@@ -147,8 +148,9 @@ async def test_a_run_is_late_only_if_none_of_its_inputs_can_be_in_time() -> None
 @given(st.lists(st.booleans(), min_size=1), st.booleans())
 def test_late_runs_yield_unless_it_is_their_turn(late: list[bool], late_turn: bool) -> None:
     """The first timely run is next while there is one and late work has no turn; else the first late one."""
-    runs = [Given(at, is_late) for at, is_late in enumerate(late)]
-    chosen = next_run(runs, NOW, late_turn=late_turn)
+    runs, share = [Given(at, is_late) for at, is_late in enumerate(late)], LateShare()
+    share.ran(1.0, late=not late_turn, contested=True)
+    chosen = next_run(runs, NOW, share)
     assert chosen.contested == (len(set(late)) == 2)
     assert chosen.late == (all(late) or (any(late) and late_turn))
     assert chosen.run == next(run for run in runs if run.is_late == chosen.late)
