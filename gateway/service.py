@@ -25,7 +25,7 @@ from gateway.model.request import Request
 from gateway.observability.record import Observer, RequestRecord, tell
 from gateway.refusals import failed, refused, refused_after_loss
 from gateway.router import Router
-from gateway.scheduling.loop import Backend, SchedulerLoop, Tell
+from gateway.scheduling.loop import Backend, SchedulerLoop, TakeDelta
 from gateway.scheduling.scheduler import Scheduler, Stage, Ticket
 
 ATTEMPTS = 3
@@ -159,7 +159,7 @@ class Service:
         """Gives a record to every observer."""
         tell(self.observers, record, self.note)
 
-    async def _answer(self, request: Request, deadline: Deadline, trail: _Trail, tell: Tell | None) -> Answer:
+    async def _answer(self, request: Request, deadline: Deadline, trail: _Trail, tell: TakeDelta | None) -> Answer:
         if self._underway > self.max_concurrent_requests:
             raise Overloaded(f"{self.max_concurrent_requests} requests are under way, the limit", retry_after_s=1.0)
         while True:
@@ -186,7 +186,7 @@ class Service:
         stream.put(delta)
 
     async def _result(
-        self, request: Request, ticket: Ticket, trail: _Trail, now_s: float, tell: Tell | None
+        self, request: Request, ticket: Ticket, trail: _Trail, now_s: float, tell: TakeDelta | None
     ) -> Answer | Failure | None:
         """Waits for the request's batch and its result; None if no batch will serve it.
 

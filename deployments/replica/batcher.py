@@ -1,7 +1,8 @@
 """The replica's batcher: runs each batch as the gateway sent it, and gives every input exactly one result.
 
 The gateway forms the batches, when a core is free for them; so they seldom wait here. Those that do, as with several
-gateways, run in order of deadline. A batch of unlike lengths runs in the parts that take the least time (`runs_of`).
+gateways or the windows of a long text, run in order of deadline, and late ones behind the others (`next_run`, which the
+simulator calls too). A batch of unlike lengths runs in the parts that take the least time (`runs_of`).
 The batcher owns the engine's threads. It knows neither engines nor requests.
 """
 
@@ -11,18 +12,52 @@ import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Generic, Protocol, TypeAlias, TypeVar
 
 from deployments.engines.base import Logits, TokenIds, guarded, padded, yield_to_others
 from deployments.replica.totals import BatcherTotals
 from gateway.model.deadline import Clock
 from gateway.model.messages import Failure, FailureKind, LoadReport
+from gateway.scheduling.late_share import LateShare
 from gateway.tasks.runs import MedianTimes, RememberedMedians, runs_of
 
 EngineRun: TypeAlias = Callable[[TokenIds, TokenIds, TokenIds | None], Logits]
 """An engine's `run`: token ids, mask, and token types or None."""
 
 _INTERRUPTED = Failure(FailureKind.ENGINE, "interrupted")
+
+
+class Queued(Protocol):
+    """A run as the rule sees it."""
+
+    def late(self, now: float) -> bool:
+        """True if no input of the run would be in time, were it the next."""
+
+
+QueuedT = TypeVar("QueuedT", bound=Queued)
+
+
+@dataclass(frozen=True, slots=True)
+class NextRun(Generic[QueuedT]):
+    """The run that gets the engine next, whether it is late, and whether late and timely ones both wait."""
+
+    run: QueuedT
+    late: bool
+    contested: bool
+
+
+def next_run(waiting: Sequence[QueuedT], now: float, late_share: LateShare) -> NextRun[QueuedT]:
+    """Picks the first run that can be in time, of runs in order of deadline.
+
+    Late runs yield to all others, except when it is their turn by the late share: then the first late one is next.
+    """
+    late: list[QueuedT] = []
+    timely: list[QueuedT] = []
+    for run in waiting:
+        (late if run.late(now) else timely).append(run)
+    if late and (not timely or late_share.turn):
+        return NextRun(late[0], True, bool(timely))
+    return NextRun(timely[0], False, bool(late))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,15 +105,25 @@ class _Batch:
 
 @dataclass(slots=True, eq=False)
 class _Run:
-    """Inputs of one batch that the engine runs together. Its thread writes the times and the outcome."""
+    """Inputs of one batch that the engine runs together. Its thread writes the times and the outcome.
+
+    `deadline` is the earliest of its inputs, `latest` the latest.
+    """
 
     batch: _Batch
     places: Sequence[int]
     median_s: float
     deadline: float
+    latest: float
+    ran_late: bool = False
+    ran_contested: bool = False
     started: float = 0.0
     ended: float = 0.0
     outcome: Logits | Failure = _INTERRUPTED
+
+    def late(self, now: float) -> bool:
+        """True if no input would be in time, were it run now."""
+        return now + self.median_s > self.latest
 
     @property
     def rows(self) -> list[Row]:
@@ -139,6 +184,7 @@ class Batcher:
         self._niceness = niceness
         self._waiting: list[_Run] = []  # in order of deadline; of equals the earlier first
         self._running: set[_Run] = set()
+        self._late_share = LateShare()
         self._open = False
         self._idle = asyncio.Event()
 
@@ -210,36 +256,40 @@ class Batcher:
     def _enter(self, batch: _Batch, places: Sequence[int]) -> None:
         """Queues inputs of one batch as one run, behind those that are as urgent."""
         longest = max(len(batch.rows[place].token_ids) for place in places)
-        deadline = min(batch.rows[place].deadline for place in places)
-        run = _Run(batch, places, self._medians.median_s(len(places), longest), deadline)
+        deadlines = [batch.rows[place].deadline for place in places]
+        deadline = min(deadlines)
+        run = _Run(batch, places, self._medians.median_s(len(places), longest), deadline, max(deadlines))
         at = next((at for at, other in enumerate(self._waiting) if other.deadline > deadline), len(self._waiting))
         self._waiting.insert(at, run)
 
     def _begin(self) -> None:
         """Gives each idle engine thread a run."""
+        now = self._clock()
+        self._expire(now)
         while self._waiting and len(self._running) < self._threads:
-            run, now = self._waiting.pop(0), self._clock()
-            self._expire(run, now)
-            if run.places:
-                run.started = now
-                self._running.add(run)
-                self._engine_threads.submit(self._run_engine, run)
+            chosen = next_run(self._waiting, now, self._late_share)
+            run = chosen.run
+            self._waiting.remove(run)
+            run.started, run.ran_late, run.ran_contested = now, chosen.late, chosen.contested
+            self._running.add(run)
+            self._engine_threads.submit(self._run_engine, run)
         if not self._waiting and not self._running:
             self._idle.set()
 
-    def _expire(self, run: _Run, now: float) -> None:
-        """Takes out the strict inputs that would miss their deadline even alone right now: lost work is never run."""
-        lost = [
-            place
-            for place in run.places
-            if (row := run.batch.rows[place]).strict
-            and now + self._medians.median_s(1, len(row.token_ids)) > row.deadline
-        ]
-        if lost:
-            self.totals.expired += len(lost)
-            for place in lost:
-                run.batch.resolve(place, Failure(FailureKind.EXPIRED))
-            run.places = [place for place in run.places if place not in lost]
+    def _expire(self, now: float) -> None:
+        """Ends the strict inputs that would miss their deadline even alone right now: lost work is never run."""
+        for run in [run for run in self._waiting if now + run.median_s > run.deadline]:
+            lost = [place for place in run.places if self._is_lost(run.batch.rows[place], now)]
+            if lost:
+                self.totals.expired += len(lost)
+                self._waiting.remove(run)
+                if len(lost) < len(run.places):
+                    self._enter(run.batch, [place for place in run.places if place not in lost])
+                for place in lost:
+                    run.batch.resolve(place, Failure(FailureKind.EXPIRED))
+
+    def _is_lost(self, row: Row, now: float) -> bool:
+        return row.strict and now + self._medians.median_s(1, len(row.token_ids)) > row.deadline
 
     def _run_engine(self, run: _Run) -> None:
         """Runs on the engine's thread. An exception of the engine becomes the failure of all inputs."""
@@ -267,6 +317,8 @@ class Batcher:
     def _finished(self, run: _Run) -> None:
         """Takes a run back on the loop. Inputs that failed together run again one by one: only the culprit fails."""
         self._running.discard(run)
+        if run.ran_contested:
+            self._late_share.ran(run.service_time_s, late=run.ran_late, contested=True)
         self._count(run)
         again = isinstance(run.outcome, Failure) and len(run.places) > 1 and not run.batch.done.done()
         for place in run.places if again else ():

@@ -228,6 +228,12 @@ class Forecaster:
         tokens = shape.tokens[self.tokenizer]
         return self._cores * self.model.service_times_s(tokens, shape.parameters, 0.0, companions)[1]
 
+    def service_s(self, shape: RequestShape, now_s: float) -> float:
+        """Median seconds of a request alone on the engine, done the cheapest way."""
+        if now_s > self._learnt_until_s:
+            self._forget()
+        return self.model.service_times_s(shape.tokens[self.tokenizer], shape.parameters, 0.0)[1]
+
     def reach_s(self, run_s: float, percentile: float, now_s: float) -> float:
         """Latency at that percentile of a request with nothing queued before its run of `run_s` core-seconds."""
         latency_s = run_s / self._cores + self._pooled.overhead_s

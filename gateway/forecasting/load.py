@@ -154,7 +154,7 @@ class LoadTracker:
 
     def replicas(self, checkpoint: str) -> int:
         """The number of replicas that are up and not draining."""
-        return len(self._up(checkpoint))
+        return len(self._up_now.get(checkpoint, _NOBODY))
 
     def _up(self, checkpoint: str) -> list[tuple[str, ReplicaLoad]]:
         return self._up_now.get(checkpoint, _NOBODY)

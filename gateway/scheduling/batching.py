@@ -46,7 +46,7 @@ class QueuedRequest:
     all of the task. `place` is its number in order of arrival. `last_s` is the latest start of a batch that still meets
     the true deadline. After it a strict request is given up; a best-effort request is late and goes behind the others.
     `length_bucket` is the number of its length bucket: padding the shortest text of a bucket to its longest wastes
-    little. `shape` says what it asks for, where checkpoints whose texts share steps have to know.
+    little. `shape` is its shape, where checkpoints whose texts share steps have to know.
     """
 
     place: int
@@ -252,9 +252,9 @@ def fastest(able: Sequence[ServedCheckpoint], queued: QueuedRequest) -> ServedCh
 def _tolerances_s(
     checkpoints: Sequence[ServedCheckpoint], like: QueuedRequest, context: SchedulingContext
 ) -> list[float]:
-    """For each sampled budget, how long a request as long as `like` could wait for a core and still be in time."""
-    fastest_s = min(one.reach_s(one.run_s(1, like.tokens[one.tokenizer]), context.now_s) for one in checkpoints)
-    return [budget_s - fastest_s for budget_s in context.budgets_s]
+    """For each sampled budget, how long a request as long as `like` could wait for a core and be in time; ascending."""
+    fastest_s = min([one.reach_s(one.run_s(1, like.tokens[one.tokenizer]), context.now_s) for one in checkpoints])
+    return [max(budget_s - fastest_s, 0.0) for budget_s in context.budgets_s]
 
 
 def _lost(run_s: float, context: SchedulingContext, tolerances_s: Sequence[float]) -> float:
@@ -267,11 +267,11 @@ def _lost(run_s: float, context: SchedulingContext, tolerances_s: Sequence[float
     """
     lost_s = 0.0
     for tolerance_s in tolerances_s:
-        tolerance_s = max(tolerance_s, 0.0)
-        if tolerance_s < run_s:
-            blocked_s = max(min(run_s, context.next_free_s) - tolerance_s, 0.0)
-            shared_s = run_s - tolerance_s - blocked_s
-            lost_s += blocked_s + (shared_s * _waits(tolerance_s, context) if shared_s > 0.0 else 0.0)
+        if tolerance_s >= run_s:
+            break
+        blocked_s = max(min(run_s, context.next_free_s) - tolerance_s, 0.0)
+        shared_s = run_s - tolerance_s - blocked_s
+        lost_s += blocked_s + (shared_s * _waits(tolerance_s, context) if shared_s > 0.0 else 0.0)
     return context.rate * lost_s / len(tolerances_s) if lost_s else 0.0
 
 

@@ -115,7 +115,7 @@ class Decider:
         return decide(candidates, deadline.remaining_s(now_s), terms, deadline.elapsed_s(now_s))
 
     def queued_at_once(self, shape: RequestShape, deadline: Deadline) -> QueuedRequest:
-        """Returns a request that begins at once, so that nothing asks when it would be late."""
+        """Returns a request that begins at once, so that it has no latest start."""
         self._places += 1
         return QueuedRequest(self._places, deadline.at_s, _mean_length(shape), shape.texts)
 
@@ -133,8 +133,11 @@ class Decider:
             fastest = min(eligible, key=lambda one: (one.run_s(texts, tokens[one.tokenizer]) / one.threads, one.name))
             run_s = fastest.run_s(texts, tokens[fastest.tokenizer])
             reserve_s = fastest.forecaster.reach_s(run_s, terms.percentile, now_s) - fastest.reach_s(run_s, now_s)
-        idle = (one.forecaster.forecast(shape, IDLE, terms.percentile, now_s, 0.0) for one in eligible if one.slots)
-        takes_s = (one.least_s if terms.strict else one.service_time_s for one in idle)
+        up = [one.forecaster for one in eligible if one.slots]
+        if terms.strict:
+            takes_s = [one.forecast(shape, IDLE, terms.percentile, now_s, 0.0).least_s for one in up]
+        else:
+            takes_s = [one.service_s(shape, now_s) for one in up]
         return QueuedRequest(
             place=self._places,
             deadline_s=deadline.at_s - reserve_s,

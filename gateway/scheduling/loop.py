@@ -21,7 +21,7 @@ LOOK_S = 0.25
 """Longest time between two looks at the queue, in seconds: a replica may come or go. Set by hand."""
 
 Result: TypeAlias = Answer | Failure
-Tell: TypeAlias = Callable[[Delta], None]
+TakeDelta: TypeAlias = Callable[[Delta], None]
 """Takes a delta of one request's answer. It must not raise."""
 
 
@@ -60,7 +60,7 @@ class _Call:
 
     request: Request
     future: asyncio.Future[Result | None]
-    tell: Tell | None
+    take_delta: TakeDelta | None
     sent: _Sent | None = None
 
 
@@ -76,18 +76,18 @@ class SchedulerLoop:
     _alarm_s: float = field(default=0.0, init=False)
 
     async def result(
-        self, ticket: Ticket, request: Request, patience_s: float, tell: Tell | None = None
+        self, ticket: Ticket, request: Request, patience_s: float, take_delta: TakeDelta | None = None
     ) -> Result | None:
         """Waits for the result of a submitted request; None if no batch will serve it, and its `stage` says why.
 
-        With `tell` the request is sent as one that is streamed, and the deltas of its answer go there as they come.
+        With `take_delta` the request is sent as one that is streamed, and the deltas of its answer go there.
 
         After `patience_s` seconds, a request whose batch has begun gets EXPIRED, and one that still waits for a batch
         raises TimeoutError. Cancelling the call withdraws the request, wherever it is.
         """
         if ticket.stage is not Stage.WAITING and ticket.stage is not Stage.BEGUN:
             return None
-        call = _Call(request, asyncio.get_running_loop().create_future(), tell)
+        call = _Call(request, asyncio.get_running_loop().create_future(), take_delta)
         self._calls[ticket] = call
         try:
             if ticket.stage is Stage.BEGUN:
@@ -139,14 +139,14 @@ class SchedulerLoop:
             checkpoint, forecast = ticket.promise
             cost_s += forecast.cost_s
             works.append(_work(call, ticket.deadline.remaining_s(now_s), lone=forecast.lone))
-        done, emit = partial(self._answered, sent), partial(self._told, sent)
+        done, emit = partial(self._answered, sent), partial(self._pass_on, sent)
         sent.cancel = self._backend.dispatch(checkpoint, works, cost_s, done, emit)
 
-    def _told(self, sent: _Sent, place: int, delta: Delta) -> None:
+    def _pass_on(self, sent: _Sent, place: int, delta: Delta) -> None:
         """Passes a delta on, if its request still waits for the rest."""
         call = self._calls.get(sent.tickets[place])
-        if call is not None and call.sent is sent and call.tell is not None:
-            call.tell(delta)
+        if call is not None and call.sent is sent and call.take_delta is not None:
+            call.take_delta(delta)
 
     def _answered(self, sent: _Sent, results: Sequence[Result]) -> None:
         """Takes the results of a batch. The cores are free before any request of it goes on."""
@@ -209,6 +209,6 @@ def _work(call: _Call, remaining_s: float, *, lone: bool) -> Work:
         terms.strict,
         terms.request_id,
         terms.traceparent,
-        call.tell is not None,
+        call.take_delta is not None,
         lone,
     )

@@ -22,7 +22,7 @@ from gateway.scheduling.scheduler import Scheduler, Stage, Ticket, binding
 from gateway.scheduling.task_queue import Batch
 
 
-class Asked(Protocol):
+class RequestView(Protocol):
     """A request as a rule sees it, in seconds on one clock. `tokens` is the length of each of its texts."""
 
     @property
@@ -62,8 +62,8 @@ class Chosen(Generic[VariantT]):
     """The next run of a free core; its members must be waiting. Requests in `drop` are given up first."""
 
     variant: VariantT | None = None
-    members: tuple[Asked, ...] = ()
-    drop: tuple[Asked, ...] = ()
+    members: tuple[RequestView, ...] = ()
+    drop: tuple[RequestView, ...] = ()
 
 
 class Rule(Protocol[VariantT]):
@@ -72,17 +72,17 @@ class Rule(Protocol[VariantT]):
     `arrived` and `ended` do nothing by default.
     """
 
-    def arrived(self, request: Asked, now_s: float) -> None:
+    def arrived(self, request: RequestView, now_s: float) -> None:
         """Observes an arrival before it is queued, to estimate the load or bind the request to a variant."""
         return
 
-    def choose(self, queue: Sequence[Asked], now_s: float) -> Chosen[VariantT]:
+    def choose(self, queue: Sequence[RequestView], now_s: float) -> Chosen[VariantT]:
         """Chooses a run from a queue that is not empty, in order of arrival.
 
         An empty choice waits for the next arrival or end of a run.
         """
 
-    def ended(self, variant: VariantT, members: Sequence[Asked], seconds: float, now_s: float) -> None:
+    def ended(self, variant: VariantT, members: Sequence[RequestView], seconds: float, now_s: float) -> None:
         """Observes the end of a run."""
         return
 
@@ -114,7 +114,7 @@ class _Run:
     """A run under way, as its rule chose it."""
 
     variant: Any
-    members: tuple[Asked, ...]
+    members: tuple[RequestView, ...]
     began_s: float
 
 
@@ -165,7 +165,7 @@ class RuledScheduler(Scheduler):
         return moved
 
     def wake_s(self, now_s: float) -> float | None:
-        """A rule is asked on arrivals and ends alone."""
+        """None: a rule chooses on arrivals and ends alone."""
         return None
 
     def withdraw(self, ticket: Ticket) -> None:
@@ -182,7 +182,7 @@ class RuledScheduler(Scheduler):
         expired: bool = False,
         way_back_s: float = 0.0,
     ) -> None:
-        """Reports the end of a request, and tells the rule once all of its batch have ended."""
+        """Reports the end of a request, and to the rule once all of its batch have ended."""
         batch = ticket.batch
         Scheduler.completed(self, ticket, now_s, answer, expired=expired, way_back_s=way_back_s)
         if batch is not None and not batch.left:
@@ -215,7 +215,7 @@ class RuledScheduler(Scheduler):
         return [one.ticket for one in (*dropped, *members)]
 
 
-def _of(queue: Sequence[_Waiting], some: Sequence[Asked]) -> list[_Waiting]:
+def _of(queue: Sequence[_Waiting], some: Sequence[RequestView]) -> list[_Waiting]:
     """Those of the queue that are among some."""
     those = set(map(id, some))
     return [one for one in queue if id(one) in those]

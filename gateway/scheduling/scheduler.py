@@ -1,7 +1,7 @@
 """The scheduler of one node: takes requests, says which batches begin and who is given up, and learns from answers.
 
-It holds no clock, timer, future or connection. A shell submits requests, asks `poll` what follows, sends the batches,
-and reports each end. The live gateway is one such shell (`loop`), the simulator another: both run this object.
+It holds no clock, timer, future or connection. A shell submits requests, calls `poll`, sends the batches, and reports
+each end. The live gateway is one such shell (`loop`), the simulator another: both run this object.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ class Scheduler:
         return moved
 
     def wake_s(self, now_s: float) -> float | None:
-        """When to poll again though nothing has happened: a request becomes late, or a batch can be sent ahead."""
+        """When to poll again though nothing has happened, since a request becomes late; None if none will."""
         times_s = [wake_s for one in self.deciders.values() if (wake_s := one.queue.wake_s(now_s)) is not None]
         return min(times_s, default=None)
 
@@ -295,7 +295,7 @@ class Scheduler:
 
     def _kept(self, task: str, now_s: float) -> int:
         """The cores whose batches, of other tasks, have little headroom."""
-        return sum(one.queue.pressed(now_s) for name, one in self.deciders.items() if name != task)
+        return sum([one.queue.pressed(now_s) for name, one in self.deciders.items() if name != task])
 
 
 def _given_up(queue: TaskQueue, queued: QueuedRequest) -> Stage:

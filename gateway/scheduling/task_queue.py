@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from operator import attrgetter
@@ -29,18 +29,6 @@ from gateway.scheduling.batching import (
 from gateway.scheduling.late_share import LateShare
 from gateway.scheduling.price import HORIZONS_S, CapacityPrice
 from gateway.tasks.service_time import StepSharing
-
-SHORT_S = 0.003
-"""Longest batch, in seconds, before whose end the next is sent ahead.
-
-Between two batches a core idles for a round trip (`AHEAD_S`): a fifth of a batch of 3 ms, a fiftieth of one of 30 ms.
-"""
-
-AHEAD_S = 0.0006
-"""Send the next batch this long before a short one ends, in seconds; otherwise the core idles for a round trip.
-
-About a way to the replica and back: 0.3 ms each way in docs/performance.md.
-"""
 
 PRESSED_S = 0.1
 """A batch with less headroom than this, in seconds, keeps its cores from other tasks, up to half of all.
@@ -174,7 +162,7 @@ class TaskQueue:
 
     def stranded(self, queued: QueuedRequest) -> bool:
         """True if none of the checkpoints that may answer the request is up."""
-        return not may_have(queued, {one.name for one in self.checkpoints if one.slots})
+        return not may_have(queued, self._up)
 
     def expired(self, now_s: float) -> list[QueuedRequest]:
         """Takes out the requests that no batch will serve: late strict ones, and those whose checkpoints are all down.
@@ -182,14 +170,14 @@ class TaskQueue:
         Late best-effort requests move behind the others; beyond `MOST_LATE` of them, the oldest are taken out too.
         """
         lost: list[QueuedRequest] = []
-        if not all(one.slots for one in self.checkpoints):
-            up = {one.name for one in self.checkpoints if one.slots}
+        up = self._up
+        if len(up) < len(self.checkpoints):
             lost += [queued for queued in (*self._waiting, *self._late) if not may_have(queued, up)]
             self._without(lost)
         if now_s > self._soonest_s:
             late = [queued for queued in self._waiting if now_s > queued.last_s]
             self._without(late)
-            self._soonest_s = min((queued.last_s for queued in self._waiting), default=math.inf)
+            self._soonest_s = min([queued.last_s for queued in self._waiting], default=math.inf)
             lost += [queued for queued in late if queued.strict]
             self._late += [queued for queued in late if not queued.strict]
         surplus = max(0, len(self._late) - MOST_LATE)
@@ -204,18 +192,13 @@ class TaskQueue:
         """
         if not (self._waiting or self._late):
             return None
-        busy = self._busy
-        free = self._free(kept)
+        batch, busy = None, self._busy
+        free = self._free(busy, kept)
         if free > 0:
             up = [one for one in self.checkpoints if self._slot(one) and (one.threads <= free or not busy)]
             batch = self._late_batch(up, now_s, contested=bool(self._waiting)) if self._share.turn else None
             batch = batch or self._next(up, free, now_s) or self._late_batch(up, now_s, contested=False)
-            return batch or self._joining(now_s)
-        if self._waiting and self._gap_s(now_s) <= AHEAD_S and busy <= self.cores:
-            following = {batch.checkpoint for batch in self._under_way}
-            batch = self._next([one for one in self.checkpoints if one.slots], 1, now_s, following)
-            return batch or self._joining(now_s)
-        return self._joining(now_s)
+        return batch or self._joining(now_s)
 
     def joinable(self, checkpoint: ServedCheckpoint) -> int | None:
         """The texts under way on a checkpoint that a request would join if it came now; None if it could join none."""
@@ -297,8 +280,9 @@ class TaskQueue:
         """
         if self._waiting or self._late:
             return None
-        free, threads = self._free(kept), checkpoint.threads
-        if free <= 0 or not self._slot(checkpoint) or (threads > free and self._busy):
+        busy, threads = self._busy, checkpoint.threads
+        free = self._free(busy, kept)
+        if free <= 0 or not self._slot(checkpoint) or (threads > free and busy):
             return None
         batch = Batch(checkpoint.name, (queued,), threads, run_s, now_s + run_s / threads, price, 1)
         self._under_way.append(batch)
@@ -314,6 +298,11 @@ class TaskQueue:
         return not (self._waiting or self._late or self._under_way)
 
     @property
+    def _up(self) -> set[str]:
+        """The checkpoints that have a replica, by name."""
+        return {one.name for one in self.checkpoints if one.slots}
+
+    @property
     def _busy(self) -> int:
         """The cores that running batches occupy."""
         busy = 0
@@ -321,13 +310,13 @@ class TaskQueue:
             busy += batch.threads
         return busy
 
-    def _free(self, kept: int) -> int:
+    def _free(self, busy: int, kept: int) -> int:
         """The whole cores that are neither busy nor kept for others, who may keep half of all."""
-        return max(math.floor(self.cores), 1) - self._busy - min(kept, math.floor(self.cores / 2))
+        return max(math.floor(self.cores), 1) - busy - min(kept, math.floor(self.cores / 2))
 
     def next_batch_plainly(self, now_s: float) -> Batch | None:
         """The most urgent request alone, on its checkpoint of lowest quality: used if choosing a batch fails."""
-        if self._free(0) <= 0:
+        if self._free(self._busy, 0) <= 0:
             return None
         up = [one for one in self.checkpoints if self._slot(one)]
         for queued in (*self._waiting, *self._late):
@@ -337,12 +326,8 @@ class TaskQueue:
         return None
 
     def wake_s(self, now_s: float) -> float | None:
-        """When to look again: a request becomes late, or a batch can be sent ahead. None if no timely request waits."""
-        if not self._waiting:
-            return None
-        lost_s = max(self._soonest_s, now_s) + _TICK_S
-        gap_s = self._gap_s(now_s)
-        return min(lost_s, now_s + gap_s - AHEAD_S + _TICK_S) if AHEAD_S < gap_s < math.inf else lost_s
+        """When to look again, since a request becomes late then; None if no timely request waits."""
+        return max(self._soonest_s, now_s) + _TICK_S if self._waiting else None
 
     def price(self, now_s: float) -> float:
         """The capacity price now, in points of quality per core-second.
@@ -360,7 +345,11 @@ class TaskQueue:
 
     def pressed(self, now_s: float) -> int:
         """The cores whose batches have less than `PRESSED_S` of headroom."""
-        return sum(batch.threads for batch in self._under_way if batch.members[0].deadline_s - batch.ends_s < PRESSED_S)
+        pressed = 0
+        for batch in self._under_way:
+            if batch.members[0].deadline_s - batch.ends_s < PRESSED_S:
+                pressed += batch.threads
+        return pressed
 
     def wait_s(self, deadline_s: float, now_s: float) -> float:
         """A lower bound of the time until a request with this deadline gets a core, in seconds.
@@ -370,7 +359,7 @@ class TaskQueue:
         who can be in time.
         """
         more_urgent = bisect_left(self._waiting, deadline_s, key=_due)
-        if not more_urgent and sum(batch.threads for batch in self._under_way) < self.cores:
+        if not more_urgent and self._busy < self.cores:
             return 0.0
         each_s = self._capacity_price.least_cost_s / max(self.cores, 1.0)
         free_s = now_s + self._busy_s(now_s) / max(self.cores, 1.0) + each_s / 2
@@ -379,11 +368,8 @@ class TaskQueue:
                 free_s += each_s
         return free_s - each_s / 2 - now_s
 
-    def _gap_s(self, now_s: float) -> float:
-        """Seconds until the first running batch should end if all of them are short; infinite otherwise."""
-        return math.inf if any(batch.run_s > SHORT_S for batch in self._under_way) else self._first_end_s(now_s)
-
     def _first_end_s(self, now_s: float) -> float:
+        """Seconds until the first running batch should end; infinite if none runs."""
         return min((self._ends_s(batch) - now_s for batch in self._under_way if batch.threads), default=math.inf)
 
     def _slot(self, checkpoint: ServedCheckpoint) -> bool:
@@ -393,14 +379,8 @@ class TaskQueue:
             taken += batch.checkpoint == name and batch.threads > 0
         return taken < checkpoint.slots
 
-    def _next(
-        self,
-        up: Sequence[ServedCheckpoint],
-        free: int,
-        now_s: float,
-        only: Set[str] | None = None,
-    ) -> Batch | None:
-        """The best batch on one of these checkpoints; None if it would run on a checkpoint that is not in `only`."""
+    def _next(self, up: Sequence[ServedCheckpoint], free: int, now_s: float) -> Batch | None:
+        """The best batch on one of these checkpoints; None if no timely request may have any of them."""
         names = {one.name for one in up}
         able = list(islice((queued for queued in self._waiting if may_have(queued, names)), LOOK_AHEAD))
         if not able:
@@ -418,7 +398,7 @@ class TaskQueue:
             budgets_s=self.arrivals.budgets_s,
         )
         planned = next_batch(able, up, context)
-        if planned is None or (only is not None and planned.checkpoint.name not in only):
+        if planned is None:
             return None
         members, run_s = within(planned.checkpoint, planned.members), planned.run_s
         if len(members) < len(planned.members):

@@ -373,7 +373,7 @@ class CausalModel(WritingModel):
         super().__init__(WritingTimes.of(manifest), manifest.output_tokens)
         self._window_tokens = manifest.max_tokens
         self._rules = manifest.generation
-        self.joins = StepSharing(lambda tokens: self._times(min(tokens, manifest.max_tokens)).encode_s, self._pace)
+        self.joins = StepSharing(self._reading_s, self._pace)
 
     def run_s(self, inputs: int, tokens: int) -> float:
         """Median seconds of so many texts of one length, as many together as may be."""
@@ -406,6 +406,9 @@ class CausalModel(WritingModel):
         reading_s = sum(self._times(one).encode_s for one in read)
         times = DecodingTimes(reading_s, lambda beams: midway.step_s(rows))
         return plan(times, wanted, available_s).expected_s, leanest(times, wanted).expected_s
+
+    def _reading_s(self, tokens: int) -> float:
+        return self._times(min(tokens, self._window_tokens)).encode_s
 
     def _pace(self, rows: int) -> float:
         steps, tokens = self._writing.steps, self._window_tokens // 2

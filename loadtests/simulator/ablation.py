@@ -19,6 +19,8 @@ from gateway.scheduling import batching, price
 from gateway.scheduling.batching import PlannedBatch, QueuedRequest, SchedulingContext
 from gateway.scheduling.price import CapacityPrice
 from gateway.tasks.service_time import ServiceTimeModel
+from loadtests.simulator.gateway import VariantCost
+from loadtests.workload.variants import Variant
 
 FULL = "the whole policy"
 """The name of the policy with nothing switched off."""
@@ -96,6 +98,7 @@ _price = CapacityPrice.price
 _next_batch = batching.next_batch
 _build_forecaster = Forecaster.__init__
 _build_pooled = PooledCalibration.__init__
+_build_cost = VariantCost.__init__
 
 
 def _free_of_charge(of: CapacityPrice, waiting: Sequence[int], cores: float, busy_s: float, now_s: float) -> float:
@@ -146,6 +149,12 @@ def _one_calibration(
     """Idle and queued forecasts share their errors."""
     _build_forecaster(of, model, pooled, cores)
     of._queued = of._idle
+
+
+def _batches_of_writers(of: VariantCost, variant: Variant) -> None:
+    """Nothing joins: texts of one batch begin together, and the next batch when all of them have ended."""
+    _build_cost(of, variant)
+    of.joins = None
 
 
 def _one_pool(of: PooledCalibration) -> None:
@@ -234,16 +243,22 @@ ABLATIONS = (
     ),
     # The queue.
     Ablation(
-        "send ahead",
-        "A batch is sent when the one before has ended.",
-        {f"{_QUEUE}:SHORT_S": 0.0, f"{_QUEUE}:AHEAD_S": 0.0},
-    ),
-    Ablation(
         "pressed cores",
         "A batch of little headroom keeps no core from other tasks.",
         {f"{_QUEUE}:PRESSED_S": -math.inf},
     ),
     Ablation("look ahead", "All queued requests are considered.", {f"{_QUEUE}:LOOK_AHEAD": _ENDLESS}, _COMPUTING),
+    Ablation(
+        "joining",
+        "A request waits until the texts under way have ended, and those that wait then begin together.",
+        {"loadtests.simulator.gateway:VariantCost.__init__": _batches_of_writers},
+        "answers come sooner, the slowest in half the time, which a budget does not reward",
+    ),
+    Ablation(
+        "shared steps",
+        "A request waits until the text under way has ended, and then steps alone.",
+        {f"{_QUEUE}:TaskQueue._joining": _none, f"{_QUEUE}:TaskQueue.joinable": _none},
+    ),
     Ablation(
         "waiting time",
         "An arrival is decided as if nothing waited before it.",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from time import perf_counter, process_time
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 import msgspec
 import typer
@@ -36,6 +36,7 @@ from loadtests.workload.options import (
     MarkdownOption,
     ScenarioCommand,
     SeedsOption,
+    writable,
 )
 from loadtests.workload.scenario import MADE_UP, Scenario, overridden, read_scenario
 
@@ -52,11 +53,18 @@ WIDE = 200
 _SEEDS_APART = 1000
 """The seeds of one place and those of the next are this far apart, so that no two places share one."""
 
+Key: TypeAlias = tuple[str, str, float, float, int, float]
+"""A run by its scenario, the part that it is without, load, coefficient of variation, seed, and seconds."""
+
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 class UnknownPart(LoadTestError):
     """The policy has no such part; the message names those that are like it."""
+
+
+class BadProgress(LoadTestError):
+    """The file of `--resume` has something other than runs; the message names it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +74,12 @@ class Play:
     simulation: Simulation
     without: str
     place: Place
+
+    @property
+    def key(self) -> Key:
+        """Which run it is."""
+        scenario, place = self.simulation.scenario, self.place
+        return scenario.name, self.without, place.load, place.cv, place.seed, scenario.seconds
 
     @property
     def requests(self) -> float:
@@ -83,6 +97,12 @@ class Played:
     requests: int
     core_s: float
 
+    @property
+    def key(self) -> Key:
+        """Which run it is."""
+        result = self.result
+        return result.scenario, result.policy, result.load, result.cv, result.seed, result.seconds
+
 
 @app.command(cls=ScenarioCommand)
 def ablation(
@@ -99,6 +119,14 @@ def ablation(
     ] = None,
     seeds: SeedsOption = None,
     jobs: JobsOption = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            parser=writable,
+            metavar="FILE",
+            help="add each run to this file as it ends, and play none that it has; delete it when the code changes",
+        ),
+    ] = None,
     json: JsonOption = None,
     html: HtmlOption = None,
     markdown: MarkdownOption = None,
@@ -109,8 +137,7 @@ def ablation(
     simulations = [_simulation(name, longer or 1.0, seeds, cache, console) for name in scenario or SCENARIOS]
     plays = plays_of(simulations, [FULL, *names])
     processes = jobs or usable_cores()
-    dearest = sorted(plays, key=lambda play: -play.requests)
-    played = list(track(side_by_side(play_one, dearest, processes), "runs", len(plays), console=console))
+    played = play_all(plays, processes, resume, console)
     losses = losses_of(simulations, [one.result for one in played], names)
     command, said = _command_line(scenario, only, longer, seeds), loss_sentences(losses)
     grids = (loss_grid(losses), scenario_grid(losses))
@@ -149,6 +176,36 @@ def play_one(play: Play) -> Played:
     with applied(ablation_of(play.without)):
         result = play.simulation.played(OURS, play.place, offered)[0].result
     return Played(msgspec.structs.replace(result, policy=play.without), len(offered), process_time() - began_s)
+
+
+def play_all(plays: Sequence[Play], jobs: int, file: Path | None, console: Console) -> list[Played]:
+    """Plays those of the runs that the file does not have, adds each to it as it ends, and returns all of them."""
+    known = {one.key: one for one in _read(file)} if file else {}
+    had = [known[play.key] for play in plays if play.key in known]
+    left = sorted((play for play in plays if play.key not in known), key=lambda play: -play.requests)
+    if had:
+        console.print(f"{len(had):,} of {len(plays):,} runs are in {file}", markup=False)
+    for one in track(side_by_side(play_one, left, jobs), "runs", len(left), console=console):
+        had.append(one)
+        if file:
+            with file.open("ab") as lines:
+                lines.write(msgspec.json.encode(one) + b"\n")
+    return had
+
+
+def _read(file: Path) -> list[Played]:
+    """The runs in a file, without a last line that was not finished. Raises BadProgress for any other text."""
+    if not file.exists():
+        return []
+    content = file.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    try:
+        played = msgspec.json.Decoder(Played).decode_lines(whole)
+    except msgspec.MsgspecError as error:
+        raise BadProgress(f"{file}: not the runs of an ablation: {error}") from None
+    if len(whole) < len(content):
+        file.write_bytes(whole)
+    return played
 
 
 def losses_of(simulations: Sequence[Simulation], runs: Sequence[RunResult], parts: Sequence[str]) -> list[Loss]:

@@ -104,7 +104,7 @@ def simulate(
 ) -> None:
     """Simulates a scenario under the gateway's policy and under published ones.
 
-    In the place of SCENARIO, made-up plays ten scenarios of made-up catalogs, and ablation switches each part of the
+    In the place of SCENARIO, made-up plays eleven scenarios of made-up catalogs, and ablation switches each part of the
     gateway's policy off in turn; both have options of their own.
     """
     began_s, console = perf_counter(), Console(highlight=False)

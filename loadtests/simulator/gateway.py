@@ -22,7 +22,7 @@ from gateway.scheduling.scheduler import Scheduler, Stage, Ticket
 from gateway.scheduling.task_queue import Batch
 from gateway.tasks import TASKS
 from gateway.tasks.service_time import Slowdown, StepSharing
-from loadtests.simulator.replica import BatchingReplica, SharingReplica
+from loadtests.simulator.replica import BatchingReplica, SharingReplica, WritingReplicas
 from loadtests.simulator.world import World
 from loadtests.workload.arrivals import Offered
 from loadtests.workload.variants import Variant
@@ -33,12 +33,11 @@ _SLOWDOWN_WEIGHT = 0.1
 class VariantCost:
     """The service-time model of a simulated variant."""
 
-    joins: StepSharing | None = None
-
     def __init__(self, variant: Variant) -> None:
         """Uses the variant's medians and spread."""
         self.sigma = variant.times.sigma
         self.max_batch = variant.max_batch
+        self.joins: StepSharing | None = variant.joins
         self._variant = variant
         self.slowdown = Slowdown(_SLOWDOWN_WEIGHT)
 
@@ -50,13 +49,19 @@ class VariantCost:
         self, tokens: Sequence[int], parameters: Parameters, available_s: float, companions: int = 0
     ) -> tuple[float, float]:
         """The same time twice: it does not depend on the time left."""
-        seconds = self.run_s(len(tokens) + companions, tokens[0])
+        seconds = self.slowdown.value * self._median_s(len(tokens), companions, tokens[0])
         return seconds, seconds
 
     def learn(self, tokens: Sequence[int], parameters: Parameters, answer: Answer) -> None:
         """Learns how long a run took."""
-        timings = answer.timings
-        self.slowdown.learn(timings.service_time_s, self._variant.batch_s(timings.batch_size, max(tokens)))
+        timings, texts = answer.timings, len(tokens)
+        median_s = self._median_s(texts, timings.batch_size - texts, max(tokens))
+        self.slowdown.learn(timings.service_time_s, median_s)
+
+    def _median_s(self, texts: int, companions: int, tokens: int) -> float:
+        """The median of a request's texts beside others; those whose steps it joins have been read."""
+        median_s = self._variant.batch_s(texts + companions, tokens)
+        return median_s - companions * self.joins.reading_s(tokens) if self.joins else median_s
 
     def forget(self) -> None:
         """Resets the slowdown to 1."""
@@ -144,7 +149,7 @@ class Ingress:
         checkpoint, _ = first.promise
         self._world.after(self._setup.report_delay_s, self._replicas[checkpoint].enter, members, self._ended)
 
-    def _ended(self, members: Sequence[Offered], service_s: float, answered: bool) -> None:
+    def _ended(self, members: Sequence[Offered], service_s: float, answered: bool, texts: int) -> None:
         """Ends members of one batch for their clients, and hears of it a moment later."""
         setup, world = self._setup, self._world
         for request in members:
@@ -153,9 +158,9 @@ class Ingress:
                 world.finish(request, checkpoint, world.now_s + setup.overhead_s - setup.report_delay_s)
             else:
                 world.fail(request)
-        world.after(setup.report_delay_s, self._completed, members, service_s if answered else None)
+        world.after(setup.report_delay_s, self._completed, members, service_s if answered else None, texts)
 
-    def _completed(self, members: Sequence[Offered], service_s: float | None) -> None:
+    def _completed(self, members: Sequence[Offered], service_s: float | None, texts: int) -> None:
         setup, now_s = self._setup, self._world.now_s
         way_back_s = setup.overhead_s - 2 * setup.report_delay_s
         for request in members:
@@ -165,21 +170,19 @@ class Ingress:
                 decided_s = ticket.decided_s - request.arrived_s
                 request.predicted_s = decided_s + forecast.latency_s
                 request.quantile_s = decided_s + forecast.quantile_s
-                answer = _answer(ticket, now_s + way_back_s - ticket.decided_s - setup.overhead_s, service_s)
+                answer = _answer(ticket, now_s + way_back_s - ticket.decided_s - setup.overhead_s, service_s, texts)
             self._scheduler.completed(ticket, now_s, answer, way_back_s=way_back_s)
         self._look()
 
 
-def _answer(ticket: Ticket, at_replica_s: float, service_s: float) -> Answer:
+def _answer(ticket: Ticket, at_replica_s: float, service_s: float, texts: int) -> Answer:
     """The answer of a simulated replica, where the request was for `at_replica_s` seconds; it has no outputs."""
-    assert ticket.batch is not None, "only a request that has begun is answered"
-    inputs = sum(queued.texts for queued in ticket.batch.members)
     tokens = sum(ticket.shape.tokens[0])
-    timings = ReplicaTimings(at_replica_s - service_s, service_s, at_replica_s, inputs)
+    timings = ReplicaTimings(at_replica_s - service_s, service_s, at_replica_s, texts)
     return Answer((), InputReport(tokens, tokens, False), timings)
 
 
-Replicas: TypeAlias = BatchingReplica | SharingReplica
+Replicas: TypeAlias = BatchingReplica | SharingReplica | WritingReplicas
 
 
 class Gateway:
@@ -211,9 +214,7 @@ class Punctual(Gateway):
         insist: frozenset[int] = frozenset(),
     ) -> None:
         """Each variant is up with a slot on every core. Requests with a sequence in `insist` are not refused."""
-        replicas: dict[str, Replicas] = {
-            one.name: (BatchingReplica if one.max_batch > 1 else SharingReplica)(world, one, cores) for one in variants
-        }
+        replicas = {one.name: _replica(world, one, cores) for one in variants}
         share = max(1.0, cores / setup.ingresses)
         super().__init__(
             [
@@ -238,6 +239,13 @@ class Ruled(Gateway):
         scheduler = RuledScheduler(_deciders(variants, cores, cores), note=_raise, rules=rules)
         replicas = {one.name: BatchingReplica(world, one, cores) for one in variants}
         super().__init__([Ingress(world, scheduler, replicas, Setup(1, 0.0, overhead_s), frozenset())])
+
+
+def _replica(world: World, variant: Variant, cores: int) -> Replicas:
+    """The replica of a variant by how the live one answers: in runs of a batch, by time slices, or in shared steps."""
+    if variant.joins:
+        return WritingReplicas(world, variant, cores)
+    return (BatchingReplica if variant.max_batch > 1 else SharingReplica)(world, variant, cores)
 
 
 def _raise(part: Part, error: Exception) -> None:

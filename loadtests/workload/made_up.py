@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from loadtests.workload.variants import COLUMNS
+from loadtests.workload.variants import COLUMNS, READING
 
 DEVIATIONS = (-0.7, -0.4, -0.2, 0.0, 0.0, 0.2, 0.5, 1.0)
 """The samples of each batch size, in units of the spread: their median is 0, and the slow ones lie further out."""
@@ -25,7 +25,8 @@ _SIZES = (1, 2, 4, 8, 16, 32)
 class MadeUp:
     """One variant: its quality in points, the time of its runs, and the largest batch that it takes.
 
-    `spread` is the deviation of its slowest sample, as a share of the median.
+    `spread` is the deviation of its slowest sample, as a share of the median. Texts of a variant with `reading_ms`
+    share steps, each after it has been read for so long.
     """
 
     name: str
@@ -35,6 +36,7 @@ class MadeUp:
     max_batch: int
     spread: float = 0.15
     task: str = "classify"
+    reading_ms: float = 0.0
 
     def samples(self) -> Iterator[tuple[int, float]]:
         """Each batch size with the time of one run, in ms."""
@@ -88,6 +90,10 @@ CATALOGS: Mapping[str, tuple[MadeUp, ...]] = {
         MadeUp("large", 95.0, 40.0, 2.0, 16, 0.1),
         MadeUp("small", 55.0, 8.0, 1.0, 16, 0.1),
     ),
+    "writers": (
+        MadeUp("writer-large", 60.0, 548.0, 122.0, 8, task="generate", reading_ms=20.0),
+        MadeUp("writer-small", 45.0, 139.0, 31.0, 8, task="generate", reading_ms=5.0),
+    ),
     "day": (
         MadeUp("huge", 85.0, 70.0, 30.0, 8, 0.2),
         MadeUp("large", 83.0, 50.0, 20.0, 8, 0.2),
@@ -100,14 +106,15 @@ CATALOGS: Mapping[str, tuple[MadeUp, ...]] = {
 
 
 def table_of(variants: Sequence[MadeUp]) -> str:
-    """The profile of the variants as a CSV; with a column `task` if they serve several."""
+    """The profile of the variants as a CSV; with a column `task` for several tasks, and `reading_ms` for writers."""
     several = len({one.task for one in variants}) > 1
+    sharing = any(one.reading_ms for one in variants)
     lines = [
         "# Made up by loadtests/workload/made_up.py: no machine ran this. One row is one run of a whole batch.",
-        ",".join((*COLUMNS, "task") if several else COLUMNS),
+        ",".join((*COLUMNS, *["task"] * several, *[READING] * sharing)),
     ]
     for one in variants:
-        end = f",{one.task}" if several else ""
+        end = f",{one.task}" * several + f",{one.reading_ms:g}" * sharing
         lines += [f"{one.name},{one.quality:g},{size},{time_ms:.4g}{end}" for size, time_ms in one.samples()]
     return "\n".join(lines) + "\n"
 

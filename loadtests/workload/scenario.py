@@ -225,6 +225,7 @@ MADE_UP = (
     "made-up/one-variant",
     "made-up/tight",
     "made-up/day",
+    "made-up/writers",
 )
 """The shipped scenarios of made-up catalogs: the policy was not written with these before its eyes."""
 

@@ -25,7 +25,7 @@ from gateway.model.tier import Tier
 from gateway.tasks import read_manifest, service_time_model
 from gateway.tasks.classify import BatchedModel
 from gateway.tasks.runs import LARGEST_RUN
-from gateway.tasks.service_time import ServiceTimeModel
+from gateway.tasks.service_time import ServiceTimeModel, StepSharing
 from gateway.tasks.summarize import SummarizeParameters
 from loadtests.workload.files import Row, ScenarioError, read_table
 from loadtests.workload.scenario import Scenario
@@ -50,7 +50,10 @@ class Times(Protocol):
 
 @dataclass(frozen=True)
 class Variant:
-    """One variant of the catalog. `quality` is in the catalog's points; `max_batch` 1 means no batching."""
+    """One variant of the catalog. `quality` is in the catalog's points; `max_batch` 1 means no batching.
+
+    `joins` says how texts share steps, where a request may join those under way.
+    """
 
     name: str
     task: str
@@ -59,6 +62,7 @@ class Variant:
     times: Times
     max_batch: int
     domain: str | None = None
+    joins: StepSharing | None = None
     _known: dict[tuple[int, int], float] = field(default_factory=dict, repr=False, compare=False)
 
     def median_s(self, batch: int, tokens: int) -> float:
@@ -70,6 +74,8 @@ class Variant:
 
     def batch_s(self, inputs: int, tokens: int) -> float:
         """The median seconds of any number of inputs of these tokens, in full batches."""
+        if inputs <= self.max_batch:
+            return self.median_s(inputs, tokens)
         whole, rest = divmod(inputs, self.max_batch)
         return (whole * self.median_s(self.max_batch, tokens) if whole else 0.0) + (
             self.median_s(rest, tokens) if rest else 0.0
@@ -143,7 +149,30 @@ class ProfiledTimes:
         return math.exp(self.sigma * deviations)
 
 
+@dataclass(frozen=True, slots=True)
+class SampledSteps:
+    """What texts that share steps take, from samples of so many that are written together from beginning to end."""
+
+    times: SampledTimes
+    reading: float
+    """Seconds for which a text is read before its first step."""
+
+    def reading_s(self, tokens: int) -> float:
+        """The seconds for which a text holds up the others when it joins."""
+        return self.reading
+
+    def pace(self, texts: int) -> float:
+        """How many times as long a step of so many texts takes as one of one."""
+        return self._steps_s(texts) / self._steps_s(1)
+
+    def _steps_s(self, texts: int) -> float:
+        return self.times.median_s(texts, 0) - texts * self.reading
+
+
 COLUMNS = ("variant", "quality", "batch", "latency_ms")
+READING = "reading_ms"
+"""The column of a profile whose variants share steps."""
+
 LARGEST_BATCH = 4096
 LEAST_QUALITY, MOST_QUALITY = 1e-3, 1e6
 SHORTEST_MS, LONGEST_MS = 1e-4, 3_600_000.0
@@ -156,12 +185,22 @@ class _Measured:
     quality: float
     task: str
     line: int
+    reading_s: float | None
     samples: dict[int, list[float]] = field(default_factory=dict)
+
+    @property
+    def joins(self) -> StepSharing | None:
+        """How its texts share steps, if they do."""
+        if self.reading_s is None:
+            return None
+        steps = SampledSteps(SampledTimes(self.samples), self.reading_s)
+        return StepSharing(steps.reading_s, steps.pace)
 
 
 def read_profile(path: Path, *tasks: str) -> tuple[Variant, ...]:
     """The variants of a CSV by task, best quality first; a row is one timed run of `batch` inputs.
 
+    With a column `reading_ms` a run is of texts that are written together step by step, after each has been read.
     Of several tasks the column `task` names each variant's. A variant batches up to its largest measured batch size.
     Variants off the Pareto front are kept; policies must avoid them. Raises ScenarioError.
     """
@@ -175,8 +214,8 @@ def read_profile(path: Path, *tasks: str) -> tuple[Variant, ...]:
         of_task = {name: one for name, one in measured.items() if one.task == task}
         qualities = [one.quality for one in of_task.values()]
         for name, one in sorted(of_task.items(), key=lambda pair: -pair[1].quality):
-            tier = tier_of(one.quality, qualities)
-            variants.append(Variant(name, task, one.quality, tier, SampledTimes(one.samples), max(one.samples)))
+            tier, times = tier_of(one.quality, qualities), SampledTimes(one.samples)
+            variants.append(Variant(name, task, one.quality, tier, times, max(one.samples), joins=one.joins))
     return tuple(variants)
 
 
@@ -193,11 +232,16 @@ def _take(row: Row, measured: dict[str, _Measured], tasks: Sequence[str]) -> Non
     if task not in tasks:
         raise row.fault("task", f"must be {' or '.join(tasks)}, as the scenario's catalog.tasks")
     batch, seconds = row.count("batch", LARGEST_BATCH), row.number("latency_ms", SHORTEST_MS, LONGEST_MS) / 1000
-    one = measured.setdefault(name, _Measured(quality, task, row.line))
+    reading_s = row.number(READING, SHORTEST_MS, LONGEST_MS) / 1000 if row.cells.get(READING) else None
+    if reading_s is not None and batch * reading_s >= seconds:
+        raise row.fault(READING, f"must be less than latency_ms / {batch}, since each text is read in that time")
+    one = measured.setdefault(name, _Measured(quality, task, row.line, reading_s))
     if quality != one.quality:
         raise row.fault("quality", f"must be {one.quality:g}, as line {one.line} says of {name}")
     if task != one.task:
         raise row.fault("task", f"must be {one.task}, as line {one.line} says of {name}")
+    if reading_s != one.reading_s:
+        raise row.fault(READING, f"must be as in line {one.line} for {name}")
     one.samples.setdefault(batch, []).append(seconds)
 
 
@@ -210,9 +254,12 @@ class Medians(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class BatchedMedians:
-    """The medians of a checkpoint that takes up to `max_batch` inputs a run, cut at its window or taken in windows."""
+    """The medians of a checkpoint that takes up to `max_batch` inputs a run, cut at its window or taken in windows.
 
-    cost: BatchedModel
+    Of one whose texts share steps, a run is as many texts from beginning to end.
+    """
+
+    cost: ServiceTimeModel
     max_batch: int = LARGEST_RUN
 
     def median_s(self, batch: int, tokens: int) -> float:
@@ -234,7 +281,9 @@ class SummarizerMedians:
 
 def medians_of(cost: ServiceTimeModel) -> BatchedMedians | SummarizerMedians:
     """The medians of the checkpoint with these service times."""
-    return BatchedMedians(cost) if isinstance(cost, BatchedModel) else SummarizerMedians(cost)
+    if isinstance(cost, BatchedModel):
+        return BatchedMedians(cost)
+    return SummarizerMedians(cost) if cost.joins is None else BatchedMedians(cost, cost.max_batch)
 
 
 def catalog_of(scenario: Scenario) -> Catalog | None:
@@ -305,7 +354,8 @@ def _variant(entry: CatalogEntry, task: str, manifest: VariantManifest) -> Varia
         raise ScenarioError(f"{entry.name}: {error}") from None
     medians = medians_of(cost)
     times = ProfiledTimes(medians, cost.sigma)
-    return Variant(entry.name, task, entry.quality.value, entry.tier, times, medians.max_batch, entry.domain)
+    quality = entry.quality.value
+    return Variant(entry.name, task, quality, entry.tier, times, medians.max_batch, entry.domain, cost.joins)
 
 
 def _manifest(name: str, variants: Mapping[str, Path]) -> VariantManifest:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from operator import attrgetter
 
-from gateway.scheduling.ruled import Asked, Chosen
+from gateway.scheduling.ruled import Chosen, RequestView
 from loadtests.simulator.policies.setting import Setting
 from loadtests.workload.variants import Variant
 
@@ -56,25 +56,25 @@ class Profile:
         place = min(int(part * len(self._budgets_s)), len(self._budgets_s) - 1)
         return max(self._budgets_s[place] - self.setting.overhead_s, 0.0)
 
-    def available_s(self, request: Asked, now_s: float) -> float:
+    def available_s(self, request: RequestView, now_s: float) -> float:
         """The longest run from now, in seconds, that answers the request in time."""
         return request.deadline_s - self.setting.overhead_s - now_s
 
-    def is_lost(self, request: Asked, variant: Variant, now_s: float) -> bool:
+    def is_lost(self, request: RequestView, variant: Variant, now_s: float) -> bool:
         """True if the request would be late even in a median run of it alone."""
         return variant.median_s(request.texts, request.tokens) > self.available_s(request, now_s)
 
     def earliest_first(
-        self, queue: Sequence[Asked], variant: Variant, now_s: float
-    ) -> tuple[list[Asked], tuple[Asked, ...]]:
+        self, queue: Sequence[RequestView], variant: Variant, now_s: float
+    ) -> tuple[list[RequestView], tuple[RequestView, ...]]:
         """The queue by deadline, and separately the requests that would be late even alone in a run of the variant."""
         lost = tuple(request for request in queue if self.is_lost(request, variant, now_s))
         gone = set(lost)
         return sorted((request for request in queue if request not in gone), key=by_deadline), lost
 
     def filled(
-        self, variant: Variant, ordered: Sequence[Asked], available_s: float, most: int | None = None
-    ) -> tuple[Asked, ...]:
+        self, variant: Variant, ordered: Sequence[RequestView], available_s: float, most: int | None = None
+    ) -> tuple[RequestView, ...]:
         """The first of the queue and as many after it as fit into a run of `available_s` seconds and `most` inputs.
 
         One that does not fit is skipped. The first is always taken.
@@ -92,8 +92,8 @@ class Profile:
         return tuple(members)
 
     def after_early_drop(
-        self, variant: Variant, ordered: Sequence[Asked], now_s: float, window: int
-    ) -> Sequence[Asked]:
+        self, variant: Variant, ordered: Sequence[RequestView], now_s: float, window: int
+    ) -> Sequence[RequestView]:
         """The queue from the first request with time for a batch of `window` inputs, if as many follow; else all.
 
         Nexus's early drop (Shen et al., SOSP 2019). Without it, a queue that is always late has batches of one.
@@ -113,22 +113,24 @@ class VariantQueues:
 
     def __init__(self, profile: Profile) -> None:
         self._profile = profile
-        self._variants: dict[Asked, Variant] = {}
+        self._variants: dict[RequestView, Variant] = {}
         self._running: Counter[str] = Counter()
 
-    def bind(self, request: Asked, variant: Variant) -> None:
+    def bind(self, request: RequestView, variant: Variant) -> None:
         """Queues the request for this variant."""
         self._variants[request] = variant
 
-    def rebind(self, may_stay: Callable[[Variant], bool], choose: Callable[[Asked], Variant]) -> None:
+    def rebind(self, may_stay: Callable[[Variant], bool], choose: Callable[[RequestView], Variant]) -> None:
         """Binds requests anew if their variant fails `may_stay`."""
         for request, variant in self._variants.items():
             if not may_stay(variant):
                 self._variants[request] = choose(request)
 
-    def choose(self, queue: Sequence[Asked], now_s: float, cores: Mapping[str, int] | None = None) -> Chosen[Variant]:
+    def choose(
+        self, queue: Sequence[RequestView], now_s: float, cores: Mapping[str, int] | None = None
+    ) -> Chosen[Variant]:
         """The next batch for a free core, of a variant that runs on fewer than its `cores` (None: of any)."""
-        waiting: dict[str, list[Asked]] = {}
+        waiting: dict[str, list[RequestView]] = {}
         lost = []
         for request in queue:
             variant = self._variants[request]
@@ -136,7 +138,7 @@ class VariantQueues:
                 lost.append(request)
             elif cores is None or self._running[variant.name] < cores.get(variant.name, 0):
                 waiting.setdefault(variant.name, []).append(request)
-        members: tuple[Asked, ...] = ()
+        members: tuple[RequestView, ...] = ()
         if waiting:
             ordered = sorted(min(waiting.values(), key=lambda of: min(map(by_deadline, of))), key=by_deadline)
             chosen = self._variants[ordered[0]]

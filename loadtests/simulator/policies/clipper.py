@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from gateway.scheduling.ruled import Asked, Chosen, Rule
+from gateway.scheduling.ruled import Chosen, RequestView, Rule
 from loadtests.simulator.policies.batching import Profile
 from loadtests.simulator.policies.setting import Setting
 from loadtests.workload.variants import Variant
@@ -38,7 +38,7 @@ class ClipperAimd(Rule[Variant]):
         self._objective_s = max(profile.budget_s(0.25) / 2, alone[self._variant.name])
         self._size = 1.0
 
-    def choose(self, queue: Sequence[Asked], now_s: float) -> Chosen[Variant]:
+    def choose(self, queue: Sequence[RequestView], now_s: float) -> Chosen[Variant]:
         """A batch of the current size, or the whole queue if it is shorter."""
         ordered, lost = self._profile.earliest_first(queue, self._variant, now_s)
         if not ordered:
@@ -47,7 +47,7 @@ class ClipperAimd(Rule[Variant]):
         served = self._profile.after_early_drop(self._variant, ordered, now_s, size)
         return Chosen(self._variant, self._profile.filled(self._variant, served, math.inf, size), lost)
 
-    def ended(self, variant: Variant, members: Sequence[Asked], seconds: float, now_s: float) -> None:
+    def ended(self, variant: Variant, members: Sequence[RequestView], seconds: float, now_s: float) -> None:
         """Grows the batch size after a full batch within the objective, shrinks it after a miss."""
         if seconds > self._objective_s:
             self._size = max(self._size * BACKOFF, 1.0)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from gateway.scheduling.ruled import Asked, Chosen, Rule
+from gateway.scheduling.ruled import Chosen, RequestView, Rule
 from loadtests.simulator.policies.batching import Profile, VariantQueues
 from loadtests.simulator.policies.observed_load import ArrivalRate, BudgetClasses, level_of, rate_at
 from loadtests.simulator.policies.setting import Setting
@@ -57,7 +57,7 @@ class Divided(Rule[Variant]):
         self._next_s = PERIOD_S
         self._division = planner([rate_at(level_of(per_s)) for per_s in classes.expected_per_s])
 
-    def arrived(self, request: Asked, now_s: float) -> None:
+    def arrived(self, request: RequestView, now_s: float) -> None:
         """Counts the request, plans anew after a period, and binds it."""
         self._rates[self._classes.of(request)].add(request.texts, now_s)
         if now_s >= self._next_s:
@@ -66,15 +66,15 @@ class Divided(Rule[Variant]):
             self._queues.rebind(lambda variant: self._division.cores.get(variant.name, 0) > 0, self._route)
         self._queues.bind(request, self._route(request))
 
-    def choose(self, queue: Sequence[Asked], now_s: float) -> Chosen[Variant]:
+    def choose(self, queue: Sequence[RequestView], now_s: float) -> Chosen[Variant]:
         """A batch of the most urgent variant with a free core of its own."""
         return self._queues.choose(queue, now_s, self._division.cores)
 
-    def ended(self, variant: Variant, members: Sequence[Asked], seconds: float, now_s: float) -> None:
+    def ended(self, variant: Variant, members: Sequence[RequestView], seconds: float, now_s: float) -> None:
         """Frees the run's core."""
         self._queues.ended(variant)
 
-    def _route(self, request: Asked) -> Variant:
+    def _route(self, request: RequestView) -> Variant:
         """The variant furthest below its share of the request's class."""
         place = self._classes.of(request)
         shares = {name: share for name, share in self._division.shares[place].items() if self._division.cores.get(name)}

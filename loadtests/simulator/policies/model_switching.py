@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from functools import lru_cache
 
-from gateway.scheduling.ruled import Asked, Chosen, Rule
+from gateway.scheduling.ruled import Chosen, RequestView, Rule
 from loadtests.simulator.gateway import Ruled
 from loadtests.simulator.policies.observed_load import ArrivalRate, level_of, rate_at
 from loadtests.simulator.policies.setting import Setting
@@ -47,11 +47,11 @@ class ModelSwitching(Rule[Variant]):
         self._statics = {variant.name: Static(setting, variant) for variant in setting.variants}
         self._best: dict[int, Variant] = {}
 
-    def arrived(self, request: Asked, now_s: float) -> None:
+    def arrived(self, request: RequestView, now_s: float) -> None:
         """Adds the arrival to the observed load."""
         self._rate.add(request.texts, now_s)
 
-    def choose(self, queue: Sequence[Asked], now_s: float) -> Chosen[Variant]:
+    def choose(self, queue: Sequence[RequestView], now_s: float) -> Chosen[Variant]:
         """A batch of the best variant for the load, formed as `Static` does."""
         variant = self._best_at(level_of(self._rate.per_s(now_s)))
         return self._statics[variant.name].choose(queue, now_s)

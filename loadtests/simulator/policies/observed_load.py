@@ -9,7 +9,7 @@ import math
 from bisect import bisect_right
 from collections import deque
 
-from gateway.scheduling.ruled import Asked
+from gateway.scheduling.ruled import RequestView
 from loadtests.simulator.policies.batching import Profile
 from loadtests.simulator.policies.setting import Setting
 
@@ -29,7 +29,7 @@ class BudgetClasses:
             sizes[self._place(budget_s)] += 1
         self.expected_per_s = tuple(setting.rate_per_s * size / sum(sizes) for size in sizes)
 
-    def of(self, request: Asked) -> int:
+    def of(self, request: RequestView) -> int:
         """The index of a request's class."""
         return self._place(request.budget_s)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from gateway.scheduling.ruled import Asked, Chosen, Rule
+from gateway.scheduling.ruled import Chosen, RequestView, Rule
 from loadtests.simulator.policies.batching import Profile, VariantQueues
 from loadtests.simulator.policies.setting import Setting
 from loadtests.workload.variants import Variant
@@ -40,7 +40,7 @@ class PerQuery(Rule[Variant]):
         self._select = select
         self._queues = VariantQueues(self._profile)
 
-    def arrived(self, request: Asked, now_s: float) -> None:
+    def arrived(self, request: RequestView, now_s: float) -> None:
         """Binds the request to its variant for good."""
         available_s = self._profile.available_s(request, now_s)
         fitting = [
@@ -50,10 +50,10 @@ class PerQuery(Rule[Variant]):
         ]
         self._queues.bind(request, self._select(fitting, self._profile) if fitting else self._profile.fastest)
 
-    def choose(self, queue: Sequence[Asked], now_s: float) -> Chosen[Variant]:
+    def choose(self, queue: Sequence[RequestView], now_s: float) -> Chosen[Variant]:
         """A batch from the queue with the most urgent head."""
         return self._queues.choose(queue, now_s)
 
-    def ended(self, variant: Variant, members: Sequence[Asked], seconds: float, now_s: float) -> None:
+    def ended(self, variant: Variant, members: Sequence[RequestView], seconds: float, now_s: float) -> None:
         """Frees the run's core."""
         self._queues.ended(variant)

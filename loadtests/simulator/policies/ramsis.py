@@ -11,7 +11,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.scheduling.ruled import Asked, Chosen, Rule
+from gateway.scheduling.ruled import Chosen, RequestView, Rule
 from loadtests.simulator.policies.batching import Profile, by_deadline
 from loadtests.simulator.policies.observed_load import ArrivalRate, level_of, rate_at
 from loadtests.simulator.policies.setting import Setting
@@ -193,24 +193,24 @@ class Ramsis(Rule[Variant]):
         self._rate = ArrivalRate(WINDOW_S, setting.rate_per_s)
         self._objective_s = max(self._profile.budget_s(OBJECTIVE), 1e-3)
         self._seconds = tuple(tuple(self._p95_s(variant, size) for size in SIZES) for variant in setting.variants)
-        self._worker_of: dict[Asked, int] = {}
-        self._runs: dict[Asked, int] = {}
+        self._worker_of: dict[RequestView, int] = {}
+        self._runs: dict[RequestView, int] = {}
         self._busy = [False] * setting.cores
         self._inputs = [0] * setting.cores
 
-    def arrived(self, request: Asked, now_s: float) -> None:
+    def arrived(self, request: RequestView, now_s: float) -> None:
         """Queues the request at the worker with the fewest inputs waiting or running."""
         self._rate.add(request.texts, now_s)
         worker = min(range(self._setting.cores), key=lambda one: self._inputs[one])
         self._worker_of[request] = worker
         self._inputs[worker] += request.texts
 
-    def choose(self, queue: Sequence[Asked], now_s: float) -> Chosen[Variant]:
+    def choose(self, queue: Sequence[RequestView], now_s: float) -> Chosen[Variant]:
         """The action of the idle worker with the most urgent request."""
         lost = tuple(request for request in queue if self._profile.is_lost(request, self._profile.fastest, now_s))
         for request in lost:
             self._inputs[self._worker_of.pop(request)] -= request.texts
-        waiting: dict[int, list[Asked]] = {}
+        waiting: dict[int, list[RequestView]] = {}
         for request in queue:
             worker = self._worker_of.get(request)
             if worker is not None and not self._busy[worker]:
@@ -225,13 +225,13 @@ class Ramsis(Rule[Variant]):
         self._runs[members[0]] = worker
         return Chosen(variant, members, lost)
 
-    def ended(self, variant: Variant, members: Sequence[Asked], seconds: float, now_s: float) -> None:
+    def ended(self, variant: Variant, members: Sequence[RequestView], seconds: float, now_s: float) -> None:
         """Marks the run's worker as idle."""
         worker = self._runs.pop(members[0])
         self._busy[worker] = False
         self._inputs[worker] -= sum(request.texts for request in members)
 
-    def _action(self, ordered: Sequence[Asked], now_s: float) -> tuple[Variant, tuple[Asked, ...]]:
+    def _action(self, ordered: Sequence[RequestView], now_s: float) -> tuple[Variant, tuple[RequestView, ...]]:
         """The solved process's action if the most urgent request has time for it, else the fastest variant."""
         slack_s = self._profile.available_s(ordered[0], now_s)
         inputs = sum(request.texts for request in ordered)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from gateway.scheduling.ruled import Asked, Chosen, Rule
+from gateway.scheduling.ruled import Chosen, RequestView, Rule
 from loadtests.simulator.policies.batching import Profile
 from loadtests.simulator.policies.setting import Setting
 from loadtests.workload.variants import Variant
@@ -47,7 +47,7 @@ class SlackFit(Rule[Variant]):
         self._least_s = min(least_s)
         self._width_s = max((max(most_s) - self._least_s) / BUCKETS, 1e-6)
 
-    def choose(self, queue: Sequence[Asked], now_s: float) -> Chosen[Variant]:
+    def choose(self, queue: Sequence[RequestView], now_s: float) -> Chosen[Variant]:
         """The best tuple of the highest bucket within the slack, or the fastest run if there is none."""
         fastest = self._profile.fastest
         ordered, lost = self._profile.earliest_first(queue, fastest, now_s)
@@ -63,7 +63,7 @@ class SlackFit(Rule[Variant]):
     def _bucket(self, latency_s: float) -> int:
         return int((latency_s - self._least_s) / self._width_s)
 
-    def _controls(self, ordered: Sequence[Asked], slack_s: float) -> Iterator[Control]:
+    def _controls(self, ordered: Sequence[RequestView], slack_s: float) -> Iterator[Control]:
         """Every variant with every prefix of the queue that ends within the slack."""
         for variant in self._variants:
             inputs = tokens = 0

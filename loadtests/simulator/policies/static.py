@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gateway.scheduling.ruled import Asked, Chosen, Rule
+from gateway.scheduling.ruled import Chosen, RequestView, Rule
 from loadtests.simulator.policies.batching import Profile
 from loadtests.simulator.policies.setting import Setting
 from loadtests.workload.variants import Variant
@@ -21,7 +21,7 @@ class Static(Rule[Variant]):
         self._profile = Profile(setting)
         self._variant = variant
 
-    def choose(self, queue: Sequence[Asked], now_s: float) -> Chosen[Variant]:
+    def choose(self, queue: Sequence[RequestView], now_s: float) -> Chosen[Variant]:
         """The largest batch that the most urgent request has time for."""
         ordered, lost = self._profile.earliest_first(queue, self._variant, now_s)
         if not ordered:

@@ -10,7 +10,7 @@ from played_queues import Played, PlayedQueue
 from tried import tried
 
 from gateway.scheduling.batching import QueuedRequest
-from gateway.scheduling.task_queue import AHEAD_S, MOST_LATE, SHORT_S, Batch
+from gateway.scheduling.task_queue import MOST_LATE, Batch
 
 NAMES = ("brief", "grand", "swift", "whole", "wide")
 eligible = st.one_of(st.none(), st.none(), st.frozensets(st.sampled_from(NAMES), min_size=1))
@@ -54,7 +54,7 @@ class TaskQueueMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.running)
     @rule(before_s=st.sampled_from([0.0, 0.0005]))
     def a_run_nears_its_end(self, before_s: float) -> None:
-        """A batch is about to end; if it is short, the next may be sent ahead."""
+        """A batch is about to end; nothing begins before it has."""
         self.play.now_s = max(self.play.now_s, min(run.ends_s for run in self.running) - before_s)
         self.look()
 
@@ -142,12 +142,8 @@ class TaskQueueMachine(RuleBasedStateMachine):
         busy = sum(run.threads for run in self.running)
         assert release.threads == checkpoint.threads
         on_it = sum(run.checkpoint == checkpoint.name for run in self.running)
-        first_end_s = min((run.ends_s - now_s for run in self.running), default=1.0)
-        ahead = first_end_s <= AHEAD_S and all(run.run_s <= SHORT_S for run in self.running)
-        ahead = ahead and on_it > 0 and checkpoint.slots > 0 and busy <= self.play.queue.cores
-        assert ahead or on_it < checkpoint.slots
-        whole = math.floor(self.play.queue.cores)
-        assert ahead or not busy or busy + release.threads <= whole
+        assert on_it < checkpoint.slots
+        assert not busy or busy + release.threads <= math.floor(self.play.queue.cores)
         assert release.ends_s > now_s and release.price >= 0
 
     def no_core_idles(self) -> None:

@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from played_replicas import WRITER
 from small_scenarios import ONE, Even, variant
 
 from loadtests.simulator.replica import BatchingReplica, SharingReplica
 from loadtests.simulator.world import LEAST_FREE, PATIENT, URGENT, Run, World
 from loadtests.workload.arrivals import Offered
+from loadtests.workload.variants import Variant
 
 BATCHING = variant("batching", 80.0, Even(fixed_s=0.005, per_token_s=0.0001), max_batch=4)
 
@@ -118,7 +120,7 @@ class Sends:
     def ended(self) -> None:
         """Does nothing, since no request waits here."""
 
-    def _end(self, requests: Sequence[Offered], service_s: float, answered: bool) -> None:
+    def _end(self, requests: Sequence[Offered], service_s: float, answered: bool, texts: int) -> None:
         self.told += [(request, answered, self.world.now_s) for request in requests]
 
 
@@ -146,14 +148,16 @@ def test_a_classifier_tells_of_every_request_once_and_gives_up_only_what_is_lost
         assert answered or at_s + BATCHING.median_s(1, one.tokens) > one.deadline_s
 
 
-@given(st.lists(asked, min_size=1, max_size=20), st.integers(1, 2), st.integers(1, 4))
-def test_a_summarizer_tells_of_every_request_once_and_of_no_strict_one_much_too_late(
-    some: list[Offered], slots: int, size: int
+@given(
+    st.lists(asked, min_size=1, max_size=20), st.integers(1, 2), st.integers(1, 4), st.sampled_from([ONE[0], WRITER])
+)
+def test_a_writer_tells_of_every_request_once_and_of_no_strict_one_much_too_late(
+    some: list[Offered], slots: int, size: int, of: Variant
 ) -> None:
-    """A summarizer reports every request once; only a strict one may end unanswered, soon after its deadline."""
+    """Time slices or shared steps end every request once; only a strict one unanswered, soon after its deadline."""
     some.sort(key=lambda one: one.arrived_s)
     world = World(slots, seed=1)
-    for one, answered, at_s in sent(some, world, SharingReplica(world, ONE[0], slots), size):
+    for one, answered, at_s in sent(some, world, SharingReplica(world, of, slots), size):
         assert answered or at_s <= max(one.deadline_s, some[-1].arrived_s) + 0.02 * slots + 1e-6
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from small_scenarios import Even, variant
 
-from loadtests.simulator.replica import BatchingReplica, SharingReplica
+from gateway.tasks.service_time import StepSharing
+from loadtests.simulator.replica import BatchingReplica, SharingReplica, WritingReplicas
 from loadtests.simulator.world import World
 from loadtests.workload.arrivals import Offered
 from loadtests.workload.variants import Variant
@@ -17,6 +18,12 @@ BATCHING = variant("batching", 80.0, Even(fixed_s=0.008, per_token_s=0.0001), ma
 
 SUMMARIZER = variant("summarizer", 40.0, Even(per_token_s=0.001), task="summarize")
 """A token takes a millisecond."""
+
+STEPS = StepSharing(lambda tokens: 0.010, lambda texts: 1 + 0.25 * (texts - 1))
+"""A text is read in 10 ms; a step of two takes a quarter as long again as one of one."""
+
+WRITER = replace(variant("writer", 40.0, Even(0.150, 0.060), task="generate", max_batch=8), joins=STEPS)
+"""A text takes 210 ms alone, 200 of them in steps."""
 
 
 def asked(
@@ -33,6 +40,7 @@ class End:
     at_s: float
     service_s: float
     answered: bool
+    texts: int
 
 
 @dataclass
@@ -40,7 +48,7 @@ class Watched:
     """Sends every request to one replica, as a batch of its own, and records its end."""
 
     world: World
-    replica: BatchingReplica | SharingReplica
+    replica: BatchingReplica | SharingReplica | WritingReplicas
     ends: dict[int, End] = field(default_factory=dict)
 
     def arrived(self, request: Offered) -> None:
@@ -49,10 +57,10 @@ class Watched:
     def ended(self) -> None:
         """Do nothing: no request is held here."""
 
-    def _told(self, requests: Sequence[Offered], service_s: float, answered: bool) -> None:
+    def _told(self, requests: Sequence[Offered], service_s: float, answered: bool, texts: int) -> None:
         for request in requests:
             assert request.sequence not in self.ends, "one request told of twice"
-            self.ends[request.sequence] = End(self.world.now_s, service_s, answered)
+            self.ends[request.sequence] = End(self.world.now_s, service_s, answered, texts)
 
 
 def batched(offered: Sequence[Offered], slots: int = 1, of: Variant = BATCHING) -> Watched:
@@ -87,9 +95,9 @@ def together(offered: Sequence[Offered], slots: int = 1) -> Together:
     return watched
 
 
-def shared(offered: Sequence[Offered], slots: int = 1) -> Watched:
+def shared(offered: Sequence[Offered], slots: int = 1, of: Variant = SUMMARIZER) -> Watched:
     """Play requests on a sharing replica with a core for each slot."""
     world = World(slots, seed=1)
-    watched = Watched(world, SharingReplica(world, SUMMARIZER, slots))
+    watched = Watched(world, SharingReplica(world, of, slots))
     world.play(offered, watched)
     return watched

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from gateway.model.tier import Tier
-from gateway.scheduling.ruled import Asked, Chosen, Rule
+from gateway.scheduling.ruled import Chosen, RequestView, Rule
 from loadtests.simulator.gateway import Ruled
 from loadtests.simulator.policies.setting import Setting
 from loadtests.simulator.world import World
@@ -84,14 +84,14 @@ class Watched:
 
     rule: Rule[Variant]
     under_way: int = 0
-    held: set[Asked] = field(default_factory=set)
+    held: set[RequestView] = field(default_factory=set)
     ran: list[tuple[str, int]] = field(default_factory=list)
 
-    def arrived(self, request: Asked, now_s: float) -> None:
+    def arrived(self, request: RequestView, now_s: float) -> None:
         self.held.add(request)
         self.rule.arrived(request, now_s)
 
-    def choose(self, queue: Sequence[Asked], now_s: float) -> Chosen[Variant]:
+    def choose(self, queue: Sequence[RequestView], now_s: float) -> Chosen[Variant]:
         chosen = self.rule.choose(queue, now_s)
         gone = [*chosen.drop, *chosen.members]
         assert len(set(gone)) == len(gone), "one request twice"
@@ -106,7 +106,7 @@ class Watched:
             self.ran.append((chosen.variant.name, len(chosen.members)))
         return chosen
 
-    def ended(self, variant: Variant, members: Sequence[Asked], seconds: float, now_s: float) -> None:
+    def ended(self, variant: Variant, members: Sequence[RequestView], seconds: float, now_s: float) -> None:
         self.under_way -= 1
         self.rule.ended(variant, members, seconds, now_s)
 

@@ -10,7 +10,7 @@ from fakes import EVEN, SWIFT, TERMS, reraise
 from worlds import world
 
 from gateway.model.deadline import Deadline
-from gateway.scheduling.ruled import Asked, Chosen, Rule, RuledScheduler
+from gateway.scheduling.ruled import Chosen, RequestView, Rule, RuledScheduler
 from gateway.scheduling.scheduler import Stage, Ticket
 
 
@@ -29,12 +29,12 @@ class Scripted(Rule[Named]):
     least_s: float = 0.0
     ended_after_s: list[float] = field(default_factory=list)
 
-    def choose(self, queue: Sequence[Asked], now_s: float) -> Chosen[Named]:
+    def choose(self, queue: Sequence[RequestView], now_s: float) -> Chosen[Named]:
         drop = tuple(one for one in queue if one.budget_s < self.least_s)
         members = tuple(one for one in queue if one not in drop)
         return Chosen(Named(self.checkpoint) if members else None, members, drop)
 
-    def ended(self, variant: Named, members: Sequence[Asked], seconds: float, now_s: float) -> None:
+    def ended(self, variant: Named, members: Sequence[RequestView], seconds: float, now_s: float) -> None:
         self.ended_after_s.append(seconds)
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from played_queues import Played, PlayedQueue
 
 from gateway.scheduling.batching import QueuedRequest, late_batch
-from gateway.scheduling.task_queue import AHEAD_S, LATE_CORE_SHARE, LOOK_AHEAD, MOST_LATE
+from gateway.scheduling.task_queue import LATE_CORE_SHARE, LOOK_AHEAD, MOST_LATE
 
 
 def batching(cores: float = 1.0, slots: int = 4) -> PlayedQueue:
@@ -204,30 +204,17 @@ def test_the_fastest_is_by_the_clock_and_not_by_its_cores() -> None:
     assert play.released[0].checkpoint == "wide"
 
 
-def test_a_short_run_has_the_next_sent_ahead() -> None:
-    """A short batch has its successor sent just before it should end, one at most; a long batch has none."""
-    for one_s, ahead in ((0.002, True), (0.020, False)):
-        play = PlayedQueue((Played("only", one_s, 80.0, max_batch=1, slots=1),))
-        play.arrives(5.0)
-        second, third = play.arrives(5.0), play.arrives(5.0)
-        wake_s = play.queue.wake_s(play.now_s)
-        assert wake_s is not None and (wake_s < play.now_s + one_s) == ahead
-        play.now_s += one_s - AHEAD_S + 0.0001
-        play.look()
-        assert (play.where(second) == "released") == ahead and play.where(third) == "waits"
-
-
-def test_nothing_is_sent_ahead_to_a_checkpoint_that_is_gone() -> None:
-    """No batch is sent ahead to a checkpoint that is down; the next request waits for another."""
-    play = PlayedQueue((Played("only", 0.002, 80.0), Played("other", 0.002, 70.0)))
+def test_a_batch_begins_when_a_slot_is_free_and_not_before() -> None:
+    """The next batch of a busy slot begins once the one before has ended; until then only lateness asks for a look."""
+    play = PlayedQueue((Played("only", 0.002, 80.0, max_batch=1, slots=1),))
     play.arrives(5.0)
     second = play.arrives(5.0)
-    play.checkpoints[0].slots = 0
     play.now_s += 0.0019
     play.look()
-    assert play.where(second) == "waits"
+    wake_s = play.queue.wake_s(play.now_s)
+    assert play.where(second) == "waits" and wake_s is not None and wake_s >= second.last_s
     play.ends(play.released[0])
-    assert play.released[1].checkpoint == "other"
+    assert play.where(second) == "released" and play.queue.wake_s(play.now_s) is None
 
 
 def test_the_late_run_with_those_of_their_length() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from small_baselines import three
 from small_scenarios import scenario
 
@@ -17,7 +18,15 @@ from gateway.scheduling import batching, price
 from loadtests.reports.losses import ENOUGH
 from loadtests.reports.runs import read_json
 from loadtests.simulator.ablation import ABLATIONS, FULL, NOT_ABLATED, Ablation, ablation_of, applied, place_of
-from loadtests.simulator.ablation_command import Play, UnknownPart, losses_of, play_one, plays_of
+from loadtests.simulator.ablation_command import (
+    BadProgress,
+    Play,
+    UnknownPart,
+    losses_of,
+    play_all,
+    play_one,
+    plays_of,
+)
 from loadtests.simulator.simulation import OURS, Place, Simulation
 from loadtests.workload.files import ScenarioError
 from loadtests.workload.scenario import RequestClass
@@ -59,7 +68,7 @@ def test_every_ablation_replaces_something_that_there_is(target: str) -> None:
 def test_every_number_of_the_policy_is_ablated_or_says_why_not() -> None:
     """Every number in the scheduler and the forecasts is named by one ablation, or excused with a reason, not both."""
     found = set(numbers())
-    assert {"gateway.scheduling.price:CYCLE", "gateway.scheduling.task_queue:SHORT_S"} <= found
+    assert {"gateway.scheduling.price:CYCLE", "gateway.scheduling.task_queue:PRESSED_S"} <= found
     assert found - set(TARGETS) - set(NOT_ABLATED) == set()
     assert set(TARGETS) & set(NOT_ABLATED) == set()
     assert all(NOT_ABLATED.values()) and set(NOT_ABLATED) <= found
@@ -181,6 +190,22 @@ def test_the_command_plays_tabulates_and_writes(tmp_path: Path, capsys: pytest.C
     runs = read_json(files["json"])
     assert {run.policy for run in runs} == {FULL, "batches", "look ahead"} and OURS not in {run.policy for run in runs}
     assert len(runs) == 3 * 4 * 3
+
+
+def test_an_interrupted_ablation_goes_on_where_it_was(tmp_path: Path) -> None:
+    """Runs in the file are not played again, an unfinished line is dropped, and the results are those of one go."""
+    plays, file = plays_of([Simulation(SMALL, VARIANTS)], [FULL, "price"]), tmp_path / "runs.jsonl"
+    console = Console(quiet=True)
+    whole = sorted(play_all(plays, 1, None, console), key=lambda one: one.key)
+    play_all(plays[:5], 1, file, console)
+    file.write_bytes(file.read_bytes() + b'{"result": {"poli')
+    first = file.read_bytes()[:1000]
+    resumed = sorted(play_all(plays, 1, file, console), key=lambda one: one.key)
+    assert [one.result for one in resumed] == [one.result for one in whole]
+    assert file.read_bytes()[:1000] == first and len(file.read_bytes().splitlines()) == len(plays)
+    file.write_text("name,value\n")
+    with pytest.raises(BadProgress, match="not the runs of an ablation"):
+        play_all(plays, 1, file, console)
 
 
 def test_an_unknown_part_is_named_with_those_like_it(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from played_replicas import asked, batched, shared, together
+from played_replicas import STEPS, WRITER, Watched, asked, batched, shared, together
 
 from deployments.replica.writing.time_slicing import MOST_BEGUN, SLICE_S
+from loadtests.simulator.replica import WritingReplicas
+from loadtests.simulator.world import World
 
 
 def test_a_batch_runs_as_it_was_sent() -> None:
@@ -28,6 +30,12 @@ def test_the_earliest_deadline_is_next() -> None:
     assert watched.ends[2].at_s < watched.ends[3].at_s < watched.ends[1].at_s
     urgent = together([asked(0), asked(1, 0.001, 0.9), asked(2, 0.002, 0.5), asked(3, 0.002, 3.0)])
     assert urgent.ends[2].at_s == urgent.ends[3].at_s < urgent.ends[1].at_s
+
+
+def test_a_late_batch_lets_timely_ones_go_first() -> None:
+    """A batch that cannot be in time runs behind one that can, as at a live replica."""
+    watched = batched([asked(0, tokens=400), asked(1, 0.001, 0.010), asked(2, 0.002, 0.9)])
+    assert watched.ends[2].at_s < watched.ends[1].at_s and watched.ends[1].answered
 
 
 def test_each_slot_has_a_batch_of_its_own() -> None:
@@ -98,3 +106,35 @@ def test_only_so_many_texts_are_under_way_at_once() -> None:
 def test_all_texts_of_a_request_are_work() -> None:
     """A request of three texts takes three times as long as one text."""
     assert shared([asked(0, tokens=100, texts=3)]).ends[0].at_s == pytest.approx(0.3)
+
+
+def test_texts_that_share_steps_end_together() -> None:
+    """Each text is read alone; the steps of all then take as long as a step of so many does."""
+    watched = shared([asked(place, budget_s=9.0) for place in range(4)], of=WRITER)
+    assert [end.at_s for end in watched.ends.values()] == pytest.approx([4 * 0.010 + STEPS.pace(4) * 0.200] * 4)
+    assert {end.texts for end in watched.ends.values()} <= {3, 4}, "a text is read alone"
+    alone = shared([asked(0, budget_s=9.0)], of=WRITER).ends[0]
+    assert alone.at_s == pytest.approx(0.210) and alone.texts == 1
+
+
+def test_a_text_joins_those_under_way() -> None:
+    """A text that comes later is read at the next turn and steps with the others, each of which ends by itself."""
+    watched = shared([asked(0, budget_s=9.0), asked(1, 0.105, budget_s=9.0)], of=WRITER)
+    joined_s = 0.110 + 0.010
+    assert watched.ends[0].at_s == pytest.approx(joined_s + STEPS.pace(2) * 0.100)
+    assert watched.ends[1].at_s == pytest.approx(watched.ends[0].at_s + 0.100)
+
+
+def test_no_text_steps_along_that_would_make_another_late() -> None:
+    """A text that is just in time alone steps alone; the other waits until it has ended."""
+    watched = shared([asked(0, budget_s=0.225), asked(1, 0.001, budget_s=9.0)], of=WRITER)
+    assert watched.ends[0].answered and watched.ends[0].at_s <= 0.225
+    assert watched.ends[1].at_s == pytest.approx(0.420)
+
+
+def test_a_writer_has_a_replica_on_each_core() -> None:
+    """Texts go to the core that has the fewest, and share steps with those on it alone."""
+    world = World(2, seed=1)
+    watched = Watched(world, WritingReplicas(world, WRITER, 2))
+    world.play([asked(place, budget_s=9.0) for place in range(4)], watched)
+    assert [end.at_s for end in watched.ends.values()] == pytest.approx([2 * 0.010 + STEPS.pace(2) * 0.200] * 4)

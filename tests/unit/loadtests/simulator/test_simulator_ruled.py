@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 from small_scenarios import Even, variant
 
-from gateway.scheduling.ruled import Asked, Chosen
+from gateway.scheduling.ruled import Chosen, RequestView
 from loadtests.simulator.gateway import Ruled
 from loadtests.simulator.world import World
 from loadtests.workload.arrivals import Fate, Offered
@@ -17,7 +17,7 @@ from loadtests.workload.variants import Variant
 QUICK = variant("quick", 80.0, Even(fixed_s=0.008, per_text_s=0.002), max_batch=8)
 LONG = variant("long", 40.0, Even(per_text_s=0.030), task="summarize")
 
-Choose = Callable[[Sequence[Asked], float], Chosen[Variant]]
+Choose = Callable[[Sequence[RequestView], float], Chosen[Variant]]
 
 
 @dataclass
@@ -25,16 +25,16 @@ class Simple:
     """A rule given as a function of the queue and the time; it records arrivals and endings."""
 
     choose_of: Choose
-    heard: list[Asked] = field(default_factory=list)
+    heard: list[RequestView] = field(default_factory=list)
     ends: list[tuple[str, tuple[int, ...], float]] = field(default_factory=list)
 
-    def arrived(self, request: Asked, now_s: float) -> None:
+    def arrived(self, request: RequestView, now_s: float) -> None:
         self.heard.append(request)
 
-    def choose(self, queue: Sequence[Asked], now_s: float) -> Chosen[Variant]:
+    def choose(self, queue: Sequence[RequestView], now_s: float) -> Chosen[Variant]:
         return self.choose_of(queue, now_s)
 
-    def ended(self, variant: Variant, members: Sequence[Asked], seconds: float, now_s: float) -> None:
+    def ended(self, variant: Variant, members: Sequence[RequestView], seconds: float, now_s: float) -> None:
         self.ends.append((variant.name, tuple(self.heard.index(one) for one in members), seconds))
 
 
@@ -43,7 +43,7 @@ def first_of(variant: Variant, most: int = 1) -> Choose:
     return lambda queue, now_s: Chosen(variant, tuple(queue[:most]))
 
 
-def nothing(queue: Sequence[Asked], now_s: float) -> Chosen[Variant]:
+def nothing(queue: Sequence[RequestView], now_s: float) -> Chosen[Variant]:
     """Neither runs nor drops anything."""
     return Chosen()
 
@@ -83,7 +83,7 @@ def test_what_a_rule_drops_has_failed_and_costs_nothing() -> None:
     """A dropped request has failed and takes no time of a core."""
     offered = requests(0.0, 0.0, 0.0)
 
-    def drop_odd(queue: Sequence[Asked], now_s: float) -> Chosen[Variant]:
+    def drop_odd(queue: Sequence[RequestView], now_s: float) -> Chosen[Variant]:
         odd = tuple(one for one in queue if rule.heard.index(one) % 2)
         kept = tuple(one for one in queue if one not in odd)
         return Chosen(QUICK, kept[:1], odd) if kept else Chosen(drop=odd)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from importlib.resources import files
 from pathlib import Path
 
@@ -51,9 +52,32 @@ def test_they_differ_in_what_a_policy_may_rest_on() -> None:
     spans = [max(one.quality for one in of) - min(one.quality for one in of) for of in variants.values()]
     assert any(0 < span < 1 for span in spans) and max(spans) >= 40
     assert sum(len(one.tasks) > 1 for one in scenarios.values()) == 1
+    assert sum(any(one.joins for one in of) for of in variants.values()) == 1
     assert sum(bool(one.arrivals.steps) for one in scenarios.values()) == 1
     assert sum(one.arrivals.trace is not None for one in scenarios.values()) == 1
     assert sum(any(asked.texts > 1 for asked in one.requests) for one in scenarios.values()) == 1
+
+
+def test_texts_of_a_profile_with_reading_share_steps(tmp_path: Path) -> None:
+    """A column `reading_ms` says for how long a text holds up others; steps take what is left of a run."""
+    path = tmp_path / "p.csv"
+    head = "variant,quality,batch,latency_ms,reading_ms\n"
+    path.write_text(f"{head}writer,60,1,110,10\nwriter,60,4,240,10\nreader,50,1,5,\n")
+    writer, reader = read_profile(path, "generate")
+    assert writer.joins is not None and reader.joins is None and writer.max_batch == 4
+    assert writer.joins.reading_s(20) == pytest.approx(0.010)
+    assert [writer.joins.pace(texts) for texts in (1, 4)] == pytest.approx([1.0, 2.0])
+    assert pickle.loads(pickle.dumps(writer)).joins.pace(4) == pytest.approx(2.0)
+    for rows, fault in (
+        ("writer,60,4,240,60", "must be less than latency_ms / 4"),
+        ("writer,60,1,110,-1", "must be a number"),
+    ):
+        path.write_text(f"{head}{rows}\n")
+        with pytest.raises(ScenarioError, match=rf"p\.csv:2: reading_ms: {fault}"):
+            read_profile(path, "generate")
+    path.write_text(f"{head}writer,60,1,110,10\nwriter,60,2,150,11\n")
+    with pytest.raises(ScenarioError, match=r"p\.csv:3: reading_ms: must be as in line 2 for writer"):
+        read_profile(path, "generate")
 
 
 def test_a_profile_of_several_tasks_names_that_of_each_variant(tmp_path: Path) -> None:
