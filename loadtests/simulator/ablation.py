@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from types import ModuleType
 
-from gateway.forecasting.forecaster import Forecaster, PooledCalibration, ServedCheckpoint
+from gateway.forecasting.forecaster import Forecast, Forecaster, PooledCalibration, ServedCheckpoint
+from gateway.model.profile import LoneRuns
 from gateway.scheduling import batching, price
 from gateway.scheduling.batching import PlannedBatch, QueuedRequest, SchedulingContext
 from gateway.scheduling.price import CapacityPrice
@@ -94,6 +95,10 @@ def _zero(*_: object) -> float:
     return 0.0
 
 
+def _usual(of: Forecaster, usual: Forecast, *_: object) -> Forecast:
+    return usual
+
+
 _price = CapacityPrice.price
 _next_batch = batching.next_batch
 _build_forecaster = Forecaster.__init__
@@ -144,10 +149,10 @@ def _one_by_one(most: int) -> list[int]:
 
 
 def _one_calibration(
-    of: Forecaster, model: ServiceTimeModel, pooled: PooledCalibration | None = None, cores: int = 1
+    of: Forecaster, model: ServiceTimeModel, pooled: PooledCalibration | None = None, lone: LoneRuns | None = None
 ) -> None:
     """Idle and queued forecasts share their errors."""
-    _build_forecaster(of, model, pooled, cores)
+    _build_forecaster(of, model, pooled, lone=lone)
     of._queued = of._idle
 
 
@@ -335,6 +340,12 @@ ABLATIONS = (
             f"{_FORECASTER}:PooledCalibration.__init__": _one_pool,
         },
         "work of other gateways is not held against the idle gateway after it, and the scenarios have one gateway",
+    ),
+    Ablation(
+        "lone runs",
+        "A request that finds the node empty has one core, as any other.",
+        {f"{_FORECASTER}:Forecaster.hurried": _usual},
+        "who is alone hears sooner, and the scenarios below have hardly anybody who is",
     ),
     Ablation(
         "optimistic admission",

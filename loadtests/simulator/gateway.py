@@ -146,8 +146,9 @@ class Ingress:
     def _send(self, first: Ticket, members: list[Offered]) -> None:
         """Sends a batch, by the ticket of its first member."""
         self._tickets[members[0]] = first
-        checkpoint, _ = first.promise
-        self._world.after(self._setup.report_delay_s, self._replicas[checkpoint].enter, members, self._ended)
+        checkpoint, forecast = first.promise
+        enter = self._replicas[checkpoint].enter
+        self._world.after(self._setup.report_delay_s, enter, members, self._ended, forecast.lone)
 
     def _ended(self, members: Sequence[Offered], service_s: float, answered: bool, texts: int) -> None:
         """Ends members of one batch for their clients, and hears of it a moment later."""
@@ -218,7 +219,9 @@ class Punctual(Gateway):
         share = max(1.0, cores / setup.ingresses)
         super().__init__(
             [
-                Ingress(world, Scheduler(_deciders(variants, share, cores), note=_raise), replicas, setup, insist)
+                Ingress(
+                    world, Scheduler(_deciders(variants, share, cores, lone=True), note=_raise), replicas, setup, insist
+                )
                 for _ in range(setup.ingresses)
             ]
         )
@@ -236,7 +239,7 @@ class Ruled(Gateway):
         overhead_s: float,
     ) -> None:
         """Takes the variants of all tasks and a rule for each task; answers reach clients after `overhead_s`."""
-        scheduler = RuledScheduler(_deciders(variants, cores, cores), note=_raise, rules=rules)
+        scheduler = RuledScheduler(_deciders(variants, cores, cores, lone=False), note=_raise, rules=rules)
         replicas = {one.name: BatchingReplica(world, one, cores) for one in variants}
         super().__init__([Ingress(world, scheduler, replicas, Setup(1, 0.0, overhead_s), frozenset())])
 
@@ -253,8 +256,8 @@ def _raise(part: Part, error: Exception) -> None:
     raise error
 
 
-def _deciders(variants: Sequence[Variant], share: float, slots: int) -> dict[str, Decider]:
-    """The decider of each task; every variant has one idle replica with this many slots."""
+def _deciders(variants: Sequence[Variant], share: float, slots: int, *, lone: bool) -> dict[str, Decider]:
+    """The decider of each task; every variant has one idle replica with this many slots. `lone` allows lone runs."""
     load = LoadTracker()
     for variant in variants:
         load.reported(variant.name, "simulated", LoadReport(0.0, 0, cores=share), 0.0)
@@ -270,7 +273,7 @@ def _deciders(variants: Sequence[Variant], share: float, slots: int) -> dict[str
                 quality=float(rank),
                 utility=one.quality,
                 domain=one.domain,
-                forecaster=Forecaster(VariantCost(one), pooled),
+                forecaster=Forecaster(VariantCost(one), pooled, lone=one.lone if lone else None),
                 load=load,
                 slots_per_replica=slots,
             )

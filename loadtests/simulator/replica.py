@@ -36,6 +36,7 @@ class _Batch:
     median_s: float
     deadline_s: float
     latest_s: float
+    lone: bool = False
 
     def late(self, now: float) -> bool:
         """True if no member would be in time, were it run now."""
@@ -54,15 +55,15 @@ class BatchingReplica:
         self._waiting: list[_Batch] = []
         self._running = 0
 
-    def enter(self, members: Sequence[Offered], on_end: OnEnd) -> None:
-        """Takes a batch."""
-        self._enter(members, on_end)
+    def enter(self, members: Sequence[Offered], on_end: OnEnd, lone: bool = False) -> None:
+        """Takes a batch; a `lone` one had the node for itself when it was sent."""
+        self._enter(members, on_end, lone and not (self._waiting or self._running))
         self._begin()
 
-    def _enter(self, members: Sequence[Offered], on_end: OnEnd) -> None:
+    def _enter(self, members: Sequence[Offered], on_end: OnEnd, lone: bool = False) -> None:
         deadlines_s = [request.deadline_s for request in members]
         median_s = self._variant.batch_s(*_size(members))
-        batch = _Batch(members, on_end, median_s, min(deadlines_s), max(deadlines_s))
+        batch = _Batch(members, on_end, median_s, min(deadlines_s), max(deadlines_s), lone)
         insort(self._waiting, batch, key=attrgetter("deadline_s"))
 
     def _begin(self) -> None:
@@ -97,9 +98,11 @@ class BatchingReplica:
             batch.on_end(batch.members, self._world.now_s - run.began_s, True, inputs)
 
         self._running += 1
-        inputs, _ = _size(batch.members)
+        inputs, tokens = _size(batch.members)
+        runs = self._variant.lone if batch.lone else None
+        pace = 1.0 if runs is None else 1 / runs.share(inputs * tokens)
         seconds = batch.median_s * self._variant.times.noise(inputs, self._world.chance)
-        self._world.node.start_work(self._variant, batch.members, seconds, done, URGENT)
+        self._world.node.start_work(self._variant, batch.members, seconds, done, URGENT, pace)
 
 
 def _size(members: Sequence[Offered]) -> tuple[int, int]:
@@ -171,8 +174,8 @@ class SharingReplica:
     def __len__(self) -> int:
         return self._texts
 
-    def enter(self, members: Sequence[Offered], on_end: OnEnd) -> None:
-        """Queues the texts of each request as one job."""
+    def enter(self, members: Sequence[Offered], on_end: OnEnd, lone: bool = False) -> None:
+        """Queues the texts of each request as one job; they make no lone runs."""
         for request in members:
             self._enter(request, on_end)
 
@@ -258,6 +261,6 @@ class WritingReplicas:
         """Starts with no text under way."""
         self._replicas = [SharingReplica(world, variant, 1) for _ in range(cores)]
 
-    def enter(self, members: Sequence[Offered], on_end: OnEnd) -> None:
-        """Takes a batch."""
+    def enter(self, members: Sequence[Offered], on_end: OnEnd, lone: bool = False) -> None:
+        """Takes a batch; writers make no lone runs."""
         min(self._replicas, key=len).enter(members, on_end)

@@ -237,6 +237,7 @@ SHIPPED = (
     "live-mixed",
     "live-embed",
     "live-watched",
+    "hardly-loaded",
     "example-profile",
     "example-trace",
     *MADE_UP,

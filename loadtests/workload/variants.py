@@ -20,8 +20,9 @@ from typing import Protocol
 
 from gateway.catalogs.catalog import Catalog, CatalogEntry, load_catalog
 from gateway.model.manifest import VariantManifest
-from gateway.model.profile import spread_of
+from gateway.model.profile import LoneRuns, spread_of
 from gateway.model.tier import Tier
+from gateway.router import lone_runs
 from gateway.tasks import read_manifest, service_time_model
 from gateway.tasks.classify import BatchedModel
 from gateway.tasks.runs import LARGEST_RUN
@@ -52,7 +53,8 @@ class Times(Protocol):
 class Variant:
     """One variant of the catalog. `quality` is in the catalog's points; `max_batch` 1 means no batching.
 
-    `joins` says how texts share steps, where a request may join those under way.
+    `joins` says how texts share steps, where a request may join those under way, and `lone` how much faster a run is
+    that has the node for itself.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Variant:
     max_batch: int
     domain: str | None = None
     joins: StepSharing | None = None
+    lone: LoneRuns | None = None
     _known: dict[tuple[int, int], float] = field(default_factory=dict, repr=False, compare=False)
 
     def median_s(self, batch: int, tokens: int) -> float:
@@ -355,7 +358,8 @@ def _variant(entry: CatalogEntry, task: str, manifest: VariantManifest) -> Varia
     medians = medians_of(cost)
     times = ProfiledTimes(medians, cost.sigma)
     quality = entry.quality.value
-    return Variant(entry.name, task, quality, entry.tier, times, medians.max_batch, entry.domain, cost.joins)
+    lone = lone_runs(entry, manifest)
+    return Variant(entry.name, task, quality, entry.tier, times, medians.max_batch, entry.domain, cost.joins, lone)
 
 
 def _manifest(name: str, variants: Mapping[str, Path]) -> VariantManifest:

@@ -114,6 +114,27 @@ def test_the_gateways_own_work_goes_before_runs_one_piece_after_another() -> Non
     assert ends_s([0.0], 2, prepare=twice) == pytest.approx([0.010])
 
 
+def test_a_lone_run_is_fast_while_nothing_else_runs() -> None:
+    """A run that goes twice as fast alone loses that while another runs, and while a core is stolen."""
+
+    def end_s(prepare: Callable[[World], None]) -> float:
+        world, ended = World(2, seed=1), list[float]()
+        world.node.start_work(ONE[0], (request(),), 0.020, lambda run: ended.append(world.now_s), pace=2.0)
+        prepare(world)
+        world.play([], Alone(world))
+        return ended[0]
+
+    def joined(world: World) -> None:
+        def begin() -> None:
+            world.node.start_work(ONE[0], (request(1),), 0.004, lambda run: None)
+
+        world.at(0.002, begin)
+
+    assert end_s(lambda world: None) == pytest.approx(0.010)
+    assert end_s(joined) == pytest.approx(0.002 + 0.004 + (0.020 - 0.004 - 0.004) / 2)
+    assert end_s(lambda world: world.node.steal(0.5)) == pytest.approx(0.020)
+
+
 def test_a_batch_is_one_run_and_its_members_share_its_cost() -> None:
     """A batch is one run as long as its padded median, and its members share its cost equally."""
     world, ended = World(1, seed=1), []
