@@ -2,7 +2,8 @@
 
 It uses uvloop and httptools and has no access log. One hop to a small thread pool runs tokeniser, engine and softmax;
 the answer is encoded once and not validated. Variant, engine and task are the gateway's own, so only the serving
-differs. Run as `python -m loadtests.bench.peers.fastapi_server FOLDER PORT THREADS`.
+differs. Run as `python -m loadtests.bench.peers.fastapi_server FOLDER PORT THREADS`; with 0 threads, one calls a
+session that has ONNX Runtime's own settings: all processors, and threads that spin.
 """
 
 from __future__ import annotations
@@ -10,13 +11,17 @@ from __future__ import annotations
 import asyncio
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
+import onnxruntime
 import uvicorn
 from fastapi import FastAPI, Response
 from pydantic import BaseModel
 
+from deployments.engines.onnx import OnnxEngine
+from deployments.engines.opening import ONNX_FILE
 from deployments.replica.classify import open_classifier
 from loadtests.bench.peers.engine import answer
 
@@ -28,9 +33,13 @@ class Body(BaseModel):
 
 
 def build(folder: Path, threads: int) -> FastAPI:
-    """The application: one engine session with one thread, called from `threads` threads."""
+    """The application: one engine session with one thread, called from `threads` threads; of 0 as the module says."""
     variant = open_classifier(folder, threads=1)
-    pool = ThreadPoolExecutor(threads)
+    if threads == 0 and variant.manifest.engine == "onnx":
+        session = onnxruntime.InferenceSession(folder / ONNX_FILE, providers=["CPUExecutionProvider"])
+        engine = OnnxEngine(session, frozenset(node.name for node in session.get_inputs()))
+        variant = replace(variant, engine=engine)
+    pool = ThreadPoolExecutor(max(threads, 1))
     app = FastAPI()
 
     def answered(text: str) -> bytes:

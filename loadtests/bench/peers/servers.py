@@ -79,10 +79,13 @@ def gateway(
 
 @contextmanager
 def fastapi(variant: Path, threads: int) -> Iterator[Server]:
-    """Runs the FastAPI baseline with one variant, named `fastapi-THREADS`. Raises ServerFailed."""
+    """Runs the FastAPI baseline with one variant, named `fastapi-THREADS`, or `fastapi-spins` for 0 threads.
+
+    Raises ServerFailed.
+    """
     port = free_port()
     command = [sys.executable, "-m", "loadtests.bench.peers.fastapi_server", str(variant), str(port), str(threads)]
-    with started(f"fastapi-{threads}", command, f"http://127.0.0.1:{port}") as server:
+    with started(f"fastapi-{threads or 'spins'}", command, f"http://127.0.0.1:{port}") as server:
         yield server
 
 

@@ -37,6 +37,7 @@ def a_race(gateway_ms: float = 2.0, gateway_requests: int = 900, errors_in_round
                 ("in-process", 0.6, 2000),
                 ("fastapi-1", 1.5, 800),
                 ("fastapi-2", 1.7, 1000),
+                ("fastapi-spins", 1.6, 700),
                 ("gateway", gateway_ms, gateway_requests),
             ):
                 failed = 3 if name == "gateway" and number == errors_in_round and connections == 1 else 0
@@ -119,11 +120,11 @@ def test_a_report_can_be_shown_written_and_drawn(tmp_path: Path) -> None:
     status = present(report_of(report(a_race())), console, json=tmp_path / "race.json", plot=tmp_path / "race.svg")
     texts = (told.getvalue(), (tmp_path / "race.json").read_text())
     assert status == 0 and "met by 11%" in texts[0]
-    for name in ("in-process", "fastapi-1", "fastapi-2", "gateway"):
+    for name in ("in-process", "fastapi-1", "fastapi-2", "fastapi-spins", "gateway"):
         assert all(name in text for text in texts)
     document = json.loads(texts[1])
     assert document["standings"]["gateway"]["median latency at 1 connection"]["ratio"]["median"] == pytest.approx(4 / 3)
-    assert len(document["turns"]["taken"]) == 4 * 2 * 4 and str(Path.cwd()) not in texts[1]
+    assert len(document["turns"]["taken"]) == 4 * 2 * 5 and str(Path.cwd()) not in texts[1]
     assert (tmp_path / "race.svg").read_text().startswith("<?xml")
 
 

@@ -15,16 +15,17 @@ from loadtests.bench.speed import check_same_answers
 from loadtests.errors import OtherAnswers, ServerFailed
 
 
-def test_a_server_answers_as_its_variant_does_and_is_gone_afterwards(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("threads", "name"), [(1, "fastapi-1"), (0, "fastapi-spins")])
+def test_a_server_answers_as_its_variant_does_and_is_gone_afterwards(tmp_path: Path, threads: int, name: str) -> None:
     """A FastAPI server gives its variant's answers and ends with its context; other answers stop a race."""
     variant, swapped = tmp_path / "variant", tmp_path / "swapped"
     write_variant(variant)
     manifest = write_variant(swapped)
     write_manifest(swapped, manifest.model_copy(update={"labels": LABELS[::-1]}))
-    with fastapi(variant, threads=1) as server:
+    with fastapi(variant, threads) as server:
         asked = {server.name: Wrk("wrk", server.url, {}, tmp_path / "unused")}
         check_same_answers(asked, variant, ["good film", "a very bad film."])
-        with pytest.raises(OtherAnswers, match="fastapi-1 answers"):
+        with pytest.raises(OtherAnswers, match=f"{name} answers"):
             check_same_answers(asked, swapped, ["good film"])
         family = server.family()
     assert not any(psutil.pid_exists(one.pid) and one.is_running() for one in family)
