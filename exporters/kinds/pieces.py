@@ -19,9 +19,9 @@ HIDDEN = "\ue000"
 UNKNOWN_PENALTY = 10.0
 """What SentencePiece takes off the least score of a piece for a character that it does not know."""
 
-UNIGRAM, BPE = 1, 2
+BPE = 2
 NORMAL, USER_DEFINED = 1, 4
-"""Numbers in SentencePiece's files: of its models, and of kinds of pieces."""
+"""Numbers in SentencePiece's files: of a model that merges pairs, and of kinds of pieces."""
 
 REPLACEMENT = "▁"
 

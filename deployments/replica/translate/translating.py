@@ -255,6 +255,7 @@ class Translator:
             max_new_tokens=most,
             pieces=max(under.pieces, 1),
             headroom_s=under.budget.headroom_s,
+            lead=reason == "deadline" and not under.text,
         )
         total = under.read + self._unread_tokens(under)
         return WritingResult(under.text, generation, InputReport(total, under.kept, under.kept < total))
