@@ -9,9 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 MOST_CHARACTERS = 20
 """Characters of a code; the longest known has 13."""
+
+REMEMBERED = 4096
+"""Codes whose language is remembered: those of several checkpoints of many languages, and of clients."""
 
 _ONE_AND_THREE = """
 aa aar ab abk ae ave af afr ak aka am amh an arg ar ara as asm av ava ay aym az aze ba bak be bel bg bul bi bis bm bam
@@ -62,6 +66,7 @@ class Language:
     region: str | None = None
 
 
+@lru_cache(maxsize=REMEMBERED)
 def language_of(name: str) -> Language | None:
     """The language of a code; None for what is no code."""
     found = _FRAME.match(name.strip()) if len(name) <= MOST_CHARACTERS else None

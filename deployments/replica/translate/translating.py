@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from statistics import fmean
 
 import numpy as np
@@ -27,6 +27,9 @@ from gateway.tasks.translate import SENTENCE_TOKENS, Direction, TranslateParamet
 
 _FIRST_TOKENS_PER_CHARACTER = 0.27
 """Tokens per character before any text was read. Set by hand."""
+
+REMEMBERED = 256
+"""Directions that are remembered, by the codes of clients: they are looked for once a text, on the event loop."""
 
 _SMOOTHING = 0.05
 """Weight of a new observation of tokens per character. Set by hand."""
@@ -92,15 +95,19 @@ class Translator:
         self._written_share = manifest.output_tokens / manifest.input_tokens
         self._slowdown = Slowdown(SLOWDOWN_WEIGHT)
         self._per_character = _FIRST_TOKENS_PER_CHARACTER
+        self._direction = lru_cache(maxsize=REMEMBERED)(self._first_direction)
 
     def begin(self, text: str, parameters: TranslateParameters, budget: TextBudget) -> WritingJob:
         """Makes the job of one text; runs nothing yet."""
-        found = self._manifest.directions(parameters.source, parameters.target)
-        if not found:
+        direction = self._direction(parameters.source, parameters.target)
+        if direction is None:
             return WritingJob(budget, _refused())
-        under = _Under(parameters, found[0], budget, len(text))
+        under = _Under(parameters, direction, budget, len(text))
         budget.left_s = self._rest_s(under)
         return WritingJob(budget, self._steps(text, under))
+
+    def _first_direction(self, source: str | None, target: str | None) -> Direction | None:
+        return next(iter(self._manifest.directions(source, target)), None)
 
     def _steps(self, text: str, under: _Under) -> Steps:
         if under.budget.remaining_s <= 0:

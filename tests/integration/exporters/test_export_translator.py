@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from small_translators import TRANSLATORS, make_translator_checkpoint, sentences
 
-from deployments.replica.tokens import TextTokens
 from deployments.replica.translate.replica import OpenTranslator
 from deployments.replica.translate.translating import Translator
 from deployments.replica.variant import open_variant
@@ -86,20 +85,6 @@ def test_a_translator_writes_what_the_pipeline_writes(family: str, tmp_path: Pat
             ours = written(translator, text, parameters)
             assert ours.generation.beams == beams
             assert ours.text == theirs if ours.generation.finish_reason == "stop" else theirs.startswith(ours.text)
-
-
-def test_a_converted_tokenizer_reads_as_the_slow_one(tmp_path: Path) -> None:
-    """The tokenizer.json that is made of Marian's two files and its table gives the slow tokenizer's ids and texts."""
-    from transformers import MarianTokenizer
-
-    checkpoint = make_translator_checkpoint(tmp_path / "marian-many", "marian-many")
-    exported(checkpoint, tmp_path / "out")
-    slow, fast = MarianTokenizer.from_pretrained(checkpoint), TextTokens.open(tmp_path / "out" / "tokenizer.json")
-    odd = ["", "  two  spaces ", "naïve café", "ﬁne ½", "für die Brücke", "\ue000für", "a\nb", "winter winterly 12,5 %"]
-    for text in [*sentences(40, seed=22), *odd]:
-        assert fast.encode(text) == slow(text.replace("\ue000", " "))["input_ids"]
-    ids = slow(text_target=["Der Zug war früh.", "Brücke und Hafen"])["input_ids"]
-    assert [fast.decode(one) for one in ids] == [slow.decode(one, skip_special_tokens=True) for one in ids]
 
 
 def test_a_checkpoint_that_names_no_language_is_refused(tmp_path: Path) -> None:
