@@ -24,7 +24,7 @@ from gateway.model.deadline import Clock, Deadline
 from gateway.model.errors import CheckpointUnavailable, InvalidRequest, UnknownCheckpoint, UnknownTask
 from gateway.model.faults import Note, log_fault
 from gateway.model.manifest import VariantManifest
-from gateway.model.messages import LoadReport
+from gateway.model.messages import LoadReport, Parameters
 from gateway.model.request import Request, RequestShape, Terms
 from gateway.scheduling.decider import Decider
 from gateway.scheduling.policy import Decision
@@ -289,15 +289,18 @@ def explain(
     terms: Terms,
     price: float | None = None,
     counters: Mapping[str, Counter] | None = None,
+    parameters: Parameters | None = None,
 ) -> Decision:
-    """Decides as an idle gateway would: every checkpoint up, nothing queued. Raises UnknownTask.
+    """Decides as an idle gateway would: every checkpoint up, nothing queued. Raises UnknownTask, or InvalidRequest.
 
-    `price` is in points of quality per core-second; None is the price of an idle gateway, 0.
+    `price` is in points of quality per core-second; None is the price of an idle gateway, 0. `parameters` are the
+    task's own defaults where absent.
     """
     now_s = time.monotonic()
     load = LoadTracker()
     for entry in catalog.checkpoints:
         load.reported(entry.name, "idle", LoadReport(0.0, 0), now_s)
     router = Router(catalog, manifests, load, lambda: now_s, counters=counters)
-    request = Request(task, (text,), router.task(task).parameters(), terms, now_s)
+    asked = router.task(task).parameters() if parameters is None else parameters
+    request = Request(task, (text,), asked, terms, now_s)
     return router.decide(request, router.deadline(request), price, every=True)

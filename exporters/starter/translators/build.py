@@ -40,12 +40,12 @@ SMOKE_SEGMENTS, SMOKE_STEPS, SMOKE_PIECES = 400, 3, 300
 
 NIGHT = Recipe(
     epochs=20,
-    learning_rate=1e-3,
-    encoder_learning_rate=1e-3,
+    learning_rate=5e-4,
+    encoder_learning_rate=5e-4,
     batch_tokens=4096,
     text_tokens=96,
     summary_tokens=96,
-    warmup_ratio=0.05,
+    warmup_ratio=0.1,
     seed=20261130,
     limit_s=8 * 3600.0,
 )
