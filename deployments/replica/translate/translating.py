@@ -162,10 +162,11 @@ class Translator:
             else:
                 self._slowdown.learn(took_s, times.step_s(planned.beams) / self._slowdown.value)
                 step_s += 0.5 * (took_s - step_s)
-            rest_s = max(planned.expected_tokens - search.steps, 1.0) * step_s * (not search.done)
-            budget.left_s = self._rest_s(under) + rest_s
+            going_on = not search.done and budget.fits(step_s)
+            piece_s = max(planned.expected_tokens - search.steps, 1.0) * step_s * going_on
+            budget.left_s = (piece_s + self._rest_s(under)) * (going_on or search.done)
             yield settled
-            going_on = not search.done and budget.fits(step_s)  # other texts may have run meanwhile
+            going_on = going_on and budget.fits(step_s)  # other texts may have run meanwhile
         self._written(search, piece, under)
 
     def _written(self, search: BeamSearch, piece: Piece, under: _Under) -> None:

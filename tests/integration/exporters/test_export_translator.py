@@ -70,7 +70,10 @@ def pipeline_of(checkpoint: Path, family: str) -> Any:
 
 @pytest.mark.parametrize("family", [*TRANSLATORS, "t5"])
 def test_a_translator_writes_what_the_pipeline_writes(family: str, tmp_path: Path) -> None:
-    """Greedily and with four beams, a replica's translation of a sentence is that of transformers' pipeline."""
+    """Greedily and with four beams, a replica's translation of a sentence is that of transformers' pipeline.
+
+    So is that of a whole text, where it is taken as one input.
+    """
     checkpoint = make_translator_checkpoint(tmp_path / family, family)
     exported(checkpoint, tmp_path / "out")
     opened = open_variant(tmp_path / "out", 1)
@@ -85,6 +88,11 @@ def test_a_translator_writes_what_the_pipeline_writes(family: str, tmp_path: Pat
             ours = written(translator, text, parameters)
             assert ours.generation.beams == beams
             assert ours.text == theirs if ours.generation.finish_reason == "stop" else theirs.startswith(ours.text)
+    whole = " ".join(sentences(2, seed=5))
+    parameters = TranslateParameters(source=source, target=target, num_beams=1, truncation="longest_first")
+    ours = written(translator, whole, parameters)
+    theirs = reference(f"{mark}{whole}", num_beams=1)[0]["translation_text"]
+    assert ours.generation.pieces == 1 and theirs.startswith(ours.text)
 
 
 def test_a_checkpoint_that_names_no_language_is_refused(tmp_path: Path) -> None:
