@@ -5,13 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from fake_translators import BABEL, FRENCH, GOOD, QUICK, TRANSLATED, manifest, manifests
+from fake_translators import BABEL, FRENCH, GOOD, QUICK, TRANSLATED, catalog, manifest, manifests
+from fakes import TERMS, FakeClock
 from hypothesis import given
 from hypothesis import strategies as st
 from worlds import client_of, translating
 
-from gateway.model.errors import InvalidRequest
+from gateway.forecasting.load import LoadTracker
+from gateway.model.coming import Coming, ComingState
+from gateway.model.errors import CheckpointUnavailable, InvalidRequest
 from gateway.model.messages import Answer, Generation, InputReport, ReplicaTimings
+from gateway.model.request import Request
+from gateway.router import Router
 from gateway.tasks.languages import language_of, meant
 from gateway.tasks.translate import TRANSLATE, Direction, Pair, TranslateParameters, Translation, TranslationModel
 
@@ -153,6 +158,22 @@ async def test_checkpoints_say_what_they_translate() -> None:
     found = {one["name"]: (one["pairs"], one["languages"]) for one in listed}
     assert found[FRENCH] == ([{"src_lang": "en", "tgt_lang": "fr"}], [])
     assert found[BABEL] == ([], ["deu_Latn", "eng_Latn", "zho_Hans", "zho_Hant"])
+
+
+def test_a_language_that_may_still_come_is_a_503_and_one_that_will_not_a_422() -> None:
+    """While a checkpoint is coming whose languages nobody knows yet, what no other translates is a 503."""
+    known = {name: one for name, one in manifests().items() if name != BABEL}
+    router = Router(catalog(), known, LoadTracker(), FakeClock())
+    request = Request("translate", (TEXT,), TranslateParameters(source="de", target="zh"), TERMS, 0.0)
+    deadline = router.deadline(request)
+    with pytest.raises(CheckpointUnavailable) as refused:
+        router.decide(request, deadline)
+    assert refused.value.document()["checkpoints"] == [BABEL]
+    router.told(Coming(BABEL, ComingState.FAILED))
+    with pytest.raises(InvalidRequest):
+        router.decide(request, deadline)
+    router.join(BABEL, manifests()[BABEL])
+    assert router.decide(request, deadline, every=True).terms.able == frozenset({BABEL})
 
 
 def test_a_longer_text_takes_longer_and_a_limit_shortens_it() -> None:
