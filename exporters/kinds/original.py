@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from deployments.engines.base import padded
 from deployments.replica.tokens import TOKENIZER_FILE, Side
 from exporters.errors import SourceRefused
+from exporters.kinds.pieces import fast_form
 from exporters.sources.source import SENTENCEPIECE
 
 if TYPE_CHECKING:
@@ -141,8 +142,11 @@ def _load_tokenizer(path: Path, location: str) -> PreTrainedTokenizerFast:
     except (OSError, ValueError, ImportError, KeyError, AttributeError, TypeError) as error:
         raise SourceRefused(f"{location}: its tokenizer cannot be loaded: {_first_line(error)}") from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        tokenizer = fast_form(tokenizer)
+    if tokenizer is None:
         raise SourceRefused(f"{location}: its tokenizer has no fast form, which is the only one served")
-    return tokenizer
+    loaded: PreTrainedTokenizerFast = tokenizer
+    return loaded
 
 
 def _check_pieces(path: Path, location: str) -> None:
