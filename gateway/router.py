@@ -155,7 +155,8 @@ class Router:
         terms = self._terms(request)
         now_s, task, shape = self._clock(), request.task, self.shape(request)
         price = self.scheduler.price(task, now_s) if price is None else price
-        return self.scheduler.decide(task, shape, terms, deadline, now_s, price, every=every)
+        lone = self.scheduler.may_be_lone(task)
+        return self.scheduler.decide(task, shape, terms, deadline, now_s, price, every=every, lone=lone)
 
     def _terms(self, request: Request) -> Terms:
         """The request's terms, with the task's default domain, or the checkpoint pinned that answers a fixed task.
@@ -307,7 +308,7 @@ def explain(
     now_s = time.monotonic()
     load = LoadTracker()
     for entry in catalog.checkpoints:
-        load.reported(entry.name, "idle", LoadReport(0.0, 0), now_s)
+        load.reported(entry.name, "idle", LoadReport(0.0, 0, lone=True), now_s)
     router = Router(catalog, manifests, load, lambda: now_s, counters=counters)
     asked = router.task(task).parameters() if parameters is None else parameters
     request = Request(task, (text,), asked, terms, now_s)

@@ -21,7 +21,7 @@ from gateway.model.messages import Answer
 from gateway.model.profile import LoneRuns
 from gateway.model.request import RequestShape
 from gateway.model.tier import Tier
-from gateway.tasks.service_time import ServiceTimeModel
+from gateway.tasks.service_time import SLOWDOWN_WEIGHT, ServiceTimeModel, Slowdown
 
 _LEAST_SIGMA = 0.10
 """Least relative spread of a latency, if the profile shows less. Set by hand."""
@@ -103,6 +103,8 @@ class Forecaster:
         self._idle = Calibration(self._pooled.idle)
         self._queued = Calibration(self._pooled.queued)
         self._lone = Calibration(self._pooled.lone)
+        self._lone_slowdown = Slowdown(SLOWDOWN_WEIGHT)
+        self._lone_until_s = math.inf
         self.lone = lone
         self._learnt_until_s = math.inf
         self._plain_s = model.run_s(1, _PLAIN_TOKENS)
@@ -174,13 +176,17 @@ class Forecaster:
     def hurried(self, usual: Forecast, shape: RequestShape, now_s: float, remaining_s: float) -> Forecast:
         """Forecasts a request that has the node for itself, by its forecast on an idle replica.
 
-        Returns that one if no lone run pays: by the profile, or by the errors of those before on this machine. While
-        too few are known, a lone run is tried where there is time for it.
+        Returns that one if no lone run pays: by the profile, or by what those before took on this machine. While few
+        errors of such are known, a lone run is tried where there is time for it.
         """
         share = 1.0 if self.lone is None else self.lone.share(sum(shape.tokens[self.tokenizer]))
         if share == 1.0:
             return usual
-        service_s = share * usual.service_time_s
+        if now_s > self._lone_until_s:
+            self._lone_slowdown, self._lone_until_s = Slowdown(SLOWDOWN_WEIGHT), math.inf
+        service_s = share * usual.service_time_s / self.model.slowdown.value * self._lone_slowdown.value
+        if service_s >= usual.service_time_s:
+            return usual
         latency_s = service_s + self._pooled.overhead_s
         residuals, scale_s = self._lone.residuals(usual.percentile, now_s), self._scale_s(latency_s)
         least_s = max(latency_s + residuals.least * scale_s, 0.0)
@@ -254,12 +260,15 @@ class Forecaster:
         if any(one.finish_reason == "deadline" for one in answer.generation):
             latency_s = max(latency_s, forecast.quantile_s)
         self.learn_latency(forecast, latency_s, overhead_s, now_s)
-        if not forecast.lone:  # it tells how fast a lone run is, and its error has that already
-            self.learn_service(shape, answer)
+        self.learn_service(forecast, shape, answer)
 
-    def learn_service(self, shape: RequestShape, answer: Answer) -> None:
-        """Learns the service time of an answer alone."""
-        self.model.learn(shape.tokens[self.tokenizer], shape.parameters, answer)
+    def learn_service(self, forecast: Forecast, shape: RequestShape, answer: Answer) -> None:
+        """Learns the service time of an answer alone. A lone run teaches how fast such are, and no others."""
+        if forecast.lone:
+            profiled_s = forecast.service_time_s / self._lone_slowdown.value
+            self._lone_slowdown.learn(answer.timings.service_time_s, profiled_s)
+        else:
+            self.model.learn(shape.tokens[self.tokenizer], shape.parameters, answer)
 
     def learn_latency(self, forecast: Forecast, latency_s: float, overhead_s: float, now_s: float) -> None:
         """Learns the error of a forecast and the overhead, in seconds."""
@@ -268,7 +277,7 @@ class Forecaster:
         own.learn(residual, forecast.percentile, now_s)
         shared.learn(residual, forecast.percentile, now_s)
         self._pooled.learn_overhead(overhead_s)
-        self._learnt_until_s = now_s + MAX_AGE_S
+        self._heard(forecast, now_s)
 
     def learn_expired(self, forecast: Forecast, waited_s: float, now_s: float) -> None:
         """Learns that no answer had come after `waited_s` seconds, when the request was given up.
@@ -278,7 +287,14 @@ class Forecaster:
         residual = (waited_s - forecast.latency_s) / self._scale_s(forecast.latency_s)
         for calibration in self._calibrations(forecast):
             calibration.learn_beyond(residual, forecast.percentile, now_s)
-        self._learnt_until_s = now_s + MAX_AGE_S
+        self._heard(forecast, now_s)
+
+    def _heard(self, forecast: Forecast, now_s: float) -> None:
+        """Notes when what is known of such runs will be too old."""
+        if forecast.lone:
+            self._lone_until_s = now_s + MAX_AGE_S
+        else:
+            self._learnt_until_s = now_s + MAX_AGE_S
 
     def _calibrations(self, forecast: Forecast) -> tuple[Calibration, Calibration]:
         """The calibrations of such a forecast: the checkpoint's own, and the pooled one."""

@@ -69,6 +69,23 @@ def test_a_lone_run_is_forecast_by_its_share_and_its_own_errors() -> None:
     assert of.hurried(after, SHORT, late_s, NO_END_S).lone, "they are forgotten"
 
 
+@pytest.mark.parametrize("slowed", [1.3, 2.0])
+def test_a_seldom_client_is_not_promised_what_lone_runs_no_longer_keep(slowed: float) -> None:
+    """With an answer every 3 s, too few for errors of their own, how slow lone runs are is learnt all the same."""
+    of = Forecaster(BatchedModel(latency_profile(0.010), 64), lone=LONE)
+    missed = 0
+    for number in range(60):
+        now_s = 3.0 * number
+        usual = of.forecast(SHORT, IDLE, 95, now_s, NO_END_S)
+        told = of.hurried(usual, SHORT, now_s, NO_END_S)
+        took_s = slowed * 0.8 * 0.005 if told.lone else 0.005
+        missed += number >= 20 and took_s + 0.001 > told.quantile_s
+        timings = ReplicaTimings(0.0, took_s, took_s, 1)
+        of.learn(told, SHORT, Answer((), InputReport(8, 8, False), timings), took_s + 0.001, now_s)
+    assert missed <= 2
+    assert of.model.slowdown.value == 1.0 or slowed == 2.0, "lone runs teach nothing of usual ones"
+
+
 def test_a_lone_run_is_tried_while_little_is_known_of_them() -> None:
     """Where usual runs are known well, a lone one has the wider quantile at first; it is tried where that fits."""
     of = Forecaster(BatchedModel(latency_profile(0.010), 64), lone=LONE)
