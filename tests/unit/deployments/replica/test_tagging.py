@@ -12,8 +12,8 @@ from fake_taggers import WINDOW, KnowingEngine, replica
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.replica.batched import INLINE_CHARACTERS
 from deployments.replica.tagging.entities import with_kinds
+from deployments.replica.tokens import INLINE_CHARACTERS
 from gateway.model.messages import Answer, Failure, FailureKind, Work
 from gateway.tasks.tokens import Aggregation, Entity, TokensParameters
 from gateway.tasks.windows import MOST_WINDOWS
