@@ -46,6 +46,7 @@ ALWAYS = (
     errors.VersionNotSupported,
     errors.InternalError,
     errors.TooManyConnections,
+    errors.Starting,
     errors.Stopping,
 )
 READING = (

@@ -92,24 +92,28 @@ def test_sigterm_to_every_process_leaves_nothing_behind(lone_catalog: tuple[Path
 
 
 def test_an_unusual_host_serves_and_its_first_answer_is_right(lone_catalog: tuple[Path, Path], tmp_path: Path) -> None:
-    """A gateway serves whatever its environment, limits and current folder; the first answer at its port is a 200.
-
-    Before that a connection is refused: nothing listens that could not answer.
-    """
+    """A gateway serves whatever its environment, limits and current folder; until it answers it says that it starts."""
     catalog, cache = lone_catalog
     port = free_port()
     one = start_unusually(catalog, cache, port, tmp_path)
     answers: list[httpx.Response] = []
+    starting: list[httpx.Response] = []
 
     def answered() -> bool:
         with suppress(httpx.ConnectError):
-            answers.append(client.post(f"{one.url}/classify", json={"inputs": "a good film"}))
+            answer = client.post(f"{one.url}/classify", json={"inputs": "a good film"})
+            (starting if answer.headers.get("Retry-After") else answers).append(answer)
         return bool(answers) or one.process.poll() is not None
 
     try:
         with httpx.Client(trust_env=False, timeout=60) as client:
             wait_until(answered, 240, lambda: one.log.read_text())
         assert answers and answers[0].status_code == 200, one.log.read_text()
+        assert {(early.status_code, early.json()["code"]) for early in starting} <= {
+            (503, "starting"),
+            (503, "checkpoint_unavailable"),
+        }
+        assert starting and starting[0].json()["code"] == "starting"
         wait_until(lambda: f"ready at {one.url}" in one.log.read_text(), 240)
         family = family_of(one)
         assert not [process for process in family if "dashboard.py" in " ".join(process.cmdline())]
