@@ -315,11 +315,12 @@ class App:
 
     async def metrics(self, http: HttpRequest) -> Response:
         """`GET /metrics`: every process of the application in one scrape."""
-        content, headers = await self.scrape.gather(), {"Vary": "Accept-Encoding"}
+        scrape, headers = await self.scrape.gather(), {"Vary": "Accept, Accept-Encoding"}
+        content, media_type = metrics.negotiated(scrape, http.headers.get("accept", ""))
         if takes_gzip(http.headers.get("accept-encoding", "")):
             content = await asyncio.to_thread(packed, content)
             headers["Content-Encoding"] = "gzip"
-        return self._respond(http, content, metrics.CONTENT_TYPE, 200, headers)
+        return self._respond(http, content, media_type, 200, headers)
 
     async def openapi(self, http: HttpRequest) -> Response:
         """`GET /openapi.json`: this contract for machines."""
