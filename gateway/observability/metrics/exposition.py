@@ -70,7 +70,8 @@ def text_of(families: Iterable[Metric]) -> str:
 def _text_of(family: Metric) -> str:
     alone = _Collected((family,))
     if any(sample.exemplar for sample in family.samples):  # of histograms alone, which both formats write alike
-        return generate_open_metrics(alone).decode().removesuffix(_EOF)
+        opened: bytes = generate_open_metrics(alone)  # type: ignore[no-untyped-call]
+        return opened.decode().removesuffix(_EOF)
     return generate_latest(alone).decode()
 
 

@@ -58,7 +58,7 @@ def test_openmetrics_has_the_traces_of_latencies_and_the_text_format_none() -> N
     assert kind == CONTENT_TYPE and TRACED.encode() not in plain and series(plain)
     opened, kind = negotiated(scrape, "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5")
     assert kind.startswith("application/openmetrics-text")
-    families = [*openmetrics(opened.decode())]
+    families = [*openmetrics(opened.decode())]  # type: ignore[no-untyped-call]
     held = [one for family in families for one in family.samples if one.exemplar]
     assert [(one.name, one.labels["replica"], one.exemplar.labels) for one in held] == [
         ("punctual_request_latency_seconds_bucket", "a", {"trace_id": TRACED})
