@@ -24,7 +24,7 @@ from gateway.api.responses import OUTCOME
 from gateway.api.streaming import EVENT_STREAM
 from gateway.catalogs.catalog import CatalogEntry
 from gateway.model import errors, request
-from gateway.model.deadline import MAX_BUDGET_MS
+from gateway.model.deadline import MAX_BUDGET_MS, MIN_BUDGET_MS
 from gateway.model.errors import Problem
 from gateway.model.manifest import SourceOf
 from gateway.model.messages import FinishReason
@@ -111,11 +111,11 @@ _JSON = "application/json"
 
 _SENT: Mapping[str, tuple[Json, str]] = {
     request.BUDGET: (
-        {**_NUMBER, "exclusiveMinimum": 0, "maximum": MAX_BUDGET_MS},
+        {**_NUMBER, "minimum": MIN_BUDGET_MS, "maximum": MAX_BUDGET_MS},
         "The latency budget of the whole request in milliseconds, from its arrival.",
     ),
     request.GRPC_TIMEOUT: (
-        {**_STRING, "pattern": "^[0-9]{1,8}[HMSmun]$"},
+        {**_STRING, "pattern": "^0{0,7}[1-9][0-9]{0,7}[HMSmun]$", "maxLength": 9},
         f"The budget as gRPC writes it. It is read where {request.BUDGET} is absent.",
     ),
     request.PERCENTILE: (
@@ -128,8 +128,11 @@ _SENT: Mapping[str, tuple[Json, str]] = {
         "request that would be late even by its optimistic forecast, and stops at the deadline.",
     ),
     request.MIN_TIER: ({"enum": list(Tier)}, "Never answer with less than this tier."),
-    request.CHECKPOINT: (_STRING, "Pin one checkpoint. The budget then only decides whether to admit."),
-    request.REQUEST_ID: ({**_STRING, "maxLength": 128}, "Continued. One is made where it is absent or cannot be used."),
+    request.CHECKPOINT: (
+        {**_STRING, "pattern": "^[A-Za-z0-9._-]{1,128}$"},
+        "Pin one checkpoint. The budget then only decides whether to admit.",
+    ),
+    request.REQUEST_ID: (_STRING, "Continued. One is made where it is absent or cannot be used."),
     request.TRACEPARENT: (_STRING, "W3C trace context. One that cannot be read is dropped, and a new trace begins."),
     request.TRACESTATE: (_STRING, "It goes with a valid traceparent."),
 }
