@@ -109,13 +109,18 @@ _NUMBER: Json = {"type": "number"}
 _OBJECT: Json = {"type": "object"}
 _JSON = "application/json"
 
+_GRPC_TIMEOUT = (
+    r"^(([1-9]|10)M|([1-9][0-9]?|[1-5][0-9]{2}|600)S|([1-9][0-9]{0,4}|[1-5][0-9]{5}|600000)m|[1-9][0-9]{0,7}[un])$"
+)
+"""What is written without leading zeroes of the budgets that a client may send."""
+
 _SENT: Mapping[str, tuple[Json, str]] = {
     request.BUDGET: (
         {**_NUMBER, "minimum": MIN_BUDGET_MS, "maximum": MAX_BUDGET_MS},
         "The latency budget of the whole request in milliseconds, from its arrival.",
     ),
     request.GRPC_TIMEOUT: (
-        {**_STRING, "pattern": "^0{0,7}[1-9][0-9]{0,7}[HMSmun]$", "maxLength": 9},
+        {**_STRING, "pattern": _GRPC_TIMEOUT},
         f"The budget as gRPC writes it. It is read where {request.BUDGET} is absent.",
     ),
     request.PERCENTILE: (

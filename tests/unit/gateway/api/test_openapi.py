@@ -10,6 +10,8 @@ import httpx
 import pytest
 from fake_summaries import generation, summary
 from fakes import ANSWER, EVEN, GRAND, SWIFT, Behaviour, scripted
+from hypothesis import example, given
+from hypothesis import strategies as st
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from worlds import SMALL, client_of, embedding, filling, generating, summarizing, tagging, world
 
@@ -422,11 +424,23 @@ async def test_the_document_has_what_linters_ask_of_every_operation() -> None:
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
 def test_every_example_is_read_on_route_too(task: Task) -> None:
     """What a task's own endpoint documents as an example, `/route` reads alike, with options and without."""
-    for example in task.body.model_config["json_schema_extra"]["examples"]:
+    shown: Any = task.body.model_config["json_schema_extra"]
+    for example in shown["examples"]:
         for sent in (example, {**example, "options": {"use_cache": False}}):
             own = bodies.validated(sent, task.body)
             given = {name: sent[name] for name in ("inputs", "parameters", "options") if name in sent}
             assert bodies.of_task(bodies.validated({"task": task.name, **given}, bodies.RouteBody), task) == own
+
+
+@given(
+    st.from_regex(openapi_document()["components"]["parameters"]["grpc-timeout"]["schema"]["pattern"], fullmatch=True)
+)
+@example("600000m")
+@example("10M")
+def test_a_grpc_timeout_that_is_documented_is_read(value: str) -> None:
+    """Every timeout of the documented form is a budget that may be granted."""
+    terms = headers.read_terms([(b"grpc-timeout", value.encode())])
+    assert terms.budget_s is not None and 0 < terms.budget_s <= 600.0
 
 
 async def test_a_header_that_is_documented_as_valid_is_accepted() -> None:
