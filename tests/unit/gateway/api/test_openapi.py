@@ -425,8 +425,8 @@ async def test_the_document_has_what_linters_ask_of_every_operation() -> None:
 def test_every_example_is_read_on_route_too(task: Task) -> None:
     """What a task's own endpoint documents as an example, `/route` reads alike, with options and without."""
     shown: Any = task.body.model_config["json_schema_extra"]
-    for example in shown["examples"]:
-        for sent in (example, {**example, "options": {"use_cache": False}}):
+    for body in shown["examples"]:
+        for sent in (body, {**body, "options": {"use_cache": False}}):
             own = bodies.validated(sent, task.body)
             given = {name: sent[name] for name in ("inputs", "parameters", "options") if name in sent}
             assert bodies.of_task(bodies.validated({"task": task.name, **given}, bodies.RouteBody), task) == own
