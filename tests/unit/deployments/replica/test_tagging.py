@@ -137,10 +137,10 @@ class Seeing:
         """Return what the tokenizer has."""
         return getattr(self._tokenizer, name)
 
-    def encode(self, text: str) -> Any:
+    def encode(self, text: str, add_special_tokens: bool = True) -> Any:
         """Encode a text."""
         self.seen.append(len(text))
-        return self._tokenizer.encode(text)
+        return self._tokenizer.encode(text, add_special_tokens=add_special_tokens)
 
 
 def test_a_text_far_over_the_limit_is_not_read_to_its_end() -> None:
