@@ -128,6 +128,17 @@ def test_chart_testing_finds_nothing_to_mend(part: str) -> None:
     assert ran.returncode == 0, ran.stdout
 
 
+def test_a_runbook_that_nobody_can_read_is_warned_of() -> None:
+    """Alerts and dashboards link to the operator's own runbook, and the notes say where its address is missing."""
+    for part in ("prometheusRule", "dashboards"):
+        assert "prometheusRule.runbook" in render({part: {"enabled": True}}).notes
+    own = {"prometheusRule": {"enabled": True, "runbook": "https://wiki.example.org/punctual"}}
+    made = render(own)
+    assert "prometheusRule.runbook" not in made.notes and "prometheusRule.runbook" not in render().notes
+    rules = [one for one in made.documents if one["kind"] == "PrometheusRule"]
+    assert rules and "punctual.example" not in json.dumps(rules)
+
+
 STEPS = {"gatewayClassName": "istio", "stepSizePercent": 20}
 
 
