@@ -70,7 +70,7 @@ def test_a_killed_replica_that_is_pinned_is_said_to_be_unavailable(live: Live) -
 def test_sigterm_to_every_process_leaves_nothing_behind(lone_catalog: tuple[Path, Path], tmp_path: Path) -> None:
     """Systemd's stop, a SIGTERM to each process at once, ends the command with status 0 and leaves nothing.
 
-    No process, port or run folder is left, and the stop is said in one line.
+    No process, port or run folder is left, and the stop is said in one line. Who asks meanwhile is told so.
     """
     catalog, cache = lone_catalog
     port = free_port()
@@ -82,10 +82,20 @@ def test_sigterm_to_every_process_leaves_nothing_behind(lone_catalog: tuple[Path
         assert not [part for one in family for part in one.cmdline() if Path(part).name in NOT_NEEDED]
         for process in family:
             process.terminate()
+        told: set[tuple[int, str | None]] = set()
+
+        def ended() -> bool:
+            with suppress(httpx.TransportError):
+                answer = httpx.get(f"{one.url}/checkpoints", timeout=60)
+                told.add((answer.status_code, answer.headers.get("Retry-After")))
+            return one.process.poll() is not None
+
+        wait_until(ended, 240)
         status = one.process.wait(timeout=240)
     finally:
         stop(one)
     assert status == 0, one.log.read_text()
+    assert (503, "1") in told <= {(200, None), (503, "1")}
     require_gone(family, port)
     assert folders and not any(Path(folder).exists() for folder in folders)
     assert "ERROR" not in one.log.read_text()
