@@ -42,7 +42,8 @@ from gateway.catalogs.catalog import Catalog, CatalogEntry, Quality, load_catalo
 from gateway.model.deadline import Clock
 from gateway.model.messages import Delta, Failure, Work
 from gateway.model.tier import Tier
-from gateway.tasks.generate import MOST_TOGETHER, CausalManifest, GenerateParameters
+from gateway.tasks.decoding import MOST_TOGETHER
+from gateway.tasks.generate import CausalManifest, GenerateParameters
 from loadtests import options
 from loadtests.bench.measuring.machine import Watch, not_quiet
 from loadtests.bench.measuring.report import Report, Table, present

@@ -19,7 +19,7 @@ from deployments.replica.generate.replica import OpenCausal
 from deployments.replica.generate.writing import Scribe
 from deployments.replica.prepared import note_prepared
 from gateway.catalogs.catalog import load_catalog
-from gateway.tasks.generate import MOST_TOGETHER
+from gateway.tasks.decoding import MOST_TOGETHER
 from loadtests.bench.measuring.report import present
 from loadtests.bench.measuring.rounds import WARM_UP, Slot, Turn, Turns
 from loadtests.bench.writing import (
