@@ -79,6 +79,12 @@ class SharedPast:
         """The texts that are still there: neither ended nor gone on elsewhere."""
         return [share for one in self._members if (share := one()) is not None and share.past is self]
 
+    def holds(self, shares: Sequence[Share]) -> bool:
+        """True if these were its texts at the step before, and it had no others."""
+        return len(shares) == len(self._members) and all(
+            one() is share and share.past is self for one, share in zip(self._members, shares, strict=True)
+        )
+
     def hold(self, shares: Sequence[Share]) -> None:
         """Has these texts, and no others, in it."""
         self._members = [weakref.ref(one) for one in shares]
@@ -93,6 +99,8 @@ class SharedPast:
 
 def by_row(shares: Sequence[Share]) -> tuple[TokenIds, TokenIds]:
     """The rows of all texts, text by text, and the length of each."""
+    if len(shares) == 1:
+        return shares[0].rows, np.full(len(shares[0].rows), shares[0].length)
     rows = np.concatenate([one.rows for one in shares])
     return rows, np.repeat([one.length for one in shares], [len(one.rows) for one in shares])
 
@@ -137,14 +145,17 @@ def arranged(shares: Sequence[Share], origins: Sequence[TokenIds]) -> SharedPast
     arrange; then it may step on the past without the others waiting for it, since nobody else has texts in it.
     """
     past = max((one.past for one in shares), key=lambda one: sum(share.past is one for share in shares))
-    for other in past.members:
-        if not any(other is share for share in shares):
-            _part(other)
-    _arrange_rows(past, shares, origins)
-    _arrange_sources(past, shares)
-    for share in shares:
-        share.past = past
-    past.hold(shares)
+    alike = past.holds(shares)
+    if not alike:
+        for other in past.members:
+            if not any(other is share for share in shares):
+                _part(other)
+    _arrange_rows(past, shares, origins, is_same=alike)
+    if not alike:
+        _arrange_sources(past, shares)
+        for share in shares:
+            share.past = past
+        past.hold(shares)
     return past
 
 
@@ -167,12 +178,18 @@ def _part(share: Share) -> None:
     share.past.hold((share,))
 
 
-def _arrange_rows(past: SharedPast, shares: Sequence[Share], origins: Sequence[TokenIds]) -> None:
-    """Gives each text the rows of its origins, copying those alone that fork, join or would leave a gap."""
+def _arrange_rows(
+    past: SharedPast, shares: Sequence[Share], origins: Sequence[TokenIds], *, is_same: bool = False
+) -> None:
+    """Gives each text the rows of its origins, copying those alone that fork, join or would leave a gap.
+
+    It `is_same` if the texts are those of the step before.
+    """
     names, room, heads, tokens, width = past.own.shape
     rows, needed = sum(map(len, origins)), rounded(1 + max(one.length for one in shares))
     if rows <= room < WASTED * rows and needed <= tokens < 2 * needed + TOKENS_STEP:
-        _follow(past, shares, origins, rows)
+        if not is_same or any(map(_moves, shares, origins)):
+            _follow(past, shares, origins, rows)
         return
     room = room if rows <= room < WASTED * rows else _power_of_two(rows)
     own, at = np.zeros((names, room, heads, needed, width), dtype=past.own.dtype), 0
@@ -199,6 +216,11 @@ def _follow(past: SharedPast, shares: Sequence[Share], origins: Sequence[TokenId
                 past.own[:, row, :, : share.length] = share.past.own[:, source, :, : share.length]
             found[beam] = row
         share.rows = found
+
+
+def _moves(share: Share, origins: TokenIds) -> bool:
+    """True unless each row follows itself."""
+    return len(origins) != len(share.rows) or (len(origins) > 1 and bool((origins != np.arange(len(origins))).any()))
 
 
 def _kept(share: Share, origins: TokenIds) -> dict[int, int]:
