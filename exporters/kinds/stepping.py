@@ -94,7 +94,7 @@ class _Attention(nn.Module):
         keys, values = step.own[self._layer]
         scores = torch.cat([query @ keys.transpose(2, 3), (query * key).sum(3, keepdim=True)], dim=3) + step.own_bias
         weights = scores.softmax(3)
-        found = weights[..., :-1] @ values + weights[..., -1:] * value
+        found: torch.Tensor = weights[..., :-1] @ values + weights[..., -1:] * value
         return found.reshape(-1, 1, heads * width)
 
     def _to_source(self, hidden: torch.Tensor, step: _Step) -> torch.Tensor:
@@ -103,7 +103,7 @@ class _Attention(nn.Module):
         keys, values = step.cross[self._layer]
         query = hidden.reshape(-1, heads, width)[step.places].transpose(1, 2)
         weights = (query @ keys.transpose(2, 3) + step.cross_bias).softmax(3)
-        found = (weights @ values).transpose(1, 2).reshape(-1, 1, heads * width)
+        found: torch.Tensor = (weights @ values).transpose(1, 2).reshape(-1, 1, heads * width)
         return found[step.slots]
 
 
