@@ -20,6 +20,7 @@ from deployments.replica.summarize.abstractive import AbstractiveSummarizer, Ope
 from deployments.replica.summarize.replica import SummarizerReplica
 from deployments.replica.variant import open_variant
 from deployments.replica.writing.beam_search import source_ids
+from deployments.replica.writing.job import finished_text
 from exporters.sources.texts import SUMMARIES, read_texts
 from gateway.model.deadline import Clock
 from gateway.model.messages import Delta, Failure, Work
@@ -158,6 +159,15 @@ def generated(
     rules, window = opened.manifest.generation, opened.manifest.max_tokens
     rows = [source_ids(opened.tokens, text, rules.prefix, window) for text in group]
     found = peer.write(rows, settings.tokens, settings.beams, lambda: told.append(clock()))
-    texts = [opened.tokens.decode(row).strip() for row in found]
+    texts = [_text_of(opened, row) for row in found]
     ended = clock()
     return [Written(text, (told[0] if told else ended) - began, ended - began) for text in texts]
+
+
+def _text_of(opened: OpenSeq2Seq, row: Sequence[int]) -> str:
+    """The text of new tokens, trimmed as replicas do."""
+    rules = opened.manifest.generation
+    special = {rules.decoder_start_token_id, opened.manifest.pad_token_id, *rules.eos_token_ids}
+    ended = rules.forced_eos_token_id is None and row[-1] in rules.eos_token_ids
+    written = opened.tokens.decode([one for one in row if one not in special])
+    return finished_text(written, "stop" if ended else "length")

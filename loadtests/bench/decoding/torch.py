@@ -124,7 +124,7 @@ class Seq2SeqTorchPeer:
         beams: int,
         told: Callable[[], None] = lambda: None,
     ) -> list[list[int]]:
-        """What is written of each source in `tokens` steps, without special tokens. Sources are padded on their right.
+        """What is written of each source in `tokens` steps, with special tokens. Sources are padded on their right.
 
         `told` is called whenever each source has one more token; not at all for several beams.
         """
@@ -147,8 +147,8 @@ class Seq2SeqTorchPeer:
         streamed = {"streamer": _Told(told)} if beams == 1 else {}
         with torch.inference_mode():
             written = self._model.generate(ids, attention_mask=mask, generation_config=asked, **streamed)
-        special = {rules.decoder_start_token_id, self._pad_id, *rules.eos_token_ids}
-        return [[token for token in row if token not in special] for row in written[:, 1:].tolist()]
+        found: list[list[int]] = written[:, 1:].tolist()
+        return found
 
 
 class _Told(BaseStreamer):
