@@ -76,19 +76,21 @@ class DecoderGraphs:
     def run_rows(self, past: SharedPast, shares: Sequence[Share], ids: TokenIds) -> tuple[Logits, Sequence[Values]]:
         """Runs the next token of each row of several texts. See `RunRows`."""
         rows, lengths = by_row(shares)
-        most, texts = max(len(one.rows) for one in shares), len(shares)
-        positions, slots = np.empty_like(rows), np.empty_like(rows)
+        beams, many = max(len(one.rows) for one in shares), max(len(one.pages) for one in shares)
+        pages, page = sum(len(one.pages) for one in shares), past.cross[0].shape[2]
+        positions = np.empty_like(rows)
         positions[rows] = lengths
-        places = np.zeros((texts, most), dtype=np.int64)
-        mask = np.zeros((texts, past.cross[0].shape[2]), dtype=np.int64)
+        places, slots = np.zeros((pages, beams), dtype=np.int64), np.full((len(rows), many), -1)
+        mask = np.zeros((pages, page), dtype=np.int64)
         for one in shares:
-            mask[one.place, : one.source] = 1
-            places[one.place, : len(one.rows)] = one.rows
-            slots[one.rows] = one.place * most + np.arange(len(one.rows))
+            places[one.pages, : len(one.rows)] = one.rows
+            slots[one.rows, : len(one.pages)] = one.pages * beams + np.arange(len(one.rows))[:, np.newaxis]
+            mask[one.pages] = 1
+            mask[one.pages[-1], one.source - page * (len(one.pages) - 1) :] = 0
         feeds: Arrays = {INPUT_IDS: ids[:, np.newaxis], POSITIONS: positions, PLACES: places, SLOTS: slots}
         feeds |= {ENCODER_MASK: mask}
         feeds |= {name: one[: len(rows)] for name, one in zip(self.own, past.own, strict=True)}
-        feeds |= {name: one[:texts] for name, one in zip(self.cross, past.cross, strict=True)}
+        feeds |= {name: one[:pages] for name, one in zip(self.cross, past.cross, strict=True)}
         logits, *made = self.later.run([LOGITS, *map(present_of, self.own)], feeds)
         return last_logits(logits), made
 

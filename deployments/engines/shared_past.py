@@ -1,9 +1,10 @@
 """Keeps the keys and values of texts that step together, in buffers that are written in place.
 
 A row's keys and values stand in the place of their position, so rows may be unequally far; behind a row's length are
-leftovers, which graphs mask. The rows in use come first, and so do the sources, so that graphs read the buffers as
-they are. A step writes one place of each row. A text that joins is copied once, and one that leaves costs a copy of
-another into its place. Beams copy a row where they fork, and nothing where they swap or die.
+leftovers, which graphs mask. Sources stand in pages: a text alone has its own as one page, as long as it is; in company
+all pages are of one size. The rows in use come first, and so do the pages, so that graphs read the buffers as they are.
+A step writes one place of each row. A text that joins is copied once, and one that leaves costs a copy of others into
+its places. Beams copy a row where they fork, and nothing where they swap or die.
 """
 
 from __future__ import annotations
@@ -23,25 +24,29 @@ from deployments.engines.base import Logits, Pending, TokenIds
 
 POSITIONS, PLACES, SLOTS = "position_ids", "text_places", "text_slots"
 """The inputs of a graph whose rows may be unequally far, and of several texts: the position of each row's new token,
-the rows of each text, and where each row stands in those."""
+(rows,), the rows of the text of each page, (pages, beams), and where each row stands in those of its own text, counted
+through, (rows, most pages of a text), -1 where its text has fewer."""
+
+PAGE = 128
+"""Tokens of a source that make a page in company. Set by hand: half a page a text is read in vain."""
 
 TOKENS_STEP = 32
 """Tokens by which a buffer grows, which copies it. Set by hand: what is not used of them is read and masked."""
 
 WASTED = 4
-"""A buffer of so many times the rows or sources in it is made anew, so that memory goes with the texts. Set by hand."""
+"""A buffer of so many times the rows or pages in it is made anew, so that memory goes with the texts. Set by hand."""
 
 Values: TypeAlias = NDArray[Any]
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
 class Share:
-    """One text's part of a past: its rows by beam, the tokens in each, its source's place, and the tokens of that."""
+    """One text's part of a past: its rows by beam, the tokens in each, its source's pages, and the tokens of that."""
 
     past: SharedPast
     rows: TokenIds
     length: int
-    place: int
+    pages: TokenIds
     source: int
     arranged: bool = False
     """True if its rows follow their origins already, and only the step itself has failed."""
@@ -50,8 +55,8 @@ class Share:
 class SharedPast:
     """Keys and values of texts that step together: of their own tokens by row, and of their sources by text.
 
-    `own` is (names, rows, heads, tokens, width). `cross` has (texts, heads, source, width) by name; none if texts have
-    no source. It knows its texts weakly, so that it goes when the last of them does.
+    `own` is (names, rows, heads, tokens, width), `cross` has (pages, heads, page, width) by name. It knows its texts
+    weakly, so that it goes when the last of them does.
     """
 
     def __init__(self, own: Values, cross: Sequence[Values]) -> None:
@@ -61,16 +66,17 @@ class SharedPast:
         self._members: list[weakref.ref[Share]] = []
 
     @classmethod
-    def begun(cls, own: Sequence[Values], cross: Sequence[Values] = ()) -> Share:
+    def begun(cls, own: Sequence[Values], cross: Sequence[Values], source: int | None = None) -> Share:
         """The share of a text alone: its own keys and values (rows, heads, tokens, width), all of one shape.
 
-        `cross` is that of its source (1, heads, tokens, width), which is kept as it is.
+        `cross` is that of its source (pages, heads, page, width), kept as it is; without the length of that it is full.
         """
         rows, heads, tokens, width = own[0].shape
         room = np.zeros((len(own), rows, heads, rounded(tokens + 1), width), dtype=own[0].dtype)
         for at, one in enumerate(own):
             room[at, :, :, :tokens] = one
-        share = Share(cls(room, cross), np.arange(rows), tokens, 0, cross[0].shape[2] if cross else 0)
+        pages, _, page, _ = cross[0].shape
+        share = Share(cls(room, cross), np.arange(rows), tokens, np.arange(pages), source or pages * page)
         share.past.hold((share,))
         return share
 
@@ -166,15 +172,14 @@ def rounded(tokens: int) -> int:
 
 def twin(share: Share) -> Share:
     """Another text that is just as far, in a past of its own."""
-    past, place = share.past, share.place
-    own = list(past.own[:, share.rows, :, : share.length])
-    return SharedPast.begun(own, [one[place : place + 1, :, : share.source].copy() for one in past.cross])
+    own = list(share.past.own[:, share.rows, :, : share.length])
+    return SharedPast.begun(own, [one[share.pages] for one in share.past.cross], share.source)
 
 
 def _part(share: Share) -> None:
     """Has a text go on in a past of its own."""
     alone = twin(share)
-    share.past, share.rows, share.place = alone.past, alone.rows, 0
+    share.past, share.rows, share.pages = alone.past, alone.rows, alone.pages
     share.past.hold((share,))
 
 
@@ -232,35 +237,54 @@ def _kept(share: Share, origins: TokenIds) -> dict[int, int]:
 
 
 def _arrange_sources(past: SharedPast, shares: Sequence[Share]) -> None:
-    """Gives each text's source one of the first places, copying those alone that join or would leave a gap."""
-    texts, longest = len(shares), max(one.source for one in shares)
-    if not past.cross:
+    """Gives the texts' sources the first pages, copying those alone that join or would leave a gap."""
+    if len(shares) == 1 and len(shares[0].pages) == len(past.cross[0]):
         return
-    room, _, tokens, _ = past.cross[0].shape
-    if not (texts <= room < WASTED * texts and longest <= tokens < 2 * longest + TOKENS_STEP):
-        room = room if texts <= room < WASTED * texts else _power_of_two(texts)
-        _gather(past, shares, room, rounded(longest))
+    counts = [-(-one.source // PAGE) for one in shares]
+    room, _, size, _ = past.cross[0].shape
+    if size != PAGE or not sum(counts) <= room < WASTED * sum(counts):
+        _gather(past, shares, counts, _power_of_two(sum(counts)))
         return
-    free = _free({one.place for one in shares if one.past is past and one.place < texts})
-    for one in shares:
-        if one.past is not past or one.place >= texts:
-            place = next(free)
-            for to, values in zip(past.cross, one.past.cross, strict=True):
-                to[place, :, : one.source] = values[one.place, :, : one.source]
-            one.place = place
+    here = [one.past is past for one in shares]
+    free = _free({page for one, is_here in zip(shares, here, strict=True) if is_here for page in one.pages.tolist()})
+    for one, many, is_here in zip(shares, counts, here, strict=True):
+        pages = [page if is_here and page < sum(counts) else next(free) for page in _pages_of(one, many)]
+        for at, page in enumerate(pages):
+            if not is_here or page != one.pages[at]:
+                for to, values in zip(past.cross, one.past.cross, strict=True):
+                    _copy_page(values, one, at, to[page])
+        one.pages = np.asarray(pages)
 
 
-def _gather(past: SharedPast, shares: Sequence[Share], room: int, tokens: int) -> None:
-    """Puts all sources into buffers of so many places and tokens, one name after the other."""
+def _gather(past: SharedPast, shares: Sequence[Share], counts: Sequence[int], room: int) -> None:
+    """Puts all sources into buffers of so many pages, one name after the other."""
+    ends = np.cumsum(counts)
+    pages = [np.arange(end - many, end) for end, many in zip(ends.tolist(), counts, strict=True)]
     made = []
     for name, first in enumerate(past.cross):
-        one = np.zeros((room, first.shape[1], tokens, first.shape[3]), dtype=first.dtype)
-        for place, share in enumerate(shares):
-            one[place, :, : share.source] = share.past.cross[name][share.place, :, : share.source]
+        one = np.zeros((room, first.shape[1], PAGE, first.shape[3]), dtype=first.dtype)
+        for share, mine in zip(shares, pages, strict=True):
+            for at, page in enumerate(mine.tolist()):
+                _copy_page(share.past.cross[name], share, at, one[page])
         made.append(one)
     past.cross = made
-    for place, share in enumerate(shares):
-        share.place = place
+    for share, mine in zip(shares, pages, strict=True):
+        share.pages = mine
+
+
+def _pages_of(share: Share, many: int) -> list[int]:
+    """A text's pages, or as many without a place if its source is not in pages."""
+    pages: list[int] = share.pages.tolist()
+    return pages if len(pages) == many else [-1] * many
+
+
+def _copy_page(values: Values, share: Share, at: int, to: Values) -> None:
+    """Copies a text's page of so many into a buffer (heads, page, width), from pages or from its source as it came."""
+    if values.shape[2] == PAGE:
+        to[:] = values[share.pages[at]]
+    else:
+        part = values[share.pages[0], :, at * PAGE : (at + 1) * PAGE]
+        to[:, : part.shape[1]] = part
 
 
 def _free(used: AbstractSet[int]) -> Iterator[int]:

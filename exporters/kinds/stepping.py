@@ -2,8 +2,9 @@
 
 The layers are transformers' own, with their attention replaced: keys and values of earlier tokens stand in a buffer in
 the place of their position, so that the mask of a row, and T5's relative bias, follow from its position alone. The
-graph gives the keys and values of the new token only. In cross-attention the rows of a text are the queries of one
-product, so that the keys and values of its source are read once for all its beams.
+graph gives the keys and values of the new token only. Sources stand in pages, so that none is padded to the longest. In
+cross-attention the rows of a text are the queries of one product with each of its pages, which is read once for all
+beams.
 
 optimum's graph knows one length of past for all rows. Families without an entry in `DECODERS` keep it.
 """
@@ -42,8 +43,9 @@ Pair: TypeAlias = tuple[torch.Tensor, torch.Tensor]
 class _Step:
     """What a step's attention takes, and the keys and values that it makes.
 
-    `own_bias` is (rows, heads or 1, 1, past + 1) and `cross_bias` (texts, 1, 1, source). `places` (texts, beams) has
-    the rows of each text, `slots` (rows,) where a row stands in it.
+    `own_bias` is (rows, heads or 1, 1, past + 1), `cross_bias` (pages, 1, 1, page). `places` (pages, beams) has the
+    rows of each page's text, `slots` (rows, pages of a text) where a row stands in it, and `slot_bias` (rows, pages of
+    a text, 1, 1) hides the slots of texts with fewer pages.
     """
 
     own: list[Pair]
@@ -52,6 +54,7 @@ class _Step:
     slots: torch.Tensor
     own_bias: torch.Tensor
     cross_bias: torch.Tensor
+    slot_bias: torch.Tensor
     made: list[Pair] = field(default_factory=list)
 
 
@@ -98,13 +101,23 @@ class _Attention(nn.Module):
         return found.reshape(-1, 1, heads * width)
 
     def _to_source(self, hidden: torch.Tensor, step: _Step) -> torch.Tensor:
-        """Attends to the row's source, all rows of a text in one product."""
+        """Attends to the row's source: all rows of a text to each of its pages, then each row's pages are put together.
+
+        A page's greatest score is taken off its scores, as softmax does; between pages that is made good.
+        """
         heads, width = self._by.heads, self._by.width
         keys, values = step.cross[self._layer]
         query = hidden.reshape(-1, heads, width)[step.places].transpose(1, 2)
-        weights = (query @ keys.transpose(2, 3) + step.cross_bias).softmax(3)
-        found: torch.Tensor = (weights @ values).transpose(1, 2).reshape(-1, 1, heads * width)
-        return found[step.slots]
+        scores = query @ keys.transpose(2, 3) + step.cross_bias
+        tops = scores.amax(3, keepdim=True)
+        weights = (scores - tops).exp()
+        parts = torch.cat([weights @ values, weights.sum(3, keepdim=True), tops], dim=3)
+        of_rows = parts.transpose(1, 2).reshape(-1, heads, width + 2)[step.slots]
+        found, sums, tops = of_rows.split([width, 1, 1], dim=3)
+        tops = tops + step.slot_bias
+        shares = (tops - tops.amax(1, keepdim=True)).exp()
+        together: torch.Tensor = (shares * found).sum(1) / (shares * sums).sum(1)
+        return together.reshape(-1, 1, heads * width)
 
 
 class _Decoder(nn.Module):
@@ -144,9 +157,10 @@ class _Decoder(nn.Module):
             own=[(one[0], one[1]) for one in layers],
             cross=[(one[2], one[3]) for one in layers],
             places=places,
-            slots=slots,
+            slots=slots.clamp(min=0),
             own_bias=self.bias(positions, past[0].shape[2]),
             cross_bias=((1 - mask).to(torch.float32) * lowest)[:, None, None],
+            slot_bias=((slots < 0).to(torch.float32) * lowest)[:, :, None, None],
         )
         self.steps.append(step)
         logits = self.run(ids, positions, past[2])
@@ -275,7 +289,7 @@ def _attending(decoder: _Decoder) -> Iterator[list[_Projections]]:
 
 
 def _export(decoder: _Decoder, projections: list[_Projections], file: Path) -> None:
-    """Traces a step of five rows of two texts."""
+    """Traces a step of five rows of two texts, the first of which has two pages."""
     rows, past, source = 5, 3, 7
     names = [f"{PAST}{layer}.{part}" for layer in range(len(projections) // 2) for part in PARTS]
     own = [name for name in names if "decoder" in name]
@@ -283,19 +297,19 @@ def _export(decoder: _Decoder, projections: list[_Projections], file: Path) -> N
     taken = [
         torch.ones(rows, 1, dtype=torch.int64),
         torch.tensor([1, 2, 3, 3, 2]),
-        torch.tensor([[0, 1, 2], [3, 4, 0]]),
-        torch.arange(rows),
-        torch.ones(2, source, dtype=torch.int64),
-        *(torch.zeros(*((rows, heads, past) if name in own else (2, heads, source)), width) for name in names),
+        torch.tensor([[0, 1, 2], [0, 1, 2], [3, 4, 0]]),
+        torch.tensor([[0, 3], [1, 4], [2, 5], [6, -1], [7, -1]]),
+        torch.ones(3, source, dtype=torch.int64),
+        *(torch.zeros(*((rows, heads, past) if name in own else (3, heads, source)), width) for name in names),
     ]
     axes = {
         INPUT_IDS: {0: "rows"},
         POSITIONS: {0: "rows"},
-        PLACES: {0: "texts", 1: "beams"},
-        SLOTS: {0: "rows"},
-        ENCODER_MASK: {0: "texts", 1: "source"},
+        PLACES: {0: "pages", 1: "beams"},
+        SLOTS: {0: "rows", 1: "text_pages"},
+        ENCODER_MASK: {0: "pages", 1: "page"},
         LOGITS: {0: "rows"},
-        **{name: {0: "rows", 2: "past"} if name in own else {0: "texts", 2: "source"} for name in names},
+        **{name: {0: "rows", 2: "past"} if name in own else {0: "pages", 2: "page"} for name in names},
         **{present_of(name): {0: "rows"} for name in own},
     }
     torch.onnx.export(
