@@ -227,14 +227,16 @@ def _export_graphs(writer: Writer, texts: TextSet, scratch: Path, threads: int) 
     False for a family that keeps optimum's graph of later steps. Raises ExportFailed.
     """
     from deployments.engines.onnx_seq2seq import OnnxSeq2Seq  # imports ONNX Runtime, as the next does torch
-    from exporters.kinds.stepping import StepProof, export_shared_steps
+    from exporters.kinds.stepping import DECODERS, StepProof, export_shared_steps
 
     original = writer.original
+    if original.model.config.model_type not in DECODERS:
+        export_seq2seq_graphs(original.model, scratch)
+        return False
     tokens = [token for text in texts.texts for token in writer.encode(text.text)]
     proof = StepProof(original, tokens, writer.rules.decoder_start_token_id)
     export_seq2seq_graphs(original.model, scratch)
-    if not export_shared_steps(original.model, scratch):
-        return False
+    export_shared_steps(original.model, scratch)
     proof.check(OnnxSeq2Seq.open(scratch, threads))
     return True
 

@@ -255,24 +255,17 @@ DECODERS: dict[str, Callable[[Any], _Decoder]] = {
 """The families, by model type, whose texts may share steps."""
 
 
-def export_shared_steps(model: PreTrainedModel, folder: Path) -> bool:
-    """Writes the graph of later steps over optimum's; False if the family has none whose texts may share steps.
-
-    Raises ExportFailed.
-    """
-    family = DECODERS.get(model.config.model_type)
-    if family is None:
-        return False
+def export_shared_steps(model: PreTrainedModel, folder: Path) -> None:
+    """Writes the graph of later steps over optimum's, of a family in `DECODERS`. Raises ExportFailed."""
     file = folder / NEXT_STEP_FILE
     for old in folder.glob(f"{NEXT_STEP_FILE}*"):
         old.unlink()
-    decoder = family(model).eval()  # else the export would leave the model in training
+    decoder = DECODERS[model.config.model_type](model).eval()  # else the export would leave the model in training
     try:
         with torch.inference_mode(), _attending(decoder) as projections:
             _export(decoder, projections, file)
     except (ValueError, KeyError, TypeError, AttributeError, NotImplementedError, RuntimeError) as error:
         raise ExportFailed(f"{model.config.model_type} cannot be exported to share steps: {error}") from error
-    return True
 
 
 @contextmanager

@@ -53,7 +53,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     for family in SHARING_FAMILIES:
         with quiet_libraries():  # each has a model of its own, since an export changes T5's encoder
             export_seq2seq_graphs(small_seq2seq(family), root / family)
-            assert export_shared_steps(small_seq2seq(family), root / family)
+            export_shared_steps(small_seq2seq(family), root / family)
         made[family] = small_seq2seq(family), OnnxSeq2Seq.open(root / family, 1)
     return made
 
