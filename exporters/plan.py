@@ -21,7 +21,7 @@ from exporters.profiling import BUDGET_S, Advance, Watch, watch_beside, watch_he
 from exporters.sources.source import SourceFolder
 from gateway.model.manifest import Precision, SourceOf
 
-EXPORTER_VERSION = "3"
+EXPORTER_VERSION = "4"
 LIBRARIES = ("torch", "transformers", "optimum-onnx", "onnx", "onnxruntime", "tokenizers")
 
 

@@ -15,7 +15,7 @@ from statistics import median
 
 import numpy as np
 
-from deployments.engines.base import Decoder, Engine, Seq2SeqEngine, TokenIds
+from deployments.engines.base import Decoder, Engine, Seq2SeqEngine, SharesSteps, TokenIds
 from deployments.engines.host import read_host
 from gateway.model.manifest import SelfTest
 from gateway.model.profile import LoneCell, LoneDocument, ProfileCell, ProfileDocument
@@ -36,6 +36,9 @@ ROWS = (1, 2, 4, 8)
 STEPS = 6
 """Later steps per sample, at each number of rows. All are taken in one decoding, so that the source is encoded once
 and all cells have the same mean number of generated tokens."""
+
+COMPANIES = (1, 2, 4, 8)
+"""Texts that step together, of one row each."""
 
 TOKENS_AFTER = 1 + len(ROWS) * (1 + STEPS)
 """Tokens that such a decoding writes after those that it has read."""
@@ -286,6 +289,43 @@ def measure_reading_and_steps(
 
     reading, stepping = watch.part(0, READING_SHARE), watch.part(READING_SHARE, 1)
     return profile(READ_LENGTHS, read, reading), profile((*STEP_LENGTHS, window), step, stepping)
+
+
+def measure_company(
+    engine: Seq2SeqEngine,
+    window: int,
+    token_ids: tuple[int, ...],
+    start_token: int,
+    threads: int,
+    measured_on: str,
+    watch: Watch,
+) -> ProfileDocument | None:
+    """The profile of steps of several texts, by texts of one row each and by the tokens of their equal sources.
+
+    It is made within about the watch's budget; None if the engine's texts cannot share steps. Raises what the engine
+    raises.
+    """
+    if not isinstance(engine, SharesSteps) or not engine.shares_steps:
+        return None
+    sharing, row = engine, np.zeros(1, dtype=np.int64)
+
+    def step(shape: Shape) -> Mapping[Shape, float]:
+        first = _begun(engine, _source(token_ids, shape.tokens), np.asarray([start_token], dtype=np.int64))
+        texts = [first, *(sharing.twin(first) for _ in range(max(COMPANIES) - 1))]
+        pending = [(np.asarray([token_ids[0]], dtype=np.int64), row)] * len(texts)
+        sizes, found = list(COMPANIES), {}
+        watch.chance.shuffle(sizes)
+        for size in sizes:
+            sharing.step_together(texts[:size], pending[:size])
+            started = watch.clock()
+            for _ in range(STEPS):
+                sharing.step_together(texts[:size], pending[:size])
+            found[Shape(size, shape.tokens)] = (watch.clock() - started) / STEPS
+        return found
+
+    lengths = _up_to((*STEP_LENGTHS, window), window)
+    cells = measure([Shape(1, length) for length in lengths], step, watch)
+    return ProfileDocument(threads=threads, measured_on=measured_on, cells=cells)
 
 
 def _mean_step_s(decoder: Decoder, rows: int, token_ids: tuple[int, ...], watch: Watch, searching: bool) -> float:

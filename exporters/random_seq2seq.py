@@ -67,6 +67,20 @@ def distilbart_6_6() -> BartConfig:
     )
 
 
+def bart_large() -> BartConfig:
+    """The shapes of facebook/bart-large-cnn: 12 + 12 layers, norms after, learned positions; 406 M parameters."""
+    return BartConfig(
+        vocab_size=50264,
+        encoder_layers=12,
+        decoder_layers=12,
+        decoder_start_token_id=END_ID,
+        normalize_before=False,
+        normalize_embedding=True,
+        **LARGE,
+        **SPECIAL,
+    )
+
+
 def pegasus_large() -> PegasusConfig:
     """The shapes of google/pegasus-large: 16 + 16 layers, norms before, computed positions; 571 M parameters."""
     return PegasusConfig(
@@ -85,6 +99,7 @@ def pegasus_large() -> PegasusConfig:
 
 ARCHITECTURES: dict[str, Callable[[], BartConfig | PegasusConfig]] = {
     "distilbart-6-6": distilbart_6_6,
+    "bart-large": bart_large,
     "pegasus-large": pegasus_large,
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias, TypeVar
+from typing import Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +57,28 @@ class Decoder(Protocol):
         """
 
 
+Pending: TypeAlias = tuple[TokenIds, TokenIds]
+"""What a decoder's next step takes: tokens (rows,), and the rows that they continue."""
+
+
+@runtime_checkable
+class SharesSteps(Protocol):
+    """An encoder-decoder engine whose texts may step together. Safe to use from several threads at once."""
+
+    @property
+    def shares_steps(self) -> bool:
+        """False if its graph of later steps knows one length of past for all rows."""
+
+    def step_together(self, decoders: Sequence[Decoder], pending: Sequence[Pending]) -> list[Logits]:
+        """Runs one step of each of this engine's decoders at once; gives the logits (rows, vocabulary) of each.
+
+        Each decoder has had its first step. Blocking.
+        """
+
+    def twin(self, decoder: Decoder) -> Decoder:
+        """Makes a decoder of a text of its own that is just as far as another. That one has had its first step."""
+
+
 class Seq2SeqEngine(Protocol):
     """Runs one encoder-decoder variant. Safe to use from several threads at once."""
 
@@ -73,8 +95,8 @@ class CausalEngine(Protocol):
         The first step of the decoder that it gives continues row 0 with the prompt's last token.
         """
 
-    def step_together(self, decoders: Sequence[Decoder], tokens: Sequence[int]) -> Logits:
-        """Runs the next token of each of this engine's decoders in one step; logits (decoders, vocabulary). Blocking.
+    def step_together(self, decoders: Sequence[Decoder], pending: Sequence[Pending]) -> list[Logits]:
+        """Runs the next token of each of this engine's decoders in one step; logits (1, vocabulary) of each. Blocking.
 
         Each decoder has had its first step, and has one row.
         """

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-from deployments.engines.base import CAUSAL_FILES, Decoder, Logits, TokenIds
+from deployments.engines.base import CAUSAL_FILES, Decoder, Logits, Pending, TokenIds
 from deployments.engines.onnx import ATTENTION_MASK, INPUT_IDS, LOGITS, open_session
 from deployments.engines.onnx_seq2seq import (
     PAST,
@@ -99,8 +99,8 @@ class OnnxCausal:
             _, past = self._graph.run(token_ids[np.newaxis], past, len(token_ids) - 1)
         return OnnxWriting(self._graph, past)
 
-    def step_together(self, decoders: Sequence[Decoder], tokens: Sequence[int]) -> Logits:
-        """Runs the next token of each decoder in one step; gives logits (decoders, vocabulary). Blocking.
+    def step_together(self, decoders: Sequence[Decoder], pending: Sequence[Pending]) -> list[Logits]:
+        """Runs the next token of each decoder in one step; gives logits (1, vocabulary) of each. Blocking.
 
         Each decoder has had its first step, and has one row. Keys and values are put together only when other decoders
         step together than in the last step of each of them.
@@ -111,11 +111,12 @@ class OnnxCausal:
             shared = joined(writings)
         rows = [one.row for one in writings]
         lengths, column = np.empty(len(rows), dtype=np.int64), np.empty((len(rows), 1), dtype=np.int64)
-        lengths[rows], column[rows, 0] = [one.length for one in writings], tokens
+        lengths[rows], column[rows] = [one.length for one in writings], [tokens for tokens, _ in pending]
         logits, shared.past = self._graph.run(column, shared.past, 0, lengths)
         for one in writings:
             one.length += 1
-        return last_logits(logits)[rows]
+        found = last_logits(logits)
+        return [found[row : row + 1] for row in rows]
 
     def score(self, token_ids: TokenIds) -> Logits:
         """Computes the logits (tokens, vocabulary) after each token of a text, token ids (tokens,). Blocking."""
@@ -134,7 +135,7 @@ class OnnxWriting:
     def __init__(self, graph: CausalGraph, past: Arrays) -> None:
         """Takes the keys and values of all tokens of the prompt but the last, in one row."""
         self.length = _tokens_in(past)
-        self.shared: SharedPast | None = None
+        self.shared: PaddedPast | None = None
         self.row = 0
         self._graph = graph
         self._past = past
@@ -159,7 +160,7 @@ class OnnxWriting:
         row = slice(self.row, self.row + 1)
         return {name: array[row, :, -self.length :] for name, array in self.shared.past.items()}
 
-    def share(self, shared: SharedPast, row: int) -> None:
+    def share(self, shared: PaddedPast, row: int) -> None:
         """Goes on in a row of what several share, which has its keys and values."""
         self._past, self.shared, self.row = {}, shared, row
 
@@ -172,17 +173,18 @@ class OnnxWriting:
 
 
 @dataclass(slots=True, eq=False)
-class SharedPast:
+class PaddedPast:
     """Keys and values of prompts that step together: all end at the same place, and are padded before they begin.
 
-    It knows no prompts, so that it goes when the last of them does.
+    So optimum's graphs want them: GPT-Neo's local attention counts places from the last one, not positions. It knows no
+    prompts, so that it goes when the last of them does.
     """
 
     past: Arrays
     rows: int
 
 
-def joined(writings: Sequence[OnnxWriting]) -> SharedPast:
+def joined(writings: Sequence[OnnxWriting]) -> PaddedPast:
     """Puts the keys and values of prompts together, each with at least one token."""
     pasts = [one.past() for one in writings]
     longest = max(map(_tokens_in, pasts))
@@ -192,7 +194,7 @@ def joined(writings: Sequence[OnnxWriting]) -> SharedPast:
         together[name] = np.zeros((len(writings), heads, longest, width), dtype=first.dtype)
         for row, past in enumerate(pasts):
             together[name][row, :, longest - past[name].shape[2] :] = past[name][0]
-    shared = SharedPast(together, len(writings))
+    shared = PaddedPast(together, len(writings))
     for row, one in enumerate(writings):
         one.share(shared, row)
     return shared

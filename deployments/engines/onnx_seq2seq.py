@@ -1,12 +1,14 @@
-"""Runs encoder-decoders with ONNX Runtime on the CPU, from three graphs as optimum exports them.
+"""Runs encoder-decoders with ONNX Runtime on the CPU, from three graphs.
 
 The graphs are the encoder, the decoder's first step, which also computes the keys and values of cross-attention, and
-the decoder's later steps, which take all keys and values as inputs. Inputs and outputs are found by name, so BART,
-Pegasus and T5 need no code of their own.
+the decoder's later steps, which take all keys and values as inputs. The first two are optimum's, and so may the third
+be; where it is ours, several texts may share a step. Inputs and outputs are found by name, so BART, Pegasus and T5 need
+no code of their own.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,28 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, RuntimeException
 
-from deployments.engines.base import ENCODER_FILE, FIRST_STEP_FILE, NEXT_STEP_FILE, SEQ2SEQ_FILES, Logits, TokenIds
+from deployments.engines.base import (
+    ENCODER_FILE,
+    FIRST_STEP_FILE,
+    NEXT_STEP_FILE,
+    SEQ2SEQ_FILES,
+    Decoder,
+    Logits,
+    Pending,
+    TokenIds,
+)
 from deployments.engines.onnx import open_session
+from deployments.engines.shared_past import (
+    PLACES,
+    POSITIONS,
+    SLOTS,
+    Share,
+    SharedPast,
+    StepRunner,
+    Values,
+    by_row,
+    twin,
+)
 
 INPUT_IDS, ATTENTION_MASK, STATES, LOGITS = "input_ids", "attention_mask", "last_hidden_state", "logits"
 ENCODER_MASK, ENCODER_STATES = "encoder_attention_mask", "encoder_hidden_states"
@@ -37,6 +59,40 @@ class DecoderGraphs:
     own: tuple[str, ...]  # inputs of the later steps: keys and values of self-attention, by layer
     cross: tuple[str, ...]  # inputs of the later steps: keys and values of cross-attention, by layer
     shares_cross: bool  # True if one row of cross-attention serves all rows, which saves copies
+    shares_steps: bool  # True if rows may be of several texts, and unequally far
+
+    def begin(self, tokens: TokenIds, text: Arrays) -> tuple[Logits, Arrays]:
+        """Runs the first step after the encoder; gives its logits, and all keys and values by the later steps' inputs.
+
+        Raises ValueError for several rows.
+        """
+        if len(tokens) != 1:
+            raise ValueError(f"a first step of {len(tokens)} rows")
+        past = (*self.cross, *self.own)
+        feeds = {name: array for name, array in text.items() if name in self.first_inputs}
+        logits, *made = self.first.run([LOGITS, *map(present_of, past)], feeds | {INPUT_IDS: tokens[:, np.newaxis]})
+        return last_logits(logits), dict(zip(past, made, strict=True))
+
+    def run_rows(self, past: SharedPast, shares: Sequence[Share], ids: TokenIds) -> tuple[Logits, Sequence[Values]]:
+        """Runs the next token of each row of several texts. See `RunRows`."""
+        rows, lengths = by_row(shares)
+        beams, many = max(len(one.rows) for one in shares), max(len(one.pages) for one in shares)
+        pages, page = sum(len(one.pages) for one in shares), past.cross[0].shape[2]
+        positions = np.empty_like(rows)
+        positions[rows] = lengths
+        places, slots = np.zeros((pages, beams), dtype=np.int64), np.full((len(rows), many), -1)
+        mask = np.zeros((pages, page), dtype=np.int64)
+        for one in shares:
+            places[one.pages, : len(one.rows)] = one.rows
+            slots[one.rows, : len(one.pages)] = one.pages * beams + np.arange(len(one.rows))[:, np.newaxis]
+            mask[one.pages] = 1
+            mask[one.pages[-1], one.source - page * (len(one.pages) - 1) :] = 0
+        feeds: Arrays = {INPUT_IDS: ids[:, np.newaxis], POSITIONS: positions, PLACES: places, SLOTS: slots}
+        feeds |= {ENCODER_MASK: mask}
+        feeds |= {name: one[: len(rows)] for name, one in zip(self.own, past.own, strict=True)}
+        feeds |= {name: one[:pages] for name, one in zip(self.cross, past.cross, strict=True)}
+        logits, *made = self.later.run([LOGITS, *map(present_of, self.own)], feeds)
+        return last_logits(logits), made
 
 
 class OnnxSeq2Seq:
@@ -47,6 +103,12 @@ class OnnxSeq2Seq:
         self._encoder = encoder
         self._wants_mask = ATTENTION_MASK in names_in(encoder)
         self._graphs = graphs
+        self._runner = StepRunner(graphs.run_rows)
+
+    @property
+    def shares_steps(self) -> bool:
+        """True if its graph of later steps lets texts step together."""
+        return self._graphs.shares_steps
 
     @classmethod
     def open(cls, folder: Path, threads: int) -> OnnxSeq2Seq:
@@ -62,37 +124,89 @@ class OnnxSeq2Seq:
         past = tuple(name for name in taken if name.startswith(PAST))
         cross = tuple(name for name in past if CROSS in name)
         own = tuple(name for name in past if CROSS not in name)
-        check_taken(NEXT_STEP_FILE, taken, {INPUT_IDS, *past}, {ENCODER_MASK, ENCODER_STATES})
+        of_rows = {POSITIONS, PLACES, SLOTS} if SLOTS in taken else set[str]()
+        check_taken(NEXT_STEP_FILE, taken, {INPUT_IDS, *past, *of_rows}, {ENCODER_MASK, ENCODER_STATES})
         check_given(ENCODER_FILE, encoder, (STATES,))
         check_given(FIRST_STEP_FILE, first, (LOGITS, *map(present_of, past)))
         check_given(NEXT_STEP_FILE, later, (LOGITS, *map(present_of, own)))
         if not own or not cross:
             raise ValueError(f"{NEXT_STEP_FILE} takes no keys and values of earlier steps")
-        shares = shares_cross(later, own, cross)
-        return cls(
-            encoder, DecoderGraphs(first, later, frozenset(names_in(first)), frozenset(taken), own, cross, shares)
+        graphs = DecoderGraphs(
+            first,
+            later,
+            first_inputs=frozenset(names_in(first)),
+            later_inputs=frozenset(taken),
+            own=own,
+            cross=cross,
+            shares_cross=not of_rows and shares_cross(later, own, cross),
+            shares_steps=bool(of_rows),
         )
+        return cls(encoder, graphs)
 
-    def encode(self, token_ids: TokenIds) -> OnnxDecoder:
+    def encode(self, token_ids: TokenIds) -> Decoder:
         """Runs the encoder on one text, token ids (tokens,) without padding, and gives its decoder. Blocking."""
         mask = np.ones((1, len(token_ids)), dtype=np.int64)
         feeds: Arrays = {INPUT_IDS: token_ids[np.newaxis]}
         if self._wants_mask:
             feeds[ATTENTION_MASK] = mask
-        return OnnxDecoder(self._graphs, self._encoder.run([STATES], feeds)[0], mask)
+        text: Arrays = {ENCODER_STATES: self._encoder.run([STATES], feeds)[0], ENCODER_MASK: mask}
+        return (
+            OnnxSharedDecoder(self._graphs, self._runner, text)
+            if self.shares_steps
+            else OnnxDecoder(self._graphs, text)
+        )
+
+    def step_together(self, decoders: Sequence[Decoder], pending: Sequence[Pending]) -> list[Logits]:
+        """Runs one step of each decoder at once; gives the logits (rows, vocabulary) of each. Blocking.
+
+        Raises ValueError for a decoder of another kind, or without its first step.
+        """
+        return self._runner.step([_share_of(one) for one in decoders], pending)
+
+    def twin(self, decoder: Decoder) -> Decoder:
+        """Makes a decoder of a text of its own that is just as far as another. Raises ValueError as above."""
+        return OnnxSharedDecoder(self._graphs, self._runner, {}, twin(_share_of(decoder)))
+
+
+class OnnxSharedDecoder:
+    """One text under decoding whose steps may be shared with others'. Implements `Decoder`."""
+
+    def __init__(self, graphs: DecoderGraphs, runner: StepRunner, text: Arrays, share: Share | None = None) -> None:
+        """Takes the encoder's states (1, tokens, width) and the text's mask (1, tokens), or the share of a text."""
+        self.share = share
+        self._graphs = graphs
+        self._runner = runner
+        self._text = text
+
+    def step(self, tokens: TokenIds, origins: TokenIds) -> Logits:
+        """Runs one step alone; gives logits (rows, vocabulary). Raises ValueError for several rows at first."""
+        if self.share is not None:
+            return self._runner.step((self.share,), ((tokens, origins),))[0]
+        graphs = self._graphs
+        logits, made = graphs.begin(tokens, self._text)
+        self.share = SharedPast.begun([made[name] for name in graphs.own], [made[name] for name in graphs.cross])
+        self._text = {}
+        return logits
+
+
+def _share_of(decoder: Decoder) -> Share:
+    """The share of a text that may step together. Raises ValueError for one that may not."""
+    if not isinstance(decoder, OnnxSharedDecoder) or decoder.share is None:
+        raise ValueError("a decoder whose steps cannot be shared")
+    return decoder.share
 
 
 class OnnxDecoder:
-    """One text under decoding. Implements `Decoder`.
+    """One text under decoding, whose steps are its own. Implements `Decoder`.
 
     ONNX Runtime shares memory with numpy for inputs and outputs, so keys and values are copied only when beams fork or
     die. IO binding was measured to be no faster (within 2 % of a step).
     """
 
-    def __init__(self, graphs: DecoderGraphs, states: Logits, mask: TokenIds) -> None:
+    def __init__(self, graphs: DecoderGraphs, text: Arrays) -> None:
         """Takes the encoder's states (1, tokens, width) and the text's mask (1, tokens)."""
         self._graphs = graphs
-        self._text: Arrays = {ENCODER_STATES: states, ENCODER_MASK: mask}
+        self._text = text
         self._own: Arrays = {}
         self._rows = 0
 
@@ -110,18 +224,12 @@ class OnnxDecoder:
 
     def _first_step(self, tokens: TokenIds) -> Logits:
         """Runs the first step's graph, and keeps only the arrays that later steps take."""
-        if len(tokens) != 1:
-            raise ValueError(f"a first step of {len(tokens)} rows")
         graphs = self._graphs
-        past = (*graphs.cross, *graphs.own)
-        feeds = {name: array for name, array in self._text.items() if name in graphs.first_inputs}
-        feeds[INPUT_IDS] = tokens[:, np.newaxis]
-        logits, *made = graphs.first.run([LOGITS, *map(present_of, past)], feeds)
-        kept = dict(zip(past, made, strict=True))
+        logits, kept = graphs.begin(tokens, self._text)
         self._own = {name: kept.pop(name) for name in graphs.own}
         self._text = {name: array for name, array in (self._text | kept).items() if name in graphs.later_inputs}
         self._rows = 1
-        return last_logits(logits)
+        return logits
 
     def _follow(self, origins: TokenIds) -> None:
         """Reorders keys and values of self-attention by the rows' origins; cross-attention is equal for all rows."""

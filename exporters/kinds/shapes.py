@@ -12,7 +12,6 @@ import numpy as np
 
 from deployments.engines.base import Logits, guarded
 from exporters.errors import ExportFailed
-from exporters.verification import RunRows
 from gateway.model.messages import Failure
 
 LENGTHS = (5, 7, 16, 33, 64, 130)
@@ -25,6 +24,9 @@ NEAR, EXACT = 1e-3, 1e-4
 """How far a logit may be off: a share of how far the checkpoint's logits lie apart, and a share of the largest of them.
 
 In fp32 the starters' are off by 1e-6. Set by hand: a thousandth of what texts make of a logit changes no answer."""
+
+RunRows = Callable[[list[list[int]]], Logits | Sequence[Logits]]
+"""Gives the logits of each row of a batch."""
 
 Cut = Callable[[int], Sequence[int]]
 """A text's token ids, cut to at most so many as the checkpoint cuts them."""
@@ -64,7 +66,7 @@ def _off(expected: Logits, said: Logits) -> float:
     return float(np.nan_to_num(np.abs(said[: len(expected)] - expected), nan=np.inf).max())
 
 
-def _ran(family: str, batch: list[list[int]], run: RunRows, who: str) -> Logits:
+def _ran(family: str, batch: list[list[int]], run: RunRows, who: str) -> Logits | Sequence[Logits]:
     """The logits of a batch. Raises ExportFailed if there are none."""
     found = guarded(lambda: run(batch))
     if isinstance(found, Failure):

@@ -303,6 +303,8 @@ class Seq2SeqManifest(VariantManifest):
 
     `profile` has the encoder with the first decoding step, at batch size 1. `step_profile` has each later step, by
     beams as batch size and by tokens of the source. `output_tokens` is the mean length that it writes if not limited.
+    `company_profile` has steps of several texts, by texts of one row each and by tokens of their sources; None if
+    texts cannot share steps, since their graph knows one length of past for all rows.
     """
 
     kind: Literal["seq2seq"] = "seq2seq"
@@ -311,17 +313,24 @@ class Seq2SeqManifest(VariantManifest):
     verification: TokenVerification
     self_test: tuple[GoldenSummary, ...] = Field(min_length=1)
     step_profile: ProfileDocument
+    company_profile: ProfileDocument | None = None
 
     @property
     def agreement(self) -> float:
         """The share of texts for which both write the same tokens."""
         return self.verification.same_tokens
 
+    @property
+    def shares_steps(self) -> bool:
+        """True if texts may step together."""
+        return self.company_profile is not None
+
     def details(self) -> dict[str, object]:
-        """How it writes, its mean length, and what a step takes."""
+        """How it writes, its mean length, whether texts share steps, and what a step takes."""
         return {
             "generation": self.generation.model_dump(mode="json"),
             "output_tokens": round(self.output_tokens, 1),
+            "shares_steps": self.shares_steps,
             "step_ms": self.step_profile.cells_ms(),
         }
 

@@ -33,7 +33,7 @@ from gateway.tasks.base import (
     Text,
     VariantKind,
 )
-from gateway.tasks.decoding import DecodingTimes, Wanted, WritingTimes, leanest, plan
+from gateway.tasks.decoding import MOST_TOGETHER, DecodingTimes, Wanted, WritingTimes, leanest, plan
 from gateway.tasks.service_time import StepSharing
 from gateway.tasks.writing import WritingModel
 
@@ -42,10 +42,6 @@ MOST_NEW_TOKENS = 4096
 
 MOST_STOPS, MOST_STOP_CHARACTERS = 16, 200
 """Texts at which a request may have its answer end, and the characters of each."""
-
-MOST_TOGETHER = 8
-"""Most texts that step together. A step of 8 took 2.1 to 3.1 times as long as one of 1 (SmolLM2, int8 weights).
-So many rows are profiled, and each holds its past in memory."""
 
 MESSAGE_TOKENS = 8
 """Tokens that a template adds to each message, for forecasts: ChatML's marks, role and line ends make 5 to 7."""

@@ -25,7 +25,7 @@ from gateway.tasks.base import (
     TaskBody,
     VariantKind,
 )
-from gateway.tasks.decoding import Wanted, WritingTimes, leanest, plan, was_short
+from gateway.tasks.decoding import MOST_TOGETHER, DecodingTimes, Wanted, WritingTimes, leanest, plan, was_short
 from gateway.tasks.service_time import SLOWDOWN_WEIGHT, Slowdown, StepSharing
 from gateway.tasks.writing import WritingModel
 
@@ -246,46 +246,87 @@ class ExtractiveModel:
 
 
 class AbstractiveModel(WritingModel):
-    """Service times of an encoder-decoder, which reads texts in pieces and writes as many beams as time allows."""
+    """Service times of an encoder-decoder, which reads texts in pieces and writes as many beams as time allows.
+
+    Where its graphs let texts share steps, those of several requests do too.
+    """
 
     usual = _USUAL
 
     def __init__(self, manifest: Seq2SeqManifest) -> None:
-        super().__init__(WritingTimes.of(manifest), manifest.output_tokens)
+        super().__init__(WritingTimes.of(manifest, manifest.company_profile), manifest.output_tokens)
         self._window_tokens = manifest.max_tokens
         self._rules = manifest.generation
+        if manifest.shares_steps:
+            self.max_batch = MOST_TOGETHER
+            self.joins = StepSharing(lambda tokens: self._times(min(tokens, manifest.max_tokens)).encode_s, self._pace)
 
     def run_s(self, inputs: int, tokens: int) -> float:
-        """Median seconds of the texts, one after the other, each done the cheapest way."""
-        return inputs * self._of_text(tokens, _USUAL, 0.0)[1]
+        """Median seconds of the texts, each done the cheapest way, as many together as may be."""
+        whole, rest = divmod(inputs, self.max_batch)
+        full_s = whole * self._together([tokens] * self.max_batch, _USUAL, 0.0)[1] if whole else 0.0
+        return full_s + (self._together([tokens] * rest, _USUAL, 0.0)[1] if rest else 0.0)
 
     def service_times_s(
         self, tokens: Sequence[int], parameters: Parameters, available_s: float, companions: int = 0
     ) -> tuple[float, float]:
-        """Median seconds within the available time, and the least; several texts share the time equally."""
-        planned = least = 0.0
-        for of_text in tokens:
-            fully_s, leanest_s = self._of_text(of_text, parameters, available_s / len(tokens))
-            planned, least = planned + fully_s, least + leanest_s
-        return planned, least
+        """Median seconds within the available time, and the least; groups of texts share the time equally.
 
-    def _of_text(self, tokens: int, parameters: Parameters, available_s: float) -> tuple[float, float]:
-        """Median seconds of one text with as many beams as fit, and with one.
+        Companions are under way, and not read anew.
+        """
+        groups = [tokens[at : at + self.max_batch] for at in range(0, len(tokens), self.max_batch)]
+        each = [self._together(group, parameters, available_s / len(groups), companions) for group in groups]
+        return sum(fully_s for fully_s, _ in each), sum(least_s for _, least_s in each)
+
+    def _together(
+        self, lengths: Sequence[int], parameters: Parameters, available_s: float, companions: int = 0
+    ) -> tuple[float, float]:
+        """Median seconds of texts that step together: as done within the available time, and the least.
+
+        They are read one after the other. A text that is read in pieces takes its own time, with company at each step.
+        """
+        pieces = [self._pieces(tokens, parameters) for tokens in lengths]
+        texts = min(len(lengths) + companions, self.max_batch)
+        if len(lengths) == 1 or max(pieces) > 1:
+            each = [self._of_text(tokens, parameters, available_s / len(lengths), texts) for tokens in lengths]
+            return sum(fully_s for fully_s, _ in each), sum(least_s for _, least_s in each)
+        read = [min(tokens, self._window_tokens) for tokens in lengths]
+        wanted, reading_s = self._wanted(parameters), sum(self._times(tokens).encode_s for tokens in read)
+        times = DecodingTimes(reading_s, self._shared(max(read), texts).step_s)
+        return plan(times, wanted, available_s).expected_s, leanest(times, wanted).expected_s
+
+    def _of_text(self, tokens: int, parameters: Parameters, available_s: float, texts: int = 1) -> tuple[float, float]:
+        """Median seconds of one text, one of so many that step together, with as many beams as fit, and with one.
 
         A text over the window is read in pieces, and the summaries of the pieces are summarised once more. Each piece
         and the last reading have equal shares of the room, as on the replica.
         """
-        wanted = self._wanted(parameters)
-        chunked = isinstance(parameters, SummarizeParameters) and parameters.truncation == "chunk"
-        pieces = ceil(tokens / self._window_tokens) if chunked else 1
+        wanted, pieces = self._wanted(parameters), self._pieces(tokens, parameters)
         if pieces <= 1:
-            times = self._times(min(tokens, self._window_tokens))
+            times = self._shared(min(tokens, self._window_tokens), texts)
             return plan(times, wanted, available_s).expected_s, leanest(times, wanted).expected_s
-        piece = self._times(ceil(tokens / pieces))
-        last = self._times(min(round(pieces * wanted.expected_tokens), self._window_tokens))
+        piece = self._shared(ceil(tokens / pieces), texts)
+        last = self._shared(min(round(pieces * wanted.expected_tokens), self._window_tokens), texts)
         read_s = pieces * plan(piece, wanted, available_s / (pieces + 1)).expected_s
         least_s = pieces * leanest(piece, wanted).expected_s + leanest(last, wanted).expected_s
         return read_s + plan(last, wanted, available_s - read_s).expected_s, least_s
+
+    def _pieces(self, tokens: int, parameters: Parameters) -> int:
+        """The pieces in which a text is read."""
+        chunked = isinstance(parameters, SummarizeParameters) and parameters.truncation == "chunk"
+        return ceil(tokens / self._window_tokens) if chunked else 1
+
+    def _shared(self, tokens: int, texts: int) -> DecodingTimes:
+        """Times of a text of so many tokens, one of so many that step together, all with as many beams."""
+        slowdown, alone = self.slowdown.value, self._times(tokens)
+        return DecodingTimes(
+            alone.encode_s, lambda beams: slowdown * self._writing.shared_step_s(texts, texts * beams, tokens)
+        )
+
+    def _pace(self, texts: int) -> float:
+        beams, tokens, number = self._rules.num_beams, self._window_tokens // 2, min(texts, self.max_batch)
+        shared_s = self._writing.shared_step_s(number, number * beams, tokens)
+        return shared_s / self._writing.shared_step_s(1, beams, tokens)
 
     def _forced(self, parameters: Parameters) -> bool:
         least = parameters.min_new_tokens if isinstance(parameters, SummarizeParameters) else None

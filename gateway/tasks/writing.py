@@ -16,7 +16,7 @@ class WritingModel(ABC):
     A subclass says what texts take, and what a request wants.
     """
 
-    max_batch = 1
+    max_batch: int = 1
     joins: StepSharing | None = None
 
     def __init__(self, writing: WritingTimes, output_tokens: float) -> None:
@@ -51,8 +51,8 @@ class WritingModel(ABC):
             self._learn_output(one, parameters)
         if len(answer.generation) == 1 and (one := answer.generation[0]).pieces == 1 and one.steps:
             times = self._writing.for_text(answer.input.kept)
-            rows = one.beams * answer.timings.batch_size
-            step_s = self._writing.for_text(self._midway(answer.input.kept, one.tokens)).step_s(rows)
+            texts = answer.timings.batch_size
+            step_s = self._writing.shared_step_s(texts, one.beams * texts, self._midway(answer.input.kept, one.tokens))
             profiled_s = times.encode_s + (one.steps - 1) * step_s
             self.slowdown.learn(answer.timings.service_time_s, profiled_s)
 

@@ -1,7 +1,8 @@
-"""`punctual bench writing`: what is gained where the texts of a decoder-only checkpoint step together.
+"""`punctual bench writing`: what is gained where the texts of a checkpoint step together.
 
 Several prompts at once are written on by the replica as it is served, by the same replica whose texts share the engine
-by time slices only, and by `generate` of transformers in batches. All run in this process, each on one thread, and take
+by time slices only, and by `generate` of transformers in batches; of an encoder-decoder, sources are summarised so. All
+run in this process, each on one thread, and take
 turns in shuffled order after every group of texts, so that a busy moment of the machine is short beside what is
 compared. Every text has a fixed number of new tokens, each the likeliest, and none ends early; all are streamed,
 so that first tokens can be timed. Durations are in seconds.
@@ -32,6 +33,7 @@ from deployments.replica.generate.prompts import Prompts
 from deployments.replica.generate.replica import GeneratorReplica, OpenCausal
 from deployments.replica.generate.writing import Scribe, WrittenText
 from deployments.replica.prepared import known_variants
+from deployments.replica.summarize.abstractive import OpenSeq2Seq
 from deployments.replica.variant import open_variant
 from deployments.replica.writing.time_slicing import Together
 from exporters.errors import SourceRefused
@@ -40,9 +42,11 @@ from exporters.sources.source import resolve_source
 from exporters.sources.texts import SUMMARIES, read_texts
 from gateway.catalogs.catalog import Catalog, CatalogEntry, Quality, load_catalog
 from gateway.model.deadline import Clock
+from gateway.model.manifest import VariantManifest
 from gateway.model.messages import Delta, Failure, Work
 from gateway.model.tier import Tier
-from gateway.tasks.generate import MOST_TOGETHER, CausalManifest, GenerateParameters
+from gateway.tasks.decoding import MOST_TOGETHER
+from gateway.tasks.generate import CausalManifest, GenerateParameters
 from loadtests import options
 from loadtests.bench.measuring.machine import Watch, not_quiet
 from loadtests.bench.measuring.report import Report, Table, present
@@ -64,7 +68,7 @@ if TYPE_CHECKING:
 
     from loadtests.bench.decoding.torch import CausalTorchPeer
 
-TOGETHER, ONE_BY_ONE, TRANSFORMERS = "together", "one by one", "transformers"
+TOGETHER, ONE_BY_ONE, TRANSFORMERS, BEFORE = "together", "one by one", "transformers", "before, one by one"
 BASELINE = ONE_BY_ONE
 
 CHECKPOINT = "smollm2"
@@ -87,12 +91,13 @@ STOP_WITHIN_S = 60.0
 
 @dataclass(frozen=True)
 class Settings:
-    """Rounds, new tokens of a text, and the numbers of texts at once."""
+    """Rounds, new tokens of a text, the numbers of texts at once, and the beams of each."""
 
     rounds: int = 5
     tokens: int = 32
     at_once: tuple[int, ...] = AT_ONCE
     seed: int = 31
+    beams: int = 1
 
 
 @dataclass(frozen=True)
@@ -173,6 +178,16 @@ Contestant: TypeAlias = Callable[[Sequence[str]], Sequence[Written]]
 
 
 @dataclass(frozen=True)
+class Field:
+    """Who races: the texts that all are given, with the tokens of each, and why a contestant was left out."""
+
+    texts: Sequence[str]
+    lengths: tuple[int, ...]
+    contestants: Mapping[str, Contestant]
+    left_out: str
+
+
+@dataclass(frozen=True)
 class Run:
     """The variant, host, tokens of each prompt and all turns of a run, warm-up included.
 
@@ -192,7 +207,7 @@ class Run:
 
 def command(
     checkpoint: Annotated[
-        str, typer.Option(help="a decoder-only checkpoint of the catalog, or a variant's folder (./, ../ or /)")
+        str, typer.Option(help="a checkpoint of the catalog that writes, or a variant's folder (./, ../ or /)")
     ] = CHECKPOINT,
     catalog: CatalogOption = DEFAULT_CATALOG,
     cache: CacheOption = DEFAULT_CACHE,
@@ -202,15 +217,19 @@ def command(
         list[int] | None,
         typer.Option(min=1, max=TEXTS, help="texts at once; may be given several times (default: 1, 4, 8 and 16)"),
     ] = None,
+    beams: Annotated[int, typer.Option(min=1, help="of each text of an encoder-decoder")] = Settings.beams,
+    before: Annotated[
+        Path | None, typer.Option(help="an encoder-decoder's variant of before, which races one by one")
+    ] = None,
     seed: Annotated[int, typer.Option(help="of prompts and order")] = Settings.seed,
     json: options.Json = None,
     markdown: Annotated[Path | None, typer.Option(help="write the tables there")] = None,
     svg: Annotated[Path | None, typer.Option(help="write a plot of the tokens/s there")] = None,
 ) -> None:
     """Measures what texts that step together gain over one by one, and over transformers."""
-    settings = Settings(rounds, tokens, tuple(sorted({*(at_once or AT_ONCE)})), seed)
+    settings = Settings(rounds, tokens, tuple(sorted({*(at_once or AT_ONCE)})), seed, beams)
     folder = variant_of(checkpoint, load_catalog(catalog), cache)
-    report = measure(folder, cache, settings, options.console)
+    report = measure(folder, cache, settings, options.console, before)
     raise typer.Exit(present(report, options.console, json=json, markdown=markdown, plot=svg))
 
 
@@ -219,7 +238,8 @@ def variant_of(name: str, catalog: Catalog, cache: Path) -> Path:
     if name.startswith(("./", "../", "/")):
         return Path(name)
     if catalog.by_name(name) is None:
-        names = ", ".join(entry.name for entry in catalog.of_task("generate")) or "none that writes on"
+        writing = (*catalog.of_task("generate"), *catalog.of_task("summarize"))
+        names = ", ".join(entry.name for entry in writing) or "none that writes"
         raise NoRace(f"no checkpoint of {catalog.name} is called {name!r}; there are {names}, and folders")
     folders, _ = known_variants(catalog.only((name,)), cache)
     if name not in folders:
@@ -227,7 +247,7 @@ def variant_of(name: str, catalog: Catalog, cache: Path) -> Path:
     return folders[name]
 
 
-def measure(folder: Path, cache: Path, settings: Settings, console: Console) -> Report:
+def measure(folder: Path, cache: Path, settings: Settings, console: Console, before: Path | None = None) -> Report:
     """Races the contestants over one variant; takes minutes. Raises LoadTestError and VariantRejected.
 
     Without the variant's source, or torch, transformers is left out, and the report says so.
@@ -235,18 +255,9 @@ def measure(folder: Path, cache: Path, settings: Settings, console: Console) -> 
     started = perf_counter()
     with console.status("loading"):
         opened = open_variant(folder, THREADS)
-        if not isinstance(opened, OpenCausal):
-            raise NoRace(f"{opened.manifest.checkpoint} is no decoder-only checkpoint, whose texts could step together")
-        texts = prompts_of(opened, settings)
-        peer = peer_of(opened.manifest, cache)
-    contestants: dict[str, Contestant] = {
-        TOGETHER: partial(served, opened, Scribe, settings.tokens),
-        ONE_BY_ONE: partial(served, opened, Apart, settings.tokens),
-    }
-    if not isinstance(peer, str):
-        contestants[TRANSFORMERS] = partial(generated, opened.prompts, peer, settings.tokens)
+        field = _field(opened, before, cache, settings)
     plan = Plan(["all"], settings.at_once, settings.rounds, seed=settings.seed)
-    race = partial(_race, contestants, texts, settings.tokens, random.Random(settings.seed))
+    race = partial(_race, field.contestants, field.texts, settings.tokens, random.Random(settings.seed))
     turns = by_contestant(take_turns(plan, race, console, "at once"))
     return report_of(
         Run(
@@ -254,13 +265,32 @@ def measure(folder: Path, cache: Path, settings: Settings, console: Console) -> 
             variant=opened.manifest.variant,
             host=read_host().kind,
             settings=settings,
-            prompt_tokens=tuple(len(opened.prompts.of_text(text)) for text in texts),
-            contestants=tuple(contestants),
-            left_out=peer if isinstance(peer, str) else "",
+            prompt_tokens=field.lengths,
+            contestants=tuple(field.contestants),
+            left_out=field.left_out,
             turns=turns,
             lasted_s=perf_counter() - started,
         )
     )
+
+
+def _field(opened: object, before: Path | None, cache: Path, settings: Settings) -> Field:
+    """Who races over a variant that is open. Raises NoRace for one whose texts cannot step together."""
+    from loadtests.bench.writing_sources import field_of  # which needs this module
+
+    if isinstance(opened, OpenSeq2Seq):
+        return field_of(opened, before, cache, settings)
+    if not isinstance(opened, OpenCausal):
+        raise NoRace("no checkpoint that writes, whose texts could step together")
+    texts, peer = prompts_of(opened, settings), peer_of(opened.manifest, cache)
+    contestants: dict[str, Contestant] = {
+        TOGETHER: partial(served, opened, Scribe, settings.tokens),
+        ONE_BY_ONE: partial(served, opened, Apart, settings.tokens),
+    }
+    if not isinstance(peer, str):
+        contestants[TRANSFORMERS] = partial(generated, opened.prompts, peer, settings.tokens)
+    lengths = tuple(len(opened.prompts.of_text(text)) for text in texts)
+    return Field(texts, lengths, contestants, peer if isinstance(peer, str) else "")
 
 
 def prompts_of(opened: OpenCausal, settings: Settings) -> list[str]:
@@ -286,20 +316,28 @@ def _opening(prompts: Prompts, text: str, tokens: int) -> str:
     return opening.rpartition(" ")[0] or opening
 
 
-def peer_of(manifest: CausalManifest, cache: Path) -> CausalTorchPeer | str:
-    """The variant's source, loaded by transformers in fp32, or why it cannot be."""
+def source_of(manifest: VariantManifest, cache: Path) -> Path | str:
+    """The folder of a variant's source, or why transformers cannot run it."""
     missing = [library for library in ("torch", "transformers") if find_spec(library) is None]
     if missing:
         return f"{' and '.join(missing)} is not installed"
-    from loadtests.bench.decoding.torch import CausalTorchPeer  # takes seconds, and is the bench's own need
-
     try:
         source = resolve_source(manifest.source.location, manifest.source.revision or None, cache)
     except SourceRefused as refused:
         return str(refused)
     if source.sha256 != manifest.source.sha256:
         return f"{source.location} has changed since the variant was made"
-    return CausalTorchPeer.open(source.path, THREADS, manifest.pad_token_id, manifest.generation.eos_token_ids)
+    return source.path
+
+
+def peer_of(manifest: CausalManifest, cache: Path) -> CausalTorchPeer | str:
+    """The variant's source, loaded by transformers in fp32, or why it cannot be."""
+    source = source_of(manifest, cache)
+    if isinstance(source, str):
+        return source
+    from loadtests.bench.decoding.torch import CausalTorchPeer  # takes seconds, and is the bench's own need
+
+    return CausalTorchPeer.open(source, THREADS, manifest.pad_token_id, manifest.generation.eos_token_ids)
 
 
 class Apart(Scribe):
@@ -315,16 +353,16 @@ def served(
 ) -> Sequence[Written]:
     """Has a replica over the variant write on a group of prompts. Blocking. Raises EngineFailed."""
     writer = scribe(opened.manifest, opened.engine, opened.prompts)
-    replica = GeneratorReplica(_entry(opened.manifest), writer, TEXTS, clock)
+    replica = GeneratorReplica(entry_of(opened.manifest), writer, TEXTS, clock)
     return uvloop.run(_answered(replica, tokens, group, clock))
 
 
-def _entry(manifest: CausalManifest) -> CatalogEntry:
+def entry_of(manifest: VariantManifest) -> CatalogEntry:
     """The entry of the replica: one text or company at a time, at the priority of the other contestants."""
     quality = Quality(metric="none", value=0.0, data_set="none", reference="none")
     return CatalogEntry(
         name=manifest.checkpoint,
-        task="generate",
+        task=manifest.task,
         tier=Tier.QUALITY,
         family=manifest.family,
         source="starter:none",
@@ -477,9 +515,9 @@ def conditions(run: Run) -> str:
     """The texts and the measurement in one sentence."""
     settings, read = run.settings, run.prompt_tokens
     return (
-        f"{len(read)} prompts of {min(read)} to {max(read)} tokens (median {median(read):g}), each written on by "
-        f"{settings.tokens} tokens, so many at once; contestants take turns after each such group, each on "
-        f"{THREADS} thread, {TRANSFORMERS} in fp32 and a batch padded on its left; at most {MOST_TOGETHER} texts step "
+        f"{len(read)} texts of {min(read)} to {max(read)} tokens (median {median(read):g}), of each {settings.tokens} "
+        f"new tokens by {settings.beams} beams, so many at once; contestants take turns after each such group, each "
+        f"on {THREADS} thread, {TRANSFORMERS} in fp32 and a padded batch; at most {MOST_TOGETHER} texts step "
         f"{TOGETHER}; median (minimum to maximum) of "
         f"{settings.rounds} rounds; × is the ratio to {BASELINE} within each round; {run.lasted_s:.0f} s in all"
     )
@@ -528,7 +566,7 @@ def _plot(run: Run) -> Figure:
 
     from loadtests.reports.drawing import Colour
 
-    colours = {TOGETHER: Colour.OURS, ONE_BY_ONE: Colour.MUTED, TRANSFORMERS: Colour.RIVAL}
+    colours = {TOGETHER: Colour.OURS, ONE_BY_ONE: Colour.MUTED, BEFORE: Colour.MUTED, TRANSFORMERS: Colour.RIVAL}
     figure = Figure(figsize=(8, 1.6 * len(run.settings.at_once)), layout="constrained")
     panels = figure.subplots(len(run.settings.at_once), squeeze=False, sharex=True)[:, 0]
     for axes, load in zip(panels, run.settings.at_once, strict=True):

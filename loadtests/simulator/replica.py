@@ -223,7 +223,7 @@ class SharingReplica:
         if self._most == 1 or chosen.reading_s:
             return [chosen]
         others = [text for text in ready if text is not chosen and text.begun and not text.reading_s]
-        return company(chosen, others, now_s, self._pace, self._most)
+        return company(chosen, others, now_s, lambda texts, rows: self._pace(texts), self._most)
 
     def _turn(self, texts: Sequence[_Text], late: bool, contested: bool) -> None:
         slower, first = self._pace(len(texts)), texts[0]

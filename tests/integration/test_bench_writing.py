@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 from byte_prompts import manifest
 from small_causal import make_causal_checkpoint
+from small_seq2seq import make_seq2seq_checkpoint
 from typer.testing import CliRunner
 
 from exporters.export import export
 from exporters.plan import Settings, VariantPlan
 from exporters.sources.source import resolve_source
 from gateway.model.manifest import Precision, SourceOf
-from loadtests.bench.writing import ONE_BY_ONE, TEXTS, TOGETHER, TRANSFORMERS, peer_of
+from loadtests.bench.writing import BEFORE, ONE_BY_ONE, TEXTS, TOGETHER, TRANSFORMERS, peer_of
 from loadtests.cli import bench
 
 pytestmark = pytest.mark.export
@@ -56,6 +57,22 @@ def test_all_contestants_write_the_same_tokens(variant: Path, tmp_path: Path) ->
         assert sample["tokens"] == TOKENS
         assert all(0 < one["first_s"] <= one["ended_s"] for group in groups for one in group)
     assert (tmp_path / "race.svg").stat().st_size > 0
+
+
+@pytest.mark.parametrize(("family", "beams"), [("bart", 1), ("t5", 2)])
+def test_summaries_of_all_contestants_are_equal(tmp_path: Path, family: str, beams: int) -> None:
+    """In fp32, summaries together, one by one, by a variant of before and by transformers are equal, with any beams."""
+    source = make_seq2seq_checkpoint(tmp_path / "source", family)
+    plan = VariantPlan("small", "summarize", family, "onnx", Precision.FP32)
+    brief = Settings(profile_budget_s=0.05)
+    export(plan, resolve_source(str(source)), tmp_path / "variant", lambda step, share: None, brief)
+    folder = str(tmp_path / "variant")
+    asked = ["--tokens", str(TOKENS), "--rounds", "1", "--at-once", "8", "--beams", str(beams), "--before", folder]
+    done = CliRunner().invoke(bench, ["writing", "--checkpoint", folder, *asked], env={"COLUMNS": "200"})
+    assert done.exit_code in (0, 1), done.output  # the gain on such a model is no law
+    equal = f"{TEXTS} of {TEXTS} at 8"
+    said = f"{TOGETHER} {equal}; {BEFORE} {equal}; {TRANSFORMERS} {equal}"
+    assert said in " ".join(done.output.split()), done.output
 
 
 def test_without_its_own_source_transformers_is_left_out(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from small_causal import (
 )
 from transformers import PreTrainedModel
 
-from deployments.engines.base import ONNX_FILE, CausalEngine, TokenIds
+from deployments.engines.base import ONNX_FILE, CausalEngine, Pending, TokenIds
 from deployments.engines.onnx_causal import SCORED_FROM, OnnxCausal, OnnxWriting
 from deployments.engines.opening import open_causal_engine
 from exporters.export import quiet_libraries
@@ -56,6 +56,11 @@ def written(engine: CausalEngine, ids: TokenIds, most: int = MOST) -> tuple[int,
         token = int(decoder.step(np.asarray([token]), row)[0].argmax())
         found.append(token)
     return tuple(found)
+
+
+def pending(tokens: list[int]) -> list[Pending]:
+    """The next step of texts of one row each."""
+    return [(np.asarray([token]), np.zeros(1, dtype=np.int64)) for token in tokens]
 
 
 @pytest.mark.parametrize("family", CAUSAL_FAMILIES)
@@ -177,7 +182,7 @@ def test_prompts_that_step_together_are_written_as_alone(exported: Exported, fam
             if len(stepping) == 1 and chance.random() < 0.5:
                 logits = decoders[stepping[0]].step(np.asarray(last), np.zeros(1, dtype=np.int64))
             else:
-                logits = engine.step_together([decoders[at] for at in stepping], last)
+                logits = np.concatenate(engine.step_together([decoders[at] for at in stepping], pending(last)))
         for at, row in zip(stepping, logits, strict=True):
             found[at].append(int(row.argmax()))
             if found[at][-1] == END or len(found[at]) == MOST:
@@ -194,7 +199,7 @@ def test_a_past_goes_with_the_last_that_has_it(exported: Exported) -> None:
         ids = ids_of(text)
         decoders.append(engine.encode(ids[:-1]))
         decoders[-1].step(ids[-1:], np.zeros(1, dtype=np.int64))
-    engine.step_together(decoders, [5, 6, 7])
+    engine.step_together(decoders, pending([5, 6, 7]))
     assert decoders[0].shared is not None
     shared = weakref.ref(next(iter(decoders[0].shared.past.values())))
     decoders[0].step(np.asarray([8]), np.zeros(1, dtype=np.int64))

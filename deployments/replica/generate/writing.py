@@ -14,8 +14,8 @@ from deployments.replica.generate.prompts import Prompts
 from deployments.replica.writing.job import Ask, Given, Steps, TextBudget, WritingJob, WritingResult
 from deployments.replica.writing.time_slicing import Together
 from gateway.model.messages import Failure, FailureKind, FinishReason, Generation, InputReport
-from gateway.tasks.decoding import DecodingPlan, Wanted, WritingTimes, plan
-from gateway.tasks.generate import MOST_TOGETHER, CausalManifest, GenerateParameters, wanted_tokens
+from gateway.tasks.decoding import MOST_TOGETHER, DecodingPlan, Wanted, WritingTimes, plan
+from gateway.tasks.generate import CausalManifest, GenerateParameters, wanted_tokens
 from gateway.tasks.service_time import SLOWDOWN_WEIGHT, Slowdown
 
 
@@ -75,8 +75,7 @@ class Scribe:
     def together(self) -> Together:
         """How texts step together: what a step of several takes is that of a text of half the window."""
         steps, tokens = self._times.steps, self._window // 2
-        alone_s = steps.median_s(1, tokens)
-        return Together(self._engine.step_together, lambda rows: steps.median_s(rows, tokens) / alone_s, MOST_TOGETHER)
+        return Together(self._engine.step_together, lambda _, rows: steps.median_s(rows, tokens), MOST_TOGETHER)
 
     def read(self, texts: Sequence[str], parameters: GenerateParameters) -> list[list[int]] | Failure:
         """The token ids of each prompt, whole; of a conversation those of its one prompt, or REFUSED."""
@@ -144,10 +143,11 @@ class Scribe:
                     yield None  # the first step is over, which its caller counts
                 return tokens, "stop" if ended or written.stopped else "length"
             budget.left_s = max(wanted.expected_tokens - tokens, 1.0) * step_s
-            given = yield Ask(decoder, token, step_s, lambda: written.settled)
+            pending = np.asarray([token], dtype=np.int64), np.zeros(1, dtype=np.int64)
+            given = yield Ask(decoder, pending, step_s, budget.stop_at, lambda: written.settled)
             if given is None:
                 return tokens, "deadline"
-            logits = given.logits
+            logits = given.logits[0]
             at = len(prompt) + tokens
             profiled_s = self._times.steps.median_s(given.texts, at)
             self._slowdown.learn(given.took_s, profiled_s)

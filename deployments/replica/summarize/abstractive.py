@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deployments.engines.base import Seq2SeqEngine
+from deployments.engines.base import Seq2SeqEngine, SharesSteps
 from deployments.engines.opening import SEQ2SEQ_FILES, open_seq2seq_engine
 from deployments.replica.golden import check_written
 from deployments.replica.kinds import ReplicaKind
@@ -27,6 +27,8 @@ from deployments.replica.tokens import TOKENIZER_FILE, TextTokens
 from deployments.replica.writing.beam_search import BeamSearch, SearchRules, search_rules, source_ids, write_golden
 from deployments.replica.writing.job import (
     SHORT_CHARACTERS,
+    Ask,
+    Given,
     Settled,
     Steps,
     TextBudget,
@@ -38,11 +40,20 @@ from deployments.replica.writing.job import (
     too_short,
     usable,
 )
+from deployments.replica.writing.time_slicing import Together
 from gateway.catalogs.catalog import CatalogEntry
 from gateway.model.deadline import Clock
 from gateway.model.manifest import Seq2SeqManifest
 from gateway.model.messages import Failure, FailureKind, FinishReason, Generation, InputReport
-from gateway.tasks.decoding import HEADROOM, DecodingPlan, Wanted, WritingTimes, leanest, plan
+from gateway.tasks.decoding import (
+    HEADROOM,
+    MOST_TOGETHER,
+    DecodingPlan,
+    Wanted,
+    WritingTimes,
+    leanest,
+    plan,
+)
 from gateway.tasks.service_time import SLOWDOWN_WEIGHT, Slowdown
 from gateway.tasks.summarize import SummarizeParameters, wanted_of
 
@@ -129,12 +140,22 @@ class AbstractiveSummarizer:
         self._rules = manifest.generation
         self._pad_id = manifest.pad_token_id
         self._expected = manifest.output_tokens
-        self._times = WritingTimes.of(manifest)
+        self._times = WritingTimes.of(manifest, manifest.company_profile)
+        self._shares_steps = manifest.shares_steps
         self._engine = engine
         self._tokens = tokens
         self._windowing = Windowing(tokens, self._rules.prefix, manifest.max_tokens)
         self._slowdown = Slowdown(SLOWDOWN_WEIGHT)
         self._casing_s = _FIRST_CASING_S
+
+    def together(self) -> Together | None:
+        """How texts step together: what a step of several takes is that of sources of half the window."""
+        engine, times, tokens = self._engine, self._times, self._windowing.window // 2
+        if not self._shares_steps or not isinstance(engine, SharesSteps):
+            return None
+        return Together(
+            engine.step_together, lambda texts, rows: times.shared_step_s(texts, rows, tokens), MOST_TOGETHER
+        )
 
     def begin(self, text: str, parameters: SummarizeParameters, budget: TextBudget) -> WritingJob:
         """Makes the job of one text; runs nothing yet."""
@@ -199,7 +220,7 @@ class AbstractiveSummarizer:
 
     def _round(
         self, pieces: Sequence[Piece], order: _Order, parts: list[_Written]
-    ) -> Generator[Settled | None, None, int]:
+    ) -> Generator[Settled | Ask | None, Given | None, int]:
         """Summarises the pieces in order into `parts` while time lasts; returns how many tokens were read.
 
         Each piece gets an equal share of the remaining time, with one share kept for the last round. A piece always
@@ -222,34 +243,50 @@ class AbstractiveSummarizer:
 
     def _write(
         self, token_ids: list[int], order: _Order, until: float, rest_s: float = 0.0, *, growing: _Growing | None = None
-    ) -> Generator[Settled | None, None, _Written]:
+    ) -> Generator[Settled | Ask | None, Given | None, _Written]:
         """Writes until the search is done or the next step would end after `until`. `rest_s` is the work after it.
 
-        What is written last is the summary, which may be read while it is `growing`.
+        The text is read and the first token written at once. Further steps are asked for, so that they may be taken
+        together with those of other texts. What is written last is the summary, which may be read while it is
+        `growing`.
         """
         budget, slowdown = order.budget, self._slowdown.value
         times = self._times.for_text(len(token_ids), slowdown)
         planned = plan(times, order.wanted, until - budget.clock())
         if budget.clock() + times.encode_s > until:
             return _Written("", "deadline", planned, 0)
-        decoder, search = None, BeamSearch(self._search_rules(order.parameters, planned))
+        search = BeamSearch(self._search_rules(order.parameters, planned))
         settled = partial(self._settled, search, growing) if growing is not None else None
+        began = budget.clock()
+        decoder = self._engine.encode(np.asarray(token_ids, dtype=np.int64))
+        search.feed(decoder.step(*search.pending))
+        self._slowdown.learn(budget.clock() - began, times.encode_s / slowdown)
         step_s = times.step_s(planned.beams)
-        going_on = True
+        going_on, counted = True, False
         while going_on:
-            began = budget.clock()
-            decoder = decoder or self._engine.encode(np.asarray(token_ids, dtype=np.int64))
-            search.feed(decoder.step(*search.pending))
-            took_s = budget.clock() - began
-            if search.steps == 1:
-                self._slowdown.learn(took_s, times.encode_s / slowdown)
-            else:
-                self._slowdown.learn(took_s, times.step_s(planned.beams) / slowdown)
-                step_s += 0.5 * (took_s - step_s)
             going_on = not search.done and budget.clock() + step_s <= until
             budget.left_s = rest_s + max(order.wanted.expected_tokens - search.steps, 1.0) * step_s * going_on
+            if not going_on:
+                break
+            given = yield Ask(decoder, search.pending, step_s, until, settled)
+            counted = True
+            if given is None:
+                break
+            search.feed(given.logits)
+            step_s += 0.5 * (self._alone_s(given, planned.beams, len(token_ids)) - step_s)
+        budget.left_s = rest_s
+        if rest_s or not counted:  # reading on is a step of its own; and its caller counts a first step that is over
             yield settled
-            going_on = going_on and budget.clock() + step_s <= until  # other texts may have run meanwhile
+        return self._ended(search, planned, order)
+
+    def _alone_s(self, given: Given, beams: int, tokens: int) -> float:
+        """What a step that was taken, perhaps with others, would have taken alone. Learns the slowdown from it."""
+        profiled_s = self._times.shared_step_s(given.texts, given.rows, tokens)
+        self._slowdown.learn(given.took_s, profiled_s)
+        return given.took_s * self._times.shared_step_s(1, beams, tokens) / profiled_s
+
+    def _ended(self, search: BeamSearch, planned: DecodingPlan, order: _Order) -> _Written:
+        """What a search has written, and why it ended."""
         reason: FinishReason = "deadline"
         if search.ended:  # a complete summary, even if a longer search could find a better one
             reason = "stop"
@@ -349,7 +386,7 @@ def check_writing(manifest: Seq2SeqManifest, engine: Seq2SeqEngine, tokens: Text
 
 def _serve(entry: CatalogEntry, variant: OpenSeq2Seq, max_queued_inputs: int, clock: Clock) -> SummarizerReplica:
     summarizer = AbstractiveSummarizer(variant.manifest, variant.engine, variant.tokens)
-    return SummarizerReplica(entry, summarizer, max_queued_inputs, clock)
+    return SummarizerReplica(entry, summarizer, max_queued_inputs, clock, summarizer.together())
 
 
 KIND = ReplicaKind(lambda manifest: (TOKENIZER_FILE, *SEQ2SEQ_FILES), _open, _serve)

@@ -17,7 +17,7 @@ from deployments.replica.totals import Totals
 from deployments.replica.writing.answers import GrowingAnswer, input_report, reserve_s, timings
 from deployments.replica.writing.job import TextBudget, WritingJob, WritingResult, lead_of, usable, words_for
 from deployments.replica.writing.step_log import step_log_for
-from deployments.replica.writing.time_slicing import TimeSlicer
+from deployments.replica.writing.time_slicing import TimeSlicer, Together
 from gateway.catalogs.catalog import CatalogEntry
 from gateway.model.deadline import Clock
 from gateway.model.messages import (
@@ -44,11 +44,21 @@ class Summarizer(Protocol):
 class SummarizerReplica:
     """Serves one summarizer."""
 
-    def __init__(self, entry: CatalogEntry, summarizer: Summarizer, max_queued_inputs: int, clock: Clock) -> None:
+    def __init__(
+        self,
+        entry: CatalogEntry,
+        summarizer: Summarizer,
+        max_queued_inputs: int,
+        clock: Clock,
+        together: Together | None = None,
+    ) -> None:
+        """Texts step `together` where that is given; else they take turns."""
         self._summarizer = summarizer
         self._clock = clock
         log = step_log_for(entry.name)
-        self.time_slicer = TimeSlicer(entry.slots, clock, max_queued_inputs, log, niceness=entry.niceness or 0)
+        self.time_slicer = TimeSlicer(
+            entry.slots, clock, max_queued_inputs, log, niceness=entry.niceness or 0, together=together
+        )
 
     def start(self) -> None:
         """Opens the queue on the running loop."""

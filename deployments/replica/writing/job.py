@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 from unicodedata import category
 
-import numpy as np
-
-from deployments.engines.base import Decoder, Logits
+from deployments.engines.base import Decoder, Logits, Pending
 from deployments.replica.sentences import MAX_CHARACTERS, split_sentences, whole_sentences
 from gateway.model.deadline import Clock
 from gateway.model.messages import Failure, FinishReason, Generation, InputReport
@@ -82,23 +80,34 @@ Settled: TypeAlias = Callable[[], str]
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What a text asks of the engine for its next step: one token more of its decoder.
+    """What a text asks of the engine for its next step: one token more for each row of its decoder.
 
-    Alone that should take `step_s`. Texts that ask may step together. `settled` is of the text so far.
+    Alone that should take `step_s`, and it must end by the instant `until`. Texts that ask may step together. `settled`
+    is of the text so far; None while nothing is certain.
     """
 
     decoder: Decoder
-    token: int
+    pending: Pending
     step_s: float
-    settled: Settled
+    until: float
+    settled: Settled | None
+
+    @property
+    def rows(self) -> int:
+        """The rows of the step."""
+        return len(self.pending[0])
 
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What a text that asked is given: its logits (vocabulary,), and how many texts stepped together, in what time."""
+    """What a text that asked is given: its logits (rows, vocabulary), and who stepped together, in what time.
+
+    `texts` and `rows` are those of all.
+    """
 
     logits: Logits
     texts: int
+    rows: int
     took_s: float
 
 
@@ -108,8 +117,6 @@ Steps: TypeAlias = Generator[Settled | Ask | None, Given | None, WritingResult |
 A text that runs its steps itself yields what says how it begins, or None while nothing is certain. What was once said
 is a beginning of all that is said later, and of the outcome's text. A text that leaves a step to
 its caller yields an `Ask`, and is sent what it asked for, or None if there is no time for it."""
-
-_ONE_ROW = np.zeros(1, dtype=np.int64)
 
 
 class WritingJob:
@@ -136,12 +143,13 @@ class WritingJob:
         if not self.in_time():
             return self._sent(None)
         began = self.budget.clock()
-        logits = ask.decoder.step(np.asarray([ask.token], dtype=np.int64), _ONE_ROW)[0]
-        return self.take(Given(logits, 1, self.budget.clock() - began))
+        logits = ask.decoder.step(*ask.pending)
+        return self.take(Given(logits, 1, ask.rows, self.budget.clock() - began))
 
     def in_time(self, pace: float = 1.0) -> bool:
         """False if what the text asks for would come too late, where a step takes `pace` times as long as alone."""
-        return self.ask is None or self.budget.fits(pace * self.ask.step_s)
+        ask = self.ask
+        return ask is None or self.budget.clock() + pace * ask.step_s <= ask.until
 
     def take(self, given: Given) -> bool:
         """Takes what the text has asked for; True if the outcome is there."""

@@ -9,9 +9,9 @@ import asyncio
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
-from deployments.engines.base import Decoder, Logits, guarded, yield_to_others
+from deployments.engines.base import Decoder, Logits, Pending, guarded, yield_to_others
 from deployments.replica.totals import TimeSlicerTotals
 from deployments.replica.writing.job import Given, WritingJob, WritingResult, usable
 from deployments.replica.writing.step_log import NO_LOG, Step, StepLog
@@ -27,13 +27,14 @@ SLICE_S = 0.02
 class Sharing:
     """A text as the rule sees it: its order of arrival, its deadline, engine time used, and engine time still needed.
 
-    `left_s` is a median in seconds.
+    `left_s` is a median in seconds. `rows` are those of its next step.
     """
 
     sequence: int
     deadline: float
     attained_s: float = 0.0
     left_s: float = 0.0
+    rows: int = 1
 
     def slack_s(self, now: float) -> float:
         """Seconds that the text can wait and still end in time, by the median; negative if it cannot end in time."""
@@ -74,20 +75,35 @@ def contested(waiting: Collection[Sharing], now: float) -> bool:
     return len({text.late(now) for text in waiting}) > 1
 
 
-def company(chosen: Text, others: Collection[Text], now: float, pace: Callable[[int], float], most: int) -> list[Text]:
+StepTime: TypeAlias = Callable[[int, int], float]
+"""What a step of so many texts, of so many rows together, takes in seconds."""
+
+
+def company(chosen: Text, others: Collection[Text], now: float, step_s: StepTime, most: int) -> list[Text]:
     """Picks the texts that take the next step with the chosen one, at most `most` with it.
 
-    A step of several texts takes longer than one of one: `pace` says how many times as long. So a text joins only where
-    every text that would be in time alone still is, the least slack first.
+    A step of several texts takes longer than one of one. So a text joins only where every text that would be in time
+    alone still is, the least slack first.
     """
     members = [chosen]
     for other in sorted(others, key=lambda text: (text.late(now), text.slack_s(now), text.sequence)):
         if len(members) == most:
             break
-        slower = pace(len(members) + 1)
-        if all(one.late(now) or one.deadline - now >= slower * one.left_s for one in (*members, other)):
+        joined = [*members, other]
+        paces = paces_of([one.rows for one in joined], step_s)
+        if all(
+            one.late(now) or one.deadline - now >= pace * one.left_s for one, pace in zip(joined, paces, strict=True)
+        ):
             members.append(other)
     return members
+
+
+def paces_of(rows: Sequence[int], step_s: StepTime) -> list[float]:
+    """How many times as long as alone a step of texts of so many rows each takes, for each of them."""
+    if len(rows) == 1:
+        return [1.0]
+    together_s = step_s(len(rows), sum(rows))
+    return [together_s / step_s(1, one) for one in rows]
 
 
 def _attained(text: Sharing) -> tuple[float, int]:
@@ -106,10 +122,10 @@ _TICK_S = 0.001  # seconds after a deadline before its alarm
 
 @dataclass(frozen=True, slots=True)
 class Together:
-    """How texts step together: at most `most` of them, by `step`, which takes `pace` times as long as a step of one."""
+    """How texts step together: at most `most` of them, by `step`, which takes `step_s`."""
 
-    step: Callable[[Sequence[Decoder], Sequence[int]], Logits]
-    pace: Callable[[int], float]
+    step: Callable[[Sequence[Decoder], Sequence[Pending]], Sequence[Logits]]
+    step_s: StepTime
     most: int
 
 
@@ -271,8 +287,8 @@ class TimeSlicer:
         sharing = [text for text in (*self._waiting, *self._running) if not text.withdrawn]
         backlog_s = sum(max(0.0, min(text.job.budget.left_s, text.deadline - now)) for text in sharing)
         if self._together is not None and sharing:
-            number = min(len(sharing), self._together.most)
-            backlog_s *= self._together.pace(number) / number
+            rows, step_s = [text.rows for text in sharing[: self._together.most]], self._together.step_s
+            backlog_s *= step_s(len(rows), sum(rows)) / sum(step_s(1, one) for one in rows)
         return LoadReport(backlog_s / self._slots, len(self._waiting), draining=not self._open, sharing=len(sharing))
 
     def _under_work(self) -> bool:
@@ -305,7 +321,7 @@ class TimeSlicer:
             texts = [text]
             if self._together is not None and text.job.ask is not None:
                 others = [one for one in ready if one is not text and one.job.ask is not None]
-                texts = company(text, others, now, self._together.pace, self._together.most)
+                texts = company(text, others, now, self._together.step_s, self._together.most)
             self._waiting.difference_update(texts)
             self._running.update(texts)
             self._begun += not text.begun
@@ -347,19 +363,21 @@ class TimeSlicer:
                 if self._waiting and ended - began >= self._slice_s:
                     break
                 step_began = ended
-                late = [text for text in texts if not text.job.in_time(together.pace(len(texts)))]
                 asks = [text.job.ask for text in texts if text.job.ask is not None]
+                rows = [ask.rows for ask in asks]
+                paces = paces_of(rows, together.step_s) if len(asks) == len(texts) else [1.0] * len(texts)
+                late = [text for text, pace in zip(texts, paces, strict=True) if not text.job.in_time(pace)]
                 if late or len(asks) < len(texts):
                     ended = self._each_alone(late, step_began)
                     break
-                decoders, tokens = [ask.decoder for ask in asks], [ask.token for ask in asks]
-                logits = guarded(lambda: together.step(decoders, tokens))  # noqa: B023 - called at once
+                decoders, pending = [ask.decoder for ask in asks], [ask.pending for ask in asks]
+                logits = guarded(lambda: together.step(decoders, pending))  # noqa: B023 - called at once
                 ended = self._clock()
                 if isinstance(logits, Failure):  # it may be one's fault
                     ended = self._each_alone(texts, ended)
                     continue
                 for at, text in enumerate(texts):
-                    given = Given(logits[at], len(texts), ended - step_began)
+                    given = Given(logits[at], len(texts), sum(rows), ended - step_began)
                     done = guarded(lambda: text.job.take(given))  # noqa: B023 - called at once
                     self._stepped(text, done, step_began, ended, len(texts))
         finally:
@@ -408,6 +426,7 @@ class TimeSlicer:
             self._running.discard(text)
             self._ending.discard(text)
             text.left_s = text.job.budget.left_s
+            text.rows = text.job.ask.rows if text.job.ask is not None else text.rows
             if text.done or text.withdrawn:
                 self._end(text)
             else:

@@ -10,6 +10,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, GenerationConfig, PreTrainedModel
 from transformers.generation.streamers import BaseStreamer
 
+from gateway.model.manifest import GenerationRules
+
 
 class TorchPeer:
     """A decoding peer, in bf16, that loads a checkpoint's original folder."""
@@ -93,6 +95,59 @@ class CausalTorchPeer:
         with torch.inference_mode():
             written = self._model.generate(ids, attention_mask=mask, generation_config=rules, streamer=_Told(told))
         found: list[list[int]] = written[:, longest:].tolist()
+        return found
+
+
+class Seq2SeqTorchPeer:
+    """An encoder-decoder's original folder in fp32, which summarises sources in one batch."""
+
+    def __init__(self, model: PreTrainedModel, pad_id: int, rules: GenerationRules) -> None:
+        """Takes a loaded model; `open` makes one."""
+        model.generation_config = GenerationConfig()  # else `generate` also applies the checkpoint's own rules
+        self._model: Any = model  # its methods are typed as tensors
+        self._pad_id = pad_id
+        self._rules = rules
+
+    @classmethod
+    def open(cls, folder: Path, threads: int, pad_id: int, rules: GenerationRules) -> Seq2SeqTorchPeer:
+        """Loads safetensors weights as fp32 and runs no code of the checkpoint. Sets the process's thread count."""
+        torch.set_num_threads(threads)
+        model = AutoModelForSeq2SeqLM.from_pretrained(
+            folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, local_files_only=True
+        )
+        return cls(model.eval(), pad_id, rules)
+
+    def write(
+        self,
+        sources: Sequence[Sequence[int]],
+        tokens: int,
+        beams: int,
+        told: Callable[[], None] = lambda: None,
+    ) -> list[list[int]]:
+        """What is written of each source in `tokens` steps, with special tokens. Sources are padded on their right.
+
+        `told` is called whenever each source has one more token; not at all for several beams.
+        """
+        rules, longest = self._rules, max(map(len, sources))
+        ids = torch.tensor([list(one) + [self._pad_id] * (longest - len(one)) for one in sources])
+        mask = torch.tensor([[1] * len(one) + [0] * (longest - len(one)) for one in sources])
+        asked = GenerationConfig(
+            decoder_start_token_id=rules.decoder_start_token_id,
+            eos_token_id=list(rules.eos_token_ids),
+            pad_token_id=self._pad_id,
+            forced_bos_token_id=rules.forced_bos_token_id,
+            forced_eos_token_id=rules.forced_eos_token_id,
+            no_repeat_ngram_size=rules.no_repeat_ngram_size,
+            min_new_tokens=tokens,
+            max_new_tokens=tokens,
+            num_beams=beams,
+            do_sample=False,
+            **({"length_penalty": rules.length_penalty, "early_stopping": rules.early_stopping} if beams > 1 else {}),
+        )
+        streamed = {"streamer": _Told(told)} if beams == 1 else {}
+        with torch.inference_mode():
+            written = self._model.generate(ids, attention_mask=mask, generation_config=asked, **streamed)
+        found: list[list[int]] = written[:, 1:].tolist()
         return found
 
 

@@ -19,6 +19,12 @@ from transformers import (
     BartConfig,
     BartForConditionalGeneration,
     GenerationConfig,
+    MarianConfig,
+    MarianMTModel,
+    MBartConfig,
+    MBartForConditionalGeneration,
+    MT5Config,
+    MT5ForConditionalGeneration,
     PegasusConfig,
     PegasusForConditionalGeneration,
     PreTrainedModel,
@@ -122,7 +128,57 @@ def t5(vocabulary: int) -> PreTrainedModel:
     return T5ForConditionalGeneration(config)
 
 
+def marian(vocabulary: int) -> PreTrainedModel:
+    """Return a model with sinusoidal positions and layer norms last; writing starts at `<pad>`."""
+    config = MarianConfig(
+        vocab_size=vocabulary,
+        scale_embedding=True,
+        pad_token_id=0,
+        eos_token_id=1,
+        decoder_start_token_id=0,
+        forced_eos_token_id=None,
+        **SIZES,
+    )
+    return MarianMTModel(config)
+
+
+def mbart(vocabulary: int) -> PreTrainedModel:
+    """Return a model with learned positions, and layer norms before and behind the layers."""
+    config = MBartConfig(
+        vocab_size=vocabulary,
+        scale_embedding=True,
+        pad_token_id=0,
+        bos_token_id=2,
+        eos_token_id=1,
+        decoder_start_token_id=1,
+        forced_eos_token_id=None,
+        **SIZES,
+    )
+    return MBartForConditionalGeneration(config)
+
+
+def mt5(vocabulary: int) -> PreTrainedModel:
+    """Return a model like T5, with gates in its layers and relative positions of few buckets."""
+    config = MT5Config(
+        vocab_size=vocabulary,
+        d_model=32,
+        d_kv=16,
+        d_ff=64,
+        num_layers=2,
+        num_heads=2,
+        relative_attention_num_buckets=8,
+        relative_attention_max_distance=12,
+        pad_token_id=0,
+        eos_token_id=1,
+        decoder_start_token_id=0,
+    )
+    return MT5ForConditionalGeneration(config)
+
+
 SEQ2SEQ_FAMILIES: dict[str, Callable[[int], PreTrainedModel]] = {"bart": bart, "pegasus": pegasus, "t5": t5}
+SHARING_FAMILIES = SEQ2SEQ_FAMILIES | {"marian": marian, "mbart": mbart, "mt5": mt5}
+"""All families whose texts may share steps."""
+
 GENERATION: dict[str, dict[str, object]] = {
     "bart": {
         "num_beams": 4,
@@ -148,7 +204,7 @@ def small_seq2seq(family: str, seed: int = 7) -> PreTrainedModel:
     """Return a model of the family in evaluation mode, whose generation config is a plain greedy search."""
     torch.manual_seed(seed)
     torch.set_num_threads(1)  # with more threads, such small matrices only wait for each other
-    model = SEQ2SEQ_FAMILIES[family](seq2seq_tokenizer(family).get_vocab_size())
+    model = SHARING_FAMILIES[family](seq2seq_tokenizer(family).get_vocab_size())
     redraw(model)
     model.generation_config = _generation(family, model, beams=False)
     model.eval()

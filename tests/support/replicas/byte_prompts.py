@@ -13,7 +13,7 @@ from fake_engines import Saying
 from fakes import FakeClock, cell
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from deployments.engines.base import Decoder, Logits, TokenIds
+from deployments.engines.base import Decoder, Logits, Pending, TokenIds
 from deployments.replica.generate.prompts import Prompts
 from deployments.replica.generate.writing import Scribe
 from gateway.model.manifest import GoldenSummary, Precision, SourceOf
@@ -128,15 +128,16 @@ class Scribbler:
         self.clock.advance(self.encode_s)
         return _Line(self, [*self.read[-1]])
 
-    def step_together(self, decoders: Sequence[Decoder], tokens: Sequence[int]) -> Logits:
+    def step_together(self, decoders: Sequence[Decoder], pending: Sequence[Pending]) -> list[Logits]:
         """Let each go on; a step of two takes half as long again as one of one, and so on."""
         lines = [one for one in decoders if isinstance(one, _Line)]
         self.companies.append(len(lines))
         self.clock.advance(self.step_s * (1 + len(lines)) / 2)
+        tokens = [int(ids[0]) for ids, _ in pending]
         said = [one.said(token) for one, token in zip(lines, tokens, strict=True)]
         for one, token in zip(lines, tokens, strict=True):
             one.go_on(token)
-        return np.concatenate(said)
+        return said
 
     def score(self, token_ids: TokenIds) -> Logits:
         """No test asks for it."""

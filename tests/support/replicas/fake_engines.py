@@ -6,14 +6,14 @@ With them come a tokenizer of whole words, manifests, and a text's work in steps
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from fakes import FakeClock, cell
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-from deployments.engines.base import Logits, TokenIds
+from deployments.engines.base import Decoder, Logits, Pending, TokenIds
 from deployments.replica.summarize.ranking import FEATURES, Ranker
 from deployments.replica.tokens import TextTokens
 from deployments.replica.writing.job import Steps, TextBudget, WritingJob, WritingResult
@@ -98,6 +98,29 @@ class FakeSeq2Seq:
 
 
 @dataclass
+class SharingSeq2Seq(FakeSeq2Seq):
+    """One whose texts may step together: a step takes half of `step_s` a row and half of it a text.
+
+    `companies` has how many stepped together each time.
+    """
+
+    companies: list[int] = field(default_factory=list)
+    shares_steps: bool = True
+
+    def step_together(self, decoders: Sequence[Decoder], pending: Sequence[Pending]) -> list[Logits]:
+        """Run one step of each."""
+        rows = sum(len(tokens) for tokens, _ in pending)
+        self.companies.append(len(decoders))
+        self.began.append(self.clock())
+        self.clock.advance(self.step_s * (rows + len(decoders)) / 2)
+        return [one.take(*asked) for one, asked in zip(decoders, pending, strict=True) if isinstance(one, _Decoder)]
+
+    def twin(self, decoder: Decoder) -> Decoder:
+        """No test asks for it."""
+        raise NotImplementedError
+
+
+@dataclass
 class _Decoder:
     engine: FakeSeq2Seq
     source: tuple[int, ...]
@@ -109,6 +132,11 @@ class _Decoder:
         if self.written:
             engine.began.append(engine.clock())
             engine.clock.advance(engine.step_s * len(tokens))
+        return self.take(tokens, origins)
+
+    def take(self, tokens: TokenIds, origins: TokenIds) -> Logits:
+        """Return the logits of a step that has been waited for."""
+        engine = self.engine
         engine.rows.append(len(tokens))
         if engine.fails_at is not None and len(engine.rows) >= engine.fails_at:
             raise ArithmeticError("secret")
@@ -183,9 +211,18 @@ _VARIANT: dict[str, object] = {
 
 
 def writer_manifest(
-    window: int = 64, encode_s: float = 0.02, step_s: float = 0.01, output_tokens: float = 8.0, **rules: object
+    window: int = 64,
+    encode_s: float = 0.02,
+    step_s: float = 0.01,
+    output_tokens: float = 8.0,
+    *,
+    sharing: bool = False,
+    **rules: object,
 ) -> Seq2SeqManifest:
-    """Return the manifest of an encoder-decoder like the fake one; `rules` are of its generation."""
+    """Return the manifest of an encoder-decoder like the fake one, or the one whose texts step together.
+
+    `rules` are of its generation.
+    """
     given: dict[str, object] = {"max_new_tokens": 24, "num_beams": 4, **rules}
     return Seq2SeqManifest.model_validate(
         {
@@ -193,6 +230,7 @@ def writer_manifest(
             "max_tokens": window,
             "profile": flat_profile(encode_s),
             "step_profile": flat_profile(step_s, by_batch=True),
+            "company_profile": flat_profile(step_s, by_batch=True) if sharing else None,
             "generation": GenerationRules.model_validate(
                 {"decoder_start_token_id": START, "eos_token_ids": (END,), **given}
             ),

@@ -14,7 +14,8 @@ from deployments.replica.generate.replica import GeneratorReplica
 from deployments.replica.generate.writing import Scribe
 from gateway.model.messages import Answer, Delta, Failure, FailureKind, Work
 from gateway.model.tier import Tier
-from gateway.tasks.generate import MOST_TOGETHER, GenerateParameters
+from gateway.tasks.decoding import MOST_TOGETHER
+from gateway.tasks.generate import GenerateParameters
 
 SAID = " all is well"
 
