@@ -32,6 +32,11 @@ LARGEST_FILE = 2**31 - 2**24
 SPAN_OUTPUTS = ("start_logits", "end_logits")
 """The outputs of a graph that finds answers, as optimum names them."""
 
+WRONG_GRAPHS = {
+    "longformer": "has no graph that is right for texts of every length; its classifiers are served by engine: torch",
+}
+"""Why the graphs that optimum makes of an architecture are not served."""
+
 BLOCK = 128
 """Weights that share a scale, where a kind does not say otherwise."""
 
@@ -410,10 +415,20 @@ QUANTISED: Quantise = {
 
 
 def _export(model: PreTrainedModel, folder: Path, task: str, files: tuple[str, ...]) -> None:
-    """Exports with optimum, without its last step, which would merge the decoder graphs."""
+    """Exports with optimum, without its last step, which would merge the decoder graphs; or by a way of our own.
+
+    Raises ExportFailed.
+    """
     from optimum.exporters.onnx import onnx_export_from_model  # imports torch
 
+    from exporters.kinds.own_graphs import OWN  # imports torch
+
     family = model.config.model_type
+    if family in WRONG_GRAPHS:
+        raise ExportFailed(f"{family} {WRONG_GRAPHS[family]}")
+    if (family, task) in OWN:
+        OWN[family, task](model, folder)
+        return
     try:
         onnx_export_from_model(model, output=folder, task=task, do_validation=False, no_post_process=len(files) > 1)
     except (ValueError, KeyError, IndexError, NotImplementedError, RuntimeError) as error:

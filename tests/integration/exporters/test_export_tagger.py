@@ -117,6 +117,13 @@ def test_bytes_are_joined_as_by_the_pipeline(tmp_path: Path) -> None:
         assert_as_the_pipeline(made, aggregation, ["O"])
 
 
+def test_a_tagger_that_pads_on_the_left_answers_as_the_pipeline(tmp_path: Path) -> None:
+    """An XLNet, padded on the right here, finds what its pipeline finds, which pads on the left and has a type more."""
+    made = exported(tmp_path, "xlnet")
+    for aggregation in ("none", "simple"):
+        assert_as_the_pipeline(made, aggregation, ["O"])
+
+
 def test_a_variant_is_true_to_its_source(variant: Path) -> None:
     """In fp32 every token has the source's label, and logits are off by no more than rounding."""
     manifest = opened(variant).manifest

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
@@ -32,6 +33,8 @@ from transformers import (
     ElectraForSequenceClassification,
     GPT2Config,
     GPT2ForSequenceClassification,
+    LayoutLMConfig,
+    LayoutLMForSequenceClassification,
     LongformerConfig,
     LongformerForSequenceClassification,
     MobileBertConfig,
@@ -39,6 +42,8 @@ from transformers import (
     PreTrainedModel,
     RobertaConfig,
     RobertaForSequenceClassification,
+    XLNetConfig,
+    XLNetForSequenceClassification,
 )
 
 from deployments.engines.base import padded
@@ -75,6 +80,17 @@ def byte_level() -> Tokenizer:
     tokenizer = Tokenizer(models.BPE({piece: place for place, piece in enumerate(pieces)}, [], unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
+    return tokenizer
+
+
+def left_padded() -> Tokenizer:
+    """Return a tokenizer of XLNet's kind over the pieces of BERT's: `<sep> <cls>` at the end, the last of type 2."""
+    tokenizer = wordpiece()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A:0 [SEP]:0 [CLS]:2",
+        pair="$A:0 [SEP]:0 $B:1 [SEP]:1 [CLS]:2",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+    )
     return tokenizer
 
 
@@ -177,6 +193,19 @@ def longformer(vocabulary: int) -> PreTrainedModel:
     return LongformerForSequenceClassification(LongformerConfig(**sizes))
 
 
+def layoutlm(vocabulary: int) -> PreTrainedModel:
+    """Return a model that reads where each word stands on its page."""
+    return LayoutLMForSequenceClassification(
+        LayoutLMConfig(vocab_size=vocabulary, max_position_embeddings=WINDOW, **SIZES, **LABELS)
+    )
+
+
+def xlnet(vocabulary: int) -> PreTrainedModel:
+    """Return a model with relative positions, which classifies at the last token and pads on the left."""
+    sizes: dict[str, Any] = {"vocab_size": vocabulary, "d_model": 32, "n_layer": 2, "n_head": 2, "d_inner": 64}
+    return XLNetForSequenceClassification(XLNetConfig(pad_token_id=0, **sizes, **LABELS))
+
+
 FAMILIES: dict[str, Callable[[int], PreTrainedModel]] = {
     "distilbert": distilbert,
     "bert": bert,
@@ -191,21 +220,32 @@ FURTHER_FAMILIES: dict[str, Callable[[int], PreTrainedModel]] = {
     "gpt2": gpt2,
     "convbert": convbert,
     "longformer": longformer,
+    "xlnet": xlnet,
+    "layoutlm": layoutlm,
 }
 """Families of which not every law is tried, with the tokenizer of BERT's kind."""
+
+
+TOKENIZERS = {
+    "roberta": "RobertaTokenizerFast",
+    "distilbert": "DistilBertTokenizerFast",
+    "xlnet": "PreTrainedTokenizerFast",
+}
 
 
 def make_checkpoint(folder: Path, family: str = "distilbert", half: bool = True) -> Path:
     """Write a checkpoint of the family: config, safetensors (fp16 like the starters, or fp32), tokenizer, texts."""
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = byte_level() if family == "roberta" else wordpiece()
+    tokenizer = {"roberta": byte_level, "xlnet": left_padded}.get(family, wordpiece)()
     torch.manual_seed(7)
     model = (FAMILIES | FURTHER_FAMILIES)[family](tokenizer.get_vocab_size())
     _fit(model, tokenizer)
     (model.half() if half else model).save_pretrained(folder, safe_serialization=True)
     tokenizer.save(str(folder / "tokenizer.json"))
-    kind = {"roberta": "RobertaTokenizerFast", "distilbert": "DistilBertTokenizerFast"}.get(family, "BertTokenizerFast")
-    said: dict[str, object] = {"tokenizer_class": kind, "model_max_length": WINDOW}
+    said: dict[str, object] = {"tokenizer_class": TOKENIZERS.get(family, "BertTokenizerFast")}
+    said["model_max_length"] = WINDOW
+    if family == "xlnet":
+        said |= {"padding_side": "left", "pad_token": "[PAD]", "unk_token": "[UNK]"}
     if family in ("bart", "gpt2"):
         said["model_input_names"] = ["input_ids", "attention_mask"]
     (folder / "tokenizer_config.json").write_text(json.dumps(said))
@@ -257,6 +297,10 @@ def _fit(model: PreTrainedModel, tokenizer: Tokenizer) -> None:
     examples = sentences(64, seed=3)
     rows = [tokenizer.encode(one.text).ids[:WINDOW] for one in examples]
     batch = padded(rows, model.config.pad_token_id or 0)
+    if model.config.model_type == "xlnet":  # which classifies at the last place of all
+        for ids, mask in zip(batch.token_ids, batch.attention_mask, strict=True):
+            at = len(mask) - int(mask.sum())
+            ids[:], mask[:] = np.roll(ids, at), np.roll(mask, at)
     masked = torch.from_numpy(batch.attention_mask)
     targets = torch.tensor([LABEL_IDS[one.label] for one in examples])
     model.eval()
