@@ -191,7 +191,8 @@ def _part_products(graph: GraphProto) -> None:
 def _score_from(graph: GraphProto) -> None:
     """Gives a graph the input that says from which token on logits are computed, if a head of one matrix makes them.
 
-    Of SmolLM2-135M's multiplications the head's are a fifth, and its logits take 197 kB a token.
+    A number may be added to each logit. Of SmolLM2-135M's multiplications the head's are a fifth, and its logits take
+    197 kB a token.
     """
     import onnx  # export time only
 
@@ -199,9 +200,10 @@ def _score_from(graph: GraphProto) -> None:
     from deployments.engines.onnx_causal import SCORED_FROM
 
     weights = {one.name for one in graph.initializer}
-    at, head = next((at, node) for at, node in enumerate(graph.node) if LOGITS in node.output)
-    if head.op_type != "MatMul" or head.input[1] not in weights:
+    head = _last_product(graph, LOGITS)
+    if head is None or head.input[1] not in weights:
         return
+    at = next(place for place, one in enumerate(graph.node) if one.output[0] == head.output[0])
     graph.input.append(onnx.helper.make_tensor_value_info(SCORED_FROM, onnx.TensorProto.INT64, [1]))
     bounds = {"end": np.iinfo(np.int64).max, "axis": 1}
     for name, value in bounds.items():
@@ -421,7 +423,7 @@ def _export(model: PreTrainedModel, folder: Path, task: str, files: tuple[str, .
     """
     from optimum.exporters.onnx import onnx_export_from_model  # imports torch
 
-    from exporters.kinds.own_graphs import OWN  # imports torch
+    from exporters.kinds.own_graphs import CONFIGURED, OWN  # imports torch
 
     family = model.config.model_type
     if family in WRONG_GRAPHS:
@@ -429,8 +431,12 @@ def _export(model: PreTrainedModel, folder: Path, task: str, files: tuple[str, .
     if (family, task) in OWN:
         OWN[family, task](model, folder)
         return
+    told: dict[str, Any] = {}
+    if (family, task) in CONFIGURED:
+        told["custom_onnx_configs"] = {"model": CONFIGURED[family, task](model.config)}
+    plain = len(files) > 1
     try:
-        onnx_export_from_model(model, output=folder, task=task, do_validation=False, no_post_process=len(files) > 1)
+        onnx_export_from_model(model, output=folder, task=task, do_validation=False, no_post_process=plain, **told)
     except (ValueError, KeyError, IndexError, NotImplementedError, RuntimeError) as error:
         raise ExportFailed(f"{family} cannot be exported to ONNX: {_in_short(error)}") from error
     missing = [name for name in files if not (folder / name).exists()]

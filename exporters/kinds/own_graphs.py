@@ -1,4 +1,4 @@
-"""Exports what optimum has no graph for: XLNet's classifiers and taggers, and CTRL.
+"""Exports what optimum has no graph or configuration for: XLNet's classifiers and taggers, and CTRL.
 
 Knows how each architecture is told what a replica sends; knows no proof, which every kind makes itself.
 """
@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
+from optimum.exporters.onnx import OnnxConfig
+from optimum.exporters.onnx.config import TextDecoderWithPositionIdsOnnxConfig
+from optimum.utils import NormalizedTextConfig
+from transformers import PretrainedConfig, PreTrainedModel
 
 from deployments.engines.base import ONNX_FILE
 from deployments.engines.onnx import ATTENTION_MASK, INPUT_IDS, LOGITS, TOKEN_TYPES
@@ -114,3 +117,21 @@ OWN: dict[tuple[str, str], Callable[[PreTrainedModel, Path], None]] = {
     ("xlnet", "token-classification"): export_xlnet_tagger,
 }
 """What exports a checkpoint, by its architecture and its task in optimum's words."""
+
+
+class _CtrlConfig(TextDecoderWithPositionIdsOnnxConfig):  # type: ignore[misc]  # optimum has no types
+    """What optimum needs to know of CTRL: a decoder as GPT-2 is, which is told the positions of its tokens."""
+
+    NORMALIZED_CONFIG_CLASS = NormalizedTextConfig.with_args(
+        num_layers="n_layer", num_attention_heads="n_head", hidden_size="n_embd"
+    )
+
+
+def _ctrl_config(config: PretrainedConfig) -> OnnxConfig:
+    return _CtrlConfig(config, task="text-generation", use_past=True, use_past_in_inputs=True)
+
+
+CONFIGURED: dict[tuple[str, str], Callable[[PretrainedConfig], OnnxConfig]] = {
+    ("ctrl", "text-generation-with-past"): _ctrl_config
+}
+"""What tells optimum of an architecture that it does not know, by the same key."""
