@@ -144,7 +144,10 @@ def test_what_nobody_foresaw_is_a_sentence_too(checkpoint: Path, tmp_path: Path)
     assert ", from tokenization_utils_fast.py:" in said and "Traceback" not in said
 
 
-@pytest.mark.parametrize("family", ["albert", "electra", "deberta", "bart", "gpt2", "xlnet"])
+FURTHER = ["albert", "electra", "xlm-roberta", "camembert", "deberta", "bart", "gpt2", "xlnet"]
+
+
+@pytest.mark.parametrize("family", FURTHER)
 def test_further_families_answer_as_the_pipeline(tmp_path: Path, family: str) -> None:
     """Families with shared layers, relative positions, or an answer at the end of a text are exported, and right."""
     folder = make_checkpoint(tmp_path / family, family)

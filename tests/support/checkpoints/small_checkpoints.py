@@ -25,6 +25,8 @@ from transformers import (
     BartForSequenceClassification,
     BertConfig,
     BertForSequenceClassification,
+    CamembertConfig,
+    CamembertForSequenceClassification,
     ConvBertConfig,
     ConvBertForSequenceClassification,
     DistilBertConfig,
@@ -42,6 +44,8 @@ from transformers import (
     PreTrainedModel,
     RobertaConfig,
     RobertaForSequenceClassification,
+    XLMRobertaConfig,
+    XLMRobertaForSequenceClassification,
     XLNetConfig,
     XLNetForSequenceClassification,
 )
@@ -136,6 +140,28 @@ def roberta(vocabulary: int) -> PreTrainedModel:
     )
 
 
+def xlm_roberta(vocabulary: int) -> PreTrainedModel:
+    """Return a RoBERTa of many languages; its window is two below its table as well."""
+    sizes: dict[str, Any] = {
+        "vocab_size": vocabulary,
+        "max_position_embeddings": WINDOW + 2,
+        "pad_token_id": 1,
+        **SIZES,
+    }
+    return XLMRobertaForSequenceClassification(XLMRobertaConfig(**sizes, **LABELS))
+
+
+def camembert(vocabulary: int) -> PreTrainedModel:
+    """Return a RoBERTa of French."""
+    sizes: dict[str, Any] = {
+        "vocab_size": vocabulary,
+        "max_position_embeddings": WINDOW + 2,
+        "pad_token_id": 1,
+        **SIZES,
+    }
+    return CamembertForSequenceClassification(CamembertConfig(**sizes, **LABELS))
+
+
 def albert(vocabulary: int) -> PreTrainedModel:
     """Return a model whose two layers share their weights."""
     return AlbertForSequenceClassification(
@@ -213,6 +239,8 @@ FAMILIES: dict[str, Callable[[int], PreTrainedModel]] = {
     "roberta": roberta,
 }
 FURTHER_FAMILIES: dict[str, Callable[[int], PreTrainedModel]] = {
+    "xlm-roberta": xlm_roberta,
+    "camembert": camembert,
     "albert": albert,
     "electra": electra,
     "deberta": deberta,
@@ -226,8 +254,9 @@ FURTHER_FAMILIES: dict[str, Callable[[int], PreTrainedModel]] = {
 """Families of which not every law is tried, with the tokenizer of BERT's kind."""
 
 
+OF_ROBERTA = ("roberta", "xlm-roberta", "camembert")
 TOKENIZERS = {
-    "roberta": "RobertaTokenizerFast",
+    **dict.fromkeys(OF_ROBERTA, "RobertaTokenizerFast"),
     "distilbert": "DistilBertTokenizerFast",
     "xlnet": "PreTrainedTokenizerFast",
 }
@@ -236,7 +265,7 @@ TOKENIZERS = {
 def make_checkpoint(folder: Path, family: str = "distilbert", half: bool = True) -> Path:
     """Write a checkpoint of the family: config, safetensors (fp16 like the starters, or fp32), tokenizer, texts."""
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = {"roberta": byte_level, "xlnet": left_padded}.get(family, wordpiece)()
+    tokenizer = {**dict.fromkeys(OF_ROBERTA, byte_level), "xlnet": left_padded}.get(family, wordpiece)()
     torch.manual_seed(7)
     model = (FAMILIES | FURTHER_FAMILIES)[family](tokenizer.get_vocab_size())
     _fit(model, tokenizer)
