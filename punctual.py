@@ -6,6 +6,7 @@ no load test.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
@@ -24,6 +25,7 @@ from rich.table import Table
 from exporters.options import DEFAULT_CACHE, DEFAULT_CATALOG, CacheOption, CatalogOption, FloorOption, lazy_group
 
 if TYPE_CHECKING:
+    from gateway.model.messages import Parameters
     from gateway.scheduling.policy import Decision
 
 COLLECTOR = "http://127.0.0.1:4318"
@@ -281,6 +283,9 @@ def explain(
     text: Annotated[str | None, typer.Option(help="the text; it or --file is required")] = None,
     file: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="the text is in this file")] = None,
     domain: Annotated[str | None, typer.Option(help="the subject of the text, as in parameters.domain")] = None,
+    parameters: Annotated[
+        str | None, typer.Option(help="""the body's parameters, as JSON, such as '{"tgt_lang": "de"}'""")
+    ] = None,
     budget_ms: Annotated[float | None, typer.Option(help="(default: the task's)")] = None,
     percentile: float = 95.0,
     strict: Annotated[bool, typer.Option("--strict", help="refuse rather than be late")] = False,
@@ -308,7 +313,8 @@ def explain(
     loaded = loaded.only(manifests)
     budget_s = None if budget_ms is None else budget_ms / 1000
     terms = Terms(budget_s=budget_s, percentile=percentile, strict=strict, domain=domain)
-    decision = explained(loaded, manifests, task, asked or "", terms, price, counters_of(manifests, folders))
+    counters, given = counters_of(manifests, folders), _parameters_of(task, asked or "", parameters)
+    decision = explained(loaded, manifests, task, asked or "", terms, price, counters, given)
     console.print(_candidates(decision, len(asked or ""), percentile))
     if decision.price:
         console.print(f"capacity price: {decision.price:g} points of quality a core-second")
@@ -318,6 +324,19 @@ def explain(
         console.print(f"refused: {decision.refusal}; least feasible budget {ms_above(decision.min_feasible_s):g} ms")
     else:
         console.print(f"refused: {decision.refusal}")
+
+
+def _parameters_of(task: str, text: str, given: str | None) -> Parameters | None:
+    """The parameters that a body with this text and these has; None if none are given. Raises InvalidRequest."""
+    from gateway.api.bodies import parse
+    from gateway.catalogs.catalog import Limits
+    from gateway.tasks import TASKS
+
+    if given is None or task not in TASKS:
+        return None
+    body = TASKS[task].body
+    inputs = json.dumps(body.inputs_of((text,)))
+    return TASKS[task].read(parse(f'{{"inputs": {inputs}, "parameters": {given}}}'.encode(), body, Limits()))[0]
 
 
 def _text_of(file: Path) -> str:

@@ -41,7 +41,7 @@ def export(
     Raises SourceRefused, ExportFailed, or VariantRefused if the variant is under its floors (the kind's for the
     precision, unless the settings override them). After an exception `out` is unchanged.
     """
-    host, kind = read_host(), kind_of(source.path, source.location)
+    host, kind = read_host(), kind_of(source.path, source.location, plan.task)
     check_plan(plan, kind, source.location, host)
     progress(Step.LOADING, 0.0)
     with quiet_libraries(), staged(out) as folder:

@@ -27,6 +27,7 @@ _TERM_OF = {
     Verdict.NOT_PINNED: {"header": CHECKPOINT},
     Verdict.BELOW_MIN_TIER: {"header": MIN_TIER},
     Verdict.OTHER_DOMAIN: {"field": "domain"},
+    Verdict.UNABLE: {"field": "parameters"},
 }
 """The term of the request behind each verdict on a candidate."""
 

@@ -21,10 +21,10 @@ from gateway.forecasting.lengths import Counter, Lengths, estimated
 from gateway.forecasting.load import LoadTracker
 from gateway.model.coming import Coming
 from gateway.model.deadline import Clock, Deadline
-from gateway.model.errors import CheckpointUnavailable, UnknownCheckpoint, UnknownTask
+from gateway.model.errors import CheckpointUnavailable, InvalidRequest, UnknownCheckpoint, UnknownTask
 from gateway.model.faults import Note, log_fault
 from gateway.model.manifest import VariantManifest
-from gateway.model.messages import LoadReport
+from gateway.model.messages import LoadReport, Parameters
 from gateway.model.profile import LoneRuns
 from gateway.model.request import Request, RequestShape, Terms
 from gateway.scheduling.decider import Decider
@@ -160,15 +160,16 @@ class Router:
     def _terms(self, request: Request) -> Terms:
         """The request's terms, with the task's default domain, or the checkpoint pinned that answers a fixed task.
 
-        Raises UnknownCheckpoint, InvalidRequest if the fixed checkpoint cannot do what is asked, and
+        Raises UnknownCheckpoint, InvalidRequest if no checkpoint, or the fixed one, can do what is asked, and
         CheckpointUnavailable if it is not served, or not yet.
         """
         task, terms = request.task, request.terms
         served = self.scheduler.deciders[task].by_name
         name = terms.pinned or self.fixed.get(task)
         if name is None and served:
-            domain = terms.domain or self._catalog.defaults.domain.get(task)
-            return terms if domain == terms.domain else replace(terms, domain=domain)
+            domain, able = terms.domain or self._catalog.defaults.domain.get(task), self._able(request, served)
+            changed = domain != terms.domain or able is not None
+            return replace(terms, domain=domain, able=able) if changed else terms
         if name is None or name not in served:
             entries = self._catalog.of_task(task)
             if name is None:
@@ -178,7 +179,25 @@ class Router:
             raise UnknownCheckpoint([entry.name for entry in entries])
         if task in self.fixed:
             TASKS[task].check(self.manifests[name], request.parameters)
+        self._able(request, (name,))
         return terms if terms.pinned else replace(terms, pinned=name)
+
+    def _able(self, request: Request, among: Iterable[str]) -> frozenset[str] | None:
+        """The checkpoints that can do what the request's parameters ask for; None if all can.
+
+        Raises InvalidRequest if none can, and CheckpointUnavailable if one that is still to come might.
+        """
+        able = TASKS[request.task].able
+        if able is None:
+            return None
+        try:
+            return frozenset(able({name: self.manifests[name] for name in among}, request.parameters))
+        except InvalidRequest:
+            entries = self._catalog.of_task(request.task) if request.terms.pinned is None else ()
+            coming = [one.name for one in entries if one.name in self.coming and self.coming[one.name].expected]
+            if coming:
+                raise CheckpointUnavailable(coming) from None
+            raise
 
 
 def lengths_of(
@@ -278,15 +297,18 @@ def explain(
     terms: Terms,
     price: float | None = None,
     counters: Mapping[str, Counter] | None = None,
+    parameters: Parameters | None = None,
 ) -> Decision:
-    """Decides as an idle gateway would: every checkpoint up, nothing queued. Raises UnknownTask.
+    """Decides as an idle gateway would: every checkpoint up, nothing queued. Raises UnknownTask, or InvalidRequest.
 
-    `price` is in points of quality per core-second; None is the price of an idle gateway, 0.
+    `price` is in points of quality per core-second; None is the price of an idle gateway, 0. `parameters` are the
+    task's own defaults where absent.
     """
     now_s = time.monotonic()
     load = LoadTracker()
     for entry in catalog.checkpoints:
         load.reported(entry.name, "idle", LoadReport(0.0, 0), now_s)
     router = Router(catalog, manifests, load, lambda: now_s, counters=counters)
-    request = Request(task, (text,), router.task(task).parameters(), terms, now_s)
+    asked = router.task(task).parameters() if parameters is None else parameters
+    request = Request(task, (text,), asked, terms, now_s)
     return router.decide(request, router.deadline(request), price, every=True)

@@ -70,6 +70,7 @@ KINDS: dict[str, str] = {
     "filler": "deployments.replica.filling",
     "seq2seq": "deployments.replica.summarize.abstractive",
     "tagger": "deployments.replica.tagging.replica",
+    "translator": "deployments.replica.translate.replica",
 }
 """The module of each kind, with a `KIND`. It is imported only when a variant of the kind is opened."""
 

@@ -18,21 +18,27 @@ from exporters.kinds.filler import FILLER
 from exporters.kinds.kind import Kind
 from exporters.kinds.seq2seq import SEQ2SEQ
 from exporters.kinds.tagger import TAGGER
+from exporters.kinds.translator import TRANSLATOR
 from exporters.sources.source import read_object
+from gateway.tasks import tasks_of
 
 __all__ = ["KINDS", "Kind", "kind_of"]
 
 KINDS: dict[str, Kind[Any, Any]] = {
-    kind.name: kind for kind in (CLASSIFIER, EXTRACTIVE, ANSWERER, SEQ2SEQ, CAUSAL, EMBEDDER, TAGGER, FILLER)
+    kind.name: kind
+    for kind in (CLASSIFIER, EXTRACTIVE, ANSWERER, SEQ2SEQ, TRANSLATOR, CAUSAL, EMBEDDER, TAGGER, FILLER)
 }
-"""The kinds, by their names in manifests. The first that recognises a checkpoint takes it."""
+"""The kinds, by their names in manifests. The first that recognises a checkpoint, and serves its task, takes it."""
 
 
-def kind_of(path: Path, location: str) -> Kind[Any, Any]:
+def kind_of(path: Path, location: str, task: str | None = None) -> Kind[Any, Any]:
     """The kind of the checkpoint in a checked folder. Raises SourceRefused if its config.json is malformed.
 
-    A checkpoint that no kind recognises counts as a classifier; if it is none, loading it is refused.
+    Of kinds that recognise it, one that serves the `task` goes first. A checkpoint that no kind recognises counts as a
+    classifier; if it is none, loading it is refused.
     """
     file = path / "config.json"
     config = read_object(file, location) if file.exists() else {}
-    return next((kind for kind in KINDS.values() if kind.recognises(path, config)), CLASSIFIER)
+    found = [kind for kind in KINDS.values() if kind.recognises(path, config)]
+    serving = [kind for kind in found if task in tasks_of(kind.name)]
+    return next(iter([*serving, *found]), CLASSIFIER)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from deployments.engines.base import padded
 from deployments.replica.tokens import SAMPLE, TOKENIZER_FILE, Side
 from exporters.errors import SourceRefused
+from exporters.kinds.pieces import fast_form
 from exporters.sources.source import SENTENCEPIECE
 
 if TYPE_CHECKING:
@@ -168,8 +169,11 @@ def _load_tokenizer(path: Path, location: str) -> PreTrainedTokenizerFast:
     if isinstance(tokenizer, CTRLTokenizer):
         return fast_tokenizer(tokenizer)
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        tokenizer = fast_form(tokenizer)
+    if tokenizer is None:
         raise SourceRefused(f"{location}: its tokenizer has no fast form, which is the only one served")
-    return tokenizer
+    loaded: PreTrainedTokenizerFast = tokenizer
+    return loaded
 
 
 def _check_pieces(path: Path, location: str) -> None:

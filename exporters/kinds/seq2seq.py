@@ -435,11 +435,16 @@ def _agreement(manifest: Seq2SeqManifest) -> Mapping[str, str]:
     }
 
 
+TRANSLATE = ("marian", "m2m_100", "nllb-moe")
+"""Families whose checkpoints translate; of other families some do."""
+
+
 def _recognises(path: Path, config: Fields) -> bool:
-    """True for an encoder-decoder without a classification head."""
+    """True for an encoder-decoder without a classification head, but for those that only translate."""
     heads = config.get("architectures")
     classifies = isinstance(heads, list) and any(str(head).endswith("ForSequenceClassification") for head in heads)
-    return config.get("is_encoder_decoder") is True and not classifies
+    translates = config.get("model_type") in TRANSLATE
+    return config.get("is_encoder_decoder") is True and not classifies and not translates
 
 
 SEQ2SEQ: Kind[Seq2SeqManifest, OpenSeq2Seq] = Kind(

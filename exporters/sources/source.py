@@ -26,7 +26,7 @@ from exporters.sources.fetched import completed, is_fetched, read_fetched
 from exporters.sources.starter_files import STARTER, check_published, starter_folder
 
 EXTRACTIVE_FILE = "extractive.json"
-PATTERNS = ("*.safetensors", "*.json", "*.jsonl", "*.txt", "*.model", "*.jinja")
+PATTERNS = ("*.safetensors", "*.json", "*.jsonl", "*.txt", "*.model", "*.spm", "*.jinja")
 MODULES = "[0-9]_*/config.json"
 """The configurations of what sentence-transformers puts behind a transformer, each in a folder of its own."""
 

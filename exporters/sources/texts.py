@@ -97,6 +97,17 @@ def summarised_texts(source: SourceFolder, heldout: Path = SUMMARIES) -> TextSet
     return read_texts(file)
 
 
+def translated_texts(source: SourceFolder, heldout: Path = HELDOUT) -> TextSet:
+    """The sentences for a translator: its own, each with a `translation` if it has one, or the starters' held-out ones.
+
+    Raises SourceRefused as the others do.
+    """
+    own = source.path / OWN_TEXTS
+    if own.exists():
+        return _read(own, OWN_TEXTS, "translation")
+    return _read(heldout, HELDOUT_NAME, "translation")
+
+
 def asked_texts(source: SourceFolder) -> TextSet | None:
     """The checkpoint's own contexts, each with a `question` as its answer if it has one; None without any.
 

@@ -29,6 +29,7 @@ from gateway.tasks.generate import CausalManifest
 from gateway.tasks.runs import LARGEST_RUN
 from gateway.tasks.service_time import ServiceTimeModel
 from gateway.tasks.summarize import AbstractiveModel
+from gateway.tasks.translate import TranslatorManifest
 
 LENGTHS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 """Token lengths of an estimated profile, as far as the window goes."""
@@ -167,6 +168,9 @@ def timed(situation: Situation, manifest: VariantManifest, threads: int, budget_
     if isinstance(manifest, Seq2SeqManifest | CausalManifest):
         tokens = min(situation.output_tokens, manifest.generation.max_new_tokens)
         manifest = manifest.model_copy(update={"output_tokens": float(tokens)})
+    elif isinstance(manifest, TranslatorManifest):  # writes as many for each of the text's
+        sizes = {"output_tokens": situation.output_tokens, "input_tokens": situation.max_tokens}
+        manifest = manifest.model_copy(update={name: float(tokens) for name, tokens in sizes.items()})
     model = service_time_model(manifest, situation.task)
     on, precision = manifest.profile.measured_on, manifest.precision
     return _forecast(situation, model, threads, budget_s, True, manifest.checkpoint, on, precision)

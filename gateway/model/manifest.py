@@ -166,7 +166,8 @@ class GenerationRules(_Frozen):
     """How an encoder-decoder writes unless a request says otherwise: the fields used of its `generation_config.json`.
 
     `max_new_tokens` is the most that it may write, and `num_beams` the most beams that are worth their time. `prefix`
-    is put before every text (T5). `lower_cased` says that its output has lost its capitals.
+    is put before every text (T5). `lower_cased` says that its output has lost its capitals. `suppressed_token_ids` are
+    never written, and `renormalized` spreads their probability over the other tokens (Marian).
     """
 
     decoder_start_token_id: int = Field(ge=0)
@@ -181,6 +182,8 @@ class GenerationRules(_Frozen):
     forced_eos_token_id: int | None = None
     prefix: str = ""
     lower_cased: bool = False
+    suppressed_token_ids: tuple[int, ...] = ()
+    renormalized: bool = False
 
 
 class VariantManifest(_Frozen, ABC):

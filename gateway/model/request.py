@@ -26,7 +26,8 @@ DEFAULT_PERCENTILE = 95.0
 class Terms:
     """What the client asked for besides the answer: budget, percentile, mode, choice of checkpoint, and identity.
 
-    `budget_s` is None if the client set none. `domain` is the body's. `traceparent` is the client's own or, with
+    `budget_s` is None if the client set none. `domain` is the body's. `able` names the checkpoints that can do what its
+    parameters ask for, None if all can. `traceparent` is the client's own or, with
     tracing, that of the request's open `span`, which only `tracing` looks into. `tracestate` goes with it.
     """
 
@@ -36,6 +37,7 @@ class Terms:
     min_tier: Tier | None = None
     pinned: str | None = None
     domain: str | None = None
+    able: frozenset[str] | None = None
     request_id: str = ""
     traceparent: str | None = None
     tracestate: str | None = None

@@ -28,6 +28,7 @@ class Verdict(StrEnum):
     BELOW_MIN_TIER = "below-min-tier"
     NOT_PINNED = "not-pinned"
     OTHER_DOMAIN = "other-domain"
+    UNABLE = "unable"
 
     @property
     def eligible(self) -> bool:
@@ -192,6 +193,8 @@ def barred(checkpoint: Candidate | ServedCheckpoint, terms: Terms) -> Verdict | 
         return Verdict.OTHER_DOMAIN
     if terms.min_tier is not None and checkpoint.tier.rank < terms.min_tier.rank:
         return Verdict.BELOW_MIN_TIER
+    if terms.able is not None and checkpoint.name not in terms.able:
+        return Verdict.UNABLE
     return None
 
 
@@ -200,7 +203,7 @@ _ELIGIBLE = frozenset({Verdict.FITS, Verdict.TOO_DEAR, Verdict.CONGESTED, Verdic
 
 def _eligible(candidates: Sequence[Candidate], terms: Terms) -> Sequence[Candidate]:
     """The candidates that the request's terms allow."""
-    if terms.pinned is None and terms.min_tier is None:
+    if terms.pinned is None and terms.min_tier is None and terms.able is None:
         domain = terms.domain
         return [one for one in candidates if one.domain is None or one.domain == domain]
     return [one for one in candidates if barred(one, terms) is None]

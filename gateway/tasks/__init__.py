@@ -18,10 +18,12 @@ from gateway.tasks.service_time import ServiceTimeModel
 from gateway.tasks.similarity import SIMILARITY
 from gateway.tasks.summarize import SUMMARIZE
 from gateway.tasks.tokens import TOKENS
+from gateway.tasks.translate import TRANSLATE
 from gateway.tasks.zero_shot import ZERO_SHOT
 
 TASKS: dict[str, Task] = {
-    task.name: task for task in (CLASSIFY, SUMMARIZE, EMBED, SIMILARITY, TOKENS, ZERO_SHOT, ANSWER, FILL, GENERATE)
+    task.name: task
+    for task in (CLASSIFY, SUMMARIZE, EMBED, SIMILARITY, TOKENS, ZERO_SHOT, ANSWER, FILL, GENERATE, TRANSLATE)
 }
 
 

@@ -307,6 +307,9 @@ class Task:
     with the parameters of its body that it takes of what may be asked there. Of several tasks that which takes the most
     answers a client that names none.
 
+    `able` takes the manifests of checkpoints by name, and the parameters. It names those that can do what is asked, and
+    raises InvalidRequest if none can; without it all can.
+
     `fixed_checkpoint` says that answers of different checkpoints do not compare. The budget then never switches: a
     request without a pin gets the catalog's default checkpoint. `check` raises InvalidRequest if that checkpoint cannot
     do what the parameters ask for; tasks whose checkpoint is not fixed have none.
@@ -328,5 +331,6 @@ class Task:
     streams: Streaming | None = None
     openai: Mapping[str, Collection[str]] = field(default_factory=dict)
     windowed: bool = False
+    able: Callable[[Mapping[str, Any], Any], Collection[str]] | None = None
     fixed_checkpoint: bool = False
     check: Callable[[Any, Any], None] = _anything

@@ -37,7 +37,7 @@ MOST_NEW_TOKENS = 4096
 MOST_BEAMS = 16
 """Most beams that a request may ask for."""
 
-_LONG_TEXT = Spellings(
+LONG_TEXT = Spellings(
     {
         "only_first": "longest_first",
         "only_second": "chunk",
@@ -85,7 +85,7 @@ class GenerateParameters(Sampling):
 class SummarizeBodyParameters(GenerateParameters):
     """The `parameters` of `POST /summarize`. They override the same fields of `generate_parameters`."""
 
-    truncation: Annotated[LongText, _LONG_TEXT] | None = Field(
+    truncation: Annotated[LongText, LONG_TEXT] | None = Field(
         default=None,
         description="of a text over the window: chunk (the default) summarises it piece by piece and the pieces once "
         "more, longest_first keeps its head, error refuses. Hugging Face's only_first and true are read as "
@@ -180,23 +180,23 @@ def _read(body: SummarizeBody) -> tuple[SummarizeParameters, str | None]:
     """The parameters with the contract's defaults filled in. Raises InvalidRequest if a minimum exceeds its maximum."""
     given = body.parameters or SummarizeBodyParameters()
     levels = {"parameters": given, "parameters.generate_parameters": given.generate_parameters or GenerateParameters()}
-    _, most = _first(levels, "max_new_tokens", "max_length")
-    name, least = _first(levels, "min_new_tokens", "min_length")
+    _, most = first_given(levels, "max_new_tokens", "max_length")
+    name, least = first_given(levels, "min_new_tokens", "min_length")
     if most is not None and least is not None and least > most:
         message = f"must be at most the {most} new tokens that are allowed"
         raise InvalidRequest(f"{name}: {message}", [{"field": name, "message": message}])
     return SummarizeParameters(
         max_new_tokens=most,
         min_new_tokens=least,
-        num_beams=_first(levels, "num_beams")[1],
-        length_penalty=_first(levels, "length_penalty")[1],
-        no_repeat_ngram_size=_first(levels, "no_repeat_ngram_size")[1],
-        early_stopping=_first(levels, "early_stopping")[1],
+        num_beams=first_given(levels, "num_beams")[1],
+        length_penalty=first_given(levels, "length_penalty")[1],
+        no_repeat_ngram_size=first_given(levels, "no_repeat_ngram_size")[1],
+        early_stopping=first_given(levels, "early_stopping")[1],
         truncation=given.truncation or "chunk",
     ), given.domain
 
 
-def _first(levels: Mapping[str, GenerateParameters], *names: str) -> tuple[str, Any]:
+def first_given(levels: Mapping[str, GenerateParameters], *names: str) -> tuple[str, Any]:
     """The first of these fields that was given, by its path and value; the upper level goes first."""
     given = ((f"{path}.{name}", getattr(level, name)) for path, level in levels.items() for name in names)
     return next((one for one in given if one[1] is not None), ("", None))

@@ -9,6 +9,7 @@ import json
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Literal, TypeAlias
 
 from gateway.model.request import BUDGET, CHECKPOINT, MODE, PERCENTILE
@@ -56,15 +57,23 @@ class Stock:
         self._sentences = sentences
         self._domains = domains
 
-    def body(self, task: str, words: Sequence[int], domain: str | None, chance: random.Random) -> bytes:
-        """The JSON body of one request, with one text of each of these lengths in words."""
+    def body(
+        self,
+        task: str,
+        words: Sequence[int],
+        domain: str | None,
+        chance: random.Random,
+        parameters: Mapping[str, object] = MappingProxyType({}),
+    ) -> bytes:
+        """The JSON body of one request, with one text of each of these lengths in words, and parameters."""
         known = TASKS[task]
         writes = bool(known.finish_reasons)
         shelf = self._domains.get(domain, self._domains[None]) if writes else self._sentences
         texts = [shelf.text(count, chance) for count in words]
         document = known.body.document_of(texts)
-        if writes and domain is not None:
-            document["parameters"] = {"domain": domain}
+        asked = {**parameters, **({"domain": domain} if writes and domain is not None else {})}
+        if asked:
+            document["parameters"] = asked
         return json.dumps(document, ensure_ascii=False).encode()
 
 
@@ -119,7 +128,7 @@ def calls_of(
     calls = []
     for one in offered:
         strict = one.strict if handling.mode is None else handling.mode == STRICT
-        body = stock.body(one.task, [words_of(one.tokens)] * one.texts, one.domain, texts)
+        body = stock.body(one.task, [words_of(one.tokens)] * one.texts, one.domain, texts, one.parameters)
         drawn = shadows.random() < shadow_share
         headers = headers_of(one, strict, handling.pins.get(one.kind))
         calls.append(

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import accumulate, cycle, pairwise
 from pathlib import Path
@@ -51,6 +51,7 @@ class Offered:
     strict: bool = False
     percentile: float = 95.0
     domain: str | None = None
+    parameters: Mapping[str, object] = field(default_factory=dict)
     kind: int = 0
     fate: Fate = Fate.OPEN
     variant: str | None = None
@@ -300,5 +301,6 @@ class _Mixture:
             strict=asked.mode == "strict",
             percentile=asked.percentile,
             domain=asked.domain,
+            parameters=asked.parameters,
             kind=kind,
         )

@@ -14,7 +14,18 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal, Self, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 
 from gateway.catalogs.catalog import PACKAGED, TaskName
@@ -59,7 +70,7 @@ class RequestClass(_Frozen):
     """One class of the mixture: its weight `share`, and the properties of its requests.
 
     `words` is the length of each of `texts` inputs; a CSV profile ignores lengths. `percentile` and `domain` are sent
-    as the request's header and parameter.
+    as the request's header and parameter. `parameters` are sent besides; the simulator does not know what they mean.
     """
 
     share: Positive = 1.0
@@ -70,6 +81,7 @@ class RequestClass(_Frozen):
     mode: Literal["best-effort", "strict"] = "best-effort"
     percentile: Annotated[float, Field(strict=True, ge=50, le=99.9)] = 95.0
     domain: Name | None = None
+    parameters: dict[Name, StrictStr | StrictBool | StrictInt | StrictFloat] = Field(default_factory=dict)
 
 
 class CatalogSource(_Frozen):
@@ -236,6 +248,7 @@ SHIPPED = (
     "live-classify",
     "live-mixed",
     "live-embed",
+    "live-translate",
     "live-watched",
     "hardly-loaded",
     "example-profile",

@@ -13,7 +13,7 @@ import fake_summaries
 import pytest
 from huggingface_hub import InferenceClient
 from served_app import serving
-from worlds import OwnMetrics, client_of, embedding, filling, generating, summarizing, tagging
+from worlds import OwnMetrics, client_of, embedding, filling, generating, summarizing, tagging, translating
 
 from gateway.api import app
 from gateway.model.messages import Delta
@@ -190,6 +190,27 @@ async def test_hugging_faces_own_client_works_unchanged() -> None:
     sent = [one.work.parameters for one in told.backend.dispatches]
     assert (sent[0].top_k, sent[0].function_to_apply) == (1, "sigmoid")
     assert (sent[1].max_new_tokens, sent[1].truncation) == (60, "chunk")
+
+
+async def test_hugging_faces_own_client_has_texts_translated() -> None:
+    """`InferenceClient.translation` reads answers of `/translate`, with every parameter that the method has."""
+    told = translating()
+    application = app.build(told.service, OwnMetrics(told.catalog), told.catalog.limits, told.clock)
+    async with serving(application) as served:
+        client = InferenceClient(model=f"http://127.0.0.1:{served.server.port}/translate")
+        asked = await asyncio.to_thread(
+            client.translation,
+            TEXT,
+            src_lang="en_XX",
+            tgt_lang="de_DE",
+            clean_up_tokenization_spaces=True,
+            truncation="only_first",
+            generate_parameters={"max_length": 60, "num_beams": 2, "do_sample": False, "temperature": 1.0},
+        )
+    assert asked.translation_text == "Alles ist gut."
+    sent = told.backend.dispatches[0].work.parameters
+    assert (sent.source, sent.target, sent.max_new_tokens, sent.num_beams) == ("en_XX", "de_DE", 60, 2)
+    assert sent.truncation == "longest_first"
 
 
 async def test_hugging_faces_own_client_finds_entities() -> None:

@@ -49,12 +49,15 @@ terms_of_any_kind = st.builds(
     min_tier=st.one_of(st.none(), st.sampled_from(list(Tier))),
     pinned=st.one_of(st.none(), st.none(), st.sampled_from(NAMES)),
     domain=st.sampled_from(DOMAINS),
+    able=st.one_of(st.none(), st.none(), st.frozensets(st.sampled_from(NAMES), min_size=1)),
 )
 
 
 def allowed(candidate: Candidate, terms: Terms) -> bool:
     """Return whether the terms allow the candidate, computed independently from the contract."""
     if terms.min_tier is not None and candidate.tier.rank < terms.min_tier.rank:
+        return False
+    if terms.able is not None and candidate.name not in terms.able:
         return False
     if terms.pinned is not None:
         return candidate.name == terms.pinned

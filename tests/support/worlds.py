@@ -10,6 +10,7 @@ import fake_embedders
 import fake_fillers
 import fake_summaries
 import fake_taggers
+import fake_translators
 import fake_writers
 import httpx
 from fakes import ANSWER, MEDIANS_S, TERMS, Behaviour, FakeBackend, FakeClock, Kept, catalog, manifest, reraise
@@ -105,6 +106,11 @@ def tagging(behaviour: Behaviour = fake_taggers.answered, default: str | None = 
 def generating(behaviour: Behaviour = fake_writers.answered) -> World:
     """Return a gateway over the catalog of `fake_writers`, all up and idle."""
     return _world(fake_writers.catalog(), fake_writers.manifests(), behaviour, up=True)
+
+
+def translating(behaviour: Behaviour = fake_translators.answered) -> World:
+    """Return a gateway over the catalog of `fake_translators`, all up and idle."""
+    return _world(fake_translators.catalog(), fake_translators.manifests(), behaviour, up=True)
 
 
 def filling(behaviour: Behaviour = fake_fillers.answered) -> World:

@@ -88,6 +88,7 @@ checkpoints:
     [
         ([], "chosen: by-hand (only-candidate)"),
         (["--price", "5"], "capacity price: 5 points"),
+        (["--parameters", '{"top_k": 1}'], "chosen: by-hand"),
         (["--budget-ms", "0.001", "--strict"], "refused: "),
     ],
 )

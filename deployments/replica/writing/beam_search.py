@@ -25,7 +25,8 @@ class SearchRules:
 
     Lengths count new tokens: without the start token, but with an end token and a forced first one. `early_stopping`
     and `length_penalty` mean what they do in transformers. One beam is a greedy search, to which neither applies. A
-    forced token overrides every other rule; a suppressed token is written only if it is forced.
+    forced token overrides every other rule; a suppressed token is written only if it is forced. `renormalized` scores
+    have the probabilities of banned tokens spread over the others.
     """
 
     decoder_start_token_id: int
@@ -40,6 +41,7 @@ class SearchRules:
     forced_bos_token_id: int | None = None
     forced_eos_token_id: int | None = None
     suppressed_token_ids: tuple[int, ...] = ()
+    renormalized: bool = False
 
     def __post_init__(self) -> None:
         """Raises ValueError for less than one beam or token."""
@@ -192,6 +194,8 @@ class BeamSearch:
         tokens, origins, scores = [], [], []
         for row, values in enumerate(shifted):
             values[self._banned(row)] = -np.inf
+            if rules.renormalized:
+                norms[row] = np.log(np.exp(values).sum())
             found = best_places(values, wanted)
             tokens.append(found)
             origins.append(np.full(len(found), row, dtype=np.int64))
@@ -310,6 +314,8 @@ def search_rules(
         no_repeat_ngram_size=generation.no_repeat_ngram_size,
         forced_bos_token_id=generation.forced_bos_token_id,
         forced_eos_token_id=generation.forced_eos_token_id,
+        suppressed_token_ids=generation.suppressed_token_ids,
+        renormalized=generation.renormalized,
     )
 
 

@@ -10,7 +10,7 @@ import re
 import shutil
 import subprocess
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,12 +43,12 @@ class Package:
     description: str
 
 
-def fetch_lists(folder: Path) -> Path:
+def fetch_lists(folder: Path, languages: Sequence[str] = ("en",)) -> Path:
     """Fetches the archive's package indices into the folder, uncompressed, unless they are there; returns the folder.
 
-    Raises `NoDescriptions` if apt is missing or finds no English descriptions.
+    Raises `NoDescriptions` if apt is missing or finds no descriptions in one of the languages.
     """
-    if not _indices(folder, "Translation-en"):
+    if not all(_indices(folder, f"Translation-{language}") for language in languages):
         apt = shutil.which("apt-get")
         if apt is None:
             raise NoDescriptions("no apt-get here: the descriptions come from a Debian archive, so build on Debian")
@@ -57,13 +57,17 @@ def fetch_lists(folder: Path) -> Path:
             "Dir::State::Lists": folder.resolve(),
             "Dir::Cache::pkgcache": "",  # do not use the cache of apt's own lists
             "Dir::Cache::srcpkgcache": "",
-            "Acquire::Languages": "en",
+            "Acquire::Languages": ",".join(languages),
             "Acquire::GzipIndexes": "false",
         }
         command = [apt, "update", "--quiet", *(f"-o{name}={value}" for name, value in options.items())]
         done = subprocess.run(command, check=False, capture_output=True, text=True)
-        if done.returncode or not _indices(folder, "Translation-en"):
-            raise NoDescriptions(f"apt brought no English descriptions (exit {done.returncode}): {done.stderr.strip()}")
+        missing = [language for language in languages if not _indices(folder, f"Translation-{language}")]
+        if done.returncode or missing:
+            which = ", ".join(missing or languages)
+            raise NoDescriptions(
+                f"apt brought no descriptions in {which} (exit {done.returncode}): {done.stderr.strip()}"
+            )
     return folder
 
 
@@ -89,6 +93,29 @@ def read_packages(folder: Path) -> list[Package]:
     if not found:
         raise NoDescriptions(f"no package descriptions in {folder}")
     return [found[name] for name in sorted(found)]
+
+
+@dataclass(frozen=True)
+class Described:
+    """A package's synopsis and description in one language, as in the file, and the digest of the English ones."""
+
+    package: str
+    source: str
+    digest: str
+    text: str
+
+
+def described(folder: Path, language: str) -> list[Described]:
+    """Every description in a language, by package and in the order of the releases' names."""
+    sources = {name: source for path in _indices(folder, "Packages") for name, source in _sources(path)}
+    found: dict[tuple[str, str], Described] = {}
+    for path in _indices(folder, f"Translation-{language}"):
+        for stanza in _stanzas(path):
+            fields = _fields(stanza)
+            name, digest = fields["Package"], fields["Description-md5"]
+            text = fields[f"Description-{language}"]
+            found.setdefault((name, digest), Described(name, sources.get(name, name), digest, text))
+    return [found[key] for key in sorted(found)]
 
 
 def read_sections(folder: Path) -> dict[str, str]:

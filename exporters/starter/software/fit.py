@@ -9,16 +9,20 @@ import random
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from tokenizers import Tokenizer
 from torch import nn
 from torch.nn import functional
-from transformers import BartForConditionalGeneration
+from transformers import BartForConditionalGeneration, MarianMTModel
 
 from exporters.starter.command import Tick
 from exporters.starter.software.descriptions import Pair
 from exporters.starter.training import PAD_ID, block, decayed, encode, take_step
+
+Written: TypeAlias = BartForConditionalGeneration | MarianMTModel
+"""What is trained: an encoder-decoder with a head of its own."""
 
 IGNORED = -100
 """The label of padding, ignored by the loss."""
@@ -123,7 +127,7 @@ class Fitted:
     loss: float
 
 
-def fit(model: BartForConditionalGeneration, rows: Sequence[Row], recipe: Recipe, advance: Tick) -> Fitted:
+def fit(model: Written, rows: Sequence[Row], recipe: Recipe, advance: Tick) -> Fitted:
     """Trains in place under bf16 autocast."""
     started = time.monotonic()
     torch.manual_seed(recipe.seed)
@@ -159,12 +163,12 @@ def epochs(rows: Sequence[Row], recipe: Recipe) -> list[list[int]]:
     return batches[: recipe.max_steps]
 
 
-def step(model: BartForConditionalGeneration, batch: Batch, recipe: Recipe, optimizer: torch.optim.Optimizer) -> float:
+def step(model: Written, batch: Batch, recipe: Recipe, optimizer: torch.optim.Optimizer) -> float:
     """Takes one optimiser step; returns its loss."""
     return take_step(loss(model, batch, recipe.label_smoothing), model, optimizer, recipe.clip)
 
 
-def loss(model: BartForConditionalGeneration, batch: Batch, smoothing: float) -> torch.Tensor:
+def loss(model: Written, batch: Batch, smoothing: float) -> torch.Tensor:
     """The label-smoothed cross-entropy of the summaries' tokens, without padding."""
     wanted = batch.labels != IGNORED
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -178,7 +182,7 @@ def loss(model: BartForConditionalGeneration, batch: Batch, smoothing: float) ->
     return functional.cross_entropy(logits.float(), batch.labels[wanted], label_smoothing=smoothing)
 
 
-def optimizer_for(model: BartForConditionalGeneration, recipe: Recipe) -> torch.optim.Optimizer:
+def optimizer_for(model: Written, recipe: Recipe) -> torch.optim.Optimizer:
     """AdamW with two learning rates: one for the encoder and embeddings (from MiniLM), one for the decoder."""
     groups = [
         *decayed(_of(model, decoder=True), recipe.weight_decay, lr=recipe.learning_rate),

@@ -27,6 +27,7 @@ export function verdict(candidate, { chosen, domain, minTier }) {
     unavailable: "no replica is up",
     "below-min-tier": minTier ? `below the tier ${minTier}` : "below the tier you asked for",
     "not-pinned": "you named another",
+    unable: "cannot do what the parameters ask for",
     "other-domain": domain ? `only for texts about ${domain}` : "made for another domain",
   };
   return said[candidate.verdict] ?? candidate.verdict;

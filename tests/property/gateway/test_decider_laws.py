@@ -32,6 +32,7 @@ terms_of_any_kind = st.builds(
     min_tier=st.one_of(st.none(), st.sampled_from(Tier)),
     pinned=st.one_of(st.none(), st.none(), st.sampled_from(["a", "b"])),
     domain=st.sampled_from([None, "law"]),
+    able=st.one_of(st.none(), st.none(), st.frozensets(st.sampled_from("abcd"), min_size=1)),
 )
 
 

@@ -149,7 +149,7 @@ def small_seq2seq(family: str, seed: int = 7) -> PreTrainedModel:
     torch.manual_seed(seed)
     torch.set_num_threads(1)  # with more threads, such small matrices only wait for each other
     model = SEQ2SEQ_FAMILIES[family](seq2seq_tokenizer(family).get_vocab_size())
-    _redraw(model)
+    redraw(model)
     model.generation_config = _generation(family, model, beams=False)
     model.eval()
     return model
@@ -180,7 +180,7 @@ def articles(count: int, seed: int = 11) -> list[str]:
     return [" ".join(chance.choices(WORDS, k=chance.randint(3, 7))) for _ in range(count)]
 
 
-def _redraw(model: PreTrainedModel) -> None:
+def redraw(model: PreTrainedModel) -> None:
     """Draw the weights anew, so that the end is now and then by far the best token."""
     end = model.config.eos_token_id
     with torch.no_grad():

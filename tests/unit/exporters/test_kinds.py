@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -103,3 +104,23 @@ def test_the_registry_imports_no_library_of_an_export() -> None:
     """Only an export imports torch; commands that look at kinds do not."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-c", IMPORTED], check=True, env=environment)
+
+
+@pytest.mark.parametrize(
+    ("family", "task", "kind"),
+    [
+        ("t5", None, "seq2seq"),
+        ("t5", "summarize", "seq2seq"),
+        ("t5", "translate", "translator"),
+        ("mbart", "translate", "translator"),
+        ("marian", None, "translator"),
+        ("marian", "summarize", "translator"),
+        ("m2m_100", None, "translator"),
+    ],
+)
+def test_the_task_decides_what_an_encoder_decoder_is_for(
+    family: str, task: str | None, kind: str, tmp_path: Path
+) -> None:
+    """Most encoder-decoders summarise unless their entry says that they translate; some can only translate."""
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": family, "is_encoder_decoder": True}))
+    assert kind_of(tmp_path, "here", task).name == kind

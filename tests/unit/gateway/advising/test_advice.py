@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import fake_translators
 import pytest
 import yaml
 from fakes import catalog, manifest
@@ -45,6 +46,21 @@ def test_a_measured_checkpoint_is_forecast_as_the_gateway_forecasts_it() -> None
     run_s = Forecaster(service_time_model(variant)).run_s(1, 32)
     assert found.core_ms == pytest.approx(run_s * 1000, abs=0.01)
     assert found.utilisation == pytest.approx(run_s / 2, abs=1e-3)
+
+
+def test_a_translator_is_asked_for_as_many_tokens_as_are_to_be_written() -> None:
+    """Of a translator that is at hand, a longer translation takes longer, by its own profile."""
+    held = {name: Held(one) for name, one in fake_translators.manifests().items()}
+    served = Adviser([Offered(fake_translators.catalog(), held)], MACHINE)
+
+    def core_ms(tokens: int) -> float:
+        advice = served.advise(Situation(task="translate", max_tokens=20, output_tokens=tokens))
+        (found,) = (one.latency for one in (*advice.right, *advice.wrong) if one.name == fake_translators.GOOD)
+        assert found is not None and found.measured
+        return found.core_ms
+
+    assert core_ms(5) == pytest.approx(20 + 5 * 10, rel=0.01)
+    assert core_ms(20) == pytest.approx(20 + 20 * 10, rel=0.01)
 
 
 def test_a_checkpoint_of_no_known_shape_is_neither_forecast_nor_sized() -> None:

@@ -11,7 +11,7 @@ import pytest
 from fake_summaries import generation, summary
 from fakes import ANSWER, EVEN, GRAND, SWIFT, Behaviour, scripted
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
-from worlds import SMALL, client_of, embedding, filling, generating, summarizing, tagging, world
+from worlds import SMALL, client_of, embedding, filling, generating, summarizing, tagging, translating, world
 
 from gateway.api import headers
 from gateway.api.openapi import ALWAYS, READING, RUNNING, openapi_document
@@ -36,6 +36,7 @@ BODIES: dict[str, dict[str, object]] = {
     "/zero-shot": {"inputs": "a good film", "parameters": {"candidate_labels": ["praise", "complaint"]}},
     "/answer": {"inputs": {"question": "What is it?", "context": "It is a good film."}},
     "/fill": {"inputs": "a [MASK] film"},
+    "/translate": {"inputs": "a good film", "parameters": {"tgt_lang": "de"}},
     "/route": {"task": "classify", "inputs": "a good film"},
     "/v1/chat/completions": {"model": "punctual", "messages": [{"role": "user", "content": "Hello?"}]},
     "/v1/completions": {"model": "punctual", "prompt": "a good film"},
@@ -132,7 +133,10 @@ async def test_the_document_has_the_shape_of_openapi_3_1() -> None:
 
 async def test_every_documented_call_exists() -> None:
     """Every documented path answers each of its documented methods, where the catalog has the task."""
-    told = (summarizing(), embedding(), embedding(also=("zero-shot", "answer")), tagging(), filling(), generating())
+    told = (
+        *(summarizing(), embedding(), embedding(also=("zero-shot", "answer")), tagging(), filling()),
+        *(generating(), translating()),
+    )
     clients = [client_of(one) for one in told]
     for path, operations in (await document())["paths"].items():
         for method in operations:

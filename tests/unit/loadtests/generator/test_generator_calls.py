@@ -96,6 +96,8 @@ def test_the_texts_that_travel_with_the_code_are_of_every_kind() -> None:
     long = json.loads(stock.body("summarize", [600], None, chance))["inputs"]
     assert len(long.split()) == 600
     assert len(json.loads(stock.body("classify", [20, 5], None, chance))["inputs"]) == 2
+    asked = json.loads(stock.body("translate", [9], "software", chance, {"tgt_lang": "it"}))["parameters"]
+    assert asked == {"tgt_lang": "it", "domain": "software"}
 
 
 def test_a_pin_takes_its_task_and_no_other() -> None:

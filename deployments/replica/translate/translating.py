@@ -1,0 +1,295 @@
+"""Translates texts sentence by sentence: an encoder-decoder writes each, with the beams that the budget allows.
+
+Translation models are trained on sentences. Of a text that is longer they leave parts out, and a text cut at the window
+loses its end. What is not translated in time is left out, and said so; nothing stands in for it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from statistics import fmean
+
+import numpy as np
+
+from deployments.engines.base import Seq2SeqEngine
+from deployments.replica.sentences import split_sentences
+from deployments.replica.tokens import TextTokens
+from deployments.replica.writing.beam_search import BeamSearch, SearchRules, search_rules
+from deployments.replica.writing.job import Settled, Steps, TextBudget, WritingJob, WritingResult
+from gateway.model.deadline import Clock
+from gateway.model.messages import Failure, FailureKind, FinishReason, Generation, InputReport
+from gateway.tasks.decoding import DecodingPlan, WritingTimes, leanest, plan
+from gateway.tasks.service_time import SLOWDOWN_WEIGHT, Slowdown
+from gateway.tasks.translate import SENTENCE_TOKENS, Direction, TranslateParameters, TranslatorManifest, wanted_of
+
+_FIRST_TOKENS_PER_CHARACTER = 0.27
+"""Tokens per character before any text was read. Set by hand."""
+
+REMEMBERED = 256
+"""Directions that are remembered, by the codes of clients: they are looked for once a text, on the event loop."""
+
+_SMOOTHING = 0.05
+"""Weight of a new observation of tokens per character. Set by hand."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of a text that is translated alone, and the white space before it."""
+
+    before: str
+    text: str
+
+
+@dataclass(slots=True)
+class _Under:
+    """A text under translation: what was asked, and what was read and written of it so far.
+
+    `read` and `kept` are token ids of the text, without those that every piece has.
+    """
+
+    parameters: TranslateParameters
+    direction: Direction
+    budget: TextBudget
+    characters: int
+    text: str = ""
+    read_characters: int = 0
+    read: int = 0
+    kept: int = 0
+    pieces: int = 0
+    tokens: int = 0
+    beams: list[int] = field(default_factory=list)
+    reasons: set[FinishReason] = field(default_factory=set)
+
+    @property
+    def clock(self) -> Clock:
+        return self.budget.clock
+
+    @property
+    def most_tokens(self) -> int | None:
+        """The tokens that the client's limit leaves; None without one."""
+        most = self.parameters.max_new_tokens
+        return None if most is None else most - self.tokens
+
+    def grown(self, before: str, translated: str) -> str:
+        """The translation so far, with what a piece adds."""
+        if not translated or not self.text:
+            return self.text or translated
+        if not before or ("\n" not in before and self.direction.is_unspaced):
+            before = "" if self.direction.is_unspaced else " "
+        return f"{self.text}{before}{translated}"
+
+
+class Translator:
+    """Translates texts with one encoder-decoder. Several jobs may be under way at once."""
+
+    def __init__(self, manifest: TranslatorManifest, engine: Seq2SeqEngine, tokens: TextTokens) -> None:
+        self._manifest = manifest
+        self._rules = manifest.generation
+        self._window = manifest.max_tokens
+        self._times = WritingTimes.of(manifest)
+        self._engine = engine
+        self._tokens = tokens
+        self._written_share = manifest.output_tokens / manifest.input_tokens
+        self._slowdown = Slowdown(SLOWDOWN_WEIGHT)
+        self._per_character = _FIRST_TOKENS_PER_CHARACTER
+        self._direction = lru_cache(maxsize=REMEMBERED)(self._first_direction)
+
+    def begin(self, text: str, parameters: TranslateParameters, budget: TextBudget) -> WritingJob:
+        """Makes the job of one text; runs nothing yet."""
+        direction = self._direction(parameters.source, parameters.target)
+        if direction is None:
+            return WritingJob(budget, _refused())
+        under = _Under(parameters, direction, budget, len(text))
+        budget.left_s = self._rest_s(under)
+        return WritingJob(budget, self._steps(text, under))
+
+    def _first_direction(self, source: str | None, target: str | None) -> Direction | None:
+        return next(iter(self._manifest.directions(source, target)), None)
+
+    def _steps(self, text: str, under: _Under) -> Steps:
+        if under.budget.remaining_s <= 0:
+            under.reasons.add("deadline")
+            return self._result(under)
+        chunked = under.parameters.truncation == "chunk"
+        pieces = self._pieces(text, under.direction) if chunked else iter([Piece("", text.strip())])
+        for piece in pieces:
+            under.read_characters += len(piece.before) + len(piece.text)
+            if not any(letter.isalpha() for letter in piece.text):
+                under.text = under.grown(piece.before, piece.text)
+                continue
+            ids, own = encoded(self._tokens, piece.text, under.direction)
+            total, ids = len(ids), cut_to(self._tokens, ids, under.direction, self._window)
+            if len(ids) < total and under.parameters.truncation == "error":
+                return Failure(FailureKind.TOO_LONG, "over the checkpoint's window", total, self._window)
+            under.read += total - own
+            self._learn_characters(piece.text, total - own)
+            if (under.most_tokens is None or under.most_tokens > 0) and "deadline" not in under.reasons:
+                yield from self._translate(piece, ids, under)
+                under.kept += (len(ids) - own) * ("deadline" not in under.reasons)
+            else:
+                under.reasons.add("length")
+            if {"deadline", "length"} & under.reasons and not self._goes_on(under):
+                break
+        return self._result(under)
+
+    def _goes_on(self, under: _Under) -> bool:
+        """True if a piece that was cut was cut by the checkpoint's own limit alone, so that the next may follow."""
+        return "deadline" not in under.reasons and (under.most_tokens is None or under.most_tokens > 0)
+
+    def _translate(self, piece: Piece, ids: list[int], under: _Under) -> Generator[Settled | None, None, None]:
+        """Translates one piece, until its search is done or the next step would end too late."""
+        budget, times = under.budget, self._times.for_text(len(ids), self._slowdown.value)
+        planned = self._plan(len(ids), under)
+        if not budget.fits(times.encode_s):
+            under.reasons.add("deadline")
+            return
+        search = BeamSearch(self._search_rules(under, planned))
+        settled = partial(self._settled, search, piece, under, under.text)
+        step_s = times.step_s(planned.beams)
+        decoder, going_on = None, True
+        under.pieces += 1
+        under.beams.append(planned.beams)
+        while going_on:
+            began = budget.clock()
+            decoder = decoder or self._engine.encode(np.asarray(ids, dtype=np.int64))
+            search.feed(decoder.step(*search.pending))
+            took_s = budget.clock() - began
+            if search.steps == 1:
+                self._slowdown.learn(took_s, times.encode_s / self._slowdown.value)
+            else:
+                self._slowdown.learn(took_s, times.step_s(planned.beams) / self._slowdown.value)
+                step_s += 0.5 * (took_s - step_s)
+            going_on = not search.done and budget.fits(step_s)
+            piece_s = max(planned.expected_tokens - search.steps, 1.0) * step_s * going_on
+            budget.left_s = (piece_s + self._rest_s(under)) * (going_on or search.done)
+            yield settled
+            going_on = going_on and budget.fits(step_s)  # other texts may have run meanwhile
+        self._written(search, piece, under)
+
+    def _written(self, search: BeamSearch, piece: Piece, under: _Under) -> None:
+        """Takes what was written of a piece: all of it, or its whole words if it was cut."""
+        reason: FinishReason = "stop" if search.ended else "length" if search.done else "deadline"
+        best = search.best()
+        text = self._tokens.decode(best).strip()
+        if reason != "stop":
+            text = whole_words(text, under.direction)
+        under.text = under.grown(piece.before, text)
+        under.tokens += len(best)
+        under.reasons.add(reason)
+
+    def _settled(self, search: BeamSearch, piece: Piece, under: _Under, text_before: str) -> str:
+        """How the translation begins, whatever later steps find."""
+        if under.text != text_before:
+            return under.text
+        text = self._tokens.decode(search.settled()).rstrip("\ufffd").strip()
+        return under.grown(piece.before, whole_words(text, under.direction))
+
+    def _plan(self, tokens: int, under: _Under) -> DecodingPlan:
+        """The beams for the next piece, of its share of the time that is left; it may write until all of that is over.
+
+        The share is by tokens: those of the piece, of all that are still to be read.
+        """
+        wanted = wanted_of(under.parameters, self._rules, self._written_share * tokens)
+        share = tokens / max(tokens, tokens + self._unread_tokens(under))
+        times = self._times.for_text(tokens, self._slowdown.value)
+        planned = plan(times, wanted, share * under.budget.remaining_s)
+        most = wanted.max_new_tokens if under.most_tokens is None else min(under.most_tokens, wanted.max_new_tokens)
+        return DecodingPlan(planned.beams, most, planned.expected_tokens, planned.expected_s)
+
+    def _search_rules(self, under: _Under, planned: DecodingPlan) -> SearchRules:
+        """The checkpoint's search rules, changed by the request, and begun with the target's token."""
+        given, direction = under.parameters, under.direction
+        asked = {
+            "length_penalty": given.length_penalty,
+            "no_repeat_ngram_size": given.no_repeat_ngram_size,
+            "early_stopping": given.early_stopping,
+            "forced_bos_token_id": direction.first,
+        }
+        rules = self._rules.model_copy(update={name: value for name, value in asked.items() if value is not None})
+        return search_rules(
+            rules, self._manifest.pad_token_id, beams=planned.beams, max_new_tokens=planned.max_new_tokens
+        )
+
+    def _pieces(self, text: str, direction: Direction) -> Iterator[Piece]:
+        """The sentences of a text, those over the window in parts."""
+        at = 0
+        for span in split_sentences(text):
+            before = text[at : span.start]
+            for part in self._parts(text[span.start : span.end], direction):
+                yield Piece(before, part)
+                before = " "
+            at = span.end
+
+    def _parts(self, sentence: str, direction: Direction) -> Iterator[str]:
+        """A sentence, in halves that end between words if it is over the window."""
+        ids, own = encoded(self._tokens, sentence, direction)
+        if len(ids) <= self._window or len(sentence) < 2 or own >= self._window:
+            yield sentence
+            return
+        middle = sentence.rfind(" ", 1, len(sentence) // 2 + 1)
+        middle = middle if middle > 0 else len(sentence) // 2
+        for half in (sentence[:middle].strip(), sentence[middle:].strip()):
+            if half:
+                yield from self._parts(half, direction)
+
+    def _learn_characters(self, text: str, tokens: int) -> None:
+        self._per_character += _SMOOTHING * (tokens / max(len(text), 1) - self._per_character)
+
+    def _unread_tokens(self, under: _Under) -> int:
+        return math.ceil(max(under.characters - under.read_characters, 0) * self._per_character)
+
+    def _rest_s(self, under: _Under) -> float:
+        """The median seconds for what is not read yet, with the narrowest search."""
+        tokens = self._unread_tokens(under)
+        if not tokens:
+            return 0.0
+        pieces = max(1, round(tokens / SENTENCE_TOKENS)) if under.parameters.truncation == "chunk" else 1
+        each = min(math.ceil(tokens / pieces), self._window)
+        wanted = wanted_of(under.parameters, self._rules, self._written_share * each)
+        return pieces * leanest(self._times.for_text(each, self._slowdown.value), wanted).expected_s
+
+    def _result(self, under: _Under) -> WritingResult:
+        reasons: tuple[FinishReason, ...] = ("deadline", "length", "stop")
+        reason: FinishReason = next((one for one in reasons if one in under.reasons), "stop")
+        most = under.parameters.max_new_tokens or self._rules.max_new_tokens * max(under.pieces, 1)
+        generation = Generation(
+            finish_reason=reason,
+            steps=under.budget.steps,
+            tokens=under.tokens,
+            beams=round(fmean(under.beams)) if under.beams else 1,
+            max_new_tokens=most,
+            pieces=max(under.pieces, 1),
+            headroom_s=under.budget.headroom_s,
+            lead=reason == "deadline" and not under.text,
+        )
+        total = under.read + self._unread_tokens(under)
+        return WritingResult(under.text, generation, InputReport(total, under.kept, under.kept < total))
+
+
+def _refused() -> Steps:
+    yield from ()
+    return Failure(FailureKind.REFUSED, "does not translate from and into these languages")
+
+
+def encoded(tokens: TextTokens, text: str, direction: Direction) -> tuple[list[int], int]:
+    """The token ids of a text as they are read, and how many of them every text of this direction has."""
+    own = len(tokens.encode(direction.prefix)) if direction.prefix else tokens.specials
+    ids = [*direction.before, *tokens.encode(f"{direction.prefix}{text}"), *direction.behind]
+    return ids, own + len(direction.before) + len(direction.behind)
+
+
+def cut_to(tokens: TextTokens, ids: Sequence[int], direction: Direction, window: int) -> list[int]:
+    """Cuts a text's token ids to the window; those that tell the direction stay."""
+    before, behind = len(direction.before), len(direction.behind)
+    text = ids[before : len(ids) - behind]
+    return [*direction.before, *tokens.cut(text, window - before - behind), *direction.behind]
+
+
+def whole_words(text: str, direction: Direction) -> str:
+    """A text without its last word, which may be half a word; in writing without spaces, without its last letter."""
+    if direction.is_unspaced:
+        return text[:-1].rstrip()
+    return text[: len(text) - len(text.split()[-1])].rstrip() if text else ""
