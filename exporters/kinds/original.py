@@ -157,17 +157,13 @@ def _load_model(path: Path, location: str, auto_class: str, name: str, heads: tu
 
 
 def _load_tokenizer(path: Path, location: str) -> PreTrainedTokenizerFast:
-    from transformers import AutoTokenizer, CTRLTokenizer, PreTrainedTokenizerFast
-
-    from exporters.sources.ctrl_words import fast_tokenizer  # imports transformers
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     _check_pieces(path, location)
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, use_fast=True, trust_remote_code=False, local_files_only=True)
     except (OSError, ValueError, ImportError, KeyError, AttributeError, TypeError) as error:
         raise SourceRefused(f"{location}: its tokenizer cannot be loaded: {_first_line(error)}") from error
-    if isinstance(tokenizer, CTRLTokenizer):
-        return fast_tokenizer(tokenizer)
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         tokenizer = fast_form(tokenizer)
     if tokenizer is None:
