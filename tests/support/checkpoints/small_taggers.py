@@ -12,6 +12,8 @@ from tokenizers import decoders
 from transformers import (
     BertConfig,
     BertForTokenClassification,
+    LongformerConfig,
+    LongformerForTokenClassification,
     PreTrainedModel,
     RobertaConfig,
     RobertaForTokenClassification,
@@ -35,6 +37,9 @@ def model(family: str, vocabulary: int, own: dict[str, Any] | None) -> PreTraine
     torch.manual_seed(7)
     if family == "bert":
         return BertForTokenClassification(BertConfig(max_position_embeddings=WINDOW, **shared))
+    if family == "longformer":
+        positions: dict[str, Any] = {"attention_window": 8, "max_position_embeddings": WINDOW + 2, "pad_token_id": 1}
+        return LongformerForTokenClassification(LongformerConfig(**positions, **shared))
     if family == "xlnet":
         sizes: dict[str, Any] = {"d_model": 32, "n_layer": 2, "n_head": 2, "d_inner": 64}
         named = {name: value for name, value in shared.items() if name not in SIZES}
