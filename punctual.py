@@ -128,7 +128,9 @@ def _status_of(command: Callable[[], object]) -> int:
     try:
         command()
     except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 0
+        if isinstance(end.code, str):
+            return _failed(end.code)
+        return end.code or 0
     except KeyboardInterrupt:
         return 130
     except ModuleNotFoundError as missing:
@@ -223,12 +225,12 @@ def serve(
 
         _hand_on(cors_origin, allow_host)
         options = ServeOptions(host, port, access_log, log_format, traces)
-        with servable(options):
+        with servable(options) as opened:
             loaded = load_catalog(catalog)
             settings = with_floor(Settings(), floor, console)
             if policy == OURS:
                 first = prepare_first(loaded, cache, console, settings=settings)
-                serve_until_stopped(folder, loaded, first.variants, options, say, first.behind)
+                serve_until_stopped(folder, loaded, first.variants, options, say, opened, first.behind)
                 return
             from deployments.engines.host import usable_cores
             from loadtests.simulator.served import published
@@ -236,7 +238,7 @@ def serve(
             variants = prepare(loaded, cache, console, settings=settings)
             loaded = loaded.only(variants)
             scheduler = published(policy, loaded, variants, policy_scenario, max(int(usable_cores()), 1))
-            serve_until_stopped(folder, loaded, variants, replace(options, scheduler=scheduler), say)
+            serve_until_stopped(folder, loaded, variants, replace(options, scheduler=scheduler), say, opened)
 
     raise typer.Exit(keep(lambda folder: _status_of(lambda: gateway(folder)), _warned))
 

@@ -15,11 +15,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from deployments.engines.host import BF16_FLAGS, DOT_PRODUCT_FLAGS, Host, read_host, usable_cores
+from deployments.engines.host import BF16_FLAGS, DOT_PRODUCT_FLAGS, Host, read_host
 from deployments.engines.opening import EngineSize, open_engine_named
 from deployments.replica.variant import open_variant
 from exporters.errors import ExportFailed, SourceRefused
-from exporters.kinds import KINDS, Kind, kind_of
+from exporters.kinds import KINDS, Kind, kind_of, lone_threads_here
 from exporters.plan import PRECISIONS, Candidate, Progress, Settings, Step, VariantPlan, Workbench
 from exporters.profiling import BUDGET_S, LONE_BUDGET_SHARE, Watch, measure_lone, watch_here
 from exporters.sources.source import SourceFolder
@@ -78,18 +78,14 @@ def profile_again(
 def with_lone_runs(
     manifest: VariantManifest, folder: Path, threads: int, lone_threads: int, watch: Watch
 ) -> VariantManifest:
-    """The manifest with how much faster lone runs are on this host; without, where there are none.
-
-    torch has one pool of threads for all its runs, so it has no lone ones.
-    """
-    lone_threads = min(lone_threads, int(usable_cores()))
-    golden = KINDS[manifest.kind].golden
-    if golden is None or manifest.engine == "torch" or lone_threads <= threads:
+    """The manifest with how much faster lone runs are on this host; without, where there are none."""
+    golden, here = KINDS[manifest.kind].golden, lone_threads_here(manifest, threads, lone_threads)
+    if golden is None or here is None:
         return manifest
-    lone = open_engine_named(manifest.engine, folder, EngineSize(lone_threads, 1, manifest.max_tokens, lone=True))
+    lone = open_engine_named(manifest.engine, folder, EngineSize(here, 1, manifest.max_tokens, lone=True))
     usual = open_engine_named(manifest.engine, folder, EngineSize(threads, 1, manifest.max_tokens))
     watch = watch.part(0, LONE_BUDGET_SHARE)
-    measured = measure_lone(usual, lone, (threads, lone_threads), manifest.max_tokens, golden(manifest), watch)
+    measured = measure_lone(usual, lone, (threads, here), manifest.max_tokens, golden(manifest), watch)
     return manifest.model_copy(update={"profile": manifest.profile.model_copy(update={"lone": measured})})
 
 

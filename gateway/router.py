@@ -12,12 +12,13 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from random import Random
 from typing import TypeAlias
 
 from gateway.advising.candidates import Held, Offered
 from gateway.catalogs.catalog import Catalog, CatalogEntry
 from gateway.forecasting.forecaster import Forecaster, PooledCalibration, ServedCheckpoint
-from gateway.forecasting.lengths import Counter, Lengths, estimated
+from gateway.forecasting.lengths import Counter, Lengths, estimated, is_sampled
 from gateway.forecasting.load import LoadTracker
 from gateway.model.coming import Coming
 from gateway.model.deadline import Clock, Deadline
@@ -53,16 +54,18 @@ class Router:
         note: Note = log_fault,
         counters: Mapping[str, Counter] | None = None,
         scheduler: MakeScheduler = Scheduler,
+        chance: Random | None = None,
     ) -> None:
         """Serves the catalog's checkpoints, each by the manifest of its variant; those without one are coming.
 
         A task without any manifest answers once one of its checkpoints has joined. `note` takes internal faults.
         `counters` has the token counter of each checkpoint; those with one tokenizer share one. Without it tokens are
-        estimated. `scheduler` makes the scheduler: ours, or that of another policy.
+        estimated. `scheduler` makes the scheduler: ours, or that of another policy. `chance` draws where long texts are
+        sampled; by default nobody can foretell it.
         """
         self.manifests = dict(manifests)
         self._pooled: defaultdict[str, PooledCalibration] = defaultdict(PooledCalibration)
-        self._lengths, self._tokenizers = lengths_of(catalog, manifests, counters or {})
+        self._lengths, self._tokenizers = lengths_of(catalog, manifests, counters or {}, chance or Random())
         self.entries = {entry.name: entry for entry in catalog.checkpoints}
         self._catalog = catalog
         self._load = load
@@ -142,7 +145,8 @@ class Router:
 
     def shape(self, request: Request) -> RequestShape:
         """Counts the tokens of the request's texts."""
-        return RequestShape(self._lengths[request.task].of(request.inputs), request.parameters)
+        tokens = self._lengths[request.task].of(request.inputs)
+        return RequestShape(tokens, request.parameters, is_sampled(request.inputs))
 
     def decide(
         self, request: Request, deadline: Deadline, price: float | None = None, *, every: bool = False
@@ -155,7 +159,8 @@ class Router:
         terms = self._terms(request)
         now_s, task, shape = self._clock(), request.task, self.shape(request)
         price = self.scheduler.price(task, now_s) if price is None else price
-        return self.scheduler.decide(task, shape, terms, deadline, now_s, price, every=every)
+        lone = self.scheduler.may_be_lone(task)
+        return self.scheduler.decide(task, shape, terms, deadline, now_s, price, every=every, lone=lone)
 
     def _terms(self, request: Request) -> Terms:
         """The request's terms, with the task's default domain, or the checkpoint pinned that answers a fixed task.
@@ -201,7 +206,7 @@ class Router:
 
 
 def lengths_of(
-    catalog: Catalog, manifests: Mapping[str, VariantManifest], counters: Mapping[str, Counter]
+    catalog: Catalog, manifests: Mapping[str, VariantManifest], counters: Mapping[str, Counter], chance: Random
 ) -> tuple[dict[str, Lengths], dict[str, dict[str, int]]]:
     """Returns what counts the tokens of each task, and for each task the place of each checkpoint's tokenizer in it.
 
@@ -219,7 +224,7 @@ def lengths_of(
                 at[entry.name] = len(of_task) - 1
             else:
                 at[entry.name] = of_task.index(counter)
-        lengths[task] = Lengths(of_task)
+        lengths[task] = Lengths(of_task, chance)
     return lengths, places
 
 
@@ -307,7 +312,7 @@ def explain(
     now_s = time.monotonic()
     load = LoadTracker()
     for entry in catalog.checkpoints:
-        load.reported(entry.name, "idle", LoadReport(0.0, 0), now_s)
+        load.reported(entry.name, "idle", LoadReport(0.0, 0, lone=True), now_s)
     router = Router(catalog, manifests, load, lambda: now_s, counters=counters)
     asked = router.task(task).parameters() if parameters is None else parameters
     request = Request(task, (text,), asked, terms, now_s)

@@ -75,7 +75,8 @@ def open_engine(folder: Path, manifest: VariantManifest, threads: int, at_once: 
 def open_lone_engine(folder: Path, manifest: VariantManifest, most_threads: int) -> Engine | None:
     """Opens the engine for lone runs, on the threads that the variant's profile says, if as many may be used.
 
-    None if it was not measured or does not pay, or if the processors are too few.
+    None if it was not measured or does not pay, if the processors are too few, or if it cannot be opened once more,
+    which the log says.
     """
     lone = LoneRuns.from_document(manifest.profile)
     if lone is None or lone.threads > min(most_threads, usable_cores()):
@@ -83,8 +84,10 @@ def open_lone_engine(folder: Path, manifest: VariantManifest, most_threads: int)
     size = EngineSize(lone.threads, 1, manifest.max_tokens, lone=True)
     try:
         return open_engine_named(manifest.engine, folder, size)
-    except (ImportError, OSError, RuntimeError):
-        return None  # `open_engine` has said why
+    except (ImportError, OSError, RuntimeError) as error:
+        why = next(iter(str(error).splitlines()), type(error).__name__)
+        log.warning("%s makes no lone runs: %s", manifest.checkpoint, why)
+        return None
 
 
 def open_engine_named(name: str, folder: Path, size: EngineSize) -> Engine:

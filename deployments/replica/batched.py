@@ -18,15 +18,12 @@ from msgspec.structs import replace
 
 from deployments.engines.base import Engine, Logits, guarded
 from deployments.replica.batcher import Batcher, Row, Scored
-from deployments.replica.tokens import Encoded
+from deployments.replica.tokens import INLINE_CHARACTERS, Encoded
 from deployments.replica.totals import Totals
 from gateway.catalogs.catalog import CatalogEntry
 from gateway.model.deadline import Clock
 from gateway.model.messages import Answer, Emit, Failure, InputReport, LoadReport, ReplicaTimings, Work, to_nobody
 from gateway.model.profile import LatencyProfile
-
-INLINE_CHARACTERS = 2_000
-"""Characters of a batch up to which it is tokenised on the loop (under 0.1 ms); longer ones go to a thread."""
 
 AskedT = TypeVar("AskedT")
 """What `encode` has to tell `outputs` of a request: its parameters, or more."""

@@ -9,6 +9,7 @@ The batcher owns the engine's threads. It knows neither engines nor requests.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ from gateway.tasks.runs import MedianTimes, RememberedMedians, runs_of
 
 EngineRun: TypeAlias = Callable[[TokenIds, TokenIds, TokenIds | None], Logits]
 """An engine's `run`: token ids, mask, and token types or None."""
+
+log = logging.getLogger("punctual.replica")
 
 _INTERRUPTED = Failure(FailureKind.ENGINE, "interrupted")
 
@@ -115,8 +118,7 @@ class _Run:
     median_s: float
     deadline: float
     latest: float
-    ran_late: bool = False
-    ran_contested: bool = False
+    lone: bool = False
     started: float = 0.0
     ended: float = 0.0
     outcome: Logits | Failure = _INTERRUPTED
@@ -218,7 +220,7 @@ class Batcher:
     async def submit(self, rows: Sequence[Row], *, lone: bool = False) -> Results:
         """Runs a batch and awaits its logits, one result for each row in order.
 
-        A `lone` batch that is one run, and finds the replica idle, goes to `lone_run`.
+        A `lone` batch that finds the replica idle goes to `lone_run`, one run after the other, until another comes.
 
         Failures are values: EXPIRED, QUEUE_FULL, ENGINE, UNAVAILABLE. Cancelling withdraws the rows; the results of
         those that are already running are discarded.
@@ -227,8 +229,10 @@ class Batcher:
             return [Failure(FailureKind.UNAVAILABLE, "not started, or stopping")] * len(rows)
         if self._queued + len(rows) > max(self._max_queued, len(rows)):
             return [Failure(FailureKind.QUEUE_FULL)] * len(rows)
-        idle = not (self._waiting or self._running)
-        batch = _Batch(rows, self._clock(), self._loop.create_future(), lone and idle)
+        under_way = [*self._waiting, *self._running]
+        for run in under_way:
+            run.batch.lone = False
+        batch = _Batch(rows, self._clock(), self._loop.create_future(), lone and not under_way)
         for alike in _alike(rows):
             lengths = [len(rows[place].token_ids) for place in alike]
             for places in runs_of(lengths, self._medians.median_s):
@@ -246,7 +250,7 @@ class Batcher:
         now = self._clock()
         running_s = sum(max(0.0, run.started + run.median_s - now) for run in self._running)
         backlog_s = (sum(run.median_s for run in self._waiting) + running_s) / self._threads
-        return LoadReport(backlog_s, self._queued, draining=not self._open)
+        return LoadReport(backlog_s, self._queued, draining=not self._open, lone=self.lone_run is not None)
 
     @property
     def _queued(self) -> int:
@@ -269,8 +273,13 @@ class Batcher:
         while self._waiting and len(self._running) < self._threads:
             chosen = next_run(self._waiting, now, self._late_share)
             run = chosen.run
+            run.lone = run.batch.lone and self.lone_run is not None
+            if run.lone and self._running:
+                break
             self._waiting.remove(run)
-            run.started, run.ran_late, run.ran_contested = now, chosen.late, chosen.contested
+            if chosen.contested:
+                self._late_share.ran(run.median_s, late=chosen.late, contested=True)
+            run.started = now
             self._running.add(run)
             self._engine_threads.submit(self._run_engine, run)
         if not self._waiting and not self._running:
@@ -295,17 +304,11 @@ class Batcher:
         """Runs on the engine's thread. An exception of the engine becomes the failure of all inputs."""
         run.started = self._clock()
         try:
-            run.outcome = guarded(lambda: self._logits(run.rows, self._engine_of(run)))
+            engine_run = self.lone_run if run.lone and self.lone_run is not None else self._engine_run
+            run.outcome = guarded(lambda: self._logits(run.rows, engine_run))
         finally:
             run.ended = self._clock()
             self._loop.call_soon_threadsafe(self._finished, run)
-
-    def _engine_of(self, run: _Run) -> EngineRun:
-        """The engine for a run; a lone batch in several runs, or what runs again, has no processors to itself."""
-        if self.lone_run is None or not run.batch.lone or len(run.places) < len(run.batch.rows):
-            return self._engine_run
-        self.totals.lone += 1
-        return self.lone_run
 
     def _logits(self, rows: Sequence[Row], engine_run: EngineRun) -> Logits:
         batch = padded([row.token_ids for row in rows], self._pad_id, [row.token_types for row in rows])
@@ -315,12 +318,17 @@ class Batcher:
         return logits
 
     def _finished(self, run: _Run) -> None:
-        """Takes a run back on the loop. Inputs that failed together run again one by one: only the culprit fails."""
+        """Takes a run back on the loop. Inputs that failed together run again one by one: only the culprit fails.
+
+        What failed in a lone run has another try in a usual one, and no further lone run is made.
+        """
         self._running.discard(run)
-        if run.ran_contested:
-            self._late_share.ran(run.service_time_s, late=run.ran_late, contested=True)
         self._count(run)
-        again = isinstance(run.outcome, Failure) and len(run.places) > 1 and not run.batch.done.done()
+        failed = isinstance(run.outcome, Failure)
+        again = failed and (len(run.places) > 1 or run.lone) and not run.batch.done.done()
+        if failed and run.lone:
+            log.warning("a lone run has failed: no more are made")
+            self.lone_run, run.batch.lone = None, False
         for place in run.places if again else ():
             self._enter(run.batch, (place,))
         self._begin()  # the engine works on while the answers go out
@@ -337,5 +345,6 @@ class Batcher:
         self.totals.real_tokens += sum(len(row.token_ids) for row in rows)
         self.totals.padded_tokens += size * max(len(row.token_ids) for row in rows)
         self.totals.engine_failures += failed
+        self.totals.lone += run.lone
         self.totals.busy_s += run.service_time_s
         self.totals.wasted_s += run.service_time_s * (1 - helped / size)

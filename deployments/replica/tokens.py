@@ -28,6 +28,9 @@ Side: TypeAlias = Literal["left", "right"]
 TAKEN_APART = 3
 """Most times that one text is taken apart; once is enough for every vocabulary that is known."""
 
+INLINE_CHARACTERS = 2_000
+"""Characters up to which texts are tokenised on the event loop (under 0.1 ms); longer ones are on a thread."""
+
 
 class TextEncoder:
     """Encodes texts of clients, in which the name of a special token is text like any other.
@@ -35,6 +38,9 @@ class TextEncoder:
     `[SEP]` in a text would end it for the model, and 200 times `[PAD]` would hide what follows. Tokenizers can leave
     such names in the text, but a vocabulary may have them as pieces too, as those of SentencePiece do. Where one is
     found as such, a space takes it apart. Safe to use from many threads, since it never changes.
+
+    The tokenizer's `encode` keeps every other Python thread of the process waiting, for half a second if the text is
+    200,000 dots; its `encode_batch` lets them run. So a long text is a batch of one.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -46,16 +52,16 @@ class TextEncoder:
     def encode(self, text: str) -> Encoding:
         """Encodes one text. Lone surrogates, which UTF-8 cannot hold, count as U+FFFD."""
         try:
-            encoding = self._tokenizer.encode(text)
+            encoding = self._encoded(text)
         except TypeError:  # what tokenizers raises for a str that UTF-8 cannot hold
             text = well_formed(text)
-            encoding = self._tokenizer.encode(text)
+            encoding = self._encoded(text)
         return self._apart(text, encoding) if self._pieces else encoding
 
     def encode_placed(self, text: str) -> tuple[Encoding, list[tuple[int, int]]]:
         """Encodes one text as `encode` does; gives each token's place in the text as it is given, in characters."""
         text = well_formed(text)
-        encoding = self._tokenizer.encode(text)
+        encoding = self._encoded(text)
         parted, encoding = self._parted(text, encoding) if self._pieces else (text, encoding)
         offsets: list[tuple[int, int]] = encoding.offsets
         if parted == text:
@@ -66,7 +72,9 @@ class TextEncoder:
     def encode_pair(self, text: str, other: str) -> Encoding:
         """Encodes two texts as one input, in both of which names of special tokens are text."""
         text, other = (self._plain(well_formed(one)) for one in (text, other))
-        return self._tokenizer.encode(text, other)
+        if len(text) + len(other) <= INLINE_CHARACTERS:
+            return self._tokenizer.encode(text, other)
+        return self._tokenizer.encode_batch([(text, other)])[0]
 
     def specials(self, pair: bool) -> int:
         """How many special tokens an input has, of one text or of a pair."""
@@ -87,7 +95,13 @@ class TextEncoder:
 
     def _plain(self, text: str) -> str:
         """The text with a space in each name of a special token that would become one."""
-        return self._parted(text, self._tokenizer.encode(text))[0] if self._pieces else text
+        return self._parted(text, self._encoded(text))[0] if self._pieces else text
+
+    def _encoded(self, text: str) -> Encoding:
+        """Encodes one text as the tokenizer does; a long one while other threads run. Raises TypeError."""
+        if len(text) <= INLINE_CHARACTERS:
+            return self._tokenizer.encode(text)
+        return self._tokenizer.encode_batch([text])[0]
 
     def _apart(self, text: str, encoding: Encoding) -> Encoding:
         """The encoding of the text with a space in each name of a special token that became one."""
@@ -105,7 +119,7 @@ class TextEncoder:
                 break
             borders = [0, *(start + 1 for start in starts), len(text)]
             text = " ".join(text[begin:end] for begin, end in pairwise(borders))
-            encoding = self._tokenizer.encode(text)
+            encoding = self._encoded(text)
         return text, encoding
 
     def _is_named(self, token_id: int, part: str) -> bool:

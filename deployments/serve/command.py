@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +14,9 @@ from deployments.engines.host import cores_said, usable_cores
 from deployments.replica.tracing import TRACES_ENDPOINT, require_tracing
 from deployments.serve.environment import port_held
 from deployments.serve.observing import LOG_FORMAT
+from deployments.serve.standing_in import standing_in
 from gateway.catalogs.catalog import Catalog
+from gateway.model.errors import Starting
 from gateway.observability.access_log import LogFormat
 
 if TYPE_CHECKING:
@@ -42,18 +44,19 @@ class ServeOptions:
 
 
 @contextmanager
-def servable(options: ServeOptions) -> Iterator[None]:
+def servable(options: ServeOptions) -> Iterator[Callable[[], None]]:
     """Finds out what cannot succeed before minutes are spent on variants, and holds the port during the context.
 
-    Raises PortTaken and TracingMissing.
+    Until what it yields is called, the port says that the gateway starts. Raises PortTaken and TracingMissing.
     """
     if options.traces is not None:
         os.environ[TRACES_ENDPOINT] = options.traces.removesuffix("/").removesuffix(_TRACES) + _TRACES
     require_tracing(os.environ)
     on_terminal = options.access_log == "-" and sys.stdout is not None and sys.stdout.isatty()
     os.environ[LOG_FORMAT] = options.log_format or (LogFormat.TEXT if on_terminal else LogFormat.JSON)
-    with port_held(options.host, options.port):
-        yield
+    with port_held(options.host, options.port), ExitStack() as starting:
+        starting.enter_context(standing_in(options.host, options.port, Starting()))
+        yield starting.close
 
 
 def serve_until_stopped(
@@ -62,11 +65,12 @@ def serve_until_stopped(
     variants: Mapping[str, Path],
     options: ServeOptions,
     say: Callable[[str], None],
+    opened: Callable[[], None],
     preparing: Preparing | None = None,
 ) -> None:
     """Serves in a run folder until Ctrl-C; checkpoints whose variants `preparing` makes come later.
 
-    Call it within `servable`. Raises NotReady and LogUnwritable.
+    Call it within `servable`, with what that yields as `opened`. Raises NotReady and LogUnwritable.
     """
     from deployments.serve import serving
 
@@ -74,4 +78,4 @@ def serve_until_stopped(
     if (limited := cores_said(usable_cores(), os.cpu_count() or 1, most)) is not None:
         say(limited)
     where = (options.host, options.port)
-    serving.serve(folder, catalog, variants, *where, say, options.access_log, preparing, options.scheduler)
+    serving.serve(folder, catalog, variants, *where, say, options.access_log, preparing, options.scheduler, opened)

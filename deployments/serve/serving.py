@@ -32,7 +32,9 @@ from deployments.serve.keeping import ready, stops
 from deployments.serve.late import LOOK_S as JOIN_LOOK_S
 from deployments.serve.late import Deploy, Latecomers, Notes, Preparing
 from deployments.serve.observing import OFF, access_log_to
+from deployments.serve.standing_in import standing_in
 from gateway.catalogs.catalog import Catalog
+from gateway.model.errors import Starting, Stopping
 
 if TYPE_CHECKING:
     from deployments.serve.graph import Placement
@@ -71,14 +73,16 @@ def running(
     access_log: str = OFF,
     preparing: Preparing | None = None,
     scheduler: MakeScheduler | None = None,
+    opened: Callable[[], None] = lambda: None,
 ) -> Iterator[str]:
     """Runs a gateway in a run folder during the context; yields its URL once it is ready for requests.
 
     `variants` has the folder of each checkpoint's variant, but for those that `preparing` makes during the context; of
     each task there is at least one, unless all of its checkpoints have failed by `preparing`. `access_log` is a path,
-    `-` for this process's output, or `off`. `scheduler` makes the scheduler of another policy than ours. At the end,
-    requests under way are finished, unless the gateway was never ready; the processes that are left end with the run
-    folder. Raises NotReady and LogUnwritable.
+    `-` for this process's output, or `off`. `scheduler` makes the scheduler of another policy than ours. `opened` is
+    called once ingresses answer at the port. At the end, requests under way are finished, unless the gateway was never
+    ready, and new ones are told that it stops; the processes that are left end with the run folder. Raises NotReady and
+    LogUnwritable.
     """
     with access_log_to(access_log, folder):
         environment.configure(folder)
@@ -93,11 +97,13 @@ def running(
             placement = _start(catalog, variants, host, port, folder, scheduler)
             url = _url(host, port)
             await_ready(url, READY_WITHIN_S)
+            opened()
             if latecomers is not None:
                 latecomers.start(_deployer(catalog, placement, url))
             yield url
             say("stopping")
-            stop_serving()
+            with standing_in(host, port, Stopping("the gateway stops")):
+                stop_serving()
         finally:
             if latecomers is not None:
                 latecomers.stop()
@@ -113,12 +119,13 @@ def serve(
     access_log: str = OFF,
     preparing: Preparing | None = None,
     scheduler: MakeScheduler | None = None,
+    opened: Callable[[], None] = lambda: None,
 ) -> None:
     """Runs the gateway in a run folder until SIGINT or SIGTERM. Raises as `running`.
 
     Ends the process if a part of Ray dies that cannot be replaced.
     """
-    with running(folder, catalog, variants, host, port, say, access_log, preparing, scheduler) as url:
+    with running(folder, catalog, variants, host, port, say, access_log, preparing, scheduler, opened) as url:
         told = stops(signal.SIGINT, signal.SIGTERM)  # only now, since Ray sets handlers of its own
         ready(folder)
         say(f"ready at {url}")
@@ -176,7 +183,8 @@ def await_ready(url: str, within_s: float) -> None:
             with _DIRECTLY.open(f"{url}/readyz", timeout=2):
                 return
         except urllib.error.HTTPError as error:
-            last = error.read(2000).decode(errors="replace")
+            said = error.read(2000).decode(errors="replace")
+            last = last if Starting.code in said and "missing" in last else said
         except OSError as error:
             last = str(error)
         pause.wait(0.1)

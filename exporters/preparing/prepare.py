@@ -21,16 +21,16 @@ from rich.markup import escape
 
 from deployments.engines.host import Host, read_host, usable_cores
 from deployments.replica.prepared import known_variants, not_prepared, note_prepared
-from deployments.replica.variant import VariantRejected
+from deployments.replica.variant import VariantRejected, checked_manifest
 from exporters.choosing import in_words
 from exporters.errors import BaseAbsent, ExportCrashed, ExportError, ExportFailed, SourceAbsent, VariantRefused
-from exporters.kinds import KINDS
+from exporters.kinds import KINDS, lone_threads_here
 from exporters.plan import PRECISIONS, Candidate, Progress, Settings, VariantPlan
 from exporters.preparing.job import ExportJob, ProfileJob, run_job, run_shown, shown_together
 from exporters.preparing.store import State, Store
 from exporters.sources.source import source_bytes
 from gateway.catalogs.catalog import Catalog, CatalogEntry, EngineName, SourceKind
-from gateway.model.manifest import ClassifierManifest, Precision
+from gateway.model.manifest import ClassifierManifest, Precision, VariantManifest
 from gateway.tasks import read_manifest, tasks_of
 
 
@@ -217,7 +217,10 @@ class Preparer:
 
     def _state(self, folder: Path, plan: VariantPlan) -> State:
         if folder not in self._states:
-            self._states[folder] = self.store.state(folder, self.host, plan.threads)
+            state = self.store.state(folder, self.host, plan.threads)
+            if state is State.READY and _lacks_lone_runs(checked_manifest(folder), plan):
+                state = State.PROFILED_ELSEWHERE  # with other threads than the entry has now
+            self._states[folder] = state
         return self._states[folder]
 
     def _make_ready(self, entry: CatalogEntry, plan: VariantPlan, folder: Path) -> None:
@@ -308,6 +311,12 @@ def precisions_for(entry: CatalogEntry, host: Host) -> tuple[Precision, ...]:
 
 MOST_LONE_THREADS = 4
 """Most threads of a lone run: a small model gains little from more. Set by hand, on two cores."""
+
+
+def _lacks_lone_runs(manifest: VariantManifest, plan: VariantPlan) -> bool:
+    """True if lone runs of the plan's threads are to be measured, and were not."""
+    wanted, lone = lone_threads_here(manifest, plan.threads, plan.lone_threads), manifest.profile.lone
+    return wanted is not None and (lone is None or lone.threads != wanted)
 
 
 def lone_threads_of(entry: CatalogEntry) -> int:

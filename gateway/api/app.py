@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol, TypeAlias
@@ -44,7 +44,7 @@ from gateway.api.responses import (
 from gateway.api.streaming import EVENT_STREAM, Answering, EventResponse
 from gateway.catalogs.catalog import Limits
 from gateway.model.deadline import Clock
-from gateway.model.errors import InternalError, InvalidRequest, MethodNotAllowed, NotFound, Problem
+from gateway.model.errors import InternalError, InvalidRequest, MethodNotAllowed, NotFound, Problem, UnknownTask
 from gateway.model.outcome import Outcome
 from gateway.model.request import REQUEST_ID, Request, Terms
 from gateway.observability import metrics
@@ -215,6 +215,8 @@ class App:
         """`POST` to an endpoint of OpenAI's interface: the task's own request, and the answer in OpenAI's form."""
         arrived_s = self._arrived_s(http)
         terms = self._terms(http)
+        with suppress(UnknownTask):  # until the body says whose request it is
+            http.scope[_TASK] = openai.placed(endpoint.name, openai.ANY_MODEL, self._tasks())[0].name
         body = bodies.parse(await self._body(http), endpoint.body, self.limits)
         task, asked = openai.placed(endpoint.name, body.model, self._tasks())
         http.scope[_TASK] = task.name
@@ -313,11 +315,12 @@ class App:
 
     async def metrics(self, http: HttpRequest) -> Response:
         """`GET /metrics`: every process of the application in one scrape."""
-        content, headers = await self.scrape.gather(), {"Vary": "Accept-Encoding"}
+        scrape, headers = await self.scrape.gather(), {"Vary": "Accept, Accept-Encoding"}
+        content, media_type = metrics.negotiated(scrape, http.headers.get("accept", ""))
         if takes_gzip(http.headers.get("accept-encoding", "")):
             content = await asyncio.to_thread(packed, content)
             headers["Content-Encoding"] = "gzip"
-        return self._respond(http, content, metrics.CONTENT_TYPE, 200, headers)
+        return self._respond(http, content, media_type, 200, headers)
 
     async def openapi(self, http: HttpRequest) -> Response:
         """`GET /openapi.json`: this contract for machines."""

@@ -111,7 +111,8 @@ def limited(texts: Sequence[str], limits: Limits) -> tuple[str, ...]:
 
 def of_task(body: RouteBody, task: Task) -> RequestBody:
     """Converts the body of `POST /route` to that of its task's own endpoint. Raises InvalidRequest as that would."""
-    return validated({"inputs": body.inputs, "parameters": body.parameters, "options": body.options}, task.body)
+    sent = {name: getattr(body, name) for name in ("inputs", "parameters", "options") if name in body.model_fields_set}
+    return validated(sent, task.body)
 
 
 def ignored(body: RequestBody) -> list[str]:

@@ -56,7 +56,8 @@ class TaskForm:
     @property
     def headers(self) -> Mapping[str, str]:
         """That the answer depends on who asks, where the task looks at that."""
-        return {"Vary": "User-Agent"} if self.task.document is not None and not self.details else {}
+        document = None if self.details else self.task.document
+        return {"Vary": "User-Agent"} if document is not None and document.depends else {}
 
     def document(self, finished: Finished, answer: Answer, told: Told) -> object:
         """The details if they were asked for; else what the task makes of its outputs, or these as they are."""

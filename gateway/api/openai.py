@@ -209,7 +209,9 @@ class CompletionBody(WritingBody):
     echo: bool | None = None
     suffix: Annotated[str, Field(max_length=0)] | None = Field(default=None, description="empty alone")
     best_of: Annotated[int, Field(ge=1, le=1)] | None = Field(default=None, description="1 alone")
-    logprobs: Annotated[int, Field(ge=0, le=0)] | None = Field(default=None, description="0 alone")
+    logprobs: None = Field(
+        default=None, description="null alone: of no token a probability is told, and 0 asks for them"
+    )
 
     def inputs(self) -> object:
         """The prompts."""
@@ -542,7 +544,7 @@ def problem_document(problem: Problem, path: str = "") -> tuple[int, OpenAIProbl
     code = {"input_too_long": "context_length_exceeded", "unknown_model": "model_not_found"}
     kind = "invalid_request_error" if status < 429 else "rate_limit_error" if status == 429 else "server_error"
     fault = OpenAIFault(problem.detail, kind, param, code.get(problem.code, problem.code))
-    return status, OpenAIProblem(fault, problem.document())
+    return status, OpenAIProblem(fault, {**problem.document(), "status": status})
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from gateway.api.responses import OUTCOME
 from gateway.api.streaming import EVENT_STREAM
 from gateway.catalogs.catalog import CatalogEntry
 from gateway.model import errors, request
-from gateway.model.deadline import MAX_BUDGET_MS
+from gateway.model.deadline import MAX_BUDGET_MS, MIN_BUDGET_MS
 from gateway.model.errors import Problem
 from gateway.model.manifest import SourceOf
 from gateway.model.messages import FinishReason
@@ -46,6 +46,7 @@ ALWAYS = (
     errors.VersionNotSupported,
     errors.InternalError,
     errors.TooManyConnections,
+    errors.Starting,
     errors.Stopping,
 )
 READING = (
@@ -108,13 +109,18 @@ _NUMBER: Json = {"type": "number"}
 _OBJECT: Json = {"type": "object"}
 _JSON = "application/json"
 
+_GRPC_TIMEOUT = (
+    r"^(([1-9]|10)M|([1-9][0-9]?|[1-5][0-9]{2}|600)S|([1-9][0-9]{0,4}|[1-5][0-9]{5}|600000)m|[1-9][0-9]{0,7}[un])$"
+)
+"""What is written without leading zeroes of the budgets that a client may send."""
+
 _SENT: Mapping[str, tuple[Json, str]] = {
     request.BUDGET: (
-        {**_NUMBER, "exclusiveMinimum": 0, "maximum": MAX_BUDGET_MS},
+        {**_NUMBER, "minimum": MIN_BUDGET_MS, "maximum": MAX_BUDGET_MS},
         "The latency budget of the whole request in milliseconds, from its arrival.",
     ),
     request.GRPC_TIMEOUT: (
-        {**_STRING, "pattern": "^[0-9]{1,8}[HMSmun]$"},
+        {**_STRING, "pattern": _GRPC_TIMEOUT},
         f"The budget as gRPC writes it. It is read where {request.BUDGET} is absent.",
     ),
     request.PERCENTILE: (
@@ -127,8 +133,11 @@ _SENT: Mapping[str, tuple[Json, str]] = {
         "request that would be late even by its optimistic forecast, and stops at the deadline.",
     ),
     request.MIN_TIER: ({"enum": list(Tier)}, "Never answer with less than this tier."),
-    request.CHECKPOINT: (_STRING, "Pin one checkpoint. The budget then only decides whether to admit."),
-    request.REQUEST_ID: ({**_STRING, "maxLength": 128}, "Continued. One is made where it is absent or cannot be used."),
+    request.CHECKPOINT: (
+        {**_STRING, "pattern": "^[A-Za-z0-9._-]{1,128}$"},
+        "Pin one checkpoint. The budget then only decides whether to admit.",
+    ),
+    request.REQUEST_ID: (_STRING, "Continued. One is made where it is absent or cannot be used."),
     request.TRACEPARENT: (_STRING, "W3C trace context. One that cannot be read is dropped, and a new trace begins."),
     request.TRACESTATE: (_STRING, "It goes with a valid traceparent."),
 }

@@ -4,8 +4,9 @@ A forecast is queueing delay (from the load tracker) plus service time (from the
 overhead. The errors of past forecasts, in units of a scale that grows with the work, give its quantiles
 (`calibration`). Errors behind queued work and errors on an idle replica are kept apart (Mondrian conformal prediction:
 Vovk et al., "Algorithmic Learning in a Random World", 2005, section 4.5), so that an overload does not count against
-the idle gateway after it. Until a checkpoint has enough errors of its own, those of all checkpoints stand in; until
-those are enough, the profile's spread does.
+the idle gateway after it. Errors of texts whose tokens were estimated by samples are apart, too: what one client's odd
+texts take beyond their estimate is held against no other's. Until a checkpoint has enough errors of its own, those of
+all checkpoints stand in; until those are enough, the profile's spread does.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from gateway.model.messages import Answer
 from gateway.model.profile import LoneRuns
 from gateway.model.request import RequestShape
 from gateway.model.tier import Tier
-from gateway.tasks.service_time import ServiceTimeModel
+from gateway.tasks.service_time import SLOWDOWN_WEIGHT, ServiceTimeModel, Slowdown
 
 _LEAST_SIGMA = 0.10
 """Least relative spread of a latency, if the profile shows less. Set by hand."""
@@ -46,6 +47,7 @@ class Forecast(Struct, frozen=True, gc=False):
     queued, and one answer in twenty takes less than `least_s`. `backlog_s` is all queued work, of which the request
     waits for `queueing_delay_s`. `cost_s` is the request's share of the batch in core-seconds, done the cheapest way;
     it does not depend on the budget. A `lone` run has all processors of its replica, and costs what a usual run does.
+    `sampled` says that the tokens were estimated.
     """
 
     queueing_delay_s: float
@@ -57,6 +59,7 @@ class Forecast(Struct, frozen=True, gc=False):
     cost_s: float = 0.0
     backlog_s: float = 0.0
     percentile: float = 95.0
+    sampled: bool = False
     lone: bool = False
 
 
@@ -72,11 +75,24 @@ class PooledCalibration:
         self.idle = Calibration()
         self.queued = Calibration()
         self.lone = Calibration()
+        self.sampled_idle = Calibration()
+        self.sampled_queued = Calibration()
+        self._learnt_until_s = math.inf
 
-    def learn_overhead(self, overhead_s: float) -> None:
+    def learn_overhead(self, overhead_s: float, now_s: float) -> None:
         """Learns from the overhead of one answer, in seconds; at most ten times the present value counts."""
         most_s = 10 * max(self.overhead_s, _LEAST_OVERHEAD_S)
         self.overhead_s += _SMOOTHING * (min(max(overhead_s, 0.0), most_s) - self.overhead_s)
+        self._learnt_until_s = now_s + MAX_AGE_S
+
+    def forget(self, now_s: float) -> float:
+        """Returns to the first overhead after a minute without any; returns when to ask again.
+
+        Refused requests teach none, so clients that ask strictly would be refused for ever after a slow minute.
+        """
+        if now_s > self._learnt_until_s:
+            self.overhead_s, self._learnt_until_s = _FIRST_OVERHEAD_S, math.inf
+        return self._learnt_until_s
 
 
 class Forecaster:
@@ -103,7 +119,11 @@ class Forecaster:
         self._idle = Calibration(self._pooled.idle)
         self._queued = Calibration(self._pooled.queued)
         self._lone = Calibration(self._pooled.lone)
+        self._lone_slowdown = Slowdown(SLOWDOWN_WEIGHT)
+        self._lone_until_s = math.inf
         self.lone = lone
+        self._sampled_idle = Calibration(self._pooled.sampled_idle)
+        self._sampled_queued = Calibration(self._pooled.sampled_queued)
         self._learnt_until_s = math.inf
         self._plain_s = model.run_s(1, _PLAIN_TOKENS)
 
@@ -130,23 +150,25 @@ class Forecaster:
         percent, as the client gives it.
         """
         if now_s > self._learnt_until_s:
-            self._forget()
-        overhead_s, backlog_s = self._pooled.overhead_s, ahead.backlog_s
-        companions, sliced = ahead.companions, ahead.sharing is not None
+            self._forget(now_s)
+        idle, queued = self._errors(shape.sampled)
+        overhead_s, backlog_s, companions = self._pooled.overhead_s, ahead.backlog_s, ahead.companions
+        sliced = ahead.sharing is not None
         available_s = remaining_s - overhead_s - (0.0 if sliced else backlog_s)
-        tokens = shape.tokens[self.tokenizer]
-        fully_s, service_s = self.model.service_times_s(tokens, shape.parameters, available_s, companions)
+        fully_s, service_s = self.model.service_times_s(
+            shape.tokens[self.tokenizer], shape.parameters, available_s, companions
+        )
         cost_s = self._cores * service_s
         if companions:
             cost_s *= shape.texts / (shape.texts + companions)
         try:
-            residuals = self._idle.known[percentile]
+            residuals = idle.known[percentile]
         except KeyError:
-            residuals = self._idle.read(percentile, now_s)
+            residuals = idle.read(percentile, now_s)
         if now_s > residuals.until_s:
-            residuals = self._idle.read(percentile, now_s)
-        sigma, latency_s = self._sigma, service_s + overhead_s
-        scale_s = sigma * latency_s
+            residuals = idle.read(percentile, now_s)
+        latency_s = service_s + overhead_s
+        scale_s = self._sigma * latency_s
         least_s, idle_s = latency_s + residuals.least * scale_s, latency_s + residuals.most * scale_s
         if least_s < 0.0:
             least_s = 0.0
@@ -155,18 +177,20 @@ class Forecaster:
         quantile_s, delay_s = idle_s, 0.0
         if backlog_s > 0 and (delay_s := ahead.delay_s(service_s) if sliced else backlog_s) > 0:
             try:
-                residuals = self._queued.known[percentile]
+                residuals = queued.known[percentile]
             except KeyError:
-                residuals = self._queued.read(percentile, now_s)
+                residuals = queued.read(percentile, now_s)
             if now_s > residuals.until_s:
-                residuals = self._queued.read(percentile, now_s)
+                residuals = queued.read(percentile, now_s)
             latency_s += delay_s
-            scale_s += sigma * delay_s
+            scale_s += self._sigma * delay_s
             if (behind_s := latency_s + residuals.most * scale_s) > quantile_s:
                 quantile_s = behind_s
             if (behind_s := latency_s + residuals.least * scale_s) > least_s:
                 least_s = behind_s
-        least = Forecast(delay_s, service_s, latency_s, quantile_s, idle_s, least_s, cost_s, backlog_s, percentile)
+        least = Forecast(
+            delay_s, service_s, latency_s, quantile_s, idle_s, least_s, cost_s, backlog_s, percentile, shape.sampled
+        )
         if fully_s > service_s:
             return self._if_it_fits(fully_s, least, ahead, now_s, remaining_s)
         return least
@@ -174,13 +198,19 @@ class Forecaster:
     def hurried(self, usual: Forecast, shape: RequestShape, now_s: float, remaining_s: float) -> Forecast:
         """Forecasts a request that has the node for itself, by its forecast on an idle replica.
 
-        Returns that one if no lone run pays: by the profile, or by the errors of those before on this machine. While
-        too few are known, a lone run is tried where there is time for it.
+        Returns that one if no lone run pays: by the profile, or by what those before took on this machine. While few
+        errors of such are known, a lone run is tried where there is time for it.
         """
-        share = 1.0 if self.lone is None else self.lone.share(sum(shape.tokens[self.tokenizer]))
+        if self.lone is None or usual.sampled:  # an estimate of tokens is uncertain enough
+            return usual
+        share = self.lone.share(sum(shape.tokens[self.tokenizer]))
         if share == 1.0:
             return usual
-        service_s = share * usual.service_time_s
+        if now_s > self._lone_until_s:
+            self._lone_slowdown, self._lone_until_s = Slowdown(SLOWDOWN_WEIGHT), math.inf
+        service_s = share * usual.service_time_s / self.model.slowdown.value * self._lone_slowdown.value
+        if service_s >= usual.service_time_s:
+            return usual
         latency_s = service_s + self._pooled.overhead_s
         residuals, scale_s = self._lone.residuals(usual.percentile, now_s), self._scale_s(latency_s)
         least_s = max(latency_s + residuals.least * scale_s, 0.0)
@@ -203,11 +233,12 @@ class Forecaster:
         """Returns the forecast with more service time if it fits, else `least`. Its cost and least latency stay."""
         delay_s = ahead.delay_s(service_s)
         latency_s = service_s + self._pooled.overhead_s
-        residual = self._idle.residuals(least.percentile, now_s).most
+        idle, queued = self._errors(least.sampled)
+        residual = idle.residuals(least.percentile, now_s).most
         quantile_s = max(least.quantile_s, latency_s + residual * self._scale_s(latency_s))
         if delay_s > 0:
             latency_s += delay_s
-            residual = self._queued.residuals(least.percentile, now_s).most
+            residual = queued.residuals(least.percentile, now_s).most
             quantile_s = max(quantile_s, latency_s + residual * self._scale_s(latency_s))
         if quantile_s > remaining_s:
             return least
@@ -231,7 +262,7 @@ class Forecaster:
     def service_s(self, shape: RequestShape, now_s: float) -> float:
         """Median seconds of a request alone on the engine, done the cheapest way."""
         if now_s > self._learnt_until_s:
-            self._forget()
+            self._forget(now_s)
         return self.model.service_times_s(shape.tokens[self.tokenizer], shape.parameters, 0.0)[1]
 
     def reach_s(self, run_s: float, percentile: float, now_s: float) -> float:
@@ -254,12 +285,15 @@ class Forecaster:
         if any(one.finish_reason == "deadline" for one in answer.generation):
             latency_s = max(latency_s, forecast.quantile_s)
         self.learn_latency(forecast, latency_s, overhead_s, now_s)
-        if not forecast.lone:  # it tells how fast a lone run is, and its error has that already
-            self.learn_service(shape, answer)
+        self.learn_service(forecast, shape, answer)
 
-    def learn_service(self, shape: RequestShape, answer: Answer) -> None:
-        """Learns the service time of an answer alone."""
-        self.model.learn(shape.tokens[self.tokenizer], shape.parameters, answer)
+    def learn_service(self, forecast: Forecast, shape: RequestShape, answer: Answer) -> None:
+        """Learns the service time of an answer alone. A lone run teaches how fast such are, and no others."""
+        if forecast.lone:
+            profiled_s = forecast.service_time_s / self._lone_slowdown.value
+            self._lone_slowdown.learn(answer.timings.service_time_s, profiled_s)
+        else:
+            self.model.learn(shape.tokens[self.tokenizer], shape.parameters, answer)
 
     def learn_latency(self, forecast: Forecast, latency_s: float, overhead_s: float, now_s: float) -> None:
         """Learns the error of a forecast and the overhead, in seconds."""
@@ -267,8 +301,9 @@ class Forecaster:
         own, shared = self._calibrations(forecast)
         own.learn(residual, forecast.percentile, now_s)
         shared.learn(residual, forecast.percentile, now_s)
-        self._pooled.learn_overhead(overhead_s)
-        self._learnt_until_s = now_s + MAX_AGE_S
+        if not forecast.sampled:  # reading a long text takes longer, which is a part of its own error
+            self._pooled.learn_overhead(overhead_s, now_s)
+        self._heard(forecast, now_s)
 
     def learn_expired(self, forecast: Forecast, waited_s: float, now_s: float) -> None:
         """Learns that no answer had come after `waited_s` seconds, when the request was given up.
@@ -278,23 +313,36 @@ class Forecaster:
         residual = (waited_s - forecast.latency_s) / self._scale_s(forecast.latency_s)
         for calibration in self._calibrations(forecast):
             calibration.learn_beyond(residual, forecast.percentile, now_s)
-        self._learnt_until_s = now_s + MAX_AGE_S
+        self._heard(forecast, now_s)
+
+    def _heard(self, forecast: Forecast, now_s: float) -> None:
+        """Notes when what is known of such runs will be too old."""
+        if forecast.lone:
+            self._lone_until_s = now_s + MAX_AGE_S
+        else:
+            self._learnt_until_s = now_s + MAX_AGE_S
 
     def _calibrations(self, forecast: Forecast) -> tuple[Calibration, Calibration]:
         """The calibrations of such a forecast: the checkpoint's own, and the pooled one."""
+        pooled = self._pooled
+        idle, queued = self._errors(forecast.sampled)
         if forecast.queueing_delay_s > 0:
-            return self._queued, self._pooled.queued
+            return queued, pooled.sampled_queued if forecast.sampled else pooled.queued
         if forecast.lone:
-            return self._lone, self._pooled.lone
-        return self._idle, self._pooled.idle
+            return self._lone, pooled.lone
+        return idle, pooled.sampled_idle if forecast.sampled else pooled.idle
+
+    def _errors(self, sampled: bool) -> tuple[Calibration, Calibration]:
+        """The checkpoint's own errors on an idle replica, and behind queued work."""
+        return (self._sampled_idle, self._sampled_queued) if sampled else (self._idle, self._queued)
 
     def _scale_s(self, latency_s: float) -> float:
         return self._sigma * latency_s
 
-    def _forget(self) -> None:
+    def _forget(self, now_s: float) -> None:
         """Returns to the profile's service times after a minute without any answer."""
         self.model.forget()
-        self._learnt_until_s = math.inf
+        self._learnt_until_s = self._pooled.forget(now_s)
 
 
 USUAL_PERCENTILE = 95.0

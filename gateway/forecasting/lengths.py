@@ -1,13 +1,15 @@
 """Lengths of texts in tokens, counted before the decision, so that no text is judged by its characters.
 
 Knows no tokenizer: a counter is a function that is handed in. Counting is bounded, since it runs on the event loop: a
-long text is counted by samples.
+long text is counted by samples. Where they lie is drawn anew for each text, so that no text can be made whose samples
+are unlike the rest.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import ceil
+from random import Random
 from typing import TypeAlias
 
 Counter: TypeAlias = Callable[[str], int]
@@ -16,8 +18,11 @@ Counter: TypeAlias = Callable[[str], int]
 COUNTED = 3_000
 """Most characters of one request that are counted: under 1 ms (docs/performance.md)."""
 
-SAMPLES = 3
-"""Places in a long text where a sample is counted: its start, middle and end."""
+SAMPLES, FEWEST_SAMPLES = 12, 3
+"""Most and fewest samples of a long text, each at a place by chance in its own part of it. Set by hand."""
+
+USUAL_SAMPLE = 100
+"""Characters of a sample where a text has fewer than `SAMPLES`: what a cut word adds is then little. Set by hand."""
 
 SHORTEST_SAMPLE = 16
 """Fewest characters of a sample. A list of many long texts is counted beyond `COUNTED` rather than with less."""
@@ -37,9 +42,10 @@ def estimated(text: str) -> int:
 class Lengths:
     """Counts the tokens of a request's texts by each tokenizer of a task."""
 
-    def __init__(self, counters: Sequence[Counter]) -> None:
-        """Takes one counter for each tokenizer."""
+    def __init__(self, counters: Sequence[Counter], chance: Random) -> None:
+        """Takes one counter for each tokenizer. `chance` draws the places of samples."""
         self._counters = [(counter, counter("")) for counter in counters]
+        self._chance = chance
 
     def take(self, place: int, counter: Counter) -> None:
         """Counts by this counter from now on, in place of another."""
@@ -48,9 +54,10 @@ class Lengths:
     def of(self, texts: Sequence[str]) -> tuple[tuple[int, ...], ...]:
         """The tokens of each text, for each tokenizer. Exact for up to `COUNTED` characters in all, else estimated."""
         share = COUNTED if len(texts) == 1 else _share([len(text) for text in texts])
+        read = [None if len(text) <= share else samples_of(text, share, self._chance) for text in texts]
         return tuple(
             [
-                tuple([counter(text) if len(text) <= share else _sampled(text, share, counter, own) for text in texts])
+                tuple([_counted(text, samples, counter, own) for text, samples in zip(texts, read, strict=True)])
                 for counter, own in self._counters
             ]
         )
@@ -64,15 +71,28 @@ def _share(lengths: Sequence[int]) -> int:
     left, texts = COUNTED, len(lengths)
     for length in sorted(lengths):
         if length * texts > left:
-            return max(left // texts, SAMPLES * SHORTEST_SAMPLE)
+            return max(left // texts, FEWEST_SAMPLES * SHORTEST_SAMPLE)
         left -= length
         texts -= 1
     return COUNTED
 
 
-def _sampled(text: str, characters: int, counter: Counter, own: int) -> int:
-    """Estimates the tokens of a long text by samples of that many characters in all. `own` are a text's specials."""
-    size = characters // SAMPLES
-    starts = [(len(text) - size) * at // (SAMPLES - 1) for at in range(SAMPLES)]
-    counted = sum(counter(text[start : start + size]) - own for start in starts)
-    return ceil(counted * len(text) / (SAMPLES * size)) + own
+def samples_of(text: str, characters: int, chance: Random) -> list[str]:
+    """Samples of a longer text, of that many characters in all: one by chance in each of as many equal parts."""
+    number = min(max(characters // USUAL_SAMPLE, FEWEST_SAMPLES), SAMPLES)
+    size, part = characters // number, len(text) / number
+    starts = [int(at * part + chance.random() * (part - size)) for at in range(number)]
+    return [text[start : start + size] for start in starts]
+
+
+def is_sampled(texts: Sequence[str]) -> bool:
+    """True if the tokens of these texts are estimated by samples, and not counted."""
+    return sum(map(len, texts)) > COUNTED
+
+
+def _counted(text: str, samples: Sequence[str] | None, counter: Counter, own: int) -> int:
+    """The tokens of a text, estimated where there are samples. `own` are a text's specials."""
+    if samples is None:
+        return counter(text)
+    counted = sum(counter(sample) - own for sample in samples)
+    return ceil(counted * len(text) / sum(map(len, samples))) + own

@@ -54,6 +54,7 @@ class ReplicaLoad:
     node: str = ""
     share: float = 1.0
     callers: int = 1
+    lone: bool = False
 
     def backlog_at(self, now_s: float) -> float:
         """The backlog now: a replica works off one second per second."""
@@ -91,6 +92,7 @@ class LoadTracker:
             node,
             share,
             report.callers,
+            report.lone,
         )
         known = self._replicas.setdefault(checkpoint, {})
         before = known.get(replica)
@@ -147,6 +149,10 @@ class LoadTracker:
             if (backlog_s := load.backlog_at(now_s)) < least_s:
                 least_s, callers = backlog_s, load.callers
         return least_s if callers > 1 else 0.0
+
+    def makes_lone_runs(self, checkpoint: str) -> bool:
+        """True if every replica that is up says that it makes lone runs."""
+        return all(load.lone for _, load in self._up(checkpoint))
 
     def memory_bytes(self, checkpoint: str) -> int | None:
         """Resident memory of the largest replica, as last reported; None if none is up."""

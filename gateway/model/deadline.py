@@ -6,6 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
+MIN_BUDGET_MS = 1e-6
+"""Smallest budget that a client may send, in milliseconds; what is below it is rounded."""
+
 MAX_BUDGET_MS = 600_000.0
 """The largest budget that a client may grant or a catalog may default to, in milliseconds."""
 

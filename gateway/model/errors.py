@@ -17,6 +17,7 @@
         ├─ HeadTooLarge        431  target and headers are over the limit
         ├─ RequestTimeout      408  the head or the body did not come in time
         ├─ TooManyConnections  503  over the limit on connections
+        ├─ Starting            503  the gateway is not ready for requests yet
         └─ Stopping            503  the process ends, and the request with it
 
 A problem never holds text of a request. The application's last resort for anything else is `InternalError`.
@@ -366,13 +367,26 @@ class TooManyConnections(Problem):
         return {"Retry-After": "1"}
 
 
+class Starting(Problem):
+    """Raised for a request that came before the gateway was ready for it."""
+
+    code, status, title, outcome = "starting", 503, "The gateway starts", Outcome.UNAVAILABLE
+
+    def __init__(self) -> None:
+        super().__init__("the gateway starts, and is not ready for requests yet")
+
+    def headers(self) -> dict[str, str]:
+        """`Retry-After` of one second."""
+        return {"Retry-After": "1"}
+
+
 class Stopping(Problem):
-    """Raised for a request that a process could not answer before its end."""
+    """Raised for a request that a process could not answer before its end, or that came after it."""
 
     code, status, title, outcome = "stopping", 503, "This gateway process ends", Outcome.CANCELLED
 
-    def __init__(self) -> None:
-        super().__init__("the process ends; another one takes new connections")
+    def __init__(self, detail: str = "the process ends; another one takes new connections") -> None:
+        super().__init__(detail)
 
     def headers(self) -> dict[str, str]:
         """`Retry-After` of one second."""

@@ -170,7 +170,7 @@ class LoadReport(Struct, frozen=True, array_like=True):
     that share the engine by time slicing, so that a short one need not wait for the whole backlog; None without time
     slicing. `memory_bytes` is the process's resident memory. `callers` counts the gateway processes that send it work,
     including the receiver. `cores` is the number of processors that it may use, shared with the other replicas of its
-    node.
+    node. `lone` says that it makes lone runs.
     """
 
     backlog_s: float
@@ -180,3 +180,4 @@ class LoadReport(Struct, frozen=True, array_like=True):
     memory_bytes: int = 0
     callers: int = 1
     cores: float = 1.0
+    lone: bool = False

@@ -48,11 +48,13 @@ class Terms:
 class RequestShape:
     """What decides the cost of a request: the tokens of its texts, and the parameters.
 
-    `tokens` has, for each tokenizer of the task, the tokens of each text, specials included.
+    `tokens` has, for each tokenizer of the task, the tokens of each text, specials included. They are estimated where
+    the texts are `sampled`.
     """
 
     tokens: tuple[tuple[int, ...], ...]
     parameters: Parameters
+    sampled: bool = False
 
     @property
     def texts(self) -> int:

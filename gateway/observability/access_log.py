@@ -39,6 +39,9 @@ GATHERED_S = 0.1
 The thread then wakes ten times a second, not once per line.
 """
 
+messages = logging.getLogger(__name__)
+"""Says that lines are lost; it must not be one whose messages the log itself takes."""
+
 _WARNINGS = frozenset((Outcome.LEAD, Outcome.LATE, Outcome.SHED, Outcome.EXPIRED))
 _ERRORS = frozenset((Outcome.FAILED, Outcome.UNAVAILABLE))
 
@@ -197,7 +200,10 @@ class _BoundedHandler(QueueHandler):
 
 
 class _LineWriter(QueueListener):
-    """Writes records as lines, and after a line that got through the number of lines dropped before it."""
+    """Writes records as lines, and after a line that got through the number of lines dropped before it.
+
+    That lines are lost is said once, elsewhere, until one gets through again.
+    """
 
     def __init__(self, taken: SimpleQueue[Any], handler: _BoundedHandler, file: LogFile, form: LogFormat) -> None:
         super().__init__(taken)
@@ -207,6 +213,7 @@ class _LineWriter(QueueListener):
         self._line = LineFormatter(form)
         self._stopping = threading.Event()
         self._reported = 0
+        self._failing = False
         self.lost = 0
 
     def dequeue(self, block: bool) -> LogRecord:
@@ -220,8 +227,11 @@ class _LineWriter(QueueListener):
         """Writes one line."""
         try:
             self._write(self._line.format(record))
-        except (OSError, ValueError):  # a full disk, a pipe without a reader, half a character: this line is lost
+        except (OSError, ValueError) as error:  # a full disk, a pipe without a reader, half a character: it is lost
             self.lost += 1
+            if not self._failing:
+                messages.error("the access log loses lines: %s", getattr(error, "strerror", None) or "not text")
+            self._failing = True
 
     def stop(self) -> None:
         """Writes the waiting lines and closes the file. Blocks while the file takes nothing."""
@@ -235,7 +245,7 @@ class _LineWriter(QueueListener):
         dropped = self._handler.refused + self.lost
         notice = [self._line.dropped(dropped - self._reported, datetime.now(UTC))] if dropped > self._reported else []
         self._file.write("".join(f"{line}\n" for line in (*lines, *notice)))
-        self._reported = dropped
+        self._reported, self._failing = dropped, False
 
 
 class LineFormatter(logging.Formatter):

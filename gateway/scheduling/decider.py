@@ -95,7 +95,7 @@ class Decider:
                 elif waits and wait_s > ahead.backlog_s:
                     ahead = QueueAhead(wait_s)
                 forecast = one.forecaster.forecast(shape, ahead, percentile, now_s, remaining_s)
-                if lone and ahead == IDLE:
+                if lone and ahead == IDLE and self._load.makes_lone_runs(name):
                     forecast = one.forecaster.hurried(forecast, shape, now_s, remaining_s)
             candidates.append(Candidate(name, one.tier, one.quality, one.domain, forecast, one.utility))
             if shortlist is not None:

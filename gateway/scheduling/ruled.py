@@ -147,6 +147,10 @@ class RuledScheduler(Scheduler):
         self._queues.setdefault(task, []).append(waiting)
         return ticket
 
+    def may_be_lone(self, task: str) -> bool:
+        """No rule knows lone runs."""
+        return False
+
     def price(self, task: str, now_s: float) -> float:
         """No rule prices core time."""
         return 0.0

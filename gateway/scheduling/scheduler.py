@@ -114,13 +114,13 @@ class Scheduler:
         if not again:
             self._arrived(decider, shape, deadline)
         price = 0.0 if self._found_empty >= ALONE_AFTER else self.price(task, now_s)
-        if decider.may_be_lone and self._is_empty:
-            decision = self.decide(task, shape, terms, deadline, now_s, price, lone=True)
-            ticket = Ticket(task, shape, terms, deadline, decision, now_s)
+        lone = self.may_be_lone(task)
+        decision = self.decide(task, shape, terms, deadline, now_s, price, lone=lone)
+        ticket = Ticket(task, shape, terms, deadline, decision, now_s)
+        if lone and decision.chosen is not None:
             if self._begin_at_once(ticket, decider, now_s):
                 return ticket
-        decision = self.decide(task, shape, terms, deadline, now_s, price)
-        ticket = Ticket(task, shape, terms, deadline, decision, now_s)
+            ticket.decision = decision = self.decide(task, shape, terms, deadline, now_s, price)  # others are expected
         if decision.chosen is None and not insist:
             ticket.stage = Stage.REFUSED
         elif decider.queue.full and ticket.late_s > 0 and not (terms.strict or insist):
@@ -149,6 +149,10 @@ class Scheduler:
             lambda: decider.decide(shape, terms, deadline, now_s, price, every=every, lone=lone),
             lambda: decider.decide_plainly(terms, deadline, now_s),
         )
+
+    def may_be_lone(self, task: str) -> bool:
+        """True if a request of the task would find the node empty now, and its checkpoints make lone runs."""
+        return self.deciders[task].may_be_lone and self._is_empty
 
     def price(self, task: str, now_s: float) -> float:
         """The capacity price of a task, in points of quality per core-second, at most `PRICE_AGE_S` old."""
@@ -215,7 +219,7 @@ class Scheduler:
             elif first:
                 forecaster.learn(forecast, ticket.shape, answer, took_s, now_s)
             else:
-                forecaster.learn_service(ticket.shape, answer)
+                forecaster.learn_service(forecast, ticket.shape, answer)
 
         attempt("learning", self.note, learn, _nothing)
 

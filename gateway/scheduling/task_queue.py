@@ -81,7 +81,7 @@ class Batch:
     def slowed(self, now_s: float) -> None:
         """Has the rest of a hurried batch go on at the usual pace, since another begins."""
         self.ends_s = now_s + self.pace * max(self.ends_s - now_s, 0.0)
-        self.pace = 1.0
+        self.pace, self.learnt = 1.0, True
 
     @property
     def texts(self) -> int:

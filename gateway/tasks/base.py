@@ -248,12 +248,13 @@ class Claim:
 class Document:
     """How an answer is made of the outputs, where it is not the list of them.
 
-    `of` takes the body, the outputs and the client's `User-Agent`, which may be empty. `types` are the documents that
-    it makes. The details have the outputs as they are.
+    `of` takes the body, the outputs and the client's `User-Agent`, which may be empty and is looked at where it
+    `depends` on that. `types` are the documents that it makes. The details have the outputs as they are.
     """
 
     types: tuple[Any, ...]
     of: Callable[[Any, Sequence[Any], str], object]
+    depends: bool = False
 
 
 @dataclass(frozen=True, slots=True)

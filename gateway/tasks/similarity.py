@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import ConfigDict, Field, JsonValue
 
 from gateway.model.messages import Parameters
-from gateway.tasks.base import RequestBody, Strict, Task, Text
+from gateway.tasks.base import OPTIONS, Options, RequestBody, Strict, Task, Text
 from gateway.tasks.embed import EMBEDDER
 
 
@@ -59,6 +59,7 @@ class SimilarityBody(RequestBody):
 
     inputs: SimilarityInputs
     parameters: SimilarityBodyParameters | None = Field(default=None, description="how long texts are treated")
+    options: Options = OPTIONS
 
     def texts(self) -> Sequence[str]:
         """The source first, then the sentences."""

@@ -330,5 +330,5 @@ ZERO_SHOT = Task(
     default_budget_ms=1000.0,
     niceness={},
     claims=Claim("classify", "candidate_labels"),
-    document=Document((Ranked, list[LabelScore], list[Ranked], list[list[LabelScore]]), _document),
+    document=Document((Ranked, list[LabelScore], list[Ranked], list[list[LabelScore]]), _document, depends=True),
 )

@@ -9,7 +9,7 @@ from grafana_foundation_sdk.builders import dashboard
 from grafana_foundation_sdk.models import dashboard as model
 
 from helm.dashboards.panels import SOURCE, PanelBuilder
-from helm.dashboards.words import RUNBOOK
+from helm.dashboards.words import GATEWAY, RUNBOOK, TASK, TIER
 
 TAG = "punctual"
 
@@ -44,7 +44,7 @@ class Board:
             .refresh("10s")
             .timezone("browser")
             .tooltip(model.DashboardCursorSync.CROSSHAIR)
-            .variables([_datasource(), *(_variable(name) for name in self.narrowed), _window()])
+            .variables([_datasource(), _gateway(), *(_variable(name) for name in self.narrowed), _window()])
             .links(list(_links()))
             .annotations([])
         )
@@ -58,14 +58,26 @@ class Board:
 
 
 _SERIES = {
-    "task": "label_values(punctual_checkpoint_quality, task)",
-    "tier": 'label_values(punctual_checkpoint_quality{task=~"$task"}, tier)',
-    "checkpoint": 'label_values(punctual_checkpoint_quality{task=~"$task", tier=~"$tier"}, checkpoint)',
+    "task": f"label_values(punctual_checkpoint_quality{{{GATEWAY}}}, task)",
+    "tier": f"label_values(punctual_checkpoint_quality{{{TASK}}}, tier)",
+    "checkpoint": f"label_values(punctual_checkpoint_quality{{{TIER}}}, checkpoint)",
 }
 
 
 def _datasource() -> dashboard.DatasourceVariable:
     return dashboard.DatasourceVariable("datasource").label("Prometheus").type("prometheus")
+
+
+def _gateway() -> dashboard.QueryVariable:
+    """The gateway that is shown, by the address at which it is scraped: one, for figures of two add up to neither's."""
+    return (
+        dashboard.QueryVariable("instance")
+        .label("gateway")
+        .datasource(SOURCE)
+        .query("label_values(punctual_build_info, instance)")
+        .refresh(model.VariableRefresh.ON_TIME_RANGE_CHANGED)
+        .sort(model.VariableSort.ALPHABETICAL_ASC)
+    )
 
 
 def _variable(name: str) -> dashboard.QueryVariable:

@@ -7,6 +7,7 @@ from helm.dashboards.panels import PanelBuilder, Query, figure, heat, lines
 from helm.dashboards.words import (
     ANSWERED,
     CHECKPOINT,
+    GATEWAY,
     OF_CHECKPOINT,
     OFFERED,
     REFUSED,
@@ -211,7 +212,7 @@ def _losses() -> tuple[PanelBuilder, ...]:
             "The gateway's own errors a second, by part. No request failed because of them. Any: the gateway's log "
             "names the first of each kind; see PunctualInternalFaults in the runbook.",
             "cps",
-            Query("sum by (part) (rate(punctual_internal_faults_total[$__rate_interval]))", "{{part}}"),
+            Query(f"sum by (part) (rate(punctual_internal_faults_total{{{GATEWAY}}}[$__rate_interval]))", "{{part}}"),
             stacked=True,
             wide=24,
         ),

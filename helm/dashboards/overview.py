@@ -25,7 +25,7 @@ from helm.dashboards.words import (
 IN_TIME = f'{TASK},outcome="in_time"'
 ALL_OFFERED = f"{TASK},{OFFERED}"
 REQUESTS = "punctual_requests_total"
-FIRING = 'ALERTS{alertname=~"Punctual.*",alertstate="firing"}'
+FIRING = 'ALERTS{alertname=~"Punctual.*",alertstate="firing",instance=~"$instance|"}'
 
 WHAT_TO_DO = f"""
 | you see | it is | do |

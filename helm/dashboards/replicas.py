@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from helm.dashboards.board import Board, Row
 from helm.dashboards.panels import Column, PanelBuilder, Query, figure, lines, listing
-from helm.dashboards.words import CHECKPOINT, NONE, TASK, Limit, falling, share, total
+from helm.dashboards.words import CHECKPOINT, GATEWAY, NONE, TASK, Limit, falling, share, total
 
 EACH = "checkpoint, replica"
 NAME = "{{checkpoint}} {{replica}}"
@@ -35,7 +35,7 @@ def _standing() -> tuple[PanelBuilder, ...]:
             "Share of the processes of the application that answered in time. Below 100 %: one is stuck, "
             "gone, or its host is starved; 'Answered this scrape' names it.",
             "percentunit",
-            Query("sum(punctual_replica_up) / count(punctual_replica_up)"),
+            Query(f"sum(punctual_replica_up{{{GATEWAY}}}) / count(punctual_replica_up{{{GATEWAY}}})"),
             up,
             wide=6,
             decimals=0,
@@ -54,7 +54,7 @@ def _standing() -> tuple[PanelBuilder, ...]:
             "Checkpoints with a replica that failed its checks since the checkpoint was last healthy. Above 0: the "
             "files differ from the manifest, or this host computes other answers; see the runbook.",
             "none",
-            Query('sum(punctual_checkpoint_self_test_failed{checkpoint=~"$checkpoint"}) or vector(0)'),
+            Query(f'sum(punctual_checkpoint_self_test_failed{{{GATEWAY},checkpoint=~"$checkpoint"}}) or vector(0)'),
             NONE,
             wide=6,
             decimals=0,
@@ -63,7 +63,7 @@ def _standing() -> tuple[PanelBuilder, ...]:
             "Scrape",
             "How long the processes took to answer the last scrape. At its bound, one of them does not answer.",
             "s",
-            Query("max(punctual_scrape_duration_seconds)"),
+            Query(f"max(punctual_scrape_duration_seconds{{{GATEWAY}}})"),
             (Limit(None, "green"), Limit(0.5, "orange"), Limit(1, "red")),
             wide=6,
             decimals=3,
@@ -88,14 +88,14 @@ def _by_process() -> tuple[PanelBuilder, ...]:
             "Answered this scrape",
             "1 where a process answered in time, 0 where it did not. Requests may still reach one at 0.",
             "none",
-            Query("min by (deployment, replica) (punctual_replica_up)", "{{deployment}} {{replica}}"),
+            Query(f"min by (deployment, replica) (punctual_replica_up{{{GATEWAY}}})", "{{deployment}} {{replica}}"),
         ),
         listing(
             "Deployments",
             "The state that Ray Serve sees each deployment in. Unhealthy or deploy_failed: replicas do not start; "
             "`serve status` and the replica's log say why.",
             ("__name__", "instance", "job"),
-            Column("in it", "max by (deployment, state) (punctual_deployment_state) == 1", "none"),
+            Column("in it", f"max by (deployment, state) (punctual_deployment_state{{{GATEWAY}}}) == 1", "none"),
             wide=8,
         ),
     )
@@ -129,7 +129,7 @@ def _waiting() -> tuple[PanelBuilder, ...]:
             "Underway",
             "Requests in each gateway process now.",
             "none",
-            Query("sum by (replica) (punctual_requests_underway)", "{{replica}}"),
+            Query(f"sum by (replica) (punctual_requests_underway{{{GATEWAY}}})", "{{replica}}"),
             wide=6,
         ),
     )
@@ -206,7 +206,7 @@ def _identity() -> tuple[PanelBuilder, ...]:
             "Build",
             "The version and catalog of each gateway process. More than one version: an upgrade is under way or stuck.",
             ("__name__", "instance", "job"),
-            Column("processes", "count by (version, catalog) (punctual_build_info)", "none"),
+            Column("processes", f"count by (version, catalog) (punctual_build_info{{{GATEWAY}}})", "none"),
             wide=8,
         ),
     )

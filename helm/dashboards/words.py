@@ -22,7 +22,10 @@ ANSWERED = 'outcome=~"in_time|lead|late"'
 REFUSED = 'outcome=~"infeasible|shed|unavailable"'
 """The outcomes of requests that were refused before work."""
 
-TASK = 'task=~"$task"'
+GATEWAY = 'instance=~"$instance"'
+"""One gateway of those that a Prometheus scrapes, each at one address."""
+
+TASK = f'{GATEWAY},task=~"$task"'
 TIER = f'{TASK},tier=~"$tier"'
 CHECKPOINT = f'{TIER},checkpoint=~"$checkpoint"'
 OF_CHECKPOINT = "task, checkpoint, tier"

@@ -32,7 +32,10 @@ _SCHEDULER, _LATE = "gateway.scheduling.scheduler", "gateway.scheduling.late_sha
 _CALIBRATION, _FORECASTER = "gateway.forecasting.calibration", "gateway.forecasting.forecaster"
 
 _LENGTHS = "gateway.forecasting.lengths"
-_OF_LENGTHS = ("COUNTED", "SAMPLES", "SHORTEST_SAMPLE", "TOKENS_PER_CHARACTER", "SPECIAL_TOKENS")
+_OF_LENGTHS = (
+    *("COUNTED", "SAMPLES", "FEWEST_SAMPLES", "USUAL_SAMPLE", "SHORTEST_SAMPLE"),
+    *("TOKENS_PER_CHARACTER", "SPECIAL_TOKENS"),
+)
 
 _ENDLESS = 10**9
 

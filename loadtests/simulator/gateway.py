@@ -260,7 +260,7 @@ def _deciders(variants: Sequence[Variant], share: float, slots: int, *, lone: bo
     """The decider of each task; every variant has one idle replica with this many slots. `lone` allows lone runs."""
     load = LoadTracker()
     for variant in variants:
-        load.reported(variant.name, "simulated", LoadReport(0.0, 0, cores=share), 0.0)
+        load.reported(variant.name, "simulated", LoadReport(0.0, 0, cores=share, lone=True), 0.0)
     deciders: dict[str, Decider] = {}
     for task in dict.fromkeys(variant.task for variant in variants):
         pooled = PooledCalibration()

@@ -92,12 +92,12 @@ class BatchingReplica:
 
         def done(run: Run) -> None:
             self._running -= 1
-            if chosen.contested:
-                self._late_share.ran(self._world.now_s - run.began_s, late=chosen.late, contested=True)
             self._begin()  # the engine works on while the answers go out
             batch.on_end(batch.members, self._world.now_s - run.began_s, True, inputs)
 
         self._running += 1
+        if chosen.contested:
+            self._late_share.ran(batch.median_s, late=chosen.late, contested=True)
         inputs, tokens = _size(batch.members)
         runs = self._variant.lone if batch.lone else None
         pace = 1.0 if runs is None else 1 / runs.share(inputs * tokens)

@@ -83,6 +83,10 @@ class RequestClass(_Frozen):
     domain: Name | None = None
     parameters: dict[Name, StrictStr | StrictBool | StrictInt | StrictFloat] = Field(default_factory=dict)
 
+    def __hash__(self) -> int:
+        """Equal classes have equal hashes, though their parameters have none."""
+        return hash(self.model_dump_json())
+
 
 class CatalogSource(_Frozen):
     """The variants' source: a catalog (packaged or a file), or a CSV of measured samples.

@@ -324,7 +324,15 @@ def test_one_glance_tells_whether_promises_are_kept(
 ) -> None:
     """The glance judges by attainment against 95 %, and explains missing replicas and the capacity price."""
     asked = 0 if attainment is None else 100
-    promises = {"asked": asked, "attainment": attainment, "offered": 10, "refused": 1, "late": 0, "failed": 0}
+    promises = {
+        "asked": asked,
+        "attainment": attainment,
+        "offered": 10,
+        "refused": 1,
+        "late": 0,
+        "expired": 2,
+        "failed": 0,
+    }
     script = (
         "m.glance({...g[0], tiers: new Map([['quality', 1], ['realtime', 3]]), prices: new Map([['classify', 7]])})"
     )
@@ -336,7 +344,7 @@ def test_one_glance_tells_whether_promises_are_kept(
 
 def test_a_handful_of_requests_raises_no_alarm(page: Console) -> None:
     """One late request in a quiet minute is mentioned, but judges no promise."""
-    promises = {"asked": 1, "attainment": 0, "offered": 0.02, "refused": 0, "late": 0.02, "failed": 0}
+    promises = {"asked": 1, "attainment": 0, "offered": 0.02, "refused": 0, "late": 0.02, "expired": 0, "failed": 0}
     script = "m.glance({...g[0], tiers: new Map(), prices: new Map()})"
     told = page.of_module("glance", script, {"promises": promises, "missing": [], "silent": 0})
     assert told == {"level": "idle", "title": "Quiet. One request in the last minute, 0 in time.", "notes": []}

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import pytest
 from made_up_task.task import COUNT
-from opened_console import NARROW, Console, document, told_page
+from opened_console import NARROW, WIDE, Console, document, told_page
 from selenium.webdriver.common.keys import Keys
 from small_gateway import Asked, SmallGateway, Told
 
@@ -318,3 +318,40 @@ def test_a_moment_that_is_pointed_at_is_told(
     console.driver.execute_script(point, False)
     assert "two minutes" in console.said("#watch-state") and "offered 0/s" not in console.said("#charts")
     assert console.faults() == []
+
+
+SHIFTS = """const done = arguments[0];
+new PerformanceObserver((list) => done(list.getEntries().filter((one) => !one.hadRecentInput).map((one) =>
+  [one.value, ...one.sources.map(({node}) => node?.id || node?.className || node?.nodeName)])))
+  .observe({type: "layout-shift", buffered: true});
+setTimeout(done, 1000, []);"""
+"""The layout shifts of the page since it began to load, each with what moved; none where nothing moved."""
+
+LEAST_SHIFT = 0.1
+"""Up to which Web Vitals calls the sum of a page's layout shifts good."""
+
+
+@pytest.mark.parametrize("size", [NARROW, WIDE])
+def test_the_page_does_not_jump_while_it_loads(
+    console: Console, gateway: tuple[str, SmallGateway], played: Played, size: tuple[int, int]
+) -> None:
+    """What comes from the gateway moves little of the page, on a phone as on a screen."""
+    url, _ = gateway
+    played.names = ["grand", "even", "swift"]
+    played.count(in_time=7)
+    console.open(url, size)
+    console.await_that(lambda: "swift" in console.said("#served") and "fits" in console.said("#try"))
+    shifts = console.driver.execute_async_script(SHIFTS)
+    assert sum(value for value, *_ in shifts) < LEAST_SHIFT, shifts
+
+
+def test_what_was_before_is_told_on_opening(
+    console: Console, gateway: tuple[str, SmallGateway], played: Played
+) -> None:
+    """A page that has just been opened tells how the gateway has kept its promises until then."""
+    url, _ = gateway
+    played.count(in_time=150, late=50)
+    console.open(url)
+    told = "Before this page was opened: 200 requests, 75 % in time."
+    console.await_that(lambda: told in console.said("#glance-notes"))
+    assert "Idle" in console.said("#glance-title")

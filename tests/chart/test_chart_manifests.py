@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from typing import Any
 
 import kubernetes_validate  # type: ignore[import-untyped]
@@ -11,6 +12,7 @@ import yaml
 from custom_resources import FIELDS, LONGEST_NAME, RAY_SERVICE, RAY_SERVICE_REQUIRED, faults, walk
 from helm_python import HelmError
 from helm_python.chart import lint
+from programs import program
 from rendered_chart import CHART, FULLNAME, NAMESPACE, Document, chart, production, render
 
 KUBERNETES = "1.33"
@@ -113,6 +115,73 @@ def test_a_field_that_kuberay_does_not_know_is_found(change: Document, fault: st
     """The check of custom resources finds an unknown field, an unknown value and a wrong type."""
     (found,) = faults({"kind": "RayService", "spec": change})
     assert fault in found
+
+
+@pytest.mark.parametrize(
+    "part", ["punctual/Chart.yaml", "punctual/values.yaml", "punctual/ci", "punctual/rules", "observe"]
+)
+def test_chart_testing_finds_nothing_to_mend(part: str) -> None:
+    """The chart's YAML is as chart-testing's rules for yamllint ask."""
+    helm = CHART.parent
+    command = [program("yamllint"), "--strict", "--config-file", str(helm / "lintconf.yaml"), str(helm / part)]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout
+
+
+def test_a_runbook_that_nobody_can_read_is_warned_of() -> None:
+    """Alerts and dashboards link to the operator's own runbook, and the notes say where its address is missing."""
+    for part in ("prometheusRule", "dashboards"):
+        assert "prometheusRule.runbook" in render({part: {"enabled": True}}).notes
+    own = {"prometheusRule": {"enabled": True, "runbook": "https://wiki.example.org/punctual"}}
+    made = render(own)
+    assert "prometheusRule.runbook" not in made.notes and "prometheusRule.runbook" not in render().notes
+    rules = [one for one in made.documents if one["kind"] == "PrometheusRule"]
+    assert rules and "punctual.example" not in json.dumps(rules)
+
+
+STEPS = {"gatewayClassName": "istio", "stepSizePercent": 20}
+
+
+@pytest.mark.parametrize(
+    ("values", "path", "made_of"),
+    [
+        (
+            {"upgrade": {"strategy": "NewClusterWithIncrementalUpgrade", "incremental": STEPS}},
+            ("upgradeStrategy", "clusterUpgradeOptions"),
+            {**STEPS, "intervalSeconds": 30, "maxSurgePercent": 100},
+        ),
+        ({"auth": {"mode": "token"}}, ("rayClusterConfig", "authOptions"), {"mode": "token"}),
+        (
+            {"auth": {"mode": "token", "existingSecret": "ray"}},
+            ("rayClusterConfig", "authOptions"),
+            {"mode": "token", "secretName": "ray"},
+        ),
+        (
+            {"head": {"faultTolerance": {"backend": "rocksdb"}}},
+            ("rayClusterConfig", "gcsFaultToleranceOptions"),
+            {"backend": "rocksdb", "storage": {"size": "1Gi"}},
+        ),
+        (
+            {"head": {"faultTolerance": {"backend": "rocksdb", "storage": {"existingClaim": "gcs"}}}},
+            ("rayClusterConfig", "gcsFaultToleranceOptions"),
+            {"backend": "rocksdb", "storage": {"claimName": "gcs"}},
+        ),
+    ],
+)
+def test_fields_of_kuberay_1_7_are_there_where_they_are_asked_for(
+    values: Document, path: tuple[str, str], made_of: Document
+) -> None:
+    """What an operator of 1.7 or later can do is a value, and a field that older ones lack is absent without it."""
+    above, field = path
+    service = render(values).one("RayService")
+    assert faults(service) == [] and service["spec"][above][field] == made_of
+    assert field not in render().one("RayService")["spec"][above]
+
+
+def test_an_upgrade_in_steps_needs_a_gateway() -> None:
+    """Without the class of a Gateway controller the chart says which value is missing."""
+    with pytest.raises(HelmError, match="gatewayClassName"):
+        render({"upgrade": {"strategy": "NewClusterWithIncrementalUpgrade"}})
 
 
 def test_names_fit_kuberay_whatever_the_release_is_called() -> None:

@@ -70,7 +70,7 @@ def test_a_killed_replica_that_is_pinned_is_said_to_be_unavailable(live: Live) -
 def test_sigterm_to_every_process_leaves_nothing_behind(lone_catalog: tuple[Path, Path], tmp_path: Path) -> None:
     """Systemd's stop, a SIGTERM to each process at once, ends the command with status 0 and leaves nothing.
 
-    No process, port or run folder is left, and the stop is said in one line.
+    No process, port or run folder is left, and the stop is said in one line. Who asks meanwhile is told so.
     """
     catalog, cache = lone_catalog
     port = free_port()
@@ -82,34 +82,48 @@ def test_sigterm_to_every_process_leaves_nothing_behind(lone_catalog: tuple[Path
         assert not [part for one in family for part in one.cmdline() if Path(part).name in NOT_NEEDED]
         for process in family:
             process.terminate()
+        told: set[tuple[int, str | None]] = set()
+
+        def ended() -> bool:
+            with suppress(httpx.TransportError):
+                answer = httpx.get(f"{one.url}/checkpoints", timeout=60)
+                told.add((answer.status_code, answer.headers.get("Retry-After")))
+            return one.process.poll() is not None
+
+        wait_until(ended, 240)
         status = one.process.wait(timeout=240)
     finally:
         stop(one)
     assert status == 0, one.log.read_text()
+    assert (503, "1") in told <= {(200, None), (503, "1")}
     require_gone(family, port)
     assert folders and not any(Path(folder).exists() for folder in folders)
     assert "ERROR" not in one.log.read_text()
 
 
 def test_an_unusual_host_serves_and_its_first_answer_is_right(lone_catalog: tuple[Path, Path], tmp_path: Path) -> None:
-    """A gateway serves whatever its environment, limits and current folder; the first answer at its port is a 200.
-
-    Before that a connection is refused: nothing listens that could not answer.
-    """
+    """A gateway serves whatever its environment, limits and current folder; until it answers it says that it starts."""
     catalog, cache = lone_catalog
     port = free_port()
     one = start_unusually(catalog, cache, port, tmp_path)
     answers: list[httpx.Response] = []
+    starting: list[httpx.Response] = []
 
     def answered() -> bool:
         with suppress(httpx.ConnectError):
-            answers.append(client.post(f"{one.url}/classify", json={"inputs": "a good film"}))
+            answer = client.post(f"{one.url}/classify", json={"inputs": "a good film"})
+            (starting if answer.headers.get("Retry-After") else answers).append(answer)
         return bool(answers) or one.process.poll() is not None
 
     try:
         with httpx.Client(trust_env=False, timeout=60) as client:
             wait_until(answered, 240, lambda: one.log.read_text())
         assert answers and answers[0].status_code == 200, one.log.read_text()
+        assert {(early.status_code, early.json()["code"]) for early in starting} <= {
+            (503, "starting"),
+            (503, "checkpoint_unavailable"),
+        }
+        assert starting and starting[0].json()["code"] == "starting"
         wait_until(lambda: f"ready at {one.url}" in one.log.read_text(), 240)
         family = family_of(one)
         assert not [process for process in family if "dashboard.py" in " ".join(process.cmdline())]

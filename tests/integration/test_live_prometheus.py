@@ -187,7 +187,8 @@ def test_attainment_is_what_clients_saw(watched: Watched, task: str) -> None:
 def test_quality_that_is_lost_is_accounted_for(watched: Watched) -> None:
     """Effective quality and the losses by cause add up to the quality of the best checkpoint."""
     accounted = (
-        "abs((sum by (task) (task:punctual_quality_lost:rate1m) + task:punctual_effective_quality:rate1m)"
+        "abs((sum by (namespace, job, instance, task) (task:punctual_quality_lost:rate1m)"
+        " + task:punctual_effective_quality:rate1m)"
         " / task:punctual_best_quality:max - 1)"
     )
     gaps = watched.values(accounted, watched.settled_s)

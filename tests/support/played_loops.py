@@ -35,7 +35,7 @@ class Lessons:
         """Record an answer whose forecast is learnt from."""
         self.learnt.append("answer")
 
-    def learn_service(self, shape: RequestShape, answer: Answer) -> None:
+    def learn_service(self, forecast: Forecast, shape: RequestShape, answer: Answer) -> None:
         """Record an answer of which only the service time is learnt."""
         self.learnt.append("service")
 

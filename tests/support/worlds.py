@@ -185,8 +185,10 @@ def client_of(told: World, access: Access = app.EVERYWHERE) -> httpx.AsyncClient
     return httpx.AsyncClient(transport=transport, base_url="http://gateway")
 
 
-async def called(told: World, messages: list[Message], clock: Clock | None = None) -> list[Message]:
-    """Return the application's answer to a POST to `/classify` whose client sends these messages, then no more.
+async def called(
+    told: World, messages: list[Message], clock: Clock | None = None, path: str = "/classify"
+) -> list[Message]:
+    """Return the application's answer to a POST to a path whose client sends these messages, then no more.
 
     `clock` replaces the world's clock at the edge alone.
     """
@@ -202,7 +204,7 @@ async def called(told: World, messages: list[Message], clock: Clock | None = Non
     async def send(message: Message) -> None:
         sent.append(message)
 
-    scope: Scope = {"type": "http", "method": "POST", "path": "/classify", "query_string": b"", "headers": []}
+    scope: Scope = {"type": "http", "method": "POST", "path": path, "query_string": b"", "headers": []}
     await application(scope, receive, send)
     return sent
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 import subprocess
 import sys
 import tomllib
@@ -63,13 +65,44 @@ def test_serving_declares_nothing_of_the_laboratory() -> None:
     assert not plain & LABORATORY
 
 
-def test_a_command_names_the_extra_that_it_lacks() -> None:
-    """Without the solver, `punctual simulate` names the extra to install instead of showing a traceback."""
-    lacking = "import sys; sys.modules['scipy'] = None; import punctual; sys.exit(punctual.main(sys.argv[1:]))"
-    command = [sys.executable, "-c", lacking, "simulate", "example-profile"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert done.stderr == "error: scipy is not installed: pip install 'punctual[simulate]'\n"
+PLAIN = """
+import sys
+sys.modules.update(dict.fromkeys(sys.argv[1].split(",")))
+import punctual
+sys.exit(punctual.main(sys.argv[2:]))
+"""
+"""Runs a command without some libraries, as after a plain `pip install punctual`."""
+
+
+@pytest.mark.parametrize(
+    ("command", "extra"),
+    [
+        (("simulate", "example-profile"), "simulate"),
+        (("load", "live-classify", "--url", "http://127.0.0.1:9"), "bench"),
+        (("bench", "speed"), "export"),
+        (("export", "OWNER/NAME", "--revision", "a" * 40), "export"),
+        (("prepare",), "export"),
+        (("explain", "--text", "a good film"), "export"),
+        (("serve", "--port", "PORT"), "export"),
+        (("advise", "--task", "classify"), None),
+        (("catalog", "check"), None),
+    ],
+    ids=lambda given: given[0] if isinstance(given, tuple) else "",
+)
+def test_a_plain_install_names_the_extra_that_it_lacks(
+    command: tuple[str, ...], extra: str | None, tmp_path: Path
+) -> None:
+    """With the libraries of no extra, a command works, or ends with one sentence that names the extra to install."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    arguments = [sys.executable, "-c", PLAIN, ",".join(EXTRAS), *(port if one == "PORT" else one for one in command)]
+    environ = {**os.environ, "PUNCTUAL_CACHE": str(tmp_path / "cache")}
+    done = subprocess.run(arguments, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
+    if extra is None:
+        assert done.returncode == 0, done.stderr
+        return
+    assert done.returncode == 1 and done.stderr.startswith("error: ") and "Traceback" not in done.stderr
+    assert done.stderr.endswith(f"pip install 'punctual[{extra}]'\n") and done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("library", EXTRAS)

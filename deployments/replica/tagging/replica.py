@@ -58,6 +58,9 @@ class TaggerReplica(BatchedReplica[_Asked]):
     def encode(self, work: Work) -> tuple[_Asked, list[Encoded]] | Failure:
         """Tokenises the texts of a request, and divides them into windows; TOO_LONG if these are too many."""
         parameters = parameters_of(work, TokensParameters)
+        if any(self._reader.takes_over(MOST_WINDOWS, text, parameters.stride) for text in work.inputs):
+            detail = f"the texts take over {MOST_WINDOWS} windows, as many as a request may have"
+            return Failure(FailureKind.TOO_LONG, detail)
         texts = [self._reader.read(text, parameters.stride) for text in work.inputs]
         windows = sum(len(read.windows) for read in texts)
         if windows > MOST_WINDOWS:

@@ -54,12 +54,13 @@ const CHARTS = [
   {
     title: "Not kept",
     hint: "requests a second",
-    none: "Nothing was late, refused or failed.",
+    none: "Nothing was late, refused, expired or failed.",
     plot: { least: 1, layers: true, format: brief, quietAtZero: true },
     figure: perSecond,
     series: ({ promises }) => [
       { name: "late", colour: "var(--warn)", value: promises.late },
       { name: "refused", colour: "var(--bad-soft)", value: promises.refused },
+      { name: "expired", colour: "var(--warn-soft)", value: promises.expired },
       { name: "failed", colour: "var(--bad)", value: promises.failed },
     ],
   },

@@ -11,11 +11,13 @@ const FEW = 20;
  * handful of requests no promise is judged: one that is late would be an alarm.
  *
  * Of the last minute: `promises` and answers by tier; of now: replicas missing, prices by task, and how many processes
- * were silent when they were asked.
+ * were silent when they were asked. `past` are the promises of all that the gateway's processes had counted when the
+ * page was opened; it is told while there is little else to tell.
  */
-export function glance({ promises, tiers, missing, prices, silent }) {
+export function glance({ promises, tiers, missing, prices, silent, past = null }) {
   const broken = [...missingNotes(missing), ...silentNotes(silent)];
-  const notes = [...broken, ...lossNotes(promises), ...priceNotes(prices, tiers)];
+  const before = promises.asked < FEW ? pastNotes(past) : [];
+  const notes = [...broken, ...lossNotes(promises), ...priceNotes(prices, tiers), ...before];
   const down = missing.some((one) => one.up === 0);
   if (promises.asked === 0) {
     const title = down ? "Idle, and not whole." : "Idle. Nothing was asked in the last minute.";
@@ -46,19 +48,26 @@ function missingNotes(missing) {
   );
 }
 
+function pastNotes(past) {
+  if (past === null || past.asked === 0) return [];
+  const requests = past.asked === 1 ? "one request" : `${brief(past.asked)} requests`;
+  return [`Before this page was opened: ${requests}, ${percent(past.attainment)} in time.`];
+}
+
 function silentNotes(silent) {
   if (silent === 0) return [];
   const who = silent === 1 ? "One process" : `${silent} processes`;
   return [`${who} did not answer the last scrape: these figures lack theirs.`];
 }
 
-function lossNotes({ asked, offered, refused, late, failed, attainment }) {
+function lossNotes({ asked, offered, refused, late, expired, failed, attainment }) {
   if (asked < FEW || attainment >= KEPT) return [];
   const notes = [];
   const share = (rate) => percent(rate / offered);
   if (refused > 0) notes.push(`${share(refused)} refused: more is asked for, or in less time, than is feasible.`);
   if (late > 0) notes.push(`${share(late)} late: best effort answers although no forecast fits the budget.`);
-  if (failed > 0) notes.push(`${share(failed)} failed or expired: look at the log of the replicas.`);
+  if (expired > 0) notes.push(`${share(expired)} expired: let in, and no answer came by their deadline.`);
+  if (failed > 0) notes.push(`${share(failed)} failed: look at the log of the replicas.`);
   return notes;
 }
 

@@ -29,7 +29,7 @@ const ENDS = {
   infeasible: "refused",
   shed: "refused",
   unavailable: "refused",
-  expired: "failed",
+  expired: "expired",
   failed: "failed",
   cancelled: "left",
 };
@@ -40,7 +40,7 @@ const ANSWERED = ["in_time", "lead", "late"];
 /** Requests a second by how they ended, and what follows: of all tasks or one. A ratio is null if none was offered. */
 export function promises(frames, task = null) {
   const rate = rateOver(frames);
-  const ended = { inTime: 0, late: 0, refused: 0, failed: 0, left: 0 };
+  const ended = { inTime: 0, late: 0, refused: 0, expired: 0, failed: 0, left: 0 };
   for (const { labels, value } of grown(frames, REQUESTS)) {
     const end = ENDS[labels.outcome];
     if (end !== undefined && (task === null || labels.task === task)) ended[end] += value;
@@ -52,6 +52,7 @@ export function promises(frames, task = null) {
     goodput: rate(ended.inTime),
     late: rate(ended.late),
     refused: rate(ended.refused),
+    expired: rate(ended.expired),
     failed: rate(ended.failed),
     attainment: offered > 0 ? ended.inTime / offered : null,
     refusedShare: offered > 0 ? ended.refused / offered : null,

@@ -54,11 +54,12 @@ export class Scraping {
     if (this.page.visibilityState === "visible") this.#timer = setTimeout(() => this.#scrape(), wait);
   }
 
-  /** The first scrape only says where the counters stand: it is a frame of no length. */
+  /** The first scrape only says where the counters stand: it is a frame of no length, with what was counted before. */
   #take(samples, atS) {
     const pick = (names) => new Map([...samples].filter(([name]) => names.includes(name)));
     const before = this.#frames.at(-1);
     const frame = {
+      ...(before ? {} : { before: pick(COUNTERS) }),
       atS,
       seconds: before ? atS - before.atS : 0,
       grown: this.#counters.since(pick(COUNTERS), atS),

@@ -15,6 +15,7 @@ const LATELY = "the last two minutes, each second";
 export class Watch {
   #readings = [];
   #level = "";
+  #past = null;
 
   constructor(document) {
     const of = (id) => document.getElementById(id);
@@ -75,10 +76,11 @@ export class Watch {
 
   #tell(frames, latest) {
     const minute = read.promises(frames);
+    this.#past ??= read.promises([{ seconds: 1, grown: frames[0].before ?? new Map() }]);
     const up = this.#replicas(latest);
     const missing = up.filter((one) => one.up < one.expected);
     const prices = read.gauge(latest, "punctual_congestion_price", "task") ?? new Map();
-    const now = { missing, prices, silent: read.silent(latest) };
+    const now = { missing, prices, silent: read.silent(latest), past: this.#past };
     this.#glance(glance({ promises: minute, tiers: this.#byTier(frames), ...now }));
     this.#figures(minute, read.latency(frames, "all", 0.95).get(undefined), up);
     this.#table(frames, latest, new Map(up.map((one) => [one.checkpoint, one])));

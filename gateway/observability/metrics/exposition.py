@@ -1,8 +1,13 @@
-"""The Prometheus text format: from metrics to text, and from the texts of many processes to one scrape."""
+"""The formats of Prometheus: from metrics to text, and from the texts of many processes to one scrape.
+
+Texts are in the text format, with exemplars as OpenMetrics has them at the end of a line. A scrape has them taken out,
+or becomes OpenMetrics, as the client asks.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -10,11 +15,16 @@ from typing import NamedTuple
 from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST as OPEN_METRICS_TYPE
+from prometheus_client.openmetrics.exposition import generate_latest as generate_open_metrics
 from prometheus_client.registry import Collector
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
 _HELP = "# HELP "
+_EOF = "# EOF\n"
+_EXEMPLAR = re.compile(rb" # \{trace_id=[^\n]*")
+_COUNTER = re.compile(rb"^# HELP (\S+)_total (.*)\n# TYPE \1_total counter$", re.MULTILINE)
 
 
 class Reading(NamedTuple):
@@ -53,8 +63,24 @@ def total(name: str, about: str, value: float) -> Metric:
 
 
 def text_of(families: Iterable[Metric]) -> str:
-    """Writes metrics in the text format. A metric without series is left out."""
-    return generate_latest(_Collected(families)).decode()
+    """Writes metrics in the text format, with their exemplars. A metric without series is left out."""
+    return "".join([_text_of(family) for family in families if family.samples])
+
+
+def _text_of(family: Metric) -> str:
+    alone = _Collected((family,))
+    if any(sample.exemplar for sample in family.samples):  # of histograms alone, which both formats write alike
+        opened: bytes = generate_open_metrics(alone)  # type: ignore[no-untyped-call]
+        return opened.decode().removesuffix(_EOF)
+    return generate_latest(alone).decode()
+
+
+def negotiated(scrape: bytes, accept: str) -> tuple[bytes, str]:
+    """The scrape in the format that a client accepts, and its content type: OpenMetrics only where it is asked for."""
+    if "application/openmetrics-text" not in accept:
+        return (_EXEMPLAR.sub(b"", scrape) if b" # {trace_id=" in scrape else scrape), CONTENT_TYPE
+    named = _COUNTER.sub(rb"# HELP \1 \2\n# TYPE \1 counter", scrape)  # there a counter's name has no suffix
+    return named + _EOF.encode(), OPEN_METRICS_TYPE
 
 
 async def exposition(*collectors: Collector) -> str:
@@ -75,7 +101,7 @@ class _Collected(Collector):
     families: Iterable[Metric]
 
     def collect(self) -> Iterable[Metric]:
-        return [family for family in self.families if family.samples]
+        return self.families
 
 
 @dataclass(frozen=True, slots=True)

@@ -172,7 +172,7 @@ class RequestMetrics(Collector):
 def _observe_answer(tally: _Tally, record: RequestRecord) -> None:
     latency_s, spreads = record.latency_s, tally.spreads
     queueing_s, service_s = record.queueing_delay_s or 0.0, record.service_time_s or 0.0
-    spreads.latency.observe(latency_s)
+    spreads.latency.observe(latency_s, _exemplar(record))
     spreads.queueing_delay.observe(queueing_s)
     spreads.service_time.observe(service_s)
     spreads.overhead.observe(max(latency_s - queueing_s - service_s, 0.0))
@@ -186,6 +186,14 @@ def _observe_answer(tally: _Tally, record: RequestRecord) -> None:
     if record.finish_reason is not None:
         tally.finished[record.finish_reason].inc()
         tally.tokens_out.inc(record.output_tokens)
+
+
+def _exemplar(record: RequestRecord) -> dict[str, str] | None:
+    """The trace of the request, if it is one that is kept: W3C's flag `sampled`, the last bit of its `traceparent`."""
+    if record.traceparent is None:
+        return None
+    _, trace_id, _, flags = record.traceparent.split("-", 3)
+    return {"trace_id": trace_id} if int(flags[:2], 16) & 1 else None
 
 
 def _observe_forecast(tally: _Tally, record: RequestRecord) -> None:

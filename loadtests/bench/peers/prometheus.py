@@ -42,6 +42,7 @@ SCRAPE_SETTLES_S = 1.0
 """The time from a scrape's start until all its samples are stored."""
 
 EVERYTHING: Mapping[str, str] = {
+    "instance": ".*",
     "task": ".*",
     "tier": ".*",
     "checkpoint": ".*",

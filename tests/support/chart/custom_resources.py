@@ -16,6 +16,10 @@ from typing import Any, Final
 
 RAY_SERVICE: Final[Mapping[str, str]] = {
     "spec.upgradeStrategy.type": "NewCluster|NewClusterWithIncrementalUpgrade|None",
+    "spec.upgradeStrategy.clusterUpgradeOptions.gatewayClassName": "string",
+    "spec.upgradeStrategy.clusterUpgradeOptions.stepSizePercent": "int32",
+    "spec.upgradeStrategy.clusterUpgradeOptions.intervalSeconds": "int32",
+    "spec.upgradeStrategy.clusterUpgradeOptions.maxSurgePercent": "int32",
     "spec.rayClusterDeletionDelaySeconds": "int32",
     "spec.excludeHeadPodFromServeSvc": "boolean",
     "spec.serveService": "Service",
@@ -29,6 +33,12 @@ RAY_SERVICE: Final[Mapping[str, str]] = {
     "spec.rayClusterConfig.autoscalerOptions.resources": "ResourceRequirements",
     "spec.rayClusterConfig.autoscalerOptions.securityContext": "SecurityContext",
     "spec.rayClusterConfig.autoscalerOptions.volumeMounts[]": "VolumeMount",
+    "spec.rayClusterConfig.authOptions.mode": "disabled|token",
+    "spec.rayClusterConfig.authOptions.secretName": "string",
+    "spec.rayClusterConfig.gcsFaultToleranceOptions.backend": "redis|rocksdb",
+    "spec.rayClusterConfig.gcsFaultToleranceOptions.storage.claimName": "string",
+    "spec.rayClusterConfig.gcsFaultToleranceOptions.storage.size": "string",
+    "spec.rayClusterConfig.gcsFaultToleranceOptions.storage.storageClassName": "string",
     "spec.rayClusterConfig.gcsFaultToleranceOptions.redisAddress": "string",
     "spec.rayClusterConfig.gcsFaultToleranceOptions.redisPassword.valueFrom": "EnvVarSource",
     "spec.rayClusterConfig.headGroupSpec.rayStartParams.*": "string",

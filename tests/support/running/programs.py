@@ -13,6 +13,7 @@ PACKAGES = {
     "prometheus": "prometheus",
     "promtool": "prometheus",
     "wrk": "wrk",
+    "yamllint": "yamllint",
 }
 """The Debian package of each program."""
 

@@ -12,7 +12,7 @@ from worlds import world
 
 from gateway.catalogs.catalog import CatalogEntry, Quality, load_catalog
 from gateway.forecasting.lengths import Counter, estimated
-from gateway.forecasting.load import LoadTracker
+from gateway.forecasting.load import IDLE, LoadTracker
 from gateway.model.messages import Answer, InputReport, LoadReport, ReplicaTimings
 from gateway.model.request import Request
 from gateway.model.tier import Tier
@@ -108,8 +108,10 @@ def test_what_one_tokenizer_counts_is_learnt_by_its_checkpoint_alone() -> None:
     shape = router.shape(Request("classify", ("x" * 20,), ClassifyParameters(), TERMS, 1000.0))
     took_s = latency_profile(MEDIANS_S[EVEN]).median_s(1, 40)
     answer = Answer((), InputReport(40, 40, False), ReplicaTimings(0.0, took_s, took_s, 1))
+    forecaster = router.served[EVEN].forecaster
+    usual = forecaster.forecast(shape, IDLE, 95, 1000.0, 1.0)
     for _ in range(100):
-        router.served[EVEN].forecaster.learn_service(shape, answer)
+        forecaster.learn_service(usual, shape, answer)
     assert service_times_s(router, "x" * 20) == pytest.approx(before)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from fake_answerers import SPECIALS, WINDOW, WORDS, KnowingEngine, replica
 
-from deployments.replica.batched import INLINE_CHARACTERS
+from deployments.replica.tokens import INLINE_CHARACTERS
 from gateway.model.messages import Answer, Failure, FailureKind, Work
 from gateway.tasks.answer import AnswerParameters, FoundAnswer
 from gateway.tasks.windows import MOST_WINDOWS

@@ -74,26 +74,44 @@ async def test_a_batch_of_unlike_lengths_runs_in_the_parts_that_take_least() -> 
 
 @pytest.mark.asyncio
 async def test_a_lone_batch_has_the_engine_for_lone_runs() -> None:
-    """A batch that has the node for itself goes to `lone_run`; not one in several runs, nor one beside another."""
+    """A batch that has the node for itself goes to `lone_run`, run after run; not one that finds another there."""
     usual, lone = SummingEngine(), SummingEngine()
     lone.gate.set()
     async with batching(usual, threads=2) as batcher:
+        assert not batcher.load().lone
         batcher.lone_run = lone.run
+        assert batcher.load().lone
         await batcher.submit([row([1] * 8)] * 3, lone=True)
-        assert (len(lone.batches), len(usual.batches), batcher.totals.lone) == (1, 0, 1)
-        await batcher.submit([row([1] * 8)])
         await batcher.submit([row([1] * tokens) for tokens in (4, 64)], lone=True)
+        assert (len(lone.batches), len(usual.batches), batcher.totals.lone) == (3, 0, 3)
+        await batcher.submit([row([1] * 8)])
         usual.gate.clear()
         held = sent(batcher, row([1] * 8))
         beside = asyncio.create_task(batcher.submit([row([1] * 8)], lone=True))
         usual.gate.set()
         await asyncio.gather(held, beside)
-    assert (len(lone.batches), len(usual.batches), batcher.totals.lone) == (1, 5, 1)
+    assert (len(lone.batches), len(usual.batches), batcher.totals.lone) == (3, 3, 3)
 
 
 @pytest.mark.asyncio
-async def test_a_lone_batch_that_fails_runs_again_as_usual() -> None:
-    """Inputs that failed together in a lone run run again one by one, on the usual engine."""
+async def test_who_comes_during_a_lone_run_begins_beside_it() -> None:
+    """The other threads are free for who comes during a lone run, and what is left of its batch runs as usual."""
+    usual, lone = SummingEngine(), SummingEngine()
+    async with batching(usual, threads=2) as batcher:
+        batcher.lone_run = lone.run
+        alone = asyncio.create_task(batcher.submit([row([1] * tokens) for tokens in (4, 64)], lone=True))
+        await a_run_begins(lone)
+        assert not usual.batches, "one run after the other"
+        await batcher.submit([row([2] * 8)])
+        lone.gate.set()
+        await alone
+    assert (len(lone.batches), len(usual.batches)) == (1, 2)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("inputs", [1, 2])
+async def test_a_lone_batch_that_fails_runs_again_as_usual(inputs: int) -> None:
+    """What failed in a lone run runs again, input by input, on the usual engine, and no more lone runs are made."""
     usual = SummingEngine()
 
     def fails(token_ids: TokenIds, mask: TokenIds, token_types: TokenIds | None = None) -> Logits:
@@ -101,8 +119,9 @@ async def test_a_lone_batch_that_fails_runs_again_as_usual() -> None:
 
     async with batching(usual) as batcher:
         batcher.lone_run = fails
-        results = await batcher.submit([row([1] * 8)] * 2, lone=True)
-    assert all(isinstance(one, Scored) for one in results) and len(usual.batches) == 2
+        results = await batcher.submit([row([1] * 8)] * inputs, lone=True)
+        assert not batcher.load().lone
+    assert all(isinstance(one, Scored) for one in results) and len(usual.batches) == inputs
 
 
 @pytest.mark.asyncio

@@ -12,8 +12,8 @@ from fakes import EVEN, FakeClock, catalog, manifest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from deployments.engines.base import Logits, TokenIds
-from deployments.replica.batched import INLINE_CHARACTERS
 from deployments.replica.classify import ClassifierReplica, LabelScorer, OpenClassifier
+from deployments.replica.tokens import INLINE_CHARACTERS
 from gateway.model.messages import Answer, Failure, FailureKind, Work
 from gateway.tasks.classify import ClassifyParameters, Truncation
 

@@ -79,6 +79,10 @@ class Reading:
         self.given.append(len(text))
         return self.inner.encode(text, add_special_tokens=add_special_tokens)
 
+    def encode_batch(self, texts: list[str]) -> list[Encoding]:
+        """Encodes texts."""
+        return [self.encode(text) for text in texts]
+
     def get_added_tokens_decoder(self) -> dict[int, AddedToken]:
         """The special tokens."""
         decoder: dict[int, AddedToken] = self.inner.get_added_tokens_decoder()

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
-from fake_taggers import WINDOW, KnowingEngine, replica
+from fake_taggers import WINDOW, KnowingEngine, replica, tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
 
-from deployments.replica.batched import INLINE_CHARACTERS
 from deployments.replica.tagging.entities import with_kinds
+from deployments.replica.tagging.reading import TextReader
+from deployments.replica.tokens import INLINE_CHARACTERS
 from gateway.model.messages import Answer, Failure, FailureKind, Work
 from gateway.tasks.tokens import Aggregation, Entity, TokensParameters
 from gateway.tasks.windows import MOST_WINDOWS
+
+
+@pytest.fixture(scope="module")
+def reader() -> TextReader:
+    """What reads the texts of the tagger."""
+    return TextReader(tokenizer(), WINDOW)
+
 
 SMILE, FAMILY = "\U0001f600", "\U0001f468\u200d\U0001f469\u200d\U0001f467"
 
@@ -105,6 +114,44 @@ async def test_a_request_of_too_many_windows_is_refused(tmp_path: Path) -> None:
         assert isinstance(one, Failure) and one.kind is FailureKind.TOO_LONG
         assert str(MOST_WINDOWS) in one.detail and "ann" not in one.detail
     assert not engine.rows
+
+
+@given(words=st.integers(1, 400), most=st.integers(1, 20), stride=st.none() | st.integers(0, 3))
+def test_only_what_takes_too_many_windows_is_seen_to(
+    reader: TextReader, words: int, most: int, stride: int | None
+) -> None:
+    """A part of a text never says that it takes more windows than it does, whatever it begins with."""
+    text = "annie " * words
+    if reader.takes_over(most, text, stride):
+        assert len(reader.read(text, stride).windows) > most
+
+
+class Seeing:
+    """A tokenizer that notes how many characters it is given, one text at a time."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self.seen: list[int] = []
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what the tokenizer has."""
+        return getattr(self._tokenizer, name)
+
+    def encode(self, text: str, add_special_tokens: bool = True) -> Any:
+        """Encode a text."""
+        self.seen.append(len(text))
+        return self._tokenizer.encode(text, add_special_tokens=add_special_tokens)
+
+
+def test_a_text_far_over_the_limit_is_not_read_to_its_end() -> None:
+    """Of dots as many are read as tell that they are too many: a text that is longer costs no more."""
+    seeing = Seeing(tokenizer())
+    reader = TextReader(cast(Tokenizer, seeing), WINDOW)
+    seeing.seen.clear()
+    for characters in (20_000, 200_000):
+        assert reader.takes_over(MOST_WINDOWS, "." * characters)
+    first, second = seeing.seen
+    assert first == second < INLINE_CHARACTERS
 
 
 @pytest.mark.parametrize("aggregation", ["simple", "first", "average", "max"])

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,7 +15,14 @@ from hypothesis import strategies as st
 from small_variants import tokenizer
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from deployments.replica.tokens import TOKENIZER_FILE, TextTokens, counters_of, well_formed
+from deployments.replica.tokens import (
+    INLINE_CHARACTERS,
+    TOKENIZER_FILE,
+    TextEncoder,
+    TextTokens,
+    counters_of,
+    well_formed,
+)
 from deployments.replica.variant import file_sha256
 from gateway.model.manifest import VariantManifest
 
@@ -137,3 +147,52 @@ def test_unknown_words_are_one_token_each() -> None:
     made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     made.add_special_tokens(["[UNK]"])
     assert TextTokens(made).encode("perhaps a marvellous film [UNK]") == [0, 1, 0, 2, 0, 0, 0]
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Has this thread run until it waits or calls what lets others run: nothing else interrupts it."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(60.0)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
+
+
+@pytest.mark.parametrize("how", ["encode", "encode_placed", "encode_pair"])
+def test_a_long_text_is_tokenised_while_other_threads_run(how: str) -> None:
+    """No text, however long, keeps the loop of its replica waiting until it is tokenised."""
+    made = tokenizer()
+    made.no_truncation()
+    encoder, text = TextEncoder(made), "good . " * INLINE_CHARACTERS
+    begun, ran = threading.Event(), threading.Event()
+
+    def run() -> None:
+        begun.wait()
+        ran.set()
+
+    threading.Thread(target=run, daemon=True).start()
+    with undisturbed():
+        begun.set()
+        for _ in range(100):  # the other thread needs a processor of a host that may be busy
+            getattr(encoder, how)(*[text] * (2 if how == "encode_pair" else 1))
+            if let_run := ran.is_set():
+                break
+    assert let_run, "the tokenizer kept the other thread waiting"
+
+
+@given(st.text(max_size=40), st.text(max_size=40))
+def test_a_long_text_is_read_as_a_short_one(begin: str, end: str) -> None:
+    """However a text is tokenised, its tokens are the tokenizer's own, alone and in a pair."""
+    made = tokenizer()
+    made.no_truncation()
+    made.no_padding()
+    encoder, text = TextEncoder(made), begin + " good . " * (INLINE_CHARACTERS // 4) + end
+    own = tokenizer()
+    own.no_truncation()
+    own.no_padding()
+    own.encode_special_tokens = True
+    assert encoder.encode(text).ids == own.encode(text).ids
+    assert encoder.encode_placed(text)[1] == own.encode(text).offsets
+    assert encoder.encode_pair(text, "film").type_ids == own.encode(text, "film").type_ids

@@ -41,9 +41,9 @@ def test_the_bytes_of_the_wire_are_pinned() -> None:
     buffer = bytearray()
     append_frame(buffer, Submit(7, (WORK,)))
     assert buffer.hex() == (
-        "00000041" "930007" "91" "98" "a8636c617373696679" "91a6612074657874"
+        "00000042" "930007" "91" "99" "a8636c617373696679" "91a6612074657874"
         "95a8636c617373696679c0c0ad6c6f6e676573745f6669727374c0" "cb3fd0000000000000" "c3" "a3722d31"
-        "c0" "c2"
+        "c0" "c2" "c2"
     )  # fmt: skip
     buffer.clear()
     append_frame(buffer, Progress(7, 1, Delta(2, "it")))
@@ -52,7 +52,7 @@ def test_the_bytes_of_the_wire_are_pinned() -> None:
 
 def test_work_from_before_trace_contexts_is_still_read() -> None:
     """Work from an older process is still read: a field that it lacks gets its default."""
-    earlier = msgspec.msgpack.encode(msgspec.structs.astuple(WORK)[:-2])
+    earlier = msgspec.msgpack.encode(msgspec.structs.astuple(WORK)[:-3])
     assert msgspec.msgpack.decode(earlier, type=Work) == WORK
 
 

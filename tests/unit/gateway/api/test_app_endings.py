@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 
 import pytest
 from fakes import ANSWER, scripted
 from starlette.types import Message
 from waiting import until
-from worlds import called, client_of, gateway, is_problem, world
+from worlds import World, called, client_of, embedding, gateway, generating, is_problem, world
 
 from gateway.model.outcome import Outcome
 
@@ -44,11 +45,21 @@ async def test_a_fault_at_the_edge_is_recorded_once() -> None:
     assert told.kept.outcomes == [Outcome.FAILED] and not told.backend.dispatches
 
 
-async def test_a_client_that_leaves_in_its_body_is_no_fault() -> None:
+@pytest.mark.parametrize(
+    ("path", "made", "task"),
+    [
+        ("/classify", world, "classify"),
+        ("/v1/chat/completions", generating, "generate"),
+        ("/v1/completions", generating, "generate"),
+        ("/v1/embeddings", embedding, "embed"),
+    ],
+)
+async def test_a_client_that_leaves_in_its_body_is_no_fault(path: str, made: Callable[[], World], task: str) -> None:
     """A client that hangs up within its body has one CANCELLED record; nothing runs and nothing is raised."""
-    told = world()
-    await called(told, [PART, GONE])
-    assert told.kept.outcomes == [Outcome.CANCELLED] and not told.backend.dispatches
+    told = made()
+    await called(told, [PART, GONE], path=path)
+    assert [(one.task, one.outcome) for one in told.kept.records] == [(task, Outcome.CANCELLED)]
+    assert not told.backend.dispatches
 
 
 @pytest.mark.parametrize("messages", [[], [PART], [WHOLE], [WHOLE, GONE]])

@@ -78,6 +78,14 @@ def test_what_would_change_the_answer_and_is_not_done_is_refused(given: dict[str
         chat(**given)
 
 
+@pytest.mark.parametrize("number", [0, 1, 5])
+def test_probabilities_of_tokens_are_refused(number: int) -> None:
+    """A completion with `logprobs` would have another shape, even with none of the less likely tokens."""
+    with pytest.raises(ValidationError):
+        openai.CompletionBody.model_validate({"model": "punctual", "prompt": "a", "logprobs": number})
+    assert openai.CompletionBody.model_validate({"model": "punctual", "prompt": "a", "logprobs": None})
+
+
 def test_what_changes_nothing_is_accepted_and_listed() -> None:
     """Fields for the keeping of logs and the like are ignored by name."""
     assert list(chat(user="me", store=False, metadata={"a": "b"}).ignored()) == ["user", "metadata.a", "store"]
@@ -169,6 +177,7 @@ def test_problems_have_openais_form_and_their_own_beside() -> None:
     """Statuses are the contract's, but for what does not validate and what is too long; numbers stay readable."""
     status, document = openai.problem_document(InputTooLong("over the window", {"limit": 9}))
     assert (status, document.error.code) == (400, "context_length_exceeded")
+    assert plain(document)["punctual"]["status"] == 400, "a document says the status that it comes with"
     status, document = openai.problem_document(Overloaded("full", 1.5))
     told = plain(document)
     assert (status, told["error"]["type"]) == (429, "rate_limit_error")

@@ -10,10 +10,12 @@ import httpx
 import pytest
 from fake_summaries import generation, summary
 from fakes import ANSWER, EVEN, GRAND, SWIFT, Behaviour, scripted
+from hypothesis import example, given
+from hypothesis import strategies as st
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from worlds import SMALL, client_of, embedding, filling, generating, summarizing, tagging, translating, world
 
-from gateway.api import headers
+from gateway.api import bodies, headers
 from gateway.api.openapi import ALWAYS, READING, RUNNING, openapi_document
 from gateway.model import errors
 from gateway.model.errors import Problem
@@ -21,6 +23,7 @@ from gateway.model.messages import Answer, Failure, FailureKind, InputReport, Re
 from gateway.model.request import REQUEST_ID, TRACEPARENT, TRACESTATE
 from gateway.scheduling.policy import Reason, Verdict
 from gateway.tasks import TASKS
+from gateway.tasks.base import Task
 from gateway.tasks.classify import ClassifyBody
 from gateway.tasks.tokens import Entity, RedactedText
 
@@ -420,3 +423,38 @@ async def test_the_document_has_what_linters_ask_of_every_operation() -> None:
     assert served["servers"] and served["info"]["contact"] and served["info"]["license"]["identifier"]
     declared = {f"#/components/{kind}/{name}" for kind, these in served["components"].items() for name in these}
     assert set(references(served)) == declared
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
+def test_every_example_is_read_on_route_too(task: Task) -> None:
+    """What a task's own endpoint documents as an example, `/route` reads alike, with options and without."""
+    shown: Any = task.body.model_config["json_schema_extra"]
+    for body in shown["examples"]:
+        for sent in (body, {**body, "options": {"use_cache": False}}):
+            own = bodies.validated(sent, task.body)
+            given = {name: sent[name] for name in ("inputs", "parameters", "options") if name in sent}
+            assert bodies.of_task(bodies.validated({"task": task.name, **given}, bodies.RouteBody), task) == own
+
+
+@given(
+    st.from_regex(openapi_document()["components"]["parameters"]["grpc-timeout"]["schema"]["pattern"], fullmatch=True)
+)
+@example("600000m")
+@example("10M")
+def test_a_grpc_timeout_that_is_documented_is_read(value: str) -> None:
+    """Every timeout of the documented form is a budget that may be granted."""
+    terms = headers.read_terms([(b"grpc-timeout", value.encode())])
+    assert terms.budget_s is not None and 0 < terms.budget_s <= 600.0
+
+
+async def test_a_header_that_is_documented_as_valid_is_accepted() -> None:
+    """The least and the largest budget of the document are read, and an id of any kind is replaced."""
+    parameters = (await document())["components"]["parameters"]
+    budget = parameters["X-Latency-SLA-Ms"]["schema"]
+    assert "maxLength" not in parameters["X-Request-Id"]["schema"]
+    async with client_of(world()) as client:
+        for ms in (budget["minimum"], budget["maximum"]):
+            headers = {"X-Latency-SLA-Ms": str(ms), "X-Request-Id": "0" * 500}
+            assert (await client.post("/classify", json=BODIES["/classify"], headers=headers)).status_code == 200
+        tiny = {"X-Latency-SLA-Ms": str(budget["minimum"] / 10)}
+        assert (await client.post("/classify", json=BODIES["/classify"], headers=tiny)).status_code == 400

@@ -69,6 +69,23 @@ def test_a_lone_run_is_forecast_by_its_share_and_its_own_errors() -> None:
     assert of.hurried(after, SHORT, late_s, NO_END_S).lone, "they are forgotten"
 
 
+@pytest.mark.parametrize("slowed", [1.3, 2.0])
+def test_a_seldom_client_is_not_promised_what_lone_runs_no_longer_keep(slowed: float) -> None:
+    """With an answer every 3 s, too few for errors of their own, how slow lone runs are is learnt all the same."""
+    of = Forecaster(BatchedModel(latency_profile(0.010), 64), lone=LONE)
+    missed = 0
+    for number in range(60):
+        now_s = 3.0 * number
+        usual = of.forecast(SHORT, IDLE, 95, now_s, NO_END_S)
+        told = of.hurried(usual, SHORT, now_s, NO_END_S)
+        took_s = slowed * 0.8 * 0.005 if told.lone else 0.005
+        missed += number >= 20 and took_s + 0.001 > told.quantile_s
+        timings = ReplicaTimings(0.0, took_s, took_s, 1)
+        of.learn(told, SHORT, Answer((), InputReport(8, 8, False), timings), took_s + 0.001, now_s)
+    assert missed <= 2
+    assert of.model.slowdown.value == 1.0 or slowed == 2.0, "lone runs teach nothing of usual ones"
+
+
 def test_a_lone_run_is_tried_while_little_is_known_of_them() -> None:
     """Where usual runs are known well, a lone one has the wider quantile at first; it is tried where that fits."""
     of = Forecaster(BatchedModel(latency_profile(0.010), 64), lone=LONE)
@@ -177,9 +194,25 @@ def test_the_overhead_finds_back() -> None:
 
     for seen_s, times, at_most_s in ((-0.001, 200, 0.0015), (0.0, 2000, 0.0015), (0.002, 200, 0.002)):
         for _ in range(times):
-            new.learn_latency(first, 0.010 + seen_s, seen_s, 0.0)
+            new.learn_latency(first, 0.010 + seen_s, seen_s, 1000.0)
             assert 0.0 <= overhead_s() <= at_most_s
     assert overhead_s() == pytest.approx(0.002, rel=0.01)
+
+
+def test_an_overhead_that_nobody_confirms_is_forgotten() -> None:
+    """A minute after the last answer of any checkpoint the overhead is the first guess, and no sooner."""
+    around = PooledCalibration()
+    one, other = forecaster(pooled=around), forecaster(pooled=around)
+    first = one.forecast(SHORT, IDLE, 95.0, 0.0, NO_END_S)
+    for now_s, teacher in ((0.0, one), (MAX_AGE_S / 2, other)):
+        for _ in range(100):
+            teacher.learn_latency(first, 0.3, 0.29, now_s)
+    high_s = around.overhead_s
+    for now_s, expected_s in ((1.1 * MAX_AGE_S, high_s), (1.4 * MAX_AGE_S, high_s), (1.6 * MAX_AGE_S, 0.0015)):
+        assert one.forecast(SHORT, IDLE, 95.0, now_s, NO_END_S).latency_s - 0.010 == pytest.approx(
+            expected_s, abs=0.006
+        )
+    assert around.overhead_s == 0.0015 < high_s
 
 
 def test_an_overload_is_not_held_against_the_idle_gateway_after_it() -> None:

@@ -332,6 +332,26 @@ def test_a_file_that_fails_costs_what_it_did_not_take(tmp_path: Path) -> None:
     assert log.dropped == 1
 
 
+def test_a_file_that_fails_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """That lines are lost is said once for each time that the file fails, where the file is not needed for it."""
+    path = tmp_path / "log"
+    path.symlink_to("/dev/full")
+    log = opened(path)
+    for number in (3, 2):
+        before = log.dropped
+        for one in numbered(number):
+            log.observe(one)
+        wait_until(lambda: log.dropped == before + number)  # noqa: B023 - waited for within the turn
+        path.unlink()
+        log.observe(RECORD)
+        wait_until(lambda: path.is_file() and path.read_text().endswith("\n"))
+        path.rename(tmp_path / "kept")
+        path.symlink_to("/dev/full")
+    log.close(ENDED_S)
+    said = [one.getMessage() for one in caplog.records]
+    assert said == ["the access log loses lines: No space left on device"] * 2
+
+
 def test_what_cannot_be_a_line_costs_no_other(tmp_path: Path) -> None:
     """A record that JSON cannot encode is counted as dropped, and later lines are written."""
     log = opened(tmp_path / "log")

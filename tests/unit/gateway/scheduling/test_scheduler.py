@@ -12,6 +12,7 @@ from fakes import ANSWER, EVEN, GRAND, MEDIANS_S, SWIFT, TERMS
 from worlds import World, strict, world
 
 from gateway.forecasting.forecaster import Forecaster
+from gateway.model.messages import LoadReport
 from gateway.model.profile import LoneRuns
 from gateway.model.request import Terms
 from gateway.scheduling.policy import Reason
@@ -77,6 +78,7 @@ def lone_world() -> World:
         for one in decider.checkpoints:
             if one.name == GRAND:
                 one.forecaster.lone, decider.may_be_lone = LoneRuns(2, (8,), (0.5,)), True
+    told.load.reported(GRAND, "replica", LoadReport(0.0, 0, cores=2.0, lone=True), told.clock())
     return told
 
 
@@ -105,6 +107,43 @@ def test_a_lone_run_brings_a_better_checkpoint_into_a_tight_budget() -> None:
     second = submit(told, terms)
     told.service.router.scheduler.poll(told.clock())
     assert second.promise[0] != GRAND
+
+
+def test_a_decision_that_runs_nothing_is_that_of_a_request_that_would() -> None:
+    """`/route` on an empty node tells of a lone run too, and of none beside another request."""
+    told = lone_world()
+    router, request = told.service.router, told.request(replace(TERMS, budget_s=0.8 * MEDIANS_S[GRAND]))
+    chosen = router.decide(request, router.deadline(request)).chosen
+    assert chosen is not None and chosen.name == GRAND and chosen.forecast is not None and chosen.forecast.lone
+    submit(told)
+    beside = router.decide(request, router.deadline(request)).chosen
+    assert beside is not None and beside.name != GRAND
+
+
+def test_a_replica_that_makes_no_lone_runs_is_promised_none() -> None:
+    """A replica that has too few processors, or whose second session could not be opened, says so."""
+    told = lone_world()
+    told.load.reported(GRAND, "replica", LoadReport(0.0, 0, cores=2.0), told.clock())
+    assert not submit(told).promise[1].lone
+
+
+def test_a_lone_run_that_was_joined_teaches_no_error() -> None:
+    """What a lone run takes beside another says nothing of lone runs."""
+    told = lone_world()
+    alone = submit(told)
+    second = submit(told)
+    told.service.router.scheduler.poll(told.clock())
+    assert alone.batch is not None and alone.batch.learnt
+    assert second.batch is not None and not second.batch.learnt
+
+
+def test_a_strict_request_is_refused_by_what_an_empty_node_could_keep() -> None:
+    """Of a budget that nothing keeps the refusal says the least one that a lone run would."""
+    told = lone_world()
+    terms = replace(TERMS, budget_s=0.0005, strict=True, pinned=GRAND)
+    refused = submit(told, terms)
+    assert refused.stage is Stage.REFUSED
+    assert refused.decision.min_feasible_s < MEDIANS_S[GRAND]
 
 
 def counted(told: World) -> Counter[str]:

@@ -5,9 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from fake_fillers import manifest
 from worlds import client_of, filling, is_problem
 
-from gateway.tasks.fill import MASKS, MOST_FILLED, MOST_MASKS, MOST_TARGETS, MOST_WORDS, FillBody, FillParameters
+from gateway.tasks.fill import (
+    FILL,
+    MASKS,
+    MOST_FILLED,
+    MOST_MASKED,
+    MOST_MASKS,
+    MOST_TARGETS,
+    MOST_WORDS,
+    FillBody,
+    FillParameters,
+)
 
 TEXT = "ann [MASK] ."
 
@@ -70,6 +81,7 @@ async def test_a_text_without_a_mask_is_told_what_to_write(inputs: object, field
         ({"inputs": TEXT, "parameters": {"top_k": MOST_WORDS + 1}}, "parameters.top_k", MOST_WORDS),
         ({"inputs": TEXT, "parameters": {"top_k": 0}}, "parameters.top_k", 1),
         ({"inputs": [TEXT] * 6, "parameters": {"top_k": 100}}, "parameters.top_k", MOST_FILLED),
+        ({"inputs": [TEXT] * (MOST_MASKED + 1), "parameters": {"top_k": 1}}, "inputs", MOST_MASKED),
         ({"inputs": TEXT, "parameters": {"targets": []}}, "parameters.targets", 1),
         ({"inputs": TEXT, "parameters": {"targets": ["a"] * (MOST_TARGETS + 1)}}, "parameters.targets", MOST_TARGETS),
         ({"inputs": TEXT, "parameters": {"targets": ["a", " "]}}, "parameters.targets[1]", "blank"),
@@ -84,6 +96,21 @@ async def test_what_is_over_a_limit_is_named_with_it(body: dict[str, Any], field
     assert is_problem(refused, "invalid_request", 422)
     error = refused.json()["errors"][0]
     assert error["field"] == field and str(limit) in error["message"]
+
+
+async def test_an_answer_does_not_depend_on_who_asks() -> None:
+    """Caches may give one client's answer to another: the shape is by the body alone."""
+    assert "Vary" not in (await answered({"inputs": TEXT})).headers
+
+
+def test_words_that_are_written_take_time() -> None:
+    """A request is forecast to take longer the more words it asks for, and the more masks it has."""
+    model = FILL.kinds["filler"].service_time(manifest())
+    taken = [
+        model.service_times_s((9,), FillParameters(top_k, None, masks), 1.0)[0]
+        for top_k, masks in ((1, 1), (5, 1), (5, 8), (100, 4))
+    ]
+    assert taken == sorted(taken) and len(set(taken)) == len(taken)
 
 
 async def test_a_load_generator_s_body_has_masks() -> None:

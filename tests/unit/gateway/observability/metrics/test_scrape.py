@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import replace
 
 from fakes import SWIFT, catalog
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from sample_records import RECORD
 from scraped import samples, series, total
 
@@ -19,6 +20,7 @@ from gateway.observability.metrics import (
     application_text,
     counter,
     exposition,
+    negotiated,
     one_scrape,
     replica_text,
 )
@@ -36,6 +38,40 @@ def ingress(*outcomes: Outcome) -> str:
         )
         metrics.observe(record)
     return metrics.text()
+
+
+TRACED = "0af7651916cd43dd8448eb211c80319c"
+
+
+def traced(flags: str) -> RequestRecord:
+    """Return the record of an answer with a trace of these flags."""
+    return replace(RECORD, checkpoint=SWIFT, tier="realtime", traceparent=f"00-{TRACED}-b7ad6b7169203331-{flags}")
+
+
+def test_openmetrics_has_the_traces_of_latencies_and_the_text_format_none() -> None:
+    """Who asks for OpenMetrics gets what its parser takes, with a trace that is kept for a latency; others never."""
+    metrics = RequestMetrics(catalog())
+    metrics.observe(traced("01"))
+    replica = replica_text(FACTS, {"batches": 3.0}, {"queued_inputs": 2.0}, {})
+    scrape = one_scrape([Process("a", "gateway", metrics.text()), Process("b", SWIFT, replica)], application_text([]))
+    plain, kind = negotiated(scrape, "text/plain;version=0.0.4;q=0.5, */*;q=0.1")
+    assert kind == CONTENT_TYPE and TRACED.encode() not in plain and series(plain)
+    opened, kind = negotiated(scrape, "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5")
+    assert kind.startswith("application/openmetrics-text")
+    families = [*openmetrics(opened.decode())]  # type: ignore[no-untyped-call]
+    held = [one for family in families for one in family.samples if one.exemplar]
+    assert [(one.name, one.labels["replica"], one.exemplar.labels) for one in held] == [
+        ("punctual_request_latency_seconds_bucket", "a", {"trace_id": TRACED})
+    ]
+    there = {(one.name, frozenset(one.labels.items())) for family in families for one in family.samples}
+    assert there == set(series(plain))
+
+
+def test_a_trace_that_nobody_keeps_is_no_example() -> None:
+    """A request whose trace is not sampled leaves no exemplar."""
+    metrics = RequestMetrics(catalog())
+    metrics.observe(traced("00"))
+    assert TRACED not in metrics.text()
 
 
 def test_several_processes_are_one_scrape() -> None:

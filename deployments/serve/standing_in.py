@@ -1,0 +1,51 @@
+"""Stands in at the gateway's port on one host while no ingress answers there: before it is ready, and once it stops.
+
+It is a thread of the process that starts Ray, and shares the port as ingresses do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from gateway.api.server import HttpServer
+from gateway.api.unready import unready
+from gateway.catalogs.catalog import Limits
+from gateway.model.errors import Problem
+
+ENDED_WITHIN_S = 1.0
+"""Seconds that clients of it have to read their answers at its end."""
+
+log = logging.getLogger("punctual.serving")
+
+
+@contextmanager
+def standing_in(host: str, port: int, problem: Problem) -> Iterator[None]:
+    """Answers at the port by this problem during the context. If it cannot listen, connections are refused."""
+    begun, loops = threading.Event(), list[tuple[asyncio.AbstractEventLoop, asyncio.Event]]()
+
+    async def serve() -> None:
+        server, ended = HttpServer(unready(problem), Limits(), time.monotonic), asyncio.Event()
+        loops.append((asyncio.get_running_loop(), ended))
+        try:
+            await server.start(host, port)
+        except OSError as error:
+            log.warning("nothing stands in at port %d: %s", port, error.strerror)
+        finally:
+            begun.set()
+        await ended.wait()
+        await server.drain(0.0, ENDED_WITHIN_S)
+
+    thread = threading.Thread(target=asyncio.run, args=(serve(),), name="standing in", daemon=True)
+    thread.start()
+    begun.wait()
+    try:
+        yield
+    finally:
+        for loop, ended in loops:
+            loop.call_soon_threadsafe(ended.set)
+        thread.join()
