@@ -229,7 +229,12 @@ def layoutlm(vocabulary: int) -> PreTrainedModel:
 def xlnet(vocabulary: int) -> PreTrainedModel:
     """Return a model with relative positions, which classifies at the last token and pads on the left."""
     sizes: dict[str, Any] = {"vocab_size": vocabulary, "d_model": 32, "n_layer": 2, "n_head": 2, "d_inner": 64}
-    return XLNetForSequenceClassification(XLNetConfig(pad_token_id=0, **sizes, **LABELS))
+    model = XLNetForSequenceClassification(XLNetConfig(pad_token_id=0, **sizes, **LABELS))
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if name.endswith((".seg_embed", ".r_s_bias")):
+                weight.normal_()  # so that a wrong token type shows
+    return model
 
 
 FAMILIES: dict[str, Callable[[int], PreTrainedModel]] = {
