@@ -114,7 +114,7 @@ def check_plan(plan: VariantPlan, kind: Kind[Any, Any], location: str, host: Hos
 
 def _check_candidate(one: Candidate, checkpoint: str, kind: Kind[Any, Any], host: Host) -> None:
     if one.engine not in kind.engines:
-        runs = " and ".join(f"{each.name}s" for each in KINDS.values() if one.engine in each.engines) or "nothing"
+        runs = ", ".join(f"{each.name}s" for each in KINDS.values() if one.engine in each.engines) or "nothing"
         raise ExportFailed(f"{checkpoint}: the {one.engine} engine runs {runs} only, and this is {kind.described}")
     if one.precision not in PRECISIONS[one.engine]:
         raise ExportFailed(f"{checkpoint}: the {one.engine} engine runs {' and '.join(PRECISIONS[one.engine])} only")

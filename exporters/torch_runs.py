@@ -48,15 +48,18 @@ MODEL_TYPES = {
     "LayoutLM": "layoutlm",
     "Llama": "llama",
     "Longformer": "longformer",
+    "M2M-100": "m2m_100",
     "MPNet": "mpnet",
     "MarianMT": "marian",
     "MobileBERT": "mobilebert",
+    "NLLB": "m2m_100",
     "Pegasus": "pegasus",
     "RoBERTa": "roberta",
     "T5": "t5",
     "TinyBERT": "bert",
     "XLM-RoBERTa": "xlm-roberta",
     "XLNet": "xlnet",
+    "mBART": "mbart",
     "mT5": "mt5",
 }
 """The architecture of transformers for each family of the knowledge."""

@@ -10,6 +10,7 @@ from deployments.engines.base import (
     CAUSAL_FILES,
     ONNX_FILE,
     OPENVINO_FILE,
+    OPENVINO_WEIGHTS,
     SEQ2SEQ_FILES,
     CausalEngine,
     Engine,
@@ -24,6 +25,7 @@ __all__ = [
     "ONNX_FILE",
     "SEQ2SEQ_FILES",
     "EngineSize",
+    "graph_files",
     "open_causal_engine",
     "open_engine",
     "open_engine_named",
@@ -45,6 +47,12 @@ class EngineSize:
     at_once: int
     window: int
     lone: bool = False
+
+
+def graph_files(engine: str) -> tuple[str, ...]:
+    """The files that an engine runs of a variant in one pass; PyTorch's weights may be in several, which differ."""
+    own = {"torch": (), "openvino": (ONNX_FILE, OPENVINO_FILE, OPENVINO_WEIGHTS)}
+    return own.get(engine, (ONNX_FILE,))
 
 
 def open_engine(folder: Path, manifest: VariantManifest, threads: int, at_once: int = 1) -> Engine:

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from deployments.engines.base import OPENVINO_FILE, OPENVINO_WEIGHTS, Engine, Logits
-from deployments.engines.opening import ONNX_FILE, open_engine
+from deployments.engines.base import Engine, Logits
+from deployments.engines.opening import graph_files, open_engine
 from deployments.replica.batched import BatchedReplica, batcher_of, encoded_all
 from deployments.replica.kinds import ReplicaKind, readings_of
 from deployments.replica.tokens import TOKENIZER_FILE, Encoded, Side, WindowedTokens, cutting_tokenizer
@@ -171,8 +171,7 @@ def _open(folder: Path, manifest: ClassifierManifest, threads: int, at_once: int
 
 
 def _files(manifest: ClassifierManifest) -> tuple[str, ...]:
-    graphs = {"torch": (), "openvino": (ONNX_FILE, OPENVINO_FILE, OPENVINO_WEIGHTS)}
-    return (TOKENIZER_FILE, *graphs.get(manifest.engine, (ONNX_FILE,)))
+    return (TOKENIZER_FILE, *graph_files(manifest.engine))
 
 
 KIND = ReplicaKind(_files, _open, ClassifierReplica)

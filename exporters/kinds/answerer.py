@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from deployments.replica.answering.spans import found_answers
 from deployments.replica.tokens import TOKENIZER_FILE, Encoded
 from deployments.replica.variant import Glimpse
 from exporters.errors import Difference, ExportFailed, SourceRefused
-from exporters.kinds.graphs import export_span_graph, place_graphs, scratch_folder
+from exporters.kinds.graphs import copy_weights, export_span_graph, open_exported, place_graphs, scratch_folder
 from exporters.kinds.kind import Kind, TitledProfile, share_with_floor
 from exporters.kinds.original import TYPE_IDS, Original, load_original
 from exporters.kinds.shapes import batches_of, prove_shapes
@@ -124,11 +125,14 @@ def make_answerer(bench: Workbench) -> AnswererManifest:
     asked = _ask(original, reader, bench)
     with scratch_folder(bench) as scratch:
         bench.progress(Step.EXPORTING, 0.0)
-        export_span_graph(original.model, scratch)
-        fp32 = open_engine_named("onnx", scratch, EngineSize(plan.threads, 1, window))
-        _prove(original, asked, fp32)
-        del original, fp32  # free their memory before quantising and profiling
-        place_graphs(bench, scratch, (ONNX_FILE,))
+        if plan.engine == "torch":
+            copy_weights(bench)
+        else:
+            export_span_graph(original.model, scratch)
+        _prove(bench, original, asked, scratch)
+        del original  # free its memory before quantising and profiling
+        if plan.engine != "torch":
+            place_graphs(bench, scratch, (ONNX_FILE,))
     engine = open_engine_named(plan.engine, bench.folder, EngineSize(plan.threads, 1, window))
     said = run_rows(asked.rows, typed(engine, pad_id, asked.types), bench.advance(Step.VERIFYING))
     verification = compare_answers(asked, said, floors_of(plan.precision, bench.settings.floor))
@@ -222,8 +226,9 @@ def _as_transformers(original: Original, text: Text, read: ReadContext, rows: Se
     return bool(ids == [one.token_ids for one in rows] and types == [list(one.token_types) for one in rows])
 
 
-def _prove(original: Original, asked: Asked, engine: Engine) -> None:
-    """Proves the exported graph at several lengths and batches, padding and types included. Raises ExportFailed."""
+def _prove(bench: Workbench, original: Original, asked: Asked, scratch: Path) -> None:
+    """Proves what was exported at several lengths and batches, padding and types included. Raises ExportFailed."""
+    engine = open_exported(bench, scratch, original.window)
     types: dict[tuple[int, ...], list[int]] = {}
     text = golden_texts([one.text for one in asked.texts.texts], original.window)[-1]
 
@@ -321,7 +326,7 @@ ANSWERER: Kind[AnswererManifest, OpenAnswerer] = Kind(
     name="answerer",
     described="an answerer",
     task="answer",
-    engines=("onnx",),
+    engines=("onnx", "torch"),
     recognises=lambda path, config: any(str(one).endswith(ARCHITECTURE) for one in config.get("architectures") or ()),
     make=make_answerer,
     profile=profile_answerer,

@@ -150,7 +150,7 @@ def make_causal(bench: Workbench) -> CausalManifest:
     """Makes the variant in the bench's folder and returns its manifest, unwritten. Raises what `export` raises."""
     plan = bench.plan
     original, rules = load_writer(bench.source)
-    window, pad_id = min(original.window, MOST_WINDOW), original.pad_id
+    window, pad_id, codes = min(original.window, MOST_WINDOW), original.pad_id, _control_codes(original)
     original.save_tokenizer(bench.folder)
     template = _save_template(original, bench.folder, bench.source.location)
     prompts = Prompts.open(bench.folder, rules.eos_token_ids)
@@ -177,6 +177,7 @@ def make_causal(bench: Workbench) -> CausalManifest:
         generation=rules,
         output_tokens=output_tokens,
         chat_template=template,
+        control_codes=codes,
         verification=verification,
         self_test=golden,
         profile=profile,
@@ -228,6 +229,15 @@ def rules_of(generation: Fields, location: str) -> WritingRules:
         top_p=float(generation.get("top_p") or 1.0),
         repetition_penalty=1.0 if penalty is None else float(penalty),
     )
+
+
+def _control_codes(original: Original) -> dict[str, int]:
+    """The words that the checkpoint's prompts begin with: a CTRL's control codes; no other checkpoint has any."""
+    if original.model.config.model_type != "ctrl":
+        return {}
+    from exporters.sources.ctrl_words import control_codes  # imports transformers
+
+    return control_codes(original.tokenizer)
 
 
 def _save_template(original: Original, folder: Path, location: str) -> bool:

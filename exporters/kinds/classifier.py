@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,7 +13,14 @@ from deployments.replica.classify import LabelScorer, OpenClassifier
 from deployments.replica.tokens import TOKENIZER_FILE, Encoded, Side
 from exporters.choosing import Race, race
 from exporters.errors import ExportFailed, SourceRefused
-from exporters.kinds.graphs import add_openvino, export_graph, graph_folders, scratch_folder
+from exporters.kinds.graphs import (
+    add_openvino,
+    copy_weights,
+    export_graph,
+    graph_folders,
+    open_exported,
+    scratch_folder,
+)
 from exporters.kinds.heads import Head, compare_labels, floors_of, read_head
 from exporters.kinds.kind import Kind, TitledProfile, share_with_floor
 from exporters.kinds.original import Original, load_original
@@ -66,11 +72,11 @@ def make_classifier(bench: Workbench) -> ClassifierManifest:
     bench.progress(Step.EXPORTING, 0.0)
     with scratch_folder(bench) as scratch:
         if plan.engine == "torch":
-            _copy_weights(bench)
+            copy_weights(bench)
             folders = {Precision.FP32: bench.folder}
         else:
             export_graph(original.model, scratch)
-        _prove(bench, original, source, bench.folder if plan.engine == "torch" else scratch)
+        _prove(bench, original, source, scratch)
         del original  # free its memory before quantising and profiling
         if plan.engine != "torch":
             folders = graph_folders(bench, scratch, [one.precision for one in plan.tried])
@@ -124,12 +130,11 @@ def _asked(original: Original, head: Head, bench: Workbench) -> _Source:
     return _Source(head, original.truncation_side, original.takes_types, scorer, texts, rows, meant)
 
 
-def _prove(bench: Workbench, original: Original, source: _Source, folder: Path) -> None:
+def _prove(bench: Workbench, original: Original, source: _Source, scratch: Path) -> None:
     """Proves the exported graph, or the weights as torch runs them, at several shapes. Raises ExportFailed."""
     scorer, family = source.scorer, original.model.config.model_type
-    engine = "torch" if bench.plan.engine == "torch" else "onnx"
     try:
-        opened = open_engine_named(engine, folder, EngineSize(bench.plan.threads, 1, scorer.window))
+        opened = open_exported(bench, scratch, scorer.window)
     except ValueError as error:
         raise ExportFailed(f"{family} is not served as a classifier: {error}") from error
     text = golden_texts([one.text for one in source.texts.texts], scorer.window)[-1]
@@ -230,13 +235,6 @@ def _runner(original: Original, types: Mapping[tuple[int, ...], Sequence[int]] |
         return logits
 
     return run
-
-
-def _copy_weights(bench: Workbench) -> None:
-    """Copies the checkpoint's files, which the torch engine runs as they are."""
-    source = bench.source.path
-    for file in (source / CONFIG_FILE, *source.glob("*.safetensors*")):
-        shutil.copyfile(file, bench.folder / file.name)
 
 
 def _agreement(manifest: ClassifierManifest) -> Mapping[str, str]:

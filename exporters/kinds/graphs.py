@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -11,7 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from deployments.engines.base import CAUSAL_FILES, ONNX_FILE, OPENVINO_FILE, SEQ2SEQ_FILES
+from deployments.engines.base import CAUSAL_FILES, ONNX_FILE, OPENVINO_FILE, SEQ2SEQ_FILES, Engine
+from deployments.engines.opening import EngineSize, open_engine_named
 from exporters.errors import ExportFailed
 from exporters.plan import Step, Workbench
 from gateway.model.manifest import Precision
@@ -31,6 +33,12 @@ LARGEST_FILE = 2**31 - 2**24
 
 SPAN_OUTPUTS = ("start_logits", "end_logits")
 """The outputs of a graph that finds answers, as optimum names them."""
+
+WRONG_GRAPHS = {
+    "longformer": "has no graph that is right for texts of every length; "
+    "its classifiers, taggers and answerers are served by engine: torch",
+}
+"""Why the graphs that tracing makes of an architecture are not served."""
 
 BLOCK = 128
 """Weights that share a scale, where a kind does not say otherwise."""
@@ -186,7 +194,8 @@ def _part_products(graph: GraphProto) -> None:
 def _score_from(graph: GraphProto) -> None:
     """Gives a graph the input that says from which token on logits are computed, if a head of one matrix makes them.
 
-    Of SmolLM2-135M's multiplications the head's are a fifth, and its logits take 197 kB a token.
+    A number may be added to each logit. Of SmolLM2-135M's multiplications the head's are a fifth, and its logits take
+    197 kB a token.
     """
     import onnx  # export time only
 
@@ -194,9 +203,10 @@ def _score_from(graph: GraphProto) -> None:
     from deployments.engines.onnx_causal import SCORED_FROM
 
     weights = {one.name for one in graph.initializer}
-    at, head = next((at, node) for at, node in enumerate(graph.node) if LOGITS in node.output)
-    if head.op_type != "MatMul" or head.input[1] not in weights:
+    head = _last_product(graph, LOGITS)
+    if head is None or head.input[1] not in weights:
         return
+    at = next(place for place, one in enumerate(graph.node) if one.output[0] == head.output[0])
     graph.input.append(onnx.helper.make_tensor_value_info(SCORED_FROM, onnx.TensorProto.INT64, [1]))
     bounds = {"end": np.iinfo(np.int64).max, "axis": 1}
     for name, value in bounds.items():
@@ -216,6 +226,7 @@ def export_vectors(model: PreTrainedModel, pooled: torch.nn.Module, file: Path) 
 
     from deployments.engines.onnx import ATTENTION_MASK, INPUT_IDS, LOGITS  # imports ONNX Runtime
 
+    _check_traceable(model.config.model_type)
     model.set_attn_implementation("eager")  # exportable in every opset
     sample = torch.ones(2, 8, dtype=torch.int64)
     axes = {0: "batch", 1: "tokens"}
@@ -240,6 +251,24 @@ def scratch_folder(bench: Workbench) -> Iterator[Path]:
     """A temporary folder on the variant's disk."""
     with tempfile.TemporaryDirectory(dir=bench.folder) as folder:
         yield Path(folder)
+
+
+def copy_weights(bench: Workbench) -> None:
+    """Copies the checkpoint's files, which the torch engine runs as they are."""
+    source = bench.source.path
+    for file in (source / "config.json", *source.glob("*.safetensors*")):
+        shutil.copyfile(file, bench.folder / file.name)
+
+
+def open_exported(bench: Workbench, scratch: Path, window: int) -> Engine:
+    """Opens what was exported, to prove it: the fp32 graph in the scratch folder, or the weights as torch runs them.
+
+    Raises ValueError for a graph with inputs that no text gives.
+    """
+    size = EngineSize(bench.plan.threads, 1, window)
+    if bench.plan.engine == "torch":
+        return open_engine_named("torch", bench.folder, size)
+    return open_engine_named("onnx", scratch, size)
 
 
 def place_graphs(bench: Workbench, scratch: Path, names: Sequence[str], ways: Quantise | None = None) -> None:
@@ -410,17 +439,36 @@ QUANTISED: Quantise = {
 
 
 def _export(model: PreTrainedModel, folder: Path, task: str, files: tuple[str, ...]) -> None:
-    """Exports with optimum, without its last step, which would merge the decoder graphs."""
+    """Exports with optimum, without its last step, which would merge the decoder graphs; or by a way of our own.
+
+    Raises ExportFailed.
+    """
     from optimum.exporters.onnx import onnx_export_from_model  # imports torch
 
+    from exporters.kinds.own_graphs import CONFIGURED, OWN  # imports torch
+
     family = model.config.model_type
+    _check_traceable(family)
+    if (family, task) in OWN:
+        OWN[family, task](model, folder)
+        return
+    told: dict[str, Any] = {}
+    if (family, task) in CONFIGURED:
+        told["custom_onnx_configs"] = {"model": CONFIGURED[family, task](model.config)}
+    plain = len(files) > 1
     try:
-        onnx_export_from_model(model, output=folder, task=task, do_validation=False, no_post_process=len(files) > 1)
+        onnx_export_from_model(model, output=folder, task=task, do_validation=False, no_post_process=plain, **told)
     except (ValueError, KeyError, IndexError, NotImplementedError, RuntimeError) as error:
         raise ExportFailed(f"{family} cannot be exported to ONNX: {_in_short(error)}") from error
     missing = [name for name in files if not (folder / name).exists()]
     if missing:
         raise ExportFailed(f"the export of {family} left no {', '.join(missing)}")
+
+
+def _check_traceable(family: str) -> None:
+    """Raises ExportFailed for an architecture whose graph would be wrong."""
+    if family in WRONG_GRAPHS:
+        raise ExportFailed(f"{family} {WRONG_GRAPHS[family]}")
 
 
 def _in_short(error: Exception) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deployments.engines.base import padded
-from deployments.replica.tokens import TOKENIZER_FILE, Side
+from deployments.replica.tokens import SAMPLE, TOKENIZER_FILE, Side
 from exporters.errors import SourceRefused
 from exporters.kinds.pieces import fast_form
 from exporters.sources.source import SENTENCEPIECE
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 TYPE_IDS = "token_type_ids"
+UNSAID = {"bbox": "where each word stands on its page", "xpath_tags_seq": "where each word stands in its HTML"}
+"""Inputs that decide a checkpoint's answer, which no request has. Without `bbox` transformers puts every word of a
+LayoutLM into the corner of the page: it answers, as no document that it was trained on would have it."""
+
 UNLIMITED = 1_000_000
 DEFAULT_WINDOW = 512
 
@@ -67,15 +71,31 @@ class Original:
     def typed_tensors(
         self, rows: Sequence[Sequence[int]], types: Sequence[Sequence[int]] | None
     ) -> dict[str, torch.Tensor]:
-        """The same with token types, if the model takes any: 0 where none are given, as the replica sends them."""
+        """The same with token types, if the model takes any: where none are given, those of single texts."""
         import torch
 
         found = self.tensors(rows)
         if self.takes_types:
+            types = types or [self.single_types(len(row)) for row in rows]
             batch = padded(rows, self.pad_id, types)
             blank = batch.token_types is None
             found[TYPE_IDS] = torch.zeros_like(found["input_ids"]) if blank else torch.from_numpy(batch.token_types)
         return found
+
+    def single_types(self, tokens: int) -> list[int]:
+        """The token types of a single text of so many tokens, as the tokenizer gives them: 0 but for special tokens."""
+        before, after = self._special_types
+        return [*before, *[0] * (tokens - len(before) - len(after)), *after]
+
+    @cached_property
+    def _special_types(self) -> tuple[list[int], list[int]]:
+        """The types of the special tokens before and after a single text."""
+        found = self.tokenizer(SAMPLE, return_special_tokens_mask=True)
+        mask, types = found["special_tokens_mask"], found.get(TYPE_IDS, [])
+        if 0 not in mask or not any(types):
+            return [], []
+        first, last = mask.index(0), len(mask) - mask[::-1].index(0)
+        return types[:first], types[last:]
 
     def check_ids(self, rows: Sequence[Sequence[int]], location: str) -> None:
         """Checks that the weights know every token of the rows. Raises SourceRefused."""
@@ -123,12 +143,15 @@ def _load_model(path: Path, location: str, auto_class: str, name: str, heads: tu
             local_files_only=True,
             output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
         raise SourceRefused(f"{location}: cannot be loaded as {name}: {_first_line(error)}") from error
     missing = sorted(key for key in report["missing_keys"] if not key.startswith(heads))
     if missing:
         shown = ", ".join(missing[:4])
         raise SourceRefused(f"{location}: the weights of {name} are not all there; missing: {shown}")
+    unsaid = next((name for name in UNSAID if name in signature(model.forward).parameters), None)
+    if unsaid is not None:
+        raise SourceRefused(f"{location}: {model.config.model_type} reads {UNSAID[unsaid]} ({unsaid}), not text alone")
     loaded: PreTrainedModel = model.eval()
     return loaded
 

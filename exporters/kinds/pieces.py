@@ -1,7 +1,7 @@
-"""Makes one fast tokenizer of tokenizers that transformers has in a slow form only: those of Marian and of M2M-100.
+"""Makes one fast tokenizer of tokenizers that transformers has in a slow form only: those of Marian, M2M-100 and CTRL.
 
-Both read pieces by a file of SentencePiece's and number them by a table of their own. Marian's table also has the
-pieces of the target language, which a text is never cut into: they are kept under names that no text has.
+The first two read pieces by a file of SentencePiece's and number them by a table of their own. Marian's table also has
+the pieces of the target language, which a text is never cut into: they are kept under names that no text has.
 """
 
 from __future__ import annotations
@@ -32,6 +32,12 @@ def fast_form(tokenizer: Any) -> PreTrainedTokenizerFast | None:
     return None if make is None else make(tokenizer)
 
 
+def _ctrl(tokenizer: Any) -> PreTrainedTokenizerFast:
+    from exporters.sources.ctrl_words import fast_tokenizer  # imports transformers
+
+    return fast_tokenizer(tokenizer)
+
+
 def _marian(tokenizer: Any) -> PreTrainedTokenizerFast | None:
     if tokenizer.separate_vocabs:  # one id then means two pieces
         return None
@@ -46,6 +52,7 @@ def _m2m(tokenizer: Any) -> PreTrainedTokenizerFast:
 _MAKERS: Mapping[str, Callable[[Any], PreTrainedTokenizerFast | None]] = {
     "MarianTokenizer": _marian,
     "M2M100Tokenizer": _m2m,
+    "CTRLTokenizer": _ctrl,
 }
 
 

@@ -21,7 +21,7 @@ from deployments.replica.tagging.replica import OpenTagger
 from deployments.replica.tokens import TOKENIZER_FILE
 from deployments.replica.variant import Glimpse
 from exporters.errors import Difference, ExportFailed, SourceRefused
-from exporters.kinds.graphs import export_tagging_graph, place_graphs, scratch_folder
+from exporters.kinds.graphs import copy_weights, export_tagging_graph, open_exported, place_graphs, scratch_folder
 from exporters.kinds.heads import read_head
 from exporters.kinds.kind import Kind, TitledProfile, share_with_floor
 from exporters.kinds.original import Original, load_original
@@ -98,10 +98,14 @@ def make_tagger(bench: Workbench) -> TaggerManifest:
     asked = _ask(original, labels, reader, bench)
     with scratch_folder(bench) as scratch:
         bench.progress(Step.EXPORTING, 0.0)
-        export_tagging_graph(original.model, scratch)
+        if plan.engine == "torch":
+            copy_weights(bench)
+        else:
+            export_tagging_graph(original.model, scratch)
         _prove(bench, original, asked, scratch)
         del original  # free its memory before quantising and profiling
-        place_graphs(bench, scratch, (ONNX_FILE,))
+        if plan.engine != "torch":
+            place_graphs(bench, scratch, (ONNX_FILE,))
     engine = open_engine_named(plan.engine, bench.folder, EngineSize(plan.threads, 1, window))
     said = run_rows(asked.rows, batched(engine, pad_id), bench.advance(Step.VERIFYING))
     verification = compare_tags(asked.meant, said, labels, asked.texts, floors_of(plan.precision, bench.settings.floor))
@@ -166,10 +170,10 @@ def _ask(original: Original, labels: tuple[str, ...], reader: TextReader, bench:
     return _Asked(labels, texts, rows, meant)
 
 
-def _prove(bench: Workbench, original: Original, asked: _Asked, folder: Path) -> None:
-    """Proves the exported graph at several lengths and batches, padding included. Raises ExportFailed."""
+def _prove(bench: Workbench, original: Original, asked: _Asked, scratch: Path) -> None:
+    """Proves what was exported at several lengths and batches, padding included. Raises ExportFailed."""
     family = original.model.config.model_type
-    engine = open_engine_named("onnx", folder, EngineSize(bench.plan.threads, 1, original.window))
+    engine = open_exported(bench, scratch, original.window)
     text = golden_texts([one.text for one in asked.texts.texts], original.window)[-1]
     batches = batches_of(partial(original.encode, text), original.window)
     prove_shapes(family, batches, runner(original), batched(engine, original.pad_id))
@@ -268,7 +272,7 @@ TAGGER: Kind[TaggerManifest, OpenTagger] = Kind(
     name="tagger",
     described="a tagger",
     task="tokens",
-    engines=("onnx",),
+    engines=("onnx", "torch"),
     recognises=lambda path, config: any(str(one).endswith(ARCHITECTURE) for one in config.get("architectures") or ()),
     make=make_tagger,
     profile=profile_tagger,

@@ -321,13 +321,15 @@ class CausalManifest(VariantManifest):
     `max_tokens` are of prompt and answer together. `profile` has the prompt with the first new token, at batch size 1;
     `step_profile` each later step, by rows as batch size and by tokens before it. `output_tokens` is the mean length
     that it writes if not limited. `chat_template` says that it knows conversations: the file `chat_template.jinja` is
-    among its files. Golden texts are prompts as they are, special tokens not read.
+    among its files. Where there are `control_codes`, words with their token ids, every prompt must begin with one.
+    Golden texts are prompts as they are, special tokens not read, and need none.
     """
 
     kind: Literal["causal"] = "causal"
     generation: WritingRules
     output_tokens: float = Field(gt=0)
     chat_template: bool = False
+    control_codes: dict[str, int] = Field(default_factory=dict)
     verification: NextTokenVerification
     self_test: tuple[GoldenSummary, ...] = Field(min_length=1)
     step_profile: ProfileDocument
@@ -338,8 +340,9 @@ class CausalManifest(VariantManifest):
         return self.verification.agreement
 
     def details(self) -> dict[str, object]:
-        """How it writes, its mean length, whether it knows conversations, and what a step takes."""
-        return {
+        """How it writes, its mean length, whether it knows conversations, its control codes, and what a step takes."""
+        codes = {"control_codes": sorted(self.control_codes)} if self.control_codes else {}
+        return codes | {
             "generation": self.generation.model_dump(mode="json"),
             "output_tokens": round(self.output_tokens, 1),
             "chat_template": self.chat_template,

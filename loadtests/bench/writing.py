@@ -408,15 +408,16 @@ def generated(
 ) -> Sequence[Written]:
     """Has transformers write on a group of prompts, as one batch. Blocking."""
     began, told = clock(), list[float]()
-    rows = peer.write([prompts.of_text(text) for text in group], tokens, lambda: told.append(clock()))
-    texts = [_text_of(prompts, row) for row in rows]
+    asked = [prompts.of_text(text) for text in group]
+    rows = peer.write(asked, tokens, lambda: told.append(clock()))
+    texts = [_text_of(prompts, before, row) for before, row in zip(asked, rows, strict=True)]
     ended = clock()
     return [Written(text, told[0] - began, ended - began) for text in texts]
 
 
-def _text_of(prompts: Prompts, token_ids: Sequence[int]) -> str:
-    """The text of new tokens, as replicas put it together."""
-    written = WrittenText(prompts.tokenizer, ())
+def _text_of(prompts: Prompts, before: Sequence[int], token_ids: Sequence[int]) -> str:
+    """The text of new tokens after those before them, as replicas put it together."""
+    written = WrittenText(prompts.tokenizer, (), before)
     for token in token_ids:
         written.add(token)
     return written.text

@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 from deployments.engines.base import Engine, Logits
-from deployments.engines.opening import ONNX_FILE, open_engine
+from deployments.engines.opening import graph_files, open_engine
 from deployments.replica.answering.reading import QuestionReader, QuestionTooLong, ReadContext
 from deployments.replica.answering.spans import found_answers
 from deployments.replica.batched import BatchedReplica, batcher_of
@@ -99,4 +99,4 @@ def _open(folder: Path, manifest: AnswererManifest, threads: int, at_once: int) 
     return OpenAnswerer(manifest, engine, reader, LatencyProfile.from_document(manifest.profile))
 
 
-KIND = ReplicaKind(lambda manifest: (TOKENIZER_FILE, ONNX_FILE), _open, AnswererReplica)
+KIND = ReplicaKind(lambda manifest: (TOKENIZER_FILE, *graph_files(manifest.engine)), _open, AnswererReplica)

@@ -18,6 +18,12 @@ from gateway.tasks.decoding import MOST_TOGETHER, DecodingPlan, Wanted, WritingT
 from gateway.tasks.generate import CausalManifest, GenerateParameters, wanted_tokens
 from gateway.tasks.service_time import SLOWDOWN_WEIGHT, Slowdown
 
+BROKEN = "\ufffd"
+"""What stands in a text for a character that is not whole."""
+
+CODES_SHOWN = 8
+"""Most control codes that a refusal lists."""
+
 
 class WrittenText:
     """The text of the tokens so far, as far as no later token can change it, up to a stop text.
@@ -26,12 +32,17 @@ class WrittenText:
     a stop text.
     """
 
-    def __init__(self, tokenizer: Tokenizer, stops: Sequence[str]) -> None:
-        """Takes the tokenizer that made the prompt, and the texts that end an answer."""
+    def __init__(self, tokenizer: Tokenizer, stops: Sequence[str], prompt: Sequence[int] = ()) -> None:
+        """Takes the tokenizer that made the prompt, the texts that end an answer, and the prompt's token ids.
+
+        Where tokens are words, the space before the first one follows from what is before it.
+        """
         self.text = ""
         self.stopped = False
         self._tokenizer = tokenizer
-        self._stream = DecodeStream([], skip_special_tokens=True)
+        last = list(prompt[-1:])
+        whole = BROKEN not in tokenizer.decode(last)
+        self._stream = DecodeStream(last if whole else [], skip_special_tokens=True)
         self._stops = stops
         self._longest = max(map(len, stops), default=0)
 
@@ -71,6 +82,8 @@ class Scribe:
         self._engine = engine
         self._prompts = prompts
         self._slowdown = Slowdown(SLOWDOWN_WEIGHT)
+        self._codes = manifest.control_codes
+        self._code_ids = frozenset(manifest.control_codes.values())
 
     def together(self) -> Together:
         """How texts step together: what a step of several takes is that of a text of half the window."""
@@ -99,16 +112,24 @@ class Scribe:
             return Failure(FailureKind.TOO_LONG, "over the checkpoint's window", len(kept), most)
         if not kept:
             return Failure(FailureKind.REFUSED, "the text has no token that the checkpoint knows")
+        if self._code_ids and kept[0] not in self._code_ids:
+            return self._uncoded()
         wanted = wanted_tokens(parameters, self._rules, self._expected, len(kept), self._window)
         times = self._times.for_text(len(kept), self._slowdown.value)
         planned = plan(times, wanted, budget.remaining_s)
-        written = WrittenText(self._prompts.tokenizer, parameters.stop)
+        written = WrittenText(self._prompts.tokenizer, parameters.stop, kept)
         if not budget.fits(times.encode_s):
             budget.left_s = 0.0
             return _result(written, 0, "deadline", planned, budget, InputReport(total, 0, True))
         tokens, reason = yield from self._write(kept, parameters, wanted, budget, written)
         budget.left_s = 0.0
         return _result(written, tokens, reason, planned, budget, InputReport(total, len(kept), len(kept) < total))
+
+    def _uncoded(self) -> Failure:
+        """The refusal of a prompt whose first token, after any cut, is no control code."""
+        codes = sorted(self._codes)
+        shown = ", ".join(codes[:CODES_SHOWN]) + (", ..." if len(codes) > CODES_SHOWN else "")
+        return Failure(FailureKind.REFUSED, f"a prompt must begin with one of its control codes: {shown}")
 
     def _write(
         self,

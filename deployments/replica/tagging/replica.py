@@ -10,7 +10,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from deployments.engines.base import Engine, Logits
-from deployments.engines.opening import ONNX_FILE, open_engine
+from deployments.engines.opening import graph_files, open_engine
 from deployments.replica.batched import BatchedReplica, batcher_of
 from deployments.replica.kinds import ReplicaKind
 from deployments.replica.tagging.entities import Tagger
@@ -95,4 +95,4 @@ def _open(folder: Path, manifest: TaggerManifest, threads: int, at_once: int) ->
     return OpenTagger(manifest, engine, reader, tagger, LatencyProfile.from_document(manifest.profile))
 
 
-KIND = ReplicaKind(lambda manifest: (TOKENIZER_FILE, ONNX_FILE), _open, TaggerReplica)
+KIND = ReplicaKind(lambda manifest: (TOKENIZER_FILE, *graph_files(manifest.engine)), _open, TaggerReplica)

@@ -17,7 +17,7 @@ from deployments.engines.host import read_host
 from deployments.replica.answering.replica import OpenAnswerer
 from deployments.replica.answering.spans import found_answers
 from deployments.replica.variant import VariantRejected, open_variant
-from exporters.errors import SourceRefused, VariantRefused
+from exporters.errors import ExportFailed, SourceRefused, VariantRefused
 from exporters.export import export, profile_again
 from exporters.kinds import KINDS, kind_of
 from exporters.kinds.answerer import QUESTIONS, questioned
@@ -40,10 +40,12 @@ CONTEXTS = [
 """Texts with marks, emoji of several code points, combining marks, words that the vocabulary lacks, and long ones."""
 
 
-def exported(root: Path, family: str = "bert", precision: Precision = Precision.FP32, **settings: Any) -> Path:
+def exported(
+    root: Path, family: str = "bert", precision: Precision = Precision.FP32, engine: str = "onnx", **settings: Any
+) -> Path:
     """Export a small answerer; return the folder of its variant. The checkpoint is beside it."""
     source = make_answerer_checkpoint(root / "source", family)
-    plan = VariantPlan("small", "answer", "BERT", "onnx", precision)
+    plan = VariantPlan("small", "answer", "BERT", engine, precision)
     told = Settings(profile_budget_s=0.05, **settings)
     export(plan, resolve_source(str(source)), root / "variant", lambda step, share: None, told)
     return root / "variant"
@@ -90,6 +92,13 @@ def assert_as_the_pipeline(variant: Path, parameters: AnswerParameters, **asked:
 def test_every_family_answers_as_the_pipeline(tmp_path: Path, family: str) -> None:
     """Families with token types, without, with two end tokens, or of bytes give the pipeline's answers and scores."""
     assert_as_the_pipeline(exported(tmp_path, family), AnswerParameters(top_k=3))
+
+
+def test_torch_serves_an_answerer_without_a_graph(tmp_path: Path) -> None:
+    """A Longformer's weights give the pipeline's answers, with global attention on the question."""
+    with pytest.raises(ExportFailed, match="answerers are served by engine: torch"):
+        exported(tmp_path / "graph", "longformer")
+    assert_as_the_pipeline(exported(tmp_path, "longformer", engine="torch"), AnswerParameters(top_k=3))
 
 
 @pytest.mark.parametrize(

@@ -37,10 +37,14 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def exported(
-    checkpoint: Path, out: Path, precision: Precision = Precision.FP32, settings: Settings | None = None
+    checkpoint: Path,
+    out: Path,
+    precision: Precision = Precision.FP32,
+    settings: Settings | None = None,
+    engine: str = "onnx",
 ) -> ClassifierManifest:
     """The variant of a tiny checkpoint, hardly profiled."""
-    plan = VariantPlan(checkpoint.name, "classify", "distilbert", "onnx", precision)
+    plan = VariantPlan(checkpoint.name, "classify", "distilbert", engine, precision)
     source = resolve_source(str(checkpoint))
     manifest = export(plan, source, out, lambda step, share: None, settings or Settings(profile_budget_s=0.05))
     assert isinstance(manifest, ClassifierManifest)
@@ -140,7 +144,10 @@ def test_what_nobody_foresaw_is_a_sentence_too(checkpoint: Path, tmp_path: Path)
     assert ", from tokenization_utils_fast.py:" in said and "Traceback" not in said
 
 
-@pytest.mark.parametrize("family", ["albert", "electra", "deberta", "bart", "gpt2"])
+FURTHER = ["albert", "electra", "xlm-roberta", "camembert", "deberta", "bart", "gpt2", "xlnet"]
+
+
+@pytest.mark.parametrize("family", FURTHER)
 def test_further_families_answer_as_the_pipeline(tmp_path: Path, family: str) -> None:
     """Families with shared layers, relative positions, or an answer at the end of a text are exported, and right."""
     folder = make_checkpoint(tmp_path / family, family)
@@ -156,10 +163,35 @@ def test_a_family_that_reads_padding_is_refused_by_name(tmp_path: Path) -> None:
         exported(folder, tmp_path / "variant")
 
 
-def test_a_family_that_needs_another_input_is_refused_by_name(tmp_path: Path) -> None:
-    """A graph with an input that no text gives is refused with the names of its inputs."""
+def test_a_family_whose_graph_is_wrong_is_refused_by_name(tmp_path: Path) -> None:
+    """A Longformer's graph holds for the length that it is traced with alone; the sentence says what serves it."""
     folder = make_checkpoint(tmp_path / "longformer", "longformer")
-    with pytest.raises(ExportFailed, match=r"longformer is not served as a classifier: .*global_attention_mask"):
+    with pytest.raises(ExportFailed, match=r"longformer has no graph .* served by engine: torch"):
+        exported(folder, tmp_path / "variant")
+
+
+def test_torch_serves_a_longformer_as_the_pipeline(tmp_path: Path) -> None:
+    """Weights without a graph answer as the pipeline in one padded batch, with global attention on the first token."""
+    folder = make_checkpoint(tmp_path / "longformer", "longformer")
+    made = exported(folder, tmp_path / "variant", engine="torch")
+    assert (made.engine, made.verification.label_agreement) == ("torch", 1.0)
+    opened = open_classifier(tmp_path / "variant", 1)
+    assert agree(answers(opened, TEXTS), pipeline_scores(folder, TEXTS, WINDOW), within=1e-4)
+
+
+@pytest.mark.parametrize("engine", ["onnx", "torch"])
+def test_a_family_that_needs_another_input_is_refused_by_name(tmp_path: Path, engine: str) -> None:
+    """A LayoutLM would answer to text alone, but as if every word stood in one corner: what is missing is named."""
+    folder = make_checkpoint(tmp_path / "layoutlm", "layoutlm")
+    with pytest.raises(SourceRefused, match=r"layoutlm reads where each word stands on its page \(bbox\)"):
+        exported(folder, tmp_path / "variant", engine=engine)
+
+
+def test_an_xlnet_that_classifies_otherwise_is_refused(tmp_path: Path) -> None:
+    """Only the state of the last token is right on either side of padding."""
+    folder = make_checkpoint(tmp_path / "xlnet", "xlnet")
+    edited("config.json", summary_type="mean")(folder)
+    with pytest.raises(ExportFailed, match="summary_type='mean' is not served"):
         exported(folder, tmp_path / "variant")
 
 
@@ -183,7 +215,7 @@ PAIRS = [
 ]
 
 
-@pytest.mark.parametrize("family", ["bert", "distilbert", "roberta", "bart"])
+@pytest.mark.parametrize("family", ["bert", "distilbert", "roberta", "bart", "xlnet"])
 async def test_pairs_of_texts_answer_as_the_pipeline(tmp_path: Path, family: str) -> None:
     """Two texts reach a model as its own tokenizer joins them, with token types or end tokens, beside single texts."""
     folder = make_checkpoint(tmp_path / family, family)

@@ -169,7 +169,7 @@ def test_a_kind_that_does_not_serve_the_task_is_refused(bart: Path, tmp_path: Pa
     classifier = make_checkpoint(tmp_path / "bert")
     with pytest.raises(SourceRefused, match="is a classifier, which serves the tasks 'classify' and 'zero-shot'"):
         exported(classifier, tmp_path / "out")
-    with pytest.raises(ExportFailed, match="torch engine runs classifiers only"):
+    with pytest.raises(ExportFailed, match="torch engine runs classifiers, answerers, taggers only"):
         exported(bart, tmp_path / "out", engine="torch")
 
 

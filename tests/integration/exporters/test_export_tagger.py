@@ -50,11 +50,15 @@ def without_marks(text: str) -> str:
 
 
 def exported(
-    root: Path, family: str = "bert", precision: Precision = Precision.FP32, floor: float | None = None
+    root: Path,
+    family: str = "bert",
+    precision: Precision = Precision.FP32,
+    floor: float | None = None,
+    engine: str = "onnx",
 ) -> Path:
     """Export a small tagger; return the folder of its variant. The checkpoint is beside it."""
     source = make_tagger_checkpoint(root / "source", family)
-    plan = VariantPlan("small", "tokens", "BERT", "onnx", precision)
+    plan = VariantPlan("small", "tokens", "BERT", engine, precision)
     settings = Settings(floor=floor, profile_budget_s=0.05)
     export(plan, resolve_source(str(source)), root / "variant", lambda step, share: None, settings)
     return root / "variant"
@@ -115,6 +119,21 @@ def test_bytes_are_joined_as_by_the_pipeline(tmp_path: Path) -> None:
     made = exported(tmp_path, "roberta")
     for aggregation in get_args(Aggregation):
         assert_as_the_pipeline(made, aggregation, ["O"])
+
+
+def test_a_tagger_that_pads_on_the_left_answers_as_the_pipeline(tmp_path: Path) -> None:
+    """An XLNet, padded on the right here, finds what its pipeline finds, which pads on the left and has a type more."""
+    made = exported(tmp_path, "xlnet")
+    for aggregation in ("none", "simple"):
+        assert_as_the_pipeline(made, aggregation, ["O"])
+
+
+@pytest.mark.filterwarnings("ignore:Tokenizer does not support real words")
+def test_torch_serves_a_tagger_without_a_graph(tmp_path: Path) -> None:
+    """A Longformer's weights label tokens as the pipeline does."""
+    with pytest.raises(ExportFailed, match="taggers and answerers are served by engine: torch"):
+        exported(tmp_path / "graph", "longformer")
+    assert_as_the_pipeline(exported(tmp_path, "longformer", engine="torch"), "simple", ["O"])
 
 
 def test_a_variant_is_true_to_its_source(variant: Path) -> None:

@@ -19,6 +19,8 @@ from transformers import (
     DistilBertForQuestionAnswering,
     ElectraConfig,
     ElectraForQuestionAnswering,
+    LongformerConfig,
+    LongformerForQuestionAnswering,
     PreTrainedModel,
     RobertaConfig,
     RobertaForQuestionAnswering,
@@ -64,9 +66,20 @@ FAMILIES: dict[str, tuple[str, Callable[[int], PreTrainedModel]]] = {
 """The class of the tokenizer, and what makes a random model of two layers."""
 
 
+def longformer(words: int) -> PreTrainedModel:
+    """Return a random model that attends to a question from everywhere, and else within a window."""
+    positions = {"attention_window": 8, "max_position_embeddings": WINDOW + 2, "pad_token_id": 1, "sep_token_id": 2}
+    sizes: dict[str, Any] = {"vocab_size": words, **positions, **SIZES, **SHARED}
+    return LongformerForQuestionAnswering(LongformerConfig(**sizes))
+
+
+WITHOUT_GRAPH = {"longformer": ("RobertaTokenizerFast", longformer)}
+"""Families that PyTorch alone runs, as `FAMILIES`."""
+
+
 def pairing(family: str) -> Tokenizer:
     """Return the family's tokenizer; of BERT's kind it says which of two texts a token is of."""
-    if family == "roberta":
+    if family in ("roberta", "longformer"):
         return byte_level()
     tokenizer = wordpiece()
     tokenizer.post_processor = processors.TemplateProcessing(
@@ -80,7 +93,7 @@ def pairing(family: str) -> Tokenizer:
 def make_answerer_checkpoint(folder: Path, family: str = "bert", **told: object) -> Path:
     """Write a checkpoint with contexts of its own, of one window or several; `told` are settings of its tokenizer."""
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer, (kind, model) = pairing(family), FAMILIES[family]
+    tokenizer, (kind, model) = pairing(family), (FAMILIES | WITHOUT_GRAPH)[family]
     torch.set_num_threads(1)  # with more threads, such small matrices only wait for each other
     torch.manual_seed(7)
     model(tokenizer.get_vocab_size()).save_pretrained(folder, safe_serialization=True)

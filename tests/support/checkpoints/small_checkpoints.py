@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
@@ -24,6 +25,8 @@ from transformers import (
     BartForSequenceClassification,
     BertConfig,
     BertForSequenceClassification,
+    CamembertConfig,
+    CamembertForSequenceClassification,
     ConvBertConfig,
     ConvBertForSequenceClassification,
     DistilBertConfig,
@@ -32,6 +35,8 @@ from transformers import (
     ElectraForSequenceClassification,
     GPT2Config,
     GPT2ForSequenceClassification,
+    LayoutLMConfig,
+    LayoutLMForSequenceClassification,
     LongformerConfig,
     LongformerForSequenceClassification,
     MobileBertConfig,
@@ -39,6 +44,10 @@ from transformers import (
     PreTrainedModel,
     RobertaConfig,
     RobertaForSequenceClassification,
+    XLMRobertaConfig,
+    XLMRobertaForSequenceClassification,
+    XLNetConfig,
+    XLNetForSequenceClassification,
 )
 
 from deployments.engines.base import padded
@@ -75,6 +84,17 @@ def byte_level() -> Tokenizer:
     tokenizer = Tokenizer(models.BPE({piece: place for place, piece in enumerate(pieces)}, [], unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
+    return tokenizer
+
+
+def left_padded() -> Tokenizer:
+    """Return a tokenizer of XLNet's kind over the pieces of BERT's: `<sep> <cls>` at the end, the last of type 2."""
+    tokenizer = wordpiece()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A:0 [SEP]:0 [CLS]:2",
+        pair="$A:0 [SEP]:0 $B:1 [SEP]:1 [CLS]:2",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+    )
     return tokenizer
 
 
@@ -118,6 +138,28 @@ def roberta(vocabulary: int) -> PreTrainedModel:
     return RobertaForSequenceClassification(
         RobertaConfig(vocab_size=vocabulary, max_position_embeddings=WINDOW + 2, pad_token_id=1, **SIZES, **LABELS)
     )
+
+
+def xlm_roberta(vocabulary: int) -> PreTrainedModel:
+    """Return a RoBERTa of many languages; its window is two below its table as well."""
+    sizes: dict[str, Any] = {
+        "vocab_size": vocabulary,
+        "max_position_embeddings": WINDOW + 2,
+        "pad_token_id": 1,
+        **SIZES,
+    }
+    return XLMRobertaForSequenceClassification(XLMRobertaConfig(**sizes, **LABELS))
+
+
+def camembert(vocabulary: int) -> PreTrainedModel:
+    """Return a RoBERTa of French."""
+    sizes: dict[str, Any] = {
+        "vocab_size": vocabulary,
+        "max_position_embeddings": WINDOW + 2,
+        "pad_token_id": 1,
+        **SIZES,
+    }
+    return CamembertForSequenceClassification(CamembertConfig(**sizes, **LABELS))
 
 
 def albert(vocabulary: int) -> PreTrainedModel:
@@ -177,6 +219,24 @@ def longformer(vocabulary: int) -> PreTrainedModel:
     return LongformerForSequenceClassification(LongformerConfig(**sizes))
 
 
+def layoutlm(vocabulary: int) -> PreTrainedModel:
+    """Return a model that reads where each word stands on its page."""
+    return LayoutLMForSequenceClassification(
+        LayoutLMConfig(vocab_size=vocabulary, max_position_embeddings=WINDOW, **SIZES, **LABELS)
+    )
+
+
+def xlnet(vocabulary: int) -> PreTrainedModel:
+    """Return a model with relative positions, which classifies at the last token and pads on the left."""
+    sizes: dict[str, Any] = {"vocab_size": vocabulary, "d_model": 32, "n_layer": 2, "n_head": 2, "d_inner": 64}
+    model = XLNetForSequenceClassification(XLNetConfig(pad_token_id=0, **sizes, **LABELS))
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if name.endswith((".seg_embed", ".r_s_bias")):
+                weight.normal_()  # so that a wrong token type shows
+    return model
+
+
 FAMILIES: dict[str, Callable[[int], PreTrainedModel]] = {
     "distilbert": distilbert,
     "bert": bert,
@@ -184,6 +244,8 @@ FAMILIES: dict[str, Callable[[int], PreTrainedModel]] = {
     "roberta": roberta,
 }
 FURTHER_FAMILIES: dict[str, Callable[[int], PreTrainedModel]] = {
+    "xlm-roberta": xlm_roberta,
+    "camembert": camembert,
     "albert": albert,
     "electra": electra,
     "deberta": deberta,
@@ -191,21 +253,33 @@ FURTHER_FAMILIES: dict[str, Callable[[int], PreTrainedModel]] = {
     "gpt2": gpt2,
     "convbert": convbert,
     "longformer": longformer,
+    "xlnet": xlnet,
+    "layoutlm": layoutlm,
 }
 """Families of which not every law is tried, with the tokenizer of BERT's kind."""
+
+
+OF_ROBERTA = ("roberta", "xlm-roberta", "camembert")
+TOKENIZERS = {
+    **dict.fromkeys(OF_ROBERTA, "RobertaTokenizerFast"),
+    "distilbert": "DistilBertTokenizerFast",
+    "xlnet": "PreTrainedTokenizerFast",
+}
 
 
 def make_checkpoint(folder: Path, family: str = "distilbert", half: bool = True) -> Path:
     """Write a checkpoint of the family: config, safetensors (fp16 like the starters, or fp32), tokenizer, texts."""
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = byte_level() if family == "roberta" else wordpiece()
+    tokenizer = {**dict.fromkeys(OF_ROBERTA, byte_level), "xlnet": left_padded}.get(family, wordpiece)()
     torch.manual_seed(7)
     model = (FAMILIES | FURTHER_FAMILIES)[family](tokenizer.get_vocab_size())
     _fit(model, tokenizer)
     (model.half() if half else model).save_pretrained(folder, safe_serialization=True)
     tokenizer.save(str(folder / "tokenizer.json"))
-    kind = {"roberta": "RobertaTokenizerFast", "distilbert": "DistilBertTokenizerFast"}.get(family, "BertTokenizerFast")
-    said: dict[str, object] = {"tokenizer_class": kind, "model_max_length": WINDOW}
+    said: dict[str, object] = {"tokenizer_class": TOKENIZERS.get(family, "BertTokenizerFast")}
+    said["model_max_length"] = WINDOW
+    if family == "xlnet":
+        said |= {"padding_side": "left", "pad_token": "[PAD]", "unk_token": "[UNK]"}
     if family in ("bart", "gpt2"):
         said["model_input_names"] = ["input_ids", "attention_mask"]
     (folder / "tokenizer_config.json").write_text(json.dumps(said))
@@ -257,6 +331,10 @@ def _fit(model: PreTrainedModel, tokenizer: Tokenizer) -> None:
     examples = sentences(64, seed=3)
     rows = [tokenizer.encode(one.text).ids[:WINDOW] for one in examples]
     batch = padded(rows, model.config.pad_token_id or 0)
+    if model.config.model_type == "xlnet":  # which classifies at the last place of all
+        for ids, mask in zip(batch.token_ids, batch.attention_mask, strict=True):
+            at = len(mask) - int(mask.sum())
+            ids[:], mask[:] = np.roll(ids, at), np.roll(mask, at)
     masked = torch.from_numpy(batch.attention_mask)
     targets = torch.tensor([LABEL_IDS[one.label] for one in examples])
     model.eval()

@@ -7,14 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from small_checkpoints import SIZES, WINDOW, byte_level, sentences, wordpiece
+from small_checkpoints import SIZES, WINDOW, byte_level, left_padded, sentences, wordpiece
 from tokenizers import decoders
 from transformers import (
     BertConfig,
     BertForTokenClassification,
+    LongformerConfig,
+    LongformerForTokenClassification,
     PreTrainedModel,
     RobertaConfig,
     RobertaForTokenClassification,
+    XLNetConfig,
+    XLNetForTokenClassification,
 )
 
 LABELS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC", "B-MISC", "I-MISC")
@@ -33,6 +37,13 @@ def model(family: str, vocabulary: int, own: dict[str, Any] | None) -> PreTraine
     torch.manual_seed(7)
     if family == "bert":
         return BertForTokenClassification(BertConfig(max_position_embeddings=WINDOW, **shared))
+    if family == "longformer":
+        positions: dict[str, Any] = {"attention_window": 8, "max_position_embeddings": WINDOW + 2, "pad_token_id": 1}
+        return LongformerForTokenClassification(LongformerConfig(**positions, **shared))
+    if family == "xlnet":
+        sizes: dict[str, Any] = {"d_model": 32, "n_layer": 2, "n_head": 2, "d_inner": 64}
+        named = {name: value for name, value in shared.items() if name not in SIZES}
+        return XLNetForTokenClassification(XLNetConfig(pad_token_id=0, **sizes, **named))
     return RobertaForTokenClassification(RobertaConfig(max_position_embeddings=WINDOW + 2, pad_token_id=1, **shared))
 
 
@@ -42,6 +53,10 @@ def make_tagger_checkpoint(folder: Path, family: str = "bert", *, aggregation: s
     own = {"token-classification": {"aggregation_strategy": aggregation}} if aggregation else None
     if family == "bert":
         tokenizer, settings = wordpiece(), {"tokenizer_class": "BertTokenizerFast", "unk_token": "[UNK]"}
+        tokenizer.decoder = decoders.WordPiece()
+    elif family == "xlnet":
+        tokenizer, settings = left_padded(), {"tokenizer_class": "PreTrainedTokenizerFast", "unk_token": "[UNK]"}
+        settings |= {"padding_side": "left", "pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
         tokenizer.decoder = decoders.WordPiece()
     else:
         tokenizer, settings = byte_level(), {"tokenizer_class": "RobertaTokenizerFast", "unk_token": "<unk>"}

@@ -48,7 +48,7 @@ def test_a_plan_must_fit_the_kind(name: str) -> None:
         check_plan(plan(kind.task, "abacus", Precision.FP32), kind, "here", HOST)
     with pytest.raises(ExportFailed, match="int8 needs a processor with one of avx512_vnni"):
         check_plan(plan(kind.task, "onnx", Precision.INT8), kind, "here", PLAIN)
-    with pytest.raises(ExportFailed, match=r"torch engine runs (fp32|classifiers) only"):
+    with pytest.raises(ExportFailed, match=r"torch engine runs (fp32|classifiers, answerers, taggers) only"):
         check_plan(plan(kind.task, "torch", Precision.INT8), kind, "here", HOST)
 
 

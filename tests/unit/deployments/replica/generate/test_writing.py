@@ -9,6 +9,7 @@ from byte_prompts import EOS, WINDOW, Scribbler, says_text, scribe, tokenizer, t
 from fakes import FakeClock
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import AddedToken, Tokenizer, decoders, models
 
 from deployments.replica.generate.writing import WrittenText, write_on
 from deployments.replica.writing.job import TextBudget, WritingResult
@@ -111,6 +112,30 @@ def test_what_is_settled_stays(text: str, stops: list[str]) -> None:
     ends = [at for stop in stops if (at := text.find(stop)) >= 0]
     assert written.text == (text[: min(ends)] if ends else text) or written.stopped
     assert written.text.startswith(settled)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "text"),
+    [([], "b c"), ([0], " b c"), ([3], "b c"), ([0, 4], "b c")],
+    ids=["nothing", "a word", "a word that goes on", "a special token"],
+)
+def test_words_stand_apart_from_the_prompt(prompt: list[int], text: str) -> None:
+    """Where a token is a word, an answer begins with a space if its prompt's last token ends a word, and only then."""
+    words = Tokenizer(models.BPE({"a</w>": 0, "b</w>": 1, "c</w>": 2, "a": 3}, [], end_of_word_suffix="</w>"))
+    words.decoder = decoders.BPEDecoder(suffix="</w>")
+    words.add_special_tokens([AddedToken("<s>", special=True)])
+    written = WrittenText(words, (), prompt)
+    for token in (1, 2):
+        written.add(token)
+    assert written.text == text
+
+
+def test_a_prompt_that_ends_within_a_character_is_no_part_of_the_answer() -> None:
+    """Of a prompt cut within a character nothing is repeated."""
+    written = WrittenText(tokenizer(), (), tokens_of("\u00e9")[:1])
+    for token in tokens_of("ok"):
+        written.add(token)
+    assert written.text == "ok"
 
 
 @pytest.mark.parametrize(
