@@ -38,6 +38,7 @@ from deployments.serve.discovery import (
 from deployments.serve.late import Joining, Notes
 from deployments.serve.observing import CLOSED_WITHIN_S, observing, utc_now
 from deployments.serve.scraping import ApplicationScrape, DeploymentStates
+from deployments.serve.standing_in import STANDING_IN
 from deployments.transport import Certificates, Endpoint, Handler, TcpAddress, TransportServer, UnixAddress
 from deployments.transport.backend import TransportBackend
 from gateway.api import app
@@ -210,7 +211,7 @@ class IngressDeployment:
             self._joining = asyncio.create_task(self._joined(notes, replicas, asked))
             self._joining.add_done_callback(_report)
         await self._connected()
-        self._server = HttpServer(self._application(catalog), catalog.limits, time.monotonic, self._errors.count)
+        self._server = HttpServer(self._application(catalog, notes), catalog.limits, time.monotonic, self._errors.count)
         await self._server.start(listening.host, listening.port)
 
     async def metrics(self) -> Process:
@@ -242,7 +243,7 @@ class IngressDeployment:
         router, load = self._service.router, self._service.load
         await Joining(router, load, Notes(notes), find, lambda name: ask_variant(replicas[name])).run()
 
-    def _application(self, catalog: Catalog) -> Application:
+    def _application(self, catalog: Catalog, notes: Path | None) -> Application:
         return app.build(
             self._service,
             self._scrape,
@@ -250,6 +251,7 @@ class IngressDeployment:
             time.monotonic,
             trace=self._observing.trace,
             draining=lambda: self._server.draining,
+            is_shared=lambda: notes is not None and (notes.parent / STANDING_IN).exists(),
             refused=self._errors.count,
             access=Access.of(self._listening.host, os.environ),
         )

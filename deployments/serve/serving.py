@@ -32,7 +32,7 @@ from deployments.serve.keeping import ready, stops
 from deployments.serve.late import LOOK_S as JOIN_LOOK_S
 from deployments.serve.late import Deploy, Latecomers, Notes, Preparing
 from deployments.serve.observing import OFF, access_log_to
-from deployments.serve.standing_in import standing_in
+from deployments.serve.standing_in import STANDING_IN, standing_in
 from gateway.catalogs.catalog import Catalog
 from gateway.model.errors import Starting, Stopping
 
@@ -80,7 +80,7 @@ def running(
     `variants` has the folder of each checkpoint's variant, but for those that `preparing` makes during the context; of
     each task there is at least one, unless all of its checkpoints have failed by `preparing`. `access_log` is a path,
     `-` for this process's output, or `off`. `scheduler` makes the scheduler of another policy than ours. `opened` is
-    called once ingresses answer at the port. At the end, requests under way are finished, unless the gateway was never
+    called once ingresses answer at the port, which are ready after it. At the end, requests under way are finished, unless the gateway was never
     ready, and new ones are told that it stops; the processes that are left end with the run folder. Raises NotReady and
     LogUnwritable.
     """
@@ -94,10 +94,12 @@ def running(
                 latecomers.tell()
             _watch_parts(say)
             _start_ray(reserved_cpus(catalog), folder)
+            (folder / STANDING_IN).touch()
             placement = _start(catalog, variants, host, port, folder, scheduler)
             url = _url(host, port)
-            await_ready(url, READY_WITHIN_S)
             opened()
+            (folder / STANDING_IN).unlink()
+            await_ready(url, READY_WITHIN_S)
             if latecomers is not None:
                 latecomers.start(_deployer(catalog, placement, url))
             yield url

@@ -17,6 +17,13 @@ from gateway.api.unready import unready
 from gateway.catalogs.catalog import Limits
 from gateway.model.errors import Problem
 
+STANDING_IN = "standing-in"
+"""A file in the run folder while something stands in at the port before the gateway is ready.
+
+Ingresses share the port and say that they are not ready while it is there: whoever waits for one that is would meet the
+other by the next connection.
+"""
+
 ENDED_WITHIN_S = 1.0
 """Seconds that clients of it have to read their answers at its end."""
 

@@ -119,6 +119,7 @@ class App:
     clock: Clock
     trace: Callable[[Terms], Terms] | None
     draining: Callable[[], bool]
+    is_shared: Callable[[], bool]
     refused: Callable[[Problem], None]
     access: Access
     contract: bytes
@@ -308,9 +309,13 @@ class App:
         return self._json(http, Alive())
 
     async def readyz(self, http: HttpRequest) -> Response:
-        """`GET /readyz`: 200 once every task has a replica that loaded, self-tested and connected, else 503."""
+        """`GET /readyz`: 200 once every task has a replica that loaded, self-tested and connected, else 503.
+
+        While something that is not ready answers at the same port, nothing that asks there can rely on this process.
+        """
         router = self.service.router
-        document = Ready(router.ready, self.service.missing(), list(router.coming.values()))
+        ready = router.ready and not self.is_shared()
+        document = Ready(ready, self.service.missing(), list(router.coming.values()))
         return self._json(http, document, status=200 if document.ready else 503)
 
     async def metrics(self, http: HttpRequest) -> Response:
@@ -465,19 +470,22 @@ def build(
     *,
     trace: Callable[[Terms], Terms] | None = None,
     draining: Callable[[], bool] = lambda: False,
+    is_shared: Callable[[], bool] = lambda: False,
     refused: Callable[[Problem], None] = lambda problem: None,
     access: Access = EVERYWHERE,
 ) -> ASGIApp:
     """Makes the ASGI application.
 
     `trace` gives a request its place in a trace; without it a client's `traceparent` is passed on unchanged. `draining`
-    says whether this process is about to end. `refused` is told of each error about what is no request of a task.
-    `access` says from where the gateway may be asked.
+    says whether this process is about to end, and `is_shared` whether something stands in at its port that is not ready.
+    `refused` is told of each error about what is no request of a task. `access` says from where the gateway may be asked.
 
     The server must cancel the call if the client hangs up, as `connection` does; nothing here listens for it. It may
     tell when the request's first byte was read, in the scope under `FIRST_BYTE`.
     """
-    app = App(service, scrape, limits, clock, trace, draining, refused, access, bodies.encode(openapi_document()))
+    app = App(
+        service, scrape, limits, clock, trace, draining, is_shared, refused, access, bodies.encode(openapi_document())
+    )
     pages = read_page()
     gets: dict[str, Handler] = {
         "/checkpoints": app.checkpoints,
