@@ -115,7 +115,7 @@ def test_what_has_no_letters_is_copied() -> None:
 
 
 def test_copying_leaves_room_for_others_and_ends_in_time() -> None:
-    """However many pieces have no letters, others run between them, and the deadline and a withdrawal hold."""
+    """However many pieces have no letters, others run between them, and the deadline holds."""
     rows = "\n".join(["#"] * 5 * COPIED_AT_ONCE)
     job, engine = begun(rows)
     rounds = 1
