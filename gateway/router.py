@@ -22,7 +22,7 @@ from gateway.forecasting.lengths import Counter, Lengths, estimated, is_sampled
 from gateway.forecasting.load import LoadTracker
 from gateway.model.coming import Coming
 from gateway.model.deadline import Clock, Deadline
-from gateway.model.errors import CheckpointUnavailable, InvalidRequest, UnknownCheckpoint, UnknownTask
+from gateway.model.errors import CheckpointUnavailable, UnknownCheckpoint, UnknownTask
 from gateway.model.faults import Note, log_fault
 from gateway.model.manifest import VariantManifest
 from gateway.model.messages import LoadReport, Parameters
@@ -32,7 +32,7 @@ from gateway.scheduling.decider import Decider
 from gateway.scheduling.policy import Decision
 from gateway.scheduling.scheduler import Scheduler, Ticket
 from gateway.tasks import TASKS, service_time_model
-from gateway.tasks.base import Task
+from gateway.tasks.base import Task, Unable
 
 LEAST_STEP = 0.5
 """Least step in utility from one rank to the next better one, in points of quality. Set by hand."""
@@ -190,19 +190,31 @@ class Router:
     def _able(self, request: Request, among: Iterable[str]) -> frozenset[str] | None:
         """The checkpoints that can do what the request's parameters ask for; None if all can.
 
-        Raises InvalidRequest if none can, and CheckpointUnavailable if one that is still to come might.
+        Raises InvalidRequest if none can, and CheckpointUnavailable if one that is still to come, and may be asked,
+        might.
         """
         able = TASKS[request.task].able
         if able is None:
             return None
         try:
             return frozenset(able({name: self.manifests[name] for name in among}, request.parameters))
-        except InvalidRequest:
-            entries = self._catalog.of_task(request.task) if request.terms.pinned is None else ()
-            coming = [one.name for one in entries if one.name in self.coming and self.coming[one.name].expected]
+        except Unable:
+            coming = self._may_come(request.task, request.terms)
             if coming:
                 raise CheckpointUnavailable(coming) from None
             raise
+
+    def _may_come(self, task: str, terms: Terms) -> list[str]:
+        """The checkpoints that are still to come, and may be asked by the request's other terms."""
+        domains = (None, terms.domain or self._catalog.defaults.domain.get(task))
+        return [
+            entry.name
+            for entry in (self._catalog.routed(task) if terms.pinned is None else ())
+            if entry.name in self.coming
+            and self.coming[entry.name].expected
+            and entry.domain in domains
+            and (terms.min_tier is None or entry.tier.rank >= terms.min_tier.rank)
+        ]
 
 
 def lengths_of(

@@ -233,7 +233,7 @@ class Service:
             checkpoint=chosen.name if chosen else None,
             tier=chosen.tier.value if chosen else None,
             reason=decision.reason.value if decision and decision.reason else None,
-            predicted_s=decided_s + forecast.latency_s if forecast else None,
+            predicted_s=decided_s + forecast.median_s if forecast else None,
             quantile_s=decided_s + forecast.quantile_s if forecast else None,
             route_s=trail.route_s,
             queueing_delay_s=trail.waited_s + answer.timings.queueing_delay_s if answer else trail.waited_s or None,

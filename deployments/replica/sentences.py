@@ -52,13 +52,16 @@ def split_sentences(text: str) -> list[SentenceSpan]:
 
     Blank lines, list markers, Markdown headings and short lines without punctuation end a sentence too.
     """
+    return [*each_sentence(text)]
+
+
+def each_sentence(text: str) -> Iterator[SentenceSpan]:
+    """Yields what `split_sentences` returns, each when it is asked for."""
     readable = _UNREADABLE.sub(" ", text)  # replaces one character by one, so that offsets stay true
-    return [
-        SentenceSpan(start, end)
-        for first, last in _blocks(readable)
-        for start, end in _sentences(readable, first, last)
-        if start < end
-    ]
+    for first, last in _blocks(readable):
+        for start, end in _sentences(readable, first, last):
+            if start < end:
+                yield SentenceSpan(start, end)
 
 
 def whole_sentences(text: str, *, settled: bool = False) -> str:

@@ -406,7 +406,7 @@ def _forecast(forecast: Forecast) -> RouteForecast:
         queueing_delay=ms(forecast.queueing_delay_s),
         service_time=ms(forecast.service_time_s),
         least=ms(forecast.least_s),
-        latency=ms(forecast.latency_s),
+        latency=ms(forecast.median_s),
         at_percentile=ms(forecast.quantile_s),
         at_percentile_idle=ms(forecast.idle_quantile_s),
     )

@@ -43,11 +43,12 @@ _PLAIN_TOKENS, _PLAIN_SPREAD = 110, 2.0
 class Forecast(Struct, frozen=True, gc=False):
     """Predicted latency of one request on one checkpoint, in seconds.
 
-    `latency_s` is the median. `quantile_s` is the quantile at `percentile`, `idle_quantile_s` the one with nothing
-    queued, and one answer in twenty takes less than `least_s`. `backlog_s` is all queued work, of which the request
-    waits for `queueing_delay_s`. `cost_s` is the request's share of the batch in core-seconds, done the cheapest way;
-    it does not depend on the budget. A `lone` run has all processors of its replica, and costs what a usual run does.
-    `sampled` says that the tokens were estimated.
+    `latency_s` is the median by the profile and the overhead: past errors are measured from it, and are not in it. They
+    are in the quantiles, which `median_s` stays between. `quantile_s` is the quantile at `percentile`,
+    `idle_quantile_s` the one with nothing queued, and one answer in twenty takes less than `least_s`. `backlog_s` is
+    all queued work, of which the request waits for `queueing_delay_s`. `cost_s` is the request's share of the batch in
+    core-seconds, done the cheapest way; it does not depend on the budget. A `lone` run has all processors of its
+    replica, and costs what a usual run does. `sampled` says that the tokens were estimated.
     """
 
     queueing_delay_s: float
@@ -61,6 +62,17 @@ class Forecast(Struct, frozen=True, gc=False):
     percentile: float = 95.0
     sampled: bool = False
     lone: bool = False
+
+    @property
+    def median_s(self) -> float:
+        """The median as clients are told it: `latency_s`, or the nearest that the calibrated quantiles leave room for.
+
+        Where all answers take longer than the profile says, `least_s` grows beyond `latency_s`.
+        """
+        median_s = self.latency_s
+        if median_s > self.quantile_s and self.percentile >= 50.0:
+            median_s = self.quantile_s
+        return median_s if median_s > self.least_s else self.least_s
 
 
 class PooledCalibration:

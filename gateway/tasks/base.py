@@ -25,6 +25,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, core_schema
 
+from gateway.model.errors import InvalidRequest
 from gateway.model.manifest import VariantManifest
 from gateway.model.messages import Delta, Parameters
 from gateway.model.tier import Tier
@@ -289,6 +290,10 @@ def _anything(manifest: VariantManifest, parameters: Parameters) -> None:
     """Refuse nothing."""
 
 
+class Unable(InvalidRequest):
+    """Raised if no checkpoint can do what the parameters ask for, while one that is still to come might."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
     """One task. `name` is its endpoint, its key in catalogs, and its label in metrics.
@@ -308,8 +313,8 @@ class Task:
     with the parameters of its body that it takes of what may be asked there. Of several tasks that which takes the most
     answers a client that names none.
 
-    `able` takes the manifests of checkpoints by name, and the parameters. It names those that can do what is asked, and
-    raises InvalidRequest if none can; without it all can.
+    `able` takes the manifests of checkpoints by name, and the parameters. It names those that can do what is asked. It
+    raises Unable if none can but another might, InvalidRequest if no other would help; without it all can.
 
     `fixed_checkpoint` says that answers of different checkpoints do not compare. The budget then never switches: a
     request without a pin gets the catalog's default checkpoint. `check` raises InvalidRequest if that checkpoint cannot

@@ -6,6 +6,7 @@ a text, and translates nothing by way of a third language.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
@@ -26,6 +27,7 @@ from gateway.tasks.base import (
     Streaming,
     Task,
     TaskBody,
+    Unable,
     VariantKind,
 )
 from gateway.tasks.decoding import DecodingTimes, Wanted, WritingTimes, leanest, plan
@@ -255,42 +257,92 @@ class TranslatorManifest(VariantManifest):
 def directions(
     pairs: Iterable[Pair], languages: LanguageTokens | None, source: str | None, target: str | None
 ) -> list[Direction]:
-    """The directions of a checkpoint that codes of a client mean; None means any, but where both must be told."""
-    known = list(pairs)
-    sources = {one.source for one in known}
-    asked = source if source is None else meant(source, sorted(sources))
-    into = [one for one in known if asked in (None, one.source)] if source is None or asked else []
-    wanted = target if target is None else meant(target, [one.target for one in into])
-    found = [one.direction for one in into if target is None or one.target == wanted]
+    """The directions of a checkpoint that codes of a client mean; None means any, but where both must be told.
+
+    A direction from a language into itself is not meant, unless it is one of the pairs.
+    """
+    found = [one.direction for one in _meant_pairs(pairs, source, target)]
     if languages is None or source is None or target is None:
         return found
     here, there = (meant(code, languages.ids) for code in (source, target))
-    if here is None or there is None:
+    if here is None or there is None or here == there:
         return found
     told, first = (languages.ids[here],), languages.ids[there]
     before, behind = ((), told) if languages.behind else (told, ())
     return [*found, Direction(here, there, before=before, behind=behind, first=first)]
 
 
+def _meant_pairs(pairs: Iterable[Pair], source: str | None, target: str | None) -> list[Pair]:
+    """The pairs that both codes may mean; of those from one source the best target, of those into one the best source.
+
+    A checkpoint may write one language in several ways, each in other pairs.
+    """
+    alike = [one for one in pairs if _may_mean(source, one.source) and _may_mean(target, one.target)]
+    into, out_of = defaultdict[str, list[str]](list), defaultdict[str, list[str]](list)
+    for one in alike:
+        into[one.target].append(one.source)
+        out_of[one.source].append(one.target)
+    best_into = {own: source and meant(source, sources) for own, sources in into.items()}
+    best_out_of = {own: target and meant(target, targets) for own, targets in out_of.items()}
+    return [
+        one
+        for one in alike
+        if best_into[one.target] in (None, one.source) and best_out_of[one.source] in (None, one.target)
+    ]
+
+
+def _may_mean(code: str | None, own: str) -> bool:
+    return code is None or meant(code, (own,)) is not None
+
+
 def _able(manifests: Mapping[str, TranslatorManifest], parameters: TranslateParameters) -> set[str]:
-    """The checkpoints that translate what is asked. Raises InvalidRequest if none does, or if several things may be."""
+    """The checkpoints that translate what is asked. Raises InvalidRequest if several things may be, Unable if none."""
     source, target = parameters.source, parameters.target
-    found = {name: one.directions(source, target) for name, one in manifests.items()}
-    meanings = {(_alike(one.source), _alike(one.target)) for each in found.values() for one in each}
-    if len(meanings) == 1 or (meanings and source and target):
-        return {name for name, each in found.items() if each}
-    absent = "tgt_lang" if target is None else "src_lang" if source is None else None
-    if absent and (meanings or any(one.languages for one in manifests.values())):
-        field, must = absent, "must be given"
-    else:
-        field, must = "tgt_lang" if target else "src_lang", "is translated by no checkpoint"
+    found = {name: each for name, one in manifests.items() if (each := one.directions(source, target))}
+    every = [one for each in found.values() for one in each]
+    if target is None and _languages(one.target for one in every) > 1:
+        raise _refusal(InvalidRequest, "tgt_lang", "must be given", manifests)
+    if source is None and _languages(one.source for one in every) > 1:
+        raise _refusal(InvalidRequest, "src_lang", "must be given", manifests)
+    if found:
+        return set(found)
+    raise _unable(manifests, source, target)
+
+
+def _unable(manifests: Mapping[str, TranslatorManifest], source: str | None, target: str | None) -> InvalidRequest:
+    """The refusal of what no checkpoint translates; it names the code that means nothing, or what is absent."""
+    told_both = [one.languages.ids for one in manifests.values() if one.languages]
+    pairs = [pair for one in manifests.values() for pair in one.pairs]
+    sources, targets = {one.source for one in pairs}.union(*told_both), {one.target for one in pairs}.union(*told_both)
+    nowhere = "is translated by no checkpoint"
+    if source is not None and meant(source, sources) is None:
+        return _refusal(Unable, "src_lang", nowhere, manifests)
+    if target is not None and meant(target, targets) is None:
+        return _refusal(Unable, "tgt_lang", nowhere, manifests)
+    if source is None or target is None:
+        absent = "tgt_lang" if target is None else "src_lang"
+        return _refusal(InvalidRequest if told_both else Unable, absent, "must be given", manifests)
+    if _languages((source, target)) == 1:
+        return _refusal(InvalidRequest, "tgt_lang", "must be another language than src_lang", manifests)
+    return _refusal(Unable, "tgt_lang", nowhere, manifests)
+
+
+def _refusal(
+    kind: type[InvalidRequest], field: str, must: str, manifests: Mapping[str, TranslatorManifest]
+) -> InvalidRequest:
     message = f"{must}; there are {_listed(manifests.values())}"
-    raise InvalidRequest(f"parameters.{field}: {message}", [{"field": f"parameters.{field}", "message": message}])
+    return kind(f"parameters.{field}: {message}", [{"field": f"parameters.{field}", "message": message}])
 
 
-def _alike(code: str) -> str:
-    language = language_of(code)
-    return language.code if language else code
+def _languages(codes: Iterable[str]) -> int:
+    """How many languages these codes are of. One written in two scripts counts as two; a code may name no script."""
+    scripts = defaultdict[str, set[str]](set)
+    for code in codes:
+        language = language_of(code)
+        named = scripts[language.code if language else code]
+        if language and language.script:
+            named.add(language.script)
+    return sum(max(1, len(each)) for each in scripts.values())
 
 
 def _listed(manifests: Iterable[TranslatorManifest]) -> str:

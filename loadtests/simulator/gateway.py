@@ -169,7 +169,7 @@ class Ingress:
             if service_s is not None:
                 _, forecast = ticket.promise
                 decided_s = ticket.decided_s - request.arrived_s
-                request.predicted_s = decided_s + forecast.latency_s
+                request.predicted_s = decided_s + forecast.median_s
                 request.quantile_s = decided_s + forecast.quantile_s
                 answer = _answer(ticket, now_s + way_back_s - ticket.decided_s - setup.overhead_s, service_s, texts)
             self._scheduler.completed(ticket, now_s, answer, way_back_s=way_back_s)

@@ -15,7 +15,7 @@ from statistics import fmean
 import numpy as np
 
 from deployments.engines.base import Seq2SeqEngine
-from deployments.replica.sentences import split_sentences
+from deployments.replica.sentences import each_sentence
 from deployments.replica.tokens import TextTokens
 from deployments.replica.writing.beam_search import BeamSearch, SearchRules, search_rules
 from deployments.replica.writing.job import Settled, Steps, TextBudget, WritingJob, WritingResult
@@ -30,6 +30,18 @@ _FIRST_TOKENS_PER_CHARACTER = 0.27
 
 REMEMBERED = 256
 """Directions that are remembered, by the codes of clients: they are looked for once a text, on the event loop."""
+
+COPIED_AT_ONCE = 256
+"""Pieces without letters that are copied before the budget is looked at, and others may run. Set by hand: 1 to 3 ms."""
+
+COUNTED_CHARACTERS = 4_000
+"""Characters of what was left out whose tokens are counted; those of the rest are estimated. Set by hand: 1,000 tokens.
+
+It is done after the deadline, in the time that is kept for sending the answer.
+"""
+
+_LEAST_COUNTED = 16
+"""Characters that a shorter piece stands for in that, since each piece takes time of its own. Set by hand."""
 
 _SMOOTHING = 0.05
 """Weight of a new observation of tokens per character. Set by hand."""
@@ -47,14 +59,17 @@ class Piece:
 class _Under:
     """A text under translation: what was asked, and what was read and written of it so far.
 
-    `read` and `kept` are token ids of the text, without those that every piece has.
+    `read` and `kept` are token ids of the text, without those that every piece has. What is copied has none. `parts`
+    are the translation so far, and `rounds` the times that others could run between pieces that were copied.
     """
 
     parameters: TranslateParameters
     direction: Direction
     budget: TextBudget
     characters: int
-    text: str = ""
+    unread: Iterator[Piece]
+    parts: list[str] = field(default_factory=list)
+    rounds: int = 0
     read_characters: int = 0
     read: int = 0
     kept: int = 0
@@ -73,13 +88,23 @@ class _Under:
         most = self.parameters.max_new_tokens
         return None if most is None else most - self.tokens
 
-    def grown(self, before: str, translated: str) -> str:
-        """The translation so far, with what a piece adds."""
-        if not translated or not self.text:
-            return self.text or translated
+    @property
+    def text(self) -> str:
+        """The translation so far."""
+        return "".join(self.parts)
+
+    def with_space(self, before: str, translated: str) -> str:
+        """What a piece adds to the translation so far: its own, behind the white space that belongs there."""
+        if not translated or not self.parts:
+            return translated
         if not before or ("\n" not in before and self.direction.is_unspaced):
             before = "" if self.direction.is_unspaced else " "
-        return f"{self.text}{before}{translated}"
+        return f"{before}{translated}"
+
+    def add(self, before: str, translated: str) -> None:
+        """Adds the translation of a piece."""
+        if translated:
+            self.parts.append(self.with_space(before, translated))
 
 
 class Translator:
@@ -102,23 +127,27 @@ class Translator:
         direction = self._direction(parameters.source, parameters.target)
         if direction is None:
             return WritingJob(budget, _refused())
-        under = _Under(parameters, direction, budget, len(text))
+        text = text.strip()
+        pieces = self._pieces(text, direction) if parameters.truncation == "chunk" else iter([Piece("", text)])
+        under = _Under(parameters, direction, budget, len(text), pieces)
         budget.left_s = self._rest_s(under)
-        return WritingJob(budget, self._steps(text, under))
+        return WritingJob(budget, self._steps(under))
 
     def _first_direction(self, source: str | None, target: str | None) -> Direction | None:
         return next(iter(self._manifest.directions(source, target)), None)
 
-    def _steps(self, text: str, under: _Under) -> Steps:
+    def _steps(self, under: _Under) -> Steps:
         if under.budget.remaining_s <= 0:
             under.reasons.add("deadline")
             return self._result(under)
-        chunked = under.parameters.truncation == "chunk"
-        pieces = self._pieces(text, under.direction) if chunked else iter([Piece("", text.strip())])
-        for piece in pieces:
+        copied = 0
+        for piece in under.unread:
             under.read_characters += len(piece.before) + len(piece.text)
-            if not any(letter.isalpha() for letter in piece.text):
-                under.text = under.grown(piece.before, piece.text)
+            if not _has_letters(piece.text):
+                under.add(piece.before, piece.text)
+                copied += 1
+                if copied % COPIED_AT_ONCE == 0 and not (yield from self._may_copy(under)):
+                    break
                 continue
             ids, own = encoded(self._tokens, piece.text, under.direction)
             total, ids = len(ids), cut_to(self._tokens, ids, under.direction, self._window)
@@ -126,7 +155,7 @@ class Translator:
                 return Failure(FailureKind.TOO_LONG, "over the checkpoint's window", total, self._window)
             under.read += total - own
             self._learn_characters(piece.text, total - own)
-            if (under.most_tokens is None or under.most_tokens > 0) and "deadline" not in under.reasons:
+            if under.most_tokens is None or under.most_tokens > 0:
                 yield from self._translate(piece, ids, under)
                 under.kept += (len(ids) - own) * ("deadline" not in under.reasons)
             else:
@@ -134,6 +163,16 @@ class Translator:
             if {"deadline", "length"} & under.reasons and not self._goes_on(under):
                 break
         return self._result(under)
+
+    def _may_copy(self, under: _Under) -> Generator[Settled | None, None, bool]:
+        """Lets others run between pieces that are copied; False if the time is over then."""
+        under.rounds += 1
+        under.budget.left_s = self._rest_s(under)
+        yield lambda: under.text
+        if under.budget.fits(0.0):
+            return True
+        under.reasons.add("deadline")
+        return False
 
     def _goes_on(self, under: _Under) -> bool:
         """True if a piece that was cut was cut by the checkpoint's own limit alone, so that the next may follow."""
@@ -147,7 +186,7 @@ class Translator:
             under.reasons.add("deadline")
             return
         search = BeamSearch(self._search_rules(under, planned))
-        settled = partial(self._settled, search, piece, under, under.text)
+        settled = partial(self._settled, search, piece, under, len(under.parts))
         step_s = times.step_s(planned.beams)
         decoder, going_on = None, True
         under.pieces += 1
@@ -176,16 +215,16 @@ class Translator:
         text = self._tokens.decode(best).strip()
         if reason != "stop":
             text = whole_words(text, under.direction)
-        under.text = under.grown(piece.before, text)
+        under.add(piece.before, text)
         under.tokens += len(best)
         under.reasons.add(reason)
 
-    def _settled(self, search: BeamSearch, piece: Piece, under: _Under, text_before: str) -> str:
+    def _settled(self, search: BeamSearch, piece: Piece, under: _Under, parts_before: int) -> str:
         """How the translation begins, whatever later steps find."""
-        if under.text != text_before:
+        if len(under.parts) != parts_before:
             return under.text
         text = self._tokens.decode(search.settled()).rstrip("\ufffd").strip()
-        return under.grown(piece.before, whole_words(text, under.direction))
+        return under.text + under.with_space(piece.before, whole_words(text, under.direction))
 
     def _plan(self, tokens: int, under: _Under) -> DecodingPlan:
         """The beams for the next piece, of its share of the time that is left; it may write until all of that is over.
@@ -216,7 +255,7 @@ class Translator:
     def _pieces(self, text: str, direction: Direction) -> Iterator[Piece]:
         """The sentences of a text, those over the window in parts."""
         at = 0
-        for span in split_sentences(text):
+        for span in each_sentence(text):
             before = text[at : span.start]
             for part in self._parts(text[span.start : span.end], direction):
                 yield Piece(before, part)
@@ -257,16 +296,39 @@ class Translator:
         most = under.parameters.max_new_tokens or self._rules.max_new_tokens * max(under.pieces, 1)
         generation = Generation(
             finish_reason=reason,
-            steps=under.budget.steps,
+            steps=under.budget.steps - under.rounds,
             tokens=under.tokens,
             beams=round(fmean(under.beams)) if under.beams else 1,
             max_new_tokens=most,
             pieces=max(under.pieces, 1),
             headroom_s=under.budget.headroom_s,
-            lead=reason == "deadline" and not under.text,
+            lead=reason == "deadline" and not under.parts,
         )
-        total = under.read + self._unread_tokens(under)
-        return WritingResult(under.text, generation, InputReport(total, under.kept, under.kept < total))
+        total, whole = self._counted(under)
+        return WritingResult(under.text, generation, InputReport(total, under.kept, not whole or under.kept < total))
+
+    def _counted(self, under: _Under) -> tuple[int, bool]:
+        """The tokens of the text, and True if no piece was left out.
+
+        Of what was left out the head is counted; the rest is taken to have as many tokens a character as all before it.
+        """
+        tokens, seen, counted, whole = under.read, under.read_characters, 0, True
+        for piece in under.unread:
+            whole = False
+            head = piece.text[: COUNTED_CHARACTERS - counted]
+            if _has_letters(head):
+                ids, own = encoded(self._tokens, head, under.direction)
+                tokens += len(ids) - own
+            characters = len(piece.before) + len(head)
+            counted, seen = counted + max(characters, _LEAST_COUNTED), seen + characters
+            if counted >= COUNTED_CHARACTERS:
+                return math.ceil(tokens * max(under.characters / seen, 1.0)), whole
+        return tokens, whole
+
+
+def _has_letters(text: str) -> bool:
+    """True if a text has something to translate."""
+    return any(letter.isalpha() for letter in text)
 
 
 def _refused() -> Steps:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 from fakes import cell, latency_profile, profile_document
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.forecasting.calibration import ENOUGH, MAX_AGE_S, WINDOW
 from gateway.forecasting.forecaster import Forecaster, PooledCalibration
@@ -172,6 +174,37 @@ def test_a_steady_slowness_is_learnt_within_a_window() -> None:
         forecast = new.forecast(SHORT, IDLE, 95.0, second * 0.1, NO_END_S)
         new.learn_latency(forecast, latency_s=0.030, overhead_s=0.002, now_s=second * 0.1)
     assert new.forecast(SHORT, IDLE, 95.0, 5.0, NO_END_S).quantile_s >= 0.029
+
+
+@given(
+    ratios=st.lists(st.floats(0.01, 20.0), min_size=1, max_size=8),
+    percentile=st.sampled_from([50.0, 75.0, 95.0, 99.0]),
+    backlog_s=st.sampled_from([0.0, 0.005, 0.5]),
+    remaining_s=st.sampled_from([0.001, 0.02, NO_END_S]),
+)
+def test_the_median_is_between_the_optimistic_forecast_and_the_quantile(
+    ratios: list[float], percentile: float, backlog_s: float, remaining_s: float
+) -> None:
+    """However far answers are from the profile, least, median and quantile are in that order."""
+    new, ahead = Forecaster(BatchedModel(latency_profile(0.010), 64), lone=LONE), QueueAhead(backlog_s)
+    for at in range(ENOUGH + 8):
+        for waits in (ahead, IDLE):
+            met = new.forecast(SHORT, waits, percentile, 0.0, remaining_s)
+            assert met.least_s <= met.median_s <= met.quantile_s
+            quick = new.hurried(met, SHORT, 0.0, remaining_s)
+            assert quick.least_s <= quick.median_s <= quick.quantile_s
+            new.learn_latency(met, ratios[at % len(ratios)] * met.latency_s, 0.001, 0.0)
+
+
+def test_what_takes_longer_than_the_profile_raises_the_median() -> None:
+    """Once all answers take twice the profile's time, clients are told of no median below that."""
+    new = forecaster()
+    for at in range(ENOUGH):
+        met = new.forecast(SHORT, IDLE, 95.0, 0.1 * at, NO_END_S)
+        assert met.median_s == met.latency_s
+        new.learn_latency(met, 2 * met.latency_s, 0.001, 0.1 * at)
+    met = new.forecast(SHORT, IDLE, 95.0, 0.1 * ENOUGH, NO_END_S)
+    assert met.median_s == pytest.approx(2 * met.latency_s, rel=0.05)
 
 
 def test_one_freak_does_not_spoil_the_overhead() -> None:

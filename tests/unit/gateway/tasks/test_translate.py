@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,14 +12,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 from worlds import client_of, translating
 
+from gateway.catalogs.catalog import Catalog
 from gateway.forecasting.load import LoadTracker
 from gateway.model.coming import Coming, ComingState
+from gateway.model.deadline import Deadline
 from gateway.model.errors import CheckpointUnavailable, InvalidRequest
 from gateway.model.messages import Answer, Generation, InputReport, ReplicaTimings
 from gateway.model.request import Request
+from gateway.model.tier import Tier
 from gateway.router import Router
 from gateway.tasks.languages import language_of, meant
-from gateway.tasks.translate import TRANSLATE, Direction, Pair, TranslateParameters, Translation, TranslationModel
+from gateway.tasks.translate import (
+    TRANSLATE,
+    Direction,
+    Pair,
+    TranslateParameters,
+    Translation,
+    TranslationModel,
+    TranslatorManifest,
+)
 
 TEXT = "All is well."
 
@@ -78,8 +90,13 @@ def test_only_checkpoints_that_speak_the_languages_are_asked() -> None:
     ("source", "target", "field", "must"),
     [
         ("en", "ja", "tgt_lang", "is translated by no checkpoint"),
-        ("fr", "en", "tgt_lang", "is translated by no checkpoint"),
-        (None, "ja", "src_lang", "must be given"),
+        ("de", "fr", "tgt_lang", "is translated by no checkpoint"),
+        ("fr", "en", "src_lang", "is translated by no checkpoint"),
+        ("klingon", "de", "src_lang", "is translated by no checkpoint"),
+        ("klingon", None, "src_lang", "is translated by no checkpoint"),
+        (None, "ja", "tgt_lang", "is translated by no checkpoint"),
+        (None, "zh", "src_lang", "must be given"),
+        ("en", "eng_Latn", "tgt_lang", "must be another language than src_lang"),
         (None, None, "tgt_lang", "must be given"),
         ("en", None, "tgt_lang", "must be given"),
     ],
@@ -100,6 +117,56 @@ def test_languages_may_be_absent_where_there_is_one_pair() -> None:
     """A gateway with checkpoints of one pair alone needs no languages."""
     assert TRANSLATE.able is not None
     assert set(TRANSLATE.able({QUICK: manifest(), GOOD: manifest()}, TranslateParameters())) == {QUICK, GOOD}
+
+
+def of_pairs(*pairs: tuple[str, str]) -> TranslatorManifest:
+    """A checkpoint of these pairs."""
+    return manifest(pairs=tuple(Pair(source=source, target=target) for source, target in pairs))
+
+
+def test_one_language_in_two_scripts_is_not_guessed() -> None:
+    """Where nobody names a language its scripts are two answers; one code with a script and one without are one."""
+    assert TRANSLATE.able is not None
+    hans, hant = of_pairs(("en", "cmn_Hans")), of_pairs(("en", "cmn_Hant"))
+    for source in ("en", None):
+        with pytest.raises(InvalidRequest, match="tgt_lang: must be given"):
+            TRANSLATE.able({QUICK: hans, GOOD: hant}, TranslateParameters(source=source))
+    assert set(TRANSLATE.able({QUICK: hans, GOOD: hant}, TranslateParameters(target="zh"))) == {QUICK, GOOD}
+    plain, latin = of_pairs(("en", "de")), of_pairs(("eng_Latn", "deu_Latn"))
+    assert set(TRANSLATE.able({QUICK: plain, GOOD: latin}, TranslateParameters())) == {QUICK, GOOD}
+    both = of_pairs(("en", "de"), ("fr", "de"))
+    with pytest.raises(InvalidRequest, match="src_lang: must be given"):
+        TRANSLATE.able({QUICK: both}, TranslateParameters())
+
+
+@pytest.mark.parametrize(
+    ("pairs", "source", "target", "found"),
+    [
+        ([("zho_Hans", "en"), ("zho_Hant", "de")], "zh", "de", [("zho_Hant", "de")]),
+        ([("en", "de"), ("eng", "fr")], "en", "fr", [("eng", "fr")]),
+        ([("fr", "zho_Hans"), ("en", "zho_Hant")], "en", "zh", [("en", "zho_Hant")]),
+        ([("en", "de"), ("eng", "fr")], "en", None, [("en", "de"), ("eng", "fr")]),
+        ([("en", "pt_PT"), ("en", "pt_BR")], "en", "pt_BR", [("en", "pt_BR")]),
+        ([("en", "zho_Hans"), ("en", "zho_Hant")], None, "zh", [("en", "zho_Hans")]),
+        ([("en", "de")], "fr", "de", []),
+    ],
+)
+def test_both_codes_together_choose_a_pair(
+    pairs: list[tuple[str, str]], source: str | None, target: str | None, found: list[tuple[str, str]]
+) -> None:
+    """A checkpoint may write one language in several ways: what is meant is a pair that it has."""
+    assert [(one.source, one.target) for one in of_pairs(*pairs).directions(source, target)] == found
+
+
+CODES = st.sampled_from(["en", "eng", "en_GB", "zho_Hans", "zho_Hant", "zh", "pt_BR", "pt"])
+
+
+@given(pairs=st.lists(st.tuples(CODES, CODES), min_size=1, max_size=6), asked=st.tuples(CODES, CODES))
+def test_a_pair_that_may_be_meant_is_found(pairs: list[tuple[str, str]], asked: tuple[str, str]) -> None:
+    """A checkpoint with a pair of which each code alone may be meant translates it."""
+    possible = [pair for pair in pairs if all(meant(code, [own]) for code, own in zip(asked, pair, strict=True))]
+    found = [(one.source, one.target) for one in of_pairs(*pairs).directions(*asked)]
+    assert bool(found) == bool(possible) and set(found) <= set(possible)
 
 
 def test_a_direction_is_told_as_its_checkpoint_is() -> None:
@@ -174,6 +241,29 @@ def test_a_language_that_may_still_come_is_a_503_and_one_that_will_not_a_422() -
         router.decide(request, deadline)
     router.join(BABEL, manifests()[BABEL])
     assert router.decide(request, deadline, every=True).terms.able == frozenset({BABEL})
+
+
+def test_what_is_still_to_come_excuses_no_fault_of_the_request() -> None:
+    """What must be given is a 422 whoever is coming; only those count that the other terms of the request allow."""
+    known = {name: one for name, one in manifests().items() if name != BABEL}
+    router = Router(catalog(), known, LoadTracker(), FakeClock())
+    deadline = Deadline(0.0, 1.0)
+    with pytest.raises(InvalidRequest, match="tgt_lang: must be given"):
+        router.decide(Request("translate", (TEXT,), TranslateParameters(), TERMS, 0.0), deadline)
+    entries = [
+        one.model_copy(update={"domain": "law", "tier": Tier.BALANCED}) if one.name == BABEL else one
+        for one in catalog().checkpoints
+    ]
+    lawyers = Router(Catalog(name="law", checkpoints=tuple(entries)), known, LoadTracker(), FakeClock())
+    parameters = TranslateParameters(source="de", target="zh")
+    refusals = {"law": CheckpointUnavailable, None: InvalidRequest}
+    for domain, refusal in refusals.items():
+        request = Request("translate", (TEXT,), parameters, replace(TERMS, domain=domain), 0.0)
+        with pytest.raises(refusal):
+            lawyers.decide(request, deadline)
+    best = replace(TERMS, domain="law", min_tier=Tier.QUALITY)
+    with pytest.raises(InvalidRequest):
+        lawyers.decide(Request("translate", (TEXT,), parameters, best, 0.0), deadline)
 
 
 def test_a_longer_text_takes_longer_and_a_limit_shortens_it() -> None:

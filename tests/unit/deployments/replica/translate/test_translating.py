@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deployments.replica.translate.replica import TranslatorReplica
-from deployments.replica.translate.translating import Translator, whole_words
+from deployments.replica.translate.translating import COPIED_AT_ONCE, COUNTED_CHARACTERS, Translator, whole_words
 from deployments.replica.writing.job import TextBudget, WritingJob, WritingResult
-from gateway.model.messages import Answer, Delta, Failure, FailureKind, Work
+from gateway.model.messages import Answer, Delta, Failure, FailureKind, InputReport, Work
 from gateway.tasks.translate import Direction, Pair, TranslateParameters, TranslatorManifest
 
 THREE = "The river rose. The bridge closed. People waited."
@@ -112,6 +112,51 @@ def test_what_has_no_letters_is_copied() -> None:
     job, engine = begun("12.50\n\n***\n\n\U0001f600")
     assert done(job).text == "12.50\n\n***\n\n\U0001f600" and not engine.read
     assert done(begun(" \n ")[0]).text == ""
+
+
+def test_copying_leaves_room_for_others_and_ends_in_time() -> None:
+    """However many pieces have no letters, others run between them, and the deadline holds."""
+    rows = "\n".join(["#"] * 5 * COPIED_AT_ONCE)
+    job, engine = begun(rows)
+    rounds = 1
+    while not job.step():
+        rounds += 1
+    assert rounds == 6 and not engine.read
+    assert isinstance(job.outcome, WritingResult) and job.outcome.text == rows
+    assert job.outcome.generation.steps == 0 and job.outcome.input == InputReport(0, 0, False)
+    late, engine = begun(rows)
+    assert not late.step()
+    assert rows.startswith(late.settled()) and late.settled()
+    engine.clock.advance(61.0)
+    assert late.step() and isinstance(late.outcome, WritingResult)
+    assert late.outcome.generation.finish_reason == "deadline" and late.outcome.input.truncated
+    assert late.outcome.text == "\n".join(["#"] * COPIED_AT_ONCE)
+
+
+@pytest.mark.parametrize(
+    "text", ["The river rose.\n", "\n\n  The river rose. \n ", " 123 ", "***\nPeople waited.\n\n12"]
+)
+@pytest.mark.parametrize("truncation", ["chunk", "longest_first"])
+def test_white_space_and_numbers_are_not_said_to_be_cut(text: str, truncation: str) -> None:
+    """Where every word was translated nothing was cut, whatever stands round the words."""
+    found = done(begun(text, truncation=truncation)[0])
+    assert found.generation.finish_reason == "stop"
+    assert found.input.kept == found.input.tokens and not found.input.truncated
+
+
+@given(sentences=st.lists(st.integers(1, 6), min_size=1, max_size=5), remaining_s=st.floats(-0.1, 0.6))
+def test_a_text_has_as_many_tokens_whatever_its_budget(sentences: list[int], remaining_s: float) -> None:
+    """What was left out is counted, too: the tokens of a text are no matter of time."""
+    text = "\n".join(" ".join(WORDS[at] for at in range(count)).capitalize() + "." for count in sentences)
+    whole, cut = done(begun(text)[0]), done(begun(text, remaining_s)[0])
+    assert cut.input.tokens == whole.input.tokens == whole.input.kept
+
+
+def test_the_tokens_of_a_long_text_are_estimated_by_its_own() -> None:
+    """Of a long text the head is counted, and the rest has as many tokens a character."""
+    sentence = "The river rose. "
+    found = done(begun(COUNTED_CHARACTERS * sentence, -1.0)[0])
+    assert found.input.tokens == pytest.approx(4 * COUNTED_CHARACTERS, rel=0.01) and found.input.truncated
 
 
 def test_a_direction_is_told_by_tokens() -> None:
