@@ -80,9 +80,9 @@ def running(
     `variants` has the folder of each checkpoint's variant, but for those that `preparing` makes during the context; of
     each task there is at least one, unless all of its checkpoints have failed by `preparing`. `access_log` is a path,
     `-` for this process's output, or `off`. `scheduler` makes the scheduler of another policy than ours. `opened` is
-    called once ingresses answer at the port, which are ready after it. At the end, requests under way are finished, unless the gateway was never
-    ready, and new ones are told that it stops; the processes that are left end with the run folder. Raises NotReady and
-    LogUnwritable.
+    called once ingresses answer at the port, which are ready after it. At the end, requests under way are finished,
+    unless the gateway was never ready, and new ones are told that it stops; the processes that are left end with the
+    run folder. Raises NotReady and LogUnwritable.
     """
     with access_log_to(access_log, folder):
         environment.configure(folder)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 
+import httpx
 import pytest
 from fakes import ANSWER, EVEN, GRAND, SWIFT, scripted
 from prometheus_client.parser import text_string_to_metric_families
-from worlds import client_of, gateway, is_problem, world
+from worlds import OwnMetrics, client_of, gateway, is_problem, world
 
+from gateway.api import app
 from gateway.model.messages import Answer, Failure, FailureKind, InputReport, ReplicaTimings
 from gateway.model.outcome import Outcome
 
@@ -171,6 +173,17 @@ async def test_ready_means_every_task_has_a_checkpoint_up() -> None:
     told.up(EVEN)
     response = await client.get("/readyz")
     assert (response.status_code, response.json()) == (200, {"ready": True, "missing": [SWIFT, GRAND], "coming": []})
+
+
+async def test_nobody_is_told_ready_while_another_answers_at_the_port() -> None:
+    """Who reads 200 from `/readyz` meets a ready gateway by every later connection to the port."""
+    told, others = world(), ["what stands in"]
+    limits = told.catalog.limits
+    application = app.build(told.service, OwnMetrics(told.catalog), limits, told.clock, is_shared=lambda: bool(others))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(application), base_url="http://gateway") as client:
+        assert (await client.get("/readyz")).status_code == 503
+        others.clear()
+        assert (await client.get("/readyz")).status_code == 200
 
 
 async def test_metrics_count_each_request_once() -> None:
