@@ -51,9 +51,12 @@ class Machine:
         return measure_profile(self, window, (5, 6, 7), 1, "here", watch)
 
 
-@pytest.mark.parametrize(("beside", "share"), [(False, 0.625), (True, 0.3125)])
+@pytest.mark.parametrize(("beside", "share"), [(False, 0.625), (True, 0.5)])
 def test_lone_runs_are_a_share_of_usual_ones(beside: bool, share: float) -> None:
-    """Lone runs are measured in turns with usual ones; by processor time their threads share what they take."""
+    """Lone runs are measured in turns with usual ones; by processor time their threads share what they take.
+
+    Two threads are never more than twice as fast.
+    """
     machine = Machine(40e-6)
 
     class Lone:
