@@ -477,8 +477,8 @@ def build(
     """Makes the ASGI application.
 
     `trace` gives a request its place in a trace; without it a client's `traceparent` is passed on unchanged. `draining`
-    says whether this process is about to end, and `is_shared` whether something unready stands in at its port. `refused`
-    is told of each error about what is no request of a task. `access` says from where the gateway may be asked.
+    says whether this process is about to end, `is_shared` whether something unready stands in at its port. `refused` is
+    told of each error about what is no request of a task. `access` says from where the gateway may be asked.
 
     The server must cancel the call if the client hangs up, as `connection` does; nothing here listens for it. It may
     tell when the request's first byte was read, in the scope under `FIRST_BYTE`.
