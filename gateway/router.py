@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from random import Random
 from typing import TypeAlias
@@ -144,9 +144,14 @@ class Router:
         return self.scheduler.submit(request.task, shape, terms, deadline, self._clock(), again=again)
 
     def shape(self, request: Request) -> RequestShape:
-        """Counts the tokens of the request's texts."""
-        tokens = self._lengths[request.task].of(request.inputs)
-        return RequestShape(tokens, request.parameters, is_sampled(request.inputs))
+        """Counts the tokens of the request's texts, of equal ones those of one where the task runs them once."""
+        inputs: Sequence[str] = request.inputs
+        parameters = request.parameters
+        if len(inputs) > 1 and TASKS[request.task].runs_equal_texts_once:
+            inputs, parameters = parameters.of_distinct(inputs)
+        texts = len(inputs) - parameters.shared
+        copies = (len(request.inputs) - request.parameters.shared) / texts
+        return RequestShape(self._lengths[request.task].of(inputs), parameters, is_sampled(inputs), copies)
 
     def decide(
         self, request: Request, deadline: Deadline, price: float | None = None, *, every: bool = False

@@ -32,6 +32,7 @@ from gateway.api.headers import read_terms, request_id_of
 from gateway.api.openai import Endpoint, OpenAIForm, UnknownModel, now_s
 from gateway.api.openapi import ANSWERED, openapi_document
 from gateway.api.responses import (
+    OUTCOME,
     Alive,
     Checkpoints,
     Ready,
@@ -136,8 +137,7 @@ class App:
                 self.access.check_host(scope["headers"])
             response = await self._handler(scope["path"], scope["method"])(http)
         except Problem as problem:
-            self._ended(http, problem.outcome, problem)
-            response = self._problem(http, problem)
+            response = self._problem(http, problem, self._ended(http, problem.outcome, problem))
         except ClientDisconnect:  # `_body` has counted the request
             response = self._respond(http, b"", None, CLIENT_CLOSED_REQUEST)
         await response(scope, receive, send)
@@ -216,8 +216,6 @@ class App:
         """`POST` to an endpoint of OpenAI's interface: the task's own request, and the answer in OpenAI's form."""
         arrived_s = self._arrived_s(http)
         terms = self._terms(http)
-        with suppress(UnknownTask):  # until the body says whose request it is
-            http.scope[_TASK] = openai.placed(endpoint.name, openai.ANY_MODEL, self._tasks())[0].name
         body = bodies.parse(await self._body(http), endpoint.body, self.limits)
         task, asked = openai.placed(endpoint.name, body.model, self._tasks())
         http.scope[_TASK] = task.name
@@ -352,11 +350,12 @@ class App:
 
         Starlette's middleware raises it again, so that the server logs the traceback.
         """
+        counted = {OUTCOME: Outcome.FAILED.value}
         if _IN_SERVICE not in http.scope:
-            self._ended(http, Outcome.FAILED, InternalError())
+            counted = self._ended(http, Outcome.FAILED, InternalError())
         request_id = self._request_id(http)
         log.error("request %s failed: %s", request_id, type(error).__name__, extra={"request_id": request_id})
-        return self._problem(http, InternalError())
+        return self._problem(http, InternalError(), counted)
 
     def _arrived_s(self, http: HttpRequest) -> float:
         """When the budget begins: at the request's first byte, less the time that its answer will take to write.
@@ -412,23 +411,40 @@ class App:
             known = http.scope[_IDENTITY] = request_id_of(http.scope["headers"])
         return known
 
-    def _ended(self, http: HttpRequest, outcome: Outcome, problem: Problem | None = None) -> None:
-        """Records a request that the service never had; what is no request of a task is counted by its problem."""
-        task = http.scope.get(_TASK) or http.scope["path"].removeprefix("/")
-        if task not in TASKS:
+    def _ended(self, http: HttpRequest, outcome: Outcome, problem: Problem | None = None) -> dict[str, str]:
+        """Records a request that the service never had, and returns the header that says how it ended.
+
+        What is no request of a task is counted by its problem, and has no such header.
+        """
+        task = self._task_of(http)
+        if task is None:
             if problem is not None:
                 self.refused(problem)
-        else:
-            terms: Terms | None = http.scope.get(_TERMS)
-            record = RequestRecord(
-                request_id=self._request_id(http),
-                task=task,
-                outcome=outcome,
-                latency_s=0.0,
-                traceparent=terms.traceparent if terms else None,
-                span=terms.span if terms else None,
-            )
-            self.service.observe(record)
+            return {}
+        terms: Terms | None = http.scope.get(_TERMS)
+        record = RequestRecord(
+            request_id=self._request_id(http),
+            task=task,
+            outcome=outcome,
+            latency_s=0.0,
+            traceparent=terms.traceparent if terms else None,
+            span=terms.span if terms else None,
+        )
+        self.service.observe(record)
+        return {OUTCOME: outcome.value}
+
+    def _task_of(self, http: HttpRequest) -> str | None:
+        """The task that a request is counted for: the one that its body asks for, and before that its endpoint's own.
+
+        The own one of an endpoint of OpenAI's interface is that which answers a body that names no task.
+        """
+        known: str | None = http.scope.get(_TASK)
+        path = http.scope["path"]
+        if known is None and path in openai.ENDPOINTS:
+            with suppress(UnknownTask):
+                return openai.placed(openai.ENDPOINTS[path].name, openai.ANY_MODEL, self._tasks())[0].name
+        known = known or path.removeprefix("/")
+        return known if known in TASKS else None
 
     def _problem(self, http: HttpRequest, problem: Problem, headers: dict[str, str] | None = None) -> Response:
         headers = {**(headers or {}), **problem.headers()}

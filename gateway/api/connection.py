@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import http
 import logging
+import re
 import socket
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Coroutine, MutableMapping, Sequence
@@ -76,6 +77,7 @@ _PROCESSING = b"HTTP/1.1 102 Processing\r\n\r\n"
 _OTHER_VERSIONS = ("Invalid HTTP version", "Pause on PRI/Upgrade")  # in llhttp's words
 _CLOSE = b"connection: close\r\n"
 _WITHOUT_BODY = (204, 304)
+_URL = re.compile(rb"[^/?#]*://([^/?#]*)")
 
 log = logging.getLogger("gateway.http")  # none of those that the access log shows: a traceback may quote a request
 
@@ -359,14 +361,15 @@ class Connection(asyncio.Protocol):
             raise _malformed("this is no proxy")
         if self._parser.should_upgrade():
             return  # `_parse` has the request parsed again
+        authority, target = _divided(self._target)
         scope = {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.3"},
             "http_version": version,
             "method": method.decode(),
             "scheme": "http",
-            "headers": self._headers,
-            **_split(self._target),
+            "headers": self._headers if authority is None else _with_host(self._headers, authority),
+            **_split(target),
             FIRST_BYTE: self._first_byte_s,
         }
         keep_alive = version == "1.1" and self._parser.should_keep_alive()
@@ -604,11 +607,24 @@ def _address_of(peer: tuple[Any, ...] | str | None) -> str:
     return str(IPv6Network((host, 64), strict=False)) if ":" in host else host
 
 
+def _divided(target: bytes) -> tuple[bytes | None, bytes]:
+    """The authority of a request's target if that is a whole URL, and the rest. Raises InvalidRequest for no host."""
+    whole = None if target.startswith(b"/") else _URL.match(target)
+    if whole is None:
+        return None, target
+    if not whole[1]:
+        raise _malformed("the target names no host")
+    rest = target[whole.end() :]
+    return whole[1], rest if rest.startswith(b"/") else b"/" + rest
+
+
+def _with_host(headers: Sequence[tuple[bytes, bytes]], authority: bytes) -> list[tuple[bytes, bytes]]:
+    """The headers with the authority of the target in place of Host (RFC 9112, section 3.2.2)."""
+    return [(b"host", authority), *(header for header in headers if header[0] != b"host")]
+
+
 def _split(target: bytes) -> dict[str, Any]:
-    """Path and query of a request's target: a path, a whole URL, an authority or `*`."""
-    if not target.startswith(b"/") and b"://" in target:
-        rest = target.partition(b"://")[2]
-        target = b"/" + rest.partition(b"/")[2]
+    """Path and query of a request's target: a path, an authority or `*`."""
     raw, _, query = target.partition(b"#")[0].partition(b"?")
     path = raw.decode("latin-1")
     return {"path": unquote(path) if "%" in path else path, "raw_path": raw, "query_string": query, "root_path": ""}

@@ -161,6 +161,7 @@ ANSWERED: Mapping[str, tuple[Json, str]] = {
 _OF_STATUS = {405: ("Allow",), 415: ("Accept-Encoding",), 429: ("Retry-After",), 503: ("Retry-After",)}
 _ON_TASKS = tuple(name for name in ANSWERED if name not in ("Allow", "Accept-Encoding", "Retry-After"))
 _ON_ALL = (request.REQUEST_ID,)
+_UNDECIDED = (request.REQUEST_ID, OUTCOME)
 _BEFORE_A_DECISION = (400, 405, 408, 415, 421, 431, 505)
 
 
@@ -248,7 +249,7 @@ def _openai(endpoint: openai.Endpoint) -> Json:
     answer = _reply("The answer.", *_json(endpoint.answer.__name__), _ON_TASKS)
     if endpoint.chunk is not None:
         answer["content"]["text/event-stream"] = {"schema": _ref("schemas", endpoint.chunk.__name__)}
-    replies = {"200": answer, **_openai_refusals((*ALWAYS, *READING, *RUNNING))}
+    replies = {"200": answer, **_openai_refusals((*ALWAYS, *READING, *RUNNING), _ON_TASKS)}
     return _operation(endpoint.name, "openai", endpoint.summary, _V1, replies) | _asked(endpoint.body)
 
 
@@ -258,13 +259,12 @@ def _models() -> Json:
     return about | {"parameters": [_ref("parameters", request.REQUEST_ID)]}
 
 
-def _openai_refusals(kinds: Sequence[type[Problem]]) -> Json:
+def _openai_refusals(kinds: Sequence[type[Problem]], sent: Sequence[str] = _ON_ALL) -> Json:
     """The replies that are problems of these kinds, by status, in OpenAI's form."""
-    replies = _refusals([kind for kind in kinds if kind not in (errors.InvalidRequest, errors.InputTooLong)])
-    if errors.InvalidRequest in kinds:
-        replies["400"] = {"description": "The request is not valid, or too long.", "headers": {}}
+    replies = _refusals([kind for kind in kinds if kind not in (errors.InvalidRequest, errors.InputTooLong)], sent)
+    if errors.InvalidRequest in kinds:  # or a text that the checkpoint finds too long, once it is decided
+        replies["400"] = _reply("The request is not valid, or too long.", _JSON, {}, sent)
     for reply in replies.values():
-        reply["headers"] = {request.REQUEST_ID: _ref("headers", request.REQUEST_ID), **reply["headers"]}
         reply["content"] = {_JSON: {"schema": _ref("schemas", "OpenAIProblem")}}
     return replies
 
@@ -324,7 +324,8 @@ def _refusals(kinds: Sequence[type[Problem]], sent: Sequence[str] = _ON_ALL) -> 
         schemas = [_ref("schemas", kind.__name__) for kind in these]
         schema = schemas[0] if len(schemas) == 1 else {"oneOf": schemas}
         description = " ".join(f"{kind.title}." for kind in these)
-        names = (*(_ON_ALL if status in _BEFORE_A_DECISION else sent), *_OF_STATUS.get(status, ()))
+        early = [name for name in sent if name in _UNDECIDED]
+        names = (*(early if status in _BEFORE_A_DECISION else sent), *_OF_STATUS.get(status, ()))
         replies[str(status)] = _reply(description, "application/problem+json", schema, names)
     return replies
 

@@ -305,7 +305,7 @@ class Forecaster:
             profiled_s = forecast.service_time_s / self._lone_slowdown.value
             self._lone_slowdown.learn(answer.timings.service_time_s, profiled_s)
         else:
-            self.model.learn(shape.tokens[self.tokenizer], shape.parameters, answer)
+            self.model.learn(shape.tokens[self.tokenizer], shape.parameters, _as_run(answer, shape.copies))
 
     def learn_latency(self, forecast: Forecast, latency_s: float, overhead_s: float, now_s: float) -> None:
         """Learns the error of a forecast and the overhead, in seconds."""
@@ -359,6 +359,15 @@ class Forecaster:
 
 USUAL_PERCENTILE = 95.0
 """The percentile that the scheduler plans by, in percent: the default of `X-SLA-Percentile`."""
+
+
+def _as_run(answer: Answer, copies: float) -> Answer:
+    """The answer as if each of its equal texts had been sent once, as they were run; reports count them all."""
+    if copies == 1:
+        return answer
+    read = answer.input
+    once = replace(read, kept=round(read.kept / copies), windows=round(read.windows / copies))
+    return replace(answer, input=once)
 
 
 class ServedCheckpoint:

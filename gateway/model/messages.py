@@ -31,6 +31,11 @@ class Parameters(Struct, frozen=True, array_like=True):
         """The tokens of each text that is answered, of the tokens of all inputs: by default those not shared."""
         return tokens[: len(tokens) - self.shared]
 
+    def of_distinct(self, inputs: Sequence[str]) -> tuple[Sequence[str], Parameters]:
+        """The inputs that differ, of equal ones the first, with the parameters of those alone. Shared ones all stay."""
+        texts = len(inputs) - self.shared
+        return (*dict.fromkeys(inputs[:texts]), *inputs[texts:]), self
+
 
 class Work(Struct, frozen=True, array_like=True):
     """One request as a replica sees it: texts, parameters and the budget left.

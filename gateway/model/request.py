@@ -49,12 +49,14 @@ class RequestShape:
     """What decides the cost of a request: the tokens of its texts, and the parameters.
 
     `tokens` has, for each tokenizer of the task, the tokens of each text, specials included. They are estimated where
-    the texts are `sampled`.
+    the texts are `sampled`. Where a task runs equal texts of a request once, they are here once, and each stands for
+    `copies` of them on average.
     """
 
     tokens: tuple[tuple[int, ...], ...]
     parameters: Parameters
     sampled: bool = False
+    copies: float = 1.0
 
     @property
     def texts(self) -> int:

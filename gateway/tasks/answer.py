@@ -11,6 +11,7 @@ from math import ceil
 from typing import Annotated, Any, Literal, TypeAlias
 
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, JsonValue, StringConstraints, Tag, model_validator
 
 from gateway.model.manifest import SelfTest, VariantManifest
@@ -175,6 +176,13 @@ class AnswerParameters(Parameters, frozen=True, array_like=True, tag="answer"):
     overlap: int | None = None
     question_tokens: int | None = None
     second_at: tuple[int, ...] = ()
+
+    def of_distinct(self, inputs: Sequence[str]) -> tuple[Sequence[str], Parameters]:
+        """The inputs that differ: pairs are equal if both of their texts are."""
+        if not self.second_at:
+            return super().of_distinct(inputs)
+        apart = dict.fromkeys(zip(inputs, self.second_at, strict=True))
+        return [text for text, _ in apart], replace(self, second_at=tuple(at for _, at in apart))
 
 
 class FoundAnswer(Struct, frozen=True):
@@ -383,6 +391,7 @@ ANSWER = Task(
     },
     default_budget_ms=1000.0,
     niceness={},
+    runs_equal_texts_once=True,
     facts=(
         Fact(
             "form",

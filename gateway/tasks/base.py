@@ -304,7 +304,8 @@ class Task:
     replica by tier, 0 for a tier that is missing. `finish_reasons` are the reasons why a written text ends. `facts` are
     told with every answer. `claims` says which bodies of another endpoint are meant for this task, and `document` makes
     the answer where it is more than the list of outputs. `windowed` tasks take long texts in overlapping windows, and
-    details say how many.
+    details say how many. A task `runs_equal_texts_once` if its replicas run equal texts of one request as one; it is
+    forecast so.
 
     A task that is told while it is written `streams`: its replicas emit deltas, and its body is a `StreamedBody`. What
     any other task answers to a client that reads events alone is one event, at its end.
@@ -337,6 +338,7 @@ class Task:
     streams: Streaming | None = None
     openai: Mapping[str, Collection[str]] = field(default_factory=dict)
     windowed: bool = False
+    runs_equal_texts_once: bool = False
     able: Callable[[Mapping[str, Any], Any], Collection[str]] | None = None
     fixed_checkpoint: bool = False
     check: Callable[[Any, Any], None] = _anything

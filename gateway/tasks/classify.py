@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Annotated, Literal, TypeAlias
 
 from msgspec import Struct
+from msgspec.structs import replace
 from pydantic import ConfigDict, Discriminator, Field, JsonValue, Tag
 
 from gateway.model.manifest import ClassifierManifest, FunctionToApply
@@ -168,6 +169,13 @@ class ClassifyParameters(Parameters, frozen=True, array_like=True, tag="classify
     truncation: Truncation = "longest_first"
     second_at: tuple[int | None, ...] | None = None
 
+    def of_distinct(self, inputs: Sequence[str]) -> tuple[Sequence[str], Parameters]:
+        """The inputs that differ: pairs are equal if both of their texts are."""
+        if self.second_at is None:
+            return super().of_distinct(inputs)
+        apart = dict.fromkeys(zip(inputs, self.second_at, strict=True))
+        return [text for text, _ in apart], replace(self, second_at=tuple(at for _, at in apart))
+
 
 class LabelScore(Struct, frozen=True):
     """One label with its score: a probability unless no function was applied.
@@ -264,4 +272,5 @@ CLASSIFY = Task(
     },
     default_budget_ms=1000.0,
     niceness={},
+    runs_equal_texts_once=True,
 )

@@ -166,6 +166,7 @@ EMBED = Task(
     kinds={"embedder": EMBEDDER},
     default_budget_ms=1000.0,
     niceness={},
+    runs_equal_texts_once=True,
     facts=(
         Fact(
             "revision",

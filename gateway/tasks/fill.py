@@ -216,4 +216,5 @@ FILL = Task(
     },
     default_budget_ms=1000.0,
     niceness={},
+    runs_equal_texts_once=True,
 )

@@ -122,7 +122,7 @@ class GenerateBodyParameters(Strict):
     return_full_text: bool | None = Field(
         default=None, description="true puts the prompt before what was written. A conversation is never repeated"
     )
-    truncate: Annotated[int, Field(ge=1)] | None = Field(
+    truncate: Annotated[int, Field(ge=1, lt=2**63)] | None = Field(
         default=None,
         description="keeps so many of a prompt's last tokens; without it a prompt over the window is a 413",
     )

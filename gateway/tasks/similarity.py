@@ -92,4 +92,5 @@ SIMILARITY = Task(
     kinds={"embedder": EMBEDDER},
     default_budget_ms=1000.0,
     niceness={},
+    runs_equal_texts_once=True,
 )

@@ -234,4 +234,5 @@ TOKENS = Task(
     },
     default_budget_ms=1000.0,
     niceness={},
+    runs_equal_texts_once=True,
 )

@@ -329,6 +329,7 @@ ZERO_SHOT = Task(
     },
     default_budget_ms=1000.0,
     niceness={},
+    runs_equal_texts_once=True,
     claims=Claim("classify", "candidate_labels"),
     document=Document((Ranked, list[LabelScore], list[Ranked], list[list[LabelScore]]), _document, depends=True),
 )

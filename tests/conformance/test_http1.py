@@ -10,7 +10,10 @@ import asyncio
 import pytest
 from served_app import BODY, CHUNKED, HEAD, WHOLE, Echo, is_problem, serving
 from waiting import until
+from worlds import OwnMetrics, world
 
+from gateway.api import app
+from gateway.api.access import Access
 from gateway.api.connection import MAX_HEAD
 
 MALFORMED = {
@@ -128,6 +131,47 @@ async def test_every_form_of_a_target_reaches_the_application(echo: Echo, target
         assert (await client.answer())[0] == 200
     (scope,) = echo.scopes
     assert (scope["path"], scope["query_string"]) in (("*", b""), ("/a b", b"c=d"))
+
+
+@pytest.mark.parametrize(
+    ("target", "path", "query"),
+    [
+        (b"http://other:8000/a?b=c", "/a", b"b=c"),
+        (b"http://other:8000", "/", b""),
+        (b"http://other:8000?b=/c", "/", b"b=/c"),
+    ],
+)
+@pytest.mark.parametrize("head", [b" HTTP/1.1\r\nHost: gateway\r\n\r\n", b" HTTP/1.0\r\n\r\n"])
+async def test_the_host_of_a_whole_url_replaces_the_header(
+    echo: Echo, target: bytes, path: str, query: bytes, head: bytes
+) -> None:
+    """The application is told the authority of the target as the host, and no other (RFC 9112, section 3.2.2)."""
+    async with serving(echo) as served, served.client() as client:
+        await client.send(b"GET " + target + head)
+        assert (await client.answer())[0] == 200
+    (scope,) = echo.scopes
+    assert [value for name, value in scope["headers"] if name == b"host"] == [b"other:8000"]
+    assert (scope["path"], scope["query_string"]) == (path, query)
+
+
+async def test_a_whole_url_of_no_host_is_refused(echo: Echo) -> None:
+    """A URL without a host is a 400, and reaches no application."""
+    async with serving(echo) as served, served.client() as client:
+        await client.send(b"GET http:///a HTTP/1.1\r\nHost: gateway\r\n\r\n")
+        assert is_problem(await client.answer(), 400, "invalid_request")
+    assert not echo.scopes
+
+
+async def test_a_whole_url_does_not_pass_for_an_allowed_host() -> None:
+    """A gateway on loopback refuses the host of a whole URL, whatever the header says."""
+    told = world()
+    scrape, limits = OwnMetrics(told.catalog), told.catalog.limits
+    application = app.build(told.service, scrape, limits, told.clock, access=Access.of("127.0.0.1", {}))
+    async with serving(application) as served, served.client() as client:
+        await client.send(b"GET http://evil.example/checkpoints HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert (await client.answer())[0] == 421
+        await client.send(b"GET http://localhost/healthz HTTP/1.1\r\nHost: evil.example\r\n\r\n")
+        assert (await client.answer())[0] == 200
 
 
 async def test_an_upgrade_is_not_made(echo: Echo) -> None:

@@ -8,6 +8,7 @@ from collections import Counter
 import httpx
 import pytest
 from fakes import ANSWER, EVEN, GRAND, SWIFT, scripted
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 from worlds import OwnMetrics, client_of, gateway, is_problem, world
 
@@ -184,6 +185,20 @@ async def test_nobody_is_told_ready_while_another_answers_at_the_port() -> None:
         assert (await client.get("/readyz")).status_code == 503
         others.clear()
         assert (await client.get("/readyz")).status_code == 200
+
+
+@pytest.mark.parametrize("encoding", ["identity", "gzip"])
+async def test_metrics_come_as_openmetrics_where_that_is_accepted(encoding: str) -> None:
+    """A scraper that accepts OpenMetrics gets what its parser reads, packed or not; any other gets the text format."""
+    _, client = gateway()
+    await client.post("/classify", json=BODY)
+    accepts = "application/openmetrics-text;version=1.0.0;q=0.6,text/plain;version=0.0.4;q=0.5,*/*;q=0.2"
+    opened = await client.get("/metrics", headers={"Accept": accepts, "Accept-Encoding": encoding})
+    assert opened.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
+    assert "Accept" in opened.headers["Vary"] and opened.text.endswith("# EOF\n")
+    assert any(one.name == "punctual_requests" for one in openmetrics(opened.text))  # type: ignore[no-untyped-call]
+    plain = await client.get("/metrics", headers={"Accept": "text/plain"})
+    assert plain.headers["content-type"].startswith("text/plain") and "# EOF" not in plain.text
 
 
 async def test_metrics_count_each_request_once() -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 from fakes import EVEN, GRAND, SWIFT, scripted
-from worlds import gateway, is_problem
+from worlds import World, client_of, embedding, gateway, generating, is_problem
 
 from gateway.model.messages import Failure, FailureKind
 from gateway.model.outcome import Outcome
@@ -52,6 +52,41 @@ async def test_a_refusal_is_a_problem_that_bears_the_identity(
     assert response.headers["X-Request-Id"] == "mine"
     assert SECRET not in response.text
     assert len(told.kept.records) == 1 and not told.backend.dispatches
+    assert response.headers["X-Outcome"] == told.kept.records[0].outcome
+
+
+NO_BUDGET = {"X-Latency-SLA-Ms": "0"}
+
+
+@pytest.mark.parametrize(
+    ("path", "made", "task"),
+    [
+        ("/generate", generating, "generate"),
+        ("/v1/chat/completions", generating, "generate"),
+        ("/v1/completions", generating, "generate"),
+        ("/v1/embeddings", embedding, "embed"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("method", "headers", "content"),
+    [("POST", NO_BUDGET, b"{}"), ("POST", {}, b"{"), ("POST", {}, b"{}"), ("DELETE", {}, b"")],
+)
+async def test_what_is_asked_of_a_task_is_counted_for_it_in_either_interface(
+    path: str, made: Callable[[], World], task: str, method: str, headers: dict[str, str], content: bytes
+) -> None:
+    """A refusal at an endpoint of a task, OpenAI's or its own, is one invalid request of the task, and says so."""
+    told = made()
+    response = await client_of(told).request(method, path, content=content, headers=headers)
+    assert [(one.task, one.outcome) for one in told.kept.records] == [(task, Outcome.INVALID)]
+    assert response.headers["X-Outcome"] == "invalid"
+
+
+@pytest.mark.parametrize(("path", "status"), [("/nowhere", 404), ("/v1/embeddings", 404), ("/route", 400)])
+async def test_what_is_asked_of_no_task_has_no_outcome(path: str, status: int) -> None:
+    """A refusal at a path of no task that is served is counted for none, and has no outcome."""
+    told, client = gateway()
+    response = await client.post(path, content=b'{"model": "punctual", "input": "a"' + b"}" * (status == 404))
+    assert response.status_code == status and "X-Outcome" not in response.headers and not told.kept.records
 
 
 async def test_of_a_list_the_text_that_is_too_long_is_named() -> None:
@@ -129,5 +164,6 @@ async def test_a_fault_of_the_gateway_is_a_500_and_the_next_request_is_served() 
     response = await client.post("/classify", json=BODY)
     assert is_problem(response, "internal_error", 500)
     assert not any(word in response.text for word in (SECRET, "Traceback", "ZeroDivision", ".py"))
+    assert response.headers["X-Outcome"] == "failed"
     told.backend.fault = None
     assert (await client.post("/classify", json=BODY)).status_code == 200
