@@ -51,6 +51,9 @@ class Share:
     arranged: bool = False
     """True if its rows follow their origins already, and only the step itself has failed."""
 
+    lost: bool = False
+    """True if rows were moved and others were not, since memory ran out between: no step of it would be right."""
+
 
 class SharedPast:
     """Keys and values of texts that step together: of their own tokens by row, and of their sources by text.
@@ -125,15 +128,22 @@ class StepRunner:
         self._arranging = threading.Lock()
 
     def step(self, shares: Sequence[Share], pending: Sequence[Pending]) -> list[Logits]:
-        """Runs one step of each text; gives the logits (beams, vocabulary) of each. Blocking."""
+        """Runs one step of each text; gives the logits (beams, vocabulary) of each. Blocking.
+
+        Raises RuntimeError for texts whose rows are lost, by a step that failed while it moved them.
+        """
+        if any(one.lost for one in shares):
+            raise RuntimeError("an earlier step failed while it moved the text's rows")
         origins = [
             np.arange(len(share.rows)) if share.arranged else of_rows
             for share, (_, of_rows) in zip(shares, pending, strict=True)
         ]
+        for one in shares:
+            one.lost = True
         with self._arranging:
             past = arranged(shares, origins)
         for one in shares:
-            one.arranged = True
+            one.lost, one.arranged = False, True
         rows, _ = by_row(shares)
         ids = np.empty(len(rows), dtype=np.int64)
         ids[rows] = np.concatenate([tokens for tokens, _ in pending])

@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from gateway.api.server import HttpServer
 from gateway.api.unready import unready
@@ -47,12 +47,20 @@ def standing_in(host: str, port: int, problem: Problem) -> Iterator[None]:
         await ended.wait()
         await server.drain(0.0, ENDED_WITHIN_S)
 
-    thread = threading.Thread(target=asyncio.run, args=(serve(),), name="standing in", daemon=True)
+    def run() -> None:
+        try:
+            with suppress(OSError):  # too many open files
+                asyncio.run(serve())
+        finally:
+            begun.set()  # whatever has failed, nobody waits for it
+
+    thread = threading.Thread(target=run, name="standing in", daemon=True)
     thread.start()
     begun.wait()
     try:
         yield
     finally:
         for loop, ended in loops:
-            loop.call_soon_threadsafe(ended.set)
+            with suppress(RuntimeError):  # its loop is closed, since it has failed
+                loop.call_soon_threadsafe(ended.set)
         thread.join()

@@ -53,7 +53,7 @@ class Lengths:
 
     def of(self, texts: Sequence[str]) -> tuple[tuple[int, ...], ...]:
         """The tokens of each text, for each tokenizer. Exact for up to `COUNTED` characters in all, else estimated."""
-        share = COUNTED if len(texts) == 1 else _share([len(text) for text in texts])
+        share = _share([len(text) for text in texts])
         read = [None if len(text) <= share else samples_of(text, share, self._chance) for text in texts]
         return tuple(
             [
@@ -68,6 +68,8 @@ def _share(lengths: Sequence[int]) -> int:
 
     So labels beside a long text take little of its part.
     """
+    if len(lengths) == 1:
+        return COUNTED
     left, texts = COUNTED, len(lengths)
     for length in sorted(lengths):
         if length * texts > left:
@@ -87,7 +89,8 @@ def samples_of(text: str, characters: int, chance: Random) -> list[str]:
 
 def is_sampled(texts: Sequence[str]) -> bool:
     """True if the tokens of these texts are estimated by samples, and not counted."""
-    return sum(map(len, texts)) > COUNTED
+    lengths = [len(text) for text in texts]
+    return sum(lengths) > COUNTED and max(lengths) > _share(lengths)
 
 
 def _counted(text: str, samples: Sequence[str] | None, counter: Counter, own: int) -> int:

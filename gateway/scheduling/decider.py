@@ -90,7 +90,7 @@ class Decider:
             forecast = None
             name = one.name
             if (ahead := ahead_of(name, now_s)) is not None:
-                if one.joins is not None and (texts := self.queue.joinable(one)) is not None:
+                if one.joins is not None and (texts := self.queue.joinable(one, shape.texts)) is not None:
                     ahead = QueueAhead(one.others_s(now_s), None, texts)
                 elif waits and wait_s > ahead.backlog_s:
                     ahead = QueueAhead(wait_s)

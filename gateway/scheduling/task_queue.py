@@ -200,12 +200,12 @@ class TaskQueue:
             batch = batch or self._next(up, free, now_s) or self._late_batch(up, now_s, contested=False)
         return batch or self._joining(now_s)
 
-    def joinable(self, checkpoint: ServedCheckpoint) -> int | None:
-        """The texts under way on a checkpoint that a request would join if it came now; None if it could join none."""
+    def joinable(self, checkpoint: ServedCheckpoint, own: int) -> int | None:
+        """The texts under way on a checkpoint that a request of so many would join now; None if it could join none."""
         if checkpoint.joins is None or self._waiting or self._late:
             return None
         texts = self._texts_on(checkpoint)
-        return texts if 0 < texts < checkpoint.max_batch else None
+        return texts if 0 < texts <= checkpoint.max_batch - own else None
 
     def _texts_on(self, checkpoint: ServedCheckpoint) -> int:
         """The texts under way on each of a checkpoint's slots, by the mean."""

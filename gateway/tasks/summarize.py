@@ -259,7 +259,7 @@ class AbstractiveModel(WritingModel):
         self._rules = manifest.generation
         if manifest.shares_steps:
             self.max_batch = MOST_TOGETHER
-            self.joins = StepSharing(lambda tokens: self._times(min(tokens, manifest.max_tokens)).encode_s, self._pace)
+            self.joins = StepSharing(self._held_s, self._pace)
 
     def run_s(self, inputs: int, tokens: int) -> float:
         """Median seconds of the texts, each done the cheapest way, as many together as may be."""
@@ -286,27 +286,29 @@ class AbstractiveModel(WritingModel):
         They are read one after the other. A text that is read in pieces takes its own time, with company at each step.
         """
         pieces = [self._pieces(tokens, parameters) for tokens in lengths]
-        texts = min(len(lengths) + companions, self.max_batch)
+        company = (len(lengths), min(companions, self.max_batch - len(lengths)))
         if len(lengths) == 1 or max(pieces) > 1:
-            each = [self._of_text(tokens, parameters, available_s / len(lengths), texts) for tokens in lengths]
+            each = [self._of_text(tokens, parameters, available_s / len(lengths), company) for tokens in lengths]
             return sum(fully_s for fully_s, _ in each), sum(least_s for _, least_s in each)
         read = [min(tokens, self._window_tokens) for tokens in lengths]
         wanted, reading_s = self._wanted(parameters), sum(self._times(tokens).encode_s for tokens in read)
-        times = DecodingTimes(reading_s, self._shared(max(read), texts).step_s)
+        times = DecodingTimes(reading_s, self._shared(max(read), company).step_s)
         return plan(times, wanted, available_s).expected_s, leanest(times, wanted).expected_s
 
-    def _of_text(self, tokens: int, parameters: Parameters, available_s: float, texts: int = 1) -> tuple[float, float]:
-        """Median seconds of one text, one of so many that step together, with as many beams as fit, and with one.
+    def _of_text(
+        self, tokens: int, parameters: Parameters, available_s: float, company: tuple[int, int] = (1, 0)
+    ) -> tuple[float, float]:
+        """Median seconds of one text in company, with as many beams as fit, and with one.
 
         A text over the window is read in pieces, and the summaries of the pieces are summarised once more. Each piece
         and the last reading have equal shares of the room, as on the replica.
         """
         wanted, pieces = self._wanted(parameters), self._pieces(tokens, parameters)
         if pieces <= 1:
-            times = self._shared(min(tokens, self._window_tokens), texts)
+            times = self._shared(min(tokens, self._window_tokens), company)
             return plan(times, wanted, available_s).expected_s, leanest(times, wanted).expected_s
-        piece = self._shared(ceil(tokens / pieces), texts)
-        last = self._shared(min(round(pieces * wanted.expected_tokens), self._window_tokens), texts)
+        piece = self._shared(ceil(tokens / pieces), company)
+        last = self._shared(min(round(pieces * wanted.expected_tokens), self._window_tokens), company)
         read_s = pieces * plan(piece, wanted, available_s / (pieces + 1)).expected_s
         least_s = pieces * leanest(piece, wanted).expected_s + leanest(last, wanted).expected_s
         return read_s + plan(last, wanted, available_s - read_s).expected_s, least_s
@@ -316,12 +318,23 @@ class AbstractiveModel(WritingModel):
         chunked = isinstance(parameters, SummarizeParameters) and parameters.truncation == "chunk"
         return ceil(tokens / self._window_tokens) if chunked else 1
 
-    def _shared(self, tokens: int, texts: int) -> DecodingTimes:
-        """Times of a text of so many tokens, one of so many that step together, all with as many beams."""
+    def _shared(self, tokens: int, company: tuple[int, int]) -> DecodingTimes:
+        """Times of a text of so many tokens that steps in company: texts of its own request, and of others.
+
+        Those of its request have as many beams as it has; the others go on with the usual number.
+        """
+        (own, others), usual = company, self._rules.num_beams
         slowdown, alone = self.slowdown.value, self._times(tokens)
-        return DecodingTimes(
-            alone.encode_s, lambda beams: slowdown * self._writing.shared_step_s(texts, texts * beams, tokens)
-        )
+
+        def step_s(beams: int) -> float:
+            return slowdown * self._writing.shared_step_s(own + others, own * beams + others * usual, tokens)
+
+        return DecodingTimes(alone.encode_s, step_s)
+
+    def _held_s(self, tokens: int) -> float:
+        """Seconds for which a text that joins holds the others up: it is read, in pieces if it is long, then those."""
+        pieces = ceil(tokens / self._window_tokens)
+        return (pieces + (pieces > 1)) * self._times(min(tokens, self._window_tokens)).encode_s
 
     def _pace(self, texts: int) -> float:
         beams, tokens, number = self._rules.num_beams, self._window_tokens // 2, min(texts, self.max_batch)

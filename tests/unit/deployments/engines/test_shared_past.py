@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from deployments.engines import shared_past
 from deployments.engines.base import Logits, TokenIds
 from deployments.engines.shared_past import PAGE, TOKENS_STEP, Share, SharedPast, StepRunner, rounded, twin
 
@@ -96,3 +98,29 @@ class Texts(RuleBasedStateMachine):
 
 TestTexts = Texts.TestCase
 TestTexts.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+
+
+def test_texts_whose_rows_were_half_moved_are_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where memory runs out amid the moving of rows, the texts fail from then on; none goes on with another's rows."""
+    chance = np.random.default_rng(0)
+
+    def begun() -> Share:
+        own = list(chance.normal(size=(NAMES, 2, HEADS, 3, WIDTH)).astype(np.float32))
+        return SharedPast.begun(own, [chance.normal(size=(1, HEADS, 5, WIDTH)).astype(np.float32)] * NAMES)
+
+    def echoed(past: SharedPast, shares: Sequence[Share], ids: TokenIds) -> tuple[Logits, list[Any]]:
+        return ids[:, np.newaxis].astype(np.float32), [np.zeros((len(ids), HEADS, 1, WIDTH), np.float32)] * NAMES
+
+    def full(*_: object) -> None:
+        raise MemoryError
+
+    runner, shares, other = StepRunner(echoed), [begun(), begun()], begun()
+    swapped = [(np.asarray([1, 2]), np.asarray([1, 0]))] * 2
+    with monkeypatch.context() as patched:
+        patched.setattr(shared_past, "_gather", full)
+        with pytest.raises(MemoryError):
+            runner.step(shares, swapped)
+    for one in shares:
+        with pytest.raises(RuntimeError, match="moved the text's rows"):
+            runner.step([one], swapped[:1])
+    assert len(runner.step([other], swapped[:1])) == 1

@@ -83,6 +83,7 @@ def test_a_text_beyond_the_limit_is_counted_by_samples(characters: int) -> None:
         seen.append(text)
         return len(text)
 
+    assert not is_sampled(["a" * 40] * 100), "short texts are counted whole, however many"
     text = "".join(chr(0x10000 + at) for at in range(characters))
     ((counted,),) = counts_by(counter).of([text])
     assert counted == pytest.approx(characters, abs=1) and is_sampled([text]) == (characters > COUNTED)

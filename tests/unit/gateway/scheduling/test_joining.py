@@ -41,6 +41,15 @@ def test_no_more_join_than_may_step_together() -> None:
     assert [batch.joined for batch in play.released] == [0, 1, 2, 3, 3] and len(play.queue) == 1
 
 
+def test_a_request_is_told_that_it_joins_only_where_all_its_texts_may() -> None:
+    """A request of several texts is forecast in company where there are rows for all of them, else behind it."""
+    play = writing()
+    (checkpoint,) = play.checkpoints
+    assert play.queue.joinable(checkpoint, 1) is None, "nobody to join"
+    play.arrives(9.0)
+    assert [play.queue.joinable(checkpoint, own) for own in (1, 3, 4)] == [1, 1, None]
+
+
 def test_one_that_has_joined_keeps_the_cores_of_one_that_ends() -> None:
     """While texts step, their cores count as busy, whoever began."""
     play = writing()
