@@ -24,7 +24,7 @@ from exporters.sources.source import resolve_source
 from loadtests.bench.peers.servers import ROOT, child_environment
 from loadtests.errors import EngineFailed, NoRace
 
-RANDOM = ("distilbart-6-6", "pegasus-large")
+RANDOM = ("distilbart-6-6", "bart-large", "pegasus-large")
 """The names of architectures that `exporters.random_seq2seq` can write."""
 CARRIED = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
 LOG_END = 1500
