@@ -11,6 +11,7 @@ optimum's graph knows one length of past for all rows. Families without an entry
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -120,7 +121,7 @@ class _Attention(nn.Module):
         return together.reshape(-1, 1, heads * width)
 
 
-class _Decoder(nn.Module):
+class _Decoder(nn.Module, ABC):
     """The later step of a family: embeds tokens at their positions, runs the layers, computes logits."""
 
     def __init__(self, model: Any, decoder: Any) -> None:
@@ -129,17 +130,17 @@ class _Decoder(nn.Module):
         self.decoder = decoder
         self.steps: list[_Step] = []
 
+    @abstractmethod
     def attentions(self) -> Iterator[tuple[Any, str, _Projections, bool]]:
         """Each attention in the order of layers, own before cross: its holder, its name there, and what it is."""
-        raise NotImplementedError
 
+    @abstractmethod
     def bias(self, positions: torch.Tensor, past: int) -> torch.Tensor:
         """What is added to the scores of the past (rows, heads or 1, 1, past) and of the new token, by positions."""
-        raise NotImplementedError
 
+    @abstractmethod
     def run(self, ids: torch.Tensor, positions: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
         """Logits (rows, 1, vocabulary). `states` only say that there is a source."""
-        raise NotImplementedError
 
     def forward(
         self,

@@ -255,13 +255,13 @@ class Scheduler:
         if batch is None:
             return False
         ticket.stage, ticket.batch = Stage.BEGUN, batch
-        self._is_joined(now_s)
+        self._slow_lone(now_s)
         if chosen.forecast.lone:
             batch.hurried(chosen.forecast.service_time_s, now_s)
             self._lone = batch
         return True
 
-    def _is_joined(self, now_s: float) -> None:
+    def _slow_lone(self, now_s: float) -> None:
         """Notes that a batch begins: one that had the node for itself goes on at the usual pace."""
         if self._lone is not None:
             self._lone.slowed(now_s)
@@ -290,7 +290,7 @@ class Scheduler:
 
     def _begun(self, batch: Batch, decider: Decider, now_s: float) -> Iterator[Ticket]:
         """Binds the members of a batch: each is decided anew, on the batch's checkpoint and at its price."""
-        self._is_joined(now_s)
+        self._slow_lone(now_s)
         for queued in batch.members:
             ticket = self._tickets.pop(queued)
             ticket.decision = attempt("forecast", self.note, *binding(ticket, batch, decider, now_s))
