@@ -297,6 +297,21 @@ def runner(original: Original, pooled: torch.nn.Module) -> RunRows:
     return run
 
 
+def source_vectors(folder: Path, location: str) -> Callable[[Sequence[str]], Vectors]:
+    """Loads a source in fp32; returns what gives the unit vector of each text (row). Raises SourceRefused."""
+    found = read_configuration(folder, location)
+    original = load_original(folder, location, "AutoModel", "an encoder", UNUSED_HEADS)
+    original = replace(original, window=min(found.window or original.window, original.window))
+    run = runner(original, pooled_tokens(original.model, found.pooling))
+    before = found.prompts.get(found.default_prompt, "") if found.default_prompt else ""
+
+    def vectors(texts: Sequence[str]) -> Vectors:
+        rows = run_all([original.encode(before + one) for one in texts], run, lambda share: None)
+        return unit_length(rows.astype(np.float64))
+
+    return vectors
+
+
 def searched_texts(source: SourceFolder) -> Searched:
     """The checkpoint's own texts, else package descriptions with their synopses, and documents to be cut."""
     own = summarised_texts(source, SOFTWARE)

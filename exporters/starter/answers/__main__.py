@@ -21,7 +21,7 @@ from exporters.starter.embedders.vectors import Vectors, vectors_of
 from exporters.starter.packages import CannotBuild
 from exporters.starter.zero_shot.fit import Cosines, Sigmoid, off, sigmoid_of, temperature_of
 
-EMBEDDERS = ("paraphrase-minilm-l3", "all-minilm-l6")
+EMBEDDERS = ("paraphrase-minilm-l3", "all-minilm-l6", "all-mpnet-base")
 """Those of the starter catalog."""
 
 MOST = 1_000
