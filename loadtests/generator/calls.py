@@ -71,7 +71,8 @@ class Stock:
         shelf = self._domains.get(domain, self._domains[None]) if writes else self._sentences
         texts = [shelf.text(count, chance) for count in words]
         document = known.body.document_of(texts)
-        asked = {**parameters, **({"domain": domain} if writes and domain is not None else {})}
+        given: Mapping[str, object] = document.get("parameters", {})  # type: ignore[assignment]
+        asked = {**given, **parameters, **({"domain": domain} if writes and domain is not None else {})}
         if asked:
             document["parameters"] = asked
         return json.dumps(document, ensure_ascii=False).encode()

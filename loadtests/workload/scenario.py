@@ -81,7 +81,9 @@ class RequestClass(_Frozen):
     mode: Literal["best-effort", "strict"] = "best-effort"
     percentile: Annotated[float, Field(strict=True, ge=50, le=99.9)] = 95.0
     domain: Name | None = None
-    parameters: dict[Name, StrictStr | StrictBool | StrictInt | StrictFloat] = Field(default_factory=dict)
+    parameters: dict[Name, StrictStr | StrictBool | StrictInt | StrictFloat | tuple[StrictStr, ...]] = Field(
+        default_factory=dict
+    )
 
     def __hash__(self) -> int:
         """Equal classes have equal hashes, though their parameters have none."""
@@ -252,6 +254,8 @@ SHIPPED = (
     "live-classify",
     "live-mixed",
     "live-embed",
+    "live-encoders",
+    "live-generate",
     "live-translate",
     "live-watched",
     "hardly-loaded",

@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_scenarios import Even, scenario, variant
 
+from gateway.tasks import TASKS
 from loadtests.generator.calls import Handling, Shelf, Stock, calls_of, held_out, words_of
 from loadtests.generator.experiment import NoSuchPin, best_pins, own_handling, static_handlings
 from loadtests.workload.arrivals import Offered
-from loadtests.workload.scenario import tokens_of
+from loadtests.workload.scenario import SHIPPED, read_scenario, tokens_of
 
 STOCK = Stock(
     Shelf.of(["one two three", "four five"]), {None: Shelf.of(["a paper here"]), "software": Shelf.of(["a library"])}
@@ -98,6 +99,23 @@ def test_the_texts_that_travel_with_the_code_are_of_every_kind() -> None:
     assert len(json.loads(stock.body("classify", [20, 5], None, chance))["inputs"]) == 2
     asked = json.loads(stock.body("translate", [9], "software", chance, {"tgt_lang": "it"}))["parameters"]
     assert asked == {"tgt_lang": "it", "domain": "software"}
+
+
+def test_every_live_scenario_asks_what_the_gateway_reads() -> None:
+    """Each request of the shipped live scenarios is a body that its task accepts, with the parameters that it names."""
+    stock, chance = held_out(), random.Random(1)
+    for name in SHIPPED:
+        for asked in read_scenario(name).requests if name.startswith("live-") else ():
+            words = [round(asked.words[1])] * asked.texts
+            body = stock.body(asked.task, words, asked.domain, chance, asked.parameters)
+            read = TASKS[asked.task].body.model_validate_json(body)
+            assert len(read.texts()) >= asked.texts, name
+
+
+def test_parameters_leave_what_a_task_needs() -> None:
+    """Parameters of a scenario are sent beside those that the task's example must have."""
+    body = json.loads(STOCK.body("zero-shot", [3], None, random.Random(1), {"multi_label": True}))
+    assert set(body["parameters"]) == {"candidate_labels", "multi_label"}
 
 
 def test_a_pin_takes_its_task_and_no_other() -> None:
