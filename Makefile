@@ -99,7 +99,7 @@ lock: $(TEST_READY)
 	$(PIP) 'pip-tools>=7.6'
 	$(LOCK) --all-build-deps --only-build-deps --output-file requirements/build.txt pyproject.toml
 	$(LOCK) --extra bench,dashboards,export,openvino,simulate,test,tracing --output-file requirements/test.txt pyproject.toml
-	$(LOCK) --constraint requirements/test.txt --extra bench,engines,export,openvino,simulate,tracing \
+	$(LOCK) --constraint requirements/test.txt --extra bench,engines,export,openvino,peers,simulate,tracing \
 		--output-file requirements/bench.txt pyproject.toml
 	$(LOCK) --constraint requirements/test.txt --extra export,tracing --output-file requirements/export.txt pyproject.toml
 	$(LOCK) --constraint requirements/test.txt --extra tracing --output-file requirements/serve.txt pyproject.toml

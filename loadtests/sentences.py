@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 from exporters.sources.texts import HELDOUT, Sentence, read_heldout
 from loadtests.errors import NoSentences
 
 ORDER_SEED = 11
+
+Inputs: TypeAlias = "str | list[str]"
+"""What one request asks: a text, or several."""
 
 
 def heldout_sentences(path: Path = HELDOUT) -> list[Sentence]:
@@ -30,6 +35,18 @@ def shuffled_texts(path: Path = HELDOUT) -> list[str]:
     return texts
 
 
-def classify_body(text: str) -> bytes:
-    """The JSON body of `POST /classify` for one sentence."""
-    return json.dumps({"inputs": text}, ensure_ascii=False).encode()
+def grouped(texts: Sequence[str], size: int) -> list[Inputs]:
+    """The texts as inputs of requests: each by itself, or lists of `size` of them; what is left over is left out."""
+    if size == 1:
+        return list(texts)
+    return [list(texts[at : at + size]) for at in range(0, len(texts) - size + 1, size)]
+
+
+def texts_of(inputs: Inputs) -> list[str]:
+    """The texts of one request."""
+    return [inputs] if isinstance(inputs, str) else inputs
+
+
+def classify_body(inputs: Inputs) -> bytes:
+    """The JSON body of `POST /classify` for one sentence, or a list of them."""
+    return json.dumps({"inputs": inputs}, ensure_ascii=False).encode()

@@ -1,7 +1,7 @@
 """`punctual bench speed`: one variant behind the gateway, behind FastAPI, and without a server, with real sentences.
 
-All servers run throughout and take turns under load. The gateway's targets are latency at one connection and
-throughput at many, both as ratios to the faster FastAPI server.
+All servers run throughout and take turns under load. The gateway's targets are latency at one connection, and
+throughput and p99 at many, as ratios to the fastest FastAPI server.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from loadtests.bench.measuring.machine import at_rest, not_quiet
 from loadtests.bench.measuring.report import Report, Table, present
 from loadtests.bench.measuring.rounds import Plan, Spread, Target, Turns, draw_medians, shown, take_turns
 from loadtests.bench.peers.engine import BareEngine, answer
-from loadtests.bench.peers.servers import fastapi, gateway
+from loadtests.bench.peers.servers import PEERS, fastapi, gateway, peer
 from loadtests.bench.peers.wrk import Sample, Wrk, find_wrk
 from loadtests.errors import NoRace, OtherAnswers
-from loadtests.sentences import classify_body, shuffled_texts
+from loadtests.sentences import classify_body, grouped, shuffled_texts
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,8 +45,10 @@ ENGINE, GATEWAY = "in-process", "gateway"
 BASELINES = {"fastapi-1": 1, "fastapi-2": 2, "fastapi-spins": 0}
 """The thread count of each FastAPI server, by its name; the last has ONNX Runtime's own settings."""
 
-LATENCY_CEILING = 1.5
-THROUGHPUT_FLOOR = 0.8
+LATENCY_CEILING, THROUGHPUT_FLOOR, TAIL_CEILING = 1.05, 1.2, 1.0
+LISTS_FLOOR = 1.3
+"""The targets: median latency at one connection, requests/s at many and its p99; requests/s of lists of texts."""
+
 IDLE_CEILING = 0.02
 """The maximum share of a core that an idle server may use."""
 
@@ -59,9 +61,10 @@ SLACK = 1e-3
 
 @dataclass(frozen=True)
 class SpeedSettings:
-    """Number of rounds, length of a turn in whole seconds, and the load of many `connections`.
+    """Number of rounds, length of a turn in whole seconds, the load of many `connections`, and the texts of a request.
 
-    At the end the FastAPI servers run `alone_rounds` more without the gateway, which shows what its idle load cost.
+    `peers` races other servers too. At the end the baselines run `alone_rounds` more without the gateway, which shows
+    what its idle load cost.
     """
 
     rounds: int = 5
@@ -73,6 +76,8 @@ class SpeedSettings:
     idle_seconds: float = 5.0
     seed: int = 20
     checkpoint: str | None = None
+    peers: bool = False
+    texts: int = 1
     heldout: Path = HELDOUT
 
     def plan(self, contestants: Sequence[str], rounds: int) -> Plan:
@@ -135,8 +140,8 @@ class Contest:
         return Target(self.what, baseline, ratio, self.bound, at_most=self.less_is_better)
 
 
-def contests(connections: int) -> tuple[Contest, Contest]:
-    """Latency at one connection, and throughput at `connections`."""
+def contests(connections: int, texts: int = 1) -> tuple[Contest, ...]:
+    """Latency at one connection, and throughput and p99 at `connections`, of requests with so many texts."""
     return (
         Contest("median latency at 1 connection", 1, lambda one: one.p50_s, True, LATENCY_CEILING, ".2f", 1000),
         Contest(
@@ -144,8 +149,11 @@ def contests(connections: int) -> tuple[Contest, Contest]:
             connections,
             lambda one: one.throughput,
             False,
-            THROUGHPUT_FLOOR,
+            THROUGHPUT_FLOOR if texts == 1 else LISTS_FLOOR,
             ".0f",
+        ),
+        Contest(
+            f"p99 at {connections} connections", connections, lambda one: one.p99_s, True, TAIL_CEILING, ".1f", 1000
         ),
     )
 
@@ -157,12 +165,16 @@ def command(
     rounds: options.Rounds = SpeedSettings.rounds,
     seconds: options.Seconds = SpeedSettings.seconds,
     connections: Annotated[int, typer.Option(min=2, help="in the throughput turns")] = SpeedSettings.connections,
+    texts: Annotated[int, typer.Option(min=1, help="of each request: a list if more than one")] = SpeedSettings.texts,
+    peers: Annotated[bool, typer.Option("--peers", help=f"also race {', '.join(PEERS)}")] = False,
     seed: Annotated[int, typer.Option(help="of the order")] = SpeedSettings.seed,
     json: options.Json = None,
     svg: Annotated[Path | None, typer.Option(help="write a plot of the medians there")] = None,
 ) -> None:
     """Compares the gateway's speed with FastAPI and the bare engine."""
-    settings = SpeedSettings(rounds, seconds, connections=connections, seed=seed, checkpoint=checkpoint)
+    settings = SpeedSettings(
+        rounds, seconds, connections=connections, seed=seed, checkpoint=checkpoint, peers=peers, texts=texts
+    )
     report = measure(*options.prepared(catalog, cache), settings, options.console)
     raise typer.Exit(present(report, options.console, json=json, plot=svg))
 
@@ -171,19 +183,21 @@ def measure(catalog: Catalog, variants: Mapping[str, Path], settings: SpeedSetti
     """Starts all servers, checks that their answers agree, and takes all turns. Raises LoadTestError."""
     program, entry = find_wrk(), raced_entry(catalog, settings.checkpoint)
     folder, texts = variants[entry.name], shuffled_texts(settings.heldout)
+    asked = grouped(texts, settings.texts)
     began_s = perf_counter()
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="loadtests-")))
         servers = [stack.enter_context(fastapi(folder, threads)) for threads in BASELINES.values()]
-        peers = {server.name: Wrk.at(program, server.url, {}, scratch, texts) for server in servers}
+        servers += [stack.enter_context(peer(name, folder)) for name in (PEERS if settings.peers else ())]
+        peers = {server.name: Wrk.at(program, server.url, {}, scratch, asked) for server in servers}
         with ExitStack() as while_up:
             with console.status("starting the gateway"):
                 ours = while_up.enter_context(gateway(catalog, variants))
-            pinned = Wrk.at(program, ours.url, {CHECKPOINT: entry.name}, scratch, texts)
+            pinned = Wrk.at(program, ours.url, {CHECKPOINT: entry.name}, scratch, asked)
             check_same_answers({**peers, GATEWAY: pinned}, folder, texts)
             with console.status("measuring the idle servers"):
                 idle = at_rest({one.name: one.family() for one in (ours, *servers)}, settings.idle_seconds)
-            engine = BareEngine(folder, texts, settings.engine_processes)
+            engine = BareEngine(folder, asked, settings.engine_processes)
             turns = _raced({ENGINE: engine, **peers, GATEWAY: pinned}, settings.rounds, settings, console)
         alone = _raced(peers, settings.alone_rounds, settings, console)
     found = Race(
@@ -213,10 +227,11 @@ def raced_entry(catalog: Catalog, checkpoint: str | None) -> CatalogEntry:
 
 
 def report_of(race: Race) -> Report:
-    """Every contestant's figures, the two targets, and the conditions."""
-    turns, both, settings = race.turns, contests(race.settings.connections), race.settings
+    """Every contestant's figures, the targets, and the conditions."""
+    turns, settings = race.turns, race.settings
+    both = contests(settings.connections, settings.texts)
     ran = {turn.slot.contestant for turn in turns.taken}
-    names = [name for name in (ENGINE, *BASELINES, GATEWAY) if name in ran]
+    names = [name for name in (ENGINE, *BASELINES, *PEERS, GATEWAY) if name in ran]
     standings = {
         name: {one.what: {"reached": one.spread(turns, name), "ratio": one.ratio(turns, name)} for one in both}
         for name in names
@@ -227,9 +242,10 @@ def report_of(race: Race) -> Report:
     ]
     table = Table(
         f"{race.checkpoint} {race.variant} on {race.host}",
-        ("contestant", "p50 ms, 1 connection", "× FastAPI", f"requests/s, {settings.connections} at once", "× FastAPI"),
+        ("contestant", *(heading for one in both for heading in (one.what, "× FastAPI"))),
         rows,
-        f"median of {settings.rounds} rounds of {settings.seconds} s (minimum to maximum); ratios within each round",
+        f"median of {settings.rounds} rounds of {settings.seconds} s (minimum to maximum), latencies in ms; "
+        f"ratios within each round; {settings.texts} texts a request",
     )
     idle = ", ".join(f"{name} {share:.1%}" for name, share in race.idle.items())
     return Report(
@@ -260,7 +276,7 @@ def beside(race: Race) -> list[str]:
     """Each FastAPI server's figures beside the idle gateway, as a ratio to those without it."""
     found = []
     for name in BASELINES:
-        for one in contests(race.settings.connections):
+        for one in contests(race.settings.connections)[:2]:
             with_it, without = one.spread(race.turns, name), one.spread(race.alone, name)
             if with_it and without and without.median:
                 found.append(f"{name}: {with_it.median / without.median:.2f} × its {one.what} without the gateway")
@@ -275,7 +291,7 @@ def _plot(race: Race, names: Sequence[str]) -> Figure:
 
     colours = {ENGINE: Colour.MUTED, GATEWAY: Colour.OURS}
     both = contests(race.settings.connections)
-    figure = Figure(figsize=(7.6, 1.6 + 0.7 * len(names)), layout="constrained")
+    figure = Figure(figsize=(7.6, 2.2 + 1.0 * len(names)), layout="constrained")
     for axes, one in zip(figure.subplots(len(both)), both, strict=True):
         found = {name: spread for name in names if (spread := one.spread(race.turns, name))}
         fill = [colours.get(name, Colour.RIVAL) for name in found]

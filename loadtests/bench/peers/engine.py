@@ -18,6 +18,7 @@ from deployments.replica.tokens import Encoded
 from gateway.tasks.classify import ClassifyParameters, LabelScore
 from loadtests.bench.peers.wrk import Sample
 from loadtests.errors import EngineFailed
+from loadtests.sentences import Inputs, texts_of
 
 WARM_UP = 50
 
@@ -27,14 +28,14 @@ class BareEngine:
     """The variant without HTTP: one caller at one connection, else `processes` callers. Each has one engine thread."""
 
     variant: Path
-    texts: Sequence[str]
+    asked: Sequence[Inputs]
     processes: int
 
     def run(self, connections: int, seconds: float) -> Sample:
         """Starts the callers, waits until they are warm, and measures them together. Raises EngineFailed."""
         spawned = get_context("spawn")
         pipes = [spawned.Pipe() for _ in range(1 if connections == 1 else self.processes)]
-        children = [spawned.Process(target=_caller, args=(far, self.variant, self.texts, seconds)) for _, far in pipes]
+        children = [spawned.Process(target=_caller, args=(far, self.variant, self.asked, seconds)) for _, far in pipes]
         try:
             for child, (_, far) in zip(children, pipes, strict=True):
                 child.start()
@@ -63,33 +64,41 @@ def pooled(latencies_s: Sequence[Sequence[float]], seconds: float) -> Sample:
 
 def answer(variant: OpenClassifier, text: str) -> tuple[LabelScore, ...]:
     """The variant's scores for one text, computed on the calling thread."""
-    encoded = variant.scorer.encode(text, "longest_first")
-    assert isinstance(encoded, Encoded), "only truncation='error' gives a failure"
-    batch = padded([encoded.token_ids], variant.scorer.pad_id)
-    logits = variant.engine.run(batch.token_ids, batch.attention_mask)[0]
-    return variant.scorer.scores(logits, ClassifyParameters())
+    return answers(variant, [text])[0]
+
+
+def answers(variant: OpenClassifier, texts: Sequence[str]) -> list[tuple[LabelScore, ...]]:
+    """The variant's scores for each text, padded and run together on the calling thread."""
+    rows = []
+    for text in texts:
+        encoded = variant.scorer.encode(text, "longest_first")
+        assert isinstance(encoded, Encoded), "only truncation='error' gives a failure"
+        rows.append(encoded.token_ids)
+    batch = padded(rows, variant.scorer.pad_id)
+    logits = variant.engine.run(batch.token_ids, batch.attention_mask)
+    return [variant.scorer.scores(row, ClassifyParameters()) for row in logits]
 
 
 def latencies(
-    variant: OpenClassifier, texts: Sequence[str], seconds: float, clock: Callable[[], float] = perf_counter
+    variant: OpenClassifier, asked: Sequence[Inputs], seconds: float, clock: Callable[[], float] = perf_counter
 ) -> list[float]:
-    """Answers one text after another for `seconds`. Returns each answer's latency in seconds."""
+    """Answers one request after another for `seconds`. Returns each answer's latency in seconds."""
     taken: list[float] = []
     end = clock() + seconds
-    for text in cycle(texts):
+    for inputs in cycle(asked):
         start = clock()
         if start >= end:
             break
-        answer(variant, text)
+        answers(variant, texts_of(inputs))
         taken.append(clock() - start)
     return taken
 
 
-def _caller(pipe: Connection, folder: Path, texts: Sequence[str], seconds: float) -> None:
+def _caller(pipe: Connection, folder: Path, asked: Sequence[Inputs], seconds: float) -> None:
     """A caller's process: sends "ready", waits for the start message, and sends its latencies."""
     variant = open_classifier(folder, threads=1)
-    for text in texts[:WARM_UP]:
-        answer(variant, text)
+    for inputs in asked[:WARM_UP]:
+        answers(variant, texts_of(inputs))
     pipe.send("ready")
     pipe.recv()
-    pipe.send(latencies(variant, texts, seconds))
+    pipe.send(latencies(variant, asked, seconds))

@@ -23,13 +23,14 @@ from pydantic import BaseModel
 from deployments.engines.onnx import OnnxEngine
 from deployments.engines.opening import ONNX_FILE
 from deployments.replica.classify import open_classifier
-from loadtests.bench.peers.engine import answer
+from loadtests.bench.peers.engine import answers
+from loadtests.sentences import texts_of
 
 
 class Body(BaseModel):
-    """The body of `POST /classify`: one text."""
+    """The body of `POST /classify`: one text, or several, which are run together."""
 
-    inputs: str
+    inputs: str | list[str]
 
 
 def build(folder: Path, threads: int) -> FastAPI:
@@ -42,8 +43,8 @@ def build(folder: Path, threads: int) -> FastAPI:
     pool = ThreadPoolExecutor(max(threads, 1))
     app = FastAPI()
 
-    def answered(text: str) -> bytes:
-        return msgspec.json.encode([answer(variant, text)])
+    def answered(inputs: str | list[str]) -> bytes:
+        return msgspec.json.encode(answers(variant, texts_of(inputs)))
 
     @app.post("/classify")
     async def classify(body: Body) -> Response:

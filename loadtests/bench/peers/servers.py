@@ -32,6 +32,8 @@ READY_WITHIN_S = 180.0
 STOP_WITHIN_S = 40.0
 LOOK_EVERY_S = 0.1
 LOG_END = 1500
+PEERS = {"litserve": ("litserve_server", "/health"), "ray-serve": ("ray_serve_server", "/readyz")}
+"""Other people's servers: the module of each, and where it says that it is ready."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,16 @@ def fastapi(variant: Path, threads: int) -> Iterator[Server]:
     port = free_port()
     command = [sys.executable, "-m", "loadtests.bench.peers.fastapi_server", str(variant), str(port), str(threads)]
     with started(f"fastapi-{threads or 'spins'}", command, f"http://127.0.0.1:{port}") as server:
+        yield server
+
+
+@contextmanager
+def peer(name: str, variant: Path) -> Iterator[Server]:
+    """Runs one of `PEERS` with one variant. Raises ServerFailed."""
+    module, ready_path = PEERS[name]
+    port = free_port()
+    command = [sys.executable, "-m", f"loadtests.bench.peers.{module}", str(variant), str(port)]
+    with started(name, command, f"http://127.0.0.1:{port}", ready_path) as server:
         yield server
 
 

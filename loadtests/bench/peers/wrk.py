@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from loadtests.errors import WrkFailed, WrkMissing
-from loadtests.sentences import classify_body
+from loadtests.sentences import Inputs, classify_body
 
 MARK = "punctual-wrk "
 TIMEOUT_S = 10
@@ -78,9 +78,9 @@ class Wrk:
     script: Path
 
     @classmethod
-    def at(cls, program: str, url: str, headers: Mapping[str, str], folder: Path, texts: Sequence[str]) -> Wrk:
-        """Writes a script that posts the texts in turn to `/classify` into the folder."""
-        bodies = [classify_body(text) for text in texts]
+    def at(cls, program: str, url: str, headers: Mapping[str, str], folder: Path, asked: Sequence[Inputs]) -> Wrk:
+        """Writes a script that posts the inputs in turn to `/classify` into the folder."""
+        bodies = [classify_body(inputs) for inputs in asked]
         return cls(program, url, headers, write_script(folder, "/classify", headers, bodies))
 
     def run(self, connections: int, seconds: float) -> Sample:

@@ -9,7 +9,7 @@ import pytest
 from small_variants import LABELS, write_variant
 
 from gateway.model.manifest import write_manifest
-from loadtests.bench.peers.servers import fastapi
+from loadtests.bench.peers.servers import fastapi, peer
 from loadtests.bench.peers.wrk import Wrk
 from loadtests.bench.speed import check_same_answers
 from loadtests.errors import OtherAnswers, ServerFailed
@@ -29,6 +29,15 @@ def test_a_server_answers_as_its_variant_does_and_is_gone_afterwards(tmp_path: P
             check_same_answers(asked, swapped, ["good film"])
         family = server.family()
     assert not any(psutil.pid_exists(one.pid) and one.is_running() for one in family)
+
+
+def test_litserve_answers_as_the_variant_does(tmp_path: Path) -> None:
+    """The peer behind LitServe gives its variant's answers; it is an extra of its own."""
+    pytest.importorskip("litserve", reason="pip install 'punctual[peers]' brings LitServe")
+    write_variant(tmp_path / "variant")
+    with peer("litserve", tmp_path / "variant") as server:
+        asked = {server.name: Wrk("wrk", server.url, {}, tmp_path / "unused")}
+        check_same_answers(asked, tmp_path / "variant", ["good film", "a very bad film."])
 
 
 def test_a_server_that_ends_at_once_is_told_with_the_end_of_its_log(tmp_path: Path) -> None:
