@@ -129,6 +129,13 @@ def load_original(path: Path, location: str, auto_class: str, name: str, heads: 
     return Original(model, tokenizer, _window_of(model, tokenizer), pad_id)
 
 
+def pipeline_of(name: str, folder: Path, **settings: Any) -> Any:
+    """Transformers' pipeline of that name over a checkpoint's folder, in fp32: what variants are compared with."""
+    from transformers import pipeline
+
+    return pipeline(name, model=str(folder), **settings)  # type: ignore[call-overload]
+
+
 def _load_model(path: Path, location: str, auto_class: str, name: str, heads: tuple[str, ...]) -> PreTrainedModel:
     import torch
     import transformers

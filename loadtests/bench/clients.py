@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from deployments.replica.sentences import split_sentences
+from exporters.kinds.original import pipeline_of
 from exporters.options import DEFAULT_CACHE, DEFAULT_CATALOG, CacheOption, CatalogOption
 from exporters.sources.source import read_object, resolve_source
 from exporters.sources.texts import HELDOUT, PERSONAL, SUMMARIES, read_texts
@@ -211,12 +212,6 @@ def _documents() -> list[str]:
     return [one.text for one in read_texts(SUMMARIES).texts]
 
 
-def _pipeline(name: str, source: Path, **settings: Any) -> Any:
-    from transformers import pipeline
-
-    return pipeline(name, model=str(source), **settings)  # type: ignore[call-overload]
-
-
 def _fits(run: Any, text: str) -> bool:
     """True if a pipeline reads the text whole."""
     return len(run.tokenizer(text)["input_ids"]) <= run.tokenizer.model_max_length
@@ -232,7 +227,7 @@ def _ask_classify(client: InferenceClient, text: str) -> Told:
 
 
 def _pipeline_classify(source: Path, location: str) -> Reference:
-    run = _pipeline("text-classification", source, top_k=None, truncation=True)
+    run = pipeline_of("text-classification", source, top_k=None, truncation=True)
     return lambda text: _labels({one["label"]: one["score"] for one in run([text])[0]})
 
 
@@ -243,7 +238,7 @@ def _ask_tokens(client: InferenceClient, text: str) -> Told:
 
 def _pipeline_tokens(source: Path, location: str) -> Reference:
     """None for a text longer than the window, whose windows transformers joins by a rule of its own."""
-    run = _pipeline("token-classification", source, aggregation_strategy="simple")
+    run = pipeline_of("token-classification", source, aggregation_strategy="simple")
 
     def told(text: str) -> Told | None:
         if not _fits(run, text):
@@ -261,7 +256,7 @@ def _ask_fill(client: InferenceClient, text: str) -> Told:
 
 
 def _pipeline_fill(source: Path, location: str) -> Reference:
-    run = _pipeline("fill-mask", source, top_k=1)
+    run = pipeline_of("fill-mask", source, top_k=1)
 
     def told(text: str) -> Told | None:
         masked = text.replace(MASKS[0], run.tokenizer.mask_token)
@@ -341,7 +336,7 @@ def _best_topic(source: Path, location: str) -> Reference:
     if _is_embedder(source, location):
         cosines = _source_cosines(source, location)
         return lambda text: Told(TOPICS[_nearest(cosines(text, TOPICS))])
-    run = _pipeline("zero-shot-classification", source)
+    run = pipeline_of("zero-shot-classification", source)
     return lambda text: Told(run(text, candidate_labels=list(TOPICS))["labels"][0])
 
 
@@ -357,7 +352,7 @@ def _ask_answer(client: InferenceClient, text: str) -> Told:
 def _best_answer(source: Path, location: str) -> Reference:
     """By the pipeline where the source answers with spans, else the nearest sentence by its vectors."""
     if not _is_embedder(source, location):
-        run = _pipeline("question-answering", source)
+        run = pipeline_of("question-answering", source)
 
         def span(text: str) -> Told:
             found = run(question=QUESTION, context=text)
