@@ -54,7 +54,7 @@ const calls = {
   },
   textGenerationStream: async () => {
     const asked = { inputs: "Once upon a time", parameters: { max_new_tokens: 8 } };
-    await streamed(at("").textGenerationStream(asked), (chunk) => chunk.token.text);
+    await streamed(at("").textGenerationStream(asked), (chunk) => chunk.choices[0]?.text);
   },
   models: async () => {
     const found = [];
