@@ -17,7 +17,7 @@ import pytest
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
-SEED, EXAMPLES = 7, 40
+SEED, EXAMPLES = 7, 20
 """Of schemathesis: the seed, and the most requests of one kind to an operation."""
 
 CHECKS = (
