@@ -2,7 +2,7 @@
 # make observe      a Prometheus on 127.0.0.1:9090 with the chart's rules, watching the gateway on 127.0.0.1:8000
 # make test         lint, types and every test, with the share of branches that they take
 # make unit         the quick tests alone: no Ray, no browser
-# make conformance  what other people's clients and suites send, against the server: protocol, headers, bodies, traces
+# make conformance  what other people's suites send, then their programs, at length, against a gateway that it starts
 # make test-explore the quick tests, their properties tried on many new cases
 # make coverage     every test; the lines and branches that none takes are shown in htmlcov/index.html
 # make fmt          formats and sorts imports
@@ -67,6 +67,7 @@ unit: $(TEST_READY)
 
 conformance: $(TEST_READY)
 	$(PYTEST) tests/conformance
+	CONFORMANCE=long $(BIN)/python -m pytest -p no:randomly -rA tests/conformance/long
 
 test-explore: $(TEST_READY)
 	HYPOTHESIS_PROFILE=explore $(PYTEST) $(QUICK)
@@ -91,7 +92,8 @@ types: $(TEST_READY)
 dashboards: $(TEST_READY)
 	$(BIN)/python -m helm.dashboards.render
 
-# The locks of serving and of making variants are parts of the tests' lock, so that what is tested is what is served.
+# The locks of serving and of making variants are parts of the tests' lock, so that what is tested is what is served. Those
+# of clients are for environments of their own: no version of theirs may bind ours.
 UPGRADE ?=
 LOCK = $(BIN)/pip-compile --quiet --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links \
 	$(TORCH_FROM) --constraint requirements/torch.txt --unsafe-package torch --unsafe-package punctual $(UPGRADE)
@@ -103,6 +105,8 @@ lock: $(TEST_READY)
 		--output-file requirements/bench.txt pyproject.toml
 	$(LOCK) --constraint requirements/test.txt --extra export,tracing --output-file requirements/export.txt pyproject.toml
 	$(LOCK) --constraint requirements/test.txt --extra tracing --output-file requirements/serve.txt pyproject.toml
+	$(LOCK) --output-file requirements/clients-oldest.txt requirements/clients-oldest.in
+	$(LOCK) --output-file requirements/clients-newest.txt requirements/clients-newest.in
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -23,12 +23,13 @@ BENCHMARKS = {
     "sharing": "Compares ways in which texts being decoded can share an engine.",
     "budgets": "Requests summaries with random budgets and measures how many are in time.",
     "coexistence": "Measures a classifier's latency beside a busy summarizer.",
+    "slow_clients": "Measures an ordinary client's latency beside a crowd of slow ones.",
     "checkpoints": "Measures time and memory of checkpoints by batch and length, training included.",
     "memory": "Measures whether a summarizer's memory grows over many summaries.",
 }
 """What each benchmark does, by the name of its module, whose `command` is the command."""
 
-COMMANDS = {name: (f"loadtests.bench.{name}:command", about) for name, about in BENCHMARKS.items()}
+COMMANDS = {name.replace("_", "-"): (f"loadtests.bench.{name}:command", about) for name, about in BENCHMARKS.items()}
 COMMANDS["ceiling"] = (
     "loadtests.generator.command:ceiling",
     "Finds how many requests a second `punctual load` can send on time on this machine.",

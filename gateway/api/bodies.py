@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from codecs import BOM_UTF8
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from itertools import islice
 from typing import Any, NoReturn, TypeVar
 
@@ -54,8 +54,8 @@ class RouteBody(Strict):
 def parse(body: bytes, model: type[Body], limits: Limits) -> Body:
     """Validates a body. Raises InputTooLong (413), or InvalidRequest: 400 if it is not JSON, else 422.
 
-    A byte-order mark of UTF-8 is skipped, half of a surrogate pair is read as U+FFFD, and a whole number may be written
-    `60.0`.
+    A byte-order mark of UTF-8 is skipped, half of a surrogate pair is read as U+FFFD, a whole number may be written
+    `60.0`, and an unknown field that is null counts as absent: clients write those that nobody has set.
     """
     if len(body) > limits.max_body_bytes:
         raise body_too_long(limits.max_body_bytes)
@@ -64,7 +64,7 @@ def parse(body: bytes, model: type[Body], limits: Limits) -> Body:
     except ValidationError as error:
         fault = error
     if not _is_unreadable(fault):
-        return validated(from_json(body), model) if _has_whole_float(fault) else _refuse(fault)
+        return validated(from_json(body), model) if _mendable(fault) else _refuse(fault)
     if body.startswith(BOM_UTF8) or _HALF_A_PAIR.search(body):
         return validated(_read_again(body, fault), model)
     return _refuse(fault, body)
@@ -130,10 +130,11 @@ def validated(document: object, model: type[Body]) -> Body:
     try:
         return model.model_validate(document)
     except ValidationError as error:
-        if not _has_whole_float(error):
+        if not _mendable(error):
             raise _invalid(error) from None
+        unknown = _unknown_nulls(error)
     try:
-        return model.model_validate(_mended(document))
+        return model.model_validate(_mended(document, unknown))
     except ValidationError as error:
         raise _invalid(error) from None
 
@@ -146,13 +147,19 @@ def _is_unreadable(error: ValidationError) -> bool:
     return error.error_count() == 1 and error.errors(include_input=False)[0]["type"] == "json_invalid"
 
 
-def _has_whole_float(error: ValidationError) -> bool:
-    """True if a field that takes whole numbers was given one as a float."""
+def _mendable(error: ValidationError) -> bool:
+    """True if a field that takes whole numbers was given one as a float, or an unknown one was null."""
     faults = error.errors(include_url=False, include_context=False)[:MOST_FAULTS]
-    return any(
-        fault["type"] == "int_type" and isinstance(fault["input"], float) and fault["input"].is_integer()
-        for fault in faults
+    whole = (
+        isinstance(one["input"], float) and one["input"].is_integer() for one in faults if one["type"] == "int_type"
     )
+    return any(whole) or bool(_unknown_nulls(error))
+
+
+def _unknown_nulls(error: ValidationError) -> frozenset[str]:
+    """The names of unknown fields that were null."""
+    faults = error.errors(include_url=False, include_context=False)
+    return frozenset(str(one["loc"][-1]) for one in faults if one["type"] == "extra_forbidden" and one["input"] is None)
 
 
 def _read_again(body: bytes, fault: ValidationError) -> object:
@@ -163,17 +170,21 @@ def _read_again(body: bytes, fault: ValidationError) -> object:
         raise _invalid(fault, body) from None
 
 
-def _mended(document: Any) -> Any:
-    """The document with U+FFFD in place of each half of a surrogate pair, and with whole numbers as integers."""
+def _mended(document: Any, unknown: Container[str] = ()) -> Any:
+    """The document with U+FFFD in place of each half of a surrogate pair, and with whole numbers as integers.
+
+    Members of these `unknown` names are left out where they are null.
+    """
     match document:
         case str():
             return _SURROGATE.sub("\ufffd", document)
         case float() if document.is_integer():
             return int(document)
         case list():
-            return [_mended(one) for one in document]
+            return [_mended(one, unknown) for one in document]
         case dict():
-            return {_mended(name): _mended(one) for name, one in document.items()}
+            kept = ((name, one) for name, one in document.items() if one is not None or name not in unknown)
+            return {_mended(name): _mended(one, unknown) for name, one in kept}
     return document
 
 

@@ -53,6 +53,10 @@ nothing there. They are written to see whether a client that has ended its side 
 MAX_HEAD = 32 * 1024
 """Most bytes of a request's target and headers together; nginx takes 32 KiB, Node 16."""
 
+FRAMING = 16
+"""Bytes around each byte of a chunked body that are borne; a client that sends single bytes has five. Beyond that there
+may be as many as in a head: else a body whose chunk has an endless extension, or endless trailers, would be read on."""
+
 MOST_UNREAD = 256 * 1024
 """Bytes of a body that may wait for the application before reading pauses: as much as uvloop reads at once."""
 
@@ -78,6 +82,7 @@ _OTHER_VERSIONS = ("Invalid HTTP version", "Pause on PRI/Upgrade")  # in llhttp'
 _CLOSE = b"connection: close\r\n"
 _WITHOUT_BODY = (204, 304)
 _URL = re.compile(rb"[^/?#]*://([^/?#]*)")
+_HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[\w.~!$&'()*+,;=%-]*)(?::\d*)?", re.ASCII)  # RFC 3986, section 3.2.2
 
 log = logging.getLogger("gateway.http")  # none of those that the access log shows: a traceback may quote a request
 
@@ -241,6 +246,7 @@ class Connection(asyncio.Protocol):
         self._reading: Exchange | None = None  # whose body is being read
         self._in_head = False
         self._head_read = 0  # bytes that were read since the head began, besides its first
+        self._framing = 0  # bytes of the body that were read beyond its content and what is borne around it
         self._read_s = self._first_byte_s = 0.0
         self._target = b""
         self._headers: list[tuple[bytes, bytes]] = []
@@ -290,6 +296,7 @@ class Connection(asyncio.Protocol):
             return
         self._read_s = self._hub.clock()
         self._head_read += len(data)
+        reading = self._reading
         try:
             self._parse(data)
         except httptools.HttpParserError as error:
@@ -297,6 +304,10 @@ class Connection(asyncio.Protocol):
                 self._refuse(_problem_of(error))
         if self._in_head and self._head_read > MAX_HEAD:
             self._refuse(HeadTooLarge(MAX_HEAD))
+        if reading is not None and reading is self._reading and not self._ending:
+            self._framing += len(data)
+            if self._framing > MAX_HEAD:
+                self._refuse(_malformed("the chunks of the body have too much around their content"))
         self.flow()
 
     def eof_received(self) -> bool:
@@ -374,6 +385,7 @@ class Connection(asyncio.Protocol):
         }
         keep_alive = version == "1.1" and self._parser.should_keep_alive()
         exchange = self._reading = Exchange(self, scope, keep_alive=keep_alive)
+        self._framing = 0
         self._check_head(exchange, version)
         self._exchanges.append(exchange)
         if len(self._exchanges) == 1:
@@ -382,6 +394,7 @@ class Connection(asyncio.Protocol):
 
     def on_body(self, part: bytes) -> None:
         """Takes a part of a body."""
+        self._framing -= len(part) * (1 + FRAMING)
         if self._reading is not None:
             self._reading.feed(part)
 
@@ -499,6 +512,11 @@ class Connection(asyncio.Protocol):
         hosts = names.count(b"host")
         if hosts > 1 or (hosts == 0 and version == "1.1"):
             raise _malformed("there must be one Host header")
+        for name, value in self._headers:
+            if name == b"host" and not _HOST.fullmatch(value.strip()):
+                raise _malformed("the Host header is no name or address, with or without a port")
+            if name == b"transfer-encoding" and value.strip().lower() != b"chunked":
+                raise _malformed("Transfer-Encoding may be chunked alone; a body is compressed by Content-Encoding")
         if b"expect" in names:
             exchange.expects_continue = (b"expect", b"100-continue") in (
                 (name, value.lower()) for name, value in self._headers
@@ -612,7 +630,7 @@ def _divided(target: bytes) -> tuple[bytes | None, bytes]:
     whole = None if target.startswith(b"/") else _URL.match(target)
     if whole is None:
         return None, target
-    if not whole[1]:
+    if not whole[1] or not _HOST.fullmatch(whole[1]):
         raise _malformed("the target names no host")
     rest = target[whole.end() :]
     return whole[1], rest if rest.startswith(b"/") else b"/" + rest

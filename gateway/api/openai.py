@@ -36,6 +36,10 @@ PREFIX = "/v1/"
 ANY_MODEL = "punctual"
 """The `model` that leaves the choice of task and checkpoint to the gateway."""
 
+_STAND_INS = re.compile(r"tgi|dummy|https?://.*")
+"""What Hugging Face's clients send as `model` where they know an address alone: huggingface_hub a word, its JavaScript
+sibling the address. It leaves the choice to the gateway."""
+
 Json: TypeAlias = dict[str, Any]
 
 
@@ -470,7 +474,7 @@ def placed(endpoint: str, model: str, checkpoints: Mapping[str, Sequence[str]]) 
             return TASKS[own[0]], Terms(pinned=model)
     elif model in set(Tier):
         return TASKS[wanted[0]], Terms(min_tier=Tier(model))
-    elif model in wanted or model == ANY_MODEL:
+    elif model in wanted or model == ANY_MODEL or _STAND_INS.fullmatch(model):
         return TASKS[model if model in wanted else wanted[0]], Terms()
     raise UnknownModel(_models(checkpoints, wanted))
 

@@ -22,6 +22,12 @@ MALFORMED = {
     "text before the method": b"Extra lineGET / HTTP/1.1\r\nHost: a\r\n\r\n",
     "no host": b"GET / HTTP/1.1\r\n\r\n",
     "two hosts": b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+    "a host of two words": b"GET / HTTP/1.1\r\nHost: a b\r\n\r\n",
+    "two hosts in one header": b"GET / HTTP/1.1\r\nHost: a, b\r\n\r\n",
+    "a host with a user": b"GET / HTTP/1.1\r\nHost: b@a\r\n\r\n",
+    "a host whose port is none": b"GET / HTTP/1.1\r\nHost: a:b\r\n\r\n",
+    "a host with a path": b"GET / HTTP/1.1\r\nHost: a/b\r\n\r\n",
+    "a whole URL with a user": b"GET http://b@a/ HTTP/1.1\r\nHost: a\r\n\r\n",
     "a header's name with brackets": b"GET / HTTP/1.1\r\nHost: a\r\nX[]: b\r\n\r\n",
     "a control character in a header": b"GET / HTTP/1.1\r\nHost: a\r\nX: b\x07\r\n\r\n",
     "a bare carriage return": b"GET / HTTP/1.1\r\nHost: a\r\n\rX: b\r\n\r\n",
@@ -29,6 +35,12 @@ MALFORMED = {
     "a length that is no number": HEAD + b"Content-Length: abc\r\n\r\n",
     "two lengths": HEAD + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
     "a length and chunks": HEAD + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+    "chunks of another coding": CHUNKED.replace(b"chunked", b"gzip, chunked"),
+    "two codings in two headers": CHUNKED.replace(b"chunked", b"gzip\r\nTransfer-Encoding: chunked"),
+    "a chunk of 2 to the 64th bytes": CHUNKED.replace(b"5\r\n", b"10000000000000000\r\n"),
+    "a chunk with a sign": CHUNKED.replace(b"5\r\n", b"+5\r\n"),
+    "a chunk in another notation": CHUNKED.replace(b"5\r\n", b"0x5\r\n"),
+    "a chunk that is longer than it says": CHUNKED.replace(b"hello", b"hello!"),
     "a chunk without its length": HEAD + b"Transfer-Encoding: chunked\r\n\r\nhello\r\n0\r\n\r\n",
     "half a head": b"GET / HTTP/1.1\r\nHost: a\r\n",
     "half a body": HEAD + b"Content-Length: 12\r\n\r\nhello",
@@ -69,6 +81,48 @@ async def test_what_is_not_http_is_a_problem(echo: Echo, name: str) -> None:
         assert is_problem(await client.last_answer(), 400, "invalid_request")
         assert await client.ended() == b""
     assert served.refused == ["invalid_request"]
+
+
+ENDLESS = {
+    "an extension of a chunk": b"5;a=" + b"b" * 2 * MAX_HEAD,
+    "many extensions": b"5" + b";a=b" * MAX_HEAD,
+    "zeros of a chunk's length": b"0" * 3 * MAX_HEAD,
+    "a trailer": b"5\r\nhello\r\n0\r\nX: " + b"a" * 2 * MAX_HEAD,
+    "many trailers": b"5\r\nhello\r\n0\r\n" + b"X: a\r\n" * MAX_HEAD,
+}
+
+
+@pytest.mark.parametrize("name", ENDLESS)
+async def test_what_stands_around_a_body_has_a_limit(echo: Echo, name: str) -> None:
+    """A chunked body whose chunks say ever more of themselves, or whose trailers never end, is a 400."""
+    sent = HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + ENDLESS[name]
+    async with serving(echo) as served, served.client() as client:
+        for at in range(0, len(sent), 10_000):
+            await client.send(sent[at : at + 10_000])
+            await asyncio.sleep(0)
+        assert is_problem(await client.answer(), 400, "invalid_request")
+
+
+async def test_a_body_of_the_smallest_chunks_is_read(echo: Echo) -> None:
+    """A client that sends every byte as a chunk of its own, with an extension, has its answer."""
+    body = b"a" * MAX_HEAD
+    async with serving(echo) as served, served.client() as client:
+        await client.send(HEAD + b"Transfer-Encoding: chunked\r\n\r\n")
+        for at in range(0, len(body), 1000):
+            await client.send(b"1;a=b\r\na\r\n" * len(body[at : at + 1000]))
+            await asyncio.sleep(0)
+        await client.send(b"0\r\nX: a\r\n\r\n")
+        assert (await client.answer())[::2] == (200, body)
+
+
+@pytest.mark.parametrize(
+    "host", [b"", b"a", b"A.b-c_d:80", b"a.:", b"127.0.0.1:8000", b"[::1]:8000", b"xn--4ca.example"]
+)
+async def test_a_host_of_any_form_reaches_the_application(echo: Echo, host: bytes) -> None:
+    """A name or an address is a host, with a port, without one or with an empty one; so is none."""
+    async with serving(echo) as served, served.client() as client:
+        await client.send(b"GET / HTTP/1.1\r\nHost: " + host + b"\r\n\r\n")
+        assert (await client.answer())[0] == 200
 
 
 @pytest.mark.parametrize("version", ["0.9", "1.2", "2.0", "9.9"])

@@ -11,7 +11,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[2]
-LOCKS = ("build", "torch", "serve", "export", "bench", "test")
+LOCKS = ("build", "torch", "serve", "export", "bench", "test", "clients-oldest", "clients-newest")
 EXTRAS = {
     "serve": {"tracing"},
     "export": {"export", "tracing"},

@@ -36,7 +36,7 @@ def test_a_benchmark_says_the_same_of_itself_as_the_list_of_all(name: str) -> No
     """A benchmark's own help begins with its sentence in the list of all."""
     command = import_module(f"loadtests.bench.{name}").command
     assert command.__doc__ == BENCHMARKS[name]
-    told = CliRunner().invoke(bench, [name, "--help"])
+    told = CliRunner().invoke(bench, [name.replace("_", "-"), "--help"])
     assert told.exit_code == 0 and "--json" in told.stdout
 
 

@@ -117,6 +117,21 @@ def test_what_other_programs_write_is_read(body: bytes, text: str) -> None:
     assert read(body) == (text,)
 
 
+@pytest.mark.parametrize("known", ["", ', "top_k": 1.0', ', "top_k": null'])
+def test_an_unknown_field_that_is_null_counts_as_absent(known: str) -> None:
+    """Clients write fields that nobody has set as null: those that are not known here refuse nothing."""
+    body = f'{{"inputs": "a", "new": null, "parameters": {{"newer": null, "top\\ud83d": null{known}}}}}'
+    assert read(body.encode()) == ("a",)
+
+
+def test_an_unknown_field_that_says_something_is_refused_beside_one_that_is_null() -> None:
+    """What is not null is refused by its name, and it alone."""
+    assert fields(refused(b'{"inputs": "a", "new": null, "parameters": {"newer": 1, "new": 0}}')) == {
+        "parameters.new",
+        "parameters.newer",
+    }
+
+
 def test_a_fault_is_named_in_a_body_that_had_to_be_mended() -> None:
     """A body with a byte-order mark or half a pair has its faults named like any other."""
     assert fields(refused(b'\xef\xbb\xbf{"inputs": 7}')) == {"inputs"}

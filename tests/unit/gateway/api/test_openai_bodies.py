@@ -99,6 +99,9 @@ def test_what_changes_nothing_is_accepted_and_listed() -> None:
         ("balanced", "generate", Terms(min_tier=Tier.BALANCED)),
         ("summarize", "summarize", Terms()),
         ("punctual", "generate", Terms()),
+        ("tgi", "generate", Terms()),  # by huggingface_hub before 0.27, which knows an address alone
+        ("dummy", "generate", Terms()),  # by later ones
+        ("http://127.0.0.1:8000/v1", "generate", Terms()),  # by @huggingface/inference
     ],
 )
 def test_a_model_is_a_checkpoint_a_tier_or_a_task(model: str, task: str, asked: Terms) -> None:
@@ -108,7 +111,7 @@ def test_a_model_is_a_checkpoint_a_tier_or_a_task(model: str, task: str, asked: 
 
 def test_a_model_that_cannot_answer_is_not_found() -> None:
     """The error lists those that can."""
-    for model in ("vectors", "gpt-4o"):
+    for model in ("vectors", "gpt-4o", "dummy-2", "ftp://127.0.0.1", ""):
         with pytest.raises(UnknownModel) as refused:
             openai.placed("chat", model, CHECKPOINTS)
         assert refused.value.members["models"] == ["scribbler", *Tier, "generate", "punctual"]
