@@ -90,8 +90,10 @@ def _too_long(checkpoint: str, failure: Failure) -> Problem:
     """The problem of a text that is too long, with token counts if known: it may be too long to be sent or counted."""
     if not failure.limit:
         return InputTooLong(f"{checkpoint}: {failure.detail or 'over its limit'}", {"checkpoint": checkpoint})
-    members = {"tokens": failure.tokens, "limit": failure.limit, "unit": "tokens", "checkpoint": checkpoint}
+    members = {failure.unit: failure.tokens, "limit": failure.limit, "unit": failure.unit, "checkpoint": checkpoint}
     detail = f"{checkpoint} takes {failure.limit} tokens, got {failure.tokens}"
+    if failure.unit == "bytes":
+        detail = f"{checkpoint}: {failure.detail}"
     if failure.index is None:
         return InputTooLong(detail, members)
     return InputTooLong(f"inputs[{failure.index}]: {detail}", {**members, "index": failure.index})

@@ -217,6 +217,7 @@ class InputTooLong(Problem):
         inputs: int
         characters: int
         tokens: int
+        bytes: int
         index: int
         checkpoint: str
 

@@ -157,7 +157,8 @@ class Failure(Struct, frozen=True, array_like=True, tag="failure"):
 
     `UNAVAILABLE` (the replica is draining, or its connection broke) may be tried elsewhere; other failures may not.
     `REFUSED` says that the checkpoint does not take such inputs, and `detail` why. `tokens`, `limit` and the `index` of
-    the input are set for `TOO_LONG`. `detail` never holds text of the request.
+    the input are set for `TOO_LONG`. Where its `unit` is bytes, so are these two, of keys and values, and `detail` says
+    more. `detail` never holds text of the request.
     """
 
     kind: FailureKind
@@ -165,6 +166,7 @@ class Failure(Struct, frozen=True, array_like=True, tag="failure"):
     tokens: int = 0
     limit: int = 0
     index: int | None = None
+    unit: Literal["tokens", "bytes"] = "tokens"
 
 
 class LoadReport(Struct, frozen=True, array_like=True):
