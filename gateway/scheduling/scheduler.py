@@ -215,9 +215,9 @@ class Scheduler:
         took_s = now_s + way_back_s - ticket.decided_s
 
         def learn() -> None:
-            if ticket.told_s is not None:
+            if forecast.first is not None and ticket.told_s is not None:
                 forecaster.learn_first(forecast, ticket.told_s - ticket.decided_s, now_s)
-            elif expired:
+            elif forecast.first is not None and expired:
                 forecaster.learn_first(forecast, now_s - ticket.decided_s, now_s, beyond=True)
             if answer is None:
                 if first:
