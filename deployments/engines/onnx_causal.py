@@ -29,6 +29,7 @@ from deployments.engines.onnx_seq2seq import (
     present_of,
 )
 from deployments.engines.past_memory import PastLedger, PastNeed, bytes_of
+from deployments.engines.prefixes import Prefixes
 
 POSITION_IDS = "position_ids"
 
@@ -82,6 +83,7 @@ class OnnxCausal:
 
     def __init__(self, graph: CausalGraph) -> None:
         """Takes an open graph, as `open` makes it."""
+        self.prefixes = Prefixes()
         self._graph = graph
         self._pasts = CausalPasts()
         self._position_bytes = bytes_a_position(graph.session, list(graph.empty))
@@ -97,7 +99,7 @@ class OnnxCausal:
     @property
     def held_bytes(self) -> int:
         """The bytes of keys and values that its texts hold now."""
-        return self._pasts.ledger.held_bytes
+        return self._pasts.ledger.held_bytes + self.prefixes.held_bytes
 
     @classmethod
     def open(cls, folder: Path, threads: int) -> OnnxCausal:
@@ -116,12 +118,18 @@ class OnnxCausal:
         return cls(CausalGraph(session, frozenset(inputs), _empty(file, session)))
 
     def encode(self, token_ids: TokenIds) -> OnnxWriting:
-        """Reads a prompt without its last token, token ids (tokens,), and gives its decoder. Blocking."""
+        """Reads a prompt without its last token, token ids (tokens,), and gives its decoder. Blocking.
+
+        What it has in common with one that was read before is restored, if that is kept.
+        """
         self._pasts.tidy()
-        past = self._graph.empty
-        if len(token_ids):
-            _, past = self._graph.run(token_ids[np.newaxis], past, len(token_ids) - 1)
-        return OnnxWriting(self._graph, past, self._pasts)
+        restored, kept = self.prefixes.restore(token_ids)
+        past = dict(kept) if restored else self._graph.empty
+        if restored < len(token_ids):
+            left = token_ids[restored:]
+            _, past = self._graph.run(left[np.newaxis], past, len(left) - 1)
+            self.prefixes.keep(token_ids, past)
+        return OnnxWriting(self._graph, past, self._pasts, restored)
 
     def step_together(self, decoders: Sequence[Decoder], pending: Sequence[Pending]) -> list[Logits]:
         """Runs the next token of each decoder in one step; gives logits (1, vocabulary) of each. Blocking.
@@ -157,8 +165,12 @@ class OnnxWriting:
     others its past is a `row` of what they have `shared`.
     """
 
-    def __init__(self, graph: CausalGraph, past: Arrays, pasts: CausalPasts) -> None:
-        """Takes the keys and values of all tokens of the prompt but the last, in one row, and the engine's pasts."""
+    def __init__(self, graph: CausalGraph, past: Arrays, pasts: CausalPasts, restored: int = 0) -> None:
+        """Takes the keys and values of all tokens of the prompt but the last, in one row, and the engine's pasts.
+
+        So many of its tokens were restored.
+        """
+        self.restored = restored
         self.length = _tokens_in(past)
         self.shared: PaddedPast | None = None
         self.row = 0

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from small_causal import small_causal
 from small_seq2seq import articles, seq2seq_tokenizer, small_seq2seq
 
-from deployments.engines.base import Decoder
+from deployments.engines.base import Decoder, TokenIds
 from deployments.engines.onnx_causal import OnnxCausal
 from deployments.engines.onnx_seq2seq import OnnxSeq2Seq
 from deployments.engines.past_memory import CountsPasts, PastNeed
@@ -184,7 +184,8 @@ async def test_many_texts_leave_memory_flat(causal: OnnxCausal, tmp_path: Path) 
         assert all(isinstance(one, Answer) for one in answers)
         assert max(held) <= limit * 1_000_000 and figures["past_limit_bytes"] == limit * 1_000_000
         assert max(held[TEXTS // 2 :]) <= max(held[: TEXTS // 2]) * 1.5
-        assert figures["past_bytes"] == figures["past_reserved_bytes"] == 0
+        assert figures["past_bytes"] == figures["past_prefix_bytes"] and figures["past_reserved_bytes"] == 0
+        assert figures["restored_prompts"] > TEXTS / 2
     finally:
         await replica.stop(60)
 
@@ -213,3 +214,46 @@ async def test_a_text_that_can_never_fit_is_refused_with_the_limit(causal: OnnxC
         assert replica.totals().figures()["refused_for_memory"] == 1
     finally:
         await replica.stop(60)
+
+
+@pytest.fixture(scope="module", params=["llama", "gpt2", "gpt_neo"])
+def prompted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The graph of a tiny decoder-only checkpoint of a family."""
+    folder = tmp_path_factory.mktemp(request.param)
+    with quiet_libraries():
+        export_causal_graph(small_causal(request.param), folder)
+    return folder
+
+
+@settings(max_examples=8, deadline=None)
+@given(seed=st.integers(0, 2**16), limit=st.sampled_from([0, 40_000, 10**9]))
+def test_what_is_restored_is_written_as_if_it_were_read(prompted: Path, seed: int, limit: int) -> None:
+    """Prompts with a beginning in common are answered token for token as by an engine that keeps none.
+
+    The prompts that are kept stay within their limit.
+    """
+    chance = np.random.default_rng(seed)
+    plain, keeping = OnnxCausal.open(prompted, 1), OnnxCausal.open(prompted, 1)
+    keeping.prefixes.resize(limit)
+    common = chance.integers(3, 200, 30)
+    for _ in range(5):
+        tail = chance.integers(3, 200, int(chance.integers(0, 20)))
+        ids = np.concatenate([common[: int(chance.integers(10, 31))], tail, common[:1]])
+        assert _written(keeping, ids) == _written(plain, ids)
+        assert keeping.prefixes.held_bytes <= limit and plain.prefixes.held_bytes == 0
+        assert keeping.held_bytes == keeping.prefixes.held_bytes
+    assert plain.prefixes.restored_prompts == 0 and (limit or not keeping.prefixes.restored_prompts)
+    assert limit < 10**9 or _written(keeping, ids) == _written(plain, ids)
+    assert limit < 10**9 or keeping.prefixes.restored_tokens > 0
+    keeping.prefixes.resize(0)
+    assert keeping.held_bytes == 0
+
+
+def _written(engine: OnnxCausal, ids: TokenIds) -> list[int]:
+    """The likeliest tokens after a prompt."""
+    decoder, row, found = engine.encode(ids[:-1]), np.zeros(1, dtype=np.int64), list[int]()
+    token = int(ids[-1])
+    for _ in range(12):
+        token = int(decoder.step(np.asarray([token]), row)[0].argmax())
+        found.append(token)
+    return found

@@ -10,6 +10,7 @@ from tokenizers.decoders import DecodeStream
 
 from deployments.engines.base import CausalEngine, Seq2SeqEngine
 from deployments.engines.past_memory import PastNeed
+from deployments.engines.prefixes import Restored
 from deployments.replica.generate.choosing import Choice, Chooser
 from deployments.replica.generate.prompts import Prompts
 from deployments.replica.writing.job import Ask, Given, Steps, TextBudget, WritingJob, WritingResult
@@ -31,6 +32,8 @@ CODES_SHOWN = 8
 class WrittenText:
     """The text of the tokens so far, as far as no later token can change it, up to a stop text.
 
+    `restored` tokens of its prompt were not read anew.
+
     A token may be a part of a character; what is not whole is held back, and left out at the end. So is what may become
     a stop text.
     """
@@ -42,6 +45,7 @@ class WrittenText:
         """
         self.text = ""
         self.stopped = False
+        self.restored = 0
         self._tokenizer = tokenizer
         last = list(prompt[-1:])
         whole = BROKEN not in tokenizer.decode(last)
@@ -158,7 +162,9 @@ class Scribe:
         began = budget.clock()
         decoder = self._engine.encode(np.asarray(prompt[:-1], dtype=np.int64))
         logits = decoder.step(np.asarray(prompt[-1:], dtype=np.int64), np.zeros(1, dtype=np.int64))[0]
-        self._slowdown.learn(budget.clock() - began, times.encode_s / slowdown)
+        written.restored = decoder.restored if isinstance(decoder, Restored) else 0
+        if not written.restored:  # else it says nothing of how fast others are read
+            self._slowdown.learn(budget.clock() - began, times.encode_s / slowdown)
         step_s, tokens = times.step_s(1), 0
         while True:
             token = chooser.choose(logits)
@@ -214,5 +220,6 @@ def _result(
         pieces=1,
         headroom_s=budget.headroom_s,
         lead=reason == "deadline" and not written.text,
+        restored=written.restored,
     )
     return WritingResult(written.text, generation, read)

@@ -12,6 +12,7 @@ import psutil
 from deployments.engines.base import CausalEngine, Seq2SeqEngine
 from deployments.engines.host import usable_memory_bytes
 from deployments.engines.past_memory import CountsPasts, PastNeed
+from deployments.engines.prefixes import KeepsPrefixes, Prefixes
 from gateway.catalogs.catalog import CatalogEntry
 from gateway.model.messages import Failure, FailureKind
 
@@ -24,13 +25,19 @@ log = logging.getLogger("punctual.replica")
 
 
 class PastBudget:
-    """Reserves memory for the texts under way, so that their keys and values never take more than the limit."""
+    """Reserves memory for the texts under way, so that their keys and values never take more than the limit.
 
-    def __init__(self, limit_bytes: int, engine: CountsPasts) -> None:
+    What they leave of it is for prompts that were read, if the engine keeps such.
+    """
+
+    def __init__(self, limit_bytes: int, engine: CountsPasts, *, keeps_prefixes: bool = True) -> None:
         """Takes the limit, and the engine that says what texts take."""
         self.limit_bytes = limit_bytes
         self._engine = engine
         self._reserved: list[PastNeed] = []
+        self._prefixes = engine.prefixes if isinstance(engine, KeepsPrefixes) else Prefixes()
+        self._keeps_prefixes = keeps_prefixes
+        self._leave_the_rest()
 
     def refusal(self, need: PastNeed) -> Failure | None:
         """The failure of a text that could not begin even alone; None for one that could."""
@@ -50,10 +57,16 @@ class PastBudget:
     def reserve(self, need: PastNeed) -> None:
         """Notes that a text has begun."""
         self._reserved.append(need)
+        self._leave_the_rest()
 
     def release(self, need: PastNeed) -> None:
         """Notes that a text has ended."""
         self._reserved.remove(need)
+        self._leave_the_rest()
+
+    def _leave_the_rest(self) -> None:
+        left = self.limit_bytes - self._engine.most_bytes(self._reserved) if self._keeps_prefixes else 0
+        self._prefixes.resize(left)
 
     def figures(self) -> dict[str, float]:
         """The bytes that are held now, those that may be held by the texts under way, and the limit, by name."""
@@ -61,6 +74,9 @@ class PastBudget:
             "past_bytes": self._engine.held_bytes,
             "past_reserved_bytes": self._engine.most_bytes(self._reserved),
             "past_limit_bytes": self.limit_bytes,
+            "past_prefix_bytes": self._prefixes.held_bytes,
+            "restored_prompts": self._prefixes.restored_prompts,
+            "restored_tokens": self._prefixes.restored_tokens,
         }
 
 
@@ -72,12 +88,12 @@ def past_budget(entry: CatalogEntry, engine: Seq2SeqEngine | CausalEngine, large
     """
     if not isinstance(engine, CountsPasts):
         return None
-    needed = engine.most_bytes([largest])
+    needed, keeps_prefixes = engine.most_bytes([largest]), entry.prefixes
     if entry.past_mb is None:
         share = usable_memory_bytes(float(psutil.virtual_memory().total)) / SHARE_OF_MEMORY
-        return PastBudget(max(int(share), needed), engine)
+        return PastBudget(max(int(share), needed), engine, keeps_prefixes=keeps_prefixes)
     limit = entry.past_mb * MEGABYTE
     if limit < needed:
         said = "%s: past_mb is %d, and its largest text may take %.1f: such texts are refused"
         log.warning(said, entry.name, entry.past_mb, needed / MEGABYTE)
-    return PastBudget(limit, engine)
+    return PastBudget(limit, engine, keeps_prefixes=keeps_prefixes)
