@@ -38,7 +38,13 @@ def refused(decision: Decision) -> Problem:
         case Refusal.OVERLOADED:
             return Overloaded("no checkpoint can answer in time at the current load", decision.retry_after_s)
         case Refusal.INFEASIBLE:
-            return BudgetInfeasible(decision.min_feasible_s, min_admitted_s(decision), _fastest(decision))
+            first_s = (decision.min_feasible_first_s, min_admitted_first_s(decision))
+            return BudgetInfeasible(
+                decision.min_feasible_s,
+                min_admitted_s(decision),
+                _fastest(decision),
+                first_s if decision.min_feasible_first_s else None,
+            )
         case Refusal.NO_CANDIDATE:
             return _unmet(decision)
         case _:
@@ -56,6 +62,11 @@ def refused_after_loss(decision: Decision, lost: str, deadline: Deadline, now_s:
     if decision.refusal is Refusal.UNAVAILABLE:
         return refused(decision)
     return CheckpointUnavailable([lost])
+
+
+def first_missed(first_s: float, elapsed_s: float) -> Problem:
+    """The problem of a strict request of whose answer no text was told within the budget for that."""
+    return DeadlineExceeded(max(elapsed_s, first_s), first_s, what="the deadline of the first token")
 
 
 def failed(checkpoint: str, forecast: Forecast, failure: Failure, deadline: Deadline, now_s: float) -> Problem:
@@ -86,12 +97,24 @@ def min_admitted_s(decision: Decision) -> float:
     return elapsed_s + min(least_s, _least_idle_s(decision))
 
 
+def min_admitted_first_s(decision: Decision) -> float:
+    """Likewise the least budget for the first text, beside one for the answer that is let in."""
+    elapsed_s = decision.min_feasible_s - _least_idle_s(decision)
+    offered = (a.candidate for a in decision.assessed if a.verdict.eligible and a.candidate.quality <= decision.ceiling)
+    forecasts = [one.forecast for one in offered if one.forecast is not None]
+    least_s = min(one.least_s for one in forecasts)
+    let_in = [one.first.least_s for one in forecasts if one.first and one.least_s <= max(least_s, decision.remaining_s)]
+    return elapsed_s + min(let_in, default=0.0)
+
+
 def _too_long(checkpoint: str, failure: Failure) -> Problem:
     """The problem of a text that is too long, with token counts if known: it may be too long to be sent or counted."""
     if not failure.limit:
         return InputTooLong(f"{checkpoint}: {failure.detail or 'over its limit'}", {"checkpoint": checkpoint})
-    members = {"tokens": failure.tokens, "limit": failure.limit, "unit": "tokens", "checkpoint": checkpoint}
+    members = {failure.unit: failure.tokens, "limit": failure.limit, "unit": failure.unit, "checkpoint": checkpoint}
     detail = f"{checkpoint} takes {failure.limit} tokens, got {failure.tokens}"
+    if failure.unit == "bytes":
+        detail = f"{checkpoint}: {failure.detail}"
     if failure.index is None:
         return InputTooLong(detail, members)
     return InputTooLong(f"inputs[{failure.index}]: {detail}", {**members, "index": failure.index})

@@ -7,6 +7,7 @@ decides, and the replicas are one `Backend`.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,7 +24,7 @@ from gateway.model.messages import Answer, Delta, Failure, FailureKind, Generati
 from gateway.model.outcome import Outcome
 from gateway.model.request import Request
 from gateway.observability.record import Observer, RequestRecord, tell
-from gateway.refusals import failed, refused, refused_after_loss
+from gateway.refusals import failed, first_missed, refused, refused_after_loss
 from gateway.router import Router
 from gateway.scheduling.loop import Backend, SchedulerLoop, TakeDelta
 from gateway.scheduling.scheduler import Scheduler, Stage, Ticket
@@ -172,6 +173,8 @@ class Service:
             if isinstance(result, Failure):
                 checkpoint, forecast = ticket.promise
                 may_retry = trail.attempts < ATTEMPTS and trail.first_delta_s is None  # what is sent cannot be unsaid
+                if result.kind is FailureKind.EXPIRED and _first_is_missed(ticket, trail):
+                    raise first_missed(ticket.terms.first_token_s or 0.0, deadline.elapsed_s(self.clock()))
                 if result.kind is not FailureKind.UNAVAILABLE or not may_retry:
                     raise failed(checkpoint, forecast, result, deadline, self.clock())
                 trail.lost = checkpoint
@@ -195,8 +198,11 @@ class Service:
         waits, deadline = ticket.stage is Stage.WAITING, ticket.deadline
         try:
             patience_s = _patience_s(deadline, ticket.terms.strict, now_s)
-            return await self._loop.result(ticket, request, patience_s, tell)
+            first_s = _patience_for_first_s(ticket, now_s) if tell is not None else math.inf
+            return await self._loop.result(ticket, request, patience_s, tell, first_s)
         except TimeoutError:
+            if _first_is_missed(ticket, trail):
+                raise first_missed(ticket.terms.first_token_s or 0.0, deadline.elapsed_s(self.clock())) from None
             raise DeadlineExceeded(deadline.elapsed_s(self.clock()), deadline.budget_s) from None
         finally:
             begun = ticket.stage is Stage.BEGUN
@@ -255,12 +261,29 @@ class Service:
             traceparent=request.terms.traceparent,
             span=request.terms.span,
             first_delta_s=trail.first_delta_s,
+            first_quantile_s=decided_s + forecast.first.quantile_s if forecast and forecast.first else None,
+            first_budget_s=request.terms.first_token_s,
         )
 
 
 def _patience_s(deadline: Deadline, strict: bool, now_s: float) -> float:
     """Seconds to wait from now: until the deadline, for best effort `PATIENCE_S` longer."""
     return max(deadline.remaining_s(now_s) + (0.0 if strict else PATIENCE_S), 0.0)
+
+
+def _patience_for_first_s(ticket: Ticket, now_s: float) -> float:
+    """Seconds to wait for the first text of a strict request, which stops where it comes too late; else infinite."""
+    terms = ticket.terms
+    if terms.first_token_s is None or not terms.strict:
+        return math.inf
+    return max(terms.first_token_s - ticket.deadline.elapsed_s(now_s), 0.0)
+
+
+def _first_is_missed(ticket: Ticket, trail: _Trail) -> bool:
+    """True if a request that was given up was so since nothing was told of its answer within the budget for that."""
+    terms = ticket.terms
+    is_sooner = terms.first_token_s is not None and terms.first_token_s < ticket.deadline.budget_s
+    return is_sooner and terms.strict and trail.first_delta_s is None
 
 
 def _timeliness(answer: Answer, elapsed_s: float, budget_s: float, strict: bool) -> Outcome:

@@ -20,6 +20,7 @@ BENCHMARKS = {
     "scrape": "Measures the throughput that scraping /metrics every second costs.",
     "engines": "Measures the time per token of each decoding engine.",
     "writing": "Measures what texts that step together gain over one by one, and over transformers.",
+    "prefixes": "Measures what is gained where chats begin with the same system message.",
     "sharing": "Compares ways in which texts being decoded can share an engine.",
     "budgets": "Requests summaries with random budgets and measures how many are in time.",
     "coexistence": "Measures a classifier's latency beside a busy summarizer.",

@@ -6,8 +6,10 @@ values are found in the graph, so Llama, GPT-2 and GPT-Neo need no code of their
 
 from __future__ import annotations
 
+import threading
+import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +18,18 @@ import onnxruntime
 from deployments.engines.base import CAUSAL_FILES, Decoder, Logits, Pending, TokenIds
 from deployments.engines.onnx import ATTENTION_MASK, INPUT_IDS, LOGITS, open_session
 from deployments.engines.onnx_seq2seq import (
+    FLOATS,
     PAST,
     Arrays,
+    bytes_a_position,
     check_given,
     check_taken,
     last_logits,
     names_in,
     present_of,
 )
+from deployments.engines.past_memory import PastLedger, PastNeed, bytes_of
+from deployments.engines.prefixes import Prefixes
 
 POSITION_IDS = "position_ids"
 
@@ -31,8 +37,11 @@ SCORED_FROM = "scored_from"
 """The input of a graph that says from which of the given tokens on it computes logits: its head is a large matrix, and
 of a prompt only the last token's are of use. Graphs without it compute them all."""
 
-FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
-"""The types that keys and values may have."""
+WASTED = 2
+"""What prompts share is put together anew where it is more than so many times what those still there need."""
+
+COPIES = WASTED + 1
+"""The most that pasts take at any time, divided by what is in them: `WASTED`, while all of it is copied once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +83,23 @@ class OnnxCausal:
 
     def __init__(self, graph: CausalGraph) -> None:
         """Takes an open graph, as `open` makes it."""
+        self.prefixes = Prefixes()
         self._graph = graph
+        self._pasts = CausalPasts()
+        self._position_bytes = bytes_a_position(graph.session, list(graph.empty))
+
+    def most_bytes(self, needs: Sequence[PastNeed]) -> int:
+        """The most bytes that the keys and values of texts of these needs take together, copies included.
+
+        In company every row is as long as the longest.
+        """
+        rows, longest = sum(one.rows for one in needs), max((one.positions for one in needs), default=0)
+        return COPIES * rows * (longest + 1) * self._position_bytes
+
+    @property
+    def held_bytes(self) -> int:
+        """The bytes of keys and values that its texts hold now."""
+        return self._pasts.ledger.held_bytes + self.prefixes.held_bytes
 
     @classmethod
     def open(cls, folder: Path, threads: int) -> OnnxCausal:
@@ -93,11 +118,18 @@ class OnnxCausal:
         return cls(CausalGraph(session, frozenset(inputs), _empty(file, session)))
 
     def encode(self, token_ids: TokenIds) -> OnnxWriting:
-        """Reads a prompt without its last token, token ids (tokens,), and gives its decoder. Blocking."""
-        past = self._graph.empty
-        if len(token_ids):
-            _, past = self._graph.run(token_ids[np.newaxis], past, len(token_ids) - 1)
-        return OnnxWriting(self._graph, past)
+        """Reads a prompt without its last token, token ids (tokens,), and gives its decoder. Blocking.
+
+        What it has in common with one that was read before is restored, if that is kept.
+        """
+        self._pasts.tidy()
+        restored, kept = self.prefixes.restore(token_ids)
+        past = dict(kept) if restored else self._graph.empty
+        if restored < len(token_ids):
+            left = token_ids[restored:]
+            _, past = self._graph.run(left[np.newaxis], past, len(left) - 1)
+            self.prefixes.keep(token_ids, past)
+        return OnnxWriting(self._graph, past, self._pasts, restored)
 
     def step_together(self, decoders: Sequence[Decoder], pending: Sequence[Pending]) -> list[Logits]:
         """Runs the next token of each decoder in one step; gives logits (1, vocabulary) of each. Blocking.
@@ -106,13 +138,14 @@ class OnnxCausal:
         step together than in the last step of each of them.
         """
         writings = [one for one in decoders if isinstance(one, OnnxWriting)]
-        shared = writings[0].shared
-        if shared is None or shared.rows != len(writings) or any(one.shared is not shared for one in writings):
-            shared = joined(writings)
+        shared = self._pasts.shared_by(writings)
         rows = [one.row for one in writings]
         lengths, column = np.empty(len(rows), dtype=np.int64), np.empty((len(rows), 1), dtype=np.int64)
         lengths[rows], column[rows] = [one.length for one in writings], [tokens for tokens, _ in pending]
-        logits, shared.past = self._graph.run(column, shared.past, 0, lengths)
+        try:
+            logits, shared.past = self._graph.run(column, shared.past, 0, lengths)
+        finally:
+            shared.stepping = False
         for one in writings:
             one.length += 1
         found = last_logits(logits)
@@ -132,22 +165,33 @@ class OnnxWriting:
     others its past is a `row` of what they have `shared`.
     """
 
-    def __init__(self, graph: CausalGraph, past: Arrays) -> None:
-        """Takes the keys and values of all tokens of the prompt but the last, in one row."""
+    def __init__(self, graph: CausalGraph, past: Arrays, pasts: CausalPasts, restored: int = 0) -> None:
+        """Takes the keys and values of all tokens of the prompt but the last, in one row, and the engine's pasts.
+
+        So many of its tokens were restored.
+        """
+        self.restored = restored
         self.length = _tokens_in(past)
         self.shared: PaddedPast | None = None
         self.row = 0
         self._graph = graph
         self._past = past
+        self._pasts = pasts
         self._rows = 1
         self._begun = False
+        pasts.ledger.add(self)
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of keys and values that are its own; none while it has a row of what several share."""
+        return bytes_of(self._past.values())
 
     def step(self, tokens: TokenIds, origins: TokenIds) -> Logits:
         """Runs one step; gives logits (rows, vocabulary), float32. Raises ValueError for several rows at first."""
         if not self._begun and len(tokens) != 1:
             raise ValueError(f"a first step of {len(tokens)} rows")
         self._begun = True
-        self._past, self.shared = self.past(), None
+        self._pasts.part(self)
         self._follow(origins)
         logits, self._past = self._graph.run(tokens[:, np.newaxis], self._past, 0)
         self.length += 1
@@ -164,6 +208,12 @@ class OnnxWriting:
         """Goes on in a row of what several share, which has its keys and values."""
         self._past, self.shared, self.row = {}, shared, row
 
+    def part(self) -> None:
+        """Goes on alone, with a copy of its keys and values if they are a row of what several share."""
+        if self.shared is not None:
+            self._past = {name: np.ascontiguousarray(array) for name, array in self.past().items()}
+            self.shared = None
+
     def _follow(self, origins: TokenIds) -> None:
         """Reorders keys and values by the rows' origins."""
         rows = len(origins)
@@ -172,16 +222,69 @@ class OnnxWriting:
         self._rows = rows
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class PaddedPast:
     """Keys and values of prompts that step together: all end at the same place, and are padded before they begin.
 
-    So optimum's graphs want them: GPT-Neo's local attention counts places from the last one, not positions. It knows no
-    prompts, so that it goes when the last of them does.
+    So optimum's graphs want them: GPT-Neo's local attention counts places from the last one, not positions. It knows
+    its prompts weakly, so that it goes when the last of them does.
     """
 
     past: Arrays
-    rows: int
+    begun: Sequence[weakref.ref[OnnxWriting]]
+    stepping: bool = False
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of its keys and values."""
+        return bytes_of(self.past.values())
+
+    @property
+    def members(self) -> list[OnnxWriting]:
+        """The prompts that are still there: neither ended nor gone on elsewhere."""
+        return [one for begun in self.begun if (one := begun()) is not None and one.shared is self]
+
+
+@dataclass(slots=True)
+class CausalPasts:
+    """The pasts of one engine. One thread at a time may arrange them; steps run beside that."""
+
+    ledger: PastLedger = field(default_factory=PastLedger)
+    _arranging: threading.Lock = field(default_factory=threading.Lock)
+
+    def shared_by(self, writings: Sequence[OnnxWriting]) -> PaddedPast:
+        """What these prompts, and no others, share: as it is, or put together anew. It counts as stepping from now."""
+        with self._arranging:
+            shared = writings[0].shared
+            if (
+                shared is None
+                or len(shared.begun) != len(writings)
+                or any(one.shared is not shared for one in writings)
+            ):
+                shared = joined(writings)
+                self.ledger.add(shared)
+                self._tidy()
+            shared.stepping = True
+            return shared
+
+    def part(self, writing: OnnxWriting) -> None:
+        """Has a prompt go on alone."""
+        if writing.shared is not None:
+            with self._arranging:
+                writing.part()
+                self._tidy()
+
+    def tidy(self) -> None:
+        """Gives back the rows of prompts that are gone. What is under a step has only prompts that step."""
+        with self._arranging:
+            self._tidy()
+
+    def _tidy(self) -> None:
+        for shared in self.ledger.of(PaddedPast):
+            members = shared.members
+            needed = len(members) * max((one.length for one in members), default=0)
+            if not shared.stepping and members and len(shared.begun) * _tokens_in(shared.past) > WASTED * needed:
+                self.ledger.add(joined(members))
 
 
 def joined(writings: Sequence[OnnxWriting]) -> PaddedPast:
@@ -194,7 +297,7 @@ def joined(writings: Sequence[OnnxWriting]) -> PaddedPast:
         together[name] = np.zeros((len(writings), heads, longest, width), dtype=first.dtype)
         for row, past in enumerate(pasts):
             together[name][row, :, longest - past[name].shape[2] :] = past[name][0]
-    shared = PaddedPast(together, len(writings))
+    shared = PaddedPast(together, [weakref.ref(one) for one in writings])
     for row, one in enumerate(writings):
         one.share(shared, row)
     return shared

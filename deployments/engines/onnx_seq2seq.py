@@ -29,6 +29,7 @@ from deployments.engines.base import (
     TokenIds,
 )
 from deployments.engines.onnx import open_session
+from deployments.engines.past_memory import PastLedger, PastNeed, bytes_of
 from deployments.engines.shared_past import (
     PLACES,
     POSITIONS,
@@ -38,6 +39,7 @@ from deployments.engines.shared_past import (
     StepRunner,
     Values,
     by_row,
+    most_bytes,
     twin,
 )
 
@@ -46,6 +48,9 @@ ENCODER_MASK, ENCODER_STATES = "encoder_attention_mask", "encoder_hidden_states"
 PAST, PRESENT, CROSS = "past_key_values.", "present.", ".encoder."
 
 Arrays = dict[str, NDArray[Any]]
+
+FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+"""The types that keys and values may have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +109,19 @@ class OnnxSeq2Seq:
         self._wants_mask = ATTENTION_MASK in names_in(encoder)
         self._graphs = graphs
         self._runner = StepRunner(graphs.run_rows)
+        self._own_bytes = bytes_a_position(graphs.later, graphs.own)
+        self._cross_bytes = bytes_a_position(graphs.later, graphs.cross)
+
+    def most_bytes(self, needs: Sequence[PastNeed]) -> int:
+        """The most bytes that the keys and values of texts of these needs take together, copies included."""
+        if not (self._graphs.shares_cross or self.shares_steps):  # each row has its text's source once more
+            needs = [PastNeed(one.rows, one.positions, one.source * one.rows) for one in needs]
+        return most_bytes(needs, self._own_bytes, self._cross_bytes)
+
+    @property
+    def held_bytes(self) -> int:
+        """The bytes of keys and values that its texts hold now."""
+        return self._runner.ledger.held_bytes
 
     @property
     def shares_steps(self) -> bool:
@@ -145,6 +163,7 @@ class OnnxSeq2Seq:
 
     def encode(self, token_ids: TokenIds) -> Decoder:
         """Runs the encoder on one text, token ids (tokens,) without padding, and gives its decoder. Blocking."""
+        self._runner.tidy()
         mask = np.ones((1, len(token_ids)), dtype=np.int64)
         feeds: Arrays = {INPUT_IDS: token_ids[np.newaxis]}
         if self._wants_mask:
@@ -153,7 +172,7 @@ class OnnxSeq2Seq:
         return (
             OnnxSharedDecoder(self._graphs, self._runner, text)
             if self.shares_steps
-            else OnnxDecoder(self._graphs, text)
+            else OnnxDecoder(self._graphs, text, self._runner.ledger)
         )
 
     def step_together(self, decoders: Sequence[Decoder], pending: Sequence[Pending]) -> list[Logits]:
@@ -184,7 +203,8 @@ class OnnxSharedDecoder:
             return self._runner.step((self.share,), ((tokens, origins),))[0]
         graphs = self._graphs
         logits, made = graphs.begin(tokens, self._text)
-        self.share = SharedPast.begun([made[name] for name in graphs.own], [made[name] for name in graphs.cross])
+        own, cross = [made[name] for name in graphs.own], [made[name] for name in graphs.cross]
+        self.share = SharedPast.begun(own, cross, self._runner.ledger)
         self._text = {}
         return logits
 
@@ -203,12 +223,19 @@ class OnnxDecoder:
     die. IO binding was measured to be no faster (within 2 % of a step).
     """
 
-    def __init__(self, graphs: DecoderGraphs, text: Arrays) -> None:
-        """Takes the encoder's states (1, tokens, width) and the text's mask (1, tokens)."""
+    def __init__(self, graphs: DecoderGraphs, text: Arrays, ledger: PastLedger) -> None:
+        """Takes the encoder's states (1, tokens, width) and the text's mask (1, tokens), and the engine's ledger."""
         self._graphs = graphs
         self._text = text
         self._own: Arrays = {}
         self._rows = 0
+        ledger.add(self)
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of its keys and values; before the first step it has none."""
+        cross = [array for name, array in self._text.items() if name in self._graphs.cross]
+        return bytes_of(self._own.values()) + bytes_of(cross)
 
     def step(self, tokens: TokenIds, origins: TokenIds) -> Logits:
         """Runs one step; gives logits (rows, vocabulary), float32. Raises ValueError for several rows at first."""
@@ -272,6 +299,21 @@ def shares_cross(later: onnxruntime.InferenceSession, own: tuple[str, ...], cros
     except (Fail, InvalidArgument, RuntimeException):
         return False
     return all(map(np.array_equal, found, later.run(outputs, apart)))
+
+
+def bytes_a_position(session: onnxruntime.InferenceSession, names: Sequence[str]) -> int:
+    """The bytes that one position of one row takes in all of these keys and values.
+
+    Raises ValueError for those of unknown shapes or types.
+    """
+    found = 0
+    for node in session.get_inputs():
+        if node.name in names:
+            heads, width = (node.shape[1], node.shape[3]) if len(node.shape) == 4 else (None, None)
+            if node.type not in FLOATS or not isinstance(heads, int) or not isinstance(width, int):
+                raise ValueError(f"the graph takes {node.name} as {node.type} {node.shape}")
+            found += heads * width * np.dtype(FLOATS[node.type]).itemsize
+    return found
 
 
 def present_of(past: str) -> str:

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deployments.engines.base import Logits, Pending, TokenIds
+from deployments.engines.past_memory import PastLedger, PastNeed, bytes_of
 
 POSITIONS, PLACES, SLOTS = "position_ids", "text_places", "text_slots"
 """The inputs of a graph whose rows may be unequally far, and of several texts: the position of each row's new token,
@@ -33,8 +34,11 @@ PAGE = 128
 TOKENS_STEP = 32
 """Tokens by which a buffer grows, which copies it. Set by hand: what is not used of them is read and masked."""
 
-WASTED = 4
-"""A buffer of so many times the rows or pages in it is made anew, so that memory goes with the texts. Set by hand."""
+WASTED = 2
+"""A buffer of more than so many times what is in it is made anew, so that memory goes with the texts. Set by hand."""
+
+COPIES = 2 * WASTED
+"""The most that pasts take at any time, divided by what is in them: `WASTED`, while all of it is copied once."""
 
 Values: TypeAlias = NDArray[Any]
 
@@ -62,14 +66,19 @@ class SharedPast:
     weakly, so that it goes when the last of them does.
     """
 
-    def __init__(self, own: Values, cross: Sequence[Values]) -> None:
-        """Takes buffers that it may write to."""
+    def __init__(self, own: Values, cross: Sequence[Values], ledger: PastLedger) -> None:
+        """Takes buffers that it may write to, and the ledger of the engine."""
         self.own = own
         self.cross = list(cross)
+        self.ledger = ledger
+        self.stepping = False
         self._members: list[weakref.ref[Share]] = []
+        ledger.add(self)
 
     @classmethod
-    def begun(cls, own: Sequence[Values], cross: Sequence[Values], source: int | None = None) -> Share:
+    def begun(
+        cls, own: Sequence[Values], cross: Sequence[Values], ledger: PastLedger, source: int | None = None
+    ) -> Share:
         """The share of a text alone: its own keys and values (rows, heads, tokens, width), all of one shape.
 
         `cross` is that of its source (pages, heads, page, width), kept as it is; without the length of that it is full.
@@ -79,9 +88,14 @@ class SharedPast:
         for at, one in enumerate(own):
             room[at, :, :, :tokens] = one
         pages, _, page, _ = cross[0].shape
-        share = Share(cls(room, cross), np.arange(rows), tokens, np.arange(pages), source or pages * page)
+        share = Share(cls(room, cross, ledger), np.arange(rows), tokens, np.arange(pages), source or pages * page)
         share.past.hold((share,))
         return share
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of its buffers."""
+        return self.own.nbytes + bytes_of(self.cross)
 
     @property
     def members(self) -> list[Share]:
@@ -97,6 +111,18 @@ class SharedPast:
     def hold(self, shares: Sequence[Share]) -> None:
         """Has these texts, and no others, in it."""
         self._members = [weakref.ref(one) for one in shares]
+
+    def tidy(self) -> None:
+        """Gives back the room of texts that are gone, if it is more than may be wasted."""
+        shares = self.members
+        if shares and _wasteful(self, shares):
+            for one in shares:
+                one.lost = True
+            _arrange_rows(self, shares, [np.arange(len(one.rows)) for one in shares])
+            _arrange_sources(self, shares)
+            self.hold(shares)
+            for one in shares:
+                one.lost = False
 
     def write(self, made: Sequence[Values], shares: Sequence[Share]) -> None:
         """Writes the keys and values that a step has made, (rows, heads, 1, width) by name, and counts its token."""
@@ -124,8 +150,19 @@ class StepRunner:
 
     def __init__(self, run: RunRows) -> None:
         """Takes what runs a step of a past."""
+        self.ledger = PastLedger()
         self._run = run
         self._arranging = threading.Lock()
+
+    def tidy(self) -> None:
+        """Has pasts give back what texts held that are gone. Those under a step have only texts that step."""
+        with self._arranging:
+            self._tidy()
+
+    def _tidy(self) -> None:
+        for past in self.ledger.of(SharedPast):
+            if not past.stepping:
+                past.tidy()
 
     def step(self, shares: Sequence[Share], pending: Sequence[Pending]) -> list[Logits]:
         """Runs one step of each text; gives the logits (beams, vocabulary) of each. Blocking.
@@ -141,14 +178,21 @@ class StepRunner:
         for one in shares:
             one.lost = True
         with self._arranging:
+            alike = shares[0].past.holds(shares)
             past = arranged(shares, origins)
+            past.stepping = True
+            if not alike:
+                self._tidy()
         for one in shares:
             one.lost, one.arranged = False, True
         rows, _ = by_row(shares)
         ids = np.empty(len(rows), dtype=np.int64)
         ids[rows] = np.concatenate([tokens for tokens, _ in pending])
-        logits, made = self._run(past, shares, ids)
-        past.write(made, shares)
+        try:
+            logits, made = self._run(past, shares, ids)
+            past.write(made, shares)
+        finally:
+            past.stepping = False
         for one in shares:
             one.arranged = False
         return [logits[one.rows] for one in shares]
@@ -175,6 +219,25 @@ def arranged(shares: Sequence[Share], origins: Sequence[TokenIds]) -> SharedPast
     return past
 
 
+def _wasteful(past: SharedPast, shares: Sequence[Share]) -> bool:
+    """True if its buffers are more than `WASTED` times what these texts need of them."""
+    _, room, _, tokens, _ = past.own.shape
+    rows, needed = sum(len(one.rows) for one in shares), rounded(1 + max(one.length for one in shares))
+    return room * tokens > WASTED * rows * needed or len(past.cross[0]) > WASTED * sum(map(_pages_needed, shares))
+
+
+def most_bytes(needs: Sequence[PastNeed], own_bytes: int, cross_bytes: int) -> int:
+    """The most bytes of texts of these needs together, by those of one position of a row, and of a source.
+
+    In company every row is as long as the longest. A text alone has its source as it came, which takes no more.
+    """
+    if not needs:
+        return 0
+    rows, tokens = sum(one.rows for one in needs), rounded(1 + max(one.positions for one in needs))
+    read = sum(-(-one.source // PAGE) for one in needs) * PAGE
+    return COPIES * (rows * tokens * own_bytes + read * cross_bytes)
+
+
 def rounded(tokens: int) -> int:
     """The tokens of a buffer for so many."""
     return -(-tokens // TOKENS_STEP) * TOKENS_STEP
@@ -183,7 +246,7 @@ def rounded(tokens: int) -> int:
 def twin(share: Share) -> Share:
     """Another text that is just as far, in a past of its own."""
     own = list(share.past.own[:, share.rows, :, : share.length])
-    return SharedPast.begun(own, [one[share.pages] for one in share.past.cross], share.source)
+    return SharedPast.begun(own, [one[share.pages] for one in share.past.cross], share.past.ledger, share.source)
 
 
 def _part(share: Share) -> None:
@@ -202,11 +265,11 @@ def _arrange_rows(
     """
     names, room, heads, tokens, width = past.own.shape
     rows, needed = sum(map(len, origins)), rounded(1 + max(one.length for one in shares))
-    if rows <= room < WASTED * rows and needed <= tokens < 2 * needed + TOKENS_STEP:
+    if rows <= room and needed <= tokens and room * tokens <= WASTED * rows * needed:
         if not is_same or any(map(_moves, shares, origins)):
             _follow(past, shares, origins, rows)
         return
-    room = room if rows <= room < WASTED * rows else _power_of_two(rows)
+    room = room if rows <= room <= WASTED * rows else _power_of_two(rows)
     own, at = np.zeros((names, room, heads, needed, width), dtype=past.own.dtype), 0
     for share, origin in zip(shares, origins, strict=True):
         mine = np.arange(at, at + len(origin))
@@ -250,9 +313,9 @@ def _arrange_sources(past: SharedPast, shares: Sequence[Share]) -> None:
     """Gives the texts' sources the first pages, copying those alone that join or would leave a gap."""
     if len(shares) == 1 and len(shares[0].pages) == len(past.cross[0]):
         return
-    counts = [-(-one.source // PAGE) for one in shares]
+    counts = [_pages_needed(one) for one in shares]
     room, _, size, _ = past.cross[0].shape
-    if size != PAGE or not sum(counts) <= room < WASTED * sum(counts):
+    if size != PAGE or not sum(counts) <= room <= WASTED * sum(counts):
         _gather(past, shares, counts, _power_of_two(sum(counts)))
         return
     here = [one.past is past for one in shares]
@@ -280,6 +343,11 @@ def _gather(past: SharedPast, shares: Sequence[Share], counts: Sequence[int], ro
     past.cross = made
     for share, mine in zip(shares, pages, strict=True):
         share.pages = mine
+
+
+def _pages_needed(share: Share) -> int:
+    """The pages that a text's source takes in company."""
+    return -(-share.source // PAGE)
 
 
 def _pages_of(share: Share, many: int) -> list[int]:

@@ -17,6 +17,7 @@ from deployments.engines.host import usable_cores
 from deployments.engines.opening import open_lone_engine
 from deployments.replica.batched import BatchedReplica
 from deployments.replica.kinds import Server, kind_named
+from deployments.replica.totals import GAUGES
 from deployments.replica.variant import check_tasks, open_variant
 from gateway.catalogs.catalog import CatalogEntry
 from gateway.model.deadline import Clock
@@ -65,8 +66,8 @@ class Replica:
             f"{name.removesuffix('_s')}_seconds" if name.endswith("_s") else name: value
             for name, value in counted.figures().items()
         }
-        counters = {name: value for name, value in totals.items() if not name.startswith("longest_")}
-        gauges = {name: value for name, value in totals.items() if name.startswith("longest_")} | {
+        counters = {name: value for name, value in totals.items() if not name.startswith(GAUGES)}
+        gauges = {name: value for name, value in totals.items() if name.startswith(GAUGES)} | {
             "backlog_seconds": load.backlog_s,
             "queued_inputs": load.queued,
             "sharing_inputs": load.sharing or 0,

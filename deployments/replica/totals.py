@@ -8,7 +8,11 @@ batcher: that ran), `cancelled` those whose callers left, `engine_failures` the 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+
+GAUGES = ("longest_", "past_")
+"""How the names of figures begin that are no counts."""
 
 
 @dataclass(slots=True)
@@ -23,8 +27,11 @@ class Totals:
     sizes: Counter[int] = field(default_factory=Counter)
 
     def figures(self) -> dict[str, float]:
-        """All counts but the sizes, by name. Names of seconds end in `_s`, names of maxima begin with `longest_`."""
-        return {one.name: getattr(self, one.name) for one in fields(self) if one.name != "sizes"}
+        """All counts but the sizes, by name. Names of seconds end in `_s`.
+
+        Those that begin as one of `GAUGES` does are no counts, but how it is now, or was at the most.
+        """
+        return {one.name: getattr(self, one.name) for one in fields(self) if one.name not in ("sizes", "past")}
 
 
 @dataclass(slots=True)
@@ -48,9 +55,18 @@ class TimeSlicerTotals(Totals):
 
     `turns` counts time slices; a slice's size is the number of texts that shared the engine at its end. `late_steps`
     began after their text's deadline. `longest_overshoot_s` is the longest time that a step ended after it.
+    `waits_for_memory` counts texts that had to wait since the keys and values of others left them no room, and
+    `refused_for_memory` those that would not have had room alone. `past` tells what memory keys and values take.
     """
 
     turns: int = 0
     steps: int = 0
     late_steps: int = 0
     longest_overshoot_s: float = 0.0
+    waits_for_memory: int = 0
+    refused_for_memory: int = 0
+    past: Callable[[], Mapping[str, float]] = dict
+
+    def figures(self) -> dict[str, float]:
+        """Beside the counts, what keys and values take of memory: those of `past`."""
+        return Totals.figures(self) | dict(self.past())

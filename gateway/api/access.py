@@ -21,7 +21,8 @@ ALLOWED_HOSTS = "PUNCTUAL_ALLOWED_HOSTS"
 
 ANY = "*"
 ASKED = (
-    *(request.BUDGET, request.PERCENTILE, request.MODE, request.MIN_TIER, request.CHECKPOINT, request.GRPC_TIMEOUT),
+    *(request.BUDGET, request.FIRST_BUDGET, request.GRPC_TIMEOUT, request.PERCENTILE, request.MODE),
+    *(request.MIN_TIER, request.CHECKPOINT),
     *(request.REQUEST_ID, request.TRACEPARENT, request.TRACESTATE, "Content-Type", "Content-Encoding"),
 )
 """The headers that a page of another origin may send."""

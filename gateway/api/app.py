@@ -47,7 +47,7 @@ from gateway.catalogs.catalog import Limits
 from gateway.model.deadline import Clock
 from gateway.model.errors import InternalError, InvalidRequest, MethodNotAllowed, NotFound, Problem, UnknownTask
 from gateway.model.outcome import Outcome
-from gateway.model.request import REQUEST_ID, Request, Terms
+from gateway.model.request import FIRST_BUDGET, REQUEST_ID, Request, Terms
 from gateway.observability import metrics
 from gateway.observability.record import RequestRecord
 from gateway.service import Finished, Service
@@ -108,6 +108,11 @@ class WriteReserve:
     def learn(self, seconds: float) -> None:
         """Takes what one answer took."""
         self.mean_s += _WRITE_WEIGHT * (seconds - self.mean_s)
+
+
+def _unused(terms: Terms, request: Request) -> Sequence[str]:
+    """The headers of a request that change nothing, since its answer is not streamed."""
+    return () if terms.first_token_s == request.terms.first_token_s else (FIRST_BUDGET,)
 
 
 @dataclass(frozen=True)
@@ -175,11 +180,11 @@ class App:
         task = TASKS[next(claimed, endpoint)]
         http.scope[_TASK] = task.name
         body = bodies.parse(content, task.body, self.limits)
-        request = self._request(task, body, terms, arrived_s)
         accept = http.headers.get("accept", "")
         events = (task.streams or EVENT_STREAM in accept) and streaming.is_asked_for(accept, body)
+        request = self._request(task, body, terms, arrived_s, streamed=bool(events))
         details = b"details=true" in http.scope["query_string"].split(b"&")
-        form = TaskForm(task, body, details, http.headers.get("user-agent", ""))
+        form = TaskForm(task, body, details, http.headers.get("user-agent", ""), _unused(terms, request))
         return await (self._streamed if events else self._plain)(http, request, form)
 
     async def _plain(self, http: HttpRequest, request: Request, form: Form) -> Response:
@@ -220,7 +225,8 @@ class App:
         task, asked = openai.placed(endpoint.name, body.model, self._tasks())
         http.scope[_TASK] = task.name
         own = bodies.validated(openai.document_of(body, endpoint.name, task), task.body)
-        request = self._request(task, own, openai.joined(terms, asked), arrived_s)
+        joined, streamed = openai.joined(terms, asked), bool(body.wants_events)
+        request = self._request(task, own, joined, arrived_s, streamed=streamed)
         form = OpenAIForm(body, terms.request_id, now_s())
         return await (self._streamed if body.wants_events else self._plain)(http, request, form)
 
@@ -256,10 +262,11 @@ class App:
         claims, sent = claims_on(body.task), body.parameters or {}
         task = router.task(next((name for parameter, name in claims.items() if parameter in sent), body.task))
         own = bodies.of_task(body, task)
-        request = self._request(task, own, terms, arrived_s)
+        request = self._request(task, own, terms, arrived_s, streamed=terms.first_token_s is not None)
         deadline = router.deadline(request)
         decision = router.decide(request, deadline, every=True)
-        return self._json(http, decision_document(request, decision, deadline.budget_s, bodies.ignored(own)))
+        ignored = [*_unused(terms, request), *bodies.ignored(own)]
+        return self._json(http, decision_document(request, decision, deadline.budget_s, ignored))
 
     async def checkpoints(self, http: HttpRequest) -> Response:
         """`GET /checkpoints`: the catalog as served, and what is still to come."""
@@ -365,7 +372,12 @@ class App:
         first_byte_s: float | None = http.scope.get(FIRST_BYTE)
         return (self.clock() if first_byte_s is None else first_byte_s) - self.reserve.mean_s
 
-    def _request(self, task: Task, body: RequestBody, terms: Terms, arrived_s: float) -> Request:
+    def _request(self, task: Task, body: RequestBody, terms: Terms, arrived_s: float, *, streamed: bool) -> Request:
+        """The request of a body. The first text has a budget only where it is told while the rest is written."""
+        if task.streams is None or not streamed:
+            terms = replace(terms, first_token_s=None) if terms.first_token_s is not None else terms
+        else:
+            terms = replace(terms, streamed=True)
         inputs = bodies.limited(body.texts(), self.limits)
         parameters, domain = task.read(body)
         terms = replace(terms, domain=domain) if domain else terms

@@ -46,12 +46,16 @@ class Form(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TaskForm:
-    """The form of a task's own endpoint. `client` is the client's `User-Agent`, which may be empty."""
+    """The form of a task's own endpoint. `client` is the client's `User-Agent`, which may be empty.
+
+    `unused` names headers that were sent and change nothing.
+    """
 
     task: Task
     body: RequestBody
     details: bool
     client: str
+    unused: Sequence[str] = ()
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -81,4 +85,4 @@ class TaskForm:
 
     def _details(self, finished: Finished, answer: Answer, told: Told) -> dict[str, object]:
         facts = {fact.name: value for fact, value in told}
-        return detailed_document(finished, answer, bodies.ignored(self.body), facts)
+        return detailed_document(finished, answer, [*self.unused, *bodies.ignored(self.body)], facts)

@@ -17,6 +17,7 @@ from gateway.model.request import (
     BUDGET,
     CHECKPOINT,
     DEFAULT_PERCENTILE,
+    FIRST_BUDGET,
     GRPC_TIMEOUT,
     MIN_TIER,
     MODE,
@@ -26,7 +27,9 @@ from gateway.model.request import (
 )
 from gateway.model.tier import Tier
 
-KNOWN = {name.lower().encode(): name for name in (BUDGET, PERCENTILE, MODE, MIN_TIER, CHECKPOINT, GRPC_TIMEOUT)}
+KNOWN = {
+    name.lower().encode(): name for name in (BUDGET, FIRST_BUDGET, PERCENTILE, MODE, MIN_TIER, CHECKPOINT, GRPC_TIMEOUT)
+}
 """Every header that may be a 400, by its name in an ASGI scope."""
 
 _RAW_REQUEST_ID = REQUEST_ID.lower().encode()
@@ -50,6 +53,7 @@ def read_terms(raw_headers: Sequence[tuple[bytes, bytes]]) -> Terms:
     traceparent, tracestate = read_trace_context(raw_headers) if traced else (None, None)
     return Terms(
         budget_s=_budget_s(headers),
+        first_token_s=_milliseconds_s(FIRST_BUDGET, headers[FIRST_BUDGET]) if FIRST_BUDGET in headers else None,
         percentile=_percentile(headers.get(PERCENTILE)),
         strict=_strict(headers.get(MODE)),
         min_tier=_tier(headers.get(MIN_TIER)),
@@ -81,13 +85,7 @@ def _known(raw_headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
 
 def _budget_s(headers: Mapping[str, str]) -> float | None:
     if (text := headers.get(BUDGET)) is not None:
-        budget_ms = round(float(text), _BUDGET_DECIMALS) if _DECIMAL.fullmatch(text) else 0.0
-        if not 0 < budget_ms <= MAX_BUDGET_MS:
-            least = f"{10**-_BUDGET_DECIMALS:f}"
-            raise bad_header(
-                BUDGET, f"must be a number of milliseconds, at least {least} and at most {MAX_BUDGET_MS:.0f}"
-            )
-        return budget_ms / 1000
+        return _milliseconds_s(BUDGET, text)
     if (text := headers.get(GRPC_TIMEOUT)) is not None:
         match = _GRPC.fullmatch(text)
         budget_s = int(match[1]) * _GRPC_UNIT_S[match[2]] if match else 0.0
@@ -95,6 +93,15 @@ def _budget_s(headers: Mapping[str, str]) -> float | None:
             raise bad_header(GRPC_TIMEOUT, f"must be digits and a unit (H M S m u n), at most {MAX_BUDGET_MS:.0f}m")
         return budget_s
     return None
+
+
+def _milliseconds_s(name: str, text: str) -> float:
+    """The seconds of a budget in milliseconds."""
+    budget_ms = round(float(text), _BUDGET_DECIMALS) if _DECIMAL.fullmatch(text) else 0.0
+    if not 0 < budget_ms <= MAX_BUDGET_MS:
+        least = f"{10**-_BUDGET_DECIMALS:f}"
+        raise bad_header(name, f"must be a number of milliseconds, at least {least} and at most {MAX_BUDGET_MS:.0f}")
+    return budget_ms / 1000
 
 
 def _percentile(text: str | None) -> float:

@@ -20,7 +20,7 @@ from gateway.advising.knowledge import knowledge
 from gateway.advising.situation import Situation
 from gateway.api import openai, responses
 from gateway.api.bodies import RouteBody
-from gateway.api.responses import OUTCOME
+from gateway.api.responses import FIRST_MET, OUTCOME
 from gateway.api.streaming import EVENT_STREAM
 from gateway.catalogs.catalog import CatalogEntry
 from gateway.model import errors, request
@@ -119,6 +119,11 @@ _SENT: Mapping[str, tuple[Json, str]] = {
         {**_NUMBER, "minimum": MIN_BUDGET_MS, "maximum": MAX_BUDGET_MS},
         "The latency budget of the whole request in milliseconds, from its arrival.",
     ),
+    request.FIRST_BUDGET: (
+        {**_NUMBER, "minimum": MIN_BUDGET_MS, "maximum": MAX_BUDGET_MS},
+        "Of an answer that is streamed, the budget for its first text in milliseconds, from the arrival. It is ignored "
+        "for any other answer, as the details say.",
+    ),
     request.GRPC_TIMEOUT: (
         {**_STRING, "pattern": _GRPC_TIMEOUT},
         f"The budget as gRPC writes it. It is read where {request.BUDGET} is absent.",
@@ -144,6 +149,8 @@ _SENT: Mapping[str, tuple[Json, str]] = {
 ANSWERED: Mapping[str, tuple[Json, str]] = {
     request.REQUEST_ID: (_STRING, "The request's own id, or the one that was made for it. On every answer."),
     request.BUDGET: (_NUMBER, "The budget in effect, in milliseconds. Once it is known, on refusals too."),
+    request.FIRST_BUDGET: (_NUMBER, "The budget for the first text, of an answer that is streamed and has one."),
+    FIRST_MET: ({"enum": ["true", "false"]}, "Whether the first text came within the budget for it."),
     request.CHECKPOINT: (_STRING, "The checkpoint. Once a decision was made, as are the others."),
     "X-Tier": ({"enum": list(Tier)}, "The tier of the checkpoint."),
     "X-Route-Reason": ({"enum": list(Reason)}, "Why this checkpoint was chosen."),
@@ -414,8 +421,8 @@ def _details(task: Task) -> type[Struct]:
 
 def _problem(kind: type[Problem]) -> type[Struct]:
     """The document of a kind of problem: the standard members, then its own."""
-    own = get_type_hints(kind.Members).items()
     optional = kind.Members.__optional_keys__
+    own = sorted(get_type_hints(kind.Members).items(), key=lambda one: one[0] in optional)
     fields: list[Any] = [
         ("type", Literal[kind.urn()]),
         ("code", Literal[kind.code]),

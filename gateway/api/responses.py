@@ -23,10 +23,10 @@ from gateway.model.manifest import SourceOf, VariantManifest
 from gateway.model.messages import Answer, FinishReason, Generation
 from gateway.model.outcome import Outcome
 from gateway.model.profile import CellMs
-from gateway.model.request import BUDGET, CHECKPOINT, Request
+from gateway.model.request import BUDGET, CHECKPOINT, FIRST_BUDGET, Request
 from gateway.model.tier import Tier
 from gateway.observability.record import RequestRecord
-from gateway.refusals import min_admitted_s
+from gateway.refusals import min_admitted_first_s, min_admitted_s
 from gateway.router import lone_runs
 from gateway.scheduling.policy import Assessed, Decision, Reason, Refusal, Verdict
 from gateway.service import Finished
@@ -45,6 +45,13 @@ class Routing(Struct, frozen=True):
     outcome: Annotated[Outcome, Meta(description="how the request ended")]
     attempts: Annotated[int, Meta(description="replicas that were tried")]
     batch_size: Annotated[int | None, Meta(description="inputs in the batch that carried the request")]
+    first_token_budget_ms: Annotated[
+        float | None, Meta(description="the budget for the first text of a streamed answer, if it had one")
+    ]
+    first_token_quantile_ms: Annotated[
+        float | None, Meta(description="when that was forecast at the percentile, of a streamed answer")
+    ]
+    first_token_met: Annotated[bool | None, Meta(description="whether it came within that budget, if it had one")]
 
 
 class Timings(Struct, frozen=True, kw_only=True):
@@ -53,6 +60,9 @@ class Timings(Struct, frozen=True, kw_only=True):
     route: Annotated[float | UnsetType, Meta(description="reading and deciding")] = UNSET
     queue: Annotated[float | UnsetType, Meta(description="waiting for a core, and at the replica")] = UNSET
     infer: Annotated[float | UnsetType, Meta(description="the engine's run")] = UNSET
+    first_token: Annotated[
+        float | UnsetType, Meta(description="from the arrival to the first text, of an answer that was streamed")
+    ] = UNSET
     total: Annotated[float, Meta(description="from the arrival to the answer")]
     predicted: Annotated[float | UnsetType, Meta(description="the median forecast")] = UNSET
 
@@ -84,6 +94,7 @@ class GenerationDetails(Struct, frozen=True):
     pieces: Annotated[int, Meta(description="pieces that the input was taken in")]
     headroom_ms: Annotated[float, Meta(description="what was left of the budget after the last step")]
     lead: Annotated[bool, Meta(description="nothing usable was written in time: this is the input's first sentence")]
+    restored: Annotated[int, Meta(description="tokens of the prompt that were not read anew, as another had them")]
 
 
 class Details(Struct, frozen=True):
@@ -111,6 +122,10 @@ class RouteForecast(Struct, frozen=True):
     latency: Annotated[float, Meta(description="the median")]
     at_percentile: Annotated[float, Meta(description="the forecast at the percentile that was asked for")]
     at_percentile_idle: Annotated[float, Meta(description="the forecast at the percentile with nothing queued")]
+    first_token_at_percentile: Annotated[
+        float | None, Meta(description="of the first text, where that has a budget of its own")
+    ]
+    first_token_at_percentile_idle: Annotated[float | None, Meta(description="likewise with nothing queued")]
 
 
 class RouteCandidate(Struct, frozen=True):
@@ -146,6 +161,13 @@ class RouteDecision(Struct, frozen=True):
     min_admitted_ms: Annotated[float | None, Meta(description="the least budget that strict would let in now")]
     candidates: list[RouteCandidate]
     ignored: Annotated[Sequence[str], Meta(description="what was sent and changes nothing, by its path in the body")]
+    first_token_budget_ms: Annotated[float | None, Meta(description="the budget for the first text, if it has one")]
+    min_feasible_first_token_ms: Annotated[
+        float | None, Meta(description="the least that an idle gateway keeps of it, beside a feasible budget")
+    ]
+    min_admitted_first_token_ms: Annotated[
+        float | None, Meta(description="the least of it that strict would let in now")
+    ]
 
 
 class CheckpointVariant(Struct, frozen=True):
@@ -245,6 +267,9 @@ class Ready(Struct, frozen=True):
     coming: Sequence[Coming]
 
 
+FIRST_MET = "X-First-Token-Met"
+"""The header that says whether the first text came within its budget."""
+
 OUTCOME = "X-Outcome"
 """The header that says how the request ended."""
 
@@ -272,6 +297,10 @@ def decided_headers(record: RequestRecord) -> dict[str, str]:
     headers: dict[str, str] = {}
     if record.budget_s is not None:
         headers[BUDGET] = decimal(budget_ms(record.budget_s))
+    if record.first_budget_s is not None:
+        headers[FIRST_BUDGET] = decimal(budget_ms(record.first_budget_s))
+        if record.first_delta_s is not None or record.answered:
+            headers[FIRST_MET] = "true" if record.first_met else "false"
     if record.checkpoint is not None:
         headers[CHECKPOINT] = record.checkpoint
         headers["X-Tier"] = record.tier or ""
@@ -318,6 +347,9 @@ def decision_document(request: Request, decision: Decision, budget_s: float, ign
         min_admitted_ms=ms_above(min_admitted_s(decision)) if decision.min_feasible_s else None,
         candidates=[_candidate(assessed, decision.price) for assessed in decision.assessed],
         ignored=ignored,
+        first_token_budget_ms=None if (first_s := request.terms.first_token_s) is None else budget_ms(first_s),
+        min_feasible_first_token_ms=ms_above(least_s) if (least_s := decision.min_feasible_first_s) else None,
+        min_admitted_first_token_ms=ms_above(min_admitted_first_s(decision)) if least_s else None,
     )
 
 
@@ -383,6 +415,9 @@ def _routing(record: RequestRecord) -> Routing:
         outcome=record.outcome,
         attempts=record.attempts,
         batch_size=record.batch_size,
+        first_token_budget_ms=None if record.first_budget_s is None else budget_ms(record.first_budget_s),
+        first_token_quantile_ms=None if record.first_quantile_s is None else ms(record.first_quantile_s),
+        first_token_met=record.first_met,
     )
 
 
@@ -409,6 +444,8 @@ def _forecast(forecast: Forecast) -> RouteForecast:
         latency=ms(forecast.median_s),
         at_percentile=ms(forecast.quantile_s),
         at_percentile_idle=ms(forecast.idle_quantile_s),
+        first_token_at_percentile=None if forecast.first is None else ms(forecast.first.quantile_s),
+        first_token_at_percentile_idle=None if forecast.first is None else ms(forecast.first.idle_quantile_s),
     )
 
 
@@ -422,6 +459,7 @@ def _generation(one: Generation) -> GenerationDetails:
         pieces=one.pieces,
         headroom_ms=ms(one.headroom_s),
         lead=one.lead,
+        restored=one.restored,
     )
 
 
@@ -438,6 +476,7 @@ def _spans(record: RequestRecord) -> Mapping[str, float]:
         "route": record.route_s,
         "queue": record.queueing_delay_s,
         "infer": record.service_time_s,
+        "first_token": record.first_delta_s,
         "total": record.latency_s,
         "predicted": record.predicted_s,
     }

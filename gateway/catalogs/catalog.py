@@ -156,7 +156,9 @@ class CatalogEntry(_Frozen):
     the engine `auto`, a later one goes first if it is clearly faster on this host. `cpus` is what a replica reserves
     and `threads` what one run of its engine uses; a replica runs `cpus / threads` batches at once.
     `niceness` is its operating system priority (19 yields most). If absent, classifiers have 0, realtime summarizers 5
-    and other summarizers 19. With `autoscaling`, `replicas` is its minimum.
+    and other summarizers 19. With `autoscaling`, `replicas` is its minimum. `past_mb` is the most megabytes that a
+    replica holds of keys and values of the texts that it writes; if absent, an eighth of the memory of its host. With
+    `prefixes`, what texts under way leave of it has prompts that were read, for those that begin alike.
     """
 
     name: Slug
@@ -173,6 +175,8 @@ class CatalogEntry(_Frozen):
     cpus: float = Field(default=1.0, strict=True, gt=0, allow_inf_nan=False)
     threads: int = Field(default=1, strict=True, ge=1, le=256)
     niceness: Annotated[int, Field(strict=True, ge=0, le=19)] | None = Field(default=None, validate_default=True)
+    past_mb: Count | None = None
+    prefixes: Annotated[bool, Field(strict=True)] = True
     quality: Quality
     licence: Text
     domain: Slug | None = None

@@ -22,7 +22,7 @@ from gateway.model.messages import Answer
 from gateway.model.profile import LoneRuns
 from gateway.model.request import RequestShape
 from gateway.model.tier import Tier
-from gateway.tasks.service_time import SLOWDOWN_WEIGHT, ServiceTimeModel, Slowdown
+from gateway.tasks.service_time import SLOWDOWN_WEIGHT, ServiceTimeModel, Slowdown, TellsEarly
 
 _LEAST_SIGMA = 0.10
 """Least relative spread of a latency, if the profile shows less. Set by hand."""
@@ -40,6 +40,15 @@ _PLAIN_TOKENS, _PLAIN_SPREAD = 110, 2.0
 """Length of the text that a plain forecast is made for, in tokens, and its quantile divided by its median."""
 
 
+class FirstToken(Struct, frozen=True, gc=False):
+    """Predicted seconds until the first text of an answer is told; its fields are as those of a `Forecast`."""
+
+    latency_s: float
+    quantile_s: float
+    idle_quantile_s: float
+    least_s: float
+
+
 class Forecast(Struct, frozen=True, gc=False):
     """Predicted latency of one request on one checkpoint, in seconds.
 
@@ -48,7 +57,8 @@ class Forecast(Struct, frozen=True, gc=False):
     `idle_quantile_s` the one with nothing queued, and one answer in twenty takes less than `least_s`. `backlog_s` is
     all queued work, of which the request waits for `queueing_delay_s`. `cost_s` is the request's share of the batch in
     core-seconds, done the cheapest way; it does not depend on the budget. A `lone` run has all processors of its
-    replica, and costs what a usual run does. `sampled` says that the tokens were estimated.
+    replica, and costs what a usual run does. `sampled` says that the tokens were estimated. `first` is of the first
+    text of an answer that is streamed.
     """
 
     queueing_delay_s: float
@@ -62,6 +72,7 @@ class Forecast(Struct, frozen=True, gc=False):
     percentile: float = 95.0
     sampled: bool = False
     lone: bool = False
+    first: FirstToken | None = None
 
     @property
     def median_s(self) -> float:
@@ -89,6 +100,7 @@ class PooledCalibration:
         self.lone = Calibration()
         self.sampled_idle = Calibration()
         self.sampled_queued = Calibration()
+        self.first = Calibration()
         self._learnt_until_s = math.inf
 
     def learn_overhead(self, overhead_s: float, now_s: float) -> None:
@@ -136,6 +148,8 @@ class Forecaster:
         self.lone = lone
         self._sampled_idle = Calibration(self._pooled.sampled_idle)
         self._sampled_queued = Calibration(self._pooled.sampled_queued)
+        self._first = Calibration(self._pooled.first)
+        self._early = model if isinstance(model, TellsEarly) else None
         self._learnt_until_s = math.inf
         self._plain_s = model.run_s(1, _PLAIN_TOKENS)
 
@@ -206,6 +220,32 @@ class Forecaster:
         if fully_s > service_s:
             return self._if_it_fits(fully_s, least, ahead, now_s, remaining_s)
         return least
+
+    def streamed(self, forecast: Forecast, shape: RequestShape, ahead: QueueAhead, now_s: float) -> Forecast:
+        """The forecast with that of the first text, where the answer is told while it is written.
+
+        It comes after the queue, the reading and the first steps; where a checkpoint tells nothing before, at the end.
+        The errors of such forecasts are learnt apart from those of whole answers.
+        """
+        service_s = forecast.service_time_s
+        if self._early is not None:
+            tokens = shape.tokens[self.tokenizer]
+            service_s = min(self._early.first_token_s(tokens, shape.parameters, ahead.companions), service_s)
+        delay_s = ahead.delay_s(service_s) if ahead.backlog_s > 0 else 0.0
+        idle_s = service_s + self._pooled.overhead_s
+        residuals, latency_s = self._first.residuals(forecast.percentile, now_s), idle_s + delay_s
+        least_s = max(latency_s + residuals.least * self._scale_s(latency_s), 0.0)
+        idle_quantile_s = max(idle_s + residuals.most * self._scale_s(idle_s), 0.0)
+        quantile_s = max(latency_s + residuals.most * self._scale_s(latency_s), idle_quantile_s, least_s)
+        return replace(forecast, first=FirstToken(latency_s, quantile_s, idle_quantile_s, least_s))
+
+    def learn_first(self, forecast: Forecast, took_s: float, now_s: float, *, beyond: bool = False) -> None:
+        """Learns when the first text was told, in seconds from the decision; `beyond` says that none was by then."""
+        if forecast.first is None:
+            return
+        residual = (took_s - forecast.first.latency_s) / self._scale_s(forecast.first.latency_s)
+        for calibration in (self._first, self._pooled.first):
+            (calibration.learn_beyond if beyond else calibration.learn)(residual, forecast.percentile, now_s)
 
     def hurried(self, usual: Forecast, shape: RequestShape, now_s: float, remaining_s: float) -> Forecast:
         """Forecasts a request that has the node for itself, by its forecast on an idle replica.

@@ -217,6 +217,7 @@ class InputTooLong(Problem):
         inputs: int
         characters: int
         tokens: int
+        bytes: int
         index: int
         checkpoint: str
 
@@ -226,7 +227,13 @@ class InputTooLong(Problem):
 class BudgetInfeasible(Problem):
     """Raised in strict mode if no candidate could answer in time even on an idle gateway."""
 
-    class Members(TypedDict):
+    class OfFirstToken(TypedDict, total=False):
+        """Likewise for the first token if it has a budget of its own, beside such a budget for the answer."""
+
+        min_feasible_first_token_ms: float
+        min_admitted_first_token_ms: float
+
+    class Members(OfFirstToken):
         """The least budget that an idle gateway keeps at the percentile that was asked for, and who would keep it.
 
         `min_admitted_ms` is the least that is let in now: one answer in twenty is then in time.
@@ -239,13 +246,25 @@ class BudgetInfeasible(Problem):
     code, status, title = "budget_infeasible", 422, "No checkpoint can answer within this budget"
     outcome = Outcome.INFEASIBLE
 
-    def __init__(self, min_feasible_s: float, min_admitted_s: float, checkpoints: Sequence[str]) -> None:
-        """`checkpoints` are those that a budget of `min_feasible_s` would make feasible."""
+    def __init__(
+        self,
+        min_feasible_s: float,
+        min_admitted_s: float,
+        checkpoints: Sequence[str],
+        first_s: tuple[float, float] | None = None,
+    ) -> None:
+        """`checkpoints` are those that a budget of `min_feasible_s` would make feasible.
+
+        `first_s` has the two numbers of the first token, where it has a budget of its own.
+        """
         feasible, admitted = ms_above(min_feasible_s), ms_above(min_admitted_s)
-        super().__init__(
-            f"an idle gateway would keep {feasible} ms; from {admitted} ms on a request is let in at its own risk",
-            self.Members(min_feasible_ms=feasible, min_admitted_ms=admitted, feasible_checkpoints=list(checkpoints)),
-        )
+        members = self.Members(min_feasible_ms=feasible, min_admitted_ms=admitted, feasible_checkpoints=[*checkpoints])
+        detail = f"an idle gateway would keep {feasible} ms; from {admitted} ms on a request is let in at its own risk"
+        if first_s is not None:
+            feasible, admitted = map(ms_above, first_s)
+            members["min_feasible_first_token_ms"], members["min_admitted_first_token_ms"] = feasible, admitted
+            detail += f"; for the first token these are {feasible} and {admitted} ms"
+        super().__init__(detail, members)
 
 
 class Overloaded(Problem):
@@ -280,10 +299,10 @@ class DeadlineExceeded(Problem):
 
     code, status, title, outcome = "deadline_exceeded", 504, "No answer within the budget", Outcome.EXPIRED
 
-    def __init__(self, elapsed_s: float, budget_s: float) -> None:
+    def __init__(self, elapsed_s: float, budget_s: float, what: str = "the deadline") -> None:
         ms, budget_ms = round(elapsed_s * 1000, 1), round(budget_s * 1000, 1)
-        passed = f"the deadline passed; stopped after {ms} ms of {budget_ms}"
-        kept = f"the deadline could not be kept; given up after {ms} ms of {budget_ms}"
+        passed = f"{what} passed; stopped after {ms} ms of {budget_ms}"
+        kept = f"{what} could not be kept; given up after {ms} ms of {budget_ms}"
         super().__init__(kept if elapsed_s < budget_s else passed, self.Members(elapsed_ms=ms))
 
 

@@ -93,7 +93,7 @@ class Generation(Struct, frozen=True, array_like=True):
     `steps` counts the engine's decoding steps (or batches of sentences read), `tokens` those of the summary. `beams`
     and `max_new_tokens` are what was planned. The text was read in `pieces`. `headroom_s` was left of the budget when
     the last step ended, negative if it ended too late. `lead` says that no usable text was written in time, and the
-    source's first sentence stands in.
+    source's first sentence stands in. `restored` tokens of the prompt were not read anew: another began with them.
     """
 
     finish_reason: FinishReason
@@ -104,6 +104,7 @@ class Generation(Struct, frozen=True, array_like=True):
     pieces: int
     headroom_s: float
     lead: bool = False
+    restored: int = 0
 
 
 class InputReport(Struct, frozen=True, array_like=True):
@@ -157,7 +158,8 @@ class Failure(Struct, frozen=True, array_like=True, tag="failure"):
 
     `UNAVAILABLE` (the replica is draining, or its connection broke) may be tried elsewhere; other failures may not.
     `REFUSED` says that the checkpoint does not take such inputs, and `detail` why. `tokens`, `limit` and the `index` of
-    the input are set for `TOO_LONG`. `detail` never holds text of the request.
+    the input are set for `TOO_LONG`. Where its `unit` is bytes, so are these two, of keys and values, and `detail` says
+    more. `detail` never holds text of the request.
     """
 
     kind: FailureKind
@@ -165,6 +167,7 @@ class Failure(Struct, frozen=True, array_like=True, tag="failure"):
     tokens: int = 0
     limit: int = 0
     index: int | None = None
+    unit: Literal["tokens", "bytes"] = "tokens"
 
 
 class LoadReport(Struct, frozen=True, array_like=True):

@@ -8,6 +8,7 @@ from gateway.model.messages import Parameters
 from gateway.model.tier import Tier
 
 BUDGET = "X-Latency-SLA-Ms"
+FIRST_BUDGET = "X-First-Token-SLA-Ms"
 PERCENTILE = "X-SLA-Percentile"
 MODE = "X-SLA-Mode"
 MIN_TIER = "X-Min-Tier"
@@ -26,12 +27,16 @@ DEFAULT_PERCENTILE = 95.0
 class Terms:
     """What the client asked for besides the answer: budget, percentile, mode, choice of checkpoint, and identity.
 
-    `budget_s` is None if the client set none. `domain` is the body's. `able` names the checkpoints that can do what its
-    parameters ask for, None if all can. `traceparent` is the client's own or, with
-    tracing, that of the request's open `span`, which only `tracing` looks into. `tracestate` goes with it.
+    `budget_s` is None if the client set none. `streamed` says that the client reads the answer while it is written;
+    `first_token_s` is its budget for the first text of that, from the arrival too, None if it set none. `domain` is the
+    body's. `able` names the checkpoints that can do what its parameters ask for, None if all can. `traceparent` is the
+    client's own or, with tracing, that of the request's open `span`, which only `tracing` looks into. `tracestate` goes
+    with it.
     """
 
     budget_s: float | None = None
+    first_token_s: float | None = None
+    streamed: bool = False
     percentile: float = DEFAULT_PERCENTILE
     strict: bool = False
     min_tier: Tier | None = None

@@ -76,6 +76,9 @@ class RequestLine(Struct, kw_only=True, omit_defaults=True):
     queue_ms: float | None = None
     infer_ms: float | None = None
     first_delta_ms: float | None = None
+    first_token_budget_ms: float | None = None
+    first_token_quantile_ms: float | None = None
+    first_token_met: bool | None = None
     batch_size: int | None = None
     inputs: int
     tokens: int
@@ -314,6 +317,9 @@ def line_of(record: RequestRecord, now: datetime) -> RequestLine:
         queue_ms=_ms(record.queueing_delay_s),
         infer_ms=_ms(record.service_time_s),
         first_delta_ms=_ms(record.first_delta_s),
+        first_token_budget_ms=None if record.first_budget_s is None else budget_ms(record.first_budget_s),
+        first_token_quantile_ms=_ms(record.first_quantile_s),
+        first_token_met=record.first_met,
         batch_size=record.batch_size,
         inputs=record.inputs,
         tokens=record.tokens,

@@ -21,7 +21,8 @@ class RequestRecord:
     checkpoint of the task was on offer and was not used. `percentile`, in percent, and `strict` are as asked for.
     `price` is the capacity price of the decision, in points of quality per core-second. `verdicts` has each candidate
     considered, with what was found of it. `traceparent` and `span` are the request's place in its trace, and its open
-    span if tracing is on. `first_delta_s` is the time from arrival to the first delta of an answer that is streamed.
+    span if tracing is on. `first_delta_s` is the time from arrival to the first delta of an answer that is streamed,
+    `first_quantile_s` its forecast at the percentile, and `first_budget_s` the budget for it, if it was given one.
     """
 
     request_id: str
@@ -54,6 +55,16 @@ class RequestRecord:
     traceparent: str | None = None
     span: object | None = None
     first_delta_s: float | None = None
+    first_quantile_s: float | None = None
+    first_budget_s: float | None = None
+
+    @property
+    def first_met(self) -> bool | None:
+        """True if the first text came within its budget, or the end of an answer without text; None if it had none."""
+        if self.first_budget_s is None:
+            return None
+        told_s = self.latency_s if self.first_delta_s is None and self.answered else self.first_delta_s
+        return told_s is not None and told_s <= self.first_budget_s
 
     @property
     def met(self) -> bool:

@@ -10,14 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from gateway.forecasting.forecaster import USUAL_PERCENTILE, ServedCheckpoint
+from gateway.forecasting.forecaster import USUAL_PERCENTILE, Forecaster, ServedCheckpoint
 from gateway.forecasting.load import IDLE, LoadTracker, QueueAhead
 from gateway.model.deadline import Deadline
 from gateway.model.faults import Note, log_fault
 from gateway.model.request import RequestShape, Terms
 from gateway.scheduling.arrivals import ArrivalStats
 from gateway.scheduling.batching import QueuedRequest
-from gateway.scheduling.policy import Candidate, Decision, Shortlist, barred, bind, decide
+from gateway.scheduling.policy import Candidate, Decision, Room, Shortlist, barred, bind, decide, first_left_s
 from gateway.scheduling.task_queue import Batch, TaskQueue
 
 PRICE_AGE_S = 0.005
@@ -80,6 +80,7 @@ class Decider:
         `lone` forecasts a request that begins at once while nothing else runs on the node.
         """
         remaining_s, percentile = deadline.remaining_s(now_s), terms.percentile
+        room = Room(remaining_s, first_left_s(terms, deadline.elapsed_s(now_s)))
         wait_s = self.queue.wait_s(now_s + remaining_s, now_s)
         shortlist: Shortlist | None = None
         candidates: list[Candidate] = []
@@ -97,11 +98,13 @@ class Decider:
                 forecast = one.forecaster.forecast(shape, ahead, percentile, now_s, remaining_s)
                 if lone and ahead == IDLE and self._load.makes_lone_runs(name):
                     forecast = one.forecaster.hurried(forecast, shape, now_s, remaining_s)
+                if terms.streamed:
+                    forecast = one.forecaster.streamed(forecast, shape, ahead, now_s)
             candidates.append(Candidate(name, one.tier, one.quality, one.domain, forecast, one.utility))
             if shortlist is not None:
                 shortlist.look(candidates[-1])
-            elif forecast is not None and forecast.quantile_s <= remaining_s and not every:
-                shortlist = Shortlist(candidates, remaining_s, terms, price)
+            elif forecast is not None and not every and room.holds(forecast):
+                shortlist = Shortlist(candidates, room, terms, price)
         return decide(candidates, remaining_s, terms, deadline.elapsed_s(now_s), price)
 
     def decide_plainly(self, terms: Terms, deadline: Deadline, now_s: float) -> Decision:
@@ -138,16 +141,45 @@ class Decider:
             takes_s = [one.forecast(shape, IDLE, terms.percentile, now_s, 0.0).least_s for one in up]
         else:
             takes_s = [one.service_s(shape, now_s) for one in up]
+        latest_s, last_s = deadline.at_s, deadline.at_s - min(takes_s, default=0.0)
+        if terms.first_token_s is not None:
+            latest_s, last_s = self._first_ends(shape, terms, deadline, now_s, up, latest_s, last_s)
         return QueuedRequest(
             place=self._places,
-            deadline_s=deadline.at_s - reserve_s,
+            deadline_s=latest_s - reserve_s,
             tokens=tokens,
             texts=texts,
             strict=terms.strict,
             eligible=None if len(eligible) == len(self.checkpoints) else frozenset(one.name for one in eligible),
-            last_s=deadline.at_s - min(takes_s, default=0.0),
+            last_s=last_s,
             shape=shape,
         )
+
+    def _first_ends(
+        self,
+        shape: RequestShape,
+        terms: Terms,
+        deadline: Deadline,
+        now_s: float,
+        up: Sequence[Forecaster],
+        latest_s: float,
+        last_s: float,
+    ) -> tuple[float, float]:
+        """The deadline and the latest start of a request whose first text has a budget too, so that both are kept.
+
+        The queue knows one deadline: that by which an answer ends if it begins in time for its first text.
+        """
+        first_at_s = deadline.arrived_s + (terms.first_token_s or 0.0)
+        extra_s, soonest_s = 0.0, math.inf
+        for one in up:
+            forecast = one.streamed(one.forecast(shape, IDLE, terms.percentile, now_s, 0.0), shape, IDLE, now_s)
+            if forecast.first is not None:
+                extra_s = max(extra_s, forecast.latency_s - forecast.first.latency_s)
+                takes_s = forecast.first.least_s if terms.strict else forecast.first.latency_s
+                soonest_s = min(soonest_s, takes_s)
+        if math.isinf(soonest_s):
+            return latest_s, last_s
+        return min(latest_s, first_at_s + extra_s), min(last_s, first_at_s - soonest_s)
 
     def queued_plainly(self, shape: RequestShape, terms: Terms, deadline: Deadline) -> QueuedRequest:
         """Returns the request as it waits until its very deadline: used if forecasting fails."""
@@ -170,6 +202,8 @@ class Decider:
         one = self.by_name[batch.checkpoint]
         ahead = QueueAhead(one.others_s(now_s), None, inputs - shape.texts)
         forecast = one.forecaster.forecast(shape, ahead, decision.terms.percentile, now_s, remaining_s)
+        if decision.terms.streamed:
+            forecast = one.forecaster.streamed(forecast, shape, ahead, now_s)
         chosen = Candidate(one.name, one.tier, one.quality, one.domain, forecast, one.utility)
         return bind(decision, chosen, remaining_s, batch.price)
 

@@ -7,6 +7,7 @@ the timer.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -56,12 +57,16 @@ class _Sent:
 
 @dataclass(slots=True, eq=False)
 class _Call:
-    """A request that waits: its future, what takes deltas of its answer, and once its batch has begun that batch."""
+    """A request that waits: its future, what takes deltas of its answer, and once its batch has begun that batch.
+
+    `until_told` is called once, with its first delta.
+    """
 
     request: Request
     future: asyncio.Future[Result | None]
     take_delta: TakeDelta | None
     sent: _Sent | None = None
+    until_told: Callable[[], None] | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -76,14 +81,20 @@ class SchedulerLoop:
     _alarm_s: float = field(default=0.0, init=False)
 
     async def result(
-        self, ticket: Ticket, request: Request, patience_s: float, take_delta: TakeDelta | None = None
+        self,
+        ticket: Ticket,
+        request: Request,
+        patience_s: float,
+        take_delta: TakeDelta | None = None,
+        first_s: float = math.inf,
     ) -> Result | None:
         """Waits for the result of a submitted request; None if no batch will serve it, and its `stage` says why.
 
         With `take_delta` the request is sent as one that is streamed, and the deltas of its answer go there.
 
         After `patience_s` seconds, a request whose batch has begun gets EXPIRED, and one that still waits for a batch
-        raises TimeoutError. Cancelling the call withdraws the request, wherever it is.
+        raises TimeoutError. So it is after `first_s` seconds without a delta. Cancelling the call withdraws the
+        request, wherever it is.
         """
         if ticket.stage is not Stage.WAITING and ticket.stage is not Stage.BEGUN:
             return None
@@ -94,7 +105,9 @@ class SchedulerLoop:
                 self._send((ticket,))
             else:
                 self.look()
-            async with asyncio.timeout(patience_s):
+            until_s = asyncio.get_running_loop().time() + patience_s
+            async with asyncio.timeout(min(patience_s, first_s)) as patience:
+                call.until_told = partial(patience.reschedule, until_s)
                 return await call.future
         except TimeoutError:
             if not call.future.cancelled():  # it came in this very turn
@@ -144,8 +157,13 @@ class SchedulerLoop:
 
     def _pass_on(self, sent: _Sent, place: int, delta: Delta) -> None:
         """Passes a delta on, if its request still waits for the rest."""
-        call = self._calls.get(sent.tickets[place])
+        ticket = sent.tickets[place]
+        call = self._calls.get(ticket)
         if call is not None and call.sent is sent and call.take_delta is not None:
+            if ticket.told_s is None:
+                ticket.told_s = self._clock()
+                if call.until_told is not None:
+                    call.until_told()
             call.take_delta(delta)
 
     def _answered(self, sent: _Sent, results: Sequence[Result]) -> None:

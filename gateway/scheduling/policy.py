@@ -11,6 +11,7 @@ from enum import StrEnum
 from functools import cached_property
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from gateway.forecasting.forecaster import Forecast, ServedCheckpoint
 from gateway.model.request import Terms
@@ -56,6 +57,38 @@ class Refusal(StrEnum):
     NO_CANDIDATE = "no-candidate"
 
 
+class Room(Struct, frozen=True, gc=False):
+    """The seconds that are left of a request's budgets: for the answer, and for its first text if that has one too."""
+
+    remaining_s: float
+    first_s: float = math.inf
+
+    def holds(self, forecast: Forecast) -> bool:
+        """True if the forecast fits, at the percentile that was asked for."""
+        first = forecast.first
+        return forecast.quantile_s <= self.remaining_s and (first is None or first.quantile_s <= self.first_s)
+
+    def holds_idle(self, forecast: Forecast) -> bool:
+        """True if it would fit with nothing queued."""
+        first = forecast.first
+        return forecast.idle_quantile_s <= self.remaining_s and (first is None or first.idle_quantile_s <= self.first_s)
+
+    def may_hold(self, forecast: Forecast) -> bool:
+        """True if it fits with luck."""
+        first = forecast.first
+        return forecast.least_s <= self.remaining_s and (first is None or first.least_s <= self.first_s)
+
+    def over_s(self, forecast: Forecast) -> float:
+        """By how many seconds it is over one of them; negative if it fits."""
+        over_s = forecast.quantile_s - self.remaining_s
+        return over_s if forecast.first is None else max(over_s, forecast.first.quantile_s - self.first_s)
+
+
+def first_left_s(terms: Terms, elapsed_s: float) -> float:
+    """The seconds that are left for the first text; infinite where it has no budget of its own."""
+    return math.inf if terms.first_token_s is None else terms.first_token_s - elapsed_s
+
+
 class Candidate(Struct, frozen=True, gc=False):
     """A checkpoint that could serve this request, with its forecast; None while no replica is up.
 
@@ -84,6 +117,8 @@ class Decision(Struct, frozen=True, dict=True):
     `price` is in points of quality per core-second. `ceiling` is the highest quality that is worth its cost at that
     price. `retry_after_s` is set for OVERLOADED: after this wait the forecast would fit. `min_feasible_s` is set for
     INFEASIBLE: the least budget that an idle gateway would meet, including the time that passed before the decision.
+    `first_s` is what is left for the first text, as `remaining_s` is for the answer, and `min_feasible_first_s` the
+    least budget for it, beside one for the answer that is feasible.
     """
 
     candidates: Sequence[Candidate]
@@ -96,6 +131,13 @@ class Decision(Struct, frozen=True, dict=True):
     refusal: Refusal | None = None
     retry_after_s: float = 0.0
     min_feasible_s: float = 0.0
+    first_s: float = math.inf
+    min_feasible_first_s: float = 0.0
+
+    @property
+    def room(self) -> Room:
+        """What is left of the request's budgets."""
+        return Room(self.remaining_s, self.first_s)
 
     @cached_property
     def assessed(self) -> tuple[Assessed, ...]:
@@ -107,7 +149,8 @@ class Decision(Struct, frozen=True, dict=True):
 
         Unsorted, since every request calls it.
         """
-        return tuple([Assessed(one, self._verdict(one)) for one in self.candidates])
+        room = self.room
+        return tuple([Assessed(one, self._verdict(one, room)) for one in self.candidates])
 
     @property
     def degraded(self) -> bool:
@@ -117,15 +160,15 @@ class Decision(Struct, frozen=True, dict=True):
         quality = self.chosen.quality
         return any(one.quality > quality for one in _eligible(self.candidates, self.terms))
 
-    def _verdict(self, candidate: Candidate) -> Verdict:
+    def _verdict(self, candidate: Candidate, room: Room) -> Verdict:
         unmet = barred(candidate, self.terms)
         if unmet is not None:
             return unmet
         if candidate.forecast is None:
             return Verdict.UNAVAILABLE
-        if candidate.forecast.quantile_s <= self.remaining_s:
+        if room.holds(candidate.forecast):
             return Verdict.FITS if candidate.quality <= self.ceiling else Verdict.TOO_DEAR
-        if candidate.forecast.idle_quantile_s <= self.remaining_s:
+        if room.holds_idle(candidate.forecast):
             return Verdict.CONGESTED
         return Verdict.TOO_SLOW
 
@@ -142,32 +185,44 @@ def decide(
     If nothing fits, best effort takes the fastest; strict takes it only if some candidate may still be in time.
     Otherwise strict refuses: OVERLOADED if an idle gateway would fit the request at no price, else INFEASIBLE.
     NO_CANDIDATE says that no candidate meets the terms, UNAVAILABLE that those that do are down. `elapsed_s` is the
-    part of the budget already spent.
+    part of the budget already spent. Where the first text has a budget of its own, only what fits both fits.
     """
+    first_s = first_left_s(terms, elapsed_s)
+    room = Room(remaining_s, first_s)
     eligible = _eligible(candidates, terms)
     ceiling = _ceiling(eligible, price) if price > 0 else math.inf
-    best = _best(eligible, ceiling, remaining_s)
+    best = _best(eligible, ceiling, room)
     if best is not None:
-        return Decision(
-            candidates, remaining_s, terms, price, ceiling, best, _reason(best, eligible, remaining_s, terms)
-        )
+        reason = _reason(best, eligible, room, terms)
+        return Decision(candidates, remaining_s, terms, price, ceiling, best, reason, first_s=first_s)
     up = [(one, forecast) for one in eligible if (forecast := one.forecast) is not None]
     if not up:
         refusal = Refusal.UNAVAILABLE if eligible else Refusal.NO_CANDIDATE
-        return Decision(candidates, remaining_s, terms, price, refusal=refusal)
+        return Decision(candidates, remaining_s, terms, price, refusal=refusal, first_s=first_s)
     offered = [pair for pair in up if pair[0].quality <= ceiling]
-    if not terms.strict or any(forecast.least_s <= remaining_s for _, forecast in offered):
-        least_s = min(forecast.quantile_s for _, forecast in offered)
-        fastest = min((one for one, forecast in offered if forecast.quantile_s == least_s), key=_rank)
+    if not terms.strict or any(room.may_hold(forecast) for _, forecast in offered):
+        least_s = min(room.over_s(forecast) for _, forecast in offered)
+        fastest = min((one for one, forecast in offered if room.over_s(forecast) == least_s), key=_rank)
         reason = Reason.AT_RISK if terms.strict else Reason.PINNED if terms.pinned else Reason.BEST_EFFORT
-        return Decision(candidates, remaining_s, terms, price, ceiling, fastest, reason)
-    waits = [_wait_s(forecast, remaining_s) for _, forecast in up if forecast.idle_quantile_s <= remaining_s]
+        return Decision(candidates, remaining_s, terms, price, ceiling, fastest, reason, first_s=first_s)
+    return _refused(Decision(candidates, remaining_s, terms, price, ceiling, first_s=first_s), up, elapsed_s)
+
+
+def _refused(decision: Decision, up: Sequence[tuple[Candidate, Forecast]], elapsed_s: float) -> Decision:
+    """The refusal of a strict request: OVERLOADED if an idle gateway would fit it at no price, else INFEASIBLE."""
+    room = decision.room
+    waits = [_wait_s(forecast, room) for _, forecast in up if room.holds_idle(forecast)]
     if waits:
-        refusal, wait_s = Refusal.OVERLOADED, min(waits)
-        return Decision(candidates, remaining_s, terms, price, ceiling, refusal=refusal, retry_after_s=wait_s)
-    least_s = elapsed_s + min(forecast.idle_quantile_s for _, forecast in up)
-    refusal = Refusal.INFEASIBLE
-    return Decision(candidates, remaining_s, terms, price, ceiling, refusal=refusal, min_feasible_s=least_s)
+        return replace(decision, refusal=Refusal.OVERLOADED, retry_after_s=min(waits))
+    least_s = min(forecast.idle_quantile_s for _, forecast in up)
+    whole = [forecast for _, forecast in up if forecast.idle_quantile_s <= max(least_s, room.remaining_s)]
+    firsts_s = [forecast.first.idle_quantile_s for forecast in whole if forecast.first is not None]
+    return replace(
+        decision,
+        refusal=Refusal.INFEASIBLE,
+        min_feasible_s=elapsed_s + least_s,
+        min_feasible_first_s=elapsed_s + min(firsts_s) if firsts_s and math.isfinite(room.first_s) else 0.0,
+    )
 
 
 def bind(decision: Decision, chosen: Candidate, remaining_s: float, price: float) -> Decision:
@@ -177,11 +232,13 @@ def bind(decision: Decision, chosen: Candidate, remaining_s: float, price: float
     """
     candidates = [chosen, *(one for one in decision.candidates if one.name != chosen.name)]
     terms = decision.terms
-    if chosen.forecast is not None and chosen.forecast.quantile_s <= remaining_s:
-        reason = _reason(chosen, _eligible(candidates, terms), decision.remaining_s, terms)
+    first_s = decision.first_s - (decision.remaining_s - remaining_s)
+    if chosen.forecast is not None and Room(remaining_s, first_s).holds(chosen.forecast):
+        reason = _reason(chosen, _eligible(candidates, terms), decision.room, terms)
     else:
         reason = Reason.AT_RISK if terms.strict else Reason.PINNED if terms.pinned else Reason.BEST_EFFORT
-    return Decision(candidates, remaining_s, terms, price, chosen.quality if price > 0 else math.inf, chosen, reason)
+    ceiling = chosen.quality if price > 0 else math.inf
+    return Decision(candidates, remaining_s, terms, price, ceiling, chosen, reason, first_s=first_s)
 
 
 def barred(checkpoint: Candidate | ServedCheckpoint, terms: Terms) -> Verdict | None:
@@ -220,40 +277,40 @@ def _ceiling(eligible: Sequence[Candidate], price: float) -> float:
     return ceiling
 
 
-def _best(eligible: Sequence[Candidate], ceiling: float, remaining_s: float) -> Candidate | None:
+def _best(eligible: Sequence[Candidate], ceiling: float, room: Room) -> Candidate | None:
     """The highest quality that fits, None if none does; among equals the lower forecast, then the first by name."""
     best: Candidate | None = None
     best_s = quality = -math.inf
     for one in eligible:
         forecast = one.forecast
-        if forecast is None or one.quality < quality or forecast.quantile_s > remaining_s or one.quality > ceiling:
+        if forecast is None or one.quality < quality or one.quality > ceiling or not room.holds(forecast):
             continue
         if best is None or one.quality > quality or (forecast.quantile_s, one.name) < (best_s, best.name):
             best, best_s, quality = one, forecast.quantile_s, one.quality
     return best
 
 
-def _reason(best: Candidate, eligible: Sequence[Candidate], remaining_s: float, terms: Terms) -> Reason:
+def _reason(best: Candidate, eligible: Sequence[Candidate], room: Room, terms: Terms) -> Reason:
     """Why `best` was chosen: CONGESTION if a better candidate would fit an idle gateway at no price."""
     if terms.pinned:
         return Reason.PINNED
     quality, others = best.quality, False
     for one in eligible:
         if one.forecast is not None:
-            if one.quality > quality and one.forecast.idle_quantile_s <= remaining_s:
+            if one.quality > quality and room.holds_idle(one.forecast):
                 return Reason.CONGESTION
             others = others or one is not best
     return Reason.FITS if others else Reason.ONLY_CANDIDATE
 
 
-def _wait_s(forecast: Forecast, remaining_s: float) -> float:
+def _wait_s(forecast: Forecast, room: Room) -> float:
     """Seconds until the forecast would fit; 0 if it fits already and only the price was against it.
 
     The backlog shrinks one second per second. With time slicing the delay is less than the backlog, and shrinks only
     once the backlog is smaller than it.
     """
     unfelt_s = forecast.backlog_s - forecast.queueing_delay_s
-    return max(0.0, min(forecast.backlog_s, unfelt_s + forecast.quantile_s - remaining_s))
+    return max(0.0, min(forecast.backlog_s, unfelt_s + room.over_s(forecast)))
 
 
 def _rank(candidate: Candidate) -> tuple[float, float, str]:
@@ -267,8 +324,8 @@ class Shortlist:
     Starts from the candidates considered when the first of them fits. Utility must not rise as quality falls.
     """
 
-    def __init__(self, candidates: Sequence[Candidate], remaining_s: float, terms: Terms, price: float) -> None:
-        self._remaining_s = remaining_s
+    def __init__(self, candidates: Sequence[Candidate], room: Room, terms: Terms, price: float) -> None:
+        self._room = room
         self._terms = terms
         self._price = price
         self._up = 0
@@ -285,7 +342,7 @@ class Shortlist:
         left = candidate.utility - self._price * forecast.cost_s
         if left > self._most_left:  # the ceiling is here; a candidate above it is not given
             self._most_left, self._enough = left, -math.inf
-        if self._enough == -math.inf and forecast.quantile_s <= self._remaining_s:
+        if self._enough == -math.inf and self._room.holds(forecast):
             self._enough = candidate.quality
 
     def over(self, quality: float, utility: float) -> bool:

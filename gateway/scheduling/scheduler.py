@@ -57,6 +57,7 @@ class Ticket:
     """One submitted request, and how far it is.
 
     `decision` is that of its arrival, and once it has begun that of its batch; `decided_s` is the instant of it.
+    `told_s` is that of the first text of its answer, of one that is streamed.
     """
 
     task: str
@@ -68,6 +69,7 @@ class Ticket:
     stage: Stage = Stage.WAITING
     batch: Batch | None = None
     queued: QueuedRequest | None = None
+    told_s: float | None = None
 
     @property
     def promise(self) -> tuple[str, Forecast]:
@@ -213,6 +215,10 @@ class Scheduler:
         took_s = now_s + way_back_s - ticket.decided_s
 
         def learn() -> None:
+            if forecast.first is not None and ticket.told_s is not None:
+                forecaster.learn_first(forecast, ticket.told_s - ticket.decided_s, now_s)
+            elif forecast.first is not None and expired:
+                forecaster.learn_first(forecast, now_s - ticket.decided_s, now_s, beyond=True)
             if answer is None:
                 if first:
                     forecaster.learn_expired(forecast, took_s, now_s)

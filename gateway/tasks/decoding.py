@@ -20,6 +20,9 @@ MOST_TOGETHER = 8
 """Most texts that step together. A step of 8 took 2.1 to 3.1 times as long as one of 1 (SmolLM2, int8 weights).
 So many rows are profiled, and each holds its past in memory."""
 
+FIRST_STEPS = 3
+"""Steps after which the first word of a search is told: it is certain once the next begins. Set by hand."""
+
 HEADROOM = 1.5
 """Beams are added only if this multiple of the expected tokens, or the most that may be written, would still fit.
 

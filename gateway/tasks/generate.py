@@ -390,6 +390,13 @@ class CausalModel(WritingModel):
         each = [self._together(group, given, available_s / len(groups), companions) for group in groups]
         return sum(fully_s for fully_s, _ in each), sum(least_s for _, least_s in each)
 
+    def first_token_s(self, tokens: Sequence[int], parameters: Parameters, companions: int = 0) -> float:
+        """Median seconds until the first token is told: the first prompt is read, and one step is run."""
+        given = parameters if isinstance(parameters, GenerateParameters) else _USUAL
+        first = parameters.answered(tokens)[0]
+        times = self._times(min(first, given.truncate or first, self._window_tokens))
+        return times.encode_s + times.step_s(min(1 + companions, MOST_TOGETHER))
+
     def _together(
         self, lengths: Sequence[int], given: GenerateParameters, available_s: float, companions: int = 0
     ) -> tuple[float, float]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from gateway.model.messages import Answer, Parameters
 
@@ -48,6 +48,17 @@ class StepSharing:
 
     reading_s: Callable[[int], float]
     pace: Callable[[int], float]
+
+
+@runtime_checkable
+class TellsEarly(Protocol):
+    """Service times of a checkpoint whose answers are told while they are written."""
+
+    def first_token_s(self, tokens: Sequence[int], parameters: Parameters, companions: int = 0) -> float:
+        """Median seconds until the first text of an answer can be told, with nothing queued before it.
+
+        `tokens` are those of the request's texts; the first that is read is told first. `companions` step with it.
+        """
 
 
 class ServiceTimeModel(Protocol):

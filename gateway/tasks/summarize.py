@@ -25,7 +25,16 @@ from gateway.tasks.base import (
     TaskBody,
     VariantKind,
 )
-from gateway.tasks.decoding import MOST_TOGETHER, DecodingTimes, Wanted, WritingTimes, leanest, plan, was_short
+from gateway.tasks.decoding import (
+    FIRST_STEPS,
+    MOST_TOGETHER,
+    DecodingTimes,
+    Wanted,
+    WritingTimes,
+    leanest,
+    plan,
+    was_short,
+)
 from gateway.tasks.service_time import SLOWDOWN_WEIGHT, Slowdown, StepSharing
 from gateway.tasks.writing import WritingModel
 
@@ -277,6 +286,19 @@ class AbstractiveModel(WritingModel):
         groups = [tokens[at : at + self.max_batch] for at in range(0, len(tokens), self.max_batch)]
         each = [self._together(group, parameters, available_s / len(groups), companions) for group in groups]
         return sum(fully_s for fully_s, _ in each), sum(least_s for _, least_s in each)
+
+    def first_token_s(self, tokens: Sequence[int], parameters: Parameters, companions: int = 0) -> float:
+        """Median seconds until the first word is told: the first text is read, and a few steps are run.
+
+        One that is read in pieces is told from its last reading on, so all that goes before is a part of it.
+        """
+        first, wanted = tokens[0], self._wanted(parameters)
+        times = self._shared(min(first, self._window_tokens), (1, min(companions, self.max_batch - 1)))
+        steps_s = FIRST_STEPS * times.step_s(wanted.beams)
+        if self._pieces(first, parameters) <= 1:
+            return times.encode_s + steps_s
+        whole_s = self._of_text(first, parameters, 0.0)[1]
+        return max(whole_s - wanted.expected_tokens * times.step_s(1), times.encode_s) + steps_s
 
     def _together(
         self, lengths: Sequence[int], parameters: Parameters, available_s: float, companions: int = 0

@@ -30,7 +30,7 @@ from gateway.tasks.base import (
     Unable,
     VariantKind,
 )
-from gateway.tasks.decoding import DecodingTimes, Wanted, WritingTimes, leanest, plan
+from gateway.tasks.decoding import FIRST_STEPS, DecodingTimes, Wanted, WritingTimes, leanest, plan
 from gateway.tasks.languages import MOST_CHARACTERS, is_unspaced, language_of, meant
 from gateway.tasks.service_time import SLOWDOWN_WEIGHT, SMOOTHING, Slowdown, StepSharing
 from gateway.tasks.summarize import LONG_TEXT, GenerateParameters, LongText, first_given
@@ -416,6 +416,15 @@ class TranslationModel:
     def forget(self) -> None:
         """Resets the slowdown alone; lengths do not depend on the machine."""
         self.slowdown = Slowdown(SLOWDOWN_WEIGHT)
+
+    def first_token_s(self, tokens: Sequence[int], parameters: Parameters, companions: int = 0) -> float:
+        """Median seconds until the first word is told: the first sentence is read, and a few steps are run."""
+        given = parameters if isinstance(parameters, TranslateParameters) else _USUAL
+        read = min(tokens[0], self._window_tokens)
+        if given.truncation == "chunk":
+            read = min(read, ceil(self._sentence_tokens))
+        times = self._writing.for_text(read, self.slowdown.value)
+        return times.encode_s + FIRST_STEPS * times.step_s(wanted_of(given, self._rules, 1.0).beams)
 
     def _of_text(self, tokens: int, parameters: TranslateParameters, available_s: float) -> tuple[float, float]:
         """Median seconds of all of one text, with as many beams as fit, and with one."""

@@ -50,10 +50,10 @@ class WritingModel(ABC):
         for one in answer.generation:
             self._learn_output(one, parameters)
         if len(answer.generation) == 1 and (one := answer.generation[0]).pieces == 1 and one.steps:
-            times = self._writing.for_text(answer.input.kept)
             texts = answer.timings.batch_size
             step_s = self._writing.shared_step_s(texts, one.beams * texts, self._midway(answer.input.kept, one.tokens))
-            profiled_s = times.encode_s + (one.steps - 1) * step_s
+            reading_s = self._writing.for_text(max(answer.input.kept - one.restored, 1)).encode_s
+            profiled_s = reading_s + (one.steps - 1) * step_s
             self.slowdown.learn(answer.timings.service_time_s, profiled_s)
 
     def forget(self) -> None:

@@ -306,10 +306,10 @@ def prompts_of(opened: OpenCausal, settings: Settings) -> list[str]:
     shortest = min(SHORTEST, longest)
     drawn = [shortest * (longest / shortest) ** chance.random() for _ in range(TEXTS)]
     documents = chance.sample(read_texts(SUMMARIES).texts, TEXTS)
-    return [_opening(opened.prompts, one.text, round(length)) for one, length in zip(documents, drawn, strict=True)]
+    return [opening(opened.prompts, one.text, round(length)) for one, length in zip(documents, drawn, strict=True)]
 
 
-def _opening(prompts: Prompts, text: str, tokens: int) -> str:
+def opening(prompts: Prompts, text: str, tokens: int) -> str:
     """The first words of a text, at most so many tokens, or so many tokens of its first word."""
     offsets = prompts.tokenizer.encode(text, add_special_tokens=False).offsets
     opening = text[: offsets[min(tokens, len(offsets)) - 1][1]]
@@ -369,6 +369,7 @@ def entry_of(manifest: VariantManifest) -> CatalogEntry:
         cpus=THREADS,
         threads=THREADS,
         niceness=0,
+        prefixes=False,  # contestants are given equal prompts
         quality=quality,
         licence="none",
     )

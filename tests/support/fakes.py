@@ -69,7 +69,7 @@ class FakeBackend:
 
     `cancelled` counts those of batches that were cancelled. A batch hangs if one of its requests does. `fault` is
     raised by every dispatch, though no backend should raise: a fault of the gateway's own. `deltas` are emitted for
-    each request that is streamed; with a `pause`, the results come once that is over.
+    each request that is streamed, once `told_after` was called; with a `pause`, the results come once that is over.
     """
 
     behaviour: Behaviour = lambda checkpoint, work: ANSWER
@@ -78,6 +78,7 @@ class FakeBackend:
     fault: Exception | None = None
     deltas: Sequence[Delta] = ()
     pause: asyncio.Event | None = None
+    told_after: Callable[[], object] = lambda: None
 
     def dispatch(
         self,
@@ -93,6 +94,7 @@ class FakeBackend:
         self.dispatches += [Dispatch(checkpoint, work, service_time_s / len(batch)) for work in batch]
 
         def behave() -> None:
+            self.told_after()
             self._emit(batch, emit)
             if self.pause is None:
                 end()

@@ -48,7 +48,13 @@ class GeneratorReplica:
         self._clock = clock
         log = step_log_for(entry.name)
         self.time_slicer = TimeSlicer(
-            entry.slots, clock, max_queued_inputs, log, niceness=entry.niceness or 0, together=scribe.together()
+            entry.slots,
+            clock,
+            max_queued_inputs,
+            log,
+            niceness=entry.niceness or 0,
+            together=scribe.together(),
+            memory=scribe.memory(entry),
         )
 
     def start(self) -> None:

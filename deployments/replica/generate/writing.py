@@ -9,10 +9,14 @@ from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
 from deployments.engines.base import CausalEngine, Seq2SeqEngine
+from deployments.engines.past_memory import PastNeed
+from deployments.engines.prefixes import Restored
 from deployments.replica.generate.choosing import Choice, Chooser
 from deployments.replica.generate.prompts import Prompts
 from deployments.replica.writing.job import Ask, Given, Steps, TextBudget, WritingJob, WritingResult
+from deployments.replica.writing.past_budget import PastBudget, past_budget
 from deployments.replica.writing.time_slicing import Together
+from gateway.catalogs.catalog import CatalogEntry
 from gateway.model.messages import Failure, FailureKind, FinishReason, Generation, InputReport
 from gateway.tasks.decoding import MOST_TOGETHER, DecodingPlan, Wanted, WritingTimes, plan
 from gateway.tasks.generate import CausalManifest, GenerateParameters, wanted_tokens
@@ -28,6 +32,8 @@ CODES_SHOWN = 8
 class WrittenText:
     """The text of the tokens so far, as far as no later token can change it, up to a stop text.
 
+    `restored` tokens of its prompt were not read anew.
+
     A token may be a part of a character; what is not whole is held back, and left out at the end. So is what may become
     a stop text.
     """
@@ -39,6 +45,7 @@ class WrittenText:
         """
         self.text = ""
         self.stopped = False
+        self.restored = 0
         self._tokenizer = tokenizer
         last = list(prompt[-1:])
         whole = BROKEN not in tokenizer.decode(last)
@@ -90,6 +97,10 @@ class Scribe:
         steps, tokens = self._times.steps, self._window // 2
         return Together(self._engine.step_together, lambda _, rows: steps.median_s(rows, tokens), MOST_TOGETHER)
 
+    def memory(self, entry: CatalogEntry) -> PastBudget | None:
+        """What keys and values of all texts may take."""
+        return past_budget(entry, self._engine, PastNeed(1, self._window))
+
     def read(self, texts: Sequence[str], parameters: GenerateParameters) -> list[list[int]] | Failure:
         """The token ids of each prompt, whole; of a conversation those of its one prompt, or REFUSED."""
         if not parameters.roles:
@@ -103,7 +114,8 @@ class Scribe:
         wanted = wanted_tokens(parameters, self._rules, self._expected, kept, self._window)
         times = self._times.for_text(kept, self._slowdown.value)
         budget.left_s = times.encode_s + wanted.expected_tokens * times.step_s(1)
-        return WritingJob(budget, self._steps(prompt, parameters, budget))
+        need = PastNeed(1, min(kept + wanted.max_new_tokens, self._window))
+        return WritingJob(budget, self._steps(prompt, parameters, budget), need)
 
     def _steps(self, prompt: Sequence[int], parameters: GenerateParameters, budget: TextBudget) -> Steps:
         total, most = len(prompt), self._window - 1
@@ -150,7 +162,9 @@ class Scribe:
         began = budget.clock()
         decoder = self._engine.encode(np.asarray(prompt[:-1], dtype=np.int64))
         logits = decoder.step(np.asarray(prompt[-1:], dtype=np.int64), np.zeros(1, dtype=np.int64))[0]
-        self._slowdown.learn(budget.clock() - began, times.encode_s / slowdown)
+        written.restored = decoder.restored if isinstance(decoder, Restored) else 0
+        if not written.restored:  # else it says nothing of how fast others are read
+            self._slowdown.learn(budget.clock() - began, times.encode_s / slowdown)
         step_s, tokens = times.step_s(1), 0
         while True:
             token = chooser.choose(logits)
@@ -206,5 +220,6 @@ def _result(
         pieces=1,
         headroom_s=budget.headroom_s,
         lead=reason == "deadline" and not written.text,
+        restored=written.restored,
     )
     return WritingResult(written.text, generation, read)

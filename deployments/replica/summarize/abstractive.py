@@ -17,6 +17,7 @@ import numpy as np
 
 from deployments.engines.base import Seq2SeqEngine, SharesSteps
 from deployments.engines.opening import SEQ2SEQ_FILES, open_seq2seq_engine
+from deployments.engines.past_memory import PastNeed
 from deployments.replica.golden import check_written
 from deployments.replica.kinds import ReplicaKind
 from deployments.replica.sentences import whole_sentences
@@ -40,6 +41,7 @@ from deployments.replica.writing.job import (
     too_short,
     usable,
 )
+from deployments.replica.writing.past_budget import PastBudget, past_budget
 from deployments.replica.writing.time_slicing import Together
 from gateway.catalogs.catalog import CatalogEntry
 from gateway.model.deadline import Clock
@@ -157,6 +159,14 @@ class AbstractiveSummarizer:
             engine.step_together, lambda texts, rows: times.shared_step_s(texts, rows, tokens), MOST_TOGETHER
         )
 
+    def memory(self, entry: CatalogEntry) -> PastBudget | None:
+        """What keys and values of all texts may take."""
+        return past_budget(entry, self._engine, self._need(wanted_of(SummarizeParameters(), self._rules, 1.0)))
+
+    def _need(self, wanted: Wanted) -> PastNeed:
+        """The most of a text that is wanted so: each of its readings is of a window at most."""
+        return PastNeed(wanted.beams, wanted.max_new_tokens + 1, self._windowing.window)
+
     def begin(self, text: str, parameters: SummarizeParameters, budget: TextBudget) -> WritingJob:
         """Makes the job of one text; runs nothing yet."""
         wanted = wanted_of(parameters, self._rules, self._expected)
@@ -166,7 +176,7 @@ class AbstractiveSummarizer:
         tokens = self._windowing.expected(len(text))
         pieces = math.ceil(tokens / self._windowing.window) if parameters.truncation == "chunk" else 1
         budget.left_s = self._rest_s(pieces, wanted) if pieces > 1 else self._expected_s(tokens, order)
-        return WritingJob(budget, self._steps(order))
+        return WritingJob(budget, self._steps(order), self._need(wanted))
 
     def _steps(self, order: _Order) -> Steps:
         windowing, truncation = self._windowing, order.parameters.truncation
@@ -386,7 +396,8 @@ def check_writing(manifest: Seq2SeqManifest, engine: Seq2SeqEngine, tokens: Text
 
 def _serve(entry: CatalogEntry, variant: OpenSeq2Seq, max_queued_inputs: int, clock: Clock) -> SummarizerReplica:
     summarizer = AbstractiveSummarizer(variant.manifest, variant.engine, variant.tokens)
-    return SummarizerReplica(entry, summarizer, max_queued_inputs, clock, summarizer.together())
+    together, memory = summarizer.together(), summarizer.memory(entry)
+    return SummarizerReplica(entry, summarizer, max_queued_inputs, clock, together, memory)
 
 
 KIND = ReplicaKind(lambda manifest: (TOKENIZER_FILE, *SEQ2SEQ_FILES), _open, _serve)

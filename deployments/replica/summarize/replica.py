@@ -16,6 +16,7 @@ from deployments.replica.tokens import well_formed
 from deployments.replica.totals import Totals
 from deployments.replica.writing.answers import GrowingAnswer, input_report, reserve_s, timings
 from deployments.replica.writing.job import TextBudget, WritingJob, WritingResult, lead_of, usable, words_for
+from deployments.replica.writing.past_budget import PastBudget
 from deployments.replica.writing.step_log import step_log_for
 from deployments.replica.writing.time_slicing import TimeSlicer, Together
 from gateway.catalogs.catalog import CatalogEntry
@@ -51,13 +52,14 @@ class SummarizerReplica:
         max_queued_inputs: int,
         clock: Clock,
         together: Together | None = None,
+        memory: PastBudget | None = None,
     ) -> None:
-        """Texts step `together` where that is given; else they take turns."""
+        """Texts step `together` where that is given; else they take turns. `memory` is that for keys and values."""
         self._summarizer = summarizer
         self._clock = clock
         log = step_log_for(entry.name)
         self.time_slicer = TimeSlicer(
-            entry.slots, clock, max_queued_inputs, log, niceness=entry.niceness or 0, together=together
+            entry.slots, clock, max_queued_inputs, log, niceness=entry.niceness or 0, together=together, memory=memory
         )
 
     def start(self) -> None:

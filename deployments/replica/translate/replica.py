@@ -46,7 +46,8 @@ class TranslatorReplica:
         self._translator = translator
         self._clock = clock
         log = step_log_for(entry.name)
-        self.time_slicer = TimeSlicer(entry.slots, clock, max_queued_inputs, log, niceness=entry.niceness or 0)
+        memory, niceness = translator.memory(entry), entry.niceness or 0
+        self.time_slicer = TimeSlicer(entry.slots, clock, max_queued_inputs, log, niceness=niceness, memory=memory)
 
     def start(self) -> None:
         """Opens the queue on the running loop."""

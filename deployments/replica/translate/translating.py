@@ -15,10 +15,13 @@ from statistics import fmean
 import numpy as np
 
 from deployments.engines.base import Seq2SeqEngine
+from deployments.engines.past_memory import PastNeed
 from deployments.replica.sentences import each_sentence
 from deployments.replica.tokens import TextTokens
 from deployments.replica.writing.beam_search import BeamSearch, SearchRules, search_rules
 from deployments.replica.writing.job import Settled, Steps, TextBudget, WritingJob, WritingResult
+from deployments.replica.writing.past_budget import PastBudget, past_budget
+from gateway.catalogs.catalog import CatalogEntry
 from gateway.model.deadline import Clock
 from gateway.model.messages import Failure, FailureKind, FinishReason, Generation, InputReport
 from gateway.tasks.decoding import DecodingPlan, WritingTimes, leanest, plan
@@ -122,6 +125,15 @@ class Translator:
         self._per_character = _FIRST_TOKENS_PER_CHARACTER
         self._direction = lru_cache(maxsize=REMEMBERED)(self._first_direction)
 
+    def memory(self, entry: CatalogEntry) -> PastBudget | None:
+        """What keys and values of all texts may take."""
+        return past_budget(entry, self._engine, self._need(TranslateParameters()))
+
+    def _need(self, parameters: TranslateParameters) -> PastNeed:
+        """The most of a text: each of its pieces is of a window at most, and searched by itself."""
+        wanted = wanted_of(parameters, self._rules, 1.0)
+        return PastNeed(wanted.beams, wanted.max_new_tokens + 1, self._window)
+
     def begin(self, text: str, parameters: TranslateParameters, budget: TextBudget) -> WritingJob:
         """Makes the job of one text; runs nothing yet."""
         direction = self._direction(parameters.source, parameters.target)
@@ -131,7 +143,7 @@ class Translator:
         pieces = self._pieces(text, direction) if parameters.truncation == "chunk" else iter([Piece("", text)])
         under = _Under(parameters, direction, budget, len(text), pieces)
         budget.left_s = self._rest_s(under)
-        return WritingJob(budget, self._steps(under))
+        return WritingJob(budget, self._steps(under), self._need(parameters))
 
     def _first_direction(self, source: str | None, target: str | None) -> Direction | None:
         return next(iter(self._manifest.directions(source, target)), None)

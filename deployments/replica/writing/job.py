@@ -11,6 +11,7 @@ from typing import TypeAlias
 from unicodedata import category
 
 from deployments.engines.base import Decoder, Logits, Pending
+from deployments.engines.past_memory import PastNeed
 from deployments.replica.sentences import MAX_CHARACTERS, split_sentences, whole_sentences
 from gateway.model.deadline import Clock
 from gateway.model.messages import Failure, FinishReason, Generation, InputReport
@@ -122,11 +123,12 @@ its caller yields an `Ask`, and is sent what it asked for, or None if there is n
 class WritingJob:
     """One text that is being written: call `step` until it returns True; then `outcome` holds the result.
 
-    Any thread may call it, one at a time.
+    Any thread may call it, one at a time. `need` is the most that its keys and values may have; None if it has none.
     """
 
-    def __init__(self, budget: TextBudget, steps: Steps) -> None:
+    def __init__(self, budget: TextBudget, steps: Steps, need: PastNeed | None = None) -> None:
         self.budget = budget
+        self.need = need
         self.outcome: WritingResult | Failure | None = None
         self._steps = steps
         self.ask: Ask | None = None
@@ -165,6 +167,11 @@ class WritingJob:
         self.ask = came if isinstance(came, Ask) else None
         self._settled = came.settled if isinstance(came, Ask) else came
         return False
+
+    def close(self) -> None:
+        """Gives back what the work holds, its keys and values among it. Call it when no step is to follow."""
+        self.ask = None
+        self._steps.close()
 
     def settled(self) -> str:
         """The beginning of what is written that no later step will change; '' if nothing is certain."""

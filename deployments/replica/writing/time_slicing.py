@@ -14,6 +14,7 @@ from typing import TypeAlias, TypeVar
 from deployments.engines.base import Decoder, Logits, Pending, guarded, yield_to_others
 from deployments.replica.totals import TimeSlicerTotals
 from deployments.replica.writing.job import Given, WritingJob, WritingResult, usable
+from deployments.replica.writing.past_budget import PastBudget
 from deployments.replica.writing.step_log import NO_LOG, Step, StepLog
 from gateway.model.deadline import Clock
 from gateway.model.messages import Failure, FailureKind, LoadReport
@@ -158,6 +159,7 @@ class _Text(Sharing):
     alarm: asyncio.TimerHandle | None = None
     withdrawn: bool = False
     begun: bool = False
+    lacks_memory: bool = False
     failure: Failure | None = None
     done: bool = False
     stepped_s: float = 0.0
@@ -188,13 +190,14 @@ class TimeSlicer:
         niceness: int = 0,
         slice_s: float = SLICE_S,
         together: Together | None = None,
+        memory: PastBudget | None = None,
     ) -> None:
         """Starts nothing; `start` does. `niceness` applies to the engine's threads only.
 
         A slice ends after `slice_s` seconds if others wait; if that is infinite, when its text ends. Texts that ask for
-        their steps take them `together` where that is given.
+        their steps take them `together` where that is given. Their keys and values stay within `memory`, if given.
         """
-        self.totals = TimeSlicerTotals()
+        self.totals = TimeSlicerTotals() if memory is None else TimeSlicerTotals(past=memory.figures)
         self._slots = slots
         self._clock = clock
         self._max_queued = max_queued
@@ -202,6 +205,7 @@ class TimeSlicer:
         self._niceness = niceness
         self._slice_s = slice_s
         self._together = together
+        self._memory = memory
         self._busy = 0
         self._waiting: set[_Text] = set()
         self._running: set[_Text] = set()
@@ -256,6 +260,9 @@ class TimeSlicer:
             return Failure(FailureKind.UNAVAILABLE, "not started, or stopping")
         if len(self._waiting) >= self._max_queued:
             return Failure(FailureKind.QUEUE_FULL)
+        if self._memory is not None and job.need is not None and (refused := self._memory.refusal(job.need)):
+            self.totals.refused_for_memory += 1
+            return refused
         self._sequence += 1
         text = _Text(
             sequence=self._sequence,
@@ -313,7 +320,7 @@ class TimeSlicer:
             self._ending.add(text)
             self._ending_thread.submit(self._run_slice, text)
         while self._busy < self._slots:
-            ready = [text for text in self._waiting if text.begun or self._begun < MOST_BEGUN]
+            ready = self._ready()
             if not ready:
                 break
             text = next_text(ready, now, late_turn=self._late_share.turn)
@@ -324,8 +331,8 @@ class TimeSlicer:
                 texts = company(text, others, now, self._together.step_s, self._together.most)
             self._waiting.difference_update(texts)
             self._running.update(texts)
-            self._begun += not text.begun
-            text.begun = True
+            if not text.begun:
+                self._begin(text)
             self._busy += 1
             if self._together is None or len(texts) == 1:
                 self._threads.submit(self._run_slice, text)
@@ -333,6 +340,33 @@ class TimeSlicer:
                 self._threads.submit(self._run_company, self._together, texts)
         if not self._under_work():
             self._idle.set()
+
+    def _ready(self) -> list[_Text]:
+        """The texts that may have the engine: those under way, and while these are few, others that memory is left for.
+
+        A text that has to wait for memory holds up those that came after it, so that none starves. It has its turn
+        when enough others have ended, or it ends at its deadline.
+        """
+        ready = [text for text in self._waiting if text.begun]
+        if self._begun >= MOST_BEGUN:
+            return ready
+        new = [text for text in self._waiting if not text.begun]
+        if self._memory is None:
+            return ready + new
+        for text in sorted(new, key=_sequence):
+            if text.job.need is not None and not self._memory.fits(text.job.need):
+                self.totals.waits_for_memory += not text.lacks_memory
+                text.lacks_memory = True
+                break
+            ready.append(text)
+        return ready
+
+    def _begin(self, text: _Text) -> None:
+        """Counts a text as under way, and reserves its memory."""
+        text.begun = True
+        self._begun += 1
+        if self._memory is not None and text.job.need is not None:
+            self._memory.reserve(text.job.need)
 
     def _run_slice(self, text: _Text) -> None:
         """On a thread: steps until the text is done or withdrawn, or its slice is over and others wait.
@@ -362,26 +396,33 @@ class TimeSlicer:
             while not any(text.done or text.withdrawn for text in texts):
                 if self._waiting and ended - began >= self._slice_s:
                     break
-                step_began = ended
-                asks = [text.job.ask for text in texts if text.job.ask is not None]
-                rows = [ask.rows for ask in asks]
-                paces = paces_of(rows, together.step_s) if len(asks) == len(texts) else [1.0] * len(texts)
-                late = [text for text, pace in zip(texts, paces, strict=True) if not text.job.in_time(pace)]
-                if late or len(asks) < len(texts):
-                    ended = self._each_alone(late, step_began)
+                ended, is_over = self._company_step(together, texts, ended)
+                if is_over:
                     break
-                decoders, pending = [ask.decoder for ask in asks], [ask.pending for ask in asks]
-                logits = guarded(lambda: together.step(decoders, pending))  # noqa: B023 - called at once
-                ended = self._clock()
-                if isinstance(logits, Failure):  # it may be one's fault
-                    ended = self._each_alone(texts, ended)
-                    continue
-                for at, text in enumerate(texts):
-                    given = Given(logits[at], len(texts), sum(rows), ended - step_began)
-                    done = guarded(lambda: text.job.take(given))  # noqa: B023 - called at once
-                    self._stepped(text, done, step_began, ended, len(texts))
         finally:
             self._loop.call_soon_threadsafe(self._back, texts, ended - began)
+
+    def _company_step(self, together: Together, texts: Sequence[_Text], began: float) -> tuple[float, bool]:
+        """On a thread: has the texts take one step; gives when it ended, and True if they must part now.
+
+        Nothing of a text is kept here beyond the step, so that one that ends frees its memory.
+        """
+        asks = [text.job.ask for text in texts if text.job.ask is not None]
+        rows = [ask.rows for ask in asks]
+        paces = paces_of(rows, together.step_s) if len(asks) == len(texts) else [1.0] * len(texts)
+        late = [text for text, pace in zip(texts, paces, strict=True) if not text.job.in_time(pace)]
+        if late or len(asks) < len(texts):
+            return self._each_alone(late, began), True
+        decoders, pending = [ask.decoder for ask in asks], [ask.pending for ask in asks]
+        logits = guarded(lambda: together.step(decoders, pending))
+        ended = self._clock()
+        if isinstance(logits, Failure):  # it may be one's fault
+            return self._each_alone(texts, ended), False
+        for at, text in enumerate(texts):
+            given = Given(logits[at], len(texts), sum(rows), ended - began)
+            done = guarded(lambda: text.job.take(given))  # noqa: B023 - called at once
+            self._stepped(text, done, began, ended, len(texts))
+        return ended, False
 
     def _each_alone(self, texts: Sequence[_Text], began: float) -> float:
         """On a thread: has each text take its next step by itself, or end for want of time; gives when the last did."""
@@ -453,8 +494,11 @@ class TimeSlicer:
         return usable(outcome.text, outcome.generation.finish_reason)
 
     def _end(self, text: _Text) -> None:
-        """Counts a text that has ended, in whichever way."""
+        """Counts a text that has ended, in whichever way, and gives its memory back."""
+        text.job.close()
         self._begun -= text.begun
+        if text.begun and self._memory is not None and text.job.need is not None:
+            self._memory.release(text.job.need)
         if text.alarm is not None:
             text.alarm.cancel()
         totals = self.totals

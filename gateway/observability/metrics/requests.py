@@ -68,6 +68,11 @@ class _Families:
             "From arrival at the gateway to the first text that was told of an answer, of answers that were streamed.",
             BUCKETS,
         )
+        self.first_tokens = self._count(
+            "first_tokens",
+            "Requests that were let in, whose first text had a budget of its own, by whether it came within it.",
+            "met",
+        )
         self.budget_ratio = self._spread(
             "request_latency_budget_ratio", "Latency of answered requests divided by their budgets.", BUDGET_RATIOS
         )
@@ -105,6 +110,10 @@ class _Tally:
         self.tokens_in = families.tokens_in.labels(*of)
         self.tokens_out = families.tokens_out.labels(*of)
         self.truncated = families.truncated.labels(*of)
+
+    def first_token(self, met: str) -> Counter:
+        """The count of requests whose first text came within its budget, or did not; made with the first of them."""
+        return self._families.first_tokens.labels(*self._of, met)
 
     @cached_property
     def spreads(self) -> _Spreads:
@@ -156,6 +165,8 @@ class RequestMetrics(Collector):
             tally.routed[record.reason].inc()
         if record.degraded:
             tally.degraded.inc()
+        if record.first_met is not None and record.attempts and record.outcome is not Outcome.CANCELLED:
+            tally.first_token("true" if record.first_met else "false").inc()
         if record.answered:
             _observe_answer(tally, record)
             _observe_forecast(tally, record)

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from gateway.forecasting.forecaster import Forecast
 from gateway.model.request import Terms
 from gateway.model.tier import Tier
-from gateway.scheduling.policy import Candidate, Reason, Refusal, Shortlist, Verdict, decide
+from gateway.scheduling.policy import Candidate, Reason, Refusal, Room, Shortlist, Verdict, decide, first_left_s
 
 
 @given(candidates(), budgets, terms_of_any_kind, prices, prices)
@@ -51,8 +51,8 @@ def test_only_as_many_are_looked_at_as_matter(
         seen.append(one)
         if search is not None:
             search.look(one)
-        elif one.forecast is not None and one.forecast.quantile_s <= remaining_s:
-            search = Shortlist(seen, remaining_s, terms, price)
+        elif one.forecast is not None and Room(remaining_s, first_left_s(terms, 0.0)).holds(one.forecast):
+            search = Shortlist(seen, Room(remaining_s, first_left_s(terms, 0.0)), terms, price)
     part, whole = (decide(those, remaining_s, terms, price=price) for those in (seen, ordered))
     assert (part.chosen, part.reason, part.refusal) == (whole.chosen, whole.reason, whole.refusal)
     assert part.degraded == whole.degraded
@@ -63,7 +63,7 @@ def test_the_search_ends_where_the_best_fits() -> None:
     quick = Forecast(0.0, 0.01, 0.01, 0.02, 0.02, 0.01, cost_s=0.01)
     ordered = [Candidate(f"c{n}", Tier.QUALITY, 90.0 - n, None, quick, 90.0 - n) for n in range(30)]
     for price in (0.0, 50.0):
-        search = Shortlist(ordered[:1], 1.0, Terms(), price)
+        search = Shortlist(ordered[:1], Room(1.0), Terms(), price)
         assert not search.over(ordered[1].quality, ordered[1].utility)
         search.look(ordered[1])
         assert search.over(ordered[2].quality, ordered[2].utility)

@@ -13,7 +13,19 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from deployments.engines import shared_past
 from deployments.engines.base import Logits, TokenIds
-from deployments.engines.shared_past import PAGE, TOKENS_STEP, Share, SharedPast, StepRunner, rounded, twin
+from deployments.engines.past_memory import PastLedger, PastNeed
+from deployments.engines.shared_past import (
+    COPIES,
+    PAGE,
+    TOKENS_STEP,
+    WASTED,
+    Share,
+    SharedPast,
+    StepRunner,
+    most_bytes,
+    rounded,
+    twin,
+)
 
 NAMES, HEADS, WIDTH = 4, 2, 3
 
@@ -39,7 +51,9 @@ class Texts(RuleBasedStateMachine):
         """A text begins, with one row."""
         self.own.append(self.drawn(NAMES, 1, HEADS, before, WIDTH))
         self.sources.append(self.drawn(NAMES, HEADS, tokens, WIDTH))
-        self.shares.append(SharedPast.begun(list(self.own[-1]), [one[np.newaxis] for one in self.sources[-1]]))
+        self.shares.append(
+            SharedPast.begun(list(self.own[-1]), [one[np.newaxis] for one in self.sources[-1]], self.runner.ledger)
+        )
 
     @rule(data=st.data())
     def copy(self, data: st.DataObject) -> None:
@@ -95,6 +109,17 @@ class Texts(RuleBasedStateMachine):
             assert len(share.past.own[0]) <= 64 and rows >= own.shape[1]
             assert share.past.own.shape[3] % TOKENS_STEP == 0 and share.past.own.shape[3] >= rounded(share.length)
 
+    @invariant()
+    def no_more_is_held_than_was_said(self) -> None:
+        """Pasts that gave back what they may hold no more than was said of the texts under way."""
+        self.runner.tidy()
+        needs = [
+            PastNeed(own.shape[1], own.shape[3], source.shape[2])
+            for own, source in zip(self.own, self.sources, strict=True)
+        ]
+        a_position = NAMES * HEADS * WIDTH * np.dtype(np.float32).itemsize
+        assert self.runner.ledger.held_bytes <= WASTED / COPIES * most_bytes(needs, a_position, a_position)
+
 
 TestTexts = Texts.TestCase
 TestTexts.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
@@ -106,7 +131,9 @@ def test_texts_whose_rows_were_half_moved_are_lost(monkeypatch: pytest.MonkeyPat
 
     def begun() -> Share:
         own = list(chance.normal(size=(NAMES, 2, HEADS, 3, WIDTH)).astype(np.float32))
-        return SharedPast.begun(own, [chance.normal(size=(1, HEADS, 5, WIDTH)).astype(np.float32)] * NAMES)
+        return SharedPast.begun(
+            own, [chance.normal(size=(1, HEADS, 5, WIDTH)).astype(np.float32)] * NAMES, PastLedger()
+        )
 
     def echoed(past: SharedPast, shares: Sequence[Share], ids: TokenIds) -> tuple[Logits, list[Any]]:
         return ids[:, np.newaxis].astype(np.float32), [np.zeros((len(ids), HEADS, 1, WIDTH), np.float32)] * NAMES
