@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rich.table import Table
+
 from exporters.starter.publishing import Part, Provenance, bullets, named, render, settings_table
 
 TEMPLATE = Path(__file__).with_name("card.md")
@@ -94,6 +96,14 @@ def score_rows(manifest: EntitiesCard) -> list[tuple[str, ...]]:
 def _row(texts: str, of: str, one: Score, teacher: Score | None) -> tuple[str, ...]:
     shares = (f"{100 * share:.1f}" for share in (one.precision, one.recall, one.f1))
     return (texts, of, str(one.entities), *shares, f"{100 * teacher.f1:.1f}" if teacher else "")
+
+
+def table(manifest: EntitiesCard) -> Table:
+    """A table of the checkpoint's scores and of its teacher's."""
+    made = Table("texts", "of", "entities", "precision", "recall", "F1", "the teacher's F1")
+    for row in score_rows(manifest):
+        made.add_row(*row)
+    return made
 
 
 def card(manifest: EntitiesCard) -> str:

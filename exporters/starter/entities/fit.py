@@ -34,7 +34,7 @@ class Recipe:
     The learning rate rises over `warmup_steps`, stays, and falls to nothing over the last `decay_steps`.
     """
 
-    steps: int = 700
+    steps: int = 430
     warmup_steps: int = 40
     decay_steps: int = 120
     learning_rate: float = 6e-4

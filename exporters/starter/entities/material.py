@@ -80,6 +80,14 @@ def prepare(cache: Path, ticker: Ticker, limit: int | None = None) -> Material:
     )
 
 
+def heldout_of(cache: Path, ticker: Ticker) -> list[tuple[str, Marked]]:
+    """The held-out sentences alone, each with its source and what the teacher says. Raises NotFetched, CannotBuild."""
+    lines = [line for line in read_lines(cache) if line.side is Split.HELDOUT]
+    labels = ask([line.text for line in lines], cache, ticker("teacher"))
+    pairs = zip(lines, labels.spans, strict=True)
+    return [(line.source, Marked(line.text, tuple(mapped(line.text, spans)))) for line, spans in pairs]
+
+
 def training(rows: Sequence[tuple[Line, Marked]], names: Names, times: int) -> list[Marked]:
     """The training rows in order: the teacher's, copies with other names, filled sentences, and pairs of these."""
     rng = random.Random(SEED)
