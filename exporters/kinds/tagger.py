@@ -29,7 +29,7 @@ from exporters.kinds.shapes import batches_of, prove_shapes
 from exporters.plan import Step, Workbench
 from exporters.profiling import Advance, measure_grid, watch_here
 from exporters.sources.source import SourceFolder, read_object
-from exporters.sources.texts import OWN_TEXTS, PERSONAL, SOFTWARE, SUMMARIES, TextSet, read_texts
+from exporters.sources.texts import OWN_TEXTS, PERSONAL, SOFTWARE, SUMMARIES, TAGGED_OF, TextSet, read_texts
 from exporters.verification import (
     SHOWN_CHARACTERS,
     WORST,
@@ -146,10 +146,14 @@ def read_aggregation(config: Mapping[str, Any], location: str) -> Aggregation:
 
 
 def tagged_texts(source: SourceFolder) -> TextSet:
-    """The checkpoint's own texts; else those with personal data, package descriptions, and documents to be cut."""
+    """The checkpoint's own texts; else those with personal data, package descriptions, and documents to be cut.
+
+    A starter that finds something else has texts with that in place of personal data.
+    """
     if (source.path / OWN_TEXTS).exists():
         return read_texts(source.path / OWN_TEXTS)
-    sets = (read_texts(PERSONAL), read_texts(SOFTWARE).spread(DESCRIPTIONS), read_texts(SUMMARIES).spread(LONG_TEXTS))
+    marked = TAGGED_OF.get(source.location, PERSONAL)
+    sets = (read_texts(marked), read_texts(SOFTWARE).spread(DESCRIPTIONS), read_texts(SUMMARIES).spread(LONG_TEXTS))
     return TextSet(", ".join(one.name for one in sets), tuple(text for one in sets for text in one.texts))
 
 

@@ -117,7 +117,8 @@ def merge(adapter: Path, base: Path, out: Path, location: str) -> None:
     (out / WEIGHTS).chmod(0o644)  # safetensors writes mode 0600
     for file in base.iterdir():
         if file.is_file() and file.name != WEIGHTS:
-            shutil.copyfile(file, out / file.name)
+            own = adapter / file.name
+            shutil.copyfile(own if own.is_file() else file, out / file.name)
     shutil.copyfile(adapter / "config.json", out / "config.json")
 
 

@@ -20,8 +20,11 @@ HELDOUT = STARTER / "heldout.jsonl"
 SUMMARIES = STARTER / "summaries-heldout.jsonl"
 SOFTWARE = STARTER / "software-heldout.jsonl"
 PERSONAL = STARTER / "personal-heldout.jsonl"
+ENTITIES = STARTER / "entities-heldout.jsonl"
 SUMMARIES_OF = {"starter:bart-software": SOFTWARE}
 """The held-out texts of starters that were trained on texts of their own kind, by location."""
+TAGGED_OF = {"starter:minilm-entities": ENTITIES}
+"""The marked texts of starters that find other things than personal data, by location."""
 
 
 @dataclass(frozen=True)

@@ -28,19 +28,27 @@ TAGS = {"ann": "B-PER", "lee": "I-PER", "##nie": "B-PER", "new": "B-LOC", "york"
 WINDOW = 8
 
 
-def catalog(default: str | None = None) -> Catalog:
-    """Return one tagger, made for a domain; `default` is the domain of requests that name none."""
-    entry = CatalogEntry(
-        name=NAME,
+def catalog(default: str | None = None, others: tuple[str, ...] = ()) -> Catalog:
+    """Return one tagger, made for a domain; `default` is the domain of requests that name none.
+
+    `others` are better taggers, each made for the domain that it is named by.
+    """
+    entries = tuple(_entry(name, name, 80.0 + at) for at, name in enumerate(others, start=1))
+    defaults = Defaults(domain={"tokens": default} if default else {})
+    return Catalog(name="tags", defaults=defaults, checkpoints=(_entry(NAME, DOMAIN, 80.0), *entries))
+
+
+def _entry(name: str, domain: str, value: float) -> CatalogEntry:
+    return CatalogEntry(
+        name=name,
         task="tokens",
         tier=Tier.BALANCED,
         family="BERT",
         source="starter:by-hand",
-        domain=DOMAIN,
-        quality=Quality(metric="F1", value=80.0, data_set="by hand", reference="made up"),
+        domain=domain,
+        quality=Quality(metric="F1", value=value, data_set="by hand", reference="made up"),
         licence="none",
     )
-    return Catalog(name="tags", defaults=Defaults(domain={"tokens": default} if default else {}), checkpoints=(entry,))
 
 
 def manifest(aggregation: Aggregation = "simple") -> TaggerManifest:
@@ -78,9 +86,9 @@ def manifest(aggregation: Aggregation = "simple") -> TaggerManifest:
     )
 
 
-def manifests() -> dict[str, TaggerManifest]:
+def manifests(others: tuple[str, ...] = ()) -> dict[str, TaggerManifest]:
     """Return the manifests of the catalog's checkpoints."""
-    return {NAME: manifest()}
+    return {NAME: manifest()} | {name: manifest().model_copy(update={"checkpoint": name}) for name in others}
 
 
 def answered(checkpoint: str, work: Work) -> Answer:

@@ -98,9 +98,13 @@ def embedding(
     return _world(fake_embedders.catalog(default, also), fake_embedders.manifests(), behaviour, up=True, note=note)
 
 
-def tagging(behaviour: Behaviour = fake_taggers.answered, default: str | None = fake_taggers.DOMAIN) -> World:
+def tagging(
+    behaviour: Behaviour = fake_taggers.answered,
+    default: str | None = fake_taggers.DOMAIN,
+    others: tuple[str, ...] = (),
+) -> World:
     """Return a gateway over the catalog of `fake_taggers`, up and idle; `default` is the domain of who names none."""
-    return _world(fake_taggers.catalog(default), fake_taggers.manifests(), behaviour, up=True)
+    return _world(fake_taggers.catalog(default, others), fake_taggers.manifests(others), behaviour, up=True)
 
 
 def generating(behaviour: Behaviour = fake_writers.answered) -> World:

@@ -92,6 +92,14 @@ def test_an_adapter_becomes_an_ordinary_checkpoint(adapter: Path, cache: Path) -
     np.testing.assert_array_equal(merged["classifier.weight"], head)
 
 
+def test_an_adapter_s_own_files_stand_in_for_the_base_s(adapter: Path, cache: Path) -> None:
+    """A file of the base that the adapter's folder has too, such as the tokenizer's settings, is the adapter's."""
+    (adapter / "tokenizer.json").write_bytes(b'{"version": "2.0"}')
+    source = resolve_source(str(adapter), cache=cache)
+    assert (source.path / "tokenizer.json").read_bytes() == b'{"version": "2.0"}'
+    assert json.loads((source.path / "config.json").read_bytes()) == CONFIG
+
+
 def test_a_merged_checkpoint_is_made_once(adapter: Path, cache: Path) -> None:
     """A complete merged checkpoint is used as it is; the downloads are gone by then."""
     source = resolve_source(str(adapter), cache=cache)

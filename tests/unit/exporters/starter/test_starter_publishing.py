@@ -12,6 +12,7 @@ from rich.table import Table
 from exporters.sources.starter_files import DIGESTS, HERE
 from exporters.starter import command
 from exporters.starter.adapter import card as adapter
+from exporters.starter.entities import card as entities
 from exporters.starter.extractive import card as extractive
 from exporters.starter.packages import CannotBuild
 from exporters.starter.publishing import read_manifest, seal, write_digests
@@ -22,6 +23,7 @@ RECIPES: dict[str, tuple[type[Any], Any]] = {
     "minilm-sentiment": (sentiment.Manifest, sentiment.card),
     "distilbert-sentiment": (sentiment.Manifest, sentiment.card),
     "mpnet-sentiment": (adapter.AdapterManifest, adapter.card),
+    "minilm-entities": (entities.EntitiesCard, entities.card),
     "extract-realtime": (extractive.ExtractiveCheckpoint, extractive.card),
     "extract-quality": (extractive.ExtractiveCheckpoint, extractive.card),
     "bart-software": (software.SummariserManifest, software.card),

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from worlds import client_of, is_problem, tagging
 
 from gateway.catalogs.catalog import CatalogError, parse_catalog
-from gateway.model.request import CHECKPOINT
+from gateway.model.request import BUDGET, CHECKPOINT
 from gateway.tasks.tokens import TaggedModel, TokensParameters, overlap_of
 from gateway.tasks.windows import windows_of
 
@@ -102,6 +102,22 @@ async def test_a_task_of_one_domain_answers_who_names_none_if_the_catalog_says_s
         pinned = await client.post("/tokens", json={"inputs": "ann"}, headers={CHECKPOINT: NAME})
     assert (answer.status_code, answer.headers[CHECKPOINT]) == (200, NAME) and pinned.status_code == 200
     assert is_problem(other, "invalid_request", 422)
+
+
+@pytest.mark.parametrize("budget_ms", ["1", "1000"])
+@pytest.mark.parametrize("redact", [False, True])
+async def test_a_better_tagger_of_another_domain_answers_nobody_else(budget_ms: str, redact: bool) -> None:
+    """A request without a domain gets the default one's tagger, whatever its budget; who names a domain, that one's."""
+    async with client_of(tagging(others=("names", "chemicals"))) as client:
+
+        async def who(**parameters: Any) -> str:
+            body = {"inputs": "ann", "parameters": {"redact": redact, **parameters}}
+            answer = await client.post("/tokens", json=body, headers={BUDGET: budget_ms})
+            assert answer.status_code == 200
+            return answer.headers[CHECKPOINT]
+
+        assert [await who(), await who(domain=DOMAIN)] == [NAME, NAME]
+        assert [await who(domain=one) for one in ("names", "chemicals")] == ["names", "chemicals"]
 
 
 async def test_a_refusal_for_the_domain_says_which_there_are() -> None:
