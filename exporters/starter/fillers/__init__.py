@@ -1,0 +1,1 @@
+"""The starter that fills masks: low-rank adapters and a masked-word head over a public MiniLM."""
