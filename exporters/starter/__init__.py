@@ -1,7 +1,7 @@
 """The recipes of the starter checkpoints, which anyone can rebuild from public package registries.
 
 `sentiment` makes the two small classifiers, `adapter` the large one, `extractive` the two sentence rankers,
-`software` the abstractive summarizer, `fillers` the one that fills masks; `translators` trains a translator that is not
+`software` the abstractive summarizer; `translators` trains a translator and `fillers` a head for masks, which are not
 shipped; `zero_shot` fits and measures the scores of labels, and `answers` those of sentences that answer questions.
 They share `command` (the programs), `packages` (downloads), `data` (sentences and their split), `vocabulary` (word
 pieces), `training` (rows, batches, steps), `rouge` (scores of summaries) and `publishing` (a checkpoint's files,

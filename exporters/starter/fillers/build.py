@@ -40,7 +40,7 @@ from exporters.starter.vocabulary import full_tokenizer
 
 NAME = "minilm-mask"
 EVERYDAY = Path(__file__).with_name("everyday.jsonl")
-SCORED, CHOSEN_BY = 400, 60
+SCORED, CHOSEN_BY = 400, 250
 """The most sentences of a kind that are scored, and by which the best state is chosen."""
 
 SMOKE_TEXTS = 40

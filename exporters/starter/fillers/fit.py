@@ -41,7 +41,7 @@ class Recipe:
     lengthened or cut before it falls.
     """
 
-    steps: int = 480
+    steps: int = 2200
     learning_rate: float = 1.5e-3
     batch_tokens: int = 1024
     masked_share: float = 0.3
