@@ -271,7 +271,8 @@ def _pipeline_fill(source: Path, location: str) -> Reference:
 def _is_embedder(source: Path, location: str) -> bool:
     from exporters.kinds.embedder import EMBEDDER
 
-    return EMBEDDER.recognises(source, read_object(source / "config.json", location))
+    recognised: bool = EMBEDDER.recognises(source, read_object(source / "config.json", location))
+    return recognised
 
 
 Cosines: TypeAlias = Callable[[str, Sequence[str]], "list[float]"]

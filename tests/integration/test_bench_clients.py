@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from gateway.catalogs.catalog import load_catalog
 from gateway.model.manifest import Precision
 from loadtests.bench.clients import COMPARISONS, DECORATIONS, Compared, compared, decorated, report_of
 
-MADE = {
+MADE: dict[str, tuple[Callable[..., object], str]] = {
     "classify": (make_checkpoint, "[]"),
     "embed": (make_embedder_checkpoint, "[similarity, zero-shot, answer]"),
     "tokens": (make_tagger_checkpoint, "[]"),

@@ -34,7 +34,7 @@ class Classifier(litserve.LitAPI):  # type: ignore[misc]  # it has no types
 
     def decode_request(self, request: Request, **context: Any) -> list[str]:
         """The texts of a body."""
-        return texts_of(request["inputs"])  # type: ignore[index]  # LitServe gives the JSON of its body
+        return texts_of(request["inputs"])
 
     def predict(self, x: Sequence[str], **context: Any) -> list[tuple[LabelScore, ...]]:
         """The scores of each text."""
