@@ -271,7 +271,7 @@ def _pipeline_fill(source: Path, location: str) -> Reference:
 def _is_embedder(source: Path, location: str) -> bool:
     from exporters.kinds.embedder import EMBEDDER
 
-    recognised: bool = EMBEDDER.recognises(source, read_object(source / "config.json", location))
+    recognised: bool = EMBEDDER.recognises(source, read_object(source / "config.json", location))  # type: ignore[no-any-return]
     return recognised
 
 
