@@ -144,10 +144,7 @@ def _check(manifest: EmbedderManifest, parameters: EmbedParameters) -> None:
         return
     known = f"must be one of {', '.join(sorted(manifest.prompts))}" if manifest.prompts else "must be absent"
     why = "" if manifest.prompts else f": {manifest.checkpoint} has no prompts"
-    message = f"{known}{why}"
-    raise InvalidRequest(
-        f"parameters.prompt_name: {message}", [{"field": "parameters.prompt_name", "message": message}]
-    )
+    raise InvalidRequest.of_field("parameters.prompt_name", f"{known}{why}")
 
 
 EMBEDDER = VariantKind(

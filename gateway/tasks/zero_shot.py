@@ -177,9 +177,8 @@ def _read(body: ZeroShotBody) -> tuple[ZeroShotParameters, None]:
     if not texts:
         raise no_text()
     if texts * len(labels) > MOST_PAIRS:
-        field = "parameters.candidate_labels"
         message = f"times the texts may be {MOST_PAIRS}, got {len(labels)} times {texts}"
-        raise InvalidRequest(f"{field}: {message}", [{"field": field, "message": message}])
+        raise InvalidRequest.of_field("parameters.candidate_labels", message)
     return ZeroShotParameters(tuple(labels), given.multi_label is True, given.hypothesis_template), None
 
 
