@@ -30,10 +30,10 @@ from deployments.replica.summarize.ranking import (
 from deployments.replica.tokens import TOKENIZER_FILE, TextTokens
 from exporters.errors import Difference, SourceRefused
 from exporters.kinds.graphs import export_vectors, place_graphs, scratch_folder
-from exporters.kinds.kind import Kind, TitledProfile, rouge, share_with_floor
+from exporters.kinds.kind import Kind, one_profile, profiled_in_one_pass, rouge, share_with_floor
 from exporters.kinds.original import Original, load_original
 from exporters.plan import Step, Workbench
-from exporters.profiling import Advance, measure_grid, watch_here
+from exporters.profiling import Advance, measure_grid
 from exporters.sources.source import EXTRACTIVE_FILE, SourceFolder
 from exporters.sources.texts import TextSet, summarised_texts
 from exporters.verification import (
@@ -171,14 +171,6 @@ def make_extractive(bench: Workbench) -> ExtractiveManifest:
         self_test=self_test,
         profile=measure_grid(engine, window, self_test, plan.threads, bench.profiling()),
     )
-
-
-def profile_extractive(opened: OpenExtractive, threads: int, budget_s: float, advance: Advance) -> ExtractiveManifest:
-    """The variant's manifest with a profile measured now on this host."""
-    manifest = opened.manifest
-    watch = watch_here(budget_s, advance)
-    profile = measure_grid(opened.engine, manifest.max_tokens, manifest.self_test, threads, watch)
-    return manifest.model_copy(update={"profile": profile})
 
 
 def read_description(source: SourceFolder) -> Description:
@@ -359,7 +351,7 @@ EXTRACTIVE: Kind[ExtractiveManifest, OpenExtractive] = Kind(
     engines=("onnx",),
     recognises=lambda path, config: (path / EXTRACTIVE_FILE).exists(),
     make=make_extractive,
-    profile=profile_extractive,
+    profile=profiled_in_one_pass,
     agreement=_agreement,
-    profiles=lambda manifest: (TitledProfile(manifest.profile, "service time", "batch"),),
+    profiles=one_profile,
 )
