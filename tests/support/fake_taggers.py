@@ -6,15 +6,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from by_hand import SELF_TEST, bert_tokenizer, entry_of, manifest_of
 from fakes import FakeClock, latency_profile, profile_document
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import Tokenizer
 
 from deployments.engines.base import Logits, TokenIds
 from deployments.replica.tagging.entities import Tagger
 from deployments.replica.tagging.reading import TextReader
 from deployments.replica.tagging.replica import OpenTagger, TaggerReplica
-from gateway.catalogs.catalog import Catalog, CatalogEntry, Defaults, Quality
-from gateway.model.manifest import GoldenInput, Precision, SelfTest, SourceOf
+from gateway.catalogs.catalog import Catalog, Defaults
 from gateway.model.messages import Answer, InputReport, ReplicaTimings, Work
 from gateway.model.tier import Tier
 from gateway.tasks.tokens import Aggregation, Entity, TaggerManifest, TaggingVerification
@@ -30,16 +30,7 @@ WINDOW = 8
 
 def catalog(default: str | None = None) -> Catalog:
     """Return one tagger, made for a domain; `default` is the domain of requests that name none."""
-    entry = CatalogEntry(
-        name=NAME,
-        task="tokens",
-        tier=Tier.BALANCED,
-        family="BERT",
-        source="starter:by-hand",
-        domain=DOMAIN,
-        quality=Quality(metric="F1", value=80.0, data_set="by hand", reference="made up"),
-        licence="none",
-    )
+    entry = entry_of(NAME, "tokens", Tier.BALANCED, 80.0, "F1", domain=DOMAIN)
     return Catalog(name="tags", defaults=Defaults(domain={"tokens": default} if default else {}), checkpoints=(entry,))
 
 
@@ -57,24 +48,18 @@ def manifest(aggregation: Aggregation = "simple") -> TaggerManifest:
         logit_error_ceiling=0,
         largest_logit_difference=0,
     )
-    return TaggerManifest(
-        checkpoint=NAME,
-        task="tokens",
-        family="BERT",
-        engine="onnx",
-        precision=Precision.FP32,
-        source=SourceOf(location="starter:by-hand", revision="", sha256="0123456789abcdef" * 4),
+    return manifest_of(
+        TaggerManifest,
+        NAME,
+        "tokens",
         max_tokens=WINDOW,
         labels=LABELS,
         aggregation_strategy=aggregation,
         special_tokens=2,
         unknown_token_id=1,
-        files={},
-        cpu_features=(),
         verification=verification,
-        self_test=SelfTest(tolerance=0.1, golden=(GoldenInput(text="a", token_ids=(1,), logits=(0.0,)),)),
+        self_test=SELF_TEST,
         profile=profile_document(0.002),
-        made_with={},
     )
 
 
@@ -88,19 +73,6 @@ def answered(checkpoint: str, work: Work) -> Answer:
     entity = Entity(entity_group="PER", score=0.9, word="ann", start=0, end=3)
     report = InputReport(4, 4, False, len(work.inputs))
     return Answer(tuple([entity] for _ in work.inputs), report, ReplicaTimings(0.001, 0.002, 0.003, 1))
-
-
-def tokenizer() -> Tokenizer:
-    """Return a tokenizer of BERT's kind over a few pieces, uncased."""
-    made = Tokenizer(models.WordPiece({word: at for at, word in enumerate(WORDS)}, unk_token="[UNK]"))
-    made.normalizer = normalizers.BertNormalizer(lowercase=True)
-    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    made.decoder = decoders.WordPiece()
-    made.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    made.add_special_tokens(["[PAD]", "[UNK]", "[CLS]", "[SEP]"])
-    return made
 
 
 @dataclass
@@ -125,7 +97,7 @@ class KnowingEngine:
 def replica(folder: Path, engine: KnowingEngine, aggregation: Aggregation = "simple") -> TaggerReplica:
     """Return the replica of the tagger over an engine; it is not started."""
     made, file = manifest(aggregation), folder / "tokenizer.json"
-    tokenizer().save(str(file))
+    bert_tokenizer(WORDS).save(str(file))
     reader, tagger = TextReader.open(file, WINDOW), Tagger(Tokenizer.from_file(str(file)), LABELS, 1)
     variant = OpenTagger(made, engine, reader, tagger, latency_profile(0.01))
     return TaggerReplica(catalog().checkpoints[0], variant, 999, FakeClock())
