@@ -11,7 +11,7 @@ from gateway.model.manifest import SelfTest, VariantManifest
 from gateway.model.messages import Parameters
 from gateway.model.profile import LatencyProfile
 from gateway.tasks.base import Fact, Strict, Task, TaskBody, VariantKind
-from gateway.tasks.classify import BatchedModel
+from gateway.tasks.service_time import BatchedModel
 
 Side: TypeAlias = Literal["left", "right"]
 

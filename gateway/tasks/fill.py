@@ -19,7 +19,7 @@ from gateway.model.manifest import SelfTest, VariantManifest
 from gateway.model.messages import Parameters
 from gateway.model.profile import LatencyProfile
 from gateway.tasks.base import Document, Strict, Task, TaskBody, VariantKind
-from gateway.tasks.classify import BatchedModel
+from gateway.tasks.service_time import BatchedModel
 
 MASKS = ("[MASK]", "<mask>")
 """What stands in a text for the word that is left out, for every checkpoint."""
