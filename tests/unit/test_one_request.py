@@ -24,7 +24,7 @@ from worlds import OwnMetrics
 from deployments.replica.replica import ReplicaSettings, open_replica
 from deployments.replica.tokens import counters_of
 from deployments.transport import Endpoint, TransportServer, UnixAddress
-from deployments.transport.backend import TransportBackend
+from deployments.transport.client import TransportBackend
 from gateway.api import app
 from gateway.catalogs.catalog import Catalog
 from gateway.forecasting.load import LoadTracker
@@ -33,7 +33,7 @@ from gateway.router import Router
 from gateway.service import Service
 
 ROOT = Path(__file__).resolve().parents[2]
-MODULES_AT_MOST = 39  # one is what replicas share that answer in one pass
+MODULES_AT_MOST = 34
 """The number of modules that one `/classify` enters on an idle gateway; lower it when there are fewer."""
 
 WARM_UP = 30
