@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 import numpy as np
 
-from deployments.engines.base import Logits
 from deployments.engines.opening import ONNX_FILE, EngineSize, open_engine_named
 from deployments.replica.sentences import split_sentences
 from deployments.replica.summarize.extractive import RANKER_FILE, OpenExtractive
@@ -29,6 +28,7 @@ from deployments.replica.summarize.ranking import (
 )
 from deployments.replica.tokens import TOKENIZER_FILE, TextTokens
 from exporters.errors import Difference, SourceRefused
+from exporters.kinds.embedder import UNUSED_HEADS, pooled_tokens, runner
 from exporters.kinds.graphs import export_vectors, place_graphs, scratch_folder
 from exporters.kinds.kind import Kind, one_profile, profiled_in_one_pass, rouge, share_with_floor
 from exporters.kinds.original import Original, load_original
@@ -59,8 +59,6 @@ MOST_TEXTS = 100
 MOST_SENTENCES = 60
 """The most sentences of one text; both source and variant ignore the rest."""
 
-UNUSED_HEADS = ("pooler.",)
-
 
 class Description(msgspec.Struct, frozen=True):
     """The contents of `extractive.json`.
@@ -89,13 +87,10 @@ class SentenceEncoder:
         """The length of a sentence's vector."""
         return int(self.original.model.config.hidden_size)
 
-    def run(self, rows: list[list[int]]) -> Logits:
-        """Vectors (rows, dimensions) of a batch padded to its longest row."""
-        import torch
-
-        with torch.inference_mode():
-            vectors: Logits = self.pooled(**self.original.tensors(rows)).numpy()
-        return vectors
+    @property
+    def run(self) -> RunRows:
+        """What gives vectors (rows, dimensions) of a batch padded to its longest row."""
+        return runner(self.original, self.pooled)
 
 
 @dataclass(frozen=True)
@@ -202,7 +197,7 @@ def load_sentence_encoder(source: SourceFolder, layer: int | None, max_tokens: i
     if layer is not None:
         _cut(original.model, layer, source.location)
     original = replace(original, window=min(max_tokens, original.window))
-    return SentenceEncoder(original, _mean_of_tokens(original.model))
+    return SentenceEncoder(original, pooled_tokens(original.model, ("mean",)))
 
 
 def _cut(model: PreTrainedModel, layer: int, location: str) -> None:
@@ -215,23 +210,6 @@ def _cut(model: PreTrainedModel, layer: int, location: str) -> None:
         of = f"of {len(layers)}" if isinstance(layers, torch.nn.ModuleList) else "that has no list of layers"
         raise SourceRefused(f"{location}: its extractive.json asks for layer {layer} of an encoder {of}")
     stack.layer = layers[:layer]
-
-
-def _mean_of_tokens(model: PreTrainedModel) -> torch.nn.Module:
-    """A module whose output (sentences, dimensions) is the transformer's mean over unmasked tokens."""
-    import torch
-
-    class MeanOfTokens(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.model = model
-
-        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-            hidden: torch.Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-            mask = attention_mask.unsqueeze(-1).to(hidden.dtype)
-            return (hidden * mask).sum(dim=1) / mask.sum(dim=1)
-
-    return MeanOfTokens()
 
 
 def floors_of(precision: Precision, floor: float | None, drop: float) -> ChoiceFloors:
